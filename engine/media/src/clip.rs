@@ -1,0 +1,297 @@
+//! A media file, read, checked and packetised once.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Largest file [`MediaClip::open`] reads; a longer one is refused, because a clip is kept in
+/// memory whole and loops anyway.
+pub const CLIP_BYTES_MAX: u64 = 1 << 30;
+/// Largest encoded frame. A larger one is refused: it would be thousands of packets in one burst.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Longest pause between two frames of a file. A longer one is taken for a broken timestamp.
+pub const FRAME_GAP_MAX_SECONDS: u64 = 60;
+/// Highest frame rate of a file. A higher one is taken for a broken timebase.
+pub const FRAME_RATE_MAX: f64 = 1_000.0;
+
+/// What the packets of a stream carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// VP8 (RFC 6386, RFC 7741).
+    Vp8,
+    /// VP9 (RFC 9628). Recognised, not packetised or assembled yet.
+    Vp9,
+    /// H.264 (RFC 6184). Recognised, not packetised or assembled yet.
+    H264,
+    /// AV1. Recognised, not packetised or assembled yet.
+    Av1,
+    /// Opus (RFC 6716, RFC 7587).
+    Opus,
+}
+
+impl Codec {
+    /// RTP clock rate in Hz: 90,000 for video, 48,000 for Opus whatever its bandwidth (RFC 7587).
+    pub const fn clock_rate(self) -> u32 {
+        match self {
+            Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::Av1 => 90_000,
+            Codec::Opus => 48_000,
+        }
+    }
+
+    /// True for video.
+    pub const fn is_video(self) -> bool {
+        !matches!(self, Codec::Opus)
+    }
+
+    /// The MIME type LiveKit uses for it (`livekit_models.proto`, `mime_type`).
+    pub const fn mime_type(self) -> &'static str {
+        match self {
+            Codec::Vp8 => "video/VP8",
+            Codec::Vp9 => "video/VP9",
+            Codec::H264 => "video/H264",
+            Codec::Av1 => "video/AV1",
+            Codec::Opus => "audio/opus",
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Codec::Vp8 => "VP8",
+            Codec::Vp9 => "VP9",
+            Codec::H264 => "H.264",
+            Codec::Av1 => "AV1",
+            Codec::Opus => "Opus",
+        })
+    }
+}
+
+/// One encoded frame (video) or packet (Opus) of a clip, as RTP payloads.
+#[derive(Debug, Clone)]
+pub struct ClipFrame {
+    /// When it is due, in ticks of the clip's clock; 0 for the first frame. Never decreases.
+    pub timestamp_ticks: u64,
+    /// True where decoding can begin. Always true for Opus.
+    pub keyframe: bool,
+    /// RTP payloads in order; the last one carries the marker (video). All but the last have the
+    /// same length, so that they can leave as one GSO datagram train.
+    ///
+    /// VP8 payloads start with a six-byte descriptor (RFC 7741 §4.2) with a 15-bit PictureID and
+    /// a TL0PICIDX, both numbered from 0 within the clip, TID 0: a publisher rewrites the two in
+    /// place (str0m's `Vp8Patch`).
+    pub packets: Vec<Arc<[u8]>>,
+    /// Length of the encoded frame without payload descriptors.
+    pub frame_bytes: usize,
+}
+
+/// A whole file, ready to be published in a loop by any number of publishers at once.
+#[derive(Debug, Clone)]
+pub struct MediaClip {
+    /// Where it came from (a path, or a built-in name), for messages.
+    pub name: String,
+    /// What the payloads are.
+    pub codec: Codec,
+    /// Ticks a second of every `*_ticks` here: 90,000 (video) or 48,000 (Opus).
+    pub clock_rate: u32,
+    /// Picture width in pixels, from the first keyframe; 0 for audio.
+    pub width: u16,
+    /// Picture height in pixels, from the first keyframe; 0 for audio.
+    pub height: u16,
+    /// Channels (1 or 2) for audio; 0 for video.
+    pub channels: u8,
+    /// At least one; the first is a keyframe.
+    pub frames: Vec<ClipFrame>,
+    /// Length of one pass: timestamp of the last frame plus its inferred duration. Looping adds
+    /// this to every timestamp.
+    pub duration_ticks: u64,
+    /// Mean frames a second over the clip.
+    pub frame_rate: f64,
+}
+
+impl MediaClip {
+    /// Sum of the RTP payload lengths of one pass, descriptors included.
+    pub fn payload_bytes(&self) -> u64 {
+        self.packets().map(|packet| packet.len() as u64).sum()
+    }
+
+    /// RTP packets of one pass.
+    pub fn packet_count(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.packets.len() as u64).sum()
+    }
+
+    /// Mean RTP packets a second.
+    pub fn packet_rate(&self) -> f64 {
+        self.packet_count() as f64 / self.duration_seconds()
+    }
+
+    /// Mean bits a second of RTP payload.
+    pub fn bitrate_bps(&self) -> f64 {
+        self.payload_bytes() as f64 * 8.0 / self.duration_seconds()
+    }
+
+    /// Length of one pass in seconds; above 0.
+    pub fn duration_seconds(&self) -> f64 {
+        self.duration_ticks as f64 / f64::from(self.clock_rate)
+    }
+
+    fn packets(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.frames.iter().flat_map(|frame| frame.packets.iter())
+    }
+}
+
+/// Why a file can't be published.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipError {
+    /// The file could not be read at all.
+    #[error("{file}: cannot be read: {source}")]
+    Read {
+        /// The path as given.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file was read and is not usable.
+    #[error("{file}: byte {offset}: {problem}; {}", problem.advice())]
+    Refused {
+        /// The path as given.
+        file: String,
+        /// Offset of the first byte that is wrong.
+        offset: u64,
+        /// What is wrong with it.
+        problem: ClipProblem,
+    },
+}
+
+/// What is wrong with a file, without its name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClipProblem {
+    /// The first bytes are neither IVF's nor Ogg's.
+    #[error("not an IVF or Ogg file: it starts with {found}")]
+    UnknownKind {
+        /// The first bytes, printable.
+        found: String,
+    },
+    /// Nothing in it.
+    #[error("the file is empty")]
+    Empty,
+    /// Longer than [`CLIP_BYTES_MAX`].
+    #[error("the file has {len_bytes} bytes, more than the {CLIP_BYTES_MAX} kept in memory")]
+    TooLong {
+        /// Length of the file.
+        len_bytes: u64,
+    },
+    /// Ends inside a header.
+    #[error("{what} is cut short: {found_bytes} of {expected_bytes} bytes are there")]
+    Truncated {
+        /// What was being read.
+        what: &'static str,
+        /// How much there should be.
+        expected_bytes: u64,
+        /// How much there is.
+        found_bytes: u64,
+    },
+    /// A header field with a value no usable file has.
+    #[error("{field} is {value}")]
+    BadField {
+        /// Which field.
+        field: &'static str,
+        /// Its value, and what it may be.
+        value: String,
+    },
+    /// A codec this program knows but can't publish from a file yet.
+    #[error("{0} in a file can't be published yet")]
+    UnsupportedCodec(Codec),
+    /// A codec nothing here knows.
+    #[error("unknown codec {found}")]
+    UnknownCodec {
+        /// The fourcc or the codec's magic, printable.
+        found: String,
+    },
+    /// A good header and nothing behind it.
+    #[error("there are no frames in it")]
+    NoFrames,
+    /// A frame of length 0 or above [`FRAME_BYTES_MAX`].
+    #[error("frame {index} has {len_bytes} bytes; 1 to {FRAME_BYTES_MAX} are usable")]
+    FrameSize {
+        /// Which frame, from 0.
+        index: u64,
+        /// Its length according to the file.
+        len_bytes: u64,
+    },
+    /// The first frame can't be decoded on its own.
+    #[error("the first frame is not a keyframe")]
+    FirstNotKeyframe,
+    /// A keyframe without a usable frame header.
+    #[error("frame {index} is a keyframe without a valid VP8 start code and size")]
+    BadKeyframe {
+        /// Which frame, from 0.
+        index: u64,
+    },
+    /// Time stands still or runs backwards.
+    #[error("timestamp of frame {index} is {timestamp} after {previous}")]
+    TimestampOrder {
+        /// Which frame or page, from 0.
+        index: u64,
+        /// Its timestamp in the file's units.
+        timestamp: u64,
+        /// The one before.
+        previous: u64,
+    },
+    /// Longer than [`FRAME_GAP_MAX_SECONDS`] without a frame.
+    #[error("a pause of {gap_seconds} s before frame {index}; {FRAME_GAP_MAX_SECONDS} s at most")]
+    TimestampGap {
+        /// Which frame or page, from 0.
+        index: u64,
+        /// Length of the pause.
+        gap_seconds: u64,
+    },
+    /// More than [`FRAME_RATE_MAX`] frames a second.
+    #[error("{frames_per_second} frames a second by its timestamps")]
+    FrameRate {
+        /// The rate found.
+        frames_per_second: u64,
+    },
+    /// Not a well-formed Ogg page.
+    #[error("bad Ogg page: {reason}")]
+    OggPage {
+        /// What the Ogg layer said.
+        reason: String,
+    },
+    /// More than one stream, one after the other or side by side.
+    #[error("more than one stream in the Ogg file")]
+    OggSeveralStreams,
+    /// An Opus packet RFC 6716 §3.4 forbids.
+    #[error("packet {index} is not a valid Opus packet: {reason}")]
+    OpusPacket {
+        /// Which packet after the two headers, from 0.
+        index: u64,
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+}
+
+impl ClipProblem {
+    /// What to do about it, as a clause.
+    pub fn advice(&self) -> &'static str {
+        const VIDEO: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k \
+            -g 60 -auto-alt-ref 0 -deadline realtime out.ivf";
+        const AUDIO: &str = "make a usable one with: ffmpeg -i INPUT -vn -map 0:a:0 -c:a libopus \
+            -ac 2 -b:a 48k -frame_duration 20 out.ogg";
+        match self {
+            ClipProblem::UnknownKind { .. } | ClipProblem::Empty => {
+                "give VP8 in IVF (ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k -g 60 out.ivf) or \
+                 Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)"
+            }
+            ClipProblem::TooLong { .. } => "cut it (ffmpeg -t 60 -c copy); it is looped anyway",
+            ClipProblem::OggPage { .. }
+            | ClipProblem::OggSeveralStreams
+            | ClipProblem::OpusPacket { .. } => AUDIO,
+            ClipProblem::UnknownCodec { found } if found.starts_with("Ogg") => AUDIO,
+            ClipProblem::BadField { field, .. } if field.starts_with("Opus") => AUDIO,
+            ClipProblem::Truncated { what, .. } if what.contains("Og") => AUDIO,
+            _ => VIDEO,
+        }
+    }
+}
