@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The sans-IO peer of Stampede: one WebRTC peer connection over str0m, what it received and what
+//! it sends.
+//!
+//! - [`Peer`]: subscriber or publisher. No sockets, no threads, no clock: time and datagrams come
+//!   in as arguments, datagrams and events go out through a [`PeerSink`].
+//! - [`accounting`]: sequence and frame ledgers after design.md §3, pure and usable on their own.
+//! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
+//!
+//! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
+//! [`Peer::drain`], then sleep until the instant it returned.
+
+#![forbid(unsafe_code)]
+
+pub mod accounting;
+mod counters;
+mod options;
+pub mod peer;
+pub mod publish;
+
+pub use counters::{
+    FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
+    PeerReport, PublishCounters, PublishReport, StreamReport, TransportCounters,
+};
+pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
+pub use peer::{
+    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
+};
+pub use publish::{PublishLayer, PublishTrack};
+pub use stampede_media::Codec;

@@ -1,0 +1,1 @@
+//! Ledgers of received packets and frames, after design.md §3. Pure: arrival times come in.
