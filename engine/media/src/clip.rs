@@ -1,8 +1,12 @@
 //! A media file, read, checked and packetised once.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
+
+use crate::{ivf, ogg_opus};
 
 /// Largest file [`MediaClip::open`] reads; a longer one is refused, because a clip is kept in
 /// memory whole and loops anyway.
@@ -110,6 +114,45 @@ pub struct MediaClip {
 }
 
 impl MediaClip {
+    /// Reads, checks and packetises a file: IVF with VP8, or Ogg with Opus. Which one it is its
+    /// first bytes say, not its name.
+    pub fn open(path: impl AsRef<Path>) -> Result<MediaClip, ClipError> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let read = || -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            // One byte more than allowed, so that a pipe or a growing file can't fill the memory.
+            File::open(path)?.take(CLIP_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) => MediaClip::from_bytes(&name, &bytes),
+            Err(source) => Err(ClipError::Read { file: name, source }),
+        }
+    }
+
+    /// The same for bytes in memory; `name` is for messages.
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<MediaClip, ClipError> {
+        let len_bytes = bytes.len() as u64;
+        let clip = if bytes.is_empty() {
+            Err((0, ClipProblem::Empty))
+        } else if len_bytes > CLIP_BYTES_MAX {
+            Err((0, ClipProblem::TooLong { len_bytes }))
+        } else if bytes.starts_with(ivf::MAGIC) {
+            ivf::read(name, bytes)
+        } else if bytes.starts_with(ogg_opus::MAGIC) {
+            ogg_opus::read(name, bytes)
+        } else {
+            let found = format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii());
+            Err((0, ClipProblem::UnknownKind { found }))
+        };
+        clip.map_err(|(offset, problem)| ClipError::Refused {
+            file: name.to_owned(),
+            offset,
+            problem,
+        })
+    }
+
     /// Sum of the RTP payload lengths of one pass, descriptors included.
     pub fn payload_bytes(&self) -> u64 {
         self.packets().map(|packet| packet.len() as u64).sum()

@@ -12,8 +12,13 @@
 #![forbid(unsafe_code)]
 
 pub mod assembler;
+pub mod builtin;
 pub mod clip;
 pub mod disk;
+pub mod ivf;
+pub mod ogg_opus;
+pub mod opus;
+pub mod packetize;
 pub mod vp8;
 
 pub use assembler::{

@@ -1,0 +1,217 @@
+//! IVF files: a 32-byte header, then frames of a 12-byte header and data, all little-endian
+//! (libvpx `ivfdec.c`). The format has no RFC; what libvpx and ffmpeg write is read.
+//!
+//! By hand rather than with the `ivf` crate: its reader has no offsets to report and its writer
+//! panics when a write fails.
+
+use crate::clip::{
+    ClipFrame, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_GAP_MAX_SECONDS, FRAME_RATE_MAX,
+    MediaClip,
+};
+use crate::{packetize, vp8};
+
+/// The first four bytes of every IVF file.
+pub const MAGIC: &[u8; 4] = b"DKIF";
+/// Length of the file header.
+pub const HEADER_BYTES: usize = 32;
+/// Length of each frame's header.
+pub const FRAME_HEADER_BYTES: usize = 12;
+/// Largest side of a VP8 picture: 14 bits (RFC 6386 §9.1).
+pub const SIDE_PIXELS_MAX: u16 = 0x3fff;
+
+/// A problem and the offset of the byte it begins at.
+pub(crate) type Found = (u64, ClipProblem);
+
+/// One frame as the file has it.
+#[derive(Debug, Clone, Copy)]
+struct RawFrame<'a> {
+    offset: u64,
+    timestamp: u64,
+    data: &'a [u8],
+}
+
+/// The two numbers a timestamp is multiplied with: `timestamp × scale / rate` seconds.
+#[derive(Debug, Clone, Copy)]
+struct Timebase {
+    rate: u64,
+    scale: u64,
+}
+
+impl Timebase {
+    /// To the 90 kHz clock, from the start each time so that rounding never adds up.
+    fn ticks(self, timestamp: u128) -> u64 {
+        let ticks = timestamp * 90_000 * u128::from(self.scale) / u128::from(self.rate);
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+}
+
+/// Reads a whole IVF file with VP8 in it and packetises it.
+pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, Found> {
+    let timebase = read_header(bytes)?;
+    let raw = read_frames(bytes)?;
+    let (width, height) = check_pictures(&raw)?;
+    let ticks = check_timestamps(&raw, timebase)?;
+    let duration_ticks = duration(&raw, &ticks, timebase);
+    let frame_rate = raw.len() as f64 * 90_000.0 / duration_ticks as f64;
+    if frame_rate > FRAME_RATE_MAX {
+        let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
+        return Err((16, problem));
+    }
+    let frames = raw
+        .iter()
+        .zip(ticks)
+        .enumerate()
+        .map(|(index, (frame, timestamp_ticks))| ClipFrame {
+            timestamp_ticks,
+            keyframe: vp8::is_keyframe(frame.data),
+            packets: packetize::vp8(frame.data, (index & 0x7fff) as u16, index as u8),
+            frame_bytes: frame.data.len(),
+        })
+        .collect();
+    Ok(MediaClip {
+        name: name.to_owned(),
+        codec: Codec::Vp8,
+        clock_rate: Codec::Vp8.clock_rate(),
+        width,
+        height,
+        channels: 0,
+        frames,
+        duration_ticks,
+        frame_rate,
+    })
+}
+
+fn read_header(bytes: &[u8]) -> Result<Timebase, Found> {
+    let Some(header) = bytes.get(..HEADER_BYTES) else {
+        return Err((bytes.len() as u64, truncated("the IVF header", HEADER_BYTES, bytes.len())));
+    };
+    let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    let long = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| header[at + byte]));
+    let bad = |at: u64, field, value| Err((at, ClipProblem::BadField { field, value }));
+    if short(4) != 0 {
+        return bad(4, "the IVF version", format!("{}; only 0 exists", short(4)));
+    }
+    if usize::from(short(6)) != HEADER_BYTES {
+        return bad(6, "the IVF header length", format!("{}, not 32", short(6)));
+    }
+    match &header[8..12] {
+        b"VP80" => {}
+        b"VP90" => return Err((8, ClipProblem::UnsupportedCodec(Codec::Vp9))),
+        b"AV01" => return Err((8, ClipProblem::UnsupportedCodec(Codec::Av1))),
+        b"H264" | b"AVC1" => return Err((8, ClipProblem::UnsupportedCodec(Codec::H264))),
+        other => {
+            let found = format!("\"{}\"", other.escape_ascii());
+            return Err((8, ClipProblem::UnknownCodec { found }));
+        }
+    }
+    for (at, field) in [(12, "the width"), (14, "the height")] {
+        if !(1..=SIDE_PIXELS_MAX).contains(&short(at)) {
+            let value = format!("{}; VP8 has 1 to {SIDE_PIXELS_MAX} pixels", short(at));
+            return bad(at as u64, field, value);
+        }
+    }
+    for (at, field) in [(16, "the timebase denominator"), (20, "the timebase numerator")] {
+        if long(at) == 0 {
+            return bad(at as u64, field, "0".to_owned());
+        }
+    }
+    Ok(Timebase { rate: u64::from(long(16)), scale: u64::from(long(20)) })
+}
+
+/// The header's frame count (byte 24) is not looked at: libvpx writes frames there, ffmpeg the
+/// duration, and an interrupted recording nothing.
+fn read_frames(bytes: &[u8]) -> Result<Vec<RawFrame<'_>>, Found> {
+    let mut frames = Vec::new();
+    let mut at = HEADER_BYTES;
+    while at < bytes.len() {
+        let (offset, index) = (at as u64, frames.len() as u64);
+        let rest = &bytes[at..];
+        let Some((header, rest)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Err((offset, truncated("the IVF frame header", 12, rest.len())));
+        };
+        let [l0, l1, l2, l3, timestamp @ ..] = *header;
+        let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if len == 0 || len > FRAME_BYTES_MAX {
+            return Err((offset, ClipProblem::FrameSize { index, len_bytes: len as u64 }));
+        }
+        let Some(data) = rest.get(..len) else {
+            return Err((offset, truncated("the last IVF frame", len, rest.len())));
+        };
+        frames.push(RawFrame { offset, timestamp: u64::from_le_bytes(timestamp), data });
+        at += FRAME_HEADER_BYTES + len;
+    }
+    if frames.is_empty() {
+        return Err((HEADER_BYTES as u64, ClipProblem::NoFrames));
+    }
+    Ok(frames)
+}
+
+/// Size of the picture, from the first frame. The file header's size is not trusted: recorders
+/// write it before they know.
+fn check_pictures(frames: &[RawFrame<'_>]) -> Result<(u16, u16), Found> {
+    let mut size = None;
+    for (index, frame) in frames.iter().enumerate() {
+        let data_offset = frame.offset + FRAME_HEADER_BYTES as u64;
+        if vp8::is_keyframe(frame.data) {
+            let Some(found) = vp8::keyframe_size(frame.data) else {
+                return Err((data_offset, ClipProblem::BadKeyframe { index: index as u64 }));
+            };
+            size.get_or_insert(found);
+        } else if size.is_none() {
+            return Err((data_offset, ClipProblem::FirstNotKeyframe));
+        }
+    }
+    size.ok_or((HEADER_BYTES as u64, ClipProblem::NoFrames))
+}
+
+/// 90 kHz timestamps, the first one 0.
+fn check_timestamps(frames: &[RawFrame<'_>], timebase: Timebase) -> Result<Vec<u64>, Found> {
+    let first = frames.first().map_or(0, |frame| frame.timestamp);
+    let mut previous: Option<(u64, u64, bool)> = None;
+    let mut all = Vec::with_capacity(frames.len());
+    for (index, frame) in frames.iter().enumerate() {
+        let (index, offset) = (index as u64, frame.offset + 4);
+        let shown = vp8::is_shown(frame.data);
+        let timestamp = frame.timestamp;
+        let mut ticks = timebase.ticks(u128::from(timestamp.saturating_sub(first)));
+        if let Some((last_timestamp, last_ticks, last_shown)) = previous {
+            // An alternate reference frame, which is never shown, may share its moment with the
+            // frame next to it; on the wire it still is a frame of its own.
+            let may_be_equal = !(shown && last_shown);
+            if timestamp < last_timestamp || timestamp == last_timestamp && !may_be_equal {
+                let previous = last_timestamp;
+                return Err((offset, ClipProblem::TimestampOrder { index, timestamp, previous }));
+            }
+            ticks = ticks.max(last_ticks + 1);
+            let gap_seconds = (ticks - last_ticks) / 90_000;
+            if gap_seconds > FRAME_GAP_MAX_SECONDS {
+                return Err((offset, ClipProblem::TimestampGap { index, gap_seconds }));
+            }
+        }
+        previous = Some((timestamp, ticks, shown));
+        all.push(ticks);
+    }
+    Ok(all)
+}
+
+/// Length of one pass. The file does not say how long its last frame lasts: as long as the mean
+/// of the others; one timebase unit for a single frame, if that is a sensible time, or 1/30 s.
+fn duration(frames: &[RawFrame<'_>], ticks: &[u64], timebase: Timebase) -> u64 {
+    let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return 1 };
+    let last_ticks = ticks.last().copied().unwrap_or(0);
+    let intervals = frames.len() as u128 - 1;
+    let span = u128::from(last.timestamp - first.timestamp);
+    if intervals == 0 || span == 0 {
+        let unit = timebase.ticks(1);
+        return last_ticks + if (90..=90_000).contains(&unit) { unit } else { 3_000 };
+    }
+    // In one division, so that a loop does not drift against the file's own rate.
+    let numerator = span * (intervals + 1) * 90_000 * u128::from(timebase.scale);
+    let denominator = intervals * u128::from(timebase.rate);
+    let rounded = (numerator + denominator / 2) / denominator;
+    u64::try_from(rounded).unwrap_or(u64::MAX).max(last_ticks + 1)
+}
+
+fn truncated(what: &'static str, expected: usize, found: usize) -> ClipProblem {
+    ClipProblem::Truncated { what, expected_bytes: expected as u64, found_bytes: found as u64 }
+}
