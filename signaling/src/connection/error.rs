@@ -1,0 +1,140 @@
+//! Why a websocket could not be opened.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Longest part of a server's error body that is kept, in characters.
+pub const ERROR_BODY_CHARS_MAX: usize = 200;
+
+/// Why [`Connection::connect`](super::Connection::connect) failed. Texts never hold the token.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConnectError {
+    /// The URL can't be used.
+    #[error(transparent)]
+    Url(#[from] crate::UrlError),
+    /// The host name has no address.
+    #[error("{host}: can't resolve the host name: {detail}")]
+    Dns {
+        /// Host as given.
+        host: String,
+        /// What the resolver said.
+        detail: String,
+    },
+    /// Nothing listens there.
+    #[error("{address}: connection refused; is the server running and the port right?")]
+    Refused {
+        /// Host and port.
+        address: String,
+    },
+    /// Not open within the connect timeout.
+    #[error("{address}: no websocket within {timeout:?} (got as far as: {stage})")]
+    Timeout {
+        /// Host and port.
+        address: String,
+        /// The limit.
+        timeout: Duration,
+        /// `dns`, `tcp`, `tls` or `websocket`.
+        stage: &'static str,
+    },
+    /// This process or machine is out of file descriptors, ports or memory: our fault, not the
+    /// server's.
+    #[error("{address}: this machine can't open another connection: {detail}")]
+    LocalResources {
+        /// Host and port.
+        address: String,
+        /// The operating system's error.
+        detail: String,
+    },
+    /// Any other TCP failure.
+    #[error("{address}: {detail}")]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// The operating system's error.
+        detail: String,
+    },
+    /// The TLS handshake failed.
+    #[error("{address}: TLS handshake failed: {detail}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What rustls said.
+        detail: String,
+    },
+    /// The server answered with something other than 101.
+    #[error("{}", http_text(*status, body))]
+    Http {
+        /// Status code.
+        status: u16,
+        /// Start of the body, at most [`ERROR_BODY_CHARS_MAX`] characters, printable only.
+        body: String,
+    },
+    /// The answer is not a websocket handshake.
+    #[error("{address}: not a LiveKit server: {detail}")]
+    Protocol {
+        /// Host and port.
+        address: String,
+        /// What was wrong.
+        detail: String,
+    },
+}
+
+impl ConnectError {
+    /// Stable snake_case name for `join.errors{KIND: n}`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Url(_) => "bad_url",
+            Self::Dns { .. } => "dns",
+            Self::Refused { .. } => "refused",
+            Self::Timeout { .. } => "connect_timeout",
+            Self::LocalResources { .. } => "local_resources",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Tls { .. } => "tls",
+            Self::Http { status, .. } => http_kind(*status),
+            Self::Protocol { .. } => "websocket_protocol",
+        }
+    }
+
+    /// True if trying again can help: not for a bad URL, or a 4xx other than 408 and 429.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Url(_) => false,
+            Self::Http { status, .. } => *status >= 500 || matches!(status, 408 | 429),
+            _ => true,
+        }
+    }
+}
+
+fn http_kind(status: u16) -> &'static str {
+    match status {
+        400 => "http_400",
+        401 => "http_401",
+        403 => "http_403",
+        404 => "http_404",
+        408 => "http_408",
+        429 => "http_429",
+        500 => "http_500",
+        502 => "http_502",
+        503 => "http_503",
+        504 => "http_504",
+        _ => "http_other",
+    }
+}
+
+fn http_text(status: u16, body: &str) -> String {
+    let meaning = match status {
+        401 => "the server does not accept the token; check --api-key and --api-secret",
+        403 => "the token does not allow joining this room",
+        404 => "no LiveKit signalling at this URL; check --url",
+        503 => "the server takes no more participants or is shutting down",
+        _ => "the server refused the websocket",
+    };
+    if body.is_empty() {
+        format!("HTTP {status}: {meaning}")
+    } else {
+        format!("HTTP {status}: {meaning} (it said: {body})")
+    }
+}

@@ -1,0 +1,176 @@
+//! Credentials and join tokens. Nothing here prints a secret.
+
+use std::fmt;
+use std::time::Duration;
+
+use livekit_token::{AccessToken, VideoGrants};
+use thiserror::Error;
+
+/// Secrets shorter than this are refused by livekit-server itself at its start
+/// (livekit pkg/config `ValidateKeys`), so one that short is likely a slip.
+pub const SECRET_CHARS_MIN: usize = 32;
+
+/// Lifetime of a join token unless told otherwise; the server refreshes it while connected.
+pub const TOKEN_TTL: Duration = Duration::from_secs(6 * 3600);
+
+/// Why credentials or a token can't be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// No API key.
+    #[error("the API key is empty; give --api-key or LIVEKIT_API_KEY")]
+    EmptyKey,
+    /// No API secret.
+    #[error("the API secret is empty; give --api-secret or LIVEKIT_API_SECRET")]
+    EmptySecret,
+    /// No room name.
+    #[error("the room name is empty")]
+    EmptyRoom,
+    /// No identity.
+    #[error("the participant identity is empty")]
+    EmptyIdentity,
+    /// Can't go into an HTTP header.
+    #[error("the token holds characters that can't be sent in a header")]
+    NotAToken,
+    /// Signing failed.
+    #[error("signing the token failed")]
+    Signing,
+}
+
+/// An API key and its secret. `Debug` shows the key only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiCredentials {
+    key: String,
+    secret: String,
+}
+
+impl ApiCredentials {
+    /// Checks that neither is empty; blanks around them are dropped.
+    ///
+    /// # Errors
+    /// [`TokenError::EmptyKey`], [`TokenError::EmptySecret`].
+    pub fn new(key: &str, secret: &str) -> Result<Self, TokenError> {
+        let (key, secret) = (key.trim(), secret.trim());
+        if key.is_empty() {
+            return Err(TokenError::EmptyKey);
+        }
+        if secret.is_empty() {
+            return Err(TokenError::EmptySecret);
+        }
+        Ok(Self { key: key.to_owned(), secret: secret.to_owned() })
+    }
+
+    /// The API key, which is no secret.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The API secret, for handing to a child process or the embedded SFU. Never print it.
+    #[must_use]
+    pub fn expose_secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// A line for the user where the secret is shorter than a livekit-server takes.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let chars = self.secret.chars().count();
+        (chars < SECRET_CHARS_MIN).then(|| {
+            format!(
+                "the API secret has {chars} characters; livekit-server wants at least \
+                 {SECRET_CHARS_MIN} outside --dev"
+            )
+        })
+    }
+
+    /// Signs a join token (HS256; livekit pkg/service/auth.go checks it).
+    ///
+    /// # Errors
+    /// An empty room or identity.
+    pub fn join_token(&self, grant: &JoinGrant<'_>) -> Result<Token, TokenError> {
+        if grant.room.is_empty() {
+            return Err(TokenError::EmptyRoom);
+        }
+        if grant.identity.is_empty() {
+            return Err(TokenError::EmptyIdentity);
+        }
+        let grants = VideoGrants {
+            room_join: true,
+            room: grant.room.to_owned(),
+            can_publish: Some(grant.can_publish),
+            can_subscribe: Some(grant.can_subscribe),
+            can_publish_data: Some(false),
+            hidden: grant.hidden,
+            ..VideoGrants::default()
+        };
+        self.sign(grants, grant.identity, grant.ttl)
+    }
+
+    pub(crate) fn sign(
+        &self,
+        grants: VideoGrants,
+        identity: &str,
+        ttl: Duration,
+    ) -> Result<Token, TokenError> {
+        AccessToken::with_api_key(&self.key, &self.secret)
+            .with_identity(identity)
+            .with_grants(grants)
+            .with_ttl(ttl)
+            .to_jwt()
+            .map(Token)
+            .map_err(|_| TokenError::Signing)
+    }
+}
+
+impl fmt::Debug for ApiCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiCredentials").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// What a join token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinGrant<'a> {
+    /// Room to join.
+    pub room: &'a str,
+    /// Identity; a second participant with the same one evicts the first.
+    pub identity: &'a str,
+    /// May publish tracks.
+    pub can_publish: bool,
+    /// May subscribe; with `false` the server makes no subscriber peer connection.
+    pub can_subscribe: bool,
+    /// Not shown to others: saves the server the fan-out of participant updates.
+    pub hidden: bool,
+    /// Lifetime, usually [`TOKEN_TTL`].
+    pub ttl: Duration,
+}
+
+/// A signed access token. Neither `Debug` nor anything else prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Takes a token made elsewhere.
+    ///
+    /// # Errors
+    /// [`TokenError::NotAToken`] if it is empty or holds anything but visible ASCII.
+    pub fn new(text: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::NotAToken);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The token itself. Never print it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(<redacted>)")
+    }
+}
