@@ -5,9 +5,24 @@
 //! `recvmmsg`/`sendmmsg` and UDP GSO). Both stamp each datagram with the kernel's receive time and
 //! keep the kernel's own drop counters, because a load generator has to know what it lost itself.
 
-use std::io;
+#![warn(unsafe_op_in_unsafe_fn)]
+
+mod memory;
+mod mmsg;
+mod send;
+mod slots;
+mod socket;
+mod sys;
+mod wire;
+
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use socket::{SocketBuffers, bind, buffer_sizes};
+use socket::{configure, too_many_sockets};
 
 /// A socket inside one [`Backend`]. Dense and small; reused only after [`Backend::remove_socket`]
 /// and after everything received on the old socket has been handed out.
@@ -60,13 +75,155 @@ pub struct UdpStats {
     pub truncated: u64,
     /// System calls made.
     pub syscalls: u64,
+    /// Times a socket's receiving paused because all receive buffers were in use. Nothing is lost
+    /// by that: datagrams wait in the socket. Many pauses mean that `receive_buffers_max` is small.
+    pub receive_pauses: u64,
+}
+
+impl UdpStats {
+    /// What was counted since `earlier`, an older copy of the same counters.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            datagrams_in: self.datagrams_in.saturating_sub(earlier.datagrams_in),
+            bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
+            datagrams_out: self.datagrams_out.saturating_sub(earlier.datagrams_out),
+            bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
+            kernel_drops: self.kernel_drops.saturating_sub(earlier.kernel_drops),
+            send_errors: self.send_errors.saturating_sub(earlier.send_errors),
+            send_queue_full: self.send_queue_full.saturating_sub(earlier.send_queue_full),
+            truncated: self.truncated.saturating_sub(earlier.truncated),
+            syscalls: self.syscalls.saturating_sub(earlier.syscalls),
+            receive_pauses: self.receive_pauses.saturating_sub(earlier.receive_pauses),
+        }
+    }
 }
 
 /// Wakes a worker blocked in [`Backend::poll`] from another thread. Cheap to clone; many wakes
 /// before the worker runs are one.
 #[derive(Debug, Clone)]
 pub struct Waker {
-    _private: (),
+    eventfd: Arc<File>,
+}
+
+impl Waker {
+    /// Ends the worker's running or next [`Backend::poll`]. Never blocks in practice: the counter
+    /// behind it holds 2^64 - 2 wake-ups.
+    pub fn wake(&self) {
+        if let Err(error) = (&*self.eventfd).write_all(&1u64.to_ne_bytes()) {
+            tracing::error!(%error, "a worker could not be woken");
+        }
+    }
+}
+
+/// Which implementation to open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// io_uring where the probe passes, otherwise `mmsg`.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    IoUring,
+    /// epoll with `recvmmsg`/`sendmmsg`.
+    Mmsg,
+}
+
+/// The named maxima of a backend. What happens at each is said there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendLimits {
+    /// Sockets at a time; [`Backend::add_socket`] refuses one more. 1 to 65,536.
+    pub sockets_max: usize,
+    /// Receive buffers of 2,048 bytes (io_uring). When all are in use, further datagrams wait in
+    /// their sockets and [`UdpStats::receive_pauses`] grows. Rounded up to a power of two,
+    /// 16 to 32,768, and at least twice `batch_max`.
+    pub receive_buffers_max: usize,
+    /// Sends queued between two flushes (a GSO run is one). One more flushes at once. 1 to 16,384.
+    pub send_slots_max: usize,
+    /// Datagrams of one [`Backend::poll`]; further ones wait for the next. 1 to 16,384.
+    pub batch_max: usize,
+}
+
+impl Default for BackendLimits {
+    fn default() -> Self {
+        Self {
+            sockets_max: 20_000,
+            receive_buffers_max: 4_096,
+            send_slots_max: 512,
+            batch_max: 2_048,
+        }
+    }
+}
+
+impl BackendLimits {
+    fn check(&self) -> Result<(), OpenError> {
+        let check = |name, value, max| match value {
+            1.. if value <= max => Ok(()),
+            _ => Err(OpenError::Limit { name, value, max }),
+        };
+        check("sockets_max", self.sockets_max, 65_536)?;
+        check("receive_buffers_max", self.receive_buffers_max, 32_768)?;
+        check("send_slots_max", self.send_slots_max, 16_384)?;
+        check("batch_max", self.batch_max, 16_384)
+    }
+}
+
+/// Which implementation was opened, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendReport {
+    /// As [`Backend::name`] says it.
+    pub name: &'static str,
+    /// One line for the user.
+    pub reason: String,
+}
+
+/// Why a backend could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A limit is outside of its range.
+    #[error("{name} is {value}; use 1 to {max}")]
+    Limit {
+        /// The field of [`BackendLimits`].
+        name: &'static str,
+        /// What it was.
+        value: usize,
+        /// The highest value allowed.
+        max: usize,
+    },
+    /// io_uring was asked for and can't be used.
+    #[error("io_uring can't be used: {reason}; use --backend auto or mmsg")]
+    IoUring {
+        /// What the probe found.
+        reason: String,
+    },
+    /// epoll, eventfd or memory was refused.
+    #[error("the mmsg backend could not be opened: {0}")]
+    Mmsg(#[source] io::Error),
+}
+
+/// Opens a backend for the calling thread, which is then the only one that may use it.
+///
+/// # Errors
+/// A limit out of range, or what the kernel refused.
+pub fn open(
+    choice: BackendChoice,
+    limits: BackendLimits,
+) -> Result<(Box<dyn Backend>, BackendReport), OpenError> {
+    limits.check()?;
+    let reason = match choice {
+        BackendChoice::Mmsg => "mmsg: asked for".to_owned(),
+        BackendChoice::Auto => "mmsg: the io_uring backend is not built yet".to_owned(),
+        BackendChoice::IoUring => {
+            return Err(OpenError::IoUring { reason: "not built yet".to_owned() });
+        }
+    };
+    let backend = mmsg::Mmsg::new(&limits).map_err(OpenError::Mmsg)?;
+    Ok((Box::new(backend), BackendReport { name: "mmsg", reason }))
+}
+
+/// Nanoseconds since the Unix epoch by the system's clock, the one receive timestamps are on.
+pub fn unix_now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Sockets and batches of one worker thread. Not shared: it lives where it was made.
@@ -80,7 +237,9 @@ pub trait Backend {
     /// What the kernel said when the socket was configured or registered.
     fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId>;
 
-    /// Stops receiving and closes the socket. Queued sends are flushed first.
+    /// Stops receiving and closes the socket, at the latest with the next [`poll`](Self::poll)s.
+    /// Queued sends are flushed first. Datagrams of it that are already with the backend are still
+    /// handed out.
     fn remove_socket(&mut self, socket: SocketId);
 
     /// Queues one datagram for sending; it leaves with the next [`flush`](Self::flush) or
@@ -110,6 +269,12 @@ pub trait Backend {
     /// Counters of all sockets together, closed ones included.
     fn stats(&self) -> UdpStats;
 
-    /// Datagrams the kernel dropped at this socket's receive buffer so far.
+    /// Datagrams the kernel dropped at this socket's receive buffer so far; 0 for a removed one.
+    /// Asks the kernel: one system call.
     fn socket_drops(&self, socket: SocketId) -> u64;
+
+    /// Asks the kernel for the drops of every socket and adds them to [`UdpStats::kernel_drops`],
+    /// which otherwise learns of a drop with the socket's next datagram or its removal. One system
+    /// call a socket: for the end of a run, or once a second.
+    fn refresh_drops(&mut self);
 }

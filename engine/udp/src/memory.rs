@@ -1,0 +1,89 @@
+//! Page-aligned memory that the kernel reads and writes behind Rust's back.
+
+use std::io;
+use std::ptr::NonNull;
+
+/// An anonymous private mapping: zeroed, page-aligned, never moved, returned on drop.
+///
+/// It hands out raw pointers for the kernel and checked slices for us. It is not `Send`: it
+/// belongs to the backend that made it.
+#[derive(Debug)]
+pub(crate) struct PageMemory {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl PageMemory {
+    /// Maps `len` bytes (at least one).
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let len = len.max(1);
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of
+        // ours; the result is checked before use.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast::<u8>())
+            .ok_or_else(|| io::Error::other("mmap returned address zero"))?;
+        Ok(Self { base, len })
+    }
+
+    /// The address of byte `offset`, for the kernel. Panics past the end: every caller computes
+    /// offsets from its own slot counts, never from anything received.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.len, "offset {offset} is outside of {} bytes", self.len);
+        // SAFETY: `offset` is inside the one mapping, checked above.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Bytes `offset..offset + len`, or an empty slice where that is not inside the mapping.
+    /// The caller makes sure that the kernel does not own this range at the moment.
+    pub(crate) fn slice(&self, offset: usize, len: usize) -> &[u8] {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return &[];
+        }
+        // SAFETY: the range is inside the mapping, which lives as long as `self` and is always
+        // initialised (zeroed by the kernel).
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
+    }
+
+    /// Copies `bytes` to `offset`. False, and nothing is copied, where they don't fit.
+    pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) -> bool {
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.len) {
+            return false;
+        }
+        // SAFETY: the range is inside the mapping, and `&mut self` means that no slice of it is
+        // alive, so source and target can't overlap.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.base.as_ptr().add(offset),
+                bytes.len(),
+            );
+        }
+        true
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for PageMemory {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made in `new`; nobody holds a slice of it any more.
+        unsafe {
+            libc::munmap(self.base.as_ptr().cast(), self.len);
+        }
+    }
+}

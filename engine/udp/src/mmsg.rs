@@ -1,0 +1,424 @@
+//! The backend for kernels and containers without io_uring: epoll with `recvmmsg` and `sendmmsg`.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::memory::PageMemory;
+use crate::send::{PushError, SendQueue, count_sent};
+use crate::slots::DropCounter;
+use crate::sys::{self, Epoll, EpollEvent};
+use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, PAYLOAD_BYTES};
+use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker};
+
+/// Datagrams one `recvmmsg` call takes from a socket before the next socket gets its turn.
+const RUN_MAX: usize = 64;
+/// Messages one `sendmmsg` call takes (the kernel's `UIO_MAXIOV`).
+const SEND_RUN_MAX: usize = 1024;
+/// Events one `epoll_wait` returns; more wait for the next call, nothing is lost.
+const EVENTS_MAX: usize = 1024;
+/// The epoll token of the waker's eventfd; sockets use their index.
+const WAKER_TOKEN: u64 = u64::MAX;
+
+/// A socket and what the kernel said about its drops.
+struct Slot {
+    socket: UdpSocket,
+    drops: DropCounter,
+    /// Whether it is in the ready queue.
+    queued: bool,
+}
+
+/// Edge-triggered epoll, `recvmmsg` into one batch of buffers, `sendmmsg` with GSO.
+pub(crate) struct Mmsg {
+    epoll: Epoll,
+    events: Vec<EpollEvent>,
+    waker: Arc<File>,
+    slots: Vec<Option<Slot>>,
+    sockets_max: usize,
+    /// Free indices.
+    free: Vec<u32>,
+    /// Indices that become free with the next poll: the batch may still name them.
+    leaving: Vec<u32>,
+    /// Sockets that may have datagrams waiting, each at most once; at most `sockets_max`.
+    ready: VecDeque<u32>,
+    receive: ReceiveSlots,
+    batch: Vec<Received>,
+    /// Receive slots filled in this batch (truncated datagrams hold one, too).
+    filled: usize,
+    /// Tells the slots of this batch from those of an earlier one.
+    epoch: u16,
+    queue: SendQueue,
+    stats: UdpStats,
+}
+
+impl Mmsg {
+    pub(crate) fn new(limits: &BackendLimits) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let waker = sys::eventfd()?;
+        epoll.add(waker.as_raw_fd(), WAKER_TOKEN)?;
+        Ok(Self {
+            epoll,
+            events: vec![EpollEvent { events: 0, u64: 0 }; EVENTS_MAX],
+            waker: Arc::new(waker),
+            slots: Vec::new(),
+            sockets_max: limits.sockets_max,
+            free: Vec::new(),
+            leaving: Vec::new(),
+            ready: VecDeque::new(),
+            receive: ReceiveSlots::new(limits.batch_max)?,
+            batch: Vec::with_capacity(limits.batch_max),
+            filled: 0,
+            epoch: 0,
+            queue: SendQueue::new(limits.send_slots_max)?,
+            stats: UdpStats::default(),
+        })
+    }
+
+    fn slot(&self, socket: SocketId) -> Option<&Slot> {
+        self.slots.get(socket.0 as usize)?.as_ref()
+    }
+
+    /// Waits for events and queues the sockets they name. True after a wake-up.
+    fn wait(&mut self, timeout: Duration) -> io::Result<bool> {
+        self.stats.syscalls += 1;
+        let count = match self.epoll.wait(&mut self.events, timeout) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mut woken = false;
+        for at in 0..count {
+            let EpollEvent { events, u64: token } = self.events[at];
+            if token == WAKER_TOKEN {
+                self.stats.syscalls += 1;
+                // The counter is not zero, so this returns at once; it resets the counter.
+                let _ = (&*self.waker).read(&mut [0; 8]);
+                woken = true;
+                continue;
+            }
+            let Some(Some(slot)) = self.slots.get_mut(token as usize) else { continue };
+            if events & libc::EPOLLERR as u32 != 0 {
+                drain_errors(slot.socket.as_raw_fd(), &mut self.stats);
+            }
+            if !slot.queued {
+                slot.queued = true;
+                self.ready.push_back(token as u32);
+            }
+        }
+        Ok(woken)
+    }
+
+    /// Receives from ready sockets, each in turn, until the batch is full or all are empty.
+    fn drain(&mut self) {
+        while self.filled < self.receive.slots {
+            let Some(index) = self.ready.pop_front() else { return };
+            let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
+            slot.queued = false;
+            let room = (self.receive.slots - self.filled).min(RUN_MAX);
+            let fd = slot.socket.as_raw_fd();
+            self.stats.syscalls += 1;
+            let more = match self.receive.receive(fd, self.filled, room) {
+                Ok(count) => {
+                    self.take(index, count);
+                    // Fewer than asked for: it is empty, and the next datagram is a new edge.
+                    count == room
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => false,
+                    Some(libc::EINTR) => true,
+                    // An ICMP report waiting on the socket; reading it clears it.
+                    _ => {
+                        let reports = drain_errors(fd, &mut self.stats);
+                        tracing::debug!(socket = index, %error, "receive");
+                        reports > 0
+                    }
+                },
+            };
+            if more && let Some(Some(slot)) = self.slots.get_mut(index as usize) {
+                slot.queued = true;
+                self.ready.push_back(index);
+            }
+        }
+    }
+
+    /// Moves `count` datagrams from the receive slots at `filled` into the batch.
+    fn take(&mut self, index: u32, count: usize) {
+        let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
+        for at in self.filled..self.filled + count {
+            let datagram = self.receive.take(at);
+            if let Some(drops) = datagram.control.drops {
+                self.stats.kernel_drops += slot.drops.update(drops);
+            }
+            if datagram.truncated {
+                self.stats.truncated += 1;
+                continue;
+            }
+            let Some(source) = datagram.source else { continue };
+            self.stats.datagrams_in += 1;
+            self.stats.bytes_in += datagram.len as u64;
+            self.batch.push(Received {
+                socket: SocketId(index),
+                source,
+                received_at_unix_ns: datagram.control.unix_ns.unwrap_or_else(crate::unix_now_ns),
+                buffer: u32::from(self.epoch) << 16 | at as u32,
+                len: datagram.len as u32,
+            });
+        }
+        self.filled += count;
+    }
+}
+
+/// Empties a socket's error queue and counts it; returns the number of entries.
+fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> u64 {
+    let drained = sys::drain_error_queue(fd);
+    stats.send_errors += drained.network;
+    stats.syscalls += drained.syscalls;
+    drained.network + drained.local
+}
+
+impl Backend for Mmsg {
+    fn name(&self) -> &'static str {
+        "mmsg"
+    }
+
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
+        if self.free.is_empty() && self.slots.len() >= self.sockets_max {
+            return Err(crate::too_many_sockets(self.sockets_max));
+        }
+        crate::configure(&socket)?;
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.slots.push(None);
+                self.slots.len() as u32 - 1
+            }
+        };
+        if let Err(error) = self.epoll.add(socket.as_raw_fd(), u64::from(index)) {
+            self.free.push(index);
+            return Err(error);
+        }
+        self.slots[index as usize] =
+            Some(Slot { socket, drops: DropCounter::default(), queued: false });
+        Ok(SocketId(index))
+    }
+
+    fn remove_socket(&mut self, socket: SocketId) {
+        if self.slot(socket).is_none() {
+            return;
+        }
+        self.flush();
+        let Some(mut slot) = self.slots[socket.0 as usize].take() else { return };
+        let fd = slot.socket.as_raw_fd();
+        drain_errors(fd, &mut self.stats);
+        self.stats.kernel_drops += slot.drops.refresh(fd);
+        // Closing takes it out of epoll; a stale entry of the ready queue is skipped.
+        drop(slot);
+        self.leaving.push(socket.0);
+    }
+
+    fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]) {
+        let Some(slot) = self.slot(socket) else {
+            self.stats.send_errors += 1;
+            return;
+        };
+        let fd = slot.socket.as_raw_fd();
+        let mut pushed = self.queue.push(socket.0, fd, destination, payload);
+        if pushed == Err(PushError::Full) {
+            self.flush();
+            pushed = self.queue.push(socket.0, fd, destination, payload);
+        }
+        match pushed {
+            Ok(()) => {}
+            Err(PushError::Full) => self.stats.send_queue_full += 1,
+            Err(PushError::TooLong) => self.stats.send_errors += 1,
+        }
+    }
+
+    fn flush(&mut self) {
+        let count = self.queue.entries().len();
+        let mut at = 0;
+        while at < count {
+            let fd = self.queue.entries()[at].fd;
+            let run = self.queue.entries()[at..]
+                .iter()
+                .take(SEND_RUN_MAX)
+                .take_while(|entry| entry.fd == fd)
+                .count();
+            self.stats.syscalls += 1;
+            match self.queue.send_many(at, at + run) {
+                Ok(taken) => {
+                    for entry in &self.queue.entries()[at..at + taken] {
+                        count_sent(&mut self.stats, u64::from(entry.count), entry.len as u64);
+                    }
+                    at += taken;
+                }
+                Err(error) => {
+                    self.queue.recover(at, &error, &mut self.stats);
+                    at += 1;
+                }
+            }
+        }
+        self.queue.clear();
+    }
+
+    fn poll(&mut self, wait: Wait) -> io::Result<usize> {
+        self.batch.clear();
+        self.filled = 0;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.free.append(&mut self.leaving);
+        self.flush();
+        let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
+        let remaining = |wanted: Duration| match started {
+            Some(started) => wanted.min(wait.timeout.saturating_sub(started.elapsed())),
+            None => Duration::ZERO,
+        };
+        // Sockets left over from a full batch: no waiting, but see who else is ready.
+        let backlog = !self.ready.is_empty();
+        let mut timeout = if backlog { Duration::ZERO } else { wait.timeout };
+        loop {
+            let woken = self.wait(timeout)?;
+            let gather = remaining(wait.gather);
+            if !woken && !backlog && !self.ready.is_empty() && !gather.is_zero() {
+                std::thread::sleep(gather);
+                self.wait(Duration::ZERO)?;
+            }
+            self.drain();
+            timeout = remaining(wait.timeout);
+            // An event can turn out to be an error report only: then keep waiting.
+            if woken || !self.batch.is_empty() || timeout.is_zero() {
+                return Ok(self.batch.len());
+            }
+        }
+    }
+
+    fn batch(&self) -> &[Received] {
+        &self.batch
+    }
+
+    fn payload(&self, received: &Received) -> &[u8] {
+        let slot = (received.buffer & 0xffff) as usize;
+        if received.buffer >> 16 != u32::from(self.epoch) || slot >= self.filled {
+            return &[];
+        }
+        self.receive.payload(slot, received.len as usize)
+    }
+
+    fn waker(&self) -> Waker {
+        Waker { eventfd: Arc::clone(&self.waker) }
+    }
+
+    fn stats(&self) -> UdpStats {
+        self.stats
+    }
+
+    fn socket_drops(&self, socket: SocketId) -> u64 {
+        self.slot(socket).map_or(0, |slot| slot.drops.read(slot.socket.as_raw_fd()))
+    }
+
+    fn refresh_drops(&mut self) {
+        for slot in self.slots.iter_mut().flatten() {
+            self.stats.syscalls += 1;
+            self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+        }
+    }
+}
+
+/// What a receive slot held.
+struct Datagram {
+    source: Option<SocketAddr>,
+    control: wire::Control,
+    len: usize,
+    truncated: bool,
+}
+
+/// Buffers for one batch with the message headers that point to them, made once.
+struct ReceiveSlots {
+    /// `mmsghdr` × slots, `iovec` × slots.
+    headers: PageMemory,
+    /// For each slot: name, control messages, payload, and padding that spreads slots over the
+    /// cache's sets.
+    buffers: PageMemory,
+    slots: usize,
+}
+
+/// Bytes of one receive slot.
+const SLOT_BYTES: usize = (NAME_BYTES + CONTROL_BYTES + PAYLOAD_BYTES).next_multiple_of(128) + 64;
+
+impl ReceiveSlots {
+    fn new(slots: usize) -> io::Result<Self> {
+        let header_bytes = size_of::<libc::mmsghdr>() + size_of::<libc::iovec>();
+        let receive = Self {
+            headers: PageMemory::new(slots * header_bytes)?,
+            buffers: PageMemory::new(slots * SLOT_BYTES)?,
+            slots,
+        };
+        for index in 0..slots {
+            let base = index * SLOT_BYTES;
+            let iovec_at = slots * size_of::<libc::mmsghdr>() + index * size_of::<libc::iovec>();
+            let iovec = receive.headers.at(iovec_at).cast::<libc::iovec>();
+            let payload = receive.buffers.at(base + NAME_BYTES + CONTROL_BYTES);
+            let header = receive.header(index);
+            // SAFETY: both point into the header mapping, aligned, and nothing else refers to them
+            // yet; zeroed memory is a valid mmsghdr.
+            unsafe {
+                iovec.write(libc::iovec { iov_base: payload.cast(), iov_len: PAYLOAD_BYTES });
+                (*header).msg_hdr.msg_name = receive.buffers.at(base).cast();
+                (*header).msg_hdr.msg_namelen = NAME_BYTES as u32;
+                (*header).msg_hdr.msg_control = receive.buffers.at(base + NAME_BYTES).cast();
+                (*header).msg_hdr.msg_controllen = CONTROL_BYTES as _;
+                (*header).msg_hdr.msg_iov = iovec;
+                (*header).msg_hdr.msg_iovlen = 1;
+            }
+        }
+        Ok(receive)
+    }
+
+    fn header(&self, index: usize) -> *mut libc::mmsghdr {
+        assert!(index < self.slots, "receive slot {index} of {}", self.slots);
+        self.headers.at(index * size_of::<libc::mmsghdr>()).cast()
+    }
+
+    /// Receives up to `room` datagrams into the slots from `start` on, without blocking.
+    fn receive(&mut self, fd: RawFd, start: usize, room: usize) -> io::Result<usize> {
+        assert!(room > 0 && start + room <= self.slots, "receive slots {start}+{room}");
+        let first = self.header(start);
+        // SAFETY: `room` headers lie one after another in the mapping; each points to its own name,
+        // control and payload room in `buffers`, whose sizes they state, and which nobody borrows:
+        // slices of them come from `&self` and this is `&mut self`. No timeout.
+        let count = unsafe {
+            let flags = libc::MSG_DONTWAIT;
+            libc::recvmmsg(fd, first, room as libc::c_uint, flags as _, std::ptr::null_mut())
+        };
+        if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
+    }
+
+    /// Reads what the kernel wrote into a slot, and makes its header fit for the next use.
+    fn take(&mut self, index: usize) -> Datagram {
+        let header = self.header(index);
+        // SAFETY: inside the mapping and aligned; the kernel is done with it since `receive`
+        // returned, and `&mut self` makes this the only reference.
+        let message = unsafe { &mut *header };
+        let name_len = (message.msg_hdr.msg_namelen as usize).min(NAME_BYTES);
+        let control_len = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
+        let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        let len = (message.msg_len as usize).min(PAYLOAD_BYTES);
+        message.msg_hdr.msg_namelen = NAME_BYTES as u32;
+        message.msg_hdr.msg_controllen = CONTROL_BYTES as _;
+        let base = index * SLOT_BYTES;
+        Datagram {
+            source: wire::parse_name(self.buffers.slice(base, name_len)),
+            control: wire::parse_control(self.buffers.slice(base + NAME_BYTES, control_len)),
+            len,
+            truncated,
+        }
+    }
+
+    fn payload(&self, index: usize, len: usize) -> &[u8] {
+        let at = index * SLOT_BYTES + NAME_BYTES + CONTROL_BYTES;
+        self.buffers.slice(at, len.min(PAYLOAD_BYTES))
+    }
+}

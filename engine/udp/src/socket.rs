@@ -1,0 +1,82 @@
+//! Making UDP sockets with the options the accounting needs.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::{sys, wire};
+
+/// Sizes of a socket's buffers, in bytes of the kernel's own accounting (which charges a small
+/// datagram with some 800 bytes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketBuffers {
+    /// `SO_RCVBUF`.
+    pub receive_bytes: usize,
+    /// `SO_SNDBUF`.
+    pub send_bytes: usize,
+}
+
+/// Binds a UDP socket for a [`Backend`](crate::Backend): buffers sized, receive timestamps, drop
+/// counter and error queue on. May be called on any thread.
+///
+/// The kernel may grant smaller buffers than asked for when `net.core.rmem_max`/`wmem_max` are low
+/// and the process lacks `CAP_NET_ADMIN`; [`buffer_sizes`] tells.
+///
+/// # Errors
+/// What the kernel said; small buffers are not an error.
+pub fn bind(address: SocketAddr, buffers: SocketBuffers) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if wire::is_v6(&address) {
+        // Sources of a dual-stack socket would come as mapped addresses, which match no candidate.
+        socket.set_only_v6(true)?;
+    }
+    let fd = socket.as_raw_fd();
+    let receive_bytes = i32::try_from(buffers.receive_bytes).unwrap_or(i32::MAX);
+    if sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, receive_bytes).is_err() {
+        sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, receive_bytes)?;
+    }
+    let send_bytes = i32::try_from(buffers.send_bytes).unwrap_or(i32::MAX);
+    if sys::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, send_bytes).is_err() {
+        sys::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, send_bytes)?;
+    }
+    let socket = UdpSocket::from({
+        socket.bind(&address.into())?;
+        socket
+    });
+    configure(&socket)?;
+    Ok(socket)
+}
+
+/// The buffer sizes a socket really has, on the scale of what [`bind`] is asked for (the kernel
+/// doubles the number and reports the double; this is half of what it reports).
+///
+/// # Errors
+/// What the kernel said.
+pub fn buffer_sizes(socket: &UdpSocket) -> io::Result<SocketBuffers> {
+    let socket = SockRef::from(socket);
+    Ok(SocketBuffers {
+        receive_bytes: socket.recv_buffer_size()? / 2,
+        send_bytes: socket.send_buffer_size()? / 2,
+    })
+}
+
+/// Turns on what the accounting needs. Blocking mode, because io_uring ends a multishot receive on
+/// a non-blocking socket at once; all our own calls say `MSG_DONTWAIT`.
+pub(crate) fn configure(socket: &UdpSocket) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    socket.set_nonblocking(false)?;
+    sys::set_option(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    if wire::is_v6(&socket.local_addr()?) {
+        sys::set_option(fd, libc::SOL_IPV6, libc::IPV6_RECVERR, 1)
+    } else {
+        sys::set_option(fd, libc::SOL_IP, libc::IP_RECVERR, 1)
+    }
+}
+
+/// The error of a backend whose sockets are all taken.
+pub(crate) fn too_many_sockets(sockets_max: usize) -> io::Error {
+    io::Error::other(format!("all {sockets_max} sockets of this worker are in use (sockets_max)"))
+}
