@@ -19,9 +19,14 @@ pub mod ivf;
 pub mod ogg_opus;
 pub mod opus;
 pub mod packetize;
+pub mod record;
+pub mod recording;
 pub mod vp8;
 
 pub use assembler::{
     AssembledFrame, AssemblerCounters, AssemblerPacket, FrameAssembler, UnsupportedCodec,
 };
 pub use clip::{ClipError, ClipFrame, ClipProblem, Codec, MediaClip};
+pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
+pub use record::DiskFrame;
+pub use recording::Recorder;

@@ -31,7 +31,9 @@ pub fn packet_ticks(packet: &[u8]) -> Result<u32, &'static str> {
     };
     let frames = match toc & 3 {
         0 => 1,
-        1 if packet.len() % 2 == 0 => return Err("two equal frames in an odd length (R3)"),
+        1 if packet.len().is_multiple_of(2) => {
+            return Err("two equal frames in an odd length (R3)");
+        }
         1 | 2 => 2,
         _ => match packet.get(1) {
             None => return Err("no frame count byte (R6)"),

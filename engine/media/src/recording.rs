@@ -1,0 +1,179 @@
+//! From a stream's codec to its file: which container, which name; and the front the packet path
+//! calls.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::clip::Codec;
+use crate::disk::{DiskHandle, Recording};
+use crate::record::{DiskFrame, IvfWriter, OggOpusWriter, Patch};
+use crate::{AssembledFrame, UnsupportedCodec};
+
+/// Longest file name made from a stream's name, without extension.
+pub const STEM_BYTES_MAX: usize = 120;
+
+/// Makes a name safe as a file name: letters, digits, `-`, `_` and `.` stay, anything else (a
+/// participant may call itself `../../etc`) becomes `_`.
+pub fn file_stem(name: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let stem: String =
+        name.chars().map(|c| if keep(c) { c } else { '_' }).take(STEM_BYTES_MAX).collect();
+    let stem = stem.trim_start_matches('.');
+    if stem.is_empty() { "stream".to_owned() } else { stem.to_owned() }
+}
+
+/// The container of one recording; made when its first usable frame comes.
+#[derive(Debug)]
+pub(crate) struct Muxer {
+    codec: Codec,
+    serial: u32,
+    container: Option<Container>,
+}
+
+#[derive(Debug)]
+enum Container {
+    Ivf(IvfWriter),
+    Ogg(Box<OggOpusWriter>),
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Muxed {
+    Taken,
+    /// Before the first keyframe: nothing could show it.
+    BeforeKeyframe,
+    /// Not what the codec's name says.
+    Unusable,
+}
+
+impl Muxer {
+    pub(crate) fn new(codec: Codec, serial: u32) -> Result<Muxer, UnsupportedCodec> {
+        match codec {
+            Codec::Vp8 | Codec::Opus => Ok(Muxer { codec, serial, container: None }),
+            other => Err(UnsupportedCodec(other)),
+        }
+    }
+
+    pub(crate) fn extension(&self) -> &'static str {
+        if self.codec.is_video() { "ivf" } else { "ogg" }
+    }
+
+    pub(crate) fn frame(&mut self, frame: &DiskFrame, out: &mut Vec<u8>) -> Muxed {
+        let (timestamp, data) = (frame.timestamp, &frame.data[..]);
+        if self.container.is_none() {
+            self.container = if self.codec.is_video() {
+                IvfWriter::begin(timestamp, data, out).map(Container::Ivf)
+            } else {
+                let writer = OggOpusWriter::begin(self.serial, data, out);
+                writer.ok().map(|writer| Container::Ogg(Box::new(writer)))
+            };
+        }
+        match &mut self.container {
+            None if self.codec.is_video() => Muxed::BeforeKeyframe,
+            None => Muxed::Unusable,
+            Some(Container::Ivf(_)) if data.is_empty() => Muxed::Unusable,
+            Some(Container::Ivf(writer)) => {
+                writer.frame(timestamp, data, out);
+                Muxed::Taken
+            }
+            Some(Container::Ogg(writer)) => match writer.frame(timestamp, data, out) {
+                Ok(()) => Muxed::Taken,
+                Err(_) => Muxed::Unusable,
+            },
+        }
+    }
+
+    /// Appends what closes the file, and gives what has to be written over its beginning.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Option<Patch> {
+        match &mut self.container {
+            None => None,
+            Some(Container::Ivf(writer)) => Some(writer.finish()),
+            Some(Container::Ogg(writer)) => {
+                // Pages are made in memory; there is nothing that could fail here.
+                let _ = writer.finish(out);
+                None
+            }
+        }
+    }
+}
+
+/// One worker's front of the disk thread: maps streams to recordings. Never blocks.
+#[derive(Debug)]
+pub struct Recorder {
+    handle: DiskHandle,
+    /// At most one entry a recorded stream of this worker.
+    streams: HashMap<u64, Recording>,
+}
+
+impl Recorder {
+    /// A recorder that writes through `handle`.
+    pub fn new(handle: DiskHandle) -> Recorder {
+        Recorder { handle, streams: HashMap::new() }
+    }
+
+    /// Records one frame of the stream `key` (any number unique in this recorder, e.g. peer and
+    /// SSRC). With the stream's first frame its file is named after `stem()`. False if the frame
+    /// was dropped; the disk thread's counters say so too.
+    pub fn frame(
+        &mut self,
+        key: u64,
+        codec: Codec,
+        stem: impl FnOnce() -> String,
+        frame: &AssembledFrame,
+    ) -> bool {
+        let recording = match self.streams.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => match self.handle.create(&stem(), codec) {
+                Ok(recording) => entry.insert(recording),
+                // Counted by the handle; the stream's next frame tries again.
+                Err(_) => return false,
+            },
+        };
+        self.handle.write(recording, DiskFrame::from(frame)).is_ok()
+    }
+
+    /// Finishes the file of a stream that ended. A later frame with the same key begins a new one.
+    pub fn finish(&mut self, key: u64) {
+        if let Some(recording) = self.streams.remove(&key) {
+            self.handle.finish(recording);
+        }
+    }
+
+    /// Finishes all of them, when the worker stops.
+    pub fn finish_all(&mut self) {
+        for (_, recording) in self.streams.drain() {
+            self.handle.finish(recording);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_file_names() {
+        assert_eq!(file_stem("pub-1_TR_ABC.video"), "pub-1_TR_ABC.video");
+        assert_eq!(file_stem("../../etc/passwd"), "_.._etc_passwd");
+        assert_eq!(file_stem("ü/\0"), "___");
+        assert_eq!(file_stem("..."), "stream");
+        assert_eq!(file_stem(&"x".repeat(500)).len(), STEM_BYTES_MAX);
+    }
+
+    #[test]
+    fn only_codecs_with_a_container_are_recorded() {
+        assert!(Muxer::new(Codec::Vp8, 1).is_ok() && Muxer::new(Codec::Opus, 1).is_ok());
+        assert_eq!(Muxer::new(Codec::Av1, 1).unwrap_err(), UnsupportedCodec(Codec::Av1));
+    }
+
+    #[test]
+    fn nothing_is_written_before_the_first_keyframe() {
+        let mut muxer = Muxer::new(Codec::Vp8, 1).unwrap();
+        let mut out = Vec::new();
+        let frame = DiskFrame { timestamp: 1, data: Bytes::from_static(&[1, 2, 3]) };
+        assert_eq!(muxer.frame(&frame, &mut out), Muxed::BeforeKeyframe);
+        assert!(out.is_empty() && muxer.finish(&mut out).is_none());
+    }
+
+    use bytes::Bytes;
+}
