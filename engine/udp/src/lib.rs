@@ -13,6 +13,7 @@ mod send;
 mod slots;
 mod socket;
 mod sys;
+mod uring;
 mod wire;
 
 use std::fs::File;
@@ -210,13 +211,24 @@ pub fn open(
     limits.check()?;
     let reason = match choice {
         BackendChoice::Mmsg => "mmsg: asked for".to_owned(),
-        BackendChoice::Auto => "mmsg: the io_uring backend is not built yet".to_owned(),
+        BackendChoice::Auto => match open_uring(&limits) {
+            Ok(opened) => return Ok(opened),
+            Err(reason) => format!("mmsg: {reason}"),
+        },
         BackendChoice::IoUring => {
-            return Err(OpenError::IoUring { reason: "not built yet".to_owned() });
+            return open_uring(&limits).map_err(|reason| OpenError::IoUring { reason });
         }
     };
     let backend = mmsg::Mmsg::new(&limits).map_err(OpenError::Mmsg)?;
     Ok((Box::new(backend), BackendReport { name: "mmsg", reason }))
+}
+
+fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), String> {
+    uring::probe()?;
+    let backend = uring::Uring::new(limits).map_err(|error| format!("io_uring: {error}"))?;
+    let reason =
+        "io_uring: probe passed (multishot recvmsg, buffer ring, DEFER_TASKRUN)".to_owned();
+    Ok((Box::new(backend), BackendReport { name: "io_uring", reason }))
 }
 
 /// Nanoseconds since the Unix epoch by the system's clock, the one receive timestamps are on.

@@ -35,6 +35,7 @@ pub(crate) struct Entry {
     segment: usize,
     /// Datagrams in the run.
     pub(crate) count: u16,
+    name_len: u32,
     /// Whether another datagram may still join the run.
     open: bool,
 }
@@ -52,6 +53,15 @@ pub(crate) struct SendQueue {
     segment_bytes_max: usize,
     /// The socket the running flush has already waited for.
     waited_for: Option<RawFd>,
+}
+
+/// Addresses of a send's parts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RawSend {
+    /// One datagram.
+    One { data: *const u8, len: u32, name: *const u8, name_len: u32 },
+    /// A run for GSO, or a send that needs its message header.
+    Run { header: *const libc::msghdr },
 }
 
 /// Why a datagram was not queued.
@@ -112,9 +122,11 @@ impl SendQueue {
         self.arena_used += payload.len();
         let open = !payload.is_empty() && payload.len() <= self.segment_bytes_max;
         let len = payload.len();
-        let entry = Entry { socket, fd, offset, len, segment: len, count: 1, open };
+        let name = wire::encode_name(&destination);
+        let name_len = name.len;
+        let entry = Entry { socket, fd, offset, len, segment: len, count: 1, name_len, open };
         self.entries.push(entry);
-        self.headers.set_name(index, &wire::encode_name(&destination));
+        self.headers.set_name(index, &name);
         self.headers.set_data(index, &self.arena, offset, len);
         self.headers.set_segment(index, None);
         self.last_destination = Some(destination);
@@ -162,11 +174,19 @@ impl SendQueue {
         self.headers.send_many(self.entries[start].fd, start, end)
     }
 
-    /// The message header of one send, for io_uring. It stays where it is until [`clear`].
-    ///
-    /// [`clear`]: Self::clear
-    pub(crate) fn header(&self, index: usize) -> *const libc::msghdr {
-        self.headers.header(index)
+    /// Where one send lies, for io_uring. It stays there until [`clear`](Self::clear).
+    pub(crate) fn raw(&self, index: usize) -> RawSend {
+        let entry = &self.entries[index];
+        if entry.count > 1 {
+            return RawSend::Run { header: self.headers.header(index) };
+        }
+        let name = self.headers.memory.at(self.headers.name_at(index));
+        RawSend::One {
+            data: self.arena.at(entry.offset.min(self.arena.len() - 1)),
+            len: entry.len as u32,
+            name,
+            name_len: entry.name_len,
+        }
     }
 
     /// The kernel refused send `index` with `error`: tries what can still be tried, and counts it

@@ -1,0 +1,460 @@
+//! The io_uring backend: one ring a worker, multishot receives of all sockets into one ring of
+//! buffers, batched sends that never wait.
+
+mod probe;
+mod ring;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::send::{PushError, SendQueue, count_sent};
+use crate::slots::DropCounter;
+use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker, sys, wire};
+use ring::{Completion, Ring};
+
+pub(crate) use probe::probe;
+
+/// What a completion is about: the upper half of its `user_data`; the lower is an index.
+const RECEIVE: u64 = 1 << 32;
+const SEND: u64 = 2 << 32;
+const WAKE: u64 = 3 << 32;
+const CANCEL: u64 = 4 << 32;
+const KIND: u64 = !0 << 32;
+
+/// The kernel runs at most some receives a call; so many calls gather what is ready at once.
+const GATHER_CALLS_MAX: usize = 8;
+
+/// A socket and what the kernel said about it.
+struct Slot {
+    socket: UdpSocket,
+    drops: DropCounter,
+    /// Whether its multishot receive is in flight.
+    armed: bool,
+    /// Removed by the caller; it goes when its receive has ended and all of it is handed out.
+    removed: bool,
+}
+
+/// A completed receive that has not been handed out yet, or the end of a removed socket.
+#[derive(Debug, Clone, Copy)]
+enum Pending {
+    Datagram { index: u32, buffer: u16, result: u32 },
+    Closed { index: u32 },
+}
+
+/// See the module.
+pub(crate) struct Uring {
+    ring: Ring,
+    buffers: usize,
+    batch_max: usize,
+    sockets_max: usize,
+    waker: Arc<File>,
+    /// Whether the read of the waker is in flight.
+    wake_armed: bool,
+    /// A wake-up that no poll has answered yet.
+    woken: bool,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    /// Closed sockets whose index the current batch may still name.
+    leaving: Vec<u32>,
+    /// Sockets whose receive has ended and starts again; at most one entry a socket and ending.
+    rearm: Vec<u32>,
+    /// The same for sockets that fail in a way we don't know: they wait for the next poll, so
+    /// that a lasting error can't make us spin.
+    rearm_later: Vec<u32>,
+    /// At most one entry for each receive buffer and each removed socket.
+    pending: VecDeque<Pending>,
+    /// Buffers with datagrams in `pending` and in the batch.
+    held: usize,
+    batch: Vec<Received>,
+    epoch: u16,
+    queue: SendQueue,
+    /// Sends of the running flush that failed: index and errno.
+    failed: Vec<(usize, i32)>,
+    completions: Vec<Completion>,
+    stats: UdpStats,
+    /// What made the ring unusable; the next poll returns it.
+    broken: Option<io::Error>,
+}
+
+impl Uring {
+    pub(crate) fn new(limits: &BackendLimits) -> io::Result<Self> {
+        let buffers = limits.receive_buffers_max.max(2 * limits.batch_max).max(16);
+        let buffers = buffers.next_power_of_two().min(32_768);
+        // The kernel refuses a file table beyond the limit of open files, which the sockets
+        // themselves can't exceed either.
+        let sockets_max = limits.sockets_max.min(sys::open_files_max());
+        Ok(Self {
+            ring: Ring::new(buffers, sockets_max, limits.send_slots_max)?,
+            buffers,
+            batch_max: limits.batch_max,
+            sockets_max,
+            waker: Arc::new(sys::eventfd()?),
+            wake_armed: false,
+            woken: false,
+            slots: Vec::new(),
+            free: Vec::new(),
+            leaving: Vec::new(),
+            rearm: Vec::new(),
+            rearm_later: Vec::new(),
+            pending: VecDeque::with_capacity(buffers),
+            held: 0,
+            batch: Vec::with_capacity(limits.batch_max),
+            epoch: 0,
+            queue: SendQueue::new(limits.send_slots_max)?,
+            failed: Vec::new(),
+            completions: Vec::with_capacity(buffers),
+            stats: UdpStats::default(),
+            broken: None,
+        })
+    }
+
+    fn slot(&self, socket: SocketId) -> Option<&Slot> {
+        self.slots.get(socket.0 as usize)?.as_ref().filter(|slot| !slot.removed)
+    }
+
+    /// Takes in everything that has completed.
+    fn reap(&mut self) -> io::Result<()> {
+        self.ring.complete(&mut self.completions)?;
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            let index = completion.user_data as u32;
+            match completion.user_data & KIND {
+                RECEIVE => self.received(index, completion),
+                SEND => self.failed.push((index as usize, -completion.result)),
+                WAKE => {
+                    self.wake_armed = false;
+                    self.woken |= completion.result > 0;
+                }
+                _ => {}
+            }
+        }
+        self.completions = completions;
+        Ok(())
+    }
+
+    fn received(&mut self, index: u32, completion: Completion) {
+        if let Some(buffer) = completion.buffer {
+            self.held += 1;
+            let result = completion.result.max(0) as u32;
+            self.pending.push_back(Pending::Datagram { index, buffer, result });
+        }
+        if !completion.more {
+            self.receive_ended(index, completion.result);
+        }
+    }
+
+    /// A multishot receive is over: start it again, or finish the removal of its socket.
+    fn receive_ended(&mut self, index: u32, result: i32) {
+        let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
+        slot.armed = false;
+        if slot.removed {
+            self.pending.push_back(Pending::Closed { index });
+            return;
+        }
+        match -result {
+            ..=0 => self.rearm.push(index),
+            libc::ENOBUFS => {
+                self.stats.receive_pauses += 1;
+                self.rearm.push(index);
+            }
+            errno => {
+                // Usually an ICMP report. Its entry has to go before the receive starts again, or
+                // the socket would count as readable for ever.
+                let drained = sys::drain_error_queue(slot.socket.as_raw_fd());
+                self.stats.send_errors += drained.network;
+                self.stats.syscalls += drained.syscalls;
+                if drained.network + drained.local > 0 {
+                    self.rearm.push(index);
+                } else {
+                    tracing::debug!(socket = index, errno, "receive ended");
+                    self.rearm_later.push(index);
+                }
+            }
+        }
+    }
+
+    /// Starts receives that have ended, as far as there are buffers for them.
+    fn start_receives(&mut self) -> io::Result<()> {
+        if !self.wake_armed {
+            self.ring.read_wake(&self.waker, WAKE)?;
+            self.wake_armed = true;
+        }
+        if self.held >= self.buffers {
+            return Ok(());
+        }
+        for index in self.rearm.drain(..) {
+            let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
+            if slot.armed || slot.removed {
+                continue;
+            }
+            slot.armed = true;
+            self.ring.receive(index, RECEIVE | u64::from(index))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the buffers of the last batch back and frees sockets that are gone.
+    fn recycle(&mut self) {
+        for received in self.batch.drain(..) {
+            self.ring.recycle(received.buffer as u16);
+            self.held -= 1;
+        }
+        self.ring.publish();
+        for index in self.leaving.drain(..) {
+            if let Err(error) = self.ring.set_file(index, -1) {
+                tracing::warn!(socket = index, %error, "clearing a place of the file table");
+            }
+            self.slots[index as usize] = None;
+            self.free.push(index);
+        }
+        self.rearm.append(&mut self.rearm_later);
+    }
+
+    /// Moves up to a batch of datagrams out of `pending`.
+    fn fill(&mut self) {
+        while self.batch.len() < self.batch_max {
+            match self.pending.pop_front() {
+                None => return,
+                Some(Pending::Closed { index }) => self.leaving.push(index),
+                Some(Pending::Datagram { index, buffer, result }) => {
+                    if !self.hand_out(index, buffer, result) {
+                        self.ring.recycle(buffer);
+                        self.held -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a datagram into the batch; false if it is not to be handed out.
+    fn hand_out(&mut self, index: u32, buffer: u16, result: u32) -> bool {
+        let Some(datagram) = self.ring.datagram(buffer, result) else { return false };
+        let control = wire::parse_control(datagram.control);
+        if let Some(drops) = control.drops
+            && let Some(Some(slot)) = self.slots.get_mut(index as usize)
+        {
+            self.stats.kernel_drops += slot.drops.update(drops);
+        }
+        if datagram.truncated {
+            self.stats.truncated += 1;
+            return false;
+        }
+        let Some(source) = wire::parse_name(datagram.name) else { return false };
+        self.stats.datagrams_in += 1;
+        self.stats.bytes_in += datagram.len as u64;
+        self.batch.push(Received {
+            socket: SocketId(index),
+            source,
+            received_at_unix_ns: control.unix_ns.unwrap_or_else(crate::unix_now_ns),
+            buffer: u32::from(self.epoch) << 16 | u32::from(buffer),
+            len: datagram.len as u32,
+        });
+        true
+    }
+
+    /// Waits for the first datagram or wake-up, at most `timeout` after `started`.
+    fn wait_first(&mut self, started: Option<Instant>, timeout: Duration) -> io::Result<()> {
+        while self.held == 0 && !self.woken {
+            let left =
+                started.map_or(Duration::ZERO, |started| timeout.saturating_sub(started.elapsed()));
+            // A poll that may not wait needs no system call where the kernel has nothing for us.
+            if !left.is_zero() || self.ring.has_submissions() || self.ring.has_work() {
+                self.ring.wait(1, left)?;
+            }
+            self.reap()?;
+            self.start_receives()?;
+            if left.is_zero() {
+                break;
+            }
+        }
+        if self.ring.has_submissions() { self.ring.submit() } else { Ok(()) }
+    }
+
+    /// Collects what else arrives within `gather`, or is ready now, up to a batch.
+    fn wait_more(&mut self, gather: Duration) -> io::Result<()> {
+        if !gather.is_zero() && self.held < self.batch_max {
+            self.ring.wait(self.batch_max - self.held, gather)?;
+            self.reap()?;
+        }
+        for _ in 0..GATHER_CALLS_MAX {
+            if self.held >= self.batch_max || !self.ring.has_work() {
+                break;
+            }
+            self.ring.wait(self.batch_max - self.held, Duration::ZERO)?;
+            self.reap()?;
+        }
+        Ok(())
+    }
+
+    fn poll_ring(&mut self, wait: Wait) -> io::Result<usize> {
+        self.recycle();
+        self.epoch = self.epoch.wrapping_add(1);
+        self.flush();
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        self.start_receives()?;
+        let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
+        let backlog = self.held > 0;
+        self.wait_first(started, wait.timeout)?;
+        let gather = match started {
+            Some(started) if !backlog && !self.woken && self.held > 0 => {
+                wait.gather.min(wait.timeout.saturating_sub(started.elapsed()))
+            }
+            _ => Duration::ZERO,
+        };
+        self.wait_more(gather)?;
+        self.woken = false;
+        self.fill();
+        Ok(self.batch.len())
+    }
+}
+
+impl Backend for Uring {
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
+        if self.free.is_empty() && self.slots.len() >= self.sockets_max {
+            return Err(crate::too_many_sockets(self.sockets_max));
+        }
+        crate::configure(&socket)?;
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.slots.push(None);
+                self.slots.len() as u32 - 1
+            }
+        };
+        if let Err(error) = self.ring.set_file(index, socket.as_raw_fd()) {
+            self.free.push(index);
+            return Err(error);
+        }
+        let drops = DropCounter::default();
+        self.slots[index as usize] = Some(Slot { socket, drops, armed: false, removed: false });
+        self.rearm.push(index);
+        Ok(SocketId(index))
+    }
+
+    fn remove_socket(&mut self, socket: SocketId) {
+        if self.slot(socket).is_none() {
+            return;
+        }
+        self.flush();
+        let Some(Some(slot)) = self.slots.get_mut(socket.0 as usize) else { return };
+        slot.removed = true;
+        let fd = slot.socket.as_raw_fd();
+        let drained = sys::drain_error_queue(fd);
+        self.stats.send_errors += drained.network;
+        self.stats.syscalls += drained.syscalls + 1;
+        self.stats.kernel_drops += slot.drops.refresh(fd);
+        let target = RECEIVE | u64::from(socket.0);
+        if !slot.armed {
+            self.pending.push_back(Pending::Closed { index: socket.0 });
+        } else if let Err(error) =
+            self.ring.cancel(target, CANCEL).and_then(|()| self.ring.submit())
+        {
+            self.broken = Some(error);
+        }
+    }
+
+    fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]) {
+        let Some(slot) = self.slot(socket) else {
+            self.stats.send_errors += 1;
+            return;
+        };
+        let fd = slot.socket.as_raw_fd();
+        let mut pushed = self.queue.push(socket.0, fd, destination, payload);
+        if pushed == Err(PushError::Full) {
+            self.flush();
+            pushed = self.queue.push(socket.0, fd, destination, payload);
+        }
+        match pushed {
+            Ok(()) => {}
+            Err(PushError::Full) => self.stats.send_queue_full += 1,
+            Err(PushError::TooLong) => self.stats.send_errors += 1,
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        if let Err(error) = self.flush_ring() {
+            // Which sends were taken is unknown now: count all as failed, and end with this.
+            let lost: u64 = self.queue.entries().iter().map(|e| u64::from(e.count)).sum();
+            self.stats.send_errors += lost;
+            self.queue.clear();
+            self.broken = Some(error);
+        }
+    }
+
+    fn poll(&mut self, wait: Wait) -> io::Result<usize> {
+        self.poll_ring(wait)
+    }
+
+    fn batch(&self) -> &[Received] {
+        &self.batch
+    }
+
+    fn payload(&self, received: &Received) -> &[u8] {
+        if received.buffer >> 16 != u32::from(self.epoch) {
+            return &[];
+        }
+        self.ring.payload(received.buffer as u16, received.len as usize)
+    }
+
+    fn waker(&self) -> Waker {
+        Waker { eventfd: Arc::clone(&self.waker) }
+    }
+
+    fn stats(&self) -> UdpStats {
+        UdpStats { syscalls: self.stats.syscalls + self.ring.syscalls, ..self.stats }
+    }
+
+    fn socket_drops(&self, socket: SocketId) -> u64 {
+        self.slot(socket).map_or(0, |slot| slot.drops.read(slot.socket.as_raw_fd()))
+    }
+
+    fn refresh_drops(&mut self) {
+        for slot in self.slots.iter_mut().flatten().filter(|slot| !slot.removed) {
+            self.stats.syscalls += 1;
+            self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+        }
+    }
+}
+
+impl Uring {
+    /// Submits the queue. Sends complete only when they fail, and do so before the submitting
+    /// call returns; so whatever has not failed by then is sent.
+    fn flush_ring(&mut self) -> io::Result<()> {
+        for at in 0..self.queue.entries().len() {
+            let socket = self.queue.entries()[at].socket;
+            self.ring.send(socket, &self.queue.raw(at), SEND | at as u64)?;
+        }
+        self.ring.submit()?;
+        self.reap()?;
+        let mut failed = std::mem::take(&mut self.failed);
+        failed.sort_unstable();
+        let mut failures = failed.drain(..).peekable();
+        for at in 0..self.queue.entries().len() {
+            if let Some((_, errno)) = failures.next_if(|(index, _)| *index == at) {
+                let error = io::Error::from_raw_os_error(errno);
+                self.queue.recover(at, &error, &mut self.stats);
+            } else {
+                let entry = &self.queue.entries()[at];
+                count_sent(&mut self.stats, u64::from(entry.count), entry.len as u64);
+            }
+        }
+        drop(failures);
+        self.failed = failed;
+        self.queue.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,325 @@
+//! The ring, its receive buffers and the memory the kernel uses behind them: all the `unsafe` of
+//! the io_uring backend.
+
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::squeue::{self, Flags};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, opcode};
+
+use crate::memory::PageMemory;
+use crate::send::RawSend;
+use crate::wire::{CONTROL_BYTES, NAME_BYTES, PAYLOAD_BYTES};
+
+/// The one buffer group: all sockets receive into the same ring of buffers.
+const BUFFER_GROUP: u16 = 0;
+/// Entries of the submission queue; a full one is submitted and goes on.
+const SUBMISSIONS_MAX: u32 = 1024;
+/// Entries of the completion queue beyond the buffers: every socket can end its receive at the
+/// same moment. More sockets than this use the kernel's own overflow list, which loses nothing
+/// (`IORING_FEAT_NODROP`); the overflow counter is watched in any case.
+const ENDINGS_MAX: usize = 8192;
+/// Tries to get submissions taken by a kernel short of memory before giving up.
+const SUBMIT_TRIES_MAX: usize = 1000;
+
+/// `struct io_uring_recvmsg_out`: lengths of name, control and payload, then flags.
+const HEADER_BYTES: usize = 16;
+const NAME_AT: usize = HEADER_BYTES;
+const CONTROL_AT: usize = NAME_AT + NAME_BYTES;
+const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
+/// Bytes of one receive buffer as the kernel knows it.
+const BUFFER_BYTES: usize = PAYLOAD_AT + PAYLOAD_BYTES;
+/// Distance of two buffers: an odd number of cache lines, so that they spread over all cache sets.
+const BUFFER_STRIDE: usize = BUFFER_BYTES.next_multiple_of(128) + 64;
+
+/// A completion.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Completion {
+    pub(crate) user_data: u64,
+    pub(crate) result: i32,
+    /// The receive buffer it used.
+    pub(crate) buffer: Option<u16>,
+    /// Whether its multishot request goes on.
+    pub(crate) more: bool,
+}
+
+/// A datagram in a receive buffer.
+#[derive(Debug)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) control: &'a [u8],
+    pub(crate) len: usize,
+    pub(crate) truncated: bool,
+}
+
+/// Memory the kernel may touch while requests are in flight.
+struct Shared {
+    buffers: PageMemory,
+    /// The ring of `io_uring_buf` entries; the tail lies in the first one's unused field.
+    entries: PageMemory,
+    /// The template of every multishot receive: room for name and control messages.
+    template: PageMemory,
+    /// What the read of the waker's eventfd fills.
+    wake_count: PageMemory,
+}
+
+/// An io_uring with a ring of receive buffers. For the thread that made it only
+/// (`IORING_SETUP_SINGLE_ISSUER`); its raw pointers keep it from being `Send`.
+pub(crate) struct Ring {
+    uring: IoUring,
+    shared: ManuallyDrop<Shared>,
+    buffers: u16,
+    tail: u16,
+    pub(crate) syscalls: u64,
+}
+
+impl Ring {
+    /// `buffers` is a power of two up to 32,768.
+    pub(crate) fn new(buffers: usize, sockets: usize, sends: usize) -> io::Result<Self> {
+        let completions = buffers + sockets.min(ENDINGS_MAX) + sends + 64;
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(completions.next_power_of_two() as u32)
+            .build(SUBMISSIONS_MAX)?;
+        if !uring.params().is_feature_nodrop() || !uring.params().is_feature_ext_arg() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let shared = Shared {
+            buffers: PageMemory::new(buffers * BUFFER_STRIDE)?,
+            entries: PageMemory::new(buffers * size_of::<BufRingEntry>())?,
+            template: PageMemory::new(size_of::<libc::msghdr>())?,
+            wake_count: PageMemory::new(8)?,
+        };
+        let template = shared.template.at(0).cast::<libc::msghdr>();
+        // SAFETY: a page-aligned mapping as large as a msghdr, for which zeroes are valid; nothing
+        // else refers to it yet.
+        unsafe {
+            (*template).msg_namelen = NAME_BYTES as u32;
+            (*template).msg_controllen = CONTROL_BYTES as _;
+        }
+        let shared = ManuallyDrop::new(shared);
+        let mut ring = Self { uring, shared, buffers: buffers as u16, tail: 0, syscalls: 0 };
+        let entries = ring.shared.entries.at(0) as u64;
+        // SAFETY: the mapping is page-aligned, holds `buffers` entries, and is unmapped only after
+        // the ring is gone (see `drop`).
+        unsafe {
+            ring.uring.submitter().register_buf_ring_with_flags(
+                entries,
+                ring.buffers,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        for buffer in 0..ring.buffers {
+            ring.recycle(buffer);
+        }
+        ring.publish();
+        ring.uring.submitter().register_files_sparse(sockets as u32)?;
+        Ok(ring)
+    }
+
+    /// Puts `fd` into the file table, or clears a place (-1).
+    pub(crate) fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()> {
+        self.syscalls += 1;
+        self.uring.submitter().register_files_update(index, &[fd]).map(drop)
+    }
+
+    /// Gives a buffer back; the kernel sees it with the next [`publish`](Self::publish).
+    pub(crate) fn recycle(&mut self, buffer: u16) {
+        let address = self.shared.buffers.at(usize::from(buffer) * BUFFER_STRIDE) as u64;
+        let place = usize::from(self.tail & (self.buffers - 1)) * size_of::<BufRingEntry>();
+        let entry = self.shared.entries.at(place).cast::<BufRingEntry>();
+        // SAFETY: inside the mapping, aligned, zeroed at first, so a valid entry. The kernel reads
+        // entries before the published tail only, and this one lies behind it: at most `buffers`
+        // are ever given back. The setters leave the tail field alone.
+        let entry = unsafe { &mut *entry };
+        entry.set_addr(address);
+        entry.set_len(BUFFER_BYTES as u32);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Shows the kernel the recycled buffers.
+    pub(crate) fn publish(&mut self) {
+        let base = self.shared.entries.at(0).cast::<BufRingEntry>();
+        // SAFETY: `base` is the first entry of the registered ring, whose tail field is an aligned
+        // u16 shared with the kernel; atomic access is how both sides use it.
+        let tail = unsafe { &*BufRingEntry::tail(base).cast::<AtomicU16>() };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Starts a multishot receive on the socket at `index` of the file table.
+    pub(crate) fn receive(&mut self, index: u32, user_data: u64) -> io::Result<()> {
+        let template = self.shared.template.at(0).cast::<libc::msghdr>();
+        let entry = opcode::RecvMsgMulti::new(Fixed(index), template, BUFFER_GROUP).build();
+        self.push(entry.user_data(user_data))
+    }
+
+    /// Cancels the request of that `user_data`; the request itself completes, the cancelling only
+    /// if it finds nothing.
+    pub(crate) fn cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(target).build().flags(Flags::SKIP_SUCCESS);
+        self.push(entry.user_data(user_data))
+    }
+
+    /// Reads the eventfd once.
+    pub(crate) fn read_wake(&mut self, eventfd: &File, user_data: u64) -> io::Result<()> {
+        let target = self.shared.wake_count.at(0);
+        let entry = opcode::Read::new(Fd(eventfd.as_raw_fd()), target, 8).build();
+        self.push(entry.user_data(user_data))
+    }
+
+    /// Queues one send that never waits; it completes only if it fails.
+    ///
+    /// The memory behind `send` has to stay as it is until [`submit`](Self::submit) has returned:
+    /// a send that may not wait is over by then.
+    pub(crate) fn send(&mut self, index: u32, send: &RawSend, user_data: u64) -> io::Result<()> {
+        let flags = libc::MSG_DONTWAIT;
+        let entry = match send {
+            RawSend::One { data, len, name, name_len } => {
+                opcode::Send::new(Fixed(index), *data, *len)
+                    .flags(flags)
+                    .dest_addr(name.cast())
+                    .dest_addr_len(*name_len)
+                    .build()
+            }
+            RawSend::Run { header } => {
+                opcode::SendMsg::new(Fixed(index), *header).flags(flags as u32).build()
+            }
+        };
+        self.push(entry.flags(Flags::SKIP_SUCCESS).user_data(user_data))
+    }
+
+    fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
+        // SAFETY: every pointer in an entry is into `shared`, which outlives the ring, or into a
+        // send queue, whose memory outlives the submission of its sends (see `send`).
+        while unsafe { self.uring.submission().push(&entry) }.is_err() {
+            self.submit()?;
+        }
+        Ok(())
+    }
+
+    /// Whether submissions wait.
+    pub(crate) fn has_submissions(&mut self) -> bool {
+        !self.uring.submission().is_empty()
+    }
+
+    /// Submits everything queued, without running the receives that wait for us.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        for _ in 0..SUBMIT_TRIES_MAX {
+            let waiting = self.uring.submission().len();
+            if waiting == 0 {
+                return Ok(());
+            }
+            self.syscalls += 1;
+            // SAFETY: the plain form of io_uring_enter: no argument, no flags.
+            let result = unsafe {
+                self.uring.submitter().enter::<libc::sigset_t>(waiting as u32, 0, 0, None)
+            };
+            match result.map_err(|error| error.raw_os_error()) {
+                Ok(_) | Err(Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+                Err(Some(code)) => return Err(io::Error::from_raw_os_error(code)),
+                Err(None) => return Err(io::Error::other("io_uring_enter failed")),
+            }
+        }
+        Err(io::Error::other("io_uring takes no more requests; the kernel is out of memory"))
+    }
+
+    /// Whether work waits that only an enter with `GETEVENTS` runs.
+    pub(crate) fn has_work(&mut self) -> bool {
+        let queue = self.uring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Submits, runs the waiting receives and waits for `want` completions, at most `timeout`.
+    pub(crate) fn wait(&mut self, want: usize, timeout: Duration) -> io::Result<()> {
+        let time = Timespec::from(timeout);
+        let arguments = SubmitArgs::new().timespec(&time);
+        self.syscalls += 1;
+        match self.uring.submitter().submit_with_args(want, &arguments) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Moves all completions into `out`. An error if the kernel lost one, which it does only when
+    /// it has no memory to keep it.
+    pub(crate) fn complete(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
+        let queue = self.uring.completion();
+        if queue.overflow() > 0 {
+            return Err(io::Error::other("the io_uring completion queue lost completions"));
+        }
+        out.extend(queue.map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            buffer: io_uring::cqueue::buffer_select(entry.flags()),
+            more: io_uring::cqueue::more(entry.flags()),
+        }));
+        Ok(())
+    }
+
+    /// What a receive wrote into `buffer`; `result` is its completion's.
+    pub(crate) fn datagram(&self, buffer: u16, result: u32) -> Option<Datagram<'_>> {
+        let base = usize::from(buffer) * BUFFER_STRIDE;
+        let written = (result as usize).min(BUFFER_BYTES);
+        let header = self.shared.buffers.slice(base, HEADER_BYTES);
+        let word = |at: usize| -> Option<u32> {
+            Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?))
+        };
+        let name_len = (word(0)? as usize).min(NAME_BYTES);
+        let control_len = (word(4)? as usize).min(CONTROL_BYTES);
+        let payload_len = word(8)? as usize;
+        let room = written.checked_sub(PAYLOAD_AT)?;
+        Some(Datagram {
+            name: self.shared.buffers.slice(base + NAME_AT, name_len),
+            control: self.shared.buffers.slice(base + CONTROL_AT, control_len),
+            len: payload_len.min(room),
+            truncated: word(12)? & libc::MSG_TRUNC as u32 != 0 || payload_len > room,
+        })
+    }
+
+    /// The payload in a buffer that has not been recycled.
+    pub(crate) fn payload(&self, buffer: u16, len: usize) -> &[u8] {
+        let base = usize::from(buffer) * BUFFER_STRIDE;
+        self.shared.buffers.slice(base + PAYLOAD_AT, len.min(PAYLOAD_BYTES))
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The kernel ends requests some time after the ring is closed; so end them now, and only
+        // then give the memory back they write to.
+        let second = Timespec::from(Duration::from_secs(1));
+        let cancelled =
+            self.uring.submitter().register_sync_cancel(Some(second), CancelBuilder::any().all());
+        let gone = match &cancelled {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        };
+        // SAFETY: the plain form of io_uring_enter; it runs what the cancelling has left to do.
+        let ran = unsafe {
+            let flags = EnterFlags::GETEVENTS.bits();
+            self.uring.submitter().enter::<libc::sigset_t>(0, 0, flags, None)
+        };
+        let released = self.uring.submitter().unregister_buf_ring(BUFFER_GROUP);
+        if gone && ran.is_ok() && released.is_ok() {
+            // SAFETY: dropped once, here; no request that knows these addresses is left.
+            unsafe { ManuallyDrop::drop(&mut self.shared) }
+        } else {
+            tracing::warn!(?cancelled, ?released, "io_uring requests linger; memory is kept");
+        }
+    }
+}

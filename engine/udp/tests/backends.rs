@@ -1,0 +1,565 @@
+//! Both backends against the kernel's loopback: one suite, run for each.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use stampede_udp::{
+    Backend, BackendChoice, BackendLimits, OpenError, SocketBuffers, SocketId, Wait, bind,
+    buffer_sizes, open, unix_now_ns,
+};
+
+const BUFFERS: SocketBuffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 20 };
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+/// Nothing takes this long; it only ends a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn limits() -> BackendLimits {
+    BackendLimits { sockets_max: 128, ..BackendLimits::default() }
+}
+
+/// Opens a backend, or says why it can't and returns `None`: only the kernel may refuse io_uring.
+fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backend>> {
+    match open(choice, limits) {
+        Ok((backend, report)) => {
+            assert_eq!(backend.name(), report.name);
+            Some(backend)
+        }
+        Err(OpenError::IoUring { reason }) if choice == BackendChoice::IoUring => {
+            eprintln!("skipped: {reason}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn bound(ip: IpAddr) -> (UdpSocket, SocketAddr) {
+    let socket = bind(SocketAddr::new(ip, 0), BUFFERS).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+fn add(backend: &mut dyn Backend, ip: IpAddr) -> (SocketId, SocketAddr) {
+    let (socket, address) = bound(ip);
+    (backend.add_socket(socket).unwrap(), address)
+}
+
+/// A plain socket outside of the backend.
+fn peer(ip: IpAddr) -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+fn wait(milliseconds: u64) -> Wait {
+    Wait { timeout: Duration::from_millis(milliseconds), gather: Duration::ZERO }
+}
+
+/// One datagram as a test sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    socket: SocketId,
+    source: SocketAddr,
+    unix_ns: u64,
+    payload: Vec<u8>,
+}
+
+/// Polls until `count` datagrams have come (or the patience ends), then looks for extra ones.
+fn collect(backend: &mut dyn Backend, count: usize) -> Vec<Seen> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    while seen.len() < count && Instant::now() < deadline {
+        poll_into(backend, wait(100), &mut seen);
+    }
+    poll_into(backend, wait(0), &mut seen);
+    seen
+}
+
+fn poll_into(backend: &mut dyn Backend, wait: Wait, seen: &mut Vec<Seen>) -> usize {
+    let count = backend.poll(wait).unwrap();
+    assert_eq!(backend.batch().len(), count);
+    for received in backend.batch() {
+        seen.push(Seen {
+            socket: received.socket,
+            source: received.source,
+            unix_ns: received.received_at_unix_ns,
+            payload: backend.payload(received).to_vec(),
+        });
+    }
+    count
+}
+
+fn echo(choice: BackendChoice) {
+    for ip in [V4, V6] {
+        let Some(mut backend) = backend(choice, limits()) else { return };
+        let backend = &mut *backend;
+        let sockets: Vec<_> = (0..50).map(|_| add(backend, ip)).collect();
+        let clients: Vec<_> = (0..50).map(|_| peer(ip)).collect();
+        let started = unix_now_ns();
+        for round in 0..20u8 {
+            for ((_, address), (client, _)) in sockets.iter().zip(&clients) {
+                client.send_to(&[round; 200], address).unwrap();
+            }
+        }
+        let seen = collect(backend, 1_000);
+        let ended = unix_now_ns();
+        assert_eq!(seen.len(), 1_000);
+        let mut latest: HashMap<SocketId, (u8, u64)> = HashMap::new();
+        for datagram in &seen {
+            let at = sockets.iter().position(|(id, _)| *id == datagram.socket).unwrap();
+            assert_eq!(datagram.source, clients[at].1);
+            assert_eq!(datagram.payload.len(), 200);
+            assert!(datagram.unix_ns + 1_000_000_000 >= started);
+            assert!(datagram.unix_ns <= ended + 1_000_000_000);
+            let round = datagram.payload[0];
+            let before = latest.insert(datagram.socket, (round, datagram.unix_ns));
+            let (expected, earlier) = before.map_or((0, 0), |(round, at)| (round + 1, at));
+            assert_eq!(round, expected, "order within a socket");
+            assert!(datagram.unix_ns >= earlier, "timestamps within a socket");
+            backend.send(datagram.socket, datagram.source, &datagram.payload);
+        }
+        backend.flush();
+        let mut echoed = [0; 2_000];
+        for ((client, _), (_, address)) in clients.iter().zip(&sockets) {
+            for round in 0..20u8 {
+                let (len, source) = client.recv_from(&mut echoed).unwrap();
+                assert_eq!((len, source, echoed[0]), (200, *address, round));
+            }
+        }
+        let stats = backend.stats();
+        assert_eq!((stats.datagrams_in, stats.bytes_in), (1_000, 200_000));
+        assert_eq!((stats.datagrams_out, stats.bytes_out), (1_000, 200_000));
+        assert_eq!((stats.kernel_drops, stats.send_errors, stats.send_queue_full), (0, 0, 0));
+    }
+}
+
+fn drops_are_counted_exactly(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let backend = &mut *backend;
+    let tiny = SocketBuffers { receive_bytes: 8_192, send_bytes: 65_536 };
+    let socket = bind(SocketAddr::new(V4, 0), tiny).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (client, _) = peer(V4);
+    // Before it is added nothing reads, so the buffer overflows; afterwards it is added and read.
+    for _ in 0..200 {
+        client.send_to(&[1; 1_000], address).unwrap();
+    }
+    let id = backend.add_socket(socket).unwrap();
+    let seen = collect(backend, 1);
+    assert!((1..200).contains(&seen.len()), "{} received", seen.len());
+    let lost = 200 - seen.len() as u64;
+    assert_eq!(backend.socket_drops(id), lost);
+    backend.refresh_drops();
+    assert_eq!(backend.stats().kernel_drops, lost);
+    // The next datagram tells the same number again, by its control message.
+    client.send_to(&[2; 10], address).unwrap();
+    assert_eq!(collect(backend, 1).len(), 1);
+    assert_eq!(backend.stats().kernel_drops, lost);
+    backend.remove_socket(id);
+    backend.poll(wait(0)).unwrap();
+    assert_eq!(backend.stats().kernel_drops, lost);
+    assert_eq!(backend.socket_drops(id), 0);
+}
+
+/// The control message alone tells drops, with the next datagram.
+fn drops_come_with_the_next_datagram(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let backend = &mut *backend;
+    let tiny = SocketBuffers { receive_bytes: 8_192, send_bytes: 65_536 };
+    let socket = bind(SocketAddr::new(V4, 0), tiny).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (client, _) = peer(V4);
+    for _ in 0..100 {
+        client.send_to(&[1; 1_000], address).unwrap();
+    }
+    backend.add_socket(socket).unwrap();
+    let lost = 100 - collect(backend, 1).len() as u64;
+    assert!(lost > 0);
+    client.send_to(&[2; 10], address).unwrap();
+    assert_eq!(collect(backend, 1).len(), 1);
+    assert_eq!(backend.stats().kernel_drops, lost);
+}
+
+fn drops_count_at_removal(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let tiny = SocketBuffers { receive_bytes: 4_096, send_bytes: 65_536 };
+    let socket = bind(SocketAddr::new(V4, 0), tiny).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (client, _) = peer(V4);
+    for _ in 0..100 {
+        client.send_to(&[1; 1_000], address).unwrap();
+    }
+    let id = backend.add_socket(socket).unwrap();
+    let lost = backend.socket_drops(id);
+    assert!(lost > 0);
+    assert_eq!(backend.stats().kernel_drops, 0);
+    backend.remove_socket(id);
+    assert_eq!(backend.stats().kernel_drops, lost);
+}
+
+fn truncated_datagrams_are_counted_and_kept_back(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let backend = &mut *backend;
+    let (_, address) = add(backend, V4);
+    let (client, _) = peer(V4);
+    for len in [100, 2_049, 2_048, 60_000, 0, 7] {
+        client.send_to(&vec![len as u8; len], address).unwrap();
+    }
+    let seen = collect(backend, 4);
+    let lens: Vec<_> = seen.iter().map(|datagram| datagram.payload.len()).collect();
+    assert_eq!(lens, [100, 2_048, 0, 7]);
+    assert_eq!(backend.stats().truncated, 2);
+}
+
+fn a_dead_port_is_counted_and_hurts_nobody(choice: BackendChoice) {
+    for ip in [V4, V6] {
+        let Some(mut backend) = backend(choice, limits()) else { return };
+        let backend = &mut *backend;
+        let (id, address) = add(backend, ip);
+        let (client, client_address) = peer(ip);
+        let (closed, dead) = peer(ip);
+        drop(closed);
+        backend.poll(wait(0)).unwrap();
+        for round in 0..20u8 {
+            backend.send(id, dead, &[9; 50]);
+            backend.flush();
+            // The report for the dead port must not cost the next, innocent datagram.
+            backend.send(id, client_address, &[round; 20]);
+            backend.flush();
+            let mut echoed = [0; 100];
+            assert_eq!(client.recv_from(&mut echoed).unwrap(), (20, address));
+            assert_eq!(echoed[0], round);
+            client.send_to(&[round; 30], address).unwrap();
+            let seen = collect(backend, 1);
+            assert_eq!(seen.len(), 1);
+            assert_eq!(seen[0].payload, [round; 30]);
+        }
+        let stats = backend.stats();
+        assert_eq!(stats.send_errors, 20);
+        assert_eq!(stats.datagrams_out, 40);
+    }
+}
+
+/// Reports of dead ports that arrive while a poll waits neither end it nor make it spin.
+fn reports_alone_do_not_make_a_poll_spin(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let backend = &mut *backend;
+    let (id, _) = add(backend, V4);
+    let (closed, dead) = peer(V4);
+    drop(closed);
+    backend.poll(wait(0)).unwrap();
+    for _ in 0..10 {
+        backend.send(id, dead, &[9; 50]);
+        backend.flush();
+    }
+    let before = backend.stats().syscalls;
+    assert_eq!(backend.poll(wait(50)).unwrap(), 0);
+    assert_eq!(backend.stats().send_errors, 10);
+    let calls = backend.stats().syscalls - before;
+    assert!(calls < 100, "{calls} system calls");
+}
+
+fn a_waker_ends_a_poll(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    add(&mut *backend, V4);
+    let forever = Wait { timeout: Duration::from_secs(60), gather: Duration::ZERO };
+    for _ in 0..3 {
+        let waker = backend.waker();
+        let thread = std::thread::spawn(move || {
+            waker.wake();
+            waker.clone().wake();
+        });
+        let started = Instant::now();
+        assert_eq!(backend.poll(forever).unwrap(), 0);
+        assert!(started.elapsed() < Duration::from_secs(30));
+        thread.join().unwrap();
+        // The second wake may have come after the first poll; it ends at most one more.
+        backend.poll(wait(0)).unwrap();
+    }
+    backend.waker().wake();
+    assert_eq!(backend.poll(forever).unwrap(), 0, "a wake before the poll ends it, too");
+    assert_eq!(backend.poll(wait(5)).unwrap(), 0);
+}
+
+fn sockets_can_go_while_datagrams_are_in_flight(choice: BackendChoice) {
+    let few = BackendLimits { receive_buffers_max: 16, batch_max: 8, ..limits() };
+    let Some(mut backend) = backend(choice, few) else { return };
+    let backend = &mut *backend;
+    let (client, _) = peer(V4);
+    let (stays, stays_at) = add(backend, V4);
+    let mut received_by_stays = 0;
+    for round in 0..30u8 {
+        let (goes, goes_at) = add(backend, V4);
+        for _ in 0..20 {
+            client.send_to(&[round; 100], goes_at).unwrap();
+            client.send_to(&[200; 100], stays_at).unwrap();
+        }
+        let mut seen = Vec::new();
+        if round % 3 > 0 {
+            poll_into(backend, wait(100), &mut seen);
+        }
+        backend.remove_socket(goes);
+        backend.remove_socket(goes);
+        backend.send(goes, stays_at, &[0; 10]);
+        while received_by_stays < 20 * (usize::from(round) + 1) {
+            for datagram in seen.drain(..) {
+                if datagram.socket == stays {
+                    assert_eq!(datagram.payload, [200; 100]);
+                    received_by_stays += 1;
+                } else {
+                    assert_eq!(datagram.payload, [round; 100]);
+                }
+            }
+            if received_by_stays < 20 * (usize::from(round) + 1) {
+                poll_into(backend, wait(100), &mut seen);
+            }
+        }
+        if round % 5 == 0 {
+            // Closed for good: the address is free again.
+            for _ in 0..4 {
+                backend.poll(wait(1)).unwrap();
+            }
+            UdpSocket::bind(goes_at).unwrap();
+        }
+    }
+    assert_eq!(backend.stats().send_errors, 30, "sends on a removed socket are counted");
+    let (client, _) = peer(V4);
+    let (again, again_at) = add(backend, V4);
+    client.send_to(&[7; 7], again_at).unwrap();
+    let seen = collect(backend, 1);
+    assert_eq!((seen[0].socket, &seen[0].payload[..]), (again, &[7; 7][..]));
+}
+
+fn a_batch_is_bounded_and_the_rest_waits(choice: BackendChoice) {
+    let few = BackendLimits { batch_max: 10, ..limits() };
+    let Some(mut backend) = backend(choice, few) else { return };
+    let backend = &mut *backend;
+    let (_, address) = add(backend, V4);
+    let (client, _) = peer(V4);
+    for number in 0..95u8 {
+        client.send_to(&[number], address).unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut stale = None;
+    while seen.len() < 95 {
+        let gathering = Wait { timeout: PATIENCE, gather: Duration::from_millis(1) };
+        let count = poll_into(backend, gathering, &mut seen);
+        assert!((1..=10).contains(&count));
+        if let Some(stale) = stale.replace(backend.batch()[0]) {
+            assert!(backend.payload(&stale).is_empty(), "a datagram of an earlier batch");
+        }
+    }
+    let numbers: Vec<_> = seen.iter().map(|datagram| datagram.payload[0]).collect();
+    assert_eq!(numbers, (0..95).collect::<Vec<u8>>());
+}
+
+fn nothing_is_lost_when_receive_buffers_run_out(choice: BackendChoice) {
+    let few = BackendLimits { receive_buffers_max: 16, batch_max: 4, ..limits() };
+    let Some(mut backend) = backend(choice, few) else { return };
+    let backend = &mut *backend;
+    let sockets: Vec<_> = (0..40).map(|_| add(backend, V4)).collect();
+    let (client, _) = peer(V4);
+    for number in 0..50u8 {
+        for (_, address) in &sockets {
+            client.send_to(&[number; 300], address).unwrap();
+        }
+    }
+    let seen = collect(backend, 2_000);
+    assert_eq!(seen.len(), 2_000);
+    let mut next: HashMap<SocketId, u8> = HashMap::new();
+    for datagram in &seen {
+        let next = next.entry(datagram.socket).or_default();
+        assert_eq!(datagram.payload, [*next; 300]);
+        *next += 1;
+    }
+    let stats = backend.stats();
+    assert_eq!((stats.datagrams_in, stats.kernel_drops), (2_000, 0));
+    if choice == BackendChoice::IoUring {
+        assert!(stats.receive_pauses > 0);
+    }
+}
+
+fn a_gso_run_arrives_as_separate_datagrams(choice: BackendChoice) {
+    for ip in [V4, V6] {
+        let Some(mut backend) = backend(choice, limits()) else { return };
+        let (id, address) = add(&mut *backend, ip);
+        let (client, client_address) = peer(ip);
+        let before = backend.stats().syscalls;
+        let lens = [900, 900, 900, 900, 900, 333, 900, 1_000, 1_000];
+        for (number, len) in lens.into_iter().enumerate() {
+            backend.send(id, client_address, &vec![number as u8; len]);
+        }
+        backend.flush();
+        assert!(backend.stats().syscalls - before <= 2);
+        let mut buffer = [0; 70_000];
+        for (number, len) in lens.into_iter().enumerate() {
+            assert_eq!(client.recv_from(&mut buffer).unwrap(), (len, address));
+            assert!(buffer[..len].iter().all(|byte| usize::from(*byte) == number));
+        }
+        let stats = backend.stats();
+        assert_eq!((stats.datagrams_out, stats.bytes_out), (9, 7_733));
+        assert_eq!(stats.send_errors, 0);
+    }
+}
+
+/// The kernel refuses GSO on a socket that sends without checksums; the datagrams go one by one.
+fn a_refused_gso_run_is_sent_one_by_one(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let (socket, address) = bound(V4);
+    no_checksums(&socket);
+    let id = backend.add_socket(socket).unwrap();
+    let (client, client_address) = peer(V4);
+    let mut buffer = [0; 2_000];
+    let mut calls = Vec::new();
+    for _ in 0..2 {
+        let before = backend.stats().syscalls;
+        for number in 0..10u8 {
+            backend.send(id, client_address, &[number; 500]);
+        }
+        backend.flush();
+        calls.push(backend.stats().syscalls - before);
+        for number in 0..10u8 {
+            assert_eq!(client.recv_from(&mut buffer).unwrap(), (500, address));
+            assert_eq!(buffer[0], number);
+        }
+    }
+    let stats = backend.stats();
+    assert_eq!((stats.datagrams_out, stats.bytes_out, stats.send_errors), (20, 10_000, 0));
+    assert!(calls[0] > 10 && calls[1] < 3, "remembered: {calls:?}");
+}
+
+fn no_checksums(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd;
+    let one: libc::c_int = 1;
+    // SAFETY: the pointer and length describe a local integer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+fn every_send_is_sent_or_counted(choice: BackendChoice) {
+    let few = BackendLimits { send_slots_max: 8, ..limits() };
+    let Some(mut backend) = backend(choice, few) else { return };
+    let backend = &mut *backend;
+    let (id, _) = add(backend, V4);
+    let (other, _) = add(backend, V4);
+    let clients: Vec<_> = (0..10).map(|_| peer(V4)).collect();
+    let unroutable = SocketAddr::new(V6, 9);
+    let mut queued = 0u64;
+    for round in 0..30u8 {
+        for (_, address) in &clients {
+            backend.send(id, *address, &[round; 100]);
+            queued += 1;
+        }
+        // Neither an impossible address nor an impossible length may touch the others.
+        backend.send(other, unroutable, &[round; 100]);
+        backend.send(other, clients[0].1, &vec![round; 70_000]);
+        queued += 2;
+    }
+    backend.flush();
+    let stats = backend.stats();
+    assert_eq!(stats.datagrams_out + stats.send_errors + stats.send_queue_full, queued);
+    assert_eq!((stats.datagrams_out, stats.send_errors), (300, 60));
+    for (client, _) in &clients {
+        let mut buffer = [0; 200];
+        for round in 0..30u8 {
+            assert_eq!(client.recv_from(&mut buffer).unwrap().0, 100);
+            assert_eq!(buffer[0], round);
+        }
+    }
+}
+
+fn thousands_of_destinations_from_one_socket(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, BackendLimits::default()) else { return };
+    let backend = &mut *backend;
+    let (sender, sender_address) = add(backend, V4);
+    let receivers: Vec<_> = (0..1_000).map(|_| add(backend, V4)).collect();
+    backend.poll(wait(0)).unwrap();
+    for round in 0..3u8 {
+        for (_, address) in &receivers {
+            for _ in 0..2 {
+                backend.send(sender, *address, &[round; 1_000]);
+            }
+        }
+    }
+    backend.flush();
+    let seen = collect(backend, 6_000);
+    assert_eq!(seen.len(), 6_000);
+    assert!(seen.iter().all(|datagram| datagram.source == sender_address));
+    let stats = backend.stats();
+    assert_eq!((stats.datagrams_out, stats.send_errors, stats.kernel_drops), (6_000, 0, 0));
+}
+
+fn the_number_of_sockets_is_bounded(choice: BackendChoice) {
+    let few = BackendLimits { sockets_max: 3, ..limits() };
+    let Some(mut backend) = backend(choice, few) else { return };
+    let ids: Vec<_> = (0..3).map(|_| add(&mut *backend, V4).0).collect();
+    let refused = backend.add_socket(bound(V4).0).unwrap_err();
+    assert!(refused.to_string().contains("sockets_max"), "{refused}");
+    backend.remove_socket(ids[1]);
+    for _ in 0..4 {
+        backend.poll(wait(1)).unwrap();
+    }
+    add(&mut *backend, V4);
+}
+
+macro_rules! suite {
+    ($($test:ident)*) => {
+        mod mmsg {
+            $(#[test] fn $test() { super::$test(super::BackendChoice::Mmsg); })*
+        }
+        mod io_uring {
+            $(#[test] fn $test() { super::$test(super::BackendChoice::IoUring); })*
+        }
+    };
+}
+
+suite! {
+    echo
+    drops_are_counted_exactly
+    drops_come_with_the_next_datagram
+    drops_count_at_removal
+    truncated_datagrams_are_counted_and_kept_back
+    a_dead_port_is_counted_and_hurts_nobody
+    reports_alone_do_not_make_a_poll_spin
+    a_waker_ends_a_poll
+    sockets_can_go_while_datagrams_are_in_flight
+    a_batch_is_bounded_and_the_rest_waits
+    nothing_is_lost_when_receive_buffers_run_out
+    a_gso_run_arrives_as_separate_datagrams
+    a_refused_gso_run_is_sent_one_by_one
+    every_send_is_sent_or_counted
+    thousands_of_destinations_from_one_socket
+    the_number_of_sockets_is_bounded
+}
+
+#[test]
+fn auto_says_which_and_why() {
+    let (backend, report) = open(BackendChoice::Auto, limits()).unwrap();
+    assert_eq!(backend.name(), report.name);
+    assert!(report.reason.starts_with(report.name), "{}", report.reason);
+    assert!(report.reason.len() > report.name.len() + 2);
+}
+
+#[test]
+fn a_limit_out_of_range_is_named() {
+    let wrong = BackendLimits { batch_max: 0, ..limits() };
+    let error = open(BackendChoice::Mmsg, wrong).err().unwrap();
+    assert_eq!(error.to_string(), "batch_max is 0; use 1 to 16384");
+}
+
+#[test]
+fn a_socket_gets_the_buffers_asked_for() {
+    let wanted = SocketBuffers { receive_bytes: 100_000, send_bytes: 50_000 };
+    let socket = bind(SocketAddr::new(V4, 0), wanted).unwrap();
+    assert_eq!(buffer_sizes(&socket).unwrap(), wanted);
+}
