@@ -82,6 +82,8 @@ impl Ring {
     /// `buffers` is a power of two up to 32,768.
     pub(crate) fn new(buffers: usize, sockets: usize, sends: usize) -> io::Result<Self> {
         let completions = buffers + sockets.min(ENDINGS_MAX) + sends + 64;
+        // The kernel wants at least as many completions as submissions.
+        let completions = completions.max(SUBMISSIONS_MAX as usize);
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
