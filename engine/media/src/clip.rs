@@ -134,22 +134,23 @@ impl MediaClip {
     /// The same for bytes in memory; `name` is for messages.
     pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<MediaClip, ClipError> {
         let len_bytes = bytes.len() as u64;
-        let clip = if bytes.is_empty() {
-            Err((0, ClipProblem::Empty))
+        let (clip, advice) = if bytes.is_empty() {
+            (Err((0, ClipProblem::Empty)), KIND_ADVICE)
         } else if len_bytes > CLIP_BYTES_MAX {
-            Err((0, ClipProblem::TooLong { len_bytes }))
+            (Err((0, ClipProblem::TooLong { len_bytes })), LENGTH_ADVICE)
         } else if bytes.starts_with(ivf::MAGIC) {
-            ivf::read(name, bytes)
+            (ivf::read(name, bytes), VIDEO_ADVICE)
         } else if bytes.starts_with(ogg_opus::MAGIC) {
-            ogg_opus::read(name, bytes)
+            (ogg_opus::read(name, bytes), AUDIO_ADVICE)
         } else {
             let found = format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii());
-            Err((0, ClipProblem::UnknownKind { found }))
+            (Err((0, ClipProblem::UnknownKind { found })), KIND_ADVICE)
         };
         clip.map_err(|(offset, problem)| ClipError::Refused {
             file: name.to_owned(),
             offset,
             problem,
+            advice,
         })
     }
 
@@ -195,7 +196,7 @@ pub enum ClipError {
         source: io::Error,
     },
     /// The file was read and is not usable.
-    #[error("{file}: byte {offset}: {problem}; {}", problem.advice())]
+    #[error("{file}: byte {offset}: {problem}; {advice}")]
     Refused {
         /// The path as given.
         file: String,
@@ -203,6 +204,8 @@ pub enum ClipError {
         offset: u64,
         /// What is wrong with it.
         problem: ClipProblem,
+        /// What to do about it, as a clause.
+        advice: &'static str,
     },
 }
 
@@ -315,26 +318,10 @@ pub enum ClipProblem {
     },
 }
 
-impl ClipProblem {
-    /// What to do about it, as a clause.
-    pub fn advice(&self) -> &'static str {
-        const VIDEO: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k \
-            -g 60 -auto-alt-ref 0 -deadline realtime out.ivf";
-        const AUDIO: &str = "make a usable one with: ffmpeg -i INPUT -vn -map 0:a:0 -c:a libopus \
-            -ac 2 -b:a 48k -frame_duration 20 out.ogg";
-        match self {
-            ClipProblem::UnknownKind { .. } | ClipProblem::Empty => {
-                "give VP8 in IVF (ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k -g 60 out.ivf) or \
-                 Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)"
-            }
-            ClipProblem::TooLong { .. } => "cut it (ffmpeg -t 60 -c copy); it is looped anyway",
-            ClipProblem::OggPage { .. }
-            | ClipProblem::OggSeveralStreams
-            | ClipProblem::OpusPacket { .. } => AUDIO,
-            ClipProblem::UnknownCodec { found } if found.starts_with("Ogg") => AUDIO,
-            ClipProblem::BadField { field, .. } if field.starts_with("Opus") => AUDIO,
-            ClipProblem::Truncated { what, .. } if what.contains("Og") => AUDIO,
-            _ => VIDEO,
-        }
-    }
-}
+const VIDEO_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k \
+    -g 60 -auto-alt-ref 0 -deadline realtime out.ivf";
+const AUDIO_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -vn -map 0:a:0 -c:a libopus \
+    -ac 2 -b:a 48k -frame_duration 20 out.ogg";
+const KIND_ADVICE: &str = "give VP8 in IVF (ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k -g 60 \
+    out.ivf) or Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)";
+const LENGTH_ADVICE: &str = "cut it (ffmpeg -i INPUT -t 60 -c copy OUTPUT); it is looped anyway";

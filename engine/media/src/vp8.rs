@@ -124,3 +124,64 @@ pub fn keyframe_size(frame: &[u8]) -> Option<(u16, u16)> {
     let height = u16::from_le_bytes([header[8], header[9]]) & 0x3fff;
     (width > 0 && height > 0).then_some((width, height))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_descriptor_is_read() {
+        let full = Descriptor::parse(&[0xb3, 0xf0, 0x92, 0x34, 0x55, 0xa7, 0]).unwrap();
+        let expected = Descriptor {
+            non_reference: true,
+            partition_start: true,
+            partition_id: 3,
+            picture_id: Some(0x1234),
+            picture_id_wide: true,
+            tl0_pic_idx: Some(0x55),
+            temporal_id: Some(2),
+            layer_sync: true,
+            key_idx: Some(7),
+            len: 6,
+        };
+        assert_eq!(full, expected);
+        let short = Descriptor::parse(&[0x90, 0x80, 0x42, 0]).unwrap();
+        assert_eq!((short.picture_id, short.picture_id_wide, short.len), (Some(0x42), false, 3));
+        // K without T: the byte is there, its TID means nothing.
+        let key_only = Descriptor::parse(&[0x80, 0x10, 0xff, 0]).unwrap();
+        assert_eq!((key_only.temporal_id, key_only.layer_sync), (None, false));
+        assert_eq!(key_only.key_idx, Some(31));
+        let bare = Descriptor::parse(&[0x10, 1]).unwrap();
+        assert_eq!(bare, Descriptor { partition_start: true, len: 1, ..Descriptor::default() });
+    }
+
+    #[test]
+    fn short_payloads_are_errors() {
+        let full = [0x90, 0xf0, 0x92, 0x34, 0x55, 0xa7];
+        for len in 0..=full.len() {
+            assert_eq!(Descriptor::parse(&full[..len]), Err(DescriptorError::Short { len }));
+        }
+    }
+
+    #[test]
+    fn keyframes_are_seen_on_their_first_packet_only() {
+        assert!(is_keyframe_packet(&[0x10, 0]));
+        assert!(is_keyframe_packet(&[0x90, 0xe0, 0x80, 0x42, 1, 0, 0]));
+        // P set; S not set; a later partition; nothing behind the descriptor.
+        for other in [&[0x10, 1][..], &[0, 0], &[0x11, 0], &[0x90, 0x80, 0x42], &[]] {
+            assert!(!is_keyframe_packet(other));
+        }
+    }
+
+    #[test]
+    fn keyframe_size_leaves_out_the_scaling_bits() {
+        let mut frame = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x00, 0x45, 0xd0, 0x82];
+        assert_eq!(keyframe_size(&frame), Some((1_280, 720)));
+        assert_eq!(keyframe_size(&frame[..9]), None);
+        frame[3] = 0;
+        assert_eq!(keyframe_size(&frame), None);
+        assert_eq!(keyframe_size(&[0x11, 0, 0, 0x9d, 0x01, 0x2a, 1, 0, 1, 0]), None);
+        assert_eq!(keyframe_size(&[0x10, 0, 0, 0x9d, 0x01, 0x2a, 0, 0x40, 1, 0]), None);
+        assert!(is_shown(&[0x10]) && !is_shown(&[0x00]) && !is_shown(&[]));
+    }
+}

@@ -325,6 +325,8 @@ impl Writer {
             }
         }
         self.close(|_| true);
+        let behind = messages.try_iter().filter(|message| matches!(message, Message::Frame { .. }));
+        self.shared.frames_dropped.fetch_add(behind.count() as u64, Relaxed);
         let mut report = self.report;
         report.files = self
             .files

@@ -1,0 +1,249 @@
+//! Every file that can't be published is refused with its name, the offset and the reason.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use ogg::writing::{PacketWriteEndInfo, PacketWriter};
+use stampede_media::clip::FRAME_BYTES_MAX;
+use stampede_media::opus::OpusHead;
+use stampede_media::{ClipError, ClipProblem, Codec, MediaClip, builtin};
+
+const KEYFRAME: [u8; 12] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7];
+const DELTA: [u8; 3] = [0x11, 2, 3];
+
+fn header() -> Vec<u8> {
+    let mut header = b"DKIF\0\0\x20\0VP80\x40\0\x30\0".to_vec();
+    header.extend_from_slice(&30u32.to_le_bytes());
+    header.extend_from_slice(&1u32.to_le_bytes());
+    header.extend_from_slice(&[0; 8]);
+    header
+}
+
+fn ivf(frames: &[(u64, &[u8])]) -> Vec<u8> {
+    let mut file = header();
+    for (timestamp, data) in frames {
+        file.extend_from_slice(&(data.len() as u32).to_le_bytes());
+        file.extend_from_slice(&timestamp.to_le_bytes());
+        file.extend_from_slice(data);
+    }
+    file
+}
+
+fn with(mut file: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    file
+}
+
+/// Ogg pages, one packet each.
+fn ogg(packets: &[(&[u8], u64)]) -> Vec<u8> {
+    let mut writer = PacketWriter::new(Vec::new());
+    for (index, (packet, granule)) in packets.iter().enumerate() {
+        let end = match index + 1 == packets.len() {
+            true => PacketWriteEndInfo::EndStream,
+            false => PacketWriteEndInfo::EndPage,
+        };
+        writer.write_packet(packet.to_vec(), 9, end, *granule).unwrap();
+    }
+    writer.into_inner()
+}
+
+fn head(channels: u8) -> [u8; 19] {
+    OpusHead { channels, pre_skip: 312, input_sample_rate: 48_000, output_gain: 0 }.to_bytes()
+}
+
+const TAGS: &[u8] = b"OpusTags\0\0\0\0\0\0\0\0";
+const OPUS: &[u8] = &[0xf8, 1, 2, 3];
+
+#[track_caller]
+fn refused(file: &[u8]) -> (u64, ClipProblem) {
+    let error = MediaClip::from_bytes("some/file.bin", file).unwrap_err();
+    let text = error.to_string();
+    println!("{text}");
+    assert!(text.starts_with("some/file.bin: byte "), "{text}");
+    assert!(text.contains("ffmpeg"), "says what to do: {text}");
+    assert!(!text.contains('\n'), "one line: {text}");
+    match error {
+        ClipError::Refused { offset, problem, .. } => (offset, problem),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn good_files_are_taken() {
+    let clip = MediaClip::from_bytes("x", &ivf(&[(5, &KEYFRAME), (6, &DELTA)])).unwrap();
+    assert_eq!((clip.width, clip.height, clip.duration_ticks), (64, 48, 6_000));
+    assert_eq!(clip.frames[1].timestamp_ticks, 3_000);
+    assert!(clip.frames[0].keyframe && !clip.frames[1].keyframe);
+    let file = ogg(&[(&head(2), 0), (TAGS, 0), (OPUS, 960), (OPUS, 1_920)]);
+    let clip = MediaClip::from_bytes("x", &file).unwrap();
+    assert_eq!((clip.codec, clip.channels, clip.duration_ticks), (Codec::Opus, 2, 1_920));
+}
+
+#[test]
+fn files_of_other_kinds() {
+    assert_eq!(refused(b""), (0, ClipProblem::Empty));
+    for other in [&b"\0\0\0\x20ftypisom"[..], b"\x1a\x45\xdf\xa3", b"DKI", b"#!/bin/sh\n"] {
+        assert!(matches!(refused(other), (0, ClipProblem::UnknownKind { .. })));
+    }
+}
+
+#[test]
+fn missing_files_and_folders() {
+    for path in ["/nonexistent/video.ivf", "/tmp"] {
+        let error = MediaClip::open(path).unwrap_err();
+        assert!(matches!(error, ClipError::Read { .. }));
+        assert!(error.to_string().starts_with(path), "{error}");
+    }
+}
+
+#[test]
+fn the_kind_is_the_magic_not_the_extension() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("video.mp4");
+    std::fs::write(&path, ivf(&[(0, &KEYFRAME)])).unwrap();
+    assert_eq!(MediaClip::open(&path).unwrap().codec, Codec::Vp8);
+}
+
+#[test]
+fn ivf_headers() {
+    let good = ivf(&[(0, &KEYFRAME)]);
+    for len in [4, 20, 31] {
+        let (offset, problem) = refused(&good[..len]);
+        assert_eq!(offset, len as u64);
+        assert!(matches!(problem, ClipProblem::Truncated { expected_bytes: 32, .. }));
+    }
+    assert_eq!(refused(&good[..32]), (32, ClipProblem::NoFrames));
+    let codec = |fourcc: &[u8; 4]| refused(&with(good.clone(), 8, fourcc));
+    assert_eq!(codec(b"VP90"), (8, ClipProblem::UnsupportedCodec(Codec::Vp9)));
+    assert_eq!(codec(b"H264"), (8, ClipProblem::UnsupportedCodec(Codec::H264)));
+    assert_eq!(codec(b"AV01"), (8, ClipProblem::UnsupportedCodec(Codec::Av1)));
+    assert!(matches!(codec(b"\0XYZ"), (8, ClipProblem::UnknownCodec { .. })));
+    let fields: [(usize, &[u8]); 7] = [
+        (4, &[1, 0]),
+        (6, &[0, 0]),
+        (12, &[0, 0]),
+        (12, &[0xff, 0xff]),
+        (14, &[0, 0]),
+        (16, &[0; 4]),
+        (20, &[0; 4]),
+    ];
+    for (at, bytes) in fields {
+        let (offset, problem) = refused(&with(good.clone(), at, bytes));
+        assert!(matches!(problem, ClipProblem::BadField { .. }) && offset == at as u64);
+    }
+}
+
+#[test]
+fn ivf_frames() {
+    let two = ivf(&[(0, &KEYFRAME), (1, &DELTA)]);
+    let second = 32 + 12 + KEYFRAME.len();
+    let (offset, problem) = refused(&two[..two.len() - 1]);
+    assert_eq!(offset, second as u64);
+    assert!(matches!(problem, ClipProblem::Truncated { expected_bytes: 3, found_bytes: 2, .. }));
+    let (offset, problem) = refused(&two[..second + 5]);
+    assert_eq!(offset, second as u64);
+    assert!(matches!(problem, ClipProblem::Truncated { expected_bytes: 12, found_bytes: 5, .. }));
+    for len_bytes in [0, FRAME_BYTES_MAX as u32 + 1, u32::MAX] {
+        let (offset, problem) = refused(&with(two.clone(), second, &len_bytes.to_le_bytes()));
+        assert_eq!(offset, second as u64);
+        assert_eq!(problem, ClipProblem::FrameSize { index: 1, len_bytes: len_bytes.into() });
+    }
+    assert_eq!(refused(&ivf(&[(0, &DELTA), (1, &KEYFRAME)])), (44, ClipProblem::FirstNotKeyframe));
+    let bad_start_code = with(two, 47, &[0]);
+    assert_eq!(refused(&bad_start_code), (44, ClipProblem::BadKeyframe { index: 0 }));
+}
+
+#[test]
+fn ivf_timestamps() {
+    let at = (32 + 12 + KEYFRAME.len() + 4) as u64;
+    for second in [7, 8] {
+        let (offset, problem) = refused(&ivf(&[(8, &KEYFRAME), (second, &DELTA)]));
+        let expected = ClipProblem::TimestampOrder { index: 1, timestamp: second, previous: 8 };
+        assert_eq!((offset, problem), (at, expected));
+    }
+    let (offset, problem) = refused(&ivf(&[(0, &KEYFRAME), (30 * 61, &DELTA)]));
+    assert_eq!((offset, problem), (at, ClipProblem::TimestampGap { index: 1, gap_seconds: 61 }));
+    let hurried = with(ivf(&[(0, &KEYFRAME), (1, &DELTA)]), 16, &1_000_000u32.to_le_bytes());
+    assert!(matches!(refused(&hurried), (16, ClipProblem::FrameRate { .. })));
+    refused(&ivf(&[(0, &KEYFRAME), (u64::MAX, &DELTA)]));
+    // A frame that is never shown may share its moment with its neighbour.
+    let hidden = [0x01, 2, 3];
+    let file = ivf(&[(0, &KEYFRAME), (1, &hidden), (1, &DELTA), (2, &DELTA)]);
+    let clip = MediaClip::from_bytes("x", &file).unwrap();
+    let ticks: Vec<_> = clip.frames.iter().map(|frame| frame.timestamp_ticks).collect();
+    assert_eq!(ticks, [0, 3_000, 3_001, 6_000]);
+}
+
+#[test]
+fn ogg_streams() {
+    let good = ogg(&[(&head(2), 0), (TAGS, 0), (OPUS, 960), (OPUS, 1_920)]);
+    // Each page: 27 bytes, one lacing byte, the packet.
+    let (second, third) = (28 + 19, 28 + 19 + 28 + TAGS.len());
+    let vorbis = ogg(&[(b"\x01vorbis\0\0\0\0", 0)]);
+    assert!(
+        matches!(refused(&vorbis), (0, ClipProblem::UnknownCodec { found }) if found == "Ogg Vorbis")
+    );
+    assert!(matches!(refused(&ogg(&[(b"\x7fFLAC", 0)])), (0, ClipProblem::UnknownCodec { .. })));
+    for channels in [0, 3] {
+        let (_, problem) = refused(&ogg(&[(&head(channels), 0), (TAGS, 0), (OPUS, 960)]));
+        assert!(matches!(problem, ClipProblem::BadField { field: "Opus channel count", .. }));
+    }
+    assert_eq!(refused(&ogg(&[(&head(2), 0), (TAGS, 0)])).1, ClipProblem::NoFrames);
+    let (offset, problem) = refused(&ogg(&[(&head(2), 0), (OPUS, 960)]));
+    assert!(matches!(problem, ClipProblem::BadField { .. }) && offset == second as u64);
+    for len in [5, 27, third + 3, good.len() - 1] {
+        assert!(matches!(refused(&good[..len]).1, ClipProblem::Truncated { .. }), "{len}");
+    }
+    let flipped = with(good.clone(), second + 30, &[0xff]);
+    assert!(matches!(refused(&flipped), (at, ClipProblem::OggPage { .. }) if at == second as u64));
+    let holed = [&good[..second], &good[third..]].concat();
+    assert!(matches!(refused(&holed), (at, ClipProblem::OggPage { .. }) if at == second as u64));
+    assert!(matches!(refused(&good[second..]), (0, ClipProblem::OggPage { .. })));
+    let twice = [&good[..], &good[..]].concat();
+    assert_eq!(refused(&twice), (good.len() as u64, ClipProblem::OggSeveralStreams));
+    let trailing = [&good[..], b"garbage"].concat();
+    assert_eq!(refused(&trailing).0, good.len() as u64);
+}
+
+#[test]
+fn opus_packets_and_granules() {
+    let packet = |packet: &[u8]| refused(&ogg(&[(&head(2), 0), (TAGS, 0), (packet, 960)])).1;
+    for bad in [&[][..], &[0xf9, 1], &[0xfb], &[0xfb, 0], &[0xff; 1_400]] {
+        assert!(matches!(packet(bad), ClipProblem::OpusPacket { index: 0, .. }));
+    }
+    let granules = |second| ogg(&[(&head(1), 0), (TAGS, 0), (OPUS, 4_960), (OPUS, second)]);
+    assert!(matches!(refused(&granules(4_000)).1, ClipProblem::TimestampOrder { .. }));
+    let far = refused(&granules(5_920 + 61 * 48_000)).1;
+    assert_eq!(far, ClipProblem::TimestampGap { index: 3, gap_seconds: 61 });
+    // A hole is kept as a pause, trimming at the end is not.
+    let clip = MediaClip::from_bytes("x", &granules(5_920 + 480)).unwrap();
+    assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (1_440, 2_400));
+    let clip = MediaClip::from_bytes("x", &granules(5_000)).unwrap();
+    assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (960, 1_920));
+}
+
+#[test]
+fn timestamps_do_not_drift() {
+    // 29.97 frames/s: an hour of them is within a tick of where it should be.
+    let frames: Vec<(u64, &[u8])> = std::iter::once((0, &KEYFRAME[..]))
+        .chain((1..107_892).map(|index| (index, &DELTA[..])))
+        .collect();
+    let file = with(ivf(&frames), 16, &30_000u32.to_le_bytes());
+    let file = with(file, 20, &1_001u32.to_le_bytes());
+    let clip = MediaClip::from_bytes("x", &file).unwrap();
+    assert_eq!(clip.frames[107_891].timestamp_ticks, 107_891 * 3_003);
+    assert_eq!(clip.duration_ticks, 107_892 * 3_003);
+}
+
+#[test]
+fn single_frame_lasts_one_unit_or_a_thirtieth() {
+    let clip = MediaClip::from_bytes("x", &ivf(&[(77, &KEYFRAME)])).unwrap();
+    assert_eq!((clip.frames[0].timestamp_ticks, clip.duration_ticks), (0, 3_000));
+    let file = with(ivf(&[(77, &KEYFRAME)]), 16, &90_000u32.to_le_bytes());
+    assert_eq!(MediaClip::from_bytes("x", &file).unwrap().duration_ticks, 3_000);
+}
+
+#[test]
+fn built_in_clips_are_good() {
+    assert_eq!(builtin::video_layers().unwrap().len(), 3);
+    builtin::audio().unwrap();
+}
