@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The media plane: pinned worker threads that carry thousands of sans-IO peers each.
+//!
+//! An [`Engine`] starts its workers, binds one UDP socket a peer connection (LiveKit's UDP mux
+//! tells peers apart by source address) and hands peers to workers for their whole life. The
+//! signalling plane talks to it in [`PeerCommand`]s and hears [`EngineEvent`]s, both through
+//! bounded channels; SDP crosses as text. Nothing on the packet path takes a lock, awaits,
+//! allocates a string or asks the clock: a worker reads the clock once a turn.
+//!
+//! ```text
+//! Engine::add_peer / command ──▶ mailbox + waker ──▶ worker: poll ▸ group by peer ▸ timers
+//!                events() + event_fd() ◀── EngineEvent ◀──┘
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod engine;
+mod event;
+mod health;
+mod mailbox;
+mod options;
+mod recorder;
+mod snapshot;
+mod timer;
+mod worker;
+
+pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
+pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
+pub use health::{HealthReport, Second};
+pub use options::EngineOptions;
+pub use snapshot::{EngineReport, PeerRow, WorkerReport, WorkerSnapshot};
+pub use stampede_core as core;
+pub use stampede_udp::{BackendChoice, BackendReport, UdpStats};

@@ -1,0 +1,281 @@
+//! The handle the signalling plane holds.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use stampede_core::{DtlsIdentity, PeerOptions};
+use stampede_media::disk::{DiskHandle, DiskOptions, DiskThread};
+use stampede_udp::{BackendLimits, BackendReport, SocketBuffers, Waker};
+use thiserror::Error;
+
+use crate::mailbox::{EventSignal, EventSink, EventSource, Mail, NewPeer};
+use crate::worker::{Worker, WorkerSetup};
+use crate::{
+    EngineEvent, EngineOptions, EngineReport, PeerCommand, PeerId, PeerSpec, WorkerReport,
+};
+
+/// Why an engine could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// No certificate could be made.
+    #[error("could not make the DTLS certificate: {0}")]
+    Identity(String),
+    /// The operating system refused a thread or an eventfd.
+    #[error("could not start a worker: {0}")]
+    Spawn(#[from] io::Error),
+    /// The UDP backend could not be opened.
+    #[error("worker {worker}: {reason}")]
+    Backend {
+        /// Which worker.
+        worker: usize,
+        /// What the backend said.
+        reason: String,
+    },
+    /// The recording folder can't be used.
+    #[error("{0}")]
+    Recording(String),
+}
+
+/// Why a peer was not added.
+#[derive(Debug, Error)]
+pub enum AddPeerError {
+    /// No socket could be bound.
+    #[error("could not bind a UDP socket on {ip}: {source}")]
+    Bind {
+        /// The wanted local address.
+        ip: IpAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Every worker is full.
+    #[error("all workers hold {max} peers already (peers_per_worker_max)")]
+    TooManyPeers {
+        /// `EngineOptions::peers_per_worker_max`.
+        max: usize,
+    },
+    /// The worker's mailbox is full.
+    #[error(transparent)]
+    Mailbox(#[from] MailboxFull),
+}
+
+/// A worker has more than `commands_max` commands waiting, or has ended.
+#[derive(Debug, Error)]
+#[error("worker {worker} takes no commands (more than commands_max wait, or it has ended)")]
+pub struct MailboxFull {
+    /// Which worker.
+    pub worker: usize,
+}
+
+/// A worker as its engine sees it.
+struct WorkerHandle {
+    mail: Sender<Mail>,
+    waker: Waker,
+    /// Peers it holds; the worker counts down when one is gone.
+    peers: Arc<AtomicUsize>,
+    next_serial: AtomicU32,
+    thread: JoinHandle<Option<WorkerReport>>,
+}
+
+/// A running media plane. Dropping it without [`stop`](Engine::stop) leaves the workers to end
+/// when their mailboxes close.
+pub struct Engine {
+    options: EngineOptions,
+    backend: BackendReport,
+    workers: Vec<WorkerHandle>,
+    events: EventSource,
+    disk: Option<DiskThread>,
+}
+
+impl Engine {
+    /// Starts and pins the workers.
+    ///
+    /// # Errors
+    /// When a thread, the UDP backend, the certificate or the recording folder can't be had.
+    pub fn start(mut options: EngineOptions) -> Result<Self, StartError> {
+        if options.workers == 0 {
+            options.workers = options.cores.len().max(1);
+        }
+        let identity =
+            DtlsIdentity::generate().map_err(|error| StartError::Identity(error.to_string()))?;
+        let disk = match &options.recording_dir {
+            Some(dir) => Some(
+                DiskThread::start(DiskOptions::new(dir))
+                    .map_err(|error| StartError::Recording(error.to_string()))?,
+            ),
+            None => None,
+        };
+        let (event_sender, receiver) = crossbeam_channel::bounded(options.events_max);
+        let signal = EventSignal::new()?;
+        let mut workers = Vec::with_capacity(options.workers);
+        let mut backend = None;
+        for index in 0..options.workers {
+            let events = EventSink::new(event_sender.clone(), signal.clone());
+            let disk = disk.as_ref().map(DiskThread::handle);
+            let (worker, report) = spawn(&options, index, identity.clone(), events, disk)?;
+            backend.get_or_insert(report);
+            workers.push(worker);
+        }
+        let backend = backend.ok_or_else(|| StartError::Backend {
+            worker: 0,
+            reason: "no worker was asked for".to_owned(),
+        })?;
+        Ok(Self { options, backend, workers, events: EventSource { receiver, signal }, disk })
+    }
+
+    /// Which UDP backend the workers use, and why.
+    pub fn backend_report(&self) -> &BackendReport {
+        &self.backend
+    }
+
+    /// Workers running.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Binds a UDP socket and gives the new peer to the worker with the fewest.
+    ///
+    /// # Errors
+    /// When the socket can't be bound, or no worker takes the peer.
+    pub fn add_peer(&self, spec: PeerSpec) -> Result<PeerId, AddPeerError> {
+        let max = self.options.peers_per_worker_max;
+        let (index, worker) = self
+            .workers
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, worker)| worker.peers.load(Ordering::Relaxed))
+            .filter(|(_, worker)| worker.peers.load(Ordering::Relaxed) < max)
+            .ok_or(AddPeerError::TooManyPeers { max })?;
+        let buffers = SocketBuffers {
+            receive_bytes: self.options.receive_buffer_bytes,
+            send_bytes: self.options.send_buffer_bytes,
+        };
+        let socket = stampede_udp::bind(SocketAddr::new(spec.local_ip, 0), buffers)
+            .map_err(|source| AddPeerError::Bind { ip: spec.local_ip, source })?;
+        let serial = worker.next_serial.fetch_add(1, Ordering::Relaxed);
+        let id = PeerId { worker: index as u16, serial };
+        worker.peers.fetch_add(1, Ordering::Relaxed);
+        let peer = NewPeer { id, label: spec.label, role: spec.role, socket };
+        self.post(index, Mail::Add(Box::new(peer))).inspect_err(|_| {
+            worker.peers.fetch_sub(1, Ordering::Relaxed);
+        })?;
+        Ok(id)
+    }
+
+    /// Tells a peer something. Commands for a peer that is gone are ignored.
+    ///
+    /// # Errors
+    /// When the worker's mailbox is full; try again later.
+    pub fn command(&self, peer: PeerId, command: PeerCommand) -> Result<(), MailboxFull> {
+        self.post(usize::from(peer.worker), Mail::Command(peer, command))
+    }
+
+    /// Starts the measured window on all workers: every account begins anew.
+    ///
+    /// # Errors
+    /// When a worker's mailbox is full.
+    pub fn begin_measuring(&self) -> Result<(), MailboxFull> {
+        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::BeginMeasuring))
+    }
+
+    fn post(&self, index: usize, mail: Mail) -> Result<(), MailboxFull> {
+        let worker = &self.workers[index];
+        worker.mail.try_send(mail).map_err(|_| MailboxFull { worker: index })?;
+        worker.waker.wake();
+        Ok(())
+    }
+
+    /// Where events come out.
+    pub fn events(&self) -> &Receiver<EngineEvent> {
+        &self.events.receiver
+    }
+
+    /// Readable while events wait; reading its 8 bytes clears it.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.events.signal.as_fd()
+    }
+
+    /// Closes every peer, settles all accounts, ends the recordings and the workers.
+    pub fn stop(self) -> EngineReport {
+        let Self { workers, events, disk, .. } = self;
+        for worker in &workers {
+            let mut mail = Mail::Stop;
+            // The worker empties its mailbox every turn, so room comes at once.
+            while let Err(TrySendError::Full(back)) = worker.mail.try_send(mail) {
+                mail = back;
+                worker.waker.wake();
+                std::thread::yield_now();
+            }
+            worker.waker.wake();
+        }
+        let mut reports = Vec::with_capacity(workers.len());
+        let mut workers_panicked = Vec::new();
+        for (index, worker) in workers.into_iter().enumerate() {
+            match worker.thread.join() {
+                Ok(Some(report)) => reports.push(report),
+                Ok(None) | Err(_) => workers_panicked.push(index),
+            }
+        }
+        drop(events);
+        let recordings = disk.map(DiskThread::finish);
+        EngineReport { workers: reports, workers_panicked, recordings }
+    }
+}
+
+/// Starts one worker thread and waits until its backend is open.
+fn spawn(
+    options: &EngineOptions,
+    index: usize,
+    identity: DtlsIdentity,
+    events: EventSink,
+    disk: Option<DiskHandle>,
+) -> Result<(WorkerHandle, BackendReport), StartError> {
+    let (mail, inbox) = crossbeam_channel::bounded(options.commands_max);
+    let peers = Arc::new(AtomicUsize::new(0));
+    let core = (!options.cores.is_empty()).then(|| options.cores[index % options.cores.len()]);
+    let setup = WorkerSetup {
+        index,
+        core,
+        inbox,
+        events,
+        peers: Arc::clone(&peers),
+        disk,
+        gather: options.gather,
+        peer_options: PeerOptions {
+            playout_deadline: options.playout_deadline,
+            retransmit_cache_packets_max: options.retransmit_cache_packets_max,
+            identity,
+        },
+    };
+    let choice = options.backend;
+    let limits =
+        BackendLimits { sockets_max: options.peers_per_worker_max, ..BackendLimits::default() };
+    let (ready, opened) = crossbeam_channel::bounded(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // Pinned first, so that the ring and the peers' memory belong to this core.
+        if let Some(core) = setup.core {
+            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+        }
+        match stampede_udp::open(choice, limits) {
+            Ok((backend, report)) => {
+                let _ = ready.send(Ok((backend.waker(), report)));
+                Some(Worker::new(setup, backend).run())
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error.to_string()));
+                None
+            }
+        }
+    })?;
+    let failed = |reason| StartError::Backend { worker: index, reason };
+    let (waker, report) = opened
+        .recv()
+        .map_err(|_| failed("the worker thread ended before its backend was open".to_owned()))?
+        .map_err(failed)?;
+    let next_serial = AtomicU32::new(0);
+    Ok((WorkerHandle { mail, waker, peers, next_serial, thread }, report))
+}

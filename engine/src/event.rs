@@ -1,0 +1,143 @@
+//! What crosses between the signalling plane and the media plane.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use stampede_core::{MediaKind, PublishTrack};
+
+use crate::WorkerSnapshot;
+
+/// One peer connection for its whole life; never reused within an [`Engine`](crate::Engine).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId {
+    pub(crate) worker: u16,
+    pub(crate) serial: u32,
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.worker, self.serial)
+    }
+}
+
+/// What a new peer connection is for.
+#[derive(Debug)]
+pub struct PeerSpec {
+    /// The participant's identity; names recordings and rows of the report.
+    pub label: String,
+    /// Subscriber or publisher.
+    pub role: PeerRole,
+    /// The local address its socket is bound to; it becomes the peer's host candidate.
+    pub local_ip: IpAddr,
+}
+
+/// The part a peer plays.
+#[derive(Debug)]
+pub enum PeerRole {
+    /// Receives what the server offers.
+    Subscriber {
+        /// Write what arrives into the recording folder.
+        record: bool,
+    },
+    /// Sends these tracks.
+    Publisher {
+        /// One entry for each track.
+        tracks: Vec<PublishTrack>,
+    },
+}
+
+/// What the signalling plane tells a peer.
+#[derive(Debug)]
+pub enum PeerCommand {
+    /// The server's offer (subscriber); answered by [`PeerNotice::Answer`].
+    Offer {
+        /// The offer's id, echoed in the answer.
+        id: u32,
+        /// SDP text.
+        sdp: String,
+        /// LiveKit's `mid_to_track_id` of the same message.
+        mid_to_track_id: Vec<(String, String)>,
+    },
+    /// Make an offer (publisher); it comes as [`PeerNotice::Offer`].
+    CreateOffer,
+    /// The server's answer to our offer (publisher).
+    Answer {
+        /// SDP text.
+        sdp: String,
+    },
+    /// A remote candidate line, `candidate:…`.
+    Candidate(String),
+    /// Say good-bye, settle the accounts and close the socket; ends with [`PeerNotice::Closed`].
+    Close,
+}
+
+/// What a peer tells the signalling plane.
+#[derive(Debug)]
+pub enum PeerNotice {
+    /// Our answer to a server's offer.
+    Answer {
+        /// Id of the offer it answers.
+        offer_id: u32,
+        /// SDP text.
+        sdp: String,
+    },
+    /// Our offer.
+    Offer {
+        /// SDP text.
+        sdp: String,
+    },
+    /// A command could not be carried out; the peer stays as it was.
+    NegotiationFailed {
+        /// What was wrong, in plain words.
+        reason: String,
+    },
+    /// A candidate pair works.
+    IceConnected,
+    /// DTLS is up: media can flow.
+    Connected,
+    /// The first RTP packet of this kind arrived.
+    FirstPacket {
+        /// Audio or video.
+        kind: MediaKind,
+    },
+    /// The first complete keyframe arrived.
+    FirstKeyframe,
+    /// The server asked a publisher for a keyframe and gets one.
+    KeyframeRequested {
+        /// Client track id.
+        cid: Arc<str>,
+        /// Simulcast layer.
+        rid: Option<&'static str>,
+    },
+    /// The connection broke.
+    Disconnected {
+        /// Why, as far as known.
+        reason: String,
+    },
+    /// The peer is gone after [`PeerCommand::Close`].
+    Closed,
+}
+
+/// What an engine reports.
+#[derive(Debug)]
+pub enum EngineEvent {
+    /// Something happened to a peer.
+    Peer {
+        /// Which.
+        peer: PeerId,
+        /// When, in nanoseconds since the Unix epoch; for packets the kernel's receive time.
+        at_unix_ns: u64,
+        /// What.
+        notice: PeerNotice,
+    },
+    /// A worker's counters, once a second.
+    Snapshot(Box<WorkerSnapshot>),
+    /// A worker ended on its own: its UDP backend became unusable.
+    WorkerFailed {
+        /// Which.
+        worker: usize,
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,58 @@
+//! What an engine is started with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stampede_udp::BackendChoice;
+
+/// Options of an [`Engine`](crate::Engine). Every queue's maximum is here by name.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Worker threads; 0 means one for each entry of `cores`, or one if that is empty too.
+    pub workers: usize,
+    /// CPU cores to pin the workers to, in order; fewer than workers are used round robin, none
+    /// leaves the workers unpinned.
+    pub cores: Vec<usize>,
+    /// Which UDP backend to use.
+    pub backend: BackendChoice,
+    /// How long after a gap was seen a repair still counts (design.md §3).
+    pub playout_deadline: Duration,
+    /// How long a busy worker gathers datagrams so that it can process them grouped by peer.
+    pub gather: Duration,
+    /// Most peers that one worker takes; more are refused with
+    /// [`AddPeerError::TooManyPeers`](crate::AddPeerError::TooManyPeers).
+    pub peers_per_worker_max: usize,
+    /// Most packets a publisher keeps for retransmission, per layer; older ones can't be resent.
+    pub retransmit_cache_packets_max: usize,
+    /// Wanted receive buffer of each peer's socket in bytes; the kernel may grant less.
+    pub receive_buffer_bytes: usize,
+    /// Wanted send buffer of each peer's socket in bytes.
+    pub send_buffer_bytes: usize,
+    /// Most commands waiting for one worker; more are refused with
+    /// [`MailboxFull`](crate::MailboxFull).
+    pub commands_max: usize,
+    /// Most events waiting for the signalling plane. A worker keeps what does not fit and tries
+    /// again each turn, so none is lost and no worker waits.
+    pub events_max: usize,
+    /// Folder for the recordings of recording subscribers; `None` records nothing.
+    pub recording_dir: Option<PathBuf>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            cores: Vec::new(),
+            backend: BackendChoice::Auto,
+            playout_deadline: Duration::from_millis(500),
+            gather: Duration::from_millis(3),
+            peers_per_worker_max: 20_000,
+            retransmit_cache_packets_max: 512,
+            receive_buffer_bytes: 1 << 20,
+            send_buffer_bytes: 256 << 10,
+            commands_max: 8_192,
+            events_max: 65_536,
+            recording_dir: None,
+        }
+    }
+}

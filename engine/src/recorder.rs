@@ -1,0 +1,44 @@
+//! From a recording peer's frames to the disk thread.
+
+use rustc_hash::FxHashMap;
+use stampede_core::{RecordedFrame, RecordedStream};
+use stampede_media::disk::{DiskHandle, Recording};
+use stampede_media::record::DiskFrame;
+
+/// The recordings of one peer, a file a stream. Never waits: what the disk can't take is dropped
+/// and counted by the [`DiskHandle`].
+pub(crate) struct PeerRecorder {
+    disk: DiskHandle,
+    /// The peer's label; files are named after it, the media kind and the track.
+    label: String,
+    /// By [`RecordedStream::id`]; as many entries as the peer had streams.
+    recordings: FxHashMap<u32, Recording>,
+}
+
+impl PeerRecorder {
+    pub(crate) fn new(disk: DiskHandle, label: String) -> Self {
+        Self { disk, label, recordings: FxHashMap::default() }
+    }
+
+    pub(crate) fn frame(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
+        let recording = match self.recordings.get(&stream.id) {
+            Some(recording) => recording,
+            None => {
+                let track = stream.track_id.as_deref().unwrap_or("track");
+                let stem = format!("{}-{}-{track}", self.label, stream.kind);
+                // A refusal is counted by the handle, and the next frame tries again.
+                let Ok(recording) = self.disk.create(&stem, stream.codec) else { return };
+                self.recordings.entry(stream.id).or_insert(recording)
+            }
+        };
+        let frame = DiskFrame { timestamp: frame.timestamp_ticks, data: frame.data.into() };
+        // A drop is counted by the handle, for the file and for the run.
+        let _ = self.disk.write(recording, frame);
+    }
+
+    pub(crate) fn finish(self) {
+        for (_, recording) in self.recordings {
+            self.disk.finish(recording);
+        }
+    }
+}

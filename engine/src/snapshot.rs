@@ -1,0 +1,69 @@
+//! What the workers report: once a second, and at the end.
+
+use stampede_core::{PeerCounters, PeerReport};
+use stampede_media::disk::DiskReport;
+
+use crate::PeerId;
+use crate::health::{HealthReport, Second};
+
+/// A worker's counters at one moment.
+#[derive(Debug, Clone)]
+pub struct WorkerSnapshot {
+    /// Which worker.
+    pub worker: usize,
+    /// The core it is pinned to.
+    pub core: Option<usize>,
+    /// When, in nanoseconds since the Unix epoch.
+    pub at_unix_ns: u64,
+    /// Peers it holds.
+    pub peers: usize,
+    /// Peers of which at least one media packet has arrived since the window began.
+    pub peers_receiving: usize,
+    /// Sums over all its peers since the measured window began, closed peers included.
+    pub totals: PeerCounters,
+    /// The last second of the worker.
+    pub second: Second,
+    /// The measured window so far.
+    pub health: HealthReport,
+}
+
+/// One peer at its end.
+#[derive(Debug, Clone)]
+pub struct PeerRow {
+    /// Which.
+    pub id: PeerId,
+    /// The participant's identity.
+    pub label: String,
+    /// Datagrams the kernel dropped at its receive buffer, from the socket's first to its last.
+    pub kernel_drops: u64,
+    /// Everything it counted.
+    pub report: PeerReport,
+}
+
+/// A worker at its end.
+#[derive(Debug, Clone)]
+pub struct WorkerReport {
+    /// Which worker.
+    pub worker: usize,
+    /// The core it was pinned to.
+    pub core: Option<usize>,
+    /// The measured window.
+    pub health: HealthReport,
+    /// Sums over all peers it ever held since the measured window began.
+    pub totals: PeerCounters,
+    /// One row for each peer.
+    pub peers: Vec<PeerRow>,
+    /// Why it ended before it was told to; its figures are then what was known by then.
+    pub failed: Option<String>,
+}
+
+/// An engine at its end.
+#[derive(Debug)]
+pub struct EngineReport {
+    /// Workers that ended in order or with a known fault.
+    pub workers: Vec<WorkerReport>,
+    /// Workers that panicked: a bug, and their figures are lost.
+    pub workers_panicked: Vec<usize>,
+    /// Recordings, if any were asked for.
+    pub recordings: Option<DiskReport>,
+}

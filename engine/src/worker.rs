@@ -1,0 +1,414 @@
+//! One pinned thread: its sockets, its peers, its timers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use stampede_core::{
+    Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream,
+};
+use stampede_media::disk::DiskHandle;
+use stampede_udp::{Backend, SocketId, Wait};
+
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::mailbox::{EventSink, Mail, NewPeer};
+use crate::recorder::PeerRecorder;
+use crate::snapshot::{PeerRow, WorkerReport, WorkerSnapshot};
+use crate::timer::{TimerState, TimerWheel};
+use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
+
+/// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if a
+/// wake-up were lost.
+const IDLE_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Most mails handled in one turn: a burst of joins must not starve running peers.
+const MAILS_PER_TURN_MAX: usize = 32;
+/// Below this many datagrams a second gathering only adds delay.
+const GATHER_FROM_DATAGRAMS_PER_S: u64 = 5_000;
+/// How often counters are handed out.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a worker starts with.
+pub(crate) struct WorkerSetup {
+    pub(crate) index: usize,
+    pub(crate) core: Option<usize>,
+    pub(crate) inbox: Receiver<Mail>,
+    pub(crate) events: EventSink,
+    pub(crate) peers: Arc<AtomicUsize>,
+    pub(crate) disk: Option<DiskHandle>,
+    pub(crate) gather: Duration,
+    pub(crate) peer_options: PeerOptions,
+}
+
+/// A peer and what its worker keeps about it.
+struct Slot {
+    id: PeerId,
+    label: String,
+    socket: SocketId,
+    peer: Peer,
+    timer: TimerState,
+    recorder: Option<PeerRecorder>,
+}
+
+pub(crate) struct Worker {
+    setup: WorkerSetup,
+    backend: Box<dyn Backend>,
+    slots: Slab<Slot>,
+    slot_of_peer: FxHashMap<PeerId, usize>,
+    /// Index: `SocketId`. `usize::MAX` where no peer is.
+    slot_of_socket: Vec<usize>,
+    wheel: TimerWheel,
+    fired: Vec<(u32, u64)>,
+    /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
+    order: Vec<u64>,
+    health: Health,
+    /// Accounts of peers that are gone.
+    retired: PeerCounters,
+    rows: Vec<PeerRow>,
+    next_snapshot: Instant,
+    gathering: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(setup: WorkerSetup, backend: Box<dyn Backend>) -> Self {
+        let now = Instant::now();
+        Self {
+            setup,
+            backend,
+            slots: Slab::new(),
+            slot_of_peer: FxHashMap::default(),
+            slot_of_socket: Vec::new(),
+            wheel: TimerWheel::new(now),
+            fired: Vec::new(),
+            order: Vec::new(),
+            health: Health::new(now),
+            retired: PeerCounters::default(),
+            rows: Vec::new(),
+            next_snapshot: now + SNAPSHOT_EVERY,
+            gathering: false,
+        }
+    }
+
+    /// Runs until it is told to stop, its engine is dropped, or its backend breaks.
+    pub(crate) fn run(mut self) -> WorkerReport {
+        loop {
+            let clock = Clock::read();
+            if !self.read_mail(clock) {
+                break;
+            }
+            if let Err(error) = self.turn(clock) {
+                let reason = format!("{} backend: {error}", self.backend.name());
+                let worker = self.setup.index;
+                let event = EngineEvent::WorkerFailed { worker, reason: reason.clone() };
+                self.setup.events.push(event);
+                return self.finish(Some(reason));
+            }
+            self.setup.events.flush();
+        }
+        self.finish(None)
+    }
+
+    /// Handles waiting mail; `false` when it is time to end.
+    fn read_mail(&mut self, clock: Clock) -> bool {
+        for _ in 0..MAILS_PER_TURN_MAX {
+            match self.setup.inbox.try_recv() {
+                Ok(Mail::Add(peer)) => self.add(clock, *peer),
+                Ok(Mail::Command(id, command)) => self.command(clock, id, command),
+                Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
+                Ok(Mail::Stop) => return false,
+                Err(crossbeam_channel::TryRecvError::Empty) => break,
+                Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+
+    /// Waits for datagrams and timers, and handles what came.
+    fn turn(&mut self, before: Clock) -> std::io::Result<()> {
+        let limit = self.next_snapshot.saturating_duration_since(before.now).min(IDLE_WAIT_MAX);
+        let timeout = if self.setup.inbox.is_empty() {
+            self.wheel.wait(before.now, limit)
+        } else {
+            Duration::ZERO
+        };
+        let gather = if self.gathering { self.setup.gather } else { Duration::ZERO };
+        let received = self.backend.poll(Wait { timeout, gather })?;
+        let clock = Clock::read();
+        if received > 0 {
+            self.receive(clock);
+        }
+        self.fire_timers(clock);
+        if clock.now >= self.next_snapshot {
+            self.snapshot(clock);
+        }
+        Ok(())
+    }
+
+    /// Processes the batch grouped by peer: a peer's state is brought into the cache once for all
+    /// its packets (design.md §2, "Batch by peer").
+    fn receive(&mut self, clock: Clock) {
+        let batch = self.backend.batch();
+        if let Some(first) = batch.first() {
+            self.health.batch_age(clock.age(first.received_at_unix_ns));
+        }
+        self.order.clear();
+        let keys = batch.iter().enumerate();
+        self.order.extend(keys.map(|(i, r)| u64::from(r.socket.0) << 32 | i as u64));
+        self.order.sort_unstable();
+
+        let order = std::mem::take(&mut self.order);
+        for run in order.chunk_by(|a, b| a >> 32 == b >> 32) {
+            let socket = (run[0] >> 32) as usize;
+            let key = self.slot_of_socket.get(socket).copied().unwrap_or(usize::MAX);
+            let Some(slot) = self.slots.get_mut(key) else {
+                // The peer has just been closed; its socket may still have had datagrams.
+                self.health.orphans(run.len());
+                continue;
+            };
+            for &entry in run {
+                let received = self.backend.batch()[entry as u32 as usize];
+                let at = clock.arrival(received.received_at_unix_ns);
+                slot.peer.handle_datagram(at, received.source, self.backend.payload(&received));
+            }
+            self.drain(clock, key);
+        }
+        self.order = order;
+    }
+
+    fn fire_timers(&mut self, clock: Clock) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(clock.now, &mut fired);
+        for (key, tick) in fired.drain(..) {
+            let Some(slot) = self.slots.get_mut(key as usize) else { continue };
+            if !TimerWheel::take(&mut slot.timer, tick) {
+                continue;
+            }
+            if slot.timer.deadline > clock.now {
+                let deadline = slot.timer.deadline;
+                self.wheel.set(key, &mut slot.timer, deadline);
+                continue;
+            }
+            self.health.lateness(clock.now - slot.timer.deadline);
+            slot.peer.handle_timeout(clock.now);
+            self.drain(clock, key as usize);
+        }
+        self.fired = fired;
+    }
+
+    /// Moves out what the peer has to send and say, and sets its timer.
+    fn drain(&mut self, clock: Clock, key: usize) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let mut sink = Sink {
+            backend: &mut *self.backend,
+            events: &mut self.setup.events,
+            recorder: slot.recorder.as_mut(),
+            socket: slot.socket,
+            id: slot.id,
+            clock,
+        };
+        let deadline = slot.peer.drain(clock.now, &mut sink);
+        self.wheel.set(key as u32, &mut slot.timer, deadline);
+    }
+
+    fn add(&mut self, clock: Clock, new: NewPeer) {
+        let NewPeer { id, label, role, socket } = new;
+        let add = || -> Result<usize, String> {
+            let local = socket.local_addr().map_err(|error| error.to_string())?;
+            let (peer, record) = self.make_peer(clock.now, local, role)?;
+            let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
+            let recorder = match (&self.setup.disk, record) {
+                (Some(disk), true) => Some(PeerRecorder::new(disk.clone(), label.clone())),
+                _ => None,
+            };
+            let timer = TimerState::new(clock.now);
+            let slot = Slot { id, label, socket, peer, timer, recorder };
+            let key = self.slots.insert(slot);
+            let index = socket.0 as usize;
+            if self.slot_of_socket.len() <= index {
+                self.slot_of_socket.resize(index + 1, usize::MAX);
+            }
+            self.slot_of_socket[index] = key;
+            self.slot_of_peer.insert(id, key);
+            Ok(key)
+        };
+        match add() {
+            Ok(key) => self.drain(clock, key),
+            Err(reason) => {
+                self.setup.peers.fetch_sub(1, Ordering::Relaxed);
+                self.notify(clock, id, PeerNotice::NegotiationFailed { reason });
+            }
+        }
+    }
+
+    fn make_peer(
+        &self,
+        now: Instant,
+        local: SocketAddr,
+        role: PeerRole,
+    ) -> Result<(Peer, bool), String> {
+        let options = &self.setup.peer_options;
+        match role {
+            PeerRole::Subscriber { record } => {
+                Peer::subscriber(now, local, options, record).map(|peer| (peer, record))
+            }
+            PeerRole::Publisher { tracks } => {
+                Peer::publisher(now, local, options, tracks).map(|peer| (peer, false))
+            }
+        }
+        .map_err(|error| error.to_string())
+    }
+
+    fn command(&mut self, clock: Clock, id: PeerId, command: PeerCommand) {
+        let Some(&key) = self.slot_of_peer.get(&id) else { return };
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let now = clock.now;
+        let outcome = match command {
+            PeerCommand::Offer { id, sdp, mid_to_track_id } => slot
+                .peer
+                .accept_offer(now, &sdp, &mid_to_track_id)
+                .map(|sdp| Some(PeerNotice::Answer { offer_id: id, sdp })),
+            PeerCommand::CreateOffer => {
+                slot.peer.create_offer(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
+            }
+            PeerCommand::Answer { sdp } => slot.peer.accept_answer(now, &sdp).map(|()| None),
+            PeerCommand::Candidate(line) => {
+                slot.peer.add_remote_candidate(now, &line).map(|()| None)
+            }
+            PeerCommand::Close => {
+                self.remove(clock, key);
+                self.notify(clock, id, PeerNotice::Closed);
+                return;
+            }
+        };
+        let notice = outcome.unwrap_or_else(|error| {
+            Some(PeerNotice::NegotiationFailed { reason: error.to_string() })
+        });
+        if let Some(notice) = notice {
+            self.notify(clock, id, notice);
+        }
+        self.drain(clock, key);
+    }
+
+    fn notify(&mut self, clock: Clock, peer: PeerId, notice: PeerNotice) {
+        let at_unix_ns = clock.unix_ns;
+        self.setup.events.push(EngineEvent::Peer { peer, at_unix_ns, notice });
+    }
+
+    /// Closes a peer, settles its account and gives its socket back.
+    fn remove(&mut self, clock: Clock, key: usize) {
+        let Some(mut slot) = self.slots.try_remove(key) else { return };
+        let mut sink = Sink {
+            backend: &mut *self.backend,
+            events: &mut self.setup.events,
+            recorder: slot.recorder.as_mut(),
+            socket: slot.socket,
+            id: slot.id,
+            clock,
+        };
+        slot.peer.close(clock.now, &mut sink);
+        let kernel_drops = self.backend.socket_drops(slot.socket);
+        self.backend.remove_socket(slot.socket);
+        if let Some(recorder) = slot.recorder {
+            recorder.finish();
+        }
+        let report = slot.peer.final_report(clock.now);
+        self.retired.merge(&slot.peer.counters());
+        self.rows.push(PeerRow { id: slot.id, label: slot.label, kernel_drops, report });
+        self.slot_of_peer.remove(&slot.id);
+        self.slot_of_socket[slot.socket.0 as usize] = usize::MAX;
+        self.setup.peers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn begin_measuring(&mut self, clock: Clock) {
+        self.retired = PeerCounters::default();
+        self.rows.clear();
+        for (_, slot) in &mut self.slots {
+            slot.peer.begin_measuring(clock.now);
+        }
+        self.health.begin_measuring(clock.now, self.backend.stats());
+    }
+
+    fn snapshot(&mut self, clock: Clock) {
+        self.next_snapshot = (self.next_snapshot + SNAPSHOT_EVERY).max(clock.now);
+        let second = self.health.close_second(clock.now, self.backend.stats());
+        self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
+        let mut totals = self.retired;
+        let mut peers_receiving = 0;
+        for (_, slot) in &self.slots {
+            let counters = slot.peer.counters();
+            let received = counters.video.streams_received + counters.audio.streams_received;
+            peers_receiving += usize::from(received > 0);
+            totals.merge(&counters);
+        }
+        let snapshot = WorkerSnapshot {
+            worker: self.setup.index,
+            core: self.setup.core,
+            at_unix_ns: clock.unix_ns,
+            peers: self.slots.len(),
+            peers_receiving,
+            totals,
+            second,
+            health: self.health.measured(clock.now, self.backend.stats()),
+        };
+        self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
+    }
+
+    fn finish(mut self, failed: Option<String>) -> WorkerReport {
+        let clock = Clock::read();
+        let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.remove(clock, key);
+        }
+        self.backend.flush();
+        self.setup.events.flush();
+        WorkerReport {
+            worker: self.setup.index,
+            core: self.setup.core,
+            health: self.health.measured(clock.now, self.backend.stats()),
+            totals: self.retired,
+            peers: self.rows,
+            failed,
+        }
+    }
+}
+
+/// Where a peer's output goes during one drain.
+struct Sink<'a> {
+    backend: &'a mut dyn Backend,
+    events: &'a mut EventSink,
+    recorder: Option<&'a mut PeerRecorder>,
+    socket: SocketId,
+    id: PeerId,
+    clock: Clock,
+}
+
+impl PeerSink for Sink<'_> {
+    fn transmit(&mut self, destination: SocketAddr, payload: &[u8]) {
+        self.backend.send(self.socket, destination, payload);
+    }
+
+    fn event(&mut self, event: PeerEvent) {
+        let here = self.clock.here();
+        let (at, notice) = match event {
+            PeerEvent::IceConnected => (here, PeerNotice::IceConnected),
+            PeerEvent::Connected => (here, PeerNotice::Connected),
+            PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
+            PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),
+            PeerEvent::KeyframeRequested { cid, rid } => {
+                (here, PeerNotice::KeyframeRequested { cid, rid })
+            }
+            PeerEvent::Disconnected { reason } => (here, PeerNotice::Disconnected { reason }),
+        };
+        self.events.push(EngineEvent::Peer { peer: self.id, at_unix_ns: at.unix_ns, notice });
+    }
+
+    fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(stream, frame);
+        }
+    }
+}
