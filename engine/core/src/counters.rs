@@ -9,8 +9,8 @@ use crate::{Arrival, MediaKind};
 /// Packets of one or more received streams, after design.md §3. Counts are over the measured
 /// window; packets without payload (padding, probes) are excluded from all but `padding_only`.
 ///
-/// `missing == repaired + unrecovered + pending` and `received_unique == received`, with
-/// `expected == received + (missing that did not arrive)`.
+/// `missing == repaired + unrecovered + pending`, `late <= unrecovered`, and
+/// `expected == received + missing - repaired - late`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PacketCounters {
     /// Extended highest − first sequence number + 1 (RFC 3550 A.3), less `padding_only`.
@@ -38,6 +38,9 @@ pub struct PacketCounters {
     pub rtx_redundant: u64,
     /// Packets on the primary SSRC without payload.
     pub padding_only: u64,
+    /// Packets from too far behind, or from before the measured window, to be told from
+    /// duplicates; in no other count.
+    pub stale: u64,
     /// Payload bytes of received packets.
     pub bytes: u64,
 }
@@ -147,6 +150,8 @@ pub struct TransportCounters {
     pub before_connected: u64,
     /// Errors of str0m, for example a handshake that failed.
     pub errors: u64,
+    /// Datagrams of ours dropped because nobody drained the peer.
+    pub dropped_unsent: u64,
 }
 
 /// A peer's counters at one moment.
@@ -253,6 +258,7 @@ impl PacketCounters {
         self.rtx_repairs += other.rtx_repairs;
         self.rtx_redundant += other.rtx_redundant;
         self.padding_only += other.padding_only;
+        self.stale += other.stale;
         self.bytes += other.bytes;
     }
 
@@ -356,6 +362,7 @@ impl TransportCounters {
         self.rejected += other.rejected;
         self.before_connected += other.before_connected;
         self.errors += other.errors;
+        self.dropped_unsent += other.dropped_unsent;
     }
 }
 

@@ -25,5 +25,5 @@ pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
     CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
 };
-pub use publish::{PublishLayer, PublishTrack};
+pub use publish::{PublishLayer, PublishTrack, TrackError};
 pub use stampede_media::Codec;

@@ -1,195 +1,568 @@
 //! One WebRTC peer connection without sockets, threads or clocks.
 
+mod config;
+mod event;
+mod outbox;
+mod publishing;
+mod receiving;
+mod sdp;
+mod wire;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_media::Codec;
+use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::media::KeyframeRequestKind;
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RtpPacket;
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
 
-use crate::{Arrival, MediaKind, PeerCounters, PeerOptions, PeerReport, PublishTrack};
+pub use event::{
+    CreatePeerError, NegotiateError, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
+};
+pub use outbox::OUTBOX_DATAGRAMS_MAX;
+use outbox::Outbox;
+use publishing::Publishing;
+use receiving::{Accepted, Receiving};
+use wire::RtpHeader;
 
-/// How often str0m's statistics are read; the NACK counts come from them.
+use crate::{Arrival, PeerCounters, PeerOptions, PeerReport, PublishTrack, TransportCounters};
+
+/// How often str0m's statistics are read. The NACK counts come from them: str0m encrypts RTCP
+/// before it hands it out, and copying every packet for inspection (its raw packet events) costs
+/// more than a reading a second. [`Peer::close`] reads them once more.
 pub const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Most reports kept of streams that a later offer closed. Further ones are counted in the sums
 /// and in [`PeerReport::streams_left_out`].
 pub const CLOSED_STREAMS_MAX: usize = 256;
+/// Least time between two PLIs of a stream; doubled with each, up to [`PLI_INTERVAL_MAX`], until a
+/// complete keyframe came.
+pub const PLI_INTERVAL_MIN: Duration = Duration::from_millis(300);
+/// Most time between two PLIs of a stream.
+pub const PLI_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// No PLI for a stream of which nothing came for this long.
+pub const PLI_WHILE_RECEIVED: Duration = Duration::from_secs(5);
+/// A publisher's packets written in one drain; what else is due follows in the next one, which is
+/// then wanted at once. The frame that reaches it is finished.
+pub const PACKETS_PER_DRAIN_MAX: usize = 256;
+/// Sent packets older than this are not retransmitted.
+pub const RETRANSMIT_AGE_MAX: Duration = Duration::from_secs(3);
+/// A gap is given up this long after its deadline: a datagram stamped before the deadline may
+/// still wait in a socket. What arrives is judged by its stamp, so this moves no count.
+pub const SETTLE_GRACE: Duration = Duration::from_millis(50);
+/// str0m asks to be woken every 33 ms for NACKs, also while nothing is missing. It is then woken
+/// this seldom instead; each datagram drives its timers too.
+const IDLE_WAKE: Duration = Duration::from_millis(200);
+/// Outputs taken from str0m after one input; a bound against an endless loop, far above need.
+const OUTPUTS_MAX: usize = 100_000;
 
-/// Takes what a peer puts out.
-pub trait PeerSink {
-    /// A datagram to send from the peer's socket.
-    fn transmit(&mut self, destination: SocketAddr, payload: &[u8]);
-    /// Something happened.
-    fn event(&mut self, event: PeerEvent);
-    /// A complete frame of a recording subscriber, in order within its stream.
-    fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame);
-}
-
-/// What happened to a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerEvent {
-    /// A candidate pair works.
-    IceConnected,
-    /// DTLS is up: media can flow.
-    Connected,
-    /// The first RTP packet with payload of this kind arrived.
-    FirstPacket {
-        /// Audio or video.
-        kind: MediaKind,
-        /// When the kernel had it.
-        at: Arrival,
-    },
-    /// The peer's first complete video keyframe arrived.
-    FirstKeyframe {
-        /// When the kernel had its last packet.
-        at: Arrival,
-    },
-    /// The server asked for a keyframe and gets one.
-    KeyframeRequested {
-        /// Client track id.
-        cid: Arc<str>,
-        /// Simulcast layer.
-        rid: Option<&'static str>,
-    },
-    /// The connection broke; the peer stays as it is until closed.
-    Disconnected {
-        /// Why, as far as known.
-        reason: String,
-    },
-}
-
-/// Which stream a recorded frame belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedStream {
-    /// Counts streams of this peer, from 0; never reused.
-    pub id: u32,
-    /// Primary SSRC.
-    pub ssrc: u32,
-    /// Audio or video.
-    pub kind: MediaKind,
-    /// Codec.
-    pub codec: Codec,
-    /// LiveKit track id.
-    pub track_id: Option<Arc<str>>,
-}
-
-/// A complete frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedFrame {
-    /// The encoded frame.
-    pub data: Vec<u8>,
-    /// RTP timestamp, extended over wrap-around.
-    pub timestamp_ticks: u64,
-    /// Decoding can begin here.
-    pub keyframe: bool,
-    /// When its last packet arrived.
-    pub completed: Arrival,
-}
-
-/// Why a peer can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum CreatePeerError {
-    /// The local address can't be a host candidate.
-    #[error("local address {address} can't be an ICE candidate: {reason}; bind a concrete address")]
-    LocalAddress {
-        /// The address.
-        address: SocketAddr,
-        /// What str0m says.
-        reason: String,
-    },
-    /// A track that can't be published.
-    #[error("track {cid:?}: {reason}")]
-    Track {
-        /// Client track id.
-        cid: String,
-        /// What is wrong and what to do.
-        reason: String,
-    },
-}
-
-/// Why a negotiation step failed. The peer stays as it was.
-#[derive(Debug, thiserror::Error)]
-pub enum NegotiateError {
-    /// The text is not SDP that str0m can read.
-    #[error("the server's {what} can't be read: {reason}")]
-    Parse {
-        /// `offer`, `answer` or `candidate`.
-        what: &'static str,
-        /// What the parser says.
-        reason: String,
-    },
-    /// It was read, but can't be applied.
-    #[error("the server's {what} can't be applied: {reason}")]
-    Apply {
-        /// `offer`, `answer`.
-        what: &'static str,
-        /// What str0m says.
-        reason: String,
-    },
-    /// A publisher was given an offer, a subscriber an answer, and the like.
-    #[error("{0}")]
-    WrongRole(&'static str),
-    /// There is no offer of ours to which this could be the answer.
-    #[error("an answer came, but no offer of ours is open")]
-    NoOffer,
-}
-
-/// One peer connection.
 #[derive(Debug)]
-pub struct Peer;
+enum Role {
+    Subscriber(Box<Receiving>),
+    Publisher(Box<Publishing>),
+}
 
-#[allow(unused_variables, missing_docs)]
+/// One peer connection. See the crate's page for the order of calls.
+pub struct Peer {
+    rtc: Rtc,
+    local: SocketAddr,
+    role: Role,
+    outbox: Outbox,
+    transport: TransportCounters,
+    /// What `outbox` had handed out and dropped when measuring began.
+    outbox_before_window: (u64, u64),
+    /// When str0m wants to be woken, and whether only for NACKs.
+    wake: Instant,
+    wake_for_nack: bool,
+    /// Latest time given to str0m.
+    now: Instant,
+    /// Latest arrival: how the two clocks relate.
+    clock: Option<Arrival>,
+    connected: bool,
+    ice_connected: bool,
+    disconnected: bool,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").field("local", &self.local).field("role", &self.role).finish()
+    }
+}
+
 impl Peer {
+    /// A peer that receives what the server offers. With `recording` it puts complete frames of
+    /// VP8 and Opus streams together for [`PeerSink::recorded`].
     pub fn subscriber(
         now: Instant,
         local: SocketAddr,
         options: &PeerOptions,
         recording: bool,
     ) -> Result<Self, CreatePeerError> {
-        Ok(Self)
+        let rtc = config::build(config::subscriber(options), now, local)?;
+        let role = Role::Subscriber(Box::new(Receiving::new(options.playout_deadline, recording)));
+        Ok(Self::new(rtc, now, local, role))
     }
+
+    /// A peer that sends `tracks`, from when it is connected.
     pub fn publisher(
         now: Instant,
         local: SocketAddr,
         options: &PeerOptions,
         tracks: Vec<PublishTrack>,
     ) -> Result<Self, CreatePeerError> {
-        Ok(Self)
+        if tracks.is_empty() {
+            return Err(CreatePeerError::NoTracks);
+        }
+        for track in &tracks {
+            track
+                .validate()
+                .map_err(|source| CreatePeerError::Track { cid: track.cid.clone(), source })?;
+        }
+        let rtc = config::build(config::publisher(options), now, local)?;
+        let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
+        Ok(Self::new(rtc, now, local, Role::Publisher(Box::new(publishing))))
     }
+
+    fn new(rtc: Rtc, now: Instant, local: SocketAddr, role: Role) -> Self {
+        Self {
+            rtc,
+            local,
+            role,
+            outbox: Outbox::default(),
+            transport: TransportCounters::default(),
+            outbox_before_window: (0, 0),
+            wake: now,
+            wake_for_nack: false,
+            now,
+            clock: None,
+            connected: false,
+            ice_connected: false,
+            disconnected: false,
+            closed: false,
+        }
+    }
+
+    /// Takes the server's offer (subscriber) and returns the answer. Directions are rewritten
+    /// first (see the `sdp` module); streams that the offer no longer names are closed, also where
+    /// another track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
     pub fn accept_offer(
         &mut self,
         now: Instant,
         sdp: &str,
         mid_to_track_id: &[(String, String)],
     ) -> Result<String, NegotiateError> {
-        Err(NegotiateError::WrongRole("not written yet"))
+        let Role::Subscriber(receiving) = &mut self.role else {
+            return Err(NegotiateError::WrongRole("a publisher takes no offers"));
+        };
+        let parse = |error: String| NegotiateError::Parse { what: "offer", reason: error };
+        let rewritten = sdp::rewrite_directions(sdp);
+        let offer = SdpOffer::from_sdp_string(&rewritten).map_err(|e| parse(e.to_string()))?;
+        let answer = self
+            .rtc
+            .sdp_api()
+            .accept_offer(offer)
+            .map_err(|error| NegotiateError::Apply { what: "offer", reason: error.to_string() })?;
+        let at = Arrival { instant: now, unix_ns: self.clock.map_or(0, |clock| clock.unix_ns) };
+        let medias = sdp::parse_media(&rewritten);
+        for ssrc in receiving.apply_offer(at, &medias, mid_to_track_id, &mut self.outbox) {
+            self.rtc.direct_api().remove_stream_rx(ssrc.into());
+        }
+        self.advance(now);
+        Ok(answer.to_sdp_string())
     }
+
+    /// Makes the offer of all tracks (publisher).
     pub fn create_offer(&mut self, now: Instant) -> Result<String, NegotiateError> {
-        Err(NegotiateError::WrongRole("not written yet"))
+        let Role::Publisher(publishing) = &mut self.role else {
+            return Err(NegotiateError::WrongRole("a subscriber makes no offers"));
+        };
+        let offer = publishing.create_offer(&mut self.rtc)?;
+        self.advance(now);
+        Ok(offer)
     }
+
+    /// Takes the server's answer to the latest offer (publisher). With
+    /// [`NegotiateError::TrackRefused`] the other tracks are sent all the same.
     pub fn accept_answer(&mut self, now: Instant, sdp: &str) -> Result<(), NegotiateError> {
-        Err(NegotiateError::WrongRole("not written yet"))
+        let Role::Publisher(publishing) = &mut self.role else {
+            return Err(NegotiateError::WrongRole("a subscriber takes no answers"));
+        };
+        let answer = SdpAnswer::from_sdp_string(sdp)
+            .map_err(|e| NegotiateError::Parse { what: "answer", reason: e.to_string() })?;
+        let pending = publishing.take_pending()?;
+        self.rtc
+            .sdp_api()
+            .accept_answer(pending, answer)
+            .map_err(|error| NegotiateError::Apply { what: "answer", reason: error.to_string() })?;
+        let answered = publishing.answered(&mut self.rtc);
+        if self.connected {
+            publishing.start(now);
+        }
+        self.advance(now);
+        answered
     }
+
+    /// Takes a trickled candidate, `candidate:…`. Those that can't be used (TCP, host names, the
+    /// empty end-of-candidates line) are passed over.
     pub fn add_remote_candidate(
         &mut self,
         now: Instant,
         candidate_line: &str,
     ) -> Result<(), NegotiateError> {
-        Err(NegotiateError::WrongRole("not written yet"))
+        let line = candidate_line.trim();
+        let line = line.strip_prefix("a=").unwrap_or(line);
+        if line.is_empty() || is_unusable_candidate(line) {
+            return Ok(());
+        }
+        let candidate = Candidate::from_sdp_string(line)
+            .map_err(|e| NegotiateError::Parse { what: "candidate", reason: e.to_string() })?;
+        if candidate.proto() == Protocol::Udp {
+            self.rtc.add_remote_candidate(candidate);
+            self.advance(now);
+        }
+        Ok(())
     }
-    pub fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {}
-    pub fn handle_timeout(&mut self, now: Instant) {}
+
+    /// Takes a datagram from the peer's socket. Whatever it is, it is counted and never an error.
+    /// `at` is when the kernel received it.
+    pub fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
+        if self.closed {
+            return;
+        }
+        self.transport.datagrams_received += 1;
+        self.clock = Some(at);
+        self.now = self.now.max(at.instant);
+        let header = RtpHeader::parse(payload);
+        let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, payload) else {
+            self.transport.malformed += 1;
+            return;
+        };
+        if let Err(error) = self.rtc.handle_input(Input::Receive(self.now, receive)) {
+            self.failed(&error);
+        }
+        let packet = self.poll();
+        match &mut self.role {
+            Role::Subscriber(_) => self.account(header, packet, at),
+            Role::Publisher(_) => {}
+        }
+    }
+
+    /// Tells the peer the time; call it when the instant that [`Self::drain`] returned has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.closed {
+            self.advance(now);
+        }
+    }
+
+    /// Sends what is due and hands everything that waits to `sink`. Returns when the peer wants
+    /// [`Self::handle_timeout`] and another drain.
     pub fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant {
-        now + Duration::from_secs(1)
+        if self.closed {
+            self.outbox.flush(sink);
+            return now + Duration::from_secs(3_600);
+        }
+        self.now = self.now.max(now);
+        let now = self.now;
+        let wanted = match &mut self.role {
+            Role::Publisher(publishing) => {
+                if publishing.write_due(now, self.clock, &mut self.rtc) {
+                    self.advance(now);
+                }
+                self.publisher_wake()
+            }
+            Role::Subscriber(_) => self.drain_receiving(now),
+        };
+        self.outbox.flush(sink);
+        wanted.map_or(self.wake, |wanted| wanted.min(self.wake))
     }
-    pub fn close(&mut self, now: Instant, sink: &mut dyn PeerSink) {}
+
+    fn publisher_wake(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Publisher(publishing) if self.connected => publishing.next_due(),
+            _ => None,
+        }
+    }
+
+    fn drain_receiving(&mut self, now: Instant) -> Option<Instant> {
+        let at = self.arrival(now);
+        let Role::Subscriber(receiving) = &mut self.role else { return None };
+        if let Some(settled) = now.checked_sub(SETTLE_GRACE) {
+            receiving.settle(settled, at, &mut self.outbox);
+        }
+        let mut requests = (Vec::new(), None);
+        if self.connected {
+            requests = receiving.keyframe_requests(now);
+        }
+        let deadline = receiving.next_deadline();
+        let (ssrcs, next_request) = requests;
+        let asked = !ssrcs.is_empty();
+        for ssrc in ssrcs {
+            if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
+                stream.request_keyframe(KeyframeRequestKind::Pli);
+            }
+        }
+        if asked {
+            self.advance(now);
+        }
+        if deadline.is_none() && self.wake_for_nack {
+            self.wake = self.wake.max(now + IDLE_WAKE);
+        }
+        // `settle` gives up what was due before its time, so one tick after.
+        let settle = deadline.map(|at| at + SETTLE_GRACE + Duration::from_micros(1));
+        settle.into_iter().chain(next_request).min()
+    }
+
+    /// Says good-bye (RTCP BYE, DTLS close_notify) and stops. [`Self::final_report`] still works.
+    pub fn close(&mut self, now: Instant, sink: &mut dyn PeerSink) {
+        if self.closed {
+            self.outbox.flush(sink);
+            return;
+        }
+        // Statistics are due once an interval; time may jump, for nothing comes after.
+        self.advance(now);
+        let end = self.now + STATS_INTERVAL;
+        self.advance(end);
+        if let Err(error) = self.rtc.close() {
+            self.failed(&error);
+        }
+        self.poll();
+        let at = self.arrival(now);
+        if let Role::Subscriber(receiving) = &mut self.role {
+            receiving.finish(at, &mut self.outbox);
+        }
+        self.closed = true;
+        self.outbox.flush(sink);
+    }
+
+    /// False once the connection can't be used any more.
     pub fn is_alive(&self) -> bool {
-        true
+        !self.closed && self.rtc.is_alive()
     }
+
+    /// What was counted so far: sums over streams, made on each call.
     pub fn counters(&self) -> PeerCounters {
-        PeerCounters::default()
+        let (sent, dropped) = self.outbox_before_window;
+        let mut counters = PeerCounters {
+            transport: TransportCounters {
+                datagrams_sent: self.outbox.sent - sent,
+                dropped_unsent: self.outbox.dropped - dropped,
+                ..self.transport
+            },
+            ..PeerCounters::default()
+        };
+        match &self.role {
+            Role::Subscriber(receiving) => {
+                (counters.video, counters.audio) = receiving.counters();
+            }
+            Role::Publisher(publishing) => counters.publish = publishing.counters(),
+        }
+        counters
     }
+
+    /// Settles what is still open and reports everything. Call it after [`Self::close`]: it drops
+    /// recorded frames that no drain can hand out any more.
     pub fn final_report(&mut self, now: Instant) -> PeerReport {
-        PeerReport::default()
+        let at = self.arrival(now);
+        let mut report = PeerReport::default();
+        match &mut self.role {
+            Role::Subscriber(receiving) => {
+                if !self.closed {
+                    receiving.finish(at, &mut self.outbox);
+                }
+                (report.streams, report.streams_left_out) = receiving.reports();
+            }
+            Role::Publisher(publishing) => report.published = publishing.reports(),
+        }
+        report.counters = self.counters();
+        report
     }
-    pub fn begin_measuring(&mut self, now: Instant) {}
+
+    /// The measured window begins: all counts begin again from 0 (the ramp is excluded). What is
+    /// known of decoding and of the connection stays.
+    pub fn begin_measuring(&mut self, _now: Instant) {
+        self.transport = TransportCounters::default();
+        self.outbox_before_window = (self.outbox.sent, self.outbox.dropped);
+        match &mut self.role {
+            Role::Subscriber(receiving) => receiving.begin_measuring(),
+            Role::Publisher(publishing) => publishing.begin_measuring(),
+        }
+    }
+
+    fn arrival(&self, now: Instant) -> Arrival {
+        let unix_ns = self.clock.map_or(0, |clock| {
+            let since = now.saturating_duration_since(clock.instant);
+            clock.unix_ns + u64::try_from(since.as_nanos()).unwrap_or(0)
+        });
+        Arrival { instant: now, unix_ns }
+    }
+
+    /// Moves str0m's time on and takes what it has to say.
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        if let Err(error) = self.rtc.handle_input(Input::Timeout(self.now)) {
+            self.failed(&error);
+        }
+        self.poll();
+    }
+
+    fn failed(&mut self, error: &str0m::RtcError) {
+        self.transport.errors += 1;
+        tracing::debug!(local = %self.local, %error, "str0m");
+        if !self.rtc.is_alive() {
+            self.disconnect(error.to_string());
+        }
+    }
+
+    fn disconnect(&mut self, reason: String) {
+        if !std::mem::replace(&mut self.disconnected, true) {
+            self.outbox.event(PeerEvent::Disconnected { reason });
+        }
+    }
+
+    /// Drains str0m into the outbox; returns the RTP packet it may have had (at most one an input).
+    fn poll(&mut self) -> Option<RtpPacket> {
+        let mut packet = None;
+        for _ in 0..OUTPUTS_MAX {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.wake = at;
+                    self.wake_for_nack = self.rtc.last_timeout_reason() == Reason::Nack;
+                    return packet;
+                }
+                Ok(Output::Transmit(transmit)) => {
+                    if let Role::Publisher(publishing) = &mut self.role
+                        && let Some(header) = RtpHeader::parse(&transmit.contents)
+                    {
+                        publishing.sent(header.ssrc);
+                    }
+                    self.outbox.datagram(transmit.destination, transmit.contents);
+                }
+                Ok(Output::Event(Event::RtpPacket(received))) => packet = Some(received),
+                Ok(Output::Event(event)) => self.event(event),
+                Err(error) => {
+                    self.failed(&error);
+                    // One error doesn't end the connection; try again with the next input.
+                    self.wake = self.now + IDLE_WAKE;
+                    self.wake_for_nack = false;
+                    return packet;
+                }
+            }
+        }
+        packet
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::IceConnectionStateChange(state) => self.ice_state(state),
+            Event::Connected => {
+                self.connected = true;
+                self.outbox.event(PeerEvent::Connected);
+                if let Role::Publisher(publishing) = &mut self.role {
+                    publishing.start(self.now);
+                }
+            }
+            Event::Closed => self.disconnect("the server closed the connection".to_owned()),
+            Event::KeyframeRequest(request) => {
+                if let Role::Publisher(publishing) = &mut self.role {
+                    publishing.keyframe_requested(request.mid, request.rid, &mut self.outbox);
+                }
+            }
+            Event::MediaIngressStats(stats) => {
+                if let Role::Subscriber(receiving) = &mut self.role {
+                    receiving.set_nack_sent(&stats.mid, stats.nacks);
+                }
+            }
+            Event::MediaEgressStats(stats) => {
+                if let Role::Publisher(publishing) = &mut self.role {
+                    publishing.set_stats(&stats);
+                }
+            }
+            Event::SenderFeedback(report) => {
+                let at = self.arrival(report.received_at);
+                if let Role::Subscriber(receiving) = &mut self.role {
+                    let info = report.sender_info;
+                    receiving.set_sender_report(*info.ssrc, info.sender_packet_count.into(), at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ice_state(&mut self, state: IceConnectionState) {
+        match state {
+            IceConnectionState::Connected | IceConnectionState::Completed
+                if !std::mem::replace(&mut self.ice_connected, true) =>
+            {
+                self.disconnected = false;
+                self.outbox.event(PeerEvent::IceConnected);
+            }
+            IceConnectionState::Disconnected => {
+                self.ice_connected = false;
+                self.disconnect("ICE: no answer from the server's candidate".to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    /// Enters one datagram into the ledgers.
+    fn account(&mut self, header: Option<RtpHeader>, packet: Option<RtpPacket>, at: Arrival) {
+        let (Some(header), Role::Subscriber(receiving)) = (header, &mut self.role) else { return };
+        let mut route = receiving.route(header.ssrc);
+        let Some(packet) = packet else {
+            match route {
+                _ if !self.connected => self.transport.before_connected += 1,
+                None => self.transport.unknown_ssrc += 1,
+                Some(route) => {
+                    self.transport.rejected += u64::from(receiving.refuse(route, &header, at));
+                }
+            }
+            return;
+        };
+        if route.is_none() {
+            let mid = packet.header.ext_vals.mid;
+            let main = *packet.header.ssrc;
+            route = receiving.adopt(at, header.ssrc, main, mid.as_deref(), &mut self.outbox);
+        }
+        let Some(route) = route else {
+            self.transport.unknown_ssrc += 1;
+            return;
+        };
+        let accepted = Accepted {
+            sequence: packet.header.sequence_number,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload_type: *packet.header.payload_type,
+            payload: &packet.payload,
+        };
+        let rtc = &self.rtc;
+        let codec_of = |payload_type| codec_of(rtc, payload_type);
+        receiving.accept(route, accepted, codec_of, at, &mut self.outbox);
+    }
+}
+
+/// The codec negotiated for a payload type, if it is one we follow.
+fn codec_of(rtc: &Rtc, payload_type: u8) -> Option<Codec> {
+    let mut params = rtc.codec_config().params().iter();
+    let params = params.find(|params| *params.pt() == payload_type)?;
+    match params.spec().codec {
+        str0m::format::Codec::Vp8 => Some(Codec::Vp8),
+        str0m::format::Codec::Vp9 => Some(Codec::Vp9),
+        str0m::format::Codec::H264 => Some(Codec::H264),
+        str0m::format::Codec::Av1 => Some(Codec::Av1),
+        str0m::format::Codec::Opus => Some(Codec::Opus),
+        _ => None,
+    }
+}
+
+/// TCP, or a host name (mDNS) instead of an address: `candidate:foundation component transport
+/// priority address port …` (RFC 8839 §5.1).
+fn is_unusable_candidate(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace().skip(2);
+    let transport = words.next();
+    let address = words.nth(1);
+    let Some((transport, address)) = transport.zip(address) else { return false };
+    let is_host_name = address.parse::<std::net::IpAddr>().is_err() && address.ends_with(".local");
+    transport.eq_ignore_ascii_case("tcp") || is_host_name
 }

@@ -1,0 +1,443 @@
+//! Which sequence numbers of one stream arrived, when, and by which way.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::PacketCounters;
+
+/// Sequence numbers behind the highest one of which it is remembered whether they arrived. What
+/// arrives from further behind can't be told from a duplicate and counts in
+/// [`PacketCounters::stale`] only. At 1,000 packets a second this is two seconds.
+pub const WINDOW_PACKETS: u64 = 2_048;
+/// Most runs of missing sequence numbers whose deadline has not passed. At the maximum the oldest
+/// run is given up early: what then arrives of it counts as late.
+pub const GAPS_MAX: usize = 512;
+/// A stream's first packets may arrive reordered: packets up to this far before the first one
+/// received still belong to the stream if they come before the playout deadline.
+pub const LOWER_PACKETS_MAX: u64 = 64;
+
+const WORDS: usize = (WINDOW_PACKETS / 64) as usize;
+
+/// The way a packet came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// On the primary SSRC.
+    Primary,
+    /// As a repair on the RTX SSRC (RFC 4588), with its original sequence number.
+    Rtx,
+}
+
+/// What a sequence number is to the ledger at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Nothing was received yet.
+    First,
+    /// Higher than all before.
+    Ahead,
+    /// Passed over and not arrived so far.
+    Missing,
+    /// It arrived already.
+    Duplicate,
+    /// Before the beginning of the stream or of the measured window.
+    BeforeWindow,
+    /// Too far behind to know.
+    Stale,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Extended sequence number (RFC 3550 A.1); never goes back when a sender restarts.
+    pub sequence: u64,
+    /// It is new and in time: hand it on to frames. Late ones and duplicates are not.
+    pub usable: bool,
+    /// It is the highest so far.
+    pub in_order: bool,
+}
+
+/// A run of missing sequence numbers.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    /// Never arrived so far.
+    first: u64,
+    /// One past the last.
+    end: u64,
+    /// How many of them are still missing.
+    left: u64,
+    seen: Instant,
+}
+
+/// The packets of one SSRC. See [`PacketCounters`] for what is counted.
+#[derive(Debug)]
+pub struct SequenceLedger {
+    deadline: Duration,
+    /// First counted sequence number and the highest, extended; `None` before the first packet.
+    range: Option<(u64, u64)>,
+    /// When the stream began, while packets from before its first may still be its own.
+    began: Option<Instant>,
+    /// Bit `s % WINDOW_PACKETS`: `s` arrived. Valid for the window behind the highest.
+    arrived: [u64; WORDS],
+    gaps: VecDeque<Gap>,
+    /// Still missing in `gaps`.
+    pending: u64,
+    /// Expected before the sender restarted.
+    expected_before: u64,
+    /// The packet after which the sender is known to have restarted (RFC 3550 A.1).
+    restart_at: Option<u16>,
+    counted: PacketCounters,
+    restarts: u64,
+}
+
+impl SequenceLedger {
+    /// A ledger with this playout deadline.
+    pub fn new(deadline: Duration) -> Self {
+        Self {
+            deadline,
+            range: None,
+            began: None,
+            arrived: [0; WORDS],
+            gaps: VecDeque::new(),
+            pending: 0,
+            expected_before: 0,
+            restart_at: None,
+            counted: PacketCounters::default(),
+            restarts: 0,
+        }
+    }
+
+    /// What `sequence` would be if it arrived now. Changes nothing.
+    pub fn placement(&self, sequence: u16) -> Placement {
+        let Some((first, highest)) = self.range else { return Placement::First };
+        let extended = extend(sequence, highest);
+        if extended > highest {
+            Placement::Ahead
+        } else if highest - extended >= WINDOW_PACKETS {
+            Placement::Stale
+        } else if self.has(extended) {
+            Placement::Duplicate
+        } else if extended < first {
+            Placement::BeforeWindow
+        } else {
+            Placement::Missing
+        }
+    }
+
+    /// How far behind the highest sequence number this one is; 0 if ahead.
+    pub fn packets_behind(&self, sequence: u16) -> u64 {
+        self.range.map_or(0, |(_, highest)| highest.saturating_sub(extend(sequence, highest)))
+    }
+
+    /// A packet with payload arrived.
+    pub fn media(&mut self, sequence: u16, at: Instant, bytes: usize, via: Via) -> Receipt {
+        let placement = self.placement(sequence);
+        let receipt = self.arrive(sequence, at, placement, via);
+        let missing = placement == Placement::Missing || self.lowered(placement, &receipt);
+        match placement {
+            // Its first transmission was the newest packet, and was lost.
+            Placement::Ahead if via == Via::Rtx => {
+                self.counted.missing += 1;
+                self.count_repair(true, via);
+            }
+            Placement::First | Placement::Ahead => {}
+            _ if missing => self.count_repair(receipt.usable, via),
+            Placement::Duplicate if via == Via::Rtx => self.counted.rtx_redundant += 1,
+            Placement::Duplicate => self.counted.duplicate += 1,
+            // The sender restarted here.
+            Placement::Stale if receipt.usable => {}
+            _ => self.counted.stale += 1,
+        }
+        if receipt.usable || missing {
+            self.counted.received += 1;
+            self.counted.bytes += bytes as u64;
+        }
+        receipt
+    }
+
+    /// A packet without payload arrived on the primary SSRC: its sequence number is neither
+    /// expected nor missing.
+    pub fn padding(&mut self, sequence: u16, at: Instant) -> Receipt {
+        let placement = self.placement(sequence);
+        let receipt = self.arrive(sequence, at, placement, Via::Primary);
+        match placement {
+            Placement::First | Placement::Ahead => self.counted.padding_only += 1,
+            Placement::Missing => {
+                self.counted.missing -= 1;
+                self.counted.padding_only += 1;
+            }
+            Placement::BeforeWindow if self.lowered(placement, &receipt) => {
+                self.counted.missing -= 1;
+                self.counted.padding_only += 1;
+            }
+            Placement::Duplicate => self.counted.duplicate += 1,
+            Placement::Stale if receipt.usable => self.counted.padding_only += 1,
+            Placement::BeforeWindow | Placement::Stale => self.counted.stale += 1,
+        }
+        receipt
+    }
+
+    /// A packet with a sequence number that had arrived before came on the primary SSRC.
+    pub fn duplicate(&mut self) {
+        self.counted.duplicate += 1;
+    }
+
+    /// A packet that can't be told from a duplicate was dropped unread.
+    pub fn stale(&mut self) {
+        self.counted.stale += 1;
+    }
+
+    /// An RTX packet brought nothing.
+    pub fn rtx_redundant(&mut self) {
+        self.counted.rtx_redundant += 1;
+    }
+
+    /// Gives up on gaps whose deadline is before `now`. Call it only with a `now` before which no
+    /// arrival can come any more.
+    pub fn settle(&mut self, now: Instant) {
+        while let Some(gap) = self.gaps.front() {
+            if gap.left > 0 && gap.seen + self.deadline >= now {
+                break;
+            }
+            self.pending -= gap.left;
+            self.gaps.pop_front();
+        }
+    }
+
+    /// When the oldest open gap is given up.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.gaps.front().map(|gap| gap.seen + self.deadline)
+    }
+
+    /// Everything below this arrived or was given up; `None` before the first packet.
+    pub fn open_floor(&self) -> Option<u64> {
+        let (_, highest) = self.range?;
+        Some(self.gaps.front().map_or(highest + 1, |gap| gap.first))
+    }
+
+    /// Counts from here on only: sequence numbers up to the highest seen are outside the window,
+    /// also the missing ones.
+    pub fn restart_counting(&mut self) {
+        self.counted = PacketCounters::default();
+        self.expected_before = 0;
+        self.began = None;
+        self.pending = 0;
+        self.gaps.clear();
+        if let Some((first, highest)) = &mut self.range {
+            *first = *highest + 1;
+        }
+    }
+
+    /// The counts so far.
+    pub fn counters(&self) -> PacketCounters {
+        let span = self.range.map_or(0, |(first, highest)| highest + 1 - first);
+        PacketCounters {
+            expected: (self.expected_before + span).saturating_sub(self.counted.padding_only),
+            pending: self.pending,
+            unrecovered: self.counted.missing - self.counted.repaired - self.pending,
+            ..self.counted
+        }
+    }
+
+    /// How often the sender began a new series of sequence numbers on the same SSRC.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.gaps.capacity() * size_of::<Gap>()
+    }
+
+    fn lowered(&self, before: Placement, receipt: &Receipt) -> bool {
+        before == Placement::BeforeWindow
+            && self.range.is_some_and(|(first, _)| receipt.sequence >= first)
+    }
+
+    fn count_repair(&mut self, in_time: bool, via: Via) {
+        if in_time {
+            self.counted.repaired += 1;
+        } else {
+            self.counted.late += 1;
+        }
+        match via {
+            Via::Primary => self.counted.reordered += 1,
+            Via::Rtx => self.counted.rtx_repairs += 1,
+        }
+    }
+
+    fn arrive(&mut self, sequence: u16, at: Instant, what: Placement, via: Via) -> Receipt {
+        let Some((first, highest)) = self.range else {
+            // One lap up, so that earlier ones extend downwards.
+            let extended = (1 << 16) | u64::from(sequence);
+            self.range = Some((extended, extended));
+            self.began = Some(at);
+            self.mark(extended);
+            return Receipt { sequence: extended, usable: true, in_order: true };
+        };
+        let extended = extend(sequence, highest);
+        let mut receipt = Receipt { sequence: extended, usable: false, in_order: false };
+        match what {
+            Placement::Ahead => {
+                self.advance(highest, extended, at);
+                receipt.usable = true;
+                receipt.in_order = via == Via::Primary;
+            }
+            Placement::Missing => {
+                self.mark(extended);
+                receipt.usable = self.fill(extended, at);
+            }
+            Placement::BeforeWindow if self.may_lower(first, extended, at) => {
+                self.lower(first, extended);
+                receipt.usable = self.fill(extended, at);
+            }
+            Placement::Stale => return self.maybe_restart(sequence, receipt, at),
+            _ => {}
+        }
+        self.restart_at = None;
+        receipt
+    }
+
+    fn may_lower(&self, first: u64, extended: u64, at: Instant) -> bool {
+        let recent = self.began.is_some_and(|began| at <= began + self.deadline);
+        recent && first - extended <= LOWER_PACKETS_MAX
+    }
+
+    /// The stream began at `extended`, not at `first`.
+    fn lower(&mut self, first: u64, extended: u64) {
+        let (Some(began), Some((low, _))) = (self.began, &mut self.range) else { return };
+        *low = extended;
+        let count = first - extended;
+        self.counted.missing += count;
+        self.pending += count;
+        self.gaps.push_front(Gap { first: extended, end: first, left: count, seen: began });
+        for sequence in extended..first {
+            self.clear(sequence);
+        }
+        self.mark(extended);
+    }
+
+    fn advance(&mut self, highest: u64, extended: u64, at: Instant) {
+        let skipped = extended - highest - 1;
+        if skipped >= WINDOW_PACKETS {
+            self.arrived = [0; WORDS];
+        } else {
+            for sequence in highest + 1..extended {
+                self.clear(sequence);
+            }
+        }
+        self.mark(extended);
+        if let Some((_, highest)) = &mut self.range {
+            *highest = extended;
+        }
+        if skipped > 0 {
+            self.counted.missing += skipped;
+            self.open_gap(highest + 1, extended, at);
+        }
+        self.forget_before((extended + 1).saturating_sub(WINDOW_PACKETS));
+    }
+
+    fn open_gap(&mut self, first: u64, end: u64, at: Instant) {
+        if self.gaps.len() >= GAPS_MAX
+            && let Some(oldest) = self.gaps.pop_front()
+        {
+            self.pending -= oldest.left;
+        }
+        // Stamps may step back a little; deadlines must not, for the oldest gap is in front.
+        let seen = self.gaps.back().map_or(at, |last| last.seen.max(at));
+        self.gaps.push_back(Gap { first, end, left: end - first, seen });
+        self.pending += end - first;
+    }
+
+    /// Gives up on gaps that left the window.
+    fn forget_before(&mut self, bottom: u64) {
+        while let Some(gap) = self.gaps.front_mut() {
+            if gap.left > 0 && gap.end > bottom {
+                if gap.first < bottom {
+                    let arrived = &self.arrived;
+                    let kept = (bottom..gap.end).filter(|&s| !bit(arrived, s)).count() as u64;
+                    self.pending -= gap.left - kept;
+                    gap.first = bottom;
+                    gap.left = kept;
+                    self.trim_front();
+                }
+                break;
+            }
+            self.pending -= gap.left;
+            self.gaps.pop_front();
+        }
+    }
+
+    /// A missing packet arrived; true if that was in time.
+    fn fill(&mut self, extended: u64, at: Instant) -> bool {
+        let index = self.gaps.partition_point(|gap| gap.end <= extended);
+        let Some(gap) = self.gaps.get_mut(index).filter(|gap| gap.first <= extended) else {
+            return false;
+        };
+        gap.left -= 1;
+        self.pending -= 1;
+        let in_time = at <= gap.seen + self.deadline;
+        self.trim_front();
+        in_time
+    }
+
+    /// Keeps the front gap's `first` on a missing one; [`Self::open_floor`] relies on it.
+    fn trim_front(&mut self) {
+        while let Some(gap) = self.gaps.front_mut() {
+            while gap.left > 0 && bit(&self.arrived, gap.first) {
+                gap.first += 1;
+            }
+            if gap.left > 0 {
+                break;
+            }
+            self.gaps.pop_front();
+        }
+    }
+
+    /// RFC 3550 A.1: two packets in sequence from far behind mean that the sender restarted.
+    fn maybe_restart(&mut self, sequence: u16, mut receipt: Receipt, at: Instant) -> Receipt {
+        let confirmed = self.restart_at == Some(sequence);
+        self.restart_at = Some(sequence.wrapping_add(1));
+        let Some((first, highest)) = self.range.filter(|_| confirmed) else { return receipt };
+        self.expected_before += highest + 1 - first;
+        self.restarts += 1;
+        self.restart_at = None;
+        self.pending = 0;
+        self.gaps.clear();
+        self.arrived = [0; WORDS];
+        // Two laps up: extended numbers go on rising, and nothing of before is in the window.
+        let extended = ((highest >> 16) + 2) << 16 | u64::from(sequence);
+        self.range = Some((extended, extended));
+        self.began = Some(at);
+        self.mark(extended);
+        receipt = Receipt { sequence: extended, usable: true, in_order: true };
+        receipt
+    }
+
+    fn has(&self, sequence: u64) -> bool {
+        bit(&self.arrived, sequence)
+    }
+
+    fn mark(&mut self, sequence: u64) {
+        let at = sequence % WINDOW_PACKETS;
+        self.arrived[(at / 64) as usize] |= 1 << (at % 64);
+    }
+
+    fn clear(&mut self, sequence: u64) {
+        let at = sequence % WINDOW_PACKETS;
+        self.arrived[(at / 64) as usize] &= !(1 << (at % 64));
+    }
+}
+
+fn bit(arrived: &[u64; WORDS], sequence: u64) -> bool {
+    let at = sequence % WINDOW_PACKETS;
+    arrived[(at / 64) as usize] >> (at % 64) & 1 == 1
+}
+
+/// RFC 3550 A.1: the extended number nearest to `highest` with these low bits.
+fn extend(sequence: u16, highest: u64) -> u64 {
+    let ahead = sequence.wrapping_sub(highest as u16);
+    if ahead < 0x8000 {
+        highest + u64::from(ahead)
+    } else {
+        (highest + u64::from(ahead)).saturating_sub(0x1_0000)
+    }
+}

@@ -1,0 +1,144 @@
+//! What goes out of a peer, and why a step can fail.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stampede_media::Codec;
+
+use crate::publish::TrackError;
+use crate::{Arrival, MediaKind};
+
+/// Takes what a peer puts out.
+pub trait PeerSink {
+    /// A datagram to send from the peer's socket.
+    fn transmit(&mut self, destination: SocketAddr, payload: &[u8]);
+    /// Something happened.
+    fn event(&mut self, event: PeerEvent);
+    /// A complete frame of a recording subscriber, in order within its stream.
+    fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame);
+}
+
+/// What happened to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// A candidate pair works.
+    IceConnected,
+    /// DTLS is up: media can flow.
+    Connected,
+    /// The first RTP packet with payload of this kind arrived.
+    FirstPacket {
+        /// Audio or video.
+        kind: MediaKind,
+        /// When the kernel had it.
+        at: Arrival,
+    },
+    /// The peer's first complete video keyframe arrived.
+    FirstKeyframe {
+        /// When the kernel had its last packet.
+        at: Arrival,
+    },
+    /// The server asked for a keyframe and gets one.
+    KeyframeRequested {
+        /// Client track id.
+        cid: Arc<str>,
+        /// Simulcast layer.
+        rid: Option<&'static str>,
+    },
+    /// The connection broke; the peer stays as it is until closed. ICE may still come back, with
+    /// another [`PeerEvent::IceConnected`].
+    Disconnected {
+        /// Why, as far as known.
+        reason: String,
+    },
+}
+
+/// Which stream a recorded frame belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedStream {
+    /// Counts streams of this peer, from 0; never reused.
+    pub id: u32,
+    /// Primary SSRC.
+    pub ssrc: u32,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Codec.
+    pub codec: Codec,
+    /// LiveKit track id.
+    pub track_id: Option<Arc<str>>,
+}
+
+/// A complete frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedFrame {
+    /// The encoded frame.
+    pub data: Bytes,
+    /// RTP timestamp, extended over wrap-around.
+    pub timestamp_ticks: u64,
+    /// Decoding can begin here.
+    pub keyframe: bool,
+    /// When it was handed out: its last packet arrived, or a gap before it was closed or given up.
+    pub released: Arrival,
+}
+
+/// Why a peer can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreatePeerError {
+    /// The local address can't be a host candidate.
+    #[error("local address {address} can't be an ICE candidate: {reason}; bind a concrete address")]
+    LocalAddress {
+        /// The address.
+        address: SocketAddr,
+        /// What str0m says.
+        reason: String,
+    },
+    /// A publisher without tracks.
+    #[error("a publisher needs at least one track")]
+    NoTracks,
+    /// A track that can't be published.
+    #[error("track {cid:?} can't be published: {source}")]
+    Track {
+        /// Client track id.
+        cid: String,
+        /// What is wrong.
+        source: TrackError,
+    },
+}
+
+/// Why a negotiation step failed. The peer stays usable.
+#[derive(Debug, thiserror::Error)]
+pub enum NegotiateError {
+    /// The text is not SDP, or no candidate, that can be read.
+    #[error("the server's {what} can't be read: {reason}")]
+    Parse {
+        /// `offer`, `answer` or `candidate`.
+        what: &'static str,
+        /// What the parser says.
+        reason: String,
+    },
+    /// It was read, but can't be applied.
+    #[error("the server's {what} can't be applied: {reason}")]
+    Apply {
+        /// `offer` or `answer`.
+        what: &'static str,
+        /// What str0m says.
+        reason: String,
+    },
+    /// The server's answer leaves out a track or its codec.
+    #[error("the server's answer refuses track {cid:?}: {reason}")]
+    TrackRefused {
+        /// Client track id.
+        cid: String,
+        /// In which way.
+        reason: &'static str,
+    },
+    /// A publisher was given an offer, a subscriber an answer, and the like.
+    #[error("{0}")]
+    WrongRole(&'static str),
+    /// There is no offer of ours to which this could be the answer.
+    #[error("an answer came, but no offer of ours is open")]
+    NoOffer,
+    /// Everything is negotiated already.
+    #[error("there is nothing to offer: all tracks are negotiated")]
+    NothingToOffer,
+}

@@ -1,0 +1,55 @@
+//! What waits between an input and the next drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use str0m::net::DatagramSend;
+
+use crate::{PeerEvent, PeerSink, RecordedFrame, RecordedStream};
+
+/// Most datagrams waiting for a drain. Further ones are dropped and counted; a worker that drains
+/// after each batch never gets there.
+pub const OUTBOX_DATAGRAMS_MAX: usize = 8_192;
+
+/// Datagrams, events and frames on their way out.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    datagrams: Vec<(SocketAddr, DatagramSend)>,
+    events: Vec<PeerEvent>,
+    frames: Vec<(Arc<RecordedStream>, RecordedFrame)>,
+    /// Datagrams handed out.
+    pub(super) sent: u64,
+    /// Datagrams that found no room.
+    pub(super) dropped: u64,
+}
+
+impl Outbox {
+    pub(super) fn datagram(&mut self, destination: SocketAddr, contents: DatagramSend) {
+        if self.datagrams.len() >= OUTBOX_DATAGRAMS_MAX {
+            self.dropped += 1;
+            return;
+        }
+        self.datagrams.push((destination, contents));
+    }
+
+    pub(super) fn event(&mut self, event: PeerEvent) {
+        self.events.push(event);
+    }
+
+    pub(super) fn recorded(&mut self, stream: &Arc<RecordedStream>, frame: RecordedFrame) {
+        self.frames.push((Arc::clone(stream), frame));
+    }
+
+    pub(super) fn flush(&mut self, sink: &mut dyn PeerSink) {
+        self.sent += self.datagrams.len() as u64;
+        for (destination, contents) in self.datagrams.drain(..) {
+            sink.transmit(destination, &contents);
+        }
+        for event in self.events.drain(..) {
+            sink.event(event);
+        }
+        for (stream, frame) in self.frames.drain(..) {
+            sink.recorded(&stream, frame);
+        }
+    }
+}

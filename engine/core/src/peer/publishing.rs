@@ -1,0 +1,384 @@
+//! The publisher's half: tracks, their schedules, and what was sent of them.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use stampede_media::Codec;
+use str0m::change::SdpPendingOffer;
+use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
+use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor, Vp8Patch};
+use str0m::stats::MediaEgressStats;
+use str0m::{Rtc, media};
+
+use super::outbox::Outbox;
+use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
+use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
+use crate::{
+    Arrival, MediaKind, NegotiateError, PeerEvent, PublishCounters, PublishReport, PublishTrack,
+};
+
+/// Level of every audio packet (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
+const AUDIO_LEVEL_DBOV: i8 = -20;
+
+#[derive(Debug)]
+struct TxLayer {
+    rid: Option<&'static str>,
+    clip: LayerClip,
+    ssrc: Option<Ssrc>,
+    rtx: Option<Ssrc>,
+    payload_type: Option<Pt>,
+    first_sequence: u64,
+    next_sequence: u64,
+    timestamp_offset: u32,
+    counted: PublishCounters,
+    /// The remote's counts when measuring began: NACKs, packets lost, packets covered.
+    before_window: (u64, u64, u64),
+}
+
+#[derive(Debug)]
+struct TxTrack {
+    cid: Arc<str>,
+    kind: MediaKind,
+    mid: Option<Mid>,
+    start_offset: Duration,
+    layers: Vec<TxLayer>,
+    schedule: Option<TrackSchedule>,
+}
+
+/// All tracks of a publisher.
+pub(super) struct Publishing {
+    tracks: Vec<TxTrack>,
+    retransmit_packets_max: usize,
+    pending: Option<SdpPendingOffer>,
+    negotiated: bool,
+    /// Media may flow.
+    connected: bool,
+}
+
+impl std::fmt::Debug for Publishing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publishing").field("tracks", &self.tracks).finish_non_exhaustive()
+    }
+}
+
+impl Publishing {
+    pub(super) fn new(tracks: Vec<PublishTrack>, retransmit_packets_max: usize) -> Self {
+        let tracks = tracks.into_iter().map(TxTrack::new).collect();
+        Self { tracks, retransmit_packets_max, pending: None, negotiated: false, connected: false }
+    }
+
+    pub(super) fn create_offer(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
+        if self.negotiated {
+            return Err(NegotiateError::NothingToOffer);
+        }
+        let mut changes = rtc.sdp_api();
+        for track in &mut self.tracks {
+            let kind = match track.kind {
+                MediaKind::Audio => media::MediaKind::Audio,
+                MediaKind::Video => media::MediaKind::Video,
+            };
+            let rids: Vec<_> = track.layers.iter().filter_map(|layer| layer.rid).collect();
+            let simulcast = (!rids.is_empty()).then(|| {
+                let send = rids.into_iter().map(SimulcastLayer::new).collect();
+                Simulcast { send, recv: Vec::new() }
+            });
+            let (stream, cid) = (Some("stampede".to_owned()), Some(track.cid.to_string()));
+            track.mid = Some(changes.add_media(kind, Direction::SendOnly, stream, cid, simulcast));
+        }
+        let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
+        self.pending = Some(pending);
+        Ok(offer.to_sdp_string())
+    }
+
+    pub(super) fn take_pending(&mut self) -> Result<SdpPendingOffer, NegotiateError> {
+        self.pending.take().ok_or(NegotiateError::NoOffer)
+    }
+
+    /// Learns SSRCs and payload types from an accepted answer. Tracks that were accepted are sent
+    /// even if another one was refused.
+    pub(super) fn answered(&mut self, rtc: &mut Rtc) -> Result<(), NegotiateError> {
+        self.negotiated = true;
+        let mut result = Ok(());
+        for track in &mut self.tracks {
+            if let Err(reason) = track.learn(rtc, self.retransmit_packets_max) {
+                let cid = track.cid.to_string();
+                result = Err(NegotiateError::TrackRefused { cid, reason });
+            }
+        }
+        result
+    }
+
+    pub(super) fn start(&mut self, now: Instant) {
+        self.connected = true;
+        for track in &mut self.tracks {
+            track.start(now);
+        }
+    }
+
+    /// When the next frame is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.tracks.iter().filter_map(TxTrack::next_due).min()
+    }
+
+    /// Writes the packets of all frames due, up to [`PACKETS_PER_DRAIN_MAX`] and the rest of a
+    /// frame; true if anything was written.
+    pub(super) fn write_due(
+        &mut self,
+        now: Instant,
+        clock: Option<Arrival>,
+        rtc: &mut Rtc,
+    ) -> bool {
+        if !self.connected {
+            return false;
+        }
+        let mut packets = 0;
+        while packets < PACKETS_PER_DRAIN_MAX {
+            let next = |track: &TxTrack| track.next_due().filter(|&due| due <= now);
+            let earliest = self.tracks.iter_mut().filter(|track| next(track).is_some());
+            let Some(track) = earliest.min_by_key(|track| track.next_due()) else { break };
+            packets += track.write_frame(now, clock, rtc);
+        }
+        packets > 0
+    }
+
+    pub(super) fn keyframe_requested(&mut self, mid: Mid, rid: Option<Rid>, outbox: &mut Outbox) {
+        let Some(track) = self.tracks.iter_mut().find(|track| track.mid == Some(mid)) else {
+            return;
+        };
+        let same = |layer: &TxLayer| match (layer.rid, rid) {
+            (Some(mine), Some(theirs)) => *theirs == *mine,
+            (None, None) => true,
+            _ => false,
+        };
+        let Some(index) = track.layers.iter().position(same) else { return };
+        let layer = &mut track.layers[index];
+        layer.counted.pli_received += 1;
+        outbox.event(PeerEvent::KeyframeRequested { cid: track.cid.clone(), rid: layer.rid });
+        if let Some(schedule) = &mut track.schedule {
+            schedule.request_keyframe(index);
+        }
+    }
+
+    pub(super) fn set_stats(&mut self, stats: &MediaEgressStats) {
+        let layers = self.tracks.iter_mut().filter(|track| track.mid == Some(stats.mid));
+        let mut layers = layers.flat_map(|track| &mut track.layers);
+        let Some(layer) = layers.find(|layer| layer.rid == stats.rid.as_deref()) else { return };
+        let (nacks, lost, covered) = layer.before_window;
+        layer.counted.nack_received = stats.nacks.saturating_sub(nacks);
+        let Some(remote) = &stats.remote else { return };
+        // A signed 24-bit count (RFC 3550 §6.4.1) that str0m hands on unsigned; below 0 means
+        // duplicates, so nothing lost.
+        let lost_now = if remote.packets_lost >= 1 << 23 { 0 } else { remote.packets_lost };
+        let covered_now =
+            (*remote.maximum_sequence_number + 1).saturating_sub(layer.first_sequence);
+        layer.counted.upstream_lost = Some(lost_now.saturating_sub(lost));
+        layer.counted.upstream_expected = Some(covered_now.saturating_sub(covered));
+    }
+
+    /// An RTP packet of this SSRC left.
+    pub(super) fn sent(&mut self, ssrc: u32) {
+        let mut layers = self.tracks.iter_mut().flat_map(|track| &mut track.layers);
+        if let Some(layer) = layers.find(|layer| layer.rtx.is_some_and(|rtx| *rtx == ssrc)) {
+            layer.counted.retransmitted += 1;
+        }
+    }
+
+    pub(super) fn begin_measuring(&mut self) {
+        for layer in self.tracks.iter_mut().flat_map(|track| &mut track.layers) {
+            let (nacks, lost, covered) = &mut layer.before_window;
+            *nacks += layer.counted.nack_received;
+            *lost += layer.counted.upstream_lost.unwrap_or(0);
+            *covered += layer.counted.upstream_expected.unwrap_or(0);
+            layer.counted = PublishCounters::default();
+        }
+    }
+
+    pub(super) fn counters(&self) -> PublishCounters {
+        let mut sum = PublishCounters::default();
+        for layer in self.tracks.iter().flat_map(|track| &track.layers) {
+            sum.merge(&layer.counted);
+        }
+        sum.tracks = self.tracks.len() as u64;
+        sum
+    }
+
+    pub(super) fn reports(&self) -> Vec<PublishReport> {
+        let report = |track: &TxTrack, layer: &TxLayer| PublishReport {
+            cid: track.cid.to_string(),
+            kind: track.kind,
+            rid: layer.rid,
+            ssrc: layer.ssrc.map(|ssrc| *ssrc),
+            counters: PublishCounters { tracks: 1, ..layer.counted },
+        };
+        let tracks = self.tracks.iter();
+        tracks
+            .flat_map(|track| track.layers.iter().map(move |layer| report(track, layer)))
+            .collect()
+    }
+}
+
+impl TxTrack {
+    fn new(track: PublishTrack) -> Self {
+        let layers = track.layers.into_iter().map(|layer| {
+            // RFC 3550 §5.1 wants random beginnings, and the first sequence number low enough that
+            // it can't wrap before the receiver has one. The standard library's hasher keys are
+            // the random source at hand that is neither a clock nor a syscall a packet.
+            let random = RandomState::new().hash_one(layer.rid);
+            let sequence = 1 + (random & 0x3fff);
+            TxLayer {
+                rid: layer.rid,
+                clip: LayerClip {
+                    clip: layer.clip,
+                    picture_id: (random >> 14) as u16 & 0x7fff,
+                    tl0_pic_idx: (random >> 29) as u8,
+                },
+                ssrc: None,
+                rtx: None,
+                payload_type: None,
+                first_sequence: sequence,
+                next_sequence: sequence,
+                timestamp_offset: (random >> 32) as u32,
+                counted: PublishCounters::default(),
+                before_window: (0, 0, 0),
+            }
+        });
+        Self {
+            cid: Arc::from(track.cid),
+            kind: track.kind,
+            mid: None,
+            start_offset: track.start_offset,
+            layers: layers.collect(),
+            schedule: None,
+        }
+    }
+
+    fn learn(&mut self, rtc: &mut Rtc, cache_packets: usize) -> Result<(), &'static str> {
+        let mid = self.mid.ok_or("it was not offered")?;
+        let Some(media) = rtc.media(mid) else { return Err("its m-line is missing") };
+        if media.disabled() || !media.direction().is_sending() {
+            return Err("its m-line is inactive");
+        }
+        let codec = match self.kind {
+            MediaKind::Video => str0m::format::Codec::Vp8,
+            MediaKind::Audio => str0m::format::Codec::Opus,
+        };
+        let remote = media.remote_pts();
+        let params = rtc.codec_config().params().iter();
+        let mut matching = params.filter(|p| p.spec().codec == codec && remote.contains(&p.pt()));
+        let payload_type = matching.next().map(|p| p.pt()).ok_or("its codec is not accepted")?;
+        let accepted: Vec<_> = self.layers.iter().map(|l| rid_accepted(media, l.rid)).collect();
+        let mut direct = rtc.direct_api();
+        for (layer, _) in self.layers.iter_mut().zip(accepted).filter(|(_, accepted)| *accepted) {
+            let rid = layer.rid.map(Rid::from);
+            let Some(stream) = direct.stream_tx_by_mid(mid, rid) else { continue };
+            // Without a ratio cap: a real client answers every NACK it can.
+            stream.set_rtx_cache(cache_packets.max(1), RETRANSMIT_AGE_MAX, None);
+            layer.ssrc = Some(stream.ssrc());
+            layer.rtx = stream.rtx();
+            layer.payload_type = Some(payload_type);
+        }
+        if self.layers.iter().all(|layer| layer.ssrc.is_none()) {
+            return Err("none of its layers is accepted");
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, now: Instant) {
+        if self.schedule.is_none() && self.layers.iter().any(|layer| layer.ssrc.is_some()) {
+            let clips = self.layers.iter().map(|layer| layer.clip.clone()).collect();
+            self.schedule = Some(TrackSchedule::new(now, self.start_offset, clips));
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.schedule.as_ref()?.next_due()
+    }
+
+    /// Writes the next frame due; returns the number of its packets (at least 1, so that a caller
+    /// counting them ends).
+    fn write_frame(&mut self, now: Instant, clock: Option<Arrival>, rtc: &mut Rtc) -> usize {
+        let Some(schedule) = &mut self.schedule else { return 1 };
+        let Some(due) = schedule.pop_due(now) else { return 1 };
+        let Some(frame) = schedule.frame(&due) else { return 1 };
+        let Some(layer) = self.layers.get_mut(due.layer) else { return 1 };
+        layer.counted.keyframe_jumps += u64::from(due.jumped);
+        let (Some(ssrc), Some(pt)) = (layer.ssrc, layer.payload_type) else { return 1 };
+        let mut direct = rtc.direct_api();
+        let Some(stream) = direct.stream_tx(&ssrc) else { return 1 };
+        let video = self.kind == MediaKind::Video;
+        let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
+        let last = frame.packets.len().saturating_sub(1);
+        for (index, payload) in frame.packets.iter().enumerate() {
+            let wallclock = due.due.min(now);
+            let marker = video && index == last;
+            let mut rtp = RtpWrite::new(
+                pt,
+                layer.next_sequence.into(),
+                timestamp,
+                wallclock,
+                Arc::clone(payload),
+            )
+            .marker(marker)
+            .nackable(video)
+            .ext_vals(extensions(video, index == 0, now, clock));
+            if layer.clip.clip.codec == Codec::Vp8
+                && let Some(patch) = vp8_patch(payload, &due)
+            {
+                rtp = rtp.vp8_patch(patch);
+            }
+            stream.write_rtp(rtp);
+            layer.next_sequence += 1;
+            layer.counted.bytes_sent += payload.len() as u64;
+        }
+        layer.count_frame(&due, frame.packets.len() as u64, now);
+        frame.packets.len().max(1)
+    }
+}
+
+impl TxLayer {
+    fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) {
+        let counted = &mut self.counted;
+        let lateness = now.saturating_duration_since(due.due);
+        counted.packets_sent += packets;
+        counted.frames_sent += 1;
+        counted.keyframes_sent += u64::from(due.keyframe);
+        counted.lateness.record(lateness, packets);
+        if lateness > LATE_AFTER {
+            counted.late_packets += packets;
+        }
+    }
+}
+
+fn rid_accepted(media: &media::Media, rid: Option<&str>) -> bool {
+    match (rid, media.rids_tx()) {
+        (None, _) | (_, Rids::Any) => true,
+        (Some(rid), Rids::Specific(rids)) => rids.iter().any(|accepted| **accepted == *rid),
+        (Some(_), Rids::None) => false,
+    }
+}
+
+fn vp8_patch(payload: &[u8], due: &DueFrame) -> Option<Vp8Patch> {
+    let patch = Vp8Descriptor::parse(payload).ok()?.patch();
+    patch.picture_id(due.picture_id).tl0_pic_idx(due.tl0_pic_idx).build().ok()
+}
+
+/// Capture time on a frame's first packet, audio level on every audio packet; str0m writes what
+/// was negotiated.
+fn extensions(video: bool, first: bool, now: Instant, clock: Option<Arrival>) -> ExtensionValues {
+    let mut values = ExtensionValues::default();
+    if !video {
+        values.audio_level = Some(AUDIO_LEVEL_DBOV);
+        values.voice_activity = Some(true);
+    }
+    if first && let Some(clock) = clock {
+        let since = now.saturating_duration_since(clock.instant);
+        let unix = Duration::from_nanos(clock.unix_ns) + since;
+        values.abs_capture_time = Some(AbsCaptureTime {
+            capture_time: SystemTime::UNIX_EPOCH + unix,
+            clock_offset: None,
+        });
+    }
+    values
+}

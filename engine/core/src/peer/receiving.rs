@@ -1,0 +1,537 @@
+//! The subscriber's half: streams by SSRC, their ledgers, keyframe requests and recording.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use stampede_media::{AssemblerPacket, Codec, FrameAssembler};
+
+use super::outbox::Outbox;
+use super::sdp::RemoteMedia;
+use super::{CLOSED_STREAMS_MAX, PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
+use crate::accounting::{MediaPacket, Placement, StreamLedger, Via};
+use crate::{
+    Arrival, MediaCounters, MediaKind, PeerEvent, RecordedFrame, RecordedStream, StreamReport,
+};
+
+/// str0m's receive window: what is further behind is dropped before it is decrypted
+/// (`MAX_MISORDER` of its `register_nack.rs`).
+const STR0M_WINDOW_PACKETS: u64 = 100;
+
+/// Where an SSRC belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    pub(super) stream: usize,
+    pub(super) via: Via,
+}
+
+/// Header and payload of a packet that str0m accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted<'a> {
+    pub(super) sequence: u16,
+    pub(super) timestamp: u32,
+    pub(super) marker: bool,
+    pub(super) payload_type: u8,
+    pub(super) payload: &'a [u8],
+}
+
+/// One received stream.
+#[derive(Debug)]
+pub(super) struct RxStream {
+    pub(super) ssrc: u32,
+    rtx: Option<u32>,
+    mid: Arc<str>,
+    kind: MediaKind,
+    track_id: Option<Arc<str>>,
+    id: u32,
+    payload_type: Option<u8>,
+    ledger: StreamLedger,
+    keyframe_requests: KeyframeRequests,
+    nack_sent: u64,
+    nack_before_window: u64,
+    sender_report: Option<(u64, Arrival)>,
+    recorder: Option<Box<Recorder>>,
+}
+
+#[derive(Debug)]
+struct KeyframeRequests {
+    next_at: Option<Instant>,
+    interval: Duration,
+    sent: u64,
+}
+
+#[derive(Debug)]
+struct Recorder {
+    stream: Arc<RecordedStream>,
+    assembler: FrameAssembler,
+    begun: bool,
+}
+
+/// All received streams of a peer.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    deadline: Duration,
+    recording: bool,
+    streams: Vec<RxStream>,
+    routes: FxHashMap<u32, Route>,
+    closed: Vec<StreamReport>,
+    closed_video: MediaCounters,
+    closed_audio: MediaCounters,
+    left_out: u64,
+    next_id: u32,
+    first_packet: [bool; 2],
+    first_keyframe: bool,
+}
+
+impl Receiving {
+    pub(super) fn new(deadline: Duration, recording: bool) -> Self {
+        Self {
+            deadline,
+            recording,
+            streams: Vec::new(),
+            routes: FxHashMap::default(),
+            closed: Vec::new(),
+            closed_video: MediaCounters::default(),
+            closed_audio: MediaCounters::default(),
+            left_out: 0,
+            next_id: 0,
+            first_packet: [false; 2],
+            first_keyframe: false,
+        }
+    }
+
+    pub(super) fn route(&self, ssrc: u32) -> Option<Route> {
+        self.routes.get(&ssrc).copied()
+    }
+
+    /// Brings the streams in line with an offer; returns the primary SSRCs that are gone.
+    pub(super) fn apply_offer(
+        &mut self,
+        at: Arrival,
+        medias: &[RemoteMedia],
+        mid_to_track_id: &[(String, String)],
+        outbox: &mut Outbox,
+    ) -> Vec<u32> {
+        let announced = |stream: &RxStream| {
+            medias.iter().any(|media| {
+                let same = |&(ssrc, rtx): &(u32, Option<u32>)| {
+                    ssrc == stream.ssrc && (rtx == stream.rtx || rtx.is_none())
+                };
+                media.sends && *media.mid == *stream.mid && media.ssrcs.iter().any(same)
+            })
+        };
+        let mut gone = Vec::new();
+        let mut index = 0;
+        while index < self.streams.len() {
+            if announced(&self.streams[index]) {
+                index += 1;
+                continue;
+            }
+            let stream = self.streams.swap_remove(index);
+            gone.push(stream.ssrc);
+            self.close_stream(stream, at, outbox);
+        }
+        for media in medias.iter().filter(|media| media.sends) {
+            let mapped = mid_to_track_id.iter().find(|(mid, _)| *mid == media.mid);
+            let track = mapped.map(|(_, track)| track.as_str()).or(media.track.as_deref());
+            for &(ssrc, rtx) in &media.ssrcs {
+                match self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+                    Some(stream) => {
+                        if let (None, Some(track)) = (&stream.track_id, track) {
+                            stream.track_id = Some(Arc::from(track));
+                        }
+                    }
+                    None => self.open_stream(ssrc, rtx, &media.mid, media.kind, track),
+                }
+            }
+        }
+        self.rebuild_routes();
+        gone
+    }
+
+    /// A packet str0m mapped by its MID extension to an SSRC that no offer named.
+    pub(super) fn adopt(
+        &mut self,
+        at: Arrival,
+        header_ssrc: u32,
+        main_ssrc: u32,
+        mid: Option<&str>,
+        outbox: &mut Outbox,
+    ) -> Option<Route> {
+        if let Some(route) = self.route(main_ssrc).filter(|_| header_ssrc != main_ssrc) {
+            self.streams.get_mut(route.stream)?.rtx = Some(header_ssrc);
+        } else {
+            // The sender changed its SSRC.
+            let mid = mid?;
+            let index = self.streams.iter().position(|stream| *stream.mid == *mid)?;
+            let old = self.streams.swap_remove(index);
+            let (kind, track) = (old.kind, old.track_id.clone());
+            self.close_stream(old, at, outbox);
+            let rtx = (header_ssrc != main_ssrc).then_some(header_ssrc);
+            self.open_stream(main_ssrc, rtx, mid, kind, track.as_deref());
+        }
+        self.rebuild_routes();
+        self.route(header_ssrc)
+    }
+
+    fn open_stream(
+        &mut self,
+        ssrc: u32,
+        rtx: Option<u32>,
+        mid: &str,
+        kind: MediaKind,
+        track: Option<&str>,
+    ) {
+        self.streams.push(RxStream {
+            ssrc,
+            rtx,
+            mid: Arc::from(mid),
+            kind,
+            track_id: track.map(Arc::from),
+            id: self.next_id,
+            payload_type: None,
+            ledger: StreamLedger::new(self.deadline),
+            keyframe_requests: KeyframeRequests {
+                next_at: None,
+                interval: PLI_INTERVAL_MIN,
+                sent: 0,
+            },
+            nack_sent: 0,
+            nack_before_window: 0,
+            sender_report: None,
+            recorder: None,
+        });
+        self.next_id += 1;
+    }
+
+    fn close_stream(&mut self, mut stream: RxStream, at: Arrival, outbox: &mut Outbox) {
+        stream.finish(at, outbox);
+        let sum = match stream.kind {
+            MediaKind::Video => &mut self.closed_video,
+            MediaKind::Audio => &mut self.closed_audio,
+        };
+        sum.merge(&stream.counters());
+        if self.closed.len() < CLOSED_STREAMS_MAX {
+            self.closed.push(stream.report(true));
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn rebuild_routes(&mut self) {
+        self.routes.clear();
+        for (index, stream) in self.streams.iter().enumerate() {
+            self.routes.insert(stream.ssrc, Route { stream: index, via: Via::Primary });
+            if let Some(rtx) = stream.rtx {
+                self.routes.insert(rtx, Route { stream: index, via: Via::Rtx });
+            }
+        }
+    }
+
+    /// A packet that str0m decrypted and takes for new.
+    pub(super) fn accept(
+        &mut self,
+        route: Route,
+        packet: Accepted<'_>,
+        codec_of: impl FnOnce(u8) -> Option<Codec>,
+        at: Arrival,
+        outbox: &mut Outbox,
+    ) {
+        let recording = self.recording;
+        let Some(stream) = self.streams.get_mut(route.stream) else { return };
+        stream.learn_codec(packet.payload_type, codec_of, recording);
+        if packet.payload.is_empty() {
+            let receipt = stream.ledger.padding(packet.sequence, at);
+            if receipt.usable
+                && let Some(recorder) = &mut stream.recorder
+            {
+                recorder.assembler.skip(receipt.sequence);
+            }
+            stream.release_frames(at, outbox);
+            return;
+        }
+        let receipt = stream.ledger.media(MediaPacket {
+            sequence: packet.sequence,
+            timestamp: packet.timestamp,
+            marker: packet.marker,
+            payload: Some(packet.payload),
+            payload_bytes: packet.payload.len(),
+            at,
+            via: route.via,
+        });
+        if receipt.usable
+            && let Some(recorder) = &mut stream.recorder
+        {
+            recorder.assembler.push(AssemblerPacket {
+                sequence: receipt.sequence,
+                timestamp: packet.timestamp,
+                marker: packet.marker,
+                payload: packet.payload,
+            });
+        }
+        stream.release_frames(at, outbox);
+        let first = &mut self.first_packet[stream.kind as usize];
+        if !std::mem::replace(first, true) {
+            outbox.event(PeerEvent::FirstPacket { kind: stream.kind, at });
+        }
+        if !self.first_keyframe && stream.kind == MediaKind::Video {
+            self.report_first_keyframe(route.stream, outbox);
+        }
+    }
+
+    fn report_first_keyframe(&mut self, stream: usize, outbox: &mut Outbox) {
+        let first = self.streams.get(stream).and_then(|stream| stream.ledger.first_keyframe());
+        if let Some(at) = first {
+            self.first_keyframe = true;
+            outbox.event(PeerEvent::FirstKeyframe { at });
+        }
+    }
+
+    /// A packet of a known stream that str0m kept to itself; true if it failed authentication, as
+    /// far as can be told.
+    pub(super) fn refuse(
+        &mut self,
+        route: Route,
+        header: &super::wire::RtpHeader,
+        at: Arrival,
+    ) -> bool {
+        let Some(stream) = self.streams.get_mut(route.stream) else { return false };
+        let ledger = &mut stream.ledger;
+        if route.via == Via::Rtx {
+            ledger.sequences.rtx_redundant();
+            return false;
+        }
+        match ledger.placement(header.sequence) {
+            Placement::Duplicate => ledger.sequences.duplicate(),
+            // str0m drops these unread, for being old.
+            Placement::Missing
+                if ledger.sequences.packets_behind(header.sequence) > STR0M_WINDOW_PACKETS =>
+            {
+                ledger.media(MediaPacket {
+                    sequence: header.sequence,
+                    timestamp: header.timestamp,
+                    marker: header.marker,
+                    payload: None,
+                    payload_bytes: header.payload_bytes,
+                    at,
+                    via: Via::Primary,
+                });
+            }
+            Placement::Stale | Placement::BeforeWindow => ledger.sequences.stale(),
+            Placement::First | Placement::Ahead | Placement::Missing => return true,
+        }
+        false
+    }
+
+    /// Gives up on gaps that were due before `now`.
+    pub(super) fn settle(&mut self, now: Instant, at: Arrival, outbox: &mut Outbox) {
+        for index in 0..self.streams.len() {
+            let stream = &mut self.streams[index];
+            if stream.ledger.sequences.next_deadline().is_some_and(|deadline| deadline < now) {
+                stream.settle(now, at, outbox);
+                if !self.first_keyframe {
+                    self.report_first_keyframe(index, outbox);
+                }
+            }
+        }
+    }
+
+    /// When the oldest open gap of all streams is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.streams.iter().filter_map(|stream| stream.ledger.sequences.next_deadline()).min()
+    }
+
+    /// SSRCs to send a PLI for now, and when to look again.
+    pub(super) fn keyframe_requests(&mut self, now: Instant) -> (Vec<u32>, Option<Instant>) {
+        let mut due = Vec::new();
+        let mut next: Option<Instant> = None;
+        for stream in &mut self.streams {
+            let Some(at) = stream.poll_keyframe_request(now, &mut due) else { continue };
+            next = Some(next.map_or(at, |next| next.min(at)));
+        }
+        (due, next)
+    }
+
+    pub(super) fn set_nack_sent(&mut self, mid: &str, nacks: u64) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| *stream.mid == *mid) {
+            stream.nack_sent = nacks;
+        }
+    }
+
+    pub(super) fn set_sender_report(&mut self, ssrc: u32, packets: u64, at: Arrival) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            stream.sender_report = Some((packets, at));
+        }
+    }
+
+    pub(super) fn begin_measuring(&mut self) {
+        self.closed.clear();
+        self.left_out = 0;
+        self.closed_video = MediaCounters::default();
+        self.closed_audio = MediaCounters::default();
+        for stream in &mut self.streams {
+            stream.ledger.restart_counting();
+            stream.nack_before_window = stream.nack_sent;
+            stream.keyframe_requests.sent = 0;
+        }
+    }
+
+    pub(super) fn finish(&mut self, at: Arrival, outbox: &mut Outbox) {
+        for stream in &mut self.streams {
+            stream.finish(at, outbox);
+        }
+    }
+
+    /// Sums of video and audio.
+    pub(super) fn counters(&self) -> (MediaCounters, MediaCounters) {
+        let (mut video, mut audio) = (self.closed_video, self.closed_audio);
+        for stream in &self.streams {
+            match stream.kind {
+                MediaKind::Video => video.merge(&stream.counters()),
+                MediaKind::Audio => audio.merge(&stream.counters()),
+            }
+        }
+        (video, audio)
+    }
+
+    /// Reports of all streams, closed ones first, and how many were left out.
+    pub(super) fn reports(&self) -> (Vec<StreamReport>, u64) {
+        let open = self.streams.iter().map(|stream| stream.report(false));
+        (self.closed.iter().cloned().chain(open).collect(), self.left_out)
+    }
+}
+
+impl RxStream {
+    fn learn_codec(
+        &mut self,
+        payload_type: u8,
+        codec_of: impl FnOnce(u8) -> Option<Codec>,
+        recording: bool,
+    ) {
+        if self.payload_type == Some(payload_type) {
+            return;
+        }
+        self.payload_type = Some(payload_type);
+        let Some(codec) = codec_of(payload_type) else { return };
+        if self.ledger.codec() == Some(codec) {
+            return;
+        }
+        self.ledger.set_codec(codec);
+        self.recorder = None;
+        if recording && let Ok(assembler) = FrameAssembler::new(codec) {
+            let stream = RecordedStream {
+                id: self.id,
+                ssrc: self.ssrc,
+                kind: self.kind,
+                codec,
+                track_id: self.track_id.clone(),
+            };
+            let stream = Arc::new(stream);
+            self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+        }
+    }
+
+    /// Hands recorded frames out that nothing before can change any more.
+    fn release_frames(&mut self, at: Arrival, outbox: &mut Outbox) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.release(at, outbox);
+        }
+    }
+
+    /// Gives up on gaps that were due before `now`.
+    fn settle(&mut self, now: Instant, at: Arrival, outbox: &mut Outbox) {
+        self.ledger.settle(now);
+        if let (Some(recorder), Some(floor)) =
+            (&mut self.recorder, self.ledger.sequences.open_floor())
+        {
+            recorder.assembler.abandon_before(floor);
+        }
+        self.release_frames(at, outbox);
+    }
+
+    fn poll_keyframe_request(&mut self, now: Instant, due: &mut Vec<u32>) -> Option<Instant> {
+        let requests = &mut self.keyframe_requests;
+        if !self.ledger.keyframe_wanted() {
+            requests.interval = PLI_INTERVAL_MIN;
+            return None;
+        }
+        let receiving = self.ledger.span().is_some_and(|(_, last)| {
+            now.saturating_duration_since(last.instant) < PLI_WHILE_RECEIVED
+        });
+        if !receiving {
+            return None;
+        }
+        if let Some(next_at) = requests.next_at.filter(|&next_at| next_at > now) {
+            return Some(next_at);
+        }
+        due.push(self.ssrc);
+        requests.sent += 1;
+        let next_at = now + requests.interval;
+        requests.interval = (requests.interval * 2).min(PLI_INTERVAL_MAX);
+        requests.next_at = Some(next_at);
+        Some(next_at)
+    }
+
+    fn finish(&mut self, at: Arrival, outbox: &mut Outbox) {
+        self.ledger.finish();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.assembler.finish();
+            recorder.release(at, outbox);
+        }
+    }
+
+    fn counters(&self) -> MediaCounters {
+        MediaCounters {
+            streams_announced: 1,
+            streams_received: u64::from(self.payload_type.is_some()),
+            packets: self.ledger.packets(),
+            frames: self.ledger.frames(),
+            freezes: self.ledger.freezes(),
+            nack_sent: self.nack_sent.saturating_sub(self.nack_before_window),
+            pli_sent: self.keyframe_requests.sent,
+        }
+    }
+
+    fn report(&self, closed: bool) -> StreamReport {
+        let counters = self.counters();
+        let span = self.ledger.span();
+        StreamReport {
+            kind: self.kind,
+            codec: self.ledger.codec(),
+            ssrc: self.ssrc,
+            mid: self.mid.to_string(),
+            track_id: self.track_id.as_deref().map(str::to_owned),
+            packets: counters.packets,
+            frames: counters.frames,
+            freezes: counters.freezes,
+            jitter: self.ledger.jitter(),
+            nack_sent: counters.nack_sent,
+            pli_sent: counters.pli_sent,
+            first_packet: span.map(|(first, _)| first),
+            last_packet: span.map(|(_, last)| last),
+            first_keyframe: self.ledger.first_keyframe(),
+            sender_packets: self.sender_report.map(|(packets, _)| packets),
+            sender_report_at: self.sender_report.map(|(_, at)| at),
+            bitrate_bps: self.ledger.bitrate_bps(),
+            closed,
+        }
+    }
+}
+
+impl Recorder {
+    fn release(&mut self, at: Arrival, outbox: &mut Outbox) {
+        while let Some(frame) = self.assembler.poll() {
+            self.begun |= frame.keyframe;
+            if !self.begun {
+                continue;
+            }
+            let frame = RecordedFrame {
+                data: frame.data,
+                timestamp_ticks: frame.timestamp,
+                keyframe: frame.keyframe,
+                released: at,
+            };
+            outbox.recorded(&self.stream, frame);
+        }
+    }
+}

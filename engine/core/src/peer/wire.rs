@@ -1,0 +1,64 @@
+//! The clear part of an SRTP packet.
+
+/// What of an RTP header is read before str0m sees the datagram: str0m drops duplicates and
+/// packets from far behind without a word, and they must be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RtpHeader {
+    pub(super) ssrc: u32,
+    pub(super) sequence: u16,
+    pub(super) timestamp: u32,
+    pub(super) marker: bool,
+    /// Length behind the fixed header and CSRCs, authentication tag and extensions included: an
+    /// upper bound of the payload's.
+    pub(super) payload_bytes: usize,
+}
+
+const FIXED_BYTES: usize = 12;
+/// AES-GCM's tag (RFC 7714); the shorter HMAC-SHA1-80 makes the bound a little low.
+const TAG_BYTES: usize = 16;
+
+impl RtpHeader {
+    /// Reads a datagram that RFC 7983 takes for RTP; `None` for everything else.
+    pub(super) fn parse(datagram: &[u8]) -> Option<Self> {
+        let (fixed, rest) = datagram.split_first_chunk::<FIXED_BYTES>()?;
+        let version = fixed[0] >> 6;
+        // RFC 5761 §4: 64 to 95 are RTCP packet types.
+        if version != 2 || (64..96).contains(&(fixed[1] & 0x7f)) {
+            return None;
+        }
+        let mut behind = usize::from(fixed[0] & 0x0f) * 4 + TAG_BYTES;
+        if fixed[0] & 0x10 != 0 {
+            let at = usize::from(fixed[0] & 0x0f) * 4;
+            let length = rest.get(at + 2..at + 4)?;
+            behind += 4 + usize::from(u16::from_be_bytes([length[0], length[1]])) * 4;
+        }
+        Some(Self {
+            ssrc: u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]),
+            sequence: u16::from_be_bytes([fixed[2], fixed[3]]),
+            timestamp: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
+            marker: fixed[1] & 0x80 != 0,
+            payload_bytes: rest.len().saturating_sub(behind),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_rtp_and_leaves_the_rest() {
+        let mut packet = vec![0x90, 0xe0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0xbe, 0xde, 0, 1];
+        packet.extend([0; 4 + 100 + 16]);
+        let header = RtpHeader::parse(&packet).unwrap();
+        assert_eq!((header.ssrc, header.sequence), (0x0708_090a, 0x0102));
+        assert_eq!((header.timestamp, header.marker), (0x0304_0506, true));
+        assert_eq!(header.payload_bytes, 100);
+        packet[1] = 200;
+        assert_eq!(RtpHeader::parse(&packet), None, "RTCP");
+        packet[0] = 0x16;
+        assert_eq!(RtpHeader::parse(&packet), None, "DTLS");
+        assert_eq!(RtpHeader::parse(&[0x80; 11]), None);
+        assert_eq!(RtpHeader::parse(&[0x90; 13]), None, "extension cut off");
+    }
+}
