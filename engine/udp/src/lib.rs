@@ -131,7 +131,8 @@ pub enum BackendChoice {
 /// The named maxima of a backend. What happens at each is said there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendLimits {
-    /// Sockets at a time; [`Backend::add_socket`] refuses one more. 1 to 65,536.
+    /// Sockets at a time; [`Backend::add_socket`] refuses one more. 1 to 65,536. io_uring lowers it
+    /// to the limit of open files as it is when the backend is opened, so raise that one first.
     pub sockets_max: usize,
     /// Receive buffers of 2,048 bytes (io_uring). When all are in use, further datagrams wait in
     /// their sockets and [`UdpStats::receive_pauses`] grows. Rounded up to a power of two,

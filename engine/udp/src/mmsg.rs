@@ -276,21 +276,24 @@ impl Backend for Mmsg {
             Some(started) => wanted.min(wait.timeout.saturating_sub(started.elapsed())),
             None => Duration::ZERO,
         };
-        // Sockets left over from a full batch: no waiting, but see who else is ready.
-        let backlog = !self.ready.is_empty();
-        let mut timeout = if backlog { Duration::ZERO } else { wait.timeout };
         loop {
-            let woken = self.wait(timeout)?;
+            // Sockets left over from a full batch: no waiting, but see who else is ready.
+            let backlog = !self.ready.is_empty();
+            let timeout = if backlog { Duration::ZERO } else { remaining(wait.timeout) };
+            let mut woken = self.wait(timeout)?;
             let gather = remaining(wait.gather);
             if !woken && !backlog && !self.ready.is_empty() && !gather.is_zero() {
                 std::thread::sleep(gather);
-                self.wait(Duration::ZERO)?;
+                woken = self.wait(Duration::ZERO)?;
             }
             self.drain();
-            timeout = remaining(wait.timeout);
-            // An event can turn out to be an error report only: then keep waiting.
-            if woken || !self.batch.is_empty() || timeout.is_zero() {
+            if woken || !self.batch.is_empty() {
                 return Ok(self.batch.len());
+            }
+            // Only error reports or truncated datagrams: keep waiting, with an empty batch.
+            self.filled = 0;
+            if remaining(wait.timeout).is_zero() {
+                return Ok(0);
             }
         }
     }

@@ -218,6 +218,24 @@ fn truncated_datagrams_are_counted_and_kept_back(choice: BackendChoice) {
     assert_eq!(backend.stats().truncated, 2);
 }
 
+/// More of them than fit a batch or the receive buffers, and then a good one.
+fn a_flood_of_truncated_datagrams_ends_no_poll(choice: BackendChoice) {
+    let few = BackendLimits { receive_buffers_max: 16, batch_max: 4, ..limits() };
+    let Some(mut backend) = backend(choice, few) else { return };
+    let backend = &mut *backend;
+    let (_, address) = add(backend, V4);
+    let (client, _) = peer(V4);
+    for _ in 0..50 {
+        client.send_to(&[1; 3_000], address).unwrap();
+    }
+    client.send_to(&[2; 5], address).unwrap();
+    let patient = Wait { timeout: PATIENCE, gather: Duration::ZERO };
+    let mut seen = Vec::new();
+    assert_eq!(poll_into(backend, patient, &mut seen), 1);
+    assert_eq!(seen[0].payload, [2; 5]);
+    assert_eq!(backend.stats().truncated, 50);
+}
+
 fn a_dead_port_is_counted_and_hurts_nobody(choice: BackendChoice) {
     for ip in [V4, V6] {
         let Some(mut backend) = backend(choice, limits()) else { return };
@@ -537,6 +555,7 @@ suite! {
     drops_come_with_the_next_datagram
     drops_count_at_removal
     truncated_datagrams_are_counted_and_kept_back
+    a_flood_of_truncated_datagrams_ends_no_poll
     a_dead_port_is_counted_and_hurts_nobody
     reports_alone_do_not_make_a_poll_spin
     a_waker_ends_a_poll

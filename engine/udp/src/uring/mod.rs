@@ -298,20 +298,27 @@ impl Uring {
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
-        self.start_receives()?;
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
-        let backlog = self.held > 0;
-        self.wait_first(started, wait.timeout)?;
-        let gather = match started {
-            Some(started) if !backlog && !self.woken && self.held > 0 => {
-                wait.gather.min(wait.timeout.saturating_sub(started.elapsed()))
+        loop {
+            self.start_receives()?;
+            let backlog = self.held > 0;
+            self.wait_first(started, wait.timeout)?;
+            let left = started
+                .map_or(Duration::ZERO, |started| wait.timeout.saturating_sub(started.elapsed()));
+            let gather = if !backlog && !self.woken && self.held > 0 {
+                wait.gather.min(left)
+            } else {
+                Duration::ZERO
+            };
+            self.wait_more(gather)?;
+            self.fill();
+            let woken = std::mem::take(&mut self.woken);
+            if woken || !self.batch.is_empty() || left.is_zero() {
+                return Ok(self.batch.len());
             }
-            _ => Duration::ZERO,
-        };
-        self.wait_more(gather)?;
-        self.woken = false;
-        self.fill();
-        Ok(self.batch.len())
+            // Only datagrams that are not handed out: their buffers go back, and on we wait.
+            self.ring.publish();
+        }
     }
 }
 

@@ -1,0 +1,153 @@
+//! What does a datagram cost each backend, in system calls and accounting together?
+//!
+//! Over loopback, one thread: receiving is timed alone (the datagrams already wait in the sockets);
+//! sending includes the kernel's delivery into the receiving socket, the same for both backends.
+//! Each iteration is one datagram and the clock is the thread's CPU time, so criterion's time is CPU
+//! time a datagram, whatever else runs on the machine.
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use rustix::time::{ClockId, clock_gettime};
+use stampede_udp::{
+    Backend, BackendChoice, BackendLimits, SocketBuffers, SocketId, Wait, bind, open,
+};
+
+/// Datagrams of one burst, spread over the sockets.
+const BURST: usize = 2_000;
+const PAYLOAD_BYTES: [usize; 2] = [200, 1_100];
+const CHOICES: [BackendChoice; 2] = [BackendChoice::IoUring, BackendChoice::Mmsg];
+
+type Sockets = Vec<(SocketId, SocketAddr)>;
+
+/// A backend with bound sockets, or `None` where the kernel refuses io_uring.
+fn backend(choice: BackendChoice, sockets: usize) -> Option<(Box<dyn Backend>, Sockets)> {
+    let (mut backend, _) = open(choice, BackendLimits::default())
+        .inspect_err(|error| eprintln!("skipped: {error}"))
+        .ok()?;
+    let buffers = SocketBuffers { receive_bytes: 512 * 1024, send_bytes: 512 * 1024 };
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let sockets = (0..sockets)
+        .map(|_| {
+            let socket = bind(local, buffers)?;
+            let address = socket.local_addr()?;
+            Ok((backend.add_socket(socket)?, address))
+        })
+        .collect::<std::io::Result<Sockets>>()
+        .inspect_err(|error| eprintln!("skipped: {error} (raise ulimit -n)"))
+        .ok()?;
+    // Receives start with the first poll.
+    drain(&mut *backend, 0);
+    Some((backend, sockets))
+}
+
+/// Receives until `count` datagrams have come; returns how many did.
+fn drain(backend: &mut dyn Backend, count: usize) -> usize {
+    let mut received = 0;
+    loop {
+        let wait = Wait { timeout: Duration::ZERO, gather: Duration::ZERO };
+        let batch = backend.poll(wait).unwrap_or(0);
+        for datagram in backend.batch() {
+            black_box(backend.payload(datagram).first());
+        }
+        received += batch;
+        if received >= count || batch == 0 {
+            return received;
+        }
+    }
+}
+
+/// CPU time of this thread so far, the kernel's work for it included.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// Runs `burst`, which returns the time of `BURST` datagrams, for at least `iterations` of them.
+fn each_datagram(iterations: u64, mut burst: impl FnMut() -> Duration) -> Duration {
+    let bursts = iterations.div_ceil(BURST as u64);
+    let total: Duration = (0..bursts).map(|_| burst()).sum();
+    total.mul_f64(iterations as f64 / (bursts * BURST as u64) as f64)
+}
+
+fn receive(c: &mut Criterion) {
+    let mut group = c.benchmark_group("udp_receive");
+    for sockets in [100, 2_000] {
+        for bytes in PAYLOAD_BYTES {
+            for choice in CHOICES {
+                let Some((mut receiver, targets)) = backend(choice, sockets) else { continue };
+                let Some((mut sender, from)) = backend(BackendChoice::Mmsg, 1) else { continue };
+                let payload = vec![7; bytes];
+                let id = BenchmarkId::new(receiver.name(), format!("{sockets}x{bytes}B"));
+                group.bench_function(id, |b| {
+                    b.iter_custom(|iterations| {
+                        each_datagram(iterations, || {
+                            for at in 0..BURST {
+                                sender.send(from[0].0, targets[at % sockets].1, &payload);
+                            }
+                            sender.flush();
+                            let started = cpu_time();
+                            let received = drain(&mut *receiver, BURST);
+                            let elapsed = cpu_time().saturating_sub(started);
+                            assert_eq!(received, BURST, "datagrams were lost");
+                            elapsed
+                        })
+                    });
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+/// `sockets` send to 2,000 destinations, `run` equal datagrams to each in a row.
+fn send_case(c: &mut Criterion, name: &str, sockets: usize, run: usize) {
+    let mut group = c.benchmark_group(name);
+    for bytes in PAYLOAD_BYTES {
+        for choice in CHOICES {
+            let Some((mut sender, from)) = backend(choice, sockets) else { continue };
+            let Some((mut receiver, targets)) = backend(BackendChoice::Mmsg, BURST) else {
+                continue;
+            };
+            let payload = vec![7; bytes];
+            let id = BenchmarkId::new(sender.name(), format!("{sockets}x{bytes}B"));
+            group.bench_function(id, |b| {
+                b.iter_custom(|iterations| {
+                    each_datagram(iterations, || {
+                        let started = cpu_time();
+                        for at in 0..BURST {
+                            let target = at / run;
+                            let socket = from[target % sockets].0;
+                            sender.send(socket, targets[target].1, &payload);
+                        }
+                        sender.flush();
+                        let elapsed = cpu_time().saturating_sub(started);
+                        let received = drain(&mut *receiver, BURST);
+                        assert_eq!(received, BURST, "datagrams were lost");
+                        elapsed
+                    })
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn send(c: &mut Criterion) {
+    send_case(c, "udp_send", 100, 1);
+    send_case(c, "udp_send", 2_000, 1);
+    send_case(c, "udp_fan_out", 1, 1);
+    send_case(c, "udp_fan_out_runs_of_4", 1, 4);
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = receive, send
+}
+criterion_main!(benches);
