@@ -29,9 +29,14 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod rooms;
 pub mod server_url;
 pub mod session;
+mod text;
 pub mod token;
+mod wire;
 
+pub use connection::{ConnectError, ConnectOptions, Connection, TlsSetup, Update};
+pub use rooms::RoomClient;
 pub use server_url::{ServerUrl, UrlError};
 pub use token::{ApiCredentials, JoinGrant, TOKEN_TTL, Token, TokenError};

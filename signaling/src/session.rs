@@ -1,11 +1,760 @@
 //! One participant's side of the LiveKit signalling protocol, as a pure state machine.
+//!
+//! No socket, no runtime, no clock: messages, the media plane's answers and moments go in, and
+//! [`Output`]s come out of [`Session::poll_output`]. The protocol is LiveKit's v0 (`/rtc`, two peer
+//! connections): livekit-protocol's livekit_rtc.proto, and livekit pkg/service and pkg/rtc.
 
+mod candidate;
 mod event;
+mod publish;
+mod tracks;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use livekit_protocol as proto;
+use prost::bytes::Bytes;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use proto::{DisconnectReason, SessionDescription, SignalRequest, SignalResponse};
 
 pub use event::{
     EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output, Quality,
     RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, WantedCodec,
 };
+pub use tracks::REMOTE_TRACKS_MAX;
 
-/// Most tracks a publisher may announce: the server queues no more than 20 pending ones.
+use crate::token::Token;
+use crate::wire;
+use publish::{OfferState, Publishing, Settled};
+use tracks::{Changes, TrackTable};
+
+/// Most tracks a publisher may announce: the server queues no more than 20 pending ones
+/// (livekit rtc/participant.go). Further ones are not announced, and counted.
 pub const PUBLISH_TRACKS_MAX: usize = 20;
+
+/// Most server candidates kept while the description they belong to is not there yet. Further
+/// ones are dropped and counted; the description itself carries candidates as well.
+pub const CANDIDATES_HELD_MAX: usize = 32;
+
+/// Shortest ping interval taken from a server.
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// How a [`Session`] behaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionOptions {
+    /// Subscriber or publisher.
+    pub role: Role,
+    /// Longest wait for `join` after the websocket stands.
+    pub join_timeout: Duration,
+    /// Longest wait from `join` until every track is published and the offer answered.
+    pub publish_timeout: Duration,
+    /// Offer at once where the server allows it (`fast_publish`), not after `track_published`.
+    pub fast_publish: bool,
+}
+
+impl SessionOptions {
+    /// Options with the usual limits (10 s each).
+    #[must_use]
+    pub fn new(role: Role) -> Self {
+        let limit = Duration::from_secs(10);
+        Self { role, join_timeout: limit, publish_timeout: limit, fast_publish: true }
+    }
+}
+
+/// What a session counted. Nothing is dropped without being counted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionCounters {
+    /// Messages of the server that were understood.
+    pub messages: u64,
+    /// Messages that were not: bad protobuf, text frames, missing parts.
+    pub malformed: u64,
+    /// Messages of a kind this client doesn't know or need.
+    pub unneeded: u64,
+    /// Server offers ignored as repeated, outdated or not meant for this role.
+    pub offers_ignored: u64,
+    /// Answers of the engine not sent because the offer was superseded or already answered, and
+    /// answers of the server to no offer of ours.
+    pub answers_ignored: u64,
+    /// Candidates dropped: malformed, for the other peer connection, or too many.
+    pub candidates_dropped: u64,
+    /// Tracks past [`REMOTE_TRACKS_MAX`] or [`PUBLISH_TRACKS_MAX`].
+    pub tracks_ignored: u64,
+}
+
+/// The server's offer the engine works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Outstanding {
+    id: u32,
+    /// Copies handed out under this id; more than one only on servers that number all offers 0.
+    copies: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ping {
+    interval: Duration,
+    timeout: Duration,
+    next: Instant,
+    /// When the oldest unanswered ping is given up.
+    give_up: Option<Instant>,
+    /// Stamp and moment of the last ping.
+    last: Option<(i64, Instant)>,
+    rtt: Duration,
+}
+
+/// One participant's signalling state. See the [module](self) documentation.
+#[derive(Debug)]
+pub struct Session {
+    role: RoleState,
+    fast_publish: bool,
+    publish_timeout: Duration,
+    started: Instant,
+    join_deadline: Option<Instant>,
+    own_sid: String,
+    joined: bool,
+    ended: bool,
+    outstanding: Option<Outstanding>,
+    last_offer_id: Option<u32>,
+    /// The server's candidates that came before their description.
+    held_candidates: Vec<String>,
+    remote_described: bool,
+    ping: Option<Ping>,
+    refreshed_token: Option<Token>,
+    counters: SessionCounters,
+    /// Bounded by what one input makes: the owner drains it after each.
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum RoleState {
+    Subscriber { subscription: Subscription, quality: Quality, tracks: TrackTable },
+    Publisher(Publishing),
+}
+
+impl Session {
+    /// A session whose websocket stands since `now`.
+    #[must_use]
+    pub fn new(options: SessionOptions, now: Instant) -> Self {
+        let mut counters = SessionCounters::default();
+        let role = match options.role {
+            Role::Subscriber { subscription, quality } => {
+                RoleState::Subscriber { subscription, quality, tracks: TrackTable::default() }
+            }
+            Role::Publisher { mut tracks } => {
+                counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
+                tracks.truncate(PUBLISH_TRACKS_MAX);
+                RoleState::Publisher(Publishing::new(tracks))
+            }
+        };
+        Self {
+            role,
+            fast_publish: options.fast_publish,
+            publish_timeout: options.publish_timeout,
+            started: now,
+            join_deadline: now.checked_add(options.join_timeout),
+            own_sid: String::new(),
+            joined: false,
+            ended: false,
+            outstanding: None,
+            last_offer_id: None,
+            held_candidates: Vec::new(),
+            remote_described: false,
+            ping: None,
+            refreshed_token: None,
+            counters,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do; `None` until there is new input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is wanted; `None` once the session has ended.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.ended {
+            return None;
+        }
+        let publish = match &self.role {
+            RoleState::Publisher(publishing) => publishing.deadline,
+            RoleState::Subscriber { .. } => None,
+        };
+        let ping = self.ping.map(|ping| ping.give_up.map_or(ping.next, |at| at.min(ping.next)));
+        [self.join_deadline, publish, ping].into_iter().flatten().min()
+    }
+
+    /// True after `join`.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    /// True once [`SessionEvent::Ended`] was put out.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> SessionCounters {
+        self.counters
+    }
+
+    /// The newest token the server sent (`refresh_token`), for joining again.
+    #[must_use]
+    pub fn refreshed_token(&self) -> Option<&Token> {
+        self.refreshed_token.as_ref()
+    }
+
+    /// Tracks of others that are known; 0 for a publisher.
+    #[must_use]
+    pub fn remote_tracks(&self) -> usize {
+        match &self.role {
+            RoleState::Subscriber { tracks, .. } => tracks.len(),
+            RoleState::Publisher(_) => 0,
+        }
+    }
+
+    /// A binary websocket message of the server. One that does not decode is counted, not fatal.
+    pub fn handle_message(&mut self, now: Instant, message: &Bytes) {
+        match wire::decode(message) {
+            Ok(wire::Decoded { response, skipped }) => self.dispatch(now, response, skipped),
+            Err(_) => self.counters.malformed += 1,
+        }
+    }
+
+    /// A decoded message of the server.
+    pub fn handle_response(&mut self, now: Instant, response: SignalResponse) {
+        self.dispatch(now, response, 0);
+    }
+
+    fn dispatch(&mut self, now: Instant, response: SignalResponse, skipped: usize) {
+        if self.ended {
+            return;
+        }
+        let Some(message) = response.message else {
+            self.counters.unneeded += 1;
+            return;
+        };
+        self.counters.messages += 1;
+        match message {
+            Response::Join(join) => self.on_join(now, join, skipped),
+            Response::Offer(offer) => self.on_offer(offer),
+            Response::Answer(answer) => self.on_answer(answer),
+            Response::Trickle(trickle) => self.on_trickle(&trickle),
+            Response::Update(update) => self.on_participants(update.participants),
+            Response::TrackPublished(published) => self.on_track_published(published),
+            Response::RequestResponse(response) => self.on_request_response(response),
+            Response::Leave(leave) => self.on_leave(&leave),
+            Response::RefreshToken(token) => self.on_refresh_token(&token),
+            Response::PongResp(pong) => self.on_pong(now, Some(pong.last_ping_timestamp)),
+            Response::Pong(_) => self.on_pong(now, None),
+            Response::SubscriptionResponse(response) => self.on_subscription_response(response),
+            Response::StreamStateUpdate(update) => self.on_stream_state(update),
+            Response::SubscribedQualityUpdate(update) => self.on_quality_wanted(update),
+            Response::TrackSubscribed(track) => {
+                self.event(SessionEvent::PublishedTrackSubscribed { sid: track.track_sid });
+            }
+            Response::TrackUnpublished(track) => {
+                self.event(SessionEvent::PublishedTrackGone { sid: track.track_sid });
+            }
+            Response::Mute(mute) => {
+                let (sid, muted) = (mute.sid, mute.muted);
+                self.event(SessionEvent::PublishedTrackMuted { sid, muted });
+            }
+            // Speakers, connection quality, room counts, data tracks and single-connection needs:
+            // nothing here depends on them.
+            _ => self.counters.unneeded += 1,
+        }
+    }
+
+    /// Something came that is no message. Never fatal: counted.
+    pub fn handle_malformed(&mut self) {
+        self.counters.malformed += 1;
+    }
+
+    /// The media plane's part.
+    pub fn handle_media(&mut self, input: MediaInput) {
+        if self.ended {
+            return;
+        }
+        match input {
+            MediaInput::LocalAnswer { offer_id, sdp } => self.on_local_answer(offer_id, sdp),
+            MediaInput::LocalOffer { sdp } => self.on_local_offer(sdp),
+            MediaInput::LocalCandidate { target, candidate } => {
+                self.send(Request::Trickle(proto::TrickleRequest {
+                    candidate_init: candidate::format(&candidate),
+                    target: target.to_proto() as i32,
+                    r#final: false,
+                }));
+            }
+            MediaInput::NegotiationFailed { reason } => {
+                self.end_with_leave(EndReason::NegotiationFailed { reason });
+            }
+            MediaInput::Disconnected { reason } => {
+                self.end_with_leave(EndReason::MediaLost { reason });
+            }
+        }
+    }
+
+    /// Time has come. Harmless if called early.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.ended {
+            return;
+        }
+        if self.join_deadline.is_some_and(|at| now >= at) {
+            return self.end_with_leave(EndReason::JoinTimeout);
+        }
+        if let RoleState::Publisher(publishing) = &self.role
+            && publishing.deadline.is_some_and(|at| now >= at)
+        {
+            return self.end_with_leave(EndReason::PublishTimeout);
+        }
+        let Some(ping) = self.ping else { return };
+        if ping.give_up.is_some_and(|at| now >= at) {
+            return self.end_with_leave(EndReason::PingTimeout);
+        }
+        if now >= ping.next {
+            self.send_ping(now, ping);
+        }
+    }
+
+    /// Subscribes to or unsubscribes from tracks by hand ([`Subscription::Manual`]). Nothing for a
+    /// publisher.
+    pub fn subscribe(&mut self, track_sids: Vec<String>, subscribe: bool) {
+        let RoleState::Subscriber { quality, tracks, .. } = &self.role else { return };
+        if self.ended || track_sids.is_empty() {
+            return;
+        }
+        let quality = *quality;
+        let is_video = |sid: &&String| tracks.kind(sid) != Some(TrackKind::Audio);
+        let video: Vec<String> = track_sids.iter().filter(is_video).cloned().collect();
+        if subscribe {
+            self.send_quality(video, quality);
+        }
+        self.send_subscription(track_sids, subscribe);
+    }
+
+    /// Asks for another layer of these video tracks. Nothing for a publisher.
+    pub fn set_quality(&mut self, track_sids: Vec<String>, quality: Quality) {
+        if !self.ended && matches!(self.role, RoleState::Subscriber { .. }) {
+            self.send_quality(track_sids, quality);
+        }
+    }
+
+    /// Leaves: `leave` goes out and the session ends.
+    pub fn leave(&mut self) {
+        self.end_with_leave(EndReason::Left);
+    }
+
+    /// The transport failed or closed. Nothing if the session has ended already.
+    pub fn handle_transport_end(&mut self, reason: EndReason) {
+        self.end(reason);
+    }
+
+    fn on_join(&mut self, now: Instant, join: proto::JoinResponse, skipped: usize) {
+        if self.joined {
+            self.counters.malformed += 1;
+            return;
+        }
+        if !join.alternative_url.is_empty() {
+            return self.end(EndReason::Redirected { url: join.alternative_url });
+        }
+        let Some(participant) = join.participant else {
+            self.counters.malformed += 1;
+            return;
+        };
+        self.joined = true;
+        self.join_deadline = None;
+        self.own_sid.clone_from(&participant.sid);
+        self.start_pings(now, join.ping_interval, join.ping_timeout);
+        let room = join.room.unwrap_or_default();
+        let info = join.server_info.unwrap_or_default();
+        let or = |new: String, old: String| if new.is_empty() { old } else { new };
+        self.event(SessionEvent::Joined(Box::new(Joined {
+            participant_sid: participant.sid,
+            identity: participant.identity,
+            room_sid: room.sid,
+            room_name: room.name,
+            server_version: or(info.version, join.server_version),
+            region: or(info.region, join.server_region),
+            protocol: info.protocol,
+            participants: join.other_participants.len() + skipped,
+            subscriber_primary: join.subscriber_primary,
+            fast_publish: join.fast_publish,
+            ping_interval: self.ping.map_or(Duration::ZERO, |ping| ping.interval),
+        })));
+        self.on_participants(join.other_participants);
+        self.start_publishing(now, join.fast_publish);
+    }
+
+    fn start_publishing(&mut self, now: Instant, server_allows_fast: bool) {
+        let RoleState::Publisher(publishing) = &mut self.role else { return };
+        let requests = publishing.start(now.checked_add(self.publish_timeout));
+        let at_once = server_allows_fast && self.fast_publish && !requests.is_empty();
+        for request in requests {
+            self.send(Request::AddTrack(request));
+        }
+        if at_once {
+            self.ask_offer();
+        }
+    }
+
+    fn ask_offer(&mut self) {
+        let RoleState::Publisher(publishing) = &mut self.role else { return };
+        if publishing.offer == OfferState::NotAsked {
+            publishing.offer = OfferState::Asked;
+            self.outputs.push_back(Output::Media(MediaCommand::CreateOffer));
+        }
+    }
+
+    fn on_offer(&mut self, offer: SessionDescription) {
+        let RoleState::Subscriber { tracks, .. } = &mut self.role else {
+            self.counters.offers_ignored += 1;
+            return;
+        };
+        if offer.r#type != "offer" || offer.sdp.is_empty() {
+            self.counters.malformed += 1;
+            return;
+        }
+        let SessionDescription { sdp, id, mid_to_track_id, .. } = offer;
+        // Serial number arithmetic (RFC 1982): ids grow by one; servers before ids send 0.
+        let outdated = |last: u32| id.wrapping_sub(last).cast_signed() <= 0;
+        if id != 0 && self.last_offer_id.is_some_and(outdated) {
+            self.counters.offers_ignored += 1;
+            return;
+        }
+        if id != 0 {
+            self.last_offer_id = Some(id);
+        }
+        let copies = match self.outstanding {
+            Some(outstanding) if outstanding.id == id => outstanding.copies.saturating_add(1),
+            _ => 1,
+        };
+        self.outstanding = Some(Outstanding { id, copies });
+        let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
+        let mut changes = Changes::default();
+        tracks.offered(&mid_to_track_id, &sdp, &mut changes);
+        let command = MediaCommand::RemoteOffer { id, sdp, mid_to_track_id };
+        self.outputs.push_back(Output::Media(command));
+        self.apply(changes);
+        self.release_candidates(Target::Subscriber);
+    }
+
+    fn on_local_answer(&mut self, offer_id: u32, sdp: String) {
+        match self.outstanding {
+            Some(Outstanding { id, copies: 0 | 1 }) if id == offer_id => {
+                self.outstanding = None;
+                self.send(Request::Answer(SessionDescription {
+                    r#type: "answer".to_owned(),
+                    sdp,
+                    id: offer_id,
+                    ..SessionDescription::default()
+                }));
+            }
+            Some(Outstanding { id, copies }) if id == offer_id => {
+                self.outstanding = Some(Outstanding { id, copies: copies - 1 });
+                self.counters.answers_ignored += 1;
+            }
+            _ => self.counters.answers_ignored += 1,
+        }
+    }
+
+    fn on_local_offer(&mut self, sdp: String) {
+        let RoleState::Publisher(publishing) = &mut self.role else {
+            self.counters.offers_ignored += 1;
+            return;
+        };
+        if publishing.offer != OfferState::Asked {
+            self.counters.offers_ignored += 1;
+            return;
+        }
+        publishing.offer = OfferState::Sent;
+        self.send(Request::Offer(SessionDescription {
+            r#type: "offer".to_owned(),
+            sdp,
+            id: 1,
+            ..SessionDescription::default()
+        }));
+    }
+
+    fn on_answer(&mut self, answer: SessionDescription) {
+        if answer.sdp.is_empty() {
+            self.counters.malformed += 1;
+            return;
+        }
+        let expected = match &mut self.role {
+            RoleState::Publisher(publishing) => publishing.answered(),
+            RoleState::Subscriber { .. } => false,
+        };
+        if !expected {
+            self.counters.answers_ignored += 1;
+            return;
+        }
+        self.outputs.push_back(Output::Media(MediaCommand::RemoteAnswer { sdp: answer.sdp }));
+        self.release_candidates(Target::Publisher);
+    }
+
+    fn own_target(&self) -> Target {
+        match self.role {
+            RoleState::Subscriber { .. } => Target::Subscriber,
+            RoleState::Publisher(_) => Target::Publisher,
+        }
+    }
+
+    fn on_trickle(&mut self, trickle: &proto::TrickleRequest) {
+        let target = self.own_target();
+        if trickle.target != target.to_proto() as i32 {
+            self.counters.candidates_dropped += 1;
+            return;
+        }
+        match candidate::parse(&trickle.candidate_init) {
+            Ok(None) => {}
+            Err(()) => self.counters.candidates_dropped += 1,
+            Ok(Some(candidate)) if self.remote_described => {
+                let command = MediaCommand::RemoteCandidate { target, candidate };
+                self.outputs.push_back(Output::Media(command));
+            }
+            Ok(Some(candidate)) => {
+                if self.held_candidates.len() < CANDIDATES_HELD_MAX {
+                    self.held_candidates.push(candidate);
+                } else {
+                    self.counters.candidates_dropped += 1;
+                }
+            }
+        }
+    }
+
+    fn release_candidates(&mut self, target: Target) {
+        self.remote_described = true;
+        for candidate in std::mem::take(&mut self.held_candidates) {
+            let command = MediaCommand::RemoteCandidate { target, candidate };
+            self.outputs.push_back(Output::Media(command));
+        }
+    }
+
+    fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>) {
+        let RoleState::Subscriber { tracks, .. } = &mut self.role else { return };
+        let mut changes = Changes::default();
+        for participant in participants {
+            if participant.sid == self.own_sid {
+                continue;
+            }
+            if participant.state == proto::participant_info::State::Disconnected as i32 {
+                tracks.remove_publisher(&participant.sid, &mut changes);
+            } else {
+                tracks.update(participant, &mut changes);
+            }
+        }
+        self.apply(changes);
+    }
+
+    fn apply(&mut self, changes: Changes) {
+        let RoleState::Subscriber { subscription, quality, .. } = &self.role else { return };
+        let (subscription, quality) = (*subscription, *quality);
+        self.counters.tracks_ignored += changes.ignored;
+        for event in changes.events {
+            self.event(event);
+        }
+        // Quality first, so that a manual subscription starts at the right layer.
+        self.send_quality(changes.video_sids, quality);
+        if let Subscription::Manual { audio, video } = subscription {
+            let wanted = |kind: TrackKind| match kind {
+                TrackKind::Audio => audio,
+                TrackKind::Video => video,
+            };
+            let announced = changes.announced.into_iter();
+            let sids = announced.filter(|(_, kind)| wanted(*kind)).map(|(sid, _)| sid).collect();
+            self.send_subscription(sids, true);
+        }
+    }
+
+    fn send_quality(&mut self, track_sids: Vec<String>, quality: Quality) {
+        if !track_sids.is_empty() {
+            self.send(Request::TrackSetting(proto::UpdateTrackSettings {
+                track_sids,
+                quality: quality.to_proto() as i32,
+                ..proto::UpdateTrackSettings::default()
+            }));
+        }
+    }
+
+    fn send_subscription(&mut self, track_sids: Vec<String>, subscribe: bool) {
+        if !track_sids.is_empty() {
+            self.send(Request::Subscription(proto::UpdateSubscription {
+                track_sids,
+                subscribe,
+                participant_tracks: Vec::new(),
+            }));
+        }
+    }
+
+    fn on_track_published(&mut self, published: proto::TrackPublishedResponse) {
+        let RoleState::Publisher(publishing) = &mut self.role else {
+            self.counters.unneeded += 1;
+            return;
+        };
+        let settled = publishing.settle(&published.cid, true);
+        if settled == Settled::Unknown {
+            self.counters.unneeded += 1;
+            return;
+        }
+        let sid = published.track.map(|track| track.sid).unwrap_or_default();
+        self.event(SessionEvent::TrackPublished { cid: published.cid, sid });
+        if settled == Settled::All {
+            self.ask_offer();
+        }
+    }
+
+    fn on_request_response(&mut self, response: proto::RequestResponse) {
+        use proto::request_response::{Reason, Request as About};
+        let reason = Reason::try_from(response.reason).unwrap_or(Reason::UnclassifiedError);
+        let (RoleState::Publisher(publishing), Some(About::AddTrack(request))) =
+            (&mut self.role, response.request)
+        else {
+            self.counters.unneeded += 1;
+            return;
+        };
+        if matches!(reason, Reason::Ok | Reason::Queued) {
+            return;
+        }
+        let settled = publishing.settle(&request.cid, false);
+        let reason = reason.as_str_name().to_ascii_lowercase();
+        if settled != Settled::Unknown {
+            let (cid, reason) = (request.cid, reason.clone());
+            self.event(SessionEvent::PublishRefused { cid, reason });
+        }
+        match settled {
+            Settled::All => self.ask_offer(),
+            Settled::NoneLeft => self.end_with_leave(EndReason::PublishRefused { reason }),
+            Settled::More | Settled::Unknown => {}
+        }
+    }
+
+    fn on_leave(&mut self, leave: &proto::LeaveRequest) {
+        use proto::leave_request::Action;
+        let reason =
+            DisconnectReason::try_from(leave.reason).unwrap_or(DisconnectReason::UnknownReason);
+        // `can_reconnect` is what servers before protocol 13 sent instead of `action`.
+        let end = match Action::try_from(leave.action) {
+            Ok(Action::Resume) => EndReason::ReconnectAsked { resume: true, reason },
+            Ok(Action::Reconnect) => EndReason::ReconnectAsked { resume: false, reason },
+            _ if leave.can_reconnect => EndReason::ReconnectAsked { resume: false, reason },
+            _ => EndReason::ServerLeft { reason },
+        };
+        self.end(end);
+    }
+
+    fn on_refresh_token(&mut self, token: &str) {
+        match Token::new(token) {
+            Ok(token) => self.refreshed_token = Some(token),
+            Err(_) => self.counters.malformed += 1,
+        }
+    }
+
+    fn start_pings(&mut self, now: Instant, interval_s: i32, timeout_s: i32) {
+        let seconds = |value: i32| Duration::from_secs(u64::try_from(value).unwrap_or(0));
+        let (interval, timeout) = (seconds(interval_s), seconds(timeout_s));
+        if interval.is_zero() || timeout.is_zero() {
+            return; // the server wants none
+        }
+        let interval = interval.max(PING_INTERVAL_MIN);
+        let Some(next) = now.checked_add(interval) else { return };
+        self.ping =
+            Some(Ping { interval, timeout, next, give_up: None, last: None, rtt: Duration::ZERO });
+    }
+
+    fn send_ping(&mut self, now: Instant, mut ping: Ping) {
+        let since_start = now.saturating_duration_since(self.started);
+        // Only echoed by the server (livekit pkg/service/rtcservice.go:646), so any clock will do.
+        let timestamp = i64::try_from(since_start.as_millis()).unwrap_or(i64::MAX);
+        let rtt = i64::try_from(ping.rtt.as_millis()).unwrap_or(i64::MAX);
+        ping.last = Some((timestamp, now));
+        ping.give_up = ping.give_up.or_else(|| now.checked_add(ping.timeout));
+        ping.next = now + ping.interval;
+        self.ping = Some(ping);
+        self.send(Request::PingReq(proto::Ping { timestamp, rtt }));
+    }
+
+    fn on_pong(&mut self, now: Instant, echoed: Option<i64>) {
+        let Some(ping) = &mut self.ping else { return };
+        ping.give_up = None;
+        let Some((timestamp, sent_at)) = ping.last else { return };
+        if echoed == Some(timestamp) {
+            ping.last = None;
+            ping.rtt = now.saturating_duration_since(sent_at);
+            let rtt = ping.rtt;
+            self.event(SessionEvent::Pong { rtt });
+        }
+    }
+
+    fn on_subscription_response(&mut self, response: proto::SubscriptionResponse) {
+        let error = match proto::SubscriptionError::try_from(response.err) {
+            Ok(proto::SubscriptionError::SeCodecUnsupported) => "codec_unsupported",
+            Ok(proto::SubscriptionError::SeTrackNotfound) => "track_not_found",
+            Ok(proto::SubscriptionError::SeUnknown) | Err(_) => "unknown",
+        };
+        self.event(SessionEvent::SubscriptionFailed { sid: response.track_sid, error });
+    }
+
+    fn on_stream_state(&mut self, update: proto::StreamStateUpdate) {
+        for stream in update.stream_states {
+            let paused = stream.state == proto::StreamState::Paused as i32;
+            self.event(SessionEvent::StreamState { sid: stream.track_sid, paused });
+        }
+    }
+
+    #[allow(deprecated)] // `subscribed_qualities` is all that older servers send
+    fn on_quality_wanted(&mut self, update: proto::SubscribedQualityUpdate) {
+        let qualities = |list: &[proto::SubscribedQuality]| {
+            list.iter()
+                .filter_map(|one| Some((Quality::from_proto(one.quality)?, one.enabled)))
+                .collect()
+        };
+        let mut codecs: Vec<WantedCodec> = update
+            .subscribed_codecs
+            .iter()
+            .map(|one| WantedCodec {
+                codec: one.codec.clone(),
+                qualities: qualities(&one.qualities),
+            })
+            .collect();
+        if codecs.is_empty() {
+            let qualities = qualities(&update.subscribed_qualities);
+            codecs.push(WantedCodec { codec: String::new(), qualities });
+        }
+        self.event(SessionEvent::QualityWanted { sid: update.track_sid, codecs });
+    }
+
+    fn send(&mut self, message: Request) {
+        self.outputs.push_back(Output::Send(SignalRequest { message: Some(message) }));
+    }
+
+    fn event(&mut self, event: SessionEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Ends with a `leave`, so that the server forgets us at once and not after ICE has died.
+    fn end_with_leave(&mut self, reason: EndReason) {
+        if self.ended {
+            return;
+        }
+        self.send(Request::Leave(proto::LeaveRequest {
+            reason: DisconnectReason::ClientInitiated as i32,
+            action: proto::leave_request::Action::Disconnect as i32,
+            ..proto::LeaveRequest::default()
+        }));
+        self.end(reason);
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        self.event(SessionEvent::Ended(reason));
+    }
+}

@@ -273,7 +273,7 @@ pub struct WantedCodec {
 /// What happened in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionEvent {
-    /// `join` came; first event of every session that gets that far.
+    /// `join` came; a LiveKit server sends it before anything else.
     Joined(Box<Joined>),
     /// The server accepted one of our tracks.
     TrackPublished {
@@ -308,6 +308,11 @@ pub enum SessionEvent {
         /// True if muted.
         muted: bool,
     },
+    /// The server took one of our tracks out of the room.
+    PublishedTrackGone {
+        /// Our track's sid.
+        sid: String,
+    },
     /// Somebody else's track is there; quality (and subscription, if manual) was asked for.
     TrackAvailable(Box<RemoteTrack>),
     /// A track appeared in an offer: its media will come.
@@ -316,6 +321,11 @@ pub enum SessionEvent {
         sid: String,
         /// The offer's m-line.
         mid: String,
+    },
+    /// A track that was in the last offer is in this one no longer.
+    TrackUnsubscribed {
+        /// Track sid.
+        sid: String,
     },
     /// Muted or unmuted by its publisher.
     TrackMuted {

@@ -1,0 +1,245 @@
+//! From a URL to an open websocket, one step at a time so that each failure has its own name.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::Error as WsError;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_config};
+
+use super::error::{ConnectError, ERROR_BODY_CHARS_MAX};
+use super::{ConnectOptions, ConnectTimings};
+use crate::server_url::ServerUrl;
+use crate::session::{Role, Subscription};
+use crate::text;
+use crate::token::Token;
+
+/// LiveKit's protocol number this client speaks (livekit rtc/types/protocol_version.go).
+pub const PROTOCOL: u32 = 17;
+
+/// Read buffer of a connection. tungstenite's default of 128 KiB is a quarter of a gigabyte at
+/// 2,000 connections; a message larger than this takes a few more reads.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Outgoing messages are gathered up to here before they are written; a flush follows anyway.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Most bytes waiting for a server that does not read; beyond, the connection ends.
+const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Largest message taken; a larger one ends the connection. A `join` of a room with 2,000
+/// participants has about 0.6 MB.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+pub(super) async fn open(
+    options: &ConnectOptions,
+) -> Result<(Socket, ConnectTimings), ConnectError> {
+    let stage = Cell::new("dns");
+    let timeout = options.connect_timeout;
+    match tokio::time::timeout(timeout, open_steps(options, &stage)).await {
+        Ok(result) => result,
+        Err(_) => {
+            let address = options.url.authority();
+            Err(ConnectError::Timeout { address, timeout, stage: stage.get() })
+        }
+    }
+}
+
+async fn open_steps(
+    options: &ConnectOptions,
+    stage: &Cell<&'static str>,
+) -> Result<(Socket, ConnectTimings), ConnectError> {
+    let started = now();
+    let url = &options.url;
+    let request = request(url, &options.token, &options.session.role)?;
+    let tcp_stream = match &options.addresses {
+        Some(addresses) => {
+            stage.set("tcp");
+            connect_tcp(url, addresses).await?
+        }
+        None => {
+            let addresses = url.resolve().await?;
+            stage.set("tcp");
+            connect_tcp(url, &addresses).await?
+        }
+    };
+    let tcp = now();
+    let (stream, tls) = if url.is_secure() {
+        stage.set("tls");
+        (connect_tls(options, tcp_stream).await?, Some(now()))
+    } else {
+        (MaybeTlsStream::Plain(tcp_stream), None)
+    };
+    stage.set("websocket");
+    let (socket, _response) = client_async_with_config(request, stream, Some(limits()))
+        .await
+        .map_err(|error| handshake_error(url, error))?;
+    Ok((socket, ConnectTimings { started, tcp, tls, websocket: now() }))
+}
+
+pub(super) fn now() -> Instant {
+    // tokio's clock, so that tests can move it.
+    tokio::time::Instant::now().into_std()
+}
+
+fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+}
+
+/// v0 of LiveKit's join (livekit pkg/service/rtcservice.go:239, utils.go:179). The token goes in a
+/// header: a URL ends up in access logs and error texts.
+fn request(url: &ServerUrl, token: &Token, role: &Role) -> Result<Request, ConnectError> {
+    let auto_subscribe = match role {
+        Role::Subscriber { subscription: Subscription::Auto, .. } => 1,
+        Role::Subscriber { subscription: Subscription::Manual { .. }, .. }
+        | Role::Publisher { .. } => 0,
+    };
+    let query = format!(
+        "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}",
+        env!("CARGO_PKG_VERSION"),
+    );
+    let bad = |detail: String| ConnectError::Protocol { address: url.authority(), detail };
+    let mut request = url
+        .websocket(&query)
+        .into_client_request()
+        .map_err(|error| bad(format!("the URL makes no request: {error}")))?;
+    let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+        .map_err(|_| bad("the token can't be sent in a header".to_owned()))?;
+    bearer.set_sensitive(true);
+    request.headers_mut().insert(AUTHORIZATION, bearer);
+    Ok(request)
+}
+
+impl ServerUrl {
+    /// The server's addresses. Resolve once and give them to every connection
+    /// ([`ConnectOptions::addresses`]): a resolver is asked once and not 2,000 times.
+    ///
+    /// # Errors
+    /// [`ConnectError::Dns`].
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        if let Some(address) = self.literal_address() {
+            return Ok(vec![address]);
+        }
+        let dns = |detail: String| ConnectError::Dns { host: self.host(), detail };
+        let addresses: Vec<SocketAddr> =
+            tokio::net::lookup_host((self.host_bare().as_str(), self.port()))
+                .await
+                .map_err(|error| dns(error.to_string()))?
+                .collect();
+        if addresses.is_empty() {
+            return Err(dns("it has no address".to_owned()));
+        }
+        Ok(addresses)
+    }
+}
+
+async fn connect_tcp(url: &ServerUrl, addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Messages are small and answered at once; Nagle would add 40 ms to some.
+                stream.set_nodelay(true).map_err(|error| tcp_error(url, &error))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(tcp_error(url, &last))
+}
+
+fn tcp_error(url: &ServerUrl, error: &io::Error) -> ConnectError {
+    // Linux errno: ENFILE, EMFILE, ENOMEM, EADDRNOTAVAIL (no local port left), ENOBUFS.
+    const LOCAL: [i32; 5] = [23, 24, 12, 99, 105];
+    let address = url.authority();
+    let detail = error.to_string();
+    match error.raw_os_error() {
+        _ if error.kind() == io::ErrorKind::ConnectionRefused => ConnectError::Refused { address },
+        Some(code) if LOCAL.contains(&code) => ConnectError::LocalResources { address, detail },
+        _ => ConnectError::Unreachable { address, detail },
+    }
+}
+
+async fn connect_tls(
+    options: &ConnectOptions,
+    stream: TcpStream,
+) -> Result<MaybeTlsStream<TcpStream>, ConnectError> {
+    let tls = |detail: String| ConnectError::Tls { address: options.url.authority(), detail };
+    let name = ServerName::try_from(options.url.host_bare())
+        .map_err(|_| tls("the host name can't be in a certificate".to_owned()))?;
+    TlsConnector::from(options.tls.config())
+        .connect(name, stream)
+        .await
+        .map(MaybeTlsStream::Rustls)
+        .map_err(|error| tls(error.to_string()))
+}
+
+fn handshake_error(url: &ServerUrl, error: WsError) -> ConnectError {
+    let address = url.authority();
+    match error {
+        WsError::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            ConnectError::Http {
+                status: response.status().as_u16(),
+                body: text::foreign(&String::from_utf8_lossy(body), ERROR_BODY_CHARS_MAX),
+            }
+        }
+        WsError::Io(error) => tcp_error(url, &error),
+        error => {
+            let detail = text::foreign(&error.to_string(), ERROR_BODY_CHARS_MAX);
+            ConnectError::Protocol { address, detail }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Quality;
+
+    #[test]
+    fn the_token_is_in_the_header_and_nowhere_else() {
+        let url = ServerUrl::parse("https://h.example/prefix/").unwrap();
+        let token = Token::new("eyJSECRET").unwrap();
+        let role = Role::Subscriber {
+            subscription: Subscription::Manual { audio: true, video: true },
+            quality: Quality::Low,
+        };
+        let request = request(&url, &token, &role).unwrap();
+        assert_eq!(request.headers()[AUTHORIZATION], "Bearer eyJSECRET");
+        assert_eq!(
+            request.uri().to_string(),
+            format!(
+                "wss://h.example:443/prefix/rtc?protocol=17&sdk=rust&version={}&auto_subscribe=0",
+                env!("CARGO_PKG_VERSION")
+            ),
+        );
+        assert!(!format!("{request:?}").contains("SECRET"));
+    }
+
+    #[test]
+    fn our_own_limits_are_not_called_the_servers() {
+        let url = ServerUrl::parse("ws://h").unwrap();
+        let kind = |code| tcp_error(&url, &io::Error::from_raw_os_error(code)).kind();
+        assert_eq!(kind(24), "local_resources");
+        assert_eq!(kind(99), "local_resources");
+        assert_eq!(kind(111), "refused");
+        assert_eq!(kind(113), "unreachable");
+    }
+}

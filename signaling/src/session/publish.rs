@@ -1,0 +1,141 @@
+//! Announcing tracks and the publisher's one offer.
+
+use std::time::Instant;
+
+use livekit_protocol as proto;
+
+use super::event::{LocalLayer, LocalTrack, TrackKind};
+
+/// Where the publisher's offer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OfferState {
+    NotAsked,
+    Asked,
+    Sent,
+    Answered,
+}
+
+#[derive(Debug)]
+pub(super) struct Publishing {
+    tracks: Vec<LocalTrack>,
+    /// `cid`s not yet published or refused.
+    pending: Vec<String>,
+    published: usize,
+    pub(super) offer: OfferState,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// What the answer to an `add_track` left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// Not one of ours, or already settled.
+    Unknown,
+    /// Others are still pending.
+    More,
+    /// That was the last one; some are published.
+    All,
+    /// That was the last one, and every track was refused.
+    NoneLeft,
+}
+
+impl Publishing {
+    pub(super) fn new(tracks: Vec<LocalTrack>) -> Self {
+        Self {
+            tracks,
+            pending: Vec::new(),
+            published: 0,
+            offer: OfferState::NotAsked,
+            deadline: None,
+        }
+    }
+
+    /// The requests to send after `join`, in order.
+    pub(super) fn start(&mut self, deadline: Option<Instant>) -> Vec<proto::AddTrackRequest> {
+        let requests: Vec<_> = self.tracks.drain(..).map(add_track_request).collect();
+        self.pending = requests.iter().map(|request| request.cid.clone()).collect();
+        self.deadline = if requests.is_empty() { None } else { deadline };
+        requests
+    }
+
+    pub(super) fn settle(&mut self, cid: &str, published: bool) -> Settled {
+        let Some(index) = self.pending.iter().position(|pending| pending == cid) else {
+            return Settled::Unknown;
+        };
+        self.pending.swap_remove(index);
+        self.published += usize::from(published);
+        let settled = match (self.pending.is_empty(), self.published) {
+            (false, _) => Settled::More,
+            (true, 0) => Settled::NoneLeft,
+            (true, _) => Settled::All,
+        };
+        self.clear_deadline();
+        settled
+    }
+
+    /// True if the answer is the one we wait for.
+    pub(super) fn answered(&mut self) -> bool {
+        let expected = self.offer == OfferState::Sent;
+        if expected {
+            self.offer = OfferState::Answered;
+            self.clear_deadline();
+        }
+        expected
+    }
+
+    fn clear_deadline(&mut self) {
+        if self.pending.is_empty() && self.offer == OfferState::Answered {
+            self.deadline = None;
+        }
+    }
+}
+
+/// livekit_rtc.proto `AddTrackRequest`; the codec goes into `simulcast_codecs` even for one layer,
+/// as LiveKit's clients do it.
+#[allow(deprecated)] // `layers` and `disable_dtx` are what older servers read
+fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
+    let layers: Vec<proto::VideoLayer> = track.layers.iter().map(video_layer).collect();
+    let (kind, source) = match track.kind {
+        TrackKind::Audio => (proto::TrackType::Audio, proto::TrackSource::Microphone),
+        TrackKind::Video => (proto::TrackType::Video, proto::TrackSource::Camera),
+    };
+    let audio = track.kind == TrackKind::Audio;
+    let simulcast_codec = proto::SimulcastCodec {
+        codec: track.codec,
+        cid: track.cid.clone(),
+        layers: layers.clone(),
+        video_layer_mode: if audio {
+            proto::video_layer::Mode::Unused as i32
+        } else {
+            proto::video_layer::Mode::OneSpatialLayerPerStream as i32
+        },
+    };
+    proto::AddTrackRequest {
+        cid: track.cid,
+        name: track.name,
+        r#type: kind as i32,
+        width: track.width,
+        height: track.height,
+        source: source as i32,
+        layers,
+        simulcast_codecs: if audio { Vec::new() } else { vec![simulcast_codec] },
+        // Clips are plain Opus without gaps: no RED to negotiate, no discontinuous transmission.
+        disable_red: audio,
+        disable_dtx: audio,
+        audio_features: if audio {
+            vec![proto::AudioTrackFeature::TfNoDtx as i32]
+        } else {
+            Vec::new()
+        },
+        ..proto::AddTrackRequest::default()
+    }
+}
+
+fn video_layer(layer: &LocalLayer) -> proto::VideoLayer {
+    proto::VideoLayer {
+        quality: layer.quality.to_proto() as i32,
+        width: layer.width,
+        height: layer.height,
+        bitrate: layer.bitrate_bps,
+        ..proto::VideoLayer::default()
+    }
+}

@@ -1,0 +1,227 @@
+//! The tracks others publish. Participants without tracks are never kept: a room of 2,000
+//! subscribers and one publisher costs each session one entry.
+
+use std::collections::HashMap;
+
+use livekit_protocol::{ParticipantInfo, TrackInfo, TrackType};
+
+use super::event::{RemoteTrack, SessionEvent, TrackKind};
+
+/// Most tracks of others a session keeps. Further ones are counted and otherwise ignored: they are
+/// neither subscribed manually nor given a quality.
+pub const REMOTE_TRACKS_MAX: usize = 4_096;
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    kind: TrackKind,
+    muted: bool,
+    /// In the last offer.
+    offered: bool,
+    /// Told about by its publisher's `ParticipantInfo` rather than only by an offer.
+    announced: bool,
+}
+
+/// What a change of the table asks for.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) events: Vec<SessionEvent>,
+    /// Video tracks whose quality must be (re)sent.
+    pub(super) video_sids: Vec<String>,
+    /// Newly announced tracks, for manual subscription.
+    pub(super) announced: Vec<(String, TrackKind)>,
+    /// Tracks past [`REMOTE_TRACKS_MAX`].
+    pub(super) ignored: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TrackTable {
+    tracks: HashMap<String, Known>,
+    /// Publisher sid to its tracks' sids; only publishers with tracks.
+    publishers: HashMap<String, Vec<String>>,
+}
+
+impl TrackTable {
+    pub(super) fn len(&self) -> usize {
+        self.tracks.len()
+    }
+
+    pub(super) fn kind(&self, sid: &str) -> Option<TrackKind> {
+        self.tracks.get(sid).map(|known| known.kind)
+    }
+
+    /// A participant that is there, with all its tracks.
+    pub(super) fn update(&mut self, participant: ParticipantInfo, changes: &mut Changes) {
+        let ParticipantInfo { sid: publisher_sid, identity, tracks, .. } = participant;
+        let before = self.publishers.remove(&publisher_sid).unwrap_or_default();
+        if tracks.is_empty() && before.is_empty() {
+            return;
+        }
+        for sid in &before {
+            if !tracks.iter().any(|track| track.sid == *sid) {
+                self.forget(sid, changes);
+            }
+        }
+        let mut now = Vec::with_capacity(tracks.len());
+        for track in tracks {
+            if let Some(sid) = self.update_track(track, &publisher_sid, &identity, changes) {
+                now.push(sid);
+            }
+        }
+        if !now.is_empty() {
+            self.publishers.insert(publisher_sid, now);
+        }
+    }
+
+    /// A participant that left.
+    pub(super) fn remove_publisher(&mut self, publisher_sid: &str, changes: &mut Changes) {
+        for sid in self.publishers.remove(publisher_sid).unwrap_or_default() {
+            self.forget(&sid, changes);
+        }
+    }
+
+    fn forget(&mut self, sid: &str, changes: &mut Changes) {
+        if self.tracks.remove(sid).is_some() {
+            changes.events.push(SessionEvent::TrackGone { sid: sid.to_owned() });
+        }
+    }
+
+    fn update_track(
+        &mut self,
+        track: TrackInfo,
+        publisher_sid: &str,
+        publisher_identity: &str,
+        changes: &mut Changes,
+    ) -> Option<String> {
+        let kind = match TrackType::try_from(track.r#type) {
+            Ok(TrackType::Audio) => TrackKind::Audio,
+            Ok(TrackType::Video) => TrackKind::Video,
+            Ok(TrackType::Data) | Err(_) => return None,
+        };
+        if track.sid.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.tracks.get_mut(&track.sid)
+            && known.announced
+        {
+            if known.muted != track.muted {
+                known.muted = track.muted;
+                let (sid, muted) = (track.sid.clone(), track.muted);
+                changes.events.push(SessionEvent::TrackMuted { sid, muted });
+            }
+            return Some(track.sid);
+        }
+        let offered = self.tracks.get(&track.sid).is_some_and(|known| known.offered);
+        if !offered && self.tracks.len() >= REMOTE_TRACKS_MAX {
+            changes.ignored += 1;
+            return None;
+        }
+        let known = Known { kind, muted: track.muted, offered, announced: true };
+        self.tracks.insert(track.sid.clone(), known);
+        if kind == TrackKind::Video {
+            changes.video_sids.push(track.sid.clone());
+        }
+        changes.announced.push((track.sid.clone(), kind));
+        changes.events.push(SessionEvent::TrackAvailable(Box::new(RemoteTrack {
+            sid: track.sid.clone(),
+            kind,
+            publisher_sid: publisher_sid.to_owned(),
+            publisher_identity: publisher_identity.to_owned(),
+            width: track.width,
+            height: track.height,
+            mime_type: track.mime_type,
+            muted: track.muted,
+        })));
+        Some(track.sid)
+    }
+
+    /// The tracks of an offer. Quality is asked for again for each video track that is new to the
+    /// offers: a server may have dropped what it was told before the subscription stood.
+    pub(super) fn offered(
+        &mut self,
+        mid_to_track_id: &[(String, String)],
+        sdp: &str,
+        changes: &mut Changes,
+    ) {
+        if mid_to_track_id.is_empty() {
+            return;
+        }
+        let mut sections: Option<Vec<MediaSection<'_>>> = None;
+        for (mid, sid) in mid_to_track_id {
+            let kind = match self.tracks.get_mut(sid) {
+                Some(known) if known.offered => continue,
+                Some(known) => {
+                    known.offered = true;
+                    known.kind
+                }
+                None => {
+                    let sections = sections.get_or_insert_with(|| media_sections(sdp));
+                    let Some(kind) = sending_kind(sections, mid) else { continue };
+                    if self.tracks.len() >= REMOTE_TRACKS_MAX {
+                        changes.ignored += 1;
+                        continue;
+                    }
+                    let known = Known { kind, muted: false, offered: true, announced: false };
+                    self.tracks.insert(sid.clone(), known);
+                    kind
+                }
+            };
+            if kind == TrackKind::Video {
+                changes.video_sids.push(sid.clone());
+            }
+            let (sid, mid) = (sid.clone(), mid.clone());
+            changes.events.push(SessionEvent::TrackSubscribed { sid, mid });
+        }
+        self.no_longer_offered(mid_to_track_id, changes);
+    }
+
+    fn no_longer_offered(&mut self, offered: &[(String, String)], changes: &mut Changes) {
+        let count = self.tracks.values().filter(|known| known.offered).count();
+        if count == offered.len() {
+            return;
+        }
+        let now: std::collections::HashSet<&str> =
+            offered.iter().map(|(_, sid)| sid.as_str()).collect();
+        self.tracks.retain(|sid, known| {
+            if known.offered && !now.contains(sid.as_str()) {
+                known.offered = false;
+                changes.events.push(SessionEvent::TrackUnsubscribed { sid: sid.clone() });
+            }
+            known.announced || known.offered
+        });
+    }
+}
+
+/// One m-line, as far as the session cares (RFC 8866 §5.14, RFC 5888 `mid`).
+struct MediaSection<'a> {
+    kind: Option<TrackKind>,
+    mid: &'a str,
+    sends: bool,
+}
+
+fn media_sections(sdp: &str) -> Vec<MediaSection<'_>> {
+    let mut sections: Vec<MediaSection<'_>> = Vec::new();
+    for line in sdp.lines() {
+        if let Some(media) = line.strip_prefix("m=") {
+            let kind = match media.split(' ').next() {
+                Some("audio") => Some(TrackKind::Audio),
+                Some("video") => Some(TrackKind::Video),
+                _ => None,
+            };
+            sections.push(MediaSection { kind, mid: "", sends: true });
+        } else if let Some(section) = sections.last_mut() {
+            match line {
+                "a=recvonly" | "a=inactive" => section.sends = false,
+                _ => {
+                    if let Some(mid) = line.strip_prefix("a=mid:") {
+                        section.mid = mid;
+                    }
+                }
+            }
+        }
+    }
+    sections
+}
+
+fn sending_kind(sections: &[MediaSection<'_>], mid: &str) -> Option<TrackKind> {
+    sections.iter().find(|section| section.mid == mid && section.sends)?.kind
+}
