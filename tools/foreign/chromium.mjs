@@ -1,0 +1,325 @@
+// Chromium with livekit-client, as a client Stampede did not write.
+//
+//   node chromium.mjs subscribe --room R [--seconds 8] [--identity I] [--expect video,audio] [--quality low|medium|high]
+//   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
+//
+// LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom; CHROMIUM names another
+// browser binary. Prints one JSON line with getStats() figures; exit code 1 and a reason on stderr
+// when a kind named by --expect was not decoded (or not sent), 2 for bad arguments.
+import { createHmac, randomBytes } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import process from 'node:process';
+
+const CONNECT_SECONDS_MAX = 30;
+const CLEANUP_SECONDS_MAX = 30;
+const BROWSERS = ['/usr/lib/chromium/chromium', '/usr/bin/chromium', '/usr/bin/chromium-browser',
+    '/usr/bin/google-chrome'];
+const BROWSER_FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    '--disable-dev-shm-usage', '--allow-loopback-in-peer-connection',
+    '--disable-features=WebRtcHideLocalIpsWithMdns',
+    '--autoplay-policy=no-user-gesture-required'];
+const PUBLISH_FLAGS = ['--use-fake-device-for-media-stream=fps=30',
+    '--use-fake-ui-for-media-stream'];
+
+class UsageError extends Error {}
+
+function parseArguments(argv) {
+    const options = { mode: argv[0], room: null, seconds: 8, identity: null, expect: ['video'],
+        quality: 'high' };
+    if (!['subscribe', 'publish'].includes(options.mode)) {
+        throw new UsageError(`the first argument must be subscribe or publish, not ${argv[0]}`);
+    }
+    for (let at = 1; at < argv.length; at += 2) {
+        const [flag, value] = [argv[at], argv[at + 1]];
+        if (value === undefined) throw new UsageError(`${flag} needs a value`);
+        if (flag === '--room') options.room = value;
+        else if (flag === '--identity') options.identity = value;
+        else if (flag === '--seconds') options.seconds = Number(value);
+        else if (flag === '--expect') options.expect = value.split(',').filter(Boolean);
+        else if (flag === '--quality') options.quality = value;
+        else throw new UsageError(`unknown flag ${flag}`);
+    }
+    if (!options.room) throw new UsageError('--room is missing');
+    if (!(options.seconds > 0)) throw new UsageError('--seconds must be a number above 0');
+    if (options.expect.some((kind) => !['video', 'audio'].includes(kind))) {
+        throw new UsageError('--expect takes video and audio, comma between them');
+    }
+    if (!['low', 'medium', 'high'].includes(options.quality)) {
+        throw new UsageError('--quality takes low, medium or high');
+    }
+    options.identity ??= `chromium-${options.mode}-${randomBytes(4).toString('hex')}`;
+    return options;
+}
+
+function environment(name) {
+    const value = process.env[name];
+    if (!value) throw new UsageError(`${name} is not set`);
+    return value;
+}
+
+/** A LiveKit access token: an HS256 JWT with a `video` grant. */
+function accessToken(key, secret, options) {
+    const now_s = Math.floor(Date.now() / 1000);
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const publishes = options.mode === 'publish';
+    const body = part({ alg: 'HS256', typ: 'JWT' }) + '.' + part({
+        iss: key,
+        sub: options.identity,
+        nbf: now_s - 10,
+        exp: now_s + 3600,
+        video: { roomJoin: true, room: options.room, canPublish: publishes,
+            canSubscribe: !publishes },
+    });
+    return `${body}.${createHmac('sha256', secret).update(body).digest('base64url')}`;
+}
+
+/** Serves an empty page and livekit-client's UMD file on 127.0.0.1 (a secure context). */
+function servePage() {
+    const path = 'node_modules/livekit-client/dist/livekit-client.umd.js';
+    const umd = readFileSync(new URL(path, import.meta.url));
+    const page = '<!doctype html><meta charset="utf-8"><title>Stampede: foreign client</title>'
+        + '<script src="/livekit-client.umd.js"></script>';
+    const server = createServer((request, response) => {
+        if (request.url === '/livekit-client.umd.js') {
+            response.writeHead(200, { 'content-type': 'text/javascript' }).end(umd);
+        } else if (request.url === '/') {
+            response.writeHead(200, { 'content-type': 'text/html' }).end(page);
+        } else if (request.url === '/favicon.ico') {
+            response.writeHead(204).end();
+        } else {
+            response.writeHead(404).end();
+        }
+    });
+    return new Promise((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(0, '127.0.0.1', () => resolve(server));
+    });
+}
+
+/* The two functions below run inside the page: they see nothing of this file. */
+
+async function subscribeInPage({ url, token, seconds, expect, quality, connect_seconds_max }) {
+    const { Room, RoomEvent, VideoQuality } = globalThis.LivekitClient;
+    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    const qualities = { low: VideoQuality.LOW, medium: VideoQuality.MEDIUM,
+        high: VideoQuality.HIGH };
+    const room = new Room({ adaptiveStream: false, dynacast: false });
+    const tracks = [];
+    const events = [];
+    room.on(RoomEvent.Reconnecting, () => events.push('reconnecting'));
+    room.on(RoomEvent.SignalReconnecting, () => events.push('signal reconnecting'));
+    room.on(RoomEvent.Disconnected, (reason) => events.push(`disconnected: ${reason}`));
+    room.on(RoomEvent.TrackSubscribed, (track, publication, participant) => {
+        document.body.appendChild(track.attach());
+        if (track.kind === 'video' && quality !== 'high') {
+            publication.setVideoQuality(qualities[quality]);
+        }
+        tracks.push({ track, sid: publication.trackSid, identity: participant.identity });
+    });
+    const started = performance.now();
+    await room.connect(url, token, { maxRetries: 0 });
+    const connect_ms = performance.now() - started;
+    const wanted = (kind) => tracks.some((entry) => entry.track.kind === kind);
+    while (!expect.every(wanted) && performance.now() - started < connect_seconds_max * 1000) {
+        await sleep(50);
+    }
+
+    const read = async () => {
+        const rows = [];
+        for (const { track, sid, identity } of tracks) {
+            const report = await track.getRTCStatsReport();
+            for (const stat of report?.values() ?? []) {
+                if (stat.type !== 'inbound-rtp') continue;
+                const codec = report.get(stat.codecId)?.mimeType ?? null;
+                rows.push({ sid, identity, kind: stat.kind, codec,
+                    packetsReceived: stat.packetsReceived, packetsLost: stat.packetsLost,
+                    packetsDiscarded: stat.packetsDiscarded, bytesReceived: stat.bytesReceived,
+                    jitter: stat.jitter, nackCount: stat.nackCount, pliCount: stat.pliCount,
+                    firCount: stat.firCount, framesReceived: stat.framesReceived,
+                    framesDecoded: stat.framesDecoded, framesDropped: stat.framesDropped,
+                    keyFramesDecoded: stat.keyFramesDecoded, freezeCount: stat.freezeCount,
+                    totalFreezesDuration: stat.totalFreezesDuration,
+                    retransmittedPacketsReceived: stat.retransmittedPacketsReceived,
+                    frameWidth: stat.frameWidth, frameHeight: stat.frameHeight,
+                    totalSamplesReceived: stat.totalSamplesReceived,
+                    concealedSamples: stat.concealedSamples,
+                    totalAudioEnergy: stat.totalAudioEnergy });
+            }
+        }
+        return rows;
+    };
+    await sleep(seconds * 500);
+    const half = await read();
+    await sleep(seconds * 500);
+    const rows = await read();
+    await room.disconnect();
+    for (const row of rows) {
+        const before = half.find((other) => other.sid === row.sid);
+        if (row.kind === 'video') row.framesDecodedHalf = before?.framesDecoded ?? 0;
+        else row.packetsReceivedHalf = before?.packetsReceived ?? 0;
+    }
+    return { connect_ms, events, serverVersion: room.serverInfo?.version ?? null, rows };
+}
+
+async function publishInPage({ url, token, seconds }) {
+    const { Room, RoomEvent, createLocalTracks } = globalThis.LivekitClient;
+    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    const room = new Room({ adaptiveStream: false, dynacast: false });
+    const events = [];
+    room.on(RoomEvent.Reconnecting, () => events.push('reconnecting'));
+    room.on(RoomEvent.SignalReconnecting, () => events.push('signal reconnecting'));
+    room.on(RoomEvent.Disconnected, (reason) => events.push(`disconnected: ${reason}`));
+    const started = performance.now();
+    await room.connect(url, token, { maxRetries: 0 });
+    const connect_ms = performance.now() - started;
+    const tracks = await createLocalTracks({ audio: true,
+        video: { resolution: { width: 1280, height: 720, frameRate: 30 } } });
+    for (const track of tracks) {
+        await room.localParticipant.publishTrack(track, { videoCodec: 'vp8', simulcast: true,
+            backupCodec: false, red: false, dtx: false });
+    }
+    const publish_ms = performance.now() - started;
+    console.info('published');
+    await sleep(seconds * 1000);
+    const rows = [];
+    for (const track of tracks) {
+        const report = await track.getRTCStatsReport();
+        for (const stat of report?.values() ?? []) {
+            if (stat.type !== 'outbound-rtp') continue;
+            const remote = report.get(stat.remoteId);
+            rows.push({ sid: track.sid, kind: stat.kind, rid: stat.rid ?? null,
+                codec: report.get(stat.codecId)?.mimeType ?? null, active: stat.active ?? null,
+                packetsSent: stat.packetsSent, bytesSent: stat.bytesSent,
+                retransmittedPacketsSent: stat.retransmittedPacketsSent,
+                framesSent: stat.framesSent, framesEncoded: stat.framesEncoded,
+                keyFramesEncoded: stat.keyFramesEncoded, frameWidth: stat.frameWidth,
+                frameHeight: stat.frameHeight, nackCount: stat.nackCount,
+                pliCount: stat.pliCount, firCount: stat.firCount,
+                qualityLimitationReason: stat.qualityLimitationReason,
+                remotePacketsLost: remote?.packetsLost ?? null,
+                remoteRoundTripTime: remote?.roundTripTime ?? null });
+        }
+    }
+    await room.disconnect();
+    return { connect_ms, publish_ms, events, serverVersion: room.serverInfo?.version ?? null,
+        rows };
+}
+
+/* Back in node. */
+
+const sum = (rows, key) => rows.reduce((total, row) => total + (row[key] ?? 0), 0);
+const most = (rows, key) => rows.reduce((top, row) => Math.max(top, row[key] ?? 0), 0);
+
+/** Sums over tracks; width, height and jitter are the greatest of any track. */
+function summarise(mode, rows) {
+    const [video, audio] = ['video', 'audio'].map((kind) => rows.filter((r) => r.kind === kind));
+    const sids = (list) => new Set(list.map((row) => row.sid)).size;
+    const totals = (list, keys) => Object.fromEntries(keys.map((key) => [key, sum(list, key)]));
+    if (mode === 'subscribe') {
+        const packets = ['packetsReceived', 'packetsLost', 'bytesReceived', 'nackCount'];
+        return {
+            video: { tracks: sids(video), ...totals(video, [...packets, 'framesReceived',
+                'framesDecoded', 'framesDecodedHalf', 'framesDropped', 'keyFramesDecoded',
+                'freezeCount', 'pliCount']), jitter: most(video, 'jitter'),
+            width: most(video, 'frameWidth'), height: most(video, 'frameHeight') },
+            audio: { tracks: sids(audio), ...totals(audio, [...packets, 'packetsReceivedHalf',
+                'totalSamplesReceived', 'concealedSamples', 'totalAudioEnergy']),
+            jitter: most(audio, 'jitter') },
+        };
+    }
+    const sent = ['packetsSent', 'bytesSent', 'retransmittedPacketsSent', 'nackCount'];
+    const layers = video.filter((row) => row.framesSent > 0).map((row) => row.rid);
+    return {
+        video: { tracks: sids(video), layersActive: layers.length, rids: layers,
+            ...totals(video, [...sent, 'framesSent', 'keyFramesEncoded', 'pliCount']),
+            width: most(video, 'frameWidth'), height: most(video, 'frameHeight') },
+        audio: { tracks: sids(audio), ...totals(audio, sent) },
+    };
+}
+
+function missing(mode, expect, summary) {
+    const reached = mode === 'subscribe'
+        ? { video: summary.video.framesDecoded, audio: summary.audio.totalSamplesReceived }
+        : { video: summary.video.framesSent, audio: summary.audio.packetsSent };
+    const verb = mode === 'subscribe' ? 'decoded' : 'sent';
+    return expect.filter((kind) => !(reached[kind] > 0)).map((kind) => `no ${kind} was ${verb}`);
+}
+
+async function main() {
+    const options = parseArguments(process.argv.slice(2));
+    const url = environment('LIVEKIT_URL');
+    const token = accessToken(environment('LIVEKIT_API_KEY'), environment('LIVEKIT_API_SECRET'),
+        options);
+    const redact = (text) => String(text).replaceAll(token, '[token]');
+    const executablePath = [process.env.CHROMIUM, ...BROWSERS].find((it) => it && existsSync(it));
+    if (!executablePath) throw new UsageError('no Chromium found: apt-get install chromium');
+    const { chromium } = await import('playwright-core');
+
+    const profile = mkdtempSync(join(tmpdir(), 'stampede-chromium-'));
+    const server = await servePage();
+    let context;
+    const cleanup = async () => {
+        await context?.close().catch(() => {});
+        server.close();
+        // The browser's helpers may write a last file after the browser has gone.
+        for (let tries = 0; tries < 10 && existsSync(profile); tries += 1) {
+            rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+            await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+    };
+    const watchdog_s = options.seconds + 2 * CONNECT_SECONDS_MAX + CLEANUP_SECONDS_MAX;
+    const watchdog = setTimeout(() => {
+        process.stderr.write(`chromium.mjs: gave up after ${watchdog_s} s\n`);
+        process.exit(1);
+    }, watchdog_s * 1000);
+    try {
+        context = await chromium.launchPersistentContext(profile, {
+            executablePath,
+            headless: true,
+            // What Debian's start script sets; we start the binary itself so that ending the
+            // process ends the browser.
+            env: { ...process.env, CHROME_WRAPPER: executablePath, HOME: profile,
+                LD_LIBRARY_PATH: dirname(executablePath) },
+            args: options.mode === 'publish' ? [...BROWSER_FLAGS, ...PUBLISH_FLAGS]
+                : BROWSER_FLAGS,
+        });
+        const page = context.pages()[0] ?? await context.newPage();
+        page.on('console', (message) => {
+            const text = redact(message.text()).slice(0, 200);
+            if (message.type() === 'error' || message.type() === 'warning'
+                || text === 'published') {
+                process.stderr.write(`page: ${text}\n`);
+            }
+        });
+        await page.goto(`http://127.0.0.1:${server.address().port}/`);
+        const outcome = await page.evaluate(
+            options.mode === 'publish' ? publishInPage : subscribeInPage,
+            { url, token, seconds: options.seconds, expect: options.expect,
+                quality: options.quality, connect_seconds_max: CONNECT_SECONDS_MAX });
+        const summary = summarise(options.mode, outcome.rows);
+        const failures = missing(options.mode, options.expect, summary);
+        const version = context.browser()?.version() ?? await page.evaluate(
+            () => navigator.userAgent.match(/Chrome\/([\d.]+)/)?.[1] ?? null);
+        process.stdout.write(`${JSON.stringify({ client: 'chromium', version,
+            mode: options.mode, room: options.room, identity: options.identity,
+            seconds: options.seconds, connect_ms: outcome.connect_ms,
+            publish_ms: outcome.publish_ms, server_version: outcome.serverVersion,
+            events: outcome.events, ...summary, tracks: outcome.rows,
+            ok: failures.length === 0 })}\n`);
+        if (failures.length > 0) throw new Error(failures.join('; '));
+    } catch (error) {
+        throw new Error(redact(error?.message ?? error).split('\n')[0]);
+    } finally {
+        clearTimeout(watchdog);
+        await cleanup();
+    }
+}
+
+main().then(() => process.exit(0), (error) => {
+    process.stderr.write(`chromium.mjs: ${error.message}\n`);
+    process.exit(error instanceof UsageError ? 2 : 1);
+});
