@@ -1,1 +1,34 @@
-//! Placeholder.
+//! A small LiveKit-compatible SFU for load runs without a server.
+//!
+//! It speaks LiveKit's v0 signalling (`/rtc`), enough of the RoomService, and forwards VP8, H.264,
+//! VP9, AV1 and Opus without transcoding. It keeps an exact [`Ledger`] of what it sent, and can
+//! drop or delay packets on purpose, so that what a client measures can be checked.
+//!
+//! Two planes as in the engine: one thread runs HTTP and WebSockets on a tokio current-thread
+//! runtime; N pinned worker threads own one UDP socket each and the peer connections sharded
+//! over them.
+//!
+//! What it does not do: resume sessions (a client is told to reconnect), JSON signalling, TURN and
+//! TCP candidates, `/rtc/v1` (404, so that clients fall back), congestion control towards
+//! subscribers, and it does not announce every subscriber of a large room to all others.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod http;
+mod hub;
+mod ledger;
+mod media;
+mod options;
+mod report;
+mod sdp;
+mod server;
+mod twirp;
+mod ws;
+
+pub use ledger::{
+    Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
+    SubscriberTrackLedger, WorkerLedger,
+};
+pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SfuImpairments, SfuOptions};
+pub use server::{Sfu, StartError};

@@ -1,0 +1,131 @@
+//! What media workers tell.
+
+use std::sync::Arc;
+
+use livekit_protocol as proto;
+use prost::Message as _;
+use proto::signal_response::Message;
+
+use super::{Hub, messages};
+use crate::media::{Command, Event, PeerKey, Role, TrackKey};
+
+impl Hub {
+    /// Carries out one event of a worker. Events of peers already removed are ignored.
+    pub(crate) fn event(&mut self, event: Event) {
+        match event {
+            Event::Offer { peer, id, sdp, mid_to_track_id } => {
+                let mids = mid_to_track_id.into_iter().collect();
+                let offer = messages::description("offer", id, sdp, mids);
+                self.send(peer, Message::Offer(offer));
+                self.trickle(peer, proto::SignalTarget::Subscriber);
+            }
+            Event::Answer { peer, id, sdp, codecs } => {
+                let answer =
+                    messages::description("answer", id, sdp, std::collections::HashMap::new());
+                self.send(peer, Message::Answer(answer));
+                self.trickle(peer, proto::SignalTarget::Publisher);
+                self.publish_answered(peer, codecs);
+            }
+            Event::NegotiationFailed { peer, reason } => {
+                tracing::warn!(peer = peer.0, reason, "negotiation failed");
+                self.end(peer, proto::DisconnectReason::StateMismatch);
+            }
+            Event::Connected { peer } => self.connected(peer),
+            Event::Disconnected { peer, reason } => {
+                tracing::info!(peer = peer.0, reason, "connection ended");
+                self.end(peer, proto::DisconnectReason::StateMismatch);
+            }
+            Event::Data { peer, channel, payload } => self.data(peer, &channel, &payload),
+        }
+    }
+
+    fn send(&self, peer: PeerKey, message: Message) {
+        let Some((room, sid, _)) = self.peers.get(&peer) else { return };
+        let room = self.rooms.get(room);
+        if let Some(participant) = room.and_then(|room| room.participants.get(sid)) {
+            participant.send(message);
+        }
+    }
+
+    /// Sends the worker's candidate once a peer connection; it is in the SDP too.
+    fn trickle(&mut self, peer: PeerKey, target: proto::SignalTarget) {
+        let Some((room, sid, _)) = self.peers.get(&peer) else { return };
+        let room = self.rooms.get_mut(room);
+        let Some(participant) = room.and_then(|room| room.participants.get_mut(sid)) else {
+            return;
+        };
+        let Some(worker) = self.workers.get(participant.worker) else { return };
+        let Some(sent) = participant.trickled.get_mut(target as usize) else { return };
+        if !std::mem::replace(sent, true) {
+            participant.send(Message::Trickle(messages::trickle(worker.address, target)));
+        }
+    }
+
+    fn publish_answered(&mut self, peer: PeerKey, codecs: Vec<(TrackKey, &'static str)>) {
+        let Some((name, ..)) = self.peers.get(&peer).cloned() else { return };
+        for (key, mime_type) in codecs {
+            let room = self.rooms.get_mut(&name);
+            let Some(track) = room.and_then(|room| room.tracks.get_mut(&key)) else { continue };
+            if !mime_type.is_empty() {
+                track.info.mime_type = mime_type.to_owned();
+                if let Some(codec) = track.info.codecs.first_mut() {
+                    codec.mime_type = mime_type.to_owned();
+                }
+            }
+            self.publish(&name, key);
+        }
+    }
+
+    fn connected(&mut self, peer: PeerKey) {
+        let Some((name, sid, role)) = self.peers.get(&peer).cloned() else { return };
+        let room = self.rooms.get_mut(&name);
+        let Some(participant) = room.and_then(|room| room.participants.get_mut(&sid)) else {
+            return;
+        };
+        let primary = (role == Role::Subscriber) == participant.subscriber_primary;
+        if primary {
+            participant.info.state = proto::participant_info::State::Active as i32;
+            self.announce(&name, &sid);
+        }
+    }
+
+    fn end(&mut self, peer: PeerKey, reason: proto::DisconnectReason) {
+        if let Some((name, sid, _)) = self.peers.get(&peer).cloned() {
+            self.remove(&name, &sid, reason, true);
+        }
+    }
+
+    /// Passes a data packet on to the others, or to those it names.
+    fn data(&mut self, peer: PeerKey, channel: &str, payload: &[u8]) {
+        let Some((name, sid, _)) = self.peers.get(&peer).cloned() else { return };
+        let Ok(mut packet) = proto::DataPacket::decode(payload) else { return };
+        let Some(room) = self.rooms.get(&name) else { return };
+        let Some(sender) = room.participants.get(&sid) else { return };
+        if !sender.grants.can_publish_data.unwrap_or(true) {
+            return;
+        }
+        packet.participant_sid = sid.to_string();
+        packet.participant_identity = sender.info.identity.clone();
+        let named = |identity: &String| {
+            packet.destination_identities.is_empty()
+                || packet.destination_identities.contains(identity)
+        };
+        let mut targets = vec![Vec::new(); self.workers.len()];
+        for (other, participant) in &room.participants {
+            if *other != sid
+                && named(&participant.info.identity)
+                && let Some(peer) = participant.subscriber
+            {
+                targets[participant.worker].push(peer);
+            }
+        }
+        let payload: Arc<[u8]> = packet.encode_to_vec().into();
+        let channel: Arc<str> = channel.into();
+        for (worker, targets) in targets.into_iter().enumerate() {
+            if !targets.is_empty() {
+                let (channel, payload) = (channel.clone(), payload.clone());
+                self.command(worker, Command::Data { targets: targets.into(), channel, payload });
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Building of protocol messages.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use livekit_protocol as proto;
+use prost::Message as _;
+use proto::signal_response::Message;
+
+use super::{JoinRequest, Participant, Room};
+use crate::media::Kind;
+
+/// What the SFU calls itself.
+pub(crate) const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
+
+/// The signalling protocol it speaks (LiveKit `pkg/rtc/types/protocol_version.go`).
+pub(crate) const PROTOCOL_VERSION: i32 = 17;
+
+/// Seconds between a client's pings, and without one until it gives up.
+const PING_INTERVAL_S: i32 = 5;
+const PING_TIMEOUT_S: i32 = 15;
+
+/// LiveKit's defaults for a room (`pkg/config/config.go`).
+const EMPTY_TIMEOUT_S: u32 = 300;
+const DEPARTURE_TIMEOUT_S: u32 = 20;
+
+const CODECS: [&str; 5] = ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1"];
+
+/// One binary frame.
+pub(crate) fn frame(message: Message) -> Bytes {
+    proto::SignalResponse { message: Some(message) }.encode_to_vec().into()
+}
+
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn codecs() -> Vec<proto::Codec> {
+    CODECS.map(|mime| proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() }).to_vec()
+}
+
+pub(crate) fn room_info(sid: String, name: &str) -> proto::Room {
+    let now = unix_ms();
+    proto::Room {
+        sid,
+        name: name.to_owned(),
+        empty_timeout: EMPTY_TIMEOUT_S,
+        departure_timeout: DEPARTURE_TIMEOUT_S,
+        creation_time: now / 1_000,
+        creation_time_ms: now,
+        enabled_codecs: codecs(),
+        ..proto::Room::default()
+    }
+}
+
+pub(crate) fn participant_info(request: &JoinRequest, sid: &str) -> proto::ParticipantInfo {
+    let claims = &request.claims;
+    let grants = &claims.video;
+    let now = unix_ms();
+    proto::ParticipantInfo {
+        sid: sid.to_owned(),
+        identity: claims.sub.clone(),
+        name: claims.name.clone(),
+        metadata: claims.metadata.clone(),
+        attributes: claims.attributes.clone(),
+        state: proto::participant_info::State::Joined as i32,
+        joined_at: now / 1_000,
+        joined_at_ms: now,
+        permission: Some(proto::ParticipantPermission {
+            can_subscribe: grants.can_subscribe.unwrap_or(true),
+            can_publish: grants.can_publish.unwrap_or(true),
+            can_publish_data: grants.can_publish_data.unwrap_or(true),
+            hidden: grants.hidden,
+            can_update_metadata: grants.can_update_own_metadata.unwrap_or(false),
+            ..proto::ParticipantPermission::default()
+        }),
+        kind: kind(&claims.kind) as i32,
+        ..proto::ParticipantInfo::default()
+    }
+}
+
+fn kind(kind: &str) -> proto::participant_info::Kind {
+    use proto::participant_info::Kind;
+    match kind {
+        "ingress" => Kind::Ingress,
+        "egress" => Kind::Egress,
+        "sip" => Kind::Sip,
+        "agent" => Kind::Agent,
+        _ => Kind::Standard,
+    }
+}
+
+pub(crate) fn join_response(room: &Room, participant: &Participant) -> proto::JoinResponse {
+    let others = room.participants.values().filter(|p| !p.grants.hidden);
+    let others = others.filter(|p| p.info.is_publisher || p.announced);
+    let server_info = proto::ServerInfo {
+        edition: proto::server_info::Edition::Standard as i32,
+        version: SERVER_VERSION.to_owned(),
+        protocol: PROTOCOL_VERSION,
+        node_id: "embedded".to_owned(),
+        ..proto::ServerInfo::default()
+    };
+    proto::JoinResponse {
+        room: Some(room.current()),
+        participant: Some(participant.info.clone()),
+        other_participants: others.map(|p| p.info.clone()).collect(),
+        server_version: SERVER_VERSION.to_owned(),
+        subscriber_primary: participant.subscriber_primary,
+        ping_interval: PING_INTERVAL_S,
+        ping_timeout: PING_TIMEOUT_S,
+        server_info: Some(server_info),
+        enabled_publish_codecs: codecs(),
+        fast_publish: participant.grants.can_publish.unwrap_or(true),
+        ..proto::JoinResponse::default()
+    }
+}
+
+pub(crate) fn leave(reason: proto::DisconnectReason) -> proto::LeaveRequest {
+    use proto::DisconnectReason as Reason;
+    use proto::leave_request::Action;
+    let action = match reason {
+        Reason::StateMismatch => Action::Reconnect,
+        _ => Action::Disconnect,
+    };
+    proto::LeaveRequest {
+        can_reconnect: action == Action::Reconnect,
+        reason: reason as i32,
+        action: action as i32,
+        regions: None,
+    }
+}
+
+pub(crate) fn update(participants: Vec<proto::ParticipantInfo>) -> proto::ParticipantUpdate {
+    proto::ParticipantUpdate { participants }
+}
+
+pub(crate) fn description(
+    kind: &str,
+    id: u32,
+    sdp: String,
+    mid_to_track_id: HashMap<String, String>,
+) -> proto::SessionDescription {
+    proto::SessionDescription { r#type: kind.to_owned(), sdp, id, mid_to_track_id }
+}
+
+/// The SFU's only candidate, as trickle.
+pub(crate) fn trickle(
+    address: std::net::SocketAddr,
+    target: proto::SignalTarget,
+) -> proto::TrickleRequest {
+    let candidate =
+        format!("candidate:1 1 udp 2130706431 {} {} typ host", address.ip(), address.port());
+    let init = serde_json::json!({
+        "candidate": candidate, "sdpMid": "", "sdpMLineIndex": 0, "usernameFragment": null,
+    });
+    proto::TrickleRequest { candidate_init: init.to_string(), target: target as i32, r#final: true }
+}
+
+/// What a client announced with add_track, as others will see it. The deprecated fields are still
+/// what older clients read, and what LiveKit fills.
+#[allow(deprecated)]
+pub(crate) fn track_info(request: &proto::AddTrackRequest, sid: String) -> proto::TrackInfo {
+    let mime_type = request
+        .simulcast_codecs
+        .first()
+        .map(|codec| mime_type(&codec.codec, request.r#type))
+        .unwrap_or_default();
+    let codecs = request
+        .simulcast_codecs
+        .iter()
+        .take(1)
+        .map(|codec| proto::SimulcastCodecInfo {
+            mime_type: mime_type.clone(),
+            cid: codec.cid.clone(),
+            layers: codec.layers.clone(),
+            video_layer_mode: codec.video_layer_mode,
+            ..proto::SimulcastCodecInfo::default()
+        })
+        .collect();
+    proto::TrackInfo {
+        sid,
+        r#type: request.r#type,
+        name: request.name.clone(),
+        muted: request.muted,
+        width: request.width,
+        height: request.height,
+        simulcast: request.layers.len() > 1,
+        disable_dtx: request.disable_dtx,
+        source: request.source,
+        layers: request.layers.clone(),
+        mime_type,
+        codecs,
+        stereo: request.stereo,
+        disable_red: true,
+        encryption: request.encryption,
+        stream: request.stream.clone(),
+        audio_features: request.audio_features.clone(),
+        ..proto::TrackInfo::default()
+    }
+}
+
+fn mime_type(codec: &str, kind: i32) -> String {
+    if codec.is_empty() || codec.contains('/') {
+        return codec.to_owned();
+    }
+    let known = CODECS.iter().find(|mime| mime.ends_with(&format!("/{}", codec.to_uppercase())));
+    match known {
+        Some(mime) => (*mime).to_owned(),
+        None if kind == proto::TrackType::Audio as i32 => format!("audio/{codec}"),
+        None => format!("video/{codec}"),
+    }
+}
+
+/// Audio or video; nothing else is carried as a track.
+pub(crate) fn track_kind(kind: i32) -> Option<Kind> {
+    match proto::TrackType::try_from(kind) {
+        Ok(proto::TrackType::Audio) => Some(Kind::Audio),
+        Ok(proto::TrackType::Video) => Some(Kind::Video),
+        _ => None,
+    }
+}

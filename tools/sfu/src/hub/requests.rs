@@ -1,0 +1,451 @@
+//! What clients send over their WebSocket.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use livekit_protocol as proto;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message;
+
+use super::{BoundMid, Hub, Joined, PendingTrack, RoomTrack, Setting, messages};
+use crate::media::layers::limit_for_size;
+use crate::media::{Command, Kind, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
+use crate::sdp::{MediaSection, media_sections};
+
+/// Tracks a participant may announce without having offered them (LiveKit
+/// `pkg/rtc/participant.go`, `maxPendingTracks`).
+const PENDING_TRACKS_MAX: usize = 20;
+
+impl Hub {
+    /// Carries out one request. Whether the participant is still there.
+    pub(crate) fn request(&mut self, who: &Joined, request: Request) -> bool {
+        match request {
+            Request::Offer(offer) => self.publisher_offer(who, offer),
+            Request::Answer(answer) => self.subscriber_answer(who, answer),
+            Request::AddTrack(request) => self.add_track(who, &request),
+            Request::Mute(mute) => self.mute(who, &mute),
+            Request::Subscription(update) => self.update_subscription(who, update),
+            Request::TrackSetting(setting) => self.track_setting(who, &setting),
+            Request::Leave(_) => {
+                let reason = proto::DisconnectReason::ClientInitiated;
+                self.remove(&who.room, &who.sid, reason, false);
+                return false;
+            }
+            Request::Ping(timestamp) => self.answer(who, Message::Pong(timestamp)),
+            Request::PingReq(ping) => {
+                let pong = proto::Pong {
+                    last_ping_timestamp: ping.timestamp,
+                    timestamp: messages::unix_ms(),
+                };
+                self.answer(who, Message::PongResp(pong));
+            }
+            Request::UpdateMetadata(update) => self.update_metadata(who, update),
+            // An ICE-lite server needs no candidates: it learns a client's address from its
+            // first connectivity check.
+            Request::Trickle(_) => {}
+            // Asked for by clients, not needed for anything here: layers and audio features
+            // show in the media, permissions are "all", resuming is answered with a full
+            // reconnect, data tracks and blobs are not offered.
+            _ => {}
+        }
+        true
+    }
+
+    fn answer(&self, who: &Joined, message: Message) {
+        let room = self.rooms.get(&who.room);
+        if let Some(participant) = room.and_then(|room| room.participants.get(&who.sid)) {
+            participant.send(message);
+        }
+    }
+
+    fn publisher_offer(&mut self, who: &Joined, offer: proto::SessionDescription) {
+        self.ensure_publisher(who);
+        let sections = media_sections(&offer.sdp);
+        self.follow_sections(who, &sections);
+        let Some((worker, peer, tracks)) = self.bindings(who) else { return };
+        let id = offer.id;
+        self.command(worker, Command::Offer { peer, id, sdp: offer.sdp, tracks });
+    }
+
+    fn ensure_publisher(&mut self, who: &Joined) {
+        let peer = PeerKey(self.next_key());
+        let room = self.rooms.get_mut(&who.room);
+        let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
+            return;
+        };
+        if participant.publisher.is_some() {
+            return;
+        }
+        participant.publisher = Some(peer);
+        let worker = participant.worker;
+        let label = PeerLabel {
+            room: who.room.as_str().into(),
+            identity: participant.info.identity.as_str().into(),
+        };
+        self.peers.insert(peer, (who.room.clone(), who.sid.clone(), Role::Publisher));
+        let tracks = Vec::new();
+        self.command(worker, Command::AddPeer { peer, role: Role::Publisher, label, tracks });
+    }
+
+    /// Notes what an offer sends, ends tracks that it no longer sends, and finds the m-lines of
+    /// pending tracks.
+    fn follow_sections(&mut self, who: &Joined, sections: &[MediaSection]) {
+        let room = self.rooms.get_mut(&who.room);
+        let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
+            return;
+        };
+        let mut ended = Vec::new();
+        for section in sections {
+            let kind = match section.kind.as_str() {
+                "audio" => Kind::Audio,
+                "video" => Kind::Video,
+                _ => continue,
+            };
+            let known = participant.mids.get(&section.mid);
+            let same = known.is_some_and(|known| known.track_id == section.track_id);
+            if section.sends && same {
+                continue;
+            }
+            ended.extend(participant.mids.remove(&section.mid).and_then(|known| known.track));
+            if section.sends {
+                let bound = BoundMid { kind, track_id: section.track_id.clone(), track: None };
+                participant.mids.insert(section.mid.clone(), bound);
+            }
+        }
+        for key in &ended {
+            self.unpublish(&who.room, *key);
+        }
+        self.bind_pending(who);
+        if !ended.is_empty() {
+            self.refresh_tracks(who);
+            self.announce(&who.room, &who.sid);
+        }
+    }
+
+    /// Finds an m-line for each pending track: by its client id, else the first of its kind
+    /// whose own id is no pending track's (LiveKit `pkg/rtc/participant.go`).
+    fn bind_pending(&mut self, who: &Joined) -> Vec<PublishedTrack> {
+        let mut bound = Vec::new();
+        let workers = self.workers.len();
+        loop {
+            let key = TrackKey(self.next_key());
+            let Some(room) = self.rooms.get_mut(&who.room) else { break };
+            let Some(participant) = room.participants.get_mut(&who.sid) else { break };
+            let Some((pending, mid)) = next_binding(&participant.pending, &participant.mids) else {
+                break;
+            };
+            let mut pending = participant.pending.remove(pending);
+            pending.info.mid = mid.clone();
+            let sid: Arc<str> = pending.info.sid.as_str().into();
+            if let Some(entry) = participant.mids.get_mut(&mid) {
+                entry.track = Some(key);
+            }
+            participant.tracks.push(key);
+            room.tracks.insert(
+                key,
+                RoomTrack {
+                    sid: sid.clone(),
+                    publisher: who.sid.clone(),
+                    kind: pending.kind,
+                    home: participant.worker,
+                    info: pending.info,
+                    subscribers: vec![0; workers],
+                },
+            );
+            bound.push(PublishedTrack { track: key, sid, mid, kind: pending.kind });
+        }
+        bound
+    }
+
+    /// All bound tracks of a publisher.
+    fn bindings(&self, who: &Joined) -> Option<(usize, PeerKey, Vec<PublishedTrack>)> {
+        let room = self.rooms.get(&who.room)?;
+        let participant = room.participants.get(&who.sid)?;
+        let tracks = participant.mids.iter().filter_map(|(mid, bound)| {
+            let track = bound.track?;
+            let sid = room.tracks.get(&track)?.sid.clone();
+            Some(PublishedTrack { track, sid, mid: mid.clone(), kind: bound.kind })
+        });
+        Some((participant.worker, participant.publisher?, tracks.collect()))
+    }
+
+    fn subscriber_answer(&mut self, who: &Joined, answer: proto::SessionDescription) {
+        let room = self.rooms.get(&who.room);
+        let Some(participant) = room.and_then(|room| room.participants.get(&who.sid)) else {
+            return;
+        };
+        let Some(peer) = participant.subscriber else { return };
+        let command = Command::Answer { peer, id: answer.id, sdp: answer.sdp };
+        self.command(participant.worker, command);
+    }
+
+    fn add_track(&mut self, who: &Joined, request: &proto::AddTrackRequest) {
+        let prefix = match (messages::track_kind(request.r#type), request.source) {
+            (Some(Kind::Audio), _) => "TR_AM",
+            (_, source) if source == proto::TrackSource::ScreenShare as i32 => "TR_VS",
+            _ => "TR_VC",
+        };
+        let sid = self.id(prefix);
+        let room = self.rooms.get_mut(&who.room);
+        let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
+            return;
+        };
+        let refused = if !participant.grants.can_publish.unwrap_or(true) {
+            Some(proto::request_response::Reason::NotAllowed)
+        } else if participant.pending.len() >= PENDING_TRACKS_MAX {
+            Some(proto::request_response::Reason::LimitExceeded)
+        } else {
+            None
+        };
+        let kind = messages::track_kind(request.r#type);
+        if let (Some(reason), _) | (None, Some(reason)) =
+            (refused, kind.is_none().then_some(proto::request_response::Reason::NotAllowed))
+        {
+            participant.send(Message::RequestResponse(proto::RequestResponse {
+                reason: reason as i32,
+                message: format!("track {} can't be published", request.cid),
+                request: Some(proto::request_response::Request::AddTrack(request.clone())),
+                ..proto::RequestResponse::default()
+            }));
+            return;
+        }
+        let Some(kind) = kind else { return };
+        let info = messages::track_info(request, sid);
+        let cid = request.cid.clone();
+        participant.send(Message::TrackPublished(proto::TrackPublishedResponse {
+            cid: cid.clone(),
+            track: Some(info.clone()),
+        }));
+        participant.pending.push(PendingTrack { cid, kind, info });
+        let worker = participant.worker;
+        let peer = participant.publisher;
+        // The offer may have come first; its answer is long sent, so the track is live at once.
+        for track in self.bind_pending(who) {
+            let key = track.track;
+            if let Some(peer) = peer {
+                self.command(worker, Command::BindTrack { peer, track });
+            }
+            self.publish(&who.room, key);
+        }
+    }
+
+    /// Shows a bound track to the room and subscribes those who want everything.
+    pub(crate) fn publish(&mut self, name: &str, key: TrackKey) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(track) = room.tracks.get(&key) else { return };
+        let publisher = track.publisher.clone();
+        let Some(participant) = room.participants.get_mut(&publisher) else { return };
+        if participant.info.tracks.iter().any(|info| *info.sid == *track.sid) {
+            return;
+        }
+        if participant.announced && !participant.info.is_publisher {
+            room.announced_subscribers = room.announced_subscribers.saturating_sub(1);
+        }
+        participant.info.is_publisher = true;
+        participant.info.tracks.push(track.info.clone());
+        tracing::info!(
+            room = name,
+            identity = participant.info.identity,
+            track = %track.sid,
+            "published"
+        );
+        let subscribers: Vec<Arc<str>> = room
+            .participants
+            .iter()
+            .filter(|(_, participant)| participant.auto_subscribe)
+            .map(|(sid, _)| sid.clone())
+            .collect();
+        self.announce(name, &publisher);
+        for sid in subscribers {
+            self.subscribe(name, &sid, key);
+        }
+    }
+
+    /// Rebuilds a participant's list of tracks.
+    fn refresh_tracks(&mut self, who: &Joined) {
+        let Some(room) = self.rooms.get_mut(&who.room) else { return };
+        let Some(participant) = room.participants.get_mut(&who.sid) else { return };
+        let tracks = &room.tracks;
+        let live: Vec<proto::TrackInfo> = participant
+            .tracks
+            .iter()
+            .filter_map(|key| Some(tracks.get(key)?.info.clone()))
+            .collect();
+        participant.info.tracks.retain(|info| live.iter().any(|track| track.sid == info.sid));
+    }
+
+    fn mute(&mut self, who: &Joined, mute: &proto::MuteTrackRequest) {
+        let Some(room) = self.rooms.get_mut(&who.room) else { return };
+        for track in room.tracks.values_mut() {
+            if *track.sid == *mute.sid && track.publisher == who.sid {
+                track.info.muted = mute.muted;
+            }
+        }
+        let Some(participant) = room.participants.get_mut(&who.sid) else { return };
+        for info in &mut participant.info.tracks {
+            if info.sid == mute.sid {
+                info.muted = mute.muted;
+            }
+        }
+        for pending in &mut participant.pending {
+            if pending.info.sid == mute.sid {
+                pending.info.muted = mute.muted;
+            }
+        }
+        self.announce(&who.room, &who.sid);
+    }
+
+    fn update_subscription(&mut self, who: &Joined, update: proto::UpdateSubscription) {
+        let of_participants =
+            update.participant_tracks.into_iter().flat_map(|tracks| tracks.track_sids);
+        for sid in update.track_sids.into_iter().chain(of_participants) {
+            let Some(key) = self.track_key(&who.room, &sid) else { continue };
+            if update.subscribe {
+                self.subscribe(&who.room, &who.sid, key);
+            } else {
+                self.unsubscribe(&who.room, &who.sid, key);
+            }
+        }
+    }
+
+    fn track_key(&self, name: &str, sid: &str) -> Option<TrackKey> {
+        let tracks = &self.rooms.get(name)?.tracks;
+        tracks.iter().find(|(_, track)| *track.sid == *sid).map(|(key, _)| *key)
+    }
+
+    fn track_setting(&mut self, who: &Joined, setting: &proto::UpdateTrackSettings) {
+        for sid in &setting.track_sids {
+            let Some(key) = self.track_key(&who.room, sid) else { continue };
+            let Some(room) = self.rooms.get_mut(&who.room) else { return };
+            let limit = room.tracks.get(&key).map_or(2, |track| limit(&track.info, setting));
+            let Some(participant) = room.participants.get_mut(&who.sid) else { return };
+            let Some(peer) = participant.subscriber else { return };
+            let Some(known) = participant.subscriptions.get_mut(&key) else { continue };
+            let paused = setting.disabled;
+            *known = Setting { limit, paused };
+            let worker = participant.worker;
+            self.command(worker, Command::Setting { peer, track: key, limit, paused });
+        }
+    }
+
+    fn update_metadata(&mut self, who: &Joined, update: proto::UpdateParticipantMetadata) {
+        let room = self.rooms.get_mut(&who.room);
+        let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
+            return;
+        };
+        let allowed = participant.grants.can_update_own_metadata.unwrap_or(false);
+        let reason = if allowed {
+            proto::request_response::Reason::Ok
+        } else {
+            proto::request_response::Reason::NotAllowed
+        };
+        if allowed {
+            participant.info.metadata = update.metadata;
+            participant.info.name = update.name;
+            participant.info.attributes.extend(update.attributes);
+        }
+        participant.send(Message::RequestResponse(proto::RequestResponse {
+            request_id: update.request_id,
+            reason: reason as i32,
+            ..proto::RequestResponse::default()
+        }));
+        if allowed {
+            self.announce(&who.room, &who.sid);
+        }
+    }
+}
+
+#[allow(deprecated)] // `layers`: what every client fills; codecs[].layers may be empty
+/// A width wins over the quality; quality 0 is LOW (LiveKit `pkg/rtc/subscribedtrack.go`).
+fn limit(info: &proto::TrackInfo, setting: &proto::UpdateTrackSettings) -> u8 {
+    if setting.width > 0 {
+        let layers: Vec<(u8, u32, u32)> = info
+            .layers
+            .iter()
+            .filter_map(|layer| {
+                Some((u8::try_from(layer.quality).ok()?, layer.width, layer.height))
+            })
+            .filter(|(layer, ..)| *layer < 3)
+            .collect();
+        if !layers.is_empty() {
+            return limit_for_size(&layers, setting.width, setting.height);
+        }
+    }
+    match proto::VideoQuality::try_from(setting.quality) {
+        Ok(proto::VideoQuality::Low) => 0,
+        Ok(proto::VideoQuality::Medium) => 1,
+        _ => 2,
+    }
+}
+
+/// The next pending track that has an m-line: its index and the mid.
+fn next_binding(
+    pending: &[PendingTrack],
+    mids: &HashMap<String, BoundMid>,
+) -> Option<(usize, String)> {
+    let mut free: Vec<(&String, &BoundMid)> =
+        mids.iter().filter(|(_, bound)| bound.track.is_none()).collect();
+    // In order of m-lines: mids are numbers for browsers, short random words for str0m.
+    free.sort_by_key(|(mid, _)| (mid.len(), mid.as_str()));
+    let exact = pending.iter().enumerate().find_map(|(index, track)| {
+        let found = free.iter().find(|(_, bound)| bound.track_id.as_ref() == Some(&track.cid))?;
+        Some((index, found.0.clone()))
+    });
+    exact.or_else(|| {
+        pending.iter().enumerate().find_map(|(index, track)| {
+            let found = free.iter().find(|(_, bound)| bound.kind == track.kind)?;
+            Some((index, found.0.clone()))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(cid: &str, kind: Kind) -> PendingTrack {
+        PendingTrack { cid: cid.into(), kind, info: proto::TrackInfo::default() }
+    }
+
+    fn mid(kind: Kind, track_id: Option<&str>) -> BoundMid {
+        BoundMid { kind, track_id: track_id.map(str::to_owned), track: None }
+    }
+
+    #[test]
+    fn a_client_id_wins_over_the_kind() {
+        let mids = HashMap::from([
+            ("0".to_owned(), mid(Kind::Video, Some("x"))),
+            ("1".to_owned(), mid(Kind::Video, Some("cam"))),
+        ]);
+        let tracks = [pending("cam", Kind::Video)];
+        assert_eq!(next_binding(&tracks, &mids), Some((0, "1".to_owned())));
+        let tracks = [pending("other", Kind::Video)];
+        assert_eq!(next_binding(&tracks, &mids), Some((0, "0".to_owned())));
+        assert_eq!(next_binding(&[pending("mic", Kind::Audio)], &mids), None);
+    }
+
+    #[allow(deprecated)]
+    #[test]
+    fn a_setting_names_a_size_or_a_quality() {
+        let layer = |quality, width, height| proto::VideoLayer {
+            quality,
+            width,
+            height,
+            ..proto::VideoLayer::default()
+        };
+        let info = proto::TrackInfo {
+            layers: vec![layer(0, 320, 180), layer(1, 640, 360), layer(2, 1280, 720)],
+            ..proto::TrackInfo::default()
+        };
+        let setting = |quality, width, height| proto::UpdateTrackSettings {
+            quality,
+            width,
+            height,
+            ..proto::UpdateTrackSettings::default()
+        };
+        assert_eq!(limit(&info, &setting(0, 0, 0)), 0);
+        assert_eq!(limit(&info, &setting(1, 0, 0)), 1);
+        assert_eq!(limit(&info, &setting(2, 0, 0)), 2);
+        assert_eq!(limit(&info, &setting(0, 640, 360)), 1, "a size wins");
+    }
+}

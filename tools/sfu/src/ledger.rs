@@ -1,0 +1,152 @@
+//! What the SFU did, counted: the reference that a client's own figures are checked against.
+//!
+//! The JSON form is what `GET /debug/ledger` answers and what `server.embedded` of a report holds.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything counted since the SFU started.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Which backend moves the datagrams and why it was chosen.
+    pub backend: String,
+    /// Participants that joined.
+    pub joins: u64,
+    /// Participants that left or were removed.
+    pub leaves: u64,
+    /// WebSocket upgrades refused, any reason.
+    pub joins_refused: u64,
+    /// Signalling connections closed because the client read too slowly (queue of 200 full).
+    pub signalling_overflows: u64,
+    /// One row a media worker.
+    pub workers: Vec<WorkerLedger>,
+    /// One row a room that exists or existed (the last 1,000 closed rooms are kept).
+    pub rooms: Vec<RoomLedger>,
+    /// Sums over all rooms.
+    pub totals: LedgerTotals,
+}
+
+/// Sums over rooms, subscribers and tracks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LedgerTotals {
+    /// See [`SubscriberTrackLedger::packets_sent`].
+    pub packets_sent: u64,
+    /// See [`SubscriberTrackLedger::bytes_sent`].
+    pub bytes_sent: u64,
+    /// See [`SubscriberTrackLedger::retransmitted`].
+    pub retransmitted: u64,
+    /// See [`SubscriberTrackLedger::dropped`].
+    pub dropped: u64,
+    /// See [`SubscriberTrackLedger::retransmits_dropped`].
+    pub retransmits_dropped: u64,
+    /// See [`SubscriberTrackLedger::nacks_received`].
+    pub nacks_received: u64,
+    /// See [`PublishedTrackLedger::packets_received`].
+    pub publisher_packets_received: u64,
+    /// See [`PublishedTrackLedger::packets_lost`].
+    pub publisher_packets_lost: u64,
+    /// See [`PublishedTrackLedger::plis_sent`].
+    pub plis_relayed: u64,
+}
+
+/// One media worker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerLedger {
+    /// Its number from 0.
+    pub worker: usize,
+    /// Peer connections it holds now.
+    pub peers: usize,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Datagrams the kernel took for sending.
+    pub datagrams_out: u64,
+    /// Received datagrams that belong to no peer.
+    pub datagrams_unknown: u64,
+    /// Datagrams the kernel refused, or said were undeliverable.
+    pub send_errors: u64,
+    /// Datagrams not sent because the send queue was full.
+    pub send_queue_full: u64,
+    /// Datagrams the kernel dropped on the worker's receive socket.
+    pub kernel_drops: u64,
+    /// Media packets from other workers lost because this worker's mailbox was full.
+    pub mailbox_full: u64,
+    /// Packets not sent because the delay queue was full.
+    pub delay_queue_full: u64,
+    /// CPU time of the worker thread in seconds.
+    pub cpu_s: f64,
+}
+
+/// One room.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RoomLedger {
+    /// Its name.
+    pub room: String,
+    /// Whether it still exists.
+    pub open: bool,
+    /// Participants in it now.
+    pub participants: u64,
+    /// Participants that joined it.
+    pub joins: u64,
+    /// Participants that left it.
+    pub leaves: u64,
+    /// What publishers sent to the SFU.
+    pub published: Vec<PublishedTrackLedger>,
+    /// What the SFU sent to subscribers.
+    pub subscribers: Vec<SubscriberLedger>,
+}
+
+/// One published track.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PublishedTrackLedger {
+    /// Identity of the publisher.
+    pub identity: String,
+    /// Its `TR_` id.
+    pub track_sid: String,
+    /// `audio` or `video`.
+    pub kind: String,
+    /// Packets received, all layers, retransmitted ones included, duplicates not.
+    pub packets_received: u64,
+    /// Their payload bytes.
+    pub bytes_received: u64,
+    /// Sequence numbers that never arrived, over all layers.
+    pub packets_lost: u64,
+    /// Packets without payload, which are not forwarded.
+    pub padding_only: u64,
+    /// Keyframes seen, all layers.
+    pub keyframes: u64,
+    /// PLIs sent to the publisher for this track.
+    pub plis_sent: u64,
+}
+
+/// One subscriber.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SubscriberLedger {
+    /// Its identity.
+    pub identity: String,
+    /// One row a subscribed track.
+    pub tracks: Vec<SubscriberTrackLedger>,
+}
+
+/// One track to one subscriber.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SubscriberTrackLedger {
+    /// The `TR_` id.
+    pub track_sid: String,
+    /// First transmissions handed to the socket; injected drops are not among them.
+    pub packets_sent: u64,
+    /// Bytes of `packets_sent` and `retransmitted` as UDP payload.
+    pub bytes_sent: u64,
+    /// Retransmissions handed to the socket.
+    pub retransmitted: u64,
+    /// First transmissions dropped by injection.
+    pub dropped: u64,
+    /// Retransmissions dropped by injection.
+    pub retransmits_dropped: u64,
+    /// RTCP packets with NACKs received from the subscriber, shared by its tracks' streams.
+    pub nacks_received: u64,
+    /// Keyframe requests received from the subscriber.
+    pub plis_received: u64,
+    /// Times the simulcast layer changed.
+    pub layer_switches: u64,
+    /// Layer forwarded now (0 low), if any.
+    pub layer: Option<u8>,
+}

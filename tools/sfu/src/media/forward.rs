@@ -1,0 +1,249 @@
+//! From a burst of publisher packets to every subscriber: the SFU's hot path.
+//!
+//! A burst is what arrived within one poll of the backend (about a millisecond). It is written
+//! subscriber by subscriber, all tracks of the burst at once, and each subscriber's str0m is
+//! drained once, while its state is in the cache.
+
+use std::time::Instant;
+
+use str0m::Input;
+use str0m::media::KeyframeRequestKind;
+use str0m::rtp::{RtpWrite, Ssrc};
+
+use super::layers::LAYERS_MAX;
+use super::peer::{Peer, Stage, Subscription};
+use super::rewrite::Rewritten;
+use super::track::{MediaBatch, MediaPacket, Track};
+use super::worker::Worker;
+use super::{Command, Kind};
+
+impl Worker {
+    /// Takes packets that other workers' publishers sent.
+    pub(crate) fn receive_media(&mut self) {
+        while let Ok(batch) = self.media.try_recv() {
+            let Some(&index) = self.track_index.get(&batch.track) else { continue };
+            let Some(track) = self.tracks.get_mut(index) else { continue };
+            track.params = Some(batch.params);
+            for packet in &batch.packets {
+                track.activity.heard(packet.layer, packet.numbers.arrived_at);
+            }
+            if track.burst.is_empty() {
+                self.burst_tracks.push(index);
+            }
+            track.burst.extend(batch.packets);
+        }
+    }
+
+    /// Sends the burst to everybody.
+    pub(crate) fn forward(&mut self) {
+        if self.burst_tracks.is_empty() {
+            return;
+        }
+        self.burst += 1;
+        let burst_tracks = std::mem::take(&mut self.burst_tracks);
+        for &index in &burst_tracks {
+            self.share_burst(index);
+            let track = &mut self.tracks[index];
+            for packet in track.burst.iter().filter(|packet| packet.starts_keyframe) {
+                if let Some(gate) = track.keyframes.get_mut(usize::from(packet.layer)) {
+                    gate.satisfied();
+                }
+            }
+        }
+        for i in 0..burst_tracks.len() {
+            for s in 0..self.tracks[burst_tracks[i]].subscribers.len() {
+                let peer = self.tracks[burst_tracks[i]].subscribers[s];
+                self.forward_to(peer, &burst_tracks[i..]);
+            }
+        }
+        for &index in &burst_tracks {
+            self.tracks[index].burst.clear();
+            self.relay_keyframe_requests(index);
+        }
+        self.burst_tracks = burst_tracks;
+        self.burst_tracks.clear();
+    }
+
+    /// Sends the burst of these tracks to one subscriber, unless it has had it.
+    fn forward_to(&mut self, index: usize, tracks: &[usize]) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.burst == self.burst || !peer.connected {
+            return;
+        }
+        peer.burst = self.burst;
+        let mut written = false;
+        for &track in tracks {
+            if let Some(&subscription) = peer.by_track.get(&track) {
+                written |= write_burst(peer, subscription, &mut self.tracks[track]);
+            }
+        }
+        if written {
+            self.advance(index);
+        }
+    }
+
+    /// Gives a track's burst to the workers that have subscribers for it.
+    fn share_burst(&mut self, index: usize) {
+        let track = &self.tracks[index];
+        let (Some(source), Some(params)) = (&track.source, track.params) else { return };
+        for &worker in &source.interested {
+            let Some(handle) = self.workers.get().and_then(|workers| workers.get(worker)) else {
+                continue;
+            };
+            let batch = MediaBatch { track: track.key, params, packets: track.burst.clone() };
+            let packets = batch.packets.len() as u64;
+            match handle.media.try_send(batch) {
+                Ok(()) => handle.waker.wake(),
+                Err(_) => self.mailbox_full += packets,
+            }
+        }
+    }
+
+    /// Asks the publisher for the keyframes that are wanted and due.
+    pub(crate) fn relay_keyframe_requests(&mut self, index: usize) {
+        for layer in 0..LAYERS_MAX {
+            let now = self.out.now;
+            let Some(track) = self.tracks.get_mut(index) else { return };
+            if !track.keyframes[layer].due(now) {
+                continue;
+            }
+            if track.source.is_some() {
+                self.request_keyframe(index, layer as u8);
+            } else {
+                let command = Command::Keyframe { track: track.key, layer: layer as u8 };
+                let home = track.home;
+                if let Some(handle) = self.workers.get().and_then(|workers| workers.get(home))
+                    && handle.commands.try_send(command).is_ok()
+                {
+                    handle.waker.wake();
+                }
+            }
+        }
+    }
+
+    /// Sends a PLI to the publisher.
+    fn request_keyframe(&mut self, index: usize, layer: u8) {
+        let Some(source) = self.tracks[index].source.as_mut() else { return };
+        let Some(stream) = source.streams.iter().rev().find(|stream| stream.layer == layer) else {
+            return;
+        };
+        let ssrc = Ssrc::from(stream.ssrc);
+        let publisher = source.peer;
+        source.ledger.plis_sent += 1;
+        let Some(peer) = self.peers.get_mut(publisher) else { return };
+        if let Some(stream) = peer.rtc.direct_api().stream_rx(&ssrc) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
+        self.advance(publisher);
+    }
+
+    /// Lets str0m see the time, which is what makes it send what was written, and drains it.
+    pub(crate) fn advance(&mut self, index: usize) {
+        let now = self.out.now;
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Err(error) = peer.rtc.handle_input(Input::Timeout(now)) {
+            self.fail(index, error.to_string());
+            return;
+        }
+        self.drain(index);
+    }
+}
+
+/// Writes a track's burst to one subscription; whether anything was written.
+fn write_burst(peer: &mut Peer, index: usize, track: &mut Track) -> bool {
+    let Some(subscription) = peer.subscriptions.get_mut(index) else { return false };
+    if subscription.stage != Stage::Active || subscription.removed || subscription.offer.paused {
+        return false;
+    }
+    let Some(params) = track.params else { return false };
+    let Some(payload_type) = subscription.payload_type(params, &peer.rtc) else { return false };
+    let video = track.kind == Kind::Video;
+    let wanted = if video { track.choices(subscription.offer.limit) } else { Some(0) };
+    let clock_rate = params.spec().clock_rate.get();
+    let mut api = peer.rtc.direct_api();
+    let Some(stream) = api.stream_tx(&subscription.ssrc) else { return false };
+    let mut written = false;
+    for packet in &track.burst {
+        let Some(out) = rewrite(subscription, packet, wanted, clock_rate) else { continue };
+        let mut write = RtpWrite::new(
+            payload_type,
+            out.seq.into(),
+            out.timestamp,
+            packet.numbers.arrived_at,
+            packet.payload.clone(),
+        )
+        .marker(packet.marker)
+        .ext_vals(packet.extensions.values())
+        .nackable(video);
+        if let Some(patch) = vp8_patch(packet, &out) {
+            write = write.vp8_patch(patch);
+        }
+        stream.write_rtp(write);
+        written = true;
+    }
+    if let Some(wanted) = wanted
+        && subscription.layer != Some(wanted)
+    {
+        track.keyframes[usize::from(wanted)].want();
+    }
+    written
+}
+
+/// The numbers of a packet that this subscription is to get, after switching to its source if
+/// that is the wanted layer and it starts a keyframe.
+fn rewrite(
+    subscription: &mut Subscription,
+    packet: &MediaPacket,
+    wanted: Option<u8>,
+    clock_rate: u32,
+) -> Option<Rewritten> {
+    let current = subscription.rewriter.source();
+    if current != Some(packet.numbers.source) {
+        // Of two sources of the same layer the later one counts: the publisher changed its SSRC.
+        let outdated = subscription.layer == Some(packet.layer)
+            && current.is_some_and(|current| current > packet.numbers.source);
+        if wanted != Some(packet.layer) || !packet.starts_keyframe || outdated {
+            return None;
+        }
+        subscription.rewriter.switch(&packet.numbers, clock_rate);
+        if subscription.layer.is_some_and(|layer| layer != packet.layer) {
+            subscription.ledger.layer_switches += 1;
+        }
+        subscription.layer = Some(packet.layer);
+    }
+    subscription.rewriter.rewrite(&packet.numbers)
+}
+
+/// The descriptor bytes to change, when any have to.
+fn vp8_patch(packet: &MediaPacket, out: &Rewritten) -> Option<str0m::rtp::Vp8Patch> {
+    let numbers = out.vp8?;
+    let descriptor = packet.vp8?;
+    let mut patch = descriptor.patch();
+    if let Some(id) = numbers.picture_id {
+        // A 7-bit id stays one: its low bits count the same way.
+        let long = patch.picture_id(id);
+        patch = if long.build().is_ok() { long } else { patch.picture_id(id & 0x7f) };
+    }
+    if let Some(tl0) = numbers.tl0_pic_idx {
+        patch = patch.tl0_pic_idx(tl0);
+    }
+    if let Some(key_idx) = numbers.key_idx {
+        patch = patch.key_idx(key_idx);
+    }
+    patch.build().ok()
+}
+
+impl Track {
+    /// The layer to forward under a limit.
+    fn choices(&self, limit: u8) -> Option<u8> {
+        self.activity.choices()[usize::from(limit).min(LAYERS_MAX - 1)]
+    }
+}
+
+/// Used by the worker when a subscriber asks for a keyframe.
+pub(crate) fn want_keyframe(track: &mut Track, layer: Option<u8>, _now: Instant) {
+    let layer = layer.unwrap_or(0);
+    if let Some(gate) = track.keyframes.get_mut(usize::from(layer)) {
+        gate.want();
+    }
+}

@@ -1,0 +1,293 @@
+//! One peer connection on a worker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use str0m::channel::ChannelId;
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
+use str0m::media::{Frequency, Mid, Pt};
+use str0m::rtp::{Extension, ExtensionMap, Ssrc};
+use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
+
+use super::impair::DropModel;
+use super::negotiate::Negotiation;
+use super::rewrite::Rewriter;
+use super::{Kind, PeerKey, PeerLabel, Role, TrackOffer};
+use crate::ledger::SubscriberTrackLedger;
+
+/// Addresses one peer may have sent valid connectivity checks from; beyond that the oldest is
+/// forgotten.
+pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
+
+/// Data channels one peer may open; more are ignored.
+pub(crate) const PEER_CHANNELS_MAX: usize = 16;
+
+/// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
+const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
+
+/// How often str0m tells its counters (NACKs received).
+const STATS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
+const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// What all peers of a process share.
+#[derive(Clone)]
+pub(crate) struct PeerConfig {
+    pub(crate) crypto: Arc<CryptoProvider>,
+    pub(crate) certificate: DtlsCert,
+    pub(crate) retransmit_cache_packets_max: usize,
+}
+
+/// A peer connection.
+pub(crate) struct Peer {
+    pub(crate) key: PeerKey,
+    pub(crate) generation: u64,
+    pub(crate) label: PeerLabel,
+    pub(crate) rtc: Rtc,
+    pub(crate) ufrag: String,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) connected: bool,
+    /// The signalling thread was told that it is over.
+    pub(crate) ended: bool,
+    /// The earliest deadline in the timers.
+    pub(crate) scheduled: Option<Instant>,
+    /// Number of the last burst that was forwarded to it.
+    pub(crate) burst: u64,
+    pub(crate) channels: Vec<(ChannelId, String)>,
+    pub(crate) drops: Option<DropModel>,
+    // Subscriber:
+    pub(crate) subscriptions: Slab<Subscription>,
+    pub(crate) by_track: FxHashMap<usize, usize>,
+    /// Outgoing SSRC, subscription, whether it is the RTX one.
+    pub(crate) ssrcs: Vec<(u32, usize, bool)>,
+    pub(crate) negotiation: Negotiation,
+    // Publisher:
+    /// Incoming SSRC to (track, index of its stream); `None` for one that belongs to no track.
+    pub(crate) streams: FxHashMap<u32, Option<(usize, usize)>>,
+    pub(crate) mids: Vec<(Mid, usize)>,
+}
+
+/// Where a subscription is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Not offered yet.
+    New,
+    /// In the offer the client has not answered.
+    Offered,
+    /// Answered.
+    Active,
+}
+
+/// One track to one subscriber.
+pub(crate) struct Subscription {
+    /// Index of the track on this worker.
+    pub(crate) track: usize,
+    pub(crate) offer: TrackOffer,
+    pub(crate) stage: Stage,
+    /// To be taken out of the SDP.
+    pub(crate) removed: bool,
+    pub(crate) mid: Option<Mid>,
+    pub(crate) ssrc: Ssrc,
+    pub(crate) rewriter: Rewriter,
+    pub(crate) layer: Option<u8>,
+    /// Payload type of the incoming parameters, once known.
+    pub(crate) payload_type: Option<(PayloadParams, Option<Pt>)>,
+    pub(crate) ledger: SubscriberTrackLedger,
+}
+
+impl Subscription {
+    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16) -> Self {
+        let ledger = SubscriberTrackLedger {
+            track_sid: offer.sid.to_string(),
+            ..SubscriberTrackLedger::default()
+        };
+        Self {
+            track,
+            offer,
+            stage: Stage::New,
+            removed: false,
+            mid: None,
+            ssrc: Ssrc::from(0),
+            rewriter: Rewriter::new(first_seq),
+            layer: None,
+            payload_type: None,
+            ledger,
+        }
+    }
+
+    /// The payload type this subscriber knows the publisher's parameters by.
+    pub(crate) fn payload_type(&mut self, params: PayloadParams, rtc: &Rtc) -> Option<Pt> {
+        if let Some((known, payload_type)) = self.payload_type
+            && known.pt() == params.pt()
+            && known.spec() == params.spec()
+        {
+            return payload_type;
+        }
+        let matching = rtc.codec_config().match_params(params).map(PayloadParams::pt);
+        let accepted = self.mid.and_then(|mid| rtc.media(mid));
+        let payload_type =
+            matching.filter(|pt| accepted.is_some_and(|media| media.remote_pts().contains(pt)));
+        self.payload_type = Some((params, payload_type));
+        payload_type
+    }
+
+    /// Its row of the ledger now.
+    pub(crate) fn row(&self) -> SubscriberTrackLedger {
+        SubscriberTrackLedger { layer: self.layer, ..self.ledger.clone() }
+    }
+}
+
+impl Peer {
+    /// Makes a peer that answers connectivity checks at `address`.
+    pub(crate) fn new(
+        key: PeerKey,
+        generation: u64,
+        role: Role,
+        label: PeerLabel,
+        config: &PeerConfig,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Result<Self, String> {
+        let credentials = IceCreds::new();
+        let mut rtc = rtc_config(role, config, credentials.clone()).build(now);
+        let candidate = Candidate::host(address, "udp").map_err(|error| error.to_string())?;
+        rtc.add_local_candidate(candidate);
+        Ok(Self {
+            key,
+            generation,
+            label,
+            rtc,
+            ufrag: credentials.ufrag,
+            addresses: Vec::new(),
+            connected: false,
+            ended: false,
+            scheduled: None,
+            burst: 0,
+            channels: Vec::new(),
+            drops: None,
+            subscriptions: Slab::new(),
+            by_track: FxHashMap::default(),
+            ssrcs: Vec::new(),
+            negotiation: Negotiation::default(),
+            streams: FxHashMap::default(),
+            mids: Vec::new(),
+        })
+    }
+
+    /// Makes an answered subscription ready to send.
+    pub(crate) fn activate(&mut self, index: usize, cache_packets_max: usize) {
+        let Some(subscription) = self.subscriptions.get_mut(index) else { return };
+        subscription.stage = Stage::Active;
+        let Some(mid) = subscription.mid else { return };
+        let mut api = self.rtc.direct_api();
+        let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
+        // No cap on the share of retransmissions: a lossy subscriber is to get what it asks for.
+        let packets = if subscription.offer.kind == Kind::Video { cache_packets_max } else { 0 };
+        stream.set_rtx_cache(packets, RETRANSMIT_CACHE_AGE, None);
+        subscription.ssrc = stream.ssrc();
+        self.ssrcs.push((*stream.ssrc(), index, false));
+        if let Some(rtx) = stream.rtx() {
+            self.ssrcs.push((*rtx, index, true));
+        }
+    }
+
+    /// Forgets a subscription; its row goes to the caller.
+    pub(crate) fn remove_subscription(&mut self, index: usize) -> SubscriberTrackLedger {
+        self.ssrcs.retain(|(_, subscription, _)| *subscription != index);
+        let subscription = self.subscriptions.remove(index);
+        if subscription.stage == Stage::Active {
+            self.rtc.direct_api().remove_stream_tx(subscription.ssrc);
+        }
+        subscription.row()
+    }
+}
+
+fn rtc_config(role: Role, config: &PeerConfig, credentials: IceCreds) -> RtcConfig {
+    let mut rtc = RtcConfig::new()
+        .set_crypto_provider(config.crypto.clone())
+        .set_dtls_cert(config.certificate.clone())
+        .set_local_ice_credentials(credentials)
+        .set_ice_lite(true)
+        .set_rtp_mode(true);
+    rtc = match role {
+        Role::Publisher => rtc.set_extension_map(publisher_extensions()),
+        Role::Subscriber => rtc
+            .set_extension_map(subscriber_extensions())
+            .set_stats_interval(Some(STATS_INTERVAL))
+            .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
+            .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL),
+    };
+    *rtc.codec_config() = codecs(role);
+    rtc
+}
+
+/// As LiveKit answers a publisher: simulcast needs mid and rid, the bandwidth estimation of a
+/// browser needs transport-wide feedback.
+fn publisher_extensions() -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(1, Extension::AudioLevel);
+    map.set(2, Extension::AbsoluteCaptureTime);
+    map.set(3, Extension::TransportSequenceNumber);
+    map.set(4, Extension::RtpMid);
+    map.set(10, Extension::RtpStreamId);
+    map.set(11, Extension::RepairedRtpStreamId);
+    map.set(13, Extension::VideoOrientation);
+    map
+}
+
+/// As LiveKit offers a subscriber: no mid, no transport-wide sequence numbers (2,000 subscribers
+/// would answer them with 40,000 reports a second).
+fn subscriber_extensions() -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(2, Extension::AbsoluteCaptureTime);
+    map.set(13, Extension::VideoOrientation);
+    map
+}
+
+/// Payload types as LiveKit numbers them (`protocol/codecs/codecs.go`).
+fn codecs(role: Role) -> CodecConfig {
+    let video = |pt: u8, codec, format| {
+        let spec = CodecSpec { codec, clock_rate: Frequency::NINETY_KHZ, channels: None, format };
+        PayloadParams::new(pt.into(), Some((pt + 1).into()), spec)
+    };
+    let h264 = |pt, mode, profile_level_id| {
+        let format = FormatParams {
+            level_asymmetry_allowed: Some(true),
+            packetization_mode: Some(mode),
+            profile_level_id: Some(profile_level_id),
+            ..FormatParams::default()
+        };
+        video(pt, Codec::H264, format)
+    };
+    let opus = CodecSpec {
+        codec: Codec::Opus,
+        clock_rate: Frequency::FORTY_EIGHT_KHZ,
+        channels: Some(2),
+        format: FormatParams {
+            min_p_time: Some(10),
+            use_inband_fec: Some(true),
+            ..FormatParams::default()
+        },
+    };
+    let vp9 = FormatParams { profile_id: Some(0), ..FormatParams::default() };
+    let mut params = vec![
+        PayloadParams::new(111.into(), None, opus),
+        video(96, Codec::Vp8, FormatParams::default()),
+        video(98, Codec::Vp9, vp9),
+        h264(125, 1, 0x42_e0_1f),
+        h264(108, 0, 0x42_e0_1f),
+        h264(102, 1, 0x42_00_1f),
+        h264(123, 1, 0x64_00_1f),
+        video(35, Codec::Av1, FormatParams::default()),
+    ];
+    for param in &mut params {
+        param.set_fb_transport_cc(role == Role::Publisher);
+        param.set_fb_remb(false);
+    }
+    CodecConfig::new_from_payload_params(params)
+}

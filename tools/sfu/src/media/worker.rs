@@ -1,0 +1,425 @@
+//! A media worker: one pinned thread, one UDP socket, the peers sharded to it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use stampede_udp::{Backend, SocketId, Wait, unix_now_ns};
+use str0m::ice::StunMessage;
+use str0m::net::{Protocol, Receive, Transmit};
+use str0m::{Event as RtcEvent, IceConnectionState, Input, Output};
+
+use super::delay::DelayQueue;
+use super::forward::want_keyframe;
+use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig};
+use super::timers::Timers;
+use super::track::{MediaBatch, Track};
+use super::{Command, Event, PeerKey, TrackKey, WorkerHandle};
+use crate::SfuImpairments;
+use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
+
+/// How long a poll gathers after its first datagram, so that the packets of a frame go to each
+/// subscriber together. It adds to the latency of what the SFU forwards.
+pub(crate) const GATHER: Duration = Duration::from_millis(1);
+
+/// Longest sleep; nothing depends on it but the promptness of stopping.
+const SLEEP_MAX: Duration = Duration::from_millis(200);
+
+/// A peer is looked at this often at least: an ICE-lite agent sets no timer for the silence of
+/// its client.
+const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Commands carried out between two polls, so that a flood of joins can't starve the media.
+const COMMANDS_PER_ROUND_MAX: usize = 32;
+
+/// Ledger rows of ended subscriptions and publications kept by a worker; the oldest is dropped.
+pub(crate) const ENDED_ROWS_MAX: usize = 100_000;
+
+/// Everything a worker owns. Lives on its thread.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) out: Outgoing,
+    pub(crate) address: SocketAddr,
+    pub(crate) commands: crossbeam_channel::Receiver<Command>,
+    pub(crate) media: crossbeam_channel::Receiver<MediaBatch>,
+    pub(crate) events: tokio::sync::mpsc::Sender<Event>,
+    /// Events that found the channel full.
+    pub(crate) backlog: VecDeque<Event>,
+    pub(crate) workers: Arc<OnceLock<Vec<WorkerHandle>>>,
+    pub(crate) config: PeerConfig,
+    pub(crate) impair: SfuImpairments,
+    pub(crate) seed: u64,
+    pub(crate) peers: Slab<Peer>,
+    pub(crate) peer_index: FxHashMap<PeerKey, usize>,
+    pub(crate) by_ufrag: FxHashMap<String, usize>,
+    pub(crate) by_address: FxHashMap<SocketAddr, usize>,
+    pub(crate) tracks: Slab<Track>,
+    pub(crate) track_index: FxHashMap<TrackKey, usize>,
+    pub(crate) timers: Timers,
+    pub(crate) generation: u64,
+    pub(crate) source_streams: u32,
+    pub(crate) burst: u64,
+    pub(crate) burst_tracks: Vec<usize>,
+    pub(crate) mailbox_full: u64,
+    pub(crate) datagrams_unknown: u64,
+    pub(crate) ended_subscribed: VecDeque<(Arc<str>, Arc<str>, SubscriberTrackLedger)>,
+    pub(crate) ended_published: VecDeque<(Arc<str>, PublishedTrackLedger)>,
+    pub(crate) batch: Vec<(usize, usize)>,
+    pub(crate) datagram: Vec<u8>,
+}
+
+/// The way out: the socket, and what is injected on the way.
+pub(crate) struct Outgoing {
+    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) socket: SocketId,
+    pub(crate) delay: Option<DelayQueue>,
+    /// The time of this round.
+    pub(crate) now: Instant,
+}
+
+impl Worker {
+    /// Runs until told to stop or until the backend fails.
+    pub(crate) fn run(mut self) {
+        loop {
+            let wait = Wait { timeout: self.sleep(), gather: GATHER };
+            if let Err(error) = self.out.backend.poll(wait) {
+                tracing::error!(worker = self.index, %error, "the media socket failed");
+                return;
+            }
+            self.out.now = Instant::now();
+            self.receive();
+            if self.carry_out_commands() {
+                break;
+            }
+            self.receive_media();
+            self.forward();
+            self.wake_due_peers();
+            self.out.release_delayed();
+            self.flush_events();
+        }
+        let indices: Vec<usize> = self.peers.iter().map(|(index, _)| index).collect();
+        for index in indices {
+            self.remove_peer(index);
+        }
+        self.out.backend.flush();
+    }
+
+    fn sleep(&self) -> Duration {
+        if !self.commands.is_empty() || !self.media.is_empty() || !self.backlog.is_empty() {
+            return Duration::ZERO;
+        }
+        let delayed = self.out.delay.as_ref().and_then(DelayQueue::next);
+        let next = [self.timers.next(), delayed].into_iter().flatten().min();
+        next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
+    }
+
+    /// Feeds the batch to the peers, grouped by peer.
+    fn receive(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
+        for i in 0..self.out.backend.batch().len() {
+            let received = self.out.backend.batch()[i];
+            let payload = self.out.backend.payload(&received);
+            match self.peer_of(received.source, payload) {
+                Some(peer) => batch.push((peer, i)),
+                None => self.datagrams_unknown += 1,
+            }
+        }
+        batch.sort_unstable();
+        let unix_now_ns = unix_now_ns();
+        for &(peer, i) in &batch {
+            let received = self.out.backend.batch()[i];
+            self.datagram.clear();
+            self.datagram.extend_from_slice(self.out.backend.payload(&received));
+            let age_ns = unix_now_ns.saturating_sub(received.received_at_unix_ns);
+            let at = self
+                .out
+                .now
+                .checked_sub(Duration::from_nanos(age_ns).min(Duration::from_secs(1)))
+                .unwrap_or(self.out.now);
+            self.receive_datagram(peer, received.source, at);
+        }
+        self.batch = batch;
+    }
+
+    /// Whose datagram this is: a connectivity check says so itself, anything else by its source.
+    fn peer_of(&self, source: SocketAddr, payload: &[u8]) -> Option<usize> {
+        if payload.first().is_some_and(|&byte| byte < 4)
+            && let Ok(message) = StunMessage::parse(payload)
+            && let Some((ufrag, _)) = message.split_username()
+        {
+            return self.by_ufrag.get(ufrag).copied();
+        }
+        self.by_address.get(&source).copied()
+    }
+
+    fn receive_datagram(&mut self, index: usize, source: SocketAddr, at: Instant) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let receive = Receive::new(Protocol::Udp, source, self.address, &self.datagram);
+        let Ok(receive) = receive else {
+            self.datagrams_unknown += 1;
+            return;
+        };
+        if let Err(error) = peer.rtc.handle_input(Input::Receive(at, receive)) {
+            self.fail(index, error.to_string());
+            return;
+        }
+        self.drain(index);
+    }
+
+    /// Takes everything a peer has to send or say.
+    pub(crate) fn drain(&mut self, index: usize) {
+        loop {
+            let Some(peer) = self.peers.get_mut(index) else { return };
+            match peer.rtc.poll_output() {
+                Ok(Output::Transmit(transmit)) => {
+                    if !peer.addresses.contains(&transmit.destination) {
+                        learn_address(&mut self.by_address, peer, index, transmit.destination);
+                    }
+                    self.out.send(peer, &transmit);
+                }
+                Ok(Output::Timeout(at)) => {
+                    self.schedule(index, at);
+                    return;
+                }
+                Ok(Output::Event(event)) => self.on_event(index, event),
+                Err(error) => {
+                    self.fail(index, error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, index: usize, event: RtcEvent) {
+        match event {
+            RtcEvent::RtpPacket(packet) => self.ingest(index, packet),
+            RtcEvent::Connected => {
+                let Some(peer) = self.peers.get_mut(index) else { return };
+                peer.connected = true;
+                let event = Event::Connected { peer: peer.key };
+                self.emit(event);
+            }
+            RtcEvent::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                self.fail(index, "no connectivity checks for 15 s".to_owned());
+            }
+            RtcEvent::Closed => self.fail(index, "closed by the client".to_owned()),
+            RtcEvent::KeyframeRequest(request) => {
+                let Some(peer) = self.peers.get_mut(index) else { return };
+                let subscription = peer
+                    .subscriptions
+                    .iter_mut()
+                    .map(|(_, subscription)| subscription)
+                    .find(|subscription| subscription.mid == Some(request.mid))
+                    .filter(|subscription| !subscription.removed);
+                let Some(subscription) = subscription else { return };
+                subscription.ledger.plis_received += 1;
+                let (track_index, layer) = (subscription.track, subscription.layer);
+                let Some(track) = self.tracks.get_mut(track_index) else { return };
+                want_keyframe(track, layer, self.out.now);
+                self.relay_keyframe_requests(track_index);
+            }
+            RtcEvent::MediaEgressStats(stats) => {
+                let Some(peer) = self.peers.get_mut(index) else { return };
+                for (_, subscription) in &mut peer.subscriptions {
+                    if subscription.mid == Some(stats.mid) {
+                        subscription.ledger.nacks_received = stats.nacks;
+                    }
+                }
+            }
+            RtcEvent::ChannelOpen(id, label) => {
+                let Some(peer) = self.peers.get_mut(index) else { return };
+                if peer.channels.len() < PEER_CHANNELS_MAX {
+                    peer.channels.push((id, label));
+                }
+            }
+            RtcEvent::ChannelData(data) => {
+                let Some(peer) = self.peers.get(index) else { return };
+                let label = peer.channels.iter().find(|(id, _)| *id == data.id);
+                if let Some((_, label)) = label {
+                    let (peer, channel) = (peer.key, label.clone());
+                    self.emit(Event::Data { peer, channel, payload: data.data });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the signalling thread, once, that a peer is over; it is removed by command.
+    pub(crate) fn fail(&mut self, index: usize, reason: String) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        peer.connected = false;
+        if !peer.ended {
+            peer.ended = true;
+            let event = Event::Disconnected { peer: peer.key, reason };
+            self.emit(event);
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, index: usize, at: Instant) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.ended {
+            return;
+        }
+        let mut at = at.min(self.out.now + PEER_CHECK_INTERVAL);
+        if let Some(negotiation) = peer.negotiation.next() {
+            at = at.min(negotiation);
+        }
+        if peer.scheduled.is_none_or(|scheduled| at < scheduled) {
+            peer.scheduled = Some(at);
+            self.timers.add(at, index, peer.generation);
+        }
+    }
+
+    fn wake_due_peers(&mut self) {
+        while let Some((index, generation)) = self.timers.pop_due(self.out.now) {
+            let Some(peer) = self.peers.get_mut(index) else { continue };
+            if peer.generation != generation || peer.scheduled.is_some_and(|at| at > self.out.now) {
+                continue;
+            }
+            peer.scheduled = None;
+            if peer.negotiation.timed_out(self.out.now) {
+                self.fail(index, "the offer was not answered for 15 s".to_owned());
+                continue;
+            }
+            self.negotiate(index);
+            self.advance(index);
+        }
+    }
+
+    /// Makes the offer that is due, if any.
+    pub(crate) fn negotiate(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let label = peer.label.clone();
+        let (event, ended) = peer.negotiate(self.out.now);
+        for row in ended {
+            self.keep_row(&label, row);
+        }
+        if let Some(event) = event {
+            self.emit(event);
+        }
+    }
+
+    pub(crate) fn emit(&mut self, event: Event) {
+        self.backlog.push_back(event);
+        self.flush_events();
+    }
+
+    /// The backlog is bounded by what peers can say unasked: a handful of events each.
+    fn flush_events(&mut self) {
+        while let Some(event) = self.backlog.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(tokio::sync::mpsc::error::TrySendError::Full(event)) => {
+                    self.backlog.push_front(event);
+                    return;
+                }
+                Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => return,
+            }
+        }
+    }
+
+    /// Whether to stop.
+    fn carry_out_commands(&mut self) -> bool {
+        for _ in 0..COMMANDS_PER_ROUND_MAX {
+            match self.commands.try_recv() {
+                Ok(Command::Stop) => return true,
+                Ok(command) => self.carry_out(command),
+                Err(crossbeam_channel::TryRecvError::Empty) => return false,
+                Err(crossbeam_channel::TryRecvError::Disconnected) => return true,
+            }
+        }
+        false
+    }
+}
+
+fn learn_address(
+    by_address: &mut FxHashMap<SocketAddr, usize>,
+    peer: &mut Peer,
+    index: usize,
+    address: SocketAddr,
+) {
+    if peer.addresses.len() >= PEER_ADDRESSES_MAX {
+        let oldest = peer.addresses.remove(0);
+        if by_address.get(&oldest) == Some(&index) {
+            by_address.remove(&oldest);
+        }
+    }
+    peer.addresses.push(address);
+    by_address.insert(address, index);
+}
+
+impl Outgoing {
+    /// Sends one datagram of a peer, or drops or delays it as asked, and counts it.
+    fn send(&mut self, peer: &mut Peer, transmit: &Transmit) {
+        let payload: &[u8] = &transmit.contents;
+        let kind = datagram_kind(payload);
+        if let DatagramKind::Rtp(ssrc) = kind
+            && let Some(&(_, index, retransmission)) =
+                peer.ssrcs.iter().find(|(known, ..)| *known == ssrc)
+            && let Some(subscription) = peer.subscriptions.get_mut(index)
+        {
+            let dropped = peer.drops.as_mut().is_some_and(|drops| drops.drops());
+            let ledger = &mut subscription.ledger;
+            match (dropped, retransmission) {
+                (false, false) => ledger.packets_sent += 1,
+                (false, true) => ledger.retransmitted += 1,
+                (true, false) => ledger.dropped += 1,
+                (true, true) => ledger.retransmits_dropped += 1,
+            }
+            if dropped {
+                return;
+            }
+            ledger.bytes_sent += payload.len() as u64;
+        }
+        match (&mut self.delay, kind) {
+            (Some(delay), DatagramKind::Rtp(_) | DatagramKind::Rtcp) => {
+                delay.push(self.now, transmit.destination, payload);
+            }
+            _ => self.backend.send(self.socket, transmit.destination, payload),
+        }
+    }
+
+    fn release_delayed(&mut self) {
+        let Some(delay) = &mut self.delay else { return };
+        while let Some((destination, payload)) = delay.pop_due(self.now) {
+            self.backend.send(self.socket, destination, &payload);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DatagramKind {
+    Rtp(u32),
+    Rtcp,
+    Other,
+}
+
+/// RFC 7983 §7 and RFC 5761 §4.
+fn datagram_kind(payload: &[u8]) -> DatagramKind {
+    match payload {
+        [128..=191, 192..=223, ..] => DatagramKind::Rtcp,
+        [128..=191, _, _, _, _, _, _, _, a, b, c, d, ..] => {
+            DatagramKind::Rtp(u32::from_be_bytes([*a, *b, *c, *d]))
+        }
+        _ => DatagramKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_told_apart() {
+        let rtp = [0x80, 0xe0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2];
+        assert_eq!(datagram_kind(&rtp), DatagramKind::Rtp(0x102));
+        assert_eq!(datagram_kind(&[0x80, 200, 0, 0]), DatagramKind::Rtcp);
+        assert_eq!(datagram_kind(&[0x16, 0xfe, 0xfd]), DatagramKind::Other);
+        assert_eq!(datagram_kind(&[]), DatagramKind::Other);
+        assert_eq!(datagram_kind(&[0x80, 0x60, 0]), DatagramKind::Other);
+    }
+}

@@ -1,0 +1,132 @@
+//! Putting the ledger together from the rooms and the workers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::hub::Hub;
+use crate::ledger::{
+    Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger, SubscriberTrackLedger,
+};
+use crate::media::{Command, WorkerHandle, WorkerReport};
+
+/// A worker that does not answer in this time is left out; it answers within milliseconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks for the ledger from any thread.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    pub(crate) hub: Arc<Mutex<Hub>>,
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) backend: String,
+}
+
+impl Reporter {
+    /// The ledger now. Waits for the workers, so not for an async task.
+    pub(crate) fn ledger(&self) -> Ledger {
+        let answers: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (reply, answer) = crossbeam_channel::bounded(1);
+                worker.command(Command::Ledger(reply));
+                answer
+            })
+            .collect();
+        let reports: Vec<WorkerReport> = answers
+            .into_iter()
+            .filter_map(|answer| answer.recv_timeout(ANSWER_TIMEOUT).ok())
+            .collect();
+        let mut ledger = self.signalling();
+        merge(&mut ledger, reports);
+        ledger.backend.clone_from(&self.backend);
+        ledger
+    }
+
+    fn signalling(&self) -> Ledger {
+        let hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
+        let rooms = hub.counts.iter().map(|(name, counts)| {
+            let open = hub.rooms.get(name);
+            RoomLedger {
+                room: name.clone(),
+                open: open.is_some(),
+                participants: open.map_or(0, |room| room.participants.len() as u64),
+                joins: counts.joins,
+                leaves: counts.leaves,
+                ..RoomLedger::default()
+            }
+        });
+        let mut rooms: Vec<RoomLedger> = rooms.collect();
+        rooms.sort_by(|a, b| a.room.cmp(&b.room));
+        Ledger {
+            joins: hub.joins,
+            leaves: hub.leaves,
+            joins_refused: hub.joins_refused,
+            signalling_overflows: hub.signalling_overflows,
+            rooms,
+            ..Ledger::default()
+        }
+    }
+}
+
+fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
+    let mut published: HashMap<Arc<str>, Vec<PublishedTrackLedger>> = HashMap::new();
+    let mut subscribed: HashMap<Arc<str>, BTreeMap<Arc<str>, Vec<SubscriberTrackLedger>>> =
+        HashMap::new();
+    for report in reports {
+        ledger.workers.push(report.worker);
+        for (room, row) in report.published {
+            published.entry(room).or_default().push(row);
+        }
+        for (room, identity, row) in report.subscribed {
+            let tracks = subscribed.entry(room).or_default().entry(identity).or_default();
+            match tracks.iter_mut().find(|track| track.track_sid == row.track_sid) {
+                Some(track) => add(track, &row),
+                None => tracks.push(row),
+            }
+        }
+    }
+    for room in &mut ledger.rooms {
+        room.published = published.remove(room.room.as_str()).unwrap_or_default();
+        room.subscribers = subscribed
+            .remove(room.room.as_str())
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(identity, tracks)| SubscriberLedger { identity: identity.to_string(), tracks })
+            .collect();
+    }
+    ledger.totals = totals(&ledger.rooms);
+}
+
+/// A subscriber that came back to the same track goes on in its row.
+fn add(row: &mut SubscriberTrackLedger, more: &SubscriberTrackLedger) {
+    row.packets_sent += more.packets_sent;
+    row.bytes_sent += more.bytes_sent;
+    row.retransmitted += more.retransmitted;
+    row.dropped += more.dropped;
+    row.retransmits_dropped += more.retransmits_dropped;
+    row.nacks_received += more.nacks_received;
+    row.plis_received += more.plis_received;
+    row.layer_switches += more.layer_switches;
+    row.layer = more.layer.or(row.layer);
+}
+
+fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
+    let mut totals = LedgerTotals::default();
+    for room in rooms {
+        for track in &room.published {
+            totals.publisher_packets_received += track.packets_received;
+            totals.publisher_packets_lost += track.packets_lost;
+            totals.plis_relayed += track.plis_sent;
+        }
+        for track in room.subscribers.iter().flat_map(|subscriber| &subscriber.tracks) {
+            totals.packets_sent += track.packets_sent;
+            totals.bytes_sent += track.bytes_sent;
+            totals.retransmitted += track.retransmitted;
+            totals.dropped += track.dropped;
+            totals.retransmits_dropped += track.retransmits_dropped;
+            totals.nacks_received += track.nacks_received;
+        }
+    }
+    totals
+}

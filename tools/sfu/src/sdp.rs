@@ -1,0 +1,84 @@
+//! The little the SFU reads and changes of SDP text itself. Pure.
+
+/// An m-line of an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct MediaSection {
+    /// `audio`, `video` or `application`.
+    pub(crate) kind: String,
+    /// `a=mid`.
+    pub(crate) mid: String,
+    /// Second word of `a=msid`.
+    pub(crate) track_id: Option<String>,
+    /// Whether its direction lets the offerer send.
+    pub(crate) sends: bool,
+}
+
+/// The m-lines of an SDP, in order.
+pub(crate) fn media_sections(sdp: &str) -> Vec<MediaSection> {
+    let mut sections: Vec<MediaSection> = Vec::new();
+    for line in sdp.lines() {
+        if let Some(rest) = line.strip_prefix("m=") {
+            let mut words = rest.split_whitespace();
+            let kind = words.next().unwrap_or_default().to_owned();
+            sections.push(MediaSection { kind, sends: true, ..MediaSection::default() });
+            continue;
+        }
+        let Some(section) = sections.last_mut() else { continue };
+        if let Some(mid) = line.strip_prefix("a=mid:") {
+            section.mid = mid.trim().to_owned();
+        } else if let Some(msid) = line.strip_prefix("a=msid:") {
+            section.track_id = msid.split_whitespace().nth(1).map(str::to_owned);
+        } else if matches!(line.trim(), "a=recvonly" | "a=inactive") {
+            section.sends = false;
+        }
+    }
+    sections
+}
+
+/// The offer with `sendrecv` media turned into `sendonly`.
+pub(crate) fn receive_only(sdp: &str) -> String {
+    let mut media = false;
+    let mut out = String::with_capacity(sdp.len());
+    for line in sdp.lines() {
+        if let Some(rest) = line.strip_prefix("m=") {
+            media = !rest.starts_with("application");
+        }
+        out.push_str(if media && line.trim() == "a=sendrecv" { "a=sendonly" } else { line });
+        out.push_str("\r\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=sendrecv\r\na=msid:stream mic\r\n\
+        m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\na=inactive\r\na=msid:- cam\r\n\
+        m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sendrecv\r\n";
+
+    #[test]
+    fn sections_are_read() {
+        let sections = media_sections(OFFER);
+        assert_eq!(sections.len(), 3);
+        assert_eq!(
+            sections[0],
+            MediaSection {
+                kind: "audio".into(),
+                mid: "0".into(),
+                track_id: Some("mic".into()),
+                sends: true
+            }
+        );
+        assert!(!sections[1].sends);
+        assert_eq!(sections[2].kind, "application");
+    }
+
+    #[test]
+    fn only_media_directions_change() {
+        let changed = receive_only(OFFER);
+        assert!(changed.contains("a=mid:0\r\na=sendonly\r\n"));
+        assert!(changed.ends_with("a=mid:2\r\na=sendrecv\r\n"));
+    }
+}

@@ -1,0 +1,386 @@
+//! Starting and stopping: threads, sockets, the signalling runtime.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use stampede_udp::{BackendLimits, BackendReport, OpenError, SocketBuffers};
+use tokio::sync::{mpsc, watch};
+
+use crate::auth::Auth;
+use crate::http::{Shared, router};
+use crate::hub::Hub;
+use crate::media::delay::DelayQueue;
+use crate::media::peer::PeerConfig;
+use crate::media::timers::Timers;
+use crate::media::worker::{Outgoing, Worker};
+use crate::media::{COMMANDS_MAX, Command, EVENTS_MAX, Event, MEDIA_BATCHES_MAX, WorkerHandle};
+use crate::report::Reporter;
+use crate::{Ledger, OptionsError, SfuOptions};
+
+/// How often rooms are looked at for what is due.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Events handled before the signalling thread looks at its sockets again.
+const EVENTS_PER_ROUND_MAX: usize = 64;
+
+/// Kernel buffers asked for a worker's socket: a worker that was away for 50 ms has 20,000
+/// packets to send, and reports of thousands of clients to read.
+const SOCKET_BUFFER_BYTES: usize = 16 << 20;
+
+/// Why an SFU could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The options contradict themselves.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The TCP port is taken or not allowed.
+    #[error("can't listen on {address} (TCP): {source}; choose another --port or --bind")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A UDP port is taken or not allowed.
+    #[error("can't use {address} (UDP): {source}; choose another --rtc-port")]
+    Bind {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No backend.
+    #[error(transparent)]
+    Backend(#[from] OpenError),
+    /// No certificate for DTLS.
+    #[error("the crypto library could not make a certificate; is its random source usable?")]
+    Certificate,
+    /// No thread or no runtime.
+    #[error("can't start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// A worker ended before it was ready.
+    #[error("media worker {0} ended while it started")]
+    WorkerEnded(usize),
+}
+
+/// A running SFU. Dropping it stops it.
+pub struct Sfu {
+    address: SocketAddr,
+    rtc_address: SocketAddr,
+    backend: BackendReport,
+    reporter: Reporter,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Sfu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sfu").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
+impl Sfu {
+    /// Starts the workers and the signalling thread; returns when clients can connect.
+    ///
+    /// # Errors
+    /// What could not be had: ports, threads, a backend. Nothing is left running then.
+    pub fn start(options: SfuOptions) -> Result<Self, StartError> {
+        options.validate()?;
+        let address = SocketAddr::new(options.bind_ip, options.port);
+        let listen = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let (events, events_in) = mpsc::channel(EVENTS_MAX);
+        let (workers, mut threads, backend) = start_workers(&options, &events)?;
+        drop(events);
+        let rtc_address = workers.first().map_or(address, |worker| worker.address);
+        let hub = Arc::new(Mutex::new(Hub::new(workers.clone(), stampede_udp::unix_now_ns())));
+        let reporter = Reporter {
+            hub: hub.clone(),
+            workers: workers.clone(),
+            backend: backend.reason.clone(),
+        };
+        let shared = Shared { hub, auth: Auth::new(&options), reporter: reporter.clone() };
+        let (stop, stopped) = watch::channel(false);
+        let signalling = std::thread::Builder::new()
+            .name("sfu-signalling".to_owned())
+            .spawn(move || runtime.block_on(signal(listener, shared, events_in, stopped)));
+        match signalling {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                stop_workers(&workers, threads);
+                return Err(StartError::Thread(error));
+            }
+        }
+        tracing::info!(%address, %rtc_address, backend = backend.reason, "SFU started");
+        Ok(Self { address, rtc_address, backend, reporter, stop, threads })
+    }
+
+    /// Where clients connect: `ws://ip:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// The media socket of the first worker.
+    #[must_use]
+    pub fn rtc_addr(&self) -> SocketAddr {
+        self.rtc_address
+    }
+
+    /// Which backend moves the datagrams, and why.
+    #[must_use]
+    pub fn backend_report(&self) -> &BackendReport {
+        &self.backend
+    }
+
+    /// What was done so far. Waits a few milliseconds for the workers; not for async tasks.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.reporter.ledger()
+    }
+
+    /// Says goodbye to everybody and ends the threads.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        // The signalling thread may have ended by itself.
+        let _ = self.stop.send(true);
+        stop_workers(&self.reporter.workers, std::mem::take(&mut self.threads));
+    }
+}
+
+impl Drop for Sfu {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+fn stop_workers(workers: &[WorkerHandle], threads: Vec<JoinHandle<()>>) {
+    for worker in workers {
+        worker.command(Command::Stop);
+    }
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the SFU panicked");
+        }
+    }
+}
+
+type StartedWorkers = (Vec<WorkerHandle>, Vec<JoinHandle<()>>, BackendReport);
+
+fn start_workers(
+    options: &SfuOptions,
+    events: &mpsc::Sender<Event>,
+) -> Result<StartedWorkers, StartError> {
+    let crypto = Arc::new(str0m::crypto::from_feature_flags());
+    let certificate = crypto.dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
+    let config = PeerConfig {
+        crypto,
+        certificate,
+        retransmit_cache_packets_max: options.retransmit_cache_packets_max,
+    };
+    let all = Arc::new(OnceLock::new());
+    let mut handles = Vec::new();
+    let mut threads = Vec::new();
+    let mut backend = None;
+    for index in 0..options.workers {
+        let started = start_worker(index, options, &config, events, &all);
+        match started {
+            Ok((handle, thread, report)) => {
+                handles.push(handle);
+                threads.push(thread);
+                backend = Some(report);
+            }
+            Err(error) => {
+                stop_workers(&handles, threads);
+                return Err(error);
+            }
+        }
+    }
+    let backend = backend.ok_or(OptionsError::NoWorkers)?;
+    // Set once, here; workers that look before find nothing to send to.
+    let _ = all.set(handles.clone());
+    Ok((handles, threads, backend))
+}
+
+fn start_worker(
+    index: usize,
+    options: &SfuOptions,
+    config: &PeerConfig,
+    events: &mpsc::Sender<Event>,
+    all: &Arc<OnceLock<Vec<WorkerHandle>>>,
+) -> Result<(WorkerHandle, JoinHandle<()>, BackendReport), StartError> {
+    let (ready, started) = crossbeam_channel::bounded(1);
+    let (options, config) = (options.clone(), config.clone());
+    let (events, all) = (events.clone(), all.clone());
+    let thread = std::thread::Builder::new()
+        .name(format!("sfu-media-{index}"))
+        .spawn(move || {
+            if !options.cores.is_empty() {
+                let id = options.cores[index % options.cores.len()];
+                if !core_affinity::set_for_current(core_affinity::CoreId { id }) {
+                    tracing::warn!(worker = index, core = id, "could not be pinned");
+                }
+            }
+            // The receiver waits for exactly this.
+            match make_worker(index, &options, config, events, all) {
+                Ok((worker, handle, report)) => {
+                    let _ = ready.send(Ok((handle, report)));
+                    worker.run();
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })
+        .map_err(StartError::Thread)?;
+    match started.recv() {
+        Ok(Ok((handle, report))) => Ok((handle, thread, report)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StartError::WorkerEnded(index)),
+    }
+}
+
+fn make_worker(
+    index: usize,
+    options: &SfuOptions,
+    config: PeerConfig,
+    events: mpsc::Sender<Event>,
+    workers: Arc<OnceLock<Vec<WorkerHandle>>>,
+) -> Result<(Worker, WorkerHandle, BackendReport), StartError> {
+    let port = match options.rtc_port {
+        0 => 0,
+        first => first + index as u16,
+    };
+    let address = SocketAddr::new(options.bind_ip, port);
+    let bind = |source| StartError::Bind { address, source };
+    let limits =
+        BackendLimits { sockets_max: 1, send_slots_max: 4_096, ..BackendLimits::default() };
+    let (mut backend, report) = stampede_udp::open(options.backend, limits)?;
+    let buffers =
+        SocketBuffers { receive_bytes: SOCKET_BUFFER_BYTES, send_bytes: SOCKET_BUFFER_BYTES };
+    let socket = stampede_udp::bind(address, buffers).map_err(bind)?;
+    let address = socket.local_addr().map_err(bind)?;
+    let socket = backend.add_socket(socket).map_err(bind)?;
+    let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
+    let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
+    let handle = WorkerHandle { commands, media, waker: backend.waker(), address };
+    let delay = options.impair.delay;
+    let delay = (!delay.is_zero()).then(|| DelayQueue::new(delay));
+    let worker = Worker {
+        index,
+        out: Outgoing { backend, socket, delay, now: Instant::now() },
+        address,
+        commands: commands_in,
+        media: media_in,
+        events,
+        backlog: VecDeque::new(),
+        workers,
+        config,
+        impair: options.impair,
+        seed: options.seed,
+        peers: Slab::new(),
+        peer_index: FxHashMap::default(),
+        by_ufrag: FxHashMap::default(),
+        by_address: FxHashMap::default(),
+        tracks: Slab::new(),
+        track_index: FxHashMap::default(),
+        timers: Timers::default(),
+        generation: 0,
+        source_streams: 0,
+        burst: 0,
+        burst_tracks: Vec::new(),
+        mailbox_full: 0,
+        datagrams_unknown: 0,
+        ended_subscribed: VecDeque::new(),
+        ended_published: VecDeque::new(),
+        batch: Vec::new(),
+        datagram: Vec::new(),
+    };
+    Ok((worker, handle, report))
+}
+
+/// The signalling thread: HTTP, the workers' events, and the clock.
+async fn signal(
+    listener: TcpListener,
+    shared: Shared,
+    mut events: mpsc::Receiver<Event>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let hub = shared.hub.clone();
+    let serve = async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        axum::serve(NoDelay(listener), router(shared)).await
+    };
+    let pump = async {
+        let mut batch = Vec::with_capacity(EVENTS_PER_ROUND_MAX);
+        while events.recv_many(&mut batch, EVENTS_PER_ROUND_MAX).await > 0 {
+            let mut hub = hub.lock().unwrap_or_else(PoisonError::into_inner);
+            for event in batch.drain(..) {
+                hub.event(event);
+            }
+            drop(hub);
+            tokio::task::yield_now().await;
+        }
+    };
+    let clock = async {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tick.tick().await;
+            hub.lock().unwrap_or_else(PoisonError::into_inner).tick(Instant::now());
+        }
+    };
+    tokio::select! {
+        result = serve => {
+            if let Err::<(), io::Error>(error) = result {
+                tracing::error!(%error, "HTTP ended");
+            }
+        }
+        () = pump => {}
+        () = clock => {}
+        _ = stopped.changed() => {}
+    }
+    let rooms: Vec<String> = {
+        let hub = hub.lock().unwrap_or_else(PoisonError::into_inner);
+        hub.rooms.keys().cloned().collect()
+    };
+    for name in rooms {
+        hub.lock().unwrap_or_else(PoisonError::into_inner).shut_room(&name);
+    }
+    // Lets the goodbyes leave.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// Accepts with Nagle's algorithm off: signalling is small messages that are waited for.
+struct NoDelay(tokio::net::TcpListener);
+
+impl axum::serve::Listener for NoDelay {
+    type Io = tokio::net::TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}

@@ -1,0 +1,169 @@
+//! RoomService over Twirp, protobuf and JSON (<https://twitchtv.github.io/twirp/docs/spec_v7.html>).
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use livekit_protocol as proto;
+use livekit_token::VideoGrants;
+use prost::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::http::Shared;
+
+/// A Twirp error code with its HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    BadRoute,
+    Malformed,
+    Unauthenticated,
+    NotFound,
+    InvalidArgument,
+    Internal,
+}
+
+struct TwirpError(Code, String);
+
+impl Code {
+    fn name(self) -> &'static str {
+        match self {
+            Self::BadRoute => "bad_route",
+            Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::NotFound => "not_found",
+            Self::InvalidArgument => "invalid_argument",
+            Self::Internal => "internal",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadRoute | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Malformed | Self::InvalidArgument => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for TwirpError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "code": self.0.name(), "msg": self.1 });
+        let headers = [(header::CONTENT_TYPE, "application/json")];
+        (self.0.status(), headers, body.to_string()).into_response()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Protobuf,
+    Json,
+}
+
+/// Answers one call.
+pub(crate) fn call(shared: &Shared, method: &str, headers: &HeaderMap, body: &[u8]) -> Response {
+    answer(shared, method, headers, body).unwrap_or_else(TwirpError::into_response)
+}
+
+fn answer(
+    shared: &Shared,
+    method: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, TwirpError> {
+    let encoding = encoding(headers)?;
+    let claims = shared
+        .auth
+        .claims(headers, None)
+        .map_err(|error| TwirpError(Code::Unauthenticated, error.to_string()))?;
+    let grants = &claims.video;
+    match method {
+        "CreateRoom" => {
+            require(grants.room_create, "roomCreate")?;
+            let request: proto::CreateRoomRequest = decode(encoding, body)?;
+            if request.name.is_empty() {
+                let message = "the room's name is empty".to_owned();
+                return Err(TwirpError(Code::InvalidArgument, message));
+            }
+            encode(encoding, &shared.hub().create_room(&request))
+        }
+        "ListRooms" => {
+            require(grants.room_list, "roomList")?;
+            let request: proto::ListRoomsRequest = decode(encoding, body)?;
+            let rooms = shared.hub().list_rooms(&request.names);
+            encode(encoding, &proto::ListRoomsResponse { rooms })
+        }
+        "DeleteRoom" => {
+            require(grants.room_create, "roomCreate")?;
+            let request: proto::DeleteRoomRequest = decode(encoding, body)?;
+            if !shared.hub().delete_room(&request.room) {
+                return Err(TwirpError(Code::NotFound, "there is no such room".to_owned()));
+            }
+            encode(encoding, &proto::DeleteRoomResponse {})
+        }
+        "ListParticipants" => {
+            let request: proto::ListParticipantsRequest = decode(encoding, body)?;
+            require_admin(grants, &request.room)?;
+            let participants = shared.hub().list_participants(&request.room);
+            encode(encoding, &proto::ListParticipantsResponse { participants })
+        }
+        "RemoveParticipant" => {
+            let request: proto::RoomParticipantIdentity = decode(encoding, body)?;
+            require_admin(grants, &request.room)?;
+            if !shared.hub().remove_participant(&request.room, &request.identity) {
+                return Err(TwirpError(Code::NotFound, "there is no such participant".to_owned()));
+            }
+            encode(encoding, &proto::RemoveParticipantResponse::default())
+        }
+        _ => Err(TwirpError(Code::BadRoute, format!("no method {method} here"))),
+    }
+}
+
+fn require(granted: bool, grant: &str) -> Result<(), TwirpError> {
+    if granted {
+        return Ok(());
+    }
+    Err(TwirpError(Code::Unauthenticated, format!("the token does not grant {grant}")))
+}
+
+fn require_admin(grants: &VideoGrants, room: &str) -> Result<(), TwirpError> {
+    require(grants.room_admin && grants.room == room, "roomAdmin of this room")
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, TwirpError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    match kind {
+        "application/protobuf" => Ok(Encoding::Protobuf),
+        "application/json" => Ok(Encoding::Json),
+        _ => {
+            let message = "Content-Type must be application/protobuf or application/json";
+            Err(TwirpError(Code::BadRoute, message.to_owned()))
+        }
+    }
+}
+
+fn decode<T: Message + Default + DeserializeOwned>(
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<T, TwirpError> {
+    let malformed = |error: String| TwirpError(Code::Malformed, error);
+    match encoding {
+        Encoding::Protobuf => T::decode(body).map_err(|error| malformed(error.to_string())),
+        Encoding::Json => {
+            serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))
+        }
+    }
+}
+
+fn encode<T: Message + Serialize>(encoding: Encoding, message: &T) -> Result<Response, TwirpError> {
+    let (kind, body) = match encoding {
+        Encoding::Protobuf => ("application/protobuf", message.encode_to_vec()),
+        Encoding::Json => {
+            let body = serde_json::to_vec(message)
+                .map_err(|error| TwirpError(Code::Internal, error.to_string()))?;
+            ("application/json", body)
+        }
+    };
+    Ok(([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response())
+}
