@@ -8,8 +8,9 @@
 # - testsrc2 moves and counts, so that a viewer sees at once whether time passes; the noise makes
 #   the encoder really spend the bitrate (flat synthetic pictures would undershoot it by far).
 # - No lookahead and no alternate reference frames: every frame is shown, as from a real-time
-#   encoder. Error-resilient, one thread and bit-exact containers, so that a second run with the
-#   same ffmpeg gives the same bytes.
+#   encoder. Error-resilient. One thread, a fixed speed (a positive -cpu-used would follow the
+#   machine's load) and bit-exact containers: a second run with the same ffmpeg gives the same
+#   bytes.
 set -eu
 cd "$(dirname "$0")"
 
@@ -17,13 +18,13 @@ frames=150
 source="testsrc2=size=1280x720:rate=25,noise=alls=14:allf=t:all_seed=20"
 
 video() { # NAME SIZE BITRATE BUFFER
-  ffmpeg -hide_banner -loglevel error -y -fflags +bitexact -f lavfi -i "$source" -an \
+  ffmpeg -hide_banner -loglevel error -y -f lavfi -i "$source" -an \
     -vf "scale=$2:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" -frames:v "$frames" \
-    -c:v libvpx -deadline realtime -cpu-used 4 -threads 1 \
+    -c:v libvpx -deadline realtime -cpu-used -5 -threads 1 \
     -b:v "$3" -minrate "$3" -maxrate "$3" -bufsize "$4" -undershoot-pct 5 -overshoot-pct 20 \
     -qmin 2 -qmax 56 -g 50 -keyint_min 50 -sc_threshold 0 \
     -auto-alt-ref 0 -lag-in-frames 0 -error-resilient 1 \
-    -flags:v +bitexact -f ivf "$1"
+    -flags:v +bitexact -fflags +bitexact -f ivf "$1"
 }
 
 video video-720p.ivf 1280:720 1750k 1750k
@@ -32,11 +33,11 @@ video video-180p.ivf 320:180 165k 165k
 
 # A tone that wobbles in pitch and loudness, plus a little noise: a real Opus encoder's packets
 # vary in size, a pure sine's would not.
-ffmpeg -hide_banner -loglevel error -y -fflags +bitexact \
+ffmpeg -hide_banner -loglevel error -y \
   -f lavfi -i "sine=frequency=220:beep_factor=4:sample_rate=48000:duration=6" \
   -f lavfi -i "anoisesrc=colour=pink:amplitude=0.05:sample_rate=48000:seed=20:duration=6" \
   -filter_complex "[0][1]amix=inputs=2,tremolo=f=3:d=0.6,vibrato=f=2:d=0.3" \
   -vn -ac 2 -c:a libopus -b:a 48k -vbr on -application audio -frame_duration 20 \
-  -flags:a +bitexact -f ogg audio.ogg
+  -flags:a +bitexact -fflags +bitexact -f ogg audio.ogg
 
 ls -l video-720p.ivf video-360p.ivf video-180p.ivf audio.ogg
