@@ -97,6 +97,17 @@ fn the_first_packet_may_be_overtaken() {
 }
 
 #[test]
+fn a_frame_put_before_an_open_one_is_looked_at_from_its_start() {
+    let mut assembler = vp8();
+    push(&mut assembler, 10, 3_000, false, START);
+    push(&mut assembler, 11, 3_000, false, MORE);
+    // 9 is still missing: nothing may come out, whatever was known about 10 and 11.
+    assert!(push(&mut assembler, 8, 0, false, KEY).is_empty());
+    assert_eq!(sequences(&push(&mut assembler, 9, 0, true, MORE)), [(8, 9)]);
+    assert_eq!(sequences(&push(&mut assembler, 12, 3_000, true, MORE)), [(10, 12)]);
+}
+
+#[test]
 fn padding_is_neither_waited_for_nor_lost() {
     let mut assembler = vp8();
     push(&mut assembler, 0, 0, false, KEY);

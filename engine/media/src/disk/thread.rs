@@ -421,3 +421,29 @@ fn open(opener: Opener, path: &Path) -> io::Result<(PathBuf, File)> {
     }
     Err(io::ErrorKind::AlreadyExists.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_written_chunk_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.ivf");
+        std::fs::write(&path, "whole and hal").unwrap();
+        let report = FileReport {
+            path: path.clone(),
+            frames: 1,
+            bytes: 5,
+            frames_before_keyframe: 0,
+            frames_dropped: 0,
+            failed: None,
+        };
+        cut(&report);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
+        // Not a regular file, or not there: left alone.
+        for path in ["/dev/full", "/nonexistent/x.ivf"] {
+            cut(&FileReport { path: path.into(), ..report.clone() });
+        }
+    }
+}
