@@ -26,8 +26,14 @@ const WAKE: u64 = 3 << 32;
 const CANCEL: u64 = 4 << 32;
 const KIND: u64 = !0 << 32;
 
-/// The kernel runs at most some receives a call; so many calls gather what is ready at once.
-const GATHER_CALLS_MAX: usize = 8;
+/// Sockets one call to the kernel reads from, when nothing has to be waited for. Each may bring a
+/// run of datagrams, so that a call with no such bound would use up all buffers.
+const SOCKETS_PER_CALL_MAX: usize = 256;
+/// Calls that collect what is ready for one batch.
+const CALLS_PER_BATCH_MAX: usize = 8;
+/// Buffers that have to be free for each receive started again. Without it, sockets that paused
+/// for want of buffers would start all together and most of them would pause again at once.
+const BUFFERS_PER_RESTART: usize = 8;
 
 /// A socket and what the kernel said about it.
 struct Slot {
@@ -61,8 +67,9 @@ pub(crate) struct Uring {
     free: Vec<u32>,
     /// Closed sockets whose index the current batch may still name.
     leaving: Vec<u32>,
-    /// Sockets whose receive has ended and starts again; at most one entry a socket and ending.
-    rearm: Vec<u32>,
+    /// Sockets whose receive has ended and starts again, the longest waiting first; at most one
+    /// entry a socket and ending.
+    rearm: VecDeque<u32>,
     /// The same for sockets that fail in a way we don't know: they wait for the next poll, so
     /// that a lasting error can't make us spin.
     rearm_later: Vec<u32>,
@@ -99,7 +106,7 @@ impl Uring {
             slots: Vec::new(),
             free: Vec::new(),
             leaving: Vec::new(),
-            rearm: Vec::new(),
+            rearm: VecDeque::new(),
             rearm_later: Vec::new(),
             pending: VecDeque::with_capacity(buffers),
             held: 0,
@@ -157,10 +164,10 @@ impl Uring {
             return;
         }
         match -result {
-            ..=0 => self.rearm.push(index),
+            ..=0 => self.rearm.push_back(index),
             libc::ENOBUFS => {
                 self.stats.receive_pauses += 1;
-                self.rearm.push(index);
+                self.rearm.push_back(index);
             }
             errno => {
                 // Usually an ICMP report. Its entry has to go before the receive starts again, or
@@ -169,7 +176,7 @@ impl Uring {
                 self.stats.send_errors += drained.network;
                 self.stats.syscalls += drained.syscalls;
                 if drained.network + drained.local > 0 {
-                    self.rearm.push(index);
+                    self.rearm.push_back(index);
                 } else {
                     tracing::debug!(socket = index, errno, "receive ended");
                     self.rearm_later.push(index);
@@ -184,10 +191,10 @@ impl Uring {
             self.ring.read_wake(&self.waker, WAKE)?;
             self.wake_armed = true;
         }
-        if self.held >= self.buffers {
-            return Ok(());
-        }
-        for index in self.rearm.drain(..) {
+        let free = self.buffers - self.held;
+        let restarts_max = free / BUFFERS_PER_RESTART;
+        for _ in 0..restarts_max.min(self.rearm.len()) {
+            let Some(index) = self.rearm.pop_front() else { break };
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
             if slot.armed || slot.removed {
                 continue;
@@ -212,7 +219,7 @@ impl Uring {
             self.slots[index as usize] = None;
             self.free.push(index);
         }
-        self.rearm.append(&mut self.rearm_later);
+        self.rearm.extend(self.rearm_later.drain(..));
     }
 
     /// Moves up to a batch of datagrams out of `pending`.
@@ -262,13 +269,16 @@ impl Uring {
         while self.held == 0 && !self.woken {
             let left =
                 started.map_or(Duration::ZERO, |started| timeout.saturating_sub(started.elapsed()));
+            // Sockets that are not receiving yet come first.
+            let block = if self.rearm.is_empty() { left } else { Duration::ZERO };
             // A poll that may not wait needs no system call where the kernel has nothing for us.
-            if !left.is_zero() || self.ring.has_submissions() || self.ring.has_work() {
-                self.ring.wait(1, left)?;
+            if !block.is_zero() || self.ring.has_submissions() || self.ring.has_work() {
+                self.ring.wait(1, block)?;
             }
             self.reap()?;
+            let restarted = !self.rearm.is_empty();
             self.start_receives()?;
-            if left.is_zero() {
+            if left.is_zero() && !restarted {
                 break;
             }
         }
@@ -281,11 +291,12 @@ impl Uring {
             self.ring.wait(self.batch_max - self.held, gather)?;
             self.reap()?;
         }
-        for _ in 0..GATHER_CALLS_MAX {
+        for _ in 0..CALLS_PER_BATCH_MAX {
             if self.held >= self.batch_max || !self.ring.has_work() {
                 break;
             }
-            self.ring.wait(self.batch_max - self.held, Duration::ZERO)?;
+            let want = (self.batch_max - self.held).min(SOCKETS_PER_CALL_MAX);
+            self.ring.wait(want, Duration::ZERO)?;
             self.reap()?;
         }
         Ok(())
@@ -301,7 +312,7 @@ impl Uring {
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
         loop {
             self.start_receives()?;
-            let backlog = self.held > 0;
+            let backlog = self.held > 0 || !self.rearm.is_empty();
             self.wait_first(started, wait.timeout)?;
             let left = started
                 .map_or(Duration::ZERO, |started| wait.timeout.saturating_sub(started.elapsed()));
@@ -345,7 +356,7 @@ impl Backend for Uring {
         }
         let drops = DropCounter::default();
         self.slots[index as usize] = Some(Slot { socket, drops, armed: false, removed: false });
-        self.rearm.push(index);
+        self.rearm.push_back(index);
         Ok(SocketId(index))
     }
 
