@@ -5,9 +5,13 @@
 //! ([`SequenceLedger::open_floor`]); the frame ledger settles frames behind that line.
 
 mod frame;
+#[cfg(test)]
+mod frame_tests;
 mod freeze;
 mod jitter;
 mod sequence;
+#[cfg(test)]
+mod sequence_tests;
 mod stream;
 
 pub use frame::{FrameLedger, FramePacket, OPEN_FRAMES_MAX, SKIPS_MAX};

@@ -114,8 +114,8 @@ impl TrackSchedule {
 
     /// The earliest frame due at `now`, each once, none left out.
     pub fn pop_due(&mut self, now: Instant) -> Option<DueFrame> {
-        let (layer, _) = self.next_layer().filter(|&(_, due)| self.instant(due) <= now)?;
-        let jumped = self.serve_keyframe_request(layer);
+        let (_, slot) = self.next_layer().filter(|&(_, due)| self.instant(due) <= now)?;
+        let jumped = self.serve_keyframe_request(slot);
         // Another layer may be first after a jump.
         let (index, due_ticks) = self.next_layer()?;
         let due = self.instant(due_ticks);
@@ -212,25 +212,27 @@ impl TrackSchedule {
         }
     }
 
-    /// True if there was a jump.
-    fn serve_keyframe_request(&mut self, index: usize) -> bool {
-        let Some(layer) = self.layers.get(index).filter(|layer| layer.keyframe_wanted) else {
+    /// Jumps if a layer wants a keyframe and none is near; the frame due next, of whatever layer, is
+    /// at `slot` on the timeline. True if there was a jump.
+    fn serve_keyframe_request(&mut self, slot: i64) -> bool {
+        let Some(index) = self.layers.iter().position(|layer| layer.keyframe_wanted) else {
             return false;
         };
+        let layer = &self.layers[index];
         let next = self.position(layer, layer.lap, layer.next);
         let (_, _, keyframe) = self.keyframe_from(layer, next);
         let signed = |duration| ticks(duration, self.clock_rate) as i64;
-        if keyframe - next <= signed(JUMP_BEYOND) {
+        if keyframe + self.origin_ticks - slot <= signed(JUMP_BEYOND) {
             self.layers[index].keyframe_wanted = false;
             return false;
         }
-        let since = layer.keyframe_ticks.map(|last| next + self.origin_ticks - last);
+        let since = layer.keyframe_ticks.map(|last| slot - last);
         if since.is_some_and(|since| since < signed(KEYFRAME_SPACING_MIN)) {
             return false;
         }
         let aligned = (keyframe - signed(ALIGN_WITHIN)).max(next);
         self.move_layers(aligned);
-        self.origin_ticks -= keyframe - next;
+        self.origin_ticks = slot - keyframe;
         true
     }
 }
@@ -238,4 +240,104 @@ impl TrackSchedule {
 fn ticks(duration: Duration, clock_rate: u32) -> u64 {
     let rate = u64::from(clock_rate);
     duration.as_secs() * rate + u64::from(duration.subsec_nanos()) * rate / 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_media::Codec;
+
+    fn clip(frames: usize, fps: u64, keyframe_every: usize) -> Arc<MediaClip> {
+        let frame = |index: usize| ClipFrame {
+            timestamp_ticks: index as u64 * 90_000 / fps,
+            keyframe: index.is_multiple_of(keyframe_every),
+            packets: vec![Arc::from([0_u8].as_slice())],
+            frame_bytes: 1,
+        };
+        Arc::new(MediaClip {
+            name: "test".to_owned(),
+            codec: Codec::Vp8,
+            clock_rate: 90_000,
+            width: 1,
+            height: 1,
+            channels: 0,
+            duration_ticks: frames as u64 * 90_000 / fps,
+            frame_rate: fps as f64,
+            frames: (0..frames).map(frame).collect(),
+        })
+    }
+
+    fn schedule(start: Instant, offset: Duration, clips: Vec<Arc<MediaClip>>) -> TrackSchedule {
+        let layer = |clip| LayerClip { clip, picture_id: 0x7ffe, tl0_pic_idx: 254 };
+        TrackSchedule::new(start, offset, clips.into_iter().map(layer).collect())
+    }
+
+    fn all(schedule: &mut TrackSchedule, until: Instant) -> Vec<DueFrame> {
+        std::iter::from_fn(|| schedule.pop_due(until)).collect()
+    }
+
+    #[test]
+    fn keeps_the_files_own_timing_over_laps() {
+        let start = Instant::now();
+        let mut schedule = schedule(start, Duration::ZERO, vec![clip(45, 30, 15)]);
+        assert_eq!(schedule.pop_due(start).map(|due| due.due), Some(start));
+        assert_eq!(schedule.pop_due(start), None);
+        let frames = all(&mut schedule, start + Duration::from_secs(10));
+        assert_eq!(frames.len(), 300);
+        for (number, due) in (1..).zip(&frames) {
+            assert_eq!(due.due_ticks, number * 3_000);
+            assert_eq!(due.frame, (number % 45) as usize);
+            assert_eq!(due.picture_id, (0x7ffe + number as u16) & 0x7fff);
+            assert_eq!(due.tl0_pic_idx, 254_u8.wrapping_add(number as u8));
+            assert!(!due.jumped);
+        }
+    }
+
+    #[test]
+    fn begins_at_the_first_keyframe_after_its_offset() {
+        let start = Instant::now();
+        let offset = Duration::from_millis(1_020);
+        let clips = vec![clip(60, 15, 30), clip(120, 30, 60)];
+        let mut schedule = schedule(start, offset, clips);
+        let spread = start + Duration::from_millis(20);
+        let first: Vec<_> = all(&mut schedule, spread).iter().map(|d| (d.layer, d.frame)).collect();
+        assert_eq!(first, [(0, 30), (1, 60)]);
+    }
+
+    #[test]
+    fn jumps_keep_ticks_and_ids_continuous_and_layers_aligned() {
+        let start = Instant::now();
+        let mut schedule = schedule(start, Duration::ZERO, vec![clip(150, 15, 150), clip(300, 30, 300)]);
+        let mut frames = all(&mut schedule, start + Duration::from_millis(1_010));
+        schedule.request_keyframe(0);
+        frames.extend(all(&mut schedule, start + Duration::from_secs(4)));
+        let jumps: Vec<_> = frames.iter().filter(|due| due.jumped).collect();
+        assert_eq!(jumps.len(), 1);
+        assert_eq!(jumps[0].due - start, Duration::from_nanos(1_033_333_333), "the next slot of all");
+        for layer in 0..2 {
+            let own: Vec<_> = frames.iter().filter(|due| due.layer == layer).collect();
+            let keys: Vec<_> = own.iter().filter(|due| due.keyframe).collect();
+            assert_eq!(keys.len(), 2);
+            assert_eq!(keys[1].due_ticks, jumps[0].due_ticks);
+            assert!(own.windows(2).all(|pair| pair[0].due_ticks < pair[1].due_ticks));
+            assert!(own.windows(2).all(|p| (p[0].picture_id + 1) & 0x7fff == p[1].picture_id));
+        }
+    }
+
+    #[test]
+    fn a_near_keyframe_is_waited_for_and_jumps_keep_their_distance() {
+        let start = Instant::now();
+        let mut schedule = schedule(start, Duration::ZERO, vec![clip(90, 30, 45)]);
+        all(&mut schedule, start + Duration::from_millis(1_320));
+        schedule.request_keyframe(0);
+        let frames = all(&mut schedule, start + Duration::from_millis(1_500));
+        assert!(frames.iter().all(|due| !due.jumped));
+        assert!(frames.iter().any(|due| due.keyframe));
+        // 0 ms after a keyframe: served when the spacing is over, and only once.
+        schedule.request_keyframe(0);
+        let frames = all(&mut schedule, start + Duration::from_millis(2_500));
+        let jumps: Vec<_> = frames.iter().filter(|due| due.jumped).collect();
+        assert_eq!(jumps.len(), 1);
+        assert_eq!(jumps[0].due - start, Duration::from_millis(1_800));
+    }
 }

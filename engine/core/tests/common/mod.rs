@@ -1,0 +1,357 @@
+//! A deterministic network between a [`Peer`] and a plain str0m instance, in virtual time.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use stampede_core::{
+    Arrival, Codec, DtlsIdentity, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame,
+    RecordedStream,
+};
+use stampede_media::{ClipFrame, MediaClip};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RawPacket;
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+pub const UNIX_BASE_NS: u64 = 1_700_000_000_000_000_000;
+
+pub fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+pub fn options() -> PeerOptions {
+    static IDENTITY: OnceLock<DtlsIdentity> = OnceLock::new();
+    PeerOptions::new(IDENTITY.get_or_init(|| DtlsIdentity::generate().unwrap()).clone())
+}
+
+pub fn peer_addr() -> SocketAddr {
+    "127.0.0.1:40001".parse().unwrap()
+}
+
+pub fn server_addr() -> SocketAddr {
+    "127.0.0.1:7882".parse().unwrap()
+}
+
+/// xorshift64*: the tests' own seed, nothing else.
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.next() % 1_000 < per_mille
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+/// What a peer put out.
+#[derive(Default)]
+pub struct Sink {
+    pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    pub events: Vec<PeerEvent>,
+    pub recorded: Vec<(RecordedStream, RecordedFrame)>,
+}
+
+impl PeerSink for Sink {
+    fn transmit(&mut self, destination: SocketAddr, payload: &[u8]) {
+        self.datagrams.push((destination, payload.to_vec()));
+    }
+
+    fn event(&mut self, event: PeerEvent) {
+        self.events.push(event);
+    }
+
+    fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
+        self.recorded.push((stream.clone(), frame));
+    }
+}
+
+/// A plain str0m instance: the SFU's side.
+pub struct Server {
+    pub rtc: Rtc,
+    pub events: Vec<Event>,
+    pub wake: Instant,
+    /// Original sequence number of each RTX packet, by (RTX SSRC, its own sequence number).
+    pub originals: HashMap<(u32, u16), u16>,
+    pub rtx_ssrcs: Vec<u32>,
+}
+
+impl Server {
+    pub fn new(now: Instant, config: RtcConfig) -> Self {
+        let mut rtc = config.set_rtp_mode(true).enable_raw_packets(true).build(now);
+        rtc.add_local_candidate(Candidate::host(server_addr(), "udp").unwrap()).unwrap();
+        let (events, originals) = (Vec::new(), HashMap::new());
+        Self { rtc, events, wake: now, originals, rtx_ssrcs: Vec::new() }
+    }
+
+    fn poll(&mut self) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => {
+                    self.wake = at;
+                    return out;
+                }
+                Output::Transmit(transmit) => out.push(transmit.contents.to_vec()),
+                Output::Event(Event::RawPacket(raw)) => {
+                    if let RawPacket::RtpTx(header, bytes) = *raw
+                        && self.rtx_ssrcs.contains(&header.ssrc)
+                        && bytes.len() >= header.header_len + 2
+                    {
+                        let at = header.header_len;
+                        let original = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+                        let key = (*header.ssrc, header.sequence_number);
+                        self.originals.insert(key, original);
+                    }
+                }
+                Output::Event(event) => self.events.push(event),
+            }
+        }
+    }
+}
+
+/// What happens to a datagram from the server.
+pub enum Fate {
+    Deliver(Duration),
+    Twice(Duration, Duration),
+    Drop,
+}
+
+type FateOf = Box<dyn FnMut(&[u8]) -> Fate>;
+
+/// A datagram that reached the peer.
+pub struct Delivered {
+    pub at: Instant,
+    pub bytes: Vec<u8>,
+}
+
+pub struct Sim {
+    pub start: Instant,
+    pub now: Instant,
+    pub peer: Peer,
+    pub server: Server,
+    pub sink: Sink,
+    pub delay: Duration,
+    /// Decides over datagrams to the peer.
+    pub fate: FateOf,
+    /// Decides over datagrams to the server.
+    pub fate_up: FateOf,
+    pub delivered: Vec<Delivered>,
+    queue: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
+    serial: u64,
+    peer_wake: Instant,
+    /// Datagrams the peer has sent.
+    pub sent_by_peer: u64,
+}
+
+impl Sim {
+    pub fn new(start: Instant, peer: Peer, server: Server) -> Self {
+        let delay = ms(10);
+        Self {
+            start,
+            now: start,
+            peer,
+            server,
+            sink: Sink::default(),
+            delay,
+            fate: Box::new(move |_| Fate::Deliver(Duration::ZERO)),
+            fate_up: Box::new(move |_| Fate::Deliver(Duration::ZERO)),
+            delivered: Vec::new(),
+            queue: BTreeMap::new(),
+            serial: 0,
+            peer_wake: start,
+            sent_by_peer: 0,
+        }
+    }
+
+    pub fn arrival(&self) -> Arrival {
+        let since = (self.now - self.start).as_nanos() as u64;
+        Arrival { instant: self.now, unix_ns: UNIX_BASE_NS + since }
+    }
+
+    fn push(&mut self, to_peer: bool, at: Instant, bytes: Vec<u8>) {
+        self.serial += 1;
+        self.queue.insert((at, self.serial), (to_peer, bytes));
+    }
+
+    fn send(&mut self, to_peer: bool, bytes: Vec<u8>) {
+        let fate = if to_peer { (self.fate)(&bytes) } else { (self.fate_up)(&bytes) };
+        let at = self.now + self.delay;
+        match fate {
+            Fate::Drop => {}
+            Fate::Deliver(more) => self.push(to_peer, at + more, bytes),
+            Fate::Twice(first, second) => {
+                self.push(to_peer, at + first, bytes.clone());
+                self.push(to_peer, at + second, bytes);
+            }
+        }
+    }
+
+    /// Takes what both sides have to say at this moment.
+    pub fn exchange(&mut self) {
+        for bytes in self.server.poll() {
+            self.send(true, bytes);
+        }
+        self.peer_wake = self.peer.drain(self.now, &mut self.sink);
+        for (_, bytes) in std::mem::take(&mut self.sink.datagrams) {
+            self.sent_by_peer += 1;
+            self.send(false, bytes);
+        }
+    }
+
+    /// Lets the server's application act: writes, then drives its clock.
+    pub fn server_writes(&mut self, write: impl FnOnce(&mut Rtc)) {
+        write(&mut self.server.rtc);
+        self.server.rtc.handle_input(Input::Timeout(self.now)).unwrap();
+        self.exchange();
+    }
+
+    /// Runs until `end`.
+    pub fn run_until(&mut self, end: Instant) {
+        self.exchange();
+        loop {
+            let queued = self.queue.first_key_value().map(|(&(at, _), _)| at);
+            let next = self.peer_wake.min(self.server.wake);
+            let next = queued.map_or(next, |at| at.min(next)).max(self.now);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            self.step();
+        }
+    }
+
+    pub fn run(&mut self, duration: Duration) {
+        self.run_until(self.now + duration);
+    }
+
+    fn step(&mut self) {
+        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now) {
+            let (to_peer, bytes) = entry.remove();
+            if to_peer {
+                self.peer.handle_datagram(self.arrival(), server_addr(), &bytes);
+                self.delivered.push(Delivered { at: self.now, bytes });
+            } else {
+                let receive =
+                    Receive::new(Protocol::Udp, peer_addr(), server_addr(), &bytes).unwrap();
+                self.server.rtc.handle_input(Input::Receive(self.now, receive)).unwrap();
+            }
+            self.exchange();
+        }
+        if self.server.wake <= self.now {
+            self.server.rtc.handle_input(Input::Timeout(self.now)).unwrap();
+        }
+        if self.peer_wake <= self.now {
+            self.peer.handle_timeout(self.now);
+        }
+        self.exchange();
+    }
+
+    pub fn run_until_event(&mut self, limit: Duration, wanted: impl Fn(&PeerEvent) -> bool) {
+        let end = self.now + limit;
+        while !self.sink.events.iter().any(&wanted) {
+            assert!(self.now < end, "not in {limit:?}: {:?}", self.sink.events);
+            self.run(ms(5));
+        }
+    }
+}
+
+/// RTP datagrams only: SSRC, sequence number.
+pub fn rtp(datagram: &[u8]) -> Option<(u32, u16)> {
+    let is_rtp =
+        datagram.len() >= 12 && datagram[0] >> 6 == 2 && !(64..96).contains(&(datagram[1] & 0x7f));
+    is_rtp.then(|| {
+        let ssrc = u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]);
+        (ssrc, u16::from_be_bytes([datagram[2], datagram[3]]))
+    })
+}
+
+/// A VP8 clip of recognisable frames: `packets_of(frame)` packets each, a keyframe every
+/// `keyframe_every`, at `fps`.
+pub fn vp8_clip(
+    frames: usize,
+    fps: u64,
+    keyframe_every: usize,
+    packets_of: impl Fn(usize) -> usize,
+) -> MediaClip {
+    let step = 90_000 / fps;
+    let frames: Vec<_> = (0..frames)
+        .map(|frame| {
+            let keyframe = frame % keyframe_every == 0;
+            let data = frame_data(frame, keyframe, packets_of(frame) * 100);
+            let packets = data.chunks(100).enumerate().map(|(index, chunk)| {
+                let start = if index == 0 { 0x90 } else { 0x80 };
+                let (id, tl0) = (frame as u16, frame as u8);
+                let mut packet = vec![start, 0xe0, 0x80 | (id >> 8) as u8, id as u8, tl0, 0];
+                packet.extend_from_slice(chunk);
+                Arc::from(packet)
+            });
+            ClipFrame {
+                timestamp_ticks: frame as u64 * step,
+                keyframe,
+                packets: packets.collect(),
+                frame_bytes: data.len(),
+            }
+        })
+        .collect();
+    MediaClip {
+        name: "test".to_owned(),
+        codec: Codec::Vp8,
+        clock_rate: 90_000,
+        width: 64,
+        height: 64,
+        channels: 0,
+        duration_ticks: frames.len() as u64 * step,
+        frame_rate: fps as f64,
+        frames,
+    }
+}
+
+/// The bytes of a frame of [`vp8_clip`].
+pub fn frame_data(frame: usize, keyframe: bool, bytes: usize) -> Vec<u8> {
+    let mut data = vec![if keyframe { 0x10 } else { 0x11 }, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 64, 0];
+    data.extend((frame as u32).to_be_bytes());
+    let mut rng = Rng::new(frame as u64 + 1);
+    while data.len() < bytes {
+        data.push(rng.next() as u8);
+    }
+    data
+}
+
+/// An Opus clip of 20 ms packets.
+pub fn opus_clip(packets: usize) -> MediaClip {
+    let frames: Vec<_> = (0..packets)
+        .map(|index| ClipFrame {
+            timestamp_ticks: index as u64 * 960,
+            keyframe: true,
+            packets: vec![Arc::from([0xfc, index as u8, (index >> 8) as u8, 1, 2, 3].as_slice())],
+            frame_bytes: 6,
+        })
+        .collect();
+    MediaClip {
+        name: "test".to_owned(),
+        codec: Codec::Opus,
+        clock_rate: 48_000,
+        width: 0,
+        height: 0,
+        channels: 1,
+        duration_ticks: packets as u64 * 960,
+        frame_rate: 50.0,
+        frames,
+    }
+}

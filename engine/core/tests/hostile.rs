@@ -1,0 +1,118 @@
+//! Whatever the network sends, a peer counts it and lives on.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use stampede_core::{Arrival, Peer, PeerEvent};
+use str0m::Rtc;
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, MediaKind};
+
+fn connected() -> Sim {
+    let start = Instant::now();
+    let server = Server::new(start, Rtc::builder());
+    let peer = Peer::subscriber(start, peer_addr(), &options(), true).unwrap();
+    let mut sim = Sim::new(start, peer, server);
+    let mut changes = sim.server.rtc.sdp_api();
+    changes.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    changes.add_channel("_reliable".to_owned());
+    let (offer, pending) = changes.apply().unwrap();
+    let answer = sim.peer.accept_offer(start, &offer.to_sdp_string(), &[]).unwrap();
+    let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
+    sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+    sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
+    sim
+}
+
+/// Random bytes with a first byte that leads into each of RFC 7983's branches, and mutations of
+/// real datagrams.
+fn hostile_datagram(rng: &mut Rng, real: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = if rng.chance(500) && !real.is_empty() {
+        real[rng.below(real.len() as u64) as usize].clone()
+    } else {
+        let length = rng.below(1_500) as usize;
+        (0..length).map(|_| rng.next() as u8).collect()
+    };
+    if let Some(first) = bytes.first_mut()
+        && rng.chance(700)
+    {
+        *first = [0, 1, 22, 23, 63, 0x80, 0x90, 0xbf][rng.below(8) as usize];
+    }
+    for _ in 0..rng.below(6) {
+        let at = rng.below(bytes.len() as u64) as usize;
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = rng.next() as u8;
+        }
+    }
+    bytes.truncate(rng.below(bytes.len() as u64 + 1) as usize + 1);
+    bytes
+}
+
+#[test]
+fn malformed_datagrams_never_panic() {
+    let mut sim = connected();
+    let real: Vec<_> = sim.delivered.iter().map(|delivered| delivered.bytes.clone()).collect();
+    for seed in 0..20 {
+        let mut rng = Rng::new(seed);
+        for _ in 0..500 {
+            let bytes = hostile_datagram(&mut rng, &real);
+            let at = Arrival { instant: sim.now, unix_ns: UNIX_BASE_NS };
+            sim.peer.handle_datagram(at, server_addr(), &bytes);
+            if rng.chance(100) {
+                sim.now += Duration::from_micros(rng.below(20_000));
+                sim.peer.handle_timeout(sim.now);
+                sim.peer.drain(sim.now, &mut sim.sink);
+            }
+        }
+    }
+    let transport = sim.peer.counters().transport;
+    assert!(transport.malformed > 100 && transport.unknown_ssrc > 100, "{transport:?}");
+    let video = sim.peer.counters().video;
+    assert_eq!((video.packets.received, video.packets.missing), (0, 0), "nothing was believed");
+    sim.peer.close(sim.now, &mut sim.sink);
+    sim.peer.final_report(sim.now);
+}
+
+#[test]
+fn media_before_an_offer_or_a_connection_is_counted() {
+    let now = Instant::now();
+    let mut peer = Peer::subscriber(now, peer_addr(), &options(), false).unwrap();
+    let mut packet = vec![0x80, 96, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4];
+    packet.extend([0; 64]);
+    let at = Arrival { instant: now, unix_ns: UNIX_BASE_NS };
+    peer.handle_datagram(at, server_addr(), &packet);
+    peer.handle_datagram(at, server_addr(), &[]);
+    let transport = peer.counters().transport;
+    assert_eq!((transport.before_connected, transport.malformed), (1, 1));
+    assert_eq!(transport.datagrams_received, 2);
+}
+
+#[test]
+fn bad_negotiation_is_an_error_and_the_peer_stays_usable() {
+    let now = Instant::now();
+    let mut peer = Peer::subscriber(now, peer_addr(), &options(), false).unwrap();
+    for offer in ["", "v=0", "nonsense\r\n", "v=0\r\nm=video\r\n", "m=audio 9 X 0\r\na=ssrc:x"] {
+        assert!(peer.accept_offer(now, offer, &[]).is_err(), "{offer:?}");
+    }
+    assert!(peer.create_offer(now).is_err());
+    assert!(peer.accept_answer(now, "v=0").is_err());
+    for unusable in [
+        "",
+        "candidate:375738803 1 tcp 1671430143 127.0.0.1 7881 typ host tcptype passive",
+        "candidate:1 1 udp 2130706431 5b3f.local 7882 typ host",
+    ] {
+        peer.add_remote_candidate(now, unusable).unwrap();
+    }
+    for broken in ["candidate:", "rubbish", "candidate:1 1 udp x 127.0.0.1 7882 typ host"] {
+        assert!(peer.add_remote_candidate(now, broken).is_err(), "{broken:?}");
+    }
+    let offer = include_str!("data/subscriber-offer-vp8-2.sdp");
+    let answer = peer.accept_offer(now, offer, &[]).unwrap();
+    let count = |line: &str| answer.lines().filter(|l| l.trim_end() == line).count();
+    assert_eq!((count("a=recvonly"), count("a=sendonly")), (2, 0), "{answer}");
+    assert!(answer.contains("127.0.0.1 40001 typ host"));
+    assert!(!answer.contains("a=ssrc:") && !answer.contains("transport-wide-cc"), "{answer}");
+    assert!(peer.is_alive());
+}

@@ -1,0 +1,265 @@
+//! A publisher against a plain str0m receiver over a deterministic network.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::*;
+use stampede_core::{
+    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, TrackError,
+};
+use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip};
+use str0m::change::SdpOffer;
+use str0m::media::KeyframeRequestKind;
+use str0m::rtp::RtpPacket;
+use str0m::{Event, Rtc};
+
+fn track(
+    cid: &str,
+    kind: MediaKind,
+    layers: Vec<(Option<&'static str>, MediaClip)>,
+) -> PublishTrack {
+    let layer = |(rid, clip)| PublishLayer { rid, clip: Arc::new(clip) };
+    PublishTrack {
+        cid: cid.to_owned(),
+        kind,
+        layers: layers.into_iter().map(layer).collect(),
+        start_offset: Duration::ZERO,
+    }
+}
+
+fn connect(tracks: Vec<PublishTrack>) -> (Sim, String) {
+    let start = Instant::now();
+    let config = Rtc::builder()
+        .set_extension(5, str0m::rtp::Extension::AbsoluteCaptureTime)
+        .set_stats_interval(Some(Duration::from_secs(1)));
+    let server = Server::new(start, config);
+    let peer = Peer::publisher(start, peer_addr(), &options(), tracks).unwrap();
+    let mut sim = Sim::new(start, peer, server);
+    let text = sim.peer.create_offer(start).unwrap();
+    let offer = SdpOffer::from_sdp_string(&text).unwrap();
+    let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
+    sim.peer.accept_answer(start, &answer.to_sdp_string()).unwrap();
+    sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
+    (sim, text)
+}
+
+fn packets(sim: &Sim) -> impl Iterator<Item = &RtpPacket> {
+    sim.server.events.iter().filter_map(|event| match event {
+        Event::RtpPacket(packet) => Some(packet),
+        _ => None,
+    })
+}
+
+/// Received packets by primary SSRC.
+fn streams(sim: &Sim) -> BTreeMap<u32, Vec<&RtpPacket>> {
+    let mut streams: BTreeMap<u32, Vec<&RtpPacket>> = BTreeMap::new();
+    for packet in packets(sim) {
+        streams.entry(*packet.header.ssrc).or_default().push(packet);
+    }
+    streams
+}
+
+struct Frame {
+    data: Vec<u8>,
+    timestamp: u64,
+    picture_id: u16,
+    tl0: u8,
+    keyframe: bool,
+}
+
+fn frames(packets: &[&RtpPacket]) -> Vec<Frame> {
+    let mut assembler = FrameAssembler::new(Codec::Vp8).unwrap();
+    let mut frames = Vec::new();
+    for packet in packets {
+        assembler.push(AssemblerPacket {
+            sequence: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload: &packet.payload,
+        });
+        while let Some(frame) = assembler.poll() {
+            frames.push(Frame {
+                data: frame.data.to_vec(),
+                timestamp: frame.timestamp,
+                picture_id: frame.picture_id.unwrap(),
+                tl0: frame.tl0_pic_idx.unwrap(),
+                keyframe: frame.keyframe,
+            });
+        }
+    }
+    frames
+}
+
+fn assert_continuous(frames: &[Frame], step: u64) {
+    for pair in frames.windows(2) {
+        assert_eq!((pair[0].picture_id + 1) & 0x7fff, pair[1].picture_id);
+        assert_eq!(pair[0].tl0.wrapping_add(1), pair[1].tl0);
+        assert_eq!(pair[0].timestamp + step, pair[1].timestamp);
+    }
+}
+
+/// Which frame of a [`vp8_clip`] this is.
+fn index_of(frame: &Frame) -> usize {
+    u32::from_be_bytes(frame.data[10..14].try_into().unwrap()) as usize
+}
+
+#[test]
+fn frames_arrive_bit_identical_and_continuous_over_laps() {
+    let clip = vp8_clip(45, 30, 15, |frame| 1 + frame % 5);
+    let (mut sim, _) = connect(vec![track("cam", MediaKind::Video, vec![(None, clip)])]);
+    sim.run(Duration::from_secs(5));
+    let streams = streams(&sim);
+    assert_eq!(streams.len(), 1);
+    let frames = frames(streams.values().next().unwrap());
+    assert!(frames.len() >= 148, "{}", frames.len());
+    assert_continuous(&frames, 3_000);
+    for (number, frame) in frames.iter().enumerate() {
+        let index = number % 45;
+        assert_eq!(frame.data, frame_data(index, index % 15 == 0, (1 + index % 5) * 100));
+    }
+    let publish = sim.peer.counters().publish;
+    assert_eq!(publish.tracks, 1);
+    assert!(publish.frames_sent >= 148 && publish.keyframes_sent >= 9);
+    assert_eq!((publish.late_packets, publish.retransmitted), (0, 0));
+    let capture = packets(&sim).find_map(|packet| packet.header.ext_vals.abs_capture_time).unwrap();
+    let unix = capture.capture_time.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let since = unix.checked_sub(Duration::from_nanos(UNIX_BASE_NS)).unwrap();
+    assert!(since < Duration::from_secs(2), "{since:?}");
+}
+
+#[test]
+fn the_offer_is_what_livekit_wants() {
+    let layers = ["q", "h", "f"].map(|rid| (Some(rid), vp8_clip(30, 15, 30, |_| 1)));
+    let audio = track("mic-1", MediaKind::Audio, vec![(None, opus_clip(50))]);
+    let (_, offer) = connect(vec![audio, track("cam-1", MediaKind::Video, layers.into())]);
+    let has = |line: &str| offer.lines().any(|candidate| candidate.trim_end() == line);
+    assert!(has("a=msid:stampede cam-1") && has("a=msid:stampede mic-1"), "{offer}");
+    assert!(has("a=simulcast:send q;h;f"), "{offer}");
+    assert!(has("a=rid:q send") && has("a=rid:h send") && has("a=rid:f send"));
+    assert!(has("a=sendonly") && !has("a=sendrecv"));
+    assert!(offer.contains("VP8/90000") && offer.contains("opus/48000/2"));
+    for other in ["VP9/90000", "H264/90000", "AV1/90000", "usedtx", "red/48000"] {
+        assert!(!offer.contains(other), "{other}");
+    }
+    assert!(offer.contains("127.0.0.1 40001 typ host"));
+}
+
+#[test]
+fn simulcast_layers_are_aligned_and_a_pli_jumps_them_together() {
+    let layers = ["q", "h", "f"].into_iter().zip([1, 2, 3]);
+    // 10 s between keyframes: a PLI has to jump.
+    let layers = layers.map(|(rid, size)| (Some(rid), vp8_clip(300, 15, 150, move |_| size)));
+    let (mut sim, _) = connect(vec![track("cam", MediaKind::Video, layers.collect())]);
+    sim.run(Duration::from_secs(2));
+    let by_layer: Vec<_> = streams(&sim).into_iter().map(|(ssrc, p)| (ssrc, p.len())).collect();
+    assert_eq!(by_layer.len(), 3);
+    let (middle, _) =
+        by_layer.iter().copied().find(|&(_, packets)| packets > 40 && packets < 75).unwrap();
+    let asked = sim.now;
+    sim.server_writes(|rtc| {
+        let mut direct = rtc.direct_api();
+        direct.stream_rx(&middle.into()).unwrap().request_keyframe(KeyframeRequestKind::Pli);
+    });
+    sim.run(Duration::from_secs(2));
+    for packets in streams(&sim).values() {
+        let frames = frames(packets);
+        assert!(frames.len() >= 58, "{}", frames.len());
+        assert_continuous(&frames, 6_000);
+        let keys: Vec<_> = frames.iter().enumerate().filter(|(_, f)| f.keyframe).collect();
+        assert_eq!(keys.len(), 2);
+        let (at, jumped) = keys[1];
+        assert_eq!((index_of(keys[0].1), index_of(jumped)), (0, 150));
+        // PLI 10 ms up, at most a frame interval to wait, 10 ms down.
+        let first = packets.iter().find(|p| p.header.timestamp == jumped.timestamp as u32).unwrap();
+        assert!(first.timestamp - asked < ms(10 + 67 + 11), "frame {at}");
+    }
+    let publish = sim.peer.counters().publish;
+    assert_eq!((publish.pli_received, publish.keyframe_jumps), (1, 1));
+    let requested = |event: &&PeerEvent| matches!(event, PeerEvent::KeyframeRequested { .. });
+    assert_eq!(sim.sink.events.iter().filter(requested).count(), 1);
+}
+
+#[test]
+fn lost_packets_are_retransmitted_and_counted() {
+    let clip = vp8_clip(300, 30, 300, |_| 4);
+    let (mut sim, _) = connect(vec![track("cam", MediaKind::Video, vec![(None, clip)])]);
+    let mut rng = Rng::new(3);
+    let mut packets_seen = 0;
+    sim.run(ms(500));
+    sim.fate_up = Box::new(move |bytes| {
+        let is_rtp = rtp(bytes).is_some();
+        packets_seen += u64::from(is_rtp);
+        if is_rtp && packets_seen < 500 && rng.chance(50) {
+            Fate::Drop
+        } else {
+            Fate::Deliver(ms(0))
+        }
+    });
+    sim.run(Duration::from_secs(8));
+    let publish = sim.peer.counters().publish;
+    assert!(publish.retransmitted >= 15, "{publish:?}");
+    assert!(publish.nack_received > 0);
+    assert!(publish.upstream_expected.is_some_and(|expected| expected > 700), "{publish:?}");
+    let streams = streams(&sim);
+    let mut all = streams.values().next().unwrap().clone();
+    all.sort_by_key(|packet| packet.seq_no);
+    let frames = frames(&all);
+    assert_continuous(&frames, 3_000);
+    assert!(frames.len() >= 250);
+}
+
+#[test]
+fn a_starved_publisher_sends_everything_late_in_bounded_bursts() {
+    let clip = vp8_clip(300, 30, 300, |_| 4);
+    let (mut sim, _) = connect(vec![track("cam", MediaKind::Video, vec![(None, clip)])]);
+    sim.run(ms(100));
+    let before = sim.peer.counters().publish;
+    let starved = sim.now + Duration::from_secs(4);
+    let wake = sim.peer.drain(starved, &mut sim.sink);
+    let burst = sim.peer.counters().publish.packets_sent - before.packets_sent;
+    assert!((256..260).contains(&burst), "{burst}");
+    assert!(wake <= starved, "more is due at once");
+    while sim.peer.drain(starved, &mut sim.sink) <= starved {}
+    let after = sim.peer.counters().publish;
+    assert!((470..=490).contains(&(after.packets_sent - before.packets_sent)), "{after:?}");
+    assert!(after.late_packets >= 460);
+    assert!(after.lateness.max > Duration::from_millis(3_800));
+    assert_eq!(after.lateness.buckets.iter().sum::<u64>(), after.packets_sent);
+}
+
+#[test]
+fn audio_carries_its_level() {
+    let audio = track("mic", MediaKind::Audio, vec![(None, opus_clip(50))]);
+    let (mut sim, _) = connect(vec![audio]);
+    sim.run(Duration::from_secs(2));
+    let received: Vec<_> = packets(&sim).collect();
+    assert!(received.len() > 95);
+    for (number, packet) in received.iter().enumerate() {
+        assert_eq!(packet.payload[1], (number % 50) as u8);
+        assert_eq!(packet.header.ext_vals.audio_level, Some(-20));
+        assert_eq!(packet.header.ext_vals.voice_activity, Some(true));
+    }
+}
+
+#[test]
+fn tracks_that_cannot_be_sent_are_refused_before_anything_is_made() {
+    let refuse =
+        |tracks| Peer::publisher(Instant::now(), peer_addr(), &options(), tracks).unwrap_err();
+    assert!(matches!(refuse(vec![]), CreatePeerError::NoTracks));
+    let cases = [
+        (track("a b", MediaKind::Video, vec![(None, vp8_clip(1, 30, 1, |_| 1))]), "Cid"),
+        (track("a", MediaKind::Video, vec![]), "Layers"),
+        (track("a", MediaKind::Video, vec![(Some("q"), vp8_clip(1, 30, 1, |_| 1))]), "Layers"),
+        (track("a", MediaKind::Audio, vec![(None, vp8_clip(1, 30, 1, |_| 1))]), "Codec"),
+        (track("a", MediaKind::Video, vec![(None, vp8_clip(0, 30, 1, |_| 1))]), "Empty"),
+    ];
+    for (track, wanted) in cases {
+        let CreatePeerError::Track { source, .. } = refuse(vec![track]) else { panic!("{wanted}") };
+        assert!(format!("{source:?}").starts_with(wanted), "{source:?}");
+        let _: TrackError = source;
+    }
+}
