@@ -34,6 +34,10 @@ use crate::text;
 use crate::token::Token;
 use open::{Socket, now};
 
+/// tungstenite logs the whole handshake, with the token, at `log`'s trace level. That level is
+/// compiled out of the `log` crate by a feature of our dependency on it; this line holds it there.
+const _: () = assert!(log::STATIC_MAX_LEVEL as usize <= log::LevelFilter::Debug as usize);
+
 /// Most encoded messages waiting for the socket. At it the session ends with
 /// [`EndReason::OutboundFull`]: a server that does not read has failed.
 pub const OUTBOUND_MESSAGES_MAX: usize = 256;

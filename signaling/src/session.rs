@@ -24,6 +24,7 @@ pub use event::{
 };
 pub use tracks::REMOTE_TRACKS_MAX;
 
+use crate::text;
 use crate::token::Token;
 use crate::wire;
 use publish::{OfferState, Publishing, Settled};
@@ -361,7 +362,8 @@ impl Session {
             return;
         }
         if !join.alternative_url.is_empty() {
-            return self.end(EndReason::Redirected { url: join.alternative_url });
+            let url = text::foreign(&join.alternative_url, 200);
+            return self.end(EndReason::Redirected { url });
         }
         let Some(participant) = join.participant else {
             self.counters.malformed += 1;

@@ -1,0 +1,137 @@
+//! Hand-made server messages, shaped as livekit-server 1.13.5 sends them.
+
+#![allow(dead_code)] // each test file uses its part
+
+use livekit_protocol as proto;
+use proto::signal_response::Message as Response;
+use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, TrackKind};
+
+/// The data-channels-only offer and the offer with an audio and a video track, as captured.
+pub const OFFER_DATA: &str = include_str!("../data/subscriber-offer-vp8-1.sdp");
+pub const OFFER_TRACKS: &str = include_str!("../data/subscriber-offer-vp8-2.sdp");
+/// From OFFER_TRACKS.
+pub const PUBLISHER: &str = "PA_g6f6jC2ScKiR";
+pub const AUDIO: &str = "TR_AMPvZVst3PnizD";
+
+/// The video track's sid in OFFER_TRACKS.
+pub fn video() -> &'static str {
+    let line = OFFER_TRACKS.lines().rfind(|line| line.starts_with("a=msid:")).unwrap();
+    line.rsplit(' ').next().unwrap()
+}
+
+pub fn response(message: Response) -> proto::SignalResponse {
+    proto::SignalResponse { message: Some(message) }
+}
+
+pub fn participant(sid: &str, tracks: Vec<proto::TrackInfo>) -> proto::ParticipantInfo {
+    proto::ParticipantInfo {
+        sid: sid.into(),
+        identity: format!("identity of {sid}"),
+        state: proto::participant_info::State::Active as i32,
+        tracks,
+        ..Default::default()
+    }
+}
+
+pub fn track(sid: &str, kind: proto::TrackType) -> proto::TrackInfo {
+    proto::TrackInfo {
+        sid: sid.into(),
+        r#type: kind as i32,
+        width: 1280,
+        height: 720,
+        ..Default::default()
+    }
+}
+
+pub fn audio_and_video() -> Vec<proto::TrackInfo> {
+    vec![track(AUDIO, proto::TrackType::Audio), track(video(), proto::TrackType::Video)]
+}
+
+pub fn join_response(others: Vec<proto::ParticipantInfo>) -> proto::JoinResponse {
+    proto::JoinResponse {
+        room: Some(proto::Room { sid: "RM_1".into(), name: "room".into(), ..Default::default() }),
+        participant: Some(participant("PA_self", vec![])),
+        other_participants: others,
+        subscriber_primary: true,
+        ping_interval: 5,
+        ping_timeout: 15,
+        server_info: Some(proto::ServerInfo {
+            version: "1.13.5".into(),
+            protocol: 17,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+pub fn join(others: Vec<proto::ParticipantInfo>) -> proto::SignalResponse {
+    response(Response::Join(join_response(others)))
+}
+
+pub fn update(participants: Vec<proto::ParticipantInfo>) -> proto::SignalResponse {
+    response(Response::Update(proto::ParticipantUpdate { participants }))
+}
+
+pub fn offer(id: u32, sdp: &str, map: &[(&str, &str)]) -> proto::SignalResponse {
+    response(Response::Offer(proto::SessionDescription {
+        r#type: "offer".into(),
+        sdp: sdp.into(),
+        id,
+        mid_to_track_id: map.iter().map(|(m, t)| ((*m).into(), (*t).into())).collect(),
+    }))
+}
+
+pub fn trickle(target: proto::SignalTarget, json: &str, last: bool) -> proto::SignalResponse {
+    response(Response::Trickle(proto::TrickleRequest {
+        candidate_init: json.into(),
+        target: target as i32,
+        r#final: last,
+    }))
+}
+
+pub fn candidate_json(port: u16) -> String {
+    format!(
+        r#"{{"candidate":"candidate:2878742611 1 udp 2130706431 127.0.0.1 {port} typ host","sdpMid":"","sdpMLineIndex":0,"usernameFragment":null}}"#
+    )
+}
+
+pub fn leave(
+    action: proto::leave_request::Action,
+    reason: proto::DisconnectReason,
+) -> proto::SignalResponse {
+    response(Response::Leave(proto::LeaveRequest {
+        action: action as i32,
+        reason: reason as i32,
+        ..Default::default()
+    }))
+}
+
+pub fn video_track(cid: &str) -> LocalTrack {
+    let layer =
+        |quality, width, height, bitrate_bps| LocalLayer { quality, width, height, bitrate_bps };
+    LocalTrack {
+        cid: cid.into(),
+        name: "camera".into(),
+        kind: TrackKind::Video,
+        codec: "vp8".into(),
+        width: 1280,
+        height: 720,
+        layers: vec![
+            layer(Quality::Low, 320, 180, 150_000),
+            layer(Quality::Medium, 640, 360, 600_000),
+            layer(Quality::High, 1280, 720, 1_900_000),
+        ],
+    }
+}
+
+pub fn audio_track(cid: &str) -> LocalTrack {
+    LocalTrack {
+        cid: cid.into(),
+        name: "microphone".into(),
+        kind: TrackKind::Audio,
+        codec: "opus".into(),
+        width: 0,
+        height: 0,
+        layers: vec![],
+    }
+}

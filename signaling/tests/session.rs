@@ -1,0 +1,684 @@
+//! The session against captured offers and hand-made messages, in virtual time.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use livekit_protocol as proto;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use stampede_signaling::session::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Harness {
+    session: Session,
+    now: Instant,
+    sent: Vec<Request>,
+    media: Vec<MediaCommand>,
+    events: Vec<SessionEvent>,
+    /// `S`, `M` or `E` for each output, in order.
+    order: String,
+}
+
+impl Harness {
+    fn new(role: Role) -> Self {
+        let now = Instant::now();
+        let session = Session::new(SessionOptions::new(role), now);
+        let (sent, media, events, order) = Default::default();
+        Self { session, now, sent, media, events, order }
+    }
+
+    fn subscriber(subscription: Subscription, quality: Quality) -> Self {
+        Self::new(Role::Subscriber { subscription, quality })
+    }
+
+    fn joined_subscriber() -> Self {
+        let mut harness = Self::subscriber(Subscription::Auto, Quality::High);
+        harness.receive(join(vec![]));
+        harness.clear();
+        harness
+    }
+
+    fn receive(&mut self, message: proto::SignalResponse) {
+        self.session.handle_response(self.now, message);
+        self.drain();
+    }
+
+    fn media(&mut self, input: MediaInput) {
+        self.session.handle_media(input);
+        self.drain();
+    }
+
+    /// Moves time to each timeout up to `by` from now.
+    fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        while let Some(at) = self.session.next_timeout().filter(|at| *at <= end) {
+            self.now = at;
+            self.session.handle_timeout(at);
+            self.drain();
+        }
+        self.now = end;
+        self.session.handle_timeout(end);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Send(request) => {
+                    self.order.push('S');
+                    self.sent.push(request.message.unwrap());
+                }
+                Output::Media(command) => {
+                    self.order.push('M');
+                    self.media.push(command);
+                }
+                Output::Event(event) => {
+                    self.order.push('E');
+                    self.events.push(event);
+                }
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.sent.clear();
+        self.media.clear();
+        self.events.clear();
+        self.order.clear();
+    }
+
+    fn settings(&self) -> Vec<(Vec<String>, i32)> {
+        let settings = self.sent.iter().filter_map(|request| match request {
+            Request::TrackSetting(s) => Some((s.track_sids.clone(), s.quality)),
+            _ => None,
+        });
+        settings.collect()
+    }
+
+    fn answers(&self) -> Vec<u32> {
+        let answers = self.sent.iter().filter_map(|request| match request {
+            Request::Answer(answer) => Some(answer.id),
+            _ => None,
+        });
+        answers.collect()
+    }
+
+    fn pings(&self) -> Vec<proto::Ping> {
+        let pings = self.sent.iter().filter_map(|request| match request {
+            Request::PingReq(ping) => Some(*ping),
+            _ => None,
+        });
+        pings.collect()
+    }
+
+    fn end(&self) -> Option<&EndReason> {
+        match self.events.last() {
+            Some(SessionEvent::Ended(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    fn sent_leave(&self) -> bool {
+        matches!(self.sent.last(), Some(Request::Leave(leave))
+            if leave.reason == proto::DisconnectReason::ClientInitiated as i32)
+    }
+}
+
+fn pong(ping: proto::Ping) -> proto::SignalResponse {
+    let pong = proto::Pong { last_ping_timestamp: ping.timestamp, timestamp: 1 };
+    response(Response::PongResp(pong))
+}
+
+/// The order measured on livekit-server 1.13.5: join, refresh_token, offer with data channels only,
+/// two trickles, then an update and the offer with the tracks after our answer.
+#[test]
+fn real_order_of_a_subscribers_join() {
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::Low);
+    h.receive(join(vec![participant(PUBLISHER, audio_and_video())]));
+    let SessionEvent::Joined(joined) = &h.events[0] else { panic!("{:?}", h.events) };
+    assert_eq!(joined.participant_sid, "PA_self");
+    assert_eq!(joined.server_version, "1.13.5");
+    assert_eq!(joined.protocol, 17);
+    assert_eq!(joined.participants, 1);
+    assert!(joined.subscriber_primary);
+    assert_eq!(joined.ping_interval, 5 * SECOND);
+    assert!(matches!(&h.events[1], SessionEvent::TrackAvailable(t)
+        if t.sid == AUDIO && t.kind == TrackKind::Audio && t.publisher_sid == PUBLISHER));
+    assert!(matches!(&h.events[2], SessionEvent::TrackAvailable(t)
+        if t.sid == video() && t.kind == TrackKind::Video && (t.width, t.height) == (1280, 720)));
+    // Quality LOW is 0 on the wire and sent all the same, for the video track only.
+    assert_eq!(h.settings(), [(vec![video().to_owned()], 0)]);
+
+    h.receive(response(Response::RefreshToken("eyJ.new.token".into())));
+    assert_eq!(h.session.refreshed_token().unwrap().expose(), "eyJ.new.token");
+
+    h.clear();
+    let subscriber = proto::SignalTarget::Subscriber;
+    h.receive(offer(77, OFFER_DATA, &[]));
+    h.receive(trickle(subscriber, &candidate_json(7882), false));
+    h.receive(trickle(subscriber, &candidate_json(7881), true));
+    let MediaCommand::RemoteOffer { id: 77, sdp, .. } = &h.media[0] else { panic!() };
+    assert_eq!(sdp, OFFER_DATA);
+    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate {
+        target: Target::Subscriber, candidate } if candidate.contains("7882")));
+    assert_eq!(h.media.len(), 3);
+
+    h.media(MediaInput::LocalAnswer { offer_id: 77, sdp: "v=0 answer".into() });
+    let Request::Answer(answer) = &h.sent[0] else { panic!() };
+    assert_eq!((answer.r#type.as_str(), answer.sdp.as_str()), ("answer", "v=0 answer"));
+    assert_eq!(answer.id, 77);
+
+    h.clear();
+    h.receive(offer(78, OFFER_TRACKS, &[("1", AUDIO), ("2", video())]));
+    let MediaCommand::RemoteOffer { id: 78, mid_to_track_id, .. } = &h.media[0] else { panic!() };
+    let mut map = mid_to_track_id.clone();
+    map.sort();
+    assert_eq!(map, [("1".into(), AUDIO.into()), ("2".into(), video().to_owned())]);
+    let mut mids: Vec<_> = h
+        .events
+        .iter()
+        .map(|event| match event {
+            SessionEvent::TrackSubscribed { sid, mid } => (mid.clone(), sid.clone()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    mids.sort();
+    assert_eq!(mids, map);
+    // Asked for again now that the subscription stands, and then never more.
+    assert_eq!(h.settings(), [(vec![video().to_owned()], 0)]);
+    h.media(MediaInput::LocalAnswer { offer_id: 78, sdp: "a".into() });
+    h.clear();
+    h.receive(offer(79, OFFER_TRACKS, &[("1", AUDIO), ("2", video())]));
+    assert_eq!((h.settings().len(), h.events.len()), (0, 0));
+    assert_eq!(h.session.counters().malformed, 0);
+}
+
+#[test]
+fn a_track_published_later_gets_its_quality_by_update() {
+    for (quality, number) in [(Quality::Low, 0), (Quality::Medium, 1), (Quality::High, 2)] {
+        let mut h = Harness::subscriber(Subscription::Auto, quality);
+        h.receive(join(vec![]));
+        assert!(h.settings().is_empty());
+        h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));
+        assert_eq!(h.settings(), [(vec![video().to_owned()], number)]);
+        h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));
+        assert_eq!(h.settings().len(), 1, "told once, asked once");
+    }
+}
+
+#[test]
+fn manual_subscription_sends_quality_first() {
+    let mut h =
+        Harness::subscriber(Subscription::Manual { audio: false, video: true }, Quality::Medium);
+    h.receive(join(vec![participant(PUBLISHER, audio_and_video())]));
+    let [Request::TrackSetting(setting), Request::Subscription(subscription)] = &h.sent[..] else {
+        panic!("{:?}", h.sent)
+    };
+    assert_eq!((setting.quality, setting.disabled), (1, false));
+    assert_eq!(setting.track_sids, [video()]);
+    assert_eq!(subscription.track_sids, [video()]);
+    assert!(subscription.subscribe);
+}
+
+#[test]
+fn subscription_by_hand() {
+    let mut h =
+        Harness::subscriber(Subscription::Manual { audio: false, video: false }, Quality::Low);
+    h.receive(join(vec![participant(PUBLISHER, audio_and_video())]));
+    h.clear();
+    h.session.subscribe(vec![AUDIO.into(), video().into()], true);
+    h.drain();
+    assert_eq!(h.settings(), [(vec![video().to_owned()], 0)]);
+    assert!(
+        matches!(&h.sent[1], Request::Subscription(s) if s.subscribe && s.track_sids.len() == 2)
+    );
+    h.clear();
+    h.session.subscribe(vec![AUDIO.into()], false);
+    h.session.set_quality(vec![video().into()], Quality::High);
+    h.drain();
+    assert!(matches!(&h.sent[0], Request::Subscription(s) if !s.subscribe));
+    assert_eq!(h.settings(), [(vec![video().to_owned()], 2)]);
+}
+
+#[test]
+fn tracks_go_with_their_publisher_and_alone() {
+    let mut h = Harness::joined_subscriber();
+    h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));
+    assert_eq!(h.session.remote_tracks(), 2);
+    h.clear();
+    let mut muted = audio_and_video();
+    muted[0].muted = true;
+    h.receive(update(vec![participant(PUBLISHER, muted)]));
+    assert_eq!(h.events, [SessionEvent::TrackMuted { sid: AUDIO.into(), muted: true }]);
+    h.clear();
+    h.receive(update(vec![participant(PUBLISHER, audio_and_video()[1..].to_vec())]));
+    assert_eq!(h.events, [SessionEvent::TrackGone { sid: AUDIO.into() }]);
+    h.clear();
+    let mut gone = participant(PUBLISHER, vec![]);
+    gone.state = proto::participant_info::State::Disconnected as i32;
+    h.receive(update(vec![gone]));
+    assert_eq!(h.events, [SessionEvent::TrackGone { sid: video().into() }]);
+    assert_eq!(h.session.remote_tracks(), 0);
+}
+
+#[test]
+fn two_thousand_bystanders_cost_nothing() {
+    let mut h = Harness::joined_subscriber();
+    let crowd = (0..2_000).map(|i| participant(&format!("PA_{i}"), vec![])).collect();
+    h.receive(update(crowd));
+    assert_eq!((h.session.remote_tracks(), h.order.as_str()), (0, ""));
+}
+
+#[test]
+fn a_track_first_seen_in_an_offer_gets_its_quality_too() {
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::Low);
+    h.receive(join(vec![]));
+    h.receive(offer(1, OFFER_TRACKS, &[("1", AUDIO), ("2", video()), ("9", "TR_nowhere")]));
+    assert_eq!(h.settings(), [(vec![video().to_owned()], 0)]);
+    assert_eq!(h.session.remote_tracks(), 2);
+    h.clear();
+    h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));
+    assert_eq!(h.events.len(), 2, "announced once its publisher is known: {:?}", h.events);
+    h.clear();
+    h.receive(offer(2, OFFER_TRACKS, &[("1", AUDIO)]));
+    assert_eq!(h.events, [SessionEvent::TrackUnsubscribed { sid: video().into() }]);
+}
+
+#[test]
+fn each_offer_is_answered_once() {
+    let answer = |offer_id| MediaInput::LocalAnswer { offer_id, sdp: "x".into() };
+    let mut h = Harness::joined_subscriber();
+    h.receive(offer(5, OFFER_DATA, &[]));
+    h.receive(offer(5, OFFER_DATA, &[])); // repeated while the engine works
+    assert_eq!(h.media.len(), 1);
+    h.media(answer(4));
+    h.media(answer(5));
+    h.media(answer(5));
+    assert_eq!(h.answers(), [5]);
+    h.receive(offer(5, OFFER_DATA, &[])); // repeated after the answer
+    h.receive(offer(3, OFFER_DATA, &[])); // outdated
+    assert_eq!(h.media.len(), 1);
+    h.receive(offer(6, OFFER_DATA, &[]));
+    h.receive(offer(7, OFFER_DATA, &[])); // supersedes 6
+    h.media(answer(6));
+    h.media(answer(7));
+    assert_eq!(h.answers(), [5, 7]);
+    let counters = h.session.counters();
+    assert_eq!((counters.offers_ignored, counters.answers_ignored), (3, 3));
+}
+
+#[test]
+fn offers_without_ids_are_all_taken_and_the_last_is_answered() {
+    let mut h = Harness::joined_subscriber();
+    h.receive(offer(0, OFFER_DATA, &[]));
+    h.receive(offer(0, OFFER_TRACKS, &[]));
+    h.media(MediaInput::LocalAnswer { offer_id: 0, sdp: "first".into() });
+    assert_eq!(h.answers().len(), 0);
+    h.media(MediaInput::LocalAnswer { offer_id: 0, sdp: "second".into() });
+    assert!(matches!(&h.sent[..], [Request::Answer(a)] if a.sdp == "second"));
+    h.receive(offer(0, OFFER_TRACKS, &[]));
+    assert_eq!(h.media.len(), 3);
+}
+
+#[test]
+fn candidates_wait_for_their_description() {
+    let subscriber = proto::SignalTarget::Subscriber;
+    let mut h = Harness::joined_subscriber();
+    h.receive(trickle(subscriber, &candidate_json(1), false));
+    h.receive(trickle(proto::SignalTarget::Publisher, &candidate_json(2), false));
+    h.receive(trickle(subscriber, "{", false));
+    h.receive(trickle(subscriber, r#"{"candidate":""}"#, true));
+    assert!(h.media.is_empty());
+    h.receive(offer(1, OFFER_DATA, &[]));
+    assert_eq!(h.order, "MM");
+    assert!(matches!(h.media[0], MediaCommand::RemoteOffer { .. }));
+    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate, .. }
+        if candidate.starts_with("candidate:")));
+    assert_eq!(h.session.counters().candidates_dropped, 2);
+
+    let mut h = Harness::joined_subscriber();
+    for port in 0..100 {
+        h.receive(trickle(subscriber, &candidate_json(port), false));
+    }
+    h.receive(offer(1, OFFER_DATA, &[]));
+    assert_eq!(h.media.len(), 1 + CANDIDATES_HELD_MAX);
+    assert_eq!(h.session.counters().candidates_dropped, 100 - CANDIDATES_HELD_MAX as u64);
+}
+
+#[test]
+fn local_candidates_are_trickled() {
+    let mut h = Harness::joined_subscriber();
+    let candidate = "candidate:1 1 udp 1 127.0.0.1 9 typ host".to_owned();
+    h.media(MediaInput::LocalCandidate { target: Target::Subscriber, candidate });
+    let Request::Trickle(trickle) = &h.sent[0] else { panic!() };
+    assert_eq!(trickle.target, 1);
+    let json: serde_json::Value = serde_json::from_str(&trickle.candidate_init).unwrap();
+    assert_eq!(json["candidate"], "candidate:1 1 udp 1 127.0.0.1 9 typ host");
+}
+
+fn published(cid: &str, sid: &str) -> proto::SignalResponse {
+    response(Response::TrackPublished(proto::TrackPublishedResponse {
+        cid: cid.into(),
+        track: Some(track(sid, proto::TrackType::Video)),
+    }))
+}
+
+fn refused(cid: &str, reason: proto::request_response::Reason) -> proto::SignalResponse {
+    response(Response::RequestResponse(proto::RequestResponse {
+        reason: reason as i32,
+        request: Some(proto::request_response::Request::AddTrack(proto::AddTrackRequest {
+            cid: cid.into(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }))
+}
+
+fn publisher() -> Harness {
+    Harness::new(Role::Publisher { tracks: vec![video_track("v"), audio_track("a")] })
+}
+
+#[test]
+#[allow(deprecated)]
+fn publisher_announces_waits_offers_and_is_answered() {
+    let mut h = publisher();
+    h.receive(join(vec![participant(PUBLISHER, audio_and_video())]));
+    let [Request::AddTrack(video), Request::AddTrack(audio)] = &h.sent[..] else {
+        panic!("{:?}", h.sent)
+    };
+    assert_eq!((video.cid.as_str(), video.r#type, video.source), ("v", 1, 1));
+    assert_eq!((video.width, video.height), (1280, 720));
+    let layers = |layers: &[proto::VideoLayer]| {
+        layers.iter().map(|l| (l.quality, l.width, l.height, l.bitrate)).collect::<Vec<_>>()
+    };
+    let expected = [(0, 320, 180, 150_000), (1, 640, 360, 600_000), (2, 1280, 720, 1_900_000)];
+    assert_eq!(layers(&video.layers), expected);
+    let [codec] = &video.simulcast_codecs[..] else { panic!() };
+    assert_eq!((codec.codec.as_str(), codec.cid.as_str()), ("vp8", "v"));
+    assert_eq!(layers(&codec.layers), expected);
+    assert_eq!((audio.cid.as_str(), audio.r#type, audio.source), ("a", 0, 2));
+    assert!(audio.disable_red && audio.simulcast_codecs.is_empty());
+    assert_eq!(h.events.len(), 1, "a publisher is told of nobody's tracks: {:?}", h.events);
+
+    h.receive(published("v", "TR_V"));
+    assert!(h.media.is_empty());
+    h.receive(published("a", "TR_A"));
+    assert_eq!(h.media, [MediaCommand::CreateOffer]);
+    h.clear();
+    h.media(MediaInput::LocalOffer { sdp: "offer".into() });
+    h.media(MediaInput::LocalOffer { sdp: "again".into() });
+    let [Request::Offer(offer)] = &h.sent[..] else { panic!("{:?}", h.sent) };
+    assert_eq!((offer.r#type.as_str(), offer.sdp.as_str()), ("offer", "offer"));
+
+    let target = proto::SignalTarget::Publisher;
+    h.receive(trickle(target, &candidate_json(7882), false));
+    assert!(h.media.is_empty());
+    let answer = proto::SessionDescription {
+        r#type: "answer".into(),
+        sdp: "answer".into(),
+        id: offer_id(&h),
+        ..Default::default()
+    };
+    h.receive(response(Response::Answer(answer.clone())));
+    h.receive(response(Response::Answer(answer)));
+    assert_eq!(h.media.len(), 2);
+    assert_eq!(h.media[0], MediaCommand::RemoteAnswer { sdp: "answer".into() });
+    assert!(matches!(h.media[1], MediaCommand::RemoteCandidate { target: Target::Publisher, .. }));
+    let counters = h.session.counters();
+    assert_eq!((counters.answers_ignored, counters.offers_ignored), (1, 1));
+    // Long after: no publish timeout any more.
+    h.clear();
+    for _ in 0..10 {
+        h.advance(5 * SECOND);
+        let ping = *h.pings().last().unwrap();
+        h.receive(pong(ping));
+    }
+    assert_eq!(h.end(), None);
+}
+
+fn offer_id(h: &Harness) -> u32 {
+    match &h.sent[0] {
+        Request::Offer(offer) => offer.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn fast_publish_offers_with_the_announcement() {
+    let mut join = join_response(vec![]);
+    join.fast_publish = true;
+    let mut h = publisher();
+    h.receive(response(Response::Join(join.clone())));
+    assert_eq!(h.order, "ESSM");
+    assert_eq!(h.media, [MediaCommand::CreateOffer]);
+    h.receive(published("v", "TR_V"));
+    h.receive(published("a", "TR_A"));
+    assert_eq!(h.media.len(), 1, "asked once");
+
+    let tracks = vec![video_track("v")];
+    let mut options = SessionOptions::new(Role::Publisher { tracks });
+    options.fast_publish = false;
+    let mut h = publisher();
+    h.session = Session::new(options, h.now);
+    h.receive(response(Response::Join(join)));
+    assert!(h.media.is_empty());
+}
+
+#[test]
+fn refused_tracks() {
+    use proto::request_response::Reason;
+    let mut h = publisher();
+    h.receive(join(vec![]));
+    h.receive(refused("v", Reason::Queued));
+    h.receive(refused("v", Reason::NotAllowed));
+    h.receive(published("a", "TR_A"));
+    assert_eq!(h.media, [MediaCommand::CreateOffer], "what is left is published");
+    assert!(
+        h.events.contains(&SessionEvent::PublishRefused {
+            cid: "v".into(),
+            reason: "not_allowed".into()
+        })
+    );
+
+    let mut h = publisher();
+    h.receive(join(vec![]));
+    h.receive(refused("v", Reason::NotAllowed));
+    h.receive(refused("a", Reason::LimitExceeded));
+    assert_eq!(h.end().unwrap().kind(), "publish_refused");
+    assert!(h.sent_leave() && h.media.is_empty());
+}
+
+#[test]
+fn publish_and_join_timeouts() {
+    let mut h = publisher();
+    h.receive(join(vec![]));
+    h.receive(published("v", "TR_V"));
+    h.advance(10 * SECOND);
+    assert_eq!(h.end(), Some(&EndReason::PublishTimeout));
+    assert!(h.sent_leave());
+
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
+    h.advance(10 * SECOND - Duration::from_nanos(1));
+    assert_eq!(h.end(), None);
+    h.advance(Duration::from_nanos(1));
+    assert_eq!(h.end(), Some(&EndReason::JoinTimeout));
+    assert_eq!(h.session.next_timeout(), None);
+}
+
+#[test]
+fn pings_carry_the_round_trip_and_their_loss_ends_the_session() {
+    let mut h = Harness::joined_subscriber();
+    h.advance(5 * SECOND);
+    assert_eq!(h.pings(), [proto::Ping { timestamp: 5_000, rtt: 0 }]);
+    h.now += Duration::from_millis(30);
+    let ping = h.pings()[0];
+    h.receive(pong(ping));
+    assert_eq!(h.events, [SessionEvent::Pong { rtt: Duration::from_millis(30) }]);
+    h.advance(5 * SECOND);
+    assert_eq!(h.pings()[1].rtt, 30);
+    // No pong from here on: the ping at 10 s is the oldest unanswered one, 15 s make it 25 s.
+    h.advance(Duration::from_secs(14));
+    assert_eq!(h.end(), None);
+    h.advance(SECOND);
+    assert_eq!(h.end(), Some(&EndReason::PingTimeout));
+    assert!(h.sent_leave());
+}
+
+#[test]
+fn the_old_pong_counts_as_life() {
+    let mut h = Harness::joined_subscriber();
+    for _ in 0..20 {
+        h.advance(5 * SECOND);
+        h.receive(response(Response::Pong(1)));
+    }
+    assert_eq!(h.end(), None);
+    assert_eq!(h.pings().len(), 20);
+}
+
+#[test]
+fn a_server_may_ask_for_no_pings() {
+    let mut join = join_response(vec![]);
+    join.ping_interval = 0;
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
+    h.receive(response(Response::Join(join)));
+    assert_eq!(h.session.next_timeout(), None);
+    let mut join = join_response(vec![]);
+    (join.ping_interval, join.ping_timeout) = (-5, i32::MAX);
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
+    h.receive(response(Response::Join(join)));
+    assert_eq!(h.session.next_timeout(), None);
+}
+
+#[test]
+fn leaving() {
+    let mut h = Harness::joined_subscriber();
+    h.session.leave();
+    h.session.leave();
+    h.drain();
+    assert_eq!(h.order, "SE");
+    assert!(h.sent_leave());
+    assert_eq!(h.end(), Some(&EndReason::Left));
+    // Nothing more, whatever comes.
+    h.clear();
+    h.receive(offer(1, OFFER_DATA, &[]));
+    h.media(MediaInput::LocalAnswer { offer_id: 1, sdp: "x".into() });
+    h.advance(Duration::from_secs(100));
+    h.session.handle_transport_end(EndReason::PingTimeout);
+    h.drain();
+    assert_eq!(h.order, "");
+}
+
+#[test]
+fn the_servers_leave_and_its_action() {
+    use proto::DisconnectReason as Reason;
+    use proto::leave_request::Action;
+    let cases = [
+        (Action::Disconnect, Reason::RoomDeleted, "server_left_room_deleted", false),
+        (Action::Disconnect, Reason::DuplicateIdentity, "server_left_duplicate_identity", false),
+        (Action::Disconnect, Reason::ServerShutdown, "server_left_server_shutdown", true),
+        (Action::Resume, Reason::MediaFailure, "server_asked_resume", true),
+        (Action::Reconnect, Reason::StateMismatch, "server_asked_reconnect", true),
+    ];
+    for (action, reason, kind, retryable) in cases {
+        let mut h = Harness::joined_subscriber();
+        h.receive(leave(action, reason));
+        let end = h.end().unwrap();
+        assert_eq!((end.kind(), end.is_retryable()), (kind, retryable));
+        assert!(!h.sent_leave(), "no leave in answer to a leave");
+    }
+    let old = proto::LeaveRequest { can_reconnect: true, reason: 99, ..Default::default() };
+    let mut h = Harness::joined_subscriber();
+    h.receive(response(Response::Leave(old)));
+    let reason = Reason::UnknownReason;
+    assert_eq!(h.end(), Some(&EndReason::ReconnectAsked { resume: false, reason }));
+}
+
+#[test]
+fn failures_of_the_media_plane_end_the_session_politely() {
+    let mut h = Harness::joined_subscriber();
+    h.media(MediaInput::NegotiationFailed { reason: "bad sdp".into() });
+    assert_eq!(h.end().unwrap().kind(), "negotiation_failed");
+    assert!(h.sent_leave());
+    let mut h = Harness::joined_subscriber();
+    h.media(MediaInput::Disconnected { reason: "ice".into() });
+    assert_eq!(h.end().unwrap().to_string(), "media connection lost: ice");
+    assert!(h.sent_leave());
+}
+
+#[test]
+fn malformed_messages_are_counted() {
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
+    let now = h.now;
+    h.session.handle_message(now, &vec![0xff; 40].into());
+    h.session.handle_malformed();
+    let no_participant = proto::JoinResponse { participant: None, ..join_response(vec![]) };
+    h.receive(response(Response::Join(no_participant)));
+    assert!(!h.session.is_joined());
+    h.receive(join(vec![]));
+    h.receive(join(vec![]));
+    h.receive(offer(1, "", &[]));
+    h.receive(response(Response::RefreshToken("with space\r\n".into())));
+    assert_eq!(h.session.counters().malformed, 6);
+    h.receive(proto::SignalResponse { message: None });
+    assert_eq!(h.session.counters().unneeded, 1);
+    assert_eq!(h.end(), None);
+}
+
+#[test]
+fn notices_for_either_role() {
+    let mut h = Harness::joined_subscriber();
+    h.receive(response(Response::SubscriptionResponse(proto::SubscriptionResponse {
+        track_sid: "TR_x".into(),
+        err: proto::SubscriptionError::SeCodecUnsupported as i32,
+    })));
+    h.receive(response(Response::StreamStateUpdate(proto::StreamStateUpdate {
+        stream_states: vec![proto::StreamStateInfo {
+            track_sid: "TR_x".into(),
+            state: proto::StreamState::Paused as i32,
+            ..Default::default()
+        }],
+    })));
+    let quality = |quality: proto::VideoQuality, enabled| proto::SubscribedQuality {
+        quality: quality as i32,
+        enabled,
+    };
+    h.receive(response(Response::SubscribedQualityUpdate(proto::SubscribedQualityUpdate {
+        track_sid: "TR_x".into(),
+        subscribed_codecs: vec![proto::SubscribedCodec {
+            codec: "vp8".into(),
+            qualities: vec![
+                quality(proto::VideoQuality::Low, true),
+                quality(proto::VideoQuality::High, false),
+                quality(proto::VideoQuality::Off, false),
+            ],
+        }],
+        ..Default::default()
+    })));
+    let sid = || "TR_x".to_owned();
+    assert_eq!(
+        h.events,
+        [
+            SessionEvent::SubscriptionFailed { sid: sid(), error: "codec_unsupported" },
+            SessionEvent::StreamState { sid: sid(), paused: true },
+            SessionEvent::QualityWanted {
+                sid: sid(),
+                codecs: vec![WantedCodec {
+                    codec: "vp8".into(),
+                    qualities: vec![(Quality::Low, true), (Quality::High, false)],
+                }],
+            },
+        ]
+    );
+}
+
+#[test]
+fn a_redirect_ends_the_session() {
+    let mut join = join_response(vec![]);
+    join.alternative_url = "wss://elsewhere".into();
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
+    h.receive(response(Response::Join(join)));
+    assert_eq!(h.end(), Some(&EndReason::Redirected { url: "wss://elsewhere".into() }));
+}
