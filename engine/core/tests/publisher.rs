@@ -263,3 +263,18 @@ fn tracks_that_cannot_be_sent_are_refused_before_anything_is_made() {
         let _: TrackError = source;
     }
 }
+
+#[test]
+fn closing_says_good_bye() {
+    let clip = vp8_clip(30, 30, 30, |_| 1);
+    let (mut sim, _) = connect(vec![track("cam", MediaKind::Video, vec![(None, clip)])]);
+    sim.run(Duration::from_secs(1));
+    sim.peer.close(sim.now, &mut sim.sink);
+    assert!(!sim.peer.is_alive());
+    sim.run(Duration::from_secs(1));
+    assert!(sim.server.events.iter().any(|event| matches!(event, Event::Closed)));
+    let report = sim.peer.final_report(sim.now);
+    assert_eq!(report.published.len(), 1);
+    assert!(report.published[0].counters.packets_sent >= 29);
+    assert_eq!(report.published[0].cid, "cam");
+}

@@ -294,6 +294,9 @@ impl FrameLedger {
     fn follow_references(&mut self, head: &OpenFrame, complete: bool, contiguous: bool) {
         let lost = if contiguous { Some(0) } else { self.frames_between(head) };
         self.counted.dropped += u64::from(lost.unwrap_or(1));
+        if lost != Some(0) {
+            self.lose_references(head);
+        }
         let decodable = complete && self.is_decodable(head, lost == Some(0));
         if decodable {
             self.counted.decodable += 1;
@@ -321,6 +324,16 @@ impl FrameLedger {
         let mask = if descriptor.picture_id_wide { 0x7fff } else { 0x7f };
         let step = now.wrapping_sub(before) & mask;
         (1..=LOST_FRAMES_MAX).contains(&step).then(|| step - 1)
+    }
+
+    /// Frames were lost whole before this one: of the base layer too, unless TL0PICIDX denies it.
+    fn lose_references(&mut self, head: &OpenFrame) {
+        self.references.upper = false;
+        let Some(descriptor) = head.descriptor else { return };
+        if let (Some(tid), Some(index)) = (descriptor.temporal_id, descriptor.tl0_pic_idx) {
+            let expected = if tid == 0 { index.wrapping_sub(1) } else { index };
+            self.references.base &= self.references.base_index == Some(expected);
+        }
     }
 
     fn is_decodable(&self, head: &OpenFrame, nothing_lost: bool) -> bool {

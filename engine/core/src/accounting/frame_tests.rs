@@ -62,7 +62,12 @@ fn layer_of(frame: usize, layers: bool) -> (u8, bool) {
 }
 
 /// What the frames are worth, from which packets arrived in time.
-fn reference(shape: &[(usize, bool)], sent: &[Sent], in_time: &[bool], layers: bool) -> FrameCounters {
+fn reference(
+    shape: &[(usize, bool)],
+    sent: &[Sent],
+    in_time: &[bool],
+    layers: bool,
+) -> FrameCounters {
     let last = (0..sent.len()).rev().find(|&i| in_time[i]).map_or(0, |i| sent[i].frame);
     let mut counted = FrameCounters { decodable: Some(0), dropped: Some(0), ..Default::default() };
     let (mut base, mut upper) = (false, false);
@@ -108,10 +113,8 @@ fn run(sent: &[Sent], fates: &[Option<u64>], first: u16) -> (StreamLedger, Vec<b
     let mut in_time = vec![false; sent.len()];
     for (at_ms, index) in order {
         let packet = &sent[index];
-        let at = Arrival {
-            instant: start + Duration::from_millis(at_ms),
-            unix_ns: at_ms * 1_000_000,
-        };
+        let at =
+            Arrival { instant: start + Duration::from_millis(at_ms), unix_ns: at_ms * 1_000_000 };
         ledger.settle(at.instant);
         let sequence = first.wrapping_add(index as u16);
         if packet.padding {

@@ -192,10 +192,9 @@ impl Peer {
         let answer = SdpAnswer::from_sdp_string(sdp)
             .map_err(|e| NegotiateError::Parse { what: "answer", reason: e.to_string() })?;
         let pending = publishing.take_pending()?;
-        self.rtc
-            .sdp_api()
-            .accept_answer(pending, answer)
-            .map_err(|error| NegotiateError::Apply { what: "answer", reason: error.to_string() })?;
+        if let Err(error) = self.rtc.sdp_api().accept_answer(pending, answer) {
+            return Err(self.refused("answer", &error));
+        }
         let answered = publishing.answered(&mut self.rtc);
         if self.connected {
             publishing.start(now);
@@ -306,7 +305,7 @@ impl Peer {
         if asked {
             self.advance(now);
         }
-        if deadline.is_none() && self.wake_for_nack {
+        if deadline.is_none() && std::mem::take(&mut self.wake_for_nack) {
             self.wake = self.wake.max(now + IDLE_WAKE);
         }
         // `settle` gives up what was due before its time, so one tick after.
@@ -405,6 +404,12 @@ impl Peer {
             self.failed(&error);
         }
         self.poll();
+    }
+
+    /// A description str0m can't apply; some of them end the connection (no fingerprint).
+    fn refused(&mut self, what: &'static str, error: &str0m::RtcError) -> NegotiateError {
+        self.failed(error);
+        NegotiateError::Apply { what, reason: error.to_string() }
     }
 
     fn failed(&mut self, error: &str0m::RtcError) {

@@ -481,10 +481,11 @@ impl RxStream {
     }
 
     fn counters(&self) -> MediaCounters {
+        let packets = self.ledger.packets();
         MediaCounters {
             streams_announced: 1,
-            streams_received: u64::from(self.payload_type.is_some()),
-            packets: self.ledger.packets(),
+            streams_received: u64::from(packets.received > 0),
+            packets,
             frames: self.ledger.frames(),
             freezes: self.ledger.freezes(),
             nack_sent: self.nack_sent.saturating_sub(self.nack_before_window),

@@ -307,13 +307,18 @@ mod tests {
     #[test]
     fn jumps_keep_ticks_and_ids_continuous_and_layers_aligned() {
         let start = Instant::now();
-        let mut schedule = schedule(start, Duration::ZERO, vec![clip(150, 15, 150), clip(300, 30, 300)]);
+        let mut schedule =
+            schedule(start, Duration::ZERO, vec![clip(150, 15, 150), clip(300, 30, 300)]);
         let mut frames = all(&mut schedule, start + Duration::from_millis(1_010));
         schedule.request_keyframe(0);
         frames.extend(all(&mut schedule, start + Duration::from_secs(4)));
         let jumps: Vec<_> = frames.iter().filter(|due| due.jumped).collect();
         assert_eq!(jumps.len(), 1);
-        assert_eq!(jumps[0].due - start, Duration::from_nanos(1_033_333_333), "the next slot of all");
+        assert_eq!(
+            jumps[0].due - start,
+            Duration::from_nanos(1_033_333_333),
+            "the next slot of all"
+        );
         for layer in 0..2 {
             let own: Vec<_> = frames.iter().filter(|due| due.layer == layer).collect();
             let keys: Vec<_> = own.iter().filter(|due| due.keyframe).collect();

@@ -42,7 +42,9 @@ pub enum TrackError {
     #[error("its id must be 1 to {CID_CHARS_MAX} of the characters A-Z a-z 0-9 - _ . and the like")]
     Cid,
     /// No layers, too many, or rids missing.
-    #[error("give one layer without rid, or 2 to {LAYERS_MAX} layers with a rid each")]
+    #[error(
+        "give one layer without rid, or 2 to {LAYERS_MAX} video layers with a rid of its own each"
+    )]
     Layers,
     /// A clip of another kind or with a codec that isn't published.
     #[error("{codec} can't be sent as {kind}; VP8 video and Opus audio can")]
@@ -76,10 +78,16 @@ impl PublishTrack {
         let simulcast = (2..=LAYERS_MAX).contains(&self.layers.len());
         match (self.layers.len(), with_rid) {
             (1, 0) => {}
+            _ if self.has_twin_rids() => return Err(TrackError::Layers),
             (layers, rids) if simulcast && layers == rids && self.kind == MediaKind::Video => {}
             _ => return Err(TrackError::Layers),
         }
         self.layers.iter().try_for_each(|layer| self.validate_clip(&layer.clip))
+    }
+
+    fn has_twin_rids(&self) -> bool {
+        let rids: Vec<_> = self.layers.iter().map(|layer| layer.rid).collect();
+        (1..rids.len()).any(|index| rids[index..].contains(&rids[index - 1]))
     }
 
     fn validate_clip(&self, clip: &MediaClip) -> Result<(), TrackError> {

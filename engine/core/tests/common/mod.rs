@@ -1,5 +1,5 @@
 //! A deterministic network between a [`Peer`] and a plain str0m instance, in virtual time.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
