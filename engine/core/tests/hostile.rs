@@ -1,5 +1,7 @@
 //! Whatever the network sends, a peer counts it and lives on.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! A publisher against a plain str0m receiver over a deterministic network.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;

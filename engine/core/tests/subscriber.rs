@@ -1,5 +1,7 @@
 //! A subscriber against a plain str0m server over a deterministic network.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::HashMap;

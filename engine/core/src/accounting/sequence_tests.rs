@@ -144,13 +144,10 @@ proptest! {
             // Settling early changes no count, whenever it happens.
             let now = Duration::from_millis(packet.at_ms.saturating_sub(settle_lag_ms));
             ledger.settle(start + now);
-            let counted = ledger.counters();
-            prop_assert_eq!(counted.missing, counted.repaired + counted.unrecovered + counted.pending);
-            prop_assert_eq!(
-                counted.expected,
-                counted.received + counted.missing - counted.repaired - counted.late
-            );
-            prop_assert!(counted.late <= counted.unrecovered);
+            let c = ledger.counters();
+            prop_assert_eq!(c.missing, c.repaired + c.unrecovered + c.pending);
+            prop_assert_eq!(c.expected, c.received + c.missing - c.repaired - c.late);
+            prop_assert!(c.late <= c.unrecovered);
         }
         ledger.settle(start + Duration::from_secs(3_600));
         prop_assert_eq!(ledger.counters(), naive.counters());
@@ -172,8 +169,8 @@ proptest! {
                 ledger.media(sequence as u16, start, 7, Via::Primary);
             }
             ledger.settle(start + Duration::from_secs(3_600));
-            let counted = ledger.counters();
-            (counted.expected, counted.received, counted.duplicate, counted.unrecovered, counted.bytes)
+            let c = ledger.counters();
+            (c.expected, c.received, c.duplicate, c.unrecovered, c.bytes)
         };
         let mut turned = sequences.clone();
         turned.rotate_left(rotate % sequences.len());
