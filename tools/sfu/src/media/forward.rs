@@ -4,8 +4,6 @@
 //! subscriber by subscriber, all tracks of the burst at once, and each subscriber's str0m is
 //! drained once, while its state is in the cache.
 
-use std::time::Instant;
-
 use str0m::Input;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::{RtpWrite, Ssrc};
@@ -44,6 +42,7 @@ impl Worker {
         for &index in &burst_tracks {
             self.share_burst(index);
             let track = &mut self.tracks[index];
+            track.choices = track.activity.choices();
             for packet in track.burst.iter().filter(|packet| packet.starts_keyframe) {
                 if let Some(gate) = track.keyframes.get_mut(usize::from(packet.layer)) {
                     gate.satisfied();
@@ -158,7 +157,8 @@ fn write_burst(peer: &mut Peer, index: usize, track: &mut Track) -> bool {
     let Some(params) = track.params else { return false };
     let Some(payload_type) = subscription.payload_type(params, &peer.rtc) else { return false };
     let video = track.kind == Kind::Video;
-    let wanted = if video { track.choices(subscription.offer.limit) } else { Some(0) };
+    let limit = usize::from(subscription.offer.limit).min(LAYERS_MAX - 1);
+    let wanted = if video { track.choices[limit] } else { Some(0) };
     let clock_rate = params.spec().clock_rate.get();
     let mut api = peer.rtc.direct_api();
     let Some(stream) = api.stream_tx(&subscription.ssrc) else { return false };
@@ -233,17 +233,9 @@ fn vp8_patch(packet: &MediaPacket, out: &Rewritten) -> Option<str0m::rtp::Vp8Pat
     patch.build().ok()
 }
 
-impl Track {
-    /// The layer to forward under a limit.
-    fn choices(&self, limit: u8) -> Option<u8> {
-        self.activity.choices()[usize::from(limit).min(LAYERS_MAX - 1)]
-    }
-}
-
-/// Used by the worker when a subscriber asks for a keyframe.
-pub(crate) fn want_keyframe(track: &mut Track, layer: Option<u8>, _now: Instant) {
-    let layer = layer.unwrap_or(0);
-    if let Some(gate) = track.keyframes.get_mut(usize::from(layer)) {
+/// A subscriber asks for a keyframe of the layer it gets.
+pub(crate) fn want_keyframe(track: &mut Track, layer: Option<u8>) {
+    if let Some(gate) = track.keyframes.get_mut(usize::from(layer.unwrap_or(0))) {
         gate.want();
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct Track {
     /// Codec of the packets, once one has arrived.
     pub(crate) params: Option<PayloadParams>,
     pub(crate) activity: LayerActivity,
+    /// The layer to forward under each limit, as of this burst.
+    pub(crate) choices: [Option<u8>; LAYERS_MAX],
     /// Indices of subscribed peers of this worker.
     pub(crate) subscribers: Vec<usize>,
     /// Packets that arrived since the last forwarding.
@@ -123,6 +125,7 @@ impl Track {
             home,
             params: None,
             activity: LayerActivity::default(),
+            choices: [None; LAYERS_MAX],
             subscribers: Vec::new(),
             burst: Vec::new(),
             keyframes: [KeyframeGate::default(); LAYERS_MAX],

@@ -219,7 +219,7 @@ impl Worker {
                 subscription.ledger.plis_received += 1;
                 let (track_index, layer) = (subscription.track, subscription.layer);
                 let Some(track) = self.tracks.get_mut(track_index) else { return };
-                want_keyframe(track, layer, self.out.now);
+                want_keyframe(track, layer);
                 self.relay_keyframe_requests(track_index);
             }
             RtcEvent::MediaEgressStats(stats) => {

@@ -1,0 +1,433 @@
+//! A small LiveKit client on str0m and tungstenite, driven by hand, for the tests.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use livekit_protocol as proto;
+use livekit_token::{AccessToken, VideoGrants};
+use prost::Message as _;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use stampede_sfu::{Sfu, SfuImpairments, SfuOptions, SubscriberTrackLedger};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{RtpPacket, RtpWrite};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+pub const KEY: &str = "testkey";
+pub const SECRET: &str = "a-secret-for-tests-of-32-characters";
+
+pub fn options() -> SfuOptions {
+    SfuOptions { api_key: KEY.into(), api_secret: SECRET.into(), ..SfuOptions::default() }
+}
+
+pub fn start(impair: SfuImpairments, workers: usize) -> Sfu {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
+    Sfu::start(SfuOptions { impair, workers, ..options() }).unwrap()
+}
+
+pub fn grants(room: &str) -> VideoGrants {
+    VideoGrants { room_join: true, room: room.into(), ..VideoGrants::default() }
+}
+
+pub fn token(identity: &str, grants: VideoGrants) -> String {
+    AccessToken::with_api_key(KEY, SECRET)
+        .with_identity(identity)
+        .with_grants(grants)
+        .to_jwt()
+        .unwrap()
+}
+
+/// One peer connection of the client.
+pub struct Connection {
+    pub rtc: Rtc,
+    socket: UdpSocket,
+    address: SocketAddr,
+    timeout: Instant,
+    pub connected: bool,
+    pub disconnected: bool,
+}
+
+/// A packet as it came out of str0m.
+#[derive(Debug, Clone)]
+pub struct Packet {
+    pub seq: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: Arc<[u8]>,
+}
+
+/// What was seen on the wire of one SSRC, before str0m.
+#[derive(Debug, Default, Clone)]
+pub struct Wire {
+    pub seqs: Vec<u16>,
+}
+
+pub struct Client {
+    ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub join: Option<proto::JoinResponse>,
+    pub left: Option<proto::LeaveRequest>,
+    pub closed: bool,
+    pub responses: Vec<Response>,
+    pub subscriber: Connection,
+    pub publisher: Connection,
+    pending: Option<SdpPendingOffer>,
+    pub mid_to_track: HashMap<String, String>,
+    /// SSRC to track sid, from the offers' msid lines.
+    pub ssrc_track: HashMap<u32, (String, bool)>,
+    pub wire: BTreeMap<u32, Wire>,
+    pub packets: HashMap<String, Vec<Packet>>,
+    pub keyframe_requests: Vec<Option<String>>,
+    pub offers: u32,
+}
+
+impl Connection {
+    fn new() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let now = Instant::now();
+        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        Self { rtc, socket, address, timeout: now, connected: false, disconnected: false }
+    }
+
+    /// Reads what came and runs str0m; its events and the wire's RTP headers go to the caller.
+    fn poll(&mut self, wire: &mut BTreeMap<u32, Wire>, events: &mut Vec<Event>) {
+        let mut buffer = [0u8; 2_000];
+        let now = Instant::now();
+        while let Ok((len, source)) = self.socket.recv_from(&mut buffer) {
+            let data = &buffer[..len];
+            if len > 12 && (128..192).contains(&data[0]) && !(192..224).contains(&data[1]) {
+                let ssrc = u32::from_be_bytes(data[8..12].try_into().unwrap());
+                let seq = u16::from_be_bytes(data[2..4].try_into().unwrap());
+                wire.entry(ssrc).or_default().seqs.push(seq);
+            }
+            let receive = Receive::new(Protocol::Udp, source, self.address, data).unwrap();
+            self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            self.drain(events);
+        }
+        if self.timeout <= now {
+            self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        }
+        self.drain(events);
+    }
+
+    fn drain(&mut self, events: &mut Vec<Event>) {
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => {
+                    self.timeout = at;
+                    return;
+                }
+                Output::Transmit(t) => {
+                    self.socket.send_to(&t.contents, t.destination).unwrap();
+                }
+                Output::Event(Event::Connected) => self.connected = true,
+                Output::Event(Event::IceConnectionStateChange(
+                    IceConnectionState::Disconnected,
+                )) => self.disconnected = true,
+                Output::Event(event) => events.push(event),
+            }
+        }
+    }
+}
+
+impl Client {
+    pub async fn connect(sfu: &Sfu, identity: &str, grants: VideoGrants) -> Self {
+        Self::connect_with(sfu, identity, grants, "auto_subscribe=1").await
+    }
+
+    pub async fn connect_with(sfu: &Sfu, identity: &str, grants: VideoGrants, query: &str) -> Self {
+        let token = token(identity, grants);
+        let url = format!("{}/rtc?access_token={token}&protocol=17&sdk=rust&{query}", sfu.url());
+        let (ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let mut client = Self {
+            ws,
+            join: None,
+            left: None,
+            closed: false,
+            responses: Vec::new(),
+            subscriber: Connection::new(),
+            publisher: Connection::new(),
+            pending: None,
+            mid_to_track: HashMap::new(),
+            ssrc_track: HashMap::new(),
+            wire: BTreeMap::new(),
+            packets: HashMap::new(),
+            keyframe_requests: Vec::new(),
+            offers: 0,
+        };
+        drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
+        client
+    }
+
+    pub async fn send(&mut self, message: Request) {
+        let frame = proto::SignalRequest { message: Some(message) }.encode_to_vec();
+        // The server may have closed; tests look at `closed`.
+        let _ = self.ws.send(Frame::Binary(frame.into())).await;
+    }
+
+    async fn poll(&mut self) {
+        while !self.closed {
+            match tokio::time::timeout(Duration::ZERO, self.ws.next()).await {
+                Ok(Some(Ok(Frame::Binary(frame)))) => {
+                    let response = proto::SignalResponse::decode(frame).unwrap();
+                    if let Some(message) = response.message {
+                        self.respond(message).await;
+                    }
+                }
+                Ok(Some(Ok(Frame::Close(_)) | Err(_)) | None) => self.closed = true,
+                Ok(Some(Ok(_))) => {}
+                Err(_) => break,
+            }
+        }
+        let mut events = Vec::new();
+        self.subscriber.poll(&mut self.wire, &mut events);
+        for event in events.drain(..) {
+            if let Event::RtpPacket(packet) = event {
+                self.received(packet);
+            }
+        }
+        self.publisher.poll(&mut BTreeMap::new(), &mut events);
+        for event in events {
+            if let Event::KeyframeRequest(request) = event {
+                self.keyframe_requests.push(request.rid.map(|rid| rid.to_string()));
+            }
+        }
+    }
+
+    fn received(&mut self, packet: RtpPacket) {
+        let Some((track, _)) = self.ssrc_track.get(&packet.header.ssrc) else { return };
+        self.packets.entry(track.clone()).or_default().push(Packet {
+            seq: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload: packet.payload,
+        });
+    }
+
+    async fn respond(&mut self, message: Response) {
+        match message.clone() {
+            Response::Join(join) => self.join = Some(join),
+            Response::Leave(leave) => self.left = Some(leave),
+            Response::Offer(offer) => {
+                assert_eq!(offer.id, self.offers + 1, "offer ids count up");
+                self.offers = offer.id;
+                self.mid_to_track = offer.mid_to_track_id;
+                self.read_ssrcs(&offer.sdp);
+                let offer_sdp = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
+                let answer = self.subscriber.rtc.sdp_api().accept_offer(offer_sdp).unwrap();
+                let answer = proto::SessionDescription {
+                    r#type: "answer".into(),
+                    sdp: answer.to_sdp_string(),
+                    id: offer.id,
+                    mid_to_track_id: HashMap::new(),
+                };
+                self.subscriber.timeout = Instant::now();
+                self.send(Request::Answer(answer)).await;
+            }
+            Response::Answer(answer) => {
+                let pending = self.pending.take().unwrap();
+                let answer = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
+                self.publisher.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+                self.publisher.timeout = Instant::now();
+            }
+            _ => {}
+        }
+        self.responses.push(message);
+    }
+
+    fn read_ssrcs(&mut self, sdp: &str) {
+        let mut fid: Vec<(u32, u32)> = Vec::new();
+        let mut track = None;
+        let mut ssrcs = Vec::new();
+        for line in sdp.lines().chain(["m="]) {
+            if line.starts_with("m=") {
+                if let Some(track) = track.take() {
+                    for ssrc in ssrcs.drain(..) {
+                        let rtx = fid.iter().any(|(_, rtx)| *rtx == ssrc);
+                        self.ssrc_track.insert(ssrc, (track_name(track), rtx));
+                    }
+                }
+                fid.clear();
+                ssrcs.clear();
+            } else if let Some(rest) = line.strip_prefix("a=msid:") {
+                track = rest.split_whitespace().nth(1);
+            } else if let Some(rest) = line.strip_prefix("a=ssrc-group:FID ") {
+                let mut words = rest.split_whitespace().map(|word| word.parse().unwrap());
+                fid.push((words.next().unwrap(), words.next().unwrap()));
+            } else if let Some(rest) = line.strip_prefix("a=ssrc:") {
+                let ssrc = rest.split_whitespace().next().unwrap().parse().unwrap();
+                if !ssrcs.contains(&ssrc) {
+                    ssrcs.push(ssrc);
+                }
+            }
+        }
+    }
+
+    /// Announces and offers a track; `rids` low to high, empty for one layer.
+    pub async fn publish(&mut self, cid: &str, kind: MediaKind, rids: &[&str]) -> Mid {
+        let layer = |quality: usize| proto::VideoLayer {
+            quality: quality as i32,
+            width: 320 << quality,
+            height: 180 << quality,
+            ..proto::VideoLayer::default()
+        };
+        #[allow(deprecated)]
+        let request = proto::AddTrackRequest {
+            cid: cid.into(),
+            name: cid.into(),
+            r#type: if kind == MediaKind::Video { 1 } else { 0 },
+            source: if kind == MediaKind::Video { 1 } else { 2 },
+            layers: (0..rids.len()).map(layer).collect(),
+            ..proto::AddTrackRequest::default()
+        };
+        self.send(Request::AddTrack(request)).await;
+        let simulcast = (!rids.is_empty()).then(|| Simulcast {
+            send: rids.iter().map(|rid| SimulcastLayer::new(rid)).collect(),
+            recv: Vec::new(),
+        });
+        let mut api = self.publisher.rtc.sdp_api();
+        let stream = Some("stream".to_owned());
+        let mid = api.add_media(kind, Direction::SendOnly, stream, Some(cid.into()), simulcast);
+        let (offer, pending) = api.apply().unwrap();
+        self.pending = Some(pending);
+        let offer = proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            id: 1,
+            mid_to_track_id: HashMap::new(),
+        };
+        self.send(Request::Offer(offer)).await;
+        mid
+    }
+
+    /// Writes one packet.
+    pub fn write(&mut self, mid: Mid, rid: Option<&str>, seq: u64, time: u32, payload: Vec<u8>) {
+        let now = Instant::now();
+        let kind = self.publisher.rtc.media(mid).unwrap().kind();
+        let pt = if kind == MediaKind::Video { 96 } else { 111 };
+        let mut api = self.publisher.rtc.direct_api();
+        let stream = api.stream_tx_by_mid(mid, rid.map(Rid::from)).unwrap();
+        stream.write_rtp(
+            RtpWrite::new(pt.into(), seq.into(), time, now, payload).marker(true).nackable(true),
+        );
+        self.publisher.timeout = now;
+    }
+
+    /// The published track's sid.
+    pub fn published(&self, cid: &str) -> Option<String> {
+        self.responses.iter().find_map(|response| match response {
+            Response::TrackPublished(published) if published.cid == cid => {
+                published.track.as_ref().map(|track| track.sid.clone())
+            }
+            _ => None,
+        })
+    }
+
+    /// Wire sequence numbers of a track's primary (or RTX) stream.
+    pub fn wire_seqs(&self, track: &str, rtx: bool) -> Vec<u16> {
+        self.wire
+            .iter()
+            .filter(|(ssrc, _)| self.ssrc_track.get(ssrc) == Some(&(track.to_owned(), rtx)))
+            .flat_map(|(_, wire)| wire.seqs.clone())
+            .collect()
+    }
+}
+
+fn track_name(track: &str) -> String {
+    track.to_owned()
+}
+
+/// Runs the clients until the condition holds; panics after 20 s.
+pub async fn drive(clients: &mut [&mut Client], mut until: impl FnMut(&mut [&mut Client]) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        for client in clients.iter_mut() {
+            client.poll().await;
+        }
+        if until(clients) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the condition was not met in 20 s");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Runs the clients for a while.
+pub async fn run_for(clients: &mut [&mut Client], duration: Duration) {
+    let end = Instant::now() + duration;
+    drive(clients, |_| Instant::now() >= end).await;
+}
+
+/// A VP8 payload: descriptor with 15-bit picture id, TL0PICIDX and TID, then a frame whose bytes
+/// name the layer.
+pub fn vp8(picture_id: u16, keyframe: bool, layer: u8, len: usize) -> Vec<u8> {
+    let mut payload = vec![
+        0x90,
+        0xe0,
+        0x80 | (picture_id >> 8) as u8 & 0x7f,
+        picture_id as u8,
+        picture_id as u8,
+        0,
+        u8::from(!keyframe),
+    ];
+    payload.resize(len, layer);
+    payload
+}
+
+pub fn picture_id(payload: &[u8]) -> u16 {
+    u16::from_be_bytes([payload[2] & 0x7f, payload[3]])
+}
+
+/// The ledger row of a subscriber's track.
+pub fn row(sfu: &Sfu, room: &str, identity: &str, track: &str) -> SubscriberTrackLedger {
+    let ledger = sfu.ledger();
+    let room = ledger.rooms.iter().find(|row| row.room == room).unwrap();
+    let subscriber = room.subscribers.iter().find(|row| row.identity == identity).unwrap();
+    subscriber.tracks.iter().find(|row| row.track_sid == track).unwrap().clone()
+}
+
+/// One HTTP/1.1 exchange: status and body.
+pub async fn http(
+    sfu: &Sfu,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (u16, Vec<u8>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = sfu.url().replace("ws://", "");
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    if headers.iter().all(|(name, _)| *name != "Connection") {
+        request.push_str("Connection: close\r\n");
+    }
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(body).await.unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&response[..end]).to_string();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, response[end + 4..].to_vec())
+}
