@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Criterion benches stand in `benches/`, one file a question; tests of the whole workspace in
+//! `tests/`.
+#![forbid(unsafe_code)]
