@@ -1,11 +1,14 @@
 // Chromium with livekit-client, as a client Stampede did not write.
 //
-//   node chromium.mjs subscribe --room R [--seconds 8] [--identity I] [--expect video,audio] [--quality low|medium|high]
+//   node chromium.mjs subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
+//                               [--quality low|medium|high]
 //   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
+//   node chromium.mjs check     says which browser would be used; fails if there is none
 //
 // LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom; CHROMIUM names another
 // browser binary. Prints one JSON line with getStats() figures; exit code 1 and a reason on stderr
-// when a kind named by --expect was not decoded (or not sent), 2 for bad arguments.
+// when a kind named by --expect was not decoded (or not sent), 2 for bad arguments. A publisher
+// says `published` on stderr once it sends; SIGINT ends it early, with its figures.
 import { createHmac, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -30,8 +33,9 @@ class UsageError extends Error {}
 function parseArguments(argv) {
     const options = { mode: argv[0], room: null, seconds: 8, identity: null, expect: ['video'],
         quality: 'high' };
+    if (options.mode === 'check') return options;
     if (!['subscribe', 'publish'].includes(options.mode)) {
-        throw new UsageError(`the first argument must be subscribe or publish, not ${argv[0]}`);
+        throw new UsageError(`the mode must be subscribe, publish or check, not ${argv[0]}`);
     }
     for (let at = 1; at < argv.length; at += 2) {
         const [flag, value] = [argv[at], argv[at + 1]];
@@ -184,7 +188,9 @@ async function publishInPage({ url, token, seconds }) {
     }
     const publish_ms = performance.now() - started;
     console.info('published');
-    await sleep(seconds * 1000);
+    for (let slept_ms = 0; slept_ms < seconds * 1000 && !globalThis.stampedeStop; slept_ms += 50) {
+        await sleep(50);
+    }
     const rows = [];
     for (const track of tracks) {
         const report = await track.getRTCStatsReport();
@@ -251,12 +257,16 @@ function missing(mode, expect, summary) {
 
 async function main() {
     const options = parseArguments(process.argv.slice(2));
+    const executablePath = [process.env.CHROMIUM, ...BROWSERS].find((it) => it && existsSync(it));
+    if (!executablePath) throw new UsageError('no Chromium found: apt-get install chromium');
+    if (options.mode === 'check') {
+        process.stdout.write(`${executablePath}\n`);
+        return;
+    }
     const url = environment('LIVEKIT_URL');
     const token = accessToken(environment('LIVEKIT_API_KEY'), environment('LIVEKIT_API_SECRET'),
         options);
     const redact = (text) => String(text).replaceAll(token, '[token]');
-    const executablePath = [process.env.CHROMIUM, ...BROWSERS].find((it) => it && existsSync(it));
-    if (!executablePath) throw new UsageError('no Chromium found: apt-get install chromium');
     const { chromium } = await import('playwright-core');
 
     const profile = mkdtempSync(join(tmpdir(), 'stampede-chromium-'));
@@ -280,6 +290,7 @@ async function main() {
         context = await chromium.launchPersistentContext(profile, {
             executablePath,
             headless: true,
+            handleSIGINT: false,
             // What Debian's start script sets; we start the binary itself so that ending the
             // process ends the browser.
             env: { ...process.env, CHROME_WRAPPER: executablePath, HOME: profile,
@@ -292,8 +303,11 @@ async function main() {
             const text = redact(message.text()).slice(0, 200);
             if (message.type() === 'error' || message.type() === 'warning'
                 || text === 'published') {
-                process.stderr.write(`page: ${text}\n`);
+                process.stderr.write(text === 'published' ? 'published\n' : `page: ${text}\n`);
             }
+        });
+        process.once('SIGINT', () => {
+            page.evaluate(() => { globalThis.stampedeStop = true; }).catch(() => {});
         });
         await page.goto(`http://127.0.0.1:${server.address().port}/`);
         const outcome = await page.evaluate(

@@ -6,7 +6,8 @@
 
 LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom. Prints one JSON line;
 exit code 1 and a reason on stderr when a kind named by --expect was not decoded (or not sent), 2
-for bad arguments. Packages: requirements.txt.
+for bad arguments. A publisher says `published` on stderr once it sends; SIGINT ends it early, with
+its figures. Packages: requirements.txt.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import sys
 import time
 
@@ -267,10 +269,13 @@ class Publisher:
             audio,
             rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, red=False, dtx=False),
         )
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         print("published", file=sys.stderr, flush=True)
         tasks = [
             asyncio.create_task(self.send_video(video_source)),
             asyncio.create_task(self.send_audio(audio_source)),
+            asyncio.create_task(stop.wait()),
         ]
         done, _ = await asyncio.wait(
             tasks, timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED
