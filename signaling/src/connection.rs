@@ -42,7 +42,7 @@ const _: () = assert!(log::STATIC_MAX_LEVEL as usize <= log::LevelFilter::Debug 
 /// [`EndReason::OutboundFull`]: a server that does not read has failed.
 pub const OUTBOUND_MESSAGES_MAX: usize = 256;
 
-/// Messages above this are kept alive until the next read, see [`Connection::read`].
+/// Messages above this are kept alive for a while, see [`Held`].
 const LARGE_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// Longest wait for the TCP, TLS and websocket handshakes together unless told otherwise.
@@ -96,6 +96,19 @@ pub struct ConnectTimings {
     pub websocket: Instant,
 }
 
+/// A large message that was dealt with, kept so that its memory can be given back.
+///
+/// tungstenite's read buffer and the messages cut from it share one allocation. When the buffer
+/// runs out and is the sole owner left, it takes the whole allocation back for itself, and a `join`
+/// of 0.6 MB would stay with each of 2,000 connections for good. While somebody else owns a part,
+/// it makes a new, small one instead. What is left behind the message is at most one read, so after
+/// that many further bytes the buffer has moved on.
+struct Held {
+    _message: Bytes,
+    /// Bytes of later messages until it may go.
+    remaining: usize,
+}
+
 /// An open signalling connection.
 ///
 /// Dropping it closes the socket without a `leave`; the server then keeps the participant until
@@ -111,8 +124,7 @@ pub struct Connection {
     needs_flush: bool,
     /// Set when the socket gave an error or its end.
     socket_done: bool,
-    /// The last large message, see [`Connection::read`].
-    held: Option<Bytes>,
+    held: Option<Held>,
     sleep: Pin<Box<Sleep>>,
     sleep_until: Option<Instant>,
 }
@@ -250,21 +262,17 @@ impl Connection {
     }
 
     /// Reads one message into the session. Pending if there is none.
-    ///
-    /// A large message stays alive until the socket has been read again: tungstenite's read buffer
-    /// and the message share one allocation, and the buffer takes it back if it is the sole owner.
-    /// With a `join` of 0.6 MB that would stay with each of 2,000 connections for good.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.socket_done {
             return Poll::Pending;
         }
-        let polled = Pin::new(&mut self.socket).poll_next(cx);
-        self.held = None;
-        let Poll::Ready(item) = polled else { return Poll::Pending };
+        let Poll::Ready(item) = Pin::new(&mut self.socket).poll_next(cx) else {
+            return Poll::Pending;
+        };
         match item {
             Some(Ok(Message::Binary(bytes))) => {
                 self.session.handle_message(now(), &bytes);
-                self.held = (bytes.len() > LARGE_MESSAGE_BYTES).then_some(bytes);
+                self.hold(bytes);
             }
             // The server answers in JSON only to clients that speak it.
             Some(Ok(Message::Text(_) | Message::Frame(_))) => self.session.handle_malformed(),
@@ -287,6 +295,17 @@ impl Connection {
             None => self.socket_failed(&WsError::ConnectionClosed),
         }
         Poll::Ready(())
+    }
+
+    fn hold(&mut self, message: Bytes) {
+        if message.len() > LARGE_MESSAGE_BYTES {
+            self.held = Some(Held { _message: message, remaining: open::READ_BUFFER_BYTES });
+        } else if let Some(held) = &mut self.held {
+            held.remaining = held.remaining.saturating_sub(message.len());
+            if held.remaining == 0 {
+                self.held = None;
+            }
+        }
     }
 
     fn socket_failed(&mut self, error: &WsError) {

@@ -1,27 +1,39 @@
 //! LiveKit signalling: everything between the scenario and a LiveKit server that is not media.
 //!
-//! - [`Session`](session::Session): one participant's protocol as a pure state machine: no socket, no clock.
-//! - [`Connection`](connection::Connection): a websocket that drives a session; thousands run on one tokio thread.
-//! - [`RoomClient`](rooms::RoomClient): create, list and delete rooms.
-//! - [`ApiCredentials`], [`Token`]: join tokens; secrets are never printed.
+//! - [`session::Session`]: one participant's protocol as a pure state machine, no socket, no clock.
+//! - [`Connection`]: a websocket that drives a session; thousands run on one tokio thread.
+//! - [`RoomClient`]: create, list and delete rooms.
+//! - [`ApiCredentials`], [`Token`]: join tokens. Secrets are never printed.
 //!
-//! The glue for one participant (SDP is text, the engine is elsewhere):
+//! SDP is text here and the engine is elsewhere; the glue for one participant looks like this:
 //!
-//! ```ignore
-//! let token = credentials.join_token(&JoinGrant { room, identity, can_publish: false, can_subscribe: true, hidden: false, ttl: TOKEN_TTL })?;
-//! let mut connection = Connection::connect(ConnectOptions::new(url, token, Role::Subscriber { .. }, tls)).await?;   // ConnectError::kind()
-//! let opened = connection.timings();            // Instants: started, tcp, tls, websocket
-//! loop {
-//!     tokio::select! {
-//!         update = connection.next() => match update {          // cancel-safe
-//!             Some(Update::Media(MediaCommand::RemoteOffer { id, sdp, mid_to_track_id })) => engine.command(..),
-//!             Some(Update::Media(..)) => ..,
-//!             Some(Update::Event(SessionEvent::Ended(reason))) => ..,   // reason.kind(); next() then gives None
-//!             Some(Update::Event(event)) => ..,
-//!             None => break,
-//!         },
-//!         notice = notices.recv() => connection.media(MediaInput::LocalAnswer { offer_id, sdp }),  // sync; sent by next()
-//!         () = stop.notified() => { connection.leave(Duration::from_secs(1)).await; break }
+//! ```no_run
+//! use std::time::Duration;
+//! use stampede_signaling::session::{MediaCommand, MediaInput, SessionEvent};
+//! use stampede_signaling::{ConnectError, ConnectOptions, Connection, Update};
+//!
+//! # fn engine(_: MediaCommand) {}
+//! async fn participant(
+//!     options: ConnectOptions,
+//!     mut from_engine: tokio::sync::mpsc::Receiver<MediaInput>,
+//!     mut stop: tokio::sync::watch::Receiver<bool>,
+//! ) -> Result<(), ConnectError> {
+//!     let mut connection = Connection::connect(options).await?; // ConnectError::kind()
+//!     let _phases = connection.timings();
+//!     loop {
+//!         tokio::select! {
+//!             // Cancel-safe; also sends what `media` queued.
+//!             update = connection.next() => match update {
+//!                 Some(Update::Media(command)) => engine(command),
+//!                 Some(Update::Event(SessionEvent::Ended(reason))) => println!("{}", reason.kind()),
+//!                 Some(Update::Event(_)) => {}
+//!                 None => return Ok(()),
+//!             },
+//!             Some(input) = from_engine.recv() => connection.media(input),
+//!             _ = stop.changed() => {
+//!                 connection.leave(Duration::from_secs(1)).await;
+//!             }
+//!         }
 //!     }
 //! }
 //! ```

@@ -732,7 +732,7 @@ impl Session {
     }
 
     fn send(&mut self, message: Request) {
-        self.outputs.push_back(Output::Send(SignalRequest { message: Some(message) }));
+        self.outputs.push_back(Output::Send(Box::new(SignalRequest { message: Some(message) })));
     }
 
     fn event(&mut self, event: SessionEvent) {

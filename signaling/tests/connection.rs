@@ -1,5 +1,7 @@
 //! The websocket client against a server in this process.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+
 mod common;
 #[path = "common/server.rs"]
 mod server;

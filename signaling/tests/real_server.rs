@@ -1,5 +1,7 @@
 //! Against a livekit-server named by LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+
 mod common;
 
 use std::time::Duration;

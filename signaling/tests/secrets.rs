@@ -1,5 +1,7 @@
 //! Secrets and tokens never come out in text: not by Debug, Display, nor tracing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+
 mod common;
 #[path = "common/server.rs"]
 mod server;
@@ -12,7 +14,6 @@ use common::*;
 use livekit_protocol as proto;
 use proto::signal_response::Message as Response;
 use server::*;
-use stampede_signaling::session::*;
 use stampede_signaling::*;
 
 const SECRET: &str = "SECRET-of-the-api-0123456789-0123456789";

@@ -1,5 +1,7 @@
 //! The session against captured offers and hand-made messages, in virtual time.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+
 mod common;
 
 use std::time::{Duration, Instant};

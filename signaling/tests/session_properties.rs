@@ -1,5 +1,7 @@
 //! Random messages in random order: never a panic, never two answers for one offer, one end.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+
 mod common;
 
 use std::collections::HashMap;

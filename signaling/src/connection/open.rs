@@ -1,8 +1,8 @@
 //! From a URL to an open websocket, one step at a time so that each failure has its own name.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rustls::pki_types::ServerName;
@@ -28,7 +28,7 @@ pub const PROTOCOL: u32 = 17;
 
 /// Read buffer of a connection. tungstenite's default of 128 KiB is a quarter of a gigabyte at
 /// 2,000 connections; a message larger than this takes a few more reads.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+pub(super) const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Outgoing messages are gathered up to here before they are written; a flush follows anyway.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
@@ -42,10 +42,27 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
+/// How far a connection got, for the text of a timeout. Atomic only to keep the future `Send`.
+#[derive(Default)]
+struct Stage(AtomicUsize);
+
+impl Stage {
+    const NAMES: [&str; 4] = ["dns", "tcp", "tls", "websocket"];
+
+    fn set(&self, name: &'static str) {
+        let index = Self::NAMES.iter().position(|known| *known == name).unwrap_or(0);
+        self.0.store(index, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> &'static str {
+        Self::NAMES.get(self.0.load(Ordering::Relaxed)).copied().unwrap_or("dns")
+    }
+}
+
 pub(super) async fn open(
     options: &ConnectOptions,
 ) -> Result<(Socket, ConnectTimings), ConnectError> {
-    let stage = Cell::new("dns");
+    let stage = Stage::default();
     let timeout = options.connect_timeout;
     match tokio::time::timeout(timeout, open_steps(options, &stage)).await {
         Ok(result) => result,
@@ -58,7 +75,7 @@ pub(super) async fn open(
 
 async fn open_steps(
     options: &ConnectOptions,
-    stage: &Cell<&'static str>,
+    stage: &Stage,
 ) -> Result<(Socket, ConnectTimings), ConnectError> {
     let started = now();
     let url = &options.url;

@@ -51,7 +51,7 @@ mod tests {
             r#"{{"candidate":"{line}","sdpMid":"","sdpMLineIndex":0,"usernameFragment":null}}"#
         );
         assert_eq!(parse(&json), Ok(Some(line.to_owned())));
-        assert_eq!(parse(&super::format(line)), Ok(Some(line.to_owned())));
+        assert_eq!(parse(&format(line)), Ok(Some(line.to_owned())));
         assert_eq!(parse(r#"{"candidate":""}"#), Ok(None));
         assert_eq!(parse(""), Ok(None));
     }

@@ -205,7 +205,7 @@ pub enum MediaCommand {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// Send this message to the server.
-    Send(SignalRequest),
+    Send(Box<SignalRequest>),
     /// Do this with the media plane.
     Media(MediaCommand),
     /// This happened.

@@ -7,23 +7,23 @@ use proto::signal_response::Message as Response;
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, TrackKind};
 
 /// The data-channels-only offer and the offer with an audio and a video track, as captured.
-pub const OFFER_DATA: &str = include_str!("../data/subscriber-offer-vp8-1.sdp");
-pub const OFFER_TRACKS: &str = include_str!("../data/subscriber-offer-vp8-2.sdp");
+pub(crate) const OFFER_DATA: &str = include_str!("../data/subscriber-offer-vp8-1.sdp");
+pub(crate) const OFFER_TRACKS: &str = include_str!("../data/subscriber-offer-vp8-2.sdp");
 /// From OFFER_TRACKS.
-pub const PUBLISHER: &str = "PA_g6f6jC2ScKiR";
-pub const AUDIO: &str = "TR_AMPvZVst3PnizD";
+pub(crate) const PUBLISHER: &str = "PA_g6f6jC2ScKiR";
+pub(crate) const AUDIO: &str = "TR_AMPvZVst3PnizD";
 
 /// The video track's sid in OFFER_TRACKS.
-pub fn video() -> &'static str {
+pub(crate) fn video() -> &'static str {
     let line = OFFER_TRACKS.lines().rfind(|line| line.starts_with("a=msid:")).unwrap();
     line.rsplit(' ').next().unwrap()
 }
 
-pub fn response(message: Response) -> proto::SignalResponse {
+pub(crate) fn response(message: Response) -> proto::SignalResponse {
     proto::SignalResponse { message: Some(message) }
 }
 
-pub fn participant(sid: &str, tracks: Vec<proto::TrackInfo>) -> proto::ParticipantInfo {
+pub(crate) fn participant(sid: &str, tracks: Vec<proto::TrackInfo>) -> proto::ParticipantInfo {
     proto::ParticipantInfo {
         sid: sid.into(),
         identity: format!("identity of {sid}"),
@@ -33,7 +33,7 @@ pub fn participant(sid: &str, tracks: Vec<proto::TrackInfo>) -> proto::Participa
     }
 }
 
-pub fn track(sid: &str, kind: proto::TrackType) -> proto::TrackInfo {
+pub(crate) fn track(sid: &str, kind: proto::TrackType) -> proto::TrackInfo {
     proto::TrackInfo {
         sid: sid.into(),
         r#type: kind as i32,
@@ -43,11 +43,11 @@ pub fn track(sid: &str, kind: proto::TrackType) -> proto::TrackInfo {
     }
 }
 
-pub fn audio_and_video() -> Vec<proto::TrackInfo> {
+pub(crate) fn audio_and_video() -> Vec<proto::TrackInfo> {
     vec![track(AUDIO, proto::TrackType::Audio), track(video(), proto::TrackType::Video)]
 }
 
-pub fn join_response(others: Vec<proto::ParticipantInfo>) -> proto::JoinResponse {
+pub(crate) fn join_response(others: Vec<proto::ParticipantInfo>) -> proto::JoinResponse {
     proto::JoinResponse {
         room: Some(proto::Room { sid: "RM_1".into(), name: "room".into(), ..Default::default() }),
         participant: Some(participant("PA_self", vec![])),
@@ -64,15 +64,15 @@ pub fn join_response(others: Vec<proto::ParticipantInfo>) -> proto::JoinResponse
     }
 }
 
-pub fn join(others: Vec<proto::ParticipantInfo>) -> proto::SignalResponse {
+pub(crate) fn join(others: Vec<proto::ParticipantInfo>) -> proto::SignalResponse {
     response(Response::Join(join_response(others)))
 }
 
-pub fn update(participants: Vec<proto::ParticipantInfo>) -> proto::SignalResponse {
+pub(crate) fn update(participants: Vec<proto::ParticipantInfo>) -> proto::SignalResponse {
     response(Response::Update(proto::ParticipantUpdate { participants }))
 }
 
-pub fn offer(id: u32, sdp: &str, map: &[(&str, &str)]) -> proto::SignalResponse {
+pub(crate) fn offer(id: u32, sdp: &str, map: &[(&str, &str)]) -> proto::SignalResponse {
     response(Response::Offer(proto::SessionDescription {
         r#type: "offer".into(),
         sdp: sdp.into(),
@@ -81,7 +81,11 @@ pub fn offer(id: u32, sdp: &str, map: &[(&str, &str)]) -> proto::SignalResponse 
     }))
 }
 
-pub fn trickle(target: proto::SignalTarget, json: &str, last: bool) -> proto::SignalResponse {
+pub(crate) fn trickle(
+    target: proto::SignalTarget,
+    json: &str,
+    last: bool,
+) -> proto::SignalResponse {
     response(Response::Trickle(proto::TrickleRequest {
         candidate_init: json.into(),
         target: target as i32,
@@ -89,13 +93,13 @@ pub fn trickle(target: proto::SignalTarget, json: &str, last: bool) -> proto::Si
     }))
 }
 
-pub fn candidate_json(port: u16) -> String {
+pub(crate) fn candidate_json(port: u16) -> String {
     format!(
         r#"{{"candidate":"candidate:2878742611 1 udp 2130706431 127.0.0.1 {port} typ host","sdpMid":"","sdpMLineIndex":0,"usernameFragment":null}}"#
     )
 }
 
-pub fn leave(
+pub(crate) fn leave(
     action: proto::leave_request::Action,
     reason: proto::DisconnectReason,
 ) -> proto::SignalResponse {
@@ -106,7 +110,7 @@ pub fn leave(
     }))
 }
 
-pub fn video_track(cid: &str) -> LocalTrack {
+pub(crate) fn video_track(cid: &str) -> LocalTrack {
     let layer =
         |quality, width, height, bitrate_bps| LocalLayer { quality, width, height, bitrate_bps };
     LocalTrack {
@@ -124,7 +128,7 @@ pub fn video_track(cid: &str) -> LocalTrack {
     }
 }
 
-pub fn audio_track(cid: &str) -> LocalTrack {
+pub(crate) fn audio_track(cid: &str) -> LocalTrack {
     LocalTrack {
         cid: cid.into(),
         name: "microphone".into(),

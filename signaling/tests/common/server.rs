@@ -1,5 +1,7 @@
 //! A small websocket server in this process, scripted by each test.
 
+#![allow(dead_code)] // each test file uses its part
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -16,12 +18,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 /// Looks like a token and is none.
-pub const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJTRUNSRVQiOjF9.SECRETSIGNATURE";
+pub(crate) const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJTRUNSRVQiOjF9.SECRETSIGNATURE";
 
-pub type Peer = WebSocketStream<TcpStream>;
+pub(crate) type Peer = WebSocketStream<TcpStream>;
 
 /// Listens, and runs `script` on the first connection.
-pub async fn serve<F, T>(
+pub(crate) async fn serve<F, T>(
     script: impl FnOnce(TcpStream) -> F + Send + 'static,
 ) -> (ServerUrl, JoinHandle<T>)
 where
@@ -35,7 +37,7 @@ where
 }
 
 /// Answers any request with these bytes.
-pub async fn serve_http(answer: String) -> ServerUrl {
+pub(crate) async fn serve_http(answer: String) -> ServerUrl {
     let script = |mut stream: TcpStream| async move {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -47,7 +49,7 @@ pub async fn serve_http(answer: String) -> ServerUrl {
 }
 
 #[allow(clippy::result_large_err)] // tungstenite's callback type
-pub async fn accept(stream: TcpStream) -> Peer {
+pub(crate) async fn accept(stream: TcpStream) -> Peer {
     tokio_tungstenite::accept_hdr_async(stream, |request: &Request, response: Response| {
         assert_eq!(request.headers()["authorization"], format!("Bearer {TOKEN}"));
         assert!(!request.uri().to_string().contains("SECRET"));
@@ -57,11 +59,11 @@ pub async fn accept(stream: TcpStream) -> Peer {
     .unwrap()
 }
 
-pub async fn send(peer: &mut Peer, message: proto::SignalResponse) {
+pub(crate) async fn send(peer: &mut Peer, message: proto::SignalResponse) {
     peer.send(Message::Binary(message.encode_to_vec().into())).await.unwrap();
 }
 
-pub async fn receive(peer: &mut Peer) -> proto::signal_request::Message {
+pub(crate) async fn receive(peer: &mut Peer) -> proto::signal_request::Message {
     loop {
         if let Message::Binary(bytes) = peer.next().await.unwrap().unwrap() {
             return proto::SignalRequest::decode(bytes).unwrap().message.unwrap();
@@ -69,7 +71,7 @@ pub async fn receive(peer: &mut Peer) -> proto::signal_request::Message {
     }
 }
 
-pub fn options(url: ServerUrl) -> ConnectOptions {
+pub(crate) fn options(url: ServerUrl) -> ConnectOptions {
     let role = Role::Subscriber { subscription: Subscription::Auto, quality: Quality::Low };
     let tls = TlsSetup::new().unwrap();
     let mut options = ConnectOptions::new(url, Token::new(TOKEN).unwrap(), role, tls);
