@@ -25,7 +25,7 @@
 //!             // Cancel-safe; also sends what `media` queued.
 //!             update = connection.next() => match update {
 //!                 Some(Update::Media(command)) => engine(command),
-//!                 Some(Update::Event(SessionEvent::Ended(reason))) => println!("{}", reason.kind()),
+//!                 Some(Update::Event(SessionEvent::Ended(why))) => println!("{}", why.kind()),
 //!                 Some(Update::Event(_)) => {}
 //!                 None => return Ok(()),
 //!             },

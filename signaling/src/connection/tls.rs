@@ -24,7 +24,7 @@ pub enum TlsSetupError {
     },
 }
 
-/// TLS for `wss://` and `https://`: rustls on aws-lc-rs, Mozilla's roots. Make it once and clone it:
+/// TLS for `wss://` and `https://`: rustls on aws-lc-rs, Mozilla's roots. Make one and clone it:
 /// connections share the configuration and its session tickets.
 ///
 /// The provider is named rather than taken from the process default, which is ambiguous as soon as
