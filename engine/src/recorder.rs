@@ -31,7 +31,7 @@ impl PeerRecorder {
                 self.recordings.entry(stream.id).or_insert(recording)
             }
         };
-        let frame = DiskFrame { timestamp: frame.timestamp_ticks, data: frame.data.into() };
+        let frame = DiskFrame { timestamp: frame.timestamp_ticks, data: frame.data };
         // A drop is counted by the handle, for the file and for the run.
         let _ = self.disk.write(recording, frame);
     }

@@ -324,6 +324,7 @@ impl Worker {
     }
 
     fn begin_measuring(&mut self, clock: Clock) {
+        self.backend.refresh_drops();
         self.retired = PeerCounters::default();
         self.rows.clear();
         for (_, slot) in &mut self.slots {
@@ -334,6 +335,7 @@ impl Worker {
 
     fn snapshot(&mut self, clock: Clock) {
         self.next_snapshot = (self.next_snapshot + SNAPSHOT_EVERY).max(clock.now);
+        self.backend.refresh_drops();
         let second = self.health.close_second(clock.now, self.backend.stats());
         self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
         let mut totals = self.retired;
@@ -364,6 +366,7 @@ impl Worker {
             self.remove(clock, key);
         }
         self.backend.flush();
+        self.backend.refresh_drops();
         self.setup.events.flush();
         WorkerReport {
             worker: self.setup.index,

@@ -5,7 +5,7 @@
 //! - [`vp8`], [`opus`]: as much of the two formats as RTP needs.
 //! - [`FrameAssembler`]: RTP payloads back into frames, in order, without a clock.
 //! - [`record`]: containers as bytes ([`record::IvfWriter`], [`record::OggOpusWriter`]).
-//! - [`disk`]: the thread that writes them, off the packet path; [`Recorder`] is its front.
+//! - [`disk`]: the thread that writes them, off the packet path.
 //!
 //! Nothing here opens a socket. Only [`disk`] has a thread and looks at a clock.
 
@@ -29,4 +29,3 @@ pub use assembler::{
 pub use clip::{ClipError, ClipFrame, ClipProblem, Codec, MediaClip};
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use record::DiskFrame;
-pub use recording::Recorder;

@@ -1,13 +1,8 @@
-//! From a stream's codec to its file: which container, which name; and the front the packet path
-//! calls.
+//! From a stream's codec to its file: which container, which name.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
+use crate::UnsupportedCodec;
 use crate::clip::Codec;
-use crate::disk::{DiskHandle, Recording};
 use crate::record::{DiskFrame, IvfWriter, OggOpusWriter, Patch};
-use crate::{AssembledFrame, UnsupportedCodec};
 
 /// Longest file name made from a stream's name, without extension.
 pub const STEM_BYTES_MAX: usize = 120;
@@ -93,56 +88,6 @@ impl Muxer {
                 let _ = writer.finish(out);
                 None
             }
-        }
-    }
-}
-
-/// One worker's front of the disk thread: maps streams to recordings. Never blocks.
-#[derive(Debug)]
-pub struct Recorder {
-    handle: DiskHandle,
-    /// At most one entry a recorded stream of this worker.
-    streams: HashMap<u64, Recording>,
-}
-
-impl Recorder {
-    /// A recorder that writes through `handle`.
-    pub fn new(handle: DiskHandle) -> Recorder {
-        Recorder { handle, streams: HashMap::new() }
-    }
-
-    /// Records one frame of the stream `key` (any number unique in this recorder, e.g. peer and
-    /// SSRC). With the stream's first frame its file is named after `stem()`. False if the frame
-    /// was dropped; the disk thread's counters say so too.
-    pub fn frame(
-        &mut self,
-        key: u64,
-        codec: Codec,
-        stem: impl FnOnce() -> String,
-        frame: &AssembledFrame,
-    ) -> bool {
-        let recording = match self.streams.entry(key) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => match self.handle.create(&stem(), codec) {
-                Ok(recording) => entry.insert(recording),
-                // Counted by the handle; the stream's next frame tries again.
-                Err(_) => return false,
-            },
-        };
-        self.handle.write(recording, DiskFrame::from(frame)).is_ok()
-    }
-
-    /// Finishes the file of a stream that ended. A later frame with the same key begins a new one.
-    pub fn finish(&mut self, key: u64) {
-        if let Some(recording) = self.streams.remove(&key) {
-            self.handle.finish(recording);
-        }
-    }
-
-    /// Finishes all of them, when the worker stops.
-    pub fn finish_all(&mut self) {
-        for (_, recording) in self.streams.drain() {
-            self.handle.finish(recording);
         }
     }
 }

@@ -6,10 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use stampede_media::disk::DiskBackend;
-use stampede_media::record::{IvfWriter, OggOpusWriter};
+use stampede_media::record::{DiskFrame, IvfWriter, OggOpusWriter};
 use stampede_media::{
-    AssembledFrame, AssemblerPacket, DiskOptions, DiskThread, FrameAssembler, MediaClip, Recorder,
-    builtin,
+    AssembledFrame, AssemblerPacket, DiskOptions, DiskThread, FrameAssembler, MediaClip, builtin,
 };
 
 /// Runs a clip through an assembler `loops` times, as the wire would bring it.
@@ -90,14 +89,14 @@ fn recordings_are_bit_identical_and_ffprobe_plays_them() {
         };
         let [_, medium, high] = builtin::video_layers().unwrap();
         let clips = [(medium, "m"), (high, "h"), (builtin::audio().unwrap(), "a")];
-        let mut recorder = Recorder::new(disk.handle());
-        for (key, (clip, name)) in clips.iter().enumerate() {
+        let handle = disk.handle();
+        for (clip, name) in &clips {
+            let recording = handle.create(&format!("sub 0/{name}"), clip.codec).unwrap();
             for frame in receive(clip, 2) {
-                let stem = || format!("sub 0/{name}");
-                assert!(recorder.frame(key as u64, clip.codec, stem, &frame));
+                handle.write(&recording, DiskFrame::from(&frame)).unwrap();
             }
+            handle.finish(recording);
         }
-        recorder.finish_all();
         let report = disk.finish();
         assert_eq!((report.errors_total, report.frames_dropped), (0, 0), "{report:?}");
         for ((clip, _), file) in clips.iter().zip(&report.files) {
