@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message as Frame, WebSocket};
+use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, close_code};
 use livekit_protocol as proto;
 use livekit_token::Claims;
 use prost::Message as _;
@@ -28,7 +28,7 @@ pub(crate) async fn refuse_resume(mut socket: WebSocket) {
     let leave = messages::leave(proto::DisconnectReason::StateMismatch);
     // A client that is gone already needs no answer.
     let _ = send(&mut socket, Frame::Binary(messages::frame(Message::Leave(leave)))).await;
-    let _ = socket.send(Frame::Close(None)).await;
+    let _ = send(&mut socket, goodbye()).await;
 }
 
 /// Joins the client and serves it until either side ends it.
@@ -43,7 +43,7 @@ pub(crate) async fn run(mut socket: WebSocket, shared: Shared, request: JoinRequ
         Err(reason) => {
             let leave = Message::Leave(messages::leave(reason));
             let _ = send(&mut socket, Frame::Binary(messages::frame(leave))).await;
-            let _ = socket.send(Frame::Close(None)).await;
+            let _ = send(&mut socket, goodbye()).await;
             return;
         }
     };
@@ -57,7 +57,7 @@ pub(crate) async fn run(mut socket: WebSocket, shared: Shared, request: JoinRequ
             return;
         }
     }
-    let _ = socket.send(Frame::Close(None)).await;
+    let _ = send(&mut socket, goodbye()).await;
 }
 
 enum Ended {
@@ -136,6 +136,10 @@ fn handle(shared: &Shared, who: &Joined, frame: &[u8]) -> bool {
             true
         }
     }
+}
+
+fn goodbye() -> Frame {
+    Frame::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))
 }
 
 struct SendFailed;

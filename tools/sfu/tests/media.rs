@@ -8,9 +8,11 @@ use std::time::Duration;
 use common::{Client, drive, grants, picture_id, row, run_for, start, vp8};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
+use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sfu::{Sfu, SfuImpairments};
+use str0m::format::Codec;
 use str0m::media::{MediaKind, Mid};
 
 const ROOM: &str = "room";
@@ -393,4 +395,50 @@ async fn pings_mutes_and_refusals_are_answered() {
     .await;
     assert!(viewer.responses.iter().any(|r| matches!(r, Response::RefreshToken(_))));
     assert!(viewer.responses.iter().any(|r| matches!(r, Response::Trickle(_))));
+}
+
+#[tokio::test]
+async fn every_codec_starts_at_its_keyframe() {
+    // First bytes of a delta and of a keyframe: an H.264 slice and a parameter set, AV1
+    // aggregation headers without and with N, VP9 descriptors with P set and with B only.
+    let codecs = [
+        (Codec::H264, [0x41, 1, 2], [0x67, 1, 2]),
+        (Codec::Av1, [0x10, 1, 2], [0x18, 1, 2]),
+        (Codec::Vp9, [0x48, 1, 2], [0x08, 1, 2]),
+    ];
+    for (codec, delta, keyframe) in codecs {
+        let sfu = start(SfuImpairments::default(), 1);
+        let (mut publisher, mid, track) = publish(&sfu, &[]).await;
+        publisher.codec = codec;
+        let mut viewer = subscribe(&sfu, "viewer", &track).await;
+        for (seq, payload) in [delta, delta, keyframe, delta].into_iter().enumerate() {
+            publisher.write(mid, None, seq as u64, 0, payload.to_vec());
+            run_for(&mut [&mut publisher, &mut viewer], Duration::from_millis(5)).await;
+        }
+        drive(&mut [&mut publisher, &mut viewer], |c| seqs(c[1], &track).len() == 2).await;
+        assert_eq!(viewer.packets[&track][0].payload.as_ref(), keyframe, "{codec:?}");
+        assert_eq!(sfu.ledger().rooms[0].published[0].keyframes, 1, "{codec:?}");
+    }
+}
+
+#[tokio::test]
+async fn data_packets_reach_the_others_with_the_senders_name() {
+    let sfu = start(SfuImpairments::default(), 2);
+    let (mut publisher, _, track) = publish(&sfu, &[]).await;
+    let mut viewer = subscribe(&sfu, "viewer", &track).await;
+    drive(&mut [&mut publisher, &mut viewer], |c| c[0].channels.contains_key("_reliable")).await;
+    let packet = proto::DataPacket {
+        destination_identities: vec!["viewer".into()],
+        participant_identity: "somebody else".into(),
+        ..proto::DataPacket::default()
+    };
+    let id = publisher.channels["_reliable"];
+    // The viewer's own channels open some time after its connection is up.
+    while viewer.data.is_empty() {
+        let mut channel = publisher.publisher.rtc.channel(id).unwrap();
+        assert!(channel.write(true, &packet.encode_to_vec()).unwrap());
+        run_for(&mut [&mut publisher, &mut viewer], Duration::from_millis(20)).await;
+    }
+    let received = proto::DataPacket::decode(viewer.data[0].as_slice()).unwrap();
+    assert_eq!(received.participant_identity, "publisher");
 }

@@ -31,7 +31,8 @@ impl Hub {
                 self.end(peer, proto::DisconnectReason::StateMismatch);
             }
             Event::Connected { peer } => self.connected(peer),
-            Event::Disconnected { peer, reason } => {
+            Event::Closed { peer } => self.end(peer, proto::DisconnectReason::ClientInitiated),
+            Event::Failed { peer, reason } => {
                 tracing::info!(peer = peer.0, reason, "connection ended");
                 self.end(peer, proto::DisconnectReason::StateMismatch);
             }

@@ -57,7 +57,7 @@ impl Worker {
         let mut peer = match peer {
             Ok(peer) => peer,
             Err(reason) => {
-                self.emit(Event::Disconnected { peer: key, reason });
+                self.emit(Event::Failed { peer: key, reason });
                 return;
             }
         };

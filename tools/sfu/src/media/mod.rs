@@ -169,8 +169,10 @@ pub(crate) enum Event {
     NegotiationFailed { peer: PeerKey, reason: String },
     /// ICE and DTLS are up.
     Connected { peer: PeerKey },
-    /// ICE timed out, or DTLS was closed by the client, or the connection failed.
-    Disconnected { peer: PeerKey, reason: String },
+    /// The client closed DTLS.
+    Closed { peer: PeerKey },
+    /// ICE timed out, or the connection failed.
+    Failed { peer: PeerKey, reason: String },
     /// A data channel message of a publisher.
     Data { peer: PeerKey, channel: String, payload: Vec<u8> },
 }

@@ -179,6 +179,15 @@ impl Peer {
         })
     }
 
+    /// The subscription of an outgoing SSRC, and whether it is the RTX one. Packets come in runs
+    /// of one stream, so the last one found is looked at first.
+    pub(crate) fn stream_of(&mut self, ssrc: u32) -> Option<(usize, bool)> {
+        let at = self.ssrcs.iter().position(|(known, ..)| *known == ssrc)?;
+        self.ssrcs.swap(0, at);
+        let (_, subscription, retransmission) = self.ssrcs[0];
+        Some((subscription, retransmission))
+    }
+
     /// Makes an answered subscription ready to send.
     pub(crate) fn activate(&mut self, index: usize, cache_packets_max: usize) {
         let Some(subscription) = self.subscriptions.get_mut(index) else { return };

@@ -206,7 +206,14 @@ impl Worker {
             RtcEvent::IceConnectionStateChange(IceConnectionState::Disconnected) => {
                 self.fail(index, "no connectivity checks for 15 s".to_owned());
             }
-            RtcEvent::Closed => self.fail(index, "closed by the client".to_owned()),
+            RtcEvent::Closed => {
+                let Some(peer) = self.peers.get_mut(index) else { return };
+                peer.connected = false;
+                let key = peer.key;
+                if !std::mem::replace(&mut peer.ended, true) {
+                    self.emit(Event::Closed { peer: key });
+                }
+            }
             RtcEvent::KeyframeRequest(request) => {
                 let Some(peer) = self.peers.get_mut(index) else { return };
                 let subscription = peer
@@ -254,7 +261,7 @@ impl Worker {
         peer.connected = false;
         if !peer.ended {
             peer.ended = true;
-            let event = Event::Disconnected { peer: peer.key, reason };
+            let event = Event::Failed { peer: peer.key, reason };
             self.emit(event);
         }
     }
@@ -358,8 +365,7 @@ impl Outgoing {
         let payload: &[u8] = &transmit.contents;
         let kind = datagram_kind(payload);
         if let DatagramKind::Rtp(ssrc) = kind
-            && let Some(&(_, index, retransmission)) =
-                peer.ssrcs.iter().find(|(known, ..)| *known == ssrc)
+            && let Some((index, retransmission)) = peer.stream_of(ssrc)
             && let Some(subscription) = peer.subscriptions.get_mut(index)
         {
             let dropped = peer.drops.as_mut().is_some_and(|drops| drops.drops());

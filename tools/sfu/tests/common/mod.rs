@@ -14,6 +14,8 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sfu::{Sfu, SfuImpairments, SfuOptions, SubscriberTrackLedger};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::ChannelId;
+use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
@@ -57,6 +59,9 @@ pub struct Connection {
     timeout: Instant,
     pub connected: bool,
     pub disconnected: bool,
+    /// RTP and RTCP that arrive are counted and thrown away.
+    pub sink: bool,
+    pub sunk: u64,
 }
 
 /// A packet as it came out of str0m.
@@ -90,6 +95,10 @@ pub struct Client {
     pub packets: HashMap<String, Vec<Packet>>,
     pub keyframe_requests: Vec<Option<String>>,
     pub offers: u32,
+    pub codec: Codec,
+    /// Data channels of the publisher connection by label.
+    pub channels: HashMap<String, ChannelId>,
+    pub data: Vec<Vec<u8>>,
 }
 
 impl Connection {
@@ -100,7 +109,16 @@ impl Connection {
         let now = Instant::now();
         let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
-        Self { rtc, socket, address, timeout: now, connected: false, disconnected: false }
+        Self {
+            rtc,
+            socket,
+            address,
+            timeout: now,
+            connected: false,
+            disconnected: false,
+            sink: false,
+            sunk: 0,
+        }
     }
 
     /// Reads what came and runs str0m; its events and the wire's RTP headers go to the caller.
@@ -109,6 +127,10 @@ impl Connection {
         let now = Instant::now();
         while let Ok((len, source)) = self.socket.recv_from(&mut buffer) {
             let data = &buffer[..len];
+            if self.sink && (128..192).contains(&data[0]) {
+                self.sunk += 1;
+                continue;
+            }
             if len > 12 && (128..192).contains(&data[0]) && !(192..224).contains(&data[1]) {
                 let ssrc = u32::from_be_bytes(data[8..12].try_into().unwrap());
                 let seq = u16::from_be_bytes(data[2..4].try_into().unwrap());
@@ -168,6 +190,9 @@ impl Client {
             packets: HashMap::new(),
             keyframe_requests: Vec::new(),
             offers: 0,
+            codec: Codec::Vp8,
+            channels: HashMap::new(),
+            data: Vec::new(),
         };
         drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
         client
@@ -196,14 +221,22 @@ impl Client {
         let mut events = Vec::new();
         self.subscriber.poll(&mut self.wire, &mut events);
         for event in events.drain(..) {
-            if let Event::RtpPacket(packet) = event {
-                self.received(packet);
+            match event {
+                Event::RtpPacket(packet) => self.received(packet),
+                Event::ChannelData(data) => self.data.push(data.data),
+                _ => {}
             }
         }
         self.publisher.poll(&mut BTreeMap::new(), &mut events);
         for event in events {
-            if let Event::KeyframeRequest(request) = event {
-                self.keyframe_requests.push(request.rid.map(|rid| rid.to_string()));
+            match event {
+                Event::KeyframeRequest(request) => {
+                    self.keyframe_requests.push(request.rid.map(|rid| rid.to_string()));
+                }
+                Event::ChannelOpen(id, label) => {
+                    self.channels.insert(label, id);
+                }
+                _ => {}
             }
         }
     }
@@ -302,6 +335,7 @@ impl Client {
         let mut api = self.publisher.rtc.sdp_api();
         let stream = Some("stream".to_owned());
         let mid = api.add_media(kind, Direction::SendOnly, stream, Some(cid.into()), simulcast);
+        api.add_channel("_reliable".to_owned());
         let (offer, pending) = api.apply().unwrap();
         self.pending = Some(pending);
         let offer = proto::SessionDescription {
@@ -317,12 +351,16 @@ impl Client {
     /// Writes one packet.
     pub fn write(&mut self, mid: Mid, rid: Option<&str>, seq: u64, time: u32, payload: Vec<u8>) {
         let now = Instant::now();
-        let kind = self.publisher.rtc.media(mid).unwrap().kind();
-        let pt = if kind == MediaKind::Video { 96 } else { 111 };
+        let media = self.publisher.rtc.media(mid).unwrap();
+        let codec = if media.kind() == MediaKind::Video { self.codec } else { Codec::Opus };
+        let accepted = media.remote_pts();
+        let config = self.publisher.rtc.codec_config();
+        let pt = config.find(|p| p.spec().codec == codec && accepted.contains(&p.pt()));
+        let pt = pt.unwrap().pt();
         let mut api = self.publisher.rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, rid.map(Rid::from)).unwrap();
         stream.write_rtp(
-            RtpWrite::new(pt.into(), seq.into(), time, now, payload).marker(true).nackable(true),
+            RtpWrite::new(pt, seq.into(), time, now, payload).marker(true).nackable(true),
         );
         self.publisher.timeout = now;
     }
