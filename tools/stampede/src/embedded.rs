@@ -1,0 +1,277 @@
+//! The embedded SFU as a child process, and `stampede sfu` on its other end.
+//!
+//! The child is this same binary. Its keys travel in its environment, never in its arguments. It
+//! prints one line of JSON when it is ready, answers each line `ledger` on its stdin with its
+//! ledger as one line, and ends when its stdin closes; on Linux the kernel also kills it when the
+//! parent's main thread dies.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use stampede_sfu::{Ledger, Sfu, SfuImpairments, SfuOptions};
+use stampede_signaling::{ApiCredentials, ServerUrl};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::exit::{Exit, Failure};
+use crate::flags::values::CoreList;
+use crate::flags::{EmbeddedPlan, SfuFlags};
+use crate::preflight;
+
+/// How long the child may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long it may take to answer with its ledger.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The child's first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    /// Signalling URL.
+    url: String,
+}
+
+/// A running child.
+pub(crate) struct Embedded {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Where it listens.
+    pub url: ServerUrl,
+    /// The key it was started with.
+    pub credentials: ApiCredentials,
+}
+
+impl Embedded {
+    /// Starts the child and waits until it listens.
+    ///
+    /// # Errors
+    /// When it can't be started, or says nothing usable in time.
+    pub(crate) async fn start(
+        plan: &EmbeddedPlan,
+        cores: &[usize],
+        seed: u64,
+    ) -> Result<Self, Failure> {
+        let failed = |why: String| Failure::other(format!("the embedded SFU: {why}"));
+        let program = std::env::current_exe()
+            .map_err(|error| failed(format!("this program can't find itself: {error}")))?;
+        let (key, secret) = (format!("stampede-{}", random_hex()?), random_hex()? + &random_hex()?);
+        let credentials = ApiCredentials::new(&key, &secret).map_err(Failure::other)?;
+        let mut command = Command::new(program);
+        command.args(child_args(plan, cores, seed));
+        command.env("LIVEKIT_API_KEY", &key).env("LIVEKIT_API_SECRET", &secret);
+        command.env_remove("LIVEKIT_URL");
+        // Its own group: Ctrl-C is for the parent, which ends the child when it is done with it.
+        command.process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| failed(format!("can't start: {error}")))?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed("it has no pipes".to_owned()));
+        };
+        let mut lines = BufReader::new(stdout).lines();
+        let line = tokio::time::timeout(READY_TIMEOUT, lines.next_line())
+            .await
+            .map_err(|_| failed(format!("it was not ready within {READY_TIMEOUT:?}")))?
+            .map_err(|error| failed(format!("its pipe broke: {error}")))?
+            .ok_or_else(|| {
+                failed("it ended before it was ready (its error is above)".to_owned())
+            })?;
+        let ready: Ready = serde_json::from_str(&line)
+            .map_err(|error| failed(format!("its first line is not understood: {error}")))?;
+        let url = ServerUrl::parse(&ready.url).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { child, stdin, lines, url, credentials })
+    }
+
+    /// Its ledger so far; an error text if it does not answer.
+    pub(crate) async fn ledger(&mut self) -> Result<Ledger, String> {
+        let ask = async {
+            self.stdin.write_all(b"ledger\n").await.map_err(|error| error.to_string())?;
+            let line = self.lines.next_line().await.map_err(|error| error.to_string())?;
+            line.ok_or_else(|| "it has ended".to_owned())
+        };
+        let line = tokio::time::timeout(LEDGER_TIMEOUT, ask)
+            .await
+            .map_err(|_| format!("no ledger within {LEDGER_TIMEOUT:?}"))??;
+        serde_json::from_str(&line)
+            .map_err(|error| format!("its ledger is not understood: {error}"))
+    }
+
+    /// Why the child is gone, if it is.
+    pub(crate) fn died(&mut self) -> Option<String> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(format!("the embedded SFU ended on its own ({status})")),
+            Err(error) => Some(format!("the embedded SFU can't be watched: {error}")),
+        }
+    }
+
+    /// Ends the child: closes its stdin, then kills it if it stays.
+    pub(crate) async fn stop(mut self) {
+        drop(self.stdin);
+        if tokio::time::timeout(END_TIMEOUT, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+fn child_args(plan: &EmbeddedPlan, cores: &[usize], seed: u64) -> Vec<String> {
+    let mut args: Vec<String> =
+        ["sfu", "--embedded-child", "--port=0", "--rtc-port=0"].map(str::to_owned).into();
+    args.push(format!("--seed={seed}"));
+    if !cores.is_empty() {
+        args.push(format!("--cores={}", CoreList(cores.to_vec())));
+    }
+    if let Some(share) = plan.drop {
+        args.push(format!("--drop={}%", share * 100.0));
+    }
+    if let Some(packets) = plan.drop_burst {
+        args.push(format!("--drop-burst={packets}"));
+    }
+    if let Some(delay) = plan.delay {
+        args.push(format!("--delay={}us", delay.as_micros()));
+    }
+    args
+}
+
+/// 128 random bits in hexadecimal.
+pub(crate) fn random_hex() -> Result<String, Failure> {
+    let mut bytes = [0u8; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Failure::other(format!("no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What a child or a lone SFU is started with.
+fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
+    let cores = flags.cores.clone().map_or_else(Vec::new, |list| list.0);
+    if !flags.embedded_child {
+        let allowed = preflight::allowed_cores()?;
+        if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
+            return Err(Failure::config(format!(
+                "--cores: core {core} is not one this process may use (those are {})",
+                CoreList(allowed)
+            )));
+        }
+    }
+    if flags.bind.is_unspecified() {
+        return Err(Failure::config(format!(
+            "--bind {}: clients are told this address, so it must be one of this machine's own",
+            flags.bind
+        )));
+    }
+    let options = SfuOptions {
+        bind_ip: flags.bind,
+        port: flags.port,
+        rtc_port: flags.rtc_port,
+        api_key: flags.api_key.clone(),
+        api_secret: flags
+            .api_secret
+            .as_ref()
+            .map_or_else(|| "secret".to_owned(), |secret| secret.expose().to_owned()),
+        workers: cores.len().max(1),
+        cores,
+        seed: flags.seed.unwrap_or(1),
+        impair: SfuImpairments {
+            drop: flags.drop.unwrap_or(0.0),
+            drop_burst: flags.drop_burst.unwrap_or(1),
+            delay: flags.delay.unwrap_or_default(),
+        },
+        ..SfuOptions::default()
+    };
+    options.validate().map_err(|error| Failure::config(format!("sfu: {error}")))?;
+    Ok(options)
+}
+
+/// `stampede sfu`.
+///
+/// # Errors
+/// Bad flags, or a port that can't be had.
+pub(crate) fn sfu_command(flags: &SfuFlags) -> Result<Exit, Failure> {
+    if flags.embedded_child {
+        let kill = Some(rustix::process::Signal::KILL);
+        if let Err(error) = rustix::process::set_parent_process_death_signal(kill) {
+            tracing::debug!("no parent death signal: {error}; stdin is watched all the same");
+        }
+    }
+    let options = sfu_options(flags)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
+    runtime.block_on(serve(flags, options))
+}
+
+async fn serve(flags: &SfuFlags, options: SfuOptions) -> Result<Exit, Failure> {
+    let sfu = Sfu::start(options).map_err(|error| Failure::config(format!("sfu: {error}")))?;
+    print_line(&Ready { url: sfu.url() });
+    if flags.embedded_child {
+        answer_parent(&sfu).await;
+        return Ok(Exit::Pass);
+    }
+    eprintln!(
+        "SFU ready at {} with API key '{}'; Ctrl-C ends it and prints its ledger",
+        sfu.url(),
+        flags.api_key
+    );
+    crate::signals::first().await;
+    print_line(&sfu.ledger());
+    sfu.stop();
+    Ok(Exit::Pass)
+}
+
+/// Answers `ledger` lines until stdin closes.
+async fn answer_parent(sfu: &Sfu) {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == "ledger" {
+            print_line(&sfu.ledger());
+        }
+    }
+}
+
+/// One line of JSON to stdout. A closed pipe is the reader's choice.
+fn print_line(value: &impl Serialize) {
+    if let Ok(mut line) = serde_json::to_string(value) {
+        line.push('\n');
+        let mut stdout = std::io::stdout().lock();
+        let _ = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Command as Parsed, parse};
+
+    #[test]
+    fn the_child_s_arguments_parse_back_and_hold_no_key() {
+        let plan = EmbeddedPlan {
+            cores: None,
+            drop: Some(0.01),
+            drop_burst: Some(3),
+            delay: Some(Duration::from_micros(1_500)),
+        };
+        let args = child_args(&plan, &[1, 2], 7);
+        let words = std::iter::once("stampede".to_owned()).chain(args.clone());
+        let Ok(crate::flags::Parsed::Command(Parsed::Sfu(flags))) = parse(words.map(Into::into))
+        else {
+            panic!("{args:?}")
+        };
+        assert!(flags.embedded_child);
+        assert_eq!((flags.port, flags.rtc_port, flags.seed), (0, 0, Some(7)));
+        assert_eq!((flags.drop, flags.drop_burst), (Some(0.01), Some(3)));
+        assert_eq!(flags.delay, Some(Duration::from_micros(1_500)));
+        assert_eq!(flags.cores.map(|list| list.0), Some(vec![1, 2]));
+        assert!(args.iter().all(|arg| !arg.contains("api")));
+    }
+
+    #[test]
+    fn keys_are_random() {
+        let (one, two) = (random_hex().unwrap(), random_hex().unwrap());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 32);
+    }
+}

@@ -1,0 +1,97 @@
+//! How a run ends: exit codes (design.md §4) and one-line failures.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Exit codes scripts rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The run passed.
+    Pass,
+    /// Anything that has no code of its own: nobody joined, nothing was received, a crash of the
+    /// embedded SFU.
+    Failure,
+    /// The run is invalid: the generator was at fault.
+    Invalid,
+    /// Bad flag, file, key, URL, or a machine that can't carry what was asked.
+    BadConfiguration,
+    /// Ended by a signal; a full report was still written.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Failure => 1,
+            Self::Invalid => 98,
+            Self::BadConfiguration => 104,
+            Self::Interrupted => 105,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a command ended before it had a result: one line for people, a code for scripts.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What, which value, why, what to do; never a secret.
+    message: String,
+}
+
+impl Failure {
+    /// Something the user can put right before trying again.
+    pub(crate) fn config(message: impl fmt::Display) -> Self {
+        Self { exit: Exit::BadConfiguration, message: one_line(&message.to_string()) }
+    }
+
+    /// Anything else.
+    pub(crate) fn other(message: impl fmt::Display) -> Self {
+        Self { exit: Exit::Failure, message: one_line(&message.to_string()) }
+    }
+
+    /// A signal came before there was anything to report.
+    pub(crate) fn interrupted() -> Self {
+        Self { exit: Exit::Interrupted, message: "interrupted before anything joined".to_owned() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Line breaks and other control characters (from file names or server answers) become spaces.
+pub(crate) fn one_line(text: &str) -> String {
+    let flat: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    flat.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_one_line_whatever_they_quote() {
+        let failure = Failure::config("bad\nfile \u{1b}[31mname\r\n  here");
+        assert_eq!(failure.to_string(), "bad file [31mname here");
+    }
+
+    #[test]
+    fn codes_are_the_ones_of_the_design() {
+        let all =
+            [Exit::Pass, Exit::Failure, Exit::Invalid, Exit::BadConfiguration, Exit::Interrupted];
+        assert_eq!(all.map(Exit::code), [0, 1, 98, 104, 105]);
+    }
+}

@@ -1,0 +1,172 @@
+//! Every flag: defined, documented and parsed in this room and nowhere else.
+//!
+//! [`parse`] turns an argument list into a [`Command`] or a one-line [`Failure`]. What needs more
+//! than the flag itself (files, the machine, other flags) is checked in [`plan`].
+
+mod plan;
+mod run;
+mod secret;
+mod tools;
+pub(crate) mod values;
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::exit::Failure;
+
+pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target};
+pub(crate) use run::RunFlags;
+pub(crate) use secret::Secret;
+pub(crate) use tools::{DoctorFlags, SfuFlags};
+
+/// Stampede: a WebRTC load engine for LiveKit.
+///
+/// Joins thousands of full-fidelity subscribers and publishers from one host and tells what they
+/// received, what was lost, and whether the load box itself was to blame.
+#[derive(Debug, Parser)]
+#[command(name = "stampede", version, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 pass; 98 the run is invalid (the generator was at fault); 104 bad configuration; \
+105 interrupted (the report is still written); 1 anything else.
+Logging: RUST_LOG=info (or debug, or stampede=debug) writes to stderr.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Join a LiveKit server (or the embedded SFU) and report what was received.
+    Run(Box<RunFlags>),
+    /// Run the embedded LiveKit-compatible SFU alone.
+    Sfu(Box<SfuFlags>),
+    /// Check whether this machine can carry a run, and say what to change.
+    Doctor(DoctorFlags),
+}
+
+/// A parsed command line, or text to print (help, version) with exit code 0.
+pub(crate) enum Parsed {
+    /// Do this.
+    Command(Command),
+    /// Print this to stdout and end well.
+    Text(String),
+}
+
+/// Parses a command line.
+///
+/// # Errors
+/// One line, exit code 104.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
+    let matches = match Cli::command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                return Ok(Parsed::Text(error.render().ansi().to_string()));
+            }
+            _ => return Err(usage_failure(&error)),
+        },
+    };
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| usage_failure(&error))?;
+    if let (Command::Run(flags), Some(run)) = (&mut cli.command, matches.subcommand_matches("run"))
+    {
+        let typed = |id| run.value_source(id) == Some(ValueSource::CommandLine);
+        // A key typed without a URL is a forgotten URL; one from the environment is just there.
+        if flags.url.is_none() {
+            for (id, flag) in [("api_key", "--api-key"), ("api_secret", "--api-secret")] {
+                if typed(id) {
+                    return Err(Failure::config(format!(
+                        "{flag} is given without --url: the embedded SFU makes its own keys; \
+                         add --url ws://HOST:7880 or leave {flag} out"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(Parsed::Command(cli.command))
+}
+
+/// clap's paragraphs as one line: the error itself and its tips, without usage and help.
+fn usage_failure(error: &clap::Error) -> Failure {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Failure::config(
+            "no command is given; use `stampede run`, `stampede sfu` or `stampede doctor` \
+             (see `stampede --help`)",
+        );
+    }
+    let text = error.render().to_string();
+    let kept: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = kept.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    Failure::config(format!("{line} (see `stampede --help`)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    fn fails(args: &[&str]) -> String {
+        let args = ["stampede"].iter().chain(args).map(OsString::from);
+        match parse(args) {
+            Err(failure) => {
+                assert_eq!(failure.exit, Exit::BadConfiguration);
+                let line = failure.to_string();
+                assert!(!line.contains('\n'), "{line}");
+                line
+            }
+            Ok(_) => panic!("accepted"),
+        }
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_are_one_line_with_flag_value_and_reason() {
+        for (args, needs) in [
+            (&["run", "--duration", "90"][..], &["--duration", "90", "unit"][..]),
+            (&["run", "--subscribers", "many"], &["--subscribers", "many"]),
+            (&["run", "--subscribers", "-3"], &["-3"]),
+            (&["run", "--num-per-second", "0"], &["--num-per-second", "above 0"]),
+            (&["run", "--video-resolution", "4k"], &["4k", "high, medium, low"]),
+            (&["run", "--video-codec", "h264"], &["h264", "not possible yet"]),
+            (&["run", "--out", "html=x.html"], &["html", "do not exist yet"]),
+            (&["run", "--backend", "dpdk"], &["dpdk", "auto, io_uring, mmsg"]),
+            (&["run", "--cores", "1-0"], &["backwards"]),
+            (&["run", "--subscriber", "3"], &["--subscriber", "--subscribers"]),
+            (&["run", "--threshold", "x<1"], &["--threshold"]),
+            (&["sfu", "--drop", "1"], &["--drop", "% sign"]),
+            (&["fly"], &["fly"]),
+            (&[], &["no command"]),
+            (&["run", "--api-secret", "hunter2"], &["without --url"]),
+        ] {
+            let line = fails(args);
+            for need in needs {
+                assert!(line.contains(need), "{args:?}: {line}");
+            }
+            assert!(!line.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn help_names_every_flag_with_a_text() {
+        for name in ["run", "sfu", "doctor"] {
+            let mut cli = Cli::command();
+            let command = cli.find_subcommand_mut(name).unwrap();
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{name} {:?} has no help", arg.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! From flags to a [`Plan`]: everything checked against files and against the other flags before
+//! anything joins. The machine itself is looked at in [`crate::preflight`].
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stampede_media::{Codec, MediaClip, builtin};
+use stampede_signaling::{ApiCredentials, ServerUrl};
+
+use super::values::{BackendFlag, CoreList, Resolution};
+use super::{RunFlags, Secret};
+use crate::exit::{Failure, one_line};
+
+/// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
+/// tests without permission.
+const CLOUD_PARTICIPANTS_MAX: u64 = 50;
+/// Longest room name; livekit-server's default limit is 256 (`limit.max_room_name_length`).
+const ROOM_NAME_CHARS_MAX: usize = 240;
+/// Most participants of one run; more is a typing error.
+const PARTICIPANTS_MAX: u64 = 1_000_000;
+/// Simulcast layers of LiveKit: q, h, f.
+const LAYERS_MAX: usize = 3;
+
+/// A run that can start.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where to join.
+    pub target: Target,
+    /// Room name as given; `None` is named after the run.
+    pub room: Option<String>,
+    /// Number of rooms.
+    pub rooms: u32,
+    /// Per room.
+    pub video_publishers: u32,
+    /// Per room.
+    pub audio_publishers: u32,
+    /// Per room.
+    pub subscribers: u32,
+    /// How long to hold after the ramp.
+    pub duration: Duration,
+    /// Joins started per second, over all rooms.
+    pub joins_per_second: f64,
+    /// Further tries for each participant.
+    pub retry: u32,
+    /// Pause before each.
+    pub retry_sleep: Duration,
+    /// Seed as given.
+    pub seed: Option<u64>,
+    /// Layer subscribers ask for.
+    pub resolution: Resolution,
+    /// What video publishers send, lowest layer first; empty without video publishers.
+    pub video_layers: Vec<Arc<MediaClip>>,
+    /// What audio publishers send; `None` without audio publishers.
+    pub audio_clip: Option<Arc<MediaClip>>,
+    /// Recording, if any.
+    pub record: Option<RecordPlan>,
+    /// See [`RunFlags::playout_deadline`].
+    pub playout_deadline: Duration,
+    /// Worker threads as given.
+    pub workers: Option<u32>,
+    /// Worker cores as given.
+    pub cores: Option<CoreList>,
+    /// UDP backend.
+    pub backend: BackendFlag,
+    /// JSON reports to write.
+    pub out: Vec<PathBuf>,
+    /// No in-place view.
+    pub no_tui: bool,
+    /// No progress.
+    pub quiet: bool,
+}
+
+/// Where to join.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// A child process of ours on loopback.
+    Embedded(EmbeddedPlan),
+    /// A server.
+    Server(Server),
+}
+
+/// How to start the embedded SFU.
+#[derive(Debug, Clone)]
+pub(crate) struct EmbeddedPlan {
+    /// Its cores as given.
+    pub cores: Option<CoreList>,
+    /// Share of packets it drops.
+    pub drop: Option<f64>,
+    /// Mean burst of drops.
+    pub drop_burst: Option<u32>,
+    /// How long it holds packets back.
+    pub delay: Option<Duration>,
+}
+
+/// A server and the key to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// Where it listens.
+    pub url: ServerUrl,
+    /// The key to it.
+    pub credentials: ApiCredentials,
+}
+
+/// What is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordPlan {
+    /// An existing, writable folder.
+    pub dir: PathBuf,
+    /// How many subscribers record, over all rooms.
+    pub subscribers: u32,
+}
+
+impl Plan {
+    /// Checks the flags and opens the media files.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, exit code 104.
+    pub(crate) fn new(flags: RunFlags) -> Result<Self, Failure> {
+        let embedded = flags.url.is_none();
+        let default = |count: Option<u32>, standard: u32| {
+            count.unwrap_or(if embedded { standard } else { 0 })
+        };
+        let video_publishers = default(flags.video_publishers, 1);
+        let audio_publishers = default(flags.audio_publishers, 1);
+        let subscribers = default(flags.subscribers, 200);
+        let publishers = video_publishers.max(audio_publishers);
+        let per_room = u64::from(publishers) + u64::from(subscribers);
+        let participants = per_room * u64::from(flags.rooms);
+        check_counts(&flags, per_room, participants)?;
+        let target = target(&flags, participants)?;
+        let seconds = if embedded { 20 } else { 60 };
+        let all_subscribers = subscribers.saturating_mul(flags.rooms);
+        Ok(Self {
+            record: record_plan(&flags, all_subscribers)?,
+            video_layers: video_layers(&flags, video_publishers)?,
+            audio_clip: audio_clip(&flags, audio_publishers)?,
+            target,
+            room: flags.room,
+            rooms: flags.rooms,
+            video_publishers,
+            audio_publishers,
+            subscribers,
+            duration: flags.duration.unwrap_or(Duration::from_secs(seconds)),
+            joins_per_second: flags.num_per_second,
+            retry: flags.retry,
+            retry_sleep: flags.retry_sleep,
+            seed: flags.seed,
+            resolution: flags.video_resolution,
+            playout_deadline: flags.playout_deadline,
+            workers: flags.workers,
+            cores: flags.cores,
+            backend: flags.backend,
+            out: outputs(flags.out.into_iter().map(|out| out.path).collect())?,
+            no_tui: flags.no_tui,
+            quiet: flags.quiet,
+        })
+    }
+
+    /// Publishing participants per room: the first ones send video and audio.
+    pub(crate) fn publishers(&self) -> u32 {
+        self.video_publishers.max(self.audio_publishers)
+    }
+
+    /// All participants.
+    pub(crate) fn participants(&self) -> usize {
+        let per_room = self.publishers() as usize + self.subscribers as usize;
+        per_room * self.rooms as usize
+    }
+}
+
+fn check_counts(flags: &RunFlags, per_room: u64, participants: u64) -> Result<(), Failure> {
+    if flags.rooms == 0 {
+        return Err(Failure::config("--rooms 0: there must be at least one room"));
+    }
+    if per_room == 0 {
+        return Err(Failure::config(
+            "nobody would join: give --subscribers, --video-publishers or --audio-publishers",
+        ));
+    }
+    if participants > PARTICIPANTS_MAX {
+        return Err(Failure::config(format!(
+            "{participants} participants are more than one run takes ({PARTICIPANTS_MAX}): \
+             lower --rooms or the counts per room"
+        )));
+    }
+    if let Some(room) = &flags.room {
+        let chars = room.chars().count();
+        if chars == 0 || chars > ROOM_NAME_CHARS_MAX || room.chars().any(char::is_control) {
+            return Err(Failure::config(format!(
+                "--room: a room name has 1 to {ROOM_NAME_CHARS_MAX} printable characters, \
+                 this one has {chars}"
+            )));
+        }
+    }
+    if flags.workers == Some(0) {
+        return Err(Failure::config("--workers 0: at least one worker is needed"));
+    }
+    Ok(())
+}
+
+fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
+    let Some(text) = &flags.url else {
+        return Ok(Target::Embedded(EmbeddedPlan {
+            cores: flags.embedded_cores.clone(),
+            drop: flags.embedded_drop,
+            drop_burst: flags.embedded_drop_burst,
+            delay: flags.embedded_delay,
+        }));
+    };
+    for (given, flag) in [
+        (flags.embedded_cores.is_some(), "--embedded-cores"),
+        (flags.embedded_drop.is_some(), "--embedded-drop"),
+        (flags.embedded_drop_burst.is_some(), "--embedded-drop-burst"),
+        (flags.embedded_delay.is_some(), "--embedded-delay"),
+    ] {
+        if given {
+            return Err(Failure::config(format!(
+                "{flag} is for the embedded SFU, but --url (or LIVEKIT_URL) names a server: \
+                 leave one of them out"
+            )));
+        }
+    }
+    let url = ServerUrl::parse(text).map_err(|error| Failure::config(format!("--url: {error}")))?;
+    check_cloud(&url, participants)?;
+    let odd = |text: &str| text.trim().chars().any(|c| c.is_whitespace() || c.is_control());
+    let key = flags.api_key.as_deref().unwrap_or_default();
+    let secret = flags.api_secret.as_ref().map_or("", Secret::expose);
+    for (text, what) in [(key, "key"), (secret, "secret")] {
+        if odd(text) {
+            return Err(Failure::config(format!(
+                "the API {what} holds a space or line break: copy it again"
+            )));
+        }
+    }
+    let credentials = ApiCredentials::new(key, secret).map_err(Failure::config)?;
+    if let Some(warning) = credentials.warning() {
+        tracing::info!("{warning}");
+    }
+    Ok(Target::Server(Server { url, credentials }))
+}
+
+fn check_cloud(url: &ServerUrl, participants: u64) -> Result<(), Failure> {
+    if url.is_livekit_cloud() && participants > CLOUD_PARTICIPANTS_MAX {
+        return Err(Failure::config(format!(
+            "{participants} participants at {} are refused: LiveKit Cloud's acceptable use \
+             policy forbids load tests; stay at or below {CLOUD_PARTICIPANTS_MAX}, or test a \
+             server of your own",
+            url.host()
+        )));
+    }
+    Ok(())
+}
+
+fn video_layers(flags: &RunFlags, publishers: u32) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let files = &flags.video;
+    if publishers == 0 {
+        return match files.first() {
+            Some(_) => Err(Failure::config(
+                "--video is given but nobody publishes video: add --video-publishers 1",
+            )),
+            None => Ok(Vec::new()),
+        };
+    }
+    if files.len() > LAYERS_MAX {
+        return Err(Failure::config(format!(
+            "--video is given {} times: a track has at most {LAYERS_MAX} simulcast layers",
+            files.len()
+        )));
+    }
+    if flags.no_simulcast && files.len() > 1 {
+        return Err(Failure::config(format!(
+            "--no-simulcast publishes one layer, but --video is given {} times: leave one out",
+            files.len()
+        )));
+    }
+    let mut layers = if files.is_empty() {
+        builtin::video_layers().map_err(Failure::other)?.into_iter().map(Arc::new).collect()
+    } else {
+        open_clips(files, Codec::Vp8, "--video", "an IVF file with VP8")?
+    };
+    if flags.no_simulcast {
+        layers.drain(..layers.len() - 1);
+    }
+    for pair in layers.windows(2) {
+        let [low, high] = pair else { continue };
+        let pixels = |clip: &MediaClip| u32::from(clip.width) * u32::from(clip.height);
+        if pixels(low) >= pixels(high) {
+            return Err(Failure::config(format!(
+                "--video: '{}' ({}x{}) comes before '{}' ({}x{}): give the lowest layer first, \
+                 each larger than the one before",
+                one_line(&low.name),
+                low.width,
+                low.height,
+                one_line(&high.name),
+                high.width,
+                high.height
+            )));
+        }
+    }
+    Ok(layers)
+}
+
+fn audio_clip(flags: &RunFlags, publishers: u32) -> Result<Option<Arc<MediaClip>>, Failure> {
+    match &flags.audio {
+        Some(_) if publishers == 0 => Err(Failure::config(
+            "--audio is given but nobody publishes audio: add --audio-publishers 1",
+        )),
+        _ if publishers == 0 => Ok(None),
+        None => builtin::audio().map(Arc::new).map(Some).map_err(Failure::other),
+        Some(file) => {
+            let file = std::slice::from_ref(file);
+            Ok(open_clips(file, Codec::Opus, "--audio", "an Ogg file with Opus")?.pop())
+        }
+    }
+}
+
+fn open_clips(
+    files: &[PathBuf],
+    codec: Codec,
+    flag: &str,
+    wanted: &str,
+) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let open = |file: &PathBuf| {
+        let clip =
+            MediaClip::open(file).map_err(|error| Failure::config(format!("{flag}: {error}")))?;
+        if clip.codec != codec {
+            return Err(Failure::config(format!(
+                "{flag}: {}: byte 0: it holds {}, but {flag} takes {wanted}",
+                file.display(),
+                clip.codec
+            )));
+        }
+        Ok(Arc::new(clip))
+    };
+    files.iter().map(open).collect()
+}
+
+fn record_plan(flags: &RunFlags, subscribers: u32) -> Result<Option<RecordPlan>, Failure> {
+    let Some(dir) = &flags.record else {
+        return match flags.record_subscribers {
+            Some(count) => Err(Failure::config(format!(
+                "--record-subscribers {count} has no folder to write to: add --record DIR"
+            ))),
+            None => Ok(None),
+        };
+    };
+    let wanted = flags.record_subscribers.unwrap_or(1);
+    if wanted == 0 || wanted > subscribers {
+        return Err(Failure::config(format!(
+            "--record-subscribers {wanted}: it must lie between 1 and the {subscribers} \
+             subscribers of this run"
+        )));
+    }
+    fs::create_dir_all(dir).map_err(|error| {
+        Failure::config(format!("--record {}: it can't be made: {error}", dir.display()))
+    })?;
+    probe_writable(&dir.join(".stampede-probe")).map_err(|error| {
+        Failure::config(format!("--record {}: it can't be written to: {error}", dir.display()))
+    })?;
+    Ok(Some(RecordPlan { dir: dir.clone(), subscribers: wanted }))
+}
+
+fn outputs(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
+    for (index, file) in files.iter().enumerate() {
+        if files[..index].contains(file) {
+            return Err(Failure::config(format!("--out json={} is given twice", file.display())));
+        }
+        probe_writable(file).map_err(|error| {
+            Failure::config(format!("--out json={}: it can't be written: {error}", file.display()))
+        })?;
+    }
+    Ok(files)
+}
+
+/// Opens a file for writing without changing it; one that was not there is removed again.
+fn probe_writable(file: &Path) -> std::io::Result<()> {
+    let existed = file.exists();
+    OpenOptions::new().append(true).create(true).open(file)?;
+    if existed { Ok(()) } else { fs::remove_file(file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Command, Parsed, parse};
+
+    fn plan(args: &[&str]) -> Result<Plan, Failure> {
+        let words = ["stampede", "run"].iter().chain(args).map(Into::into);
+        match parse(words).unwrap() {
+            Parsed::Command(Command::Run(mut flags)) => {
+                // A developer's own LIVEKIT_* must not leak into these tests.
+                if !args.contains(&"--url") {
+                    flags.url = None;
+                }
+                if !args.iter().any(|arg| arg.starts_with("--api-key")) {
+                    flags.api_key = None;
+                }
+                if !args.iter().any(|arg| arg.starts_with("--api-secret")) {
+                    flags.api_secret = None;
+                }
+                Plan::new(*flags)
+            }
+            _ => panic!("not a run"),
+        }
+    }
+
+    const SERVER: [&str; 6] =
+        ["--url", "ws://127.0.0.1:7880", "--api-key", "key", "--api-secret", "hunter2"];
+
+    fn server_plan(args: &[&str]) -> Result<Plan, Failure> {
+        plan(&[&SERVER[..], args].concat())
+    }
+
+    #[test]
+    fn without_a_url_everything_has_a_default() {
+        let plan = plan(&[]).unwrap();
+        assert!(matches!(plan.target, Target::Embedded(_)));
+        assert_eq!((plan.video_publishers, plan.audio_publishers, plan.subscribers), (1, 1, 200));
+        assert_eq!(plan.video_layers.len(), 3);
+        assert_eq!(plan.audio_clip.unwrap().codec, Codec::Opus);
+        assert_eq!(plan.duration, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn at_a_server_only_what_is_asked_for_joins() {
+        let plan = server_plan(&["--subscribers", "3", "--rooms", "2"]).unwrap();
+        assert_eq!((plan.publishers(), plan.participants()), (0, 6));
+        assert!(plan.video_layers.is_empty() && plan.audio_clip.is_none());
+        assert!(server_plan(&[]).unwrap_err().to_string().contains("nobody would join"));
+    }
+
+    #[test]
+    fn one_layer_without_simulcast() {
+        let plan = plan(&["--no-simulcast"]).unwrap();
+        assert_eq!(plan.video_layers.len(), 1);
+        assert_eq!(plan.video_layers[0].height, 720);
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_their_secrets() {
+        for (text, why) in [
+            ("host:7880", "ws://"),
+            ("", "URL"),
+            ("ftp://host", "ftp"),
+            ("ws://", "host"),
+            ("ws://host:99999", "port"),
+            ("ws://u:hunter2@host", "user name"),
+            ("ws://u:hunter2@host:99999", "port"),
+            ("ws://host?access_token=hunter2", "query"),
+        ] {
+            let args = ["--url", text, "--subscribers", "1", "--api-key=k", "--api-secret=s"];
+            let error = plan(&args).unwrap_err().to_string();
+            assert!(error.contains(why) && !error.contains("hunter2"), "{text}: {error}");
+            assert!(error.starts_with("--url"), "{error}");
+        }
+    }
+
+    #[test]
+    fn livekit_cloud_is_not_load_tested() {
+        let url = ServerUrl::parse("wss://x.livekit.cloud").unwrap();
+        assert!(check_cloud(&url, 50).is_ok());
+        let error = check_cloud(&url, 51).unwrap_err().to_string();
+        assert!(error.contains("acceptable use policy"), "{error}");
+        let own = ServerUrl::parse("wss://notlivekit.cloud").unwrap();
+        assert!(check_cloud(&own, 5_000).is_ok());
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let missing = "/nonexistent/x";
+        let all = [
+            (plan(&["--rooms", "0"]), "--rooms 0"),
+            (plan(&["--workers", "0"]), "--workers 0"),
+            (plan(&["--room", ""]), "--room"),
+            (plan(&["--subscribers", "4000000", "--rooms", "4000"]), "more than one run"),
+            (plan(&["--record-subscribers", "1"]), "--record DIR"),
+            (plan(&["--video", missing]), missing),
+            (plan(&["--audio", missing]), missing),
+            (plan(&["--video-publishers", "0", "--video", missing]), "nobody publishes video"),
+            (plan(&["--audio-publishers", "0", "--audio", missing]), "nobody publishes audio"),
+            (plan(&["--no-simulcast", "--video", "a", "--video", "b"]), "--no-simulcast"),
+            (plan(&["--video=a", "--video=b", "--video=c", "--video=d"]), "4 times"),
+            (plan(&["--out", "json=/nonexistent/x"]), "can't be written"),
+            (server_plan(&["--subscribers", "1", "--embedded-drop", "1%"]), "--embedded-drop"),
+            (plan(&["--url", "ws://h", "--subscribers", "1"]), "LIVEKIT_API_KEY"),
+            (
+                plan(&["--url", "ws://h", "--api-key", "k", "--subscribers", "1"]),
+                "LIVEKIT_API_SECRET",
+            ),
+        ];
+        for (result, why) in all {
+            let error = result.expect_err(why);
+            assert!(error.to_string().contains(why), "{error}");
+            assert_eq!(error.exit, crate::exit::Exit::BadConfiguration);
+        }
+    }
+
+    #[test]
+    fn recordings_need_a_folder_and_enough_subscribers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new").display().to_string();
+        let record = plan(&["--record", &path]).unwrap().record.unwrap();
+        assert_eq!(record.subscribers, 1);
+        assert!(record.dir.is_dir() && fs::read_dir(&record.dir).unwrap().next().is_none());
+        let many = ["--record", &path, "--subscribers", "2", "--record-subscribers", "3"];
+        assert!(plan(&many).unwrap_err().to_string().contains("between 1 and the 2"));
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let file = file.display().to_string();
+        assert!(plan(&["--record", &file]).unwrap_err().to_string().contains("can't be made"));
+    }
+
+    #[test]
+    fn the_secret_is_not_in_the_plan_s_debug_text() {
+        let plan = server_plan(&["--subscribers", "1"]).unwrap();
+        assert!(!format!("{plan:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Flags of `stampede run`. Names shared with `lk perf load-test` mean the same there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Secret;
+use super::values::{self, BackendFlag, CoreList, Output, Resolution, VideoCodec};
+
+/// Join a LiveKit server (or the embedded SFU) and report what was received.
+///
+/// Without --url it starts the embedded SFU on loopback, publishes the built-in 720p simulcast VP8
+/// and Opus clips and joins 200 subscribers for 20 seconds.
+#[derive(Debug, Args)]
+pub(crate) struct RunFlags {
+    /// Server to join, ws:// or wss://; without it the embedded SFU is started on loopback.
+    #[arg(long, env = "LIVEKIT_URL", value_name = "URL", help_heading = "Server")]
+    pub url: Option<String>,
+    /// API key of the server.
+    #[arg(long, env = "LIVEKIT_API_KEY", value_name = "KEY", help_heading = "Server")]
+    pub api_key: Option<String>,
+    /// API secret of the server; better given in the environment.
+    #[arg(
+        long,
+        env = "LIVEKIT_API_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET",
+        help_heading = "Server"
+    )]
+    pub api_secret: Option<Secret>,
+    /// Room to join [default: stampede-RUNID]; with --rooms N its name gets -1 to -N.
+    #[arg(long, value_name = "NAME", help_heading = "Scenario")]
+    pub room: Option<String>,
+    /// Rooms; publishers and subscribers are counted per room.
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Scenario")]
+    pub rooms: u32,
+    /// Video publishers per room [default: 1 without --url, else 0].
+    #[arg(long, value_name = "N", help_heading = "Scenario")]
+    pub video_publishers: Option<u32>,
+    /// Audio publishers per room [default: 1 without --url, else 0]; the first ones are the video
+    /// publishers, which then send both.
+    #[arg(long, value_name = "N", help_heading = "Scenario")]
+    pub audio_publishers: Option<u32>,
+    /// Subscribers per room [default: 200 without --url, else 0].
+    #[arg(long, value_name = "N", help_heading = "Scenario")]
+    pub subscribers: Option<u32>,
+    /// How long to hold once everybody was started [default: 20s without --url, else 60s].
+    #[arg(long, value_name = "DUR", value_parser = values::duration_above_zero, help_heading = "Scenario")]
+    pub duration: Option<Duration>,
+    /// Joins started per second over all rooms; never capped.
+    #[arg(
+        long,
+        default_value = "40",
+        value_name = "N",
+        value_parser = values::joins_per_second,
+        help_heading = "Scenario"
+    )]
+    pub num_per_second: f64,
+    /// Further tries for a participant that was refused or dropped.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Scenario")]
+    pub retry: u32,
+    /// Pause before each further try.
+    #[arg(
+        long,
+        default_value = "1s",
+        value_name = "DUR",
+        value_parser = values::duration,
+        help_heading = "Scenario"
+    )]
+    pub retry_sleep: Duration,
+    /// Seed of everything random (publishers' phases, the embedded SFU's faults); in the report.
+    #[arg(long, value_name = "N", help_heading = "Scenario")]
+    pub seed: Option<u64>,
+    /// Simulcast layer that subscribers ask for.
+    #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
+    pub video_resolution: Resolution,
+    /// Codec of published video.
+    #[arg(
+        long,
+        default_value = "vp8",
+        value_name = "CODEC",
+        value_parser = values::video_codec,
+        help_heading = "Media"
+    )]
+    pub video_codec: VideoCodec,
+    /// Publish one layer only: the given file, or the built-in 720p clip.
+    #[arg(long, help_heading = "Media")]
+    pub no_simulcast: bool,
+    /// IVF (VP8) file to publish, looped; up to three for simulcast, lowest layer first.
+    #[arg(long, value_name = "FILE", help_heading = "Media")]
+    pub video: Vec<PathBuf>,
+    /// Ogg (Opus) file to publish, looped.
+    #[arg(long, value_name = "FILE", help_heading = "Media")]
+    pub audio: Option<PathBuf>,
+    /// Folder for recordings (IVF and Ogg) of what recording subscribers receive.
+    #[arg(long, value_name = "DIR", help_heading = "Media")]
+    pub record: Option<PathBuf>,
+    /// How many subscribers record, over all rooms [default: 1 with --record].
+    #[arg(long, value_name = "N", help_heading = "Media")]
+    pub record_subscribers: Option<u32>,
+    /// How long after a gap was seen a repaired packet still counts as in time.
+    #[arg(
+        long,
+        default_value = "500ms",
+        value_name = "DUR",
+        value_parser = values::duration_above_zero,
+        help_heading = "Media"
+    )]
+    pub playout_deadline: Duration,
+    /// Media worker threads [default: one for each core of --cores].
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub workers: Option<u32>,
+    /// CPU cores to pin the workers to, like 1,2-5 [default: all but one of those allowed].
+    #[arg(long, value_name = "LIST", help_heading = "Machine")]
+    pub cores: Option<CoreList>,
+    /// UDP backend of the workers.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        value_name = "BACKEND",
+        help_heading = "Machine"
+    )]
+    pub backend: BackendFlag,
+    /// CPU cores of the embedded SFU, a media worker each [default: the last one allowed].
+    #[arg(long, value_name = "LIST", help_heading = "Embedded SFU (without --url)")]
+    pub embedded_cores: Option<CoreList>,
+    /// Share of media packets the embedded SFU drops on their way to each subscriber.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = values::percent,
+        help_heading = "Embedded SFU (without --url)"
+    )]
+    pub embedded_drop: Option<f64>,
+    /// Mean length in packets of the embedded SFU's bursts of drops.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::burst,
+        help_heading = "Embedded SFU (without --url)"
+    )]
+    pub embedded_drop_burst: Option<u32>,
+    /// How long the embedded SFU holds each media packet back.
+    #[arg(
+        long,
+        value_name = "DUR",
+        value_parser = values::duration,
+        help_heading = "Embedded SFU (without --url)"
+    )]
+    pub embedded_delay: Option<Duration>,
+    /// Write the report, as json=FILE; may be repeated.
+    #[arg(long, value_name = "KIND=FILE", help_heading = "Output")]
+    pub out: Vec<Output>,
+    /// Plain lines instead of the view that updates in place.
+    #[arg(long, help_heading = "Output")]
+    pub no_tui: bool,
+    /// No progress at all; errors and the summary only.
+    #[arg(long, help_heading = "Output")]
+    pub quiet: bool,
+}

@@ -1,0 +1,64 @@
+//! Flags of `stampede sfu` and `stampede doctor`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Secret;
+use super::values::{self, BackendFlag, CoreList};
+
+/// Run the embedded LiveKit-compatible SFU alone.
+///
+/// When it is ready it prints one line of JSON with its URL to stdout; SIGINT ends it and prints
+/// its ledger as a second line.
+#[derive(Debug, Args)]
+pub(crate) struct SfuFlags {
+    /// Address for signalling and media.
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    pub bind: IpAddr,
+    /// TCP port for signalling and RoomService; 0 takes a free one.
+    #[arg(long, default_value_t = 7880, value_name = "PORT")]
+    pub port: u16,
+    /// UDP port for media; 0 takes a free one.
+    #[arg(long, default_value_t = 7882, value_name = "PORT")]
+    pub rtc_port: u16,
+    /// API key that clients sign their tokens with.
+    #[arg(long, env = "LIVEKIT_API_KEY", default_value = "devkey", value_name = "KEY")]
+    pub api_key: String,
+    /// API secret that clients sign their tokens with [default: secret].
+    #[arg(long, env = "LIVEKIT_API_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub api_secret: Option<Secret>,
+    /// Share of media packets dropped on their way to each subscriber.
+    #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
+    pub drop: Option<f64>,
+    /// Mean length in packets of a burst of drops.
+    #[arg(long, value_name = "N", value_parser = values::burst)]
+    pub drop_burst: Option<u32>,
+    /// How long each media packet is held back.
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    pub delay: Option<Duration>,
+    /// Seed of the faults.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// CPU cores to pin its threads to, like 0,2-3.
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<CoreList>,
+    /// End with the parent process: the run that started this SFU uses it.
+    #[arg(long, hide = true)]
+    pub embedded_child: bool,
+}
+
+/// Check whether this machine can carry a run, and say what to change.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorFlags {
+    /// Participants that the run would have.
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub participants: u32,
+    /// CPU cores that the workers would be pinned to.
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<CoreList>,
+    /// UDP backend that the workers would use.
+    #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
+    pub backend: BackendFlag,
+}

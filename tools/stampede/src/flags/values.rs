@@ -1,0 +1,340 @@
+//! Values as people write them on a command line: durations, rates, percents, core lists.
+//!
+//! Every parser returns one line that says what was wrong with the value and what would be right,
+//! because clap puts it after `invalid value '…' for '--flag <X>': `.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Longest duration a flag takes: 30 days. Longer ones are typing errors.
+const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// `90s`, `1m30s`, `500ms`, `1.5s`, `2h`; every number needs its unit (except `0`).
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    const HINT: &str = "write it like 90s, 1m30s or 500ms";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if text.is_empty() {
+        return Err(format!("it is empty; {HINT}"));
+    }
+    let mut total_s = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits =
+            rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let number: f64 = rest[..digits]
+            .parse()
+            .map_err(|_| format!("'{rest}' does not start with a number; {HINT}"))?;
+        rest = &rest[digits..];
+        let letters = rest.len() - rest.trim_start_matches(|c: char| c.is_alphabetic()).len();
+        let unit_s = match &rest[..letters] {
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            "" => return Err(format!("it has a number without a unit; {HINT}")),
+            unit => return Err(format!("unknown unit '{unit}'; {HINT}")),
+        };
+        rest = &rest[letters..];
+        total_s += number * unit_s;
+    }
+    match Duration::try_from_secs_f64(total_s) {
+        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+        _ => Err("it is longer than 30 days".to_owned()),
+    }
+}
+
+/// A duration that is not zero.
+pub(crate) fn duration_above_zero(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than 0".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// `1%`, `0.5%`, `100%`; the result is a share of 1. The sign is needed so that `1` is never
+/// taken for 100 %.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    const HINT: &str = "write it like 1% or 0.5%";
+    let number = text.strip_suffix('%').ok_or_else(|| format!("the % sign is missing; {HINT}"))?;
+    let value: f64 =
+        number.trim().parse().map_err(|_| format!("'{number}' is not a number; {HINT}"))?;
+    if !(0.0..=100.0).contains(&value) {
+        return Err("it must lie between 0% and 100%".to_owned());
+    }
+    Ok(value / 100.0)
+}
+
+/// Joins per second: any number above 0; fractions are fine (`0.5` is one every two seconds).
+pub(crate) fn joins_per_second(text: &str) -> Result<f64, String> {
+    let rate: f64 =
+        text.parse().map_err(|_| "it is not a number; write it like 20 or 0.5".to_owned())?;
+    if !(rate.is_finite() && rate > 0.0 && rate <= 100_000.0) {
+        return Err("it must be above 0 and at most 100000".to_owned());
+    }
+    Ok(rate)
+}
+
+/// Mean length of a burst of dropped packets, 1 or more.
+pub(crate) fn burst(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(packets @ 1..=10_000) => Ok(packets),
+        _ => Err("it must be a whole number of packets between 1 and 10000".to_owned()),
+    }
+}
+
+/// CPU cores, in the order given and each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CoreList(pub Vec<usize>);
+
+/// Highest core number a list may name; the kernel's own limit (`CONFIG_NR_CPUS`) is 8192.
+const CORE_MAX: usize = 8191;
+
+impl FromStr for CoreList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const HINT: &str = "write it like 0,2-5";
+        let number = |text: &str| {
+            text.trim()
+                .parse::<usize>()
+                .ok()
+                .filter(|core| *core <= CORE_MAX)
+                .ok_or_else(|| format!("'{text}' is not a core number; {HINT}"))
+        };
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last {
+                return Err(format!("the range '{part}' runs backwards; {HINT}"));
+            }
+            for core in first..=last {
+                if cores.contains(&core) {
+                    return Err(format!("core {core} is listed twice"));
+                }
+                cores.push(core);
+            }
+        }
+        Ok(Self(cores))
+    }
+}
+
+impl fmt::Display for CoreList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(usize::to_string).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+/// Where a report goes, `json=FILE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, path) = text
+            .split_once('=')
+            .ok_or_else(|| "the kind is missing; write it like json=report.json".to_owned())?;
+        match kind {
+            "json" => {}
+            "html" | "csv" => {
+                return Err(format!("{kind} reports do not exist yet; use json=FILE"));
+            }
+            other => return Err(format!("unknown kind '{other}'; use json=FILE")),
+        }
+        if path.is_empty() {
+            return Err("the file name is missing; write it like json=report.json".to_owned());
+        }
+        Ok(Self { path: PathBuf::from(path) })
+    }
+}
+
+/// Which simulcast layer subscribers ask for. Names follow `lk perf load-test`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Resolution {
+    /// The highest layer.
+    High,
+    /// The middle layer.
+    Medium,
+    /// The lowest layer.
+    Low,
+}
+
+impl Resolution {
+    /// As written on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+}
+
+/// `vp8`; the other codecs are refused by name.
+pub(crate) fn video_codec(text: &str) -> Result<VideoCodec, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "vp8" => Ok(VideoCodec::Vp8),
+        known @ ("h264" | "vp9" | "av1" | "h265") => {
+            Err(format!("publishing {known} is not possible yet; use vp8"))
+        }
+        _ => Err("unknown codec; use vp8".to_owned()),
+    }
+}
+
+/// Codecs that can be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VideoCodec {
+    /// VP8 from IVF files or the built-in clip.
+    Vp8,
+}
+
+/// UDP backends by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BackendFlag {
+    /// `io_uring` where the kernel allows it, `mmsg` otherwise.
+    Auto,
+    /// Multishot receive into buffer rings; refused where the kernel refuses it.
+    #[value(name = "io_uring")]
+    IoUring,
+    /// `epoll` with `recvmmsg`/`sendmmsg`.
+    Mmsg,
+}
+
+impl BackendFlag {
+    /// As written on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Mmsg => "mmsg",
+        }
+    }
+
+    /// What the engine calls it.
+    pub(crate) fn choice(self) -> stampede_udp::BackendChoice {
+        match self {
+            Self::Auto => stampede_udp::BackendChoice::Auto,
+            Self::IoUring => stampede_udp::BackendChoice::IoUring,
+            Self::Mmsg => stampede_udp::BackendChoice::Mmsg,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_with_units_add_up() {
+        for (text, ms) in [
+            ("90s", 90_000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("1.5s", 1_500),
+            ("2h", 7_200_000),
+            ("1h1m1s1ms", 3_661_001),
+            ("0", 0),
+            ("0s", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_durations_say_why() {
+        for (text, why) in [
+            ("", "empty"),
+            ("90", "without a unit"),
+            ("s", "does not start with a number"),
+            ("-5s", "does not start with a number"),
+            ("1x", "unknown unit 'x'"),
+            ("1.2.3s", "does not start with a number"),
+            ("1s 2s", "does not start with a number"),
+            ("400d", "longer than 30 days"),
+            ("99999999999999999999999999h", "longer than 30 days"),
+            ("5µµ", "unknown unit"),
+        ] {
+            let error = duration(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!(duration_above_zero("0s").unwrap_err().contains("longer than 0"));
+    }
+
+    #[test]
+    fn percents_need_their_sign_and_range() {
+        assert_eq!(percent("1%"), Ok(0.01));
+        assert_eq!(percent("0.5 %"), Ok(0.005));
+        assert_eq!(percent("100%"), Ok(1.0));
+        for (text, why) in [
+            ("1", "sign is missing"),
+            ("x%", "not a number"),
+            ("101%", "between"),
+            ("NaN%", "between"),
+        ] {
+            let error = percent(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn rates_are_above_zero_and_have_no_silent_cap() {
+        assert_eq!(joins_per_second("20"), Ok(20.0));
+        assert_eq!(joins_per_second("0.5"), Ok(0.5));
+        assert_eq!(joins_per_second("5000"), Ok(5000.0));
+        for text in ["0", "-1", "NaN", "inf", "fast", "1e9"] {
+            assert!(joins_per_second(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn core_lists_keep_order_and_refuse_nonsense() {
+        assert_eq!("0,2-4".parse(), Ok(CoreList(vec![0, 2, 3, 4])));
+        assert_eq!("3,1".parse(), Ok(CoreList(vec![3, 1])));
+        for (text, why) in [
+            ("", "not a core number"),
+            ("1,1", "twice"),
+            ("3-1", "backwards"),
+            ("a", "not a core number"),
+            ("0-99999", "not a core number"),
+        ] {
+            let error = text.parse::<CoreList>().unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn outputs_name_what_is_not_there_yet() {
+        assert_eq!("json=a=b.json".parse(), Ok(Output { path: "a=b.json".into() }));
+        for (text, why) in [
+            ("html=x", "do not exist yet"),
+            ("csv=x", "do not exist yet"),
+            ("xml=x", "unknown kind"),
+            ("report.json", "kind is missing"),
+            ("json=", "file name is missing"),
+        ] {
+            let error = text.parse::<Output>().unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn codecs_that_cannot_be_published_are_refused_by_name() {
+        assert_eq!(video_codec("VP8"), Ok(VideoCodec::Vp8));
+        assert!(video_codec("h264").unwrap_err().contains("not possible yet"));
+        assert!(video_codec("mpeg2").unwrap_err().contains("unknown codec"));
+    }
+}

@@ -1,0 +1,442 @@
+//! From what a run knows to the report.
+
+use std::time::Duration;
+
+use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
+use stampede_engine::{EngineReport, WorkerReport};
+use stampede_sfu::LedgerTotals;
+
+use super::hist::{Hist, Samples};
+use super::judge::{Facts, LedgerFacts, WorkerFacts, judge};
+use super::types::{
+    EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options, Packets,
+    PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection, TargetSection,
+    WorkerSection,
+};
+use crate::flags::{Plan, Target};
+use crate::machine;
+use crate::run::RunData;
+
+/// Streams shorter than this have no frame rate of their own.
+const FPS_STREAM_S_MIN: f64 = 1.0;
+
+/// Builds and judges.
+pub(crate) fn build(data: RunData) -> Report {
+    let sums = Sums::of(data.engine.as_ref());
+    let verdict = judge(&facts(&data, &sums));
+    let subscribers = data.plan.subscribers > 0;
+    let join = data.book.section();
+    let received = |kind, counters: &MediaCounters, publishers: u32| {
+        let joined = data.book.subscribers_joined() as u64;
+        let expected = (publishers > 0).then(|| joined * u64::from(publishers));
+        subscribers.then(|| media(data.engine.as_ref(), kind, counters, expected))
+    };
+    let video = received(MediaKind::Video, &sums.totals.video, data.plan.video_publishers);
+    let audio = received(MediaKind::Audio, &sums.totals.audio, data.plan.audio_publishers);
+    Report {
+        schema: SCHEMA,
+        verdict,
+        join,
+        video,
+        audio,
+        publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
+        recordings: recordings(&data),
+        generator: generator(&data, &sums),
+        run: run_section(&data),
+        server: ServerSection {
+            embedded: data
+                .ledger
+                .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
+        },
+        series: data.series,
+    }
+}
+
+/// Sums over workers.
+#[derive(Default)]
+struct Sums {
+    totals: PeerCounters,
+    datagrams_in: u64,
+    datagrams_out: u64,
+    kernel_drops: u64,
+    send_errors: u64,
+    send_queue_full: u64,
+}
+
+impl Sums {
+    fn of(engine: Option<&EngineReport>) -> Self {
+        let mut sums = Self::default();
+        for worker in engine.map_or(&[][..], |engine| &engine.workers) {
+            sums.totals.merge(&worker.totals);
+            let udp = &worker.health.udp;
+            sums.datagrams_in += udp.datagrams_in;
+            sums.datagrams_out += udp.datagrams_out;
+            sums.kernel_drops += udp.kernel_drops;
+            sums.send_errors += udp.send_errors;
+            sums.send_queue_full += udp.send_queue_full;
+        }
+        sums
+    }
+}
+
+fn facts(data: &RunData, sums: &Sums) -> Facts {
+    let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
+    let errors = data.book.errors();
+    let join = data.book.section();
+    let mut workers_failed: Vec<String> = Vec::new();
+    let mut workers = Vec::new();
+    if let Some(engine) = &data.engine {
+        workers = engine.workers.iter().map(worker_facts).collect();
+        let died = engine.workers.iter().filter_map(|worker| {
+            let why = worker.failed.as_ref()?;
+            Some(format!("worker {} ended early: {why}", worker.worker))
+        });
+        let panicked = engine.workers_panicked.iter();
+        workers_failed = died
+            .chain(panicked.map(|worker| format!("worker {worker} crashed: a bug of stampede")))
+            .collect();
+    }
+    Facts {
+        requested: join.requested,
+        started: join.started,
+        joined: join.joined,
+        failed: join.failed,
+        dropped: join.dropped,
+        subscribers_joined: data.book.subscribers_joined() as u64,
+        publishers_joined: data.book.publishers_joined() as u64,
+        refused: errors.iter().any(|(kind, _)| {
+            kind.starts_with("http_") || kind.starts_with("server_") || kind == "publish_refused"
+        }),
+        errors,
+        interrupted: data.interrupted,
+        ended_early: data.ended_early.clone(),
+        expected: video.expected + audio.expected,
+        received: video.received + audio.received,
+        missing: video.missing + audio.missing,
+        repaired: video.repaired + audio.repaired,
+        unrecovered: video.unrecovered + audio.unrecovered,
+        published: sums.totals.publish.packets_sent,
+        upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
+        datagrams_in: sums.datagrams_in,
+        datagrams_out: sums.datagrams_out,
+        kernel_drops: sums.kernel_drops,
+        send_losses: sums.send_errors + sums.send_queue_full,
+        workers,
+        workers_failed,
+        ledger: ledger_facts(data),
+        recording_errors: recordings(data).map_or_else(Vec::new, |section| section.errors),
+    }
+}
+
+fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
+    let lateness = &worker.health.lateness_us;
+    WorkerFacts {
+        busy_ratio: worker.health.busy_ratio(),
+        lateness_ms_p99: lateness.value_at_quantile(0.99) as f64 / 1_000.0,
+    }
+}
+
+fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
+    let ledger = data.ledger.as_ref()?;
+    let totals = data.ledger_measured.as_ref().unwrap_or(&ledger.totals);
+    let inside = ledger.workers.iter().map(|worker| {
+        worker.send_errors
+            + worker.send_queue_full
+            + worker.kernel_drops
+            + worker.mailbox_full
+            + worker.delay_queue_full
+    });
+    Some(LedgerFacts {
+        packets_sent: totals.packets_sent,
+        dropped: totals.dropped,
+        retransmits_dropped: totals.retransmits_dropped,
+        lost_inside: inside.sum(),
+    })
+}
+
+/// Growth between two readings of a ledger.
+pub(crate) fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
+    LedgerTotals {
+        packets_sent: now.packets_sent.saturating_sub(before.packets_sent),
+        bytes_sent: now.bytes_sent.saturating_sub(before.bytes_sent),
+        retransmitted: now.retransmitted.saturating_sub(before.retransmitted),
+        dropped: now.dropped.saturating_sub(before.dropped),
+        retransmits_dropped: now.retransmits_dropped.saturating_sub(before.retransmits_dropped),
+        nacks_received: now.nacks_received.saturating_sub(before.nacks_received),
+        publisher_packets_received: now
+            .publisher_packets_received
+            .saturating_sub(before.publisher_packets_received),
+        publisher_packets_lost: now
+            .publisher_packets_lost
+            .saturating_sub(before.publisher_packets_lost),
+        plis_relayed: now.plis_relayed.saturating_sub(before.plis_relayed),
+    }
+}
+
+fn streams(engine: Option<&EngineReport>, kind: MediaKind) -> impl Iterator<Item = &StreamReport> {
+    engine
+        .into_iter()
+        .flat_map(|engine| &engine.workers)
+        .flat_map(|worker| &worker.peers)
+        .flat_map(|peer| &peer.report.streams)
+        .filter(move |stream| stream.kind == kind)
+}
+
+fn media(
+    engine: Option<&EngineReport>,
+    kind: MediaKind,
+    counters: &MediaCounters,
+    tracks_expected: Option<u64>,
+) -> MediaSection {
+    let mut jitter = Samples::new();
+    let mut bitrate_bps = None;
+    let (mut fps_sum, mut fps_streams) = (0.0, 0u32);
+    for stream in streams(engine, kind) {
+        if let Some(value) = stream.jitter {
+            jitter.record(value);
+        }
+        if let Some(bps) = stream.bitrate_bps {
+            *bitrate_bps.get_or_insert(0.0) += bps;
+        }
+        if let Some(fps) = frame_rate(stream) {
+            fps_sum += fps;
+            fps_streams += 1;
+        }
+    }
+    let packets = &counters.packets;
+    let freezes = &counters.freezes;
+    MediaSection {
+        tracks_expected,
+        tracks_received: counters.streams_received,
+        packets: Packets {
+            expected: packets.expected,
+            received: packets.received,
+            missing: packets.missing,
+            repaired: packets.repaired,
+            late: packets.late,
+            unrecovered: packets.unrecovered,
+            duplicate: packets.duplicate,
+            reordered: packets.reordered,
+        },
+        loss_rate: packets.loss_rate(),
+        missing_rate: packets.missing_rate(),
+        bitrate_bps: bitrate_bps.map(f64::round),
+        frames: Frames {
+            received: counters.frames.received,
+            complete: counters.frames.complete,
+            decodable: counters.frames.decodable,
+            dropped: counters.frames.dropped,
+        },
+        fps: (fps_streams > 0).then(|| round(fps_sum / f64::from(fps_streams), 2)),
+        freezes: (kind == MediaKind::Video).then(|| Freezes {
+            count: freezes.count,
+            total_s: round(freezes.total.as_secs_f64(), 3),
+            streams: freezes.streams,
+        }),
+        jitter_ms: jitter.as_ms(),
+        latency_ms: None,
+        nack_sent: counters.nack_sent,
+        pli_sent: counters.pli_sent,
+    }
+}
+
+fn frame_rate(stream: &StreamReport) -> Option<f64> {
+    let (first, last) = (stream.first_packet?, stream.last_packet?);
+    let seconds = last.instant.saturating_duration_since(first.instant).as_secs_f64();
+    let frames = stream.frames.decodable.unwrap_or(stream.frames.complete);
+    // n frames span n - 1 intervals.
+    (seconds >= FPS_STREAM_S_MIN && frames > 0).then(|| (frames - 1) as f64 / seconds)
+}
+
+fn publish(totals: &PeerCounters) -> PublishSection {
+    let sent = &totals.publish;
+    PublishSection {
+        tracks: sent.tracks,
+        packets_sent: sent.packets_sent,
+        bytes_sent: sent.bytes_sent,
+        retransmitted: sent.retransmitted,
+        nack_received: sent.nack_received,
+        pli_received: sent.pli_received,
+        frames_sent: sent.frames_sent,
+        keyframes_sent: sent.keyframes_sent,
+        upstream_loss_rate: sent.upstream_loss_rate(),
+    }
+}
+
+fn recordings(data: &RunData) -> Option<RecordingSection> {
+    let record = data.plan.record.as_ref()?;
+    let report = data.engine.as_ref()?.recordings.as_ref()?;
+    let mut errors = report.errors.clone();
+    let kept = errors.len() as u64;
+    if report.errors_total > kept {
+        errors.push(format!("{} more errors", report.errors_total - kept));
+    }
+    if report.frames_dropped > 0 {
+        errors.push(format!("{} frames were not recorded", report.frames_dropped));
+    }
+    let files = report.files.iter().filter(|file| file.frames > 0);
+    Some(RecordingSection {
+        dir: record.dir.display().to_string(),
+        files: files.map(|file| file.path.display().to_string()).collect(),
+        frames_written: report.files.iter().map(|file| file.frames).sum(),
+        frames_dropped: report.frames_dropped,
+        errors,
+    })
+}
+
+fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
+    let measured = &data.measured;
+    let from = measured.begin.or(measured.start);
+    let window = from.zip(measured.end);
+    let cpu = window.map_or(Duration::ZERO, |(from, to)| to.cpu.saturating_sub(from.cpu));
+    let wall_s = window.map_or(0.0, |(from, to)| (to.at - from.at).as_secs_f64());
+    let packets = sums.datagrams_in + sums.datagrams_out;
+    let rss_bytes = measured.end.and_then(|mark| mark.rss_bytes);
+    let before = measured.start.and_then(|mark| mark.rss_bytes);
+    let connected = measured.connected as u64;
+    GeneratorSection {
+        backend: data.backend.as_ref().map_or_else(String::new, |report| report.name.to_owned()),
+        backend_reason: data
+            .backend
+            .as_ref()
+            .map_or_else(String::new, |report| report.reason.clone()),
+        workers: data
+            .engine
+            .as_ref()
+            .map_or_else(Vec::new, |engine| engine.workers.iter().map(worker).collect()),
+        cpu_s: round(cpu.as_secs_f64(), 3),
+        cpu_cores: (wall_s > 0.0).then(|| round(cpu.as_secs_f64() / wall_s, 3)),
+        packets_in: sums.datagrams_in,
+        packets_out: sums.datagrams_out,
+        cpu_ns_per_packet: (packets > 0).then(|| (cpu.as_nanos() as f64 / packets as f64).round()),
+        rss_bytes,
+        rss_bytes_per_peer: rss_bytes
+            .zip(before)
+            .filter(|_| connected > 0)
+            .map(|(after, before)| after.saturating_sub(before) / connected),
+        udp_dropped: sums.kernel_drops,
+        send_errors: sums.send_errors,
+        send_queue_full: sums.send_queue_full,
+    }
+}
+
+fn worker(worker: &WorkerReport) -> WorkerSection {
+    WorkerSection {
+        core: worker.core,
+        peers: worker.peers.len() as u64,
+        cpu_s: round(worker.health.cpu.as_secs_f64(), 3),
+        busy_ratio: round(worker.health.busy_ratio(), 4),
+        lateness_ms: Hist::of_micros_as_ms(&worker.health.lateness_us),
+        failed: worker.failed.clone(),
+    }
+}
+
+fn run_section(data: &RunData) -> RunSection {
+    let measured = &data.measured;
+    let window = measured.begin.zip(measured.end);
+    RunSection {
+        id: data.id.clone(),
+        started_at: humantime::format_rfc3339_millis(data.clock.started_at).to_string(),
+        duration_s: round(data.duration.as_secs_f64(), 3),
+        measured_s: window.map(|(from, to)| round((to.at - from.at).as_secs_f64(), 3)),
+        interrupted: data.interrupted,
+        target: TargetSection {
+            url: data.url.clone(),
+            embedded: matches!(data.plan.target, Target::Embedded(_)),
+            server_version: data.book.known_server_version(),
+        },
+        options: options(data, &data.plan),
+        seed: data.seed,
+        machine: machine::describe(data.cpus),
+        stampede_version: env!("CARGO_PKG_VERSION"),
+    }
+}
+
+fn options(data: &RunData, plan: &Plan) -> Options {
+    Options {
+        room: data.room.clone(),
+        rooms: plan.rooms,
+        video_publishers: plan.video_publishers,
+        audio_publishers: plan.audio_publishers,
+        subscribers: plan.subscribers,
+        duration_s: plan.duration.as_secs_f64(),
+        num_per_second: plan.joins_per_second,
+        retry: plan.retry,
+        retry_sleep_s: plan.retry_sleep.as_secs_f64(),
+        video_resolution: plan.resolution.name(),
+        video: plan.video_layers.iter().map(|clip| clip.name.clone()).collect(),
+        audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
+        record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
+        record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
+        playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
+        workers: data.cores.workers,
+        cores: data.cores.worker_cores.clone(),
+        backend: plan.backend.name(),
+    }
+}
+
+fn round(value: f64, decimals: i32) -> f64 {
+    let scale = 10f64.powi(decimals);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Command, Parsed, parse};
+    use crate::run::test_data;
+
+    fn empty(args: &[&str]) -> RunData {
+        let words = ["stampede", "run"].iter().chain(args).map(Into::into);
+        let Parsed::Command(Command::Run(mut flags)) = parse(words).unwrap() else { panic!() };
+        if !args.contains(&"--url") {
+            flags.url = None;
+        }
+        test_data(Plan::new(*flags).unwrap())
+    }
+
+    #[test]
+    fn unknown_values_are_null_never_zero() {
+        let json = serde_json::to_value(build(empty(&[]))).unwrap();
+        assert_eq!(json["schema"], "stampede.report.v1");
+        for pointer in [
+            "/run/measured_s",
+            "/run/target/server_version",
+            "/video/loss_rate",
+            "/video/missing_rate",
+            "/video/bitrate_bps",
+            "/video/fps",
+            "/video/jitter_ms",
+            "/video/latency_ms",
+            "/audio/freezes",
+            "/publish/upstream_loss_rate",
+            "/recordings",
+            "/generator/cpu_cores",
+            "/generator/cpu_ns_per_packet",
+            "/generator/rss_bytes",
+            "/server/embedded",
+            "/join/phases_ms/dtls",
+        ] {
+            assert_eq!(json.pointer(pointer), Some(&serde_json::Value::Null), "{pointer}");
+        }
+        assert_eq!(json["join"]["errors"], serde_json::json!({}));
+    }
+
+    #[test]
+    fn sections_without_a_part_in_the_run_are_null() {
+        let json = serde_json::to_value(build(empty(&["--subscribers", "0"]))).unwrap();
+        assert!(json["video"].is_null() && json["audio"].is_null());
+        assert!(json["publish"].is_object());
+        let only = ["--video-publishers", "0", "--audio-publishers", "0"];
+        let json = serde_json::to_value(build(empty(&only))).unwrap();
+        assert!(json["publish"].is_null() && json["video"].is_object());
+        assert!(json["video"]["tracks_expected"].is_null(), "the publishers are not ours");
+    }
+
+    #[test]
+    fn the_api_secret_is_nowhere_in_the_report() {
+        let args = ["--url", "ws://h:1", "--subscribers=1", "--api-key=k", "--api-secret=hunter2"];
+        let text = serde_json::to_string(&build(empty(&args))).unwrap();
+        assert!(!text.contains("hunter2"));
+    }
+}

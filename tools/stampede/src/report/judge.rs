@@ -1,0 +1,472 @@
+//! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
+//! the generator was starved is invalid, never merely bad.
+
+use super::types::{Fault, Outcome, Verdict};
+
+/// A worker busier than this over the whole window has no time left to be on time.
+pub(crate) const BUSY_RATIO_MAX: f64 = 0.95;
+/// A worker whose timers run this late at the 99th percentile sends its NACKs and media too late
+/// to be taken for a real client.
+pub(crate) const LATENESS_MS_P99_MAX: f64 = 200.0;
+/// Share of datagrams the generator itself may lose (kernel drops and send errors). A client's
+/// figures are wrong by as much.
+pub(crate) const OWN_LOSS_RATE_MAX: f64 = 1e-4;
+/// Lost datagrams that are not worth a verdict whatever their share.
+pub(crate) const OWN_LOSS_MIN: u64 = 10;
+/// How much of the missing packets a cause must explain to be called the cause.
+const EXPLAINS: f64 = 0.9;
+
+/// One worker over the measured window.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerFacts {
+    /// CPU over wall time.
+    pub busy_ratio: f64,
+    /// 99th percentile of its timers' lateness.
+    pub lateness_ms_p99: f64,
+}
+
+/// What the embedded SFU's ledger says about the measured window.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LedgerFacts {
+    /// First transmissions it handed to its socket.
+    pub packets_sent: u64,
+    /// First transmissions it dropped by injection.
+    pub dropped: u64,
+    /// Retransmissions it dropped by injection.
+    pub retransmits_dropped: u64,
+    /// Packets its own kernel or queues lost.
+    pub lost_inside: u64,
+}
+
+/// A run that could not go on.
+#[derive(Debug, Clone)]
+pub(crate) struct Early {
+    /// Whose fault, as far as known.
+    pub fault: Fault,
+    /// In plain words.
+    pub why: String,
+}
+
+/// What is known about a run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    /// Participants to join.
+    pub requested: u64,
+    /// Participants started before the run ended.
+    pub started: u64,
+    /// Participants connected at least once.
+    pub joined: u64,
+    /// Participants that gave up before they ever connected.
+    pub failed: u64,
+    /// Connected ones that were dropped.
+    pub dropped: u64,
+    /// Subscribers connected at least once.
+    pub subscribers_joined: u64,
+    /// Publishers connected at least once.
+    pub publishers_joined: u64,
+    /// True if a server answered and refused at least one join.
+    pub refused: bool,
+    /// The commonest error kinds with their counts.
+    pub errors: Vec<(String, u64)>,
+    /// True if the run was ended by a signal.
+    pub interrupted: bool,
+    /// Why the run ended before its time, if not by a signal.
+    pub ended_early: Option<Early>,
+    /// Media packets, video and audio together.
+    pub expected: u64,
+    /// Arrived.
+    pub received: u64,
+    /// First-transmission loss.
+    pub missing: u64,
+    /// In time by repair.
+    pub repaired: u64,
+    /// Lost for good.
+    pub unrecovered: u64,
+    /// Media packets published.
+    pub published: u64,
+    /// Packets the server's receiver reports call lost upstream.
+    pub upstream_lost: u64,
+    /// Datagrams in.
+    pub datagrams_in: u64,
+    /// Datagrams out.
+    pub datagrams_out: u64,
+    /// Lost at our receive buffers.
+    pub kernel_drops: u64,
+    /// Send errors and full send queues.
+    pub send_losses: u64,
+    /// Workers.
+    pub workers: Vec<WorkerFacts>,
+    /// Workers that ended early, with why.
+    pub workers_failed: Vec<String>,
+    /// The embedded SFU's ledger.
+    pub ledger: Option<LedgerFacts>,
+    /// What went wrong with recordings.
+    pub recording_errors: Vec<String>,
+}
+
+/// Judges a run.
+pub(crate) fn judge(facts: &Facts) -> Verdict {
+    let mut reasons = generator_reasons(facts);
+    if !reasons.is_empty() {
+        reasons.extend(notes(facts));
+        return Verdict { result: Outcome::Invalid, fault: Fault::Generator, reasons };
+    }
+    if let Some((fault, reason)) = failure(facts) {
+        reasons.push(reason);
+        reasons.extend(notes(facts));
+        return Verdict { result: Outcome::Fail, fault, reasons };
+    }
+    let mut fault = Fault::None;
+    if facts.unrecovered > 0 {
+        let (whose, reason) = loss(facts);
+        fault = whose;
+        reasons.push(reason);
+    }
+    if facts.failed > 0 || facts.dropped > 0 {
+        if fault == Fault::None {
+            fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+        }
+        reasons.push(join_reason(facts));
+    }
+    reasons.extend(notes(facts));
+    Verdict { result: Outcome::Pass, fault, reasons }
+}
+
+/// What makes the run invalid.
+fn generator_reasons(facts: &Facts) -> Vec<String> {
+    let mut reasons: Vec<String> =
+        facts.workers_failed.iter().map(|why| format!("generator: {why}")).collect();
+    for (index, worker) in facts.workers.iter().enumerate() {
+        if worker.busy_ratio > BUSY_RATIO_MAX {
+            reasons.push(format!(
+                "generator: worker {index} was busy {:.0} % of the time (bound {:.0} %); use more \
+                 --workers or fewer subscribers",
+                worker.busy_ratio * 100.0,
+                BUSY_RATIO_MAX * 100.0
+            ));
+        }
+        if worker.lateness_ms_p99 > LATENESS_MS_P99_MAX {
+            reasons.push(format!(
+                "generator: worker {index} ran {:.0} ms late at the 99th percentile (bound \
+                 {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU",
+                worker.lateness_ms_p99
+            ));
+        }
+    }
+    let beyond = |lost: u64, all: u64| {
+        lost > OWN_LOSS_MIN && lost as f64 > OWN_LOSS_RATE_MAX * (lost + all) as f64
+    };
+    if beyond(facts.kernel_drops, facts.datagrams_in) {
+        reasons.push(format!(
+            "generator: our kernel dropped {} of {} datagrams at our own receive buffers; raise \
+             net.core.rmem_max or use more --workers",
+            group(facts.kernel_drops),
+            group(facts.datagrams_in + facts.kernel_drops)
+        ));
+    }
+    if beyond(facts.send_losses, facts.datagrams_out) {
+        reasons.push(format!(
+            "generator: {} of {} datagrams could not be sent; raise net.core.wmem_max or use more \
+             --workers",
+            group(facts.send_losses),
+            group(facts.datagrams_out + facts.send_losses)
+        ));
+    }
+    reasons
+}
+
+/// What makes the run a failure.
+fn failure(facts: &Facts) -> Option<(Fault, String)> {
+    // An interrupted run is judged by what it had time for.
+    if facts.interrupted && facts.failed == 0 {
+        return None;
+    }
+    if facts.joined == 0 {
+        let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+        let why = facts.ended_early.as_ref().map(|early| format!("; {}", early.why));
+        return Some((fault, join_reason(facts) + why.as_deref().unwrap_or_default()));
+    }
+    if let Some(early) = &facts.ended_early {
+        let text = format!("the run ended early: {}; {}", early.why, join_reason(facts));
+        return Some((early.fault, text));
+    }
+    if facts.interrupted {
+        return None;
+    }
+    if facts.subscribers_joined > 0 && facts.received == 0 {
+        let reason = if facts.publishers_joined == 0 {
+            "nothing was received: no publisher of this run joined, and nobody else published in \
+             the room"
+        } else if facts.published == 0 {
+            "nothing was received: our publishers sent nothing"
+        } else {
+            "nothing was received, though our publishers sent; the server forwarded nothing or \
+             the network (a firewall for UDP?) kept it"
+        };
+        return Some((Fault::Unknown, reason.to_owned()));
+    }
+    if facts.publishers_joined > 0 && facts.published == 0 {
+        return Some((Fault::Unknown, "our publishers joined but sent nothing".to_owned()));
+    }
+    None
+}
+
+/// Who lost packets for good.
+fn loss(facts: &Facts) -> (Fault, String) {
+    let what = format!(
+        "{} of {} packets were lost for good ({} were missing at first, {} repaired)",
+        group(facts.unrecovered),
+        group(facts.expected),
+        group(facts.missing),
+        group(facts.repaired)
+    );
+    let explains = |count: u64| count as f64 >= EXPLAINS * facts.missing as f64;
+    if let Some(ledger) = facts.ledger {
+        if ledger.dropped > 0 && explains(ledger.dropped) {
+            let reason = format!(
+                "server: {what}; the embedded SFU dropped {} packets and {} retransmissions on \
+                 purpose",
+                group(ledger.dropped),
+                group(ledger.retransmits_dropped)
+            );
+            return (Fault::Server, reason);
+        }
+        if ledger.lost_inside > 0 && explains(ledger.dropped + ledger.lost_inside) {
+            let reason = format!(
+                "server: {what}; the embedded SFU itself lost {} packets (send errors, full \
+                 queues)",
+                group(ledger.lost_inside)
+            );
+            return (Fault::Server, reason);
+        }
+    }
+    if facts.upstream_lost > 0 {
+        let upstream = format!(
+            "the server's receiver reports say that {} packets were lost on the way up",
+            group(facts.upstream_lost)
+        );
+        // Each packet lost upstream is a gap at every subscriber.
+        if explains(facts.upstream_lost.saturating_mul(facts.subscribers_joined)) {
+            return (Fault::Publisher, format!("publisher: {what}; {upstream}"));
+        }
+        let reason = format!("unknown: {what}; {upstream}, which explains only a part");
+        return (Fault::Unknown, reason);
+    }
+    if let Some(ledger) = facts.ledger {
+        let reason = format!(
+            "network: {what}; the embedded SFU handed {} to its kernel, ours dropped {} and our \
+             workers kept up",
+            group(ledger.packets_sent),
+            group(facts.kernel_drops)
+        );
+        return (Fault::Network, reason);
+    }
+    let reason = format!(
+        "unknown: {what}; our kernel dropped {} and our workers kept up, so server or network; \
+         the server's own count of packets sent would tell which",
+        group(facts.kernel_drops)
+    );
+    (Fault::Unknown, reason)
+}
+
+fn join_reason(facts: &Facts) -> String {
+    let mut text = format!("{} of {} participants joined", facts.joined, facts.started);
+    if facts.dropped > 0 {
+        text.push_str(&format!(", {} dropped out", facts.dropped));
+    }
+    let kinds: Vec<String> =
+        facts.errors.iter().take(3).map(|(kind, count)| format!("{count} x {kind}")).collect();
+    if !kinds.is_empty() {
+        text.push_str(&format!(" ({})", kinds.join("; ")));
+    }
+    text
+}
+
+/// What is worth saying without changing the verdict.
+fn notes(facts: &Facts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if facts.unrecovered == 0 && facts.missing > 0 {
+        notes.push(format!(
+            "{} of {} packets were missing at first and all were repaired in time",
+            group(facts.missing),
+            group(facts.expected)
+        ));
+    }
+    if facts.kernel_drops > 0 || facts.send_losses > 0 {
+        notes.push(format!(
+            "the generator lost {} datagrams on receiving and {} on sending (bound {} % of all)",
+            group(facts.kernel_drops),
+            group(facts.send_losses),
+            OWN_LOSS_RATE_MAX * 100.0
+        ));
+    }
+    notes.extend(facts.recording_errors.iter().map(|error| format!("recording: {error}")));
+    if facts.interrupted {
+        notes.push(format!(
+            "interrupted by a signal: {} of {} participants had been started",
+            facts.started, facts.requested
+        ));
+    }
+    notes
+}
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn group(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run in which all went well.
+    fn healthy() -> Facts {
+        Facts {
+            requested: 11,
+            started: 11,
+            joined: 11,
+            subscribers_joined: 10,
+            publishers_joined: 1,
+            expected: 100_000,
+            received: 100_000,
+            published: 10_000,
+            datagrams_in: 110_000,
+            datagrams_out: 20_000,
+            workers: vec![WorkerFacts { busy_ratio: 0.5, lateness_ms_p99: 2.0 }],
+            ..Facts::default()
+        }
+    }
+
+    fn lossy() -> Facts {
+        Facts { missing: 1_000, repaired: 900, unrecovered: 100, received: 99_900, ..healthy() }
+    }
+
+    fn check(facts: &Facts, result: Outcome, fault: Fault, word: &str) {
+        let verdict = judge(facts);
+        assert_eq!((verdict.result, verdict.fault), (result, fault), "{:?}", verdict.reasons);
+        assert!(verdict.reasons.join("\n").contains(word), "{word}: {:?}", verdict.reasons);
+    }
+
+    #[test]
+    fn a_healthy_run_passes_without_a_word() {
+        let verdict = judge(&healthy());
+        assert_eq!((verdict.result, verdict.fault), (Outcome::Pass, Fault::None));
+        assert!(verdict.reasons.is_empty());
+    }
+
+    #[test]
+    fn repaired_loss_is_noted_and_nobodys_fault() {
+        let facts = Facts { missing: 1_000, repaired: 1_000, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "1,000 of 100,000 packets were missing at first");
+    }
+
+    #[test]
+    fn the_generator_is_suspected_first() {
+        let starved = |busy_ratio, lateness_ms_p99| Facts {
+            workers: vec![WorkerFacts { busy_ratio, lateness_ms_p99 }],
+            ..lossy()
+        };
+        check(&starved(0.97, 1.0), Outcome::Invalid, Fault::Generator, "busy 97 %");
+        check(&starved(0.2, 900.0), Outcome::Invalid, Fault::Generator, "900 ms late");
+        let drops = Facts { kernel_drops: 500, ..lossy() };
+        check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped 500");
+        let sends = Facts { send_losses: 500, ..healthy() };
+        check(&sends, Outcome::Invalid, Fault::Generator, "could not be sent");
+        let dead = Facts { workers_failed: vec!["worker 0 ended".to_owned()], ..healthy() };
+        check(&dead, Outcome::Invalid, Fault::Generator, "worker 0 ended");
+    }
+
+    #[test]
+    fn a_handful_of_own_drops_is_noted_only() {
+        let facts = Facts { kernel_drops: 5, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "the generator lost 5 datagrams");
+    }
+
+    #[test]
+    fn nobody_joined_is_a_failure() {
+        let errors = vec![("websocket: connection refused".to_owned(), 11)];
+        let nobody = Facts { joined: 0, failed: 11, received: 0, errors, ..healthy() };
+        check(
+            &nobody,
+            Outcome::Fail,
+            Fault::Unknown,
+            "0 of 11 participants joined (11 x websocket",
+        );
+        check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
+    }
+
+    #[test]
+    fn nothing_received_is_a_failure_and_says_what_was_sent() {
+        let nothing = Facts { expected: 0, received: 0, ..healthy() };
+        check(&nothing, Outcome::Fail, Fault::Unknown, "though our publishers sent");
+        let silent = Facts { published: 0, ..nothing.clone() };
+        check(&silent, Outcome::Fail, Fault::Unknown, "our publishers sent nothing");
+        let alone = Facts { publishers_joined: 0, published: 0, ..nothing };
+        check(&alone, Outcome::Fail, Fault::Unknown, "nobody else published");
+    }
+
+    #[test]
+    fn a_run_that_could_not_go_on_is_a_failure() {
+        let early = Early { fault: Fault::Server, why: "the embedded SFU ended".to_owned() };
+        let facts = Facts { ended_early: Some(early), dropped: 11, ..healthy() };
+        check(
+            &facts,
+            Outcome::Fail,
+            Fault::Server,
+            "ended early: the embedded SFU ended; 11 of 11",
+        );
+    }
+
+    #[test]
+    fn publishing_only_needs_packets_sent() {
+        let only = Facts { subscribers_joined: 0, received: 0, expected: 0, ..healthy() };
+        check(&only, Outcome::Pass, Fault::None, "");
+        check(&Facts { published: 0, ..only }, Outcome::Fail, Fault::Unknown, "sent nothing");
+    }
+
+    #[test]
+    fn loss_is_blamed_on_whom_the_ledger_proves() {
+        check(&lossy(), Outcome::Pass, Fault::Unknown, "server or network");
+        let with = |ledger| Facts { ledger: Some(ledger), ..lossy() };
+        let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
+        check(&with(sent), Outcome::Pass, Fault::Network, "handed 100,000 to its kernel");
+        let injected = LedgerFacts { dropped: 990, ..sent };
+        check(&with(injected), Outcome::Pass, Fault::Server, "dropped 990 packets");
+        let inside = LedgerFacts { lost_inside: 1_000, ..sent };
+        check(&with(inside), Outcome::Pass, Fault::Server, "itself lost 1,000");
+        let upstream = Facts { upstream_lost: 7, ..with(sent) };
+        check(&upstream, Outcome::Pass, Fault::Unknown, "7 packets were lost on the way up");
+        let upstream = Facts { upstream_lost: 100, ..with(sent) };
+        check(&upstream, Outcome::Pass, Fault::Publisher, "100 packets were lost on the way up");
+    }
+
+    #[test]
+    fn some_that_never_joined_are_counted_under_their_kinds() {
+        let errors = vec![("join: 503".to_owned(), 2)];
+        let facts = Facts { joined: 9, failed: 2, errors, refused: true, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::Server, "9 of 11 participants joined (2 x join: 503)");
+    }
+
+    #[test]
+    fn an_interrupted_ramp_is_judged_by_what_it_had_time_for() {
+        let facts = Facts { started: 0, joined: 0, received: 0, interrupted: true, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "0 of 11 participants had been started");
+        let facts = Facts { received: 0, interrupted: true, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "interrupted");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(group(number), text);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Who joined, when and why not: the books of all participants of a run.
+//!
+//! Pure: it is told moments and keeps counts. One book for the whole run, on the signalling
+//! thread; every entry costs O(1).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::report::hist::Samples;
+use crate::report::types::{JoinSection, Phases};
+
+/// Steps of a join, each measured from its scheduled start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Websocket open.
+    Websocket,
+    /// Join response here.
+    Signal,
+    /// ICE connected.
+    Ice,
+    /// DTLS connected: the participant has joined.
+    Dtls,
+    /// First RTP packet.
+    FirstPacket,
+    /// First keyframe complete.
+    FirstKeyframe,
+}
+
+const PHASES: usize = 6;
+
+/// A participant in the book.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ParticipantId(pub usize);
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    publisher: bool,
+    started: bool,
+    /// One bit a phase that has been reached.
+    reached: u8,
+    connected: bool,
+    /// No try is under way or will come.
+    over: bool,
+}
+
+impl Entry {
+    fn has(&self, phase: Phase) -> bool {
+        self.reached & (1 << phase as u8) != 0
+    }
+}
+
+/// The books.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    entries: Vec<Entry>,
+    phases: [Samples; PHASES],
+    started: [usize; 2],
+    joined: [usize; 2],
+    connected: [usize; 2],
+    peak: usize,
+    over: [usize; 2],
+    failed: usize,
+    dropped: u64,
+    retries: u64,
+    first_keyframes: usize,
+    errors: BTreeMap<String, u64>,
+    server_version: Option<String>,
+}
+
+impl Book {
+    /// Adds a participant that will be started.
+    pub(crate) fn register(&mut self, publisher: bool) -> ParticipantId {
+        self.entries.push(Entry { publisher, ..Entry::default() });
+        ParticipantId(self.entries.len() - 1)
+    }
+
+    /// Its first try begins.
+    pub(crate) fn started(&mut self, id: ParticipantId) {
+        let entry = &mut self.entries[id.0];
+        if !entry.started {
+            entry.started = true;
+            self.started[usize::from(entry.publisher)] += 1;
+        }
+    }
+
+    /// A phase was reached `since` its scheduled start. Only the first time counts.
+    pub(crate) fn reached(&mut self, id: ParticipantId, phase: Phase, since: Duration) {
+        let entry = &mut self.entries[id.0];
+        let side = usize::from(entry.publisher);
+        if phase == Phase::Dtls && !entry.connected {
+            entry.connected = true;
+            self.connected[side] += 1;
+            self.peak = self.peak.max(self.connected[0] + self.connected[1]);
+        }
+        if entry.has(phase) {
+            return;
+        }
+        entry.reached |= 1 << phase as u8;
+        self.phases[phase as usize].record(since);
+        match phase {
+            Phase::Dtls => self.joined[side] += 1,
+            Phase::FirstKeyframe => self.first_keyframes += 1,
+            Phase::Websocket | Phase::Signal | Phase::Ice | Phase::FirstPacket => {}
+        }
+    }
+
+    /// A try ended before it was told to; `kind` goes into `join.errors`.
+    pub(crate) fn broke(&mut self, id: ParticipantId, kind: &str) {
+        *self.errors.entry(kind.to_owned()).or_default() += 1;
+        if self.entries[id.0].connected {
+            self.dropped += 1;
+        }
+        self.disconnected(id);
+    }
+
+    /// It is not connected any more.
+    pub(crate) fn disconnected(&mut self, id: ParticipantId) {
+        let entry = &mut self.entries[id.0];
+        if entry.connected {
+            entry.connected = false;
+            self.connected[usize::from(entry.publisher)] -= 1;
+        }
+    }
+
+    /// Another try begins.
+    pub(crate) fn retried(&mut self) {
+        self.retries += 1;
+    }
+
+    /// No try will follow. `gave_up` if the last one broke, rather than being told to leave.
+    pub(crate) fn over(&mut self, id: ParticipantId, gave_up: bool) {
+        let entry = &mut self.entries[id.0];
+        if !entry.over {
+            entry.over = true;
+            self.over[usize::from(entry.publisher)] += 1;
+            if gave_up && !entry.has(Phase::Dtls) {
+                self.failed += 1;
+            }
+        }
+    }
+
+    /// An error that belongs to no participant.
+    pub(crate) fn error(&mut self, kind: &str) {
+        *self.errors.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// The server's version, as the first join response has it.
+    pub(crate) fn server_version(&mut self, version: &str) {
+        if self.server_version.is_none() && !version.is_empty() {
+            self.server_version = Some(version.to_owned());
+        }
+    }
+
+    /// What [`Book::server_version`] was told.
+    pub(crate) fn known_server_version(&self) -> Option<String> {
+        self.server_version.clone()
+    }
+
+    /// Participants registered.
+    pub(crate) fn requested(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Participants connected now.
+    pub(crate) fn connected(&self) -> usize {
+        self.connected[0] + self.connected[1]
+    }
+
+    /// Subscribers connected now.
+    pub(crate) fn subscribers_connected(&self) -> usize {
+        self.connected[0]
+    }
+
+    /// Participants that joined at least once.
+    pub(crate) fn joined(&self) -> usize {
+        self.joined[0] + self.joined[1]
+    }
+
+    /// Publishers that joined at least once.
+    pub(crate) fn publishers_joined(&self) -> usize {
+        self.joined[1]
+    }
+
+    /// Subscribers that joined at least once.
+    pub(crate) fn subscribers_joined(&self) -> usize {
+        self.joined[0]
+    }
+
+    /// Subscribers that got a first keyframe.
+    pub(crate) fn first_keyframes(&self) -> usize {
+        self.first_keyframes
+    }
+
+    /// True once every publisher is connected or has given up.
+    pub(crate) fn publishers_settled(&self, publishers: usize) -> bool {
+        self.connected[1] + self.over[1] >= publishers
+    }
+
+    /// True once every started participant is connected or has given up.
+    pub(crate) fn settled(&self) -> bool {
+        self.connected() + self.over[0] + self.over[1] >= self.started_total()
+    }
+
+    /// True once nobody is left, or will come back.
+    pub(crate) fn all_over(&self) -> bool {
+        self.over[0] + self.over[1] >= self.entries.len()
+    }
+
+    /// True once no started subscriber is left.
+    pub(crate) fn subscribers_over(&self) -> bool {
+        self.over[0] >= self.started[0]
+    }
+
+    /// True once no started participant is left.
+    pub(crate) fn started_over(&self) -> bool {
+        self.over[0] + self.over[1] >= self.started_total()
+    }
+
+    /// Participants started.
+    pub(crate) fn started_total(&self) -> usize {
+        self.started[0] + self.started[1]
+    }
+
+    /// Participants that gave up before they ever joined.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed
+    }
+
+    /// Error kinds with their counts, commonest first.
+    pub(crate) fn errors(&self) -> Vec<(String, u64)> {
+        let mut errors: Vec<_> =
+            self.errors.iter().map(|(kind, count)| (kind.clone(), *count)).collect();
+        errors.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        errors
+    }
+
+    /// The report's section.
+    pub(crate) fn section(&self) -> JoinSection {
+        let phase = |phase: Phase| self.phases[phase as usize].as_ms();
+        JoinSection {
+            requested: self.requested() as u64,
+            started: self.started_total() as u64,
+            joined: self.joined() as u64,
+            failed: self.failed as u64,
+            dropped: self.dropped,
+            retries: self.retries,
+            errors: self.errors.clone(),
+            peak: self.peak as u64,
+            phases_ms: Phases {
+                websocket: phase(Phase::Websocket),
+                signal: phase(Phase::Signal),
+                ice: phase(Phase::Ice),
+                dtls: phase(Phase::Dtls),
+                first_packet: phase(Phase::FirstPacket),
+                first_keyframe: phase(Phase::FirstKeyframe),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_join_counts_once_and_its_first_times_only() {
+        let mut book = Book::default();
+        let id = book.register(false);
+        book.started(id);
+        book.reached(id, Phase::Websocket, MS);
+        book.reached(id, Phase::Dtls, 2 * MS);
+        book.reached(id, Phase::Dtls, 900 * MS);
+        assert_eq!((book.joined(), book.connected(), book.peak), (1, 1, 1));
+        book.broke(id, "media_lost");
+        book.retried();
+        book.started(id);
+        book.reached(id, Phase::Dtls, 5_000 * MS);
+        let section = book.section();
+        assert_eq!((section.requested, section.started, section.joined), (1, 1, 1));
+        assert_eq!((section.dropped, section.retries, section.failed), (1, 1, 0));
+        assert_eq!(section.errors["media_lost"], 1);
+        let dtls = section.phases_ms.dtls.unwrap();
+        assert_eq!((dtls.count, dtls.max), (1, 2.0));
+        assert!(section.phases_ms.first_packet.is_none());
+    }
+
+    #[test]
+    fn giving_up_before_joining_is_a_failure_and_settles() {
+        let mut book = Book::default();
+        let publisher = book.register(true);
+        let subscriber = book.register(false);
+        book.started(publisher);
+        book.started(subscriber);
+        assert!(!book.publishers_settled(1) && !book.settled());
+        book.broke(publisher, "http_401");
+        book.over(publisher, true);
+        book.over(publisher, true);
+        assert!(book.publishers_settled(1) && !book.settled() && !book.all_over());
+        book.reached(subscriber, Phase::Dtls, MS);
+        assert!(book.settled());
+        book.disconnected(subscriber);
+        book.over(subscriber, false);
+        assert!(book.all_over());
+        let section = book.section();
+        assert_eq!((section.failed, section.dropped, section.joined), (1, 0, 1));
+        assert_eq!((book.publishers_joined(), book.subscribers_joined()), (0, 1));
+    }
+
+    #[test]
+    fn errors_come_commonest_first() {
+        let mut book = Book::default();
+        for kind in ["a", "b", "b", "c", "c", "c"] {
+            book.error(kind);
+        }
+        let errors: Vec<_> = book.errors();
+        assert_eq!(errors[0], ("c".to_owned(), 3));
+        assert_eq!(errors[2], ("a".to_owned(), 1));
+    }
+}

@@ -1,0 +1,385 @@
+//! `stampede run`: from checked flags to a report.
+//!
+//! Everything here runs on one thread, on a tokio current-thread runtime: one task for each
+//! participant, one that routes engine events, one that keeps the view. Media is the engine's.
+
+mod book;
+mod cast;
+mod context;
+mod participant;
+mod prepare;
+mod router;
+mod scenario;
+mod series;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use stampede_engine::{BackendReport, Engine, EngineReport};
+use stampede_sfu::{Ledger, LedgerTotals};
+use stampede_signaling::connection::TlsSetup;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, LocalSet};
+
+use crate::embedded::Embedded;
+use crate::exit::{Exit, Failure};
+use crate::flags::{Plan, RunFlags, Server, Target};
+use crate::live::{Live, Mode, Progress};
+use crate::preflight::cores::CoreSplit;
+use crate::report::judge::Early;
+use crate::report::types::{Fault, Outcome, SeriesRow};
+use crate::{machine, preflight, report, signals, summary};
+pub(crate) use book::Book;
+use context::{Context, RunClock, Settings};
+use prepare::{Grounds, PrepareError};
+use router::Workers;
+use scenario::Measured;
+use series::{Series, Totals};
+
+/// Pause between two looks at the state of things; a second is a whole number of them.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOKS_A_SECOND: u32 = 4;
+
+/// All that is known at the end of a run; what the report is made of.
+pub(crate) struct RunData {
+    /// The plan.
+    pub plan: Plan,
+    /// Name of the run.
+    pub id: String,
+    /// Base of the room names.
+    pub room: String,
+    /// Seed in force.
+    pub seed: u64,
+    /// Both clocks.
+    pub clock: RunClock,
+    /// Where it joined.
+    pub url: String,
+    /// From the first join to the last leave.
+    pub duration: Duration,
+    /// What was measured.
+    pub measured: Measured,
+    /// Ended by a signal.
+    pub interrupted: bool,
+    /// Why it ended early, if not by a signal.
+    pub ended_early: Option<Early>,
+    /// Joins.
+    pub book: Book,
+    /// Media.
+    pub engine: Option<EngineReport>,
+    /// UDP backend.
+    pub backend: Option<BackendReport>,
+    /// Core division.
+    pub cores: CoreSplit,
+    /// Cores allowed.
+    pub cpus: usize,
+    /// The embedded SFU's ledger at the end.
+    pub ledger: Option<Ledger>,
+    /// Its totals over the measured window.
+    pub ledger_measured: Option<LedgerTotals>,
+    /// Seconds.
+    pub series: Vec<SeriesRow>,
+}
+
+/// The `run` command.
+///
+/// # Errors
+/// What ended it before there was anything to report.
+pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
+    let plan = Plan::new(flags)?;
+    let mode = Mode::choose(plan.quiet, plan.no_tui);
+    let grounds = prepare::machine(&plan, mode)?;
+    // Before the child and the workers: both inherit it, and the workers then pin themselves.
+    preflight::stay_on(&grounds.cores.other_cores);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
+    let out = plan.out.clone();
+    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode))?;
+    // A blocking DNS lookup or file operation must not hold the process.
+    runtime.shutdown_background();
+    finish(data, &out)
+}
+
+/// Judges, writes and shows.
+fn finish(data: RunData, out: &[std::path::PathBuf]) -> Result<Exit, Failure> {
+    let interrupted = data.interrupted;
+    let report = report::build(data);
+    let written = out.iter().try_for_each(|path| report::write_json(&report, path));
+    summary::print(&report);
+    written?;
+    Ok(match report.verdict.result {
+        _ if interrupted => Exit::Interrupted,
+        Outcome::Pass => Exit::Pass,
+        Outcome::Invalid => Exit::Invalid,
+        Outcome::Fail => Exit::Failure,
+    })
+}
+
+async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failure> {
+    let interrupt = watch::Sender::new(false);
+    let interrupted = interrupt.subscribe();
+    let quiet = mode == Mode::Quiet;
+    let watcher = tokio::task::spawn_local(signals::watch(move || {
+        if !quiet {
+            eprintln!("stopping: everybody leaves, then comes the summary (again to exit at once)");
+        }
+        interrupt.send_replace(true);
+    }));
+    let result = stages(plan, grounds, mode, interrupted).await;
+    watcher.abort();
+    result
+}
+
+/// Waits for the first signal.
+async fn signalled(interrupted: &mut watch::Receiver<bool>) {
+    if interrupted.wait_for(|signalled| *signalled).await.is_err() {
+        // No handler could be installed: there will be none.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn stages(
+    plan: Plan,
+    grounds: Grounds,
+    mode: Mode,
+    mut interrupted: watch::Receiver<bool>,
+) -> Result<RunData, Failure> {
+    let seed = plan.seed.unwrap_or(grounds.random_seed);
+    let live = Live::start(mode);
+    let (mut embedded, server) = match &plan.target {
+        Target::Server(server) => (None, server.clone()),
+        Target::Embedded(wanted) => {
+            let started = tokio::select! {
+                started = Embedded::start(wanted, &grounds.cores.sfu_cores, seed) => started?,
+                () = signalled(&mut interrupted) => return Err(Failure::interrupted()),
+            };
+            let server =
+                Server { url: started.url.clone(), credentials: started.credentials.clone() };
+            (Some(started), server)
+        }
+    };
+    let rooms = cast::rooms(&plan, &grounds.run_id);
+    let tls = TlsSetup::new().map_err(Failure::other)?;
+    let made = tokio::select! {
+        made = prepare::rooms(&server, &tls, &rooms) => made,
+        () = signalled(&mut interrupted) => return Err(Failure::interrupted()),
+    };
+    let mut data = RunData {
+        id: grounds.run_id.clone(),
+        room: cast::room_base(&plan, &grounds.run_id),
+        seed,
+        clock: RunClock::start(),
+        url: server.url.to_string(),
+        duration: Duration::ZERO,
+        measured: Measured::default(),
+        interrupted: false,
+        ended_early: None,
+        book: Book::default(),
+        engine: None,
+        backend: None,
+        cores: grounds.cores.clone(),
+        cpus: grounds.cpus,
+        ledger: None,
+        ledger_measured: None,
+        series: Vec::new(),
+        plan,
+    };
+    match made {
+        Ok(()) => {}
+        Err(PrepareError::Refused(failure)) => return Err(failure),
+        Err(PrepareError::Unreachable { kind, detail }) => {
+            // Nobody can join a server that can't be reached: counted, reported, not waited for.
+            live.say(&detail);
+            scenario::nobody_joins(&mut data, &kind);
+            data.ended_early = Some(Early { fault: Fault::Unknown, why: detail });
+            return Ok(data);
+        }
+    }
+    let engine = prepare::engine(&data.plan, &grounds)?;
+    data.backend = Some(engine.backend_report().clone());
+    live.say(&format!("UDP backend {}", engine.backend_report().reason));
+    let settings = Settings {
+        clock: RunClock::start(),
+        addresses: prepare::resolve(&server.url)?,
+        credentials: server.credentials,
+        url: server.url,
+        tls,
+        local_ip: grounds.local_ip,
+        retry: data.plan.retry,
+        retry_sleep: data.plan.retry_sleep,
+    };
+    with_engine(&mut data, engine, settings, live, &mut embedded, interrupted).await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    Ok(data)
+}
+
+async fn with_engine(
+    data: &mut RunData,
+    engine: Engine,
+    settings: Settings,
+    live: Live,
+    embedded: &mut Option<Embedded>,
+    interrupted: watch::Receiver<bool>,
+) {
+    data.clock = settings.clock;
+    let context = Rc::new(Context::new(engine, settings));
+    let workers = Rc::new(RefCell::new(Workers::default()));
+    let state = Rc::new(scenario::State::default());
+    let router = tokio::task::spawn_local(router::route(Rc::clone(&context), Rc::clone(&workers)));
+    let watcher = tokio::task::spawn_local(watch_progress(
+        Rc::clone(&context),
+        Rc::clone(&workers),
+        Rc::clone(&state),
+        live,
+        data.plan.subscribers as usize * data.plan.rooms as usize,
+    ));
+    let mut scenario = scenario::Scenario {
+        context: Rc::clone(&context),
+        workers: Rc::clone(&workers),
+        state: Rc::clone(&state),
+        plan: &data.plan,
+        embedded,
+        interrupted,
+        ledger_before: None,
+    };
+    let ending = scenario.play(&data.id, data.seed).await;
+    let ledger_before = scenario.ledger_before.take();
+    data.measured = ending.measured;
+    data.interrupted = ending.interrupted;
+    data.ended_early = ending.ended_early;
+    data.duration = data.clock.started.elapsed();
+    state.done.set(true);
+    data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
+    router.abort();
+    let failed = std::mem::take(&mut workers.borrow_mut().failed);
+    if data.ended_early.is_none() {
+        let early = |why| Early { fault: Fault::Generator, why };
+        data.ended_early = failed.into_iter().next().map(early);
+    }
+    if let Some(engine) = context.take_engine() {
+        // Off this thread, so that a second signal still ends the process at once.
+        data.engine = tokio::task::spawn_blocking(move || engine.stop()).await.ok();
+    }
+    data.book = context.book.take();
+    take_ledger(data, embedded, ledger_before).await;
+}
+
+async fn take_ledger(
+    data: &mut RunData,
+    embedded: &mut Option<Embedded>,
+    before: Option<LedgerTotals>,
+) {
+    let Some(embedded) = embedded else { return };
+    match embedded.ledger().await {
+        Ok(ledger) => {
+            data.ledger_measured = before.map(|before| report::minus(&ledger.totals, &before));
+            data.ledger = Some(ledger);
+        }
+        Err(error) => tracing::warn!("the embedded SFU's ledger is missing: {error}"),
+    }
+    if data.ended_early.is_none() {
+        data.ended_early = embedded.died().map(|why| Early { fault: Fault::Server, why });
+    }
+}
+
+/// Keeps the series and the view until the run is done.
+async fn watch_progress(
+    context: Rc<Context>,
+    workers: Rc<RefCell<Workers>>,
+    state: Rc<scenario::State>,
+    mut live: Live,
+    subscribers: usize,
+) -> Series {
+    let mut series = Series::default();
+    let (mut second, mut totals) = (SeriesRow::default(), Totals::default());
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut look = 0;
+    while !state.done.get() {
+        looks.tick().await;
+        look += 1;
+        let elapsed = context.clock.started.elapsed();
+        if look % LOOKS_A_SECOND == 0 {
+            let workers = workers.borrow();
+            let snapshots = workers.latest.iter().flatten();
+            let joined = context.book.borrow().connected();
+            (second, totals) = series.second(elapsed.as_secs_f64(), joined, snapshots);
+        }
+        let book = context.book.borrow();
+        live.show(&Progress {
+            phase: state.phase.get(),
+            elapsed,
+            left: state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now())),
+            joined: book.connected(),
+            requested: book.requested(),
+            failed: book.failed(),
+            subscribers,
+            second: second.clone(),
+            unrecovered: totals.unrecovered,
+            expected: totals.expected,
+            error: book.errors().into_iter().next(),
+        });
+    }
+    series
+}
+
+/// Cells of what the run is doing, shared with the view.
+impl Default for scenario::State {
+    fn default() -> Self {
+        Self { phase: Cell::new("starting"), ends: Cell::new(None), done: Cell::new(false) }
+    }
+}
+
+/// CPU and memory at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    /// When.
+    pub at: Instant,
+    /// CPU time of this process.
+    pub cpu: Duration,
+    /// Memory of this process.
+    pub rss_bytes: Option<u64>,
+}
+
+impl Mark {
+    fn now() -> Self {
+        Self { at: Instant::now(), cpu: machine::cpu_time(), rss_bytes: machine::rss_bytes() }
+    }
+}
+
+/// Keeps handles of tasks only as long as they run.
+type Tasks = Vec<JoinHandle<()>>;
+
+/// A run of this plan in which nothing has happened yet.
+#[cfg(test)]
+pub(crate) fn test_data(plan: Plan) -> RunData {
+    RunData {
+        id: "test".to_owned(),
+        room: "test".to_owned(),
+        seed: 1,
+        clock: RunClock::start(),
+        url: "ws://127.0.0.1:1".to_owned(),
+        duration: Duration::ZERO,
+        measured: Measured::default(),
+        interrupted: false,
+        ended_early: None,
+        book: Book::default(),
+        engine: None,
+        backend: None,
+        cores: CoreSplit {
+            worker_cores: vec![0],
+            workers: 1,
+            sfu_cores: Vec::new(),
+            other_cores: Vec::new(),
+        },
+        cpus: 1,
+        ledger: None,
+        ledger_measured: None,
+        series: Vec::new(),
+        plan,
+    }
+}

@@ -1,0 +1,331 @@
+//! One participant: token, websocket, session, peer; again if asked; until told to leave.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
+use stampede_signaling::connection::{ConnectOptions, Connection, Update};
+use stampede_signaling::session::{EndReason, MediaCommand, MediaInput, Role, SessionEvent};
+use stampede_signaling::{JoinGrant, TOKEN_TTL};
+use tokio::sync::{mpsc, watch};
+
+use super::book::{ParticipantId, Phase};
+use super::context::{Context, Stage};
+use super::router::{NOTICES_MAX, Route, TaskNotice};
+
+/// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
+/// participant that is not active after 60 s (rtc/room.go).
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a leaving participant waits for its `leave` to get out.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before a close that found the worker's mailbox full is tried again, and how often.
+const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
+const MAILBOX_TRIES: usize = 200;
+
+/// Who joins, and as what.
+pub(crate) struct Participant {
+    /// Its place in the book.
+    pub id: ParticipantId,
+    /// Unique in this run; see [`Participant::identity`].
+    pub name: String,
+    /// Room to join.
+    pub room: Rc<str>,
+    /// When it was to start.
+    pub scheduled: Instant,
+    /// Signalling role.
+    pub role: Role,
+    /// Media role, made anew for each try.
+    pub media: Media,
+    /// Tries so far, the one under way included.
+    pub tries: Cell<u32>,
+}
+
+impl Participant {
+    /// Identity of this try. A second try has a fresh one: the server may still hold the first
+    /// participant, would evict one for the other, and remembers failures by identity.
+    fn identity(&self) -> String {
+        match self.tries.get() {
+            0 | 1 => self.name.clone(),
+            tries => format!("{}-try{tries}", self.name),
+        }
+    }
+}
+
+/// Media role of a participant.
+#[derive(Clone)]
+pub(crate) enum Media {
+    /// Receives.
+    Subscriber {
+        /// Records too.
+        record: bool,
+    },
+    /// Sends these.
+    Publisher {
+        /// Tracks.
+        tracks: Vec<stampede_core::PublishTrack>,
+    },
+}
+
+impl Media {
+    fn is_publisher(&self) -> bool {
+        matches!(self, Self::Publisher { .. })
+    }
+
+    fn peer_role(&self) -> PeerRole {
+        match self {
+            Self::Subscriber { record } => PeerRole::Subscriber { record: *record },
+            Self::Publisher { tracks } => PeerRole::Publisher { tracks: tracks.clone() },
+        }
+    }
+}
+
+/// How one try ended.
+#[derive(Debug)]
+enum TryEnd {
+    /// It was told to leave.
+    Left,
+    /// It broke.
+    Broke {
+        /// For `join.errors`.
+        kind: String,
+        /// For the log.
+        detail: String,
+        /// Whether another try can help.
+        retryable: bool,
+    },
+}
+
+impl TryEnd {
+    fn broke(kind: &str, detail: impl ToString) -> Self {
+        Self::Broke { kind: kind.to_owned(), detail: detail.to_string(), retryable: true }
+    }
+}
+
+/// Runs a participant to its end. `scheduled` has come.
+pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
+    let id = participant.id;
+    let mut stage = context.stage.subscribe();
+    let last = if participant.media.is_publisher() {
+        Stage::EverybodyLeaves
+    } else {
+        Stage::SubscribersLeave
+    };
+    context.book.borrow_mut().started(id);
+    let gave_up = loop {
+        let end = attempt(&context, &participant, &mut stage, last).await;
+        let TryEnd::Broke { kind, detail, retryable } = end else {
+            context.book.borrow_mut().disconnected(id);
+            break false;
+        };
+        tracing::debug!("{}: {kind}: {detail}", participant.identity());
+        let more = retryable && participant.tries.get() <= context.retry;
+        context.book.borrow_mut().broke(id, &kind);
+        context.changed.notify_waiters();
+        if !more {
+            break true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(context.retry_sleep) => {}
+            () = reached(&mut stage, last) => break true,
+        }
+        context.book.borrow_mut().retried();
+    };
+    context.book.borrow_mut().over(id, gave_up);
+    context.changed.notify_waiters();
+}
+
+/// Waits for a stage.
+async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
+    // The sender lives in the context as long as any participant.
+    let _ = stage.wait_for(|stage| *stage >= wanted).await;
+}
+
+async fn attempt(
+    context: &Context,
+    participant: &Participant,
+    stage: &mut watch::Receiver<Stage>,
+    last: Stage,
+) -> TryEnd {
+    participant.tries.set(participant.tries.get() + 1);
+    if *stage.borrow() >= last {
+        return TryEnd::Left;
+    }
+    let mut connection = tokio::select! {
+        connection = connect(context, participant) => match connection {
+            Ok(connection) => connection,
+            Err(end) => return end,
+        },
+        () = reached(stage, last) => return TryEnd::Left,
+    };
+    let (sender, mut notices) = mpsc::channel(NOTICES_MAX);
+    let spec = PeerSpec {
+        label: participant.identity(),
+        role: participant.media.peer_role(),
+        local_ip: context.local_ip,
+    };
+    let peer = match context.add_peer(spec) {
+        None => return TryEnd::Left,
+        Some(Ok(peer)) => peer,
+        Some(Err(error)) => {
+            connection.leave(LEAVE_TIMEOUT).await;
+            return TryEnd::broke("local_resources", error);
+        }
+    };
+    let route =
+        Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
+    context.routes.borrow_mut().insert(peer, route);
+    let mut joined = Joined { context, participant, peer, connected: false };
+    let end = joined.hold(&mut connection, &mut notices, stage, last).await;
+    // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
+    connection.leave(LEAVE_TIMEOUT).await;
+    context.routes.borrow_mut().remove(peer);
+    close(context, peer).await;
+    end
+}
+
+async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+    let publisher = participant.media.is_publisher();
+    let identity = participant.identity();
+    let grant = JoinGrant {
+        room: &participant.room,
+        identity: &identity,
+        can_publish: publisher,
+        can_subscribe: !publisher,
+        hidden: false,
+        ttl: TOKEN_TTL,
+    };
+    let token = context
+        .credentials
+        .join_token(&grant)
+        .map_err(|error| TryEnd::broke("bad_token", error))?;
+    let (url, role) = (context.url.clone(), participant.role.clone());
+    let mut options = ConnectOptions::new(url, token, role, context.tls.clone());
+    options.addresses = Some(Arc::clone(&context.addresses));
+    let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
+        kind: error.kind().to_owned(),
+        detail: error.to_string(),
+        retryable: error.is_retryable(),
+    })?;
+    let at = connection.timings().websocket;
+    context.reached_now(participant.id, Phase::Websocket, participant.scheduled, at);
+    Ok(connection)
+}
+
+/// Closes a peer, waiting a while for room in its worker's mailbox.
+async fn close(context: &Context, peer: PeerId) {
+    for _ in 0..MAILBOX_TRIES {
+        if context.command(peer, PeerCommand::Close).is_ok() {
+            return;
+        }
+        tokio::time::sleep(MAILBOX_PAUSE).await;
+    }
+    // It then lives until the engine stops.
+    tracing::warn!("peer {peer} could not be closed: its worker takes no commands");
+}
+
+/// A participant with a websocket and a peer.
+struct Joined<'a> {
+    context: &'a Context,
+    participant: &'a Participant,
+    peer: PeerId,
+    connected: bool,
+}
+
+impl Joined<'_> {
+    async fn hold(
+        &mut self,
+        connection: &mut Connection,
+        notices: &mut mpsc::Receiver<TaskNotice>,
+        stage: &mut watch::Receiver<Stage>,
+        last: Stage,
+    ) -> TryEnd {
+        let deadline = tokio::time::sleep(MEDIA_TIMEOUT);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                update = connection.next() => match update {
+                    Some(Update::Media(command)) => {
+                        let command = peer_command(command);
+                        if let Err(full) = self.context.command(self.peer, command) {
+                            return TryEnd::broke("worker_overloaded", full);
+                        }
+                    }
+                    Some(Update::Event(event)) => {
+                        if let Some(end) = self.event(event) {
+                            return end;
+                        }
+                    }
+                    None => return TryEnd::broke("signal_closed", "the session ended"),
+                },
+                notice = notices.recv() => match notice {
+                    Some(notice) => self.notice(connection, notice),
+                    None => return TryEnd::broke(
+                        "signalling_overloaded",
+                        "more notices of the media plane than its task could handle",
+                    ),
+                },
+                () = reached(stage, last) => return TryEnd::Left,
+                () = &mut deadline, if !self.connected => return TryEnd::broke(
+                    "media_timeout",
+                    format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),
+                ),
+            }
+        }
+    }
+
+    /// What the session says; an end if it is one.
+    fn event(&self, event: SessionEvent) -> Option<TryEnd> {
+        match event {
+            SessionEvent::Joined(joined) => {
+                let participant = self.participant;
+                let (id, scheduled) = (participant.id, participant.scheduled);
+                self.context.reached_now(id, Phase::Signal, scheduled, Instant::now());
+                self.context.book.borrow_mut().server_version(&joined.server_version);
+            }
+            SessionEvent::Ended(reason) => return Some(ended(&reason)),
+            SessionEvent::PublishRefused { reason, .. } => {
+                self.context.book.borrow_mut().error(&format!("publish_refused_{reason}"));
+            }
+            SessionEvent::SubscriptionFailed { error, .. } => {
+                self.context.book.borrow_mut().error(&format!("subscription_{error}"));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
+        let input = match notice {
+            TaskNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
+            TaskNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },
+            TaskNotice::NegotiationFailed { reason } => MediaInput::NegotiationFailed { reason },
+            TaskNotice::Disconnected { reason } => MediaInput::Disconnected { reason },
+            TaskNotice::Connected => {
+                self.connected = true;
+                return;
+            }
+        };
+        connection.media(input);
+    }
+}
+
+fn peer_command(command: MediaCommand) -> PeerCommand {
+    match command {
+        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
+            PeerCommand::Offer { id, sdp, mid_to_track_id }
+        }
+        MediaCommand::CreateOffer => PeerCommand::CreateOffer,
+        MediaCommand::RemoteAnswer { sdp } => PeerCommand::Answer { sdp },
+        MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
+    }
+}
+
+fn ended(reason: &EndReason) -> TryEnd {
+    TryEnd::Broke {
+        kind: reason.kind().to_owned(),
+        detail: reason.to_string(),
+        retryable: reason.is_retryable(),
+    }
+}

@@ -1,0 +1,183 @@
+//! Everything that is looked at, made or opened before anybody joins.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use stampede_engine::{Engine, EngineOptions};
+use stampede_signaling::ServerUrl;
+use stampede_signaling::connection::TlsSetup;
+use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
+
+use crate::embedded::random_hex;
+use crate::exit::Failure;
+use crate::flags::{Plan, Server, Target};
+use crate::live::Mode;
+use crate::preflight::cores::{self, CoreSplit, CoreWish};
+use crate::preflight::{self, Needs, State};
+
+/// Characters of a run's name.
+const RUN_ID_CHARS: usize = 8;
+
+/// What the run stands on.
+pub(crate) struct Grounds {
+    /// Division of the machine.
+    pub cores: CoreSplit,
+    /// Cores allowed.
+    pub cpus: usize,
+    /// Address the peers bind to.
+    pub local_ip: IpAddr,
+    /// Name of the run.
+    pub run_id: String,
+    /// Seed where none is given.
+    pub random_seed: u64,
+}
+
+/// Why the rooms are not there.
+pub(crate) enum PrepareError {
+    /// The server refuses: nothing to count, something to put right.
+    Refused(Failure),
+    /// The server can't be reached.
+    Unreachable {
+        /// For `join.errors`.
+        kind: String,
+        /// For people.
+        detail: String,
+    },
+}
+
+/// Divides and checks the machine.
+///
+/// # Errors
+/// Exit code 104, with the number needed and the command that gives it.
+pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
+    let allowed = preflight::allowed_cores()?;
+    let (embedded, embedded_cores) = match &plan.target {
+        Target::Embedded(embedded) => (true, embedded.cores.as_ref()),
+        Target::Server(_) => (false, None),
+    };
+    let wish =
+        CoreWish { cores: plan.cores.as_ref(), workers: plan.workers, embedded, embedded_cores };
+    let cores = cores::split(&allowed, wish).map_err(Failure::config)?;
+    let local_ip = match &plan.target {
+        Target::Embedded(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Target::Server(server) => local_ip_towards(&resolve(&server.url)?)?,
+    };
+    let needs = Needs {
+        peers: plan.participants(),
+        embedded,
+        backend: plan.backend,
+        local_ip,
+        receive_buffer_bytes: EngineOptions::default().receive_buffer_bytes,
+    };
+    let checks = preflight::check(&needs);
+    preflight::verdict(&checks)?;
+    for check in &checks {
+        let word = match check.state {
+            State::Ok | State::Failed => continue,
+            State::Raised => "preflight",
+            State::Warning => "preflight warning",
+        };
+        if mode != Mode::Quiet {
+            eprintln!("{word}: {}", check.line());
+        }
+    }
+    let mut run_id = random_hex()?;
+    let random_seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
+    run_id.truncate(RUN_ID_CHARS);
+    Ok(Grounds { cores, cpus: allowed.len(), local_ip, run_id, random_seed })
+}
+
+/// A server's addresses.
+///
+/// # Errors
+/// Exit code 104 if its name has none.
+pub(crate) fn resolve(url: &ServerUrl) -> Result<Arc<[SocketAddr]>, Failure> {
+    let failed = |why: String| {
+        Failure::config(format!("--url: can't resolve the host name {}: {why}", url.host()))
+    };
+    let addresses: Vec<SocketAddr> =
+        url.authority().to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
+    if addresses.is_empty() { Err(failed("no address".to_owned())) } else { Ok(addresses.into()) }
+}
+
+/// The address this machine has on its way to a server.
+fn local_ip_towards(addresses: &[SocketAddr]) -> Result<IpAddr, Failure> {
+    let wildcard = |address: &SocketAddr| match address {
+        SocketAddr::V4(_) => "0.0.0.0:0",
+        SocketAddr::V6(_) => "[::]:0",
+    };
+    // Connecting a UDP socket sends nothing; it only asks the routing table.
+    let routed = addresses.iter().find_map(|address| {
+        let socket = UdpSocket::bind(wildcard(address)).ok()?;
+        socket.connect(address).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    });
+    routed.ok_or_else(|| {
+        Failure::config(format!("--url: this machine has no route to {addresses:?}"))
+    })
+}
+
+/// Makes the rooms; one that is there already is fine.
+pub(crate) async fn rooms(
+    server: &Server,
+    tls: &TlsSetup,
+    rooms: &[Rc<str>],
+) -> Result<(), PrepareError> {
+    let client = RoomClient::new(server.url.clone(), server.credentials.clone(), tls)
+        .map_err(|error| PrepareError::Refused(Failure::other(error)))?;
+    for room in rooms {
+        client.create(room, RoomOptions::default()).await.map_err(|error| {
+            let detail = format!("room '{room}' could not be made: {error}");
+            match error {
+                RoomError::Unreachable { .. } | RoomError::Timeout { .. } => {
+                    PrepareError::Unreachable { kind: error.kind().to_owned(), detail }
+                }
+                RoomError::Unauthorized { .. } => PrepareError::Refused(Failure::config(format!(
+                    "{detail}; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
+                ))),
+                RoomError::NotLiveKit { .. } => {
+                    PrepareError::Refused(Failure::config(format!("{detail}; check --url")))
+                }
+                RoomError::Token(_) => PrepareError::Refused(Failure::config(detail)),
+                _ => PrepareError::Refused(Failure::other(detail)),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Starts the workers.
+///
+/// # Errors
+/// What they could not have.
+pub(crate) fn engine(plan: &Plan, grounds: &Grounds) -> Result<Engine, Failure> {
+    let defaults = EngineOptions::default();
+    let each = plan.participants().div_ceil(grounds.cores.workers.max(1));
+    Engine::start(EngineOptions {
+        workers: grounds.cores.workers,
+        cores: grounds.cores.worker_cores.clone(),
+        backend: plan.backend.choice(),
+        playout_deadline: plan.playout_deadline,
+        // Retries may hold an old peer and a new one for a moment.
+        peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
+        recording_dir: plan.record.as_ref().map(|record| record.dir.clone()),
+        ..defaults
+    })
+    .map_err(|error| Failure::other(format!("the engine could not start: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_loopback_begins_on_loopback() {
+        let addresses = resolve(&ServerUrl::parse("ws://127.0.0.1:7880").unwrap()).unwrap();
+        let ip = local_ip_towards(&addresses).unwrap();
+        assert_eq!(ip, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let error = resolve(&ServerUrl::parse("ws://no-such-host.invalid").unwrap()).unwrap_err();
+        assert!(error.to_string().contains("can't resolve"), "{error}");
+        assert_eq!(error.exit, crate::exit::Exit::BadConfiguration);
+    }
+}

@@ -1,0 +1,185 @@
+//! Engine events to the tasks they are for.
+//!
+//! One task reads the engine's channel whenever its eventfd is readable. What only needs counting
+//! (phases) goes to the book at once; only what a participant must act on wakes its task.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use stampede_engine::{EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::book::{ParticipantId, Phase};
+use super::context::Context;
+
+/// Most notices waiting for one participant's task. A task that is that far behind is broken: its
+/// sender is dropped, and the task ends with the reason `signalling_overloaded`.
+pub(crate) const NOTICES_MAX: usize = 64;
+/// Events handled before other tasks get a turn.
+const EVENTS_A_TURN: usize = 1_024;
+
+/// What a participant's task has to act on.
+#[derive(Debug)]
+pub(crate) enum TaskNotice {
+    /// Send this answer.
+    Answer {
+        /// The offer's id.
+        offer_id: u32,
+        /// SDP.
+        sdp: String,
+    },
+    /// Send this offer.
+    Offer {
+        /// SDP.
+        sdp: String,
+    },
+    /// Media can flow.
+    Connected,
+    /// SDP could not be used.
+    NegotiationFailed {
+        /// Why.
+        reason: String,
+    },
+    /// The media connection broke.
+    Disconnected {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where the notices of a peer go.
+pub(crate) struct Route {
+    /// Whose peer it is.
+    pub participant: ParticipantId,
+    /// When its join was scheduled.
+    pub scheduled: Instant,
+    /// Its task.
+    pub notices: mpsc::Sender<TaskNotice>,
+}
+
+/// Peers with a task.
+#[derive(Default)]
+pub(crate) struct Routes(HashMap<PeerId, Route>);
+
+impl Routes {
+    /// Adds a peer.
+    pub(crate) fn insert(&mut self, peer: PeerId, route: Route) {
+        self.0.insert(peer, route);
+    }
+
+    /// Forgets a peer: what still comes is not for anybody.
+    pub(crate) fn remove(&mut self, peer: PeerId) {
+        self.0.remove(&peer);
+    }
+}
+
+/// Latest state of the workers, for the live view and the series.
+#[derive(Default)]
+pub(crate) struct Workers {
+    /// Latest snapshot of each worker by its number.
+    pub latest: Vec<Option<WorkerSnapshot>>,
+    /// Workers that ended on their own.
+    pub failed: Vec<String>,
+}
+
+impl Workers {
+    fn keep(&mut self, snapshot: WorkerSnapshot) {
+        let index = snapshot.worker;
+        if self.latest.len() <= index {
+            self.latest.resize_with(index + 1, || None);
+        }
+        self.latest[index] = Some(snapshot);
+    }
+}
+
+/// Routes events until the engine is gone. Ends only with an error of the eventfd.
+pub(crate) async fn route(context: Rc<Context>, workers: Rc<RefCell<Workers>>) -> io::Result<()> {
+    let fd: OwnedFd = match context.engine() {
+        Some(engine) => engine.event_fd().try_clone_to_owned()?,
+        None => return Ok(()),
+    };
+    // Deprecated because a type may give out another descriptor later; an `OwnedFd` never does,
+    // and the successor is `unsafe`, which this crate forbids.
+    #[allow(deprecated)]
+    let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
+    loop {
+        let mut ready = fd.readable().await?;
+        let mut count = [0; 8];
+        match rustix::io::read(fd.get_ref(), &mut count) {
+            Ok(_) => {}
+            Err(error) if error == rustix::io::Errno::AGAIN => ready.clear_ready(),
+            Err(error) => return Err(error.into()),
+        }
+        loop {
+            let events: Vec<EngineEvent> = match context.engine() {
+                Some(engine) => engine.events().try_iter().take(EVENTS_A_TURN).collect(),
+                None => return Ok(()),
+            };
+            let more = events.len() == EVENTS_A_TURN;
+            for event in events {
+                handle(&context, &workers, event);
+            }
+            if !more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
+    match event {
+        EngineEvent::Peer { peer, at_unix_ns, notice } => {
+            peer_notice(context, peer, at_unix_ns, notice);
+        }
+        EngineEvent::Snapshot(snapshot) => workers.borrow_mut().keep(*snapshot),
+        EngineEvent::WorkerFailed { worker, reason } => {
+            tracing::error!("worker {worker} ended: {reason}");
+            workers.borrow_mut().failed.push(format!("worker {worker} ended: {reason}"));
+            context.changed.notify_waiters();
+        }
+    }
+}
+
+fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNotice) {
+    let mut routes = context.routes.borrow_mut();
+    let Some(route) = routes.0.get(&peer) else { return };
+    let reached = |phase| {
+        let since = context.clock.since(route.scheduled, at_unix_ns);
+        context.book.borrow_mut().reached(route.participant, phase, since);
+    };
+    let forward = match notice {
+        PeerNotice::IceConnected => return reached(Phase::Ice),
+        PeerNotice::FirstPacket { .. } => {
+            reached(Phase::FirstPacket);
+            return context.changed.notify_waiters();
+        }
+        PeerNotice::FirstKeyframe => {
+            reached(Phase::FirstKeyframe);
+            return context.changed.notify_waiters();
+        }
+        PeerNotice::Connected => {
+            reached(Phase::Dtls);
+            context.changed.notify_waiters();
+            TaskNotice::Connected
+        }
+        PeerNotice::Answer { offer_id, sdp } => TaskNotice::Answer { offer_id, sdp },
+        PeerNotice::Offer { sdp } => TaskNotice::Offer { sdp },
+        PeerNotice::NegotiationFailed { reason } => TaskNotice::NegotiationFailed { reason },
+        PeerNotice::Disconnected { reason } => TaskNotice::Disconnected { reason },
+        PeerNotice::KeyframeRequested { .. } => return,
+        PeerNotice::Closed => {
+            routes.0.remove(&peer);
+            return;
+        }
+    };
+    if route.notices.try_send(forward).is_err() {
+        routes.0.remove(&peer);
+    }
+}

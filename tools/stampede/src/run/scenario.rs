@@ -1,0 +1,280 @@
+//! What happens in which order: publishers, ramp, measured window, leave.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use stampede_sfu::LedgerTotals;
+use tokio::sync::watch;
+
+use super::book::Book;
+use super::cast::{self, CastMember};
+use super::context::{Context, Stage};
+use super::participant::{self, Media, Participant};
+use super::router::Workers;
+use super::{Mark, RunData, Tasks, signalled};
+use crate::embedded::Embedded;
+use crate::flags::Plan;
+use crate::report::judge::Early;
+use crate::report::types::Fault;
+
+/// How long the ramp of subscribers waits for the publishers.
+const PUBLISHERS_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the measured window waits for the last subscribers to join and see a keyframe.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long leaving may take, for subscribers and for publishers.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between looks at things that have no event of their own.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What the run is doing now, for the view.
+pub(crate) struct State {
+    /// In a word.
+    pub phase: Cell<&'static str>,
+    /// When the measured window ends, once it has begun.
+    pub ends: Cell<Option<Instant>>,
+    /// The view may end.
+    pub done: Cell<bool>,
+}
+
+/// The measured window: `begin` to `end` if there was one, else from the start of the engine.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    /// Before the first join.
+    pub start: Option<Mark>,
+    /// Start of the window; `None` if the ramp did not end.
+    pub begin: Option<Mark>,
+    /// End of it.
+    pub end: Option<Mark>,
+    /// Participants connected at its end.
+    pub connected: usize,
+}
+
+/// How a scenario ended.
+pub(crate) struct Ending {
+    /// What was measured.
+    pub measured: Measured,
+    /// By a signal.
+    pub interrupted: bool,
+    /// Why before its time, if not by a signal.
+    pub ended_early: Option<Early>,
+}
+
+/// A scenario being played.
+pub(crate) struct Scenario<'a> {
+    /// Shared with the tasks.
+    pub context: Rc<Context>,
+    /// Latest state of the workers.
+    pub workers: Rc<RefCell<Workers>>,
+    /// Shown to the user.
+    pub state: Rc<State>,
+    /// What to play.
+    pub plan: &'a Plan,
+    /// The embedded SFU, if any.
+    pub embedded: &'a mut Option<Embedded>,
+    /// Becomes true with the first signal.
+    pub interrupted: watch::Receiver<bool>,
+    /// Totals of the embedded SFU's ledger when the measured window began.
+    pub ledger_before: Option<LedgerTotals>,
+}
+
+/// Why the scenario goes no further.
+enum Stop {
+    Signal,
+    Early(Early),
+}
+
+impl Stop {
+    fn early(fault: Fault, why: &str) -> Self {
+        Self::Early(Early { fault, why: why.to_owned() })
+    }
+}
+
+impl Scenario<'_> {
+    /// Plays it to its end.
+    pub(crate) async fn play(&mut self, run_id: &str, seed: u64) -> Ending {
+        let rooms = cast::rooms(self.plan, run_id);
+        let publishers = cast::publishers(self.plan, run_id, &rooms, seed);
+        let subscribers = cast::subscribers(self.plan, run_id, &rooms);
+        let mut measured = Measured { start: Some(Mark::now()), ..Measured::default() };
+        let mut tasks = Vec::with_capacity(publishers.len() + subscribers.len());
+        let stop = self.up(publishers, subscribers, &mut measured, &mut tasks).await.err();
+        measured.end = Some(Mark::now());
+        measured.connected = self.context.book.borrow().connected();
+        self.state.ends.set(None);
+        self.leave().await;
+        for task in tasks {
+            task.abort();
+        }
+        let (interrupted, ended_early) = match stop {
+            None => (false, None),
+            Some(Stop::Signal) => (true, None),
+            Some(Stop::Early(early)) => (false, Some(early)),
+        };
+        Ending { measured, interrupted, ended_early }
+    }
+
+    /// Everything until it is time to leave.
+    async fn up(
+        &mut self,
+        publishers: Vec<CastMember>,
+        subscribers: Vec<CastMember>,
+        measured: &mut Measured,
+        tasks: &mut Tasks,
+    ) -> Result<(), Stop> {
+        let count = publishers.len();
+        let publishers = self.register(publishers);
+        let subscribers = self.register(subscribers);
+        self.state.phase.set("publish");
+        self.ramp(publishers, tasks).await?;
+        self.until(PUBLISHERS_TIMEOUT, |book| book.publishers_settled(count)).await?;
+        self.state.phase.set("ramp");
+        self.ramp(subscribers, tasks).await?;
+        let own_video = self.plan.video_publishers > 0;
+        self.until(SETTLE_TIMEOUT, |book| {
+            let waiting_for_media = own_video
+                && book.publishers_joined() > 0
+                && book.first_keyframes() < book.subscribers_connected();
+            book.settled() && !waiting_for_media
+        })
+        .await?;
+        if self.context.book.borrow().all_over() {
+            return Err(Stop::early(Fault::Unknown, "nobody is left in the room"));
+        }
+        self.begin_measuring().await?;
+        measured.begin = Some(Mark::now());
+        self.state.phase.set("hold");
+        self.state.ends.set(Some(Instant::now() + self.plan.duration));
+        if self.until(self.plan.duration, Book::all_over).await? {
+            return Err(Stop::early(Fault::Unknown, "everybody dropped out before the end"));
+        }
+        Ok(())
+    }
+
+    fn register(&self, cast: Vec<CastMember>) -> Vec<Participant> {
+        let mut book = self.context.book.borrow_mut();
+        cast.into_iter()
+            .map(|member| Participant {
+                id: book.register(matches!(member.media, Media::Publisher { .. })),
+                name: member.identity,
+                room: member.room,
+                scheduled: self.context.clock.started,
+                role: member.role,
+                media: member.media,
+                tries: Cell::new(0),
+            })
+            .collect()
+    }
+
+    /// Starts participants on an open-loop schedule: a late start does not move the later ones.
+    async fn ramp(
+        &mut self,
+        participants: Vec<Participant>,
+        tasks: &mut Tasks,
+    ) -> Result<(), Stop> {
+        let begin = Instant::now();
+        for (number, mut participant) in participants.into_iter().enumerate() {
+            let after_s = number as f64 / self.plan.joins_per_second;
+            participant.scheduled = begin + Duration::from_secs_f64(after_s);
+            if participant.scheduled > Instant::now() {
+                self.pause_until(participant.scheduled).await?;
+            } else if *self.interrupted.borrow() {
+                return Err(Stop::Signal);
+            }
+            let context = Rc::clone(&self.context);
+            tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
+        }
+        Ok(())
+    }
+
+    async fn pause_until(&mut self, moment: Instant) -> Result<(), Stop> {
+        tokio::select! {
+            () = tokio::time::sleep_until(moment.into()) => Ok(()),
+            () = signalled(&mut self.interrupted) => Err(Stop::Signal),
+        }
+    }
+
+    /// Waits until the book says so, at most this long; true if it did.
+    async fn until(
+        &mut self,
+        at_most: Duration,
+        mut enough: impl FnMut(&Book) -> bool,
+    ) -> Result<bool, Stop> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            if enough(&self.context.book.borrow()) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            self.check_health()?;
+            // Changes are looked at a few times a second, not one by one: thousands come at once.
+            self.pause_until(deadline.min(Instant::now() + LOOK_EVERY)).await?;
+        }
+    }
+
+    fn check_health(&mut self) -> Result<(), Stop> {
+        if let Some(why) = self.workers.borrow().failed.first() {
+            return Err(Stop::early(Fault::Generator, why));
+        }
+        match self.embedded.as_mut().and_then(Embedded::died) {
+            Some(why) => Err(Stop::early(Fault::Server, &why)),
+            None => Ok(()),
+        }
+    }
+
+    async fn begin_measuring(&mut self) -> Result<(), Stop> {
+        if let Some(embedded) = self.embedded {
+            match embedded.ledger().await {
+                Ok(ledger) => self.ledger_before = Some(ledger.totals),
+                Err(error) => tracing::warn!("the embedded SFU's ledger is missing: {error}"),
+            }
+        }
+        for _ in 0..20 {
+            match self.context.engine().map(|engine| engine.begin_measuring()) {
+                Some(Err(_)) => self.pause_until(Instant::now() + LOOK_EVERY).await?,
+                _ => return Ok(()),
+            }
+        }
+        Err(Stop::early(Fault::Generator, "the workers take no commands"))
+    }
+
+    /// Subscribers first, so that what a server sends when publishers go is not measured.
+    async fn leave(&mut self) {
+        self.state.phase.set("leave");
+        for (stage, word) in
+            [(Stage::SubscribersLeave, "subscribers"), (Stage::EverybodyLeaves, "participants")]
+        {
+            self.context.stage.send_replace(stage);
+            let deadline = Instant::now() + LEAVE_TIMEOUT;
+            while self.still_there(stage) {
+                if Instant::now() >= deadline {
+                    tracing::warn!("some {word} did not leave within {LEAVE_TIMEOUT:?}");
+                    break;
+                }
+                tokio::time::sleep(LOOK_EVERY / 4).await;
+            }
+        }
+    }
+
+    fn still_there(&self, stage: Stage) -> bool {
+        let book = self.context.book.borrow();
+        match stage {
+            Stage::Running => true,
+            Stage::SubscribersLeave => !book.subscribers_over(),
+            Stage::EverybodyLeaves => !book.started_over(),
+        }
+    }
+}
+
+/// Fills the book of a run whose server can't be reached.
+pub(crate) fn nobody_joins(data: &mut RunData, kind: &str) {
+    for number in 0..data.plan.participants() {
+        let publisher = number < (data.plan.publishers() * data.plan.rooms) as usize;
+        let id = data.book.register(publisher);
+        data.book.started(id);
+        data.book.over(id, true);
+    }
+    data.book.error(kind);
+}

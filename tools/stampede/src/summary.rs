@@ -1,0 +1,358 @@
+//! The summary at the end, for people; the same figures as the JSON report.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::live::{bits, share};
+use crate::report::hist::Hist;
+use crate::report::judge::group;
+use crate::report::types::{
+    Fault, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection, Report,
+    ServerSection,
+};
+
+/// Error kinds shown; the report holds all.
+const ERRORS_SHOWN: usize = 5;
+/// Workers shown one by one; more are shown as a range.
+const WORKERS_SHOWN: usize = 8;
+
+/// Prints the summary to stdout, in colour on a terminal unless `NO_COLOR` is set.
+pub(crate) fn print(report: &Report) {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let text = render(report, io::stdout().is_terminal() && !no_color);
+    // A closed pipe is the reader's choice.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Lines with a name in the first column.
+struct Page {
+    text: String,
+    colour: bool,
+}
+
+impl Page {
+    fn row(&mut self, name: &str, text: &str) {
+        let painted = self.paint(Style::new().bold(), &format!("{name:<10}"));
+        let _ = writeln!(self.text, "  {painted} {text}");
+    }
+
+    fn sub(&mut self, name: &str, text: &str) {
+        let _ = writeln!(self.text, "  {:10} {name:<9} {text}", "");
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+fn render(report: &Report, colour: bool) -> String {
+    let mut page = Page { text: String::from("\n"), colour };
+    verdict(&mut page, report);
+    page.text.push('\n');
+    join(&mut page, &report.join);
+    for (name, section) in [("video", &report.video), ("audio", &report.audio)] {
+        if let Some(section) = section {
+            media(&mut page, name, section);
+        }
+    }
+    if let Some(section) = &report.publish {
+        publish(&mut page, section);
+    }
+    if let Some(section) = &report.recordings {
+        let text = format!(
+            "{} files in {}, {} frames written, {} dropped",
+            section.files.len(),
+            section.dir,
+            group(section.frames_written),
+            group(section.frames_dropped)
+        );
+        page.row("recordings", &text);
+    }
+    generator(&mut page, &report.generator);
+    server(&mut page, &report.server);
+    page.text
+}
+
+fn verdict(page: &mut Page, report: &Report) {
+    let (word, colour) = match report.verdict.result {
+        Outcome::Pass if report.verdict.fault == Fault::None => ("PASS", AnsiColor::Green),
+        Outcome::Pass => ("PASS", AnsiColor::Yellow),
+        Outcome::Fail => ("FAIL", AnsiColor::Red),
+        Outcome::Invalid => ("INVALID", AnsiColor::Magenta),
+    };
+    let word = page.paint(Style::new().bold().fg_color(Some(colour.into())), word);
+    let lost: u64 = sections(report).map(|section| section.packets.unrecovered).sum();
+    let expected: u64 = sections(report).map(|section| section.packets.expected).sum();
+    let mut line = format!("{word}  {} of {} joined", report.join.joined, report.join.requested);
+    if sections(report).next().is_some() {
+        let _ = write!(line, ", {} of {} packets lost", group(lost), group(expected));
+    }
+    let fault = match report.verdict.fault {
+        Fault::None => "",
+        Fault::Generator => ", fault: generator (these figures say nothing about the server)",
+        Fault::Network => ", fault: network",
+        Fault::Server => ", fault: server",
+        Fault::Publisher => ", fault: publisher",
+        Fault::Unknown => ", fault: unknown",
+    };
+    line.push_str(fault);
+    let _ = writeln!(page.text, "{line}");
+    for reason in &report.verdict.reasons {
+        let _ = writeln!(page.text, "  - {reason}");
+    }
+}
+
+fn sections(report: &Report) -> impl Iterator<Item = &MediaSection> {
+    report.video.iter().chain(&report.audio)
+}
+
+fn join(page: &mut Page, join: &JoinSection) {
+    let mut text = format!("{} of {} joined, peak {}", join.joined, join.requested, join.peak);
+    for (count, word) in [
+        (join.requested - join.started, "never started"),
+        (join.failed, "failed"),
+        (join.dropped, "dropped out"),
+        (join.retries, "retries"),
+    ] {
+        if count > 0 {
+            let _ = write!(text, ", {count} {word}");
+        }
+    }
+    page.row("join", &text);
+    let mut errors: Vec<_> = join.errors.iter().collect();
+    errors.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    for (kind, count) in errors.into_iter().take(ERRORS_SHOWN) {
+        page.sub("error", &format!("{} x {kind}", group(*count)));
+    }
+    let phases = &join.phases_ms;
+    let rows = [
+        ("websocket open", &phases.websocket),
+        ("join response", &phases.signal),
+        ("ICE connected", &phases.ice),
+        ("DTLS connected", &phases.dtls),
+        ("first packet", &phases.first_packet),
+        ("first keyframe", &phases.first_keyframe),
+    ];
+    if rows.iter().any(|(_, hist)| hist.is_some()) {
+        let _ = writeln!(
+            page.text,
+            "  {:10} {:<22}{:>9}{:>9}{:>9}{:>9}",
+            "", "ms after its schedule", "p50", "p90", "p99", "max"
+        );
+    }
+    for (name, hist) in rows {
+        if let Some(hist) = hist {
+            let _ = writeln!(
+                page.text,
+                "  {:10} {name:<22}{:>9.1}{:>9.1}{:>9.1}{:>9.1}",
+                "", hist.p50, hist.p90, hist.p99, hist.max
+            );
+        }
+    }
+}
+
+fn media(page: &mut Page, name: &str, media: &MediaSection) {
+    let mut text = match media.tracks_expected {
+        Some(expected) => format!("{} of {} tracks", media.tracks_received, expected),
+        None => format!("{} tracks", media.tracks_received),
+    };
+    if let Some(bps) = media.bitrate_bps {
+        let each = bps / media.tracks_received.max(1) as f64;
+        let _ = write!(text, ", {} ({} each)", bits(bps), bits(each));
+    }
+    if let Some(fps) = media.fps {
+        let _ = write!(text, ", {fps:.1} frames/s");
+    }
+    page.row(name, &text);
+    let packets = &media.packets;
+    page.sub(
+        "packets",
+        &format!(
+            "{} expected, {} received, {} duplicate, {} reordered",
+            group(packets.expected),
+            group(packets.received),
+            group(packets.duplicate),
+            group(packets.reordered)
+        ),
+    );
+    let rate = media.loss_rate.map_or("-".to_owned(), share);
+    page.sub(
+        "loss",
+        &format!(
+            "{rate} for good: {} missing = {} repaired in time + {} unrecovered ({} of them late)",
+            group(packets.missing),
+            group(packets.repaired),
+            group(packets.unrecovered),
+            group(packets.late)
+        ),
+    );
+    frames(page, media);
+    let mut text = media.jitter_ms.map_or("-".to_owned(), |jitter: Hist| {
+        format!("{:.1} ms p50, {:.1} ms p99", jitter.p50, jitter.p99)
+    });
+    let _ = write!(text, "; sent {} NACK, {} PLI", group(media.nack_sent), group(media.pli_sent));
+    page.sub("jitter", &text);
+}
+
+fn frames(page: &mut Page, media: &MediaSection) {
+    let frames = &media.frames;
+    let mut text =
+        format!("{} received, {} complete", group(frames.received), group(frames.complete));
+    if let (Some(decodable), Some(dropped)) = (frames.decodable, frames.dropped) {
+        let _ = write!(text, ", {} decodable, {} dropped", group(decodable), group(dropped));
+    }
+    page.sub("frames", &text);
+    if let Some(freezes) = media.freezes.as_ref().filter(|freezes| freezes.count > 0) {
+        let text = format!(
+            "{} on {} tracks, {:.1} s together",
+            group(freezes.count),
+            group(freezes.streams),
+            freezes.total_s
+        );
+        page.sub("freezes", &text);
+    }
+}
+
+fn publish(page: &mut Page, publish: &PublishSection) {
+    let upstream = publish.upstream_loss_rate.map_or("not reported".to_owned(), share);
+    let text = format!(
+        "{} tracks, {} packets, {}, {} keyframes; lost on the way up: {upstream}",
+        publish.tracks,
+        group(publish.packets_sent),
+        bytes(publish.bytes_sent),
+        group(publish.keyframes_sent)
+    );
+    page.row("publish", &text);
+    let text = format!(
+        "{} packets for {} NACK; {} PLI answered",
+        group(publish.retransmitted),
+        group(publish.nack_received),
+        group(publish.pli_received)
+    );
+    page.sub("resent", &text);
+}
+
+fn generator(page: &mut Page, generator: &GeneratorSection) {
+    if generator.workers.is_empty() {
+        return;
+    }
+    let mut text = format!("{}, {} workers", generator.backend, generator.workers.len());
+    if let [_] = generator.workers[..] {
+        text = format!("{}, 1 worker", generator.backend);
+    }
+    if let Some(cores) = generator.cpu_cores {
+        let _ = write!(text, "; {cores:.2} cores of CPU in all");
+    }
+    if let Some(ns) = generator.cpu_ns_per_packet {
+        let _ = write!(text, ", {} ns a packet", group(ns as u64));
+    }
+    page.row("generator", &text);
+    for (index, worker) in generator.workers.iter().enumerate().take(WORKERS_SHOWN) {
+        let core = worker.core.map_or("unpinned".to_owned(), |core| format!("core {core}"));
+        let late = worker
+            .lateness_ms
+            .map_or(String::new(), |late| format!(", {:.1} ms late at p99", late.p99));
+        let text = format!(
+            "{core}, {} peers, {:.0} % busy{late}",
+            group(worker.peers),
+            worker.busy_ratio * 100.0
+        );
+        page.sub(&format!("worker {index}"), &text);
+    }
+    let text = format!(
+        "{} in, {} out; {} dropped by our kernel, {} not sent",
+        group(generator.packets_in),
+        group(generator.packets_out),
+        group(generator.udp_dropped),
+        group(generator.send_errors + generator.send_queue_full)
+    );
+    page.sub("datagrams", &text);
+    if let Some(rss) = generator.rss_bytes {
+        let each = generator
+            .rss_bytes_per_peer
+            .map_or(String::new(), |each| format!(", {} a peer", bytes(each)));
+        page.sub("memory", &format!("{}{each}", bytes(rss)));
+    }
+}
+
+fn server(page: &mut Page, server: &ServerSection) {
+    let Some(embedded) = &server.embedded else { return };
+    let totals = embedded.measured.as_ref().unwrap_or(&embedded.ledger.totals);
+    let mut text = format!(
+        "embedded SFU sent {} packets, resent {}",
+        group(totals.packets_sent),
+        group(totals.retransmitted)
+    );
+    if totals.dropped + totals.retransmits_dropped > 0 {
+        let _ = write!(
+            text,
+            "; dropped on purpose: {} and {} resent ones",
+            group(totals.dropped),
+            group(totals.retransmits_dropped)
+        );
+    }
+    page.row("server", &text);
+}
+
+/// `84.2 MB`.
+fn bytes(bytes: u64) -> String {
+    match bytes as f64 {
+        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
+        bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),
+        bytes => format!("{:.0} kB", bytes / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Command, Parsed, Plan, parse};
+    use crate::report::build;
+    use crate::report::types::Packets;
+    use crate::run::test_data;
+
+    fn report() -> Report {
+        let words = ["stampede", "run"].map(Into::into);
+        let Parsed::Command(Command::Run(mut flags)) = parse(words).unwrap() else { panic!() };
+        flags.url = None;
+        let mut report = build(test_data(Plan::new(*flags).unwrap()));
+        if let Some(video) = &mut report.video {
+            video.packets = Packets {
+                expected: 1_000_000,
+                received: 999_990,
+                missing: 1_000,
+                repaired: 990,
+                late: 4,
+                unrecovered: 10,
+                ..Packets::default()
+            };
+            video.loss_rate = Some(1e-5);
+        }
+        report
+    }
+
+    #[test]
+    fn the_verdict_comes_first_and_loss_is_shown_in_its_parts() {
+        let text = render(&report(), false);
+        let first = text.lines().find(|line| !line.is_empty()).unwrap();
+        assert!(first.contains("joined") && first.contains("10 of 1,000,000 packets lost"));
+        let loss = "0.001 % for good: 1,000 missing = 990 repaired in time + 10 unrecovered (4 of";
+        assert!(text.contains(loss), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    }
+
+    #[test]
+    fn colours_only_where_wanted() {
+        assert!(!render(&report(), false).contains('\u{1b}'));
+        assert!(render(&report(), true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes(950), "1 kB");
+        assert_eq!(bytes(84_200_000), "84.2 MB");
+        assert_eq!(bytes(3_650_000_000), "3.65 GB");
+    }
+}

@@ -1,0 +1,262 @@
+//! Whatever is wrong gives one line, the right exit code, and no half-started run.
+
+mod common;
+
+use std::fs;
+
+use common::{Ended, KEY, Running, SECRET, Sfu, alone, run, stampede};
+
+/// One line on stderr that begins with `error: ` and holds all of `words`.
+fn assert_refused(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended:#?}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("error: "), "{}", ended.stderr);
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?} is not in: {}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("panicked") && !ended.stderr.contains("backtrace"));
+    assert_eq!(ended.stdout, "");
+    assert!(ended.report.is_none());
+}
+
+#[test]
+fn bad_flags_are_refused_with_what_value_and_why() {
+    let server = ["--url", "ws://127.0.0.1:1", "--api-key", "k", "--api-secret", "s"];
+    let with_server = |args: &[&'static str]| [&server[..], args].concat();
+    let table: Vec<(Vec<&str>, &[&str])> = vec![
+        (vec!["--subscribers", "many"], &["--subscribers", "many"]),
+        (vec!["--duration", "90"], &["--duration", "90", "unit"]),
+        (vec!["--duration", "0s"], &["--duration", "longer than 0"]),
+        (vec!["--num-per-second", "0"], &["--num-per-second", "above 0"]),
+        (vec!["--rooms", "0"], &["--rooms 0"]),
+        (vec!["--video-codec", "h264"], &["h264", "not possible yet"]),
+        (vec!["--video-resolution", "4k"], &["4k", "high"]),
+        (vec!["--backend", "dpdk"], &["dpdk", "io_uring"]),
+        (vec!["--cores", "4095"], &["--cores", "4095"]),
+        (vec!["--cores", "0,0"], &["twice"]),
+        (vec!["--workers", "0"], &["--workers 0"]),
+        (vec!["--out", "csv=x.csv"], &["csv", "do not exist yet"]),
+        (vec!["--out", "json=/nonexistent/r.json"], &["/nonexistent/r.json"]),
+        (vec!["--record", "/proc/nowhere"], &["/proc/nowhere"]),
+        (vec!["--record-subscribers", "1"], &["--record DIR"]),
+        (vec!["--threshold", "x<1"], &["--threshold"]),
+        (vec!["--api-key", "k"], &["--api-key", "--url"]),
+        (vec!["--embedded-drop", "5"], &["--embedded-drop", "% sign"]),
+        (with_server(&[]), &["nobody would join"]),
+        (with_server(&["--subscribers=1", "--embedded-drop=1%"]), &["--embedded-drop", "--url"]),
+        (vec!["--url", "http//x", "--subscribers=1"], &["--url", "not a URL"]),
+        (vec!["--url", "ftp://x", "--subscribers=1"], &["--url", "ftp"]),
+        (vec!["--url", "ws://a:b@x", "--subscribers=1"], &["--url", "user name"]),
+        (vec!["--url", "ws://x?access_token=t", "--subscribers=1"], &["--url", "query"]),
+        (vec!["--url", "ws://x", "--subscribers=1"], &["API key", "LIVEKIT_API_KEY"]),
+        (
+            vec!["--url", "ws://x", "--api-key=k", "--subscribers=1"],
+            &["API secret", "LIVEKIT_API_SECRET"],
+        ),
+        (
+            vec![
+                "--url=ws://no-such-host.invalid",
+                "--api-key=k",
+                "--api-secret=s",
+                "--subscribers=1",
+            ],
+            &["no-such-host.invalid", "can't resolve"],
+        ),
+        (
+            vec![
+                "--url=wss://x.livekit.cloud",
+                "--api-key=k",
+                "--api-secret=s",
+                "--subscribers=51",
+            ],
+            &["51 participants", "acceptable use policy"],
+        ),
+    ];
+    for (args, words) in table {
+        // A bare command, so that a bad --out is the only --out.
+        let ended = stampede().arg("run").args(&args).output().unwrap();
+        let ended = Ended {
+            code: ended.status.code(),
+            stdout: String::from_utf8_lossy(&ended.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&ended.stderr).into_owned(),
+            report: None,
+        };
+        assert_refused(&ended, 104, words);
+    }
+}
+
+#[test]
+fn bad_media_files_are_refused_with_file_offset_and_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let mut header = b"DKIF\0\0\x20\0VP80\x40\x01\xb4\0".to_vec();
+    header.extend([25, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut av9 = header.clone();
+    av9[8..12].copy_from_slice(b"AV9X");
+    let text = file("text.ivf", b"hello, this is a text file and no video at all");
+    let empty = file("empty.ivf", b"");
+    let cut = file("cut.ivf", &header[..20]);
+    let none = file("none.ivf", &header);
+    let unknown = file("unknown.ivf", &av9);
+    let missing = dir.path().join("missing.ivf").display().to_string();
+    for (flag, path) in [
+        ("--video", &text),
+        ("--video", &empty),
+        ("--video", &cut),
+        ("--video", &none),
+        ("--video", &unknown),
+        ("--video", &missing),
+        ("--audio", &text),
+        ("--audio", &missing),
+    ] {
+        let ended = run(&["run", flag, path]);
+        let offset = if *path == missing { "cannot be read" } else { "byte " };
+        assert_refused(&ended, 104, &[flag, path, offset]);
+    }
+}
+
+#[test]
+fn a_video_is_no_audio_and_layers_have_an_order() {
+    let clips = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/media/clips");
+    let clip = |name: &str| format!("{clips}/{name}");
+    let (low, high) = (clip("video-180p.ivf"), clip("video-720p.ivf"));
+    assert_refused(&run(&["run", "--audio", &low]), 104, &["--audio", "VP8", "Opus"]);
+    assert_refused(&run(&["run", "--video", &clip("audio.ogg")]), 104, &["--video", "Opus"]);
+    let swapped = run(&["run", "--video", &high, "--video", &low]);
+    assert_refused(&swapped, 104, &["lowest layer first", "1280x720", "320x180"]);
+}
+
+#[test]
+fn an_unreachable_server_is_counted_and_reported() {
+    let ended = run(&[
+        "run",
+        "--url=ws://127.0.0.1:1",
+        "--api-key=k",
+        "--api-secret=secret-that-stays-secret",
+        "--subscribers=3",
+    ]);
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert_eq!(ended.report()["verdict"]["result"], "fail");
+    assert_eq!(ended.number("/join/requested"), 3.0);
+    assert_eq!(ended.number("/join/failed"), 3.0);
+    assert_eq!(ended.number("/join/errors/unreachable"), 1.0);
+    assert!(ended.stdout.contains("FAIL  0 of 3 joined"), "{}", ended.stdout);
+    for text in [&ended.stdout, &ended.stderr, &ended.report().to_string()] {
+        assert!(!text.contains("stays-secret"));
+    }
+}
+
+#[test]
+fn a_wrong_secret_is_refused_before_anything_joins() {
+    let _alone = alone();
+    let sfu = Sfu::start(&[]);
+    let args = ["run", "--url", &sfu.url, "--api-key", KEY, "--subscribers=3"];
+    let wrong = Running::start_with(&args, |command| {
+        command.env("LIVEKIT_API_SECRET", format!("{SECRET}-wrong"));
+    })
+    .end();
+    assert_refused(&wrong, 104, &["refused the API key or secret", "LIVEKIT_API_SECRET"]);
+    assert!(!wrong.stderr.contains(SECRET) && !wrong.stderr.contains("eyJ"), "{}", wrong.stderr);
+    let args = ["run", "--url", &sfu.url, "--api-key=nobody", "--subscribers=3"];
+    let unknown = Running::start_with(&args, |command| {
+        command.env("LIVEKIT_API_SECRET", SECRET);
+    })
+    .end();
+    assert_refused(&unknown, 104, &["refused the API key or secret"]);
+}
+
+#[test]
+fn a_web_server_is_no_livekit() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno");
+    });
+    let args = ["run", "--url", &url, "--api-key=k", "--api-secret=s", "--subscribers=1"];
+    assert_refused(&run(&args), 104, &["no LiveKit RoomService there", "--url"]);
+    server.join().unwrap();
+}
+
+#[test]
+fn the_sfu_refuses_bad_flags_and_taken_ports() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, words) in [
+        (&["sfu", "--port", &port, "--rtc-port=0"][..], &["--port"][..]),
+        (&["sfu", "--bind", "0.0.0.0", "--port=0"], &["--bind 0.0.0.0"]),
+        (&["sfu", "--drop", "100%", "--port=0"], &["drop"]),
+        (&["sfu", "--drop-burst", "0"], &["--drop-burst"]),
+        (&["sfu", "--delay", "5"], &["--delay", "unit"]),
+        (&["sfu", "--bind", "nowhere"], &["--bind", "nowhere"]),
+        (&["sfu", "--api-key", "", "--port=0"], &["key is empty"]),
+    ] {
+        assert_refused(&run(args), 104, words);
+    }
+}
+
+#[test]
+fn descriptors_that_cannot_be_had_are_one_error_with_the_command() {
+    // Far more peers than fs.nr_open lets even root have descriptors for.
+    let args = ["run", "--subscribers", "990000", "--num-per-second", "1"];
+    let ended = run(&args);
+    assert_eq!(ended.code, Some(104), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let descriptors = ended.stderr.contains("ulimit -n ");
+    assert!(descriptors || ended.stderr.contains("ports: "), "{}", ended.stderr);
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (args, word) in [
+        (&["--help"][..], "Exit codes"),
+        (&["run", "--help"], "--num-per-second"),
+        (&["sfu", "--help"], "--drop-burst"),
+        (&["doctor", "--help"], "--participants"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let ended = run_plain(args);
+        assert_eq!((ended.0, ended.2.as_str()), (Some(0), ""), "{args:?}");
+        assert!(ended.1.contains(word), "{}", ended.1);
+    }
+    let (code, _, stderr) = run_plain(&[]);
+    assert_eq!(code, Some(104));
+    assert!(stderr.contains("no command is given"), "{stderr}");
+}
+
+fn run_plain(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = stampede().args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn help_does_not_show_the_secret_of_the_environment() {
+    let output = stampede()
+        .args(["run", "--help"])
+        .env("LIVEKIT_API_SECRET", "hunter2-hunter2")
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("hunter2"));
+}
+
+#[test]
+fn the_doctor_checks_this_machine() {
+    let (code, stdout, stderr) =
+        run_plain(&["doctor", "--participants", "10", "--backend", "mmsg"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    for word in ["file descriptors", "socket buffers", "ports", "UDP backend", "memory", "loopback"]
+    {
+        assert!(stdout.contains(word), "{word}: {stdout}");
+    }
+    assert!(stdout.trim_end().ends_with("Yes."), "{stdout}");
+    let (code, stdout, _) = run_plain(&["doctor", "--participants", "900000"]);
+    assert_eq!(code, Some(104));
+    assert!(stdout.contains("FAILED") && stdout.contains("No: "), "{stdout}");
+}

@@ -1,0 +1,225 @@
+//! Runs the real binary and looks at what comes out.
+#![allow(dead_code, missing_docs)]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest that any one run of these tests may take.
+const RUN_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Media tests one at a time: they would starve each other on a small machine, and a starved
+/// generator rightly calls its run invalid.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The binary without anything of the developer's own environment.
+pub fn stampede() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
+    for name in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "RUST_LOG", "NO_COLOR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    pub report: Option<Value>,
+}
+
+impl Ended {
+    /// The report; panics with everything known if there is none.
+    pub fn report(&self) -> &Value {
+        self.report.as_ref().unwrap_or_else(|| panic!("no report: {self:#?}"))
+    }
+
+    /// A number of the report.
+    pub fn number(&self, pointer: &str) -> f64 {
+        let value = self.report().pointer(pointer);
+        value.and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer} is {value:?}: {self:#?}"))
+    }
+
+    pub fn assert_code(&self, code: i32) {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "{}\n{}\n{:#?}",
+            self.stderr,
+            self.stdout,
+            self.verdict()
+        );
+    }
+
+    pub fn verdict(&self) -> Option<&Value> {
+        self.report.as_ref().map(|report| &report["verdict"])
+    }
+}
+
+/// A run under way.
+pub struct Running {
+    child: Child,
+    dir: TempDir,
+    began: Instant,
+}
+
+impl Running {
+    /// Starts `stampede` with these arguments; `{out}` in them is a report file.
+    pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, |_| {})
+    }
+
+    pub fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let out = format!("json={}", dir.path().join("report.json").display());
+        let mut command = stampede();
+        command.args(args);
+        if args.first() == Some(&"run") {
+            command.args(["--out", &out]);
+        }
+        command.stdin(Stdio::null());
+        command.stdout(File::create(dir.path().join("stdout")).unwrap());
+        command.stderr(File::create(dir.path().join("stderr")).unwrap());
+        prepare(&mut command);
+        let child = command.spawn().unwrap();
+        Self { child, dir, began: Instant::now() }
+    }
+
+    fn text(&self, name: &str) -> String {
+        let bytes = fs::read(self.dir.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until stderr holds `text`.
+    pub fn wait_for(&mut self, text: &str) {
+        while !self.text("stderr").contains(text) {
+            let gone = self.child.try_wait().unwrap();
+            assert!(gone.is_none(), "ended before {text:?}: {}", self.text("stderr"));
+            assert!(self.began.elapsed() < RUN_TIMEOUT, "no {text:?}: {}", self.text("stderr"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
+    }
+
+    pub fn stderr(&self) -> String {
+        self.text("stderr")
+    }
+
+    /// Waits for its end without looking at what it wrote.
+    pub fn wait_for_end_within(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "still running: {}", self.text("stderr"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for its end, or kills it and fails.
+    pub fn end(mut self) -> Ended {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if self.began.elapsed() > RUN_TIMEOUT {
+                let _ = self.child.kill();
+                panic!("still running after {RUN_TIMEOUT:?}: {}", self.text("stderr"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        Ended {
+            code: status.code(),
+            stdout: self.text("stdout"),
+            stderr: self.text("stderr"),
+            report: serde_json::from_str(&self.text("report.json")).ok(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `stampede` to its end.
+pub fn run(args: &[&str]) -> Ended {
+    Running::start(args).end()
+}
+
+/// `stampede sfu` on free ports.
+pub struct Sfu {
+    child: Child,
+    pub url: String,
+}
+
+pub const KEY: &str = "testkey";
+pub const SECRET: &str = "test-secret-0123456789-0123456789-abc";
+
+impl Sfu {
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = stampede();
+        command.args(["sfu", "--port", "0", "--rtc-port", "0", "--api-key", KEY]).args(args);
+        command.env("LIVEKIT_API_SECRET", SECRET);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
+        Self { child, url: ready["url"].as_str().unwrap().to_owned() }
+    }
+
+    /// Ends it without a good-bye.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts a run against it.
+    pub fn run(&self, args: &[&str]) -> Running {
+        let all = [&["run", "--url", &self.url, "--api-key", KEY], args].concat();
+        Running::start_with(&all, |command| {
+            command.env("LIVEKIT_API_SECRET", SECRET);
+        })
+    }
+}
+
+impl Drop for Sfu {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Files of a folder with this extension.
+pub fn files(dir: &std::path::Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+    files.sort();
+    files
+}
+
+/// Processes whose parent is `pid`.
+pub fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}

@@ -1,0 +1,376 @@
+//! Whole runs of the real binary against the embedded SFU.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Ended, KEY, Running, SECRET, Sfu, alone, children, files, run};
+use rustix::process::Signal;
+use stampede_media::{ClipFrame, MediaClip, builtin};
+
+/// A small healthy run.
+const SMALL: [&str; 9] = [
+    "run",
+    "--subscribers",
+    "5",
+    "--duration",
+    "3s",
+    "--num-per-second",
+    "50",
+    "--no-tui",
+    "--seed=7",
+];
+
+fn small(args: &[&str]) -> Vec<&'static str> {
+    let leak = |arg: &&str| &*Box::leak(arg.to_string().into_boxed_str());
+    SMALL.iter().copied().chain(args.iter().map(leak)).collect()
+}
+
+/// Everybody joined and got everything.
+fn assert_flawless(ended: &Ended, participants: u64, subscribers: f64) {
+    ended.assert_code(0);
+    assert_eq!(ended.number("/join/requested") as u64, participants);
+    assert_eq!(ended.number("/join/joined") as u64, participants);
+    assert_eq!(ended.number("/join/failed"), 0.0);
+    for kind in ["video", "audio"] {
+        let number = |name: &str| ended.number(&format!("/{kind}/{name}"));
+        assert_eq!(number("tracks_received"), subscribers, "{kind}");
+        assert_eq!(number("tracks_expected"), subscribers, "{kind}");
+        assert_eq!(number("packets/unrecovered"), 0.0, "{kind}: {:?}", ended.verdict());
+        assert!(number("packets/expected") > 0.0, "{kind}");
+        assert_eq!(number("packets/received"), number("packets/expected"), "{kind}");
+        assert_eq!(number("loss_rate"), 0.0, "{kind}");
+    }
+    assert!(ended.number("/video/frames/decodable") > 0.0);
+    assert_eq!(ended.number("/video/frames/dropped"), 0.0);
+    assert_eq!(ended.number("/generator/udp_dropped"), 0.0);
+    assert_eq!(ended.report()["verdict"]["result"], "pass");
+}
+
+#[test]
+fn a_small_run_is_flawless_and_reported() {
+    let _alone = alone();
+    let ended = run(&small(&[]));
+    assert_flawless(&ended, 6, 5.0);
+    let report = ended.report();
+    assert_eq!(report["schema"], "stampede.report.v1");
+    assert_eq!(report["run"]["target"]["embedded"], true);
+    assert_eq!(report["run"]["seed"], 7);
+    let measured = ended.number("/run/measured_s");
+    assert!((3.0..4.0).contains(&measured), "{measured}");
+    // 25 pictures a second for three seconds, on five screens.
+    let frames = ended.number("/video/frames/decodable");
+    assert!((300.0..=450.0).contains(&frames), "{frames}");
+    assert!((24.0..26.0).contains(&ended.number("/video/fps")));
+    // 720p by default: above 1.5 Mbps a subscriber.
+    assert!(ended.number("/video/bitrate_bps") > 5.0 * 1.5e6);
+    assert_eq!(ended.number("/join/phases_ms/first_keyframe/count"), 5.0);
+    assert!(report["series"].as_array().unwrap().len() >= 3);
+    assert!(report["video"]["latency_ms"].is_null(), "not measured yet, so unknown");
+    assert!(ended.number("/server/embedded/measured/packets_sent") > 0.0);
+    assert!(ended.stdout.contains("PASS  6 of 6 joined, 0 of"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("joined 6/6"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains('\u{1b}') && !ended.stdout.contains('\u{1b}'));
+}
+
+#[test]
+fn both_backends_carry_it_and_are_named() {
+    let _alone = alone();
+    let ended = run(&small(&["--backend", "mmsg"]));
+    assert_flawless(&ended, 6, 5.0);
+    assert_eq!(ended.report()["generator"]["backend"], "mmsg");
+    let ended = run(&small(&["--backend", "io_uring"]));
+    if ended.code == Some(104) && ended.stderr.contains("io_uring") {
+        println!("skipped: this kernel refuses io_uring: {}", ended.stderr.trim());
+        return;
+    }
+    assert_flawless(&ended, 6, 5.0);
+    assert_eq!(ended.report()["generator"]["backend"], "io_uring");
+}
+
+#[test]
+fn layers_are_chosen_by_resolution() {
+    let _alone = alone();
+    let low = run(&small(&["--video-resolution", "low"]));
+    assert_flawless(&low, 6, 5.0);
+    let bps = low.number("/video/bitrate_bps") / 5.0;
+    assert!((100e3..400e3).contains(&bps), "{bps}");
+    let single = run(&small(&["--no-simulcast"]));
+    assert_flawless(&single, 6, 5.0);
+    assert_eq!(single.report()["run"]["options"]["video"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn rooms_multiply_everything() {
+    let _alone = alone();
+    let ended = run(&small(&["--rooms", "2", "--subscribers=3", "--video-publishers=2"]));
+    ended.assert_code(0);
+    // Two rooms of two publishers and three subscribers.
+    assert_eq!(ended.number("/join/joined"), 10.0);
+    assert_eq!(ended.number("/video/tracks_received"), 12.0);
+    assert_eq!(ended.number("/audio/tracks_received"), 6.0);
+    assert_eq!(ended.number("/video/packets/unrecovered"), 0.0);
+    let rooms = ended.report()["server"]["embedded"]["rooms"].as_array().unwrap();
+    assert_eq!(rooms.len(), 2, "{rooms:?}");
+}
+
+#[test]
+fn quiet_says_nothing_but_the_summary() {
+    let _alone = alone();
+    let ended = run(&small(&["--quiet", "--duration=1s"]));
+    ended.assert_code(0);
+    assert_eq!(ended.stderr, "");
+    assert!(ended.stdout.contains("PASS"));
+}
+
+#[test]
+fn the_first_signal_ends_a_ramp_with_its_report() {
+    let _alone = alone();
+    let mut running = Running::start(&small(&["--subscribers=500", "--num-per-second=4"]));
+    running.wait_for(" ramp ");
+    running.wait_for("joined 2/");
+    let began = Instant::now();
+    running.signal(Signal::INT);
+    let ended = running.end();
+    assert!(began.elapsed() < Duration::from_secs(15), "took {:?}", began.elapsed());
+    ended.assert_code(105);
+    assert_eq!(ended.report()["run"]["interrupted"], true);
+    assert!(ended.report()["run"]["measured_s"].is_null());
+    assert_eq!(ended.number("/join/requested"), 501.0);
+    assert!(ended.number("/join/joined") >= 2.0);
+    assert!(ended.number("/join/started") < 500.0);
+    assert_eq!(ended.number("/join/failed"), 0.0);
+    assert!(ended.stdout.contains("interrupted by a signal"), "{}", ended.stdout);
+}
+
+#[test]
+fn the_first_signal_ends_a_hold_with_its_report() {
+    let _alone = alone();
+    let mut running = Running::start(&small(&["--duration=5m"]));
+    running.wait_for(" hold ");
+    running.signal(Signal::TERM);
+    let ended = running.end();
+    ended.assert_code(105);
+    assert_eq!(ended.number("/join/joined"), 6.0);
+    assert!(ended.number("/run/measured_s") < 60.0);
+    assert!(ended.stdout.contains("PASS"), "{}", ended.stdout);
+}
+
+#[test]
+fn the_second_signal_exits_at_once() {
+    let _alone = alone();
+    let mut running = Running::start(&small(&["--duration=5m"]));
+    running.wait_for(" hold ");
+    let child = children(running.pid());
+    running.signal(Signal::INT);
+    running.signal(Signal::INT);
+    running.wait_for_end_within(Duration::from_secs(10));
+    assert_eq!(child.len(), 1);
+    assert_gone(child[0]);
+}
+
+fn assert_gone(pid: u32) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Path::new(&format!("/proc/{pid}/exe")).exists() {
+        assert!(Instant::now() < deadline, "process {pid} is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_embedded_sfu_dies_with_its_parent_and_its_keys_stay_secret() {
+    let _alone = alone();
+    let mut running = Running::start_with(&small(&["--duration=5m"]), |command| {
+        command.env("RUST_LOG", "trace");
+    });
+    running.wait_for(" hold ");
+    let [child] = children(running.pid())[..] else { panic!("one child") };
+    let environ = std::fs::read(format!("/proc/{child}/environ")).unwrap();
+    let environ = String::from_utf8_lossy(&environ).into_owned();
+    let secret = environ
+        .split('\0')
+        .find_map(|entry| entry.strip_prefix("LIVEKIT_API_SECRET="))
+        .unwrap()
+        .to_owned();
+    assert_eq!(secret.len(), 64);
+    let cmdline = std::fs::read(format!("/proc/{child}/cmdline")).unwrap();
+    assert!(!String::from_utf8_lossy(&cmdline).contains(&secret));
+    assert_no_secret(&running.stderr(), &secret);
+    running.signal(Signal::KILL);
+    assert_gone(child);
+}
+
+/// Neither the secret nor any signed token.
+fn assert_no_secret(text: &str, secret: &str) {
+    assert!(!text.contains(secret), "the secret is in the text");
+    let token = text.find("eyJ").map(|at| &text[at..(at + 40).min(text.len())]);
+    assert_eq!(token, None, "a token is in the text");
+}
+
+#[test]
+fn a_server_s_secret_is_in_no_output() {
+    let _alone = alone();
+    let sfu = Sfu::start(&[]);
+    let all = ["run", "--url", &sfu.url, "--api-key", KEY, "--subscribers=2", "--duration=1s"];
+    let all = [&all[..], &["--video-publishers=1", "--no-tui"]].concat();
+    let ended = Running::start_with(&all, |command| {
+        command.env("LIVEKIT_API_SECRET", SECRET).env("RUST_LOG", "trace");
+    })
+    .end();
+    ended.assert_code(0);
+    assert_no_secret(&ended.stderr, SECRET);
+    assert_no_secret(&ended.stdout, SECRET);
+    assert_no_secret(&ended.report().to_string(), SECRET);
+}
+
+#[test]
+fn publishers_and_subscribers_can_be_two_processes() {
+    let _alone = alone();
+    let sfu = Sfu::start(&[]);
+    let publish = ["--video-publishers=1", "--audio-publishers=1", "--duration=5m"];
+    let mut publisher = sfu.run(&[&publish[..], &["--room=stage", "--no-tui"]].concat());
+    publisher.wait_for(" hold ");
+    let subscribe = ["--subscribers=4", "--duration=3s", "--room=stage", "--no-tui"];
+    let ended = sfu.run(&subscribe).end();
+    ended.assert_code(0);
+    assert_eq!(ended.number("/join/joined"), 4.0);
+    assert_eq!(ended.number("/video/tracks_received"), 4.0);
+    assert_eq!(ended.number("/audio/tracks_received"), 4.0);
+    assert_eq!(ended.number("/video/packets/unrecovered"), 0.0);
+    assert!(ended.report()["publish"].is_null());
+    assert!(ended.report()["video"]["tracks_expected"].is_null(), "not ours to know");
+    publisher.signal(Signal::INT);
+    let ended = publisher.end();
+    ended.assert_code(105);
+    assert!(ended.report()["video"].is_null());
+    assert_eq!(ended.number("/publish/tracks"), 2.0);
+    assert!(ended.number("/publish/packets_sent") > 500.0);
+}
+
+#[test]
+fn injected_loss_is_found_repaired_and_blamed() {
+    let _alone = alone();
+    let ended = run(&small(&["--embedded-drop", "1%", "--duration=6s"]));
+    ended.assert_code(0);
+    let sum = |name: &str| {
+        ended.number(&format!("/video/packets/{name}"))
+            + ended.number(&format!("/audio/packets/{name}"))
+    };
+    let injected = ended.number("/server/embedded/measured/dropped");
+    let (missing, expected) = (sum("missing") - sum("reordered"), sum("expected"));
+    assert!((0.004..0.02).contains(&(injected / expected)), "{injected} of {expected}");
+    // The two windows begin and end within a few packets of each other.
+    assert!((missing - injected).abs() <= 5.0, "missing {missing}, injected {injected}");
+    let video_missing = ended.number("/video/packets/missing");
+    let video_repaired = ended.number("/video/packets/repaired");
+    assert!(video_repaired >= 0.9 * video_missing, "{video_repaired} of {video_missing}");
+    assert!(ended.number("/server/embedded/measured/retransmitted") > 0.0);
+    assert!(ended.number("/video/nack_sent") > 0.0);
+    // Opus has no retransmission: its losses stay, and the SFU is to blame.
+    assert_eq!(ended.report()["verdict"]["fault"], "server");
+}
+
+#[test]
+fn a_dead_server_is_counted_and_retried_as_asked() {
+    let _alone = alone();
+    let mut sfu = Sfu::start(&[]);
+    let args = ["--video-publishers=1", "--subscribers=2", "--duration=5m", "--retry=2"];
+    let mut running = sfu.run(&[&args[..], &["--retry-sleep=100ms", "--no-tui"]].concat());
+    running.wait_for(" hold ");
+    sfu.kill();
+    let ended = running.end();
+    ended.assert_code(1);
+    assert_eq!(ended.number("/join/joined"), 3.0);
+    assert_eq!(ended.number("/join/dropped"), 3.0);
+    assert_eq!(ended.number("/join/retries"), 6.0);
+    assert_eq!(ended.number("/join/errors/refused"), 6.0);
+    assert!(ended.stdout.contains("everybody dropped out"), "{}", ended.stdout);
+}
+
+/// A frame's bytes without the payload descriptors of its packets.
+fn frame_bytes(clip: &MediaClip, frame: &ClipFrame) -> Vec<u8> {
+    let descriptor = if clip.codec.is_video() { 6 } else { 0 };
+    frame.packets.iter().flat_map(|packet| packet[descriptor..].to_vec()).collect()
+}
+
+/// Every recorded frame is the published clip's, in its order; a publisher may jump only to a
+/// keyframe. Returns the number of jumps.
+fn assert_same_frames(recorded: &MediaClip, published: &MediaClip) -> usize {
+    let source: Vec<_> =
+        published.frames.iter().map(|frame| frame_bytes(published, frame)).collect();
+    let first = frame_bytes(recorded, &recorded.frames[0]);
+    let mut next = source.iter().position(|frame| *frame == first).expect("the first frame");
+    assert!(published.frames[next].keyframe);
+    let mut jumps = 0;
+    for (number, frame) in recorded.frames.iter().enumerate() {
+        let bytes = frame_bytes(recorded, frame);
+        if source[next] != bytes {
+            next = source.iter().position(|frame| *frame == bytes).unwrap_or_else(|| {
+                panic!("frame {number} of {} is not the publisher's", recorded.name)
+            });
+            assert!(published.frames[next].keyframe, "frame {number} follows nothing");
+            jumps += 1;
+        }
+        next = (next + 1) % source.len();
+    }
+    jumps
+}
+
+#[test]
+fn recordings_are_the_published_frames_bit_for_bit() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    let ended = run(&small(&["--record", &path, "--record-subscribers", "2"]));
+    assert_flawless(&ended, 6, 5.0);
+    let videos = files(dir.path(), "ivf");
+    let audios = files(dir.path(), "ogg");
+    assert_eq!((videos.len(), audios.len()), (2, 2), "{ended:#?}");
+    let published = &builtin::video_layers().unwrap()[2];
+    for video in &videos {
+        let recorded = MediaClip::open(video).unwrap();
+        assert!(recorded.frames.len() >= 60, "{} frames", recorded.frames.len());
+        // Late joiners' keyframe requests make the publisher jump; nothing else may.
+        let plis = ended.number("/publish/pli_received") as usize + 5;
+        assert!(assert_same_frames(&recorded, published) <= plis);
+        assert_probes(video);
+    }
+    let published = builtin::audio().unwrap();
+    for audio in &audios {
+        let recorded = MediaClip::open(audio).unwrap();
+        assert!(recorded.frames.len() >= 100, "{} frames", recorded.frames.len());
+        assert_same_frames(&recorded, &published);
+        assert_probes(audio);
+    }
+    assert_eq!(ended.number("/recordings/frames_dropped"), 0.0);
+}
+
+#[test]
+fn recordings_play_after_a_signal() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    let mut running = Running::start(&small(&["--record", &path, "--duration=5m"]));
+    running.wait_for(" hold ");
+    running.signal(Signal::INT);
+    running.end().assert_code(105);
+    let [video] = &files(dir.path(), "ivf")[..] else { panic!("one recording") };
+    assert!(!MediaClip::open(video).unwrap().frames.is_empty());
+    assert_probes(video);
+}
+
+/// ffprobe, where there is one, counts frames and complains about nothing.
+fn assert_probes(file: &Path) {
+    let probe = Command::new("ffprobe")
+        .args(["-v", "error", "-count_frames", "-show_entries", "stream=nb_read_frames"])
+        .args(["-of", "csv=p=0"])
+        .arg(file)
+        .output();
+    let Ok(probe) = probe else { return println!("skipped: no ffprobe") };
+    assert!(probe.status.success());
+    assert_eq!(String::from_utf8_lossy(&probe.stderr), "", "{}", file.display());
+    let frames: u64 = String::from_utf8_lossy(&probe.stdout).trim().parse().unwrap();
+    assert!(frames > 0);
+}
