@@ -4,6 +4,8 @@
 //! `cargo run --release -p stampede-sfu --example fan_out -- [SUBSCRIBERS] [FRAMES_PER_S]
 //! [PACKETS_PER_FRAME] [SECONDS] [PAYLOAD_BYTES]`; `FAN_OUT_BACKEND=mmsg` chooses the backend.
 
+#![allow(clippy::unwrap_used)]
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

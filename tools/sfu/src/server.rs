@@ -329,11 +329,12 @@ async fn signal(
     let pump = async {
         let mut batch = Vec::with_capacity(EVENTS_PER_ROUND_MAX);
         while events.recv_many(&mut batch, EVENTS_PER_ROUND_MAX).await > 0 {
-            let mut hub = hub.lock().unwrap_or_else(PoisonError::into_inner);
-            for event in batch.drain(..) {
-                hub.event(event);
+            {
+                let mut hub = hub.lock().unwrap_or_else(PoisonError::into_inner);
+                for event in batch.drain(..) {
+                    hub.event(event);
+                }
             }
-            drop(hub);
             tokio::task::yield_now().await;
         }
     };

@@ -1,5 +1,7 @@
 //! HTTP: tokens, routes, RoomService, the ledger.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Client, KEY, SECRET, grants, http, start, token};

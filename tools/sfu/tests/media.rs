@@ -1,5 +1,7 @@
 //! Media end to end: a str0m client publishes, others receive.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -90,7 +90,7 @@ impl Worker {
         };
         // The mid may be bound a moment later, by an add_track after the offer: ask again then.
         let track_index = peer.mids.iter().find(|(known, _)| *known == mid)?.1;
-        let layer = layer_of_rid(rid.as_ref().map(|rid| &**rid));
+        let layer = layer_of_rid(rid.as_deref());
         let params = params_of(peer.rtc.codec_config().params(), *packet.header.payload_type);
         let found = match (layer, params, self.tracks.get_mut(track_index)) {
             (Some(layer), Some(params), Some(track)) => track.source.as_mut().map(|source| {

@@ -110,8 +110,8 @@ mod tests {
                 let layer = usize::from(choice.unwrap());
                 prop_assert!(newest - last[layer].unwrap() < 1_000);
                 if layer > limit {
-                    for lower in 0..=limit {
-                        prop_assert!(last[lower].is_none_or(|ms| newest - ms >= 1_000));
+                    for lower in &last[..=limit] {
+                        prop_assert!(lower.is_none_or(|ms| newest - ms >= 1_000));
                     }
                 }
             }

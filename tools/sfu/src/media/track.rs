@@ -47,12 +47,13 @@ impl Extensions {
     }
 
     pub(crate) fn values(&self) -> ExtensionValues {
-        let mut values = ExtensionValues::default();
-        values.audio_level = self.audio_level;
-        values.voice_activity = self.voice_activity;
-        values.video_orientation = self.video_orientation;
-        values.abs_capture_time = self.abs_capture_time;
-        values
+        ExtensionValues {
+            audio_level: self.audio_level,
+            voice_activity: self.voice_activity,
+            video_orientation: self.video_orientation,
+            abs_capture_time: self.abs_capture_time,
+            ..ExtensionValues::default()
+        }
     }
 }
 
