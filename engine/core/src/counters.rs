@@ -119,7 +119,7 @@ pub struct PublishCounters {
     pub pli_received: u64,
     /// Frames sent.
     pub frames_sent: u64,
-    /// Keyframes sent.
+    /// Video keyframes sent.
     pub keyframes_sent: u64,
     /// Jumps to a keyframe because of a PLI.
     pub keyframe_jumps: u64,

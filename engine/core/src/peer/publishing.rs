@@ -339,11 +339,13 @@ impl TxTrack {
 
 impl TxLayer {
     fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) {
+        // Every Opus packet can be decoded from; counting them would drown the video's keyframes.
+        let keyframe = due.keyframe && self.clip.clip.codec.is_video();
         let counted = &mut self.counted;
         let lateness = now.saturating_duration_since(due.due);
         counted.packets_sent += packets;
         counted.frames_sent += 1;
-        counted.keyframes_sent += u64::from(due.keyframe);
+        counted.keyframes_sent += u64::from(keyframe);
         counted.lateness.record(lateness, packets);
         if lateness > LATE_AFTER {
             counted.late_packets += packets;
