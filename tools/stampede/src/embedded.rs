@@ -197,19 +197,23 @@ pub(crate) fn sfu_command(flags: &SfuFlags) -> Result<Exit, Failure> {
         }
     }
     let options = sfu_options(flags)?;
+    // Outside of any runtime: it makes its own.
+    let sfu = Sfu::start(options).map_err(|error| Failure::config(format!("sfu: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
-    runtime.block_on(serve(flags, options))
+    runtime.block_on(serve(flags, &sfu));
+    sfu.stop();
+    Ok(Exit::Pass)
 }
 
-async fn serve(flags: &SfuFlags, options: SfuOptions) -> Result<Exit, Failure> {
-    let sfu = Sfu::start(options).map_err(|error| Failure::config(format!("sfu: {error}")))?;
+/// Serves until it is told to end.
+async fn serve(flags: &SfuFlags, sfu: &Sfu) {
     print_line(&Ready { url: sfu.url() });
     if flags.embedded_child {
-        answer_parent(&sfu).await;
-        return Ok(Exit::Pass);
+        answer_parent(sfu).await;
+        return;
     }
     eprintln!(
         "SFU ready at {} with API key '{}'; Ctrl-C ends it and prints its ledger",
@@ -218,8 +222,6 @@ async fn serve(flags: &SfuFlags, options: SfuOptions) -> Result<Exit, Failure> {
     );
     crate::signals::first().await;
     print_line(&sfu.ledger());
-    sfu.stop();
-    Ok(Exit::Pass)
 }
 
 /// Answers `ledger` lines until stdin closes.

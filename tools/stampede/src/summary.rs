@@ -181,7 +181,7 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
     page.sub(
         "loss",
         &format!(
-            "{rate} for good: {} missing = {} repaired in time + {} unrecovered ({} of them late)",
+            "{rate} for good: {} missing = {} repaired + {} unrecovered ({} came late)",
             group(packets.missing),
             group(packets.repaired),
             group(packets.unrecovered),
@@ -338,9 +338,9 @@ mod tests {
         let text = render(&report(), false);
         let first = text.lines().find(|line| !line.is_empty()).unwrap();
         assert!(first.contains("joined") && first.contains("10 of 1,000,000 packets lost"));
-        let loss = "0.001 % for good: 1,000 missing = 990 repaired in time + 10 unrecovered (4 of";
+        let loss = "0.001 % for good: 1,000 missing = 990 repaired + 10 unrecovered (4 came late)";
         assert!(text.contains(loss), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 
     #[test]

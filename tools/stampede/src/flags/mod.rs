@@ -41,8 +41,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Join a LiveKit server (or the embedded SFU) and report what was received.
+    // Of a flag given twice the last one counts, so that scripts can add to a common command.
+    #[command(args_override_self = true)]
     Run(Box<RunFlags>),
     /// Run the embedded LiveKit-compatible SFU alone.
+    #[command(args_override_self = true)]
     Sfu(Box<SfuFlags>),
     /// Check whether this machine can carry a run, and say what to change.
     Doctor(DoctorFlags),
@@ -157,6 +160,14 @@ mod tests {
             }
             assert!(!line.contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn of_a_flag_given_twice_the_last_counts_and_lists_add_up() {
+        let args = ["run", "--rooms=2", "--rooms=3", "--video=a", "--video=b"];
+        let args = ["stampede"].iter().chain(&args).map(OsString::from);
+        let Ok(Parsed::Command(Command::Run(flags))) = parse(args) else { panic!() };
+        assert_eq!((flags.rooms, flags.video.len()), (3, 2));
     }
 
     #[test]

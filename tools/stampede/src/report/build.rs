@@ -39,7 +39,7 @@ pub(crate) fn build(data: RunData) -> Report {
         join,
         video,
         audio,
-        publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
+        publish: (data.plan.publishers() > 0).then(|| publish(data.engine.as_ref(), &sums.totals)),
         recordings: recordings(&data),
         generator: generator(&data, &sums),
         run: run_section(&data),
@@ -248,8 +248,17 @@ fn frame_rate(stream: &StreamReport) -> Option<f64> {
     (seconds >= FPS_STREAM_S_MIN && frames > 0).then(|| (frames - 1) as f64 / seconds)
 }
 
-fn publish(totals: &PeerCounters) -> PublishSection {
+fn publish(engine: Option<&EngineReport>, totals: &PeerCounters) -> PublishSection {
     let sent = &totals.publish;
+    // Every Opus packet is a keyframe by itself; only pictures are worth counting.
+    let keyframes_sent = engine
+        .into_iter()
+        .flat_map(|engine| &engine.workers)
+        .flat_map(|worker| &worker.peers)
+        .flat_map(|peer| &peer.report.published)
+        .filter(|layer| layer.kind == MediaKind::Video)
+        .map(|layer| layer.counters.keyframes_sent)
+        .sum();
     PublishSection {
         tracks: sent.tracks,
         packets_sent: sent.packets_sent,
@@ -258,7 +267,7 @@ fn publish(totals: &PeerCounters) -> PublishSection {
         nack_received: sent.nack_received,
         pli_received: sent.pli_received,
         frames_sent: sent.frames_sent,
-        keyframes_sent: sent.keyframes_sent,
+        keyframes_sent,
         upstream_loss_rate: sent.upstream_loss_rate(),
     }
 }

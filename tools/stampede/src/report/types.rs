@@ -302,7 +302,7 @@ pub(crate) struct PublishSection {
     pub pli_received: u64,
     /// Frames.
     pub frames_sent: u64,
-    /// Keyframes.
+    /// Video keyframes, all layers.
     pub keyframes_sent: u64,
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,

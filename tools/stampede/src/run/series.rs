@@ -80,6 +80,9 @@ impl Series {
             let late_ms = second.lateness_max.as_secs_f64() * 1_000.0;
             row.lateness_ms_max = row.lateness_ms_max.max(late_ms);
         }
+        for value in [&mut row.cpu_cores, &mut row.busy_ratio_max, &mut row.lateness_ms_max] {
+            *value = (*value * 1_000.0).round() / 1_000.0;
+        }
         self.last = now;
         if self.rows.len() < ROWS_MAX {
             self.rows.push(row.clone());

@@ -17,13 +17,13 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Media tests one at a time: they would starve each other on a small machine, and a starved
 /// generator rightly calls its run invalid.
-pub fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The binary without anything of the developer's own environment.
-pub fn stampede() -> Command {
+pub(crate) fn stampede() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
     for name in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "RUST_LOG", "NO_COLOR"] {
         command.env_remove(name);
@@ -33,7 +33,7 @@ pub fn stampede() -> Command {
 
 /// A run that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -42,17 +42,17 @@ pub struct Ended {
 
 impl Ended {
     /// The report; panics with everything known if there is none.
-    pub fn report(&self) -> &Value {
+    pub(crate) fn report(&self) -> &Value {
         self.report.as_ref().unwrap_or_else(|| panic!("no report: {self:#?}"))
     }
 
     /// A number of the report.
-    pub fn number(&self, pointer: &str) -> f64 {
+    pub(crate) fn number(&self, pointer: &str) -> f64 {
         let value = self.report().pointer(pointer);
         value.and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer} is {value:?}: {self:#?}"))
     }
 
-    pub fn assert_code(&self, code: i32) {
+    pub(crate) fn assert_code(&self, code: i32) {
         assert_eq!(
             self.code,
             Some(code),
@@ -63,13 +63,13 @@ impl Ended {
         );
     }
 
-    pub fn verdict(&self) -> Option<&Value> {
+    pub(crate) fn verdict(&self) -> Option<&Value> {
         self.report.as_ref().map(|report| &report["verdict"])
     }
 }
 
 /// A run under way.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     dir: TempDir,
     began: Instant,
@@ -77,11 +77,11 @@ pub struct Running {
 
 impl Running {
     /// Starts `stampede` with these arguments; `{out}` in them is a report file.
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         Self::start_with(args, |_| {})
     }
 
-    pub fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let out = format!("json={}", dir.path().join("report.json").display());
         let mut command = stampede();
@@ -102,12 +102,12 @@ impl Running {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits until stderr holds `text`.
-    pub fn wait_for(&mut self, text: &str) {
+    pub(crate) fn wait_for(&mut self, text: &str) {
         while !self.text("stderr").contains(text) {
             let gone = self.child.try_wait().unwrap();
             assert!(gone.is_none(), "ended before {text:?}: {}", self.text("stderr"));
@@ -116,16 +116,16 @@ impl Running {
         }
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.text("stderr")
     }
 
     /// Waits for its end without looking at what it wrote.
-    pub fn wait_for_end_within(&mut self, limit: Duration) {
+    pub(crate) fn wait_for_end_within(&mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "still running: {}", self.text("stderr"));
@@ -134,7 +134,7 @@ impl Running {
     }
 
     /// Waits for its end, or kills it and fails.
-    pub fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -162,21 +162,21 @@ impl Drop for Running {
 }
 
 /// Runs `stampede` to its end.
-pub fn run(args: &[&str]) -> Ended {
+pub(crate) fn run(args: &[&str]) -> Ended {
     Running::start(args).end()
 }
 
 /// `stampede sfu` on free ports.
-pub struct Sfu {
+pub(crate) struct Sfu {
     child: Child,
     pub url: String,
 }
 
-pub const KEY: &str = "testkey";
-pub const SECRET: &str = "test-secret-0123456789-0123456789-abc";
+pub(crate) const KEY: &str = "testkey";
+pub(crate) const SECRET: &str = "test-secret-0123456789-0123456789-abc";
 
 impl Sfu {
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let mut command = stampede();
         command.args(["sfu", "--port", "0", "--rtc-port", "0", "--api-key", KEY]).args(args);
         command.env("LIVEKIT_API_SECRET", SECRET);
@@ -189,13 +189,13 @@ impl Sfu {
     }
 
     /// Ends it without a good-bye.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Starts a run against it.
-    pub fn run(&self, args: &[&str]) -> Running {
+    pub(crate) fn run(&self, args: &[&str]) -> Running {
         let all = [&["run", "--url", &self.url, "--api-key", KEY], args].concat();
         Running::start_with(&all, |command| {
             command.env("LIVEKIT_API_SECRET", SECRET);
@@ -210,7 +210,7 @@ impl Drop for Sfu {
 }
 
 /// Files of a folder with this extension.
-pub fn files(dir: &std::path::Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &std::path::Path, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
@@ -219,7 +219,7 @@ pub fn files(dir: &std::path::Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Processes whose parent is `pid`.
-pub fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
