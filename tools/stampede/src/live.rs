@@ -60,11 +60,10 @@ impl Mode {
     /// From the flags, the terminal and the environment. `NO_COLOR` means no escape sequences at
     /// all, so plain lines.
     pub(crate) fn choose(quiet: bool, no_tui: bool) -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if quiet {
             Self::Quiet
-        } else if no_tui || set("NO_COLOR") || dumb || !io::stderr().is_terminal() {
+        } else if no_tui || no_color() || dumb || !io::stderr().is_terminal() {
             Self::Lines
         } else {
             Self::Block
@@ -148,6 +147,11 @@ impl Write for LogWriter {
     }
 }
 
+/// True if `NO_COLOR` is set (no-color.org): no escape sequences anywhere.
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// `1.9 Mbps`, `48 kbps`.
 pub(crate) fn bits(bps: f64) -> String {
     match bps {
@@ -207,7 +211,7 @@ fn line(progress: &Progress) -> String {
 const BAR_CELLS: usize = 24;
 
 fn bar(part: usize, whole: usize) -> String {
-    let filled = if whole == 0 { 0 } else { (part.min(whole) * BAR_CELLS) / whole };
+    let filled = (part.min(whole) * BAR_CELLS).checked_div(whole).unwrap_or(0);
     format!("{}{}", "█".repeat(filled), "░".repeat(BAR_CELLS - filled))
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write as _};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::live::{bits, share};
+use crate::live::{bits, no_color, share};
 use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{
@@ -20,8 +20,7 @@ const WORKERS_SHOWN: usize = 8;
 
 /// Prints the summary to stdout, in colour on a terminal unless `NO_COLOR` is set.
 pub(crate) fn print(report: &Report) {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let text = render(report, io::stdout().is_terminal() && !no_color);
+    let text = render(report, io::stdout().is_terminal() && !no_color());
     // A closed pipe is the reader's choice.
     let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -1,5 +1,7 @@
 //! Whatever is wrong gives one line, the right exit code, and no half-started run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Whole runs of the real binary against the embedded SFU.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::path::Path;

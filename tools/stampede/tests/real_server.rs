@@ -1,6 +1,8 @@
 //! Whole runs against a real livekit-server: `LIVEKIT_URL`, `LIVEKIT_API_KEY` and
 //! `LIVEKIT_API_SECRET` say which. Skipped, and said so, without them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::{Ended, Running, alone, files};

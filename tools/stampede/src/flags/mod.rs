@@ -10,6 +10,7 @@ mod tools;
 pub(crate) mod values;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -40,14 +41,12 @@ struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Join a LiveKit server (or the embedded SFU) and report what was received.
+    // The texts are those of the flag structs: a doc comment here would replace them.
     // Of a flag given twice the last one counts, so that scripts can add to a common command.
     #[command(args_override_self = true)]
     Run(Box<RunFlags>),
-    /// Run the embedded LiveKit-compatible SFU alone.
     #[command(args_override_self = true)]
     Sfu(Box<SfuFlags>),
-    /// Check whether this machine can carry a run, and say what to change.
     Doctor(DoctorFlags),
 }
 
@@ -68,7 +67,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
         Ok(matches) => matches,
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                return Ok(Parsed::Text(error.render().ansi().to_string()));
+                let text = error.render();
+                let colour = std::io::stdout().is_terminal() && !crate::live::no_color();
+                let text = if colour { text.ansi().to_string() } else { text.to_string() };
+                return Ok(Parsed::Text(text));
             }
             _ => return Err(usage_failure(&error)),
         },

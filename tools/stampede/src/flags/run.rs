@@ -18,7 +18,13 @@ pub(crate) struct RunFlags {
     #[arg(long, env = "LIVEKIT_URL", value_name = "URL", help_heading = "Server")]
     pub url: Option<String>,
     /// API key of the server.
-    #[arg(long, env = "LIVEKIT_API_KEY", value_name = "KEY", help_heading = "Server")]
+    #[arg(
+        long,
+        env = "LIVEKIT_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        help_heading = "Server"
+    )]
     pub api_key: Option<String>,
     /// API secret of the server; better given in the environment.
     #[arg(

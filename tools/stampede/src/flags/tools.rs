@@ -24,7 +24,13 @@ pub(crate) struct SfuFlags {
     #[arg(long, default_value_t = 7882, value_name = "PORT")]
     pub rtc_port: u16,
     /// API key that clients sign their tokens with.
-    #[arg(long, env = "LIVEKIT_API_KEY", default_value = "devkey", value_name = "KEY")]
+    #[arg(
+        long,
+        env = "LIVEKIT_API_KEY",
+        hide_env_values = true,
+        default_value = "devkey",
+        value_name = "KEY"
+    )]
     pub api_key: String,
     /// API secret that clients sign their tokens with [default: secret].
     #[arg(long, env = "LIVEKIT_API_SECRET", hide_env_values = true, value_name = "SECRET")]

@@ -205,12 +205,12 @@ pub(crate) enum VideoCodec {
 /// UDP backends by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BackendFlag {
-    /// `io_uring` where the kernel allows it, `mmsg` otherwise.
+    /// io_uring where the kernel allows it, mmsg otherwise.
     Auto,
     /// Multishot receive into buffer rings; refused where the kernel refuses it.
     #[value(name = "io_uring")]
     IoUring,
-    /// `epoll` with `recvmmsg`/`sendmmsg`.
+    /// epoll with recvmmsg and sendmmsg.
     Mmsg,
 }
 

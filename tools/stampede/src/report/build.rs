@@ -1,7 +1,8 @@
 //! From what a run knows to the report.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
 use stampede_engine::{EngineReport, WorkerReport};
 use stampede_sfu::LedgerTotals;
@@ -39,7 +40,7 @@ pub(crate) fn build(data: RunData) -> Report {
         join,
         video,
         audio,
-        publish: (data.plan.publishers() > 0).then(|| publish(data.engine.as_ref(), &sums.totals)),
+        publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
         recordings: recordings(&data),
         generator: generator(&data, &sums),
         run: run_section(&data),
@@ -129,10 +130,13 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
 }
 
 fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
-    let lateness = &worker.health.lateness_us;
+    let ms_p99 = |micros: &Histogram<u64>| micros.value_at_quantile(0.99) as f64 / 1_000.0;
+    let longest = worker.health.lateness_us.max().max(worker.health.batch_age_us.max());
     WorkerFacts {
+        stall_ms_max: longest as f64 / 1_000.0,
         busy_ratio: worker.health.busy_ratio(),
-        lateness_ms_p99: lateness.value_at_quantile(0.99) as f64 / 1_000.0,
+        lateness_ms_p99: ms_p99(&worker.health.lateness_us),
+        batch_age_ms_p99: ms_p99(&worker.health.batch_age_us),
     }
 }
 
@@ -189,19 +193,12 @@ fn media(
     tracks_expected: Option<u64>,
 ) -> MediaSection {
     let mut jitter = Samples::new();
-    let mut bitrate_bps = None;
-    let (mut fps_sum, mut fps_streams) = (0.0, 0u32);
+    let mut rates = Rates::default();
     for stream in streams(engine, kind) {
         if let Some(value) = stream.jitter {
             jitter.record(value);
         }
-        if let Some(bps) = stream.bitrate_bps {
-            *bitrate_bps.get_or_insert(0.0) += bps;
-        }
-        if let Some(fps) = frame_rate(stream) {
-            fps_sum += fps;
-            fps_streams += 1;
-        }
+        rates.add(stream);
     }
     let packets = &counters.packets;
     let freezes = &counters.freezes;
@@ -220,14 +217,14 @@ fn media(
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
-        bitrate_bps: bitrate_bps.map(f64::round),
+        bitrate_bps: rates.bitrate_bps(),
         frames: Frames {
             received: counters.frames.received,
             complete: counters.frames.complete,
             decodable: counters.frames.decodable,
             dropped: counters.frames.dropped,
         },
-        fps: (fps_streams > 0).then(|| round(fps_sum / f64::from(fps_streams), 2)),
+        fps: rates.fps(),
         freezes: (kind == MediaKind::Video).then(|| Freezes {
             count: freezes.count,
             total_s: round(freezes.total.as_secs_f64(), 3),
@@ -240,25 +237,45 @@ fn media(
     }
 }
 
-fn frame_rate(stream: &StreamReport) -> Option<f64> {
-    let (first, last) = (stream.first_packet?, stream.last_packet?);
-    let seconds = last.instant.saturating_duration_since(first.instant).as_secs_f64();
-    let frames = stream.frames.decodable.unwrap_or(stream.frames.complete);
-    // n frames span n - 1 intervals.
-    (seconds >= FPS_STREAM_S_MIN && frames > 0).then(|| (frames - 1) as f64 / seconds)
+/// What a kind of media came to over all its streams.
+#[derive(Default)]
+struct Rates {
+    bytes: u64,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    intervals: u64,
+    stream_s: f64,
 }
 
-fn publish(engine: Option<&EngineReport>, totals: &PeerCounters) -> PublishSection {
+impl Rates {
+    fn add(&mut self, stream: &StreamReport) {
+        let (Some(first), Some(last)) = (stream.first_packet, stream.last_packet) else { return };
+        let (first, last) = (first.instant, last.instant);
+        self.bytes += stream.packets.bytes;
+        self.first = Some(self.first.map_or(first, |earliest| earliest.min(first)));
+        self.last = Some(self.last.map_or(last, |latest| latest.max(last)));
+        let seconds = last.saturating_duration_since(first).as_secs_f64();
+        if seconds >= FPS_STREAM_S_MIN {
+            // n frames span n - 1 intervals.
+            let frames = stream.frames.decodable.unwrap_or(stream.frames.complete);
+            self.intervals += frames.saturating_sub(1);
+            self.stream_s += seconds;
+        }
+    }
+
+    /// From the first packet of any stream to the last: short streams weigh as little as they are.
+    fn bitrate_bps(&self) -> Option<f64> {
+        let seconds = self.last?.saturating_duration_since(self.first?).as_secs_f64();
+        (seconds > 0.0).then(|| (self.bytes as f64 * 8.0 / seconds).round())
+    }
+
+    fn fps(&self) -> Option<f64> {
+        (self.stream_s > 0.0).then(|| round(self.intervals as f64 / self.stream_s, 2))
+    }
+}
+
+fn publish(totals: &PeerCounters) -> PublishSection {
     let sent = &totals.publish;
-    // Every Opus packet is a keyframe by itself; only pictures are worth counting.
-    let keyframes_sent = engine
-        .into_iter()
-        .flat_map(|engine| &engine.workers)
-        .flat_map(|worker| &worker.peers)
-        .flat_map(|peer| &peer.report.published)
-        .filter(|layer| layer.kind == MediaKind::Video)
-        .map(|layer| layer.counters.keyframes_sent)
-        .sum();
     PublishSection {
         tracks: sent.tracks,
         packets_sent: sent.packets_sent,
@@ -267,7 +284,7 @@ fn publish(engine: Option<&EngineReport>, totals: &PeerCounters) -> PublishSecti
         nack_received: sent.nack_received,
         pli_received: sent.pli_received,
         frames_sent: sent.frames_sent,
-        keyframes_sent,
+        keyframes_sent: sent.keyframes_sent,
         upstream_loss_rate: sent.upstream_loss_rate(),
     }
 }
@@ -336,6 +353,7 @@ fn worker(worker: &WorkerReport) -> WorkerSection {
         cpu_s: round(worker.health.cpu.as_secs_f64(), 3),
         busy_ratio: round(worker.health.busy_ratio(), 4),
         lateness_ms: Hist::of_micros_as_ms(&worker.health.lateness_us),
+        batch_age_ms: Hist::of_micros_as_ms(&worker.health.batch_age_us),
         failed: worker.failed.clone(),
     }
 }

@@ -5,9 +5,12 @@ use super::types::{Fault, Outcome, Verdict};
 
 /// A worker busier than this over the whole window has no time left to be on time.
 pub(crate) const BUSY_RATIO_MAX: f64 = 0.95;
-/// A worker whose timers run this late at the 99th percentile sends its NACKs and media too late
-/// to be taken for a real client.
+/// A worker whose timers run, or whose datagrams wait, this long at the 99th percentile sends its
+/// NACKs and media too late to be taken for a real client.
 pub(crate) const LATENESS_MS_P99_MAX: f64 = 200.0;
+/// A worker that once stood still this long missed seconds of a run in one sample, which no
+/// percentile shows.
+pub(crate) const STALL_MS_MAX: f64 = 1_000.0;
 /// Share of datagrams the generator itself may lose (kernel drops and send errors). A client's
 /// figures are wrong by as much.
 pub(crate) const OWN_LOSS_RATE_MAX: f64 = 1e-4;
@@ -23,6 +26,10 @@ pub(crate) struct WorkerFacts {
     pub busy_ratio: f64,
     /// 99th percentile of its timers' lateness.
     pub lateness_ms_p99: f64,
+    /// 99th percentile of the age of its oldest unread datagram.
+    pub batch_age_ms_p99: f64,
+    /// The longest of both.
+    pub stall_ms_max: f64,
 }
 
 /// What the embedded SFU's ledger says about the measured window.
@@ -145,11 +152,22 @@ fn generator_reasons(facts: &Facts) -> Vec<String> {
                 BUSY_RATIO_MAX * 100.0
             ));
         }
-        if worker.lateness_ms_p99 > LATENESS_MS_P99_MAX {
+        // A starved worker is not busy: it waits for a core, and so do its timers and datagrams.
+        let late_ms = worker.lateness_ms_p99.max(worker.batch_age_ms_p99);
+        if late_ms > LATENESS_MS_P99_MAX {
             reasons.push(format!(
-                "generator: worker {index} ran {:.0} ms late at the 99th percentile (bound \
-                 {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU",
-                worker.lateness_ms_p99
+                "generator: worker {index} ran {late_ms:.0} ms late at the 99th percentile (bound \
+                 {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU"
+            ));
+        }
+    }
+    for (index, worker) in facts.workers.iter().enumerate() {
+        if worker.stall_ms_max > STALL_MS_MAX {
+            reasons.push(format!(
+                "generator: worker {index} once stood still for {:.1} s (bound {:.0} s); this \
+                 machine had no CPU for it",
+                worker.stall_ms_max / 1_000.0,
+                STALL_MS_MAX / 1_000.0
             ));
         }
     }
@@ -315,7 +333,7 @@ pub(crate) fn group(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -340,7 +358,12 @@ mod tests {
             published: 10_000,
             datagrams_in: 110_000,
             datagrams_out: 20_000,
-            workers: vec![WorkerFacts { busy_ratio: 0.5, lateness_ms_p99: 2.0 }],
+            workers: vec![WorkerFacts {
+                busy_ratio: 0.5,
+                lateness_ms_p99: 2.0,
+                batch_age_ms_p99: 4.0,
+                stall_ms_max: 30.0,
+            }],
             ..Facts::default()
         }
     }
@@ -370,12 +393,17 @@ mod tests {
 
     #[test]
     fn the_generator_is_suspected_first() {
-        let starved = |busy_ratio, lateness_ms_p99| Facts {
-            workers: vec![WorkerFacts { busy_ratio, lateness_ms_p99 }],
-            ..lossy()
+        let starved = |busy_ratio, lateness_ms_p99, batch_age_ms_p99| {
+            let worker =
+                WorkerFacts { busy_ratio, lateness_ms_p99, batch_age_ms_p99, stall_ms_max: 0.0 };
+            Facts { workers: vec![worker], ..lossy() }
         };
-        check(&starved(0.97, 1.0), Outcome::Invalid, Fault::Generator, "busy 97 %");
-        check(&starved(0.2, 900.0), Outcome::Invalid, Fault::Generator, "900 ms late");
+        check(&starved(0.97, 1.0, 1.0), Outcome::Invalid, Fault::Generator, "busy 97 %");
+        check(&starved(0.2, 900.0, 1.0), Outcome::Invalid, Fault::Generator, "900 ms late");
+        check(&starved(0.2, 1.0, 800.0), Outcome::Invalid, Fault::Generator, "800 ms late");
+        let stalled = WorkerFacts { stall_ms_max: 28_000.0, ..WorkerFacts::default() };
+        let stalled = Facts { workers: vec![stalled], ..healthy() };
+        check(&stalled, Outcome::Invalid, Fault::Generator, "stood still for 28.0 s");
         let drops = Facts { kernel_drops: 500, ..lossy() };
         check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped 500");
         let sends = Facts { send_losses: 500, ..healthy() };

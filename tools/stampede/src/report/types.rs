@@ -267,11 +267,11 @@ pub(crate) struct MediaSection {
     pub loss_rate: Option<f64>,
     /// `missing / expected`.
     pub missing_rate: Option<f64>,
-    /// Payload bits a second, all streams together.
+    /// Payload bits a second, all streams together, from the first packet to the last.
     pub bitrate_bps: Option<f64>,
     /// Frames.
     pub frames: Frames,
-    /// Mean over streams: decodable (video) or complete (audio) frames a second.
+    /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
     pub fps: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
@@ -302,7 +302,7 @@ pub(crate) struct PublishSection {
     pub pli_received: u64,
     /// Frames.
     pub frames_sent: u64,
-    /// Video keyframes, all layers.
+    /// Keyframes, all layers.
     pub keyframes_sent: u64,
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,
@@ -367,6 +367,8 @@ pub(crate) struct WorkerSection {
     pub busy_ratio: f64,
     /// How late due timers ran.
     pub lateness_ms: Option<Hist>,
+    /// Age of the oldest datagram of each batch when it was processed, gathering included.
+    pub batch_age_ms: Option<Hist>,
     /// Why it ended early; `null` if it did not.
     pub failed: Option<String>,
 }

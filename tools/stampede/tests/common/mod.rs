@@ -1,5 +1,5 @@
 //! Runs the real binary and looks at what comes out.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
