@@ -57,11 +57,6 @@ impl Failure {
     pub(crate) fn other(message: impl fmt::Display) -> Self {
         Self { exit: Exit::Failure, message: one_line(&message.to_string()) }
     }
-
-    /// A signal came before there was anything to report.
-    pub(crate) fn interrupted() -> Self {
-        Self { exit: Exit::Interrupted, message: "interrupted before anything joined".to_owned() }
-    }
 }
 
 impl fmt::Display for Failure {

@@ -6,6 +6,8 @@ mod common;
 
 use std::fs;
 
+use rustix::process::Signal;
+
 use common::{Ended, KEY, Running, SECRET, Sfu, alone, run, stampede};
 
 /// One line on stderr that begins with `error: ` and holds all of `words`.
@@ -150,6 +152,22 @@ fn an_unreachable_server_is_counted_and_reported() {
     for text in [&ended.stdout, &ended.stderr, &ended.report().to_string()] {
         assert!(!text.contains("stays-secret"));
     }
+}
+
+#[test]
+fn a_signal_before_anybody_joined_still_gives_a_report() {
+    // Takes the connection and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let args = ["run", "--url", &url, "--api-key=k", "--api-secret=s", "--subscribers=3"];
+    let running = Running::start(&args);
+    let _held = listener.accept().unwrap();
+    running.signal(Signal::INT);
+    let ended = running.end();
+    ended.assert_code(105);
+    assert_eq!(ended.number("/join/requested"), 3.0);
+    assert_eq!(ended.number("/join/started"), 0.0);
+    assert_eq!(ended.report()["run"]["interrupted"], true);
 }
 
 #[test]

@@ -10,9 +10,9 @@ use stampede_sfu::LedgerTotals;
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, WorkerFacts, judge};
 use super::types::{
-    EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options, Packets,
-    PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection, TargetSection,
-    WorkerSection,
+    EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options,
+    Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
+    TargetSection, WorkerSection,
 };
 use crate::flags::{Plan, Target};
 use crate::machine;
@@ -399,6 +399,15 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
         backend: plan.backend.name(),
+        embedded: match &plan.target {
+            Target::Server(_) => None,
+            Target::Embedded(embedded) => Some(EmbeddedOptions {
+                cores: data.cores.sfu_cores.clone(),
+                drop: embedded.drop.unwrap_or(0.0),
+                drop_burst: embedded.drop_burst.unwrap_or(1),
+                delay_ms: embedded.delay.unwrap_or_default().as_secs_f64() * 1_000.0,
+            }),
+        },
     }
 }
 

@@ -66,8 +66,8 @@ pub(crate) struct RunSection {
 /// Where it joined.
 #[derive(Debug, Serialize)]
 pub(crate) struct TargetSection {
-    /// Signalling URL.
-    pub url: String,
+    /// Signalling URL; `null` if the run ended before it was known.
+    pub url: Option<String>,
     /// True for the embedded SFU.
     pub embedded: bool,
     /// As the server says in its join response.
@@ -113,6 +113,21 @@ pub(crate) struct Options {
     pub cores: Vec<usize>,
     /// `--backend`.
     pub backend: &'static str,
+    /// How the embedded SFU was started; `null` at a real server.
+    pub embedded: Option<EmbeddedOptions>,
+}
+
+/// How the embedded SFU was started.
+#[derive(Debug, Serialize)]
+pub(crate) struct EmbeddedOptions {
+    /// Its cores.
+    pub cores: Vec<usize>,
+    /// Share of packets it drops.
+    pub drop: f64,
+    /// Mean burst of drops in packets.
+    pub drop_burst: u32,
+    /// How long it holds packets back.
+    pub delay_ms: f64,
 }
 
 /// This machine.

@@ -53,8 +53,8 @@ pub(crate) struct RunData {
     pub seed: u64,
     /// Both clocks.
     pub clock: RunClock,
-    /// Where it joined.
-    pub url: String,
+    /// Where it joined; `None` if it did not come to that.
+    pub url: Option<String>,
     /// From the first join to the last leave.
     pub duration: Duration,
     /// What was measured.
@@ -79,6 +79,32 @@ pub(crate) struct RunData {
     pub ledger_measured: Option<LedgerTotals>,
     /// Seconds.
     pub series: Vec<SeriesRow>,
+}
+
+impl RunData {
+    /// Of a run in which nothing has happened yet.
+    fn new(plan: Plan, grounds: &Grounds) -> Self {
+        Self {
+            id: grounds.run_id.clone(),
+            room: cast::room_base(&plan, &grounds.run_id),
+            seed: plan.seed.unwrap_or(grounds.random_seed),
+            clock: RunClock::start(),
+            url: None,
+            duration: Duration::ZERO,
+            measured: Measured::default(),
+            interrupted: false,
+            ended_early: None,
+            book: Book::default(),
+            engine: None,
+            backend: None,
+            cores: grounds.cores.clone(),
+            cpus: grounds.cpus,
+            ledger: None,
+            ledger_measured: None,
+            series: Vec::new(),
+            plan,
+        }
+    }
 }
 
 /// The `run` command.
@@ -146,52 +172,25 @@ async fn stages(
     mode: Mode,
     mut interrupted: watch::Receiver<bool>,
 ) -> Result<RunData, Failure> {
-    let seed = plan.seed.unwrap_or(grounds.random_seed);
     let live = Live::start(mode);
-    let (mut embedded, server) = match &plan.target {
-        Target::Server(server) => (None, server.clone()),
-        Target::Embedded(wanted) => {
-            let started = tokio::select! {
-                started = Embedded::start(wanted, &grounds.cores.sfu_cores, seed) => started?,
-                () = signalled(&mut interrupted) => return Err(Failure::interrupted()),
-            };
-            let server =
-                Server { url: started.url.clone(), credentials: started.credentials.clone() };
-            (Some(started), server)
-        }
+    let mut data = RunData::new(plan, &grounds);
+    let started = tokio::select! {
+        started = server(&data, &grounds) => Some(started?),
+        () = signalled(&mut interrupted) => None,
     };
-    let rooms = cast::rooms(&plan, &grounds.run_id);
+    let Some((mut embedded, server)) = started else { return Ok(stopped_early(data)) };
+    data.url = Some(server.url.to_string());
     let tls = TlsSetup::new().map_err(Failure::other)?;
+    let rooms = cast::rooms(&data.plan, &grounds.run_id);
     let made = tokio::select! {
         made = prepare::rooms(&server, &tls, &rooms) => made,
-        () = signalled(&mut interrupted) => return Err(Failure::interrupted()),
-    };
-    let mut data = RunData {
-        id: grounds.run_id.clone(),
-        room: cast::room_base(&plan, &grounds.run_id),
-        seed,
-        clock: RunClock::start(),
-        url: server.url.to_string(),
-        duration: Duration::ZERO,
-        measured: Measured::default(),
-        interrupted: false,
-        ended_early: None,
-        book: Book::default(),
-        engine: None,
-        backend: None,
-        cores: grounds.cores.clone(),
-        cpus: grounds.cpus,
-        ledger: None,
-        ledger_measured: None,
-        series: Vec::new(),
-        plan,
+        () = signalled(&mut interrupted) => return Ok(stopped_early(data)),
     };
     match made {
         Ok(()) => {}
         Err(PrepareError::Refused(failure)) => return Err(failure),
         Err(PrepareError::Unreachable { kind, detail }) => {
             // Nobody can join a server that can't be reached: counted, reported, not waited for.
-            live.say(&detail);
             scenario::nobody_joins(&mut data, &kind);
             data.ended_early = Some(Early { fault: Fault::Unknown, why: detail });
             return Ok(data);
@@ -215,6 +214,26 @@ async fn stages(
         embedded.stop().await;
     }
     Ok(data)
+}
+
+/// The server to join; the embedded one is started.
+async fn server(data: &RunData, grounds: &Grounds) -> Result<(Option<Embedded>, Server), Failure> {
+    match &data.plan.target {
+        Target::Server(server) => Ok((None, server.clone())),
+        Target::Embedded(plan) => {
+            let started = Embedded::start(plan, &grounds.cores.sfu_cores, data.seed).await?;
+            let server =
+                Server { url: started.url.clone(), credentials: started.credentials.clone() };
+            Ok((Some(started), server))
+        }
+    }
+}
+
+/// A run that a signal ended before anybody was started.
+fn stopped_early(mut data: RunData) -> RunData {
+    data.interrupted = true;
+    scenario::nobody_starts(&mut data);
+    data
 }
 
 async fn with_engine(
@@ -357,29 +376,18 @@ type Tasks = Vec<JoinHandle<()>>;
 /// A run of this plan in which nothing has happened yet.
 #[cfg(test)]
 pub(crate) fn test_data(plan: Plan) -> RunData {
-    RunData {
-        id: "test".to_owned(),
-        room: "test".to_owned(),
-        seed: 1,
-        clock: RunClock::start(),
-        url: "ws://127.0.0.1:1".to_owned(),
-        duration: Duration::ZERO,
-        measured: Measured::default(),
-        interrupted: false,
-        ended_early: None,
-        book: Book::default(),
-        engine: None,
-        backend: None,
-        cores: CoreSplit {
-            worker_cores: vec![0],
-            workers: 1,
-            sfu_cores: Vec::new(),
-            other_cores: Vec::new(),
-        },
+    let cores = CoreSplit {
+        worker_cores: vec![0],
+        workers: 1,
+        sfu_cores: Vec::new(),
+        other_cores: Vec::new(),
+    };
+    let grounds = Grounds {
+        cores,
         cpus: 1,
-        ledger: None,
-        ledger_measured: None,
-        series: Vec::new(),
-        plan,
-    }
+        local_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+        run_id: "test".to_owned(),
+        random_seed: 1,
+    };
+    RunData::new(plan, &grounds)
 }

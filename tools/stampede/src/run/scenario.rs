@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stampede_sfu::LedgerTotals;
 use tokio::sync::watch;
 
-use super::book::Book;
+use super::book::{Book, ParticipantId};
 use super::cast::{self, CastMember};
 use super::context::{Context, Stage};
 use super::participant::{self, Media, Participant};
@@ -268,11 +268,16 @@ impl Scenario<'_> {
     }
 }
 
+/// Fills the book of a run that ended before anybody was started.
+pub(crate) fn nobody_starts(data: &mut RunData) -> Vec<ParticipantId> {
+    let publishers = (data.plan.publishers() * data.plan.rooms) as usize;
+    let all = 0..data.plan.participants();
+    all.map(|number| data.book.register(number < publishers)).collect()
+}
+
 /// Fills the book of a run whose server can't be reached.
 pub(crate) fn nobody_joins(data: &mut RunData, kind: &str) {
-    for number in 0..data.plan.participants() {
-        let publisher = number < (data.plan.publishers() * data.plan.rooms) as usize;
-        let id = data.book.register(publisher);
+    for id in nobody_starts(data) {
         data.book.started(id);
         data.book.over(id, true);
     }
