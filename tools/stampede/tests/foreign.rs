@@ -5,9 +5,9 @@
 //! is set. A client that isn't installed skips its tests and says so, unless
 //! `STAMPEDE_FOREIGN=required` is set (as `.ci/run` does): then it fails them.
 
-mod common;
-
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -52,7 +52,12 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "N", help_heading = "Scenario")]
     pub subscribers: Option<u32>,
     /// How long to hold once everybody was started [default: 20s without --url, else 60s].
-    #[arg(long, value_name = "DUR", value_parser = values::duration_above_zero, help_heading = "Scenario")]
+    #[arg(
+        long,
+        value_name = "DUR",
+        value_parser = values::duration_above_zero,
+        help_heading = "Scenario"
+    )]
     pub duration: Option<Duration>,
     /// Joins started per second over all rooms; never capped.
     #[arg(
