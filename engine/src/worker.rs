@@ -29,6 +29,8 @@ const IDLE_WAIT_MAX: Duration = Duration::from_millis(100);
 const MAILS_PER_TURN_MAX: usize = 32;
 /// Below this many datagrams a second gathering only adds delay.
 const GATHER_FROM_DATAGRAMS_PER_S: u64 = 5_000;
+/// Longest gathering while a peer is connecting.
+const GATHER_CONNECTING_MAX: Duration = Duration::from_millis(2);
 /// How often counters are handed out.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 
@@ -52,6 +54,8 @@ struct Slot {
     peer: Peer,
     timer: TimerState,
     recorder: Option<PeerRecorder>,
+    /// DTLS is up, or the connection broke before: no handshake waits for this worker.
+    settled: bool,
 }
 
 pub(crate) struct Worker {
@@ -71,6 +75,8 @@ pub(crate) struct Worker {
     rows: Vec<PeerRow>,
     next_snapshot: Instant,
     gathering: bool,
+    /// Peers between their first command and DTLS; see [`Self::gather`].
+    connecting: usize,
 }
 
 impl Worker {
@@ -90,6 +96,7 @@ impl Worker {
             rows: Vec::new(),
             next_snapshot: now + SNAPSHOT_EVERY,
             gathering: false,
+            connecting: 0,
         }
     }
 
@@ -135,8 +142,7 @@ impl Worker {
         } else {
             Duration::ZERO
         };
-        let gather = if self.gathering { self.setup.gather } else { Duration::ZERO };
-        let received = self.backend.poll(Wait { timeout, gather })?;
+        let received = self.backend.poll(Wait { timeout, gather: self.gather() })?;
         let clock = Clock::read();
         if received > 0 {
             self.receive(clock);
@@ -146,6 +152,17 @@ impl Worker {
             self.snapshot(clock);
         }
         Ok(())
+    }
+
+    /// How long to gather. Gathering saves cache misses and costs nothing of the truth, since
+    /// packets carry the kernel's stamp; but it would slow down handshakes, whose figures are the
+    /// join phases, so it is kept short while any peer connects.
+    fn gather(&self) -> Duration {
+        match (self.gathering, self.connecting) {
+            (false, _) => Duration::ZERO,
+            (true, 0) => self.setup.gather,
+            (true, _) => self.setup.gather.min(GATHER_CONNECTING_MAX),
+        }
     }
 
     /// Processes the batch grouped by peer: a peer's state is brought into the cache once for all
@@ -209,14 +226,19 @@ impl Worker {
             socket: slot.socket,
             id: slot.id,
             clock,
+            settled: slot.settled,
         };
         let deadline = slot.peer.drain(clock.now, &mut sink);
+        if sink.settled && !slot.settled {
+            slot.settled = true;
+            self.connecting -= 1;
+        }
         self.wheel.set(key as u32, &mut slot.timer, deadline);
     }
 
     fn add(&mut self, clock: Clock, new: NewPeer) {
         let NewPeer { id, label, role, socket } = new;
-        let add = || -> Result<usize, String> {
+        let mut add = || -> Result<usize, String> {
             let local = socket.local_addr().map_err(|error| error.to_string())?;
             let (peer, record) = self.make_peer(clock.now, local, role)?;
             let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
@@ -225,7 +247,8 @@ impl Worker {
                 _ => None,
             };
             let timer = TimerState::new(clock.now);
-            let slot = Slot { id, label, socket, peer, timer, recorder };
+            let slot = Slot { id, label, socket, peer, timer, recorder, settled: false };
+            self.connecting += 1;
             let key = self.slots.insert(slot);
             let index = socket.0 as usize;
             if self.slot_of_socket.len() <= index {
@@ -308,8 +331,10 @@ impl Worker {
             socket: slot.socket,
             id: slot.id,
             clock,
+            settled: true,
         };
         slot.peer.close(clock.now, &mut sink);
+        self.connecting -= usize::from(!slot.settled);
         let kernel_drops = self.backend.socket_drops(slot.socket);
         self.backend.remove_socket(slot.socket);
         if let Some(recorder) = slot.recorder {
@@ -387,6 +412,7 @@ struct Sink<'a> {
     socket: SocketId,
     id: PeerId,
     clock: Clock,
+    settled: bool,
 }
 
 impl PeerSink for Sink<'_> {
@@ -396,6 +422,7 @@ impl PeerSink for Sink<'_> {
 
     fn event(&mut self, event: PeerEvent) {
         let here = self.clock.here();
+        self.settled |= matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
         let (at, notice) = match event {
             PeerEvent::IceConnected => (here, PeerNotice::IceConnected),
             PeerEvent::Connected => (here, PeerNotice::Connected),
