@@ -12,6 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Client, drive, grants, vp8};
@@ -33,7 +34,16 @@ async fn main() {
         Ok("io_uring") => BackendChoice::IoUring,
         _ => BackendChoice::Auto,
     };
-    let sfu = Sfu::start(SfuOptions { backend, ..common::options() }).unwrap();
+    let sfu = Arc::new(Sfu::start(SfuOptions { backend, ..common::options() }).unwrap());
+    if std::env::var_os("FAN_OUT_WATCH").is_some() {
+        let sfu = sfu.clone();
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(3));
+                eprintln!("{:?}", sfu.ledger().workers);
+            }
+        });
+    }
     let no_subscribe = VideoGrants { can_subscribe: Some(false), ..grants("room") };
     let mut publisher = Client::connect(&sfu, "publisher", no_subscribe).await;
     let mid = publisher.publish("camera", MediaKind::Video, &[]).await;

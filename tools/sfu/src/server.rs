@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use stampede_udp::{BackendLimits, BackendReport, OpenError, SocketBuffers};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::auth::Auth;
 use crate::http::{Shared, router};
 use crate::hub::Hub;
 use crate::media::delay::DelayQueue;
+use crate::media::dtls::crypto_provider;
 use crate::media::peer::PeerConfig;
 use crate::media::timers::Timers;
 use crate::media::worker::{Outgoing, Worker};
@@ -28,6 +30,10 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Events handled before the signalling thread looks at its sockets again.
 const EVENTS_PER_ROUND_MAX: usize = 64;
+
+/// Connections the kernel holds until they are accepted; further ones are retried by the client's
+/// kernel after a second, which would show in the join times of a fast ramp.
+const LISTEN_BACKLOG: u32 = 4_096;
 
 /// Kernel buffers asked for a worker's socket: a worker that was away for 50 ms has 20,000
 /// packets to send, and reports of thousands of clients to read.
@@ -94,13 +100,14 @@ impl Sfu {
         options.validate()?;
         let address = SocketAddr::new(options.bind_ip, options.port);
         let listen = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).map_err(listen)?;
-        listener.set_nonblocking(true).map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(StartError::Thread)?;
+        let entered = runtime.enter();
+        let listener = bind_listener(address).map_err(listen)?;
+        drop(entered);
+        let address = listener.local_addr().map_err(listen)?;
         let (events, events_in) = mpsc::channel(EVENTS_MAX);
         let (workers, mut threads, backend) = start_workers(&options, &events)?;
         drop(events);
@@ -180,13 +187,20 @@ fn stop_workers(workers: &[WorkerHandle], threads: Vec<JoinHandle<()>>) {
     }
 }
 
+fn bind_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
+}
+
 type StartedWorkers = (Vec<WorkerHandle>, Vec<JoinHandle<()>>, BackendReport);
 
 fn start_workers(
     options: &SfuOptions,
     events: &mpsc::Sender<Event>,
 ) -> Result<StartedWorkers, StartError> {
-    let crypto = Arc::new(str0m::crypto::from_feature_flags());
+    let crypto = Arc::new(crypto_provider());
     let certificate = crypto.dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
     let config = PeerConfig {
         crypto,
@@ -322,10 +336,7 @@ async fn signal(
     mut stopped: watch::Receiver<bool>,
 ) {
     let hub = shared.hub.clone();
-    let serve = async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        axum::serve(NoDelay(listener), router(shared)).await
-    };
+    let serve = async { axum::serve(NoDelay(listener), router(shared)).await };
     let pump = async {
         let mut batch = Vec::with_capacity(EVENTS_PER_ROUND_MAX);
         while events.recv_many(&mut batch, EVENTS_PER_ROUND_MAX).await > 0 {
@@ -367,10 +378,10 @@ async fn signal(
 }
 
 /// Accepts with Nagle's algorithm off: signalling is small messages that are waited for.
-struct NoDelay(tokio::net::TcpListener);
+struct NoDelay(TcpListener);
 
 impl axum::serve::Listener for NoDelay {
-    type Io = tokio::net::TcpStream;
+    type Io = TcpStream;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {

@@ -63,7 +63,7 @@ impl Worker {
         };
         peer.drops = DropModel::new(&self.impair, self.seed, &peer.label.identity);
         let ufrag = peer.ufrag.clone();
-        let index = self.peers.insert(peer);
+        let index = self.peers.insert(Box::new(peer));
         self.peer_index.insert(key, index);
         self.by_ufrag.insert(ufrag, index);
         for track in tracks {

@@ -52,7 +52,8 @@ pub(crate) struct Worker {
     pub(crate) config: PeerConfig,
     pub(crate) impair: SfuImpairments,
     pub(crate) seed: u64,
-    pub(crate) peers: Slab<Peer>,
+    /// Boxed: a peer is many kilobytes, and a growing slab would copy them all.
+    pub(crate) peers: Slab<Box<Peer>>,
     pub(crate) peer_index: FxHashMap<PeerKey, usize>,
     pub(crate) by_ufrag: FxHashMap<String, usize>,
     pub(crate) by_address: FxHashMap<SocketAddr, usize>,

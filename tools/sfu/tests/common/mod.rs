@@ -58,10 +58,12 @@ pub struct Connection {
     address: SocketAddr,
     timeout: Instant,
     pub connected: bool,
-    pub disconnected: bool,
     /// RTP and RTCP that arrive are counted and thrown away.
     pub sink: bool,
     pub sunk: u64,
+    pub datagrams: u64,
+    pub sent: u64,
+    pub ice: Option<IceConnectionState>,
 }
 
 /// A packet as it came out of str0m.
@@ -115,9 +117,11 @@ impl Connection {
             address,
             timeout: now,
             connected: false,
-            disconnected: false,
             sink: false,
             sunk: 0,
+            datagrams: 0,
+            sent: 0,
+            ice: None,
         }
     }
 
@@ -127,6 +131,7 @@ impl Connection {
         let now = Instant::now();
         while let Ok((len, source)) = self.socket.recv_from(&mut buffer) {
             let data = &buffer[..len];
+            self.datagrams += 1;
             if self.sink && (128..192).contains(&data[0]) {
                 self.sunk += 1;
                 continue;
@@ -154,12 +159,11 @@ impl Connection {
                     return;
                 }
                 Output::Transmit(t) => {
+                    self.sent += 1;
                     self.socket.send_to(&t.contents, t.destination).unwrap();
                 }
                 Output::Event(Event::Connected) => self.connected = true,
-                Output::Event(Event::IceConnectionStateChange(
-                    IceConnectionState::Disconnected,
-                )) => self.disconnected = true,
+                Output::Event(Event::IceConnectionStateChange(state)) => self.ice = Some(state),
                 Output::Event(event) => events.push(event),
             }
         }
@@ -365,6 +369,22 @@ impl Client {
         self.publisher.timeout = now;
     }
 
+    /// How far it came, for a test that waits in vain.
+    fn state(&self) -> String {
+        let connection = |c: &Connection| {
+            format!("{} in, {} out, {:?}, connected {}", c.datagrams, c.sent, c.ice, c.connected)
+        };
+        format!(
+            "joined {}, closed {}, left {:?}, offers {}; subscriber: {}; publisher: {}",
+            self.join.is_some(),
+            self.closed,
+            self.left,
+            self.offers,
+            connection(&self.subscriber),
+            connection(&self.publisher),
+        )
+    }
+
     /// The published track's sid.
     pub fn published(&self, cid: &str) -> Option<String> {
         self.responses.iter().find_map(|response| match response {
@@ -399,7 +419,10 @@ pub async fn drive(clients: &mut [&mut Client], mut until: impl FnMut(&mut [&mut
         if until(clients) {
             return;
         }
-        assert!(Instant::now() < deadline, "the condition was not met in 20 s");
+        if Instant::now() >= deadline {
+            let states: Vec<String> = clients.iter().map(|client| client.state()).collect();
+            panic!("the condition was not met in 20 s: {states:#?}");
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -1,0 +1,124 @@
+//! One DTLS configuration for all peers.
+//!
+//! str0m's own provider builds a `dimpl::Config` for each peer connection, and building one
+//! proves the whole crypto library anew (a key exchange in every group, P-384 too): about 1 ms of
+//! CPU a peer, more than the handshake itself. Everything but the configuration is str0m's.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use dimpl::crypto::NamedGroup;
+use str0m::crypto::dtls::{
+    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
+};
+use str0m::crypto::{CryptoError, CryptoProvider};
+
+/// Key exchange groups: every WebRTC client knows both, and P-384 costs ten times as much.
+const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519, NamedGroup::Secp256r1];
+
+/// str0m's crypto with the shared DTLS configuration.
+pub(crate) fn crypto_provider() -> CryptoProvider {
+    static DTLS: SharedDtls = SharedDtls { config: OnceLock::new() };
+    CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
+}
+
+#[derive(Debug)]
+struct SharedDtls {
+    /// By the MTU it was built for, of which there is one: str0m's default.
+    config: OnceLock<(Option<usize>, Arc<dimpl::Config>)>,
+}
+
+impl SharedDtls {
+    fn config(&self, mtu: Option<usize>) -> Result<Arc<dimpl::Config>, CryptoError> {
+        if let Some((known, config)) = self.config.get()
+            && *known == mtu
+        {
+            return Ok(config.clone());
+        }
+        // ICE has proven the client's address before DTLS, so no cookie is needed.
+        let mut builder = dimpl::Config::builder().use_server_cookie(false).kx_groups(&GROUPS);
+        if let Some(mtu) = mtu {
+            builder = builder.mtu(mtu);
+        }
+        let config = builder.build().map_err(|error| CryptoError::Other(error.to_string()))?;
+        let config = Arc::new(config);
+        // Of two threads that are first, one's is kept.
+        let _ = self.config.set((mtu, config.clone()));
+        Ok(config)
+    }
+}
+
+impl DtlsProvider for SharedDtls {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        cert: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let config = self.config(mtu)?;
+        let cert = cert.clone();
+        let dtls = match version {
+            DtlsVersion::Dtls12 => dimpl::Dtls::new_12(config, cert, now),
+            DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, cert, now),
+            DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
+            other => return Err(CryptoError::Other(format!("{other} is not supported"))),
+        };
+        Ok(Box::new(Instance(dtls)))
+    }
+}
+
+struct Instance(dimpl::Dtls);
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Instance")
+    }
+}
+
+impl DtlsInstance for Instance {
+    fn set_active(&mut self, active: bool) {
+        self.0.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.0.handle_packet(packet)
+    }
+
+    fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        self.0.poll_output(buf)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.0.handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.0.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.0.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.0.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.0.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.0.close()
+    }
+}
