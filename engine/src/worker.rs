@@ -238,7 +238,7 @@ impl Worker {
 
     fn add(&mut self, clock: Clock, new: NewPeer) {
         let NewPeer { id, label, role, socket } = new;
-        let mut add = || -> Result<usize, String> {
+        let add = || -> Result<usize, String> {
             let local = socket.local_addr().map_err(|error| error.to_string())?;
             let (peer, record) = self.make_peer(clock.now, local, role)?;
             let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;

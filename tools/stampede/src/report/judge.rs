@@ -16,6 +16,8 @@ pub(crate) const STALL_MS_MAX: f64 = 1_000.0;
 pub(crate) const OWN_LOSS_RATE_MAX: f64 = 1e-4;
 /// Lost datagrams that are not worth a verdict whatever their share.
 pub(crate) const OWN_LOSS_MIN: u64 = 10;
+/// Share of packets lost for good above which a run can't be called a pass: nobody would watch it.
+pub(crate) const LOSS_RATE_MAX: f64 = 0.01;
 /// How much of the missing packets a cause must explain to be called the cause.
 const EXPLAINS: f64 = 0.9;
 
@@ -124,10 +126,14 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
         return Verdict { result: Outcome::Fail, fault, reasons };
     }
     let mut fault = Fault::None;
+    let mut result = Outcome::Pass;
     if facts.unrecovered > 0 {
         let (whose, reason) = loss(facts);
         fault = whose;
         reasons.push(reason);
+        if facts.unrecovered as f64 > LOSS_RATE_MAX * facts.expected as f64 {
+            result = Outcome::Fail;
+        }
     }
     if facts.failed > 0 || facts.dropped > 0 {
         if fault == Fault::None {
@@ -136,7 +142,7 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
         reasons.push(join_reason(facts));
     }
     reasons.extend(notes(facts));
-    Verdict { result: Outcome::Pass, fault, reasons }
+    Verdict { result, fault, reasons }
 }
 
 /// What makes the run invalid.
@@ -410,6 +416,12 @@ mod tests {
         check(&sends, Outcome::Invalid, Fault::Generator, "could not be sent");
         let dead = Facts { workers_failed: vec!["worker 0 ended".to_owned()], ..healthy() };
         check(&dead, Outcome::Invalid, Fault::Generator, "worker 0 ended");
+    }
+
+    #[test]
+    fn heavy_loss_is_no_pass_whoever_did_it() {
+        let facts = Facts { missing: 2_000, unrecovered: 2_000, received: 98_000, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Unknown, "2,000 of 100,000 packets were lost");
     }
 
     #[test]
