@@ -4,6 +4,7 @@
 //! - [`Peer`]: subscriber or publisher. No sockets, no threads, no clock: time and datagrams come
 //!   in as arguments, datagrams and events go out through a [`PeerSink`].
 //! - [`accounting`]: sequence and frame ledgers after design.md §3, pure and usable on their own.
+//! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
 //! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
 //!
 //! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
@@ -13,6 +14,7 @@
 
 pub mod accounting;
 mod counters;
+pub mod crypto;
 mod options;
 pub mod peer;
 pub mod publish;

@@ -52,7 +52,7 @@ pub struct DtlsIdentity {
 impl DtlsIdentity {
     /// Makes a key pair and certificate.
     pub fn generate() -> Result<Self, IdentityError> {
-        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let crypto = Arc::new(crate::crypto::provider());
         let certificate =
             crypto.dtls_provider.generate_certificate().ok_or(IdentityError::NoCertificate)?;
         Ok(Self { certificate, crypto })

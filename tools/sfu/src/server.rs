@@ -17,7 +17,6 @@ use crate::auth::Auth;
 use crate::http::{Shared, router};
 use crate::hub::Hub;
 use crate::media::delay::DelayQueue;
-use crate::media::dtls::crypto_provider;
 use crate::media::peer::PeerConfig;
 use crate::media::timers::Timers;
 use crate::media::worker::{Outgoing, Worker};
@@ -200,7 +199,7 @@ fn start_workers(
     options: &SfuOptions,
     events: &mpsc::Sender<Event>,
 ) -> Result<StartedWorkers, StartError> {
-    let crypto = Arc::new(crypto_provider());
+    let crypto = Arc::new(stampede_core::crypto::provider());
     let certificate = crypto.dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
     let config = PeerConfig {
         crypto,

@@ -4,7 +4,6 @@
 pub(crate) mod codec;
 pub(crate) mod commands;
 pub(crate) mod delay;
-pub(crate) mod dtls;
 pub(crate) mod forward;
 pub(crate) mod impair;
 pub(crate) mod ingest;

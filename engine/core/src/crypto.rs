@@ -1,4 +1,4 @@
-//! One DTLS configuration for all peers.
+//! str0m's crypto with one DTLS configuration for all peers of a process.
 //!
 //! str0m's own provider builds a `dimpl::Config` for each peer connection, and building one
 //! proves the whole crypto library anew (a key exchange in every group, P-384 too): about 1 ms of
@@ -18,7 +18,7 @@ use str0m::crypto::{CryptoError, CryptoProvider};
 const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519, NamedGroup::Secp256r1];
 
 /// str0m's crypto with the shared DTLS configuration.
-pub(crate) fn crypto_provider() -> CryptoProvider {
+pub fn provider() -> CryptoProvider {
     static DTLS: SharedDtls = SharedDtls { config: OnceLock::new() };
     CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
 }
