@@ -4,6 +4,8 @@
 //! Dependencies are read from `cargo metadata` (normal dependencies, not those of tests); sources
 //! are read as tokens, so that comments and strings don't count.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
