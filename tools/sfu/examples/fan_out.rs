@@ -34,6 +34,9 @@ async fn main() {
         Ok("io_uring") => BackendChoice::IoUring,
         _ => BackendChoice::Auto,
     };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let sfu = Arc::new(Sfu::start(SfuOptions { backend, ..common::options() }).unwrap());
     if std::env::var_os("FAN_OUT_WATCH").is_some() {
         let sfu = sfu.clone();

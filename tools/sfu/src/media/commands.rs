@@ -315,7 +315,8 @@ impl Worker {
         }
     }
 
-    fn report(&self) -> WorkerReport {
+    fn report(&mut self) -> WorkerReport {
+        self.out.backend.refresh_drops();
         let stats = self.out.backend.stats();
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
         let mut report = WorkerReport {

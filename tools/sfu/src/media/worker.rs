@@ -87,7 +87,7 @@ impl Worker {
         loop {
             let wait = Wait { timeout: self.sleep(), gather: GATHER };
             if let Err(error) = self.out.backend.poll(wait) {
-                tracing::error!(worker = self.index, %error, "the media socket failed");
+                self.give_up(&error);
                 return;
             }
             self.out.now = Instant::now();
@@ -106,6 +106,19 @@ impl Worker {
             self.remove_peer(index);
         }
         self.out.backend.flush();
+    }
+
+    /// The backend is unusable: everybody on this worker is told to come back.
+    fn give_up(&mut self, error: &std::io::Error) {
+        tracing::error!(worker = self.index, %error, "the media socket failed; its peers end");
+        let indices: Vec<usize> = self.peers.iter().map(|(index, _)| index).collect();
+        for index in indices {
+            self.fail(index, format!("the media socket failed: {error}"));
+        }
+        while !self.backlog.is_empty() && !self.events.is_closed() {
+            std::thread::sleep(SLEEP_MAX / 20);
+            self.flush_events();
+        }
     }
 
     fn sleep(&self) -> Duration {
