@@ -1,4 +1,7 @@
 //! The JSON report, design.md §5. Units are in the key's last word; unknown is `null`, never 0.
+//!
+//! Reports are read back too. Within a section, a key that is not there is one that a later version
+//! added: it reads as its type's default, so that stored reports stay readable.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +136,8 @@ pub(crate) struct HostSection {
 }
 
 /// Where it joined.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct TargetSection {
     /// Signalling URL; `null` if the run ended before it was known.
     pub url: Option<String>,
@@ -144,7 +148,8 @@ pub(crate) struct TargetSection {
 }
 
 /// The options in force.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Options {
     /// Room names' base.
     pub room: String,
@@ -187,7 +192,8 @@ pub(crate) struct Options {
 }
 
 /// How the embedded SFU was started.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct EmbeddedOptions {
     /// Its cores.
     pub cores: Vec<usize>,
@@ -200,10 +206,10 @@ pub(crate) struct EmbeddedOptions {
 }
 
 /// This machine.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Machine {
     /// Its name.
-    #[serde(default)]
     pub hostname: Option<String>,
     /// Cores this process may use.
     pub cpus: usize,
@@ -258,6 +264,7 @@ pub(crate) struct Verdict {
 
 /// Joins of publishers and subscribers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct JoinSection {
     /// Participants that were to join.
     pub requested: u64,
@@ -283,6 +290,7 @@ pub(crate) struct JoinSection {
 
 /// Join phases, each from the scheduled start of the join.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Phases {
     /// Websocket open.
     pub websocket: Option<Hist>,
@@ -314,6 +322,7 @@ impl Phases {
 
 /// Packets in their parts (design.md §3).
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Packets {
     /// Should have arrived.
     pub expected: u64,
@@ -335,6 +344,7 @@ pub(crate) struct Packets {
 
 /// Frames.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Frames {
     /// Any packet arrived.
     pub received: u64,
@@ -348,6 +358,7 @@ pub(crate) struct Frames {
 
 /// Freezes by libwebrtc's rule.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Freezes {
     /// How many.
     pub count: u64,
@@ -358,7 +369,8 @@ pub(crate) struct Freezes {
 }
 
 /// One kind of received media.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct MediaSection {
     /// Subscriptions there should have been; `null` if the publishers are not ours.
     pub tracks_expected: Option<u64>,
@@ -377,7 +389,6 @@ pub(crate) struct MediaSection {
     /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
     pub fps: Option<f64>,
     /// Length of the streams that `fps` is of, added up; its weight when reports are merged.
-    #[serde(default)]
     pub fps_stream_s: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
@@ -392,7 +403,8 @@ pub(crate) struct MediaSection {
 }
 
 /// Published media.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct PublishSection {
     /// Tracks.
     pub tracks: u64,
@@ -413,15 +425,14 @@ pub(crate) struct PublishSection {
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,
     /// The packets so lost.
-    #[serde(default)]
     pub upstream_lost: Option<u64>,
     /// The packets those reports cover.
-    #[serde(default)]
     pub upstream_expected: Option<u64>,
 }
 
 /// Recordings.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct RecordingSection {
     /// The folder.
     pub dir: String,
@@ -436,7 +447,8 @@ pub(crate) struct RecordingSection {
 }
 
 /// The load box itself.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct GeneratorSection {
     /// UDP backend.
     pub backend: String,
@@ -467,10 +479,10 @@ pub(crate) struct GeneratorSection {
 }
 
 /// One media worker.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct WorkerSection {
     /// Its host in a merged report; `null` in the report of one host.
-    #[serde(default)]
     pub host: Option<String>,
     /// Its core; `null` if it is not pinned.
     pub core: Option<usize>,
@@ -489,7 +501,8 @@ pub(crate) struct WorkerSection {
 }
 
 /// The server's own figures.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct ServerSection {
     /// The embedded SFU's ledger; `null` at a real server.
     pub embedded: Option<EmbeddedSection>,
@@ -507,6 +520,7 @@ pub(crate) struct EmbeddedSection {
 
 /// One second.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct SeriesRow {
     /// Since the start of the run.
     pub t_s: f64,
@@ -521,15 +535,12 @@ pub(crate) struct SeriesRow {
     /// Received UDP payload.
     pub bitrate_bps: f64,
     /// Packets that should have arrived in this second.
-    #[serde(default)]
     pub expected: u64,
     /// Packets found missing in this second.
     pub missing: u64,
     /// Missing packets that came in time in this second.
-    #[serde(default)]
     pub repaired: u64,
     /// Missing packets that came too late in this second.
-    #[serde(default)]
     pub late: u64,
     /// Packets given up in this second.
     pub unrecovered: u64,
