@@ -123,9 +123,11 @@ fn limits() -> WebSocketConfig {
 /// header: a URL ends up in access logs and error texts.
 fn request(url: &ServerUrl, token: &Token, role: &Role) -> Result<Request, ConnectError> {
     let auto_subscribe = match role {
-        Role::Subscriber { subscription: Subscription::Auto, .. } => 1,
-        Role::Subscriber { subscription: Subscription::Manual { .. }, .. }
-        | Role::Publisher { .. } => 0,
+        Role::Subscriber {
+            subscription: Subscription::Auto | Subscription::Layout { auto: true, .. },
+            ..
+        } => 1,
+        Role::Subscriber { .. } | Role::Publisher { .. } => 0,
     };
     let query = format!(
         "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}",
