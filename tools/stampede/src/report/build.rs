@@ -14,6 +14,8 @@ use super::types::{
     Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
     TargetSection, WorkerSection,
 };
+use crate::flags::shape::LayoutFlag;
+use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
 use crate::machine;
 use crate::run::RunData;
@@ -25,23 +27,27 @@ const FPS_STREAM_S_MIN: f64 = 1.0;
 pub(crate) fn build(data: RunData) -> Report {
     let sums = Sums::of(data.engine.as_ref());
     let verdict = judge(&facts(&data, &sums));
-    let subscribers = data.plan.subscribers > 0;
+    let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
-    let received = |kind, counters: &MediaCounters, publishers: u32| {
-        let joined = data.book.subscribers_joined() as u64;
-        let expected = (publishers > 0).then(|| joined * u64::from(publishers));
+    let [video_tracks, audio_tracks] = data.book.tracks_expected();
+    let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
+        // What others publish is not ours to know.
+        let expected = expected.filter(|_| ours);
         subscribers.then(|| media(data.engine.as_ref(), kind, counters, expected))
     };
-    let video = received(MediaKind::Video, &sums.totals.video, data.plan.video_publishers);
-    let audio = received(MediaKind::Audio, &sums.totals.audio, data.plan.audio_publishers);
+    let own_video = !data.plan.video_layers.is_empty();
+    let own_audio = data.plan.audio_clip.is_some();
+    let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
+    let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
     Report {
         schema: SCHEMA,
         verdict,
         join,
         video,
         audio,
-        publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
+        publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums.totals)),
         recordings: recordings(&data),
+        find: None,
         generator: generator(&data, &sums),
         run: run_section(&data),
         server: ServerSection {
@@ -376,6 +382,7 @@ fn run_section(data: &RunData) -> RunSection {
         seed: data.seed,
         machine: machine::describe(data.cpus),
         stampede_version: env!("CARGO_PKG_VERSION"),
+        stages: data.measured.stages.clone(),
     }
 }
 
@@ -395,6 +402,12 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
         record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
+        stage: plan.shape.stages.iter().map(stage).collect(),
+        layout: plan.shape.layout.map(LayoutFlag::name),
+        subscribe_mode: plan.shape.subscribe_mode.name(),
+        hidden: plan.shape.hidden,
+        simulate_speakers: plan.shape.simulate_speakers,
+        cohorts: plan.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
@@ -409,6 +422,10 @@ fn options(data: &RunData, plan: &Plan) -> Options {
             }),
         },
     }
+}
+
+fn stage(stage: &Stage) -> String {
+    format!("{}s:{}", stage.duration.as_secs_f64(), stage.subscribers)
 }
 
 fn round(value: f64, decimals: i32) -> f64 {

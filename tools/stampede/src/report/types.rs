@@ -29,6 +29,9 @@ pub(crate) struct Report {
     pub publish: Option<PublishSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
+    /// The capacity search; `null` without `--find`. The other sections are of the highest step that
+    /// held, or of the lowest one if none did.
+    pub find: Option<FindSection>,
     /// The load box itself.
     pub generator: GeneratorSection,
     /// The server's own figures.
@@ -61,6 +64,77 @@ pub(crate) struct RunSection {
     pub machine: Machine,
     /// Version of stampede.
     pub stampede_version: &'static str,
+    /// Stages that have ended; `null` without `--stage`.
+    pub stages: Option<Vec<StageRow>>,
+}
+
+/// One stage.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StageRow {
+    /// When it began, since the first stage began.
+    pub t_s: f64,
+    /// How long it took.
+    pub duration_s: f64,
+    /// Subscribers asked for at its end, over all rooms.
+    pub subscribers: u64,
+    /// Of them connected at its end.
+    pub subscribers_connected: u64,
+    /// Subscribers started in it.
+    pub joined: u64,
+    /// Subscribers told to leave in it.
+    pub left: u64,
+    /// Packets of video and audio that should have arrived in it.
+    pub packets_expected: Option<u64>,
+    /// Of them not there when passed over.
+    pub packets_missing: Option<u64>,
+    /// Given up in it.
+    pub packets_unrecovered: Option<u64>,
+    /// `packets_unrecovered / packets_expected`.
+    pub loss_rate: Option<f64>,
+    /// `packets_missing / packets_expected`.
+    pub missing_rate: Option<f64>,
+    /// Payload bits a second, all streams together.
+    pub bitrate_bps: Option<f64>,
+}
+
+/// A capacity search.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FindSection {
+    /// What was searched: `subscribers` (per room).
+    pub what: &'static str,
+    /// The promise.
+    pub until: String,
+    /// How long each step held.
+    pub hold_s: f64,
+    /// Steps in the order in which they were made.
+    pub steps: Vec<FindStep>,
+    /// The highest number that kept the promise; `null` if none did.
+    pub highest_ok: Option<u64>,
+    /// The lowest number that did not; `null` if all did.
+    pub first_broken: Option<u64>,
+    /// What broke it there; `null` if nothing did.
+    pub limit: Option<Fault>,
+    /// False if the search was ended by a signal.
+    pub complete: bool,
+}
+
+/// One step of a capacity search.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FindStep {
+    /// Subscribers per room.
+    pub subscribers: u64,
+    /// Everybody joined and the promise held.
+    pub ok: bool,
+    /// Participants that joined.
+    pub joined: u64,
+    /// The figures that the promise is about.
+    pub figures: BTreeMap<String, Option<f64>>,
+    /// Busiest worker.
+    pub busy_ratio_max: f64,
+    /// What broke it, as far as known.
+    pub fault: Fault,
+    /// Why, most important first.
+    pub reasons: Vec<String>,
 }
 
 /// Where it joined.
@@ -105,6 +179,18 @@ pub(crate) struct Options {
     pub record: Option<String>,
     /// Subscribers that record.
     pub record_subscribers: u32,
+    /// `--stage`, each as `DUR:SUBS` in seconds.
+    pub stage: Vec<String>,
+    /// `--layout`.
+    pub layout: Option<&'static str>,
+    /// `--subscribe-mode`.
+    pub subscribe_mode: &'static str,
+    /// `--hidden`.
+    pub hidden: bool,
+    /// `--simulate-speakers`.
+    pub simulate_speakers: bool,
+    /// Names of the cohorts.
+    pub cohorts: Vec<String>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
     /// Media workers.
