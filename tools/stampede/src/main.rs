@@ -51,6 +51,8 @@ fn command() -> Result<Exit, Failure> {
         Parsed::Command(Command::Doctor(flags)) if flags.calibrate => calibrate::command(&flags),
         Parsed::Command(Command::Doctor(flags)) => preflight::doctor(&flags),
         Parsed::Command(Command::Init(flags)) => flags::init(&flags),
+        Parsed::Command(Command::Report(flags)) => report::command(flags),
+        Parsed::Command(Command::Compare(flags)) => report::compare::command(&flags),
     }
 }
 

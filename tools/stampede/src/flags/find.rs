@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{RunFlags, values};
 use crate::exit::Failure;
+use crate::report::threshold::{Threshold, Thresholds};
 
 /// Fewest subscribers tried unless told otherwise.
 const FIND_MIN: u32 = 10;
@@ -29,7 +30,7 @@ pub(crate) struct FindFlags {
     /// The promise, an expression over the report as --threshold takes it, like
     /// 'video.loss_rate<0.001'.
     #[arg(long, value_name = "EXPR", help_heading = "Capacity search")]
-    pub until: Option<String>,
+    pub until: Option<Thresholds>,
     /// Fewest subscribers per room that are tried [default: 10].
     #[arg(long, value_name = "N", help_heading = "Capacity search")]
     pub find_min: Option<u32>,
@@ -57,8 +58,8 @@ pub(crate) struct FindFlags {
 /// A search that can start.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FindPlan {
-    /// What is promised.
-    pub until: String,
+    /// What is promised: all of it.
+    pub until: Vec<Threshold>,
     /// Fewest, per room.
     pub min: u32,
     /// Most, per room.
@@ -70,6 +71,12 @@ pub(crate) struct FindPlan {
 }
 
 impl FindPlan {
+    /// The promise as one line.
+    pub(crate) fn promise(&self) -> String {
+        let exprs: Vec<&str> = self.until.iter().map(|test| test.expr.as_str()).collect();
+        exprs.join(" && ")
+    }
+
     /// The search that is asked for, if any.
     ///
     /// # Errors
@@ -97,6 +104,9 @@ impl FindPlan {
                 "--find needs the promise that must hold: add --until 'video.loss_rate<0.001'",
             )
         })?;
+        if until.0.iter().any(|test| test.abort_after.is_some()) {
+            return Err(Failure::config("--until takes no 'abort': each step is held to its end"));
+        }
         for (given, what) in [
             (flags.subscribers.is_some(), "--subscribers (use --find-min and --find-max)"),
             (flags.duration.is_some(), "--duration (use --find-hold)"),
@@ -117,7 +127,7 @@ impl FindPlan {
             )));
         }
         Ok(Some(Self {
-            until,
+            until: until.0,
             min,
             max,
             hold: find.find_hold.unwrap_or(Duration::from_secs(10)),

@@ -8,6 +8,7 @@ mod file;
 pub(crate) mod find;
 mod init;
 mod plan;
+mod reports;
 mod run;
 mod secret;
 pub(crate) mod shape;
@@ -28,7 +29,8 @@ use file::ScenarioFile;
 
 pub(crate) use find::FindPlan;
 pub(crate) use init::{InitFlags, init};
-pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target};
+pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, outputs};
+pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
 pub(crate) use secret::Secret;
 pub(crate) use tools::{DoctorFlags, SfuFlags};
@@ -40,7 +42,7 @@ pub(crate) use tools::{DoctorFlags, SfuFlags};
 #[derive(Debug, Parser)]
 #[command(name = "stampede", version, max_term_width = 100)]
 #[command(after_help = "\
-Exit codes: 0 pass; 98 the run is invalid (the generator was at fault); 104 bad configuration; \
+Exit codes: 0 pass; 99 a threshold failed; 98 the run is invalid (the generator was at fault); 104 bad configuration; \
 105 interrupted (the report is still written); 1 anything else.
 Logging: RUST_LOG=info (or debug, or stampede=debug) writes to stderr.")]
 struct Cli {
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     Sfu(Box<SfuFlags>),
     Doctor(DoctorFlags),
     Init(InitFlags),
+    Report(ReportFlags),
+    Compare(CompareFlags),
 }
 
 /// A parsed command line, or text to print (help, version) with exit code 0.
@@ -149,8 +153,8 @@ fn with_file(
 fn usage_failure(error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Failure::config(
-            "no command is given; use `stampede run`, `stampede sfu`, `stampede doctor` \
-             or `stampede init` (see `stampede --help`)",
+            "no command is given; use `stampede run`, `stampede sfu`, `stampede doctor`, \
+             `stampede init`, `stampede report` or `stampede compare` (see `stampede --help`)",
         );
     }
     Failure::config(format!("{} (see `stampede --help`)", usage_line(error)))
@@ -201,14 +205,17 @@ mod tests {
             (&["run", "--num-per-second", "0"], &["--num-per-second", "above 0"]),
             (&["run", "--video-resolution", "4k"], &["4k", "high, medium, low"]),
             (&["run", "--video-codec", "h264"], &["h264", "not possible yet"]),
-            (&["run", "--out", "html=x.html"], &["html", "do not exist yet"]),
+            (&["run", "--out", "pdf=x.pdf"], &["pdf", "unknown kind"]),
             (&["run", "--backend", "dpdk"], &["dpdk", "auto, io_uring, mmsg"]),
             (&["run", "--cores", "1-0"], &["backwards"]),
             (&["run", "--subscriber", "3"], &["--subscriber", "--subscribers"]),
-            (&["run", "--threshold", "x<1"], &["--threshold"]),
             (&["run", "--stage", "10s"], &["--stage", "30s:200"]),
             (&["run", "--layout", "2x2"], &["2x2", "speaker, 3x3"]),
             (&["run", "--scenario", "/nonexistent/x"], &["--scenario /nonexistent/x"]),
+            (&["run", "--threshold", "x<1"], &["--threshold", "no figure 'x'"]),
+            (&["run", "--threshold", "vido.loss_rate<1%"], &["did you mean 'video.loss_rate'"]),
+            (&["compare", "a", "b", "--fail-if", "video.fps"], &["--fail-if", "compares nothing"]),
+            (&["report"], &["<FILE>"]),
             (&["sfu", "--drop", "1"], &["--drop", "% sign"]),
             (&["fly"], &["fly"]),
             (&[], &["no command"]),
@@ -232,7 +239,7 @@ mod tests {
 
     #[test]
     fn help_names_every_flag_with_a_text() {
-        for name in ["run", "sfu", "doctor", "init"] {
+        for name in ["run", "sfu", "doctor", "init", "report", "compare"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
             for arg in command.get_arguments() {

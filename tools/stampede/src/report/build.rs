@@ -4,17 +4,19 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
-use stampede_engine::{EngineReport, WorkerReport};
+use stampede_engine::{EngineReport, PeerRow, WorkerReport};
 use stampede_sfu::LedgerTotals;
 
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, WorkerFacts, judge};
+use super::senders::SenderFacts;
+use super::streams;
+use super::threshold;
 use super::types::{
     EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options,
     Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
     TargetSection, WorkerSection,
 };
-use crate::flags::shape::LayoutFlag;
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
 use crate::machine;
@@ -24,9 +26,17 @@ use crate::run::RunData;
 const FPS_STREAM_S_MIN: f64 = 1.0;
 
 /// Builds and judges.
-pub(crate) fn build(data: RunData) -> Report {
+pub(crate) fn build(mut data: RunData) -> Report {
+    let thresholds = std::mem::take(&mut data.plan.thresholds);
+    let crossed = data.crossed.take();
+    let mut report = without_thresholds(data, !thresholds.iter().any(threshold::is_of_loss));
+    threshold::apply(&mut report, &thresholds, crossed.as_ref());
+    report
+}
+
+fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
     let sums = Sums::of(data.engine.as_ref());
-    let verdict = judge(&facts(&data, &sums));
+    let verdict = judge(&Facts { loss_bounded, ..facts(&data, &sums) });
     let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
     let [video_tracks, audio_tracks] = data.book.tracks_expected();
@@ -39,8 +49,9 @@ pub(crate) fn build(data: RunData) -> Report {
     let own_audio = data.plan.audio_clip.is_some();
     let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
     let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
+    let all_streams = streams::all(&data);
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.to_owned(),
         verdict,
         join,
         video,
@@ -56,6 +67,10 @@ pub(crate) fn build(data: RunData) -> Report {
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
         },
         series: data.series,
+        thresholds: Vec::new(),
+        streams: streams::worst(&all_streams),
+        streams_total: all_streams.len() as u64,
+        all_streams,
     }
 }
 
@@ -124,6 +139,7 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.totals.publish.packets_sent,
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
+        loss_bounded: true,
         datagrams_in: sums.datagrams_in,
         datagrams_out: sums.datagrams_out,
         kernel_drops: sums.kernel_drops,
@@ -131,8 +147,18 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         workers,
         workers_failed,
         ledger: ledger_facts(data),
+        senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
+        subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
         recording_errors: recordings(data).map_or_else(Vec::new, |section| section.errors),
     }
+}
+
+fn peers(data: &RunData) -> impl Iterator<Item = &PeerRow> {
+    data.engine.iter().flat_map(|engine| &engine.workers).flat_map(|worker| &worker.peers)
+}
+
+fn lost_for_good(peer: &PeerRow) -> bool {
+    peer.report.streams.iter().any(|stream| stream.packets.unrecovered > 0)
 }
 
 fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
@@ -183,7 +209,10 @@ pub(crate) fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
     }
 }
 
-fn streams(engine: Option<&EngineReport>, kind: MediaKind) -> impl Iterator<Item = &StreamReport> {
+fn streams_of(
+    engine: Option<&EngineReport>,
+    kind: MediaKind,
+) -> impl Iterator<Item = &StreamReport> {
     engine
         .into_iter()
         .flat_map(|engine| &engine.workers)
@@ -200,7 +229,7 @@ fn media(
 ) -> MediaSection {
     let mut jitter = Samples::new();
     let mut rates = Rates::default();
-    for stream in streams(engine, kind) {
+    for stream in streams_of(engine, kind) {
         if let Some(value) = stream.jitter {
             jitter.record(value);
         }
@@ -231,6 +260,7 @@ fn media(
             dropped: counters.frames.dropped,
         },
         fps: rates.fps(),
+        fps_stream_s: (rates.stream_s > 0.0).then(|| round(rates.stream_s, 3)),
         freezes: (kind == MediaKind::Video).then(|| Freezes {
             count: freezes.count,
             total_s: round(freezes.total.as_secs_f64(), 3),
@@ -292,6 +322,8 @@ fn publish(totals: &PeerCounters) -> PublishSection {
         frames_sent: sent.frames_sent,
         keyframes_sent: sent.keyframes_sent,
         upstream_loss_rate: sent.upstream_loss_rate(),
+        upstream_lost: sent.upstream_lost,
+        upstream_expected: sent.upstream_expected,
     }
 }
 
@@ -354,6 +386,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
 
 fn worker(worker: &WorkerReport) -> WorkerSection {
     WorkerSection {
+        host: None,
         core: worker.core,
         peers: worker.peers.len() as u64,
         cpu_s: round(worker.health.cpu.as_secs_f64(), 3),
@@ -378,10 +411,11 @@ fn run_section(data: &RunData) -> RunSection {
             embedded: matches!(data.plan.target, Target::Embedded(_)),
             server_version: data.book.known_server_version(),
         },
-        options: options(data, &data.plan),
-        seed: data.seed,
-        machine: machine::describe(data.cpus),
-        stampede_version: env!("CARGO_PKG_VERSION"),
+        options: Some(options(data, &data.plan)),
+        seed: Some(data.seed),
+        machine: Some(machine::describe(data.cpus)),
+        stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: None,
         stages: data.measured.stages.clone(),
     }
 }
@@ -397,21 +431,21 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         num_per_second: plan.joins_per_second,
         retry: plan.retry,
         retry_sleep_s: plan.retry_sleep.as_secs_f64(),
-        video_resolution: plan.resolution.name(),
+        video_resolution: plan.resolution.name().to_owned(),
         video: plan.video_layers.iter().map(|clip| clip.name.clone()).collect(),
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
         record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
         stage: plan.shape.stages.iter().map(stage).collect(),
-        layout: plan.shape.layout.map(LayoutFlag::name),
-        subscribe_mode: plan.shape.subscribe_mode.name(),
+        layout: plan.shape.layout.map(|layout| layout.name().to_owned()),
+        subscribe_mode: plan.shape.subscribe_mode.name().to_owned(),
         hidden: plan.shape.hidden,
         simulate_speakers: plan.shape.simulate_speakers,
         cohorts: plan.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
-        backend: plan.backend.name(),
+        backend: plan.backend.name().to_owned(),
         embedded: match &plan.target {
             Target::Server(_) => None,
             Target::Embedded(embedded) => Some(EmbeddedOptions {
@@ -428,7 +462,7 @@ fn stage(stage: &Stage) -> String {
     format!("{}s:{}", stage.duration.as_secs_f64(), stage.subscribers)
 }
 
-fn round(value: f64, decimals: i32) -> f64 {
+pub(super) fn round(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     (value * scale).round() / scale
 }

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::Hist;
+use super::streams::StreamRow;
 
 /// Name and version of this format.
 pub(crate) const SCHEMA: &str = "stampede.report.v1";
 
 /// A whole report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// What was run.
     pub run: RunSection,
     /// What it means.
@@ -31,6 +33,7 @@ pub(crate) struct Report {
     pub recordings: Option<RecordingSection>,
     /// The capacity search; `null` without `--find`. The other sections are of the highest step that
     /// held, or of the lowest one if none did.
+    #[serde(default)]
     pub find: Option<FindSection>,
     /// The load box itself.
     pub generator: GeneratorSection,
@@ -38,10 +41,50 @@ pub(crate) struct Report {
     pub server: ServerSection,
     /// One row a second, ramp included.
     pub series: Vec<SeriesRow>,
+    /// What `--threshold` asked for, with what came out.
+    #[serde(default)]
+    pub thresholds: Vec<ThresholdRow>,
+    /// The worst streams, at most [`super::streams::WORST_MAX`], worst first.
+    #[serde(default)]
+    pub streams: Vec<StreamRow>,
+    /// All streams there were; `streams` has the worst of them.
+    #[serde(default)]
+    pub streams_total: u64,
+    /// All streams, for the CSV; not in the JSON.
+    #[serde(skip)]
+    pub all_streams: Vec<StreamRow>,
+}
+
+/// One comparison of a `--threshold`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ThresholdRow {
+    /// As given.
+    pub expr: String,
+    /// The figure; `null` if there is none, which fails the threshold.
+    pub value: Option<f64>,
+    /// Whether it held.
+    pub ok: bool,
+    /// True if crossing it ended the run (`abort`); `value` is then of that moment.
+    #[serde(default)]
+    pub aborted: bool,
+}
+
+impl ThresholdRow {
+    /// The key that was compared.
+    pub(crate) fn key(&self) -> &str {
+        self.expr.split(['<', '>', '=', '!']).next().unwrap_or_default()
+    }
+
+    /// The figure for people.
+    pub(crate) fn value_text(&self) -> String {
+        let shown = |value| super::threshold::shown(value, super::keys::unit(self.key()));
+        let value = self.value.map_or("no value".to_owned(), shown);
+        if self.aborted { format!("{value}; it ended the run") } else { value }
+    }
 }
 
 /// What was run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RunSection {
     /// Part of every participant's identity.
     pub id: String,
@@ -56,20 +99,25 @@ pub(crate) struct RunSection {
     pub interrupted: bool,
     /// Where it joined.
     pub target: TargetSection,
-    /// The options in force, defaults included, secrets never.
-    pub options: Options,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// This machine.
-    pub machine: Machine,
+    /// The options in force, defaults included, secrets never; `null` in a merged report, whose
+    /// `hosts` have them.
+    pub options: Option<Options>,
+    /// Seed of everything random; `null` in a merged report.
+    pub seed: Option<u64>,
+    /// This machine; `null` in a merged report.
+    pub machine: Option<Machine>,
     /// Version of stampede.
-    pub stampede_version: &'static str,
+    pub stampede_version: String,
+    /// The hosts of a merged report, one row each; `null` in the report of one host.
+    #[serde(default)]
+    pub hosts: Option<Vec<HostSection>>,
     /// Stages that have ended; `null` without `--stage`.
+    #[serde(default)]
     pub stages: Option<Vec<StageRow>>,
 }
 
 /// One stage.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct StageRow {
     /// When it began, since the first stage began.
     pub t_s: f64,
@@ -98,10 +146,10 @@ pub(crate) struct StageRow {
 }
 
 /// A capacity search.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct FindSection {
     /// What was searched: `subscribers` (per room).
-    pub what: &'static str,
+    pub what: String,
     /// The promise.
     pub until: String,
     /// How long each step held.
@@ -119,7 +167,7 @@ pub(crate) struct FindSection {
 }
 
 /// One step of a capacity search.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct FindStep {
     /// Subscribers per room.
     pub subscribers: u64,
@@ -137,8 +185,31 @@ pub(crate) struct FindStep {
     pub reasons: Vec<String>,
 }
 
+/// One host of a merged report.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HostSection {
+    /// Its name in the reasons.
+    pub host: String,
+    /// Its run.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Its whole run.
+    pub duration_s: f64,
+    /// Its measured window.
+    pub measured_s: Option<f64>,
+    /// Its options.
+    pub options: Option<Options>,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// The machine.
+    pub machine: Option<Machine>,
+    /// Its own verdict.
+    pub verdict: Verdict,
+}
+
 /// Where it joined.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct TargetSection {
     /// Signalling URL; `null` if the run ended before it was known.
     pub url: Option<String>,
@@ -149,7 +220,7 @@ pub(crate) struct TargetSection {
 }
 
 /// The options in force.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Options {
     /// Room names' base.
     pub room: String,
@@ -170,7 +241,7 @@ pub(crate) struct Options {
     /// `--retry-sleep`.
     pub retry_sleep_s: f64,
     /// `--video-resolution`.
-    pub video_resolution: &'static str,
+    pub video_resolution: String,
     /// Names of the published video clips, lowest layer first.
     pub video: Vec<String>,
     /// Name of the published audio clip.
@@ -180,16 +251,22 @@ pub(crate) struct Options {
     /// Subscribers that record.
     pub record_subscribers: u32,
     /// `--stage`, each as `DUR:SUBS` in seconds.
+    #[serde(default)]
     pub stage: Vec<String>,
     /// `--layout`.
-    pub layout: Option<&'static str>,
+    #[serde(default)]
+    pub layout: Option<String>,
     /// `--subscribe-mode`.
-    pub subscribe_mode: &'static str,
+    #[serde(default)]
+    pub subscribe_mode: String,
     /// `--hidden`.
+    #[serde(default)]
     pub hidden: bool,
     /// `--simulate-speakers`.
+    #[serde(default)]
     pub simulate_speakers: bool,
     /// Names of the cohorts.
+    #[serde(default)]
     pub cohorts: Vec<String>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
@@ -198,13 +275,13 @@ pub(crate) struct Options {
     /// Their cores.
     pub cores: Vec<usize>,
     /// `--backend`.
-    pub backend: &'static str,
+    pub backend: String,
     /// How the embedded SFU was started; `null` at a real server.
     pub embedded: Option<EmbeddedOptions>,
 }
 
 /// How the embedded SFU was started.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EmbeddedOptions {
     /// Its cores.
     pub cores: Vec<usize>,
@@ -217,8 +294,11 @@ pub(crate) struct EmbeddedOptions {
 }
 
 /// This machine.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Machine {
+    /// Its name.
+    #[serde(default)]
+    pub hostname: Option<String>,
     /// Cores this process may use.
     pub cpus: usize,
     /// CPU model as the kernel names it.
@@ -230,7 +310,7 @@ pub(crate) struct Machine {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// It did what was asked.
@@ -242,7 +322,7 @@ pub(crate) enum Outcome {
 }
 
 /// Whose fault what went wrong is (design.md §3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fault {
     /// Nothing went wrong.
@@ -260,7 +340,7 @@ pub(crate) enum Fault {
 }
 
 /// The verdict with its reasons in plain words.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Verdict {
     /// How it ended.
     pub result: Outcome,
@@ -271,7 +351,7 @@ pub(crate) struct Verdict {
 }
 
 /// Joins of publishers and subscribers.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct JoinSection {
     /// Participants that were to join.
     pub requested: u64,
@@ -287,14 +367,14 @@ pub(crate) struct JoinSection {
     pub retries: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
-    /// Most participants connected at one moment.
-    pub peak: u64,
+    /// Most participants connected at one moment; `null` in a merged report without series.
+    pub peak: Option<u64>,
     /// From the scheduled start of each join.
     pub phases_ms: Phases,
 }
 
 /// Join phases, each from the scheduled start of the join.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Phases {
     /// Websocket open.
     pub websocket: Option<Hist>,
@@ -310,8 +390,22 @@ pub(crate) struct Phases {
     pub first_keyframe: Option<Hist>,
 }
 
+impl Phases {
+    /// All of them in their order, with what people call them.
+    pub(crate) fn named(&self) -> [(&'static str, Option<&Hist>); 6] {
+        [
+            ("websocket open", self.websocket.as_ref()),
+            ("join response", self.signal.as_ref()),
+            ("ICE connected", self.ice.as_ref()),
+            ("DTLS connected", self.dtls.as_ref()),
+            ("first packet", self.first_packet.as_ref()),
+            ("first keyframe", self.first_keyframe.as_ref()),
+        ]
+    }
+}
+
 /// Packets in their parts (design.md §3).
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Packets {
     /// Should have arrived.
     pub expected: u64,
@@ -332,7 +426,7 @@ pub(crate) struct Packets {
 }
 
 /// Frames.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Frames {
     /// Any packet arrived.
     pub received: u64,
@@ -345,7 +439,7 @@ pub(crate) struct Frames {
 }
 
 /// Freezes by libwebrtc's rule.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Freezes {
     /// How many.
     pub count: u64,
@@ -356,7 +450,7 @@ pub(crate) struct Freezes {
 }
 
 /// One kind of received media.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct MediaSection {
     /// Subscriptions there should have been; `null` if the publishers are not ours.
     pub tracks_expected: Option<u64>,
@@ -374,6 +468,9 @@ pub(crate) struct MediaSection {
     pub frames: Frames,
     /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
     pub fps: Option<f64>,
+    /// Length of the streams that `fps` is of, added up; its weight when reports are merged.
+    #[serde(default)]
+    pub fps_stream_s: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
     /// Interarrival jitter of each stream at its end.
@@ -387,7 +484,7 @@ pub(crate) struct MediaSection {
 }
 
 /// Published media.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PublishSection {
     /// Tracks.
     pub tracks: u64,
@@ -407,10 +504,16 @@ pub(crate) struct PublishSection {
     pub keyframes_sent: u64,
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,
+    /// The packets so lost.
+    #[serde(default)]
+    pub upstream_lost: Option<u64>,
+    /// The packets those reports cover.
+    #[serde(default)]
+    pub upstream_expected: Option<u64>,
 }
 
 /// Recordings.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RecordingSection {
     /// The folder.
     pub dir: String,
@@ -425,7 +528,7 @@ pub(crate) struct RecordingSection {
 }
 
 /// The load box itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct GeneratorSection {
     /// UDP backend.
     pub backend: String,
@@ -456,8 +559,11 @@ pub(crate) struct GeneratorSection {
 }
 
 /// One media worker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct WorkerSection {
+    /// Its host in a merged report; `null` in the report of one host.
+    #[serde(default)]
+    pub host: Option<String>,
     /// Its core; `null` if it is not pinned.
     pub core: Option<usize>,
     /// Peers it held.
@@ -475,14 +581,14 @@ pub(crate) struct WorkerSection {
 }
 
 /// The server's own figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ServerSection {
     /// The embedded SFU's ledger; `null` at a real server.
     pub embedded: Option<EmbeddedSection>,
 }
 
 /// The embedded SFU's ledger.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EmbeddedSection {
     /// Everything since it started.
     #[serde(flatten)]
@@ -492,7 +598,7 @@ pub(crate) struct EmbeddedSection {
 }
 
 /// One second.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct SeriesRow {
     /// Since the start of the run.
     pub t_s: f64,
@@ -506,8 +612,17 @@ pub(crate) struct SeriesRow {
     pub packets_out: u64,
     /// Received UDP payload.
     pub bitrate_bps: f64,
+    /// Packets that should have arrived in this second.
+    #[serde(default)]
+    pub expected: u64,
     /// Packets found missing in this second.
     pub missing: u64,
+    /// Missing packets that came in time in this second.
+    #[serde(default)]
+    pub repaired: u64,
+    /// Missing packets that came too late in this second.
+    #[serde(default)]
+    pub late: u64,
     /// Packets given up in this second.
     pub unrecovered: u64,
     /// Freezes that ended in this second.

@@ -3,13 +3,14 @@
 //! Each step joins afresh and is judged by its own full report, so that a promise can be about any
 //! figure of it, and what one step leaves behind on a server does not count for the next.
 
-use super::promise::Promise;
 use super::search::Search;
 use super::{finish, once};
 use crate::exit::{Exit, Failure};
 use crate::flags::{FindPlan, Plan, RunFlags};
 use crate::live::Mode;
 use crate::report::judge::LATENESS_MS_P99_MAX;
+use crate::report::keys;
+use crate::report::threshold::Threshold;
 use crate::report::types::{Fault, FindSection, FindStep, Outcome, Report};
 
 /// A worker busier than this when the promise breaks may have broken it: a statement about a server
@@ -21,14 +22,12 @@ const SUSPECT_LATENESS_MS_P99: f64 = LATENESS_MS_P99_MAX / 2.0;
 /// Searches, writes and shows.
 ///
 /// # Errors
-/// A bad promise, or what ended a step before there was anything to report.
+/// What ended a step before there was anything to report.
 pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, Failure> {
-    let promise = Promise::parse(&search_plan.until)
-        .map_err(|why| Failure::config(format!("--until: {why}")))?;
     let mut search = Search::new(search_plan.min, search_plan.max, search_plan.precision);
     let mut section = FindSection {
-        what: "subscribers",
-        until: search_plan.until.clone(),
+        what: "subscribers".to_owned(),
+        until: search_plan.promise(),
         hold_s: search_plan.hold.as_secs_f64(),
         steps: Vec::new(),
         highest_ok: None,
@@ -52,7 +51,7 @@ pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
             broken = broken.or(Some(report));
             break;
         }
-        let step = judge(&report, &promise, subscribers)?;
+        let step = judge(&report, &search_plan.until, subscribers)?;
         if mode != Mode::Quiet {
             eprintln!("{}", line(&step));
         }
@@ -69,8 +68,9 @@ pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     section.first_broken = search.broken().map(u64::from);
     section.complete = !interrupted;
     let report = held.or(broken);
-    let report = report.ok_or_else(|| Failure::other("the search made no step"))?;
-    finish(concluded(report, section), interrupted, &out)
+    let mut report = report.ok_or_else(|| Failure::other("the search made no step"))?;
+    report.run.interrupted = interrupted;
+    finish(&concluded(report, section), &out)
 }
 
 /// The run of one step.
@@ -82,9 +82,13 @@ fn step_plan(flags: &RunFlags, search: &FindPlan, subscribers: u32) -> Result<Pl
     Plan::new(flags)
 }
 
-fn judge(report: &Report, promise: &Promise, subscribers: u32) -> Result<FindStep, Failure> {
-    let figures = serde_json::to_value(report).map_err(Failure::other)?;
-    let (figures, kept) = promise.judge(&figures);
+fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<FindStep, Failure> {
+    let report_figures = serde_json::to_value(report).map_err(Failure::other)?;
+    let figure = |test: &Threshold| keys::value(&report_figures, &test.key);
+    // A figure without a value keeps nothing.
+    let keeps = |test: &Threshold| figure(test).is_some_and(|v| test.op.holds(v, test.limit));
+    let kept = promise.iter().all(keeps);
+    let figures = promise.iter().map(|test| (test.key.clone(), figure(test)));
     let all = report.join.joined == report.join.requested;
     let valid = report.verdict.result != Outcome::Invalid;
     let ok = kept && all && valid;
@@ -97,7 +101,7 @@ fn judge(report: &Report, promise: &Promise, subscribers: u32) -> Result<FindSte
         subscribers: u64::from(subscribers),
         ok,
         joined: report.join.joined,
-        figures: figures.into_iter().collect(),
+        figures: figures.collect(),
         busy_ratio_max: busy_ratio_max(report),
         fault: if ok { Fault::None } else { limit(report) },
         reasons,
@@ -171,11 +175,12 @@ fn concluded(mut report: Report, section: FindSection) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::threshold::Thresholds;
     use crate::report::types::Verdict;
 
     fn section(held: Option<u64>, broken: Option<u64>, limit: Option<Fault>) -> FindSection {
         FindSection {
-            what: "subscribers",
+            what: "subscribers".to_owned(),
             until: "video.loss_rate<0.001".to_owned(),
             hold_s: 1.0,
             steps: Vec::new(),
@@ -225,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_step_holds_only_if_everybody_joined() {
-        let promise = Promise::parse("join.failed==0").unwrap();
+        let promise = "join.failed==0".parse::<Thresholds>().unwrap().0;
         let mut run = report();
         run.join.requested = 11;
         run.join.joined = 11;

@@ -10,7 +10,6 @@ mod find;
 pub(crate) mod load;
 mod participant;
 mod prepare;
-mod promise;
 mod router;
 mod scenario;
 mod search;
@@ -29,11 +28,13 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
+use crate::flags::values::Output;
 use crate::flags::{FindPlan, Plan, RunFlags, Server, Target};
 use crate::live::{Live, Mode, Progress};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
-use crate::report::types::{Fault, Outcome, Report, SeriesRow};
+use crate::report::threshold::{self, Crossed, Threshold};
+use crate::report::types::{Fault, Report, SeriesRow};
 use crate::{machine, preflight, report, signals, summary};
 pub(crate) use book::Book;
 use context::{Context, RunClock, Settings};
@@ -68,6 +69,8 @@ pub(crate) struct RunData {
     pub interrupted: bool,
     /// Why it ended early, if not by a signal.
     pub ended_early: Option<Early>,
+    /// The threshold that ended it, if one did.
+    pub crossed: Option<Crossed>,
     /// Joins.
     pub book: Book,
     /// Media.
@@ -99,6 +102,7 @@ impl RunData {
             measured: Measured::default(),
             interrupted: false,
             ended_early: None,
+            crossed: None,
             book: Book::default(),
             engine: None,
             backend: None,
@@ -124,8 +128,7 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     let mode = Mode::choose(plan.quiet, plan.no_tui);
     let out = plan.out.clone();
     let data = once(plan, mode, mode)?;
-    let interrupted = data.interrupted;
-    finish(report::build(data), interrupted, &out)
+    finish(&report::build(data), &out)
 }
 
 /// Plays one plan from the look at the machine to the last leave. `checks` is how the checks of the
@@ -156,20 +159,10 @@ pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Fail
 }
 
 /// Writes and shows a judged report.
-fn finish(
-    report: Report,
-    interrupted: bool,
-    out: &[std::path::PathBuf],
-) -> Result<Exit, Failure> {
-    let written = out.iter().try_for_each(|path| report::write_json(&report, path));
-    summary::print(&report);
-    written?;
-    Ok(match report.verdict.result {
-        _ if interrupted => Exit::Interrupted,
-        Outcome::Pass => Exit::Pass,
-        Outcome::Invalid => Exit::Invalid,
-        Outcome::Fail => Exit::Failure,
-    })
+fn finish(report: &Report, out: &[Output]) -> Result<Exit, Failure> {
+    let written = out.iter().try_for_each(|out| report::out::write(report, out));
+    summary::print(report);
+    written.map(|()| Exit::of(report))
 }
 
 async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failure> {
@@ -284,6 +277,7 @@ async fn with_engine(
         Rc::clone(&state),
         live,
         data.plan.shape.subscribers_peak(),
+        data.plan.thresholds.clone(),
     ));
     let mut scenario = scenario::Scenario {
         context: Rc::clone(&context),
@@ -299,6 +293,7 @@ async fn with_engine(
     data.measured = ending.measured;
     data.interrupted = ending.interrupted;
     data.ended_early = ending.ended_early;
+    data.crossed = state.crossed.take();
     data.duration = data.clock.started.elapsed();
     state.done.set(true);
     data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
@@ -341,7 +336,9 @@ async fn watch_progress(
     state: Rc<scenario::State>,
     mut live: Live,
     subscribers: usize,
+    thresholds: Vec<Threshold>,
 ) -> Series {
+    let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
     let mut series = Series::default();
     let (mut second, mut totals) = (SeriesRow::default(), Totals::default());
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -355,7 +352,13 @@ async fn watch_progress(
             let workers = workers.borrow();
             let snapshots = workers.latest.iter().flatten();
             let joined = context.book.borrow().connected();
-            (second, totals) = series.second(elapsed.as_secs_f64(), joined, snapshots);
+            (second, totals) = series.second(elapsed.as_secs_f64(), joined, snapshots.clone());
+            if armed && state.crossed.borrow().is_none() {
+                let figures = report::running::figures(&context.book.borrow(), snapshots);
+                let found = threshold::crossed(&thresholds, &figures, elapsed);
+                *state.crossed.borrow_mut() =
+                    found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
+            }
         }
         let book = context.book.borrow();
         live.show(&Progress {
@@ -378,7 +381,12 @@ async fn watch_progress(
 /// Cells of what the run is doing, shared with the view.
 impl Default for scenario::State {
     fn default() -> Self {
-        Self { phase: Cell::new("starting"), ends: Cell::new(None), done: Cell::new(false) }
+        Self {
+            phase: Cell::new("starting"),
+            ends: Cell::new(None),
+            done: Cell::new(false),
+            crossed: RefCell::new(None),
+        }
     }
 }
 
