@@ -29,8 +29,8 @@ pub use tracks::REMOTE_TRACKS_MAX;
 use crate::text;
 use crate::token::Token;
 use crate::wire;
-use publish::{OfferState, Publishing, Settled};
 use layout::Seats;
+use publish::{OfferState, Publishing, Settled};
 use tracks::{Changes, TrackTable};
 
 /// Most tracks a publisher may announce: the server queues no more than 20 pending ones

@@ -31,7 +31,7 @@ const FORMAT: u32 = 1;
 pub(crate) struct Calibration {
     format: u32,
     stampede_version: String,
-    /// Tells machines that share a home apart; says nothing about this one.
+    /// Tells machines that share a home apart, and kinds of builds; says nothing about this one.
     machine: String,
     /// RFC 3339, UTC.
     pub measured_at: String,
@@ -100,6 +100,8 @@ fn machine_id() -> String {
     "stampede".hash(&mut hasher);
     fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().hash(&mut hasher);
     machine::describe(0).cpu_model.hash(&mut hasher);
+    // A debug build carries less.
+    cfg!(debug_assertions).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 

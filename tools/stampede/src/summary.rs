@@ -8,8 +8,8 @@ use anstyle::{AnsiColor, Style};
 use crate::live::{bits, no_color, share};
 use crate::report::judge::group;
 use crate::report::types::{
-    Fault, FindSection, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection, Report,
-    ServerSection, StageRow, ThresholdRow,
+    Fault, FindSection, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection,
+    Report, ServerSection, StageRow, ThresholdRow,
 };
 
 /// Error kinds shown; the report holds all.

@@ -79,9 +79,8 @@ mod tests {
     fn shares_are_kept_at_any_time_and_exact_at_the_end() {
         let cohorts = [cohort(CohortSize::Share(0.1)), cohort(CohortSize::Count(25))];
         let assigned = assign(&cohorts, 100);
-        let of = |part: &[Option<usize>], which| {
-            part.iter().filter(|one| **one == Some(which)).count()
-        };
+        let of =
+            |part: &[Option<usize>], which| part.iter().filter(|one| **one == Some(which)).count();
         assert_eq!((of(&assigned, 0), of(&assigned, 1)), (10, 25));
         assert_eq!(assigned.iter().filter(|one| one.is_none()).count(), 65);
         for first in [20, 40, 60, 80] {

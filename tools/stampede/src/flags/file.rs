@@ -156,10 +156,9 @@ fn scalar(name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, Wrong> {
             .map(|number| number.to_string())
             .map_err(|_| (value.span(), format!("'{name}': the number is too large"))),
         DeValue::Float(number) => Ok(number.as_str().to_owned()),
-        other => Err((
-            value.span(),
-            format!("'{name}' takes one text or number, not {}", kind(other)),
-        )),
+        other => {
+            Err((value.span(), format!("'{name}' takes one text or number, not {}", kind(other))))
+        }
     }
 }
 
@@ -295,17 +294,12 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<T>, Wrong> {
         let Some(value) = self.table.get(name) else { return Ok(None) };
         let text = scalar(name, value)?;
-        let parsed = parse(&text).map_err(|why| {
-            (value.span(), format!("invalid value '{text}' for '{name}': {why}"))
-        })?;
+        let parsed = parse(&text)
+            .map_err(|why| (value.span(), format!("invalid value '{text}' for '{name}': {why}")))?;
         Ok(Some(parsed))
     }
 
-    fn needed<T>(
-        &self,
-        name: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, Wrong> {
+    fn needed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Wrong> {
         let missing = || (self.span.clone(), format!("[[{}]] needs '{name}'", self.what));
         self.optional(name, parse)?.ok_or_else(missing)
     }
@@ -392,7 +386,10 @@ mod tests {
         assert_eq!(file.cohorts[0].resolution, Some(Resolution::Low));
         assert_eq!((file.cohorts[1].size, file.cohorts[1].record), (CohortSize::Count(2), true));
         assert_eq!(file.rooms.len(), 2);
-        assert_eq!((file.rooms[0].name.as_deref(), file.rooms[0].subscribers), (Some("hall"), Some(9)));
+        assert_eq!(
+            (file.rooms[0].name.as_deref(), file.rooms[0].subscribers),
+            (Some("hall"), Some(9))
+        );
         assert_eq!(words_of("room = \"hall\"\n"), ["--room=hall"]);
     }
 

@@ -137,13 +137,11 @@ fn with_file(
 ) -> Result<ArgMatches, Failure> {
     let Some(run) = typed.subcommand_matches("run") else { return Ok(typed.clone()) };
     let open = |id: &str| {
-        !matches!(
-            run.value_source(id),
-            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-        )
+        !matches!(run.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
     let words = file.flags.iter().filter(|(id, _)| open(id)).flat_map(|(_, words)| words);
-    let after_run = args.iter().position(|arg| arg == "run").map_or(args.len(), |at| at + 1);
+    let after_run =
+        args.iter().skip(1).position(|arg| arg == "run").map_or(args.len(), |at| at + 2);
     let (front, back) = args.split_at(after_run);
     let all = front.iter().cloned().chain(words.map(OsString::from)).chain(back.iter().cloned());
     Cli::command().try_get_matches_from(all).map_err(|error| usage_failure(&error))

@@ -193,11 +193,7 @@ impl Shape {
 
     /// Most subscribers at one time.
     pub(crate) fn subscribers_peak(&self) -> usize {
-        if self.stages.is_empty() {
-            self.subscribers()
-        } else {
-            stage::peak(&self.stages) as usize
-        }
+        if self.stages.is_empty() { self.subscribers() } else { stage::peak(&self.stages) as usize }
     }
 }
 

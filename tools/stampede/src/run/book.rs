@@ -107,7 +107,8 @@ impl Book {
     /// `None` if that is not known of one of them.
     pub(crate) fn tracks_expected(&self) -> [Option<u64>; 2] {
         let measured = self.entries.iter().filter(|entry| entry.measured && !entry.publisher);
-        let sum = |kind: usize| measured.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum();
+        let sum =
+            |kind: usize| measured.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum();
         [sum(0), sum(1)]
     }
 

@@ -312,7 +312,10 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let plan = plan(&["--scenario", &path.display().to_string(), "--room=hall"]);
         let rooms = rooms(&plan, "ab");
-        assert_eq!(rooms.iter().map(|room| &**room).collect::<Vec<_>>(), ["big", "hall-2", "hall-3"]);
+        assert_eq!(
+            rooms.iter().map(|room| &**room).collect::<Vec<_>>(),
+            ["big", "hall-2", "hall-3"]
+        );
         assert_eq!(publishers(&plan, "ab", &rooms, 1).len(), 4);
         let cast = subscribers(&plan, "ab", &rooms);
         let mobile = cast.iter().filter(|member| member.cohort.as_deref() == Some("mobile"));

@@ -200,8 +200,7 @@ mod tests {
         };
         flags.url = None;
         let mut report = crate::report::build(crate::run::test_data(Plan::new(*flags).unwrap()));
-        report.verdict =
-            Verdict { result: Outcome::Pass, fault: Fault::None, reasons: Vec::new() };
+        report.verdict = Verdict { result: Outcome::Pass, fault: Fault::None, reasons: Vec::new() };
         report
     }
 

@@ -21,9 +21,7 @@ impl Search {
         match (self.held, self.broken) {
             (None, None) => Some(self.min),
             (None, Some(_)) => None,
-            (Some(held), None) => {
-                (held < self.max).then(|| held.saturating_mul(2).min(self.max))
-            }
+            (Some(held), None) => (held < self.max).then(|| held.saturating_mul(2).min(self.max)),
             (Some(held), Some(broken)) => {
                 let near = (f64::from(held) * self.precision).max(1.0);
                 let gap = broken.saturating_sub(held);
