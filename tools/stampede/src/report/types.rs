@@ -1,4 +1,7 @@
 //! The JSON report, design.md §5. Units are in the key's last word; unknown is `null`, never 0.
+//!
+//! Reports are read back too. Within a section, a key that is not there is one that a later version
+//! added: it reads as its type's default, so that stored reports stay readable.
 
 use std::collections::BTreeMap;
 
@@ -209,7 +212,8 @@ pub(crate) struct HostSection {
 }
 
 /// Where it joined.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct TargetSection {
     /// Signalling URL; `null` if the run ended before it was known.
     pub url: Option<String>,
@@ -220,7 +224,8 @@ pub(crate) struct TargetSection {
 }
 
 /// The options in force.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Options {
     /// Room names' base.
     pub room: String,
@@ -281,7 +286,8 @@ pub(crate) struct Options {
 }
 
 /// How the embedded SFU was started.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct EmbeddedOptions {
     /// Its cores.
     pub cores: Vec<usize>,
@@ -294,10 +300,10 @@ pub(crate) struct EmbeddedOptions {
 }
 
 /// This machine.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Machine {
     /// Its name.
-    #[serde(default)]
     pub hostname: Option<String>,
     /// Cores this process may use.
     pub cpus: usize,
@@ -352,6 +358,7 @@ pub(crate) struct Verdict {
 
 /// Joins of publishers and subscribers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct JoinSection {
     /// Participants that were to join.
     pub requested: u64,
@@ -365,6 +372,8 @@ pub(crate) struct JoinSection {
     pub dropped: u64,
     /// Further tries made.
     pub retries: u64,
+    /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
+    pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
     /// Most participants connected at one moment; `null` in a merged report without series.
@@ -375,6 +384,7 @@ pub(crate) struct JoinSection {
 
 /// Join phases, each from the scheduled start of the join.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Phases {
     /// Websocket open.
     pub websocket: Option<Hist>,
@@ -406,6 +416,7 @@ impl Phases {
 
 /// Packets in their parts (design.md §3).
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Packets {
     /// Should have arrived.
     pub expected: u64,
@@ -427,6 +438,7 @@ pub(crate) struct Packets {
 
 /// Frames.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Frames {
     /// Any packet arrived.
     pub received: u64,
@@ -440,6 +452,7 @@ pub(crate) struct Frames {
 
 /// Freezes by libwebrtc's rule.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Freezes {
     /// How many.
     pub count: u64,
@@ -450,7 +463,8 @@ pub(crate) struct Freezes {
 }
 
 /// One kind of received media.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct MediaSection {
     /// Subscriptions there should have been; `null` if the publishers are not ours.
     pub tracks_expected: Option<u64>,
@@ -469,7 +483,6 @@ pub(crate) struct MediaSection {
     /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
     pub fps: Option<f64>,
     /// Length of the streams that `fps` is of, added up; its weight when reports are merged.
-    #[serde(default)]
     pub fps_stream_s: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
@@ -484,7 +497,8 @@ pub(crate) struct MediaSection {
 }
 
 /// Published media.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct PublishSection {
     /// Tracks.
     pub tracks: u64,
@@ -505,15 +519,14 @@ pub(crate) struct PublishSection {
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,
     /// The packets so lost.
-    #[serde(default)]
     pub upstream_lost: Option<u64>,
     /// The packets those reports cover.
-    #[serde(default)]
     pub upstream_expected: Option<u64>,
 }
 
 /// Recordings.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct RecordingSection {
     /// The folder.
     pub dir: String,
@@ -528,7 +541,8 @@ pub(crate) struct RecordingSection {
 }
 
 /// The load box itself.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct GeneratorSection {
     /// UDP backend.
     pub backend: String,
@@ -559,10 +573,10 @@ pub(crate) struct GeneratorSection {
 }
 
 /// One media worker.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct WorkerSection {
     /// Its host in a merged report; `null` in the report of one host.
-    #[serde(default)]
     pub host: Option<String>,
     /// Its core; `null` if it is not pinned.
     pub core: Option<usize>,
@@ -581,7 +595,8 @@ pub(crate) struct WorkerSection {
 }
 
 /// The server's own figures.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct ServerSection {
     /// The embedded SFU's ledger; `null` at a real server.
     pub embedded: Option<EmbeddedSection>,
@@ -599,6 +614,7 @@ pub(crate) struct EmbeddedSection {
 
 /// One second.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct SeriesRow {
     /// Since the start of the run.
     pub t_s: f64,
@@ -613,15 +629,12 @@ pub(crate) struct SeriesRow {
     /// Received UDP payload.
     pub bitrate_bps: f64,
     /// Packets that should have arrived in this second.
-    #[serde(default)]
     pub expected: u64,
     /// Packets found missing in this second.
     pub missing: u64,
     /// Missing packets that came in time in this second.
-    #[serde(default)]
     pub repaired: u64,
     /// Missing packets that came too late in this second.
-    #[serde(default)]
     pub late: u64,
     /// Packets given up in this second.
     pub unrecovered: u64,
