@@ -478,6 +478,9 @@ impl Session {
                 tracks,
                 ..
             } => (tracks.sids(*audio, *video), Vec::new()),
+            RoleState::Subscriber { subscription: Subscription::Layout { .. }, seats, .. } => {
+                (seats.as_ref().map_or_else(Vec::new, Seats::subscribed), Vec::new())
+            }
             RoleState::Publisher(publishing) => (Vec::new(), publishing.published().to_vec()),
         };
         self.send(Request::SyncState(proto::SyncState {

@@ -160,6 +160,14 @@ impl Seats {
         requests
     }
 
+    /// Tracks that were subscribed to by hand, for a sync state.
+    pub(super) fn subscribed(&self) -> Vec<String> {
+        let all = self.publishers.iter().flat_map(|known| &known.tracks);
+        let shown = |track: &&Seen| track.told.is_some_and(|wish| wish != Wish::Nothing);
+        let by_hand = all.filter(|track| !self.auto && shown(track));
+        by_hand.map(|track| track.sid.clone()).collect()
+    }
+
     /// A track that is there now.
     fn announced(&mut self, publisher: &str, sid: &str, kind: TrackKind) {
         let track = Seen { sid: sid.to_owned(), kind, place: None, told: None };
@@ -265,6 +273,7 @@ mod tests {
         let moved = seats.settle();
         assert_eq!(moved, [("A6".to_owned(), Wish::Hear), ("V6".to_owned(), Wish::See(LARGE))]);
         assert_eq!(seats.told("V7"), Some(Wish::Nothing));
+        assert_eq!(seats.subscribed().len(), 12, "six with audio and video");
         assert_eq!(seats.told("V0"), None);
     }
 
