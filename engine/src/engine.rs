@@ -182,6 +182,15 @@ impl Engine {
         (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::BeginMeasuring))
     }
 
+    /// Asks every worker for its sums at this moment; they come as [`EngineEvent::Totals`] with
+    /// this tag, one from each worker.
+    ///
+    /// # Errors
+    /// When a worker's mailbox is full.
+    pub fn read_totals(&self, tag: u64) -> Result<(), MailboxFull> {
+        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::ReadTotals(tag)))
+    }
+
     fn post(&self, index: usize, mail: Mail) -> Result<(), MailboxFull> {
         let worker = &self.workers[index];
         worker.mail.try_send(mail).map_err(|_| MailboxFull { worker: index })?;

@@ -126,6 +126,7 @@ impl Worker {
                 Ok(Mail::Add(peer)) => self.add(clock, *peer),
                 Ok(Mail::Command(id, command)) => self.command(clock, id, command),
                 Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
+                Ok(Mail::ReadTotals(tag)) => self.read_totals(tag),
                 Ok(Mail::Stop) => return false,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
@@ -359,6 +360,15 @@ impl Worker {
             slot.peer.begin_measuring(clock.now);
         }
         self.health.begin_measuring(clock.now, self.backend.stats());
+    }
+
+    fn read_totals(&mut self, tag: u64) {
+        let mut totals = Box::new(self.retired);
+        for (_, slot) in &self.slots {
+            totals.merge(&slot.peer.counters());
+        }
+        let worker = self.setup.index;
+        self.setup.events.push(EngineEvent::Totals { worker, tag, totals });
     }
 
     fn snapshot(&mut self, clock: Clock) {

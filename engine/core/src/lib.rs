@@ -27,5 +27,5 @@ pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
     CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
 };
-pub use publish::{PublishLayer, PublishTrack, TrackError};
+pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_media::Codec;

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use common::*;
 use stampede_core::{
-    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, TrackError,
+    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, SpeakingTurns,
+    TrackError,
 };
 use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip};
 use str0m::change::SdpOffer;
@@ -30,6 +31,7 @@ fn track(
         kind,
         layers: layers.into_iter().map(layer).collect(),
         start_offset: Duration::ZERO,
+        speaking: None,
     }
 }
 
@@ -279,4 +281,24 @@ fn closing_says_good_bye() {
     assert_eq!(report.published.len(), 1);
     assert!(report.published[0].counters.packets_sent >= 29);
     assert_eq!(report.published[0].cid, "cam");
+}
+
+#[test]
+fn speakers_are_loud_in_their_turns_and_silent_otherwise() {
+    let levels = |speaking| {
+        let mut mic = track("mic", MediaKind::Audio, vec![(None, opus_clip(50))]);
+        mic.speaking = speaking;
+        let (mut sim, _) = connect(vec![mic]);
+        sim.run(Duration::from_secs(13));
+        let levels: Vec<_> =
+            packets(&sim).filter_map(|packet| packet.header.ext_vals.audio_level).collect();
+        assert!(levels.len() > 600, "{}", levels.len());
+        levels
+    };
+    assert!(levels(None).iter().all(|level| *level == -20));
+    let alone = levels(Some(SpeakingTurns { speaker: 0, speakers: 1, seed: 7 }));
+    // A turn of five seconds in six.
+    let loud = alone.iter().filter(|level| **level == -20).count() as f64 / alone.len() as f64;
+    assert!((0.70..0.95).contains(&loud), "{loud}");
+    assert!(alone.iter().all(|level| [-20, -127].contains(level)));
 }

@@ -17,10 +17,13 @@ use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
     Arrival, MediaKind, NegotiateError, PeerEvent, PublishCounters, PublishReport, PublishTrack,
+    SpeakingTurns,
 };
 
-/// Level of every audio packet (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
+/// Level of audio packets (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
 const AUDIO_LEVEL_DBOV: i8 = -20;
+/// Level of audio packets while another one speaks: digital silence.
+const AUDIO_LEVEL_SILENT_DBOV: i8 = -127;
 
 #[derive(Debug)]
 struct TxLayer {
@@ -43,6 +46,7 @@ struct TxTrack {
     kind: MediaKind,
     mid: Option<Mid>,
     start_offset: Duration,
+    speaking: Option<SpeakingTurns>,
     layers: Vec<TxLayer>,
     schedule: Option<TrackSchedule>,
 }
@@ -258,6 +262,7 @@ impl TxTrack {
             kind: track.kind,
             mid: None,
             start_offset: track.start_offset,
+            speaking: track.speaking,
             layers: layers.collect(),
             schedule: None,
         }
@@ -317,6 +322,7 @@ impl TxTrack {
         let mut direct = rtc.direct_api();
         let Some(stream) = direct.stream_tx(&ssrc) else { return 1 };
         let video = self.kind == MediaKind::Video;
+        let loud = is_loud(self.speaking, now, clock);
         let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
         let last = frame.packets.len().saturating_sub(1);
         for (index, payload) in frame.packets.iter().enumerate() {
@@ -331,7 +337,11 @@ impl TxTrack {
             )
             .marker(marker)
             .nackable(video)
-            .ext_vals(extensions(video, index == 0, now, clock));
+            .ext_vals(ExtensionValues {
+                audio_level: (!video).then(|| audio_level(loud)),
+                voice_activity: (!video).then_some(loud),
+                ..extensions(index == 0, now, clock)
+            });
             if layer.clip.clip.codec == Codec::Vp8
                 && let Some(patch) = vp8_patch(payload, &due)
             {
@@ -375,19 +385,28 @@ fn vp8_patch(payload: &[u8], due: &DueFrame) -> Option<Vp8Patch> {
     patch.picture_id(due.picture_id).tl0_pic_idx(due.tl0_pic_idx).build().ok()
 }
 
-/// Capture time on a frame's first packet, audio level on every audio packet; str0m writes what
-/// was negotiated.
-fn extensions(video: bool, first: bool, now: Instant, clock: Option<Arrival>) -> ExtensionValues {
+/// Without turns always; before the wall clock is known nobody speaks in turns.
+fn is_loud(speaking: Option<SpeakingTurns>, now: Instant, clock: Option<Arrival>) -> bool {
+    let Some(turns) = speaking else { return true };
+    let Some(clock) = clock else { return false };
+    turns.speaks(unix(now, clock).as_nanos() as u64)
+}
+
+fn audio_level(loud: bool) -> i8 {
+    if loud { AUDIO_LEVEL_DBOV } else { AUDIO_LEVEL_SILENT_DBOV }
+}
+
+/// A moment since the Unix epoch.
+fn unix(now: Instant, clock: Arrival) -> Duration {
+    Duration::from_nanos(clock.unix_ns) + now.saturating_duration_since(clock.instant)
+}
+
+/// Capture time on a frame's first packet; str0m writes what was negotiated.
+fn extensions(first: bool, now: Instant, clock: Option<Arrival>) -> ExtensionValues {
     let mut values = ExtensionValues::default();
-    if !video {
-        values.audio_level = Some(AUDIO_LEVEL_DBOV);
-        values.voice_activity = Some(true);
-    }
     if first && let Some(clock) = clock {
-        let since = now.saturating_duration_since(clock.instant);
-        let unix = Duration::from_nanos(clock.unix_ns) + since;
         values.abs_capture_time = Some(AbsCaptureTime {
-            capture_time: SystemTime::UNIX_EPOCH + unix,
+            capture_time: SystemTime::UNIX_EPOCH + unix(now, clock),
             clock_offset: None,
         });
     }

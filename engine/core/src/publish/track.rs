@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stampede_media::{Codec, MediaClip};
 
+use super::SpeakingTurns;
 use crate::MediaKind;
 
 /// Longest client track id: it becomes an msid (RFC 8830: 1 to 64 token characters).
@@ -24,6 +25,8 @@ pub struct PublishTrack {
     /// How far into the clip the track begins: spreads publishers of the same clip. The first
     /// frame sent is a keyframe all the same.
     pub start_offset: Duration,
+    /// When an audio track is loud; `None` is always.
+    pub speaking: Option<SpeakingTurns>,
 }
 
 /// One layer of a track.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use stampede_media::{Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
+use super::shape::{RoomDefaults, Shape, default_duration};
 use super::values::{BackendFlag, CoreList, Output, Resolution};
 use super::{RunFlags, Secret};
 use crate::exit::{Failure, one_line};
@@ -73,6 +74,8 @@ pub(crate) struct Plan {
     pub no_tui: bool,
     /// No progress.
     pub quiet: bool,
+    /// Rooms, stages, cohorts, layout.
+    pub shape: Shape,
 }
 
 /// Where to join.
@@ -128,24 +131,33 @@ impl Plan {
         let video_publishers = default(flags.video_publishers, 1);
         let audio_publishers = default(flags.audio_publishers, 1);
         let subscribers = default(flags.subscribers, 200);
-        let publishers = video_publishers.max(audio_publishers);
-        let per_room = u64::from(publishers) + u64::from(subscribers);
-        let participants = per_room * u64::from(flags.rooms);
-        check_counts(&flags, per_room, participants)?;
+        if flags.rooms == 0 {
+            return Err(Failure::config("--rooms 0: there must be at least one room"));
+        }
+        let defaults = RoomDefaults { video_publishers, audio_publishers, subscribers };
+        check_rooms(&flags, defaults)?;
+        let shape = Shape::new(&flags, defaults)?;
+        let participants = (shape.publishers() + shape.subscribers_peak()) as u64;
+        check_counts(&flags, participants)?;
         let target = target(&flags, participants)?;
-        let seconds = if embedded { 20 } else { 60 };
-        let all_subscribers = subscribers.saturating_mul(flags.rooms);
+        let rooms = &shape.rooms;
+        let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
+        let audio_most = rooms.iter().map(|room| room.audio_publishers).max().unwrap_or(0);
+        let subscribers = match shape.stages.len() {
+            0 => subscribers,
+            _ => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
+        };
         Ok(Self {
-            record: record_plan(&flags, all_subscribers)?,
-            video_layers: video_layers(&flags, video_publishers)?,
-            audio_clip: audio_clip(&flags, audio_publishers)?,
+            record: record_plan(&flags, &shape)?,
+            video_layers: video_layers(&flags, video_most)?,
+            audio_clip: audio_clip(&flags, audio_most)?,
             target,
             room: flags.room,
-            rooms: flags.rooms,
+            rooms: rooms.len() as u32,
             video_publishers,
             audio_publishers,
             subscribers,
-            duration: flags.duration.unwrap_or(Duration::from_secs(seconds)),
+            duration: flags.duration.unwrap_or(default_duration(shape.stages.len(), embedded)),
             joins_per_second: flags.num_per_second,
             retry: flags.retry,
             retry_sleep: flags.retry_sleep,
@@ -159,37 +171,47 @@ impl Plan {
             thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
             no_tui: flags.no_tui,
             quiet: flags.quiet,
+            shape,
         })
     }
 
-    /// Publishing participants per room: the first ones send video and audio.
-    pub(crate) fn publishers(&self) -> u32 {
-        self.video_publishers.max(self.audio_publishers)
+    /// All participants that join over the whole run.
+    pub(crate) fn participants(&self) -> usize {
+        self.shape.publishers() + self.shape.subscribers()
     }
 
-    /// All participants.
-    pub(crate) fn participants(&self) -> usize {
-        let per_room = self.publishers() as usize + self.subscribers as usize;
-        per_room * self.rooms as usize
+    /// Most participants at one time.
+    pub(crate) fn participants_peak(&self) -> usize {
+        self.shape.publishers() + self.shape.subscribers_peak()
     }
 }
 
-fn check_counts(flags: &RunFlags, per_room: u64, participants: u64) -> Result<(), Failure> {
-    if flags.rooms == 0 {
-        return Err(Failure::config("--rooms 0: there must be at least one room"));
-    }
-    if per_room == 0 {
-        return Err(Failure::config(
-            "nobody would join: give --subscribers, --video-publishers or --audio-publishers",
-        ));
-    }
+/// Before a list of rooms is made: there may be a great many by a slip.
+fn check_rooms(flags: &RunFlags, defaults: RoomDefaults) -> Result<(), Failure> {
+    let publishers = defaults.video_publishers.max(defaults.audio_publishers);
+    let per_room = u64::from(publishers) + u64::from(defaults.subscribers);
+    too_many(per_room.max(1) * u64::from(flags.rooms))
+}
+
+fn too_many(participants: u64) -> Result<(), Failure> {
     if participants > PARTICIPANTS_MAX {
         return Err(Failure::config(format!(
             "{participants} participants are more than one run takes ({PARTICIPANTS_MAX}): \
              lower --rooms or the counts per room"
         )));
     }
-    if let Some(room) = &flags.room {
+    Ok(())
+}
+
+fn check_counts(flags: &RunFlags, participants: u64) -> Result<(), Failure> {
+    if participants == 0 {
+        return Err(Failure::config(
+            "nobody would join: give --subscribers, --video-publishers or --audio-publishers",
+        ));
+    }
+    too_many(participants)?;
+    let named = flags.shape.room_tables.iter().filter_map(|table| table.name.as_ref());
+    for room in flags.room.iter().chain(named) {
         let chars = room.chars().count();
         if chars == 0 || chars > ROOM_NAME_CHARS_MAX || room.chars().any(char::is_control) {
             return Err(Failure::config(format!(
@@ -341,8 +363,16 @@ fn open_clips(
     files.iter().map(open).collect()
 }
 
-fn record_plan(flags: &RunFlags, subscribers: u32) -> Result<Option<RecordPlan>, Failure> {
+fn record_plan(flags: &RunFlags, shape: &Shape) -> Result<Option<RecordPlan>, Failure> {
+    let subscribers = u32::try_from(shape.subscribers()).unwrap_or(u32::MAX);
+    let cohort = shape.cohorts.iter().find(|cohort| cohort.record);
     let Some(dir) = &flags.record else {
+        if let Some(cohort) = cohort {
+            return Err(Failure::config(format!(
+                "cohort '{}' records but has no folder to write to: add --record DIR",
+                cohort.name
+            )));
+        }
         return match flags.record_subscribers {
             Some(count) => Err(Failure::config(format!(
                 "--record-subscribers {count} has no folder to write to: add --record DIR"
@@ -350,8 +380,9 @@ fn record_plan(flags: &RunFlags, subscribers: u32) -> Result<Option<RecordPlan>,
             None => Ok(None),
         };
     };
-    let wanted = flags.record_subscribers.unwrap_or(1);
-    if wanted == 0 || wanted > subscribers {
+    // Who names a cohort that records means that one.
+    let wanted = flags.record_subscribers.unwrap_or(u32::from(cohort.is_none()));
+    if (wanted == 0 && cohort.is_none()) || wanted > subscribers {
         return Err(Failure::config(format!(
             "--record-subscribers {wanted}: it must lie between 1 and the {subscribers} \
              subscribers of this run"
@@ -435,7 +466,7 @@ mod tests {
     #[test]
     fn at_a_server_only_what_is_asked_for_joins() {
         let plan = server_plan(&["--subscribers", "3", "--rooms", "2"]).unwrap();
-        assert_eq!((plan.publishers(), plan.participants()), (0, 6));
+        assert_eq!((plan.shape.publishers(), plan.participants()), (0, 6));
         assert!(plan.video_layers.is_empty() && plan.audio_clip.is_none());
         assert!(server_plan(&[]).unwrap_err().to_string().contains("nobody would join"));
     }

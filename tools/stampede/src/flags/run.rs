@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Secret;
+use super::shape::ShapeFlags;
 use super::values::{self, BackendFlag, CoreList, Output, Resolution, VideoCodec};
 use crate::report::threshold::Thresholds;
 
@@ -13,7 +14,7 @@ use crate::report::threshold::Thresholds;
 ///
 /// Without --url it starts the embedded SFU on loopback, publishes the built-in 720p simulcast VP8
 /// and Opus clips and joins 200 subscribers for 20 seconds.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunFlags {
     /// Server to join, ws:// or wss://; without it the embedded SFU is started on loopback.
     #[arg(long, env = "LIVEKIT_URL", value_name = "URL", help_heading = "Server")]
@@ -180,4 +181,6 @@ pub(crate) struct RunFlags {
     /// No progress at all; errors and the summary only.
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
+    #[command(flatten)]
+    pub shape: ShapeFlags,
 }

@@ -67,4 +67,8 @@ pub(crate) struct DoctorFlags {
     /// UDP backend that the workers would use.
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
     pub backend: BackendFlag,
+    /// Measure with short runs against the embedded SFU what this machine can carry (one to two minutes);
+    /// later runs that would ask for more then warn.
+    #[arg(long)]
+    pub calibrate: bool,
 }

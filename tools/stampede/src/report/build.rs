@@ -17,6 +17,7 @@ use super::types::{
     Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
     TargetSection, WorkerSection,
 };
+use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
 use crate::machine;
 use crate::run::RunData;
@@ -36,15 +37,18 @@ pub(crate) fn build(mut data: RunData) -> Report {
 fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
     let sums = Sums::of(data.engine.as_ref());
     let verdict = judge(&Facts { loss_bounded, ..facts(&data, &sums) });
-    let subscribers = data.plan.subscribers > 0;
+    let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
-    let received = |kind, counters: &MediaCounters, publishers: u32| {
-        let joined = data.book.subscribers_joined() as u64;
-        let expected = (publishers > 0).then(|| joined * u64::from(publishers));
+    let [video_tracks, audio_tracks] = data.book.tracks_expected();
+    let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
+        // What others publish is not ours to know.
+        let expected = expected.filter(|_| ours);
         subscribers.then(|| media(data.engine.as_ref(), kind, counters, expected))
     };
-    let video = received(MediaKind::Video, &sums.totals.video, data.plan.video_publishers);
-    let audio = received(MediaKind::Audio, &sums.totals.audio, data.plan.audio_publishers);
+    let own_video = !data.plan.video_layers.is_empty();
+    let own_audio = data.plan.audio_clip.is_some();
+    let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
+    let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
     let all_streams = streams::all(&data);
     Report {
         schema: SCHEMA.to_owned(),
@@ -52,8 +56,9 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
         join,
         video,
         audio,
-        publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
+        publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums.totals)),
         recordings: recordings(&data),
+        find: None,
         generator: generator(&data, &sums),
         run: run_section(&data),
         server: ServerSection {
@@ -411,6 +416,7 @@ fn run_section(data: &RunData) -> RunSection {
         machine: Some(machine::describe(data.cpus)),
         stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
         hosts: None,
+        stages: data.measured.stages.clone(),
     }
 }
 
@@ -430,6 +436,12 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
         record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
+        stage: plan.shape.stages.iter().map(stage).collect(),
+        layout: plan.shape.layout.map(|layout| layout.name().to_owned()),
+        subscribe_mode: plan.shape.subscribe_mode.name().to_owned(),
+        hidden: plan.shape.hidden,
+        simulate_speakers: plan.shape.simulate_speakers,
+        cohorts: plan.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
@@ -444,6 +456,10 @@ fn options(data: &RunData, plan: &Plan) -> Options {
             }),
         },
     }
+}
+
+fn stage(stage: &Stage) -> String {
+    format!("{}s:{}", stage.duration.as_secs_f64(), stage.subscribers)
 }
 
 pub(super) fn round(value: f64, decimals: i32) -> f64 {

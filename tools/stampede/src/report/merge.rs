@@ -59,6 +59,7 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
         publish: publish(&present(reports, |report| report.publish.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
+        find: None,
         generator: generator(reports, &hosts, together),
         server: server(reports),
         series,
@@ -143,6 +144,7 @@ fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSectio
         hosts: Some(
             reports.iter().zip(hosts).map(|(report, host)| host_section(report, host)).collect(),
         ),
+        stages: None,
     }
 }
 

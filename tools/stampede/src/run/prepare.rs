@@ -64,7 +64,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         Target::Server(server) => local_ip_towards(&resolve(&server.url)?)?,
     };
     let needs = Needs {
-        peers: plan.participants(),
+        peers: plan.participants_peak(),
         embedded,
         backend: plan.backend,
         local_ip,
@@ -153,7 +153,7 @@ pub(crate) async fn rooms(
 /// What they could not have.
 pub(crate) fn engine(plan: &Plan, grounds: &Grounds) -> Result<Engine, Failure> {
     let defaults = EngineOptions::default();
-    let each = plan.participants().div_ceil(grounds.cores.workers.max(1));
+    let each = plan.participants_peak().div_ceil(grounds.cores.workers.max(1));
     Engine::start(EngineOptions {
         workers: grounds.cores.workers,
         cores: grounds.cores.worker_cores.clone(),
