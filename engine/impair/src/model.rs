@@ -49,6 +49,8 @@ pub enum Fate {
         at: Instant,
         /// Whether it arrives a second time right after.
         twice: bool,
+        /// Whether it is held back so that later ones overtake it.
+        reordered: bool,
     },
 }
 
@@ -56,7 +58,7 @@ impl Fate {
     /// As if nothing was in the way.
     #[must_use]
     pub fn untouched(now: Instant) -> Self {
-        Self::Deliver { at: now, twice: false }
+        Self::Deliver { at: now, twice: false, reordered: false }
     }
 }
 
@@ -138,7 +140,7 @@ impl Impairment {
         if self.loss.as_mut().is_some_and(Loss::loses) {
             return self.drop(class);
         }
-        let mut at = now;
+        let (mut at, mut reordered) = (now, false);
         if let Some(link) = &mut self.link {
             match link.pass(now, bytes) {
                 Some(passed) => at = passed,
@@ -147,16 +149,17 @@ impl Impairment {
         }
         let media = u64::from(class == Class::Rtp);
         if self.holds_packets {
-            at = self.later(at, media);
+            (at, reordered) = self.later(at);
+            self.counts.reordered += media * u64::from(reordered);
             self.counts.delayed += media * u64::from(at > now);
         }
         let twice = self.duplicate.as_mut().is_some_and(|(share, random)| random.unit() < *share);
         self.counts.duplicated += media * u64::from(twice);
-        Fate::Deliver { at, twice }
+        Fate::Deliver { at, twice, reordered }
     }
 
-    /// Delay, jitter and reordering after the link.
-    fn later(&mut self, sent: Instant, media: u64) -> Instant {
+    /// Delay, jitter and reordering after the link: when it arrives, and whether others overtake it.
+    fn later(&mut self, sent: Instant) -> (Instant, bool) {
         let mut delay = self.delay;
         if let Some((jitter, random)) = &mut self.jitter {
             let early = delay.saturating_sub(*jitter);
@@ -165,11 +168,10 @@ impl Impairment {
         }
         let at = (sent + delay).max(self.last_at.unwrap_or(sent));
         if self.reorder.as_mut().is_some_and(|(share, random)| random.unit() < *share) {
-            self.counts.reordered += media;
-            return at + REORDER_HOLD;
+            return (at + REORDER_HOLD, true);
         }
         self.last_at = Some(at);
-        at
+        (at, false)
     }
 
     fn drop(&mut self, class: Class) -> Fate {
@@ -305,7 +307,7 @@ mod tests {
         for ms in [0, 1, 1, 7] {
             let now = now + ms * MS;
             let fate = model.decide(now, Class::Rtp, 100);
-            assert_eq!(fate, Fate::Deliver { at: now + 50 * MS, twice: false });
+            assert_eq!(fate, Fate::Deliver { at: now + 50 * MS, twice: false, reordered: false });
         }
         assert_eq!(model.counts().delayed, 4);
         model.overflowed(Class::Rtp);

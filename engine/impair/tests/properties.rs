@@ -110,7 +110,7 @@ proptest! {
             let now = start + n as u32 * SPACING;
             match fate {
                 Fate::Drop => dropped += 1,
-                Fate::Deliver { at, twice: copied } => {
+                Fate::Deliver { at, twice: copied, .. } => {
                     prop_assert!(*at >= now, "early");
                     late += u64::from(*at > now);
                     twice += u64::from(*copied);

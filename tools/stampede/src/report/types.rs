@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub audio: Option<MediaSection>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
+    /// What was injected on purpose in this process; `null` without `--impair`.
+    pub impairment: Option<ImpairmentSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
     /// The load box itself.
@@ -107,6 +109,8 @@ pub(crate) struct Options {
     pub record_subscribers: u32,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
+    /// `--impair`.
+    pub impair: Vec<String>,
     /// Media workers.
     pub workers: usize,
     /// Their cores.
@@ -128,6 +132,10 @@ pub(crate) struct EmbeddedOptions {
     pub drop_burst: u32,
     /// How long it holds packets back.
     pub delay_ms: f64,
+    /// `--embedded-impair`.
+    pub impair: Vec<String>,
+    /// `--embedded-flag`.
+    pub flags: Vec<String>,
 }
 
 /// This machine.
@@ -323,6 +331,44 @@ pub(crate) struct PublishSection {
     pub keyframes_sent: u64,
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,
+}
+
+/// What `--impair` did in the measured window.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ImpairmentSection {
+    /// All cohorts together.
+    #[serde(flatten)]
+    pub all: Injected,
+    /// One row an `--impair`, in their order.
+    pub cohorts: Vec<CohortSection>,
+}
+
+/// What was done to one cohort.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct CohortSection {
+    /// As it was given.
+    pub spec: String,
+    /// Subscribers it was for, tries counted singly.
+    pub subscribers: u64,
+    /// What was done to them.
+    #[serde(flatten)]
+    pub injected: Injected,
+}
+
+/// Received packets and what was done to them. RTP, retransmissions included, but for
+/// `other_dropped`.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Injected {
+    /// Dropped.
+    pub dropped: u64,
+    /// Accounted later than they arrived.
+    pub delayed: u64,
+    /// Held back so that others overtook them; among the delayed.
+    pub reordered: u64,
+    /// Given to the peer twice.
+    pub duplicated: u64,
+    /// RTCP dropped, and in outages everything else.
+    pub other_dropped: u64,
 }
 
 /// Recordings.
