@@ -119,7 +119,8 @@ impl Engine {
         for index in 0..options.workers {
             let events = EventSink::new(event_sender.clone(), signal.clone());
             let disk = disk.as_ref().map(DiskThread::handle);
-            let (worker, report) = spawn(&options, index, identity.clone(), cohorts.clone(), events, disk)?;
+            let (worker, report) =
+                spawn(&options, index, identity.clone(), cohorts.clone(), events, disk)?;
             backend.get_or_insert(report);
             workers.push(worker);
         }

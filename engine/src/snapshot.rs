@@ -3,8 +3,8 @@
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
-use crate::PeerId;
 use crate::CohortCounts;
+use crate::PeerId;
 use crate::health::{HealthReport, Second};
 
 /// A worker's counters at one moment.

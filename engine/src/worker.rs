@@ -283,8 +283,7 @@ impl Worker {
                 _ => None,
             };
             let timer = TimerState::new(clock.now);
-            let slot =
-                Slot { id, label, socket, peer, timer, recorder, impaired, settled: false };
+            let slot = Slot { id, label, socket, peer, timer, recorder, impaired, settled: false };
             self.connecting += 1;
             let key = self.slots.insert(slot);
             let index = socket.0 as usize;

@@ -5,9 +5,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use stampede_impair::{
-    Class, Fate, Impairment, Loss, RATE_QUEUE_MAX, REORDER_HOLD, Random, Spec,
-};
+use stampede_impair::{Class, Fate, Impairment, Loss, RATE_QUEUE_MAX, REORDER_HOLD, Random, Spec};
 
 const SPACING: Duration = Duration::from_millis(5);
 
@@ -29,9 +27,8 @@ fn share() -> impl Strategy<Value = f64> {
 
 /// Any combination of keys.
 fn spec() -> impl Strategy<Value = String> {
-    let loss = proptest::option::of((share(), 1u32..20)).prop_map(|loss| {
-        loss.map(|(loss, burst)| format!("loss={loss}%,burst={burst}"))
-    });
+    let loss = proptest::option::of((share(), 1u32..20))
+        .prop_map(|loss| loss.map(|(loss, burst)| format!("loss={loss}%,burst={burst}")));
     let part = |key: &'static str, values: BoxedStrategy<String>| {
         proptest::option::of(values).prop_map(move |v| v.map(|v| format!("{key}={v}")))
     };

@@ -151,7 +151,10 @@ mod tests {
         let start = Instant::now();
         let stalls = Stalls::new(start, vec!["2s@1s".parse().unwrap()]);
         let left = |ms| stalls.left(start + Duration::from_millis(ms)).as_millis();
-        assert_eq!((left(0), left(999), left(1_000), left(2_500), left(3_000)), (0, 0, 2000, 500, 0));
+        assert_eq!(
+            (left(0), left(999), left(1_000), left(2_500), left(3_000)),
+            (0, 0, 2000, 500, 0)
+        );
     }
 
     #[test]

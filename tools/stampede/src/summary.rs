@@ -9,8 +9,8 @@ use crate::live::{bits, no_color, share};
 use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{
-    Fault, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection, Outcome, PublishSection, Report,
-    ServerSection,
+    Fault, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection, Outcome,
+    PublishSection, Report, ServerSection,
 };
 
 /// Error kinds shown; the report holds all.

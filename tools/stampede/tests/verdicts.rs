@@ -37,7 +37,13 @@ fn reasons(ended: &Ended) -> String {
 
 #[track_caller]
 fn assert_fault(ended: &Ended, fault: &str, words: &[&str]) {
-    assert_eq!(ended.report()["verdict"]["fault"], fault, "{:#?}\n{}", ended.verdict(), ended.stdout);
+    assert_eq!(
+        ended.report()["verdict"]["fault"],
+        fault,
+        "{:#?}\n{}",
+        ended.verdict(),
+        ended.stdout
+    );
     let reasons = reasons(ended);
     for word in words {
         assert!(reasons.contains(word), "'{word}' is not in: {reasons}");
@@ -99,11 +105,8 @@ fn signalling_that_stalls_is_the_servers() {
 #[test]
 fn keyframes_that_are_withheld_are_the_servers() {
     let _alone = alone();
-    let ended = run(&small(&[
-        "--subscribers=3",
-        "--duration=2s",
-        "--embedded-flag=--withhold-keyframes",
-    ]));
+    let ended =
+        run(&small(&["--subscribers=3", "--duration=2s", "--embedded-flag=--withhold-keyframes"]));
     ended.assert_code(1);
     assert_fault(&ended, "server", &["of 3 of 6 subscribed tracks nothing came", "on 3 tracks"]);
     assert_eq!(ended.number("/video/tracks_received"), 0.0);
@@ -287,7 +290,9 @@ impl Relay {
                     let up = UdpSocket::bind("127.0.0.1:0").unwrap();
                     let down = (up.try_clone().unwrap(), socket.try_clone().unwrap());
                     let counter = Arc::clone(&counter);
-                    std::thread::spawn(move || relay_down(&down.0, &down.1, client, one_in, &counter));
+                    std::thread::spawn(move || {
+                        relay_down(&down.0, &down.1, client, one_in, &counter)
+                    });
                     up
                 });
                 // A client that outlives the SFU may still talk.
@@ -309,7 +314,8 @@ fn relay_down(
     loop {
         // An error is a port that is closed by now.
         let Ok((length, _)) = from.recv_from(&mut buffer) else { continue };
-        let rtp = matches!(buffer[..length], [128..=191, second, ..] if !(192..=223).contains(&second));
+        let rtp =
+            matches!(buffer[..length], [128..=191, second, ..] if !(192..=223).contains(&second));
         packets += u64::from(rtp);
         if rtp && packets % one_in == 0 {
             dropped.fetch_add(1, Ordering::Relaxed);

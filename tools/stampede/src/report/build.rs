@@ -10,10 +10,9 @@ use stampede_sfu::LedgerTotals;
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
 use super::types::{
-    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection, ImpairmentSection, Injected,
-    MediaSection, Options,
-    Packets, Phases, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
-    TargetSection, WorkerSection,
+    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection,
+    ImpairmentSection, Injected, MediaSection, Options, Packets, Phases, PublishSection,
+    RecordingSection, Report, RunSection, SCHEMA, ServerSection, TargetSection, WorkerSection,
 };
 use crate::flags::{Plan, Target};
 use crate::machine;
@@ -150,10 +149,7 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     let ledger = data.ledger.as_ref()?;
     let totals = data.ledger_measured.as_ref().unwrap_or(&ledger.totals);
     let inside = ledger.workers.iter().map(|worker| {
-        worker.send_errors
-            + worker.send_queue_full
-            + worker.kernel_drops
-            + worker.mailbox_full
+        worker.send_errors + worker.send_queue_full + worker.kernel_drops + worker.mailbox_full
     });
     Some(LedgerFacts {
         packets_sent: totals.packets_sent,
@@ -347,8 +343,7 @@ fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
     let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
     let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
     TracksFacts {
-        expected: subscribers
-            * u64::from(data.plan.video_publishers + data.plan.audio_publishers),
+        expected: subscribers * u64::from(data.plan.video_publishers + data.plan.audio_publishers),
         missing: missing(data.plan.video_publishers, totals.video.streams_received)
             + missing(data.plan.audio_publishers, totals.audio.streams_received),
         unsent: data.ledger.is_some().then_some(unsent),
