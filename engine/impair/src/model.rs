@@ -158,7 +158,7 @@ impl Impairment {
         Fate::Deliver { at, twice, reordered }
     }
 
-    /// Delay, jitter and reordering after the link: when it arrives, and whether others overtake it.
+    /// Delay, jitter and reordering after the link: when it arrives, and whether it is overtaken.
     fn later(&mut self, sent: Instant) -> (Instant, bool) {
         let mut delay = self.delay;
         if let Some((jitter, random)) = &mut self.jitter {

@@ -54,8 +54,8 @@ impl fmt::Display for Window {
 }
 
 /// One impairment and the share of subscribers it is for. Made by parsing
-/// `cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%,rate=1Mbps,outage=2s@10s`;
-/// any keys, in any order, `outage` as often as wanted.
+/// `cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%` and, in the same
+/// text, `rate=1Mbps,outage=2s@10s`; any keys, in any order, `outage` as often as wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     text: String,

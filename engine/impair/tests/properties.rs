@@ -115,7 +115,8 @@ proptest! {
             }
         }
         let counts = model.counts();
-        prop_assert_eq!((counts.dropped, counts.delayed, counts.duplicated), (dropped, late, twice));
+        let counted = (counts.dropped, counts.delayed, counts.duplicated);
+        prop_assert_eq!(counted, (dropped, late, twice));
         prop_assert_eq!(counts.other_dropped, 0);
     }
 

@@ -1,8 +1,9 @@
 //! Runs the SFU alone until Ctrl-C: `cargo run -p stampede-sfu --example sfu -- [PORT] [RTC_PORT]`.
 //!
 //! `stampede sfu` is the real command; this is for trying the library by itself. Key and secret
-//! are the defaults of [`SfuOptions`]. `SFU_CORES`, `SFU_WORKERS` and
-//! `SFU_IMPAIR` (`loss=1%,burst=5`) set what their names say; the ledger's totals are printed every five seconds.
+//! are the defaults of [`SfuOptions`]. `SFU_CORES`, `SFU_WORKERS` and `SFU_IMPAIR`
+//! (`loss=1%,burst=5`) set what their names say; the ledger's totals are printed every five
+//! seconds.
 
 use std::time::Duration;
 

@@ -186,7 +186,7 @@ fn a_delay_of_ours_is_on_the_account_and_loses_nothing() {
 fn an_outage_takes_everything_for_its_time_and_nobody_drops_out() {
     let _alone = alone();
     // The ramp takes about two seconds, so the outage lies in the measured window.
-    let ended = run(&small(&["--duration=6s", "--impair=outage=1s@4s"]));
+    let ended = run(&small(&["--duration=8s", "--impair=outage=1s@6s"]));
     ended.assert_code(0);
     assert_fault(&ended, "none", &["dropped on purpose by --impair"]);
     assert_eq!(ended.number("/join/dropped"), 0.0);
@@ -241,8 +241,8 @@ fn what_is_missing_is_what_was_dropped_packet_for_packet() {
         "--num-per-second=4",
         "--embedded-impair=loss=5%,burst=3",
     ]));
-    running.wait_for("joined 12/");
-    std::thread::sleep(Duration::from_secs(2));
+    running.wait_for(" ramp ");
+    std::thread::sleep(Duration::from_secs(6));
     running.signal(Signal::INT);
     let ended = running.end();
     ended.assert_code(105);
