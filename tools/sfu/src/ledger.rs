@@ -2,10 +2,12 @@
 //!
 //! The JSON form is what `GET /debug/ledger` answers and what `server.embedded` of a report holds.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything counted since the SFU started.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Ledger {
     /// Which backend moves the datagrams and why it was chosen.
     pub backend: String,
@@ -26,7 +28,8 @@ pub struct Ledger {
 }
 
 /// Sums over rooms, subscribers and tracks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct LedgerTotals {
     /// See [`SubscriberTrackLedger::packets_sent`].
     pub packets_sent: u64,
@@ -59,7 +62,8 @@ pub struct LedgerTotals {
 }
 
 /// One media worker.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct WorkerLedger {
     /// Its number from 0.
     pub worker: usize,
@@ -89,7 +93,8 @@ pub struct WorkerLedger {
 }
 
 /// One room.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct RoomLedger {
     /// Its name.
     pub room: String,
@@ -108,7 +113,8 @@ pub struct RoomLedger {
 }
 
 /// One published track.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct PublishedTrackLedger {
     /// Identity of the publisher.
     pub identity: String,
@@ -131,7 +137,8 @@ pub struct PublishedTrackLedger {
 }
 
 /// One subscriber.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct SubscriberLedger {
     /// Its identity.
     pub identity: String,
@@ -140,7 +147,8 @@ pub struct SubscriberLedger {
 }
 
 /// One track to one subscriber.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct SubscriberTrackLedger {
     /// The `TR_` id.
     pub track_sid: String,

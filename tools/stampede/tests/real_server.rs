@@ -125,7 +125,8 @@ impl Relay {
     }
 }
 
-/// All websockets break in the measured window: every session goes on, and no packet is lost.
+/// All websockets break in the measured window: every session goes on. The publisher restarts its
+/// ICE, as LiveKit's clients do, which costs what it sends between the old path and the new one.
 #[test]
 fn lost_websockets_are_resumed() {
     let _alone = alone();
@@ -154,8 +155,8 @@ fn lost_websockets_are_resumed() {
     for kind in ["video", "audio"] {
         let tracks = ended.number(&format!("/{kind}/tracks_received"));
         assert_eq!(tracks, 10.0, "{kind}");
-        let lost = ended.number(&format!("/{kind}/packets/unrecovered"));
-        assert_eq!(lost, 0.0, "{kind}: {:?}", ended.verdict());
+        let lost = ended.number(&format!("/{kind}/loss_rate"));
+        assert!(lost < 0.01, "{kind}: {:?}", ended.verdict());
     }
     // The publisher went on too: 10 subscribers x 25 frames/s for most of the window.
     assert!(ended.number("/video/frames/decodable") > 2_500.0);

@@ -11,7 +11,7 @@ use stampede_signaling::session::{EndReason, MediaCommand, MediaInput, Role, Ses
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
 use tokio::sync::{mpsc, watch};
 
-use super::book::{ParticipantId, Phase};
+use super::book::{ParticipantId, Phase, TRY_SUFFIX};
 use super::context::{Context, Stage};
 use super::router::{NOTICES_MAX, Route, TaskNotice};
 
@@ -51,7 +51,7 @@ impl Participant {
     fn identity(&self) -> String {
         match self.tries.get() {
             0 | 1 => self.name.clone(),
-            tries => format!("{}-try{tries}", self.name),
+            tries => format!("{}{TRY_SUFFIX}{tries}", self.name),
         }
     }
 }
