@@ -8,8 +8,8 @@ use anstyle::{AnsiColor, Style};
 use crate::live::{bits, no_color, share};
 use crate::report::judge::group;
 use crate::report::types::{
-    Fault, FindSection, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection,
-    Report, ServerSection, StageRow, ThresholdRow,
+    Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
+    Outcome, PublishSection, Report, ServerSection, StageRow, ThresholdRow,
 };
 
 /// Error kinds shown; the report holds all.
@@ -57,6 +57,9 @@ fn render(report: &Report, colour: bool) -> String {
     }
     if let Some(section) = &report.publish {
         publish(&mut page, section);
+    }
+    if let Some(section) = &report.impairment {
+        impairment(&mut page, section);
     }
     if let Some(section) = &report.recordings {
         let text = format!(
@@ -279,6 +282,25 @@ fn publish(page: &mut Page, publish: &PublishSection) {
         group(publish.pli_received)
     );
     page.sub("resent", &text);
+}
+
+fn impairment(page: &mut Page, section: &ImpairmentSection) {
+    let what = |injected: &Injected| {
+        format!(
+            "{} dropped, {} delayed, {} reordered, {} duplicated",
+            group(injected.dropped),
+            group(injected.delayed),
+            group(injected.reordered),
+            group(injected.duplicated)
+        )
+    };
+    page.row("impaired", &format!("on purpose: {}", what(&section.all)));
+    for cohort in &section.cohorts {
+        page.sub(&format!("{} subs", group(cohort.subscribers)), &cohort.spec);
+        if section.cohorts.len() > 1 {
+            page.sub("", &what(&cohort.injected));
+        }
+    }
 }
 
 fn generator(page: &mut Page, generator: &GeneratorSection) {

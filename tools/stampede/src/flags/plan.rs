@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stampede_engine::ImpairSpec;
 use stampede_media::{Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
 use super::shape::{RoomDefaults, Shape, default_duration};
 use super::values::{BackendFlag, CoreList, Output, Resolution};
-use super::{RunFlags, Secret};
+use super::{Command, Parsed, RunFlags, Secret, parse};
 use crate::exit::{Failure, one_line};
 use crate::report::threshold::Threshold;
 
@@ -60,6 +61,8 @@ pub(crate) struct Plan {
     pub record: Option<RecordPlan>,
     /// See [`RunFlags::playout_deadline`].
     pub playout_deadline: Duration,
+    /// What is done on purpose to what subscribers receive.
+    pub impair: Vec<ImpairSpec>,
     /// Worker threads as given.
     pub workers: Option<u32>,
     /// Worker cores as given.
@@ -98,6 +101,10 @@ pub(crate) struct EmbeddedPlan {
     pub drop_burst: Option<u32>,
     /// How long it holds packets back.
     pub delay: Option<Duration>,
+    /// Its impairments.
+    pub impair: Vec<ImpairSpec>,
+    /// Further flags of `stampede sfu`, each one word.
+    pub flags: Vec<String>,
 }
 
 /// A server and the key to it.
@@ -164,6 +171,7 @@ impl Plan {
             seed: flags.seed,
             resolution: flags.video_resolution,
             playout_deadline: flags.playout_deadline,
+            impair: flags.impair,
             workers: flags.workers,
             cores: flags.cores,
             backend: flags.backend,
@@ -233,6 +241,8 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
             drop: flags.embedded_drop,
             drop_burst: flags.embedded_drop_burst,
             delay: flags.embedded_delay,
+            impair: flags.embedded_impair.clone(),
+            flags: embedded_flags(&flags.embedded_flag)?,
         }));
     };
     for (given, flag) in [
@@ -240,6 +250,8 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
         (flags.embedded_drop.is_some(), "--embedded-drop"),
         (flags.embedded_drop_burst.is_some(), "--embedded-drop-burst"),
         (flags.embedded_delay.is_some(), "--embedded-delay"),
+        (!flags.embedded_impair.is_empty(), "--embedded-impair"),
+        (!flags.embedded_flag.is_empty(), "--embedded-flag"),
     ] {
         if given {
             return Err(Failure::config(format!(
@@ -265,6 +277,26 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
         tracing::info!("{warning}");
     }
     Ok(Target::Server(Server { url, credentials }))
+}
+
+/// Flags for the embedded SFU; refused where `stampede sfu` would refuse them.
+fn embedded_flags(flags: &[String]) -> Result<Vec<String>, Failure> {
+    for flag in flags {
+        let refused = |why: &str| {
+            let flag = one_line(flag);
+            Err(Failure::config(format!("--embedded-flag {flag}: {why}")))
+        };
+        let name = flag.split('=').next().unwrap_or_default();
+        if ["--api-key", "--api-secret", "--embedded-child", "--seed"].contains(&name) {
+            return refused("the run sets it itself");
+        }
+        match parse(["stampede", "sfu", flag.as_str()].map(Into::into)) {
+            Ok(Parsed::Command(Command::Sfu(_))) if flag.starts_with("--") => {}
+            Err(failure) => return refused(&failure.to_string()),
+            Ok(_) => return refused("write it like --embedded-flag=--refuse-joins=10%"),
+        }
+    }
+    Ok(flags.to_vec())
 }
 
 fn check_cloud(url: &ServerUrl, participants: u64) -> Result<(), Failure> {
@@ -514,6 +546,9 @@ mod tests {
             (plan(&["--rooms", "0"]), "--rooms 0"),
             (plan(&["--workers", "0"]), "--workers 0"),
             (plan(&["--room", ""]), "--room"),
+            (plan(&["--embedded-flag=--refuse-joins=7"]), "% sign"),
+            (plan(&["--embedded-flag=--help"]), "--embedded-flag"),
+            (plan(&["--embedded-flag=--api-secret=x"]), "sets it itself"),
             (plan(&["--subscribers", "4000000", "--rooms", "4000"]), "more than one run"),
             (plan(&["--record-subscribers", "1"]), "--record DIR"),
             (plan(&["--video", missing]), missing),
@@ -524,6 +559,10 @@ mod tests {
             (plan(&["--video=a", "--video=b", "--video=c", "--video=d"]), "4 times"),
             (plan(&["--out", "json=/nonexistent/x"]), "can't be written"),
             (server_plan(&["--subscribers", "1", "--embedded-drop", "1%"]), "--embedded-drop"),
+            (
+                server_plan(&["--subscribers", "1", "--embedded-impair", "loss=1%"]),
+                "--embedded-impair",
+            ),
             (plan(&["--url", "ws://h", "--subscribers", "1"]), "LIVEKIT_API_KEY"),
             (
                 plan(&["--url", "ws://h", "--api-key", "k", "--subscribers", "1"]),

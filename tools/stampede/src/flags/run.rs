@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use stampede_engine::ImpairSpec as Spec;
 
 use super::Secret;
 use super::shape::ShapeFlags;
@@ -121,6 +122,11 @@ pub(crate) struct RunFlags {
         help_heading = "Media"
     )]
     pub playout_deadline: Duration,
+    /// What is done on purpose to what subscribers receive, before it is counted:
+    /// cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%,rate=1Mbps,
+    /// outage=2s@10s, any of them; may be repeated for further cohorts.
+    #[arg(long, value_name = "SPEC", help_heading = "Faults")]
+    pub impair: Vec<Spec>,
     /// Media worker threads [default: one for each core of --cores].
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub workers: Option<u32>,
@@ -163,6 +169,19 @@ pub(crate) struct RunFlags {
         help_heading = "Embedded SFU (without --url)"
     )]
     pub embedded_delay: Option<Duration>,
+    /// Impairments, as in --impair, that the embedded SFU makes on the way to each subscriber; may be
+    /// repeated.
+    #[arg(long, value_name = "SPEC", help_heading = "Embedded SFU (without --url)")]
+    pub embedded_impair: Vec<Spec>,
+    /// A flag of `stampede sfu` for the embedded SFU, like --embedded-flag=--refuse-joins=10%; may be
+    /// repeated.
+    #[arg(
+        long,
+        value_name = "FLAG",
+        allow_hyphen_values = true,
+        help_heading = "Embedded SFU (without --url)"
+    )]
+    pub embedded_flag: Vec<String>,
     /// What the run has to keep to pass, like 'video.loss_rate<1%' or 'join.failed==0 abort';
     /// may be repeated.
     ///

@@ -12,9 +12,9 @@ use super::hist::Hist;
 use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    Fault, Frames, Freezes, GeneratorSection, HostSection, JoinSection, MediaSection, Outcome,
-    Packets, Phases, PublishSection, RecordingSection, Report, RunSection, SCHEMA, SeriesRow,
-    ServerSection, TargetSection, Verdict,
+    Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
+    MediaSection, Outcome, Packets, Phases, PublishSection, RecordingSection, Report, RunSection,
+    SCHEMA, SeriesRow, ServerSection, TargetSection, Verdict,
 };
 use crate::exit::Failure;
 
@@ -58,6 +58,7 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
         video: media(&present(reports, |report| report.video.as_ref()), together),
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
         publish: publish(&present(reports, |report| report.publish.as_ref())),
+        impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
         find: None,
         generator: generator(reports, &hosts, together),
@@ -78,6 +79,16 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
     merged.streams = streams::worst(&merged.all_streams);
     apply_thresholds(&mut merged, reports);
     Ok(merged)
+}
+
+/// What all hosts injected; their cohorts one after the other.
+fn impairment(sections: &[&ImpairmentSection]) -> Option<ImpairmentSection> {
+    let mut merged = ImpairmentSection::default();
+    for section in sections {
+        merged.all.add(&section.all);
+        merged.cohorts.extend(section.cohorts.iter().cloned());
+    }
+    (!sections.is_empty()).then_some(merged)
 }
 
 /// Hostnames, told apart by a number where two are alike or unknown.

@@ -32,6 +32,8 @@ pub(crate) struct Report {
     pub audio: Option<MediaSection>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
+    /// What was injected on purpose in this process; `null` without `--impair`.
+    pub impairment: Option<ImpairmentSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
     /// The capacity search; `null` without `--find`. The other sections are of the highest step that
@@ -275,6 +277,8 @@ pub(crate) struct Options {
     pub cohorts: Vec<String>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
+    /// `--impair`.
+    pub impair: Vec<String>,
     /// Media workers.
     pub workers: usize,
     /// Their cores.
@@ -297,6 +301,10 @@ pub(crate) struct EmbeddedOptions {
     pub drop_burst: u32,
     /// How long it holds packets back.
     pub delay_ms: f64,
+    /// `--embedded-impair`.
+    pub impair: Vec<String>,
+    /// `--embedded-flag`.
+    pub flags: Vec<String>,
 }
 
 /// This machine.
@@ -522,6 +530,58 @@ pub(crate) struct PublishSection {
     pub upstream_lost: Option<u64>,
     /// The packets those reports cover.
     pub upstream_expected: Option<u64>,
+}
+
+/// What `--impair` did in the measured window.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct ImpairmentSection {
+    /// All cohorts together.
+    #[serde(flatten)]
+    pub all: Injected,
+    /// One row an `--impair`, in their order.
+    pub cohorts: Vec<CohortSection>,
+}
+
+/// What was done to one cohort.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct CohortSection {
+    /// As it was given.
+    pub spec: String,
+    /// Subscribers it was for, tries counted singly.
+    pub subscribers: u64,
+    /// What was done to them.
+    #[serde(flatten)]
+    pub injected: Injected,
+}
+
+/// Received packets and what was done to them. RTP, retransmissions included, but for
+/// `other_dropped`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Injected {
+    /// Dropped.
+    pub dropped: u64,
+    /// Accounted later than they arrived.
+    pub delayed: u64,
+    /// Held back so that others overtook them; among the delayed.
+    pub reordered: u64,
+    /// Given to the peer twice.
+    pub duplicated: u64,
+    /// RTCP dropped, and in outages everything else.
+    pub other_dropped: u64,
+}
+
+impl Injected {
+    /// Adds another's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.dropped += other.dropped;
+        self.delayed += other.delayed;
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.other_dropped += other.other_dropped;
+    }
 }
 
 /// Recordings.
