@@ -195,6 +195,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         failed,
         dropped,
         retries,
+        resumed,
         errors,
         peak: _,
         phases_ms,
@@ -206,6 +207,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.failed += failed;
         sum.dropped += dropped;
         sum.retries += retries;
+        sum.resumed += resumed;
         for (kind, count) in errors {
             *sum.errors.entry(kind.clone()).or_default() += count;
         }
