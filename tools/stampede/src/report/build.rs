@@ -391,7 +391,7 @@ fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
 
 /// How much longer the slowest join response took than the slowest opening of a websocket.
 fn join_response_wait_ms_max(phases: &Phases) -> f64 {
-    let max = |hist: &Option<Hist>| hist.map_or(0.0, |hist| hist.max);
+    let max = |hist: &Option<Hist>| hist.as_ref().map_or(0.0, |hist| hist.max);
     (max(&phases.signal) - max(&phases.websocket)).max(0.0)
 }
 
