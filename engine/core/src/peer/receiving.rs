@@ -33,6 +33,7 @@ pub(super) struct Accepted<'a> {
     pub(super) marker: bool,
     pub(super) payload_type: u8,
     pub(super) payload: &'a [u8],
+    pub(super) dependency_descriptor: Option<&'a [u8]>,
 }
 
 /// One received stream.
@@ -255,6 +256,7 @@ impl Receiving {
             timestamp: packet.timestamp,
             marker: packet.marker,
             payload: Some(packet.payload),
+            dependency_descriptor: packet.dependency_descriptor,
             payload_bytes: packet.payload.len(),
             at,
             via: route.via,
@@ -312,6 +314,7 @@ impl Receiving {
                     timestamp: header.timestamp,
                     marker: header.marker,
                     payload: None,
+                    dependency_descriptor: None,
                     payload_bytes: header.payload_bytes,
                     at,
                     via: Via::Primary,
