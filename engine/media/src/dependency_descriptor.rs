@@ -422,7 +422,9 @@ mod tests {
                         }
                     }
                     let mut dependencies = Dependencies::default();
-                    diffs.into_iter().for_each(|diff| drop(dependencies.push(diff)));
+                    for diff in diffs {
+                        let _ = dependencies.push(diff);
+                    }
                     templates.push(Template {
                         spatial_id,
                         temporal_id,

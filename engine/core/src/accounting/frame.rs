@@ -133,7 +133,9 @@ impl FrameLedger {
             let end = head.end.or_else(|| {
                 next_low.filter(|&low| self.whole(head.high + 1, low)).map(|_| head.high)
             });
+            // What came before a stated start means that the true one is missing.
             let start = self.inferred_start(head).or_else(|| self.stated_start(head));
+            let start = start.filter(|&start| start <= head.low);
             let complete = match (start, end) {
                 (Some(start), Some(end)) => {
                     end >= start && head.packets + self.skipped(start, end) == end - start + 1

@@ -421,16 +421,24 @@ impl RxStream {
         }
         self.ledger.set_codec(codec);
         self.recorder = None;
-        if recording && let Ok(assembler) = FrameAssembler::new(codec) {
-            let stream = RecordedStream {
-                id: self.id,
-                ssrc: self.ssrc,
-                kind: self.kind,
-                codec,
-                track_id: self.track_id.clone(),
-            };
-            let stream = Arc::new(stream);
-            self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+        if !recording {
+            return;
+        }
+        match FrameAssembler::new(codec) {
+            Err(error) => {
+                tracing::warn!(ssrc = self.ssrc, track = ?self.track_id, "not recorded: {error}")
+            }
+            Ok(assembler) => {
+                let stream = RecordedStream {
+                    id: self.id,
+                    ssrc: self.ssrc,
+                    kind: self.kind,
+                    codec,
+                    track_id: self.track_id.clone(),
+                };
+                let stream = Arc::new(stream);
+                self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+            }
         }
     }
 
