@@ -21,7 +21,7 @@ pub mod publish;
 
 pub use counters::{
     FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
-    PeerReport, PublishCounters, PublishReport, StreamReport, TransportCounters,
+    PeerReport, PublishCounters, PublishReport, SenderWindow, StreamReport, TransportCounters,
 };
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{

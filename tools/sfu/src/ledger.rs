@@ -2,10 +2,11 @@
 //!
 //! The JSON form is what `GET /debug/ledger` answers and what `server.embedded` of a report holds.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything counted since the SFU started.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ledger {
     /// Which backend moves the datagrams and why it was chosen.
     pub backend: String,
@@ -26,7 +27,7 @@ pub struct Ledger {
 }
 
 /// Sums over rooms, subscribers and tracks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerTotals {
     /// See [`SubscriberTrackLedger::packets_sent`].
     pub packets_sent: u64,
@@ -49,7 +50,7 @@ pub struct LedgerTotals {
 }
 
 /// One media worker.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerLedger {
     /// Its number from 0.
     pub worker: usize,
@@ -76,7 +77,7 @@ pub struct WorkerLedger {
 }
 
 /// One room.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RoomLedger {
     /// Its name.
     pub room: String,
@@ -95,7 +96,7 @@ pub struct RoomLedger {
 }
 
 /// One published track.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PublishedTrackLedger {
     /// Identity of the publisher.
     pub identity: String,
@@ -118,7 +119,7 @@ pub struct PublishedTrackLedger {
 }
 
 /// One subscriber.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubscriberLedger {
     /// Its identity.
     pub identity: String,
@@ -127,7 +128,7 @@ pub struct SubscriberLedger {
 }
 
 /// One track to one subscriber.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubscriberTrackLedger {
     /// The `TR_` id.
     pub track_sid: String,

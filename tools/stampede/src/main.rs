@@ -48,6 +48,8 @@ fn command() -> Result<Exit, Failure> {
         Parsed::Command(Command::Run(flags)) => run::command(*flags),
         Parsed::Command(Command::Sfu(flags)) => embedded::sfu_command(&flags),
         Parsed::Command(Command::Doctor(flags)) => preflight::doctor(&flags),
+        Parsed::Command(Command::Report(flags)) => report::command(flags),
+        Parsed::Command(Command::Compare(flags)) => report::compare::command(&flags),
     }
 }
 

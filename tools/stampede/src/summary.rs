@@ -6,11 +6,10 @@ use std::io::{self, IsTerminal, Write as _};
 use anstyle::{AnsiColor, Style};
 
 use crate::live::{bits, no_color, share};
-use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{
     Fault, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection, Report,
-    ServerSection,
+    ServerSection, ThresholdRow,
 };
 
 /// Error kinds shown; the report holds all.
@@ -71,6 +70,7 @@ fn render(report: &Report, colour: bool) -> String {
     }
     generator(&mut page, &report.generator);
     server(&mut page, &report.server);
+    thresholds(&mut page, &report.thresholds);
     page.text
 }
 
@@ -108,12 +108,16 @@ fn sections(report: &Report) -> impl Iterator<Item = &MediaSection> {
 }
 
 fn join(page: &mut Page, join: &JoinSection) {
-    let mut text = format!("{} of {} joined, peak {}", join.joined, join.requested, join.peak);
+    let mut text = format!("{} of {} joined", join.joined, join.requested);
+    if let Some(peak) = join.peak {
+        let _ = write!(text, ", peak {peak}");
+    }
     for (count, word) in [
         (join.requested - join.started, "never started"),
         (join.failed, "failed"),
         (join.dropped, "dropped out"),
         (join.retries, "retries"),
+        (join.resumed, "resumed"),
     ] {
         if count > 0 {
             let _ = write!(text, ", {count} {word}");
@@ -125,15 +129,7 @@ fn join(page: &mut Page, join: &JoinSection) {
     for (kind, count) in errors.into_iter().take(ERRORS_SHOWN) {
         page.sub("error", &format!("{} x {kind}", group(*count)));
     }
-    let phases = &join.phases_ms;
-    let rows = [
-        ("websocket open", &phases.websocket),
-        ("join response", &phases.signal),
-        ("ICE connected", &phases.ice),
-        ("DTLS connected", &phases.dtls),
-        ("first packet", &phases.first_packet),
-        ("first keyframe", &phases.first_keyframe),
-    ];
+    let rows = join.phases_ms.named();
     if rows.iter().any(|(_, hist)| hist.is_some()) {
         let _ = writeln!(
             page.text,
@@ -188,7 +184,7 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
         ),
     );
     frames(page, media);
-    let mut text = media.jitter_ms.map_or("-".to_owned(), |jitter: Hist| {
+    let mut text = media.jitter_ms.as_ref().map_or("-".to_owned(), |jitter| {
         format!("{:.1} ms p50, {:.1} ms p99", jitter.p50, jitter.p99)
     });
     let _ = write!(text, "; sent {} NACK, {} PLI", group(media.nack_sent), group(media.pli_sent));
@@ -252,6 +248,7 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
         let core = worker.core.map_or("unpinned".to_owned(), |core| format!("core {core}"));
         let late = worker
             .lateness_ms
+            .as_ref()
             .map_or(String::new(), |late| format!(", {:.1} ms late at p99", late.p99));
         let text = format!(
             "{core}, {} peers, {:.0} % busy{late}",
@@ -295,8 +292,18 @@ fn server(page: &mut Page, server: &ServerSection) {
     page.row("server", &text);
 }
 
+fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {
+    for (index, row) in rows.iter().enumerate() {
+        let (word, colour) =
+            if row.ok { ("kept", AnsiColor::Green) } else { ("FAILED", AnsiColor::Red) };
+        let word = page.paint(Style::new().fg_color(Some(colour.into())), &format!("{word:<6}"));
+        let text = format!("{word}  {}: {}", row.expr, row.value_text());
+        page.row(if index == 0 { "thresholds" } else { "" }, &text);
+    }
+}
+
 /// `84.2 MB`.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     match bytes as f64 {
         bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
         bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),

@@ -11,7 +11,8 @@ use super::sdp::RemoteMedia;
 use super::{CLOSED_STREAMS_MAX, PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
 use crate::accounting::{MediaPacket, Placement, StreamLedger, Via};
 use crate::{
-    Arrival, MediaCounters, MediaKind, PeerEvent, RecordedFrame, RecordedStream, StreamReport,
+    Arrival, MediaCounters, MediaKind, PacketCounters, PeerEvent, RecordedFrame, RecordedStream,
+    SenderWindow, StreamReport,
 };
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
@@ -51,7 +52,16 @@ pub(super) struct RxStream {
     nack_sent: u64,
     nack_before_window: u64,
     sender_report: Option<(u64, Arrival)>,
+    /// The sender's count and ours at the first and at the last report of the measured window.
+    sender_marks: Option<[SenderMark; 2]>,
     recorder: Option<Box<Recorder>>,
+}
+
+/// Counts when a sender report came.
+#[derive(Debug, Clone, Copy)]
+struct SenderMark {
+    sent: u64,
+    packets: PacketCounters,
 }
 
 #[derive(Debug)]
@@ -200,6 +210,7 @@ impl Receiving {
             nack_sent: 0,
             nack_before_window: 0,
             sender_report: None,
+            sender_marks: None,
             recorder: None,
         });
         self.next_id += 1;
@@ -364,6 +375,9 @@ impl Receiving {
     pub(super) fn set_sender_report(&mut self, ssrc: u32, packets: u64, at: Arrival) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
             stream.sender_report = Some((packets, at));
+            let mark = SenderMark { sent: packets, packets: stream.ledger.packets() };
+            let first = stream.sender_marks.map_or(mark, |[first, _]| first);
+            stream.sender_marks = Some([first, mark]);
         }
     }
 
@@ -375,6 +389,7 @@ impl Receiving {
         for stream in &mut self.streams {
             stream.ledger.restart_counting();
             stream.nack_before_window = stream.nack_sent;
+            stream.sender_marks = None;
             stream.keyframe_requests.sent = 0;
         }
     }
@@ -504,6 +519,22 @@ impl RxStream {
         }
     }
 
+    fn sender_window(&self) -> Option<SenderWindow> {
+        let [first, last] = self.sender_marks?;
+        // The field has 32 bits and wraps (RFC 3550 §6.4.1).
+        let sent = u64::from((last.sent as u32).wrapping_sub(first.sent as u32));
+        let grown = |part: fn(&PacketCounters) -> u64| {
+            part(&last.packets).saturating_sub(part(&first.packets))
+        };
+        (sent > 0).then(|| SenderWindow {
+            sent,
+            span: grown(|packets| packets.expected + packets.padding_only),
+            padding_only: grown(|packets| packets.padding_only),
+            // What came after a higher number was sent, and arrived.
+            missing: grown(|packets| packets.missing).saturating_sub(grown(|p| p.reordered)),
+        })
+    }
+
     fn report(&self, closed: bool) -> StreamReport {
         let counters = self.counters();
         let span = self.ledger.span();
@@ -524,6 +555,7 @@ impl RxStream {
             first_keyframe: self.ledger.first_keyframe(),
             sender_packets: self.sender_report.map(|(packets, _)| packets),
             sender_report_at: self.sender_report.map(|(_, at)| at),
+            sender_window: self.sender_window(),
             bitrate_bps: self.ledger.bitrate_bps(),
             closed,
         }

@@ -4,6 +4,7 @@
 //! than the flag itself (files, the machine, other flags) is checked in [`plan`].
 
 mod plan;
+mod reports;
 mod run;
 mod secret;
 mod tools;
@@ -18,7 +19,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Failure;
 
-pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target};
+pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, outputs};
+pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
 pub(crate) use secret::Secret;
 pub(crate) use tools::{DoctorFlags, SfuFlags};
@@ -30,7 +32,7 @@ pub(crate) use tools::{DoctorFlags, SfuFlags};
 #[derive(Debug, Parser)]
 #[command(name = "stampede", version, max_term_width = 100)]
 #[command(after_help = "\
-Exit codes: 0 pass; 98 the run is invalid (the generator was at fault); 104 bad configuration; \
+Exit codes: 0 pass; 99 a threshold failed; 98 the run is invalid (the generator was at fault); 104 bad configuration; \
 105 interrupted (the report is still written); 1 anything else.
 Logging: RUST_LOG=info (or debug, or stampede=debug) writes to stderr.")]
 struct Cli {
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     #[command(args_override_self = true)]
     Sfu(Box<SfuFlags>),
     Doctor(DoctorFlags),
+    Report(ReportFlags),
+    Compare(CompareFlags),
 }
 
 /// A parsed command line, or text to print (help, version) with exit code 0.
@@ -98,8 +102,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
 fn usage_failure(error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Failure::config(
-            "no command is given; use `stampede run`, `stampede sfu` or `stampede doctor` \
-             (see `stampede --help`)",
+            "no command is given; use `stampede run`, `stampede sfu`, `stampede doctor`, \
+             `stampede report` or `stampede compare` (see `stampede --help`)",
         );
     }
     let text = error.render().to_string();
@@ -146,11 +150,14 @@ mod tests {
             (&["run", "--num-per-second", "0"], &["--num-per-second", "above 0"]),
             (&["run", "--video-resolution", "4k"], &["4k", "high, medium, low"]),
             (&["run", "--video-codec", "h265"], &["h265", "not possible"]),
-            (&["run", "--out", "html=x.html"], &["html", "do not exist yet"]),
+            (&["run", "--out", "pdf=x.pdf"], &["pdf", "unknown kind"]),
             (&["run", "--backend", "dpdk"], &["dpdk", "auto, io_uring, mmsg"]),
             (&["run", "--cores", "1-0"], &["backwards"]),
             (&["run", "--subscriber", "3"], &["--subscriber", "--subscribers"]),
-            (&["run", "--threshold", "x<1"], &["--threshold"]),
+            (&["run", "--threshold", "x<1"], &["--threshold", "no figure 'x'"]),
+            (&["run", "--threshold", "vido.loss_rate<1%"], &["did you mean 'video.loss_rate'"]),
+            (&["compare", "a", "b", "--fail-if", "video.fps"], &["--fail-if", "compares nothing"]),
+            (&["report"], &["<FILE>"]),
             (&["sfu", "--drop", "1"], &["--drop", "% sign"]),
             (&["fly"], &["fly"]),
             (&[], &["no command"]),
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn help_names_every_flag_with_a_text() {
-        for name in ["run", "sfu", "doctor"] {
+        for name in ["run", "sfu", "doctor", "report", "compare"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
             for arg in command.get_arguments() {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
-use super::values::{BackendFlag, CoreList, Resolution};
+use super::values::{BackendFlag, CoreList, Output, Resolution};
 use super::{RunFlags, Secret};
 use crate::exit::{Failure, one_line};
+use crate::report::threshold::Threshold;
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
 /// tests without permission.
@@ -66,8 +67,10 @@ pub(crate) struct Plan {
     pub cores: Option<CoreList>,
     /// UDP backend.
     pub backend: BackendFlag,
-    /// JSON reports to write.
-    pub out: Vec<PathBuf>,
+    /// Reports to write.
+    pub out: Vec<Output>,
+    /// What the run has to keep.
+    pub thresholds: Vec<Threshold>,
     /// No in-place view.
     pub no_tui: bool,
     /// No progress.
@@ -166,7 +169,8 @@ impl Plan {
             workers: flags.workers,
             cores: flags.cores,
             backend: flags.backend,
-            out: outputs(flags.out.into_iter().map(|out| out.path).collect())?,
+            out: outputs(flags.out)?,
+            thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
             no_tui: flags.no_tui,
             quiet: flags.quiet,
         })
@@ -425,16 +429,21 @@ fn record_plan(flags: &RunFlags, subscribers: u32) -> Result<Option<RecordPlan>,
     Ok(Some(RecordPlan { dir: dir.clone(), subscribers: wanted }))
 }
 
-fn outputs(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
-    for (index, file) in files.iter().enumerate() {
-        if files[..index].contains(file) {
-            return Err(Failure::config(format!("--out json={} is given twice", file.display())));
+/// Checks that every output can be written, and goes to a file of its own.
+///
+/// # Errors
+/// The first that can't, exit code 104.
+pub(crate) fn outputs(outputs: Vec<Output>) -> Result<Vec<Output>, Failure> {
+    for (index, out) in outputs.iter().enumerate() {
+        if outputs[..index].iter().any(|earlier| earlier.path == out.path) {
+            let path = out.path.display();
+            return Err(Failure::config(format!("--out {out}: {path} is given twice")));
         }
-        probe_writable(file).map_err(|error| {
-            Failure::config(format!("--out json={}: it can't be written: {error}", file.display()))
+        probe_writable(&out.path).map_err(|error| {
+            Failure::config(format!("--out {out}: it can't be written: {error}"))
         })?;
     }
-    Ok(files)
+    Ok(outputs)
 }
 
 /// Opens a file for writing without changing it; one that was not there is removed again.

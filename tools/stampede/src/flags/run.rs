@@ -8,6 +8,7 @@ use stampede_media::Codec;
 
 use super::Secret;
 use super::values::{self, BackendFlag, CoreList, Output, Resolution};
+use crate::report::threshold::Thresholds;
 
 /// Join a LiveKit server (or the embedded SFU) and report what was received.
 ///
@@ -171,7 +172,16 @@ pub(crate) struct RunFlags {
         help_heading = "Embedded SFU (without --url)"
     )]
     pub embedded_delay: Option<Duration>,
-    /// Write the report, as json=FILE; may be repeated.
+    /// What the run has to keep to pass, like 'video.loss_rate<1%' or 'join.failed==0 abort';
+    /// may be repeated.
+    ///
+    /// KEY OP VALUE, with any numeric key of the JSON report, joined by && if there are more;
+    /// 'abort', or 'abort after 10s' from the start, ends the run when it is crossed. Exit code
+    /// 99.
+    #[arg(long, value_name = "EXPR", help_heading = "Output")]
+    pub threshold: Vec<Thresholds>,
+    /// Write the report, as json=FILE, html=FILE, csv=FILE (a row for each stream),
+    /// markdown=FILE or junit=FILE; may be repeated.
     #[arg(long, value_name = "KIND=FILE", help_heading = "Output")]
     pub out: Vec<Output>,
     /// Plain lines instead of the view that updates in place.

@@ -137,31 +137,61 @@ impl fmt::Display for CoreList {
     }
 }
 
-/// Where a report goes, `json=FILE`.
+/// In what form a report goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputKind {
+    /// Everything, for scripts.
+    Json,
+    /// One self-contained page.
+    Html,
+    /// One row a stream.
+    Csv,
+    /// GitHub-flavoured, for a job's summary.
+    Markdown,
+    /// Thresholds and verdict as test cases.
+    Junit,
+}
+
+/// Kinds by name.
+const OUTPUT_KINDS: [(&str, OutputKind); 5] = [
+    ("json", OutputKind::Json),
+    ("html", OutputKind::Html),
+    ("csv", OutputKind::Csv),
+    ("markdown", OutputKind::Markdown),
+    ("junit", OutputKind::Junit),
+];
+
+/// Where a report goes and in what form, `json=FILE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output {
+    /// In what form.
+    pub kind: OutputKind,
     /// The file.
     pub path: PathBuf,
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = OUTPUT_KINDS.iter().find(|(_, kind)| *kind == self.kind);
+        write!(f, "{}={}", name.map_or("", |(name, _)| name), self.path.display())
+    }
 }
 
 impl FromStr for Output {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, path) = text
+        let (name, path) = text
             .split_once('=')
             .ok_or_else(|| "the kind is missing; write it like json=report.json".to_owned())?;
-        match kind {
-            "json" => {}
-            "html" | "csv" => {
-                return Err(format!("{kind} reports do not exist yet; use json=FILE"));
-            }
-            other => return Err(format!("unknown kind '{other}'; use json=FILE")),
-        }
+        let kind = OUTPUT_KINDS.iter().find(|(known, _)| *known == name);
+        let (_, kind) = kind.ok_or_else(|| {
+            format!("unknown kind '{name}'; use json, html, csv, markdown or junit")
+        })?;
         if path.is_empty() {
             return Err("the file name is missing; write it like json=report.json".to_owned());
         }
-        Ok(Self { path: PathBuf::from(path) })
+        Ok(Self { kind: *kind, path: PathBuf::from(path) })
     }
 }
 
@@ -324,11 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn outputs_name_what_is_not_there_yet() {
-        assert_eq!("json=a=b.json".parse(), Ok(Output { path: "a=b.json".into() }));
+    fn outputs_have_a_kind_and_a_file() {
+        let output = Output { kind: OutputKind::Json, path: "a=b.json".into() };
+        assert_eq!("json=a=b.json".parse(), Ok(output));
+        for text in ["html=x", "csv=x", "markdown=x", "junit=x"] {
+            assert_eq!(text.parse::<Output>().unwrap().to_string(), text);
+        }
         for (text, why) in [
-            ("html=x", "do not exist yet"),
-            ("csv=x", "do not exist yet"),
             ("xml=x", "unknown kind"),
             ("report.json", "kind is missing"),
             ("json=", "file name is missing"),

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
-use stampede_engine::{EngineReport, WorkerReport};
+use stampede_engine::{EngineReport, PeerRow, WorkerReport};
 use stampede_sfu::LedgerTotals;
 
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, WorkerFacts, judge};
+use super::senders::SenderFacts;
+use super::streams;
+use super::threshold;
 use super::types::{
     EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options,
     Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
@@ -22,9 +25,17 @@ use crate::run::RunData;
 const FPS_STREAM_S_MIN: f64 = 1.0;
 
 /// Builds and judges.
-pub(crate) fn build(data: RunData) -> Report {
+pub(crate) fn build(mut data: RunData) -> Report {
+    let thresholds = std::mem::take(&mut data.plan.thresholds);
+    let crossed = data.crossed.take();
+    let mut report = without_thresholds(data, !thresholds.iter().any(threshold::is_of_loss));
+    threshold::apply(&mut report, &thresholds, crossed.as_ref());
+    report
+}
+
+fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
     let sums = Sums::of(data.engine.as_ref());
-    let verdict = judge(&facts(&data, &sums));
+    let verdict = judge(&Facts { loss_bounded, ..facts(&data, &sums) });
     let subscribers = data.plan.subscribers > 0;
     let join = data.book.section();
     let received = |kind, counters: &MediaCounters, publishers: u32| {
@@ -34,8 +45,9 @@ pub(crate) fn build(data: RunData) -> Report {
     };
     let video = received(MediaKind::Video, &sums.totals.video, data.plan.video_publishers);
     let audio = received(MediaKind::Audio, &sums.totals.audio, data.plan.audio_publishers);
+    let all_streams = streams::all(&data);
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.to_owned(),
         verdict,
         join,
         video,
@@ -50,6 +62,10 @@ pub(crate) fn build(data: RunData) -> Report {
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
         },
         series: data.series,
+        thresholds: Vec::new(),
+        streams: streams::worst(&all_streams),
+        streams_total: all_streams.len() as u64,
+        all_streams,
     }
 }
 
@@ -118,6 +134,7 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.totals.publish.packets_sent,
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
+        loss_bounded: true,
         datagrams_in: sums.datagrams_in,
         datagrams_out: sums.datagrams_out,
         kernel_drops: sums.kernel_drops,
@@ -125,8 +142,18 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         workers,
         workers_failed,
         ledger: ledger_facts(data),
+        senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
+        subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
         recording_errors: recordings(data).map_or_else(Vec::new, |section| section.errors),
     }
+}
+
+fn peers(data: &RunData) -> impl Iterator<Item = &PeerRow> {
+    data.engine.iter().flat_map(|engine| &engine.workers).flat_map(|worker| &worker.peers)
+}
+
+fn lost_for_good(peer: &PeerRow) -> bool {
+    peer.report.streams.iter().any(|stream| stream.packets.unrecovered > 0)
 }
 
 fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
@@ -177,7 +204,10 @@ pub(crate) fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
     }
 }
 
-fn streams(engine: Option<&EngineReport>, kind: MediaKind) -> impl Iterator<Item = &StreamReport> {
+fn streams_of(
+    engine: Option<&EngineReport>,
+    kind: MediaKind,
+) -> impl Iterator<Item = &StreamReport> {
     engine
         .into_iter()
         .flat_map(|engine| &engine.workers)
@@ -194,7 +224,7 @@ fn media(
 ) -> MediaSection {
     let mut jitter = Samples::new();
     let mut rates = Rates::default();
-    for stream in streams(engine, kind) {
+    for stream in streams_of(engine, kind) {
         if let Some(value) = stream.jitter {
             jitter.record(value);
         }
@@ -225,6 +255,7 @@ fn media(
             dropped: counters.frames.dropped,
         },
         fps: rates.fps(),
+        fps_stream_s: (rates.stream_s > 0.0).then(|| round(rates.stream_s, 3)),
         freezes: (kind == MediaKind::Video).then(|| Freezes {
             count: freezes.count,
             total_s: round(freezes.total.as_secs_f64(), 3),
@@ -286,6 +317,8 @@ fn publish(totals: &PeerCounters) -> PublishSection {
         frames_sent: sent.frames_sent,
         keyframes_sent: sent.keyframes_sent,
         upstream_loss_rate: sent.upstream_loss_rate(),
+        upstream_lost: sent.upstream_lost,
+        upstream_expected: sent.upstream_expected,
     }
 }
 
@@ -348,6 +381,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
 
 fn worker(worker: &WorkerReport) -> WorkerSection {
     WorkerSection {
+        host: None,
         core: worker.core,
         peers: worker.peers.len() as u64,
         cpu_s: round(worker.health.cpu.as_secs_f64(), 3),
@@ -372,10 +406,11 @@ fn run_section(data: &RunData) -> RunSection {
             embedded: matches!(data.plan.target, Target::Embedded(_)),
             server_version: data.book.known_server_version(),
         },
-        options: options(data, &data.plan),
-        seed: data.seed,
-        machine: machine::describe(data.cpus),
-        stampede_version: env!("CARGO_PKG_VERSION"),
+        options: Some(options(data, &data.plan)),
+        seed: Some(data.seed),
+        machine: Some(machine::describe(data.cpus)),
+        stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: None,
     }
 }
 
@@ -390,7 +425,7 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         num_per_second: plan.joins_per_second,
         retry: plan.retry,
         retry_sleep_s: plan.retry_sleep.as_secs_f64(),
-        video_resolution: plan.resolution.name(),
+        video_resolution: plan.resolution.name().to_owned(),
         video: plan.video_layers.iter().map(|clip| clip.name.clone()).collect(),
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
@@ -398,7 +433,7 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
-        backend: plan.backend.name(),
+        backend: plan.backend.name().to_owned(),
         embedded: match &plan.target {
             Target::Server(_) => None,
             Target::Embedded(embedded) => Some(EmbeddedOptions {
@@ -411,7 +446,7 @@ fn options(data: &RunData, plan: &Plan) -> Options {
     }
 }
 
-fn round(value: f64, decimals: i32) -> f64 {
+pub(super) fn round(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     (value * scale).round() / scale
 }

@@ -1,6 +1,7 @@
 //! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
 //! the generator was starved is invalid, never merely bad.
 
+use super::senders::SenderFacts;
 use super::types::{Fault, Outcome, Verdict};
 
 /// A worker busier than this over the whole window has no time left to be on time.
@@ -91,6 +92,8 @@ pub(crate) struct Facts {
     pub repaired: u64,
     /// Lost for good.
     pub unrecovered: u64,
+    /// True if [`LOSS_RATE_MAX`] applies: no threshold on loss takes its place.
+    pub loss_bounded: bool,
     /// Media packets published.
     pub published: u64,
     /// Packets the server's receiver reports call lost upstream.
@@ -109,6 +112,10 @@ pub(crate) struct Facts {
     pub workers_failed: Vec<String>,
     /// The embedded SFU's ledger.
     pub ledger: Option<LedgerFacts>,
+    /// What the server's sender reports say.
+    pub senders: SenderFacts,
+    /// Subscribers that lost packets for good.
+    pub subscribers_lossy: u64,
     /// What went wrong with recordings.
     pub recording_errors: Vec<String>,
 }
@@ -131,7 +138,7 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
         let (whose, reason) = loss(facts);
         fault = whose;
         reasons.push(reason);
-        if facts.unrecovered as f64 > LOSS_RATE_MAX * facts.expected as f64 {
+        if facts.loss_bounded && facts.unrecovered as f64 > LOSS_RATE_MAX * facts.expected as f64 {
             result = Outcome::Fail;
         }
     }
@@ -238,9 +245,10 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
 /// Who lost packets for good.
 fn loss(facts: &Facts) -> (Fault, String) {
     let what = format!(
-        "{} of {} packets were lost for good ({} were missing at first, {} repaired)",
+        "{} of {} packets were lost for good at {} ({} were missing at first, {} repaired)",
         group(facts.unrecovered),
         group(facts.expected),
+        subscribers(facts.subscribers_lossy),
         group(facts.missing),
         group(facts.repaired)
     );
@@ -249,17 +257,19 @@ fn loss(facts: &Facts) -> (Fault, String) {
         if ledger.dropped > 0 && explains(ledger.dropped) {
             let reason = format!(
                 "server: {what}; the embedded SFU dropped {} packets and {} retransmissions on \
-                 purpose",
+                 purpose (its ledger); {}",
                 group(ledger.dropped),
-                group(ledger.retransmits_dropped)
+                group(ledger.retransmits_dropped),
+                alibi(facts)
             );
             return (Fault::Server, reason);
         }
         if ledger.lost_inside > 0 && explains(ledger.dropped + ledger.lost_inside) {
             let reason = format!(
                 "server: {what}; the embedded SFU itself lost {} packets (send errors, full \
-                 queues)",
-                group(ledger.lost_inside)
+                 queues; its ledger); {}",
+                group(ledger.lost_inside),
+                alibi(facts)
             );
             return (Fault::Server, reason);
         }
@@ -278,19 +288,42 @@ fn loss(facts: &Facts) -> (Fault, String) {
     }
     if let Some(ledger) = facts.ledger {
         let reason = format!(
-            "network: {what}; the embedded SFU handed {} to its kernel, ours dropped {} and our \
-             workers kept up",
+            "network: {what}; the embedded SFU handed {} to its kernel (its ledger), {}",
             group(ledger.packets_sent),
-            group(facts.kernel_drops)
+            alibi(facts)
         );
         return (Fault::Network, reason);
     }
+    if let Some((fault, proof)) = facts.senders.proof(facts.missing) {
+        let whose = if fault == Fault::Server { "server" } else { "network" };
+        return (fault, format!("{whose}: {what}; {proof}; {}", alibi(facts)));
+    }
     let reason = format!(
-        "unknown: {what}; our kernel dropped {} and our workers kept up, so server or network; \
-         the server's own count of packets sent would tell which",
-        group(facts.kernel_drops)
+        "unknown: {what}; {}, so server or network; {}",
+        alibi(facts),
+        facts.senders.wanting()
     );
     (Fault::Unknown, reason)
+}
+
+fn subscribers(count: u64) -> String {
+    match count {
+        1 => "1 subscriber".to_owned(),
+        count => format!("{} subscribers", group(count)),
+    }
+}
+
+/// Why it was not us.
+fn alibi(facts: &Facts) -> String {
+    let drops = match facts.kernel_drops {
+        0 => "none".to_owned(),
+        drops => format!("{} of {}", group(drops), group(facts.datagrams_in + drops)),
+    };
+    let busiest = facts.workers.iter().map(|worker| worker.busy_ratio).reduce(f64::max);
+    let busiest = busiest.map_or(String::new(), |ratio| {
+        format!(", our workers were busy {:.0} % at most", ratio * 100.0)
+    });
+    format!("our kernel dropped {drops}{busiest}")
 }
 
 fn join_reason(facts: &Facts) -> String {
@@ -361,6 +394,7 @@ mod tests {
             publishers_joined: 1,
             expected: 100_000,
             received: 100_000,
+            loss_bounded: true,
             published: 10_000,
             datagrams_in: 110_000,
             datagrams_out: 20_000,
@@ -375,7 +409,14 @@ mod tests {
     }
 
     fn lossy() -> Facts {
-        Facts { missing: 1_000, repaired: 900, unrecovered: 100, received: 99_900, ..healthy() }
+        Facts {
+            missing: 1_000,
+            repaired: 900,
+            unrecovered: 100,
+            received: 99_900,
+            subscribers_lossy: 7,
+            ..healthy()
+        }
     }
 
     fn check(facts: &Facts, result: Outcome, fault: Fault, word: &str) {
@@ -422,6 +463,8 @@ mod tests {
     fn heavy_loss_is_no_pass_whoever_did_it() {
         let facts = Facts { missing: 2_000, unrecovered: 2_000, received: 98_000, ..healthy() };
         check(&facts, Outcome::Fail, Fault::Unknown, "2,000 of 100,000 packets were lost");
+        let bounded_by_a_threshold = Facts { loss_bounded: false, ..facts };
+        check(&bounded_by_a_threshold, Outcome::Pass, Fault::Unknown, "2,000 of 100,000");
     }
 
     #[test]
@@ -475,6 +518,13 @@ mod tests {
     #[test]
     fn loss_is_blamed_on_whom_the_ledger_proves() {
         check(&lossy(), Outcome::Pass, Fault::Unknown, "server or network");
+        check(
+            &lossy(),
+            Outcome::Pass,
+            Fault::Unknown,
+            "unknown: 100 of 100,000 packets were lost for good at 7 subscribers (1,000 were missing \
+             at first, 900 repaired); our kernel dropped none, our workers were busy 50 % at most",
+        );
         let with = |ledger| Facts { ledger: Some(ledger), ..lossy() };
         let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
         check(&with(sent), Outcome::Pass, Fault::Network, "handed 100,000 to its kernel");
@@ -486,6 +536,22 @@ mod tests {
         check(&upstream, Outcome::Pass, Fault::Unknown, "7 packets were lost on the way up");
         let upstream = Facts { upstream_lost: 100, ..with(sent) };
         check(&upstream, Outcome::Pass, Fault::Publisher, "100 packets were lost on the way up");
+    }
+
+    #[test]
+    fn at_a_real_server_its_sender_reports_tell_server_from_network() {
+        let senders = |never_sent, lost_behind| SenderFacts {
+            streams: 10,
+            covered: 10,
+            sent: 99_000,
+            missing: 1_000,
+            never_sent,
+            lost_behind,
+        };
+        let with = |senders| Facts { senders, ..lossy() };
+        check(&with(senders(0, 950)), Outcome::Pass, Fault::Network, "it sent at least 950");
+        check(&with(senders(950, 0)), Outcome::Pass, Fault::Server, "it never sent 950");
+        check(&with(senders(400, 400)), Outcome::Pass, Fault::Unknown, "prove 400 never sent");
     }
 
     #[test]

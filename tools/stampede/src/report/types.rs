@@ -1,20 +1,25 @@
 //! The JSON report, design.md §5. Units are in the key's last word; unknown is `null`, never 0.
+//!
+//! Reports are read back too. Within a section, a key that is not there is one that a later version
+//! added: it reads as its type's default, so that stored reports stay readable.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::Hist;
+use super::streams::StreamRow;
 
 /// Name and version of this format.
 pub(crate) const SCHEMA: &str = "stampede.report.v1";
 
 /// A whole report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// What was run.
     pub run: RunSection,
     /// What it means.
@@ -35,10 +40,50 @@ pub(crate) struct Report {
     pub server: ServerSection,
     /// One row a second, ramp included.
     pub series: Vec<SeriesRow>,
+    /// What `--threshold` asked for, with what came out.
+    #[serde(default)]
+    pub thresholds: Vec<ThresholdRow>,
+    /// The worst streams, at most [`super::streams::WORST_MAX`], worst first.
+    #[serde(default)]
+    pub streams: Vec<StreamRow>,
+    /// All streams there were; `streams` has the worst of them.
+    #[serde(default)]
+    pub streams_total: u64,
+    /// All streams, for the CSV; not in the JSON.
+    #[serde(skip)]
+    pub all_streams: Vec<StreamRow>,
+}
+
+/// One comparison of a `--threshold`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ThresholdRow {
+    /// As given.
+    pub expr: String,
+    /// The figure; `null` if there is none, which fails the threshold.
+    pub value: Option<f64>,
+    /// Whether it held.
+    pub ok: bool,
+    /// True if crossing it ended the run (`abort`); `value` is then of that moment.
+    #[serde(default)]
+    pub aborted: bool,
+}
+
+impl ThresholdRow {
+    /// The key that was compared.
+    pub(crate) fn key(&self) -> &str {
+        self.expr.split(['<', '>', '=', '!']).next().unwrap_or_default()
+    }
+
+    /// The figure for people.
+    pub(crate) fn value_text(&self) -> String {
+        let shown = |value| super::threshold::shown(value, super::keys::unit(self.key()));
+        let value = self.value.map_or("no value".to_owned(), shown);
+        if self.aborted { format!("{value}; it ended the run") } else { value }
+    }
 }
 
 /// What was run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RunSection {
     /// Part of every participant's identity.
     pub id: String,
@@ -53,18 +98,46 @@ pub(crate) struct RunSection {
     pub interrupted: bool,
     /// Where it joined.
     pub target: TargetSection,
-    /// The options in force, defaults included, secrets never.
-    pub options: Options,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// This machine.
-    pub machine: Machine,
+    /// The options in force, defaults included, secrets never; `null` in a merged report, whose
+    /// `hosts` have them.
+    pub options: Option<Options>,
+    /// Seed of everything random; `null` in a merged report.
+    pub seed: Option<u64>,
+    /// This machine; `null` in a merged report.
+    pub machine: Option<Machine>,
     /// Version of stampede.
-    pub stampede_version: &'static str,
+    pub stampede_version: String,
+    /// The hosts of a merged report, one row each; `null` in the report of one host.
+    #[serde(default)]
+    pub hosts: Option<Vec<HostSection>>,
+}
+
+/// One host of a merged report.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HostSection {
+    /// Its name in the reasons.
+    pub host: String,
+    /// Its run.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Its whole run.
+    pub duration_s: f64,
+    /// Its measured window.
+    pub measured_s: Option<f64>,
+    /// Its options.
+    pub options: Option<Options>,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// The machine.
+    pub machine: Option<Machine>,
+    /// Its own verdict.
+    pub verdict: Verdict,
 }
 
 /// Where it joined.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct TargetSection {
     /// Signalling URL; `null` if the run ended before it was known.
     pub url: Option<String>,
@@ -75,7 +148,8 @@ pub(crate) struct TargetSection {
 }
 
 /// The options in force.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Options {
     /// Room names' base.
     pub room: String,
@@ -96,7 +170,7 @@ pub(crate) struct Options {
     /// `--retry-sleep`.
     pub retry_sleep_s: f64,
     /// `--video-resolution`.
-    pub video_resolution: &'static str,
+    pub video_resolution: String,
     /// Names of the published video clips, lowest layer first.
     pub video: Vec<String>,
     /// Name of the published audio clip.
@@ -112,13 +186,14 @@ pub(crate) struct Options {
     /// Their cores.
     pub cores: Vec<usize>,
     /// `--backend`.
-    pub backend: &'static str,
+    pub backend: String,
     /// How the embedded SFU was started; `null` at a real server.
     pub embedded: Option<EmbeddedOptions>,
 }
 
 /// How the embedded SFU was started.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct EmbeddedOptions {
     /// Its cores.
     pub cores: Vec<usize>,
@@ -131,8 +206,11 @@ pub(crate) struct EmbeddedOptions {
 }
 
 /// This machine.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Machine {
+    /// Its name.
+    pub hostname: Option<String>,
     /// Cores this process may use.
     pub cpus: usize,
     /// CPU model as the kernel names it.
@@ -144,7 +222,7 @@ pub(crate) struct Machine {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// It did what was asked.
@@ -156,7 +234,7 @@ pub(crate) enum Outcome {
 }
 
 /// Whose fault what went wrong is (design.md §3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fault {
     /// Nothing went wrong.
@@ -174,7 +252,7 @@ pub(crate) enum Fault {
 }
 
 /// The verdict with its reasons in plain words.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Verdict {
     /// How it ended.
     pub result: Outcome,
@@ -185,7 +263,8 @@ pub(crate) struct Verdict {
 }
 
 /// Joins of publishers and subscribers.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct JoinSection {
     /// Participants that were to join.
     pub requested: u64,
@@ -199,16 +278,19 @@ pub(crate) struct JoinSection {
     pub dropped: u64,
     /// Further tries made.
     pub retries: u64,
+    /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
+    pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
-    /// Most participants connected at one moment.
-    pub peak: u64,
+    /// Most participants connected at one moment; `null` in a merged report without series.
+    pub peak: Option<u64>,
     /// From the scheduled start of each join.
     pub phases_ms: Phases,
 }
 
 /// Join phases, each from the scheduled start of the join.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Phases {
     /// Websocket open.
     pub websocket: Option<Hist>,
@@ -224,8 +306,23 @@ pub(crate) struct Phases {
     pub first_keyframe: Option<Hist>,
 }
 
+impl Phases {
+    /// All of them in their order, with what people call them.
+    pub(crate) fn named(&self) -> [(&'static str, Option<&Hist>); 6] {
+        [
+            ("websocket open", self.websocket.as_ref()),
+            ("join response", self.signal.as_ref()),
+            ("ICE connected", self.ice.as_ref()),
+            ("DTLS connected", self.dtls.as_ref()),
+            ("first packet", self.first_packet.as_ref()),
+            ("first keyframe", self.first_keyframe.as_ref()),
+        ]
+    }
+}
+
 /// Packets in their parts (design.md §3).
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Packets {
     /// Should have arrived.
     pub expected: u64,
@@ -246,7 +343,8 @@ pub(crate) struct Packets {
 }
 
 /// Frames.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Frames {
     /// Any packet arrived.
     pub received: u64,
@@ -259,7 +357,8 @@ pub(crate) struct Frames {
 }
 
 /// Freezes by libwebrtc's rule.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Freezes {
     /// How many.
     pub count: u64,
@@ -270,7 +369,8 @@ pub(crate) struct Freezes {
 }
 
 /// One kind of received media.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct MediaSection {
     /// Subscriptions there should have been; `null` if the publishers are not ours.
     pub tracks_expected: Option<u64>,
@@ -288,6 +388,8 @@ pub(crate) struct MediaSection {
     pub frames: Frames,
     /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
     pub fps: Option<f64>,
+    /// Length of the streams that `fps` is of, added up; its weight when reports are merged.
+    pub fps_stream_s: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
     /// Interarrival jitter of each stream at its end.
@@ -301,7 +403,8 @@ pub(crate) struct MediaSection {
 }
 
 /// Published media.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct PublishSection {
     /// Tracks.
     pub tracks: u64,
@@ -321,10 +424,15 @@ pub(crate) struct PublishSection {
     pub keyframes_sent: u64,
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,
+    /// The packets so lost.
+    pub upstream_lost: Option<u64>,
+    /// The packets those reports cover.
+    pub upstream_expected: Option<u64>,
 }
 
 /// Recordings.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct RecordingSection {
     /// The folder.
     pub dir: String,
@@ -339,7 +447,8 @@ pub(crate) struct RecordingSection {
 }
 
 /// The load box itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct GeneratorSection {
     /// UDP backend.
     pub backend: String,
@@ -370,8 +479,11 @@ pub(crate) struct GeneratorSection {
 }
 
 /// One media worker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct WorkerSection {
+    /// Its host in a merged report; `null` in the report of one host.
+    pub host: Option<String>,
     /// Its core; `null` if it is not pinned.
     pub core: Option<usize>,
     /// Peers it held.
@@ -389,14 +501,15 @@ pub(crate) struct WorkerSection {
 }
 
 /// The server's own figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct ServerSection {
     /// The embedded SFU's ledger; `null` at a real server.
     pub embedded: Option<EmbeddedSection>,
 }
 
 /// The embedded SFU's ledger.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EmbeddedSection {
     /// Everything since it started.
     #[serde(flatten)]
@@ -406,7 +519,8 @@ pub(crate) struct EmbeddedSection {
 }
 
 /// One second.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct SeriesRow {
     /// Since the start of the run.
     pub t_s: f64,
@@ -420,8 +534,14 @@ pub(crate) struct SeriesRow {
     pub packets_out: u64,
     /// Received UDP payload.
     pub bitrate_bps: f64,
+    /// Packets that should have arrived in this second.
+    pub expected: u64,
     /// Packets found missing in this second.
     pub missing: u64,
+    /// Missing packets that came in time in this second.
+    pub repaired: u64,
+    /// Missing packets that came too late in this second.
+    pub late: u64,
     /// Packets given up in this second.
     pub unrecovered: u64,
     /// Freezes that ended in this second.

@@ -3,7 +3,7 @@
 //! Pure: it is told moments and keeps counts. One book for the whole run, on the signalling
 //! thread; every entry costs O(1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::report::hist::Samples;
@@ -49,6 +49,18 @@ impl Entry {
     }
 }
 
+/// What is known of a participant besides its joins.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Member {
+    /// Its room.
+    pub room: String,
+    /// Its cohort, if the scenario has any.
+    pub cohort: Option<String>,
+}
+
+/// What parts the identity of a further try from the participant's own.
+pub(crate) const TRY_SUFFIX: &str = "-try";
+
 /// The books.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -62,9 +74,11 @@ pub(crate) struct Book {
     failed: usize,
     dropped: u64,
     retries: u64,
+    resumed: u64,
     first_keyframes: usize,
     errors: BTreeMap<String, u64>,
     server_version: Option<String>,
+    members: HashMap<String, Member>,
 }
 
 impl Book {
@@ -72,6 +86,17 @@ impl Book {
     pub(crate) fn register(&mut self, publisher: bool) -> ParticipantId {
         self.entries.push(Entry { publisher, ..Entry::default() });
         ParticipantId(self.entries.len() - 1)
+    }
+
+    /// Notes who somebody is, under its identity.
+    pub(crate) fn introduce(&mut self, identity: &str, member: Member) {
+        self.members.insert(identity.to_owned(), member);
+    }
+
+    /// Who has this identity, of a first or a further try.
+    pub(crate) fn member(&self, identity: &str) -> Option<&Member> {
+        let own = identity.rsplit_once(TRY_SUFFIX).map_or(identity, |(own, _)| own);
+        self.members.get(identity).or_else(|| self.members.get(own))
     }
 
     /// Its first try begins.
@@ -125,6 +150,11 @@ impl Book {
     /// Another try begins.
     pub(crate) fn retried(&mut self) {
         self.retries += 1;
+    }
+
+    /// A session went on over a new websocket.
+    pub(crate) fn resumed(&mut self) {
+        self.resumed += 1;
     }
 
     /// No try will follow. `gave_up` if the last one broke, rather than being told to leave.
@@ -244,8 +274,9 @@ impl Book {
             failed: self.failed as u64,
             dropped: self.dropped,
             retries: self.retries,
+            resumed: self.resumed,
             errors: self.errors.clone(),
-            peak: self.peak as u64,
+            peak: Some(self.peak as u64),
             phases_ms: Phases {
                 websocket: phase(Phase::Websocket),
                 signal: phase(Phase::Signal),

@@ -24,11 +24,13 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
+use crate::flags::values::Output;
 use crate::flags::{Plan, RunFlags, Server, Target};
 use crate::live::{Live, Mode, Progress};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
-use crate::report::types::{Fault, Outcome, SeriesRow};
+use crate::report::threshold::{self, Crossed, Threshold};
+use crate::report::types::{Fault, SeriesRow};
 use crate::{machine, preflight, report, signals, summary};
 pub(crate) use book::Book;
 use context::{Context, RunClock, Settings};
@@ -63,6 +65,8 @@ pub(crate) struct RunData {
     pub interrupted: bool,
     /// Why it ended early, if not by a signal.
     pub ended_early: Option<Early>,
+    /// The threshold that ended it, if one did.
+    pub crossed: Option<Crossed>,
     /// Joins.
     pub book: Book,
     /// Media.
@@ -94,6 +98,7 @@ impl RunData {
             measured: Measured::default(),
             interrupted: false,
             ended_early: None,
+            crossed: None,
             book: Book::default(),
             engine: None,
             backend: None,
@@ -129,18 +134,11 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
 }
 
 /// Judges, writes and shows.
-fn finish(data: RunData, out: &[std::path::PathBuf]) -> Result<Exit, Failure> {
-    let interrupted = data.interrupted;
+fn finish(data: RunData, out: &[Output]) -> Result<Exit, Failure> {
     let report = report::build(data);
-    let written = out.iter().try_for_each(|path| report::write_json(&report, path));
+    let written = out.iter().try_for_each(|out| report::out::write(&report, out));
     summary::print(&report);
-    written?;
-    Ok(match report.verdict.result {
-        _ if interrupted => Exit::Interrupted,
-        Outcome::Pass => Exit::Pass,
-        Outcome::Invalid => Exit::Invalid,
-        Outcome::Fail => Exit::Failure,
-    })
+    written.map(|()| Exit::of(&report))
 }
 
 async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failure> {
@@ -255,6 +253,7 @@ async fn with_engine(
         Rc::clone(&state),
         live,
         data.plan.subscribers as usize * data.plan.rooms as usize,
+        data.plan.thresholds.clone(),
     ));
     let mut scenario = scenario::Scenario {
         context: Rc::clone(&context),
@@ -270,6 +269,7 @@ async fn with_engine(
     data.measured = ending.measured;
     data.interrupted = ending.interrupted;
     data.ended_early = ending.ended_early;
+    data.crossed = state.crossed.take();
     data.duration = data.clock.started.elapsed();
     state.done.set(true);
     data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
@@ -312,7 +312,9 @@ async fn watch_progress(
     state: Rc<scenario::State>,
     mut live: Live,
     subscribers: usize,
+    thresholds: Vec<Threshold>,
 ) -> Series {
+    let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
     let mut series = Series::default();
     let (mut second, mut totals) = (SeriesRow::default(), Totals::default());
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -326,7 +328,13 @@ async fn watch_progress(
             let workers = workers.borrow();
             let snapshots = workers.latest.iter().flatten();
             let joined = context.book.borrow().connected();
-            (second, totals) = series.second(elapsed.as_secs_f64(), joined, snapshots);
+            (second, totals) = series.second(elapsed.as_secs_f64(), joined, snapshots.clone());
+            if armed && state.crossed.borrow().is_none() {
+                let figures = report::running::figures(&context.book.borrow(), snapshots);
+                let found = threshold::crossed(&thresholds, &figures, elapsed);
+                *state.crossed.borrow_mut() =
+                    found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
+            }
         }
         let book = context.book.borrow();
         live.show(&Progress {
@@ -349,7 +357,12 @@ async fn watch_progress(
 /// Cells of what the run is doing, shared with the view.
 impl Default for scenario::State {
     fn default() -> Self {
-        Self { phase: Cell::new("starting"), ends: Cell::new(None), done: Cell::new(false) }
+        Self {
+            phase: Cell::new("starting"),
+            ends: Cell::new(None),
+            done: Cell::new(false),
+            crossed: RefCell::new(None),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use stampede_signaling::session::{EndReason, MediaCommand, MediaInput, Role, Ses
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
 use tokio::sync::{mpsc, watch};
 
-use super::book::{ParticipantId, Phase};
+use super::book::{ParticipantId, Phase, TRY_SUFFIX};
 use super::context::{Context, Stage};
 use super::router::{NOTICES_MAX, Route, TaskNotice};
 
@@ -23,6 +23,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a close that found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
+/// Pauses before the tries to take a session up again, as livekit-client's
+/// `DefaultReconnectPolicy` begins; its later ones outlast what a server keeps of a participant.
+const RESUME_PAUSES_MS: [u64; 5] = [0, 300, 1_200, 2_700, 4_800];
 
 /// Who joins, and as what.
 pub(crate) struct Participant {
@@ -48,7 +51,7 @@ impl Participant {
     fn identity(&self) -> String {
         match self.tries.get() {
             0 | 1 => self.name.clone(),
-            tries => format!("{}-try{tries}", self.name),
+            tries => format!("{}{TRY_SUFFIX}{tries}", self.name),
         }
     }
 }
@@ -185,7 +188,7 @@ async fn attempt(
     end
 }
 
-async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+fn connect_options(context: &Context, participant: &Participant) -> Result<ConnectOptions, TryEnd> {
     let publisher = participant.media.is_publisher();
     let identity = participant.identity();
     let grant = JoinGrant {
@@ -203,6 +206,11 @@ async fn connect(context: &Context, participant: &Participant) -> Result<Connect
     let (url, role) = (context.url.clone(), participant.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.tls.clone());
     options.addresses = Some(Arc::clone(&context.addresses));
+    Ok(options)
+}
+
+async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+    let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
         kind: error.kind().to_owned(),
         detail: error.to_string(),
@@ -252,11 +260,16 @@ impl Joined<'_> {
                             return TryEnd::broke("worker_overloaded", full);
                         }
                     }
-                    Some(Update::Event(event)) => {
-                        if let Some(end) = self.event(event) {
-                            return end;
+                    Some(Update::Event(SessionEvent::Ended(why))) => {
+                        let resumed = tokio::select! {
+                            resumed = self.resume(connection, &why) => resumed,
+                            () = reached(stage, last) => return TryEnd::Left,
+                        };
+                        if !resumed {
+                            return ended(&why);
                         }
                     }
+                    Some(Update::Event(event)) => self.event(event),
                     None => return TryEnd::broke("signal_closed", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
@@ -275,8 +288,30 @@ impl Joined<'_> {
         }
     }
 
-    /// What the session says; an end if it is one.
-    fn event(&self, event: SessionEvent) -> Option<TryEnd> {
+    /// Opens another websocket for the same session, as a real client does; the media goes on
+    /// meanwhile. False if that can't help or did not.
+    async fn resume(&self, connection: &mut Connection, why: &EndReason) -> bool {
+        if !(why.is_resumable() && self.connected && connection.session().is_joined()) {
+            return false;
+        }
+        let Ok(options) = connect_options(self.context, self.participant) else { return false };
+        tracing::debug!("{}: {why}: resuming", self.participant.identity());
+        for pause_ms in RESUME_PAUSES_MS {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            match connection.resume(&options, why).await {
+                Ok(()) => {
+                    self.context.book.borrow_mut().error(why.kind());
+                    return true;
+                }
+                Err(error) if error.is_retryable() => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// What the session says, but its end.
+    fn event(&self, event: SessionEvent) {
         match event {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;
@@ -284,7 +319,7 @@ impl Joined<'_> {
                 self.context.reached_now(id, Phase::Signal, scheduled, Instant::now());
                 self.context.book.borrow_mut().server_version(&joined.server_version);
             }
-            SessionEvent::Ended(reason) => return Some(ended(&reason)),
+            SessionEvent::Resumed => self.context.book.borrow_mut().resumed(),
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context.book.borrow_mut().error(&format!("publish_refused_{reason}"));
             }
@@ -293,7 +328,6 @@ impl Joined<'_> {
             }
             _ => {}
         }
-        None
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
@@ -317,6 +351,7 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
             PeerCommand::Offer { id, sdp, mid_to_track_id }
         }
         MediaCommand::CreateOffer => PeerCommand::CreateOffer,
+        MediaCommand::RestartIce => PeerCommand::RestartIce,
         MediaCommand::RemoteAnswer { sdp } => PeerCommand::Answer { sdp },
         MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stampede_sfu::LedgerTotals;
 use tokio::sync::watch;
 
-use super::book::{Book, ParticipantId};
+use super::book::{Book, Member, ParticipantId};
 use super::cast::{self, CastMember};
 use super::context::{Context, Stage};
 use super::participant::{self, Media, Participant};
@@ -16,6 +16,7 @@ use super::{Mark, RunData, Tasks, signalled};
 use crate::embedded::Embedded;
 use crate::flags::Plan;
 use crate::report::judge::Early;
+use crate::report::threshold::Crossed;
 use crate::report::types::Fault;
 
 /// How long the ramp of subscribers waits for the publishers.
@@ -35,6 +36,8 @@ pub(crate) struct State {
     pub ends: Cell<Option<Instant>>,
     /// The view may end.
     pub done: Cell<bool>,
+    /// A threshold that ends the run.
+    pub crossed: RefCell<Option<Crossed>>,
 }
 
 /// The measured window: `begin` to `end` if there was one, else from the start of the engine.
@@ -81,6 +84,7 @@ pub(crate) struct Scenario<'a> {
 /// Why the scenario goes no further.
 enum Stop {
     Signal,
+    Threshold,
     Early(Early),
 }
 
@@ -107,7 +111,7 @@ impl Scenario<'_> {
             task.abort();
         }
         let (interrupted, ended_early) = match stop {
-            None => (false, None),
+            None | Some(Stop::Threshold) => (false, None),
             Some(Stop::Signal) => (true, None),
             Some(Stop::Early(early)) => (false, Some(early)),
         };
@@ -154,14 +158,18 @@ impl Scenario<'_> {
     fn register(&self, cast: Vec<CastMember>) -> Vec<Participant> {
         let mut book = self.context.book.borrow_mut();
         cast.into_iter()
-            .map(|member| Participant {
-                id: book.register(matches!(member.media, Media::Publisher { .. })),
-                name: member.identity,
-                room: member.room,
-                scheduled: self.context.clock.started,
-                role: member.role,
-                media: member.media,
-                tries: Cell::new(0),
+            .map(|member| {
+                let known = Member { room: member.room.to_string(), cohort: None };
+                book.introduce(&member.identity, known);
+                Participant {
+                    id: book.register(matches!(member.media, Media::Publisher { .. })),
+                    name: member.identity,
+                    room: member.room,
+                    scheduled: self.context.clock.started,
+                    role: member.role,
+                    media: member.media,
+                    tries: Cell::new(0),
+                }
             })
             .collect()
     }
@@ -176,6 +184,7 @@ impl Scenario<'_> {
         for (number, mut participant) in participants.into_iter().enumerate() {
             let after_s = number as f64 / self.plan.joins_per_second;
             participant.scheduled = begin + Duration::from_secs_f64(after_s);
+            self.check_thresholds()?;
             if participant.scheduled > Instant::now() {
                 self.pause_until(participant.scheduled).await?;
             } else if *self.interrupted.borrow() {
@@ -214,7 +223,12 @@ impl Scenario<'_> {
         }
     }
 
+    fn check_thresholds(&self) -> Result<(), Stop> {
+        if self.state.crossed.borrow().is_some() { Err(Stop::Threshold) } else { Ok(()) }
+    }
+
     fn check_health(&mut self) -> Result<(), Stop> {
+        self.check_thresholds()?;
         if let Some(why) = self.workers.borrow().failed.first() {
             return Err(Stop::early(Fault::Generator, why));
         }
