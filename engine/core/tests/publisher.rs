@@ -346,7 +346,7 @@ fn each_codec_is_the_only_one_offered() {
         let rtpmaps: Vec<_> = offer.lines().filter(|line| line.starts_with("a=rtpmap")).collect();
         assert_eq!(rtpmaps.len(), 2, "{codec} and its RTX: {rtpmaps:?}");
         assert_eq!(offer.contains("42e01f"), codec == Codec::H264, "{offer}");
-        assert_eq!(offer.contains("dependency-descriptor"), codec == Codec::Av1, "{offer}");
+        assert!(!offer.contains("dependency-descriptor"), "{offer}");
         drop(sim);
     }
     let clip = |codec| builtin::video(codec).unwrap().remove(0);

@@ -60,9 +60,9 @@ fn the_low_layer_is_the_low_layer() {
 }
 
 #[test]
-fn every_codec_goes_through() {
+fn vp9_and_h264_go_through() {
     let _alone = alone();
-    for codec in ["vp9", "h264", "av1"] {
+    for codec in ["vp9", "h264"] {
         let Some(ended) = real(&[&SMALL[..], &["--video-codec", codec]].concat()) else { return };
         ended.assert_code(0);
         assert_eq!(ended.number("/video/tracks_received"), 10.0, "{codec}");
