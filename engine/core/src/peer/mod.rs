@@ -2,6 +2,7 @@
 
 mod config;
 mod event;
+mod extensions;
 mod outbox;
 mod publishing;
 mod receiving;
@@ -93,7 +94,7 @@ impl std::fmt::Debug for Peer {
 
 impl Peer {
     /// A peer that receives what the server offers. With `recording` it puts complete frames of
-    /// VP8 and Opus streams together for [`PeerSink::recorded`].
+    /// its streams together for [`PeerSink::recorded`].
     pub fn subscriber(
         now: Instant,
         local: SocketAddr,
@@ -120,7 +121,14 @@ impl Peer {
                 .validate()
                 .map_err(|source| CreatePeerError::Track { cid: track.cid.clone(), source })?;
         }
-        let rtc = config::build(config::publisher(options), now, local)?;
+        // LiveKit takes the first codec of an m-line, and str0m offers the same list on each.
+        let mut codecs = tracks.iter().filter_map(PublishTrack::video_codec);
+        if let Some(first) = codecs.next()
+            && let Some(second) = codecs.find(|&codec| codec != first)
+        {
+            return Err(CreatePeerError::TwoCodecs { first, second });
+        }
+        let rtc = config::build(config::publisher(options, &tracks), now, local)?;
         let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
         Ok(Self::new(rtc, now, local, Role::Publisher(Box::new(publishing))))
     }
@@ -551,6 +559,7 @@ impl Peer {
             marker: packet.header.marker,
             payload_type: *packet.header.payload_type,
             payload: &packet.payload,
+            dependency_descriptor: extensions::descriptor_of(&packet.header.ext_vals),
         };
         let rtc = &self.rtc;
         let codec_of = |payload_type| codec_of(rtc, payload_type);

@@ -34,6 +34,7 @@ pub(super) struct Accepted<'a> {
     pub(super) marker: bool,
     pub(super) payload_type: u8,
     pub(super) payload: &'a [u8],
+    pub(super) dependency_descriptor: Option<&'a [u8]>,
 }
 
 /// One received stream.
@@ -266,6 +267,7 @@ impl Receiving {
             timestamp: packet.timestamp,
             marker: packet.marker,
             payload: Some(packet.payload),
+            dependency_descriptor: packet.dependency_descriptor,
             payload_bytes: packet.payload.len(),
             at,
             via: route.via,
@@ -323,6 +325,7 @@ impl Receiving {
                     timestamp: header.timestamp,
                     marker: header.marker,
                     payload: None,
+                    dependency_descriptor: None,
                     payload_bytes: header.payload_bytes,
                     at,
                     via: Via::Primary,
@@ -433,16 +436,24 @@ impl RxStream {
         }
         self.ledger.set_codec(codec);
         self.recorder = None;
-        if recording && let Ok(assembler) = FrameAssembler::new(codec) {
-            let stream = RecordedStream {
-                id: self.id,
-                ssrc: self.ssrc,
-                kind: self.kind,
-                codec,
-                track_id: self.track_id.clone(),
-            };
-            let stream = Arc::new(stream);
-            self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+        if !recording {
+            return;
+        }
+        match FrameAssembler::new(codec) {
+            Err(error) => {
+                tracing::warn!(ssrc = self.ssrc, track = ?self.track_id, "not recorded: {error}")
+            }
+            Ok(assembler) => {
+                let stream = RecordedStream {
+                    id: self.id,
+                    ssrc: self.ssrc,
+                    kind: self.kind,
+                    codec,
+                    track_id: self.track_id.clone(),
+                };
+                let stream = Arc::new(stream);
+                self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+            }
         }
     }
 

@@ -98,6 +98,14 @@ impl Server {
         Self { rtc, events, wake: now, originals, rtx_ssrcs: Vec::new() }
     }
 
+    /// One that puts frames together itself.
+    pub fn in_frames(now: Instant, config: RtcConfig) -> Self {
+        let mut rtc = config.build(now);
+        rtc.add_local_candidate(Candidate::host(server_addr(), "udp").unwrap()).unwrap();
+        let (events, originals) = (Vec::new(), HashMap::new());
+        Self { rtc, events, wake: now, originals, rtx_ssrcs: Vec::new() }
+    }
+
     fn poll(&mut self) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         loop {

@@ -202,7 +202,7 @@ mod tests {
             (&["run", "--subscribers", "-3"], &["-3"]),
             (&["run", "--num-per-second", "0"], &["--num-per-second", "above 0"]),
             (&["run", "--video-resolution", "4k"], &["4k", "high, medium, low"]),
-            (&["run", "--video-codec", "h264"], &["h264", "not possible yet"]),
+            (&["run", "--video-codec", "h265"], &["h265", "not possible"]),
             (&["run", "--out", "pdf=x.pdf"], &["pdf", "unknown kind"]),
             (&["run", "--backend", "dpdk"], &["dpdk", "auto, io_uring, mmsg"]),
             (&["run", "--cores", "1-0"], &["backwards"]),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_engine::ImpairSpec;
-use stampede_media::{Codec, MediaClip, builtin};
+use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
 use super::shape::{RoomDefaults, Shape, default_duration};
@@ -55,6 +55,8 @@ pub(crate) struct Plan {
     pub resolution: Resolution,
     /// What video publishers send, lowest layer first; empty without video publishers.
     pub video_layers: Vec<Arc<MediaClip>>,
+    /// What has to be said before the run starts.
+    pub notes: Vec<String>,
     /// What audio publishers send; `None` without audio publishers.
     pub audio_clip: Option<Arc<MediaClip>>,
     /// Recording, if any.
@@ -154,9 +156,21 @@ impl Plan {
             0 => subscribers,
             _ => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
         };
+        let mut notes = Vec::new();
+        let video_layers = video_layers(&flags, video_most, &mut notes)?;
+        if let Some(clip) = video_layers.first().filter(|clip| clip.codec != Codec::Vp8)
+            && flags.record.is_some()
+        {
+            return Err(Failure::config(format!(
+                "--record: {} can't be recorded yet, only VP8 and Opus: publish VP8, or leave \
+                 --record out",
+                clip.codec
+            )));
+        }
         Ok(Self {
             record: record_plan(&flags, &shape)?,
-            video_layers: video_layers(&flags, video_most)?,
+            video_layers,
+            notes,
             audio_clip: audio_clip(&flags, audio_most)?,
             target,
             room: flags.room,
@@ -311,7 +325,11 @@ fn check_cloud(url: &ServerUrl, participants: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn video_layers(flags: &RunFlags, publishers: u32) -> Result<Vec<Arc<MediaClip>>, Failure> {
+fn video_layers(
+    flags: &RunFlags,
+    publishers: u32,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Arc<MediaClip>>, Failure> {
     let files = &flags.video;
     if publishers == 0 {
         return match files.first() {
@@ -320,6 +338,11 @@ fn video_layers(flags: &RunFlags, publishers: u32) -> Result<Vec<Arc<MediaClip>>
             )),
             None => Ok(Vec::new()),
         };
+    }
+    if files.is_empty() && flags.video_frame_rate.is_some() {
+        return Err(Failure::config(
+            "--video-frame-rate is given without an H.264 file: add --video FILE.h264",
+        ));
     }
     if files.len() > LAYERS_MAX {
         return Err(Failure::config(format!(
@@ -334,9 +357,10 @@ fn video_layers(flags: &RunFlags, publishers: u32) -> Result<Vec<Arc<MediaClip>>
         )));
     }
     let mut layers = if files.is_empty() {
-        builtin::video_layers().map_err(Failure::other)?.into_iter().map(Arc::new).collect()
+        let clips = builtin::video(flags.video_codec.unwrap_or(Codec::Vp8));
+        clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
     } else {
-        open_clips(files, Codec::Vp8, "--video", "an IVF file with VP8")?
+        video_files(flags, notes)?
     };
     if flags.no_simulcast {
         layers.drain(..layers.len() - 1);
@@ -372,6 +396,45 @@ fn audio_clip(flags: &RunFlags, publishers: u32) -> Result<Option<Arc<MediaClip>
             Ok(open_clips(file, Codec::Opus, "--audio", "an Ogg file with Opus")?.pop())
         }
     }
+}
+
+/// Opens the files of `--video`: all of one codec, that of `--video-codec` if it is given.
+fn video_files(flags: &RunFlags, notes: &mut Vec<String>) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let options = ClipOptions { frame_rate: flags.video_frame_rate };
+    let mut layers: Vec<Arc<MediaClip>> = Vec::new();
+    for file in &flags.video {
+        let opened = MediaClip::open_with(file, options)
+            .map_err(|error| Failure::config(format!("--video: {error}")))?;
+        let clip = opened.clip;
+        let first = layers.first().map(|first| first.codec);
+        let wanted = flags.video_codec.or(first).unwrap_or(clip.codec);
+        let name = one_line(&clip.name);
+        if !clip.codec.is_video() || clip.codec != wanted {
+            let takes = match wanted.is_video() {
+                true => wanted.to_string(),
+                false => "video".to_owned(),
+            };
+            return Err(Failure::config(format!(
+                "--video: {name}: byte 0: it holds {}, but {takes} is published; give files of \
+                 one codec, and --video-codec to match",
+                clip.codec
+            )));
+        }
+        if flags.video_frame_rate.is_some() && clip.codec != Codec::H264 {
+            return Err(Failure::config(format!(
+                "--video-frame-rate: {name} has timestamps of its own; leave the flag out"
+            )));
+        }
+        if opened.frame_rate_assumed {
+            notes.push(format!(
+                "--video: {name} does not say how fast it plays; it is taken for {} frames/s \
+                 (say otherwise with --video-frame-rate)",
+                clip.frame_rate
+            ));
+        }
+        layers.push(Arc::new(clip));
+    }
+    Ok(layers)
 }
 
 fn open_clips(

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use stampede_engine::ImpairSpec as Spec;
+use stampede_media::Codec;
 
 use super::Secret;
 use super::shape::ShapeFlags;
-use super::values::{self, BackendFlag, CoreList, Output, Resolution, VideoCodec};
+use super::values::{self, BackendFlag, CoreList, Output, Resolution};
 use crate::report::threshold::Thresholds;
 
 /// Join a LiveKit server (or the embedded SFU) and report what was received.
@@ -89,19 +90,28 @@ pub(crate) struct RunFlags {
     /// Simulcast layer that subscribers ask for.
     #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
     pub video_resolution: Resolution,
-    /// Codec of published video.
+    /// Codec of published video: vp8, vp9, h264 or av1 [default: that of --video, else vp8]. There
+    /// are built-in clips of all four; only the VP8 one is simulcast.
     #[arg(
         long,
-        default_value = "vp8",
         value_name = "CODEC",
         value_parser = values::video_codec,
         help_heading = "Media"
     )]
-    pub video_codec: VideoCodec,
+    pub video_codec: Option<Codec>,
+    /// Frames per second of an H.264 --video [default: what its stream says, else 30].
+    #[arg(
+        long,
+        value_name = "FPS",
+        value_parser = values::frame_rate,
+        help_heading = "Media"
+    )]
+    pub video_frame_rate: Option<f64>,
     /// Publish one layer only: the given file, or the built-in 720p clip.
     #[arg(long, help_heading = "Media")]
     pub no_simulcast: bool,
-    /// IVF (VP8) file to publish, looped; up to three for simulcast, lowest layer first.
+    /// IVF (VP8, VP9, AV1) or Annex B (H.264) file to publish, looped; up to three of one codec for
+    /// simulcast, lowest layer first.
     #[arg(long, value_name = "FILE", help_heading = "Media")]
     pub video: Vec<PathBuf>,
     /// Ogg (Opus) file to publish, looped.

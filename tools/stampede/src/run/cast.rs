@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::{MediaKind, PublishLayer, PublishTrack, SpeakingTurns};
-use stampede_media::MediaClip;
+use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription, TrackKind};
 
 use super::participant::Media;
@@ -225,10 +225,20 @@ fn announced_video(track: &PublishTrack) -> LocalTrack {
         cid: track.cid.clone(),
         name: "video".to_owned(),
         kind: TrackKind::Video,
-        codec: "vp8".to_owned(),
+        codec: codec_name(track.video_codec()).to_owned(),
         width: full.map_or(0, |layer| layer.width),
         height: full.map_or(0, |layer| layer.height),
         layers,
+    }
+}
+
+/// As LiveKit names it in `SimulcastCodec.codec`.
+fn codec_name(codec: Option<Codec>) -> &'static str {
+    match codec {
+        Some(Codec::Vp9) => "vp9",
+        Some(Codec::H264) => "h264",
+        Some(Codec::Av1) => "av1",
+        _ => "vp8",
     }
 }
 

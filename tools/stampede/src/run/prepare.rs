@@ -70,6 +70,9 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         local_ip,
         receive_buffer_bytes: EngineOptions::default().receive_buffer_bytes,
     };
+    if mode != Mode::Quiet {
+        plan.notes.iter().for_each(|note| eprintln!("{note}"));
+    }
     let checks = preflight::check(&needs);
     preflight::verdict(&checks)?;
     for check in &checks {
