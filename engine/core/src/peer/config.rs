@@ -7,7 +7,7 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 
 use super::STATS_INTERVAL;
-use crate::{CreatePeerError, PeerOptions};
+use crate::{CreatePeerError, PeerOptions, ReceivePath};
 
 /// What both roles share: RTP mode, no bandwidth estimation (so no pacer), one certificate.
 fn common(options: &PeerOptions) -> RtcConfig {
@@ -27,7 +27,10 @@ fn common(options: &PeerOptions) -> RtcConfig {
 /// and LiveKit drops it where that is audio) and never sends REMB: LiveKit then allocates full
 /// quality. Reports go out like a real client's: video 1 s, audio 5 s.
 pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
+    // On the fast path str0m sees no media to keep statistics of.
+    let stats = (options.receive_path == ReceivePath::Str0m).then_some(STATS_INTERVAL);
     common(options)
+        .set_stats_interval(stats)
         .enable_vp9(true)
         .enable_h264(true)
         .enable_av1(true)
