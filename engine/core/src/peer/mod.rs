@@ -79,6 +79,8 @@ pub struct Peer {
     fast: Option<Box<FastPath>>,
     /// Where DTLS leaves the keys, until the fast path has them.
     keys: Option<KeySlot>,
+    #[cfg(test)]
+    exported: Option<KeySlot>,
     outbox: Outbox,
     transport: TransportCounters,
     /// What `outbox` had handed out and dropped when measuring began.
@@ -112,15 +114,13 @@ impl Peer {
         recording: bool,
     ) -> Result<Self, CreatePeerError> {
         let build = || config::build(config::subscriber(options), now, local);
-        let (rtc, keys) = match options.receive_path {
-            ReceivePath::Fast => {
-                let (rtc, slot) = crate::crypto::with_key_slot(build);
-                (rtc?, Some(slot))
-            }
-            ReceivePath::Str0m => (build()?, None),
-        };
+        let (rtc, slot) = crate::crypto::with_key_slot(build);
         let role = Role::Subscriber(Box::new(Receiving::new(options.playout_deadline, recording)));
-        Ok(Self { keys, ..Self::new(rtc, now, local, role) })
+        let mut peer = Self::new(rtc?, now, local, role);
+        #[cfg(test)]
+        peer.exported.replace(slot.clone());
+        peer.keys = (options.receive_path == ReceivePath::Fast).then_some(slot);
+        Ok(peer)
     }
 
     /// A peer that sends `tracks`, from when it is connected.
@@ -150,6 +150,8 @@ impl Peer {
             role,
             fast: None,
             keys: None,
+            #[cfg(test)]
+            exported: None,
             outbox: Outbox::default(),
             transport: TransportCounters::default(),
             outbox_before_window: (0, 0),
