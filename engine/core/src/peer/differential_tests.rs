@@ -13,6 +13,7 @@ use common::{Rng, Server, Sim, ms, options, peer_addr, server_addr, vp8_clip};
 use proptest::prelude::*;
 use str0m::change::SdpAnswer;
 use str0m::media::Direction;
+use str0m::rtp::Extension;
 
 use super::*;
 use crate::srtp::seal_rtp;

@@ -18,14 +18,14 @@ use stampede_media::Codec;
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, RtpPacket};
+use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
 
 pub use event::{
     CreatePeerError, NegotiateError, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
 };
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
-use fast::{ExtensionBlock, FastPath, Surroundings};
+use fast::{ExtensionBlock, ExtensionIds, FastPath, Surroundings};
 use outbox::Outbox;
 use publishing::Publishing;
 use receiving::{Accepted, Receiving};
@@ -566,12 +566,11 @@ impl Peer {
     /// str0m knows no receiving streams while the fast path has them: no reports, no NACK timers.
     fn take_over_streams(&mut self) {
         let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &self.role) else { return };
-        let mut mid_id = None;
-        for mid in receiving.mids() {
-            let media = self.rtc.media(mid.into());
-            mid_id = mid_id.or(media.and_then(|m| m.remote_extmap().id_of(Extension::RtpMid)));
+        let mut ids = ExtensionIds::default();
+        for media in receiving.mids().filter_map(|mid| self.rtc.media(mid.into())) {
+            ids.add(media.remote_extmap());
         }
-        fast.negotiated(receiving, mid_id);
+        fast.negotiated(receiving, ids);
         let mut direct = self.rtc.direct_api();
         for ssrc in receiving.ssrcs() {
             direct.remove_stream_rx(ssrc.into());

@@ -1,10 +1,36 @@
 //! Header extensions, read only where something needs them (RFC 8285).
 
+use str0m::rtp::{Extension, ExtensionMap};
+
 /// The extension block of an RTP packet as it came: clear, but authenticated with the packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ExtensionBlock<'a> {
     profile: u16,
     bytes: &'a [u8],
+}
+
+/// Ids negotiated for what is read of a block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExtensionIds {
+    pub(crate) mid: Option<u8>,
+    #[allow(dead_code, reason = "for latency figures")]
+    pub(crate) abs_capture_time: Option<u8>,
+    #[allow(dead_code, reason = "for AV1's frame dependencies")]
+    pub(crate) dependency_descriptor: Option<u8>,
+}
+
+const DEPENDENCY_DESCRIPTOR: &str = "https://aomediacodec.github.io/av1-rtp-spec/\
+                                     #dependency-descriptor-rtp-header-extension";
+
+impl ExtensionIds {
+    /// Adds an m-line's; ids are the same for all m-lines of a bundle (RFC 8285 §5).
+    pub(crate) fn add(&mut self, map: &ExtensionMap) {
+        let own = |uri: &str| map.iter().find(|(_, ext)| ext.as_uri() == uri).map(|(id, _)| id);
+        self.mid = self.mid.or(map.id_of(Extension::RtpMid));
+        self.abs_capture_time =
+            self.abs_capture_time.or(map.id_of(Extension::AbsoluteCaptureTime));
+        self.dependency_descriptor = self.dependency_descriptor.or(own(DEPENDENCY_DESCRIPTOR));
+    }
 }
 
 /// One-byte elements (RFC 8285 §4.2).

@@ -21,7 +21,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use str0m::Rtc;
 
-pub(super) use extension::ExtensionBlock;
+pub(super) use extension::{ExtensionBlock, ExtensionIds};
 pub(super) use nack::NackList;
 use reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
 
@@ -108,8 +108,7 @@ struct Control {
     reporting: Vec<Reporting>,
     /// Into `inbound`, once it is longer than [`SCANNED_SSRCS_MAX`].
     by_ssrc: FxHashMap<u32, usize>,
-    /// Header extension id of the MID.
-    mid_id: Option<u8>,
+    ids: ExtensionIds,
     /// Sequence numbers to ask for; kept to save allocations.
     wanted: Vec<u16>,
 }
@@ -142,7 +141,7 @@ impl FastPath {
             ssrc,
             reporting: Vec::new(),
             by_ssrc: FxHashMap::default(),
-            mid_id: None,
+            ids: ExtensionIds::default(),
             wanted: Vec::new(),
         };
         Ok(Self {
@@ -155,8 +154,8 @@ impl FastPath {
     }
 
     /// Streams came or went.
-    pub(super) fn negotiated(&mut self, receiving: &Receiving, mid_id: Option<u8>) {
-        self.control.mid_id = mid_id;
+    pub(super) fn negotiated(&mut self, receiving: &Receiving, ids: ExtensionIds) {
+        self.control.ids = ids;
         for inbound in &mut self.inbound {
             inbound.route = receiving.route(inbound.ssrc);
         }
@@ -301,7 +300,7 @@ impl FastPath {
         opened: &mut Vec<u8>,
     ) -> Option<(usize, Route)> {
         let extensions = ExtensionBlock::of(datagram, header.header_bytes);
-        let mid = std::str::from_utf8(extensions.get(self.control.mid_id?)?).ok()?;
+        let mid = std::str::from_utf8(extensions.get(self.control.ids.mid?)?).ok()?;
         let of_mid = around.receiving.ssrc_of_mid(mid)?;
         let payload = payload_of(around.rtc, header.payload_type)?;
         let main = if payload.wire == payload.media { header.ssrc } else { of_mid };
@@ -315,7 +314,7 @@ impl FastPath {
         let outbox = &mut *around.outbox;
         let route = around.receiving.adopt(at, header.ssrc, main, Some(mid), outbox)?;
         let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
-        self.negotiated(around.receiving, self.control.mid_id);
+        self.negotiated(around.receiving, self.control.ids);
         Some((slot, route))
     }
 
