@@ -228,8 +228,7 @@ fn peer_receive(criterion: &mut Criterion) {
     group.measurement_time(Duration::from_secs(1)).throughput(Throughput::Elements(1));
     for (path, name) in [(ReceivePath::Fast, "fast"), (ReceivePath::Str0m, "str0m")] {
         for peers in [100, 1_000, 2_000] {
-            let options =
-                PeerOptions { receive_path: path, ..PeerOptions::new(identity.clone()) };
+            let options = PeerOptions { receive_path: path, ..PeerOptions::new(identity.clone()) };
             let mut crowd = Crowd::new(peers, &options);
             for (order, in_runs) in [("cold", false), ("runs", true)] {
                 group.bench_function(BenchmarkId::new(format!("{name}/{order}"), peers), |bench| {

@@ -199,12 +199,8 @@ mod tests {
         for word in [5_u32, 0xaabb_ccdd, 0x1122_3344, 90, 17, 18] {
             compound.extend(word.to_be_bytes());
         }
-        let report = SenderReport {
-            ssrc: 5,
-            ntp: 0xaabb_ccdd_1122_3344,
-            rtp_timestamp: 90,
-            packets: 17,
-        };
+        let report =
+            SenderReport { ssrc: 5, ntp: 0xaabb_ccdd_1122_3344, rtp_timestamp: 90, packets: 17 };
         let mut several = Vec::new();
         write_pli(&mut several, 1, 2);
         several.extend(&compound);

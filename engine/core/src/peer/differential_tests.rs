@@ -52,9 +52,7 @@ impl Rig {
         let stream = direct.stream_tx_by_mid(mid, None).unwrap();
         let (ssrc, rtx) = (*stream.ssrc(), *stream.rtx().unwrap());
         let params = sim.server.rtc.codec_config().params().iter();
-        let vp8 = |p: &&str0m::format::PayloadParams| {
-            p.spec().codec == str0m::format::Codec::Vp8
-        };
+        let vp8 = |p: &&str0m::format::PayloadParams| p.spec().codec == str0m::format::Codec::Vp8;
         let params = *params.clone().find(vp8).unwrap();
         let media = sim.peer.rtc.media(mid).unwrap();
         let mid_id = media.remote_extmap().id_of(Extension::RtpMid).unwrap();
@@ -177,10 +175,10 @@ fn packets(weather: &Weather) -> Vec<Packet> {
         if rng.chance(weather.duplicated) {
             out.push(Packet { at_us: packet.at_us + rng.below(200_000), ..packet.clone() });
         }
-        if rng.chance(weather.reordered) {
-            packet.at_us += rng.below(250_000);
-        }
         if !rng.chance(weather.lost) {
+            if rng.chance(weather.reordered) {
+                packet.at_us += rng.below(250_000);
+            }
             out.push(packet);
             return;
         }
@@ -191,7 +189,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             }
             let mut payload = (packet.index as u16).to_be_bytes().to_vec();
             payload.extend(&packet.payload);
-            let at_us = packet.at_us + 20_000 + turn * 100_000 + rng.below(450_000);
+            let at_us = packet.at_us + 20_000 + turn * 100_000 + rng.below(500_000);
             let kind = Kind::Rtx;
             let repair = Packet { at_us, kind, index: rtx_index, payload, ..packet.clone() };
             if rng.chance(weather.forged) {
@@ -214,8 +212,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             let padding = u8::from(rng.chance(weather.padded)) * 3;
             let (kind, payload, forged) = (Kind::Media, payload.to_vec(), false);
             let at_us = at_us + part as u64 * 50;
-            let packet =
-                Packet { at_us, kind, index, timestamp, marker, padding, payload, forged };
+            let packet = Packet { at_us, kind, index, timestamp, marker, padding, payload, forged };
             send(&mut rng, packet, number > 0);
             index += 1;
         }
@@ -223,8 +220,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             // Padding only, with the timestamp of the frame before it, as LiveKit's.
             let (kind, payload, at_us) = (Kind::Media, Vec::new(), at_us + 500);
             let (marker, padding, forged) = (false, 255, false);
-            let packet =
-                Packet { at_us, kind, index, timestamp, marker, padding, payload, forged };
+            let packet = Packet { at_us, kind, index, timestamp, marker, padding, payload, forged };
             send(&mut rng, packet, number > 0);
             index += 1;
         }

@@ -24,8 +24,8 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
 pub use event::{
     CreatePeerError, NegotiateError, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
 };
-pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use fast::{ExtensionBlock, ExtensionIds, FastPath, Surroundings};
+pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
 use receiving::{Accepted, Receiving};
@@ -565,7 +565,9 @@ impl Peer {
 
     /// str0m knows no receiving streams while the fast path has them: no reports, no NACK timers.
     fn take_over_streams(&mut self) {
-        let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &self.role) else { return };
+        let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &self.role) else {
+            return;
+        };
         let mut ids = ExtensionIds::default();
         for media in receiving.mids().filter_map(|mid| self.rtc.media(mid.into())) {
             ids.add(media.remote_extmap());

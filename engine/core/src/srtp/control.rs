@@ -209,7 +209,10 @@ mod tests {
                     assert_eq!(opener.open(&sealed[..bytes]), None);
                 }
             }
-            assert_eq!(client.srtcp_opener().unwrap().open(&sealer.seal(&hex(CLEAR)).unwrap()), None);
+            assert_eq!(
+                client.srtcp_opener().unwrap().open(&sealer.seal(&hex(CLEAR)).unwrap()),
+                None
+            );
         }
     }
 

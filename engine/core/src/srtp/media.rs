@@ -183,7 +183,11 @@ mod tests {
         assert_eq!(opened, b"Gallia est omnis divisa in partes tres");
         assert_eq!(opener.open(&datagram, 12, ssrc, index + 0x1_0000, &mut out), None);
         datagram[1] ^= 0x80;
-        assert_eq!(opener.open(&datagram, 12, ssrc, index, &mut out), None, "the marker is covered");
+        assert_eq!(
+            opener.open(&datagram, 12, ssrc, index, &mut out),
+            None,
+            "the marker is covered"
+        );
     }
 
     #[test]

@@ -27,8 +27,7 @@ impl ExtensionIds {
     pub(crate) fn add(&mut self, map: &ExtensionMap) {
         let own = |uri: &str| map.iter().find(|(_, ext)| ext.as_uri() == uri).map(|(id, _)| id);
         self.mid = self.mid.or(map.id_of(Extension::RtpMid));
-        self.abs_capture_time =
-            self.abs_capture_time.or(map.id_of(Extension::AbsoluteCaptureTime));
+        self.abs_capture_time = self.abs_capture_time.or(map.id_of(Extension::AbsoluteCaptureTime));
         self.dependency_descriptor = self.dependency_descriptor.or(own(DEPENDENCY_DESCRIPTOR));
     }
 }
