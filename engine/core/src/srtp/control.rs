@@ -21,7 +21,13 @@ const INDEX_MAX: u32 = ENCRYPTED - 1;
 
 enum Cipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
-    CtrHmac { cipher: EncryptingKey, salt: [u8; 14], authentication: hmac::Key },
+    CtrHmac(Box<CtrHmac>),
+}
+
+struct CtrHmac {
+    cipher: EncryptingKey,
+    salt: [u8; 14],
+    authentication: hmac::Key,
 }
 
 impl Cipher {
@@ -36,11 +42,11 @@ impl Cipher {
         }
         let mut authentication = [0; 20];
         master.derive(LABEL_SRTCP + LABEL_AUTHENTICATION, &mut authentication)?;
-        Ok(Self::CtrHmac {
+        Ok(Self::CtrHmac(Box::new(CtrHmac {
             cipher: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, key)?)?,
             salt: master.derive_salt(LABEL_SRTCP + LABEL_SALT)?,
             authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication),
-        })
+        })))
     }
 }
 
@@ -89,7 +95,8 @@ impl SrtcpSealer {
                 out.extend_from_slice(tag.as_ref());
                 out.extend_from_slice(&trailer);
             }
-            Cipher::CtrHmac { cipher, salt, authentication } => {
+            Cipher::CtrHmac(keys) => {
+                let CtrHmac { cipher, salt, authentication } = &**keys;
                 let iv = FixedLength::from(ctr_iv(*salt, ssrc, u64::from(index)));
                 cipher.less_safe_encrypt(body, EncryptionContext::Iv128(iv)).ok()?;
                 out.extend_from_slice(&trailer);
@@ -136,7 +143,8 @@ impl SrtcpOpener {
                 key.open_separate_gather(nonce, aad, sealed, tag, body).ok()?;
                 Some((out, index))
             }
-            Cipher::CtrHmac { cipher, salt, authentication } => {
+            Cipher::CtrHmac(keys) => {
+                let CtrHmac { cipher, salt, authentication } = &**keys;
                 let (authentic, tag) = datagram.split_last_chunk::<HMAC_TAG_BYTES>()?;
                 let computed = hmac::sign(authentication, authentic);
                 same(&computed.as_ref()[..HMAC_TAG_BYTES], tag).then_some(())?;

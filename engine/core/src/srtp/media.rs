@@ -15,7 +15,14 @@ pub(crate) enum RtpOpener {
     /// RFC 7714.
     Gcm { key: LessSafeKey, salt: [u8; 12] },
     /// RFC 3711.
-    CtrHmac { cipher: EncryptingKey, salt: [u8; 14], authentication: hmac::Key },
+    CtrHmac(Box<CtrHmac>),
+}
+
+/// AES in counter mode with HMAC-SHA1-80.
+pub(crate) struct CtrHmac {
+    cipher: EncryptingKey,
+    salt: [u8; 14],
+    authentication: hmac::Key,
 }
 
 impl RtpOpener {
@@ -37,11 +44,11 @@ impl RtpOpener {
     fn ctr_hmac(master: &Master<'_>, key: &[u8]) -> Result<Self, KeyError> {
         let mut authentication = [0; 20];
         master.derive(LABEL_AUTHENTICATION, &mut authentication)?;
-        Ok(Self::CtrHmac {
+        Ok(Self::CtrHmac(Box::new(CtrHmac {
             cipher: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, key)?)?,
             salt: master.derive_salt(LABEL_SALT)?,
             authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication),
-        })
+        })))
     }
 
     /// Checks and decrypts a datagram into the beginning of `out`, which grows if it must. Returns
@@ -64,7 +71,8 @@ impl RtpOpener {
                 key.open_separate_gather(nonce, Aad::from(header), sealed, tag, out).ok()?;
                 Some(out)
             }
-            Self::CtrHmac { cipher, salt, authentication } => {
+            Self::CtrHmac(keys) => {
+                let CtrHmac { cipher, salt, authentication } = &**keys;
                 let bytes = sealed.len().checked_sub(HMAC_TAG_BYTES)?;
                 let (authentic, tag) = datagram.split_at(header_bytes + bytes);
                 let mut context = hmac::Context::with_key(authentication);
@@ -148,7 +156,8 @@ pub(crate) fn seal_rtp(
             let tag = key.seal_in_place_separate_tag(nonce, aad, body).unwrap();
             out.extend_from_slice(tag.as_ref());
         }
-        RtpOpener::CtrHmac { cipher, salt, authentication } => {
+        RtpOpener::CtrHmac(keys) => {
+            let CtrHmac { cipher, salt, authentication } = *keys;
             let iv = FixedLength::from(ctr_iv(salt, ssrc, index));
             let body = &mut out[header_bytes..];
             cipher.less_safe_encrypt(body, EncryptionContext::Iv128(iv)).unwrap();
