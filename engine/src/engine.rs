@@ -263,7 +263,7 @@ fn spawn(
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,
-            identity,
+            ..PeerOptions::new(identity)
         },
     };
     let choice = options.backend;

@@ -10,7 +10,7 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 
 use super::{STATS_INTERVAL, extensions};
-use crate::{CreatePeerError, PeerOptions, PublishTrack};
+use crate::{CreatePeerError, PeerOptions, PublishTrack, ReceivePath};
 
 /// Payload type of a publisher's video and of its RTX, whatever the codec.
 const VIDEO_PAYLOAD_TYPES: (u8, u8) = (96, 97);
@@ -32,7 +32,10 @@ fn common(options: &PeerOptions) -> RtcConfig {
 /// and LiveKit drops it where that is audio) and never sends REMB: LiveKit then allocates full
 /// quality. Reports go out like a real client's: video 1 s, audio 5 s.
 pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
+    // On the fast path str0m sees no media to keep statistics of.
+    let stats = (options.receive_path == ReceivePath::Str0m).then_some(STATS_INTERVAL);
     common(options)
+        .set_stats_interval(stats)
         .enable_vp8(true)
         .enable_vp9(true)
         .enable_h264(true)
