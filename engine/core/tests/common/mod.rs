@@ -107,7 +107,8 @@ impl Server {
         let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(server_addr(), "udp").unwrap()).unwrap();
         let (events, originals) = (Vec::new(), HashMap::new());
-        Self { rtc, events, wake: now, originals, rtx_ssrcs: Vec::new() }
+        let (rtx_ssrcs, rtcp) = (Vec::new(), Vec::new());
+        Self { rtc, events, wake: now, originals, rtx_ssrcs, rtcp }
     }
 
     fn poll(&mut self) -> Vec<Vec<u8>> {
