@@ -14,12 +14,20 @@ use str0m::crypto::dtls::{
 };
 use str0m::crypto::{CryptoError, CryptoProvider};
 
+use crate::keying;
+
 /// Key exchange groups: every WebRTC client knows both, and P-384 costs ten times as much.
 const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519, NamedGroup::Secp256r1];
 
 /// str0m's crypto with the shared DTLS configuration.
 pub fn provider() -> CryptoProvider {
-    static DTLS: SharedDtls = SharedDtls { config: OnceLock::new() };
+    static DTLS: SharedDtls = SharedDtls { config: OnceLock::new(), export: false };
+    CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
+}
+
+/// The same for peers whose SRTP keys are wanted: see [`keying::take_exported`].
+pub fn exporting_provider() -> CryptoProvider {
+    static DTLS: SharedDtls = SharedDtls { config: OnceLock::new(), export: true };
     CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
 }
 
@@ -27,6 +35,8 @@ pub fn provider() -> CryptoProvider {
 struct SharedDtls {
     /// By the MTU it was built for, of which there is one: str0m's default.
     config: OnceLock<(Option<usize>, Arc<dimpl::Config>)>,
+    /// Whether its instances leave their SRTP keys for [`keying::take_exported`].
+    export: bool,
 }
 
 impl SharedDtls {
@@ -69,11 +79,14 @@ impl DtlsProvider for SharedDtls {
             DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
             other => return Err(CryptoError::Other(format!("{other} is not supported"))),
         };
-        Ok(Box::new(Instance(dtls)))
+        Ok(Box::new(Instance { dtls, export: self.export }))
     }
 }
 
-struct Instance(dimpl::Dtls);
+struct Instance {
+    dtls: dimpl::Dtls,
+    export: bool,
+}
 
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,42 +96,49 @@ impl fmt::Debug for Instance {
 
 impl DtlsInstance for Instance {
     fn set_active(&mut self, active: bool) {
-        self.0.set_active(active);
+        self.dtls.set_active(active);
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.0.handle_packet(packet)
+        self.dtls.handle_packet(packet)
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        self.0.poll_output(buf)
+        let output = self.dtls.poll_output(buf);
+        if self.export
+            && let DtlsOutput::KeyingMaterial(material, profile) = &output
+        {
+            let (material, is_client) = (material.to_vec(), self.dtls.is_active());
+            keying::export(keying::SrtpKeys { profile: *profile, material, is_client });
+        }
+        output
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.0.handle_timeout(now)
+        self.dtls.handle_timeout(now)
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.0.send_application_data(data)
+        self.dtls.send_application_data(data)
     }
 
     fn is_active(&self) -> bool {
-        self.0.is_active()
+        self.dtls.is_active()
     }
 
     fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.0.protocol_version()
+        self.dtls.protocol_version()
     }
 
     fn is_closing(&self) -> bool {
-        self.0.is_closing()
+        self.dtls.is_closing()
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.dtls.is_closed()
     }
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.0.close()
+        self.dtls.close()
     }
 }

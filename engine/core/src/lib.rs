@@ -5,6 +5,7 @@
 //!   in as arguments, datagrams and events go out through a [`PeerSink`].
 //! - [`accounting`]: sequence and frame ledgers after design.md §3, pure and usable on their own.
 //! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
+//! - [`keying`]: SRTP keys for a packet path beside str0m's.
 //! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
 //!
 //! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
@@ -15,6 +16,7 @@
 pub mod accounting;
 mod counters;
 pub mod crypto;
+pub mod keying;
 mod options;
 pub mod peer;
 pub mod publish;

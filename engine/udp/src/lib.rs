@@ -260,6 +260,17 @@ pub trait Backend {
     /// Never blocks; what can't be sent is counted in [`UdpStats`].
     fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]);
 
+    /// Like [`send`](Self::send), but `write` fills in the `len` bytes where they will be sent
+    /// from, which spares a copy. It is called at most once; when it returns false nothing is
+    /// sent, and that counts as a send error.
+    fn send_with(
+        &mut self,
+        socket: SocketId,
+        destination: SocketAddr,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    );
+
     /// Hands all queued datagrams to the kernel.
     fn flush(&mut self);
 

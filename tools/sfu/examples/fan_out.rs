@@ -43,7 +43,7 @@ async fn main() {
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_secs(3));
-                eprintln!("{:?}", sfu.ledger().workers);
+                eprintln!("{:?}", sfu.ledger().unwrap().workers);
             }
         });
     }
@@ -51,7 +51,7 @@ async fn main() {
     let mut publisher = Client::connect(&sfu, "publisher", no_subscribe).await;
     let mid = publisher.publish("camera", MediaKind::Video, &[]).await;
     drive(&mut [&mut publisher], |c| c[0].publisher.connected).await;
-    let before = sfu.ledger();
+    let before = sfu.ledger().unwrap();
     let ramp = Instant::now();
     let mut pool = Vec::new();
     while (pool.len() as u64) < subscribers {
@@ -69,7 +69,7 @@ async fn main() {
         pool.extend(group);
         keep_alive(&mut pool, &mut publisher).await;
     }
-    let joined = sfu.ledger();
+    let joined = sfu.ledger().unwrap();
     println!(
         "{subscribers} joined in {:.1} s, {:.0} us of worker CPU each, {}",
         ramp.elapsed().as_secs_f64(),
@@ -92,7 +92,7 @@ async fn main() {
             drive(&mut [&mut pool[next]], |_| true).await;
         }
     }
-    report(&joined, &sfu.ledger(), seconds as f64, frame * per_frame);
+    report(&joined, &sfu.ledger().unwrap(), seconds as f64, frame * per_frame);
 }
 
 async fn keep_alive(pool: &mut [Client], publisher: &mut Client) {

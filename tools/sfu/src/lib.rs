@@ -30,5 +30,8 @@ pub use ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger, WorkerLedger,
 };
-pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SfuImpairments, SfuOptions};
+pub use options::{
+    OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SendPath, SfuImpairments, SfuOptions,
+};
+pub use report::LedgerError;
 pub use server::{Sfu, StartError};

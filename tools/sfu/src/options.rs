@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use stampede_udp::BackendChoice;
 
-/// Packets of one video stream kept for retransmission to one subscriber.
+/// Packets of one video stream kept for retransmission: once for all subscribers on the direct
+/// path ([`SendPath`]), once a subscriber on str0m's.
 ///
-/// str0m keeps about 450 bytes of state a cached packet beside the shared payload, so this number
-/// times the number of subscribers is most of an SFU's memory; 256 packets are 1.3 s of a
-/// 190 packets/s stream, more than twice the playout deadline of 500 ms.
+/// str0m keeps about 450 bytes of state a cached packet beside the shared payload, so on its path
+/// this number times the number of subscribers is most of an SFU's memory; 256 packets are 1.3 s
+/// of a 190 packets/s stream, more than twice the playout deadline of 500 ms.
 pub const RETRANSMIT_CACHE_PACKETS_DEFAULT: usize = 256;
 
 /// Faults the SFU injects on purpose towards its subscribers, so that what a client measures can
@@ -24,6 +25,17 @@ pub struct SfuImpairments {
     pub drop_burst: u32,
     /// Every RTP and RTCP packet leaves this much later. Zero sends at once.
     pub delay: Duration,
+}
+
+/// Which way media packets take to subscribers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SendPath {
+    /// Written and encrypted straight into the send queue, for every subscriber whose SRTP
+    /// profile is known; str0m's own path for others.
+    #[default]
+    Direct,
+    /// Through each subscriber's str0m: the reference, several times as slow.
+    Str0m,
 }
 
 /// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret.
@@ -51,6 +63,8 @@ pub struct SfuOptions {
     pub impair: SfuImpairments,
     /// See [`RETRANSMIT_CACHE_PACKETS_DEFAULT`].
     pub retransmit_cache_packets_max: usize,
+    /// Which way media packets take to subscribers.
+    pub send_path: SendPath,
 }
 
 impl Default for SfuOptions {
@@ -67,6 +81,7 @@ impl Default for SfuOptions {
             seed: 1,
             impair: SfuImpairments::default(),
             retransmit_cache_packets_max: RETRANSMIT_CACHE_PACKETS_DEFAULT,
+            send_path: SendPath::Direct,
         }
     }
 }
@@ -84,6 +99,7 @@ impl fmt::Debug for SfuOptions {
             .field("seed", &self.seed)
             .field("impair", &self.impair)
             .field("retransmit_cache_packets_max", &self.retransmit_cache_packets_max)
+            .field("send_path", &self.send_path)
             .finish_non_exhaustive()
     }
 }

@@ -20,9 +20,11 @@ use crate::media::delay::DelayQueue;
 use crate::media::peer::PeerConfig;
 use crate::media::timers::Timers;
 use crate::media::worker::{Outgoing, Worker};
-use crate::media::{COMMANDS_MAX, Command, EVENTS_MAX, Event, MEDIA_BATCHES_MAX, WorkerHandle};
-use crate::report::Reporter;
-use crate::{Ledger, OptionsError, SfuOptions};
+use crate::media::{
+    COMMANDS_MAX, Command, EVENTS_MAX, Event, MEDIA_BATCHES_MAX, REPORTS_MAX, WorkerHandle,
+};
+use crate::report::{LedgerError, Reporter};
+use crate::{Ledger, OptionsError, SendPath, SfuOptions};
 
 /// How often rooms are looked at for what is due.
 const TICK: Duration = Duration::from_millis(500);
@@ -152,8 +154,10 @@ impl Sfu {
     }
 
     /// What was done so far. Waits a few milliseconds for the workers; not for async tasks.
-    #[must_use]
-    pub fn ledger(&self) -> Ledger {
+    ///
+    /// # Errors
+    /// A worker did not answer. Its part is unknown then, so there is no ledger at all.
+    pub fn ledger(&self) -> Result<Ledger, LedgerError> {
         self.reporter.ledger()
     }
 
@@ -199,12 +203,16 @@ fn start_workers(
     options: &SfuOptions,
     events: &mpsc::Sender<Event>,
 ) -> Result<StartedWorkers, StartError> {
-    let crypto = Arc::new(stampede_core::crypto::provider());
+    let crypto = Arc::new(match options.send_path {
+        SendPath::Direct => stampede_core::crypto::exporting_provider(),
+        SendPath::Str0m => stampede_core::crypto::provider(),
+    });
     let certificate = crypto.dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
     let config = PeerConfig {
         crypto,
         certificate,
         retransmit_cache_packets_max: options.retransmit_cache_packets_max,
+        send_path: options.send_path,
     };
     let all = Arc::new(OnceLock::new());
     let mut handles = Vec::new();
@@ -291,15 +299,17 @@ fn make_worker(
     let socket = backend.add_socket(socket).map_err(bind)?;
     let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
     let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
-    let handle = WorkerHandle { commands, media, waker: backend.waker(), address };
+    let (reports, reports_in) = crossbeam_channel::bounded(REPORTS_MAX);
+    let handle = WorkerHandle { commands, media, reports, waker: backend.waker(), address };
     let delay = options.impair.delay;
     let delay = (!delay.is_zero()).then(|| DelayQueue::new(delay));
     let worker = Worker {
         index,
-        out: Outgoing { backend, socket, delay, now: Instant::now() },
+        out: Outgoing { backend, socket, delay, scratch: Vec::new(), now: Instant::now() },
         address,
         commands: commands_in,
         media: media_in,
+        reports: reports_in,
         events,
         backlog: VecDeque::new(),
         workers,

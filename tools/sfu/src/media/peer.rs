@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use stampede_core::keying::SrtpKeys;
 use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
@@ -13,10 +14,15 @@ use str0m::media::{Frequency, Mid, Pt};
 use str0m::rtp::{Extension, ExtensionMap, Ssrc};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
+use super::direct::packet::ExtensionIds;
+use super::direct::report::Sent;
+use super::direct::srtp::Srtp;
 use super::impair::DropModel;
 use super::negotiate::Negotiation;
 use super::rewrite::Rewriter;
+use super::track::Track;
 use super::{Kind, PeerKey, PeerLabel, Role, TrackOffer};
+use crate::SendPath;
 use crate::ledger::SubscriberTrackLedger;
 
 /// Addresses one peer may have sent valid connectivity checks from; beyond that the oldest is
@@ -27,10 +33,7 @@ pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
 pub(crate) const PEER_CHANNELS_MAX: usize = 16;
 
 /// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
-const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
-
-/// How often str0m tells its counters (NACKs received).
-const STATS_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
 
 /// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
@@ -41,16 +44,22 @@ pub(crate) struct PeerConfig {
     pub(crate) crypto: Arc<CryptoProvider>,
     pub(crate) certificate: DtlsCert,
     pub(crate) retransmit_cache_packets_max: usize,
+    pub(crate) send_path: SendPath,
 }
 
 /// A peer connection.
 pub(crate) struct Peer {
     pub(crate) key: PeerKey,
     pub(crate) generation: u64,
+    pub(crate) role: Role,
     pub(crate) label: PeerLabel,
     pub(crate) rtc: Rtc,
     pub(crate) ufrag: String,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Where str0m last sent something that was no connectivity check: where media goes.
+    pub(crate) destination: Option<SocketAddr>,
+    /// The cipher of the direct path, for a subscriber that is on it.
+    pub(crate) direct: Option<Box<Srtp>>,
     pub(crate) connected: bool,
     /// The signalling thread was told that it is over.
     pub(crate) ended: bool,
@@ -93,15 +102,31 @@ pub(crate) struct Subscription {
     pub(crate) removed: bool,
     pub(crate) mid: Option<Mid>,
     pub(crate) ssrc: Ssrc,
+    /// SSRC of retransmissions, if the client takes them.
+    pub(crate) rtx_ssrc: Option<u32>,
+    /// Extended sequence number of the next retransmission (direct path).
+    pub(crate) rtx_index: u64,
     pub(crate) rewriter: Rewriter,
     pub(crate) layer: Option<u8>,
-    /// Payload type of the incoming parameters, once known.
-    pub(crate) payload_type: Option<(PayloadParams, Option<Pt>)>,
+    /// How to send the track, for a version of its parameters.
+    pub(crate) format: Option<(u32, Option<Format>)>,
+    /// Clock rate of the track's RTP timestamps.
+    pub(crate) clock_rate: u32,
+    /// What sender reports tell (direct path).
+    pub(crate) sent: Sent,
     pub(crate) ledger: SubscriberTrackLedger,
 }
 
+/// How a subscriber gets a track's packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Format {
+    pub(crate) payload_type: Pt,
+    pub(crate) rtx_payload_type: Option<Pt>,
+    pub(crate) extensions: ExtensionIds,
+}
+
 impl Subscription {
-    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16) -> Self {
+    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16, first_rtx: u16) -> Self {
         let ledger = SubscriberTrackLedger {
             track_sid: offer.sid.to_string(),
             ..SubscriberTrackLedger::default()
@@ -113,27 +138,42 @@ impl Subscription {
             removed: false,
             mid: None,
             ssrc: Ssrc::from(0),
+            rtx_ssrc: None,
+            rtx_index: u64::from(first_rtx),
             rewriter: Rewriter::new(first_seq),
             layer: None,
-            payload_type: None,
+            format: None,
+            clock_rate: 0,
+            sent: Sent::default(),
             ledger,
         }
     }
 
-    /// The payload type this subscriber knows the publisher's parameters by.
-    pub(crate) fn payload_type(&mut self, params: PayloadParams, rtc: &Rtc) -> Option<Pt> {
-        if let Some((known, payload_type)) = self.payload_type
-            && known.pt() == params.pt()
-            && known.spec() == params.spec()
-        {
-            return payload_type;
+    /// How this subscriber gets the track, once that was looked up.
+    pub(crate) fn format(&self, track: &Track) -> Option<Format> {
+        let (version, format) = self.format?;
+        if version == track.params_version { format } else { None }
+    }
+
+    /// Looks up how this subscriber gets the track, when the track's parameters are new.
+    pub(crate) fn look_up_format(&mut self, track: &Track, rtc: &Rtc) -> Option<Format> {
+        let params = track.params?;
+        if self.format.is_none_or(|(version, _)| version != track.params_version) {
+            self.clock_rate = params.spec().clock_rate.get();
+            self.format = Some((track.params_version, self.negotiated(params, rtc)));
         }
-        let matching = rtc.codec_config().match_params(params).map(PayloadParams::pt);
-        let accepted = self.mid.and_then(|mid| rtc.media(mid));
-        let payload_type =
-            matching.filter(|pt| accepted.is_some_and(|media| media.remote_pts().contains(pt)));
-        self.payload_type = Some((params, payload_type));
-        payload_type
+        self.format(track)
+    }
+
+    /// What the client has accepted of the publisher's parameters.
+    fn negotiated(&self, params: PayloadParams, rtc: &Rtc) -> Option<Format> {
+        let matching = rtc.codec_config().match_params(params)?;
+        let media = self.mid.and_then(|mid| rtc.media(mid))?;
+        media.remote_pts().contains(&matching.pt()).then(|| Format {
+            payload_type: matching.pt(),
+            rtx_payload_type: matching.resend(),
+            extensions: ExtensionIds::of(media.remote_extmap()),
+        })
     }
 
     /// Its row of the ledger now.
@@ -160,10 +200,13 @@ impl Peer {
         Ok(Self {
             key,
             generation,
+            role,
             label,
             rtc,
             ufrag: credentials.ufrag,
             addresses: Vec::new(),
+            destination: None,
+            direct: None,
             connected: false,
             ended: false,
             scheduled: None,
@@ -196,12 +239,31 @@ impl Peer {
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
         // No cap on the share of retransmissions: a lossy subscriber is to get what it asks for.
-        let packets = if subscription.offer.kind == Kind::Video { cache_packets_max } else { 0 };
+        // On the direct path str0m sends no packet that it could cache.
+        let cached = subscription.offer.kind == Kind::Video && self.direct.is_none();
+        let packets = if cached { cache_packets_max } else { 0 };
         stream.set_rtx_cache(packets, RETRANSMIT_CACHE_AGE, None);
         subscription.ssrc = stream.ssrc();
+        subscription.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
         self.ssrcs.push((*stream.ssrc(), index, false));
         if let Some(rtx) = stream.rtx() {
             self.ssrcs.push((*rtx, index, true));
+        }
+    }
+
+    /// Puts a subscriber whose keys have just been agreed on onto the direct path, if its profile
+    /// is known there.
+    pub(crate) fn go_direct(&mut self, keys: &SrtpKeys) {
+        self.direct = Srtp::new(keys).map(Box::new);
+        if self.direct.is_none() {
+            tracing::info!(peer = self.key.0, profile = %keys.profile, "stays on str0m's path");
+            return;
+        }
+        let mut api = self.rtc.direct_api();
+        for (_, subscription) in &self.subscriptions {
+            if let Some(stream) = api.stream_tx(&subscription.ssrc) {
+                stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
+            }
         }
     }
 
@@ -227,7 +289,8 @@ fn rtc_config(role: Role, config: &PeerConfig, credentials: IceCreds) -> RtcConf
         Role::Publisher => rtc.set_extension_map(publisher_extensions()),
         Role::Subscriber => rtc
             .set_extension_map(subscriber_extensions())
-            .set_stats_interval(Some(STATS_INTERVAL))
+            // They bring the NACKs, which the direct path answers and the ledger counts.
+            .enable_raw_packets(true)
             .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
             .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL),
     };

@@ -7,17 +7,22 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use stampede_core::keying;
 use stampede_udp::{Backend, SocketId, Wait, unix_now_ns};
 use str0m::ice::StunMessage;
 use str0m::net::{Protocol, Receive, Transmit};
+use str0m::rtp::RawPacket;
+use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Input, Output};
 
 use super::delay::DelayQueue;
+use super::direct;
 use super::forward::want_keyframe;
+use super::impair::DropModel;
 use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig};
 use super::timers::Timers;
 use super::track::{MediaBatch, Track};
-use super::{Command, Event, PeerKey, TrackKey, WorkerHandle};
+use super::{Command, Event, PeerKey, Role, TrackKey, WorkerHandle, WorkerReport};
 use crate::SfuImpairments;
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
 
@@ -32,6 +37,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 /// its client.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Packets of a track that go to everybody before requests for the ledger are looked at. A worker
+/// that fell behind may find thousands of packets, which are seconds of work for many subscribers.
+pub(crate) const BURST_SHARE_PACKETS_MAX: usize = 64;
+
 /// Commands carried out between two polls, so that a flood of joins can't starve the media.
 const COMMANDS_PER_ROUND_MAX: usize = 32;
 
@@ -45,6 +54,7 @@ pub(crate) struct Worker {
     pub(crate) address: SocketAddr,
     pub(crate) commands: crossbeam_channel::Receiver<Command>,
     pub(crate) media: crossbeam_channel::Receiver<MediaBatch>,
+    pub(crate) reports: crossbeam_channel::Receiver<crossbeam_channel::Sender<WorkerReport>>,
     pub(crate) events: tokio::sync::mpsc::Sender<Event>,
     /// Events that found the channel full.
     pub(crate) backlog: VecDeque<Event>,
@@ -77,6 +87,8 @@ pub(crate) struct Outgoing {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) socket: SocketId,
     pub(crate) delay: Option<DelayQueue>,
+    /// Where a datagram to be delayed is written.
+    pub(crate) scratch: Vec<u8>,
     /// The time of this round.
     pub(crate) now: Instant,
 }
@@ -92,6 +104,7 @@ impl Worker {
             }
             self.out.now = Instant::now();
             self.receive();
+            self.answer_reports();
             if self.carry_out_commands() {
                 break;
             }
@@ -188,12 +201,18 @@ impl Worker {
     pub(crate) fn drain(&mut self, index: usize) {
         loop {
             let Some(peer) = self.peers.get_mut(index) else { return };
-            match peer.rtc.poll_output() {
-                Ok(Output::Transmit(transmit)) => {
+            let output = peer.rtc.poll_output();
+            if let Some(keys) = keying::take_exported()
+                && peer.role == Role::Subscriber
+            {
+                peer.go_direct(&keys);
+            }
+            match output {
+                Ok(Output::Transmit(mut transmit)) => {
                     if !peer.addresses.contains(&transmit.destination) {
                         learn_address(&mut self.by_address, peer, index, transmit.destination);
                     }
-                    self.out.send(peer, &transmit);
+                    self.out.send(peer, &mut transmit);
                 }
                 Ok(Output::Timeout(at)) => {
                     self.schedule(index, at);
@@ -243,12 +262,9 @@ impl Worker {
                 want_keyframe(track, layer);
                 self.relay_keyframe_requests(track_index);
             }
-            RtcEvent::MediaEgressStats(stats) => {
-                let Some(peer) = self.peers.get_mut(index) else { return };
-                for (_, subscription) in &mut peer.subscriptions {
-                    if subscription.mid == Some(stats.mid) {
-                        subscription.ledger.nacks_received = stats.nacks;
-                    }
+            RtcEvent::RawPacket(packet) => {
+                if let RawPacket::RtcpRx(Rtcp::Nack(nack)) = *packet {
+                    self.answer_nack(index, &nack);
                 }
             }
             RtcEvent::ChannelOpen(id, label) => {
@@ -375,31 +391,68 @@ fn learn_address(
 
 impl Outgoing {
     /// Sends one datagram of a peer, or drops or delays it as asked, and counts it.
-    fn send(&mut self, peer: &mut Peer, transmit: &Transmit) {
+    fn send(&mut self, peer: &mut Peer, transmit: &mut Transmit) {
+        let kind = datagram_kind(&transmit.contents);
+        if kind != DatagramKind::Check {
+            peer.destination = Some(transmit.destination);
+        }
+        match (kind, &peer.direct) {
+            (DatagramKind::Rtp(_), Some(_)) => {
+                // Never: two writers of one SSRC would use an initialisation vector twice.
+                tracing::error!(peer = peer.key.0, "str0m wrote RTP on the direct path");
+                return;
+            }
+            (DatagramKind::Rtcp, Some(srtp)) => {
+                let mut contents =
+                    Vec::from(std::mem::replace(&mut transmit.contents, Vec::new().into()));
+                if let Err(error) =
+                    direct::report(srtp, &peer.subscriptions, &mut contents, self.now)
+                {
+                    tracing::error!(peer = peer.key.0, %error, "a sender report is not sent");
+                    return;
+                }
+                transmit.contents = contents.into();
+            }
+            _ => {}
+        }
         let payload: &[u8] = &transmit.contents;
-        let kind = datagram_kind(payload);
         if let DatagramKind::Rtp(ssrc) = kind
             && let Some((index, retransmission)) = peer.stream_of(ssrc)
             && let Some(subscription) = peer.subscriptions.get_mut(index)
+            && !admit(&mut peer.drops, &mut subscription.ledger, retransmission, payload.len())
         {
-            let dropped = peer.drops.as_mut().is_some_and(|drops| drops.drops());
-            let ledger = &mut subscription.ledger;
-            match (dropped, retransmission) {
-                (false, false) => ledger.packets_sent += 1,
-                (false, true) => ledger.retransmitted += 1,
-                (true, false) => ledger.dropped += 1,
-                (true, true) => ledger.retransmits_dropped += 1,
-            }
-            if dropped {
-                return;
-            }
-            ledger.bytes_sent += payload.len() as u64;
+            return;
         }
-        match (&mut self.delay, kind) {
-            (Some(delay), DatagramKind::Rtp(_) | DatagramKind::Rtcp) => {
-                delay.push(self.now, transmit.destination, payload);
+        match kind {
+            DatagramKind::Rtp(_) | DatagramKind::Rtcp => {
+                self.put_media(transmit.destination, payload.len(), &mut |buffer| {
+                    buffer.copy_from_slice(payload);
+                    true
+                });
             }
-            _ => self.backend.send(self.socket, transmit.destination, payload),
+            DatagramKind::Check | DatagramKind::Other => {
+                self.backend.send(self.socket, transmit.destination, payload);
+            }
+        }
+    }
+
+    /// Sends an RTP or RTCP datagram of `len` bytes that `write` fills in, at once or delayed as
+    /// asked. What `write` refuses is not sent and counts as a send error.
+    pub(super) fn put_media(
+        &mut self,
+        destination: SocketAddr,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) {
+        match &mut self.delay {
+            Some(delay) => {
+                self.scratch.clear();
+                self.scratch.resize(len, 0);
+                if write(&mut self.scratch) {
+                    delay.push(self.now, destination, &self.scratch);
+                }
+            }
+            None => self.backend.send_with(self.socket, destination, len, write),
         }
     }
 
@@ -411,16 +464,39 @@ impl Outgoing {
     }
 }
 
+/// Decides whether an RTP packet is dropped on purpose, and counts it as sent or as dropped.
+pub(super) fn admit(
+    drops: &mut Option<DropModel>,
+    ledger: &mut SubscriberTrackLedger,
+    retransmission: bool,
+    bytes: usize,
+) -> bool {
+    let dropped = drops.as_mut().is_some_and(DropModel::drops);
+    match (dropped, retransmission) {
+        (false, false) => ledger.packets_sent += 1,
+        (false, true) => ledger.retransmitted += 1,
+        (true, false) => ledger.dropped += 1,
+        (true, true) => ledger.retransmits_dropped += 1,
+    }
+    if !dropped {
+        ledger.bytes_sent += bytes as u64;
+    }
+    !dropped
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DatagramKind {
     Rtp(u32),
     Rtcp,
+    /// A connectivity check or its answer (STUN).
+    Check,
     Other,
 }
 
 /// RFC 7983 §7 and RFC 5761 §4.
 fn datagram_kind(payload: &[u8]) -> DatagramKind {
     match payload {
+        [0..=3, ..] => DatagramKind::Check,
         [128..=191, 192..=223, ..] => DatagramKind::Rtcp,
         [128..=191, _, _, _, _, _, _, _, a, b, c, d, ..] => {
             DatagramKind::Rtp(u32::from_be_bytes([*a, *b, *c, *d]))
@@ -438,6 +514,7 @@ mod tests {
         let rtp = [0x80, 0xe0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2];
         assert_eq!(datagram_kind(&rtp), DatagramKind::Rtp(0x102));
         assert_eq!(datagram_kind(&[0x80, 200, 0, 0]), DatagramKind::Rtcp);
+        assert_eq!(datagram_kind(&[1, 1, 0, 0]), DatagramKind::Check);
         assert_eq!(datagram_kind(&[0x16, 0xfe, 0xfd]), DatagramKind::Other);
         assert_eq!(datagram_kind(&[]), DatagramKind::Other);
         assert_eq!(datagram_kind(&[0x80, 0x60, 0]), DatagramKind::Other);

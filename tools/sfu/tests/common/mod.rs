@@ -72,6 +72,8 @@ pub struct Packet {
     pub seq: u64,
     pub timestamp: u32,
     pub marker: bool,
+    /// Packets and octets of the sender report before it.
+    pub report: Option<(u32, u32)>,
     pub payload: Arc<[u8]>,
 }
 
@@ -251,6 +253,9 @@ impl Client {
             seq: *packet.seq_no,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
+            report: packet
+                .last_sender_info
+                .map(|info| (info.sender_packet_count, info.sender_octet_count)),
             payload: packet.payload,
         });
     }
@@ -455,7 +460,7 @@ pub fn picture_id(payload: &[u8]) -> u16 {
 
 /// The ledger row of a subscriber's track.
 pub fn row(sfu: &Sfu, room: &str, identity: &str, track: &str) -> SubscriberTrackLedger {
-    let ledger = sfu.ledger();
+    let ledger = sfu.ledger().unwrap();
     let room = ledger.rooms.iter().find(|row| row.room == room).unwrap();
     let subscriber = room.subscribers.iter().find(|row| row.identity == identity).unwrap();
     subscriber.tracks.iter().find(|row| row.track_sid == track).unwrap().clone()

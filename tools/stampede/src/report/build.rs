@@ -60,6 +60,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
             embedded: data
                 .ledger
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
+            embedded_missing: data.ledger_missing,
         },
         series: data.series,
         thresholds: Vec::new(),

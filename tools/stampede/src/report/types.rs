@@ -504,8 +504,10 @@ pub(crate) struct WorkerSection {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct ServerSection {
-    /// The embedded SFU's ledger; `null` at a real server.
+    /// The embedded SFU's ledger; `null` at a real server, or when it could not be had.
     pub embedded: Option<EmbeddedSection>,
+    /// Why `embedded` is `null` although the embedded SFU ran.
+    pub embedded_missing: Option<String>,
 }
 
 /// The embedded SFU's ledger.
