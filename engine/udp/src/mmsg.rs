@@ -176,6 +176,7 @@ impl Mmsg {
 fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> u64 {
     let drained = sys::drain_error_queue(fd);
     stats.send_errors += drained.network;
+    stats.undeliverable += drained.network;
     stats.syscalls += drained.syscalls;
     drained.network + drained.local
 }

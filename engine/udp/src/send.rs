@@ -26,6 +26,8 @@ const SEGMENT_BYTES_SAFE: usize = 1_200;
 const BUSY_WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long one wait for room in a socket's send buffer takes at most.
 const BUSY_WAIT_ONCE_MS_MAX: i32 = 2;
+/// Reports about other datagrams that one send may meet before it counts as refused.
+const REPORTS_PASSED_MAX: usize = 8;
 /// How long to wait for a full queue behind the socket, which nobody announces to have room.
 const QUEUE_WAIT: Duration = Duration::from_micros(100);
 
@@ -224,12 +226,13 @@ impl SendQueue {
         // An earlier ICMP report may sit on the socket and make the next, innocent send fail.
         let drained = sys::drain_error_queue(entry.fd);
         stats.send_errors += drained.network;
+        stats.undeliverable += drained.network;
         stats.syscalls += drained.syscalls;
         let error = match error.raw_os_error() {
             Some(errno @ (libc::EAGAIN | libc::ENOBUFS)) => {
                 self.send_when_there_is_room(index, errno, stats)
             }
-            _ => self.send_again(index, stats),
+            _ => self.send_past_reports(index, stats),
         };
         match error {
             None => count_sent(stats, u64::from(entry.count), entry.len as u64),
@@ -264,6 +267,22 @@ impl SendQueue {
             error = self.send_again(index, stats)?;
         }
         Some(error)
+    }
+
+    /// Sends again after a report about another datagram was in the way. While many peers go, the
+    /// next report may arrive in between.
+    fn send_past_reports(&mut self, index: usize, stats: &mut UdpStats) -> Option<io::Error> {
+        for _ in 0..REPORTS_PASSED_MAX {
+            let error = self.send_again(index, stats)?;
+            let drained = sys::drain_error_queue(self.entries[index].fd);
+            stats.send_errors += drained.network;
+            stats.undeliverable += drained.network;
+            stats.syscalls += drained.syscalls;
+            if drained.network == 0 {
+                return Some(error);
+            }
+        }
+        self.send_again(index, stats)
     }
 
     fn send_again(&mut self, index: usize, stats: &mut UdpStats) -> Option<io::Error> {

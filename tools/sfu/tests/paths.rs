@@ -18,6 +18,8 @@ const PATHS: [SendPath; 2] = [SendPath::Direct, SendPath::Str0m];
 const RIDS: [&str; 3] = ["q", "h", "f"];
 /// Longer than the interval of sender reports, 3 s.
 const FRAMES: u64 = 360;
+/// Frames that are keyframes, and which layer alone sends them.
+const SWITCHES: [(u64, Option<usize>); 3] = [(0, None), (150, Some(2)), (250, Some(1))];
 const FRAME: Duration = Duration::from_millis(10);
 
 async fn join(sfu: &Sfu, kind: MediaKind, rids: &[&str]) -> (Client, Mid, String, Client) {
@@ -45,8 +47,9 @@ async fn set_quality(viewer: &mut Client, track: &str, quality: proto::VideoQual
     viewer.send(Request::TrackSetting(setting)).await;
 }
 
-/// Three layers with two packets a frame, and keyframes at fixed places; the viewer changes from
-/// low to high to medium.
+/// Three layers with two packets a frame; the viewer changes from low to high to medium. Only the
+/// new layer has a keyframe where it does, and it alone sends that frame: in which order layers
+/// are forwarded within a burst is chance.
 async fn simulcast(send_path: SendPath) -> Vec<Packet> {
     let sfu = Sfu::start(SfuOptions { send_path, ..options() }).unwrap();
     let (mut publisher, mid, track, mut viewer) = join(&sfu, MediaKind::Video, &RIDS).await;
@@ -58,12 +61,16 @@ async fn simulcast(send_path: SendPath) -> Vec<Packet> {
             210 => set_quality(&mut viewer, &track, proto::VideoQuality::Medium).await,
             _ => {}
         }
+        let keyframe = SWITCHES.iter().find(|(at, _)| *at == frame);
         for (layer, rid) in RIDS.iter().enumerate() {
+            if keyframe.is_some_and(|(_, only)| only.is_some_and(|only| only != layer)) {
+                continue;
+            }
             let base = 5_000 * (layer as u64 + 1);
             for part in 0..2 {
                 let id = 100 * layer as u16 + frame as u16;
                 let len = 300 + 100 * layer - 50 * part as usize;
-                let mut payload = vp8(id, frame % 50 == 0, layer as u8, len);
+                let mut payload = vp8(id, keyframe.is_some(), layer as u8, len);
                 if part > 0 {
                     // Not the start of a partition, so no keyframe either.
                     payload[0] &= !0x10;

@@ -174,6 +174,7 @@ impl Uring {
                 // the socket would count as readable for ever.
                 let drained = sys::drain_error_queue(slot.socket.as_raw_fd());
                 self.stats.send_errors += drained.network;
+                self.stats.undeliverable += drained.network;
                 self.stats.syscalls += drained.syscalls;
                 if drained.network + drained.local > 0 {
                     self.rearm.push_back(index);
@@ -370,6 +371,7 @@ impl Backend for Uring {
         let fd = slot.socket.as_raw_fd();
         let drained = sys::drain_error_queue(fd);
         self.stats.send_errors += drained.network;
+        self.stats.undeliverable += drained.network;
         self.stats.syscalls += drained.syscalls + 1;
         self.stats.kernel_drops += slot.drops.refresh(fd);
         let target = RECEIVE | u64::from(socket.0);

@@ -337,6 +337,7 @@ impl Worker {
                 datagrams_out: stats.datagrams_out,
                 datagrams_unknown: self.datagrams_unknown,
                 send_errors: stats.send_errors,
+                undeliverable: stats.undeliverable,
                 send_queue_full: stats.send_queue_full,
                 kernel_drops: stats.kernel_drops,
                 mailbox_full: self.mailbox_full,

@@ -153,6 +153,20 @@ impl Connection {
         self.drain(events);
     }
 
+    /// Throws away the media that a sink has received and nothing else; how much it was so far.
+    /// What is not media waits in the socket for the next `poll`, and media behind it.
+    pub fn drain_sink(&mut self) -> u64 {
+        let mut buffer = [0u8; 2_000];
+        while let Ok(len) = self.socket.peek(&mut buffer)
+            && len > 12
+            && (128..192).contains(&buffer[0])
+            && self.socket.recv(&mut buffer).is_ok()
+        {
+            self.sunk += 1;
+        }
+        self.sunk
+    }
+
     fn drain(&mut self, events: &mut Vec<Event>) {
         loop {
             match self.rtc.poll_output().unwrap() {

@@ -172,7 +172,7 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     let ledger = data.ledger.as_ref()?;
     let totals = data.ledger_measured.as_ref().unwrap_or(&ledger.totals);
     let inside = ledger.workers.iter().map(|worker| {
-        worker.send_errors
+        worker.send_errors.saturating_sub(worker.undeliverable)
             + worker.send_queue_full
             + worker.kernel_drops
             + worker.mailbox_full

@@ -376,7 +376,7 @@ mod tests {
     ];
 
     fn material(bytes: usize) -> Vec<u8> {
-        (0..bytes).map(|i| i as u8 * 3 + 1).collect()
+        (0..bytes).map(|i| (i * 3 + 1) as u8).collect()
     }
 
     fn srtp(profile: SrtpProfile, bytes: usize) -> Srtp {
