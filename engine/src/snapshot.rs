@@ -3,6 +3,7 @@
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
+use crate::CohortCounts;
 use crate::PeerId;
 use crate::health::{HealthReport, Second};
 
@@ -53,6 +54,9 @@ pub struct WorkerReport {
     pub totals: PeerCounters,
     /// One row for each peer.
     pub peers: Vec<PeerRow>,
+    /// What was done on purpose, one entry for each of
+    /// [`EngineOptions::impair`](crate::EngineOptions::impair).
+    pub impaired: Vec<CohortCounts>,
     /// Why it ended before it was told to; its figures are then what was known by then.
     pub failed: Option<String>,
 }

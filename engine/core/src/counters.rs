@@ -86,7 +86,8 @@ pub struct MediaCounters {
     pub frames: FrameCounters,
     /// Freezes; stays 0 for audio.
     pub freezes: FreezeCounters,
-    /// NACK messages sent. From str0m's statistics, up to [`crate::peer::STATS_INTERVAL`] old.
+    /// NACK messages sent. With [`crate::ReceivePath::Str0m`] from its statistics, up to
+    /// [`crate::peer::STATS_INTERVAL`] old.
     pub nack_sent: u64,
     /// PLI messages sent.
     pub pli_sent: u64,
@@ -144,7 +145,8 @@ pub struct TransportCounters {
     pub malformed: u64,
     /// RTP of an SSRC no offer named.
     pub unknown_ssrc: u64,
-    /// RTP of a known SSRC that failed authentication or has an unknown payload type.
+    /// RTP of a known SSRC that failed authentication or has an unknown payload type; RTCP that
+    /// failed authentication.
     pub rejected: u64,
     /// RTP that arrived before DTLS was up.
     pub before_connected: u64,

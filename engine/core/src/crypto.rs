@@ -4,6 +4,7 @@
 //! proves the whole crypto library anew (a key exchange in every group, P-384 too): about 1 ms of
 //! CPU a peer, more than the handshake itself. Everything but the configuration is str0m's.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -14,29 +15,37 @@ use str0m::crypto::dtls::{
 };
 use str0m::crypto::{CryptoError, CryptoProvider};
 
-use crate::keying;
+use crate::srtp::{KeySlot, Keying};
 
 /// Key exchange groups: every WebRTC client knows both, and P-384 costs ten times as much.
 const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519, NamedGroup::Secp256r1];
 
 /// str0m's crypto with the shared DTLS configuration.
 pub fn provider() -> CryptoProvider {
-    static DTLS: SharedDtls = SharedDtls { config: OnceLock::new(), export: false };
+    static DTLS: SharedDtls = SharedDtls { config: OnceLock::new() };
     CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
 }
 
-/// The same for peers whose SRTP keys are wanted: see [`keying::take_exported`].
-pub fn exporting_provider() -> CryptoProvider {
-    static DTLS: SharedDtls = SharedDtls { config: OnceLock::new(), export: true };
-    CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
+thread_local! {
+    /// The slot for the DTLS instance that is being made on this thread: str0m's providers are
+    /// static, and the peer that an instance is for is not told to them.
+    static SLOT: RefCell<Option<KeySlot>> = const { RefCell::new(None) };
+}
+
+/// Makes a peer connection with [`provider`]; the slot will hold its SRTP keys once DTLS has them,
+/// for a packet path beside str0m's.
+pub fn with_key_slot<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
+    let slot = KeySlot::default();
+    SLOT.set(Some(slot.clone()));
+    let made = make();
+    SLOT.set(None);
+    (made, slot)
 }
 
 #[derive(Debug)]
 struct SharedDtls {
     /// By the MTU it was built for, of which there is one: str0m's default.
     config: OnceLock<(Option<usize>, Arc<dimpl::Config>)>,
-    /// Whether its instances leave their SRTP keys for [`keying::take_exported`].
-    export: bool,
 }
 
 impl SharedDtls {
@@ -79,13 +88,13 @@ impl DtlsProvider for SharedDtls {
             DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
             other => return Err(CryptoError::Other(format!("{other} is not supported"))),
         };
-        Ok(Box::new(Instance { dtls, export: self.export }))
+        Ok(Box::new(Instance { dtls, keys: SLOT.take() }))
     }
 }
 
 struct Instance {
     dtls: dimpl::Dtls,
-    export: bool,
+    keys: Option<KeySlot>,
 }
 
 impl fmt::Debug for Instance {
@@ -105,11 +114,10 @@ impl DtlsInstance for Instance {
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         let output = self.dtls.poll_output(buf);
-        if self.export
-            && let DtlsOutput::KeyingMaterial(material, profile) = &output
-        {
-            let (material, is_client) = (material.to_vec(), self.dtls.is_active());
-            keying::export(keying::SrtpKeys { profile: *profile, material, is_client });
+        if let (DtlsOutput::KeyingMaterial(material, profile), Some(slot)) = (&output, &self.keys) {
+            let (profile, material) = (*profile, material.to_vec());
+            // A second handshake on the same connection would not change the keys.
+            let _ = slot.set(Keying { profile, material, is_client: self.dtls.is_active() });
         }
         output
     }

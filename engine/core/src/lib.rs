@@ -5,7 +5,7 @@
 //!   in as arguments, datagrams and events go out through a [`PeerSink`].
 //! - [`accounting`]: sequence and frame ledgers after design.md §3, pure and usable on their own.
 //! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
-//! - [`keying`]: SRTP keys for a packet path beside str0m's.
+//! - [`srtp`]: SRTP for packet paths beside str0m's; the embedded SFU sends with it.
 //! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
 //!
 //! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
@@ -16,18 +16,23 @@
 pub mod accounting;
 mod counters;
 pub mod crypto;
-pub mod keying;
 mod options;
 pub mod peer;
 pub mod publish;
+mod rtcp;
+pub mod srtp;
+
+// The tests' deterministic network names this crate as its users do.
+#[cfg(test)]
+extern crate self as stampede_core;
 
 pub use counters::{
     FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
     PeerReport, PublishCounters, PublishReport, SenderWindow, StreamReport, TransportCounters,
 };
-pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
+pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions, ReceivePath};
 pub use peer::{
     CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
 };
-pub use publish::{PublishLayer, PublishTrack, TrackError};
+pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_media::Codec;

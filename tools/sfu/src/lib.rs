@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod faults;
 mod http;
 mod hub;
 mod ledger;
@@ -26,12 +27,12 @@ mod server;
 mod twirp;
 mod ws;
 
+pub use faults::SfuFaults;
 pub use ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger, WorkerLedger,
 };
-pub use options::{
-    OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SendPath, SfuImpairments, SfuOptions,
-};
+pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SendPath, SfuOptions};
 pub use report::LedgerError;
 pub use server::{Sfu, StartError};
+pub use stampede_impair as impair;

@@ -11,7 +11,7 @@ use common::{Client, Packet, drive, grants, options, row, run_for, vp8};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use proto::signal_request::Message as Request;
-use stampede_sfu::{SendPath, Sfu, SfuImpairments, SfuOptions};
+use stampede_sfu::{SendPath, Sfu, SfuFaults, SfuOptions, SubscriberTrackLedger};
 use str0m::media::{MediaKind, Mid};
 
 const PATHS: [SendPath; 2] = [SendPath::Direct, SendPath::Str0m];
@@ -131,7 +131,7 @@ async fn layers_and_reports_are_the_same_on_both_paths() {
 #[tokio::test]
 async fn losses_are_counted_and_repaired_on_both_paths() {
     for send_path in PATHS {
-        let impair = SfuImpairments { drop: 0.1, drop_burst: 3, ..SfuImpairments::default() };
+        let impair = vec!["loss=10%,burst=3".parse().unwrap()];
         let sfu = Sfu::start(SfuOptions { send_path, impair, ..options() }).unwrap();
         let (mut publisher, mid, track, mut viewer) = join(&sfu, MediaKind::Video, &[]).await;
         for i in 0..500u64 {
@@ -157,6 +157,52 @@ async fn losses_are_counted_and_repaired_on_both_paths() {
             assert_eq!(packet.payload.as_ref(), vp8(id, id == 0, 0, 200), "{send_path:?}");
             assert_eq!(packet.timestamp, 3_000 * u32::from(id), "{send_path:?}");
         }
+    }
+}
+
+/// 500 packets to one viewer of an SFU that does something to them.
+async fn impaired(options: SfuOptions) -> (SubscriberTrackLedger, Client, String) {
+    let sfu = Sfu::start(options).unwrap();
+    let (mut publisher, mid, track, mut viewer) = join(&sfu, MediaKind::Video, &[]).await;
+    for i in 0..500u64 {
+        publisher.write(mid, None, i, 3_000 * i as u32, vp8(i as u16, i == 0, 0, 200));
+        run_for(&mut [&mut publisher, &mut viewer], Duration::from_millis(2)).await;
+    }
+    run_for(&mut [&mut publisher, &mut viewer], Duration::from_millis(600)).await;
+    (row(&sfu, "room", "viewer", &track), viewer, track)
+}
+
+#[tokio::test]
+async fn what_is_held_back_and_sent_twice_is_counted_on_both_paths() {
+    for send_path in PATHS {
+        let spec = "loss=5%,delay=20ms,jitter=5ms,reorder=5%,duplicate=10%";
+        let impair = vec![spec.parse().unwrap()];
+        let (ledger, viewer, track) = impaired(SfuOptions { send_path, impair, ..options() }).await;
+        let media = viewer.wire_seqs(&track, false).len() as u64;
+        let rtx = viewer.wire_seqs(&track, true).len() as u64;
+        let sent = ledger.packets_sent + ledger.retransmitted;
+        assert_eq!(ledger.packets_sent + ledger.dropped, 500, "{send_path:?}");
+        assert_eq!(media + rtx, sent + ledger.duplicated, "{send_path:?}: {ledger:?}");
+        assert_eq!(ledger.delayed, sent, "{send_path:?}");
+        assert!(ledger.dropped > 5 && ledger.dropped_between > 5, "{send_path:?}: {ledger:?}");
+        assert!(ledger.dropped_between <= ledger.dropped, "{send_path:?}: {ledger:?}");
+        assert!((5..60).contains(&ledger.reordered), "{send_path:?}: {ledger:?}");
+        assert!((20..120).contains(&ledger.duplicated), "{send_path:?}: {ledger:?}");
+        assert_eq!(ledger.malformed, 0, "{send_path:?}");
+    }
+}
+
+#[tokio::test]
+async fn broken_datagrams_replace_nothing_on_both_paths() {
+    for send_path in PATHS {
+        let faults = SfuFaults { malformed: 0.2, ..SfuFaults::default() };
+        let (ledger, viewer, track) = impaired(SfuOptions { send_path, faults, ..options() }).await;
+        assert_eq!((ledger.packets_sent, ledger.dropped), (500, 0), "{send_path:?}");
+        assert!((50..160).contains(&ledger.malformed), "{send_path:?}: {ledger:?}");
+        let packets = &viewer.packets[&track];
+        let ids: BTreeSet<u16> =
+            packets.iter().map(|packet| common::picture_id(&packet.payload)).collect();
+        assert_eq!(ids.len(), 500, "{send_path:?}: everything came");
     }
 }
 

@@ -8,8 +8,8 @@ use anstyle::{AnsiColor, Style};
 use crate::live::{bits, no_color, share};
 use crate::report::judge::group;
 use crate::report::types::{
-    Fault, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection, Report,
-    ServerSection, ThresholdRow,
+    Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
+    Outcome, PublishSection, Report, ServerSection, StageRow, ThresholdRow,
 };
 
 /// Error kinds shown; the report holds all.
@@ -58,6 +58,9 @@ fn render(report: &Report, colour: bool) -> String {
     if let Some(section) = &report.publish {
         publish(&mut page, section);
     }
+    if let Some(section) = &report.impairment {
+        impairment(&mut page, section);
+    }
     if let Some(section) = &report.recordings {
         let text = format!(
             "{} files in {}, {} frames written, {} dropped",
@@ -67,6 +70,12 @@ fn render(report: &Report, colour: bool) -> String {
             group(section.frames_dropped)
         );
         page.row("recordings", &text);
+    }
+    if let Some(rows) = &report.run.stages {
+        stages(&mut page, rows);
+    }
+    if let Some(section) = &report.find {
+        find(&mut page, section);
     }
     generator(&mut page, &report.generator);
     server(&mut page, &report.server);
@@ -145,6 +154,52 @@ fn join(page: &mut Page, join: &JoinSection) {
                 "", hist.p50, hist.p90, hist.p99, hist.max
             );
         }
+    }
+}
+
+fn stages(page: &mut Page, rows: &[StageRow]) {
+    for (number, row) in rows.iter().enumerate() {
+        let loss = row.loss_rate.map_or("-".to_owned(), share);
+        let bitrate = row.bitrate_bps.map_or("-".to_owned(), bits);
+        let text = format!(
+            "{:>6.1} s to {:>6.1} s: to {} subscribers ({} connected), {bitrate}, lost {loss}",
+            row.t_s,
+            row.t_s + row.duration_s,
+            group(row.subscribers),
+            group(row.subscribers_connected)
+        );
+        page.row(if number == 0 { "stages" } else { "" }, &text);
+    }
+}
+
+fn find(page: &mut Page, section: &FindSection) {
+    let number = |found: Option<u64>| found.map_or("none".to_owned(), group);
+    let limit = match section.limit {
+        None => "nothing broke it",
+        Some(Fault::Generator) => "limit: this machine (generator), not the server",
+        Some(Fault::Server) => "limit: server",
+        Some(Fault::Network) => "limit: network",
+        Some(Fault::Publisher) => "limit: publisher",
+        Some(Fault::None | Fault::Unknown) => "limit: unknown (server or network)",
+    };
+    let text = format!(
+        "{} held with {} subscribers a room, first broken with {}; {limit}",
+        section.until,
+        number(section.highest_ok),
+        number(section.first_broken)
+    );
+    page.row("find", &text);
+    for step in &section.steps {
+        let value = |value: &Option<f64>| value.map_or("unknown".to_owned(), |v| format!("{v}"));
+        let figures: Vec<String> =
+            step.figures.iter().map(|(key, figure)| format!("{key} {}", value(figure))).collect();
+        let text = format!(
+            "{:>6}  {}, workers {:.0} % busy",
+            group(step.subscribers),
+            figures.join(", "),
+            step.busy_ratio_max * 100.0
+        );
+        page.sub(if step.ok { "held" } else { "broke" }, &text);
     }
 }
 
@@ -227,6 +282,25 @@ fn publish(page: &mut Page, publish: &PublishSection) {
         group(publish.pli_received)
     );
     page.sub("resent", &text);
+}
+
+fn impairment(page: &mut Page, section: &ImpairmentSection) {
+    let what = |injected: &Injected| {
+        format!(
+            "{} dropped, {} delayed, {} reordered, {} duplicated",
+            group(injected.dropped),
+            group(injected.delayed),
+            group(injected.reordered),
+            group(injected.duplicated)
+        )
+    };
+    page.row("impaired", &format!("on purpose: {}", what(&section.all)));
+    for cohort in &section.cohorts {
+        page.sub(&format!("{} subs", group(cohort.subscribers)), &cohort.spec);
+        if section.cohorts.len() > 1 {
+            page.sub("", &what(&cohort.injected));
+        }
+    }
 }
 
 fn generator(page: &mut Page, generator: &GeneratorSection) {

@@ -203,7 +203,7 @@ fn thresholds_are_set_against_the_figures_of_a_run_and_its_report_is_of_the_sche
     let rows = ended.report()["thresholds"].as_array().unwrap();
     let ok: Vec<_> = rows.iter().map(|row| row["ok"].as_bool().unwrap()).collect();
     assert_eq!(ok, [true, true, false, false], "{rows:?}");
-    assert_eq!(rows[3]["value"], 0);
+    assert_eq!(rows[3]["value"], 0.0);
     assert!(ended.stdout.contains("FAIL") && ended.stdout.contains("thresholds"));
     assert!(ended.stdout.contains("FAILED  video.packets.missing>1000000: 0"), "{}", ended.stdout);
     let streams = ended.report()["streams"].as_array().unwrap();

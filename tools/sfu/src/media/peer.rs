@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::keying::SrtpKeys;
+use stampede_core::crypto::with_key_slot;
+use stampede_core::srtp::{KeySlot, Keying};
+use stampede_impair::{Fate, Impairment, Loss};
 use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
@@ -14,10 +16,9 @@ use str0m::media::{Frequency, Mid, Pt};
 use str0m::rtp::{Extension, ExtensionMap, Ssrc};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
+use super::direct::Srtp;
 use super::direct::packet::ExtensionIds;
 use super::direct::report::Sent;
-use super::direct::srtp::Srtp;
-use super::impair::DropModel;
 use super::negotiate::Negotiation;
 use super::rewrite::Rewriter;
 use super::track::Track;
@@ -51,13 +52,14 @@ pub(crate) struct PeerConfig {
 pub(crate) struct Peer {
     pub(crate) key: PeerKey,
     pub(crate) generation: u64,
-    pub(crate) role: Role,
     pub(crate) label: PeerLabel,
     pub(crate) rtc: Rtc,
     pub(crate) ufrag: String,
     pub(crate) addresses: Vec<SocketAddr>,
     /// Where str0m last sent something that was no connectivity check: where media goes.
     pub(crate) destination: Option<SocketAddr>,
+    /// Where its SRTP keys will be found, for a subscriber that is to be on the direct path.
+    keys: Option<KeySlot>,
     /// The cipher of the direct path, for a subscriber that is on it.
     pub(crate) direct: Option<Box<Srtp>>,
     pub(crate) connected: bool,
@@ -68,7 +70,10 @@ pub(crate) struct Peer {
     /// Number of the last burst that was forwarded to it.
     pub(crate) burst: u64,
     pub(crate) channels: Vec<(ChannelId, String)>,
-    pub(crate) drops: Option<DropModel>,
+    /// What is done to its packets on purpose (subscribers).
+    pub(crate) impair: Option<Box<Impairment>>,
+    /// Which of its packets are dropped on arrival (publishers).
+    pub(crate) upstream_loss: Option<Loss>,
     // Subscriber:
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) by_track: FxHashMap<usize, usize>,
@@ -115,6 +120,8 @@ pub(crate) struct Subscription {
     /// What sender reports tell (direct path).
     pub(crate) sent: Sent,
     pub(crate) ledger: SubscriberTrackLedger,
+    /// Dropped on purpose since the last one sent.
+    pub(crate) dropped_since_sent: u64,
 }
 
 /// How a subscriber gets a track's packets.
@@ -146,6 +153,7 @@ impl Subscription {
             clock_rate: 0,
             sent: Sent::default(),
             ledger,
+            dropped_since_sent: 0,
         }
     }
 
@@ -176,6 +184,30 @@ impl Subscription {
         })
     }
 
+    /// Enters what became of one of its packets.
+    pub(crate) fn count(&mut self, fate: Fate, now: Instant, retransmission: bool, bytes: usize) {
+        let ledger = &mut self.ledger;
+        let Fate::Deliver { at, twice, reordered } = fate else {
+            if retransmission {
+                ledger.retransmits_dropped += 1;
+            } else {
+                self.dropped_since_sent += u64::from(ledger.packets_sent > 0);
+                ledger.dropped += 1;
+            }
+            return;
+        };
+        if retransmission {
+            ledger.retransmitted += 1;
+        } else {
+            ledger.packets_sent += 1;
+            ledger.dropped_between += std::mem::take(&mut self.dropped_since_sent);
+        }
+        ledger.bytes_sent += bytes as u64;
+        ledger.delayed += u64::from(at > now);
+        ledger.reordered += u64::from(reordered);
+        ledger.duplicated += u64::from(twice);
+    }
+
     /// Its row of the ledger now.
     pub(crate) fn row(&self) -> SubscriberTrackLedger {
         SubscriberTrackLedger { layer: self.layer, ..self.ledger.clone() }
@@ -194,25 +226,28 @@ impl Peer {
         now: Instant,
     ) -> Result<Self, String> {
         let credentials = IceCreds::new();
-        let mut rtc = rtc_config(role, config, credentials.clone()).build(now);
+        let rtc_config = rtc_config(role, config, credentials.clone());
+        let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
+        let direct = role == Role::Subscriber && config.send_path == SendPath::Direct;
         let candidate = Candidate::host(address, "udp").map_err(|error| error.to_string())?;
         rtc.add_local_candidate(candidate);
         Ok(Self {
             key,
             generation,
-            role,
             label,
             rtc,
             ufrag: credentials.ufrag,
             addresses: Vec::new(),
             destination: None,
+            keys: direct.then_some(keys),
             direct: None,
             connected: false,
             ended: false,
             scheduled: None,
             burst: 0,
             channels: Vec::new(),
-            drops: None,
+            impair: None,
+            upstream_loss: None,
             subscriptions: Slab::new(),
             by_track: FxHashMap::default(),
             ssrcs: Vec::new(),
@@ -251,13 +286,22 @@ impl Peer {
         }
     }
 
-    /// Puts a subscriber whose keys have just been agreed on onto the direct path, if its profile
-    /// is known there.
-    pub(crate) fn go_direct(&mut self, keys: &SrtpKeys) {
-        self.direct = Srtp::new(keys).map(Box::new);
-        if self.direct.is_none() {
-            tracing::info!(peer = self.key.0, profile = %keys.profile, "stays on str0m's path");
-            return;
+    /// Goes onto the direct path once DTLS has agreed on keys, if they are of use there.
+    pub(crate) fn look_for_keys(&mut self) {
+        if self.keys.as_ref().is_some_and(|keys| keys.get().is_some())
+            && let Some(keying) = self.keys.take().as_ref().and_then(|keys| keys.get())
+        {
+            self.go_direct(keying);
+        }
+    }
+
+    fn go_direct(&mut self, keying: &Keying) {
+        match Srtp::new(keying) {
+            Ok(srtp) => self.direct = Some(Box::new(srtp)),
+            Err(error) => {
+                tracing::info!(peer = self.key.0, %error, "a subscriber stays on str0m's path");
+                return;
+            }
         }
         let mut api = self.rtc.direct_api();
         for (_, subscription) in &self.subscriptions {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::keying;
+use stampede_impair::{Class, Cohorts, Fate, Held, Impairment, Loss};
 use stampede_udp::{Backend, SocketId, Wait, unix_now_ns};
 use str0m::ice::StunMessage;
 use str0m::net::{Protocol, Receive, Transmit};
@@ -15,15 +15,13 @@ use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Input, Output};
 
-use super::delay::DelayQueue;
 use super::direct;
 use super::forward::want_keyframe;
-use super::impair::DropModel;
-use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig};
+use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig, Subscription};
 use super::timers::Timers;
 use super::track::{MediaBatch, Track};
-use super::{Command, Event, PeerKey, Role, TrackKey, WorkerHandle, WorkerReport};
-use crate::SfuImpairments;
+use super::{Command, Event, PeerKey, TrackKey, WorkerHandle, WorkerReport};
+use crate::faults::{Malformer, SfuFaults};
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
 
 /// How long a poll gathers after its first datagram, so that the packets of a frame go to each
@@ -60,7 +58,9 @@ pub(crate) struct Worker {
     pub(crate) backlog: VecDeque<Event>,
     pub(crate) workers: Arc<OnceLock<Vec<WorkerHandle>>>,
     pub(crate) config: PeerConfig,
-    pub(crate) impair: SfuImpairments,
+    pub(crate) cohorts: Cohorts,
+    pub(crate) faults: SfuFaults,
+    pub(crate) upstream_dropped: u64,
     pub(crate) seed: u64,
     /// Boxed: a peer is many kilobytes, and a growing slab would copy them all.
     pub(crate) peers: Slab<Box<Peer>>,
@@ -86,11 +86,21 @@ pub(crate) struct Worker {
 pub(crate) struct Outgoing {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) socket: SocketId,
-    pub(crate) delay: Option<DelayQueue>,
-    /// Where a datagram to be delayed is written.
-    pub(crate) scratch: Vec<u8>,
+    /// Packets held back on purpose.
+    pub(crate) held: Held<(SocketAddr, Box<[u8]>)>,
+    pub(crate) malformer: Option<Malformer>,
     /// The time of this round.
     pub(crate) now: Instant,
+}
+
+/// A datagram to a peer that is still to be written.
+pub(super) struct Datagram<'a> {
+    pub(super) destination: SocketAddr,
+    pub(super) class: Class,
+    /// Bytes of it.
+    pub(super) len: usize,
+    /// Fills them in; false when it can't. The same each time it is called.
+    pub(super) write: &'a mut dyn FnMut(&mut [u8]) -> bool,
 }
 
 impl Worker {
@@ -111,7 +121,7 @@ impl Worker {
             self.receive_media();
             self.forward();
             self.wake_due_peers();
-            self.out.release_delayed();
+            self.out.release_held();
             self.flush_events();
         }
         let indices: Vec<usize> = self.peers.iter().map(|(index, _)| index).collect();
@@ -138,8 +148,7 @@ impl Worker {
         if !self.commands.is_empty() || !self.media.is_empty() || !self.backlog.is_empty() {
             return Duration::ZERO;
         }
-        let delayed = self.out.delay.as_ref().and_then(DelayQueue::next);
-        let next = [self.timers.next(), delayed].into_iter().flatten().min();
+        let next = [self.timers.next(), self.out.held.next()].into_iter().flatten().min();
         next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
     }
 
@@ -185,6 +194,13 @@ impl Worker {
 
     fn receive_datagram(&mut self, index: usize, source: SocketAddr, at: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(loss) = &mut peer.upstream_loss
+            && Class::of(&self.datagram) == Class::Rtp
+            && Loss::loses(loss)
+        {
+            self.upstream_dropped += 1;
+            return;
+        }
         let receive = Receive::new(Protocol::Udp, source, self.address, &self.datagram);
         let Ok(receive) = receive else {
             self.datagrams_unknown += 1;
@@ -202,11 +218,7 @@ impl Worker {
         loop {
             let Some(peer) = self.peers.get_mut(index) else { return };
             let output = peer.rtc.poll_output();
-            if let Some(keys) = keying::take_exported()
-                && peer.role == Role::Subscriber
-            {
-                peer.go_direct(&keys);
-            }
+            peer.look_for_keys();
             match output {
                 Ok(Output::Transmit(mut transmit)) => {
                     if !peer.addresses.contains(&transmit.destination) {
@@ -390,119 +402,140 @@ fn learn_address(
 }
 
 impl Outgoing {
-    /// Sends one datagram of a peer, or drops or delays it as asked, and counts it.
+    /// Sends one datagram of a peer's str0m.
     fn send(&mut self, peer: &mut Peer, transmit: &mut Transmit) {
-        let kind = datagram_kind(&transmit.contents);
-        if kind != DatagramKind::Check {
-            peer.destination = Some(transmit.destination);
+        let destination = transmit.destination;
+        let class = Class::of(&transmit.contents);
+        if !is_check(&transmit.contents) {
+            peer.destination = Some(destination);
         }
-        match (kind, &peer.direct) {
-            (DatagramKind::Rtp(_), Some(_)) => {
+        match (class, &peer.direct) {
+            (Class::Rtp, Some(_)) => {
                 // Never: two writers of one SSRC would use an initialisation vector twice.
                 tracing::error!(peer = peer.key.0, "str0m wrote RTP on the direct path");
                 return;
             }
-            (DatagramKind::Rtcp, Some(srtp)) => {
-                let mut contents =
-                    Vec::from(std::mem::replace(&mut transmit.contents, Vec::new().into()));
-                if let Err(error) =
-                    direct::report(srtp, &peer.subscriptions, &mut contents, self.now)
-                {
-                    tracing::error!(peer = peer.key.0, %error, "a sender report is not sent");
+            (Class::Rtcp, Some(srtp)) => {
+                let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
+                let edited =
+                    direct::report(srtp, &peer.subscriptions, contents.into(), self.now);
+                let Some(edited) = edited else {
+                    tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
                     return;
-                }
-                transmit.contents = contents.into();
+                };
+                transmit.contents = edited.into();
             }
             _ => {}
         }
         let payload: &[u8] = &transmit.contents;
-        if let DatagramKind::Rtp(ssrc) = kind
-            && let Some((index, retransmission)) = peer.stream_of(ssrc)
+        let ssrc = ssrc(payload).filter(|_| class == Class::Rtp);
+        let stream = ssrc.and_then(|ssrc| peer.stream_of(ssrc));
+        let mut copy = |buffer: &mut [u8]| {
+            buffer.copy_from_slice(payload);
+            true
+        };
+        let datagram = Datagram { destination, class, len: payload.len(), write: &mut copy };
+        let impair = peer.impair.as_deref_mut();
+        if let Some((index, retransmission)) = stream
             && let Some(subscription) = peer.subscriptions.get_mut(index)
-            && !admit(&mut peer.drops, &mut subscription.ledger, retransmission, payload.len())
         {
-            return;
-        }
-        match kind {
-            DatagramKind::Rtp(_) | DatagramKind::Rtcp => {
-                self.put_media(transmit.destination, payload.len(), &mut |buffer| {
-                    buffer.copy_from_slice(payload);
-                    true
-                });
-            }
-            DatagramKind::Check | DatagramKind::Other => {
-                self.backend.send(self.socket, transmit.destination, payload);
-            }
+            self.put_media(impair, subscription, retransmission, datagram);
+        } else {
+            self.put(impair, datagram);
         }
     }
 
-    /// Sends an RTP or RTCP datagram of `len` bytes that `write` fills in, at once or delayed as
-    /// asked. What `write` refuses is not sent and counts as a send error.
+    /// Sends a media packet of a subscription like [`put`](Self::put), and before it a broken one
+    /// if that is asked for; counts both.
     pub(super) fn put_media(
         &mut self,
-        destination: SocketAddr,
-        len: usize,
-        write: &mut dyn FnMut(&mut [u8]) -> bool,
+        impair: Option<&mut Impairment>,
+        subscription: &mut Subscription,
+        retransmission: bool,
+        mut datagram: Datagram<'_>,
     ) {
-        match &mut self.delay {
-            Some(delay) => {
-                self.scratch.clear();
-                self.scratch.resize(len, 0);
-                if write(&mut self.scratch) {
-                    delay.push(self.now, destination, &self.scratch);
-                }
-            }
-            None => self.backend.send_with(self.socket, destination, len, write),
-        }
+        let len = datagram.len;
+        let fate = if self.malformer.is_some() {
+            let Some(bytes) = self.written(&mut datagram) else { return };
+            subscription.ledger.malformed += u64::from(self.spoil(datagram.destination, &bytes));
+            let mut copy = |buffer: &mut [u8]| {
+                buffer.copy_from_slice(&bytes);
+                true
+            };
+            self.put(impair, Datagram { write: &mut copy, ..datagram })
+        } else {
+            self.put(impair, datagram)
+        };
+        subscription.count(fate, self.now, retransmission, len);
     }
 
-    fn release_delayed(&mut self) {
-        let Some(delay) = &mut self.delay else { return };
-        while let Some((destination, payload)) = delay.pop_due(self.now) {
+    /// Sends a datagram, or drops it or holds it back as asked: the one place where that is
+    /// decided. What can't be written is not sent and counts as a send error.
+    fn put(&mut self, impair: Option<&mut Impairment>, mut datagram: Datagram<'_>) -> Fate {
+        let Some(impair) = impair else {
+            self.put_now(&mut datagram);
+            return Fate::untouched(self.now);
+        };
+        let class = datagram.class;
+        let fate = impair.decide(self.now, class, datagram.len);
+        let Fate::Deliver { at, twice, .. } = fate else { return fate };
+        let copies = 1 + u8::from(twice);
+        if class == Class::Other || !impair.holds_packets() {
+            for _ in 0..copies {
+                self.put_now(&mut datagram);
+            }
+            return fate;
+        }
+        let Some(bytes) = self.written(&mut datagram) else { return fate };
+        for _ in 0..copies {
+            if !self.held.push(at, (datagram.destination, bytes.clone())) {
+                impair.overflowed(class);
+                return Fate::Drop;
+            }
+        }
+        fate
+    }
+
+    fn put_now(&mut self, datagram: &mut Datagram<'_>) {
+        let Datagram { destination, len, .. } = *datagram;
+        self.backend.send_with(self.socket, destination, len, datagram.write);
+    }
+
+    /// The bytes of a datagram that isn't written where it will be sent from.
+    fn written(&mut self, datagram: &mut Datagram<'_>) -> Option<Box<[u8]>> {
+        let mut bytes = vec![0; datagram.len].into_boxed_slice();
+        if (datagram.write)(&mut bytes) {
+            return Some(bytes);
+        }
+        // Nothing is sent; it only counts.
+        self.backend.send_with(self.socket, datagram.destination, 0, &mut |_| false);
+        None
+    }
+
+    /// Sends a broken copy of a packet if it is its turn.
+    fn spoil(&mut self, destination: SocketAddr, packet: &[u8]) -> bool {
+        let broken = self.malformer.as_mut().and_then(|malformer| malformer.spoil(packet));
+        let Some(broken) = broken else { return false };
+        self.backend.send(self.socket, destination, broken);
+        true
+    }
+
+    fn release_held(&mut self) {
+        while let Some((_, (destination, payload))) = self.held.pop_due(self.now) {
             self.backend.send(self.socket, destination, &payload);
         }
     }
 }
 
-/// Decides whether an RTP packet is dropped on purpose, and counts it as sent or as dropped.
-pub(super) fn admit(
-    drops: &mut Option<DropModel>,
-    ledger: &mut SubscriberTrackLedger,
-    retransmission: bool,
-    bytes: usize,
-) -> bool {
-    let dropped = drops.as_mut().is_some_and(DropModel::drops);
-    match (dropped, retransmission) {
-        (false, false) => ledger.packets_sent += 1,
-        (false, true) => ledger.retransmitted += 1,
-        (true, false) => ledger.dropped += 1,
-        (true, true) => ledger.retransmits_dropped += 1,
-    }
-    if !dropped {
-        ledger.bytes_sent += bytes as u64;
-    }
-    !dropped
+/// Whether this is a connectivity check or its answer (RFC 7983 §7).
+fn is_check(datagram: &[u8]) -> bool {
+    matches!(datagram, [0..=3, ..])
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DatagramKind {
-    Rtp(u32),
-    Rtcp,
-    /// A connectivity check or its answer (STUN).
-    Check,
-    Other,
-}
-
-/// RFC 7983 §7 and RFC 5761 §4.
-fn datagram_kind(payload: &[u8]) -> DatagramKind {
-    match payload {
-        [0..=3, ..] => DatagramKind::Check,
-        [128..=191, 192..=223, ..] => DatagramKind::Rtcp,
-        [128..=191, _, _, _, _, _, _, _, a, b, c, d, ..] => {
-            DatagramKind::Rtp(u32::from_be_bytes([*a, *b, *c, *d]))
-        }
-        _ => DatagramKind::Other,
-    }
+/// The SSRC of an RTP packet (RFC 3550 §5.1).
+fn ssrc(rtp: &[u8]) -> Option<u32> {
+    let bytes = rtp.get(8..12)?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -510,13 +543,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datagrams_are_told_apart() {
-        let rtp = [0x80, 0xe0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2];
-        assert_eq!(datagram_kind(&rtp), DatagramKind::Rtp(0x102));
-        assert_eq!(datagram_kind(&[0x80, 200, 0, 0]), DatagramKind::Rtcp);
-        assert_eq!(datagram_kind(&[1, 1, 0, 0]), DatagramKind::Check);
-        assert_eq!(datagram_kind(&[0x16, 0xfe, 0xfd]), DatagramKind::Other);
-        assert_eq!(datagram_kind(&[]), DatagramKind::Other);
-        assert_eq!(datagram_kind(&[0x80, 0x60, 0]), DatagramKind::Other);
+    fn the_ssrc_is_the_third_word() {
+        assert_eq!(ssrc(&[0x80, 0xe0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2]), Some(0x102));
+        assert_eq!(ssrc(&[0x80, 0xe0, 0]), None);
     }
 }

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use stampede_media::Codec;
+use stampede_media::clip::FRAME_RATE_MAX;
+
 /// Longest duration a flag takes: 30 days. Longer ones are typing errors.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -214,22 +217,26 @@ impl Resolution {
     }
 }
 
-/// `vp8`; the other codecs are refused by name.
-pub(crate) fn video_codec(text: &str) -> Result<VideoCodec, String> {
+/// A codec of published video.
+pub(crate) fn video_codec(text: &str) -> Result<Codec, String> {
     match text.to_ascii_lowercase().as_str() {
-        "vp8" => Ok(VideoCodec::Vp8),
-        known @ ("h264" | "vp9" | "av1" | "h265") => {
-            Err(format!("publishing {known} is not possible yet; use vp8"))
-        }
-        _ => Err("unknown codec; use vp8".to_owned()),
+        "vp8" => Ok(Codec::Vp8),
+        "vp9" => Ok(Codec::Vp9),
+        "h264" => Ok(Codec::H264),
+        "av1" => Ok(Codec::Av1),
+        "h265" => Err("publishing h265 is not possible; use vp8, vp9, h264 or av1".to_owned()),
+        _ => Err("unknown codec; use vp8, vp9, h264 or av1".to_owned()),
     }
 }
 
-/// Codecs that can be published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum VideoCodec {
-    /// VP8 from IVF files or the built-in clip.
-    Vp8,
+/// Frames a second of a file without timestamps.
+pub(crate) fn frame_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if rate > 0.0 && rate <= FRAME_RATE_MAX {
+        Ok(rate)
+    } else {
+        Err(format!("it must be above 0 and at most {FRAME_RATE_MAX}"))
+    }
 }
 
 /// UDP backends by name.
@@ -365,8 +372,13 @@ mod tests {
 
     #[test]
     fn codecs_that_cannot_be_published_are_refused_by_name() {
-        assert_eq!(video_codec("VP8"), Ok(VideoCodec::Vp8));
-        assert!(video_codec("h264").unwrap_err().contains("not possible yet"));
+        assert_eq!(video_codec("VP8"), Ok(Codec::Vp8));
+        assert_eq!(video_codec("h264"), Ok(Codec::H264));
+        assert!(video_codec("h265").unwrap_err().contains("not possible"));
+        assert_eq!(frame_rate("29.97"), Ok(29.97));
+        for bad in ["0", "-1", "inf", "nan", "2000", "fast"] {
+            frame_rate(bad).unwrap_err();
+        }
         assert!(video_codec("mpeg2").unwrap_err().contains("unknown codec"));
     }
 }

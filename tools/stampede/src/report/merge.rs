@@ -12,9 +12,9 @@ use super::hist::Hist;
 use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    Fault, Frames, Freezes, GeneratorSection, HostSection, JoinSection, MediaSection, Outcome,
-    Packets, Phases, PublishSection, RecordingSection, Report, RunSection, SCHEMA, SeriesRow,
-    ServerSection, TargetSection, Verdict,
+    Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
+    MediaSection, Outcome, Packets, Phases, PublishSection, RecordingSection, Report, RunSection,
+    SCHEMA, SeriesRow, ServerSection, TargetSection, Verdict,
 };
 use crate::exit::Failure;
 
@@ -58,7 +58,9 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
         video: media(&present(reports, |report| report.video.as_ref()), together),
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
         publish: publish(&present(reports, |report| report.publish.as_ref())),
+        impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
+        find: None,
         generator: generator(reports, &hosts, together),
         server: server(reports),
         series,
@@ -77,6 +79,16 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
     merged.streams = streams::worst(&merged.all_streams);
     apply_thresholds(&mut merged, reports);
     Ok(merged)
+}
+
+/// What all hosts injected; their cohorts one after the other.
+fn impairment(sections: &[&ImpairmentSection]) -> Option<ImpairmentSection> {
+    let mut merged = ImpairmentSection::default();
+    for section in sections {
+        merged.all.add(&section.all);
+        merged.cohorts.extend(section.cohorts.iter().cloned());
+    }
+    (!sections.is_empty()).then_some(merged)
 }
 
 /// Hostnames, told apart by a number where two are alike or unknown.
@@ -143,6 +155,7 @@ fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSectio
         hosts: Some(
             reports.iter().zip(hosts).map(|(report, host)| host_section(report, host)).collect(),
         ),
+        stages: None,
     }
 }
 
@@ -195,6 +208,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         failed,
         dropped,
         retries,
+        resumed,
         errors,
         peak: _,
         phases_ms,
@@ -206,6 +220,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.failed += failed;
         sum.dropped += dropped;
         sum.retries += retries;
+        sum.resumed += resumed;
         for (kind, count) in errors {
             *sum.errors.entry(kind.clone()).or_default() += count;
         }

@@ -35,6 +35,7 @@ pub(crate) fn figures<'a>(
             "failed": join.failed,
             "dropped": join.dropped,
             "retries": join.retries,
+            "resumed": join.resumed,
             "errors": join.errors,
             "peak": join.peak,
         },

@@ -32,8 +32,14 @@ pub(crate) struct Report {
     pub audio: Option<MediaSection>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
+    /// What was injected on purpose in this process; `null` without `--impair`.
+    pub impairment: Option<ImpairmentSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
+    /// The capacity search; `null` without `--find`. The other sections are of the highest step that
+    /// held, or of the lowest one if none did.
+    #[serde(default)]
+    pub find: Option<FindSection>,
     /// The load box itself.
     pub generator: GeneratorSection,
     /// The server's own figures.
@@ -110,6 +116,78 @@ pub(crate) struct RunSection {
     /// The hosts of a merged report, one row each; `null` in the report of one host.
     #[serde(default)]
     pub hosts: Option<Vec<HostSection>>,
+    /// Stages that have ended; `null` without `--stage`.
+    #[serde(default)]
+    pub stages: Option<Vec<StageRow>>,
+}
+
+/// One stage.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct StageRow {
+    /// When it began, since the first stage began.
+    pub t_s: f64,
+    /// How long it took.
+    pub duration_s: f64,
+    /// Subscribers asked for at its end, over all rooms.
+    pub subscribers: u64,
+    /// Of them connected at its end.
+    pub subscribers_connected: u64,
+    /// Subscribers started in it.
+    pub joined: u64,
+    /// Subscribers told to leave in it.
+    pub left: u64,
+    /// Packets of video and audio that should have arrived in it.
+    pub packets_expected: Option<u64>,
+    /// Of them not there when passed over.
+    pub packets_missing: Option<u64>,
+    /// Given up in it.
+    pub packets_unrecovered: Option<u64>,
+    /// `packets_unrecovered / packets_expected`.
+    pub loss_rate: Option<f64>,
+    /// `packets_missing / packets_expected`.
+    pub missing_rate: Option<f64>,
+    /// Payload bits a second, all streams together.
+    pub bitrate_bps: Option<f64>,
+}
+
+/// A capacity search.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FindSection {
+    /// What was searched: `subscribers` (per room).
+    pub what: String,
+    /// The promise.
+    pub until: String,
+    /// How long each step held.
+    pub hold_s: f64,
+    /// Steps in the order in which they were made.
+    pub steps: Vec<FindStep>,
+    /// The highest number that kept the promise; `null` if none did.
+    pub highest_ok: Option<u64>,
+    /// The lowest number that did not; `null` if all did.
+    pub first_broken: Option<u64>,
+    /// What broke it there; `null` if nothing did.
+    pub limit: Option<Fault>,
+    /// False if the search was ended by a signal.
+    pub complete: bool,
+}
+
+/// One step of a capacity search.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FindStep {
+    /// Subscribers per room.
+    pub subscribers: u64,
+    /// Everybody joined and the promise held.
+    pub ok: bool,
+    /// Participants that joined.
+    pub joined: u64,
+    /// The figures that the promise is about.
+    pub figures: BTreeMap<String, Option<f64>>,
+    /// Busiest worker.
+    pub busy_ratio_max: f64,
+    /// What broke it, as far as known.
+    pub fault: Fault,
+    /// Why, most important first.
+    pub reasons: Vec<String>,
 }
 
 /// One host of a merged report.
@@ -179,8 +257,28 @@ pub(crate) struct Options {
     pub record: Option<String>,
     /// Subscribers that record.
     pub record_subscribers: u32,
+    /// `--stage`, each as `DUR:SUBS` in seconds.
+    #[serde(default)]
+    pub stage: Vec<String>,
+    /// `--layout`.
+    #[serde(default)]
+    pub layout: Option<String>,
+    /// `--subscribe-mode`.
+    #[serde(default)]
+    pub subscribe_mode: String,
+    /// `--hidden`.
+    #[serde(default)]
+    pub hidden: bool,
+    /// `--simulate-speakers`.
+    #[serde(default)]
+    pub simulate_speakers: bool,
+    /// Names of the cohorts.
+    #[serde(default)]
+    pub cohorts: Vec<String>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
+    /// `--impair`.
+    pub impair: Vec<String>,
     /// Media workers.
     pub workers: usize,
     /// Their cores.
@@ -203,6 +301,10 @@ pub(crate) struct EmbeddedOptions {
     pub drop_burst: u32,
     /// How long it holds packets back.
     pub delay_ms: f64,
+    /// `--embedded-impair`.
+    pub impair: Vec<String>,
+    /// `--embedded-flag`.
+    pub flags: Vec<String>,
 }
 
 /// This machine.
@@ -428,6 +530,58 @@ pub(crate) struct PublishSection {
     pub upstream_lost: Option<u64>,
     /// The packets those reports cover.
     pub upstream_expected: Option<u64>,
+}
+
+/// What `--impair` did in the measured window.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct ImpairmentSection {
+    /// All cohorts together.
+    #[serde(flatten)]
+    pub all: Injected,
+    /// One row an `--impair`, in their order.
+    pub cohorts: Vec<CohortSection>,
+}
+
+/// What was done to one cohort.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct CohortSection {
+    /// As it was given.
+    pub spec: String,
+    /// Subscribers it was for, tries counted singly.
+    pub subscribers: u64,
+    /// What was done to them.
+    #[serde(flatten)]
+    pub injected: Injected,
+}
+
+/// Received packets and what was done to them. RTP, retransmissions included, but for
+/// `other_dropped`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Injected {
+    /// Dropped.
+    pub dropped: u64,
+    /// Accounted later than they arrived.
+    pub delayed: u64,
+    /// Held back so that others overtook them; among the delayed.
+    pub reordered: u64,
+    /// Given to the peer twice.
+    pub duplicated: u64,
+    /// RTCP dropped, and in outages everything else.
+    pub other_dropped: u64,
+}
+
+impl Injected {
+    /// Adds another's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.dropped += other.dropped;
+        self.delayed += other.delayed;
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.other_dropped += other.other_dropped;
+    }
 }
 
 /// Recordings.

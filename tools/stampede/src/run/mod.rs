@@ -6,11 +6,15 @@
 mod book;
 mod cast;
 mod context;
+mod find;
+pub(crate) mod load;
 mod participant;
 mod prepare;
 mod router;
 mod scenario;
+mod search;
 mod series;
+mod stages;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,12 +29,12 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
 use crate::flags::values::Output;
-use crate::flags::{Plan, RunFlags, Server, Target};
+use crate::flags::{FindPlan, Plan, RunFlags, Server, Target};
 use crate::live::{Live, Mode, Progress};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
 use crate::report::threshold::{self, Crossed, Threshold};
-use crate::report::types::{Fault, SeriesRow};
+use crate::report::types::{Fault, Report, SeriesRow};
 use crate::{machine, preflight, report, signals, summary};
 pub(crate) use book::Book;
 use context::{Context, RunClock, Settings};
@@ -120,28 +124,48 @@ impl RunData {
 /// # Errors
 /// What ended it before there was anything to report.
 pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
+    if let Some(search) = FindPlan::new(&flags)? {
+        return find::command(flags, &search);
+    }
     let plan = Plan::new(flags)?;
     let mode = Mode::choose(plan.quiet, plan.no_tui);
-    let grounds = prepare::machine(&plan, mode)?;
+    let out = plan.out.clone();
+    let data = once(plan, mode, mode)?;
+    finish(&report::build(data), &out)
+}
+
+/// Plays one plan from the look at the machine to the last leave. `checks` is how the checks of the
+/// machine are shown.
+///
+/// # Errors
+/// What ended it before there was anything to report.
+pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Failure> {
+    let allowed = preflight::allowed_cores()?;
+    let grounds = prepare::machine(&plan, checks)?;
+    if checks != Mode::Quiet
+        && let Some(warning) = load::warning(&plan, grounds.cores.workers)
+    {
+        eprintln!("{warning}");
+    }
     // Before the child and the workers: both inherit it, and the workers then pin themselves.
     preflight::stay_on(&grounds.cores.other_cores);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
-    let out = plan.out.clone();
-    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode))?;
+    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode));
     // A blocking DNS lookup or file operation must not hold the process.
     runtime.shutdown_background();
-    finish(data, &out)
+    // The next one divides the machine anew.
+    preflight::stay_on(&allowed);
+    data
 }
 
-/// Judges, writes and shows.
-fn finish(data: RunData, out: &[Output]) -> Result<Exit, Failure> {
-    let report = report::build(data);
-    let written = out.iter().try_for_each(|out| report::out::write(&report, out));
-    summary::print(&report);
-    written.map(|()| Exit::of(&report))
+/// Writes and shows a judged report.
+fn finish(report: &Report, out: &[Output]) -> Result<Exit, Failure> {
+    let written = out.iter().try_for_each(|out| report::out::write(report, out));
+    summary::print(report);
+    written.map(|()| Exit::of(report))
 }
 
 async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failure> {
@@ -255,7 +279,7 @@ async fn with_engine(
         Rc::clone(&workers),
         Rc::clone(&state),
         live,
-        data.plan.subscribers as usize * data.plan.rooms as usize,
+        data.plan.shape.subscribers_peak(),
         data.plan.thresholds.clone(),
     ));
     let mut scenario = scenario::Scenario {

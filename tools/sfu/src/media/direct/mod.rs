@@ -2,30 +2,42 @@
 //! the send queue, without going through each subscriber's str0m.
 //!
 //! str0m keeps ICE, DTLS, SDP, data channels and RTCP. It never writes RTP for a peer on this
-//! path, so every SSRC and RTP index has one writer; SRTCP has one, too (see [`srtp`]). A peer
+//! path, so every SSRC and RTP index has one writer; SRTCP has one, too (see [`stampede_core::srtp`]). A peer
 //! whose keys or profile are not known here stays on str0m's own path, which is also what
 //! [`SendPath::Str0m`](crate::SendPath::Str0m) asks for.
 
 pub(crate) mod packet;
 pub(crate) mod report;
 pub(crate) mod resend;
-pub(crate) mod srtp;
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use packet::{ExtensionBlock, Packet};
 use report::StreamReport;
-use srtp::{ProtectError, Srtp};
+use stampede_core::srtp::{KeyError, Keying, RtpSealer, SrtcpEditor};
+use stampede_impair::Class;
 use str0m::rtp::rtcp::Nack;
 
 use super::peer::{Format, Peer, RETRANSMIT_CACHE_AGE, Stage, Subscription};
 use super::rewrite::Rewritten;
 use super::track::{MediaPacket, Track};
-use super::worker::{Outgoing, Worker, admit};
+use super::worker::{Datagram, Outgoing, Worker};
 
 /// Numbers of lost packets that one NACK of RFC 4585 §6.2.1 names at most: a number and 16 bits.
 const NACK_BITS: u16 = 16;
+
+/// The sending keys of one subscriber.
+pub(crate) struct Srtp {
+    rtp: RtpSealer,
+    rtcp: SrtcpEditor,
+}
+
+impl Srtp {
+    pub(crate) fn new(keying: &Keying) -> Result<Self, KeyError> {
+        Ok(Self { rtp: keying.rtp_sealer()?, rtcp: keying.srtcp_editor()? })
+    }
+}
 
 /// Sends one packet of a burst to a subscription whose numbers for it are `out`.
 pub(super) fn send(
@@ -36,8 +48,9 @@ pub(super) fn send(
     packet: &MediaPacket,
     out: &Rewritten,
 ) {
-    let (Some(srtp), Some(destination)) = (&peer.direct, peer.destination) else { return };
-    let Some(subscription) = peer.subscriptions.get_mut(index) else { return };
+    let Some(destination) = peer.destination else { return };
+    let Peer { direct: Some(srtp), impair, subscriptions, .. } = peer else { return };
+    let Some(subscription) = subscriptions.get_mut(index) else { return };
     subscription.sent.add(packet.payload.len());
     let extensions = ExtensionBlock::new(&packet.extensions, &format.extensions);
     let outgoing = Packet {
@@ -51,29 +64,39 @@ pub(super) fn send(
         payload: &packet.payload,
         vp8: out.vp8,
     };
-    let bytes = outgoing.bytes() + srtp.tag_bytes();
-    if admit(&mut peer.drops, &mut subscription.ledger, false, bytes) {
-        put(to, srtp, destination, &outgoing);
-    }
-}
-
-/// Writes and encrypts a packet where it will be sent from.
-fn put(to: &mut Outgoing, srtp: &Srtp, destination: SocketAddr, packet: &Packet<'_>) {
-    let header_bytes = packet.header_bytes();
-    to.put_media(destination, packet.bytes() + srtp.tag_bytes(), &mut |buffer| {
-        packet.write(buffer);
-        let sealed = srtp.protect_rtp(buffer, header_bytes, packet.ssrc, packet.index);
-        sealed.is_ok()
+    sealed(srtp, destination, &outgoing, |datagram| {
+        to.put_media(impair.as_deref_mut(), subscription, false, datagram);
     });
 }
 
-/// Makes the sender reports of an SRTCP packet of str0m's say what this path sent.
+/// Gives `send` a packet that is written and encrypted where it will be sent from.
+fn sealed(
+    srtp: &Srtp,
+    destination: SocketAddr,
+    packet: &Packet<'_>,
+    send: impl FnOnce(Datagram<'_>),
+) {
+    let header_bytes = packet.header_bytes();
+    send(Datagram {
+        destination,
+        class: Class::Rtp,
+        len: packet.bytes() + srtp.rtp.tag_bytes(),
+        // Written again it is the same, byte for byte.
+        write: &mut |buffer| {
+            packet.write(buffer);
+            srtp.rtp.seal(buffer, header_bytes, packet.ssrc, packet.index).is_some()
+        },
+    });
+}
+
+/// Makes the sender reports of an SRTCP packet of str0m's say what this path sent. `None`, which
+/// never happens, if it is not sealed with these keys.
 pub(super) fn report(
     srtp: &Srtp,
     subscriptions: &slab::Slab<Subscription>,
-    datagram: &mut [u8],
+    datagram: Vec<u8>,
     now: Instant,
-) -> Result<(), ProtectError> {
+) -> Option<Vec<u8>> {
     let stream = |ssrc: u32| {
         let subscription =
             subscriptions.iter().map(|(_, subscription)| subscription).find(|subscription| {
@@ -83,7 +106,7 @@ pub(super) fn report(
         let rtp_time = report::rtp_time(timestamp, arrived_at, now, subscription.clock_rate);
         Some(StreamReport { sent: subscription.sent, rtp_time })
     };
-    srtp.edit_rtcp(datagram, |compound| report::fill_in(compound, stream))
+    srtp.rtcp.edit(datagram, |compound| report::fill_in(compound, stream))
 }
 
 impl Worker {
@@ -112,8 +135,9 @@ impl Worker {
 
 /// Sends the packet that a subscription got under `seq` again, with RTX (RFC 4588).
 fn resend(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &Track, seq: u16) {
-    let (Some(srtp), Some(destination)) = (&peer.direct, peer.destination) else { return };
-    let Some(subscription) = peer.subscriptions.get_mut(index) else { return };
+    let Some(destination) = peer.destination else { return };
+    let Peer { direct: Some(srtp), impair, subscriptions, .. } = peer else { return };
+    let Some(subscription) = subscriptions.get_mut(index) else { return };
     let (Some(format), Some(ssrc)) = (subscription.format(track), subscription.rtx_ssrc) else {
         return;
     };
@@ -135,8 +159,7 @@ fn resend(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &Track, seq: 
         vp8: out.vp8,
     };
     subscription.rtx_index += 1;
-    let bytes = outgoing.bytes() + srtp.tag_bytes();
-    if admit(&mut peer.drops, &mut subscription.ledger, true, bytes) {
-        put(to, srtp, destination, &outgoing);
-    }
+    sealed(srtp, destination, &outgoing, |datagram| {
+        to.put_media(impair.as_deref_mut(), subscription, true, datagram);
+    });
 }
