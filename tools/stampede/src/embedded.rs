@@ -2,8 +2,8 @@
 //!
 //! The child is this same binary. Its keys travel in its environment, never in its arguments. It
 //! prints one line of JSON when it is ready, answers each line `ledger NUMBER` on its stdin with
-//! one line that holds the number and its ledger (or why there is none), and ends when its stdin closes; on Linux the kernel also kills it when the
-//! parent's main thread dies.
+//! one line that holds the number and its ledger (or why there is none), and ends when its stdin
+//! closes; on Linux the kernel also kills it when the parent's main thread dies.
 
 use std::io::Write;
 use std::process::Stdio;

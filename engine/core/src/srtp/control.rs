@@ -170,11 +170,7 @@ impl SrtcpEditor {
     /// Lets `edit` change the compound packet in `datagram`, in clear and without its SRTCP
     /// trailer; it says whether it did. Returns what to send; `None` if the datagram is not sealed
     /// with these keys or too short.
-    pub fn edit(
-        &self,
-        datagram: Vec<u8>,
-        edit: impl FnOnce(&mut [u8]) -> bool,
-    ) -> Option<Vec<u8>> {
+    pub fn edit(&self, datagram: Vec<u8>, edit: impl FnOnce(&mut [u8]) -> bool) -> Option<Vec<u8>> {
         let (mut compound, index) = self.cipher.open(&datagram)?;
         if !edit(&mut compound) {
             return Some(datagram);

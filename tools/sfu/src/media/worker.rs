@@ -417,8 +417,7 @@ impl Outgoing {
             }
             (Class::Rtcp, Some(srtp)) => {
                 let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
-                let edited =
-                    direct::report(srtp, &peer.subscriptions, contents.into(), self.now);
+                let edited = direct::report(srtp, &peer.subscriptions, contents.into(), self.now);
                 let Some(edited) = edited else {
                     tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
                     return;

@@ -145,7 +145,9 @@ impl Connection {
                 let seq = u16::from_be_bytes(data[2..4].try_into().unwrap());
                 wire.entry(ssrc).or_default().seqs.push(seq);
             }
-            let receive = Receive::new(Protocol::Udp, source, self.address, data).unwrap();
+            // One that is broken on purpose is nobody's.
+            let receive = Receive::new(Protocol::Udp, source, self.address, data);
+            let Ok(receive) = receive else { continue };
             self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
             self.drain(events);
         }

@@ -96,7 +96,8 @@ impl Sums {
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
             sums.kernel_drops += udp.kernel_drops;
-            sums.send_errors += udp.send_errors;
+            // What left and found its receiver gone is not lost by us.
+            sums.send_errors += udp.send_errors.saturating_sub(udp.undeliverable);
             sums.send_queue_full += udp.send_queue_full;
         }
         sums

@@ -626,7 +626,7 @@ pub(crate) struct GeneratorSection {
     pub rss_bytes_per_peer: Option<u64>,
     /// Datagrams the kernel dropped at our receive buffers.
     pub udp_dropped: u64,
-    /// Datagrams the kernel refused to send, or reported undeliverable.
+    /// Datagrams the kernel refused to send; those whose receiver was gone are not among them.
     pub send_errors: u64,
     /// Datagrams not sent because our own send queue was full.
     pub send_queue_full: u64,
