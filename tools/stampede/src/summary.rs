@@ -348,7 +348,12 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
 }
 
 fn server(page: &mut Page, server: &ServerSection) {
-    let Some(embedded) = &server.embedded else { return };
+    let Some(embedded) = &server.embedded else {
+        if let Some(why) = &server.embedded_missing {
+            page.row("server", &format!("embedded SFU: what it sent is unknown: {why}"));
+        }
+        return;
+    };
     let totals = embedded.measured.as_ref().unwrap_or(&embedded.ledger.totals);
     let mut text = format!(
         "embedded SFU sent {} packets, resent {}",

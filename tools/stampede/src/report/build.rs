@@ -66,6 +66,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
             embedded: data
                 .ledger
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
+            embedded_missing: data.ledger_missing,
         },
         series: data.series,
         thresholds: Vec::new(),
@@ -95,7 +96,8 @@ impl Sums {
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
             sums.kernel_drops += udp.kernel_drops;
-            sums.send_errors += udp.send_errors;
+            // What left and found its receiver gone is not lost by us.
+            sums.send_errors += udp.send_errors.saturating_sub(udp.undeliverable);
             sums.send_queue_full += udp.send_queue_full;
         }
         sums
@@ -181,7 +183,10 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     let ledger = data.ledger.as_ref()?;
     let totals = data.ledger_measured.as_ref().unwrap_or(&ledger.totals);
     let inside = ledger.workers.iter().map(|worker| {
-        worker.send_errors + worker.send_queue_full + worker.kernel_drops + worker.mailbox_full
+        worker.send_errors.saturating_sub(worker.undeliverable)
+            + worker.send_queue_full
+            + worker.kernel_drops
+            + worker.mailbox_full
     });
     Some(LedgerFacts {
         packets_sent: totals.packets_sent,

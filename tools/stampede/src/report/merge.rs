@@ -415,6 +415,10 @@ fn server(reports: &[Report]) -> ServerSection {
             [one] => Some(one.clone()),
             _ => None,
         },
+        embedded_missing: match embedded[..] {
+            [] => reports.iter().find_map(|report| report.server.embedded_missing.clone()),
+            _ => None,
+        },
     }
 }
 

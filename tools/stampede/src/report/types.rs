@@ -626,7 +626,7 @@ pub(crate) struct GeneratorSection {
     pub rss_bytes_per_peer: Option<u64>,
     /// Datagrams the kernel dropped at our receive buffers.
     pub udp_dropped: u64,
-    /// Datagrams the kernel refused to send, or reported undeliverable.
+    /// Datagrams the kernel refused to send; those whose receiver was gone are not among them.
     pub send_errors: u64,
     /// Datagrams not sent because our own send queue was full.
     pub send_queue_full: u64,
@@ -658,8 +658,10 @@ pub(crate) struct WorkerSection {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct ServerSection {
-    /// The embedded SFU's ledger; `null` at a real server.
+    /// The embedded SFU's ledger; `null` at a real server, or when it could not be had.
     pub embedded: Option<EmbeddedSection>,
+    /// Why `embedded` is `null` although the embedded SFU ran.
+    pub embedded_missing: Option<String>,
 }
 
 /// The embedded SFU's ledger.

@@ -83,6 +83,8 @@ pub(crate) struct RunData {
     pub cpus: usize,
     /// The embedded SFU's ledger at the end.
     pub ledger: Option<Ledger>,
+    /// Why there is no ledger although the embedded SFU ran.
+    pub ledger_missing: Option<String>,
     /// Its totals over the measured window.
     pub ledger_measured: Option<LedgerTotals>,
     /// Seconds.
@@ -109,6 +111,7 @@ impl RunData {
             cores: grounds.cores.clone(),
             cpus: grounds.cpus,
             ledger: None,
+            ledger_missing: None,
             ledger_measured: None,
             series: Vec::new(),
             plan,
@@ -322,7 +325,10 @@ async fn take_ledger(
             data.ledger_measured = before.map(|before| report::minus(&ledger.totals, &before));
             data.ledger = Some(ledger);
         }
-        Err(error) => tracing::warn!("the embedded SFU's ledger is missing: {error}"),
+        Err(error) => {
+            tracing::warn!("the embedded SFU's ledger is missing: {error}");
+            data.ledger_missing = Some(error);
+        }
     }
     if data.ended_early.is_none() {
         data.ended_early = embedded.died().map(|why| Early { fault: Fault::Server, why });
