@@ -9,12 +9,13 @@ use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use stampede_core::{
-    Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream,
+    Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Sample,
 };
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketId, Wait};
 
 use crate::clock::Clock;
+use crate::distributions::Measured;
 use crate::health::Health;
 use crate::mailbox::{EventSink, Mail, NewPeer};
 use crate::recorder::PeerRecorder;
@@ -70,6 +71,7 @@ pub(crate) struct Worker {
     /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
     order: Vec<u64>,
     health: Health,
+    measured: Measured,
     /// Accounts of peers that are gone.
     retired: PeerCounters,
     rows: Vec<PeerRow>,
@@ -92,6 +94,7 @@ impl Worker {
             fired: Vec::new(),
             order: Vec::new(),
             health: Health::new(now),
+            measured: Measured::new(),
             retired: PeerCounters::default(),
             rows: Vec::new(),
             next_snapshot: now + SNAPSHOT_EVERY,
@@ -222,6 +225,7 @@ impl Worker {
         let mut sink = Sink {
             backend: &mut *self.backend,
             events: &mut self.setup.events,
+            measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
             socket: slot.socket,
             id: slot.id,
@@ -301,6 +305,10 @@ impl Worker {
             PeerCommand::Candidate(line) => {
                 slot.peer.add_remote_candidate(now, &line).map(|()| None)
             }
+            PeerCommand::Note(note) => {
+                slot.peer.note(note);
+                Ok(None)
+            }
             PeerCommand::Close => {
                 self.remove(clock, key);
                 self.notify(clock, id, PeerNotice::Closed);
@@ -327,6 +335,7 @@ impl Worker {
         let mut sink = Sink {
             backend: &mut *self.backend,
             events: &mut self.setup.events,
+            measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
             socket: slot.socket,
             id: slot.id,
@@ -355,6 +364,7 @@ impl Worker {
         for (_, slot) in &mut self.slots {
             slot.peer.begin_measuring(clock.now);
         }
+        self.measured.begin_measuring();
         self.health.begin_measuring(clock.now, self.backend.stats());
     }
 
@@ -380,6 +390,7 @@ impl Worker {
             totals,
             second,
             health: self.health.measured(clock.now, self.backend.stats()),
+            video_latency_second_us: self.measured.close_second(),
         };
         self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
     }
@@ -398,6 +409,7 @@ impl Worker {
             core: self.setup.core,
             health: self.health.measured(clock.now, self.backend.stats()),
             totals: self.retired,
+            distributions: self.measured.window,
             peers: self.rows,
             failed,
         }
@@ -408,6 +420,7 @@ impl Worker {
 struct Sink<'a> {
     backend: &'a mut dyn Backend,
     events: &'a mut EventSink,
+    measured: &'a mut Measured,
     recorder: Option<&'a mut PeerRecorder>,
     socket: SocketId,
     id: PeerId,
@@ -440,5 +453,9 @@ impl PeerSink for Sink<'_> {
         if let Some(recorder) = &mut self.recorder {
             recorder.frame(stream, frame);
         }
+    }
+
+    fn sample(&mut self, sample: Sample) {
+        self.measured.record(sample);
     }
 }

@@ -20,12 +20,13 @@ pub mod peer;
 pub mod publish;
 
 pub use counters::{
-    FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
-    PeerReport, PublishCounters, PublishReport, StreamReport, TransportCounters,
+    FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters, PeerReport,
+    PublishCounters, PublishReport, Sample, StreamReport, TransportCounters,
 };
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
-    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
+    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame,
+    RecordedStream,
 };
 pub use publish::{PublishLayer, PublishTrack, TrackError};
 pub use stampede_media::Codec;

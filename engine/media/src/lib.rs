@@ -3,6 +3,7 @@
 //! - [`MediaClip`]: a file (IVF with VP8, Ogg with Opus) read, checked and packetised once, then
 //!   shared by every publisher of a process. [`builtin`] holds clips for runs without files.
 //! - [`vp8`], [`opus`]: as much of the two formats as RTP needs.
+//! - [`packet_trailer`]: the publisher's clock behind a frame's last packet.
 //! - [`FrameAssembler`]: RTP payloads back into frames, in order, without a clock.
 //! - [`record`]: containers as bytes ([`record::IvfWriter`], [`record::OggOpusWriter`]).
 //! - [`disk`]: the thread that writes them, off the packet path.
@@ -18,6 +19,7 @@ pub mod disk;
 pub mod ivf;
 pub mod ogg_opus;
 pub mod opus;
+pub mod packet_trailer;
 pub mod packetize;
 pub mod record;
 pub mod recording;
@@ -28,4 +30,5 @@ pub use assembler::{
 };
 pub use clip::{ClipError, ClipFrame, ClipProblem, Codec, MediaClip};
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
+pub use packet_trailer::PacketTrailer;
 pub use record::DiskFrame;

@@ -120,7 +120,8 @@ fn limits() -> WebSocketConfig {
 }
 
 /// v0 of LiveKit's join (livekit pkg/service/rtcservice.go:239, utils.go:179). The token goes in a
-/// header: a URL ends up in access logs and error texts.
+/// header: a URL ends up in access logs and error texts. The capability keeps the server from
+/// stripping publishers' stamps (pkg/rtc/subscribedtrack.go); older servers ignore it.
 fn request(url: &ServerUrl, token: &Token, role: &Role) -> Result<Request, ConnectError> {
     let auto_subscribe = match role {
         Role::Subscriber { subscription: Subscription::Auto, .. } => 1,
@@ -128,7 +129,8 @@ fn request(url: &ServerUrl, token: &Token, role: &Role) -> Result<Request, Conne
         | Role::Publisher { .. } => 0,
     };
     let query = format!(
-        "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}",
+        "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}\
+         &capabilities=CAP_PACKET_TRAILER",
         env!("CARGO_PKG_VERSION"),
     );
     let bad = |detail: String| ConnectError::Protocol { address: url.authority(), detail };
@@ -243,7 +245,8 @@ mod tests {
         assert_eq!(
             request.uri().to_string(),
             format!(
-                "wss://h.example:443/prefix/rtc?protocol=17&sdk=rust&version={}&auto_subscribe=0",
+                "wss://h.example:443/prefix/rtc?protocol=17&sdk=rust&version={}&auto_subscribe=0\
+                 &capabilities=CAP_PACKET_TRAILER",
                 env!("CARGO_PKG_VERSION")
             ),
         );

@@ -32,6 +32,17 @@ pub struct FramePacket<'a> {
     pub at: Arrival,
 }
 
+/// A frame that was complete in time.
+#[derive(Debug, Clone, Copy)]
+pub struct FinishedFrame {
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// Decoding can begin here.
+    pub keyframe: bool,
+    /// Its last packet arrived.
+    pub at: Arrival,
+}
+
 #[derive(Debug)]
 struct OpenFrame {
     timestamp: u32,
@@ -75,6 +86,9 @@ pub struct FrameLedger {
     references: References,
     counted: Counted,
     freezes: FreezeDetector,
+    /// A frame since the last shown one was lost or could not be decoded.
+    lossy: bool,
+    finished: VecDeque<FinishedFrame>,
     shown_at: Option<Instant>,
     first_keyframe: Option<Arrival>,
     keyframe_wanted: bool,
@@ -100,6 +114,8 @@ impl FrameLedger {
             references: References::default(),
             counted: Counted::default(),
             freezes: FreezeDetector::default(),
+            lossy: false,
+            finished: VecDeque::new(),
             shown_at: None,
             first_keyframe: None,
             keyframe_wanted: false,
@@ -200,6 +216,17 @@ impl FrameLedger {
         self.freezes.counters()
     }
 
+    /// The publisher muted or unmuted the track; see [`FreezeDetector::set_muted`].
+    pub fn set_muted(&mut self, muted: bool) {
+        self.freezes.set_muted(muted);
+    }
+
+    /// The next frame that was settled as complete, in order. Ask until there is none after each
+    /// [`Self::settle`]: they are kept.
+    pub fn next_finished(&mut self) -> Option<FinishedFrame> {
+        self.finished.pop_front()
+    }
+
     /// When the first complete keyframe was complete.
     pub fn first_keyframe(&self) -> Option<Arrival> {
         self.first_keyframe
@@ -219,7 +246,9 @@ impl FrameLedger {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.open.capacity() * size_of::<OpenFrame>() + self.skips.capacity() * size_of::<u64>()
+        self.open.capacity() * size_of::<OpenFrame>()
+            + self.skips.capacity() * size_of::<u64>()
+            + self.finished.capacity() * size_of::<FinishedFrame>()
     }
 
     fn open_frame(&mut self, packet: &FramePacket<'_>) -> &mut OpenFrame {
@@ -281,6 +310,11 @@ impl FrameLedger {
         self.counted.received += 1;
         if complete {
             self.counted.complete += 1;
+            self.finished.push_back(FinishedFrame {
+                timestamp: head.timestamp,
+                keyframe: head.keyframe,
+                at: head.last_arrival,
+            });
             if head.keyframe {
                 self.counted.keyframes += 1;
                 self.first_keyframe.get_or_insert(head.last_arrival);
@@ -298,13 +332,14 @@ impl FrameLedger {
             self.lose_references(head);
         }
         let decodable = complete && self.is_decodable(head, lost == Some(0));
+        self.lossy |= lost != Some(0) || !decodable;
         if decodable {
             self.counted.decodable += 1;
             let shown_at = self
                 .shown_at
                 .map_or(head.last_arrival.instant, |before| before.max(head.last_arrival.instant));
             self.shown_at = Some(shown_at);
-            self.freezes.shown(shown_at);
+            self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
         } else {
             self.counted.dropped += 1;
         }

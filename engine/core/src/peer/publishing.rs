@@ -1,11 +1,13 @@
 //! The publisher's half: tracks, their schedules, and what was sent of them.
 
+mod layers;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use stampede_media::Codec;
+use stampede_media::{Codec, packet_trailer};
 use str0m::change::SdpPendingOffer;
 use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor, Vp8Patch};
@@ -16,8 +18,10 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerEvent, PublishCounters, PublishReport, PublishTrack,
+    Arrival, MediaKind, NegotiateError, PeerEvent, PeerNote, PublishCounters, PublishReport,
+    PublishTrack, Sample,
 };
+use layers::LayerGate;
 
 /// Level of every audio packet (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
 const AUDIO_LEVEL_DBOV: i8 = -20;
@@ -32,6 +36,7 @@ struct TxLayer {
     first_sequence: u64,
     next_sequence: u64,
     timestamp_offset: u32,
+    gate: LayerGate,
     counted: PublishCounters,
     /// The remote's counts when measuring began: NACKs, packets lost, packets covered.
     before_window: (u64, u64, u64),
@@ -53,6 +58,8 @@ pub(super) struct Publishing {
     retransmit_packets_max: usize,
     pending: Option<SdpPendingOffer>,
     negotiated: bool,
+    /// Video frames carry LiveKit's packet trailer.
+    packet_trailer: bool,
     /// Media may flow.
     connected: bool,
 }
@@ -66,7 +73,14 @@ impl std::fmt::Debug for Publishing {
 impl Publishing {
     pub(super) fn new(tracks: Vec<PublishTrack>, retransmit_packets_max: usize) -> Self {
         let tracks = tracks.into_iter().map(TxTrack::new).collect();
-        Self { tracks, retransmit_packets_max, pending: None, negotiated: false, connected: false }
+        Self {
+            tracks,
+            retransmit_packets_max,
+            pending: None,
+            negotiated: false,
+            packet_trailer: false,
+            connected: false,
+        }
     }
 
     pub(super) fn create_offer(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
@@ -129,6 +143,7 @@ impl Publishing {
         now: Instant,
         clock: Option<Arrival>,
         rtc: &mut Rtc,
+        outbox: &mut Outbox,
     ) -> bool {
         if !self.connected {
             return false;
@@ -138,7 +153,8 @@ impl Publishing {
             let next = |track: &TxTrack| track.next_due().filter(|&due| due <= now);
             let earliest = self.tracks.iter_mut().filter(|track| next(track).is_some());
             let Some(track) = earliest.min_by_key(|track| track.next_due()) else { break };
-            packets += track.write_frame(now, clock, rtc);
+            let stamping = Stamping { clock, packet_trailer: self.packet_trailer };
+            packets += track.write_frame(now, stamping, rtc, outbox);
         }
         packets > 0
     }
@@ -158,6 +174,24 @@ impl Publishing {
         outbox.event(PeerEvent::KeyframeRequested { cid: track.cid.clone(), rid: layer.rid });
         if let Some(schedule) = &mut track.schedule {
             schedule.request_keyframe(index);
+        }
+    }
+
+    /// What signalling knows of our tracks.
+    pub(super) fn note(&mut self, note: PeerNote) {
+        match note {
+            PeerNote::PacketTrailer => self.packet_trailer = true,
+            PeerNote::LayersWanted { cid, wanted, obey } => {
+                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == *cid) {
+                    track.layers_wanted(wanted, obey);
+                }
+            }
+            PeerNote::PublishMuted { cid, muted } => {
+                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == *cid) {
+                    track.set_muted(muted);
+                }
+            }
+            PeerNote::Track { .. } | PeerNote::Muted { .. } | PeerNote::TrackGone { .. } => {}
         }
     }
 
@@ -240,6 +274,7 @@ impl TxTrack {
                 first_sequence: sequence,
                 next_sequence: sequence,
                 timestamp_offset: (random >> 32) as u32,
+                gate: LayerGate::default(),
                 counted: PublishCounters::default(),
                 before_window: (0, 0, 0),
             }
@@ -298,33 +333,48 @@ impl TxTrack {
 
     /// Writes the next frame due; returns the number of its packets (at least 1, so that a caller
     /// counting them ends).
-    fn write_frame(&mut self, now: Instant, clock: Option<Arrival>, rtc: &mut Rtc) -> usize {
+    fn write_frame(
+        &mut self,
+        now: Instant,
+        stamping: Stamping,
+        rtc: &mut Rtc,
+        outbox: &mut Outbox,
+    ) -> usize {
         let Some(schedule) = &mut self.schedule else { return 1 };
         let Some(due) = schedule.pop_due(now) else { return 1 };
         let Some(frame) = schedule.frame(&due) else { return 1 };
         let Some(layer) = self.layers.get_mut(due.layer) else { return 1 };
         layer.counted.keyframe_jumps += u64::from(due.jumped);
         let (Some(ssrc), Some(pt)) = (layer.ssrc, layer.payload_type) else { return 1 };
+        if !layer.gate.lets_pass(due.keyframe) {
+            layer.counted.frames_withheld += 1;
+            return 1;
+        }
         let mut direct = rtc.direct_api();
         let Some(stream) = direct.stream_tx(&ssrc) else { return 1 };
         let video = self.kind == MediaKind::Video;
         let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
         let last = frame.packets.len().saturating_sub(1);
+        let captured = stamping.captured(now);
         for (index, payload) in frame.packets.iter().enumerate() {
             let wallclock = due.due.min(now);
             let marker = video && index == last;
+            let payload = match captured.filter(|_| marker && stamping.packet_trailer) {
+                Some(at) => packet_trailer::append(payload, at.as_micros() as u64).into(),
+                None => Arc::clone(payload),
+            };
             let mut rtp = RtpWrite::new(
                 pt,
                 layer.next_sequence.into(),
                 timestamp,
                 wallclock,
-                Arc::clone(payload),
+                Arc::clone(&payload),
             )
             .marker(marker)
             .nackable(video)
-            .ext_vals(extensions(video, index == 0, now, clock));
+            .ext_vals(extensions(video, captured.filter(|_| index == 0)));
             if layer.clip.clip.codec == Codec::Vp8
-                && let Some(patch) = vp8_patch(payload, &due)
+                && let Some(patch) = vp8_patch(&payload, &due)
             {
                 rtp = rtp.vp8_patch(patch);
             }
@@ -332,13 +382,13 @@ impl TxTrack {
             layer.next_sequence += 1;
             layer.counted.bytes_sent += payload.len() as u64;
         }
-        layer.count_frame(&due, frame.packets.len() as u64, now);
+        outbox.sample(layer.count_frame(&due, frame.packets.len() as u64, now));
         frame.packets.len().max(1)
     }
 }
 
 impl TxLayer {
-    fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) {
+    fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) -> Sample {
         // Every Opus packet can be decoded from; counting them would drown the video's keyframes.
         let keyframe = due.keyframe && self.clip.clip.codec.is_video();
         let counted = &mut self.counted;
@@ -346,10 +396,30 @@ impl TxLayer {
         counted.packets_sent += packets;
         counted.frames_sent += 1;
         counted.keyframes_sent += u64::from(keyframe);
-        counted.lateness.record(lateness, packets);
+        counted.lateness_max = counted.lateness_max.max(lateness);
         if lateness > LATE_AFTER {
             counted.late_packets += packets;
         }
+        Sample::Published { lateness, packets }
+    }
+}
+
+/// How frames are stamped.
+#[derive(Debug, Clone, Copy)]
+struct Stamping {
+    /// How the two clocks relate.
+    clock: Option<Arrival>,
+    packet_trailer: bool,
+}
+
+impl Stamping {
+    /// The stamp of a frame that is sent now: wall clock since the Unix epoch, to the microsecond,
+    /// so that all its carriers say the same.
+    fn captured(&self, now: Instant) -> Option<Duration> {
+        let clock = self.clock?;
+        let since = now.saturating_duration_since(clock.instant);
+        let unix = Duration::from_nanos(clock.unix_ns) + since;
+        Some(Duration::from_micros(unix.as_micros() as u64))
     }
 }
 
@@ -368,19 +438,15 @@ fn vp8_patch(payload: &[u8], due: &DueFrame) -> Option<Vp8Patch> {
 
 /// Capture time on a frame's first packet, audio level on every audio packet; str0m writes what
 /// was negotiated.
-fn extensions(video: bool, first: bool, now: Instant, clock: Option<Arrival>) -> ExtensionValues {
+fn extensions(video: bool, captured: Option<Duration>) -> ExtensionValues {
     let mut values = ExtensionValues::default();
     if !video {
         values.audio_level = Some(AUDIO_LEVEL_DBOV);
         values.voice_activity = Some(true);
     }
-    if first && let Some(clock) = clock {
-        let since = now.saturating_duration_since(clock.instant);
-        let unix = Duration::from_nanos(clock.unix_ns) + since;
-        values.abs_capture_time = Some(AbsCaptureTime {
-            capture_time: SystemTime::UNIX_EPOCH + unix,
-            clock_offset: None,
-        });
-    }
+    values.abs_capture_time = captured.map(|since_epoch| AbsCaptureTime {
+        capture_time: SystemTime::UNIX_EPOCH + since_epoch,
+        clock_offset: None,
+    });
     values
 }

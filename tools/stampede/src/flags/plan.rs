@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     pub audio_clip: Option<Arc<MediaClip>>,
     /// Recording, if any.
     pub record: Option<RecordPlan>,
+    /// See [`RunFlags::dynacast`].
+    pub dynacast: bool,
     /// See [`RunFlags::playout_deadline`].
     pub playout_deadline: Duration,
     /// Worker threads as given.
@@ -148,6 +150,7 @@ impl Plan {
             retry_sleep: flags.retry_sleep,
             seed: flags.seed,
             resolution: flags.video_resolution,
+            dynacast: flags.dynacast,
             playout_deadline: flags.playout_deadline,
             workers: flags.workers,
             cores: flags.cores,

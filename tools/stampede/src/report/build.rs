@@ -1,18 +1,20 @@
 //! From what a run knows to the report.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
-use stampede_engine::{EngineReport, WorkerReport};
+use stampede_core::{FreezeCounters, MediaCounters, MediaKind, PeerCounters, StreamReport};
+use stampede_engine::{Distributions, EngineReport, WorkerReport};
 use stampede_sfu::LedgerTotals;
 
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, WorkerFacts, judge};
+use super::latency::{LatencySource, by_height};
 use super::types::{
-    EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options,
-    Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
-    TargetSection, WorkerSection,
+    EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes, GeneratorSection,
+    MediaSection, Options, Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA,
+    ServerSection, TargetSection, WorkerSection,
 };
 use crate::flags::{Plan, Target};
 use crate::machine;
@@ -30,7 +32,8 @@ pub(crate) fn build(data: RunData) -> Report {
     let received = |kind, counters: &MediaCounters, publishers: u32| {
         let joined = data.book.subscribers_joined() as u64;
         let expected = (publishers > 0).then(|| joined * u64::from(publishers));
-        subscribers.then(|| media(data.engine.as_ref(), kind, counters, expected))
+        subscribers
+            .then(|| media(data.engine.as_ref(), kind, counters, &sums.distributions, expected))
     };
     let video = received(MediaKind::Video, &sums.totals.video, data.plan.video_publishers);
     let audio = received(MediaKind::Audio, &sums.totals.audio, data.plan.audio_publishers);
@@ -40,7 +43,7 @@ pub(crate) fn build(data: RunData) -> Report {
         join,
         video,
         audio,
-        publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
+        publish: (data.plan.publishers() > 0).then(|| publish(&sums)),
         recordings: recordings(&data),
         generator: generator(&data, &sums),
         run: run_section(&data),
@@ -57,6 +60,7 @@ pub(crate) fn build(data: RunData) -> Report {
 #[derive(Default)]
 struct Sums {
     totals: PeerCounters,
+    distributions: Distributions,
     datagrams_in: u64,
     datagrams_out: u64,
     kernel_drops: u64,
@@ -69,6 +73,7 @@ impl Sums {
         let mut sums = Self::default();
         for worker in engine.map_or(&[][..], |engine| &engine.workers) {
             sums.totals.merge(&worker.totals);
+            sums.distributions.merge(&worker.distributions);
             let udp = &worker.health.udp;
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
@@ -190,8 +195,14 @@ fn media(
     engine: Option<&EngineReport>,
     kind: MediaKind,
     counters: &MediaCounters,
+    distributions: &Distributions,
     tracks_expected: Option<u64>,
 ) -> MediaSection {
+    let video = kind == MediaKind::Video;
+    let latency_us = match kind {
+        MediaKind::Video => &distributions.video_latency_us,
+        MediaKind::Audio => &distributions.audio_latency_us,
+    };
     let mut jitter = Samples::new();
     let mut rates = Rates::default();
     for stream in streams(engine, kind) {
@@ -214,6 +225,7 @@ fn media(
             unrecovered: packets.unrecovered,
             duplicate: packets.duplicate,
             reordered: packets.reordered,
+            server_made: packets.server_made,
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
@@ -225,15 +237,35 @@ fn media(
             dropped: counters.frames.dropped,
         },
         fps: rates.fps(),
-        freezes: (kind == MediaKind::Video).then(|| Freezes {
-            count: freezes.count,
-            total_s: round(freezes.total.as_secs_f64(), 3),
-            streams: freezes.streams,
-        }),
+        freezes: video.then(|| freezes_section(freezes)),
         jitter_ms: jitter.as_ms(),
-        latency_ms: None,
+        latency_ms: Hist::of_micros_as_ms(latency_us),
+        latency_layers_ms: match kind {
+            MediaKind::Video => by_height(&distributions.video_latency_by_height_us),
+            MediaKind::Audio => BTreeMap::new(),
+        },
+        latency_source: LatencySource::of(&counters.latency),
+        pli_to_keyframe_ms: video
+            .then(|| Hist::of_micros_as_ms(&distributions.pli_to_keyframe_us))
+            .flatten(),
+        layer_switches: counters.layer_switches,
         nack_sent: counters.nack_sent,
         pli_sent: counters.pli_sent,
+    }
+}
+
+fn freezes_section(freezes: &FreezeCounters) -> Freezes {
+    let cause =
+        |count, total: Duration| FreezeCause { count, total_s: round(total.as_secs_f64(), 3) };
+    let late = freezes.total.saturating_sub(freezes.lossy_total);
+    Freezes {
+        count: freezes.count,
+        total_s: round(freezes.total.as_secs_f64(), 3),
+        streams: freezes.streams,
+        causes: FreezeCauses {
+            loss: cause(freezes.lossy, freezes.lossy_total),
+            late: cause(freezes.count - freezes.lossy, late),
+        },
     }
 }
 
@@ -274,8 +306,8 @@ impl Rates {
     }
 }
 
-fn publish(totals: &PeerCounters) -> PublishSection {
-    let sent = &totals.publish;
+fn publish(sums: &Sums) -> PublishSection {
+    let sent = &sums.totals.publish;
     PublishSection {
         tracks: sent.tracks,
         packets_sent: sent.packets_sent,
@@ -286,6 +318,10 @@ fn publish(totals: &PeerCounters) -> PublishSection {
         frames_sent: sent.frames_sent,
         keyframes_sent: sent.keyframes_sent,
         upstream_loss_rate: sent.upstream_loss_rate(),
+        lateness_ms: Hist::of_micros_as_ms(&sums.distributions.publish_lateness_us),
+        late_packets: sent.late_packets,
+        layer_pauses: sent.layer_pauses,
+        frames_withheld: sent.frames_withheld,
     }
 }
 
@@ -395,6 +431,7 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
         record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
+        dynacast: plan.dynacast,
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
@@ -444,6 +481,9 @@ mod tests {
             "/video/fps",
             "/video/jitter_ms",
             "/video/latency_ms",
+            "/video/pli_to_keyframe_ms",
+            "/video/layer_switches",
+            "/publish/lateness_ms",
             "/audio/freezes",
             "/publish/upstream_loss_rate",
             "/recordings",

@@ -43,6 +43,11 @@ pub(crate) fn rooms(plan: &Plan, run_id: &str) -> Vec<Rc<str>> {
     }
 }
 
+/// What all identities of this run's publishers begin with.
+pub(crate) fn own_publishers(run_id: &str) -> String {
+    format!("stampede-{run_id}-pub-")
+}
+
 /// All publishers, room by room in turn.
 pub(crate) fn publishers(
     plan: &Plan,
@@ -53,7 +58,7 @@ pub(crate) fn publishers(
     let mut cast = Vec::new();
     for number in 0..plan.publishers() {
         for (room_number, room) in rooms.iter().enumerate() {
-            let identity = format!("stampede-{run_id}-pub-{}-{number}", room_number + 1);
+            let identity = format!("{}{}-{number}", own_publishers(run_id), room_number + 1);
             let phase = phase(seed, cast.len() as u64);
             let (mut announced, mut sent) = (Vec::new(), Vec::new());
             if number < plan.video_publishers {

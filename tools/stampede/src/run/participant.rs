@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::book::{ParticipantId, Phase};
 use super::context::{Context, Stage};
+use super::notes::Notes;
 use super::router::{NOTICES_MAX, Route, TaskNotice};
 
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
@@ -176,7 +177,9 @@ async fn attempt(
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
-    let mut joined = Joined { context, participant, peer, connected: false };
+    let publishes = participant.media.is_publisher();
+    let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
+    let mut joined = Joined { context, participant, peer, notes, connected: false };
     let end = joined.hold(&mut connection, &mut notices, stage, last).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
@@ -230,6 +233,7 @@ struct Joined<'a> {
     context: &'a Context,
     participant: &'a Participant,
     peer: PeerId,
+    notes: Notes,
     connected: bool,
 }
 
@@ -276,7 +280,12 @@ impl Joined<'_> {
     }
 
     /// What the session says; an end if it is one.
-    fn event(&self, event: SessionEvent) -> Option<TryEnd> {
+    fn event(&mut self, event: SessionEvent) -> Option<TryEnd> {
+        if let Some(note) = self.notes.of(&event)
+            && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
+        {
+            return Some(TryEnd::broke("worker_overloaded", full));
+        }
         match event {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;
