@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use common::*;
 use stampede_core::{
-    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, TrackError,
+    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample, TrackError,
 };
 use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip};
 use str0m::change::SdpOffer;

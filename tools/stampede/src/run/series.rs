@@ -85,7 +85,9 @@ impl Series {
             if let Some(of_worker) = &snapshot.video_latency_second_us {
                 match &mut latency_us {
                     // Fails only for values past the maximum; all histograms have the same.
-                    Some(sum) => drop(sum.add(of_worker)),
+                    Some(sum) => {
+                        let _ = sum.add(of_worker);
+                    }
                     None => latency_us = Some(of_worker.clone()),
                 }
             }
