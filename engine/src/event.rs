@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use stampede_core::{MediaKind, PeerNote, PublishTrack};
+use stampede_core::{MediaKind, PeerCounters, PeerNote, PublishTrack};
 
 use crate::WorkerSnapshot;
 
@@ -61,6 +61,8 @@ pub enum PeerCommand {
     },
     /// Make an offer (publisher); it comes as [`PeerNotice::Offer`].
     CreateOffer,
+    /// Make an offer that restarts ICE (publisher); it comes as [`PeerNotice::Offer`].
+    RestartIce,
     /// The server's answer to our offer (publisher).
     Answer {
         /// SDP text.
@@ -135,6 +137,15 @@ pub enum EngineEvent {
     },
     /// A worker's counters, once a second.
     Snapshot(Box<WorkerSnapshot>),
+    /// A worker's answer to [`Engine::read_totals`](crate::Engine::read_totals).
+    Totals {
+        /// Which.
+        worker: usize,
+        /// As asked.
+        tag: u64,
+        /// Sums over all its peers since the measured window began, closed peers included.
+        totals: Box<PeerCounters>,
+    },
     /// A worker ended on its own: its UDP backend became unusable.
     WorkerFailed {
         /// Which.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
 
 /// Options of an [`Engine`](crate::Engine). Every queue's maximum is here by name.
@@ -36,6 +37,13 @@ pub struct EngineOptions {
     pub events_max: usize,
     /// Folder for the recordings of recording subscribers; `None` records nothing.
     pub recording_dir: Option<PathBuf>,
+    /// What is done on purpose to what subscribers receive, before it is accounted; for each
+    /// subscriber the first whose cohort it belongs to counts. Outages count from the start of the
+    /// engine. A worker holds at most [`HELD_PACKETS_MAX`](stampede_impair::HELD_PACKETS_MAX)
+    /// delayed datagrams; one more is dropped and counted.
+    pub impair: Vec<Spec>,
+    /// Seed of the impairments.
+    pub seed: u64,
 }
 
 impl Default for EngineOptions {
@@ -53,6 +61,8 @@ impl Default for EngineOptions {
             commands_max: 8_192,
             events_max: 65_536,
             recording_dir: None,
+            impair: Vec::new(),
+            seed: 1,
         }
     }
 }

@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
+use crate::CohortCounts;
 use crate::PeerId;
 use crate::distributions::Distributions;
 use crate::health::{HealthReport, Second};
@@ -59,6 +60,9 @@ pub struct WorkerReport {
     pub distributions: Distributions,
     /// One row for each peer.
     pub peers: Vec<PeerRow>,
+    /// What was done on purpose, one entry for each of
+    /// [`EngineOptions::impair`](crate::EngineOptions::impair).
+    pub impaired: Vec<CohortCounts>,
     /// Why it ended before it was told to; its figures are then what was known by then.
     pub failed: Option<String>,
 }

@@ -11,12 +11,14 @@ use slab::Slab;
 use stampede_core::{
     Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Sample,
 };
+use stampede_impair::Cohorts;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketId, Wait};
 
 use crate::clock::Clock;
 use crate::distributions::Measured;
 use crate::health::Health;
+use crate::impair::{Impairments, PeerImpairment};
 use crate::mailbox::{EventSink, Mail, NewPeer};
 use crate::recorder::PeerRecorder;
 use crate::snapshot::{PeerRow, WorkerReport, WorkerSnapshot};
@@ -44,6 +46,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) peers: Arc<AtomicUsize>,
     pub(crate) disk: Option<DiskHandle>,
     pub(crate) gather: Duration,
+    pub(crate) cohorts: Cohorts,
     pub(crate) peer_options: PeerOptions,
 }
 
@@ -55,6 +58,8 @@ struct Slot {
     peer: Peer,
     timer: TimerState,
     recorder: Option<PeerRecorder>,
+    /// What is done to what it receives, if anything.
+    impaired: Option<Box<PeerImpairment>>,
     /// DTLS is up, or the connection broke before: no handshake waits for this worker.
     settled: bool,
 }
@@ -72,6 +77,7 @@ pub(crate) struct Worker {
     order: Vec<u64>,
     health: Health,
     measured: Measured,
+    impairments: Impairments,
     /// Accounts of peers that are gone.
     retired: PeerCounters,
     rows: Vec<PeerRow>,
@@ -84,6 +90,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(setup: WorkerSetup, backend: Box<dyn Backend>) -> Self {
         let now = Instant::now();
+        let impairments = Impairments::new(setup.cohorts.clone());
         Self {
             setup,
             backend,
@@ -95,6 +102,7 @@ impl Worker {
             order: Vec::new(),
             health: Health::new(now),
             measured: Measured::new(),
+            impairments,
             retired: PeerCounters::default(),
             rows: Vec::new(),
             next_snapshot: now + SNAPSHOT_EVERY,
@@ -129,6 +137,7 @@ impl Worker {
                 Ok(Mail::Add(peer)) => self.add(clock, *peer),
                 Ok(Mail::Command(id, command)) => self.command(clock, id, command),
                 Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
+                Ok(Mail::ReadTotals(tag)) => self.read_totals(tag),
                 Ok(Mail::Stop) => return false,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
@@ -139,7 +148,11 @@ impl Worker {
 
     /// Waits for datagrams and timers, and handles what came.
     fn turn(&mut self, before: Clock) -> std::io::Result<()> {
-        let limit = self.next_snapshot.saturating_duration_since(before.now).min(IDLE_WAIT_MAX);
+        let mut next = self.next_snapshot;
+        if let Some(due) = self.impairments.next() {
+            next = next.min(due);
+        }
+        let limit = next.saturating_duration_since(before.now).min(IDLE_WAIT_MAX);
         let timeout = if self.setup.inbox.is_empty() {
             self.wheel.wait(before.now, limit)
         } else {
@@ -150,6 +163,7 @@ impl Worker {
         if received > 0 {
             self.receive(clock);
         }
+        self.release_held(clock);
         self.fire_timers(clock);
         if clock.now >= self.next_snapshot {
             self.snapshot(clock);
@@ -192,11 +206,32 @@ impl Worker {
             for &entry in run {
                 let received = self.backend.batch()[entry as u32 as usize];
                 let at = clock.arrival(received.received_at_unix_ns);
-                slot.peer.handle_datagram(at, received.source, self.backend.payload(&received));
+                let payload = self.backend.payload(&received);
+                match &mut slot.impaired {
+                    None => slot.peer.handle_datagram(at, received.source, payload),
+                    Some(impaired) => {
+                        let peer = (slot.id, &mut slot.peer);
+                        self.impairments.datagram(impaired, peer, at, received.source, payload);
+                    }
+                }
             }
             self.drain(clock, key);
         }
         self.order = order;
+    }
+
+    /// Gives datagrams that were held back on purpose to their peers.
+    fn release_held(&mut self, clock: Clock) {
+        while let Some(datagram) = self.impairments.pop_due(clock.now) {
+            let key = self.slot_of_peer.get(&datagram.peer).copied();
+            let Some((key, slot)) = key.and_then(|key| Some((key, self.slots.get_mut(key)?)))
+            else {
+                self.health.orphans(1);
+                continue;
+            };
+            slot.peer.handle_datagram(datagram.at, datagram.source, &datagram.payload);
+            self.drain(clock, key);
+        }
     }
 
     fn fire_timers(&mut self, clock: Clock) {
@@ -244,6 +279,8 @@ impl Worker {
         let NewPeer { id, label, role, socket } = new;
         let add = || -> Result<usize, String> {
             let local = socket.local_addr().map_err(|error| error.to_string())?;
+            let subscriber = matches!(role, PeerRole::Subscriber { .. });
+            let impaired = if subscriber { self.impairments.of(&label) } else { None };
             let (peer, record) = self.make_peer(clock.now, local, role)?;
             let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
             let recorder = match (&self.setup.disk, record) {
@@ -251,7 +288,7 @@ impl Worker {
                 _ => None,
             };
             let timer = TimerState::new(clock.now);
-            let slot = Slot { id, label, socket, peer, timer, recorder, settled: false };
+            let slot = Slot { id, label, socket, peer, timer, recorder, impaired, settled: false };
             self.connecting += 1;
             let key = self.slots.insert(slot);
             let index = socket.0 as usize;
@@ -301,6 +338,9 @@ impl Worker {
             PeerCommand::CreateOffer => {
                 slot.peer.create_offer(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
             }
+            PeerCommand::RestartIce => {
+                slot.peer.restart_ice(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
+            }
             PeerCommand::Answer { sdp } => slot.peer.accept_answer(now, &sdp).map(|()| None),
             PeerCommand::Candidate(line) => {
                 slot.peer.add_remote_candidate(now, &line).map(|()| None)
@@ -349,6 +389,7 @@ impl Worker {
         if let Some(recorder) = slot.recorder {
             recorder.finish();
         }
+        self.impairments.retire(slot.impaired.take());
         let report = slot.peer.final_report(clock.now);
         self.retired.merge(&slot.peer.counters());
         self.rows.push(PeerRow { id: slot.id, label: slot.label, kernel_drops, report });
@@ -363,9 +404,22 @@ impl Worker {
         self.rows.clear();
         for (_, slot) in &mut self.slots {
             slot.peer.begin_measuring(clock.now);
+            if let Some(impaired) = &mut slot.impaired {
+                impaired.begin_measuring();
+            }
         }
         self.measured.begin_measuring();
+        self.impairments.begin_measuring();
         self.health.begin_measuring(clock.now, self.backend.stats());
+    }
+
+    fn read_totals(&mut self, tag: u64) {
+        let mut totals = Box::new(self.retired);
+        for (_, slot) in &self.slots {
+            totals.merge(&slot.peer.counters());
+        }
+        let worker = self.setup.index;
+        self.setup.events.push(EngineEvent::Totals { worker, tag, totals });
     }
 
     fn snapshot(&mut self, clock: Clock) {
@@ -411,6 +465,7 @@ impl Worker {
             totals: self.retired,
             distributions: self.measured.window,
             peers: self.rows,
+            impaired: self.impairments.into_counts(),
             failed,
         }
     }

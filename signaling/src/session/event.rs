@@ -5,6 +5,8 @@ use std::time::Duration;
 use livekit_protocol as proto;
 use proto::{DisconnectReason, SignalRequest};
 
+use super::layout::Layout;
+
 /// Audio or video, from `TrackInfo.type` (livekit_models.proto). Data tracks are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrackKind {
@@ -84,6 +86,14 @@ pub enum Subscription {
         /// Subscribe to video tracks.
         video: bool,
     },
+    /// What a layout shows, at the sizes it has; the role's quality does not count.
+    Layout {
+        /// The layout.
+        layout: Layout,
+        /// `auto_subscribe=1`, and videos that are not shown are disabled, as browsers do with
+        /// adaptive stream; else only what is shown is subscribed to, as `lk perf load-test` does.
+        auto: bool,
+    },
 }
 
 /// What a participant is in the room for.
@@ -147,7 +157,8 @@ pub enum MediaInput {
         /// The answer.
         sdp: String,
     },
-    /// The publisher peer's offer, asked for by [`MediaCommand::CreateOffer`].
+    /// The publisher peer's offer, asked for by [`MediaCommand::CreateOffer`] or
+    /// [`MediaCommand::RestartIce`].
     LocalOffer {
         /// The offer.
         sdp: String,
@@ -186,6 +197,9 @@ pub enum MediaCommand {
     },
     /// Make the publisher peer's offer and hand back [`MediaInput::LocalOffer`]. Asked once.
     CreateOffer,
+    /// Make an offer that restarts ICE (RFC 8445 §9) on the publisher peer, and hand back
+    /// [`MediaInput::LocalOffer`].
+    RestartIce,
     /// Apply the server's answer to the publisher peer.
     RemoteAnswer {
         /// The answer, as it came.
@@ -358,7 +372,10 @@ pub enum SessionEvent {
         /// Round trip of the signalling connection.
         rtt: Duration,
     },
-    /// The last event. Nothing but already queued messages follows.
+    /// The server took the session up again after
+    /// [`Session::resume`](super::Session::resume).
+    Resumed,
+    /// The last event, unless the session is resumed. Nothing but already queued messages follows.
     Ended(EndReason),
 }
 
@@ -438,6 +455,29 @@ impl EndReason {
             Self::OutboundFull => "signal_stalled",
             Self::NegotiationFailed { .. } => "negotiation_failed",
             Self::MediaLost { .. } => "media_lost",
+        }
+    }
+
+    /// True if a new websocket can take the session up again: the old one is gone, or the server
+    /// asked for it, while the server still has the participant (livekit-client does the same).
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed { .. }
+                | Self::ConnectionLost { .. }
+                | Self::PingTimeout
+                | Self::ReconnectAsked { resume: true, .. }
+        )
+    }
+
+    /// Why we resume, as the server is told (livekit_models.proto `ReconnectReason`).
+    pub(crate) fn reconnect_reason(&self) -> proto::ReconnectReason {
+        match self {
+            Self::Closed { .. } | Self::ConnectionLost { .. } | Self::PingTimeout => {
+                proto::ReconnectReason::RrSignalDisconnected
+            }
+            _ => proto::ReconnectReason::RrUnknown,
         }
     }
 

@@ -13,6 +13,7 @@ mod latency;
 mod picture;
 #[cfg(test)]
 mod purity_tests;
+mod references;
 mod sequence;
 #[cfg(test)]
 mod sequence_tests;

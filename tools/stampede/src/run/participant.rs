@@ -9,9 +9,9 @@ use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
 use stampede_signaling::connection::{ConnectOptions, Connection, Update};
 use stampede_signaling::session::{EndReason, MediaCommand, MediaInput, Role, SessionEvent};
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::book::{ParticipantId, Phase};
+use super::book::{ParticipantId, Phase, TRY_SUFFIX};
 use super::context::{Context, Stage};
 use super::notes::Notes;
 use super::router::{NOTICES_MAX, Route, TaskNotice};
@@ -24,6 +24,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a close that found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
+/// Pauses before the tries to take a session up again, as livekit-client's
+/// `DefaultReconnectPolicy` begins; its later ones outlast what a server keeps of a participant.
+const RESUME_PAUSES_MS: [u64; 5] = [0, 300, 1_200, 2_700, 4_800];
 
 /// Who joins, and as what.
 pub(crate) struct Participant {
@@ -41,6 +44,52 @@ pub(crate) struct Participant {
     pub media: Media,
     /// Tries so far, the one under way included.
     pub tries: Cell<u32>,
+    /// Joins without anybody being told.
+    pub hidden: bool,
+    /// Tells this one alone to leave.
+    pub leave: Rc<Leave>,
+}
+
+/// Tells one participant to leave before the others.
+#[derive(Debug, Default)]
+pub(crate) struct Leave {
+    told: Cell<bool>,
+    wake: Notify,
+}
+
+impl Leave {
+    /// It is to leave now.
+    pub(crate) fn tell(&self) {
+        self.told.set(true);
+        self.wake.notify_one();
+    }
+
+    async fn wait(&self) {
+        while !self.told.get() {
+            self.wake.notified().await;
+        }
+    }
+}
+
+/// When a participant is to leave: with its kind, or alone before.
+struct Departure {
+    stage: watch::Receiver<Stage>,
+    last: Stage,
+    own: Rc<Leave>,
+}
+
+impl Departure {
+    fn is_due(&self) -> bool {
+        self.own.told.get() || *self.stage.borrow() >= self.last
+    }
+
+    async fn due(&mut self) {
+        tokio::select! {
+            // The sender lives in the context as long as any participant.
+            _ = self.stage.wait_for(|stage| *stage >= self.last) => {}
+            () = self.own.wait() => {}
+        }
+    }
 }
 
 impl Participant {
@@ -49,7 +98,7 @@ impl Participant {
     fn identity(&self) -> String {
         match self.tries.get() {
             0 | 1 => self.name.clone(),
-            tries => format!("{}-try{tries}", self.name),
+            tries => format!("{}{TRY_SUFFIX}{tries}", self.name),
         }
     }
 }
@@ -107,15 +156,16 @@ impl TryEnd {
 /// Runs a participant to its end. `scheduled` has come.
 pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     let id = participant.id;
-    let mut stage = context.stage.subscribe();
     let last = if participant.media.is_publisher() {
         Stage::EverybodyLeaves
     } else {
         Stage::SubscribersLeave
     };
+    let (stage, own) = (context.stage.subscribe(), Rc::clone(&participant.leave));
+    let mut departure = Departure { stage, last, own };
     context.book.borrow_mut().started(id);
     let gave_up = loop {
-        let end = attempt(&context, &participant, &mut stage, last).await;
+        let end = attempt(&context, &participant, &mut departure).await;
         let TryEnd::Broke { kind, detail, retryable } = end else {
             context.book.borrow_mut().disconnected(id);
             break false;
@@ -129,7 +179,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
         }
         tokio::select! {
             () = tokio::time::sleep(context.retry_sleep) => {}
-            () = reached(&mut stage, last) => break true,
+            () = departure.due() => break true,
         }
         context.book.borrow_mut().retried();
     };
@@ -137,20 +187,13 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     context.changed.notify_waiters();
 }
 
-/// Waits for a stage.
-async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
-    // The sender lives in the context as long as any participant.
-    let _ = stage.wait_for(|stage| *stage >= wanted).await;
-}
-
 async fn attempt(
     context: &Context,
     participant: &Participant,
-    stage: &mut watch::Receiver<Stage>,
-    last: Stage,
+    departure: &mut Departure,
 ) -> TryEnd {
     participant.tries.set(participant.tries.get() + 1);
-    if *stage.borrow() >= last {
+    if departure.is_due() {
         return TryEnd::Left;
     }
     let mut connection = tokio::select! {
@@ -158,7 +201,7 @@ async fn attempt(
             Ok(connection) => connection,
             Err(end) => return end,
         },
-        () = reached(stage, last) => return TryEnd::Left,
+        () = departure.due() => return TryEnd::Left,
     };
     let (sender, mut notices) = mpsc::channel(NOTICES_MAX);
     let spec = PeerSpec {
@@ -180,7 +223,7 @@ async fn attempt(
     let publishes = participant.media.is_publisher();
     let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
     let mut joined = Joined { context, participant, peer, notes, connected: false };
-    let end = joined.hold(&mut connection, &mut notices, stage, last).await;
+    let end = joined.hold(&mut connection, &mut notices, departure).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
     context.routes.borrow_mut().remove(peer);
@@ -188,7 +231,7 @@ async fn attempt(
     end
 }
 
-async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+fn connect_options(context: &Context, participant: &Participant) -> Result<ConnectOptions, TryEnd> {
     let publisher = participant.media.is_publisher();
     let identity = participant.identity();
     let grant = JoinGrant {
@@ -196,7 +239,7 @@ async fn connect(context: &Context, participant: &Participant) -> Result<Connect
         identity: &identity,
         can_publish: publisher,
         can_subscribe: !publisher,
-        hidden: false,
+        hidden: participant.hidden,
         ttl: TOKEN_TTL,
     };
     let token = context
@@ -206,6 +249,11 @@ async fn connect(context: &Context, participant: &Participant) -> Result<Connect
     let (url, role) = (context.url.clone(), participant.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.tls.clone());
     options.addresses = Some(Arc::clone(&context.addresses));
+    Ok(options)
+}
+
+async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+    let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
         kind: error.kind().to_owned(),
         detail: error.to_string(),
@@ -242,8 +290,7 @@ impl Joined<'_> {
         &mut self,
         connection: &mut Connection,
         notices: &mut mpsc::Receiver<TaskNotice>,
-        stage: &mut watch::Receiver<Stage>,
-        last: Stage,
+        departure: &mut Departure,
     ) -> TryEnd {
         let deadline = tokio::time::sleep(MEDIA_TIMEOUT);
         tokio::pin!(deadline);
@@ -254,6 +301,15 @@ impl Joined<'_> {
                         let command = peer_command(command);
                         if let Err(full) = self.context.command(self.peer, command) {
                             return TryEnd::broke("worker_overloaded", full);
+                        }
+                    }
+                    Some(Update::Event(SessionEvent::Ended(why))) => {
+                        let resumed = tokio::select! {
+                            resumed = self.resume(connection, &why) => resumed,
+                            () = departure.due() => return TryEnd::Left,
+                        };
+                        if !resumed {
+                            return ended(&why);
                         }
                     }
                     Some(Update::Event(event)) => {
@@ -270,7 +326,7 @@ impl Joined<'_> {
                         "more notices of the media plane than its task could handle",
                     ),
                 },
-                () = reached(stage, last) => return TryEnd::Left,
+                () = departure.due() => return TryEnd::Left,
                 () = &mut deadline, if !self.connected => return TryEnd::broke(
                     "media_timeout",
                     format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),
@@ -279,7 +335,29 @@ impl Joined<'_> {
         }
     }
 
-    /// What the session says; an end if it is one.
+    /// Opens another websocket for the same session, as a real client does; the media goes on
+    /// meanwhile. False if that can't help or did not.
+    async fn resume(&self, connection: &mut Connection, why: &EndReason) -> bool {
+        if !(why.is_resumable() && self.connected && connection.session().is_joined()) {
+            return false;
+        }
+        let Ok(options) = connect_options(self.context, self.participant) else { return false };
+        tracing::debug!("{}: {why}: resuming", self.participant.identity());
+        for pause_ms in RESUME_PAUSES_MS {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            match connection.resume(&options, why).await {
+                Ok(()) => {
+                    self.context.book.borrow_mut().error(why.kind());
+                    return true;
+                }
+                Err(error) if error.is_retryable() => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// What the session says, but its end; an end if the media plane could not be told.
     fn event(&mut self, event: SessionEvent) -> Option<TryEnd> {
         if let Some(note) = self.notes.of(&event)
             && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
@@ -293,7 +371,7 @@ impl Joined<'_> {
                 self.context.reached_now(id, Phase::Signal, scheduled, Instant::now());
                 self.context.book.borrow_mut().server_version(&joined.server_version);
             }
-            SessionEvent::Ended(reason) => return Some(ended(&reason)),
+            SessionEvent::Resumed => self.context.book.borrow_mut().resumed(),
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context.book.borrow_mut().error(&format!("publish_refused_{reason}"));
             }
@@ -326,6 +404,7 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
             PeerCommand::Offer { id, sdp, mid_to_track_id }
         }
         MediaCommand::CreateOffer => PeerCommand::CreateOffer,
+        MediaCommand::RestartIce => PeerCommand::RestartIce,
         MediaCommand::RemoteAnswer { sdp } => PeerCommand::Answer { sdp },
         MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
     }

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use stampede_core::PeerCounters;
 use stampede_engine::{EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -86,6 +87,8 @@ pub(crate) struct Workers {
     pub latest: Vec<Option<WorkerSnapshot>>,
     /// Workers that ended on their own.
     pub failed: Vec<String>,
+    /// By tag: how many workers have answered, and their sums.
+    pub readings: HashMap<u64, (usize, PeerCounters)>,
 }
 
 impl Workers {
@@ -139,6 +142,13 @@ fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
             peer_notice(context, peer, at_unix_ns, notice);
         }
         EngineEvent::Snapshot(snapshot) => workers.borrow_mut().keep(*snapshot),
+        EngineEvent::Totals { tag, totals, .. } => {
+            let mut workers = workers.borrow_mut();
+            let (answers, sum) = workers.readings.entry(tag).or_default();
+            *answers += 1;
+            sum.merge(&totals);
+            context.changed.notify_waiters();
+        }
         EngineEvent::WorkerFailed { worker, reason } => {
             tracing::error!("worker {worker} ended: {reason}");
             workers.borrow_mut().failed.push(format!("worker {worker} ended: {reason}"));

@@ -25,6 +25,10 @@ pub(crate) struct Totals {
     pub expected: u64,
     /// Packets not there when passed over.
     pub missing: u64,
+    /// Missing packets that came in time.
+    pub repaired: u64,
+    /// Missing packets that came too late.
+    pub late: u64,
     /// Packets given up.
     pub unrecovered: u64,
     /// Freezes.
@@ -43,6 +47,8 @@ impl Totals {
         Self {
             expected: packets.expected,
             missing: packets.missing,
+            repaired: packets.repaired,
+            late: packets.late,
             unrecovered: packets.unrecovered,
             freezes: sum.video.freezes.count,
         }
@@ -66,7 +72,10 @@ impl Series {
         let mut row = SeriesRow {
             t_s: (t_s * 1_000.0).round() / 1_000.0,
             joined: joined as u64,
+            expected: growth(now.expected, self.last.expected),
             missing: growth(now.missing, self.last.missing),
+            repaired: growth(now.repaired, self.last.repaired),
+            late: growth(now.late, self.last.late),
             unrecovered: growth(now.unrecovered, self.last.unrecovered),
             freezes: growth(now.freezes, self.last.freezes),
             ..SeriesRow::default()
