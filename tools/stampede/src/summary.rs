@@ -248,12 +248,12 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
 }
 
 fn latency(page: &mut Page, media: &MediaSection) {
-    let text = match (&media.latency_ms, media.latency_source.unknown_because) {
+    let text = match (&media.latency_ms, &media.latency_source.unknown_because) {
         (Some(latency), _) => format!(
             "{:.1} ms p50, {:.1} ms p95, {:.1} ms p99, {:.1} ms max",
             latency.p50, latency.p95, latency.p99, latency.max
         ),
-        (None, why) => format!("unknown: {}", why.unwrap_or("not measured")),
+        (None, why) => format!("unknown: {}", why.as_deref().unwrap_or("not measured")),
     };
     page.sub("latency", &text);
     if let Some(after) = &media.pli_to_keyframe_ms {

@@ -259,6 +259,7 @@ pub(crate) struct Options {
     /// Subscribers that record.
     pub record_subscribers: u32,
     /// `--dynacast`.
+    #[serde(default)]
     pub dynacast: bool,
     /// `--stage`, each as `DUR:SUBS` in seconds.
     #[serde(default)]
@@ -478,7 +479,8 @@ pub(crate) struct Freezes {
 }
 
 /// Freezes by cause.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct FreezeCauses {
     /// A frame in them was lost or could not be decoded.
     pub loss: FreezeCause,
@@ -487,7 +489,8 @@ pub(crate) struct FreezeCauses {
 }
 
 /// Freezes of one cause.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct FreezeCause {
     /// How many.
     pub count: u64,

@@ -4,8 +4,10 @@
 use stampede_core::PeerNote;
 use stampede_signaling::session::{Quality, SessionEvent, WantedCodec};
 
-/// The first server protocol that knows packet trailers, and strips them for subscribers that
-/// don't (livekit pkg/rtc/types/protocol_version.go, `SupportsPacketTrailer`).
+/// The first server protocol that knows packet trailers (livekit
+/// pkg/rtc/types/protocol_version.go, `SupportsPacketTrailer`). It came with the stripping of
+/// trailers for subscribers that don't know them (livekit #4361, release 1.10.1); `stampede sfu`
+/// strips nothing and speaks 16. Never send a trailer to a server below it.
 const PACKET_TRAILER_PROTOCOL: i32 = 17;
 
 /// Notes of one participant.

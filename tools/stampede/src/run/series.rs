@@ -102,8 +102,8 @@ impl Series {
             }
         }
         let latency = latency_us.as_ref().and_then(Hist::of_micros_as_ms);
-        row.latency_ms_p50 = latency.map(|latency| latency.p50);
-        row.latency_ms_p95 = latency.map(|latency| latency.p95);
+        row.latency_ms_p50 = latency.as_ref().map(|latency| latency.p50);
+        row.latency_ms_p95 = latency.as_ref().map(|latency| latency.p95);
         row.latency_ms_p99 = latency.map(|latency| latency.p99);
         for value in [&mut row.cpu_cores, &mut row.busy_ratio_max, &mut row.lateness_ms_max] {
             *value = (*value * 1_000.0).round() / 1_000.0;
