@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod distributions;
 mod engine;
 mod event;
 mod health;
@@ -25,6 +26,7 @@ mod snapshot;
 mod timer;
 mod worker;
 
+pub use distributions::{Distributions, HEIGHTS_MAX};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 pub use health::{HealthReport, Second};

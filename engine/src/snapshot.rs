@@ -1,10 +1,12 @@
 //! What the workers report: once a second, and at the end.
 
+use hdrhistogram::Histogram;
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
 use crate::CohortCounts;
 use crate::PeerId;
+use crate::distributions::Distributions;
 use crate::health::{HealthReport, Second};
 
 /// A worker's counters at one moment.
@@ -26,6 +28,8 @@ pub struct WorkerSnapshot {
     pub second: Second,
     /// The measured window so far.
     pub health: HealthReport,
+    /// Latencies of the last second's video frames in microseconds; `None` if none was measured.
+    pub video_latency_second_us: Option<Histogram<u64>>,
 }
 
 /// One peer at its end.
@@ -52,6 +56,8 @@ pub struct WorkerReport {
     pub health: HealthReport,
     /// Sums over all peers it ever held since the measured window began.
     pub totals: PeerCounters,
+    /// Distributions over the measured window.
+    pub distributions: Distributions,
     /// One row for each peer.
     pub peers: Vec<PeerRow>,
     /// What was done on purpose, one entry for each of

@@ -27,12 +27,13 @@ pub mod srtp;
 extern crate self as stampede_core;
 
 pub use counters::{
-    FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
-    PeerReport, PublishCounters, PublishReport, SenderWindow, StreamReport, TransportCounters,
+    FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters, PeerReport,
+    PublishCounters, PublishReport, Sample, SenderWindow, StreamReport, TransportCounters,
 };
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions, ReceivePath};
 pub use peer::{
-    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
+    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame,
+    RecordedStream,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_media::Codec;

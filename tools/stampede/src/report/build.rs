@@ -1,21 +1,24 @@
 //! From what a run knows to the report.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
-use stampede_engine::{CohortCounts, EngineReport, PeerRow, WorkerReport};
+use stampede_core::{FreezeCounters, MediaCounters, MediaKind, PeerCounters, StreamReport};
+use stampede_engine::{CohortCounts, Distributions, EngineReport, PeerRow, WorkerReport};
 use stampede_sfu::LedgerTotals;
 
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
+use super::latency::{LatencySource, by_height};
 use super::senders::SenderFacts;
 use super::streams;
 use super::threshold;
 use super::types::{
-    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection,
-    ImpairmentSection, Injected, MediaSection, Options, Packets, Phases, PublishSection,
-    RecordingSection, Report, RunSection, SCHEMA, ServerSection, TargetSection, WorkerSection,
+    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
+    GeneratorSection, ImpairmentSection, Injected, MediaSection, Options, Packets, Phases,
+    PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection, TargetSection,
+    WorkerSection,
 };
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
@@ -43,7 +46,8 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
         let expected = expected.filter(|_| ours);
-        subscribers.then(|| media(data.engine.as_ref(), kind, counters, expected))
+        subscribers
+            .then(|| media(data.engine.as_ref(), kind, counters, &sums.distributions, expected))
     };
     let own_video = !data.plan.video_layers.is_empty();
     let own_audio = data.plan.audio_clip.is_some();
@@ -56,7 +60,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
         join,
         video,
         audio,
-        publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums.totals)),
+        publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums)),
         impairment: impairment(&data),
         recordings: recordings(&data),
         find: None,
@@ -80,6 +84,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
 #[derive(Default)]
 struct Sums {
     totals: PeerCounters,
+    distributions: Distributions,
     datagrams_in: u64,
     datagrams_out: u64,
     kernel_drops: u64,
@@ -92,6 +97,7 @@ impl Sums {
         let mut sums = Self::default();
         for worker in engine.map_or(&[][..], |engine| &engine.workers) {
             sums.totals.merge(&worker.totals);
+            sums.distributions.merge(&worker.distributions);
             let udp = &worker.health.udp;
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
@@ -237,8 +243,14 @@ fn media(
     engine: Option<&EngineReport>,
     kind: MediaKind,
     counters: &MediaCounters,
+    distributions: &Distributions,
     tracks_expected: Option<u64>,
 ) -> MediaSection {
+    let video = kind == MediaKind::Video;
+    let latency_us = match kind {
+        MediaKind::Video => &distributions.video_latency_us,
+        MediaKind::Audio => &distributions.audio_latency_us,
+    };
     let mut jitter = Samples::new();
     let mut rates = Rates::default();
     for stream in streams_of(engine, kind) {
@@ -261,6 +273,7 @@ fn media(
             unrecovered: packets.unrecovered,
             duplicate: packets.duplicate,
             reordered: packets.reordered,
+            server_made: packets.server_made,
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
@@ -273,15 +286,35 @@ fn media(
         },
         fps: rates.fps(),
         fps_stream_s: (rates.stream_s > 0.0).then(|| round(rates.stream_s, 3)),
-        freezes: (kind == MediaKind::Video).then(|| Freezes {
-            count: freezes.count,
-            total_s: round(freezes.total.as_secs_f64(), 3),
-            streams: freezes.streams,
-        }),
+        freezes: video.then(|| freezes_section(freezes)),
         jitter_ms: jitter.as_ms(),
-        latency_ms: None,
+        latency_ms: Hist::of_micros_as_ms(latency_us),
+        latency_layers_ms: match kind {
+            MediaKind::Video => by_height(&distributions.video_latency_by_height_us),
+            MediaKind::Audio => BTreeMap::new(),
+        },
+        latency_source: LatencySource::of(&counters.latency),
+        pli_to_keyframe_ms: video
+            .then(|| Hist::of_micros_as_ms(&distributions.pli_to_keyframe_us))
+            .flatten(),
+        layer_switches: counters.layer_switches,
         nack_sent: counters.nack_sent,
         pli_sent: counters.pli_sent,
+    }
+}
+
+fn freezes_section(freezes: &FreezeCounters) -> Freezes {
+    let cause =
+        |count, total: Duration| FreezeCause { count, total_s: round(total.as_secs_f64(), 3) };
+    let late = freezes.total.saturating_sub(freezes.lossy_total);
+    Freezes {
+        count: freezes.count,
+        total_s: round(freezes.total.as_secs_f64(), 3),
+        streams: freezes.streams,
+        causes: FreezeCauses {
+            loss: cause(freezes.lossy, freezes.lossy_total),
+            late: cause(freezes.count - freezes.lossy, late),
+        },
     }
 }
 
@@ -322,8 +355,8 @@ impl Rates {
     }
 }
 
-fn publish(totals: &PeerCounters) -> PublishSection {
-    let sent = &totals.publish;
+fn publish(sums: &Sums) -> PublishSection {
+    let sent = &sums.totals.publish;
     PublishSection {
         tracks: sent.tracks,
         packets_sent: sent.packets_sent,
@@ -336,6 +369,10 @@ fn publish(totals: &PeerCounters) -> PublishSection {
         upstream_loss_rate: sent.upstream_loss_rate(),
         upstream_lost: sent.upstream_lost,
         upstream_expected: sent.upstream_expected,
+        lateness_ms: Hist::of_micros_as_ms(&sums.distributions.publish_lateness_us),
+        late_packets: sent.late_packets,
+        layer_pauses: sent.layer_pauses,
+        frames_withheld: sent.frames_withheld,
     }
 }
 
@@ -509,6 +546,7 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
         record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
+        dynacast: plan.dynacast,
         stage: plan.shape.stages.iter().map(stage).collect(),
         layout: plan.shape.layout.map(|layout| layout.name().to_owned()),
         subscribe_mode: plan.shape.subscribe_mode.name().to_owned(),
@@ -571,6 +609,9 @@ mod tests {
             "/video/fps",
             "/video/jitter_ms",
             "/video/latency_ms",
+            "/video/pli_to_keyframe_ms",
+            "/video/layer_switches",
+            "/publish/lateness_ms",
             "/audio/freezes",
             "/publish/upstream_loss_rate",
             "/recordings",

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::Hist;
+use super::latency::LatencySource;
 use super::streams::StreamRow;
 
 /// Name and version of this format.
@@ -257,6 +258,9 @@ pub(crate) struct Options {
     pub record: Option<String>,
     /// Subscribers that record.
     pub record_subscribers: u32,
+    /// `--dynacast`.
+    #[serde(default)]
+    pub dynacast: bool,
     /// `--stage`, each as `DUR:SUBS` in seconds.
     #[serde(default)]
     pub stage: Vec<String>,
@@ -442,6 +446,8 @@ pub(crate) struct Packets {
     pub duplicate: u64,
     /// Came after a higher sequence number; within `missing`.
     pub reordered: u64,
+    /// Silence and blank frames of the server's own; in no other count.
+    pub server_made: u64,
 }
 
 /// Frames.
@@ -468,6 +474,28 @@ pub(crate) struct Freezes {
     pub total_s: f64,
     /// Streams with at least one.
     pub streams: u64,
+    /// The same by cause.
+    pub causes: FreezeCauses,
+}
+
+/// Freezes by cause.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct FreezeCauses {
+    /// A frame in them was lost or could not be decoded.
+    pub loss: FreezeCause,
+    /// Every frame came, but late.
+    pub late: FreezeCause,
+}
+
+/// Freezes of one cause.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct FreezeCause {
+    /// How many.
+    pub count: u64,
+    /// Together.
+    pub total_s: f64,
 }
 
 /// One kind of received media.
@@ -496,8 +524,17 @@ pub(crate) struct MediaSection {
     pub freezes: Option<Freezes>,
     /// Interarrival jitter of each stream at its end.
     pub jitter_ms: Option<Hist>,
-    /// End-to-end latency; not measured yet.
+    /// End-to-end latency of frames, from the publisher's stamp to our kernel; `null` with the
+    /// reason in `latency_source`.
     pub latency_ms: Option<Hist>,
+    /// The same for each height of the picture; empty for audio.
+    pub latency_layers_ms: BTreeMap<String, Hist>,
+    /// Where the latency comes from.
+    pub latency_source: LatencySource,
+    /// From a PLI to a complete keyframe; `null` for audio, and if none was answered.
+    pub pli_to_keyframe_ms: Option<Hist>,
+    /// Switches between simulcast layers; `null` where they can't be seen.
+    pub layer_switches: Option<u64>,
     /// NACK messages.
     pub nack_sent: u64,
     /// PLI messages.
@@ -530,6 +567,14 @@ pub(crate) struct PublishSection {
     pub upstream_lost: Option<u64>,
     /// The packets those reports cover.
     pub upstream_expected: Option<u64>,
+    /// How late packets left after they were due.
+    pub lateness_ms: Option<Hist>,
+    /// Packets that left more than 10 ms late.
+    pub late_packets: u64,
+    /// Layers the server said nobody wants, each time it said so (dynacast).
+    pub layer_pauses: u64,
+    /// Frames not sent for that reason (`--dynacast`), or because the server muted the track.
+    pub frames_withheld: u64,
 }
 
 /// What `--impair` did in the measured window.
@@ -708,4 +753,10 @@ pub(crate) struct SeriesRow {
     pub busy_ratio_max: f64,
     /// Latest timer.
     pub lateness_ms_max: f64,
+    /// Median latency of this second's video frames.
+    pub latency_ms_p50: Option<f64>,
+    /// 95th percentile of it.
+    pub latency_ms_p95: Option<f64>,
+    /// 99th percentile of it.
+    pub latency_ms_p99: Option<f64>,
 }

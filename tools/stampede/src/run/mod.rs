@@ -8,6 +8,7 @@ mod cast;
 mod context;
 mod find;
 pub(crate) mod load;
+mod notes;
 mod participant;
 mod prepare;
 mod router;
@@ -233,6 +234,8 @@ async fn stages(
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,
+        own_publishers: cast::own_publishers(&grounds.run_id),
+        obey_dynacast: data.plan.dynacast,
     };
     with_engine(&mut data, engine, settings, live, &mut embedded, interrupted).await;
     if let Some(embedded) = embedded {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::book::{ParticipantId, Phase, TRY_SUFFIX};
 use super::context::{Context, Stage};
+use super::notes::Notes;
 use super::router::{NOTICES_MAX, Route, TaskNotice};
 
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
@@ -219,7 +220,9 @@ async fn attempt(
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
-    let mut joined = Joined { context, participant, peer, connected: false };
+    let publishes = participant.media.is_publisher();
+    let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
+    let mut joined = Joined { context, participant, peer, notes, connected: false };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
@@ -278,6 +281,7 @@ struct Joined<'a> {
     context: &'a Context,
     participant: &'a Participant,
     peer: PeerId,
+    notes: Notes,
     connected: bool,
 }
 
@@ -308,7 +312,11 @@ impl Joined<'_> {
                             return ended(&why);
                         }
                     }
-                    Some(Update::Event(event)) => self.event(event),
+                    Some(Update::Event(event)) => {
+                        if let Some(end) = self.event(event) {
+                            return end;
+                        }
+                    }
                     None => return TryEnd::broke("signal_closed", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
@@ -349,8 +357,13 @@ impl Joined<'_> {
         false
     }
 
-    /// What the session says, but its end.
-    fn event(&self, event: SessionEvent) {
+    /// What the session says, but its end; an end if the media plane could not be told.
+    fn event(&mut self, event: SessionEvent) -> Option<TryEnd> {
+        if let Some(note) = self.notes.of(&event)
+            && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
+        {
+            return Some(TryEnd::broke("worker_overloaded", full));
+        }
         match event {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;
@@ -367,6 +380,7 @@ impl Joined<'_> {
             }
             _ => {}
         }
+        None
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
