@@ -9,7 +9,7 @@ use stampede_core::{MediaKind, PublishTrack};
 use crate::WorkerSnapshot;
 
 /// One peer connection for its whole life; never reused within an [`Engine`](crate::Engine).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId {
     pub(crate) worker: u16,
     pub(crate) serial: u32,

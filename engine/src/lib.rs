@@ -23,6 +23,7 @@ mod recorder;
 mod snapshot;
 mod timer;
 mod worker;
+mod worst;
 
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
@@ -31,3 +32,4 @@ pub use options::EngineOptions;
 pub use snapshot::{EngineReport, PeerRow, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
 pub use stampede_udp::{BackendChoice, BackendReport, UdpStats};
+pub use worst::{PeerFigures, PeerLine, WORST_PEERS_MAX, WorstBy};

@@ -3,8 +3,8 @@
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
-use crate::PeerId;
 use crate::health::{HealthReport, Second};
+use crate::{PeerId, PeerLine};
 
 /// A worker's counters at one moment.
 #[derive(Debug, Clone)]
@@ -25,6 +25,9 @@ pub struct WorkerSnapshot {
     pub second: Second,
     /// The measured window so far.
     pub health: HealthReport,
+    /// The worst of its peers by each of [`WorstBy`](crate::WorstBy), at most
+    /// [`WORST_PEERS_MAX`](crate::WORST_PEERS_MAX) each; in no order.
+    pub worst: Vec<PeerLine>,
 }
 
 /// One peer at its end.

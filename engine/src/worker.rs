@@ -20,6 +20,7 @@ use crate::mailbox::{EventSink, Mail, NewPeer};
 use crate::recorder::PeerRecorder;
 use crate::snapshot::{PeerRow, WorkerReport, WorkerSnapshot};
 use crate::timer::{TimerState, TimerWheel};
+use crate::worst::{PeerFigures, PeerLine, Worst};
 use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
 
 /// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if a
@@ -365,12 +366,18 @@ impl Worker {
         self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
         let mut totals = self.retired;
         let mut peers_receiving = 0;
-        for (_, slot) in &self.slots {
+        let mut worst = Worst::default();
+        for (key, slot) in &self.slots {
             let counters = slot.peer.counters();
             let received = counters.video.streams_received + counters.audio.streams_received;
             peers_receiving += usize::from(received > 0);
             totals.merge(&counters);
+            worst.offer(key, PeerFigures::of(&counters));
         }
+        let worst = worst.into_slots().into_iter().filter_map(|(key, figures)| {
+            let slot = self.slots.get(key)?;
+            Some(PeerLine { id: slot.id, label: slot.label.clone(), figures })
+        });
         let snapshot = WorkerSnapshot {
             worker: self.setup.index,
             core: self.setup.core,
@@ -380,6 +387,7 @@ impl Worker {
             totals,
             second,
             health: self.health.measured(clock.now, self.backend.stats()),
+            worst: worst.collect(),
         };
         self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
     }

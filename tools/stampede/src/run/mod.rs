@@ -14,9 +14,10 @@ mod series;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_engine::{BackendReport, Engine, EngineReport};
+use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::{Ledger, LedgerTotals};
 use stampede_signaling::connection::TlsSetup;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
 use crate::flags::{Plan, RunFlags, Server, Target};
-use crate::live::{Live, Mode, Progress};
+use crate::live::{self, Controls, Live, Mode, Progress, WorkerLine};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
 use crate::report::types::{Fault, Outcome, SeriesRow};
@@ -35,7 +36,8 @@ use context::{Context, RunClock, Settings};
 use prepare::{Grounds, PrepareError};
 use router::Workers;
 use scenario::Measured;
-use series::{Series, Totals};
+use series::Series;
+pub(crate) use series::Totals;
 
 /// Pause between two looks at the state of things; a second is a whole number of them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -147,13 +149,15 @@ async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failur
     let interrupt = watch::Sender::new(false);
     let interrupted = interrupt.subscribe();
     let quiet = mode == Mode::Quiet;
-    let watcher = tokio::task::spawn_local(signals::watch(move || {
+    let controls = Arc::new(Controls::new(interrupt));
+    let stopping = Arc::clone(&controls);
+    let watcher = tokio::task::spawn_local(signals::watch(mode == Mode::Screen, move || {
         if !quiet {
-            eprintln!("stopping: everybody leaves, then comes the summary (again to exit at once)");
+            live::say("stopping: everybody leaves, then comes the summary (again to exit at once)");
         }
-        interrupt.send_replace(true);
+        stopping.stop();
     }));
-    let result = stages(plan, grounds, mode, interrupted).await;
+    let result = stages(plan, grounds, mode, controls, interrupted).await;
     watcher.abort();
     result
 }
@@ -170,9 +174,10 @@ async fn stages(
     plan: Plan,
     grounds: Grounds,
     mode: Mode,
+    controls: Arc<Controls>,
     mut interrupted: watch::Receiver<bool>,
 ) -> Result<RunData, Failure> {
-    let live = Live::start(mode);
+    let live = Live::start(mode, Arc::clone(&controls));
     let mut data = RunData::new(plan, &grounds);
     let started = tokio::select! {
         started = server(&data, &grounds) => Some(started?),
@@ -209,7 +214,8 @@ async fn stages(
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,
     };
-    with_engine(&mut data, engine, settings, live, &mut embedded, interrupted).await;
+    let view = (live, controls);
+    with_engine(&mut data, engine, settings, view, &mut embedded, interrupted).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
@@ -240,7 +246,7 @@ async fn with_engine(
     data: &mut RunData,
     engine: Engine,
     settings: Settings,
-    live: Live,
+    (live, controls): (Live, Arc<Controls>),
     embedded: &mut Option<Embedded>,
     interrupted: watch::Receiver<bool>,
 ) {
@@ -253,7 +259,7 @@ async fn with_engine(
         Rc::clone(&context),
         Rc::clone(&workers),
         Rc::clone(&state),
-        live,
+        (live, Arc::clone(&controls)),
         data.plan.subscribers as usize * data.plan.rooms as usize,
     ));
     let mut scenario = scenario::Scenario {
@@ -263,6 +269,7 @@ async fn with_engine(
         plan: &data.plan,
         embedded,
         interrupted,
+        controls,
         ledger_before: None,
     };
     let ending = scenario.play(&data.id, data.seed).await;
@@ -310,40 +317,57 @@ async fn watch_progress(
     context: Rc<Context>,
     workers: Rc<RefCell<Workers>>,
     state: Rc<scenario::State>,
-    mut live: Live,
+    (mut live, controls): (Live, Arc<Controls>),
     subscribers: usize,
 ) -> Series {
     let mut series = Series::default();
-    let (mut second, mut totals) = (SeriesRow::default(), Totals::default());
+    let mut shown = Progress { subscribers, ..Progress::default() };
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut look = 0;
     while !state.done.get() {
-        looks.tick().await;
-        look += 1;
+        tokio::select! {
+            _ = looks.tick() => look += 1,
+            // A key was pressed: shown at once.
+            () = controls.changed.notified() => {}
+        }
         let elapsed = context.clock.started.elapsed();
-        if look % LOOKS_A_SECOND == 0 {
+        if look == LOOKS_A_SECOND {
+            look = 0;
             let workers = workers.borrow();
             let snapshots = workers.latest.iter().flatten();
             let joined = context.book.borrow().connected();
-            (second, totals) = series.second(elapsed.as_secs_f64(), joined, snapshots);
+            let t_s = elapsed.as_secs_f64();
+            (shown.second, shown.totals) = series.second(t_s, joined, snapshots.clone());
+            shown.workers = snapshots.clone().map(worker_line).collect();
+            shown.worst = snapshots.flat_map(|snapshot| snapshot.worst.clone()).collect();
         }
         let book = context.book.borrow();
-        live.show(&Progress {
-            phase: state.phase.get(),
-            elapsed,
-            left: state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now())),
-            joined: book.connected(),
-            requested: book.requested(),
-            failed: book.failed(),
-            subscribers,
-            second: second.clone(),
-            unrecovered: totals.unrecovered,
-            expected: totals.expected,
-            error: book.errors().into_iter().next(),
-        });
+        shown.phase = state.phase.get();
+        shown.paused = controls.paused();
+        shown.elapsed = elapsed;
+        shown.left = state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
+        (shown.joined, shown.requested) = (book.connected(), book.requested());
+        shown.failed = book.failed();
+        shown.errors = book.errors();
+        live.show(&shown);
     }
     series
+}
+
+fn worker_line(snapshot: &WorkerSnapshot) -> WorkerLine {
+    let (second, udp) = (&snapshot.second, &snapshot.health.udp);
+    WorkerLine {
+        worker: snapshot.worker,
+        core: snapshot.core,
+        peers: snapshot.peers,
+        busy_ratio: second.busy_ratio,
+        lateness_ms_max: second.lateness_max.as_secs_f64() * 1_000.0,
+        packets_in: second.datagrams_in,
+        packets_out: second.datagrams_out,
+        kernel_drops: udp.kernel_drops,
+        unsent: udp.send_errors + udp.send_queue_full,
+    }
 }
 
 /// Cells of what the run is doing, shared with the view.

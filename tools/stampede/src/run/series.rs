@@ -1,5 +1,7 @@
 //! One row a second out of the workers' snapshots.
 
+use std::time::Duration;
+
 use stampede_core::PeerCounters;
 use stampede_engine::WorkerSnapshot;
 
@@ -23,10 +25,14 @@ pub(crate) struct Totals {
     pub expected: u64,
     /// Packets not there when passed over.
     pub missing: u64,
+    /// Of them repaired in time.
+    pub repaired: u64,
     /// Packets given up.
     pub unrecovered: u64,
     /// Freezes.
     pub freezes: u64,
+    /// Length of the freezes together.
+    pub frozen: Duration,
 }
 
 impl Totals {
@@ -41,8 +47,10 @@ impl Totals {
         Self {
             expected: packets.expected,
             missing: packets.missing,
+            repaired: packets.repaired,
             unrecovered: packets.unrecovered,
             freezes: sum.video.freezes.count,
+            frozen: sum.video.freezes.total,
         }
     }
 }
