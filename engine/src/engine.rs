@@ -182,6 +182,15 @@ impl Engine {
         (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::BeginMeasuring))
     }
 
+    /// Asks every worker for the packets of its worst peers; each answers with
+    /// [`EngineEvent::Captured`] if [`EngineOptions::capture`] is set.
+    ///
+    /// # Errors
+    /// When a worker's mailbox is full.
+    pub fn capture(&self) -> Result<(), MailboxFull> {
+        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::Capture))
+    }
+
     fn post(&self, index: usize, mail: Mail) -> Result<(), MailboxFull> {
         let worker = &self.workers[index];
         worker.mail.try_send(mail).map_err(|_| MailboxFull { worker: index })?;
@@ -245,6 +254,7 @@ fn spawn(
         peers: Arc::clone(&peers),
         disk,
         gather: options.gather,
+        capture: options.capture,
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stampede_core::{MediaKind, PublishTrack};
 
-use crate::WorkerSnapshot;
+use crate::{CapturedPeer, WorkerSnapshot};
 
 /// One peer connection for its whole life; never reused within an [`Engine`](crate::Engine).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,6 +133,9 @@ pub enum EngineEvent {
     },
     /// A worker's counters, once a second.
     Snapshot(Box<WorkerSnapshot>),
+    /// What the flight recorder holds of a worker's worst peers, after
+    /// [`Engine::capture`](crate::Engine::capture).
+    Captured(Vec<CapturedPeer>),
     /// A worker ended on its own: its UDP backend became unusable.
     WorkerFailed {
         /// Which.

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod clock;
 mod engine;
 mod event;
@@ -25,6 +26,7 @@ mod timer;
 mod worker;
 mod worst;
 
+pub use capture::{CaptureOptions, CapturedPeer, keep_worst};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 pub use health::{HealthReport, Second};

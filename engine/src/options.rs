@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use stampede_udp::BackendChoice;
 
+use crate::CaptureOptions;
+
 /// Options of an [`Engine`](crate::Engine). Every queue's maximum is here by name.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -36,6 +38,8 @@ pub struct EngineOptions {
     pub events_max: usize,
     /// Folder for the recordings of recording subscribers; `None` records nothing.
     pub recording_dir: Option<PathBuf>,
+    /// The flight recorder; `None` keeps no packets.
+    pub capture: Option<CaptureOptions>,
 }
 
 impl Default for EngineOptions {
@@ -53,6 +57,7 @@ impl Default for EngineOptions {
             commands_max: 8_192,
             events_max: 65_536,
             recording_dir: None,
+            capture: None,
         }
     }
 }

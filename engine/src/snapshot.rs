@@ -4,7 +4,7 @@ use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
 use crate::health::{HealthReport, Second};
-use crate::{PeerId, PeerLine};
+use crate::{CapturedPeer, PeerId, PeerLine};
 
 /// A worker's counters at one moment.
 #[derive(Debug, Clone)]
@@ -54,8 +54,12 @@ pub struct WorkerReport {
     pub health: HealthReport,
     /// Sums over all peers it ever held since the measured window began.
     pub totals: PeerCounters,
+    /// The same before the measured window: the ramp.
+    pub before_window: PeerCounters,
     /// One row for each peer.
     pub peers: Vec<PeerRow>,
+    /// What the flight recorder held of its worst peers when they were closed.
+    pub captures: Vec<CapturedPeer>,
     /// Why it ended before it was told to; its figures are then what was known by then.
     pub failed: Option<String>,
 }

@@ -14,6 +14,7 @@ use stampede_core::{
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketId, Wait};
 
+use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::mailbox::{EventSink, Mail, NewPeer};
@@ -44,6 +45,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) peers: Arc<AtomicUsize>,
     pub(crate) disk: Option<DiskHandle>,
     pub(crate) gather: Duration,
+    pub(crate) capture: Option<CaptureOptions>,
     pub(crate) peer_options: PeerOptions,
 }
 
@@ -73,8 +75,13 @@ pub(crate) struct Worker {
     health: Health,
     /// Accounts of peers that are gone.
     retired: PeerCounters,
+    /// All accounts up to the start of the measured window.
+    before_window: PeerCounters,
     rows: Vec<PeerRow>,
     next_snapshot: Instant,
+    /// Peers with a flight recorder so far, and what those had that are closed.
+    tapped: usize,
+    captures: Vec<CapturedPeer>,
     gathering: bool,
     /// Peers between their first command and DTLS; see [`Self::gather`].
     connecting: usize,
@@ -94,8 +101,11 @@ impl Worker {
             order: Vec::new(),
             health: Health::new(now),
             retired: PeerCounters::default(),
+            before_window: PeerCounters::default(),
             rows: Vec::new(),
             next_snapshot: now + SNAPSHOT_EVERY,
+            tapped: 0,
+            captures: Vec::new(),
             gathering: false,
             connecting: 0,
         }
@@ -127,6 +137,7 @@ impl Worker {
                 Ok(Mail::Add(peer)) => self.add(clock, *peer),
                 Ok(Mail::Command(id, command)) => self.command(clock, id, command),
                 Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
+                Ok(Mail::Capture) => self.hand_out_captures(),
                 Ok(Mail::Stop) => return false,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
@@ -241,8 +252,15 @@ impl Worker {
         let NewPeer { id, label, role, socket } = new;
         let add = || -> Result<usize, String> {
             let local = socket.local_addr().map_err(|error| error.to_string())?;
-            let (peer, record) = self.make_peer(clock.now, local, role)?;
+            let (mut peer, record) = self.make_peer(clock.now, local, role)?;
             let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
+            if let Some(options) = self.setup.capture
+                && self.tapped < options.tapped_per_worker_max
+                && peer.is_subscriber()
+            {
+                self.tapped += 1;
+                peer.start_capture(options.limits);
+            }
             let recorder = match (&self.setup.disk, record) {
                 (Some(disk), true) => Some(PeerRecorder::new(disk.clone(), label.clone())),
                 _ => None,
@@ -342,6 +360,12 @@ impl Worker {
             recorder.finish();
         }
         let report = slot.peer.final_report(clock.now);
+        if let Some(options) = self.setup.capture
+            && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
+        {
+            self.captures.push(captured);
+            keep_worst(&mut self.captures, options.worst);
+        }
         self.retired.merge(&slot.peer.counters());
         self.rows.push(PeerRow { id: slot.id, label: slot.label, kernel_drops, report });
         self.slot_of_peer.remove(&slot.id);
@@ -351,12 +375,33 @@ impl Worker {
 
     fn begin_measuring(&mut self, clock: Clock) {
         self.backend.refresh_drops();
+        self.before_window.merge(&self.retired);
         self.retired = PeerCounters::default();
         self.rows.clear();
         for (_, slot) in &mut self.slots {
+            self.before_window.merge(&slot.peer.counters());
             slot.peer.begin_measuring(clock.now);
         }
         self.health.begin_measuring(clock.now, self.backend.stats());
+    }
+
+    /// Of the peers that are there: their worst, with the packets so far.
+    fn hand_out_captures(&mut self) {
+        let Some(options) = self.setup.capture else { return };
+        let mut tapped: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.peer.capture().is_some())
+            .map(|(key, slot)| (badness(&PeerFigures::of(&slot.peer.counters())), key))
+            .collect();
+        tapped.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        let worst = tapped.into_iter().take(options.worst);
+        let captured = worst.filter_map(|(_, key)| {
+            let slot = self.slots.get(key)?;
+            CapturedPeer::of(slot.id, &slot.label, &slot.peer)
+        });
+        let captured = captured.collect();
+        self.setup.events.push(EngineEvent::Captured(captured));
     }
 
     fn snapshot(&mut self, clock: Clock) {
@@ -406,7 +451,9 @@ impl Worker {
             core: self.setup.core,
             health: self.health.measured(clock.now, self.backend.stats()),
             totals: self.retired,
+            before_window: self.before_window,
             peers: self.rows,
+            captures: self.captures,
             failed,
         }
     }

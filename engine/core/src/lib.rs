@@ -13,12 +13,14 @@
 #![forbid(unsafe_code)]
 
 pub mod accounting;
+mod capture;
 mod counters;
 pub mod crypto;
 mod options;
 pub mod peer;
 pub mod publish;
 
+pub use capture::{Capture, CaptureLimits, CapturedPacket};
 pub use counters::{
     FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
     PeerReport, PublishCounters, PublishReport, StreamReport, TransportCounters,

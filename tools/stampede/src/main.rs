@@ -6,14 +6,17 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod embedded;
 mod exit;
 mod flags;
 mod live;
 mod machine;
+mod metrics;
 mod preflight;
 mod report;
 mod run;
+mod server_metrics;
 mod signals;
 mod summary;
 

@@ -33,6 +33,18 @@ impl Signals {
     }
 }
 
+/// Calls `on_signal` at each SIGUSR1.
+pub(crate) async fn on_user1(on_signal: impl Fn()) {
+    match signal(SignalKind::user_defined1()) {
+        Ok(mut signals) => {
+            while signals.recv().await.is_some() {
+                on_signal();
+            }
+        }
+        Err(error) => tracing::warn!("SIGUSR1 can't be handled: {error}"),
+    }
+}
+
 /// Waits for a signal that may not be handled at all.
 async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
     match signal {

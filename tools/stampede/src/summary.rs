@@ -10,7 +10,7 @@ use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{
     Fault, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection, Report,
-    ServerSection,
+    ServerMetrics, ServerSection,
 };
 
 /// Error kinds shown; the report holds all.
@@ -68,6 +68,10 @@ fn render(report: &Report, colour: bool) -> String {
             group(section.frames_dropped)
         );
         page.row("recordings", &text);
+    }
+    if let Some(first) = report.captures.first() {
+        let text = format!("{} subscribers; the worst: {first}", report.captures.len());
+        page.row("capture", &text);
     }
     generator(&mut page, &report.generator);
     server(&mut page, &report.server);
@@ -277,6 +281,9 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
 }
 
 fn server(page: &mut Page, server: &ServerSection) {
+    if let Some(metrics) = &server.metrics {
+        server_metrics(page, metrics);
+    }
     let Some(embedded) = &server.embedded else { return };
     let totals = embedded.measured.as_ref().unwrap_or(&embedded.ledger.totals);
     let mut text = format!(
@@ -293,6 +300,44 @@ fn server(page: &mut Page, server: &ServerSection) {
         );
     }
     page.row("server", &text);
+}
+
+/// What the server says of itself, and how that agrees with what arrived.
+fn server_metrics(page: &mut Page, metrics: &ServerMetrics) {
+    let cores = metrics.cpu_cores.map_or("-".to_owned(), |cores| format!("{cores:.2}"));
+    let memory = metrics.rss_bytes_max.map_or("-".to_owned(), bytes);
+    let most = metrics.participants_max.map_or("-".to_owned(), group);
+    let text = format!("{cores} cores of CPU, {memory} at most, {most} participants at most");
+    page.row("server", &text);
+    if let Some(both) = &metrics.reconciliation {
+        let (sent, arrived) = (group(both.sent), group(both.arrived));
+        page.sub("says", &format!("{sent} RTP packets sent in the whole run; {arrived} arrived"));
+        let text = match both.difference {
+            0 => "exactly what it says it sent arrived".to_owned(),
+            difference => format!(
+                "{} {}; where it serves others too, this proves nothing",
+                group(difference.unsigned_abs()),
+                match difference > 0 {
+                    true => format!(
+                        "({}) did not reach our peers",
+                        both.share().map_or("-".to_owned(), share)
+                    ),
+                    false => "more arrived than it counted".to_owned(),
+                }
+            ),
+        };
+        page.sub("", &text);
+    }
+    for target in metrics.targets.iter().filter(|target| target.failed > 0) {
+        let why = target.error.as_deref().unwrap_or("unknown");
+        let text = format!(
+            "{} of {} of {} failed: {why}",
+            group(target.failed),
+            group(target.scrapes),
+            target.url
+        );
+        page.sub("scrapes", &text);
+    }
 }
 
 /// `84.2 MB`.

@@ -27,7 +27,10 @@ use publishing::Publishing;
 use receiving::{Accepted, Receiving};
 use wire::RtpHeader;
 
-use crate::{Arrival, PeerCounters, PeerOptions, PeerReport, PublishTrack, TransportCounters};
+use crate::{
+    Arrival, Capture, CaptureLimits, PeerCounters, PeerOptions, PeerReport, PublishTrack,
+    TransportCounters,
+};
 
 /// How often str0m's statistics are read. The NACK counts come from them: str0m encrypts RTCP
 /// before it hands it out, and copying every packet for inspection (its raw packet events) costs
@@ -67,6 +70,8 @@ enum Role {
 pub struct Peer {
     rtc: Rtc,
     local: SocketAddr,
+    /// Where the latest datagram came from.
+    remote: Option<SocketAddr>,
     role: Role,
     outbox: Outbox,
     transport: TransportCounters,
@@ -129,6 +134,7 @@ impl Peer {
         Self {
             rtc,
             local,
+            remote: None,
             role,
             outbox: Outbox::default(),
             transport: TransportCounters::default(),
@@ -231,6 +237,7 @@ impl Peer {
             return;
         }
         self.transport.datagrams_received += 1;
+        self.remote = Some(source);
         self.clock = Some(at);
         self.now = self.now.max(at.instant);
         let header = RtpHeader::parse(payload);
@@ -333,6 +340,36 @@ impl Peer {
         }
         self.closed = true;
         self.outbox.flush(sink);
+    }
+
+    /// Keeps the last packets of a subscriber from now on; see [`Capture`].
+    pub fn start_capture(&mut self, limits: CaptureLimits) {
+        if let Role::Subscriber(receiving) = &mut self.role {
+            receiving.capture = Some(Box::new(Capture::new(limits)));
+        }
+    }
+
+    /// True for a peer made with [`Self::subscriber`].
+    pub fn is_subscriber(&self) -> bool {
+        matches!(self.role, Role::Subscriber(_))
+    }
+
+    /// The last packets, if they are kept.
+    pub fn capture(&self) -> Option<&Capture> {
+        match &self.role {
+            Role::Subscriber(receiving) => receiving.capture.as_deref(),
+            Role::Publisher(_) => None,
+        }
+    }
+
+    /// The address of its socket.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Where its latest datagram came from.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.remote
     }
 
     /// False once the connection can't be used any more.

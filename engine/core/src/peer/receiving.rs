@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use stampede_media::{AssemblerPacket, Codec, FrameAssembler};
 
@@ -11,7 +12,8 @@ use super::sdp::RemoteMedia;
 use super::{CLOSED_STREAMS_MAX, PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
 use crate::accounting::{MediaPacket, Placement, StreamLedger, Via};
 use crate::{
-    Arrival, MediaCounters, MediaKind, PeerEvent, RecordedFrame, RecordedStream, StreamReport,
+    Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PeerEvent, RecordedFrame,
+    RecordedStream, StreamReport,
 };
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
@@ -33,6 +35,22 @@ pub(super) struct Accepted<'a> {
     pub(super) marker: bool,
     pub(super) payload_type: u8,
     pub(super) payload: &'a [u8],
+}
+
+impl Accepted<'_> {
+    fn captured(&self, ssrc: u32, repaired: bool, at: Arrival, payload: bool) -> CapturedPacket {
+        CapturedPacket {
+            at_unix_ns: at.unix_ns,
+            ssrc,
+            sequence: self.sequence,
+            timestamp: self.timestamp,
+            marker: self.marker,
+            payload_type: self.payload_type,
+            repaired,
+            payload_bytes: self.payload.len(),
+            payload: if payload { Bytes::copy_from_slice(self.payload) } else { Bytes::new() },
+        }
+    }
 }
 
 /// One received stream.
@@ -72,6 +90,8 @@ struct Recorder {
 pub(super) struct Receiving {
     deadline: Duration,
     recording: bool,
+    /// The flight recorder, if this peer is tapped.
+    pub(super) capture: Option<Box<Capture>>,
     streams: Vec<RxStream>,
     routes: FxHashMap<u32, Route>,
     closed: Vec<StreamReport>,
@@ -88,6 +108,7 @@ impl Receiving {
         Self {
             deadline,
             recording,
+            capture: None,
             streams: Vec::new(),
             routes: FxHashMap::default(),
             closed: Vec::new(),
@@ -240,6 +261,11 @@ impl Receiving {
         let recording = self.recording;
         let Some(stream) = self.streams.get_mut(route.stream) else { return };
         stream.learn_codec(packet.payload_type, codec_of, recording);
+        if let Some(capture) = &mut self.capture {
+            let repaired = route.via == Via::Rtx;
+            let payload = capture.wants_payload();
+            capture.push(packet.captured(stream.ssrc, repaired, at, payload));
+        }
         if packet.payload.is_empty() {
             let receipt = stream.ledger.padding(packet.sequence, at);
             if receipt.usable

@@ -2,6 +2,7 @@
 //! anything joins. The machine itself is looked at in [`crate::preflight`].
 
 use std::fs::{self, OpenOptions};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use stampede_signaling::{ApiCredentials, ServerUrl};
 
 use super::values::{BackendFlag, CoreList, Resolution};
 use super::{RunFlags, Secret};
+use crate::capture::CapturePlan;
 use crate::exit::{Failure, one_line};
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -66,7 +68,13 @@ pub(crate) struct Plan {
     pub backend: BackendFlag,
     /// JSON reports to write.
     pub out: Vec<PathBuf>,
-    /// No in-place view.
+    /// The flight recorder, if any.
+    pub capture: Option<CapturePlan>,
+    /// Where to serve metrics.
+    pub prometheus: Option<SocketAddr>,
+    /// What to scrape.
+    pub server_metrics: Vec<reqwest::Url>,
+    /// No full-screen view.
     pub no_tui: bool,
     /// No progress.
     pub quiet: bool,
@@ -153,6 +161,9 @@ impl Plan {
             cores: flags.cores,
             backend: flags.backend,
             out: outputs(flags.out.into_iter().map(|out| out.path).collect())?,
+            capture: capture_plan(&flags)?,
+            prometheus: flags.prometheus,
+            server_metrics: flags.server_metrics,
             no_tui: flags.no_tui,
             quiet: flags.quiet,
         })
@@ -362,6 +373,29 @@ fn record_plan(flags: &RunFlags, subscribers: u32) -> Result<Option<RecordPlan>,
     Ok(Some(RecordPlan { dir: dir.clone(), subscribers: wanted }))
 }
 
+fn capture_plan(flags: &RunFlags) -> Result<Option<CapturePlan>, Failure> {
+    let Some(dir) = &flags.capture else {
+        return match flags.capture_headers {
+            true => Err(Failure::config(
+                "--capture-headers has no folder to write to: add --capture DIR",
+            )),
+            false => Ok(None),
+        };
+    };
+    fs::create_dir_all(dir).map_err(|error| {
+        Failure::config(format!("--capture {}: it can't be made: {error}", dir.display()))
+    })?;
+    probe_writable(&dir.join(".stampede-probe")).map_err(|error| {
+        Failure::config(format!("--capture {}: it can't be written to: {error}", dir.display()))
+    })?;
+    Ok(Some(CapturePlan {
+        dir: dir.clone(),
+        span: Duration::from_secs(flags.capture_seconds),
+        worst: flags.capture_peers as usize,
+        headers: flags.capture_headers,
+    }))
+}
+
 fn outputs(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
     for (index, file) in files.iter().enumerate() {
         if files[..index].contains(file) {
@@ -476,6 +510,7 @@ mod tests {
             (plan(&["--room", ""]), "--room"),
             (plan(&["--subscribers", "4000000", "--rooms", "4000"]), "more than one run"),
             (plan(&["--record-subscribers", "1"]), "--record DIR"),
+            (plan(&["--capture-headers"]), "--capture DIR"),
             (plan(&["--video", missing]), missing),
             (plan(&["--audio", missing]), missing),
             (plan(&["--video-publishers", "0", "--video", missing]), "nobody publishes video"),

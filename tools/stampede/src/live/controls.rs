@@ -13,6 +13,7 @@ pub(crate) struct Controls {
     paused: AtomicBool,
     sort: AtomicUsize,
     help: AtomicBool,
+    capture: AtomicBool,
     /// Woken by each key that did something.
     pub changed: Notify,
 }
@@ -36,6 +37,7 @@ impl Controls {
             paused: AtomicBool::new(false),
             sort: AtomicUsize::new(0),
             help: AtomicBool::new(false),
+            capture: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -53,6 +55,17 @@ impl Controls {
     /// True while the help is shown.
     pub(crate) fn help(&self) -> bool {
         self.help.load(Ordering::Relaxed)
+    }
+
+    /// Asks the flight recorder for what it has.
+    pub(crate) fn want_capture(&self) {
+        self.capture.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// True if it was asked for since the last call.
+    pub(crate) fn take_capture(&self) -> bool {
+        self.capture.swap(false, Ordering::Relaxed)
     }
 
     /// Ends the run gracefully; false if that was asked for before.
@@ -74,6 +87,7 @@ impl Controls {
             KeyCode::Char('p') => {
                 self.paused.fetch_xor(true, Ordering::Relaxed);
             }
+            KeyCode::Char('c') => self.capture.store(true, Ordering::Relaxed),
             KeyCode::Char('s') => {
                 self.sort.fetch_add(1, Ordering::Relaxed);
             }
@@ -120,6 +134,9 @@ mod tests {
         press(&controls, KeyCode::Esc, none);
         assert!(!controls.help());
         assert_eq!(press(&controls, KeyCode::Char('x'), none), Effect::None);
+        assert!(!controls.take_capture());
+        press(&controls, KeyCode::Char('c'), none);
+        assert!(controls.take_capture() && !controls.take_capture());
         assert!(!*interrupt.borrow());
     }
 

@@ -284,11 +284,12 @@ fn draw_keys(frame: &mut Frame<'_>, area: Rect, paused: bool) {
     frame.render_widget(Line::from(spans), area);
 }
 
-const HELP: [&str; 12] = [
+const HELP: [&str; 13] = [
     "q, Ctrl-C  stop: everybody leaves, then comes the summary",
     "           (again: exit at once, without a report)",
     "p          pause the ramp, or go on with it",
     "s          next order of the worst peers",
+    "c          write the flight recorder now (with --capture)",
     "?          close this",
     "",
     "missing: not there when a later packet came. repaired: came",

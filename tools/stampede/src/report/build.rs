@@ -11,8 +11,8 @@ use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, WorkerFacts, judge};
 use super::types::{
     EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options,
-    Packets, PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection,
-    TargetSection, WorkerSection,
+    Packets, PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA,
+    ServerMetrics, ServerSection, TargetSection, WorkerSection,
 };
 use crate::flags::{Plan, Target};
 use crate::machine;
@@ -34,6 +34,7 @@ pub(crate) fn build(data: RunData) -> Report {
     };
     let video = received(MediaKind::Video, &sums.totals.video, data.plan.video_publishers);
     let audio = received(MediaKind::Audio, &sums.totals.audio, data.plan.audio_publishers);
+    let metrics = server_metrics(&data);
     Report {
         schema: SCHEMA,
         verdict,
@@ -42,12 +43,14 @@ pub(crate) fn build(data: RunData) -> Report {
         audio,
         publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
         recordings: recordings(&data),
+        captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
         generator: generator(&data, &sums),
         run: run_section(&data),
         server: ServerSection {
             embedded: data
                 .ledger
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
+            metrics,
         },
         series: data.series,
     }
@@ -409,6 +412,20 @@ fn options(data: &RunData, plan: &Plan) -> Options {
             }),
         },
     }
+}
+
+/// The scraped figures, set against what arrived in the whole run, ramp included.
+fn server_metrics(data: &RunData) -> Option<ServerMetrics> {
+    let mut metrics = data.server_metrics.clone()?;
+    if let (Some(sent), Some(engine)) = (metrics.packets_out, &data.engine) {
+        let sent = sent + metrics.packets_resent.unwrap_or(0);
+        let arrived = |worker: &WorkerReport| {
+            worker.totals.rtp_arrived() + worker.before_window.rtp_arrived()
+        };
+        let arrived = engine.workers.iter().map(arrived).sum();
+        metrics.reconciliation = Some(Reconciliation::new(sent, arrived));
+    }
+    Some(metrics)
 }
 
 fn round(value: f64, decimals: i32) -> f64 {

@@ -3,6 +3,7 @@
 mod build;
 pub(crate) mod hist;
 pub(crate) mod judge;
+pub(crate) mod server;
 pub(crate) mod types;
 
 use std::io::Write;

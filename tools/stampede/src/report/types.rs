@@ -6,6 +6,7 @@ use serde::Serialize;
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::Hist;
+pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
 
 /// Name and version of this format.
 pub(crate) const SCHEMA: &str = "stampede.report.v1";
@@ -29,6 +30,8 @@ pub(crate) struct Report {
     pub publish: Option<PublishSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
+    /// Files of the flight recorder, worst subscriber first; empty without `--capture`.
+    pub captures: Vec<String>,
     /// The load box itself.
     pub generator: GeneratorSection,
     /// The server's own figures.
@@ -393,6 +396,8 @@ pub(crate) struct WorkerSection {
 pub(crate) struct ServerSection {
     /// The embedded SFU's ledger; `null` at a real server.
     pub embedded: Option<EmbeddedSection>,
+    /// Scraped from the server; `null` without `--server-metrics`.
+    pub metrics: Option<ServerMetrics>,
 }
 
 /// The embedded SFU's ledger.
@@ -432,4 +437,6 @@ pub(crate) struct SeriesRow {
     pub busy_ratio_max: f64,
     /// Latest timer.
     pub lateness_ms_max: f64,
+    /// The scraped server; `null` without `--server-metrics`, or where a scrape failed.
+    pub server: Option<ServerSecond>,
 }

@@ -13,6 +13,8 @@ mod scenario;
 mod series;
 
 use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,13 +25,16 @@ use stampede_signaling::connection::TlsSetup;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
+use crate::capture::{self, CapturePlan};
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
 use crate::flags::{Plan, RunFlags, Server, Target};
 use crate::live::{self, Controls, Live, Mode, Progress, WorkerLine};
+use crate::metrics::{self, Exposed};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
-use crate::report::types::{Fault, Outcome, SeriesRow};
+use crate::report::types::{Fault, Outcome, SeriesRow, ServerMetrics};
+use crate::server_metrics::Scraper;
 use crate::{machine, preflight, report, signals, summary};
 pub(crate) use book::Book;
 use context::{Context, RunClock, Settings};
@@ -42,6 +47,9 @@ pub(crate) use series::Totals;
 /// Pause between two looks at the state of things; a second is a whole number of them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOKS_A_SECOND: u32 = 4;
+
+/// How long the workers have to hand out what their flight recorders hold.
+const CAPTURE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// All that is known at the end of a run; what the report is made of.
 pub(crate) struct RunData {
@@ -79,6 +87,10 @@ pub(crate) struct RunData {
     pub ledger: Option<Ledger>,
     /// Its totals over the measured window.
     pub ledger_measured: Option<LedgerTotals>,
+    /// The server's own figures.
+    pub server_metrics: Option<ServerMetrics>,
+    /// Files of the flight recorder.
+    pub captured: Vec<PathBuf>,
     /// Seconds.
     pub series: Vec<SeriesRow>,
 }
@@ -103,6 +115,8 @@ impl RunData {
             cpus: grounds.cpus,
             ledger: None,
             ledger_measured: None,
+            server_metrics: None,
+            captured: Vec::new(),
             series: Vec::new(),
             plan,
         }
@@ -116,6 +130,7 @@ impl RunData {
 pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     let plan = Plan::new(flags)?;
     let mode = Mode::choose(plan.quiet, plan.no_tui);
+    let listener = plan.prometheus.map(metrics::bind).transpose()?;
     let grounds = prepare::machine(&plan, mode)?;
     // Before the child and the workers: both inherit it, and the workers then pin themselves.
     preflight::stay_on(&grounds.cores.other_cores);
@@ -124,7 +139,7 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
     let out = plan.out.clone();
-    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode))?;
+    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode, listener))?;
     // A blocking DNS lookup or file operation must not hold the process.
     runtime.shutdown_background();
     finish(data, &out)
@@ -145,7 +160,12 @@ fn finish(data: RunData, out: &[std::path::PathBuf]) -> Result<Exit, Failure> {
     })
 }
 
-async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failure> {
+async fn run(
+    plan: Plan,
+    grounds: Grounds,
+    mode: Mode,
+    listener: Option<TcpListener>,
+) -> Result<RunData, Failure> {
     let interrupt = watch::Sender::new(false);
     let interrupted = interrupt.subscribe();
     let quiet = mode == Mode::Quiet;
@@ -157,8 +177,16 @@ async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failur
         }
         stopping.stop();
     }));
-    let result = stages(plan, grounds, mode, controls, interrupted).await;
+    let exposed = Arc::new(Exposed::default());
+    let endpoint = listener
+        .map(|listener| tokio::task::spawn_local(metrics::serve(listener, Arc::clone(&exposed))));
+    let live = Live::start(mode, Arc::clone(&controls));
+    let view = View { live, controls, exposed };
+    let result = stages(plan, grounds, view, interrupted).await;
     watcher.abort();
+    if let Some(endpoint) = endpoint {
+        endpoint.abort();
+    }
     result
 }
 
@@ -173,11 +201,9 @@ async fn signalled(interrupted: &mut watch::Receiver<bool>) {
 async fn stages(
     plan: Plan,
     grounds: Grounds,
-    mode: Mode,
-    controls: Arc<Controls>,
+    view: View,
     mut interrupted: watch::Receiver<bool>,
 ) -> Result<RunData, Failure> {
-    let live = Live::start(mode, Arc::clone(&controls));
     let mut data = RunData::new(plan, &grounds);
     let started = tokio::select! {
         started = server(&data, &grounds) => Some(started?),
@@ -186,6 +212,7 @@ async fn stages(
     let Some((mut embedded, server)) = started else { return Ok(stopped_early(data)) };
     data.url = Some(server.url.to_string());
     let tls = TlsSetup::new().map_err(Failure::other)?;
+    let scraper = Scraper::new(&data.plan.server_metrics, &tls).map_err(Failure::other)?;
     let rooms = cast::rooms(&data.plan, &grounds.run_id);
     let made = tokio::select! {
         made = prepare::rooms(&server, &tls, &rooms) => made,
@@ -203,7 +230,7 @@ async fn stages(
     }
     let engine = prepare::engine(&data.plan, &grounds)?;
     data.backend = Some(engine.backend_report().clone());
-    live.say(&format!("UDP backend {}", engine.backend_report().reason));
+    view.live.say(&format!("UDP backend {}", engine.backend_report().reason));
     let settings = Settings {
         clock: RunClock::start(),
         addresses: prepare::resolve(&server.url)?,
@@ -213,9 +240,14 @@ async fn stages(
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,
+        timelines: data.plan.capture.is_some(),
     };
-    let view = (live, controls);
-    with_engine(&mut data, engine, settings, view, &mut embedded, interrupted).await;
+    if let Some(capture) = &data.plan.capture {
+        let subscribers = data.plan.subscribers as usize * data.plan.rooms as usize;
+        view.live.say(&capture.describe(subscribers));
+    }
+    let scraper = Rc::new(scraper);
+    with_engine(&mut data, engine, settings, (view, scraper), &mut embedded, interrupted).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
@@ -246,7 +278,7 @@ async fn with_engine(
     data: &mut RunData,
     engine: Engine,
     settings: Settings,
-    (live, controls): (Live, Arc<Controls>),
+    (view, scraper): (View, Rc<Scraper>),
     embedded: &mut Option<Embedded>,
     interrupted: watch::Receiver<bool>,
 ) {
@@ -254,12 +286,19 @@ async fn with_engine(
     let context = Rc::new(Context::new(engine, settings));
     let workers = Rc::new(RefCell::new(Workers::default()));
     let state = Rc::new(scenario::State::default());
+    let controls = Arc::clone(&view.controls);
+    scraper.begin().await;
+    let scraping = tokio::task::spawn_local(Rc::clone(&scraper).run());
+    let recorder = data.plan.capture.clone().map(|plan| {
+        let (context, workers) = (Rc::clone(&context), Rc::clone(&workers));
+        tokio::task::spawn_local(record_on_demand(context, workers, Arc::clone(&controls), plan))
+    });
     let router = tokio::task::spawn_local(router::route(Rc::clone(&context), Rc::clone(&workers)));
     let watcher = tokio::task::spawn_local(watch_progress(
         Rc::clone(&context),
         Rc::clone(&workers),
         Rc::clone(&state),
-        (live, Arc::clone(&controls)),
+        (view, Rc::clone(&scraper)),
         data.plan.subscribers as usize * data.plan.rooms as usize,
     ));
     let mut scenario = scenario::Scenario {
@@ -281,6 +320,13 @@ async fn with_engine(
     state.done.set(true);
     data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
     router.abort();
+    if let Some(recorder) = recorder {
+        recorder.abort();
+    }
+    scraping.abort();
+    if !scraper.is_empty() {
+        data.server_metrics = Some(scraper.finish().await);
+    }
     let failed = std::mem::take(&mut workers.borrow_mut().failed);
     if data.ended_early.is_none() {
         let early = |why| Early { fault: Fault::Generator, why };
@@ -291,7 +337,54 @@ async fn with_engine(
         data.engine = tokio::task::spawn_blocking(move || engine.stop()).await.ok();
     }
     data.book = context.book.take();
+    write_captures(data, &context);
     take_ledger(data, embedded, ledger_before).await;
+}
+
+/// Writes what the flight recorder held when the peers were closed.
+fn write_captures(data: &mut RunData, context: &Context) {
+    let (Some(plan), Some(engine)) = (&data.plan.capture, &mut data.engine) else { return };
+    let workers = engine.workers.iter_mut();
+    let captures = workers.flat_map(|worker| std::mem::take(&mut worker.captures)).collect();
+    match capture::write(plan, captures, &context.timelines.borrow(), "") {
+        Ok(files) => data.captured = files,
+        Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
+    }
+}
+
+/// Writes the flight recorder whenever a key or SIGUSR1 asks for it.
+async fn record_on_demand(
+    context: Rc<Context>,
+    workers: Rc<RefCell<Workers>>,
+    controls: Arc<Controls>,
+    plan: CapturePlan,
+) {
+    let for_signal = Arc::clone(&controls);
+    let signal = signals::on_user1(move || for_signal.want_capture());
+    let write = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if !controls.take_capture() {
+                continue;
+            }
+            if let Some(Err(error)) = context.engine().map(|engine| engine.capture()) {
+                tracing::warn!("--capture: not now: {error}");
+                continue;
+            }
+            tokio::time::sleep(CAPTURE_TIMEOUT).await;
+            let captures = std::mem::take(&mut workers.borrow_mut().captured);
+            let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
+            match capture::write(&plan, captures, &context.timelines.borrow(), &suffix) {
+                Ok(files) => live::say(&format!(
+                    "flight recorder: {} subscribers written to {}",
+                    files.len(),
+                    plan.dir.display()
+                )),
+                Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
+            }
+        }
+    };
+    tokio::join!(signal, write);
 }
 
 async fn take_ledger(
@@ -312,14 +405,22 @@ async fn take_ledger(
     }
 }
 
+/// Where the state of the run is shown.
+struct View {
+    live: Live,
+    controls: Arc<Controls>,
+    exposed: Arc<Exposed>,
+}
+
 /// Keeps the series and the view until the run is done.
 async fn watch_progress(
     context: Rc<Context>,
     workers: Rc<RefCell<Workers>>,
     state: Rc<scenario::State>,
-    (mut live, controls): (Live, Arc<Controls>),
+    (view, scraper): (View, Rc<Scraper>),
     subscribers: usize,
 ) -> Series {
+    let View { mut live, controls, exposed } = view;
     let mut series = Series::default();
     let mut shown = Progress { subscribers, ..Progress::default() };
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -338,7 +439,9 @@ async fn watch_progress(
             let snapshots = workers.latest.iter().flatten();
             let joined = context.book.borrow().connected();
             let t_s = elapsed.as_secs_f64();
-            (shown.second, shown.totals) = series.second(t_s, joined, snapshots.clone());
+            (shown.second, shown.totals) =
+                series.second(t_s, joined, scraper.second(), snapshots.clone());
+            exposed.update(&context.book.borrow(), snapshots.clone());
             shown.workers = snapshots.clone().map(worker_line).collect();
             shown.worst = snapshots.flat_map(|snapshot| snapshot.worst.clone()).collect();
         }

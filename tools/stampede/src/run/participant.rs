@@ -119,6 +119,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
             context.book.borrow_mut().disconnected(id);
             break false;
         };
+        context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
         context.book.borrow_mut().broke(id, &kind);
@@ -173,13 +174,16 @@ async fn attempt(
             return TryEnd::broke("local_resources", error);
         }
     };
+    let identity = participant.identity();
+    context.note(&identity, || format!("websocket open, peer {peer}"));
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
-    let mut joined = Joined { context, participant, peer, connected: false };
+    let mut joined = Joined { context, participant, identity: &identity, peer, connected: false };
     let end = joined.hold(&mut connection, &mut notices, stage, last).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
+    context.note(&identity, || "leave sent".to_owned());
     context.routes.borrow_mut().remove(peer);
     close(context, peer).await;
     end
@@ -188,6 +192,7 @@ async fn attempt(
 async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
     let publisher = participant.media.is_publisher();
     let identity = participant.identity();
+    context.note(&identity, || format!("join of room {}", participant.room));
     let grant = JoinGrant {
         room: &participant.room,
         identity: &identity,
@@ -229,6 +234,7 @@ async fn close(context: &Context, peer: PeerId) {
 struct Joined<'a> {
     context: &'a Context,
     participant: &'a Participant,
+    identity: &'a str,
     peer: PeerId,
     connected: bool,
 }
@@ -247,6 +253,7 @@ impl Joined<'_> {
             tokio::select! {
                 update = connection.next() => match update {
                     Some(Update::Media(command)) => {
+                        self.context.note(self.identity, || heard(&command));
                         let command = peer_command(command);
                         if let Err(full) = self.context.command(self.peer, command) {
                             return TryEnd::broke("worker_overloaded", full);
@@ -277,6 +284,11 @@ impl Joined<'_> {
 
     /// What the session says; an end if it is one.
     fn event(&self, event: SessionEvent) -> Option<TryEnd> {
+        self.context.note(self.identity, || match &event {
+            // It may hold TURN passwords.
+            SessionEvent::Joined(_) => "join response".to_owned(),
+            event => format!("{event:?}"),
+        });
         match event {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;
@@ -297,6 +309,7 @@ impl Joined<'_> {
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
+        self.context.note(self.identity, || said(&notice));
         let input = match notice {
             TaskNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
             TaskNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },
@@ -308,6 +321,35 @@ impl Joined<'_> {
             }
         };
         connection.media(input);
+    }
+}
+
+/// A signalling message about media, for the timeline: candidates in full, SDP by its length.
+fn heard(command: &MediaCommand) -> String {
+    match command {
+        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => format!(
+            "offer {id} of the server, {} bytes, {} tracks named",
+            sdp.len(),
+            mid_to_track_id.len()
+        ),
+        MediaCommand::CreateOffer => "an offer of ours is wanted".to_owned(),
+        MediaCommand::RemoteAnswer { sdp } => {
+            format!("answer of the server, {} bytes", sdp.len())
+        }
+        MediaCommand::RemoteCandidate { candidate, .. } => format!("trickled {candidate}"),
+    }
+}
+
+/// What the peer told its task, for the timeline.
+fn said(notice: &TaskNotice) -> String {
+    match notice {
+        TaskNotice::Answer { offer_id, sdp } => {
+            format!("our answer to offer {offer_id}, {} bytes", sdp.len())
+        }
+        TaskNotice::Offer { sdp } => format!("our offer, {} bytes", sdp.len()),
+        TaskNotice::Connected => "DTLS connected".to_owned(),
+        TaskNotice::NegotiationFailed { reason } => format!("negotiation failed: {reason}"),
+        TaskNotice::Disconnected { reason } => format!("disconnected: {reason}"),
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use stampede_engine::{EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
+use stampede_engine::{CapturedPeer, EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -84,6 +84,8 @@ impl Routes {
 pub(crate) struct Workers {
     /// Latest snapshot of each worker by its number.
     pub latest: Vec<Option<WorkerSnapshot>>,
+    /// What workers' flight recorders handed out and nobody has written yet.
+    pub captured: Vec<CapturedPeer>,
     /// Workers that ended on their own.
     pub failed: Vec<String>,
 }
@@ -139,6 +141,7 @@ fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
             peer_notice(context, peer, at_unix_ns, notice);
         }
         EngineEvent::Snapshot(snapshot) => workers.borrow_mut().keep(*snapshot),
+        EngineEvent::Captured(peers) => workers.borrow_mut().captured.extend(peers),
         EngineEvent::WorkerFailed { worker, reason } => {
             tracing::error!("worker {worker} ended: {reason}");
             workers.borrow_mut().failed.push(format!("worker {worker} ended: {reason}"));

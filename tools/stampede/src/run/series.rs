@@ -5,7 +5,7 @@ use std::time::Duration;
 use stampede_core::PeerCounters;
 use stampede_engine::WorkerSnapshot;
 
-use crate::report::types::SeriesRow;
+use crate::report::types::{SeriesRow, ServerSecond};
 
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
 /// last row's time.
@@ -66,12 +66,14 @@ impl Series {
         &mut self,
         t_s: f64,
         joined: usize,
+        server: Option<ServerSecond>,
         snapshots: impl Iterator<Item = &'a WorkerSnapshot> + Clone,
     ) -> (SeriesRow, Totals) {
         let now = Totals::of(snapshots.clone());
         let mut row = SeriesRow {
             t_s: (t_s * 1_000.0).round() / 1_000.0,
             joined: joined as u64,
+            server,
             missing: growth(now.missing, self.last.missing),
             unrecovered: growth(now.unrecovered, self.last.unrecovered),
             freezes: growth(now.freezes, self.last.freezes),
@@ -117,7 +119,7 @@ mod tests {
     #[test]
     fn without_workers_a_row_is_empty_but_there() {
         let mut series = Series::default();
-        let (row, _) = series.second(1.0004, 3, std::iter::empty());
+        let (row, _) = series.second(1.0004, 3, None, std::iter::empty());
         assert_eq!((row.t_s, row.joined, row.packets_in), (1.0, 3, 0));
         assert_eq!(series.into_rows().len(), 1);
     }
