@@ -138,6 +138,7 @@ impl Plan {
         let participants = per_room * u64::from(flags.rooms);
         check_counts(&flags, per_room, participants)?;
         let target = target(&flags, participants)?;
+        let capture = capture_plan(&flags)?;
         let seconds = if embedded { 20 } else { 60 };
         let all_subscribers = subscribers.saturating_mul(flags.rooms);
         Ok(Self {
@@ -161,7 +162,7 @@ impl Plan {
             cores: flags.cores,
             backend: flags.backend,
             out: outputs(flags.out.into_iter().map(|out| out.path).collect())?,
-            capture: capture_plan(&flags)?,
+            capture,
             prometheus: flags.prometheus,
             server_metrics: flags.server_metrics,
             no_tui: flags.no_tui,

@@ -146,7 +146,7 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
 }
 
 /// Judges, writes and shows.
-fn finish(data: RunData, out: &[std::path::PathBuf]) -> Result<Exit, Failure> {
+fn finish(data: RunData, out: &[PathBuf]) -> Result<Exit, Failure> {
     let interrupted = data.interrupted;
     let report = report::build(data);
     let written = out.iter().try_for_each(|path| report::write_json(&report, path));
