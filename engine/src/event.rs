@@ -61,6 +61,8 @@ pub enum PeerCommand {
     },
     /// Make an offer (publisher); it comes as [`PeerNotice::Offer`].
     CreateOffer,
+    /// Make an offer that restarts ICE (publisher); it comes as [`PeerNotice::Offer`].
+    RestartIce,
     /// The server's answer to our offer (publisher).
     Answer {
         /// SDP text.

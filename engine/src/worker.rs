@@ -316,6 +316,9 @@ impl Worker {
             PeerCommand::CreateOffer => {
                 slot.peer.create_offer(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
             }
+            PeerCommand::RestartIce => {
+                slot.peer.restart_ice(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
+            }
             PeerCommand::Answer { sdp } => slot.peer.accept_answer(now, &sdp).map(|()| None),
             PeerCommand::Candidate(line) => {
                 slot.peer.add_remote_candidate(now, &line).map(|()| None)

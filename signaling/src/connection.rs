@@ -32,7 +32,7 @@ use crate::session::{
 };
 use crate::text;
 use crate::token::Token;
-use open::{Socket, now};
+use open::{Resume, Socket, now};
 
 /// tungstenite logs the whole handshake, with the token, at `log`'s trace level. That level is
 /// compiled out of the `log` crate by a feature of our dependency on it; this line holds it there.
@@ -135,7 +135,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectError`]; its `kind()` is what reports count by.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let (socket, timings) = open::open(&options).await?;
+        let (socket, timings) = open::open(&options, None).await?;
         tracing::debug!(url = %options.url, "websocket open");
         Ok(Self {
             socket,
@@ -149,6 +149,29 @@ impl Connection {
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             sleep_until: None,
         })
+    }
+
+    /// Opens a new websocket for a session that has ended with a reason that
+    /// [is resumable](EndReason::is_resumable), and takes it up again: goes on with
+    /// [`next`](Self::next), whose first word is [`SessionEvent::Resumed`] or another end.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; the session stays ended and may be tried again.
+    pub async fn resume(
+        &mut self,
+        options: &ConnectOptions,
+        why: &EndReason,
+    ) -> Result<(), ConnectError> {
+        let resume = Resume { sid: self.session.participant_sid(), reason: why.reconnect_reason() };
+        let (socket, timings) = open::open(options, Some(resume)).await?;
+        tracing::debug!(url = %options.url, "websocket open again");
+        self.socket = socket;
+        self.outbound.clear();
+        self.needs_flush = false;
+        self.socket_done = false;
+        self.held = None;
+        self.session.resume(timings.websocket);
+        Ok(())
     }
 
     /// When the steps of connecting were done.

@@ -46,7 +46,7 @@ const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 pub struct SessionOptions {
     /// Subscriber or publisher.
     pub role: Role,
-    /// Longest wait for `join` after the websocket stands.
+    /// Longest wait for `join`, or `reconnect` when resuming, after the websocket stands.
     pub join_timeout: Duration,
     /// Longest wait from `join` until every track is published and the offer answered.
     pub publish_timeout: Duration,
@@ -108,12 +108,18 @@ struct Ping {
 pub struct Session {
     role: RoleState,
     fast_publish: bool,
+    join_timeout: Duration,
     publish_timeout: Duration,
     started: Instant,
+    /// For `join`, or for `reconnect` while resuming.
     join_deadline: Option<Instant>,
     own_sid: String,
     joined: bool,
+    /// A new websocket stands and `reconnect` has not come yet.
+    resuming: bool,
     ended: bool,
+    /// Interval and timeout the server asked for, for when the session is resumed.
+    ping_asked_s: (i32, i32),
     outstanding: Option<Outstanding>,
     last_offer_id: Option<u32>,
     /// The server's candidates that came before their description.
@@ -150,12 +156,15 @@ impl Session {
         Self {
             role,
             fast_publish: options.fast_publish,
+            join_timeout: options.join_timeout,
             publish_timeout: options.publish_timeout,
             started: now,
             join_deadline: now.checked_add(options.join_timeout),
             own_sid: String::new(),
             joined: false,
+            resuming: false,
             ended: false,
+            ping_asked_s: (0, 0),
             outstanding: None,
             last_offer_id: None,
             held_candidates: Vec::new(),
@@ -196,6 +205,25 @@ impl Session {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Our participant sid (`PA_…`), which a resume names; empty before `join`.
+    #[must_use]
+    pub fn participant_sid(&self) -> &str {
+        &self.own_sid
+    }
+
+    /// Takes the session up again: a new websocket stands since `now`, opened with `reconnect=1`
+    /// and our sid. Tracks and negotiation stay as they are; the server says `reconnect` and
+    /// restarts ICE on the connection it offers. Only after an end that
+    /// [`EndReason::is_resumable`]; nothing otherwise.
+    pub fn resume(&mut self, now: Instant) {
+        if self.joined && self.ended {
+            self.ended = false;
+            self.resuming = true;
+            self.join_deadline = now.checked_add(self.join_timeout);
+            self.ping = None;
+        }
     }
 
     /// What was counted so far.
@@ -243,6 +271,7 @@ impl Session {
         self.counters.messages += 1;
         match message {
             Response::Join(join) => self.on_join(now, join, skipped),
+            Response::Reconnect(_) => self.on_reconnect(now),
             Response::Offer(offer) => self.on_offer(offer),
             Response::Answer(answer) => self.on_answer(answer),
             Response::Trickle(trickle) => self.on_trickle(&trickle),
@@ -316,7 +345,8 @@ impl Session {
         }
         let Some(ping) = self.ping else { return };
         if ping.give_up.is_some_and(|at| now >= at) {
-            return self.end_with_leave(EndReason::PingTimeout);
+            // Without a `leave`: it would end what a resume is to take up.
+            return self.end(EndReason::PingTimeout);
         }
         if now >= ping.next {
             self.send_ping(now, ping);
@@ -372,7 +402,8 @@ impl Session {
         self.joined = true;
         self.join_deadline = None;
         self.own_sid.clone_from(&participant.sid);
-        self.start_pings(now, join.ping_interval, join.ping_timeout);
+        self.ping_asked_s = (join.ping_interval, join.ping_timeout);
+        self.start_pings(now);
         let room = join.room.unwrap_or_default();
         let info = join.server_info.unwrap_or_default();
         let or = |new: String, old: String| if new.is_empty() { old } else { new };
@@ -391,6 +422,55 @@ impl Session {
         })));
         self.on_participants(join.other_participants);
         self.start_publishing(now, join.fast_publish);
+    }
+
+    /// The server knows us again (livekit rtc/room.go, `ResumeParticipant`). It wants to hear what
+    /// we have, and restarts ICE itself on the connection that it offers; on the other one we do.
+    fn on_reconnect(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.resuming) {
+            self.counters.unneeded += 1;
+            return;
+        }
+        self.join_deadline = None;
+        // Whatever was under way on the old websocket is answered by nobody.
+        self.outstanding = None;
+        self.start_pings(now);
+        self.send_sync_state();
+        self.event(SessionEvent::Resumed);
+        let RoleState::Publisher(publishing) = &mut self.role else { return };
+        match publishing.offer {
+            OfferState::NotAsked | OfferState::Asked => {}
+            OfferState::Sent | OfferState::Answered => {
+                publishing.offer = OfferState::Asked;
+                self.outputs.push_back(Output::Media(MediaCommand::RestartIce));
+            }
+        }
+    }
+
+    /// livekit rtc/room.go, `onSyncState`: tracks it doesn't know make it ask for a full
+    /// reconnect. The descriptions of a sync state are for migration to another node, which needs
+    /// them kept for every session; they are left out.
+    fn send_sync_state(&mut self) {
+        let (subscription, publish_tracks) = match &self.role {
+            RoleState::Subscriber { subscription: Subscription::Auto, .. } => {
+                (Vec::new(), Vec::new())
+            }
+            RoleState::Subscriber {
+                subscription: Subscription::Manual { audio, video },
+                tracks,
+                ..
+            } => (tracks.sids(*audio, *video), Vec::new()),
+            RoleState::Publisher(publishing) => (Vec::new(), publishing.published().to_vec()),
+        };
+        self.send(Request::SyncState(proto::SyncState {
+            subscription: Some(proto::UpdateSubscription {
+                subscribe: !subscription.is_empty(),
+                track_sids: subscription,
+                participant_tracks: Vec::new(),
+            }),
+            publish_tracks,
+            ..proto::SyncState::default()
+        }));
     }
 
     fn start_publishing(&mut self, now: Instant, server_allows_fast: bool) {
@@ -474,11 +554,11 @@ impl Session {
             self.counters.offers_ignored += 1;
             return;
         }
-        publishing.offer = OfferState::Sent;
+        let id = publishing.next_offer();
         self.send(Request::Offer(SessionDescription {
             r#type: "offer".to_owned(),
             sdp,
-            id: 1,
+            id,
             ..SessionDescription::default()
         }));
     }
@@ -604,8 +684,10 @@ impl Session {
             self.counters.unneeded += 1;
             return;
         }
-        let sid = published.track.map(|track| track.sid).unwrap_or_default();
-        self.event(SessionEvent::TrackPublished { cid: published.cid, sid });
+        let sid = published.track.as_ref().map(|track| track.sid.clone()).unwrap_or_default();
+        let cid = published.cid.clone();
+        publishing.remember(published);
+        self.event(SessionEvent::TrackPublished { cid, sid });
         if settled == Settled::All {
             self.ask_offer();
         }
@@ -657,7 +739,8 @@ impl Session {
         }
     }
 
-    fn start_pings(&mut self, now: Instant, interval_s: i32, timeout_s: i32) {
+    fn start_pings(&mut self, now: Instant) {
+        let (interval_s, timeout_s) = self.ping_asked_s;
         let seconds = |value: i32| Duration::from_secs(u64::try_from(value).unwrap_or(0));
         let (interval, timeout) = (seconds(interval_s), seconds(timeout_s));
         if interval.is_zero() || timeout.is_zero() {

@@ -526,7 +526,119 @@ fn pings_carry_the_round_trip_and_their_loss_ends_the_session() {
     assert_eq!(h.end(), None);
     h.advance(SECOND);
     assert_eq!(h.end(), Some(&EndReason::PingTimeout));
-    assert!(h.sent_leave());
+    assert!(!h.sent_leave(), "a leave would end what can be resumed");
+}
+
+fn lost() -> EndReason {
+    EndReason::ConnectionLost { detail: "reset".into() }
+}
+
+fn reconnect() -> proto::SignalResponse {
+    response(Response::Reconnect(proto::ReconnectResponse::default()))
+}
+
+fn sync_state(h: &Harness) -> &proto::SyncState {
+    let found = h.sent.iter().find_map(|request| match request {
+        Request::SyncState(state) => Some(state),
+        _ => None,
+    });
+    found.unwrap()
+}
+
+#[test]
+fn a_lost_subscriber_is_taken_up_again_and_answers_the_restart() {
+    let mut h = Harness::joined_subscriber();
+    h.receive(offer(4, OFFER_DATA, &[]));
+    h.session.handle_transport_end(lost());
+    h.drain();
+    assert!(h.end().unwrap().is_resumable());
+    assert_eq!(h.session.participant_sid(), "PA_self");
+    h.clear();
+
+    h.session.resume(h.now);
+    h.receive(reconnect());
+    let state = sync_state(&h);
+    let subscription = state.subscription.as_ref().unwrap();
+    assert!(subscription.track_sids.is_empty() && !subscription.subscribe);
+    assert_eq!(h.events, [SessionEvent::Resumed]);
+    // The answer to what was asked on the old websocket goes nowhere, that to the restart does.
+    h.media(MediaInput::LocalAnswer { offer_id: 4, sdp: "old".into() });
+    assert!(h.answers().is_empty());
+    h.receive(offer(5, OFFER_TRACKS, &[("2", video())]));
+    h.media(MediaInput::LocalAnswer { offer_id: 5, sdp: "new".into() });
+    assert_eq!(h.answers(), [5]);
+    // Pings go on.
+    h.advance(5 * SECOND);
+    assert_eq!(h.pings().len(), 1);
+    h.receive(reconnect());
+    assert_eq!(h.session.counters().unneeded, 1, "nobody resumed a second time");
+}
+
+#[test]
+fn a_manual_subscriber_says_what_it_is_subscribed_to() {
+    let manual = Subscription::Manual { audio: false, video: true };
+    let mut h = Harness::subscriber(manual, Quality::High);
+    h.receive(join(vec![participant(PUBLISHER, audio_and_video())]));
+    h.session.handle_transport_end(lost());
+    h.session.resume(h.now);
+    h.receive(reconnect());
+    let subscription = sync_state(&h).subscription.clone().unwrap();
+    assert_eq!((subscription.track_sids, subscription.subscribe), (vec![video().to_owned()], true));
+}
+
+#[test]
+fn a_resumed_publisher_names_its_tracks_and_restarts_its_ice() {
+    let mut h = publisher();
+    h.receive(join(vec![]));
+    h.receive(published("v", "TR_V"));
+    h.receive(published("a", "TR_A"));
+    h.clear();
+    h.media(MediaInput::LocalOffer { sdp: "offer".into() });
+    let first = offer_id(&h);
+    let answer = |id| {
+        let r#type = "answer".into();
+        let answer =
+            proto::SessionDescription { r#type, sdp: "a".into(), id, ..Default::default() };
+        response(Response::Answer(answer))
+    };
+    h.receive(answer(first));
+    h.session.handle_transport_end(lost());
+    h.drain();
+    h.clear();
+    h.session.resume(h.now);
+    h.receive(reconnect());
+    let tracks = &sync_state(&h).publish_tracks;
+    let sids: Vec<_> =
+        tracks.iter().map(|track| track.track.as_ref().unwrap().sid.as_str()).collect();
+    assert_eq!(sids, ["TR_V", "TR_A"]);
+    assert_eq!(h.media, [MediaCommand::RestartIce]);
+    h.clear();
+    h.media(MediaInput::LocalOffer { sdp: "restart".into() });
+    let second = offer_id(&h);
+    assert!(second > first);
+    h.receive(answer(second));
+    assert_eq!(h.media, [MediaCommand::RemoteAnswer { sdp: "a".into() }]);
+}
+
+#[test]
+fn a_resume_that_nobody_answers_ends_and_one_before_the_join_is_none() {
+    let mut h = Harness::joined_subscriber();
+    h.session.handle_transport_end(lost());
+    h.session.resume(h.now);
+    h.advance(10 * SECOND);
+    assert_eq!(h.end(), Some(&EndReason::JoinTimeout));
+    let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
+    h.session.handle_transport_end(lost());
+    h.session.resume(h.now);
+    assert!(h.session.is_ended());
+    let reasons = [
+        (EndReason::Left, false),
+        (EndReason::PingTimeout, true),
+        (EndReason::MediaLost { reason: "ice".into() }, false),
+    ];
+    for (reason, resumable) in reasons {
+        assert_eq!(reason.is_resumable(), resumable, "{reason}");
+    }
 }
 
 #[test]

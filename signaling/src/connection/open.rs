@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use livekit_protocol as proto;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -59,12 +60,21 @@ impl Stage {
     }
 }
 
+/// What a websocket that takes a session up again says of it.
+pub(super) struct Resume<'a> {
+    /// Our participant sid (`PA_…`).
+    pub(super) sid: &'a str,
+    /// Why.
+    pub(super) reason: proto::ReconnectReason,
+}
+
 pub(super) async fn open(
     options: &ConnectOptions,
+    resume: Option<Resume<'_>>,
 ) -> Result<(Socket, ConnectTimings), ConnectError> {
     let stage = Stage::default();
     let timeout = options.connect_timeout;
-    match tokio::time::timeout(timeout, open_steps(options, &stage)).await {
+    match tokio::time::timeout(timeout, open_steps(options, resume, &stage)).await {
         Ok(result) => result,
         Err(_) => {
             let address = options.url.authority();
@@ -75,11 +85,12 @@ pub(super) async fn open(
 
 async fn open_steps(
     options: &ConnectOptions,
+    resume: Option<Resume<'_>>,
     stage: &Stage,
 ) -> Result<(Socket, ConnectTimings), ConnectError> {
     let started = now();
     let url = &options.url;
-    let request = request(url, &options.token, &options.session.role)?;
+    let request = request(url, &options.token, &options.session.role, resume.as_ref())?;
     let tcp_stream = match &options.addresses {
         Some(addresses) => {
             stage.set("tcp");
@@ -121,16 +132,27 @@ fn limits() -> WebSocketConfig {
 
 /// v0 of LiveKit's join (livekit pkg/service/rtcservice.go:239, utils.go:179). The token goes in a
 /// header: a URL ends up in access logs and error texts.
-fn request(url: &ServerUrl, token: &Token, role: &Role) -> Result<Request, ConnectError> {
+fn request(
+    url: &ServerUrl,
+    token: &Token,
+    role: &Role,
+    resume: Option<&Resume<'_>>,
+) -> Result<Request, ConnectError> {
     let auto_subscribe = match role {
         Role::Subscriber { subscription: Subscription::Auto, .. } => 1,
         Role::Subscriber { subscription: Subscription::Manual { .. }, .. }
         | Role::Publisher { .. } => 0,
     };
-    let query = format!(
+    let mut query = format!(
         "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}",
         env!("CARGO_PKG_VERSION"),
     );
+    if let Some(Resume { sid, reason }) = resume {
+        // The sid is the server's word: only what a sid is made of goes into a URL.
+        let sid: String = sid.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let reason = *reason as i32;
+        query.push_str(&format!("&reconnect=1&sid={sid}&reconnect_reason={reason}"));
+    }
     let bad = |detail: String| ConnectError::Protocol { address: url.authority(), detail };
     let mut request = url
         .websocket(&query)
@@ -238,7 +260,7 @@ mod tests {
             subscription: Subscription::Manual { audio: true, video: true },
             quality: Quality::Low,
         };
-        let request = request(&url, &token, &role).unwrap();
+        let request = request(&url, &token, &role, None).unwrap();
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer eyJSECRET");
         assert_eq!(
             request.uri().to_string(),
@@ -248,6 +270,17 @@ mod tests {
             ),
         );
         assert!(!format!("{request:?}").contains("SECRET"));
+    }
+
+    #[test]
+    fn a_resume_names_the_participant_and_why() {
+        let url = ServerUrl::parse("ws://h").unwrap();
+        let role = Role::Publisher { tracks: Vec::new() };
+        let reason = proto::ReconnectReason::RrSignalDisconnected;
+        let resume = Resume { sid: "PA_x1&auto_subscribe=1", reason };
+        let request = request(&url, &Token::new("t").unwrap(), &role, Some(&resume)).unwrap();
+        let query = request.uri().query().unwrap();
+        assert!(query.ends_with("&reconnect=1&sid=PA_x1auto_subscribe1&reconnect_reason=1"));
     }
 
     #[test]

@@ -147,7 +147,8 @@ pub enum MediaInput {
         /// The answer.
         sdp: String,
     },
-    /// The publisher peer's offer, asked for by [`MediaCommand::CreateOffer`].
+    /// The publisher peer's offer, asked for by [`MediaCommand::CreateOffer`] or
+    /// [`MediaCommand::RestartIce`].
     LocalOffer {
         /// The offer.
         sdp: String,
@@ -186,6 +187,9 @@ pub enum MediaCommand {
     },
     /// Make the publisher peer's offer and hand back [`MediaInput::LocalOffer`]. Asked once.
     CreateOffer,
+    /// Make an offer that restarts ICE (RFC 8445 §9) on the publisher peer, and hand back
+    /// [`MediaInput::LocalOffer`].
+    RestartIce,
     /// Apply the server's answer to the publisher peer.
     RemoteAnswer {
         /// The answer, as it came.
@@ -358,7 +362,10 @@ pub enum SessionEvent {
         /// Round trip of the signalling connection.
         rtt: Duration,
     },
-    /// The last event. Nothing but already queued messages follows.
+    /// The server took the session up again after
+    /// [`Session::resume`](super::Session::resume).
+    Resumed,
+    /// The last event, unless the session is resumed. Nothing but already queued messages follows.
     Ended(EndReason),
 }
 
@@ -438,6 +445,29 @@ impl EndReason {
             Self::OutboundFull => "signal_stalled",
             Self::NegotiationFailed { .. } => "negotiation_failed",
             Self::MediaLost { .. } => "media_lost",
+        }
+    }
+
+    /// True if a new websocket can take the session up again: the old one is gone, or the server
+    /// asked for it, while the server still has the participant (livekit-client does the same).
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed { .. }
+                | Self::ConnectionLost { .. }
+                | Self::PingTimeout
+                | Self::ReconnectAsked { resume: true, .. }
+        )
+    }
+
+    /// Why we resume, as the server is told (livekit_models.proto `ReconnectReason`).
+    pub(crate) fn reconnect_reason(&self) -> proto::ReconnectReason {
+        match self {
+            Self::Closed { .. } | Self::ConnectionLost { .. } | Self::PingTimeout => {
+                proto::ReconnectReason::RrSignalDisconnected
+            }
+            _ => proto::ReconnectReason::RrUnknown,
         }
     }
 

@@ -22,6 +22,10 @@ pub(super) struct Publishing {
     pending: Vec<String>,
     published: usize,
     pub(super) offer: OfferState,
+    /// Offers sent so far: the last one's id.
+    offers: u32,
+    /// What the server said of the tracks it took, for a sync state.
+    accepted: Vec<proto::TrackPublishedResponse>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -45,6 +49,8 @@ impl Publishing {
             pending: Vec::new(),
             published: 0,
             offer: OfferState::NotAsked,
+            offers: 0,
+            accepted: Vec::new(),
             deadline: None,
         }
     }
@@ -70,6 +76,23 @@ impl Publishing {
         };
         self.clear_deadline();
         settled
+    }
+
+    /// The server took this track. At most [`PUBLISH_TRACKS_MAX`](super::PUBLISH_TRACKS_MAX).
+    pub(super) fn remember(&mut self, published: proto::TrackPublishedResponse) {
+        self.accepted.push(published);
+    }
+
+    /// What the server took so far.
+    pub(super) fn published(&self) -> &[proto::TrackPublishedResponse] {
+        &self.accepted
+    }
+
+    /// An offer goes out; its id.
+    pub(super) fn next_offer(&mut self) -> u32 {
+        self.offer = OfferState::Sent;
+        self.offers += 1;
+        self.offers
     }
 
     /// True if the answer is the one we wait for.

@@ -49,6 +49,16 @@ impl TrackTable {
         self.tracks.get(sid).map(|known| known.kind)
     }
 
+    /// Announced tracks of the wanted kinds.
+    pub(super) fn sids(&self, audio: bool, video: bool) -> Vec<String> {
+        let wanted = |known: &Known| match known.kind {
+            TrackKind::Audio => audio,
+            TrackKind::Video => video,
+        };
+        let tracks = self.tracks.iter().filter(|(_, known)| known.announced && wanted(known));
+        tracks.map(|(sid, _)| sid.clone()).collect()
+    }
+
     /// A participant that is there, with all its tracks.
     pub(super) fn update(&mut self, participant: ParticipantInfo, changes: &mut Changes) {
         let ParticipantInfo { sid: publisher_sid, identity, tracks, .. } = participant;

@@ -118,6 +118,7 @@ fn join(page: &mut Page, join: &JoinSection) {
         (join.failed, "failed"),
         (join.dropped, "dropped out"),
         (join.retries, "retries"),
+        (join.resumed, "resumed"),
     ] {
         if count > 0 {
             let _ = write!(text, ", {count} {word}");

@@ -5,6 +5,10 @@
 
 mod common;
 
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use common::{Ended, Running, alone, files};
 use stampede_media::MediaClip;
 
@@ -80,4 +84,80 @@ fn a_wrong_secret_is_refused() {
     ended.assert_code(104);
     assert!(ended.stderr.contains("refused the API key or secret"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("wrong-secret") && !ended.stderr.contains("eyJ"));
+}
+
+/// A TCP relay to the server whose connections can all be cut at once.
+struct Relay {
+    url: String,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Relay {
+    fn to(server: &str) -> Self {
+        let authority = server.split('/').nth(2).unwrap();
+        let port = if authority.contains(':') { "" } else { ":80" };
+        let target = format!("{authority}{port}");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&streams);
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(&target).unwrap();
+                kept.lock().unwrap().extend([&client, &server].map(|s| s.try_clone().unwrap()));
+                for (mut from, mut to) in
+                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Write);
+                    });
+                }
+            }
+        });
+        Self { url: format!("ws://127.0.0.1:{port}"), streams }
+    }
+
+    /// Cuts every connection; how many there were.
+    fn cut(&self) -> usize {
+        let streams = std::mem::take(&mut *self.streams.lock().unwrap());
+        streams.iter().filter(|stream| stream.shutdown(Shutdown::Both).is_ok()).count() / 2
+    }
+}
+
+/// All websockets break in the measured window: every session goes on. The publisher restarts its
+/// ICE, as LiveKit's clients do, which costs what it sends between the old path and the new one.
+#[test]
+fn lost_websockets_are_resumed() {
+    let _alone = alone();
+    let Ok(url) = std::env::var("LIVEKIT_URL") else {
+        return println!("skipped: LIVEKIT_URL not set");
+    };
+    if !url.starts_with("ws://") && !url.starts_with("http://") {
+        return println!("skipped: the relay of this test speaks no TLS");
+    }
+    let relay = Relay::to(&url);
+    let key = std::env::var("LIVEKIT_API_KEY").unwrap_or_default();
+    let secret = std::env::var("LIVEKIT_API_SECRET").unwrap_or_default();
+    let mut args = vec!["run", "--url", &relay.url, "--api-key", &key, "--no-tui"];
+    args.extend(SMALL.iter().filter(|arg| !arg.starts_with("--duration")));
+    args.push("--duration=12s");
+    let run = Running::start_with(&args, |command| {
+        command.env("LIVEKIT_API_SECRET", &secret);
+    });
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(relay.cut() >= 11);
+    let ended = run.end();
+    ended.assert_code(0);
+    assert_eq!(ended.number("/join/joined"), 11.0);
+    assert_eq!(ended.number("/join/resumed"), 11.0, "{:?}", ended.report()["join"]);
+    assert_eq!(ended.number("/join/dropped"), 0.0);
+    for kind in ["video", "audio"] {
+        let tracks = ended.number(&format!("/{kind}/tracks_received"));
+        assert_eq!(tracks, 10.0, "{kind}");
+        let lost = ended.number(&format!("/{kind}/loss_rate"));
+        assert!(lost < 0.01, "{kind}: {:?}", ended.verdict());
+    }
+    // The publisher went on too: 10 subscribers x 25 frames/s for most of the window.
+    assert!(ended.number("/video/frames/decodable") > 2_500.0);
 }

@@ -189,6 +189,17 @@ impl Peer {
         Ok(offer)
     }
 
+    /// Makes an offer that restarts ICE and changes nothing else (publisher; RFC 8445 §9). What was
+    /// negotiated goes on while it is open.
+    pub fn restart_ice(&mut self, now: Instant) -> Result<String, NegotiateError> {
+        let Role::Publisher(publishing) = &mut self.role else {
+            return Err(NegotiateError::WrongRole("the server restarts a subscriber's ICE"));
+        };
+        let offer = publishing.restart_ice(&mut self.rtc)?;
+        self.advance(now);
+        Ok(offer)
+    }
+
     /// Takes the server's answer to the latest offer (publisher). With
     /// [`NegotiateError::TrackRefused`] the other tracks are sent all the same.
     pub fn accept_answer(&mut self, now: Instant, sdp: &str) -> Result<(), NegotiateError> {

@@ -92,6 +92,15 @@ impl Publishing {
         Ok(offer.to_sdp_string())
     }
 
+    /// An offer with new ICE credentials and the same candidates; everything else as negotiated.
+    pub(super) fn restart_ice(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
+        let mut changes = rtc.sdp_api();
+        changes.ice_restart(true);
+        let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
+        self.pending = Some(pending);
+        Ok(offer.to_sdp_string())
+    }
+
     pub(super) fn take_pending(&mut self) -> Result<SdpPendingOffer, NegotiateError> {
         self.pending.take().ok_or(NegotiateError::NoOffer)
     }

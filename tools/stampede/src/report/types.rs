@@ -202,6 +202,8 @@ pub(crate) struct JoinSection {
     pub dropped: u64,
     /// Further tries made.
     pub retries: u64,
+    /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
+    pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
     /// Most participants connected at one moment.

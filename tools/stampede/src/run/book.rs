@@ -62,6 +62,7 @@ pub(crate) struct Book {
     failed: usize,
     dropped: u64,
     retries: u64,
+    resumed: u64,
     first_keyframes: usize,
     errors: BTreeMap<String, u64>,
     server_version: Option<String>,
@@ -125,6 +126,11 @@ impl Book {
     /// Another try begins.
     pub(crate) fn retried(&mut self) {
         self.retries += 1;
+    }
+
+    /// A session went on over a new websocket.
+    pub(crate) fn resumed(&mut self) {
+        self.resumed += 1;
     }
 
     /// No try will follow. `gave_up` if the last one broke, rather than being told to leave.
@@ -249,6 +255,7 @@ impl Book {
             failed: self.failed as u64,
             dropped: self.dropped,
             retries: self.retries,
+            resumed: self.resumed,
             errors: self.errors.clone(),
             peak: self.peak as u64,
             phases_ms: Phases {

@@ -23,6 +23,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a close that found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
+/// Pauses before the tries to take a session up again, as livekit-client's
+/// `DefaultReconnectPolicy` begins; its later ones outlast what a server keeps of a participant.
+const RESUME_PAUSES_MS: [u64; 5] = [0, 300, 1_200, 2_700, 4_800];
 
 /// Who joins, and as what.
 pub(crate) struct Participant {
@@ -189,10 +192,9 @@ async fn attempt(
     end
 }
 
-async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+fn connect_options(context: &Context, participant: &Participant) -> Result<ConnectOptions, TryEnd> {
     let publisher = participant.media.is_publisher();
     let identity = participant.identity();
-    context.note(&identity, || format!("join of room {}", participant.room));
     let grant = JoinGrant {
         room: &participant.room,
         identity: &identity,
@@ -208,6 +210,12 @@ async fn connect(context: &Context, participant: &Participant) -> Result<Connect
     let (url, role) = (context.url.clone(), participant.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.tls.clone());
     options.addresses = Some(Arc::clone(&context.addresses));
+    Ok(options)
+}
+
+async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+    context.note(&participant.identity(), || format!("join of room {}", participant.room));
+    let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
         kind: error.kind().to_owned(),
         detail: error.to_string(),
@@ -259,11 +267,16 @@ impl Joined<'_> {
                             return TryEnd::broke("worker_overloaded", full);
                         }
                     }
-                    Some(Update::Event(event)) => {
-                        if let Some(end) = self.event(event) {
-                            return end;
+                    Some(Update::Event(SessionEvent::Ended(why))) => {
+                        let resumed = tokio::select! {
+                            resumed = self.resume(connection, &why) => resumed,
+                            () = reached(stage, last) => return TryEnd::Left,
+                        };
+                        if !resumed {
+                            return ended(&why);
                         }
                     }
+                    Some(Update::Event(event)) => self.event(event),
                     None => return TryEnd::broke("signal_closed", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
@@ -282,8 +295,31 @@ impl Joined<'_> {
         }
     }
 
-    /// What the session says; an end if it is one.
-    fn event(&self, event: SessionEvent) -> Option<TryEnd> {
+    /// Opens another websocket for the same session, as a real client does; the media goes on
+    /// meanwhile. False if that can't help or did not.
+    async fn resume(&self, connection: &mut Connection, why: &EndReason) -> bool {
+        if !(why.is_resumable() && self.connected && connection.session().is_joined()) {
+            return false;
+        }
+        let Ok(options) = connect_options(self.context, self.participant) else { return false };
+        self.context.note(self.identity, || format!("{why}: resuming"));
+        tracing::debug!("{}: {why}: resuming", self.participant.identity());
+        for pause_ms in RESUME_PAUSES_MS {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            match connection.resume(&options, why).await {
+                Ok(()) => {
+                    self.context.book.borrow_mut().error(why.kind());
+                    return true;
+                }
+                Err(error) if error.is_retryable() => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// What the session says, but its end.
+    fn event(&self, event: SessionEvent) {
         self.context.note(self.identity, || match &event {
             // It may hold TURN passwords.
             SessionEvent::Joined(_) => "join response".to_owned(),
@@ -296,7 +332,7 @@ impl Joined<'_> {
                 self.context.reached_now(id, Phase::Signal, scheduled, Instant::now());
                 self.context.book.borrow_mut().server_version(&joined.server_version);
             }
-            SessionEvent::Ended(reason) => return Some(ended(&reason)),
+            SessionEvent::Resumed => self.context.book.borrow_mut().resumed(),
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context.book.borrow_mut().error(&format!("publish_refused_{reason}"));
             }
@@ -305,7 +341,6 @@ impl Joined<'_> {
             }
             _ => {}
         }
-        None
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
@@ -333,6 +368,7 @@ fn heard(command: &MediaCommand) -> String {
             mid_to_track_id.len()
         ),
         MediaCommand::CreateOffer => "an offer of ours is wanted".to_owned(),
+        MediaCommand::RestartIce => "ICE is to restart".to_owned(),
         MediaCommand::RemoteAnswer { sdp } => {
             format!("answer of the server, {} bytes", sdp.len())
         }
@@ -359,6 +395,7 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
             PeerCommand::Offer { id, sdp, mid_to_track_id }
         }
         MediaCommand::CreateOffer => PeerCommand::CreateOffer,
+        MediaCommand::RestartIce => PeerCommand::RestartIce,
         MediaCommand::RemoteAnswer { sdp } => PeerCommand::Answer { sdp },
         MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
     }
