@@ -153,6 +153,16 @@ fn the_engine_uses_no_tokio_and_no_signaling() {
 }
 
 #[test]
+fn impairments_stand_alone() {
+    let graph = Graph::of_workspace();
+    graph.assert_not_direct("stampede-impair", SYSTEM_CRATES);
+    graph.assert_never("stampede-impair", &["tokio", "str0m"], &[]);
+    for room in graph.workspace.iter().filter(|room| *room != "stampede-impair") {
+        graph.assert_not_direct("stampede-impair", &[room]);
+    }
+}
+
+#[test]
 fn media_uses_no_sockets_and_keeps_the_disk_thread_to_itself() {
     let graph = Graph::of_workspace();
     let allowed = ["tokio-uring"];

@@ -6,9 +6,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use stampede_core::{DtlsIdentity, PeerOptions};
+use stampede_impair::Cohorts;
 use stampede_media::disk::{DiskHandle, DiskOptions, DiskThread};
 use stampede_udp::{BackendLimits, BackendReport, SocketBuffers, Waker};
 use thiserror::Error;
@@ -111,12 +113,14 @@ impl Engine {
         };
         let (event_sender, receiver) = crossbeam_channel::bounded(options.events_max);
         let signal = EventSignal::new()?;
+        let cohorts = Cohorts::new(options.impair.clone(), options.seed, Instant::now());
         let mut workers = Vec::with_capacity(options.workers);
         let mut backend = None;
         for index in 0..options.workers {
             let events = EventSink::new(event_sender.clone(), signal.clone());
             let disk = disk.as_ref().map(DiskThread::handle);
-            let (worker, report) = spawn(&options, index, identity.clone(), events, disk)?;
+            let (worker, report) =
+                spawn(&options, index, identity.clone(), cohorts.clone(), events, disk)?;
             backend.get_or_insert(report);
             workers.push(worker);
         }
@@ -191,6 +195,15 @@ impl Engine {
         (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::Capture))
     }
 
+    /// Asks every worker for its sums at this moment; they come as [`EngineEvent::Totals`] with
+    /// this tag, one from each worker.
+    ///
+    /// # Errors
+    /// When a worker's mailbox is full.
+    pub fn read_totals(&self, tag: u64) -> Result<(), MailboxFull> {
+        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::ReadTotals(tag)))
+    }
+
     fn post(&self, index: usize, mail: Mail) -> Result<(), MailboxFull> {
         let worker = &self.workers[index];
         worker.mail.try_send(mail).map_err(|_| MailboxFull { worker: index })?;
@@ -240,6 +253,7 @@ fn spawn(
     options: &EngineOptions,
     index: usize,
     identity: DtlsIdentity,
+    cohorts: Cohorts,
     events: EventSink,
     disk: Option<DiskHandle>,
 ) -> Result<(WorkerHandle, BackendReport), StartError> {
@@ -255,10 +269,11 @@ fn spawn(
         disk,
         gather: options.gather,
         capture: options.capture,
+        cohorts,
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,
-            identity,
+            ..PeerOptions::new(identity)
         },
     };
     let choice = options.backend;

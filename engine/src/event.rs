@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use stampede_core::{MediaKind, PublishTrack};
+use stampede_core::{MediaKind, PeerCounters, PublishTrack};
 
 use crate::{CapturedPeer, WorkerSnapshot};
 
@@ -138,6 +138,15 @@ pub enum EngineEvent {
     /// What the flight recorder holds of a worker's worst peers, after
     /// [`Engine::capture`](crate::Engine::capture).
     Captured(Vec<CapturedPeer>),
+    /// A worker's answer to [`Engine::read_totals`](crate::Engine::read_totals).
+    Totals {
+        /// Which.
+        worker: usize,
+        /// As asked.
+        tag: u64,
+        /// Sums over all its peers since the measured window began, closed peers included.
+        totals: Box<PeerCounters>,
+    },
     /// A worker ended on its own: its UDP backend became unusable.
     WorkerFailed {
         /// Which.

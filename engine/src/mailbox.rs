@@ -20,6 +20,8 @@ pub(crate) enum Mail {
     BeginMeasuring,
     /// Hand out what the flight recorder holds of the worst peers.
     Capture,
+    /// Say what was counted so far, with this tag.
+    ReadTotals(u64),
     /// Close every peer and end.
     Stop,
 }

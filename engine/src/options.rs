@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
 
 use crate::CaptureOptions;
@@ -40,6 +41,13 @@ pub struct EngineOptions {
     pub recording_dir: Option<PathBuf>,
     /// The flight recorder; `None` keeps no packets.
     pub capture: Option<CaptureOptions>,
+    /// What is done on purpose to what subscribers receive, before it is accounted; for each
+    /// subscriber the first whose cohort it belongs to counts. Outages count from the start of the
+    /// engine. A worker holds at most [`HELD_PACKETS_MAX`](stampede_impair::HELD_PACKETS_MAX)
+    /// delayed datagrams; one more is dropped and counted.
+    pub impair: Vec<Spec>,
+    /// Seed of the impairments.
+    pub seed: u64,
 }
 
 impl Default for EngineOptions {
@@ -58,6 +66,8 @@ impl Default for EngineOptions {
             events_max: 65_536,
             recording_dir: None,
             capture: None,
+            impair: Vec::new(),
+            seed: 1,
         }
     }
 }

@@ -4,7 +4,7 @@ use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
 use crate::health::{HealthReport, Second};
-use crate::{CapturedPeer, PeerId, PeerLine};
+use crate::{CapturedPeer, CohortCounts, PeerId, PeerLine};
 
 /// A worker's counters at one moment.
 #[derive(Debug, Clone)]
@@ -60,6 +60,9 @@ pub struct WorkerReport {
     pub peers: Vec<PeerRow>,
     /// What the flight recorder held of its worst peers when they were closed.
     pub captures: Vec<CapturedPeer>,
+    /// What was done on purpose, one entry for each of
+    /// [`EngineOptions::impair`](crate::EngineOptions::impair).
+    pub impaired: Vec<CohortCounts>,
     /// Why it ended before it was told to; its figures are then what was known by then.
     pub failed: Option<String>,
 }

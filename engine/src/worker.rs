@@ -11,12 +11,14 @@ use slab::Slab;
 use stampede_core::{
     Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream,
 };
+use stampede_impair::Cohorts;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketId, Wait};
 
 use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
 use crate::clock::Clock;
 use crate::health::Health;
+use crate::impair::{Impairments, PeerImpairment};
 use crate::mailbox::{EventSink, Mail, NewPeer};
 use crate::recorder::PeerRecorder;
 use crate::snapshot::{PeerRow, WorkerReport, WorkerSnapshot};
@@ -46,6 +48,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) disk: Option<DiskHandle>,
     pub(crate) gather: Duration,
     pub(crate) capture: Option<CaptureOptions>,
+    pub(crate) cohorts: Cohorts,
     pub(crate) peer_options: PeerOptions,
 }
 
@@ -57,6 +60,8 @@ struct Slot {
     peer: Peer,
     timer: TimerState,
     recorder: Option<PeerRecorder>,
+    /// What is done to what it receives, if anything.
+    impaired: Option<Box<PeerImpairment>>,
     /// DTLS is up, or the connection broke before: no handshake waits for this worker.
     settled: bool,
 }
@@ -73,6 +78,7 @@ pub(crate) struct Worker {
     /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
     order: Vec<u64>,
     health: Health,
+    impairments: Impairments,
     /// Accounts of peers that are gone.
     retired: PeerCounters,
     /// All accounts up to the start of the measured window.
@@ -90,6 +96,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(setup: WorkerSetup, backend: Box<dyn Backend>) -> Self {
         let now = Instant::now();
+        let impairments = Impairments::new(setup.cohorts.clone());
         Self {
             setup,
             backend,
@@ -100,6 +107,7 @@ impl Worker {
             fired: Vec::new(),
             order: Vec::new(),
             health: Health::new(now),
+            impairments,
             retired: PeerCounters::default(),
             before_window: PeerCounters::default(),
             rows: Vec::new(),
@@ -138,6 +146,7 @@ impl Worker {
                 Ok(Mail::Command(id, command)) => self.command(clock, id, command),
                 Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
                 Ok(Mail::Capture) => self.hand_out_captures(),
+                Ok(Mail::ReadTotals(tag)) => self.read_totals(tag),
                 Ok(Mail::Stop) => return false,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
@@ -148,7 +157,11 @@ impl Worker {
 
     /// Waits for datagrams and timers, and handles what came.
     fn turn(&mut self, before: Clock) -> std::io::Result<()> {
-        let limit = self.next_snapshot.saturating_duration_since(before.now).min(IDLE_WAIT_MAX);
+        let mut next = self.next_snapshot;
+        if let Some(due) = self.impairments.next() {
+            next = next.min(due);
+        }
+        let limit = next.saturating_duration_since(before.now).min(IDLE_WAIT_MAX);
         let timeout = if self.setup.inbox.is_empty() {
             self.wheel.wait(before.now, limit)
         } else {
@@ -159,6 +172,7 @@ impl Worker {
         if received > 0 {
             self.receive(clock);
         }
+        self.release_held(clock);
         self.fire_timers(clock);
         if clock.now >= self.next_snapshot {
             self.snapshot(clock);
@@ -201,11 +215,32 @@ impl Worker {
             for &entry in run {
                 let received = self.backend.batch()[entry as u32 as usize];
                 let at = clock.arrival(received.received_at_unix_ns);
-                slot.peer.handle_datagram(at, received.source, self.backend.payload(&received));
+                let payload = self.backend.payload(&received);
+                match &mut slot.impaired {
+                    None => slot.peer.handle_datagram(at, received.source, payload),
+                    Some(impaired) => {
+                        let peer = (slot.id, &mut slot.peer);
+                        self.impairments.datagram(impaired, peer, at, received.source, payload);
+                    }
+                }
             }
             self.drain(clock, key);
         }
         self.order = order;
+    }
+
+    /// Gives datagrams that were held back on purpose to their peers.
+    fn release_held(&mut self, clock: Clock) {
+        while let Some(datagram) = self.impairments.pop_due(clock.now) {
+            let key = self.slot_of_peer.get(&datagram.peer).copied();
+            let Some((key, slot)) = key.and_then(|key| Some((key, self.slots.get_mut(key)?)))
+            else {
+                self.health.orphans(1);
+                continue;
+            };
+            slot.peer.handle_datagram(datagram.at, datagram.source, &datagram.payload);
+            self.drain(clock, key);
+        }
     }
 
     fn fire_timers(&mut self, clock: Clock) {
@@ -252,6 +287,8 @@ impl Worker {
         let NewPeer { id, label, role, socket } = new;
         let add = || -> Result<usize, String> {
             let local = socket.local_addr().map_err(|error| error.to_string())?;
+            let subscriber = matches!(role, PeerRole::Subscriber { .. });
+            let impaired = if subscriber { self.impairments.of(&label) } else { None };
             let (mut peer, record) = self.make_peer(clock.now, local, role)?;
             let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
             if let Some(options) = self.setup.capture
@@ -266,7 +303,7 @@ impl Worker {
                 _ => None,
             };
             let timer = TimerState::new(clock.now);
-            let slot = Slot { id, label, socket, peer, timer, recorder, settled: false };
+            let slot = Slot { id, label, socket, peer, timer, recorder, impaired, settled: false };
             self.connecting += 1;
             let key = self.slots.insert(slot);
             let index = socket.0 as usize;
@@ -362,6 +399,7 @@ impl Worker {
         if let Some(recorder) = slot.recorder {
             recorder.finish();
         }
+        self.impairments.retire(slot.impaired.take());
         let report = slot.peer.final_report(clock.now);
         if let Some(options) = self.setup.capture
             && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
@@ -384,7 +422,11 @@ impl Worker {
         for (_, slot) in &mut self.slots {
             self.before_window.merge(&slot.peer.counters());
             slot.peer.begin_measuring(clock.now);
+            if let Some(impaired) = &mut slot.impaired {
+                impaired.begin_measuring();
+            }
         }
+        self.impairments.begin_measuring();
         self.health.begin_measuring(clock.now, self.backend.stats());
     }
 
@@ -405,6 +447,15 @@ impl Worker {
         });
         let captured = captured.collect();
         self.setup.events.push(EngineEvent::Captured(captured));
+    }
+
+    fn read_totals(&mut self, tag: u64) {
+        let mut totals = Box::new(self.retired);
+        for (_, slot) in &self.slots {
+            totals.merge(&slot.peer.counters());
+        }
+        let worker = self.setup.index;
+        self.setup.events.push(EngineEvent::Totals { worker, tag, totals });
     }
 
     fn snapshot(&mut self, clock: Clock) {
@@ -457,6 +508,7 @@ impl Worker {
             before_window: self.before_window,
             peers: self.rows,
             captures: self.captures,
+            impaired: self.impairments.into_counts(),
             failed,
         }
     }

@@ -6,6 +6,7 @@
 
 mod candidate;
 mod event;
+mod layout;
 mod publish;
 mod tracks;
 
@@ -22,11 +23,13 @@ pub use event::{
     EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output, Quality,
     RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, WantedCodec,
 };
+pub use layout::{Layout, VideoSize};
 pub use tracks::REMOTE_TRACKS_MAX;
 
 use crate::text;
 use crate::token::Token;
 use crate::wire;
+use layout::Seats;
 use publish::{OfferState, Publishing, Settled};
 use tracks::{Changes, TrackTable};
 
@@ -134,7 +137,13 @@ pub struct Session {
 
 #[derive(Debug)]
 enum RoleState {
-    Subscriber { subscription: Subscription, quality: Quality, tracks: TrackTable },
+    Subscriber {
+        subscription: Subscription,
+        quality: Quality,
+        tracks: TrackTable,
+        /// With [`Subscription::Layout`] only.
+        seats: Option<Seats>,
+    },
     Publisher(Publishing),
 }
 
@@ -145,7 +154,16 @@ impl Session {
         let mut counters = SessionCounters::default();
         let role = match options.role {
             Role::Subscriber { subscription, quality } => {
-                RoleState::Subscriber { subscription, quality, tracks: TrackTable::default() }
+                let seats = match subscription {
+                    Subscription::Layout { layout, auto } => Some(Seats::new(layout, auto)),
+                    Subscription::Auto | Subscription::Manual { .. } => None,
+                };
+                RoleState::Subscriber {
+                    subscription,
+                    quality,
+                    tracks: TrackTable::default(),
+                    seats,
+                }
             }
             Role::Publisher { mut tracks } => {
                 counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
@@ -460,6 +478,9 @@ impl Session {
                 tracks,
                 ..
             } => (tracks.sids(*audio, *video), Vec::new()),
+            RoleState::Subscriber { subscription: Subscription::Layout { .. }, seats, .. } => {
+                (seats.as_ref().map_or_else(Vec::new, Seats::subscribed), Vec::new())
+            }
             RoleState::Publisher(publishing) => (Vec::new(), publishing.published().to_vec()),
         };
         self.send(Request::SyncState(proto::SyncState {
@@ -635,9 +656,16 @@ impl Session {
     }
 
     fn apply(&mut self, changes: Changes) {
-        let RoleState::Subscriber { subscription, quality, .. } = &self.role else { return };
+        let RoleState::Subscriber { subscription, quality, seats, .. } = &mut self.role else {
+            return;
+        };
         let (subscription, quality) = (*subscription, *quality);
         self.counters.tracks_ignored += changes.ignored;
+        if let Some(seats) = seats {
+            let requests = seats.arrange(&changes);
+            changes.events.into_iter().for_each(|event| self.event(event));
+            return requests.into_iter().for_each(|request| self.send(request));
+        }
         for event in changes.events {
             self.event(event);
         }
@@ -649,7 +677,8 @@ impl Session {
                 TrackKind::Video => video,
             };
             let announced = changes.announced.into_iter();
-            let sids = announced.filter(|(_, kind)| wanted(*kind)).map(|(sid, _)| sid).collect();
+            let sids = announced.filter(|track| wanted(track.kind)).map(|track| track.sid);
+            let sids = sids.collect();
             self.send_subscription(sids, true);
         }
     }

@@ -246,6 +246,20 @@ fn subscription_by_hand() {
 }
 
 #[test]
+fn a_layout_says_sizes_and_subscribes_to_what_it_shows() {
+    let layout = Subscription::Layout { layout: Layout::Speaker, auto: false };
+    let mut h = Harness::subscriber(layout, Quality::High);
+    h.receive(join(vec![participant(PUBLISHER, audio_and_video())]));
+    let [Request::TrackSetting(setting), Request::Subscription(subscription)] = &h.sent[..] else {
+        panic!("{:?}", h.sent)
+    };
+    assert_eq!((setting.quality, setting.width, setting.height), (2, 1_280, 720));
+    assert_eq!(setting.track_sids, [video()]);
+    assert_eq!(subscription.track_sids.len(), 2, "audio and video of those shown");
+    assert!(subscription.subscribe);
+}
+
+#[test]
 fn tracks_go_with_their_publisher_and_alone() {
     let mut h = Harness::joined_subscriber();
     h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));

@@ -86,7 +86,8 @@ pub struct MediaCounters {
     pub frames: FrameCounters,
     /// Freezes; stays 0 for audio.
     pub freezes: FreezeCounters,
-    /// NACK messages sent. From str0m's statistics, up to [`crate::peer::STATS_INTERVAL`] old.
+    /// NACK messages sent. With [`crate::ReceivePath::Str0m`] from its statistics, up to
+    /// [`crate::peer::STATS_INTERVAL`] old.
     pub nack_sent: u64,
     /// PLI messages sent.
     pub pli_sent: u64,
@@ -144,7 +145,8 @@ pub struct TransportCounters {
     pub malformed: u64,
     /// RTP of an SSRC no offer named.
     pub unknown_ssrc: u64,
-    /// RTP of a known SSRC that failed authentication or has an unknown payload type.
+    /// RTP of a known SSRC that failed authentication or has an unknown payload type; RTCP that
+    /// failed authentication.
     pub rejected: u64,
     /// RTP that arrived before DTLS was up.
     pub before_connected: u64,
@@ -165,6 +167,21 @@ pub struct PeerCounters {
     pub publish: PublishCounters,
     /// Datagrams.
     pub transport: TransportCounters,
+}
+
+/// What the sender says it sent between two of its reports, and what came of it. Both reports lie
+/// in the measured window; the sender's count is of every packet of the SSRC, padding included or
+/// not as the sender sees fit (RFC 3550 §6.4.1 leaves retransmissions open too).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SenderWindow {
+    /// Growth of the sender's packet count.
+    pub sent: u64,
+    /// Sequence numbers passed over, padding-only ones included.
+    pub span: u64,
+    /// Of them received padding-only.
+    pub padding_only: u64,
+    /// Of them not received in first transmission.
+    pub missing: u64,
 }
 
 /// One received stream (primary SSRC) at its end.
@@ -202,6 +219,9 @@ pub struct StreamReport {
     pub sender_packets: Option<u64>,
     /// When that report came.
     pub sender_report_at: Option<Arrival>,
+    /// Between the first and the last sender report of the measured window; `None` with fewer than
+    /// two.
+    pub sender_window: Option<SenderWindow>,
     /// Payload bits a second between first and last packet; `None` with fewer than two.
     pub bitrate_bps: Option<f64>,
     /// The stream was replaced or removed by a later offer.

@@ -4,6 +4,7 @@
 //! proves the whole crypto library anew (a key exchange in every group, P-384 too): about 1 ms of
 //! CPU a peer, more than the handshake itself. Everything but the configuration is str0m's.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -14,6 +15,8 @@ use str0m::crypto::dtls::{
 };
 use str0m::crypto::{CryptoError, CryptoProvider};
 
+use crate::srtp::{KeySlot, Keying};
+
 /// Key exchange groups: every WebRTC client knows both, and P-384 costs ten times as much.
 const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519, NamedGroup::Secp256r1];
 
@@ -21,6 +24,21 @@ const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519, NamedGroup::Secp256r1];
 pub fn provider() -> CryptoProvider {
     static DTLS: SharedDtls = SharedDtls { config: OnceLock::new() };
     CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
+}
+
+thread_local! {
+    /// The slot for the DTLS instance that is being made on this thread: str0m's providers are
+    /// static, and the peer that an instance is for is not told to them.
+    static SLOT: RefCell<Option<KeySlot>> = const { RefCell::new(None) };
+}
+
+/// Makes a peer connection; the slot will hold its SRTP keys once DTLS has them.
+pub(crate) fn with_key_slot<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
+    let slot = KeySlot::default();
+    SLOT.set(Some(slot.clone()));
+    let made = make();
+    SLOT.set(None);
+    (made, slot)
 }
 
 #[derive(Debug)]
@@ -69,11 +87,14 @@ impl DtlsProvider for SharedDtls {
             DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
             other => return Err(CryptoError::Other(format!("{other} is not supported"))),
         };
-        Ok(Box::new(Instance(dtls)))
+        Ok(Box::new(Instance { dtls, keys: SLOT.take() }))
     }
 }
 
-struct Instance(dimpl::Dtls);
+struct Instance {
+    dtls: dimpl::Dtls,
+    keys: Option<KeySlot>,
+}
 
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,42 +104,48 @@ impl fmt::Debug for Instance {
 
 impl DtlsInstance for Instance {
     fn set_active(&mut self, active: bool) {
-        self.0.set_active(active);
+        self.dtls.set_active(active);
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.0.handle_packet(packet)
+        self.dtls.handle_packet(packet)
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        self.0.poll_output(buf)
+        let output = self.dtls.poll_output(buf);
+        if let (DtlsOutput::KeyingMaterial(material, profile), Some(slot)) = (&output, &self.keys) {
+            let (profile, material) = (*profile, material.to_vec());
+            // A second handshake on the same connection would not change the keys.
+            let _ = slot.set(Keying { profile, material, is_client: self.dtls.is_active() });
+        }
+        output
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.0.handle_timeout(now)
+        self.dtls.handle_timeout(now)
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.0.send_application_data(data)
+        self.dtls.send_application_data(data)
     }
 
     fn is_active(&self) -> bool {
-        self.0.is_active()
+        self.dtls.is_active()
     }
 
     fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.0.protocol_version()
+        self.dtls.protocol_version()
     }
 
     fn is_closing(&self) -> bool {
-        self.0.is_closing()
+        self.dtls.is_closing()
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.dtls.is_closed()
     }
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.0.close()
+        self.dtls.close()
     }
 }

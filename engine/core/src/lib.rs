@@ -19,15 +19,21 @@ pub mod crypto;
 mod options;
 pub mod peer;
 pub mod publish;
+mod rtcp;
+mod srtp;
+
+// The tests' deterministic network names this crate as its users do.
+#[cfg(test)]
+extern crate self as stampede_core;
 
 pub use capture::{Capture, CaptureLimits, CapturedPacket};
 pub use counters::{
     FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
-    PeerReport, PublishCounters, PublishReport, StreamReport, TransportCounters,
+    PeerReport, PublishCounters, PublishReport, SenderWindow, StreamReport, TransportCounters,
 };
-pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
+pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions, ReceivePath};
 pub use peer::{
     CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
 };
-pub use publish::{PublishLayer, PublishTrack, TrackError};
+pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_media::Codec;

@@ -73,6 +73,16 @@ pub enum IdentityError {
     NoCertificate,
 }
 
+/// What opens and counts a subscriber's media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReceivePath {
+    /// Our own SRTP, RTCP and stream state, from when DTLS is up; the default.
+    #[default]
+    Fast,
+    /// str0m's: the reference that the fast path is tested against.
+    Str0m,
+}
+
 /// Options that all peers of a process share.
 #[derive(Debug, Clone)]
 pub struct PeerOptions {
@@ -80,6 +90,8 @@ pub struct PeerOptions {
     pub playout_deadline: Duration,
     /// Most packets a publisher keeps for retransmission, per layer. Older ones can't be resent.
     pub retransmit_cache_packets_max: usize,
+    /// What opens and counts a subscriber's media.
+    pub receive_path: ReceivePath,
     /// Certificate and crypto.
     pub identity: DtlsIdentity,
 }
@@ -90,6 +102,7 @@ impl PeerOptions {
         Self {
             playout_deadline: Duration::from_millis(500),
             retransmit_cache_packets_max: 512,
+            receive_path: ReceivePath::default(),
             identity,
         }
     }

@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use common::*;
 use stampede_core::{
-    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, TrackError,
+    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, SpeakingTurns,
+    TrackError,
 };
-use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip};
+use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264};
 use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
@@ -30,6 +31,7 @@ fn track(
         kind,
         layers: layers.into_iter().map(layer).collect(),
         start_offset: Duration::ZERO,
+        speaking: None,
     }
 }
 
@@ -279,4 +281,99 @@ fn closing_says_good_bye() {
     assert_eq!(report.published.len(), 1);
     assert!(report.published[0].counters.packets_sent >= 29);
     assert_eq!(report.published[0].cid, "cam");
+}
+
+#[test]
+fn speakers_are_loud_in_their_turns_and_silent_otherwise() {
+    let levels = |speaking| {
+        let mut mic = track("mic", MediaKind::Audio, vec![(None, opus_clip(50))]);
+        mic.speaking = speaking;
+        let (mut sim, _) = connect(vec![mic]);
+        sim.run(Duration::from_secs(13));
+        let levels: Vec<_> =
+            packets(&sim).filter_map(|packet| packet.header.ext_vals.audio_level).collect();
+        assert!(levels.len() > 600, "{}", levels.len());
+        levels
+    };
+    assert!(levels(None).iter().all(|level| *level == -20));
+    let alone = levels(Some(SpeakingTurns { speaker: 0, speakers: 1, seed: 7 }));
+    // A turn of five seconds in six.
+    let loud = alone.iter().filter(|level| **level == -20).count() as f64 / alone.len() as f64;
+    assert!((0.70..0.95).contains(&loud), "{loud}");
+    assert!(alone.iter().all(|level| [-20, -127].contains(level)));
+}
+
+/// Frames as str0m's own depacketiser puts them together, of a publisher of this clip.
+fn depacketised(clip: &MediaClip, duration: Duration) -> Vec<str0m::media::MediaData> {
+    let start = Instant::now();
+    let peer = Peer::publisher(
+        start,
+        peer_addr(),
+        &options(),
+        vec![track("cam", MediaKind::Video, vec![(None, clip.clone())])],
+    );
+    let server = Server::in_frames(start, Rtc::builder());
+    let mut sim = Sim::new(start, peer.unwrap(), server);
+    let offer = SdpOffer::from_sdp_string(&sim.peer.create_offer(start).unwrap()).unwrap();
+    let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
+    sim.peer.accept_answer(start, &answer.to_sdp_string()).unwrap();
+    sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
+    sim.run(duration);
+    let events = sim.server.events.drain(..);
+    let data = events.filter_map(|event| match event {
+        Event::MediaData(data) => Some(data),
+        _ => None,
+    });
+    data.collect()
+}
+
+#[test]
+fn another_depacketiser_gets_every_codecs_frames() {
+    for codec in [Codec::Vp9, Codec::H264, Codec::Av1] {
+        let [clip] = &builtin::video(codec).unwrap()[..] else { panic!() };
+        // Longer than a lap: picture ids go on, timestamps too.
+        let data = depacketised(clip, Duration::from_millis(5_000));
+        assert!((120..=127).contains(&data.len()), "{codec}: {} frames", data.len());
+        for pair in data.windows(2) {
+            assert_eq!(pair[0].time.numer() + 3_600, pair[1].time.numer(), "{codec}");
+            assert!(pair[1].contiguous, "{codec}");
+        }
+        for (number, frame) in data.iter().enumerate() {
+            let source = &clip.frames[number % clip.frames.len()];
+            let payloads = source.packets.iter();
+            let mut expected = Vec::new();
+            match codec {
+                Codec::Vp9 => payloads.for_each(|payload| expected.extend(&payload[5..])),
+                Codec::H264 => payloads
+                    .for_each(|payload| h264::append_annex_b(payload, &mut expected).unwrap()),
+                _ => {
+                    expected = av1::assemble(payloads.map(|payload| &payload[..])).unwrap();
+                    // str0m leaves the temporal delimiter out.
+                    expected.drain(..2);
+                }
+            }
+            assert!(frame.data[..] == expected, "{codec}: frame {number}");
+        }
+    }
+}
+
+#[test]
+fn each_codec_is_the_only_one_offered() {
+    for (codec, line) in
+        [(Codec::Vp9, "VP9/90000"), (Codec::H264, "H264/90000"), (Codec::Av1, "AV1/90000")]
+    {
+        let clip = builtin::video(codec).unwrap().remove(0);
+        let (sim, offer) = connect(vec![track("cam", MediaKind::Video, vec![(None, clip)])]);
+        assert!(offer.contains(line), "{offer}");
+        let rtpmaps: Vec<_> = offer.lines().filter(|line| line.starts_with("a=rtpmap")).collect();
+        assert_eq!(rtpmaps.len(), 2, "{codec} and its RTX: {rtpmaps:?}");
+        assert_eq!(offer.contains("42e01f"), codec == Codec::H264, "{offer}");
+        assert!(!offer.contains("dependency-descriptor"), "{offer}");
+        drop(sim);
+    }
+    let clip = |codec| builtin::video(codec).unwrap().remove(0);
+    let tracks = [Codec::Vp9, Codec::Av1]
+        .map(|codec| track(&codec.to_string(), MediaKind::Video, vec![(None, clip(codec))]));
+    let refused = Peer::publisher(Instant::now(), peer_addr(), &options(), tracks.into());
+    assert!(matches!(refused, Err(CreatePeerError::TwoCodecs { .. })), "{refused:?}");
 }

@@ -13,6 +13,7 @@ use stampede_media::MediaClip;
 use str0m::Rtc;
 use str0m::change::SdpAnswer;
 use str0m::media::{self, Direction, Mid, Pt};
+use str0m::rtp::rtcp::Rtcp;
 use str0m::rtp::{RtpWrite, Ssrc};
 
 /// A connected pair: the server sends one video and one audio track.
@@ -407,4 +408,58 @@ fn an_idle_peer_sleeps() {
         wakes += 1;
     }
     assert!(wakes < 20, "{wakes} in a second");
+}
+
+#[test]
+fn reports_say_what_the_network_lost_and_no_index_is_sent_twice() {
+    let mut pair = connect(false);
+    let (video, audio) = (*pair.video, *pair.audio);
+    let lost = std::rc::Rc::new(std::cell::Cell::new(0));
+    let (shared, mut rng, mut count) = (lost.clone(), Rng::new(3), 0);
+    pair.sim.fate = Box::new(move |bytes| {
+        let Some((ssrc, _)) = rtp(bytes) else { return Fate::Deliver(ms(0)) };
+        count += u64::from(ssrc == video);
+        if ssrc == video && (5..1_190).contains(&count) && rng.chance(100) {
+            shared.set(shared.get() + 1);
+            return Fate::Drop;
+        }
+        Fate::Deliver(ms(0))
+    });
+    let indices = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let sent = indices.clone();
+    pair.sim.fate_up = Box::new(move |bytes| {
+        if (192..224).contains(&bytes[1]) && bytes[0] >> 6 == 2 {
+            let trailer = bytes.last_chunk::<4>().unwrap();
+            sent.borrow_mut().push(u32::from_be_bytes(*trailer) & 0x7fff_ffff);
+        }
+        Fate::Deliver(ms(0))
+    });
+    let clip = vp8_clip(300, 30, 100, |_| 4);
+    pair.send(&clip, pair.video, pair.video_pt, 65_000);
+    let voice = opus_clip(50);
+    pair.send(&voice, pair.audio, pair.audio_pt, 9);
+    let reports = pair.finish();
+    let packets = of(&reports, MediaKind::Video).packets;
+    assert_eq!((packets.missing, packets.unrecovered), (lost.get(), 0), "all repaired by RTX");
+
+    let blocks = pair.sim.server.rtcp.iter().filter_map(|rtcp| match rtcp {
+        Rtcp::ReceiverReport(report) => Some(report.reports.iter()),
+        _ => None,
+    });
+    let blocks: Vec<_> = blocks.flatten().collect();
+    let of_video: Vec<_> = blocks.iter().filter(|block| *block.ssrc == video).collect();
+    // Ten seconds of video, one of audio, three of silence.
+    assert!((8..=18).contains(&of_video.len()), "{}", of_video.len());
+    assert!(blocks.iter().any(|block| *block.ssrc == audio));
+    let last = of_video.last().unwrap();
+    // Repairs don't make up for what was lost on this SSRC.
+    assert_eq!(u64::from(last.packets_lost), lost.get());
+    assert_eq!(last.max_seq, 65_000 + 1_199);
+    let mean = of_video.iter().map(|block| u64::from(block.fraction_lost)).max().unwrap();
+    assert!((10..80).contains(&mean), "about a tenth, of 256: {mean}");
+    assert!(of_video.iter().any(|block| block.last_sr_time != 0 && block.last_sr_delay != 0));
+
+    let sent = indices.borrow();
+    assert!(sent.len() > 20);
+    assert!(sent.iter().enumerate().all(|(at, &index)| index as usize == at), "{sent:?}");
 }

@@ -1,13 +1,17 @@
 //! Clips that come with the program, for runs without files. `clips/generate.sh` makes them.
 //!
-//! The three video layers show the same 150 frames at 25 frames/s, with keyframes at the same
-//! moments, every 2 s; all clips are 6 s long.
+//! The three VP8 layers show the same 150 frames at 25 frames/s, with keyframes at the same
+//! moments, every 2 s, and are 6 s long, as is the audio. Of the other codecs there is one layer of
+//! 4 s each.
 
-use crate::clip::{ClipError, MediaClip};
+use crate::clip::{ClipError, Codec, MediaClip};
 
 const VIDEO_180P: &[u8] = include_bytes!("../clips/video-180p.ivf");
 const VIDEO_360P: &[u8] = include_bytes!("../clips/video-360p.ivf");
 const VIDEO_720P: &[u8] = include_bytes!("../clips/video-720p.ivf");
+const VIDEO_VP9: &[u8] = include_bytes!("../clips/video-360p.vp9.ivf");
+const VIDEO_H264: &[u8] = include_bytes!("../clips/video-360p.h264");
+const VIDEO_AV1: &[u8] = include_bytes!("../clips/video-360p.av1.ivf");
 const AUDIO: &[u8] = include_bytes!("../clips/audio.ogg");
 
 /// A VP8 simulcast set, low to high: 320×180, 640×360, 1280×720.
@@ -19,6 +23,19 @@ pub fn video_layers() -> Result<[MediaClip; 3], ClipError> {
         MediaClip::from_bytes("built-in 360p video", VIDEO_360P)?,
         MediaClip::from_bytes("built-in 720p video", VIDEO_720P)?,
     ])
+}
+
+/// The layers there are of a video codec, low to high: three of VP8, one 640×360 of the others,
+/// none of Opus.
+pub fn video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
+    let one = |name, bytes| Ok(vec![MediaClip::from_bytes(name, bytes)?]);
+    match codec {
+        Codec::Vp8 => video_layers().map(Vec::from),
+        Codec::Vp9 => one("built-in VP9 video", VIDEO_VP9),
+        Codec::H264 => one("built-in H.264 video", VIDEO_H264),
+        Codec::Av1 => one("built-in AV1 video", VIDEO_AV1),
+        Codec::Opus => Ok(Vec::new()),
+    }
 }
 
 /// Stereo Opus, 20 ms packets.
@@ -53,6 +70,28 @@ mod tests {
             assert!(ticks.eq((0..150).map(|index| index * 3_600)));
         }
         assert!(layers[2].packet_rate() <= 240.0);
+    }
+
+    #[test]
+    fn every_video_codec_has_a_clip() {
+        for codec in [Codec::Vp9, Codec::H264, Codec::Av1] {
+            let [clip] = &video(codec).unwrap()[..] else { panic!("one layer") };
+            println!(
+                "{}: {:.0} kbps, {:.1} packets/s, {} bytes",
+                clip.name,
+                clip.bitrate_bps() / 1e3,
+                clip.packet_rate(),
+                clip.payload_bytes(),
+            );
+            assert_eq!((clip.codec, clip.width, clip.height), (codec, 640, 360));
+            assert_eq!((clip.duration_ticks, clip.frame_rate), (360_000, 25.0));
+            let keyframes = clip.frames.iter().enumerate().filter(|(_, frame)| frame.keyframe);
+            assert_eq!(keyframes.map(|(index, _)| index).collect::<Vec<_>>(), [0, 50]);
+            let ticks = clip.frames.iter().map(|frame| frame.timestamp_ticks);
+            assert!(ticks.eq((0..100).map(|index| index * 3_600)));
+            assert!((250e3..450e3).contains(&clip.bitrate_bps()));
+        }
+        assert_eq!(video(Codec::Vp8).unwrap().len(), 3);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{ivf, ogg_opus};
+use crate::{annex_b, ivf, ogg_opus};
 
 /// Largest file [`MediaClip::open`] reads; a longer one is refused, because a clip is kept in
 /// memory whole and loops anyway.
@@ -23,11 +23,11 @@ pub const FRAME_RATE_MAX: f64 = 1_000.0;
 pub enum Codec {
     /// VP8 (RFC 6386, RFC 7741).
     Vp8,
-    /// VP9 (RFC 9628). Recognised, not packetised or assembled yet.
+    /// VP9 (RFC 9628).
     Vp9,
-    /// H.264 (RFC 6184). Recognised, not packetised or assembled yet.
+    /// H.264 (RFC 6184).
     H264,
-    /// AV1. Recognised, not packetised or assembled yet.
+    /// AV1 (RTP Payload Format For AV1, v1.0.0).
     Av1,
     /// Opus (RFC 6716, RFC 7587).
     Opus,
@@ -83,10 +83,32 @@ pub struct ClipFrame {
     ///
     /// VP8 payloads start with a six-byte descriptor (RFC 7741 §4.2) with a 15-bit PictureID and
     /// a TL0PICIDX, both numbered from 0 within the clip, TID 0: a publisher rewrites the two in
-    /// place (str0m's `Vp8Patch`).
+    /// place (str0m's `Vp8Patch`). VP9's have the same two numbers in five bytes (RFC 9628 §4.2;
+    /// [`renumber`](crate::vp9::renumber)).
     pub packets: Vec<Arc<[u8]>>,
     /// Length of the encoded frame without payload descriptors.
     pub frame_bytes: usize,
+}
+
+/// How files are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ClipOptions {
+    /// Frames a second of files without timestamps (H.264 in Annex B), above 0 and at most
+    /// [`FRAME_RATE_MAX`]. `None`: what the stream's own timing says, else
+    /// [`FRAME_RATE_ASSUMED`].
+    pub frame_rate: Option<f64>,
+}
+
+/// Frame rate of an H.264 file that has no timing of its own, where none is given.
+pub const FRAME_RATE_ASSUMED: f64 = 30.0;
+
+/// A file that was read, and what has to be said about it.
+#[derive(Debug, Clone)]
+pub struct OpenedClip {
+    /// The clip.
+    pub clip: MediaClip,
+    /// Nothing said how fast it plays: it was taken for [`FRAME_RATE_ASSUMED`].
+    pub frame_rate_assumed: bool,
 }
 
 /// A whole file, ready to be published in a loop by any number of publishers at once.
@@ -114,9 +136,17 @@ pub struct MediaClip {
 }
 
 impl MediaClip {
-    /// Reads, checks and packetises a file: IVF with VP8, or Ogg with Opus. Which one it is its
-    /// first bytes say, not its name.
+    /// Reads, checks and packetises a file: IVF with VP8, VP9 or AV1, H.264 in Annex B form, or Ogg
+    /// with Opus. Which one it is its first bytes say, not its name.
     pub fn open(path: impl AsRef<Path>) -> Result<MediaClip, ClipError> {
+        MediaClip::open_with(path, ClipOptions::default()).map(|opened| opened.clip)
+    }
+
+    /// The same with options.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        options: ClipOptions,
+    ) -> Result<OpenedClip, ClipError> {
         let path = path.as_ref();
         let name = path.display().to_string();
         let read = || -> io::Result<Vec<u8>> {
@@ -126,22 +156,34 @@ impl MediaClip {
             Ok(bytes)
         };
         match read() {
-            Ok(bytes) => MediaClip::from_bytes(&name, &bytes),
+            Ok(bytes) => MediaClip::from_bytes_with(&name, &bytes, options),
             Err(source) => Err(ClipError::Read { file: name, source }),
         }
     }
 
     /// The same for bytes in memory; `name` is for messages.
     pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<MediaClip, ClipError> {
+        MediaClip::from_bytes_with(name, bytes, ClipOptions::default()).map(|opened| opened.clip)
+    }
+
+    /// The same with options.
+    pub fn from_bytes_with(
+        name: &str,
+        bytes: &[u8],
+        options: ClipOptions,
+    ) -> Result<OpenedClip, ClipError> {
         let len_bytes = bytes.len() as u64;
+        let timed = |clip| OpenedClip { clip, frame_rate_assumed: false };
         let (clip, advice) = if bytes.is_empty() {
             (Err((0, ClipProblem::Empty)), KIND_ADVICE)
         } else if len_bytes > CLIP_BYTES_MAX {
             (Err((0, ClipProblem::TooLong { len_bytes })), LENGTH_ADVICE)
         } else if bytes.starts_with(ivf::MAGIC) {
-            (ivf::read(name, bytes), VIDEO_ADVICE)
+            (ivf::read(name, bytes).map(timed), video_advice(bytes))
         } else if bytes.starts_with(ogg_opus::MAGIC) {
-            (ogg_opus::read(name, bytes), AUDIO_ADVICE)
+            (ogg_opus::read(name, bytes).map(timed), AUDIO_ADVICE)
+        } else if annex_b::MAGICS.iter().any(|magic| bytes.starts_with(magic)) {
+            (annex_b::read(name, bytes, options), H264_ADVICE)
         } else {
             let found = format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii());
             (Err((0, ClipProblem::UnknownKind { found })), KIND_ADVICE)
@@ -213,8 +255,8 @@ pub enum ClipError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClipProblem {
-    /// The first bytes are neither IVF's nor Ogg's.
-    #[error("not an IVF or Ogg file: it starts with {found}")]
+    /// The first bytes are neither IVF's nor Ogg's, nor a start code of Annex B.
+    #[error("not an IVF, Annex B or Ogg file: it starts with {found}")]
     UnknownKind {
         /// The first bytes, printable.
         found: String,
@@ -246,9 +288,27 @@ pub enum ClipProblem {
         /// Its value, and what it may be.
         value: String,
     },
-    /// A codec this program knows but can't publish from a file yet.
-    #[error("{0} in a file can't be published yet")]
-    UnsupportedCodec(Codec),
+    /// H.264 in a container that does not say how it is framed.
+    #[error("H.264 in IVF can't be published, only in Annex B form (.h264)")]
+    H264InIvf,
+    /// A VP9 frame or AV1 temporal unit that can't be one.
+    #[error("frame {index} is no {codec}: {reason}")]
+    BadFrame {
+        /// Which frame, from 0.
+        index: u64,
+        /// What it should be.
+        codec: Codec,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A NAL unit that can't be in a file, or that WebRTC can't carry.
+    #[error("NAL unit {index} {reason}")]
+    NalUnit {
+        /// Which NAL unit, from 0.
+        index: u64,
+        /// What is wrong with it, as the rest of a sentence.
+        reason: String,
+    },
     /// A codec nothing here knows.
     #[error("unknown codec {found}")]
     UnknownCodec {
@@ -318,10 +378,27 @@ pub enum ClipProblem {
     },
 }
 
-const VIDEO_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k \
+/// What to do about an IVF file, by the codec it says it has.
+fn video_advice(bytes: &[u8]) -> &'static str {
+    match bytes.get(8..12) {
+        Some(b"VP90") => VP9_ADVICE,
+        Some(b"AV01") => AV1_ADVICE,
+        Some(b"H264" | b"AVC1") => H264_ADVICE,
+        _ => VP8_ADVICE,
+    }
+}
+
+const VP8_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k \
     -g 60 -auto-alt-ref 0 -deadline realtime out.ivf";
+const VP9_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx-vp9 \
+    -b:v 1000k -g 60 -lag-in-frames 0 -deadline realtime -cpu-used 8 out.ivf";
+const AV1_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libaom-av1 \
+    -b:v 800k -g 60 -lag-in-frames 0 -usage realtime -cpu-used 8 out.ivf";
+const H264_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libx264 \
+    -profile:v baseline -b:v 1500k -g 60 -tune zerolatency out.h264";
 const AUDIO_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -vn -map 0:a:0 -c:a libopus \
     -ac 2 -b:a 48k -frame_duration 20 out.ogg";
-const KIND_ADVICE: &str = "give VP8 in IVF (ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k -g 60 \
-    out.ivf) or Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)";
+const KIND_ADVICE: &str = "give VP8, VP9 or AV1 in IVF (ffmpeg -i INPUT -an -c:v libvpx \
+    -b:v 1500k -g 60 out.ivf), H.264 in Annex B (… -c:v libx264 -profile:v baseline out.h264) or \
+    Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)";
 const LENGTH_ADVICE: &str = "cut it (ffmpeg -i INPUT -t 60 -c copy OUTPUT); it is looped anyway";

@@ -1,14 +1,16 @@
-//! IVF files: a 32-byte header, then frames of a 12-byte header and data, all little-endian
+//! IVF files of VP8, VP9 and AV1: a 32-byte header, then frames of a 12-byte header and data, all little-endian
 //! (libvpx `ivfdec.c`). The format has no RFC; what libvpx and ffmpeg write is read.
 //!
 //! By hand rather than with the `ivf` crate: its reader has no offsets to report and its writer
 //! panics when a write fails.
 
+use std::sync::Arc;
+
 use crate::clip::{
     ClipFrame, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_GAP_MAX_SECONDS, FRAME_RATE_MAX,
     MediaClip,
 };
-use crate::{packetize, vp8};
+use crate::{av1, packetize, vp8, vp9};
 
 /// The first four bytes of every IVF file.
 pub const MAGIC: &[u8; 4] = b"DKIF";
@@ -30,6 +32,14 @@ struct RawFrame<'a> {
     data: &'a [u8],
 }
 
+/// What a frame says about itself.
+#[derive(Debug, Clone, Copy)]
+struct Picture {
+    keyframe: bool,
+    shown: bool,
+    size: Option<(u16, u16)>,
+}
+
 /// The two numbers a timestamp is multiplied with: `timestamp × scale / rate` seconds.
 #[derive(Debug, Clone, Copy)]
 struct Timebase {
@@ -45,43 +55,50 @@ impl Timebase {
     }
 }
 
-/// Reads a whole IVF file with VP8 in it and packetises it.
+/// Reads a whole IVF file with VP8, VP9 or AV1 in it and packetises it.
 pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, Found> {
-    let timebase = read_header(bytes)?;
+    let (codec, timebase) = read_header(bytes)?;
     let raw = read_frames(bytes)?;
-    let (width, height) = check_pictures(&raw)?;
-    let ticks = check_timestamps(&raw, timebase)?;
+    let pictures = check_pictures(codec, &raw)?;
+    let size = pictures.iter().find_map(|picture| picture.size);
+    let (width, height) = size.ok_or((HEADER_BYTES as u64, ClipProblem::NoFrames))?;
+    let ticks = check_timestamps(&raw, &pictures, timebase)?;
     let duration_ticks = duration(&raw, &ticks, timebase);
     let frame_rate = raw.len() as f64 * 90_000.0 / duration_ticks as f64;
     if frame_rate > FRAME_RATE_MAX {
         let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
         return Err((16, problem));
     }
-    let frames = raw
-        .iter()
-        .zip(ticks)
-        .enumerate()
-        .map(|(index, (frame, timestamp_ticks))| ClipFrame {
-            timestamp_ticks,
-            keyframe: vp8::is_keyframe(frame.data),
-            packets: packetize::vp8(frame.data, (index & 0x7fff) as u16, index as u8),
-            frame_bytes: frame.data.len(),
-        })
-        .collect();
+    let frames = raw.iter().zip(&pictures).zip(ticks).enumerate();
+    let frames = frames.map(|(index, ((frame, picture), timestamp_ticks))| ClipFrame {
+        timestamp_ticks,
+        keyframe: picture.keyframe,
+        packets: packets(codec, frame.data, picture.keyframe, index),
+        frame_bytes: frame.data.len(),
+    });
     Ok(MediaClip {
         name: name.to_owned(),
-        codec: Codec::Vp8,
-        clock_rate: Codec::Vp8.clock_rate(),
+        codec,
+        clock_rate: codec.clock_rate(),
         width,
         height,
         channels: 0,
-        frames,
+        frames: frames.collect(),
         duration_ticks,
         frame_rate,
     })
 }
 
-fn read_header(bytes: &[u8]) -> Result<Timebase, Found> {
+fn packets(codec: Codec, data: &[u8], keyframe: bool, index: usize) -> Vec<Arc<[u8]>> {
+    let (picture_id, tl0_pic_idx) = ((index & 0x7fff) as u16, index as u8);
+    match codec {
+        Codec::Vp9 => packetize::vp9(data, picture_id, tl0_pic_idx),
+        Codec::Av1 => packetize::av1(data, keyframe),
+        _ => packetize::vp8(data, picture_id, tl0_pic_idx),
+    }
+}
+
+fn read_header(bytes: &[u8]) -> Result<(Codec, Timebase), Found> {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
         return Err((bytes.len() as u64, truncated("the IVF header", HEADER_BYTES, bytes.len())));
     };
@@ -94,19 +111,20 @@ fn read_header(bytes: &[u8]) -> Result<Timebase, Found> {
     if usize::from(short(6)) != HEADER_BYTES {
         return bad(6, "the IVF header length", format!("{}, not 32", short(6)));
     }
-    match &header[8..12] {
-        b"VP80" => {}
-        b"VP90" => return Err((8, ClipProblem::UnsupportedCodec(Codec::Vp9))),
-        b"AV01" => return Err((8, ClipProblem::UnsupportedCodec(Codec::Av1))),
-        b"H264" | b"AVC1" => return Err((8, ClipProblem::UnsupportedCodec(Codec::H264))),
+    let codec = match &header[8..12] {
+        b"VP80" => Codec::Vp8,
+        b"VP90" => Codec::Vp9,
+        b"AV01" => Codec::Av1,
+        b"H264" | b"AVC1" => return Err((8, ClipProblem::H264InIvf)),
         other => {
             let found = format!("\"{}\"", other.escape_ascii());
             return Err((8, ClipProblem::UnknownCodec { found }));
         }
-    }
+    };
+    let side_pixels_max = if codec == Codec::Vp8 { SIDE_PIXELS_MAX } else { u16::MAX };
     for (at, field) in [(12, "the width"), (14, "the height")] {
-        if !(1..=SIDE_PIXELS_MAX).contains(&short(at)) {
-            let value = format!("{}; VP8 has 1 to {SIDE_PIXELS_MAX} pixels", short(at));
+        if !(1..=side_pixels_max).contains(&short(at)) {
+            let value = format!("{}; {codec} has 1 to {side_pixels_max} pixels", short(at));
             return bad(at as u64, field, value);
         }
     }
@@ -115,7 +133,7 @@ fn read_header(bytes: &[u8]) -> Result<Timebase, Found> {
             return bad(at as u64, field, "0".to_owned());
         }
     }
-    Ok(Timebase { rate: u64::from(long(16)), scale: u64::from(long(20)) })
+    Ok((codec, Timebase { rate: u64::from(long(16)), scale: u64::from(long(20)) }))
 }
 
 /// The header's frame count (byte 24) is not looked at: libvpx writes frames there, ffmpeg the
@@ -146,32 +164,56 @@ fn read_frames(bytes: &[u8]) -> Result<Vec<RawFrame<'_>>, Found> {
     Ok(frames)
 }
 
-/// Size of the picture, from the first frame. The file header's size is not trusted: recorders
-/// write it before they know.
-fn check_pictures(frames: &[RawFrame<'_>]) -> Result<(u16, u16), Found> {
-    let mut size = None;
+/// Looks at every frame. The file header's size is not trusted: recorders write it before they
+/// know.
+fn check_pictures(codec: Codec, frames: &[RawFrame<'_>]) -> Result<Vec<Picture>, Found> {
+    let mut pictures = Vec::with_capacity(frames.len());
     for (index, frame) in frames.iter().enumerate() {
         let data_offset = frame.offset + FRAME_HEADER_BYTES as u64;
-        if vp8::is_keyframe(frame.data) {
-            let Some(found) = vp8::keyframe_size(frame.data) else {
-                return Err((data_offset, ClipProblem::BadKeyframe { index: index as u64 }));
-            };
-            size.get_or_insert(found);
-        } else if size.is_none() {
+        let picture = picture(codec, frame.data, index as u64);
+        let picture = picture.map_err(|problem| (data_offset, problem))?;
+        if pictures.is_empty() && !picture.keyframe {
             return Err((data_offset, ClipProblem::FirstNotKeyframe));
         }
+        pictures.push(picture);
     }
-    size.ok_or((HEADER_BYTES as u64, ClipProblem::NoFrames))
+    Ok(pictures)
+}
+
+fn picture(codec: Codec, data: &[u8], index: u64) -> Result<Picture, ClipProblem> {
+    let bad = |reason| ClipProblem::BadFrame { index, codec, reason };
+    match codec {
+        Codec::Vp9 => {
+            let vp9::FrameHeader { keyframe, shown, size } =
+                vp9::frame_header(data).map_err(bad)?;
+            Ok(Picture { keyframe, shown, size })
+        }
+        Codec::Av1 => {
+            let av1::UnitSummary { keyframe, shown, size } =
+                av1::temporal_unit(data).map_err(bad)?;
+            Ok(Picture { keyframe, shown, size })
+        }
+        _ => {
+            let (keyframe, size) = (vp8::is_keyframe(data), vp8::keyframe_size(data));
+            if keyframe && size.is_none() {
+                return Err(ClipProblem::BadKeyframe { index });
+            }
+            Ok(Picture { keyframe, shown: vp8::is_shown(data), size })
+        }
+    }
 }
 
 /// 90 kHz timestamps, the first one 0.
-fn check_timestamps(frames: &[RawFrame<'_>], timebase: Timebase) -> Result<Vec<u64>, Found> {
+fn check_timestamps(
+    frames: &[RawFrame<'_>],
+    pictures: &[Picture],
+    timebase: Timebase,
+) -> Result<Vec<u64>, Found> {
     let first = frames.first().map_or(0, |frame| frame.timestamp);
     let mut previous: Option<(u64, u64, bool)> = None;
     let mut all = Vec::with_capacity(frames.len());
-    for (index, frame) in frames.iter().enumerate() {
-        let (index, offset) = (index as u64, frame.offset + 4);
-        let shown = vp8::is_shown(frame.data);
+    for (index, (frame, picture)) in frames.iter().zip(pictures).enumerate() {
+        let (index, offset, shown) = (index as u64, frame.offset + 4, picture.shown);
         let timestamp = frame.timestamp;
         let mut ticks = timebase.ticks(u128::from(timestamp.saturating_sub(first)));
         if let Some((last_timestamp, last_ticks, last_shown)) = previous {

@@ -1,8 +1,10 @@
 //! Media of Stampede: what is published, and what is kept of what was received.
 //!
-//! - [`MediaClip`]: a file (IVF with VP8, Ogg with Opus) read, checked and packetised once, then
-//!   shared by every publisher of a process. [`builtin`] holds clips for runs without files.
-//! - [`vp8`], [`opus`]: as much of the two formats as RTP needs.
+//! - [`MediaClip`]: a file (IVF with VP8, VP9 or AV1, H.264 in Annex B, Ogg with Opus) read,
+//!   checked and packetised once, then shared by every publisher of a process. [`builtin`] holds
+//!   clips for runs without files.
+//! - [`vp8`], [`vp9`], [`h264`], [`av1`], [`opus`]: as much of the formats as RTP needs, and the
+//!   [`dependency_descriptor`] that says which frames need which.
 //! - [`FrameAssembler`]: RTP payloads back into frames, in order, without a clock.
 //! - [`record`]: containers as bytes ([`record::IvfWriter`], [`record::OggOpusWriter`]).
 //! - [`disk`]: the thread that writes them, off the packet path.
@@ -11,10 +13,15 @@
 
 #![forbid(unsafe_code)]
 
+mod annex_b;
 pub mod assembler;
+pub mod av1;
+mod bits;
 pub mod builtin;
 pub mod clip;
+pub mod dependency_descriptor;
 pub mod disk;
+pub mod h264;
 pub mod ivf;
 pub mod ogg_opus;
 pub mod opus;
@@ -22,10 +29,11 @@ pub mod packetize;
 pub mod record;
 pub mod recording;
 pub mod vp8;
+pub mod vp9;
 
 pub use assembler::{
     AssembledFrame, AssemblerCounters, AssemblerPacket, FrameAssembler, UnsupportedCodec,
 };
-pub use clip::{ClipError, ClipFrame, ClipProblem, Codec, MediaClip};
+pub use clip::{ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip, OpenedClip};
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use record::DiskFrame;

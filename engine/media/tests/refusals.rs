@@ -5,7 +5,7 @@
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use stampede_media::clip::FRAME_BYTES_MAX;
 use stampede_media::opus::OpusHead;
-use stampede_media::{ClipError, ClipProblem, Codec, MediaClip, builtin};
+use stampede_media::{ClipError, ClipOptions, ClipProblem, Codec, MediaClip, builtin, h264};
 
 const KEYFRAME: [u8; 12] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7];
 const DELTA: [u8; 3] = [0x11, 2, 3];
@@ -113,9 +113,7 @@ fn ivf_headers() {
     }
     assert_eq!(refused(&good[..32]), (32, ClipProblem::NoFrames));
     let codec = |fourcc: &[u8; 4]| refused(&with(good.clone(), 8, fourcc));
-    assert_eq!(codec(b"VP90"), (8, ClipProblem::UnsupportedCodec(Codec::Vp9)));
-    assert_eq!(codec(b"H264"), (8, ClipProblem::UnsupportedCodec(Codec::H264)));
-    assert_eq!(codec(b"AV01"), (8, ClipProblem::UnsupportedCodec(Codec::Av1)));
+    assert_eq!(codec(b"H264"), (8, ClipProblem::H264InIvf));
     assert!(matches!(codec(b"\0XYZ"), (8, ClipProblem::UnknownCodec { .. })));
     let fields: [(usize, &[u8]); 7] = [
         (4, &[1, 0]),
@@ -238,6 +236,108 @@ fn single_frame_lasts_one_unit_or_a_thirtieth() {
     assert_eq!((clip.frames[0].timestamp_ticks, clip.duration_ticks), (0, 3_000));
     let file = with(ivf(&[(77, &KEYFRAME)]), 16, &90_000u32.to_le_bytes());
     assert_eq!(MediaClip::from_bytes("x", &file).unwrap().duration_ticks, 3_000);
+}
+
+/// libvpx's and libaom's own headers of a 640×360 keyframe, and a frame after it.
+const VP9: [&[u8]; 2] =
+    [&[0x83, 0x49, 0x83, 0x42, 0, 0x27, 0xf0, 0x16, 0x70, 0xe0], &[0x87, 0x01, 0x40]];
+const AV1: [&[u8]; 2] = [
+    &[
+        0x12, 0, 0x0a, 12, 0, 0, 0, 0x0c, 0xc4, 0xff, 0x67, 0xe0, 0x6d, 0x7c, 0x80, 0x20, 0x32, 1,
+        16,
+    ],
+    &[0x12, 0, 0x32, 2, 0x30, 0x01],
+];
+
+#[test]
+fn vp9_and_av1_frames() {
+    for (fourcc, codec, [key, delta]) in [(b"VP90", Codec::Vp9, VP9), (b"AV01", Codec::Av1, AV1)] {
+        let file = |frames: &[(u64, &[u8])]| with(ivf(frames), 8, fourcc);
+        let clip = MediaClip::from_bytes("x", &file(&[(0, key), (1, delta)])).unwrap();
+        assert_eq!((clip.codec, clip.width, clip.height), (codec, 640, 360));
+        assert!(clip.frames[0].keyframe && !clip.frames[1].keyframe);
+        let first = refused(&file(&[(0, delta), (1, key)]));
+        assert_eq!(first, (44, ClipProblem::FirstNotKeyframe));
+        let second = (32 + 12 + key.len() + 12) as u64;
+        for bad in [&[0x00, 1, 2][..], &[0x81], &key[..8]] {
+            let (offset, problem) = refused(&file(&[(0, key), (1, bad)]));
+            assert_eq!(offset, second);
+            let named =
+                matches!(problem, ClipProblem::BadFrame { index: 1, codec: c, .. } if c == codec);
+            assert!(named, "{problem:?}");
+        }
+        let wide = with(file(&[(0, key)]), 12, &[0, 0]);
+        assert!(matches!(refused(&wide), (12, ClipProblem::BadField { .. })));
+    }
+}
+
+/// x264's parameter sets of a 640×360 file at 25 frames/s, read from the built-in clip.
+fn parameter_sets() -> (Vec<u8>, Vec<u8>) {
+    let clip = &builtin::video(Codec::H264).unwrap()[0];
+    let mut joined = Vec::new();
+    h264::append_annex_b(&clip.frames[0].packets[0], &mut joined).unwrap();
+    let mut units = joined[4..].to_vec();
+    let at = units.windows(4).position(|window| window == [0, 0, 0, 1]).unwrap();
+    let rest = units.split_off(at)[4..].to_vec();
+    let end = rest.windows(4).position(|window| window == [0, 0, 0, 1]).unwrap_or(rest.len());
+    (units, rest[..end].to_vec())
+}
+
+fn annex_b(units: &[&[u8]]) -> Vec<u8> {
+    units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
+}
+
+const IDR: &[u8] = &[0x65, 0x88, 0x84, 1];
+const P_SLICE: &[u8] = &[0x41, 0x9a, 0x21, 1];
+
+#[test]
+fn h264_files() {
+    let (sps, pps) = parameter_sets();
+    let good = [&sps[..], &pps, IDR, P_SLICE, &[0x01, 0x9a, 1], &[9, 0x10], IDR];
+    let opened = MediaClip::from_bytes_with("x", &annex_b(&good), ClipOptions::default()).unwrap();
+    let clip = opened.clip;
+    assert_eq!((clip.codec, clip.width, clip.height), (Codec::H264, 640, 360));
+    assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (4, 25.0, 14_400));
+    assert!(!opened.frame_rate_assumed);
+    let keys: Vec<_> = clip.frames.iter().map(|frame| frame.keyframe).collect();
+    assert_eq!(keys, [true, false, false, true]);
+    // The second IDR picture came without parameter sets; whoever joins there needs them.
+    assert!(h264::sequence_parameters(&clip.frames[3].packets[0]).is_some());
+    let faster = ClipOptions { frame_rate: Some(50.0) };
+    let clip = MediaClip::from_bytes_with("x", &annex_b(&good), faster).unwrap().clip;
+    assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (1_800, 7_200));
+    let impossible = ClipOptions { frame_rate: Some(5_000.0) };
+    MediaClip::from_bytes_with("x", &annex_b(&good), impossible).unwrap_err();
+}
+
+#[test]
+fn h264_that_cannot_be_sent() {
+    let (sps, pps) = parameter_sets();
+    let at = |units: &[&[u8]], index: usize| (annex_b(&units[..index]).len() + 4) as u64;
+    let refused_at = |units: &[&[u8]], index: usize, word: &str| {
+        let (offset, problem) = refused(&annex_b(units));
+        assert_eq!(offset, at(units, index), "{problem}");
+        assert!(problem.to_string().contains(word), "{problem}");
+    };
+    refused_at(&[&sps, &pps, IDR, &[0x01, 0b1001_1100, 1]], 3, "B slice");
+    refused_at(&[&sps, &pps, IDR, &[0xc1, 0x9a]], 3, "forbidden bit");
+    refused_at(&[&[0x40, 1, 0x0c]], 0, "H.265");
+    refused_at(&[&sps, &pps, IDR, &[0x74, 1]], 3, "scalable");
+    refused_at(&[&[0x67, 0x42]], 0, "sequence parameter set");
+    refused_at(&[IDR, P_SLICE], 0, "without sequence parameter set");
+    let (offset, problem) = refused(&annex_b(&[&sps, &pps, P_SLICE, IDR]));
+    assert_eq!((offset, problem), (4, ClipProblem::FirstNotKeyframe));
+    assert_eq!(refused(&annex_b(&[&sps, &pps])), (0, ClipProblem::NoFrames));
+    let giant = [IDR, &vec![1; FRAME_BYTES_MAX]].concat();
+    let (_, problem) = refused(&annex_b(&[&sps, &pps, IDR, &giant]));
+    assert!(matches!(problem, ClipProblem::FrameSize { index: 1, .. }), "{problem}");
+    // Without timing in the stream the rate is assumed, and said so.
+    let timeless: &[u8] = &[0x67, 0x42, 0xc0, 0x1e, 0xda, 0x02, 0x80, 0xbf, 0xe5, 0x40];
+    let file = annex_b(&[timeless, &pps, IDR]);
+    let opened = MediaClip::from_bytes_with("x", &file, ClipOptions::default());
+    println!("{opened:?}");
+    let opened = opened.unwrap();
+    assert!(opened.frame_rate_assumed && opened.clip.frame_rate == 30.0);
 }
 
 #[test]

@@ -139,9 +139,11 @@ fn request(
     resume: Option<&Resume<'_>>,
 ) -> Result<Request, ConnectError> {
     let auto_subscribe = match role {
-        Role::Subscriber { subscription: Subscription::Auto, .. } => 1,
-        Role::Subscriber { subscription: Subscription::Manual { .. }, .. }
-        | Role::Publisher { .. } => 0,
+        Role::Subscriber {
+            subscription: Subscription::Auto | Subscription::Layout { auto: true, .. },
+            ..
+        } => 1,
+        Role::Subscriber { .. } | Role::Publisher { .. } => 0,
     };
     let mut query = format!(
         "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}",

@@ -5,6 +5,8 @@ use std::time::Duration;
 use livekit_protocol as proto;
 use proto::{DisconnectReason, SignalRequest};
 
+use super::layout::Layout;
+
 /// Audio or video, from `TrackInfo.type` (livekit_models.proto). Data tracks are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrackKind {
@@ -83,6 +85,14 @@ pub enum Subscription {
         audio: bool,
         /// Subscribe to video tracks.
         video: bool,
+    },
+    /// What a layout shows, at the sizes it has; the role's quality does not count.
+    Layout {
+        /// The layout.
+        layout: Layout,
+        /// `auto_subscribe=1`, and videos that are not shown are disabled, as browsers do with
+        /// adaptive stream; else only what is shown is subscribed to, as `lk perf load-test` does.
+        auto: bool,
     },
 }
 

@@ -21,6 +21,14 @@ struct Known {
     announced: bool,
 }
 
+/// A track that its publisher has.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub(super) sid: String,
+    pub(super) kind: TrackKind,
+    pub(super) publisher_sid: String,
+}
+
 /// What a change of the table asks for.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -28,7 +36,7 @@ pub(super) struct Changes {
     /// Video tracks whose quality must be (re)sent.
     pub(super) video_sids: Vec<String>,
     /// Newly announced tracks, for manual subscription.
-    pub(super) announced: Vec<(String, TrackKind)>,
+    pub(super) announced: Vec<Announced>,
     /// Tracks past [`REMOTE_TRACKS_MAX`].
     pub(super) ignored: u64,
 }
@@ -130,7 +138,8 @@ impl TrackTable {
         if kind == TrackKind::Video {
             changes.video_sids.push(track.sid.clone());
         }
-        changes.announced.push((track.sid.clone(), kind));
+        let (sid, publisher) = (track.sid.clone(), publisher_sid.to_owned());
+        changes.announced.push(Announced { sid, kind, publisher_sid: publisher });
         changes.events.push(SessionEvent::TrackAvailable(Box::new(RemoteTrack {
             sid: track.sid.clone(),
             kind,

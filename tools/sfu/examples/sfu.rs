@@ -1,8 +1,9 @@
 //! Runs the SFU alone until Ctrl-C: `cargo run -p stampede-sfu --example sfu -- [PORT] [RTC_PORT]`.
 //!
 //! `stampede sfu` is the real command; this is for trying the library by itself. Key and secret
-//! are the defaults of [`SfuOptions`]. `SFU_CORES`, `SFU_WORKERS`, `SFU_DROP`, `SFU_DROP_BURST` and
-//! `SFU_DELAY_MS` set what their names say; the ledger's totals are printed every five seconds.
+//! are the defaults of [`SfuOptions`]. `SFU_CORES`, `SFU_WORKERS` and `SFU_IMPAIR`
+//! (`loss=1%,burst=5`) set what their names say; the ledger's totals are printed every five
+//! seconds.
 
 use std::time::Duration;
 
@@ -25,9 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cores: variable("SFU_CORES").into_iter().collect(),
         ..SfuOptions::default()
     };
-    options.impair.drop = variable("SFU_DROP").unwrap_or(0.0);
-    options.impair.drop_burst = variable("SFU_DROP_BURST").unwrap_or(0);
-    options.impair.delay = Duration::from_millis(variable("SFU_DELAY_MS").unwrap_or(0));
+    options.impair = variable("SFU_IMPAIR").into_iter().collect();
     let sfu = Sfu::start(options)?;
     println!("{} media {} {}", sfu.url(), sfu.rtc_addr(), sfu.backend_report().reason);
     loop {

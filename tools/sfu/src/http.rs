@@ -15,6 +15,7 @@ use livekit_token::Claims;
 use serde::Deserialize;
 
 use crate::auth::{Auth, AuthError, may_join};
+use crate::faults::Stalls;
 use crate::hub::{Hub, JoinRequest};
 use crate::report::Reporter;
 use crate::{twirp, ws};
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Mutex<Hub>>,
     pub(crate) auth: Auth,
     pub(crate) reporter: Reporter,
+    pub(crate) stalls: Arc<Stalls>,
 }
 
 impl Shared {
@@ -125,6 +127,9 @@ async fn join(
         Ok(claims) => claims,
         Err(error) => return refuse(&shared, error),
     };
+    if shared.hub().refuses() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "refused on purpose\n").into_response();
+    }
     let request = JoinRequest {
         claims,
         protocol: query.protocol.and_then(|protocol| protocol.parse().ok()).unwrap_or_default(),

@@ -2,10 +2,12 @@
 //!
 //! The JSON form is what `GET /debug/ledger` answers and what `server.embedded` of a report holds.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything counted since the SFU started.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Ledger {
     /// Which backend moves the datagrams and why it was chosen.
     pub backend: String,
@@ -26,7 +28,8 @@ pub struct Ledger {
 }
 
 /// Sums over rooms, subscribers and tracks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct LedgerTotals {
     /// See [`SubscriberTrackLedger::packets_sent`].
     pub packets_sent: u64,
@@ -36,8 +39,18 @@ pub struct LedgerTotals {
     pub retransmitted: u64,
     /// See [`SubscriberTrackLedger::dropped`].
     pub dropped: u64,
+    /// See [`SubscriberTrackLedger::dropped_between`].
+    pub dropped_between: u64,
     /// See [`SubscriberTrackLedger::retransmits_dropped`].
     pub retransmits_dropped: u64,
+    /// See [`SubscriberTrackLedger::delayed`].
+    pub delayed: u64,
+    /// See [`SubscriberTrackLedger::reordered`].
+    pub reordered: u64,
+    /// See [`SubscriberTrackLedger::duplicated`].
+    pub duplicated: u64,
+    /// See [`SubscriberTrackLedger::malformed`].
+    pub malformed: u64,
     /// See [`SubscriberTrackLedger::nacks_received`].
     pub nacks_received: u64,
     /// See [`PublishedTrackLedger::packets_received`].
@@ -49,7 +62,8 @@ pub struct LedgerTotals {
 }
 
 /// One media worker.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct WorkerLedger {
     /// Its number from 0.
     pub worker: usize,
@@ -69,14 +83,18 @@ pub struct WorkerLedger {
     pub kernel_drops: u64,
     /// Media packets from other workers lost because this worker's mailbox was full.
     pub mailbox_full: u64,
-    /// Packets not sent because the delay queue was full.
+    /// Packets not sent because the queue of packets held back was full; among the tracks'
+    /// `dropped`.
     pub delay_queue_full: u64,
+    /// Publishers' packets dropped on purpose before they were counted as received.
+    pub upstream_dropped: u64,
     /// CPU time of the worker thread in seconds.
     pub cpu_s: f64,
 }
 
 /// One room.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct RoomLedger {
     /// Its name.
     pub room: String,
@@ -95,7 +113,8 @@ pub struct RoomLedger {
 }
 
 /// One published track.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct PublishedTrackLedger {
     /// Identity of the publisher.
     pub identity: String,
@@ -118,7 +137,8 @@ pub struct PublishedTrackLedger {
 }
 
 /// One subscriber.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct SubscriberLedger {
     /// Its identity.
     pub identity: String,
@@ -127,11 +147,12 @@ pub struct SubscriberLedger {
 }
 
 /// One track to one subscriber.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct SubscriberTrackLedger {
     /// The `TR_` id.
     pub track_sid: String,
-    /// First transmissions handed to the socket; injected drops are not among them.
+    /// First transmissions sent or held back to be sent; injected drops are not among them.
     pub packets_sent: u64,
     /// Bytes of `packets_sent` and `retransmitted` as UDP payload.
     pub bytes_sent: u64,
@@ -139,8 +160,19 @@ pub struct SubscriberTrackLedger {
     pub retransmitted: u64,
     /// First transmissions dropped by injection.
     pub dropped: u64,
+    /// Those of `dropped` that lie between two that were sent: what the subscriber can know to be
+    /// missing.
+    pub dropped_between: u64,
     /// Retransmissions dropped by injection.
     pub retransmits_dropped: u64,
+    /// Packets sent later than they could have been, on purpose; retransmissions included.
+    pub delayed: u64,
+    /// Packets held back until later ones overtook them; retransmissions included.
+    pub reordered: u64,
+    /// Packets sent twice; counted once in `packets_sent` or `retransmitted`.
+    pub duplicated: u64,
+    /// Broken datagrams sent in addition.
+    pub malformed: u64,
     /// RTCP packets with NACKs received from the subscriber, shared by its tracks' streams.
     pub nacks_received: u64,
     /// Keyframe requests received from the subscriber.

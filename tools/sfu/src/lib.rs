@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod faults;
 mod http;
 mod hub;
 mod ledger;
@@ -26,9 +27,11 @@ mod server;
 mod twirp;
 mod ws;
 
+pub use faults::SfuFaults;
 pub use ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger, WorkerLedger,
 };
-pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SfuImpairments, SfuOptions};
+pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SfuOptions};
 pub use server::{Sfu, StartError};
+pub use stampede_impair as impair;

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
+use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
+
+use crate::SfuFaults;
 
 /// Packets of one video stream kept for retransmission to one subscriber.
 ///
@@ -13,24 +15,14 @@ use stampede_udp::BackendChoice;
 /// 190 packets/s stream, more than twice the playout deadline of 500 ms.
 pub const RETRANSMIT_CACHE_PACKETS_DEFAULT: usize = 256;
 
-/// Faults the SFU injects on purpose towards its subscribers, so that what a client measures can
-/// be checked against an exact ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct SfuImpairments {
-    /// Share of RTP packets (retransmissions included) not sent, 0.0 to below 1.0.
-    pub drop: f64,
-    /// Mean length of a run of dropped packets. 0 and 1 mean independent (uniform) drops;
-    /// more is a Gilbert-Elliott model with the same overall share.
-    pub drop_burst: u32,
-    /// Every RTP and RTCP packet leaves this much later. Zero sends at once.
-    pub delay: Duration,
-}
-
 /// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret.
 #[derive(Clone)]
 pub struct SfuOptions {
-    /// Address of the HTTP/WebSocket server and of the media sockets; also the ICE candidate.
+    /// Address of the HTTP/WebSocket server and of the media sockets.
     pub bind_ip: IpAddr,
+    /// Address told to clients as the ICE candidate, for an SFU behind a relay or NAT that keeps
+    /// port numbers; `None` tells `bind_ip`.
+    pub node_ip: Option<IpAddr>,
     /// TCP port of HTTP/WebSocket; 0 takes a free one.
     pub port: u16,
     /// UDP port of the first media worker, the next worker has the next port; 0 takes free ones.
@@ -47,8 +39,11 @@ pub struct SfuOptions {
     pub backend: BackendChoice,
     /// Seed of everything random that is not secret (the injected faults).
     pub seed: u64,
-    /// Faults to inject.
-    pub impair: SfuImpairments,
+    /// What is done to packets on their way to subscribers; for each subscriber the first whose
+    /// cohort it belongs to counts. Outages count from the start of the SFU.
+    pub impair: Vec<Spec>,
+    /// Other faults.
+    pub faults: SfuFaults,
     /// See [`RETRANSMIT_CACHE_PACKETS_DEFAULT`].
     pub retransmit_cache_packets_max: usize,
 }
@@ -57,6 +52,7 @@ impl Default for SfuOptions {
     fn default() -> Self {
         Self {
             bind_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            node_ip: None,
             port: 0,
             rtc_port: 0,
             api_key: "devkey".to_owned(),
@@ -65,7 +61,8 @@ impl Default for SfuOptions {
             cores: Vec::new(),
             backend: BackendChoice::Auto,
             seed: 1,
-            impair: SfuImpairments::default(),
+            impair: Vec::new(),
+            faults: SfuFaults::default(),
             retransmit_cache_packets_max: RETRANSMIT_CACHE_PACKETS_DEFAULT,
         }
     }
@@ -75,6 +72,7 @@ impl fmt::Debug for SfuOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SfuOptions")
             .field("bind_ip", &self.bind_ip)
+            .field("node_ip", &self.node_ip)
             .field("port", &self.port)
             .field("rtc_port", &self.rtc_port)
             .field("api_key", &self.api_key)
@@ -83,6 +81,7 @@ impl fmt::Debug for SfuOptions {
             .field("backend", &self.backend)
             .field("seed", &self.seed)
             .field("impair", &self.impair)
+            .field("faults", &self.faults)
             .field("retransmit_cache_packets_max", &self.retransmit_cache_packets_max)
             .finish_non_exhaustive()
     }
@@ -94,20 +93,17 @@ pub enum OptionsError {
     /// No worker would carry media.
     #[error("0 workers were asked for; use at least 1")]
     NoWorkers,
-    /// The drop share is not a probability that leaves anything over.
-    #[error("drop {0} is outside 0 to 0.99; give a share such as 0.01 for 1 %")]
-    Drop(f64),
-    /// The combination of share and burst length can't be reached.
-    #[error(
-        "a drop share of {drop} with bursts of {burst} would need gaps shorter than one packet; \
-         use longer bursts or a smaller share"
-    )]
-    DropBurst {
-        /// The share asked for.
-        drop: f64,
-        /// The burst length asked for.
-        burst: u32,
+    /// A share of a fault is none.
+    #[error("{fault} is {share}; give a share from 0 to 1, such as 0.01 for 1 %")]
+    Share {
+        /// The field of [`SfuFaults`].
+        fault: &'static str,
+        /// What it was.
+        share: f64,
     },
+    /// Clients could not send to it.
+    #[error("the address told to clients is {0}, which is nobody's; give one they can reach")]
+    NodeIp(IpAddr),
     /// The key or the secret is empty.
     #[error("the API {0} is empty; tokens could not be checked")]
     EmptyCredential(&'static str),
@@ -130,15 +126,17 @@ impl SfuOptions {
         if self.workers == 0 {
             return Err(OptionsError::NoWorkers);
         }
-        if !(0.0..=0.99).contains(&self.impair.drop) {
-            return Err(OptionsError::Drop(self.impair.drop));
+        for (fault, share) in [
+            ("refuse_joins", self.faults.refuse_joins),
+            ("malformed", self.faults.malformed),
+            ("drop_upstream", self.faults.drop_upstream),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(OptionsError::Share { fault, share });
+            }
         }
-        let burst = f64::from(self.impair.drop_burst.max(1));
-        if self.impair.drop_burst > 1 && self.impair.drop > burst / (burst + 1.0) {
-            return Err(OptionsError::DropBurst {
-                drop: self.impair.drop,
-                burst: self.impair.drop_burst,
-            });
+        if let Some(ip) = self.node_ip.filter(IpAddr::is_unspecified) {
+            return Err(OptionsError::NodeIp(ip));
         }
         if self.api_key.is_empty() {
             return Err(OptionsError::EmptyCredential("key"));

@@ -104,7 +104,12 @@ fn add(row: &mut SubscriberTrackLedger, more: &SubscriberTrackLedger) {
     row.bytes_sent += more.bytes_sent;
     row.retransmitted += more.retransmitted;
     row.dropped += more.dropped;
+    row.dropped_between += more.dropped_between;
     row.retransmits_dropped += more.retransmits_dropped;
+    row.delayed += more.delayed;
+    row.reordered += more.reordered;
+    row.duplicated += more.duplicated;
+    row.malformed += more.malformed;
     row.nacks_received += more.nacks_received;
     row.plis_received += more.plis_received;
     row.layer_switches += more.layer_switches;
@@ -124,7 +129,12 @@ fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
             totals.bytes_sent += track.bytes_sent;
             totals.retransmitted += track.retransmitted;
             totals.dropped += track.dropped;
+            totals.dropped_between += track.dropped_between;
             totals.retransmits_dropped += track.retransmits_dropped;
+            totals.delayed += track.delayed;
+            totals.reordered += track.reordered;
+            totals.duplicated += track.duplicated;
+            totals.malformed += track.malformed;
             totals.nacks_received += track.nacks_received;
         }
     }

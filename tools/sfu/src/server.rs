@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use stampede_impair::{Cohorts, Held};
 use stampede_udp::{BackendLimits, BackendReport, OpenError, SocketBuffers};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::auth::Auth;
+use crate::faults::{Malformer, Refusals, Stalls};
 use crate::http::{Shared, router};
 use crate::hub::Hub;
-use crate::media::delay::DelayQueue;
 use crate::media::peer::PeerConfig;
 use crate::media::timers::Timers;
 use crate::media::worker::{Outgoing, Worker};
@@ -97,6 +98,7 @@ impl Sfu {
     /// What could not be had: ports, threads, a backend. Nothing is left running then.
     pub fn start(options: SfuOptions) -> Result<Self, StartError> {
         options.validate()?;
+        let start = Instant::now();
         let address = SocketAddr::new(options.bind_ip, options.port);
         let listen = |source| StartError::Listen { address, source };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -108,16 +110,23 @@ impl Sfu {
         drop(entered);
         let address = listener.local_addr().map_err(listen)?;
         let (events, events_in) = mpsc::channel(EVENTS_MAX);
-        let (workers, mut threads, backend) = start_workers(&options, &events)?;
+        let (workers, mut threads, backend) = start_workers(&options, start, &events)?;
         drop(events);
         let rtc_address = workers.first().map_or(address, |worker| worker.address);
-        let hub = Arc::new(Mutex::new(Hub::new(workers.clone(), stampede_udp::unix_now_ns())));
+        let mut hub = Hub::new(workers.clone(), stampede_udp::unix_now_ns());
+        hub.refusals = Refusals::new(options.faults.refuse_joins);
+        let hub = Arc::new(Mutex::new(hub));
         let reporter = Reporter {
             hub: hub.clone(),
             workers: workers.clone(),
             backend: backend.reason.clone(),
         };
-        let shared = Shared { hub, auth: Auth::new(&options), reporter: reporter.clone() };
+        let shared = Shared {
+            hub,
+            auth: Auth::new(&options),
+            reporter: reporter.clone(),
+            stalls: Arc::new(Stalls::new(start, options.faults.stalls.clone())),
+        };
         let (stop, stopped) = watch::channel(false);
         let signalling = std::thread::Builder::new()
             .name("sfu-signalling".to_owned())
@@ -197,6 +206,7 @@ type StartedWorkers = (Vec<WorkerHandle>, Vec<JoinHandle<()>>, BackendReport);
 
 fn start_workers(
     options: &SfuOptions,
+    start: Instant,
     events: &mpsc::Sender<Event>,
 ) -> Result<StartedWorkers, StartError> {
     let crypto = Arc::new(stampede_core::crypto::provider());
@@ -206,12 +216,13 @@ fn start_workers(
         certificate,
         retransmit_cache_packets_max: options.retransmit_cache_packets_max,
     };
+    let cohorts = Cohorts::new(options.impair.clone(), options.seed, start);
     let all = Arc::new(OnceLock::new());
     let mut handles = Vec::new();
     let mut threads = Vec::new();
     let mut backend = None;
     for index in 0..options.workers {
-        let started = start_worker(index, options, &config, events, &all);
+        let started = start_worker(index, options, &config, &cohorts, events, &all);
         match started {
             Ok((handle, thread, report)) => {
                 handles.push(handle);
@@ -234,11 +245,12 @@ fn start_worker(
     index: usize,
     options: &SfuOptions,
     config: &PeerConfig,
+    cohorts: &Cohorts,
     events: &mpsc::Sender<Event>,
     all: &Arc<OnceLock<Vec<WorkerHandle>>>,
 ) -> Result<(WorkerHandle, JoinHandle<()>, BackendReport), StartError> {
     let (ready, started) = crossbeam_channel::bounded(1);
-    let (options, config) = (options.clone(), config.clone());
+    let (options, config, cohorts) = (options.clone(), config.clone(), cohorts.clone());
     let (events, all) = (events.clone(), all.clone());
     let thread = std::thread::Builder::new()
         .name(format!("sfu-media-{index}"))
@@ -250,7 +262,7 @@ fn start_worker(
                 }
             }
             // The receiver waits for exactly this.
-            match make_worker(index, &options, config, events, all) {
+            match make_worker(index, &options, config, cohorts, events, all) {
                 Ok((worker, handle, report)) => {
                     let _ = ready.send(Ok((handle, report)));
                     worker.run();
@@ -272,6 +284,7 @@ fn make_worker(
     index: usize,
     options: &SfuOptions,
     config: PeerConfig,
+    cohorts: Cohorts,
     events: mpsc::Sender<Event>,
     workers: Arc<OnceLock<Vec<WorkerHandle>>>,
 ) -> Result<(Worker, WorkerHandle, BackendReport), StartError> {
@@ -289,14 +302,14 @@ fn make_worker(
     let socket = stampede_udp::bind(address, buffers).map_err(bind)?;
     let address = socket.local_addr().map_err(bind)?;
     let socket = backend.add_socket(socket).map_err(bind)?;
+    let address = SocketAddr::new(options.node_ip.unwrap_or(address.ip()), address.port());
     let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
     let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
     let handle = WorkerHandle { commands, media, waker: backend.waker(), address };
-    let delay = options.impair.delay;
-    let delay = (!delay.is_zero()).then(|| DelayQueue::new(delay));
+    let malformer = Malformer::new(options.faults.malformed, options.seed ^ index as u64);
     let worker = Worker {
         index,
-        out: Outgoing { backend, socket, delay, now: Instant::now() },
+        out: Outgoing { backend, socket, held: Held::default(), malformer, now: Instant::now() },
         address,
         commands: commands_in,
         media: media_in,
@@ -304,7 +317,9 @@ fn make_worker(
         backlog: VecDeque::new(),
         workers,
         config,
-        impair: options.impair,
+        cohorts,
+        faults: options.faults.clone(),
+        upstream_dropped: 0,
         seed: options.seed,
         peers: Slab::new(),
         peer_index: FxHashMap::default(),

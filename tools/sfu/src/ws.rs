@@ -33,6 +33,7 @@ pub(crate) async fn refuse_resume(mut socket: WebSocket) {
 
 /// Joins the client and serves it until either side ends it.
 pub(crate) async fn run(mut socket: WebSocket, shared: Shared, request: JoinRequest) {
+    shared.stalls.wait().await;
     let (queue, mut outgoing) = mpsc::channel(OUTBOX_MESSAGES_MAX);
     let overflow = Arc::new(Notify::new());
     let claims = request.claims.clone();
@@ -82,6 +83,7 @@ async fn serve(
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let lost = Ended::Lost(proto::DisconnectReason::SignalClose);
     loop {
+        shared.stalls.wait().await;
         tokio::select! {
             biased;
             () = overflow.notified() => {

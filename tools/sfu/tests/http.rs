@@ -8,7 +8,7 @@ use common::{Client, KEY, SECRET, grants, http, start, token};
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
-use stampede_sfu::{Ledger, Sfu, SfuImpairments};
+use stampede_sfu::{Ledger, Sfu};
 
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
@@ -28,7 +28,7 @@ async fn upgrade_status(sfu: &Sfu, token: Option<&str>) -> u16 {
 
 #[tokio::test]
 async fn tokens_are_checked() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let good = token("alice", grants("room"));
     let wrong_secret = AccessToken::with_api_key(KEY, "another-secret-of-32-characters-xx")
         .with_identity("alice")
@@ -58,7 +58,7 @@ async fn tokens_are_checked() {
 
 #[tokio::test]
 async fn unknown_paths_are_not_found() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let good = token("alice", grants("room"));
     for path in ["/rtc/v1", "/rtc/v1/validate", "/nothing", "/rtc/"] {
         let path = format!("{path}?access_token={good}&join_request=AA==");
@@ -87,7 +87,7 @@ const JSON: &str = "application/json";
 
 #[tokio::test]
 async fn rooms_are_created_listed_and_deleted_in_protobuf() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let create = || VideoGrants { room_create: true, ..VideoGrants::default() };
     let list = || VideoGrants { room_list: true, ..VideoGrants::default() };
     let request = proto::CreateRoomRequest { name: "blue".into(), ..Default::default() };
@@ -130,7 +130,7 @@ async fn rooms_are_created_listed_and_deleted_in_protobuf() {
 
 #[tokio::test]
 async fn room_service_speaks_json_and_checks_grants() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let create = || VideoGrants { room_create: true, ..VideoGrants::default() };
     let body = br#"{"name":"green","empty_timeout":5,"maxParticipants":9}"#;
     let (status, body) = call(&sfu, "CreateRoom", create(), JSON, body).await;
@@ -156,7 +156,7 @@ async fn room_service_speaks_json_and_checks_grants() {
 
 #[tokio::test]
 async fn the_ledger_is_served_to_those_who_may_list_rooms() {
-    let sfu = start(SfuImpairments::default(), 2);
+    let sfu = start("", 2);
     let _client = Client::connect(&sfu, "alice", grants("room")).await;
     let may = token("parent", VideoGrants { room_list: true, ..VideoGrants::default() });
     let headers = [("Authorization", bearer(&may))];

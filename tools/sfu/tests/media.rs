@@ -13,7 +13,7 @@ use livekit_token::VideoGrants;
 use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use stampede_sfu::{Sfu, SfuImpairments};
+use stampede_sfu::Sfu;
 use str0m::format::Codec;
 use str0m::media::{MediaKind, Mid};
 
@@ -61,7 +61,7 @@ fn assert_continuous(seqs: &[u64]) {
 
 #[tokio::test]
 async fn packets_arrive_unchanged_and_a_late_joiner_gets_a_keyframe() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut early = subscribe(&sfu, "early", &track).await;
     for i in 0..50u64 {
@@ -100,7 +100,7 @@ async fn packets_arrive_unchanged_and_a_late_joiner_gets_a_keyframe() {
 
 #[tokio::test]
 async fn losses_upstream_are_seen_downstream() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     for seq in [10u64, 11, 14, 15] {
@@ -125,7 +125,7 @@ async fn set_quality(client: &mut Client, track: &str, quality: proto::VideoQual
 
 #[tokio::test]
 async fn layers_switch_at_keyframes_with_continuous_numbers() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let (mut publisher, mid, track) = publish(&sfu, &["q", "h", "f"]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     set_quality(&mut viewer, &track, proto::VideoQuality::Low).await;
@@ -173,7 +173,7 @@ async fn layers_switch_at_keyframes_with_continuous_numbers() {
 
 #[tokio::test]
 async fn disabling_stops_and_enabling_goes_on_at_a_keyframe() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     let setting = |disabled| {
@@ -203,8 +203,7 @@ async fn disabling_stops_and_enabling_goes_on_at_a_keyframe() {
 
 #[tokio::test]
 async fn injected_drops_are_counted_exactly_and_retransmissions_repair_them() {
-    let impair = SfuImpairments { drop: 0.1, drop_burst: 3, ..SfuImpairments::default() };
-    let sfu = start(impair, 1);
+    let sfu = start("loss=10%,burst=3", 1);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     let total = 1_000u64;
@@ -229,8 +228,7 @@ async fn injected_drops_are_counted_exactly_and_retransmissions_repair_them() {
 
 #[tokio::test]
 async fn a_delay_holds_media_back_and_loses_nothing() {
-    let impair = SfuImpairments { delay: Duration::from_millis(80), ..SfuImpairments::default() };
-    let sfu = start(impair, 1);
+    let sfu = start("delay=80ms", 1);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     let written = std::time::Instant::now();
@@ -245,7 +243,7 @@ async fn a_delay_holds_media_back_and_loses_nothing() {
 
 #[tokio::test]
 async fn subscribers_on_other_workers_receive_the_same() {
-    let sfu = start(SfuImpairments::default(), 3);
+    let sfu = start("", 3);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut a = subscribe(&sfu, "a", &track).await;
     let mut b = subscribe(&sfu, "b", &track).await;
@@ -270,7 +268,7 @@ async fn subscribers_on_other_workers_receive_the_same() {
 
 #[tokio::test]
 async fn audio_is_forwarded_from_the_first_packet() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let mut publisher = Client::connect(&sfu, "publisher", publisher()).await;
     let mid = publisher.publish("mic", MediaKind::Audio, &[]).await;
     drive(&mut [&mut publisher], |c| c[0].publisher.connected).await;
@@ -288,7 +286,7 @@ async fn audio_is_forwarded_from_the_first_packet() {
 
 #[tokio::test]
 async fn leaving_cleans_up_on_every_side() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let (mut publisher, _, track) = publish(&sfu, &[]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     assert_eq!(sfu.ledger().workers[0].peers, 2);
@@ -322,7 +320,7 @@ async fn leaving_cleans_up_on_every_side() {
 
 #[tokio::test]
 async fn the_same_identity_evicts_the_earlier_one() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let mut first = Client::connect(&sfu, "alice", grants(ROOM)).await;
     let mut second = Client::connect(&sfu, "alice", grants(ROOM)).await;
     drive(&mut [&mut first, &mut second], |c| c[0].closed).await;
@@ -335,7 +333,7 @@ async fn the_same_identity_evicts_the_earlier_one() {
 
 #[tokio::test]
 async fn resuming_is_answered_with_a_reconnect() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let client = Client::connect_with(&sfu, "alice", grants(ROOM), "reconnect=1&sid=PA_x").await;
     let leave = client.left.unwrap();
     assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
@@ -344,7 +342,7 @@ async fn resuming_is_answered_with_a_reconnect() {
 
 #[tokio::test]
 async fn subscriptions_can_be_made_by_hand() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let (mut publisher, _, track) = publish(&sfu, &[]).await;
     let mut viewer = Client::connect_with(&sfu, "viewer", subscriber(), "auto_subscribe=0").await;
     drive(&mut [&mut publisher, &mut viewer], |c| c[1].subscriber.connected).await;
@@ -367,7 +365,7 @@ async fn subscriptions_can_be_made_by_hand() {
 
 #[tokio::test]
 async fn pings_mutes_and_refusals_are_answered() {
-    let sfu = start(SfuImpairments::default(), 1);
+    let sfu = start("", 1);
     let (mut publisher, _, track) = publish(&sfu, &[]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     viewer.send(Request::Ping(7)).await;
@@ -409,7 +407,7 @@ async fn every_codec_starts_at_its_keyframe() {
         (Codec::Vp9, [0x48, 1, 2], [0x08, 1, 2]),
     ];
     for (codec, delta, keyframe) in codecs {
-        let sfu = start(SfuImpairments::default(), 1);
+        let sfu = start("", 1);
         let (mut publisher, mid, track) = publish(&sfu, &[]).await;
         publisher.codec = codec;
         let mut viewer = subscribe(&sfu, "viewer", &track).await;
@@ -425,7 +423,7 @@ async fn every_codec_starts_at_its_keyframe() {
 
 #[tokio::test]
 async fn data_packets_reach_the_others_with_the_senders_name() {
-    let sfu = start(SfuImpairments::default(), 2);
+    let sfu = start("", 2);
     let (mut publisher, _, track) = publish(&sfu, &[]).await;
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     drive(&mut [&mut publisher, &mut viewer], |c| c[0].channels.contains_key("_reliable")).await;

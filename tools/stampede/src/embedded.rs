@@ -10,7 +10,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stampede_sfu::{Ledger, Sfu, SfuImpairments, SfuOptions};
+use stampede_sfu::impair::Spec;
+use stampede_sfu::{Ledger, Sfu, SfuFaults, SfuOptions};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -151,6 +152,8 @@ fn child_args(plan: &EmbeddedPlan, cores: &[usize], seed: u64) -> Vec<String> {
     if let Some(delay) = plan.delay {
         args.push(format!("--delay={}us", delay.as_micros()));
     }
+    args.extend(plan.impair.iter().map(|spec| format!("--impair={spec}")));
+    args.extend(plan.flags.iter().cloned());
     args
 }
 
@@ -174,14 +177,16 @@ fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
             )));
         }
     }
-    if flags.bind.is_unspecified() {
+    if flags.bind.is_unspecified() && flags.node_ip.is_none() {
         return Err(Failure::config(format!(
-            "--bind {}: clients are told this address, so it must be one of this machine's own",
+            "--bind {}: clients are told this address, so it must be one of this machine's own; \
+             or give --node-ip",
             flags.bind
         )));
     }
     let options = SfuOptions {
         bind_ip: flags.bind,
+        node_ip: flags.node_ip,
         port: flags.port,
         rtc_port: flags.rtc_port,
         api_key: flags.api_key.clone(),
@@ -192,15 +197,34 @@ fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
         workers: cores.len().max(1),
         cores,
         seed: flags.seed.unwrap_or(1),
-        impair: SfuImpairments {
-            drop: flags.drop.unwrap_or(0.0),
-            drop_burst: flags.drop_burst.unwrap_or(1),
-            delay: flags.delay.unwrap_or_default(),
+        impair: flags.impair.iter().cloned().chain(shorthand(flags)?).collect(),
+        faults: SfuFaults {
+            refuse_joins: flags.refuse_joins.unwrap_or(0.0),
+            stalls: flags.stall_signalling.clone(),
+            withhold_keyframes: flags.withhold_keyframes,
+            malformed: flags.malformed.unwrap_or(0.0),
+            drop_upstream: flags.drop_upstream.unwrap_or(0.0),
         },
         ..SfuOptions::default()
     };
     options.validate().map_err(|error| Failure::config(format!("sfu: {error}")))?;
     Ok(options)
+}
+
+/// `--drop`, `--drop-burst` and `--delay` as an impairment.
+fn shorthand(flags: &SfuFlags) -> Result<Option<Spec>, Failure> {
+    let mut parts = Vec::new();
+    if let Some(share) = flags.drop.filter(|share| *share > 0.0) {
+        parts.push(format!("loss={}%", share * 100.0));
+        parts.extend(flags.drop_burst.map(|packets| format!("burst={packets}")));
+    }
+    let delay = flags.delay.filter(|delay| !delay.is_zero());
+    parts.extend(delay.map(|delay| format!("delay={}us", delay.as_micros())));
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let spec = parts.join(",").parse::<Spec>();
+    spec.map(Some).map_err(|error| Failure::config(format!("sfu: --drop: {error}")))
 }
 
 /// `stampede sfu`.
@@ -273,6 +297,8 @@ mod tests {
             drop: Some(0.01),
             drop_burst: Some(3),
             delay: Some(Duration::from_micros(1_500)),
+            impair: vec!["cohort=50%,loss=2%,outage=1s@3s".parse().unwrap()],
+            flags: vec!["--refuse-joins=10%".to_owned(), "--withhold-keyframes".to_owned()],
         };
         let args = child_args(&plan, &[1, 2], 7);
         let words = std::iter::once("stampede".to_owned()).chain(args.clone());
@@ -284,6 +310,11 @@ mod tests {
         assert_eq!((flags.port, flags.rtc_port, flags.seed), (0, 0, Some(7)));
         assert_eq!((flags.drop, flags.drop_burst), (Some(0.01), Some(3)));
         assert_eq!(flags.delay, Some(Duration::from_micros(1_500)));
+        assert_eq!(flags.impair, plan.impair);
+        assert_eq!((flags.refuse_joins, flags.withhold_keyframes), (Some(0.1), true));
+        let short = shorthand(&flags).unwrap().unwrap();
+        assert_eq!((short.loss, short.burst_packets), (0.01, 3));
+        assert_eq!(short.delay, Duration::from_micros(1_500));
         assert_eq!(flags.cores.map(|list| list.0), Some(vec![1, 2]));
         assert!(args.iter().all(|arg| !arg.contains("api")));
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::report::types::{Outcome, Report};
+
 /// Exit codes scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -11,6 +13,8 @@ pub(crate) enum Exit {
     /// Anything that has no code of its own: nobody joined, nothing was received, a crash of the
     /// embedded SFU.
     Failure,
+    /// A threshold failed, or a `--fail-if` of `compare` holds.
+    Threshold,
     /// The run is invalid: the generator was at fault.
     Invalid,
     /// Bad flag, file, key, URL, or a machine that can't carry what was asked.
@@ -25,9 +29,24 @@ impl Exit {
         match self {
             Self::Pass => 0,
             Self::Failure => 1,
+            Self::Threshold => 99,
             Self::Invalid => 98,
             Self::BadConfiguration => 104,
             Self::Interrupted => 105,
+        }
+    }
+}
+
+impl Exit {
+    /// What a report means to a script. Above all an interrupted run is one, and then an invalid
+    /// one: its figures, and so its thresholds, say nothing.
+    pub(crate) fn of(report: &Report) -> Self {
+        match report.verdict.result {
+            _ if report.run.interrupted => Self::Interrupted,
+            Outcome::Invalid => Self::Invalid,
+            _ if report.thresholds.iter().any(|row| !row.ok) => Self::Threshold,
+            Outcome::Pass => Self::Pass,
+            Outcome::Fail => Self::Failure,
         }
     }
 }
@@ -85,8 +104,14 @@ mod tests {
 
     #[test]
     fn codes_are_the_ones_of_the_design() {
-        let all =
-            [Exit::Pass, Exit::Failure, Exit::Invalid, Exit::BadConfiguration, Exit::Interrupted];
-        assert_eq!(all.map(Exit::code), [0, 1, 98, 104, 105]);
+        let all = [
+            Exit::Pass,
+            Exit::Failure,
+            Exit::Invalid,
+            Exit::Threshold,
+            Exit::BadConfiguration,
+            Exit::Interrupted,
+        ];
+        assert_eq!(all.map(Exit::code), [0, 1, 98, 99, 104, 105]);
     }
 }

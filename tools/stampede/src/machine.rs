@@ -21,7 +21,8 @@ pub(crate) fn describe(cpus: usize) -> Machine {
         Some(kib * 1024)
     });
     let kernel = format!("{} {}", text(uname.sysname()), text(uname.release()));
-    Machine { cpus, cpu_model, memory_bytes, kernel }
+    let hostname = Some(text(uname.nodename())).filter(|name| !name.is_empty());
+    Machine { hostname, cpus, cpu_model, memory_bytes, kernel }
 }
 
 /// Memory of this process that is in RAM.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod calibrate;
 mod capture;
 mod embedded;
 mod exit;
@@ -50,7 +51,11 @@ fn command() -> Result<Exit, Failure> {
         }
         Parsed::Command(Command::Run(flags)) => run::command(*flags),
         Parsed::Command(Command::Sfu(flags)) => embedded::sfu_command(&flags),
+        Parsed::Command(Command::Doctor(flags)) if flags.calibrate => calibrate::command(&flags),
         Parsed::Command(Command::Doctor(flags)) => preflight::doctor(&flags),
+        Parsed::Command(Command::Init(flags)) => flags::init(&flags),
+        Parsed::Command(Command::Report(flags)) => report::command(flags),
+        Parsed::Command(Command::Compare(flags)) => report::compare::command(&flags),
     }
 }
 

@@ -6,11 +6,10 @@ use std::io::{self, IsTerminal, Write as _};
 use anstyle::{AnsiColor, Style};
 
 use crate::live::{bits, no_color, share};
-use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{
-    Fault, GeneratorSection, JoinSection, MediaSection, Outcome, PublishSection, Report,
-    ServerMetrics, ServerSection,
+    Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
+    Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
 };
 
 /// Error kinds shown; the report holds all.
@@ -59,6 +58,9 @@ fn render(report: &Report, colour: bool) -> String {
     if let Some(section) = &report.publish {
         publish(&mut page, section);
     }
+    if let Some(section) = &report.impairment {
+        impairment(&mut page, section);
+    }
     if let Some(section) = &report.recordings {
         let text = format!(
             "{} files in {}, {} frames written, {} dropped",
@@ -73,8 +75,15 @@ fn render(report: &Report, colour: bool) -> String {
         let text = format!("{} subscribers; the worst: {first}", report.captures.len());
         page.row("capture", &text);
     }
+    if let Some(rows) = &report.run.stages {
+        stages(&mut page, rows);
+    }
+    if let Some(section) = &report.find {
+        find(&mut page, section);
+    }
     generator(&mut page, &report.generator);
     server(&mut page, &report.server);
+    thresholds(&mut page, &report.thresholds);
     page.text
 }
 
@@ -112,7 +121,10 @@ fn sections(report: &Report) -> impl Iterator<Item = &MediaSection> {
 }
 
 fn join(page: &mut Page, join: &JoinSection) {
-    let mut text = format!("{} of {} joined, peak {}", join.joined, join.requested, join.peak);
+    let mut text = format!("{} of {} joined", join.joined, join.requested);
+    if let Some(peak) = join.peak {
+        let _ = write!(text, ", peak {peak}");
+    }
     for (count, word) in [
         (join.requested - join.started, "never started"),
         (join.failed, "failed"),
@@ -130,15 +142,7 @@ fn join(page: &mut Page, join: &JoinSection) {
     for (kind, count) in errors.into_iter().take(ERRORS_SHOWN) {
         page.sub("error", &format!("{} x {kind}", group(*count)));
     }
-    let phases = &join.phases_ms;
-    let rows = [
-        ("websocket open", &phases.websocket),
-        ("join response", &phases.signal),
-        ("ICE connected", &phases.ice),
-        ("DTLS connected", &phases.dtls),
-        ("first packet", &phases.first_packet),
-        ("first keyframe", &phases.first_keyframe),
-    ];
+    let rows = join.phases_ms.named();
     if rows.iter().any(|(_, hist)| hist.is_some()) {
         let _ = writeln!(
             page.text,
@@ -154,6 +158,52 @@ fn join(page: &mut Page, join: &JoinSection) {
                 "", hist.p50, hist.p90, hist.p99, hist.max
             );
         }
+    }
+}
+
+fn stages(page: &mut Page, rows: &[StageRow]) {
+    for (number, row) in rows.iter().enumerate() {
+        let loss = row.loss_rate.map_or("-".to_owned(), share);
+        let bitrate = row.bitrate_bps.map_or("-".to_owned(), bits);
+        let text = format!(
+            "{:>6.1} s to {:>6.1} s: to {} subscribers ({} connected), {bitrate}, lost {loss}",
+            row.t_s,
+            row.t_s + row.duration_s,
+            group(row.subscribers),
+            group(row.subscribers_connected)
+        );
+        page.row(if number == 0 { "stages" } else { "" }, &text);
+    }
+}
+
+fn find(page: &mut Page, section: &FindSection) {
+    let number = |found: Option<u64>| found.map_or("none".to_owned(), group);
+    let limit = match section.limit {
+        None => "nothing broke it",
+        Some(Fault::Generator) => "limit: this machine (generator), not the server",
+        Some(Fault::Server) => "limit: server",
+        Some(Fault::Network) => "limit: network",
+        Some(Fault::Publisher) => "limit: publisher",
+        Some(Fault::None | Fault::Unknown) => "limit: unknown (server or network)",
+    };
+    let text = format!(
+        "{} held with {} subscribers a room, first broken with {}; {limit}",
+        section.until,
+        number(section.highest_ok),
+        number(section.first_broken)
+    );
+    page.row("find", &text);
+    for step in &section.steps {
+        let value = |value: &Option<f64>| value.map_or("unknown".to_owned(), |v| format!("{v}"));
+        let figures: Vec<String> =
+            step.figures.iter().map(|(key, figure)| format!("{key} {}", value(figure))).collect();
+        let text = format!(
+            "{:>6}  {}, workers {:.0} % busy",
+            group(step.subscribers),
+            figures.join(", "),
+            step.busy_ratio_max * 100.0
+        );
+        page.sub(if step.ok { "held" } else { "broke" }, &text);
     }
 }
 
@@ -193,7 +243,7 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
         ),
     );
     frames(page, media);
-    let mut text = media.jitter_ms.map_or("-".to_owned(), |jitter: Hist| {
+    let mut text = media.jitter_ms.as_ref().map_or("-".to_owned(), |jitter| {
         format!("{:.1} ms p50, {:.1} ms p99", jitter.p50, jitter.p99)
     });
     let _ = write!(text, "; sent {} NACK, {} PLI", group(media.nack_sent), group(media.pli_sent));
@@ -238,6 +288,25 @@ fn publish(page: &mut Page, publish: &PublishSection) {
     page.sub("resent", &text);
 }
 
+fn impairment(page: &mut Page, section: &ImpairmentSection) {
+    let what = |injected: &Injected| {
+        format!(
+            "{} dropped, {} delayed, {} reordered, {} duplicated",
+            group(injected.dropped),
+            group(injected.delayed),
+            group(injected.reordered),
+            group(injected.duplicated)
+        )
+    };
+    page.row("impaired", &format!("on purpose: {}", what(&section.all)));
+    for cohort in &section.cohorts {
+        page.sub(&format!("{} subs", group(cohort.subscribers)), &cohort.spec);
+        if section.cohorts.len() > 1 {
+            page.sub("", &what(&cohort.injected));
+        }
+    }
+}
+
 fn generator(page: &mut Page, generator: &GeneratorSection) {
     if generator.workers.is_empty() {
         return;
@@ -257,6 +326,7 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
         let core = worker.core.map_or("unpinned".to_owned(), |core| format!("core {core}"));
         let late = worker
             .lateness_ms
+            .as_ref()
             .map_or(String::new(), |late| format!(", {:.1} ms late at p99", late.p99));
         let text = format!(
             "{core}, {} peers, {:.0} % busy{late}",
@@ -312,20 +382,17 @@ fn server_metrics(page: &mut Page, metrics: &ServerMetrics) {
     page.row("server", &text);
     if let Some(both) = &metrics.reconciliation {
         let (sent, arrived) = (group(both.sent), group(both.arrived));
-        page.sub("says", &format!("{sent} RTP packets sent in the whole run; {arrived} arrived"));
+        let text = format!("{sent} packets sent in the whole run; {arrived} RTP packets arrived");
+        page.sub("says", &text);
+        let apart = group(both.difference.unsigned_abs());
         let text = match both.difference {
-            0 => "exactly what it says it sent arrived".to_owned(),
-            difference => format!(
-                "{} {}; where it serves others too, this proves nothing",
-                group(difference.unsigned_abs()),
-                match difference > 0 {
-                    true => format!(
-                        "({}) did not reach our peers",
-                        both.share().map_or("-".to_owned(), share)
-                    ),
-                    false => "more arrived than it counted".to_owned(),
-                }
+            0 => "as many as it says it sent".to_owned(),
+            1.. => format!(
+                "{apart} fewer than sent ({}); livekit-server counts signalling messages as well, \
+                 and what it sent to others",
+                both.share().map_or("-".to_owned(), share)
             ),
+            _ => format!("{apart} more than it had counted by then"),
         };
         page.sub("", &text);
     }
@@ -341,8 +408,18 @@ fn server_metrics(page: &mut Page, metrics: &ServerMetrics) {
     }
 }
 
+fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {
+    for (index, row) in rows.iter().enumerate() {
+        let (word, colour) =
+            if row.ok { ("kept", AnsiColor::Green) } else { ("FAILED", AnsiColor::Red) };
+        let word = page.paint(Style::new().fg_color(Some(colour.into())), &format!("{word:<6}"));
+        let text = format!("{word}  {}: {}", row.expr, row.value_text());
+        page.row(if index == 0 { "thresholds" } else { "" }, &text);
+    }
+}
+
 /// `84.2 MB`.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     match bytes as f64 {
         bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
         bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),

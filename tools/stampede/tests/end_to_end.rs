@@ -104,6 +104,68 @@ fn layers_are_chosen_by_resolution() {
     assert_eq!(single.report()["run"]["options"]["video"].as_array().unwrap().len(), 1);
 }
 
+/// 25 pictures a second of every codec: all complete, all decodable, told without decoding.
+#[test]
+fn every_codec_is_published_forwarded_and_followed() {
+    let _alone = alone();
+    for (codec, layers) in [("vp9", 1), ("h264", 1), ("av1", 1), ("vp8", 3)] {
+        let ended = run(&small(&["--video-codec", codec]));
+        assert_flawless(&ended, 6, 5.0);
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        let received = frames("received");
+        assert!((300.0..=450.0).contains(&received), "{codec}: {received} frames");
+        assert_eq!(frames("complete"), received, "{codec}");
+        assert_eq!(frames("decodable"), received, "{codec}");
+        assert!(ended.number("/publish/keyframes_sent") > 0.0, "{codec}");
+        assert_eq!(ended.number("/join/phases_ms/first_keyframe/count"), 5.0, "{codec}");
+        let sent = ended.report()["run"]["options"]["video"].as_array().unwrap();
+        assert_eq!(sent.len(), layers, "{codec}");
+    }
+}
+
+/// What the embedded SFU drops breaks chains of every codec, and a keyframe mends them.
+#[test]
+fn lost_frames_of_every_codec_are_seen() {
+    let _alone = alone();
+    for codec in ["vp9", "h264", "av1"] {
+        let loss = ["--video-codec", codec, "--embedded-drop=3%", "--embedded-drop-burst=4"];
+        let ended = run(&small(&[&loss[..], &["--playout-deadline=1ms"]].concat()));
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        assert!(ended.number("/video/packets/unrecovered") > 0.0, "{codec}");
+        assert!(frames("complete") < frames("received"), "{codec}");
+        assert!(frames("decodable") < frames("complete"), "{codec}");
+        assert!(frames("decodable") > 0.0 && frames("dropped") > 0.0, "{codec}");
+        assert!(ended.number("/video/pli_sent") > 0.0, "{codec}");
+    }
+}
+
+#[test]
+fn h264_files_are_simulcast_too() {
+    let _alone = alone();
+    let clips = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/media/clips");
+    let file = format!("--video={clips}/video-360p.h264");
+    let dir = tempfile::tempdir().unwrap();
+    let mut args = Vec::new();
+    for (name, size) in [("low", "160:90"), ("middle", "320:180")] {
+        let path = dir.path().join(name).display().to_string();
+        let made = Command::new("ffmpeg")
+            .args(["-v", "error", "-i", &file[8..], "-vf", &format!("scale={size}")])
+            .args(["-c:v", "libx264", "-profile:v", "baseline", "-tune", "zerolatency"])
+            .args(["-g", "50", "-sc_threshold", "0", "-f", "h264", &path])
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            return println!("skipped: no ffmpeg with libx264");
+        }
+        args.push(format!("--video={path}"));
+    }
+    args.extend([file, "--video-resolution=low".to_owned()]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let ended = run(&small(&args));
+    assert_flawless(&ended, 6, 5.0);
+    assert_eq!(ended.number("/video/frames/decodable"), ended.number("/video/frames/received"));
+    assert_eq!(ended.report()["run"]["options"]["video"].as_array().unwrap().len(), 3);
+}
+
 #[test]
 fn rooms_multiply_everything() {
     let _alone = alone();

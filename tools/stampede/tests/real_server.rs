@@ -60,6 +60,20 @@ fn the_low_layer_is_the_low_layer() {
 }
 
 #[test]
+fn vp9_and_h264_go_through() {
+    let _alone = alone();
+    for codec in ["vp9", "h264"] {
+        let Some(ended) = real(&[&SMALL[..], &["--video-codec", codec]].concat()) else { return };
+        ended.assert_code(0);
+        assert_eq!(ended.number("/video/tracks_received"), 10.0, "{codec}");
+        assert_eq!(ended.number("/video/packets/unrecovered"), 0.0, "{codec}");
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        assert!(frames("received") > 1_000.0, "{codec}");
+        assert_eq!(frames("decodable"), frames("received"), "{codec}");
+    }
+}
+
+#[test]
 fn a_recording_plays() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use stampede_media::{Codec, vp8};
+use stampede_media::Codec;
 
 use super::FreezeDetector;
+use super::references::{Gap, Notes, References, Settled};
 use crate::{Arrival, FrameCounters, FreezeCounters};
 
 /// Most frames open at once, behind a gap that may still be repaired. At the maximum the oldest is
@@ -14,8 +15,6 @@ pub const OPEN_FRAMES_MAX: usize = 128;
 /// Most packets without payload remembered between frames not settled yet. At the maximum the
 /// oldest is forgotten, and the frame around it may count as incomplete.
 pub const SKIPS_MAX: usize = 256;
-/// A jump of the picture id by more than this is not taken for that many lost frames.
-const LOST_FRAMES_MAX: u16 = 1_024;
 
 /// One packet that arrived in time.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +27,8 @@ pub struct FramePacket<'a> {
     pub marker: bool,
     /// Payload; `None` where only the header could be read.
     pub payload: Option<&'a [u8]>,
+    /// Value of the dependency descriptor header extension, where the packet has one.
+    pub dependency_descriptor: Option<&'a [u8]>,
     /// When it arrived.
     pub at: Arrival,
 }
@@ -39,40 +40,27 @@ struct OpenFrame {
     low: u64,
     high: u64,
     packets: u64,
-    /// First and last sequence number, where known.
-    start: Option<u64>,
+    /// Last sequence number, where known.
     end: Option<u64>,
     last_arrival: Arrival,
-    keyframe: bool,
-    descriptor: Option<vp8::Descriptor>,
-}
-
-/// What is known of the decoder's references (VP8).
-#[derive(Debug, Default)]
-struct References {
-    /// The newest base-layer frame is decodable.
-    base: bool,
-    /// So are all frames of higher temporal layers since the last sync.
-    upper: bool,
-    base_index: Option<u8>,
-    /// Of the last frame settled, whatever became of it; with its width in bits.
-    picture_id: Option<u16>,
+    notes: Notes,
 }
 
 /// The frames of one stream. Frames are settled in order, as soon as nothing before them can
 /// change any more: see [`Self::settle`].
 ///
-/// VP8 dependencies are followed by TL0PICIDX, TID and Y where present, else by picture id, else
-/// by sequence numbers (RFC 7741). Of other codecs frames are counted by timestamp and marker.
+/// This file puts packets together into frames; which frame depends on which is followed codec by
+/// codec in `references`. Of audio nothing is counted here.
 #[derive(Debug)]
 pub struct FrameLedger {
-    codec: Codec,
     open: VecDeque<OpenFrame>,
     /// Sequence numbers without payload behind `settled`.
     skips: VecDeque<u64>,
     /// Last sequence number of the last frame settled.
     settled: Option<u64>,
-    references: References,
+    /// Whether that one was whole at its end.
+    settled_end: bool,
+    references: Option<References>,
     counted: Counted,
     freezes: FreezeDetector,
     shown_at: Option<Instant>,
@@ -93,11 +81,11 @@ impl FrameLedger {
     /// A ledger for a video codec.
     pub fn new(codec: Codec) -> Self {
         Self {
-            codec,
             open: VecDeque::new(),
             skips: VecDeque::new(),
             settled: None,
-            references: References::default(),
+            settled_end: false,
+            references: References::new(codec),
             counted: Counted::default(),
             freezes: FreezeDetector::default(),
             shown_at: None,
@@ -111,13 +99,7 @@ impl FrameLedger {
         if self.settled.is_some_and(|settled| packet.sequence <= settled) {
             return;
         }
-        let descriptor = match (self.codec, packet.payload) {
-            (Codec::Vp8, Some(payload)) => vp8::Descriptor::parse(payload).ok(),
-            _ => None,
-        };
-        let keyframe =
-            self.codec == Codec::Vp8 && packet.payload.is_some_and(vp8::is_keyframe_packet);
-        let frame = self.open_frame(&packet);
+        let Some(frame) = self.open_frame(&packet) else { return };
         frame.packets += 1;
         frame.low = frame.low.min(packet.sequence);
         frame.high = frame.high.max(packet.sequence);
@@ -127,13 +109,7 @@ impl FrameLedger {
         if packet.marker {
             frame.end = Some(packet.sequence);
         }
-        if let Some(descriptor) = descriptor {
-            if descriptor.starts_frame() {
-                frame.start = Some(packet.sequence);
-            }
-            frame.keyframe |= keyframe;
-            frame.descriptor = Some(descriptor);
-        }
+        frame.notes.read(&packet);
     }
 
     /// A sequence number without payload.
@@ -157,7 +133,9 @@ impl FrameLedger {
             let end = head.end.or_else(|| {
                 next_low.filter(|&low| self.whole(head.high + 1, low)).map(|_| head.high)
             });
-            let start = head.start.or_else(|| self.inferred_start(head));
+            // What came before a stated start means that the true one is missing.
+            let start = self.inferred_start(head).or_else(|| self.stated_start(head));
+            let start = start.filter(|&start| start <= head.low);
             let complete = match (start, end) {
                 (Some(start), Some(end)) => {
                     end >= start && head.packets + self.skipped(start, end) == end - start + 1
@@ -172,7 +150,8 @@ impl FrameLedger {
             if !settled && self.open.len() < OPEN_FRAMES_MAX {
                 break;
             }
-            self.settle_head(complete);
+            let known = (start.is_some(), end.is_some());
+            self.settle_head(complete, known);
         }
     }
 
@@ -183,9 +162,9 @@ impl FrameLedger {
         self.open.clear();
     }
 
-    /// The counts so far. `decodable` and `dropped` are `None` for all but VP8.
+    /// The counts so far.
     pub fn counters(&self) -> FrameCounters {
-        let known = self.codec == Codec::Vp8;
+        let known = self.references.is_some();
         FrameCounters {
             received: self.counted.received,
             complete: self.counted.complete,
@@ -219,37 +198,44 @@ impl FrameLedger {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.open.capacity() * size_of::<OpenFrame>() + self.skips.capacity() * size_of::<u64>()
+        let notes: usize = self.open.iter().map(|frame| frame.notes.heap_bytes()).sum();
+        let references = self.references.as_ref().map_or(0, References::heap_bytes);
+        let own = self.open.capacity() * size_of::<OpenFrame>()
+            + self.skips.capacity() * size_of::<u64>();
+        own + notes + references
     }
 
-    fn open_frame(&mut self, packet: &FramePacket<'_>) -> &mut OpenFrame {
+    /// The frame of a packet; `None` for audio.
+    fn open_frame(&mut self, packet: &FramePacket<'_>) -> Option<&mut OpenFrame> {
         let found = self.open.iter().rposition(|frame| frame.timestamp == packet.timestamp);
-        let index = found.unwrap_or_else(|| {
-            let index = self.open.partition_point(|frame| frame.low < packet.sequence);
-            let frame = OpenFrame {
-                timestamp: packet.timestamp,
-                low: packet.sequence,
-                high: packet.sequence,
-                packets: 0,
-                start: None,
-                end: None,
-                last_arrival: packet.at,
-                keyframe: false,
-                descriptor: None,
-            };
-            self.open.insert(index, frame);
-            index
-        });
-        &mut self.open[index]
+        let index = match found {
+            Some(index) => index,
+            None => {
+                let frame = OpenFrame {
+                    timestamp: packet.timestamp,
+                    low: packet.sequence,
+                    high: packet.sequence,
+                    packets: 0,
+                    end: None,
+                    last_arrival: packet.at,
+                    notes: self.references.as_ref()?.notes(),
+                };
+                let index = self.open.partition_point(|frame| frame.low < packet.sequence);
+                self.open.insert(index, frame);
+                index
+            }
+        };
+        self.open.get_mut(index)
     }
 
-    /// Without a start bit: right behind the frame before, or at the beginning of the stream.
+    /// Right behind the frame before.
     fn inferred_start(&self, head: &OpenFrame) -> Option<u64> {
-        let begins = match self.settled {
-            Some(settled) => self.whole(settled + 1, head.low),
-            None => self.codec != Codec::Vp8,
-        };
-        begins.then_some(head.low)
+        self.settled.filter(|settled| self.whole(settled + 1, head.low)).map(|_| head.low)
+    }
+
+    /// Where the payload of one of its packets says so.
+    fn stated_start(&self, head: &OpenFrame) -> Option<u64> {
+        self.references.as_ref()?.start(&head.notes)
     }
 
     /// Sequence numbers without payload in `first..=last`.
@@ -264,121 +250,59 @@ impl FrameLedger {
         next <= first || self.skipped(first, next - 1) == next - first
     }
 
-    fn settle_head(&mut self, complete: bool) {
-        let Some(head) = self.open.pop_front() else { return };
-        let contiguous = self.settled.is_none_or(|settled| self.whole(settled + 1, head.low));
+    /// `known`: whether the frame's beginning and its end are.
+    fn settle_head(&mut self, complete: bool, known: (bool, bool)) {
+        let Some(mut head) = self.open.pop_front() else { return };
+        let Some(references) = &mut self.references else { return };
+        let keyframe = head.notes.keyframe();
         let first_ever = self.settled.is_none();
-        self.settled = Some(head.high);
-        while self.skips.front().is_some_and(|&skip| skip <= head.high) {
-            self.skips.pop_front();
-        }
-        if !complete && first_ever && self.codec == Codec::Vp8 && head.start.is_none() {
+        if !complete && first_ever && !known.0 {
             // We joined in the middle of it.
+            references.pass_over(&head.notes);
             self.keyframe_wanted = true;
-            self.remember(&head);
+            self.close_head(&head, known.1);
             return;
         }
+        let contiguous = self.settled.is_none_or(|settled| self.whole(settled + 1, head.low));
+        let gap = match contiguous {
+            true => Gap::None,
+            false if self.settled_end && known.0 => Gap::Frames,
+            false => Gap::Within,
+        };
+        self.close_head(&head, known.1);
         self.counted.received += 1;
         if complete {
             self.counted.complete += 1;
-            if head.keyframe {
+            if keyframe {
                 self.counted.keyframes += 1;
                 self.first_keyframe.get_or_insert(head.last_arrival);
             }
         }
-        if self.codec == Codec::Vp8 {
-            self.follow_references(&head, complete, contiguous);
-        }
-    }
-
-    fn follow_references(&mut self, head: &OpenFrame, complete: bool, contiguous: bool) {
-        let lost = if contiguous { Some(0) } else { self.frames_between(head) };
-        self.counted.dropped += u64::from(lost.unwrap_or(1));
-        if lost != Some(0) {
-            self.lose_references(head);
-        }
-        let decodable = complete && self.is_decodable(head, lost == Some(0));
-        if decodable {
-            self.counted.decodable += 1;
-            let shown_at = self
-                .shown_at
-                .map_or(head.last_arrival.instant, |before| before.max(head.last_arrival.instant));
-            self.shown_at = Some(shown_at);
-            self.freezes.shown(shown_at);
+        let timestamp = head.timestamp;
+        let mut settled = Settled { notes: &mut head.notes, timestamp, complete, gap };
+        let Some(references) = &mut self.references else { return };
+        let followed = references.settle(&mut settled);
+        self.keyframe_wanted = references.needs_keyframe();
+        self.counted.dropped += followed.lost;
+        if followed.decodable {
+            self.show(head.last_arrival.instant);
         } else {
             self.counted.dropped += 1;
         }
-        self.update_references(head, decodable);
-        self.remember(head);
-        if head.keyframe && decodable {
-            self.keyframe_wanted = false;
-        } else if !self.references.base {
-            self.keyframe_wanted = true;
+    }
+
+    fn close_head(&mut self, head: &OpenFrame, end_known: bool) {
+        self.settled = Some(head.high);
+        self.settled_end = end_known;
+        while self.skips.front().is_some_and(|&skip| skip <= head.high) {
+            self.skips.pop_front();
         }
     }
 
-    /// How many frames were lost whole before this one; `None` if it can't be known.
-    fn frames_between(&self, head: &OpenFrame) -> Option<u16> {
-        let descriptor = head.descriptor?;
-        let (before, now) = (self.references.picture_id?, descriptor.picture_id?);
-        let mask = if descriptor.picture_id_wide { 0x7fff } else { 0x7f };
-        let step = now.wrapping_sub(before) & mask;
-        (1..=LOST_FRAMES_MAX).contains(&step).then(|| step - 1)
-    }
-
-    /// Frames were lost whole before this one: of the base layer too, unless TL0PICIDX denies it.
-    fn lose_references(&mut self, head: &OpenFrame) {
-        self.references.upper = false;
-        let Some(descriptor) = head.descriptor else { return };
-        if let (Some(tid), Some(index)) = (descriptor.temporal_id, descriptor.tl0_pic_idx) {
-            let expected = if tid == 0 { index.wrapping_sub(1) } else { index };
-            self.references.base &= self.references.base_index == Some(expected);
-        }
-    }
-
-    fn is_decodable(&self, head: &OpenFrame, nothing_lost: bool) -> bool {
-        if head.keyframe {
-            return true;
-        }
-        let references = &self.references;
-        let layers = head.descriptor.and_then(|descriptor| {
-            Some((descriptor.temporal_id?, descriptor.tl0_pic_idx?, descriptor.layer_sync))
-        });
-        match layers {
-            None => references.base && references.upper && nothing_lost,
-            Some((0, index, _)) => {
-                references.base
-                    && (nothing_lost || references.base_index == Some(index.wrapping_sub(1)))
-            }
-            Some((_, index, sync)) => {
-                let base_known = nothing_lost || references.base_index == Some(index);
-                references.base && base_known && (sync || (references.upper && nothing_lost))
-            }
-        }
-    }
-
-    fn update_references(&mut self, head: &OpenFrame, decodable: bool) {
-        let descriptor = head.descriptor.unwrap_or_default();
-        let upper_layer = descriptor.temporal_id.unwrap_or(0) > 0;
-        let references = &mut self.references;
-        if decodable {
-            if head.keyframe || (upper_layer && descriptor.layer_sync) {
-                references.upper = true;
-            }
-            if !upper_layer {
-                references.base = true;
-                references.base_index = descriptor.tl0_pic_idx;
-            }
-        } else if upper_layer {
-            references.upper = false;
-        } else if !(descriptor.non_reference && head.descriptor.is_some()) {
-            references.base = false;
-        }
-    }
-
-    fn remember(&mut self, head: &OpenFrame) {
-        if let Some(descriptor) = head.descriptor {
-            self.references.picture_id = descriptor.picture_id;
-        }
+    fn show(&mut self, at: Instant) {
+        self.counted.decodable += 1;
+        let shown_at = self.shown_at.map_or(at, |before| before.max(at));
+        self.shown_at = Some(shown_at);
+        self.freezes.shown(shown_at);
     }
 }

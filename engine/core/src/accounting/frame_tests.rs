@@ -126,6 +126,7 @@ fn run(sent: &[Sent], fates: &[Option<u64>], first: u16) -> (StreamLedger, Vec<b
             timestamp: (packet.frame as u32 * 3_000).wrapping_sub(30_000),
             marker: packet.marker,
             payload: Some(&packet.payload),
+            dependency_descriptor: None,
             payload_bytes: packet.payload.len(),
             at,
             via: Via::Primary,
@@ -174,7 +175,13 @@ proptest! {
             (0..4_000_u16, 0..50_u32, any::<bool>(), prop::collection::vec(any::<u8>(), 0..12)),
             0..2_000,
         ),
-        codec in prop_oneof![Just(Codec::Vp8), Just(Codec::H264), Just(Codec::Opus)],
+        codec in prop_oneof![
+            Just(Codec::Vp8),
+            Just(Codec::Vp9),
+            Just(Codec::H264),
+            Just(Codec::Av1),
+            Just(Codec::Opus),
+        ],
     ) {
         let start = Instant::now();
         let mut ledger = StreamLedger::new(DEADLINE);
@@ -189,6 +196,7 @@ proptest! {
                 timestamp: *frame,
                 marker: *marker,
                 payload: Some(payload),
+                dependency_descriptor: Some(payload),
                 payload_bytes: payload.len(),
                 at,
                 via: Via::Primary,
@@ -211,27 +219,4 @@ fn a_healthy_stream_is_small() {
     let (ledger, _) = run(&sent, &fates, 0);
     assert_eq!(ledger.frames().decodable, Some(3_000));
     assert!(ledger.bytes() < 4_096, "{} bytes", ledger.bytes());
-}
-
-#[test]
-fn frames_of_other_codecs_are_counted_and_decodability_is_unknown() {
-    let start = Instant::now();
-    let mut ledger = StreamLedger::new(DEADLINE);
-    ledger.set_codec(Codec::H264);
-    for sequence in (0..30_u16).filter(|&sequence| sequence != 7) {
-        let at = Arrival { instant: start, unix_ns: 0 };
-        ledger.media(MediaPacket {
-            sequence,
-            timestamp: u32::from(sequence / 3) * 3_000,
-            marker: sequence % 3 == 2,
-            payload: Some(&[0x65, 1]),
-            payload_bytes: 2,
-            at,
-            via: Via::Primary,
-        });
-    }
-    ledger.finish();
-    let frames = ledger.frames();
-    assert_eq!((frames.received, frames.complete), (10, 9));
-    assert_eq!((frames.decodable, frames.dropped), (None, None));
 }

@@ -9,6 +9,7 @@ mod frame;
 mod frame_tests;
 mod freeze;
 mod jitter;
+mod references;
 mod sequence;
 #[cfg(test)]
 mod sequence_tests;

@@ -213,6 +213,19 @@ impl SequenceLedger {
         Some(self.gaps.front().map_or(highest + 1, |gap| gap.first))
     }
 
+    /// The highest sequence number so far, extended.
+    pub fn highest(&self) -> Option<u64> {
+        self.range.map(|(_, highest)| highest)
+    }
+
+    /// This one was passed over, has not arrived, and its deadline has not passed.
+    pub fn is_open(&self, sequence: u64) -> bool {
+        let Some((_, highest)) = self.range else { return false };
+        let in_window = sequence <= highest && highest - sequence < WINDOW_PACKETS;
+        let floor = self.gaps.front().map_or(u64::MAX, |gap| gap.first);
+        in_window && sequence >= floor && !self.has(sequence)
+    }
+
     /// Counts from here on only: sequence numbers up to the highest seen are outside the window,
     /// also the missing ones.
     pub fn restart_counting(&mut self) {

@@ -18,6 +18,8 @@ pub struct MediaPacket<'a> {
     pub marker: bool,
     /// Payload; `None` where only the header could be read.
     pub payload: Option<&'a [u8]>,
+    /// Value of the dependency descriptor header extension, where the packet has one.
+    pub dependency_descriptor: Option<&'a [u8]>,
     /// Length of the payload.
     pub payload_bytes: usize,
     /// When the kernel had it.
@@ -87,6 +89,7 @@ impl StreamLedger {
                     timestamp: packet.timestamp,
                     marker: packet.marker,
                     payload: packet.payload,
+                    dependency_descriptor: packet.dependency_descriptor,
                     at,
                 });
             }
@@ -185,7 +188,7 @@ impl StreamLedger {
         (seconds > 0.0).then(|| self.sequences.counters().bytes as f64 * 8.0 / seconds)
     }
 
-    /// First complete keyframe, of VP8.
+    /// First complete keyframe.
     pub fn first_keyframe(&self) -> Option<Arrival> {
         self.frames.as_ref().and_then(FrameLedger::first_keyframe)
     }

@@ -3,11 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use stampede_media::{Codec, MediaClip, h264};
+use str0m::format::FormatParams;
+use str0m::media::Frequency;
 use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 
-use super::STATS_INTERVAL;
-use crate::{CreatePeerError, PeerOptions};
+use super::{STATS_INTERVAL, extensions};
+use crate::{CreatePeerError, PeerOptions, PublishTrack, ReceivePath};
+
+/// Payload type of a publisher's video and of its RTX, whatever the codec.
+const VIDEO_PAYLOAD_TYPES: (u8, u8) = (96, 97);
 
 /// What both roles share: RTP mode, no bandwidth estimation (so no pacer), one certificate.
 fn common(options: &PeerOptions) -> RtcConfig {
@@ -20,14 +26,17 @@ fn common(options: &PeerOptions) -> RtcConfig {
         .clear_codecs()
         .clear_extension_map()
         .enable_opus(true, false)
-        .enable_vp8(true)
 }
 
 /// A subscriber. It never negotiates transport-cc (str0m's feedback names an arbitrary media SSRC,
 /// and LiveKit drops it where that is audio) and never sends REMB: LiveKit then allocates full
 /// quality. Reports go out like a real client's: video 1 s, audio 5 s.
 pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
+    // On the fast path str0m sees no media to keep statistics of.
+    let stats = (options.receive_path == ReceivePath::Str0m).then_some(STATS_INTERVAL);
     common(options)
+        .set_stats_interval(stats)
+        .enable_vp8(true)
         .enable_vp9(true)
         .enable_h264(true)
         .enable_av1(true)
@@ -39,12 +48,19 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
         .set_extension(5, Extension::AbsoluteCaptureTime)
         .set_extension(10, Extension::RtpStreamId)
         .set_extension(11, Extension::RepairedRtpStreamId)
+        .set_extension(12, extensions::dependency_descriptor())
 }
 
-/// A publisher: VP8 and Opus only, because LiveKit takes the first codec negotiated, and the
-/// header extensions of a browser.
-pub(super) fn publisher(options: &PeerOptions) -> RtcConfig {
-    common(options)
+/// A publisher: Opus and its tracks' one video codec, because LiveKit takes the first one
+/// negotiated, and the header extensions of a browser.
+pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
+    let mut config = common(options);
+    if let Some(clip) = tracks.iter().filter(|track| track.video_codec().is_some()).find_map(clip) {
+        // Without the dependency descriptor, also for AV1: livekit-server 1.13.5 forwards nothing of
+        // a publisher that negotiates the one that `publishing` writes.
+        add_video(&mut config, clip);
+    }
+    config
         .set_send_buffer_audio(1)
         .set_send_buffer_video(options.retransmit_cache_packets_max.max(1))
         .set_extension(1, Extension::AudioLevel)
@@ -54,6 +70,54 @@ pub(super) fn publisher(options: &PeerOptions) -> RtcConfig {
         .set_extension(5, Extension::AbsoluteCaptureTime)
         .set_extension(10, Extension::RtpStreamId)
         .set_extension(11, Extension::RepairedRtpStreamId)
+}
+
+/// A track's best layer.
+fn clip(track: &PublishTrack) -> Option<&MediaClip> {
+    track.layers.last().map(|layer| &*layer.clip)
+}
+
+fn add_video(config: &mut RtcConfig, clip: &MediaClip) {
+    let mut format = FormatParams::default();
+    let codec = match clip.codec {
+        Codec::Vp9 => {
+            format.profile_id = Some(0);
+            str0m::format::Codec::Vp9
+        }
+        Codec::H264 => {
+            format.level_asymmetry_allowed = Some(true);
+            format.packetization_mode = Some(1);
+            format.profile_level_id = Some(profile_level_id(clip));
+            str0m::format::Codec::H264
+        }
+        Codec::Av1 => str0m::format::Codec::Av1,
+        Codec::Vp8 | Codec::Opus => str0m::format::Codec::Vp8,
+    };
+    let (payload_type, rtx) = VIDEO_PAYLOAD_TYPES;
+    let (payload_type, rtx) = (payload_type.into(), Some(rtx.into()));
+    let codecs = config.codec_config();
+    codecs.add_config(payload_type, rtx, codec, Frequency::NINETY_KHZ, None, format);
+}
+
+/// The clip's profile as browsers write it: pion compares `profile_idc` and the constraint flags
+/// byte by byte, and x264 sets other flags for the same Constrained Baseline. The level is at least
+/// 3.1, which is what browsers and LiveKit offer.
+fn profile_level_id(clip: &MediaClip) -> u32 {
+    const CONSTRAINED_BASELINE_3_1: u32 = 0x42_e0_1f;
+    let first = clip.frames.first().and_then(|frame| frame.packets.first());
+    let parameters = first.and_then(|payload| h264::sequence_parameters(payload));
+    let Some(own) = parameters.and_then(h264::profile_level_id) else {
+        return CONSTRAINED_BASELINE_3_1;
+    };
+    let profile = match own >> 16 {
+        // constraint_set1_flag: Baseline that is also Main.
+        0x42 if own & 0x4000 != 0 => 0x42_e000,
+        0x42 => 0x42_0000,
+        0x4d => 0x4d_0000,
+        0x64 => 0x64_0000,
+        _ => own & 0xff_ff00,
+    };
+    profile | (own & 0xff).max(0x1f)
 }
 
 /// An instance with its only host candidate.

@@ -95,6 +95,17 @@ pub enum CreatePeerError {
     /// A publisher without tracks.
     #[error("a publisher needs at least one track")]
     NoTracks,
+    /// Video tracks of different codecs: their m-lines would offer both.
+    #[error(
+        "video tracks of {first} and {second}: a publisher offers one video codec; use one \
+         publisher for each"
+    )]
+    TwoCodecs {
+        /// Codec of the first track.
+        first: Codec,
+        /// Another one.
+        second: Codec,
+    },
     /// A track that can't be published.
     #[error("track {cid:?} can't be published: {source}")]
     Track {

@@ -1,7 +1,11 @@
 //! One WebRTC peer connection without sockets, threads or clocks.
 
 mod config;
+#[cfg(test)]
+mod differential_tests;
 mod event;
+mod extensions;
+mod fast;
 mod outbox;
 mod publishing;
 mod receiving;
@@ -21,15 +25,17 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
 pub use event::{
     CreatePeerError, NegotiateError, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
 };
+use fast::{ExtensionIds, FastPath, Surroundings};
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
 use receiving::{Accepted, Receiving};
 use wire::RtpHeader;
 
+use crate::srtp::KeySlot;
 use crate::{
     Arrival, Capture, CaptureLimits, PeerCounters, PeerOptions, PeerReport, PublishTrack,
-    TransportCounters,
+    ReceivePath, TransportCounters,
 };
 
 /// How often str0m's statistics are read. The NACK counts come from them: str0m encrypts RTCP
@@ -54,8 +60,8 @@ pub const RETRANSMIT_AGE_MAX: Duration = Duration::from_secs(3);
 /// A gap is given up this long after its deadline: a datagram stamped before the deadline may
 /// still wait in a socket. What arrives is judged by its stamp, so this moves no count.
 pub const SETTLE_GRACE: Duration = Duration::from_millis(50);
-/// str0m asks to be woken every 33 ms for NACKs, also while nothing is missing. It is then woken
-/// this seldom instead; each datagram drives its timers too.
+/// On its own path str0m asks to be woken every 33 ms for NACKs, also while nothing is missing. It
+/// is then woken this seldom instead; each datagram drives its timers too.
 const IDLE_WAKE: Duration = Duration::from_millis(200);
 /// Outputs taken from str0m after one input; a bound against an endless loop, far above need.
 const OUTPUTS_MAX: usize = 100_000;
@@ -73,6 +79,12 @@ pub struct Peer {
     /// Where the latest datagram came from.
     remote: Option<SocketAddr>,
     role: Role,
+    /// Receives in str0m's place, once there are keys.
+    fast: Option<Box<FastPath>>,
+    /// Where DTLS leaves the keys, until the fast path has them.
+    keys: Option<KeySlot>,
+    #[cfg(test)]
+    exported: Option<KeySlot>,
     outbox: Outbox,
     transport: TransportCounters,
     /// What `outbox` had handed out and dropped when measuring began.
@@ -98,16 +110,21 @@ impl std::fmt::Debug for Peer {
 
 impl Peer {
     /// A peer that receives what the server offers. With `recording` it puts complete frames of
-    /// VP8 and Opus streams together for [`PeerSink::recorded`].
+    /// its streams together for [`PeerSink::recorded`].
     pub fn subscriber(
         now: Instant,
         local: SocketAddr,
         options: &PeerOptions,
         recording: bool,
     ) -> Result<Self, CreatePeerError> {
-        let rtc = config::build(config::subscriber(options), now, local)?;
+        let build = || config::build(config::subscriber(options), now, local);
+        let (rtc, slot) = crate::crypto::with_key_slot(build);
         let role = Role::Subscriber(Box::new(Receiving::new(options.playout_deadline, recording)));
-        Ok(Self::new(rtc, now, local, role))
+        let mut peer = Self::new(rtc?, now, local, role);
+        #[cfg(test)]
+        peer.exported.replace(slot.clone());
+        peer.keys = (options.receive_path == ReceivePath::Fast).then_some(slot);
+        Ok(peer)
     }
 
     /// A peer that sends `tracks`, from when it is connected.
@@ -125,7 +142,14 @@ impl Peer {
                 .validate()
                 .map_err(|source| CreatePeerError::Track { cid: track.cid.clone(), source })?;
         }
-        let rtc = config::build(config::publisher(options), now, local)?;
+        // LiveKit takes the first codec of an m-line, and str0m offers the same list on each.
+        let mut codecs = tracks.iter().filter_map(PublishTrack::video_codec);
+        if let Some(first) = codecs.next()
+            && let Some(second) = codecs.find(|&codec| codec != first)
+        {
+            return Err(CreatePeerError::TwoCodecs { first, second });
+        }
+        let rtc = config::build(config::publisher(options, &tracks), now, local)?;
         let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
         Ok(Self::new(rtc, now, local, Role::Publisher(Box::new(publishing))))
     }
@@ -136,6 +160,10 @@ impl Peer {
             local,
             remote: None,
             role,
+            fast: None,
+            keys: None,
+            #[cfg(test)]
+            exported: None,
             outbox: Outbox::default(),
             transport: TransportCounters::default(),
             outbox_before_window: (0, 0),
@@ -175,6 +203,7 @@ impl Peer {
         for ssrc in receiving.apply_offer(at, &medias, mid_to_track_id, &mut self.outbox) {
             self.rtc.direct_api().remove_stream_rx(ssrc.into());
         }
+        self.take_over_streams();
         self.advance(now);
         Ok(answer.to_sdp_string())
     }
@@ -251,6 +280,14 @@ impl Peer {
         self.remote = Some(source);
         self.clock = Some(at);
         self.now = self.now.max(at.instant);
+        if let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &mut self.role)
+            && fast::is_srtp(payload)
+        {
+            let (rtc, transport, outbox) = (&self.rtc, &mut self.transport, &mut self.outbox);
+            let mut around = Surroundings { rtc, receiving, transport, outbox };
+            fast.receive(at, source, payload, &mut around);
+            return;
+        }
         let header = RtpHeader::parse(payload);
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, payload) else {
             self.transport.malformed += 1;
@@ -315,6 +352,14 @@ impl Peer {
         let deadline = receiving.next_deadline();
         let (ssrcs, next_request) = requests;
         let asked = !ssrcs.is_empty();
+        if let Some(fast) = &mut self.fast {
+            if asked {
+                fast.request_keyframes(&ssrcs, &mut self.outbox);
+            }
+            let fast_due = fast.poll(now, receiving, &mut self.outbox);
+            let settle = deadline.map(settle_at);
+            return settle.into_iter().chain(next_request).chain([fast_due]).min();
+        }
         for ssrc in ssrcs {
             if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
                 stream.request_keyframe(KeyframeRequestKind::Pli);
@@ -326,9 +371,7 @@ impl Peer {
         if deadline.is_none() && std::mem::take(&mut self.wake_for_nack) {
             self.wake = self.wake.max(now + IDLE_WAKE);
         }
-        // `settle` gives up what was due before its time, so one tick after.
-        let settle = deadline.map(|at| at + SETTLE_GRACE + Duration::from_micros(1));
-        settle.into_iter().chain(next_request).min()
+        deadline.map(settle_at).into_iter().chain(next_request).min()
     }
 
     /// Says good-bye (RTCP BYE, DTLS close_notify) and stops. [`Self::final_report`] still works.
@@ -484,6 +527,10 @@ impl Peer {
                     self.wake_for_nack = self.rtc.last_timeout_reason() == Reason::Nack;
                     return packet;
                 }
+                // SRTCP comes from one place: see `SrtcpSealer`.
+                Ok(Output::Transmit(transmit))
+                    if (self.fast.is_some() || self.keys.is_some())
+                        && fast::is_rtcp(&transmit.contents) => {}
                 Ok(Output::Transmit(transmit)) => {
                     if let Role::Publisher(publishing) = &mut self.role
                         && let Some(header) = RtpHeader::parse(&transmit.contents)
@@ -511,6 +558,7 @@ impl Peer {
             Event::IceConnectionStateChange(state) => self.ice_state(state),
             Event::Connected => {
                 self.connected = true;
+                self.start_fast_path();
                 self.outbox.event(PeerEvent::Connected);
                 if let Role::Publisher(publishing) = &mut self.role {
                     publishing.start(self.now);
@@ -540,6 +588,37 @@ impl Peer {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Takes the receiving over from str0m, if this peer is to and DTLS left usable keys.
+    fn start_fast_path(&mut self) {
+        let Some(slot) = self.keys.take() else { return };
+        let ssrc = *self.rtc.direct_api().new_ssrc();
+        match slot.get().map(|keying| FastPath::new(keying, ssrc, self.now)) {
+            Some(Ok(fast)) => self.fast = Some(Box::new(fast)),
+            Some(Err(error)) => {
+                self.transport.errors += 1;
+                tracing::warn!(local = %self.local, %error, "str0m's receive path is used instead");
+            }
+            None => self.transport.errors += 1,
+        }
+        self.take_over_streams();
+    }
+
+    /// str0m knows no receiving streams while the fast path has them: no reports, no NACK timers.
+    fn take_over_streams(&mut self) {
+        let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &self.role) else {
+            return;
+        };
+        let mut ids = ExtensionIds::default();
+        for media in receiving.mids().filter_map(|mid| self.rtc.media(mid.into())) {
+            ids.add(media.remote_extmap());
+        }
+        fast.negotiated(receiving, ids);
+        let mut direct = self.rtc.direct_api();
+        for ssrc in receiving.ssrcs() {
+            direct.remove_stream_rx(ssrc.into());
         }
     }
 
@@ -588,11 +667,18 @@ impl Peer {
             marker: packet.header.marker,
             payload_type: *packet.header.payload_type,
             payload: &packet.payload,
+            dependency_descriptor: extensions::descriptor_of(&packet.header.ext_vals),
         };
         let rtc = &self.rtc;
         let codec_of = |payload_type| codec_of(rtc, payload_type);
         receiving.accept(route, accepted, codec_of, at, &mut self.outbox);
     }
+}
+
+/// When to settle a gap with this deadline: `settle` gives up what was due before its time, so one
+/// tick after.
+fn settle_at(deadline: Instant) -> Instant {
+    deadline + SETTLE_GRACE + Duration::from_micros(1)
 }
 
 /// The codec negotiated for a payload type, if it is one we follow.

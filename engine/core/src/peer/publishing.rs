@@ -5,22 +5,27 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use stampede_media::Codec;
+use stampede_media::dependency_descriptor::{self as dd, Mandatory};
+use stampede_media::{Codec, vp9};
 use str0m::change::SdpPendingOffer;
 use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor, Vp8Patch};
 use str0m::stats::MediaEgressStats;
 use str0m::{Rtc, media};
 
+use super::extensions::set_descriptor;
 use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
     Arrival, MediaKind, NegotiateError, PeerEvent, PublishCounters, PublishReport, PublishTrack,
+    SpeakingTurns,
 };
 
-/// Level of every audio packet (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
+/// Level of audio packets (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
 const AUDIO_LEVEL_DBOV: i8 = -20;
+/// Level of audio packets while another one speaks: digital silence.
+const AUDIO_LEVEL_SILENT_DBOV: i8 = -127;
 
 #[derive(Debug)]
 struct TxLayer {
@@ -32,6 +37,8 @@ struct TxLayer {
     first_sequence: u64,
     next_sequence: u64,
     timestamp_offset: u32,
+    /// Of the next frame's dependency descriptor (AV1).
+    frame_number: u16,
     counted: PublishCounters,
     /// The remote's counts when measuring began: NACKs, packets lost, packets covered.
     before_window: (u64, u64, u64),
@@ -43,6 +50,7 @@ struct TxTrack {
     kind: MediaKind,
     mid: Option<Mid>,
     start_offset: Duration,
+    speaking: Option<SpeakingTurns>,
     layers: Vec<TxLayer>,
     schedule: Option<TrackSchedule>,
 }
@@ -249,6 +257,7 @@ impl TxTrack {
                 first_sequence: sequence,
                 next_sequence: sequence,
                 timestamp_offset: (random >> 32) as u32,
+                frame_number: 0,
                 counted: PublishCounters::default(),
                 before_window: (0, 0, 0),
             }
@@ -258,6 +267,7 @@ impl TxTrack {
             kind: track.kind,
             mid: None,
             start_offset: track.start_offset,
+            speaking: track.speaking,
             layers: layers.collect(),
             schedule: None,
         }
@@ -269,9 +279,13 @@ impl TxTrack {
         if media.disabled() || !media.direction().is_sending() {
             return Err("its m-line is inactive");
         }
-        let codec = match self.kind {
-            MediaKind::Video => str0m::format::Codec::Vp8,
-            MediaKind::Audio => str0m::format::Codec::Opus,
+        let clip = self.layers.first().map(|layer| layer.clip.clip.codec);
+        let codec = match clip.ok_or("it has no layers")? {
+            Codec::Vp8 => str0m::format::Codec::Vp8,
+            Codec::Vp9 => str0m::format::Codec::Vp9,
+            Codec::H264 => str0m::format::Codec::H264,
+            Codec::Av1 => str0m::format::Codec::Av1,
+            Codec::Opus => str0m::format::Codec::Opus,
         };
         let remote = media.remote_pts();
         let params = rtc.codec_config().params().iter();
@@ -317,29 +331,37 @@ impl TxTrack {
         let mut direct = rtc.direct_api();
         let Some(stream) = direct.stream_tx(&ssrc) else { return 1 };
         let video = self.kind == MediaKind::Video;
+        let loud = is_loud(self.speaking, now, clock);
         let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
         let last = frame.packets.len().saturating_sub(1);
         for (index, payload) in frame.packets.iter().enumerate() {
             let wallclock = due.due.min(now);
             let marker = video && index == last;
-            let mut rtp = RtpWrite::new(
-                pt,
-                layer.next_sequence.into(),
-                timestamp,
-                wallclock,
-                Arc::clone(payload),
-            )
-            .marker(marker)
-            .nackable(video)
-            .ext_vals(extensions(video, index == 0, now, clock));
-            if layer.clip.clip.codec == Codec::Vp8
-                && let Some(patch) = vp8_patch(payload, &due)
-            {
+            let codec = layer.clip.clip.codec;
+            let mut values = ExtensionValues {
+                audio_level: (!video).then(|| audio_level(loud)),
+                voice_activity: (!video).then_some(loud),
+                ..extensions(index == 0, now, clock)
+            };
+            if codec == Codec::Av1 {
+                set_descriptor(&mut values, layer.descriptor(&due, index == 0, index == last));
+            }
+            let payload = match codec {
+                Codec::Vp9 => renumbered(payload, &due),
+                _ => Arc::clone(payload),
+            };
+            let patch = (codec == Codec::Vp8).then(|| vp8_patch(&payload, &due)).flatten();
+            let sequence = layer.next_sequence.into();
+            layer.counted.bytes_sent += payload.len() as u64;
+            let mut rtp = RtpWrite::new(pt, sequence, timestamp, wallclock, payload)
+                .marker(marker)
+                .nackable(video)
+                .ext_vals(values);
+            if let Some(patch) = patch {
                 rtp = rtp.vp8_patch(patch);
             }
             stream.write_rtp(rtp);
             layer.next_sequence += 1;
-            layer.counted.bytes_sent += payload.len() as u64;
         }
         layer.count_frame(&due, frame.packets.len() as u64, now);
         frame.packets.len().max(1)
@@ -347,9 +369,23 @@ impl TxTrack {
 }
 
 impl TxLayer {
+    /// The dependency descriptor of a packet of the next frame: one layer, each frame depends on
+    /// the one before.
+    fn descriptor(&self, due: &DueFrame, first: bool, last: bool) -> Vec<u8> {
+        let mandatory = Mandatory {
+            start_of_frame: first,
+            end_of_frame: last,
+            template_id: u8::from(!due.keyframe),
+            frame_number: self.frame_number,
+        };
+        let structure = (first && due.keyframe).then(dd::Structure::single_layer);
+        dd::Descriptor::write(mandatory, structure.as_ref())
+    }
+
     fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) {
         // Every Opus packet can be decoded from; counting them would drown the video's keyframes.
         let keyframe = due.keyframe && self.clip.clip.codec.is_video();
+        self.frame_number = self.frame_number.wrapping_add(1);
         let counted = &mut self.counted;
         let lateness = now.saturating_duration_since(due.due);
         counted.packets_sent += packets;
@@ -370,24 +406,42 @@ fn rid_accepted(media: &media::Media, rid: Option<&str>) -> bool {
     }
 }
 
+/// A copy with the numbers to send; str0m patches only VP8's in place.
+fn renumbered(payload: &Arc<[u8]>, due: &DueFrame) -> Arc<[u8]> {
+    let mut copy: Arc<[u8]> = Arc::from(&payload[..]);
+    if let Some(bytes) = Arc::get_mut(&mut copy) {
+        vp9::renumber(bytes, due.picture_id, due.tl0_pic_idx);
+    }
+    copy
+}
+
 fn vp8_patch(payload: &[u8], due: &DueFrame) -> Option<Vp8Patch> {
     let patch = Vp8Descriptor::parse(payload).ok()?.patch();
     patch.picture_id(due.picture_id).tl0_pic_idx(due.tl0_pic_idx).build().ok()
 }
 
-/// Capture time on a frame's first packet, audio level on every audio packet; str0m writes what
-/// was negotiated.
-fn extensions(video: bool, first: bool, now: Instant, clock: Option<Arrival>) -> ExtensionValues {
+/// Without turns always; before the wall clock is known nobody speaks in turns.
+fn is_loud(speaking: Option<SpeakingTurns>, now: Instant, clock: Option<Arrival>) -> bool {
+    let Some(turns) = speaking else { return true };
+    let Some(clock) = clock else { return false };
+    turns.speaks(unix(now, clock).as_nanos() as u64)
+}
+
+fn audio_level(loud: bool) -> i8 {
+    if loud { AUDIO_LEVEL_DBOV } else { AUDIO_LEVEL_SILENT_DBOV }
+}
+
+/// A moment since the Unix epoch.
+fn unix(now: Instant, clock: Arrival) -> Duration {
+    Duration::from_nanos(clock.unix_ns) + now.saturating_duration_since(clock.instant)
+}
+
+/// Capture time on a frame's first packet; str0m writes what was negotiated.
+fn extensions(first: bool, now: Instant, clock: Option<Arrival>) -> ExtensionValues {
     let mut values = ExtensionValues::default();
-    if !video {
-        values.audio_level = Some(AUDIO_LEVEL_DBOV);
-        values.voice_activity = Some(true);
-    }
     if first && let Some(clock) = clock {
-        let since = now.saturating_duration_since(clock.instant);
-        let unix = Duration::from_nanos(clock.unix_ns) + since;
         values.abs_capture_time = Some(AbsCaptureTime {
-            capture_time: SystemTime::UNIX_EPOCH + unix,
+            capture_time: SystemTime::UNIX_EPOCH + unix(now, clock),
             clock_offset: None,
         });
     }

@@ -7,13 +7,15 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use stampede_media::{AssemblerPacket, Codec, FrameAssembler};
 
+use super::fast::NackList;
 use super::outbox::Outbox;
 use super::sdp::RemoteMedia;
 use super::{CLOSED_STREAMS_MAX, PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
-use crate::accounting::{MediaPacket, Placement, StreamLedger, Via};
+use crate::accounting::{MediaPacket, Placement, StreamLedger, Via, WINDOW_PACKETS};
+use crate::rtcp;
 use crate::{
-    Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PeerEvent, RecordedFrame,
-    RecordedStream, StreamReport,
+    Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PacketCounters, PeerEvent,
+    RecordedFrame, RecordedStream, SenderWindow, StreamReport,
 };
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
@@ -35,6 +37,17 @@ pub(super) struct Accepted<'a> {
     pub(super) marker: bool,
     pub(super) payload_type: u8,
     pub(super) payload: &'a [u8],
+    /// Value of AV1's dependency descriptor extension.
+    pub(super) dependency_descriptor: Option<&'a [u8]>,
+}
+
+/// What a receiver report says of a stream beside its sequence numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reported {
+    pub(super) kind: MediaKind,
+    pub(super) jitter: Duration,
+    /// When its last packet came.
+    pub(super) last_at: Option<Instant>,
 }
 
 impl Accepted<'_> {
@@ -65,10 +78,21 @@ pub(super) struct RxStream {
     payload_type: Option<u8>,
     ledger: StreamLedger,
     keyframe_requests: KeyframeRequests,
+    /// Used on the fast path only.
+    nacks: NackList,
     nack_sent: u64,
     nack_before_window: u64,
     sender_report: Option<(u64, Arrival)>,
+    /// The sender's count and ours at the first and at the last report of the measured window.
+    sender_marks: Option<[SenderMark; 2]>,
     recorder: Option<Box<Recorder>>,
+}
+
+/// Counts when a sender report came.
+#[derive(Debug, Clone, Copy)]
+struct SenderMark {
+    sent: u64,
+    packets: PacketCounters,
 }
 
 #[derive(Debug)]
@@ -217,9 +241,11 @@ impl Receiving {
                 interval: PLI_INTERVAL_MIN,
                 sent: 0,
             },
+            nacks: NackList::default(),
             nack_sent: 0,
             nack_before_window: 0,
             sender_report: None,
+            sender_marks: None,
             recorder: None,
         });
         self.next_id += 1;
@@ -281,6 +307,7 @@ impl Receiving {
             timestamp: packet.timestamp,
             marker: packet.marker,
             payload: Some(packet.payload),
+            dependency_descriptor: packet.dependency_descriptor,
             payload_bytes: packet.payload.len(),
             at,
             via: route.via,
@@ -338,6 +365,7 @@ impl Receiving {
                     timestamp: header.timestamp,
                     marker: header.marker,
                     payload: None,
+                    dependency_descriptor: None,
                     payload_bytes: header.payload_bytes,
                     at,
                     via: Via::Primary,
@@ -347,6 +375,110 @@ impl Receiving {
             Placement::First | Placement::Ahead | Placement::Missing => return true,
         }
         false
+    }
+
+    /// [`Self::accept`] on the fast path; true if it passed others over that are to be asked for.
+    pub(super) fn accept_and_follow(
+        &mut self,
+        route: Route,
+        packet: Accepted<'_>,
+        codec_of: impl FnOnce(u8) -> Option<Codec>,
+        at: Arrival,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let highest = |receiving: &Self| {
+            receiving.streams.get(route.stream).and_then(|s| s.ledger.sequences.highest())
+        };
+        let before = highest(self);
+        self.accept(route, packet, codec_of, at, outbox);
+        let (Some(before), Some(after)) = (before, highest(self)) else { return false };
+        // A longer jump is a sender's restart, or too much to ask for.
+        if after <= before + 1 || after - before > WINDOW_PACKETS {
+            return false;
+        }
+        let Some(stream) = self.streams.get_mut(route.stream) else { return false };
+        // Without RTX it is not asked for repairs, like str0m.
+        if stream.rtx.is_none() {
+            return false;
+        }
+        stream.nacks.passed_over(before + 1..after, at.instant);
+        true
+    }
+
+    /// What a sequence number of this stream would be if it arrived now.
+    pub(super) fn placement(&self, route: Route, sequence: u16) -> Placement {
+        let stream = self.streams.get(route.stream);
+        stream.map_or(Placement::Stale, |stream| stream.ledger.placement(sequence))
+    }
+
+    /// Counts a packet of the primary SSRC that needs no opening: a duplicate, or one too far
+    /// behind to be told from a replay (RFC 3711 §3.3.2). False for all others.
+    pub(super) fn refuse_known(&mut self, route: Route, sequence: u16) -> bool {
+        let Some(stream) = self.streams.get_mut(route.stream) else { return true };
+        match stream.ledger.placement(sequence) {
+            Placement::Duplicate => stream.ledger.sequences.duplicate(),
+            Placement::Stale => stream.ledger.sequences.stale(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Counts an RTX packet that brought nothing; true.
+    pub(super) fn refuse_rtx(&mut self, route: Route) -> bool {
+        if let Some(stream) = self.streams.get_mut(route.stream) {
+            stream.ledger.sequences.rtx_redundant();
+        }
+        true
+    }
+
+    /// Hands a NACK of each stream that is due to `send`; returns when the next one is.
+    pub(super) fn poll_nacks(
+        &mut self,
+        now: Instant,
+        sender: u32,
+        wanted: &mut Vec<u16>,
+        send: &mut dyn FnMut(&[u8]),
+    ) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for stream in self.streams.iter_mut().filter(|stream| !stream.nacks.is_empty()) {
+            wanted.clear();
+            let at = stream.nacks.poll(now, &stream.ledger.sequences, wanted);
+            next = next.into_iter().chain(at).min();
+            let mut rest = wanted.as_slice();
+            while !rest.is_empty() {
+                let mut nack = Vec::with_capacity(32);
+                let taken = rtcp::write_nack(&mut nack, sender, stream.ssrc, rest);
+                send(&nack);
+                stream.nack_sent += 1;
+                rest = &rest[taken..];
+            }
+        }
+        next
+    }
+
+    /// What a receiver report says of a stream.
+    pub(super) fn reported(&self, route: Route) -> Option<Reported> {
+        let stream = self.streams.get(route.stream)?;
+        Some(Reported {
+            kind: stream.kind,
+            jitter: stream.ledger.jitter().unwrap_or_default(),
+            last_at: stream.ledger.span().map(|(_, last)| last.instant),
+        })
+    }
+
+    /// Primary SSRCs of all streams.
+    pub(super) fn ssrcs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.streams.iter().map(|stream| stream.ssrc)
+    }
+
+    /// Mids of all streams.
+    pub(super) fn mids(&self) -> impl Iterator<Item = &str> + '_ {
+        self.streams.iter().map(|stream| &*stream.mid)
+    }
+
+    /// Primary SSRC of the stream on this m-line.
+    pub(super) fn ssrc_of_mid(&self, mid: &str) -> Option<u32> {
+        self.streams.iter().find(|stream| *stream.mid == *mid).map(|stream| stream.ssrc)
     }
 
     /// Gives up on gaps that were due before `now`.
@@ -387,6 +519,9 @@ impl Receiving {
     pub(super) fn set_sender_report(&mut self, ssrc: u32, packets: u64, at: Arrival) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
             stream.sender_report = Some((packets, at));
+            let mark = SenderMark { sent: packets, packets: stream.ledger.packets() };
+            let first = stream.sender_marks.map_or(mark, |[first, _]| first);
+            stream.sender_marks = Some([first, mark]);
         }
     }
 
@@ -398,6 +533,7 @@ impl Receiving {
         for stream in &mut self.streams {
             stream.ledger.restart_counting();
             stream.nack_before_window = stream.nack_sent;
+            stream.sender_marks = None;
             stream.keyframe_requests.sent = 0;
         }
     }
@@ -444,16 +580,24 @@ impl RxStream {
         }
         self.ledger.set_codec(codec);
         self.recorder = None;
-        if recording && let Ok(assembler) = FrameAssembler::new(codec) {
-            let stream = RecordedStream {
-                id: self.id,
-                ssrc: self.ssrc,
-                kind: self.kind,
-                codec,
-                track_id: self.track_id.clone(),
-            };
-            let stream = Arc::new(stream);
-            self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+        if !recording {
+            return;
+        }
+        match FrameAssembler::new(codec) {
+            Err(error) => {
+                tracing::warn!(ssrc = self.ssrc, track = ?self.track_id, "not recorded: {error}")
+            }
+            Ok(assembler) => {
+                let stream = RecordedStream {
+                    id: self.id,
+                    ssrc: self.ssrc,
+                    kind: self.kind,
+                    codec,
+                    track_id: self.track_id.clone(),
+                };
+                let stream = Arc::new(stream);
+                self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+            }
         }
     }
 
@@ -519,6 +663,22 @@ impl RxStream {
         }
     }
 
+    fn sender_window(&self) -> Option<SenderWindow> {
+        let [first, last] = self.sender_marks?;
+        // The field has 32 bits and wraps (RFC 3550 §6.4.1).
+        let sent = u64::from((last.sent as u32).wrapping_sub(first.sent as u32));
+        let grown = |part: fn(&PacketCounters) -> u64| {
+            part(&last.packets).saturating_sub(part(&first.packets))
+        };
+        (sent > 0).then(|| SenderWindow {
+            sent,
+            span: grown(|packets| packets.expected + packets.padding_only),
+            padding_only: grown(|packets| packets.padding_only),
+            // What came after a higher number was sent, and arrived.
+            missing: grown(|packets| packets.missing).saturating_sub(grown(|p| p.reordered)),
+        })
+    }
+
     fn report(&self, closed: bool) -> StreamReport {
         let counters = self.counters();
         let span = self.ledger.span();
@@ -539,6 +699,7 @@ impl RxStream {
             first_keyframe: self.ledger.first_keyframe(),
             sender_packets: self.sender_report.map(|(packets, _)| packets),
             sender_report_at: self.sender_report.map(|(_, at)| at),
+            sender_window: self.sender_window(),
             bitrate_bps: self.ledger.bitrate_bps(),
             closed,
         }

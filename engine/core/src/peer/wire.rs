@@ -8,6 +8,11 @@ pub(super) struct RtpHeader {
     pub(super) sequence: u16,
     pub(super) timestamp: u32,
     pub(super) marker: bool,
+    pub(super) payload_type: u8,
+    /// The payload ends in padding.
+    pub(super) padding: bool,
+    /// Length of the fixed header, CSRCs and extensions. May be more than there is.
+    pub(super) header_bytes: usize,
     /// Length behind the fixed header and CSRCs, authentication tag and extensions included: an
     /// upper bound of the payload's.
     pub(super) payload_bytes: usize,
@@ -26,7 +31,7 @@ impl RtpHeader {
         if version != 2 || (64..96).contains(&(fixed[1] & 0x7f)) {
             return None;
         }
-        let mut behind = usize::from(fixed[0] & 0x0f) * 4 + TAG_BYTES;
+        let mut behind = usize::from(fixed[0] & 0x0f) * 4;
         if fixed[0] & 0x10 != 0 {
             let at = usize::from(fixed[0] & 0x0f) * 4;
             let length = rest.get(at + 2..at + 4)?;
@@ -37,7 +42,10 @@ impl RtpHeader {
             sequence: u16::from_be_bytes([fixed[2], fixed[3]]),
             timestamp: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
             marker: fixed[1] & 0x80 != 0,
-            payload_bytes: rest.len().saturating_sub(behind),
+            payload_type: fixed[1] & 0x7f,
+            padding: fixed[0] & 0x20 != 0,
+            header_bytes: FIXED_BYTES + behind,
+            payload_bytes: rest.len().saturating_sub(behind + TAG_BYTES),
         })
     }
 }
@@ -53,7 +61,8 @@ mod tests {
         let header = RtpHeader::parse(&packet).unwrap();
         assert_eq!((header.ssrc, header.sequence), (0x0708_090a, 0x0102));
         assert_eq!((header.timestamp, header.marker), (0x0304_0506, true));
-        assert_eq!(header.payload_bytes, 100);
+        assert_eq!((header.payload_type, header.padding), (0x60, false));
+        assert_eq!((header.header_bytes, header.payload_bytes), (20, 100));
         packet[1] = 200;
         assert_eq!(RtpHeader::parse(&packet), None, "RTCP");
         packet[0] = 0x16;

@@ -1,11 +1,13 @@
 //! Publishing: what is sent, and when each packet of a shared clip is due.
 
 mod schedule;
+mod speaking;
 mod track;
 
 pub use schedule::{
     DueFrame, JUMP_BEYOND, KEYFRAME_SPACING_MIN, LayerClip, START_SPREAD, TrackSchedule,
 };
+pub use speaking::SpeakingTurns;
 pub use track::{CID_CHARS_MAX, LAYERS_MAX, PublishLayer, PublishTrack, TrackError};
 
 use std::time::Duration;

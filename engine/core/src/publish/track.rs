@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_media::{Codec, MediaClip};
+use stampede_media::{Codec, MediaClip, vp9};
 
+use super::SpeakingTurns;
 use crate::MediaKind;
 
 /// Longest client track id: it becomes an msid (RFC 8830: 1 to 64 token characters).
@@ -24,6 +25,8 @@ pub struct PublishTrack {
     /// How far into the clip the track begins: spreads publishers of the same clip. The first
     /// frame sent is a keyframe all the same.
     pub start_offset: Duration,
+    /// When an audio track is loud; `None` is always.
+    pub speaking: Option<SpeakingTurns>,
 }
 
 /// One layer of a track.
@@ -46,8 +49,8 @@ pub enum TrackError {
         "give one layer without rid, or 2 to {LAYERS_MAX} video layers with a rid of its own each"
     )]
     Layers,
-    /// A clip of another kind or with a codec that isn't published.
-    #[error("{codec} can't be sent as {kind}; VP8 video and Opus audio can")]
+    /// A clip of another kind, or of another codec than the track's first layer.
+    #[error("{codec} can't be sent as {kind}, or not beside another codec in one track")]
     Codec {
         /// The clip's.
         codec: Codec,
@@ -85,17 +88,23 @@ impl PublishTrack {
         self.layers.iter().try_for_each(|layer| self.validate_clip(&layer.clip))
     }
 
+    /// The codec of a video track.
+    pub fn video_codec(&self) -> Option<Codec> {
+        let first = self.layers.first().map(|layer| layer.clip.codec);
+        first.filter(|_| self.kind == MediaKind::Video)
+    }
+
     fn has_twin_rids(&self) -> bool {
         let rids: Vec<_> = self.layers.iter().map(|layer| layer.rid).collect();
         (1..rids.len()).any(|index| rids[index..].contains(&rids[index - 1]))
     }
 
     fn validate_clip(&self, clip: &MediaClip) -> Result<(), TrackError> {
-        let wanted = match self.kind {
-            MediaKind::Video => Codec::Vp8,
-            MediaKind::Audio => Codec::Opus,
+        let fits = match self.kind {
+            MediaKind::Video => clip.codec.is_video() && self.video_codec() == Some(clip.codec),
+            MediaKind::Audio => clip.codec == Codec::Opus,
         };
-        if clip.codec != wanted {
+        if !fits {
             return Err(TrackError::Codec { codec: clip.codec, kind: self.kind });
         }
         let Some(first) = clip.frames.first() else {
@@ -107,7 +116,7 @@ impl PublishTrack {
         if !first.keyframe {
             return Err(TrackError::NoKeyframe(clip.name.clone()));
         }
-        let patchable = |payload: &Arc<[u8]>| {
+        let vp8_patchable = |payload: &Arc<[u8]>| {
             str0m::rtp::Vp8Descriptor::parse(payload)
                 .and_then(|d| {
                     d.patch()
@@ -118,8 +127,18 @@ impl PublishTrack {
                 })
                 .is_ok()
         };
+        let vp9_patchable = |payload: &Arc<[u8]>| {
+            vp9::Descriptor::parse(payload).is_ok_and(|descriptor| {
+                descriptor.picture_id_wide && descriptor.tl0_pic_idx.is_some()
+            })
+        };
         let mut packets = clip.frames.iter().flat_map(|frame| &frame.packets);
-        if clip.codec == Codec::Vp8 && !packets.all(patchable) {
+        let patchable = match clip.codec {
+            Codec::Vp8 => packets.all(vp8_patchable),
+            Codec::Vp9 => packets.all(vp9_patchable),
+            _ => true,
+        };
+        if !patchable {
             return Err(TrackError::Descriptor(clip.name.clone()));
         }
         Ok(())

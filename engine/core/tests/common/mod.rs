@@ -13,6 +13,7 @@ use stampede_core::{
 use stampede_media::{ClipFrame, MediaClip};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RawPacket;
+use str0m::rtp::rtcp::Rtcp;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 pub const UNIX_BASE_NS: u64 = 1_700_000_000_000_000_000;
@@ -88,6 +89,8 @@ pub struct Server {
     /// Original sequence number of each RTX packet, by (RTX SSRC, its own sequence number).
     pub originals: HashMap<(u32, u16), u16>,
     pub rtx_ssrcs: Vec<u32>,
+    /// RTCP that the peer sent.
+    pub rtcp: Vec<Rtcp>,
 }
 
 impl Server {
@@ -95,7 +98,17 @@ impl Server {
         let mut rtc = config.set_rtp_mode(true).enable_raw_packets(true).build(now);
         rtc.add_local_candidate(Candidate::host(server_addr(), "udp").unwrap()).unwrap();
         let (events, originals) = (Vec::new(), HashMap::new());
-        Self { rtc, events, wake: now, originals, rtx_ssrcs: Vec::new() }
+        let (rtx_ssrcs, rtcp) = (Vec::new(), Vec::new());
+        Self { rtc, events, wake: now, originals, rtx_ssrcs, rtcp }
+    }
+
+    /// One that puts frames together itself.
+    pub fn in_frames(now: Instant, config: RtcConfig) -> Self {
+        let mut rtc = config.build(now);
+        rtc.add_local_candidate(Candidate::host(server_addr(), "udp").unwrap()).unwrap();
+        let (events, originals) = (Vec::new(), HashMap::new());
+        let (rtx_ssrcs, rtcp) = (Vec::new(), Vec::new());
+        Self { rtc, events, wake: now, originals, rtx_ssrcs, rtcp }
     }
 
     fn poll(&mut self) -> Vec<Vec<u8>> {
@@ -107,17 +120,19 @@ impl Server {
                     return out;
                 }
                 Output::Transmit(transmit) => out.push(transmit.contents.to_vec()),
-                Output::Event(Event::RawPacket(raw)) => {
-                    if let RawPacket::RtpTx(header, bytes) = *raw
-                        && self.rtx_ssrcs.contains(&header.ssrc)
-                        && bytes.len() >= header.header_len + 2
+                Output::Event(Event::RawPacket(raw)) => match *raw {
+                    RawPacket::RtpTx(header, bytes)
+                        if self.rtx_ssrcs.contains(&header.ssrc)
+                            && bytes.len() >= header.header_len + 2 =>
                     {
                         let at = header.header_len;
                         let original = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
                         let key = (*header.ssrc, header.sequence_number);
                         self.originals.insert(key, original);
                     }
-                }
+                    RawPacket::RtcpRx(rtcp) => self.rtcp.push(rtcp),
+                    _ => {}
+                },
                 Output::Event(event) => self.events.push(event),
             }
         }

@@ -15,9 +15,10 @@ use livekit_protocol as proto;
 use livekit_token::{Claims, VideoGrants};
 use proto::signal_response::Message;
 use rustc_hash::FxHashMap;
+use stampede_impair::Random;
 use tokio::sync::{Notify, mpsc};
 
-use crate::media::impair::Random;
+use crate::faults::Refusals;
 use crate::media::{Command, Kind, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle};
 
 /// Signalling messages waiting for one client at most (LiveKit `routing/messagechannel.go`).
@@ -84,6 +85,7 @@ pub(crate) struct Hub {
     pub(crate) leaves: u64,
     pub(crate) joins_refused: u64,
     pub(crate) signalling_overflows: u64,
+    pub(crate) refusals: Refusals,
     next_key: u64,
     random: Random,
 }
@@ -189,9 +191,17 @@ impl Hub {
             leaves: 0,
             joins_refused: 0,
             signalling_overflows: 0,
+            refusals: Refusals::default(),
             next_key: 0,
             random: Random::new(seed),
         }
+    }
+
+    /// Whether the next join is refused on purpose.
+    pub(crate) fn refuses(&mut self) -> bool {
+        let refused = self.refusals.next();
+        self.joins_refused += u64::from(refused);
+        refused
     }
 
     pub(crate) fn next_key(&mut self) -> u64 {
@@ -204,7 +214,7 @@ impl Hub {
         const LETTERS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
         let mut id = prefix.to_owned();
         for _ in 0..12 {
-            let letter = self.random.next() as usize % LETTERS.len();
+            let letter = self.random.draw() as usize % LETTERS.len();
             id.push(char::from(LETTERS[letter]));
         }
         id

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use stampede_impair::{Loss, Random, stable_name};
 use str0m::media::Mid;
 
-use super::impair::{DropModel, Random};
 use super::negotiate::NEGOTIATION_DEBOUNCE;
 use super::peer::{Peer, Subscription};
 use super::track::{Source, Track};
@@ -61,7 +61,16 @@ impl Worker {
                 return;
             }
         };
-        peer.drops = DropModel::new(&self.impair, self.seed, &peer.label.identity);
+        let identity = &*peer.label.identity;
+        match role {
+            Role::Subscriber => {
+                peer.impair = self.cohorts.of(identity).map(|(_, model)| Box::new(model));
+            }
+            Role::Publisher => {
+                let random = Random::named(self.seed, &format!("{}/up", stable_name(identity)));
+                peer.upstream_loss = Loss::new(self.faults.drop_upstream, 1, random);
+            }
+        }
         let ufrag = peer.ufrag.clone();
         let index = self.peers.insert(Box::new(peer));
         self.peer_index.insert(key, index);
@@ -153,7 +162,7 @@ impl Worker {
         }
         // Numbers start at random (RFC 3550 §5.1) but repeatably, and far from the wrap.
         let name = format!("{}/{}", peer.label.identity, offer.sid);
-        let first_seq = Random::named(self.seed, &name).next() as u16 & 0x3fff;
+        let first_seq = Random::named(self.seed, &name).draw() as u16 & 0x3fff;
         let subscription = Subscription::new(track_index, offer, first_seq.max(1));
         let subscription = peer.subscriptions.insert(subscription);
         peer.by_track.insert(track_index, subscription);
@@ -330,7 +339,8 @@ impl Worker {
                 send_queue_full: stats.send_queue_full,
                 kernel_drops: stats.kernel_drops,
                 mailbox_full: self.mailbox_full,
-                delay_queue_full: self.out.delay.as_ref().map_or(0, |delay| delay.full()),
+                delay_queue_full: self.out.held.full(),
+                upstream_dropped: self.upstream_dropped,
                 cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
             },
             published: self.ended_published.iter().cloned().collect(),

@@ -122,6 +122,9 @@ impl Worker {
 
     /// Sends a PLI to the publisher.
     fn request_keyframe(&mut self, index: usize, layer: u8) {
+        if self.faults.withhold_keyframes {
+            return;
+        }
         let Some(source) = self.tracks[index].source.as_mut() else { return };
         let Some(stream) = source.streams.iter().rev().find(|stream| stream.layer == layer) else {
             return;

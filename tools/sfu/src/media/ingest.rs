@@ -7,6 +7,7 @@ use str0m::format::PayloadParams;
 use str0m::media::Frequency;
 use str0m::rtp::RtpPacket;
 
+use super::Kind;
 use super::codec;
 use super::layers::layer_of_rid;
 use super::rewrite::{DenseSequence, Numbers};
@@ -46,6 +47,7 @@ impl Worker {
         ledger.bytes_received += packet.payload.len() as u64;
         let Some(seq) = stream.sequence.map(*packet.seq_no) else { return };
         let inspected = codec::inspect(stream.params.spec().codec, &packet.payload);
+        let withheld = self.faults.withhold_keyframes && track.kind == Kind::Video;
         if inspected.starts_keyframe && stream.params.spec().codec.is_video() {
             ledger.keyframes += 1;
         }
@@ -66,7 +68,7 @@ impl Worker {
                 arrived_at: packet.timestamp,
             },
             marker: packet.header.marker,
-            starts_keyframe: inspected.starts_keyframe,
+            starts_keyframe: inspected.starts_keyframe && !withheld,
             vp8: inspected.vp8,
             extensions: Extensions::read(&packet.header.ext_vals),
             payload: packet.payload,

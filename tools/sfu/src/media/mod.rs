@@ -3,9 +3,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod commands;
-pub(crate) mod delay;
 pub(crate) mod forward;
-pub(crate) mod impair;
 pub(crate) mod ingest;
 pub(crate) mod layers;
 pub(crate) mod negotiate;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use stampede_impair::{Fate, Impairment, Loss};
 use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
@@ -13,7 +14,6 @@ use str0m::media::{Frequency, Mid, Pt};
 use str0m::rtp::{Extension, ExtensionMap, Ssrc};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
-use super::impair::DropModel;
 use super::negotiate::Negotiation;
 use super::rewrite::Rewriter;
 use super::{Kind, PeerKey, PeerLabel, Role, TrackOffer};
@@ -59,7 +59,10 @@ pub(crate) struct Peer {
     /// Number of the last burst that was forwarded to it.
     pub(crate) burst: u64,
     pub(crate) channels: Vec<(ChannelId, String)>,
-    pub(crate) drops: Option<DropModel>,
+    /// What is done to its packets on purpose (subscribers).
+    pub(crate) impair: Option<Box<Impairment>>,
+    /// Which of its packets are dropped on arrival (publishers).
+    pub(crate) upstream_loss: Option<Loss>,
     // Subscriber:
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) by_track: FxHashMap<usize, usize>,
@@ -98,6 +101,8 @@ pub(crate) struct Subscription {
     /// Payload type of the incoming parameters, once known.
     pub(crate) payload_type: Option<(PayloadParams, Option<Pt>)>,
     pub(crate) ledger: SubscriberTrackLedger,
+    /// Dropped on purpose since the last one sent.
+    pub(crate) dropped_since_sent: u64,
 }
 
 impl Subscription {
@@ -117,6 +122,7 @@ impl Subscription {
             layer: None,
             payload_type: None,
             ledger,
+            dropped_since_sent: 0,
         }
     }
 
@@ -134,6 +140,30 @@ impl Subscription {
             matching.filter(|pt| accepted.is_some_and(|media| media.remote_pts().contains(pt)));
         self.payload_type = Some((params, payload_type));
         payload_type
+    }
+
+    /// Enters what became of one of its packets.
+    pub(crate) fn count(&mut self, fate: Fate, now: Instant, retransmission: bool, bytes: usize) {
+        let ledger = &mut self.ledger;
+        let Fate::Deliver { at, twice, reordered } = fate else {
+            if retransmission {
+                ledger.retransmits_dropped += 1;
+            } else {
+                self.dropped_since_sent += u64::from(ledger.packets_sent > 0);
+                ledger.dropped += 1;
+            }
+            return;
+        };
+        if retransmission {
+            ledger.retransmitted += 1;
+        } else {
+            ledger.packets_sent += 1;
+            ledger.dropped_between += std::mem::take(&mut self.dropped_since_sent);
+        }
+        ledger.bytes_sent += bytes as u64;
+        ledger.delayed += u64::from(at > now);
+        ledger.reordered += u64::from(reordered);
+        ledger.duplicated += u64::from(twice);
     }
 
     /// Its row of the ledger now.
@@ -169,7 +199,8 @@ impl Peer {
             scheduled: None,
             burst: 0,
             channels: Vec::new(),
-            drops: None,
+            impair: None,
+            upstream_loss: None,
             subscriptions: Slab::new(),
             by_track: FxHashMap::default(),
             ssrcs: Vec::new(),

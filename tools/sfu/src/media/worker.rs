@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use stampede_impair::{Class, Cohorts, Fate, Held, Impairment, Loss};
 use stampede_udp::{Backend, SocketId, Wait, unix_now_ns};
 use str0m::ice::StunMessage;
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::{Event as RtcEvent, IceConnectionState, Input, Output};
 
-use super::delay::DelayQueue;
 use super::forward::want_keyframe;
 use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig};
 use super::timers::Timers;
 use super::track::{MediaBatch, Track};
 use super::{Command, Event, PeerKey, TrackKey, WorkerHandle};
-use crate::SfuImpairments;
+use crate::faults::{Malformer, SfuFaults};
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
 
 /// How long a poll gathers after its first datagram, so that the packets of a frame go to each
@@ -50,7 +50,9 @@ pub(crate) struct Worker {
     pub(crate) backlog: VecDeque<Event>,
     pub(crate) workers: Arc<OnceLock<Vec<WorkerHandle>>>,
     pub(crate) config: PeerConfig,
-    pub(crate) impair: SfuImpairments,
+    pub(crate) cohorts: Cohorts,
+    pub(crate) faults: SfuFaults,
+    pub(crate) upstream_dropped: u64,
     pub(crate) seed: u64,
     /// Boxed: a peer is many kilobytes, and a growing slab would copy them all.
     pub(crate) peers: Slab<Box<Peer>>,
@@ -76,7 +78,9 @@ pub(crate) struct Worker {
 pub(crate) struct Outgoing {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) socket: SocketId,
-    pub(crate) delay: Option<DelayQueue>,
+    /// Packets held back on purpose.
+    pub(crate) held: Held<(SocketAddr, Box<[u8]>)>,
+    pub(crate) malformer: Option<Malformer>,
     /// The time of this round.
     pub(crate) now: Instant,
 }
@@ -98,7 +102,7 @@ impl Worker {
             self.receive_media();
             self.forward();
             self.wake_due_peers();
-            self.out.release_delayed();
+            self.out.release_held();
             self.flush_events();
         }
         let indices: Vec<usize> = self.peers.iter().map(|(index, _)| index).collect();
@@ -125,8 +129,7 @@ impl Worker {
         if !self.commands.is_empty() || !self.media.is_empty() || !self.backlog.is_empty() {
             return Duration::ZERO;
         }
-        let delayed = self.out.delay.as_ref().and_then(DelayQueue::next);
-        let next = [self.timers.next(), delayed].into_iter().flatten().min();
+        let next = [self.timers.next(), self.out.held.next()].into_iter().flatten().min();
         next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
     }
 
@@ -172,6 +175,13 @@ impl Worker {
 
     fn receive_datagram(&mut self, index: usize, source: SocketAddr, at: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(loss) = &mut peer.upstream_loss
+            && Class::of(&self.datagram) == Class::Rtp
+            && Loss::loses(loss)
+        {
+            self.upstream_dropped += 1;
+            return;
+        }
         let receive = Receive::new(Protocol::Udp, source, self.address, &self.datagram);
         let Ok(receive) = receive else {
             self.datagrams_unknown += 1;
@@ -374,59 +384,62 @@ fn learn_address(
 }
 
 impl Outgoing {
-    /// Sends one datagram of a peer, or drops or delays it as asked, and counts it.
+    /// Sends one datagram of a peer, or drops or holds it back as asked, and counts it.
     fn send(&mut self, peer: &mut Peer, transmit: &Transmit) {
         let payload: &[u8] = &transmit.contents;
-        let kind = datagram_kind(payload);
-        if let DatagramKind::Rtp(ssrc) = kind
-            && let Some((index, retransmission)) = peer.stream_of(ssrc)
+        let class = Class::of(payload);
+        let ssrc = ssrc(payload).filter(|_| class == Class::Rtp);
+        let stream = ssrc.and_then(|ssrc| peer.stream_of(ssrc));
+        let broken = match &mut self.malformer {
+            Some(malformer) if stream.is_some() => malformer.spoil(payload),
+            _ => None,
+        };
+        if let Some(broken) = broken {
+            self.backend.send(self.socket, transmit.destination, broken);
+        }
+        let malformed = u64::from(broken.is_some());
+        let fate = match &mut peer.impair {
+            None => {
+                self.backend.send(self.socket, transmit.destination, payload);
+                Fate::untouched(self.now)
+            }
+            Some(impair) => self.impaired(impair, class, transmit),
+        };
+        if let Some((index, retransmission)) = stream
             && let Some(subscription) = peer.subscriptions.get_mut(index)
         {
-            let dropped = peer.drops.as_mut().is_some_and(|drops| drops.drops());
-            let ledger = &mut subscription.ledger;
-            match (dropped, retransmission) {
-                (false, false) => ledger.packets_sent += 1,
-                (false, true) => ledger.retransmitted += 1,
-                (true, false) => ledger.dropped += 1,
-                (true, true) => ledger.retransmits_dropped += 1,
-            }
-            if dropped {
-                return;
-            }
-            ledger.bytes_sent += payload.len() as u64;
-        }
-        match (&mut self.delay, kind) {
-            (Some(delay), DatagramKind::Rtp(_) | DatagramKind::Rtcp) => {
-                delay.push(self.now, transmit.destination, payload);
-            }
-            _ => self.backend.send(self.socket, transmit.destination, payload),
+            subscription.count(fate, self.now, retransmission, payload.len());
+            subscription.ledger.malformed += malformed;
         }
     }
 
-    fn release_delayed(&mut self) {
-        let Some(delay) = &mut self.delay else { return };
-        while let Some((destination, payload)) = delay.pop_due(self.now) {
+    /// What becomes of a datagram of a subscriber that something is done to.
+    fn impaired(&mut self, impair: &mut Impairment, class: Class, transmit: &Transmit) -> Fate {
+        let payload: &[u8] = &transmit.contents;
+        let fate = impair.decide(self.now, class, payload.len());
+        let Fate::Deliver { at, twice, .. } = fate else { return fate };
+        for _ in 0..=u8::from(twice) {
+            if class == Class::Other || !impair.holds_packets() {
+                self.backend.send(self.socket, transmit.destination, payload);
+            } else if !self.held.push(at, (transmit.destination, payload.into())) {
+                impair.overflowed(class);
+                return Fate::Drop;
+            }
+        }
+        fate
+    }
+
+    fn release_held(&mut self) {
+        while let Some((_, (destination, payload))) = self.held.pop_due(self.now) {
             self.backend.send(self.socket, destination, &payload);
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DatagramKind {
-    Rtp(u32),
-    Rtcp,
-    Other,
-}
-
-/// RFC 7983 §7 and RFC 5761 §4.
-fn datagram_kind(payload: &[u8]) -> DatagramKind {
-    match payload {
-        [128..=191, 192..=223, ..] => DatagramKind::Rtcp,
-        [128..=191, _, _, _, _, _, _, _, a, b, c, d, ..] => {
-            DatagramKind::Rtp(u32::from_be_bytes([*a, *b, *c, *d]))
-        }
-        _ => DatagramKind::Other,
-    }
+/// The SSRC of an RTP packet (RFC 3550 §5.1).
+fn ssrc(rtp: &[u8]) -> Option<u32> {
+    let bytes = rtp.get(8..12)?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -434,12 +447,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datagrams_are_told_apart() {
-        let rtp = [0x80, 0xe0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2];
-        assert_eq!(datagram_kind(&rtp), DatagramKind::Rtp(0x102));
-        assert_eq!(datagram_kind(&[0x80, 200, 0, 0]), DatagramKind::Rtcp);
-        assert_eq!(datagram_kind(&[0x16, 0xfe, 0xfd]), DatagramKind::Other);
-        assert_eq!(datagram_kind(&[]), DatagramKind::Other);
-        assert_eq!(datagram_kind(&[0x80, 0x60, 0]), DatagramKind::Other);
+    fn the_ssrc_is_the_third_word() {
+        assert_eq!(ssrc(&[0x80, 0xe0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2]), Some(0x102));
+        assert_eq!(ssrc(&[0x80, 0xe0, 0]), None);
     }
 }

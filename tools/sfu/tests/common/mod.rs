@@ -12,7 +12,7 @@ use livekit_token::{AccessToken, VideoGrants};
 use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use stampede_sfu::{Sfu, SfuImpairments, SfuOptions, SubscriberTrackLedger};
+use stampede_sfu::{Sfu, SfuOptions, SubscriberTrackLedger};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::format::Codec;
@@ -31,11 +31,13 @@ pub fn options() -> SfuOptions {
     SfuOptions { api_key: KEY.into(), api_secret: SECRET.into(), ..SfuOptions::default() }
 }
 
-pub fn start(impair: SfuImpairments, workers: usize) -> Sfu {
+/// `impair` is a spec of impairments, or empty.
+pub fn start(impair: &str, workers: usize) -> Sfu {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_test_writer()
         .try_init();
+    let impair = if impair.is_empty() { vec![] } else { vec![impair.parse().unwrap()] };
     Sfu::start(SfuOptions { impair, workers, ..options() }).unwrap()
 }
 

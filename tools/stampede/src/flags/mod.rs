@@ -3,22 +3,34 @@
 //! [`parse`] turns an argument list into a [`Command`] or a one-line [`Failure`]. What needs more
 //! than the flag itself (files, the machine, other flags) is checked in [`plan`].
 
+pub(crate) mod cohort;
+mod file;
+pub(crate) mod find;
+mod init;
 mod plan;
+mod reports;
 mod run;
 mod secret;
+pub(crate) mod shape;
+pub(crate) mod stage;
 mod tools;
 pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Failure;
+use file::ScenarioFile;
 
-pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target};
+pub(crate) use find::FindPlan;
+pub(crate) use init::{InitFlags, init};
+pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, outputs};
+pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
 pub(crate) use secret::Secret;
 pub(crate) use tools::{DoctorFlags, SfuFlags};
@@ -30,7 +42,7 @@ pub(crate) use tools::{DoctorFlags, SfuFlags};
 #[derive(Debug, Parser)]
 #[command(name = "stampede", version, max_term_width = 100)]
 #[command(after_help = "\
-Exit codes: 0 pass; 98 the run is invalid (the generator was at fault); 104 bad configuration; \
+Exit codes: 0 pass; 99 a threshold failed; 98 the run is invalid (the generator was at fault); 104 bad configuration; \
 105 interrupted (the report is still written); 1 anything else.
 Logging: RUST_LOG=info (or debug, or stampede=debug) writes to stderr.")]
 struct Cli {
@@ -48,6 +60,9 @@ pub(crate) enum Command {
     #[command(args_override_self = true)]
     Sfu(Box<SfuFlags>),
     Doctor(DoctorFlags),
+    Init(InitFlags),
+    Report(ReportFlags),
+    Compare(CompareFlags),
 }
 
 /// A parsed command line, or text to print (help, version) with exit code 0.
@@ -63,7 +78,8 @@ pub(crate) enum Parsed {
 /// # Errors
 /// One line, exit code 104.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
-    let matches = match Cli::command().try_get_matches_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = match Cli::command().try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -74,6 +90,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
             }
             _ => return Err(usage_failure(&error)),
         },
+    };
+    let file = scenario_file(&matches)?;
+    let matches = match &file {
+        Some(file) => with_file(&args, &matches, file)?,
+        None => matches,
     };
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| usage_failure(&error))?;
     if let (Command::Run(flags), Some(run)) = (&mut cli.command, matches.subcommand_matches("run"))
@@ -90,18 +111,55 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
                 }
             }
         }
+        if let Some(file) = file {
+            flags.shape.cohorts = file.cohorts;
+            flags.shape.room_tables = file.rooms;
+        }
     }
     Ok(Parsed::Command(cli.command))
+}
+
+/// The scenario file, if one is named.
+fn scenario_file(matches: &ArgMatches) -> Result<Option<ScenarioFile>, Failure> {
+    let Some(run) = matches.subcommand_matches("run") else { return Ok(None) };
+    let Some(path) = run.get_one::<PathBuf>("scenario") else { return Ok(None) };
+    let cli = Cli::command();
+    let command = cli.find_subcommand("run").cloned().unwrap_or_default();
+    file::load(path, &command).map(Some)
+}
+
+/// The command line again, with the file's options in front of what was typed. Of those given on the
+/// command line or in the environment the file's are left out, so that lists don't add up.
+fn with_file(
+    args: &[OsString],
+    typed: &ArgMatches,
+    file: &ScenarioFile,
+) -> Result<ArgMatches, Failure> {
+    let Some(run) = typed.subcommand_matches("run") else { return Ok(typed.clone()) };
+    let open = |id: &str| {
+        !matches!(run.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+    };
+    let words = file.flags.iter().filter(|(id, _)| open(id)).flat_map(|(_, words)| words);
+    let after_run =
+        args.iter().skip(1).position(|arg| arg == "run").map_or(args.len(), |at| at + 2);
+    let (front, back) = args.split_at(after_run);
+    let all = front.iter().cloned().chain(words.map(OsString::from)).chain(back.iter().cloned());
+    Cli::command().try_get_matches_from(all).map_err(|error| usage_failure(&error))
 }
 
 /// clap's paragraphs as one line: the error itself and its tips, without usage and help.
 fn usage_failure(error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Failure::config(
-            "no command is given; use `stampede run`, `stampede sfu` or `stampede doctor` \
-             (see `stampede --help`)",
+            "no command is given; use `stampede run`, `stampede sfu`, `stampede doctor`, \
+             `stampede init`, `stampede report` or `stampede compare` (see `stampede --help`)",
         );
     }
+    Failure::config(format!("{} (see `stampede --help`)", usage_line(error)))
+}
+
+/// clap's paragraphs as one line.
+fn usage_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let kept: Vec<&str> = text
         .lines()
@@ -110,8 +168,7 @@ fn usage_failure(error: &clap::Error) -> Failure {
         .filter(|line| !line.is_empty())
         .collect();
     let line = kept.join(" ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    Failure::config(format!("{line} (see `stampede --help`)"))
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
 #[cfg(test)]
@@ -145,12 +202,21 @@ mod tests {
             (&["run", "--subscribers", "-3"], &["-3"]),
             (&["run", "--num-per-second", "0"], &["--num-per-second", "above 0"]),
             (&["run", "--video-resolution", "4k"], &["4k", "high, medium, low"]),
-            (&["run", "--video-codec", "h264"], &["h264", "not possible yet"]),
-            (&["run", "--out", "html=x.html"], &["html", "do not exist yet"]),
+            (&["run", "--video-codec", "h265"], &["h265", "not possible"]),
+            (&["run", "--out", "pdf=x.pdf"], &["pdf", "unknown kind"]),
             (&["run", "--backend", "dpdk"], &["dpdk", "auto, io_uring, mmsg"]),
             (&["run", "--cores", "1-0"], &["backwards"]),
             (&["run", "--subscriber", "3"], &["--subscriber", "--subscribers"]),
-            (&["run", "--threshold", "x<1"], &["--threshold"]),
+            (&["run", "--stage", "10s"], &["--stage", "30s:200"]),
+            (&["run", "--layout", "2x2"], &["2x2", "speaker, 3x3"]),
+            (&["run", "--scenario", "/nonexistent/x"], &["--scenario /nonexistent/x"]),
+            (&["run", "--impair", "loss=1"], &["--impair", "loss=1:", "% sign"]),
+            (&["run", "--impair", "los=1%"], &["'los'", "cohort, loss"]),
+            (&["sfu", "--stall-signalling", "5s"], &["--stall-signalling", "start is missing"]),
+            (&["run", "--threshold", "x<1"], &["--threshold", "no figure 'x'"]),
+            (&["run", "--threshold", "vido.loss_rate<1%"], &["did you mean 'video.loss_rate'"]),
+            (&["compare", "a", "b", "--fail-if", "video.fps"], &["--fail-if", "compares nothing"]),
+            (&["report"], &["<FILE>"]),
             (&["sfu", "--drop", "1"], &["--drop", "% sign"]),
             (&["fly"], &["fly"]),
             (&[], &["no command"]),
@@ -174,12 +240,44 @@ mod tests {
 
     #[test]
     fn help_names_every_flag_with_a_text() {
-        for name in ["run", "sfu", "doctor"] {
+        for name in ["run", "sfu", "doctor", "init", "report", "compare"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
             for arg in command.get_arguments() {
                 assert!(arg.get_help().is_some(), "{name} {:?} has no help", arg.get_id());
             }
         }
+    }
+
+    #[test]
+    fn flags_override_the_scenario_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.toml");
+        let text = "rooms = 2\nsubscribers = 7\nquiet = true\nvideo = [\"a\", \"b\"]\n\
+                    [[cohort]]\nname = \"c\"\nshare = 0.5\n";
+        std::fs::write(&path, text).unwrap();
+        let path = path.display().to_string();
+        let args = ["run", "--subscribers=9", "--scenario", &path, "--video=x"];
+        let args = ["stampede"].iter().chain(&args).map(OsString::from);
+        let Ok(Parsed::Command(Command::Run(flags))) = parse(args) else { panic!() };
+        assert_eq!((flags.rooms, flags.subscribers, flags.quiet), (2, Some(9), true));
+        assert_eq!(flags.video, [PathBuf::from("x")], "a list is replaced, not added to");
+        assert_eq!(flags.shape.cohorts.len(), 1);
+        std::fs::write(dir.path().join("s.toml"), "subscribers = 7\nsubscriber = 3\n").unwrap();
+        let line = fails(&["run", "--scenario", &path]);
+        assert!(line.contains("s.toml:2:1: unknown key 'subscriber'"), "{line}");
+    }
+
+    #[test]
+    fn the_file_that_init_writes_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new.toml");
+        assert_eq!(init(&InitFlags { file: path.clone() }).unwrap(), Exit::Pass);
+        let again = init(&InitFlags { file: path.clone() }).unwrap_err().to_string();
+        assert!(again.contains("is there already"), "{again}");
+        let path = path.display().to_string();
+        let args = ["stampede", "run", "--scenario", &path].map(OsString::from);
+        let Ok(Parsed::Command(Command::Run(flags))) = parse(args) else { panic!() };
+        assert_eq!((flags.shape.stage.len(), flags.shape.cohorts.len()), (3, 1));
     }
 }

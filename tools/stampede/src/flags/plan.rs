@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_media::{Codec, MediaClip, builtin};
+use stampede_engine::ImpairSpec;
+use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
-use super::values::{BackendFlag, CoreList, Resolution};
-use super::{RunFlags, Secret};
+use super::shape::{RoomDefaults, Shape, default_duration};
+use super::values::{BackendFlag, CoreList, Output, Resolution};
+use super::{Command, Parsed, RunFlags, Secret, parse};
 use crate::capture::CapturePlan;
 use crate::exit::{Failure, one_line};
+use crate::report::threshold::Threshold;
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
 /// tests without permission.
@@ -54,20 +57,26 @@ pub(crate) struct Plan {
     pub resolution: Resolution,
     /// What video publishers send, lowest layer first; empty without video publishers.
     pub video_layers: Vec<Arc<MediaClip>>,
+    /// What has to be said before the run starts.
+    pub notes: Vec<String>,
     /// What audio publishers send; `None` without audio publishers.
     pub audio_clip: Option<Arc<MediaClip>>,
     /// Recording, if any.
     pub record: Option<RecordPlan>,
     /// See [`RunFlags::playout_deadline`].
     pub playout_deadline: Duration,
+    /// What is done on purpose to what subscribers receive.
+    pub impair: Vec<ImpairSpec>,
     /// Worker threads as given.
     pub workers: Option<u32>,
     /// Worker cores as given.
     pub cores: Option<CoreList>,
     /// UDP backend.
     pub backend: BackendFlag,
-    /// JSON reports to write.
-    pub out: Vec<PathBuf>,
+    /// Reports to write.
+    pub out: Vec<Output>,
+    /// What the run has to keep.
+    pub thresholds: Vec<Threshold>,
     /// The flight recorder, if any.
     pub capture: Option<CapturePlan>,
     /// Where to serve metrics.
@@ -78,6 +87,8 @@ pub(crate) struct Plan {
     pub no_tui: bool,
     /// No progress.
     pub quiet: bool,
+    /// Rooms, stages, cohorts, layout.
+    pub shape: Shape,
 }
 
 /// Where to join.
@@ -100,6 +111,10 @@ pub(crate) struct EmbeddedPlan {
     pub drop_burst: Option<u32>,
     /// How long it holds packets back.
     pub delay: Option<Duration>,
+    /// Its impairments.
+    pub impair: Vec<ImpairSpec>,
+    /// Further flags of `stampede sfu`, each one word.
+    pub flags: Vec<String>,
 }
 
 /// A server and the key to it.
@@ -133,71 +148,104 @@ impl Plan {
         let video_publishers = default(flags.video_publishers, 1);
         let audio_publishers = default(flags.audio_publishers, 1);
         let subscribers = default(flags.subscribers, 200);
-        let publishers = video_publishers.max(audio_publishers);
-        let per_room = u64::from(publishers) + u64::from(subscribers);
-        let participants = per_room * u64::from(flags.rooms);
-        check_counts(&flags, per_room, participants)?;
+        if flags.rooms == 0 {
+            return Err(Failure::config("--rooms 0: there must be at least one room"));
+        }
+        let defaults = RoomDefaults { video_publishers, audio_publishers, subscribers };
+        check_rooms(&flags, defaults)?;
+        let shape = Shape::new(&flags, defaults)?;
+        let participants = (shape.publishers() + shape.subscribers_peak()) as u64;
+        check_counts(&flags, participants)?;
         let target = target(&flags, participants)?;
         let capture = capture_plan(&flags)?;
-        let seconds = if embedded { 20 } else { 60 };
-        let all_subscribers = subscribers.saturating_mul(flags.rooms);
+        let rooms = &shape.rooms;
+        let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
+        let audio_most = rooms.iter().map(|room| room.audio_publishers).max().unwrap_or(0);
+        let subscribers = match shape.stages.len() {
+            0 => subscribers,
+            _ => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
+        };
+        let mut notes = Vec::new();
+        let video_layers = video_layers(&flags, video_most, &mut notes)?;
+        if let Some(clip) = video_layers.first().filter(|clip| clip.codec != Codec::Vp8)
+            && flags.record.is_some()
+        {
+            return Err(Failure::config(format!(
+                "--record: {} can't be recorded yet, only VP8 and Opus: publish VP8, or leave \
+                 --record out",
+                clip.codec
+            )));
+        }
         Ok(Self {
-            record: record_plan(&flags, all_subscribers)?,
-            video_layers: video_layers(&flags, video_publishers)?,
-            audio_clip: audio_clip(&flags, audio_publishers)?,
+            record: record_plan(&flags, &shape)?,
+            video_layers,
+            notes,
+            audio_clip: audio_clip(&flags, audio_most)?,
             target,
             room: flags.room,
-            rooms: flags.rooms,
+            rooms: rooms.len() as u32,
             video_publishers,
             audio_publishers,
             subscribers,
-            duration: flags.duration.unwrap_or(Duration::from_secs(seconds)),
+            duration: flags.duration.unwrap_or(default_duration(shape.stages.len(), embedded)),
             joins_per_second: flags.num_per_second,
             retry: flags.retry,
             retry_sleep: flags.retry_sleep,
             seed: flags.seed,
             resolution: flags.video_resolution,
             playout_deadline: flags.playout_deadline,
+            impair: flags.impair,
             workers: flags.workers,
             cores: flags.cores,
             backend: flags.backend,
-            out: outputs(flags.out.into_iter().map(|out| out.path).collect())?,
+            out: outputs(flags.out)?,
+            thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
             capture,
             prometheus: flags.prometheus,
             server_metrics: flags.server_metrics,
             no_tui: flags.no_tui,
             quiet: flags.quiet,
+            shape,
         })
     }
 
-    /// Publishing participants per room: the first ones send video and audio.
-    pub(crate) fn publishers(&self) -> u32 {
-        self.video_publishers.max(self.audio_publishers)
+    /// All participants that join over the whole run.
+    pub(crate) fn participants(&self) -> usize {
+        self.shape.publishers() + self.shape.subscribers()
     }
 
-    /// All participants.
-    pub(crate) fn participants(&self) -> usize {
-        let per_room = self.publishers() as usize + self.subscribers as usize;
-        per_room * self.rooms as usize
+    /// Most participants at one time.
+    pub(crate) fn participants_peak(&self) -> usize {
+        self.shape.publishers() + self.shape.subscribers_peak()
     }
 }
 
-fn check_counts(flags: &RunFlags, per_room: u64, participants: u64) -> Result<(), Failure> {
-    if flags.rooms == 0 {
-        return Err(Failure::config("--rooms 0: there must be at least one room"));
-    }
-    if per_room == 0 {
-        return Err(Failure::config(
-            "nobody would join: give --subscribers, --video-publishers or --audio-publishers",
-        ));
-    }
+/// Before a list of rooms is made: there may be a great many by a slip.
+fn check_rooms(flags: &RunFlags, defaults: RoomDefaults) -> Result<(), Failure> {
+    let publishers = defaults.video_publishers.max(defaults.audio_publishers);
+    let per_room = u64::from(publishers) + u64::from(defaults.subscribers);
+    too_many(per_room.max(1) * u64::from(flags.rooms))
+}
+
+fn too_many(participants: u64) -> Result<(), Failure> {
     if participants > PARTICIPANTS_MAX {
         return Err(Failure::config(format!(
             "{participants} participants are more than one run takes ({PARTICIPANTS_MAX}): \
              lower --rooms or the counts per room"
         )));
     }
-    if let Some(room) = &flags.room {
+    Ok(())
+}
+
+fn check_counts(flags: &RunFlags, participants: u64) -> Result<(), Failure> {
+    if participants == 0 {
+        return Err(Failure::config(
+            "nobody would join: give --subscribers, --video-publishers or --audio-publishers",
+        ));
+    }
+    too_many(participants)?;
+    let named = flags.shape.room_tables.iter().filter_map(|table| table.name.as_ref());
+    for room in flags.room.iter().chain(named) {
         let chars = room.chars().count();
         if chars == 0 || chars > ROOM_NAME_CHARS_MAX || room.chars().any(char::is_control) {
             return Err(Failure::config(format!(
@@ -219,6 +267,8 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
             drop: flags.embedded_drop,
             drop_burst: flags.embedded_drop_burst,
             delay: flags.embedded_delay,
+            impair: flags.embedded_impair.clone(),
+            flags: embedded_flags(&flags.embedded_flag)?,
         }));
     };
     for (given, flag) in [
@@ -226,6 +276,8 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
         (flags.embedded_drop.is_some(), "--embedded-drop"),
         (flags.embedded_drop_burst.is_some(), "--embedded-drop-burst"),
         (flags.embedded_delay.is_some(), "--embedded-delay"),
+        (!flags.embedded_impair.is_empty(), "--embedded-impair"),
+        (!flags.embedded_flag.is_empty(), "--embedded-flag"),
     ] {
         if given {
             return Err(Failure::config(format!(
@@ -253,6 +305,26 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
     Ok(Target::Server(Server { url, credentials }))
 }
 
+/// Flags for the embedded SFU; refused where `stampede sfu` would refuse them.
+fn embedded_flags(flags: &[String]) -> Result<Vec<String>, Failure> {
+    for flag in flags {
+        let refused = |why: &str| {
+            let flag = one_line(flag);
+            Err(Failure::config(format!("--embedded-flag {flag}: {why}")))
+        };
+        let name = flag.split('=').next().unwrap_or_default();
+        if ["--api-key", "--api-secret", "--embedded-child", "--seed"].contains(&name) {
+            return refused("the run sets it itself");
+        }
+        match parse(["stampede", "sfu", flag.as_str()].map(Into::into)) {
+            Ok(Parsed::Command(Command::Sfu(_))) if flag.starts_with("--") => {}
+            Err(failure) => return refused(&failure.to_string()),
+            Ok(_) => return refused("write it like --embedded-flag=--refuse-joins=10%"),
+        }
+    }
+    Ok(flags.to_vec())
+}
+
 fn check_cloud(url: &ServerUrl, participants: u64) -> Result<(), Failure> {
     if url.is_livekit_cloud() && participants > CLOUD_PARTICIPANTS_MAX {
         return Err(Failure::config(format!(
@@ -265,7 +337,11 @@ fn check_cloud(url: &ServerUrl, participants: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn video_layers(flags: &RunFlags, publishers: u32) -> Result<Vec<Arc<MediaClip>>, Failure> {
+fn video_layers(
+    flags: &RunFlags,
+    publishers: u32,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Arc<MediaClip>>, Failure> {
     let files = &flags.video;
     if publishers == 0 {
         return match files.first() {
@@ -274,6 +350,11 @@ fn video_layers(flags: &RunFlags, publishers: u32) -> Result<Vec<Arc<MediaClip>>
             )),
             None => Ok(Vec::new()),
         };
+    }
+    if files.is_empty() && flags.video_frame_rate.is_some() {
+        return Err(Failure::config(
+            "--video-frame-rate is given without an H.264 file: add --video FILE.h264",
+        ));
     }
     if files.len() > LAYERS_MAX {
         return Err(Failure::config(format!(
@@ -288,9 +369,10 @@ fn video_layers(flags: &RunFlags, publishers: u32) -> Result<Vec<Arc<MediaClip>>
         )));
     }
     let mut layers = if files.is_empty() {
-        builtin::video_layers().map_err(Failure::other)?.into_iter().map(Arc::new).collect()
+        let clips = builtin::video(flags.video_codec.unwrap_or(Codec::Vp8));
+        clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
     } else {
-        open_clips(files, Codec::Vp8, "--video", "an IVF file with VP8")?
+        video_files(flags, notes)?
     };
     if flags.no_simulcast {
         layers.drain(..layers.len() - 1);
@@ -328,6 +410,45 @@ fn audio_clip(flags: &RunFlags, publishers: u32) -> Result<Option<Arc<MediaClip>
     }
 }
 
+/// Opens the files of `--video`: all of one codec, that of `--video-codec` if it is given.
+fn video_files(flags: &RunFlags, notes: &mut Vec<String>) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let options = ClipOptions { frame_rate: flags.video_frame_rate };
+    let mut layers: Vec<Arc<MediaClip>> = Vec::new();
+    for file in &flags.video {
+        let opened = MediaClip::open_with(file, options)
+            .map_err(|error| Failure::config(format!("--video: {error}")))?;
+        let clip = opened.clip;
+        let first = layers.first().map(|first| first.codec);
+        let wanted = flags.video_codec.or(first).unwrap_or(clip.codec);
+        let name = one_line(&clip.name);
+        if !clip.codec.is_video() || clip.codec != wanted {
+            let takes = match wanted.is_video() {
+                true => wanted.to_string(),
+                false => "video".to_owned(),
+            };
+            return Err(Failure::config(format!(
+                "--video: {name}: byte 0: it holds {}, but {takes} is published; give files of \
+                 one codec, and --video-codec to match",
+                clip.codec
+            )));
+        }
+        if flags.video_frame_rate.is_some() && clip.codec != Codec::H264 {
+            return Err(Failure::config(format!(
+                "--video-frame-rate: {name} has timestamps of its own; leave the flag out"
+            )));
+        }
+        if opened.frame_rate_assumed {
+            notes.push(format!(
+                "--video: {name} does not say how fast it plays; it is taken for {} frames/s \
+                 (say otherwise with --video-frame-rate)",
+                clip.frame_rate
+            ));
+        }
+        layers.push(Arc::new(clip));
+    }
+    Ok(layers)
+}
+
 fn open_clips(
     files: &[PathBuf],
     codec: Codec,
@@ -349,8 +470,16 @@ fn open_clips(
     files.iter().map(open).collect()
 }
 
-fn record_plan(flags: &RunFlags, subscribers: u32) -> Result<Option<RecordPlan>, Failure> {
+fn record_plan(flags: &RunFlags, shape: &Shape) -> Result<Option<RecordPlan>, Failure> {
+    let subscribers = u32::try_from(shape.subscribers()).unwrap_or(u32::MAX);
+    let cohort = shape.cohorts.iter().find(|cohort| cohort.record);
     let Some(dir) = &flags.record else {
+        if let Some(cohort) = cohort {
+            return Err(Failure::config(format!(
+                "cohort '{}' records but has no folder to write to: add --record DIR",
+                cohort.name
+            )));
+        }
         return match flags.record_subscribers {
             Some(count) => Err(Failure::config(format!(
                 "--record-subscribers {count} has no folder to write to: add --record DIR"
@@ -358,8 +487,9 @@ fn record_plan(flags: &RunFlags, subscribers: u32) -> Result<Option<RecordPlan>,
             None => Ok(None),
         };
     };
-    let wanted = flags.record_subscribers.unwrap_or(1);
-    if wanted == 0 || wanted > subscribers {
+    // Who names a cohort that records means that one.
+    let wanted = flags.record_subscribers.unwrap_or(u32::from(cohort.is_none()));
+    if (wanted == 0 && cohort.is_none()) || wanted > subscribers {
         return Err(Failure::config(format!(
             "--record-subscribers {wanted}: it must lie between 1 and the {subscribers} \
              subscribers of this run"
@@ -397,16 +527,21 @@ fn capture_plan(flags: &RunFlags) -> Result<Option<CapturePlan>, Failure> {
     }))
 }
 
-fn outputs(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
-    for (index, file) in files.iter().enumerate() {
-        if files[..index].contains(file) {
-            return Err(Failure::config(format!("--out json={} is given twice", file.display())));
+/// Checks that every output can be written, and goes to a file of its own.
+///
+/// # Errors
+/// The first that can't, exit code 104.
+pub(crate) fn outputs(outputs: Vec<Output>) -> Result<Vec<Output>, Failure> {
+    for (index, out) in outputs.iter().enumerate() {
+        if outputs[..index].iter().any(|earlier| earlier.path == out.path) {
+            let path = out.path.display();
+            return Err(Failure::config(format!("--out {out}: {path} is given twice")));
         }
-        probe_writable(file).map_err(|error| {
-            Failure::config(format!("--out json={}: it can't be written: {error}", file.display()))
+        probe_writable(&out.path).map_err(|error| {
+            Failure::config(format!("--out {out}: it can't be written: {error}"))
         })?;
     }
-    Ok(files)
+    Ok(outputs)
 }
 
 /// Opens a file for writing without changing it; one that was not there is removed again.
@@ -461,7 +596,7 @@ mod tests {
     #[test]
     fn at_a_server_only_what_is_asked_for_joins() {
         let plan = server_plan(&["--subscribers", "3", "--rooms", "2"]).unwrap();
-        assert_eq!((plan.publishers(), plan.participants()), (0, 6));
+        assert_eq!((plan.shape.publishers(), plan.participants()), (0, 6));
         assert!(plan.video_layers.is_empty() && plan.audio_clip.is_none());
         assert!(server_plan(&[]).unwrap_err().to_string().contains("nobody would join"));
     }
@@ -509,6 +644,9 @@ mod tests {
             (plan(&["--rooms", "0"]), "--rooms 0"),
             (plan(&["--workers", "0"]), "--workers 0"),
             (plan(&["--room", ""]), "--room"),
+            (plan(&["--embedded-flag=--refuse-joins=7"]), "% sign"),
+            (plan(&["--embedded-flag=--help"]), "--embedded-flag"),
+            (plan(&["--embedded-flag=--api-secret=x"]), "sets it itself"),
             (plan(&["--subscribers", "4000000", "--rooms", "4000"]), "more than one run"),
             (plan(&["--record-subscribers", "1"]), "--record DIR"),
             (plan(&["--capture-headers"]), "--capture DIR"),
@@ -520,6 +658,10 @@ mod tests {
             (plan(&["--video=a", "--video=b", "--video=c", "--video=d"]), "4 times"),
             (plan(&["--out", "json=/nonexistent/x"]), "can't be written"),
             (server_plan(&["--subscribers", "1", "--embedded-drop", "1%"]), "--embedded-drop"),
+            (
+                server_plan(&["--subscribers", "1", "--embedded-impair", "loss=1%"]),
+                "--embedded-impair",
+            ),
             (plan(&["--url", "ws://h", "--subscribers", "1"]), "LIVEKIT_API_KEY"),
             (
                 plan(&["--url", "ws://h", "--api-key", "k", "--subscribers", "1"]),

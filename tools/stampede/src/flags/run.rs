@@ -5,15 +5,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use stampede_engine::ImpairSpec as Spec;
+use stampede_media::Codec;
 
 use super::Secret;
-use super::values::{self, BackendFlag, CoreList, Output, Resolution, VideoCodec};
+use super::shape::ShapeFlags;
+use super::values::{self, BackendFlag, CoreList, Output, Resolution};
+use crate::report::threshold::Thresholds;
 
 /// Join a LiveKit server (or the embedded SFU) and report what was received.
 ///
 /// Without --url it starts the embedded SFU on loopback, publishes the built-in 720p simulcast VP8
 /// and Opus clips and joins 200 subscribers for 20 seconds.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunFlags {
     /// Server to join, ws:// or wss://; without it the embedded SFU is started on loopback.
     #[arg(long, env = "LIVEKIT_URL", value_name = "URL", help_heading = "Server")]
@@ -87,19 +91,28 @@ pub(crate) struct RunFlags {
     /// Simulcast layer that subscribers ask for.
     #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
     pub video_resolution: Resolution,
-    /// Codec of published video.
+    /// Codec of published video: vp8, vp9, h264 or av1 [default: that of --video, else vp8]. There
+    /// are built-in clips of all four; only the VP8 one is simulcast.
     #[arg(
         long,
-        default_value = "vp8",
         value_name = "CODEC",
         value_parser = values::video_codec,
         help_heading = "Media"
     )]
-    pub video_codec: VideoCodec,
+    pub video_codec: Option<Codec>,
+    /// Frames per second of an H.264 --video [default: what its stream says, else 30].
+    #[arg(
+        long,
+        value_name = "FPS",
+        value_parser = values::frame_rate,
+        help_heading = "Media"
+    )]
+    pub video_frame_rate: Option<f64>,
     /// Publish one layer only: the given file, or the built-in 720p clip.
     #[arg(long, help_heading = "Media")]
     pub no_simulcast: bool,
-    /// IVF (VP8) file to publish, looped; up to three for simulcast, lowest layer first.
+    /// IVF (VP8, VP9, AV1) or Annex B (H.264) file to publish, looped; up to three of one codec for
+    /// simulcast, lowest layer first.
     #[arg(long, value_name = "FILE", help_heading = "Media")]
     pub video: Vec<PathBuf>,
     /// Ogg (Opus) file to publish, looped.
@@ -120,6 +133,11 @@ pub(crate) struct RunFlags {
         help_heading = "Media"
     )]
     pub playout_deadline: Duration,
+    /// What is done on purpose to what subscribers receive, before it is counted:
+    /// cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%,rate=1Mbps,
+    /// outage=2s@10s, any of them; may be repeated for further cohorts.
+    #[arg(long, value_name = "SPEC", help_heading = "Faults")]
+    pub impair: Vec<Spec>,
     /// Media worker threads [default: one for each core of --cores].
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub workers: Option<u32>,
@@ -162,7 +180,29 @@ pub(crate) struct RunFlags {
         help_heading = "Embedded SFU (without --url)"
     )]
     pub embedded_delay: Option<Duration>,
-    /// Write the report, as json=FILE; may be repeated.
+    /// Impairments, as in --impair, that the embedded SFU makes on the way to each subscriber; may be
+    /// repeated.
+    #[arg(long, value_name = "SPEC", help_heading = "Embedded SFU (without --url)")]
+    pub embedded_impair: Vec<Spec>,
+    /// A flag of `stampede sfu` for the embedded SFU, like --embedded-flag=--refuse-joins=10%; may be
+    /// repeated.
+    #[arg(
+        long,
+        value_name = "FLAG",
+        allow_hyphen_values = true,
+        help_heading = "Embedded SFU (without --url)"
+    )]
+    pub embedded_flag: Vec<String>,
+    /// What the run has to keep to pass, like 'video.loss_rate<1%' or 'join.failed==0 abort';
+    /// may be repeated.
+    ///
+    /// KEY OP VALUE, with any numeric key of the JSON report, joined by && if there are more;
+    /// 'abort', or 'abort after 10s' from the start, ends the run when it is crossed. Exit code
+    /// 99.
+    #[arg(long, value_name = "EXPR", help_heading = "Output")]
+    pub threshold: Vec<Thresholds>,
+    /// Write the report, as json=FILE, html=FILE, csv=FILE (a row for each stream),
+    /// markdown=FILE or junit=FILE; may be repeated.
     #[arg(long, value_name = "KIND=FILE", help_heading = "Output")]
     pub out: Vec<Output>,
     /// Folder for the flight recorder: the last seconds of packets (pcapng, decrypted) and a text
@@ -207,4 +247,6 @@ pub(crate) struct RunFlags {
     /// No progress at all; errors and the summary only.
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
+    #[command(flatten)]
+    pub shape: ShapeFlags,
 }

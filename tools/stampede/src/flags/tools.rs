@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
+use stampede_sfu::impair::{Spec, Window};
 
 use super::Secret;
 use super::values::{self, BackendFlag, CoreList};
@@ -17,6 +18,10 @@ pub(crate) struct SfuFlags {
     /// Address for signalling and media.
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
     pub bind: IpAddr,
+    /// Address told to clients for media, where a relay or NAT stands before this one [default: that
+    /// of --bind].
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
     /// TCP port for signalling and RoomService; 0 takes a free one.
     #[arg(long, default_value_t = 7880, value_name = "PORT")]
     pub port: u16,
@@ -35,7 +40,8 @@ pub(crate) struct SfuFlags {
     /// API secret that clients sign their tokens with [default: secret].
     #[arg(long, env = "LIVEKIT_API_SECRET", hide_env_values = true, value_name = "SECRET")]
     pub api_secret: Option<Secret>,
-    /// Share of media packets dropped on their way to each subscriber.
+    /// Share of media packets dropped on their way to each subscriber; with --drop-burst and --delay
+    /// short for an --impair after all others.
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
     pub drop: Option<f64>,
     /// Mean length in packets of a burst of drops.
@@ -44,6 +50,26 @@ pub(crate) struct SfuFlags {
     /// How long each media packet is held back.
     #[arg(long, value_name = "DUR", value_parser = values::duration)]
     pub delay: Option<Duration>,
+    /// What is done on purpose to packets on their way to each subscriber:
+    /// cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%,rate=1Mbps,
+    /// outage=2s@10s, any of them; may be repeated for further cohorts.
+    #[arg(long, value_name = "SPEC", help_heading = "Faults")]
+    pub impair: Vec<Spec>,
+    /// Share of joins answered with HTTP 503.
+    #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
+    pub refuse_joins: Option<f64>,
+    /// Stop reading and writing signalling for a while, like 5s@10s after the start; may be repeated.
+    #[arg(long, value_name = "DUR@DUR", help_heading = "Faults")]
+    pub stall_signalling: Vec<Window>,
+    /// Pass on no keyframe request and start no video at a keyframe.
+    #[arg(long, help_heading = "Faults")]
+    pub withhold_keyframes: bool,
+    /// Share of packets to subscribers before which a broken datagram is sent too.
+    #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
+    pub malformed: Option<f64>,
+    /// Share of publishers' packets dropped before they count as received.
+    #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
+    pub drop_upstream: Option<f64>,
     /// Seed of the faults.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -67,4 +93,8 @@ pub(crate) struct DoctorFlags {
     /// UDP backend that the workers would use.
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
     pub backend: BackendFlag,
+    /// Measure with short runs against the embedded SFU what this machine can carry (one to two minutes);
+    /// later runs that would ask for more then warn.
+    #[arg(long)]
+    pub calibrate: bool,
 }

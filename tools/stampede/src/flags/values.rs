@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use stampede_media::Codec;
+use stampede_media::clip::FRAME_RATE_MAX;
+
 /// Longest duration a flag takes: 30 days. Longer ones are typing errors.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -134,31 +137,61 @@ impl fmt::Display for CoreList {
     }
 }
 
-/// Where a report goes, `json=FILE`.
+/// In what form a report goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputKind {
+    /// Everything, for scripts.
+    Json,
+    /// One self-contained page.
+    Html,
+    /// One row a stream.
+    Csv,
+    /// GitHub-flavoured, for a job's summary.
+    Markdown,
+    /// Thresholds and verdict as test cases.
+    Junit,
+}
+
+/// Kinds by name.
+const OUTPUT_KINDS: [(&str, OutputKind); 5] = [
+    ("json", OutputKind::Json),
+    ("html", OutputKind::Html),
+    ("csv", OutputKind::Csv),
+    ("markdown", OutputKind::Markdown),
+    ("junit", OutputKind::Junit),
+];
+
+/// Where a report goes and in what form, `json=FILE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output {
+    /// In what form.
+    pub kind: OutputKind,
     /// The file.
     pub path: PathBuf,
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = OUTPUT_KINDS.iter().find(|(_, kind)| *kind == self.kind);
+        write!(f, "{}={}", name.map_or("", |(name, _)| name), self.path.display())
+    }
 }
 
 impl FromStr for Output {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, path) = text
+        let (name, path) = text
             .split_once('=')
             .ok_or_else(|| "the kind is missing; write it like json=report.json".to_owned())?;
-        match kind {
-            "json" => {}
-            "html" | "csv" => {
-                return Err(format!("{kind} reports do not exist yet; use json=FILE"));
-            }
-            other => return Err(format!("unknown kind '{other}'; use json=FILE")),
-        }
+        let kind = OUTPUT_KINDS.iter().find(|(known, _)| *known == name);
+        let (_, kind) = kind.ok_or_else(|| {
+            format!("unknown kind '{name}'; use json, html, csv, markdown or junit")
+        })?;
         if path.is_empty() {
             return Err("the file name is missing; write it like json=report.json".to_owned());
         }
-        Ok(Self { path: PathBuf::from(path) })
+        Ok(Self { kind: *kind, path: PathBuf::from(path) })
     }
 }
 
@@ -184,22 +217,26 @@ impl Resolution {
     }
 }
 
-/// `vp8`; the other codecs are refused by name.
-pub(crate) fn video_codec(text: &str) -> Result<VideoCodec, String> {
+/// A codec of published video.
+pub(crate) fn video_codec(text: &str) -> Result<Codec, String> {
     match text.to_ascii_lowercase().as_str() {
-        "vp8" => Ok(VideoCodec::Vp8),
-        known @ ("h264" | "vp9" | "av1" | "h265") => {
-            Err(format!("publishing {known} is not possible yet; use vp8"))
-        }
-        _ => Err("unknown codec; use vp8".to_owned()),
+        "vp8" => Ok(Codec::Vp8),
+        "vp9" => Ok(Codec::Vp9),
+        "h264" => Ok(Codec::H264),
+        "av1" => Ok(Codec::Av1),
+        "h265" => Err("publishing h265 is not possible; use vp8, vp9, h264 or av1".to_owned()),
+        _ => Err("unknown codec; use vp8, vp9, h264 or av1".to_owned()),
     }
 }
 
-/// Codecs that can be published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum VideoCodec {
-    /// VP8 from IVF files or the built-in clip.
-    Vp8,
+/// Frames a second of a file without timestamps.
+pub(crate) fn frame_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if rate > 0.0 && rate <= FRAME_RATE_MAX {
+        Ok(rate)
+    } else {
+        Err(format!("it must be above 0 and at most {FRAME_RATE_MAX}"))
+    }
 }
 
 /// UDP backends by name.
@@ -332,11 +369,13 @@ mod tests {
     }
 
     #[test]
-    fn outputs_name_what_is_not_there_yet() {
-        assert_eq!("json=a=b.json".parse(), Ok(Output { path: "a=b.json".into() }));
+    fn outputs_have_a_kind_and_a_file() {
+        let output = Output { kind: OutputKind::Json, path: "a=b.json".into() };
+        assert_eq!("json=a=b.json".parse(), Ok(output));
+        for text in ["html=x", "csv=x", "markdown=x", "junit=x"] {
+            assert_eq!(text.parse::<Output>().unwrap().to_string(), text);
+        }
         for (text, why) in [
-            ("html=x", "do not exist yet"),
-            ("csv=x", "do not exist yet"),
             ("xml=x", "unknown kind"),
             ("report.json", "kind is missing"),
             ("json=", "file name is missing"),
@@ -348,8 +387,13 @@ mod tests {
 
     #[test]
     fn codecs_that_cannot_be_published_are_refused_by_name() {
-        assert_eq!(video_codec("VP8"), Ok(VideoCodec::Vp8));
-        assert!(video_codec("h264").unwrap_err().contains("not possible yet"));
+        assert_eq!(video_codec("VP8"), Ok(Codec::Vp8));
+        assert_eq!(video_codec("h264"), Ok(Codec::H264));
+        assert!(video_codec("h265").unwrap_err().contains("not possible"));
+        assert_eq!(frame_rate("29.97"), Ok(29.97));
+        for bad in ["0", "-1", "inf", "nan", "2000", "fast"] {
+            frame_rate(bad).unwrap_err();
+        }
         assert!(video_codec("mpeg2").unwrap_err().contains("unknown codec"));
     }
 }

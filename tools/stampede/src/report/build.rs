@@ -4,16 +4,21 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
-use stampede_engine::{EngineReport, WorkerReport};
+use stampede_engine::{CohortCounts, EngineReport, PeerRow, WorkerReport};
 use stampede_sfu::LedgerTotals;
 
 use super::hist::{Hist, Samples};
-use super::judge::{Facts, LedgerFacts, WorkerFacts, judge};
+use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
+use super::senders::SenderFacts;
+use super::streams;
+use super::threshold;
 use super::types::{
-    EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection, MediaSection, Options,
-    Packets, PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA,
-    ServerMetrics, ServerSection, TargetSection, WorkerSection,
+    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection,
+    ImpairmentSection, Injected, MediaSection, Options, Packets, Phases, PublishSection,
+    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
+    TargetSection, WorkerSection,
 };
+use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
 use crate::machine;
 use crate::run::RunData;
@@ -22,28 +27,42 @@ use crate::run::RunData;
 const FPS_STREAM_S_MIN: f64 = 1.0;
 
 /// Builds and judges.
-pub(crate) fn build(data: RunData) -> Report {
+pub(crate) fn build(mut data: RunData) -> Report {
+    let thresholds = std::mem::take(&mut data.plan.thresholds);
+    let crossed = data.crossed.take();
+    let mut report = without_thresholds(data, !thresholds.iter().any(threshold::is_of_loss));
+    threshold::apply(&mut report, &thresholds, crossed.as_ref());
+    report
+}
+
+fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
     let sums = Sums::of(data.engine.as_ref());
-    let verdict = judge(&facts(&data, &sums));
-    let subscribers = data.plan.subscribers > 0;
+    let verdict = judge(&Facts { loss_bounded, ..facts(&data, &sums) });
+    let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
-    let received = |kind, counters: &MediaCounters, publishers: u32| {
-        let joined = data.book.subscribers_joined() as u64;
-        let expected = (publishers > 0).then(|| joined * u64::from(publishers));
+    let [video_tracks, audio_tracks] = data.book.tracks_expected();
+    let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
+        // What others publish is not ours to know.
+        let expected = expected.filter(|_| ours);
         subscribers.then(|| media(data.engine.as_ref(), kind, counters, expected))
     };
-    let video = received(MediaKind::Video, &sums.totals.video, data.plan.video_publishers);
-    let audio = received(MediaKind::Audio, &sums.totals.audio, data.plan.audio_publishers);
+    let own_video = !data.plan.video_layers.is_empty();
+    let own_audio = data.plan.audio_clip.is_some();
+    let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
+    let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
+    let all_streams = streams::all(&data);
     let metrics = server_metrics(&data);
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.to_owned(),
         verdict,
         join,
         video,
         audio,
-        publish: (data.plan.publishers() > 0).then(|| publish(&sums.totals)),
+        publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums.totals)),
+        impairment: impairment(&data),
         recordings: recordings(&data),
         captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
+        find: None,
         generator: generator(&data, &sums),
         run: run_section(&data),
         server: ServerSection {
@@ -53,6 +72,10 @@ pub(crate) fn build(data: RunData) -> Report {
             metrics,
         },
         series: data.series,
+        thresholds: Vec::new(),
+        streams: streams::worst(&all_streams),
+        streams_total: all_streams.len() as u64,
+        all_streams,
     }
 }
 
@@ -120,7 +143,12 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         repaired: video.repaired + audio.repaired,
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.totals.publish.packets_sent,
+        injected: impairment(data).map(|section| section.all),
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
+        rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
+        tracks: tracks_facts(data, sums),
+        join_response_wait_ms_max: join_response_wait_ms_max(&join.phases_ms),
+        loss_bounded: true,
         datagrams_in: sums.datagrams_in,
         datagrams_out: sums.datagrams_out,
         kernel_drops: sums.kernel_drops,
@@ -128,8 +156,18 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         workers,
         workers_failed,
         ledger: ledger_facts(data),
+        senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
+        subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
         recording_errors: recordings(data).map_or_else(Vec::new, |section| section.errors),
     }
+}
+
+fn peers(data: &RunData) -> impl Iterator<Item = &PeerRow> {
+    data.engine.iter().flat_map(|engine| &engine.workers).flat_map(|worker| &worker.peers)
+}
+
+fn lost_for_good(peer: &PeerRow) -> bool {
+    peer.report.streams.iter().any(|stream| stream.packets.unrecovered > 0)
 }
 
 fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
@@ -147,16 +185,13 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     let ledger = data.ledger.as_ref()?;
     let totals = data.ledger_measured.as_ref().unwrap_or(&ledger.totals);
     let inside = ledger.workers.iter().map(|worker| {
-        worker.send_errors
-            + worker.send_queue_full
-            + worker.kernel_drops
-            + worker.mailbox_full
-            + worker.delay_queue_full
+        worker.send_errors + worker.send_queue_full + worker.kernel_drops + worker.mailbox_full
     });
     Some(LedgerFacts {
         packets_sent: totals.packets_sent,
         dropped: totals.dropped,
         retransmits_dropped: totals.retransmits_dropped,
+        upstream_lost: totals.publisher_packets_lost,
         lost_inside: inside.sum(),
     })
 }
@@ -168,7 +203,12 @@ pub(crate) fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
         bytes_sent: now.bytes_sent.saturating_sub(before.bytes_sent),
         retransmitted: now.retransmitted.saturating_sub(before.retransmitted),
         dropped: now.dropped.saturating_sub(before.dropped),
+        dropped_between: now.dropped_between.saturating_sub(before.dropped_between),
         retransmits_dropped: now.retransmits_dropped.saturating_sub(before.retransmits_dropped),
+        delayed: now.delayed.saturating_sub(before.delayed),
+        reordered: now.reordered.saturating_sub(before.reordered),
+        duplicated: now.duplicated.saturating_sub(before.duplicated),
+        malformed: now.malformed.saturating_sub(before.malformed),
         nacks_received: now.nacks_received.saturating_sub(before.nacks_received),
         publisher_packets_received: now
             .publisher_packets_received
@@ -180,7 +220,10 @@ pub(crate) fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
     }
 }
 
-fn streams(engine: Option<&EngineReport>, kind: MediaKind) -> impl Iterator<Item = &StreamReport> {
+fn streams_of(
+    engine: Option<&EngineReport>,
+    kind: MediaKind,
+) -> impl Iterator<Item = &StreamReport> {
     engine
         .into_iter()
         .flat_map(|engine| &engine.workers)
@@ -197,7 +240,7 @@ fn media(
 ) -> MediaSection {
     let mut jitter = Samples::new();
     let mut rates = Rates::default();
-    for stream in streams(engine, kind) {
+    for stream in streams_of(engine, kind) {
         if let Some(value) = stream.jitter {
             jitter.record(value);
         }
@@ -228,6 +271,7 @@ fn media(
             dropped: counters.frames.dropped,
         },
         fps: rates.fps(),
+        fps_stream_s: (rates.stream_s > 0.0).then(|| round(rates.stream_s, 3)),
         freezes: (kind == MediaKind::Video).then(|| Freezes {
             count: freezes.count,
             total_s: round(freezes.total.as_secs_f64(), 3),
@@ -289,7 +333,70 @@ fn publish(totals: &PeerCounters) -> PublishSection {
         frames_sent: sent.frames_sent,
         keyframes_sent: sent.keyframes_sent,
         upstream_loss_rate: sent.upstream_loss_rate(),
+        upstream_lost: sent.upstream_lost,
+        upstream_expected: sent.upstream_expected,
     }
+}
+
+fn impairment(data: &RunData) -> Option<ImpairmentSection> {
+    let specs = &data.plan.impair;
+    if specs.is_empty() {
+        return None;
+    }
+    let mut section = ImpairmentSection::default();
+    let mut all = CohortCounts::default();
+    let workers = data.engine.as_ref().map_or(&[][..], |engine| &engine.workers);
+    for (index, spec) in specs.iter().enumerate() {
+        let mut cohort = CohortCounts::default();
+        workers.iter().filter_map(|w| w.impaired.get(index)).for_each(|c| cohort.merge(c));
+        all.merge(&cohort);
+        section.cohorts.push(CohortSection {
+            spec: spec.to_string(),
+            subscribers: cohort.subscribers,
+            injected: injected(&cohort),
+        });
+    }
+    section.all = injected(&all);
+    Some(section)
+}
+
+fn injected(cohort: &CohortCounts) -> Injected {
+    let counts = &cohort.counts;
+    Injected {
+        dropped: counts.dropped,
+        delayed: counts.delayed,
+        reordered: counts.reordered,
+        duplicated: counts.duplicated,
+        other_dropped: counts.other_dropped,
+    }
+}
+
+/// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
+fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
+    let subscribers = data.book.subscribers_joined() as u64;
+    let dropped = data.book.section().dropped;
+    let totals = &sums.totals;
+    let missing = |publishers: u32, received: u64| {
+        // Who dropped out may not have been there in the window.
+        (subscribers.saturating_sub(dropped) * u64::from(publishers)).saturating_sub(received)
+    };
+    // An open subscription that nothing was sent on, by the ledger.
+    let rows = data.ledger.iter().flat_map(|ledger| &ledger.rooms);
+    let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
+    let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
+    TracksFacts {
+        expected: subscribers * u64::from(data.plan.video_publishers + data.plan.audio_publishers),
+        missing: missing(data.plan.video_publishers, totals.video.streams_received)
+            + missing(data.plan.audio_publishers, totals.audio.streams_received),
+        unsent: data.ledger.is_some().then_some(unsent),
+        plis: totals.video.pli_sent,
+    }
+}
+
+/// How much longer the slowest join response took than the slowest opening of a websocket.
+fn join_response_wait_ms_max(phases: &Phases) -> f64 {
+    let max = |hist: &Option<Hist>| hist.as_ref().map_or(0.0, |hist| hist.max);
+    (max(&phases.signal) - max(&phases.websocket)).max(0.0)
 }
 
 fn recordings(data: &RunData) -> Option<RecordingSection> {
@@ -351,6 +458,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
 
 fn worker(worker: &WorkerReport) -> WorkerSection {
     WorkerSection {
+        host: None,
         core: worker.core,
         peers: worker.peers.len() as u64,
         cpu_s: round(worker.health.cpu.as_secs_f64(), 3),
@@ -375,10 +483,12 @@ fn run_section(data: &RunData) -> RunSection {
             embedded: matches!(data.plan.target, Target::Embedded(_)),
             server_version: data.book.known_server_version(),
         },
-        options: options(data, &data.plan),
-        seed: data.seed,
-        machine: machine::describe(data.cpus),
-        stampede_version: env!("CARGO_PKG_VERSION"),
+        options: Some(options(data, &data.plan)),
+        seed: Some(data.seed),
+        machine: Some(machine::describe(data.cpus)),
+        stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: None,
+        stages: data.measured.stages.clone(),
     }
 }
 
@@ -393,15 +503,22 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         num_per_second: plan.joins_per_second,
         retry: plan.retry,
         retry_sleep_s: plan.retry_sleep.as_secs_f64(),
-        video_resolution: plan.resolution.name(),
+        video_resolution: plan.resolution.name().to_owned(),
         video: plan.video_layers.iter().map(|clip| clip.name.clone()).collect(),
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
         record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
+        stage: plan.shape.stages.iter().map(stage).collect(),
+        layout: plan.shape.layout.map(|layout| layout.name().to_owned()),
+        subscribe_mode: plan.shape.subscribe_mode.name().to_owned(),
+        hidden: plan.shape.hidden,
+        simulate_speakers: plan.shape.simulate_speakers,
+        cohorts: plan.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
+        impair: plan.impair.iter().map(ToString::to_string).collect(),
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
-        backend: plan.backend.name(),
+        backend: plan.backend.name().to_owned(),
         embedded: match &plan.target {
             Target::Server(_) => None,
             Target::Embedded(embedded) => Some(EmbeddedOptions {
@@ -409,6 +526,8 @@ fn options(data: &RunData, plan: &Plan) -> Options {
                 drop: embedded.drop.unwrap_or(0.0),
                 drop_burst: embedded.drop_burst.unwrap_or(1),
                 delay_ms: embedded.delay.unwrap_or_default().as_secs_f64() * 1_000.0,
+                impair: embedded.impair.iter().map(ToString::to_string).collect(),
+                flags: embedded.flags.clone(),
             }),
         },
     }
@@ -428,7 +547,11 @@ fn server_metrics(data: &RunData) -> Option<ServerMetrics> {
     Some(metrics)
 }
 
-fn round(value: f64, decimals: i32) -> f64 {
+fn stage(stage: &Stage) -> String {
+    format!("{}s:{}", stage.duration.as_secs_f64(), stage.subscribers)
+}
+
+pub(super) fn round(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     (value * scale).round() / scale
 }
@@ -464,6 +587,7 @@ mod tests {
             "/audio/freezes",
             "/publish/upstream_loss_rate",
             "/recordings",
+            "/impairment",
             "/generator/cpu_cores",
             "/generator/cpu_ns_per_packet",
             "/generator/rss_bytes",

@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Longest value told apart, in microseconds (ten minutes); longer ones count as this.
 const MICROS_MAX: u64 = 600_000_000;
 
+/// Longest encoded histogram that is read back; ours are a few kB.
+const ENCODED_BYTES_MAX: usize = 1 << 20;
+
 /// A distribution as the report shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Hist {
     /// Number of values.
     pub count: u64,
@@ -29,6 +36,10 @@ pub(crate) struct Hist {
     pub p999: f64,
     /// Largest.
     pub max: f64,
+    /// The whole histogram in microseconds: HdrHistogram's V2 compressed format in base64. Reports
+    /// are merged by it, never by their percentiles; `null` if there is none.
+    #[serde(default)]
+    pub hdr: Option<String>,
 }
 
 impl Hist {
@@ -50,8 +61,33 @@ impl Hist {
             p99: at(0.99),
             p999: at(0.999),
             max: ms(histogram.max() as f64),
+            hdr: encode(histogram),
         })
     }
+
+    /// The histogram it was made of, in microseconds; `None` without `hdr`, or if that can't be
+    /// read.
+    pub(crate) fn histogram(&self) -> Option<Histogram<u64>> {
+        let text = self.hdr.as_deref().filter(|text| text.len() <= ENCODED_BYTES_MAX)?;
+        let bytes = BASE64_STANDARD.decode(text).ok()?;
+        Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
+    }
+
+    /// Of several: `None` if one of them can't be read, or there is none.
+    pub(crate) fn merged<'a>(hists: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let mut sum = Samples::new().0;
+        sum.auto(true);
+        for hist in hists {
+            sum.add(hist.histogram()?).ok()?;
+        }
+        Self::of_micros_as_ms(&sum)
+    }
+}
+
+fn encode(histogram: &Histogram<u64>) -> Option<String> {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new().serialize(histogram, &mut bytes).ok()?;
+    Some(BASE64_STANDARD.encode(bytes))
 }
 
 /// Durations being collected.
@@ -105,6 +141,43 @@ mod tests {
             assert!((value - expected).abs() / expected < 0.002, "{value} for {expected}");
         }
         assert!((hist.mean - 500.5).abs() < 1.0);
+    }
+
+    fn samples(values_ms: impl IntoIterator<Item = u64>) -> Samples {
+        let mut samples = Samples::new();
+        values_ms.into_iter().for_each(|ms| samples.record(Duration::from_millis(ms)));
+        samples
+    }
+
+    #[test]
+    fn a_histogram_comes_back_from_its_text_as_it_was() {
+        let samples = samples((1..=1_000).map(|value| value * value % 977));
+        let hist = samples.as_ms().unwrap();
+        assert_eq!(hist.histogram().unwrap(), samples.0);
+        let text = serde_json::to_string(&hist).unwrap();
+        assert_eq!(serde_json::from_str::<Hist>(&text).unwrap(), hist);
+    }
+
+    #[test]
+    fn merging_gives_the_percentiles_of_all_values_not_their_averages() {
+        // 99 % fast here, all slow there: an average of the medians would say 5,005 ms.
+        let (fast, slow) = (samples([10; 990]), samples([10_000; 10]));
+        let merged = [fast.as_ms().unwrap(), slow.as_ms().unwrap()];
+        let merged = Hist::merged(&merged).unwrap();
+        let together = samples([10; 990].into_iter().chain([10_000; 10]));
+        assert_eq!(merged, together.as_ms().unwrap());
+        assert!((merged.p50 - 10.0).abs() < 0.1 && merged.max > 9_990.0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown() {
+        let mut hist = samples([1, 2]).as_ms().unwrap();
+        for text in [None, Some("%"), Some("AAAA"), Some("HISTFAAA")] {
+            hist.hdr = text.map(str::to_owned);
+            assert_eq!(hist.histogram(), None);
+            assert_eq!(Hist::merged([&hist]), None);
+        }
+        assert_eq!(Hist::merged([]), None);
     }
 
     #[test]

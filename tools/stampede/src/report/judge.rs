@@ -1,7 +1,8 @@
 //! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
 //! the generator was starved is invalid, never merely bad.
 
-use super::types::{Fault, Outcome, Verdict};
+use super::senders::SenderFacts;
+use super::types::{Fault, Injected, Outcome, Verdict};
 
 /// A worker busier than this over the whole window has no time left to be on time.
 pub(crate) const BUSY_RATIO_MAX: f64 = 0.95;
@@ -18,6 +19,9 @@ pub(crate) const OWN_LOSS_RATE_MAX: f64 = 1e-4;
 pub(crate) const OWN_LOSS_MIN: u64 = 10;
 /// Share of packets lost for good above which a run can't be called a pass: nobody would watch it.
 pub(crate) const LOSS_RATE_MAX: f64 = 0.01;
+/// Longest wait for a join response, once the websocket is open, that is not called a stall; a
+/// busy livekit-server answers within a second.
+pub(crate) const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;
 /// How much of the missing packets a cause must explain to be called the cause.
 const EXPLAINS: f64 = 0.9;
 
@@ -43,8 +47,23 @@ pub(crate) struct LedgerFacts {
     pub dropped: u64,
     /// Retransmissions it dropped by injection.
     pub retransmits_dropped: u64,
+    /// Publishers' packets that never reached it.
+    pub upstream_lost: u64,
     /// Packets its own kernel or queues lost.
     pub lost_inside: u64,
+}
+
+/// Subscriptions to our own publishers' tracks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TracksFacts {
+    /// There should have been.
+    pub expected: u64,
+    /// Of them nothing arrived in the measured window.
+    pub missing: u64,
+    /// Nothing was ever sent on, says the embedded SFU's ledger.
+    pub unsent: Option<u64>,
+    /// Keyframes we asked for.
+    pub plis: u64,
 }
 
 /// A run that could not go on.
@@ -91,6 +110,16 @@ pub(crate) struct Facts {
     pub repaired: u64,
     /// Lost for good.
     pub unrecovered: u64,
+    /// What `--impair` did.
+    pub injected: Option<Injected>,
+    /// Tracks.
+    pub tracks: TracksFacts,
+    /// How much longer the slowest join response took than the slowest websocket.
+    pub join_response_wait_ms_max: f64,
+    /// Datagrams that were broken or failed authentication.
+    pub rejected: u64,
+    /// True if [`LOSS_RATE_MAX`] applies: no threshold on loss takes its place.
+    pub loss_bounded: bool,
     /// Media packets published.
     pub published: u64,
     /// Packets the server's receiver reports call lost upstream.
@@ -109,6 +138,10 @@ pub(crate) struct Facts {
     pub workers_failed: Vec<String>,
     /// The embedded SFU's ledger.
     pub ledger: Option<LedgerFacts>,
+    /// What the server's sender reports say.
+    pub senders: SenderFacts,
+    /// Subscribers that lost packets for good.
+    pub subscribers_lossy: u64,
     /// What went wrong with recordings.
     pub recording_errors: Vec<String>,
 }
@@ -127,19 +160,27 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
     }
     let mut fault = Fault::None;
     let mut result = Outcome::Pass;
+    let mut found = Vec::new();
+    if let Some(silence) = silent_tracks(facts) {
+        if facts.tracks.missing as f64 > LOSS_RATE_MAX * facts.tracks.expected as f64
+            && silence.0 != Fault::None
+        {
+            result = Outcome::Fail;
+        }
+        found.push(silence);
+    }
     if facts.unrecovered > 0 {
-        let (whose, reason) = loss(facts);
-        fault = whose;
-        reasons.push(reason);
-        if facts.unrecovered as f64 > LOSS_RATE_MAX * facts.expected as f64 {
+        found.push(loss(facts));
+        let lost = facts.unrecovered.saturating_sub(dropped_on_purpose(facts));
+        if facts.loss_bounded && lost as f64 > LOSS_RATE_MAX * facts.expected as f64 {
             result = Outcome::Fail;
         }
     }
-    if facts.failed > 0 || facts.dropped > 0 {
-        if fault == Fault::None {
-            fault = if facts.refused { Fault::Server } else { Fault::Unknown };
-        }
-        reasons.push(join_reason(facts));
+    found.extend(joins(facts));
+    found.extend(stall(facts));
+    for (whose, reason) in found {
+        fault = if fault == Fault::None { whose } else { fault };
+        reasons.push(reason);
     }
     reasons.extend(notes(facts));
     Verdict { result, fault, reasons }
@@ -235,62 +276,188 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     None
 }
 
+/// Packets that `--impair` dropped: nobody's fault.
+fn dropped_on_purpose(facts: &Facts) -> u64 {
+    facts.injected.map_or(0, |injected| injected.dropped)
+}
+
+/// Tracks of which nothing came.
+fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
+    let TracksFacts { expected, missing, unsent, plis } = facts.tracks;
+    if missing == 0 || facts.interrupted {
+        return None;
+    }
+    let what = format!(
+        "of {} of {} subscribed tracks nothing came; {} keyframes were asked for",
+        group(missing),
+        group(expected),
+        group(plis)
+    );
+    let on_purpose = dropped_on_purpose(facts);
+    Some(match unsent {
+        Some(unsent) if unsent >= missing => {
+            let reason = format!(
+                "server: {what}; the embedded SFU never sent anything on {} tracks",
+                group(unsent)
+            );
+            (Fault::Server, reason)
+        }
+        _ if on_purpose > 0 => {
+            let reason = format!(
+                "{what}; {} packets were dropped on purpose by --impair",
+                group(on_purpose)
+            );
+            (Fault::None, reason)
+        }
+        Some(unsent) => {
+            let reason = format!(
+                "network: {what}; the embedded SFU sent on all tracks but {}",
+                group(unsent)
+            );
+            (Fault::Network, reason)
+        }
+        None => (Fault::Unknown, format!("unknown: {what}; server or network")),
+    })
+}
+
+/// Participants that did not join, or not for long.
+fn joins(facts: &Facts) -> Option<(Fault, String)> {
+    if facts.failed == 0 && facts.dropped == 0 {
+        return None;
+    }
+    let reason = join_reason(facts);
+    if facts.refused {
+        return Some((Fault::Server, format!("server: {reason}")));
+    }
+    let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
+    if facts.failed == 0 && cut_off > 0 {
+        let reason = format!(
+            "{reason}; {} other datagrams were dropped on purpose by --impair",
+            group(cut_off)
+        );
+        return Some((Fault::None, reason));
+    }
+    Some((Fault::Unknown, format!("unknown: {reason}")))
+}
+
+/// A server that kept open websockets waiting.
+fn stall(facts: &Facts) -> Option<(Fault, String)> {
+    let waited_ms = facts.join_response_wait_ms_max;
+    (waited_ms > JOIN_RESPONSE_WAIT_MS_MAX).then(|| {
+        let reason = format!(
+            "server: its signalling stalled: a join response took {waited_ms:.0} ms longer than \
+             any websocket took to open (bound {JOIN_RESPONSE_WAIT_MS_MAX:.0} ms)"
+        );
+        (Fault::Server, reason)
+    })
+}
+
 /// Who lost packets for good.
 fn loss(facts: &Facts) -> (Fault, String) {
-    let what = format!(
-        "{} of {} packets were lost for good ({} were missing at first, {} repaired)",
+    let mut what = format!(
+        "{} of {} packets were lost for good at {} ({} were missing at first, {} repaired)",
         group(facts.unrecovered),
         group(facts.expected),
+        subscribers(facts.subscribers_lossy),
         group(facts.missing),
         group(facts.repaired)
     );
-    let explains = |count: u64| count as f64 >= EXPLAINS * facts.missing as f64;
+    let on_purpose = dropped_on_purpose(facts);
+    if on_purpose > 0 {
+        let reason =
+            format!("{what}; {} packets were dropped on purpose by --impair", group(on_purpose));
+        if on_purpose as f64 >= EXPLAINS * facts.missing as f64 {
+            return (Fault::None, reason);
+        }
+        what = reason;
+    }
+    // What --impair dropped is not to be explained by anybody else.
+    let missing = facts.missing.saturating_sub(on_purpose);
+    let unrecovered = facts.unrecovered.saturating_sub(on_purpose);
+    let explains = |count: u64| count as f64 >= EXPLAINS * missing as f64;
     if let Some(ledger) = facts.ledger {
         if ledger.dropped > 0 && explains(ledger.dropped) {
             let reason = format!(
                 "server: {what}; the embedded SFU dropped {} packets and {} retransmissions on \
-                 purpose",
+                 purpose (its ledger); {}",
                 group(ledger.dropped),
-                group(ledger.retransmits_dropped)
+                group(ledger.retransmits_dropped),
+                alibi(facts)
             );
             return (Fault::Server, reason);
         }
         if ledger.lost_inside > 0 && explains(ledger.dropped + ledger.lost_inside) {
             let reason = format!(
                 "server: {what}; the embedded SFU itself lost {} packets (send errors, full \
-                 queues)",
-                group(ledger.lost_inside)
+                 queues; its ledger); {}",
+                group(ledger.lost_inside),
+                alibi(facts)
             );
             return (Fault::Server, reason);
         }
     }
-    if facts.upstream_lost > 0 {
+    let upstream_lost =
+        facts.upstream_lost.max(facts.ledger.map_or(0, |ledger| ledger.upstream_lost));
+    if upstream_lost > 0 {
         let upstream = format!(
             "the server's receiver reports say that {} packets were lost on the way up",
             group(facts.upstream_lost)
         );
-        // Each packet lost upstream is a gap at every subscriber.
-        if explains(facts.upstream_lost.saturating_mul(facts.subscribers_joined)) {
-            return (Fault::Publisher, format!("publisher: {what}; {upstream}"));
+        // Each packet lost upstream for good is one at every subscriber; those that came late by
+        // retransmission are repaired there too.
+        let at_subscribers = upstream_lost.saturating_mul(facts.subscribers_joined);
+        if at_subscribers as f64 >= EXPLAINS * unrecovered as f64 {
+            let ledger = facts.ledger.map_or(String::new(), |ledger| {
+                format!(" ({} never reached the embedded SFU)", group(ledger.upstream_lost))
+            });
+            return (Fault::Publisher, format!("publisher: {what}; {upstream}{ledger}"));
         }
-        let reason = format!("unknown: {what}; {upstream}, which explains only a part");
-        return (Fault::Unknown, reason);
+        what = format!("{what}; {upstream}, which explains only a part");
+        if facts.ledger.is_none() {
+            return (Fault::Unknown, format!("unknown: {what}"));
+        }
     }
     if let Some(ledger) = facts.ledger {
         let reason = format!(
-            "network: {what}; the embedded SFU handed {} to its kernel, ours dropped {} and our \
-             workers kept up",
+            "network: {what}; the embedded SFU handed {} to its kernel (its ledger), {}",
             group(ledger.packets_sent),
-            group(facts.kernel_drops)
+            alibi(facts)
         );
         return (Fault::Network, reason);
     }
+    // Sender reports know nothing of what we dropped ourselves.
+    if on_purpose == 0
+        && let Some((fault, proof)) = facts.senders.proof(facts.missing)
+    {
+        let whose = if fault == Fault::Server { "server" } else { "network" };
+        return (fault, format!("{whose}: {what}; {proof}; {}", alibi(facts)));
+    }
     let reason = format!(
-        "unknown: {what}; our kernel dropped {} and our workers kept up, so server or network; \
-         the server's own count of packets sent would tell which",
-        group(facts.kernel_drops)
+        "unknown: {what}; {}, so server or network; {}",
+        alibi(facts),
+        facts.senders.wanting()
     );
     (Fault::Unknown, reason)
+}
+
+fn subscribers(count: u64) -> String {
+    match count {
+        1 => "1 subscriber".to_owned(),
+        count => format!("{} subscribers", group(count)),
+    }
+}
+
+/// Why it was not us.
+fn alibi(facts: &Facts) -> String {
+    let drops = match facts.kernel_drops {
+        0 => "none".to_owned(),
+        drops => format!("{} of {}", group(drops), group(facts.datagrams_in + drops)),
+    };
+    let busiest = facts.workers.iter().map(|worker| worker.busy_ratio).reduce(f64::max);
+    let busiest = busiest.map_or(String::new(), |ratio| {
+        format!(", our workers were busy {:.0} % at most", ratio * 100.0)
+    });
+    format!("our kernel dropped {drops}{busiest}")
 }
 
 fn join_reason(facts: &Facts) -> String {
@@ -314,6 +481,20 @@ fn notes(facts: &Facts) -> Vec<String> {
             "{} of {} packets were missing at first and all were repaired in time",
             group(facts.missing),
             group(facts.expected)
+        ));
+    }
+    if facts.unrecovered == 0
+        && let Some(injected) = facts.injected.filter(|injected| injected.dropped > 0)
+    {
+        notes.push(format!(
+            "{} packets were dropped on purpose by --impair",
+            group(injected.dropped)
+        ));
+    }
+    if facts.rejected > 0 {
+        notes.push(format!(
+            "{} datagrams were broken or failed authentication and were not counted",
+            group(facts.rejected)
         ));
     }
     if facts.kernel_drops > 0 || facts.send_losses > 0 {
@@ -361,6 +542,7 @@ mod tests {
             publishers_joined: 1,
             expected: 100_000,
             received: 100_000,
+            loss_bounded: true,
             published: 10_000,
             datagrams_in: 110_000,
             datagrams_out: 20_000,
@@ -375,7 +557,14 @@ mod tests {
     }
 
     fn lossy() -> Facts {
-        Facts { missing: 1_000, repaired: 900, unrecovered: 100, received: 99_900, ..healthy() }
+        Facts {
+            missing: 1_000,
+            repaired: 900,
+            unrecovered: 100,
+            received: 99_900,
+            subscribers_lossy: 7,
+            ..healthy()
+        }
     }
 
     fn check(facts: &Facts, result: Outcome, fault: Fault, word: &str) {
@@ -422,6 +611,8 @@ mod tests {
     fn heavy_loss_is_no_pass_whoever_did_it() {
         let facts = Facts { missing: 2_000, unrecovered: 2_000, received: 98_000, ..healthy() };
         check(&facts, Outcome::Fail, Fault::Unknown, "2,000 of 100,000 packets were lost");
+        let bounded_by_a_threshold = Facts { loss_bounded: false, ..facts };
+        check(&bounded_by_a_threshold, Outcome::Pass, Fault::Unknown, "2,000 of 100,000");
     }
 
     #[test]
@@ -475,6 +666,13 @@ mod tests {
     #[test]
     fn loss_is_blamed_on_whom_the_ledger_proves() {
         check(&lossy(), Outcome::Pass, Fault::Unknown, "server or network");
+        check(
+            &lossy(),
+            Outcome::Pass,
+            Fault::Unknown,
+            "unknown: 100 of 100,000 packets were lost for good at 7 subscribers (1,000 were missing \
+             at first, 900 repaired); our kernel dropped none, our workers were busy 50 % at most",
+        );
         let with = |ledger| Facts { ledger: Some(ledger), ..lossy() };
         let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
         check(&with(sent), Outcome::Pass, Fault::Network, "handed 100,000 to its kernel");
@@ -483,9 +681,62 @@ mod tests {
         let inside = LedgerFacts { lost_inside: 1_000, ..sent };
         check(&with(inside), Outcome::Pass, Fault::Server, "itself lost 1,000");
         let upstream = Facts { upstream_lost: 7, ..with(sent) };
+        check(&upstream, Outcome::Pass, Fault::Network, "7 packets were lost on the way up");
+        let upstream = Facts { upstream_lost: 7, ..lossy() };
         check(&upstream, Outcome::Pass, Fault::Unknown, "7 packets were lost on the way up");
         let upstream = Facts { upstream_lost: 100, ..with(sent) };
         check(&upstream, Outcome::Pass, Fault::Publisher, "100 packets were lost on the way up");
+    }
+
+    #[test]
+    fn what_was_dropped_on_purpose_is_nobodys_fault() {
+        let injected = Some(Injected { dropped: 5_000, ..Injected::default() });
+        let facts = Facts { missing: 5_000, unrecovered: 5_000, injected, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
+        let ledger = Some(LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() });
+        let facts = Facts { missing: 8_000, unrecovered: 8_000, ledger, ..facts };
+        check(&facts, Outcome::Fail, Fault::Network, "handed 100,000");
+        let ledger = Some(LedgerFacts { dropped: 3_000, ..ledger.unwrap() });
+        check(&Facts { ledger, ..facts }, Outcome::Fail, Fault::Server, "dropped 3,000");
+        let repaired = Facts { missing: 5_000, repaired: 5_000, injected, ..healthy() };
+        check(&repaired, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
+        let injected = Some(Injected { other_dropped: 9, ..Injected::default() });
+        let cut_off = Facts { dropped: 2, injected, ..healthy() };
+        check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");
+    }
+
+    #[test]
+    fn tracks_of_which_nothing_came_are_no_pass() {
+        let tracks = TracksFacts { expected: 20, missing: 10, unsent: Some(10), plis: 70 };
+        let facts = Facts { tracks, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Server, "of 10 of 20 subscribed tracks nothing came");
+        let unknown = TracksFacts { unsent: None, ..tracks };
+        let facts = Facts { tracks: unknown, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Unknown, "server or network");
+        let injected = Some(Injected { dropped: 500, ..Injected::default() });
+        check(&Facts { injected, ..facts }, Outcome::Pass, Fault::None, "on purpose by --impair");
+    }
+
+    #[test]
+    fn a_stalled_join_response_is_the_server_s() {
+        let facts = Facts { join_response_wait_ms_max: 4_500.0, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::Server, "took 4500 ms longer");
+    }
+
+    #[test]
+    fn at_a_real_server_its_sender_reports_tell_server_from_network() {
+        let senders = |never_sent, lost_behind| SenderFacts {
+            streams: 10,
+            covered: 10,
+            sent: 99_000,
+            missing: 1_000,
+            never_sent,
+            lost_behind,
+        };
+        let with = |senders| Facts { senders, ..lossy() };
+        check(&with(senders(0, 950)), Outcome::Pass, Fault::Network, "it sent at least 950");
+        check(&with(senders(950, 0)), Outcome::Pass, Fault::Server, "it never sent 950");
+        check(&with(senders(400, 400)), Outcome::Pass, Fault::Unknown, "prove 400 never sent");
     }
 
     #[test]

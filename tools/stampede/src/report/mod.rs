@@ -1,30 +1,72 @@
-//! The report: built once at the end from what is known, judged, written, shown.
+//! The report: built once at the end from what is known, judged, written, shown; read again,
+//! merged and compared later.
 
 mod build;
+pub(crate) mod compare;
 pub(crate) mod hist;
 pub(crate) mod judge;
+pub(crate) mod keys;
+mod merge;
+pub(crate) mod out;
+pub(crate) mod running;
+mod schema;
+mod senders;
 pub(crate) mod server;
+pub(crate) mod streams;
+pub(crate) mod threshold;
 pub(crate) mod types;
 
-use std::io::Write;
 use std::path::Path;
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
+use crate::flags::{self, ReportFlags};
+use crate::summary;
 pub(crate) use build::{build, minus};
 use types::Report;
 
-/// Writes a report as JSON.
+/// `stampede report`.
 ///
 /// # Errors
-/// What the system said about the file.
-pub(crate) fn write_json(report: &Report, path: &Path) -> Result<(), Failure> {
-    let failed = |why: String| {
-        Failure::other(format!("the report could not be written to {}: {why}", path.display()))
+/// Files that can't be read, merged or written.
+pub(crate) fn command(flags: ReportFlags) -> Result<Exit, Failure> {
+    let out = flags::outputs(flags.out)?;
+    let mut reports = flags.files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    let mut report = match reports.len() {
+        1 => reports.remove(0),
+        _ => merge::merge(&reports)?,
     };
-    let mut text =
-        serde_json::to_string_pretty(report).map_err(|error| failed(error.to_string()))?;
-    text.push('\n');
-    std::fs::File::create(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| failed(error.to_string()))
+    let thresholds: Vec<_> = flags.threshold.into_iter().flat_map(|all| all.0).collect();
+    threshold::add(&mut report, &thresholds);
+    out.iter().try_for_each(|out| out::write(&report, out))?;
+    if out.is_empty() {
+        summary::print(&report);
+    }
+    Ok(Exit::of(&report))
+}
+
+/// Reads a JSON report.
+///
+/// # Errors
+/// What is wrong with the file, exit code 104.
+pub(crate) fn read(path: &Path) -> Result<Report, Failure> {
+    let failed = |why: String| {
+        Failure::config(format!("{} can't be used as a report: {why}", path.display()))
+    };
+    let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    // The schema first: of a file of another kind, a missing key says little.
+    let value: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| failed(format!("it is not JSON: {error}")))?;
+    match value["schema"].as_str() {
+        Some(types::SCHEMA) => {}
+        Some(other) => {
+            return Err(failed(format!("its schema is '{other}', not '{}'", types::SCHEMA)));
+        }
+        None => {
+            return Err(failed("it has no 'schema': write one with --out json=FILE".to_owned()));
+        }
+    }
+    let mut report: Report =
+        serde_json::from_value(value).map_err(|error| failed(error.to_string()))?;
+    report.all_streams = report.streams.clone();
+    Ok(report)
 }

@@ -1,10 +1,12 @@
 //! The report's part of `--server-metrics`: what a real server says of itself.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A server's (or several servers') own figures over the whole run: from before the first join to
 /// after the last leave. `null`: not exposed, or the scrapes failed.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct ServerMetrics {
     /// What was scraped, and how well.
     pub targets: Vec<ServerTarget>,
@@ -16,11 +18,12 @@ pub(crate) struct ServerMetrics {
     pub rss_bytes_max: Option<u64>,
     /// Most participants seen.
     pub participants_max: Option<u64>,
-    /// RTP packets it says it sent, padding included, resent ones not.
+    /// Packets it says it sent, resent ones not. livekit-server counts signalling messages among
+    /// them: ten to twenty a participant in a short run.
     pub packets_out: Option<u64>,
     /// RTP packets it says it sent again.
     pub packets_resent: Option<u64>,
-    /// RTP packets it says it received.
+    /// Packets it says it received, signalling messages among them.
     pub packets_in: Option<u64>,
     /// Bytes of `packets_out`.
     pub bytes_out: Option<u64>,
@@ -33,7 +36,7 @@ pub(crate) struct ServerMetrics {
 }
 
 /// One scraped address.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ServerTarget {
     /// Without user, password and query.
     pub url: String,
@@ -45,11 +48,11 @@ pub(crate) struct ServerTarget {
     pub error: Option<String>,
 }
 
-/// What the server says it sent against what arrived, over the whole run. It only adds up where
-/// nobody else is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What the server says it sent against what arrived, over the whole run. The server's count holds
+/// signalling messages and whatever it sent to others, so it is an upper bound of what was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Reconciliation {
-    /// RTP packets sent as the server says, padding and resent ones included.
+    /// Packets sent as the server says, padding, resent ones and signalling messages included.
     pub sent: u64,
     /// RTP packets that reached our peers, padding, duplicates and resent ones included.
     pub arrived: u64,
@@ -71,7 +74,8 @@ impl Reconciliation {
 }
 
 /// A server in one second, between two scrapes. Counts are of that second.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct ServerSecond {
     /// CPU of its process.
     pub cpu_cores: Option<f64>,
@@ -85,11 +89,11 @@ pub(crate) struct ServerSecond {
     pub tracks_published: Option<u64>,
     /// Subscriptions.
     pub tracks_subscribed: Option<u64>,
-    /// RTP packets sent. livekit-server adds up each track once in 5 s, so this lags.
+    /// Packets sent. livekit-server adds up each track once in 5 s, so this lags.
     pub packets_out: Option<u64>,
     /// RTP packets sent again.
     pub packets_resent: Option<u64>,
-    /// RTP packets received.
+    /// Packets received.
     pub packets_in: Option<u64>,
     /// Bits sent.
     pub bitrate_out_bps: Option<f64>,

@@ -1,21 +1,26 @@
 //! The JSON report, design.md §5. Units are in the key's last word; unknown is `null`, never 0.
+//!
+//! Reports are read back too. Within a section, a key that is not there is one that a later version
+//! added: it reads as its type's default, so that stored reports stay readable.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::Hist;
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
+use super::streams::StreamRow;
 
 /// Name and version of this format.
 pub(crate) const SCHEMA: &str = "stampede.report.v1";
 
 /// A whole report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// What was run.
     pub run: RunSection,
     /// What it means.
@@ -28,20 +33,67 @@ pub(crate) struct Report {
     pub audio: Option<MediaSection>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
+    /// What was injected on purpose in this process; `null` without `--impair`.
+    pub impairment: Option<ImpairmentSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
     /// Files of the flight recorder, worst subscriber first; empty without `--capture`.
+    #[serde(default)]
     pub captures: Vec<String>,
+    /// The capacity search; `null` without `--find`. The other sections are of the highest step that
+    /// held, or of the lowest one if none did.
+    #[serde(default)]
+    pub find: Option<FindSection>,
     /// The load box itself.
     pub generator: GeneratorSection,
     /// The server's own figures.
     pub server: ServerSection,
     /// One row a second, ramp included.
     pub series: Vec<SeriesRow>,
+    /// What `--threshold` asked for, with what came out.
+    #[serde(default)]
+    pub thresholds: Vec<ThresholdRow>,
+    /// The worst streams, at most [`super::streams::WORST_MAX`], worst first.
+    #[serde(default)]
+    pub streams: Vec<StreamRow>,
+    /// All streams there were; `streams` has the worst of them.
+    #[serde(default)]
+    pub streams_total: u64,
+    /// All streams, for the CSV; not in the JSON.
+    #[serde(skip)]
+    pub all_streams: Vec<StreamRow>,
+}
+
+/// One comparison of a `--threshold`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ThresholdRow {
+    /// As given.
+    pub expr: String,
+    /// The figure; `null` if there is none, which fails the threshold.
+    pub value: Option<f64>,
+    /// Whether it held.
+    pub ok: bool,
+    /// True if crossing it ended the run (`abort`); `value` is then of that moment.
+    #[serde(default)]
+    pub aborted: bool,
+}
+
+impl ThresholdRow {
+    /// The key that was compared.
+    pub(crate) fn key(&self) -> &str {
+        self.expr.split(['<', '>', '=', '!']).next().unwrap_or_default()
+    }
+
+    /// The figure for people.
+    pub(crate) fn value_text(&self) -> String {
+        let shown = |value| super::threshold::shown(value, super::keys::unit(self.key()));
+        let value = self.value.map_or("no value".to_owned(), shown);
+        if self.aborted { format!("{value}; it ended the run") } else { value }
+    }
 }
 
 /// What was run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RunSection {
     /// Part of every participant's identity.
     pub id: String,
@@ -56,18 +108,118 @@ pub(crate) struct RunSection {
     pub interrupted: bool,
     /// Where it joined.
     pub target: TargetSection,
-    /// The options in force, defaults included, secrets never.
-    pub options: Options,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// This machine.
-    pub machine: Machine,
+    /// The options in force, defaults included, secrets never; `null` in a merged report, whose
+    /// `hosts` have them.
+    pub options: Option<Options>,
+    /// Seed of everything random; `null` in a merged report.
+    pub seed: Option<u64>,
+    /// This machine; `null` in a merged report.
+    pub machine: Option<Machine>,
     /// Version of stampede.
-    pub stampede_version: &'static str,
+    pub stampede_version: String,
+    /// The hosts of a merged report, one row each; `null` in the report of one host.
+    #[serde(default)]
+    pub hosts: Option<Vec<HostSection>>,
+    /// Stages that have ended; `null` without `--stage`.
+    #[serde(default)]
+    pub stages: Option<Vec<StageRow>>,
+}
+
+/// One stage.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct StageRow {
+    /// When it began, since the first stage began.
+    pub t_s: f64,
+    /// How long it took.
+    pub duration_s: f64,
+    /// Subscribers asked for at its end, over all rooms.
+    pub subscribers: u64,
+    /// Of them connected at its end.
+    pub subscribers_connected: u64,
+    /// Subscribers started in it.
+    pub joined: u64,
+    /// Subscribers told to leave in it.
+    pub left: u64,
+    /// Packets of video and audio that should have arrived in it.
+    pub packets_expected: Option<u64>,
+    /// Of them not there when passed over.
+    pub packets_missing: Option<u64>,
+    /// Given up in it.
+    pub packets_unrecovered: Option<u64>,
+    /// `packets_unrecovered / packets_expected`.
+    pub loss_rate: Option<f64>,
+    /// `packets_missing / packets_expected`.
+    pub missing_rate: Option<f64>,
+    /// Payload bits a second, all streams together.
+    pub bitrate_bps: Option<f64>,
+}
+
+/// A capacity search.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FindSection {
+    /// What was searched: `subscribers` (per room).
+    pub what: String,
+    /// The promise.
+    pub until: String,
+    /// How long each step held.
+    pub hold_s: f64,
+    /// Steps in the order in which they were made.
+    pub steps: Vec<FindStep>,
+    /// The highest number that kept the promise; `null` if none did.
+    pub highest_ok: Option<u64>,
+    /// The lowest number that did not; `null` if all did.
+    pub first_broken: Option<u64>,
+    /// What broke it there; `null` if nothing did.
+    pub limit: Option<Fault>,
+    /// False if the search was ended by a signal.
+    pub complete: bool,
+}
+
+/// One step of a capacity search.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct FindStep {
+    /// Subscribers per room.
+    pub subscribers: u64,
+    /// Everybody joined and the promise held.
+    pub ok: bool,
+    /// Participants that joined.
+    pub joined: u64,
+    /// The figures that the promise is about.
+    pub figures: BTreeMap<String, Option<f64>>,
+    /// Busiest worker.
+    pub busy_ratio_max: f64,
+    /// What broke it, as far as known.
+    pub fault: Fault,
+    /// Why, most important first.
+    pub reasons: Vec<String>,
+}
+
+/// One host of a merged report.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HostSection {
+    /// Its name in the reasons.
+    pub host: String,
+    /// Its run.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Its whole run.
+    pub duration_s: f64,
+    /// Its measured window.
+    pub measured_s: Option<f64>,
+    /// Its options.
+    pub options: Option<Options>,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// The machine.
+    pub machine: Option<Machine>,
+    /// Its own verdict.
+    pub verdict: Verdict,
 }
 
 /// Where it joined.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct TargetSection {
     /// Signalling URL; `null` if the run ended before it was known.
     pub url: Option<String>,
@@ -78,7 +230,8 @@ pub(crate) struct TargetSection {
 }
 
 /// The options in force.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Options {
     /// Room names' base.
     pub room: String,
@@ -99,7 +252,7 @@ pub(crate) struct Options {
     /// `--retry-sleep`.
     pub retry_sleep_s: f64,
     /// `--video-resolution`.
-    pub video_resolution: &'static str,
+    pub video_resolution: String,
     /// Names of the published video clips, lowest layer first.
     pub video: Vec<String>,
     /// Name of the published audio clip.
@@ -108,20 +261,41 @@ pub(crate) struct Options {
     pub record: Option<String>,
     /// Subscribers that record.
     pub record_subscribers: u32,
+    /// `--stage`, each as `DUR:SUBS` in seconds.
+    #[serde(default)]
+    pub stage: Vec<String>,
+    /// `--layout`.
+    #[serde(default)]
+    pub layout: Option<String>,
+    /// `--subscribe-mode`.
+    #[serde(default)]
+    pub subscribe_mode: String,
+    /// `--hidden`.
+    #[serde(default)]
+    pub hidden: bool,
+    /// `--simulate-speakers`.
+    #[serde(default)]
+    pub simulate_speakers: bool,
+    /// Names of the cohorts.
+    #[serde(default)]
+    pub cohorts: Vec<String>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
+    /// `--impair`.
+    pub impair: Vec<String>,
     /// Media workers.
     pub workers: usize,
     /// Their cores.
     pub cores: Vec<usize>,
     /// `--backend`.
-    pub backend: &'static str,
+    pub backend: String,
     /// How the embedded SFU was started; `null` at a real server.
     pub embedded: Option<EmbeddedOptions>,
 }
 
 /// How the embedded SFU was started.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct EmbeddedOptions {
     /// Its cores.
     pub cores: Vec<usize>,
@@ -131,11 +305,18 @@ pub(crate) struct EmbeddedOptions {
     pub drop_burst: u32,
     /// How long it holds packets back.
     pub delay_ms: f64,
+    /// `--embedded-impair`.
+    pub impair: Vec<String>,
+    /// `--embedded-flag`.
+    pub flags: Vec<String>,
 }
 
 /// This machine.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Machine {
+    /// Its name.
+    pub hostname: Option<String>,
     /// Cores this process may use.
     pub cpus: usize,
     /// CPU model as the kernel names it.
@@ -147,7 +328,7 @@ pub(crate) struct Machine {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// It did what was asked.
@@ -159,7 +340,7 @@ pub(crate) enum Outcome {
 }
 
 /// Whose fault what went wrong is (design.md §3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fault {
     /// Nothing went wrong.
@@ -177,7 +358,7 @@ pub(crate) enum Fault {
 }
 
 /// The verdict with its reasons in plain words.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Verdict {
     /// How it ended.
     pub result: Outcome,
@@ -188,7 +369,8 @@ pub(crate) struct Verdict {
 }
 
 /// Joins of publishers and subscribers.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct JoinSection {
     /// Participants that were to join.
     pub requested: u64,
@@ -206,14 +388,15 @@ pub(crate) struct JoinSection {
     pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
-    /// Most participants connected at one moment.
-    pub peak: u64,
+    /// Most participants connected at one moment; `null` in a merged report without series.
+    pub peak: Option<u64>,
     /// From the scheduled start of each join.
     pub phases_ms: Phases,
 }
 
 /// Join phases, each from the scheduled start of the join.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Phases {
     /// Websocket open.
     pub websocket: Option<Hist>,
@@ -229,8 +412,23 @@ pub(crate) struct Phases {
     pub first_keyframe: Option<Hist>,
 }
 
+impl Phases {
+    /// All of them in their order, with what people call them.
+    pub(crate) fn named(&self) -> [(&'static str, Option<&Hist>); 6] {
+        [
+            ("websocket open", self.websocket.as_ref()),
+            ("join response", self.signal.as_ref()),
+            ("ICE connected", self.ice.as_ref()),
+            ("DTLS connected", self.dtls.as_ref()),
+            ("first packet", self.first_packet.as_ref()),
+            ("first keyframe", self.first_keyframe.as_ref()),
+        ]
+    }
+}
+
 /// Packets in their parts (design.md §3).
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Packets {
     /// Should have arrived.
     pub expected: u64,
@@ -251,7 +449,8 @@ pub(crate) struct Packets {
 }
 
 /// Frames.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Frames {
     /// Any packet arrived.
     pub received: u64,
@@ -264,7 +463,8 @@ pub(crate) struct Frames {
 }
 
 /// Freezes by libwebrtc's rule.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Freezes {
     /// How many.
     pub count: u64,
@@ -275,7 +475,8 @@ pub(crate) struct Freezes {
 }
 
 /// One kind of received media.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct MediaSection {
     /// Subscriptions there should have been; `null` if the publishers are not ours.
     pub tracks_expected: Option<u64>,
@@ -293,6 +494,8 @@ pub(crate) struct MediaSection {
     pub frames: Frames,
     /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
     pub fps: Option<f64>,
+    /// Length of the streams that `fps` is of, added up; its weight when reports are merged.
+    pub fps_stream_s: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
     /// Interarrival jitter of each stream at its end.
@@ -306,7 +509,8 @@ pub(crate) struct MediaSection {
 }
 
 /// Published media.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct PublishSection {
     /// Tracks.
     pub tracks: u64,
@@ -326,10 +530,67 @@ pub(crate) struct PublishSection {
     pub keyframes_sent: u64,
     /// Lost on the way to the server, as its receiver reports say.
     pub upstream_loss_rate: Option<f64>,
+    /// The packets so lost.
+    pub upstream_lost: Option<u64>,
+    /// The packets those reports cover.
+    pub upstream_expected: Option<u64>,
+}
+
+/// What `--impair` did in the measured window.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct ImpairmentSection {
+    /// All cohorts together.
+    #[serde(flatten)]
+    pub all: Injected,
+    /// One row an `--impair`, in their order.
+    pub cohorts: Vec<CohortSection>,
+}
+
+/// What was done to one cohort.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct CohortSection {
+    /// As it was given.
+    pub spec: String,
+    /// Subscribers it was for, tries counted singly.
+    pub subscribers: u64,
+    /// What was done to them.
+    #[serde(flatten)]
+    pub injected: Injected,
+}
+
+/// Received packets and what was done to them. RTP, retransmissions included, but for
+/// `other_dropped`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Injected {
+    /// Dropped.
+    pub dropped: u64,
+    /// Accounted later than they arrived.
+    pub delayed: u64,
+    /// Held back so that others overtook them; among the delayed.
+    pub reordered: u64,
+    /// Given to the peer twice.
+    pub duplicated: u64,
+    /// RTCP dropped, and in outages everything else.
+    pub other_dropped: u64,
+}
+
+impl Injected {
+    /// Adds another's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.dropped += other.dropped;
+        self.delayed += other.delayed;
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.other_dropped += other.other_dropped;
+    }
 }
 
 /// Recordings.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct RecordingSection {
     /// The folder.
     pub dir: String,
@@ -344,7 +605,8 @@ pub(crate) struct RecordingSection {
 }
 
 /// The load box itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct GeneratorSection {
     /// UDP backend.
     pub backend: String,
@@ -375,8 +637,11 @@ pub(crate) struct GeneratorSection {
 }
 
 /// One media worker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct WorkerSection {
+    /// Its host in a merged report; `null` in the report of one host.
+    pub host: Option<String>,
     /// Its core; `null` if it is not pinned.
     pub core: Option<usize>,
     /// Peers it held.
@@ -394,7 +659,8 @@ pub(crate) struct WorkerSection {
 }
 
 /// The server's own figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct ServerSection {
     /// The embedded SFU's ledger; `null` at a real server.
     pub embedded: Option<EmbeddedSection>,
@@ -403,7 +669,7 @@ pub(crate) struct ServerSection {
 }
 
 /// The embedded SFU's ledger.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EmbeddedSection {
     /// Everything since it started.
     #[serde(flatten)]
@@ -413,7 +679,8 @@ pub(crate) struct EmbeddedSection {
 }
 
 /// One second.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct SeriesRow {
     /// Since the start of the run.
     pub t_s: f64,
@@ -427,8 +694,14 @@ pub(crate) struct SeriesRow {
     pub packets_out: u64,
     /// Received UDP payload.
     pub bitrate_bps: f64,
+    /// Packets that should have arrived in this second.
+    pub expected: u64,
     /// Packets found missing in this second.
     pub missing: u64,
+    /// Missing packets that came in time in this second.
+    pub repaired: u64,
+    /// Missing packets that came too late in this second.
+    pub late: u64,
     /// Packets given up in this second.
     pub unrecovered: u64,
     /// Freezes that ended in this second.

@@ -3,7 +3,7 @@
 //! Pure: it is told moments and keeps counts. One book for the whole run, on the signalling
 //! thread; every entry costs O(1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::report::hist::Samples;
@@ -41,6 +41,10 @@ struct Entry {
     connected: bool,
     /// No try is under way or will come.
     over: bool,
+    /// It was connected in the measured window.
+    measured: bool,
+    /// Tracks it should receive, video and audio.
+    tracks: [Option<u32>; 2],
 }
 
 impl Entry {
@@ -48,6 +52,18 @@ impl Entry {
         self.reached & (1 << phase as u8) != 0
     }
 }
+
+/// What is known of a participant besides its joins.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Member {
+    /// Its room.
+    pub room: String,
+    /// Its cohort, if the scenario has any.
+    pub cohort: Option<String>,
+}
+
+/// What parts the identity of a further try from the participant's own.
+pub(crate) const TRY_SUFFIX: &str = "-try";
 
 /// The books.
 #[derive(Debug, Default)]
@@ -66,6 +82,7 @@ pub(crate) struct Book {
     first_keyframes: usize,
     errors: BTreeMap<String, u64>,
     server_version: Option<String>,
+    members: HashMap<String, Member>,
 }
 
 impl Book {
@@ -73,6 +90,38 @@ impl Book {
     pub(crate) fn register(&mut self, publisher: bool) -> ParticipantId {
         self.entries.push(Entry { publisher, ..Entry::default() });
         ParticipantId(self.entries.len() - 1)
+    }
+
+    /// What this subscriber should receive, video and audio; `None` is not known.
+    pub(crate) fn expect(&mut self, id: ParticipantId, tracks: [Option<u32>; 2]) {
+        self.entries[id.0].tracks = tracks;
+    }
+
+    /// The measured window begins: who left before it does not count for its tracks.
+    pub(crate) fn window_begins(&mut self) {
+        for entry in &mut self.entries {
+            entry.measured = entry.connected;
+        }
+    }
+
+    /// Tracks that the subscribers of the measured window should have received, video and audio;
+    /// `None` if that is not known of one of them.
+    pub(crate) fn tracks_expected(&self) -> [Option<u64>; 2] {
+        let measured = self.entries.iter().filter(|entry| entry.measured && !entry.publisher);
+        let sum =
+            |kind: usize| measured.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum();
+        [sum(0), sum(1)]
+    }
+
+    /// Notes who somebody is, under its identity.
+    pub(crate) fn introduce(&mut self, identity: &str, member: Member) {
+        self.members.insert(identity.to_owned(), member);
+    }
+
+    /// Who has this identity, of a first or a further try.
+    pub(crate) fn member(&self, identity: &str) -> Option<&Member> {
+        let own = identity.rsplit_once(TRY_SUFFIX).map_or(identity, |(own, _)| own);
+        self.members.get(identity).or_else(|| self.members.get(own))
     }
 
     /// Its first try begins.
@@ -90,6 +139,7 @@ impl Book {
         let side = usize::from(entry.publisher);
         if phase == Phase::Dtls && !entry.connected {
             entry.connected = true;
+            entry.measured = true;
             self.connected[side] += 1;
             self.peak = self.peak.max(self.connected[0] + self.connected[1]);
         }
@@ -257,7 +307,7 @@ impl Book {
             retries: self.retries,
             resumed: self.resumed,
             errors: self.errors.clone(),
-            peak: self.peak as u64,
+            peak: Some(self.peak as u64),
             phases_ms: Phases {
                 websocket: phase(Phase::Websocket),
                 signal: phase(Phase::Signal),
@@ -318,6 +368,28 @@ mod tests {
         let section = book.section();
         assert_eq!((section.failed, section.dropped, section.joined), (1, 0, 1));
         assert_eq!((book.publishers_joined(), book.subscribers_joined()), (0, 1));
+    }
+
+    #[test]
+    fn tracks_are_expected_of_those_in_the_measured_window() {
+        let mut book = Book::default();
+        let ids: Vec<_> = (0..4).map(|number| book.register(number == 0)).collect();
+        for id in &ids[1..] {
+            book.expect(*id, [Some(2), Some(1)]);
+        }
+        for id in &ids[..3] {
+            book.started(*id);
+            book.reached(*id, Phase::Dtls, MS);
+        }
+        assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
+        book.disconnected(ids[1]);
+        book.over(ids[1], false);
+        book.window_begins();
+        assert_eq!(book.tracks_expected(), [Some(2), Some(1)]);
+        book.reached(ids[3], Phase::Dtls, MS);
+        assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
+        book.expect(ids[3], [None, Some(1)]);
+        assert_eq!(book.tracks_expected(), [None, Some(2)]);
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_core::{MediaKind, PublishLayer, PublishTrack};
-use stampede_media::MediaClip;
+use stampede_core::{MediaKind, PublishLayer, PublishTrack, SpeakingTurns};
+use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription, TrackKind};
 
 use super::participant::Media;
 use crate::flags::Plan;
+use crate::flags::cohort;
+use crate::flags::shape::{RoomPlan, SubscribeMode};
 use crate::flags::values::Resolution;
 
 /// LiveKit's names and qualities of simulcast layers, lowest first.
@@ -27,6 +29,12 @@ pub(crate) struct CastMember {
     pub role: Role,
     /// Media role.
     pub media: Media,
+    /// Joins without anybody being told.
+    pub hidden: bool,
+    /// Its part of the subscribers.
+    pub cohort: Option<String>,
+    /// Tracks it should receive, video and audio; `None` where that is not known.
+    pub tracks: [Option<u32>; 2],
 }
 
 /// What all room names begin with.
@@ -37,10 +45,12 @@ pub(crate) fn room_base(plan: &Plan, run_id: &str) -> String {
 /// Names of the rooms.
 pub(crate) fn rooms(plan: &Plan, run_id: &str) -> Vec<Rc<str>> {
     let base = room_base(plan, run_id);
-    match plan.rooms {
-        1 => vec![base.into()],
-        rooms => (1..=rooms).map(|room| format!("{base}-{room}").into()).collect(),
-    }
+    let name = |(index, room): (usize, &RoomPlan)| match (&room.name, plan.rooms) {
+        (Some(name), _) => name.as_str().into(),
+        (None, 1) => base.as_str().into(),
+        (None, _) => format!("{base}-{}", index + 1).into(),
+    };
+    plan.shape.rooms.iter().enumerate().map(name).collect()
 }
 
 /// All publishers, room by room in turn.
@@ -51,19 +61,26 @@ pub(crate) fn publishers(
     seed: u64,
 ) -> Vec<CastMember> {
     let mut cast = Vec::new();
-    for number in 0..plan.publishers() {
-        for (room_number, room) in rooms.iter().enumerate() {
+    for number in 0..most(plan, RoomPlan::publishers) {
+        for (room_number, (room, own)) in rooms.iter().zip(&plan.shape.rooms).enumerate() {
+            if number >= own.publishers() {
+                continue;
+            }
             let identity = format!("stampede-{run_id}-pub-{}-{number}", room_number + 1);
             let phase = phase(seed, cast.len() as u64);
             let (mut announced, mut sent) = (Vec::new(), Vec::new());
-            if number < plan.video_publishers {
+            if number < own.video_publishers {
                 let track = video_track(&identity, &plan.video_layers, phase);
                 announced.push(announced_video(&track));
                 sent.push(track);
             }
-            if let Some(clip) = plan.audio_clip.as_ref().filter(|_| number < plan.audio_publishers)
-            {
-                let track = audio_track(&identity, clip, phase);
+            if let Some(clip) = plan.audio_clip.as_ref().filter(|_| number < own.audio_publishers) {
+                let mut track = audio_track(&identity, clip, phase);
+                track.speaking = plan.shape.simulate_speakers.then_some(SpeakingTurns {
+                    speaker: number,
+                    speakers: own.audio_publishers,
+                    seed: seed.wrapping_add(room_number as u64),
+                });
                 announced.push(announced_audio(&track));
                 sent.push(track);
             }
@@ -72,6 +89,9 @@ pub(crate) fn publishers(
                 room: Rc::clone(room),
                 role: Role::Publisher { tracks: announced },
                 media: Media::Publisher { tracks: sent },
+                hidden: false,
+                cohort: None,
+                tracks: [None; 2],
             });
         }
     }
@@ -81,23 +101,69 @@ pub(crate) fn publishers(
 /// All subscribers, room by room in turn, so that rooms fill evenly; the first ones record.
 pub(crate) fn subscribers(plan: &Plan, run_id: &str, rooms: &[Rc<str>]) -> Vec<CastMember> {
     let recording = plan.record.as_ref().map_or(0, |record| record.subscribers as usize);
-    let quality = match plan.resolution {
-        Resolution::High => Quality::High,
-        Resolution::Medium => Quality::Medium,
-        Resolution::Low => Quality::Low,
-    };
-    let mut cast = Vec::new();
-    for number in 0..plan.subscribers {
-        for (room_number, room) in rooms.iter().enumerate() {
+    let cohorts = &plan.shape.cohorts;
+    let assigned = cohort::assign(cohorts, plan.shape.subscribers());
+    let subscription = subscription(plan);
+    let mut cast = Vec::with_capacity(assigned.len());
+    for number in 0..most(plan, |room| room.subscribers) {
+        for (room_number, (room, own)) in rooms.iter().zip(&plan.shape.rooms).enumerate() {
+            if number >= own.subscribers {
+                continue;
+            }
+            let cohort = assigned[cast.len()].map(|index| &cohorts[index]);
+            let resolution = cohort.and_then(|cohort| cohort.resolution).unwrap_or(own.resolution);
+            let record = cast.len() < recording || cohort.is_some_and(|cohort| cohort.record);
             cast.push(CastMember {
                 identity: format!("stampede-{run_id}-sub-{}-{number}", room_number + 1),
                 room: Rc::clone(room),
-                role: Role::Subscriber { subscription: Subscription::Auto, quality },
-                media: Media::Subscriber { record: cast.len() < recording },
+                role: Role::Subscriber { subscription, quality: quality(resolution) },
+                media: Media::Subscriber { record },
+                hidden: plan.shape.hidden,
+                cohort: cohort.map(|cohort| cohort.name.clone()),
+                tracks: tracks(plan, own),
             });
         }
     }
     cast
+}
+
+/// The highest number of any room.
+fn most(plan: &Plan, number: impl Fn(&RoomPlan) -> u32) -> u32 {
+    plan.shape.rooms.iter().map(number).max().unwrap_or(0)
+}
+
+fn quality(resolution: Resolution) -> Quality {
+    match resolution {
+        Resolution::High => Quality::High,
+        Resolution::Medium => Quality::Medium,
+        Resolution::Low => Quality::Low,
+    }
+}
+
+fn subscription(plan: &Plan) -> Subscription {
+    let auto = plan.shape.subscribe_mode == SubscribeMode::Auto;
+    match plan.shape.layout {
+        Some(layout) => Subscription::Layout { layout: layout.layout(), auto },
+        None if auto => Subscription::Auto,
+        None => Subscription::Manual { audio: true, video: true },
+    }
+}
+
+/// Tracks that a subscriber of this room should receive. Who is shown when there are more publishers
+/// than places depends on who came first: it is known only if all of them send the same.
+fn tracks(plan: &Plan, room: &RoomPlan) -> [Option<u32>; 2] {
+    let (video, audio) = (room.video_publishers, room.audio_publishers);
+    let Some(layout) = plan.shape.layout else { return [Some(video), Some(audio)] };
+    let places = layout.layout().participants_max() as u32;
+    let shown = |tracks: u32| match room.publishers() <= places {
+        true => Some(tracks),
+        false => (tracks == room.publishers()).then_some(places),
+    };
+    let heard = match plan.shape.subscribe_mode {
+        SubscribeMode::Auto => Some(audio),
+        SubscribeMode::Manual => shown(audio),
+    };
+    [shown(video), heard]
 }
 
 /// Where in its clip a publisher begins, 0 to 1: spreads the keyframes of many publishers of one
@@ -124,6 +190,7 @@ fn video_track(identity: &str, clips: &[Arc<MediaClip>], phase: f64) -> PublishT
         kind: MediaKind::Video,
         layers: layers.collect(),
         start_offset: clips.first().map_or(Duration::ZERO, |clip| offset(clip, phase)),
+        speaking: None,
     }
 }
 
@@ -133,6 +200,7 @@ fn audio_track(identity: &str, clip: &Arc<MediaClip>, phase: f64) -> PublishTrac
         kind: MediaKind::Audio,
         layers: vec![PublishLayer { rid: None, clip: Arc::clone(clip) }],
         start_offset: offset(clip, phase),
+        speaking: None,
     }
 }
 
@@ -157,10 +225,20 @@ fn announced_video(track: &PublishTrack) -> LocalTrack {
         cid: track.cid.clone(),
         name: "video".to_owned(),
         kind: TrackKind::Video,
-        codec: "vp8".to_owned(),
+        codec: codec_name(track.video_codec()).to_owned(),
         width: full.map_or(0, |layer| layer.width),
         height: full.map_or(0, |layer| layer.height),
         layers,
+    }
+}
+
+/// As LiveKit names it in `SimulcastCodec.codec`.
+fn codec_name(codec: Option<Codec>) -> &'static str {
+    match codec {
+        Some(Codec::Vp9) => "vp9",
+        Some(Codec::H264) => "h264",
+        Some(Codec::Av1) => "av1",
+        _ => "vp8",
     }
 }
 
@@ -232,6 +310,53 @@ mod tests {
         let [publisher] = &publishers(&single, "ab", &rooms, 1)[..] else { panic!() };
         let Media::Publisher { tracks: sent } = &publisher.media else { panic!() };
         assert_eq!((sent[0].layers.len(), sent[0].layers[0].rid), (1, None));
+    }
+
+    #[test]
+    fn rooms_may_differ_and_cohorts_take_their_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.toml");
+        let text = "subscribers = 4\nrooms = 3\n[[room]]\nname = \"big\"\nsubscribers = 12\n\
+                    video_publishers = 2\n[[room]]\nvideo_resolution = \"medium\"\n\
+                    [[cohort]]\nname = \"mobile\"\nshare = 0.5\nvideo_resolution = \"low\"\n";
+        std::fs::write(&path, text).unwrap();
+        let plan = plan(&["--scenario", &path.display().to_string(), "--room=hall"]);
+        let rooms = rooms(&plan, "ab");
+        assert_eq!(
+            rooms.iter().map(|room| &**room).collect::<Vec<_>>(),
+            ["big", "hall-2", "hall-3"]
+        );
+        assert_eq!(publishers(&plan, "ab", &rooms, 1).len(), 4);
+        let cast = subscribers(&plan, "ab", &rooms);
+        let mobile = cast.iter().filter(|member| member.cohort.as_deref() == Some("mobile"));
+        assert_eq!((cast.len(), mobile.clone().count()), (20, 10));
+        let asks = |member: &CastMember| match member.role {
+            Role::Subscriber { quality, .. } => quality,
+            Role::Publisher { .. } => panic!(),
+        };
+        assert!(mobile.clone().all(|member| asks(member) == Quality::Low));
+        let rest = cast.iter().filter(|member| member.cohort.is_none());
+        for member in rest {
+            let middle = &*member.room == "hall-2";
+            assert_eq!(asks(member), if middle { Quality::Medium } else { Quality::High });
+        }
+        assert_eq!(cast[0].tracks, [Some(2), Some(1)]);
+        assert_eq!(cast[1].tracks, [Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn a_layout_shows_what_it_has_places_for() {
+        let expected = |args: &[&str]| {
+            let plan = plan(args);
+            subscribers(&plan, "ab", &rooms(&plan, "ab"))[0].tracks
+        };
+        let eight = ["--video-publishers=8", "--audio-publishers=8", "--layout=speaker"];
+        assert_eq!(expected(&eight), [Some(6), Some(6)]);
+        let auto = [&eight[..], &["--subscribe-mode=auto"]].concat();
+        assert_eq!(expected(&auto), [Some(6), Some(8)]);
+        let mixed = ["--video-publishers=3", "--audio-publishers=8", "--layout=speaker"];
+        assert_eq!(expected(&mixed), [None, Some(6)]);
+        assert_eq!(expected(&["--video-publishers=3", "--layout=3x3"]), [Some(3), Some(1)]);
     }
 
     #[test]

@@ -6,11 +6,15 @@
 mod book;
 mod cast;
 mod context;
+mod find;
+pub(crate) mod load;
 mod participant;
 mod prepare;
 mod router;
 mod scenario;
+mod search;
 mod series;
+mod stages;
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
@@ -28,12 +32,14 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::capture::{self, CapturePlan};
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
-use crate::flags::{Plan, RunFlags, Server, Target};
+use crate::flags::values::Output;
+use crate::flags::{FindPlan, Plan, RunFlags, Server, Target};
 use crate::live::{self, Controls, Live, Mode, Progress, WorkerLine};
 use crate::metrics::{self, Exposed};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
-use crate::report::types::{Fault, Outcome, SeriesRow, ServerMetrics};
+use crate::report::threshold::{self, Crossed, Threshold};
+use crate::report::types::{Fault, Report, SeriesRow, ServerMetrics};
 use crate::server_metrics::Scraper;
 use crate::{machine, preflight, report, signals, summary};
 pub(crate) use book::Book;
@@ -73,6 +79,8 @@ pub(crate) struct RunData {
     pub interrupted: bool,
     /// Why it ended early, if not by a signal.
     pub ended_early: Option<Early>,
+    /// The threshold that ended it, if one did.
+    pub crossed: Option<Crossed>,
     /// Joins.
     pub book: Book,
     /// Media.
@@ -108,6 +116,7 @@ impl RunData {
             measured: Measured::default(),
             interrupted: false,
             ended_early: None,
+            crossed: None,
             book: Book::default(),
             engine: None,
             backend: None,
@@ -128,36 +137,49 @@ impl RunData {
 /// # Errors
 /// What ended it before there was anything to report.
 pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
+    if let Some(search) = FindPlan::new(&flags)? {
+        return find::command(flags, &search);
+    }
     let plan = Plan::new(flags)?;
     let mode = Mode::choose(plan.quiet, plan.no_tui);
+    let out = plan.out.clone();
+    let data = once(plan, mode, mode)?;
+    finish(&report::build(data), &out)
+}
+
+/// Plays one plan from the look at the machine to the last leave. `checks` is how the checks of the
+/// machine are shown.
+///
+/// # Errors
+/// What ended it before there was anything to report.
+pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Failure> {
+    let allowed = preflight::allowed_cores()?;
     let listener = plan.prometheus.map(metrics::bind).transpose()?;
-    let grounds = prepare::machine(&plan, mode)?;
+    let grounds = prepare::machine(&plan, checks)?;
+    if checks != Mode::Quiet
+        && let Some(warning) = load::warning(&plan, grounds.cores.workers)
+    {
+        eprintln!("{warning}");
+    }
     // Before the child and the workers: both inherit it, and the workers then pin themselves.
     preflight::stay_on(&grounds.cores.other_cores);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
-    let out = plan.out.clone();
-    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode, listener))?;
+    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode, listener));
     // A blocking DNS lookup or file operation must not hold the process.
     runtime.shutdown_background();
-    finish(data, &out)
+    // The next one divides the machine anew.
+    preflight::stay_on(&allowed);
+    data
 }
 
-/// Judges, writes and shows.
-fn finish(data: RunData, out: &[PathBuf]) -> Result<Exit, Failure> {
-    let interrupted = data.interrupted;
-    let report = report::build(data);
-    let written = out.iter().try_for_each(|path| report::write_json(&report, path));
-    summary::print(&report);
-    written?;
-    Ok(match report.verdict.result {
-        _ if interrupted => Exit::Interrupted,
-        Outcome::Pass => Exit::Pass,
-        Outcome::Invalid => Exit::Invalid,
-        Outcome::Fail => Exit::Failure,
-    })
+/// Writes and shows a judged report.
+fn finish(report: &Report, out: &[Output]) -> Result<Exit, Failure> {
+    let written = out.iter().try_for_each(|out| report::out::write(report, out));
+    summary::print(report);
+    written.map(|()| Exit::of(report))
 }
 
 async fn run(
@@ -243,8 +265,7 @@ async fn stages(
         timelines: data.plan.capture.is_some(),
     };
     if let Some(capture) = &data.plan.capture {
-        let subscribers = data.plan.subscribers as usize * data.plan.rooms as usize;
-        view.live.say(&capture.describe(subscribers));
+        view.live.say(&capture.describe(data.plan.shape.subscribers_peak()));
     }
     let scraper = Rc::new(scraper);
     with_engine(&mut data, engine, settings, (view, scraper), &mut embedded, interrupted).await;
@@ -299,7 +320,8 @@ async fn with_engine(
         Rc::clone(&workers),
         Rc::clone(&state),
         (view, Rc::clone(&scraper)),
-        data.plan.subscribers as usize * data.plan.rooms as usize,
+        data.plan.shape.subscribers_peak(),
+        data.plan.thresholds.clone(),
     ));
     let mut scenario = scenario::Scenario {
         context: Rc::clone(&context),
@@ -316,6 +338,7 @@ async fn with_engine(
     data.measured = ending.measured;
     data.interrupted = ending.interrupted;
     data.ended_early = ending.ended_early;
+    data.crossed = state.crossed.take();
     data.duration = data.clock.started.elapsed();
     state.done.set(true);
     data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
@@ -419,8 +442,10 @@ async fn watch_progress(
     state: Rc<scenario::State>,
     (view, scraper): (View, Rc<Scraper>),
     subscribers: usize,
+    thresholds: Vec<Threshold>,
 ) -> Series {
     let View { mut live, controls, exposed } = view;
+    let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
     let mut series = Series::default();
     let mut shown = Progress { subscribers, ..Progress::default() };
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -443,11 +468,18 @@ async fn watch_progress(
                 series.second(t_s, joined, scraper.second(), snapshots.clone());
             exposed.update(&context.book.borrow(), snapshots.clone());
             shown.workers = snapshots.clone().map(worker_line).collect();
-            shown.worst = snapshots.flat_map(|snapshot| snapshot.worst.clone()).collect();
+            shown.worst = snapshots.clone().flat_map(|one| one.worst.clone()).collect();
+            if armed && state.crossed.borrow().is_none() {
+                let figures = report::running::figures(&context.book.borrow(), snapshots);
+                let found = threshold::crossed(&thresholds, &figures, elapsed);
+                *state.crossed.borrow_mut() =
+                    found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
+            }
         }
         let book = context.book.borrow();
         shown.phase = state.phase.get();
-        shown.paused = controls.paused();
+        // Stages keep their schedule, and a ramp that is over can't be paused.
+        shown.paused = controls.paused() && matches!(shown.phase, "publish" | "ramp");
         shown.elapsed = elapsed;
         shown.left = state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
         (shown.joined, shown.requested) = (book.connected(), book.requested());
@@ -476,7 +508,12 @@ fn worker_line(snapshot: &WorkerSnapshot) -> WorkerLine {
 /// Cells of what the run is doing, shared with the view.
 impl Default for scenario::State {
     fn default() -> Self {
-        Self { phase: Cell::new("starting"), ends: Cell::new(None), done: Cell::new(false) }
+        Self {
+            phase: Cell::new("starting"),
+            ends: Cell::new(None),
+            done: Cell::new(false),
+            crossed: RefCell::new(None),
+        }
     }
 }
 

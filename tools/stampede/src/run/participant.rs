@@ -9,9 +9,9 @@ use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
 use stampede_signaling::connection::{ConnectOptions, Connection, Update};
 use stampede_signaling::session::{EndReason, MediaCommand, MediaInput, Role, SessionEvent};
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::book::{ParticipantId, Phase};
+use super::book::{ParticipantId, Phase, TRY_SUFFIX};
 use super::context::{Context, Stage};
 use super::router::{NOTICES_MAX, Route, TaskNotice};
 
@@ -43,6 +43,52 @@ pub(crate) struct Participant {
     pub media: Media,
     /// Tries so far, the one under way included.
     pub tries: Cell<u32>,
+    /// Joins without anybody being told.
+    pub hidden: bool,
+    /// Tells this one alone to leave.
+    pub leave: Rc<Leave>,
+}
+
+/// Tells one participant to leave before the others.
+#[derive(Debug, Default)]
+pub(crate) struct Leave {
+    told: Cell<bool>,
+    wake: Notify,
+}
+
+impl Leave {
+    /// It is to leave now.
+    pub(crate) fn tell(&self) {
+        self.told.set(true);
+        self.wake.notify_one();
+    }
+
+    async fn wait(&self) {
+        while !self.told.get() {
+            self.wake.notified().await;
+        }
+    }
+}
+
+/// When a participant is to leave: with its kind, or alone before.
+struct Departure {
+    stage: watch::Receiver<Stage>,
+    last: Stage,
+    own: Rc<Leave>,
+}
+
+impl Departure {
+    fn is_due(&self) -> bool {
+        self.own.told.get() || *self.stage.borrow() >= self.last
+    }
+
+    async fn due(&mut self) {
+        tokio::select! {
+            // The sender lives in the context as long as any participant.
+            _ = self.stage.wait_for(|stage| *stage >= self.last) => {}
+            () = self.own.wait() => {}
+        }
+    }
 }
 
 impl Participant {
@@ -51,7 +97,7 @@ impl Participant {
     fn identity(&self) -> String {
         match self.tries.get() {
             0 | 1 => self.name.clone(),
-            tries => format!("{}-try{tries}", self.name),
+            tries => format!("{}{TRY_SUFFIX}{tries}", self.name),
         }
     }
 }
@@ -109,15 +155,16 @@ impl TryEnd {
 /// Runs a participant to its end. `scheduled` has come.
 pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     let id = participant.id;
-    let mut stage = context.stage.subscribe();
     let last = if participant.media.is_publisher() {
         Stage::EverybodyLeaves
     } else {
         Stage::SubscribersLeave
     };
+    let (stage, own) = (context.stage.subscribe(), Rc::clone(&participant.leave));
+    let mut departure = Departure { stage, last, own };
     context.book.borrow_mut().started(id);
     let gave_up = loop {
-        let end = attempt(&context, &participant, &mut stage, last).await;
+        let end = attempt(&context, &participant, &mut departure).await;
         let TryEnd::Broke { kind, detail, retryable } = end else {
             context.book.borrow_mut().disconnected(id);
             break false;
@@ -132,7 +179,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
         }
         tokio::select! {
             () = tokio::time::sleep(context.retry_sleep) => {}
-            () = reached(&mut stage, last) => break true,
+            () = departure.due() => break true,
         }
         context.book.borrow_mut().retried();
     };
@@ -140,20 +187,13 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     context.changed.notify_waiters();
 }
 
-/// Waits for a stage.
-async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
-    // The sender lives in the context as long as any participant.
-    let _ = stage.wait_for(|stage| *stage >= wanted).await;
-}
-
 async fn attempt(
     context: &Context,
     participant: &Participant,
-    stage: &mut watch::Receiver<Stage>,
-    last: Stage,
+    departure: &mut Departure,
 ) -> TryEnd {
     participant.tries.set(participant.tries.get() + 1);
-    if *stage.borrow() >= last {
+    if departure.is_due() {
         return TryEnd::Left;
     }
     let mut connection = tokio::select! {
@@ -161,7 +201,7 @@ async fn attempt(
             Ok(connection) => connection,
             Err(end) => return end,
         },
-        () = reached(stage, last) => return TryEnd::Left,
+        () = departure.due() => return TryEnd::Left,
     };
     let (sender, mut notices) = mpsc::channel(NOTICES_MAX);
     let spec = PeerSpec {
@@ -183,7 +223,7 @@ async fn attempt(
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
     let mut joined = Joined { context, participant, identity: &identity, peer, connected: false };
-    let end = joined.hold(&mut connection, &mut notices, stage, last).await;
+    let end = joined.hold(&mut connection, &mut notices, departure).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
     context.note(&identity, || "leave sent".to_owned());
@@ -200,7 +240,7 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
         identity: &identity,
         can_publish: publisher,
         can_subscribe: !publisher,
-        hidden: false,
+        hidden: participant.hidden,
         ttl: TOKEN_TTL,
     };
     let token = context
@@ -252,8 +292,7 @@ impl Joined<'_> {
         &mut self,
         connection: &mut Connection,
         notices: &mut mpsc::Receiver<TaskNotice>,
-        stage: &mut watch::Receiver<Stage>,
-        last: Stage,
+        departure: &mut Departure,
     ) -> TryEnd {
         let deadline = tokio::time::sleep(MEDIA_TIMEOUT);
         tokio::pin!(deadline);
@@ -270,7 +309,7 @@ impl Joined<'_> {
                     Some(Update::Event(SessionEvent::Ended(why))) => {
                         let resumed = tokio::select! {
                             resumed = self.resume(connection, &why) => resumed,
-                            () = reached(stage, last) => return TryEnd::Left,
+                            () = departure.due() => return TryEnd::Left,
                         };
                         if !resumed {
                             return ended(&why);
@@ -286,7 +325,7 @@ impl Joined<'_> {
                         "more notices of the media plane than its task could handle",
                     ),
                 },
-                () = reached(stage, last) => return TryEnd::Left,
+                () = departure.due() => return TryEnd::Left,
                 () = &mut deadline, if !self.connected => return TryEnd::broke(
                     "media_timeout",
                     format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),

@@ -64,12 +64,15 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         Target::Server(server) => local_ip_towards(&resolve(&server.url)?)?,
     };
     let needs = Needs {
-        peers: plan.participants(),
+        peers: plan.participants_peak(),
         embedded,
         backend: plan.backend,
         local_ip,
         receive_buffer_bytes: EngineOptions::default().receive_buffer_bytes,
     };
+    if mode != Mode::Quiet {
+        plan.notes.iter().for_each(|note| eprintln!("{note}"));
+    }
     let checks = preflight::check(&needs);
     preflight::verdict(&checks)?;
     for check in &checks {
@@ -153,7 +156,7 @@ pub(crate) async fn rooms(
 /// What they could not have.
 pub(crate) fn engine(plan: &Plan, grounds: &Grounds) -> Result<Engine, Failure> {
     let defaults = EngineOptions::default();
-    let each = plan.participants().div_ceil(grounds.cores.workers.max(1));
+    let each = plan.participants_peak().div_ceil(grounds.cores.workers.max(1));
     Engine::start(EngineOptions {
         workers: grounds.cores.workers,
         cores: grounds.cores.worker_cores.clone(),
@@ -162,6 +165,8 @@ pub(crate) fn engine(plan: &Plan, grounds: &Grounds) -> Result<Engine, Failure> 
         // Retries may hold an old peer and a new one for a moment.
         peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
         capture: plan.capture.as_ref().map(|capture| capture.options(grounds.cores.workers)),
+        impair: plan.impair.clone(),
+        seed: plan.seed.unwrap_or(grounds.random_seed),
         recording_dir: plan.record.as_ref().map(|record| record.dir.clone()),
         ..defaults
     })

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use stampede_core::PeerCounters;
 use stampede_engine::{CapturedPeer, EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -88,6 +89,8 @@ pub(crate) struct Workers {
     pub captured: Vec<CapturedPeer>,
     /// Workers that ended on their own.
     pub failed: Vec<String>,
+    /// By tag: how many workers have answered, and their sums.
+    pub readings: HashMap<u64, (usize, PeerCounters)>,
 }
 
 impl Workers {
@@ -142,6 +145,13 @@ fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
         }
         EngineEvent::Snapshot(snapshot) => workers.borrow_mut().keep(*snapshot),
         EngineEvent::Captured(peers) => workers.borrow_mut().captured.extend(peers),
+        EngineEvent::Totals { tag, totals, .. } => {
+            let mut workers = workers.borrow_mut();
+            let (answers, sum) = workers.readings.entry(tag).or_default();
+            *answers += 1;
+            sum.merge(&totals);
+            context.changed.notify_waiters();
+        }
         EngineEvent::WorkerFailed { worker, reason } => {
             tracing::error!("worker {worker} ended: {reason}");
             workers.borrow_mut().failed.push(format!("worker {worker} ended: {reason}"));

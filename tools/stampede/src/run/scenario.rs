@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use stampede_sfu::LedgerTotals;
 use tokio::sync::watch;
 
-use super::book::{Book, ParticipantId};
+use super::book::{Book, Member, ParticipantId};
 use super::cast::{self, CastMember};
 use super::context::{Context, Stage};
 use super::participant::{self, Media, Participant};
@@ -18,7 +18,8 @@ use crate::embedded::Embedded;
 use crate::flags::Plan;
 use crate::live::Controls;
 use crate::report::judge::Early;
-use crate::report::types::Fault;
+use crate::report::threshold::Crossed;
+use crate::report::types::{Fault, StageRow};
 
 /// How long the ramp of subscribers waits for the publishers.
 const PUBLISHERS_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,6 +38,8 @@ pub(crate) struct State {
     pub ends: Cell<Option<Instant>>,
     /// The view may end.
     pub done: Cell<bool>,
+    /// A threshold that ends the run.
+    pub crossed: RefCell<Option<Crossed>>,
 }
 
 /// The measured window: `begin` to `end` if there was one, else from the start of the engine.
@@ -50,6 +53,8 @@ pub(crate) struct Measured {
     pub end: Option<Mark>,
     /// Participants connected at its end.
     pub connected: usize,
+    /// One row for each stage that has ended; `None` without stages.
+    pub stages: Option<Vec<StageRow>>,
 }
 
 /// How a scenario ended.
@@ -83,13 +88,14 @@ pub(crate) struct Scenario<'a> {
 }
 
 /// Why the scenario goes no further.
-enum Stop {
+pub(super) enum Stop {
     Signal,
+    Threshold,
     Early(Early),
 }
 
 impl Stop {
-    fn early(fault: Fault, why: &str) -> Self {
+    pub(super) fn early(fault: Fault, why: &str) -> Self {
         Self::Early(Early { fault, why: why.to_owned() })
     }
 }
@@ -111,7 +117,7 @@ impl Scenario<'_> {
             task.abort();
         }
         let (interrupted, ended_early) = match stop {
-            None => (false, None),
+            None | Some(Stop::Threshold) => (false, None),
             Some(Stop::Signal) => (true, None),
             Some(Stop::Early(early)) => (false, Some(early)),
         };
@@ -132,9 +138,12 @@ impl Scenario<'_> {
         self.state.phase.set("publish");
         self.ramp(publishers, tasks).await?;
         self.until(PUBLISHERS_TIMEOUT, |book| book.publishers_settled(count)).await?;
+        if !self.plan.shape.stages.is_empty() {
+            return self.stages(subscribers, measured, tasks).await;
+        }
         self.state.phase.set("ramp");
         self.ramp(subscribers, tasks).await?;
-        let own_video = self.plan.video_publishers > 0;
+        let own_video = !self.plan.video_layers.is_empty();
         self.until(SETTLE_TIMEOUT, |book| {
             let waiting_for_media = own_video
                 && book.publishers_joined() > 0
@@ -147,6 +156,11 @@ impl Scenario<'_> {
         }
         self.begin_measuring().await?;
         measured.begin = Some(Mark::now());
+        self.hold().await
+    }
+
+    /// Holds for `--duration`.
+    pub(super) async fn hold(&mut self) -> Result<(), Stop> {
         self.state.phase.set("hold");
         self.state.ends.set(Some(Instant::now() + self.plan.duration));
         if self.until(self.plan.duration, Book::all_over).await? {
@@ -158,14 +172,22 @@ impl Scenario<'_> {
     fn register(&self, cast: Vec<CastMember>) -> Vec<Participant> {
         let mut book = self.context.book.borrow_mut();
         cast.into_iter()
-            .map(|member| Participant {
-                id: book.register(matches!(member.media, Media::Publisher { .. })),
-                name: member.identity,
-                room: member.room,
-                scheduled: self.context.clock.started,
-                role: member.role,
-                media: member.media,
-                tries: Cell::new(0),
+            .map(|member| {
+                let known = Member { room: member.room.to_string(), cohort: member.cohort };
+                book.introduce(&member.identity, known);
+                let id = book.register(matches!(member.media, Media::Publisher { .. }));
+                book.expect(id, member.tracks);
+                Participant {
+                    id,
+                    name: member.identity,
+                    room: member.room,
+                    scheduled: self.context.clock.started,
+                    role: member.role,
+                    media: member.media,
+                    tries: Cell::new(0),
+                    hidden: member.hidden,
+                    leave: Rc::default(),
+                }
             })
             .collect()
     }
@@ -181,13 +203,13 @@ impl Scenario<'_> {
             let after_s = number as f64 / self.plan.joins_per_second;
             begin += self.paused().await?;
             participant.scheduled = begin + Duration::from_secs_f64(after_s);
+            self.check_thresholds()?;
             if participant.scheduled > Instant::now() {
                 self.pause_until(participant.scheduled).await?;
             } else if *self.interrupted.borrow() {
                 return Err(Stop::Signal);
             }
-            let context = Rc::clone(&self.context);
-            tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
+            self.start(participant, tasks);
         }
         Ok(())
     }
@@ -204,7 +226,12 @@ impl Scenario<'_> {
         Ok(waited)
     }
 
-    async fn pause_until(&mut self, moment: Instant) -> Result<(), Stop> {
+    pub(super) fn start(&self, participant: Participant, tasks: &mut Tasks) {
+        let context = Rc::clone(&self.context);
+        tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
+    }
+
+    pub(super) async fn pause_until(&mut self, moment: Instant) -> Result<(), Stop> {
         tokio::select! {
             () = tokio::time::sleep_until(moment.into()) => Ok(()),
             () = signalled(&mut self.interrupted) => Err(Stop::Signal),
@@ -212,7 +239,7 @@ impl Scenario<'_> {
     }
 
     /// Waits until the book says so, at most this long; true if it did.
-    async fn until(
+    pub(super) async fn until(
         &mut self,
         at_most: Duration,
         mut enough: impl FnMut(&Book) -> bool,
@@ -231,7 +258,12 @@ impl Scenario<'_> {
         }
     }
 
-    fn check_health(&mut self) -> Result<(), Stop> {
+    fn check_thresholds(&self) -> Result<(), Stop> {
+        if self.state.crossed.borrow().is_some() { Err(Stop::Threshold) } else { Ok(()) }
+    }
+
+    pub(super) fn check_health(&mut self) -> Result<(), Stop> {
+        self.check_thresholds()?;
         if let Some(why) = self.workers.borrow().failed.first() {
             return Err(Stop::early(Fault::Generator, why));
         }
@@ -241,7 +273,7 @@ impl Scenario<'_> {
         }
     }
 
-    async fn begin_measuring(&mut self) -> Result<(), Stop> {
+    pub(super) async fn begin_measuring(&mut self) -> Result<(), Stop> {
         if let Some(embedded) = self.embedded {
             match embedded.ledger().await {
                 Ok(ledger) => self.ledger_before = Some(ledger.totals),
@@ -251,7 +283,10 @@ impl Scenario<'_> {
         for _ in 0..20 {
             match self.context.engine().map(|engine| engine.begin_measuring()) {
                 Some(Err(_)) => self.pause_until(Instant::now() + LOOK_EVERY).await?,
-                _ => return Ok(()),
+                _ => {
+                    self.context.book.borrow_mut().window_begins();
+                    return Ok(());
+                }
             }
         }
         Err(Stop::early(Fault::Generator, "the workers take no commands"))
@@ -287,7 +322,7 @@ impl Scenario<'_> {
 
 /// Fills the book of a run that ended before anybody was started.
 pub(crate) fn nobody_starts(data: &mut RunData) -> Vec<ParticipantId> {
-    let publishers = (data.plan.publishers() * data.plan.rooms) as usize;
+    let publishers = data.plan.shape.publishers();
     let all = 0..data.plan.participants();
     all.map(|number| data.book.register(number < publishers)).collect()
 }

@@ -25,8 +25,10 @@ pub(crate) struct Totals {
     pub expected: u64,
     /// Packets not there when passed over.
     pub missing: u64,
-    /// Of them repaired in time.
+    /// Missing packets that came in time.
     pub repaired: u64,
+    /// Missing packets that came too late.
+    pub late: u64,
     /// Packets given up.
     pub unrecovered: u64,
     /// Freezes.
@@ -48,6 +50,7 @@ impl Totals {
             expected: packets.expected,
             missing: packets.missing,
             repaired: packets.repaired,
+            late: packets.late,
             unrecovered: packets.unrecovered,
             freezes: sum.video.freezes.count,
             frozen: sum.video.freezes.total,
@@ -74,7 +77,10 @@ impl Series {
             t_s: (t_s * 1_000.0).round() / 1_000.0,
             joined: joined as u64,
             server,
+            expected: growth(now.expected, self.last.expected),
             missing: growth(now.missing, self.last.missing),
+            repaired: growth(now.repaired, self.last.repaired),
+            late: growth(now.late, self.last.late),
             unrecovered: growth(now.unrecovered, self.last.unrecovered),
             freezes: growth(now.freezes, self.last.freezes),
             ..SeriesRow::default()

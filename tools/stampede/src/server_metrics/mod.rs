@@ -31,6 +31,7 @@ struct Target {
 
 #[derive(Default)]
 struct State {
+    /// `None` for good if the scrape before the first join failed.
     first: Option<Reading>,
     before: Option<Reading>,
     /// `None` again as soon as a scrape fails.
@@ -44,8 +45,10 @@ struct State {
 
 impl State {
     fn succeeded(&mut self, reading: Reading) {
+        if self.scrapes == 0 {
+            self.first = Some(reading);
+        }
         self.scrapes += 1;
-        self.first.get_or_insert(reading);
         self.before = self.latest.replace(reading);
         let most = |most: Option<f64>, now: Option<f64>| match (most, now) {
             (Some(most), Some(now)) => Some(most.max(now)),

@@ -1,9 +1,18 @@
 //! Encoded frames to RTP payloads, done once per clip.
 //!
-//! By hand rather than with the `rtp` crate's `Vp8Payloader`: that one writes no TL0PICIDX and no
-//! TID, a PictureID of changing width, and one short last packet instead of even ones.
+//! By hand rather than with the `rtp` crate's payloaders (and str0m's, which are theirs): they write
+//! no TL0PICIDX and no TID, a PictureID of changing width or a random one, no N for AV1, and one
+//! short last packet instead of even ones.
+
+mod av1;
+mod h264;
+mod vp9;
 
 use std::sync::Arc;
+
+pub use av1::av1;
+pub use h264::h264;
+pub use vp9::{VP9_DESCRIPTOR_BYTES, vp9};
 
 /// Longest RTP payload made. Around it come 12 bytes of RTP header, up to 20 of header extensions,
 /// 16 of SRTP tag and 2 of RTX, so that datagrams stay below 1,200 bytes.
@@ -17,9 +26,7 @@ pub const VP8_DESCRIPTOR_BYTES: usize = 6;
 /// let a frame leave as one GSO train, and spread a keyframe's bytes over no more packets than
 /// needed.
 pub fn vp8(frame: &[u8], picture_id: u16, tl0_pic_idx: u8) -> Vec<Arc<[u8]>> {
-    let room = PAYLOAD_BYTES_MAX - VP8_DESCRIPTOR_BYTES;
-    let count = frame.len().div_ceil(room).max(1);
-    let chunk_bytes = frame.len().div_ceil(count).max(1);
+    let chunk_bytes = even_chunk_bytes(frame.len(), PAYLOAD_BYTES_MAX - VP8_DESCRIPTOR_BYTES);
     frame
         .chunks(chunk_bytes)
         .enumerate()
@@ -40,6 +47,13 @@ pub fn vp8(frame: &[u8], picture_id: u16, tl0_pic_idx: u8) -> Vec<Arc<[u8]>> {
             Arc::from(payload)
         })
         .collect()
+}
+
+/// Length of each part when `len` bytes go into as few parts as `room` allows, the last one hardly
+/// shorter; at least 1.
+fn even_chunk_bytes(len: usize, room: usize) -> usize {
+    let count = len.div_ceil(room).max(1);
+    len.div_ceil(count).max(1)
 }
 
 #[cfg(test)]

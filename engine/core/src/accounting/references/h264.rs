@@ -1,0 +1,83 @@
+//! H.264: every picture depends on all reference pictures since the last IDR picture
+//! (`nal_ref_idc`; ITU-T H.264 §7.4.1). Nothing in a payload numbers pictures without its parameter
+//! sets, so what is missing over a gap is told by a constant frame rate, or not at all.
+
+use stampede_media::h264::{Head, Summary};
+
+use super::{Cadence, Followed, Gap};
+use crate::accounting::FramePacket;
+
+/// What an access unit's packets say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::accounting) struct Notes {
+    /// The foremost packet that an access unit can begin with.
+    front: Option<(u64, Head)>,
+    pub(super) idr: bool,
+    reference: Option<bool>,
+}
+
+impl Notes {
+    pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
+        let Some(Ok(summary)) = packet.payload.map(Summary::of) else { return };
+        self.idr |= summary.idr;
+        if let Some(reference) = summary.reference {
+            self.reference = Some(self.reference.unwrap_or(false) | reference);
+        }
+        let foremost = self.front.is_none_or(|(sequence, _)| packet.sequence < sequence);
+        if let Some(head) = summary.head.filter(|_| foremost) {
+            self.front = Some((packet.sequence, head));
+        }
+    }
+}
+
+/// What is known of the decoder's references.
+#[derive(Debug, Default)]
+pub(in crate::accounting) struct References {
+    /// Every reference picture since the last IDR picture is there.
+    pub(super) chain: bool,
+    /// What the stream's pictures and its IDR pictures begin with, as far as seen whole.
+    heads: [Option<Head>; 2],
+    cadence: Cadence,
+}
+
+impl References {
+    /// Behind a gap a picture is known to be there from its beginning if it begins as those
+    /// before did: an IDR picture whose parameter sets are missing is not. Supplements come and
+    /// go, so one that is missing is not noticed.
+    pub(super) fn start(&self, notes: &Notes) -> Option<u64> {
+        let (sequence, head) = notes.front?;
+        let usual = self.heads[usize::from(notes.idr)];
+        let least = match usual {
+            Some(Head::Delimiter) => Head::Delimiter,
+            Some(usual) if notes.idr && usual > Head::Supplement => usual,
+            _ => Head::Slice,
+        };
+        (head >= least).then_some(sequence)
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        notes: &Notes,
+        timestamp: u32,
+        complete: bool,
+        gap: Gap,
+    ) -> Followed {
+        let lost = match gap {
+            Gap::None => Some(0),
+            _ => self.cadence.lost_before(timestamp),
+        };
+        // A missing picture may have been one that nothing refers to; there is no knowing.
+        self.chain &= lost == Some(0);
+        let decodable = complete && (notes.idr || self.chain);
+        if decodable && notes.idr {
+            self.chain = true;
+        } else if !decodable && notes.reference != Some(false) {
+            self.chain = false;
+        }
+        if complete && gap == Gap::None {
+            self.heads[usize::from(notes.idr)] = notes.front.map(|(_, head)| head);
+        }
+        self.cadence.settle(timestamp, gap);
+        Followed { lost: lost.unwrap_or(gap.least()), decodable }
+    }
+}

@@ -1,0 +1,184 @@
+//! VP9 (RFC 9628): by the references that each picture names (flexible mode), or that the
+//! scalability structure names for it; else by TL0PICIDX and temporal layers; else every picture
+//! depends on the one before.
+
+use stampede_media::vp9::{Descriptor, GroupPicture, Structure};
+
+use super::{Followed, Gap, LOST_FRAMES_MAX, Window};
+use crate::accounting::FramePacket;
+
+/// Pictures that one picture names at most, all its spatial layers together; more are not kept.
+const NAMED_MAX: usize = 9;
+/// A step of the picture id of up to this many is taken for layers that a server left out.
+const LEFT_OUT_MAX: u64 = 16;
+
+/// What a picture's packets say. A picture is everything of one timestamp: its spatial layers.
+#[derive(Debug, Default)]
+pub(in crate::accounting) struct Notes {
+    pub(super) start: Option<u64>,
+    pub(super) keyframe: bool,
+    descriptor: Option<Descriptor>,
+    named: [u8; NAMED_MAX],
+    named_count: usize,
+    structure: Option<Structure>,
+}
+
+impl Notes {
+    pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
+        let Some(payload) = packet.payload else { return };
+        let Ok(descriptor) = Descriptor::parse(payload) else { return };
+        if descriptor.starts_picture() {
+            self.start = Some(packet.sequence);
+        }
+        self.keyframe |= descriptor.starts_keyframe();
+        for &diff in descriptor.references.as_slice() {
+            if self.named_count < NAMED_MAX && !self.named().contains(&diff) {
+                self.named[self.named_count] = diff;
+                self.named_count += 1;
+            }
+        }
+        if let Some(at) = descriptor.structure_at {
+            self.structure = payload.get(at..).and_then(Structure::parse);
+        }
+        // The lowest spatial layer speaks for the picture.
+        let lower = |known: Descriptor| known.spatial_id > descriptor.spatial_id;
+        if self.descriptor.is_none_or(lower) {
+            self.descriptor = Some(descriptor);
+        }
+    }
+
+    fn named(&self) -> &[u8] {
+        &self.named[..self.named_count]
+    }
+}
+
+/// What is known of the decoder's references.
+#[derive(Debug, Default)]
+pub(in crate::accounting) struct References {
+    pictures: Window,
+    /// Of the last picture settled, extended.
+    last_id: Option<u64>,
+    /// Picture group of the latest scalability structure, and the picture it began with.
+    group: Vec<GroupPicture>,
+    group_at: u64,
+    /// The newest picture of the lowest temporal layer is decodable.
+    pub(super) base: bool,
+    /// So are all of higher ones since the last switching point.
+    upper: bool,
+    base_index: Option<u8>,
+    /// Numbers are left out without loss: a server drops temporal layers.
+    sparse: bool,
+}
+
+impl References {
+    pub(super) fn settle(&mut self, notes: &mut Notes, complete: bool, gap: Gap) -> Followed {
+        let descriptor = notes.descriptor.unwrap_or_default();
+        let bits = if descriptor.picture_id_wide { 15 } else { 7 };
+        let mut id = descriptor.picture_id.map(|id| self.pictures.extend(id, bits));
+        let lost = self.lost_before(id, gap);
+        if lost != Some(0) {
+            self.lose(&descriptor);
+        }
+        let decodable = complete
+            && (notes.keyframe || self.is_decodable(notes, &descriptor, id, lost == Some(0)));
+        if notes.keyframe && decodable {
+            self.pictures.clear();
+            id = descriptor.picture_id.map(|id| self.pictures.extend(id, bits));
+        }
+        if let (Some(structure), Some(id)) = (notes.structure.take(), id) {
+            (self.group, self.group_at) = (structure.group, id);
+        }
+        if let Some(id) = id {
+            self.pictures.set(id, decodable);
+            self.last_id = Some(id);
+        }
+        self.update(notes.keyframe, &descriptor, decodable);
+        Followed { lost: lost.unwrap_or(gap.least()), decodable }
+    }
+
+    /// Pictures missing before this one; `None` if it can't be known.
+    fn lost_before(&mut self, id: Option<u64>, gap: Gap) -> Option<u64> {
+        let step = id.zip(self.last_id).and_then(|(id, last)| id.checked_sub(last));
+        if gap == Gap::None {
+            self.sparse |= step.is_some_and(|step| (2..=LEFT_OUT_MAX).contains(&step));
+            return Some(0);
+        }
+        match step? {
+            0 => None,
+            step if step == 1 || (!self.sparse && step <= LOST_FRAMES_MAX) => Some(step - 1),
+            _ => None,
+        }
+    }
+
+    /// As VP8's: the lowest layer too, unless TL0PICIDX denies it.
+    fn lose(&mut self, descriptor: &Descriptor) {
+        self.upper = false;
+        let index = descriptor.tl0_pic_idx;
+        let expected = match descriptor.temporal_id {
+            Some(0) => index.map(|index| index.wrapping_sub(1)),
+            _ => index,
+        };
+        if expected.is_some() {
+            self.base &= self.base_index == expected;
+        }
+    }
+
+    fn is_decodable(
+        &self,
+        notes: &Notes,
+        descriptor: &Descriptor,
+        id: Option<u64>,
+        nothing_lost: bool,
+    ) -> bool {
+        let all = |id: u64, diffs: &[u8]| {
+            let mut referred = diffs.iter().map(|&diff| id.checked_sub(diff.into()));
+            referred.all(|id| id.is_some_and(|id| self.pictures.is_decodable(id)))
+        };
+        if let Some(id) = id.filter(|_| descriptor.flexible && notes.named_count > 0) {
+            return all(id, notes.named());
+        }
+        if let Some((id, picture)) = id.zip(self.of_group(id))
+            && !descriptor.flexible
+            && !picture.references.as_slice().is_empty()
+        {
+            return all(id, picture.references.as_slice());
+        }
+        match (descriptor.temporal_id, descriptor.tl0_pic_idx) {
+            (Some(0), Some(index)) => {
+                self.base && (nothing_lost || self.base_index == Some(index.wrapping_sub(1)))
+            }
+            (Some(_), Some(index)) => {
+                let base_known = nothing_lost || self.base_index == Some(index);
+                self.base && base_known && self.upper && nothing_lost
+            }
+            _ => self.base && self.upper && nothing_lost,
+        }
+    }
+
+    /// The picture's place in the picture group.
+    fn of_group(&self, id: Option<u64>) -> Option<&GroupPicture> {
+        let since = id?.checked_sub(self.group_at)?;
+        let length = u64::try_from(self.group.len()).ok().filter(|&length| length > 0)?;
+        self.group.get((since % length) as usize)
+    }
+
+    fn update(&mut self, keyframe: bool, descriptor: &Descriptor, decodable: bool) {
+        let upper_layer = descriptor.temporal_id.unwrap_or(0) > 0;
+        if !decodable {
+            let part = if upper_layer { &mut self.upper } else { &mut self.base };
+            *part = false;
+            return;
+        }
+        if !upper_layer {
+            self.base = true;
+            self.base_index = descriptor.tl0_pic_idx;
+        }
+        // U: what follows in higher layers refers to none of theirs before this one.
+        let fresh = keyframe || (descriptor.switching_up && !upper_layer);
+        self.upper |= fresh || descriptor.temporal_id.is_none();
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.group.capacity() * size_of::<GroupPicture>()
+    }
+}

@@ -1,0 +1,113 @@
+//! Header extensions, read only where something needs them (RFC 8285).
+
+use stampede_media::dependency_descriptor;
+use str0m::rtp::{Extension, ExtensionMap};
+
+/// The extension block of an RTP packet as it came: clear, but authenticated with the packet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExtensionBlock<'a> {
+    profile: u16,
+    bytes: &'a [u8],
+}
+
+/// Ids negotiated for what is read of a block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExtensionIds {
+    pub(crate) mid: Option<u8>,
+    #[allow(dead_code, reason = "for latency figures")]
+    pub(crate) abs_capture_time: Option<u8>,
+    pub(crate) dependency_descriptor: Option<u8>,
+}
+
+impl ExtensionIds {
+    /// Adds an m-line's; ids are the same for all m-lines of a bundle (RFC 8285 §5).
+    pub(crate) fn add(&mut self, map: &ExtensionMap) {
+        let own = |uri: &str| map.iter().find(|(_, ext)| ext.as_uri() == uri).map(|(id, _)| id);
+        self.mid = self.mid.or(map.id_of(Extension::RtpMid));
+        self.abs_capture_time = self.abs_capture_time.or(map.id_of(Extension::AbsoluteCaptureTime));
+        self.dependency_descriptor = self.dependency_descriptor.or(own(dependency_descriptor::URI));
+    }
+}
+
+/// One-byte elements (RFC 8285 §4.2).
+const ONE_BYTE: u16 = 0xbede;
+/// Two-byte elements (§4.3); the low four bits are the application's.
+const TWO_BYTE: u16 = 0x1000;
+
+impl<'a> ExtensionBlock<'a> {
+    /// The block of a datagram whose header is this long, extensions included; empty without one.
+    pub(crate) fn of(datagram: &'a [u8], header_bytes: usize) -> Self {
+        let read = || {
+            let first = *datagram.first()?;
+            let at = 12 + 4 * usize::from(first & 0x0f);
+            let block = datagram.get(at..header_bytes)?;
+            let (head, bytes) = block.split_first_chunk::<4>()?;
+            (first & 0x10 != 0)
+                .then_some(Self { profile: u16::from_be_bytes([head[0], head[1]]), bytes })
+        };
+        read().unwrap_or_default()
+    }
+
+    /// The element with this id; `None` if there is none or the block is broken before it.
+    pub(crate) fn get(&self, id: u8) -> Option<&'a [u8]> {
+        let two_byte = match self.profile {
+            ONE_BYTE => false,
+            profile if profile & 0xfff0 == TWO_BYTE => true,
+            _ => return None,
+        };
+        let mut rest = self.bytes;
+        while let Some((&head, behind)) = rest.split_first() {
+            if head == 0 {
+                rest = behind;
+                continue;
+            }
+            let (found, bytes, behind) = if two_byte {
+                let (&bytes, behind) = behind.split_first()?;
+                (head, usize::from(bytes), behind)
+            } else {
+                // 15 ends the block.
+                (head >> 4 != 15).then_some(())?;
+                (head >> 4, usize::from(head & 0x0f) + 1, behind)
+            };
+            let (element, behind) = behind.split_at_checked(bytes)?;
+            if found == id {
+                return Some(element);
+            }
+            rest = behind;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(profile: u16, elements: &[u8]) -> (Vec<u8>, usize) {
+        let mut packet = vec![0x91; 12];
+        packet.extend([0; 4]);
+        packet.extend(profile.to_be_bytes());
+        packet.extend(((elements.len() / 4) as u16).to_be_bytes());
+        packet.extend(elements);
+        let header_bytes = packet.len();
+        packet.extend([7; 30]);
+        (packet, header_bytes)
+    }
+
+    #[test]
+    fn both_forms_are_read_and_broken_ones_end_the_search() {
+        let (packet1, header) = packet(ONE_BYTE, &[0x41, 5, 6, 0, 0x10, 9, 0, 0]);
+        let block = ExtensionBlock::of(&packet1, header);
+        assert_eq!(block.get(4), Some(&[5, 6][..]));
+        assert_eq!((block.get(1), block.get(2)), (Some(&[9][..]), None));
+        let (packet2, header) = packet(TWO_BYTE | 3, &[4, 0, 0, 20, 2, 8, 9, 0]);
+        let block = ExtensionBlock::of(&packet2, header);
+        assert_eq!((block.get(4), block.get(20)), (Some(&[][..]), Some(&[8, 9][..])));
+        let (broken, header) = packet(ONE_BYTE, &[0x47, 1, 2, 3]);
+        assert_eq!(ExtensionBlock::of(&broken, header).get(4), None);
+        let (ended, header) = packet(ONE_BYTE, &[0xf0, 0x40, 1, 0]);
+        assert_eq!(ExtensionBlock::of(&ended, header).get(4), None);
+        assert_eq!(ExtensionBlock::of(&[0x80; 20], 12), ExtensionBlock::default());
+        assert_eq!(ExtensionBlock::of(&[0x90; 13], 16), ExtensionBlock::default());
+    }
+}

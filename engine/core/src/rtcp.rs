@@ -1,0 +1,214 @@
+//! The RTCP that a subscriber sends and understands on the fast path (RFC 3550, RFC 4585).
+
+/// Most report blocks in one receiver report (the count has five bits).
+pub(crate) const REPORT_BLOCKS_MAX: usize = 31;
+/// Most entries in one NACK, so that it fits a datagram of 1,200 bytes.
+pub(crate) const NACK_ENTRIES_MAX: usize = 250;
+
+const SENDER_REPORT: u8 = 200;
+const RECEIVER_REPORT: u8 = 201;
+const SOURCE_DESCRIPTION: u8 = 202;
+const TRANSPORT_FEEDBACK: u8 = 205;
+const PAYLOAD_FEEDBACK: u8 = 206;
+/// Feedback message types.
+const NACK: u8 = 1;
+const PLI: u8 = 1;
+/// Source description item.
+const CNAME: u8 = 1;
+
+/// A reception report block (RFC 3550 §6.4.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReportBlock {
+    pub(crate) ssrc: u32,
+    /// Lost of those expected since the last report, in 1/256.
+    pub(crate) fraction_lost: u8,
+    /// Expected less received since the beginning; clamped to 24 bits, signed.
+    pub(crate) cumulative_lost: i64,
+    pub(crate) highest_sequence: u32,
+    /// In timestamp units.
+    pub(crate) jitter: u32,
+    pub(crate) last_sr: u32,
+    /// In 1/65,536 s.
+    pub(crate) delay_since_last_sr: u32,
+}
+
+/// What of a sender report is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SenderReport {
+    pub(crate) ssrc: u32,
+    /// NTP timestamp, 32.32 bits.
+    pub(crate) ntp: u64,
+    /// RTP timestamp of the same moment.
+    pub(crate) rtp_timestamp: u32,
+    /// Packets sent since the beginning.
+    pub(crate) packets: u32,
+}
+
+fn header(out: &mut Vec<u8>, count: u8, packet_type: u8, words_behind: usize) {
+    out.extend_from_slice(&[0x80 | count, packet_type]);
+    out.extend_from_slice(&(words_behind as u16).to_be_bytes());
+}
+
+/// Appends a receiver report; of `blocks` the first [`REPORT_BLOCKS_MAX`].
+pub(crate) fn write_receiver_report(out: &mut Vec<u8>, sender: u32, blocks: &[ReportBlock]) {
+    let blocks = &blocks[..blocks.len().min(REPORT_BLOCKS_MAX)];
+    header(out, blocks.len() as u8, RECEIVER_REPORT, 1 + 6 * blocks.len());
+    out.extend_from_slice(&sender.to_be_bytes());
+    for block in blocks {
+        let lost = block.cumulative_lost.clamp(-0x80_0000, 0x7f_ffff) as u32 & 0xff_ffff;
+        let words = [
+            block.ssrc,
+            u32::from(block.fraction_lost) << 24 | lost,
+            block.highest_sequence,
+            block.jitter,
+            block.last_sr,
+            block.delay_since_last_sr,
+        ];
+        out.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+    }
+}
+
+/// Appends a source description with the one item that is mandatory (RFC 3550 §6.5.1).
+pub(crate) fn write_cname(out: &mut Vec<u8>, sender: u32, cname: &str) {
+    let cname = &cname.as_bytes()[..cname.len().min(255)];
+    // Item type and length, text, at least one zero, to the next word.
+    let words = (2 + cname.len()) / 4 + 1;
+    header(out, 1, SOURCE_DESCRIPTION, 1 + words);
+    out.extend_from_slice(&sender.to_be_bytes());
+    let end = out.len() + words * 4;
+    out.extend_from_slice(&[CNAME, cname.len() as u8]);
+    out.extend_from_slice(cname);
+    out.resize(end, 0);
+}
+
+/// Appends a generic NACK (RFC 4585 §6.2.1) of `sequences`, which are in order. Returns how many
+/// of them found room in [`NACK_ENTRIES_MAX`] entries.
+pub(crate) fn write_nack(out: &mut Vec<u8>, sender: u32, media: u32, sequences: &[u16]) -> usize {
+    let begin = out.len();
+    header(out, NACK, TRANSPORT_FEEDBACK, 0);
+    out.extend_from_slice(&sender.to_be_bytes());
+    out.extend_from_slice(&media.to_be_bytes());
+    let (mut entries, mut at) = (0, 0);
+    while at < sequences.len() && entries < NACK_ENTRIES_MAX {
+        let first = sequences[at];
+        let mut following: u16 = 0;
+        at += 1;
+        while let Some(&next) = sequences.get(at) {
+            let behind = next.wrapping_sub(first);
+            if !(1..=16).contains(&behind) {
+                break;
+            }
+            following |= 1 << (behind - 1);
+            at += 1;
+        }
+        out.extend_from_slice(&first.to_be_bytes());
+        out.extend_from_slice(&following.to_be_bytes());
+        entries += 1;
+    }
+    let words = (2 + entries) as u16;
+    out[begin + 2..begin + 4].copy_from_slice(&words.to_be_bytes());
+    at
+}
+
+/// Appends a picture loss indication (RFC 4585 §6.3.1).
+pub(crate) fn write_pli(out: &mut Vec<u8>, sender: u32, media: u32) {
+    header(out, PLI, PAYLOAD_FEEDBACK, 2);
+    out.extend_from_slice(&sender.to_be_bytes());
+    out.extend_from_slice(&media.to_be_bytes());
+}
+
+/// The sender reports of a compound packet. Reading stops at the first packet that is cut off.
+pub(crate) fn sender_reports(mut compound: &[u8]) -> impl Iterator<Item = SenderReport> {
+    let mut packets = std::iter::from_fn(move || {
+        let head = compound.first_chunk::<4>()?;
+        let bytes = 4 + 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let (packet, rest) = compound.split_at_checked(bytes)?;
+        compound = rest;
+        Some(packet)
+    });
+    std::iter::from_fn(move || {
+        packets.by_ref().find_map(|packet| {
+            let body = packet.get(4..28).filter(|_| packet[1] == SENDER_REPORT)?;
+            let word = |at: usize| {
+                u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]])
+            };
+            Some(SenderReport {
+                ssrc: word(0),
+                ntp: u64::from(word(4)) << 32 | u64::from(word(8)),
+                rtp_timestamp: word(12),
+                packets: word(16),
+            })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_report_word_for_word() {
+        let mut out = Vec::new();
+        let block = ReportBlock {
+            ssrc: 7,
+            fraction_lost: 64,
+            cumulative_lost: -2,
+            highest_sequence: 0x0001_0002,
+            jitter: 9,
+            last_sr: 10,
+            delay_since_last_sr: 11,
+        };
+        write_receiver_report(&mut out, 1, &[block]);
+        let words: Vec<u32> =
+            out.chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words, [0x81c9_0007, 1, 7, 0x40ff_fffe, 0x0001_0002, 9, 10, 11]);
+        out.clear();
+        write_receiver_report(&mut out, 1, &[block; 40]);
+        assert_eq!((out[0], out.len()), (0x80 | 31, 8 + 31 * 24));
+    }
+
+    #[test]
+    fn names_end_in_zeros_on_a_word() {
+        for length in 0..9 {
+            let mut out = Vec::new();
+            write_cname(&mut out, 1, &"abcdefghi"[..length]);
+            assert_eq!(out.len(), 4 + 4 * usize::from(out[3]));
+            assert_eq!((out[8], usize::from(out[9])), (1, length));
+            assert!(out.len() > 10 + length && out[10 + length..].iter().all(|&byte| byte == 0));
+        }
+    }
+
+    #[test]
+    fn nacks_pack_seventeen_into_an_entry_and_wrap() {
+        let mut out = Vec::new();
+        let taken = write_nack(&mut out, 1, 2, &[65_534, 65_535, 0, 14, 15, 40]);
+        assert_eq!(taken, 6);
+        assert_eq!(out[..4], [0x81, 205, 0, 5]);
+        let entries: Vec<u16> =
+            out[12..].chunks(2).map(|two| u16::from_be_bytes(two.try_into().unwrap())).collect();
+        assert_eq!(entries, [65_534, 0b1000_0000_0000_0011, 15, 0, 40, 0]);
+        out.clear();
+        let many: Vec<u16> = (0..1_000).map(|at| at * 20).collect();
+        assert_eq!(write_nack(&mut out, 1, 2, &many), NACK_ENTRIES_MAX);
+        assert_eq!(out.len(), 12 + 4 * NACK_ENTRIES_MAX);
+    }
+
+    #[test]
+    fn sender_reports_are_found_among_others() {
+        let mut compound = vec![0x80, 200, 0, 6];
+        for word in [5_u32, 0xaabb_ccdd, 0x1122_3344, 90, 17, 18] {
+            compound.extend(word.to_be_bytes());
+        }
+        let report =
+            SenderReport { ssrc: 5, ntp: 0xaabb_ccdd_1122_3344, rtp_timestamp: 90, packets: 17 };
+        let mut several = Vec::new();
+        write_pli(&mut several, 1, 2);
+        several.extend(&compound);
+        write_cname(&mut several, 1, "x");
+        several.extend(&compound);
+        assert_eq!(sender_reports(&several).collect::<Vec<_>>(), [report, report]);
+        several.truncate(several.len() - 1);
+        assert_eq!(sender_reports(&several).count(), 1);
+        assert_eq!(sender_reports(&[0x80, 200, 0, 0]).count(), 0);
+    }
+}

@@ -1,0 +1,26 @@
+//! Network impairments on purpose, decided packet by packet.
+//!
+//! A [`Spec`] says what is to happen (`cohort=10%,loss=1%,burst=5`), [`Cohorts`] picks who it
+//! happens to, and an [`Impairment`] decides for one subscriber what becomes of each packet: a
+//! [`Fate`]. Packets that are to wait go into a [`Held`] queue. Everything is pure: the time comes
+//! in as an argument, and the same seed gives the same decisions on every machine.
+//!
+//! Both sides use it: the engine on what its subscribers receive, the embedded SFU on what it
+//! sends to each subscriber.
+
+#![forbid(unsafe_code)]
+
+mod cohort;
+mod held;
+mod loss;
+mod model;
+mod random;
+mod spec;
+mod value;
+
+pub use cohort::{Cohorts, stable_name};
+pub use held::{HELD_PACKETS_MAX, Held};
+pub use loss::Loss;
+pub use model::{Class, Counts, Fate, Impairment, RATE_BURST_BYTES, RATE_QUEUE_MAX, REORDER_HOLD};
+pub use random::Random;
+pub use spec::{BURST_PACKETS_MAX, Spec, SpecError, Window};

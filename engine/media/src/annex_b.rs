@@ -1,0 +1,259 @@
+//! H.264 files in Annex B form: NAL units behind start codes, without timestamps (ITU-T H.264
+//! Annex B).
+//!
+//! Sequence parameter sets are read by the `h264-reader` crate. The walk over the file is done
+//! here: that crate's reader has no offsets to report.
+
+use h264_reader::nal::sps::{FrameMbsFlags, SeqParameterSet};
+use h264_reader::rbsp::{self, BitReader};
+
+use crate::clip::{
+    ClipFrame, ClipOptions, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_RATE_ASSUMED,
+    FRAME_RATE_MAX, MediaClip, OpenedClip,
+};
+use crate::h264::{self, nal};
+use crate::ivf::Found;
+use crate::packetize;
+
+/// What such a file begins with.
+pub(crate) const MAGICS: [&[u8]; 2] = [&[0, 0, 0, 1], &[0, 0, 1]];
+
+/// One NAL unit as the file has it.
+#[derive(Debug, Clone, Copy)]
+struct Unit<'a> {
+    /// Of its header byte.
+    offset: u64,
+    index: u64,
+    data: &'a [u8],
+}
+
+/// The NAL units of one picture.
+#[derive(Debug, Default)]
+struct AccessUnit<'a> {
+    offset: u64,
+    units: Vec<&'a [u8]>,
+    idr: bool,
+    has_parameters: bool,
+    has_picture: bool,
+}
+
+/// What is known of the whole stream.
+#[derive(Debug, Default)]
+struct Stream<'a> {
+    size: Option<(u16, u16)>,
+    frame_rate: Option<f64>,
+    /// The latest parameter sets, for IDR pictures that come without.
+    parameters: Vec<&'a [u8]>,
+    done: Vec<AccessUnit<'a>>,
+    open: AccessUnit<'a>,
+}
+
+/// Reads a whole file and packetises it.
+pub(crate) fn read(name: &str, bytes: &[u8], options: ClipOptions) -> Result<OpenedClip, Found> {
+    let mut stream = Stream::default();
+    for unit in units(bytes) {
+        let problem = |reason| (unit.offset, ClipProblem::NalUnit { index: unit.index, reason });
+        check(&unit).map_err(problem)?;
+        stream.add(&unit).map_err(problem)?;
+    }
+    stream.end_picture();
+    if let Some(unit) = stream.done.iter().find(|unit| unit.bytes() > FRAME_BYTES_MAX) {
+        let index = stream.done.iter().take_while(|other| other.offset < unit.offset).count();
+        let (index, len_bytes) = (index as u64, unit.bytes() as u64);
+        return Err((unit.offset, ClipProblem::FrameSize { index, len_bytes }));
+    }
+    let Some(first) = stream.done.first() else { return Err((0, ClipProblem::NoFrames)) };
+    if !first.idr {
+        return Err((first.offset, ClipProblem::FirstNotKeyframe));
+    }
+    let Some((width, height)) = stream.size.filter(|_| first.has_parameters) else {
+        let reason = "is a keyframe without sequence parameter set before it".to_owned();
+        return Err((first.offset, ClipProblem::NalUnit { index: 0, reason }));
+    };
+    let known = options.frame_rate.or(stream.frame_rate);
+    let frame_rate = known.unwrap_or(FRAME_RATE_ASSUMED);
+    if !(frame_rate > 0.0 && frame_rate <= FRAME_RATE_MAX) {
+        let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
+        return Err((first.offset, problem));
+    }
+    let ticks = |index: usize| (index as f64 * 90_000.0 / frame_rate).round() as u64;
+    let frames = stream.done.iter().enumerate().map(|(index, unit)| ClipFrame {
+        timestamp_ticks: ticks(index),
+        keyframe: unit.idr,
+        packets: packetize::h264(&unit.units),
+        frame_bytes: unit.bytes(),
+    });
+    let clip = MediaClip {
+        name: name.to_owned(),
+        codec: Codec::H264,
+        clock_rate: Codec::H264.clock_rate(),
+        width,
+        height,
+        channels: 0,
+        frames: frames.collect(),
+        duration_ticks: ticks(stream.done.len()).max(1),
+        frame_rate,
+    };
+    Ok(OpenedClip { clip, frame_rate_assumed: known.is_none() })
+}
+
+/// The NAL units between start codes, without the zeros behind them (Annex B, B.1.1).
+fn units(bytes: &[u8]) -> impl Iterator<Item = Unit<'_>> {
+    let mut at = next_start(bytes, 0);
+    let mut index = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let begin = at?;
+            at = next_start(bytes, begin);
+            let end = at.map_or(bytes.len(), |next| next - 3);
+            let data = bytes.get(begin..end)?;
+            let zeros = data.iter().rev().take_while(|&&byte| byte == 0).count();
+            let data = data.get(..data.len() - zeros)?;
+            if !data.is_empty() {
+                index += 1;
+                return Some(Unit { offset: begin as u64, index: index - 1, data });
+            }
+        }
+    })
+}
+
+/// Where the data behind the next start code begins.
+fn next_start(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match bytes.get(at..at + 3)? {
+            [0, 0, 1] => return Some(at + 3),
+            [_, _, 0] => at += 1,
+            [_, _, _] => at += if bytes[at + 2] > 1 { 3 } else { 1 },
+            _ => return None,
+        }
+    }
+}
+
+/// Why a NAL unit can't be in such a file, or not be sent.
+fn check(unit: &Unit<'_>) -> Result<(), String> {
+    let header = unit.data.first().copied().unwrap_or(0);
+    if header & 0x80 != 0 {
+        return Err("has its forbidden bit set: this is no H.264 in Annex B form".to_owned());
+    }
+    let kind = h264::nal_type(header);
+    match kind {
+        0 | 24..=31 => Err(format!("has type {kind}, which no H.264 file has; is it H.265?")),
+        14 | 15 | 20 | 21 => Err(format!("has type {kind}: scalable and 3D H.264 can't be sent")),
+        nal::SLICE | nal::PARTITION_A if h264::is_bidirectional_slice(unit.data) != Some(false) => {
+            Err("is a B slice, or cut short: WebRTC has no reordering (encode with -bf 0)"
+                .to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl AccessUnit<'_> {
+    fn bytes(&self) -> usize {
+        self.units.iter().map(|unit| unit.len()).sum()
+    }
+}
+
+impl<'a> Stream<'a> {
+    /// Puts a NAL unit into the access unit it belongs to (§7.4.1.2.3).
+    fn add(&mut self, unit: &Unit<'a>) -> Result<(), String> {
+        let header = unit.data.first().copied().unwrap_or(0);
+        let kind = h264::nal_type(header);
+        let begins =
+            matches!(kind, nal::SEI..=nal::DELIMITER | 13..=18) || h264::is_first_slice(unit.data);
+        if begins && self.open.has_picture {
+            self.end_picture();
+        }
+        if self.open.units.is_empty() {
+            self.open.offset = unit.offset;
+        }
+        match kind {
+            nal::SPS => {
+                self.read_parameters(unit.data)?;
+                self.open.has_parameters = true;
+                self.parameters = vec![unit.data];
+            }
+            nal::PPS => self.parameters.push(unit.data),
+            // They carry nothing that RTP does not say already.
+            nal::DELIMITER | nal::END_OF_SEQUENCE | nal::END_OF_STREAM | nal::FILLER => {
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.open.has_picture |= h264::is_picture(header);
+        self.open.idr |= kind == nal::IDR;
+        self.open.units.push(unit.data);
+        Ok(())
+    }
+
+    fn end_picture(&mut self) {
+        let mut picture = std::mem::take(&mut self.open);
+        if !picture.has_picture {
+            return;
+        }
+        if picture.idr && !picture.has_parameters && !self.parameters.is_empty() {
+            // Who joins at this picture needs them.
+            let own = picture.units.iter().filter(|unit| {
+                unit.first().is_some_and(|&header| h264::nal_type(header) != nal::PPS)
+            });
+            picture.units = self.parameters.iter().chain(own).copied().collect();
+            picture.has_parameters = true;
+        }
+        self.done.push(picture);
+    }
+
+    fn read_parameters(&mut self, unit: &[u8]) -> Result<(), String> {
+        let bad = |reason: String| format!("is no usable sequence parameter set: {reason}");
+        let data = rbsp::decode_nal(unit).map_err(|error| bad(error.to_string()))?;
+        let parameters = SeqParameterSet::from_bits(BitReader::new(&data[..]))
+            .map_err(|error| bad(format!("{error:?}")))?;
+        if !matches!(parameters.frame_mbs_flags, FrameMbsFlags::Frames) {
+            return Err(bad("interlaced pictures can't be sent".to_owned()));
+        }
+        let (width, height) =
+            parameters.pixel_dimensions().map_err(|error| bad(format!("{error:?}")))?;
+        let side = |pixels| u16::try_from(pixels).ok().filter(|&pixels| pixels > 0);
+        let size = side(width).zip(side(height));
+        let size = size.ok_or_else(|| bad(format!("a picture of {width}x{height} pixels")))?;
+        self.size.get_or_insert(size);
+        let frame_rate = parameters.fps().filter(|rate| rate.is_finite() && *rate > 0.0);
+        self.frame_rate = self.frame_rate.or(frame_rate);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn units_lie_between_start_codes() {
+        let file = [0, 0, 0, 1, 9, 0x10, 0, 0, 1, 0x67, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0x65, 0, 2];
+        let found: Vec<_> = units(&file).map(|unit| (unit.offset, unit.data.to_vec())).collect();
+        assert_eq!(found, [(4, vec![9, 0x10]), (9, vec![0x67, 1]), (19, vec![0x65, 0, 2])]);
+        assert_eq!(units(&[0, 0, 0, 0]).count(), 0);
+        assert_eq!(next_start(&[5, 0, 0, 0, 1, 7], 0), Some(5));
+    }
+
+    proptest! {
+        #[test]
+        fn units_come_back(
+            parts in proptest::collection::vec(proptest::collection::vec(1..=255_u8, 1..40), 1..20),
+            long in any::<u32>(),
+        ) {
+            let mut file = Vec::new();
+            for (index, part) in parts.iter().enumerate() {
+                file.extend_from_slice(MAGICS[(long >> (index % 32) & 1) as usize]);
+                file.extend_from_slice(part);
+            }
+            let found: Vec<_> = units(&file).map(|unit| unit.data.to_vec()).collect();
+            prop_assert_eq!(found, parts);
+        }
+
+        #[test]
+        fn any_file_is_read_or_refused(bytes: Vec<u8>) {
+            let file = [&[0, 0, 1][..], &bytes].concat();
+            let _ = read("x", &file, ClipOptions::default());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! H.264 access units to payloads of packetization mode 1 (RFC 6184 §5).
+
+use std::sync::Arc;
+
+use super::PAYLOAD_BYTES_MAX;
+use crate::h264::nal;
+
+/// Indicator and header of a fragment unit.
+const FRAGMENT_HEADER_BYTES: usize = 2;
+
+/// Cuts one access unit, given as its NAL units, into payloads: small units that follow each other
+/// share a STAP-A, a unit too long for one payload becomes even FU-As.
+pub fn h264(units: &[&[u8]]) -> Vec<Arc<[u8]>> {
+    let mut payloads = Vec::new();
+    let mut units = units.iter().copied().filter(|unit| !unit.is_empty()).peekable();
+    let mut together: Vec<&[u8]> = Vec::new();
+    while let Some(unit) = units.next() {
+        if unit.len() > PAYLOAD_BYTES_MAX {
+            fragment(unit, &mut payloads);
+            continue;
+        }
+        together.push(unit);
+        let taken: usize = 1 + together.iter().map(|unit| 2 + unit.len()).sum::<usize>();
+        let fits = |next: &&[u8]| taken + 2 + next.len() <= PAYLOAD_BYTES_MAX;
+        if !units.peek().is_some_and(fits) {
+            payloads.push(aggregate(&together));
+            together.clear();
+        }
+    }
+    payloads
+}
+
+fn aggregate(units: &[&[u8]]) -> Arc<[u8]> {
+    if let [only] = units {
+        return Arc::from(*only);
+    }
+    // §5.7.1: the largest NRI of all.
+    let importance = units.iter().filter_map(|unit| unit.first()).map(|header| header & 0x60);
+    let mut payload = vec![importance.max().unwrap_or(0) | nal::STAP_A];
+    for unit in units {
+        payload.extend_from_slice(&(unit.len() as u16).to_be_bytes());
+        payload.extend_from_slice(unit);
+    }
+    Arc::from(payload)
+}
+
+fn fragment(unit: &[u8], payloads: &mut Vec<Arc<[u8]>>) {
+    let Some((&header, data)) = unit.split_first() else { return };
+    let chunk_bytes =
+        super::even_chunk_bytes(data.len(), PAYLOAD_BYTES_MAX - FRAGMENT_HEADER_BYTES);
+    let count = data.len().div_ceil(chunk_bytes);
+    for (index, chunk) in data.chunks(chunk_bytes).enumerate() {
+        let start = u8::from(index == 0) << 7;
+        let end = u8::from(index + 1 == count) << 6;
+        let mut payload = Vec::with_capacity(FRAGMENT_HEADER_BYTES + chunk.len());
+        payload.extend_from_slice(&[header & 0xe0 | nal::FU_A, start | end | header & 0x1f]);
+        payload.extend_from_slice(chunk);
+        payloads.push(Arc::from(payload));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h264::{Head, Summary, append_annex_b};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parameter_sets_travel_together_and_slices_in_even_parts() {
+        let slice = [&[0x65, 0x88][..], &[7; 3_000]].concat();
+        let payloads = h264(&[&[0x67, 0x42, 0xe0, 0x1f], &[0x68, 1, 2], &slice]);
+        assert_eq!(payloads.len(), 4);
+        assert_eq!(payloads[0][..], [0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 3, 0x68, 1, 2]);
+        assert_eq!(Summary::of(&payloads[0]).unwrap().head, Some(Head::SequenceParameters));
+        let lengths: Vec<_> = payloads[1..].iter().map(|payload| payload.len()).collect();
+        assert_eq!(lengths, [1_003, 1_003, 1_001]);
+        assert_eq!((payloads[1][..2].to_vec(), payloads[3][1]), (vec![0x7c, 0x85], 0x45));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_cut_comes_back(units in vec((1..24_u8, vec(any::<u8>(), 0..4_000)), 1..8)) {
+            let units: Vec<Vec<u8>> =
+                units.into_iter().map(|(kind, data)| [vec![0x60 | kind], data].concat()).collect();
+            let slices: Vec<&[u8]> = units.iter().map(Vec::as_slice).collect();
+            let mut joined = Vec::new();
+            for payload in h264(&slices) {
+                prop_assert!(payload.len() <= PAYLOAD_BYTES_MAX);
+                append_annex_b(&payload, &mut joined).unwrap();
+            }
+            let expected: Vec<u8> =
+                units.iter().flat_map(|unit| [&[0, 0, 0, 1], &unit[..]].concat()).collect();
+            prop_assert_eq!(joined, expected);
+        }
+    }
+}

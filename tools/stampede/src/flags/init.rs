@@ -1,0 +1,45 @@
+//! `stampede init`: a commented scenario file to begin with.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::exit::{Exit, Failure};
+
+/// What is written.
+pub(super) const TEMPLATE: &str = include_str!("scenario.toml");
+
+/// Write a commented scenario file, for `stampede run --scenario FILE`.
+#[derive(Debug, Args)]
+pub(crate) struct InitFlags {
+    /// The file; one that is there already is left alone.
+    #[arg(default_value = "stampede.toml", value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// `stampede init`.
+///
+/// # Errors
+/// When the file is there already or can't be written.
+pub(crate) fn init(flags: &InitFlags) -> Result<Exit, Failure> {
+    let name = flags.file.display();
+    let made = OpenOptions::new().write(true).create_new(true).open(&flags.file);
+    let mut file = made.map_err(|error| {
+        Failure::config(match error.kind() {
+            ErrorKind::AlreadyExists => {
+                format!("{name} is there already: remove it or name another file")
+            }
+            _ => format!("{name} can't be written: {error}"),
+        })
+    })?;
+    file.write_all(TEMPLATE.as_bytes())
+        .map_err(|error| Failure::other(format!("{name} can't be written: {error}")))?;
+    // A closed pipe is the reader's choice.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{name} is written; run it with `stampede run --scenario {name}`"
+    );
+    Ok(Exit::Pass)
+}

@@ -1,0 +1,611 @@
+//! Reports of several hosts as one: counts are added up, histograms merged as histograms, seconds
+//! aligned by the clock. What can't be merged is `null`.
+//!
+//! Structures are taken apart field by field, so that the compiler asks for a rule when one gets a
+//! new field.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::build::round;
+use super::hist::Hist;
+use super::streams;
+use super::threshold::{self, Threshold, Thresholds};
+use super::types::{
+    Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
+    MediaSection, Outcome, Packets, Phases, PublishSection, RecordingSection, Report, RunSection,
+    SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict,
+};
+use crate::exit::Failure;
+
+/// How much of the longest host's window all others must share for rates to be added up.
+const OVERLAP_MIN: f64 = 0.9;
+/// Most seconds between the first and the last row of a merged series.
+const SERIES_S_MAX: u64 = 7 * 86_400;
+
+/// Merges two or more reports.
+///
+/// # Errors
+/// Exit code 104: a report was merged already, or is given twice, or its start is no date.
+pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
+    let mut starts = Vec::new();
+    for (index, report) in reports.iter().enumerate() {
+        let run = &report.run;
+        if run.hosts.is_some() {
+            return Err(Failure::config(format!(
+                "the report of run {} is of several hosts already: merge theirs instead",
+                run.id
+            )));
+        }
+        let twin = reports[..index]
+            .iter()
+            .any(|other| other.run.id == run.id && other.run.started_at == run.started_at);
+        if twin {
+            return Err(Failure::config(format!("the report of run {} is given twice", run.id)));
+        }
+        starts.push(humantime::parse_rfc3339(&run.started_at).map_err(|error| {
+            Failure::config(format!("run {}: its started_at is no date: {error}", run.id))
+        })?);
+    }
+    let hosts = host_names(reports);
+    let together = overlap(reports, &starts);
+    let series = series(reports, &starts);
+    let mut merged = Report {
+        schema: SCHEMA.to_owned(),
+        run: run(reports, &starts, &hosts),
+        verdict: verdict(reports, &hosts),
+        join: join(reports, &series),
+        video: media(&present(reports, |report| report.video.as_ref()), together),
+        audio: media(&present(reports, |report| report.audio.as_ref()), together),
+        publish: publish(&present(reports, |report| report.publish.as_ref())),
+        impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
+        recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
+        captures: reports.iter().flat_map(|report| report.captures.iter().cloned()).collect(),
+        find: None,
+        generator: generator(reports, &hosts, together),
+        server: server(reports),
+        series,
+        thresholds: Vec::new(),
+        streams: Vec::new(),
+        streams_total: reports.iter().map(|report| report.streams_total).sum(),
+        all_streams: Vec::new(),
+    };
+    for (report, host) in reports.iter().zip(&hosts) {
+        let named = report.streams.iter().cloned().map(|mut row| {
+            row.host = Some(host.clone());
+            row
+        });
+        merged.all_streams.extend(named);
+    }
+    merged.streams = streams::worst(&merged.all_streams);
+    apply_thresholds(&mut merged, reports);
+    Ok(merged)
+}
+
+/// What all hosts injected; their cohorts one after the other.
+fn impairment(sections: &[&ImpairmentSection]) -> Option<ImpairmentSection> {
+    let mut merged = ImpairmentSection::default();
+    for section in sections {
+        merged.all.add(&section.all);
+        merged.cohorts.extend(section.cohorts.iter().cloned());
+    }
+    (!sections.is_empty()).then_some(merged)
+}
+
+/// Hostnames, told apart by a number where two are alike or unknown.
+fn host_names(reports: &[Report]) -> Vec<String> {
+    let name = |report: &Report| {
+        let machine = report.run.machine.as_ref();
+        machine.and_then(|machine| machine.hostname.clone()).unwrap_or_else(|| "host".to_owned())
+    };
+    let names: Vec<String> = reports.iter().map(name).collect();
+    let alone = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+    let number = |(index, name): (usize, &String)| match alone(name) {
+        true => name.clone(),
+        false => format!("{name}#{}", index + 1),
+    };
+    names.iter().enumerate().map(number).collect()
+}
+
+fn present<'a, T>(reports: &'a [Report], part: impl Fn(&'a Report) -> Option<&'a T>) -> Vec<&'a T> {
+    reports.iter().filter_map(part).collect()
+}
+
+/// True if the runs went on at the same time, so that their rates add up.
+fn overlap(reports: &[Report], starts: &[SystemTime]) -> bool {
+    let ends = reports.iter().zip(starts).map(|(report, start)| {
+        *start + Duration::try_from_secs_f64(report.run.duration_s).unwrap_or_default()
+    });
+    let (Some(last_start), Some(first_end)) = (starts.iter().max(), ends.min()) else {
+        return false;
+    };
+    let shared_s = first_end.duration_since(*last_start).unwrap_or_default().as_secs_f64();
+    let longest_s = reports.iter().map(|report| report.run.duration_s).fold(0.0, f64::max);
+    longest_s > 0.0 && shared_s >= OVERLAP_MIN * longest_s
+}
+
+fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSection {
+    let first = starts.iter().min().copied().unwrap_or(SystemTime::UNIX_EPOCH);
+    let ends = reports.iter().zip(starts).map(|(report, start)| {
+        start.duration_since(first).unwrap_or_default().as_secs_f64() + report.run.duration_s
+    });
+    let ids: Vec<&str> = reports.iter().map(|report| report.run.id.as_str()).collect();
+    let same = |values: Vec<Option<&String>>| match values.split_first() {
+        Some((first, rest)) if rest.iter().all(|value| value == first) => first.cloned(),
+        _ => None,
+    };
+    let target = |report: &'_ Report| report.run.target.clone();
+    let targets: Vec<TargetSection> = reports.iter().map(target).collect();
+    RunSection {
+        id: ids.join("+"),
+        started_at: humantime::format_rfc3339_millis(first).to_string(),
+        duration_s: round(ends.fold(0.0, f64::max), 3),
+        measured_s: None,
+        interrupted: reports.iter().any(|report| report.run.interrupted),
+        target: TargetSection {
+            url: same(targets.iter().map(|target| target.url.as_ref()).collect()),
+            embedded: targets.iter().all(|target| target.embedded),
+            server_version: same(
+                targets.iter().map(|target| target.server_version.as_ref()).collect(),
+            ),
+        },
+        options: None,
+        seed: None,
+        machine: None,
+        stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: Some(
+            reports.iter().zip(hosts).map(|(report, host)| host_section(report, host)).collect(),
+        ),
+        stages: None,
+    }
+}
+
+fn host_section(report: &Report, host: &str) -> HostSection {
+    let run = &report.run;
+    HostSection {
+        host: host.to_owned(),
+        id: run.id.clone(),
+        started_at: run.started_at.clone(),
+        duration_s: run.duration_s,
+        measured_s: run.measured_s,
+        options: run.options.clone(),
+        seed: run.seed,
+        machine: run.machine.clone(),
+        verdict: report.verdict.clone(),
+    }
+}
+
+/// That of the worst host, with everybody's reasons.
+fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
+    let rank = |outcome| match outcome {
+        Outcome::Pass => 0,
+        Outcome::Fail => 1,
+        Outcome::Invalid => 2,
+    };
+    let fault = |fault| u8::from(fault != Fault::None);
+    let worst = reports
+        .iter()
+        .map(|report| &report.verdict)
+        .max_by_key(|verdict| (rank(verdict.result), fault(verdict.fault)));
+    let mut order: Vec<_> = reports.iter().zip(hosts).collect();
+    order.sort_by_key(|(report, _)| std::cmp::Reverse(rank(report.verdict.result)));
+    let reasons = order.into_iter().flat_map(|(report, host)| {
+        report.verdict.reasons.iter().map(move |reason| format!("{host}: {reason}"))
+    });
+    Verdict {
+        result: worst.map_or(Outcome::Pass, |verdict| verdict.result),
+        fault: worst.map_or(Fault::None, |verdict| verdict.fault),
+        reasons: reasons.collect(),
+    }
+}
+
+fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
+    let mut sum = JoinSection::default();
+    let mut phases: [Vec<Option<&Hist>>; 6] = Default::default();
+    for JoinSection {
+        requested,
+        started,
+        joined,
+        failed,
+        dropped,
+        retries,
+        resumed,
+        errors,
+        peak: _,
+        phases_ms,
+    } in reports.iter().map(|report| &report.join)
+    {
+        sum.requested += requested;
+        sum.started += started;
+        sum.joined += joined;
+        sum.failed += failed;
+        sum.dropped += dropped;
+        sum.retries += retries;
+        sum.resumed += resumed;
+        for (kind, count) in errors {
+            *sum.errors.entry(kind.clone()).or_default() += count;
+        }
+        for (list, (_, hist)) in phases.iter_mut().zip(phases_ms.named()) {
+            list.push(hist);
+        }
+    }
+    // Peaks of different moments don't add up; seconds do.
+    sum.peak = series.iter().map(|row| row.joined).max();
+    let [websocket, signal, ice, dtls, first_packet, first_keyframe] =
+        phases.map(|list| hists(&list));
+    sum.phases_ms = Phases { websocket, signal, ice, dtls, first_packet, first_keyframe };
+    sum
+}
+
+/// Hosts without values have nothing to add; one whose histogram can't be read makes it unknown.
+fn hists(list: &[Option<&Hist>]) -> Option<Hist> {
+    Hist::merged(list.iter().copied().flatten())
+}
+
+/// The sum, if every host knows its part.
+fn known<T: Copy + std::iter::Sum<T>>(values: impl Iterator<Item = Option<T>>) -> Option<T> {
+    values.sum()
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
+    if sections.is_empty() {
+        return None;
+    }
+    let of = |part: fn(&MediaSection) -> u64| sections.iter().map(|section| part(section)).sum();
+    let packets = packets(sections);
+    let list = |part: fn(&MediaSection) -> Option<&Hist>| {
+        hists(&sections.iter().map(|section| part(section)).collect::<Vec<_>>())
+    };
+    // Each host's rate weighs as much as its streams were long.
+    let stream_s = known(sections.iter().map(|section| section.fps_stream_s));
+    let pictures = known(sections.iter().map(|section| Some(section.fps? * section.fps_stream_s?)));
+    let rates = sections.iter().map(|section| section.bitrate_bps);
+    Some(MediaSection {
+        tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
+        tracks_received: of(|section| section.tracks_received),
+        loss_rate: share(packets.unrecovered, packets.expected),
+        missing_rate: share(packets.missing, packets.expected),
+        packets,
+        bitrate_bps: known(rates).filter(|_| together),
+        frames: frames(sections),
+        fps: pictures
+            .zip(stream_s)
+            .filter(|(_, stream_s)| *stream_s > 0.0)
+            .map(|(pictures, stream_s)| round(pictures / stream_s, 2)),
+        fps_stream_s: stream_s,
+        freezes: freezes(sections),
+        jitter_ms: list(|section| section.jitter_ms.as_ref()),
+        latency_ms: list(|section| section.latency_ms.as_ref()),
+        nack_sent: of(|section| section.nack_sent),
+        pli_sent: of(|section| section.pli_sent),
+    })
+}
+
+fn packets(sections: &[&MediaSection]) -> Packets {
+    let mut sum = Packets::default();
+    for Packets {
+        expected,
+        received,
+        missing,
+        repaired,
+        late,
+        unrecovered,
+        duplicate,
+        reordered,
+    } in sections.iter().map(|section| &section.packets)
+    {
+        sum.expected += expected;
+        sum.received += received;
+        sum.missing += missing;
+        sum.repaired += repaired;
+        sum.late += late;
+        sum.unrecovered += unrecovered;
+        sum.duplicate += duplicate;
+        sum.reordered += reordered;
+    }
+    sum
+}
+
+fn frames(sections: &[&MediaSection]) -> Frames {
+    let all = || sections.iter().map(|section| &section.frames);
+    Frames {
+        received: all().map(|frames| frames.received).sum(),
+        complete: all().map(|frames| frames.complete).sum(),
+        decodable: known(all().map(|frames| frames.decodable)),
+        dropped: known(all().map(|frames| frames.dropped)),
+    }
+}
+
+fn freezes(sections: &[&MediaSection]) -> Option<Freezes> {
+    let mut sum = Freezes::default();
+    for section in sections {
+        let Freezes { count, total_s, streams } = section.freezes.as_ref()?;
+        sum.count += count;
+        sum.total_s = round(sum.total_s + total_s, 3);
+        sum.streams += streams;
+    }
+    Some(sum)
+}
+
+fn publish(sections: &[&PublishSection]) -> Option<PublishSection> {
+    if sections.is_empty() {
+        return None;
+    }
+    let of = |part: fn(&PublishSection) -> u64| sections.iter().map(|section| part(section)).sum();
+    let upstream_lost = known(sections.iter().map(|section| section.upstream_lost));
+    let upstream_expected = known(sections.iter().map(|section| section.upstream_expected));
+    Some(PublishSection {
+        tracks: of(|section| section.tracks),
+        packets_sent: of(|section| section.packets_sent),
+        bytes_sent: of(|section| section.bytes_sent),
+        retransmitted: of(|section| section.retransmitted),
+        nack_received: of(|section| section.nack_received),
+        pli_received: of(|section| section.pli_received),
+        frames_sent: of(|section| section.frames_sent),
+        keyframes_sent: of(|section| section.keyframes_sent),
+        upstream_loss_rate: upstream_lost
+            .zip(upstream_expected)
+            .and_then(|(lost, expected)| share(lost, expected)),
+        upstream_lost,
+        upstream_expected,
+    })
+}
+
+fn recordings(sections: &[&RecordingSection]) -> Option<RecordingSection> {
+    if sections.is_empty() {
+        return None;
+    }
+    let all = |part: fn(&RecordingSection) -> &Vec<String>| {
+        sections.iter().flat_map(|section| part(section)).cloned().collect()
+    };
+    let dirs: Vec<&str> = sections.iter().map(|section| section.dir.as_str()).collect();
+    Some(RecordingSection {
+        dir: dirs.join(", "),
+        files: all(|section| &section.files),
+        frames_written: sections.iter().map(|section| section.frames_written).sum(),
+        frames_dropped: sections.iter().map(|section| section.frames_dropped).sum(),
+        errors: all(|section| &section.errors),
+    })
+}
+
+fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorSection {
+    let sections: Vec<_> = reports.iter().map(|report| &report.generator).collect();
+    let of =
+        |part: fn(&GeneratorSection) -> u64| -> u64 { sections.iter().map(|one| part(one)).sum() };
+    let words = |part: fn(&GeneratorSection) -> &String| {
+        let mut words: Vec<&str> = sections.iter().map(|one| part(one).as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        words.join(", ")
+    };
+    let cpu_s: f64 = sections.iter().map(|section| section.cpu_s).sum();
+    let (packets_in, packets_out) = (of(|one| one.packets_in), of(|one| one.packets_out));
+    let packets = packets_in + packets_out;
+    let workers = sections.iter().zip(hosts).flat_map(|(section, host)| {
+        section.workers.iter().cloned().map(|mut worker| {
+            worker.host = Some(host.clone());
+            worker
+        })
+    });
+    GeneratorSection {
+        backend: words(|one| &one.backend),
+        backend_reason: words(|one| &one.backend_reason),
+        workers: workers.collect(),
+        cpu_s: round(cpu_s, 3),
+        cpu_cores: known(sections.iter().map(|one| one.cpu_cores)).filter(|_| together),
+        packets_in,
+        packets_out,
+        cpu_ns_per_packet: (packets > 0).then(|| (cpu_s * 1e9 / packets as f64).round()),
+        rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
+        rss_bytes_per_peer: None,
+        udp_dropped: of(|one| one.udp_dropped),
+        send_errors: of(|one| one.send_errors),
+        send_queue_full: of(|one| one.send_queue_full),
+    }
+}
+
+/// An embedded SFU belongs to one host; several of them are no server. Several hosts may have
+/// scraped the same server, so only the figures of a single scraper stand; what it set them against
+/// is not all that the server sent.
+fn server(reports: &[Report]) -> ServerSection {
+    let embedded = present(reports, |report| report.server.embedded.as_ref());
+    let metrics = present(reports, |report| report.server.metrics.as_ref());
+    ServerSection {
+        embedded: match embedded[..] {
+            [one] => Some(one.clone()),
+            _ => None,
+        },
+        metrics: match metrics[..] {
+            [one] => Some(ServerMetrics { reconciliation: None, ..one.clone() }),
+            _ => None,
+        },
+    }
+}
+
+/// One row for each second of the clock in which a host has one. Hosts' rows fall half a second
+/// off the mark at most.
+fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
+    let Some(first) = starts.iter().min() else { return Vec::new() };
+    let scrapers = reports.iter().filter(|report| report.server.metrics.is_some()).count();
+    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+    for (report, start) in reports.iter().zip(starts) {
+        let offset_s = start.duration_since(*first).unwrap_or_default().as_secs_f64().round();
+        for row in &report.series {
+            let second = (offset_s + row.t_s.round()).max(0.0) as u64;
+            if second <= SERIES_S_MAX {
+                let sum = seconds.entry(second).or_default();
+                sum.t_s = second as f64;
+                add(sum, row);
+                if scrapers == 1 && row.server.is_some() {
+                    sum.server.clone_from(&row.server);
+                }
+            }
+        }
+    }
+    seconds.into_values().collect()
+}
+
+fn add(sum: &mut SeriesRow, row: &SeriesRow) {
+    let SeriesRow {
+        t_s: _,
+        joined,
+        subscribers,
+        packets_in,
+        packets_out,
+        bitrate_bps,
+        expected,
+        missing,
+        repaired,
+        late,
+        unrecovered,
+        freezes,
+        cpu_cores,
+        busy_ratio_max,
+        lateness_ms_max,
+        server: _,
+    } = row;
+    sum.joined += joined;
+    sum.subscribers += subscribers;
+    sum.packets_in += packets_in;
+    sum.packets_out += packets_out;
+    sum.bitrate_bps += bitrate_bps;
+    sum.expected += expected;
+    sum.missing += missing;
+    sum.repaired += repaired;
+    sum.late += late;
+    sum.unrecovered += unrecovered;
+    sum.freezes += freezes;
+    sum.cpu_cores = round(sum.cpu_cores + cpu_cores, 3);
+    sum.busy_ratio_max = sum.busy_ratio_max.max(*busy_ratio_max);
+    sum.lateness_ms_max = sum.lateness_ms_max.max(*lateness_ms_max);
+}
+
+/// Every threshold of every host, set against the merged figures. One that ended a host's run
+/// stays failed.
+fn apply_thresholds(merged: &mut Report, reports: &[Report]) {
+    let rows = || reports.iter().flat_map(|report| &report.thresholds);
+    let mut tests: Vec<Threshold> = Vec::new();
+    for row in rows() {
+        // What a file holds may be of a later version.
+        let Ok(Thresholds(parsed)) = row.expr.parse::<Thresholds>() else { continue };
+        for test in parsed {
+            if !tests.iter().any(|other| other.expr == test.expr) {
+                tests.push(test);
+            }
+        }
+    }
+    threshold::apply(merged, &tests, None);
+    for row in &mut merged.thresholds {
+        let ended = rows().find(|other| other.aborted && other.expr == row.expr);
+        if let Some(ended) = ended {
+            *row = ended.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::keys;
+
+    fn report() -> Report {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");
+        crate::report::read(file.as_ref()).unwrap()
+    }
+
+    /// Two hosts with the same figures, the second half a second later.
+    fn pair() -> [Report; 2] {
+        let (one, mut two) = (report(), report());
+        two.run.id = "second".to_owned();
+        let start = humantime::parse_rfc3339(&one.run.started_at).unwrap();
+        let later = start + Duration::from_millis(400);
+        two.run.started_at = humantime::format_rfc3339_millis(later).to_string();
+        [one, two]
+    }
+
+    #[test]
+    fn two_equal_hosts_have_twice_the_counts_and_the_same_rates_and_percentiles() {
+        let [one, two] = pair();
+        let merged = merge(&[one.clone(), two]).unwrap();
+        let figures = |report: &Report| serde_json::to_value(report).unwrap();
+        let (single, both) = (figures(&one), figures(&merged));
+        let at = |report, key: &str| keys::value(report, key);
+        for key in [
+            "join.joined",
+            "video.packets.expected",
+            "video.packets.missing",
+            "video.bitrate_bps",
+            "video.jitter_ms.count",
+            "audio.frames.complete",
+            "publish.packets_sent",
+            "generator.packets_in",
+            "generator.cpu_cores",
+            "join.phases_ms.dtls.count",
+        ] {
+            let (single, both) = (at(&single, key).unwrap(), at(&both, key).unwrap());
+            assert!((both - 2.0 * single).abs() < 1e-6 * both.max(1.0), "{key}");
+        }
+        for key in
+            ["video.loss_rate", "video.fps", "video.jitter_ms.p99", "join.phases_ms.dtls.p50"]
+        {
+            assert_eq!(at(&single, key), at(&both, key), "{key}");
+        }
+        assert_eq!(at(&both, "generator.rss_bytes_per_peer"), None);
+        let first = |report: &Report| report.series.iter().map(|row| row.packets_in).sum::<u64>();
+        assert_eq!(first(&merged), 2 * first(&one));
+        assert_eq!(merged.series.len(), one.series.len());
+        assert!(merged.streams.iter().all(|row| row.host.is_some()));
+        assert_eq!(merged.run.hosts.as_ref().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_worst_verdict_counts_and_reasons_have_their_host() {
+        let [mut one, mut two] = pair();
+        one.run.machine.as_mut().unwrap().hostname = Some("left".to_owned());
+        two.run.machine.as_mut().unwrap().hostname = Some("right".to_owned());
+        two.verdict = Verdict {
+            result: Outcome::Invalid,
+            fault: Fault::Generator,
+            reasons: vec!["generator: worker 0 was busy".to_owned()],
+        };
+        let merged = merge(&[one, two]).unwrap();
+        assert_eq!(merged.verdict.result, Outcome::Invalid);
+        assert_eq!(merged.verdict.fault, Fault::Generator);
+        assert_eq!(merged.verdict.reasons[0], "right: generator: worker 0 was busy");
+    }
+
+    #[test]
+    fn thresholds_are_set_against_the_merged_figures() {
+        let [mut one, two] = pair();
+        let joined = one.join.joined;
+        let tests: Thresholds = format!("join.joined<={joined}").parse().unwrap();
+        threshold::add(&mut one, &tests.0);
+        assert!(one.thresholds[0].ok);
+        let merged = merge(&[one, two]).unwrap();
+        assert_eq!(merged.thresholds.len(), 1);
+        assert!(!merged.thresholds[0].ok, "twice as many joined");
+        assert_eq!(merged.verdict.result, Outcome::Fail);
+    }
+
+    #[test]
+    fn runs_at_different_times_have_no_common_rate() {
+        let [one, mut two] = pair();
+        two.run.started_at = "2001-01-01T00:00:00Z".to_owned();
+        let merged = merge(&[one, two]).unwrap();
+        assert_eq!(merged.video.unwrap().bitrate_bps, None);
+        assert_eq!(merged.generator.cpu_cores, None);
+    }
+
+    #[test]
+    fn the_same_report_twice_and_a_merged_one_are_refused() {
+        let [one, two] = pair();
+        let twice = merge(&[one.clone(), one.clone()]).unwrap_err();
+        assert!(twice.to_string().contains("given twice"));
+        let merged = merge(&[one.clone(), two]).unwrap();
+        assert!(merge(&[merged, one]).unwrap_err().to_string().contains("already"));
+    }
+}

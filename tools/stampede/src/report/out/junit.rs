@@ -1,0 +1,112 @@
+//! JUnit XML, as CI systems show it: one test case for the verdict, one for each threshold.
+//!
+//! Written by hand: three elements need no crate, and the ones there are bring dates and UUIDs.
+
+use std::fmt::Write as _;
+
+use super::headline;
+use crate::report::types::{Outcome, Report, ThresholdRow};
+
+/// A report as XML.
+pub(super) fn render(report: &Report) -> String {
+    let failed_verdict = u64::from(report.verdict.result == Outcome::Fail);
+    let invalid = u64::from(report.verdict.result == Outcome::Invalid);
+    let failed = report.thresholds.iter().filter(|row| !row.ok).count() as u64;
+    let tests = 1 + report.thresholds.len();
+    let time = report.run.duration_s;
+    let counts = format!(
+        "tests=\"{tests}\" failures=\"{}\" errors=\"{invalid}\" time=\"{time:.3}\"",
+        failed + failed_verdict
+    );
+    let mut text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"stampede\" {counts}>\n  \
+         <testsuite name=\"stampede {}\" timestamp=\"{}\" {counts}>\n",
+        escaped(&report.run.id),
+        escaped(report.run.started_at.trim_end_matches('Z'))
+    );
+    verdict(&mut text, report);
+    for row in &report.thresholds {
+        threshold(&mut text, row);
+    }
+    text.push_str("  </testsuite>\n</testsuites>\n");
+    text
+}
+
+fn verdict(text: &mut String, report: &Report) {
+    let _ = write!(
+        text,
+        "    <testcase classname=\"stampede\" name=\"verdict\" time=\"{:.3}\"",
+        report.run.duration_s
+    );
+    let element = match report.verdict.result {
+        Outcome::Pass => {
+            let _ = writeln!(text, "/>");
+            return;
+        }
+        Outcome::Fail => "failure",
+        Outcome::Invalid => "error",
+    };
+    let fault = format!("{:?}", report.verdict.fault).to_lowercase();
+    let _ = writeln!(
+        text,
+        ">\n      <{element} type=\"{fault}\" message=\"{}\">{}</{element}>\n    </testcase>",
+        escaped(&headline(report)),
+        escaped(&report.verdict.reasons.join("\n"))
+    );
+}
+
+fn threshold(text: &mut String, row: &ThresholdRow) {
+    let name = escaped(&row.expr);
+    let _ = write!(text, "    <testcase classname=\"stampede.threshold\" name=\"{name}\"");
+    if row.ok {
+        let _ = writeln!(text, "/>");
+        return;
+    }
+    let _ = writeln!(
+        text,
+        ">\n      <failure type=\"threshold\" message=\"{}\"/>\n    </testcase>",
+        escaped(&row.value_text())
+    );
+}
+
+/// For text and attributes. Characters that XML 1.0 can't hold at all become U+FFFD.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\n' => safe.push_str("&#10;"),
+            '\t' | '\r' => safe.push(' '),
+            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
+            c if c < ' ' => safe.push('\u{fffd}'),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::hostile;
+    use super::*;
+
+    #[test]
+    fn every_threshold_is_a_test_case_and_the_verdict_too() {
+        let mut report = hostile();
+        report.verdict.result = Outcome::Fail;
+        let text = render(&report);
+        assert_eq!(text.matches("<testcase ").count(), 4);
+        assert!(text.contains("tests=\"4\" failures=\"3\" errors=\"0\""), "{text}");
+        assert!(text.contains("name=\"video.loss_rate&lt;1%\""), "{text}");
+        assert!(text.contains("message=\"2.00 %\"") && text.contains("message=\"no value\""));
+        assert!(text.contains("name=\"join.failed==0\"/>"), "kept: {text}");
+        assert!(!text.contains("<script") && !text.contains('\u{1}'), "{text}");
+        report.verdict.result = Outcome::Invalid;
+        assert!(render(&report).contains("errors=\"1\""));
+        report.verdict.result = Outcome::Pass;
+        assert!(render(&report).contains("name=\"verdict\" time=\""));
+    }
+}

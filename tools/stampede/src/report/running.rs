@@ -1,0 +1,130 @@
+//! The figures of a run that is under way, under the keys of the report; what `abort` thresholds
+//! are set against. Counts begin anew with the measured window. What is known only at the end is
+//! not there at all.
+
+use serde_json::{Value, json};
+use stampede_core::{MediaCounters, PeerCounters};
+use stampede_engine::WorkerSnapshot;
+
+use crate::run::Book;
+
+/// The figures now.
+pub(crate) fn figures<'a>(
+    book: &Book,
+    snapshots: impl Iterator<Item = &'a WorkerSnapshot>,
+) -> Value {
+    let mut sum = PeerCounters::default();
+    let (mut datagrams_in, mut datagrams_out, mut dropped) = (0, 0, 0);
+    let (mut send_errors, mut send_queue_full) = (0, 0);
+    for snapshot in snapshots {
+        sum.merge(&snapshot.totals);
+        let udp = &snapshot.health.udp;
+        datagrams_in += udp.datagrams_in;
+        datagrams_out += udp.datagrams_out;
+        dropped += udp.kernel_drops;
+        send_errors += udp.send_errors;
+        send_queue_full += udp.send_queue_full;
+    }
+    let join = book.section();
+    let sent = &sum.publish;
+    json!({
+        "join": {
+            "requested": join.requested,
+            "started": join.started,
+            "joined": join.joined,
+            "failed": join.failed,
+            "dropped": join.dropped,
+            "retries": join.retries,
+            "resumed": join.resumed,
+            "errors": join.errors,
+            "peak": join.peak,
+        },
+        "video": media(&sum.video),
+        "audio": media(&sum.audio),
+        "publish": {
+            "tracks": sent.tracks,
+            "packets_sent": sent.packets_sent,
+            "bytes_sent": sent.bytes_sent,
+            "retransmitted": sent.retransmitted,
+            "nack_received": sent.nack_received,
+            "pli_received": sent.pli_received,
+            "frames_sent": sent.frames_sent,
+            "keyframes_sent": sent.keyframes_sent,
+            "upstream_loss_rate": sent.upstream_loss_rate(),
+        },
+        "generator": {
+            "packets_in": datagrams_in,
+            "packets_out": datagrams_out,
+            "udp_dropped": dropped,
+            "send_errors": send_errors,
+            "send_queue_full": send_queue_full,
+        },
+    })
+}
+
+fn media(counters: &MediaCounters) -> Value {
+    let (packets, frames) = (&counters.packets, &counters.frames);
+    json!({
+        "tracks_received": counters.streams_received,
+        "packets": {
+            "expected": packets.expected,
+            "received": packets.received,
+            "missing": packets.missing,
+            "repaired": packets.repaired,
+            "late": packets.late,
+            "unrecovered": packets.unrecovered,
+            "duplicate": packets.duplicate,
+            "reordered": packets.reordered,
+        },
+        "loss_rate": packets.loss_rate(),
+        "missing_rate": packets.missing_rate(),
+        "frames": {
+            "received": frames.received,
+            "complete": frames.complete,
+            "decodable": frames.decodable,
+            "dropped": frames.dropped,
+        },
+        "freezes": {
+            "count": counters.freezes.count,
+            "total_s": counters.freezes.total.as_secs_f64(),
+            "streams": counters.freezes.streams,
+        },
+        "nack_sent": counters.nack_sent,
+        "pli_sent": counters.pli_sent,
+    })
+}
+
+/// Which figures there are.
+pub(crate) fn shape() -> Value {
+    figures(&Book::default(), std::iter::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::keys;
+
+    #[test]
+    fn running_figures_have_the_keys_of_the_report_and_null_where_nothing_is_known() {
+        fn leaves(value: &Value, name: &str, keys: &mut Vec<String>) {
+            match value.as_object() {
+                Some(object) => {
+                    for (key, value) in object {
+                        let name = format!("{name}.{key}");
+                        leaves(value, name.trim_start_matches('.'), keys);
+                    }
+                }
+                None => keys.push(name.to_owned()),
+            }
+        }
+        let shape = shape();
+        let mut all = Vec::new();
+        leaves(&shape, "", &mut all);
+        let known = keys::Keys::of_schema();
+        assert!(all.len() > 40);
+        for key in all.iter().filter(|key| *key != "join.errors") {
+            assert_eq!(known.check(key), Ok(()), "{key}");
+        }
+        assert_eq!(keys::value(&shape, "video.loss_rate"), None);
+    }
+}

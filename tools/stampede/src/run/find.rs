@@ -1,0 +1,241 @@
+//! `run --find`: one run after another, until it is known how many subscribers keep the promise.
+//!
+//! Each step joins afresh and is judged by its own full report, so that a promise can be about any
+//! figure of it, and what one step leaves behind on a server does not count for the next.
+
+use super::search::Search;
+use super::{finish, once};
+use crate::exit::{Exit, Failure};
+use crate::flags::{FindPlan, Plan, RunFlags};
+use crate::live::Mode;
+use crate::report::judge::LATENESS_MS_P99_MAX;
+use crate::report::keys;
+use crate::report::threshold::Threshold;
+use crate::report::types::{Fault, FindSection, FindStep, Outcome, Report};
+
+/// A worker busier than this when the promise breaks may have broken it: a statement about a server
+/// needs some headroom at the generator.
+const SUSPECT_BUSY_RATIO: f64 = 0.85;
+/// The same for the lateness of its timers and datagrams.
+const SUSPECT_LATENESS_MS_P99: f64 = LATENESS_MS_P99_MAX / 2.0;
+
+/// Searches, writes and shows.
+///
+/// # Errors
+/// What ended a step before there was anything to report.
+pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, Failure> {
+    let mut search = Search::new(search_plan.min, search_plan.max, search_plan.precision);
+    let mut section = FindSection {
+        what: "subscribers".to_owned(),
+        until: search_plan.promise(),
+        hold_s: search_plan.hold.as_secs_f64(),
+        steps: Vec::new(),
+        highest_ok: None,
+        first_broken: None,
+        limit: None,
+        complete: false,
+    };
+    let (mut held, mut broken): (Option<Report>, Option<Report>) = (None, None);
+    let mut out = Vec::new();
+    let mut interrupted = false;
+    while let Some(subscribers) = search.next() {
+        let plan = step_plan(&flags, search_plan, subscribers)?;
+        let mode = Mode::choose(plan.quiet, plan.no_tui);
+        let checks = if section.steps.is_empty() { mode } else { Mode::Quiet };
+        out.clone_from(&plan.out);
+        let data = once(plan, mode, checks)?;
+        interrupted = data.interrupted;
+        let report = crate::report::build(data);
+        if interrupted {
+            // Of a step that was not held nothing is concluded.
+            broken = broken.or(Some(report));
+            break;
+        }
+        let step = judge(&report, &search_plan.until, subscribers)?;
+        if mode != Mode::Quiet {
+            eprintln!("{}", line(&step));
+        }
+        search.tried(subscribers, step.ok);
+        if step.ok {
+            held = Some(report);
+        } else if search.broken() == Some(subscribers) {
+            section.limit = Some(step.fault);
+            broken = Some(report);
+        }
+        section.steps.push(step);
+    }
+    section.highest_ok = search.held().map(u64::from);
+    section.first_broken = search.broken().map(u64::from);
+    section.complete = !interrupted;
+    let report = held.or(broken);
+    let mut report = report.ok_or_else(|| Failure::other("the search made no step"))?;
+    report.run.interrupted = interrupted;
+    finish(&concluded(report, section), &out)
+}
+
+/// The run of one step.
+fn step_plan(flags: &RunFlags, search: &FindPlan, subscribers: u32) -> Result<Plan, Failure> {
+    let mut flags = flags.clone();
+    flags.subscribers = Some(subscribers);
+    flags.duration = Some(search.hold);
+    flags.shape.find.find = None;
+    Plan::new(flags)
+}
+
+fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<FindStep, Failure> {
+    let report_figures = serde_json::to_value(report).map_err(Failure::other)?;
+    let figure = |test: &Threshold| keys::value(&report_figures, &test.key);
+    // A figure without a value keeps nothing.
+    let keeps = |test: &Threshold| figure(test).is_some_and(|v| test.op.holds(v, test.limit));
+    let kept = promise.iter().all(keeps);
+    let figures = promise.iter().map(|test| (test.key.clone(), figure(test)));
+    let all = report.join.joined == report.join.requested;
+    let valid = report.verdict.result != Outcome::Invalid;
+    let ok = kept && all && valid;
+    let mut reasons = report.verdict.reasons.clone();
+    if !all {
+        let join = &report.join;
+        reasons.insert(0, format!("{} of {} participants joined", join.joined, join.requested));
+    }
+    Ok(FindStep {
+        subscribers: u64::from(subscribers),
+        ok,
+        joined: report.join.joined,
+        figures: figures.collect(),
+        busy_ratio_max: busy_ratio_max(report),
+        fault: if ok { Fault::None } else { limit(report) },
+        reasons,
+    })
+}
+
+fn busy_ratio_max(report: &Report) -> f64 {
+    report.generator.workers.iter().map(|worker| worker.busy_ratio).fold(0.0, f64::max)
+}
+
+/// What broke the promise. The generator is suspected first, and earlier than in a plain run.
+fn limit(report: &Report) -> Fault {
+    let late = report.generator.workers.iter().any(|worker| {
+        let p99 = |hist: &Option<crate::report::hist::Hist>| hist.as_ref().map_or(0.0, |h| h.p99);
+        p99(&worker.lateness_ms).max(p99(&worker.batch_age_ms)) > SUSPECT_LATENESS_MS_P99
+    });
+    let busy = busy_ratio_max(report) > SUSPECT_BUSY_RATIO;
+    match report.verdict.fault {
+        _ if late || busy || report.verdict.result == Outcome::Invalid => Fault::Generator,
+        Fault::None => Fault::Unknown,
+        fault => fault,
+    }
+}
+
+fn line(step: &FindStep) -> String {
+    let word = if step.ok { "held" } else { "broke" };
+    let why = match step.reasons.first() {
+        Some(reason) if !step.ok => format!(": {reason}"),
+        _ => String::new(),
+    };
+    format!("find: {} subscribers: the promise {word}{why}", step.subscribers)
+}
+
+/// The report with the outcome of the search as its verdict.
+fn concluded(mut report: Report, section: FindSection) -> Report {
+    let verdict = &mut report.verdict;
+    match (section.highest_ok, section.first_broken, section.limit) {
+        (held, Some(broken), Some(Fault::Generator)) => {
+            verdict.result = Outcome::Invalid;
+            verdict.fault = Fault::Generator;
+            let held = held.map_or("no number".to_owned(), |held| held.to_string());
+            verdict.reasons.insert(
+                0,
+                format!(
+                    "generator: this machine gave out at {broken} subscribers a room; the promise \
+                     held with {held}, and how many more the server holds is not known"
+                ),
+            );
+        }
+        (Some(held), Some(broken), _) => verdict.reasons.insert(
+            0,
+            format!("the promise held with {held} subscribers a room and broke with {broken}"),
+        ),
+        (None, Some(broken), limit) => {
+            verdict.result = Outcome::Fail;
+            verdict.fault = limit.unwrap_or(Fault::Unknown);
+            let reason = format!("the promise broke with {broken} subscribers a room, the fewest");
+            verdict.reasons.insert(0, reason);
+        }
+        (Some(held), None, _) => {
+            let word = if section.complete { ", the most allowed (--find-max)" } else { "" };
+            let reason = format!("the promise held with {held} subscribers a room{word}");
+            verdict.reasons.insert(0, reason);
+        }
+        (None, None, _) => {}
+    }
+    report.find = Some(section);
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::threshold::Thresholds;
+    use crate::report::types::Verdict;
+
+    fn section(held: Option<u64>, broken: Option<u64>, limit: Option<Fault>) -> FindSection {
+        FindSection {
+            what: "subscribers".to_owned(),
+            until: "video.loss_rate<0.001".to_owned(),
+            hold_s: 1.0,
+            steps: Vec::new(),
+            highest_ok: held,
+            first_broken: broken,
+            limit,
+            complete: true,
+        }
+    }
+
+    fn report() -> Report {
+        let words = ["stampede", "run"].map(Into::into);
+        let Ok(crate::flags::Parsed::Command(crate::flags::Command::Run(mut flags))) =
+            crate::flags::parse(words)
+        else {
+            panic!()
+        };
+        flags.url = None;
+        let mut report = crate::report::build(crate::run::test_data(Plan::new(*flags).unwrap()));
+        report.verdict = Verdict { result: Outcome::Pass, fault: Fault::None, reasons: Vec::new() };
+        report
+    }
+
+    #[test]
+    fn a_tired_generator_makes_the_search_invalid() {
+        let tired = concluded(report(), section(Some(40), Some(50), Some(Fault::Generator)));
+        assert_eq!(tired.verdict.result, Outcome::Invalid);
+        assert!(tired.verdict.reasons[0].contains("gave out at 50"), "{:?}", tired.verdict);
+        let server = concluded(report(), section(Some(40), Some(50), Some(Fault::Server)));
+        assert_eq!(server.verdict.result, Outcome::Pass);
+        let none = concluded(report(), section(None, Some(10), Some(Fault::Server)));
+        assert_eq!((none.verdict.result, none.verdict.fault), (Outcome::Fail, Fault::Server));
+        let all = concluded(report(), section(Some(100), None, None));
+        assert!(all.verdict.reasons[0].contains("--find-max"), "{:?}", all.verdict);
+    }
+
+    #[test]
+    fn who_is_suspected_at_the_limit() {
+        let mut broken = report();
+        assert_eq!(limit(&broken), Fault::Unknown);
+        broken.verdict.fault = Fault::Network;
+        assert_eq!(limit(&broken), Fault::Network);
+        broken.verdict.result = Outcome::Invalid;
+        assert_eq!(limit(&broken), Fault::Generator);
+    }
+
+    #[test]
+    fn a_step_holds_only_if_everybody_joined() {
+        let promise = "join.failed==0".parse::<Thresholds>().unwrap().0;
+        let mut run = report();
+        run.join.requested = 11;
+        run.join.joined = 11;
+        assert!(judge(&run, &promise, 10).unwrap().ok);
+        run.join.joined = 10;
+        let step = judge(&run, &promise, 10).unwrap();
+        assert!(!step.ok && step.reasons[0].contains("10 of 11"), "{step:?}");
+    }
+}
