@@ -186,6 +186,15 @@ impl Engine {
         (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::BeginMeasuring))
     }
 
+    /// Asks every worker for the packets of its worst peers; each answers with
+    /// [`EngineEvent::Captured`] if [`EngineOptions::capture`] is set.
+    ///
+    /// # Errors
+    /// When a worker's mailbox is full.
+    pub fn capture(&self) -> Result<(), MailboxFull> {
+        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::Capture))
+    }
+
     /// Asks every worker for its sums at this moment; they come as [`EngineEvent::Totals`] with
     /// this tag, one from each worker.
     ///
@@ -259,6 +268,7 @@ fn spawn(
         peers: Arc::clone(&peers),
         disk,
         gather: options.gather,
+        capture: options.capture,
         cohorts,
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,

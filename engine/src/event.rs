@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use stampede_core::{MediaKind, PeerCounters, PeerNote, PublishTrack};
 
-use crate::WorkerSnapshot;
+use crate::{CapturedPeer, WorkerSnapshot};
 
 /// One peer connection for its whole life; never reused within an [`Engine`](crate::Engine).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId {
     pub(crate) worker: u16,
     pub(crate) serial: u32,
@@ -137,6 +137,9 @@ pub enum EngineEvent {
     },
     /// A worker's counters, once a second.
     Snapshot(Box<WorkerSnapshot>),
+    /// What the flight recorder holds of a worker's worst peers, after
+    /// [`Engine::capture`](crate::Engine::capture).
+    Captured(Vec<CapturedPeer>),
     /// A worker's answer to [`Engine::read_totals`](crate::Engine::read_totals).
     Totals {
         /// Which.

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod clock;
 mod distributions;
 mod engine;
@@ -25,8 +26,13 @@ mod recorder;
 mod snapshot;
 mod timer;
 mod worker;
+mod worst;
 
+<<<<<<< HEAD
 pub use distributions::{Distributions, HEIGHTS_MAX};
+=======
+pub use capture::{CaptureOptions, CapturedPeer, keep_worst};
+>>>>>>> live
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 pub use health::{HealthReport, Second};
@@ -36,3 +42,4 @@ pub use snapshot::{EngineReport, PeerRow, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
 pub use stampede_impair::{Spec as ImpairSpec, SpecError as ImpairSpecError};
 pub use stampede_udp::{BackendChoice, BackendReport, UdpStats};
+pub use worst::{PeerFigures, PeerLine, WORST_PEERS_MAX, WorstBy};

@@ -18,6 +18,8 @@ pub(crate) enum Mail {
     Command(PeerId, PeerCommand),
     /// The measured window starts.
     BeginMeasuring,
+    /// Hand out what the flight recorder holds of the worst peers.
+    Capture,
     /// Say what was counted so far, with this tag.
     ReadTotals(u64),
     /// Close every peer and end.

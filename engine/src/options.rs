@@ -6,6 +6,8 @@ use std::time::Duration;
 use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
 
+use crate::CaptureOptions;
+
 /// Options of an [`Engine`](crate::Engine). Every queue's maximum is here by name.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -37,6 +39,8 @@ pub struct EngineOptions {
     pub events_max: usize,
     /// Folder for the recordings of recording subscribers; `None` records nothing.
     pub recording_dir: Option<PathBuf>,
+    /// The flight recorder; `None` keeps no packets.
+    pub capture: Option<CaptureOptions>,
     /// What is done on purpose to what subscribers receive, before it is accounted; for each
     /// subscriber the first whose cohort it belongs to counts. Outages count from the start of the
     /// engine. A worker holds at most [`HELD_PACKETS_MAX`](stampede_impair::HELD_PACKETS_MAX)
@@ -61,6 +65,7 @@ impl Default for EngineOptions {
             commands_max: 8_192,
             events_max: 65_536,
             recording_dir: None,
+            capture: None,
             impair: Vec::new(),
             seed: 1,
         }

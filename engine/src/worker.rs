@@ -15,6 +15,7 @@ use stampede_impair::Cohorts;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketId, Wait};
 
+use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
 use crate::clock::Clock;
 use crate::distributions::Measured;
 use crate::health::Health;
@@ -23,6 +24,7 @@ use crate::mailbox::{EventSink, Mail, NewPeer};
 use crate::recorder::PeerRecorder;
 use crate::snapshot::{PeerRow, WorkerReport, WorkerSnapshot};
 use crate::timer::{TimerState, TimerWheel};
+use crate::worst::{PeerFigures, PeerLine, Worst};
 use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
 
 /// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if a
@@ -46,6 +48,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) peers: Arc<AtomicUsize>,
     pub(crate) disk: Option<DiskHandle>,
     pub(crate) gather: Duration,
+    pub(crate) capture: Option<CaptureOptions>,
     pub(crate) cohorts: Cohorts,
     pub(crate) peer_options: PeerOptions,
 }
@@ -80,8 +83,13 @@ pub(crate) struct Worker {
     impairments: Impairments,
     /// Accounts of peers that are gone.
     retired: PeerCounters,
+    /// All accounts up to the start of the measured window.
+    before_window: PeerCounters,
     rows: Vec<PeerRow>,
     next_snapshot: Instant,
+    /// Peers with a flight recorder so far, and what those had that are closed.
+    tapped: usize,
+    captures: Vec<CapturedPeer>,
     gathering: bool,
     /// Peers between their first command and DTLS; see [`Self::gather`].
     connecting: usize,
@@ -104,8 +112,11 @@ impl Worker {
             measured: Measured::new(),
             impairments,
             retired: PeerCounters::default(),
+            before_window: PeerCounters::default(),
             rows: Vec::new(),
             next_snapshot: now + SNAPSHOT_EVERY,
+            tapped: 0,
+            captures: Vec::new(),
             gathering: false,
             connecting: 0,
         }
@@ -137,6 +148,7 @@ impl Worker {
                 Ok(Mail::Add(peer)) => self.add(clock, *peer),
                 Ok(Mail::Command(id, command)) => self.command(clock, id, command),
                 Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
+                Ok(Mail::Capture) => self.hand_out_captures(),
                 Ok(Mail::ReadTotals(tag)) => self.read_totals(tag),
                 Ok(Mail::Stop) => return false,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
@@ -281,8 +293,15 @@ impl Worker {
             let local = socket.local_addr().map_err(|error| error.to_string())?;
             let subscriber = matches!(role, PeerRole::Subscriber { .. });
             let impaired = if subscriber { self.impairments.of(&label) } else { None };
-            let (peer, record) = self.make_peer(clock.now, local, role)?;
+            let (mut peer, record) = self.make_peer(clock.now, local, role)?;
             let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
+            if let Some(options) = self.setup.capture
+                && self.tapped < options.tapped_per_worker_max
+                && peer.is_subscriber()
+            {
+                self.tapped += 1;
+                peer.start_capture(options.limits);
+            }
             let recorder = match (&self.setup.disk, record) {
                 (Some(disk), true) => Some(PeerRecorder::new(disk.clone(), label.clone())),
                 _ => None,
@@ -391,6 +410,12 @@ impl Worker {
         }
         self.impairments.retire(slot.impaired.take());
         let report = slot.peer.final_report(clock.now);
+        if let Some(options) = self.setup.capture
+            && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
+        {
+            self.captures.push(captured);
+            keep_worst(&mut self.captures, options.worst);
+        }
         self.retired.merge(&slot.peer.counters());
         self.rows.push(PeerRow { id: slot.id, label: slot.label, kernel_drops, report });
         self.slot_of_peer.remove(&slot.id);
@@ -400,9 +425,11 @@ impl Worker {
 
     fn begin_measuring(&mut self, clock: Clock) {
         self.backend.refresh_drops();
+        self.before_window.merge(&self.retired);
         self.retired = PeerCounters::default();
         self.rows.clear();
         for (_, slot) in &mut self.slots {
+            self.before_window.merge(&slot.peer.counters());
             slot.peer.begin_measuring(clock.now);
             if let Some(impaired) = &mut slot.impaired {
                 impaired.begin_measuring();
@@ -411,6 +438,25 @@ impl Worker {
         self.measured.begin_measuring();
         self.impairments.begin_measuring();
         self.health.begin_measuring(clock.now, self.backend.stats());
+    }
+
+    /// Of the peers that are there: their worst, with the packets so far.
+    fn hand_out_captures(&mut self) {
+        let Some(options) = self.setup.capture else { return };
+        let mut tapped: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.peer.capture().is_some())
+            .map(|(key, slot)| (badness(&PeerFigures::of(&slot.peer.counters())), key))
+            .collect();
+        tapped.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        let worst = tapped.into_iter().take(options.worst);
+        let captured = worst.filter_map(|(_, key)| {
+            let slot = self.slots.get(key)?;
+            CapturedPeer::of(slot.id, &slot.label, &slot.peer)
+        });
+        let captured = captured.collect();
+        self.setup.events.push(EngineEvent::Captured(captured));
     }
 
     fn read_totals(&mut self, tag: u64) {
@@ -429,12 +475,18 @@ impl Worker {
         self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
         let mut totals = self.retired;
         let mut peers_receiving = 0;
-        for (_, slot) in &self.slots {
+        let mut worst = Worst::default();
+        for (key, slot) in &self.slots {
             let counters = slot.peer.counters();
             let received = counters.video.streams_received + counters.audio.streams_received;
             peers_receiving += usize::from(received > 0);
             totals.merge(&counters);
+            worst.offer(key, PeerFigures::of(&counters));
         }
+        let worst = worst.into_slots().into_iter().filter_map(|(key, figures)| {
+            let slot = self.slots.get(key)?;
+            Some(PeerLine { id: slot.id, label: slot.label.clone(), figures })
+        });
         let snapshot = WorkerSnapshot {
             worker: self.setup.index,
             core: self.setup.core,
@@ -444,7 +496,11 @@ impl Worker {
             totals,
             second,
             health: self.health.measured(clock.now, self.backend.stats()),
+<<<<<<< HEAD
             video_latency_second_us: self.measured.close_second(),
+=======
+            worst: worst.collect(),
+>>>>>>> live
         };
         self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
     }
@@ -463,8 +519,13 @@ impl Worker {
             core: self.setup.core,
             health: self.health.measured(clock.now, self.backend.stats()),
             totals: self.retired,
+<<<<<<< HEAD
             distributions: self.measured.window,
+=======
+            before_window: self.before_window,
+>>>>>>> live
             peers: self.rows,
+            captures: self.captures,
             impaired: self.impairments.into_counts(),
             failed,
         }

@@ -170,11 +170,9 @@ impl RoomClient {
         credentials: ApiCredentials,
         tls: &TlsSetup,
     ) -> Result<Self, RoomError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured((*tls.config()).clone())
+        let http = tls
+            .http_client()
             .timeout(CALL_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("stampede/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| RoomError::Client { detail: chain(&error) })?;
         Ok(Self { url, credentials, http })

@@ -409,6 +409,22 @@ impl TransportCounters {
 }
 
 impl PeerCounters {
+    /// RTP packets that reached the peer, whatever became of them: padding, duplicates and resent
+    /// ones included.
+    pub fn rtp_arrived(&self) -> u64 {
+        let of = |media: &MediaCounters| {
+            let packets = &media.packets;
+            packets.received
+                + packets.duplicate
+                + packets.rtx_redundant
+                + packets.padding_only
+                + packets.stale
+        };
+        let transport = &self.transport;
+        let unaccounted = transport.unknown_ssrc + transport.rejected + transport.before_connected;
+        of(&self.video) + of(&self.audio) + unaccounted
+    }
+
     /// Adds another peer's counts.
     pub fn merge(&mut self, other: &Self) {
         self.video.merge(&other.video);

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounting;
+mod capture;
 mod counters;
 pub mod crypto;
 mod options;
@@ -26,6 +27,7 @@ pub mod srtp;
 #[cfg(test)]
 extern crate self as stampede_core;
 
+pub use capture::{Capture, CaptureLimits, CapturedPacket};
 pub use counters::{
     FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters, PeerReport,
     PublishCounters, PublishReport, Sample, SenderWindow, StreamReport, TransportCounters,

@@ -72,6 +72,14 @@ impl TlsSetup {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// An HTTP client with this setup that follows no redirects; set its timeout before use.
+    pub fn http_client(&self) -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured((*self.config).clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("stampede/", env!("CARGO_PKG_VERSION")))
+    }
+
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
     }

@@ -14,12 +14,12 @@ use stampede_sfu::impair::Spec;
 use stampede_sfu::{Ledger, Sfu, SfuFaults, SfuOptions};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::exit::{Exit, Failure};
 use crate::flags::values::CoreList;
 use crate::flags::{EmbeddedPlan, SfuFlags};
-use crate::preflight;
+use crate::{live, preflight};
 
 /// How long the child may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -27,6 +27,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(15);
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long its last words may take to get here.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The child's first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,7 +83,11 @@ impl Embedded {
         // Its own group: Ctrl-C is for the parent, which ends the child when it is done with it.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Its log lines must not tear the full-screen view.
+        let screen = live::has_the_screen();
+        command.stderr(if screen { Stdio::piped() } else { Stdio::inherit() });
         let mut child = command.spawn().map_err(|error| failed(format!("can't start: {error}")))?;
+        let log = child.stderr.take().map(|stderr| tokio::task::spawn_local(forward_log(stderr)));
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("it has no pipes".to_owned()));
         };
@@ -88,10 +95,13 @@ impl Embedded {
         let line = tokio::time::timeout(READY_TIMEOUT, lines.next_line())
             .await
             .map_err(|_| failed(format!("it was not ready within {READY_TIMEOUT:?}")))?
-            .map_err(|error| failed(format!("its pipe broke: {error}")))?
-            .ok_or_else(|| {
-                failed("it ended before it was ready (its error is above)".to_owned())
-            })?;
+            .map_err(|error| failed(format!("its pipe broke: {error}")))?;
+        let Some(line) = line else {
+            if let Some(log) = log {
+                let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, log).await;
+            }
+            return Err(failed("it ended before it was ready (its error is above)".to_owned()));
+        };
         let ready: Ready = serde_json::from_str(&line)
             .map_err(|error| failed(format!("its first line is not understood: {error}")))?;
         let url = ServerUrl::parse(&ready.url).map_err(|error| failed(error.to_string()))?;
@@ -137,6 +147,14 @@ impl Embedded {
         if tokio::time::timeout(END_TIMEOUT, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
+    }
+}
+
+/// The child's log lines among ours. Ends with the child.
+async fn forward_log(stderr: ChildStderr) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        live::say(&line);
     }
 }
 

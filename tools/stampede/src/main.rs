@@ -7,14 +7,17 @@
 #![forbid(unsafe_code)]
 
 mod calibrate;
+mod capture;
 mod embedded;
 mod exit;
 mod flags;
 mod live;
 mod machine;
+mod metrics;
 mod preflight;
 mod report;
 mod run;
+mod server_metrics;
 mod signals;
 mod summary;
 

@@ -8,6 +8,8 @@ use crate::exit::Exit;
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: Option<tokio::signal::unix::Signal>,
+    quit: Option<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
@@ -15,7 +17,8 @@ impl Signals {
     /// ends the process.
     fn install() -> Option<Self> {
         let installed = signal(SignalKind::interrupt()).and_then(|interrupt| {
-            Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+            let terminate = signal(SignalKind::terminate())?;
+            Ok(Self { interrupt, terminate, hangup: None, quit: None })
         });
         installed.inspect_err(|error| tracing::warn!("signals can't be handled: {error}")).ok()
     }
@@ -24,7 +27,31 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = received(&mut self.hangup) => {}
+            () = received(&mut self.quit) => {}
         }
+    }
+}
+
+/// Calls `on_signal` at each SIGUSR1.
+pub(crate) async fn on_user1(on_signal: impl Fn()) {
+    match signal(SignalKind::user_defined1()) {
+        Ok(mut signals) => {
+            while signals.recv().await.is_some() {
+                on_signal();
+            }
+        }
+        Err(error) => tracing::warn!("SIGUSR1 can't be handled: {error}"),
+    }
+}
+
+/// Waits for a signal that may not be handled at all.
+async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -36,11 +63,17 @@ pub(crate) async fn first() {
     }
 }
 
-/// Calls `on_first` at the first signal and ends the process at the second.
-pub(crate) async fn watch(on_first: impl FnOnce()) {
+/// Calls `on_first` at the first signal and ends the process at the second. With `screen` SIGHUP
+/// and SIGQUIT count as well: their default effect would leave the terminal in raw mode.
+pub(crate) async fn watch(screen: bool, on_first: impl FnOnce()) {
     let Some(mut signals) = Signals::install() else { return };
+    if screen {
+        signals.hangup = signal(SignalKind::hangup()).ok();
+        signals.quit = signal(SignalKind::quit()).ok();
+    }
     signals.next().await;
     on_first();
     signals.next().await;
+    crate::live::restore_terminal();
     std::process::exit(i32::from(Exit::Interrupted.code()));
 }

@@ -9,7 +9,7 @@ use crate::live::{bits, no_color, share};
 use crate::report::judge::group;
 use crate::report::types::{
     Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
-    Outcome, PublishSection, Report, ServerSection, StageRow, ThresholdRow,
+    Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
 };
 
 /// Error kinds shown; the report holds all.
@@ -70,6 +70,10 @@ fn render(report: &Report, colour: bool) -> String {
             group(section.frames_dropped)
         );
         page.row("recordings", &text);
+    }
+    if let Some(first) = report.captures.first() {
+        let text = format!("{} subscribers; the worst: {first}", report.captures.len());
+        page.row("capture", &text);
     }
     if let Some(rows) = &report.run.stages {
         stages(&mut page, rows);
@@ -379,12 +383,19 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
 }
 
 fn server(page: &mut Page, server: &ServerSection) {
+<<<<<<< HEAD
     let Some(embedded) = &server.embedded else {
         if let Some(why) = &server.embedded_missing {
             page.row("server", &format!("embedded SFU: what it sent is unknown: {why}"));
         }
         return;
     };
+=======
+    if let Some(metrics) = &server.metrics {
+        server_metrics(page, metrics);
+    }
+    let Some(embedded) = &server.embedded else { return };
+>>>>>>> live
     let totals = embedded.measured.as_ref().unwrap_or(&embedded.ledger.totals);
     let mut text = format!(
         "embedded SFU sent {} packets, resent {}",
@@ -400,6 +411,41 @@ fn server(page: &mut Page, server: &ServerSection) {
         );
     }
     page.row("server", &text);
+}
+
+/// What the server says of itself, and how that agrees with what arrived.
+fn server_metrics(page: &mut Page, metrics: &ServerMetrics) {
+    let cores = metrics.cpu_cores.map_or("-".to_owned(), |cores| format!("{cores:.2}"));
+    let memory = metrics.rss_bytes_max.map_or("-".to_owned(), bytes);
+    let most = metrics.participants_max.map_or("-".to_owned(), group);
+    let text = format!("{cores} cores of CPU, {memory} at most, {most} participants at most");
+    page.row("server", &text);
+    if let Some(both) = &metrics.reconciliation {
+        let (sent, arrived) = (group(both.sent), group(both.arrived));
+        let text = format!("{sent} packets sent in the whole run; {arrived} RTP packets arrived");
+        page.sub("says", &text);
+        let apart = group(both.difference.unsigned_abs());
+        let text = match both.difference {
+            0 => "as many as it says it sent".to_owned(),
+            1.. => format!(
+                "{apart} fewer than sent ({}); livekit-server counts signalling messages as well, \
+                 and what it sent to others",
+                both.share().map_or("-".to_owned(), share)
+            ),
+            _ => format!("{apart} more than it had counted by then"),
+        };
+        page.sub("", &text);
+    }
+    for target in metrics.targets.iter().filter(|target| target.failed > 0) {
+        let why = target.error.as_deref().unwrap_or("unknown");
+        let text = format!(
+            "{} of {} of {} failed: {why}",
+            group(target.failed),
+            group(target.scrapes),
+            target.url
+        );
+        page.sub("scrapes", &text);
+    }
 }
 
 fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {

@@ -36,7 +36,8 @@ use wire::RtpHeader;
 
 use crate::srtp::KeySlot;
 use crate::{
-    Arrival, PeerCounters, PeerOptions, PeerReport, PublishTrack, ReceivePath, TransportCounters,
+    Arrival, Capture, CaptureLimits, PeerCounters, PeerOptions, PeerReport, PublishTrack,
+    ReceivePath, TransportCounters,
 };
 
 /// How often str0m's statistics are read. The NACK counts come from them: str0m encrypts RTCP
@@ -77,6 +78,8 @@ enum Role {
 pub struct Peer {
     rtc: Rtc,
     local: SocketAddr,
+    /// Where the latest datagram came from.
+    remote: Option<SocketAddr>,
     role: Role,
     /// Receives in str0m's place, once there are keys.
     fast: Option<Box<FastPath>>,
@@ -157,6 +160,7 @@ impl Peer {
         Self {
             rtc,
             local,
+            remote: None,
             role,
             fast: None,
             keys: None,
@@ -284,6 +288,7 @@ impl Peer {
             return;
         }
         self.transport.datagrams_received += 1;
+        self.remote = Some(source);
         self.clock = Some(at);
         self.now = self.now.max(at.instant);
         if let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &mut self.role)
@@ -400,6 +405,36 @@ impl Peer {
         }
         self.closed = true;
         self.outbox.flush(sink);
+    }
+
+    /// Keeps the last packets of a subscriber from now on; see [`Capture`].
+    pub fn start_capture(&mut self, limits: CaptureLimits) {
+        if let Role::Subscriber(receiving) = &mut self.role {
+            receiving.capture = Some(Box::new(Capture::new(limits)));
+        }
+    }
+
+    /// True for a peer made with [`Self::subscriber`].
+    pub fn is_subscriber(&self) -> bool {
+        matches!(self.role, Role::Subscriber(_))
+    }
+
+    /// The last packets, if they are kept.
+    pub fn capture(&self) -> Option<&Capture> {
+        match &self.role {
+            Role::Subscriber(receiving) => receiving.capture.as_deref(),
+            Role::Publisher(_) => None,
+        }
+    }
+
+    /// The address of its socket.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Where its latest datagram came from.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.remote
     }
 
     /// False once the connection can't be used any more.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use stampede_media::{AssemblerPacket, Codec, FrameAssembler, PacketTrailer};
 
@@ -16,8 +17,13 @@ use crate::accounting::{
 };
 use crate::rtcp;
 use crate::{
+<<<<<<< HEAD
     Arrival, MediaCounters, MediaKind, PacketCounters, PeerEvent, PeerNote, RecordedFrame,
     RecordedStream, SenderWindow, StreamReport,
+=======
+    Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PacketCounters, PeerEvent,
+    RecordedFrame, RecordedStream, SenderWindow, StreamReport,
+>>>>>>> live
 };
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
@@ -52,6 +58,22 @@ pub(super) struct Reported {
     pub(super) jitter: Duration,
     /// When its last packet came.
     pub(super) last_at: Option<Instant>,
+}
+
+impl Accepted<'_> {
+    fn captured(&self, ssrc: u32, repaired: bool, at: Arrival, payload: bool) -> CapturedPacket {
+        CapturedPacket {
+            at_unix_ns: at.unix_ns,
+            ssrc,
+            sequence: self.sequence,
+            timestamp: self.timestamp,
+            marker: self.marker,
+            payload_type: self.payload_type,
+            repaired,
+            payload_bytes: self.payload.len(),
+            payload: if payload { Bytes::copy_from_slice(self.payload) } else { Bytes::new() },
+        }
+    }
 }
 
 /// One received stream.
@@ -102,6 +124,8 @@ struct Recorder {
 pub(super) struct Receiving {
     deadline: Duration,
     recording: bool,
+    /// The flight recorder, if this peer is tapped.
+    pub(super) capture: Option<Box<Capture>>,
     streams: Vec<RxStream>,
     routes: FxHashMap<u32, Route>,
     closed: Vec<StreamReport>,
@@ -119,6 +143,7 @@ impl Receiving {
         Self {
             deadline,
             recording,
+            capture: None,
             streams: Vec::new(),
             routes: FxHashMap::default(),
             closed: Vec::new(),
@@ -279,6 +304,7 @@ impl Receiving {
         let recording = self.recording;
         let Some(stream) = self.streams.get_mut(route.stream) else { return };
         stream.learn_codec(packet.payload_type, codec_of, recording);
+<<<<<<< HEAD
         let codec = stream.ledger.codec();
         let server_made = codec.is_some_and(|codec| is_server_made(codec, packet.payload));
         if packet.payload.is_empty() || server_made {
@@ -287,6 +313,15 @@ impl Receiving {
             } else {
                 stream.ledger.padding(packet.sequence, at)
             };
+=======
+        if let Some(capture) = &mut self.capture {
+            let repaired = route.via == Via::Rtx;
+            let payload = capture.wants_payload();
+            capture.push(packet.captured(stream.ssrc, repaired, at, payload));
+        }
+        if packet.payload.is_empty() {
+            let receipt = stream.ledger.padding(packet.sequence, at);
+>>>>>>> live
             if receipt.usable
                 && let Some(recorder) = &mut stream.recorder
             {

@@ -2,6 +2,7 @@
 //! anything joins. The machine itself is looked at in [`crate::preflight`].
 
 use std::fs::{self, OpenOptions};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use stampede_signaling::{ApiCredentials, ServerUrl};
 use super::shape::{RoomDefaults, Shape, default_duration};
 use super::values::{BackendFlag, CoreList, Output, Resolution};
 use super::{Command, Parsed, RunFlags, Secret, parse};
+use crate::capture::CapturePlan;
 use crate::exit::{Failure, one_line};
 use crate::report::threshold::Threshold;
 
@@ -77,7 +79,13 @@ pub(crate) struct Plan {
     pub out: Vec<Output>,
     /// What the run has to keep.
     pub thresholds: Vec<Threshold>,
-    /// No in-place view.
+    /// The flight recorder, if any.
+    pub capture: Option<CapturePlan>,
+    /// Where to serve metrics.
+    pub prometheus: Option<SocketAddr>,
+    /// What to scrape.
+    pub server_metrics: Vec<reqwest::Url>,
+    /// No full-screen view.
     pub no_tui: bool,
     /// No progress.
     pub quiet: bool,
@@ -151,6 +159,7 @@ impl Plan {
         let participants = (shape.publishers() + shape.subscribers_peak()) as u64;
         check_counts(&flags, participants)?;
         let target = target(&flags, participants)?;
+        let capture = capture_plan(&flags)?;
         let rooms = &shape.rooms;
         let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
         let audio_most = rooms.iter().map(|room| room.audio_publishers).max().unwrap_or(0);
@@ -194,6 +203,9 @@ impl Plan {
             backend: flags.backend,
             out: outputs(flags.out)?,
             thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
+            capture,
+            prometheus: flags.prometheus,
+            server_metrics: flags.server_metrics,
             no_tui: flags.no_tui,
             quiet: flags.quiet,
             shape,
@@ -495,6 +507,29 @@ fn record_plan(flags: &RunFlags, shape: &Shape) -> Result<Option<RecordPlan>, Fa
     Ok(Some(RecordPlan { dir: dir.clone(), subscribers: wanted }))
 }
 
+fn capture_plan(flags: &RunFlags) -> Result<Option<CapturePlan>, Failure> {
+    let Some(dir) = &flags.capture else {
+        return match flags.capture_headers {
+            true => Err(Failure::config(
+                "--capture-headers has no folder to write to: add --capture DIR",
+            )),
+            false => Ok(None),
+        };
+    };
+    fs::create_dir_all(dir).map_err(|error| {
+        Failure::config(format!("--capture {}: it can't be made: {error}", dir.display()))
+    })?;
+    probe_writable(&dir.join(".stampede-probe")).map_err(|error| {
+        Failure::config(format!("--capture {}: it can't be written to: {error}", dir.display()))
+    })?;
+    Ok(Some(CapturePlan {
+        dir: dir.clone(),
+        span: Duration::from_secs(flags.capture_seconds),
+        worst: flags.capture_peers as usize,
+        headers: flags.capture_headers,
+    }))
+}
+
 /// Checks that every output can be written, and goes to a file of its own.
 ///
 /// # Errors
@@ -617,6 +652,7 @@ mod tests {
             (plan(&["--embedded-flag=--api-secret=x"]), "sets it itself"),
             (plan(&["--subscribers", "4000000", "--rooms", "4000"]), "more than one run"),
             (plan(&["--record-subscribers", "1"]), "--record DIR"),
+            (plan(&["--capture-headers"]), "--capture DIR"),
             (plan(&["--video", missing]), missing),
             (plan(&["--audio", missing]), missing),
             (plan(&["--video-publishers", "0", "--video", missing]), "nobody publishes video"),

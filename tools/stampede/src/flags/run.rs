@@ -1,5 +1,6 @@
 //! Flags of `stampede run`. Names shared with `lk perf load-test` mean the same there.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -208,7 +209,43 @@ pub(crate) struct RunFlags {
     /// markdown=FILE or junit=FILE; may be repeated.
     #[arg(long, value_name = "KIND=FILE", help_heading = "Output")]
     pub out: Vec<Output>,
-    /// Plain lines instead of the view that updates in place.
+    /// Folder for the flight recorder: the last seconds of packets (pcapng, decrypted) and a text
+    /// timeline of the signalling of the worst subscribers, at the end and on SIGUSR1.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub capture: Option<PathBuf>,
+    /// Seconds of packets that the flight recorder keeps.
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=600),
+        help_heading = "Output"
+    )]
+    pub capture_seconds: u64,
+    /// How many of the worst subscribers the flight recorder writes.
+    #[arg(
+        long,
+        default_value_t = 5,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000),
+        help_heading = "Output"
+    )]
+    pub capture_peers: u32,
+    /// Capture RTP headers and lengths only, which takes an eighth of the memory or less.
+    #[arg(long, help_heading = "Output")]
+    pub capture_headers: bool,
+    /// Serve the run's figures for Prometheus at http://ADDR/metrics, such as 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDR", help_heading = "Output")]
+    pub prometheus: Option<SocketAddr>,
+    /// Scrape the server's own Prometheus endpoint once a second; may be repeated, once a server.
+    #[arg(
+        long,
+        value_name = "URL",
+        value_parser = values::metrics_url,
+        help_heading = "Server"
+    )]
+    pub server_metrics: Vec<reqwest::Url>,
+    /// Plain lines instead of the full-screen view.
     #[arg(long, help_heading = "Output")]
     pub no_tui: bool,
     /// No progress at all; errors and the summary only.

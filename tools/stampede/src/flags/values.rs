@@ -271,6 +271,21 @@ impl BackendFlag {
     }
 }
 
+/// The address of a Prometheus endpoint.
+pub(crate) fn metrics_url(text: &str) -> Result<reqwest::Url, String> {
+    let url: reqwest::Url = text
+        .parse()
+        .map_err(|error| format!("{error}; give one like http://127.0.0.1:6789/metrics"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("it must begin with http:// or https://".to_owned());
+    }
+    let mut url = url;
+    if url.path() == "/" {
+        url.set_path("/metrics");
+    }
+    Ok(url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,10 +15,17 @@ use super::senders::SenderFacts;
 use super::streams;
 use super::threshold;
 use super::types::{
+<<<<<<< HEAD
     CohortSection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
     GeneratorSection, ImpairmentSection, Injected, MediaSection, Options, Packets, Phases,
     PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection, TargetSection,
     WorkerSection,
+=======
+    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection,
+    ImpairmentSection, Injected, MediaSection, Options, Packets, Phases, PublishSection,
+    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
+    TargetSection, WorkerSection,
+>>>>>>> live
 };
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
@@ -54,6 +61,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
     let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
     let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
     let all_streams = streams::all(&data);
+    let metrics = server_metrics(&data);
     Report {
         schema: SCHEMA.to_owned(),
         verdict,
@@ -63,6 +71,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
         publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums)),
         impairment: impairment(&data),
         recordings: recordings(&data),
+        captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
         find: None,
         generator: generator(&data, &sums),
         run: run_section(&data),
@@ -70,7 +79,11 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
             embedded: data
                 .ledger
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
+<<<<<<< HEAD
             embedded_missing: data.ledger_missing,
+=======
+            metrics,
+>>>>>>> live
         },
         series: data.series,
         thresholds: Vec::new(),
@@ -570,6 +583,20 @@ fn options(data: &RunData, plan: &Plan) -> Options {
             }),
         },
     }
+}
+
+/// The scraped figures, set against what arrived in the whole run, ramp included.
+fn server_metrics(data: &RunData) -> Option<ServerMetrics> {
+    let mut metrics = data.server_metrics.clone()?;
+    if let (Some(sent), Some(engine)) = (metrics.packets_out, &data.engine) {
+        let sent = sent + metrics.packets_resent.unwrap_or(0);
+        let arrived = |worker: &WorkerReport| {
+            worker.totals.rtp_arrived() + worker.before_window.rtp_arrived()
+        };
+        let arrived = engine.workers.iter().map(arrived).sum();
+        metrics.reconciliation = Some(Reconciliation::new(sent, arrived));
+    }
+    Some(metrics)
 }
 
 fn stage(stage: &Stage) -> String {

@@ -15,7 +15,7 @@ use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
     Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
     MediaSection, Outcome, Packets, Phases, PublishSection, RecordingSection, Report, RunSection,
-    SCHEMA, SeriesRow, ServerSection, TargetSection, Verdict,
+    SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict,
 };
 use crate::exit::Failure;
 
@@ -61,6 +61,7 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
         publish: publish(&present(reports, |report| report.publish.as_ref())),
         impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
+        captures: reports.iter().flat_map(|report| report.captures.iter().cloned()).collect(),
         find: None,
         generator: generator(reports, &hosts, together),
         server: server(reports),
@@ -431,16 +432,24 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
     }
 }
 
-/// An embedded SFU belongs to one host; several of them are no server.
+/// An embedded SFU belongs to one host; several of them are no server. Several hosts may have
+/// scraped the same server, so only the figures of a single scraper stand; what it set them against
+/// is not all that the server sent.
 fn server(reports: &[Report]) -> ServerSection {
     let embedded = present(reports, |report| report.server.embedded.as_ref());
+    let metrics = present(reports, |report| report.server.metrics.as_ref());
     ServerSection {
         embedded: match embedded[..] {
             [one] => Some(one.clone()),
             _ => None,
         },
+<<<<<<< HEAD
         embedded_missing: match embedded[..] {
             [] => reports.iter().find_map(|report| report.server.embedded_missing.clone()),
+=======
+        metrics: match metrics[..] {
+            [one] => Some(ServerMetrics { reconciliation: None, ..one.clone() }),
+>>>>>>> live
             _ => None,
         },
     }
@@ -450,6 +459,7 @@ fn server(reports: &[Report]) -> ServerSection {
 /// off the mark at most.
 fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
     let Some(first) = starts.iter().min() else { return Vec::new() };
+    let scrapers = reports.iter().filter(|report| report.server.metrics.is_some()).count();
     let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
     for (report, start) in reports.iter().zip(starts) {
         let offset_s = start.duration_since(*first).unwrap_or_default().as_secs_f64().round();
@@ -459,6 +469,9 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
                 let sum = seconds.entry(second).or_default();
                 sum.t_s = second as f64;
                 add(sum, row);
+                if scrapers == 1 && row.server.is_some() {
+                    sum.server.clone_from(&row.server);
+                }
             }
         }
     }
@@ -482,10 +495,14 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow) {
         cpu_cores,
         busy_ratio_max,
         lateness_ms_max,
+<<<<<<< HEAD
         // Percentiles of several hosts make no percentile.
         latency_ms_p50: _,
         latency_ms_p95: _,
         latency_ms_p99: _,
+=======
+        server: _,
+>>>>>>> live
     } = row;
     sum.joined += joined;
     sum.subscribers += subscribers;

@@ -12,6 +12,7 @@ pub(crate) mod out;
 pub(crate) mod running;
 mod schema;
 mod senders;
+pub(crate) mod server;
 pub(crate) mod streams;
 pub(crate) mod threshold;
 pub(crate) mod types;

@@ -290,6 +290,11 @@ impl Book {
         errors
     }
 
+    /// Further tries made.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries
+    }
+
     /// The report's section.
     pub(crate) fn section(&self) -> JoinSection {
         let phase = |phase: Phase| self.phases[phase as usize].as_ms();

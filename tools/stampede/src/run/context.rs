@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::book::{Book, ParticipantId, Phase};
 use super::router::Routes;
+use crate::capture::Timelines;
 
 /// How far the run is, as its participants need to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,8 @@ pub(crate) struct Context {
     pub changed: Notify,
     /// Which task an engine event is for.
     pub routes: RefCell<Routes>,
+    /// What the participants' signalling went through, for the flight recorder.
+    pub timelines: RefCell<Timelines>,
     /// Both clocks.
     pub clock: RunClock,
     /// Key to the server.
@@ -93,6 +96,7 @@ impl Context {
             book: RefCell::default(),
             changed: Notify::new(),
             routes: RefCell::default(),
+            timelines: RefCell::new(Timelines::new(settings.timelines)),
             clock: settings.clock,
             credentials: settings.credentials,
             url: settings.url,
@@ -127,6 +131,11 @@ impl Context {
         self.engine().map_or(Ok(()), |engine| engine.command(peer, command))
     }
 
+    /// Notes for the flight recorder what happened to a participant just now.
+    pub(crate) fn note(&self, identity: &str, text: impl FnOnce() -> String) {
+        self.timelines.borrow_mut().note(identity, self.clock.started.elapsed(), text);
+    }
+
     /// Notes a phase of a join at this moment.
     pub(crate) fn reached_now(
         &self,
@@ -142,6 +151,8 @@ impl Context {
 
 /// What a [`Context`] is made of besides the engine.
 pub(crate) struct Settings {
+    /// Keep timelines for the flight recorder.
+    pub timelines: bool,
     /// Both clocks.
     pub clock: RunClock,
     /// Key to the server.

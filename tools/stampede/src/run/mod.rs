@@ -18,35 +18,45 @@ mod series;
 mod stages;
 
 use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_engine::{BackendReport, Engine, EngineReport};
+use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::{Ledger, LedgerTotals};
 use stampede_signaling::connection::TlsSetup;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
+use crate::capture::{self, CapturePlan};
 use crate::embedded::Embedded;
 use crate::exit::{Exit, Failure};
 use crate::flags::values::Output;
 use crate::flags::{FindPlan, Plan, RunFlags, Server, Target};
-use crate::live::{Live, Mode, Progress};
+use crate::live::{self, Controls, Live, Mode, Progress, WorkerLine};
+use crate::metrics::{self, Exposed};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
 use crate::report::threshold::{self, Crossed, Threshold};
-use crate::report::types::{Fault, Report, SeriesRow};
+use crate::report::types::{Fault, Report, SeriesRow, ServerMetrics};
+use crate::server_metrics::Scraper;
 use crate::{machine, preflight, report, signals, summary};
 pub(crate) use book::Book;
 use context::{Context, RunClock, Settings};
 use prepare::{Grounds, PrepareError};
 use router::Workers;
 use scenario::Measured;
-use series::{Series, Totals};
+use series::Series;
+pub(crate) use series::Totals;
 
 /// Pause between two looks at the state of things; a second is a whole number of them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOKS_A_SECOND: u32 = 4;
+
+/// How long the workers have to hand out what their flight recorders hold.
+const CAPTURE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// All that is known at the end of a run; what the report is made of.
 pub(crate) struct RunData {
@@ -88,6 +98,10 @@ pub(crate) struct RunData {
     pub ledger_missing: Option<String>,
     /// Its totals over the measured window.
     pub ledger_measured: Option<LedgerTotals>,
+    /// The server's own figures.
+    pub server_metrics: Option<ServerMetrics>,
+    /// Files of the flight recorder.
+    pub captured: Vec<PathBuf>,
     /// Seconds.
     pub series: Vec<SeriesRow>,
 }
@@ -114,6 +128,8 @@ impl RunData {
             ledger: None,
             ledger_missing: None,
             ledger_measured: None,
+            server_metrics: None,
+            captured: Vec::new(),
             series: Vec::new(),
             plan,
         }
@@ -142,6 +158,7 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
 /// What ended it before there was anything to report.
 pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Failure> {
     let allowed = preflight::allowed_cores()?;
+    let listener = plan.prometheus.map(metrics::bind).transpose()?;
     let grounds = prepare::machine(&plan, checks)?;
     if checks != Mode::Quiet
         && let Some(warning) = load::warning(&plan, grounds.cores.workers)
@@ -154,7 +171,7 @@ pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Fail
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
-    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode));
+    let data = LocalSet::new().block_on(&runtime, run(plan, grounds, mode, listener));
     // A blocking DNS lookup or file operation must not hold the process.
     runtime.shutdown_background();
     // The next one divides the machine anew.
@@ -169,18 +186,33 @@ fn finish(report: &Report, out: &[Output]) -> Result<Exit, Failure> {
     written.map(|()| Exit::of(report))
 }
 
-async fn run(plan: Plan, grounds: Grounds, mode: Mode) -> Result<RunData, Failure> {
+async fn run(
+    plan: Plan,
+    grounds: Grounds,
+    mode: Mode,
+    listener: Option<TcpListener>,
+) -> Result<RunData, Failure> {
     let interrupt = watch::Sender::new(false);
     let interrupted = interrupt.subscribe();
     let quiet = mode == Mode::Quiet;
-    let watcher = tokio::task::spawn_local(signals::watch(move || {
+    let controls = Arc::new(Controls::new(interrupt));
+    let stopping = Arc::clone(&controls);
+    let watcher = tokio::task::spawn_local(signals::watch(mode == Mode::Screen, move || {
         if !quiet {
-            eprintln!("stopping: everybody leaves, then comes the summary (again to exit at once)");
+            live::say("stopping: everybody leaves, then comes the summary (again to exit at once)");
         }
-        interrupt.send_replace(true);
+        stopping.stop();
     }));
-    let result = stages(plan, grounds, mode, interrupted).await;
+    let exposed = Arc::new(Exposed::default());
+    let endpoint = listener
+        .map(|listener| tokio::task::spawn_local(metrics::serve(listener, Arc::clone(&exposed))));
+    let live = Live::start(mode, Arc::clone(&controls));
+    let view = View { live, controls, exposed };
+    let result = stages(plan, grounds, view, interrupted).await;
     watcher.abort();
+    if let Some(endpoint) = endpoint {
+        endpoint.abort();
+    }
     result
 }
 
@@ -195,10 +227,9 @@ async fn signalled(interrupted: &mut watch::Receiver<bool>) {
 async fn stages(
     plan: Plan,
     grounds: Grounds,
-    mode: Mode,
+    view: View,
     mut interrupted: watch::Receiver<bool>,
 ) -> Result<RunData, Failure> {
-    let live = Live::start(mode);
     let mut data = RunData::new(plan, &grounds);
     let started = tokio::select! {
         started = server(&data, &grounds) => Some(started?),
@@ -207,6 +238,7 @@ async fn stages(
     let Some((mut embedded, server)) = started else { return Ok(stopped_early(data)) };
     data.url = Some(server.url.to_string());
     let tls = TlsSetup::new().map_err(Failure::other)?;
+    let scraper = Scraper::new(&data.plan.server_metrics, &tls).map_err(Failure::other)?;
     let rooms = cast::rooms(&data.plan, &grounds.run_id);
     let made = tokio::select! {
         made = prepare::rooms(&server, &tls, &rooms) => made,
@@ -224,7 +256,7 @@ async fn stages(
     }
     let engine = prepare::engine(&data.plan, &grounds)?;
     data.backend = Some(engine.backend_report().clone());
-    live.say(&format!("UDP backend {}", engine.backend_report().reason));
+    view.live.say(&format!("UDP backend {}", engine.backend_report().reason));
     let settings = Settings {
         clock: RunClock::start(),
         addresses: prepare::resolve(&server.url)?,
@@ -234,10 +266,18 @@ async fn stages(
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,
+<<<<<<< HEAD
         own_publishers: cast::own_publishers(&grounds.run_id),
         obey_dynacast: data.plan.dynacast,
+=======
+        timelines: data.plan.capture.is_some(),
+>>>>>>> live
     };
-    with_engine(&mut data, engine, settings, live, &mut embedded, interrupted).await;
+    if let Some(capture) = &data.plan.capture {
+        view.live.say(&capture.describe(data.plan.shape.subscribers_peak()));
+    }
+    let scraper = Rc::new(scraper);
+    with_engine(&mut data, engine, settings, (view, scraper), &mut embedded, interrupted).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
@@ -268,7 +308,7 @@ async fn with_engine(
     data: &mut RunData,
     engine: Engine,
     settings: Settings,
-    live: Live,
+    (view, scraper): (View, Rc<Scraper>),
     embedded: &mut Option<Embedded>,
     interrupted: watch::Receiver<bool>,
 ) {
@@ -276,12 +316,19 @@ async fn with_engine(
     let context = Rc::new(Context::new(engine, settings));
     let workers = Rc::new(RefCell::new(Workers::default()));
     let state = Rc::new(scenario::State::default());
+    let controls = Arc::clone(&view.controls);
+    scraper.begin().await;
+    let scraping = tokio::task::spawn_local(Rc::clone(&scraper).run());
+    let recorder = data.plan.capture.clone().map(|plan| {
+        let (context, workers) = (Rc::clone(&context), Rc::clone(&workers));
+        tokio::task::spawn_local(record_on_demand(context, workers, Arc::clone(&controls), plan))
+    });
     let router = tokio::task::spawn_local(router::route(Rc::clone(&context), Rc::clone(&workers)));
     let watcher = tokio::task::spawn_local(watch_progress(
         Rc::clone(&context),
         Rc::clone(&workers),
         Rc::clone(&state),
-        live,
+        (view, Rc::clone(&scraper)),
         data.plan.shape.subscribers_peak(),
         data.plan.thresholds.clone(),
     ));
@@ -292,6 +339,7 @@ async fn with_engine(
         plan: &data.plan,
         embedded,
         interrupted,
+        controls,
         ledger_before: None,
     };
     let ending = scenario.play(&data.id, data.seed).await;
@@ -304,6 +352,13 @@ async fn with_engine(
     state.done.set(true);
     data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
     router.abort();
+    if let Some(recorder) = recorder {
+        recorder.abort();
+    }
+    scraping.abort();
+    if !scraper.is_empty() {
+        data.server_metrics = Some(scraper.finish().await);
+    }
     let failed = std::mem::take(&mut workers.borrow_mut().failed);
     if data.ended_early.is_none() {
         let early = |why| Early { fault: Fault::Generator, why };
@@ -314,7 +369,54 @@ async fn with_engine(
         data.engine = tokio::task::spawn_blocking(move || engine.stop()).await.ok();
     }
     data.book = context.book.take();
+    write_captures(data, &context);
     take_ledger(data, embedded, ledger_before).await;
+}
+
+/// Writes what the flight recorder held when the peers were closed.
+fn write_captures(data: &mut RunData, context: &Context) {
+    let (Some(plan), Some(engine)) = (&data.plan.capture, &mut data.engine) else { return };
+    let workers = engine.workers.iter_mut();
+    let captures = workers.flat_map(|worker| std::mem::take(&mut worker.captures)).collect();
+    match capture::write(plan, captures, &context.timelines.borrow(), "") {
+        Ok(files) => data.captured = files,
+        Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
+    }
+}
+
+/// Writes the flight recorder whenever a key or SIGUSR1 asks for it.
+async fn record_on_demand(
+    context: Rc<Context>,
+    workers: Rc<RefCell<Workers>>,
+    controls: Arc<Controls>,
+    plan: CapturePlan,
+) {
+    let for_signal = Arc::clone(&controls);
+    let signal = signals::on_user1(move || for_signal.want_capture());
+    let write = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if !controls.take_capture() {
+                continue;
+            }
+            if let Some(Err(error)) = context.engine().map(|engine| engine.capture()) {
+                tracing::warn!("--capture: not now: {error}");
+                continue;
+            }
+            tokio::time::sleep(CAPTURE_TIMEOUT).await;
+            let captures = std::mem::take(&mut workers.borrow_mut().captured);
+            let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
+            match capture::write(&plan, captures, &context.timelines.borrow(), &suffix) {
+                Ok(files) => live::say(&format!(
+                    "flight recorder: {} subscribers written to {}",
+                    files.len(),
+                    plan.dir.display()
+                )),
+                Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
+            }
+        }
+    };
+    tokio::join!(signal, write);
 }
 
 async fn take_ledger(
@@ -338,30 +440,47 @@ async fn take_ledger(
     }
 }
 
+/// Where the state of the run is shown.
+struct View {
+    live: Live,
+    controls: Arc<Controls>,
+    exposed: Arc<Exposed>,
+}
+
 /// Keeps the series and the view until the run is done.
 async fn watch_progress(
     context: Rc<Context>,
     workers: Rc<RefCell<Workers>>,
     state: Rc<scenario::State>,
-    mut live: Live,
+    (view, scraper): (View, Rc<Scraper>),
     subscribers: usize,
     thresholds: Vec<Threshold>,
 ) -> Series {
+    let View { mut live, controls, exposed } = view;
     let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
     let mut series = Series::default();
-    let (mut second, mut totals) = (SeriesRow::default(), Totals::default());
+    let mut shown = Progress { subscribers, ..Progress::default() };
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut look = 0;
     while !state.done.get() {
-        looks.tick().await;
-        look += 1;
+        tokio::select! {
+            _ = looks.tick() => look += 1,
+            // A key was pressed: shown at once.
+            () = controls.changed.notified() => {}
+        }
         let elapsed = context.clock.started.elapsed();
-        if look % LOOKS_A_SECOND == 0 {
+        if look == LOOKS_A_SECOND {
+            look = 0;
             let workers = workers.borrow();
             let snapshots = workers.latest.iter().flatten();
             let joined = context.book.borrow().connected();
-            (second, totals) = series.second(elapsed.as_secs_f64(), joined, snapshots.clone());
+            let t_s = elapsed.as_secs_f64();
+            (shown.second, shown.totals) =
+                series.second(t_s, joined, scraper.second(), snapshots.clone());
+            exposed.update(&context.book.borrow(), snapshots.clone());
+            shown.workers = snapshots.clone().map(worker_line).collect();
+            shown.worst = snapshots.clone().flat_map(|one| one.worst.clone()).collect();
             if armed && state.crossed.borrow().is_none() {
                 let figures = report::running::figures(&context.book.borrow(), snapshots);
                 let found = threshold::crossed(&thresholds, &figures, elapsed);
@@ -370,21 +489,32 @@ async fn watch_progress(
             }
         }
         let book = context.book.borrow();
-        live.show(&Progress {
-            phase: state.phase.get(),
-            elapsed,
-            left: state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now())),
-            joined: book.connected(),
-            requested: book.requested(),
-            failed: book.failed(),
-            subscribers,
-            second: second.clone(),
-            unrecovered: totals.unrecovered,
-            expected: totals.expected,
-            error: book.errors().into_iter().next(),
-        });
+        shown.phase = state.phase.get();
+        // Stages keep their schedule, and a ramp that is over can't be paused.
+        shown.paused = controls.paused() && matches!(shown.phase, "publish" | "ramp");
+        shown.elapsed = elapsed;
+        shown.left = state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
+        (shown.joined, shown.requested) = (book.connected(), book.requested());
+        shown.failed = book.failed();
+        shown.errors = book.errors();
+        live.show(&shown);
     }
     series
+}
+
+fn worker_line(snapshot: &WorkerSnapshot) -> WorkerLine {
+    let (second, udp) = (&snapshot.second, &snapshot.health.udp);
+    WorkerLine {
+        worker: snapshot.worker,
+        core: snapshot.core,
+        peers: snapshot.peers,
+        busy_ratio: second.busy_ratio,
+        lateness_ms_max: second.lateness_max.as_secs_f64() * 1_000.0,
+        packets_in: second.datagrams_in,
+        packets_out: second.datagrams_out,
+        kernel_drops: udp.kernel_drops,
+        unsent: udp.send_errors + udp.send_queue_full,
+    }
 }
 
 /// Cells of what the run is doing, shared with the view.

@@ -170,6 +170,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
             context.book.borrow_mut().disconnected(id);
             break false;
         };
+        context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
         context.book.borrow_mut().broke(id, &kind);
@@ -217,15 +218,22 @@ async fn attempt(
             return TryEnd::broke("local_resources", error);
         }
     };
+    let identity = participant.identity();
+    context.note(&identity, || format!("websocket open, peer {peer}"));
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
+<<<<<<< HEAD
     let publishes = participant.media.is_publisher();
     let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
     let mut joined = Joined { context, participant, peer, notes, connected: false };
+=======
+    let mut joined = Joined { context, participant, identity: &identity, peer, connected: false };
+>>>>>>> live
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
+    context.note(&identity, || "leave sent".to_owned());
     context.routes.borrow_mut().remove(peer);
     close(context, peer).await;
     end
@@ -253,6 +261,7 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
 }
 
 async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+    context.note(&participant.identity(), || format!("join of room {}", participant.room));
     let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
         kind: error.kind().to_owned(),
@@ -280,6 +289,7 @@ async fn close(context: &Context, peer: PeerId) {
 struct Joined<'a> {
     context: &'a Context,
     participant: &'a Participant,
+    identity: &'a str,
     peer: PeerId,
     notes: Notes,
     connected: bool,
@@ -298,6 +308,7 @@ impl Joined<'_> {
             tokio::select! {
                 update = connection.next() => match update {
                     Some(Update::Media(command)) => {
+                        self.context.note(self.identity, || heard(&command));
                         let command = peer_command(command);
                         if let Err(full) = self.context.command(self.peer, command) {
                             return TryEnd::broke("worker_overloaded", full);
@@ -342,6 +353,7 @@ impl Joined<'_> {
             return false;
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
+        self.context.note(self.identity, || format!("{why}: resuming"));
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
         for pause_ms in RESUME_PAUSES_MS {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -357,6 +369,7 @@ impl Joined<'_> {
         false
     }
 
+<<<<<<< HEAD
     /// What the session says, but its end; an end if the media plane could not be told.
     fn event(&mut self, event: SessionEvent) -> Option<TryEnd> {
         if let Some(note) = self.notes.of(&event)
@@ -364,6 +377,15 @@ impl Joined<'_> {
         {
             return Some(TryEnd::broke("worker_overloaded", full));
         }
+=======
+    /// What the session says, but its end.
+    fn event(&self, event: SessionEvent) {
+        self.context.note(self.identity, || match &event {
+            // It may hold TURN passwords.
+            SessionEvent::Joined(_) => "join response".to_owned(),
+            event => format!("{event:?}"),
+        });
+>>>>>>> live
         match event {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;
@@ -384,6 +406,7 @@ impl Joined<'_> {
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
+        self.context.note(self.identity, || said(&notice));
         let input = match notice {
             TaskNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
             TaskNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },
@@ -395,6 +418,36 @@ impl Joined<'_> {
             }
         };
         connection.media(input);
+    }
+}
+
+/// A signalling message about media, for the timeline: candidates in full, SDP by its length.
+fn heard(command: &MediaCommand) -> String {
+    match command {
+        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => format!(
+            "offer {id} of the server, {} bytes, {} tracks named",
+            sdp.len(),
+            mid_to_track_id.len()
+        ),
+        MediaCommand::CreateOffer => "an offer of ours is wanted".to_owned(),
+        MediaCommand::RestartIce => "ICE is to restart".to_owned(),
+        MediaCommand::RemoteAnswer { sdp } => {
+            format!("answer of the server, {} bytes", sdp.len())
+        }
+        MediaCommand::RemoteCandidate { candidate, .. } => format!("trickled {candidate}"),
+    }
+}
+
+/// What the peer told its task, for the timeline.
+fn said(notice: &TaskNotice) -> String {
+    match notice {
+        TaskNotice::Answer { offer_id, sdp } => {
+            format!("our answer to offer {offer_id}, {} bytes", sdp.len())
+        }
+        TaskNotice::Offer { sdp } => format!("our offer, {} bytes", sdp.len()),
+        TaskNotice::Connected => "DTLS connected".to_owned(),
+        TaskNotice::NegotiationFailed { reason } => format!("negotiation failed: {reason}"),
+        TaskNotice::Disconnected { reason } => format!("disconnected: {reason}"),
     }
 }
 

@@ -164,6 +164,7 @@ pub(crate) fn engine(plan: &Plan, grounds: &Grounds) -> Result<Engine, Failure> 
         playout_deadline: plan.playout_deadline,
         // Retries may hold an old peer and a new one for a moment.
         peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
+        capture: plan.capture.as_ref().map(|capture| capture.options(grounds.cores.workers)),
         impair: plan.impair.clone(),
         seed: plan.seed.unwrap_or(grounds.random_seed),
         recording_dir: plan.record.as_ref().map(|record| record.dir.clone()),

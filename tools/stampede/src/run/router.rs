@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use stampede_core::PeerCounters;
-use stampede_engine::{EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
+use stampede_engine::{CapturedPeer, EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -85,6 +85,8 @@ impl Routes {
 pub(crate) struct Workers {
     /// Latest snapshot of each worker by its number.
     pub latest: Vec<Option<WorkerSnapshot>>,
+    /// What workers' flight recorders handed out and nobody has written yet.
+    pub captured: Vec<CapturedPeer>,
     /// Workers that ended on their own.
     pub failed: Vec<String>,
     /// By tag: how many workers have answered, and their sums.
@@ -142,6 +144,7 @@ fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
             peer_notice(context, peer, at_unix_ns, notice);
         }
         EngineEvent::Snapshot(snapshot) => workers.borrow_mut().keep(*snapshot),
+        EngineEvent::Captured(peers) => workers.borrow_mut().captured.extend(peers),
         EngineEvent::Totals { tag, totals, .. } => {
             let mut workers = workers.borrow_mut();
             let (answers, sum) = workers.readings.entry(tag).or_default();

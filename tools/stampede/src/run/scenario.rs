@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_sfu::LedgerTotals;
@@ -15,6 +16,7 @@ use super::router::Workers;
 use super::{Mark, RunData, Tasks, signalled};
 use crate::embedded::Embedded;
 use crate::flags::Plan;
+use crate::live::Controls;
 use crate::report::judge::Early;
 use crate::report::threshold::Crossed;
 use crate::report::types::{Fault, StageRow};
@@ -79,6 +81,8 @@ pub(crate) struct Scenario<'a> {
     pub embedded: &'a mut Option<Embedded>,
     /// Becomes true with the first signal.
     pub interrupted: watch::Receiver<bool>,
+    /// What the user has asked for with keys.
+    pub controls: Arc<Controls>,
     /// Totals of the embedded SFU's ledger when the measured window began.
     pub ledger_before: Option<LedgerTotals>,
 }
@@ -194,9 +198,10 @@ impl Scenario<'_> {
         participants: Vec<Participant>,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
-        let begin = Instant::now();
+        let mut begin = Instant::now();
         for (number, mut participant) in participants.into_iter().enumerate() {
             let after_s = number as f64 / self.plan.joins_per_second;
+            begin += self.paused().await?;
             participant.scheduled = begin + Duration::from_secs_f64(after_s);
             self.check_thresholds()?;
             if participant.scheduled > Instant::now() {
@@ -207,6 +212,18 @@ impl Scenario<'_> {
             self.start(participant, tasks);
         }
         Ok(())
+    }
+
+    /// Waits while the user has paused the ramp, and tells how long: the schedule moves by that,
+    /// since nobody was kept waiting by the server.
+    async fn paused(&mut self) -> Result<Duration, Stop> {
+        let since = Instant::now();
+        let mut waited = Duration::ZERO;
+        while self.controls.paused() {
+            self.pause_until(Instant::now() + LOOK_EVERY).await?;
+            waited = since.elapsed();
+        }
+        Ok(waited)
     }
 
     pub(super) fn start(&self, participant: Participant, tasks: &mut Tasks) {

@@ -1,11 +1,20 @@
 //! One row a second out of the workers' snapshots.
 
+<<<<<<< HEAD
 use hdrhistogram::Histogram;
 use stampede_core::PeerCounters;
 use stampede_engine::WorkerSnapshot;
 
 use crate::report::hist::Hist;
 use crate::report::types::SeriesRow;
+=======
+use std::time::Duration;
+
+use stampede_core::PeerCounters;
+use stampede_engine::WorkerSnapshot;
+
+use crate::report::types::{SeriesRow, ServerSecond};
+>>>>>>> live
 
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
 /// last row's time.
@@ -33,6 +42,8 @@ pub(crate) struct Totals {
     pub unrecovered: u64,
     /// Freezes.
     pub freezes: u64,
+    /// Length of the freezes together.
+    pub frozen: Duration,
 }
 
 impl Totals {
@@ -51,6 +62,7 @@ impl Totals {
             late: packets.late,
             unrecovered: packets.unrecovered,
             freezes: sum.video.freezes.count,
+            frozen: sum.video.freezes.total,
         }
     }
 }
@@ -66,12 +78,14 @@ impl Series {
         &mut self,
         t_s: f64,
         joined: usize,
+        server: Option<ServerSecond>,
         snapshots: impl Iterator<Item = &'a WorkerSnapshot> + Clone,
     ) -> (SeriesRow, Totals) {
         let now = Totals::of(snapshots.clone());
         let mut row = SeriesRow {
             t_s: (t_s * 1_000.0).round() / 1_000.0,
             joined: joined as u64,
+            server,
             expected: growth(now.expected, self.last.expected),
             missing: growth(now.missing, self.last.missing),
             repaired: growth(now.repaired, self.last.repaired),
@@ -134,7 +148,7 @@ mod tests {
     #[test]
     fn without_workers_a_row_is_empty_but_there() {
         let mut series = Series::default();
-        let (row, _) = series.second(1.0004, 3, std::iter::empty());
+        let (row, _) = series.second(1.0004, 3, None, std::iter::empty());
         assert_eq!((row.t_s, row.joined, row.packets_in), (1.0, 3, 0));
         assert_eq!(series.into_rows().len(), 1);
     }

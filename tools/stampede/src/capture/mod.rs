@@ -1,0 +1,217 @@
+//! `--capture DIR`: the flight recorder. Of the worst subscribers the last seconds of packets as
+//! pcapng, decrypted, and a text timeline of their signalling.
+
+mod packet;
+mod pcapng;
+mod timeline;
+
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stampede_core::CaptureLimits;
+use stampede_engine::{CaptureOptions, CapturedPeer, keep_worst};
+
+pub(crate) use timeline::Timelines;
+
+/// Most memory of a tapped subscriber with payloads: 10 s at 6 Mbps.
+const PEER_BYTES_MAX: usize = 8 << 20;
+/// Most memory of a tapped subscriber without payloads: 10 s at 700 packets a second.
+const PEER_HEADER_BYTES_MAX: usize = 640 << 10;
+/// Most memory of all tapped subscribers together; it decides how many are tapped.
+const TOTAL_BYTES_MAX: usize = 512 << 20;
+
+/// What the flags ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct CapturePlan {
+    /// An existing, writable folder.
+    pub dir: PathBuf,
+    /// How far back.
+    pub span: Duration,
+    /// How many of the worst subscribers are written.
+    pub worst: usize,
+    /// Headers only.
+    pub headers: bool,
+}
+
+impl CapturePlan {
+    fn peer_bytes_max(&self) -> usize {
+        if self.headers { PEER_HEADER_BYTES_MAX } else { PEER_BYTES_MAX }
+    }
+
+    /// How many subscribers can be tapped: the first ones to join.
+    pub(crate) fn tapped_max(&self) -> usize {
+        TOTAL_BYTES_MAX / self.peer_bytes_max()
+    }
+
+    /// For an engine with this many workers.
+    pub(crate) fn options(&self, workers: usize) -> CaptureOptions {
+        CaptureOptions {
+            limits: CaptureLimits {
+                span: self.span,
+                bytes_max: self.peer_bytes_max(),
+                payload: !self.headers,
+            },
+            tapped_per_worker_max: (self.tapped_max() / workers.max(1)).max(1),
+            worst: self.worst,
+        }
+    }
+
+    /// What is tapped, for people.
+    pub(crate) fn describe(&self, subscribers: usize) -> String {
+        let tapped = self.tapped_max();
+        let of = if subscribers <= tapped {
+            format!("all {subscribers} subscribers")
+        } else {
+            format!("the first {tapped} of {subscribers} subscribers (memory bound)")
+        };
+        format!(
+            "flight recorder: the worst {} of {of}, last {:?}, into {}; SIGUSR1 or c writes now",
+            self.worst,
+            self.span,
+            self.dir.display()
+        )
+    }
+}
+
+/// Writes the worst of `captures` with their timelines; gives the names of the pcapng files.
+///
+/// `suffix` tells files written during the run from those at its end.
+///
+/// # Errors
+/// What the system said about a file.
+pub(crate) fn write(
+    plan: &CapturePlan,
+    mut captures: Vec<CapturedPeer>,
+    timelines: &Timelines,
+    suffix: &str,
+) -> io::Result<Vec<PathBuf>> {
+    keep_worst(&mut captures, plan.worst);
+    let mut files = Vec::new();
+    for capture in &captures {
+        let name = file_name(&capture.label);
+        let path = plan.dir.join(format!("{name}{suffix}.pcapng"));
+        write_packets(&path, capture)?;
+        files.push(path);
+        let path = plan.dir.join(format!("{name}{suffix}.timeline.txt"));
+        std::fs::write(path, timelines.text(&capture.label))?;
+    }
+    Ok(files)
+}
+
+/// An identity as a file name: whatever a room or server made of it stays inside of the folder.
+fn file_name(label: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
+    label.chars().map(plain).collect()
+}
+
+fn write_packets(path: &Path, capture: &CapturedPeer) -> io::Result<()> {
+    let figures = &capture.figures;
+    let comment = format!(
+        "{}: {} expected, {} missing, {} repaired, {} unrecovered, {} freezes in the measured \
+         window; decrypted RTP without header extensions; {} packets found no room in memory",
+        capture.label,
+        figures.expected,
+        figures.missing,
+        figures.repaired,
+        figures.unrecovered,
+        figures.freezes,
+        capture.dropped
+    );
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    let from = capture.remote.unwrap_or(unknown);
+    let mut writer = pcapng::Writer::new(BufWriter::new(File::create(path)?), &comment)?;
+    for captured in &capture.packets {
+        let (bytes, original_bytes) = packet::datagram(captured, from, capture.local);
+        let note = captured.repaired.then_some("repaired by RTX");
+        writer.packet(captured.at_unix_ns, &bytes, original_bytes, note)?;
+    }
+    writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use stampede_core::CapturedPacket;
+    use stampede_engine::{PeerFigures, PeerId};
+
+    use super::*;
+
+    fn capture(label: &str, unrecovered: u64, payload: &'static [u8]) -> CapturedPeer {
+        let packet = |number: u16| CapturedPacket {
+            at_unix_ns: 1_700_000_000_123_456_789 + u64::from(number) * 20_000_000,
+            ssrc: 0x1234_5678,
+            sequence: 65_534u16.wrapping_add(number),
+            timestamp: u32::from(number) * 960,
+            marker: number == 0,
+            payload_type: 111,
+            repaired: number == 1,
+            payload_bytes: 100,
+            payload: payload.into(),
+        };
+        CapturedPeer {
+            id: PeerId::default(),
+            label: label.to_owned(),
+            local: "127.0.0.1:40000".parse().unwrap(),
+            remote: Some("127.0.0.1:7882".parse().unwrap()),
+            figures: PeerFigures { unrecovered, ..PeerFigures::default() },
+            packets: (0..3).map(packet).collect(),
+            dropped: 0,
+        }
+    }
+
+    fn plan(dir: &Path) -> CapturePlan {
+        let span = Duration::from_secs(10);
+        CapturePlan { dir: dir.to_owned(), span, worst: 1, headers: false }
+    }
+
+    #[test]
+    fn the_worst_are_written_with_their_timelines() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut timelines = Timelines::new(true);
+        timelines.note("../b", Duration::from_secs(1), || "join".to_owned());
+        let captures = vec![capture("a", 1, &[7; 100]), capture("../b", 2, &[7; 100])];
+        let files = write(&plan(dir.path()), captures, &timelines, "-5s").unwrap();
+        assert_eq!(files, [dir.path().join("___b-5s.pcapng")]);
+        let text = std::fs::read_to_string(dir.path().join("___b-5s.timeline.txt")).unwrap();
+        assert_eq!(text, "    1.000000  join\n");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn wireshark_reads_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        for payload in [&[7; 100][..], &[]] {
+            let path = dir.path().join("x.pcapng");
+            write_packets(&path, &capture("a", 1, payload)).unwrap();
+            let fields = ["rtp.seq", "rtp.ssrc", "rtp.marker", "frame.len", "frame.comment"];
+            let fields = fields.iter().flat_map(|field| ["-e", field]);
+            let mut command = Command::new("tshark");
+            command.arg("-r").arg(&path).args(["-d", "udp.port==40000,rtp", "-T", "fields"]);
+            let Ok(output) = command.args(["-E", "separator=;"]).args(fields).output() else {
+                eprintln!("skipped: tshark is not installed");
+                return;
+            };
+            let text = String::from_utf8_lossy(&output.stdout);
+            let lines: Vec<_> = text.lines().collect();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(lines.len(), 3, "{text}\n{errors}");
+            assert!(lines[0].starts_with("65534;0x12345678;"), "{text}");
+            assert!(lines[1].ends_with(";140;repaired by RTX"), "{text}");
+            assert!(lines[2].starts_with("0;0x12345678;"), "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_decides_how_many_are_tapped() {
+        let mut plan = plan(Path::new("x"));
+        assert_eq!((plan.tapped_max(), plan.options(2).tapped_per_worker_max), (64, 32));
+        assert!(plan.describe(65).contains("the first 64 of 65"));
+        assert!(plan.describe(64).contains("all 64"));
+        plan.headers = true;
+        assert!(plan.tapped_max() > 800 && !plan.options(1).limits.payload);
+    }
+}

@@ -1,0 +1,113 @@
+//! Log lines: to stderr, or into a bounded ring while the full-screen view is up.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+
+use super::screen;
+use crate::exit::one_line;
+
+/// Most lines kept while the view is up; the oldest are dropped, and how many is said at its end.
+pub(crate) const LOG_LINES_MAX: usize = 500;
+/// Longest line kept, in characters; the rest is cut off.
+const LOG_LINE_CHARS_MAX: usize = 500;
+
+/// Latest lines, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Ring {
+    lines: VecDeque<String>,
+    dropped: u64,
+}
+
+impl Ring {
+    fn push(&mut self, line: &str) {
+        if self.lines.len() == LOG_LINES_MAX {
+            self.lines.pop_front();
+            self.dropped += 1;
+        }
+        // A log line quotes what servers say: no control character of theirs reaches the screen.
+        self.lines.push_back(one_line(line).chars().take(LOG_LINE_CHARS_MAX).collect());
+    }
+
+    fn push_all(&mut self, bytes: &[u8]) {
+        for line in String::from_utf8_lossy(bytes).lines().filter(|line| !line.trim().is_empty()) {
+            self.push(line);
+        }
+    }
+
+    fn last(&self, count: usize) -> Vec<String> {
+        self.lines.iter().skip(self.lines.len().saturating_sub(count)).cloned().collect()
+    }
+}
+
+static RING: Mutex<Ring> = Mutex::new(Ring { lines: VecDeque::new(), dropped: 0 });
+
+fn with_ring<T>(work: impl FnOnce(&mut Ring) -> T) -> T {
+    work(&mut RING.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The latest lines, oldest first.
+pub(super) fn last(count: usize) -> Vec<String> {
+    with_ring(|ring| ring.last(count))
+}
+
+/// Writes to stderr what the view held back, once it is gone.
+pub(super) fn release() {
+    let ring = with_ring(std::mem::take);
+    let mut stderr = io::stderr().lock();
+    if ring.dropped > 0 {
+        let _ = writeln!(stderr, "({} older log lines were not kept)", ring.dropped);
+    }
+    for line in ring.lines {
+        let _ = writeln!(stderr, "{line}");
+    }
+}
+
+/// Where log lines go. One `write` is one whole line or more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if screen::is_up() {
+            with_ring(|ring| ring.push_all(bytes));
+            return Ok(bytes.len());
+        }
+        io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Says one thing to the user.
+pub(crate) fn say(text: &str) {
+    // A closed stderr is no reason to end a run.
+    let _ = LogWriter.write_all(format!("{text}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_is_bounded_and_counts_what_it_drops() {
+        let mut ring = Ring::default();
+        for number in 0..LOG_LINES_MAX + 7 {
+            ring.push_all(format!("line {number}\n").as_bytes());
+        }
+        assert_eq!((ring.lines.len(), ring.dropped), (LOG_LINES_MAX, 7));
+        assert_eq!(ring.last(1), [format!("line {}", LOG_LINES_MAX + 6)]);
+        assert_eq!(ring.last(usize::MAX)[0], "line 7");
+    }
+
+    #[test]
+    fn nothing_in_a_line_can_move_the_cursor() {
+        let mut ring = Ring::default();
+        ring.push_all(b"a\x1b[2Jb\rc\n\n\td\xff\n");
+        assert_eq!(ring.last(9), ["a [2Jb c", "d\u{fffd}"]);
+        ring.push(&"x".repeat(LOG_LINE_CHARS_MAX + 1));
+        assert_eq!(ring.last(1)[0].len(), LOG_LINE_CHARS_MAX);
+    }
+}

@@ -1,0 +1,307 @@
+//! Progress while a run goes on: a full screen on a terminal, plain lines otherwise, nothing with
+//! `--quiet`. All of it on stderr; stdout is for the summary.
+
+mod controls;
+mod draw;
+mod logs;
+mod screen;
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stampede_engine::PeerLine;
+
+use crate::report::judge::group;
+use crate::report::types::SeriesRow;
+use crate::run::Totals;
+pub(crate) use controls::Controls;
+use draw::Page;
+pub(crate) use logs::{LogWriter, say};
+use screen::Screen;
+pub(crate) use screen::{is_up as has_the_screen, restore as restore_terminal};
+
+/// Pause between plain lines.
+pub(crate) const LINE_EVERY: Duration = Duration::from_secs(2);
+/// Seconds the curves of the screen go back; older ones are dropped.
+const HISTORY_SECONDS_MAX: usize = 300;
+/// Log lines handed to the page: as many as fit on any screen.
+const LOG_LINES_SHOWN_MAX: usize = 100;
+
+/// What is shown.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// What the run is doing.
+    pub phase: &'static str,
+    /// The ramp is paused by the user.
+    pub paused: bool,
+    /// Since the start of the run.
+    pub elapsed: Duration,
+    /// Left of the measured window, if it has begun.
+    pub left: Option<Duration>,
+    /// Participants connected now.
+    pub joined: usize,
+    /// Participants asked for.
+    pub requested: usize,
+    /// Participants given up.
+    pub failed: usize,
+    /// Subscribers asked for.
+    pub subscribers: usize,
+    /// The latest second.
+    pub second: SeriesRow,
+    /// Packets and freezes so far.
+    pub totals: Totals,
+    /// Errors of joins by kind, commonest first.
+    pub errors: Vec<(String, u64)>,
+    /// The workers.
+    pub workers: Vec<WorkerLine>,
+    /// The workers' worst peers.
+    pub worst: Vec<PeerLine>,
+}
+
+/// A worker in its last second.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerLine {
+    /// Which.
+    pub worker: usize,
+    /// Its core, if it is pinned.
+    pub core: Option<usize>,
+    /// Peers it holds.
+    pub peers: usize,
+    /// CPU time over wall time.
+    pub busy_ratio: f64,
+    /// Worst lateness of a timer.
+    pub lateness_ms_max: f64,
+    /// Datagrams received in the second.
+    pub packets_in: u64,
+    /// Datagrams sent in the second.
+    pub packets_out: u64,
+    /// Datagrams the kernel dropped at its receive buffers since the window began.
+    pub kernel_drops: u64,
+    /// Datagrams not sent since the window began.
+    pub unsent: u64,
+}
+
+/// Whether and how progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The full screen.
+    Screen,
+    /// A line now and then.
+    Lines,
+    /// Nothing.
+    Quiet,
+}
+
+impl Mode {
+    /// From the flags, the terminal and the environment. `NO_COLOR` means no escape sequences at
+    /// all, so plain lines.
+    pub(crate) fn choose(quiet: bool, no_tui: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if quiet {
+            Self::Quiet
+        } else if no_tui || no_color() || dumb || !is_ours(&io::stderr()) {
+            Self::Lines
+        } else {
+            Self::Screen
+        }
+    }
+}
+
+/// True for a terminal in whose foreground we are: a job in the background would be stopped for
+/// touching it.
+fn is_ours(stderr: &io::Stderr) -> bool {
+    stderr.is_terminal()
+        && rustix::termios::tcgetpgrp(stderr)
+            .is_ok_and(|foreground| foreground == rustix::process::getpgrp())
+}
+
+/// The view of a run.
+pub(crate) struct Live {
+    mode: Mode,
+    screen: Option<Screen>,
+    history: VecDeque<(u64, u64)>,
+    last_second: f64,
+    next_line: Duration,
+    last_phase: &'static str,
+}
+
+impl Live {
+    /// Begins to show progress. A terminal that can't be taken gets plain lines.
+    pub(crate) fn start(mode: Mode, controls: Arc<Controls>) -> Self {
+        let mut live = Self {
+            mode,
+            screen: None,
+            history: VecDeque::new(),
+            last_second: 0.0,
+            next_line: Duration::ZERO,
+            last_phase: "",
+        };
+        if mode == Mode::Screen {
+            match Screen::enter(controls) {
+                Ok(screen) => live.screen = Some(screen),
+                Err(error) => {
+                    live.mode = Mode::Lines;
+                    tracing::warn!("no full-screen view: {error}");
+                }
+            }
+        }
+        live.show(&Progress { phase: "starting", ..Progress::default() });
+        live
+    }
+
+    /// Shows the state of things.
+    pub(crate) fn show(&mut self, progress: &Progress) {
+        if progress.second.t_s > self.last_second {
+            self.last_second = progress.second.t_s;
+            if self.history.len() == HISTORY_SECONDS_MAX {
+                self.history.pop_front();
+            }
+            let second = &progress.second;
+            self.history.push_back((second.packets_in, second.bitrate_bps as u64));
+        }
+        if let Some(screen) = &mut self.screen {
+            let logs = logs::last(LOG_LINES_SHOWN_MAX);
+            if screen.draw(&mut Page::new(progress, &self.history, &logs)) {
+                return;
+            }
+            self.screen = None;
+            self.mode = Mode::Lines;
+            logs::release();
+        }
+        let changed = self.last_phase != progress.phase;
+        let due = changed || progress.elapsed >= self.next_line;
+        if self.mode == Mode::Lines && due && progress.requested > 0 {
+            self.last_phase = progress.phase;
+            self.next_line = progress.elapsed + LINE_EVERY;
+            // A closed stderr is no reason to end a run.
+            let _ = writeln!(io::stderr(), "{}", line(progress));
+        }
+    }
+
+    /// Says one thing.
+    pub(crate) fn say(&self, text: &str) {
+        if self.mode != Mode::Quiet {
+            say(text);
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if self.screen.take().is_some() {
+            logs::release();
+        }
+    }
+}
+
+/// True if `NO_COLOR` is set (no-color.org): no escape sequences anywhere.
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// `1.9 Mbps`, `48 kbps`.
+pub(crate) fn bits(bps: f64) -> String {
+    match bps {
+        bps if bps >= 1e9 => format!("{:.2} Gbps", bps / 1e9),
+        bps if bps >= 1e6 => format!("{:.1} Mbps", bps / 1e6),
+        bps => format!("{:.0} kbps", bps / 1e3),
+    }
+}
+
+/// A share as a percentage that never shows a small loss as 0.
+pub(crate) fn share(rate: f64) -> String {
+    match rate * 100.0 {
+        0.0 => "0 %".to_owned(),
+        percent if percent < 0.001 => "< 0.001 %".to_owned(),
+        percent if percent < 1.0 => format!("{percent:.3} %"),
+        percent => format!("{percent:.2} %"),
+    }
+}
+
+fn loss(progress: &Progress) -> String {
+    let totals = &progress.totals;
+    if totals.expected == 0 {
+        return "-".to_owned();
+    }
+    share(totals.unrecovered as f64 / totals.expected as f64)
+}
+
+fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds >= 60 {
+        format!("{}m{:02}s", seconds / 60, seconds % 60)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
+fn line(progress: &Progress) -> String {
+    let second = &progress.second;
+    let mut text = format!(
+        "{:>6} {:<9} joined {}/{}  receiving {}/{}  {} packets/s  {}  loss {}  worker {:.0} %",
+        clock(progress.elapsed),
+        progress.phase,
+        progress.joined,
+        progress.requested,
+        second.subscribers,
+        progress.subscribers,
+        group(second.packets_in),
+        bits(second.bitrate_bps),
+        loss(progress),
+        second.busy_ratio_max * 100.0
+    );
+    if let Some((kind, count)) = progress.errors.first() {
+        text.push_str(&format!("  errors: {count} x {kind}"));
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn progress() -> Progress {
+        Progress {
+            phase: "ramp",
+            elapsed: Duration::from_secs(75),
+            left: Some(Duration::from_secs(9)),
+            joined: 150,
+            requested: 202,
+            failed: 1,
+            subscribers: 200,
+            second: SeriesRow {
+                t_s: 75.0,
+                subscribers: 140,
+                packets_in: 33_040,
+                bitrate_bps: 266e6,
+                busy_ratio_max: 0.42,
+                lateness_ms_max: 3.25,
+                ..SeriesRow::default()
+            },
+            totals: Totals { unrecovered: 1, expected: 1_000_000, ..Totals::default() },
+            errors: vec![("http_503".to_owned(), 3)],
+            ..Progress::default()
+        }
+    }
+
+    #[test]
+    fn a_line_holds_all_that_matters() {
+        let line = line(&progress());
+        assert_eq!(
+            line,
+            " 1m15s ramp      joined 150/202  receiving 140/200  33,040 packets/s  266.0 Mbps  \
+             loss < 0.001 %  worker 42 %  errors: 3 x http_503"
+        );
+    }
+
+    #[test]
+    fn small_shares_are_never_shown_as_zero() {
+        for (rate, text) in
+            [(0.0, "0 %"), (1e-7, "< 0.001 %"), (0.0001, "0.010 %"), (0.0226, "2.26 %")]
+        {
+            assert_eq!(share(rate), text);
+        }
+    }
+}

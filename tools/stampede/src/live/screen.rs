@@ -1,0 +1,130 @@
+//! The terminal while the full-screen view has it: alternate screen, raw mode, keys.
+//!
+//! Whatever ends the view (its end, a panic of any thread, a signal, an exit at once) gives the
+//! terminal back through [`restore`].
+
+use std::io::{self, BufWriter, Stderr, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+use std::thread;
+use std::time::Duration;
+
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::{Hide, Show};
+use ratatui::crossterm::event::{self, Event};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+
+use super::controls::{Controls, Effect};
+use super::draw::{self, Page};
+use crate::exit::Exit;
+
+/// Pause between two looks of the key thread at whether the view is still there.
+const KEY_WAIT: Duration = Duration::from_millis(200);
+/// A frame goes out in one write where it fits.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// The terminal is ours.
+static UP: AtomicBool = AtomicBool::new(false);
+
+/// True while the terminal belongs to the view.
+pub(crate) fn is_up() -> bool {
+    UP.load(Ordering::Acquire)
+}
+
+/// Gives the terminal back, if it was taken. Safe to call from anywhere, any number of times.
+pub(crate) fn restore() {
+    if UP.swap(false, Ordering::AcqRel) {
+        // Nothing can be done about a terminal that is gone.
+        let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
+        let _ = disable_raw_mode();
+    }
+}
+
+/// A taken terminal.
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stderr>>>,
+    controls: Arc<Controls>,
+}
+
+impl Screen {
+    /// Takes the terminal and starts to read keys.
+    ///
+    /// # Errors
+    /// What the terminal refused; it is then as before.
+    pub(super) fn enter(controls: Arc<Controls>) -> io::Result<Self> {
+        restore_on_panic();
+        enable_raw_mode()?;
+        UP.store(true, Ordering::Release);
+        let entered = execute!(io::stderr(), EnterAlternateScreen, Hide).and_then(|()| {
+            let writer = BufWriter::with_capacity(FRAME_BYTES, io::stderr());
+            Terminal::new(CrosstermBackend::new(writer))
+        });
+        let terminal = entered.inspect_err(|_| restore())?;
+        let for_keys = Arc::clone(&controls);
+        thread::Builder::new()
+            .name("keys".to_owned())
+            .spawn(move || read_keys(&for_keys))
+            .inspect_err(|_| restore())?;
+        Ok(Self { terminal, controls })
+    }
+
+    /// Draws; false if the terminal is not ours any more.
+    pub(super) fn draw(&mut self, page: &mut Page<'_>) -> bool {
+        page.sort = self.controls.sort();
+        page.help = self.controls.help();
+        let drawn = is_up() && self.terminal.draw(|frame| draw::draw(frame, page)).is_ok();
+        if !drawn {
+            restore();
+        }
+        drawn
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// A panic message must be readable, and the shell usable, whichever thread panicked.
+fn restore_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            before(info);
+        }));
+    });
+}
+
+/// In raw mode Ctrl-C is a key like any other, so keys are read on a thread of their own: a busy
+/// run still hears it.
+fn read_keys(controls: &Controls) {
+    while is_up() {
+        match event::poll(KEY_WAIT) {
+            Ok(false) => continue,
+            Ok(true) => {}
+            Err(_) => return,
+        }
+        let effect = match event::read() {
+            Ok(Event::Key(key)) => controls.key(key),
+            Ok(Event::Resize(..)) => Effect::Redraw,
+            Ok(_) => Effect::None,
+            Err(_) => return,
+        };
+        match effect {
+            Effect::None => {}
+            Effect::Redraw => controls.changed.notify_one(),
+            Effect::ExitNow => {
+                restore();
+                let _ = writeln!(io::stderr(), "stopped at once: there is no report");
+                std::process::exit(i32::from(Exit::Interrupted.code()));
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! `--prometheus ADDR`: the run's figures for Prometheus, in base units and with bounded labels
+//! (worker, kind, reason; never a peer).
+//!
+//! What is shown is copied once a second from what the view shows; a scrape only formats it, so it
+//! reaches neither the workers nor the tasks of the run.
+
+mod serve;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use stampede_core::{MediaCounters, PeerCounters};
+use stampede_engine::WorkerSnapshot;
+
+use crate::run::Book;
+pub(crate) use serve::{bind, serve};
+
+/// Most error kinds with a label of their own; the rest is added up as `other`.
+const REASONS_MAX: usize = 32;
+
+/// Figures of one moment.
+#[derive(Debug, Clone, Default)]
+struct Figures {
+    requested: u64,
+    connected: u64,
+    joined: u64,
+    failed: u64,
+    retries: u64,
+    errors: Vec<(String, u64)>,
+    receiving: u64,
+    totals: PeerCounters,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug, Clone)]
+struct Worker {
+    name: String,
+    peers: u64,
+    busy_ratio: f64,
+    lateness_max_s: f64,
+    cpu_s: f64,
+    received: u64,
+    received_bytes: u64,
+    sent: u64,
+    sent_bytes: u64,
+    kernel_drops: u64,
+    send_errors: u64,
+    send_queue_full: u64,
+}
+
+impl Worker {
+    fn of(snapshot: &WorkerSnapshot) -> Self {
+        let (second, udp) = (&snapshot.second, &snapshot.health.udp);
+        Self {
+            name: snapshot.worker.to_string(),
+            peers: snapshot.peers as u64,
+            busy_ratio: second.busy_ratio,
+            lateness_max_s: second.lateness_max.as_secs_f64(),
+            cpu_s: snapshot.health.cpu.as_secs_f64(),
+            received: udp.datagrams_in,
+            received_bytes: udp.bytes_in,
+            sent: udp.datagrams_out,
+            sent_bytes: udp.bytes_out,
+            kernel_drops: udp.kernel_drops,
+            send_errors: udp.send_errors,
+            send_queue_full: udp.send_queue_full,
+        }
+    }
+}
+
+/// What a scrape shows.
+#[derive(Debug, Default)]
+pub(crate) struct Exposed(Mutex<Figures>);
+
+impl Exposed {
+    /// Copies the state of the run.
+    pub(crate) fn update<'a>(
+        &self,
+        book: &Book,
+        snapshots: impl Iterator<Item = &'a WorkerSnapshot> + Clone,
+    ) {
+        let mut totals = PeerCounters::default();
+        for snapshot in snapshots.clone() {
+            totals.merge(&snapshot.totals);
+        }
+        let figures = Figures {
+            requested: book.requested() as u64,
+            connected: book.connected() as u64,
+            joined: book.joined() as u64,
+            failed: book.failed() as u64,
+            retries: book.retries(),
+            errors: reasons(book.errors()),
+            receiving: snapshots.clone().map(|snapshot| snapshot.peers_receiving as u64).sum(),
+            totals,
+            workers: snapshots.map(Worker::of).collect(),
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+}
+
+/// Bounds the kinds of errors, commonest first.
+fn reasons(mut errors: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    if errors.len() > REASONS_MAX {
+        let rest = errors.split_off(REASONS_MAX - 1);
+        errors.push(("other".to_owned(), rest.iter().map(|(_, count)| count).sum()));
+    }
+    errors
+}
+
+/// The text of a scrape (OpenMetrics).
+fn exposition(exposed: &Arc<Exposed>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Arc::clone(exposed)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// A label set with one label.
+type Label<'a> = [(&'static str, &'a str); 1];
+
+/// Writes metrics one after the other.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        encoder.encode_counter::<Label<'_>, _, u64>(&value, None)
+    }
+
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'a str, f64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (text, value) in values {
+            encoder.encode_family(&[(label, text)])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'a str, f64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (text, value) in values {
+            let labels = [(label, text)];
+            let mut encoder = encoder.encode_family(&labels)?;
+            encoder.encode_counter::<Label<'_>, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Exposed {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut writer = Writer(encoder);
+        joins(&mut writer, &figures)?;
+        received(&mut writer, &figures.totals)?;
+        published(&mut writer, &figures.totals)?;
+        workers(&mut writer, &figures.workers)
+    }
+}
+
+fn joins(writer: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
+    let gauges = [
+        ("stampede_participants_requested", "Participants that are to join", figures.requested),
+        ("stampede_participants_connected", "Participants connected now", figures.connected),
+        (
+            "stampede_subscribers_receiving",
+            "Subscribers of which a media packet arrived",
+            figures.receiving,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        writer.gauge(name, help, value as f64)?;
+    }
+    let counters = [
+        (
+            "stampede_participants_joined",
+            "Participants that connected at least once",
+            figures.joined,
+        ),
+        ("stampede_participants_failed", "Participants that never connected", figures.failed),
+        ("stampede_join_retries", "Further tries of joins", figures.retries),
+    ];
+    for (name, help, value) in counters {
+        writer.counter(name, help, value)?;
+    }
+    let errors = figures.errors.iter().map(|(reason, count)| (reason.as_str(), *count as f64));
+    writer.counters("stampede_join_errors", "Failed and dropped tries", "reason", errors)
+}
+
+type MediaMetric = (&'static str, &'static str, fn(&MediaCounters) -> f64);
+
+/// Counters of received media; they begin anew with the measured window.
+const MEDIA: [MediaMetric; 16] = [
+    ("stampede_packets_expected", "Packets that should have arrived", |media| {
+        media.packets.expected as f64
+    }),
+    ("stampede_packets_received", "Packets that arrived, each once", |media| {
+        media.packets.received as f64
+    }),
+    ("stampede_packets_missing", "Packets not there when passed over", |media| {
+        media.packets.missing as f64
+    }),
+    ("stampede_packets_repaired", "Missing packets that came in time", |media| {
+        media.packets.repaired as f64
+    }),
+    ("stampede_packets_late", "Missing packets that came too late", |media| {
+        media.packets.late as f64
+    }),
+    ("stampede_packets_unrecovered", "Missing packets lost for good", |media| {
+        media.packets.unrecovered as f64
+    }),
+    ("stampede_packets_duplicate", "Packets that came again", |media| {
+        media.packets.duplicate as f64
+    }),
+    ("stampede_received_payload_bytes", "Payload of received packets", |media| {
+        media.packets.bytes as f64
+    }),
+    ("stampede_frames_received", "Frames of which a packet arrived", |media| {
+        media.frames.received as f64
+    }),
+    ("stampede_frames_complete", "Frames with all packets in time", |media| {
+        media.frames.complete as f64
+    }),
+    ("stampede_keyframes_complete", "Keyframes with all packets in time", |media| {
+        media.frames.keyframes as f64
+    }),
+    ("stampede_freezes", "Freezes by libwebrtc's rule", |media| media.freezes.count as f64),
+    ("stampede_freeze_seconds", "Length of all freezes together", |media| {
+        media.freezes.total.as_secs_f64()
+    }),
+    ("stampede_nacks_sent", "NACK messages sent", |media| media.nack_sent as f64),
+    ("stampede_plis_sent", "PLI messages sent", |media| media.pli_sent as f64),
+    ("stampede_streams_received", "Streams of which a packet arrived", |media| {
+        media.streams_received as f64
+    }),
+];
+
+fn received(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {
+    let kinds = [("video", &totals.video), ("audio", &totals.audio)];
+    for (name, help, value) in MEDIA {
+        writer.counters(name, help, "kind", kinds.map(|(kind, media)| (kind, value(media))))?;
+    }
+    let decodable = kinds
+        .into_iter()
+        .filter_map(|(kind, media)| media.frames.decodable.map(|frames| (kind, frames as f64)));
+    let help = "Complete frames whose references are decodable too";
+    writer.counters("stampede_frames_decodable", help, "kind", decodable)?;
+    let rates = kinds
+        .into_iter()
+        .filter_map(|(kind, media)| media.packets.loss_rate().map(|rate| (kind, rate)));
+    let help = "Share of expected packets lost for good since the measured window began";
+    writer.gauges("stampede_loss_ratio", help, "kind", rates)
+}
+
+fn published(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {
+    let sent = &totals.publish;
+    for (name, help, value) in [
+        ("stampede_published_packets", "Packets sent, resent ones left out", sent.packets_sent),
+        ("stampede_published_payload_bytes", "Payload of sent packets", sent.bytes_sent),
+        ("stampede_published_resent_packets", "Packets sent again", sent.retransmitted),
+        ("stampede_published_nacks_received", "NACK messages received", sent.nack_received),
+        ("stampede_published_plis_received", "PLI messages received", sent.pli_received),
+    ] {
+        writer.counter(name, help, value)?;
+    }
+    Ok(())
+}
+
+type WorkerMetric = (&'static str, &'static str, fn(&Worker) -> f64);
+
+const WORKER_GAUGES: [WorkerMetric; 3] = [
+    ("stampede_worker_peers", "Peers of the worker", |worker| worker.peers as f64),
+    ("stampede_worker_busy_ratio", "CPU time over wall time in the last second", |worker| {
+        worker.busy_ratio
+    }),
+    ("stampede_worker_lateness_max_seconds", "Latest timer of the last second", |worker| {
+        worker.lateness_max_s
+    }),
+];
+
+/// Counters of workers; they begin anew with the measured window.
+const WORKER_COUNTERS: [WorkerMetric; 8] = [
+    ("stampede_worker_cpu_seconds", "CPU time of the worker", |worker| worker.cpu_s),
+    ("stampede_worker_datagrams_received", "UDP datagrams received", |worker| {
+        worker.received as f64
+    }),
+    ("stampede_worker_received_bytes", "UDP payload received", |worker| {
+        worker.received_bytes as f64
+    }),
+    ("stampede_worker_datagrams_sent", "UDP datagrams sent", |worker| worker.sent as f64),
+    ("stampede_worker_sent_bytes", "UDP payload sent", |worker| worker.sent_bytes as f64),
+    ("stampede_worker_kernel_drops", "Datagrams our kernel dropped", |worker| {
+        worker.kernel_drops as f64
+    }),
+    ("stampede_worker_send_errors", "Datagrams the kernel refused to send", |worker| {
+        worker.send_errors as f64
+    }),
+    ("stampede_worker_send_queue_full", "Datagrams that found our send queue full", |worker| {
+        worker.send_queue_full as f64
+    }),
+];
+
+fn workers(writer: &mut Writer<'_>, workers: &[Worker]) -> fmt::Result {
+    let values = |value: fn(&Worker) -> f64| {
+        workers.iter().map(move |worker| (worker.name.as_str(), value(worker)))
+    };
+    for (name, help, value) in WORKER_GAUGES {
+        writer.gauges(name, help, "worker", values(value))?;
+    }
+    for (name, help, value) in WORKER_COUNTERS {
+        writer.counters(name, help, "worker", values(value))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Figures in which every metric has a value.
+    fn exposed() -> Arc<Exposed> {
+        let worker = Worker {
+            name: "0".to_owned(),
+            peers: 3,
+            busy_ratio: 0.25,
+            lateness_max_s: 0.004,
+            cpu_s: 1.5,
+            received: 10,
+            received_bytes: 1_000,
+            sent: 5,
+            sent_bytes: 500,
+            kernel_drops: 2,
+            send_errors: 1,
+            send_queue_full: 4,
+        };
+        let mut figures = Figures {
+            requested: 7,
+            errors: vec![("http_\"503\"\n".to_owned(), 3)],
+            workers: vec![worker],
+            ..Figures::default()
+        };
+        figures.totals.video.packets.expected = 200;
+        figures.totals.video.packets.unrecovered = 1;
+        figures.totals.video.frames.decodable = Some(9);
+        figures.totals.audio.packets.expected = 100;
+        Arc::new(Exposed(Mutex::new(figures)))
+    }
+
+    fn names(text: &str) -> BTreeSet<&str> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.filter_map(|line| line.split(['{', ' ']).next()).collect()
+    }
+
+    #[test]
+    fn values_have_help_type_and_labels() {
+        let text = exposition(&exposed()).unwrap();
+        for line in [
+            "# TYPE stampede_packets_expected counter",
+            "# HELP stampede_packets_expected Packets that should have arrived",
+            "stampede_packets_expected_total{kind=\"video\"} 200.0",
+            "stampede_packets_expected_total{kind=\"audio\"} 100.0",
+            "stampede_loss_ratio{kind=\"video\"} 0.005",
+            "stampede_participants_requested 7.0",
+            "stampede_join_errors_total{reason=\"http_\\\"503\\\"\\n\"} 3.0",
+            "stampede_worker_busy_ratio{worker=\"0\"} 0.25",
+            "stampede_worker_lateness_max_seconds{worker=\"0\"} 0.004",
+            "# EOF",
+        ] {
+            let there = text.lines().any(|found| found.starts_with(line));
+            assert!(there, "{line} is not in\n{text}");
+        }
+        for name in names(&text) {
+            assert!(name.starts_with("stampede_"), "{name}");
+            let base = name.strip_suffix("_total").unwrap_or(name);
+            assert!(text.contains(&format!("# HELP {base} ")), "{name} has no help");
+            assert!(text.contains(&format!("# TYPE {base} ")), "{name} has no type");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_left_out() {
+        let text = exposition(&Arc::default()).unwrap();
+        for name in ["stampede_loss_ratio{", "stampede_frames_decodable_total", "{worker="] {
+            assert!(!text.contains(name), "{name} in\n{text}");
+        }
+        assert!(text.contains("stampede_participants_joined_total 0"), "{text}");
+    }
+
+    #[test]
+    fn reasons_are_bounded() {
+        let errors = (0..100).map(|number| (format!("kind-{number}"), 1)).collect();
+        let bounded = reasons(errors);
+        assert_eq!(bounded.len(), REASONS_MAX);
+        assert_eq!(bounded.last(), Some(&("other".to_owned(), 100 - REASONS_MAX as u64 + 1)));
+    }
+
+    #[test]
+    fn the_dashboard_asks_only_for_metrics_that_exist() {
+        let dashboard = include_str!("../../../grafana/stampede.json");
+        let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+        let text = exposition(&exposed()).unwrap();
+        let known = names(&text);
+        let panels = dashboard["panels"].as_array().unwrap();
+        let mut asked = 0;
+        for target in panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten() {
+            let query = target["expr"].as_str().unwrap();
+            let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            for name in words.filter(|word| word.starts_with("stampede_")) {
+                assert!(known.contains(name), "{name} of {query} is not exposed");
+                asked += 1;
+            }
+        }
+        assert!(asked > 10, "only {asked} metrics are asked for");
+    }
+}
