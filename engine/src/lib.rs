@@ -28,11 +28,8 @@ mod timer;
 mod worker;
 mod worst;
 
-<<<<<<< HEAD
-pub use distributions::{Distributions, HEIGHTS_MAX};
-=======
 pub use capture::{CaptureOptions, CapturedPeer, keep_worst};
->>>>>>> live
+pub use distributions::{Distributions, HEIGHTS_MAX};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 pub use health::{HealthReport, Second};

@@ -4,12 +4,7 @@ use hdrhistogram::Histogram;
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
-<<<<<<< HEAD
-use crate::CohortCounts;
-use crate::PeerId;
 use crate::distributions::Distributions;
-=======
->>>>>>> live
 use crate::health::{HealthReport, Second};
 use crate::{CapturedPeer, CohortCounts, PeerId, PeerLine};
 
@@ -32,14 +27,11 @@ pub struct WorkerSnapshot {
     pub second: Second,
     /// The measured window so far.
     pub health: HealthReport,
-<<<<<<< HEAD
     /// Latencies of the last second's video frames in microseconds; `None` if none was measured.
     pub video_latency_second_us: Option<Histogram<u64>>,
-=======
     /// The worst of its peers by each of [`WorstBy`](crate::WorstBy), at most
     /// [`WORST_PEERS_MAX`](crate::WORST_PEERS_MAX) each; in no order.
     pub worst: Vec<PeerLine>,
->>>>>>> live
 }
 
 /// One peer at its end.
@@ -66,13 +58,10 @@ pub struct WorkerReport {
     pub health: HealthReport,
     /// Sums over all peers it ever held since the measured window began.
     pub totals: PeerCounters,
-<<<<<<< HEAD
     /// Distributions over the measured window.
     pub distributions: Distributions,
-=======
     /// The same before the measured window: the ramp.
     pub before_window: PeerCounters,
->>>>>>> live
     /// One row for each peer.
     pub peers: Vec<PeerRow>,
     /// What the flight recorder held of its worst peers when they were closed.

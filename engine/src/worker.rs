@@ -496,11 +496,8 @@ impl Worker {
             totals,
             second,
             health: self.health.measured(clock.now, self.backend.stats()),
-<<<<<<< HEAD
             video_latency_second_us: self.measured.close_second(),
-=======
             worst: worst.collect(),
->>>>>>> live
         };
         self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
     }
@@ -519,11 +516,8 @@ impl Worker {
             core: self.setup.core,
             health: self.health.measured(clock.now, self.backend.stats()),
             totals: self.retired,
-<<<<<<< HEAD
             distributions: self.measured.window,
-=======
             before_window: self.before_window,
->>>>>>> live
             peers: self.rows,
             captures: self.captures,
             impaired: self.impairments.into_counts(),

@@ -383,19 +383,15 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
 }
 
 fn server(page: &mut Page, server: &ServerSection) {
-<<<<<<< HEAD
+    if let Some(metrics) = &server.metrics {
+        server_metrics(page, metrics);
+    }
     let Some(embedded) = &server.embedded else {
         if let Some(why) = &server.embedded_missing {
             page.row("server", &format!("embedded SFU: what it sent is unknown: {why}"));
         }
         return;
     };
-=======
-    if let Some(metrics) = &server.metrics {
-        server_metrics(page, metrics);
-    }
-    let Some(embedded) = &server.embedded else { return };
->>>>>>> live
     let totals = embedded.measured.as_ref().unwrap_or(&embedded.ledger.totals);
     let mut text = format!(
         "embedded SFU sent {} packets, resent {}",

@@ -17,13 +17,8 @@ use crate::accounting::{
 };
 use crate::rtcp;
 use crate::{
-<<<<<<< HEAD
-    Arrival, MediaCounters, MediaKind, PacketCounters, PeerEvent, PeerNote, RecordedFrame,
-    RecordedStream, SenderWindow, StreamReport,
-=======
     Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PacketCounters, PeerEvent,
-    RecordedFrame, RecordedStream, SenderWindow, StreamReport,
->>>>>>> live
+    PeerNote, RecordedFrame, RecordedStream, SenderWindow, StreamReport,
 };
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
@@ -304,7 +299,11 @@ impl Receiving {
         let recording = self.recording;
         let Some(stream) = self.streams.get_mut(route.stream) else { return };
         stream.learn_codec(packet.payload_type, codec_of, recording);
-<<<<<<< HEAD
+        if let Some(capture) = &mut self.capture {
+            let repaired = route.via == Via::Rtx;
+            let payload = capture.wants_payload();
+            capture.push(packet.captured(stream.ssrc, repaired, at, payload));
+        }
         let codec = stream.ledger.codec();
         let server_made = codec.is_some_and(|codec| is_server_made(codec, packet.payload));
         if packet.payload.is_empty() || server_made {
@@ -313,15 +312,6 @@ impl Receiving {
             } else {
                 stream.ledger.padding(packet.sequence, at)
             };
-=======
-        if let Some(capture) = &mut self.capture {
-            let repaired = route.via == Via::Rtx;
-            let payload = capture.wants_payload();
-            capture.push(packet.captured(stream.ssrc, repaired, at, payload));
-        }
-        if packet.payload.is_empty() {
-            let receipt = stream.ledger.padding(packet.sequence, at);
->>>>>>> live
             if receipt.usable
                 && let Some(recorder) = &mut stream.recorder
             {

@@ -15,17 +15,10 @@ use super::senders::SenderFacts;
 use super::streams;
 use super::threshold;
 use super::types::{
-<<<<<<< HEAD
     CohortSection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
     GeneratorSection, ImpairmentSection, Injected, MediaSection, Options, Packets, Phases,
-    PublishSection, RecordingSection, Report, RunSection, SCHEMA, ServerSection, TargetSection,
-    WorkerSection,
-=======
-    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection,
-    ImpairmentSection, Injected, MediaSection, Options, Packets, Phases, PublishSection,
-    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
-    TargetSection, WorkerSection,
->>>>>>> live
+    PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics,
+    ServerSection, TargetSection, WorkerSection,
 };
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
@@ -79,11 +72,8 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
             embedded: data
                 .ledger
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
-<<<<<<< HEAD
             embedded_missing: data.ledger_missing,
-=======
             metrics,
->>>>>>> live
         },
         series: data.series,
         thresholds: Vec::new(),
@@ -424,21 +414,23 @@ fn injected(cohort: &CohortCounts) -> Injected {
 
 /// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
 fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
-    let subscribers = data.book.subscribers_joined() as u64;
     let dropped = data.book.section().dropped;
     let totals = &sums.totals;
-    let missing = |publishers: u32, received: u64| {
+    // What layouts leave out is not expected; what can't be known is not missed.
+    let [video, audio] = data.book.tracks_expected();
+    let missing = |expected: Option<u64>, publishers: u32, received: u64| {
         // Who dropped out may not have been there in the window.
-        (subscribers.saturating_sub(dropped) * u64::from(publishers)).saturating_sub(received)
+        let excused = dropped * u64::from(publishers);
+        expected.unwrap_or(0).saturating_sub(excused).saturating_sub(received)
     };
     // An open subscription that nothing was sent on, by the ledger.
     let rows = data.ledger.iter().flat_map(|ledger| &ledger.rooms);
     let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
     let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
     TracksFacts {
-        expected: subscribers * u64::from(data.plan.video_publishers + data.plan.audio_publishers),
-        missing: missing(data.plan.video_publishers, totals.video.streams_received)
-            + missing(data.plan.audio_publishers, totals.audio.streams_received),
+        expected: video.unwrap_or(0) + audio.unwrap_or(0),
+        missing: missing(video, data.plan.video_publishers, totals.video.streams_received)
+            + missing(audio, data.plan.audio_publishers, totals.audio.streams_received),
         unsent: data.ledger.is_some().then_some(unsent),
         plis: totals.video.pli_sent,
     }

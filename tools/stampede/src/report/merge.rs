@@ -338,10 +338,9 @@ fn freezes(sections: &[&MediaSection]) -> Option<Freezes> {
         sum.count += count;
         sum.total_s = round(sum.total_s + total_s, 3);
         sum.streams += streams;
-        for (sum, cause) in [
-            (&mut sum.causes.loss, &causes.loss),
-            (&mut sum.causes.late, &causes.late),
-        ] {
+        for (sum, cause) in
+            [(&mut sum.causes.loss, &causes.loss), (&mut sum.causes.late, &causes.late)]
+        {
             sum.count += cause.count;
             sum.total_s = round(sum.total_s + cause.total_s, 3);
         }
@@ -443,13 +442,12 @@ fn server(reports: &[Report]) -> ServerSection {
             [one] => Some(one.clone()),
             _ => None,
         },
-<<<<<<< HEAD
         embedded_missing: match embedded[..] {
             [] => reports.iter().find_map(|report| report.server.embedded_missing.clone()),
-=======
+            _ => None,
+        },
         metrics: match metrics[..] {
             [one] => Some(ServerMetrics { reconciliation: None, ..one.clone() }),
->>>>>>> live
             _ => None,
         },
     }
@@ -495,14 +493,11 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow) {
         cpu_cores,
         busy_ratio_max,
         lateness_ms_max,
-<<<<<<< HEAD
         // Percentiles of several hosts make no percentile.
         latency_ms_p50: _,
         latency_ms_p95: _,
         latency_ms_p99: _,
-=======
         server: _,
->>>>>>> live
     } = row;
     sum.joined += joined;
     sum.subscribers += subscribers;

@@ -10,11 +10,8 @@ use serde::{Deserialize, Serialize};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::Hist;
-<<<<<<< HEAD
 use super::latency::LatencySource;
-=======
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
->>>>>>> live
 use super::streams::StreamRow;
 
 /// Name and version of this format.
@@ -712,13 +709,10 @@ pub(crate) struct WorkerSection {
 pub(crate) struct ServerSection {
     /// The embedded SFU's ledger; `null` at a real server, or when it could not be had.
     pub embedded: Option<EmbeddedSection>,
-<<<<<<< HEAD
     /// Why `embedded` is `null` although the embedded SFU ran.
     pub embedded_missing: Option<String>,
-=======
     /// Scraped from the server; `null` without `--server-metrics`.
     pub metrics: Option<ServerMetrics>,
->>>>>>> live
 }
 
 /// The embedded SFU's ledger.
@@ -765,15 +759,12 @@ pub(crate) struct SeriesRow {
     pub busy_ratio_max: f64,
     /// Latest timer.
     pub lateness_ms_max: f64,
-<<<<<<< HEAD
     /// Median latency of this second's video frames.
     pub latency_ms_p50: Option<f64>,
     /// 95th percentile of it.
     pub latency_ms_p95: Option<f64>,
     /// 99th percentile of it.
     pub latency_ms_p99: Option<f64>,
-=======
     /// The scraped server; `null` without `--server-metrics`, or where a scrape failed.
     pub server: Option<ServerSecond>,
->>>>>>> live
 }

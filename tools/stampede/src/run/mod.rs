@@ -266,12 +266,9 @@ async fn stages(
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,
-<<<<<<< HEAD
         own_publishers: cast::own_publishers(&grounds.run_id),
         obey_dynacast: data.plan.dynacast,
-=======
         timelines: data.plan.capture.is_some(),
->>>>>>> live
     };
     if let Some(capture) = &data.plan.capture {
         view.live.say(&capture.describe(data.plan.shape.subscribers_peak()));

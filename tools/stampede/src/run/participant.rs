@@ -223,13 +223,10 @@ async fn attempt(
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
-<<<<<<< HEAD
     let publishes = participant.media.is_publisher();
     let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
-    let mut joined = Joined { context, participant, peer, notes, connected: false };
-=======
-    let mut joined = Joined { context, participant, identity: &identity, peer, connected: false };
->>>>>>> live
+    let identity = &identity;
+    let mut joined = Joined { context, participant, identity, peer, notes, connected: false };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
@@ -369,23 +366,18 @@ impl Joined<'_> {
         false
     }
 
-<<<<<<< HEAD
     /// What the session says, but its end; an end if the media plane could not be told.
     fn event(&mut self, event: SessionEvent) -> Option<TryEnd> {
-        if let Some(note) = self.notes.of(&event)
-            && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
-        {
-            return Some(TryEnd::broke("worker_overloaded", full));
-        }
-=======
-    /// What the session says, but its end.
-    fn event(&self, event: SessionEvent) {
         self.context.note(self.identity, || match &event {
             // It may hold TURN passwords.
             SessionEvent::Joined(_) => "join response".to_owned(),
             event => format!("{event:?}"),
         });
->>>>>>> live
+        if let Some(note) = self.notes.of(&event)
+            && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
+        {
+            return Some(TryEnd::broke("worker_overloaded", full));
+        }
         match event {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;

@@ -1,20 +1,13 @@
 //! One row a second out of the workers' snapshots.
 
-<<<<<<< HEAD
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 use stampede_core::PeerCounters;
 use stampede_engine::WorkerSnapshot;
 
 use crate::report::hist::Hist;
-use crate::report::types::SeriesRow;
-=======
-use std::time::Duration;
-
-use stampede_core::PeerCounters;
-use stampede_engine::WorkerSnapshot;
-
 use crate::report::types::{SeriesRow, ServerSecond};
->>>>>>> live
 
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
 /// last row's time.
