@@ -79,8 +79,10 @@ pub(crate) fn merged_source<'a>(
         sum.implausible += implausible;
     }
     let mut reasons = sources.map(|source| source.unknown_because.as_ref());
-    sum.unknown_because =
-        reasons.try_fold(None, |first, reason| reason.map(|reason| first.or(Some(reason)))).flatten().cloned();
+    sum.unknown_because = reasons
+        .try_fold(None, |first, reason| reason.map(|reason| first.or(Some(reason))))
+        .flatten()
+        .cloned();
     sum
 }
 

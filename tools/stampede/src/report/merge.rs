@@ -337,10 +337,9 @@ fn freezes(sections: &[&MediaSection]) -> Option<Freezes> {
         sum.count += count;
         sum.total_s = round(sum.total_s + total_s, 3);
         sum.streams += streams;
-        for (sum, cause) in [
-            (&mut sum.causes.loss, &causes.loss),
-            (&mut sum.causes.late, &causes.late),
-        ] {
+        for (sum, cause) in
+            [(&mut sum.causes.loss, &causes.loss), (&mut sum.causes.late, &causes.late)]
+        {
             sum.count += cause.count;
             sum.total_s = round(sum.total_s + cause.total_s, 3);
         }

@@ -21,8 +21,8 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use str0m::Rtc;
 
-pub(super) use extension::{ExtensionBlock, ExtensionIds};
 use extension::captured_unix_ns;
+pub(super) use extension::{ExtensionBlock, ExtensionIds};
 pub(super) use nack::NackList;
 use reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
 
