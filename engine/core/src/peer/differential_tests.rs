@@ -87,7 +87,8 @@ impl Rig {
         };
         let mid = (packet.kind == Kind::Renamed).then_some((self.mid_id, self.mid.as_str()));
         let now = self.sim.arrival();
-        let captured_ns = packet.latency_us.map(|us| now.unix_ns - us * 1_000);
+        let ago_us = packet.captured_us.map(|captured_us| packet.at_us - captured_us);
+        let captured_ns = ago_us.map(|us| now.unix_ns - us * 1_000);
         let captured = captured_ns.map(|ns| (self.capture_id, ns));
         let (clear, header) = packet.clear(ssrc, payload_type, mid, captured);
         let keying = self.sim.peer.exported.as_ref().unwrap().get().unwrap();
@@ -130,8 +131,8 @@ struct Packet {
     padding: u8,
     payload: Vec<u8>,
     forged: bool,
-    /// How long ago it was captured, where it has a stamp.
-    latency_us: Option<u64>,
+    /// When it was captured, where it has a stamp.
+    captured_us: Option<u64>,
 }
 
 impl Packet {
@@ -243,7 +244,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             let (kind, payload, forged) = (Kind::Media, payload.to_vec(), false);
             let at_us = at_us + part as u64 * 50;
             // As libwebrtc does: not on every frame.
-            let latency_us = (part == 0 && number % 3 != 1).then(|| 30_000 + rng.below(9_000));
+            let captured_us = (part == 0 && number % 3 != 1).then(|| at_us - 500 - rng.below(400));
             let packet = Packet {
                 at_us,
                 kind,
@@ -253,7 +254,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
                 padding,
                 payload,
                 forged,
-                latency_us,
+                captured_us,
             };
             send(&mut rng, packet, number > 0);
             index += 1;
@@ -271,7 +272,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
                 padding,
                 payload,
                 forged,
-                latency_us: None,
+                captured_us: None,
             };
             send(&mut rng, packet, number > 0);
             index += 1;
@@ -412,7 +413,7 @@ fn what_is_far_behind_is_opened_and_counted_in_full() {
                 padding: 0,
                 payload: payload.to_vec(),
                 forged: false,
-                latency_us: None,
+                captured_us: None,
             };
             index += 1;
             if number == 10 && part == 1 {
