@@ -151,7 +151,7 @@ impl Packet {
         if let Some((id, unix_ns)) = captured {
             elements.push(id << 4 | 7);
             let seconds = unix_ns / 1_000_000_000 + 2_208_988_800;
-            let fraction = (unix_ns % 1_000_000_000 << 32) / 1_000_000_000;
+            let fraction = ((unix_ns % 1_000_000_000) << 32) / 1_000_000_000;
             elements.extend((seconds << 32 | fraction).to_be_bytes());
         }
         elements.resize(elements.len().next_multiple_of(4), 0);

@@ -505,10 +505,9 @@ fn unix(now: Instant, clock: Arrival) -> Duration {
 
 /// Capture time on a frame's first packet; str0m writes what was negotiated.
 fn extensions(captured: Option<Duration>) -> ExtensionValues {
-    let mut values = ExtensionValues::default();
-    values.abs_capture_time = captured.map(|since_epoch| AbsCaptureTime {
+    let capture = captured.map(|since_epoch| AbsCaptureTime {
         capture_time: SystemTime::UNIX_EPOCH + since_epoch,
         clock_offset: None,
     });
-    values
+    ExtensionValues { abs_capture_time: capture, ..ExtensionValues::default() }
 }

@@ -230,7 +230,7 @@ async fn attempt(
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
-    context.note(&identity, || "leave sent".to_owned());
+    context.note(identity, || "leave sent".to_owned());
     context.routes.borrow_mut().remove(peer);
     close(context, peer).await;
     end
