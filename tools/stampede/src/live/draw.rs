@@ -381,7 +381,7 @@ mod tests {
         let logs = ["first".to_owned(), "WARN worker 1 is slow".to_owned()];
         let rows = screen(120, 40, &Page::new(&run, &history, &logs));
         for text in [
-            "stampede   ramp   1m15s, 9s left",
+            "stampede  ramp   1m15s, 9s left",
             "150/202",
             "140/200",
             "33,040 packets/s in",
