@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use stampede_core::{MediaKind, PeerCounters, PublishTrack};
+use stampede_core::{MediaKind, PeerCounters, PeerNote, PublishTrack};
 
 use crate::{CapturedPeer, WorkerSnapshot};
 
@@ -70,6 +70,8 @@ pub enum PeerCommand {
     },
     /// A remote candidate line, `candidate:…`.
     Candidate(String),
+    /// What signalling knows and media does not tell.
+    Note(PeerNote),
     /// Say good-bye, settle the accounts and close the socket; ends with [`PeerNotice::Closed`].
     Close,
 }

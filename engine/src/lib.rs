@@ -15,6 +15,7 @@
 
 mod capture;
 mod clock;
+mod distributions;
 mod engine;
 mod event;
 mod health;
@@ -28,6 +29,7 @@ mod worker;
 mod worst;
 
 pub use capture::{CaptureOptions, CapturedPeer, keep_worst};
+pub use distributions::{Distributions, HEIGHTS_MAX};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 pub use health::{HealthReport, Second};

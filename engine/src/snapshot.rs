@@ -1,8 +1,10 @@
 //! What the workers report: once a second, and at the end.
 
+use hdrhistogram::Histogram;
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::disk::DiskReport;
 
+use crate::distributions::Distributions;
 use crate::health::{HealthReport, Second};
 use crate::{CapturedPeer, CohortCounts, PeerId, PeerLine};
 
@@ -25,6 +27,8 @@ pub struct WorkerSnapshot {
     pub second: Second,
     /// The measured window so far.
     pub health: HealthReport,
+    /// Latencies of the last second's video frames in microseconds; `None` if none was measured.
+    pub video_latency_second_us: Option<Histogram<u64>>,
     /// The worst of its peers by each of [`WorstBy`](crate::WorstBy), at most
     /// [`WORST_PEERS_MAX`](crate::WORST_PEERS_MAX) each; in no order.
     pub worst: Vec<PeerLine>,
@@ -54,6 +58,8 @@ pub struct WorkerReport {
     pub health: HealthReport,
     /// Sums over all peers it ever held since the measured window began.
     pub totals: PeerCounters,
+    /// Distributions over the measured window.
+    pub distributions: Distributions,
     /// The same before the measured window: the ramp.
     pub before_window: PeerCounters,
     /// One row for each peer.

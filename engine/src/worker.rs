@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use stampede_core::{
-    Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream,
+    Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Sample,
 };
 use stampede_impair::Cohorts;
 use stampede_media::disk::DiskHandle;
@@ -17,6 +17,7 @@ use stampede_udp::{Backend, SocketId, Wait};
 
 use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
 use crate::clock::Clock;
+use crate::distributions::Measured;
 use crate::health::Health;
 use crate::impair::{Impairments, PeerImpairment};
 use crate::mailbox::{EventSink, Mail, NewPeer};
@@ -78,6 +79,7 @@ pub(crate) struct Worker {
     /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
     order: Vec<u64>,
     health: Health,
+    measured: Measured,
     impairments: Impairments,
     /// Accounts of peers that are gone.
     retired: PeerCounters,
@@ -107,6 +109,7 @@ impl Worker {
             fired: Vec::new(),
             order: Vec::new(),
             health: Health::new(now),
+            measured: Measured::new(),
             impairments,
             retired: PeerCounters::default(),
             before_window: PeerCounters::default(),
@@ -269,6 +272,7 @@ impl Worker {
         let mut sink = Sink {
             backend: &mut *self.backend,
             events: &mut self.setup.events,
+            measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
             socket: slot.socket,
             id: slot.id,
@@ -360,6 +364,10 @@ impl Worker {
             PeerCommand::Candidate(line) => {
                 slot.peer.add_remote_candidate(now, &line).map(|()| None)
             }
+            PeerCommand::Note(note) => {
+                slot.peer.note(note);
+                Ok(None)
+            }
             PeerCommand::Close => {
                 self.remove(clock, key);
                 self.notify(clock, id, PeerNotice::Closed);
@@ -386,6 +394,7 @@ impl Worker {
         let mut sink = Sink {
             backend: &mut *self.backend,
             events: &mut self.setup.events,
+            measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
             socket: slot.socket,
             id: slot.id,
@@ -426,6 +435,7 @@ impl Worker {
                 impaired.begin_measuring();
             }
         }
+        self.measured.begin_measuring();
         self.impairments.begin_measuring();
         self.health.begin_measuring(clock.now, self.backend.stats());
     }
@@ -486,6 +496,7 @@ impl Worker {
             totals,
             second,
             health: self.health.measured(clock.now, self.backend.stats()),
+            video_latency_second_us: self.measured.close_second(),
             worst: worst.collect(),
         };
         self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
@@ -505,6 +516,7 @@ impl Worker {
             core: self.setup.core,
             health: self.health.measured(clock.now, self.backend.stats()),
             totals: self.retired,
+            distributions: self.measured.window,
             before_window: self.before_window,
             peers: self.rows,
             captures: self.captures,
@@ -518,6 +530,7 @@ impl Worker {
 struct Sink<'a> {
     backend: &'a mut dyn Backend,
     events: &'a mut EventSink,
+    measured: &'a mut Measured,
     recorder: Option<&'a mut PeerRecorder>,
     socket: SocketId,
     id: PeerId,
@@ -550,5 +563,9 @@ impl PeerSink for Sink<'_> {
         if let Some(recorder) = &mut self.recorder {
             recorder.frame(stream, frame);
         }
+    }
+
+    fn sample(&mut self, sample: Sample) {
+        self.measured.record(sample);
     }
 }

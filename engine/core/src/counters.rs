@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use stampede_media::Codec;
 
+use crate::accounting::LatencyCounters;
 use crate::{Arrival, MediaKind};
 
 /// Packets of one or more received streams, after design.md §3. Counts are over the measured
@@ -36,8 +37,10 @@ pub struct PacketCounters {
     pub rtx_repairs: u64,
     /// RTX packets that brought nothing: padding, probes, repeats.
     pub rtx_redundant: u64,
-    /// Packets on the primary SSRC without payload.
+    /// Packets on the primary SSRC without payload, or with a blank frame of the server's own.
     pub padding_only: u64,
+    /// Of them those with a blank frame of the server's own: silence while a track is muted.
+    pub server_made: u64,
     /// Packets from too far behind, or from before the measured window, to be told from
     /// duplicates; in no other count.
     pub stale: u64,
@@ -71,6 +74,11 @@ pub struct FreezeCounters {
     pub total: Duration,
     /// Streams with at least one.
     pub streams: u64,
+    /// Of `count` those with a frame in them that was lost or could not be decoded. In the others
+    /// every frame came, but late.
+    pub lossy: u64,
+    /// Their lengths added up, within `total`.
+    pub lossy_total: Duration,
 }
 
 /// What was received of one kind of media.
@@ -91,16 +99,11 @@ pub struct MediaCounters {
     pub nack_sent: u64,
     /// PLI messages sent.
     pub pli_sent: u64,
-}
-
-/// How late packets left, in powers of two of microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LatenessHistogram {
-    /// `buckets[i]` counts packets that left less than `1 << i` µs after they were due and no
-    /// less than `1 << (i - 1)`; the last one takes everything above too.
-    pub buckets: [u64; LatenessHistogram::BUCKETS],
-    /// The latest.
-    pub max: Duration,
+    /// Switches between simulcast layers; `None` where no stream's can be seen.
+    pub layer_switches: Option<u64>,
+    /// What is known of the latency of complete frames. The latencies go to
+    /// [`PeerSink::sample`](crate::PeerSink::sample).
+    pub latency: LatencyCounters,
 }
 
 /// What a publisher sent.
@@ -130,8 +133,13 @@ pub struct PublishCounters {
     pub upstream_expected: Option<u64>,
     /// Packets that left more than [`crate::publish::LATE_AFTER`] after they were due.
     pub late_packets: u64,
-    /// How late packets left.
-    pub lateness: LatenessHistogram,
+    /// How late the latest left. All lateness goes to
+    /// [`PeerSink::sample`](crate::PeerSink::sample).
+    pub lateness_max: Duration,
+    /// Layers the server said nobody wants, each time it said so (dynacast).
+    pub layer_pauses: u64,
+    /// Frames not sent for that reason, or because the server muted the track.
+    pub frames_withheld: u64,
 }
 
 /// Datagrams of one peer.
@@ -154,6 +162,30 @@ pub struct TransportCounters {
     pub errors: u64,
     /// Datagrams of ours dropped because nobody drained the peer.
     pub dropped_unsent: u64,
+}
+
+/// One value of a distribution, handed out as it is measured: a histogram for each stream would
+/// cost more memory than the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sample {
+    /// A frame was complete: from its publisher's stamp to the kernel's for its last packet.
+    Latency {
+        /// Audio or video.
+        kind: MediaKind,
+        /// Height of the picture in pixels, where known: tells simulcast layers apart.
+        height: Option<u16>,
+        /// How long.
+        latency: Duration,
+    },
+    /// From a PLI (the first since the last keyframe) to a complete keyframe.
+    KeyframeAfterPli(Duration),
+    /// A publisher's frame left this late.
+    Published {
+        /// After it was due.
+        lateness: Duration,
+        /// Its packets.
+        packets: u64,
+    },
 }
 
 /// A peer's counters at one moment.
@@ -209,6 +241,10 @@ pub struct StreamReport {
     pub nack_sent: u64,
     /// PLI messages sent.
     pub pli_sent: u64,
+    /// Switches between simulcast layers; `None` where they can't be seen.
+    pub layer_switches: Option<u64>,
+    /// What is known of the latency of complete frames.
+    pub latency: LatencyCounters,
     /// First packet with payload.
     pub first_packet: Option<Arrival>,
     /// Last packet with payload.
@@ -278,6 +314,7 @@ impl PacketCounters {
         self.rtx_repairs += other.rtx_repairs;
         self.rtx_redundant += other.rtx_redundant;
         self.padding_only += other.padding_only;
+        self.server_made += other.server_made;
         self.stale += other.stale;
         self.bytes += other.bytes;
     }
@@ -310,6 +347,8 @@ impl FreezeCounters {
         self.count += other.count;
         self.total += other.total;
         self.streams += other.streams;
+        self.lossy += other.lossy;
+        self.lossy_total += other.lossy_total;
     }
 }
 
@@ -323,27 +362,8 @@ impl MediaCounters {
         self.freezes.merge(&other.freezes);
         self.nack_sent += other.nack_sent;
         self.pli_sent += other.pli_sent;
-    }
-}
-
-impl LatenessHistogram {
-    /// Buckets; the last begins at `1 << 23` µs ≈ 8 s.
-    pub const BUCKETS: usize = 25;
-
-    /// Counts `packets` that left this late.
-    pub fn record(&mut self, lateness: Duration, packets: u64) {
-        let micros = lateness.as_micros().min(u128::from(u32::MAX)) as u32;
-        let bucket = (u32::BITS - micros.leading_zeros()) as usize;
-        self.buckets[bucket.min(Self::BUCKETS - 1)] += packets;
-        self.max = self.max.max(lateness);
-    }
-
-    /// Adds another histogram.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *mine += theirs;
-        }
-        self.max = self.max.max(other.max);
+        add(&mut self.layer_switches, other.layer_switches);
+        self.latency.merge(&other.latency);
     }
 }
 
@@ -362,7 +382,9 @@ impl PublishCounters {
         add(&mut self.upstream_lost, other.upstream_lost);
         add(&mut self.upstream_expected, other.upstream_expected);
         self.late_packets += other.late_packets;
-        self.lateness.merge(&other.lateness);
+        self.lateness_max = self.lateness_max.max(other.lateness_max);
+        self.layer_pauses += other.layer_pauses;
+        self.frames_withheld += other.frames_withheld;
     }
 
     /// Share of packets that the server's receiver reports call lost; `None` before the first.

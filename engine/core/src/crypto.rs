@@ -32,8 +32,9 @@ thread_local! {
     static SLOT: RefCell<Option<KeySlot>> = const { RefCell::new(None) };
 }
 
-/// Makes a peer connection; the slot will hold its SRTP keys once DTLS has them.
-pub(crate) fn with_key_slot<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
+/// Makes a peer connection with [`provider`]; the slot will hold its SRTP keys once DTLS has them,
+/// for a packet path beside str0m's.
+pub fn with_key_slot<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
     let slot = KeySlot::default();
     SLOT.set(Some(slot.clone()));
     let made = make();

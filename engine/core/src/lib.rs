@@ -5,6 +5,7 @@
 //!   in as arguments, datagrams and events go out through a [`PeerSink`].
 //! - [`accounting`]: sequence and frame ledgers after design.md §3, pure and usable on their own.
 //! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
+//! - [`srtp`]: SRTP for packet paths beside str0m's; the embedded SFU sends with it.
 //! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
 //!
 //! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
@@ -20,7 +21,7 @@ mod options;
 pub mod peer;
 pub mod publish;
 mod rtcp;
-mod srtp;
+pub mod srtp;
 
 // The tests' deterministic network names this crate as its users do.
 #[cfg(test)]
@@ -28,12 +29,13 @@ extern crate self as stampede_core;
 
 pub use capture::{Capture, CaptureLimits, CapturedPacket};
 pub use counters::{
-    FrameCounters, FreezeCounters, LatenessHistogram, MediaCounters, PacketCounters, PeerCounters,
-    PeerReport, PublishCounters, PublishReport, SenderWindow, StreamReport, TransportCounters,
+    FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters, PeerReport,
+    PublishCounters, PublishReport, Sample, SenderWindow, StreamReport, TransportCounters,
 };
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions, ReceivePath};
 pub use peer::{
-    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
+    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame,
+    RecordedStream,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_media::Codec;

@@ -5,6 +5,7 @@
 //!   clips for runs without files.
 //! - [`vp8`], [`vp9`], [`h264`], [`av1`], [`opus`]: as much of the formats as RTP needs, and the
 //!   [`dependency_descriptor`] that says which frames need which.
+//! - [`packet_trailer`]: the publisher's clock behind a frame's last packet.
 //! - [`FrameAssembler`]: RTP payloads back into frames, in order, without a clock.
 //! - [`record`]: containers as bytes ([`record::IvfWriter`], [`record::OggOpusWriter`]).
 //! - [`disk`]: the thread that writes them, off the packet path.
@@ -25,6 +26,7 @@ pub mod h264;
 pub mod ivf;
 pub mod ogg_opus;
 pub mod opus;
+pub mod packet_trailer;
 pub mod packetize;
 pub mod record;
 pub mod recording;
@@ -36,4 +38,5 @@ pub use assembler::{
 };
 pub use clip::{ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip, OpenedClip};
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
+pub use packet_trailer::PacketTrailer;
 pub use record::DiskFrame;

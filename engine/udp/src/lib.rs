@@ -70,6 +70,9 @@ pub struct UdpStats {
     pub kernel_drops: u64,
     /// Datagrams the kernel refused to send, or reported as undeliverable on the error queue.
     pub send_errors: u64,
+    /// Of `send_errors` those that left and that the network reported as undeliverable (ICMP),
+    /// as it does for a peer that has closed its socket.
+    pub undeliverable: u64,
     /// Datagrams not sent because the send queue (`send_slots_max`) was full.
     pub send_queue_full: u64,
     /// Datagrams longer than a receive buffer, cut by the kernel and so not handed out.
@@ -91,6 +94,7 @@ impl UdpStats {
             bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
             kernel_drops: self.kernel_drops.saturating_sub(earlier.kernel_drops),
             send_errors: self.send_errors.saturating_sub(earlier.send_errors),
+            undeliverable: self.undeliverable.saturating_sub(earlier.undeliverable),
             send_queue_full: self.send_queue_full.saturating_sub(earlier.send_queue_full),
             truncated: self.truncated.saturating_sub(earlier.truncated),
             syscalls: self.syscalls.saturating_sub(earlier.syscalls),
@@ -259,6 +263,17 @@ pub trait Backend {
     /// [`poll`](Self::poll), or earlier when the queue is full. The bytes are copied.
     /// Never blocks; what can't be sent is counted in [`UdpStats`].
     fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]);
+
+    /// Like [`send`](Self::send), but `write` fills in the `len` bytes where they will be sent
+    /// from, which spares a copy. It is called at most once; when it returns false nothing is
+    /// sent, and that counts as a send error.
+    fn send_with(
+        &mut self,
+        socket: SocketId,
+        destination: SocketAddr,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    );
 
     /// Hands all queued datagrams to the kernel.
     fn flush(&mut self);

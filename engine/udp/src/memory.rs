@@ -56,6 +56,17 @@ impl PageMemory {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
     }
 
+    /// Bytes `offset..offset + len` to write to, or an empty slice where that is not inside the
+    /// mapping. The caller makes sure that the kernel does not own this range at the moment.
+    pub(crate) fn slice_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return &mut [];
+        }
+        // SAFETY: the range is inside the mapping, which lives as long as `self` and is always
+        // initialised; `&mut self` means that no other slice of it is alive.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
+    }
+
     /// Copies `bytes` to `offset`. False, and nothing is copied, where they don't fit.
     pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) -> bool {
         if offset.checked_add(bytes.len()).is_none_or(|end| end > self.len) {

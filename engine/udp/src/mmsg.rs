@@ -176,6 +176,7 @@ impl Mmsg {
 fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> u64 {
     let drained = sys::drain_error_queue(fd);
     stats.send_errors += drained.network;
+    stats.undeliverable += drained.network;
     stats.syscalls += drained.syscalls;
     drained.network + drained.local
 }
@@ -221,20 +222,33 @@ impl Backend for Mmsg {
     }
 
     fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]) {
+        self.send_with(socket, destination, payload.len(), &mut |out| {
+            out.copy_from_slice(payload);
+            true
+        });
+    }
+
+    fn send_with(
+        &mut self,
+        socket: SocketId,
+        destination: SocketAddr,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) {
         let Some(slot) = self.slot(socket) else {
             self.stats.send_errors += 1;
             return;
         };
         let fd = slot.socket.as_raw_fd();
-        let mut pushed = self.queue.push(socket.0, fd, destination, payload);
+        let mut pushed = self.queue.push_with(socket.0, fd, destination, len, write);
         if pushed == Err(PushError::Full) {
             self.flush();
-            pushed = self.queue.push(socket.0, fd, destination, payload);
+            pushed = self.queue.push_with(socket.0, fd, destination, len, write);
         }
         match pushed {
             Ok(()) => {}
             Err(PushError::Full) => self.stats.send_queue_full += 1,
-            Err(PushError::TooLong) => self.stats.send_errors += 1,
+            Err(PushError::TooLong | PushError::NotWritten) => self.stats.send_errors += 1,
         }
     }
 

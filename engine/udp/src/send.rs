@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 use crate::UdpStats;
 use crate::memory::PageMemory;
@@ -20,8 +21,15 @@ const DATAGRAM_BYTES_MAX: usize = 65_507;
 const ARENA_BYTES_PER_SLOT: usize = 1_500;
 /// Every path carries datagrams of this size, so a refusal at or below it is not about the size.
 const SEGMENT_BYTES_SAFE: usize = 1_200;
-/// How long one flush waits, once for each busy socket, for room in its send buffer.
-const BUSY_WAIT_MS_MAX: i32 = 2;
+/// How long one flush waits in all for a kernel that has no room. What finds none after that is
+/// lost and counted as a send error: waiting longer would only move the loss to the receive side.
+const BUSY_WAIT_MAX: Duration = Duration::from_millis(50);
+/// How long one wait for room in a socket's send buffer takes at most.
+const BUSY_WAIT_ONCE_MS_MAX: i32 = 2;
+/// Reports about other datagrams that one send may meet before it counts as refused.
+const REPORTS_PASSED_MAX: usize = 8;
+/// How long to wait for a full queue behind the socket, which nobody announces to have room.
+const QUEUE_WAIT: Duration = Duration::from_micros(100);
 
 /// One send: a datagram, or a run of datagrams to one destination that the kernel cuts apart.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +59,8 @@ pub(crate) struct SendQueue {
     headers: Headers,
     /// Datagrams longer than this aren't merged: 0 once the kernel has refused GSO altogether.
     segment_bytes_max: usize,
-    /// The socket the running flush has already waited for.
-    waited_for: Option<RawFd>,
+    /// How long the running flush has waited for room.
+    waited: Duration,
 }
 
 /// Addresses of a send's parts.
@@ -71,6 +79,8 @@ pub(crate) enum PushError {
     Full,
     /// Longer than any UDP datagram; it can never be sent.
     TooLong,
+    /// The one who was to write it did not.
+    NotWritten,
 }
 
 impl SendQueue {
@@ -84,7 +94,7 @@ impl SendQueue {
             last_destination: None,
             headers: Headers::new(slots)?,
             segment_bytes_max: usize::from(u16::MAX),
-            waited_for: None,
+            waited: Duration::ZERO,
         })
     }
 
@@ -97,31 +107,52 @@ impl SendQueue {
     }
 
     /// Copies one datagram into the queue, into the run before it where GSO allows that.
-    pub(crate) fn push(
+    #[cfg(test)]
+    fn push(
         &mut self,
         socket: u32,
         fd: RawFd,
         destination: SocketAddr,
         payload: &[u8],
     ) -> Result<(), PushError> {
-        if payload.len() > DATAGRAM_BYTES_MAX {
+        let mut copy = |out: &mut [u8]| {
+            out.copy_from_slice(payload);
+            true
+        };
+        self.push_with(socket, fd, destination, payload.len(), &mut copy)
+    }
+
+    /// Lets `write` fill in a datagram of `len` bytes where it will be sent from, in the run
+    /// before it where GSO allows that. `write` is called once, unless there is no room.
+    pub(crate) fn push_with(
+        &mut self,
+        socket: u32,
+        fd: RawFd,
+        destination: SocketAddr,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) -> Result<(), PushError> {
+        if len > DATAGRAM_BYTES_MAX {
             return Err(PushError::TooLong);
         }
-        if self.arena_used + payload.len() > self.arena.len() {
+        if self.arena_used + len > self.arena.len() {
             return Err(PushError::Full);
         }
-        if self.join_run(socket, destination, payload) {
+        let joins = self.joins_run(socket, destination, len);
+        if !joins && self.entries.len() == self.slots {
+            return Err(PushError::Full);
+        }
+        let offset = self.arena_used;
+        if !write(self.arena.slice_mut(offset, len)) {
+            return Err(PushError::NotWritten);
+        }
+        self.arena_used += len;
+        if joins {
+            self.join_run(len);
             return Ok(());
         }
-        if self.entries.len() == self.slots {
-            return Err(PushError::Full);
-        }
         let index = self.entries.len();
-        let offset = self.arena_used;
-        self.arena.write(offset, payload);
-        self.arena_used += payload.len();
-        let open = !payload.is_empty() && payload.len() <= self.segment_bytes_max;
-        let len = payload.len();
+        let open = len > 0 && len <= self.segment_bytes_max;
         let name = wire::encode_name(&destination);
         let name_len = name.len;
         let entry = Entry { socket, fd, offset, len, segment: len, count: 1, name_len, open };
@@ -133,31 +164,30 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Appends a datagram to the newest send if it goes to the same place and the sizes fit.
-    fn join_run(&mut self, socket: u32, destination: SocketAddr, payload: &[u8]) -> bool {
-        let Some(last) = self.entries.last_mut() else { return false };
-        if !last.open
-            || last.socket != socket
-            || payload.is_empty()
-            || payload.len() > last.segment
-            || last.count == SEGMENTS_MAX
-            || last.len + payload.len() > RUN_BYTES_MAX
-            || self.last_destination != Some(destination)
-        {
-            return false;
-        }
-        self.arena.write(self.arena_used, payload);
-        self.arena_used += payload.len();
-        last.len += payload.len();
+    /// Whether a datagram can join the newest send: it goes to the same place and the sizes fit.
+    fn joins_run(&self, socket: u32, destination: SocketAddr, len: usize) -> bool {
+        self.entries.last().is_some_and(|last| {
+            last.open
+                && last.socket == socket
+                && (1..=last.segment).contains(&len)
+                && last.count < SEGMENTS_MAX
+                && last.len + len <= RUN_BYTES_MAX
+                && self.last_destination == Some(destination)
+        })
+    }
+
+    /// Adds the datagram that was just written to the newest send.
+    fn join_run(&mut self, added: usize) {
+        let Some(last) = self.entries.last_mut() else { return };
+        last.len += added;
         last.count += 1;
-        last.open = payload.len() == last.segment;
+        last.open = added == last.segment;
         let (offset, len, segment, count) = (last.offset, last.len, last.segment, last.count);
         let index = self.entries.len() - 1;
         self.headers.set_data(index, &self.arena, offset, len);
         if count == 2 {
             self.headers.set_segment(index, Some(segment as u16));
         }
-        true
     }
 
     /// Forgets everything queued; the backend calls it when the kernel has taken or refused all.
@@ -165,7 +195,7 @@ impl SendQueue {
         self.entries.clear();
         self.arena_used = 0;
         self.last_destination = None;
-        self.waited_for = None;
+        self.waited = Duration::ZERO;
     }
 
     /// Hands sends `start..end`, which are of one socket, to `sendmmsg`. Returns how many of them
@@ -196,22 +226,13 @@ impl SendQueue {
         // An earlier ICMP report may sit on the socket and make the next, innocent send fail.
         let drained = sys::drain_error_queue(entry.fd);
         stats.send_errors += drained.network;
+        stats.undeliverable += drained.network;
         stats.syscalls += drained.syscalls;
         let error = match error.raw_os_error() {
-            // A full queue behind the socket: the datagram is gone.
-            Some(libc::ENOBUFS) => {
-                stats.send_errors += u64::from(entry.count);
-                return;
+            Some(errno @ (libc::EAGAIN | libc::ENOBUFS)) => {
+                self.send_when_there_is_room(index, errno, stats)
             }
-            Some(libc::EAGAIN) => {
-                if self.waited_for != Some(entry.fd) {
-                    self.waited_for = Some(entry.fd);
-                    stats.syscalls += 1;
-                    sys::wait_writable(entry.fd, BUSY_WAIT_MS_MAX);
-                }
-                self.send_again(index, stats)
-            }
-            _ => self.send_again(index, stats),
+            _ => self.send_past_reports(index, stats),
         };
         match error {
             None => count_sent(stats, u64::from(entry.count), entry.len as u64),
@@ -220,6 +241,48 @@ impl SendQueue {
             }
             Some(_) => stats.send_errors += u64::from(entry.count),
         }
+    }
+
+    /// Waits until the kernel takes a send that it had no room for, as long as the flush may.
+    fn send_when_there_is_room(
+        &mut self,
+        index: usize,
+        errno: i32,
+        stats: &mut UdpStats,
+    ) -> Option<io::Error> {
+        let mut error = io::Error::from_raw_os_error(errno);
+        while self.waited < BUSY_WAIT_MAX {
+            let started = Instant::now();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => {
+                    stats.syscalls += 1;
+                    sys::wait_writable(self.entries[index].fd, BUSY_WAIT_ONCE_MS_MAX);
+                }
+                // The queue has dropped it whole, so it may go again.
+                Some(libc::ENOBUFS) => std::thread::sleep(QUEUE_WAIT),
+                _ => return Some(error),
+            }
+            // At least a little each time, so that a clock that stands still can't hold us.
+            self.waited += started.elapsed().max(Duration::from_micros(1));
+            error = self.send_again(index, stats)?;
+        }
+        Some(error)
+    }
+
+    /// Sends again after a report about another datagram was in the way. While many peers go, the
+    /// next report may arrive in between.
+    fn send_past_reports(&mut self, index: usize, stats: &mut UdpStats) -> Option<io::Error> {
+        for _ in 0..REPORTS_PASSED_MAX {
+            let error = self.send_again(index, stats)?;
+            let drained = sys::drain_error_queue(self.entries[index].fd);
+            stats.send_errors += drained.network;
+            stats.undeliverable += drained.network;
+            stats.syscalls += drained.syscalls;
+            if drained.network == 0 {
+                return Some(error);
+            }
+        }
+        self.send_again(index, stats)
     }
 
     fn send_again(&mut self, index: usize, stats: &mut UdpStats) -> Option<io::Error> {
@@ -400,6 +463,20 @@ mod tests {
         queue.push(1, 4, destination(2), &[0; 101]).unwrap();
         queue.push(1, 4, destination(2), &[]).unwrap();
         assert_eq!(runs(&queue), [(1, 100), (1, 100), (1, 100), (1, 101), (1, 0)]);
+    }
+
+    #[test]
+    fn a_datagram_that_is_not_written_leaves_no_trace() {
+        let mut queue = SendQueue::new(8).unwrap();
+        queue.push(0, 3, destination(1), &[1; 100]).unwrap();
+        let refused = queue.push_with(0, 3, destination(1), 100, &mut |out| {
+            out.fill(7);
+            false
+        });
+        assert_eq!(refused, Err(PushError::NotWritten));
+        queue.push(0, 3, destination(1), &[2; 100]).unwrap();
+        assert_eq!(runs(&queue), [(2, 200)]);
+        assert_eq!(queue.arena.slice(0, 200), [[1; 100], [2; 100]].concat());
     }
 
     #[test]

@@ -131,7 +131,8 @@ fn limits() -> WebSocketConfig {
 }
 
 /// v0 of LiveKit's join (livekit pkg/service/rtcservice.go:239, utils.go:179). The token goes in a
-/// header: a URL ends up in access logs and error texts.
+/// header: a URL ends up in access logs and error texts. The capability keeps the server from
+/// stripping publishers' stamps (pkg/rtc/subscribedtrack.go); older servers ignore it.
 fn request(
     url: &ServerUrl,
     token: &Token,
@@ -146,7 +147,8 @@ fn request(
         Role::Subscriber { .. } | Role::Publisher { .. } => 0,
     };
     let mut query = format!(
-        "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}",
+        "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}\
+         &capabilities=CAP_PACKET_TRAILER",
         env!("CARGO_PKG_VERSION"),
     );
     if let Some(Resume { sid, reason }) = resume {
@@ -267,7 +269,8 @@ mod tests {
         assert_eq!(
             request.uri().to_string(),
             format!(
-                "wss://h.example:443/prefix/rtc?protocol=17&sdk=rust&version={}&auto_subscribe=0",
+                "wss://h.example:443/prefix/rtc?protocol=17&sdk=rust&version={}&auto_subscribe=0\
+                 &capabilities=CAP_PACKET_TRAILER",
                 env!("CARGO_PKG_VERSION")
             ),
         );

@@ -149,6 +149,12 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         } else {
             Vec::new()
         },
+        // Lets the server strip our stamps for subscribers that don't know them.
+        packet_trailer_features: if audio {
+            Vec::new()
+        } else {
+            vec![proto::PacketTrailerFeature::PtfUserTimestamp as i32]
+        },
         ..proto::AddTrackRequest::default()
     }
 }

@@ -2,7 +2,8 @@
 //! sent, with real peer connections that throw the media away.
 //!
 //! `cargo run --release -p stampede-sfu --example fan_out -- [SUBSCRIBERS] [FRAMES_PER_S]
-//! [PACKETS_PER_FRAME] [SECONDS] [PAYLOAD_BYTES]`; `FAN_OUT_BACKEND=mmsg` chooses the backend.
+//! [PACKETS_PER_FRAME] [SECONDS] [PAYLOAD_BYTES]`; `FAN_OUT_BACKEND=mmsg` chooses the backend,
+//! `FAN_OUT_PATH=str0m` the path through the subscribers' str0m.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::{Client, drive, grants, vp8};
 use livekit_token::VideoGrants;
-use stampede_sfu::{Ledger, Sfu, SfuOptions};
+use stampede_sfu::{Ledger, SendPath, Sfu, SfuOptions};
 use stampede_udp::BackendChoice;
 use str0m::media::MediaKind;
 
@@ -37,13 +38,18 @@ async fn main() {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();
-    let sfu = Arc::new(Sfu::start(SfuOptions { backend, ..common::options() }).unwrap());
+    let send_path = match std::env::var("FAN_OUT_PATH").as_deref() {
+        Ok("str0m") => SendPath::Str0m,
+        _ => SendPath::Direct,
+    };
+    let options = SfuOptions { backend, send_path, ..common::options() };
+    let sfu = Arc::new(Sfu::start(options).unwrap());
     if std::env::var_os("FAN_OUT_WATCH").is_some() {
         let sfu = sfu.clone();
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_secs(3));
-                eprintln!("{:?}", sfu.ledger().workers);
+                eprintln!("{:?}", sfu.ledger().unwrap().workers);
             }
         });
     }
@@ -51,7 +57,7 @@ async fn main() {
     let mut publisher = Client::connect(&sfu, "publisher", no_subscribe).await;
     let mid = publisher.publish("camera", MediaKind::Video, &[]).await;
     drive(&mut [&mut publisher], |c| c[0].publisher.connected).await;
-    let before = sfu.ledger();
+    let before = sfu.ledger().unwrap();
     let ramp = Instant::now();
     let mut pool = Vec::new();
     while (pool.len() as u64) < subscribers {
@@ -69,7 +75,7 @@ async fn main() {
         pool.extend(group);
         keep_alive(&mut pool, &mut publisher).await;
     }
-    let joined = sfu.ledger();
+    let joined = sfu.ledger().unwrap();
     println!(
         "{subscribers} joined in {:.1} s, {:.0} us of worker CPU each, {}",
         ramp.elapsed().as_secs_f64(),
@@ -92,7 +98,7 @@ async fn main() {
             drive(&mut [&mut pool[next]], |_| true).await;
         }
     }
-    report(&joined, &sfu.ledger(), seconds as f64, frame * per_frame);
+    report(&joined, &sfu.ledger().unwrap(), seconds as f64, frame * per_frame);
 }
 
 async fn keep_alive(pool: &mut [Client], publisher: &mut Client) {

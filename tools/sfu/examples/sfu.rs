@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} media {} {}", sfu.url(), sfu.rtc_addr(), sfu.backend_report().reason);
     loop {
         std::thread::sleep(Duration::from_secs(5));
-        let ledger = sfu.ledger();
+        let ledger = sfu.ledger()?;
         println!("{}", serde_json::to_string(&(&ledger.totals, &ledger.workers))?);
     }
 }

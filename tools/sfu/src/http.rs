@@ -171,7 +171,13 @@ async fn ledger(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let reporter = shared.reporter.clone();
     // Waits for the workers' answers, which must not hold up signalling.
     let ledger = tokio::task::spawn_blocking(move || reporter.ledger()).await;
-    let json = ledger.ok().and_then(|ledger| serde_json::to_vec(&ledger).ok());
+    let json = match ledger {
+        Ok(Ok(ledger)) => serde_json::to_vec(&ledger).ok(),
+        Ok(Err(error)) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response();
+        }
+        Err(_) => None,
+    };
     match json {
         Some(json) => {
             ([(header::CONTENT_TYPE, "application/json")], Body::from(json)).into_response()

@@ -77,6 +77,9 @@ pub struct WorkerLedger {
     pub datagrams_unknown: u64,
     /// Datagrams the kernel refused, or said were undeliverable.
     pub send_errors: u64,
+    /// Of `send_errors` those that left and were undeliverable: their receiver was gone.
+    #[serde(default)]
+    pub undeliverable: u64,
     /// Datagrams not sent because the send queue was full.
     pub send_queue_full: u64,
     /// Datagrams the kernel dropped on the worker's receive socket.

@@ -2,16 +2,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::hub::Hub;
 use crate::ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger, SubscriberTrackLedger,
 };
-use crate::media::{Command, WorkerHandle, WorkerReport};
+use crate::media::{WorkerHandle, WorkerReport};
 
-/// A worker that does not answer in this time is left out; it answers within milliseconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a worker may take to answer. It does within milliseconds, and within one share of a
+/// burst when it is saturated.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// There is no ledger, because a part of it is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("media worker {worker} of the SFU did not answer within {}s", ANSWER_TIMEOUT.as_secs())]
+pub struct LedgerError {
+    /// Its number from 0.
+    pub worker: usize,
+}
 
 /// Asks for the ledger from any thread.
 #[derive(Clone)]
@@ -23,24 +32,20 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// The ledger now. Waits for the workers, so not for an async task.
-    pub(crate) fn ledger(&self) -> Ledger {
-        let answers: Vec<_> = self
-            .workers
-            .iter()
-            .map(|worker| {
-                let (reply, answer) = crossbeam_channel::bounded(1);
-                worker.command(Command::Ledger(reply));
-                answer
-            })
-            .collect();
+    pub(crate) fn ledger(&self) -> Result<Ledger, LedgerError> {
+        let answers: Vec<_> = self.workers.iter().map(WorkerHandle::ask).collect();
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let reports: Vec<WorkerReport> = answers
             .into_iter()
-            .filter_map(|answer| answer.recv_timeout(ANSWER_TIMEOUT).ok())
-            .collect();
+            .enumerate()
+            .map(|(worker, answer)| {
+                answer.recv_deadline(deadline).map_err(|_| LedgerError { worker })
+            })
+            .collect::<Result<_, _>>()?;
         let mut ledger = self.signalling();
         merge(&mut ledger, reports);
         ledger.backend.clone_from(&self.backend);
-        ledger
+        Ok(ledger)
     }
 
     fn signalling(&self) -> Ledger {

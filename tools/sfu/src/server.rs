@@ -21,8 +21,10 @@ use crate::hub::Hub;
 use crate::media::peer::PeerConfig;
 use crate::media::timers::Timers;
 use crate::media::worker::{Outgoing, Worker};
-use crate::media::{COMMANDS_MAX, Command, EVENTS_MAX, Event, MEDIA_BATCHES_MAX, WorkerHandle};
-use crate::report::Reporter;
+use crate::media::{
+    COMMANDS_MAX, Command, EVENTS_MAX, Event, MEDIA_BATCHES_MAX, REPORTS_MAX, WorkerHandle,
+};
+use crate::report::{LedgerError, Reporter};
 use crate::{Ledger, OptionsError, SfuOptions};
 
 /// How often rooms are looked at for what is due.
@@ -161,8 +163,10 @@ impl Sfu {
     }
 
     /// What was done so far. Waits a few milliseconds for the workers; not for async tasks.
-    #[must_use]
-    pub fn ledger(&self) -> Ledger {
+    ///
+    /// # Errors
+    /// A worker did not answer. Its part is unknown then, so there is no ledger at all.
+    pub fn ledger(&self) -> Result<Ledger, LedgerError> {
         self.reporter.ledger()
     }
 
@@ -215,6 +219,7 @@ fn start_workers(
         crypto,
         certificate,
         retransmit_cache_packets_max: options.retransmit_cache_packets_max,
+        send_path: options.send_path,
     };
     let cohorts = Cohorts::new(options.impair.clone(), options.seed, start);
     let all = Arc::new(OnceLock::new());
@@ -305,7 +310,8 @@ fn make_worker(
     let address = SocketAddr::new(options.node_ip.unwrap_or(address.ip()), address.port());
     let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
     let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
-    let handle = WorkerHandle { commands, media, waker: backend.waker(), address };
+    let (reports, reports_in) = crossbeam_channel::bounded(REPORTS_MAX);
+    let handle = WorkerHandle { commands, media, reports, waker: backend.waker(), address };
     let malformer = Malformer::new(options.faults.malformed, options.seed ^ index as u64);
     let worker = Worker {
         index,
@@ -313,6 +319,7 @@ fn make_worker(
         address,
         commands: commands_in,
         media: media_in,
+        reports: reports_in,
         events,
         backlog: VecDeque::new(),
         workers,

@@ -53,7 +53,7 @@ async fn tokens_are_checked() {
     let headers = [("Authorization", bearer(&good))];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     assert_eq!(http(&sfu, "GET", "/rtc/validate", &headers, b"").await.0, 200);
-    assert_eq!(sfu.ledger().joins_refused, 5);
+    assert_eq!(sfu.ledger().unwrap().joins_refused, 5);
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! The embedded SFU as a child process, and `stampede sfu` on its other end.
 //!
 //! The child is this same binary. Its keys travel in its environment, never in its arguments. It
-//! prints one line of JSON when it is ready, answers each line `ledger` on its stdin with its
-//! ledger as one line, and ends when its stdin closes; on Linux the kernel also kills it when the
-//! parent's main thread dies.
+//! prints one line of JSON when it is ready, answers each line `ledger NUMBER` on its stdin with
+//! one line that holds the number and its ledger (or why there is none), and ends when its stdin
+//! closes; on Linux the kernel also kills it when the parent's main thread dies.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -38,9 +38,21 @@ struct Ready {
     url: String,
 }
 
+/// An answer to a request for the ledger.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    /// The number that came with the request: an answer that nobody waits for any more must not
+    /// be taken for a later one.
+    request: u64,
+    ledger: Option<Ledger>,
+    /// Why there is none.
+    error: Option<String>,
+}
+
 /// A running child.
 pub(crate) struct Embedded {
     child: Child,
+    requests: u64,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
     /// Where it listens.
@@ -93,21 +105,31 @@ impl Embedded {
         let ready: Ready = serde_json::from_str(&line)
             .map_err(|error| failed(format!("its first line is not understood: {error}")))?;
         let url = ServerUrl::parse(&ready.url).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { child, stdin, lines, url, credentials })
+        Ok(Self { child, requests: 0, stdin, lines, url, credentials })
     }
 
     /// Its ledger so far; an error text if it does not answer.
     pub(crate) async fn ledger(&mut self) -> Result<Ledger, String> {
+        self.requests += 1;
+        let request = self.requests;
         let ask = async {
-            self.stdin.write_all(b"ledger\n").await.map_err(|error| error.to_string())?;
-            let line = self.lines.next_line().await.map_err(|error| error.to_string())?;
-            line.ok_or_else(|| "it has ended".to_owned())
+            let line = format!("ledger {request}\n");
+            self.stdin.write_all(line.as_bytes()).await.map_err(|error| error.to_string())?;
+            loop {
+                let line = self.lines.next_line().await.map_err(|error| error.to_string())?;
+                let line = line.ok_or_else(|| "it has ended".to_owned())?;
+                let answer: Answer = serde_json::from_str(&line)
+                    .map_err(|error| format!("its ledger is not understood: {error}"))?;
+                if answer.request == request {
+                    return answer.ledger.ok_or_else(|| {
+                        answer.error.unwrap_or_else(|| "it gave no reason".to_owned())
+                    });
+                }
+            }
         };
-        let line = tokio::time::timeout(LEDGER_TIMEOUT, ask)
+        tokio::time::timeout(LEDGER_TIMEOUT, ask)
             .await
-            .map_err(|_| format!("no ledger within {LEDGER_TIMEOUT:?}"))??;
-        serde_json::from_str(&line)
-            .map_err(|error| format!("its ledger is not understood: {error}"))
+            .map_err(|_| format!("no ledger within {LEDGER_TIMEOUT:?}"))?
     }
 
     /// Why the child is gone, if it is.
@@ -263,16 +285,23 @@ async fn serve(flags: &SfuFlags, sfu: &Sfu) {
         flags.api_key
     );
     crate::signals::first().await;
-    print_line(&sfu.ledger());
+    match sfu.ledger() {
+        Ok(ledger) => print_line(&ledger),
+        Err(error) => eprintln!("no ledger: {error}"),
+    }
 }
 
-/// Answers `ledger` lines until stdin closes.
+/// Answers `ledger NUMBER` lines until stdin closes.
 async fn answer_parent(sfu: &Sfu) {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        if line == "ledger" {
-            print_line(&sfu.ledger());
-        }
+        let request = line.strip_prefix("ledger ").and_then(|number| number.parse().ok());
+        let Some(request) = request else { continue };
+        let (ledger, error) = match sfu.ledger() {
+            Ok(ledger) => (Some(ledger), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        print_line(&Answer { request, ledger, error });
     }
 }
 

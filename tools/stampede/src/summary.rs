@@ -248,6 +248,22 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
     });
     let _ = write!(text, "; sent {} NACK, {} PLI", group(media.nack_sent), group(media.pli_sent));
     page.sub("jitter", &text);
+    latency(page, media);
+}
+
+fn latency(page: &mut Page, media: &MediaSection) {
+    let text = match (&media.latency_ms, &media.latency_source.unknown_because) {
+        (Some(latency), _) => format!(
+            "{:.1} ms p50, {:.1} ms p95, {:.1} ms p99, {:.1} ms max",
+            latency.p50, latency.p95, latency.p99, latency.max
+        ),
+        (None, why) => format!("unknown: {}", why.as_deref().unwrap_or("not measured")),
+    };
+    page.sub("latency", &text);
+    if let Some(after) = &media.pli_to_keyframe_ms {
+        let text = format!("{:.0} ms p50, {:.0} ms p99 after a PLI", after.p50, after.p99);
+        page.sub("keyframes", &text);
+    }
 }
 
 fn frames(page: &mut Page, media: &MediaSection) {
@@ -260,10 +276,12 @@ fn frames(page: &mut Page, media: &MediaSection) {
     page.sub("frames", &text);
     if let Some(freezes) = media.freezes.as_ref().filter(|freezes| freezes.count > 0) {
         let text = format!(
-            "{} on {} tracks, {:.1} s together",
+            "{} on {} tracks, {:.1} s together; {} by loss, {} by late delivery only",
             group(freezes.count),
             group(freezes.streams),
-            freezes.total_s
+            freezes.total_s,
+            group(freezes.causes.loss.count),
+            group(freezes.causes.late.count)
         );
         page.sub("freezes", &text);
     }
@@ -286,6 +304,19 @@ fn publish(page: &mut Page, publish: &PublishSection) {
         group(publish.pli_received)
     );
     page.sub("resent", &text);
+    if let Some(late) = &publish.lateness_ms {
+        let mut text =
+            format!("{:.1} ms p50, {:.1} ms p99, {:.1} ms max", late.p50, late.p99, late.max);
+        if publish.layer_pauses > 0 {
+            let _ = write!(
+                text,
+                "; layers nobody wants: {}, frames withheld: {}",
+                group(publish.layer_pauses),
+                group(publish.frames_withheld)
+            );
+        }
+        page.sub("late", &text);
+    }
 }
 
 fn impairment(page: &mut Page, section: &ImpairmentSection) {
@@ -355,7 +386,12 @@ fn server(page: &mut Page, server: &ServerSection) {
     if let Some(metrics) = &server.metrics {
         server_metrics(page, metrics);
     }
-    let Some(embedded) = &server.embedded else { return };
+    let Some(embedded) = &server.embedded else {
+        if let Some(why) = &server.embedded_missing {
+            page.row("server", &format!("embedded SFU: what it sent is unknown: {why}"));
+        }
+        return;
+    };
     let totals = embedded.measured.as_ref().unwrap_or(&embedded.ledger.totals);
     let mut text = format!(
         "embedded SFU sent {} packets, resent {}",

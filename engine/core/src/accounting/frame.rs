@@ -33,6 +33,17 @@ pub struct FramePacket<'a> {
     pub at: Arrival,
 }
 
+/// A frame that was complete in time.
+#[derive(Debug, Clone, Copy)]
+pub struct FinishedFrame {
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// Decoding can begin here.
+    pub keyframe: bool,
+    /// Its last packet arrived.
+    pub at: Arrival,
+}
+
 #[derive(Debug)]
 struct OpenFrame {
     timestamp: u32,
@@ -63,6 +74,9 @@ pub struct FrameLedger {
     references: Option<References>,
     counted: Counted,
     freezes: FreezeDetector,
+    /// A frame since the last shown one was lost or could not be decoded.
+    lossy: bool,
+    finished: VecDeque<FinishedFrame>,
     shown_at: Option<Instant>,
     first_keyframe: Option<Arrival>,
     keyframe_wanted: bool,
@@ -88,6 +102,8 @@ impl FrameLedger {
             references: References::new(codec),
             counted: Counted::default(),
             freezes: FreezeDetector::default(),
+            lossy: false,
+            finished: VecDeque::new(),
             shown_at: None,
             first_keyframe: None,
             keyframe_wanted: false,
@@ -179,6 +195,17 @@ impl FrameLedger {
         self.freezes.counters()
     }
 
+    /// The publisher muted or unmuted the track; see [`FreezeDetector::set_muted`].
+    pub fn set_muted(&mut self, muted: bool) {
+        self.freezes.set_muted(muted);
+    }
+
+    /// The next frame that was settled as complete, in order. Ask until there is none after each
+    /// [`Self::settle`]: they are kept.
+    pub fn next_finished(&mut self) -> Option<FinishedFrame> {
+        self.finished.pop_front()
+    }
+
     /// When the first complete keyframe was complete.
     pub fn first_keyframe(&self) -> Option<Arrival> {
         self.first_keyframe
@@ -201,7 +228,8 @@ impl FrameLedger {
         let notes: usize = self.open.iter().map(|frame| frame.notes.heap_bytes()).sum();
         let references = self.references.as_ref().map_or(0, References::heap_bytes);
         let own = self.open.capacity() * size_of::<OpenFrame>()
-            + self.skips.capacity() * size_of::<u64>();
+            + self.skips.capacity() * size_of::<u64>()
+            + self.finished.capacity() * size_of::<FinishedFrame>();
         own + notes + references
     }
 
@@ -273,6 +301,11 @@ impl FrameLedger {
         self.counted.received += 1;
         if complete {
             self.counted.complete += 1;
+            self.finished.push_back(FinishedFrame {
+                timestamp: head.timestamp,
+                keyframe,
+                at: head.last_arrival,
+            });
             if keyframe {
                 self.counted.keyframes += 1;
                 self.first_keyframe.get_or_insert(head.last_arrival);
@@ -284,6 +317,7 @@ impl FrameLedger {
         let followed = references.settle(&mut settled);
         self.keyframe_wanted = references.needs_keyframe();
         self.counted.dropped += followed.lost;
+        self.lossy |= followed.lost > 0 || !followed.decodable;
         if followed.decodable {
             self.show(head.last_arrival.instant);
         } else {
@@ -303,6 +337,6 @@ impl FrameLedger {
         self.counted.decodable += 1;
         let shown_at = self.shown_at.map_or(at, |before| before.max(at));
         self.shown_at = Some(shown_at);
-        self.freezes.shown(shown_at);
+        self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
     }
 }

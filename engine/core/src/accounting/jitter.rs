@@ -32,6 +32,11 @@ impl JitterMeter {
         self.last = Some((arrival_unix_ns, timestamp));
     }
 
+    /// What comes next is not to be compared with what came before: a mute, a layer switch.
+    pub fn interrupt(&mut self) {
+        self.last = None;
+    }
+
     /// The estimate; `None` before the second timestamp.
     pub fn jitter(&self) -> Option<Duration> {
         (self.samples > 0).then(|| Duration::from_nanos(self.jitter_ns as u64))

@@ -9,16 +9,26 @@ mod frame;
 mod frame_tests;
 mod freeze;
 mod jitter;
+mod latency;
+mod picture;
+#[cfg(test)]
+mod purity_tests;
 mod references;
 mod sequence;
 #[cfg(test)]
 mod sequence_tests;
+mod silence;
 mod stream;
 
-pub use frame::{FrameLedger, FramePacket, OPEN_FRAMES_MAX, SKIPS_MAX};
+pub use frame::{FinishedFrame, FrameLedger, FramePacket, OPEN_FRAMES_MAX, SKIPS_MAX};
 pub use freeze::FreezeDetector;
 pub use jitter::JitterMeter;
+pub use latency::{
+    INTERPOLATE_MAX, LATENCY_MAX, LatencyCounters, LatencyMeter, STAMPS_MAX, Stamp, StampSource,
+};
+pub use picture::PictureSize;
 pub use sequence::{
     GAPS_MAX, LOWER_PACKETS_MAX, Placement, Receipt, SequenceLedger, Via, WINDOW_PACKETS,
 };
+pub use silence::is_server_made;
 pub use stream::{MediaPacket, StreamLedger};

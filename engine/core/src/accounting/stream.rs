@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use stampede_media::Codec;
 
-use super::{FrameLedger, FramePacket, JitterMeter, Placement, Receipt, SequenceLedger, Via};
-use crate::{Arrival, FrameCounters, FreezeCounters, PacketCounters};
+use super::{
+    FinishedFrame, FrameLedger, FramePacket, JitterMeter, LatencyCounters, LatencyMeter,
+    PictureSize, Placement, Receipt, SequenceLedger, Stamp, Via,
+};
+use crate::{Arrival, FrameCounters, FreezeCounters, MediaKind, PacketCounters, Sample};
 
 /// One packet with payload, or of which only the header could be read.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,13 @@ pub struct StreamLedger {
     /// Frames; `None` for audio and before the codec is known.
     pub frames: Option<FrameLedger>,
     jitter: JitterMeter,
+    latency: LatencyMeter,
+    picture: PictureSize,
+    server_made: u64,
+    muted: bool,
+    /// The oldest PLI that no keyframe has answered yet.
+    keyframe_asked: Option<Instant>,
+    samples: Vec<Sample>,
     codec: Option<Codec>,
     first: Option<Arrival>,
     last: Option<Arrival>,
@@ -48,6 +58,12 @@ impl StreamLedger {
             sequences: SequenceLedger::new(deadline),
             frames: None,
             jitter: JitterMeter::default(),
+            latency: LatencyMeter::default(),
+            picture: PictureSize::default(),
+            server_made: 0,
+            muted: false,
+            keyframe_asked: None,
+            samples: Vec::new(),
             codec: None,
             first: None,
             last: None,
@@ -60,6 +76,9 @@ impl StreamLedger {
         if self.codec != Some(codec) {
             self.codec = Some(codec);
             self.frames = codec.is_video().then(|| FrameLedger::new(codec));
+            if let Some(frames) = &mut self.frames {
+                frames.set_muted(self.muted);
+            }
         }
     }
 
@@ -76,6 +95,10 @@ impl StreamLedger {
         if receipt.in_order
             && let Some(codec) = self.codec
         {
+            if packet.payload.is_some_and(|payload| self.picture.note(codec, payload)) {
+                self.jitter.interrupt();
+                self.latency.interrupt();
+            }
             self.jitter.record(at.unix_ns, packet.timestamp, codec.clock_rate());
         }
         if receipt.usable {
@@ -92,10 +115,51 @@ impl StreamLedger {
                     dependency_descriptor: packet.dependency_descriptor,
                     at,
                 });
+            } else {
+                // An Opus packet is a frame.
+                self.finish_frame(FinishedFrame {
+                    timestamp: packet.timestamp,
+                    keyframe: false,
+                    at,
+                });
             }
         }
         self.settle_frames();
         receipt
+    }
+
+    /// A packet of the frame with this RTP timestamp carried its publisher's stamp. Call it before
+    /// [`Self::media`] with that packet.
+    pub fn stamp(&mut self, timestamp: u32, stamp: Stamp) {
+        self.latency.stamp(timestamp, stamp);
+    }
+
+    /// Whether the publisher's clock is this host's.
+    pub fn set_same_clock(&mut self, same_clock: bool) {
+        self.latency.set_same_clock(same_clock);
+    }
+
+    /// The publisher muted or unmuted the track, says signalling. The pause is no freeze, and
+    /// neither jitter nor capture times are carried over it.
+    pub fn set_muted(&mut self, muted: bool) {
+        if std::mem::replace(&mut self.muted, muted) == muted {
+            return;
+        }
+        self.jitter.interrupt();
+        self.latency.interrupt();
+        if let Some(frames) = &mut self.frames {
+            frames.set_muted(muted);
+        }
+    }
+
+    /// A PLI was sent.
+    pub fn asked_for_keyframe(&mut self, now: Instant) {
+        self.keyframe_asked.get_or_insert(now);
+    }
+
+    /// Takes what was measured since the last call.
+    pub fn drain_samples(&mut self) -> impl Iterator<Item = Sample> + '_ {
+        self.samples.drain(..)
     }
 
     /// Takes a packet without payload on the primary SSRC.
@@ -107,6 +171,14 @@ impl StreamLedger {
             frames.skip(receipt.sequence);
         }
         self.settle_frames();
+        receipt
+    }
+
+    /// Takes a packet that the server made itself to fill a pause
+    /// ([`is_server_made`](super::is_server_made)): to everything but its own count it is padding.
+    pub fn server_made(&mut self, sequence: u16, at: Arrival) -> Receipt {
+        let receipt = self.padding(sequence, at);
+        self.server_made += u64::from(receipt.usable);
         receipt
     }
 
@@ -129,6 +201,7 @@ impl StreamLedger {
         if let Some(frames) = &mut self.frames {
             frames.finish();
         }
+        self.finish_frames();
     }
 
     /// Counts from here on only.
@@ -138,13 +211,17 @@ impl StreamLedger {
         if let Some(frames) = &mut self.frames {
             frames.restart_counting();
         }
+        self.latency.restart_counting();
+        self.picture.restart_counting();
+        self.server_made = 0;
+        self.samples.clear();
         self.first = None;
         self.last = None;
     }
 
     /// Packets so far.
     pub fn packets(&self) -> PacketCounters {
-        self.sequences.counters()
+        PacketCounters { server_made: self.server_made, ..self.sequences.counters() }
     }
 
     /// Frames so far. An Opus packet is a frame, decodable on its own (RFC 7587 §4.2).
@@ -169,6 +246,16 @@ impl StreamLedger {
     /// Freezes so far.
     pub fn freezes(&self) -> FreezeCounters {
         self.frames.as_ref().map(FrameLedger::freezes).unwrap_or_default()
+    }
+
+    /// What is known of the frames' latency so far.
+    pub fn latency(&self) -> LatencyCounters {
+        self.latency.counters()
+    }
+
+    /// Switches of simulcast layers so far; `None` where they can't be seen.
+    pub fn layer_switches(&self) -> Option<u64> {
+        (self.codec == Some(Codec::Vp8)).then(|| self.picture.switches())
     }
 
     /// Jitter now.
@@ -201,12 +288,38 @@ impl StreamLedger {
     /// Bytes of this ledger, heap included.
     pub fn bytes(&self) -> usize {
         let frames = self.frames.as_ref().map_or(0, FrameLedger::heap_bytes);
-        size_of::<Self>() + self.sequences.heap_bytes() + frames
+        size_of::<Self>()
+            + self.sequences.heap_bytes()
+            + self.latency.heap_bytes()
+            + self.samples.capacity() * size_of::<Sample>()
+            + frames
     }
 
     fn settle_frames(&mut self) {
         if let (Some(frames), Some(floor)) = (&mut self.frames, self.sequences.open_floor()) {
             frames.settle(floor);
+        }
+        self.finish_frames();
+    }
+
+    fn finish_frames(&mut self) {
+        while let Some(frame) = self.frames.as_mut().and_then(FrameLedger::next_finished) {
+            self.finish_frame(frame);
+        }
+    }
+
+    fn finish_frame(&mut self, frame: FinishedFrame) {
+        let Some(codec) = self.codec else { return };
+        if frame.keyframe
+            && let Some(asked) = self.keyframe_asked.take_if(|asked| *asked <= frame.at.instant)
+        {
+            self.samples.push(Sample::KeyframeAfterPli(frame.at.instant - asked));
+        }
+        if let Some(latency) = self.latency.complete(frame.timestamp, codec.clock_rate(), frame.at)
+        {
+            let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
+            let height = self.picture.height();
+            self.samples.push(Sample::Latency { kind, height, latency });
         }
     }
 }

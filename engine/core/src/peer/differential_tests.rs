@@ -16,6 +16,7 @@ use str0m::media::Direction;
 use str0m::rtp::Extension;
 
 use super::*;
+use crate::accounting::LatencyCounters;
 use crate::srtp::seal_rtp;
 use crate::{MediaKind, StreamReport};
 
@@ -30,6 +31,7 @@ struct Rig {
     rtx_type: u8,
     mid: String,
     mid_id: u8,
+    capture_id: u8,
 }
 
 impl Rig {
@@ -37,12 +39,16 @@ impl Rig {
         let start = Instant::now();
         let options = PeerOptions { receive_path: path, ..options() };
         let peer = Peer::subscriber(start, peer_addr(), &options, true).unwrap();
-        let mut sim = Sim::new(start, peer, Server::new(start, Rtc::builder()));
+        let builder = Rtc::builder().set_extension(5, Extension::AbsoluteCaptureTime);
+        let mut sim = Sim::new(start, peer, Server::new(start, builder));
         let mut changes = sim.server.rtc.sdp_api();
         let kind = str0m::media::MediaKind::Video;
         let mid = changes.add_media(kind, Direction::SendOnly, None, None, None);
         let (offer, pending) = changes.apply().unwrap();
-        let answer = sim.peer.accept_offer(start, &offer.to_sdp_string(), &[]).unwrap();
+        let track_id = "TR_cam".to_owned();
+        let tracks = [(mid.to_string(), track_id.clone())];
+        let answer = sim.peer.accept_offer(start, &offer.to_sdp_string(), &tracks).unwrap();
+        sim.peer.note(PeerNote::Track { track_id, same_clock: true, muted: false });
         let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
         sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
         sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
@@ -56,6 +62,7 @@ impl Rig {
         let params = *params.clone().find(vp8).unwrap();
         let media = sim.peer.rtc.media(mid).unwrap();
         let mid_id = media.remote_extmap().id_of(Extension::RtpMid).unwrap();
+        let capture_id = media.remote_extmap().id_of(Extension::AbsoluteCaptureTime).unwrap();
         Self {
             base: sim.now,
             sim,
@@ -65,6 +72,7 @@ impl Rig {
             rtx_type: *params.resend().unwrap(),
             mid: mid.to_string(),
             mid_id,
+            capture_id,
         }
     }
 
@@ -78,7 +86,11 @@ impl Rig {
             Kind::Renamed => (self.ssrc ^ 0x5555, self.payload_type),
         };
         let mid = (packet.kind == Kind::Renamed).then_some((self.mid_id, self.mid.as_str()));
-        let (clear, header) = packet.clear(ssrc, payload_type, mid);
+        let now = self.sim.arrival();
+        let ago_us = packet.captured_us.map(|captured_us| packet.at_us - captured_us);
+        let captured_ns = ago_us.map(|us| now.unix_ns - us * 1_000);
+        let captured = captured_ns.map(|ns| (self.capture_id, ns));
+        let (clear, header) = packet.clear(ssrc, payload_type, mid, captured);
         let keying = self.sim.peer.exported.as_ref().unwrap().get().unwrap();
         let mut sealed = seal_rtp(keying, &clear, header, packet.index);
         if packet.forged {
@@ -119,20 +131,39 @@ struct Packet {
     padding: u8,
     payload: Vec<u8>,
     forged: bool,
+    /// When it was captured, where it has a stamp.
+    captured_us: Option<u64>,
 }
 
 impl Packet {
-    fn clear(&self, ssrc: u32, payload_type: u8, mid: Option<(u8, &str)>) -> (Vec<u8>, usize) {
-        let extension = u8::from(mid.is_some()) << 4;
+    fn clear(
+        &self,
+        ssrc: u32,
+        payload_type: u8,
+        mid: Option<(u8, &str)>,
+        captured: Option<(u8, u64)>,
+    ) -> (Vec<u8>, usize) {
+        let mut elements = Vec::new();
+        if let Some((id, mid)) = mid {
+            elements.push(id << 4 | (mid.len() as u8 - 1));
+            elements.extend(mid.as_bytes());
+        }
+        if let Some((id, unix_ns)) = captured {
+            elements.push(id << 4 | 7);
+            let seconds = unix_ns / 1_000_000_000 + 2_208_988_800;
+            let fraction = ((unix_ns % 1_000_000_000) << 32) / 1_000_000_000;
+            elements.extend((seconds << 32 | fraction).to_be_bytes());
+        }
+        elements.resize(elements.len().next_multiple_of(4), 0);
+        let extension = u8::from(!elements.is_empty()) << 4;
         let padded = u8::from(self.padding > 0) << 5;
         let mut clear = vec![0x80 | padded | extension, u8::from(self.marker) << 7 | payload_type];
         clear.extend((self.index as u16).to_be_bytes());
         clear.extend(self.timestamp.to_be_bytes());
         clear.extend(ssrc.to_be_bytes());
-        if let Some((id, mid)) = mid {
-            clear.extend([0xbe, 0xde, 0, 1, id << 4 | (mid.len() as u8 - 1)]);
-            clear.extend(mid.as_bytes());
-            clear.resize(20, 0);
+        if !elements.is_empty() {
+            clear.extend([0xbe, 0xde, 0, (elements.len() / 4) as u8]);
+            clear.extend(elements);
         }
         let header = clear.len();
         clear.extend(&self.payload);
@@ -212,7 +243,19 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             let padding = u8::from(rng.chance(weather.padded)) * 3;
             let (kind, payload, forged) = (Kind::Media, payload.to_vec(), false);
             let at_us = at_us + part as u64 * 50;
-            let packet = Packet { at_us, kind, index, timestamp, marker, padding, payload, forged };
+            // As libwebrtc does: not on every frame.
+            let captured_us = (part == 0 && number % 3 != 1).then(|| at_us - 500 - rng.below(400));
+            let packet = Packet {
+                at_us,
+                kind,
+                index,
+                timestamp,
+                marker,
+                padding,
+                payload,
+                forged,
+                captured_us,
+            };
             send(&mut rng, packet, number > 0);
             index += 1;
         }
@@ -220,7 +263,17 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             // Padding only, with the timestamp of the frame before it, as LiveKit's.
             let (kind, payload, at_us) = (Kind::Media, Vec::new(), at_us + 500);
             let (marker, padding, forged) = (false, 255, false);
-            let packet = Packet { at_us, kind, index, timestamp, marker, padding, payload, forged };
+            let packet = Packet {
+                at_us,
+                kind,
+                index,
+                timestamp,
+                marker,
+                padding,
+                payload,
+                forged,
+                captured_us: None,
+            };
             send(&mut rng, packet, number > 0);
             index += 1;
         }
@@ -257,6 +310,13 @@ fn compare(packets: &[Packet]) -> Vec<StreamReport> {
         assert_eq!((fast.frames, fast.freezes), (reference.frames, reference.freezes));
         assert_eq!((fast.jitter, fast.bitrate_bps), (reference.jitter, reference.bitrate_bps));
         assert_eq!((fast.codec, fast.closed), (reference.codec, reference.closed));
+        assert_eq!(fast.layer_switches, reference.layer_switches);
+        // NTP fractions are rounded differently.
+        let max = [fast, reference].map(|report| report.latency.max);
+        assert!(max[0].abs_diff(max[1]) < Duration::from_micros(1), "{max:?}");
+        let latency =
+            [fast, reference].map(|report| LatencyCounters { max: max[0], ..report.latency });
+        assert_eq!(latency[0], latency[1]);
     }
     assert!(fast_transport.rejected >= reference_transport.rejected);
     assert_eq!(fast_transport.unknown_ssrc, reference_transport.unknown_ssrc);
@@ -302,6 +362,9 @@ fn bad_weather_is_worth_comparing() {
     assert!(packets.duplicate > 5 && packets.reordered > 5, "{packets:?}");
     assert!(packets.padding_only > 0 && packets.rtx_redundant > 0, "{packets:?}");
     assert!(video.frames.dropped > Some(0) && video.frames.decodable > Some(0));
+    let latency = video.latency;
+    assert!(latency.abs_capture_time > 20 && latency.interpolated > 10, "{latency:?}");
+    assert_eq!((latency.other_clock, latency.implausible), (0, 0), "{latency:?}");
 }
 
 #[test]
@@ -350,6 +413,7 @@ fn what_is_far_behind_is_opened_and_counted_in_full() {
                 padding: 0,
                 payload: payload.to_vec(),
                 forged: false,
+                captured_us: None,
             };
             index += 1;
             if number == 10 && part == 1 {

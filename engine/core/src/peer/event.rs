@@ -7,7 +7,7 @@ use bytes::Bytes;
 use stampede_media::Codec;
 
 use crate::publish::TrackError;
-use crate::{Arrival, MediaKind};
+use crate::{Arrival, MediaKind, Sample};
 
 /// Takes what a peer puts out.
 pub trait PeerSink {
@@ -17,6 +17,53 @@ pub trait PeerSink {
     fn event(&mut self, event: PeerEvent);
     /// A complete frame of a recording subscriber, in order within its stream.
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame);
+    /// A value of a distribution. Ignored unless implemented.
+    fn sample(&mut self, _sample: Sample) {}
+}
+
+/// What signalling knows and media does not tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerNote {
+    /// A track of somebody else (subscriber); may come before the offer that names it, and again.
+    Track {
+        /// LiveKit track id.
+        track_id: String,
+        /// Its publisher stamps frames by this host's clock, so their latency can be measured.
+        same_clock: bool,
+        /// Muted by its publisher.
+        muted: bool,
+    },
+    /// A track of somebody else was muted or unmuted (subscriber).
+    Muted {
+        /// LiveKit track id.
+        track_id: String,
+        /// True if muted.
+        muted: bool,
+    },
+    /// A track of somebody else is gone (subscriber).
+    TrackGone {
+        /// LiveKit track id.
+        track_id: String,
+    },
+    /// The server knows LiveKit's packet trailer: stamp video frames with it (publisher).
+    PacketTrailer,
+    /// Which layers of a track anybody subscribes to (publisher; LiveKit's dynacast).
+    LayersWanted {
+        /// Client track id.
+        cid: String,
+        /// Low, medium, high.
+        wanted: [bool; 3],
+        /// Stop sending those that nobody wants, as a browser does, rather than only count.
+        obey: bool,
+    },
+    /// The server muted or unmuted a track of ours (publisher): it stops, or goes on with a
+    /// keyframe.
+    PublishMuted {
+        /// Client track id.
+        cid: String,
+        /// True if muted.
+        muted: bool,
+    },
 }
 
 /// What happened to a peer.

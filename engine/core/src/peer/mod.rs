@@ -6,6 +6,7 @@ mod differential_tests;
 mod event;
 mod extensions;
 mod fast;
+mod notes;
 mod outbox;
 mod publishing;
 mod receiving;
@@ -13,19 +14,20 @@ mod sdp;
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use stampede_media::Codec;
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpPacket;
+use str0m::rtp::{AbsCaptureTime, RtpPacket};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
 
 pub use event::{
-    CreatePeerError, NegotiateError, PeerEvent, PeerSink, RecordedFrame, RecordedStream,
+    CreatePeerError, NegotiateError, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream,
 };
 use fast::{ExtensionIds, FastPath, Surroundings};
+pub use notes::TRACK_NOTES_MAX;
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
@@ -270,6 +272,15 @@ impl Peer {
         Ok(())
     }
 
+    /// Takes what signalling knows and media does not tell. A note for the other role, or for a
+    /// track that is not there, changes nothing.
+    pub fn note(&mut self, note: PeerNote) {
+        match &mut self.role {
+            Role::Subscriber(receiving) => receiving.note(note),
+            Role::Publisher(publishing) => publishing.note(note),
+        }
+    }
+
     /// Takes a datagram from the peer's socket. Whatever it is, it is counted and never an error.
     /// `at` is when the kernel received it.
     pub fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
@@ -321,7 +332,7 @@ impl Peer {
         let now = self.now;
         let wanted = match &mut self.role {
             Role::Publisher(publishing) => {
-                if publishing.write_due(now, self.clock, &mut self.rtc) {
+                if publishing.write_due(now, self.clock, &mut self.rtc, &mut self.outbox) {
                     self.advance(now);
                 }
                 self.publisher_wake()
@@ -667,12 +678,20 @@ impl Peer {
             marker: packet.header.marker,
             payload_type: *packet.header.payload_type,
             payload: &packet.payload,
+            captured_unix_ns: packet.header.ext_vals.abs_capture_time.and_then(unix_ns),
             dependency_descriptor: extensions::descriptor_of(&packet.header.ext_vals),
         };
         let rtc = &self.rtc;
         let codec_of = |payload_type| codec_of(rtc, payload_type);
         receiving.accept(route, accepted, codec_of, at, &mut self.outbox);
     }
+}
+
+/// A capture time in nanoseconds since the Unix epoch. An offset between the sender's clock and
+/// the capturer's, where there is one, is of no use here: stamps of other clocks are not used.
+fn unix_ns(captured: AbsCaptureTime) -> Option<u64> {
+    let since = captured.capture_time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }
 
 /// When to settle a gap with this deadline: `settle` gives up what was due before its time, so one

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use str0m::net::DatagramSend;
 
-use crate::{PeerEvent, PeerSink, RecordedFrame, RecordedStream};
+use crate::{PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample};
 
 /// Most datagrams waiting for a drain. Further ones are dropped and counted; a worker that drains
 /// after each batch never gets there.
@@ -17,6 +17,7 @@ pub(super) struct Outbox {
     datagrams: Vec<(SocketAddr, DatagramSend)>,
     events: Vec<PeerEvent>,
     frames: Vec<(Arc<RecordedStream>, RecordedFrame)>,
+    samples: Vec<Sample>,
     /// Datagrams handed out.
     pub(super) sent: u64,
     /// Datagrams that found no room.
@@ -36,6 +37,10 @@ impl Outbox {
         self.events.push(event);
     }
 
+    pub(super) fn sample(&mut self, sample: Sample) {
+        self.samples.push(sample);
+    }
+
     pub(super) fn recorded(&mut self, stream: &Arc<RecordedStream>, frame: RecordedFrame) {
         self.frames.push((Arc::clone(stream), frame));
     }
@@ -47,6 +52,9 @@ impl Outbox {
         }
         for event in self.events.drain(..) {
             sink.event(event);
+        }
+        for sample in self.samples.drain(..) {
+            sink.sample(sample);
         }
         for (stream, frame) in self.frames.drain(..) {
             sink.recorded(&stream, frame);

@@ -1,12 +1,14 @@
 //! The publisher's half: tracks, their schedules, and what was sent of them.
 
+mod layers;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use stampede_media::dependency_descriptor::{self as dd, Mandatory};
-use stampede_media::{Codec, vp9};
+use stampede_media::{Codec, packet_trailer, vp9};
 use str0m::change::SdpPendingOffer;
 use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor, Vp8Patch};
@@ -18,9 +20,10 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerEvent, PublishCounters, PublishReport, PublishTrack,
-    SpeakingTurns,
+    Arrival, MediaKind, NegotiateError, PeerEvent, PeerNote, PublishCounters, PublishReport,
+    PublishTrack, Sample, SpeakingTurns,
 };
+use layers::LayerGate;
 
 /// Level of audio packets (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
 const AUDIO_LEVEL_DBOV: i8 = -20;
@@ -37,6 +40,7 @@ struct TxLayer {
     first_sequence: u64,
     next_sequence: u64,
     timestamp_offset: u32,
+    gate: LayerGate,
     /// Of the next frame's dependency descriptor (AV1).
     frame_number: u16,
     counted: PublishCounters,
@@ -61,6 +65,8 @@ pub(super) struct Publishing {
     retransmit_packets_max: usize,
     pending: Option<SdpPendingOffer>,
     negotiated: bool,
+    /// Video frames carry LiveKit's packet trailer.
+    packet_trailer: bool,
     /// Media may flow.
     connected: bool,
 }
@@ -74,7 +80,14 @@ impl std::fmt::Debug for Publishing {
 impl Publishing {
     pub(super) fn new(tracks: Vec<PublishTrack>, retransmit_packets_max: usize) -> Self {
         let tracks = tracks.into_iter().map(TxTrack::new).collect();
-        Self { tracks, retransmit_packets_max, pending: None, negotiated: false, connected: false }
+        Self {
+            tracks,
+            retransmit_packets_max,
+            pending: None,
+            negotiated: false,
+            packet_trailer: false,
+            connected: false,
+        }
     }
 
     pub(super) fn create_offer(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
@@ -146,6 +159,7 @@ impl Publishing {
         now: Instant,
         clock: Option<Arrival>,
         rtc: &mut Rtc,
+        outbox: &mut Outbox,
     ) -> bool {
         if !self.connected {
             return false;
@@ -155,7 +169,8 @@ impl Publishing {
             let next = |track: &TxTrack| track.next_due().filter(|&due| due <= now);
             let earliest = self.tracks.iter_mut().filter(|track| next(track).is_some());
             let Some(track) = earliest.min_by_key(|track| track.next_due()) else { break };
-            packets += track.write_frame(now, clock, rtc);
+            let stamping = Stamping { clock, packet_trailer: self.packet_trailer };
+            packets += track.write_frame(now, stamping, rtc, outbox);
         }
         packets > 0
     }
@@ -175,6 +190,24 @@ impl Publishing {
         outbox.event(PeerEvent::KeyframeRequested { cid: track.cid.clone(), rid: layer.rid });
         if let Some(schedule) = &mut track.schedule {
             schedule.request_keyframe(index);
+        }
+    }
+
+    /// What signalling knows of our tracks.
+    pub(super) fn note(&mut self, note: PeerNote) {
+        match note {
+            PeerNote::PacketTrailer => self.packet_trailer = true,
+            PeerNote::LayersWanted { cid, wanted, obey } => {
+                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == *cid) {
+                    track.layers_wanted(wanted, obey);
+                }
+            }
+            PeerNote::PublishMuted { cid, muted } => {
+                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == *cid) {
+                    track.set_muted(muted);
+                }
+            }
+            PeerNote::Track { .. } | PeerNote::Muted { .. } | PeerNote::TrackGone { .. } => {}
         }
     }
 
@@ -257,6 +290,7 @@ impl TxTrack {
                 first_sequence: sequence,
                 next_sequence: sequence,
                 timestamp_offset: (random >> 32) as u32,
+                gate: LayerGate::default(),
                 frame_number: 0,
                 counted: PublishCounters::default(),
                 before_window: (0, 0, 0),
@@ -321,19 +355,30 @@ impl TxTrack {
 
     /// Writes the next frame due; returns the number of its packets (at least 1, so that a caller
     /// counting them ends).
-    fn write_frame(&mut self, now: Instant, clock: Option<Arrival>, rtc: &mut Rtc) -> usize {
+    fn write_frame(
+        &mut self,
+        now: Instant,
+        stamping: Stamping,
+        rtc: &mut Rtc,
+        outbox: &mut Outbox,
+    ) -> usize {
         let Some(schedule) = &mut self.schedule else { return 1 };
         let Some(due) = schedule.pop_due(now) else { return 1 };
         let Some(frame) = schedule.frame(&due) else { return 1 };
         let Some(layer) = self.layers.get_mut(due.layer) else { return 1 };
         layer.counted.keyframe_jumps += u64::from(due.jumped);
         let (Some(ssrc), Some(pt)) = (layer.ssrc, layer.payload_type) else { return 1 };
+        if !layer.gate.lets_pass(due.keyframe) {
+            layer.counted.frames_withheld += 1;
+            return 1;
+        }
         let mut direct = rtc.direct_api();
         let Some(stream) = direct.stream_tx(&ssrc) else { return 1 };
         let video = self.kind == MediaKind::Video;
-        let loud = is_loud(self.speaking, now, clock);
+        let loud = is_loud(self.speaking, now, stamping.clock);
         let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
         let last = frame.packets.len().saturating_sub(1);
+        let captured = stamping.captured(now);
         for (index, payload) in frame.packets.iter().enumerate() {
             let wallclock = due.due.min(now);
             let marker = video && index == last;
@@ -341,7 +386,7 @@ impl TxTrack {
             let mut values = ExtensionValues {
                 audio_level: (!video).then(|| audio_level(loud)),
                 voice_activity: (!video).then_some(loud),
-                ..extensions(index == 0, now, clock)
+                ..extensions(captured.filter(|_| index == 0))
             };
             if codec == Codec::Av1 {
                 set_descriptor(&mut values, layer.descriptor(&due, index == 0, index == last));
@@ -349,6 +394,10 @@ impl TxTrack {
             let payload = match codec {
                 Codec::Vp9 => renumbered(payload, &due),
                 _ => Arc::clone(payload),
+            };
+            let payload = match captured.filter(|_| marker && stamping.packet_trailer) {
+                Some(at) => packet_trailer::append(&payload, at.as_micros() as u64).into(),
+                None => payload,
             };
             let patch = (codec == Codec::Vp8).then(|| vp8_patch(&payload, &due)).flatten();
             let sequence = layer.next_sequence.into();
@@ -363,7 +412,7 @@ impl TxTrack {
             stream.write_rtp(rtp);
             layer.next_sequence += 1;
         }
-        layer.count_frame(&due, frame.packets.len() as u64, now);
+        outbox.sample(layer.count_frame(&due, frame.packets.len() as u64, now));
         frame.packets.len().max(1)
     }
 }
@@ -382,7 +431,7 @@ impl TxLayer {
         dd::Descriptor::write(mandatory, structure.as_ref())
     }
 
-    fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) {
+    fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) -> Sample {
         // Every Opus packet can be decoded from; counting them would drown the video's keyframes.
         let keyframe = due.keyframe && self.clip.clip.codec.is_video();
         self.frame_number = self.frame_number.wrapping_add(1);
@@ -391,10 +440,28 @@ impl TxLayer {
         counted.packets_sent += packets;
         counted.frames_sent += 1;
         counted.keyframes_sent += u64::from(keyframe);
-        counted.lateness.record(lateness, packets);
+        counted.lateness_max = counted.lateness_max.max(lateness);
         if lateness > LATE_AFTER {
             counted.late_packets += packets;
         }
+        Sample::Published { lateness, packets }
+    }
+}
+
+/// How frames are stamped.
+#[derive(Debug, Clone, Copy)]
+struct Stamping {
+    /// How the two clocks relate.
+    clock: Option<Arrival>,
+    packet_trailer: bool,
+}
+
+impl Stamping {
+    /// The stamp of a frame that is sent now: wall clock since the Unix epoch, to the microsecond,
+    /// so that all its carriers say the same.
+    fn captured(&self, now: Instant) -> Option<Duration> {
+        let since_epoch = unix(now, self.clock?);
+        Some(Duration::from_micros(since_epoch.as_micros() as u64))
     }
 }
 
@@ -437,13 +504,10 @@ fn unix(now: Instant, clock: Arrival) -> Duration {
 }
 
 /// Capture time on a frame's first packet; str0m writes what was negotiated.
-fn extensions(first: bool, now: Instant, clock: Option<Arrival>) -> ExtensionValues {
-    let mut values = ExtensionValues::default();
-    if first && let Some(clock) = clock {
-        values.abs_capture_time = Some(AbsCaptureTime {
-            capture_time: SystemTime::UNIX_EPOCH + unix(now, clock),
-            clock_offset: None,
-        });
-    }
-    values
+fn extensions(captured: Option<Duration>) -> ExtensionValues {
+    let capture = captured.map(|since_epoch| AbsCaptureTime {
+        capture_time: SystemTime::UNIX_EPOCH + since_epoch,
+        clock_offset: None,
+    });
+    ExtensionValues { abs_capture_time: capture, ..ExtensionValues::default() }
 }

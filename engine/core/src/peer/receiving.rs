@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use stampede_media::{AssemblerPacket, Codec, FrameAssembler};
+use stampede_media::{AssemblerPacket, Codec, FrameAssembler, PacketTrailer};
 
 use super::fast::NackList;
+use super::notes::TrackNotes;
 use super::outbox::Outbox;
 use super::sdp::RemoteMedia;
 use super::{CLOSED_STREAMS_MAX, PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
-use crate::accounting::{MediaPacket, Placement, StreamLedger, Via, WINDOW_PACKETS};
+use crate::accounting::{
+    MediaPacket, Placement, Stamp, StampSource, StreamLedger, Via, WINDOW_PACKETS, is_server_made,
+};
 use crate::rtcp;
 use crate::{
     Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PacketCounters, PeerEvent,
-    RecordedFrame, RecordedStream, SenderWindow, StreamReport,
+    PeerNote, RecordedFrame, RecordedStream, SenderWindow, StreamReport,
 };
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
@@ -37,6 +40,8 @@ pub(super) struct Accepted<'a> {
     pub(super) marker: bool,
     pub(super) payload_type: u8,
     pub(super) payload: &'a [u8],
+    /// Its header extension abs-capture-time, in nanoseconds since the Unix epoch.
+    pub(super) captured_unix_ns: Option<u64>,
     /// Value of AV1's dependency descriptor extension.
     pub(super) dependency_descriptor: Option<&'a [u8]>,
 }
@@ -125,6 +130,7 @@ pub(super) struct Receiving {
     next_id: u32,
     first_packet: [bool; 2],
     first_keyframe: bool,
+    notes: TrackNotes,
 }
 
 impl Receiving {
@@ -142,6 +148,7 @@ impl Receiving {
             next_id: 0,
             first_packet: [false; 2],
             first_keyframe: false,
+            notes: TrackNotes::default(),
         }
     }
 
@@ -184,6 +191,7 @@ impl Receiving {
                     Some(stream) => {
                         if let (None, Some(track)) = (&stream.track_id, track) {
                             stream.track_id = Some(Arc::from(track));
+                            self.notes.apply(track, &mut stream.ledger);
                         }
                     }
                     None => self.open_stream(ssrc, rtx, &media.mid, media.kind, track),
@@ -227,6 +235,10 @@ impl Receiving {
         kind: MediaKind,
         track: Option<&str>,
     ) {
+        let mut ledger = StreamLedger::new(self.deadline);
+        if let Some(track) = track {
+            self.notes.apply(track, &mut ledger);
+        }
         self.streams.push(RxStream {
             ssrc,
             rtx,
@@ -235,7 +247,7 @@ impl Receiving {
             track_id: track.map(Arc::from),
             id: self.next_id,
             payload_type: None,
-            ledger: StreamLedger::new(self.deadline),
+            ledger,
             keyframe_requests: KeyframeRequests {
                 next_at: None,
                 interval: PLI_INTERVAL_MIN,
@@ -292,8 +304,14 @@ impl Receiving {
             let payload = capture.wants_payload();
             capture.push(packet.captured(stream.ssrc, repaired, at, payload));
         }
-        if packet.payload.is_empty() {
-            let receipt = stream.ledger.padding(packet.sequence, at);
+        let codec = stream.ledger.codec();
+        let server_made = codec.is_some_and(|codec| is_server_made(codec, packet.payload));
+        if packet.payload.is_empty() || server_made {
+            let receipt = if server_made {
+                stream.ledger.server_made(packet.sequence, at)
+            } else {
+                stream.ledger.padding(packet.sequence, at)
+            };
             if receipt.usable
                 && let Some(recorder) = &mut stream.recorder
             {
@@ -302,13 +320,14 @@ impl Receiving {
             stream.release_frames(at, outbox);
             return;
         }
+        let payload = stream.read_stamps(&packet);
         let receipt = stream.ledger.media(MediaPacket {
             sequence: packet.sequence,
             timestamp: packet.timestamp,
             marker: packet.marker,
-            payload: Some(packet.payload),
+            payload: Some(payload),
             dependency_descriptor: packet.dependency_descriptor,
-            payload_bytes: packet.payload.len(),
+            payload_bytes: payload.len(),
             at,
             via: route.via,
         });
@@ -319,7 +338,7 @@ impl Receiving {
                 sequence: receipt.sequence,
                 timestamp: packet.timestamp,
                 marker: packet.marker,
-                payload: packet.payload,
+                payload,
             });
         }
         stream.release_frames(at, outbox);
@@ -510,6 +529,15 @@ impl Receiving {
         (due, next)
     }
 
+    /// What signalling knows of a track.
+    pub(super) fn note(&mut self, note: PeerNote) {
+        let Some(track) = self.notes.take(note) else { return };
+        let of_track = |stream: &&mut RxStream| stream.track_id.as_deref() == Some(&*track);
+        for stream in self.streams.iter_mut().filter(of_track) {
+            self.notes.apply(&track, &mut stream.ledger);
+        }
+    }
+
     pub(super) fn set_nack_sent(&mut self, mid: &str, nacks: u64) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| *stream.mid == *mid) {
             stream.nack_sent = nacks;
@@ -601,8 +629,29 @@ impl RxStream {
         }
     }
 
-    /// Hands recorded frames out that nothing before can change any more.
+    /// Takes the publisher's stamps off a packet; returns its payload without them.
+    fn read_stamps<'a>(&mut self, packet: &Accepted<'a>) -> &'a [u8] {
+        let mut stamp = |source, unix_ns| {
+            self.ledger.stamp(packet.timestamp, Stamp { source, unix_ns });
+        };
+        if let Some(unix_ns) = packet.captured_unix_ns {
+            stamp(StampSource::AbsCaptureTime, unix_ns);
+        }
+        if self.kind != MediaKind::Video || !packet.marker {
+            return packet.payload;
+        }
+        let Some(trailer) = PacketTrailer::find(packet.payload) else { return packet.payload };
+        if let Some(unix_ns) = trailer.timestamp_us.and_then(|us| us.checked_mul(1_000)) {
+            stamp(StampSource::PacketTrailer, unix_ns);
+        }
+        &packet.payload[..packet.payload.len() - trailer.len]
+    }
+
+    /// Hands out what was measured, and recorded frames that nothing before can change any more.
     fn release_frames(&mut self, at: Arrival, outbox: &mut Outbox) {
+        for sample in self.ledger.drain_samples() {
+            outbox.sample(sample);
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.release(at, outbox);
         }
@@ -635,6 +684,8 @@ impl RxStream {
             return Some(next_at);
         }
         due.push(self.ssrc);
+        self.ledger.asked_for_keyframe(now);
+        let requests = &mut self.keyframe_requests;
         requests.sent += 1;
         let next_at = now + requests.interval;
         requests.interval = (requests.interval * 2).min(PLI_INTERVAL_MAX);
@@ -646,8 +697,8 @@ impl RxStream {
         self.ledger.finish();
         if let Some(recorder) = &mut self.recorder {
             recorder.assembler.finish();
-            recorder.release(at, outbox);
         }
+        self.release_frames(at, outbox);
     }
 
     fn counters(&self) -> MediaCounters {
@@ -660,6 +711,8 @@ impl RxStream {
             freezes: self.ledger.freezes(),
             nack_sent: self.nack_sent.saturating_sub(self.nack_before_window),
             pli_sent: self.keyframe_requests.sent,
+            layer_switches: self.ledger.layer_switches(),
+            latency: self.ledger.latency(),
         }
     }
 
@@ -694,6 +747,8 @@ impl RxStream {
             jitter: self.ledger.jitter(),
             nack_sent: counters.nack_sent,
             pli_sent: counters.pli_sent,
+            layer_switches: counters.layer_switches,
+            latency: counters.latency,
             first_packet: span.map(|(first, _)| first),
             last_packet: span.map(|(_, last)| last),
             first_keyframe: self.ledger.first_keyframe(),

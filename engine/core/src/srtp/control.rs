@@ -48,6 +48,77 @@ impl Cipher {
             authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication),
         })))
     }
+
+    /// Seals a compound packet of at least [`CLEAR_BYTES`] under an index that nothing else has.
+    fn seal(&self, compound: &[u8], ssrc: u32, index: u32) -> Option<Vec<u8>> {
+        let trailer = (ENCRYPTED | index).to_be_bytes();
+        let mut out = Vec::with_capacity(compound.len() + GCM_TAG_BYTES + INDEX_BYTES);
+        out.extend_from_slice(compound);
+        let body = &mut out[CLEAR_BYTES..];
+        match self {
+            Self::Gcm { key, salt } => {
+                let mut aad = [0; CLEAR_BYTES + INDEX_BYTES];
+                aad[..CLEAR_BYTES].copy_from_slice(&compound[..CLEAR_BYTES]);
+                aad[CLEAR_BYTES..].copy_from_slice(&trailer);
+                let nonce = gcm_nonce(*salt, ssrc, index);
+                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body).ok()?;
+                out.extend_from_slice(tag.as_ref());
+                out.extend_from_slice(&trailer);
+            }
+            Self::CtrHmac(keys) => {
+                let CtrHmac { cipher, salt, authentication } = &**keys;
+                let iv = FixedLength::from(ctr_iv(*salt, ssrc, u64::from(index)));
+                cipher.less_safe_encrypt(body, EncryptionContext::Iv128(iv)).ok()?;
+                out.extend_from_slice(&trailer);
+                let tag = hmac::sign(authentication, &out);
+                out.extend_from_slice(&tag.as_ref()[..HMAC_TAG_BYTES]);
+            }
+        }
+        Some(out)
+    }
+
+    /// The compound packet in clear with its index; `None` if it is not authentic.
+    fn open(&self, datagram: &[u8]) -> Option<(Vec<u8>, u32)> {
+        let ssrc = sender(datagram)?;
+        match self {
+            Self::Gcm { key, salt } => {
+                let (rest, trailer) = datagram.split_last_chunk::<INDEX_BYTES>()?;
+                let (encrypted, index) = split_trailer(*trailer);
+                let nonce = gcm_nonce(*salt, ssrc, index);
+                let bytes = rest.len().checked_sub(CLEAR_BYTES + GCM_TAG_BYTES)?;
+                let (clear, sealed) = rest.split_at(CLEAR_BYTES);
+                let (sealed, tag) = sealed.split_at(bytes);
+                let mut out = clear.to_vec();
+                if !encrypted {
+                    out.extend_from_slice(sealed);
+                    let aad = [out.as_slice(), trailer].concat();
+                    let aad = Aad::from(aad);
+                    key.open_separate_gather(nonce, aad, &[], tag, &mut []).ok()?;
+                    return Some((out, index));
+                }
+                let aad = Aad::from([clear, trailer].concat());
+                out.resize(CLEAR_BYTES + bytes, 0);
+                let body = &mut out[CLEAR_BYTES..];
+                key.open_separate_gather(nonce, aad, sealed, tag, body).ok()?;
+                Some((out, index))
+            }
+            Self::CtrHmac(keys) => {
+                let CtrHmac { cipher, salt, authentication } = &**keys;
+                let (authentic, tag) = datagram.split_last_chunk::<HMAC_TAG_BYTES>()?;
+                let computed = hmac::sign(authentication, authentic);
+                same(&computed.as_ref()[..HMAC_TAG_BYTES], tag).then_some(())?;
+                let (compound, trailer) = authentic.split_last_chunk::<INDEX_BYTES>()?;
+                let (encrypted, index) = split_trailer(*trailer);
+                let mut out = compound.to_vec();
+                if encrypted {
+                    let iv = FixedLength::from(ctr_iv(*salt, ssrc, u64::from(index)));
+                    let body = out.get_mut(CLEAR_BYTES..)?;
+                    cipher.less_safe_encrypt(body, EncryptionContext::Iv128(iv)).ok()?;
+                }
+                Some((out, index))
+            }
+        }
+    }
 }
 
 /// RFC 7714 §9.1.
@@ -81,30 +152,30 @@ impl SrtcpSealer {
             return None;
         }
         self.next_index += 1;
-        let trailer = (ENCRYPTED | index).to_be_bytes();
-        let mut out = Vec::with_capacity(compound.len() + GCM_TAG_BYTES + INDEX_BYTES);
-        out.extend_from_slice(compound);
-        let body = &mut out[CLEAR_BYTES..];
-        match &self.cipher {
-            Cipher::Gcm { key, salt } => {
-                let mut aad = [0; CLEAR_BYTES + INDEX_BYTES];
-                aad[..CLEAR_BYTES].copy_from_slice(&compound[..CLEAR_BYTES]);
-                aad[CLEAR_BYTES..].copy_from_slice(&trailer);
-                let nonce = gcm_nonce(*salt, ssrc, index);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body).ok()?;
-                out.extend_from_slice(tag.as_ref());
-                out.extend_from_slice(&trailer);
-            }
-            Cipher::CtrHmac(keys) => {
-                let CtrHmac { cipher, salt, authentication } = &**keys;
-                let iv = FixedLength::from(ctr_iv(*salt, ssrc, u64::from(index)));
-                cipher.less_safe_encrypt(body, EncryptionContext::Iv128(iv)).ok()?;
-                out.extend_from_slice(&trailer);
-                let tag = hmac::sign(authentication, &out);
-                out.extend_from_slice(&tag.as_ref()[..HMAC_TAG_BYTES]);
-            }
+        self.cipher.seal(compound, ssrc, index)
+    }
+}
+
+/// Changes the RTCP that str0m seals, under the index that str0m gave it. Only one of the two
+/// packets may leave: what comes in is not to be sent when something else came out.
+pub struct SrtcpEditor {
+    cipher: Cipher,
+}
+
+impl SrtcpEditor {
+    pub(super) fn new(master: &Master<'_>) -> Result<Self, KeyError> {
+        Ok(Self { cipher: Cipher::new(master)? })
+    }
+
+    /// Lets `edit` change the compound packet in `datagram`, in clear and without its SRTCP
+    /// trailer; it says whether it did. Returns what to send; `None` if the datagram is not sealed
+    /// with these keys or too short.
+    pub fn edit(&self, datagram: Vec<u8>, edit: impl FnOnce(&mut [u8]) -> bool) -> Option<Vec<u8>> {
+        let (mut compound, index) = self.cipher.open(&datagram)?;
+        if !edit(&mut compound) {
+            return Some(datagram);
         }
-        Some(out)
+        self.cipher.seal(&compound, sender(&compound)?, index)
     }
 }
 
@@ -120,45 +191,7 @@ impl SrtcpOpener {
 
     /// The compound packet in clear with its index; `None` if it is not authentic.
     pub(crate) fn open(&self, datagram: &[u8]) -> Option<(Vec<u8>, u32)> {
-        let ssrc = sender(datagram)?;
-        match &self.cipher {
-            Cipher::Gcm { key, salt } => {
-                let (rest, trailer) = datagram.split_last_chunk::<INDEX_BYTES>()?;
-                let (encrypted, index) = split_trailer(*trailer);
-                let nonce = gcm_nonce(*salt, ssrc, index);
-                let bytes = rest.len().checked_sub(CLEAR_BYTES + GCM_TAG_BYTES)?;
-                let (clear, sealed) = rest.split_at(CLEAR_BYTES);
-                let (sealed, tag) = sealed.split_at(bytes);
-                let mut out = clear.to_vec();
-                if !encrypted {
-                    out.extend_from_slice(sealed);
-                    let aad = [out.as_slice(), trailer].concat();
-                    let aad = Aad::from(aad);
-                    key.open_separate_gather(nonce, aad, &[], tag, &mut []).ok()?;
-                    return Some((out, index));
-                }
-                let aad = Aad::from([clear, trailer].concat());
-                out.resize(CLEAR_BYTES + bytes, 0);
-                let body = &mut out[CLEAR_BYTES..];
-                key.open_separate_gather(nonce, aad, sealed, tag, body).ok()?;
-                Some((out, index))
-            }
-            Cipher::CtrHmac(keys) => {
-                let CtrHmac { cipher, salt, authentication } = &**keys;
-                let (authentic, tag) = datagram.split_last_chunk::<HMAC_TAG_BYTES>()?;
-                let computed = hmac::sign(authentication, authentic);
-                same(&computed.as_ref()[..HMAC_TAG_BYTES], tag).then_some(())?;
-                let (compound, trailer) = authentic.split_last_chunk::<INDEX_BYTES>()?;
-                let (encrypted, index) = split_trailer(*trailer);
-                let mut out = compound.to_vec();
-                if encrypted {
-                    let iv = FixedLength::from(ctr_iv(*salt, ssrc, u64::from(index)));
-                    let body = out.get_mut(CLEAR_BYTES..)?;
-                    cipher.less_safe_encrypt(body, EncryptionContext::Iv128(iv)).ok()?;
-                }
-                Some((out, index))
-            }
-        }
+        self.cipher.open(datagram)
     }
 }
 
@@ -221,6 +254,36 @@ mod tests {
                 client.srtcp_opener().unwrap().open(&sealer.seal(&hex(CLEAR)).unwrap()),
                 None
             );
+        }
+    }
+
+    #[test]
+    fn a_packet_is_changed_under_its_own_index() {
+        use SrtpProfile as P;
+        for profile in [P::AEAD_AES_128_GCM, P::AEAD_AES_256_GCM, P::AES128_CM_SHA1_80] {
+            let material: Vec<u8> = (0..88).collect();
+            let client = Keying { profile, material: material.clone(), is_client: true };
+            let server = Keying { profile, material, is_client: false };
+            let (mut sealer, editor) = (client.srtcp_sealer().unwrap(), client.srtcp_editor());
+            let (editor, opener) = (editor.unwrap(), server.srtcp_opener().unwrap());
+            sealer.next_index = 5;
+            let sealed = sealer.seal(&hex(CLEAR)).unwrap();
+            let untouched = editor.edit(sealed.clone(), |compound| {
+                assert_eq!(compound, hex(CLEAR));
+                false
+            });
+            assert_eq!(untouched.as_ref(), Some(&sealed), "{profile:?}");
+            let changed = editor.edit(sealed.clone(), |compound| {
+                compound[20] ^= 99;
+                true
+            });
+            let mut expected = hex(CLEAR);
+            expected[20] ^= 99;
+            assert_eq!(opener.open(&changed.unwrap()), Some((expected, 5)), "{profile:?}");
+            let mut bad = sealed.clone();
+            bad[12] ^= 1;
+            assert_eq!(editor.edit(bad, |_| unreachable!()), None, "{profile:?}");
+            assert_eq!(editor.edit(sealed[..11].to_vec(), |_| unreachable!()), None);
         }
     }
 

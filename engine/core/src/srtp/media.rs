@@ -10,8 +10,8 @@ use super::{
     Suite,
 };
 
-/// Opens the RTP packets of one sender.
-pub(crate) enum RtpOpener {
+/// Session keys of one sender's RTP.
+enum Cipher {
     /// RFC 7714.
     Gcm { key: LessSafeKey, salt: [u8; 12] },
     /// RFC 3711.
@@ -19,14 +19,14 @@ pub(crate) enum RtpOpener {
 }
 
 /// AES in counter mode with HMAC-SHA1-80.
-pub(crate) struct CtrHmac {
+struct CtrHmac {
     cipher: EncryptingKey,
     salt: [u8; 14],
     authentication: hmac::Key,
 }
 
-impl RtpOpener {
-    pub(super) fn new(master: &Master<'_>) -> Result<Self, KeyError> {
+impl Cipher {
+    fn new(master: &Master<'_>) -> Result<Self, KeyError> {
         let mut key = [0; 32];
         let key = &mut key[..master.suite.key_bytes()];
         master.derive(LABEL_KEY, key)?;
@@ -51,9 +51,8 @@ impl RtpOpener {
         })))
     }
 
-    /// Checks and decrypts a datagram into the beginning of `out`, which grows if it must. Returns
-    /// the payload, padding included; `None` if it is too short or not authentic.
-    pub(crate) fn open<'a>(
+    /// See [`RtpOpener::open`].
+    fn open<'a>(
         &self,
         datagram: &[u8],
         header_bytes: usize,
@@ -86,6 +85,89 @@ impl RtpOpener {
                 Some(out)
             }
         }
+    }
+
+    /// See [`RtpSealer::seal`].
+    fn seal(&self, packet: &mut [u8], header_bytes: usize, ssrc: u32, index: u64) -> Option<()> {
+        let (header, rest) = packet.split_at_mut_checked(header_bytes)?;
+        match self {
+            Self::Gcm { key, salt } => {
+                let (payload, tag) = rest.split_last_chunk_mut::<GCM_TAG_BYTES>()?;
+                let nonce = Nonce::assume_unique_for_key(gcm_iv(*salt, ssrc, index));
+                let sealed = key.seal_in_place_separate_tag(nonce, Aad::from(header), payload);
+                tag.copy_from_slice(sealed.ok()?.as_ref());
+            }
+            Self::CtrHmac(keys) => {
+                let CtrHmac { cipher, salt, authentication } = &**keys;
+                let (payload, tag) = rest.split_last_chunk_mut::<HMAC_TAG_BYTES>()?;
+                let iv = FixedLength::from(ctr_iv(*salt, ssrc, index));
+                cipher.less_safe_encrypt(payload, EncryptionContext::Iv128(iv)).ok()?;
+                let mut context = hmac::Context::with_key(authentication);
+                context.update(header);
+                context.update(payload);
+                context.update(&((index >> 16) as u32).to_be_bytes());
+                tag.copy_from_slice(&context.sign().as_ref()[..HMAC_TAG_BYTES]);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Opens the RTP packets of one sender.
+pub(crate) struct RtpOpener {
+    cipher: Cipher,
+}
+
+impl RtpOpener {
+    pub(super) fn new(master: &Master<'_>) -> Result<Self, KeyError> {
+        Ok(Self { cipher: Cipher::new(master)? })
+    }
+
+    /// Checks and decrypts a datagram into the beginning of `out`, which grows if it must. Returns
+    /// the payload, padding included; `None` if it is too short or not authentic.
+    pub(crate) fn open<'a>(
+        &self,
+        datagram: &[u8],
+        header_bytes: usize,
+        ssrc: u32,
+        index: u64,
+        out: &'a mut Vec<u8>,
+    ) -> Option<&'a [u8]> {
+        self.cipher.open(datagram, header_bytes, ssrc, index, out)
+    }
+}
+
+/// Seals the RTP packets that we send; the only thing that does under its keys and SSRCs.
+pub struct RtpSealer {
+    cipher: Cipher,
+}
+
+impl RtpSealer {
+    pub(super) fn new(master: &Master<'_>) -> Result<Self, KeyError> {
+        Ok(Self { cipher: Cipher::new(master)? })
+    }
+
+    /// Bytes a sealed packet is longer than it was in clear.
+    #[must_use]
+    pub fn tag_bytes(&self) -> usize {
+        match self.cipher {
+            Cipher::Gcm { .. } => GCM_TAG_BYTES,
+            Cipher::CtrHmac(_) => HMAC_TAG_BYTES,
+        }
+    }
+
+    /// Seals a packet in place. It ends with [`tag_bytes`](Self::tag_bytes) free bytes, its header
+    /// (extensions included) is `header_bytes` long, and `index` is its extended sequence number:
+    /// no two different packets of an SSRC may have the same. `None` if it is too short.
+    #[must_use]
+    pub fn seal(
+        &self,
+        packet: &mut [u8],
+        header_bytes: usize,
+        ssrc: u32,
+        index: u64,
+    ) -> Option<()> {
+        self.cipher.seal(packet, header_bytes, ssrc, index)
     }
 }
 
@@ -145,28 +227,16 @@ pub(crate) fn seal_rtp(
     header_bytes: usize,
     index: u64,
 ) -> Vec<u8> {
-    let opener = keying.rtp_opener().unwrap();
+    let other = super::Keying {
+        profile: keying.profile,
+        material: keying.material.clone(),
+        is_client: !keying.is_client,
+    };
+    let sealer = other.rtp_sealer().unwrap();
     let ssrc = u32::from_be_bytes(clear[8..12].try_into().unwrap());
     let mut out = clear.to_vec();
-    match opener {
-        RtpOpener::Gcm { key, salt } => {
-            let nonce = Nonce::assume_unique_for_key(gcm_iv(salt, ssrc, index));
-            let aad = Aad::from(&clear[..header_bytes]);
-            let body = &mut out[header_bytes..];
-            let tag = key.seal_in_place_separate_tag(nonce, aad, body).unwrap();
-            out.extend_from_slice(tag.as_ref());
-        }
-        RtpOpener::CtrHmac(keys) => {
-            let CtrHmac { cipher, salt, authentication } = *keys;
-            let iv = FixedLength::from(ctr_iv(salt, ssrc, index));
-            let body = &mut out[header_bytes..];
-            cipher.less_safe_encrypt(body, EncryptionContext::Iv128(iv)).unwrap();
-            let mut context = hmac::Context::with_key(&authentication);
-            context.update(&out);
-            context.update(&((index >> 16) as u32).to_be_bytes());
-            out.extend_from_slice(&context.sign().as_ref()[..HMAC_TAG_BYTES]);
-        }
-    }
+    out.resize(clear.len() + sealer.tag_bytes(), 0);
+    sealer.seal(&mut out, header_bytes, ssrc, index).unwrap();
     out
 }
 
@@ -175,6 +245,7 @@ mod tests {
     use super::super::tests::hex;
     use super::super::{Keying, SrtpProfile};
     use super::*;
+    use str0m::crypto::{AeadAes128Gcm, Aes128CmSha1_80};
 
     #[test]
     fn rfc_7714_16_1_srtp() {
@@ -186,7 +257,13 @@ mod tests {
         let mut datagram = [header, hex(body)].concat();
         let (ssrc, index) = (0x5501_a0b2, 0xf17b);
         assert_eq!(gcm_iv(salt, ssrc, index)[..], hex("51753c6580c2726f20718414"));
-        let opener = RtpOpener::gcm(&key, salt).unwrap();
+        let sealer = RtpSealer { cipher: Cipher::gcm(&key, salt).unwrap() };
+        let mut sealed = datagram[..12].to_vec();
+        sealed.extend(b"Gallia est omnis divisa in partes tres");
+        sealed.extend([0; GCM_TAG_BYTES]);
+        sealer.seal(&mut sealed, 12, ssrc, index).unwrap();
+        assert_eq!(sealed, datagram);
+        let opener = RtpOpener { cipher: Cipher::gcm(&key, salt).unwrap() };
         let mut out = Vec::new();
         let opened = opener.open(&datagram, 12, ssrc, index, &mut out).unwrap();
         assert_eq!(opened, b"Gallia est omnis divisa in partes tres");
@@ -234,6 +311,52 @@ mod tests {
             for bytes in 0..30 {
                 assert_eq!(opener.open(&sealed[..bytes], 12, ssrc, index, &mut out), None);
             }
+        }
+    }
+
+    /// Against str0m's own ciphers and their initialisation vectors.
+    #[test]
+    fn packets_are_sealed_as_str0m_does() {
+        let crypto = str0m::crypto::from_feature_flags();
+        let provider = crypto.srtp_provider;
+        let (ssrc, index, header) = (0x8123_4567, 0x3_fffe_u64, [0x90; 12]);
+        let payload: Vec<u8> = (0..=200).collect();
+        use SrtpProfile as P;
+        for profile in [P::AEAD_AES_128_GCM, P::AEAD_AES_256_GCM, P::AES128_CM_SHA1_80] {
+            let material = (0..88).map(|i| i * 2 + 1).collect();
+            let keying = Keying { profile, material, is_client: true };
+            let master = keying.master(true).unwrap();
+            let sealer = keying.rtp_sealer().unwrap();
+            let mut packet = [&header[..], &payload, &vec![0; sealer.tag_bytes()]].concat();
+            sealer.seal(&mut packet, header.len(), ssrc, index).unwrap();
+            let mut expected = [&header[..], &payload, &[0; 32]].concat();
+            let mut key = [0; 32];
+            master.derive(LABEL_KEY, &mut key[..master.suite.key_bytes()]).unwrap();
+            if profile == P::AES128_CM_SHA1_80 {
+                let salt = master.derive_salt(LABEL_SALT).unwrap();
+                let auth: [u8; 20] = master.derive_salt(LABEL_AUTHENTICATION).unwrap();
+                let iv = Aes128CmSha1_80::rtp_iv(salt, ssrc, index);
+                let key = *key.first_chunk().unwrap();
+                let mut cipher = provider.aes_128_cm_sha1_80().create_cipher(key, true);
+                cipher.encrypt(&iv, &payload, &mut expected[header.len()..]).unwrap();
+                let sha1 =
+                    |key: &[u8], parts: &[&[u8]]| crypto.sha1_hmac_provider.sha1_hmac(key, parts);
+                let end = header.len() + payload.len();
+                Aes128CmSha1_80::rtp_hmac(sha1, &auth, &mut expected, index, end);
+            } else {
+                let salt = master.derive_salt(LABEL_SALT).unwrap();
+                let iv = AeadAes128Gcm::rtp_iv(salt, ssrc, (index >> 16) as u32, index as u16);
+                let out = &mut expected[header.len()..];
+                if profile == P::AEAD_AES_256_GCM {
+                    let mut cipher = provider.aead_aes_256_gcm().create_cipher(key, true);
+                    cipher.encrypt(&iv, &header, &payload, out).unwrap();
+                } else {
+                    let key = *key.first_chunk().unwrap();
+                    let mut cipher = provider.aead_aes_128_gcm().create_cipher(key, true);
+                    cipher.encrypt(&iv, &header, &payload, out).unwrap();
+                }
+            }
+            assert_eq!(packet[..], expected[..packet.len()], "{profile:?}");
         }
     }
 

@@ -1,18 +1,30 @@
-//! SRTP and SRTCP of one peer connection (RFC 3711, RFC 7714), for the receive fast path.
+//! SRTP and SRTCP of one peer connection (RFC 3711, RFC 7714), for packet paths beside str0m's: the
+//! receive fast path here and the embedded SFU's way out.
 //!
 //! str0m keeps its own contexts from the same keys; here each packet is opened into a buffer of
-//! the caller's without allocating, and keys are expanded once. The primitives are aws-lc's.
+//! the caller's, or sealed where it lies, without allocating, and keys are expanded once. The
+//! primitives are aws-lc's.
+//!
+//! What keeps an initialisation vector from ever being used for two packets:
+//! - An SSRC has one sender: whoever seals RTP here lets str0m send none, and what is sent again
+//!   has the SSRC and the numbers of RTX.
+//! - So has SRTCP: either str0m sends none ([`SrtcpSealer`]), or all of it is str0m's, index and
+//!   all, and a packet that is to say something else goes out under its index *instead* of str0m's
+//!   ciphertext, which never leaves ([`SrtcpEditor`]).
 
 mod control;
 mod media;
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
 use str0m::crypto::dtls::SrtpProfile;
 
+pub use control::SrtcpEditor;
 pub(crate) use control::{SrtcpOpener, SrtcpSealer};
+pub use media::RtpSealer;
 #[cfg(test)]
 pub(crate) use media::seal_rtp;
 pub(crate) use media::{RtpOpener, extend_index};
@@ -29,7 +41,7 @@ const LABEL_SALT: u8 = 2;
 const LABEL_SRTCP: u8 = 3;
 
 /// What DTLS exported for SRTP (RFC 5764 §4.2).
-pub(crate) struct Keying {
+pub struct Keying {
     pub(crate) profile: SrtpProfile,
     /// Client key, server key, client salt, server salt.
     pub(crate) material: Vec<u8>,
@@ -37,16 +49,34 @@ pub(crate) struct Keying {
     pub(crate) is_client: bool,
 }
 
+impl fmt::Debug for Keying {
+    /// Never shows the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keying")
+            .field("profile", &self.profile)
+            .field("is_client", &self.is_client)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Where a peer's DTLS instance leaves the keys for its peer.
-pub(crate) type KeySlot = Arc<OnceLock<Keying>>;
+pub type KeySlot = Arc<OnceLock<Keying>>;
 
 /// Why keys can't be used; str0m's path goes on then.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeyError {
-    #[error("SRTP profile {0:?} is not known to the receive fast path")]
+pub enum KeyError {
+    /// None of the three profiles that WebRTC clients agree on.
+    #[error("SRTP profile {0:?} is known to str0m only")]
     Profile(SrtpProfile),
+    /// DTLS exported less than two keys and two salts.
     #[error("{bytes} bytes of SRTP keying material are too few for {profile:?}")]
-    Material { profile: SrtpProfile, bytes: usize },
+    Material {
+        /// What was agreed on.
+        profile: SrtpProfile,
+        /// Length of what was exported.
+        bytes: usize,
+    },
+    /// With keys of the right length it never does.
     #[error("the crypto library refused the SRTP keys")]
     Refused,
 }
@@ -118,6 +148,22 @@ impl Keying {
         SrtcpOpener::new(&self.master(!self.is_client)?)
     }
 
+    /// For the RTP that we send.
+    ///
+    /// # Errors
+    /// The profile is not known here, or the keys are of no use.
+    pub fn rtp_sealer(&self) -> Result<RtpSealer, KeyError> {
+        RtpSealer::new(&self.master(self.is_client)?)
+    }
+
+    /// For changing the RTCP that str0m sends.
+    ///
+    /// # Errors
+    /// As of [`rtp_sealer`](Self::rtp_sealer).
+    pub fn srtcp_editor(&self) -> Result<SrtcpEditor, KeyError> {
+        SrtcpEditor::new(&self.master(self.is_client)?)
+    }
+
     /// For the RTCP that we send.
     pub(crate) fn srtcp_sealer(&self) -> Result<SrtcpSealer, KeyError> {
         SrtcpSealer::new(&self.master(self.is_client)?)
@@ -179,6 +225,7 @@ mod tests {
         assert_eq!((server.key[0], server.salt[0]), (16, 44));
         let client = keying.master(true).unwrap();
         assert_eq!((client.key[0], client.salt[0]), (0, 32));
+        assert!(!format!("{keying:?}").contains("44"), "keys are never shown");
         let short = Keying { material: vec![0; 55], ..keying };
         assert!(matches!(short.rtp_opener(), Err(KeyError::Material { bytes: 55, .. })));
     }

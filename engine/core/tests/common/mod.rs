@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use stampede_core::{
     Arrival, Codec, DtlsIdentity, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame,
-    RecordedStream,
+    RecordedStream, Sample,
 };
 use stampede_media::{ClipFrame, MediaClip};
 use str0m::net::{Protocol, Receive};
@@ -65,6 +65,7 @@ pub struct Sink {
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
     pub events: Vec<PeerEvent>,
     pub recorded: Vec<(RecordedStream, RecordedFrame)>,
+    pub samples: Vec<Sample>,
 }
 
 impl PeerSink for Sink {
@@ -78,6 +79,10 @@ impl PeerSink for Sink {
 
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
         self.recorded.push((stream.clone(), frame));
+    }
+
+    fn sample(&mut self, sample: Sample) {
+        self.samples.push(sample);
     }
 }
 

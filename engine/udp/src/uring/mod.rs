@@ -174,6 +174,7 @@ impl Uring {
                 // the socket would count as readable for ever.
                 let drained = sys::drain_error_queue(slot.socket.as_raw_fd());
                 self.stats.send_errors += drained.network;
+                self.stats.undeliverable += drained.network;
                 self.stats.syscalls += drained.syscalls;
                 if drained.network + drained.local > 0 {
                     self.rearm.push_back(index);
@@ -370,6 +371,7 @@ impl Backend for Uring {
         let fd = slot.socket.as_raw_fd();
         let drained = sys::drain_error_queue(fd);
         self.stats.send_errors += drained.network;
+        self.stats.undeliverable += drained.network;
         self.stats.syscalls += drained.syscalls + 1;
         self.stats.kernel_drops += slot.drops.refresh(fd);
         let target = RECEIVE | u64::from(socket.0);
@@ -383,20 +385,33 @@ impl Backend for Uring {
     }
 
     fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]) {
+        self.send_with(socket, destination, payload.len(), &mut |out| {
+            out.copy_from_slice(payload);
+            true
+        });
+    }
+
+    fn send_with(
+        &mut self,
+        socket: SocketId,
+        destination: SocketAddr,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) {
         let Some(slot) = self.slot(socket) else {
             self.stats.send_errors += 1;
             return;
         };
         let fd = slot.socket.as_raw_fd();
-        let mut pushed = self.queue.push(socket.0, fd, destination, payload);
+        let mut pushed = self.queue.push_with(socket.0, fd, destination, len, write);
         if pushed == Err(PushError::Full) {
             self.flush();
-            pushed = self.queue.push(socket.0, fd, destination, payload);
+            pushed = self.queue.push_with(socket.0, fd, destination, len, write);
         }
         match pushed {
             Ok(()) => {}
             Err(PushError::Full) => self.stats.send_queue_full += 1,
-            Err(PushError::TooLong) => self.stats.send_errors += 1,
+            Err(PushError::TooLong | PushError::NotWritten) => self.stats.send_errors += 1,
         }
     }
 

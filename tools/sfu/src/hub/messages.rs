@@ -14,8 +14,9 @@ use crate::media::Kind;
 /// What the SFU calls itself.
 pub(crate) const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
 
-/// The signalling protocol it speaks (LiveKit `pkg/rtc/types/protocol_version.go`).
-pub(crate) const PROTOCOL_VERSION: i32 = 17;
+/// The signalling protocol it speaks (LiveKit `pkg/rtc/types/protocol_version.go`): the last one
+/// before packet trailers, for it would not strip them for subscribers that don't know them.
+pub(crate) const PROTOCOL_VERSION: i32 = 16;
 
 /// Seconds between a client's pings, and without one until it gives up.
 const PING_INTERVAL_S: i32 = 5;

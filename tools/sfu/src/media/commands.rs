@@ -15,6 +15,7 @@ use super::{
     Command, Event, Kind, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer,
     WorkerReport, codec,
 };
+use crate::SendPath;
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
 
 impl Worker {
@@ -41,10 +42,6 @@ impl Worker {
             Command::Keyframe { track, layer } => self.keyframe(track, layer),
             Command::Data { targets, channel, payload } => {
                 self.deliver(&targets, &channel, &payload);
-            }
-            Command::Ledger(reply) => {
-                // The one who asked may have given up.
-                let _ = reply.try_send(self.report());
             }
             Command::Stop => {}
         }
@@ -149,7 +146,11 @@ impl Worker {
         if let Some(&index) = self.track_index.get(&key) {
             return index;
         }
-        let index = self.tracks.insert(Track::new(key, kind, home));
+        let packets_max = match (kind, self.config.send_path) {
+            (Kind::Video, SendPath::Direct) => self.config.retransmit_cache_packets_max,
+            _ => 0,
+        };
+        let index = self.tracks.insert(Track::new(key, kind, home, packets_max));
         self.track_index.insert(key, index);
         index
     }
@@ -162,8 +163,9 @@ impl Worker {
         }
         // Numbers start at random (RFC 3550 §5.1) but repeatably, and far from the wrap.
         let name = format!("{}/{}", peer.label.identity, offer.sid);
-        let first_seq = Random::named(self.seed, &name).draw() as u16 & 0x3fff;
-        let subscription = Subscription::new(track_index, offer, first_seq.max(1));
+        let mut random = Random::named(self.seed, &name);
+        let mut first_seq = || (random.draw() as u16 & 0x3fff).max(1);
+        let subscription = Subscription::new(track_index, offer, first_seq(), first_seq());
         let subscription = peer.subscriptions.insert(subscription);
         peer.by_track.insert(track_index, subscription);
         self.tracks[track_index].subscribers.push(index);
@@ -324,6 +326,14 @@ impl Worker {
         }
     }
 
+    /// Answers who asked for the ledger.
+    pub(crate) fn answer_reports(&mut self) {
+        while let Ok(reply) = self.reports.try_recv() {
+            // The one who asked may have given up.
+            let _ = reply.try_send(self.report());
+        }
+    }
+
     fn report(&mut self) -> WorkerReport {
         self.out.backend.refresh_drops();
         let stats = self.out.backend.stats();
@@ -336,6 +346,7 @@ impl Worker {
                 datagrams_out: stats.datagrams_out,
                 datagrams_unknown: self.datagrams_unknown,
                 send_errors: stats.send_errors,
+                undeliverable: stats.undeliverable,
                 send_queue_full: stats.send_queue_full,
                 kernel_drops: stats.kernel_drops,
                 mailbox_full: self.mailbox_full,

@@ -1,18 +1,20 @@
 //! From a burst of publisher packets to every subscriber: the SFU's hot path.
 //!
 //! A burst is what arrived within one poll of the backend (about a millisecond). It is written
-//! subscriber by subscriber, all tracks of the burst at once, and each subscriber's str0m is
-//! drained once, while its state is in the cache.
+//! subscriber by subscriber, all tracks of the burst at once, while the subscriber's state is in
+//! the cache, and so that packets of a frame can leave as one run. Nearly all go the
+//! [direct](super::direct) way; where a subscriber's str0m sends, it is drained once.
 
 use str0m::Input;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::{RtpWrite, Ssrc};
 
+use super::direct;
 use super::layers::LAYERS_MAX;
-use super::peer::{Peer, Stage, Subscription};
+use super::peer::{Format, Peer, Stage, Subscription};
 use super::rewrite::Rewritten;
 use super::track::{MediaBatch, MediaPacket, Track};
-use super::worker::Worker;
+use super::worker::{BURST_SHARE_PACKETS_MAX, Outgoing, Worker};
 use super::{Command, Kind};
 
 impl Worker {
@@ -21,7 +23,7 @@ impl Worker {
         while let Ok(batch) = self.media.try_recv() {
             let Some(&index) = self.track_index.get(&batch.track) else { continue };
             let Some(track) = self.tracks.get_mut(index) else { continue };
-            track.params = Some(batch.params);
+            track.set_params(batch.params);
             for packet in &batch.packets {
                 track.activity.heard(packet.layer, packet.numbers.arrived_at);
             }
@@ -37,23 +39,26 @@ impl Worker {
         if self.burst_tracks.is_empty() {
             return;
         }
-        self.burst += 1;
         let burst_tracks = std::mem::take(&mut self.burst_tracks);
         for &index in &burst_tracks {
             self.share_burst(index);
             let track = &mut self.tracks[index];
             track.choices = track.activity.choices();
+            for packet in &track.burst {
+                track.resend.keep(packet);
+            }
             for packet in track.burst.iter().filter(|packet| packet.starts_keyframe) {
                 if let Some(gate) = track.keyframes.get_mut(usize::from(packet.layer)) {
                     gate.satisfied();
                 }
             }
         }
-        for i in 0..burst_tracks.len() {
-            for s in 0..self.tracks[burst_tracks[i]].subscribers.len() {
-                let peer = self.tracks[burst_tracks[i]].subscribers[s];
-                self.forward_to(peer, &burst_tracks[i..]);
+        let longest = burst_tracks.iter().map(|&index| self.tracks[index].burst.len()).max();
+        for start in (0..longest.unwrap_or(0)).step_by(BURST_SHARE_PACKETS_MAX) {
+            if start > 0 {
+                self.answer_reports();
             }
+            self.forward_share(&burst_tracks, start);
         }
         for &index in &burst_tracks {
             self.tracks[index].burst.clear();
@@ -63,8 +68,19 @@ impl Worker {
         self.burst_tracks.clear();
     }
 
-    /// Sends the burst of these tracks to one subscriber, unless it has had it.
-    fn forward_to(&mut self, index: usize, tracks: &[usize]) {
+    /// Sends the packets from `start` on, as many as make a share, to everybody.
+    fn forward_share(&mut self, tracks: &[usize], start: usize) {
+        self.burst += 1;
+        for i in 0..tracks.len() {
+            for s in 0..self.tracks[tracks[i]].subscribers.len() {
+                let peer = self.tracks[tracks[i]].subscribers[s];
+                self.forward_to(peer, &tracks[i..], start);
+            }
+        }
+    }
+
+    /// Sends the share of these tracks' burst to one subscriber, unless it has had it.
+    fn forward_to(&mut self, index: usize, tracks: &[usize], start: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.burst == self.burst || !peer.connected {
             return;
@@ -73,9 +89,11 @@ impl Worker {
         let mut written = false;
         for &track in tracks {
             if let Some(&subscription) = peer.by_track.get(&track) {
-                written |= write_burst(peer, subscription, &mut self.tracks[track]);
+                let track = &mut self.tracks[track];
+                written |= write_share(&mut self.out, peer, subscription, track, start);
             }
         }
+        // What the direct path sends needs nothing more.
         if written {
             self.advance(index);
         }
@@ -151,45 +169,70 @@ impl Worker {
     }
 }
 
-/// Writes a track's burst to one subscription; whether anything was written.
-fn write_burst(peer: &mut Peer, index: usize, track: &mut Track) -> bool {
+/// Writes a share of a track's burst to one subscription; whether its str0m has something to send.
+fn write_share(
+    to: &mut Outgoing,
+    peer: &mut Peer,
+    index: usize,
+    track: &mut Track,
+    start: usize,
+) -> bool {
     let Some(subscription) = peer.subscriptions.get_mut(index) else { return false };
     if subscription.stage != Stage::Active || subscription.removed || subscription.offer.paused {
         return false;
     }
-    let Some(params) = track.params else { return false };
-    let Some(payload_type) = subscription.payload_type(params, &peer.rtc) else { return false };
+    let Some(format) = subscription.look_up_format(track, &peer.rtc) else { return false };
     let video = track.kind == Kind::Video;
     let limit = usize::from(subscription.offer.limit).min(LAYERS_MAX - 1);
     let wanted = if video { track.choices[limit] } else { Some(0) };
-    let clock_rate = params.spec().clock_rate.get();
-    let mut api = peer.rtc.direct_api();
-    let Some(stream) = api.stream_tx(&subscription.ssrc) else { return false };
+    let end = track.burst.len().min(start + BURST_SHARE_PACKETS_MAX);
+    let share = track.burst.get(start..end).unwrap_or_default();
     let mut written = false;
-    for packet in &track.burst {
+    for packet in share {
+        let Some(subscription) = peer.subscriptions.get_mut(index) else { break };
+        let clock_rate = subscription.clock_rate;
         let Some(out) = rewrite(subscription, packet, wanted, clock_rate) else { continue };
-        let mut write = RtpWrite::new(
-            payload_type,
-            out.seq.into(),
-            out.timestamp,
-            packet.numbers.arrived_at,
-            packet.payload.clone(),
-        )
-        .marker(packet.marker)
-        .ext_vals(packet.extensions.values())
-        .nackable(video);
-        if let Some(patch) = vp8_patch(packet, &out) {
-            write = write.vp8_patch(patch);
+        if peer.direct.is_some() {
+            direct::send(to, peer, index, format, packet, &out);
+        } else {
+            written |= write_to_str0m(peer, index, format, packet, &out, video);
         }
-        stream.write_rtp(write);
-        written = true;
     }
     if let Some(wanted) = wanted
-        && subscription.layer != Some(wanted)
+        && peer.subscriptions.get(index).is_some_and(|s| s.layer != Some(wanted))
     {
         track.keyframes[usize::from(wanted)].want();
     }
     written
+}
+
+/// Queues a packet in the subscriber's str0m: the path of those that are not on the direct one.
+fn write_to_str0m(
+    peer: &mut Peer,
+    index: usize,
+    format: Format,
+    packet: &MediaPacket,
+    out: &Rewritten,
+    nackable: bool,
+) -> bool {
+    let Some(subscription) = peer.subscriptions.get(index) else { return false };
+    let mut api = peer.rtc.direct_api();
+    let Some(stream) = api.stream_tx(&subscription.ssrc) else { return false };
+    let mut write = RtpWrite::new(
+        format.payload_type,
+        out.seq.into(),
+        out.timestamp,
+        packet.numbers.arrived_at,
+        packet.payload.clone(),
+    )
+    .marker(packet.marker)
+    .ext_vals(packet.extensions.values())
+    .nackable(nackable);
+    if let Some(patch) = vp8_patch(packet, out) {
+        write = write.vp8_patch(patch);
+    }
+    stream.write_rtp(write);
+    true
 }
 
 /// The numbers of a packet that this subscription is to get, after switching to its source if

@@ -51,16 +51,19 @@ impl Worker {
         if inspected.starts_keyframe && stream.params.spec().codec.is_video() {
             ledger.keyframes += 1;
         }
-        track.params = Some(stream.params);
+        let params = stream.params;
         track.activity.heard(stream.layer, packet.timestamp);
         let captured_at_unix_us = captured_at(&packet, stream.params.spec().clock_rate);
+        let layer = stream.layer;
+        let source = stream.id;
+        track.set_params(params);
         if track.burst.is_empty() {
             self.burst_tracks.push(track_index);
         }
         track.burst.push(MediaPacket {
-            layer: stream.layer,
+            layer,
             numbers: Numbers {
-                source: stream.id,
+                source,
                 seq,
                 timestamp: packet.header.timestamp,
                 vp8: inspected.vp8_numbers(),

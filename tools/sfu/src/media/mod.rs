@@ -3,6 +3,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod commands;
+pub(crate) mod direct;
 pub(crate) mod forward;
 pub(crate) mod ingest;
 pub(crate) mod layers;
@@ -28,6 +29,9 @@ pub(crate) const COMMANDS_MAX: usize = 65_536;
 /// Media batches from other workers waiting for one worker at most; more are dropped and counted
 /// in [`WorkerLedger::mailbox_full`].
 pub(crate) const MEDIA_BATCHES_MAX: usize = 8_192;
+
+/// Requests for the ledger waiting for one worker at most; whoever asks next waits for room.
+pub(crate) const REPORTS_MAX: usize = 16;
 
 /// Events waiting for the signalling thread at most. When it is full a worker keeps its events
 /// until there is room.
@@ -142,8 +146,6 @@ pub(crate) enum Command {
         channel: Arc<str>,
         payload: Arc<[u8]>,
     },
-    /// Asks for the worker's part of the ledger.
-    Ledger(crossbeam_channel::Sender<WorkerReport>),
     Stop,
 }
 
@@ -189,12 +191,24 @@ pub(crate) struct WorkerReport {
 pub(crate) struct WorkerHandle {
     pub(crate) commands: crossbeam_channel::Sender<Command>,
     pub(crate) media: crossbeam_channel::Sender<MediaBatch>,
+    /// Asks for its part of the ledger; apart from the commands, so that it never waits for them.
+    pub(crate) reports: crossbeam_channel::Sender<crossbeam_channel::Sender<WorkerReport>>,
     pub(crate) waker: Waker,
     /// Its media socket, which is its ICE candidate.
     pub(crate) address: SocketAddr,
 }
 
 impl WorkerHandle {
+    /// Asks for the worker's part of the ledger; it comes on the channel that is returned, unless
+    /// the worker has ended.
+    pub(crate) fn ask(&self) -> crossbeam_channel::Receiver<WorkerReport> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        if self.reports.send(reply).is_ok() {
+            self.waker.wake();
+        }
+        answer
+    }
+
     /// Queues a command and wakes the worker. Waits while its mailbox is full; does nothing when
     /// the worker has ended.
     pub(crate) fn command(&self, command: Command) {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use stampede_core::crypto::with_key_slot;
+use stampede_core::srtp::{KeySlot, Keying};
 use stampede_impair::{Fate, Impairment, Loss};
 use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
@@ -14,9 +16,14 @@ use str0m::media::{Frequency, Mid, Pt};
 use str0m::rtp::{Extension, ExtensionMap, Ssrc};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
+use super::direct::Srtp;
+use super::direct::packet::ExtensionIds;
+use super::direct::report::Sent;
 use super::negotiate::Negotiation;
 use super::rewrite::Rewriter;
+use super::track::Track;
 use super::{Kind, PeerKey, PeerLabel, Role, TrackOffer};
+use crate::SendPath;
 use crate::ledger::SubscriberTrackLedger;
 
 /// Addresses one peer may have sent valid connectivity checks from; beyond that the oldest is
@@ -27,10 +34,7 @@ pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
 pub(crate) const PEER_CHANNELS_MAX: usize = 16;
 
 /// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
-const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
-
-/// How often str0m tells its counters (NACKs received).
-const STATS_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
 
 /// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
@@ -41,6 +45,7 @@ pub(crate) struct PeerConfig {
     pub(crate) crypto: Arc<CryptoProvider>,
     pub(crate) certificate: DtlsCert,
     pub(crate) retransmit_cache_packets_max: usize,
+    pub(crate) send_path: SendPath,
 }
 
 /// A peer connection.
@@ -51,6 +56,12 @@ pub(crate) struct Peer {
     pub(crate) rtc: Rtc,
     pub(crate) ufrag: String,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Where str0m last sent something that was no connectivity check: where media goes.
+    pub(crate) destination: Option<SocketAddr>,
+    /// Where its SRTP keys will be found, for a subscriber that is to be on the direct path.
+    keys: Option<KeySlot>,
+    /// The cipher of the direct path, for a subscriber that is on it.
+    pub(crate) direct: Option<Box<Srtp>>,
     pub(crate) connected: bool,
     /// The signalling thread was told that it is over.
     pub(crate) ended: bool,
@@ -96,17 +107,33 @@ pub(crate) struct Subscription {
     pub(crate) removed: bool,
     pub(crate) mid: Option<Mid>,
     pub(crate) ssrc: Ssrc,
+    /// SSRC of retransmissions, if the client takes them.
+    pub(crate) rtx_ssrc: Option<u32>,
+    /// Extended sequence number of the next retransmission (direct path).
+    pub(crate) rtx_index: u64,
     pub(crate) rewriter: Rewriter,
     pub(crate) layer: Option<u8>,
-    /// Payload type of the incoming parameters, once known.
-    pub(crate) payload_type: Option<(PayloadParams, Option<Pt>)>,
+    /// How to send the track, for a version of its parameters.
+    pub(crate) format: Option<(u32, Option<Format>)>,
+    /// Clock rate of the track's RTP timestamps.
+    pub(crate) clock_rate: u32,
+    /// What sender reports tell (direct path).
+    pub(crate) sent: Sent,
     pub(crate) ledger: SubscriberTrackLedger,
     /// Dropped on purpose since the last one sent.
     pub(crate) dropped_since_sent: u64,
 }
 
+/// How a subscriber gets a track's packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Format {
+    pub(crate) payload_type: Pt,
+    pub(crate) rtx_payload_type: Option<Pt>,
+    pub(crate) extensions: ExtensionIds,
+}
+
 impl Subscription {
-    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16) -> Self {
+    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16, first_rtx: u16) -> Self {
         let ledger = SubscriberTrackLedger {
             track_sid: offer.sid.to_string(),
             ..SubscriberTrackLedger::default()
@@ -118,28 +145,43 @@ impl Subscription {
             removed: false,
             mid: None,
             ssrc: Ssrc::from(0),
+            rtx_ssrc: None,
+            rtx_index: u64::from(first_rtx),
             rewriter: Rewriter::new(first_seq),
             layer: None,
-            payload_type: None,
+            format: None,
+            clock_rate: 0,
+            sent: Sent::default(),
             ledger,
             dropped_since_sent: 0,
         }
     }
 
-    /// The payload type this subscriber knows the publisher's parameters by.
-    pub(crate) fn payload_type(&mut self, params: PayloadParams, rtc: &Rtc) -> Option<Pt> {
-        if let Some((known, payload_type)) = self.payload_type
-            && known.pt() == params.pt()
-            && known.spec() == params.spec()
-        {
-            return payload_type;
+    /// How this subscriber gets the track, once that was looked up.
+    pub(crate) fn format(&self, track: &Track) -> Option<Format> {
+        let (version, format) = self.format?;
+        if version == track.params_version { format } else { None }
+    }
+
+    /// Looks up how this subscriber gets the track, when the track's parameters are new.
+    pub(crate) fn look_up_format(&mut self, track: &Track, rtc: &Rtc) -> Option<Format> {
+        let params = track.params?;
+        if self.format.is_none_or(|(version, _)| version != track.params_version) {
+            self.clock_rate = params.spec().clock_rate.get();
+            self.format = Some((track.params_version, self.negotiated(params, rtc)));
         }
-        let matching = rtc.codec_config().match_params(params).map(PayloadParams::pt);
-        let accepted = self.mid.and_then(|mid| rtc.media(mid));
-        let payload_type =
-            matching.filter(|pt| accepted.is_some_and(|media| media.remote_pts().contains(pt)));
-        self.payload_type = Some((params, payload_type));
-        payload_type
+        self.format(track)
+    }
+
+    /// What the client has accepted of the publisher's parameters.
+    fn negotiated(&self, params: PayloadParams, rtc: &Rtc) -> Option<Format> {
+        let matching = rtc.codec_config().match_params(params)?;
+        let media = self.mid.and_then(|mid| rtc.media(mid))?;
+        media.remote_pts().contains(&matching.pt()).then(|| Format {
+            payload_type: matching.pt(),
+            rtx_payload_type: matching.resend(),
+            extensions: ExtensionIds::of(media.remote_extmap()),
+        })
     }
 
     /// Enters what became of one of its packets.
@@ -184,7 +226,9 @@ impl Peer {
         now: Instant,
     ) -> Result<Self, String> {
         let credentials = IceCreds::new();
-        let mut rtc = rtc_config(role, config, credentials.clone()).build(now);
+        let rtc_config = rtc_config(role, config, credentials.clone());
+        let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
+        let direct = role == Role::Subscriber && config.send_path == SendPath::Direct;
         let candidate = Candidate::host(address, "udp").map_err(|error| error.to_string())?;
         rtc.add_local_candidate(candidate);
         Ok(Self {
@@ -194,6 +238,9 @@ impl Peer {
             rtc,
             ufrag: credentials.ufrag,
             addresses: Vec::new(),
+            destination: None,
+            keys: direct.then_some(keys),
+            direct: None,
             connected: false,
             ended: false,
             scheduled: None,
@@ -227,12 +274,40 @@ impl Peer {
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
         // No cap on the share of retransmissions: a lossy subscriber is to get what it asks for.
-        let packets = if subscription.offer.kind == Kind::Video { cache_packets_max } else { 0 };
+        // On the direct path str0m sends no packet that it could cache.
+        let cached = subscription.offer.kind == Kind::Video && self.direct.is_none();
+        let packets = if cached { cache_packets_max } else { 0 };
         stream.set_rtx_cache(packets, RETRANSMIT_CACHE_AGE, None);
         subscription.ssrc = stream.ssrc();
+        subscription.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
         self.ssrcs.push((*stream.ssrc(), index, false));
         if let Some(rtx) = stream.rtx() {
             self.ssrcs.push((*rtx, index, true));
+        }
+    }
+
+    /// Goes onto the direct path once DTLS has agreed on keys, if they are of use there.
+    pub(crate) fn look_for_keys(&mut self) {
+        if self.keys.as_ref().is_some_and(|keys| keys.get().is_some())
+            && let Some(keying) = self.keys.take().as_ref().and_then(|keys| keys.get())
+        {
+            self.go_direct(keying);
+        }
+    }
+
+    fn go_direct(&mut self, keying: &Keying) {
+        match Srtp::new(keying) {
+            Ok(srtp) => self.direct = Some(Box::new(srtp)),
+            Err(error) => {
+                tracing::info!(peer = self.key.0, %error, "a subscriber stays on str0m's path");
+                return;
+            }
+        }
+        let mut api = self.rtc.direct_api();
+        for (_, subscription) in &self.subscriptions {
+            if let Some(stream) = api.stream_tx(&subscription.ssrc) {
+                stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
+            }
         }
     }
 
@@ -258,7 +333,8 @@ fn rtc_config(role: Role, config: &PeerConfig, credentials: IceCreds) -> RtcConf
         Role::Publisher => rtc.set_extension_map(publisher_extensions()),
         Role::Subscriber => rtc
             .set_extension_map(subscriber_extensions())
-            .set_stats_interval(Some(STATS_INTERVAL))
+            // They bring the NACKs, which the direct path answers and the ledger counts.
+            .enable_raw_packets(true)
             .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
             .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL),
     };

@@ -87,11 +87,26 @@ pub(crate) struct Rewritten {
     pub(crate) vp8: Option<Vp8Numbers>,
 }
 
+/// Mappings of earlier sources that a [`Rewriter`] remembers for retransmissions; of more, the
+/// oldest is forgotten. Keyframes bound how often a source can change.
+pub(crate) const EARLIER_MAPPINGS_MAX: usize = 8;
+
 /// Rewrites one subscription's packets so that switches of the source can't be seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Rewriter {
-    source: Option<u32>,
+    mapping: Mapping,
+    /// Whether packets of the mapping's source pass.
+    passing: bool,
     started: bool,
+    last: Last,
+    earlier: VecDeque<Mapping>,
+}
+
+/// How the numbers of one source become those of a subscriber.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mapping {
+    /// Identifies the numbering: one publisher SSRC.
+    pub(crate) source: u32,
     first_seq: u64,
     seq_offset: u64,
     timestamp_offset: u32,
@@ -99,7 +114,6 @@ pub(crate) struct Rewriter {
     tl0_offset: u8,
     key_idx_offset: u8,
     vp8_patched: bool,
-    last: Last,
 }
 
 /// The last packet in order that was forwarded: outgoing numbers and when it was.
@@ -126,15 +140,19 @@ impl Rewriter {
     /// receiver can't know the SRTP rollover counter of a later start (RFC 3711 §3.3.1).
     pub(crate) fn new(first_seq: u16) -> Self {
         Self {
-            source: None,
+            mapping: Mapping {
+                source: 0,
+                first_seq: 0,
+                seq_offset: 0,
+                timestamp_offset: 0,
+                picture_id_offset: 0,
+                tl0_offset: 0,
+                key_idx_offset: 0,
+                vp8_patched: false,
+            },
+            passing: false,
             started: false,
-            first_seq: 0,
-            seq_offset: 0,
-            timestamp_offset: 0,
-            picture_id_offset: 0,
-            tl0_offset: 0,
-            key_idx_offset: 0,
-            vp8_patched: false,
+            earlier: VecDeque::new(),
             last: Last {
                 seq: u64::from(first_seq).wrapping_sub(1),
                 timestamp: 0,
@@ -149,37 +167,45 @@ impl Rewriter {
 
     /// The source whose packets pass now.
     pub(crate) fn source(&self) -> Option<u32> {
-        self.source
+        self.passing.then_some(self.mapping.source)
     }
 
     /// Lets nothing pass until the next [`switch`](Self::switch).
     pub(crate) fn stop(&mut self) {
-        self.source = None;
+        self.passing = false;
     }
 
     /// Makes the source of `packet` the one that passes, from this packet on, and numbers it on
     /// where the old one ended. For video the packet has to start a keyframe.
     pub(crate) fn switch(&mut self, packet: &Numbers, clock_rate: u32) {
-        self.source = Some(packet.source);
-        self.first_seq = packet.seq;
-        self.seq_offset = self.last.seq.wrapping_add(1).wrapping_sub(packet.seq);
+        let before = self.mapping;
+        let mapping = &mut self.mapping;
+        mapping.source = packet.source;
+        mapping.first_seq = packet.seq;
+        mapping.seq_offset = self.last.seq.wrapping_add(1).wrapping_sub(packet.seq);
+        self.passing = true;
         if !self.started {
             self.started = true;
             return;
         }
+        if self.earlier.len() >= EARLIER_MAPPINGS_MAX {
+            self.earlier.pop_front();
+        }
+        self.earlier.push_back(before);
         let timestamp = self.last.timestamp.wrapping_add(self.ticks_since_last(packet, clock_rate));
-        self.timestamp_offset = timestamp.wrapping_sub(packet.timestamp);
-        self.vp8_patched = true;
+        let mapping = &mut self.mapping;
+        mapping.timestamp_offset = timestamp.wrapping_sub(packet.timestamp);
+        mapping.vp8_patched = true;
         if let Some(picture_id) = packet.vp8.picture_id {
             let next = self.last.picture_id.wrapping_add(1);
-            self.picture_id_offset = next.wrapping_sub(picture_id) & PICTURE_ID_MASK;
+            mapping.picture_id_offset = next.wrapping_sub(picture_id) & PICTURE_ID_MASK;
         }
         if let Some(tl0) = packet.vp8.tl0_pic_idx {
-            self.tl0_offset = self.last.tl0_pic_idx.wrapping_add(1).wrapping_sub(tl0);
+            mapping.tl0_offset = self.last.tl0_pic_idx.wrapping_add(1).wrapping_sub(tl0);
         }
         if let Some(key_idx) = packet.vp8.key_idx {
             let next = self.last.key_idx.wrapping_add(1);
-            self.key_idx_offset = next.wrapping_sub(key_idx) & KEY_IDX_MASK;
+            mapping.key_idx_offset = next.wrapping_sub(key_idx) & KEY_IDX_MASK;
         }
     }
 
@@ -204,16 +230,15 @@ impl Rewriter {
     /// The outgoing numbers of a packet of the current source; `None` for one of another source
     /// or from before the switch.
     pub(crate) fn rewrite(&mut self, packet: &Numbers) -> Option<Rewritten> {
-        if self.source != Some(packet.source) || packet.seq < self.first_seq {
+        if self.source() != Some(packet.source) {
             return None;
         }
-        let seq = packet.seq.wrapping_add(self.seq_offset);
-        let timestamp = packet.timestamp.wrapping_add(self.timestamp_offset);
-        let vp8 = self.vp8(packet.vp8);
-        if seq.wrapping_sub(self.last.seq) as i64 > 0 {
+        let out = self.mapping.apply(packet)?;
+        if out.seq.wrapping_sub(self.last.seq) as i64 > 0 {
+            let vp8 = self.mapping.vp8(packet.vp8);
             self.last = Last {
-                seq,
-                timestamp,
+                seq: out.seq,
+                timestamp: out.timestamp,
                 picture_id: vp8.picture_id.unwrap_or(self.last.picture_id),
                 tl0_pic_idx: vp8.tl0_pic_idx.unwrap_or(self.last.tl0_pic_idx),
                 key_idx: vp8.key_idx.unwrap_or(self.last.key_idx),
@@ -221,7 +246,39 @@ impl Rewriter {
                 arrived_at: Some(packet.arrived_at),
             };
         }
-        Some(Rewritten { seq, timestamp, vp8: self.vp8_patched.then_some(vp8) })
+        Some(out)
+    }
+
+    /// RTP timestamp and arrival of the newest packet that passed.
+    pub(crate) fn last_passed(&self) -> Option<(u32, Instant)> {
+        Some((self.last.timestamp, self.last.arrived_at?))
+    }
+
+    /// What became of a number that the subscriber got: the mapping it was made by and the
+    /// publisher's sequence number. `None` for one that can't have been sent.
+    pub(crate) fn trace(&self, seq: u16) -> Option<(Mapping, u64)> {
+        self.last.arrived_at?;
+        let behind = (self.last.seq as u16).wrapping_sub(seq);
+        let seq = self.last.seq.checked_sub(u64::from(behind))?;
+        let newest_first = std::iter::once(&self.mapping).chain(self.earlier.iter().rev());
+        let mapping = newest_first.into_iter().find(|mapping| mapping.first_out() <= seq)?;
+        Some((*mapping, seq.wrapping_sub(mapping.seq_offset)))
+    }
+}
+
+impl Mapping {
+    /// The first number a subscriber got by it.
+    fn first_out(&self) -> u64 {
+        self.first_seq.wrapping_add(self.seq_offset)
+    }
+
+    /// The outgoing numbers of a packet of its source; `None` for one from before the switch.
+    pub(crate) fn apply(&self, packet: &Numbers) -> Option<Rewritten> {
+        (packet.seq >= self.first_seq).then(|| Rewritten {
+            seq: packet.seq.wrapping_add(self.seq_offset),
+            timestamp: packet.timestamp.wrapping_add(self.timestamp_offset),
+            vp8: self.vp8_patched.then(|| self.vp8(packet.vp8)),
+        })
     }
 
     fn vp8(&self, vp8: Vp8Numbers) -> Vp8Numbers {
@@ -279,6 +336,29 @@ mod tests {
         assert_eq!((vp8.picture_id, vp8.tl0_pic_idx), (Some(3), Some(3)));
         assert_eq!(rewriter.rewrite(&packet(2, 6, 0, later)), None, "from before the switch");
         assert_eq!(rewriter.rewrite(&packet(1, 900_002, 9_000, later)), None, "the old source");
+    }
+
+    #[test]
+    fn numbers_sent_lead_back_to_the_packet_they_were_made_of() {
+        let now = Instant::now();
+        let mut rewriter = Rewriter::new(0xfffe);
+        assert!(rewriter.trace(0xfffe).is_none(), "nothing was sent");
+        let mut sent = Vec::new();
+        for (source, first) in [(1, 500), (2, 70_000), (1, 600)] {
+            rewriter.switch(&packet(source, first, 0, now), 90_000);
+            for seq in first..first + 3 {
+                let out = rewriter.rewrite(&packet(source, seq, seq as u32, now)).unwrap();
+                sent.push((source, seq, out));
+            }
+        }
+        rewriter.stop();
+        for (source, seq, out) in sent {
+            let (mapping, found) = rewriter.trace(out.seq as u16).unwrap();
+            assert_eq!((mapping.source, found), (source, seq));
+            assert_eq!(mapping.apply(&packet(source, seq, seq as u32, now)), Some(out));
+        }
+        assert!(rewriter.trace(0xfffd).is_none(), "before the first");
+        assert!(rewriter.trace(8).is_none(), "not sent yet");
     }
 
     #[test]

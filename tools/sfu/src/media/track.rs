@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use str0m::format::PayloadParams;
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation, Vp8Descriptor};
 
+use super::direct::resend::ResendCache;
 use super::layers::{LAYERS_MAX, LayerActivity};
 use super::rewrite::{DenseSequence, Numbers};
 use super::{Kind, TrackKey};
@@ -74,6 +75,8 @@ pub(crate) struct Track {
     pub(crate) home: usize,
     /// Codec of the packets, once one has arrived.
     pub(crate) params: Option<PayloadParams>,
+    /// Counts changes of `params`, which are long to compare.
+    pub(crate) params_version: u32,
     pub(crate) activity: LayerActivity,
     /// The layer to forward under each limit, as of this burst.
     pub(crate) choices: [Option<u8>; LAYERS_MAX],
@@ -82,6 +85,8 @@ pub(crate) struct Track {
     /// Packets that arrived since the last forwarding.
     pub(crate) burst: Vec<MediaPacket>,
     pub(crate) keyframes: [KeyframeGate; LAYERS_MAX],
+    /// Packets that subscribers on the direct path may ask for again.
+    pub(crate) resend: ResendCache,
 }
 
 /// The publisher's side of a track.
@@ -118,18 +123,29 @@ impl SourceStream {
 }
 
 impl Track {
-    pub(crate) fn new(key: TrackKey, kind: Kind, home: usize) -> Self {
+    /// Keeps `resend_packets_max` packets of each of its numberings for the direct path.
+    pub(crate) fn new(key: TrackKey, kind: Kind, home: usize, resend_packets_max: usize) -> Self {
         Self {
             key,
             kind,
             source: None,
             home,
             params: None,
+            params_version: 0,
             activity: LayerActivity::default(),
             choices: [None; LAYERS_MAX],
             subscribers: Vec::new(),
             burst: Vec::new(),
             keyframes: [KeyframeGate::default(); LAYERS_MAX],
+            resend: ResendCache::new(resend_packets_max),
+        }
+    }
+
+    /// Notes the codec of a packet.
+    pub(crate) fn set_params(&mut self, params: PayloadParams) {
+        if self.params != Some(params) {
+            self.params = Some(params);
+            self.params_version += 1;
         }
     }
 }

@@ -11,13 +11,16 @@ use stampede_impair::{Class, Cohorts, Fate, Held, Impairment, Loss};
 use stampede_udp::{Backend, SocketId, Wait, unix_now_ns};
 use str0m::ice::StunMessage;
 use str0m::net::{Protocol, Receive, Transmit};
+use str0m::rtp::RawPacket;
+use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Input, Output};
 
+use super::direct;
 use super::forward::want_keyframe;
-use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig};
+use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig, Subscription};
 use super::timers::Timers;
 use super::track::{MediaBatch, Track};
-use super::{Command, Event, PeerKey, TrackKey, WorkerHandle};
+use super::{Command, Event, PeerKey, TrackKey, WorkerHandle, WorkerReport};
 use crate::faults::{Malformer, SfuFaults};
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
 
@@ -32,6 +35,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 /// its client.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Packets of a track that go to everybody before requests for the ledger are looked at. A worker
+/// that fell behind may find thousands of packets, which are seconds of work for many subscribers.
+pub(crate) const BURST_SHARE_PACKETS_MAX: usize = 64;
+
 /// Commands carried out between two polls, so that a flood of joins can't starve the media.
 const COMMANDS_PER_ROUND_MAX: usize = 32;
 
@@ -45,6 +52,7 @@ pub(crate) struct Worker {
     pub(crate) address: SocketAddr,
     pub(crate) commands: crossbeam_channel::Receiver<Command>,
     pub(crate) media: crossbeam_channel::Receiver<MediaBatch>,
+    pub(crate) reports: crossbeam_channel::Receiver<crossbeam_channel::Sender<WorkerReport>>,
     pub(crate) events: tokio::sync::mpsc::Sender<Event>,
     /// Events that found the channel full.
     pub(crate) backlog: VecDeque<Event>,
@@ -85,6 +93,16 @@ pub(crate) struct Outgoing {
     pub(crate) now: Instant,
 }
 
+/// A datagram to a peer that is still to be written.
+pub(super) struct Datagram<'a> {
+    pub(super) destination: SocketAddr,
+    pub(super) class: Class,
+    /// Bytes of it.
+    pub(super) len: usize,
+    /// Fills them in; false when it can't. The same each time it is called.
+    pub(super) write: &'a mut dyn FnMut(&mut [u8]) -> bool,
+}
+
 impl Worker {
     /// Runs until told to stop or until the backend fails.
     pub(crate) fn run(mut self) {
@@ -96,6 +114,7 @@ impl Worker {
             }
             self.out.now = Instant::now();
             self.receive();
+            self.answer_reports();
             if self.carry_out_commands() {
                 break;
             }
@@ -198,12 +217,14 @@ impl Worker {
     pub(crate) fn drain(&mut self, index: usize) {
         loop {
             let Some(peer) = self.peers.get_mut(index) else { return };
-            match peer.rtc.poll_output() {
-                Ok(Output::Transmit(transmit)) => {
+            let output = peer.rtc.poll_output();
+            peer.look_for_keys();
+            match output {
+                Ok(Output::Transmit(mut transmit)) => {
                     if !peer.addresses.contains(&transmit.destination) {
                         learn_address(&mut self.by_address, peer, index, transmit.destination);
                     }
-                    self.out.send(peer, &transmit);
+                    self.out.send(peer, &mut transmit);
                 }
                 Ok(Output::Timeout(at)) => {
                     self.schedule(index, at);
@@ -253,12 +274,9 @@ impl Worker {
                 want_keyframe(track, layer);
                 self.relay_keyframe_requests(track_index);
             }
-            RtcEvent::MediaEgressStats(stats) => {
-                let Some(peer) = self.peers.get_mut(index) else { return };
-                for (_, subscription) in &mut peer.subscriptions {
-                    if subscription.mid == Some(stats.mid) {
-                        subscription.ledger.nacks_received = stats.nacks;
-                    }
+            RtcEvent::RawPacket(packet) => {
+                if let RawPacket::RtcpRx(Rtcp::Nack(nack)) = *packet {
+                    self.answer_nack(index, &nack);
                 }
             }
             RtcEvent::ChannelOpen(id, label) => {
@@ -384,44 +402,92 @@ fn learn_address(
 }
 
 impl Outgoing {
-    /// Sends one datagram of a peer, or drops or holds it back as asked, and counts it.
-    fn send(&mut self, peer: &mut Peer, transmit: &Transmit) {
+    /// Sends one datagram of a peer's str0m.
+    fn send(&mut self, peer: &mut Peer, transmit: &mut Transmit) {
+        let destination = transmit.destination;
+        let class = Class::of(&transmit.contents);
+        if !is_check(&transmit.contents) {
+            peer.destination = Some(destination);
+        }
+        match (class, &peer.direct) {
+            (Class::Rtp, Some(_)) => {
+                // Never: two writers of one SSRC would use an initialisation vector twice.
+                tracing::error!(peer = peer.key.0, "str0m wrote RTP on the direct path");
+                return;
+            }
+            (Class::Rtcp, Some(srtp)) => {
+                let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
+                let edited = direct::report(srtp, &peer.subscriptions, contents.into(), self.now);
+                let Some(edited) = edited else {
+                    tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
+                    return;
+                };
+                transmit.contents = edited.into();
+            }
+            _ => {}
+        }
         let payload: &[u8] = &transmit.contents;
-        let class = Class::of(payload);
         let ssrc = ssrc(payload).filter(|_| class == Class::Rtp);
         let stream = ssrc.and_then(|ssrc| peer.stream_of(ssrc));
-        let broken = match &mut self.malformer {
-            Some(malformer) if stream.is_some() => malformer.spoil(payload),
-            _ => None,
+        let mut copy = |buffer: &mut [u8]| {
+            buffer.copy_from_slice(payload);
+            true
         };
-        if let Some(broken) = broken {
-            self.backend.send(self.socket, transmit.destination, broken);
-        }
-        let malformed = u64::from(broken.is_some());
-        let fate = match &mut peer.impair {
-            None => {
-                self.backend.send(self.socket, transmit.destination, payload);
-                Fate::untouched(self.now)
-            }
-            Some(impair) => self.impaired(impair, class, transmit),
-        };
+        let datagram = Datagram { destination, class, len: payload.len(), write: &mut copy };
+        let impair = peer.impair.as_deref_mut();
         if let Some((index, retransmission)) = stream
             && let Some(subscription) = peer.subscriptions.get_mut(index)
         {
-            subscription.count(fate, self.now, retransmission, payload.len());
-            subscription.ledger.malformed += malformed;
+            self.put_media(impair, subscription, retransmission, datagram);
+        } else {
+            self.put(impair, datagram);
         }
     }
 
-    /// What becomes of a datagram of a subscriber that something is done to.
-    fn impaired(&mut self, impair: &mut Impairment, class: Class, transmit: &Transmit) -> Fate {
-        let payload: &[u8] = &transmit.contents;
-        let fate = impair.decide(self.now, class, payload.len());
+    /// Sends a media packet of a subscription like [`put`](Self::put), and before it a broken one
+    /// if that is asked for; counts both.
+    pub(super) fn put_media(
+        &mut self,
+        impair: Option<&mut Impairment>,
+        subscription: &mut Subscription,
+        retransmission: bool,
+        mut datagram: Datagram<'_>,
+    ) {
+        let len = datagram.len;
+        let fate = if self.malformer.is_some() {
+            let Some(bytes) = self.written(&mut datagram) else { return };
+            subscription.ledger.malformed += u64::from(self.spoil(datagram.destination, &bytes));
+            let mut copy = |buffer: &mut [u8]| {
+                buffer.copy_from_slice(&bytes);
+                true
+            };
+            self.put(impair, Datagram { write: &mut copy, ..datagram })
+        } else {
+            self.put(impair, datagram)
+        };
+        subscription.count(fate, self.now, retransmission, len);
+    }
+
+    /// Sends a datagram, or drops it or holds it back as asked: the one place where that is
+    /// decided. What can't be written is not sent and counts as a send error.
+    fn put(&mut self, impair: Option<&mut Impairment>, mut datagram: Datagram<'_>) -> Fate {
+        let Some(impair) = impair else {
+            self.put_now(&mut datagram);
+            return Fate::untouched(self.now);
+        };
+        let class = datagram.class;
+        let fate = impair.decide(self.now, class, datagram.len);
         let Fate::Deliver { at, twice, .. } = fate else { return fate };
-        for _ in 0..=u8::from(twice) {
-            if class == Class::Other || !impair.holds_packets() {
-                self.backend.send(self.socket, transmit.destination, payload);
-            } else if !self.held.push(at, (transmit.destination, payload.into())) {
+        let copies = 1 + u8::from(twice);
+        if class == Class::Other || !impair.holds_packets() {
+            for _ in 0..copies {
+                self.put_now(&mut datagram);
+            }
+            return fate;
+        }
+        let Some(bytes) = self.written(&mut datagram) else { return fate };
+        for _ in 0..copies {
+            if !self.held.push(at, (datagram.destination, bytes.clone())) {
                 impair.overflowed(class);
                 return Fate::Drop;
             }
@@ -429,11 +495,40 @@ impl Outgoing {
         fate
     }
 
+    fn put_now(&mut self, datagram: &mut Datagram<'_>) {
+        let Datagram { destination, len, .. } = *datagram;
+        self.backend.send_with(self.socket, destination, len, datagram.write);
+    }
+
+    /// The bytes of a datagram that isn't written where it will be sent from.
+    fn written(&mut self, datagram: &mut Datagram<'_>) -> Option<Box<[u8]>> {
+        let mut bytes = vec![0; datagram.len].into_boxed_slice();
+        if (datagram.write)(&mut bytes) {
+            return Some(bytes);
+        }
+        // Nothing is sent; it only counts.
+        self.backend.send_with(self.socket, datagram.destination, 0, &mut |_| false);
+        None
+    }
+
+    /// Sends a broken copy of a packet if it is its turn.
+    fn spoil(&mut self, destination: SocketAddr, packet: &[u8]) -> bool {
+        let broken = self.malformer.as_mut().and_then(|malformer| malformer.spoil(packet));
+        let Some(broken) = broken else { return false };
+        self.backend.send(self.socket, destination, broken);
+        true
+    }
+
     fn release_held(&mut self) {
         while let Some((_, (destination, payload))) = self.held.pop_due(self.now) {
             self.backend.send(self.socket, destination, &payload);
         }
     }
+}
+
+/// Whether this is a connectivity check or its answer (RFC 7983 §7).
+fn is_check(datagram: &[u8]) -> bool {
+    matches!(datagram, [0..=3, ..])
 }
 
 /// The SSRC of an RTP packet (RFC 3550 §5.1).

@@ -74,6 +74,8 @@ pub struct Packet {
     pub seq: u64,
     pub timestamp: u32,
     pub marker: bool,
+    /// Packets and octets of the sender report before it.
+    pub report: Option<(u32, u32)>,
     pub payload: Arc<[u8]>,
 }
 
@@ -143,7 +145,9 @@ impl Connection {
                 let seq = u16::from_be_bytes(data[2..4].try_into().unwrap());
                 wire.entry(ssrc).or_default().seqs.push(seq);
             }
-            let receive = Receive::new(Protocol::Udp, source, self.address, data).unwrap();
+            // One that is broken on purpose is nobody's.
+            let receive = Receive::new(Protocol::Udp, source, self.address, data);
+            let Ok(receive) = receive else { continue };
             self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
             self.drain(events);
         }
@@ -151,6 +155,20 @@ impl Connection {
             self.rtc.handle_input(Input::Timeout(now)).unwrap();
         }
         self.drain(events);
+    }
+
+    /// Throws away the media that a sink has received and nothing else; how much it was so far.
+    /// What is not media waits in the socket for the next `poll`, and media behind it.
+    pub fn drain_sink(&mut self) -> u64 {
+        let mut buffer = [0u8; 2_000];
+        while let Ok(len) = self.socket.peek(&mut buffer)
+            && len > 12
+            && (128..192).contains(&buffer[0])
+            && self.socket.recv(&mut buffer).is_ok()
+        {
+            self.sunk += 1;
+        }
+        self.sunk
     }
 
     fn drain(&mut self, events: &mut Vec<Event>) {
@@ -253,6 +271,9 @@ impl Client {
             seq: *packet.seq_no,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
+            report: packet
+                .last_sender_info
+                .map(|info| (info.sender_packet_count, info.sender_octet_count)),
             payload: packet.payload,
         });
     }
@@ -457,7 +478,7 @@ pub fn picture_id(payload: &[u8]) -> u16 {
 
 /// The ledger row of a subscriber's track.
 pub fn row(sfu: &Sfu, room: &str, identity: &str, track: &str) -> SubscriberTrackLedger {
-    let ledger = sfu.ledger();
+    let ledger = sfu.ledger().unwrap();
     let room = ledger.rooms.iter().find(|row| row.room == room).unwrap();
     let subscriber = room.subscribers.iter().find(|row| row.identity == identity).unwrap();
     subscriber.tracks.iter().find(|row| row.track_sid == track).unwrap().clone()

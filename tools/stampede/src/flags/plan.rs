@@ -63,6 +63,8 @@ pub(crate) struct Plan {
     pub audio_clip: Option<Arc<MediaClip>>,
     /// Recording, if any.
     pub record: Option<RecordPlan>,
+    /// See [`RunFlags::dynacast`].
+    pub dynacast: bool,
     /// See [`RunFlags::playout_deadline`].
     pub playout_deadline: Duration,
     /// What is done on purpose to what subscribers receive.
@@ -193,6 +195,7 @@ impl Plan {
             retry_sleep: flags.retry_sleep,
             seed: flags.seed,
             resolution: flags.video_resolution,
+            dynacast: flags.dynacast,
             playout_deadline: flags.playout_deadline,
             impair: flags.impair,
             workers: flags.workers,

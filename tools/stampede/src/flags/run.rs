@@ -111,6 +111,10 @@ pub(crate) struct RunFlags {
     /// Publish one layer only: the given file, or the built-in 720p clip.
     #[arg(long, help_heading = "Media")]
     pub no_simulcast: bool,
+    /// Publishers stop sending simulcast layers that the server says nobody wants (dynacast), as a
+    /// browser does, and resume with a keyframe; without it such pauses are only counted.
+    #[arg(long, help_heading = "Media")]
+    pub dynacast: bool,
     /// IVF (VP8, VP9, AV1) or Annex B (H.264) file to publish, looped; up to three of one codec for
     /// simulcast, lowest layer first.
     #[arg(long, value_name = "FILE", help_heading = "Media")]

@@ -1,22 +1,24 @@
 //! From what a run knows to the report.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use stampede_core::{MediaCounters, MediaKind, PeerCounters, StreamReport};
-use stampede_engine::{CohortCounts, EngineReport, PeerRow, WorkerReport};
+use stampede_core::{FreezeCounters, MediaCounters, MediaKind, PeerCounters, StreamReport};
+use stampede_engine::{CohortCounts, Distributions, EngineReport, PeerRow, WorkerReport};
 use stampede_sfu::LedgerTotals;
 
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
+use super::latency::{LatencySource, by_height};
 use super::senders::SenderFacts;
 use super::streams;
 use super::threshold;
 use super::types::{
-    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, Freezes, GeneratorSection,
-    ImpairmentSection, Injected, MediaSection, Options, Packets, Phases, PublishSection,
-    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
-    TargetSection, WorkerSection,
+    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
+    GeneratorSection, ImpairmentSection, Injected, MediaSection, Options, Packets, Phases,
+    PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics,
+    ServerSection, TargetSection, WorkerSection,
 };
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
@@ -44,7 +46,8 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
         let expected = expected.filter(|_| ours);
-        subscribers.then(|| media(data.engine.as_ref(), kind, counters, expected))
+        subscribers
+            .then(|| media(data.engine.as_ref(), kind, counters, &sums.distributions, expected))
     };
     let own_video = !data.plan.video_layers.is_empty();
     let own_audio = data.plan.audio_clip.is_some();
@@ -58,7 +61,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
         join,
         video,
         audio,
-        publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums.totals)),
+        publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums)),
         impairment: impairment(&data),
         recordings: recordings(&data),
         captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
@@ -69,6 +72,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
             embedded: data
                 .ledger
                 .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
+            embedded_missing: data.ledger_missing,
             metrics,
         },
         series: data.series,
@@ -83,6 +87,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
 #[derive(Default)]
 struct Sums {
     totals: PeerCounters,
+    distributions: Distributions,
     datagrams_in: u64,
     datagrams_out: u64,
     kernel_drops: u64,
@@ -95,11 +100,13 @@ impl Sums {
         let mut sums = Self::default();
         for worker in engine.map_or(&[][..], |engine| &engine.workers) {
             sums.totals.merge(&worker.totals);
+            sums.distributions.merge(&worker.distributions);
             let udp = &worker.health.udp;
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
             sums.kernel_drops += udp.kernel_drops;
-            sums.send_errors += udp.send_errors;
+            // What left and found its receiver gone is not lost by us.
+            sums.send_errors += udp.send_errors.saturating_sub(udp.undeliverable);
             sums.send_queue_full += udp.send_queue_full;
         }
         sums
@@ -185,7 +192,10 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     let ledger = data.ledger.as_ref()?;
     let totals = data.ledger_measured.as_ref().unwrap_or(&ledger.totals);
     let inside = ledger.workers.iter().map(|worker| {
-        worker.send_errors + worker.send_queue_full + worker.kernel_drops + worker.mailbox_full
+        worker.send_errors.saturating_sub(worker.undeliverable)
+            + worker.send_queue_full
+            + worker.kernel_drops
+            + worker.mailbox_full
     });
     Some(LedgerFacts {
         packets_sent: totals.packets_sent,
@@ -236,8 +246,14 @@ fn media(
     engine: Option<&EngineReport>,
     kind: MediaKind,
     counters: &MediaCounters,
+    distributions: &Distributions,
     tracks_expected: Option<u64>,
 ) -> MediaSection {
+    let video = kind == MediaKind::Video;
+    let latency_us = match kind {
+        MediaKind::Video => &distributions.video_latency_us,
+        MediaKind::Audio => &distributions.audio_latency_us,
+    };
     let mut jitter = Samples::new();
     let mut rates = Rates::default();
     for stream in streams_of(engine, kind) {
@@ -260,6 +276,7 @@ fn media(
             unrecovered: packets.unrecovered,
             duplicate: packets.duplicate,
             reordered: packets.reordered,
+            server_made: packets.server_made,
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
@@ -272,15 +289,35 @@ fn media(
         },
         fps: rates.fps(),
         fps_stream_s: (rates.stream_s > 0.0).then(|| round(rates.stream_s, 3)),
-        freezes: (kind == MediaKind::Video).then(|| Freezes {
-            count: freezes.count,
-            total_s: round(freezes.total.as_secs_f64(), 3),
-            streams: freezes.streams,
-        }),
+        freezes: video.then(|| freezes_section(freezes)),
         jitter_ms: jitter.as_ms(),
-        latency_ms: None,
+        latency_ms: Hist::of_micros_as_ms(latency_us),
+        latency_layers_ms: match kind {
+            MediaKind::Video => by_height(&distributions.video_latency_by_height_us),
+            MediaKind::Audio => BTreeMap::new(),
+        },
+        latency_source: LatencySource::of(&counters.latency),
+        pli_to_keyframe_ms: video
+            .then(|| Hist::of_micros_as_ms(&distributions.pli_to_keyframe_us))
+            .flatten(),
+        layer_switches: counters.layer_switches,
         nack_sent: counters.nack_sent,
         pli_sent: counters.pli_sent,
+    }
+}
+
+fn freezes_section(freezes: &FreezeCounters) -> Freezes {
+    let cause =
+        |count, total: Duration| FreezeCause { count, total_s: round(total.as_secs_f64(), 3) };
+    let late = freezes.total.saturating_sub(freezes.lossy_total);
+    Freezes {
+        count: freezes.count,
+        total_s: round(freezes.total.as_secs_f64(), 3),
+        streams: freezes.streams,
+        causes: FreezeCauses {
+            loss: cause(freezes.lossy, freezes.lossy_total),
+            late: cause(freezes.count - freezes.lossy, late),
+        },
     }
 }
 
@@ -321,8 +358,8 @@ impl Rates {
     }
 }
 
-fn publish(totals: &PeerCounters) -> PublishSection {
-    let sent = &totals.publish;
+fn publish(sums: &Sums) -> PublishSection {
+    let sent = &sums.totals.publish;
     PublishSection {
         tracks: sent.tracks,
         packets_sent: sent.packets_sent,
@@ -335,6 +372,10 @@ fn publish(totals: &PeerCounters) -> PublishSection {
         upstream_loss_rate: sent.upstream_loss_rate(),
         upstream_lost: sent.upstream_lost,
         upstream_expected: sent.upstream_expected,
+        lateness_ms: Hist::of_micros_as_ms(&sums.distributions.publish_lateness_us),
+        late_packets: sent.late_packets,
+        layer_pauses: sent.layer_pauses,
+        frames_withheld: sent.frames_withheld,
     }
 }
 
@@ -373,21 +414,23 @@ fn injected(cohort: &CohortCounts) -> Injected {
 
 /// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
 fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
-    let subscribers = data.book.subscribers_joined() as u64;
     let dropped = data.book.section().dropped;
     let totals = &sums.totals;
-    let missing = |publishers: u32, received: u64| {
+    // What layouts leave out is not expected; what can't be known is not missed.
+    let [video, audio] = data.book.tracks_expected();
+    let missing = |expected: Option<u64>, publishers: u32, received: u64| {
         // Who dropped out may not have been there in the window.
-        (subscribers.saturating_sub(dropped) * u64::from(publishers)).saturating_sub(received)
+        let excused = dropped * u64::from(publishers);
+        expected.unwrap_or(0).saturating_sub(excused).saturating_sub(received)
     };
     // An open subscription that nothing was sent on, by the ledger.
     let rows = data.ledger.iter().flat_map(|ledger| &ledger.rooms);
     let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
     let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
     TracksFacts {
-        expected: subscribers * u64::from(data.plan.video_publishers + data.plan.audio_publishers),
-        missing: missing(data.plan.video_publishers, totals.video.streams_received)
-            + missing(data.plan.audio_publishers, totals.audio.streams_received),
+        expected: video.unwrap_or(0) + audio.unwrap_or(0),
+        missing: missing(video, data.plan.video_publishers, totals.video.streams_received)
+            + missing(audio, data.plan.audio_publishers, totals.audio.streams_received),
         unsent: data.ledger.is_some().then_some(unsent),
         plis: totals.video.pli_sent,
     }
@@ -508,6 +551,7 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         audio: plan.audio_clip.as_ref().map(|clip| clip.name.clone()),
         record: plan.record.as_ref().map(|record| record.dir.display().to_string()),
         record_subscribers: plan.record.as_ref().map_or(0, |record| record.subscribers),
+        dynacast: plan.dynacast,
         stage: plan.shape.stages.iter().map(stage).collect(),
         layout: plan.shape.layout.map(|layout| layout.name().to_owned()),
         subscribe_mode: plan.shape.subscribe_mode.name().to_owned(),
@@ -584,6 +628,9 @@ mod tests {
             "/video/fps",
             "/video/jitter_ms",
             "/video/latency_ms",
+            "/video/pli_to_keyframe_ms",
+            "/video/layer_switches",
+            "/publish/lateness_ms",
             "/audio/freezes",
             "/publish/upstream_loss_rate",
             "/recordings",

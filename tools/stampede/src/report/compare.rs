@@ -205,8 +205,8 @@ fn is_listed(key: &str) -> bool {
     let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
     let of_distribution = parent.ends_with("_ms") || parent.contains("phases_ms");
     let whole_sfu = key.starts_with("server.embedded.") && !key.contains(".measured.");
-    !(key.starts_with("run.") || key == "streams_total" || whole_sfu)
-        && !(of_distribution && OTHER_PERCENTILES.contains(&last))
+    let other_percentile = of_distribution && OTHER_PERCENTILES.contains(&last);
+    !(key.starts_with("run.") || key == "streams_total" || whole_sfu || other_percentile)
         && (!of_distribution || SHOWN_PERCENTILES.contains(&last))
 }
 

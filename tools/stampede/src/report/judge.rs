@@ -693,10 +693,10 @@ mod tests {
         let injected = Some(Injected { dropped: 5_000, ..Injected::default() });
         let facts = Facts { missing: 5_000, unrecovered: 5_000, injected, ..healthy() };
         check(&facts, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
-        let ledger = Some(LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() });
-        let facts = Facts { missing: 8_000, unrecovered: 8_000, ledger, ..facts };
+        let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
+        let facts = Facts { missing: 8_000, unrecovered: 8_000, ledger: Some(sent), ..facts };
         check(&facts, Outcome::Fail, Fault::Network, "handed 100,000");
-        let ledger = Some(LedgerFacts { dropped: 3_000, ..ledger.unwrap() });
+        let ledger = Some(LedgerFacts { dropped: 3_000, ..sent });
         check(&Facts { ledger, ..facts }, Outcome::Fail, Fault::Server, "dropped 3,000");
         let repaired = Facts { missing: 5_000, repaired: 5_000, injected, ..healthy() };
         check(&repaired, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");

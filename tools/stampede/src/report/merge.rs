@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::build::round;
 use super::hist::Hist;
+use super::latency;
 use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
@@ -280,6 +281,14 @@ fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
         freezes: freezes(sections),
         jitter_ms: list(|section| section.jitter_ms.as_ref()),
         latency_ms: list(|section| section.latency_ms.as_ref()),
+        latency_layers_ms: latency::merged_layers(
+            sections.iter().map(|section| &section.latency_layers_ms),
+        ),
+        latency_source: latency::merged_source(
+            sections.iter().map(|section| &section.latency_source),
+        ),
+        pli_to_keyframe_ms: list(|section| section.pli_to_keyframe_ms.as_ref()),
+        layer_switches: known(sections.iter().map(|section| section.layer_switches)),
         nack_sent: of(|section| section.nack_sent),
         pli_sent: of(|section| section.pli_sent),
     })
@@ -296,6 +305,7 @@ fn packets(sections: &[&MediaSection]) -> Packets {
         unrecovered,
         duplicate,
         reordered,
+        server_made,
     } in sections.iter().map(|section| &section.packets)
     {
         sum.expected += expected;
@@ -306,6 +316,7 @@ fn packets(sections: &[&MediaSection]) -> Packets {
         sum.unrecovered += unrecovered;
         sum.duplicate += duplicate;
         sum.reordered += reordered;
+        sum.server_made += server_made;
     }
     sum
 }
@@ -323,10 +334,16 @@ fn frames(sections: &[&MediaSection]) -> Frames {
 fn freezes(sections: &[&MediaSection]) -> Option<Freezes> {
     let mut sum = Freezes::default();
     for section in sections {
-        let Freezes { count, total_s, streams } = section.freezes.as_ref()?;
+        let Freezes { count, total_s, streams, causes } = section.freezes.as_ref()?;
         sum.count += count;
         sum.total_s = round(sum.total_s + total_s, 3);
         sum.streams += streams;
+        for (sum, cause) in
+            [(&mut sum.causes.loss, &causes.loss), (&mut sum.causes.late, &causes.late)]
+        {
+            sum.count += cause.count;
+            sum.total_s = round(sum.total_s + cause.total_s, 3);
+        }
     }
     Some(sum)
 }
@@ -352,6 +369,12 @@ fn publish(sections: &[&PublishSection]) -> Option<PublishSection> {
             .and_then(|(lost, expected)| share(lost, expected)),
         upstream_lost,
         upstream_expected,
+        lateness_ms: hists(
+            &sections.iter().map(|section| section.lateness_ms.as_ref()).collect::<Vec<_>>(),
+        ),
+        late_packets: of(|section| section.late_packets),
+        layer_pauses: of(|section| section.layer_pauses),
+        frames_withheld: of(|section| section.frames_withheld),
     })
 }
 
@@ -419,6 +442,10 @@ fn server(reports: &[Report]) -> ServerSection {
             [one] => Some(one.clone()),
             _ => None,
         },
+        embedded_missing: match embedded[..] {
+            [] => reports.iter().find_map(|report| report.server.embedded_missing.clone()),
+            _ => None,
+        },
         metrics: match metrics[..] {
             [one] => Some(ServerMetrics { reconciliation: None, ..one.clone() }),
             _ => None,
@@ -466,6 +493,10 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow) {
         cpu_cores,
         busy_ratio_max,
         lateness_ms_max,
+        // Percentiles of several hosts make no percentile.
+        latency_ms_p50: _,
+        latency_ms_p95: _,
+        latency_ms_p99: _,
         server: _,
     } = row;
     sum.joined += joined;

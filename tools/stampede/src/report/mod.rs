@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod hist;
 pub(crate) mod judge;
 pub(crate) mod keys;
+pub(crate) mod latency;
 mod merge;
 pub(crate) mod out;
 pub(crate) mod running;

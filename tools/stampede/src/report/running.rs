@@ -22,7 +22,7 @@ pub(crate) fn figures<'a>(
         datagrams_in += udp.datagrams_in;
         datagrams_out += udp.datagrams_out;
         dropped += udp.kernel_drops;
-        send_errors += udp.send_errors;
+        send_errors += udp.send_errors.saturating_sub(udp.undeliverable);
         send_queue_full += udp.send_queue_full;
     }
     let join = book.section();

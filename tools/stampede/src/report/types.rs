@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::Hist;
+use super::latency::LatencySource;
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
 use super::streams::StreamRow;
 
@@ -261,6 +262,9 @@ pub(crate) struct Options {
     pub record: Option<String>,
     /// Subscribers that record.
     pub record_subscribers: u32,
+    /// `--dynacast`.
+    #[serde(default)]
+    pub dynacast: bool,
     /// `--stage`, each as `DUR:SUBS` in seconds.
     #[serde(default)]
     pub stage: Vec<String>,
@@ -446,6 +450,8 @@ pub(crate) struct Packets {
     pub duplicate: u64,
     /// Came after a higher sequence number; within `missing`.
     pub reordered: u64,
+    /// Silence and blank frames of the server's own; in no other count.
+    pub server_made: u64,
 }
 
 /// Frames.
@@ -472,6 +478,28 @@ pub(crate) struct Freezes {
     pub total_s: f64,
     /// Streams with at least one.
     pub streams: u64,
+    /// The same by cause.
+    pub causes: FreezeCauses,
+}
+
+/// Freezes by cause.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct FreezeCauses {
+    /// A frame in them was lost or could not be decoded.
+    pub loss: FreezeCause,
+    /// Every frame came, but late.
+    pub late: FreezeCause,
+}
+
+/// Freezes of one cause.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct FreezeCause {
+    /// How many.
+    pub count: u64,
+    /// Together.
+    pub total_s: f64,
 }
 
 /// One kind of received media.
@@ -500,8 +528,17 @@ pub(crate) struct MediaSection {
     pub freezes: Option<Freezes>,
     /// Interarrival jitter of each stream at its end.
     pub jitter_ms: Option<Hist>,
-    /// End-to-end latency; not measured yet.
+    /// End-to-end latency of frames, from the publisher's stamp to our kernel; `null` with the
+    /// reason in `latency_source`.
     pub latency_ms: Option<Hist>,
+    /// The same for each height of the picture; empty for audio.
+    pub latency_layers_ms: BTreeMap<String, Hist>,
+    /// Where the latency comes from.
+    pub latency_source: LatencySource,
+    /// From a PLI to a complete keyframe; `null` for audio, and if none was answered.
+    pub pli_to_keyframe_ms: Option<Hist>,
+    /// Switches between simulcast layers; `null` where they can't be seen.
+    pub layer_switches: Option<u64>,
     /// NACK messages.
     pub nack_sent: u64,
     /// PLI messages.
@@ -534,6 +571,14 @@ pub(crate) struct PublishSection {
     pub upstream_lost: Option<u64>,
     /// The packets those reports cover.
     pub upstream_expected: Option<u64>,
+    /// How late packets left after they were due.
+    pub lateness_ms: Option<Hist>,
+    /// Packets that left more than 10 ms late.
+    pub late_packets: u64,
+    /// Layers the server said nobody wants, each time it said so (dynacast).
+    pub layer_pauses: u64,
+    /// Frames not sent for that reason (`--dynacast`), or because the server muted the track.
+    pub frames_withheld: u64,
 }
 
 /// What `--impair` did in the measured window.
@@ -630,7 +675,7 @@ pub(crate) struct GeneratorSection {
     pub rss_bytes_per_peer: Option<u64>,
     /// Datagrams the kernel dropped at our receive buffers.
     pub udp_dropped: u64,
-    /// Datagrams the kernel refused to send, or reported undeliverable.
+    /// Datagrams the kernel refused to send; those whose receiver was gone are not among them.
     pub send_errors: u64,
     /// Datagrams not sent because our own send queue was full.
     pub send_queue_full: u64,
@@ -662,8 +707,10 @@ pub(crate) struct WorkerSection {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct ServerSection {
-    /// The embedded SFU's ledger; `null` at a real server.
+    /// The embedded SFU's ledger; `null` at a real server, or when it could not be had.
     pub embedded: Option<EmbeddedSection>,
+    /// Why `embedded` is `null` although the embedded SFU ran.
+    pub embedded_missing: Option<String>,
     /// Scraped from the server; `null` without `--server-metrics`.
     pub metrics: Option<ServerMetrics>,
 }
@@ -712,6 +759,12 @@ pub(crate) struct SeriesRow {
     pub busy_ratio_max: f64,
     /// Latest timer.
     pub lateness_ms_max: f64,
+    /// Median latency of this second's video frames.
+    pub latency_ms_p50: Option<f64>,
+    /// 95th percentile of it.
+    pub latency_ms_p95: Option<f64>,
+    /// 99th percentile of it.
+    pub latency_ms_p99: Option<f64>,
     /// The scraped server; `null` without `--server-metrics`, or where a scrape failed.
     pub server: Option<ServerSecond>,
 }

@@ -53,6 +53,11 @@ pub(crate) fn rooms(plan: &Plan, run_id: &str) -> Vec<Rc<str>> {
     plan.shape.rooms.iter().enumerate().map(name).collect()
 }
 
+/// What all identities of this run's publishers begin with.
+pub(crate) fn own_publishers(run_id: &str) -> String {
+    format!("stampede-{run_id}-pub-")
+}
+
 /// All publishers, room by room in turn.
 pub(crate) fn publishers(
     plan: &Plan,
@@ -66,7 +71,7 @@ pub(crate) fn publishers(
             if number >= own.publishers() {
                 continue;
             }
-            let identity = format!("stampede-{run_id}-pub-{}-{number}", room_number + 1);
+            let identity = format!("{}{}-{number}", own_publishers(run_id), room_number + 1);
             let phase = phase(seed, cast.len() as u64);
             let (mut announced, mut sent) = (Vec::new(), Vec::new());
             if number < own.video_publishers {

@@ -82,6 +82,10 @@ pub(crate) struct Context {
     pub retry: u32,
     /// Pause before each.
     pub retry_sleep: Duration,
+    /// What the identities of this run's publishers begin with.
+    pub own_publishers: String,
+    /// Publishers stop sending layers that nobody wants.
+    pub obey_dynacast: bool,
 }
 
 impl Context {
@@ -102,6 +106,8 @@ impl Context {
             stage: watch::Sender::new(Stage::Running),
             retry: settings.retry,
             retry_sleep: settings.retry_sleep,
+            own_publishers: settings.own_publishers,
+            obey_dynacast: settings.obey_dynacast,
         }
     }
 
@@ -163,6 +169,10 @@ pub(crate) struct Settings {
     pub retry: u32,
     /// Pause before each.
     pub retry_sleep: Duration,
+    /// What the identities of this run's publishers begin with.
+    pub own_publishers: String,
+    /// Publishers stop sending layers that nobody wants.
+    pub obey_dynacast: bool,
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl Load {
         let seconds = clip.duration_seconds();
         if seconds > 0.0 {
             self.packets_per_s += tracks * packets as f64 / seconds;
-            self.bitrate_bps += tracks * clip.bitrate_bps() as f64;
+            self.bitrate_bps += tracks * clip.bitrate_bps();
         }
     }
 }

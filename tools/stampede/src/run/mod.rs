@@ -8,6 +8,7 @@ mod cast;
 mod context;
 mod find;
 pub(crate) mod load;
+mod notes;
 mod participant;
 mod prepare;
 mod router;
@@ -93,6 +94,8 @@ pub(crate) struct RunData {
     pub cpus: usize,
     /// The embedded SFU's ledger at the end.
     pub ledger: Option<Ledger>,
+    /// Why there is no ledger although the embedded SFU ran.
+    pub ledger_missing: Option<String>,
     /// Its totals over the measured window.
     pub ledger_measured: Option<LedgerTotals>,
     /// The server's own figures.
@@ -123,6 +126,7 @@ impl RunData {
             cores: grounds.cores.clone(),
             cpus: grounds.cpus,
             ledger: None,
+            ledger_missing: None,
             ledger_measured: None,
             server_metrics: None,
             captured: Vec::new(),
@@ -262,6 +266,8 @@ async fn stages(
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,
+        own_publishers: cast::own_publishers(&grounds.run_id),
+        obey_dynacast: data.plan.dynacast,
         timelines: data.plan.capture.is_some(),
     };
     if let Some(capture) = &data.plan.capture {
@@ -421,7 +427,10 @@ async fn take_ledger(
             data.ledger_measured = before.map(|before| report::minus(&ledger.totals, &before));
             data.ledger = Some(ledger);
         }
-        Err(error) => tracing::warn!("the embedded SFU's ledger is missing: {error}"),
+        Err(error) => {
+            tracing::warn!("the embedded SFU's ledger is missing: {error}");
+            data.ledger_missing = Some(error);
+        }
     }
     if data.ended_early.is_none() {
         data.ended_early = embedded.died().map(|why| Early { fault: Fault::Server, why });

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::book::{ParticipantId, Phase, TRY_SUFFIX};
 use super::context::{Context, Stage};
+use super::notes::Notes;
 use super::router::{NOTICES_MAX, Route, TaskNotice};
 
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
@@ -222,11 +223,14 @@ async fn attempt(
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
-    let mut joined = Joined { context, participant, identity: &identity, peer, connected: false };
+    let publishes = participant.media.is_publisher();
+    let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
+    let identity = &identity;
+    let mut joined = Joined { context, participant, identity, peer, notes, connected: false };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
-    context.note(&identity, || "leave sent".to_owned());
+    context.note(identity, || "leave sent".to_owned());
     context.routes.borrow_mut().remove(peer);
     close(context, peer).await;
     end
@@ -284,6 +288,7 @@ struct Joined<'a> {
     participant: &'a Participant,
     identity: &'a str,
     peer: PeerId,
+    notes: Notes,
     connected: bool,
 }
 
@@ -315,7 +320,11 @@ impl Joined<'_> {
                             return ended(&why);
                         }
                     }
-                    Some(Update::Event(event)) => self.event(event),
+                    Some(Update::Event(event)) => {
+                        if let Some(end) = self.event(event) {
+                            return end;
+                        }
+                    }
                     None => return TryEnd::broke("signal_closed", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
@@ -357,13 +366,18 @@ impl Joined<'_> {
         false
     }
 
-    /// What the session says, but its end.
-    fn event(&self, event: SessionEvent) {
+    /// What the session says, but its end; an end if the media plane could not be told.
+    fn event(&mut self, event: SessionEvent) -> Option<TryEnd> {
         self.context.note(self.identity, || match &event {
             // It may hold TURN passwords.
             SessionEvent::Joined(_) => "join response".to_owned(),
             event => format!("{event:?}"),
         });
+        if let Some(note) = self.notes.of(&event)
+            && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
+        {
+            return Some(TryEnd::broke("worker_overloaded", full));
+        }
         match event {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;
@@ -380,6 +394,7 @@ impl Joined<'_> {
             }
             _ => {}
         }
+        None
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {

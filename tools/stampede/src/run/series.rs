@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use stampede_core::PeerCounters;
 use stampede_engine::WorkerSnapshot;
 
+use crate::report::hist::Hist;
 use crate::report::types::{SeriesRow, ServerSecond};
 
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
@@ -85,6 +87,7 @@ impl Series {
             freezes: growth(now.freezes, self.last.freezes),
             ..SeriesRow::default()
         };
+        let mut latency_us: Option<Histogram<u64>> = None;
         for snapshot in snapshots {
             let second = &snapshot.second;
             row.subscribers += snapshot.peers_receiving as u64;
@@ -95,7 +98,20 @@ impl Series {
             row.busy_ratio_max = row.busy_ratio_max.max(second.busy_ratio);
             let late_ms = second.lateness_max.as_secs_f64() * 1_000.0;
             row.lateness_ms_max = row.lateness_ms_max.max(late_ms);
+            if let Some(of_worker) = &snapshot.video_latency_second_us {
+                match &mut latency_us {
+                    // Fails only for values past the maximum; all histograms have the same.
+                    Some(sum) => {
+                        let _ = sum.add(of_worker);
+                    }
+                    None => latency_us = Some(of_worker.clone()),
+                }
+            }
         }
+        let latency = latency_us.as_ref().and_then(Hist::of_micros_as_ms);
+        row.latency_ms_p50 = latency.as_ref().map(|latency| latency.p50);
+        row.latency_ms_p95 = latency.as_ref().map(|latency| latency.p95);
+        row.latency_ms_p99 = latency.map(|latency| latency.p99);
         for value in [&mut row.cpu_cores, &mut row.busy_ratio_max, &mut row.lateness_ms_max] {
             *value = (*value * 1_000.0).round() / 1_000.0;
         }

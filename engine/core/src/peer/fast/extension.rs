@@ -14,7 +14,6 @@ pub(crate) struct ExtensionBlock<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ExtensionIds {
     pub(crate) mid: Option<u8>,
-    #[allow(dead_code, reason = "for latency figures")]
     pub(crate) abs_capture_time: Option<u8>,
     pub(crate) dependency_descriptor: Option<u8>,
 }
@@ -79,6 +78,19 @@ impl<'a> ExtensionBlock<'a> {
     }
 }
 
+/// Seconds from the NTP epoch (1900) to the Unix epoch.
+const NTP_TO_UNIX_S: u64 = 2_208_988_800;
+
+/// The value of abs-capture-time in nanoseconds since the Unix epoch: 64-bit NTP, perhaps followed
+/// by a clock offset (webrtc.googlesource.com, docs/native-code/rtp-hdrext/abs-capture-time),
+/// which is of no use here: stamps of other clocks are not used. `None` for times before 1970.
+pub(super) fn captured_unix_ns(value: &[u8]) -> Option<u64> {
+    let ntp = u64::from_be_bytes(*value.first_chunk()?);
+    let seconds = (ntp >> 32).checked_sub(NTP_TO_UNIX_S)?;
+    let fraction_ns = ((ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
+    Some(seconds * 1_000_000_000 + fraction_ns)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,5 +121,15 @@ mod tests {
         assert_eq!(ExtensionBlock::of(&ended, header).get(4), None);
         assert_eq!(ExtensionBlock::of(&[0x80; 20], 12), ExtensionBlock::default());
         assert_eq!(ExtensionBlock::of(&[0x90; 13], 16), ExtensionBlock::default());
+    }
+
+    #[test]
+    fn capture_times_are_read_with_and_without_a_clock_offset() {
+        let mut value = (NTP_TO_UNIX_S << 32 | 3 << 32 | 1 << 31).to_be_bytes().to_vec();
+        assert_eq!(captured_unix_ns(&value), Some(3_500_000_000));
+        value.extend([0; 8]);
+        assert_eq!(captured_unix_ns(&value), Some(3_500_000_000));
+        assert_eq!(captured_unix_ns(&value[..7]), None);
+        assert_eq!(captured_unix_ns(&[0; 8]), None, "before 1970");
     }
 }

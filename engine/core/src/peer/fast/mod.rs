@@ -21,6 +21,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use str0m::Rtc;
 
+use extension::captured_unix_ns;
 pub(super) use extension::{ExtensionBlock, ExtensionIds};
 pub(super) use nack::NackList;
 use reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
@@ -219,13 +220,16 @@ impl FastPath {
             self.remote = Some(source);
         }
         let extensions = ExtensionBlock::of(datagram, bytes);
-        let descriptor = self.control.ids.dependency_descriptor.and_then(|id| extensions.get(id));
+        let ids = &self.control.ids;
+        let descriptor = ids.dependency_descriptor.and_then(|id| extensions.get(id));
+        let captured = ids.abs_capture_time.and_then(|id| extensions.get(id));
         let mut accepted = Accepted {
             sequence: header.sequence,
             timestamp: header.timestamp,
             marker: header.marker,
             payload_type: kind.media,
             payload,
+            captured_unix_ns: captured.and_then(captured_unix_ns),
             dependency_descriptor: descriptor,
         };
         if route.via == Via::Rtx {

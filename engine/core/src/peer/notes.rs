@@ -1,0 +1,53 @@
+//! What signalling told a subscriber about tracks, kept until an offer names them.
+
+use rustc_hash::FxHashMap;
+
+use super::PeerNote;
+use crate::accounting::StreamLedger;
+
+/// Most tracks remembered. Further ones are not: their streams have no latency, and a mute counts
+/// as what it looks like.
+pub const TRACK_NOTES_MAX: usize = 4_096;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct TrackNote {
+    same_clock: bool,
+    muted: bool,
+}
+
+/// Notes by LiveKit track id.
+#[derive(Debug, Default)]
+pub(super) struct TrackNotes(FxHashMap<String, TrackNote>);
+
+impl TrackNotes {
+    /// Takes a note; returns the track whose ledgers are to hear of it.
+    pub(super) fn take(&mut self, note: PeerNote) -> Option<String> {
+        match note {
+            PeerNote::Track { track_id, same_clock, muted } => {
+                if self.0.len() < TRACK_NOTES_MAX || self.0.contains_key(&track_id) {
+                    self.0.insert(track_id.clone(), TrackNote { same_clock, muted });
+                }
+                Some(track_id)
+            }
+            PeerNote::Muted { track_id, muted } => {
+                self.0.get_mut(&track_id)?.muted = muted;
+                Some(track_id)
+            }
+            PeerNote::TrackGone { track_id } => {
+                self.0.remove(&track_id);
+                None
+            }
+            PeerNote::PacketTrailer
+            | PeerNote::LayersWanted { .. }
+            | PeerNote::PublishMuted { .. } => None,
+        }
+    }
+
+    /// Tells a ledger what is known of its track.
+    pub(super) fn apply(&self, track_id: &str, ledger: &mut StreamLedger) {
+        if let Some(note) = self.0.get(track_id) {
+            ledger.set_same_clock(note.same_clock);
+            ledger.set_muted(note.muted);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Which layers are sent: all, unless the server says that nobody wants one, or muted the track.
+
+use super::TxTrack;
+
+/// Decides over the frames of one layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LayerGate {
+    /// What the server said last.
+    wanted: bool,
+    /// Held back because nobody wants it.
+    paused: bool,
+    muted: bool,
+    /// Frames until the next keyframe are of no use to anybody.
+    keyframe_due: bool,
+}
+
+impl Default for LayerGate {
+    fn default() -> Self {
+        Self { wanted: true, paused: false, muted: false, keyframe_due: false }
+    }
+}
+
+impl LayerGate {
+    /// Whether a frame is sent.
+    pub(super) fn lets_pass(&mut self, keyframe: bool) -> bool {
+        if self.paused || self.muted {
+            self.keyframe_due = true;
+            return false;
+        }
+        if self.keyframe_due && !keyframe {
+            return false;
+        }
+        self.keyframe_due = false;
+        true
+    }
+
+    /// Changes it; true if frames flow again, and a keyframe is needed.
+    fn change(&mut self, change: impl FnOnce(&mut Self)) -> bool {
+        let held = self.paused || self.muted;
+        change(self);
+        held && !(self.paused || self.muted)
+    }
+}
+
+impl TxTrack {
+    /// Which of low, medium and high anybody subscribes to (livekit_rtc.proto
+    /// `SubscribedQualityUpdate`). A track of one layer is wanted as long as any of them is.
+    pub(super) fn layers_wanted(&mut self, wanted: [bool; 3], obey: bool) {
+        let single = self.layers.len() == 1;
+        for index in 0..self.layers.len() {
+            let wanted = match wanted.get(index) {
+                _ if single => wanted.contains(&true),
+                Some(&wanted) => wanted,
+                None => continue,
+            };
+            let layer = &mut self.layers[index];
+            layer.counted.layer_pauses += u64::from(layer.gate.wanted && !wanted);
+            let resumes = layer.gate.change(|gate| {
+                gate.wanted = wanted;
+                gate.paused = obey && !wanted;
+            });
+            self.resume(index, resumes);
+        }
+    }
+
+    /// The server muted or unmuted the track.
+    pub(super) fn set_muted(&mut self, muted: bool) {
+        for index in 0..self.layers.len() {
+            let resumes = self.layers[index].gate.change(|gate| gate.muted = muted);
+            self.resume(index, resumes);
+        }
+    }
+
+    fn resume(&mut self, index: usize, resumes: bool) {
+        if resumes && let Some(schedule) = &mut self.schedule {
+            schedule.request_keyframe(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_comes_back_with_a_keyframe() {
+        let mut gate = LayerGate::default();
+        assert!(gate.lets_pass(false));
+        assert!(!gate.change(|gate| gate.paused = true));
+        assert!(!gate.lets_pass(true));
+        assert!(!gate.change(|gate| gate.muted = true));
+        assert!(!gate.change(|gate| gate.paused = false), "still muted");
+        assert!(gate.change(|gate| gate.muted = false));
+        assert!(!gate.lets_pass(false));
+        assert!(gate.lets_pass(true) && gate.lets_pass(false));
+    }
+
+    #[test]
+    fn a_pause_that_no_frame_fell_into_costs_none() {
+        let mut gate = LayerGate::default();
+        gate.change(|gate| gate.paused = true);
+        gate.change(|gate| gate.paused = false);
+        assert!(gate.lets_pass(false));
+    }
+}

@@ -1,0 +1,185 @@
+//! Distributions of what peers measure, one set a worker: a histogram for each stream would cost
+//! more memory than the streams.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use stampede_core::{MediaKind, Sample};
+
+/// Longest value told apart in microseconds (ten minutes); longer ones count as this.
+const MICROS_MAX: u64 = 600_000_000;
+/// Most heights of pictures told apart. Frames of further ones are in the total only.
+pub const HEIGHTS_MAX: usize = 8;
+
+/// What a worker's peers measured, in microseconds.
+#[derive(Debug, Clone)]
+pub struct Distributions {
+    /// Latency of video frames.
+    pub video_latency_us: Histogram<u64>,
+    /// The same by height of the picture in pixels, which tells simulcast layers apart: at most
+    /// [`HEIGHTS_MAX`] of them, in the order they came.
+    pub video_latency_by_height_us: Vec<(u16, Histogram<u64>)>,
+    /// Latency of audio packets.
+    pub audio_latency_us: Histogram<u64>,
+    /// From a PLI to a complete keyframe.
+    pub pli_to_keyframe_us: Histogram<u64>,
+    /// How late published packets left.
+    pub publish_lateness_us: Histogram<u64>,
+}
+
+impl Default for Distributions {
+    fn default() -> Self {
+        Self {
+            video_latency_us: histogram(3),
+            video_latency_by_height_us: Vec::new(),
+            audio_latency_us: histogram(3),
+            pli_to_keyframe_us: histogram(3),
+            publish_lateness_us: histogram(2),
+        }
+    }
+}
+
+impl Distributions {
+    /// Adds a value.
+    pub(crate) fn record(&mut self, sample: Sample) {
+        match sample {
+            Sample::Latency { kind: MediaKind::Audio, latency, .. } => {
+                self.audio_latency_us.saturating_record(micros(latency));
+            }
+            Sample::Latency { kind: MediaKind::Video, height, latency } => {
+                self.video_latency_us.saturating_record(micros(latency));
+                if let Some(of_height) = height.and_then(|height| self.of_height(height)) {
+                    of_height.saturating_record(micros(latency));
+                }
+            }
+            Sample::KeyframeAfterPli(after) => {
+                self.pli_to_keyframe_us.saturating_record(micros(after));
+            }
+            Sample::Published { lateness, packets } => {
+                self.publish_lateness_us.saturating_record_n(micros(lateness), packets);
+            }
+        }
+    }
+
+    /// Adds another worker's values: exact, for all histograms have the same buckets.
+    pub fn merge(&mut self, other: &Self) {
+        add(&mut self.video_latency_us, &other.video_latency_us);
+        for (height, histogram) in &other.video_latency_by_height_us {
+            if let Some(own) = self.of_height(*height) {
+                add(own, histogram);
+            }
+        }
+        add(&mut self.audio_latency_us, &other.audio_latency_us);
+        add(&mut self.pli_to_keyframe_us, &other.pli_to_keyframe_us);
+        add(&mut self.publish_lateness_us, &other.publish_lateness_us);
+    }
+
+    fn of_height(&mut self, height: u16) -> Option<&mut Histogram<u64>> {
+        let by_height = &mut self.video_latency_by_height_us;
+        let found = by_height.iter().position(|(known, _)| *known == height);
+        let index = match found {
+            Some(index) => index,
+            None if by_height.len() < HEIGHTS_MAX => {
+                by_height.push((height, histogram(3)));
+                by_height.len() - 1
+            }
+            None => return None,
+        };
+        by_height.get_mut(index).map(|(_, histogram)| histogram)
+    }
+}
+
+/// Where a worker's samples go: the measured window, and the running second of its video latency.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) window: Distributions,
+    second_video_latency_us: Histogram<u64>,
+}
+
+impl Measured {
+    pub(crate) fn new() -> Self {
+        Self { window: Distributions::default(), second_video_latency_us: histogram(2) }
+    }
+
+    pub(crate) fn record(&mut self, sample: Sample) {
+        if let Sample::Latency { kind: MediaKind::Video, latency, .. } = sample {
+            self.second_video_latency_us.saturating_record(micros(latency));
+        }
+        self.window.record(sample);
+    }
+
+    /// Ends the running second; returns its video latencies in microseconds, to two significant
+    /// digits. `None` if there were none.
+    pub(crate) fn close_second(&mut self) -> Option<Histogram<u64>> {
+        let second = &mut self.second_video_latency_us;
+        (!second.is_empty()).then(|| std::mem::replace(second, histogram(2)))
+    }
+
+    /// Starts the measured window anew.
+    pub(crate) fn begin_measuring(&mut self) {
+        self.window = Distributions::default();
+    }
+}
+
+fn add(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
+    // Fails only if `other` has values beyond `sum`'s maximum; all have the same.
+    let _ = sum.add(other);
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// From a microsecond up to [`MICROS_MAX`].
+fn histogram(significant_digits: u8) -> Histogram<u64> {
+    // Both arguments are constants inside the constructor's documented bounds.
+    #[allow(clippy::expect_used)]
+    Histogram::new_with_max(MICROS_MAX, significant_digits).expect("constant bounds are valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latency(height: u16, ms: u64) -> Sample {
+        let latency = Duration::from_millis(ms);
+        Sample::Latency { kind: MediaKind::Video, height: Some(height), latency }
+    }
+
+    #[test]
+    fn merged_percentiles_are_those_of_all_values() {
+        let (mut one, mut other) = (Distributions::default(), Distributions::default());
+        (1..=900).for_each(|ms| one.record(latency(720, ms)));
+        (901..=1_000).for_each(|ms| other.record(latency(180, ms)));
+        other.record(Sample::KeyframeAfterPli(Duration::from_millis(70)));
+        other.record(Sample::Published { lateness: Duration::from_micros(300), packets: 9 });
+        one.merge(&other);
+        let close = |value: u64, ms: u64| value.abs_diff(ms * 1_000) <= ms;
+        assert_eq!(one.video_latency_us.len(), 1_000);
+        assert!(close(one.video_latency_us.value_at_quantile(0.95), 950));
+        let heights: Vec<_> =
+            one.video_latency_by_height_us.iter().map(|(h, values)| (*h, values.len())).collect();
+        assert_eq!(heights, [(720, 900), (180, 100)]);
+        assert_eq!((one.pli_to_keyframe_us.len(), one.publish_lateness_us.len()), (1, 9));
+    }
+
+    #[test]
+    fn too_many_heights_stay_in_the_total() {
+        let mut all = Distributions::default();
+        (1..=20).for_each(|height| all.record(latency(height, 5)));
+        assert_eq!(all.video_latency_by_height_us.len(), HEIGHTS_MAX);
+        assert_eq!(all.video_latency_us.len(), 20);
+    }
+
+    #[test]
+    fn a_second_is_handed_out_once() {
+        let mut measured = Measured::new();
+        assert!(measured.close_second().is_none());
+        measured.record(latency(720, 40));
+        assert_eq!(measured.close_second().map(|second| second.len()), Some(1));
+        assert!(measured.close_second().is_none());
+        assert_eq!(measured.window.video_latency_us.len(), 1);
+        measured.begin_measuring();
+        assert!(measured.window.video_latency_us.is_empty());
+    }
+}

@@ -1,0 +1,272 @@
+//! Writing an outgoing RTP packet: header, extensions, payload with its VP8 numbers. Pure.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use str0m::rtp::{Extension, ExtensionMap};
+
+use crate::media::rewrite::Vp8Numbers;
+use crate::media::track::Extensions;
+
+/// Bytes of an RTP header without CSRCs and extensions.
+const HEADER_BYTES: usize = 12;
+/// Bytes of the header of the extension block (RFC 8285 §4.2).
+const BLOCK_HEADER_BYTES: usize = 4;
+/// Bytes of the longest block: orientation, level and capture time with its offset, padded.
+const BLOCK_BYTES_MAX: usize = BLOCK_HEADER_BYTES + 24;
+/// Bytes of the original sequence number in front of an RTX payload (RFC 4588 §4).
+pub(crate) const RTX_BYTES: usize = 2;
+/// Ids of the one-byte form (RFC 8285 §4.2).
+const ID_MAX: u8 = 14;
+/// Seconds from 1900, where NTP counts from, to 1970.
+const NTP_UNIX_S: u64 = 2_208_988_800;
+
+/// The ids that a subscriber knows the forwarded extensions by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExtensionIds {
+    audio_level: Option<u8>,
+    video_orientation: Option<u8>,
+    abs_capture_time: Option<u8>,
+}
+
+impl ExtensionIds {
+    /// As negotiated.
+    pub(crate) fn of(map: &ExtensionMap) -> Self {
+        let id = |extension| map.id_of(extension).filter(|id| (1..=ID_MAX).contains(id));
+        Self {
+            audio_level: id(Extension::AudioLevel),
+            video_orientation: id(Extension::VideoOrientation),
+            abs_capture_time: id(Extension::AbsoluteCaptureTime),
+        }
+    }
+}
+
+/// The extension block of a packet: empty, or a multiple of four bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExtensionBlock {
+    bytes: [u8; BLOCK_BYTES_MAX],
+    len: usize,
+}
+
+impl ExtensionBlock {
+    /// Of the values those that the subscriber knows.
+    pub(crate) fn new(values: &Extensions, ids: &ExtensionIds) -> Self {
+        let mut block = Self { bytes: [0; BLOCK_BYTES_MAX], len: 0 };
+        if let (Some(id), Some(level)) = (ids.audio_level, values.audio_level) {
+            let voice = if values.voice_activity == Some(true) { 0x80 } else { 0 };
+            block.push(id, &[voice | (level.unsigned_abs() & 0x7f)]);
+        }
+        if let (Some(id), Some(orientation)) = (ids.video_orientation, values.video_orientation) {
+            block.push(id, &[orientation as u8]);
+        }
+        if let (Some(id), Some(capture)) = (ids.abs_capture_time, values.abs_capture_time) {
+            let mut data = [0; 16];
+            data[..8].copy_from_slice(&ntp(capture.capture_time).to_be_bytes());
+            match capture.clock_offset {
+                Some(offset) => {
+                    data[8..].copy_from_slice(&offset.to_be_bytes());
+                    block.push(id, &data);
+                }
+                None => block.push(id, &data[..8]),
+            }
+        }
+        block.close();
+        block
+    }
+
+    fn push(&mut self, id: u8, data: &[u8]) {
+        let start = self.len.max(BLOCK_HEADER_BYTES);
+        let end = start + 1 + data.len();
+        let Some(room) = self.bytes.get_mut(start..end) else { return };
+        room[0] = id << 4 | (data.len() as u8 - 1);
+        room[1..].copy_from_slice(data);
+        self.len = end;
+    }
+
+    fn close(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        self.len = self.len.next_multiple_of(4);
+        let words = ((self.len - BLOCK_HEADER_BYTES) / 4) as u8;
+        self.bytes[..BLOCK_HEADER_BYTES].copy_from_slice(&[0xbe, 0xde, 0, words]);
+    }
+}
+
+/// 64-bit NTP time: seconds since 1900 and their binary fraction (RFC 3550 §4).
+fn ntp(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Rounded up: reading it back cuts, and has to find the nanosecond it was.
+    let fraction = (u64::from(since.subsec_nanos()) << 32).div_ceil(1_000_000_000);
+    (since.as_secs() + NTP_UNIX_S) << 32 | fraction
+}
+
+/// One packet as a subscriber gets it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packet<'a> {
+    pub(crate) payload_type: u8,
+    pub(crate) marker: bool,
+    /// Extended: the low 16 bits are on the wire, the rest is SRTP's rollover counter.
+    pub(crate) index: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) ssrc: u32,
+    pub(crate) extensions: &'a ExtensionBlock,
+    /// The sequence number of the packet that this one repeats, for RTX.
+    pub(crate) original: Option<u16>,
+    pub(crate) payload: &'a [u8],
+    /// Numbers to patch into a VP8 payload.
+    pub(crate) vp8: Option<Vp8Numbers>,
+}
+
+impl Packet<'_> {
+    /// Bytes of the header with its extensions.
+    pub(crate) fn header_bytes(&self) -> usize {
+        HEADER_BYTES + self.extensions.len
+    }
+
+    /// Bytes of the packet before encryption.
+    pub(crate) fn bytes(&self) -> usize {
+        let original = if self.original.is_some() { RTX_BYTES } else { 0 };
+        self.header_bytes() + original + self.payload.len()
+    }
+
+    /// Writes the packet to the front of `out`, which is at least [`bytes`](Self::bytes) long.
+    pub(crate) fn write(&self, out: &mut [u8]) {
+        let extended = if self.extensions.len > 0 { 0x10 } else { 0 };
+        out[0] = 0x80 | extended;
+        out[1] = self.payload_type & 0x7f | u8::from(self.marker) << 7;
+        out[2..4].copy_from_slice(&(self.index as u16).to_be_bytes());
+        out[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
+        out[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
+        let mut at = self.header_bytes();
+        out[HEADER_BYTES..at].copy_from_slice(&self.extensions.bytes[..self.extensions.len]);
+        if let Some(original) = self.original {
+            out[at..at + RTX_BYTES].copy_from_slice(&original.to_be_bytes());
+            at += RTX_BYTES;
+        }
+        let payload = &mut out[at..at + self.payload.len()];
+        payload.copy_from_slice(self.payload);
+        if let Some(numbers) = self.vp8 {
+            patch_vp8(payload, &numbers);
+        }
+    }
+}
+
+/// Puts the numbers into a VP8 payload descriptor (RFC 7741 §4.2), each where the descriptor has
+/// it and as long as it is there. A malformed descriptor stays as it is.
+fn patch_vp8(payload: &mut [u8], numbers: &Vp8Numbers) {
+    let Some([first, flags]) = payload.first_chunk::<2>().copied() else { return };
+    if first & 0x80 == 0 {
+        return;
+    }
+    let mut at = 2;
+    if flags & 0x80 != 0 {
+        let Some(&id) = payload.get(at) else { return };
+        let long = id & 0x80 != 0;
+        let bytes = if long { 2 } else { 1 };
+        if let (Some(id), Some(field)) = (numbers.picture_id, payload.get_mut(at..at + bytes)) {
+            if long {
+                field.copy_from_slice(&(0x8000 | id).to_be_bytes());
+            } else {
+                // A 7-bit id stays one: its low bits count the same way.
+                field[0] = (id & 0x7f) as u8;
+            }
+        }
+        at += bytes;
+    }
+    if flags & 0x40 != 0 {
+        if let (Some(tl0), Some(field)) = (numbers.tl0_pic_idx, payload.get_mut(at)) {
+            *field = tl0;
+        }
+        at += 1;
+    }
+    if flags & 0x10 != 0
+        && let (Some(key_idx), Some(field)) = (numbers.key_idx, payload.get_mut(at))
+    {
+        *field = *field & 0xe0 | key_idx & 0x1f;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+    use str0m::rtp::{AbsCaptureTime, VideoOrientation, Vp8Descriptor};
+
+    fn map() -> ExtensionMap {
+        let mut map = ExtensionMap::empty();
+        map.set(2, Extension::AbsoluteCaptureTime);
+        map.set(13, Extension::VideoOrientation);
+        map
+    }
+
+    #[test]
+    fn a_packet_without_extensions_is_twelve_bytes_and_its_payload() {
+        let ids = ExtensionIds::of(&map());
+        let extensions = ExtensionBlock::new(&Extensions::default(), &ids);
+        let packet = Packet {
+            payload_type: 96,
+            marker: true,
+            index: 0x1_0203,
+            timestamp: 0x0405_0607,
+            ssrc: 0x0809_0a0b,
+            extensions: &extensions,
+            original: None,
+            payload: &[9, 9],
+            vp8: None,
+        };
+        let mut out = vec![0; packet.bytes()];
+        packet.write(&mut out);
+        assert_eq!(out, [0x80, 0xe0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 9, 9]);
+        let rtx = Packet { original: Some(0x0102), ..packet };
+        let mut out = vec![0; rtx.bytes()];
+        rtx.write(&mut out);
+        assert_eq!(out[12..], [1, 2, 9, 9]);
+    }
+
+    #[test]
+    fn known_extensions_are_written_in_the_one_byte_form() {
+        let capture_time = UNIX_EPOCH + Duration::from_millis(1_500);
+        let values = Extensions {
+            audio_level: Some(-20),
+            video_orientation: Some(VideoOrientation::Deg180),
+            abs_capture_time: Some(AbsCaptureTime { capture_time, clock_offset: None }),
+            ..Extensions::default()
+        };
+        let block = ExtensionBlock::new(&values, &ExtensionIds::of(&map()));
+        let seconds = (NTP_UNIX_S + 1).to_be_bytes();
+        let mut wanted = vec![0xbe, 0xde, 0, 3, 13 << 4, 2, 2 << 4 | 7];
+        wanted.extend(&seconds[4..]);
+        wanted.extend([0x80, 0, 0, 0, 0]);
+        assert_eq!(block.bytes[..block.len], wanted, "the audio level has no id");
+        let none = ExtensionBlock::new(&values, &ExtensionIds::default());
+        assert_eq!(none.len, 0);
+    }
+
+    proptest! {
+        /// What is patched reads back, and nothing else has changed.
+        #[test]
+        fn vp8_numbers_read_back(
+            mut payload in proptest::collection::vec(any::<u8>(), 0..12),
+            id in 0u16..0x8000, tl0: u8, key_idx in 0u8..32,
+        ) {
+            let before = payload.clone();
+            let numbers = Vp8Numbers {
+                picture_id: Some(id), tl0_pic_idx: Some(tl0), key_idx: Some(key_idx),
+            };
+            patch_vp8(&mut payload, &numbers);
+            if let Ok(was) = Vp8Descriptor::parse(&before) {
+                let now = Vp8Descriptor::parse(&payload).unwrap();
+                let mask = if before.get(2).is_some_and(|byte| byte & 0x80 != 0) {
+                    0x7fff
+                } else {
+                    0x7f
+                };
+                prop_assert_eq!(now.picture_id(), was.picture_id().map(|_| id & mask));
+                prop_assert_eq!(now.tl0_pic_idx(), was.tl0_pic_idx().map(|_| tl0));
+                prop_assert_eq!(now.key_idx(), was.key_idx().map(|_| key_idx));
+            }
+            prop_assert_eq!(&payload[6.min(payload.len())..], &before[6.min(before.len())..]);
+        }
+    }
+}

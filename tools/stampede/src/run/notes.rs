@@ -1,0 +1,121 @@
+//! What signalling tells a peer's media plane beyond SDP: whose clock stamps a track, mutes, and
+//! which layers anybody wants.
+
+use stampede_core::PeerNote;
+use stampede_signaling::session::{Quality, SessionEvent, WantedCodec};
+
+/// The first server protocol that knows packet trailers (livekit
+/// pkg/rtc/types/protocol_version.go, `SupportsPacketTrailer`). It came with the stripping of
+/// trailers for subscribers that don't know them (livekit #4361, release 1.10.1); `stampede sfu`
+/// strips nothing and speaks 16. Never send a trailer to a server below it.
+const PACKET_TRAILER_PROTOCOL: i32 = 17;
+
+/// Notes of one participant.
+pub(super) struct Notes {
+    publishers: String,
+    obey_dynacast: bool,
+    publishes: bool,
+    /// Client ids of our tracks by the server's ids.
+    cids: Vec<(String, String)>,
+}
+
+impl Notes {
+    /// `publishers` is what the identities of this run's own publishers begin with.
+    pub(super) fn new(publishers: String, obey_dynacast: bool, publishes: bool) -> Self {
+        Self { publishers, obey_dynacast, publishes, cids: Vec::new() }
+    }
+
+    /// What the peer has to know of an event.
+    pub(super) fn of(&mut self, event: &SessionEvent) -> Option<PeerNote> {
+        match event {
+            SessionEvent::Joined(joined) => (self.publishes
+                && joined.protocol >= PACKET_TRAILER_PROTOCOL)
+                .then_some(PeerNote::PacketTrailer),
+            SessionEvent::TrackAvailable(track) => Some(PeerNote::Track {
+                track_id: track.sid.clone(),
+                // Only this process's publishers: another host's clock is another clock.
+                same_clock: track.publisher_identity.starts_with(&self.publishers),
+                muted: track.muted,
+            }),
+            SessionEvent::TrackMuted { sid, muted } => {
+                Some(PeerNote::Muted { track_id: sid.clone(), muted: *muted })
+            }
+            SessionEvent::TrackGone { sid } => Some(PeerNote::TrackGone { track_id: sid.clone() }),
+            SessionEvent::TrackPublished { cid, sid } => {
+                self.cids.push((sid.clone(), cid.clone()));
+                None
+            }
+            SessionEvent::QualityWanted { sid, codecs } => Some(PeerNote::LayersWanted {
+                cid: self.cid(sid)?,
+                wanted: wanted(codecs),
+                obey: self.obey_dynacast,
+            }),
+            SessionEvent::PublishedTrackMuted { sid, muted } => {
+                Some(PeerNote::PublishMuted { cid: self.cid(sid)?, muted: *muted })
+            }
+            _ => None,
+        }
+    }
+
+    fn cid(&self, sid: &str) -> Option<String> {
+        self.cids.iter().find(|(known, _)| known == sid).map(|(_, cid)| cid.clone())
+    }
+}
+
+/// Low, medium, high: wanted with any codec. A server that names none wants all.
+fn wanted(codecs: &[WantedCodec]) -> [bool; 3] {
+    let named = || codecs.iter().flat_map(|codec| &codec.qualities);
+    if named().next().is_none() {
+        return [true; 3];
+    }
+    [Quality::Low, Quality::Medium, Quality::High]
+        .map(|quality| named().any(|(named, enabled)| *named == quality && *enabled))
+}
+
+#[cfg(test)]
+mod tests {
+    use stampede_signaling::session::{RemoteTrack, TrackKind};
+
+    use super::*;
+
+    fn notes() -> Notes {
+        Notes::new("stampede-ab-pub-".to_owned(), true, true)
+    }
+
+    #[test]
+    fn only_this_runs_publishers_share_our_clock() {
+        for (identity, same) in
+            [("stampede-ab-pub-1-0", true), ("stampede-cd-pub-1-0", false), ("alice", false)]
+        {
+            let track = RemoteTrack {
+                sid: "TR_1".to_owned(),
+                kind: TrackKind::Video,
+                publisher_sid: "PA_1".to_owned(),
+                publisher_identity: identity.to_owned(),
+                width: 0,
+                height: 0,
+                mime_type: String::new(),
+                muted: true,
+            };
+            let note = notes().of(&SessionEvent::TrackAvailable(Box::new(track)));
+            let track_id = "TR_1".to_owned();
+            assert_eq!(note, Some(PeerNote::Track { track_id, same_clock: same, muted: true }));
+        }
+    }
+
+    #[test]
+    fn layers_are_named_by_our_own_track_id() {
+        let mut notes = notes();
+        let qualities =
+            vec![(Quality::Low, true), (Quality::Medium, false), (Quality::High, false)];
+        let codecs = vec![WantedCodec { codec: "vp8".to_owned(), qualities }];
+        let event = SessionEvent::QualityWanted { sid: "TR_1".to_owned(), codecs };
+        assert_eq!(notes.of(&event), None, "not our track");
+        let (cid, sid) = ("cam".to_owned(), "TR_1".to_owned());
+        assert_eq!(notes.of(&SessionEvent::TrackPublished { cid, sid }), None);
+        let wanted = [true, false, false];
+        let cid = "cam".to_owned();
+        assert_eq!(notes.of(&event), Some(PeerNote::LayersWanted { cid, wanted, obey: true }));
+        assert_eq!(super::wanted(&[]), [true; 3]);
+    }
+}
