@@ -65,15 +65,20 @@ pub(crate) async fn first() {
 
 /// Calls `on_first` at the first signal and ends the process at the second. With `screen` SIGHUP
 /// and SIGQUIT count as well: their default effect would leave the terminal in raw mode.
-pub(crate) async fn watch(screen: bool, on_first: impl FnOnce()) {
-    let Some(mut signals) = Signals::install() else { return };
-    if screen {
-        signals.hangup = signal(SignalKind::hangup()).ok();
-        signals.quit = signal(SignalKind::quit()).ok();
+///
+/// The handlers are there when this returns, before the future is polled.
+pub(crate) fn watch(screen: bool, on_first: impl FnOnce()) -> impl Future<Output = ()> {
+    let signals = Signals::install();
+    async move {
+        let Some(mut signals) = signals else { return };
+        if screen {
+            signals.hangup = signal(SignalKind::hangup()).ok();
+            signals.quit = signal(SignalKind::quit()).ok();
+        }
+        signals.next().await;
+        on_first();
+        signals.next().await;
+        crate::live::restore_terminal();
+        std::process::exit(i32::from(Exit::Interrupted.code()));
     }
-    signals.next().await;
-    on_first();
-    signals.next().await;
-    crate::live::restore_terminal();
-    std::process::exit(i32::from(Exit::Interrupted.code()));
 }
