@@ -262,7 +262,12 @@ pub trait Backend {
     /// Queues one datagram for sending; it leaves with the next [`flush`](Self::flush) or
     /// [`poll`](Self::poll), or earlier when the queue is full. The bytes are copied.
     /// Never blocks; what can't be sent is counted in [`UdpStats`].
-    fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]);
+    fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]) {
+        self.send_with(socket, destination, payload.len(), &mut |out| {
+            out.copy_from_slice(payload);
+            true
+        });
+    }
 
     /// Like [`send`](Self::send), but `write` fills in the `len` bytes where they will be sent
     /// from, which spares a copy. It is called at most once; when it returns false nothing is

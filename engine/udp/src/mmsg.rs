@@ -221,13 +221,6 @@ impl Backend for Mmsg {
         self.leaving.push(socket.0);
     }
 
-    fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]) {
-        self.send_with(socket, destination, payload.len(), &mut |out| {
-            out.copy_from_slice(payload);
-            true
-        });
-    }
-
     fn send_with(
         &mut self,
         socket: SocketId,

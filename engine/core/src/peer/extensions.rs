@@ -49,8 +49,3 @@ pub(super) fn dependency_descriptor() -> Extension {
 pub(super) fn descriptor_of(values: &ExtensionValues) -> Option<&[u8]> {
     values.user_values.get().map(|Value(bytes)| bytes.as_slice())
 }
-
-/// Puts a descriptor on a packet to be sent.
-pub(super) fn set_descriptor(values: &mut ExtensionValues, bytes: Vec<u8>) {
-    values.user_values.set(Value(bytes));
-}

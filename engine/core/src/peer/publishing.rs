@@ -7,7 +7,6 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use stampede_media::dependency_descriptor::{self as dd, Mandatory};
 use stampede_media::{Codec, packet_trailer, vp9};
 use str0m::change::SdpPendingOffer;
 use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
@@ -15,7 +14,6 @@ use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor,
 use str0m::stats::MediaEgressStats;
 use str0m::{Rtc, media};
 
-use super::extensions::set_descriptor;
 use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
@@ -41,8 +39,6 @@ struct TxLayer {
     next_sequence: u64,
     timestamp_offset: u32,
     gate: LayerGate,
-    /// Of the next frame's dependency descriptor (AV1).
-    frame_number: u16,
     counted: PublishCounters,
     /// The remote's counts when measuring began: NACKs, packets lost, packets covered.
     before_window: (u64, u64, u64),
@@ -291,7 +287,6 @@ impl TxTrack {
                 next_sequence: sequence,
                 timestamp_offset: (random >> 32) as u32,
                 gate: LayerGate::default(),
-                frame_number: 0,
                 counted: PublishCounters::default(),
                 before_window: (0, 0, 0),
             }
@@ -383,14 +378,11 @@ impl TxTrack {
             let wallclock = due.due.min(now);
             let marker = video && index == last;
             let codec = layer.clip.clip.codec;
-            let mut values = ExtensionValues {
+            let values = ExtensionValues {
                 audio_level: (!video).then(|| audio_level(loud)),
                 voice_activity: (!video).then_some(loud),
                 ..extensions(captured.filter(|_| index == 0))
             };
-            if codec == Codec::Av1 {
-                set_descriptor(&mut values, layer.descriptor(&due, index == 0, index == last));
-            }
             let payload = match codec {
                 Codec::Vp9 => renumbered(payload, &due),
                 _ => Arc::clone(payload),
@@ -418,23 +410,9 @@ impl TxTrack {
 }
 
 impl TxLayer {
-    /// The dependency descriptor of a packet of the next frame: one layer, each frame depends on
-    /// the one before.
-    fn descriptor(&self, due: &DueFrame, first: bool, last: bool) -> Vec<u8> {
-        let mandatory = Mandatory {
-            start_of_frame: first,
-            end_of_frame: last,
-            template_id: u8::from(!due.keyframe),
-            frame_number: self.frame_number,
-        };
-        let structure = (first && due.keyframe).then(dd::Structure::single_layer);
-        dd::Descriptor::write(mandatory, structure.as_ref())
-    }
-
     fn count_frame(&mut self, due: &DueFrame, packets: u64, now: Instant) -> Sample {
         // Every Opus packet can be decoded from; counting them would drown the video's keyframes.
         let keyframe = due.keyframe && self.clip.clip.codec.is_video();
-        self.frame_number = self.frame_number.wrapping_add(1);
         let counted = &mut self.counted;
         let lateness = now.saturating_duration_since(due.due);
         counted.packets_sent += packets;

@@ -384,13 +384,6 @@ impl Backend for Uring {
         }
     }
 
-    fn send(&mut self, socket: SocketId, destination: SocketAddr, payload: &[u8]) {
-        self.send_with(socket, destination, payload.len(), &mut |out| {
-            out.copy_from_slice(payload);
-            true
-        });
-    }
-
     fn send_with(
         &mut self,
         socket: SocketId,
