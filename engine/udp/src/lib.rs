@@ -85,6 +85,13 @@ pub struct UdpStats {
 }
 
 impl UdpStats {
+    /// Datagrams that the kernel refused. Those that left and found their receiver gone are not
+    /// lost by us.
+    #[must_use]
+    pub fn lost_sends(&self) -> u64 {
+        self.send_errors.saturating_sub(self.undeliverable)
+    }
+
     /// What was counted since `earlier`, an older copy of the same counters.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
