@@ -337,7 +337,8 @@ pub(crate) struct Machine {
 pub(crate) enum Outcome {
     /// It did what was asked.
     Pass,
-    /// Nobody could join, or nothing was received or sent.
+    /// A threshold failed, nobody could join, nothing was received or sent, too much was lost, too
+    /// many tracks stayed silent, or the server went away.
     Fail,
     /// The generator was at fault: its figures say nothing about the server.
     Invalid,
