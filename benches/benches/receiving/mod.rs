@@ -13,14 +13,14 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpWrite, Ssrc};
 use str0m::{Candidate, Input, Output, Rtc};
 
-pub const PAYLOAD_BYTES: usize = 1_000;
+pub(crate) const PAYLOAD_BYTES: usize = 1_000;
 /// Packets of a frame.
-pub const RUN: usize = 7;
+pub(crate) const RUN: usize = 7;
 
 #[derive(Default)]
-pub struct Sink {
-    pub datagrams: Vec<Vec<u8>>,
-    pub connected: bool,
+pub(crate) struct Sink {
+    pub(crate) datagrams: Vec<Vec<u8>>,
+    pub(crate) connected: bool,
 }
 
 impl PeerSink for Sink {
@@ -35,18 +35,18 @@ impl PeerSink for Sink {
     fn recorded(&mut self, _: &RecordedStream, _: RecordedFrame) {}
 }
 
-pub struct Sender {
+pub(crate) struct Sender {
     rtc: Rtc,
     ssrc: Ssrc,
     payload_type: Pt,
-    pub sequence: u64,
+    pub(crate) sequence: u64,
 }
 
 fn peer_addr() -> SocketAddr {
     "127.0.0.1:40001".parse().unwrap()
 }
 
-pub fn sender_addr() -> SocketAddr {
+pub(crate) fn sender_addr() -> SocketAddr {
     "127.0.0.1:7882".parse().unwrap()
 }
 
@@ -62,7 +62,7 @@ fn poll(rtc: &mut Rtc) -> Vec<Vec<u8>> {
 }
 
 /// A peer that a sender is connected to.
-pub fn connect(start: Instant, options: &PeerOptions) -> (Peer, Sender) {
+pub(crate) fn connect(start: Instant, options: &PeerOptions) -> (Peer, Sender) {
     let mut peer = Peer::subscriber(start, peer_addr(), options, false).unwrap();
     let mut rtc = Rtc::builder()
         .set_crypto_provider(Arc::new(stampede_core::crypto::provider()))
@@ -102,13 +102,18 @@ pub fn connect(start: Instant, options: &PeerOptions) -> (Peer, Sender) {
     (peer, Sender { rtc, ssrc, payload_type, sequence: 1 })
 }
 
-pub fn arrival(now: Instant, start: Instant) -> Arrival {
+pub(crate) fn arrival(now: Instant, start: Instant) -> Arrival {
     Arrival { instant: now, unix_ns: 1 << 60 | (now - start).as_nanos() as u64 }
 }
 
 impl Sender {
     /// One frame of seven packets: 27 frames a second are 187 packets.
-    pub fn seal(&mut self, now: Instant, frame: u64, payloads: &[Arc<[u8]>; 2]) -> Vec<Vec<u8>> {
+    pub(crate) fn seal(
+        &mut self,
+        now: Instant,
+        frame: u64,
+        payloads: &[Arc<[u8]>; 2],
+    ) -> Vec<Vec<u8>> {
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         let mut out = poll(&mut self.rtc);
         let mut direct = self.rtc.direct_api();
@@ -130,7 +135,7 @@ impl Sender {
 }
 
 /// First and further packets of a VP8 frame, the first one of all a keyframe.
-pub fn payloads(frame: u64) -> [Arc<[u8]>; 2] {
+pub(crate) fn payloads(frame: u64) -> [Arc<[u8]>; 2] {
     let key = if frame == 1 { 0x10 } else { 0x11 };
     [0x90, 0x80].map(|start| {
         let (high, low) = ((frame >> 8) as u8 | 0x80, frame as u8);
