@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use receiving::{RUN, Sender, Sink, arrival, connect, payloads, sender_addr};
+use receiving::{Pair, RUN, Sender, Sink, arrival, connect, payloads, sender_addr};
 use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, ReceivePath};
 
 /// Frames before the counted ones.
@@ -38,7 +38,7 @@ impl Receiving {
         let options =
             PeerOptions { receive_path, ..PeerOptions::new(DtlsIdentity::generate().unwrap()) };
         let start = Instant::now();
-        let (peer, mut sender) = connect(start, &options);
+        let Pair { peer, mut sender, .. } = connect(start, &options);
         let begin = start + Duration::from_secs(11);
         let frames = (1..=FRAMES_SETTLING + FRAMES).map(|frame| {
             let now = begin + Duration::from_millis(37) * frame as u32;

@@ -12,13 +12,16 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and documents nothing")]
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod receiving;
 
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use receiving::{RUN, Sender, Sink, arrival, connect, payloads, sender_addr};
-use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, ReceivePath};
+use receiving::{Pair, RUN, Sink, arrival, connect, payloads, sender_addr};
+use stampede_core::{Arrival, DtlsIdentity, PeerOptions, ReceivePath};
 
 /// Most packets sealed at a time.
 const CHUNK_MAX: usize = 28_000;
@@ -26,7 +29,7 @@ const CHUNK_MAX: usize = 28_000;
 struct Crowd {
     start: Instant,
     frame: u64,
-    pairs: Vec<(Peer, Sender)>,
+    pairs: Vec<Pair>,
     sink: Sink,
 }
 
@@ -46,7 +49,7 @@ impl Crowd {
                 self.frame += 1;
                 let now = self.start + Duration::from_millis(37) * self.frame as u32;
                 let (frame, payloads) = (self.frame, payloads(self.frame));
-                let senders = self.pairs.iter_mut().map(|(_, sender)| sender);
+                let senders = self.pairs.iter_mut().map(|pair| &mut pair.sender);
                 let sealed: Vec<_> =
                     senders.map(|sender| sender.seal(now, frame, &payloads)).collect();
                 let at = arrival(now, self.start);
@@ -62,7 +65,7 @@ impl Crowd {
 
     fn receive_frame(&mut self, at: Arrival, sealed: &[Vec<Vec<u8>>], in_runs: bool) {
         if in_runs {
-            for ((peer, _), datagrams) in self.pairs.iter_mut().zip(sealed) {
+            for (Pair { peer, .. }, datagrams) in self.pairs.iter_mut().zip(sealed) {
                 for datagram in datagrams {
                     peer.handle_datagram(at, sender_addr(), datagram);
                 }
@@ -71,7 +74,7 @@ impl Crowd {
             return;
         }
         for part in 0..RUN {
-            for ((peer, _), datagrams) in self.pairs.iter_mut().zip(sealed) {
+            for (Pair { peer, .. }, datagrams) in self.pairs.iter_mut().zip(sealed) {
                 peer.handle_datagram(at, sender_addr(), &datagrams[part]);
                 peer.drain(at.instant, &mut self.sink);
             }
@@ -80,7 +83,7 @@ impl Crowd {
 
     /// Nothing was refused: the bench measures what it says.
     fn check(&self) {
-        for (peer, sender) in &self.pairs {
+        for Pair { peer, sender, .. } in &self.pairs {
             let counters = peer.counters();
             assert_eq!(counters.video.packets.received, sender.sequence - 1);
             assert_eq!(counters.video.frames.complete, counters.video.frames.received);

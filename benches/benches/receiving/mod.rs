@@ -61,9 +61,28 @@ fn poll(rtc: &mut Rtc) -> Vec<Vec<u8>> {
     }
 }
 
-/// A peer that a sender is connected to.
-pub(crate) fn connect(start: Instant, options: &PeerOptions) -> (Peer, Sender) {
-    let mut peer = Peer::subscriber(start, peer_addr(), options, false).unwrap();
+/// A peer and the sender it is connected to.
+pub(crate) struct Pair {
+    pub(crate) peer: Peer,
+    pub(crate) sender: Sender,
+    /// What the peer's part took.
+    #[allow(dead_code, reason = "not every bench asks")]
+    pub(crate) peer_time: Duration,
+}
+
+/// Adds what `work` takes to `sum`.
+fn timed<T>(sum: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    *sum += begun.elapsed();
+    done
+}
+
+/// Connects a peer and a sender.
+pub(crate) fn connect(start: Instant, options: &PeerOptions) -> Pair {
+    let mut peer_time = Duration::ZERO;
+    let mut peer =
+        timed(&mut peer_time, || Peer::subscriber(start, peer_addr(), options, false).unwrap());
     let mut rtc = Rtc::builder()
         .set_crypto_provider(Arc::new(stampede_core::crypto::provider()))
         .set_rtp_mode(true)
@@ -72,19 +91,23 @@ pub(crate) fn connect(start: Instant, options: &PeerOptions) -> (Peer, Sender) {
     let mut changes = rtc.sdp_api();
     let mid = changes.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
     let (offer, pending) = changes.apply().unwrap();
-    let answer = peer.accept_offer(start, &offer.to_sdp_string(), &[]).unwrap();
+    let offer = offer.to_sdp_string();
+    let answer = timed(&mut peer_time, || peer.accept_offer(start, &offer, &[]).unwrap());
     rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer).unwrap()).unwrap();
     let (mut now, mut sink) = (start, Sink::default());
     while !sink.connected {
         assert!(now < start + Duration::from_secs(10), "not connected");
         now += Duration::from_millis(5);
         rtc.handle_input(Input::Timeout(now)).unwrap();
-        peer.handle_timeout(now);
+        timed(&mut peer_time, || peer.handle_timeout(now));
         for _ in 0..8 {
-            for bytes in poll(&mut rtc) {
-                peer.handle_datagram(arrival(now, start), sender_addr(), &bytes);
-            }
-            peer.drain(now, &mut sink);
+            let datagrams = poll(&mut rtc);
+            timed(&mut peer_time, || {
+                for bytes in datagrams {
+                    peer.handle_datagram(arrival(now, start), sender_addr(), &bytes);
+                }
+                peer.drain(now, &mut sink);
+            });
             for bytes in sink.datagrams.drain(..) {
                 let receive =
                     Receive::new(Protocol::Udp, peer_addr(), sender_addr(), &bytes).unwrap();
@@ -99,7 +122,8 @@ pub(crate) fn connect(start: Instant, options: &PeerOptions) -> (Peer, Sender) {
     let stream = direct.stream_tx_by_mid(mid, None).unwrap();
     stream.set_rtx_cache(1, Duration::from_millis(1), None);
     let ssrc = stream.ssrc();
-    (peer, Sender { rtc, ssrc, payload_type, sequence: 1 })
+    let sender = Sender { rtc, ssrc, payload_type, sequence: 1 };
+    Pair { peer, sender, peer_time }
 }
 
 pub(crate) fn arrival(now: Instant, start: Instant) -> Arrival {
