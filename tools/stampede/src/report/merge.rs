@@ -216,6 +216,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         retries,
         resumed,
         errors,
+        signalling,
         peak: _,
         phases_ms,
     } in reports.iter().map(|report| &report.join)
@@ -227,6 +228,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.dropped += dropped;
         sum.retries += retries;
         sum.resumed += resumed;
+        sum.signalling.merge(signalling);
         for (kind, count) in errors {
             *sum.errors.entry(kind.clone()).or_default() += count;
         }

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
+use stampede_signaling::session::SessionCounters;
+
 use crate::report::hist::Samples;
-use crate::report::types::{JoinSection, Phases};
+use crate::report::types::{JoinSection, Phases, SignallingSection};
 
 /// Steps of a join, each measured from its scheduled start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,7 @@ pub(crate) struct Book {
     resumed: u64,
     first_keyframes: usize,
     join_response_wait_max: Duration,
+    signalling: SignallingSection,
     errors: BTreeMap<String, u64>,
     server_version: Option<String>,
     members: HashMap<String, Member>,
@@ -200,6 +203,18 @@ impl Book {
     /// The longest of [`Book::join_response`].
     pub(crate) fn join_response_wait_max(&self) -> Duration {
         self.join_response_wait_max
+    }
+
+    /// A session ended: what it had made of the server's messages.
+    pub(crate) fn session_ended(&mut self, counted: SessionCounters) {
+        self.signalling.merge(&SignallingSection {
+            messages: counted.messages,
+            malformed: counted.malformed,
+            offers_ignored: counted.offers_ignored,
+            answers_ignored: counted.answers_ignored,
+            candidates_dropped: counted.candidates_dropped,
+            tracks_ignored: counted.tracks_ignored,
+        });
     }
 
     /// A try ended before it was told to; `kind` goes into `join.errors`.
@@ -356,6 +371,7 @@ impl Book {
             retries: self.retries,
             resumed: self.resumed,
             errors: self.errors.clone(),
+            signalling: self.signalling,
             peak: Some(self.peak as u64),
             phases_ms: Phases {
                 websocket: phase(Phase::Websocket),

@@ -229,6 +229,7 @@ async fn attempt(
     let mut joined =
         Joined { context, participant, identity, peer, notes, connected: false, resumes_tried: 0 };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
+    context.book.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
     context.note(identity, || "leave sent".to_owned());
