@@ -8,6 +8,7 @@
 //! Needs valgrind and `cargo install gungraun-runner` in the version of Cargo.lock.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and documents nothing")]
+#![allow(unused_qualifications, reason = "gungraun's macros write them")]
 
 mod receiving;
 

@@ -1,5 +1,7 @@
 //! A receiving peer and the plain str0m sender it is connected to, without sockets.
 
+#![allow(dead_code, reason = "not every bench uses all of it")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +68,6 @@ pub(crate) struct Pair {
     pub(crate) peer: Peer,
     pub(crate) sender: Sender,
     /// What the peer's part took.
-    #[allow(dead_code, reason = "not every bench asks")]
     pub(crate) peer_time: Duration,
 }
 
