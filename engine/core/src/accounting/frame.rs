@@ -57,6 +57,16 @@ struct OpenFrame {
     notes: Notes,
 }
 
+/// Where signalling said that the track stands still, in sequence numbers: it may come before or
+/// after the pause in the media.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    /// The highest when it was muted.
+    after: u64,
+    /// The highest when it was unmuted.
+    until: Option<u64>,
+}
+
 /// The frames of one stream. Frames are settled in order, as soon as nothing before them can
 /// change any more: see [`Self::settle`].
 ///
@@ -78,6 +88,9 @@ pub struct FrameLedger {
     lossy: bool,
     finished: VecDeque<FinishedFrame>,
     shown_at: Option<Instant>,
+    /// Last sequence number of the last frame shown.
+    shown: Option<u64>,
+    pause: Option<Pause>,
     first_keyframe: Option<Arrival>,
     keyframe_wanted: bool,
 }
@@ -105,6 +118,8 @@ impl FrameLedger {
             lossy: false,
             finished: VecDeque::new(),
             shown_at: None,
+            shown: None,
+            pause: None,
             first_keyframe: None,
             keyframe_wanted: false,
         }
@@ -195,9 +210,30 @@ impl FrameLedger {
         self.freezes.counters()
     }
 
-    /// The publisher muted or unmuted the track; see [`FreezeDetector::set_muted`].
-    pub fn set_muted(&mut self, muted: bool) {
-        self.freezes.set_muted(muted);
+    /// The publisher muted or unmuted the track, when `highest` was the highest sequence number.
+    /// While it stands still on purpose nothing freezes and no frame is missing: the time from the
+    /// last frame before to the first one after is no interval (libwebrtc counts it as a pause).
+    pub fn set_muted(&mut self, muted: bool, highest: Option<u64>) {
+        let at = highest.unwrap_or(0);
+        if muted {
+            // One that no frame was shown behind goes on.
+            let open = self.pause.filter(|pause| {
+                pause.until.is_none_or(|until| self.shown.is_none_or(|shown| shown <= until))
+            });
+            let after = open.map_or(at, |pause| pause.after);
+            self.pause = Some(Pause { after, until: None });
+        } else if let Some(pause) = &mut self.pause {
+            pause.until = Some(at);
+        }
+    }
+
+    /// Whether the track may have stood still between a frame that ended with `last` and one that
+    /// begins with `next`.
+    fn is_over_pause(&self, last: Option<u64>, next: u64) -> bool {
+        self.pause.is_some_and(|pause| {
+            let ended = |until| last.is_some_and(|last| last > until);
+            next > pause.after && !pause.until.is_some_and(ended)
+        })
     }
 
     /// The next frame that was settled as complete, in order. Ask until there is none after each
@@ -291,6 +327,11 @@ impl FrameLedger {
             self.close_head(&head, known.1);
             return;
         }
+        if self.is_over_pause(self.settled, head.low)
+            && let Some(references) = &mut self.references
+        {
+            references.interrupt();
+        }
         let contiguous = self.settled.is_none_or(|settled| self.whole(settled + 1, head.low));
         let gap = match contiguous {
             true => Gap::None,
@@ -319,7 +360,7 @@ impl FrameLedger {
         self.counted.dropped += followed.lost;
         self.lossy |= followed.lost > 0 || !followed.decodable;
         if followed.decodable {
-            self.show(head.last_arrival.instant);
+            self.show(&head);
         } else {
             self.counted.dropped += 1;
         }
@@ -333,10 +374,15 @@ impl FrameLedger {
         }
     }
 
-    fn show(&mut self, at: Instant) {
+    fn show(&mut self, frame: &OpenFrame) {
         self.counted.decodable += 1;
+        let at = frame.last_arrival.instant;
         let shown_at = self.shown_at.map_or(at, |before| before.max(at));
         self.shown_at = Some(shown_at);
+        if self.is_over_pause(self.shown, frame.low) {
+            self.freezes.pause();
+        }
+        self.shown = Some(frame.high);
         self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
     }
 }

@@ -175,6 +175,11 @@ impl SequenceLedger {
         receipt
     }
 
+    /// How many sequence numbers came without payload.
+    pub fn padding_only(&self) -> u64 {
+        self.counted.padding_only
+    }
+
     /// A packet with a sequence number that had arrived before came on the primary SSRC.
     pub fn duplicate(&mut self) {
         self.counted.duplicate += 1;

@@ -77,7 +77,7 @@ impl StreamLedger {
             self.codec = Some(codec);
             self.frames = codec.is_video().then(|| FrameLedger::new(codec));
             if let Some(frames) = &mut self.frames {
-                frames.set_muted(self.muted);
+                frames.set_muted(self.muted, None);
             }
         }
     }
@@ -148,7 +148,7 @@ impl StreamLedger {
         self.jitter.interrupt();
         self.latency.interrupt();
         if let Some(frames) = &mut self.frames {
-            frames.set_muted(muted);
+            frames.set_muted(muted, self.sequences.highest());
         }
     }
 
@@ -177,8 +177,10 @@ impl StreamLedger {
     /// Takes a packet that the server made itself to fill a pause
     /// ([`is_server_made`](super::is_server_made)): to everything but its own count it is padding.
     pub fn server_made(&mut self, sequence: u16, at: Arrival) -> Receipt {
+        let before = self.sequences.padding_only();
         let receipt = self.padding(sequence, at);
-        self.server_made += u64::from(receipt.usable);
+        // Late ones too: they are no media either.
+        self.server_made += self.sequences.padding_only() - before;
         receipt
     }
 
