@@ -42,6 +42,8 @@ pub struct FinishedFrame {
     pub keyframe: bool,
     /// Its last packet arrived.
     pub at: Arrival,
+    /// It lies in the measured window.
+    pub measured: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,8 @@ struct OpenFrame {
     /// Last sequence number, where known.
     end: Option<u64>,
     last_arrival: Arrival,
+    /// It lies in the measured window.
+    measured: bool,
     notes: Notes,
 }
 
@@ -91,6 +95,8 @@ pub struct FrameLedger {
     /// Last sequence number of the last frame shown.
     shown: Option<u64>,
     pause: Option<Pause>,
+    /// First sequence number of the measured window.
+    measured_from: u64,
     first_keyframe: Option<Arrival>,
     keyframe_wanted: bool,
 }
@@ -120,6 +126,7 @@ impl FrameLedger {
             shown_at: None,
             shown: None,
             pause: None,
+            measured_from: 0,
             first_keyframe: None,
             keyframe_wanted: false,
         }
@@ -253,8 +260,11 @@ impl FrameLedger {
         self.keyframe_wanted
     }
 
-    /// Counts from here on only; what is known of references stays.
-    pub fn restart_counting(&mut self) {
+    /// Counts from here on only: frames that lie behind the highest sequence number so far. What is
+    /// known of references stays.
+    pub fn restart_counting(&mut self, highest: Option<u64>) {
+        self.measured_from = highest.map_or(0, |highest| highest + 1);
+        self.open.iter_mut().for_each(|frame| frame.measured = false);
         self.counted = Counted::default();
         self.freezes.restart_counting();
     }
@@ -282,6 +292,7 @@ impl FrameLedger {
                     packets: 0,
                     end: None,
                     last_arrival: packet.at,
+                    measured: packet.sequence >= self.measured_from,
                     notes: self.references.as_ref()?.notes(),
                 };
                 let index = self.open.partition_point(|frame| frame.low < packet.sequence);
@@ -339,16 +350,15 @@ impl FrameLedger {
             false => Gap::Within,
         };
         self.close_head(&head, known.1);
-        self.counted.received += 1;
+        let measured = head.measured;
         if complete {
-            self.counted.complete += 1;
             self.finished.push_back(FinishedFrame {
                 timestamp: head.timestamp,
                 keyframe,
                 at: head.last_arrival,
+                measured,
             });
             if keyframe {
-                self.counted.keyframes += 1;
                 self.first_keyframe.get_or_insert(head.last_arrival);
             }
         }
@@ -357,12 +367,19 @@ impl FrameLedger {
         let Some(references) = &mut self.references else { return };
         let followed = references.settle(&mut settled);
         self.keyframe_wanted = references.needs_keyframe();
-        self.counted.dropped += followed.lost;
         self.lossy |= followed.lost > 0 || !followed.decodable;
         if followed.decodable {
             self.show(&head);
+        }
+        if measured {
+            let lost = followed.lost + u64::from(!followed.decodable);
+            self.counted.received += 1;
+            self.counted.complete += u64::from(complete);
+            self.counted.keyframes += u64::from(complete && keyframe);
+            self.counted.decodable += u64::from(followed.decodable);
+            self.counted.dropped += lost;
         } else {
-            self.counted.dropped += 1;
+            self.freezes.restart_counting();
         }
     }
 
@@ -375,7 +392,6 @@ impl FrameLedger {
     }
 
     fn show(&mut self, frame: &OpenFrame) {
-        self.counted.decodable += 1;
         let at = frame.last_arrival.instant;
         let shown_at = self.shown_at.map_or(at, |before| before.max(at));
         self.shown_at = Some(shown_at);

@@ -102,7 +102,9 @@ impl StreamLedger {
             self.jitter.record(at.unix_ns, packet.timestamp, codec.clock_rate());
         }
         if receipt.usable {
-            self.first.get_or_insert(at);
+            if receipt.measured {
+                self.first.get_or_insert(at);
+            }
             if self.last.is_none_or(|last| last.instant <= at.instant) {
                 self.last = Some(at);
             }
@@ -121,6 +123,7 @@ impl StreamLedger {
                     timestamp: packet.timestamp,
                     keyframe: false,
                     at,
+                    measured: receipt.measured,
                 });
             }
         }
@@ -211,7 +214,7 @@ impl StreamLedger {
         self.settle_frames();
         self.sequences.restart_counting();
         if let Some(frames) = &mut self.frames {
-            frames.restart_counting();
+            frames.restart_counting(self.sequences.highest());
         }
         self.latency.restart_counting();
         self.picture.restart_counting();
@@ -317,8 +320,10 @@ impl StreamLedger {
         {
             self.samples.push(Sample::KeyframeAfterPli(frame.at.instant - asked));
         }
-        if let Some(latency) = self.latency.complete(frame.timestamp, codec.clock_rate(), frame.at)
-        {
+        let latency = self.latency.complete(frame.timestamp, codec.clock_rate(), frame.at);
+        if !frame.measured {
+            self.latency.restart_counting();
+        } else if let Some(latency) = latency {
             let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
             let height = self.picture.height();
             self.samples.push(Sample::Latency { kind, height, latency });

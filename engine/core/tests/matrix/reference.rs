@@ -119,8 +119,7 @@ impl Story {
     pub fn packets(&self) -> PacketCounters {
         let measured = self.measured();
         let mut counted = PacketCounters::default();
-        let strays = self.arrivals.iter().filter(|arrived| arrived.sequence < measured.start);
-        counted.stale += strays.filter(|arrived| !arrived.by_rtx).count() as u64;
+        self.count_strays(measured.start, &mut counted);
         for (sequence, number) in self.numbers() {
             if !measured.contains(&sequence) {
                 continue;
@@ -156,10 +155,27 @@ impl Story {
         before.map(|arrived| arrived.sequence).max()
     }
 
+    /// What came in the measured window, but belongs to before it, or to before the stream.
+    fn count_strays(&self, first: u64, counted: &mut PacketCounters) {
+        let mut seen = BTreeSet::new();
+        for arrived in self.arrivals.iter().filter(|arrived| arrived.sequence < first) {
+            let new = seen.insert(arrived.sequence);
+            if self.measured_from.is_some_and(|from| arrived.at <= from) {
+                continue;
+            }
+            match (new, arrived.by_rtx) {
+                (true, _) => counted.stale += 1,
+                (false, false) => counted.duplicate += 1,
+                (false, true) => counted.rtx_redundant += 1,
+            }
+        }
+    }
+
     /// Frames, and freezes by libwebrtc's rule.
     pub fn frames(&self) -> (FrameCounters, FreezeCounters) {
         let numbers = self.numbers();
         let range = self.range().unwrap_or(0..0);
+        let measured = self.measured();
         let mut counted =
             FrameCounters { decodable: Some(0), dropped: Some(0), ..FrameCounters::default() };
         let mut decodable = vec![false; self.frames.len()];
@@ -173,11 +189,14 @@ impl Story {
             let complete = numbers().all(|number| self.in_time(number));
             let refers = frame.refers_to.is_some_and(|other| decodable[other]);
             decodable[index] = complete && (frame.keyframe || refers);
-            counted.received += u64::from(numbers().any(|number| self.in_time(number)));
-            counted.complete += u64::from(complete);
-            counted.keyframes += u64::from(complete && frame.keyframe);
-            let sum = if decodable[index] { &mut counted.decodable } else { &mut counted.dropped };
-            *sum = sum.map(|sum| sum + 1);
+            if frame.sequences.start >= measured.start {
+                counted.received += u64::from(numbers().any(|number| self.in_time(number)));
+                counted.complete += u64::from(complete);
+                counted.keyframes += u64::from(complete && frame.keyframe);
+                let shown = decodable[index];
+                let sum = if shown { &mut counted.decodable } else { &mut counted.dropped };
+                *sum = sum.map(|sum| sum + 1);
+            }
             if decodable[index] {
                 let whole = numbers().filter_map(|number| number.came.map(|came| came.at)).max();
                 // Frames are shown in order.
@@ -186,6 +205,21 @@ impl Story {
             }
         }
         (counted, self.freezes(&shown))
+    }
+
+    /// Which frames were complete in time, and when.
+    pub fn complete_frames(&self) -> Vec<(usize, Instant)> {
+        let numbers = self.numbers();
+        let whole = |frame: &SentFrame| {
+            let mut last = None;
+            for sequence in frame.sequences.clone() {
+                let number = numbers.get(&sequence).filter(|number| self.in_time(number))?;
+                last = last.max(number.came.map(|came| came.at));
+            }
+            last
+        };
+        let frames = self.frames.iter().enumerate();
+        frames.filter_map(|(index, frame)| Some((index, whole(frame)?))).collect()
     }
 
     /// `shown`: which frame was shown when.
@@ -202,7 +236,8 @@ impl Story {
             let last: Vec<_> = intervals_ms.iter().rev().take(30).collect();
             let average = last.iter().copied().sum::<u128>() / last.len() as u128;
             let bound = (3 * average).max(average + 150);
-            if last.len() < 5 || interval.as_millis() < bound {
+            let measured = self.frames[after].sequences.start >= self.measured().start;
+            if last.len() < 5 || interval.as_millis() < bound || !measured {
                 continue;
             }
             counted.count += 1;

@@ -184,6 +184,8 @@ pub struct Outcome {
     /// First transmissions that never arrived.
     pub dropped: u64,
     pub samples: Vec<Sample>,
+    /// When each frame was sent.
+    pub sent: Vec<Instant>,
 }
 
 /// A running cell.
@@ -203,6 +205,7 @@ struct Run<'a> {
     signalled_muted: bool,
     rng: Rng,
     story: Story,
+    sent: Vec<Instant>,
     dropped_since: u64,
 }
 
@@ -322,6 +325,7 @@ impl<'a> Run<'a> {
             signalled_muted: false,
             rng,
             story,
+            sent: Vec::new(),
             dropped_since: 0,
         }
     }
@@ -398,6 +402,7 @@ impl<'a> Run<'a> {
         let packets = packets.collect();
         self.frame_number = self.frame_number.wrapping_add(1);
         let index = self.story.frames.len();
+        self.sent.push(self.sim.now);
         self.story.frames.push(SentFrame {
             sequences: first..self.next_sequence,
             keyframe: due.keyframe,
@@ -479,7 +484,7 @@ impl<'a> Run<'a> {
         let dropped = self.network.borrow().dropped - self.dropped_since;
         let story = self.story_so_far();
         let samples = std::mem::take(&mut self.sim.sink.samples);
-        Outcome { report: streams.swap_remove(0), story, dropped, samples }
+        Outcome { report: streams.swap_remove(0), story, dropped, samples, sent: self.sent }
     }
 
     fn story_so_far(&self) -> Story {
