@@ -317,7 +317,14 @@ fn make_worker(
     let malformer = Malformer::new(options.faults.malformed, options.seed ^ index as u64);
     let worker = Worker {
         index,
-        out: Outgoing { backend, socket, held: Held::default(), malformer, now: Instant::now(), fed_at: Instant::now() },
+        out: Outgoing {
+            backend,
+            socket,
+            held: Held::default(),
+            malformer,
+            now: Instant::now(),
+            fed_at: Instant::now(),
+        },
         address,
         commands: commands_in,
         media: media_in,

@@ -420,7 +420,8 @@ impl Outgoing {
             }
             (Class::Rtcp, Some(srtp)) => {
                 let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
-                let edited = direct::report(srtp, &peer.subscriptions, contents.into(), self.fed_at);
+                let edited =
+                    direct::report(srtp, &peer.subscriptions, contents.into(), self.fed_at);
                 let Some(edited) = edited else {
                     tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
                     return;
