@@ -38,8 +38,12 @@ pub struct FramePacket<'a> {
 pub struct FinishedFrame {
     /// RTP timestamp.
     pub timestamp: u32,
+    /// Extended sequence number of its last packet with payload.
+    pub last_sequence: u64,
     /// Decoding can begin here.
     pub keyframe: bool,
+    /// Every frame it depends on is decodable too.
+    pub decodable: bool,
     /// Its last packet arrived.
     pub at: Arrival,
 }
@@ -301,11 +305,6 @@ impl FrameLedger {
         self.counted.received += 1;
         if complete {
             self.counted.complete += 1;
-            self.finished.push_back(FinishedFrame {
-                timestamp: head.timestamp,
-                keyframe,
-                at: head.last_arrival,
-            });
             if keyframe {
                 self.counted.keyframes += 1;
                 self.first_keyframe.get_or_insert(head.last_arrival);
@@ -316,6 +315,15 @@ impl FrameLedger {
         let Some(references) = &mut self.references else { return };
         let followed = references.settle(&mut settled);
         self.keyframe_wanted = references.needs_keyframe();
+        if complete {
+            self.finished.push_back(FinishedFrame {
+                timestamp,
+                last_sequence: head.high,
+                keyframe,
+                decodable: followed.decodable,
+                at: head.last_arrival,
+            });
+        }
         self.counted.dropped += followed.lost;
         self.lossy |= followed.lost > 0 || !followed.decodable;
         if followed.decodable {
