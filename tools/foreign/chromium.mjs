@@ -2,13 +2,16 @@
 //
 //   node chromium.mjs subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
 //                               [--quality low|medium|high]
+//                               [--samples yes]
 //   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
 //   node chromium.mjs check     says which browser would be used; fails if there is none
 //
 // LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom; CHROMIUM names another
 // browser binary. Prints one JSON line with getStats() figures; exit code 1 and a reason on stderr
 // when a kind named by --expect was not decoded (or not sent), 2 for bad arguments. A publisher
-// says `published` on stderr once it sends; SIGINT ends it early, with its figures.
+// says `published` on stderr once it sends, a subscriber `watching` once all it expects comes;
+// SIGINT ends both early, with their figures. With --samples a subscriber also hands out its figures
+// of every 200 ms, with the time of day.
 import { createHmac, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -28,11 +31,14 @@ const BROWSER_FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-
 const PUBLISH_FLAGS = ['--use-fake-device-for-media-stream=fps=30',
     '--use-fake-ui-for-media-stream'];
 
+// What the page says when it has come that far.
+const SAID = ['published', 'watching'];
+
 class UsageError extends Error {}
 
 function parseArguments(argv) {
     const options = { mode: argv[0], room: null, seconds: 8, identity: null, expect: ['video'],
-        quality: 'high' };
+        quality: 'high', samples: 'no' };
     if (options.mode === 'check') return options;
     if (!['subscribe', 'publish'].includes(options.mode)) {
         throw new UsageError(`the mode must be subscribe, publish or check, not ${argv[0]}`);
@@ -45,6 +51,7 @@ function parseArguments(argv) {
         else if (flag === '--seconds') options.seconds = Number(value);
         else if (flag === '--expect') options.expect = value.split(',').filter(Boolean);
         else if (flag === '--quality') options.quality = value;
+        else if (flag === '--samples') options.samples = value;
         else throw new UsageError(`unknown flag ${flag}`);
     }
     if (!options.room) throw new UsageError('--room is missing');
@@ -54,6 +61,9 @@ function parseArguments(argv) {
     }
     if (!['low', 'medium', 'high'].includes(options.quality)) {
         throw new UsageError('--quality takes low, medium or high');
+    }
+    if (!['yes', 'no'].includes(options.samples)) {
+        throw new UsageError('--samples takes yes or no');
     }
     options.identity ??= `chromium-${options.mode}-${randomBytes(4).toString('hex')}`;
     return options;
@@ -106,7 +116,8 @@ function servePage() {
 
 /* The two functions below run inside the page: they see nothing of this file. */
 
-async function subscribeInPage({ url, token, seconds, expect, quality, connect_seconds_max }) {
+async function subscribeInPage({ url, token, seconds, expect, quality, sample,
+    connect_seconds_max }) {
     const { Room, RoomEvent, VideoQuality } = globalThis.LivekitClient;
     const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
     const qualities = { low: VideoQuality.LOW, medium: VideoQuality.MEDIUM,
@@ -156,9 +167,18 @@ async function subscribeInPage({ url, token, seconds, expect, quality, connect_s
         }
         return rows;
     };
-    await sleep(seconds * 500);
+    const samples = [];
+    const watch = async (ms) => {
+        const ends = performance.now() + ms;
+        while (performance.now() < ends && !globalThis.stampedeStop) {
+            if (sample) samples.push({ at_ms: Date.now(), rows: await read() });
+            await sleep(Math.min(sample ? 200 : 50, Math.max(0, ends - performance.now())));
+        }
+    };
+    console.info('watching');
+    await watch(seconds * 500);
     const half = await read();
-    await sleep(seconds * 500);
+    await watch(seconds * 500);
     const rows = await read();
     await room.disconnect();
     for (const row of rows) {
@@ -166,7 +186,8 @@ async function subscribeInPage({ url, token, seconds, expect, quality, connect_s
         if (row.kind === 'video') row.framesDecodedHalf = before?.framesDecoded ?? 0;
         else row.packetsReceivedHalf = before?.packetsReceived ?? 0;
     }
-    return { connect_ms, events, serverVersion: room.serverInfo?.version ?? null, rows };
+    return { connect_ms, events, serverVersion: room.serverInfo?.version ?? null, rows,
+        samples };
 }
 
 async function publishInPage({ url, token, seconds }) {
@@ -226,7 +247,8 @@ function summarise(mode, rows) {
     const sids = (list) => new Set(list.map((row) => row.sid)).size;
     const totals = (list, keys) => Object.fromEntries(keys.map((key) => [key, sum(list, key)]));
     if (mode === 'subscribe') {
-        const packets = ['packetsReceived', 'packetsLost', 'bytesReceived', 'nackCount'];
+        const packets = ['packetsReceived', 'packetsLost', 'bytesReceived', 'nackCount',
+            'retransmittedPacketsReceived'];
         return {
             video: { tracks: sids(video), ...totals(video, [...packets, 'framesReceived',
                 'framesDecoded', 'framesDecodedHalf', 'framesDropped', 'keyFramesDecoded',
@@ -302,8 +324,8 @@ async function main() {
         page.on('console', (message) => {
             const text = redact(message.text()).slice(0, 200);
             if (message.type() === 'error' || message.type() === 'warning'
-                || text === 'published') {
-                process.stderr.write(text === 'published' ? 'published\n' : `page: ${text}\n`);
+                || SAID.includes(text)) {
+                process.stderr.write(SAID.includes(text) ? `${text}\n` : `page: ${text}\n`);
             }
         });
         process.once('SIGINT', () => {
@@ -313,7 +335,8 @@ async function main() {
         const outcome = await page.evaluate(
             options.mode === 'publish' ? publishInPage : subscribeInPage,
             { url, token, seconds: options.seconds, expect: options.expect,
-                quality: options.quality, connect_seconds_max: CONNECT_SECONDS_MAX });
+                quality: options.quality, sample: options.samples === 'yes',
+                connect_seconds_max: CONNECT_SECONDS_MAX });
         const summary = summarise(options.mode, outcome.rows);
         const failures = missing(options.mode, options.expect, summary);
         const version = context.browser()?.version() ?? await page.evaluate(
@@ -323,6 +346,8 @@ async function main() {
             seconds: options.seconds, connect_ms: outcome.connect_ms,
             publish_ms: outcome.publish_ms, server_version: outcome.serverVersion,
             events: outcome.events, ...summary, tracks: outcome.rows,
+            samples: (outcome.samples ?? []).map(({ at_ms, rows }) => (
+                { at_ms, ...summarise(options.mode, rows) })),
             ok: failures.length === 0 })}\n`);
         if (failures.length > 0) throw new Error(failures.join('; '));
     } catch (error) {

@@ -2,12 +2,14 @@
 """LiveKit's Python client (native libwebrtc), as a client Stampede did not write.
 
     python_client.py subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
+                               [--samples yes]
     python_client.py publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
 
 LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom. Prints one JSON line;
 exit code 1 and a reason on stderr when a kind named by --expect was not decoded (or not sent), 2
-for bad arguments. A publisher says `published` on stderr once it sends; SIGINT ends it early, with
-its figures. Packages: requirements.txt.
+for bad arguments. A publisher says `published` on stderr once it sends, a subscriber `watching`
+once all it expects comes; SIGINT ends both early, with their figures. With --samples a subscriber
+also hands out its figures of every 200 ms, with the time of day. Packages: requirements.txt.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from livekit import api, rtc
 
 CONNECT_SECONDS_MAX = 30
 CLEANUP_SECONDS_MAX = 10
+SAMPLE_SECONDS = 0.2
 WIDTH, HEIGHT, FRAMES_PER_SECOND = 1280, 720, 20
 AUDIO_RATE, AUDIO_FRAME_MS, TONE_HZ = 48_000, 10, 440
 KINDS = {rtc.TrackKind.KIND_VIDEO: "video", rtc.TrackKind.KIND_AUDIO: "audio"}
@@ -45,6 +48,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--identity")
     parser.add_argument("--expect", default="video", help="video, audio, or both with a comma")
+    parser.add_argument("--samples", choices=["yes", "no"], default="no")
     options = parser.parse_args()
     options.expect = [kind for kind in options.expect.split(",") if kind]
     if unknown := set(options.expect) - set(KINDS.values()):
@@ -163,17 +167,34 @@ class Subscriber:
 
     async def run(self, options):
         await self.wait_for(options.expect)
-        await asyncio.sleep(options.seconds / 2)
-        half = {entry["sid"]: entry["frames"] for entry in self.tracks}
-        await asyncio.sleep(options.seconds / 2)
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+        print("watching", file=sys.stderr, flush=True)
+        samples = []
+        half = {}
+        started = time.monotonic()
+        while not stop.is_set() and time.monotonic() < started + options.seconds:
+            if not half and time.monotonic() >= started + options.seconds / 2:
+                half = {entry["sid"]: entry["frames"] for entry in self.tracks}
+            if options.samples == "yes":
+                rows = await self.rows({})
+                samples.append({"at_ms": time.time() * 1000} | self.summary(rows))
+            try:
+                await asyncio.wait_for(stop.wait(), SAMPLE_SECONDS)
+            except asyncio.TimeoutError:
+                pass
+        rows = await self.rows(half)
+        for task in self.tasks:
+            task.cancel()
+        return self.summary(rows) | {"samples": samples}, rows
+
+    async def rows(self, half):
         rows = []
         for entry in self.tracks:
             stats = rtp_rows(await entry["track"].get_stats(), "inbound_rtp")
             own = {key: value for key, value in entry.items() if key != "track"}
             rows.append(own | {"frames_half": half.get(entry["sid"], 0), "stats": stats})
-        for task in self.tasks:
-            task.cancel()
-        return self.summary(rows), rows
+        return rows
 
     @staticmethod
     def summary(rows):
@@ -184,6 +205,7 @@ class Subscriber:
 
         def packets(stats):
             keys = ("packetsReceived", "packetsLost", "bytesReceived", "nackCount")
+            keys += ("retransmittedPacketsReceived",)
             return {key: count(stats, key) for key in keys} | {"jitter": most(stats, "jitter")}
 
         return {

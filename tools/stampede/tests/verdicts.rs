@@ -1,33 +1,88 @@
 //! Every fault provoked on purpose with the real binary, and named right: whose it is, and why, in
 //! numbers.
+//!
+//! `STAMPEDE_SERIES=20` provokes each of them twenty times over, each time with another seed, and
+//! says how often it was named right.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Ended, Running, alone, run};
+use common::namespace::Namespace;
+use common::relay::{Relay, rtp_payload_type};
+use common::{Ended, Running, Sfu, alone, run};
 use rustix::process::Signal;
 use serde_json::Value;
 
 /// A short run that is no work for the machine.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 6] = [
     "run",
     "--subscribers=6",
     "--duration=4s",
     "--num-per-second=50",
     "--video-resolution=low",
     "--no-tui",
-    "--seed=7",
 ];
 
+/// Of all rounds of a series.
+const SEEDS: [&str; 20] = [
+    "--seed=7",
+    "--seed=8",
+    "--seed=9",
+    "--seed=10",
+    "--seed=11",
+    "--seed=12",
+    "--seed=13",
+    "--seed=14",
+    "--seed=15",
+    "--seed=16",
+    "--seed=17",
+    "--seed=18",
+    "--seed=19",
+    "--seed=20",
+    "--seed=21",
+    "--seed=22",
+    "--seed=23",
+    "--seed=24",
+    "--seed=25",
+    "--seed=26",
+];
+
+/// Round under way of the series under way.
+static ROUND: AtomicU64 = AtomicU64::new(0);
+
 fn small<'a>(args: &[&'a str]) -> Vec<&'a str> {
-    SMALL.iter().chain(args).copied().collect()
+    let seed = SEEDS[ROUND.load(Ordering::Relaxed) as usize % SEEDS.len()];
+    SMALL.iter().chain(&[seed]).chain(args).copied().collect()
+}
+
+/// Provokes a fault as often as `STAMPEDE_SERIES` says, once without it.
+fn series(provoke: impl Fn()) {
+    let _alone = alone();
+    let Ok(asked) = std::env::var("STAMPEDE_SERIES") else { return provoke() };
+    let rounds = asked.parse().expect("STAMPEDE_SERIES is a number");
+    let mut wrong = Vec::new();
+    for round in 0..rounds {
+        ROUND.store(round, Ordering::Relaxed);
+        // What it says was printed by the panic.
+        if catch_unwind(AssertUnwindSafe(&provoke)).is_err() {
+            wrong.push(round);
+        }
+    }
+    ROUND.store(0, Ordering::Relaxed);
+    let thread = std::thread::current();
+    let (name, right) = (thread.name().unwrap_or_default(), rounds - wrong.len() as u64);
+    // The test harness would swallow `println!` of a test that passes.
+    let _ = writeln!(std::io::stderr(), "{name}: right in {right} of {rounds}");
+    assert!(wrong.is_empty(), "wrong in rounds {wrong:?}");
 }
 
 fn reasons(ended: &Ended) -> String {
@@ -57,113 +112,211 @@ fn sum(ended: &Ended, name: &str) -> f64 {
 
 #[test]
 fn a_generator_that_stood_still_makes_the_run_invalid() {
-    let _alone = alone();
-    let mut running = Running::start(&small(&[]));
-    running.wait_for(" hold ");
-    running.signal(Signal::STOP);
-    std::thread::sleep(Duration::from_millis(1_600));
-    running.signal(Signal::CONT);
-    let ended = running.end();
-    ended.assert_code(98);
-    assert_fault(&ended, "generator", &["stood still for 1."]);
-    assert_eq!(ended.report()["verdict"]["result"], "invalid");
+    series(|| {
+        let mut running = Running::start(&small(&[]));
+        running.wait_for(" hold ");
+        running.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(1_600));
+        running.signal(Signal::CONT);
+        let ended = running.end();
+        ended.assert_code(98);
+        assert_fault(&ended, "generator", &["stood still for 1."]);
+        assert_eq!(ended.report()["verdict"]["result"], "invalid");
+    });
 }
 
 #[test]
 fn refused_joins_are_the_servers() {
-    let _alone = alone();
-    // Of ten joins, the publisher's first, every fifth is refused.
-    let ended = run(&small(&["--subscribers=9", "--embedded-flag=--refuse-joins=20%"]));
-    ended.assert_code(0);
-    assert_fault(&ended, "server", &["8 of 10 participants joined", "2 x http_503"]);
-    assert_eq!(ended.number("/join/failed"), 2.0);
-    assert_eq!(ended.number("/server/embedded/joins_refused"), 2.0);
+    series(|| {
+        // Of ten joins, the publisher's first, every fifth is refused.
+        let ended = run(&small(&["--subscribers=9", "--embedded-flag=--refuse-joins=20%"]));
+        ended.assert_code(0);
+        assert_fault(&ended, "server", &["8 of 10 participants joined", "2 x http_503"]);
+        assert_eq!(ended.number("/join/failed"), 2.0);
+        assert_eq!(ended.number("/server/embedded/joins_refused"), 2.0);
+    });
 }
 
 #[test]
 fn packets_the_server_dropped_are_the_servers() {
-    let _alone = alone();
-    let ended = run(&small(&["--embedded-impair=loss=4%,burst=2"]));
-    assert_fault(&ended, "server", &["the embedded SFU dropped", "on purpose"]);
-    assert!(ended.number("/server/embedded/measured/dropped") > 20.0);
-    assert!(ended.report()["impairment"].is_null());
+    series(|| {
+        let ended = run(&small(&["--embedded-impair=loss=4%,burst=2"]));
+        assert_fault(&ended, "server", &["the embedded SFU dropped", "on purpose"]);
+        assert!(ended.number("/server/embedded/measured/dropped") > 20.0);
+        assert!(ended.report()["impairment"].is_null());
+    });
 }
 
 #[test]
 fn signalling_that_stalls_is_the_servers() {
-    let _alone = alone();
-    let ended = run(&small(&[
-        "--subscribers=10",
-        "--num-per-second=2",
-        "--duration=1s",
-        "--embedded-flag=--stall-signalling=6s@1s",
-    ]));
-    assert_fault(&ended, "server", &["signalling stalled", "after TCP was connected"]);
-    assert_eq!(ended.number("/join/joined"), 11.0, "late, but they joined");
+    series(|| {
+        let ended = run(&small(&[
+            "--subscribers=10",
+            "--num-per-second=2",
+            "--duration=1s",
+            "--embedded-flag=--stall-signalling=6s@1s",
+        ]));
+        assert_fault(&ended, "server", &["signalling stalled", "after TCP was connected"]);
+        assert_eq!(ended.number("/join/joined"), 11.0, "late, but they joined");
+    });
 }
 
 #[test]
 fn keyframes_that_are_withheld_are_the_servers() {
-    let _alone = alone();
-    let ended =
-        run(&small(&["--subscribers=3", "--duration=2s", "--embedded-flag=--withhold-keyframes"]));
-    ended.assert_code(1);
-    assert_fault(&ended, "server", &["of 3 of 6 subscribed tracks nothing came", "on 3 tracks"]);
-    assert_eq!(ended.number("/video/tracks_received"), 0.0);
-    assert_eq!(ended.number("/audio/tracks_received"), 3.0);
-    assert_eq!(ended.number("/server/embedded/totals/plis_relayed"), 0.0);
+    series(|| {
+        let ended = run(&small(&[
+            "--subscribers=3",
+            "--duration=2s",
+            "--embedded-flag=--withhold-keyframes",
+        ]));
+        ended.assert_code(1);
+        assert_fault(
+            &ended,
+            "server",
+            &["of 3 of 6 subscribed tracks nothing came", "on 3 tracks"],
+        );
+        assert_eq!(ended.number("/video/tracks_received"), 0.0);
+        assert_eq!(ended.number("/audio/tracks_received"), 3.0);
+        assert_eq!(ended.number("/server/embedded/totals/plis_relayed"), 0.0);
+    });
 }
 
 #[test]
 fn packets_lost_on_the_way_up_are_the_publishers() {
-    let _alone = alone();
-    let ended = run(&small(&["--duration=6s", "--embedded-flag=--drop-upstream=6%"]));
-    assert_fault(
-        &ended,
-        "publisher",
-        &["receiver reports say that", "never reached the embedded SFU"],
-    );
-    assert!(ended.number("/publish/upstream_loss_rate") > 0.005);
-    let workers = ended.report()["server"]["embedded"]["workers"].as_array().unwrap();
-    assert!(workers[0]["upstream_dropped"].as_u64().unwrap() > 20);
-    // The publisher repaired its video when it was asked to; Opus is not repaired.
-    assert!(ended.number("/publish/retransmitted") > 0.0);
-    assert!(ended.number("/audio/packets/unrecovered") > 0.0);
+    series(|| {
+        let ended = run(&small(&["--duration=6s", "--embedded-flag=--drop-upstream=6%"]));
+        assert_fault(
+            &ended,
+            "publisher",
+            &["receiver reports say that", "never reached the embedded SFU"],
+        );
+        assert!(ended.number("/publish/upstream_loss_rate") > 0.005);
+        let workers = ended.report()["server"]["embedded"]["workers"].as_array().unwrap();
+        assert!(workers[0]["upstream_dropped"].as_u64().unwrap() > 20);
+        // The publisher repaired its video when it was asked to; Opus is not repaired.
+        assert!(ended.number("/publish/retransmitted") > 0.0);
+        assert!(ended.number("/audio/packets/unrecovered") > 0.0);
+    });
 }
 
 #[test]
 fn packets_that_vanish_between_server_and_us_are_the_networks() {
-    let _alone = alone();
-    let relay = Relay::start(20);
-    let node_ip = format!("--embedded-flag=--node-ip={}", relay.address.ip());
-    let rtc_port = format!("--embedded-flag=--rtc-port={}", relay.address.port());
-    let ended = run(&small(&[&node_ip, &rtc_port]));
-    assert_fault(&ended, "network", &["the embedded SFU handed", "our kernel dropped none"]);
-    let (dropped, missing) = (relay.dropped.load(Ordering::Relaxed) as f64, sum(&ended, "missing"));
-    // The relay counts the ramp too, and what it dropped of retransmissions.
-    assert!(missing > 20.0 && dropped >= missing, "{missing} missing, {dropped} dropped");
-    assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
-    assert_eq!(ended.number("/generator/udp_dropped"), 0.0);
+    series(|| {
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&dropped);
+        // One in twenty.
+        let relay = Relay::start(move || {
+            let (counter, mut packets) = (Arc::clone(&counter), 0);
+            Box::new(move |datagram| {
+                let rtp = rtp_payload_type(datagram).is_some();
+                packets += u64::from(rtp);
+                let lost = rtp && packets % 20 == 0;
+                counter.fetch_add(u64::from(lost), Ordering::Relaxed);
+                !lost
+            })
+        });
+        let node_ip = format!("--embedded-flag=--node-ip={}", relay.address.ip());
+        let rtc_port = format!("--embedded-flag=--rtc-port={}", relay.address.port());
+        let ended = run(&small(&[&node_ip, &rtc_port]));
+        assert_fault(&ended, "network", &["the embedded SFU handed", "our kernel dropped none"]);
+        let (dropped, missing) = (dropped.load(Ordering::Relaxed) as f64, sum(&ended, "missing"));
+        // The relay counts the ramp too, and what it dropped of retransmissions.
+        assert!(missing > 20.0 && dropped >= missing, "{missing} missing, {dropped} dropped");
+        assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
+        assert_eq!(ended.number("/generator/udp_dropped"), 0.0);
+    });
+}
+
+/// Processes that want all of a core.
+struct Hogs(Vec<Child>);
+
+impl Hogs {
+    fn on_core(core: &str, count: usize) -> Self {
+        let hog = || {
+            let mut command = Command::new("taskset");
+            command.args(["-c", core, "sh", "-c", "while :; do :; done"]);
+            command.stdin(Stdio::null()).spawn().unwrap()
+        };
+        Self((0..count).map(|_| hog()).collect())
+    }
+}
+
+impl Drop for Hogs {
+    fn drop(&mut self) {
+        for hog in &mut self.0 {
+            let _ = hog.kill();
+            let _ = hog.wait();
+        }
+    }
+}
+
+/// The first core this process may use.
+fn first_core() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let list = list.expect("the cores allowed").trim();
+    list.split([',', '-']).next().unwrap().to_owned()
+}
+
+#[test]
+fn a_generator_that_gets_no_cpu_makes_the_run_invalid() {
+    series(|| {
+        let core = first_core();
+        let cores = format!("--cores={core}");
+        // The SFU keeps its share: it is the generator that starves.
+        let sfu = Sfu::start(&[]);
+        let starved = ["taskset", "-c", &core, "nice", "-n", "19"];
+        let args = [&small(&["--duration=4s", &cores])[1..], &["--video-publishers=1"]].concat();
+        let mut running = sfu.run_under(&starved, &args);
+        running.wait_for(" hold ");
+        let hogs = Hogs::on_core(&core, 4);
+        std::thread::sleep(Duration::from_millis(3_500));
+        drop(hogs);
+        let ended = running.end();
+        ended.assert_code(98);
+        assert_fault(&ended, "generator", &["generator: worker 0"]);
+        assert_eq!(ended.report()["verdict"]["result"], "invalid");
+    });
+}
+
+#[test]
+fn datagrams_that_the_wire_lost_are_the_networks() {
+    series(|| {
+        let Some(namespace) = Namespace::new() else { return };
+        namespace.lose_from(7_882, 25);
+        let args = small(&["--embedded-flag=--rtc-port=7882"]);
+        let ended = Running::start_under(&namespace.wrapper(), &args, |_| {}).end();
+        assert_fault(&ended, "network", &["the embedded SFU handed", "our kernel dropped none"]);
+        let (missing, expected) = (sum(&ended, "missing"), sum(&ended, "expected"));
+        let rate = missing / expected;
+        assert!((0.015..0.08).contains(&rate), "{missing} of {expected} missing");
+        assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
+        assert_eq!(ended.number("/generator/udp_dropped"), 0.0);
+    });
 }
 
 #[test]
 fn what_we_drop_on_purpose_is_nobodys_fault() {
-    let _alone = alone();
-    let ended = run(&small(&["--impair=cohort=50%,loss=8%,burst=3", "--impair=duplicate=5%"]));
-    ended.assert_code(0);
-    assert_fault(&ended, "none", &["packets were dropped on purpose by --impair"]);
-    let (dropped, missing) = (ended.number("/impairment/dropped"), sum(&ended, "missing"));
-    // Retransmissions are dropped too.
-    assert!(missing > 20.0, "{missing}");
-    assert!(dropped >= missing - 10.0 && dropped <= 1.3 * missing + 10.0, "{dropped}, {missing}");
-    assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
-    let cohorts = ended.report()["impairment"]["cohorts"].as_array().unwrap();
-    let of = |index: usize, name: &str| cohorts[index][name].as_u64().unwrap();
-    assert_eq!(of(0, "subscribers") + of(1, "subscribers"), 6, "{cohorts:?}");
-    assert!((2..=4).contains(&of(0, "subscribers")), "{cohorts:?}");
-    assert_eq!((of(0, "duplicated"), of(1, "dropped")), (0, 0), "{cohorts:?}");
-    let (twice, seen) = (of(1, "duplicated") as f64, sum(&ended, "duplicate"));
-    assert!(twice > 10.0 && (twice - seen).abs() <= 0.1 * twice + 3.0, "{twice}, {seen} seen");
+    series(|| {
+        let ended = run(&small(&["--impair=cohort=50%,loss=8%,burst=3", "--impair=duplicate=5%"]));
+        ended.assert_code(0);
+        assert_fault(&ended, "none", &["packets were dropped on purpose by --impair"]);
+        let (dropped, missing) = (ended.number("/impairment/dropped"), sum(&ended, "missing"));
+        // Retransmissions are dropped too.
+        assert!(missing > 20.0, "{missing}");
+        assert!(
+            dropped >= missing - 10.0 && dropped <= 1.3 * missing + 10.0,
+            "{dropped}, {missing}"
+        );
+        assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
+        let cohorts = ended.report()["impairment"]["cohorts"].as_array().unwrap();
+        let of = |index: usize, name: &str| cohorts[index][name].as_u64().unwrap();
+        assert_eq!(of(0, "subscribers") + of(1, "subscribers"), 6, "{cohorts:?}");
+        assert!((2..=4).contains(&of(0, "subscribers")), "{cohorts:?}");
+        assert_eq!((of(0, "duplicated"), of(1, "dropped")), (0, 0), "{cohorts:?}");
+        let (twice, seen) = (of(1, "duplicated") as f64, sum(&ended, "duplicate"));
+        assert!(twice > 10.0 && (twice - seen).abs() <= 0.1 * twice + 3.0, "{twice}, {seen} seen");
+    });
 }
 
 #[test]
@@ -208,11 +361,12 @@ fn broken_datagrams_harm_nobody() {
 
 #[test]
 fn a_healthy_run_accuses_nobody() {
-    let _alone = alone();
-    let ended = run(&small(&[]));
-    ended.assert_code(0);
-    assert_fault(&ended, "none", &[]);
-    assert!(ended.report()["impairment"].is_null());
+    series(|| {
+        let ended = run(&small(&[]));
+        ended.assert_code(0);
+        assert_fault(&ended, "none", &[]);
+        assert!(ended.report()["impairment"].is_null());
+    });
 }
 
 /// Packets that the embedded SFU dropped between two it sent, by media kind.
@@ -259,68 +413,4 @@ fn what_is_missing_is_what_was_dropped_packet_for_packet() {
     assert!(repaired >= 0.8 * missing, "{repaired} of {missing}");
     assert_eq!(ended.number("/audio/packets/repaired"), 0.0);
     assert_eq!(ended.number("/audio/packets/unrecovered"), gaps["audio"] as f64);
-}
-
-/// A network between the embedded SFU and its clients that loses one RTP packet in so many on the
-/// way down. It stands at the address the SFU tells its clients, with the SFU's port.
-struct Relay {
-    address: SocketAddr,
-    dropped: Arc<AtomicU64>,
-}
-
-impl Relay {
-    fn start(one_in: u64) -> Self {
-        // A port that is free at both addresses; the SFU takes its own once it starts.
-        let (socket, address) = (0..50)
-            .find_map(|_| {
-                let port = UdpSocket::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-                let address = SocketAddr::from(([127, 0, 0, 3], port));
-                Some((UdpSocket::bind(address).ok()?, address))
-            })
-            .expect("a free port");
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&dropped);
-        let sfu = SocketAddr::from(([127, 0, 0, 1], address.port()));
-        std::thread::spawn(move || {
-            let mut ways: HashMap<SocketAddr, UdpSocket> = HashMap::new();
-            let mut buffer = [0; 2_048];
-            // Ends with the test's process.
-            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                let way = ways.entry(client).or_insert_with(|| {
-                    let up = UdpSocket::bind("127.0.0.1:0").unwrap();
-                    let down = (up.try_clone().unwrap(), socket.try_clone().unwrap());
-                    let counter = Arc::clone(&counter);
-                    std::thread::spawn(move || {
-                        relay_down(&down.0, &down.1, client, one_in, &counter)
-                    });
-                    up
-                });
-                // A client that outlives the SFU may still talk.
-                let _ = way.send_to(&buffer[..length], sfu);
-            }
-        });
-        Self { address, dropped }
-    }
-}
-
-fn relay_down(
-    from: &UdpSocket,
-    to: &UdpSocket,
-    client: SocketAddr,
-    one_in: u64,
-    dropped: &AtomicU64,
-) {
-    let (mut buffer, mut packets) = ([0; 2_048], 0);
-    loop {
-        // An error is a port that is closed by now.
-        let Ok((length, _)) = from.recv_from(&mut buffer) else { continue };
-        let rtp =
-            matches!(buffer[..length], [128..=191, second, ..] if !(192..=223).contains(&second));
-        packets += u64::from(rtp);
-        if rtp && packets % one_in == 0 {
-            dropped.fetch_add(1, Ordering::Relaxed);
-        } else {
-            let _ = to.send_to(&buffer[..length], client);
-        }
-    }
 }

@@ -38,8 +38,12 @@ pub struct FramePacket<'a> {
 pub struct FinishedFrame {
     /// RTP timestamp.
     pub timestamp: u32,
+    /// Extended sequence number of its last packet with payload.
+    pub last_sequence: u64,
     /// Decoding can begin here.
     pub keyframe: bool,
+    /// Every frame it depends on is decodable too.
+    pub decodable: bool,
     /// Its last packet arrived.
     pub at: Arrival,
     /// It lies in the measured window.
@@ -351,22 +355,24 @@ impl FrameLedger {
         };
         self.close_head(&head, known.1);
         let measured = head.measured;
-        if complete {
-            self.finished.push_back(FinishedFrame {
-                timestamp: head.timestamp,
-                keyframe,
-                at: head.last_arrival,
-                measured,
-            });
-            if keyframe {
-                self.first_keyframe.get_or_insert(head.last_arrival);
-            }
+        if complete && keyframe {
+            self.first_keyframe.get_or_insert(head.last_arrival);
         }
         let timestamp = head.timestamp;
         let mut settled = Settled { notes: &mut head.notes, timestamp, complete, gap };
         let Some(references) = &mut self.references else { return };
         let followed = references.settle(&mut settled);
         self.keyframe_wanted = references.needs_keyframe();
+        if complete {
+            self.finished.push_back(FinishedFrame {
+                timestamp,
+                last_sequence: head.high,
+                keyframe,
+                decodable: followed.decodable,
+                at: head.last_arrival,
+                measured,
+            });
+        }
         self.lossy |= followed.lost > 0 || !followed.decodable;
         if followed.decodable {
             self.show(&head);

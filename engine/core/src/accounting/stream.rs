@@ -1,14 +1,19 @@
 //! Everything counted of one received stream.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use stampede_media::Codec;
 
 use super::{
     FinishedFrame, FrameLedger, FramePacket, JitterMeter, LatencyCounters, LatencyMeter,
-    PictureSize, Placement, Receipt, SequenceLedger, Stamp, Via,
+    OPEN_FRAMES_MAX, PictureSize, Placement, Receipt, SequenceLedger, Stamp, Via,
 };
 use crate::{Arrival, FrameCounters, FreezeCounters, MediaKind, PacketCounters, Sample};
+
+/// Most complete frames kept for [`StreamLedger::next_kept`]. At the maximum the oldest is forgotten;
+/// a caller that asks after each packet never gets there.
+const KEPT_FRAMES_MAX: usize = 2 * OPEN_FRAMES_MAX;
 
 /// One packet with payload, or of which only the header could be read.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +51,8 @@ pub struct StreamLedger {
     /// The oldest PLI that no keyframe has answered yet.
     keyframe_asked: Option<Instant>,
     samples: Vec<Sample>,
+    /// Complete video frames that nobody has asked for, if they are kept.
+    kept: Option<VecDeque<FinishedFrame>>,
     codec: Option<Codec>,
     first: Option<Arrival>,
     last: Option<Arrival>,
@@ -64,6 +71,7 @@ impl StreamLedger {
             muted: false,
             keyframe_asked: None,
             samples: Vec::new(),
+            kept: None,
             codec: None,
             first: None,
             last: None,
@@ -121,7 +129,9 @@ impl StreamLedger {
                 // An Opus packet is a frame.
                 self.finish_frame(FinishedFrame {
                     timestamp: packet.timestamp,
+                    last_sequence: receipt.sequence,
                     keyframe: false,
+                    decodable: true,
                     at,
                     measured: receipt.measured,
                 });
@@ -158,6 +168,16 @@ impl StreamLedger {
     /// A PLI was sent.
     pub fn asked_for_keyframe(&mut self, now: Instant) {
         self.keyframe_asked.get_or_insert(now);
+    }
+
+    /// Keeps complete video frames for [`Self::next_kept`] from here on.
+    pub fn keep_frames(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// The next complete video frame, in order, if frames are kept.
+    pub fn next_kept(&mut self) -> Option<FinishedFrame> {
+        self.kept.as_mut()?.pop_front()
     }
 
     /// Takes what was measured since the last call.
@@ -293,10 +313,12 @@ impl StreamLedger {
     /// Bytes of this ledger, heap included.
     pub fn bytes(&self) -> usize {
         let frames = self.frames.as_ref().map_or(0, FrameLedger::heap_bytes);
+        let kept = self.kept.as_ref().map_or(0, VecDeque::capacity);
         size_of::<Self>()
             + self.sequences.heap_bytes()
             + self.latency.heap_bytes()
             + self.samples.capacity() * size_of::<Sample>()
+            + kept * size_of::<FinishedFrame>()
             + frames
     }
 
@@ -309,6 +331,12 @@ impl StreamLedger {
 
     fn finish_frames(&mut self) {
         while let Some(frame) = self.frames.as_mut().and_then(FrameLedger::next_finished) {
+            if let Some(kept) = &mut self.kept {
+                if kept.len() >= KEPT_FRAMES_MAX {
+                    kept.pop_front();
+                }
+                kept.push_back(frame);
+            }
             self.finish_frame(frame);
         }
     }

@@ -1,11 +1,13 @@
 //! The subscriber's half: streams by SSRC, their ledgers, keyframe requests and recording.
 
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use stampede_media::{AssemblerPacket, Codec, FrameAssembler, PacketTrailer};
+use stampede_media::{AssembledFrame, AssemblerPacket, Codec, FrameAssembler, PacketTrailer};
 
 use super::fast::NackList;
 use super::notes::TrackNotes;
@@ -13,7 +15,8 @@ use super::outbox::Outbox;
 use super::sdp::RemoteMedia;
 use super::{CLOSED_STREAMS_MAX, PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
 use crate::accounting::{
-    MediaPacket, Placement, Stamp, StampSource, StreamLedger, Via, WINDOW_PACKETS, is_server_made,
+    FinishedFrame, MediaPacket, Placement, Stamp, StampSource, StreamLedger, Via, WINDOW_PACKETS,
+    is_server_made,
 };
 use crate::rtcp;
 use crate::{
@@ -24,6 +27,10 @@ use crate::{
 /// str0m's receive window: what is further behind is dropped before it is decrypted
 /// (`MAX_MISORDER` of its `register_nack.rs`).
 const STR0M_WINDOW_PACKETS: u64 = 100;
+
+/// Most frames of a recording that the assembler has put together and the ledger has not settled
+/// yet, or the other way round. At the maximum the oldest is left out of the recording.
+const WAITING_FRAMES_MAX: usize = 256;
 
 /// Where an SSRC belongs.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +118,10 @@ struct KeyframeRequests {
 struct Recorder {
     stream: Arc<RecordedStream>,
     assembler: FrameAssembler,
-    begun: bool,
+    /// Assembled video frames of which the ledger has not said yet whether they can be decoded.
+    waiting: VecDeque<AssembledFrame>,
+    /// What the ledger said of frames that are not assembled yet.
+    settled: VecDeque<FinishedFrame>,
 }
 
 /// All received streams of a peer.
@@ -624,7 +634,13 @@ impl RxStream {
                     track_id: self.track_id.clone(),
                 };
                 let stream = Arc::new(stream);
-                self.recorder = Some(Box::new(Recorder { stream, assembler, begun: false }));
+                self.ledger.keep_frames();
+                self.recorder = Some(Box::new(Recorder {
+                    stream,
+                    assembler,
+                    waiting: VecDeque::new(),
+                    settled: VecDeque::new(),
+                }));
             }
         }
     }
@@ -653,6 +669,7 @@ impl RxStream {
             outbox.sample(sample);
         }
         if let Some(recorder) = &mut self.recorder {
+            recorder.settled.extend(std::iter::from_fn(|| self.ledger.next_kept()));
             recorder.release(at, outbox);
         }
     }
@@ -762,19 +779,44 @@ impl RxStream {
 }
 
 impl Recorder {
+    /// Hands out what a decoder can show. A frame that refers to one that was lost would decode
+    /// into a picture nobody published.
     fn release(&mut self, at: Arrival, outbox: &mut Outbox) {
+        let video = self.stream.codec.is_video();
         while let Some(frame) = self.assembler.poll() {
-            self.begun |= frame.keyframe;
-            if !self.begun {
-                continue;
+            if video {
+                self.waiting.push_back(frame);
+            } else {
+                self.hand_out(frame, at, outbox);
             }
-            let frame = RecordedFrame {
-                data: frame.data,
-                timestamp_ticks: frame.timestamp,
-                keyframe: frame.keyframe,
-                released: at,
-            };
-            outbox.recorded(&self.stream, frame);
         }
+        while let (Some(settled), Some(frame)) = (self.settled.front(), self.waiting.front()) {
+            match settled.last_sequence.cmp(&frame.last_sequence) {
+                // One of the two could not make sense of the frame.
+                Ordering::Less => drop(self.settled.pop_front()),
+                Ordering::Greater => drop(self.waiting.pop_front()),
+                Ordering::Equal => {
+                    let decodable = settled.decodable;
+                    self.settled.pop_front();
+                    if let Some(frame) = self.waiting.pop_front().filter(|_| decodable) {
+                        self.hand_out(frame, at, outbox);
+                    }
+                }
+            }
+        }
+        // One at its maximum means that the other has stopped.
+        let excess = |len: usize| len.saturating_sub(WAITING_FRAMES_MAX);
+        self.waiting.drain(..excess(self.waiting.len()));
+        self.settled.drain(..excess(self.settled.len()));
+    }
+
+    fn hand_out(&self, frame: AssembledFrame, at: Arrival, outbox: &mut Outbox) {
+        let frame = RecordedFrame {
+            data: frame.data,
+            timestamp_ticks: frame.timestamp,
+            keyframe: frame.keyframe,
+            released: at,
+        };
+        outbox.recorded(&self.stream, frame);
     }
 }

@@ -1,6 +1,10 @@
 //! Runs the real binary and looks at what comes out.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
+pub(crate) mod foreign;
+pub(crate) mod namespace;
+pub(crate) mod relay;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -24,7 +28,18 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 /// The binary without anything of the developer's own environment.
 pub(crate) fn stampede() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
+    stampede_under(&[])
+}
+
+/// The same, run by a command that becomes it, such as `taskset` or `nice`.
+fn stampede_under(wrapper: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_stampede");
+    let (program, args) = wrapper.split_first().unwrap_or((&binary, &[]));
+    let mut command = Command::new(program);
+    command.args(args);
+    if !wrapper.is_empty() {
+        command.arg(binary);
+    }
     for name in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "RUST_LOG", "NO_COLOR"] {
         command.env_remove(name);
     }
@@ -82,9 +97,18 @@ impl Running {
     }
 
     pub(crate) fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::start_under(&[], args, prepare)
+    }
+
+    /// Under a command that becomes it, such as `ip netns exec NAME`.
+    pub(crate) fn start_under(
+        wrapper: &[&str],
+        args: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let out = format!("json={}", dir.path().join("report.json").display());
-        let mut command = stampede();
+        let mut command = stampede_under(wrapper);
         command.args(args);
         if args.first() == Some(&"run") {
             command.args(["--out", &out]);
@@ -196,8 +220,13 @@ impl Sfu {
 
     /// Starts a run against it.
     pub(crate) fn run(&self, args: &[&str]) -> Running {
+        self.run_under(&[], args)
+    }
+
+    /// Starts a run against it under a command that becomes it.
+    pub(crate) fn run_under(&self, wrapper: &[&str], args: &[&str]) -> Running {
         let all = [&["run", "--url", &self.url, "--api-key", KEY], args].concat();
-        Running::start_with(&all, |command| {
+        Running::start_under(wrapper, &all, |command| {
             command.env("LIVEKIT_API_SECRET", SECRET);
         })
     }
