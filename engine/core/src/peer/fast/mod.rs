@@ -218,6 +218,8 @@ impl FastPath {
         inbound.authentic(index);
         if self.remote != Some(source) {
             self.remote = Some(source);
+            // What was due while there was nobody to send it to.
+            self.next_due = self.next_due.min(at.instant);
         }
         let extensions = ExtensionBlock::of(datagram, bytes);
         let ids = &self.control.ids;
@@ -318,7 +320,7 @@ impl FastPath {
         }
         self.opener.open(datagram, header.header_bytes, header.ssrc, index, opened)?;
         let outbox = &mut *around.outbox;
-        let route = around.receiving.adopt(at, header.ssrc, main, Some(mid), outbox)?;
+        let route = around.receiving.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
         let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
         self.negotiated(around.receiving, self.control.ids);
         Some((slot, route))
