@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use stampede_core::{MediaKind, PeerCounters, PeerNote, PublishTrack};
 
@@ -107,13 +106,6 @@ pub enum PeerNotice {
     },
     /// The first complete keyframe arrived.
     FirstKeyframe,
-    /// The server asked a publisher for a keyframe and gets one.
-    KeyframeRequested {
-        /// Client track id.
-        cid: Arc<str>,
-        /// Simulcast layer.
-        rid: Option<&'static str>,
-    },
     /// The connection broke.
     Disconnected {
         /// Why, as far as known.

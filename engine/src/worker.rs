@@ -551,9 +551,6 @@ impl PeerSink for Sink<'_> {
             PeerEvent::Connected => (here, PeerNotice::Connected),
             PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
             PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),
-            PeerEvent::KeyframeRequested { cid, rid } => {
-                (here, PeerNotice::KeyframeRequested { cid, rid })
-            }
             PeerEvent::Disconnected { reason } => (here, PeerNotice::Disconnected { reason }),
         };
         self.events.push(EngineEvent::Peer { peer: self.id, at_unix_ns: at.unix_ns, notice });
@@ -562,6 +559,12 @@ impl PeerSink for Sink<'_> {
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
         if let Some(recorder) = &mut self.recorder {
             recorder.frame(stream, frame);
+        }
+    }
+
+    fn recording_ended(&mut self, stream: &RecordedStream) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end(stream.id);
         }
     }
 
