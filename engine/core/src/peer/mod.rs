@@ -717,6 +717,6 @@ fn is_unusable_candidate(line: &str) -> bool {
     let transport = words.next();
     let address = words.nth(1);
     let Some((transport, address)) = transport.zip(address) else { return false };
-    let is_host_name = address.parse::<std::net::IpAddr>().is_err() && address.ends_with(".local");
+    let is_host_name = address.parse::<std::net::IpAddr>().is_err();
     transport.eq_ignore_ascii_case("tcp") || is_host_name
 }
