@@ -111,7 +111,7 @@ pub enum PeerNotice {
         /// Why, as far as known.
         reason: String,
     },
-    /// The peer is gone after [`PeerCommand::Close`].
+    /// The peer is gone after [`PeerCommand::Close`], or there was none.
     Closed,
 }
 
@@ -141,7 +141,7 @@ pub enum EngineEvent {
         /// Sums over all its peers since the measured window began, closed peers included.
         totals: Box<PeerCounters>,
     },
-    /// A worker ended on its own: its UDP backend became unusable.
+    /// A worker ended on its own: its UDP backend became unusable, or it panicked.
     WorkerFailed {
         /// Which.
         worker: usize,
