@@ -662,7 +662,8 @@ impl Peer {
         if route.is_none() {
             let mid = packet.header.ext_vals.mid;
             let main = *packet.header.ssrc;
-            route = receiving.adopt(at.instant, header.ssrc, main, mid.as_deref(), &mut self.outbox);
+            let outbox = &mut self.outbox;
+            route = receiving.adopt(at.instant, header.ssrc, main, mid.as_deref(), outbox);
         }
         let Some(route) = route else {
             self.transport.unknown_ssrc += 1;

@@ -18,8 +18,8 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerNote, PublishCounters, PublishReport,
-    PublishTrack, Sample, SpeakingTurns,
+    Arrival, MediaKind, NegotiateError, PeerNote, PublishCounters, PublishReport, PublishTrack,
+    Sample, SpeakingTurns,
 };
 use layers::LayerGate;
 
