@@ -594,7 +594,83 @@ impl PeerSink for Sink<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
+    use stampede_core::{CaptureLimits, DtlsIdentity};
+    use stampede_udp::{BackendChoice, BackendLimits};
+
     use super::*;
+    use crate::mailbox::EventSignal;
+
+    fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
+        let limits = BackendLimits::default();
+        let (backend, _) = stampede_udp::open(BackendChoice::Mmsg, limits).unwrap();
+        let (sender, events) = crossbeam_channel::bounded(64);
+        let (_, inbox) = crossbeam_channel::bounded(1);
+        let setup = WorkerSetup {
+            index: 0,
+            core: None,
+            inbox,
+            events: EventSink::new(sender, EventSignal::new().unwrap()),
+            peers: Arc::new(AtomicUsize::new(8)),
+            disk: None,
+            gather: Duration::ZERO,
+            capture,
+            cohorts: Cohorts::new(Vec::new(), 1, Instant::now()),
+            peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
+        };
+        (Worker::new(setup, backend), events)
+    }
+
+    fn id(serial: u32) -> PeerId {
+        PeerId { worker: 0, serial }
+    }
+
+    fn subscriber(serial: u32) -> NewPeer {
+        NewPeer {
+            id: id(serial),
+            label: format!("sub-{serial}"),
+            role: PeerRole::Subscriber { record: false },
+            socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_close_is_always_answered() {
+        let (mut worker, events) = worker(None);
+        let clock = worker.clocks.read();
+        worker.command(clock, id(7), PeerCommand::Candidate(String::new()));
+        worker.command(clock, id(7), PeerCommand::Close);
+        worker.setup.events.flush();
+        let events: Vec<_> = events.try_iter().collect();
+        assert!(
+            matches!(events[..], [EngineEvent::Peer { peer, notice: PeerNotice::Closed, .. }]
+                if peer == id(7)),
+            "{events:?}"
+        );
+    }
+
+    #[test]
+    fn the_flight_recorder_is_of_the_window_and_taps_whoever_is_there() {
+        let limits =
+            CaptureLimits { span: Duration::from_secs(1), bytes_max: 1 << 16, payload: false };
+        let options = CaptureOptions { limits, tapped_per_worker_max: 1, worst: 5 };
+        let (mut worker, _events) = worker(Some(options));
+        let clock = worker.clocks.read();
+        let is_tapped = |worker: &Worker, serial| {
+            let key = worker.slot_of_peer[&id(serial)];
+            worker.slots[key].peer.capture().is_some()
+        };
+        worker.add(clock, subscriber(1));
+        worker.add(clock, subscriber(2));
+        assert!(is_tapped(&worker, 1) && !is_tapped(&worker, 2));
+        worker.command(clock, id(1), PeerCommand::Close);
+        assert_eq!((worker.captures.len(), worker.rows.len()), (1, 1));
+        worker.add(clock, subscriber(3));
+        assert!(is_tapped(&worker, 3), "its place is free again");
+        worker.begin_measuring(clock);
+        assert_eq!((worker.captures.len(), worker.rows.len()), (0, 0));
+    }
 
     #[test]
     fn a_stalled_worker_takes_one_snapshot_not_two() {
