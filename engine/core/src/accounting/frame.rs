@@ -277,7 +277,6 @@ impl FrameLedger {
         self.measured_from = highest.map_or(0, |highest| highest + 1);
         self.open.iter_mut().for_each(|frame| frame.measured = false);
         self.counted = Counted::default();
-        self.lossy = false;
         self.freezes.restart_counting(now);
     }
 
