@@ -124,12 +124,9 @@ impl Sums {
 impl OddSection {
     fn of(worker: &WorkerReport) -> Self {
         let (transport, udp) = (&worker.totals.transport, &worker.health.udp);
-        let before_window = |media: &MediaCounters| media.packets.before_window;
         Self {
             unknown_ssrc: transport.unknown_ssrc,
             before_connected: transport.before_connected,
-            before_window: before_window(&worker.totals.video)
-                + before_window(&worker.totals.audio),
             orphans: worker.health.orphan_datagrams,
             truncated: udp.truncated,
             unsent: transport.dropped_unsent,
@@ -144,7 +141,6 @@ impl OddSection {
     pub(super) fn add(&mut self, other: &Self) {
         self.unknown_ssrc += other.unknown_ssrc;
         self.before_connected += other.before_connected;
-        self.before_window += other.before_window;
         self.orphans += other.orphans;
         self.truncated += other.truncated;
         self.unsent += other.unsent;
@@ -528,7 +524,6 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
         files: files.map(|file| file.path.display().to_string()).collect(),
         frames_written: report.files.iter().map(|file| file.frames).sum(),
         frames_dropped: report.frames_dropped,
-        frames_before_keyframe: report.files.iter().map(|file| file.frames_before_keyframe).sum(),
         frames_moved: timing(|timing| timing.frames_moved),
         packets_concealed: timing(|timing| timing.packets_concealed),
         timestamp_jumps: timing(|timing| timing.jumps),

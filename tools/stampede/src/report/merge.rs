@@ -400,7 +400,6 @@ fn recordings(sections: &[&RecordingSection]) -> Option<RecordingSection> {
         files: all(|section| &section.files),
         frames_written: sum(|section| section.frames_written),
         frames_dropped: sum(|section| section.frames_dropped),
-        frames_before_keyframe: sum(|section| section.frames_before_keyframe),
         frames_moved: sum(|section| section.frames_moved),
         packets_concealed: sum(|section| section.packets_concealed),
         timestamp_jumps: sum(|section| section.timestamp_jumps),

@@ -679,9 +679,6 @@ pub(crate) struct RecordingSection {
     pub frames_written: u64,
     /// Frames not written: the disk was too slow or refused them.
     pub frames_dropped: u64,
-    /// Frames not written because no keyframe had come: nothing could show them.
-    #[serde(default)]
-    pub frames_before_keyframe: u64,
     /// Video frames whose timestamp was not after the one before, and was moved there.
     #[serde(default)]
     pub frames_moved: u64,
@@ -738,8 +735,6 @@ pub(crate) struct OddSection {
     pub unknown_ssrc: u64,
     /// RTP packets that came before DTLS was up.
     pub before_connected: u64,
-    /// Packets passed over before the measured window that came in it.
-    pub before_window: u64,
     /// Datagrams for a peer that had just been closed.
     pub orphans: u64,
     /// Datagrams longer than a receive buffer, dropped.
