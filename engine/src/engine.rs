@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use stampede_core::{DtlsIdentity, PeerOptions};
@@ -170,7 +171,8 @@ impl Engine {
         Ok(id)
     }
 
-    /// Tells a peer something. Commands for a peer that is gone are ignored.
+    /// Tells a peer something. Commands for a peer that is gone are ignored, but
+    /// [`PeerCommand::Close`] is answered.
     ///
     /// # Errors
     /// When the worker's mailbox is full; try again later.
@@ -288,7 +290,8 @@ fn spawn(
         match stampede_udp::open(choice, limits) {
             Ok((backend, report)) => {
                 let _ = ready.send(Ok((backend.waker(), report)));
-                Some(Worker::new(setup, backend).run())
+                let events = setup.events.sibling();
+                Some(reporting_panics(index, events, || Worker::new(setup, backend).run()))
             }
             Err(error) => {
                 let _ = ready.send(Err(error.to_string()));
@@ -303,4 +306,37 @@ fn spawn(
         .map_err(failed)?;
     let next_serial = AtomicU32::new(0);
     Ok((WorkerHandle { mail, waker, peers, next_serial, thread }, report))
+}
+
+/// How long a worker that panicked waits for room to say so.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(10);
+
+/// Runs a worker. If it panics, that is a bug, and its figures are lost: the run is told at once,
+/// not at its end, and the panic goes on.
+fn reporting_panics<T>(worker: usize, events: EventSink, run: impl FnOnce() -> T) -> T {
+    // Nothing of the worker is looked at after a panic.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let reason = format!("it panicked, a bug: {}", text.unwrap_or("without a text"));
+        events.last_words(EngineEvent::WorkerFailed { worker, reason }, LAST_WORDS_MAX);
+        resume_unwind(panic)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_at_once_and_goes_on() {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let events = EventSink::new(sender, EventSignal::new().unwrap());
+        let worker = || reporting_panics(3, events, || -> () { panic!("index {} of 2", 7) });
+        assert!(catch_unwind(AssertUnwindSafe(worker)).is_err());
+        let Ok(EngineEvent::WorkerFailed { worker, reason }) = receiver.try_recv() else {
+            panic!("nothing was said");
+        };
+        assert_eq!((worker, reason.as_str()), (3, "it panicked, a bug: index 7 of 2"));
+    }
 }

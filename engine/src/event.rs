@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use stampede_core::{MediaKind, PeerCounters, PeerNote, PublishTrack};
 
@@ -107,19 +106,12 @@ pub enum PeerNotice {
     },
     /// The first complete keyframe arrived.
     FirstKeyframe,
-    /// The server asked a publisher for a keyframe and gets one.
-    KeyframeRequested {
-        /// Client track id.
-        cid: Arc<str>,
-        /// Simulcast layer.
-        rid: Option<&'static str>,
-    },
     /// The connection broke.
     Disconnected {
         /// Why, as far as known.
         reason: String,
     },
-    /// The peer is gone after [`PeerCommand::Close`].
+    /// The peer is gone after [`PeerCommand::Close`], or there was none.
     Closed,
 }
 
@@ -149,7 +141,7 @@ pub enum EngineEvent {
         /// Sums over all its peers since the measured window began, closed peers included.
         totals: Box<PeerCounters>,
     },
-    /// A worker ended on its own: its UDP backend became unusable.
+    /// A worker ended on its own: its UDP backend became unusable, or it panicked.
     WorkerFailed {
         /// Which.
         worker: usize,

@@ -21,7 +21,7 @@ pub struct HealthReport {
     /// Age of the oldest datagram of each batch when it was processed, in microseconds; includes
     /// the time spent gathering on purpose.
     pub batch_age_us: Histogram<u64>,
-    /// Datagrams that arrived on the socket of a peer that had just been closed.
+    /// Datagrams for a peer that had just been closed: on its socket, or held back on purpose.
     pub orphan_datagrams: u64,
     /// What the UDP backend counted in the window.
     pub udp: UdpStats,

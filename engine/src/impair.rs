@@ -78,16 +78,17 @@ impl Impairments {
         let class = Class::of(payload);
         let fate = model.decide(at.instant, class, payload.len());
         let Fate::Deliver { at: due, twice, .. } = fate else { return };
-        for _ in 0..=u8::from(twice) {
+        for copy in 0..=u8::from(twice) {
             if class == Class::Other || !model.holds_packets() {
                 peer.handle_datagram(at, source, payload);
                 continue;
             }
             let wait_ns = (due - at.instant).as_nanos() as u64;
-            let at = Arrival { instant: due, unix_ns: at.unix_ns + wait_ns };
-            let datagram = HeldDatagram { peer: id, source, at, payload: payload.into() };
+            let then = Arrival { instant: due, unix_ns: at.unix_ns + wait_ns };
+            let datagram = HeldDatagram { peer: id, source, at: then, payload: payload.into() };
             if !self.held.push(due, datagram) {
-                model.overflowed(class);
+                model.overflowed(class, at.instant, fate, copy > 0);
+                return;
             }
         }
     }

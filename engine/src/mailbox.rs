@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, eventfd};
@@ -54,23 +55,51 @@ impl EventSignal {
     }
 }
 
+/// With this many events waiting a worker's snapshots are dropped and counted. The others are few,
+/// a handful a peer's life, and none of them is.
+pub(crate) const WAITING_BEFORE_SNAPSHOTS_MAX: usize = 4_096;
+
 /// A worker's end of the event channel. What does not fit waits here, in order, and is offered
-/// again each turn: events are few (a handful a peer's life), so this stays small, and neither a
-/// worker nor an event is ever lost to a slow signalling plane.
+/// again each turn, so that neither a worker nor what happened to a peer is ever lost to a slow
+/// signalling plane.
 pub(crate) struct EventSink {
     sender: Sender<EngineEvent>,
     signal: EventSignal,
     waiting: VecDeque<EngineEvent>,
     unsignalled: bool,
+    snapshots_dropped: u64,
 }
 
 impl EventSink {
     pub(crate) fn new(sender: Sender<EngineEvent>, signal: EventSignal) -> Self {
-        Self { sender, signal, waiting: VecDeque::new(), unsignalled: false }
+        let waiting = VecDeque::new();
+        Self { sender, signal, waiting, unsignalled: false, snapshots_dropped: 0 }
+    }
+
+    /// Another end of the same channel.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::new(self.sender.clone(), self.signal.clone())
     }
 
     pub(crate) fn push(&mut self, event: EngineEvent) {
+        let crowded = self.waiting.len() >= WAITING_BEFORE_SNAPSHOTS_MAX;
+        if crowded && matches!(event, EngineEvent::Snapshot(_)) {
+            self.snapshots_dropped += 1;
+            return;
+        }
         self.waiting.push_back(event);
+    }
+
+    /// Snapshots that found too much waiting.
+    pub(crate) fn snapshots_dropped(&self) -> u64 {
+        self.snapshots_dropped
+    }
+
+    /// The last event of a thread that ends: waits for room up to `patience`.
+    pub(crate) fn last_words(self, event: EngineEvent, patience: Duration) {
+        if self.sender.send_timeout(event, patience).is_ok() {
+            self.signal.raise();
+        }
     }
 
     /// Moves what fits into the channel and signals once.
@@ -102,10 +131,52 @@ pub(crate) struct EventSource {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use stampede_core::PeerCounters;
+    use stampede_udp::UdpStats;
+
     use super::*;
+    use crate::health::{Health, Second};
+    use crate::snapshot::WorkerSnapshot;
 
     fn failed(worker: usize) -> EngineEvent {
         EngineEvent::WorkerFailed { worker, reason: String::new() }
+    }
+
+    #[test]
+    fn only_snapshots_are_dropped_and_counted() {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let mut sink = EventSink::new(sender, EventSignal::new().unwrap());
+        let snapshot = || {
+            let health = Health::new(Instant::now());
+            EngineEvent::Snapshot(Box::new(WorkerSnapshot {
+                worker: 0,
+                core: None,
+                at_unix_ns: 0,
+                peers: 0,
+                peers_receiving: 0,
+                totals: PeerCounters::default(),
+                second: Second::default(),
+                health: health.measured(Instant::now(), UdpStats::default()),
+                video_latency_second_us: None,
+                worst: Vec::new(),
+            }))
+        };
+        for turn in 0..WAITING_BEFORE_SNAPSHOTS_MAX + 10 {
+            sink.push(snapshot());
+            sink.flush();
+            assert!(sink.waiting.len() <= WAITING_BEFORE_SNAPSHOTS_MAX, "{turn}");
+        }
+        assert_eq!(sink.snapshots_dropped(), 9);
+        sink.push(failed(1));
+        let mut last = None;
+        while !sink.waiting.is_empty() {
+            last = receiver.try_iter().last().or(last);
+            sink.flush();
+        }
+        last = receiver.try_iter().last().or(last);
+        assert!(matches!(last, Some(EngineEvent::WorkerFailed { worker: 1, .. })));
     }
 
     #[test]

@@ -34,8 +34,9 @@ pub struct EngineOptions {
     /// Most commands waiting for one worker; more are refused with
     /// [`MailboxFull`](crate::MailboxFull).
     pub commands_max: usize,
-    /// Most events waiting for the signalling plane. A worker keeps what does not fit and tries
-    /// again each turn, so none is lost and no worker waits.
+    /// Most events in the channel to the signalling plane. A worker keeps what does not fit and
+    /// tries again each turn, so that no worker waits; with 4,096 kept it drops snapshots
+    /// ([`WorkerReport::snapshots_dropped`](crate::WorkerReport::snapshots_dropped)), never others.
     pub events_max: usize,
     /// Folder for the recordings of recording subscribers; `None` records nothing.
     pub recording_dir: Option<PathBuf>,

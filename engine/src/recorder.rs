@@ -11,7 +11,7 @@ pub(crate) struct PeerRecorder {
     disk: DiskHandle,
     /// The peer's label; files are named after it, the media kind and the track.
     label: String,
-    /// By [`RecordedStream::id`]; as many entries as the peer had streams.
+    /// By [`RecordedStream::id`]; as many entries as the peer has streams.
     recordings: FxHashMap<u32, Recording>,
 }
 
@@ -34,6 +34,13 @@ impl PeerRecorder {
         let frame = DiskFrame { timestamp: frame.timestamp_ticks, data: frame.data };
         // A drop is counted by the handle, for the file and for the run.
         let _ = self.disk.write(recording, frame);
+    }
+
+    /// Closes a stream's file; if more comes of it, that goes into another one.
+    pub(crate) fn end(&mut self, stream: u32) {
+        if let Some(recording) = self.recordings.remove(&stream) {
+            self.disk.finish(recording);
+        }
     }
 
     pub(crate) fn finish(self) {

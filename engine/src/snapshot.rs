@@ -69,6 +69,8 @@ pub struct WorkerReport {
     /// What was done on purpose, one entry for each of
     /// [`EngineOptions::impair`](crate::EngineOptions::impair).
     pub impaired: Vec<CohortCounts>,
+    /// Snapshots not handed out because the signalling plane left too many events waiting.
+    pub snapshots_dropped: u64,
     /// Why it ended before it was told to; its figures are then what was known by then.
     pub failed: Option<String>,
 }

@@ -69,8 +69,8 @@ impl TimerWheel {
         let limit_tick = self.tick_at_or_after(now + limit).min(self.next_tick + SLOTS - 1);
         for tick in self.next_tick..=limit_tick {
             if !self.slots[(tick % SLOTS) as usize].is_empty() {
-                let due = self.origin + TICK * u32::try_from(tick).unwrap_or(u32::MAX);
-                return due.saturating_duration_since(now).min(limit);
+                let since = Duration::from_nanos(tick.saturating_mul(TICK.as_nanos() as u64));
+                return (self.origin + since).saturating_duration_since(now).min(limit);
             }
         }
         limit
@@ -169,6 +169,17 @@ mod tests {
         }
         assert_eq!(now, far);
         assert!((10..=12).contains(&looks), "{looks}");
+    }
+
+    #[test]
+    fn a_run_may_be_longer_than_49_days() {
+        let start = Instant::now();
+        let mut wheel = TimerWheel::new(start);
+        let now = start + Duration::from_secs(60 * 86_400);
+        wheel.advance(now, &mut Vec::new());
+        let mut state = TimerState::new(now);
+        wheel.set(1, &mut state, now + ms(10));
+        assert_eq!(wheel.wait(now, ms(100)), ms(10));
     }
 
     #[test]

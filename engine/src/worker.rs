@@ -16,7 +16,7 @@ use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketId, Wait};
 
 use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockReader};
 use crate::distributions::Measured;
 use crate::health::Health;
 use crate::impair::{Impairments, PeerImpairment};
@@ -70,6 +70,7 @@ struct Slot {
 pub(crate) struct Worker {
     setup: WorkerSetup,
     backend: Box<dyn Backend>,
+    clocks: ClockReader,
     slots: Slab<Slot>,
     slot_of_peer: FxHashMap<PeerId, usize>,
     /// Index: `SocketId`. `usize::MAX` where no peer is.
@@ -87,11 +88,11 @@ pub(crate) struct Worker {
     before_window: PeerCounters,
     rows: Vec<PeerRow>,
     next_snapshot: Instant,
-    /// Peers with a flight recorder so far, and what those had that are closed.
+    /// Peers with a flight recorder, and what those had that are closed.
     tapped: usize,
     captures: Vec<CapturedPeer>,
     gathering: bool,
-    /// Peers between their first command and DTLS; see [`Self::gather`].
+    /// Peers that were added and have no DTLS yet; see [`Self::gather`].
     connecting: usize,
 }
 
@@ -102,6 +103,7 @@ impl Worker {
         Self {
             setup,
             backend,
+            clocks: ClockReader::default(),
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
             slot_of_socket: Vec::new(),
@@ -125,7 +127,7 @@ impl Worker {
     /// Runs until it is told to stop, its engine is dropped, or its backend breaks.
     pub(crate) fn run(mut self) -> WorkerReport {
         loop {
-            let clock = Clock::read();
+            let clock = self.clocks.read();
             if !self.read_mail(clock) {
                 break;
             }
@@ -171,7 +173,7 @@ impl Worker {
             Duration::ZERO
         };
         let received = self.backend.poll(Wait { timeout, gather: self.gather() })?;
-        let clock = Clock::read();
+        let clock = self.clocks.read();
         if received > 0 {
             self.receive(clock);
         }
@@ -198,8 +200,9 @@ impl Worker {
     /// its packets (design.md §2, "Batch by peer").
     fn receive(&mut self, clock: Clock) {
         let batch = self.backend.batch();
-        if let Some(first) = batch.first() {
-            self.health.batch_age(clock.age(first.received_at_unix_ns));
+        // The backends' order is not that of the stamps.
+        if let Some(age) = batch.iter().map(|r| clock.age(r.received_at_unix_ns)).max() {
+            self.health.batch_age(age);
         }
         self.order.clear();
         let keys = batch.iter().enumerate();
@@ -346,7 +349,12 @@ impl Worker {
     }
 
     fn command(&mut self, clock: Clock, id: PeerId, command: PeerCommand) {
-        let Some(&key) = self.slot_of_peer.get(&id) else { return };
+        let Some(&key) = self.slot_of_peer.get(&id) else {
+            if matches!(command, PeerCommand::Close) {
+                self.notify(clock, id, PeerNotice::Closed);
+            }
+            return;
+        };
         let Some(slot) = self.slots.get_mut(key) else { return };
         let now = clock.now;
         let outcome = match command {
@@ -413,6 +421,7 @@ impl Worker {
         if let Some(options) = self.setup.capture
             && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
         {
+            self.tapped -= 1;
             self.captures.push(captured);
             keep_worst(&mut self.captures, options.worst);
         }
@@ -428,6 +437,7 @@ impl Worker {
         self.before_window.merge(&self.retired);
         self.retired = PeerCounters::default();
         self.rows.clear();
+        self.captures.clear();
         for (_, slot) in &mut self.slots {
             self.before_window.merge(&slot.peer.counters());
             slot.peer.begin_measuring(clock.now);
@@ -469,7 +479,7 @@ impl Worker {
     }
 
     fn snapshot(&mut self, clock: Clock) {
-        self.next_snapshot = (self.next_snapshot + SNAPSHOT_EVERY).max(clock.now);
+        self.next_snapshot = snapshot_after(self.next_snapshot, clock.now);
         self.backend.refresh_drops();
         let second = self.health.close_second(clock.now, self.backend.stats());
         self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
@@ -503,7 +513,7 @@ impl Worker {
     }
 
     fn finish(mut self, failed: Option<String>) -> WorkerReport {
-        let clock = Clock::read();
+        let clock = self.clocks.read();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.remove(clock, key);
@@ -521,9 +531,18 @@ impl Worker {
             peers: self.rows,
             captures: self.captures,
             impaired: self.impairments.into_counts(),
+            snapshots_dropped: self.setup.events.snapshots_dropped(),
             failed,
         }
     }
+}
+
+/// When the next snapshot is due after the one that was due at `due` and is made `now`. A worker
+/// that is behind begins a whole second anew: a snapshot over next to nothing would hide what the
+/// late one shows.
+fn snapshot_after(due: Instant, now: Instant) -> Instant {
+    let next = due + SNAPSHOT_EVERY;
+    if next > now { next } else { now + SNAPSHOT_EVERY }
 }
 
 /// Where a peer's output goes during one drain.
@@ -551,9 +570,6 @@ impl PeerSink for Sink<'_> {
             PeerEvent::Connected => (here, PeerNotice::Connected),
             PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
             PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),
-            PeerEvent::KeyframeRequested { cid, rid } => {
-                (here, PeerNotice::KeyframeRequested { cid, rid })
-            }
             PeerEvent::Disconnected { reason } => (here, PeerNotice::Disconnected { reason }),
         };
         self.events.push(EngineEvent::Peer { peer: self.id, at_unix_ns: at.unix_ns, notice });
@@ -565,7 +581,104 @@ impl PeerSink for Sink<'_> {
         }
     }
 
+    fn recording_ended(&mut self, stream: &RecordedStream) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end(stream.id);
+        }
+    }
+
     fn sample(&mut self, sample: Sample) {
         self.measured.record(sample);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use stampede_core::{CaptureLimits, DtlsIdentity};
+    use stampede_udp::{BackendChoice, BackendLimits};
+
+    use super::*;
+    use crate::mailbox::EventSignal;
+
+    fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
+        let limits = BackendLimits::default();
+        let (backend, _) = stampede_udp::open(BackendChoice::Mmsg, limits).unwrap();
+        let (sender, events) = crossbeam_channel::bounded(64);
+        let (_, inbox) = crossbeam_channel::bounded(1);
+        let setup = WorkerSetup {
+            index: 0,
+            core: None,
+            inbox,
+            events: EventSink::new(sender, EventSignal::new().unwrap()),
+            peers: Arc::new(AtomicUsize::new(8)),
+            disk: None,
+            gather: Duration::ZERO,
+            capture,
+            cohorts: Cohorts::new(Vec::new(), 1, Instant::now()),
+            peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
+        };
+        (Worker::new(setup, backend), events)
+    }
+
+    fn id(serial: u32) -> PeerId {
+        PeerId { worker: 0, serial }
+    }
+
+    fn subscriber(serial: u32) -> NewPeer {
+        NewPeer {
+            id: id(serial),
+            label: format!("sub-{serial}"),
+            role: PeerRole::Subscriber { record: false },
+            socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_close_is_always_answered() {
+        let (mut worker, events) = worker(None);
+        let clock = worker.clocks.read();
+        worker.command(clock, id(7), PeerCommand::Candidate(String::new()));
+        worker.command(clock, id(7), PeerCommand::Close);
+        worker.setup.events.flush();
+        let events: Vec<_> = events.try_iter().collect();
+        assert!(
+            matches!(events[..], [EngineEvent::Peer { peer, notice: PeerNotice::Closed, .. }]
+                if peer == id(7)),
+            "{events:?}"
+        );
+    }
+
+    #[test]
+    fn the_flight_recorder_is_of_the_window_and_taps_whoever_is_there() {
+        let limits =
+            CaptureLimits { span: Duration::from_secs(1), bytes_max: 1 << 16, payload: false };
+        let options = CaptureOptions { limits, tapped_per_worker_max: 1, worst: 5 };
+        let (mut worker, _events) = worker(Some(options));
+        let clock = worker.clocks.read();
+        let is_tapped = |worker: &Worker, serial| {
+            let key = worker.slot_of_peer[&id(serial)];
+            worker.slots[key].peer.capture().is_some()
+        };
+        worker.add(clock, subscriber(1));
+        worker.add(clock, subscriber(2));
+        assert!(is_tapped(&worker, 1) && !is_tapped(&worker, 2));
+        worker.command(clock, id(1), PeerCommand::Close);
+        assert_eq!((worker.captures.len(), worker.rows.len()), (1, 1));
+        worker.add(clock, subscriber(3));
+        assert!(is_tapped(&worker, 3), "its place is free again");
+        worker.begin_measuring(clock);
+        assert_eq!((worker.captures.len(), worker.rows.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_stalled_worker_takes_one_snapshot_not_two() {
+        let due = Instant::now();
+        let ms = Duration::from_millis;
+        assert_eq!(snapshot_after(due, due + ms(3)), due + ms(1_000), "on the grid");
+        assert_eq!(snapshot_after(due, due + ms(999)), due + ms(1_000));
+        assert_eq!(snapshot_after(due, due + ms(1_000)), due + ms(2_000));
+        assert_eq!(snapshot_after(due, due + ms(5_200)), due + ms(6_200));
     }
 }

@@ -12,6 +12,9 @@ use crate::{Arrival, MediaKind};
 ///
 /// `missing == repaired + unrecovered + pending`, `late <= unrecovered`, and
 /// `expected == received + missing - repaired - late`.
+///
+/// A stream that ends while numbers are missing whose playout deadline has not passed leaves them
+/// out of both `expected` and `missing`: they were cut off by us, not lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PacketCounters {
     /// Extended highest − first sequence number + 1 (RFC 3550 A.3), less `padding_only`.

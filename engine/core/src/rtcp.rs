@@ -38,8 +38,6 @@ pub(crate) struct SenderReport {
     pub(crate) ssrc: u32,
     /// NTP timestamp, 32.32 bits.
     pub(crate) ntp: u64,
-    /// RTP timestamp of the same moment.
-    pub(crate) rtp_timestamp: u32,
     /// Packets sent since the beginning.
     pub(crate) packets: u32,
 }
@@ -135,7 +133,6 @@ pub(crate) fn sender_reports(mut compound: &[u8]) -> impl Iterator<Item = Sender
             Some(SenderReport {
                 ssrc: word(0),
                 ntp: u64::from(word(4)) << 32 | u64::from(word(8)),
-                rtp_timestamp: word(12),
                 packets: word(16),
             })
         })
@@ -199,8 +196,7 @@ mod tests {
         for word in [5_u32, 0xaabb_ccdd, 0x1122_3344, 90, 17, 18] {
             compound.extend(word.to_be_bytes());
         }
-        let report =
-            SenderReport { ssrc: 5, ntp: 0xaabb_ccdd_1122_3344, rtp_timestamp: 90, packets: 17 };
+        let report = SenderReport { ssrc: 5, ntp: 0xaabb_ccdd_1122_3344, packets: 17 };
         let mut several = Vec::new();
         write_pli(&mut several, 1, 2);
         several.extend(&compound);

@@ -104,6 +104,7 @@ fn bad_negotiation_is_an_error_and_the_peer_stays_usable() {
         "",
         "candidate:375738803 1 tcp 1671430143 127.0.0.1 7881 typ host tcptype passive",
         "candidate:1 1 udp 2130706431 5b3f.local 7882 typ host",
+        "candidate:1 1 udp 2130706431 media-3.example.com 7882 typ host",
     ] {
         peer.add_remote_candidate(now, unusable).unwrap();
     }

@@ -182,9 +182,19 @@ impl Impairment {
         Fate::Drop
     }
 
-    /// A packet that was to wait found the queue full: it is dropped after all.
-    pub fn overflowed(&mut self, class: Class) {
-        self.drop(class);
+    /// A packet that came at `sent` and was to wait found the queue full: it is dropped after all,
+    /// or only its second copy if the first is in (`delivered`). What [`Self::decide`] counted of
+    /// it is taken back. Returns what became of it.
+    pub fn overflowed(&mut self, class: Class, sent: Instant, fate: Fate, delivered: bool) -> Fate {
+        let Fate::Deliver { at, twice, reordered } = fate else { return fate };
+        let media = u64::from(class == Class::Rtp);
+        self.counts.duplicated -= media * u64::from(twice);
+        if delivered {
+            return Fate::Deliver { at, twice: false, reordered };
+        }
+        self.counts.reordered -= media * u64::from(reordered);
+        self.counts.delayed -= media * u64::from(at > sent);
+        self.drop(class)
     }
 
     /// Whether delivered packets may have to wait. Then all have to go through the same queue, or
@@ -310,7 +320,25 @@ mod tests {
             assert_eq!(fate, Fate::Deliver { at: now + 50 * MS, twice: false, reordered: false });
         }
         assert_eq!(model.counts().delayed, 4);
-        model.overflowed(Class::Rtp);
-        assert_eq!(model.counts().dropped, 1);
+        let sent = now + 8 * MS;
+        let fate = model.decide(sent, Class::Rtp, 100);
+        assert_eq!(model.overflowed(Class::Rtp, sent, fate, false), Fate::Drop);
+        assert_eq!((model.counts().delayed, model.counts().dropped), (4, 1));
+    }
+
+    #[test]
+    fn a_second_copy_that_finds_no_room_is_not_counted() {
+        let now = Instant::now();
+        let mut model = model("delay=50ms,duplicate=100%", now);
+        let fate = model.decide(now, Class::Rtp, 100);
+        assert!(matches!(fate, Fate::Deliver { twice: true, .. }));
+        let fate = model.overflowed(Class::Rtp, now, fate, true);
+        assert_eq!(fate, Fate::Deliver { at: now + 50 * MS, twice: false, reordered: false });
+        let counted = model.counts();
+        assert_eq!((counted.delayed, counted.duplicated, counted.dropped), (1, 0, 0));
+        let fate = model.decide(now, Class::Rtp, 100);
+        assert_eq!(model.overflowed(Class::Rtp, now, fate, false), Fate::Drop);
+        let counted = model.counts();
+        assert_eq!((counted.delayed, counted.duplicated, counted.dropped), (1, 0, 1));
     }
 }

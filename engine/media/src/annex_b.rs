@@ -172,7 +172,8 @@ impl<'a> Stream<'a> {
                 self.open.has_parameters = true;
                 self.parameters = vec![unit.data];
             }
-            nal::PPS => self.parameters.push(unit.data),
+            // Some encoders repeat it before each picture.
+            nal::PPS if !self.parameters.contains(&unit.data) => self.parameters.push(unit.data),
             // They carry nothing that RTP does not say already.
             nal::DELIMITER | nal::END_OF_SEQUENCE | nal::END_OF_STREAM | nal::FILLER => {
                 return Ok(());
@@ -233,6 +234,15 @@ mod tests {
         assert_eq!(found, [(4, vec![9, 0x10]), (9, vec![0x67, 1]), (19, vec![0x65, 0, 2])]);
         assert_eq!(units(&[0, 0, 0, 0]).count(), 0);
         assert_eq!(next_start(&[5, 0, 0, 0, 1, 7], 0), Some(5));
+    }
+
+    #[test]
+    fn a_parameter_set_that_comes_again_is_kept_once() {
+        let mut stream = Stream::default();
+        for data in [&[0x68_u8, 1][..], &[0x65, 0x88], &[0x68, 1], &[0x68, 2], &[0x41, 0x9a]] {
+            stream.add(&Unit { offset: 0, index: 0, data }).unwrap();
+        }
+        assert_eq!(stream.parameters, [&[0x68, 1], &[0x68, 2]]);
     }
 
     proptest! {

@@ -102,8 +102,6 @@ pub struct Descriptor {
     pub mandatory: Mandatory,
     /// The structure, where it comes with this packet.
     pub structure: Option<Box<Structure>>,
-    /// Decode targets that are still being sent, a bit each, where the packet says so.
-    pub active_decode_targets: Option<u32>,
     /// The frame's layer and dependencies.
     pub frame: FrameDefinition,
 }
@@ -180,10 +178,9 @@ impl Descriptor {
             false => None,
         };
         let structure = own.as_deref().or(known).ok_or(DescriptorError::NoStructure)?;
-        let active_decode_targets = match with_active {
-            true => Some(bits.take(structure.decode_targets.into()).ok_or(short)?),
-            false => None,
-        };
+        if with_active {
+            bits.skip(structure.decode_targets.into()).ok_or(short)?;
+        }
         let template = structure.template(mandatory.template_id)?;
         if custom_indications {
             bits.skip(2 * u32::from(structure.decode_targets)).ok_or(short)?;
@@ -200,7 +197,7 @@ impl Descriptor {
             temporal_id: template.temporal_id,
             dependencies,
         };
-        Ok(Descriptor { mandatory, structure: own, active_decode_targets, frame })
+        Ok(Descriptor { mandatory, structure: own, frame })
     }
 
     /// The extension's value of a descriptor that names nothing but its template, and brings

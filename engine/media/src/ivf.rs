@@ -1,5 +1,5 @@
-//! IVF files of VP8, VP9 and AV1: a 32-byte header, then frames of a 12-byte header and data, all little-endian
-//! (libvpx `ivfdec.c`). The format has no RFC; what libvpx and ffmpeg write is read.
+//! IVF files of VP8, VP9 and AV1: a 32-byte header, then frames of a 12-byte header and data, all
+//! little-endian (libvpx `ivfdec.c`). The format has no RFC; what libvpx and ffmpeg write is read.
 //!
 //! By hand rather than with the `ivf` crate: its reader has no offsets to report and its writer
 //! panics when a write fails.

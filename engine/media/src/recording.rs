@@ -2,6 +2,7 @@
 
 use crate::UnsupportedCodec;
 use crate::clip::Codec;
+use crate::disk::FileTiming;
 use crate::record::{DiskFrame, IvfWriter, OggOpusWriter, Patch};
 
 /// Longest file name made from a stream's name, without extension.
@@ -74,6 +75,21 @@ impl Muxer {
             Some(Container::Ogg(writer)) => match writer.frame(timestamp, data, out) {
                 Ok(()) => Muxed::Taken,
                 Err(_) => Muxed::Unusable,
+            },
+        }
+    }
+
+    /// What had to be done to timestamps so far.
+    pub(crate) fn timing(&self) -> FileTiming {
+        match &self.container {
+            None => FileTiming::default(),
+            Some(Container::Ivf(writer)) => {
+                FileTiming { frames_moved: writer.timestamps_moved(), ..FileTiming::default() }
+            }
+            Some(Container::Ogg(writer)) => FileTiming {
+                packets_concealed: writer.concealed(),
+                jumps: writer.timestamp_jumps(),
+                ..FileTiming::default()
             },
         }
     }

@@ -304,7 +304,8 @@ pub trait Backend {
     /// of datagrams in it (0 after a timeout or a wake-up). Flushes queued sends first.
     ///
     /// # Errors
-    /// Only what makes the whole backend unusable; errors of one socket are counted, never returned.
+    /// Only what makes the whole backend unusable; errors of one socket are counted, never
+    /// returned.
     fn poll(&mut self, wait: Wait) -> io::Result<usize>;
 
     /// The current batch in order of arrival at the backend.

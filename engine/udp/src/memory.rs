@@ -52,7 +52,8 @@ impl PageMemory {
             return &[];
         }
         // SAFETY: the range is inside the mapping, which lives as long as `self` and is always
-        // initialised (zeroed by the kernel).
+        // initialised (zeroed by the kernel). The kernel does not write to it meanwhile: that is
+        // the caller's contract, kept by handing out only what a completion gave back.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
     }
 
@@ -63,7 +64,8 @@ impl PageMemory {
             return &mut [];
         }
         // SAFETY: the range is inside the mapping, which lives as long as `self` and is always
-        // initialised; `&mut self` means that no other slice of it is alive.
+        // initialised; `&mut self` means that no other slice of it is alive. The kernel does not
+        // use it meanwhile: that is the caller's contract.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
     }
 

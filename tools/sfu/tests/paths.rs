@@ -60,10 +60,10 @@ async fn set_quality(viewer: &mut Client, track: &str, quality: proto::VideoQual
 fn extensions(frame: u64) -> ExtensionValues {
     let orientations = [VideoOrientation::Deg0, VideoOrientation::Deg90, VideoOrientation::Deg180];
     ExtensionValues {
-        video_orientation: (frame % 2 == 0).then(|| orientations[frame as usize % 3]),
+        video_orientation: frame.is_multiple_of(2).then(|| orientations[frame as usize % 3]),
         abs_capture_time: (frame % 4 < 2).then(|| AbsCaptureTime {
             capture_time: UNIX_EPOCH + Duration::from_secs(1_800_000_000) + FRAME * frame as u32,
-            clock_offset: (frame % 4 == 0).then_some(-(frame as i64) << 20),
+            clock_offset: frame.is_multiple_of(4).then_some(-(frame as i64) << 20),
         }),
         ..ExtensionValues::default()
     }

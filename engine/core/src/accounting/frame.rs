@@ -197,11 +197,18 @@ impl FrameLedger {
         }
     }
 
-    /// Settles everything at the end of the stream. A last frame that was still arriving is not
-    /// counted: it was cut by us, not lost.
+    /// Ends the stream; [`Self::settle`] it first. Frames that are still arriving, or wait for a
+    /// gap that may yet be repaired, are not counted: they were cut off by us, not lost.
     pub fn finish(&mut self) {
+        self.open.clear();
+    }
+
+    /// The stream goes on with another video codec: open frames are settled as they are, and
+    /// decoding begins anew.
+    pub fn change_codec(&mut self, codec: Codec) {
         self.settle(u64::MAX);
         self.open.clear();
+        self.references = References::new(codec);
     }
 
     /// The counts so far.
@@ -264,16 +271,17 @@ impl FrameLedger {
         self.keyframe_wanted
     }
 
-    /// Counts from here on only: frames that lie behind the highest sequence number so far. What is
-    /// known of references stays.
-    pub fn restart_counting(&mut self, highest: Option<u64>) {
+    /// Counts from `now` on only: frames that lie behind the highest sequence number so far, and
+    /// the part of a freeze that is still to come. What is known of references stays.
+    pub fn restart_counting(&mut self, now: Instant, highest: Option<u64>) {
         self.measured_from = highest.map_or(0, |highest| highest + 1);
         self.open.iter_mut().for_each(|frame| frame.measured = false);
         self.counted = Counted::default();
-        self.freezes.restart_counting();
+        self.freezes.restart_counting(now);
     }
 
     /// Bytes on the heap.
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         let notes: usize = self.open.iter().map(|frame| frame.notes.heap_bytes()).sum();
         let references = self.references.as_ref().map_or(0, References::heap_bytes);
@@ -385,7 +393,7 @@ impl FrameLedger {
             self.counted.decodable += u64::from(followed.decodable);
             self.counted.dropped += lost;
         } else {
-            self.freezes.restart_counting();
+            self.freezes.forget();
         }
     }
 

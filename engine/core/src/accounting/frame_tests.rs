@@ -133,7 +133,8 @@ fn run(sent: &[Sent], fates: &[Option<u64>], first: u16) -> (StreamLedger, Vec<b
         });
         in_time[index] = receipt.usable;
     }
-    ledger.finish();
+    // Long after: nothing is cut off.
+    ledger.finish(start + Duration::from_secs(3_600));
     (ledger, in_time)
 }
 
@@ -203,7 +204,7 @@ proptest! {
             });
             ledger.settle(at.instant);
         }
-        ledger.finish();
+        ledger.finish(start);
         let frames = ledger.frames();
         prop_assert!(frames.complete <= frames.received);
         prop_assert!(frames.decodable.is_none_or(|decodable| decodable <= frames.complete));

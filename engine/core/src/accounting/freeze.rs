@@ -22,6 +22,8 @@ pub struct FreezeDetector {
     len: usize,
     next: usize,
     sum_ms: u64,
+    /// Freezes count from here on.
+    window_start: Option<Instant>,
     counted: FreezeCounters,
 }
 
@@ -33,6 +35,7 @@ impl Default for FreezeDetector {
             len: 0,
             next: 0,
             sum_ms: 0,
+            window_start: None,
             counted: FreezeCounters::default(),
         }
     }
@@ -44,11 +47,11 @@ impl FreezeDetector {
         self.last = None;
     }
 
-    /// A decodable frame could be shown at this moment; true if a freeze ended with it. `lossy` says
-    /// that a frame since the last shown one was lost or could not be decoded: the freeze is then
-    /// counted as one of loss, otherwise as one of late delivery.
-    pub fn shown(&mut self, at: Instant, lossy: bool) -> bool {
-        let Some(last) = self.last.replace(at) else { return false };
+    /// A decodable frame could be shown at this moment. `lossy` says that a frame since the last
+    /// shown one was lost or could not be decoded: a freeze that ends here is then counted as one
+    /// of loss, otherwise as one of late delivery.
+    pub fn shown(&mut self, at: Instant, lossy: bool) {
+        let Some(last) = self.last.replace(at) else { return };
         let interval = at.saturating_duration_since(last);
         let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
         self.sum_ms += u64::from(interval_ms);
@@ -57,21 +60,23 @@ impl FreezeDetector {
         self.next = (self.next + 1) % WINDOW;
         self.len = (self.len + 1).min(WINDOW);
         if self.len < SAMPLES_MIN {
-            return false;
+            return;
         }
         let average_ms = (self.sum_ms / self.len as u64) as u32;
         let bound_ms = average_ms.saturating_mul(3).max(average_ms + INCREASE_MIN_MS);
-        if interval_ms < bound_ms {
-            return false;
+        // Of a freeze that began before the measured window, the part inside it.
+        let from = self.window_start.map_or(last, |start| start.max(last));
+        let frozen = at.saturating_duration_since(from);
+        if interval_ms < bound_ms || frozen.is_zero() {
+            return;
         }
         self.counted.count += 1;
-        self.counted.total += interval;
+        self.counted.total += frozen;
         self.counted.streams = 1;
         if lossy {
             self.counted.lossy += 1;
-            self.counted.lossy_total += interval;
+            self.counted.lossy_total += frozen;
         }
-        true
     }
 
     /// The counts so far.
@@ -79,8 +84,14 @@ impl FreezeDetector {
         self.counted
     }
 
-    /// Counts from here on only; the average goes on.
-    pub fn restart_counting(&mut self) {
+    /// Counts from `now` on only; the average goes on.
+    pub fn restart_counting(&mut self, now: Instant) {
+        self.window_start = Some(now);
+        self.forget();
+    }
+
+    /// What was counted so far was not of the measured window.
+    pub fn forget(&mut self) {
         self.counted = FreezeCounters::default();
     }
 }
@@ -126,12 +137,31 @@ mod tests {
         let mut detector = FreezeDetector::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        (0..=10).for_each(|frame| assert!(!detector.shown(at(frame * 40), false)));
+        (0..=10).for_each(|frame| detector.shown(at(frame * 40), false));
         detector.pause();
-        assert!(!detector.shown(at(2_500), false));
-        assert!(!detector.shown(at(2_540), false));
-        assert!(detector.shown(at(3_540), true), "it freezes again");
+        detector.shown(at(2_500), false);
+        detector.shown(at(2_540), false);
+        assert_eq!(detector.counters().count, 0);
+        detector.shown(at(3_540), true);
         assert_eq!((detector.counters().count, detector.counters().lossy), (1, 1));
+    }
+
+    #[test]
+    fn of_a_freeze_begun_before_the_window_the_part_inside_counts() {
+        let mut detector = FreezeDetector::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        (0..20).for_each(|frame| detector.shown(at(frame * 40), false));
+        detector.restart_counting(at(8_000));
+        detector.shown(at(8_300), false);
+        let counted = detector.counters();
+        assert_eq!((counted.count, counted.total), (1, Duration::from_millis(300)));
+        // Settled late: it had ended before the window began.
+        let mut detector = FreezeDetector::default();
+        (0..20).for_each(|frame| detector.shown(at(frame * 40), false));
+        detector.restart_counting(at(8_000));
+        detector.shown(at(7_990), false);
+        assert_eq!(detector.counters(), FreezeCounters::default());
     }
 
     #[test]

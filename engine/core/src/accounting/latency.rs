@@ -169,6 +169,7 @@ impl LatencyMeter {
     }
 
     /// Bytes on the heap.
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         self.open.capacity() * size_of::<(u32, Stamp)>()
     }

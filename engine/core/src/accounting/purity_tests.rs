@@ -24,6 +24,9 @@ struct Stream {
     /// Added to every RTP timestamp.
     timestamp_offset: u32,
     height: u8,
+    /// The middle packet of each frame is lost; see [`Self::repair`].
+    lossy: bool,
+    lost: Vec<(u16, u32, Vec<u8>)>,
     samples: Vec<Sample>,
 }
 
@@ -40,6 +43,8 @@ impl Stream {
             picture_id: 0x7ff0,
             timestamp_offset: u32::MAX - 90_000,
             height: 36,
+            lossy: false,
+            lost: Vec::new(),
             samples: Vec::new(),
         }
     }
@@ -60,7 +65,12 @@ impl Stream {
     }
 
     fn send(&mut self, payload: &[u8], timestamp: u32, marker: bool) {
-        let (sequence, at) = (self.next_sequence(), self.at());
+        let sequence = self.next_sequence();
+        self.arrive(sequence, payload, timestamp, marker, Via::Primary);
+    }
+
+    fn arrive(&mut self, sequence: u16, payload: &[u8], timestamp: u32, marker: bool, via: Via) {
+        let at = self.at();
         self.ledger.media(MediaPacket {
             sequence,
             timestamp,
@@ -69,9 +79,16 @@ impl Stream {
             dependency_descriptor: None,
             payload_bytes: payload.len(),
             at,
-            via: Via::Primary,
+            via,
         });
         self.samples.extend(self.ledger.drain_samples());
+    }
+
+    /// What was lost comes by RTX.
+    fn repair(&mut self) {
+        for (sequence, timestamp, payload) in std::mem::take(&mut self.lost) {
+            self.arrive(sequence, &payload, timestamp, false, Via::Rtx);
+        }
     }
 
     /// One frame of three packets, stamped, `40 ms` after the one before.
@@ -90,6 +107,11 @@ impl Stream {
             let header = [tag, 0, 0, 0x9d, 1, 0x2a, 64, 0, self.height, 0];
             let mut payload = vec![start, 0x80, 0x80 | id[0], id[1]];
             payload.extend(if index == 0 { header } else { [7; 10] });
+            if self.lossy && index == 1 {
+                let sequence = self.next_sequence();
+                self.lost.push((sequence, timestamp, payload));
+                continue;
+            }
             self.send(&payload, timestamp, index == 2);
         }
         self.now += 40 * MS;
@@ -117,7 +139,7 @@ impl Stream {
     }
 
     fn figures(mut self) -> Figures {
-        self.ledger.finish();
+        self.ledger.finish(self.at().instant);
         self.samples.extend(self.ledger.drain_samples());
         let latencies = self.samples.iter().map(|sample| match sample {
             Sample::Latency { latency, .. } => *latency,
@@ -332,4 +354,71 @@ fn a_keyframe_answers_the_first_pli_since_the_last_one() {
     stream.frame(true);
     stream.frame(true);
     assert_eq!(stream.samples, [Sample::KeyframeAfterPli(80 * MS)]);
+}
+
+#[test]
+fn a_gap_of_before_the_window_is_repaired_for_its_frame() {
+    let mut stream = Stream::new(Codec::Vp8, 65_520);
+    stream.frames(50);
+    stream.lossy = true;
+    stream.frame(false);
+    stream.lossy = false;
+    let now = stream.at().instant;
+    stream.ledger.restart_counting(now);
+    stream.frame(false);
+    stream.repair();
+    (0..20).for_each(|_| stream.frame(false));
+    assert!(!stream.ledger.keyframe_wanted());
+    let figures = stream.figures();
+    assert_eq!((figures.packets.expected, figures.packets.received), (63, 63));
+    assert_eq!((figures.packets.missing, figures.packets.stale), (0, 1));
+    // The frame that was repaired began before the window.
+    assert_eq!((figures.frames.decodable, figures.frames.dropped), (Some(21), Some(0)));
+    assert_eq!(figures.freezes, FreezeCounters::default());
+}
+
+#[test]
+fn an_end_while_a_gap_is_open_loses_nothing() {
+    let mut stream = Stream::new(Codec::Vp8, 65_520);
+    stream.frames(50);
+    stream.lossy = true;
+    stream.frame(false);
+    stream.lossy = false;
+    // 480 ms after the gap was seen.
+    (0..11).for_each(|_| stream.frame(false));
+    let figures = stream.figures();
+    assert_eq!((figures.packets.expected, figures.packets.received), (185, 185));
+    assert_eq!((figures.packets.missing, figures.packets.unrecovered), (0, 0));
+    assert_eq!((figures.frames.received, figures.frames.dropped), (50, Some(0)));
+    // A little later the deadline has passed.
+    let mut stream = Stream::new(Codec::Vp8, 65_520);
+    stream.frames(50);
+    stream.lossy = true;
+    stream.frame(false);
+    stream.lossy = false;
+    (0..12).for_each(|_| stream.frame(false));
+    let figures = stream.figures();
+    assert_eq!((figures.packets.missing, figures.packets.unrecovered), (1, 1));
+    assert_eq!((figures.frames.received, figures.frames.dropped), (63, Some(13)));
+}
+
+#[test]
+fn a_change_of_codec_forgets_nothing() {
+    let mut stream = Stream::new(Codec::Vp8, 1);
+    stream.frames(50);
+    stream.now += 600 * MS;
+    stream.frame(false);
+    let first = stream.ledger.first_keyframe();
+    stream.ledger.set_codec(Codec::H264);
+    let timestamp = stream.timestamp(90_000);
+    // SPS, PPS and an IDR slice in a STAP-A, and a slice.
+    stream.send(&[0x78, 0, 1, 0x67, 0, 1, 0x68, 0, 2, 0x65, 0x88], timestamp, true);
+    stream.now += 40 * MS;
+    let timestamp = stream.timestamp(90_000);
+    stream.send(&[0x61, 0x88], timestamp, true);
+    assert_eq!(stream.ledger.first_keyframe(), first);
+    let figures = stream.figures();
+    let frames = figures.frames;
+    assert_eq!((frames.received, frames.keyframes, frames.dropped), (53, 3, Some(0)));
+    assert_eq!((frames.decodable, figures.freezes.count), (Some(53), 1));
 }

@@ -47,7 +47,7 @@ pub enum Placement {
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// Extended sequence number (RFC 3550 A.1); never goes back when a sender restarts.
+    /// Extended sequence number (RFC 3550 A.1).
     pub sequence: u64,
     /// It is new and in time: hand it on to frames. Late ones and duplicates are not.
     pub usable: bool,
@@ -80,12 +80,9 @@ pub struct SequenceLedger {
     /// Bit `s % WINDOW_PACKETS`: `s` arrived. Valid for the window behind the highest.
     arrived: [u64; WORDS],
     gaps: VecDeque<Gap>,
-    /// Expected before the sender restarted.
-    expected_before: u64,
-    /// The packet after which the sender is known to have restarted (RFC 3550 A.1).
-    restart_at: Option<u16>,
+    /// Open when the stream ended; see [`Self::finish`].
+    cut: u64,
     counted: PacketCounters,
-    restarts: u64,
 }
 
 impl SequenceLedger {
@@ -97,10 +94,8 @@ impl SequenceLedger {
             began: None,
             arrived: [0; WORDS],
             gaps: VecDeque::new(),
-            expected_before: 0,
-            restart_at: None,
+            cut: 0,
             counted: PacketCounters::default(),
-            restarts: 0,
         }
     }
 
@@ -141,8 +136,6 @@ impl SequenceLedger {
             _ if missing => self.count_repair(receipt.usable, via),
             Placement::Duplicate if via == Via::Rtx => self.counted.rtx_redundant += 1,
             Placement::Duplicate => self.counted.duplicate += 1,
-            // The sender restarted here.
-            Placement::Stale if receipt.usable => {}
             _ => self.counted.stale += 1,
         }
         if receipt.measured && (receipt.usable || missing) {
@@ -168,7 +161,6 @@ impl SequenceLedger {
                 self.counted.padding_only += 1;
             }
             Placement::Duplicate => self.counted.duplicate += 1,
-            Placement::Stale if receipt.usable => self.counted.padding_only += 1,
             Placement::BeforeWindow | Placement::Stale => self.counted.stale += 1,
         }
         receipt
@@ -205,6 +197,17 @@ impl SequenceLedger {
         }
     }
 
+    /// Ends the stream: gaps due before `now` are given up. The numbers still missing whose
+    /// deadline has not passed are taken out of expected and missing: we cut them off, nobody lost
+    /// them.
+    pub fn finish(&mut self, now: Instant) {
+        self.settle(now);
+        let pending = self.pending();
+        self.cut += pending;
+        self.counted.missing -= pending;
+        self.gaps.clear();
+    }
+
     /// When the oldest open gap is given up.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.gaps.front().map(|gap| gap.seen + self.deadline)
@@ -233,7 +236,7 @@ impl SequenceLedger {
     /// also the missing ones. Those are waited for all the same: frames depend on them.
     pub fn restart_counting(&mut self) {
         self.counted = PacketCounters::default();
-        self.expected_before = 0;
+        self.cut = 0;
         self.began = None;
         if let Some((first, highest)) = &mut self.range {
             *first = *highest + 1;
@@ -244,24 +247,25 @@ impl SequenceLedger {
     pub fn counters(&self) -> PacketCounters {
         let (first, highest) = self.range.unwrap_or((1, 0));
         let span = highest + 1 - first;
-        let measured = self.gaps.iter().filter(|gap| gap.first >= first);
-        let pending = measured.map(|gap| gap.left).sum();
+        let pending = self.pending();
         PacketCounters {
-            expected: (self.expected_before + span).saturating_sub(self.counted.padding_only),
+            expected: span.saturating_sub(self.counted.padding_only + self.cut),
             pending,
             unrecovered: self.counted.missing - self.counted.repaired - pending,
             ..self.counted
         }
     }
 
-    /// How often the sender began a new series of sequence numbers on the same SSRC.
-    pub fn restarts(&self) -> u64 {
-        self.restarts
-    }
-
     /// Bytes on the heap.
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         self.gaps.capacity() * size_of::<Gap>()
+    }
+
+    /// Numbers of the measured window that are missing and may still come in time.
+    fn pending(&self) -> u64 {
+        let (first, _) = self.range.unwrap_or((1, 0));
+        self.gaps.iter().filter(|gap| gap.first >= first).map(|gap| gap.left).sum()
     }
 
     fn lowered(&self, before: Placement, receipt: &Receipt) -> bool {
@@ -312,10 +316,8 @@ impl SequenceLedger {
                 receipt.usable = self.fill(extended, at);
                 receipt.measured = false;
             }
-            Placement::Stale => return self.maybe_restart(sequence, receipt, at),
             _ => {}
         }
-        self.restart_at = None;
         receipt
     }
 
@@ -406,25 +408,6 @@ impl SequenceLedger {
             }
             self.gaps.pop_front();
         }
-    }
-
-    /// RFC 3550 A.1: two packets in sequence from far behind mean that the sender restarted.
-    fn maybe_restart(&mut self, sequence: u16, mut receipt: Receipt, at: Instant) -> Receipt {
-        let confirmed = self.restart_at == Some(sequence);
-        self.restart_at = Some(sequence.wrapping_add(1));
-        let Some((first, highest)) = self.range.filter(|_| confirmed) else { return receipt };
-        self.expected_before += highest + 1 - first;
-        self.restarts += 1;
-        self.restart_at = None;
-        self.gaps.clear();
-        self.arrived = [0; WORDS];
-        // Two laps up: extended numbers go on rising, and nothing of before is in the window.
-        let extended = ((highest >> 16) + 2) << 16 | u64::from(sequence);
-        self.range = Some((extended, extended));
-        self.began = Some(at);
-        self.mark(extended);
-        receipt = Receipt { sequence: extended, usable: true, in_order: true, measured: true };
-        receipt
     }
 
     fn has(&self, sequence: u64) -> bool {

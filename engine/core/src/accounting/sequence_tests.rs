@@ -233,19 +233,6 @@ fn a_reordered_beginning_belongs_to_the_stream() {
 }
 
 #[test]
-fn a_sender_that_restarts_goes_on() {
-    let start = Instant::now();
-    let mut ledger = SequenceLedger::new(DEADLINE);
-    for sequence in (30_000..30_100).chain(100..200_u16) {
-        ledger.media(sequence, start, 1, Via::Primary);
-    }
-    let counted = ledger.counters();
-    assert_eq!(ledger.restarts(), 1);
-    assert_eq!(counted.stale, 1, "the first one can't be told from a stray");
-    assert_eq!((counted.expected, counted.received, counted.missing), (199, 199, 0));
-}
-
-#[test]
 fn counting_restarts_and_what_was_before_stays_out() {
     let start = Instant::now();
     let mut ledger = SequenceLedger::new(DEADLINE);
@@ -254,9 +241,53 @@ fn counting_restarts_and_what_was_before_stays_out() {
     }
     ledger.restart_counting();
     assert_eq!(ledger.counters(), PacketCounters::default());
-    ledger.media(12, start, 1, Via::Rtx);
+    let open = ledger.highest().unwrap() - 3;
+    assert!(ledger.is_open(open), "still asked for");
+    assert!(ledger.media(12, start + DEADLINE, 1, Via::Rtx).usable, "for its frame");
+    assert!(!ledger.is_open(open));
     ledger.media(17, start, 1, Via::Primary);
+    assert!(ledger.padding(13, start).usable);
     let counted = ledger.counters();
     assert_eq!((counted.expected, counted.received, counted.missing), (2, 1, 1));
-    assert_eq!(counted.stale, 1);
+    assert_eq!((counted.bytes, counted.rtx_repairs, counted.repaired), (1, 0, 0));
+    assert_eq!((counted.stale, counted.pending), (2, 1));
+    // After its deadline it is of no use any more, settled or not.
+    assert!(!ledger.media(14, start + DEADLINE * 2, 1, Via::Rtx).usable);
+    ledger.settle(start + DEADLINE * 3);
+    let counted = ledger.counters();
+    assert_eq!((counted.stale, counted.pending, counted.unrecovered), (3, 0, 1));
+}
+
+#[test]
+fn gaps_of_before_the_window_leave_it_without_a_count() {
+    let start = Instant::now();
+    let mut ledger = SequenceLedger::new(DEADLINE);
+    for sequence in [1_u16, 100] {
+        ledger.media(sequence, start, 1, Via::Primary);
+    }
+    ledger.restart_counting();
+    // Two windows on: by parts, then by runs.
+    for sequence in (101..6_000_u16).filter(|sequence| sequence % 5 > 0) {
+        ledger.media(sequence, start, 1, Via::Primary);
+        let counted = ledger.counters();
+        assert_eq!(counted.missing, counted.pending + counted.unrecovered);
+        assert_eq!(counted.expected, counted.received + counted.missing);
+    }
+    assert_eq!(ledger.counters().missing, 1_179);
+}
+
+#[test]
+fn what_might_still_have_come_is_cut_off_not_lost() {
+    let start = Instant::now();
+    let mut ledger = SequenceLedger::new(DEADLINE);
+    ledger.media(1, start, 1, Via::Primary);
+    ledger.media(4, start, 1, Via::Primary);
+    let later = start + DEADLINE / 2;
+    ledger.media(8, later, 1, Via::Primary);
+    ledger.media(6, later, 1, Via::Rtx);
+    ledger.finish(start + DEADLINE + Duration::from_millis(1));
+    let counted = ledger.counters();
+    assert_eq!((counted.missing, counted.repaired, counted.unrecovered), (3, 1, 2));
+    assert_eq!((counted.expected, counted.received, counted.pending), (6, 4, 0));
+    assert_eq!(counted.loss_rate(), Some(2.0 / 6.0));
 }

@@ -2,9 +2,9 @@
 //!
 //! LiveKit (pkg/sfu/downtrack.go, `writeBlankFrameRTP` and `sendSilentFrameOnMuteForAudio`) sends
 //! Opus silence for a second when a track is muted (five seconds to a subscriber that comes while
-//! it is muted), and VP8 and H.264 keyframes of 8×8 and 2×2 pixels for 0.2 s when a track ends. They take
-//! sequence numbers of the stream, carry no capture time and are never retransmitted. A publisher
-//! can't be told from the server by anything but the content.
+//! it is muted), and VP8 and H.264 keyframes of 8×8 and 2×2 pixels for 0.2 s when a track ends.
+//! They take sequence numbers of the stream, carry no capture time and are never retransmitted. A
+//! publisher can't be told from the server by anything but the content.
 
 use stampede_media::{Codec, vp8};
 

@@ -79,15 +79,23 @@ impl StreamLedger {
     }
 
     /// What the stream carries, known with its first packet. A stream that changes its codec goes
-    /// on with a new frame ledger; what was counted stays only in the packets.
+    /// on counting; its references begin anew.
     pub fn set_codec(&mut self, codec: Codec) {
-        if self.codec != Some(codec) {
-            self.codec = Some(codec);
-            self.frames = codec.is_video().then(|| FrameLedger::new(codec));
-            if let Some(frames) = &mut self.frames {
-                frames.set_muted(self.muted, None);
+        if self.codec == Some(codec) {
+            return;
+        }
+        match &mut self.frames {
+            Some(frames) if codec.is_video() => frames.change_codec(codec),
+            frames => {
+                *frames = codec.is_video().then(|| FrameLedger::new(codec));
+                if let Some(frames) = frames {
+                    frames.set_muted(self.muted, None);
+                }
             }
         }
+        // What was still open ends as a frame of the old codec.
+        self.finish_frames();
+        self.codec = Some(codec);
     }
 
     /// The codec, once known.
@@ -218,23 +226,23 @@ impl StreamLedger {
         self.settle_frames();
     }
 
-    /// Settles everything, at the end of the stream.
-    pub fn finish(&mut self) {
-        while let Some(deadline) = self.sequences.next_deadline() {
-            self.sequences.settle(deadline + Duration::from_nanos(1));
-        }
+    /// Settles everything at `now`, the end of the stream. What is missing and might still have
+    /// come in time was cut off by us, not lost: such sequence numbers are not expected, and
+    /// frames that wait for them are not counted.
+    pub fn finish(&mut self, now: Instant) {
+        self.settle(now);
+        self.sequences.finish(now);
         if let Some(frames) = &mut self.frames {
             frames.finish();
         }
-        self.finish_frames();
     }
 
-    /// Counts from here on only.
-    pub fn restart_counting(&mut self) {
+    /// Counts from `now` on only.
+    pub fn restart_counting(&mut self, now: Instant) {
         self.settle_frames();
         self.sequences.restart_counting();
         if let Some(frames) = &mut self.frames {
-            frames.restart_counting(self.sequences.highest());
+            frames.restart_counting(now, self.sequences.highest());
         }
         self.latency.restart_counting();
         self.picture.restart_counting();
@@ -311,6 +319,7 @@ impl StreamLedger {
     }
 
     /// Bytes of this ledger, heap included.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         let frames = self.frames.as_ref().map_or(0, FrameLedger::heap_bytes);
         let kept = self.kept.as_ref().map_or(0, VecDeque::capacity);

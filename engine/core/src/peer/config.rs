@@ -56,8 +56,8 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
 pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
     let mut config = common(options);
     if let Some(clip) = tracks.iter().filter(|track| track.video_codec().is_some()).find_map(clip) {
-        // Without the dependency descriptor, also for AV1: livekit-server 1.13.5 forwards nothing of
-        // a publisher that negotiates the one that `publishing` writes.
+        // Without the dependency descriptor, also for AV1: livekit-server 1.13.5 forwards nothing
+        // of a publisher that negotiates the one that `publishing` writes.
         add_video(&mut config, clip);
     }
     config

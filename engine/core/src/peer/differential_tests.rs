@@ -434,3 +434,27 @@ fn what_is_far_behind_is_opened_and_counted_in_full() {
     assert_eq!(streams[0].frames.decodable, Some(300));
     assert_eq!(streams[0].kind, MediaKind::Video);
 }
+
+#[test]
+fn forged_packets_at_the_beginning_delay_no_report() {
+    let mut rig = Rig::connect(ReceivePath::Fast);
+    let clip = vp8_clip(60, FPS, 60, |_| 1);
+    let packet = |index: u64, forged| Packet {
+        at_us: index * 33_000,
+        kind: Kind::Media,
+        index: 100 + index,
+        timestamp: index as u32 * 3_000,
+        marker: true,
+        padding: 0,
+        payload: clip.frames[index as usize].packets[0].to_vec(),
+        forged,
+        captured_us: None,
+    };
+    (0..3).for_each(|index| rig.deliver(&packet(index, true)));
+    rig.sim.run(ms(10));
+    let before = rig.sim.server.rtcp.len();
+    (3..50).for_each(|index| rig.deliver(&packet(index, false)));
+    let reports = rig.sim.server.rtcp[before..].iter();
+    let reports = reports.filter(|rtcp| matches!(rtcp, str0m::rtp::rtcp::Rtcp::ReceiverReport(_)));
+    assert!(reports.count() >= 1, "within 1.6 s, the first after half a second");
+}

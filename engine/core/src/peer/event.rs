@@ -17,6 +17,9 @@ pub trait PeerSink {
     fn event(&mut self, event: PeerEvent);
     /// A complete frame of a recording subscriber, in order within its stream.
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame);
+    /// No more frames of this codec come from a recorded stream: it was closed, or it changed its
+    /// codec; then others follow, a recording of their own. Ignored unless implemented.
+    fn recording_ended(&mut self, _stream: &RecordedStream) {}
     /// A value of a distribution. Ignored unless implemented.
     fn sample(&mut self, _sample: Sample) {}
 }
@@ -85,13 +88,6 @@ pub enum PeerEvent {
         /// When the kernel had its last packet.
         at: Arrival,
     },
-    /// The server asked for a keyframe and gets one.
-    KeyframeRequested {
-        /// Client track id.
-        cid: Arc<str>,
-        /// Simulcast layer.
-        rid: Option<&'static str>,
-    },
     /// The connection broke; the peer stays as it is until closed. ICE may still come back, with
     /// another [`PeerEvent::IceConnected`].
     Disconnected {
@@ -122,10 +118,6 @@ pub struct RecordedFrame {
     pub data: Bytes,
     /// RTP timestamp, extended over wrap-around.
     pub timestamp_ticks: u64,
-    /// Decoding can begin here.
-    pub keyframe: bool,
-    /// When it was handed out: its last packet arrived, or a gap before it was closed or given up.
-    pub released: Arrival,
 }
 
 /// Why a peer can't be made.

@@ -200,9 +200,8 @@ impl Peer {
             .sdp_api()
             .accept_offer(offer)
             .map_err(|error| NegotiateError::Apply { what: "offer", reason: error.to_string() })?;
-        let at = Arrival { instant: now, unix_ns: self.clock.map_or(0, |clock| clock.unix_ns) };
         let medias = sdp::parse_media(&rewritten);
-        for ssrc in receiving.apply_offer(at, &medias, mid_to_track_id, &mut self.outbox) {
+        for ssrc in receiving.apply_offer(now, &medias, mid_to_track_id, &mut self.outbox) {
             self.rtc.direct_api().remove_stream_rx(ssrc.into());
         }
         self.take_over_streams();
@@ -351,17 +350,15 @@ impl Peer {
     }
 
     fn drain_receiving(&mut self, now: Instant) -> Option<Instant> {
-        let at = self.arrival(now);
         let Role::Subscriber(receiving) = &mut self.role else { return None };
         if let Some(settled) = now.checked_sub(SETTLE_GRACE) {
-            receiving.settle(settled, at, &mut self.outbox);
+            receiving.settle(settled, &mut self.outbox);
         }
-        let mut requests = (Vec::new(), None);
-        if self.connected {
-            requests = receiving.keyframe_requests(now);
-        }
+        let (ssrcs, next_request) = match self.connected {
+            true => receiving.keyframe_requests(now),
+            false => (Vec::new(), None),
+        };
         let deadline = receiving.next_deadline();
-        let (ssrcs, next_request) = requests;
         let asked = !ssrcs.is_empty();
         if let Some(fast) = &mut self.fast {
             if asked {
@@ -385,7 +382,8 @@ impl Peer {
         deadline.map(settle_at).into_iter().chain(next_request).min()
     }
 
-    /// Says good-bye (RTCP BYE, DTLS close_notify) and stops. [`Self::final_report`] still works.
+    /// Says good-bye (DTLS close_notify; of a publisher's streams RTCP BYE too) and stops.
+    /// [`Self::final_report`] still works.
     pub fn close(&mut self, now: Instant, sink: &mut dyn PeerSink) {
         if self.closed {
             self.outbox.flush(sink);
@@ -399,9 +397,8 @@ impl Peer {
             self.failed(&error);
         }
         self.poll();
-        let at = self.arrival(now);
         if let Role::Subscriber(receiving) = &mut self.role {
-            receiving.finish(at, &mut self.outbox);
+            receiving.finish(now, &mut self.outbox);
         }
         self.closed = true;
         self.outbox.flush(sink);
@@ -465,12 +462,11 @@ impl Peer {
     /// Settles what is still open and reports everything. Call it after [`Self::close`]: it drops
     /// recorded frames that no drain can hand out any more.
     pub fn final_report(&mut self, now: Instant) -> PeerReport {
-        let at = self.arrival(now);
         let mut report = PeerReport::default();
         match &mut self.role {
             Role::Subscriber(receiving) => {
                 if !self.closed {
-                    receiving.finish(at, &mut self.outbox);
+                    receiving.finish(now, &mut self.outbox);
                 }
                 (report.streams, report.streams_left_out) = receiving.reports();
             }
@@ -482,11 +478,11 @@ impl Peer {
 
     /// The measured window begins: all counts begin again from 0 (the ramp is excluded). What is
     /// known of decoding and of the connection stays.
-    pub fn begin_measuring(&mut self, _now: Instant) {
+    pub fn begin_measuring(&mut self, now: Instant) {
         self.transport = TransportCounters::default();
         self.outbox_before_window = (self.outbox.sent, self.outbox.dropped);
         match &mut self.role {
-            Role::Subscriber(receiving) => receiving.begin_measuring(),
+            Role::Subscriber(receiving) => receiving.begin_measuring(now),
             Role::Publisher(publishing) => publishing.begin_measuring(),
         }
     }
@@ -578,7 +574,7 @@ impl Peer {
             Event::Closed => self.disconnect("the server closed the connection".to_owned()),
             Event::KeyframeRequest(request) => {
                 if let Role::Publisher(publishing) = &mut self.role {
-                    publishing.keyframe_requested(request.mid, request.rid, &mut self.outbox);
+                    publishing.keyframe_requested(request.mid, request.rid);
                 }
             }
             Event::MediaIngressStats(stats) => {
@@ -666,7 +662,8 @@ impl Peer {
         if route.is_none() {
             let mid = packet.header.ext_vals.mid;
             let main = *packet.header.ssrc;
-            route = receiving.adopt(at, header.ssrc, main, mid.as_deref(), &mut self.outbox);
+            let outbox = &mut self.outbox;
+            route = receiving.adopt(at.instant, header.ssrc, main, mid.as_deref(), outbox);
         }
         let Some(route) = route else {
             self.transport.unknown_ssrc += 1;
@@ -721,6 +718,6 @@ fn is_unusable_candidate(line: &str) -> bool {
     let transport = words.next();
     let address = words.nth(1);
     let Some((transport, address)) = transport.zip(address) else { return false };
-    let is_host_name = address.parse::<std::net::IpAddr>().is_err() && address.ends_with(".local");
+    let is_host_name = address.parse::<std::net::IpAddr>().is_err();
     transport.eq_ignore_ascii_case("tcp") || is_host_name
 }

@@ -16,7 +16,8 @@ pub const OUTBOX_DATAGRAMS_MAX: usize = 8_192;
 pub(super) struct Outbox {
     datagrams: Vec<(SocketAddr, DatagramSend)>,
     events: Vec<PeerEvent>,
-    frames: Vec<(Arc<RecordedStream>, RecordedFrame)>,
+    /// `None` where a recording ended.
+    frames: Vec<(Arc<RecordedStream>, Option<RecordedFrame>)>,
     samples: Vec<Sample>,
     /// Datagrams handed out.
     pub(super) sent: u64,
@@ -42,7 +43,11 @@ impl Outbox {
     }
 
     pub(super) fn recorded(&mut self, stream: &Arc<RecordedStream>, frame: RecordedFrame) {
-        self.frames.push((Arc::clone(stream), frame));
+        self.frames.push((Arc::clone(stream), Some(frame)));
+    }
+
+    pub(super) fn recording_ended(&mut self, stream: &Arc<RecordedStream>) {
+        self.frames.push((Arc::clone(stream), None));
     }
 
     pub(super) fn flush(&mut self, sink: &mut dyn PeerSink) {
@@ -57,7 +62,10 @@ impl Outbox {
             sink.sample(sample);
         }
         for (stream, frame) in self.frames.drain(..) {
-            sink.recorded(&stream, frame);
+            match frame {
+                Some(frame) => sink.recorded(&stream, frame),
+                None => sink.recording_ended(&stream),
+            }
         }
     }
 }

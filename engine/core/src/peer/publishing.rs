@@ -18,8 +18,8 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerEvent, PeerNote, PublishCounters, PublishReport,
-    PublishTrack, Sample, SpeakingTurns,
+    Arrival, MediaKind, NegotiateError, PeerNote, PublishCounters, PublishReport, PublishTrack,
+    Sample, SpeakingTurns,
 };
 use layers::LayerGate;
 
@@ -110,7 +110,11 @@ impl Publishing {
     }
 
     /// An offer with new ICE credentials and the same candidates; everything else as negotiated.
+    /// While nothing is negotiated there is nothing to restart: the tracks are offered once more.
     pub(super) fn restart_ice(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
+        if !self.negotiated {
+            return self.create_offer(rtc);
+        }
         let mut changes = rtc.sdp_api();
         changes.ice_restart(true);
         let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
@@ -122,10 +126,13 @@ impl Publishing {
         self.pending.take().ok_or(NegotiateError::NoOffer)
     }
 
-    /// Learns SSRCs and payload types from an accepted answer. Tracks that were accepted are sent
-    /// even if another one was refused.
+    /// Learns SSRCs and payload types from the first accepted answer. Tracks that were accepted are
+    /// sent even if another one was refused. Later answers are to an ICE restart, which changes
+    /// nothing of this; setting up a layer again would empty its retransmission cache.
     pub(super) fn answered(&mut self, rtc: &mut Rtc) -> Result<(), NegotiateError> {
-        self.negotiated = true;
+        if std::mem::replace(&mut self.negotiated, true) {
+            return Ok(());
+        }
         let mut result = Ok(());
         for track in &mut self.tracks {
             if let Err(reason) = track.learn(rtc, self.retransmit_packets_max) {
@@ -171,7 +178,7 @@ impl Publishing {
         packets > 0
     }
 
-    pub(super) fn keyframe_requested(&mut self, mid: Mid, rid: Option<Rid>, outbox: &mut Outbox) {
+    pub(super) fn keyframe_requested(&mut self, mid: Mid, rid: Option<Rid>) {
         let Some(track) = self.tracks.iter_mut().find(|track| track.mid == Some(mid)) else {
             return;
         };
@@ -183,7 +190,6 @@ impl Publishing {
         let Some(index) = track.layers.iter().position(same) else { return };
         let layer = &mut track.layers[index];
         layer.counted.pli_received += 1;
-        outbox.event(PeerEvent::KeyframeRequested { cid: track.cid.clone(), rid: layer.rid });
         if let Some(schedule) = &mut track.schedule {
             schedule.request_keyframe(index);
         }

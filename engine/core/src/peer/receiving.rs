@@ -169,7 +169,7 @@ impl Receiving {
     /// Brings the streams in line with an offer; returns the primary SSRCs that are gone.
     pub(super) fn apply_offer(
         &mut self,
-        at: Arrival,
+        now: Instant,
         medias: &[RemoteMedia],
         mid_to_track_id: &[(String, String)],
         outbox: &mut Outbox,
@@ -191,7 +191,7 @@ impl Receiving {
             }
             let stream = self.streams.swap_remove(index);
             gone.push(stream.ssrc);
-            self.close_stream(stream, at, outbox);
+            self.close_stream(stream, now, outbox);
         }
         for media in medias.iter().filter(|media| media.sends) {
             let mapped = mid_to_track_id.iter().find(|(mid, _)| *mid == media.mid);
@@ -215,7 +215,7 @@ impl Receiving {
     /// A packet str0m mapped by its MID extension to an SSRC that no offer named.
     pub(super) fn adopt(
         &mut self,
-        at: Arrival,
+        now: Instant,
         header_ssrc: u32,
         main_ssrc: u32,
         mid: Option<&str>,
@@ -229,7 +229,7 @@ impl Receiving {
             let index = self.streams.iter().position(|stream| *stream.mid == *mid)?;
             let old = self.streams.swap_remove(index);
             let (kind, track) = (old.kind, old.track_id.clone());
-            self.close_stream(old, at, outbox);
+            self.close_stream(old, now, outbox);
             let rtx = (header_ssrc != main_ssrc).then_some(header_ssrc);
             self.open_stream(main_ssrc, rtx, mid, kind, track.as_deref());
         }
@@ -273,8 +273,8 @@ impl Receiving {
         self.next_id += 1;
     }
 
-    fn close_stream(&mut self, mut stream: RxStream, at: Arrival, outbox: &mut Outbox) {
-        stream.finish(at, outbox);
+    fn close_stream(&mut self, mut stream: RxStream, now: Instant, outbox: &mut Outbox) {
+        stream.finish(now, outbox);
         let sum = match stream.kind {
             MediaKind::Video => &mut self.closed_video,
             MediaKind::Audio => &mut self.closed_audio,
@@ -308,7 +308,7 @@ impl Receiving {
     ) {
         let recording = self.recording;
         let Some(stream) = self.streams.get_mut(route.stream) else { return };
-        stream.learn_codec(packet.payload_type, codec_of, recording);
+        stream.learn_codec(packet.payload_type, codec_of, recording, outbox);
         if let Some(capture) = &mut self.capture {
             let repaired = route.via == Via::Rtx;
             let payload = capture.wants_payload();
@@ -327,7 +327,7 @@ impl Receiving {
             {
                 recorder.assembler.skip(receipt.sequence);
             }
-            stream.release_frames(at, outbox);
+            stream.release_frames(outbox);
             return;
         }
         let payload = stream.read_stamps(&packet);
@@ -351,7 +351,7 @@ impl Receiving {
                 payload,
             });
         }
-        stream.release_frames(at, outbox);
+        stream.release_frames(outbox);
         let first = &mut self.first_packet[stream.kind as usize];
         if !std::mem::replace(first, true) {
             outbox.event(PeerEvent::FirstPacket { kind: stream.kind, at });
@@ -386,7 +386,7 @@ impl Receiving {
         match ledger.placement(header.sequence) {
             Placement::Duplicate => ledger.sequences.duplicate(),
             // str0m drops these unread, for being old.
-            Placement::Missing
+            Placement::Missing | Placement::BeforeWindow
                 if ledger.sequences.packets_behind(header.sequence) > STR0M_WINDOW_PACKETS =>
             {
                 ledger.media(MediaPacket {
@@ -421,7 +421,7 @@ impl Receiving {
         let before = highest(self);
         self.accept(route, packet, codec_of, at, outbox);
         let (Some(before), Some(after)) = (before, highest(self)) else { return false };
-        // A longer jump is a sender's restart, or too much to ask for.
+        // A longer jump is too much to ask for.
         if after <= before + 1 || after - before > WINDOW_PACKETS {
             return false;
         }
@@ -511,11 +511,11 @@ impl Receiving {
     }
 
     /// Gives up on gaps that were due before `now`.
-    pub(super) fn settle(&mut self, now: Instant, at: Arrival, outbox: &mut Outbox) {
+    pub(super) fn settle(&mut self, now: Instant, outbox: &mut Outbox) {
         for index in 0..self.streams.len() {
             let stream = &mut self.streams[index];
             if stream.ledger.sequences.next_deadline().is_some_and(|deadline| deadline < now) {
-                stream.settle(now, at, outbox);
+                stream.settle(now, outbox);
                 if !self.first_keyframe {
                     self.report_first_keyframe(index, outbox);
                 }
@@ -563,22 +563,22 @@ impl Receiving {
         }
     }
 
-    pub(super) fn begin_measuring(&mut self) {
+    pub(super) fn begin_measuring(&mut self, now: Instant) {
         self.closed.clear();
         self.left_out = 0;
         self.closed_video = MediaCounters::default();
         self.closed_audio = MediaCounters::default();
         for stream in &mut self.streams {
-            stream.ledger.restart_counting();
+            stream.ledger.restart_counting(now);
             stream.nack_before_window = stream.nack_sent;
             stream.sender_marks = None;
             stream.keyframe_requests.sent = 0;
         }
     }
 
-    pub(super) fn finish(&mut self, at: Arrival, outbox: &mut Outbox) {
+    pub(super) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
         for stream in &mut self.streams {
-            stream.finish(at, outbox);
+            stream.finish(now, outbox);
         }
     }
 
@@ -607,6 +607,7 @@ impl RxStream {
         payload_type: u8,
         codec_of: impl FnOnce(u8) -> Option<Codec>,
         recording: bool,
+        outbox: &mut Outbox,
     ) {
         if self.payload_type == Some(payload_type) {
             return;
@@ -617,7 +618,7 @@ impl RxStream {
             return;
         }
         self.ledger.set_codec(codec);
-        self.recorder = None;
+        self.end_recording(outbox);
         if !recording {
             return;
         }
@@ -664,25 +665,34 @@ impl RxStream {
     }
 
     /// Hands out what was measured, and recorded frames that nothing before can change any more.
-    fn release_frames(&mut self, at: Arrival, outbox: &mut Outbox) {
+    fn release_frames(&mut self, outbox: &mut Outbox) {
         for sample in self.ledger.drain_samples() {
             outbox.sample(sample);
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.settled.extend(std::iter::from_fn(|| self.ledger.next_kept()));
-            recorder.release(at, outbox);
+            recorder.release(outbox);
         }
     }
 
+    /// Hands out what is still whole, and says that nothing more comes.
+    fn end_recording(&mut self, outbox: &mut Outbox) {
+        let Some(mut recorder) = self.recorder.take() else { return };
+        recorder.assembler.finish();
+        recorder.settled.extend(std::iter::from_fn(|| self.ledger.next_kept()));
+        recorder.release(outbox);
+        outbox.recording_ended(&recorder.stream);
+    }
+
     /// Gives up on gaps that were due before `now`.
-    fn settle(&mut self, now: Instant, at: Arrival, outbox: &mut Outbox) {
+    fn settle(&mut self, now: Instant, outbox: &mut Outbox) {
         self.ledger.settle(now);
         if let (Some(recorder), Some(floor)) =
             (&mut self.recorder, self.ledger.sequences.open_floor())
         {
             recorder.assembler.abandon_before(floor);
         }
-        self.release_frames(at, outbox);
+        self.release_frames(outbox);
     }
 
     fn poll_keyframe_request(&mut self, now: Instant, due: &mut Vec<u32>) -> Option<Instant> {
@@ -710,12 +720,10 @@ impl RxStream {
         Some(next_at)
     }
 
-    fn finish(&mut self, at: Arrival, outbox: &mut Outbox) {
-        self.ledger.finish();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.assembler.finish();
-        }
-        self.release_frames(at, outbox);
+    fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.ledger.finish(now);
+        self.release_frames(outbox);
+        self.end_recording(outbox);
     }
 
     fn counters(&self) -> MediaCounters {
@@ -781,13 +789,13 @@ impl RxStream {
 impl Recorder {
     /// Hands out what a decoder can show. A frame that refers to one that was lost would decode
     /// into a picture nobody published.
-    fn release(&mut self, at: Arrival, outbox: &mut Outbox) {
+    fn release(&mut self, outbox: &mut Outbox) {
         let video = self.stream.codec.is_video();
         while let Some(frame) = self.assembler.poll() {
             if video {
                 self.waiting.push_back(frame);
             } else {
-                self.hand_out(frame, at, outbox);
+                self.hand_out(frame, outbox);
             }
         }
         while let (Some(settled), Some(frame)) = (self.settled.front(), self.waiting.front()) {
@@ -799,7 +807,7 @@ impl Recorder {
                     let decodable = settled.decodable;
                     self.settled.pop_front();
                     if let Some(frame) = self.waiting.pop_front().filter(|_| decodable) {
-                        self.hand_out(frame, at, outbox);
+                        self.hand_out(frame, outbox);
                     }
                 }
             }
@@ -810,13 +818,8 @@ impl Recorder {
         self.settled.drain(..excess(self.settled.len()));
     }
 
-    fn hand_out(&self, frame: AssembledFrame, at: Arrival, outbox: &mut Outbox) {
-        let frame = RecordedFrame {
-            data: frame.data,
-            timestamp_ticks: frame.timestamp,
-            keyframe: frame.keyframe,
-            released: at,
-        };
+    fn hand_out(&self, frame: AssembledFrame, outbox: &mut Outbox) {
+        let frame = RecordedFrame { data: frame.data, timestamp_ticks: frame.timestamp };
         outbox.recorded(&self.stream, frame);
     }
 }

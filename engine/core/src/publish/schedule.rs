@@ -220,8 +220,8 @@ impl TrackSchedule {
         }
     }
 
-    /// Jumps if a layer wants a keyframe and none is near; the frame due next, of whatever layer, is
-    /// at `slot` on the timeline. True if there was a jump.
+    /// Jumps if a layer wants a keyframe and none is near; the frame due next, of whatever layer,
+    /// is at `slot` on the timeline. True if there was a jump.
     fn serve_keyframe_request(&mut self, slot: i64) -> bool {
         let Some(index) = self.layers.iter().position(|layer| layer.keyframe_wanted) else {
             return false;

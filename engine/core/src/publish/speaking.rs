@@ -10,7 +10,8 @@ const TURN_NS: u64 = 5_000_000_000;
 /// A turn and the pause after it.
 const PERIOD_NS: u64 = 6_000_000_000;
 
-/// One of several speakers who take turns by the wall clock: all that share it agree without a word.
+/// One of several speakers who take turns by the wall clock: all that share it agree without a
+/// word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpeakingTurns {
     /// Which of them this one is, from 0.

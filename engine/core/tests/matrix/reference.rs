@@ -237,15 +237,19 @@ impl Story {
             let average = last.iter().copied().sum::<u128>() / last.len() as u128;
             let bound = (3 * average).max(average + 150);
             let measured = self.frames[after].sequences.start >= self.measured().start;
-            if last.len() < 5 || interval.as_millis() < bound || !measured {
+            // Of one that began before the measured window, the part inside it.
+            let from = self.measured_from.map_or(since, |from| from.max(since));
+            let frozen = until.saturating_duration_since(from);
+            let long = interval.as_millis() >= bound && !frozen.is_zero();
+            if last.len() < 5 || !long || !measured {
                 continue;
             }
             counted.count += 1;
-            counted.total += interval;
+            counted.total += frozen;
             counted.streams = 1;
             if after - before > 1 {
                 counted.lossy += 1;
-                counted.lossy_total += interval;
+                counted.lossy_total += frozen;
             }
         }
         counted

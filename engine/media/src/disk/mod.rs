@@ -136,8 +136,21 @@ pub struct FileReport {
     /// Frames that should be in the file and are not: queue full, write failed, or not what the
     /// codec's name says.
     pub frames_dropped: u64,
+    /// What had to be done to its timestamps.
+    pub timing: FileTiming,
     /// Why it was given up, if it was.
     pub failed: Option<String>,
+}
+
+/// What had to be done to the timestamps of a file's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileTiming {
+    /// Video frames whose timestamp was not after the one before, and was moved there.
+    pub frames_moved: u64,
+    /// Opus packets written in the place of missing ones.
+    pub packets_concealed: u64,
+    /// Jumps of an Opus stream's timestamps, backwards or too far, that were not filled.
+    pub jumps: u64,
 }
 
 /// What the disk thread did.

@@ -57,6 +57,7 @@ fn frames_reach_the_file() {
             bytes: 32 + 40 * 20_012,
             frames_before_keyframe: 1,
             frames_dropped: 0,
+            timing: FileTiming::default(),
             failed: None,
         };
         assert_eq!(report.files, [expected]);

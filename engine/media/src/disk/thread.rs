@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::io::{DiskIo, PlainIo, Slot, UringIo, Write};
 use super::{
     CHUNK_BYTES, DiskBackend, DiskOptions, DiskReport, ERRORS_KEPT_MAX, FLUSH_INTERVAL, FileReport,
-    Message, Shared,
+    FileTiming, Message, Shared,
 };
 use crate::record::DiskFrame;
 use crate::recording::{Muxed, Muxer};
@@ -146,6 +146,7 @@ impl Writer {
                     bytes: 0,
                     frames_before_keyframe: 0,
                     frames_dropped: 0,
+                    timing: FileTiming::default(),
                     failed: None,
                 };
                 let file = OpenFile {
@@ -250,6 +251,7 @@ impl Writer {
                 continue;
             }
             let patch = file.muxer.finish(&mut file.buffer);
+            file.report.timing = file.muxer.timing();
             ids.push(*id);
             // A file given up keeps its "unknown length": that is the truth.
             patches.push(patch.filter(|_| file.report.failed.is_none()));
@@ -437,6 +439,7 @@ mod tests {
             bytes: 5,
             frames_before_keyframe: 0,
             frames_dropped: 0,
+            timing: FileTiming::default(),
             failed: None,
         };
         cut(&report);

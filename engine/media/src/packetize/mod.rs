@@ -1,8 +1,8 @@
 //! Encoded frames to RTP payloads, done once per clip.
 //!
-//! By hand rather than with the `rtp` crate's payloaders (and str0m's, which are theirs): they write
-//! no TL0PICIDX and no TID, a PictureID of changing width or a random one, no N for AV1, and one
-//! short last packet instead of even ones.
+//! By hand rather than with the `rtp` crate's payloaders (and str0m's, which are theirs): they
+//! write no TL0PICIDX and no TID, a PictureID of changing width or a random one, no N for AV1, and
+//! one short last packet instead of even ones.
 
 mod av1;
 mod h264;

@@ -203,8 +203,9 @@ impl Ring {
     }
 
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
-        // SAFETY: every pointer in an entry is into `shared`, which outlives the ring, or into a
-        // send queue, whose memory outlives the submission of its sends (see `send`).
+        // SAFETY: every pointer in an entry is into `shared`, which outlives every request (see
+        // `Drop`), or into a send queue, whose memory outlives the submission of its sends (see
+        // `send`).
         while unsafe { self.uring.submission().push(&entry) }.is_err() {
             self.submit()?;
         }

@@ -490,10 +490,9 @@ impl Outgoing {
             return fate;
         }
         let Some(bytes) = self.written(&mut datagram) else { return fate };
-        for _ in 0..copies {
+        for copy in 0..copies {
             if !self.held.push(at, (datagram.destination, bytes.clone())) {
-                impair.overflowed(class);
-                return Fate::Drop;
+                return impair.overflowed(class, self.now, fate, copy > 0);
             }
         }
         fate

@@ -8,6 +8,7 @@ use stampede_core::{
     FreezeCounters, MediaCounters, MediaKind, PacketCounters, PeerCounters, StreamReport,
 };
 use stampede_engine::{CohortCounts, Distributions, EngineReport, PeerRow, WorkerReport};
+use stampede_media::disk::FileTiming;
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::{Hist, Samples};
@@ -18,9 +19,9 @@ use super::streams;
 use super::threshold::{self, Threshold};
 use super::types::{
     CohortSection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
-    GeneratorSection, ImpairmentSection, Injected, MediaSection, Options, Packets, PublishSection,
-    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
-    TargetSection, WorkerSection,
+    GeneratorSection, ImpairmentSection, Injected, MediaSection, OddSection, Options, Packets,
+    PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics,
+    ServerSection, TargetSection, WorkerSection,
 };
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
@@ -99,6 +100,7 @@ struct Sums {
     kernel_drops: u64,
     send_errors: u64,
     send_queue_full: u64,
+    odd: OddSection,
 }
 
 impl Sums {
@@ -113,8 +115,39 @@ impl Sums {
             sums.kernel_drops += udp.kernel_drops;
             sums.send_errors += udp.lost_sends();
             sums.send_queue_full += udp.send_queue_full;
+            sums.odd.add(&OddSection::of(worker));
         }
         sums
+    }
+}
+
+impl OddSection {
+    fn of(worker: &WorkerReport) -> Self {
+        let (transport, udp) = (&worker.totals.transport, &worker.health.udp);
+        Self {
+            unknown_ssrc: transport.unknown_ssrc,
+            before_connected: transport.before_connected,
+            orphans: worker.health.orphan_datagrams,
+            truncated: udp.truncated,
+            unsent: transport.dropped_unsent,
+            connection_errors: transport.errors,
+            receive_pauses: udp.receive_pauses,
+            snapshots_dropped: worker.snapshots_dropped,
+            streams_left_out: worker.peers.iter().map(|peer| peer.report.streams_left_out).sum(),
+        }
+    }
+
+    /// Adds another's.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.unknown_ssrc += other.unknown_ssrc;
+        self.before_connected += other.before_connected;
+        self.orphans += other.orphans;
+        self.truncated += other.truncated;
+        self.unsent += other.unsent;
+        self.connection_errors += other.connection_errors;
+        self.receive_pauses += other.receive_pauses;
+        self.snapshots_dropped += other.snapshots_dropped;
+        self.streams_left_out += other.streams_left_out;
     }
 }
 
@@ -483,11 +516,17 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
         errors.push(format!("{} frames were not recorded", report.frames_dropped));
     }
     let files = report.files.iter().filter(|file| file.frames > 0);
+    let timing = |part: fn(&FileTiming) -> u64| -> u64 {
+        report.files.iter().map(|file| part(&file.timing)).sum()
+    };
     Some(RecordingSection {
         dir: record.dir.display().to_string(),
         files: files.map(|file| file.path.display().to_string()).collect(),
         frames_written: report.files.iter().map(|file| file.frames).sum(),
         frames_dropped: report.frames_dropped,
+        frames_moved: timing(|timing| timing.frames_moved),
+        packets_concealed: timing(|timing| timing.packets_concealed),
+        timestamp_jumps: timing(|timing| timing.jumps),
         errors,
     })
 }
@@ -525,6 +564,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
         udp_dropped: sums.kernel_drops,
         send_errors: sums.send_errors,
         send_queue_full: sums.send_queue_full,
+        odd: sums.odd,
     }
 }
 

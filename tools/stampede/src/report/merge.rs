@@ -14,8 +14,8 @@ use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
     Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
-    MediaSection, Outcome, Packets, Phases, PublishSection, RecordingSection, Report, RunSection,
-    SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict,
+    MediaSection, OddSection, Outcome, Packets, Phases, PublishSection, RecordingSection, Report,
+    RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict,
 };
 use crate::exit::Failure;
 
@@ -391,12 +391,18 @@ fn recordings(sections: &[&RecordingSection]) -> Option<RecordingSection> {
     let all = |part: fn(&RecordingSection) -> &Vec<String>| {
         sections.iter().flat_map(|section| part(section)).cloned().collect()
     };
+    let sum = |part: fn(&RecordingSection) -> u64| -> u64 {
+        sections.iter().map(|section| part(section)).sum()
+    };
     let dirs: Vec<&str> = sections.iter().map(|section| section.dir.as_str()).collect();
     Some(RecordingSection {
         dir: dirs.join(", "),
         files: all(|section| &section.files),
-        frames_written: sections.iter().map(|section| section.frames_written).sum(),
-        frames_dropped: sections.iter().map(|section| section.frames_dropped).sum(),
+        frames_written: sum(|section| section.frames_written),
+        frames_dropped: sum(|section| section.frames_dropped),
+        frames_moved: sum(|section| section.frames_moved),
+        packets_concealed: sum(|section| section.packets_concealed),
+        timestamp_jumps: sum(|section| section.timestamp_jumps),
         errors: all(|section| &section.errors),
     })
 }
@@ -434,6 +440,10 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         udp_dropped: of(|one| one.udp_dropped),
         send_errors: of(|one| one.send_errors),
         send_queue_full: of(|one| one.send_queue_full),
+        odd: sections.iter().fold(OddSection::default(), |mut sum, one| {
+            sum.add(&one.odd);
+            sum
+        }),
     }
 }
 

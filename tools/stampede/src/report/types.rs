@@ -679,6 +679,15 @@ pub(crate) struct RecordingSection {
     pub frames_written: u64,
     /// Frames not written: the disk was too slow or refused them.
     pub frames_dropped: u64,
+    /// Video frames whose timestamp was not after the one before, and was moved there.
+    #[serde(default)]
+    pub frames_moved: u64,
+    /// Opus packets written in the place of missing ones.
+    #[serde(default)]
+    pub packets_concealed: u64,
+    /// Jumps of Opus timestamps that were not filled.
+    #[serde(default)]
+    pub timestamp_jumps: u64,
     /// What went wrong, in plain words.
     pub errors: Vec<String>,
 }
@@ -713,6 +722,34 @@ pub(crate) struct GeneratorSection {
     pub send_errors: u64,
     /// Datagrams not sent because our own send queue was full.
     pub send_queue_full: u64,
+    /// What fits no other count.
+    pub odd: OddSection,
+}
+
+/// What fits no other count of the measured window. Little of it is no trouble: packets of a stream
+/// or a peer that has just been closed, for example.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct OddSection {
+    /// RTP packets of an SSRC that no offer named.
+    pub unknown_ssrc: u64,
+    /// RTP packets that came before DTLS was up.
+    pub before_connected: u64,
+    /// Datagrams for a peer that had just been closed.
+    pub orphans: u64,
+    /// Datagrams longer than a receive buffer, dropped.
+    pub truncated: u64,
+    /// Datagrams of ours that were dropped because a peer had too many waiting.
+    pub unsent: u64,
+    /// Errors of ICE, DTLS or SDP, for example a handshake that failed.
+    pub connection_errors: u64,
+    /// Times a socket's receiving paused because all receive buffers were in use; nothing is lost
+    /// by that.
+    pub receive_pauses: u64,
+    /// Snapshots that were not made because too many events waited.
+    pub snapshots_dropped: u64,
+    /// Streams without a row of their own because their peer closed too many; they are in the sums.
+    pub streams_left_out: u64,
 }
 
 /// One media worker.

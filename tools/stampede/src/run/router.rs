@@ -204,7 +204,6 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         PeerNotice::Offer { sdp } => TaskNotice::Offer { sdp },
         PeerNotice::NegotiationFailed { reason } => TaskNotice::NegotiationFailed { reason },
         PeerNotice::Disconnected { reason } => TaskNotice::Disconnected { reason },
-        PeerNotice::KeyframeRequested { .. } => return,
         PeerNotice::Closed => {
             routes.0.remove(&peer);
             return;

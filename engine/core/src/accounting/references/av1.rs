@@ -194,6 +194,7 @@ impl References {
         all
     }
 
+    #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         let Some(structure) = &self.structure else { return 0 };
         size_of::<Structure>() + size_of_val(&structure.templates[..])

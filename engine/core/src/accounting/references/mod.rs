@@ -174,6 +174,7 @@ impl References {
     }
 
     /// Bytes on the heap.
+    #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Vp8(_) | Self::H264(_) => 0,
@@ -195,6 +196,7 @@ impl Notes {
     }
 
     /// Bytes on the heap.
+    #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Vp8(_) | Self::H264(_) => 0,

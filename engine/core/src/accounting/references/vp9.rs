@@ -188,6 +188,7 @@ impl References {
         self.upper |= fresh || descriptor.temporal_id.is_none();
     }
 
+    #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         self.group.capacity() * size_of::<GroupPicture>()
     }

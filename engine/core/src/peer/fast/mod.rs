@@ -218,6 +218,8 @@ impl FastPath {
         inbound.authentic(index);
         if self.remote != Some(source) {
             self.remote = Some(source);
+            // What was due while there was nobody to send it to.
+            self.next_due = self.next_due.min(at.instant);
         }
         let extensions = ExtensionBlock::of(datagram, bytes);
         let ids = &self.control.ids;
@@ -232,19 +234,9 @@ impl FastPath {
             captured_unix_ns: captured.and_then(captured_unix_ns),
             dependency_descriptor: descriptor,
         };
-        if route.via == Via::Rtx {
-            // RFC 4588 §4; without an original sequence number it is padding or a probe.
-            let original = payload.split_first_chunk();
-            let Some((&original, media)) = original else {
-                around.receiving.refuse_rtx(route);
-                return;
-            };
-            (accepted.sequence, accepted.payload) = (u16::from_be_bytes(original), media);
-            let placement = around.receiving.placement(route, accepted.sequence);
-            if matches!(placement, Placement::Duplicate | Placement::Stale) {
-                around.receiving.refuse_rtx(route);
-                return;
-            }
+        if route.via == Via::Rtx && !unwrap_rtx(&mut accepted, route, around.receiving) {
+            around.receiving.refuse_rtx(route);
+            return;
         }
         let rtc = around.rtc;
         let codec = |payload_type| codec_of(rtc, payload_type);
@@ -318,7 +310,7 @@ impl FastPath {
         }
         self.opener.open(datagram, header.header_bytes, header.ssrc, index, opened)?;
         let outbox = &mut *around.outbox;
-        let route = around.receiving.adopt(at, header.ssrc, main, Some(mid), outbox)?;
+        let route = around.receiving.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
         let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
         self.negotiated(around.receiving, self.control.ids);
         Some((slot, route))
@@ -446,6 +438,15 @@ fn payload_of(rtc: &Rtc, wire: u8) -> Option<Payload> {
     let found =
         params.find(|p| *p.pt() == wire || p.resend().is_some_and(|resend| *resend == wire))?;
     Some(Payload { wire, media: *found.pt(), clock_rate: found.spec().clock_rate.get() })
+}
+
+/// Takes the original sequence number off an RTX packet (RFC 4588 §4); false if it brings nothing:
+/// without that number it is padding or a probe.
+fn unwrap_rtx(packet: &mut Accepted<'_>, route: Route, receiving: &Receiving) -> bool {
+    let Some((&original, media)) = packet.payload.split_first_chunk() else { return false };
+    (packet.sequence, packet.payload) = (u16::from_be_bytes(original), media);
+    let placement = receiving.placement(route, packet.sequence);
+    !matches!(placement, Placement::Duplicate | Placement::Stale)
 }
 
 /// The payload without padding (RFC 3550 §5.1); `None` if there is more padding than payload.

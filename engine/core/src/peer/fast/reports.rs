@@ -139,8 +139,7 @@ mod tests {
     fn the_last_sender_report_is_echoed_with_its_age() {
         let now = Instant::now();
         let mut reporting = Reporting::default();
-        let report =
-            SenderReport { ssrc: 7, ntp: 0x1111_2222_3333_4444, rtp_timestamp: 0, packets: 1 };
+        let report = SenderReport { ssrc: 7, ntp: 0x1111_2222_3333_4444, packets: 1 };
         reporting.sender_report(report, now);
         assert!(reporting.is_fresh(5) && reporting.is_fresh(6));
         assert!(!reporting.is_fresh(6) && !reporting.is_fresh(5), "replays");
