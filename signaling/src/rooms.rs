@@ -19,6 +19,8 @@ use crate::server_url::ServerUrl;
 use crate::text;
 use crate::token::{ApiCredentials, TokenError};
 
+/// Longest answer read: 10,000 participants with tracks. A longer one is an error.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Longest wait for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -258,11 +260,29 @@ impl RoomClient {
             .await
             .map_err(|error| self.transport_error(&error))?;
         let status = response.status();
-        let body = response.bytes().await.map_err(|error| self.transport_error(&error))?;
+        let body = self.body(response).await?;
         if status != StatusCode::OK {
             return Err(self.refusal(status, &body));
         }
-        R::decode(body).map_err(|error| self.not_livekit(format!("unreadable answer: {error}")))
+        R::decode(body.as_slice())
+            .map_err(|error| self.not_livekit(format!("unreadable answer: {error}")))
+    }
+
+    async fn body(&self, mut response: reqwest::Response) -> Result<Vec<u8>, RoomError> {
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(None) => return Ok(body),
+                Ok(Some(part)) if body.len() + part.len() <= ANSWER_BYTES_MAX => {
+                    body.extend_from_slice(&part);
+                }
+                Ok(Some(_)) => {
+                    let detail = format!("its answer is longer than {ANSWER_BYTES_MAX} bytes");
+                    return Err(self.not_livekit(detail));
+                }
+                Err(error) => return Err(self.transport_error(&error)),
+            }
+        }
     }
 
     fn transport_error(&self, error: &reqwest::Error) -> RoomError {

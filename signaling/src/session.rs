@@ -7,6 +7,7 @@
 mod candidate;
 mod event;
 mod layout;
+mod negotiate;
 mod publish;
 mod tracks;
 
@@ -17,7 +18,7 @@ use livekit_protocol as proto;
 use prost::bytes::Bytes;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use proto::{DisconnectReason, SessionDescription, SignalRequest, SignalResponse};
+use proto::{DisconnectReason, SignalRequest, SignalResponse};
 
 pub use event::{
     EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output, Quality,
@@ -267,7 +268,11 @@ impl Session {
 
     /// A binary websocket message of the server. One that does not decode is counted, not fatal.
     pub fn handle_message(&mut self, now: Instant, message: &Bytes) {
-        match wire::decode(message) {
+        let known = |sid: &str| match &self.role {
+            RoleState::Subscriber { tracks, .. } => tracks.is_publisher(sid),
+            RoleState::Publisher(_) => false,
+        };
+        match wire::decode(message, known) {
             Ok(wire::Decoded { response, skipped }) => self.dispatch(now, response, skipped),
             Err(_) => self.counters.malformed += 1,
         }
@@ -492,151 +497,6 @@ impl Session {
             publish_tracks,
             ..proto::SyncState::default()
         }));
-    }
-
-    fn start_publishing(&mut self, now: Instant, server_allows_fast: bool) {
-        let RoleState::Publisher(publishing) = &mut self.role else { return };
-        let requests = publishing.start(now.checked_add(self.publish_timeout));
-        let at_once = server_allows_fast && self.fast_publish && !requests.is_empty();
-        for request in requests {
-            self.send(Request::AddTrack(request));
-        }
-        if at_once {
-            self.ask_offer();
-        }
-    }
-
-    fn ask_offer(&mut self) {
-        let RoleState::Publisher(publishing) = &mut self.role else { return };
-        if publishing.offer == OfferState::NotAsked {
-            publishing.offer = OfferState::Asked;
-            self.outputs.push_back(Output::Media(MediaCommand::CreateOffer));
-        }
-    }
-
-    fn on_offer(&mut self, offer: SessionDescription) {
-        let RoleState::Subscriber { tracks, .. } = &mut self.role else {
-            self.counters.offers_ignored += 1;
-            return;
-        };
-        if offer.r#type != "offer" || offer.sdp.is_empty() {
-            self.counters.malformed += 1;
-            return;
-        }
-        let SessionDescription { sdp, id, mid_to_track_id, .. } = offer;
-        // Serial number arithmetic (RFC 1982): ids grow by one; servers before ids send 0.
-        let outdated = |last: u32| id.wrapping_sub(last).cast_signed() <= 0;
-        if id != 0 && self.last_offer_id.is_some_and(outdated) {
-            self.counters.offers_ignored += 1;
-            return;
-        }
-        if id != 0 {
-            self.last_offer_id = Some(id);
-        }
-        let copies = match self.outstanding {
-            Some(outstanding) if outstanding.id == id => outstanding.copies.saturating_add(1),
-            _ => 1,
-        };
-        self.outstanding = Some(Outstanding { id, copies });
-        let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
-        let mut changes = Changes::default();
-        tracks.offered(&mid_to_track_id, &sdp, &mut changes);
-        let command = MediaCommand::RemoteOffer { id, sdp, mid_to_track_id };
-        self.outputs.push_back(Output::Media(command));
-        self.apply(changes);
-        self.release_candidates(Target::Subscriber);
-    }
-
-    fn on_local_answer(&mut self, offer_id: u32, sdp: String) {
-        match self.outstanding {
-            Some(Outstanding { id, copies: 0 | 1 }) if id == offer_id => {
-                self.outstanding = None;
-                self.send(Request::Answer(SessionDescription {
-                    r#type: "answer".to_owned(),
-                    sdp,
-                    id: offer_id,
-                    ..SessionDescription::default()
-                }));
-            }
-            Some(Outstanding { id, copies }) if id == offer_id => {
-                self.outstanding = Some(Outstanding { id, copies: copies - 1 });
-                self.counters.answers_ignored += 1;
-            }
-            _ => self.counters.answers_ignored += 1,
-        }
-    }
-
-    fn on_local_offer(&mut self, sdp: String) {
-        let RoleState::Publisher(publishing) = &mut self.role else {
-            self.counters.offers_ignored += 1;
-            return;
-        };
-        if publishing.offer != OfferState::Asked {
-            self.counters.offers_ignored += 1;
-            return;
-        }
-        let id = publishing.next_offer();
-        self.send(Request::Offer(SessionDescription {
-            r#type: "offer".to_owned(),
-            sdp,
-            id,
-            ..SessionDescription::default()
-        }));
-    }
-
-    fn on_answer(&mut self, answer: SessionDescription) {
-        if answer.sdp.is_empty() {
-            self.counters.malformed += 1;
-            return;
-        }
-        let expected = match &mut self.role {
-            RoleState::Publisher(publishing) => publishing.answered(),
-            RoleState::Subscriber { .. } => false,
-        };
-        if !expected {
-            self.counters.answers_ignored += 1;
-            return;
-        }
-        self.outputs.push_back(Output::Media(MediaCommand::RemoteAnswer { sdp: answer.sdp }));
-        self.release_candidates(Target::Publisher);
-    }
-
-    fn own_target(&self) -> Target {
-        match self.role {
-            RoleState::Subscriber { .. } => Target::Subscriber,
-            RoleState::Publisher(_) => Target::Publisher,
-        }
-    }
-
-    fn on_trickle(&mut self, trickle: &proto::TrickleRequest) {
-        let target = self.own_target();
-        if trickle.target != target.to_proto() as i32 {
-            self.counters.candidates_dropped += 1;
-            return;
-        }
-        match candidate::parse(&trickle.candidate_init) {
-            Ok(None) => {}
-            Err(()) => self.counters.candidates_dropped += 1,
-            Ok(Some(candidate)) if self.remote_described => {
-                let command = MediaCommand::RemoteCandidate { target, candidate };
-                self.outputs.push_back(Output::Media(command));
-            }
-            Ok(Some(candidate)) => {
-                if self.held_candidates.len() < CANDIDATES_HELD_MAX {
-                    self.held_candidates.push(candidate);
-                } else {
-                    self.counters.candidates_dropped += 1;
-                }
-            }
-        }
-    }
-
-    fn release_candidates(&mut self, target: Target) {
-        self.remote_described = true;
-        for candidate in std::mem::take(&mut self.held_candidates) {
-            let command = MediaCommand::RemoteCandidate { target, candidate };
-            self.outputs.push_back(Output::Media(command));
-        }
     }
 
     fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>) {

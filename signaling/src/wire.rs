@@ -1,8 +1,8 @@
 //! Bytes to messages, without paying for participants nobody asks about.
 //!
 //! In a room of 2,000 every session is told about every other one, in `join` and in `update`. Only
-//! participants with tracks, and those that left, matter to a session; the others are stepped over
-//! as bytes, which saves their dozen allocations each.
+//! participants with tracks, or that had some, and those that left matter to a session; the others
+//! are stepped over as bytes, which saves their dozen allocations each.
 
 use livekit_protocol as proto;
 use prost::Message;
@@ -15,7 +15,8 @@ const UPDATE: u32 = 5;
 /// `JoinResponse.other_participants`, `ParticipantUpdate.participants`.
 const JOIN_OTHERS: u32 = 3;
 const UPDATE_PARTICIPANTS: u32 = 1;
-/// livekit_models.proto `ParticipantInfo.state`, `.tracks`.
+/// livekit_models.proto `ParticipantInfo.sid`, `.state`, `.tracks`.
+const PARTICIPANT_SID: u32 = 1;
 const PARTICIPANT_STATE: u32 = 3;
 const PARTICIPANT_TRACKS: u32 = 4;
 
@@ -27,9 +28,12 @@ pub(crate) struct Decoded {
     pub(crate) skipped: usize,
 }
 
-/// Decodes one binary websocket message.
-pub(crate) fn decode(bytes: &Bytes) -> Result<Decoded, prost::DecodeError> {
-    if let Some(decoded) = decode_sparse(bytes)? {
+/// Decodes one binary websocket message. `known` are the sids of participants with tracks.
+pub(crate) fn decode(
+    bytes: &Bytes,
+    known: impl Fn(&str) -> bool,
+) -> Result<Decoded, prost::DecodeError> {
+    if let Some(decoded) = decode_sparse(bytes, known)? {
         return Ok(decoded);
     }
     // A clone of the handle, not of the bytes.
@@ -38,7 +42,10 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Decoded, prost::DecodeError> {
 }
 
 /// `Ok(None)` if it is another message, or built in a way that only the full decoder should judge.
-fn decode_sparse(bytes: &[u8]) -> Result<Option<Decoded>, prost::DecodeError> {
+fn decode_sparse(
+    bytes: &[u8],
+    known: impl Fn(&str) -> bool,
+) -> Result<Option<Decoded>, prost::DecodeError> {
     let mut top = Fields(bytes);
     let Some(Some(Field { number, value: Value::Bytes(body), .. })) = top.next() else {
         return Ok(None);
@@ -53,7 +60,8 @@ fn decode_sparse(bytes: &[u8]) -> Result<Option<Decoded>, prost::DecodeError> {
     for field in Fields(body) {
         let Some(field) = field else { return Ok(None) };
         match field.value {
-            Value::Bytes(participant) if field.number == list => match matters(participant) {
+            Value::Bytes(participant) if field.number == list => match matters(participant, &known)
+            {
                 Some(true) => kept.push(proto::ParticipantInfo::decode(participant)?),
                 Some(false) => skipped += 1,
                 None => return Ok(None),
@@ -72,14 +80,15 @@ fn decode_sparse(bytes: &[u8]) -> Result<Option<Decoded>, prost::DecodeError> {
     Ok(Some(Decoded { response: proto::SignalResponse { message: Some(message) }, skipped }))
 }
 
-/// Has tracks, or left. `None` if malformed.
-fn matters(participant: &[u8]) -> Option<bool> {
+/// Has or had tracks, or left. `None` if malformed.
+fn matters(participant: &[u8], known: impl Fn(&str) -> bool) -> Option<bool> {
     let gone = proto::participant_info::State::Disconnected as u64;
     let mut matters = false;
     for field in Fields(participant) {
         let field = field?;
         matters |= match (field.number, field.value) {
             (PARTICIPANT_TRACKS, _) => true,
+            (PARTICIPANT_SID, Value::Bytes(sid)) => std::str::from_utf8(sid).is_ok_and(&known),
             (PARTICIPANT_STATE, Value::Varint(state)) => state == gone,
             _ => false,
         };
@@ -162,6 +171,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn nobody(_: &str) -> bool {
+        false
+    }
+
     fn participant(index: usize, tracks: usize, state: i32) -> proto::ParticipantInfo {
         proto::ParticipantInfo {
             sid: format!("PA_{index}"),
@@ -203,7 +216,7 @@ mod tests {
     fn join_keeps_publishers_and_those_that_left() {
         let others = vec![participant(0, 0, 2), participant(1, 2, 2), participant(2, 0, 3)];
         let expected = join(others[1..].to_vec());
-        let decoded = decode(&encode(&join(others))).unwrap();
+        let decoded = decode(&encode(&join(others)), nobody).unwrap();
         assert_eq!(decoded, Decoded { response: expected, skipped: 1 });
     }
 
@@ -214,23 +227,36 @@ mod tests {
         };
         let all: Vec<_> = (0..2_000).map(|i| participant(i, usize::from(i == 7), 2)).collect();
         let expected = update(vec![all[7].clone()]);
-        let decoded = decode(&encode(&update(all))).unwrap();
+        let decoded = decode(&encode(&update(all)), nobody).unwrap();
         assert_eq!(decoded, Decoded { response: expected, skipped: 1_999 });
     }
 
     #[test]
+    fn a_publisher_that_unpublished_its_last_track_is_kept() {
+        let update = proto::SignalResponse {
+            message: Some(Response::Update(proto::ParticipantUpdate {
+                participants: vec![participant(1, 0, 2), participant(2, 0, 2)],
+            })),
+        };
+        let decoded = decode(&encode(&update), |sid| sid == "PA_2").unwrap();
+        assert_eq!(decoded.skipped, 1);
+        let Some(Response::Update(update)) = decoded.response.message else { panic!() };
+        assert_eq!(update.participants, [participant(2, 0, 2)]);
+    }
+
+    #[test]
     fn empty_and_cut_messages() {
-        assert_eq!(decode(&Bytes::new()).unwrap(), Decoded::default());
+        assert_eq!(decode(&Bytes::new(), nobody).unwrap(), Decoded::default());
         let whole = encode(&join(vec![participant(0, 0, 2), participant(1, 2, 2)]));
         for cut in 1..whole.len() {
-            assert!(decode(&whole.slice(..cut)).is_err(), "cut at {cut}");
+            assert!(decode(&whole.slice(..cut), nobody).is_err(), "cut at {cut}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics_on_noise(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode(&noise.into());
+            let _ = decode(&noise.into(), nobody);
         }
 
         #[test]
@@ -245,7 +271,7 @@ mod tests {
                 bytes[at] = byte;
             }
             let full = proto::SignalResponse::decode(bytes.as_slice());
-            let sparse = decode(&bytes.into());
+            let sparse = decode(&bytes.into(), nobody);
             // The sparse decoder may pass a malformed participant it stepped over, never the
             // reverse.
             if let Ok(full) = full {

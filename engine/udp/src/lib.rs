@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use socket::{SocketBuffers, bind, buffer_sizes};
-use socket::{configure, too_many_sockets};
+use socket::{configure, hear_reports, no_such_socket, too_many_sockets};
 
 /// A socket inside one [`Backend`]. Dense and small; reused only after [`Backend::remove_socket`]
 /// and after everything received on the old socket has been handed out.
@@ -85,6 +85,13 @@ pub struct UdpStats {
 }
 
 impl UdpStats {
+    /// Datagrams that the kernel refused. Those that left and found their receiver gone are not
+    /// lost by us.
+    #[must_use]
+    pub fn lost_sends(&self) -> u64 {
+        self.send_errors.saturating_sub(self.undeliverable)
+    }
+
     /// What was counted since `earlier`, an older copy of the same counters.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -258,6 +265,16 @@ pub trait Backend {
     /// Queued sends are flushed first. Datagrams of it that are already with the backend are still
     /// handed out.
     fn remove_socket(&mut self, socket: SocketId);
+
+    /// Makes the kernel keep reports about undeliverable datagrams (ICMP) of this socket to itself:
+    /// for one that many peers share. A report fails whatever the socket sends next, to whomever;
+    /// that is sent again, but may by then have been overtaken by later datagrams to the same
+    /// peer. [`UdpStats::undeliverable`] stays 0, and a full queue of a network device loses
+    /// datagrams that only the system's `SndbufErrors` counts.
+    ///
+    /// # Errors
+    /// What the kernel said, or that there is no such socket.
+    fn ignore_reports(&mut self, socket: SocketId) -> io::Result<()>;
 
     /// Queues one datagram for sending; it leaves with the next [`flush`](Self::flush) or
     /// [`poll`](Self::poll), or earlier when the queue is full. The bytes are copied.

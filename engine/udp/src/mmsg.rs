@@ -207,6 +207,11 @@ impl Backend for Mmsg {
         Ok(SocketId(index))
     }
 
+    fn ignore_reports(&mut self, socket: SocketId) -> io::Result<()> {
+        let slot = self.slot(socket).ok_or_else(crate::no_such_socket)?;
+        crate::hear_reports(&slot.socket, false)
+    }
+
     fn remove_socket(&mut self, socket: SocketId) {
         if self.slot(socket).is_none() {
             return;

@@ -69,11 +69,23 @@ pub(crate) fn configure(socket: &UdpSocket) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     sys::set_option(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
     sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    if wire::is_v6(&socket.local_addr()?) {
-        sys::set_option(fd, libc::SOL_IPV6, libc::IPV6_RECVERR, 1)
+    hear_reports(socket, true)
+}
+
+/// Whether the kernel queues reports about undeliverable datagrams, which an unconnected socket
+/// hears of in no other way (ip(7), `IP_RECVERR`).
+pub(crate) fn hear_reports(socket: &UdpSocket, hear: bool) -> io::Result<()> {
+    let (level, name) = if wire::is_v6(&socket.local_addr()?) {
+        (libc::SOL_IPV6, libc::IPV6_RECVERR)
     } else {
-        sys::set_option(fd, libc::SOL_IP, libc::IP_RECVERR, 1)
-    }
+        (libc::SOL_IP, libc::IP_RECVERR)
+    };
+    sys::set_option(socket.as_raw_fd(), level, name, i32::from(hear))
+}
+
+/// The error of a call for a socket that is not there.
+pub(crate) fn no_such_socket() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "there is no such socket in this backend")
 }
 
 /// The error of a backend whose sockets are all taken.

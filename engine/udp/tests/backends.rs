@@ -281,6 +281,36 @@ fn a_dead_port_is_counted_and_hurts_nobody(choice: BackendChoice) {
     }
 }
 
+/// A socket that many peers share, some of them gone: what it sends to the others in the same flush
+/// comes in order, as nothing is held up by a report about somebody else.
+fn dead_ports_leave_the_others_in_order(choice: BackendChoice) {
+    for ip in [V4, V6] {
+        let Some(mut backend) = backend(choice, limits()) else { return };
+        let backend = &mut *backend;
+        let (id, _) = add(backend, ip);
+        backend.ignore_reports(id).unwrap();
+        let (client, client_address) = peer(ip);
+        let (closed, dead) = peer(ip);
+        drop(closed);
+        backend.poll(wait(0)).unwrap();
+        for round in 0..100u8 {
+            backend.send(id, dead, &[9; 50]);
+            backend.send(id, client_address, &[round; 20]);
+        }
+        backend.flush();
+        let mut datagram = [0; 100];
+        for round in 0..100u8 {
+            assert_eq!(client.recv_from(&mut datagram).unwrap().0, 20);
+            assert_eq!(datagram[0], round);
+        }
+        backend.poll(wait(0)).unwrap();
+        let stats = backend.stats();
+        assert_eq!((stats.datagrams_out, stats.send_errors, stats.undeliverable), (200, 0, 0));
+    }
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    assert!(backend.ignore_reports(SocketId(0)).is_err(), "there is no socket");
+}
+
 /// Reports of dead ports that arrive while a poll waits neither end it nor make it spin.
 fn reports_alone_do_not_make_a_poll_spin(choice: BackendChoice) {
     let Some(mut backend) = backend(choice, limits()) else { return };
@@ -573,6 +603,7 @@ suite! {
     truncated_datagrams_are_counted_and_kept_back
     a_flood_of_truncated_datagrams_ends_no_poll
     a_dead_port_is_counted_and_hurts_nobody
+    dead_ports_leave_the_others_in_order
     reports_alone_do_not_make_a_poll_spin
     a_waker_ends_a_poll
     sockets_can_go_while_datagrams_are_in_flight

@@ -57,6 +57,11 @@ impl TrackTable {
         self.tracks.get(sid).map(|known| known.kind)
     }
 
+    /// True if this participant has tracks here.
+    pub(super) fn is_publisher(&self, participant_sid: &str) -> bool {
+        self.publishers.contains_key(participant_sid)
+    }
+
     /// Announced tracks of the wanted kinds.
     pub(super) fn sids(&self, audio: bool, video: bool) -> Vec<String> {
         let wanted = |known: &Known| match known.kind {

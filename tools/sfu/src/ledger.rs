@@ -75,9 +75,10 @@ pub struct WorkerLedger {
     pub datagrams_out: u64,
     /// Received datagrams that belong to no peer.
     pub datagrams_unknown: u64,
-    /// Datagrams the kernel refused, or said were undeliverable.
+    /// Datagrams the kernel refused.
     pub send_errors: u64,
-    /// Of `send_errors` those that left and were undeliverable: their receiver was gone.
+    /// Of `send_errors` those that left and were undeliverable: always 0 now, as the kernel keeps
+    /// to itself that a receiver was gone (its report would hold up what goes to others).
     #[serde(default)]
     pub undeliverable: u64,
     /// Datagrams not sent because the send queue was full.

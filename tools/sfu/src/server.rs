@@ -307,6 +307,8 @@ fn make_worker(
     let socket = stampede_udp::bind(address, buffers).map_err(bind)?;
     let address = socket.local_addr().map_err(bind)?;
     let socket = backend.add_socket(socket).map_err(bind)?;
+    // A peer that is gone is noticed by its silence. Reports about it would hold up the others.
+    backend.ignore_reports(socket).map_err(bind)?;
     let address = SocketAddr::new(options.node_ip.unwrap_or(address.ip()), address.port());
     let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
     let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
@@ -315,7 +317,14 @@ fn make_worker(
     let malformer = Malformer::new(options.faults.malformed, options.seed ^ index as u64);
     let worker = Worker {
         index,
-        out: Outgoing { backend, socket, held: Held::default(), malformer, now: Instant::now() },
+        out: Outgoing {
+            backend,
+            socket,
+            held: Held::default(),
+            malformer,
+            now: Instant::now(),
+            fed_at: Instant::now(),
+        },
         address,
         commands: commands_in,
         media: media_in,

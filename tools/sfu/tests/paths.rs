@@ -4,8 +4,10 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{Client, Packet, drive, grants, options, row, run_for, vp8};
 use livekit_protocol as proto;
@@ -13,6 +15,7 @@ use livekit_token::VideoGrants;
 use proto::signal_request::Message as Request;
 use stampede_sfu::{SendPath, Sfu, SfuFaults, SfuOptions, SubscriberTrackLedger};
 use str0m::media::{MediaKind, Mid};
+use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation};
 
 const PATHS: [SendPath; 2] = [SendPath::Direct, SendPath::Str0m];
 const RIDS: [&str; 3] = ["q", "h", "f"];
@@ -21,6 +24,12 @@ const FRAMES: u64 = 360;
 /// Frames that are keyframes, and which layer alone sends them.
 const SWITCHES: [(u64, Option<usize>); 3] = [(0, None), (150, Some(2)), (250, Some(1))];
 const FRAME: Duration = Duration::from_millis(10);
+/// One packet in this many is lost at the viewer, which asks for it again.
+const LOSS_INTERVAL: u64 = 7;
+/// Every so many frames a layer sends a packet of padding.
+const PADDING_INTERVAL: u64 = 5;
+/// How far a sender report may be from the packet before it; a wrong one is off by any number.
+const REPORT_ERROR_MAX: Duration = Duration::from_millis(250);
 
 async fn join(sfu: &Sfu, kind: MediaKind, rids: &[&str]) -> (Client, Mid, String, Client) {
     let no_subscribe = VideoGrants { can_subscribe: Some(false), ..grants("room") };
@@ -47,14 +56,50 @@ async fn set_quality(viewer: &mut Client, track: &str, quality: proto::VideoQual
     viewer.send(Request::TrackSetting(setting)).await;
 }
 
-/// Three layers with two packets a frame; the viewer changes from low to high to medium. Only the
-/// new layer has a keyframe where it does, and it alone sends that frame: in which order layers
-/// are forwarded within a burst is chance.
+/// What a frame's packets say beside their payload.
+fn extensions(frame: u64) -> ExtensionValues {
+    let orientations = [VideoOrientation::Deg0, VideoOrientation::Deg90, VideoOrientation::Deg180];
+    ExtensionValues {
+        video_orientation: (frame % 2 == 0).then(|| orientations[frame as usize % 3]),
+        abs_capture_time: (frame % 4 < 2).then(|| AbsCaptureTime {
+            capture_time: UNIX_EPOCH + Duration::from_secs(1_800_000_000) + FRAME * frame as u32,
+            clock_offset: (frame % 4 == 0).then_some(-(frame as i64) << 20),
+        }),
+        ..ExtensionValues::default()
+    }
+}
+
+/// Has the viewer lose packets of a track's first transmissions, though none of the last frames,
+/// which nothing would tell it of. What it lost is in the set that is returned.
+fn lose(viewer: &mut Client, track: &str) -> Rc<RefCell<BTreeSet<u16>>> {
+    let lost = Rc::new(RefCell::new(BTreeSet::new()));
+    let of_track = (track.to_owned(), false);
+    let known = viewer.ssrc_track.iter().find(|(_, track)| **track == of_track);
+    let (media, losses) = (*known.unwrap().0, Rc::clone(&lost));
+    let mut count = 0;
+    viewer.subscriber.lose = Some(Box::new(move |ssrc, seq| {
+        count += u64::from(ssrc == media);
+        let loses =
+            ssrc == media && count % LOSS_INTERVAL == 0 && count < 2 * FRAMES - 3 * LOSS_INTERVAL;
+        if loses {
+            losses.borrow_mut().insert(seq);
+        }
+        loses
+    }));
+    lost
+}
+
+/// Three layers with two packets a frame, and packets of padding between; the viewer changes from
+/// low to high to medium, and loses packets all the while. Only the new layer has a keyframe where
+/// it does, and it alone sends that frame: in which order layers are forwarded within a burst is
+/// chance.
 async fn simulcast(send_path: SendPath) -> Vec<Packet> {
     let sfu = Sfu::start(SfuOptions { send_path, ..options() }).unwrap();
     let (mut publisher, mid, track, mut viewer) = join(&sfu, MediaKind::Video, &RIDS).await;
     set_quality(&mut viewer, &track, proto::VideoQuality::Low).await;
     run_for(&mut [&mut publisher, &mut viewer], Duration::from_millis(100)).await;
+    let lost = lose(&mut viewer, &track);
+    let mut seqs = [5_000, 10_000, 15_000];
     for frame in 0..FRAMES {
         match frame {
             110 => set_quality(&mut viewer, &track, proto::VideoQuality::High).await,
@@ -66,8 +111,8 @@ async fn simulcast(send_path: SendPath) -> Vec<Packet> {
             if keyframe.is_some_and(|(_, only)| only.is_some_and(|only| only != layer)) {
                 continue;
             }
-            let base = 5_000 * (layer as u64 + 1);
-            for part in 0..2 {
+            let time = 1_000_000 * layer as u32 + 900 * frame as u32;
+            for part in 0..2u64 {
                 let id = 100 * layer as u16 + frame as u16;
                 let len = 300 + 100 * layer - 50 * part as usize;
                 let mut payload = vp8(id, keyframe.is_some(), layer as u8, len);
@@ -75,8 +120,13 @@ async fn simulcast(send_path: SendPath) -> Vec<Packet> {
                     // Not the start of a partition, so no keyframe either.
                     payload[0] &= !0x10;
                 }
-                let time = 1_000_000 * layer as u32 + 900 * frame as u32;
-                publisher.write(mid, Some(rid), base + 2 * frame + part, time, payload);
+                let values = extensions(frame);
+                publisher.write_extended(mid, Some(rid), seqs[layer], time, payload, values);
+                seqs[layer] += 1;
+            }
+            if frame % PADDING_INTERVAL == 0 {
+                publisher.write(mid, Some(rid), seqs[layer], time, Vec::new());
+                seqs[layer] += 1;
             }
         }
         run_for(&mut [&mut publisher, &mut viewer], FRAME).await;
@@ -89,11 +139,19 @@ async fn simulcast(send_path: SendPath) -> Vec<Packet> {
     .await;
     let ledger = row(&sfu, "room", "viewer", &track);
     assert_eq!((ledger.packets_sent, ledger.layer_switches), (2 * FRAMES, 2), "{send_path:?}");
-    viewer.packets.remove(&track).unwrap()
+    let lost = lost.borrow();
+    assert!(lost.len() as u64 > FRAMES / LOSS_INTERVAL, "{send_path:?}: {lost:?}");
+    let rtx = viewer.wire_seqs(&track, true);
+    assert_eq!(rtx.len() as u64, ledger.retransmitted, "{send_path:?}");
+    assert!(rtx.len() >= lost.len(), "{send_path:?}: {} of {}", rtx.len(), lost.len());
+    // What was sent again comes late, and could come twice.
+    let packets = viewer.packets.remove(&track).unwrap();
+    let by_seq: BTreeMap<u64, Packet> = packets.into_iter().map(|p| (p.seq, p)).collect();
+    by_seq.into_values().collect()
 }
 
 /// What does not depend on chance (where numbers start) or on time (how long a switch took).
-fn essence(packets: &[Packet]) -> Vec<(u64, u32, bool, Vec<u8>)> {
+fn essence(packets: &[Packet]) -> Vec<(u64, u32, bool, Vec<u8>, ExtensionValues)> {
     let mut layer = u8::MAX;
     let mut start = 0;
     packets
@@ -105,26 +163,43 @@ fn essence(packets: &[Packet]) -> Vec<(u64, u32, bool, Vec<u8>)> {
             }
             let seq = packet.seq - packets[0].seq;
             let time = packet.timestamp.wrapping_sub(start);
-            (seq, time, packet.marker, packet.payload.to_vec())
+            (seq, time, packet.marker, packet.payload.to_vec(), packet.extensions.clone())
         })
         .collect()
 }
 
+fn apart(one: SystemTime, two: SystemTime) -> Duration {
+    one.duration_since(two).unwrap_or_else(|error| error.duration())
+}
+
 #[tokio::test]
-async fn layers_and_reports_are_the_same_on_both_paths() {
+async fn layers_repairs_and_reports_are_the_same_on_both_paths() {
     let direct = simulcast(SendPath::Direct).await;
     let str0m = simulcast(SendPath::Str0m).await;
     let (one, two) = (essence(&direct), essence(&str0m));
     for (one, two) in one.iter().zip(&two) {
         assert_eq!(one, two);
     }
-    assert_eq!(one.len(), two.len());
+    assert_eq!((one.len() as u64, two.len() as u64), (2 * FRAMES, 2 * FRAMES));
+    // Both, and each the number of the packet that it was sent again for.
+    for (place, (seq, ..)) in one.iter().enumerate() {
+        assert_eq!(*seq, place as u64);
+    }
+    assert!(one.iter().any(|row| row.4.abs_capture_time.is_some()));
+    assert!(one.iter().any(|row| row.4.video_orientation.is_some()));
     for (path, packets) in [("direct", &direct), ("str0m", &str0m)] {
-        let (count, octets) = packets.last().unwrap().report.unwrap();
-        let reported = &packets[..count as usize];
+        let report = packets.last().unwrap().report.unwrap();
+        let count = report.packets as usize;
         assert!(count > 0, "{path}: no report after 3 s");
+        let reported = &packets[..count];
         let bytes: usize = reported.iter().map(|packet| packet.payload.len()).sum();
-        assert_eq!(octets as usize, bytes, "{path}: octets of the {count} packets reported");
+        assert_eq!(report.octets as usize, bytes, "{path}: octets of the {count} packets");
+        // The clocks of the report say when the last packet before it was sent.
+        let last = reported.last().unwrap();
+        let ticks = report.rtp_time.wrapping_sub(last.timestamp) as i32;
+        let since = Duration::from_secs_f64(f64::from(ticks) / 90_000.0);
+        let error = apart(report.ntp_time - since, last.received_at);
+        assert!(error < REPORT_ERROR_MAX, "{path}: {error:?} off, {ticks} ticks after the last");
     }
 }
 
@@ -152,10 +227,12 @@ async fn losses_are_counted_and_repaired_on_both_paths() {
         let packets = &viewer.packets[&track];
         let received: BTreeSet<u64> = packets.iter().map(|packet| packet.seq).collect();
         assert!(received.len() > wire.len(), "{send_path:?}: something was repaired");
+        let first = packets[0].seq - u64::from(common::picture_id(&packets[0].payload));
         for packet in packets {
             let id = common::picture_id(&packet.payload);
             assert_eq!(packet.payload.as_ref(), vp8(id, id == 0, 0, 200), "{send_path:?}");
             assert_eq!(packet.timestamp, 3_000 * u32::from(id), "{send_path:?}");
+            assert_eq!(packet.seq, first + u64::from(id), "{send_path:?}: sent again as another");
         }
     }
 }

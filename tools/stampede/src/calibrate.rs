@@ -133,7 +133,7 @@ pub(crate) fn command(flags: &DoctorFlags) -> Result<Exit, Failure> {
             if data.interrupted {
                 return Ok(Exit::Interrupted);
             }
-            let report = report::build(data);
+            let report = report::build(data, &[]);
             let Some(step) = step(&report, layer, subscribers) else { break };
             say(&line(&step));
             calibration.backend.clone_from(&report.generator.backend);

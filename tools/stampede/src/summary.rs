@@ -126,7 +126,7 @@ fn join(page: &mut Page, join: &JoinSection) {
         let _ = write!(text, ", peak {peak}");
     }
     for (count, word) in [
-        (join.requested - join.started, "never started"),
+        (join.requested.saturating_sub(join.started), "never started"),
         (join.failed, "failed"),
         (join.dropped, "dropped out"),
         (join.retries, "retries"),
@@ -475,7 +475,7 @@ mod tests {
         let words = ["stampede", "run"].map(Into::into);
         let Parsed::Command(Command::Run(mut flags)) = parse(words).unwrap() else { panic!() };
         flags.url = None;
-        let mut report = build(test_data(Plan::new(*flags).unwrap()));
+        let mut report = build(test_data(Plan::new(*flags).unwrap()), &[]);
         if let Some(video) = &mut report.video {
             video.packets = Packets {
                 expected: 1_000_000,

@@ -35,6 +35,8 @@ fn assert_flawless(ended: &Ended, participants: u64, subscribers: f64) {
     ended.assert_code(0);
     assert_eq!(ended.number("/join/requested") as u64, participants);
     assert_eq!(ended.number("/join/joined") as u64, participants);
+    assert!(ended.number("/join/signalling/messages") as u64 > participants);
+    assert_eq!(ended.number("/join/signalling/malformed"), 0.0);
     assert_eq!(ended.number("/join/failed"), 0.0);
     for kind in ["video", "audio"] {
         let number = |name: &str| ended.number(&format!("/{kind}/{name}"));

@@ -135,7 +135,7 @@ fn signalling_that_stalls_is_the_servers() {
             "--duration=1s",
             "--embedded-flag=--stall-signalling=6s@1s",
         ]));
-        assert_fault(&ended, "server", &["signalling stalled", "ms longer"]);
+        assert_fault(&ended, "server", &["signalling stalled", "after TCP was connected"]);
         assert_eq!(ended.number("/join/joined"), 11.0, "late, but they joined");
     });
 }

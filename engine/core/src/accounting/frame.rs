@@ -46,6 +46,8 @@ pub struct FinishedFrame {
     pub decodable: bool,
     /// Its last packet arrived.
     pub at: Arrival,
+    /// It lies in the measured window.
+    pub measured: bool,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,19 @@ struct OpenFrame {
     /// Last sequence number, where known.
     end: Option<u64>,
     last_arrival: Arrival,
+    /// It lies in the measured window.
+    measured: bool,
     notes: Notes,
+}
+
+/// Where signalling said that the track stands still, in sequence numbers: it may come before or
+/// after the pause in the media.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    /// The highest when it was muted.
+    after: u64,
+    /// The highest when it was unmuted.
+    until: Option<u64>,
 }
 
 /// The frames of one stream. Frames are settled in order, as soon as nothing before them can
@@ -82,6 +96,11 @@ pub struct FrameLedger {
     lossy: bool,
     finished: VecDeque<FinishedFrame>,
     shown_at: Option<Instant>,
+    /// Last sequence number of the last frame shown.
+    shown: Option<u64>,
+    pause: Option<Pause>,
+    /// First sequence number of the measured window.
+    measured_from: u64,
     first_keyframe: Option<Arrival>,
     keyframe_wanted: bool,
 }
@@ -109,6 +128,9 @@ impl FrameLedger {
             lossy: false,
             finished: VecDeque::new(),
             shown_at: None,
+            shown: None,
+            pause: None,
+            measured_from: 0,
             first_keyframe: None,
             keyframe_wanted: false,
         }
@@ -199,9 +221,30 @@ impl FrameLedger {
         self.freezes.counters()
     }
 
-    /// The publisher muted or unmuted the track; see [`FreezeDetector::set_muted`].
-    pub fn set_muted(&mut self, muted: bool) {
-        self.freezes.set_muted(muted);
+    /// The publisher muted or unmuted the track, when `highest` was the highest sequence number.
+    /// While it stands still on purpose nothing freezes and no frame is missing: the time from the
+    /// last frame before to the first one after is no interval (libwebrtc counts it as a pause).
+    pub fn set_muted(&mut self, muted: bool, highest: Option<u64>) {
+        let at = highest.unwrap_or(0);
+        if muted {
+            // One that no frame was shown behind goes on.
+            let open = self.pause.filter(|pause| {
+                pause.until.is_none_or(|until| self.shown.is_none_or(|shown| shown <= until))
+            });
+            let after = open.map_or(at, |pause| pause.after);
+            self.pause = Some(Pause { after, until: None });
+        } else if let Some(pause) = &mut self.pause {
+            pause.until = Some(at);
+        }
+    }
+
+    /// Whether the track may have stood still between a frame that ended with `last` and one that
+    /// begins with `next`.
+    fn is_over_pause(&self, last: Option<u64>, next: u64) -> bool {
+        self.pause.is_some_and(|pause| {
+            let ended = |until| last.is_some_and(|last| last > until);
+            next > pause.after && !pause.until.is_some_and(ended)
+        })
     }
 
     /// The next frame that was settled as complete, in order. Ask until there is none after each
@@ -221,8 +264,11 @@ impl FrameLedger {
         self.keyframe_wanted
     }
 
-    /// Counts from here on only; what is known of references stays.
-    pub fn restart_counting(&mut self) {
+    /// Counts from here on only: frames that lie behind the highest sequence number so far. What is
+    /// known of references stays.
+    pub fn restart_counting(&mut self, highest: Option<u64>) {
+        self.measured_from = highest.map_or(0, |highest| highest + 1);
+        self.open.iter_mut().for_each(|frame| frame.measured = false);
         self.counted = Counted::default();
         self.freezes.restart_counting();
     }
@@ -250,6 +296,7 @@ impl FrameLedger {
                     packets: 0,
                     end: None,
                     last_arrival: packet.at,
+                    measured: packet.sequence >= self.measured_from,
                     notes: self.references.as_ref()?.notes(),
                 };
                 let index = self.open.partition_point(|frame| frame.low < packet.sequence);
@@ -295,6 +342,11 @@ impl FrameLedger {
             self.close_head(&head, known.1);
             return;
         }
+        if self.is_over_pause(self.settled, head.low)
+            && let Some(references) = &mut self.references
+        {
+            references.interrupt();
+        }
         let contiguous = self.settled.is_none_or(|settled| self.whole(settled + 1, head.low));
         let gap = match contiguous {
             true => Gap::None,
@@ -302,13 +354,9 @@ impl FrameLedger {
             false => Gap::Within,
         };
         self.close_head(&head, known.1);
-        self.counted.received += 1;
-        if complete {
-            self.counted.complete += 1;
-            if keyframe {
-                self.counted.keyframes += 1;
-                self.first_keyframe.get_or_insert(head.last_arrival);
-            }
+        let measured = head.measured;
+        if complete && keyframe {
+            self.first_keyframe.get_or_insert(head.last_arrival);
         }
         let timestamp = head.timestamp;
         let mut settled = Settled { notes: &mut head.notes, timestamp, complete, gap };
@@ -322,14 +370,22 @@ impl FrameLedger {
                 keyframe,
                 decodable: followed.decodable,
                 at: head.last_arrival,
+                measured,
             });
         }
-        self.counted.dropped += followed.lost;
         self.lossy |= followed.lost > 0 || !followed.decodable;
         if followed.decodable {
-            self.show(head.last_arrival.instant);
+            self.show(&head);
+        }
+        if measured {
+            let lost = followed.lost + u64::from(!followed.decodable);
+            self.counted.received += 1;
+            self.counted.complete += u64::from(complete);
+            self.counted.keyframes += u64::from(complete && keyframe);
+            self.counted.decodable += u64::from(followed.decodable);
+            self.counted.dropped += lost;
         } else {
-            self.counted.dropped += 1;
+            self.freezes.restart_counting();
         }
     }
 
@@ -341,10 +397,14 @@ impl FrameLedger {
         }
     }
 
-    fn show(&mut self, at: Instant) {
-        self.counted.decodable += 1;
+    fn show(&mut self, frame: &OpenFrame) {
+        let at = frame.last_arrival.instant;
         let shown_at = self.shown_at.map_or(at, |before| before.max(at));
         self.shown_at = Some(shown_at);
+        if self.is_over_pause(self.shown, frame.low) {
+            self.freezes.pause();
+        }
+        self.shown = Some(frame.high);
         self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
     }
 }

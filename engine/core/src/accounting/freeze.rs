@@ -22,10 +22,6 @@ pub struct FreezeDetector {
     len: usize,
     next: usize,
     sum_ms: u64,
-    /// The stream is muted.
-    muted: bool,
-    /// It was, at some moment since the last shown frame.
-    paused: bool,
     counted: FreezeCounters,
 }
 
@@ -37,28 +33,22 @@ impl Default for FreezeDetector {
             len: 0,
             next: 0,
             sum_ms: 0,
-            muted: false,
-            paused: false,
             counted: FreezeCounters::default(),
         }
     }
 }
 
 impl FreezeDetector {
-    /// The publisher muted or unmuted the track. While it stands still on purpose nothing freezes,
-    /// and the time from the last frame before to the first one after is no interval (libwebrtc
-    /// counts it as a pause). Signalling may come before or after the media.
-    pub fn set_muted(&mut self, muted: bool) {
-        self.muted = muted;
-        self.paused = true;
+    /// The stream stood still on purpose since the last shown frame.
+    pub fn pause(&mut self) {
+        self.last = None;
     }
 
     /// A decodable frame could be shown at this moment; true if a freeze ended with it. `lossy` says
     /// that a frame since the last shown one was lost or could not be decoded: the freeze is then
     /// counted as one of loss, otherwise as one of late delivery.
     pub fn shown(&mut self, at: Instant, lossy: bool) -> bool {
-        let paused = std::mem::replace(&mut self.paused, self.muted);
-        let Some(last) = self.last.replace(at).filter(|_| !paused) else { return false };
+        let Some(last) = self.last.replace(at) else { return false };
         let interval = at.saturating_duration_since(last);
         let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
         self.sum_ms += u64::from(interval_ms);
@@ -132,26 +122,16 @@ mod tests {
     }
 
     #[test]
-    fn a_mute_is_no_freeze_whenever_signalling_says_so() {
-        // (frame at ms, or mute/unmute before it): signalling early, late, and in between.
-        for (mute_ms, unmute_ms) in [(400, 2_300), (1_000, 2_700), (350, 2_900)] {
-            let mut detector = FreezeDetector::default();
-            let start = Instant::now();
-            let frames = (0..=10).chain(63..=100).map(|frame| frame * 40);
-            let mut signals = vec![(unmute_ms, false), (mute_ms, true)];
-            for ms in frames {
-                while let Some(&(_, muted)) = signals.last().filter(|&&(due, _)| due <= ms) {
-                    detector.set_muted(muted);
-                    signals.pop();
-                }
-                detector.shown(start + Duration::from_millis(ms), false);
-            }
-            assert_eq!(detector.counters().count, 0, "{mute_ms} {unmute_ms}");
-            let last = start + Duration::from_millis(4_000);
-            assert!(detector.shown(last + Duration::from_secs(1), true), "it freezes again");
-            let counted = detector.counters();
-            assert_eq!((counted.count, counted.lossy), (1, 1));
-        }
+    fn a_pause_is_no_interval() {
+        let mut detector = FreezeDetector::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        (0..=10).for_each(|frame| assert!(!detector.shown(at(frame * 40), false)));
+        detector.pause();
+        assert!(!detector.shown(at(2_500), false));
+        assert!(!detector.shown(at(2_540), false));
+        assert!(detector.shown(at(3_540), true), "it freezes again");
+        assert_eq!((detector.counters().count, detector.counters().lossy), (1, 1));
     }
 
     #[test]

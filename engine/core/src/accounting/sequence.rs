@@ -53,6 +53,8 @@ pub struct Receipt {
     pub usable: bool,
     /// It is the highest so far.
     pub in_order: bool,
+    /// It lies in the measured window. Others may still complete frames that later ones refer to.
+    pub measured: bool,
 }
 
 /// A run of missing sequence numbers.
@@ -78,8 +80,6 @@ pub struct SequenceLedger {
     /// Bit `s % WINDOW_PACKETS`: `s` arrived. Valid for the window behind the highest.
     arrived: [u64; WORDS],
     gaps: VecDeque<Gap>,
-    /// Still missing in `gaps`.
-    pending: u64,
     /// Expected before the sender restarted.
     expected_before: u64,
     /// The packet after which the sender is known to have restarted (RFC 3550 A.1).
@@ -97,7 +97,6 @@ impl SequenceLedger {
             began: None,
             arrived: [0; WORDS],
             gaps: VecDeque::new(),
-            pending: 0,
             expected_before: 0,
             restart_at: None,
             counted: PacketCounters::default(),
@@ -146,7 +145,7 @@ impl SequenceLedger {
             Placement::Stale if receipt.usable => {}
             _ => self.counted.stale += 1,
         }
-        if receipt.usable || missing {
+        if receipt.measured && (receipt.usable || missing) {
             self.counted.received += 1;
             self.counted.bytes += bytes as u64;
         }
@@ -175,6 +174,11 @@ impl SequenceLedger {
         receipt
     }
 
+    /// How many sequence numbers came without payload.
+    pub fn padding_only(&self) -> u64 {
+        self.counted.padding_only
+    }
+
     /// A packet with a sequence number that had arrived before came on the primary SSRC.
     pub fn duplicate(&mut self) {
         self.counted.duplicate += 1;
@@ -197,7 +201,6 @@ impl SequenceLedger {
             if gap.left > 0 && gap.seen + self.deadline >= now {
                 break;
             }
-            self.pending -= gap.left;
             self.gaps.pop_front();
         }
     }
@@ -227,13 +230,11 @@ impl SequenceLedger {
     }
 
     /// Counts from here on only: sequence numbers up to the highest seen are outside the window,
-    /// also the missing ones.
+    /// also the missing ones. Those are waited for all the same: frames depend on them.
     pub fn restart_counting(&mut self) {
         self.counted = PacketCounters::default();
         self.expected_before = 0;
         self.began = None;
-        self.pending = 0;
-        self.gaps.clear();
         if let Some((first, highest)) = &mut self.range {
             *first = *highest + 1;
         }
@@ -241,11 +242,14 @@ impl SequenceLedger {
 
     /// The counts so far.
     pub fn counters(&self) -> PacketCounters {
-        let span = self.range.map_or(0, |(first, highest)| highest + 1 - first);
+        let (first, highest) = self.range.unwrap_or((1, 0));
+        let span = highest + 1 - first;
+        let measured = self.gaps.iter().filter(|gap| gap.first >= first);
+        let pending = measured.map(|gap| gap.left).sum();
         PacketCounters {
             expected: (self.expected_before + span).saturating_sub(self.counted.padding_only),
-            pending: self.pending,
-            unrecovered: self.counted.missing - self.counted.repaired - self.pending,
+            pending,
+            unrecovered: self.counted.missing - self.counted.repaired - pending,
             ..self.counted
         }
     }
@@ -284,10 +288,11 @@ impl SequenceLedger {
             self.range = Some((extended, extended));
             self.began = Some(at);
             self.mark(extended);
-            return Receipt { sequence: extended, usable: true, in_order: true };
+            return Receipt { sequence: extended, usable: true, in_order: true, measured: true };
         };
         let extended = extend(sequence, highest);
-        let mut receipt = Receipt { sequence: extended, usable: false, in_order: false };
+        let mut receipt =
+            Receipt { sequence: extended, usable: false, in_order: false, measured: true };
         match what {
             Placement::Ahead => {
                 self.advance(highest, extended, at);
@@ -301,6 +306,11 @@ impl SequenceLedger {
             Placement::BeforeWindow if self.may_lower(first, extended, at) => {
                 self.lower(first, extended);
                 receipt.usable = self.fill(extended, at);
+            }
+            Placement::BeforeWindow => {
+                self.mark(extended);
+                receipt.usable = self.fill(extended, at);
+                receipt.measured = false;
             }
             Placement::Stale => return self.maybe_restart(sequence, receipt, at),
             _ => {}
@@ -320,7 +330,6 @@ impl SequenceLedger {
         *low = extended;
         let count = first - extended;
         self.counted.missing += count;
-        self.pending += count;
         self.gaps.push_front(Gap { first: extended, end: first, left: count, seen: began });
         for sequence in extended..first {
             self.clear(sequence);
@@ -349,15 +358,12 @@ impl SequenceLedger {
     }
 
     fn open_gap(&mut self, first: u64, end: u64, at: Instant) {
-        if self.gaps.len() >= GAPS_MAX
-            && let Some(oldest) = self.gaps.pop_front()
-        {
-            self.pending -= oldest.left;
+        if self.gaps.len() >= GAPS_MAX {
+            self.gaps.pop_front();
         }
         // Stamps may step back a little; deadlines must not, for the oldest gap is in front.
         let seen = self.gaps.back().map_or(at, |last| last.seen.max(at));
         self.gaps.push_back(Gap { first, end, left: end - first, seen });
-        self.pending += end - first;
     }
 
     /// Gives up on gaps that left the window.
@@ -367,14 +373,12 @@ impl SequenceLedger {
                 if gap.first < bottom {
                     let arrived = &self.arrived;
                     let kept = (bottom..gap.end).filter(|&s| !bit(arrived, s)).count() as u64;
-                    self.pending -= gap.left - kept;
                     gap.first = bottom;
                     gap.left = kept;
                     self.trim_front();
                 }
                 break;
             }
-            self.pending -= gap.left;
             self.gaps.pop_front();
         }
     }
@@ -386,7 +390,6 @@ impl SequenceLedger {
             return false;
         };
         gap.left -= 1;
-        self.pending -= 1;
         let in_time = at <= gap.seen + self.deadline;
         self.trim_front();
         in_time
@@ -413,7 +416,6 @@ impl SequenceLedger {
         self.expected_before += highest + 1 - first;
         self.restarts += 1;
         self.restart_at = None;
-        self.pending = 0;
         self.gaps.clear();
         self.arrived = [0; WORDS];
         // Two laps up: extended numbers go on rising, and nothing of before is in the window.
@@ -421,7 +423,7 @@ impl SequenceLedger {
         self.range = Some((extended, extended));
         self.began = Some(at);
         self.mark(extended);
-        receipt = Receipt { sequence: extended, usable: true, in_order: true };
+        receipt = Receipt { sequence: extended, usable: true, in_order: true, measured: true };
         receipt
     }
 

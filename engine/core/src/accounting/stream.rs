@@ -85,7 +85,7 @@ impl StreamLedger {
             self.codec = Some(codec);
             self.frames = codec.is_video().then(|| FrameLedger::new(codec));
             if let Some(frames) = &mut self.frames {
-                frames.set_muted(self.muted);
+                frames.set_muted(self.muted, None);
             }
         }
     }
@@ -110,7 +110,9 @@ impl StreamLedger {
             self.jitter.record(at.unix_ns, packet.timestamp, codec.clock_rate());
         }
         if receipt.usable {
-            self.first.get_or_insert(at);
+            if receipt.measured {
+                self.first.get_or_insert(at);
+            }
             if self.last.is_none_or(|last| last.instant <= at.instant) {
                 self.last = Some(at);
             }
@@ -131,6 +133,7 @@ impl StreamLedger {
                     keyframe: false,
                     decodable: true,
                     at,
+                    measured: receipt.measured,
                 });
             }
         }
@@ -158,7 +161,7 @@ impl StreamLedger {
         self.jitter.interrupt();
         self.latency.interrupt();
         if let Some(frames) = &mut self.frames {
-            frames.set_muted(muted);
+            frames.set_muted(muted, self.sequences.highest());
         }
     }
 
@@ -197,8 +200,10 @@ impl StreamLedger {
     /// Takes a packet that the server made itself to fill a pause
     /// ([`is_server_made`](super::is_server_made)): to everything but its own count it is padding.
     pub fn server_made(&mut self, sequence: u16, at: Arrival) -> Receipt {
+        let before = self.sequences.padding_only();
         let receipt = self.padding(sequence, at);
-        self.server_made += u64::from(receipt.usable);
+        // Late ones too: they are no media either.
+        self.server_made += self.sequences.padding_only() - before;
         receipt
     }
 
@@ -229,7 +234,7 @@ impl StreamLedger {
         self.settle_frames();
         self.sequences.restart_counting();
         if let Some(frames) = &mut self.frames {
-            frames.restart_counting();
+            frames.restart_counting(self.sequences.highest());
         }
         self.latency.restart_counting();
         self.picture.restart_counting();
@@ -343,8 +348,10 @@ impl StreamLedger {
         {
             self.samples.push(Sample::KeyframeAfterPli(frame.at.instant - asked));
         }
-        if let Some(latency) = self.latency.complete(frame.timestamp, codec.clock_rate(), frame.at)
-        {
+        let latency = self.latency.complete(frame.timestamp, codec.clock_rate(), frame.at);
+        if !frame.measured {
+            self.latency.restart_counting();
+        } else if let Some(latency) = latency {
             let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
             let height = self.picture.height();
             self.samples.push(Sample::Latency { kind, height, latency });

@@ -365,6 +365,7 @@ impl TxTrack {
         let (Some(ssrc), Some(pt)) = (layer.ssrc, layer.payload_type) else { return 1 };
         if !layer.gate.lets_pass(due.keyframe) {
             layer.counted.frames_withheld += 1;
+            schedule.withhold(&due);
             return 1;
         }
         let mut direct = rtc.direct_api();

@@ -154,6 +154,14 @@ impl TrackSchedule {
         self.layers.get(due.layer)?.clip.frames.get(due.frame)
     }
 
+    /// This frame, popped just now, is not sent. The next one of its layer gets its numbers: they
+    /// count frames sent, and a receiver takes a step in them for a loss.
+    pub fn withhold(&mut self, due: &DueFrame) {
+        if let Some(layer) = self.layers.get_mut(due.layer) {
+            (layer.picture_id, layer.tl0_pic_idx) = (due.picture_id, due.tl0_pic_idx);
+        }
+    }
+
     /// The receiver wants a keyframe of this layer: its next frame is one, or one comes within
     /// [`JUMP_BEYOND`]. All layers jump together, as libwebrtc's VP8 simulcast encoder makes
     /// keyframes for all.
@@ -290,6 +298,23 @@ mod tests {
             assert_eq!(due.picture_id, (0x7ffe + number as u16) & 0x7fff);
             assert_eq!(due.tl0_pic_idx, 254_u8.wrapping_add(number as u8));
             assert!(!due.jumped);
+        }
+    }
+
+    #[test]
+    fn frames_withheld_take_no_numbers() {
+        let start = Instant::now();
+        let mut schedule = schedule(start, Duration::ZERO, vec![clip(45, 30, 15)]);
+        let mut sent = all(&mut schedule, start + Duration::from_millis(90));
+        for _ in 0..7 {
+            let due = schedule.pop_due(start + Duration::from_secs(1)).unwrap();
+            schedule.withhold(&due);
+        }
+        sent.extend(all(&mut schedule, start + Duration::from_secs(2)));
+        assert_eq!(sent.len(), 61 - 7);
+        for (number, due) in sent.iter().enumerate() {
+            assert_eq!(due.picture_id, (0x7ffe + number as u16) & 0x7fff);
+            assert_eq!(due.tl0_pic_idx, 254_u8.wrapping_add(number as u8));
         }
     }
 

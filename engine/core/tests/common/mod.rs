@@ -1,8 +1,10 @@
 //! A deterministic network between a [`Peer`] and a plain str0m instance, in virtual time.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -166,6 +168,8 @@ pub struct Sim {
     pub server: Server,
     pub sink: Sink,
     pub delay: Duration,
+    /// `now`, for those that decide over datagrams.
+    pub clock: Rc<Cell<Instant>>,
     /// Decides over datagrams to the peer.
     pub fate: FateOf,
     /// Decides over datagrams to the server.
@@ -188,6 +192,7 @@ impl Sim {
             server,
             sink: Sink::default(),
             delay,
+            clock: Rc::new(Cell::new(start)),
             fate: Box::new(move |_| Fate::Deliver(Duration::ZERO)),
             fate_up: Box::new(move |_| Fate::Deliver(Duration::ZERO)),
             delivered: Vec::new(),
@@ -209,6 +214,7 @@ impl Sim {
     }
 
     fn send(&mut self, to_peer: bool, bytes: Vec<u8>) {
+        self.clock.set(self.now);
         let fate = if to_peer { (self.fate)(&bytes) } else { (self.fate_up)(&bytes) };
         let at = self.now + self.delay;
         match fate {

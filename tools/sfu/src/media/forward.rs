@@ -161,6 +161,7 @@ impl Worker {
     pub(crate) fn advance(&mut self, index: usize) {
         let now = self.out.now;
         let Some(peer) = self.peers.get_mut(index) else { return };
+        self.out.fed_at = now;
         if let Err(error) = peer.rtc.handle_input(Input::Timeout(now)) {
             self.fail(index, error.to_string());
             return;

@@ -91,6 +91,8 @@ pub(crate) struct Outgoing {
     pub(crate) malformer: Option<Malformer>,
     /// The time of this round.
     pub(crate) now: Instant,
+    /// The time that the peer now drained was given: what its sender reports are about.
+    pub(crate) fed_at: Instant,
 }
 
 /// A datagram to a peer that is still to be written.
@@ -206,6 +208,7 @@ impl Worker {
             self.datagrams_unknown += 1;
             return;
         };
+        self.out.fed_at = at;
         if let Err(error) = peer.rtc.handle_input(Input::Receive(at, receive)) {
             self.fail(index, error.to_string());
             return;
@@ -417,7 +420,8 @@ impl Outgoing {
             }
             (Class::Rtcp, Some(srtp)) => {
                 let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
-                let edited = direct::report(srtp, &peer.subscriptions, contents.into(), self.now);
+                let edited =
+                    direct::report(srtp, &peer.subscriptions, contents.into(), self.fed_at);
                 let Some(edited) = edited else {
                     tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
                     return;

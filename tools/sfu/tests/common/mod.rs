@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{SinkExt, StreamExt};
 use livekit_protocol as proto;
@@ -18,7 +18,7 @@ use str0m::channel::ChannelId;
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite};
+use str0m::rtp::{Extension, ExtensionValues, RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -26,6 +26,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 pub const KEY: &str = "testkey";
 pub const SECRET: &str = "a-secret-for-tests-of-32-characters";
+
+/// Header extension id of the clients' capture times; str0m's own take 1 to 13.
+const CAPTURE_TIME_ID: u8 = 14;
 
 pub fn options() -> SfuOptions {
     SfuOptions { api_key: KEY.into(), api_secret: SECRET.into(), ..SfuOptions::default() }
@@ -62,6 +65,8 @@ pub struct Connection {
     pub connected: bool,
     /// RTP and RTCP that arrive are counted and thrown away.
     pub sink: bool,
+    /// Which RTP packets get lost on arrival, by SSRC and sequence number.
+    pub lose: Option<Box<dyn FnMut(u32, u16) -> bool>>,
     pub sunk: u64,
     pub datagrams: u64,
     pub sent: u64,
@@ -74,9 +79,20 @@ pub struct Packet {
     pub seq: u64,
     pub timestamp: u32,
     pub marker: bool,
-    /// Packets and octets of the sender report before it.
-    pub report: Option<(u32, u32)>,
+    /// The sender report before it.
+    pub report: Option<Report>,
+    pub extensions: ExtensionValues,
+    pub received_at: SystemTime,
     pub payload: Arc<[u8]>,
+}
+
+/// A sender report.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    pub packets: u32,
+    pub octets: u32,
+    pub rtp_time: u32,
+    pub ntp_time: SystemTime,
 }
 
 /// What was seen on the wire of one SSRC, before str0m.
@@ -113,7 +129,10 @@ impl Connection {
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let now = Instant::now();
-        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
+        let mut rtc = Rtc::builder()
+            .set_rtp_mode(true)
+            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime)
+            .build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Self {
             rtc,
@@ -122,6 +141,7 @@ impl Connection {
             timeout: now,
             connected: false,
             sink: false,
+            lose: None,
             sunk: 0,
             datagrams: 0,
             sent: 0,
@@ -144,6 +164,9 @@ impl Connection {
                 let ssrc = u32::from_be_bytes(data[8..12].try_into().unwrap());
                 let seq = u16::from_be_bytes(data[2..4].try_into().unwrap());
                 wire.entry(ssrc).or_default().seqs.push(seq);
+                if self.lose.as_mut().is_some_and(|lose| lose(ssrc, seq)) {
+                    continue;
+                }
             }
             // One that is broken on purpose is nobody's.
             let receive = Receive::new(Protocol::Udp, source, self.address, data);
@@ -271,9 +294,14 @@ impl Client {
             seq: *packet.seq_no,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
-            report: packet
-                .last_sender_info
-                .map(|info| (info.sender_packet_count, info.sender_octet_count)),
+            report: packet.last_sender_info.map(|info| Report {
+                packets: info.sender_packet_count,
+                octets: info.sender_octet_count,
+                rtp_time: info.rtp_time.numer() as u32,
+                ntp_time: info.ntp_time,
+            }),
+            extensions: packet.header.ext_vals,
+            received_at: SystemTime::now(),
             payload: packet.payload,
         });
     }
@@ -377,6 +405,19 @@ impl Client {
 
     /// Writes one packet.
     pub fn write(&mut self, mid: Mid, rid: Option<&str>, seq: u64, time: u32, payload: Vec<u8>) {
+        self.write_extended(mid, rid, seq, time, payload, ExtensionValues::default());
+    }
+
+    /// Writes one packet with header extensions; a packet without payload is padding.
+    pub fn write_extended(
+        &mut self,
+        mid: Mid,
+        rid: Option<&str>,
+        seq: u64,
+        time: u32,
+        payload: Vec<u8>,
+        extensions: ExtensionValues,
+    ) {
         let now = Instant::now();
         let media = self.publisher.rtc.media(mid).unwrap();
         let codec = if media.kind() == MediaKind::Video { self.codec } else { Codec::Opus };
@@ -387,7 +428,10 @@ impl Client {
         let mut api = self.publisher.rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, rid.map(Rid::from)).unwrap();
         stream.write_rtp(
-            RtpWrite::new(pt, seq.into(), time, now, payload).marker(true).nackable(true),
+            RtpWrite::new(pt, seq.into(), time, now, payload)
+                .marker(true)
+                .nackable(true)
+                .ext_vals(extensions),
         );
         self.publisher.timeout = now;
     }

@@ -76,7 +76,21 @@ impl CapturePlan {
     }
 }
 
-/// Writes the worst of `captures` with their timelines; gives the names of the pcapng files.
+/// The worst of `captures`, each with its timeline.
+pub(crate) fn worst(
+    plan: &CapturePlan,
+    mut captures: Vec<CapturedPeer>,
+    timelines: &Timelines,
+) -> Vec<(CapturedPeer, String)> {
+    keep_worst(&mut captures, plan.worst);
+    let with_timeline = |capture: CapturedPeer| {
+        let timeline = timelines.text(&capture.label);
+        (capture, timeline)
+    };
+    captures.into_iter().map(with_timeline).collect()
+}
+
+/// Writes them; gives the names of the pcapng files.
 ///
 /// `suffix` tells files written during the run from those at its end.
 ///
@@ -84,19 +98,17 @@ impl CapturePlan {
 /// What the system said about a file.
 pub(crate) fn write(
     plan: &CapturePlan,
-    mut captures: Vec<CapturedPeer>,
-    timelines: &Timelines,
+    worst: &[(CapturedPeer, String)],
     suffix: &str,
 ) -> io::Result<Vec<PathBuf>> {
-    keep_worst(&mut captures, plan.worst);
     let mut files = Vec::new();
-    for capture in &captures {
+    for (capture, timeline) in worst {
         let name = file_name(&capture.label);
         let path = plan.dir.join(format!("{name}{suffix}.pcapng"));
         write_packets(&path, capture)?;
         files.push(path);
         let path = plan.dir.join(format!("{name}{suffix}.timeline.txt"));
-        std::fs::write(path, timelines.text(&capture.label))?;
+        std::fs::write(path, timeline)?;
     }
     Ok(files)
 }
@@ -174,7 +186,8 @@ mod tests {
         let mut timelines = Timelines::new(true);
         timelines.note("../b", Duration::from_secs(1), || "join".to_owned());
         let captures = vec![capture("a", 1, &[7; 100]), capture("../b", 2, &[7; 100])];
-        let files = write(&plan(dir.path()), captures, &timelines, "-5s").unwrap();
+        let plan = plan(dir.path());
+        let files = write(&plan, &worst(&plan, captures, &timelines), "-5s").unwrap();
         assert_eq!(files, [dir.path().join("___b-5s.pcapng")]);
         let text = std::fs::read_to_string(dir.path().join("___b-5s.timeline.txt")).unwrap();
         assert_eq!(text, "    1.000000  join\n");

@@ -158,6 +158,8 @@ impl Plan {
         let shape = Shape::new(&flags, defaults)?;
         let participants = (shape.publishers() + shape.subscribers_peak()) as u64;
         check_counts(&flags, participants)?;
+        // Stages may start far more than are there at a time.
+        too_many((shape.publishers() + shape.subscribers()) as u64)?;
         let target = target(&flags, participants)?;
         let capture = capture_plan(&flags)?;
         let rooms = &shape.rooms;
@@ -234,7 +236,7 @@ fn too_many(participants: u64) -> Result<(), Failure> {
     if participants > PARTICIPANTS_MAX {
         return Err(Failure::config(format!(
             "{participants} participants are more than one run takes ({PARTICIPANTS_MAX}): \
-             lower --rooms or the counts per room"
+             lower --rooms, the counts per room, or the joins of --stage"
         )));
     }
     Ok(())

@@ -64,7 +64,7 @@ pub(crate) struct RunFlags {
         help_heading = "Scenario"
     )]
     pub duration: Option<Duration>,
-    /// Joins started per second over all rooms; never capped.
+    /// Joins started per second over all rooms, up to 100,000.
     #[arg(
         long,
         default_value = "40",

@@ -48,6 +48,8 @@ pub(crate) fn restore() {
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<BufWriter<Stderr>>>,
     controls: Arc<Controls>,
+    /// Cleared when this screen ends, for its key thread.
+    alive: Arc<AtomicBool>,
 }
 
 impl Screen {
@@ -64,12 +66,13 @@ impl Screen {
             Terminal::new(CrosstermBackend::new(writer))
         });
         let terminal = entered.inspect_err(|_| restore())?;
-        let for_keys = Arc::clone(&controls);
+        let (for_keys, alive) = (Arc::clone(&controls), Arc::new(AtomicBool::new(true)));
+        let read_on = Arc::clone(&alive);
         thread::Builder::new()
             .name("keys".to_owned())
-            .spawn(move || read_keys(&for_keys))
+            .spawn(move || read_keys(&for_keys, &read_on))
             .inspect_err(|_| restore())?;
-        Ok(Self { terminal, controls })
+        Ok(Self { terminal, controls, alive })
     }
 
     /// Draws; false if the terminal is not ours any more.
@@ -86,6 +89,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        self.alive.store(false, Ordering::Release);
         restore();
     }
 }
@@ -104,10 +108,14 @@ fn restore_on_panic() {
 
 /// In raw mode Ctrl-C is a key like any other, so keys are read on a thread of their own: a busy
 /// run still hears it.
-fn read_keys(controls: &Controls) {
-    while is_up() {
+///
+/// `alive` is of one screen: the next one, of a search's next step, has its own thread and controls.
+fn read_keys(controls: &Controls, alive: &AtomicBool) {
+    while is_up() && alive.load(Ordering::Acquire) {
         match event::poll(KEY_WAIT) {
             Ok(false) => continue,
+            // It is the next one's, who finds it still there.
+            Ok(true) if !alive.load(Ordering::Acquire) => return,
             Ok(true) => {}
             Err(_) => return,
         }

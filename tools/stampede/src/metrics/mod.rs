@@ -66,7 +66,7 @@ impl Worker {
             sent: udp.datagrams_out,
             sent_bytes: udp.bytes_out,
             kernel_drops: udp.kernel_drops,
-            send_errors: udp.send_errors,
+            send_errors: udp.lost_sends(),
             send_queue_full: udp.send_queue_full,
         }
     }

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use stampede_core::{FreezeCounters, MediaCounters, MediaKind, PeerCounters, StreamReport};
+use stampede_core::{
+    FreezeCounters, MediaCounters, MediaKind, PacketCounters, PeerCounters, StreamReport,
+};
 use stampede_engine::{CohortCounts, Distributions, EngineReport, PeerRow, WorkerReport};
-use stampede_sfu::LedgerTotals;
+use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
 use super::latency::{LatencySource, by_height};
 use super::senders::SenderFacts;
 use super::streams;
-use super::threshold;
+use super::threshold::{self, Threshold};
 use super::types::{
     CohortSection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
-    GeneratorSection, ImpairmentSection, Injected, MediaSection, Options, Packets, Phases,
-    PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics,
-    ServerSection, TargetSection, WorkerSection,
+    GeneratorSection, ImpairmentSection, Injected, MediaSection, Options, Packets, PublishSection,
+    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
+    TargetSection, WorkerSection,
 };
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
@@ -28,33 +30,39 @@ use crate::run::RunData;
 /// Streams shorter than this have no frame rate of their own.
 const FPS_STREAM_S_MIN: f64 = 1.0;
 
-/// Builds and judges.
-pub(crate) fn build(mut data: RunData) -> Report {
+/// Builds and judges. `promise` is what the run has to keep besides its own thresholds, and what
+/// somebody else judges it by.
+pub(crate) fn build(mut data: RunData, promise: &[Threshold]) -> Report {
     let thresholds = std::mem::take(&mut data.plan.thresholds);
     let crossed = data.crossed.take();
-    let mut report = without_thresholds(data, !thresholds.iter().any(threshold::is_of_loss));
+    let own_bound = |kind| !thresholds.iter().chain(promise).any(|test| test.bounds_loss_of(kind));
+    let bounded = [MediaKind::Video, MediaKind::Audio].map(own_bound);
+    let mut report = without_thresholds(data, bounded);
     threshold::apply(&mut report, &thresholds, crossed.as_ref());
     report
 }
 
-fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
+/// `bounded`: of video and audio, whether the fixed bound on loss applies.
+fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let sums = Sums::of(data.engine.as_ref());
-    let verdict = judge(&Facts { loss_bounded, ..facts(&data, &sums) });
+    let verdict = judge(&facts(&data, &sums, bounded));
     let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
     let [video_tracks, audio_tracks] = data.book.tracks_expected();
+    let own_video = !data.plan.video_layers.is_empty();
+    let own_audio = data.plan.audio_clip.is_some();
+    let all_are_others = !own_video && !own_audio;
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
         let expected = expected.filter(|_| ours);
-        subscribers
+        (subscribers && (ours || all_are_others || counters.streams_received > 0))
             .then(|| media(data.engine.as_ref(), kind, counters, &sums.distributions, expected))
     };
-    let own_video = !data.plan.video_layers.is_empty();
-    let own_audio = data.plan.audio_clip.is_some();
     let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
     let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
     let all_streams = streams::all(&data);
     let metrics = server_metrics(&data);
+    let measured = ledger_measured(&data).map(|(totals, _)| totals);
     Report {
         schema: SCHEMA.to_owned(),
         verdict,
@@ -69,9 +77,7 @@ fn without_thresholds(data: RunData, loss_bounded: bool) -> Report {
         generator: generator(&data, &sums),
         run: run_section(&data),
         server: ServerSection {
-            embedded: data
-                .ledger
-                .map(|ledger| EmbeddedSection { ledger, measured: data.ledger_measured }),
+            embedded: data.ledger.map(|ledger| EmbeddedSection { ledger, measured }),
             embedded_missing: data.ledger_missing,
             metrics,
         },
@@ -105,16 +111,24 @@ impl Sums {
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
             sums.kernel_drops += udp.kernel_drops;
-            // What left and found its receiver gone is not lost by us.
-            sums.send_errors += udp.send_errors.saturating_sub(udp.undeliverable);
+            sums.send_errors += udp.lost_sends();
             sums.send_queue_full += udp.send_queue_full;
         }
         sums
     }
 }
 
-fn facts(data: &RunData, sums: &Sums) -> Facts {
+/// What the kinds of errors begin with that a server answers a participant with.
+const REFUSALS: [&str; 3] = ["http_", "server_", "publish_refused"];
+/// Kinds of errors that this machine is to blame for.
+const SHORTAGES: [&str; 3] = ["local_resources", "worker_overloaded", "signalling_overloaded"];
+
+fn facts(data: &RunData, sums: &Sums, bounded: [bool; 2]) -> Facts {
     let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
+    let of_bounded = |of: fn(&PacketCounters) -> u64| {
+        let kinds = [video, audio].into_iter().zip(bounded);
+        kinds.filter(|(_, bounded)| *bounded).map(|(packets, _)| of(packets)).sum()
+    };
     let errors = data.book.errors();
     let join = data.book.section();
     let mut workers_failed: Vec<String> = Vec::new();
@@ -138,9 +152,14 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         dropped: join.dropped,
         subscribers_joined: data.book.subscribers_joined() as u64,
         publishers_joined: data.book.publishers_joined() as u64,
-        refused: errors.iter().any(|(kind, _)| {
-            kind.starts_with("http_") || kind.starts_with("server_") || kind == "publish_refused"
-        }),
+        refused: errors
+            .iter()
+            .any(|(kind, _)| REFUSALS.iter().any(|refusal| kind.starts_with(refusal))),
+        shortages: errors
+            .iter()
+            .filter(|(kind, _)| SHORTAGES.contains(&kind.as_str()))
+            .cloned()
+            .collect(),
         errors,
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
@@ -154,8 +173,9 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
         rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
         tracks: tracks_facts(data, sums),
-        join_response_wait_ms_max: join_response_wait_ms_max(&join.phases_ms),
-        loss_bounded: true,
+        join_response_wait_ms_max: data.book.join_response_wait_max().as_secs_f64() * 1_000.0,
+        bounded_unrecovered: of_bounded(|packets| packets.unrecovered),
+        bounded_expected: of_bounded(|packets| packets.expected),
         datagrams_in: sums.datagrams_in,
         datagrams_out: sums.datagrams_out,
         kernel_drops: sums.kernel_drops,
@@ -166,6 +186,7 @@ fn facts(data: &RunData, sums: &Sums) -> Facts {
         senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
         subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
         recording_errors: recordings(data).map_or_else(Vec::new, |section| section.errors),
+        capture_error: data.capture_error.clone(),
     }
 }
 
@@ -189,25 +210,41 @@ fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
 }
 
 fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
-    let ledger = data.ledger.as_ref()?;
-    let totals = data.ledger_measured.as_ref().unwrap_or(&ledger.totals);
-    let inside = ledger.workers.iter().map(|worker| {
-        worker.send_errors.saturating_sub(worker.undeliverable)
-            + worker.send_queue_full
-            + worker.kernel_drops
-            + worker.mailbox_full
-    });
+    let (totals, lost_inside) = ledger_measured(data)?;
     Some(LedgerFacts {
         packets_sent: totals.packets_sent,
         dropped: totals.dropped,
         retransmits_dropped: totals.retransmits_dropped,
         upstream_lost: totals.publisher_packets_lost,
-        lost_inside: inside.sum(),
+        lost_inside,
     })
 }
 
+/// What the embedded SFU did in the time that the engine's figures are of, and what it lost by
+/// itself. `None` without a ledger at both ends of it.
+fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
+    let end = data.ledger.as_ref()?;
+    let nothing = Ledger::default();
+    let begin = match &data.ledger_begin {
+        Some(begin) => begin,
+        // The ramp did not end: all of it counts.
+        None if data.measured.begin.is_none() => &nothing,
+        None => return None,
+    };
+    let lost = |ledger: &Ledger| -> u64 {
+        let inside = ledger.workers.iter().map(|worker| {
+            worker.send_errors.saturating_sub(worker.undeliverable)
+                + worker.send_queue_full
+                + worker.kernel_drops
+                + worker.mailbox_full
+        });
+        inside.sum()
+    };
+    Some((minus(&end.totals, &begin.totals), lost(end).saturating_sub(lost(begin))))
+}
+
 /// Growth between two readings of a ledger.
-pub(crate) fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
+fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
     LedgerTotals {
         packets_sent: now.packets_sent.saturating_sub(before.packets_sent),
         bytes_sent: now.bytes_sent.saturating_sub(before.bytes_sent),
@@ -414,32 +451,24 @@ fn injected(cohort: &CohortCounts) -> Injected {
 
 /// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
 fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
-    let dropped = data.book.section().dropped;
     let totals = &sums.totals;
     // What layouts leave out is not expected; what can't be known is not missed.
-    let [video, audio] = data.book.tracks_expected();
-    let missing = |expected: Option<u64>, publishers: u32, received: u64| {
-        // Who dropped out may not have been there in the window.
-        let excused = dropped * u64::from(publishers);
-        expected.unwrap_or(0).saturating_sub(excused).saturating_sub(received)
+    let expected = data.book.tracks_expected().map(|tracks| tracks.unwrap_or(0));
+    let excused = data.book.tracks_excused();
+    let missing = |kind: usize, received: u64| {
+        expected[kind].saturating_sub(excused[kind]).saturating_sub(received)
     };
     // An open subscription that nothing was sent on, by the ledger.
     let rows = data.ledger.iter().flat_map(|ledger| &ledger.rooms);
     let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
     let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
     TracksFacts {
-        expected: video.unwrap_or(0) + audio.unwrap_or(0),
-        missing: missing(video, data.plan.video_publishers, totals.video.streams_received)
-            + missing(audio, data.plan.audio_publishers, totals.audio.streams_received),
+        expected: expected.iter().sum(),
+        missing: missing(0, totals.video.streams_received)
+            + missing(1, totals.audio.streams_received),
         unsent: data.ledger.is_some().then_some(unsent),
         plis: totals.video.pli_sent,
     }
-}
-
-/// How much longer the slowest join response took than the slowest opening of a websocket.
-fn join_response_wait_ms_max(phases: &Phases) -> f64 {
-    let max = |hist: &Option<Hist>| hist.as_ref().map_or(0.0, |hist| hist.max);
-    (max(&phases.signal) - max(&phases.websocket)).max(0.0)
 }
 
 fn recordings(data: &RunData) -> Option<RecordingSection> {
@@ -617,7 +646,7 @@ mod tests {
 
     #[test]
     fn unknown_values_are_null_never_zero() {
-        let json = serde_json::to_value(build(empty(&[]))).unwrap();
+        let json = serde_json::to_value(build_alone(empty(&[]))).unwrap();
         assert_eq!(json["schema"], "stampede.report.v1");
         for pointer in [
             "/run/measured_s",
@@ -646,21 +675,27 @@ mod tests {
         assert_eq!(json["join"]["errors"], serde_json::json!({}));
     }
 
+    fn build_alone(data: RunData) -> Report {
+        build(data, &[])
+    }
+
     #[test]
     fn sections_without_a_part_in_the_run_are_null() {
-        let json = serde_json::to_value(build(empty(&["--subscribers", "0"]))).unwrap();
+        let json = serde_json::to_value(build_alone(empty(&["--subscribers", "0"]))).unwrap();
         assert!(json["video"].is_null() && json["audio"].is_null());
         assert!(json["publish"].is_object());
         let only = ["--video-publishers", "0", "--audio-publishers", "0"];
-        let json = serde_json::to_value(build(empty(&only))).unwrap();
+        let json = serde_json::to_value(build_alone(empty(&only))).unwrap();
         assert!(json["publish"].is_null() && json["video"].is_object());
         assert!(json["video"]["tracks_expected"].is_null(), "the publishers are not ours");
+        let json = serde_json::to_value(build_alone(empty(&["--audio-publishers", "0"]))).unwrap();
+        assert!(json["audio"].is_null() && json["video"].is_object());
     }
 
     #[test]
     fn the_api_secret_is_nowhere_in_the_report() {
         let args = ["--url", "ws://h:1", "--subscribers=1", "--api-key=k", "--api-secret=hunter2"];
-        let text = serde_json::to_string(&build(empty(&args))).unwrap();
+        let text = serde_json::to_string(&build_alone(empty(&args))).unwrap();
         assert!(!text.contains("hunter2"));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) const OWN_LOSS_RATE_MAX: f64 = 1e-4;
 pub(crate) const OWN_LOSS_MIN: u64 = 10;
 /// Share of packets lost for good above which a run can't be called a pass: nobody would watch it.
 pub(crate) const LOSS_RATE_MAX: f64 = 0.01;
-/// Longest wait for a join response, once the websocket is open, that is not called a stall; a
+/// Longest wait for a join response, once TCP is connected, that is not called a stall; a
 /// busy livekit-server answers within a second.
 pub(crate) const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;
 /// How much of the missing packets a cause must explain to be called the cause.
@@ -96,6 +96,8 @@ pub(crate) struct Facts {
     pub refused: bool,
     /// The commonest error kinds with their counts.
     pub errors: Vec<(String, u64)>,
+    /// Of them what this machine had too little of.
+    pub shortages: Vec<(String, u64)>,
     /// True if the run was ended by a signal.
     pub interrupted: bool,
     /// Why the run ended before its time, if not by a signal.
@@ -114,12 +116,16 @@ pub(crate) struct Facts {
     pub injected: Option<Injected>,
     /// Tracks.
     pub tracks: TracksFacts,
-    /// How much longer the slowest join response took than the slowest websocket.
+    /// Longest wait for a join response from the open TCP connection: livekit-server has it ready
+    /// before it answers the websocket's upgrade.
     pub join_response_wait_ms_max: f64,
     /// Datagrams that were broken or failed authentication.
     pub rejected: u64,
-    /// True if [`LOSS_RATE_MAX`] applies: no threshold on loss takes its place.
-    pub loss_bounded: bool,
+    /// Packets lost for good of the kinds of media to which [`LOSS_RATE_MAX`] applies: no
+    /// threshold on loss takes its place.
+    pub bounded_unrecovered: u64,
+    /// Packets expected of these kinds.
+    pub bounded_expected: u64,
     /// Media packets published.
     pub published: u64,
     /// Packets the server's receiver reports call lost upstream.
@@ -144,6 +150,8 @@ pub(crate) struct Facts {
     pub subscribers_lossy: u64,
     /// What went wrong with recordings.
     pub recording_errors: Vec<String>,
+    /// Why the flight recorder's files were not written.
+    pub capture_error: Option<String>,
 }
 
 /// Judges a run.
@@ -171,8 +179,8 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
     }
     if facts.unrecovered > 0 {
         found.push(loss(facts));
-        let lost = facts.unrecovered.saturating_sub(dropped_on_purpose(facts));
-        if facts.loss_bounded && lost as f64 > LOSS_RATE_MAX * facts.expected as f64 {
+        let lost = facts.bounded_unrecovered.saturating_sub(dropped_on_purpose(facts));
+        if lost as f64 > LOSS_RATE_MAX * facts.bounded_expected as f64 {
             result = Outcome::Fail;
         }
     }
@@ -190,6 +198,13 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
 fn generator_reasons(facts: &Facts) -> Vec<String> {
     let mut reasons: Vec<String> =
         facts.workers_failed.iter().map(|why| format!("generator: {why}")).collect();
+    reasons.extend(facts.shortages.iter().map(|(kind, count)| {
+        format!(
+            "generator: {} tries to join ended with {kind}: this machine had too little of \
+             something (ports, descriptors, memory, time of a worker)",
+            group(*count)
+        )
+    }));
     for (index, worker) in facts.workers.iter().enumerate() {
         if worker.busy_ratio > BUSY_RATIO_MAX {
             reasons.push(format!(
@@ -345,8 +360,8 @@ fn stall(facts: &Facts) -> Option<(Fault, String)> {
     let waited_ms = facts.join_response_wait_ms_max;
     (waited_ms > JOIN_RESPONSE_WAIT_MS_MAX).then(|| {
         let reason = format!(
-            "server: its signalling stalled: a join response took {waited_ms:.0} ms longer than \
-             any websocket took to open (bound {JOIN_RESPONSE_WAIT_MS_MAX:.0} ms)"
+            "server: its signalling stalled: a join response came {waited_ms:.0} ms after TCP was \
+             connected (bound {JOIN_RESPONSE_WAIT_MS_MAX:.0} ms)"
         );
         (Fault::Server, reason)
     })
@@ -371,59 +386,18 @@ fn loss(facts: &Facts) -> (Fault, String) {
         }
         what = reason;
     }
-    // What --impair dropped is not to be explained by anybody else.
-    let missing = facts.missing.saturating_sub(on_purpose);
-    let unrecovered = facts.unrecovered.saturating_sub(on_purpose);
-    let explains = |count: u64| count as f64 >= EXPLAINS * missing as f64;
     if let Some(ledger) = facts.ledger {
-        if ledger.dropped > 0 && explains(ledger.dropped) {
-            let reason = format!(
-                "server: {what}; the embedded SFU dropped {} packets and {} retransmissions on \
-                 purpose (its ledger); {}",
-                group(ledger.dropped),
-                group(ledger.retransmits_dropped),
-                alibi(facts)
-            );
-            return (Fault::Server, reason);
-        }
-        if ledger.lost_inside > 0 && explains(ledger.dropped + ledger.lost_inside) {
-            let reason = format!(
-                "server: {what}; the embedded SFU itself lost {} packets (send errors, full \
-                 queues; its ledger); {}",
-                group(ledger.lost_inside),
-                alibi(facts)
-            );
-            return (Fault::Server, reason);
-        }
+        return loss_by_ledger(facts, ledger, &what);
     }
-    let upstream_lost =
-        facts.upstream_lost.max(facts.ledger.map_or(0, |ledger| ledger.upstream_lost));
-    if upstream_lost > 0 {
+    if facts.upstream_lost > 0 {
         let upstream = format!(
             "the server's receiver reports say that {} packets were lost on the way up",
             group(facts.upstream_lost)
         );
-        // Each packet lost upstream for good is one at every subscriber; those that came late by
-        // retransmission are repaired there too.
-        let at_subscribers = upstream_lost.saturating_mul(facts.subscribers_joined);
-        if at_subscribers as f64 >= EXPLAINS * unrecovered as f64 {
-            let ledger = facts.ledger.map_or(String::new(), |ledger| {
-                format!(" ({} never reached the embedded SFU)", group(ledger.upstream_lost))
-            });
-            return (Fault::Publisher, format!("publisher: {what}; {upstream}{ledger}"));
+        if lost_upstream(facts) as f64 >= EXPLAINS * not_on_purpose(facts).unrecovered as f64 {
+            return (Fault::Publisher, format!("publisher: {what}; {upstream}"));
         }
         what = format!("{what}; {upstream}, which explains only a part");
-        if facts.ledger.is_none() {
-            return (Fault::Unknown, format!("unknown: {what}"));
-        }
-    }
-    if let Some(ledger) = facts.ledger {
-        let reason = format!(
-            "network: {what}; the embedded SFU handed {} to its kernel (its ledger), {}",
-            group(ledger.packets_sent),
-            alibi(facts)
-        );
-        return (Fault::Network, reason);
     }
     // Sender reports know nothing of what we dropped ourselves.
     if on_purpose == 0
@@ -438,6 +412,74 @@ fn loss(facts: &Facts) -> (Fault, String) {
         facts.senders.wanting()
     );
     (Fault::Unknown, reason)
+}
+
+/// Loss that `--impair` did not do.
+struct NotOnPurpose {
+    missing: u64,
+    unrecovered: u64,
+}
+
+fn not_on_purpose(facts: &Facts) -> NotOnPurpose {
+    let on_purpose = dropped_on_purpose(facts);
+    NotOnPurpose {
+        missing: facts.missing.saturating_sub(on_purpose),
+        unrecovered: facts.unrecovered.saturating_sub(on_purpose),
+    }
+}
+
+/// Packets lost for good that losses upstream can explain: each is one at every subscriber that
+/// lost any; those that came late by retransmission are repaired there too.
+fn lost_upstream(facts: &Facts) -> u64 {
+    let upstream = facts.upstream_lost.max(facts.ledger.map_or(0, |ledger| ledger.upstream_lost));
+    upstream.saturating_mul(facts.subscribers_lossy)
+}
+
+/// Who lost packets for good, with the embedded SFU's own account of what it sent: whoever lost
+/// the largest part.
+fn loss_by_ledger(facts: &Facts, ledger: LedgerFacts, what: &str) -> (Fault, String) {
+    let lost = not_on_purpose(facts);
+    let upstream = lost_upstream(facts).min(lost.unrecovered);
+    let inside = ledger.dropped + ledger.lost_inside;
+    let behind = lost.missing.saturating_sub(inside).saturating_sub(upstream);
+    let mut parts = Vec::new();
+    if ledger.dropped > 0 {
+        parts.push(format!(
+            "the embedded SFU dropped {} packets and {} retransmissions on purpose (its ledger)",
+            group(ledger.dropped),
+            group(ledger.retransmits_dropped)
+        ));
+    }
+    if ledger.lost_inside > 0 {
+        parts.push(format!(
+            "the embedded SFU itself lost {} packets (send errors, full queues; its ledger)",
+            group(ledger.lost_inside)
+        ));
+    }
+    if upstream > 0 {
+        parts.push(format!(
+            "the server's receiver reports say that {} packets were lost on the way up ({} never \
+             reached the embedded SFU)",
+            group(facts.upstream_lost),
+            group(ledger.upstream_lost)
+        ));
+    }
+    parts.push(format!(
+        "the embedded SFU handed {} to its kernel (its ledger)",
+        group(ledger.packets_sent)
+    ));
+    let suspects = [
+        (inside, Fault::Server, "server"),
+        (upstream, Fault::Publisher, "publisher"),
+        (behind, Fault::Network, "network"),
+    ];
+    // Of equals the first.
+    let most = suspects.iter().map(|(count, ..)| *count).max().unwrap_or(0);
+    let (count, fault, whose) =
+        suspects.into_iter().find(|(count, ..)| *count == most).unwrap_or(suspects[2]);
+    let all = if fault == Fault::Publisher { lost.unrecovered } else { lost.missing };
+    let mainly = if (count as f64) < EXPLAINS * all as f64 { ", mainly" } else { "" };
+    (fault, format!("{whose}{mainly}: {what}; {}; {}", parts.join("; "), alibi(facts)))
 }
 
 fn subscribers(count: u64) -> String {
@@ -506,6 +548,7 @@ fn notes(facts: &Facts) -> Vec<String> {
         ));
     }
     notes.extend(facts.recording_errors.iter().map(|error| format!("recording: {error}")));
+    notes.extend(facts.capture_error.clone());
     if facts.interrupted {
         notes.push(format!(
             "interrupted by a signal: {} of {} participants had been started",
@@ -542,7 +585,7 @@ mod tests {
             publishers_joined: 1,
             expected: 100_000,
             received: 100_000,
-            loss_bounded: true,
+            bounded_expected: 100_000,
             published: 10_000,
             datagrams_in: 110_000,
             datagrams_out: 20_000,
@@ -561,6 +604,7 @@ mod tests {
             missing: 1_000,
             repaired: 900,
             unrecovered: 100,
+            bounded_unrecovered: 100,
             received: 99_900,
             subscribers_lossy: 7,
             ..healthy()
@@ -609,9 +653,15 @@ mod tests {
 
     #[test]
     fn heavy_loss_is_no_pass_whoever_did_it() {
-        let facts = Facts { missing: 2_000, unrecovered: 2_000, received: 98_000, ..healthy() };
+        let facts = Facts {
+            missing: 2_000,
+            unrecovered: 2_000,
+            bounded_unrecovered: 2_000,
+            received: 98_000,
+            ..healthy()
+        };
         check(&facts, Outcome::Fail, Fault::Unknown, "2,000 of 100,000 packets were lost");
-        let bounded_by_a_threshold = Facts { loss_bounded: false, ..facts };
+        let bounded_by_a_threshold = Facts { bounded_unrecovered: 0, bounded_expected: 0, ..facts };
         check(&bounded_by_a_threshold, Outcome::Pass, Fault::Unknown, "2,000 of 100,000");
     }
 
@@ -680,12 +730,32 @@ mod tests {
         check(&with(injected), Outcome::Pass, Fault::Server, "dropped 990 packets");
         let inside = LedgerFacts { lost_inside: 1_000, ..sent };
         check(&with(inside), Outcome::Pass, Fault::Server, "itself lost 1,000");
-        let upstream = Facts { upstream_lost: 7, ..with(sent) };
-        check(&upstream, Outcome::Pass, Fault::Network, "7 packets were lost on the way up");
-        let upstream = Facts { upstream_lost: 7, ..lossy() };
+        // One at each of the seven that lost any; a whole room that lost none proves nothing.
+        let upstream = Facts { upstream_lost: 1, ..with(sent) };
+        check(&upstream, Outcome::Pass, Fault::Network, "1 packets were lost on the way up");
+        let upstream = Facts { upstream_lost: 7, subscribers_joined: 1_000, ..lossy() };
         check(&upstream, Outcome::Pass, Fault::Unknown, "7 packets were lost on the way up");
-        let upstream = Facts { upstream_lost: 100, ..with(sent) };
+        let upstream = LedgerFacts { upstream_lost: 100, ..sent };
+        let upstream = Facts { upstream_lost: 100, missing: 100, repaired: 0, ..with(upstream) };
         check(&upstream, Outcome::Pass, Fault::Publisher, "100 packets were lost on the way up");
+    }
+
+    #[test]
+    fn of_several_causes_the_largest_is_named_and_all_are_told() {
+        let sent = LedgerFacts { packets_sent: 100_000, dropped: 800, ..LedgerFacts::default() };
+        let facts = Facts { ledger: Some(sent), ..lossy() };
+        check(&facts, Outcome::Pass, Fault::Server, "server, mainly: 100 of 100,000");
+        check(&facts, Outcome::Pass, Fault::Server, "dropped 800 packets");
+        let less = Facts { ledger: Some(LedgerFacts { dropped: 300, ..sent }), ..lossy() };
+        check(&less, Outcome::Pass, Fault::Network, "network, mainly: 100 of 100,000");
+        check(&less, Outcome::Pass, Fault::Network, "dropped 300 packets");
+    }
+
+    #[test]
+    fn what_this_machine_lacks_makes_the_run_invalid() {
+        let shortages = vec![("local_resources".to_owned(), 3)];
+        let facts = Facts { failed: 3, refused: true, shortages, ..healthy() };
+        check(&facts, Outcome::Invalid, Fault::Generator, "3 tries to join ended with local_res");
     }
 
     #[test]
@@ -694,7 +764,13 @@ mod tests {
         let facts = Facts { missing: 5_000, unrecovered: 5_000, injected, ..healthy() };
         check(&facts, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
         let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
-        let facts = Facts { missing: 8_000, unrecovered: 8_000, ledger: Some(sent), ..facts };
+        let facts = Facts {
+            missing: 8_000,
+            unrecovered: 8_000,
+            bounded_unrecovered: 8_000,
+            ledger: Some(sent),
+            ..facts
+        };
         check(&facts, Outcome::Fail, Fault::Network, "handed 100,000");
         let ledger = Some(LedgerFacts { dropped: 3_000, ..sent });
         check(&Facts { ledger, ..facts }, Outcome::Fail, Fault::Server, "dropped 3,000");
@@ -720,7 +796,7 @@ mod tests {
     #[test]
     fn a_stalled_join_response_is_the_server_s() {
         let facts = Facts { join_response_wait_ms_max: 4_500.0, ..healthy() };
-        check(&facts, Outcome::Pass, Fault::Server, "took 4500 ms longer");
+        check(&facts, Outcome::Pass, Fault::Server, "came 4500 ms after");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::types::{
 };
 use crate::exit::Failure;
 
-/// How much of the longest host's window all others must share for rates to be added up.
+/// How much of the longest host's run all others must share for rates to be added up.
 const OVERLAP_MIN: f64 = 0.9;
 /// Most seconds between the first and the last row of a merged series.
 const SERIES_S_MAX: u64 = 7 * 86_400;
@@ -112,11 +112,15 @@ fn present<'a, T>(reports: &'a [Report], part: impl Fn(&'a Report) -> Option<&'a
     reports.iter().filter_map(part).collect()
 }
 
+/// When a run ended; its start if the file's duration leads nowhere.
+fn end(report: &Report, start: SystemTime) -> SystemTime {
+    let duration = Duration::try_from_secs_f64(report.run.duration_s).unwrap_or_default();
+    start.checked_add(duration).unwrap_or(start)
+}
+
 /// True if the runs went on at the same time, so that their rates add up.
 fn overlap(reports: &[Report], starts: &[SystemTime]) -> bool {
-    let ends = reports.iter().zip(starts).map(|(report, start)| {
-        *start + Duration::try_from_secs_f64(report.run.duration_s).unwrap_or_default()
-    });
+    let ends = reports.iter().zip(starts).map(|(report, start)| end(report, *start));
     let (Some(last_start), Some(first_end)) = (starts.iter().max(), ends.min()) else {
         return false;
     };
@@ -212,6 +216,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         retries,
         resumed,
         errors,
+        signalling,
         peak: _,
         phases_ms,
     } in reports.iter().map(|report| &report.join)
@@ -223,6 +228,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.dropped += dropped;
         sum.retries += retries;
         sum.resumed += resumed;
+        sum.signalling.merge(signalling);
         for (kind, count) in errors {
             *sum.errors.entry(kind.clone()).or_default() += count;
         }

@@ -22,7 +22,7 @@ use std::path::Path;
 use crate::exit::{Exit, Failure};
 use crate::flags::{self, ReportFlags};
 use crate::summary;
-pub(crate) use build::{build, minus};
+pub(crate) use build::build;
 use types::Report;
 
 /// `stampede report`.
@@ -38,7 +38,7 @@ pub(crate) fn command(flags: ReportFlags) -> Result<Exit, Failure> {
     };
     let thresholds: Vec<_> = flags.threshold.into_iter().flat_map(|all| all.0).collect();
     threshold::add(&mut report, &thresholds);
-    out.iter().try_for_each(|out| out::write(&report, out))?;
+    out::write_all(&report, &out)?;
     if out.is_empty() {
         summary::print(&report);
     }

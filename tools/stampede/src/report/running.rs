@@ -22,7 +22,7 @@ pub(crate) fn figures<'a>(
         datagrams_in += udp.datagrams_in;
         datagrams_out += udp.datagrams_out;
         dropped += udp.kernel_drops;
-        send_errors += udp.send_errors.saturating_sub(udp.undeliverable);
+        send_errors += udp.lost_sends();
         send_queue_full += udp.send_queue_full;
     }
     let join = book.section();
@@ -39,7 +39,7 @@ pub(crate) fn figures<'a>(
             "errors": join.errors,
             "peak": join.peak,
         },
-        "video": media(&sum.video),
+        "video": video(&sum.video),
         "audio": media(&sum.audio),
         "publish": {
             "tracks": sent.tracks,
@@ -50,6 +50,9 @@ pub(crate) fn figures<'a>(
             "pli_received": sent.pli_received,
             "frames_sent": sent.frames_sent,
             "keyframes_sent": sent.keyframes_sent,
+            "late_packets": sent.late_packets,
+            "layer_pauses": sent.layer_pauses,
+            "upstream_lost": sent.upstream_lost,
             "upstream_loss_rate": sent.upstream_loss_rate(),
         },
         "generator": {
@@ -75,6 +78,7 @@ fn media(counters: &MediaCounters) -> Value {
             "unrecovered": packets.unrecovered,
             "duplicate": packets.duplicate,
             "reordered": packets.reordered,
+            "server_made": packets.server_made,
         },
         "loss_rate": packets.loss_rate(),
         "missing_rate": packets.missing_rate(),
@@ -84,14 +88,20 @@ fn media(counters: &MediaCounters) -> Value {
             "decodable": frames.decodable,
             "dropped": frames.dropped,
         },
-        "freezes": {
-            "count": counters.freezes.count,
-            "total_s": counters.freezes.total.as_secs_f64(),
-            "streams": counters.freezes.streams,
-        },
         "nack_sent": counters.nack_sent,
         "pli_sent": counters.pli_sent,
     })
+}
+
+/// The same, and what audio does not have.
+fn video(counters: &MediaCounters) -> Value {
+    let mut section = media(counters);
+    section["freezes"] = json!({
+        "count": counters.freezes.count,
+        "total_s": counters.freezes.total.as_secs_f64(),
+        "streams": counters.freezes.streams,
+    });
+    section
 }
 
 /// Which figures there are.

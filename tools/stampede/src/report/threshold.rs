@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::Value;
+use stampede_core::MediaKind;
 
 use super::keys::{self, Keys, Unit};
 use super::running;
@@ -166,10 +167,16 @@ fn scaled(text: &str, unit: &str, example: &str) -> Result<f64, String> {
     number.is_finite().then_some(number * scale).ok_or_else(wrong)
 }
 
-/// True for what replaces the fixed bound on loss.
-pub(crate) fn is_of_loss(threshold: &Threshold) -> bool {
-    let figure = threshold.key.strip_prefix("video.").or(threshold.key.strip_prefix("audio."));
-    matches!(figure, Some("loss_rate" | "packets.unrecovered"))
+impl Threshold {
+    /// True if it replaces the fixed bound on the loss of this kind of media.
+    pub(crate) fn bounds_loss_of(&self, kind: MediaKind) -> bool {
+        let section = match kind {
+            MediaKind::Video => "video.",
+            MediaKind::Audio => "audio.",
+        };
+        let figure = self.key.strip_prefix(section);
+        matches!(figure, Some("loss_rate" | "packets.unrecovered"))
+    }
 }
 
 /// The first threshold that ends a run after `elapsed`, with the figure that crossed it. What has
@@ -383,9 +390,11 @@ mod tests {
 
     #[test]
     fn only_thresholds_on_loss_replace_the_fixed_bound() {
-        assert!(is_of_loss(&one("video.loss_rate<5%")));
-        assert!(is_of_loss(&one("audio.packets.unrecovered<100")));
-        assert!(!is_of_loss(&one("publish.upstream_loss_rate<5%")));
-        assert!(!is_of_loss(&one("join.failed<1")));
+        use MediaKind::{Audio, Video};
+        let bounds = |expr| [Video, Audio].map(|kind| one(expr).bounds_loss_of(kind));
+        assert_eq!(bounds("video.loss_rate<5%"), [true, false]);
+        assert_eq!(bounds("audio.packets.unrecovered<100"), [false, true]);
+        assert_eq!(bounds("publish.upstream_loss_rate<5%"), [false, false]);
+        assert_eq!(bounds("join.failed<1"), [false, false]);
     }
 }

@@ -337,7 +337,8 @@ pub(crate) struct Machine {
 pub(crate) enum Outcome {
     /// It did what was asked.
     Pass,
-    /// Nobody could join, or nothing was received or sent.
+    /// A threshold failed, nobody could join, nothing was received or sent, too much was lost, too
+    /// many tracks stayed silent, or the server went away.
     Fail,
     /// The generator was at fault: its figures say nothing about the server.
     Invalid,
@@ -392,10 +393,43 @@ pub(crate) struct JoinSection {
     pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
+    /// What the sessions made of the server's messages.
+    pub signalling: SignallingSection,
     /// Most participants connected at one moment; `null` in a merged report without series.
     pub peak: Option<u64>,
     /// From the scheduled start of each join.
     pub phases_ms: Phases,
+}
+
+/// The server's signalling messages, of all sessions together. What was not used is counted here
+/// and changed nothing else.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct SignallingSection {
+    /// Understood.
+    pub messages: u64,
+    /// Not understood.
+    pub malformed: u64,
+    /// Offers that were repeated, outdated or not for this role.
+    pub offers_ignored: u64,
+    /// Answers, of either side, to no offer that was open.
+    pub answers_ignored: u64,
+    /// Candidates that were malformed, for another peer connection, or too many.
+    pub candidates_dropped: u64,
+    /// Tracks past the most that a session takes.
+    pub tracks_ignored: u64,
+}
+
+impl SignallingSection {
+    /// Adds another's.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.malformed += other.malformed;
+        self.offers_ignored += other.offers_ignored;
+        self.answers_ignored += other.answers_ignored;
+        self.candidates_dropped += other.candidates_dropped;
+        self.tracks_ignored += other.tracks_ignored;
+    }
 }
 
 /// Join phases, each from the scheduled start of the join.

@@ -4,10 +4,13 @@
 //! thread; every entry costs O(1).
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use std::time::Duration;
 
+use stampede_signaling::session::SessionCounters;
+
 use crate::report::hist::Samples;
-use crate::report::types::{JoinSection, Phases};
+use crate::report::types::{JoinSection, Phases, SignallingSection};
 
 /// Steps of a join, each measured from its scheduled start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +46,13 @@ struct Entry {
     over: bool,
     /// It was connected in the measured window.
     measured: bool,
+    /// It was connected and did not stay so.
+    dropped_out: bool,
+    room: Option<Rc<str>>,
     /// Tracks it should receive, video and audio.
     tracks: [Option<u32>; 2],
+    /// Tracks it publishes, video and audio.
+    publishes: [u32; 2],
 }
 
 impl Entry {
@@ -80,6 +88,8 @@ pub(crate) struct Book {
     retries: u64,
     resumed: u64,
     first_keyframes: usize,
+    join_response_wait_max: Duration,
+    signalling: SignallingSection,
     errors: BTreeMap<String, u64>,
     server_version: Option<String>,
     members: HashMap<String, Member>,
@@ -93,8 +103,15 @@ impl Book {
     }
 
     /// What this subscriber should receive, video and audio; `None` is not known.
-    pub(crate) fn expect(&mut self, id: ParticipantId, tracks: [Option<u32>; 2]) {
-        self.entries[id.0].tracks = tracks;
+    pub(crate) fn expect(&mut self, id: ParticipantId, room: &Rc<str>, tracks: [Option<u32>; 2]) {
+        let entry = &mut self.entries[id.0];
+        (entry.room, entry.tracks) = (Some(Rc::clone(room)), tracks);
+    }
+
+    /// How many tracks this publisher is to publish, video and audio.
+    pub(crate) fn publishes(&mut self, id: ParticipantId, room: &Rc<str>, tracks: [u32; 2]) {
+        let entry = &mut self.entries[id.0];
+        (entry.room, entry.publishes) = (Some(Rc::clone(room)), tracks);
     }
 
     /// The measured window begins: who left before it does not count for its tracks.
@@ -111,6 +128,29 @@ impl Book {
         let sum =
             |kind: usize| measured.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum();
         [sum(0), sum(1)]
+    }
+
+    /// Of the expected tracks those that may be missing because one of us was not there: the
+    /// subscriber dropped out, or a publisher of its room never joined or dropped out.
+    pub(crate) fn tracks_excused(&self) -> [u64; 2] {
+        let mut absent: HashMap<&Rc<str>, [u32; 2]> = HashMap::new();
+        let gone = |entry: &&Entry| !entry.has(Phase::Dtls) || entry.dropped_out;
+        for entry in self.entries.iter().filter(|entry| entry.publisher).filter(gone) {
+            let Some(room) = &entry.room else { continue };
+            let sum = absent.entry(room).or_default();
+            *sum = [sum[0] + entry.publishes[0], sum[1] + entry.publishes[1]];
+        }
+        let mut excused = [0; 2];
+        for entry in self.entries.iter().filter(|entry| entry.measured && !entry.publisher) {
+            let absent = entry.room.as_ref().and_then(|room| absent.get(room));
+            for (kind, sum) in excused.iter_mut().enumerate() {
+                let expected = entry.tracks[kind].unwrap_or(0);
+                let lacking = absent.map_or(0, |absent| absent[kind]);
+                let lacking = if entry.dropped_out { expected } else { lacking.min(expected) };
+                *sum += u64::from(lacking);
+            }
+        }
+        excused
     }
 
     /// Notes who somebody is, under its identity.
@@ -155,10 +195,34 @@ impl Book {
         }
     }
 
+    /// A join response came this long after TCP was connected.
+    pub(crate) fn join_response(&mut self, waited: Duration) {
+        self.join_response_wait_max = self.join_response_wait_max.max(waited);
+    }
+
+    /// The longest of [`Book::join_response`].
+    pub(crate) fn join_response_wait_max(&self) -> Duration {
+        self.join_response_wait_max
+    }
+
+    /// A session ended: what it had made of the server's messages.
+    pub(crate) fn session_ended(&mut self, counted: SessionCounters) {
+        self.signalling.merge(&SignallingSection {
+            messages: counted.messages,
+            malformed: counted.malformed,
+            offers_ignored: counted.offers_ignored,
+            answers_ignored: counted.answers_ignored,
+            candidates_dropped: counted.candidates_dropped,
+            tracks_ignored: counted.tracks_ignored,
+        });
+    }
+
     /// A try ended before it was told to; `kind` goes into `join.errors`.
     pub(crate) fn broke(&mut self, id: ParticipantId, kind: &str) {
         *self.errors.entry(kind.to_owned()).or_default() += 1;
-        if self.entries[id.0].connected {
+        let entry = &mut self.entries[id.0];
+        if entry.connected {
+            entry.dropped_out = true;
             self.dropped += 1;
         }
         self.disconnected(id);
@@ -307,6 +371,7 @@ impl Book {
             retries: self.retries,
             resumed: self.resumed,
             errors: self.errors.clone(),
+            signalling: self.signalling,
             peak: Some(self.peak as u64),
             phases_ms: Phases {
                 websocket: phase(Phase::Websocket),
@@ -374,8 +439,9 @@ mod tests {
     fn tracks_are_expected_of_those_in_the_measured_window() {
         let mut book = Book::default();
         let ids: Vec<_> = (0..4).map(|number| book.register(number == 0)).collect();
+        let room: Rc<str> = "room".into();
         for id in &ids[1..] {
-            book.expect(*id, [Some(2), Some(1)]);
+            book.expect(*id, &room, [Some(2), Some(1)]);
         }
         for id in &ids[..3] {
             book.started(*id);
@@ -388,8 +454,34 @@ mod tests {
         assert_eq!(book.tracks_expected(), [Some(2), Some(1)]);
         book.reached(ids[3], Phase::Dtls, MS);
         assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
-        book.expect(ids[3], [None, Some(1)]);
+        book.expect(ids[3], &room, [None, Some(1)]);
         assert_eq!(book.tracks_expected(), [None, Some(2)]);
+    }
+
+    #[test]
+    fn tracks_of_those_who_were_not_there_are_excused() {
+        let mut book = Book::default();
+        let [room, other]: [Rc<str>; 2] = ["room".into(), "other".into()];
+        let publishers: Vec<_> = (0..3).map(|_| book.register(true)).collect();
+        for (number, id) in publishers.iter().enumerate() {
+            book.publishes(*id, if number < 2 { &room } else { &other }, [1, 1]);
+            book.started(*id);
+        }
+        book.reached(publishers[0], Phase::Dtls, MS);
+        let viewers: Vec<_> = (0..3).map(|_| book.register(false)).collect();
+        for (number, id) in viewers.iter().enumerate() {
+            book.expect(*id, if number < 2 { &room } else { &other }, [Some(2), Some(2)]);
+            book.started(*id);
+            book.reached(*id, Phase::Dtls, MS);
+        }
+        // Two miss the second publisher, one the third; then one of the two drops out.
+        assert_eq!(book.tracks_excused(), [3, 3]);
+        book.broke(viewers[0], "media_lost");
+        assert_eq!(book.tracks_excused(), [4, 4]);
+        book.reached(publishers[1], Phase::Dtls, MS);
+        assert_eq!(book.tracks_excused(), [3, 3]);
+        book.broke(publishers[0], "media_lost");
+        assert_eq!(book.tracks_excused(), [4, 4]);
     }
 
     #[test]

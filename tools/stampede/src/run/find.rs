@@ -45,7 +45,7 @@ pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
         out.clone_from(&plan.out);
         let data = once(plan, mode, checks)?;
         interrupted = data.interrupted;
-        let report = crate::report::build(data);
+        let report = crate::report::build(data, &search_plan.until);
         if interrupted {
             // Of a step that was not held nothing is concluded.
             broken = broken.or(Some(report));
@@ -199,7 +199,8 @@ mod tests {
             panic!()
         };
         flags.url = None;
-        let mut report = crate::report::build(crate::run::test_data(Plan::new(*flags).unwrap()));
+        let mut report =
+            crate::report::build(crate::run::test_data(Plan::new(*flags).unwrap()), &[]);
         report.verdict = Verdict { result: Outcome::Pass, fault: Fault::None, reasons: Vec::new() };
         report
     }

@@ -72,7 +72,7 @@ fn layer(plan: &Plan, quality: Quality) -> Option<&MediaClip> {
     layers.get(wanted.min(layers.len().checked_sub(1)?)).map(|clip| &**clip)
 }
 
-/// A line for a run that asks for more than this machine was calibrated to carry.
+/// A line for a run that asks for more than this machine can carry by its calibration.
 pub(crate) fn warning(plan: &Plan, workers: usize) -> Option<String> {
     let calibration = calibrate::load()?;
     let expected = expected(plan)?;
@@ -81,15 +81,16 @@ pub(crate) fn warning(plan: &Plan, workers: usize) -> Option<String> {
 }
 
 fn warn(expected: Load, per_core: f64, workers: usize, measured_at: &str) -> Option<String> {
-    let carried = per_core * workers as f64;
-    (expected.packets_per_s > carried).then(|| {
+    let capacity = per_core * workers as f64;
+    (expected.packets_per_s > capacity).then(|| {
         format!(
             "warning: this run would receive {} packets/s ({}), but {workers} worker{} of this \
-             machine carried {} (stampede doctor --calibrate, {measured_at}): expect it to be invalid",
+             machine should carry {} (reckoned from stampede doctor --calibrate, {measured_at}): \
+             expect it to be invalid",
             group(expected.packets_per_s as u64),
             bits(expected.bitrate_bps),
             if workers == 1 { "" } else { "s" },
-            group(carried as u64)
+            group(capacity as u64)
         )
     })
 }
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn only_more_than_was_carried_is_warned_of() {
+    fn only_more_than_can_be_carried_is_warned_of() {
         let load = Load { packets_per_s: 200_000.0, bitrate_bps: 1.5e9 };
         assert_eq!(warn(load, 110_000.0, 2, "x"), None);
         let line = warn(load, 110_000.0, 1, "2026-01-01").unwrap();

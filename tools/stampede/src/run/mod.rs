@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
-use stampede_sfu::{Ledger, LedgerTotals};
+use stampede_sfu::Ledger;
 use stampede_signaling::connection::TlsSetup;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
@@ -96,12 +96,14 @@ pub(crate) struct RunData {
     pub ledger: Option<Ledger>,
     /// Why there is no ledger although the embedded SFU ran.
     pub ledger_missing: Option<String>,
-    /// Its totals over the measured window.
-    pub ledger_measured: Option<LedgerTotals>,
+    /// The same when the measured window began.
+    pub ledger_begin: Option<Ledger>,
     /// The server's own figures.
     pub server_metrics: Option<ServerMetrics>,
     /// Files of the flight recorder.
     pub captured: Vec<PathBuf>,
+    /// Why they could not be written.
+    pub capture_error: Option<String>,
     /// Seconds.
     pub series: Vec<SeriesRow>,
 }
@@ -127,9 +129,10 @@ impl RunData {
             cpus: grounds.cpus,
             ledger: None,
             ledger_missing: None,
-            ledger_measured: None,
+            ledger_begin: None,
             server_metrics: None,
             captured: Vec::new(),
+            capture_error: None,
             series: Vec::new(),
             plan,
         }
@@ -148,7 +151,7 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     let mode = Mode::choose(plan.quiet, plan.no_tui);
     let out = plan.out.clone();
     let data = once(plan, mode, mode)?;
-    finish(&report::build(data), &out)
+    finish(&report::build(data, &[]), &out)
 }
 
 /// Plays one plan from the look at the machine to the last leave. `checks` is how the checks of the
@@ -181,7 +184,7 @@ pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Fail
 
 /// Writes and shows a judged report.
 fn finish(report: &Report, out: &[Output]) -> Result<Exit, Failure> {
-    let written = out.iter().try_for_each(|out| report::out::write(report, out));
+    let written = report::out::write_all(report, out);
     summary::print(report);
     written.map(|()| Exit::of(report))
 }
@@ -259,7 +262,11 @@ async fn stages(
     view.live.say(&format!("UDP backend {}", engine.backend_report().reason));
     let settings = Settings {
         clock: RunClock::start(),
-        addresses: prepare::resolve(&server.url)?,
+        addresses: match &grounds.addresses {
+            Some(addresses) => Arc::clone(addresses),
+            // The embedded SFU's is an address already: nothing is looked up.
+            None => prepare::resolve(&server.url)?,
+        },
         credentials: server.credentials,
         url: server.url,
         tls,
@@ -314,13 +321,32 @@ async fn with_engine(
     let workers = Rc::new(RefCell::new(Workers::default()));
     let state = Rc::new(scenario::State::default());
     let controls = Arc::clone(&view.controls);
+    let quiet = data.plan.quiet;
     scraper.begin().await;
     let scraping = tokio::task::spawn_local(Rc::clone(&scraper).run());
-    let recorder = data.plan.capture.clone().map(|plan| {
-        let (context, workers) = (Rc::clone(&context), Rc::clone(&workers));
-        tokio::task::spawn_local(record_on_demand(context, workers, Arc::clone(&controls), plan))
+    let recorder = match data.plan.capture.clone() {
+        Some(plan) => tokio::task::spawn_local(record_on_demand(
+            Rc::clone(&context),
+            Rc::clone(&workers),
+            Arc::clone(&controls),
+            plan,
+            quiet,
+        )),
+        // Unhandled it would end the process.
+        None => tokio::task::spawn_local(signals::on_user1(move || {
+            if !quiet {
+                live::say("SIGUSR1: there is no flight recorder to write, see --capture");
+            }
+        })),
+    };
+    let (routed, failures) = (Rc::clone(&context), Rc::clone(&workers));
+    let router = tokio::task::spawn_local(async move {
+        if let Err(error) = router::route(Rc::clone(&routed), Rc::clone(&failures)).await {
+            let why = format!("the engine's events can't be read: {error}");
+            failures.borrow_mut().failed.push(why);
+            routed.changed.notify_waiters();
+        }
     });
-    let router = tokio::task::spawn_local(router::route(Rc::clone(&context), Rc::clone(&workers)));
     let watcher = tokio::task::spawn_local(watch_progress(
         Rc::clone(&context),
         Rc::clone(&workers),
@@ -340,7 +366,7 @@ async fn with_engine(
         ledger_before: None,
     };
     let ending = scenario.play(&data.id, data.seed).await;
-    let ledger_before = scenario.ledger_before.take();
+    data.ledger_begin = scenario.ledger_before.take();
     data.measured = ending.measured;
     data.interrupted = ending.interrupted;
     data.ended_early = ending.ended_early;
@@ -349,9 +375,7 @@ async fn with_engine(
     state.done.set(true);
     data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
     router.abort();
-    if let Some(recorder) = recorder {
-        recorder.abort();
-    }
+    recorder.abort();
     scraping.abort();
     if !scraper.is_empty() {
         data.server_metrics = Some(scraper.finish().await);
@@ -367,7 +391,7 @@ async fn with_engine(
     }
     data.book = context.book.take();
     write_captures(data, &context);
-    take_ledger(data, embedded, ledger_before).await;
+    take_ledger(data, embedded).await;
 }
 
 /// Writes what the flight recorder held when the peers were closed.
@@ -375,9 +399,12 @@ fn write_captures(data: &mut RunData, context: &Context) {
     let (Some(plan), Some(engine)) = (&data.plan.capture, &mut data.engine) else { return };
     let workers = engine.workers.iter_mut();
     let captures = workers.flat_map(|worker| std::mem::take(&mut worker.captures)).collect();
-    match capture::write(plan, captures, &context.timelines.borrow(), "") {
+    let worst = capture::worst(plan, captures, &context.timelines.borrow());
+    match capture::write(plan, &worst, "") {
         Ok(files) => data.captured = files,
-        Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
+        Err(error) => {
+            data.capture_error = Some(format!("--capture {}: {error}", plan.dir.display()));
+        }
     }
 }
 
@@ -387,6 +414,7 @@ async fn record_on_demand(
     workers: Rc<RefCell<Workers>>,
     controls: Arc<Controls>,
     plan: CapturePlan,
+    quiet: bool,
 ) {
     let for_signal = Arc::clone(&controls);
     let signal = signals::on_user1(move || for_signal.want_capture());
@@ -403,12 +431,17 @@ async fn record_on_demand(
             tokio::time::sleep(CAPTURE_TIMEOUT).await;
             let captures = std::mem::take(&mut workers.borrow_mut().captured);
             let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
-            match capture::write(&plan, captures, &context.timelines.borrow(), &suffix) {
-                Ok(files) => live::say(&format!(
+            let worst = capture::worst(&plan, captures, &context.timelines.borrow());
+            let of = plan.clone();
+            let write = move || capture::write(&of, &worst, &suffix);
+            let Ok(written) = tokio::task::spawn_blocking(write).await else { continue };
+            match written {
+                Ok(files) if !quiet => live::say(&format!(
                     "flight recorder: {} subscribers written to {}",
                     files.len(),
                     plan.dir.display()
                 )),
+                Ok(_) => {}
                 Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
             }
         }
@@ -416,17 +449,10 @@ async fn record_on_demand(
     tokio::join!(signal, write);
 }
 
-async fn take_ledger(
-    data: &mut RunData,
-    embedded: &mut Option<Embedded>,
-    before: Option<LedgerTotals>,
-) {
+async fn take_ledger(data: &mut RunData, embedded: &mut Option<Embedded>) {
     let Some(embedded) = embedded else { return };
     match embedded.ledger().await {
-        Ok(ledger) => {
-            data.ledger_measured = before.map(|before| report::minus(&ledger.totals, &before));
-            data.ledger = Some(ledger);
-        }
+        Ok(ledger) => data.ledger = Some(ledger),
         Err(error) => {
             tracing::warn!("the embedded SFU's ledger is missing: {error}");
             data.ledger_missing = Some(error);
@@ -470,11 +496,11 @@ async fn watch_progress(
         if look == LOOKS_A_SECOND {
             look = 0;
             let workers = workers.borrow();
-            let snapshots = workers.latest.iter().flatten();
+            let snapshots = workers.snapshots();
             let joined = context.book.borrow().connected();
             let t_s = elapsed.as_secs_f64();
             (shown.second, shown.totals) =
-                series.second(t_s, joined, scraper.second(), snapshots.clone());
+                series.second(t_s, joined, scraper.second(), workers.seconds(Instant::now()));
             exposed.update(&context.book.borrow(), snapshots.clone());
             shown.workers = snapshots.clone().map(worker_line).collect();
             shown.worst = snapshots.clone().flat_map(|one| one.worst.clone()).collect();
@@ -510,11 +536,10 @@ fn worker_line(snapshot: &WorkerSnapshot) -> WorkerLine {
         packets_in: second.datagrams_in,
         packets_out: second.datagrams_out,
         kernel_drops: udp.kernel_drops,
-        unsent: udp.send_errors + udp.send_queue_full,
+        unsent: udp.lost_sends() + udp.send_queue_full,
     }
 }
 
-/// Cells of what the run is doing, shared with the view.
 impl Default for scenario::State {
     fn default() -> Self {
         Self {
@@ -543,7 +568,7 @@ impl Mark {
     }
 }
 
-/// Keeps handles of tasks only as long as they run.
+/// All tasks of participants, kept to the end of the run.
 type Tasks = Vec<JoinHandle<()>>;
 
 /// A run of this plan in which nothing has happened yet.
@@ -558,6 +583,7 @@ pub(crate) fn test_data(plan: Plan) -> RunData {
     let grounds = Grounds {
         cores,
         cpus: 1,
+        addresses: None,
         local_ip: std::net::Ipv4Addr::LOCALHOST.into(),
         run_id: "test".to_owned(),
         random_seed: 1,

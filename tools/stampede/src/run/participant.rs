@@ -226,8 +226,10 @@ async fn attempt(
     let publishes = participant.media.is_publisher();
     let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
     let identity = &identity;
-    let mut joined = Joined { context, participant, identity, peer, notes, connected: false };
+    let mut joined =
+        Joined { context, participant, identity, peer, notes, connected: false, resumes_tried: 0 };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
+    context.book.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     connection.leave(LEAVE_TIMEOUT).await;
     context.note(identity, || "leave sent".to_owned());
@@ -290,6 +292,8 @@ struct Joined<'a> {
     peer: PeerId,
     notes: Notes,
     connected: bool,
+    /// Websockets tried since the session last stood.
+    resumes_tried: usize,
 }
 
 impl Joined<'_> {
@@ -321,7 +325,8 @@ impl Joined<'_> {
                         }
                     }
                     Some(Update::Event(event)) => {
-                        if let Some(end) = self.event(event) {
+                        let tcp_connected = connection.timings().tcp;
+                        if let Some(end) = self.event(event, tcp_connected) {
                             return end;
                         }
                     }
@@ -345,20 +350,21 @@ impl Joined<'_> {
 
     /// Opens another websocket for the same session, as a real client does; the media goes on
     /// meanwhile. False if that can't help or did not.
-    async fn resume(&self, connection: &mut Connection, why: &EndReason) -> bool {
+    ///
+    /// Websockets that end again before the server has said that the session goes on count as one
+    /// try each: [`RESUME_PAUSES_MS`] is all there is between two sessions that stand.
+    async fn resume(&mut self, connection: &mut Connection, why: &EndReason) -> bool {
         if !(why.is_resumable() && self.connected && connection.session().is_joined()) {
             return false;
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
         self.context.note(self.identity, || format!("{why}: resuming"));
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
-        for pause_ms in RESUME_PAUSES_MS {
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        while let Some(pause_ms) = RESUME_PAUSES_MS.get(self.resumes_tried) {
+            self.resumes_tried += 1;
+            tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
             match connection.resume(&options, why).await {
-                Ok(()) => {
-                    self.context.book.borrow_mut().error(why.kind());
-                    return true;
-                }
+                Ok(()) => return true,
                 Err(error) if error.is_retryable() => {}
                 Err(_) => return false,
             }
@@ -367,7 +373,7 @@ impl Joined<'_> {
     }
 
     /// What the session says, but its end; an end if the media plane could not be told.
-    fn event(&mut self, event: SessionEvent) -> Option<TryEnd> {
+    fn event(&mut self, event: SessionEvent, tcp_connected: Instant) -> Option<TryEnd> {
         self.context.note(self.identity, || match &event {
             // It may hold TURN passwords.
             SessionEvent::Joined(_) => "join response".to_owned(),
@@ -382,10 +388,16 @@ impl Joined<'_> {
             SessionEvent::Joined(joined) => {
                 let participant = self.participant;
                 let (id, scheduled) = (participant.id, participant.scheduled);
-                self.context.reached_now(id, Phase::Signal, scheduled, Instant::now());
-                self.context.book.borrow_mut().server_version(&joined.server_version);
+                let now = Instant::now();
+                self.context.reached_now(id, Phase::Signal, scheduled, now);
+                let mut book = self.context.book.borrow_mut();
+                book.join_response(now.saturating_duration_since(tcp_connected));
+                book.server_version(&joined.server_version);
             }
-            SessionEvent::Resumed => self.context.book.borrow_mut().resumed(),
+            SessionEvent::Resumed => {
+                self.resumes_tried = 0;
+                self.context.book.borrow_mut().resumed();
+            }
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context.book.borrow_mut().error(&format!("publish_refused_{reason}"));
             }

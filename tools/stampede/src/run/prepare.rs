@@ -27,6 +27,8 @@ pub(crate) struct Grounds {
     pub cpus: usize,
     /// Address the peers bind to.
     pub local_ip: IpAddr,
+    /// Of the server that was given, resolved before the runtime starts: a lookup blocks.
+    pub addresses: Option<Arc<[SocketAddr]>>,
     /// Name of the run.
     pub run_id: String,
     /// Seed where none is given.
@@ -59,9 +61,13 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
     let wish =
         CoreWish { cores: plan.cores.as_ref(), workers: plan.workers, embedded, embedded_cores };
     let cores = cores::split(&allowed, wish).map_err(Failure::config)?;
-    let local_ip = match &plan.target {
-        Target::Embedded(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Target::Server(server) => local_ip_towards(&resolve(&server.url)?)?,
+    let addresses = match &plan.target {
+        Target::Embedded(_) => None,
+        Target::Server(server) => Some(resolve(&server.url)?),
+    };
+    let local_ip = match &addresses {
+        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(addresses) => local_ip_towards(addresses)?,
     };
     let needs = Needs {
         peers: plan.participants_peak(),
@@ -88,7 +94,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
     let mut run_id = random_hex()?;
     let random_seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
     run_id.truncate(RUN_ID_CHARS);
-    Ok(Grounds { cores, cpus: allowed.len(), local_ip, run_id, random_seed })
+    Ok(Grounds { cores, cpus: allowed.len(), addresses, local_ip, run_id, random_seed })
 }
 
 /// A server's addresses.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stampede_core::PeerCounters;
 use stampede_engine::{CapturedPeer, EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
@@ -22,6 +22,9 @@ use super::context::Context;
 /// Most notices waiting for one participant's task. A task that is that far behind is broken: its
 /// sender is dropped, and the task ends with the reason `signalling_overloaded`.
 pub(crate) const NOTICES_MAX: usize = 64;
+/// A worker's second that is older than this is not the current one: a second, and half of one
+/// because neither clock waits for the other.
+const SECOND_AGE_MAX: Duration = Duration::from_millis(1_500);
 /// Events handled before other tasks get a turn.
 const EVENTS_A_TURN: usize = 1_024;
 
@@ -83,8 +86,8 @@ impl Routes {
 /// Latest state of the workers, for the live view and the series.
 #[derive(Default)]
 pub(crate) struct Workers {
-    /// Latest snapshot of each worker by its number.
-    pub latest: Vec<Option<WorkerSnapshot>>,
+    /// Latest snapshot of each worker by its number, and when it came.
+    latest: Vec<Option<(Instant, WorkerSnapshot)>>,
     /// What workers' flight recorders handed out and nobody has written yet.
     pub captured: Vec<CapturedPeer>,
     /// Workers that ended on their own.
@@ -99,7 +102,22 @@ impl Workers {
         if self.latest.len() <= index {
             self.latest.resize_with(index + 1, || None);
         }
-        self.latest[index] = Some(snapshot);
+        self.latest[index] = Some((Instant::now(), snapshot));
+    }
+
+    /// Latest snapshot of each worker.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &WorkerSnapshot> + Clone {
+        self.latest.iter().flatten().map(|(_, snapshot)| snapshot)
+    }
+
+    /// The same, and whether its second is the one that `now` ends: a worker that stands still
+    /// makes no snapshots, and what it did before is not what it does now.
+    pub(crate) fn seconds(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (&WorkerSnapshot, bool)> + Clone {
+        let fresh = move |at: &Instant| now.saturating_duration_since(*at) <= SECOND_AGE_MAX;
+        self.latest.iter().flatten().map(move |(at, snapshot)| (snapshot, fresh(at)))
     }
 }
 

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_sfu::LedgerTotals;
+use stampede_core::MediaKind;
+use stampede_sfu::Ledger;
 use tokio::sync::watch;
 
 use super::book::{Book, Member, ParticipantId};
@@ -83,8 +84,8 @@ pub(crate) struct Scenario<'a> {
     pub interrupted: watch::Receiver<bool>,
     /// What the user has asked for with keys.
     pub controls: Arc<Controls>,
-    /// Totals of the embedded SFU's ledger when the measured window began.
-    pub ledger_before: Option<LedgerTotals>,
+    /// The embedded SFU's ledger when the measured window began.
+    pub ledger_before: Option<Ledger>,
 }
 
 /// Why the scenario goes no further.
@@ -176,7 +177,14 @@ impl Scenario<'_> {
                 let known = Member { room: member.room.to_string(), cohort: member.cohort };
                 book.introduce(&member.identity, known);
                 let id = book.register(matches!(member.media, Media::Publisher { .. }));
-                book.expect(id, member.tracks);
+                match &member.media {
+                    Media::Subscriber { .. } => book.expect(id, &member.room, member.tracks),
+                    Media::Publisher { tracks } => {
+                        let of = |kind| tracks.iter().filter(|track| track.kind == kind).count();
+                        let tracks = [MediaKind::Video, MediaKind::Audio].map(|k| of(k) as u32);
+                        book.publishes(id, &member.room, tracks);
+                    }
+                }
                 Participant {
                     id,
                     name: member.identity,
@@ -203,12 +211,7 @@ impl Scenario<'_> {
             let after_s = number as f64 / self.plan.joins_per_second;
             begin += self.paused().await?;
             participant.scheduled = begin + Duration::from_secs_f64(after_s);
-            self.check_thresholds()?;
-            if participant.scheduled > Instant::now() {
-                self.pause_until(participant.scheduled).await?;
-            } else if *self.interrupted.borrow() {
-                return Err(Stop::Signal);
-            }
+            self.watch_until(participant.scheduled).await?;
             self.start(participant, tasks);
         }
         Ok(())
@@ -220,7 +223,7 @@ impl Scenario<'_> {
         let since = Instant::now();
         let mut waited = Duration::ZERO;
         while self.controls.paused() {
-            self.pause_until(Instant::now() + LOOK_EVERY).await?;
+            self.watch_until(Instant::now() + LOOK_EVERY).await?;
             waited = since.elapsed();
         }
         Ok(waited)
@@ -229,6 +232,23 @@ impl Scenario<'_> {
     pub(super) fn start(&self, participant: Participant, tasks: &mut Tasks) {
         let context = Rc::clone(&self.context);
         tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
+    }
+
+    /// Pauses, and looks after workers and server meanwhile.
+    pub(super) async fn watch_until(&mut self, moment: Instant) -> Result<(), Stop> {
+        loop {
+            self.check_health()?;
+            let now = Instant::now();
+            if now < moment {
+                self.pause_until(moment.min(now + LOOK_EVERY)).await?;
+            }
+            if *self.interrupted.borrow() {
+                return Err(Stop::Signal);
+            }
+            if Instant::now() >= moment {
+                return Ok(());
+            }
+        }
     }
 
     pub(super) async fn pause_until(&mut self, moment: Instant) -> Result<(), Stop> {
@@ -274,9 +294,13 @@ impl Scenario<'_> {
     }
 
     pub(super) async fn begin_measuring(&mut self) -> Result<(), Stop> {
-        if let Some(embedded) = self.embedded {
-            match embedded.ledger().await {
-                Ok(ledger) => self.ledger_before = Some(ledger.totals),
+        if let Some(embedded) = self.embedded.as_mut() {
+            let ledger = tokio::select! {
+                ledger = embedded.ledger() => ledger,
+                () = signalled(&mut self.interrupted) => return Err(Stop::Signal),
+            };
+            match ledger {
+                Ok(ledger) => self.ledger_before = Some(ledger),
                 Err(error) => tracing::warn!("the embedded SFU's ledger is missing: {error}"),
             }
         }

@@ -66,15 +66,16 @@ fn growth(now: u64, before: u64) -> u64 {
 }
 
 impl Series {
-    /// Adds the second that ends at `t_s` and gives it back.
+    /// Adds the second that ends at `t_s` and gives it back. Of a worker that did not come to make
+    /// a snapshot in it (`false`) nothing is known but its counts.
     pub(crate) fn second<'a>(
         &mut self,
         t_s: f64,
         joined: usize,
         server: Option<ServerSecond>,
-        snapshots: impl Iterator<Item = &'a WorkerSnapshot> + Clone,
+        snapshots: impl Iterator<Item = (&'a WorkerSnapshot, bool)> + Clone,
     ) -> (SeriesRow, Totals) {
-        let now = Totals::of(snapshots.clone());
+        let now = Totals::of(snapshots.clone().map(|(snapshot, _)| snapshot));
         let mut row = SeriesRow {
             t_s: (t_s * 1_000.0).round() / 1_000.0,
             joined: joined as u64,
@@ -88,9 +89,12 @@ impl Series {
             ..SeriesRow::default()
         };
         let mut latency_us: Option<Histogram<u64>> = None;
-        for snapshot in snapshots {
+        for (snapshot, fresh) in snapshots {
             let second = &snapshot.second;
             row.subscribers += snapshot.peers_receiving as u64;
+            if !fresh {
+                continue;
+            }
             row.packets_in += second.datagrams_in;
             row.packets_out += second.datagrams_out;
             row.bitrate_bps += second.bytes_in as f64 * 8.0;

@@ -13,8 +13,8 @@ use crate::report::types::{Fault, StageRow};
 
 /// Longest wait for the workers' sums between two stages.
 const READING_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause between looks at things that have no event of their own.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Pause between looks for the workers' answers.
+const ANSWER_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The subscribers of a run by what has become of them.
 struct Crowd {
@@ -42,16 +42,17 @@ impl Scenario<'_> {
         if let Some(last) = runs.last() {
             self.state.ends.set(Some(begin + last.end + self.plan.duration));
         }
-        let mut before = PeerCounters::default();
+        // `None` when a reading failed: the next stage's growth is not known then either.
+        let mut before = Some(PeerCounters::default());
         for (number, run) in runs.iter().enumerate() {
             self.stage(begin, run, &mut crowd, tasks).await?;
             let after = self.reading(number as u64).await?;
             let row = row(run, &crowd, self.context.book.borrow().subscribers_connected(), {
-                after.map(|after| (before, after))
+                before.zip(after)
             });
             measured.stages.get_or_insert_default().push(row);
             (crowd.joined, crowd.left) = (0, 0);
-            before = after.unwrap_or(before);
+            before = after;
             if number == 0 {
                 if self.context.book.borrow().connected() == 0 {
                     return Err(Stop::early(Fault::Unknown, "nobody is left in the room"));
@@ -59,7 +60,7 @@ impl Scenario<'_> {
                 self.begin_measuring().await?;
                 measured.begin = Some(Mark::now());
                 // Accounts begin anew with the window.
-                before = PeerCounters::default();
+                before = Some(PeerCounters::default());
             }
         }
         if self.plan.duration.is_zero() { Ok(()) } else { self.hold().await }
@@ -89,23 +90,6 @@ impl Scenario<'_> {
         self.watch_until(begin + run.end).await
     }
 
-    /// Pauses, and looks after workers and server meanwhile.
-    async fn watch_until(&mut self, moment: Instant) -> Result<(), Stop> {
-        loop {
-            self.check_health()?;
-            let next = moment.min(Instant::now() + LOOK_EVERY);
-            if next > Instant::now() {
-                self.pause_until(next).await?;
-            }
-            if *self.interrupted.borrow() {
-                return Err(Stop::Signal);
-            }
-            if Instant::now() >= moment {
-                return Ok(());
-            }
-        }
-    }
-
     /// The workers' sums at this moment; `None` if they do not come in time.
     async fn reading(&mut self, tag: u64) -> Result<Option<PeerCounters>, Stop> {
         let workers = match self.context.engine() {
@@ -120,7 +104,7 @@ impl Scenario<'_> {
             {
                 return Ok(Some(sum));
             }
-            self.pause_until(Instant::now() + LOOK_EVERY / 20).await?;
+            self.pause_until(Instant::now() + ANSWER_LOOK_EVERY).await?;
         }
         tracing::warn!("the workers did not say in time what they had counted");
         Ok(None)

@@ -177,6 +177,8 @@ impl Scraper {
         let (mut first, mut last) = (None, None);
         let mut metrics = ServerMetrics::default();
         let mut complete = true;
+        // As with `complete`: without one of the servers they are not known.
+        let (mut participants_max, mut rss_bytes_max) = (Some(0), Some(0));
         for target in &self.targets {
             let state = target.state.borrow();
             metrics.targets.push(ServerTarget {
@@ -193,11 +195,13 @@ impl Scraper {
                 // A sum without one of the servers would be a wrong one.
                 _ => complete = false,
             }
-            let most = |sum: Option<u64>, value: Option<f64>| {
-                value.map_or(sum, |value| Some(sum.unwrap_or(0) + value as u64))
-            };
-            metrics.participants_max = most(metrics.participants_max, state.participants_max);
-            metrics.rss_bytes_max = most(metrics.rss_bytes_max, state.rss_bytes_max);
+            let most = |sum: Option<u64>, value: Option<f64>| Some(sum? + value? as u64);
+            participants_max = most(participants_max, state.participants_max);
+            rss_bytes_max = most(rss_bytes_max, state.rss_bytes_max);
+        }
+        if !self.targets.is_empty() {
+            metrics.participants_max = participants_max;
+            metrics.rss_bytes_max = rss_bytes_max;
         }
         if let (true, Some(first), Some(last)) = (complete, first, last) {
             figures::total(&first, &last, &mut metrics);

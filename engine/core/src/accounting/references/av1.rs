@@ -116,7 +116,7 @@ pub(in crate::accounting) struct References {
     last_number: Option<u64>,
     /// The newest unit of the lowest temporal layer is decodable; without descriptors: the newest.
     pub(super) base: bool,
-    cadence: Cadence,
+    pub(super) cadence: Cadence,
 }
 
 impl References {

@@ -37,7 +37,7 @@ pub(in crate::accounting) struct References {
     pub(super) chain: bool,
     /// What the stream's pictures and its IDR pictures begin with, as far as seen whole.
     heads: [Option<Head>; 2],
-    cadence: Cadence,
+    pub(super) cadence: Cadence,
 }
 
 impl References {

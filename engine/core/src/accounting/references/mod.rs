@@ -147,8 +147,19 @@ impl References {
 
     /// Notes a frame that began before the first packet we got: nothing is known from it.
     pub(super) fn pass_over(&mut self, notes: &Notes) {
-        if let (Self::Vp8(references), Notes::Vp8(notes)) = (self, notes) {
-            references.remember(notes);
+        match (self, notes) {
+            (Self::Vp8(references), Notes::Vp8(notes)) => references.remember(notes),
+            (Self::Vp9(references), Notes::Vp9(notes)) => references.remember(notes),
+            _ => {}
+        }
+    }
+
+    /// The track stood still before the next frame: what was not sent is not missing.
+    pub(super) fn interrupt(&mut self) {
+        match self {
+            Self::Vp8(_) | Self::Vp9(_) => {}
+            Self::H264(references) => references.cadence.interrupt(),
+            Self::Av1(references) => references.cadence.interrupt(),
         }
     }
 
@@ -260,6 +271,11 @@ struct Cadence {
 }
 
 impl Cadence {
+    /// A pause is no frame interval, and does not change it.
+    fn interrupt(&mut self) {
+        self.last = None;
+    }
+
     /// Frames missing between the last one and this one.
     fn lost_before(&self, timestamp: u32) -> Option<u64> {
         if self.steps < CADENCE_STEPS_MIN {

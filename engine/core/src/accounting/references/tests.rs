@@ -374,6 +374,12 @@ fn a_cadence_counts_only_where_it_is_one() {
     assert_eq!(cadence.lost_before(9 * 3_003), Some(0));
     assert_eq!(cadence.lost_before(14 * 3_003), Some(5));
     assert_eq!(cadence.lost_before(10 * 3_003 + 1_500), None, "between two");
+    // Over a pause nothing is known to be missing, and right behind it the rate is known again.
+    cadence.interrupt();
+    assert_eq!(cadence.lost_before(200 * 3_003), None);
+    cadence.settle(200 * 3_003, Gap::None);
+    assert_eq!(cadence.lost_before(205 * 3_003), Some(4));
+    cadence.settle(8 * 3_003, Gap::Frames);
     cadence.settle(8 * 3_003 + 9_000, Gap::None);
     assert_eq!(cadence.lost_before(20 * 3_003), None, "no longer constant");
 }

@@ -96,6 +96,16 @@ impl References {
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
     }
 
+    /// The number of a picture of which nothing else is known.
+    pub(super) fn remember(&mut self, notes: &Notes) {
+        let descriptor = notes.descriptor.unwrap_or_default();
+        let bits = if descriptor.picture_id_wide { 15 } else { 7 };
+        self.last_id = descriptor.picture_id.map(|id| self.pictures.extend(id, bits));
+        if let Some(id) = self.last_id {
+            self.pictures.set(id, false);
+        }
+    }
+
     /// Pictures missing before this one; `None` if it can't be known.
     fn lost_before(&mut self, id: Option<u64>, gap: Gap) -> Option<u64> {
         let step = id.zip(self.last_id).and_then(|(id, last)| id.checked_sub(last));

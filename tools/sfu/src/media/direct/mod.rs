@@ -89,13 +89,14 @@ fn sealed(
     });
 }
 
-/// Makes the sender reports of an SRTCP packet of str0m's say what this path sent. `None`, which
-/// never happens, if it is not sealed with these keys.
+/// Makes the sender reports of an SRTCP packet of str0m's say what this path sent. `at` is the time
+/// that str0m was given when it made them. `None`, which never happens, if it is not sealed with
+/// these keys.
 pub(super) fn report(
     srtp: &Srtp,
     subscriptions: &slab::Slab<Subscription>,
     datagram: Vec<u8>,
-    now: Instant,
+    at: Instant,
 ) -> Option<Vec<u8>> {
     let stream = |ssrc: u32| {
         let subscription =
@@ -103,7 +104,7 @@ pub(super) fn report(
                 subscription.stage == Stage::Active && *subscription.ssrc == ssrc
             })?;
         let (timestamp, arrived_at) = subscription.rewriter.last_passed()?;
-        let rtp_time = report::rtp_time(timestamp, arrived_at, now, subscription.clock_rate);
+        let rtp_time = report::rtp_time(timestamp, arrived_at, at, subscription.clock_rate);
         Some(StreamReport { sent: subscription.sent, rtp_time })
     };
     srtp.rtcp.edit(datagram, |compound| report::fill_in(compound, stream))

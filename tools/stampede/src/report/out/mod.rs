@@ -10,11 +10,27 @@ use super::types::Report;
 use crate::exit::Failure;
 use crate::flags::values::{Output, OutputKind};
 
+/// Writes a report into all its files, whichever of them fail.
+///
+/// # Errors
+/// What the system said about the first that failed; the others' errors are logged.
+pub(crate) fn write_all(report: &Report, out: &[Output]) -> Result<(), Failure> {
+    let mut first = Ok(());
+    for failure in out.iter().filter_map(|out| write(report, out).err()) {
+        if first.is_ok() {
+            first = Err(failure);
+        } else {
+            tracing::error!("{failure}");
+        }
+    }
+    first
+}
+
 /// Writes a report into a file.
 ///
 /// # Errors
 /// What the system said about the file.
-pub(crate) fn write(report: &Report, out: &Output) -> Result<(), Failure> {
+fn write(report: &Report, out: &Output) -> Result<(), Failure> {
     let failed = |why: String| {
         let path = out.path.display();
         Failure::other(format!("the report could not be written to {path}: {why}"))

@@ -13,7 +13,7 @@ pub(super) const LINES_MAX: usize = 6;
 /// The drawing in its own units; the page scales it.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 210.0;
-const LEFT: f64 = 66.0;
+const LEFT: f64 = 84.0;
 const RIGHT: f64 = 22.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 26.0;

@@ -1,0 +1,99 @@
+//! How many instructions does the packet path take, and does it stay so?
+//!
+//! Counted by callgrind, so repeatable where times are not; each benchmark fails above its bound,
+//! which CI checks. A frame is seven packets of 1,000 bytes, as 720p has; the frames before the
+//! counted ones settle what only the first packets of a stream do. Callgrind hides AVX-512 from
+//! the program, so encryption takes more instructions here than on a machine that has it.
+//!
+//! Needs valgrind and `cargo install gungraun-runner` in the version of Cargo.lock.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and documents nothing")]
+#![allow(unused_qualifications, reason = "gungraun's macros write them")]
+
+mod receiving;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+use receiving::{Pair, RUN, Sender, Sink, arrival, connect, payloads, sender_addr};
+use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, ReceivePath};
+
+/// Frames before the counted ones.
+const FRAMES_SETTLING: u64 = 20;
+/// Frames counted.
+const FRAMES: u64 = 100;
+const PACKETS: u64 = FRAMES * RUN as u64;
+
+/// A peer and the sealed frames that it gets.
+struct Receiving {
+    peer: Peer,
+    sender: Sender,
+    sink: Sink,
+    frames: Vec<(Arrival, Vec<Vec<u8>>)>,
+}
+
+impl Receiving {
+    fn new(receive_path: ReceivePath) -> Self {
+        let options =
+            PeerOptions { receive_path, ..PeerOptions::new(DtlsIdentity::generate().unwrap()) };
+        let start = Instant::now();
+        let Pair { peer, mut sender, .. } = connect(start, &options);
+        let begin = start + Duration::from_secs(11);
+        let frames = (1..=FRAMES_SETTLING + FRAMES).map(|frame| {
+            let now = begin + Duration::from_millis(37) * frame as u32;
+            (arrival(now, begin), sender.seal(now, frame, &payloads(frame)))
+        });
+        let mut frames: Vec<_> = frames.collect();
+        let counted = frames.split_off(FRAMES_SETTLING as usize);
+        let mut new = Self { peer, sender, sink: Sink::default(), frames };
+        new.receive();
+        new.frames = counted;
+        new
+    }
+
+    fn receive(&mut self) {
+        for (at, datagrams) in &self.frames {
+            for datagram in datagrams {
+                self.peer.handle_datagram(*at, sender_addr(), datagram);
+            }
+            self.peer.drain(at.instant, &mut self.sink);
+        }
+    }
+
+    /// Nothing was refused: what is counted is what the name says.
+    fn check(self) {
+        let counters = self.peer.counters();
+        assert_eq!(counters.video.packets.received, self.sender.sequence - 1);
+        assert_eq!(counters.video.frames.complete, counters.video.frames.received);
+        assert_eq!(counters.transport.rejected, 0);
+    }
+}
+
+/// Ten percent above what was counted when it was set.
+fn at_most(instructions_per_packet: u64) -> LibraryBenchmarkConfig {
+    let mut callgrind = Callgrind::default();
+    callgrind.hard_limits([(EventKind::Ir, instructions_per_packet * PACKETS)]);
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(callgrind);
+    config
+}
+
+#[library_benchmark(config = at_most(6_300))]
+#[bench::frames_of_seven(args = (ReceivePath::Fast,), setup = Receiving::new, teardown = Receiving::check)]
+fn receive_fast(mut receiving: Receiving) -> Receiving {
+    receiving.receive();
+    black_box(receiving)
+}
+
+#[library_benchmark(config = at_most(13_900))]
+#[bench::frames_of_seven(args = (ReceivePath::Str0m,), setup = Receiving::new, teardown = Receiving::check)]
+fn receive_str0m(mut receiving: Receiving) -> Receiving {
+    receiving.receive();
+    black_box(receiving)
+}
+
+library_benchmark_group!(name = receiving_peer, benchmarks = [receive_fast, receive_str0m]);
+
+gungraun::main!(library_benchmark_groups = receiving_peer);

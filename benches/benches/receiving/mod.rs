@@ -1,0 +1,171 @@
+//! A receiving peer and the plain str0m sender it is connected to, without sockets.
+
+#![allow(dead_code, reason = "not every bench uses all of it")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stampede_core::{
+    Arrival, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream,
+};
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, MediaKind, Pt};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{RtpWrite, Ssrc};
+use str0m::{Candidate, Input, Output, Rtc};
+
+pub(crate) const PAYLOAD_BYTES: usize = 1_000;
+/// Packets of a frame.
+pub(crate) const RUN: usize = 7;
+
+#[derive(Default)]
+pub(crate) struct Sink {
+    pub(crate) datagrams: Vec<Vec<u8>>,
+    pub(crate) connected: bool,
+}
+
+impl PeerSink for Sink {
+    fn transmit(&mut self, _: SocketAddr, payload: &[u8]) {
+        self.datagrams.push(payload.to_vec());
+    }
+
+    fn event(&mut self, event: PeerEvent) {
+        self.connected |= event == PeerEvent::Connected;
+    }
+
+    fn recorded(&mut self, _: &RecordedStream, _: RecordedFrame) {}
+}
+
+pub(crate) struct Sender {
+    rtc: Rtc,
+    ssrc: Ssrc,
+    payload_type: Pt,
+    pub(crate) sequence: u64,
+}
+
+fn peer_addr() -> SocketAddr {
+    "127.0.0.1:40001".parse().unwrap()
+}
+
+pub(crate) fn sender_addr() -> SocketAddr {
+    "127.0.0.1:7882".parse().unwrap()
+}
+
+fn poll(rtc: &mut Rtc) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    loop {
+        match rtc.poll_output().unwrap() {
+            Output::Timeout(_) => return out,
+            Output::Transmit(transmit) => out.push(transmit.contents.to_vec()),
+            Output::Event(_) => {}
+        }
+    }
+}
+
+/// A peer and the sender it is connected to.
+pub(crate) struct Pair {
+    pub(crate) peer: Peer,
+    pub(crate) sender: Sender,
+    /// What the peer's part took.
+    pub(crate) peer_time: Duration,
+}
+
+/// Adds what `work` takes to `sum`.
+fn timed<T>(sum: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    *sum += begun.elapsed();
+    done
+}
+
+/// Connects a peer and a sender.
+pub(crate) fn connect(start: Instant, options: &PeerOptions) -> Pair {
+    let mut peer_time = Duration::ZERO;
+    let mut peer =
+        timed(&mut peer_time, || Peer::subscriber(start, peer_addr(), options, false).unwrap());
+    let mut rtc = Rtc::builder()
+        .set_crypto_provider(Arc::new(stampede_core::crypto::provider()))
+        .set_rtp_mode(true)
+        .build(start);
+    rtc.add_local_candidate(Candidate::host(sender_addr(), "udp").unwrap()).unwrap();
+    let mut changes = rtc.sdp_api();
+    let mid = changes.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    let (offer, pending) = changes.apply().unwrap();
+    let offer = offer.to_sdp_string();
+    let answer = timed(&mut peer_time, || peer.accept_offer(start, &offer, &[]).unwrap());
+    rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer).unwrap()).unwrap();
+    let (mut now, mut sink) = (start, Sink::default());
+    while !sink.connected {
+        assert!(now < start + Duration::from_secs(10), "not connected");
+        now += Duration::from_millis(5);
+        rtc.handle_input(Input::Timeout(now)).unwrap();
+        timed(&mut peer_time, || peer.handle_timeout(now));
+        for _ in 0..8 {
+            let datagrams = poll(&mut rtc);
+            timed(&mut peer_time, || {
+                for bytes in datagrams {
+                    peer.handle_datagram(arrival(now, start), sender_addr(), &bytes);
+                }
+                peer.drain(now, &mut sink);
+            });
+            for bytes in sink.datagrams.drain(..) {
+                let receive =
+                    Receive::new(Protocol::Udp, peer_addr(), sender_addr(), &bytes).unwrap();
+                rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            }
+        }
+    }
+    let vp8 = rtc.codec_config().params().iter();
+    let vp8 = vp8.filter(|p| p.spec().codec == str0m::format::Codec::Vp8);
+    let payload_type = vp8.map(|p| p.pt()).next().unwrap();
+    let mut direct = rtc.direct_api();
+    let stream = direct.stream_tx_by_mid(mid, None).unwrap();
+    stream.set_rtx_cache(1, Duration::from_millis(1), None);
+    let ssrc = stream.ssrc();
+    let sender = Sender { rtc, ssrc, payload_type, sequence: 1 };
+    Pair { peer, sender, peer_time }
+}
+
+pub(crate) fn arrival(now: Instant, start: Instant) -> Arrival {
+    Arrival { instant: now, unix_ns: 1 << 60 | (now - start).as_nanos() as u64 }
+}
+
+impl Sender {
+    /// One frame of seven packets: 27 frames a second are 187 packets.
+    pub(crate) fn seal(
+        &mut self,
+        now: Instant,
+        frame: u64,
+        payloads: &[Arc<[u8]>; 2],
+    ) -> Vec<Vec<u8>> {
+        self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        let mut out = poll(&mut self.rtc);
+        let mut direct = self.rtc.direct_api();
+        let stream = direct.stream_tx(&self.ssrc).unwrap();
+        for part in 0..RUN {
+            let payload = payloads[usize::from(part > 0)].clone();
+            let timestamp = (frame * 3_333) as u32;
+            let rtp =
+                RtpWrite::new(self.payload_type, self.sequence.into(), timestamp, now, payload);
+            stream.write_rtp(rtp.marker(part + 1 == RUN));
+            self.sequence += 1;
+        }
+        self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        out.extend(poll(&mut self.rtc));
+        out.retain(|datagram| datagram.len() > PAYLOAD_BYTES);
+        assert_eq!(out.len(), RUN);
+        out
+    }
+}
+
+/// First and further packets of a VP8 frame, the first one of all a keyframe.
+pub(crate) fn payloads(frame: u64) -> [Arc<[u8]>; 2] {
+    let key = if frame == 1 { 0x10 } else { 0x11 };
+    [0x90, 0x80].map(|start| {
+        let (high, low) = ((frame >> 8) as u8 | 0x80, frame as u8);
+        let mut payload = vec![start, 0xe0, high, low, low, 0, key, 0, 0, 0x9d, 0x01, 0x2a];
+        payload.resize(PAYLOAD_BYTES, 0x5a);
+        payload.into()
+    })
+}
