@@ -32,7 +32,7 @@ const LOSS_RATE_DIFFERENCE_MAX: f64 = 0.001;
 const FREEZES_DIFFERENCE_MAX: f64 = 1.0;
 /// Frames that one side counts and the other doesn't: each window begins and ends where its owner
 /// looked at the clock, and a decoder holds some back.
-const FRAMES_DIFFERENCE_MAX: f64 = 15.0;
+const FRAMES_DIFFERENCE_MAX: f64 = 10.0;
 
 /// Which packets a network loses, the same ones for every client, counted from the moment at which
 /// losses begin. First come losses that RTX repairs, then whole bursts that it does not, because
@@ -163,11 +163,16 @@ struct Counted {
 
 fn counted(figures: &Figures, from_ms: f64, to_ms: f64) -> Counted {
     let samples = figures.0["samples"].as_array().expect("samples");
-    let at_ms = |sample: &&Value| sample["at_ms"].as_f64().unwrap();
-    let before = samples.iter().rfind(|sample| at_ms(sample) <= from_ms).expect("one before");
-    let after = samples.iter().find(|sample| at_ms(sample) >= to_ms).expect("one after");
     let of = |sample: &Value, pointer: &str| sample.pointer(pointer).unwrap().as_f64().unwrap();
-    let between = |pointer: &str| of(after, pointer) - of(before, pointer);
+    // Between two samples counters grow evenly: nothing is lost at either end of the window.
+    let at = |moment_ms: f64, pointer: &str| {
+        let after = samples.partition_point(|sample| of(sample, "/at_ms") < moment_ms);
+        let [before, after] = &samples[after - 1..=after] else { unreachable!() };
+        let span_ms = of(after, "/at_ms") - of(before, "/at_ms");
+        let share = (moment_ms - of(before, "/at_ms")) / span_ms;
+        of(before, pointer) + share * (of(after, pointer) - of(before, pointer))
+    };
+    let between = |pointer: &str| at(to_ms, pointer) - at(from_ms, pointer);
     let (lost, audio_lost) = (between("/video/packetsLost"), between("/audio/packetsLost"));
     let retransmitted = between("/video/retransmittedPacketsReceived");
     Counted {
