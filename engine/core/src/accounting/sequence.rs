@@ -71,20 +71,21 @@ struct Gap {
 
 /// The packets of one SSRC. See [`PacketCounters`] for what is counted.
 #[derive(Debug)]
+#[repr(C)]
 pub struct SequenceLedger {
-    deadline: Duration,
     /// First counted sequence number and the highest, extended; `None` before the first packet.
     range: Option<(u64, u64)>,
-    /// When the stream began, while packets from before its first may still be its own.
-    began: Option<Instant>,
-    /// Bit `s % WINDOW_PACKETS`: `s` arrived. Valid for the window behind the highest.
-    arrived: [u64; WORDS],
-    gaps: VecDeque<Gap>,
-    /// Expected before the sender restarted.
-    expected_before: u64,
     /// The packet after which the sender is known to have restarted (RFC 3550 A.1).
     restart_at: Option<u16>,
+    gaps: VecDeque<Gap>,
     counted: PacketCounters,
+    /// Bit `s % WINDOW_PACKETS`: `s` arrived. Valid for the window behind the highest.
+    arrived: [u64; WORDS],
+    deadline: Duration,
+    /// When the stream began, while packets from before its first may still be its own.
+    began: Option<Instant>,
+    /// Expected before the sender restarted.
+    expected_before: u64,
     restarts: u64,
 }
 
