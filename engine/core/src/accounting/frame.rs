@@ -81,28 +81,29 @@ struct Pause {
 /// This file puts packets together into frames; which frame depends on which is followed codec by
 /// codec in `references`. Of audio nothing is counted here.
 #[derive(Debug)]
+#[repr(C)]
 pub struct FrameLedger {
     open: VecDeque<OpenFrame>,
-    /// Sequence numbers without payload behind `settled`.
-    skips: VecDeque<u64>,
     /// Last sequence number of the last frame settled.
     settled: Option<u64>,
-    /// Whether that one was whole at its end.
-    settled_end: bool,
+    /// First sequence number of the measured window.
+    measured_from: u64,
     references: Option<References>,
-    counted: Counted,
-    freezes: FreezeDetector,
+    /// Whether the last frame settled was whole at its end.
+    settled_end: bool,
     /// A frame since the last shown one was lost or could not be decoded.
     lossy: bool,
+    keyframe_wanted: bool,
+    /// Sequence numbers without payload behind `settled`.
+    skips: VecDeque<u64>,
     finished: VecDeque<FinishedFrame>,
+    counted: Counted,
+    pause: Option<Pause>,
     shown_at: Option<Instant>,
     /// Last sequence number of the last frame shown.
     shown: Option<u64>,
-    pause: Option<Pause>,
-    /// First sequence number of the measured window.
-    measured_from: u64,
+    freezes: FreezeDetector,
     first_keyframe: Option<Arrival>,
-    keyframe_wanted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -136,12 +137,13 @@ impl FrameLedger {
         }
     }
 
-    /// Takes a packet that is new and in time, in any order.
-    pub fn push(&mut self, packet: FramePacket<'_>) {
+    /// Takes a packet that is new and in time, in any order; true if it begins or ends a frame, so
+    /// that there may be something to settle, even where it came in its turn.
+    pub fn push(&mut self, packet: FramePacket<'_>) -> bool {
         if self.settled.is_some_and(|settled| packet.sequence <= settled) {
-            return;
+            return false;
         }
-        let Some(frame) = self.open_frame(&packet) else { return };
+        let Some(frame) = self.open_frame(&packet) else { return false };
         frame.packets += 1;
         frame.low = frame.low.min(packet.sequence);
         frame.high = frame.high.max(packet.sequence);
@@ -152,6 +154,7 @@ impl FrameLedger {
             frame.end = Some(packet.sequence);
         }
         frame.notes.read(&packet);
+        packet.marker || frame.packets == 1
     }
 
     /// A sequence number without payload.

@@ -71,18 +71,19 @@ struct Gap {
 
 /// The packets of one SSRC. See [`PacketCounters`] for what is counted.
 #[derive(Debug)]
+#[repr(C)]
 pub struct SequenceLedger {
-    deadline: Duration,
     /// First counted sequence number and the highest, extended; `None` before the first packet.
     range: Option<(u64, u64)>,
-    /// When the stream began, while packets from before its first may still be its own.
-    began: Option<Instant>,
+    gaps: VecDeque<Gap>,
+    counted: PacketCounters,
     /// Bit `s % WINDOW_PACKETS`: `s` arrived. Valid for the window behind the highest.
     arrived: [u64; WORDS],
-    gaps: VecDeque<Gap>,
+    deadline: Duration,
+    /// When the stream began, while packets from before its first may still be its own.
+    began: Option<Instant>,
     /// Open when the stream ended; see [`Self::finish`].
     cut: u64,
-    counted: PacketCounters,
 }
 
 impl SequenceLedger {

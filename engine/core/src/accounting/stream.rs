@@ -37,25 +37,29 @@ pub struct MediaPacket<'a> {
 }
 
 /// Ledgers of one stream, fed packet by packet.
+///
+/// With thousands of streams nothing of one is in the near caches when its packet comes: fields are
+/// laid out in the order in which packets need them, what only frames need behind.
 #[derive(Debug)]
+#[repr(C)]
 pub struct StreamLedger {
+    codec: Option<Codec>,
+    muted: bool,
+    jitter: JitterMeter,
+    first: Option<Arrival>,
+    last: Option<Arrival>,
+    samples: Vec<Sample>,
     /// Sequence numbers.
     pub sequences: SequenceLedger,
     /// Frames; `None` for audio and before the codec is known.
     pub frames: Option<FrameLedger>,
-    jitter: JitterMeter,
-    latency: LatencyMeter,
     picture: PictureSize,
+    latency: LatencyMeter,
     server_made: u64,
-    muted: bool,
     /// The oldest PLI that no keyframe has answered yet.
     keyframe_asked: Option<Instant>,
-    samples: Vec<Sample>,
     /// Complete video frames that nobody has asked for, if they are kept.
     kept: Option<VecDeque<FinishedFrame>>,
-    codec: Option<Codec>,
-    first: Option<Arrival>,
-    last: Option<Arrival>,
 }
 
 impl StreamLedger {
@@ -117,6 +121,8 @@ impl StreamLedger {
             }
             self.jitter.record(at.unix_ns, packet.timestamp, codec.clock_rate());
         }
+        // Nothing before this packet changes with one in the middle of a frame, in its turn.
+        let mut settles = !receipt.in_order;
         if receipt.usable {
             if receipt.measured {
                 self.first.get_or_insert(at);
@@ -125,7 +131,7 @@ impl StreamLedger {
                 self.last = Some(at);
             }
             if let Some(frames) = &mut self.frames {
-                frames.push(FramePacket {
+                settles |= frames.push(FramePacket {
                     sequence: receipt.sequence,
                     timestamp: packet.timestamp,
                     marker: packet.marker,
@@ -145,7 +151,9 @@ impl StreamLedger {
                 });
             }
         }
-        self.settle_frames();
+        if settles {
+            self.settle_frames();
+        }
         receipt
     }
 
