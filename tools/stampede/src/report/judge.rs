@@ -440,8 +440,12 @@ fn lost_upstream(facts: &Facts) -> u64 {
 fn loss_by_ledger(facts: &Facts, ledger: LedgerFacts, what: &str) -> (Fault, String) {
     let lost = not_on_purpose(facts);
     let upstream = lost_upstream(facts).min(lost.unrecovered);
-    let inside = ledger.dropped + ledger.lost_inside;
-    let behind = lost.missing.saturating_sub(inside).saturating_sub(upstream);
+    // The SFU drops first transmissions. What was lost upstream for good is set against what is
+    // lost for good: the rest came up late, and so was missing at first and repaired.
+    let share = |part: u64, all: u64| part as f64 / all.max(1) as f64;
+    let inside = share(ledger.dropped + ledger.lost_inside, lost.missing);
+    let above = share(upstream, lost.unrecovered);
+    let behind = 1.0 - inside - above;
     let mut parts = Vec::new();
     if ledger.dropped > 0 {
         parts.push(format!(
@@ -470,15 +474,14 @@ fn loss_by_ledger(facts: &Facts, ledger: LedgerFacts, what: &str) -> (Fault, Str
     ));
     let suspects = [
         (inside, Fault::Server, "server"),
-        (upstream, Fault::Publisher, "publisher"),
+        (above, Fault::Publisher, "publisher"),
         (behind, Fault::Network, "network"),
     ];
     // Of equals the first.
-    let most = suspects.iter().map(|(count, ..)| *count).max().unwrap_or(0);
-    let (count, fault, whose) =
-        suspects.into_iter().find(|(count, ..)| *count == most).unwrap_or(suspects[2]);
-    let all = if fault == Fault::Publisher { lost.unrecovered } else { lost.missing };
-    let mainly = if (count as f64) < EXPLAINS * all as f64 { ", mainly" } else { "" };
+    let most = inside.max(above).max(behind);
+    let (explained, fault, whose) =
+        suspects.into_iter().find(|(explained, ..)| *explained >= most).unwrap_or(suspects[2]);
+    let mainly = if explained < EXPLAINS { ", mainly" } else { "" };
     (fault, format!("{whose}{mainly}: {what}; {}; {}", parts.join("; "), alibi(facts)))
 }
 
@@ -738,6 +741,11 @@ mod tests {
         let upstream = LedgerFacts { upstream_lost: 100, ..sent };
         let upstream = Facts { upstream_lost: 100, missing: 100, repaired: 0, ..with(upstream) };
         check(&upstream, Outcome::Pass, Fault::Publisher, "100 packets were lost on the way up");
+        // Most of what was lost upstream came after all, late: missing at first, and repaired.
+        let late = LedgerFacts { packets_sent: 99_916, upstream_lost: 15, ..sent };
+        let (missing, repaired, unrecovered) = (174, 90, 84);
+        let late = Facts { missing, repaired, unrecovered, upstream_lost: 12, ..with(late) };
+        check(&late, Outcome::Pass, Fault::Publisher, "15 never reached the embedded SFU");
     }
 
     #[test]
