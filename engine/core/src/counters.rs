@@ -17,7 +17,8 @@ use crate::{Arrival, MediaKind};
 /// out of both `expected` and `missing`: they were cut off by us, not lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PacketCounters {
-    /// Extended highest − first sequence number + 1 (RFC 3550 A.3), less `padding_only`.
+    /// Extended highest − first sequence number + 1 (RFC 3550 A.3), less `padding_only` and
+    /// `cut_off`.
     pub expected: u64,
     /// Distinct packets that arrived, late ones included.
     pub received: u64,
@@ -31,6 +32,9 @@ pub struct PacketCounters {
     pub unrecovered: u64,
     /// Missing ones whose deadline has not passed yet; 0 in a final report.
     pub pending: u64,
+    /// Sequence numbers still open when the stream ended: they might have come in time had we
+    /// stayed. Neither `expected` nor `missing`.
+    pub cut_off: u64,
     /// Packets of a sequence number that had arrived before, on the primary SSRC.
     pub duplicate: u64,
     /// Packets on the primary SSRC that came after a higher sequence number; each of them is in
@@ -318,6 +322,7 @@ impl PacketCounters {
         self.rtx_redundant += other.rtx_redundant;
         self.padding_only += other.padding_only;
         self.server_made += other.server_made;
+        self.cut_off += other.cut_off;
         self.stale += other.stale;
         self.bytes += other.bytes;
     }

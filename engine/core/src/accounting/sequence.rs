@@ -82,8 +82,6 @@ pub struct SequenceLedger {
     deadline: Duration,
     /// When the stream began, while packets from before its first may still be its own.
     began: Option<Instant>,
-    /// Open when the stream ended; see [`Self::finish`].
-    cut: u64,
 }
 
 impl SequenceLedger {
@@ -95,7 +93,6 @@ impl SequenceLedger {
             began: None,
             arrived: [0; WORDS],
             gaps: VecDeque::new(),
-            cut: 0,
             counted: PacketCounters::default(),
         }
     }
@@ -204,7 +201,7 @@ impl SequenceLedger {
     pub fn finish(&mut self, now: Instant) {
         self.settle(now);
         let pending = self.pending();
-        self.cut += pending;
+        self.counted.cut_off += pending;
         self.counted.missing -= pending;
         self.gaps.clear();
     }
@@ -237,7 +234,6 @@ impl SequenceLedger {
     /// also the missing ones. Those are waited for all the same: frames depend on them.
     pub fn restart_counting(&mut self) {
         self.counted = PacketCounters::default();
-        self.cut = 0;
         self.began = None;
         if let Some((first, highest)) = &mut self.range {
             *first = *highest + 1;
@@ -250,7 +246,7 @@ impl SequenceLedger {
         let span = highest + 1 - first;
         let pending = self.pending();
         PacketCounters {
-            expected: span.saturating_sub(self.counted.padding_only + self.cut),
+            expected: span.saturating_sub(self.counted.padding_only + self.counted.cut_off),
             pending,
             unrecovered: self.counted.missing - self.counted.repaired - pending,
             ..self.counted

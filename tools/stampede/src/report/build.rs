@@ -347,6 +347,7 @@ fn media(
             duplicate: packets.duplicate,
             reordered: packets.reordered,
             server_made: packets.server_made,
+            cut_off: packets.cut_off,
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),

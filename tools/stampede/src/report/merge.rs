@@ -312,6 +312,7 @@ fn packets(sections: &[&MediaSection]) -> Packets {
         duplicate,
         reordered,
         server_made,
+        cut_off,
     } in sections.iter().map(|section| &section.packets)
     {
         sum.expected += expected;
@@ -323,6 +324,7 @@ fn packets(sections: &[&MediaSection]) -> Packets {
         sum.duplicate += duplicate;
         sum.reordered += reordered;
         sum.server_made += server_made;
+        sum.cut_off += cut_off;
     }
     sum
 }

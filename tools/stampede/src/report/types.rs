@@ -486,6 +486,9 @@ pub(crate) struct Packets {
     pub reordered: u64,
     /// Silence and blank frames of the server's own; in no other count.
     pub server_made: u64,
+    /// Not there yet when a stream was ended, and within the playout deadline: they might have
+    /// come. In no other count.
+    pub cut_off: u64,
 }
 
 /// Frames.
