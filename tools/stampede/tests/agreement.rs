@@ -235,7 +235,7 @@ fn libwebrtc_counts_the_same_losses_and_freezes() {
         client.wait_for("watching");
     }
     let window = format!("--duration={}s", WINDOW.as_secs());
-    let args = ["--subscribers=3", "--threshold=video.loss_rate<5%", &window];
+    let args = ["--subscribers=3", "--threshold=video.loss_rate<5% && audio.loss_rate<5%", &window];
     let mut running = server.stampede(&room, &args);
     running.wait_for(" hold ");
     let from_ms = unix_ms();
