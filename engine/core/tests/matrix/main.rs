@@ -34,7 +34,7 @@ fn cell(media: Media, impair: &str, repair: Repair, number: u64, seed: u64) -> C
         media,
         impair: impair.to_owned(),
         repair,
-        first_sequence: if turn % 3 == 0 { 65_480 } else { 1 + turn * 977 % 40_000 },
+        first_sequence: if turn.is_multiple_of(3) { 65_480 } else { 1 + turn * 977 % 40_000 },
         padding: turn % 4 == 1,
         mute: turn % 5 == 2,
         measured: false,
@@ -129,7 +129,7 @@ fn weather(media: Media) -> Vec<Cell> {
                 // uncountable.
                 let mute = cell.mute && media.numbers_frames();
                 // Padding at the beginning of the window hides whether a lost frame is of it.
-                let measured = number % 2 == 0 && !cell.padding;
+                let measured = number.is_multiple_of(2) && !cell.padding;
                 cells.push(Cell { measured, mute, whole_frames, ..cell });
             }
         }
