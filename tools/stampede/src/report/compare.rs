@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
 use super::keys::{self, Better, Keys, Unit};
-use super::threshold::{OPS, Op, limit, plain, shown};
+use super::threshold::{Op, limit, plain, shown, sides};
 use super::types::{Outcome, Report};
 use crate::exit::{Exit, Failure};
 use crate::flags::CompareFlags;
@@ -48,14 +48,7 @@ impl FromStr for FailIf {
     /// unit), one without is the new figure itself.
     fn from_str(text: &str) -> Result<Self, String> {
         const HINT: &str = "write it like video.latency_ms.p99>+10% or video.loss_rate>1%";
-        let found = OPS.iter().filter_map(|(name, op)| Some((text.find(name)?, *name, *op)));
-        let (at, name, op) = found
-            .min_by_key(|(at, ..)| *at)
-            .ok_or_else(|| format!("'{text}' compares nothing (<, <=, >, >=, ==, !=); {HINT}"))?;
-        let (key, value) = (text[..at].trim(), text[at + name.len()..].trim());
-        if key.is_empty() || value.is_empty() {
-            return Err(format!("'{text}' lacks a side; {HINT}"));
-        }
+        let (key, op, value) = sides(text, HINT)?;
         Keys::of_schema().check(key)?;
         let against = against(value, keys::unit(key))
             .map_err(|error| format!("'{value}' after '{key}{op}': {error}"))?;

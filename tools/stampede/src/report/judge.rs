@@ -23,7 +23,7 @@ pub(crate) const LOSS_RATE_MAX: f64 = 0.01;
 /// busy livekit-server answers within a second.
 pub(crate) const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;
 /// How much of the missing packets a cause must explain to be called the cause.
-const EXPLAINS: f64 = 0.9;
+pub(super) const EXPLAINS: f64 = 0.9;
 
 /// One worker over the measured window.
 #[derive(Debug, Clone, Default)]

@@ -9,13 +9,11 @@
 
 use stampede_core::{SenderWindow, StreamReport};
 
-use super::judge::group;
+use super::judge::{EXPLAINS, group};
 use super::types::Fault;
 
 /// Packets that may have been sent or received between the count and the report's arrival.
 const UNDER_WAY_PACKETS: u64 = 5;
-/// How much of the missing packets a cause must explain to be called the cause.
-const EXPLAINS: f64 = 0.9;
 /// How much of all missing packets must lie between sender reports for them to tell anything.
 const COVERED_MIN: f64 = 0.5;
 

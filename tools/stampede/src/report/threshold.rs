@@ -37,7 +37,7 @@ pub(crate) enum Op {
 }
 
 /// By name. Longer ones first: `<=` begins with `<`.
-pub(crate) const OPS: [(&str, Op); 6] = [
+const OPS: [(&str, Op); 6] = [
     ("<=", Op::LessEqual),
     (">=", Op::GreaterEqual),
     ("==", Op::Equal),
@@ -114,16 +114,7 @@ fn split_abort(text: &str) -> Result<(&str, Option<Duration>), String> {
 
 fn comparison(text: &str, abort_after: Option<Duration>, keys: &Keys) -> Result<Threshold, String> {
     const HINT: &str = "write it like video.loss_rate<1% or video.latency_ms.p95<250ms";
-    let found = OPS.iter().filter_map(|(name, op)| Some((text.find(name)?, *name, *op)));
-    // The leftmost; of two that begin there the longer, which comes first.
-    let (at, name, op) = found
-        .min_by_key(|(at, ..)| *at)
-        .ok_or_else(|| format!("'{text}' compares nothing (<, <=, >, >=, ==, !=); {HINT}"))?;
-    let key = text[..at].trim();
-    let value = text[at + name.len()..].trim();
-    if key.is_empty() || value.is_empty() {
-        return Err(format!("'{text}' lacks a side; {HINT}"));
-    }
+    let (key, op, value) = sides(text, HINT)?;
     keys.check(key)?;
     let limit = limit(value, keys::unit(key))
         .map_err(|error| format!("'{value}' after '{key}{op}': {error}"))?;
@@ -135,6 +126,23 @@ fn comparison(text: &str, abort_after: Option<Duration>, keys: &Keys) -> Result<
     }
     let expr = format!("{key}{op}{value}");
     Ok(Threshold { expr, key: key.to_owned(), op, limit, abort_after })
+}
+
+/// Key, operator and value of a comparison. `hint` shows how one is written.
+///
+/// # Errors
+/// That it compares nothing, or lacks a side.
+pub(crate) fn sides<'a>(text: &'a str, hint: &str) -> Result<(&'a str, Op, &'a str), String> {
+    let found = OPS.iter().filter_map(|(name, op)| Some((text.find(name)?, *name, *op)));
+    // The leftmost; of two that begin there the longer, which comes first.
+    let (at, name, op) = found
+        .min_by_key(|(at, ..)| *at)
+        .ok_or_else(|| format!("'{text}' compares nothing (<, <=, >, >=, ==, !=); {hint}"))?;
+    let (key, value) = (text[..at].trim(), text[at + name.len()..].trim());
+    if key.is_empty() || value.is_empty() {
+        return Err(format!("'{text}' lacks a side; {hint}"));
+    }
+    Ok((key, op, value))
 }
 
 /// A number in the unit of its key.
