@@ -25,24 +25,26 @@ fn common(options: &PeerOptions) -> RtcConfig {
         .set_stats_interval(Some(STATS_INTERVAL))
         .clear_codecs()
         .clear_extension_map()
-        .enable_opus(true, false)
+        // A subscriber sends no media, so it keeps nothing for retransmission; a publisher says
+        // how much it keeps.
+        .set_send_buffer_audio(1)
+        .set_send_buffer_video(1)
 }
 
 /// A subscriber. It never negotiates transport-cc (str0m's feedback names an arbitrary media SSRC,
 /// and LiveKit drops it where that is audio) and never sends REMB: LiveKit then allocates full
 /// quality. Reports go out like a real client's: video 1 s, audio 5 s.
 pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
-    // On the fast path str0m sees no media to keep statistics of.
-    let stats = (options.receive_path == ReceivePath::Str0m).then_some(STATS_INTERVAL);
+    if options.receive_path == ReceivePath::Fast {
+        // str0m sees no media (see `sdp::answer`), so there is nothing to keep statistics of.
+        return common(options).set_stats_interval(None);
+    }
     common(options)
-        .set_stats_interval(stats)
+        .enable_opus(true, false)
         .enable_vp8(true)
         .enable_vp9(true)
         .enable_h264(true)
         .enable_av1(true)
-        // It sends no media, so it keeps nothing for retransmission.
-        .set_send_buffer_audio(1)
-        .set_send_buffer_video(1)
         .set_extension(1, Extension::AudioLevel)
         .set_extension(4, Extension::RtpMid)
         .set_extension(5, Extension::AbsoluteCaptureTime)
@@ -54,14 +56,13 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
 /// A publisher: Opus and its tracks' one video codec, because LiveKit takes the first one
 /// negotiated, and the header extensions of a browser.
 pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
-    let mut config = common(options);
+    let mut config = common(options).enable_opus(true, false);
     if let Some(clip) = tracks.iter().filter(|track| track.video_codec().is_some()).find_map(clip) {
         // Without the dependency descriptor, also for AV1: livekit-server 1.13.5 forwards nothing
         // of a publisher that negotiates the one that `publishing` writes.
         add_video(&mut config, clip);
     }
     config
-        .set_send_buffer_audio(1)
         .set_send_buffer_video(options.retransmit_cache_packets_max.max(1))
         .set_extension(1, Extension::AudioLevel)
         .set_extension(2, Extension::AbsoluteSendTime)

@@ -60,7 +60,7 @@ impl Rig {
         let params = sim.server.rtc.codec_config().params().iter();
         let vp8 = |p: &&str0m::format::PayloadParams| p.spec().codec == str0m::format::Codec::Vp8;
         let params = *params.clone().find(vp8).unwrap();
-        let media = sim.peer.rtc.media(mid).unwrap();
+        let media = sim.server.rtc.media(mid).unwrap();
         let mid_id = media.remote_extmap().id_of(Extension::RtpMid).unwrap();
         let capture_id = media.remote_extmap().id_of(Extension::AbsoluteCaptureTime).unwrap();
         Self {

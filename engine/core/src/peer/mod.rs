@@ -6,6 +6,7 @@ mod differential_tests;
 mod event;
 mod extensions;
 mod fast;
+mod formats;
 mod notes;
 mod outbox;
 mod publishing;
@@ -16,7 +17,6 @@ mod wire;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use stampede_media::Codec;
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
@@ -27,11 +27,13 @@ pub use event::{
     CreatePeerError, NegotiateError, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream,
 };
 use fast::{ExtensionIds, FastPath, Surroundings};
+use formats::Formats;
 pub use notes::TRACK_NOTES_MAX;
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
 use receiving::{Accepted, Receiving};
+use sdp::Answer;
 use wire::RtpHeader;
 
 use crate::srtp::KeySlot;
@@ -76,7 +78,9 @@ enum Role {
 
 /// One peer connection. See the crate's page for the order of calls.
 pub struct Peer {
-    rtc: Rtc,
+    /// Ten kilobytes that a packet on the fast path does not touch.
+    rtc: Box<Rtc>,
+    receive_path: ReceivePath,
     local: SocketAddr,
     /// Where the latest datagram came from.
     remote: Option<SocketAddr>,
@@ -122,7 +126,7 @@ impl Peer {
         let build = || config::build(config::subscriber(options), now, local);
         let (rtc, slot) = crate::crypto::with_key_slot(build);
         let role = Role::Subscriber(Box::new(Receiving::new(options.playout_deadline, recording)));
-        let mut peer = Self::new(rtc?, now, local, role);
+        let mut peer = Self::new(rtc?, options.receive_path, now, local, role);
         #[cfg(test)]
         peer.exported.replace(slot.clone());
         peer.keys = (options.receive_path == ReceivePath::Fast).then_some(slot);
@@ -153,12 +157,20 @@ impl Peer {
         }
         let rtc = config::build(config::publisher(options, &tracks), now, local)?;
         let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
-        Ok(Self::new(rtc, now, local, Role::Publisher(Box::new(publishing))))
+        let role = Role::Publisher(Box::new(publishing));
+        Ok(Self::new(rtc, ReceivePath::Str0m, now, local, role))
     }
 
-    fn new(rtc: Rtc, now: Instant, local: SocketAddr, role: Role) -> Self {
+    fn new(
+        rtc: Rtc,
+        receive_path: ReceivePath,
+        now: Instant,
+        local: SocketAddr,
+        role: Role,
+    ) -> Self {
         Self {
-            rtc,
+            rtc: Box::new(rtc),
+            receive_path,
             local,
             remote: None,
             role,
@@ -180,9 +192,9 @@ impl Peer {
         }
     }
 
-    /// Takes the server's offer (subscriber) and returns the answer. Directions are rewritten
-    /// first (see the `sdp` module); streams that the offer no longer names are closed, also where
-    /// another track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
+    /// Takes the server's offer (subscriber) and returns the answer, which only receives whatever
+    /// direction is offered (see the `sdp` module). Streams that the offer no longer names are
+    /// closed, also where another track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
     pub fn accept_offer(
         &mut self,
         now: Instant,
@@ -193,20 +205,31 @@ impl Peer {
             return Err(NegotiateError::WrongRole("a publisher takes no offers"));
         };
         let parse = |error: String| NegotiateError::Parse { what: "offer", reason: error };
-        let rewritten = sdp::rewrite_directions(sdp);
-        let offer = SdpOffer::from_sdp_string(&rewritten).map_err(|e| parse(e.to_string()))?;
-        let answer = self
-            .rtc
-            .sdp_api()
-            .accept_offer(offer)
-            .map_err(|error| NegotiateError::Apply { what: "offer", reason: error.to_string() })?;
-        let medias = sdp::parse_media(&rewritten);
-        for ssrc in receiving.apply_offer(now, &medias, mid_to_track_id, &mut self.outbox) {
-            self.rtc.direct_api().remove_stream_rx(ssrc.into());
+        let answer = match self.receive_path {
+            ReceivePath::Fast => {
+                let offer = sdp::Offer::parse(sdp).map_err(parse)?;
+                let transport = str0m_answer(&mut self.rtc, &sdp::transport_offer(&offer))?;
+                sdp::answer(&offer, &transport).map_err(parse)?
+            }
+            ReceivePath::Str0m => {
+                let text = str0m_answer(&mut self.rtc, &sdp::rewrite_directions(sdp))?;
+                // Header extensions are str0m's to read.
+                Answer { text, formats: Formats::of(&self.rtc), ids: ExtensionIds::default() }
+            }
+        };
+        (receiving.formats, receiving.ids) = (answer.formats, answer.ids);
+        let medias = sdp::parse_media(sdp);
+        let gone = receiving.apply_offer(now, &medias, mid_to_track_id, &mut self.outbox);
+        if self.receive_path == ReceivePath::Str0m {
+            for ssrc in gone {
+                self.rtc.direct_api().remove_stream_rx(ssrc.into());
+            }
         }
-        self.take_over_streams();
+        if let Some(fast) = &mut self.fast {
+            fast.negotiated(receiving);
+        }
         self.advance(now);
-        Ok(answer.to_sdp_string())
+        Ok(answer.text)
     }
 
     /// Makes the offer of all tracks (publisher).
@@ -293,8 +316,8 @@ impl Peer {
         if let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &mut self.role)
             && fast::is_srtp(payload)
         {
-            let (rtc, transport, outbox) = (&self.rtc, &mut self.transport, &mut self.outbox);
-            let mut around = Surroundings { rtc, receiving, transport, outbox };
+            let (transport, outbox) = (&mut self.transport, &mut self.outbox);
+            let mut around = Surroundings { receiving, transport, outbox };
             fast.receive(at, source, payload, &mut around);
             return;
         }
@@ -598,34 +621,25 @@ impl Peer {
         }
     }
 
-    /// Takes the receiving over from str0m, if this peer is to and DTLS left usable keys.
+    /// Begins to receive, with the keys that DTLS left (on the fast path).
     fn start_fast_path(&mut self) {
-        let Some(slot) = self.keys.take() else { return };
-        let ssrc = *self.rtc.direct_api().new_ssrc();
-        match slot.get().map(|keying| FastPath::new(keying, ssrc, self.now)) {
-            Some(Ok(fast)) => self.fast = Some(Box::new(fast)),
-            Some(Err(error)) => {
-                self.transport.errors += 1;
-                tracing::warn!(local = %self.local, %error, "str0m's receive path is used instead");
-            }
-            None => self.transport.errors += 1,
-        }
-        self.take_over_streams();
-    }
-
-    /// str0m knows no receiving streams while the fast path has them: no reports, no NACK timers.
-    fn take_over_streams(&mut self) {
-        let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &self.role) else {
+        let (Some(slot), Role::Subscriber(receiving)) = (self.keys.take(), &self.role) else {
             return;
         };
-        let mut ids = ExtensionIds::default();
-        for media in receiving.mids().filter_map(|mid| self.rtc.media(mid.into())) {
-            ids.add(media.remote_extmap());
-        }
-        fast.negotiated(receiving, ids);
-        let mut direct = self.rtc.direct_api();
-        for ssrc in receiving.ssrcs() {
-            direct.remove_stream_rx(ssrc.into());
+        let ssrc = *self.rtc.direct_api().new_ssrc();
+        let fast = match slot.get() {
+            Some(keying) => FastPath::new(keying, ssrc, self.now).map_err(|e| e.to_string()),
+            None => Err("DTLS handed out no SRTP keys".to_owned()),
+        };
+        match fast {
+            Ok(mut fast) => {
+                fast.negotiated(receiving);
+                self.fast = Some(Box::new(fast));
+            }
+            Err(reason) => {
+                self.transport.errors += 1;
+                self.disconnect(reason);
+            }
         }
     }
 
@@ -678,9 +692,7 @@ impl Peer {
             captured_unix_ns: packet.header.ext_vals.abs_capture_time.and_then(unix_ns),
             dependency_descriptor: extensions::descriptor_of(&packet.header.ext_vals),
         };
-        let rtc = &self.rtc;
-        let codec_of = |payload_type| codec_of(rtc, payload_type);
-        receiving.accept(route, accepted, codec_of, at, &mut self.outbox);
+        receiving.accept(route, accepted, at, &mut self.outbox);
     }
 }
 
@@ -697,18 +709,15 @@ fn settle_at(deadline: Instant) -> Instant {
     deadline + SETTLE_GRACE + Duration::from_micros(1)
 }
 
-/// The codec negotiated for a payload type, if it is one we follow.
-fn codec_of(rtc: &Rtc, payload_type: u8) -> Option<Codec> {
-    let mut params = rtc.codec_config().params().iter();
-    let params = params.find(|params| *params.pt() == payload_type)?;
-    match params.spec().codec {
-        str0m::format::Codec::Vp8 => Some(Codec::Vp8),
-        str0m::format::Codec::Vp9 => Some(Codec::Vp9),
-        str0m::format::Codec::H264 => Some(Codec::H264),
-        str0m::format::Codec::Av1 => Some(Codec::Av1),
-        str0m::format::Codec::Opus => Some(Codec::Opus),
-        _ => None,
-    }
+/// str0m's answer to an offer.
+fn str0m_answer(rtc: &mut Rtc, offer: &str) -> Result<String, NegotiateError> {
+    let offer = SdpOffer::from_sdp_string(offer)
+        .map_err(|e| NegotiateError::Parse { what: "offer", reason: e.to_string() })?;
+    let answer = rtc
+        .sdp_api()
+        .accept_offer(offer)
+        .map_err(|e| NegotiateError::Apply { what: "offer", reason: e.to_string() })?;
+    Ok(answer.to_sdp_string())
 }
 
 /// TCP, or a host name (mDNS) instead of an address: `candidate:foundation component transport

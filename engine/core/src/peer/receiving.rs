@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use stampede_media::{AssembledFrame, AssemblerPacket, Codec, FrameAssembler, PacketTrailer};
+use stampede_media::{AssembledFrame, AssemblerPacket, FrameAssembler, PacketTrailer};
 
-use super::fast::NackList;
+use super::fast::{ExtensionIds, NackList};
+use super::formats::Formats;
 use super::notes::TrackNotes;
 use super::outbox::Outbox;
 use super::sdp::RemoteMedia;
@@ -131,6 +132,9 @@ pub(super) struct Receiving {
     recording: bool,
     /// The flight recorder, if this peer is tapped.
     pub(super) capture: Option<Box<Capture>>,
+    /// What the latest answer agreed on.
+    pub(super) formats: Formats,
+    pub(super) ids: ExtensionIds,
     streams: Vec<RxStream>,
     routes: FxHashMap<u32, Route>,
     closed: Vec<StreamReport>,
@@ -149,6 +153,8 @@ impl Receiving {
             deadline,
             recording,
             capture: None,
+            formats: Formats::default(),
+            ids: ExtensionIds::default(),
             streams: Vec::new(),
             routes: FxHashMap::default(),
             closed: Vec::new(),
@@ -302,13 +308,12 @@ impl Receiving {
         &mut self,
         route: Route,
         packet: Accepted<'_>,
-        codec_of: impl FnOnce(u8) -> Option<Codec>,
         at: Arrival,
         outbox: &mut Outbox,
     ) {
         let recording = self.recording;
         let Some(stream) = self.streams.get_mut(route.stream) else { return };
-        stream.learn_codec(packet.payload_type, codec_of, recording, outbox);
+        stream.learn_codec(packet.payload_type, &self.formats, recording, outbox);
         if let Some(capture) = &mut self.capture {
             let repaired = route.via == Via::Rtx;
             let payload = capture.wants_payload();
@@ -411,7 +416,6 @@ impl Receiving {
         &mut self,
         route: Route,
         packet: Accepted<'_>,
-        codec_of: impl FnOnce(u8) -> Option<Codec>,
         at: Arrival,
         outbox: &mut Outbox,
     ) -> bool {
@@ -419,7 +423,7 @@ impl Receiving {
             receiving.streams.get(route.stream).and_then(|s| s.ledger.sequences.highest())
         };
         let before = highest(self);
-        self.accept(route, packet, codec_of, at, outbox);
+        self.accept(route, packet, at, outbox);
         let (Some(before), Some(after)) = (before, highest(self)) else { return false };
         // A longer jump is too much to ask for.
         if after <= before + 1 || after - before > WINDOW_PACKETS {
@@ -493,16 +497,6 @@ impl Receiving {
             jitter: stream.ledger.jitter().unwrap_or_default(),
             last_at: stream.ledger.span().map(|(_, last)| last.instant),
         })
-    }
-
-    /// Primary SSRCs of all streams.
-    pub(super) fn ssrcs(&self) -> impl Iterator<Item = u32> + '_ {
-        self.streams.iter().map(|stream| stream.ssrc)
-    }
-
-    /// Mids of all streams.
-    pub(super) fn mids(&self) -> impl Iterator<Item = &str> + '_ {
-        self.streams.iter().map(|stream| &*stream.mid)
     }
 
     /// Primary SSRC of the stream on this m-line.
@@ -605,7 +599,7 @@ impl RxStream {
     fn learn_codec(
         &mut self,
         payload_type: u8,
-        codec_of: impl FnOnce(u8) -> Option<Codec>,
+        formats: &Formats,
         recording: bool,
         outbox: &mut Outbox,
     ) {
@@ -613,7 +607,7 @@ impl RxStream {
             return;
         }
         self.payload_type = Some(payload_type);
-        let Some(codec) = codec_of(payload_type) else { return };
+        let Some(codec) = formats.get(payload_type).map(|format| format.codec) else { return };
         if self.ledger.codec() == Some(codec) {
             return;
         }

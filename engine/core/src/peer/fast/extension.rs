@@ -1,8 +1,5 @@
 //! Header extensions, read only where something needs them (RFC 8285).
 
-use stampede_media::dependency_descriptor;
-use str0m::rtp::{Extension, ExtensionMap};
-
 /// The extension block of an RTP packet as it came: clear, but authenticated with the packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ExtensionBlock<'a> {
@@ -16,16 +13,6 @@ pub(crate) struct ExtensionIds {
     pub(crate) mid: Option<u8>,
     pub(crate) abs_capture_time: Option<u8>,
     pub(crate) dependency_descriptor: Option<u8>,
-}
-
-impl ExtensionIds {
-    /// Adds an m-line's; ids are the same for all m-lines of a bundle (RFC 8285 §5).
-    pub(crate) fn add(&mut self, map: &ExtensionMap) {
-        let own = |uri: &str| map.iter().find(|(_, ext)| ext.as_uri() == uri).map(|(id, _)| id);
-        self.mid = self.mid.or(map.id_of(Extension::RtpMid));
-        self.abs_capture_time = self.abs_capture_time.or(map.id_of(Extension::AbsoluteCaptureTime));
-        self.dependency_descriptor = self.dependency_descriptor.or(own(dependency_descriptor::URI));
-    }
 }
 
 /// One-byte elements (RFC 8285 §4.2).

@@ -1,9 +1,9 @@
 //! The receive fast path: established SRTP streams of a subscriber, past str0m.
 //!
-//! str0m keeps ICE, DTLS, SDP and data channels. Once DTLS has exported the keys, every SRTP and
-//! SRTCP datagram comes here instead: opened into one buffer of the thread, entered into the same
-//! ledgers, answered with receiver reports, NACKs and PLIs of our own. str0m then knows no
-//! receiving stream, and what RTCP it would still send is dropped (see [`SrtcpSealer`]).
+//! str0m keeps ICE, DTLS and data channels, and knows of no media. Once DTLS has exported the keys,
+//! every SRTP and SRTCP datagram comes here: opened into one buffer of the thread, entered into
+//! the same ledgers, answered with receiver reports, NACKs and PLIs of our own. What RTCP str0m
+//! would still send is dropped (see [`SrtcpSealer`]).
 //!
 //! Against str0m's path, which stays as the reference, the counts differ where this one knows
 //! more: str0m drops packets more than 100 behind unread and doesn't say why it kept a packet, so
@@ -19,14 +19,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
-use str0m::Rtc;
 
 use extension::captured_unix_ns;
 pub(super) use extension::{ExtensionBlock, ExtensionIds};
 pub(super) use nack::NackList;
 use reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
 
-use super::codec_of;
+use super::formats::Format;
 use super::outbox::Outbox;
 use super::receiving::{Accepted, Receiving, Route};
 use super::wire::RtpHeader;
@@ -50,22 +49,13 @@ thread_local! {
     static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a payload type means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Payload {
-    wire: u8,
-    /// Without RTX.
-    media: u8,
-    clock_rate: u32,
-}
-
 /// One SSRC that the other side sends.
 #[derive(Debug)]
 struct Inbound {
     ssrc: u32,
     /// `None` after the stream is gone.
     route: Option<Route>,
-    payload: Option<Payload>,
+    payload: Option<Format>,
     /// Highest authentic SRTP index.
     highest: Option<u64>,
     first: u64,
@@ -116,7 +106,6 @@ struct Control {
 
 /// What a datagram may change outside the fast path.
 pub(super) struct Surroundings<'a> {
-    pub(super) rtc: &'a Rtc,
     pub(super) receiving: &'a mut Receiving,
     pub(super) transport: &'a mut TransportCounters,
     pub(super) outbox: &'a mut Outbox,
@@ -155,8 +144,8 @@ impl FastPath {
     }
 
     /// Streams came or went.
-    pub(super) fn negotiated(&mut self, receiving: &Receiving, ids: ExtensionIds) {
-        self.control.ids = ids;
+    pub(super) fn negotiated(&mut self, receiving: &Receiving) {
+        self.control.ids = receiving.ids;
         for inbound in &mut self.inbound {
             inbound.route = receiving.route(inbound.ssrc);
         }
@@ -206,7 +195,7 @@ impl FastPath {
             return;
         }
         if inbound.payload.is_none_or(|payload| payload.wire != header.payload_type) {
-            inbound.payload = payload_of(around.rtc, header.payload_type);
+            inbound.payload = around.receiving.formats.get(header.payload_type);
         }
         let bytes = header.header_bytes;
         let payload = self.opener.open(datagram, bytes, header.ssrc, index, opened);
@@ -238,9 +227,7 @@ impl FastPath {
             around.receiving.refuse_rtx(route);
             return;
         }
-        let rtc = around.rtc;
-        let codec = |payload_type| codec_of(rtc, payload_type);
-        if around.receiving.accept_and_follow(route, accepted, codec, at, around.outbox) {
+        if around.receiving.accept_and_follow(route, accepted, at, around.outbox) {
             self.next_due = self.next_due.min(at.instant);
         }
     }
@@ -300,7 +287,7 @@ impl FastPath {
         let extensions = ExtensionBlock::of(datagram, header.header_bytes);
         let mid = std::str::from_utf8(extensions.get(self.control.ids.mid?)?).ok()?;
         let of_mid = around.receiving.ssrc_of_mid(mid)?;
-        let payload = payload_of(around.rtc, header.payload_type)?;
+        let payload = around.receiving.formats.get(header.payload_type)?;
         let main = if payload.wire == payload.media { header.ssrc } else { of_mid };
         let slot = self.inbound.iter().position(|inbound| inbound.ssrc == header.ssrc);
         let highest = slot.and_then(|slot| self.inbound[slot].highest);
@@ -312,7 +299,7 @@ impl FastPath {
         let outbox = &mut *around.outbox;
         let route = around.receiving.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
         let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
-        self.negotiated(around.receiving, self.control.ids);
+        self.negotiated(around.receiving);
         Some((slot, route))
     }
 
@@ -431,13 +418,6 @@ pub(super) fn is_srtp(datagram: &[u8]) -> bool {
 /// RFC 5761 §4: packet types 192 to 223.
 pub(super) fn is_rtcp(datagram: &[u8]) -> bool {
     is_srtp(datagram) && datagram.get(1).is_some_and(|kind| (192..224).contains(kind))
-}
-
-fn payload_of(rtc: &Rtc, wire: u8) -> Option<Payload> {
-    let mut params = rtc.codec_config().params().iter();
-    let found =
-        params.find(|p| *p.pt() == wire || p.resend().is_some_and(|resend| *resend == wire))?;
-    Some(Payload { wire, media: *found.pt(), clock_rate: found.spec().clock_rate.get() })
 }
 
 /// Takes the original sequence number off an RTX packet (RFC 4588 §4); false if it brings nothing:

@@ -2,7 +2,10 @@
 //!
 //! str0m's own provider builds a `dimpl::Config` for each peer connection, and building one
 //! proves the whole crypto library anew (a key exchange in every group, P-384 too): about 1 ms of
-//! CPU a peer, more than the handshake itself. Everything but the configuration is str0m's.
+//! CPU a peer, more than the handshake itself. But for that, and for when ciphers are made, it is
+//! str0m's.
+
+mod late_gcm;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -23,7 +26,11 @@ const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519, NamedGroup::Secp256r1];
 /// str0m's crypto with the shared DTLS configuration.
 pub fn provider() -> CryptoProvider {
     static DTLS: SharedDtls = SharedDtls { config: OnceLock::new() };
-    CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
+    CryptoProvider {
+        dtls_provider: &DTLS,
+        srtp_provider: &late_gcm::LateSrtp,
+        ..str0m::crypto::from_feature_flags()
+    }
 }
 
 thread_local! {

@@ -1,11 +1,17 @@
-//! As much of SDP text as str0m doesn't tell: which SSRCs an offer announces, and the directions
-//! it must be given.
+//! SDP as text: what an offer says of media, and what we answer.
 //!
 //! LiveKit's subscriber offers say `sendrecv` (a pion transceiver's default) where they only send,
 //! and `recvonly` for a removed track. str0m would answer `sendrecv` with SSRCs of its own, and
-//! the server would make receivers for them. So offers are rewritten before str0m sees them.
+//! the server would make receivers for them. So an offer that str0m is to answer is rewritten first;
+//! on the fast path it sees none of its media (see [`answer`]).
+
+mod answer;
+mod offer;
 
 use std::borrow::Cow;
+
+pub(crate) use answer::{Answer, answer, transport_offer};
+pub(crate) use offer::Offer;
 
 use crate::MediaKind;
 
@@ -139,9 +145,9 @@ fn pair_ssrcs(media: &mut RemoteMedia, ssrcs: &[u32], repairs: &[(u32, u32)]) {
 mod tests {
     use super::*;
 
-    const VP8_1: &str = include_str!("../../tests/data/subscriber-offer-vp8-1.sdp");
-    const VP8_2: &str = include_str!("../../tests/data/subscriber-offer-vp8-2.sdp");
-    const H264_2: &str = include_str!("../../tests/data/subscriber-offer-h264-2.sdp");
+    const VP8_1: &str = include_str!("../../../tests/data/subscriber-offer-vp8-1.sdp");
+    const VP8_2: &str = include_str!("../../../tests/data/subscriber-offer-vp8-2.sdp");
+    const H264_2: &str = include_str!("../../../tests/data/subscriber-offer-h264-2.sdp");
 
     fn count(text: &str, line: &str) -> usize {
         text.lines().filter(|candidate| candidate.trim_end() == line).count()
