@@ -6,8 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-/// Resolution of the wheel.
-const TICK: Duration = Duration::from_millis(1);
 /// Slots; deadlines further away than this many ticks are parked in the last slot and looked at
 /// again from there.
 const SLOTS: u64 = 2_048;
@@ -31,6 +29,8 @@ impl TimerState {
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
     origin: Instant,
+    /// Resolution.
+    tick_ns: u64,
     /// Ticks below this have been fired.
     next_tick: u64,
     slots: Vec<Vec<u32>>,
@@ -38,15 +38,24 @@ pub(crate) struct TimerWheel {
 }
 
 impl TimerWheel {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// A timer fires at most one `tick` after its deadline, if its owner looks often enough.
+    pub(crate) fn new(now: Instant, tick: Duration) -> Self {
         let slots = (0..SLOTS).map(|_| Vec::new()).collect();
-        Self { origin: now, next_tick: 0, slots, entries: 0 }
+        let tick_ns = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Self { origin: now, tick_ns, next_tick: 0, slots, entries: 0 }
+    }
+
+    /// The tick of this moment, and whether it began before.
+    fn tick_of(&self, at: Instant) -> (u64, bool) {
+        let since = at.saturating_duration_since(self.origin).as_nanos();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
+        (since / self.tick_ns, !since.is_multiple_of(self.tick_ns))
     }
 
     /// The first tick that begins at or after `at`: a timer never fires early.
     fn tick_at_or_after(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.origin).as_nanos();
-        u64::try_from(since.div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX)
+        let (tick, has_begun) = self.tick_of(at);
+        tick + u64::from(has_begun)
     }
 
     /// Moves a timer's deadline, making sure an entry exists no later than it.
@@ -61,6 +70,11 @@ impl TimerWheel {
         }
     }
 
+    /// No timer is set.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
     /// Time until the next entry, at most `limit`.
     pub(crate) fn wait(&self, now: Instant, limit: Duration) -> Duration {
         if self.entries == 0 {
@@ -69,7 +83,7 @@ impl TimerWheel {
         let limit_tick = self.tick_at_or_after(now + limit).min(self.next_tick + SLOTS - 1);
         for tick in self.next_tick..=limit_tick {
             if !self.slots[(tick % SLOTS) as usize].is_empty() {
-                let since = Duration::from_nanos(tick.saturating_mul(TICK.as_nanos() as u64));
+                let since = Duration::from_nanos(tick.saturating_mul(self.tick_ns));
                 return (self.origin + since).saturating_duration_since(now).min(limit);
             }
         }
@@ -79,8 +93,7 @@ impl TimerWheel {
     /// Takes the keys of all entries due at `now` into `fired` together with their tick, which
     /// [`Self::take`] needs.
     pub(crate) fn advance(&mut self, now: Instant, fired: &mut Vec<(u32, u64)>) {
-        let since = now.saturating_duration_since(self.origin).as_nanos() / TICK.as_nanos();
-        let now_tick = u64::try_from(since).unwrap_or(u64::MAX);
+        let (now_tick, _) = self.tick_of(now);
         if now_tick < self.next_tick {
             return;
         }
@@ -122,7 +135,7 @@ mod tests {
     #[test]
     fn fires_at_its_deadline_and_never_before() {
         let start = Instant::now();
-        let mut wheel = TimerWheel::new(start);
+        let mut wheel = TimerWheel::new(start, ms(1));
         let mut state = TimerState::new(start);
         wheel.set(7, &mut state, start + ms(10));
         assert!(!fire(&mut wheel, &mut state, start + ms(9)));
@@ -134,7 +147,7 @@ mod tests {
     #[test]
     fn a_deadline_moved_later_keeps_its_entry_and_an_earlier_one_wins() {
         let start = Instant::now();
-        let mut wheel = TimerWheel::new(start);
+        let mut wheel = TimerWheel::new(start, ms(1));
         let mut state = TimerState::new(start);
         wheel.set(1, &mut state, start + ms(20));
         wheel.set(1, &mut state, start + ms(50));
@@ -149,7 +162,7 @@ mod tests {
     #[test]
     fn far_deadlines_are_parked_and_seen_again() {
         let start = Instant::now();
-        let mut wheel = TimerWheel::new(start);
+        let mut wheel = TimerWheel::new(start, ms(1));
         let mut state = TimerState::new(start);
         let far = start + ms(10 * SLOTS);
         wheel.set(1, &mut state, far);
@@ -174,7 +187,7 @@ mod tests {
     #[test]
     fn a_run_may_be_longer_than_49_days() {
         let start = Instant::now();
-        let mut wheel = TimerWheel::new(start);
+        let mut wheel = TimerWheel::new(start, ms(1));
         let now = start + Duration::from_secs(60 * 86_400);
         wheel.advance(now, &mut Vec::new());
         let mut state = TimerState::new(now);
@@ -185,7 +198,7 @@ mod tests {
     #[test]
     fn a_long_pause_fires_everything_once() {
         let start = Instant::now();
-        let mut wheel = TimerWheel::new(start);
+        let mut wheel = TimerWheel::new(start, ms(1));
         let mut states: Vec<_> = (0..100).map(|_| TimerState::new(start)).collect();
         for (key, state) in states.iter_mut().enumerate() {
             wheel.set(key as u32, state, start + ms(key as u64 * 13));

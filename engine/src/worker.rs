@@ -36,6 +36,11 @@ const MAILS_PER_TURN_MAX: usize = 32;
 const GATHER_FROM_DATAGRAMS_PER_S: u64 = 5_000;
 /// Longest gathering while a peer is connecting.
 const GATHER_CONNECTING_MAX: Duration = Duration::from_millis(2);
+/// Resolution of subscribers' timers: reports and NACKs may wait a little.
+const RECEIVING_TICK: Duration = Duration::from_millis(1);
+/// Resolution of publishers' timers. A packet that leaves late is lateness that every subscriber
+/// sees.
+const SENDING_TICK: Duration = Duration::from_micros(100);
 /// How often counters are handed out.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,6 +65,8 @@ struct Slot {
     socket: SocketId,
     peer: Peer,
     timer: TimerState,
+    /// It has its timer in `sending`.
+    publishes: bool,
     recorder: Option<PeerRecorder>,
     /// What is done to what it receives, if anything.
     impaired: Option<Box<PeerImpairment>>,
@@ -75,7 +82,11 @@ pub(crate) struct Worker {
     slot_of_peer: FxHashMap<PeerId, usize>,
     /// Index: `SocketId`. `usize::MAX` where no peer is.
     slot_of_socket: Vec<usize>,
-    wheel: TimerWheel,
+    /// Timers of subscribers, and of publishers.
+    receiving: TimerWheel,
+    sending: TimerWheel,
+    /// No publisher has anything to send before.
+    sends_at: Instant,
     fired: Vec<(u32, u64)>,
     /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
     order: Vec<u64>,
@@ -107,7 +118,9 @@ impl Worker {
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
             slot_of_socket: Vec::new(),
-            wheel: TimerWheel::new(now),
+            receiving: TimerWheel::new(now, RECEIVING_TICK),
+            sending: TimerWheel::new(now, SENDING_TICK),
+            sends_at: now,
             fired: Vec::new(),
             order: Vec::new(),
             health: Health::new(now),
@@ -156,6 +169,7 @@ impl Worker {
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
             }
+            self.send_if_due();
         }
         true
     }
@@ -168,17 +182,20 @@ impl Worker {
         }
         let limit = next.saturating_duration_since(before.now).min(IDLE_WAIT_MAX);
         let timeout = if self.setup.inbox.is_empty() {
-            self.wheel.wait(before.now, limit)
+            let limit = self.receiving.wait(before.now, limit);
+            self.sending.wait(before.now, limit)
         } else {
             Duration::ZERO
         };
         let received = self.backend.poll(Wait { timeout, gather: self.gather() })?;
         let clock = self.clocks.read();
+        self.send_if_due();
         if received > 0 {
             self.receive(clock);
         }
         self.release_held(clock);
-        self.fire_timers(clock);
+        self.fire_receiving(clock);
+        self.send_if_due();
         if clock.now >= self.next_snapshot {
             self.snapshot(clock);
         }
@@ -231,6 +248,7 @@ impl Worker {
                 }
             }
             self.drain(clock, key);
+            self.send_if_due();
         }
         self.order = order;
     }
@@ -249,24 +267,57 @@ impl Worker {
         }
     }
 
-    fn fire_timers(&mut self, clock: Clock) {
+    fn fire_receiving(&mut self, clock: Clock) {
         let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.advance(clock.now, &mut fired);
+        self.receiving.advance(clock.now, &mut fired);
         for (key, tick) in fired.drain(..) {
-            let Some(slot) = self.slots.get_mut(key as usize) else { continue };
-            if !TimerWheel::take(&mut slot.timer, tick) {
-                continue;
-            }
-            if slot.timer.deadline > clock.now {
-                let deadline = slot.timer.deadline;
-                self.wheel.set(key, &mut slot.timer, deadline);
-                continue;
-            }
-            self.health.lateness(clock.now - slot.timer.deadline);
-            slot.peer.handle_timeout(clock.now);
-            self.drain(clock, key as usize);
+            self.fire(clock, key, tick);
         }
         self.fired = fired;
+    }
+
+    /// Sends what publishers have due. A batch, a burst of mail or a handshake takes longer than a
+    /// packet may be late, so this is asked between any two peers.
+    fn send_if_due(&mut self) {
+        if self.sending.is_empty() || Instant::now() < self.sends_at {
+            return;
+        }
+        let clock = self.clocks.read();
+        let mut fired = Vec::new();
+        self.sending.advance(clock.now, &mut fired);
+        for &(key, tick) in &fired {
+            self.fire(clock, key, tick);
+        }
+        self.sends_at = clock.now + self.sending.wait(clock.now, IDLE_WAIT_MAX);
+        if !fired.is_empty() {
+            self.backend.flush();
+        }
+    }
+
+    /// Wakes the peer of an entry that a wheel gave out, if it is due.
+    fn fire(&mut self, clock: Clock, key: u32, tick: u64) {
+        let Some(slot) = self.slots.get_mut(key as usize) else { return };
+        if !TimerWheel::take(&mut slot.timer, tick) {
+            return;
+        }
+        let deadline = slot.timer.deadline;
+        if deadline > clock.now {
+            self.set_timer(key as usize, deadline);
+            return;
+        }
+        self.health.lateness(clock.now - deadline);
+        slot.peer.handle_timeout(clock.now);
+        self.drain(clock, key as usize);
+    }
+
+    fn set_timer(&mut self, key: usize, deadline: Instant) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if slot.publishes {
+            self.sends_at = self.sends_at.min(deadline);
+            self.sending.set(key as u32, &mut slot.timer, deadline);
+        } else {
+            self.receiving.set(key as u32, &mut slot.timer, deadline);
+        }
     }
 
     /// Moves out what the peer has to send and say, and sets its timer.
@@ -287,7 +338,7 @@ impl Worker {
             slot.settled = true;
             self.connecting -= 1;
         }
-        self.wheel.set(key as u32, &mut slot.timer, deadline);
+        self.set_timer(key, deadline);
     }
 
     fn add(&mut self, clock: Clock, new: NewPeer) {
@@ -309,8 +360,17 @@ impl Worker {
                 (Some(disk), true) => Some(PeerRecorder::new(disk.clone(), label.clone())),
                 _ => None,
             };
-            let timer = TimerState::new(clock.now);
-            let slot = Slot { id, label, socket, peer, timer, recorder, impaired, settled: false };
+            let slot = Slot {
+                id,
+                label,
+                socket,
+                timer: TimerState::new(clock.now),
+                publishes: !subscriber,
+                peer,
+                recorder,
+                impaired,
+                settled: false,
+            };
             self.connecting += 1;
             let key = self.slots.insert(slot);
             let index = socket.0 as usize;
