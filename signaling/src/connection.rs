@@ -43,7 +43,7 @@ const _: () = assert!(log::STATIC_MAX_LEVEL as usize <= log::LevelFilter::Debug 
 pub const OUTBOUND_MESSAGES_MAX: usize = 256;
 
 /// Messages above this are kept alive for a while, see [`Held`].
-const LARGE_MESSAGE_BYTES: usize = 16 * 1024;
+const LARGE_MESSAGE_BYTES: usize = 2 * 1024;
 
 /// Longest wait for the TCP, TLS and websocket handshakes together unless told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,8 +99,8 @@ pub struct ConnectTimings {
 /// A large message that was dealt with, kept so that its memory can be given back.
 ///
 /// tungstenite's read buffer and the messages cut from it share one allocation. When the buffer
-/// runs out and is the sole owner left, it takes the whole allocation back for itself, and a `join`
-/// of 0.6 MB would stay with each of 2,000 connections for good. While somebody else owns a part,
+/// runs out and is the sole owner left, it takes the whole allocation back for itself, and an
+/// offer of 6 kB, or a `join` of 0.6 MB, would stay with each of 2,000 connections for good. While somebody else owns a part,
 /// it makes a new, small one instead. What is left behind the message is at most one read, so after
 /// that many further bytes the buffer has moved on.
 struct Held {

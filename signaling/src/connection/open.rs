@@ -29,7 +29,7 @@ pub const PROTOCOL: u32 = 17;
 
 /// Read buffer of a connection. tungstenite's default of 128 KiB is a quarter of a gigabyte at
 /// 2,000 connections; a message larger than this takes a few more reads.
-pub(super) const READ_BUFFER_BYTES: usize = 4 * 1024;
+pub(super) const READ_BUFFER_BYTES: usize = 1024;
 
 /// Outgoing messages are gathered up to here before they are written; a flush follows anyway.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;

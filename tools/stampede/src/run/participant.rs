@@ -197,8 +197,10 @@ async fn attempt(
     if departure.is_due() {
         return TryEnd::Left;
     }
+    // What is done once is boxed: a task is as large as the largest state it ever waits in, for as
+    // long as its participant stays.
     let mut connection = tokio::select! {
-        connection = connect(context, participant) => match connection {
+        connection = Box::pin(connect(context, participant)) => match connection {
             Ok(connection) => connection,
             Err(end) => return end,
         },
@@ -214,7 +216,7 @@ async fn attempt(
         None => return TryEnd::Left,
         Some(Ok(peer)) => peer,
         Some(Err(error)) => {
-            connection.leave(LEAVE_TIMEOUT).await;
+            Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
             return TryEnd::broke("local_resources", error);
         }
     };
@@ -231,7 +233,7 @@ async fn attempt(
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     context.book.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
-    connection.leave(LEAVE_TIMEOUT).await;
+    Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
     context.note(identity, || "leave sent".to_owned());
     context.routes.borrow_mut().remove(peer);
     close(context, peer).await;
@@ -259,7 +261,7 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
     Ok(options)
 }
 
-async fn connect(context: &Context, participant: &Participant) -> Result<Connection, TryEnd> {
+async fn connect(context: &Context, participant: &Participant) -> Result<Box<Connection>, TryEnd> {
     context.note(&participant.identity(), || format!("join of room {}", participant.room));
     let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
@@ -269,7 +271,7 @@ async fn connect(context: &Context, participant: &Participant) -> Result<Connect
     })?;
     let at = connection.timings().websocket;
     context.reached_now(participant.id, Phase::Websocket, participant.scheduled, at);
-    Ok(connection)
+    Ok(Box::new(connection))
 }
 
 /// Closes a peer, waiting a while for room in its worker's mailbox.
@@ -317,7 +319,7 @@ impl Joined<'_> {
                     }
                     Some(Update::Event(SessionEvent::Ended(why))) => {
                         let resumed = tokio::select! {
-                            resumed = self.resume(connection, &why) => resumed,
+                            resumed = Box::pin(self.resume(connection, &why)) => resumed,
                             () = departure.due() => return TryEnd::Left,
                         };
                         if !resumed {
