@@ -47,7 +47,8 @@ fn backend(choice: BackendChoice, sockets: usize) -> Option<(Box<dyn Backend>, S
 fn drain(backend: &mut dyn Backend, count: usize) -> usize {
     let mut received = 0;
     loop {
-        let wait = Wait { timeout: Duration::ZERO, gather: Duration::ZERO };
+        let wait =
+            Wait { timeout: Duration::ZERO, gather: Duration::ZERO, datagrams_max: usize::MAX };
         let batch = backend.poll(wait).unwrap_or(0);
         for datagram in backend.batch() {
             black_box(backend.payload(datagram).first());

@@ -53,6 +53,9 @@ pub struct Wait {
     /// After the first datagram, gather more for this long (or until the batch is full) so that
     /// the caller can process them grouped by peer. Zero returns at once. Never past `timeout`.
     pub gather: Duration,
+    /// Hand out at most so many datagrams, where that is less than `batch_max`: receiving takes
+    /// about a microsecond each, for a caller that has something to do soon. At least one.
+    pub datagrams_max: usize,
 }
 
 /// Counters of a backend since it was made; all only grow.
@@ -321,11 +324,10 @@ pub trait Backend {
     fn stats(&self) -> UdpStats;
 
     /// Datagrams the kernel dropped at this socket's receive buffer so far; 0 for a removed one.
-    /// Asks the kernel: one system call.
-    fn socket_drops(&self, socket: SocketId) -> u64;
+    /// Asks the kernel (one system call) and adds what is new to [`UdpStats::kernel_drops`], which
+    /// otherwise learns of a drop with the socket's next datagram or its removal.
+    fn socket_drops(&mut self, socket: SocketId) -> u64;
 
-    /// Asks the kernel for the drops of every socket and adds them to [`UdpStats::kernel_drops`],
-    /// which otherwise learns of a drop with the socket's next datagram or its removal. One system
-    /// call a socket: for the end of a run, or once a second.
+    /// Does that for every socket: milliseconds for thousands.
     fn refresh_drops(&mut self);
 }

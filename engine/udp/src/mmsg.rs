@@ -47,8 +47,9 @@ pub(crate) struct Mmsg {
     ready: VecDeque<u32>,
     receive: ReceiveSlots,
     batch: Vec<Received>,
-    /// Receive slots filled in this batch (truncated datagrams hold one, too).
+    /// Receive slots filled in this batch (truncated datagrams hold one, too), and most of them.
     filled: usize,
+    filled_max: usize,
     /// Tells the slots of this batch from those of an earlier one.
     epoch: u16,
     queue: SendQueue,
@@ -72,6 +73,7 @@ impl Mmsg {
             receive: ReceiveSlots::new(limits.batch_max)?,
             batch: Vec::with_capacity(limits.batch_max),
             filled: 0,
+            filled_max: limits.batch_max,
             epoch: 0,
             queue: SendQueue::new(limits.send_slots_max)?,
             stats: UdpStats::default(),
@@ -114,11 +116,11 @@ impl Mmsg {
 
     /// Receives from ready sockets, each in turn, until the batch is full or all are empty.
     fn drain(&mut self) {
-        while self.filled < self.receive.slots {
+        while self.filled < self.filled_max {
             let Some(index) = self.ready.pop_front() else { return };
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
             slot.queued = false;
-            let room = (self.receive.slots - self.filled).min(RUN_MAX);
+            let room = (self.filled_max - self.filled).min(RUN_MAX);
             let fd = slot.socket.as_raw_fd();
             self.stats.syscalls += 1;
             let more = match self.receive.receive(fd, self.filled, room) {
@@ -280,6 +282,7 @@ impl Backend for Mmsg {
     fn poll(&mut self, wait: Wait) -> io::Result<usize> {
         self.batch.clear();
         self.filled = 0;
+        self.filled_max = wait.datagrams_max.clamp(1, self.receive.slots);
         self.epoch = self.epoch.wrapping_add(1);
         self.free.append(&mut self.leaving);
         self.flush();
@@ -330,8 +333,12 @@ impl Backend for Mmsg {
         self.stats
     }
 
-    fn socket_drops(&self, socket: SocketId) -> u64 {
-        self.slot(socket).map_or(0, |slot| slot.drops.read(slot.socket.as_raw_fd()))
+    fn socket_drops(&mut self, socket: SocketId) -> u64 {
+        let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
+        let Some(slot) = slot else { return 0 };
+        self.stats.syscalls += 1;
+        self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+        slot.drops.total()
     }
 
     fn refresh_drops(&mut self) {

@@ -87,6 +87,9 @@ pub struct WorkerLedger {
     pub kernel_drops: u64,
     /// Media packets from other workers lost because this worker's mailbox was full.
     pub mailbox_full: u64,
+    /// Messages of clients' data channels dropped because too many waited for the signalling
+    /// thread.
+    pub messages_dropped: u64,
     /// Packets not sent because the queue of packets held back was full; among the tracks'
     /// `dropped`.
     pub delay_queue_full: u64,

@@ -349,6 +349,7 @@ fn make_worker(
         burst: 0,
         burst_tracks: Vec::new(),
         mailbox_full: 0,
+        messages_dropped: 0,
         datagrams_unknown: 0,
         ended_subscribed: VecDeque::new(),
         ended_published: VecDeque::new(),

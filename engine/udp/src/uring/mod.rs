@@ -57,6 +57,8 @@ pub(crate) struct Uring {
     ring: Ring,
     buffers: usize,
     batch_max: usize,
+    /// Of the batch that is being collected.
+    wanted: usize,
     sockets_max: usize,
     waker: Arc<File>,
     /// Whether the read of the waker is in flight.
@@ -99,6 +101,7 @@ impl Uring {
             ring: Ring::new(buffers, sockets_max, limits.send_slots_max)?,
             buffers,
             batch_max: limits.batch_max,
+            wanted: limits.batch_max,
             sockets_max,
             waker: Arc::new(sys::eventfd()?),
             wake_armed: false,
@@ -223,9 +226,9 @@ impl Uring {
         self.rearm.extend(self.rearm_later.drain(..));
     }
 
-    /// Moves up to a batch of datagrams out of `pending`.
+    /// Moves as many datagrams as are wanted out of `pending`.
     fn fill(&mut self) {
-        while self.batch.len() < self.batch_max {
+        while self.batch.len() < self.wanted {
             match self.pending.pop_front() {
                 None => return,
                 Some(Pending::Closed { index }) => self.leaving.push(index),
@@ -288,15 +291,15 @@ impl Uring {
 
     /// Collects what else arrives within `gather`, or is ready now, up to a batch.
     fn wait_more(&mut self, gather: Duration) -> io::Result<()> {
-        if !gather.is_zero() && self.held < self.batch_max {
-            self.ring.wait(self.batch_max - self.held, gather)?;
+        if !gather.is_zero() && self.held < self.wanted {
+            self.ring.wait(self.wanted - self.held, gather)?;
             self.reap()?;
         }
         for _ in 0..CALLS_PER_BATCH_MAX {
-            if self.held >= self.batch_max || !self.ring.has_work() {
+            if self.held >= self.wanted || !self.ring.has_work() {
                 break;
             }
-            let want = (self.batch_max - self.held).min(SOCKETS_PER_CALL_MAX);
+            let want = (self.wanted - self.held).min(SOCKETS_PER_CALL_MAX);
             self.ring.wait(want, Duration::ZERO)?;
             self.reap()?;
         }
@@ -305,6 +308,7 @@ impl Uring {
 
     fn poll_ring(&mut self, wait: Wait) -> io::Result<usize> {
         self.recycle();
+        self.wanted = wait.datagrams_max.clamp(1, self.batch_max);
         self.epoch = self.epoch.wrapping_add(1);
         self.flush();
         if let Some(error) = self.broken.take() {
@@ -449,8 +453,12 @@ impl Backend for Uring {
         UdpStats { syscalls: self.stats.syscalls + self.ring.syscalls, ..self.stats }
     }
 
-    fn socket_drops(&self, socket: SocketId) -> u64 {
-        self.slot(socket).map_or(0, |slot| slot.drops.read(slot.socket.as_raw_fd()))
+    fn socket_drops(&mut self, socket: SocketId) -> u64 {
+        let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
+        let Some(slot) = slot.filter(|slot| !slot.removed) else { return 0 };
+        self.stats.syscalls += 1;
+        self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+        slot.drops.total()
     }
 
     fn refresh_drops(&mut self) {

@@ -31,7 +31,11 @@ pub(crate) fn probe() -> Result<(), String> {
     let deadline = Instant::now() + PROBE_MAX;
     let mut received = 0;
     while received < DATAGRAMS && Instant::now() < deadline {
-        let wait = Wait { timeout: Duration::from_millis(50), gather: Duration::ZERO };
+        let wait = Wait {
+            timeout: Duration::from_millis(50),
+            gather: Duration::ZERO,
+            datagrams_max: usize::MAX,
+        };
         received += backend.poll(wait).map_err(failed("waiting for datagrams"))?;
     }
     let stats = backend.stats();

@@ -350,6 +350,7 @@ impl Worker {
                 send_queue_full: stats.send_queue_full,
                 kernel_drops: stats.kernel_drops,
                 mailbox_full: self.mailbox_full,
+                messages_dropped: self.messages_dropped,
                 delay_queue_full: self.out.held.full(),
                 upstream_dropped: self.upstream_dropped,
                 cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,

@@ -42,6 +42,10 @@ pub(crate) const BURST_SHARE_PACKETS_MAX: usize = 64;
 /// Commands carried out between two polls, so that a flood of joins can't starve the media.
 const COMMANDS_PER_ROUND_MAX: usize = 32;
 
+/// Events that may wait for the signalling thread before clients' data messages are dropped, and
+/// counted. A peer's other events are a handful that it can't repeat.
+const BACKLOG_EVENTS_MAX: usize = 10_000;
+
 /// Ledger rows of ended subscriptions and publications kept by a worker; the oldest is dropped.
 pub(crate) const ENDED_ROWS_MAX: usize = 100_000;
 
@@ -75,6 +79,7 @@ pub(crate) struct Worker {
     pub(crate) burst: u64,
     pub(crate) burst_tracks: Vec<usize>,
     pub(crate) mailbox_full: u64,
+    pub(crate) messages_dropped: u64,
     pub(crate) datagrams_unknown: u64,
     pub(crate) ended_subscribed: VecDeque<(Arc<str>, Arc<str>, SubscriberTrackLedger)>,
     pub(crate) ended_published: VecDeque<(Arc<str>, PublishedTrackLedger)>,
@@ -109,7 +114,7 @@ impl Worker {
     /// Runs until told to stop or until the backend fails.
     pub(crate) fn run(mut self) {
         loop {
-            let wait = Wait { timeout: self.sleep(), gather: GATHER };
+            let wait = Wait { timeout: self.sleep(), gather: GATHER, datagrams_max: usize::MAX };
             if let Err(error) = self.out.backend.poll(wait) {
                 self.give_up(&error);
                 return;
@@ -292,6 +297,10 @@ impl Worker {
                 let Some(peer) = self.peers.get(index) else { return };
                 let label = peer.channels.iter().find(|(id, _)| *id == data.id);
                 if let Some((_, label)) = label {
+                    if self.backlog.len() >= BACKLOG_EVENTS_MAX {
+                        self.messages_dropped += 1;
+                        return;
+                    }
                     let (peer, channel) = (peer.key, label.clone());
                     self.emit(Event::Data { peer, channel, payload: data.data });
                 }
@@ -360,7 +369,8 @@ impl Worker {
         self.flush_events();
     }
 
-    /// The backlog is bounded by what peers can say unasked: a handful of events each.
+    /// The backlog is bounded by what peers can say unasked: a handful of events each, and data
+    /// messages up to [`BACKLOG_EVENTS_MAX`].
     fn flush_events(&mut self) {
         while let Some(event) = self.backlog.pop_front() {
             match self.events.try_send(event) {
