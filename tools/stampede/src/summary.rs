@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Write as _};
 use anstyle::{AnsiColor, Style};
 
 use crate::live::{bits, no_color, share};
+use crate::report::cohorts::CohortFigures;
+use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{
     Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
@@ -55,6 +57,7 @@ fn render(report: &Report, colour: bool) -> String {
             media(&mut page, name, section);
         }
     }
+    cohorts(&mut page, &report.cohorts);
     if let Some(section) = &report.publish {
         publish(&mut page, section);
     }
@@ -287,6 +290,37 @@ fn frames(page: &mut Page, media: &MediaSection) {
     }
 }
 
+/// A line for each kind of media of each cohort.
+fn cohorts(page: &mut Page, rows: &[CohortFigures]) {
+    if rows.is_empty() {
+        return;
+    }
+    let head = format!(
+        "{:<20}{:>6}{:>10}{:>10}{:>8}{:>12}{:>10}",
+        "subscribers", "", "missing", "for good", "freezes", "latency p50", "p99"
+    );
+    page.row("cohorts", &head);
+    for row in rows {
+        let mut name = format!("{} {}", group(row.subscribers), row.name);
+        for (kind, media) in row.media() {
+            let text = |value: Option<f64>| value.map_or("-".to_owned(), share);
+            let latency = |at: fn(&Hist) -> f64| {
+                media.latency_ms.as_ref().map_or("-".to_owned(), |hist| format!("{:.1}", at(hist)))
+            };
+            let freezes = media.freezes.as_ref().map_or("-".to_owned(), |all| group(all.count));
+            let line = format!(
+                "{name:<20}{kind:>6}{:>10}{:>10}{freezes:>8}{:>12}{:>10}",
+                text(media.missing_rate),
+                text(media.loss_rate),
+                latency(|hist| hist.p50),
+                latency(|hist| hist.p99)
+            );
+            page.row("", &line);
+            name.clear();
+        }
+    }
+}
+
 fn publish(page: &mut Page, publish: &PublishSection) {
     let upstream = publish.upstream_loss_rate.map_or("not reported".to_owned(), share);
     let text = format!(
@@ -331,7 +365,8 @@ fn impairment(page: &mut Page, section: &ImpairmentSection) {
     };
     page.row("impaired", &format!("on purpose: {}", what(&section.all)));
     for cohort in &section.cohorts {
-        page.sub(&format!("{} subs", group(cohort.subscribers)), &cohort.spec);
+        let text = format!("{}: {}", cohort.name, cohort.spec);
+        page.sub(&format!("{} subs", group(cohort.subscribers)), &text);
         if section.cohorts.len() > 1 {
             page.sub("", &what(&cohort.injected));
         }

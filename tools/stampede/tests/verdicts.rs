@@ -260,6 +260,21 @@ fn a_generator_that_gets_no_cpu_makes_the_run_invalid() {
 }
 
 #[test]
+fn receive_buffers_that_are_too_small_make_the_run_invalid() {
+    series(|| {
+        // A 720p frame is several packets that come at once; there is room for one or two.
+        let tiny = ["--receive-buffer=1KiB", "--video-resolution=high"];
+        let ended = run(&small(&tiny));
+        ended.assert_code(98);
+        assert_fault(&ended, "generator", &["our kernel dropped", "--receive-buffer"]);
+        assert_eq!(ended.report()["verdict"]["result"], "invalid");
+        assert!(ended.number("/generator/udp_dropped") > 100.0);
+        assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
+        assert_eq!(ended.number("/run/options/receive_buffer_bytes"), 1_024.0);
+    });
+}
+
+#[test]
 fn datagrams_that_the_wire_lost_are_the_networks() {
     series(|| {
         let Some(namespace) = Namespace::new() else { return };
@@ -294,6 +309,12 @@ fn what_we_drop_on_purpose_is_nobodys_fault() {
         assert_eq!(of(0, "subscribers") + of(1, "subscribers"), 6, "{cohorts:?}");
         assert!((2..=4).contains(&of(0, "subscribers")), "{cohorts:?}");
         assert_eq!((of(0, "duplicated"), of(1, "dropped")), (0, 0), "{cohorts:?}");
+        // Each is a cohort of the report, and nobody is left over.
+        let parts = ended.report()["cohorts"].as_array().unwrap();
+        let names: Vec<_> = parts.iter().map(|part| part["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["impair-1", "impair-2"]);
+        let missing = |part: &Value| part["video"]["packets"]["missing"].as_u64().unwrap();
+        assert!(missing(&parts[0]) > 10 && missing(&parts[1]) == 0, "{parts:?}");
         let (twice, seen) = (of(1, "duplicated") as f64, sum(&ended, "duplicate"));
         assert!(twice > 10.0 && (twice - seen).abs() <= 0.1 * twice + 3.0, "{twice}, {seen} seen");
     });

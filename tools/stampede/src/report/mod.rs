@@ -2,6 +2,7 @@
 //! merged and compared later.
 
 mod build;
+pub(crate) mod cohorts;
 pub(crate) mod compare;
 pub(crate) mod hist;
 pub(crate) mod judge;

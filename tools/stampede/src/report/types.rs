@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stampede_media::AssemblerCounters;
 use stampede_sfu::{Ledger, LedgerTotals};
 
+use super::cohorts::CohortFigures;
 use super::hist::Hist;
 use super::latency::LatencySource;
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
@@ -32,9 +34,13 @@ pub(crate) struct Report {
     pub video: Option<MediaSection>,
     /// Received audio; `null` if nobody was to receive any.
     pub audio: Option<MediaSection>,
+    /// The parts of the subscribers, each with figures of its own; empty without `[[cohort]]` and
+    /// `--impair`.
+    #[serde(default)]
+    pub cohorts: Vec<CohortFigures>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
-    /// What was injected on purpose in this process; `null` without `--impair`.
+    /// What was injected on purpose in this process; `null` if nothing was to be.
     pub impairment: Option<ImpairmentSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
@@ -293,6 +299,8 @@ pub(crate) struct Options {
     pub cores: Vec<usize>,
     /// `--backend`.
     pub backend: String,
+    /// `--receive-buffer`; `null` in reports of versions without it.
+    pub receive_buffer_bytes: Option<usize>,
     /// How the embedded SFU was started; `null` at a real server.
     pub embedded: Option<EmbeddedOptions>,
 }
@@ -618,21 +626,23 @@ pub(crate) struct PublishSection {
     pub frames_withheld: u64,
 }
 
-/// What `--impair` did in the measured window.
+/// What `--impair` and the cohorts' `impair` did in the measured window.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct ImpairmentSection {
     /// All cohorts together.
     #[serde(flatten)]
     pub all: Injected,
-    /// One row an `--impair`, in their order.
+    /// One row an `--impair`, in their order, then one for each cohort with its own.
     pub cohorts: Vec<CohortSection>,
 }
 
-/// What was done to one cohort.
+/// What was done for one of these reasons.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct CohortSection {
+    /// `impair-1` for the first `--impair`, else that of the cohort.
+    pub name: String,
     /// As it was given.
     pub spec: String,
     /// Subscribers it was for, tries counted singly.
@@ -691,8 +701,70 @@ pub(crate) struct RecordingSection {
     /// Jumps of Opus timestamps that were not filled.
     #[serde(default)]
     pub timestamp_jumps: u64,
+    /// What became of the packets of recorded streams on their way into frames.
+    #[serde(default)]
+    pub assembly: AssemblySection,
     /// What went wrong, in plain words.
     pub errors: Vec<String>,
+}
+
+/// Recorded streams' packets, made into frames again; over the whole run. Whole frames are written
+/// only if they can be decoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct AssemblySection {
+    /// Frames that were whole.
+    pub frames_complete: u64,
+    /// Frames that lacked a packet.
+    pub frames_incomplete: u64,
+    /// Frames whose beginning came before the first packet: joining, not loss.
+    pub frames_cut_at_start: u64,
+    /// Whole frames dropped because too many waited.
+    pub frames_not_taken: u64,
+    /// Packets taken.
+    pub packets: u64,
+    /// Sequence numbers of padding.
+    pub packets_skipped: u64,
+    /// Sequence numbers given up without a packet.
+    pub packets_abandoned: u64,
+    /// Packets that were there already.
+    pub packets_duplicate: u64,
+    /// Packets behind all that was settled.
+    pub packets_late: u64,
+    /// Packets that can't be read.
+    pub packets_malformed: u64,
+}
+
+impl AssemblySection {
+    /// Of these counters.
+    pub(crate) fn of(counted: &AssemblerCounters) -> Self {
+        Self {
+            frames_complete: counted.frames_complete,
+            frames_incomplete: counted.frames_incomplete,
+            frames_cut_at_start: counted.frames_cut_at_start,
+            frames_not_taken: counted.frames_not_polled,
+            packets: counted.packets,
+            packets_skipped: counted.packets_skipped,
+            packets_abandoned: counted.packets_abandoned,
+            packets_duplicate: counted.packets_duplicate,
+            packets_late: counted.packets_late,
+            packets_malformed: counted.packets_malformed,
+        }
+    }
+
+    /// Adds another's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.frames_complete += other.frames_complete;
+        self.frames_incomplete += other.frames_incomplete;
+        self.frames_cut_at_start += other.frames_cut_at_start;
+        self.frames_not_taken += other.frames_not_taken;
+        self.packets += other.packets;
+        self.packets_skipped += other.packets_skipped;
+        self.packets_abandoned += other.packets_abandoned;
+        self.packets_duplicate += other.packets_duplicate;
+        self.packets_late += other.packets_late;
+        self.packets_malformed += other.packets_malformed;
+    }
 }
 
 /// The load box itself.
@@ -799,12 +871,21 @@ pub(crate) struct EmbeddedSection {
     pub measured: Option<LedgerTotals>,
 }
 
+/// Of rows that don't say.
+fn whole_second() -> f64 {
+    1.0
+}
+
 /// One second.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct SeriesRow {
-    /// Since the start of the run.
+    /// When it ended, since the start of the run.
     pub t_s: f64,
+    /// How long it was: counts of this row are of that time, rates are a second's. About 1, but the
+    /// last row is of what was left, and a worker that stood still has a longer one.
+    #[serde(default = "whole_second")]
+    pub length_s: f64,
     /// Participants connected.
     pub joined: u64,
     /// Subscribers of which at least one media packet arrived.
