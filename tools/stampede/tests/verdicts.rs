@@ -262,15 +262,15 @@ fn a_generator_that_gets_no_cpu_makes_the_run_invalid() {
 #[test]
 fn receive_buffers_that_are_too_small_make_the_run_invalid() {
     series(|| {
-        // A 720p frame is several packets that come at once; there is room for one or two.
-        let tiny = ["--receive-buffer=1KiB", "--video-resolution=high"];
+        // A 720p frame is several packets that come at once; there is room for three or four.
+        let tiny = ["--receive-buffer=4KiB", "--video-resolution=high"];
         let ended = run(&small(&tiny));
         ended.assert_code(98);
         assert_fault(&ended, "generator", &["our kernel dropped", "--receive-buffer"]);
         assert_eq!(ended.report()["verdict"]["result"], "invalid");
         assert!(ended.number("/generator/udp_dropped") > 100.0);
         assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
-        assert_eq!(ended.number("/run/options/receive_buffer_bytes"), 1_024.0);
+        assert_eq!(ended.number("/run/options/receive_buffer_bytes"), 4_096.0);
     });
 }
 
