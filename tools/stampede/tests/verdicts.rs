@@ -409,6 +409,15 @@ fn what_is_missing_is_what_was_dropped_packet_for_packet() {
         assert_eq!(passed_over, gaps[kind] as f64, "{kind}: {gaps:?}");
         assert_eq!(packets("repaired") + packets("unrecovered"), packets("missing"), "{kind}");
     }
+    // The seconds have it all, the last part of one included; the end takes back what it cut off.
+    let rows = ended.report()["series"].as_array().unwrap();
+    for figure in ["expected", "missing", "repaired", "unrecovered"] {
+        let all: f64 = rows.iter().map(|row| row[figure].as_f64().unwrap()).sum();
+        let (known, cut_off) = (sum(&ended, figure), sum(&ended, "cut_off"));
+        assert!((known..=known + cut_off).contains(&all), "{figure}: {all}, {known}, {cut_off}");
+    }
+    let last = rows.last().unwrap()["length_s"].as_f64().unwrap();
+    assert!((0.0..1.2).contains(&last), "{last}");
     // Video has RTX, Opus has none.
     let (missing, repaired) =
         (ended.number("/video/packets/missing"), ended.number("/video/packets/repaired"));

@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::run::REST;
 
 /// Most parts of the subscribers, each with figures of its own: cohorts, crossed with `--impair`.
-/// Each worker keeps half a megabyte of histograms for each that has subscribers.
+/// Each worker keeps most of a megabyte of histograms for each that has subscribers.
 const COHORTS_MAX: usize = 100;
 
 /// Flags of the shape of a run.

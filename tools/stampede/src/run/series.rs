@@ -58,6 +58,21 @@ impl Totals {
     }
 }
 
+impl Totals {
+    /// With no counter lower than here.
+    fn at_least(self, least: &Self) -> Self {
+        Self {
+            expected: self.expected.max(least.expected),
+            missing: self.missing.max(least.missing),
+            repaired: self.repaired.max(least.repaired),
+            late: self.late.max(least.late),
+            unrecovered: self.unrecovered.max(least.unrecovered),
+            freezes: self.freezes.max(least.freezes),
+            frozen: self.frozen.max(least.frozen),
+        }
+    }
+}
+
 /// Growth of a counter that begins anew when the measured window begins.
 fn growth(now: u64, before: u64) -> u64 {
     if now >= before { now - before } else { now }
@@ -92,7 +107,15 @@ impl Series {
     /// Adds what was left of a second when the workers ended, at `t_s`: the rest of every sum, all
     /// accounts being settled by then. Nobody is there any more.
     pub(crate) fn last(&mut self, t_s: f64, workers: &[WorkerReport]) {
-        let now = Totals::of(workers.iter().map(|worker| &worker.totals));
+        let mut now = Totals::of(workers.iter().map(|worker| &worker.totals));
+        let is_new = |worker: &WorkerReport| worker.health.window <= worker.last.second.length;
+        if workers.iter().all(is_new) {
+            // The measured window began after the last row.
+            self.last = Totals::default();
+        } else {
+            // What the end cut off is taken back: no new beginning.
+            now = now.at_least(&self.last);
+        }
         let mut row = self.grown(t_s, now);
         let parts =
             workers.iter().map(|one| (&one.last.second, one.last.video_latency_us.as_ref()));
@@ -176,6 +199,15 @@ mod tests {
     fn counters_that_begin_anew_do_not_run_backwards() {
         assert_eq!(growth(10, 4), 6);
         assert_eq!(growth(3, 400), 3);
+    }
+
+    #[test]
+    fn what_the_end_takes_back_is_no_new_beginning() {
+        let last = Totals { expected: 100, missing: 4, ..Totals::default() };
+        let now = Totals { expected: 98, missing: 2, unrecovered: 1, ..Totals::default() };
+        let mut series = Series { last, ..Series::default() };
+        let row = series.grown(1.0, now.at_least(&last));
+        assert_eq!((row.expected, row.missing, row.unrecovered), (0, 0, 1));
     }
 
     #[test]
