@@ -18,10 +18,11 @@ impl Relay {
     pub(crate) fn start(fate: impl Fn() -> Fate + Send + 'static) -> Self {
         let (socket, address) = listen();
         std::thread::spawn(move || {
-            carry(&socket, |from, to, client| {
+            let down = |from: UdpSocket, to: UdpSocket, client| {
                 let mut fate = fate();
                 std::thread::spawn(move || relay_down(&from, &to, client, &mut fate));
-            });
+            };
+            carry(&socket, |_| {}, down);
         });
         Self { address }
     }
@@ -37,14 +38,15 @@ impl Relay {
         let own = Arc::clone(&holds);
         let mut clients = 0;
         std::thread::spawn(move || {
-            carry(&socket, |from, to, client| {
+            let watched = Arc::clone(&own);
+            let down = |from: UdpSocket, to: UdpSocket, client| {
                 // Clients 0 and 1, then 2 which is held, 3, 4 which is, …
                 let held = clients >= 2 && clients % 2 == 0;
                 clients += 1;
                 let (waiting, own) = (Arc::clone(&waiting), Arc::clone(&own));
                 std::thread::spawn(move || {
+                    let mut buffer = [0; 2_048];
                     loop {
-                        let mut buffer = [0; 2_048];
                         let Ok((length, _)) = from.recv_from(&mut buffer) else { continue };
                         let arrived = Instant::now();
                         let bytes = &buffer[..length];
@@ -55,41 +57,89 @@ impl Relay {
                             waiting.1.notify_one();
                         } else {
                             let _ = to.send_to(bytes, client);
-                            own.lock().unwrap().note(0, bytes, arrived.elapsed());
+                            // The clock is read before the lock is waited for.
+                            let passed = (arrived, Instant::now());
+                            own.lock().unwrap().carried_down(0, bytes, passed);
                         }
                     }
                 });
-            });
+            };
+            let up = |bytes: &[u8]| {
+                let now = Instant::now();
+                watched.lock().unwrap().carried_up(bytes, now);
+            };
+            carry(&socket, up, down);
         });
         (Self { address }, holds)
     }
 }
 
-/// What a relay did that holds packets: index 0 is of clients that get theirs at once, 1 of others.
+/// What a relay saw that holds packets, by its own clock. Of each pair, index 0 is of clients that get
+/// theirs at once, 1 of the others.
 #[derive(Debug, Default)]
 pub(crate) struct Holds {
-    /// How long each RTP datagram was really here, by the relay's own clock.
-    pub(crate) held: [Vec<Duration>; 2],
-    /// The SSRCs of what it carried.
+    /// Of each SSRC on its way up its bytes, and when the last packet of each picture passed.
+    up: HashMap<u32, (usize, Vec<Instant>)>,
+    /// Last packets of pictures on their way down: when they came, and when they went on.
+    down: [Vec<(Instant, Instant)>; 2],
+    /// The SSRCs of what it carried down.
     pub(crate) ssrcs: [HashSet<u32>; 2],
 }
 
 impl Holds {
-    fn note(&mut self, held: usize, datagram: &[u8], here: Duration) {
-        if rtp_payload_type(datagram).is_some() && datagram.len() >= 12 {
-            self.held[held].push(here);
-            let ssrc = u32::from_be_bytes(datagram[8..12].try_into().unwrap());
-            self.ssrcs[held].insert(ssrc);
+    fn carried_up(&mut self, datagram: &[u8], at: Instant) {
+        let Some(ssrc) = rtp_ssrc(datagram) else { return };
+        let (bytes, pictures) = self.up.entry(ssrc).or_default();
+        *bytes += datagram.len();
+        if ends_picture(datagram) {
+            pictures.push(at);
         }
     }
 
-    /// In milliseconds, of clients held (1) or not (0).
-    pub(crate) fn quantile_ms(&self, held: usize, quantile: f64) -> f64 {
-        let mut all = self.held[held].clone();
-        all.sort_unstable();
-        let place = ((all.len() - 1) as f64 * quantile).round() as usize;
-        all[place].as_secs_f64() * 1_000.0
+    fn carried_down(&mut self, side: usize, datagram: &[u8], passed: (Instant, Instant)) {
+        let Some(ssrc) = rtp_ssrc(datagram) else { return };
+        self.ssrcs[side].insert(ssrc);
+        if ends_picture(datagram) {
+            self.down[side].push(passed);
+        }
     }
+
+    /// Counts anew.
+    pub(crate) fn begin(&mut self) {
+        self.up.clear();
+        self.down = Default::default();
+    }
+
+    /// How long each picture took from where its last packet passed on its way up to where the relay
+    /// sent it on to a client, in milliseconds and in order of size. Everybody is to watch the
+    /// smallest layer. What came down is the latest picture that went up before it: a server must
+    /// take less time than there is between two pictures.
+    pub(crate) fn took_ms(&self) -> [Vec<f64>; 2] {
+        // An SSRC of retransmissions has hardly any.
+        let most = self.up.values().map(|(_, pictures)| pictures.len()).max().unwrap_or(0);
+        let layers = self.up.values().filter(|(_, pictures)| 2 * pictures.len() > most);
+        let (_, up) = layers.min_by_key(|(bytes, _)| *bytes).expect("a publisher");
+        [0, 1].map(|side| {
+            let picture = |(arrived, sent): &(Instant, Instant)| {
+                let before = up.partition_point(|at| at <= arrived).checked_sub(1)?;
+                Some((*sent - up[before]).as_secs_f64() * 1_000.0)
+            };
+            let mut took: Vec<f64> = self.down[side].iter().filter_map(picture).collect();
+            took.sort_unstable_by(f64::total_cmp);
+            took
+        })
+    }
+}
+
+/// The SSRC, if this is RTP.
+fn rtp_ssrc(datagram: &[u8]) -> Option<u32> {
+    rtp_payload_type(datagram)?;
+    Some(u32::from_be_bytes(datagram.get(8..12)?.try_into().unwrap()))
+}
+
+/// The marker: the last packet of a picture (RFC 7741 §4.1).
+fn ends_picture(rtp: &[u8]) -> bool {
+    rtp[1] & 0x80 != 0
 }
 
 /// A datagram that is not to go yet.
@@ -113,8 +163,8 @@ fn release(
         drop(queue);
         std::thread::sleep((packet.arrived + delay).saturating_duration_since(Instant::now()));
         let _ = packet.to.send_to(&packet.bytes, packet.client);
-        let here = packet.arrived.elapsed();
-        holds.lock().unwrap().note(1, &packet.bytes, here);
+        let passed = (packet.arrived, Instant::now());
+        holds.lock().unwrap().carried_down(1, &packet.bytes, passed);
     }
 }
 
@@ -129,8 +179,13 @@ fn listen() -> (UdpSocket, SocketAddr) {
         .expect("a free port")
 }
 
-/// Carries everything up; `down` is to start the way down of each client that appears: from, to, whom.
-fn carry(socket: &UdpSocket, mut down: impl FnMut(UdpSocket, UdpSocket, SocketAddr)) {
+/// Carries everything up, past `look`; `down` is to start the way down of each client that appears:
+/// from, to, whom.
+fn carry(
+    socket: &UdpSocket,
+    look: impl Fn(&[u8]),
+    mut down: impl FnMut(UdpSocket, UdpSocket, SocketAddr),
+) {
     let sfu = SocketAddr::from(([127, 0, 0, 1], socket.local_addr().unwrap().port()));
     let mut ways: HashMap<SocketAddr, UdpSocket> = HashMap::new();
     let mut buffer = [0; 2_048];
@@ -141,6 +196,7 @@ fn carry(socket: &UdpSocket, mut down: impl FnMut(UdpSocket, UdpSocket, SocketAd
             down(up.try_clone().unwrap(), socket.try_clone().unwrap(), client);
             up
         });
+        look(&buffer[..length]);
         // A client that outlives the SFU may still talk.
         let _ = way.send_to(&buffer[..length], sfu);
     }
