@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_second_has_its_own_length_and_the_rates_of_it() {
-        let mut series = Series::default();
-        series.last = Totals { expected: 100, missing: 4, unrecovered: 1, ..Totals::default() };
+        let last = Totals { expected: 100, missing: 4, unrecovered: 1, ..Totals::default() };
+        let mut series = Series { last, ..Series::default() };
         let now = Totals { expected: 150, missing: 5, unrecovered: 3, ..Totals::default() };
         let mut row = series.grown(7.25, now);
         let second = Second {
