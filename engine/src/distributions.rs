@@ -92,20 +92,30 @@ impl Distributions {
 /// Where a worker's samples go: the measured window, and the running second of its video latency.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    pub(crate) window: Distributions,
+    /// One entry a cohort, made with its first sample.
+    windows: Vec<Option<Box<Distributions>>>,
     second_video_latency_us: Histogram<u64>,
 }
 
 impl Measured {
-    pub(crate) fn new() -> Self {
-        Self { window: Distributions::default(), second_video_latency_us: histogram(2) }
+    /// For so many cohorts, at least one.
+    pub(crate) fn new(cohorts: usize) -> Self {
+        Self { windows: vec![None; cohorts.max(1)], second_video_latency_us: histogram(2) }
     }
 
-    pub(crate) fn record(&mut self, sample: Sample) {
+    /// A sample of a peer in this cohort.
+    pub(crate) fn record(&mut self, cohort: u16, sample: Sample) {
         if let Sample::Latency { kind: MediaKind::Video, latency, .. } = sample {
             self.second_video_latency_us.saturating_record(micros(latency));
         }
-        self.window.record(sample);
+        if let Some(window) = self.windows.get_mut(usize::from(cohort)) {
+            window.get_or_insert_default().record(sample);
+        }
+    }
+
+    /// The measured window of each cohort.
+    pub(crate) fn into_windows(self) -> impl Iterator<Item = Distributions> {
+        self.windows.into_iter().map(|window| window.map(|window| *window).unwrap_or_default())
     }
 
     /// Ends the running second; returns its video latencies in microseconds, to two significant
@@ -117,7 +127,7 @@ impl Measured {
 
     /// Starts the measured window anew.
     pub(crate) fn begin_measuring(&mut self) {
-        self.window = Distributions::default();
+        self.windows.fill(None);
     }
 }
 
@@ -173,13 +183,28 @@ mod tests {
 
     #[test]
     fn a_second_is_handed_out_once() {
-        let mut measured = Measured::new();
+        let mut measured = Measured::new(1);
         assert!(measured.close_second().is_none());
-        measured.record(latency(720, 40));
+        measured.record(0, latency(720, 40));
         assert_eq!(measured.close_second().map(|second| second.len()), Some(1));
         assert!(measured.close_second().is_none());
-        assert_eq!(measured.window.video_latency_us.len(), 1);
+        assert_eq!(values(measured), [1]);
+        let mut measured = Measured::new(1);
+        measured.record(0, latency(720, 40));
         measured.begin_measuring();
-        assert!(measured.window.video_latency_us.is_empty());
+        assert_eq!(values(measured), [0]);
+    }
+
+    fn values(measured: Measured) -> Vec<u64> {
+        measured.into_windows().map(|window| window.video_latency_us.len()).collect()
+    }
+
+    #[test]
+    fn cohorts_are_kept_apart_and_the_second_is_of_all() {
+        let mut measured = Measured::new(3);
+        (0..5).for_each(|_| measured.record(0, latency(720, 4)));
+        (0..2).for_each(|_| measured.record(2, latency(720, 104)));
+        assert_eq!(measured.close_second().map(|second| second.len()), Some(7));
+        assert_eq!(values(measured), [5, 0, 2]);
     }
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use stampede_core::{DtlsIdentity, PeerOptions};
-use stampede_impair::Cohorts;
 use stampede_media::disk::{DiskHandle, DiskOptions, DiskThread};
 use stampede_udp::{BackendLimits, BackendReport, SocketBuffers, Waker};
 use thiserror::Error;
 
+use crate::impair::ImpairPlan;
 use crate::mailbox::{EventSignal, EventSink, EventSource, Mail, NewPeer};
 use crate::worker::{Worker, WorkerSetup};
 use crate::{
@@ -114,14 +114,21 @@ impl Engine {
         };
         let (event_sender, receiver) = crossbeam_channel::bounded(options.events_max);
         let signal = EventSignal::new()?;
-        let cohorts = Cohorts::new(options.impair.clone(), options.seed, Instant::now());
+        if options.cohorts.is_empty() {
+            options.cohorts.push(None);
+        }
+        let impair = ImpairPlan {
+            cohorts: options.cohorts.clone().into(),
+            seed: options.seed,
+            start: Instant::now(),
+        };
         let mut workers = Vec::with_capacity(options.workers);
         let mut backend = None;
         for index in 0..options.workers {
             let events = EventSink::new(event_sender.clone(), signal.clone());
             let disk = disk.as_ref().map(DiskThread::handle);
             let (worker, report) =
-                spawn(&options, index, identity.clone(), cohorts.clone(), events, disk)?;
+                spawn(&options, index, identity.clone(), impair.clone(), events, disk)?;
             backend.get_or_insert(report);
             workers.push(worker);
         }
@@ -164,7 +171,9 @@ impl Engine {
         let serial = worker.next_serial.fetch_add(1, Ordering::Relaxed);
         let id = PeerId { worker: index as u16, serial };
         worker.peers.fetch_add(1, Ordering::Relaxed);
-        let peer = NewPeer { id, label: spec.label, role: spec.role, socket };
+        let known = usize::from(spec.cohort) < self.options.cohorts.len();
+        let cohort = if known { spec.cohort } else { 0 };
+        let peer = NewPeer { id, label: spec.label, role: spec.role, cohort, socket };
         self.post(index, Mail::Add(Box::new(peer))).inspect_err(|_| {
             worker.peers.fetch_sub(1, Ordering::Relaxed);
         })?;
@@ -255,7 +264,7 @@ fn spawn(
     options: &EngineOptions,
     index: usize,
     identity: DtlsIdentity,
-    cohorts: Cohorts,
+    impair: ImpairPlan,
     events: EventSink,
     disk: Option<DiskHandle>,
 ) -> Result<(WorkerHandle, BackendReport), StartError> {
@@ -271,7 +280,7 @@ fn spawn(
         disk,
         gather: options.gather,
         capture: options.capture,
-        cohorts,
+        impair,
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,

@@ -29,6 +29,9 @@ pub struct PeerSpec {
     pub role: PeerRole,
     /// The local address its socket is bound to; it becomes the peer's host candidate.
     pub local_ip: IpAddr,
+    /// Which of [`EngineOptions::cohorts`](crate::EngineOptions::cohorts) it is in. One past their
+    /// end is in the first; publishers are in one for form's sake.
+    pub cohort: u16,
 }
 
 /// The part a peer plays.

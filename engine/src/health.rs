@@ -38,6 +38,8 @@ impl HealthReport {
 /// The last second of a worker.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Second {
+    /// How long it was: about a second, or what was left of one at the end.
+    pub length: Duration,
     /// CPU time over wall time, 0 to 1.
     pub busy_ratio: f64,
     /// Datagrams received.
@@ -107,11 +109,13 @@ impl Health {
     /// Ends the running second.
     pub(crate) fn close_second(&mut self, now: Instant, udp: UdpStats) -> Second {
         let mark = Mark { at: now, cpu: thread_cpu(), udp };
-        let wall = (now - self.second.at).as_secs_f64();
+        let length = now.saturating_duration_since(self.second.at);
+        let wall = length.as_secs_f64();
         let cpu = mark.cpu.saturating_sub(self.second.cpu).as_secs_f64();
         let since = udp.since(&self.second.udp);
         self.second = mark;
         Second {
+            length,
             busy_ratio: if wall > 0.0 { cpu / wall } else { 0.0 },
             datagrams_in: since.datagrams_in,
             bytes_in: since.bytes_in,

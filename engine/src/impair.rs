@@ -1,39 +1,36 @@
 //! What is done on purpose to what subscribers receive, before it is accounted.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use stampede_core::{Arrival, Peer};
-use stampede_impair::{Class, Cohorts, Counts, Fate, Held, Impairment};
+use stampede_impair::{Class, Counts, Fate, Held, Impairment, Spec, stable_name};
 
 use crate::PeerId;
 
-/// What was done to one cohort since the measured window began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CohortCounts {
-    /// Peers it was for.
-    pub subscribers: u64,
-    /// What was done to their packets.
-    pub counts: Counts,
-}
-
-impl CohortCounts {
-    /// Adds another worker's.
-    pub fn merge(&mut self, other: &Self) {
-        self.subscribers += other.subscribers;
-        self.counts.merge(&other.counts);
-    }
+/// What is to be done to whom, the same for all workers of an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct ImpairPlan {
+    /// One entry a cohort.
+    pub(crate) cohorts: Arc<[Option<Spec>]>,
+    pub(crate) seed: u64,
+    /// What outages count from.
+    pub(crate) start: Instant,
 }
 
 /// What is done to one peer.
 pub(crate) struct PeerImpairment {
-    cohort: usize,
     model: Impairment,
 }
 
 impl PeerImpairment {
     pub(crate) fn begin_measuring(&mut self) {
         self.model.reset_counts();
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.model.counts()
     }
 }
 
@@ -47,22 +44,20 @@ pub(crate) struct HeldDatagram {
 
 /// The impairments of one worker.
 pub(crate) struct Impairments {
-    cohorts: Cohorts,
+    plan: ImpairPlan,
     held: Held<HeldDatagram>,
-    /// One entry a spec, of peers that are gone.
-    retired: Vec<CohortCounts>,
 }
 
 impl Impairments {
-    pub(crate) fn new(cohorts: Cohorts) -> Self {
-        let retired = vec![CohortCounts::default(); cohorts.specs().len()];
-        Self { cohorts, held: Held::default(), retired }
+    pub(crate) fn new(plan: ImpairPlan) -> Self {
+        Self { plan, held: Held::default() }
     }
 
-    /// What is done to the subscriber of this name, if anything.
-    pub(crate) fn of(&self, label: &str) -> Option<Box<PeerImpairment>> {
-        let (cohort, model) = self.cohorts.of(label)?;
-        Some(Box::new(PeerImpairment { cohort, model }))
+    /// What is done to the subscriber of this name, if anything is to its cohort.
+    pub(crate) fn of(&self, cohort: u16, label: &str) -> Option<Box<PeerImpairment>> {
+        let spec = self.plan.cohorts.get(usize::from(cohort))?.as_ref()?;
+        let model = Impairment::new(spec, self.plan.seed, stable_name(label), self.plan.start);
+        Some(Box::new(PeerImpairment { model }))
     }
 
     /// Gives a datagram to its peer now or later, or drops it.
@@ -101,22 +96,5 @@ impl Impairments {
     /// Takes the next one that is due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<HeldDatagram> {
         self.held.pop_due(now).map(|(_, datagram)| datagram)
-    }
-
-    pub(crate) fn begin_measuring(&mut self) {
-        self.retired.fill(CohortCounts::default());
-    }
-
-    /// A peer is gone; its counts stay.
-    pub(crate) fn retire(&mut self, peer: Option<Box<PeerImpairment>>) {
-        let Some(peer) = peer else { return };
-        if let Some(cohort) = self.retired.get_mut(peer.cohort) {
-            cohort.merge(&CohortCounts { subscribers: 1, counts: peer.model.counts() });
-        }
-    }
-
-    /// The counts of all that are gone, one entry a spec.
-    pub(crate) fn into_counts(self) -> Vec<CohortCounts> {
-        self.retired
     }
 }

@@ -15,6 +15,7 @@
 
 mod capture;
 mod clock;
+mod cohort;
 mod distributions;
 mod engine;
 mod event;
@@ -29,14 +30,17 @@ mod worker;
 mod worst;
 
 pub use capture::{CaptureOptions, CapturedPeer, keep_worst};
+pub use cohort::CohortReport;
 pub use distributions::{Distributions, HEIGHTS_MAX};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 pub use health::{HealthReport, Second};
-pub use impair::CohortCounts;
 pub use options::EngineOptions;
-pub use snapshot::{EngineReport, PeerRow, WorkerReport, WorkerSnapshot};
+pub use snapshot::{EngineReport, LastPart, PeerRow, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
-pub use stampede_impair::{Spec as ImpairSpec, SpecError as ImpairSpecError};
+pub use stampede_impair::{
+    Counts as ImpairCounts, Spec as ImpairSpec, SpecError as ImpairSpecError,
+    choose as choose_impair,
+};
 pub use stampede_udp::{BackendChoice, BackendReport, UdpStats};
 pub use worst::{PeerFigures, PeerLine, WORST_PEERS_MAX, WorstBy};

@@ -32,6 +32,7 @@ pub(crate) struct NewPeer {
     pub(crate) id: PeerId,
     pub(crate) label: String,
     pub(crate) role: PeerRole,
+    pub(crate) cohort: u16,
     pub(crate) socket: UdpSocket,
 }
 

@@ -42,11 +42,13 @@ pub struct EngineOptions {
     pub recording_dir: Option<PathBuf>,
     /// The flight recorder; `None` keeps no packets.
     pub capture: Option<CaptureOptions>,
-    /// What is done on purpose to what subscribers receive, before it is accounted; for each
-    /// subscriber the first whose cohort it belongs to counts. Outages count from the start of the
-    /// engine. A worker holds at most [`HELD_PACKETS_MAX`](stampede_impair::HELD_PACKETS_MAX)
-    /// delayed datagrams; one more is dropped and counted.
-    pub impair: Vec<Spec>,
+    /// The parts of the subscribers that are accounted for by themselves as well, each with what is
+    /// done on purpose to what it receives, before that is accounted (the spec's own `cohort` means
+    /// nothing here). Without any there is one to which nothing is done. Outages count from the start
+    /// of the engine. A worker holds at most
+    /// [`HELD_PACKETS_MAX`](stampede_impair::HELD_PACKETS_MAX) delayed datagrams; one more is
+    /// dropped and counted.
+    pub cohorts: Vec<Option<Spec>>,
     /// Seed of the impairments.
     pub seed: u64,
 }
@@ -67,7 +69,7 @@ impl Default for EngineOptions {
             events_max: 65_536,
             recording_dir: None,
             capture: None,
-            impair: Vec::new(),
+            cohorts: Vec::new(),
             seed: 1,
         }
     }

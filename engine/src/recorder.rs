@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use stampede_core::{RecordedFrame, RecordedStream};
+use stampede_media::AssemblerCounters;
 use stampede_media::disk::{DiskHandle, Recording};
 use stampede_media::record::DiskFrame;
 
@@ -13,11 +14,18 @@ pub(crate) struct PeerRecorder {
     label: String,
     /// By [`RecordedStream::id`]; as many entries as the peer has streams.
     recordings: FxHashMap<u32, Recording>,
+    /// Of the streams that have ended.
+    assembled: AssemblerCounters,
 }
 
 impl PeerRecorder {
     pub(crate) fn new(disk: DiskHandle, label: String) -> Self {
-        Self { disk, label, recordings: FxHashMap::default() }
+        Self {
+            disk,
+            label,
+            recordings: FxHashMap::default(),
+            assembled: AssemblerCounters::default(),
+        }
     }
 
     pub(crate) fn frame(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
@@ -37,15 +45,18 @@ impl PeerRecorder {
     }
 
     /// Closes a stream's file; if more comes of it, that goes into another one.
-    pub(crate) fn end(&mut self, stream: u32) {
+    pub(crate) fn end(&mut self, stream: u32, counted: &AssemblerCounters) {
+        self.assembled.merge(counted);
         if let Some(recording) = self.recordings.remove(&stream) {
             self.disk.finish(recording);
         }
     }
 
-    pub(crate) fn finish(self) {
+    /// Closes all files; what became of the packets of all streams that have ended.
+    pub(crate) fn finish(self) -> AssemblerCounters {
         for (_, recording) in self.recordings {
             self.disk.finish(recording);
         }
+        self.assembled
     }
 }

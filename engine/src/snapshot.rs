@@ -2,11 +2,12 @@
 
 use hdrhistogram::Histogram;
 use stampede_core::{PeerCounters, PeerReport};
+use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskReport;
 
 use crate::distributions::Distributions;
 use crate::health::{HealthReport, Second};
-use crate::{CapturedPeer, CohortCounts, PeerId, PeerLine};
+use crate::{CapturedPeer, CohortReport, PeerId, PeerLine};
 
 /// A worker's counters at one moment.
 #[derive(Debug, Clone)]
@@ -34,6 +35,15 @@ pub struct WorkerSnapshot {
     pub worst: Vec<PeerLine>,
 }
 
+/// What a worker did after its last snapshot.
+#[derive(Debug, Clone)]
+pub struct LastPart {
+    /// The same figures as of a whole second.
+    pub second: Second,
+    /// Latencies of its video frames in microseconds; `None` if none was measured.
+    pub video_latency_us: Option<Histogram<u64>>,
+}
+
 /// One peer at its end.
 #[derive(Debug, Clone)]
 pub struct PeerRow {
@@ -41,6 +51,8 @@ pub struct PeerRow {
     pub id: PeerId,
     /// The participant's identity.
     pub label: String,
+    /// [`PeerSpec::cohort`](crate::PeerSpec::cohort).
+    pub cohort: u16,
     /// Datagrams the kernel dropped at its receive buffer, from the socket's first to its last.
     pub kernel_drops: u64,
     /// Everything it counted.
@@ -64,11 +76,14 @@ pub struct WorkerReport {
     pub before_window: PeerCounters,
     /// One row for each peer.
     pub peers: Vec<PeerRow>,
+    /// What became of recorded streams' packets on their way into frames, over the whole run.
+    pub assembled: AssemblerCounters,
+    /// From its last snapshot to its end.
+    pub last: LastPart,
     /// What the flight recorder held of its worst peers when they were closed.
     pub captures: Vec<CapturedPeer>,
-    /// What was done on purpose, one entry for each of
-    /// [`EngineOptions::impair`](crate::EngineOptions::impair).
-    pub impaired: Vec<CohortCounts>,
+    /// The same for each of [`EngineOptions::cohorts`](crate::EngineOptions::cohorts).
+    pub cohorts: Vec<CohortReport>,
     /// Snapshots not handed out because the signalling plane left too many events waiting.
     pub snapshots_dropped: u64,
     /// Why it ended before it was told to; its figures are then what was known by then.

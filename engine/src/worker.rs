@@ -11,18 +11,19 @@ use slab::Slab;
 use stampede_core::{
     Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Sample,
 };
-use stampede_impair::Cohorts;
+use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketId, Wait};
 
 use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
 use crate::clock::{Clock, ClockReader};
-use crate::distributions::Measured;
+use crate::cohort::Closed;
+use crate::distributions::{Distributions, Measured};
 use crate::health::Health;
-use crate::impair::{Impairments, PeerImpairment};
+use crate::impair::{ImpairPlan, Impairments, PeerImpairment};
 use crate::mailbox::{EventSink, Mail, NewPeer};
 use crate::recorder::PeerRecorder;
-use crate::snapshot::{PeerRow, WorkerReport, WorkerSnapshot};
+use crate::snapshot::{LastPart, PeerRow, WorkerReport, WorkerSnapshot};
 use crate::timer::{TimerState, TimerWheel};
 use crate::worst::{PeerFigures, PeerLine, Worst};
 use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
@@ -57,7 +58,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) disk: Option<DiskHandle>,
     pub(crate) gather: Duration,
     pub(crate) capture: Option<CaptureOptions>,
-    pub(crate) cohorts: Cohorts,
+    pub(crate) impair: ImpairPlan,
     pub(crate) peer_options: PeerOptions,
 }
 
@@ -73,6 +74,7 @@ struct Slot {
     recorder: Option<PeerRecorder>,
     /// What is done to what it receives, if anything.
     impaired: Option<Box<PeerImpairment>>,
+    cohort: u16,
     /// DTLS is up, or the connection broke before: no handshake waits for this worker.
     settled: bool,
 }
@@ -96,11 +98,14 @@ pub(crate) struct Worker {
     health: Health,
     measured: Measured,
     impairments: Impairments,
-    /// Accounts of peers that are gone.
+    /// Accounts of peers that are gone: of all, and of each cohort.
     retired: PeerCounters,
+    closed: Vec<Closed>,
     /// All accounts up to the start of the measured window.
     before_window: PeerCounters,
     rows: Vec<PeerRow>,
+    /// Of the recordings that have ended.
+    assembled: AssemblerCounters,
     next_snapshot: Instant,
     /// Peers with a flight recorder, and what those had that are closed.
     tapped: usize,
@@ -113,7 +118,8 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(setup: WorkerSetup, backend: Box<dyn Backend>) -> Self {
         let now = Instant::now();
-        let impairments = Impairments::new(setup.cohorts.clone());
+        let cohorts = setup.impair.cohorts.len();
+        let impairments = Impairments::new(setup.impair.clone());
         Self {
             setup,
             backend,
@@ -127,11 +133,13 @@ impl Worker {
             fired: Vec::new(),
             order: Vec::new(),
             health: Health::new(now),
-            measured: Measured::new(),
+            measured: Measured::new(cohorts),
             impairments,
             retired: PeerCounters::default(),
+            closed: vec![Closed::default(); cohorts],
             before_window: PeerCounters::default(),
             rows: Vec::new(),
+            assembled: AssemblerCounters::default(),
             next_snapshot: now + SNAPSHOT_EVERY,
             tapped: 0,
             captures: Vec::new(),
@@ -340,6 +348,7 @@ impl Worker {
             recorder: slot.recorder.as_mut(),
             socket: slot.socket,
             id: slot.id,
+            cohort: slot.cohort,
             clock,
             settled: slot.settled,
         };
@@ -352,11 +361,11 @@ impl Worker {
     }
 
     fn add(&mut self, clock: Clock, new: NewPeer) {
-        let NewPeer { id, label, role, socket } = new;
+        let NewPeer { id, label, role, cohort, socket } = new;
         let add = || -> Result<usize, String> {
             let local = socket.local_addr().map_err(|error| error.to_string())?;
             let subscriber = matches!(role, PeerRole::Subscriber { .. });
-            let impaired = if subscriber { self.impairments.of(&label) } else { None };
+            let impaired = if subscriber { self.impairments.of(cohort, &label) } else { None };
             let (mut peer, record) = self.make_peer(clock.now, local, role)?;
             let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
             if let Some(options) = self.setup.capture
@@ -379,6 +388,7 @@ impl Worker {
                 peer,
                 recorder,
                 impaired,
+                cohort,
                 settled: false,
             };
             self.connecting += 1;
@@ -476,6 +486,7 @@ impl Worker {
             recorder: slot.recorder.as_mut(),
             socket: slot.socket,
             id: slot.id,
+            cohort: slot.cohort,
             clock,
             settled: true,
         };
@@ -484,9 +495,8 @@ impl Worker {
         let kernel_drops = self.backend.socket_drops(slot.socket);
         self.backend.remove_socket(slot.socket);
         if let Some(recorder) = slot.recorder {
-            recorder.finish();
+            self.assembled.merge(&recorder.finish());
         }
-        self.impairments.retire(slot.impaired.take());
         let report = slot.peer.final_report(clock.now);
         if let Some(options) = self.setup.capture
             && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
@@ -495,8 +505,14 @@ impl Worker {
             self.captures.push(captured);
             keep_worst(&mut self.captures, options.worst);
         }
-        self.retired.merge(&slot.peer.counters());
-        self.rows.push(PeerRow { id: slot.id, label: slot.label, kernel_drops, report });
+        let counters = slot.peer.counters();
+        self.retired.merge(&counters);
+        if let Some(closed) = self.closed.get_mut(usize::from(slot.cohort)) {
+            let impaired = slot.impaired.map(|impaired| impaired.counts());
+            closed.add(&counters, impaired.unwrap_or_default());
+        }
+        let (label, cohort) = (slot.label, slot.cohort);
+        self.rows.push(PeerRow { id: slot.id, label, cohort, kernel_drops, report });
         self.slot_of_peer.remove(&slot.id);
         self.slot_of_socket[slot.socket.0 as usize] = usize::MAX;
         self.setup.peers.fetch_sub(1, Ordering::Relaxed);
@@ -506,6 +522,7 @@ impl Worker {
         self.backend.refresh_drops();
         self.before_window.merge(&self.retired);
         self.retired = PeerCounters::default();
+        self.closed.fill(Closed::default());
         self.rows.clear();
         self.captures.clear();
         for (_, slot) in &mut self.slots {
@@ -516,7 +533,6 @@ impl Worker {
             }
         }
         self.measured.begin_measuring();
-        self.impairments.begin_measuring();
         self.health.begin_measuring(clock.now, self.backend.stats());
     }
 
@@ -595,16 +611,27 @@ impl Worker {
         self.backend.flush();
         self.backend.refresh_drops();
         self.setup.events.flush();
+        let last = LastPart {
+            second: self.health.close_second(self.clocks.read().now, self.backend.stats()),
+            video_latency_us: self.measured.close_second(),
+        };
+        let windows = self.measured.into_windows();
+        let cohorts: Vec<_> =
+            self.closed.into_iter().zip(windows).map(|(closed, own)| closed.report(own)).collect();
+        let mut distributions = Distributions::default();
+        cohorts.iter().for_each(|cohort| distributions.merge(&cohort.distributions));
         WorkerReport {
             worker: self.setup.index,
             core: self.setup.core,
             health: self.health.measured(clock.now, self.backend.stats()),
             totals: self.retired,
-            distributions: self.measured.window,
+            distributions,
             before_window: self.before_window,
             peers: self.rows,
+            assembled: self.assembled,
+            last,
             captures: self.captures,
-            impaired: self.impairments.into_counts(),
+            cohorts,
             snapshots_dropped: self.setup.events.snapshots_dropped(),
             failed,
         }
@@ -627,6 +654,7 @@ struct Sink<'a> {
     recorder: Option<&'a mut PeerRecorder>,
     socket: SocketId,
     id: PeerId,
+    cohort: u16,
     clock: Clock,
     settled: bool,
 }
@@ -655,14 +683,14 @@ impl PeerSink for Sink<'_> {
         }
     }
 
-    fn recording_ended(&mut self, stream: &RecordedStream) {
+    fn recording_ended(&mut self, stream: &RecordedStream, counted: &AssemblerCounters) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.end(stream.id);
+            recorder.end(stream.id, counted);
         }
     }
 
     fn sample(&mut self, sample: Sample) {
-        self.measured.record(sample);
+        self.measured.record(self.cohort, sample);
     }
 }
 
@@ -690,7 +718,7 @@ mod tests {
             disk: None,
             gather: Duration::ZERO,
             capture,
-            cohorts: Cohorts::new(Vec::new(), 1, Instant::now()),
+            impair: ImpairPlan { cohorts: [None].into(), seed: 1, start: Instant::now() },
             peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
         };
         (Worker::new(setup, backend), events)
@@ -705,6 +733,7 @@ mod tests {
             id: id(serial),
             label: format!("sub-{serial}"),
             role: PeerRole::Subscriber { record: false },
+            cohort: 0,
             socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
         }
     }

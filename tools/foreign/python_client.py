@@ -8,7 +8,8 @@
 LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom. Prints one JSON line;
 exit code 1 and a reason on stderr when a kind named by --expect was not decoded (or not sent), 2
 for bad arguments. A publisher says `published` on stderr once it sends, a subscriber `watching`
-once all it expects comes; SIGINT ends both early, with their figures. With --samples a subscriber
+once all it expects comes; SIGINT ends both early, with their figures. SIGUSR1 makes a publisher mute
+both tracks (`muted` on stderr), and the next one unmute them (`unmuted`). With --samples a subscriber
 also hands out its figures of every 200 ms, with the time of day. Packages: requirements.txt.
 """
 
@@ -239,6 +240,8 @@ class Publisher:
     def __init__(self, room):
         self.room = room
         self.captured = {"video": 0, "audio": 0}
+        self.muted = False
+        self.mutes = 0
 
     @staticmethod
     def pictures():
@@ -270,6 +273,17 @@ class Publisher:
             await source.capture_frame(rtc.AudioFrame(tone.tobytes(), AUDIO_RATE, 1, samples))
             self.captured["audio"] += 1
 
+    def toggle_mute(self, tracks):
+        """Mutes both tracks, or unmutes them, and says so; sources go on as a camera would."""
+        self.muted = not self.muted
+        for track in tracks:
+            if self.muted:
+                track.mute()
+            else:
+                track.unmute()
+        self.mutes += self.muted
+        print("muted" if self.muted else "unmuted", file=sys.stderr, flush=True)
+
     async def run(self, options):
         video_source = rtc.VideoSource(WIDTH, HEIGHT)
         audio_source = rtc.AudioSource(AUDIO_RATE, 1)
@@ -292,7 +306,9 @@ class Publisher:
             rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, red=False, dtx=False),
         )
         stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.toggle_mute, (video, audio))
         print("published", file=sys.stderr, flush=True)
         tasks = [
             asyncio.create_task(self.send_video(video_source)),
@@ -310,7 +326,7 @@ class Publisher:
             task.cancel()
         for task in done:
             task.result()
-        return self.summary(rows), rows
+        return {**self.summary(rows), "mutes": self.mutes}, rows
 
     @staticmethod
     def summary(rows):

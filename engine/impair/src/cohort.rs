@@ -36,16 +36,7 @@ impl Cohorts {
     /// Which spec is for this participant, if any.
     #[must_use]
     pub fn index_of(&self, identity: &str) -> Option<usize> {
-        if self.specs.is_empty() {
-            return None;
-        }
-        let place = place(self.seed, stable_name(identity));
-        let mut end = 0.0;
-        self.specs.iter().position(|spec| {
-            end += spec.cohort;
-            // Sums of decimal shares miss 1 by a hair.
-            place < end || end > 1.0 - 1e-9
-        })
+        choose(&self.specs, self.seed, identity)
     }
 
     /// The spec that is for this participant, and its model.
@@ -55,6 +46,21 @@ impl Cohorts {
         let spec = self.specs.get(index)?;
         Some((index, Impairment::new(spec, self.seed, stable_name(identity), self.start)))
     }
+}
+
+/// Which of these specs is for this participant, if any; see [`Cohorts`].
+#[must_use]
+pub fn choose(specs: &[Spec], seed: u64, identity: &str) -> Option<usize> {
+    if specs.is_empty() {
+        return None;
+    }
+    let place = place(seed, stable_name(identity));
+    let mut end = 0.0;
+    specs.iter().position(|spec| {
+        end += spec.cohort;
+        // Sums of decimal shares miss 1 by a hair.
+        place < end || end > 1.0 - 1e-9
+    })
 }
 
 /// An identity without what differs from run to run and from try to try, so that the same seed

@@ -18,7 +18,7 @@ mod random;
 mod spec;
 mod value;
 
-pub use cohort::{Cohorts, stable_name};
+pub use cohort::{Cohorts, choose, stable_name};
 pub use held::{HELD_PACKETS_MAX, Held};
 pub use loss::Loss;
 pub use model::{Class, Counts, Fate, Impairment, RATE_BURST_BYTES, RATE_QUEUE_MAX, REORDER_HOLD};

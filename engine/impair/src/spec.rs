@@ -216,6 +216,15 @@ impl Spec {
         Ok(())
     }
 
+    /// Whether it says itself which share of the subscribers it is for.
+    #[must_use]
+    pub fn names_cohort(&self) -> bool {
+        self.text
+            .split(',')
+            .filter_map(|part| part.split_once('='))
+            .any(|(k, _)| k.trim() == "cohort")
+    }
+
     /// As it was written.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -268,7 +277,8 @@ mod tests {
         assert_eq!((spec.outages.len(), spec.cohort, spec.loss), (2, 1.0, 0.0));
         assert!(spec.outages[1].holds(Duration::from_millis(20_400)));
         assert!(!spec.outages[1].holds(Duration::from_millis(20_500)));
-        assert!(!spec.holds_packets());
+        assert!(!spec.holds_packets() && !spec.names_cohort());
+        assert!("loss=1%, cohort = 100%".parse::<Spec>().unwrap().names_cohort());
         assert!("rate=64kbps".parse::<Spec>().unwrap().holds_packets());
     }
 

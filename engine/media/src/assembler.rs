@@ -84,6 +84,34 @@ pub struct AssemblerCounters {
     pub packets_malformed: u64,
 }
 
+impl AssemblerCounters {
+    /// Adds another's.
+    pub fn merge(&mut self, other: &Self) {
+        let Self {
+            frames_complete,
+            frames_incomplete,
+            frames_cut_at_start,
+            frames_not_polled,
+            packets,
+            packets_skipped,
+            packets_abandoned,
+            packets_duplicate,
+            packets_late,
+            packets_malformed,
+        } = other;
+        self.frames_complete += frames_complete;
+        self.frames_incomplete += frames_incomplete;
+        self.frames_cut_at_start += frames_cut_at_start;
+        self.frames_not_polled += frames_not_polled;
+        self.packets += packets;
+        self.packets_skipped += packets_skipped;
+        self.packets_abandoned += packets_abandoned;
+        self.packets_duplicate += packets_duplicate;
+        self.packets_late += packets_late;
+        self.packets_malformed += packets_malformed;
+    }
+}
+
 /// The codec has no assembly here yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} frames can't be assembled yet; record VP8 or Opus")]

@@ -6,12 +6,16 @@ use std::io::{self, IsTerminal, Write as _};
 use anstyle::{AnsiColor, Style};
 
 use crate::live::{bits, no_color, share};
+use crate::report::cohorts::CohortFigures;
+use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{
     Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
     Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
 };
 
+/// Width of the column of cohorts; a longer name has a line of its own.
+const COHORT_COLUMN: usize = 20;
 /// Error kinds shown; the report holds all.
 const ERRORS_SHOWN: usize = 5;
 /// Workers shown one by one; more are shown as a range.
@@ -55,6 +59,7 @@ fn render(report: &Report, colour: bool) -> String {
             media(&mut page, name, section);
         }
     }
+    cohorts(&mut page, &report.cohorts);
     if let Some(section) = &report.publish {
         publish(&mut page, section);
     }
@@ -287,6 +292,41 @@ fn frames(page: &mut Page, media: &MediaSection) {
     }
 }
 
+/// A line for each kind of media of each cohort.
+fn cohorts(page: &mut Page, rows: &[CohortFigures]) {
+    if rows.is_empty() {
+        return;
+    }
+    let head = format!(
+        "{:<COHORT_COLUMN$}{:>6}{:>10}{:>10}{:>8}{:>12}{:>10}",
+        "subscribers", "", "missing", "for good", "freezes", "latency p50", "p99"
+    );
+    page.row("cohorts", &head);
+    for row in rows {
+        let mut name = format!("{} {}", group(row.subscribers), row.name);
+        if name.len() >= COHORT_COLUMN {
+            page.row("", &name);
+            name.clear();
+        }
+        for (kind, media) in row.media() {
+            let text = |value: Option<f64>| value.map_or("-".to_owned(), share);
+            let latency = |at: fn(&Hist) -> f64| {
+                media.latency_ms.as_ref().map_or("-".to_owned(), |hist| format!("{:.1}", at(hist)))
+            };
+            let freezes = media.freezes.as_ref().map_or("-".to_owned(), |all| group(all.count));
+            let line = format!(
+                "{name:<COHORT_COLUMN$}{kind:>6}{:>10}{:>10}{freezes:>8}{:>12}{:>10}",
+                text(media.missing_rate),
+                text(media.loss_rate),
+                latency(|hist| hist.p50),
+                latency(|hist| hist.p99)
+            );
+            page.row("", &line);
+            name.clear();
+        }
+    }
+}
+
 fn publish(page: &mut Page, publish: &PublishSection) {
     let upstream = publish.upstream_loss_rate.map_or("not reported".to_owned(), share);
     let text = format!(
@@ -331,7 +371,8 @@ fn impairment(page: &mut Page, section: &ImpairmentSection) {
     };
     page.row("impaired", &format!("on purpose: {}", what(&section.all)));
     for cohort in &section.cohorts {
-        page.sub(&format!("{} subs", group(cohort.subscribers)), &cohort.spec);
+        let text = format!("{}: {}", cohort.name, cohort.spec);
+        page.sub(&format!("{} subs", group(cohort.subscribers)), &text);
         if section.cohorts.len() > 1 {
             page.sub("", &what(&cohort.injected));
         }
@@ -498,6 +539,32 @@ mod tests {
         assert!(first.contains("joined") && first.contains("10 of 1,000,000 packets lost"));
         let loss = "0.001 % for good: 1,000 missing = 990 repaired + 10 unrecovered (4 came late)";
         assert!(text.contains(loss), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn each_cohort_has_a_line_for_each_kind_of_media() {
+        let mut report = report();
+        let cohort = |name: &str| CohortFigures {
+            name: name.to_owned(),
+            impair: None,
+            subscribers: 1_000,
+            video: report.video.clone(),
+            audio: report.audio.clone(),
+        };
+        let long = "a-name-of-thirty-two-characters.+impair-12";
+        report.cohorts = vec![cohort("far"), cohort(long)];
+        let text = render(&report, false);
+        let rows: Vec<&str> = text
+            .lines()
+            .skip_while(|line| !line.contains("cohorts"))
+            .take_while(|line| !line.contains("publish"))
+            .map(str::trim)
+            .collect();
+        assert_eq!(rows.len(), 6, "{rows:#?}");
+        assert!(rows[1].starts_with("1,000 far            video         -   0.001 %"), "{rows:#?}");
+        assert!(rows[2].starts_with("audio "), "{rows:#?}");
+        assert_eq!(rows[3], format!("1,000 {long}"));
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 

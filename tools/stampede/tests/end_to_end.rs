@@ -414,6 +414,10 @@ fn recordings_are_the_published_frames_bit_for_bit() {
         assert_probes(audio);
     }
     assert_eq!(ended.number("/recordings/frames_dropped"), 0.0);
+    let assembled = |name: &str| ended.number(&format!("/recordings/assembly/{name}"));
+    assert!(assembled("frames_complete") >= ended.number("/recordings/frames_written"));
+    assert!(assembled("packets") > assembled("frames_complete"), "pictures of several packets");
+    assert_eq!((assembled("frames_incomplete"), assembled("packets_malformed")), (0.0, 0.0));
 }
 
 #[test]

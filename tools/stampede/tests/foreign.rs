@@ -9,6 +9,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::foreign::{Client, Figures, Server};
 use common::{Ended, alone};
 use rustix::process::Signal;
@@ -108,6 +110,43 @@ fn stampede_from(client: Client, server: &Server) {
     assert_received(&ended, 2.0);
 }
 
+/// A foreign client mutes both its tracks for a while in the measured window. Nothing is sent then,
+/// or what the server makes up: neither is loss, and a picture that is not there does not freeze.
+fn a_mute_is_no_loss(server: &Server) {
+    const MUTED: Duration = Duration::from_millis(2_500);
+    let Some(command) = Client::Python.available() else { return };
+    let room = server.room();
+    let mut publisher = server.client(command, &room, &["publish", "--seconds", PUBLISH_SECONDS]);
+    publisher.wait_for("published");
+    let args = ["--subscribers=2", "--video-resolution=low", "--duration=9s"];
+    let mut run = server.stampede(&room, &args);
+    run.wait_for(" hold ");
+    std::thread::sleep(Duration::from_secs(2));
+    for word in ["muted", "unmuted"] {
+        publisher.signal(Signal::USR1);
+        publisher.wait_for(word);
+        std::thread::sleep(MUTED);
+    }
+    let ended = run.end();
+    let figures = publisher.finish();
+
+    assert_eq!(figures.number("/mutes"), 1.0);
+    assert_received(&ended, 2.0);
+    for kind in ["video", "audio"] {
+        assert_eq!(ended.number(&format!("/{kind}/packets/missing")), 0.0, "{kind}");
+    }
+    // It was muted: of 9 s hardly more than 6.5 s have pictures, and there were some after it.
+    let shown_s = ended.number("/video/frames/decodable") / 2.0 / 30.0;
+    assert!(shown_s < 7.2, "{shown_s}: {:#}", ended.report()["video"]);
+    for row in ended.report()["streams"].as_array().unwrap() {
+        let at = |key: &str| row[key].as_f64().unwrap();
+        assert!(at("last_packet_s") - at("first_packet_s") > 8.0, "{row:#}");
+    }
+    let freezes = &ended.report()["video"]["freezes"];
+    assert_eq!(freezes["causes"]["loss"]["count"], 0, "{freezes:#}");
+    assert!(freezes["total_s"].as_f64() < Some(1.0), "the mute counts as one: {freezes:#}");
+}
+
 /// Every subscriber got both tracks, all of them, and could show what it got.
 fn assert_received(ended: &Ended, subscribers: f64) {
     ended.assert_code(0);
@@ -169,6 +208,7 @@ scenarios! {
     python_watches_stampede: |server| stampede_to(Client::Python, "high", server);
     stampede_watches_chromium: |server| stampede_from(Client::Chromium, server);
     stampede_watches_python: |server| stampede_from(Client::Python, server);
+    a_mute_by_python_is_no_loss: a_mute_is_no_loss;
     chromium_watches_python: |server| between(Client::Python, Client::Chromium, server);
     python_watches_chromium: |server| between(Client::Chromium, Client::Python, server);
 }

@@ -59,6 +59,31 @@ fn the_low_layer_is_the_low_layer() {
     assert!((100e3..400e3).contains(&bps), "{bps}");
 }
 
+/// Nobody wants the upper layers. The server says so 5 s later (`dynacast_pause_delay`), the
+/// publisher stops them, and nobody is the worse for it.
+#[test]
+fn layers_that_nobody_wants_are_paused_and_nobody_misses_them() {
+    let _alone = alone();
+    let args = ["--video-resolution=low", "--dynacast", "--duration=12s"];
+    let small = SMALL.iter().filter(|arg| !arg.starts_with("--duration")).copied();
+    let Some(ended) = real(&small.chain(args).collect::<Vec<_>>()) else { return };
+    ended.assert_code(0);
+    assert!(ended.number("/publish/layer_pauses") >= 1.0, "{:#}", ended.report()["publish"]);
+    // Two of three layers for the second half of the window at least.
+    let (sent, withheld) =
+        (ended.number("/publish/frames_sent"), ended.number("/publish/frames_withheld"));
+    assert!(withheld > 2.0 * 4.0 * 25.0, "{withheld} frames withheld, {sent} sent");
+    assert_eq!(ended.number("/video/tracks_received"), 10.0);
+    for kind in ["video", "audio"] {
+        assert_eq!(ended.number(&format!("/{kind}/packets/unrecovered")), 0.0, "{kind}");
+    }
+    assert_eq!(ended.number("/video/freezes/causes/loss/count"), 0.0);
+    let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+    assert_eq!(frames("decodable"), frames("received"));
+    // 25 frames/s went on all the time.
+    assert!(frames("decodable") > 10.0 * 11.0 * 25.0, "{}", frames("decodable"));
+}
+
 #[test]
 fn vp9_and_h264_go_through() {
     let _alone = alone();

@@ -60,6 +60,42 @@ fn the_file_that_init_writes_runs_and_flags_override_it() {
 }
 
 #[test]
+fn what_is_done_to_a_cohort_is_done_to_it_alone_and_its_figures_are_its_own() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cohorts.toml");
+    let text = "subscribers = 10\nduration = \"4s\"\nseed = 7\nnum_per_second = 50\n\
+                video_resolution = \"low\"\nthreshold = [\"cohorts.rest.video.loss_rate==0\"]\n\
+                [[cohort]]\nname = \"far\"\ncount = 4\nimpair = \"delay=120ms,loss=8%\"\n";
+    fs::write(&path, text).unwrap();
+    let ended = run(&["run", "--scenario", path.to_str().unwrap(), "--no-tui"]);
+    let report = ended.report();
+    let rows = report["cohorts"].as_array().unwrap();
+    let names: Vec<_> = rows.iter().map(|row| (&row["name"], &row["subscribers"])).collect();
+    assert_eq!(serde_json::json!(names), serde_json::json!([["rest", 6], ["far", 4]]));
+    let [rest, far] = &rows[..] else { panic!("{rows:?}") };
+    let of = |row: &Value, key: &str| row.pointer(key).and_then(Value::as_f64).expect(key);
+    for kind in ["video", "audio"] {
+        for figure in ["expected", "received", "missing", "repaired", "unrecovered"] {
+            let key = format!("/{kind}/packets/{figure}");
+            assert_eq!(of(rest, &key) + of(far, &key), ended.number(&key), "{key}");
+        }
+        let key = format!("/{kind}/latency_ms/count");
+        assert_eq!(of(rest, &key) + of(far, &key), ended.number(&key), "{key}");
+        assert_eq!(of(rest, &format!("/{kind}/packets/missing")), 0.0, "{rest}");
+        assert!(of(far, &format!("/{kind}/packets/missing")) > 20.0, "{far}");
+        let p50 = |row| of(row, &format!("/{kind}/latency_ms/p50"));
+        assert!((110.0..150.0).contains(&(p50(far) - p50(rest))), "{} {}", p50(far), p50(rest));
+    }
+    assert_eq!((of(rest, "/video/tracks_expected"), of(far, "/video/tracks_expected")), (6.0, 4.0));
+    let done = &report["impairment"]["cohorts"];
+    assert_eq!((&done[0]["name"], &done[0]["subscribers"]), (&"far".into(), &4.into()));
+    assert_eq!(done[0]["dropped"], report["impairment"]["dropped"]);
+    assert_eq!(report["thresholds"][0]["ok"], true);
+    assert!(ended.stdout.contains("4 far"), "{}", ended.stdout);
+}
+
+#[test]
 fn what_is_wrong_in_a_file_is_named_before_anything_joins() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.toml");

@@ -260,6 +260,21 @@ fn a_generator_that_gets_no_cpu_makes_the_run_invalid() {
 }
 
 #[test]
+fn receive_buffers_that_are_too_small_make_the_run_invalid() {
+    series(|| {
+        // A 720p frame is several packets that come at once; there is room for three or four.
+        let tiny = ["--receive-buffer=4KiB", "--video-resolution=high"];
+        let ended = run(&small(&tiny));
+        ended.assert_code(98);
+        assert_fault(&ended, "generator", &["our kernel dropped", "--receive-buffer"]);
+        assert_eq!(ended.report()["verdict"]["result"], "invalid");
+        assert!(ended.number("/generator/udp_dropped") > 100.0);
+        assert_eq!(ended.number("/server/embedded/measured/dropped"), 0.0);
+        assert_eq!(ended.number("/run/options/receive_buffer_bytes"), 4_096.0);
+    });
+}
+
+#[test]
 fn datagrams_that_the_wire_lost_are_the_networks() {
     series(|| {
         let Some(namespace) = Namespace::new() else { return };
@@ -294,6 +309,12 @@ fn what_we_drop_on_purpose_is_nobodys_fault() {
         assert_eq!(of(0, "subscribers") + of(1, "subscribers"), 6, "{cohorts:?}");
         assert!((2..=4).contains(&of(0, "subscribers")), "{cohorts:?}");
         assert_eq!((of(0, "duplicated"), of(1, "dropped")), (0, 0), "{cohorts:?}");
+        // Each is a cohort of the report, and nobody is left over.
+        let parts = ended.report()["cohorts"].as_array().unwrap();
+        let names: Vec<_> = parts.iter().map(|part| part["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["impair-1", "impair-2"]);
+        let missing = |part: &Value| part["video"]["packets"]["missing"].as_u64().unwrap();
+        assert!(missing(&parts[0]) > 10 && missing(&parts[1]) == 0, "{parts:?}");
         let (twice, seen) = (of(1, "duplicated") as f64, sum(&ended, "duplicate"));
         assert!(twice > 10.0 && (twice - seen).abs() <= 0.1 * twice + 3.0, "{twice}, {seen} seen");
     });
@@ -388,6 +409,15 @@ fn what_is_missing_is_what_was_dropped_packet_for_packet() {
         assert_eq!(passed_over, gaps[kind] as f64, "{kind}: {gaps:?}");
         assert_eq!(packets("repaired") + packets("unrecovered"), packets("missing"), "{kind}");
     }
+    // The seconds have it all, the last part of one included; the end takes back what it cut off.
+    let rows = ended.report()["series"].as_array().unwrap();
+    for figure in ["expected", "missing", "repaired", "unrecovered"] {
+        let all: f64 = rows.iter().map(|row| row[figure].as_f64().unwrap()).sum();
+        let (known, cut_off) = (sum(&ended, figure), sum(&ended, "cut_off"));
+        assert!((known..=known + cut_off).contains(&all), "{figure}: {all}, {known}, {cut_off}");
+    }
+    let last = rows.last().unwrap()["length_s"].as_f64().unwrap();
+    assert!((0.0..1.2).contains(&last), "{last}");
     // Video has RTX, Opus has none.
     let (missing, repaired) =
         (ended.number("/video/packets/missing"), ended.number("/video/packets/repaired"));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stampede_media::Codec;
+use stampede_media::{AssemblerCounters, Codec};
 
 use crate::publish::TrackError;
 use crate::{Arrival, MediaKind, Sample};
@@ -18,8 +18,9 @@ pub trait PeerSink {
     /// A complete frame of a recording subscriber, in order within its stream.
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame);
     /// No more frames of this codec come from a recorded stream: it was closed, or it changed its
-    /// codec; then others follow, a recording of their own. Ignored unless implemented.
-    fn recording_ended(&mut self, _stream: &RecordedStream) {}
+    /// codec; then others follow, a recording of their own. `counted` is what became of its packets
+    /// on their way into frames. Ignored unless implemented.
+    fn recording_ended(&mut self, _stream: &RecordedStream, _counted: &AssemblerCounters) {}
     /// A value of a distribution. Ignored unless implemented.
     fn sample(&mut self, _sample: Sample) {}
 }

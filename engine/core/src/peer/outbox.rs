@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use stampede_media::AssemblerCounters;
 use str0m::net::DatagramSend;
 
 use crate::{PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample};
@@ -16,8 +17,8 @@ pub const OUTBOX_DATAGRAMS_MAX: usize = 8_192;
 pub(super) struct Outbox {
     datagrams: Vec<(SocketAddr, DatagramSend)>,
     events: Vec<PeerEvent>,
-    /// `None` where a recording ended.
-    frames: Vec<(Arc<RecordedStream>, Option<RecordedFrame>)>,
+    /// `Err` where a recording ended.
+    frames: Vec<(Arc<RecordedStream>, Result<RecordedFrame, AssemblerCounters>)>,
     samples: Vec<Sample>,
     /// Datagrams handed out.
     pub(super) sent: u64,
@@ -43,11 +44,15 @@ impl Outbox {
     }
 
     pub(super) fn recorded(&mut self, stream: &Arc<RecordedStream>, frame: RecordedFrame) {
-        self.frames.push((Arc::clone(stream), Some(frame)));
+        self.frames.push((Arc::clone(stream), Ok(frame)));
     }
 
-    pub(super) fn recording_ended(&mut self, stream: &Arc<RecordedStream>) {
-        self.frames.push((Arc::clone(stream), None));
+    pub(super) fn recording_ended(
+        &mut self,
+        stream: &Arc<RecordedStream>,
+        counted: AssemblerCounters,
+    ) {
+        self.frames.push((Arc::clone(stream), Err(counted)));
     }
 
     pub(super) fn flush(&mut self, sink: &mut dyn PeerSink) {
@@ -63,8 +68,8 @@ impl Outbox {
         }
         for (stream, frame) in self.frames.drain(..) {
             match frame {
-                Some(frame) => sink.recorded(&stream, frame),
-                None => sink.recording_ended(&stream),
+                Ok(frame) => sink.recorded(&stream, frame),
+                Err(counted) => sink.recording_ended(&stream, &counted),
             }
         }
     }

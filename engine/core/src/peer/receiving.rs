@@ -675,7 +675,7 @@ impl RxStream {
         recorder.assembler.finish();
         recorder.settled.extend(std::iter::from_fn(|| self.ledger.next_kept()));
         recorder.release(outbox);
-        outbox.recording_ended(&recorder.stream);
+        outbox.recording_ended(&recorder.stream, *recorder.assembler.counters());
     }
 
     /// Gives up on gaps that were due before `now`.

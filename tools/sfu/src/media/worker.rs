@@ -490,7 +490,10 @@ impl Outgoing {
             return Fate::untouched(self.now);
         };
         let class = datagram.class;
-        let fate = impair.decide(self.now, class, datagram.len);
+        // Writing a burst to many subscribers takes a while, so a delay counts from when this one's
+        // turn has come, not from the start of the round.
+        let now = if impair.holds_packets() { Instant::now() } else { self.now };
+        let fate = impair.decide(now, class, datagram.len);
         let Fate::Deliver { at, twice, .. } = fate else { return fate };
         let copies = 1 + u8::from(twice);
         if class == Class::Other || !impair.holds_packets() {
@@ -502,7 +505,7 @@ impl Outgoing {
         let Some(bytes) = self.written(&mut datagram) else { return fate };
         for copy in 0..copies {
             if !self.held.push(at, (datagram.destination, bytes.clone())) {
-                return impair.overflowed(class, self.now, fate, copy > 0);
+                return impair.overflowed(class, now, fate, copy > 0);
             }
         }
         fate

@@ -1,6 +1,8 @@
 //! Cohorts: shares of the subscribers that differ from the rest, and rooms that differ from others.
 //! Both come from the scenario file only.
 
+use stampede_engine::ImpairSpec;
+
 use super::values::Resolution;
 
 /// How many subscribers a cohort takes.
@@ -23,6 +25,8 @@ pub(crate) struct Cohort {
     pub resolution: Option<Resolution>,
     /// Whether its subscribers record.
     pub record: bool,
+    /// What is done on purpose to what its subscribers receive; `--impair` then leaves them alone.
+    pub impair: Option<ImpairSpec>,
 }
 
 /// What is different in one room.
@@ -72,7 +76,7 @@ mod tests {
     use super::*;
 
     fn cohort(size: CohortSize) -> Cohort {
-        Cohort { name: "c".to_owned(), size, resolution: None, record: false }
+        Cohort { name: "c".to_owned(), size, resolution: None, record: false, impair: None }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use clap::{Arg, ArgAction, Command};
+use stampede_engine::{ImpairSpec, ImpairSpecError};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -210,7 +211,7 @@ fn tables<T>(
 }
 
 fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<Cohort, Wrong> {
-    const KEYS: [&str; 5] = ["name", "share", "count", "video_resolution", "record"];
+    const KEYS: [&str; 6] = ["name", "share", "count", "video_resolution", "record", "impair"];
     let fields = Fields::new(table, span.clone(), "cohort", &KEYS)?;
     let name = fields.needed("name", cohort_name)?;
     let share = fields.optional("share", shape::share)?;
@@ -228,6 +229,7 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<Cohort, Wrong> {
         size,
         resolution: fields.optional("video_resolution", resolution)?,
         record: fields.flag("record")?,
+        impair: fields.optional("impair", impair)?,
     })
 }
 
@@ -242,6 +244,15 @@ fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomTable, Wrong> {
         subscribers: fields.optional("subscribers", number)?,
         video_resolution: fields.optional("video_resolution", resolution)?,
     })
+}
+
+/// What is done to a cohort, which is this table.
+fn impair(text: &str) -> Result<ImpairSpec, String> {
+    let spec: ImpairSpec = text.parse().map_err(|error: ImpairSpecError| error.to_string())?;
+    match spec.names_cohort() {
+        false => Ok(spec),
+        true => Err("it is for this cohort: leave 'cohort' out".to_owned()),
+    }
 }
 
 /// It becomes a part of identities.
@@ -293,7 +304,10 @@ impl<'a> Fields<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Wrong> {
         let Some(value) = self.table.get(name) else { return Ok(None) };
-        let text = scalar(name, value)?;
+        let text = match value.get_ref() {
+            DeValue::Table(table) if name == "impair" => specification(table)?,
+            _ => scalar(name, value)?,
+        };
         let parsed = parse(&text)
             .map_err(|why| (value.span(), format!("invalid value '{text}' for '{name}': {why}")))?;
         Ok(Some(parsed))
@@ -375,7 +389,8 @@ mod tests {
     fn tables_are_cohorts_rooms_stages_and_specifications() {
         let text = "[[stage]]\nduration = \"5s\"\nsubscribers = 10\n[[out]]\njson = \"x.json\"\n\
                     [[cohort]]\nname = \"mobile\"\nshare = \"30%\"\nvideo_resolution = \"low\"\n\
-                    [[cohort]]\nname = \"rec\"\ncount = 2\nrecord = true\n\
+                    [[cohort]]\nname = \"rec\"\ncount = 2\nrecord = true\nimpair = \"loss=2%\"\n\
+                    [[cohort]]\nname = \"t\"\ncount = 1\nimpair = { loss = \"2%\", burst = 3 }\n\
                     [[room]]\nname = \"hall\"\nsubscribers = 9\n[[room]]\n";
         let file = parse(text, &run()).unwrap();
         let words: Vec<_> = file.flags.into_iter().flat_map(|(_, words)| words).collect();
@@ -385,6 +400,9 @@ mod tests {
         assert_eq!(file.cohorts[0].size, CohortSize::Share(0.3));
         assert_eq!(file.cohorts[0].resolution, Some(Resolution::Low));
         assert_eq!((file.cohorts[1].size, file.cohorts[1].record), (CohortSize::Count(2), true));
+        let impair = |index: usize| file.cohorts[index].impair.as_ref().map(ImpairSpec::text);
+        assert_eq!((impair(0), impair(1)), (None, Some("loss=2%")));
+        assert_eq!(file.cohorts[2].impair, Some("burst=3,loss=2%".parse().unwrap()));
         assert_eq!(file.rooms.len(), 2);
         assert_eq!(
             (file.rooms[0].name.as_deref(), file.rooms[0].subscribers),
@@ -416,6 +434,12 @@ mod tests {
             ("[[cohort]]\nname = \"a\"\nshare = 10", "3:9", "a share like 10%"),
             ("[[cohort]]\nname = \"a\"\nshare = 0.1\nrecord = 1", "4:10", "true or false"),
             ("[[cohort]]\nnmae = \"a\"", "2:1", "did you mean 'name'?"),
+            ("[[cohort]]\nname = \"a\"\nshare = 0.1\nimpair = \"loss=2\"", "4:10", "% sign"),
+            (
+                "[[cohort]]\nname = \"a\"\nshare = 0.1\nimpair = \"cohort=2%,loss=2%\"",
+                "4:10",
+                "leave",
+            ),
             ("cohort = 5", "1:10", "[[cohort]], not a number"),
             ("[[room]]\nsubscribers = -1", "2:15", "not a whole number"),
             ("[[room]]\nduration = \"1s\"", "2:1", "[[room]]: unknown key 'duration'"),

@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub cores: Option<CoreList>,
     /// UDP backend.
     pub backend: BackendFlag,
+    /// See [`RunFlags::receive_buffer`].
+    pub receive_buffer_bytes: usize,
     /// Reports to write.
     pub out: Vec<Output>,
     /// What the run has to keep.
@@ -203,6 +205,7 @@ impl Plan {
             workers: flags.workers,
             cores: flags.cores,
             backend: flags.backend,
+            receive_buffer_bytes: flags.receive_buffer,
             out: outputs(flags.out)?,
             thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
             capture,

@@ -157,6 +157,16 @@ pub(crate) struct RunFlags {
         help_heading = "Machine"
     )]
     pub backend: BackendFlag,
+    /// Receive buffer asked of the kernel for each peer's socket, like 256kB or 1MiB. It grants no
+    /// more than net.core.rmem_max, and what finds no room is dropped and counted.
+    #[arg(
+        long,
+        default_value = "1MiB",
+        value_name = "SIZE",
+        value_parser = values::buffer_bytes,
+        help_heading = "Machine"
+    )]
+    pub receive_buffer: usize,
     /// CPU cores of the embedded SFU, a media worker each [default: the last one allowed].
     #[arg(long, value_name = "LIST", help_heading = "Embedded SFU (without --url)")]
     pub embedded_cores: Option<CoreList>,

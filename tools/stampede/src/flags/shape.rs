@@ -11,6 +11,11 @@ use super::stage::{self, Stage};
 use super::values::{self, Resolution};
 use super::{RunFlags, find};
 use crate::exit::Failure;
+use crate::run::REST;
+
+/// Most parts of the subscribers, each with figures of its own: cohorts, crossed with `--impair`.
+/// Each worker keeps most of a megabyte of histograms for each that has subscribers.
+const COHORTS_MAX: usize = 100;
 
 /// Flags of the shape of a run.
 #[derive(Debug, Clone, Args)]
@@ -167,7 +172,7 @@ impl Shape {
         check_stages(flags)?;
         let rooms = rooms(flags, defaults);
         let subscribers = rooms.iter().map(|room| u64::from(room.subscribers)).sum();
-        check_cohorts(&shape.cohorts, subscribers)?;
+        check_cohorts(&shape.cohorts, flags.impair.len(), subscribers)?;
         let by_layout =
             if shape.layout.is_some() { SubscribeMode::Manual } else { SubscribeMode::Auto };
         Ok(Self {
@@ -241,10 +246,24 @@ fn rooms(flags: &RunFlags, defaults: RoomDefaults) -> Vec<RoomPlan> {
         .collect()
 }
 
-fn check_cohorts(cohorts: &[Cohort], subscribers: u64) -> Result<(), Failure> {
+fn check_cohorts(cohorts: &[Cohort], impairs: usize, subscribers: u64) -> Result<(), Failure> {
+    let parts = (cohorts.len() + 1) * (impairs + 1);
+    if parts > COHORTS_MAX {
+        return Err(Failure::config(format!(
+            "{} cohorts and {impairs} --impair make {parts} parts of the subscribers, and {COHORTS_MAX} is \
+             the most that are told apart: leave some out",
+            cohorts.len()
+        )));
+    }
     let mut share_sum = 0.0;
     let mut count_sum = 0u64;
     for (index, cohort) in cohorts.iter().enumerate() {
+        if cohort.name == REST || cohort.name.starts_with("impair-") {
+            return Err(Failure::config(format!(
+                "a cohort can't be named '{}': the report calls others so",
+                cohort.name
+            )));
+        }
         if cohorts[..index].iter().any(|other| other.name == cohort.name) {
             return Err(Failure::config(format!("two cohorts are named '{}'", cohort.name)));
         }

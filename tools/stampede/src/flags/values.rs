@@ -73,6 +73,28 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
     Ok(value / 100.0)
 }
 
+/// Smallest and largest buffer of a socket. Linux makes 1,152 bytes of anything smaller.
+const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 1 << 10..=1 << 30;
+
+/// A socket's buffer: `64kB`, `1MiB`, or bytes without a unit.
+pub(crate) fn buffer_bytes(text: &str) -> Result<usize, String> {
+    const HINT: &str = "write it like 256kB or 1MiB";
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: usize = text[..digits]
+        .parse()
+        .map_err(|_| format!("it does not start with a whole number; {HINT}"))?;
+    let unit = match text[digits..].trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "KiB" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" => 1 << 20,
+        unit => return Err(format!("'{unit}' is no unit; {HINT}")),
+    };
+    let bytes = number.checked_mul(unit).filter(|bytes| BUFFER_BYTES.contains(bytes));
+    bytes.ok_or_else(|| "it must lie between 1KiB and 1024MiB".to_owned())
+}
+
 /// Joins per second: any number above 0; fractions are fine (`0.5` is one every two seconds).
 pub(crate) fn joins_per_second(text: &str) -> Result<f64, String> {
     let rate: f64 =
@@ -309,6 +331,28 @@ pub(crate) fn metrics_url(text: &str) -> Result<reqwest::Url, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buffers_are_bytes_with_a_unit_or_without() {
+        for (text, bytes) in
+            [("4096", 4_096), ("64kB", 64_000), ("1MiB", 1 << 20), ("2 KiB", 2_048)]
+        {
+            assert_eq!(buffer_bytes(text), Ok(bytes), "{text}");
+        }
+        for (text, why) in [
+            ("", "whole number"),
+            ("-1", "whole number"),
+            ("1.5MiB", "'.5MiB' is no unit"),
+            ("1Mb", "'Mb' is no unit"),
+            ("0", "between"),
+            ("2048MiB", "between"),
+            ("99999999999999999999", "whole number"),
+            ("18446744073709551615MiB", "between"),
+        ] {
+            let error = buffer_bytes(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn durations_with_units_add_up() {

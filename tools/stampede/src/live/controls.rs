@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use stampede_engine::WorstBy;
 use tokio::sync::{Notify, watch};
 
@@ -74,8 +74,16 @@ impl Controls {
         !self.interrupt.send_replace(true)
     }
 
-    /// Acts on a key.
-    pub(super) fn key(&self, key: KeyEvent) -> Effect {
+    /// Acts on what the terminal says: a key, or its new size, in which all is drawn anew at once.
+    pub(super) fn event(&self, event: &Event) -> Effect {
+        match event {
+            Event::Key(key) => self.key(*key),
+            Event::Resize(..) => Effect::Redraw,
+            _ => Effect::None,
+        }
+    }
+
+    fn key(&self, key: KeyEvent) -> Effect {
         if key.kind == KeyEventKind::Release {
             return Effect::None;
         }
@@ -111,6 +119,36 @@ mod tests {
 
     fn press(controls: &Controls, code: KeyCode, modifiers: KeyModifiers) -> Effect {
         controls.key(KeyEvent::new(code, modifiers))
+    }
+
+    #[test]
+    fn a_new_size_draws_and_nothing_else_does() {
+        let controls = Controls::new(watch::Sender::new(false));
+        assert_eq!(controls.event(&Event::Resize(40, 10)), Effect::Redraw);
+        assert_eq!(controls.event(&Event::FocusGained), Effect::None);
+        assert_eq!(controls.event(&Event::Paste("qpc".to_owned())), Effect::None);
+        assert!(!controls.paused() && !controls.take_capture() && !*controls.interrupt.borrow());
+    }
+
+    #[test]
+    fn each_key_does_its_own_once_a_press() {
+        let controls = Controls::new(watch::Sender::new(false));
+        let key = |code, kind| {
+            let key = KeyEvent::new_with_kind(code, KeyModifiers::NONE, kind);
+            controls.event(&Event::Key(key))
+        };
+        let (p, c) = (KeyCode::Char('p'), KeyCode::Char('c'));
+        assert_eq!(key(p, KeyEventKind::Press), Effect::Redraw);
+        assert_eq!(key(p, KeyEventKind::Release), Effect::None);
+        assert!(controls.paused(), "a release is no second press");
+        assert!(!controls.take_capture(), "p is no c");
+        assert_eq!(key(c, KeyEventKind::Press), Effect::Redraw);
+        assert_eq!(key(c, KeyEventKind::Release), Effect::None);
+        assert!(controls.take_capture() && !controls.take_capture(), "asked for once");
+        assert!(controls.paused(), "c leaves the pause");
+        let control_p = KeyEvent::new(p, KeyModifiers::CONTROL);
+        assert_eq!(controls.event(&Event::Key(control_p)), Effect::None);
+        assert!(controls.paused() && !*controls.interrupt.borrow());
     }
 
     #[test]

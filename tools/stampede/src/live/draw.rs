@@ -278,7 +278,8 @@ fn draw_logs(frame: &mut Frame<'_>, area: Rect, logs: &[String]) {
 
 fn draw_keys(frame: &mut Frame<'_>, area: Rect, paused: bool) {
     let pause = if paused { " resume the ramp  " } else { " pause the ramp  " };
-    let keys = [("q", " stop  "), ("p", pause), ("s", " sort worst peers  "), ("?", " help")];
+    let (sort, capture) = (" sort worst peers  ", " flight recorder  ");
+    let keys = [("q", " stop  "), ("p", pause), ("s", sort), ("c", capture), ("?", " help")];
     let spans: Vec<Span<'_>> =
         keys.into_iter().flat_map(|(key, text)| [key.bold().cyan(), text.dim()]).collect();
     frame.render_widget(Line::from(spans), area);
@@ -431,6 +432,7 @@ mod tests {
         let rows = screen(80, 24, &page);
         row_with(&rows, "ramp paused");
         row_with(&rows, "resume the ramp");
+        row_with(&rows, "c flight recorder  ? help");
         row_with(&rows, "everybody leaves, then comes the summary");
     }
 

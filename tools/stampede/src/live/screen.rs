@@ -12,7 +12,7 @@ use std::time::Duration;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
-use ratatui::crossterm::event::{self, Event};
+use ratatui::crossterm::event;
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
@@ -119,13 +119,8 @@ fn read_keys(controls: &Controls, alive: &AtomicBool) {
             Ok(true) => {}
             Err(_) => return,
         }
-        let effect = match event::read() {
-            Ok(Event::Key(key)) => controls.key(key),
-            Ok(Event::Resize(..)) => Effect::Redraw,
-            Ok(_) => Effect::None,
-            Err(_) => return,
-        };
-        match effect {
+        let Ok(event) = event::read() else { return };
+        match controls.event(&event) {
             Effect::None => {}
             Effect::Redraw => controls.changed.notify_one(),
             Effect::ExitNow => {

@@ -7,10 +7,11 @@ use hdrhistogram::Histogram;
 use stampede_core::{
     FreezeCounters, MediaCounters, MediaKind, PacketCounters, PeerCounters, StreamReport,
 };
-use stampede_engine::{CohortCounts, Distributions, EngineReport, PeerRow, WorkerReport};
+use stampede_engine::{Distributions, EngineReport, ImpairCounts, PeerRow, WorkerReport};
 use stampede_media::disk::FileTiming;
 use stampede_sfu::{Ledger, LedgerTotals};
 
+use super::cohorts::{self, impairment};
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
 use super::latency::{LatencySource, by_height};
@@ -18,10 +19,10 @@ use super::senders::SenderFacts;
 use super::streams;
 use super::threshold::{self, Threshold};
 use super::types::{
-    CohortSection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
-    GeneratorSection, ImpairmentSection, Injected, MediaSection, OddSection, Options, Packets,
-    PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics,
-    ServerSection, TargetSection, WorkerSection,
+    AssemblySection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
+    GeneratorSection, Injected, MediaSection, OddSection, Options, Packets, PublishSection,
+    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
+    TargetSection, WorkerSection,
 };
 use crate::flags::stage::Stage;
 use crate::flags::{Plan, Target};
@@ -56,11 +57,13 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
         let expected = expected.filter(|_| ours);
-        (subscribers && (ours || all_are_others || counters.streams_received > 0))
-            .then(|| media(data.engine.as_ref(), kind, counters, &sums.distributions, expected))
+        (subscribers && (ours || all_are_others || counters.streams_received > 0)).then(|| {
+            media(data.engine.as_ref(), kind, None, counters, &sums.distributions, expected)
+        })
     };
     let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
     let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
+    let kinds = [video.as_ref().map(|_| own_video), audio.as_ref().map(|_| own_audio)];
     let all_streams = streams::all(&data);
     let metrics = server_metrics(&data);
     let measured = ledger_measured(&data).map(|(totals, _)| totals);
@@ -70,6 +73,7 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
         join,
         video,
         audio,
+        cohorts: cohorts::of(&data, kinds),
         publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums)),
         impairment: impairment(&data),
         recordings: recordings(&data),
@@ -303,18 +307,22 @@ fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
 fn streams_of(
     engine: Option<&EngineReport>,
     kind: MediaKind,
+    cohort: Option<u16>,
 ) -> impl Iterator<Item = &StreamReport> {
     engine
         .into_iter()
         .flat_map(|engine| &engine.workers)
         .flat_map(|worker| &worker.peers)
+        .filter(move |peer| cohort.is_none_or(|cohort| peer.cohort == cohort))
         .flat_map(|peer| &peer.report.streams)
         .filter(move |stream| stream.kind == kind)
 }
 
-fn media(
+/// Of all subscribers, or of one cohort with its own counters and distributions.
+pub(super) fn media(
     engine: Option<&EngineReport>,
     kind: MediaKind,
+    cohort: Option<u16>,
     counters: &MediaCounters,
     distributions: &Distributions,
     tracks_expected: Option<u64>,
@@ -326,7 +334,7 @@ fn media(
     };
     let mut jitter = Samples::new();
     let mut rates = Rates::default();
-    for stream in streams_of(engine, kind) {
+    for stream in streams_of(engine, kind, cohort) {
         if let Some(value) = stream.jitter {
             jitter.record(value);
         }
@@ -450,30 +458,7 @@ fn publish(sums: &Sums) -> PublishSection {
     }
 }
 
-fn impairment(data: &RunData) -> Option<ImpairmentSection> {
-    let specs = &data.plan.impair;
-    if specs.is_empty() {
-        return None;
-    }
-    let mut section = ImpairmentSection::default();
-    let mut all = CohortCounts::default();
-    let workers = data.engine.as_ref().map_or(&[][..], |engine| &engine.workers);
-    for (index, spec) in specs.iter().enumerate() {
-        let mut cohort = CohortCounts::default();
-        workers.iter().filter_map(|w| w.impaired.get(index)).for_each(|c| cohort.merge(c));
-        all.merge(&cohort);
-        section.cohorts.push(CohortSection {
-            spec: spec.to_string(),
-            subscribers: cohort.subscribers,
-            injected: injected(&cohort),
-        });
-    }
-    section.all = injected(&all);
-    Some(section)
-}
-
-fn injected(cohort: &CohortCounts) -> Injected {
-    let counts = &cohort.counts;
+pub(super) fn injected(counts: &ImpairCounts) -> Injected {
     Injected {
         dropped: counts.dropped,
         delayed: counts.delayed,
@@ -528,6 +513,13 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
         frames_moved: timing(|timing| timing.frames_moved),
         packets_concealed: timing(|timing| timing.packets_concealed),
         timestamp_jumps: timing(|timing| timing.jumps),
+        assembly: data.engine.iter().flat_map(|engine| &engine.workers).fold(
+            AssemblySection::default(),
+            |mut sum, worker| {
+                sum.add(&AssemblySection::of(&worker.assembled));
+                sum
+            },
+        ),
         errors,
     })
 }
@@ -633,6 +625,7 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),
         backend: plan.backend.name().to_owned(),
+        receive_buffer_bytes: Some(plan.receive_buffer_bytes),
         embedded: match &plan.target {
             Target::Server(_) => None,
             Target::Embedded(embedded) => Some(EmbeddedOptions {

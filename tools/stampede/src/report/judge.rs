@@ -239,7 +239,7 @@ fn generator_reasons(facts: &Facts) -> Vec<String> {
     if beyond(facts.kernel_drops, facts.datagrams_in) {
         reasons.push(format!(
             "generator: our kernel dropped {} of {} datagrams at our own receive buffers; raise \
-             net.core.rmem_max or use more --workers",
+             net.core.rmem_max, or --receive-buffer if it was lowered, or use more --workers",
             group(facts.kernel_drops),
             group(facts.datagrams_in + facts.kernel_drops)
         ));

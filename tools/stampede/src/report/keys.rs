@@ -15,7 +15,7 @@ const ALIKE_MIN: f64 = 0.7;
 /// The numeric keys of a report, from its schema.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// Full names; `*` stands for the names of a map.
+    /// Full names; `*` stands for the names of a map, or of the rows of a list.
     known: BTreeSet<String>,
     /// Names of maps: what comes after them is free.
     maps: BTreeSet<String>,
@@ -55,6 +55,11 @@ impl Keys {
             self.maps.insert(format!("{name}."));
         } else if values.is_object() {
             self.collect(root, values, &format!("{name}.*"), depth + 1);
+        }
+        let item = &node["items"];
+        let to = item["$ref"].as_str().and_then(|to| root.pointer(to.strip_prefix('#')?));
+        if let Some(row) = to.filter(|row| row["properties"]["name"]["type"] == "string") {
+            self.collect(root, row, &format!("{name}.*"), depth + 1);
         }
     }
 
@@ -116,8 +121,14 @@ pub(crate) fn value(report: &Value, key: &str) -> Option<f64> {
     }
 }
 
-/// Names of a map may hold dots themselves, so the rest of the key is tried whole first.
+/// Names of a map may hold dots themselves, so the rest of the key is tried whole first. The rows of
+/// a list are found by their `name`, which may hold dots too.
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    if let Some(rows) = value.as_array() {
+        return rows.iter().find_map(|row| {
+            find(row, key.strip_prefix(row["name"].as_str()?)?.strip_prefix('.')?)
+        });
+    }
     let object = value.as_object()?;
     if let Some(found) = object.get(key) {
         return Some(found);

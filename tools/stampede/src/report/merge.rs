@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::build::round;
+use super::cohorts;
 use super::hist::Hist;
 use super::latency;
 use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
-    MediaSection, OddSection, Outcome, Packets, Phases, PublishSection, RecordingSection, Report,
-    RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict,
+    AssemblySection, Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection,
+    JoinSection, MediaSection, OddSection, Outcome, Packets, Phases, PublishSection,
+    RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection,
+    TargetSection, Verdict,
 };
 use crate::exit::Failure;
 
@@ -58,6 +60,7 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
         join: join(reports, &series),
         video: media(&present(reports, |report| report.video.as_ref()), together),
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
+        cohorts: cohorts::merged(reports.iter().map(|report| &report.cohorts), together),
         publish: publish(&present(reports, |report| report.publish.as_ref())),
         impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
@@ -258,7 +261,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
+pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
     if sections.is_empty() {
         return None;
     }
@@ -405,6 +408,10 @@ fn recordings(sections: &[&RecordingSection]) -> Option<RecordingSection> {
         frames_moved: sum(|section| section.frames_moved),
         packets_concealed: sum(|section| section.packets_concealed),
         timestamp_jumps: sum(|section| section.timestamp_jumps),
+        assembly: sections.iter().fold(AssemblySection::default(), |mut sum, section| {
+            sum.add(&section.assembly);
+            sum
+        }),
         errors: all(|section| &section.errors),
     })
 }
@@ -497,6 +504,7 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
 fn add(sum: &mut SeriesRow, row: &SeriesRow) {
     let SeriesRow {
         t_s: _,
+        length_s,
         joined,
         subscribers,
         packets_in,
@@ -517,18 +525,24 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow) {
         latency_ms_p99: _,
         server: _,
     } = row;
-    sum.joined += joined;
-    sum.subscribers += subscribers;
+    // What was left of a host's last second may fall into the same second as the row before it: of
+    // that it adds its counts, and its rates as far as it goes.
+    let weight = if *length_s < 0.5 { length_s.max(0.0) } else { 1.0 };
+    if weight == 1.0 {
+        sum.joined += joined;
+        sum.subscribers += subscribers;
+    }
+    sum.length_s = 1.0;
     sum.packets_in += packets_in;
     sum.packets_out += packets_out;
-    sum.bitrate_bps += bitrate_bps;
+    sum.bitrate_bps += bitrate_bps * weight;
     sum.expected += expected;
     sum.missing += missing;
     sum.repaired += repaired;
     sum.late += late;
     sum.unrecovered += unrecovered;
     sum.freezes += freezes;
-    sum.cpu_cores = round(sum.cpu_cores + cpu_cores, 3);
+    sum.cpu_cores = round(sum.cpu_cores + cpu_cores * weight, 3);
     sum.busy_ratio_max = sum.busy_ratio_max.max(*busy_ratio_max);
     sum.lateness_ms_max = sum.lateness_ms_max.max(*lateness_ms_max);
 }
@@ -559,6 +573,7 @@ fn apply_thresholds(merged: &mut Report, reports: &[Report]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::cohorts::CohortFigures;
     use crate::report::keys;
 
     fn report() -> Report {
@@ -609,6 +624,45 @@ mod tests {
         assert_eq!(merged.series.len(), one.series.len());
         assert!(merged.streams.iter().all(|row| row.host.is_some()));
         assert_eq!(merged.run.hosts.as_ref().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn cohorts_of_one_name_are_one_and_others_stay() {
+        let [mut one, mut two] = pair();
+        let cohort = |report: &Report, name: &str, impair: Option<&str>| CohortFigures {
+            name: name.to_owned(),
+            impair: impair.map(str::to_owned),
+            subscribers: 2,
+            video: report.video.clone(),
+            audio: None,
+        };
+        one.cohorts = vec![
+            cohort(&one, "mobile", Some("loss=1%")),
+            cohort(&one, "rest", None),
+            cohort(&one, "impair-1", Some("delay=1ms")),
+        ];
+        two.cohorts = vec![cohort(&two, "rest", None), cohort(&two, "impair-1", Some("delay=2ms"))];
+        let merged = merge(&[one.clone(), two]).unwrap();
+        let rows: Vec<_> = merged.cohorts.iter().map(|row| (&*row.name, row.subscribers)).collect();
+        assert_eq!(rows, [("mobile", 2), ("rest", 4), ("impair-1", 4)]);
+        assert_eq!(merged.cohorts[0].impair.as_deref(), Some("loss=1%"));
+        assert_eq!(merged.cohorts[2].impair, None, "they differ");
+        let video = |report: &Report, row: usize| report.cohorts[row].video.clone().unwrap();
+        let (single, both) = (video(&one, 1), video(&merged, 1));
+        assert_eq!(both.packets.expected, 2 * single.packets.expected);
+        let jitter = |section: &MediaSection| section.jitter_ms.clone().unwrap();
+        assert_eq!(jitter(&both).count, 2 * jitter(&single).count);
+        assert!(merged.cohorts[1].audio.is_none());
+        let figures = serde_json::to_value(&merged).unwrap();
+        let value = |key| keys::value(&figures, key);
+        assert_eq!(
+            value("cohorts.rest.video.packets.expected"),
+            Some(both.packets.expected as f64)
+        );
+        assert_eq!(value("cohorts.nobody.video.packets.expected"), None);
+        let tests: Thresholds = "cohorts.mobile+impair-1.video.loss_rate<1%".parse().unwrap();
+        assert_eq!(tests.0[0].limit, 0.01);
+        assert!("cohorts.rest.video.los_rate<1%".parse::<Thresholds>().is_err());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The report: built once at the end from what is known, judged, written, shown; read again,
 //! merged and compared later.
 
+mod assembly;
 mod build;
+pub(crate) mod cohorts;
 pub(crate) mod compare;
 pub(crate) mod hist;
 pub(crate) mod judge;

@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stampede_sfu::{Ledger, LedgerTotals};
 
+pub(crate) use super::assembly::AssemblySection;
+use super::cohorts::CohortFigures;
 use super::hist::Hist;
 use super::latency::LatencySource;
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
@@ -32,9 +34,13 @@ pub(crate) struct Report {
     pub video: Option<MediaSection>,
     /// Received audio; `null` if nobody was to receive any.
     pub audio: Option<MediaSection>,
+    /// The parts of the subscribers, each with figures of its own; empty without `[[cohort]]` and
+    /// `--impair`.
+    #[serde(default)]
+    pub cohorts: Vec<CohortFigures>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
-    /// What was injected on purpose in this process; `null` without `--impair`.
+    /// What was injected on purpose in this process; `null` if nothing was to be.
     pub impairment: Option<ImpairmentSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,
@@ -293,6 +299,8 @@ pub(crate) struct Options {
     pub cores: Vec<usize>,
     /// `--backend`.
     pub backend: String,
+    /// `--receive-buffer`; `null` in reports of versions without it.
+    pub receive_buffer_bytes: Option<usize>,
     /// How the embedded SFU was started; `null` at a real server.
     pub embedded: Option<EmbeddedOptions>,
 }
@@ -618,21 +626,23 @@ pub(crate) struct PublishSection {
     pub frames_withheld: u64,
 }
 
-/// What `--impair` did in the measured window.
+/// What `--impair` and the cohorts' `impair` did in the measured window.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct ImpairmentSection {
     /// All cohorts together.
     #[serde(flatten)]
     pub all: Injected,
-    /// One row an `--impair`, in their order.
+    /// One row an `--impair`, in their order, then one for each cohort with its own.
     pub cohorts: Vec<CohortSection>,
 }
 
-/// What was done to one cohort.
+/// What was done for one of these reasons.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct CohortSection {
+    /// `impair-1` for the first `--impair`, else that of the cohort.
+    pub name: String,
     /// As it was given.
     pub spec: String,
     /// Subscribers it was for, tries counted singly.
@@ -691,6 +701,9 @@ pub(crate) struct RecordingSection {
     /// Jumps of Opus timestamps that were not filled.
     #[serde(default)]
     pub timestamp_jumps: u64,
+    /// What became of the packets of recorded streams on their way into frames.
+    #[serde(default)]
+    pub assembly: AssemblySection,
     /// What went wrong, in plain words.
     pub errors: Vec<String>,
 }
@@ -799,12 +812,21 @@ pub(crate) struct EmbeddedSection {
     pub measured: Option<LedgerTotals>,
 }
 
+/// Of rows that don't say.
+fn whole_second() -> f64 {
+    1.0
+}
+
 /// One second.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct SeriesRow {
-    /// Since the start of the run.
+    /// When it ended, since the start of the run.
     pub t_s: f64,
+    /// How long it was: counts of this row are of that time, rates are a second's. About 1, but the
+    /// last row is of what was left, and a worker that stood still has a longer one.
+    #[serde(default = "whole_second")]
+    pub length_s: f64,
     /// Participants connected.
     pub joined: u64,
     /// Subscribers of which at least one media packet arrived.

@@ -49,6 +49,8 @@ struct Entry {
     /// It was connected and did not stay so.
     dropped_out: bool,
     room: Option<Rc<str>>,
+    /// Its part of the subscribers.
+    cohort: u16,
     /// Tracks it should receive, video and audio.
     tracks: [Option<u32>; 2],
     /// Tracks it publishes, video and audio.
@@ -72,6 +74,11 @@ pub(crate) struct Member {
 
 /// What parts the identity of a further try from the participant's own.
 pub(crate) const TRY_SUFFIX: &str = "-try";
+
+/// Tracks that these should have received, video and audio; `None` if one of them is not known.
+fn tracks<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> [Option<u64>; 2] {
+    [0, 1].map(|kind| entries.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum())
+}
 
 /// The books.
 #[derive(Debug, Default)]
@@ -103,9 +110,15 @@ impl Book {
     }
 
     /// What this subscriber should receive, video and audio; `None` is not known.
-    pub(crate) fn expect(&mut self, id: ParticipantId, room: &Rc<str>, tracks: [Option<u32>; 2]) {
+    pub(crate) fn expect(
+        &mut self,
+        id: ParticipantId,
+        room: &Rc<str>,
+        cohort: u16,
+        tracks: [Option<u32>; 2],
+    ) {
         let entry = &mut self.entries[id.0];
-        (entry.room, entry.tracks) = (Some(Rc::clone(room)), tracks);
+        (entry.room, entry.cohort, entry.tracks) = (Some(Rc::clone(room)), cohort, tracks);
     }
 
     /// How many tracks this publisher is to publish, video and audio.
@@ -124,10 +137,19 @@ impl Book {
     /// Tracks that the subscribers of the measured window should have received, video and audio;
     /// `None` if that is not known of one of them.
     pub(crate) fn tracks_expected(&self) -> [Option<u64>; 2] {
-        let measured = self.entries.iter().filter(|entry| entry.measured && !entry.publisher);
-        let sum =
-            |kind: usize| measured.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum();
-        [sum(0), sum(1)]
+        tracks(self.measured())
+    }
+
+    /// Of one part of the subscribers: how many were there in the measured window, and the tracks
+    /// they should have received, as in [`Self::tracks_expected`].
+    pub(crate) fn cohort(&self, cohort: u16) -> (u64, [Option<u64>; 2]) {
+        let own = self.measured().filter(|entry| entry.cohort == cohort);
+        (own.clone().count() as u64, tracks(own))
+    }
+
+    /// Subscribers that were there in the measured window.
+    fn measured(&self) -> impl Iterator<Item = &Entry> + Clone {
+        self.entries.iter().filter(|entry| entry.measured && !entry.publisher)
     }
 
     /// Of the expected tracks those that may be missing because one of us was not there: the
@@ -441,7 +463,7 @@ mod tests {
         let ids: Vec<_> = (0..4).map(|number| book.register(number == 0)).collect();
         let room: Rc<str> = "room".into();
         for id in &ids[1..] {
-            book.expect(*id, &room, [Some(2), Some(1)]);
+            book.expect(*id, &room, 0, [Some(2), Some(1)]);
         }
         for id in &ids[..3] {
             book.started(*id);
@@ -454,7 +476,7 @@ mod tests {
         assert_eq!(book.tracks_expected(), [Some(2), Some(1)]);
         book.reached(ids[3], Phase::Dtls, MS);
         assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
-        book.expect(ids[3], &room, [None, Some(1)]);
+        book.expect(ids[3], &room, 1, [None, Some(1)]);
         assert_eq!(book.tracks_expected(), [None, Some(2)]);
     }
 
@@ -470,7 +492,7 @@ mod tests {
         book.reached(publishers[0], Phase::Dtls, MS);
         let viewers: Vec<_> = (0..3).map(|_| book.register(false)).collect();
         for (number, id) in viewers.iter().enumerate() {
-            book.expect(*id, if number < 2 { &room } else { &other }, [Some(2), Some(2)]);
+            book.expect(*id, if number < 2 { &room } else { &other }, 0, [Some(2), Some(2)]);
             book.started(*id);
             book.reached(*id, Phase::Dtls, MS);
         }

@@ -8,6 +8,7 @@ use stampede_core::{MediaKind, PublishLayer, PublishTrack, SpeakingTurns};
 use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription, TrackKind};
 
+use super::cohorts::Cohorts;
 use super::participant::Media;
 use crate::flags::Plan;
 use crate::flags::cohort;
@@ -31,8 +32,8 @@ pub(crate) struct CastMember {
     pub media: Media,
     /// Joins without anybody being told.
     pub hidden: bool,
-    /// Its part of the subscribers.
-    pub cohort: Option<String>,
+    /// Its part of the subscribers: index in [`Cohorts`], and name; `None` for the rest.
+    pub cohort: (u16, Option<String>),
     /// Tracks it should receive, video and audio; `None` where that is not known.
     pub tracks: [Option<u32>; 2],
 }
@@ -95,7 +96,7 @@ pub(crate) fn publishers(
                 role: Role::Publisher { tracks: announced },
                 media: Media::Publisher { tracks: sent },
                 hidden: false,
-                cohort: None,
+                cohort: (0, None),
                 tracks: [None; 2],
             });
         }
@@ -104,7 +105,12 @@ pub(crate) fn publishers(
 }
 
 /// All subscribers, room by room in turn, so that rooms fill evenly; the first ones record.
-pub(crate) fn subscribers(plan: &Plan, run_id: &str, rooms: &[Rc<str>]) -> Vec<CastMember> {
+pub(crate) fn subscribers(
+    plan: &Plan,
+    run_id: &str,
+    rooms: &[Rc<str>],
+    parts: &Cohorts,
+) -> Vec<CastMember> {
     let recording = plan.record.as_ref().map_or(0, |record| record.subscribers as usize);
     let cohorts = &plan.shape.cohorts;
     let assigned = cohort::assign(cohorts, plan.shape.subscribers());
@@ -115,16 +121,19 @@ pub(crate) fn subscribers(plan: &Plan, run_id: &str, rooms: &[Rc<str>]) -> Vec<C
             if number >= own.subscribers {
                 continue;
             }
-            let cohort = assigned[cast.len()].map(|index| &cohorts[index]);
+            let identity = format!("stampede-{run_id}-sub-{}-{number}", room_number + 1);
+            let assigned = assigned[cast.len()];
+            let part = parts.index_of(assigned, &identity);
+            let cohort = assigned.map(|index| &cohorts[index]);
             let resolution = cohort.and_then(|cohort| cohort.resolution).unwrap_or(own.resolution);
             let record = cast.len() < recording || cohort.is_some_and(|cohort| cohort.record);
             cast.push(CastMember {
-                identity: format!("stampede-{run_id}-sub-{}-{number}", room_number + 1),
+                identity,
                 room: Rc::clone(room),
                 role: Role::Subscriber { subscription, quality: quality(resolution) },
                 media: Media::Subscriber { record },
                 hidden: plan.shape.hidden,
-                cohort: cohort.map(|cohort| cohort.name.clone()),
+                cohort: (part, parts.name(part).map(str::to_owned)),
                 tracks: tracks(plan, own),
             });
         }
@@ -271,6 +280,10 @@ mod tests {
         Plan::new(*flags).unwrap()
     }
 
+    fn cast_of(plan: &Plan, rooms: &[Rc<str>]) -> Vec<CastMember> {
+        subscribers(plan, "ab", rooms, &Cohorts::of(plan, 1))
+    }
+
     #[test]
     fn rooms_fill_evenly_and_identities_are_unique() {
         let plan = plan(&[
@@ -283,7 +296,7 @@ mod tests {
         let rooms = rooms(&plan, "ab");
         assert_eq!(rooms.iter().map(|room| &**room).collect::<Vec<_>>(), ["hall-1", "hall-2"]);
         let publishers = publishers(&plan, "ab", &rooms, 1);
-        let subscribers = subscribers(&plan, "ab", &rooms);
+        let subscribers = cast_of(&plan, &rooms);
         assert_eq!((publishers.len(), subscribers.len()), (4, 6));
         let names: std::collections::HashSet<_> =
             publishers.iter().chain(&subscribers).map(|role| role.identity.clone()).collect();
@@ -332,15 +345,15 @@ mod tests {
             ["big", "hall-2", "hall-3"]
         );
         assert_eq!(publishers(&plan, "ab", &rooms, 1).len(), 4);
-        let cast = subscribers(&plan, "ab", &rooms);
-        let mobile = cast.iter().filter(|member| member.cohort.as_deref() == Some("mobile"));
+        let cast = cast_of(&plan, &rooms);
+        let mobile = cast.iter().filter(|member| member.cohort.1.as_deref() == Some("mobile"));
         assert_eq!((cast.len(), mobile.clone().count()), (20, 10));
         let asks = |member: &CastMember| match member.role {
             Role::Subscriber { quality, .. } => quality,
             Role::Publisher { .. } => panic!(),
         };
         assert!(mobile.clone().all(|member| asks(member) == Quality::Low));
-        let rest = cast.iter().filter(|member| member.cohort.is_none());
+        let rest = cast.iter().filter(|member| member.cohort == (0, None));
         for member in rest {
             let middle = &*member.room == "hall-2";
             assert_eq!(asks(member), if middle { Quality::Medium } else { Quality::High });
@@ -353,7 +366,7 @@ mod tests {
     fn a_layout_shows_what_it_has_places_for() {
         let expected = |args: &[&str]| {
             let plan = plan(args);
-            subscribers(&plan, "ab", &rooms(&plan, "ab"))[0].tracks
+            cast_of(&plan, &rooms(&plan, "ab"))[0].tracks
         };
         let eight = ["--video-publishers=8", "--audio-publishers=8", "--layout=speaker"];
         assert_eq!(expected(&eight), [Some(6), Some(6)]);
@@ -369,7 +382,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().display().to_string();
         let plan = plan(&["--record", &dir, "--record-subscribers", "2", "--subscribers", "5"]);
-        let cast = subscribers(&plan, "ab", &rooms(&plan, "ab"));
+        let cast = cast_of(&plan, &rooms(&plan, "ab"));
         let records = |role: &&CastMember| matches!(role.media, Media::Subscriber { record: true });
         assert_eq!(cast.iter().filter(records).count(), 2);
     }

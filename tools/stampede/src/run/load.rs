@@ -4,6 +4,7 @@ use stampede_media::MediaClip;
 use stampede_signaling::session::{Quality, Role, Subscription};
 
 use super::cast;
+use super::cohorts::Cohorts;
 use crate::calibrate;
 use crate::flags::Plan;
 use crate::live::bits;
@@ -36,7 +37,8 @@ pub(crate) fn expected(plan: &Plan) -> Option<Load> {
         return None;
     }
     let rooms = cast::rooms(plan, "load");
-    let subscribers = cast::subscribers(plan, "load", &rooms);
+    // Who is in which cohort changes nothing about the sum.
+    let subscribers = cast::subscribers(plan, "load", &rooms, &Cohorts::of(plan, 0));
     let mut load = Load::default();
     for member in &subscribers {
         let Role::Subscriber { subscription, quality } = member.role else { continue };

@@ -5,6 +5,7 @@
 
 mod book;
 mod cast;
+mod cohorts;
 mod context;
 mod find;
 pub(crate) mod load;
@@ -44,6 +45,7 @@ use crate::report::types::{Fault, Report, SeriesRow, ServerMetrics};
 use crate::server_metrics::Scraper;
 use crate::{machine, preflight, report, signals, summary};
 pub(crate) use book::Book;
+pub(crate) use cohorts::{Cohorts, REST};
 use context::{Context, RunClock, Settings};
 use prepare::{Grounds, PrepareError};
 use router::Workers;
@@ -257,7 +259,7 @@ async fn stages(
             return Ok(data);
         }
     }
-    let engine = prepare::engine(&data.plan, &grounds)?;
+    let engine = prepare::engine(&data.plan, &grounds, &Cohorts::of(&data.plan, data.seed))?;
     data.backend = Some(engine.backend_report().clone());
     view.live.say(&format!("UDP backend {}", engine.backend_report().reason));
     let settings = Settings {
@@ -373,7 +375,7 @@ async fn with_engine(
     data.crossed = state.crossed.take();
     data.duration = data.clock.started.elapsed();
     state.done.set(true);
-    data.series = watcher.await.map(Series::into_rows).unwrap_or_default();
+    let mut series = watcher.await.unwrap_or_default();
     router.abort();
     recorder.abort();
     scraping.abort();
@@ -389,6 +391,10 @@ async fn with_engine(
         // Off this thread, so that a second signal still ends the process at once.
         data.engine = tokio::task::spawn_blocking(move || engine.stop()).await.ok();
     }
+    if let Some(engine) = &data.engine {
+        series.last(data.clock.started.elapsed().as_secs_f64(), &engine.workers);
+    }
+    data.series = series.into_rows();
     data.book = context.book.take();
     write_captures(data, &context);
     take_ledger(data, embedded).await;

@@ -46,6 +46,8 @@ pub(crate) struct Participant {
     pub tries: Cell<u32>,
     /// Joins without anybody being told.
     pub hidden: bool,
+    /// Its part of the subscribers.
+    pub cohort: u16,
     /// Tells this one alone to leave.
     pub leave: Rc<Leave>,
 }
@@ -211,6 +213,7 @@ async fn attempt(
         label: participant.identity(),
         role: participant.media.peer_role(),
         local_ip: context.local_ip,
+        cohort: participant.cohort,
     };
     let peer = match context.add_peer(spec) {
         None => return TryEnd::Left,

@@ -9,6 +9,7 @@ use stampede_signaling::ServerUrl;
 use stampede_signaling::connection::TlsSetup;
 use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
 
+use super::Cohorts;
 use crate::embedded::random_hex;
 use crate::exit::Failure;
 use crate::flags::{Plan, Server, Target};
@@ -74,7 +75,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         embedded,
         backend: plan.backend,
         local_ip,
-        receive_buffer_bytes: EngineOptions::default().receive_buffer_bytes,
+        receive_buffer_bytes: plan.receive_buffer_bytes,
     };
     if mode != Mode::Quiet {
         plan.notes.iter().for_each(|note| eprintln!("{note}"));
@@ -160,18 +161,23 @@ pub(crate) async fn rooms(
 ///
 /// # Errors
 /// What they could not have.
-pub(crate) fn engine(plan: &Plan, grounds: &Grounds) -> Result<Engine, Failure> {
+pub(crate) fn engine(plan: &Plan, grounds: &Grounds, cohorts: &Cohorts) -> Result<Engine, Failure> {
     let defaults = EngineOptions::default();
     let each = plan.participants_peak().div_ceil(grounds.cores.workers.max(1));
     Engine::start(EngineOptions {
         workers: grounds.cores.workers,
         cores: grounds.cores.worker_cores.clone(),
         backend: plan.backend.choice(),
+        receive_buffer_bytes: plan.receive_buffer_bytes,
         playout_deadline: plan.playout_deadline,
         // Retries may hold an old peer and a new one for a moment.
         peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
         capture: plan.capture.as_ref().map(|capture| capture.options(grounds.cores.workers)),
-        impair: plan.impair.clone(),
+        cohorts: cohorts
+            .all()
+            .iter()
+            .map(|cohort| cohort.impair.as_ref().map(|cause| cause.spec.clone()))
+            .collect(),
         seed: plan.seed.unwrap_or(grounds.random_seed),
         recording_dir: plan.record.as_ref().map(|record| record.dir.clone()),
         ..defaults

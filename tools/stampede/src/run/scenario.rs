@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::book::{Book, Member, ParticipantId};
 use super::cast::{self, CastMember};
+use super::cohorts::Cohorts;
 use super::context::{Context, Stage};
 use super::participant::{self, Media, Participant};
 use super::router::Workers;
@@ -106,7 +107,8 @@ impl Scenario<'_> {
     pub(crate) async fn play(&mut self, run_id: &str, seed: u64) -> Ending {
         let rooms = cast::rooms(self.plan, run_id);
         let publishers = cast::publishers(self.plan, run_id, &rooms, seed);
-        let subscribers = cast::subscribers(self.plan, run_id, &rooms);
+        let subscribers =
+            cast::subscribers(self.plan, run_id, &rooms, &Cohorts::of(self.plan, seed));
         let mut measured = Measured { start: Some(Mark::now()), ..Measured::default() };
         let mut tasks = Vec::with_capacity(publishers.len() + subscribers.len());
         let stop = self.up(publishers, subscribers, &mut measured, &mut tasks).await.err();
@@ -174,11 +176,14 @@ impl Scenario<'_> {
         let mut book = self.context.book.borrow_mut();
         cast.into_iter()
             .map(|member| {
-                let known = Member { room: member.room.to_string(), cohort: member.cohort };
+                let (cohort, name) = member.cohort;
+                let known = Member { room: member.room.to_string(), cohort: name };
                 book.introduce(&member.identity, known);
                 let id = book.register(matches!(member.media, Media::Publisher { .. }));
                 match &member.media {
-                    Media::Subscriber { .. } => book.expect(id, &member.room, member.tracks),
+                    Media::Subscriber { .. } => {
+                        book.expect(id, &member.room, cohort, member.tracks);
+                    }
                     Media::Publisher { tracks } => {
                         let of = |kind| tracks.iter().filter(|track| track.kind == kind).count();
                         let tracks = [MediaKind::Video, MediaKind::Audio].map(|k| of(k) as u32);
@@ -194,6 +199,7 @@ impl Scenario<'_> {
                     media: member.media,
                     tries: Cell::new(0),
                     hidden: member.hidden,
+                    cohort,
                     leave: Rc::default(),
                 }
             })

@@ -181,10 +181,14 @@ impl Foreign {
         Figures(serde_json::from_str(line).unwrap_or_else(|_| panic!("{stdout:?}: {stderr}")))
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Asks it to end now rather than after its seconds, and reads its figures.
     pub(crate) fn finish(self) -> Figures {
-        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
-        rustix::process::kill_process(pid, Signal::INT).unwrap();
+        self.signal(Signal::INT);
         self.end()
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::headline;
 use super::plot::{self, LINES_MAX, Line, Plot};
 use crate::live::{bits, share};
+use crate::report::cohorts::CohortFigures;
 use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::keys::{self, Unit};
@@ -58,6 +59,7 @@ fn page(report: &Report) -> Result<Value, String> {
         "seconds_a_point": each,
         "data": data,
         "media": media(report),
+        "cohorts": cohorts(report),
         "phases": phases(report),
         "errors": report.join.errors.iter().map(|(kind, count)| json!([kind, group(*count)]))
             .collect::<Vec<_>>(),
@@ -148,6 +150,7 @@ fn plots(report: &Report) -> Result<(Vec<Value>, String, usize), String> {
             let mut flat = Map::new();
             let value = serde_json::to_value(row).map_err(|error| error.to_string())?;
             flatten(&value, "", &mut flat);
+            a_second(&mut flat, row.length_s);
             Ok(flat)
         })
         .collect::<Result<_, String>>()?;
@@ -181,6 +184,29 @@ fn window(report: &Report) -> Option<(f64, f64)> {
     let measured = report.run.measured_s?;
     let end = report.run.duration_s.min(report.series.last()?.t_s);
     Some(((end - measured).max(0.0), end))
+}
+
+/// Makes the counts of a row that is no whole second those of one, as they are drawn. So little that
+/// it says nothing is left out.
+fn a_second(row: &mut Map<String, Value>, length_s: f64) {
+    const COUNTS: [&str; 8] = [
+        "packets_in",
+        "packets_out",
+        "expected",
+        "missing",
+        "repaired",
+        "late",
+        "unrecovered",
+        "freezes",
+    ];
+    const LENGTH_S_MIN: f64 = 0.1;
+    if (0.9..1.1).contains(&length_s) {
+        return;
+    }
+    for key in COUNTS {
+        let count = row.get(key).and_then(Value::as_f64).filter(|_| length_s >= LENGTH_S_MIN);
+        row.insert(key.to_owned(), count.map_or(Value::Null, |count| json!(count / length_s)));
+    }
 }
 
 /// Numbers of nested objects under dotted names.
@@ -239,7 +265,7 @@ fn wanted(rows: &[Map<String, Value>], each: usize) -> Vec<Plot> {
         plot::gathered(&values, each)
     };
     let mut plots: Vec<Plot> = Vec::new();
-    let mut seen = vec!["t_s", "expected", "late"];
+    let mut seen = vec!["t_s", "length_s", "expected", "late"];
     for (title, unit, lines) in FIXED {
         let lines = lines.iter().map(|(name, key, colour)| {
             seen.push(key);
@@ -295,6 +321,37 @@ fn media(report: &Report) -> Vec<Value> {
     let present =
         sections.into_iter().filter_map(|(name, section)| Some((name, section.as_ref()?)));
     present.map(|(name, section)| media_rows(name, section)).collect()
+}
+
+/// A row for each kind of media of each cohort.
+fn cohorts(report: &Report) -> Vec<Value> {
+    let unknown = || "–".to_owned();
+    let row = |cohort: &CohortFigures| {
+        let (name, impair) = (cohort.name.clone(), cohort.impair.clone());
+        let subscribers = group(cohort.subscribers);
+        let rows = cohort.media().map(|(kind, section)| {
+            let packets = &section.packets;
+            let latency = |hist: &Hist| format!("{:.1} / {:.1} ms", hist.p50, hist.p99);
+            json!({
+                "name": name,
+                "impair": impair,
+                "bad": packets.unrecovered > 0,
+                "cells": [
+                    subscribers.clone(),
+                    kind.to_owned(),
+                    section.loss_rate.map_or_else(unknown, share),
+                    group(packets.expected),
+                    group(packets.missing),
+                    group(packets.repaired),
+                    group(packets.unrecovered),
+                    section.freezes.as_ref().map_or_else(unknown, |all| group(all.count)),
+                    section.latency_ms.as_ref().map_or_else(unknown, latency),
+                ],
+            })
+        });
+        rows.collect::<Vec<_>>()
+    };
+    report.cohorts.iter().flat_map(row).collect()
 }
 
 fn media_rows(name: &str, section: &MediaSection) -> Value {
@@ -406,13 +463,14 @@ fn workers(report: &Report) -> Vec<Value> {
 /// Everything that has no table of its own, as names and values: what was published, the
 /// generator, the server, options, machine; sections that others add to the report too.
 fn sections(figures: &Value) -> Vec<Value> {
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "schema",
         "run",
         "verdict",
         "join",
         "video",
         "audio",
+        "cohorts",
         "series",
         "thresholds",
         "streams",
@@ -512,7 +570,9 @@ mod tests {
         let html = render(&hostile()).unwrap();
         let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("no {text}"));
         assert!(at("class=\"card verdict") < at("<svg"));
-        for part in ["Thresholds", "Participants", "Join phases", "Worst streams", "options"] {
+        for part in
+            ["Thresholds", "Participants", "Cohorts", "Join phases", "Worst streams", "options"]
+        {
             at(part);
         }
         assert!(html.contains("no value") && html.contains("not kept"));

@@ -28,6 +28,7 @@ pub(super) fn render(report: &Report) -> String {
     }
     thresholds(&mut text, report);
     media(&mut text, report);
+    cohorts(&mut text, report);
     joins(&mut text, report);
     streams(&mut text, report);
     let _ = writeln!(
@@ -67,6 +68,23 @@ fn media(text: &mut String, report: &Report) {
     );
     for (name, section) in sections {
         let _ = writeln!(text, "| {name} | {} |", row(section).join(" | "));
+    }
+}
+
+fn cohorts(text: &mut String, report: &Report) {
+    if report.cohorts.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n### Cohorts\n\n| | subscribers | | tracks | bitrate | packets | missing | repaired | \
+         unrecovered | loss | freezes | jitter p99 | latency p50 / p99 |\n\
+         |---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for cohort in &report.cohorts {
+        for (kind, section) in cohort.media() {
+            let (name, count) = (escaped(&cohort.name), group(cohort.subscribers));
+            let _ = writeln!(text, "| {name} | {count} | {kind} | {} |", row(section).join(" | "));
+        }
     }
 }
 
@@ -182,6 +200,7 @@ mod tests {
         assert!(text.contains("| ✅ | join.failed==0 | 0 |"), "{text}");
         assert!(!text.contains("<script") && !text.contains('\u{1}'), "{text}");
         assert!(text.contains("| video |") && text.contains("### Joins"), "{text}");
+        assert!(text.contains("| 4 | audio | ") && text.contains("### Cohorts"), "{text}");
         // Every row of a table has as many cells as its head.
         let bars = |line: &str| line.replace("\\|", "").matches('|').count();
         let mut head = None;

@@ -82,6 +82,7 @@ pub(super) fn headline(report: &Report) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::report::cohorts::CohortFigures;
     use crate::report::types::ThresholdRow;
 
     /// A small report of a real run, with hostile names put into it.
@@ -99,6 +100,13 @@ pub(super) mod tests {
             row.identity = evil.to_owned();
             row.room = Some(evil.to_owned());
         }
+        report.cohorts = vec![CohortFigures {
+            name: evil.to_owned(),
+            impair: Some(evil.to_owned()),
+            subscribers: 4,
+            video: report.video.clone(),
+            audio: report.audio.clone(),
+        }];
         report.thresholds = vec![
             ThresholdRow {
                 expr: "video.loss_rate<1%".to_owned(),

@@ -1,0 +1,52 @@
+//! Parts of the subscribers that are accounted for by themselves.
+
+use stampede_core::PeerCounters;
+use stampede_impair::Counts;
+
+use crate::distributions::Distributions;
+
+/// What a worker knows of one cohort: the measured window, like the worker's own sums.
+#[derive(Debug, Clone, Default)]
+pub struct CohortReport {
+    /// Peers that were in it, tries counted singly.
+    pub peers: u64,
+    /// Sums over them.
+    pub totals: PeerCounters,
+    /// Distributions over them.
+    pub distributions: Distributions,
+    /// What was done to their packets on purpose.
+    pub impaired: Counts,
+}
+
+impl CohortReport {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: &Self) {
+        self.peers += other.peers;
+        self.totals.merge(&other.totals);
+        self.distributions.merge(&other.distributions);
+        self.impaired.merge(&other.impaired);
+    }
+}
+
+/// The accounts of the peers of one cohort that are gone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Closed {
+    peers: u64,
+    totals: PeerCounters,
+    impaired: Counts,
+}
+
+impl Closed {
+    /// A peer is gone.
+    pub(crate) fn add(&mut self, counters: &PeerCounters, impaired: Counts) {
+        self.peers += 1;
+        self.totals.merge(counters);
+        self.impaired.merge(&impaired);
+    }
+
+    /// With what the cohort's peers measured.
+    pub(crate) fn report(self, distributions: Distributions) -> CohortReport {
+        let Self { peers, totals, impaired } = self;
+        CohortReport { peers, totals, distributions, impaired }
+    }
+}

@@ -1,0 +1,133 @@
+//! The parts of the subscribers, each with figures of its own.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stampede_core::MediaKind;
+use stampede_engine::CohortReport;
+
+use super::build::{injected, media};
+use super::merge;
+use super::types::{CohortSection, ImpairmentSection, MediaSection};
+use crate::run::{Cohorts, RunData};
+
+/// One part of the subscribers: a `[[cohort]]`, those that an `--impair` chose, or the rest. Every
+/// subscriber is in one of them only.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct CohortFigures {
+    /// As in the scenario file; `impair-1` for the first `--impair`, `mobile+impair-1` for those of
+    /// `mobile` that it chose, `rest` for all others.
+    pub name: String,
+    /// What is done to it on purpose in this process; `null` if nothing is.
+    pub impair: Option<String>,
+    /// Subscribers connected in the measured window.
+    pub subscribers: u64,
+    /// Video it received; `null` where `video` of the report is.
+    pub video: Option<MediaSection>,
+    /// Audio it received; `null` where `audio` of the report is.
+    pub audio: Option<MediaSection>,
+}
+
+impl CohortFigures {
+    /// Its kinds of media that are there, with their names.
+    pub(crate) fn media(&self) -> impl Iterator<Item = (&'static str, &MediaSection)> {
+        let kinds = [("video", &self.video), ("audio", &self.audio)];
+        kinds.into_iter().filter_map(|(name, section)| Some((name, section.as_ref()?)))
+    }
+}
+
+/// The cohorts of a run, nobody's left out; none if there is nothing to tell apart. `kinds` are the
+/// kinds of media that the report has, and whether the publishers of each are ours.
+pub(super) fn of(data: &RunData, kinds: [Option<bool>; 2]) -> Vec<CohortFigures> {
+    let cohorts = Cohorts::of(&data.plan, data.seed);
+    if cohorts.is_trivial() {
+        return Vec::new();
+    }
+    let reports = reports(data, &cohorts);
+    let rows = cohorts.all().iter().zip(&reports).enumerate().map(|(index, (cohort, report))| {
+        let index = index as u16;
+        let (subscribers, expected) = data.book.cohort(index);
+        let section = |kind: MediaKind| {
+            let (place, counters) = match kind {
+                MediaKind::Video => (0, &report.totals.video),
+                MediaKind::Audio => (1, &report.totals.audio),
+            };
+            let ours = kinds[place]?;
+            let engine = data.engine.as_ref();
+            let expected = expected[place].filter(|_| ours);
+            Some(media(engine, kind, Some(index), counters, &report.distributions, expected))
+        };
+        CohortFigures {
+            name: cohort.name.clone(),
+            impair: cohort.impair.as_ref().map(|cause| cause.spec.to_string()),
+            subscribers,
+            video: section(MediaKind::Video),
+            audio: section(MediaKind::Audio),
+        }
+    });
+    rows.filter(|row| row.subscribers > 0).collect()
+}
+
+/// What the workers know of each cohort.
+fn reports(data: &RunData, cohorts: &Cohorts) -> Vec<CohortReport> {
+    let mut reports = vec![CohortReport::default(); cohorts.all().len()];
+    for worker in data.engine.iter().flat_map(|engine| &engine.workers) {
+        for (sum, own) in reports.iter_mut().zip(&worker.cohorts) {
+            sum.merge(own);
+        }
+    }
+    reports
+}
+
+/// What was done on purpose; `None` if nothing was to be.
+pub(super) fn impairment(data: &RunData) -> Option<ImpairmentSection> {
+    let cohorts = Cohorts::of(&data.plan, data.seed);
+    let reports = reports(data, &cohorts);
+    let mut section = ImpairmentSection::default();
+    for cause in cohorts.causes() {
+        let mut row = CohortSection {
+            name: cause.name.clone(),
+            spec: cause.spec.to_string(),
+            ..CohortSection::default()
+        };
+        for (cohort, report) in cohorts.all().iter().zip(&reports) {
+            if cohort.impair.as_ref().is_some_and(|own| own.name == cause.name) {
+                row.subscribers += report.peers;
+                row.injected.add(&injected(&report.impaired));
+            }
+        }
+        section.all.add(&row.injected);
+        section.cohorts.push(row);
+    }
+    (!section.cohorts.is_empty()).then_some(section)
+}
+
+/// Cohorts of several hosts: those of one name are one. `together` as for all media.
+pub(super) fn merged<'a>(
+    hosts: impl Iterator<Item = &'a Vec<CohortFigures>>,
+    together: bool,
+) -> Vec<CohortFigures> {
+    let mut by_name: Vec<Vec<&CohortFigures>> = Vec::new();
+    for row in hosts.flatten() {
+        match by_name.iter_mut().find(|rows| rows[0].name == row.name) {
+            Some(rows) => rows.push(row),
+            None => by_name.push(vec![row]),
+        }
+    }
+    let one = |rows: Vec<&CohortFigures>| {
+        let section = |part: fn(&CohortFigures) -> Option<&MediaSection>| {
+            let sections: Vec<_> = rows.iter().filter_map(|row| part(row)).collect();
+            merge::media(&sections, together)
+        };
+        // Several hosts may do different things to what they call by one name.
+        let impair = rows[0].impair.clone();
+        CohortFigures {
+            name: rows[0].name.clone(),
+            impair: impair.filter(|spec| rows.iter().all(|row| row.impair.as_ref() == Some(spec))),
+            subscribers: rows.iter().map(|row| row.subscribers).sum(),
+            video: section(|row| row.video.as_ref()),
+            audio: section(|row| row.audio.as_ref()),
+        }
+    };
+    by_name.into_iter().map(one).collect()
+}
