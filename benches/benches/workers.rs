@@ -396,6 +396,8 @@ fn undisturbed(backend: &str, workers: usize, wish: &Wish) -> (Option<Taken>, us
         if !taken.is_disturbed() {
             return (Some(taken), tries);
         }
+        let Taken { wall, cpu } = taken;
+        eprintln!("disturbed, {workers} on {backend}: {wall:.0?}; had and waited for: {cpu:.0?}");
     }
     (None, TRIES_MAX)
 }
