@@ -155,6 +155,8 @@ impl Worker {
             if !self.read_mail(clock) {
                 break;
             }
+            // Told before it sleeps: an idle worker sleeps for long.
+            self.setup.events.flush();
             if let Err(error) = self.turn(clock) {
                 let reason = format!("{} backend: {error}", self.backend.name());
                 let worker = self.setup.index;

@@ -10,7 +10,8 @@ use stampede_core::{
     Arrival, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream,
 };
 use str0m::change::SdpAnswer;
-use str0m::media::{Direction, MediaKind, Pt};
+use str0m::format::Codec;
+use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpWrite, Ssrc};
 use str0m::{Candidate, Input, Output, Rtc};
@@ -38,7 +39,7 @@ impl PeerSink for Sink {
 }
 
 pub(crate) struct Sender {
-    rtc: Rtc,
+    pub(crate) rtc: Rtc,
     ssrc: Ssrc,
     payload_type: Pt,
     pub(crate) sequence: u64,
@@ -116,15 +117,13 @@ pub(crate) fn connect(start: Instant, options: &PeerOptions) -> Pair {
             }
         }
     }
-    let vp8 = rtc.codec_config().params().iter();
-    let vp8 = vp8.filter(|p| p.spec().codec == str0m::format::Codec::Vp8);
-    let payload_type = vp8.map(|p| p.pt()).next().unwrap();
-    let mut direct = rtc.direct_api();
-    let stream = direct.stream_tx_by_mid(mid, None).unwrap();
-    stream.set_rtx_cache(1, Duration::from_millis(1), None);
-    let ssrc = stream.ssrc();
-    let sender = Sender { rtc, ssrc, payload_type, sequence: 1 };
-    Pair { peer, sender, peer_time }
+    Pair { peer, sender: Sender::new(rtc, mid), peer_time }
+}
+
+/// The payload type that was negotiated for a codec.
+pub(crate) fn payload_type(rtc: &Rtc, codec: Codec) -> Pt {
+    let mut params = rtc.codec_config().params().iter();
+    params.find(|params| params.spec().codec == codec).unwrap().pt()
 }
 
 pub(crate) fn arrival(now: Instant, start: Instant) -> Arrival {
@@ -132,6 +131,16 @@ pub(crate) fn arrival(now: Instant, start: Instant) -> Arrival {
 }
 
 impl Sender {
+    /// Sends VP8 in the m-line `mid` of a connection whose answer is known.
+    pub(crate) fn new(mut rtc: Rtc, mid: Mid) -> Self {
+        let payload_type = payload_type(&rtc, Codec::Vp8);
+        let mut direct = rtc.direct_api();
+        let stream = direct.stream_tx_by_mid(mid, None).unwrap();
+        stream.set_rtx_cache(1, Duration::from_millis(1), None);
+        let ssrc = stream.ssrc();
+        Self { rtc, ssrc, payload_type, sequence: 1 }
+    }
+
     /// One frame of seven packets: 27 frames a second are 187 packets.
     pub(crate) fn seal(
         &mut self,

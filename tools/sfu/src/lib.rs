@@ -15,6 +15,8 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+#[doc(hidden)]
+pub mod bench_support;
 mod faults;
 mod http;
 mod hub;

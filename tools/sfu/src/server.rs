@@ -285,7 +285,7 @@ fn start_worker(
     }
 }
 
-fn make_worker(
+pub(crate) fn make_worker(
     index: usize,
     options: &SfuOptions,
     config: PeerConfig,

@@ -199,6 +199,13 @@ impl Worker {
         self.by_address.get(&source).copied()
     }
 
+    /// Takes one datagram as if it had just arrived, for the benchmarks.
+    pub(crate) fn take_datagram(&mut self, source: SocketAddr, datagram: Vec<u8>, at: Instant) {
+        let Some(peer) = self.peer_of(source, &datagram) else { return };
+        self.datagram = datagram;
+        self.receive_datagram(peer, source, at);
+    }
+
     fn receive_datagram(&mut self, index: usize, source: SocketAddr, at: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if let Some(loss) = &mut peer.upstream_loss
@@ -335,7 +342,7 @@ impl Worker {
         }
     }
 
-    fn wake_due_peers(&mut self) {
+    pub(crate) fn wake_due_peers(&mut self) {
         while let Some((index, generation)) = self.timers.pop_due(self.out.now) {
             let Some(peer) = self.peers.get_mut(index) else { continue };
             if peer.generation != generation || peer.scheduled.is_some_and(|at| at > self.out.now) {

@@ -1,0 +1,319 @@
+//! A media worker without sockets and threads, for the benchmarks: how many instructions its send
+//! path takes can only be counted where nothing else happens. No part of the crate's interface.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "for benchmarks, which may panic")]
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use stampede_core::crypto::provider;
+use stampede_impair::Cohorts;
+use stampede_udp::{Backend, BackendChoice, Received, SocketId, UdpStats, Wait, Waker};
+use str0m::change::SdpOffer;
+use str0m::format::Codec;
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::AbsCaptureTime;
+use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc};
+use tokio::sync::mpsc;
+
+use crate::SfuOptions;
+use crate::media::codec::inspect;
+use crate::media::peer::PeerConfig;
+use crate::media::rewrite::Numbers;
+use crate::media::track::{Extensions, MediaBatch, MediaPacket};
+use crate::media::worker::Worker;
+use crate::media::{
+    Command, Event, Kind, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle,
+};
+use crate::server::make_worker;
+
+const TRACK: TrackKey = TrackKey(1);
+/// The publisher is another worker's, which isn't there.
+const HOME: usize = 1;
+/// Rounds of a handshake; it takes a few.
+const ROUNDS_MAX: usize = 1_000;
+const ROUND: Duration = Duration::from_millis(5);
+
+/// What the worker sent: kept while clients listen, else written over and counted.
+#[derive(Default)]
+struct Wire {
+    listened_to: bool,
+    kept: Vec<(SocketAddr, Vec<u8>)>,
+    buffer: Vec<u8>,
+    stats: UdpStats,
+}
+
+struct Memory {
+    wire: Rc<RefCell<Wire>>,
+    waker: Waker,
+}
+
+impl Backend for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn add_socket(&mut self, _: UdpSocket) -> io::Result<SocketId> {
+        Ok(SocketId(0))
+    }
+
+    fn remove_socket(&mut self, _: SocketId) {}
+
+    fn ignore_reports(&mut self, _: SocketId) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn send_with(
+        &mut self,
+        _: SocketId,
+        destination: SocketAddr,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) {
+        let wire = &mut *self.wire.borrow_mut();
+        if wire.buffer.len() < len {
+            wire.buffer.resize(len, 0);
+        }
+        if !write(&mut wire.buffer[..len]) {
+            wire.stats.send_errors += 1;
+            return;
+        }
+        wire.stats.datagrams_out += 1;
+        wire.stats.bytes_out += len as u64;
+        if wire.listened_to {
+            wire.kept.push((destination, wire.buffer[..len].to_vec()));
+        }
+    }
+
+    fn flush(&mut self) {}
+
+    fn poll(&mut self, _: Wait) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn batch(&self) -> &[Received] {
+        &[]
+    }
+
+    fn payload(&self, _: &Received) -> &[u8] {
+        &[]
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn stats(&self) -> UdpStats {
+        self.wire.borrow().stats
+    }
+
+    fn socket_drops(&self, _: SocketId) -> u64 {
+        0
+    }
+
+    fn refresh_drops(&mut self) {}
+}
+
+/// A subscriber's side.
+struct Client {
+    rtc: Rtc,
+    address: SocketAddr,
+    connected: bool,
+    packets: u64,
+}
+
+impl Client {
+    fn poll(&mut self) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(_) => return out,
+                Output::Transmit(transmit) => out.push(transmit.contents.to_vec()),
+                Output::Event(RtcEvent::Connected) => self.connected = true,
+                Output::Event(RtcEvent::RtpPacket(_)) => self.packets += 1,
+                Output::Event(_) => {}
+            }
+        }
+    }
+}
+
+/// A worker and subscribers of one VP8 track that are connected to it, on the direct path.
+pub struct FanOut {
+    worker: Worker,
+    handle: WorkerHandle,
+    events: mpsc::Receiver<Event>,
+    wire: Rc<RefCell<Wire>>,
+    clients: Vec<Client>,
+    /// Frames of the publisher's that are still to arrive at the worker.
+    coming: VecDeque<MediaBatch>,
+    packets: u64,
+}
+
+impl FanOut {
+    /// Connects so many subscribers, by the real handshake.
+    pub fn new(subscribers: u16) -> Self {
+        let options = SfuOptions { backend: BackendChoice::Mmsg, ..SfuOptions::default() };
+        let (events_out, events) = mpsc::channel(64);
+        let crypto = Arc::new(provider());
+        let config = PeerConfig {
+            certificate: crypto.dtls_provider.generate_certificate().unwrap(),
+            crypto,
+            retransmit_cache_packets_max: options.retransmit_cache_packets_max,
+            send_path: options.send_path,
+        };
+        let cohorts = Cohorts::new(Vec::new(), 1, Instant::now());
+        let workers = Arc::new(OnceLock::new());
+        let (mut worker, handle, _) =
+            make_worker(0, &options, config, cohorts, events_out, workers).unwrap();
+        let wire = Rc::new(RefCell::new(Wire { listened_to: true, ..Wire::default() }));
+        worker.out.backend = Box::new(Memory { wire: wire.clone(), waker: handle.waker.clone() });
+        worker.out.socket = SocketId(0);
+        let (clients, coming) = (Vec::new(), VecDeque::new());
+        let mut new = Self { worker, handle, events, wire, clients, coming, packets: 0 };
+        (0..subscribers).for_each(|index| new.join(index));
+        new
+    }
+
+    fn join(&mut self, index: u16) {
+        let key = PeerKey(index.into());
+        let label = PeerLabel { room: "room".into(), identity: format!("viewer-{index}").into() };
+        let track = TrackOffer {
+            track: TRACK,
+            sid: "TR_1".into(),
+            publisher_sid: "PA_1".into(),
+            kind: Kind::Video,
+            home: HOME,
+            limit: 2,
+            paused: false,
+        };
+        let role = Role::Subscriber;
+        self.worker.carry_out(Command::AddPeer { peer: key, role, label, tracks: vec![track] });
+        let Ok(Event::Offer { id, sdp, .. }) = self.events.try_recv() else {
+            panic!("no offer");
+        };
+        let mut rtc = Rtc::builder()
+            .set_crypto_provider(Arc::new(provider()))
+            .set_rtp_mode(true)
+            .build(self.worker.out.now);
+        let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + index));
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap()).unwrap();
+        let offer = SdpOffer::from_sdp_string(&sdp).unwrap();
+        let sdp = rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
+        self.worker.carry_out(Command::Answer { peer: key, id, sdp });
+        self.clients.push(Client { rtc, address, connected: false, packets: 0 });
+        for _ in 0..ROUNDS_MAX {
+            self.exchange();
+            let peer = &self.worker.peers[self.worker.peer_index[&key]];
+            if self.clients[usize::from(index)].connected && peer.connected {
+                assert!(peer.direct.is_some(), "not on the direct path");
+                while self.events.try_recv().is_ok() {}
+                return;
+            }
+            self.worker.out.now += ROUND;
+        }
+        panic!("subscriber {index} is not connected after {ROUNDS_MAX} rounds");
+    }
+
+    /// Lets everybody have what the others have sent.
+    fn exchange(&mut self) {
+        let now = self.worker.out.now;
+        for at in 0..self.clients.len() {
+            let client = &mut self.clients[at];
+            client.rtc.handle_input(Input::Timeout(now)).unwrap();
+            let source = client.address;
+            for datagram in client.poll() {
+                self.worker.take_datagram(source, datagram, now);
+            }
+        }
+        self.worker.wake_due_peers();
+        let kept = std::mem::take(&mut self.wire.borrow_mut().kept);
+        for (destination, bytes) in kept {
+            let to = self.clients.iter_mut().find(|client| client.address == destination);
+            let client = to.unwrap();
+            let receive =
+                Receive::new(Protocol::Udp, self.worker.address, destination, &bytes).unwrap();
+            client.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            let source = client.address;
+            for datagram in client.poll() {
+                self.worker.take_datagram(source, datagram, now);
+            }
+        }
+    }
+
+    /// A frame of the publisher's, which comes so much later than the one before.
+    pub fn publish(&mut self, payloads: &[Arc<[u8]>], frame: u32, later: Duration) {
+        let config = self.worker.peers[0].rtc.codec_config();
+        let mut vp8 = config.params().iter().filter(|p| p.spec().codec == Codec::Vp8);
+        let params = *vp8.next().unwrap();
+        let last = self.coming.back().map(|batch| batch.packets[0].numbers.arrived_at);
+        let arrived_at = last.unwrap_or(self.worker.out.now) + later;
+        let mut packets = Vec::with_capacity(payloads.len());
+        for (part, payload) in payloads.iter().enumerate() {
+            let inspected = inspect(Codec::Vp8, payload);
+            // As our publishers do: the first packet of a frame says when it was captured.
+            let abs_capture_time = (part == 0).then(|| AbsCaptureTime {
+                capture_time: std::time::UNIX_EPOCH + later * frame,
+                clock_offset: None,
+            });
+            self.packets += 1;
+            packets.push(MediaPacket {
+                layer: 0,
+                numbers: Numbers {
+                    source: 1,
+                    seq: self.packets,
+                    timestamp: frame.wrapping_mul(3_333),
+                    vp8: inspected.vp8_numbers(),
+                    captured_at_unix_us: None,
+                    arrived_at,
+                },
+                marker: part + 1 == payloads.len(),
+                starts_keyframe: inspected.starts_keyframe,
+                vp8: inspected.vp8,
+                extensions: Extensions { abs_capture_time, ..Extensions::default() },
+                payload: payload.clone(),
+            });
+        }
+        self.coming.push_back(MediaBatch { track: TRACK, params, packets });
+    }
+
+    /// The worker's turn with one frame of those that were published; false if there was none.
+    pub fn forward(&mut self) -> bool {
+        let Some(batch) = self.coming.pop_front() else { return false };
+        self.worker.out.now = batch.packets[0].numbers.arrived_at;
+        assert!(self.handle.media.try_send(batch).is_ok());
+        self.worker.receive_media();
+        self.worker.forward();
+        true
+    }
+
+    /// Lets the clients have what was sent so far, checks that each could open all of it, and
+    /// leaves it at that: what is sent from now on is only written and encrypted.
+    ///
+    /// # Panics
+    /// If a client got less than was published.
+    pub fn hear(&mut self) {
+        self.exchange();
+        for client in &self.clients {
+            assert_eq!(client.packets, self.packets, "{} got so many", client.address);
+        }
+        self.wire.borrow_mut().listened_to = false;
+    }
+
+    /// Checks that all that was published went to everybody.
+    ///
+    /// # Panics
+    /// If it did not.
+    pub fn check(&self) {
+        for (_, peer) in &self.worker.peers {
+            for (_, subscription) in &peer.subscriptions {
+                assert_eq!(subscription.ledger.packets_sent, self.packets);
+            }
+        }
+        assert_eq!(self.wire.borrow().stats.send_errors, 0);
+    }
+}
