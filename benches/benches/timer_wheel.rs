@@ -57,7 +57,7 @@ impl Worker {
         let mut new = Self {
             start,
             now: start,
-            wheel: TimerWheel::new(start),
+            wheel: TimerWheel::new(start, TICK),
             owners: (0..peers).map(owner).collect(),
             fired: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
@@ -69,7 +69,7 @@ impl Worker {
     /// An empty wheel, and reports that are due at any time within the next interval.
     fn reset(&mut self) {
         self.now = self.start;
-        self.wheel = TimerWheel::new(self.start);
+        self.wheel = TimerWheel::new(self.start, TICK);
         for i in 0..self.owners.len() {
             let within = self.draw() % REPORT_INTERVAL.as_nanos() as u64;
             let owner = &mut self.owners[i];
