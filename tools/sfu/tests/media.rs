@@ -244,6 +244,29 @@ async fn a_delay_holds_media_back_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_long_burst_is_sent_whole_and_in_order() {
+    // Far more than one share of a round, to a subscriber here and one of another worker.
+    let total = 600usize;
+    let sfu = start("", 2);
+    let (mut publisher, mid, track) = publish(&sfu, &[]).await;
+    let mut one = subscribe(&sfu, "one", &track).await;
+    let mut two = subscribe(&sfu, "two", &track).await;
+    for i in 0..total as u64 {
+        publisher.write(mid, None, i, 3_000 * i as u32, vp8(i as u16, i == 0, 0, 100));
+    }
+    drive(&mut [&mut publisher, &mut one, &mut two], |c| {
+        seqs(c[1], &track).len() == total && seqs(c[2], &track).len() == total
+    })
+    .await;
+    for client in [&one, &two] {
+        assert_continuous(&seqs(client, &track));
+        let ids = client.packets[&track].iter().map(|packet| picture_id(&packet.payload));
+        assert!(ids.eq(0..total as u16), "each packet under its own number");
+    }
+    assert_eq!(row(&sfu, ROOM, "one", &track).packets_sent, total as u64);
+}
+
+#[tokio::test]
 async fn subscribers_on_other_workers_receive_the_same() {
     let sfu = start("", 3);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;

@@ -4,6 +4,9 @@
 //! subscriber by subscriber, all tracks of the burst at once, while the subscriber's state is in
 //! the cache, and so that packets of a frame can leave as one run. Nearly all go the
 //! [direct](super::direct) way; where a subscriber's str0m sends, it is drained once.
+//!
+//! A worker that has fallen behind finds long bursts. It sends a share of them a round, so that
+//! between shares it still answers those who join.
 
 use str0m::Input;
 use str0m::media::KeyframeRequestKind;
@@ -14,7 +17,7 @@ use super::layers::LAYERS_MAX;
 use super::peer::{Format, Peer, Stage, Subscription};
 use super::rewrite::Rewritten;
 use super::track::{MediaBatch, MediaPacket, Track};
-use super::worker::{BURST_SHARE_PACKETS_MAX, Outgoing, Worker};
+use super::worker::{BURST_PACKETS_MAX, BURST_SHARE_PACKETS_MAX, Outgoing, Worker};
 use super::{Command, Kind};
 
 impl Worker {
@@ -34,53 +37,63 @@ impl Worker {
         }
     }
 
-    /// Sends the burst to everybody.
+    /// Sends a share of the burst to everybody, and more while too much would be left.
     pub(crate) fn forward(&mut self) {
-        if self.burst_tracks.is_empty() {
-            return;
+        for i in 0..self.burst_tracks.len() {
+            self.note_burst(self.burst_tracks[i]);
         }
-        let burst_tracks = std::mem::take(&mut self.burst_tracks);
-        for &index in &burst_tracks {
-            self.share_burst(index);
-            let track = &mut self.tracks[index];
-            track.choices = track.activity.choices();
-            for packet in &track.burst {
-                track.resend.keep(packet);
+        while !self.burst_tracks.is_empty() {
+            let tracks = std::mem::take(&mut self.burst_tracks);
+            self.forward_share(&tracks);
+            let mut left = 0;
+            for &index in &tracks {
+                let track = &mut self.tracks[index];
+                let sent = track.burst.len().min(BURST_SHARE_PACKETS_MAX);
+                track.burst.drain(..sent);
+                track.burst_noted = track.burst.len();
+                left = left.max(track.burst.len());
+                self.relay_keyframe_requests(index);
             }
-            for packet in track.burst.iter().filter(|packet| packet.starts_keyframe) {
-                if let Some(gate) = track.keyframes.get_mut(usize::from(packet.layer)) {
-                    gate.satisfied();
-                }
+            self.burst_tracks = tracks;
+            let tracks = &self.tracks;
+            self.burst_tracks.retain(|&index| !tracks[index].burst.is_empty());
+            if left <= BURST_PACKETS_MAX {
+                return;
             }
+            self.answer_reports();
         }
-        let longest = burst_tracks.iter().map(|&index| self.tracks[index].burst.len()).max();
-        for start in (0..longest.unwrap_or(0)).step_by(BURST_SHARE_PACKETS_MAX) {
-            if start > 0 {
-                self.answer_reports();
-            }
-            self.forward_share(&burst_tracks, start);
-        }
-        for &index in &burst_tracks {
-            self.tracks[index].burst.clear();
-            self.relay_keyframe_requests(index);
-        }
-        self.burst_tracks = burst_tracks;
-        self.burst_tracks.clear();
     }
 
-    /// Sends the packets from `start` on, as many as make a share, to everybody.
-    fn forward_share(&mut self, tracks: &[usize], start: usize) {
+    /// Does once what is to be done with the packets of a burst that have come since the last time.
+    fn note_burst(&mut self, index: usize) {
+        self.share_burst(index);
+        let track = &mut self.tracks[index];
+        track.choices = track.activity.choices();
+        let new = track.burst.get(track.burst_noted..).unwrap_or_default();
+        for packet in new {
+            track.resend.keep(packet);
+            if packet.starts_keyframe
+                && let Some(gate) = track.keyframes.get_mut(usize::from(packet.layer))
+            {
+                gate.satisfied();
+            }
+        }
+        track.burst_noted = track.burst.len();
+    }
+
+    /// Sends the first packets of these tracks' bursts, as many as make a share, to everybody.
+    fn forward_share(&mut self, tracks: &[usize]) {
         self.burst += 1;
         for i in 0..tracks.len() {
             for s in 0..self.tracks[tracks[i]].subscribers.len() {
                 let peer = self.tracks[tracks[i]].subscribers[s];
-                self.forward_to(peer, &tracks[i..], start);
+                self.forward_to(peer, &tracks[i..]);
             }
         }
     }
 
     /// Sends the share of these tracks' burst to one subscriber, unless it has had it.
-    fn forward_to(&mut self, index: usize, tracks: &[usize], start: usize) {
+    fn forward_to(&mut self, index: usize, tracks: &[usize]) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.burst == self.burst || !peer.connected {
             return;
@@ -90,7 +103,7 @@ impl Worker {
         for &track in tracks {
             if let Some(&subscription) = peer.by_track.get(&track) {
                 let track = &mut self.tracks[track];
-                written |= write_share(&mut self.out, peer, subscription, track, start);
+                written |= write_share(&mut self.out, peer, subscription, track);
             }
         }
         // What the direct path sends needs nothing more.
@@ -99,7 +112,7 @@ impl Worker {
         }
     }
 
-    /// Gives a track's burst to the workers that have subscribers for it.
+    /// Gives what is new of a track's burst to the workers that have subscribers for it.
     fn share_burst(&mut self, index: usize) {
         let track = &self.tracks[index];
         let (Some(source), Some(params)) = (&track.source, track.params) else { return };
@@ -107,7 +120,8 @@ impl Worker {
             let Some(handle) = self.workers.get().and_then(|workers| workers.get(worker)) else {
                 continue;
             };
-            let batch = MediaBatch { track: track.key, params, packets: track.burst.clone() };
+            let packets = track.burst.get(track.burst_noted..).unwrap_or_default().to_vec();
+            let batch = MediaBatch { track: track.key, params, packets };
             let packets = batch.packets.len() as u64;
             match handle.media.try_send(batch) {
                 Ok(()) => handle.waker.wake(),
@@ -171,13 +185,7 @@ impl Worker {
 }
 
 /// Writes a share of a track's burst to one subscription; whether its str0m has something to send.
-fn write_share(
-    to: &mut Outgoing,
-    peer: &mut Peer,
-    index: usize,
-    track: &mut Track,
-    start: usize,
-) -> bool {
+fn write_share(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &mut Track) -> bool {
     let Some(subscription) = peer.subscriptions.get_mut(index) else { return false };
     if subscription.stage != Stage::Active || subscription.removed || subscription.offer.paused {
         return false;
@@ -186,10 +194,8 @@ fn write_share(
     let video = track.kind == Kind::Video;
     let limit = usize::from(subscription.offer.limit).min(LAYERS_MAX - 1);
     let wanted = if video { track.choices[limit] } else { Some(0) };
-    let end = track.burst.len().min(start + BURST_SHARE_PACKETS_MAX);
-    let share = track.burst.get(start..end).unwrap_or_default();
     let mut written = false;
-    for packet in share {
+    for packet in track.burst.iter().take(BURST_SHARE_PACKETS_MAX) {
         let Some(subscription) = peer.subscriptions.get_mut(index) else { break };
         let clock_rate = subscription.clock_rate;
         let Some(out) = rewrite(subscription, packet, wanted, clock_rate) else { continue };

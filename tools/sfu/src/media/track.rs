@@ -82,8 +82,10 @@ pub(crate) struct Track {
     pub(crate) choices: [Option<u8>; LAYERS_MAX],
     /// Indices of subscribed peers of this worker.
     pub(crate) subscribers: Vec<usize>,
-    /// Packets that arrived since the last forwarding.
+    /// Packets that arrived and were not forwarded yet.
     pub(crate) burst: Vec<MediaPacket>,
+    /// How many of them, the first ones, were passed to other workers and kept for resending.
+    pub(crate) burst_noted: usize,
     pub(crate) keyframes: [KeyframeGate; LAYERS_MAX],
     /// Packets that subscribers on the direct path may ask for again.
     pub(crate) resend: ResendCache,
@@ -136,6 +138,7 @@ impl Track {
             choices: [None; LAYERS_MAX],
             subscribers: Vec::new(),
             burst: Vec::new(),
+            burst_noted: 0,
             keyframes: [KeyframeGate::default(); LAYERS_MAX],
             resend: ResendCache::new(resend_packets_max),
         }

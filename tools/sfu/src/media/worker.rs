@@ -35,12 +35,17 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 /// its client.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Packets of a track that go to everybody before requests for the ledger are looked at. A worker
-/// that fell behind may find thousands of packets, which are seconds of work for many subscribers.
-pub(crate) const BURST_SHARE_PACKETS_MAX: usize = 64;
+/// Packets of a track that go to everybody before anything else is looked at. A worker that fell
+/// behind may find thousands of packets, which are seconds of work for many subscribers.
+pub(crate) const BURST_SHARE_PACKETS_MAX: usize = 32;
 
-/// Commands carried out between two polls, so that a flood of joins can't starve the media.
-const COMMANDS_PER_ROUND_MAX: usize = 32;
+/// Packets of a track that wait for a later round; when there are more, their shares are sent at
+/// once, and what arrives meanwhile waits in the socket.
+pub(crate) const BURST_PACKETS_MAX: usize = 1_024;
+
+/// How long commands are carried out between two polls, so that a flood of joins can't starve the
+/// media; whatever the media takes, so much is left for joins.
+const COMMANDS_TIME_MAX: Duration = Duration::from_millis(40);
 
 /// Events that may wait for the signalling thread before clients' data messages are dropped, and
 /// counted. A peer's other events are a handful that it can't repeat.
@@ -152,7 +157,8 @@ impl Worker {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.commands.is_empty() || !self.media.is_empty() || !self.backlog.is_empty() {
+        let mail = !self.commands.is_empty() || !self.media.is_empty();
+        if mail || !self.backlog.is_empty() || !self.burst_tracks.is_empty() {
             return Duration::ZERO;
         }
         let next = [self.timers.next(), self.out.held.next()].into_iter().flatten().min();
@@ -393,7 +399,8 @@ impl Worker {
 
     /// Whether to stop.
     fn carry_out_commands(&mut self) -> bool {
-        for _ in 0..COMMANDS_PER_ROUND_MAX {
+        let started = Instant::now();
+        while started.elapsed() < COMMANDS_TIME_MAX {
             match self.commands.try_recv() {
                 Ok(Command::Stop) => return true,
                 Ok(command) => self.carry_out(command),
