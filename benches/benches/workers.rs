@@ -115,6 +115,7 @@ fn say(value: &Value) {
 fn add(engine: &Engine, number: usize, sdp: String) -> Value {
     let spec = PeerSpec {
         label: format!("sub-{number}"),
+        cohort: 0,
         role: PeerRole::Subscriber { record: false },
         local_ip: Ipv4Addr::LOCALHOST.into(),
     };

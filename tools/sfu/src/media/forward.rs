@@ -17,7 +17,9 @@ use super::layers::LAYERS_MAX;
 use super::peer::{Format, Peer, Stage, Subscription};
 use super::rewrite::Rewritten;
 use super::track::{MediaBatch, MediaPacket, Track};
-use super::worker::{BURST_PACKETS_MAX, BURST_SHARE_PACKETS_MAX, Outgoing, Worker};
+use super::worker::{
+    BURST_PACKETS_MAX, Outgoing, SHARE_PACKETS_MAX, SHARE_PACKETS_MIN, SHARE_SENDS_MAX, Worker,
+};
 use super::{Command, Kind};
 
 impl Worker {
@@ -44,11 +46,13 @@ impl Worker {
         }
         while !self.burst_tracks.is_empty() {
             let tracks = std::mem::take(&mut self.burst_tracks);
-            self.forward_share(&tracks);
+            let subscribers = tracks.iter().map(|&index| self.tracks[index].subscribers.len());
+            let share = share_packets(subscribers.sum());
+            self.forward_share(&tracks, share);
             let mut left = 0;
             for &index in &tracks {
                 let track = &mut self.tracks[index];
-                let sent = track.burst.len().min(BURST_SHARE_PACKETS_MAX);
+                let sent = track.burst.len().min(share);
                 track.burst.drain(..sent);
                 track.burst_noted = track.burst.len();
                 left = left.max(track.burst.len());
@@ -82,18 +86,18 @@ impl Worker {
     }
 
     /// Sends the first packets of these tracks' bursts, as many as make a share, to everybody.
-    fn forward_share(&mut self, tracks: &[usize]) {
+    fn forward_share(&mut self, tracks: &[usize], share: usize) {
         self.burst += 1;
         for i in 0..tracks.len() {
             for s in 0..self.tracks[tracks[i]].subscribers.len() {
                 let peer = self.tracks[tracks[i]].subscribers[s];
-                self.forward_to(peer, &tracks[i..]);
+                self.forward_to(peer, &tracks[i..], share);
             }
         }
     }
 
     /// Sends the share of these tracks' burst to one subscriber, unless it has had it.
-    fn forward_to(&mut self, index: usize, tracks: &[usize]) {
+    fn forward_to(&mut self, index: usize, tracks: &[usize], share: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.burst == self.burst || !peer.connected {
             return;
@@ -103,7 +107,7 @@ impl Worker {
         for &track in tracks {
             if let Some(&subscription) = peer.by_track.get(&track) {
                 let track = &mut self.tracks[track];
-                written |= write_share(&mut self.out, peer, subscription, track);
+                written |= write_share(&mut self.out, peer, subscription, track, share);
             }
         }
         // What the direct path sends needs nothing more.
@@ -184,8 +188,19 @@ impl Worker {
     }
 }
 
+/// Packets of each track that are sent to so many subscriptions before anything else is looked at.
+fn share_packets(subscriptions: usize) -> usize {
+    (SHARE_SENDS_MAX / subscriptions.max(1)).clamp(SHARE_PACKETS_MIN, SHARE_PACKETS_MAX)
+}
+
 /// Writes a share of a track's burst to one subscription; whether its str0m has something to send.
-fn write_share(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &mut Track) -> bool {
+fn write_share(
+    to: &mut Outgoing,
+    peer: &mut Peer,
+    index: usize,
+    track: &mut Track,
+    share: usize,
+) -> bool {
     let Some(subscription) = peer.subscriptions.get_mut(index) else { return false };
     if subscription.stage != Stage::Active || subscription.removed || subscription.offer.paused {
         return false;
@@ -195,7 +210,7 @@ fn write_share(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &mut Tra
     let limit = usize::from(subscription.offer.limit).min(LAYERS_MAX - 1);
     let wanted = if video { track.choices[limit] } else { Some(0) };
     let mut written = false;
-    for packet in track.burst.iter().take(BURST_SHARE_PACKETS_MAX) {
+    for packet in track.burst.iter().take(share) {
         let Some(subscription) = peer.subscriptions.get_mut(index) else { break };
         let clock_rate = subscription.clock_rate;
         let Some(out) = rewrite(subscription, packet, wanted, clock_rate) else { continue };

@@ -35,9 +35,13 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 /// its client.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Packets of a track that go to everybody before anything else is looked at. A worker that fell
-/// behind may find thousands of packets, which are seconds of work for many subscribers.
-pub(crate) const BURST_SHARE_PACKETS_MAX: usize = 32;
+/// Datagrams sent before anything else is looked at, about 20 ms of work. A worker that fell behind
+/// may find thousands of packets, which are seconds of it for many subscribers.
+pub(crate) const SHARE_SENDS_MAX: usize = 8_192;
+/// Packets of a track in a share, least: the runs in which a frame leaves should stay whole.
+pub(crate) const SHARE_PACKETS_MIN: usize = 8;
+/// The same, most.
+pub(crate) const SHARE_PACKETS_MAX: usize = 64;
 
 /// Packets of a track that wait for a later round; when there are more, their shares are sent at
 /// once, and what arrives meanwhile waits in the socket.
