@@ -112,7 +112,7 @@ impl Backend for Memory {
         self.wire.borrow().stats
     }
 
-    fn socket_drops(&self, _: SocketId) -> u64 {
+    fn socket_drops(&mut self, _: SocketId) -> u64 {
         0
     }
 
