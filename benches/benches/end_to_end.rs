@@ -37,6 +37,9 @@ const CURVE_LAYERS: [&str; 2] = ["low", "medium"];
 const CURVE_JOINS: u32 = 200;
 const BACKENDS: [&str; 2] = ["io_uring", "mmsg"];
 
+/// What a run measured at least of the time that was asked for, unless it was interrupted.
+const MEASURED_MIN: f64 = 0.9;
+
 struct Wish {
     runs: usize,
     seconds: u32,
@@ -115,7 +118,11 @@ fn run(binary: &Path, load: Load, backend: &str, seconds: u32, kept: Option<Path
         let _ = std::fs::remove_file(&file);
     }
     let text = text.unwrap_or_else(|error| panic!("no report ({error}): {said}"));
-    Figures(serde_json::from_str(&text).unwrap())
+    let figures = Figures(serde_json::from_str(&text).unwrap());
+    let measured_s = figures.number("/run/measured_s");
+    let whole = measured_s >= f64::from(seconds) * MEASURED_MIN;
+    assert!(whole, "{}: interrupted after {measured_s} s; delete it if it is kept", file.display());
+    figures
 }
 
 /// A column: its title, its value of a run, and its digits after the point.

@@ -126,7 +126,7 @@ fn at_most(instructions_per_packet: u64, packets: u64) -> LibraryBenchmarkConfig
     config
 }
 
-#[library_benchmark(config = at_most(6_300, PACKETS))]
+#[library_benchmark(config = at_most(5_900, PACKETS))]
 #[bench::frames_of_seven(args = (ReceivePath::Fast,), setup = Receiving::new, teardown = Receiving::check)]
 fn receive_fast(mut receiving: Receiving) -> Receiving {
     receiving.receive();

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "not every bench uses all of it")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,11 +46,11 @@ pub(crate) struct Sender {
 }
 
 fn peer_addr() -> SocketAddr {
-    "127.0.0.1:40001".parse().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 40_001))
 }
 
 pub(crate) fn sender_addr() -> SocketAddr {
-    "127.0.0.1:7882".parse().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 7_882))
 }
 
 fn poll(rtc: &mut Rtc) -> Vec<Vec<u8>> {
