@@ -59,6 +59,8 @@ pub(crate) struct Uring {
     batch_max: usize,
     /// Of the batch that is being collected.
     wanted: usize,
+    /// Datagrams that a socket brought on average, the last time the kernel was asked.
+    run: usize,
     sockets_max: usize,
     waker: Arc<File>,
     /// Whether the read of the waker is in flight.
@@ -102,6 +104,7 @@ impl Uring {
             buffers,
             batch_max: limits.batch_max,
             wanted: limits.batch_max,
+            run: 1,
             sockets_max,
             waker: Arc::new(sys::eventfd()?),
             wake_armed: false,
@@ -131,10 +134,14 @@ impl Uring {
     fn reap(&mut self) -> io::Result<()> {
         self.ring.complete(&mut self.completions)?;
         let mut completions = std::mem::take(&mut self.completions);
+        let (mut runs, mut last, before) = (0, None, self.held);
         for completion in completions.drain(..) {
             let index = completion.user_data as u32;
             match completion.user_data & KIND {
-                RECEIVE => self.received(index, completion),
+                RECEIVE => {
+                    runs += usize::from(last.replace(index) != Some(index));
+                    self.received(index, completion);
+                }
                 SEND => self.failed.push((index as usize, -completion.result)),
                 WAKE => {
                     self.wake_armed = false;
@@ -144,7 +151,17 @@ impl Uring {
             }
         }
         self.completions = completions;
+        if let Some(run) = (self.held - before).checked_div(runs) {
+            self.run = run.max(1);
+        }
         Ok(())
+    }
+
+    /// Sockets to be read for what is still wanted of a batch that is to be smaller than usual: the
+    /// kernel counts those, and each may bring a run.
+    fn sockets_wanted(&self) -> usize {
+        let more = self.wanted - self.held;
+        if self.wanted < self.batch_max { more.div_ceil(self.run) } else { more }
     }
 
     fn received(&mut self, index: u32, completion: Completion) {
@@ -292,14 +309,14 @@ impl Uring {
     /// Collects what else arrives within `gather`, or is ready now, up to a batch.
     fn wait_more(&mut self, gather: Duration) -> io::Result<()> {
         if !gather.is_zero() && self.held < self.wanted {
-            self.ring.wait(self.wanted - self.held, gather)?;
+            self.ring.wait(self.sockets_wanted(), gather)?;
             self.reap()?;
         }
         for _ in 0..CALLS_PER_BATCH_MAX {
             if self.held >= self.wanted || !self.ring.has_work() {
                 break;
             }
-            let want = (self.wanted - self.held).min(SOCKETS_PER_CALL_MAX);
+            let want = self.sockets_wanted().min(SOCKETS_PER_CALL_MAX);
             self.ring.wait(want, Duration::ZERO)?;
             self.reap()?;
         }

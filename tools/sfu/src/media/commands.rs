@@ -50,6 +50,7 @@ impl Worker {
     fn add_peer(&mut self, key: PeerKey, role: Role, label: PeerLabel, tracks: Vec<TrackOffer>) {
         self.generation += 1;
         let now = self.out.now;
+        self.last_join = Some(now);
         let peer = Peer::new(key, self.generation, role, label, &self.config, self.address, now);
         let mut peer = match peer {
             Ok(peer) => peer,

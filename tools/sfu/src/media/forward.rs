@@ -18,7 +18,8 @@ use super::peer::{Format, Peer, Stage, Subscription};
 use super::rewrite::Rewritten;
 use super::track::{MediaBatch, MediaPacket, Track};
 use super::worker::{
-    BURST_PACKETS_MAX, Outgoing, SHARE_PACKETS_MAX, SHARE_PACKETS_MIN, SHARE_SENDS_MAX, Worker,
+    BURST_PACKETS_MAX, JOINING, Outgoing, SHARE_PACKETS_MAX, SHARE_PACKETS_MIN, SHARE_SENDS_MAX,
+    Worker,
 };
 use super::{Command, Kind};
 
@@ -47,7 +48,8 @@ impl Worker {
         while !self.burst_tracks.is_empty() {
             let tracks = std::mem::take(&mut self.burst_tracks);
             let subscribers = tracks.iter().map(|&index| self.tracks[index].subscribers.len());
-            let share = share_packets(subscribers.sum());
+            let joining = self.last_join.is_some_and(|at| self.out.now < at + JOINING);
+            let share = if joining { share_packets(subscribers.sum()) } else { SHARE_PACKETS_MAX };
             self.forward_share(&tracks, share);
             let mut left = 0;
             for &index in &tracks {
@@ -188,7 +190,8 @@ impl Worker {
     }
 }
 
-/// Packets of each track that are sent to so many subscriptions before anything else is looked at.
+/// Packets of each track that are sent to so many subscriptions before anything else is looked at,
+/// while participants join.
 fn share_packets(subscriptions: usize) -> usize {
     (SHARE_SENDS_MAX / subscriptions.max(1)).clamp(SHARE_PACKETS_MIN, SHARE_PACKETS_MAX)
 }

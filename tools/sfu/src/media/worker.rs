@@ -35,13 +35,18 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 /// its client.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Datagrams sent before anything else is looked at, about 20 ms of work. A worker that fell behind
-/// may find thousands of packets, which are seconds of it for many subscribers.
+/// Datagrams sent before anything else is looked at while participants join, about 20 ms of work. A
+/// worker that fell behind may find thousands of packets, which are seconds of it for many
+/// subscribers.
 pub(crate) const SHARE_SENDS_MAX: usize = 8_192;
 /// Packets of a track in a share, least: the runs in which a frame leaves should stay whole.
 pub(crate) const SHARE_PACKETS_MIN: usize = 8;
 /// The same, most.
 pub(crate) const SHARE_PACKETS_MAX: usize = 64;
+
+/// How long after somebody came shares stay small: longer than a join takes. Else they are as large
+/// as they may be, for long runs cost less a packet.
+pub(crate) const JOINING: Duration = Duration::from_secs(2);
 
 /// Packets of a track that wait for a later round; when there are more, their shares are sent at
 /// once, and what arrives meanwhile waits in the socket.
@@ -84,6 +89,8 @@ pub(crate) struct Worker {
     pub(crate) track_index: FxHashMap<TrackKey, usize>,
     pub(crate) timers: Timers,
     pub(crate) generation: u64,
+    /// When a peer was last added.
+    pub(crate) last_join: Option<Instant>,
     pub(crate) source_streams: u32,
     pub(crate) burst: u64,
     pub(crate) burst_tracks: Vec<usize>,
