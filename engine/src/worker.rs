@@ -155,6 +155,8 @@ impl Worker {
             if !self.read_mail(clock) {
                 break;
             }
+            // Mail takes its time, and how long to wait counts from here.
+            let clock = self.clocks.read();
             // Told before it sleeps: an idle worker sleeps for long.
             self.setup.events.flush();
             if let Err(error) = self.turn(clock) {
@@ -284,6 +286,7 @@ impl Worker {
             };
             slot.peer.handle_datagram(datagram.at, datagram.source, &datagram.payload);
             self.drain(clock, key);
+            self.send_if_due();
         }
     }
 
@@ -292,6 +295,7 @@ impl Worker {
         self.receiving.advance(clock.now, &mut fired);
         for (key, tick) in fired.drain(..) {
             self.fire(clock, key, tick);
+            self.send_if_due();
         }
         self.fired = fired;
     }
@@ -521,13 +525,16 @@ impl Worker {
     }
 
     fn begin_measuring(&mut self, clock: Clock) {
-        self.backend.refresh_drops();
         self.before_window.merge(&self.retired);
         self.retired = PeerCounters::default();
         self.closed.fill(Closed::default());
         self.rows.clear();
         self.captures.clear();
-        for (_, slot) in &mut self.slots {
+        for key in 0..self.slots.capacity() {
+            self.send_if_due();
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            // For the backend's sum, which is where the window's begins.
+            self.backend.socket_drops(slot.socket);
             self.before_window.merge(&slot.peer.counters());
             slot.peer.begin_measuring(clock.now);
             if let Some(impaired) = &mut slot.impaired {
@@ -613,8 +620,9 @@ impl Worker {
         self.backend.flush();
         self.backend.refresh_drops();
         self.setup.events.flush();
+        let ended = self.clocks.read().now;
         let last = LastPart {
-            second: self.health.close_second(self.clocks.read().now, self.backend.stats()),
+            second: self.health.close_second(ended, self.backend.stats()),
             video_latency_us: self.measured.close_second(),
         };
         let windows = self.measured.into_windows();
@@ -625,7 +633,7 @@ impl Worker {
         WorkerReport {
             worker: self.setup.index,
             core: self.setup.core,
-            health: self.health.measured(clock.now, self.backend.stats()),
+            health: self.health.measured(ended, self.backend.stats()),
             totals: self.retired,
             distributions,
             before_window: self.before_window,

@@ -345,6 +345,7 @@ pub(crate) fn make_worker(
         track_index: FxHashMap::default(),
         timers: Timers::default(),
         generation: 0,
+        joining: 0,
         last_join: None,
         source_streams: 0,
         burst: 0,

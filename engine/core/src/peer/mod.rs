@@ -209,7 +209,8 @@ impl Peer {
             ReceivePath::Fast => {
                 let offer = sdp::Offer::parse(sdp).map_err(parse)?;
                 let transport = str0m_answer(&mut self.rtc, &sdp::transport_offer(&offer))?;
-                sdp::answer(&offer, &transport).map_err(parse)?
+                receiving.answers += 1;
+                sdp::answer(&offer, &transport, receiving.answers).map_err(parse)?
             }
             ReceivePath::Str0m => {
                 let text = str0m_answer(&mut self.rtc, &sdp::rewrite_directions(sdp))?;

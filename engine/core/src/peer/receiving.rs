@@ -135,6 +135,8 @@ pub(super) struct Receiving {
     /// What the latest answer agreed on.
     pub(super) formats: Formats,
     pub(super) ids: ExtensionIds,
+    /// How many there were.
+    pub(super) answers: u64,
     streams: Vec<RxStream>,
     routes: FxHashMap<u32, Route>,
     closed: Vec<StreamReport>,
@@ -155,6 +157,7 @@ impl Receiving {
             capture: None,
             formats: Formats::default(),
             ids: ExtensionIds::default(),
+            answers: 0,
             streams: Vec::new(),
             routes: FxHashMap::default(),
             closed: Vec::new(),

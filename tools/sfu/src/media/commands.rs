@@ -50,7 +50,6 @@ impl Worker {
     fn add_peer(&mut self, key: PeerKey, role: Role, label: PeerLabel, tracks: Vec<TrackOffer>) {
         self.generation += 1;
         let now = self.out.now;
-        self.last_join = Some(now);
         let peer = Peer::new(key, self.generation, role, label, &self.config, self.address, now);
         let mut peer = match peer {
             Ok(peer) => peer,
@@ -69,6 +68,7 @@ impl Worker {
                 peer.upstream_loss = Loss::new(self.faults.drop_upstream, 1, random);
             }
         }
+        (self.joining, self.last_join) = (self.joining + 1, Some(now));
         let ufrag = peer.ufrag.clone();
         let index = self.peers.insert(Box::new(peer));
         self.peer_index.insert(key, index);
@@ -101,6 +101,7 @@ impl Worker {
             self.end_source(track);
         }
         let mut peer = self.peers.remove(index);
+        self.joining -= usize::from(peer.joining);
         self.peer_index.remove(&peer.key);
         self.by_ufrag.remove(&peer.ufrag);
         for address in &peer.addresses {

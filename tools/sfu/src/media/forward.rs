@@ -5,8 +5,10 @@
 //! the cache, and so that packets of a frame can leave as one run. Nearly all go the
 //! [direct](super::direct) way; where a subscriber's str0m sends, it is drained once.
 //!
-//! A worker that has fallen behind finds long bursts. It sends a share of them a round, so that
-//! between shares it still answers those who join.
+//! A worker that has fallen behind finds long bursts. While somebody joins it sends a small share
+//! of them a round, so that handshakes are answered between; else all of it in large shares.
+
+use std::time::Instant;
 
 use str0m::Input;
 use str0m::media::KeyframeRequestKind;
@@ -18,8 +20,7 @@ use super::peer::{Format, Peer, Stage, Subscription};
 use super::rewrite::Rewritten;
 use super::track::{MediaBatch, MediaPacket, Track};
 use super::worker::{
-    BURST_PACKETS_MAX, JOINING, Outgoing, SHARE_PACKETS_MAX, SHARE_PACKETS_MIN, SHARE_SENDS_MAX,
-    Worker,
+    BURST_PACKETS_MAX, Outgoing, SHARE_PACKETS_MAX, SHARE_PACKETS_MIN, SHARE_SENDS_MAX, Worker,
 };
 use super::{Command, Kind};
 
@@ -40,51 +41,36 @@ impl Worker {
         }
     }
 
-    /// Sends a share of the burst to everybody, and more while too much would be left.
+    /// Sends the burst to everybody, share by share. While somebody joins a rest is left for the
+    /// next round, unless it would be a long one.
     pub(crate) fn forward(&mut self) {
         for i in 0..self.burst_tracks.len() {
-            self.note_burst(self.burst_tracks[i]);
+            self.share_burst(self.burst_tracks[i]);
         }
         while !self.burst_tracks.is_empty() {
             let tracks = std::mem::take(&mut self.burst_tracks);
             let subscribers = tracks.iter().map(|&index| self.tracks[index].subscribers.len());
-            let joining = self.last_join.is_some_and(|at| self.out.now < at + JOINING);
+            let joining = self.is_joining();
             let share = if joining { share_packets(subscribers.sum()) } else { SHARE_PACKETS_MAX };
+            for &index in &tracks {
+                self.tracks[index].begin_share(share);
+            }
             self.forward_share(&tracks, share);
             let mut left = 0;
             for &index in &tracks {
-                let track = &mut self.tracks[index];
-                let sent = track.burst.len().min(share);
-                track.burst.drain(..sent);
-                track.burst_noted = track.burst.len();
-                left = left.max(track.burst.len());
+                self.tracks[index].end_share(share);
+                left = left.max(self.tracks[index].burst.len());
                 self.relay_keyframe_requests(index);
             }
             self.burst_tracks = tracks;
             let tracks = &self.tracks;
             self.burst_tracks.retain(|&index| !tracks[index].burst.is_empty());
-            if left <= BURST_PACKETS_MAX {
+            if joining && left <= BURST_PACKETS_MAX {
                 return;
             }
+            self.out.now = Instant::now();
             self.answer_reports();
         }
-    }
-
-    /// Does once what is to be done with the packets of a burst that have come since the last time.
-    fn note_burst(&mut self, index: usize) {
-        self.share_burst(index);
-        let track = &mut self.tracks[index];
-        track.choices = track.activity.choices();
-        let new = track.burst.get(track.burst_noted..).unwrap_or_default();
-        for packet in new {
-            track.resend.keep(packet);
-            if packet.starts_keyframe
-                && let Some(gate) = track.keyframes.get_mut(usize::from(packet.layer))
-            {
-                gate.satisfied();
-            }
-        }
-        track.burst_noted = track.burst.len();
     }
 
     /// Sends the first packets of these tracks' bursts, as many as make a share, to everybody.
@@ -120,18 +106,21 @@ impl Worker {
 
     /// Gives what is new of a track's burst to the workers that have subscribers for it.
     fn share_burst(&mut self, index: usize) {
-        let track = &self.tracks[index];
+        let track = &mut self.tracks[index];
+        let shared = std::mem::replace(&mut track.burst_shared, track.burst.len());
+        let new = track.burst.get(shared..).unwrap_or_default();
         let (Some(source), Some(params)) = (&track.source, track.params) else { return };
+        if new.is_empty() {
+            return;
+        }
         for &worker in &source.interested {
             let Some(handle) = self.workers.get().and_then(|workers| workers.get(worker)) else {
                 continue;
             };
-            let packets = track.burst.get(track.burst_noted..).unwrap_or_default().to_vec();
-            let batch = MediaBatch { track: track.key, params, packets };
-            let packets = batch.packets.len() as u64;
+            let batch = MediaBatch { track: track.key, params, packets: new.to_vec() };
             match handle.media.try_send(batch) {
                 Ok(()) => handle.waker.wake(),
-                Err(_) => self.mailbox_full += packets,
+                Err(_) => self.mailbox_full += new.len() as u64,
             }
         }
     }

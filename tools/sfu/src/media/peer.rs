@@ -63,6 +63,8 @@ pub(crate) struct Peer {
     /// The cipher of the direct path, for a subscriber that is on it.
     pub(crate) direct: Option<Box<Srtp>>,
     pub(crate) connected: bool,
+    /// It is counted in the worker's `joining`.
+    pub(crate) joining: bool,
     /// The signalling thread was told that it is over.
     pub(crate) ended: bool,
     /// The earliest deadline in the timers.
@@ -242,6 +244,7 @@ impl Peer {
             keys: direct.then_some(keys),
             direct: None,
             connected: false,
+            joining: true,
             ended: false,
             scheduled: None,
             burst: 0,

@@ -84,8 +84,8 @@ pub(crate) struct Track {
     pub(crate) subscribers: Vec<usize>,
     /// Packets that arrived and were not forwarded yet.
     pub(crate) burst: Vec<MediaPacket>,
-    /// How many of them, the first ones, were passed to other workers and kept for resending.
-    pub(crate) burst_noted: usize,
+    /// How many of them, the first ones, were passed to other workers.
+    pub(crate) burst_shared: usize,
     pub(crate) keyframes: [KeyframeGate; LAYERS_MAX],
     /// Packets that subscribers on the direct path may ask for again.
     pub(crate) resend: ResendCache,
@@ -138,9 +138,33 @@ impl Track {
             choices: [None; LAYERS_MAX],
             subscribers: Vec::new(),
             burst: Vec::new(),
-            burst_noted: 0,
+            burst_shared: 0,
             keyframes: [KeyframeGate::default(); LAYERS_MAX],
             resend: ResendCache::new(resend_packets_max),
+        }
+    }
+
+    /// Before the first `share` packets of the burst go to everybody.
+    pub(crate) fn begin_share(&mut self, share: usize) {
+        self.choices = self.activity.choices();
+        for packet in self.burst.iter().take(share) {
+            self.resend.keep(packet);
+        }
+        self.find_keyframes();
+    }
+
+    /// After that. Who waits for a keyframe that is in the rest will have it.
+    pub(crate) fn end_share(&mut self, share: usize) {
+        self.burst.drain(..share.min(self.burst.len()));
+        self.burst_shared = self.burst.len();
+        self.find_keyframes();
+    }
+
+    fn find_keyframes(&mut self) {
+        for packet in self.burst.iter().filter(|packet| packet.starts_keyframe) {
+            if let Some(gate) = self.keyframes.get_mut(usize::from(packet.layer)) {
+                gate.satisfied();
+            }
         }
     }
 

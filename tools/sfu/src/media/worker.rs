@@ -44,12 +44,12 @@ pub(crate) const SHARE_PACKETS_MIN: usize = 8;
 /// The same, most.
 pub(crate) const SHARE_PACKETS_MAX: usize = 64;
 
-/// How long after somebody came shares stay small: longer than a join takes. Else they are as large
-/// as they may be, for long runs cost less a packet.
-pub(crate) const JOINING: Duration = Duration::from_secs(2);
+/// How long a peer that is not connected keeps the shares small. Else they are as large as they may
+/// be, for long runs cost less a packet.
+const JOINING: Duration = Duration::from_secs(15);
 
-/// Packets of a track that wait for a later round; when there are more, their shares are sent at
-/// once, and what arrives meanwhile waits in the socket.
+/// Packets of a track that wait for a later round while somebody joins; when there are more, their
+/// shares are sent at once, and who joins waits.
 pub(crate) const BURST_PACKETS_MAX: usize = 1_024;
 
 /// How long commands are carried out between two polls, so that a flood of joins can't starve the
@@ -89,7 +89,8 @@ pub(crate) struct Worker {
     pub(crate) track_index: FxHashMap<TrackKey, usize>,
     pub(crate) timers: Timers,
     pub(crate) generation: u64,
-    /// When a peer was last added.
+    /// Peers that are not connected yet, and when the last one was added.
+    pub(crate) joining: usize,
     pub(crate) last_join: Option<Instant>,
     pub(crate) source_streams: u32,
     pub(crate) burst: u64,
@@ -277,6 +278,7 @@ impl Worker {
             RtcEvent::Connected => {
                 let Some(peer) = self.peers.get_mut(index) else { return };
                 peer.connected = true;
+                self.joining -= usize::from(std::mem::take(&mut peer.joining));
                 let event = Event::Connected { peer: peer.key };
                 self.emit(event);
             }
@@ -342,6 +344,11 @@ impl Worker {
             let event = Event::Failed { peer: peer.key, reason };
             self.emit(event);
         }
+    }
+
+    /// Whether anybody waits for a handshake.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.joining > 0 && self.last_join.is_some_and(|at| self.out.now < at + JOINING)
     }
 
     pub(crate) fn schedule(&mut self, index: usize, at: Instant) {

@@ -71,22 +71,25 @@ pub(crate) fn transport_offer(offer: &Offer<'_>) -> String {
     text
 }
 
-/// The answer to an offer, given str0m's to its [`transport_offer`].
+/// The answer to an offer, given str0m's to its [`transport_offer`]. `version` is one more with
+/// each answer (RFC 3264 §8).
 ///
 /// # Errors
 /// What str0m's answer lacks; it lacks nothing.
-pub(crate) fn answer(offer: &Offer<'_>, transport: &str) -> Result<Answer, String> {
+pub(crate) fn answer(offer: &Offer<'_>, transport: &str, version: u64) -> Result<Answer, String> {
     let transport = Offer::parse(transport)?;
     let own = transport.sections.first().ok_or("no transport was answered")?;
     let media: Vec<_> = offer.sections.iter().map(|section| Media::of(offer, section)).collect();
 
     let mut text = String::with_capacity(2_048);
-    text.push_str("v=0\r\no=stampede 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE");
-    for media in media.iter().filter(|media| media.is_accepted()) {
-        text.push(' ');
-        text.push_str(media.section.mid);
+    text.push_str("v=0\r\n");
+    put(&mut text, format_args!("o=stampede 1 {version} IN IP4 0.0.0.0\r\ns=-\r\nt=0 0"));
+    let accepted = media.iter().filter(|media| media.is_accepted());
+    let mids: Vec<_> = accepted.map(|media| media.section.mid).collect();
+    if !mids.is_empty() {
+        put(&mut text, format_args!("a=group:BUNDLE {}", mids.join(" ")));
     }
-    text.push_str("\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n");
+    text.push_str("a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n");
     let (mut formats, mut ids) = (Formats::default(), ExtensionIds::default());
     let mut is_first = true;
     for media in &media {
@@ -215,7 +218,11 @@ fn accepted_formats(section: &Section<'_>) -> Vec<Format> {
         let wire: u8 = word.parse().ok()?;
         let is_rtx = of_wire("rtpmap", word)?.to_ascii_lowercase().starts_with("rtx/");
         let media = match is_rtx {
-            true => of_wire("fmtp", word)?.strip_prefix("apt=")?.trim().parse().ok()?,
+            // With other parameters beside it, perhaps (RFC 4588 §8.6).
+            true => {
+                let mut parameters = of_wire("fmtp", word)?.split(';').map(str::trim);
+                parameters.find_map(|parameter| parameter.strip_prefix("apt="))?.parse().ok()?
+            }
             false => wire,
         };
         let format = known.iter().find(|format| format.media == media)?;
@@ -234,7 +241,7 @@ fn codec(name: &str, parameters: Option<&str>) -> Option<Codec> {
         ("av1", Codec::Av1),
     ];
     let (_, codec) = *codecs.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
-    // Profiles 1 and 3 are not 4:2:0, which no browser receives.
+    // Profiles 1 and 3 (not 4:2:0) are what str0m doesn't take either.
     let is_odd_vp9 = codec == Codec::Vp9
         && parameters.is_some_and(|p| p.contains("profile-id=1") || p.contains("profile-id=3"));
     (!is_odd_vp9).then_some(codec)
@@ -313,7 +320,7 @@ mod tests {
     #[test]
     fn formats_and_extensions_of_a_captured_offer() {
         let offer = Offer::parse(OFFERS[1]).unwrap();
-        let answer = answer(&offer, &answer_of(ReceivePath::Fast, OFFERS[0])).unwrap();
+        let answer = answer(&offer, &answer_of(ReceivePath::Fast, OFFERS[0]), 1).unwrap();
         let format = |wire, media, codec, clock_rate| Format { wire, media, codec, clock_rate };
         let of = |wire| answer.formats.get(wire);
         assert_eq!(of(111), Some(format(111, 111, Codec::Opus, 48_000)));
@@ -357,6 +364,44 @@ mod tests {
         assert!(!answer.contains("m=application"), "{answer}");
         let (audio, video) = answer.split_once("m=video").unwrap();
         assert!(audio.contains("a=candidate:") && !video.contains("a=candidate:"), "{answer}");
+    }
+
+    #[test]
+    fn rtx_with_more_parameters_is_rtx() {
+        let offer = OFFERS[1].replace("a=fmtp:97 apt=96", "a=fmtp:97 rtx-time=3000; apt=96");
+        let offer = Offer::parse(&offer).unwrap();
+        let answer = answer(&offer, &answer_of(ReceivePath::Fast, OFFERS[0]), 1).unwrap();
+        assert_eq!(answer.formats.get(97).map(|format| format.media), Some(96));
+        assert!(answer.text.contains("a=fmtp:97 rtx-time=3000; apt=96\r\n"), "{}", answer.text);
+    }
+
+    #[test]
+    fn later_offers_of_the_same_peer() {
+        let now = Instant::now();
+        let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
+        let local = "127.0.0.1:40001".parse().unwrap();
+        let mut peer = Peer::subscriber(now, local, &options, false).unwrap();
+        let mut answer_to = |offer: &str| peer.accept_offer(now, offer, &[]).unwrap();
+        let line = |answer: &str, start: &str| {
+            answer.lines().find(|line| line.starts_with(start)).map(str::to_owned)
+        };
+        let first = answer_to(OFFERS[0]);
+        let second = answer_to(OFFERS[1]);
+        for same in ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:", "a=candidate:"] {
+            assert!(line(&first, same).is_some());
+            assert_eq!(line(&first, same), line(&second, same));
+        }
+        assert_ne!(line(&first, "o="), line(&second, "o="), "another version");
+        // The video is gone, and another track has its place.
+        let other = OFFERS[1].replace("a=mid:2", "a=mid:3").replace("BUNDLE 0 1 2", "BUNDLE 0 1 3");
+        let recycled = answer_to(&other);
+        assert_eq!(line(&recycled, "a=group:").as_deref(), Some("a=group:BUNDLE 0 1 3"));
+        // The server restarts ICE (RFC 8445 §9): new credentials on both sides, the same DTLS.
+        let restart = OFFERS[1].replace("NzzjEwczVgHHTsuJ", "AAAAEwczVgHHTsuJ");
+        let restarted = answer_to(&restart);
+        assert_ne!(line(&restarted, "a=ice-ufrag:"), line(&first, "a=ice-ufrag:"));
+        assert_eq!(line(&restarted, "a=fingerprint:"), line(&first, "a=fingerprint:"));
+        assert_eq!(line(&restarted, "a=setup:"), line(&first, "a=setup:"));
     }
 
     #[test]

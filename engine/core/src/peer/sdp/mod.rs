@@ -81,7 +81,7 @@ impl Section {
 }
 
 /// Reads the audio and video m-lines of a description. Lines it can't read are passed over:
-/// str0m's parser is the one that refuses.
+/// [`Offer::parse`], or str0m's parser, is the one that refuses.
 pub(crate) fn parse_media(sdp: &str) -> Vec<RemoteMedia> {
     let mut medias: Vec<RemoteMedia> = Vec::new();
     let mut repairs: Vec<(u32, u32)> = Vec::new();
