@@ -245,12 +245,17 @@ async fn a_delay_holds_media_back_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_long_burst_is_sent_whole_and_in_order() {
-    // Far more than one share of a round, to a subscriber here and one of another worker.
+    // Far more than one share of a round, to a subscriber here and one of another worker. Some that
+    // never connect make either worker leave a rest for the next round.
     let total = 600usize;
     let sfu = start("", 2);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut one = subscribe(&sfu, "one", &track).await;
     let mut two = subscribe(&sfu, "two", &track).await;
+    let mut joining = Vec::new();
+    for name in ["three", "four", "five", "six"] {
+        joining.push(Client::connect(&sfu, name, subscriber()).await);
+    }
     for i in 0..total as u64 {
         publisher.write(mid, None, i, 3_000 * i as u32, vp8(i as u16, i == 0, 0, 100));
     }

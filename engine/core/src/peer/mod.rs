@@ -194,7 +194,8 @@ impl Peer {
 
     /// Takes the server's offer (subscriber) and returns the answer, which only receives whatever
     /// direction is offered (see the `sdp` module). Streams that the offer no longer names are
-    /// closed, also where another track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
+    /// closed, also where another track took over their m-line. `mid_to_track_id` is LiveKit's, and
+    /// may be empty.
     pub fn accept_offer(
         &mut self,
         now: Instant,

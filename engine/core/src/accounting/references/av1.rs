@@ -62,7 +62,12 @@ impl Notes {
         let known =
             |frame: &&mut Option<LayerFrame>| frame.is_none_or(|frame| frame.number == number);
         let Some(frame) = self.frames.iter_mut().find(known) else { return false };
-        let definition = if has_structure(bytes) {
+        let with_structure = has_structure(bytes);
+        // What a frame's other packets say, its first one says too, and perhaps more.
+        if frame.is_some() && !mandatory.start_of_frame && !with_structure {
+            return false;
+        }
+        let definition = if with_structure {
             match Descriptor::parse(bytes, None) {
                 Ok(descriptor) => {
                     self.structure = descriptor.structure;
