@@ -70,8 +70,10 @@ pub(super) fn of(data: &RunData, parts: &Parts, kinds: [Option<bool>; 2]) -> Vec
     let rows = rows.filter_map(|(index, (cohort, report))| {
         let index = index as u16;
         let (subscribers, expected) = data.book.cohort(index);
-        // One whose subscribers all came to nothing has figures too.
-        if subscribers == 0 && report.peers == 0 && !named(&cohort.name) {
+        // One whose subscribers all came to nothing has figures too. Publishers are peers of the
+        // first one for form's sake.
+        let came = subscribers > 0 || (report.peers > 0 && data.book.is_in(index));
+        if !came && !named(&cohort.name) {
             return None;
         }
         let distributions = report.distributions.as_deref().unwrap_or(&nothing);
@@ -145,4 +147,30 @@ pub(super) fn merged<'a>(
         }
     };
     by_name.into_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Command, Parsed, Plan, parse};
+
+    #[test]
+    fn a_cohort_of_the_scenario_file_has_its_row_even_if_nobody_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.toml");
+        std::fs::write(&path, "[[cohort]]\nname = \"far\"\ncount = 2\n").unwrap();
+        let scenario = format!("--scenario={}", path.display());
+        let words = ["stampede", "run", &scenario, "--impair=cohort=5%,loss=1%"];
+        let Parsed::Command(Command::Run(mut flags)) = parse(words.map(Into::into)).unwrap() else {
+            panic!()
+        };
+        flags.url = None;
+        let data = crate::run::test_data(Plan::new(*flags).unwrap());
+        let rows = of(&data, &Parts::of(&data), [Some(true), None]);
+        let [far] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((&*far.name, far.subscribers), ("far", 0));
+        assert!(far.audio.is_none());
+        let video = far.video.as_ref().unwrap();
+        assert_eq!((video.packets.expected, video.latency_ms.is_none()), (0, true));
+    }
 }
