@@ -12,8 +12,8 @@ pub struct CohortReport {
     pub peers: u64,
     /// Sums over them.
     pub totals: PeerCounters,
-    /// Distributions over them.
-    pub distributions: Distributions,
+    /// Distributions over them; `None` if nothing was measured: a set of histograms is large.
+    pub distributions: Option<Box<Distributions>>,
     /// What was done to their packets on purpose.
     pub impaired: Counts,
 }
@@ -23,7 +23,9 @@ impl CohortReport {
     pub fn merge(&mut self, other: &Self) {
         self.peers += other.peers;
         self.totals.merge(&other.totals);
-        self.distributions.merge(&other.distributions);
+        if let Some(other) = &other.distributions {
+            self.distributions.get_or_insert_default().merge(other);
+        }
         self.impaired.merge(&other.impaired);
     }
 }
@@ -45,7 +47,7 @@ impl Closed {
     }
 
     /// With what the cohort's peers measured.
-    pub(crate) fn report(self, distributions: Distributions) -> CohortReport {
+    pub(crate) fn report(self, distributions: Option<Box<Distributions>>) -> CohortReport {
         let Self { peers, totals, impaired } = self;
         CohortReport { peers, totals, distributions, impaired }
     }

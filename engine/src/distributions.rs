@@ -113,9 +113,9 @@ impl Measured {
         }
     }
 
-    /// The measured window of each cohort.
-    pub(crate) fn into_windows(self) -> impl Iterator<Item = Distributions> {
-        self.windows.into_iter().map(|window| window.map(|window| *window).unwrap_or_default())
+    /// The measured window of each cohort; `None` where nothing was measured.
+    pub(crate) fn into_windows(self) -> impl Iterator<Item = Option<Box<Distributions>>> {
+        self.windows.into_iter()
     }
 
     /// Ends the running second; returns its video latencies in microseconds, to two significant
@@ -196,7 +196,8 @@ mod tests {
     }
 
     fn values(measured: Measured) -> Vec<u64> {
-        measured.into_windows().map(|window| window.video_latency_us.len()).collect()
+        let len = |window: Box<Distributions>| window.video_latency_us.len();
+        measured.into_windows().map(|window| window.map_or(0, len)).collect()
     }
 
     #[test]

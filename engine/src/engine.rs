@@ -253,9 +253,14 @@ impl Engine {
                 Ok(None) | Err(_) => workers_panicked.push(index),
             }
         }
+        let unread = events.receiver.try_iter().filter_map(|event| match event {
+            EngineEvent::Snapshot(snapshot) => Some(*snapshot),
+            _ => None,
+        });
+        let snapshots_unread = unread.collect();
         drop(events);
         let recordings = disk.map(DiskThread::finish);
-        EngineReport { workers: reports, workers_panicked, recordings }
+        EngineReport { workers: reports, workers_panicked, recordings, snapshots_unread }
     }
 }
 

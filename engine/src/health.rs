@@ -14,6 +14,8 @@ const LATENESS_US_MAX: u64 = 60_000_000;
 pub struct HealthReport {
     /// Length of the window.
     pub window: Duration,
+    /// How many measured windows have begun so far: counters begin anew with each.
+    pub windows: u32,
     /// CPU time the worker thread used in it.
     pub cpu: Duration,
     /// How late due timers ran, in microseconds.
@@ -60,6 +62,7 @@ pub(crate) struct Health {
     batch_age_us: Histogram<u64>,
     orphan_datagrams: u64,
     window: Mark,
+    windows: u32,
     second: Mark,
     second_lateness_max: Duration,
 }
@@ -80,6 +83,7 @@ impl Health {
             batch_age_us: histogram(),
             orphan_datagrams: 0,
             window: mark,
+            windows: 0,
             second: mark,
             second_lateness_max: Duration::ZERO,
         }
@@ -104,6 +108,7 @@ impl Health {
         self.batch_age_us.reset();
         self.orphan_datagrams = 0;
         self.window = Mark { at: now, cpu: thread_cpu(), udp };
+        self.windows += 1;
     }
 
     /// Ends the running second.
@@ -129,6 +134,7 @@ impl Health {
     pub(crate) fn measured(&self, now: Instant, udp: UdpStats) -> HealthReport {
         HealthReport {
             window: now.saturating_duration_since(self.window.at),
+            windows: self.windows,
             cpu: thread_cpu().saturating_sub(self.window.cpu),
             lateness_us: self.lateness_us.clone(),
             batch_age_us: self.batch_age_us.clone(),

@@ -1,5 +1,7 @@
 //! What the workers report: once a second, and at the end.
 
+use std::time::Instant;
+
 use hdrhistogram::Histogram;
 use stampede_core::{PeerCounters, PeerReport};
 use stampede_media::AssemblerCounters;
@@ -38,6 +40,8 @@ pub struct WorkerSnapshot {
 /// What a worker did after its last snapshot.
 #[derive(Debug, Clone)]
 pub struct LastPart {
+    /// When the worker ended.
+    pub ended: Instant,
     /// The same figures as of a whole second.
     pub second: Second,
     /// Latencies of its video frames in microseconds; `None` if none was measured.
@@ -99,4 +103,6 @@ pub struct EngineReport {
     pub workers_panicked: Vec<usize>,
     /// Recordings, if any were asked for.
     pub recordings: Option<DiskReport>,
+    /// Snapshots that nobody had read from the event channel, in their order.
+    pub snapshots_unread: Vec<WorkerSnapshot>,
 }

@@ -622,6 +622,7 @@ impl Worker {
         self.setup.events.flush();
         let ended = self.clocks.read().now;
         let last = LastPart {
+            ended,
             second: self.health.close_second(ended, self.backend.stats()),
             video_latency_us: self.measured.close_second(),
         };
@@ -629,7 +630,8 @@ impl Worker {
         let cohorts: Vec<_> =
             self.closed.into_iter().zip(windows).map(|(closed, own)| closed.report(own)).collect();
         let mut distributions = Distributions::default();
-        cohorts.iter().for_each(|cohort| distributions.merge(&cohort.distributions));
+        let measured = cohorts.iter().filter_map(|cohort| cohort.distributions.as_deref());
+        measured.for_each(|own| distributions.merge(own));
         WorkerReport {
             worker: self.setup.index,
             core: self.setup.core,

@@ -372,7 +372,7 @@ fn impairment(page: &mut Page, section: &ImpairmentSection) {
     page.row("impaired", &format!("on purpose: {}", what(&section.all)));
     for cohort in &section.cohorts {
         let text = format!("{}: {}", cohort.name, cohort.spec);
-        page.sub(&format!("{} subs", group(cohort.subscribers)), &text);
+        page.sub(&format!("{} peers", group(cohort.peers)), &text);
         if section.cohorts.len() > 1 {
             page.sub("", &what(&cohort.injected));
         }

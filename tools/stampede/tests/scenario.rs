@@ -89,7 +89,7 @@ fn what_is_done_to_a_cohort_is_done_to_it_alone_and_its_figures_are_its_own() {
     }
     assert_eq!((of(rest, "/video/tracks_expected"), of(far, "/video/tracks_expected")), (6.0, 4.0));
     let done = &report["impairment"]["cohorts"];
-    assert_eq!((&done[0]["name"], &done[0]["subscribers"]), (&"far".into(), &4.into()));
+    assert_eq!((&done[0]["name"], &done[0]["peers"]), (&"far".into(), &4.into()));
     assert_eq!(done[0]["dropped"], report["impairment"]["dropped"]);
     assert_eq!(report["thresholds"][0]["ok"], true);
     assert!(ended.stdout.contains("4 far"), "{}", ended.stdout);

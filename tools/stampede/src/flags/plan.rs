@@ -17,6 +17,7 @@ use super::{Command, Parsed, RunFlags, Secret, parse};
 use crate::capture::CapturePlan;
 use crate::exit::{Failure, one_line};
 use crate::report::threshold::Threshold;
+use crate::run::Cohorts;
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
 /// tests without permission.
@@ -182,7 +183,7 @@ impl Plan {
                 clip.codec
             )));
         }
-        Ok(Self {
+        let plan = Self {
             record: record_plan(&flags, &shape)?,
             video_layers,
             notes,
@@ -214,7 +215,28 @@ impl Plan {
             no_tui: flags.no_tui,
             quiet: flags.quiet,
             shape,
-        })
+        };
+        plan.check_cohorts_of("--threshold", &plan.thresholds)?;
+        Ok(plan)
+    }
+
+    /// Checks that thresholds on cohorts are on some that this run has; `flag` gave them.
+    ///
+    /// # Errors
+    /// The first that is not, exit code 104.
+    pub(crate) fn check_cohorts_of(
+        &self,
+        flag: &str,
+        thresholds: &[Threshold],
+    ) -> Result<(), Failure> {
+        // Whom an --impair chooses does not matter to the names.
+        let cohorts = Cohorts::of(self, 0);
+        for test in thresholds {
+            cohorts
+                .check(&test.key)
+                .map_err(|error| Failure::config(format!("{flag} {}: {error}", test.expr)))?;
+        }
+        Ok(())
     }
 
     /// All participants that join over the whole run.
@@ -681,6 +703,24 @@ mod tests {
             assert!(error.to_string().contains(why), "{error}");
             assert_eq!(error.exit, crate::exit::Exit::BadConfiguration);
         }
+    }
+
+    #[test]
+    fn thresholds_are_on_cohorts_that_there_are() {
+        let with = |key: &str| {
+            let test = format!("{key}<1%");
+            plan(&["--impair=cohort=50%,loss=1%", "--threshold", &test])
+        };
+        assert!(with("cohorts.impair-1.video.loss_rate").is_ok());
+        assert!(with("cohorts.rest.audio.loss_rate").is_ok());
+        let error = with("cohorts.impair-2.video.loss_rate").unwrap_err();
+        assert_eq!(error.exit, crate::exit::Exit::BadConfiguration);
+        let error = error.to_string();
+        assert!(error.contains("no 'impair-2' among 'rest', 'impair-1'"), "{error}");
+        let none = plan(&["--threshold=impairment.cohorts.far.dropped<9"]).unwrap_err();
+        assert!(none.to_string().contains("nothing is impaired"), "{none}");
+        let none = plan(&["--threshold=cohorts.rest.video.loss_rate<1%"]).unwrap_err();
+        assert!(none.to_string().contains("no cohorts"), "{none}");
     }
 
     #[test]

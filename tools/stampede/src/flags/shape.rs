@@ -250,8 +250,8 @@ fn check_cohorts(cohorts: &[Cohort], impairs: usize, subscribers: u64) -> Result
     let parts = (cohorts.len() + 1) * (impairs + 1);
     if parts > COHORTS_MAX {
         return Err(Failure::config(format!(
-            "{} cohorts and {impairs} --impair make {parts} parts of the subscribers, and {COHORTS_MAX} is \
-             the most that are told apart: leave some out",
+            "{} cohorts and {impairs} --impair make {parts} parts of the subscribers, and \
+             {COHORTS_MAX} is the most that are told apart: leave some out",
             cohorts.len()
         )));
     }

@@ -11,7 +11,7 @@ use stampede_engine::{Distributions, EngineReport, ImpairCounts, PeerRow, Worker
 use stampede_media::disk::FileTiming;
 use stampede_sfu::{Ledger, LedgerTotals};
 
-use super::cohorts::{self, impairment};
+use super::cohorts::{self, Parts};
 use super::hist::{Hist, Samples};
 use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
 use super::latency::{LatencySource, by_height};
@@ -47,7 +47,10 @@ pub(crate) fn build(mut data: RunData, promise: &[Threshold]) -> Report {
 /// `bounded`: of video and audio, whether the fixed bound on loss applies.
 fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let sums = Sums::of(data.engine.as_ref());
-    let verdict = judge(&facts(&data, &sums, bounded));
+    let parts = Parts::of(&data);
+    let impairment = cohorts::impairment(&parts);
+    let injected = impairment.as_ref().map(|section| section.all);
+    let verdict = judge(&facts(&data, &sums, injected, bounded));
     let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
     let [video_tracks, audio_tracks] = data.book.tracks_expected();
@@ -73,9 +76,9 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
         join,
         video,
         audio,
-        cohorts: cohorts::of(&data, kinds),
+        cohorts: cohorts::of(&data, &parts, kinds),
         publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums)),
-        impairment: impairment(&data),
+        impairment,
         recordings: recordings(&data),
         captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
         find: None,
@@ -160,7 +163,7 @@ const REFUSALS: [&str; 3] = ["http_", "server_", "publish_refused"];
 /// Kinds of errors that this machine is to blame for.
 const SHORTAGES: [&str; 3] = ["local_resources", "worker_overloaded", "signalling_overloaded"];
 
-fn facts(data: &RunData, sums: &Sums, bounded: [bool; 2]) -> Facts {
+fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool; 2]) -> Facts {
     let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
     let of_bounded = |of: fn(&PacketCounters) -> u64| {
         let kinds = [video, audio].into_iter().zip(bounded);
@@ -206,7 +209,7 @@ fn facts(data: &RunData, sums: &Sums, bounded: [bool; 2]) -> Facts {
         repaired: video.repaired + audio.repaired,
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.totals.publish.packets_sent,
-        injected: impairment(data).map(|section| section.all),
+        injected,
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
         rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
         tracks: tracks_facts(data, sums),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stampede_core::MediaKind;
-use stampede_engine::CohortReport;
+use stampede_engine::{CohortReport, Distributions};
 
 use super::build::{injected, media};
 use super::merge;
@@ -36,17 +36,47 @@ impl CohortFigures {
     }
 }
 
-/// The cohorts of a run, nobody's left out; none if there is nothing to tell apart. `kinds` are the
-/// kinds of media that the report has, and whether the publishers of each are ours.
-pub(super) fn of(data: &RunData, kinds: [Option<bool>; 2]) -> Vec<CohortFigures> {
-    let cohorts = Cohorts::of(&data.plan, data.seed);
+/// The cohorts of a run with what the workers know of each.
+pub(super) struct Parts {
+    cohorts: Cohorts,
+    reports: Vec<CohortReport>,
+}
+
+impl Parts {
+    /// Of this run.
+    pub(super) fn of(data: &RunData) -> Self {
+        let cohorts = Cohorts::of(&data.plan, data.seed);
+        let mut reports = vec![CohortReport::default(); cohorts.all().len()];
+        for worker in data.engine.iter().flat_map(|engine| &engine.workers) {
+            for (sum, own) in reports.iter_mut().zip(&worker.cohorts) {
+                sum.merge(own);
+            }
+        }
+        Self { cohorts, reports }
+    }
+}
+
+/// The cohorts of a run: all that the scenario file names, and whoever else somebody was in; none if
+/// there is nothing to tell apart. `kinds` are the kinds of media that the report has, and whether
+/// the publishers of each are ours.
+pub(super) fn of(data: &RunData, parts: &Parts, kinds: [Option<bool>; 2]) -> Vec<CohortFigures> {
+    let Parts { cohorts, reports } = parts;
     if cohorts.is_trivial() {
         return Vec::new();
     }
-    let reports = reports(data, &cohorts);
-    let rows = cohorts.all().iter().zip(&reports).enumerate().map(|(index, (cohort, report))| {
+    let nothing = Distributions::default();
+    let named = |name: &str| data.plan.shape.cohorts.iter().any(|cohort| cohort.name == name);
+    let rows = cohorts.all().iter().zip(reports).enumerate();
+    let rows = rows.filter_map(|(index, (cohort, report))| {
         let index = index as u16;
         let (subscribers, expected) = data.book.cohort(index);
+        // One whose subscribers all came to nothing has figures too. Publishers are peers of the
+        // first one for form's sake.
+        let came = subscribers > 0 || (report.peers > 0 && data.book.is_in(index));
+        if !came && !named(&cohort.name) {
+            return None;
+        }
+        let distributions = report.distributions.as_deref().unwrap_or(&nothing);
         let section = |kind: MediaKind| {
             let (place, counters) = match kind {
                 MediaKind::Video => (0, &report.totals.video),
@@ -55,34 +85,21 @@ pub(super) fn of(data: &RunData, kinds: [Option<bool>; 2]) -> Vec<CohortFigures>
             let ours = kinds[place]?;
             let engine = data.engine.as_ref();
             let expected = expected[place].filter(|_| ours);
-            Some(media(engine, kind, Some(index), counters, &report.distributions, expected))
+            Some(media(engine, kind, Some(index), counters, distributions, expected))
         };
-        CohortFigures {
+        Some(CohortFigures {
             name: cohort.name.clone(),
             impair: cohort.impair.as_ref().map(|cause| cause.spec.to_string()),
             subscribers,
             video: section(MediaKind::Video),
             audio: section(MediaKind::Audio),
-        }
+        })
     });
-    rows.filter(|row| row.subscribers > 0).collect()
-}
-
-/// What the workers know of each cohort.
-fn reports(data: &RunData, cohorts: &Cohorts) -> Vec<CohortReport> {
-    let mut reports = vec![CohortReport::default(); cohorts.all().len()];
-    for worker in data.engine.iter().flat_map(|engine| &engine.workers) {
-        for (sum, own) in reports.iter_mut().zip(&worker.cohorts) {
-            sum.merge(own);
-        }
-    }
-    reports
+    rows.collect()
 }
 
 /// What was done on purpose; `None` if nothing was to be.
-pub(super) fn impairment(data: &RunData) -> Option<ImpairmentSection> {
-    let cohorts = Cohorts::of(&data.plan, data.seed);
-    let reports = reports(data, &cohorts);
+pub(super) fn impairment(Parts { cohorts, reports }: &Parts) -> Option<ImpairmentSection> {
     let mut section = ImpairmentSection::default();
     for cause in cohorts.causes() {
         let mut row = CohortSection {
@@ -90,9 +107,9 @@ pub(super) fn impairment(data: &RunData) -> Option<ImpairmentSection> {
             spec: cause.spec.to_string(),
             ..CohortSection::default()
         };
-        for (cohort, report) in cohorts.all().iter().zip(&reports) {
+        for (cohort, report) in cohorts.all().iter().zip(reports) {
             if cohort.impair.as_ref().is_some_and(|own| own.name == cause.name) {
-                row.subscribers += report.peers;
+                row.peers += report.peers;
                 row.injected.add(&injected(&report.impaired));
             }
         }
@@ -130,4 +147,30 @@ pub(super) fn merged<'a>(
         }
     };
     by_name.into_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::{Command, Parsed, Plan, parse};
+
+    #[test]
+    fn a_cohort_of_the_scenario_file_has_its_row_even_if_nobody_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.toml");
+        std::fs::write(&path, "[[cohort]]\nname = \"far\"\ncount = 2\n").unwrap();
+        let scenario = format!("--scenario={}", path.display());
+        let words = ["stampede", "run", &scenario, "--impair=cohort=5%,loss=1%"];
+        let Parsed::Command(Command::Run(mut flags)) = parse(words.map(Into::into)).unwrap() else {
+            panic!()
+        };
+        flags.url = None;
+        let data = crate::run::test_data(Plan::new(*flags).unwrap());
+        let rows = of(&data, &Parts::of(&data), [Some(true), None]);
+        let [far] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((&*far.name, far.subscribers), ("far", 0));
+        assert!(far.audio.is_none());
+        let video = far.video.as_ref().unwrap();
+        assert_eq!((video.packets.expected, video.latency_ms.is_none()), (0, true));
+    }
 }

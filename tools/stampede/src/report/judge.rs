@@ -4,6 +4,8 @@
 use super::senders::SenderFacts;
 use super::types::{Fault, Injected, Outcome, Verdict};
 
+/// What is done in this process, and so nobody's fault.
+const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
 /// A worker busier than this over the whole window has no time left to be on time.
 pub(crate) const BUSY_RATIO_MAX: f64 = 0.95;
 /// A worker whose timers run, or whose datagrams wait, this long at the 99th percentile sends its
@@ -318,10 +320,7 @@ fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
             (Fault::Server, reason)
         }
         _ if on_purpose > 0 => {
-            let reason = format!(
-                "{what}; {} packets were dropped on purpose by --impair",
-                group(on_purpose)
-            );
+            let reason = format!("{what}; {} packets were dropped {ON_PURPOSE}", group(on_purpose));
             (Fault::None, reason)
         }
         Some(unsent) => {
@@ -346,10 +345,8 @@ fn joins(facts: &Facts) -> Option<(Fault, String)> {
     }
     let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
     if facts.failed == 0 && cut_off > 0 {
-        let reason = format!(
-            "{reason}; {} other datagrams were dropped on purpose by --impair",
-            group(cut_off)
-        );
+        let reason =
+            format!("{reason}; {} other datagrams were dropped {ON_PURPOSE}", group(cut_off));
         return Some((Fault::None, reason));
     }
     Some((Fault::Unknown, format!("unknown: {reason}")))
@@ -379,8 +376,7 @@ fn loss(facts: &Facts) -> (Fault, String) {
     );
     let on_purpose = dropped_on_purpose(facts);
     if on_purpose > 0 {
-        let reason =
-            format!("{what}; {} packets were dropped on purpose by --impair", group(on_purpose));
+        let reason = format!("{what}; {} packets were dropped {ON_PURPOSE}", group(on_purpose));
         if on_purpose as f64 >= EXPLAINS * facts.missing as f64 {
             return (Fault::None, reason);
         }
@@ -531,10 +527,7 @@ fn notes(facts: &Facts) -> Vec<String> {
     if facts.unrecovered == 0
         && let Some(injected) = facts.injected.filter(|injected| injected.dropped > 0)
     {
-        notes.push(format!(
-            "{} packets were dropped on purpose by --impair",
-            group(injected.dropped)
-        ));
+        notes.push(format!("{} packets were dropped {ON_PURPOSE}", group(injected.dropped)));
     }
     if facts.rejected > 0 {
         notes.push(format!(
@@ -798,7 +791,12 @@ mod tests {
         let facts = Facts { tracks: unknown, ..healthy() };
         check(&facts, Outcome::Fail, Fault::Unknown, "server or network");
         let injected = Some(Injected { dropped: 500, ..Injected::default() });
-        check(&Facts { injected, ..facts }, Outcome::Pass, Fault::None, "on purpose by --impair");
+        check(
+            &Facts { injected, ..facts },
+            Outcome::Pass,
+            Fault::None,
+            "on purpose (--impair, or a cohort's impair)",
+        );
     }
 
     #[test]

@@ -486,27 +486,59 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
     let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
     for (report, start) in reports.iter().zip(starts) {
         let offset_s = start.duration_since(*first).unwrap_or_default().as_secs_f64().round();
-        for row in &report.series {
-            let second = (offset_s + row.t_s.round()).max(0.0) as u64;
-            if second <= SERIES_S_MAX {
-                let sum = seconds.entry(second).or_default();
-                sum.t_s = second as f64;
-                add(sum, row);
-                if scrapers == 1 && row.server.is_some() {
-                    sum.server.clone_from(&row.server);
-                }
+        for (second, own) in host_seconds(&report.series, offset_s) {
+            let sum = seconds.entry(second).or_default();
+            sum.t_s = second as f64;
+            sum.length_s = sum.length_s.max(own.length_s);
+            sum.joined += own.joined;
+            sum.subscribers += own.subscribers;
+            add(sum, &own, 1.0);
+            if scrapers == 1 && own.server.is_some() {
+                sum.server = own.server;
             }
         }
+    }
+    for row in seconds.values_mut() {
+        let a_second = |sum: f64| if row.length_s > 0.0 { sum / row.length_s } else { 0.0 };
+        row.bitrate_bps = a_second(row.bitrate_bps).round();
+        row.cpu_cores = round(a_second(row.cpu_cores), 3);
+        row.length_s = round(row.length_s, 3);
     }
     seconds.into_values().collect()
 }
 
-fn add(sum: &mut SeriesRow, row: &SeriesRow) {
+/// The rows of one host by second of the clock; the rates in them are sums over their length yet.
+/// What was left of the last second may fall into the same as the row before it, and the two are
+/// then one longer row.
+fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
+    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+    for row in rows {
+        let second = (offset_s + row.t_s.round()).max(0.0) as u64;
+        if second > SERIES_S_MAX {
+            continue;
+        }
+        let sum = seconds.entry(second).or_default();
+        let length_s = row.length_s.max(0.0);
+        sum.length_s += length_s;
+        // Nobody is there any more in a last row.
+        sum.joined = sum.joined.max(row.joined);
+        sum.subscribers = sum.subscribers.max(row.subscribers);
+        add(sum, row, length_s);
+        if row.server.is_some() {
+            sum.server.clone_from(&row.server);
+        }
+    }
+    seconds
+}
+
+/// Adds counts, and rates with this weight.
+fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
     let SeriesRow {
         t_s: _,
-        length_s,
-        joined,
-        subscribers,
+        // What goes on side by side does not add up to a longer time; that is the caller's.
+        length_s: _,
+        joined: _,
+        subscribers: _,
         packets_in,
         packets_out,
         bitrate_bps,
@@ -525,14 +557,6 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow) {
         latency_ms_p99: _,
         server: _,
     } = row;
-    // What was left of a host's last second may fall into the same second as the row before it: of
-    // that it adds its counts, and its rates as far as it goes.
-    let weight = if *length_s < 0.5 { length_s.max(0.0) } else { 1.0 };
-    if weight == 1.0 {
-        sum.joined += joined;
-        sum.subscribers += subscribers;
-    }
-    sum.length_s = 1.0;
     sum.packets_in += packets_in;
     sum.packets_out += packets_out;
     sum.bitrate_bps += bitrate_bps * weight;
@@ -542,7 +566,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow) {
     sum.late += late;
     sum.unrecovered += unrecovered;
     sum.freezes += freezes;
-    sum.cpu_cores = round(sum.cpu_cores + cpu_cores * weight, 3);
+    sum.cpu_cores += cpu_cores * weight;
     sum.busy_ratio_max = sum.busy_ratio_max.max(*busy_ratio_max);
     sum.lateness_ms_max = sum.lateness_ms_max.max(*lateness_ms_max);
 }
@@ -624,6 +648,33 @@ mod tests {
         assert_eq!(merged.series.len(), one.series.len());
         assert!(merged.streams.iter().all(|row| row.host.is_some()));
         assert_eq!(merged.run.hosts.as_ref().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn rows_of_any_length_keep_their_rates() {
+        let row = |t_s: f64, length_s: f64, joined: u64| SeriesRow {
+            t_s,
+            length_s,
+            joined,
+            packets_in: (100.0 * length_s).round() as u64,
+            bitrate_bps: 8_000.0,
+            cpu_cores: 0.5,
+            ..SeriesRow::default()
+        };
+        let [mut one, mut two] = pair();
+        two.run.started_at.clone_from(&one.run.started_at);
+        // The last row falls to the second before it, though it is more than half of one.
+        one.series = vec![row(1.0, 1.0, 4), row(1.8, 1.0, 4), row(2.4, 0.6, 0)];
+        two.series = vec![row(1.0, 1.0, 6), row(1.5, 0.5, 0)];
+        let starts = [&one, &two].map(|one| humantime::parse_rfc3339(&one.run.started_at).unwrap());
+        let rows = series(&[one, two], &starts);
+        let figures: Vec<_> = rows
+            .iter()
+            .map(|row| (row.t_s, row.length_s, row.joined, row.packets_in, row.bitrate_bps))
+            .collect();
+        // In the second bucket the other host was there for 0.5 s of 1.6.
+        assert_eq!(figures, [(1.0, 1.0, 10, 200, 16_000.0), (2.0, 1.6, 4, 210, 10_500.0)]);
+        assert_eq!((rows[0].cpu_cores, rows[1].cpu_cores), (1.0, 0.656));
     }
 
     #[test]

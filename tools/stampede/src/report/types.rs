@@ -645,8 +645,9 @@ pub(crate) struct CohortSection {
     pub name: String,
     /// As it was given.
     pub spec: String,
-    /// Subscribers it was for, tries counted singly.
-    pub subscribers: u64,
+    /// Peers it was for: each try of a subscriber to join is one.
+    #[serde(alias = "subscribers")]
+    pub peers: u64,
     /// What was done to them.
     #[serde(flatten)]
     pub injected: Injected,

@@ -147,6 +147,12 @@ impl Book {
         (own.clone().count() as u64, tracks(own))
     }
 
+    /// True if a subscriber is to be in this part.
+    pub(crate) fn is_in(&self, cohort: u16) -> bool {
+        let is = |entry: &Entry| !entry.publisher && entry.room.is_some() && entry.cohort == cohort;
+        self.entries.iter().any(is)
+    }
+
     /// Subscribers that were there in the measured window.
     fn measured(&self) -> impl Iterator<Item = &Entry> + Clone {
         self.entries.iter().filter(|entry| entry.measured && !entry.publisher)

@@ -88,6 +88,31 @@ impl Cohorts {
         Some(&cohort.name)
     }
 
+    /// Checks that a figure of the report, if it is of a cohort, is of one of these.
+    ///
+    /// # Errors
+    /// Which there are.
+    pub(crate) fn check(&self, key: &str) -> Result<(), String> {
+        let (rest, names, none) = if let Some(rest) = key.strip_prefix("cohorts.") {
+            let all = if self.is_trivial() { &[][..] } else { &self.all };
+            (rest, all.iter().map(|cohort| &*cohort.name).collect(), "this run has no cohorts")
+        } else if let Some(rest) = key.strip_prefix("impairment.cohorts.") {
+            let names: Vec<_> = self.causes().into_iter().map(|cause| &*cause.name).collect();
+            (rest, names, "nothing is impaired in this run")
+        } else {
+            return Ok(());
+        };
+        let is = |name: &&str| rest.strip_prefix(*name).is_some_and(|rest| rest.starts_with('.'));
+        if names.iter().any(is) {
+            return Ok(());
+        }
+        if names.is_empty() {
+            return Err(format!("{none}: add a [[cohort]] or an --impair, or leave it out"));
+        }
+        let name = rest.split('.').next().unwrap_or_default();
+        Err(format!("there is no '{name}' among '{}'", names.join("', '")))
+    }
+
     /// True if there is nothing to tell apart.
     pub(crate) fn is_trivial(&self) -> bool {
         self.all.len() == 1

@@ -79,7 +79,9 @@ fn step_plan(flags: &RunFlags, search: &FindPlan, subscribers: u32) -> Result<Pl
     flags.subscribers = Some(subscribers);
     flags.duration = Some(search.hold);
     flags.shape.find.find = None;
-    Plan::new(flags)
+    let plan = Plan::new(flags)?;
+    plan.check_cohorts_of("--until", &search.until)?;
+    Ok(plan)
 }
 
 fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<FindStep, Failure> {

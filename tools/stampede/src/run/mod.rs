@@ -375,13 +375,8 @@ async fn with_engine(
     data.crossed = state.crossed.take();
     data.duration = data.clock.started.elapsed();
     state.done.set(true);
-    let mut series = watcher.await.unwrap_or_default();
-    router.abort();
+    let series = watcher.await.unwrap_or_default();
     recorder.abort();
-    scraping.abort();
-    if !scraper.is_empty() {
-        data.server_metrics = Some(scraper.finish().await);
-    }
     let failed = std::mem::take(&mut workers.borrow_mut().failed);
     if data.ended_early.is_none() {
         let early = |why| Early { fault: Fault::Generator, why };
@@ -391,13 +386,28 @@ async fn with_engine(
         // Off this thread, so that a second signal still ends the process at once.
         data.engine = tokio::task::spawn_blocking(move || engine.stop()).await.ok();
     }
-    if let Some(engine) = &data.engine {
-        series.last(data.clock.started.elapsed().as_secs_f64(), &engine.workers);
+    // Not before: until then it takes snapshots.
+    router.abort();
+    end_series(data, series, &mut workers.borrow_mut());
+    scraping.abort();
+    if !scraper.is_empty() {
+        data.server_metrics = Some(scraper.finish().await);
     }
-    data.series = series.into_rows();
     data.book = context.book.take();
     write_captures(data, &context);
     take_ledger(data, embedded).await;
+}
+
+/// Adds the last row: from the snapshots of the row before it to the workers' end.
+fn end_series(data: &mut RunData, mut series: Series, workers: &mut Workers) {
+    if let Some(engine) = &mut data.engine {
+        engine.snapshots_unread.drain(..).for_each(|snapshot| workers.keep(snapshot));
+        let ended = engine.workers.iter().map(|worker| worker.last.ended).max();
+        let elapsed = ended.map(|ended| ended.saturating_duration_since(data.clock.started));
+        let t_s = elapsed.unwrap_or_else(|| data.clock.started.elapsed()).as_secs_f64();
+        series.last(t_s, std::mem::take(&mut workers.unread), &engine.workers);
+    }
+    data.series = series.into_rows();
 }
 
 /// Writes what the flight recorder held when the peers were closed.
@@ -501,7 +511,8 @@ async fn watch_progress(
         let elapsed = context.clock.started.elapsed();
         if look == LOOKS_A_SECOND {
             look = 0;
-            let workers = workers.borrow();
+            let mut workers = workers.borrow_mut();
+            workers.unread.clear();
             let snapshots = workers.snapshots();
             let joined = context.book.borrow().connected();
             let t_s = elapsed.as_secs_f64();

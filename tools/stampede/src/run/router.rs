@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::book::{ParticipantId, Phase};
 use super::context::Context;
+use super::series::Part;
 
 /// Most notices waiting for one participant's task. A task that is that far behind is broken: its
 /// sender is dropped, and the task ends with the reason `signalling_overloaded`.
@@ -88,6 +89,8 @@ impl Routes {
 pub(crate) struct Workers {
     /// Latest snapshot of each worker by its number, and when it came.
     latest: Vec<Option<(Instant, WorkerSnapshot)>>,
+    /// By worker, what came after the last row of the series was made.
+    pub unread: Vec<Part>,
     /// What workers' flight recorders handed out and nobody has written yet.
     pub captured: Vec<CapturedPeer>,
     /// Workers that ended on their own.
@@ -97,8 +100,13 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    fn keep(&mut self, snapshot: WorkerSnapshot) {
+    /// The next snapshot of a worker.
+    pub(crate) fn keep(&mut self, snapshot: WorkerSnapshot) {
         let index = snapshot.worker;
+        if self.unread.len() <= index {
+            self.unread.resize_with(index + 1, Part::default);
+        }
+        self.unread[index].extend(&snapshot.second, snapshot.video_latency_second_us.as_ref());
         if self.latest.len() <= index {
             self.latest.resize_with(index + 1, || None);
         }

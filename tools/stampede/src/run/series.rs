@@ -17,7 +17,57 @@ const ROWS_MAX: usize = 86_400;
 #[derive(Default)]
 pub(crate) struct Series {
     rows: Vec<SeriesRow>,
-    last: Totals,
+    /// Of each worker what the last row had of it.
+    last: Vec<Known>,
+}
+
+/// What is known of a worker's sums.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// How many measured windows it had begun: sums begin anew with each.
+    windows: u32,
+    totals: Totals,
+}
+
+/// What a worker did in one or more seconds on end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Part {
+    second: Second,
+    video_latency_us: Option<Histogram<u64>>,
+}
+
+impl Part {
+    /// Adds what the worker did next.
+    pub(crate) fn extend(&mut self, next: &Second, video_latency_us: Option<&Histogram<u64>>) {
+        let sum = &mut self.second;
+        let length = sum.length + next.length;
+        let busy_s = |second: &Second| second.busy_ratio * second.length.as_secs_f64();
+        *sum = Second {
+            length,
+            busy_ratio: match length.is_zero() {
+                true => 0.0,
+                false => (busy_s(sum) + busy_s(next)) / length.as_secs_f64(),
+            },
+            datagrams_in: sum.datagrams_in + next.datagrams_in,
+            bytes_in: sum.bytes_in + next.bytes_in,
+            datagrams_out: sum.datagrams_out + next.datagrams_out,
+            bytes_out: sum.bytes_out + next.bytes_out,
+            lateness_max: sum.lateness_max.max(next.lateness_max),
+        };
+        add(&mut self.video_latency_us, video_latency_us);
+    }
+}
+
+/// Adds latencies to those there are.
+fn add(sum: &mut Option<Histogram<u64>>, other: Option<&Histogram<u64>>) {
+    match (sum.as_mut(), other) {
+        // Fails only for values past the maximum; all histograms have the same.
+        (Some(sum), Some(other)) => {
+            let _ = sum.add(other);
+        }
+        (None, Some(other)) => *sum = Some(other.clone()),
+        (_, None) => {}
+    }
 }
 
 /// What is differenced between rows.
@@ -73,11 +123,6 @@ impl Totals {
     }
 }
 
-/// Growth of a counter that begins anew when the measured window begins.
-fn growth(now: u64, before: u64) -> u64 {
-    if now >= before { now - before } else { now }
-}
-
 fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }
@@ -93,9 +138,20 @@ impl Series {
         snapshots: impl Iterator<Item = (&'a WorkerSnapshot, bool)> + Clone,
     ) -> (SeriesRow, Totals) {
         let now = Totals::of(snapshots.clone().map(|(snapshot, _)| &snapshot.totals));
-        let mut row =
-            SeriesRow { joined: joined as u64, server, length_s: 1.0, ..self.grown(t_s, now) };
+        let mut row = SeriesRow {
+            t_s: rounded(t_s),
+            length_s: 1.0,
+            joined: joined as u64,
+            server,
+            ..SeriesRow::default()
+        };
         for (snapshot, _) in snapshots.clone() {
+            let totals = Totals::of(std::iter::once(&snapshot.totals));
+            self.grow(
+                &mut row,
+                snapshot.worker,
+                Known { windows: snapshot.health.windows, totals },
+            );
             row.subscribers += snapshot.peers_receiving as u64;
         }
         let fresh = snapshots.filter(|(_, fresh)| *fresh).map(|(snapshot, _)| snapshot);
@@ -104,37 +160,43 @@ impl Series {
         (row, now)
     }
 
-    /// Adds what was left of a second when the workers ended, at `t_s`: the rest of every sum, all
-    /// accounts being settled by then. Nobody is there any more.
-    pub(crate) fn last(&mut self, t_s: f64, workers: &[WorkerReport]) {
-        let mut now = Totals::of(workers.iter().map(|worker| &worker.totals));
-        let is_new = |worker: &WorkerReport| worker.health.window <= worker.last.second.length;
-        if workers.iter().all(is_new) {
-            // The measured window began after the last row.
-            self.last = Totals::default();
-        } else {
-            // What the end cut off is taken back: no new beginning.
-            now = now.at_least(&self.last);
+    /// Adds what came after the last row, up to the workers' end at `t_s`: the rest of every sum,
+    /// all accounts being settled by then. `unread` is, by worker, what the snapshots tell that came
+    /// after those of the last row. Nobody is there any more.
+    pub(crate) fn last(&mut self, t_s: f64, mut unread: Vec<Part>, workers: &[WorkerReport]) {
+        let mut row = SeriesRow { t_s: rounded(t_s), ..SeriesRow::default() };
+        for worker in workers {
+            let totals = Totals::of(std::iter::once(&worker.totals));
+            let index = worker.worker;
+            self.grow(&mut row, index, Known { windows: worker.health.windows, totals });
+            if unread.len() <= index {
+                unread.resize_with(index + 1, Part::default);
+            }
+            unread[index].extend(&worker.last.second, worker.last.video_latency_us.as_ref());
         }
-        let mut row = self.grown(t_s, now);
-        let parts =
-            workers.iter().map(|one| (&one.last.second, one.last.video_latency_us.as_ref()));
+        let parts = unread.iter().map(|part| (&part.second, part.video_latency_us.as_ref()));
         self.keep(parts, &mut row);
     }
 
-    /// A row of what the sums have grown by.
-    fn grown(&mut self, t_s: f64, now: Totals) -> SeriesRow {
-        let last = std::mem::replace(&mut self.last, now);
-        SeriesRow {
-            t_s: rounded(t_s),
-            expected: growth(now.expected, last.expected),
-            missing: growth(now.missing, last.missing),
-            repaired: growth(now.repaired, last.repaired),
-            late: growth(now.late, last.late),
-            unrecovered: growth(now.unrecovered, last.unrecovered),
-            freezes: growth(now.freezes, last.freezes),
-            ..SeriesRow::default()
+    /// Adds to a row what the sums of a worker have grown by.
+    fn grow(&mut self, row: &mut SeriesRow, worker: usize, now: Known) {
+        if self.last.len() <= worker {
+            self.last.resize_with(worker + 1, Known::default);
         }
+        let known = &mut self.last[worker];
+        let last = match known.windows == now.windows {
+            true => known.totals,
+            false => Totals::default(),
+        };
+        // What the end of a stream cut off is taken back: the sum may shrink, what is in rows stays.
+        let totals = now.totals.at_least(&last);
+        row.expected += totals.expected - last.expected;
+        row.missing += totals.missing - last.missing;
+        row.repaired += totals.repaired - last.repaired;
+        row.late += totals.late - last.late;
+        row.unrecovered += totals.unrecovered - last.unrecovered;
+        row.freezes += totals.freezes - last.freezes;
+        *known = Known { totals, ..now };
     }
 
     /// Adds what the workers did in it, with the latencies of its video, and keeps it.
@@ -157,15 +219,7 @@ impl Series {
             row.busy_ratio_max = row.busy_ratio_max.max(second.busy_ratio);
             let late_ms = second.lateness_max.as_secs_f64() * 1_000.0;
             row.lateness_ms_max = row.lateness_ms_max.max(late_ms);
-            if let Some(of_worker) = of_worker {
-                match &mut latency_us {
-                    // Fails only for values past the maximum; all histograms have the same.
-                    Some(sum) => {
-                        let _ = sum.add(of_worker);
-                    }
-                    None => latency_us = Some(of_worker.clone()),
-                }
-            }
+            add(&mut latency_us, of_worker);
         }
         let latency = latency_us.as_ref().and_then(Hist::of_micros_as_ms);
         row.latency_ms_p50 = latency.as_ref().map(|latency| latency.p50);
@@ -195,41 +249,78 @@ impl Series {
 mod tests {
     use super::*;
 
+    fn totals(expected: u64, missing: u64, unrecovered: u64) -> Totals {
+        Totals { expected, missing, unrecovered, ..Totals::default() }
+    }
+
+    /// What a row has of a worker whose sums are these.
+    fn grown(series: &mut Series, worker: usize, windows: u32, totals: Totals) -> [u64; 3] {
+        let mut row = SeriesRow::default();
+        series.grow(&mut row, worker, Known { windows, totals });
+        [row.expected, row.missing, row.unrecovered]
+    }
+
     #[test]
-    fn counters_that_begin_anew_do_not_run_backwards() {
-        assert_eq!(growth(10, 4), 6);
-        assert_eq!(growth(3, 400), 3);
+    fn counters_begin_anew_with_a_measured_window_and_with_nothing_else() {
+        let mut series = Series::default();
+        assert_eq!(grown(&mut series, 1, 0, totals(100, 4, 0)), [100, 4, 0]);
+        assert_eq!(grown(&mut series, 1, 0, totals(150, 4, 1)), [50, 0, 1]);
+        // Higher than before, and yet all of it is new.
+        assert_eq!(grown(&mut series, 1, 1, totals(160, 2, 0)), [160, 2, 0]);
+        assert_eq!(grown(&mut series, 0, 0, totals(7, 0, 0)), [7, 0, 0]);
+        assert_eq!(grown(&mut series, 1, 1, totals(200, 2, 0)), [40, 0, 0]);
     }
 
     #[test]
     fn what_the_end_takes_back_is_no_new_beginning() {
-        let last = Totals { expected: 100, missing: 4, ..Totals::default() };
-        let now = Totals { expected: 98, missing: 2, unrecovered: 1, ..Totals::default() };
-        let mut series = Series { last, ..Series::default() };
-        let row = series.grown(1.0, now.at_least(&last));
-        assert_eq!((row.expected, row.missing, row.unrecovered), (0, 0, 1));
+        let mut series = Series::default();
+        grown(&mut series, 0, 1, totals(100, 4, 0));
+        assert_eq!(grown(&mut series, 0, 1, totals(98, 2, 1)), [0, 0, 1]);
+        assert_eq!(grown(&mut series, 0, 1, totals(103, 4, 1)), [3, 0, 0]);
+    }
+
+    fn second(length_ms: u64, datagrams_in: u64, busy_ratio: f64) -> Second {
+        Second {
+            length: Duration::from_millis(length_ms),
+            datagrams_in,
+            bytes_in: datagrams_in * 200,
+            busy_ratio,
+            ..Second::default()
+        }
     }
 
     #[test]
     fn what_is_left_of_a_second_has_its_own_length_and_the_rates_of_it() {
-        let last = Totals { expected: 100, missing: 4, unrecovered: 1, ..Totals::default() };
-        let mut series = Series { last, ..Series::default() };
-        let now = Totals { expected: 150, missing: 5, unrecovered: 3, ..Totals::default() };
-        let mut row = series.grown(7.25, now);
-        let second = Second {
-            length: Duration::from_millis(250),
-            datagrams_in: 50,
-            bytes_in: 10_000,
-            busy_ratio: 0.5,
-            ..Second::default()
-        };
+        let mut series = Series::default();
+        let mut row = SeriesRow { t_s: 7.25, ..SeriesRow::default() };
+        let second = second(250, 50, 0.5);
         // The other worker had just ended a second.
         let parts = [(&second, None), (&Second::default(), None)];
         series.keep(parts.into_iter(), &mut row);
         assert_eq!((row.t_s, row.length_s, row.packets_in), (7.25, 0.25, 50));
         assert_eq!((row.bitrate_bps, row.cpu_cores), (320_000.0, 0.5));
-        assert_eq!((row.expected, row.missing, row.unrecovered), (50, 1, 2));
         assert_eq!(series.into_rows(), [row]);
+    }
+
+    #[test]
+    fn a_snapshot_after_the_last_row_is_part_of_what_is_left() {
+        let latencies = |values: &[u64]| {
+            let mut all = Histogram::new_with_max(600_000_000, 2).unwrap();
+            values.iter().for_each(|value| all.record(*value).unwrap());
+            all
+        };
+        let mut part = Part::default();
+        part.extend(&second(1_000, 200, 0.4), Some(&latencies(&[10_000, 12_000])));
+        part.extend(&second(250, 50, 0.9), None);
+        let mut row = SeriesRow::default();
+        let parts = [(&part.second, part.video_latency_us.as_ref())];
+        Series::default().keep(parts.into_iter(), &mut row);
+        // As many a second in both, so as many together; busy for 0.625 s of 1.25.
+        assert_eq!((row.length_s, row.packets_in, row.bitrate_bps), (1.25, 250, 320_000.0));
+        assert_eq!(row.cpu_cores, 0.5);
+        assert!((9.9..12.2).contains(&row.latency_ms_p50.unwrap()), "{row:?}");
+        part.extend(&Second::default(), Some(&latencies(&[90_000; 7])));
+        assert_eq!(part.video_latency_us.map(|all| all.len()), Some(9));
     }
 
     #[test]
