@@ -275,8 +275,8 @@ fn check_cohorts(cohorts: &[Cohort], impairs: usize, subscribers: u64) -> Result
     let all = share_sum * subscribers as f64 + count_sum as f64;
     if share_sum > 1.0 + 1e-9 || all > subscribers as f64 + cohorts.len() as f64 {
         return Err(Failure::config(format!(
-            "the cohorts want {all:.0} subscribers, but the run has {subscribers}: lower a share or \
-             count"
+            "the cohorts want {all:.0} subscribers, but the run has {subscribers}: lower a share \
+             or count"
         )));
     }
     Ok(())

@@ -56,9 +56,9 @@ impl Parts {
     }
 }
 
-/// The cohorts of a run: all that the scenario file names, and whoever else somebody was in; none if
-/// there is nothing to tell apart. `kinds` are the kinds of media that the report has, and whether
-/// the publishers of each are ours.
+/// The cohorts of a run: all that the scenario file names, and others that somebody was in; none
+/// if there is nothing to tell apart. `kinds` are the kinds of media that the report has, and
+/// whether the publishers of each are ours.
 pub(super) fn of(data: &RunData, parts: &Parts, kinds: [Option<bool>; 2]) -> Vec<CohortFigures> {
     let Parts { cohorts, reports } = parts;
     if cohorts.is_trivial() {
