@@ -217,9 +217,25 @@ fn drops_count_at_removal(choice: BackendChoice) {
         client.send_to(&[1; 1_000], address).unwrap();
     }
     let id = backend.add_socket(socket).unwrap();
+    assert_eq!(backend.stats().kernel_drops, 0, "nobody has asked");
+    backend.remove_socket(id);
+    assert!(backend.stats().kernel_drops > 0);
+}
+
+fn drops_count_once_whoever_asks(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let tiny = SocketBuffers { receive_bytes: 4_096, send_bytes: 65_536 };
+    let socket = bind(SocketAddr::new(V4, 0), tiny).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (client, _) = peer(V4);
+    for _ in 0..100 {
+        client.send_to(&[1; 1_000], address).unwrap();
+    }
+    let id = backend.add_socket(socket).unwrap();
     let lost = backend.socket_drops(id);
     assert!(lost > 0);
-    assert_eq!(backend.stats().kernel_drops, 0);
+    assert_eq!((backend.socket_drops(id), backend.stats().kernel_drops), (lost, lost));
+    backend.refresh_drops();
     backend.remove_socket(id);
     assert_eq!(backend.stats().kernel_drops, lost);
 }
@@ -610,6 +626,7 @@ suite! {
     drops_are_counted_exactly
     drops_come_with_the_next_datagram
     drops_count_at_removal
+    drops_count_once_whoever_asks
     truncated_datagrams_are_counted_and_kept_back
     a_flood_of_truncated_datagrams_ends_no_poll
     a_dead_port_is_counted_and_hurts_nobody

@@ -245,9 +245,9 @@ async fn a_delay_holds_media_back_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_long_burst_is_sent_whole_and_in_order() {
-    // Far more than one share of a round, to a subscriber here and one of another worker. Some that
+    // Several shares of a round, to a subscriber here and one of another worker. Some that
     // never connect make either worker leave a rest for the next round.
-    let total = 600usize;
+    let total = 200usize;
     let sfu = start("", 2);
     let (mut publisher, mid, track) = publish(&sfu, &[]).await;
     let mut one = subscribe(&sfu, "one", &track).await;
