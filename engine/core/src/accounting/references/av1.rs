@@ -127,10 +127,15 @@ pub(in crate::accounting) struct References {
 impl References {
     /// A unit whose lowest layer frame is missing does not start with what is there of it.
     pub(super) fn start(&self, notes: &Notes) -> Option<u64> {
+        let start = notes.start?;
         let structure = notes.structure.as_deref().or(self.structure.as_deref());
+        // Without upper layers there is nothing to look up.
+        if structure.is_none_or(|s| s.templates.iter().all(|template| template.spatial_id == 0)) {
+            return Some(start);
+        }
         let layers = notes.described().filter_map(|frame| definition(frame, structure));
         let lowest = layers.map(|definition| definition.spatial_id).min();
-        notes.start.filter(|_| lowest.unwrap_or(0) == 0)
+        (lowest.unwrap_or(0) == 0).then_some(start)
     }
 
     pub(super) fn settle(
