@@ -157,7 +157,8 @@ impl Worker {
             }
             // Mail takes its time, and how long to wait counts from here.
             let clock = self.clocks.read();
-            // Told before it sleeps: an idle worker sleeps for long.
+            // What happened in the last turn and with the mail is told before it sleeps: an idle
+            // worker sleeps for long.
             self.setup.events.flush();
             if let Err(error) = self.turn(clock) {
                 let reason = format!("{} backend: {error}", self.backend.name());
@@ -166,7 +167,6 @@ impl Worker {
                 self.setup.events.push(event);
                 return self.finish(Some(reason));
             }
-            self.setup.events.flush();
         }
         self.finish(None)
     }

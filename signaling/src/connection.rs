@@ -100,8 +100,8 @@ pub struct ConnectTimings {
 ///
 /// tungstenite's read buffer and the messages cut from it share one allocation. When the buffer
 /// runs out and is the sole owner left, it takes the whole allocation back for itself, and an
-/// offer of 6 kB, or a `join` of 0.6 MB, would stay with each of 2,000 connections for good. While somebody else owns a part,
-/// it makes a new, small one instead. What is left behind the message is at most one read, so after
+/// offer of 6 kB, or a `join` of 0.6 MB, would stay with each of 2,000 connections for good. While
+/// somebody else owns a part, it makes a new, small one instead. What is left behind the message is at most one read, so after
 /// that many further bytes the buffer has moved on.
 struct Held {
     _message: Bytes,

@@ -207,8 +207,8 @@ fn drops_come_with_the_next_datagram(choice: BackendChoice) {
     assert_eq!(backend.stats().kernel_drops, lost);
 }
 
-fn drops_count_at_removal(choice: BackendChoice) {
-    let Some(mut backend) = backend(choice, limits()) else { return };
+/// A socket that has lost some of a hundred datagrams.
+fn add_overflowed(backend: &mut dyn Backend) -> SocketId {
     let tiny = SocketBuffers { receive_bytes: 4_096, send_bytes: 65_536 };
     let socket = bind(SocketAddr::new(V4, 0), tiny).unwrap();
     let address = socket.local_addr().unwrap();
@@ -216,7 +216,12 @@ fn drops_count_at_removal(choice: BackendChoice) {
     for _ in 0..100 {
         client.send_to(&[1; 1_000], address).unwrap();
     }
-    let id = backend.add_socket(socket).unwrap();
+    backend.add_socket(socket).unwrap()
+}
+
+fn drops_count_at_removal(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let id = add_overflowed(&mut *backend);
     assert_eq!(backend.stats().kernel_drops, 0, "nobody has asked");
     backend.remove_socket(id);
     assert!(backend.stats().kernel_drops > 0);
@@ -224,14 +229,7 @@ fn drops_count_at_removal(choice: BackendChoice) {
 
 fn drops_count_once_whoever_asks(choice: BackendChoice) {
     let Some(mut backend) = backend(choice, limits()) else { return };
-    let tiny = SocketBuffers { receive_bytes: 4_096, send_bytes: 65_536 };
-    let socket = bind(SocketAddr::new(V4, 0), tiny).unwrap();
-    let address = socket.local_addr().unwrap();
-    let (client, _) = peer(V4);
-    for _ in 0..100 {
-        client.send_to(&[1; 1_000], address).unwrap();
-    }
-    let id = backend.add_socket(socket).unwrap();
+    let id = add_overflowed(&mut *backend);
     let lost = backend.socket_drops(id);
     assert!(lost > 0);
     assert_eq!((backend.socket_drops(id), backend.stats().kernel_drops), (lost, lost));

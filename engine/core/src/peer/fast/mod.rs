@@ -99,7 +99,6 @@ struct Control {
     reporting: Vec<Reporting>,
     /// Into `inbound`, once it is longer than [`SCANNED_SSRCS_MAX`].
     by_ssrc: FxHashMap<u32, usize>,
-    ids: ExtensionIds,
     /// Sequence numbers to ask for; kept to save allocations.
     wanted: Vec<u16>,
 }
@@ -131,7 +130,6 @@ impl FastPath {
             ssrc,
             reporting: Vec::new(),
             by_ssrc: FxHashMap::default(),
-            ids: ExtensionIds::default(),
             wanted: Vec::new(),
         };
         Ok(Self {
@@ -145,7 +143,6 @@ impl FastPath {
 
     /// Streams came or went.
     pub(super) fn negotiated(&mut self, receiving: &Receiving) {
-        self.control.ids = receiving.ids;
         for inbound in &mut self.inbound {
             inbound.route = receiving.route(inbound.ssrc);
         }
@@ -211,7 +208,7 @@ impl FastPath {
             self.next_due = self.next_due.min(at.instant);
         }
         let extensions = ExtensionBlock::of(datagram, bytes);
-        let ids = &self.control.ids;
+        let ids = around.receiving.ids;
         let descriptor = ids.dependency_descriptor.and_then(|id| extensions.get(id));
         let captured = ids.abs_capture_time.and_then(|id| extensions.get(id));
         let mut accepted = Accepted {
@@ -285,7 +282,7 @@ impl FastPath {
         opened: &mut Vec<u8>,
     ) -> Option<(usize, Route)> {
         let extensions = ExtensionBlock::of(datagram, header.header_bytes);
-        let mid = std::str::from_utf8(extensions.get(self.control.ids.mid?)?).ok()?;
+        let mid = std::str::from_utf8(extensions.get(around.receiving.ids.mid?)?).ok()?;
         let of_mid = around.receiving.ssrc_of_mid(mid)?;
         let payload = around.receiving.formats.get(header.payload_type)?;
         let main = if payload.wire == payload.media { header.ssrc } else { of_mid };
