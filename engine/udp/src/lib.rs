@@ -2,13 +2,15 @@
 //!
 //! A [`Backend`] owns many sockets and moves datagrams in batches. Two implementations exist:
 //! `io_uring` (multishot receive into a buffer ring, batched sends) and `mmsg` (epoll with
-//! `recvmmsg`/`sendmmsg` and UDP GSO). Both stamp each datagram with the kernel's receive time and
-//! keep the kernel's own drop counters, because a load generator has to know what it lost itself.
+//! `recvmmsg`/`sendmmsg`). Both send runs of datagrams to one place as one (UDP GSO), take runs that
+//! come as one (UDP GRO), stamp each datagram with the kernel's receive time and keep the kernel's own
+//! drop counters, because a load generator has to know what it lost itself.
 
 #![warn(unsafe_op_in_unsafe_fn)]
 
 mod memory;
 mod mmsg;
+mod run;
 mod send;
 mod slots;
 mod socket;
@@ -41,8 +43,10 @@ pub struct Received {
     pub received_at_unix_ns: u64,
     /// Where its bytes are; private to the backend.
     pub(crate) buffer: u32,
+    /// Where in the buffer it starts, after other datagrams of its run.
+    pub(crate) offset: u16,
     /// Length in bytes.
-    pub(crate) len: u32,
+    pub(crate) len: u16,
 }
 
 /// How long [`Backend::poll`] may wait.
@@ -54,7 +58,9 @@ pub struct Wait {
     /// the caller can process them grouped by peer. Zero returns at once. Never past `timeout`.
     pub gather: Duration,
     /// Hand out at most so many datagrams, where that is less than `batch_max`: receiving takes
-    /// about a microsecond each, for a caller that has something to do soon. At least one.
+    /// about a microsecond each, for a caller that has something to do soon. At least one. Runs
+    /// are handed out whole, and `mmsg` has to ask for them before it knows how long they are, so
+    /// there may be some more.
     pub datagrams_max: usize,
 }
 
@@ -63,13 +69,17 @@ pub struct Wait {
 pub struct UdpStats {
     /// Datagrams handed out by [`Backend::poll`].
     pub datagrams_in: u64,
+    /// Runs they came in: what the kernel keeps together (UDP GRO) it queues, hands over and drops
+    /// as one. A datagram alone is one.
+    pub runs_in: u64,
     /// Their bytes (UDP payload).
     pub bytes_in: u64,
     /// Datagrams the kernel took for sending.
     pub datagrams_out: u64,
     /// Their bytes (UDP payload).
     pub bytes_out: u64,
-    /// Datagrams the kernel dropped because a socket's receive buffer was full.
+    /// Datagrams the kernel dropped because a socket's receive buffer was full. It counts a run as
+    /// one, so this is the least there were; [`Self::dropped_estimate`] is more likely.
     pub kernel_drops: u64,
     /// Datagrams the kernel refused to send, or reported as undeliverable on the error queue.
     pub send_errors: u64,
@@ -78,7 +88,7 @@ pub struct UdpStats {
     pub undeliverable: u64,
     /// Datagrams not sent because the send queue (`send_slots_max`) was full.
     pub send_queue_full: u64,
-    /// Datagrams longer than a receive buffer, cut by the kernel and so not handed out.
+    /// Datagrams longer than 2,048 bytes, which are not handed out.
     pub truncated: u64,
     /// System calls made.
     pub syscalls: u64,
@@ -95,10 +105,18 @@ impl UdpStats {
         self.send_errors.saturating_sub(self.undeliverable)
     }
 
+    /// Datagrams dropped by the kernel if those runs were as long as the ones that came.
+    #[must_use]
+    pub fn dropped_estimate(&self) -> u64 {
+        let run = self.datagrams_in as f64 / self.runs_in.max(1) as f64;
+        (self.kernel_drops as f64 * run.max(1.0)).round() as u64
+    }
+
     /// What was counted since `earlier`, an older copy of the same counters.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             datagrams_in: self.datagrams_in.saturating_sub(earlier.datagrams_in),
+            runs_in: self.runs_in.saturating_sub(earlier.runs_in),
             bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
             datagrams_out: self.datagrams_out.saturating_sub(earlier.datagrams_out),
             bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
@@ -148,13 +166,15 @@ pub struct BackendLimits {
     /// Sockets at a time; [`Backend::add_socket`] refuses one more. 1 to 65,536. io_uring lowers it
     /// to the limit of open files as it is when the backend is opened, so raise that one first.
     pub sockets_max: usize,
-    /// Receive buffers of 2,048 bytes (io_uring). When all are in use, further datagrams wait in
-    /// their sockets and [`UdpStats::receive_pauses`] grows. Rounded up to a power of two,
-    /// 16 to 32,768, and at least twice `batch_max`.
+    /// Receive buffers (io_uring), each for a datagram or a run of them: 64 KiB, of which memory is
+    /// taken only for the pages that were ever written to. When all are in use, further datagrams
+    /// wait in their sockets and [`UdpStats::receive_pauses`] grows. Rounded up to a power of two,
+    /// 16 to 32,768, and at least `batch_max`.
     pub receive_buffers_max: usize,
     /// Sends queued between two flushes (a GSO run is one). One more flushes at once. 1 to 16,384.
     pub send_slots_max: usize,
-    /// Datagrams of one [`Backend::poll`]; further ones wait for the next. 1 to 16,384.
+    /// Datagrams of one [`Backend::poll`], where [`Wait::datagrams_max`] allows as many; further
+    /// ones wait for the next. 1 to 16,384.
     pub batch_max: usize,
 }
 
@@ -162,9 +182,9 @@ impl Default for BackendLimits {
     fn default() -> Self {
         Self {
             sockets_max: 20_000,
-            receive_buffers_max: 4_096,
+            receive_buffers_max: 1_024,
             send_slots_max: 512,
-            batch_max: 2_048,
+            batch_max: 1_024,
         }
     }
 }

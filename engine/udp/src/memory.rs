@@ -37,6 +37,18 @@ impl PageMemory {
         Ok(Self { base, len })
     }
 
+    /// Like [`new`](Self::new), for memory of which little is ever touched: no huge pages, which
+    /// would take all of it.
+    pub(crate) fn new_sparse(len: usize) -> io::Result<Self> {
+        let memory = Self::new(len)?;
+        // SAFETY: exactly the mapping that was just made. Advice changes no contents; a kernel that
+        // knows no huge pages refuses it, and then there is nothing to advise against.
+        unsafe {
+            libc::madvise(memory.base.as_ptr().cast(), memory.len, libc::MADV_NOHUGEPAGE);
+        }
+        Ok(memory)
+    }
+
     /// The address of byte `offset`, for the kernel. Panics past the end: every caller computes
     /// offsets from its own slot counts, never from anything received.
     pub(crate) fn at(&self, offset: usize) -> *mut u8 {

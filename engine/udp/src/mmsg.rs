@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
+use crate::run::Run;
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
 use crate::sys::{self, Epoll, EpollEvent};
-use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, PAYLOAD_BYTES};
+use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, RUN_BYTES_MAX};
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker};
 
-/// Datagrams one `recvmmsg` call takes from a socket before the next socket gets its turn.
-const RUN_MAX: usize = 64;
+/// Messages (a datagram or a run of them) one `recvmmsg` call takes from a socket before the next
+/// socket gets its turn.
+const RECEIVE_RUN_MAX: usize = 64;
 /// Messages one `sendmmsg` call takes (the kernel's `UIO_MAXIOV`).
 const SEND_RUN_MAX: usize = 1024;
 /// Events one `epoll_wait` returns; more wait for the next call, nothing is lost.
@@ -47,9 +49,12 @@ pub(crate) struct Mmsg {
     ready: VecDeque<u32>,
     receive: ReceiveSlots,
     batch: Vec<Received>,
-    /// Receive slots filled in this batch (truncated datagrams hold one, too), and most of them.
+    /// Datagrams wanted of this batch.
+    wanted: usize,
+    /// Receive slots filled in this batch (truncated datagrams hold one, too).
     filled: usize,
-    filled_max: usize,
+    /// Datagrams that a slot held on average, the last time any was filled.
+    run: usize,
     /// Tells the slots of this batch from those of an earlier one.
     epoch: u16,
     queue: SendQueue,
@@ -72,8 +77,9 @@ impl Mmsg {
             ready: VecDeque::new(),
             receive: ReceiveSlots::new(limits.batch_max)?,
             batch: Vec::with_capacity(limits.batch_max),
+            wanted: limits.batch_max,
             filled: 0,
-            filled_max: limits.batch_max,
+            run: 1,
             epoch: 0,
             queue: SendQueue::new(limits.send_slots_max)?,
             stats: UdpStats::default(),
@@ -116,11 +122,12 @@ impl Mmsg {
 
     /// Receives from ready sockets, each in turn, until the batch is full or all are empty.
     fn drain(&mut self) {
-        while self.filled < self.filled_max {
+        while self.batch.len() < self.wanted && self.filled < self.receive.slots {
             let Some(index) = self.ready.pop_front() else { return };
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
             slot.queued = false;
-            let room = (self.filled_max - self.filled).min(RUN_MAX);
+            let room = (self.wanted - self.batch.len()).div_ceil(self.run).min(RECEIVE_RUN_MAX);
+            let room = room.min(self.receive.slots - self.filled);
             let fd = slot.socket.as_raw_fd();
             self.stats.syscalls += 1;
             let more = match self.receive.receive(fd, self.filled, room) {
@@ -147,30 +154,23 @@ impl Mmsg {
         }
     }
 
-    /// Moves `count` datagrams from the receive slots at `filled` into the batch.
+    /// Moves what is in `count` receive slots at `filled` into the batch.
     fn take(&mut self, index: u32, count: usize) {
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
+        let before = self.batch.len();
         for at in self.filled..self.filled + count {
-            let datagram = self.receive.take(at);
-            if let Some(drops) = datagram.control.drops {
+            let message = self.receive.take(at);
+            if let Some(drops) = message.control.drops {
                 self.stats.kernel_drops += slot.drops.update(drops);
             }
-            if datagram.truncated {
-                self.stats.truncated += 1;
-                continue;
+            let Message { name, control, len, truncated } = message;
+            let run = Run::read(at as u16, name, &control, len, truncated, &mut self.stats);
+            if let Some(run) = run {
+                run.hand_out(SocketId(index), self.epoch, &mut self.batch, &mut self.stats);
             }
-            let Some(source) = datagram.source else { continue };
-            self.stats.datagrams_in += 1;
-            self.stats.bytes_in += datagram.len as u64;
-            self.batch.push(Received {
-                socket: SocketId(index),
-                source,
-                received_at_unix_ns: datagram.control.unix_ns.unwrap_or_else(crate::unix_now_ns),
-                buffer: u32::from(self.epoch) << 16 | at as u32,
-                len: datagram.len as u32,
-            });
         }
         self.filled += count;
+        self.run = (self.batch.len() - before).div_ceil(count.max(1)).max(1);
     }
 }
 
@@ -282,7 +282,7 @@ impl Backend for Mmsg {
     fn poll(&mut self, wait: Wait) -> io::Result<usize> {
         self.batch.clear();
         self.filled = 0;
-        self.filled_max = wait.datagrams_max.clamp(1, self.receive.slots);
+        self.wanted = wait.datagrams_max.clamp(1, self.receive.slots);
         self.epoch = self.epoch.wrapping_add(1);
         self.free.append(&mut self.leaving);
         self.flush();
@@ -322,7 +322,7 @@ impl Backend for Mmsg {
         if received.buffer >> 16 != u32::from(self.epoch) || slot >= self.filled {
             return &[];
         }
-        self.receive.payload(slot, received.len as usize)
+        self.receive.payload(slot, received.offset.into(), received.len.into())
     }
 
     fn waker(&self) -> Waker {
@@ -349,9 +349,9 @@ impl Backend for Mmsg {
     }
 }
 
-/// What a receive slot held.
-struct Datagram {
-    source: Option<SocketAddr>,
+/// What a receive slot holds.
+struct Message<'a> {
+    name: &'a [u8],
     control: wire::Control,
     len: usize,
     truncated: bool,
@@ -368,14 +368,14 @@ struct ReceiveSlots {
 }
 
 /// Bytes of one receive slot.
-const SLOT_BYTES: usize = (NAME_BYTES + CONTROL_BYTES + PAYLOAD_BYTES).next_multiple_of(128) + 64;
+const SLOT_BYTES: usize = (NAME_BYTES + CONTROL_BYTES + RUN_BYTES_MAX).next_multiple_of(128) + 64;
 
 impl ReceiveSlots {
     fn new(slots: usize) -> io::Result<Self> {
         let header_bytes = size_of::<libc::mmsghdr>() + size_of::<libc::iovec>();
         let receive = Self {
             headers: PageMemory::new(slots * header_bytes)?,
-            buffers: PageMemory::new(slots * SLOT_BYTES)?,
+            buffers: PageMemory::new_sparse(slots * SLOT_BYTES)?,
             slots,
         };
         for index in 0..slots {
@@ -387,7 +387,7 @@ impl ReceiveSlots {
             // SAFETY: both point into the header mapping, aligned, and nothing else refers to them
             // yet; zeroed memory is a valid mmsghdr.
             unsafe {
-                iovec.write(libc::iovec { iov_base: payload.cast(), iov_len: PAYLOAD_BYTES });
+                iovec.write(libc::iovec { iov_base: payload.cast(), iov_len: RUN_BYTES_MAX });
                 (*header).msg_hdr.msg_name = receive.buffers.at(base).cast();
                 (*header).msg_hdr.msg_namelen = NAME_BYTES as u32;
                 (*header).msg_hdr.msg_control = receive.buffers.at(base + NAME_BYTES).cast();
@@ -404,7 +404,7 @@ impl ReceiveSlots {
         self.headers.at(index * size_of::<libc::mmsghdr>()).cast()
     }
 
-    /// Receives up to `room` datagrams into the slots from `start` on, without blocking.
+    /// Receives up to `room` messages into the slots from `start` on, without blocking.
     fn receive(&mut self, fd: RawFd, start: usize, room: usize) -> io::Result<usize> {
         assert!(room > 0 && start + room <= self.slots, "receive slots {start}+{room}");
         let first = self.header(start);
@@ -419,7 +419,7 @@ impl ReceiveSlots {
     }
 
     /// Reads what the kernel wrote into a slot, and makes its header fit for the next use.
-    fn take(&mut self, index: usize) -> Datagram {
+    fn take(&mut self, index: usize) -> Message<'_> {
         let header = self.header(index);
         // SAFETY: inside the mapping and aligned; the kernel is done with it since `receive`
         // returned, and `&mut self` makes this the only reference.
@@ -427,20 +427,21 @@ impl ReceiveSlots {
         let name_len = (message.msg_hdr.msg_namelen as usize).min(NAME_BYTES);
         let control_len = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
         let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        let len = (message.msg_len as usize).min(PAYLOAD_BYTES);
+        let len = (message.msg_len as usize).min(RUN_BYTES_MAX);
         message.msg_hdr.msg_namelen = NAME_BYTES as u32;
         message.msg_hdr.msg_controllen = CONTROL_BYTES as _;
         let base = index * SLOT_BYTES;
-        Datagram {
-            source: wire::parse_name(self.buffers.slice(base, name_len)),
+        Message {
+            name: self.buffers.slice(base, name_len),
             control: wire::parse_control(self.buffers.slice(base + NAME_BYTES, control_len)),
             len,
             truncated,
         }
     }
 
-    fn payload(&self, index: usize, len: usize) -> &[u8] {
+    fn payload(&self, index: usize, offset: usize, len: usize) -> &[u8] {
         let at = index * SLOT_BYTES + NAME_BYTES + CONTROL_BYTES;
-        self.buffers.slice(at, len.min(PAYLOAD_BYTES))
+        let offset = offset.min(RUN_BYTES_MAX);
+        self.buffers.slice(at + offset, len.min(RUN_BYTES_MAX - offset))
     }
 }

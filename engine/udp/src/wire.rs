@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 /// Room for one socket address (`sockaddr_in6` is 28 bytes), kept a multiple of 8.
 pub(crate) const NAME_BYTES: usize = 32;
-/// Room for the control messages of one datagram: `SCM_TIMESTAMPNS` (32) and `SO_RXQ_OVFL` (24).
-pub(crate) const CONTROL_BYTES: usize = 64;
-/// Room for the payload of one datagram. WebRTC stays below 1,500.
-pub(crate) const PAYLOAD_BYTES: usize = 2048;
+/// Room for the control messages of one receive: `SCM_TIMESTAMPNS` (32), `SO_RXQ_OVFL` (24) and
+/// `UDP_GRO` (24).
+pub(crate) const CONTROL_BYTES: usize = 80;
+/// Room for the payload of one receive. The kernel keeps a run of datagrams below 64 KiB
+/// (`skb_gro_receive`, net/core/gro.c), as one datagram must be.
+pub(crate) const RUN_BYTES_MAX: usize = 1 << 16;
 
 /// `struct cmsghdr` of the kernel: `size_t cmsg_len; int cmsg_level; int cmsg_type;`.
 const CONTROL_HEADER_BYTES: usize = size_of::<usize>() + 8;
@@ -64,7 +66,7 @@ pub(crate) fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// What the control messages of a received datagram say.
+/// What the control messages of a receive say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Control {
     /// `SCM_TIMESTAMPNS`: nanoseconds since the Unix epoch.
@@ -72,25 +74,29 @@ pub(crate) struct Control {
     /// `SO_RXQ_OVFL`: the socket's cumulative drop counter, wrapping at 2^32. The kernel leaves it
     /// out as long as it is zero.
     pub(crate) drops: Option<u32>,
+    /// `UDP_GRO`: the payload is a run of datagrams of this length; the last may be shorter.
+    pub(crate) segment: Option<u16>,
 }
 
-/// Parses the control messages of a received datagram; unknown and malformed ones are skipped.
+/// Parses the control messages of a receive; unknown and malformed ones are skipped.
 pub(crate) fn parse_control(bytes: &[u8]) -> Control {
     let mut control = Control::default();
     for (level, kind, data) in ControlMessages(bytes) {
-        if level != libc::SOL_SOCKET {
-            continue;
-        }
-        match kind {
-            libc::SCM_TIMESTAMPNS => control.unix_ns = parse_timespec(data),
-            libc::SO_RXQ_OVFL => {
-                control.drops =
-                    data.get(..4).and_then(|d| d.try_into().ok()).map(u32::from_ne_bytes);
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => control.unix_ns = parse_timespec(data),
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => control.drops = parse_u32(data),
+            // An `int`, though a length of 16 bits.
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                control.segment = parse_u32(data).and_then(|bytes| bytes.try_into().ok());
             }
             _ => {}
         }
     }
     control
+}
+
+fn parse_u32(data: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(data.get(..4)?.try_into().ok()?))
 }
 
 /// A `struct timespec` of 64-bit or 32-bit longs.
@@ -175,12 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn control_with_timestamp_and_drops_is_parsed() {
+    fn control_with_timestamp_drops_and_segment_is_parsed() {
         let mut bytes = message(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &timespec(3, 7));
         bytes.extend(message(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &9u32.to_ne_bytes()));
+        bytes.extend(message(libc::SOL_UDP, libc::UDP_GRO, &1_200i32.to_ne_bytes()));
         assert!(bytes.len() <= CONTROL_BYTES);
         let control = parse_control(&bytes);
-        assert_eq!(control, Control { unix_ns: Some(3_000_000_007), drops: Some(9) });
+        let all = (Some(3_000_000_007), Some(9), Some(1_200));
+        assert_eq!((control.unix_ns, control.drops, control.segment), all);
     }
 
     #[test]
@@ -188,7 +196,7 @@ mod tests {
         let mut bytes = message(libc::SOL_IP, libc::SO_RXQ_OVFL, &1u32.to_ne_bytes());
         bytes.extend(message(libc::SOL_SOCKET, 12_345, &[1, 2, 3]));
         bytes.extend(message(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &5u32.to_ne_bytes()));
-        assert_eq!(parse_control(&bytes), Control { unix_ns: None, drops: Some(5) });
+        assert_eq!(parse_control(&bytes), Control { drops: Some(5), ..Control::default() });
     }
 
     #[test]

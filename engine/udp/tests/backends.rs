@@ -451,6 +451,69 @@ fn a_batch_is_bounded_and_the_rest_waits(choice: BackendChoice) {
     assert_eq!(numbers, (0..95).collect::<Vec<u8>>());
 }
 
+/// What leaves as one run arrives as one, cut apart again; a batch takes its last run whole.
+fn a_run_arrives_as_one(choice: BackendChoice) {
+    for ip in [V4, V6] {
+        let Some(mut backend) = backend(choice, limits()) else { return };
+        let backend = &mut *backend;
+        let (from, source) = add(backend, ip);
+        let (_, target) = add(backend, ip);
+        backend.poll(wait(0)).unwrap();
+        for number in 0..9u8 {
+            backend.send(from, target, &[number; 1_200]);
+        }
+        backend.send(from, target, &[9; 7]);
+        backend.send(from, target, &[10; 1_200]);
+        let few = Wait { datagrams_max: 1, ..wait(1_000) };
+        let mut seen = Vec::new();
+        assert_eq!(poll_into(backend, few, &mut seen), 10);
+        seen.extend(collect(backend, 1));
+        let expected: Vec<_> =
+            (0..11u8).map(|number| vec![number; if number == 9 { 7 } else { 1_200 }]).collect();
+        let payloads: Vec<_> = seen.iter().map(|datagram| datagram.payload.clone()).collect();
+        assert_eq!(payloads, expected);
+        assert!(seen.iter().all(|datagram| datagram.source == source));
+        let stamps: Vec<_> = seen[..10].iter().map(|datagram| datagram.unix_ns).collect();
+        assert!(stamps.iter().all(|&stamp| stamp == stamps[0]), "{stamps:?}");
+        let stats = backend.stats();
+        assert_eq!((stats.datagrams_in, stats.runs_in, stats.bytes_in), (11, 2, 12_007));
+    }
+}
+
+/// The kernel counts a run that finds no room as one drop; the estimate has all its datagrams.
+fn dropped_runs_are_estimated_by_their_length(choice: BackendChoice) {
+    let Some(mut backend) = backend(choice, limits()) else { return };
+    let Some(mut sender) = backend_of_the_sender() else { return };
+    let backend = &mut *backend;
+    let small = SocketBuffers { receive_bytes: 64 * 1024, send_bytes: 64 * 1024 };
+    let socket = bind(SocketAddr::new(V4, 0), small).unwrap();
+    let target = socket.local_addr().unwrap();
+    backend.add_socket(socket).unwrap();
+    let (from, _) = add(&mut *sender, V4);
+    let (other, _) = add(&mut *sender, V4);
+    backend.poll(wait(0)).unwrap();
+    let elsewhere = peer(V4);
+    for _ in 0..40 {
+        for _ in 0..10 {
+            sender.send(from, target, &[1; 1_000]);
+        }
+        // Ends the run.
+        sender.send(other, elsewhere.1, &[0; 10]);
+        sender.flush();
+    }
+    let mut seen = Vec::new();
+    while poll_into(backend, wait(50), &mut seen) > 0 {}
+    backend.refresh_drops();
+    let stats = backend.stats();
+    assert!(stats.kernel_drops > 0, "{stats:?}");
+    assert_eq!(stats.runs_in + stats.kernel_drops, 40, "{stats:?}");
+    assert_eq!(stats.datagrams_in + stats.dropped_estimate(), 400, "{stats:?}");
+}
+
+fn backend_of_the_sender() -> Option<Box<dyn Backend>> {
+    backend(BackendChoice::Mmsg, limits())
+}
+
 fn nothing_is_lost_when_receive_buffers_run_out(choice: BackendChoice) {
     let few = BackendLimits { receive_buffers_max: 16, batch_max: 4, ..limits() };
     let Some(mut backend) = backend(choice, few) else { return };
@@ -625,6 +688,8 @@ suite! {
     drops_come_with_the_next_datagram
     drops_count_at_removal
     drops_count_once_whoever_asks
+    a_run_arrives_as_one
+    dropped_runs_are_estimated_by_their_length
     truncated_datagrams_are_counted_and_kept_back
     a_flood_of_truncated_datagrams_ends_no_poll
     a_dead_port_is_counted_and_hurts_nobody

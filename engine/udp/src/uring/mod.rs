@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::run::Run;
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker, sys, wire};
@@ -45,10 +46,10 @@ struct Slot {
     removed: bool,
 }
 
-/// A completed receive that has not been handed out yet, or the end of a removed socket.
+/// What was received and has not been handed out yet, or the end of a removed socket.
 #[derive(Debug, Clone, Copy)]
 enum Pending {
-    Datagram { index: u32, buffer: u16, result: u32 },
+    Run { index: u32, run: Run },
     Closed { index: u32 },
 }
 
@@ -79,9 +80,13 @@ pub(crate) struct Uring {
     rearm_later: Vec<u32>,
     /// At most one entry for each receive buffer and each removed socket.
     pending: VecDeque<Pending>,
-    /// Buffers with datagrams in `pending` and in the batch.
+    /// Datagrams in `pending`.
+    waiting: usize,
+    /// Buffers of `pending` and of the batch.
     held: usize,
     batch: Vec<Received>,
+    /// Buffers of the batch.
+    batch_buffers: Vec<u16>,
     epoch: u16,
     queue: SendQueue,
     /// Sends of the running flush that failed: index and errno.
@@ -94,7 +99,7 @@ pub(crate) struct Uring {
 
 impl Uring {
     pub(crate) fn new(limits: &BackendLimits) -> io::Result<Self> {
-        let buffers = limits.receive_buffers_max.max(2 * limits.batch_max).max(16);
+        let buffers = limits.receive_buffers_max.max(limits.batch_max).max(16);
         let buffers = buffers.next_power_of_two().min(32_768);
         // The kernel refuses a file table beyond the limit of open files, which the sockets
         // themselves can't exceed either.
@@ -115,8 +120,10 @@ impl Uring {
             rearm: VecDeque::new(),
             rearm_later: Vec::new(),
             pending: VecDeque::with_capacity(buffers),
+            waiting: 0,
             held: 0,
             batch: Vec::with_capacity(limits.batch_max),
+            batch_buffers: Vec::with_capacity(limits.batch_max),
             epoch: 0,
             queue: SendQueue::new(limits.send_slots_max)?,
             failed: Vec::new(),
@@ -134,12 +141,12 @@ impl Uring {
     fn reap(&mut self) -> io::Result<()> {
         self.ring.complete(&mut self.completions)?;
         let mut completions = std::mem::take(&mut self.completions);
-        let (mut runs, mut last, before) = (0, None, self.held);
+        let (mut sockets, mut last, before) = (0, None, self.waiting);
         for completion in completions.drain(..) {
             let index = completion.user_data as u32;
             match completion.user_data & KIND {
                 RECEIVE => {
-                    runs += usize::from(last.replace(index) != Some(index));
+                    sockets += usize::from(last.replace(index) != Some(index));
                     self.received(index, completion);
                 }
                 SEND => self.failed.push((index as usize, -completion.result)),
@@ -151,7 +158,7 @@ impl Uring {
             }
         }
         self.completions = completions;
-        if let Some(run) = (self.held - before).checked_div(runs) {
+        if let Some(run) = (self.waiting - before).checked_div(sockets) {
             self.run = run.max(1);
         }
         Ok(())
@@ -160,15 +167,23 @@ impl Uring {
     /// Sockets to be read for what is still wanted of a batch that is to be smaller than usual: the
     /// kernel counts those, and each may bring a run.
     fn sockets_wanted(&self) -> usize {
-        let more = self.wanted - self.held;
+        let more = self.wanted - self.waiting;
         if self.wanted < self.batch_max { more.div_ceil(self.run) } else { more }
     }
 
     fn received(&mut self, index: u32, completion: Completion) {
         if let Some(buffer) = completion.buffer {
-            self.held += 1;
-            let result = completion.result.max(0) as u32;
-            self.pending.push_back(Pending::Datagram { index, buffer, result });
+            match self.read(index, buffer, completion.result.max(0) as u32) {
+                None => {
+                    self.ring.recycle(buffer);
+                    self.ring.publish();
+                }
+                Some(run) => {
+                    self.held += 1;
+                    self.waiting += run.datagrams();
+                    self.pending.push_back(Pending::Run { index, run });
+                }
+            }
         }
         if !completion.more {
             self.receive_ended(index, completion.result);
@@ -228,9 +243,10 @@ impl Uring {
 
     /// Gives the buffers of the last batch back and frees sockets that are gone.
     fn recycle(&mut self) {
-        for received in self.batch.drain(..) {
-            self.ring.recycle(received.buffer as u16);
-            self.held -= 1;
+        self.batch.clear();
+        self.held -= self.batch_buffers.len();
+        for buffer in self.batch_buffers.drain(..) {
+            self.ring.recycle(buffer);
         }
         self.ring.publish();
         for index in self.leaving.drain(..) {
@@ -243,51 +259,37 @@ impl Uring {
         self.rearm.extend(self.rearm_later.drain(..));
     }
 
+    /// Reads what a receive wrote into a buffer; `None` if it is not to be handed out.
+    fn read(&mut self, index: u32, buffer: u16, result: u32) -> Option<Run> {
+        let message = self.ring.message(buffer, result)?;
+        let control = wire::parse_control(message.control);
+        if let Some(drops) = control.drops
+            && let Some(Some(slot)) = self.slots.get_mut(index as usize)
+        {
+            self.stats.kernel_drops += slot.drops.update(drops);
+        }
+        let (len, truncated) = (message.len, message.truncated);
+        Run::read(buffer, message.name, &control, len, truncated, &mut self.stats)
+    }
+
     /// Moves as many datagrams as are wanted out of `pending`.
     fn fill(&mut self) {
         while self.batch.len() < self.wanted {
             match self.pending.pop_front() {
                 None => return,
                 Some(Pending::Closed { index }) => self.leaving.push(index),
-                Some(Pending::Datagram { index, buffer, result }) => {
-                    if !self.hand_out(index, buffer, result) {
-                        self.ring.recycle(buffer);
-                        self.held -= 1;
-                    }
+                Some(Pending::Run { index, run }) => {
+                    self.waiting -= run.datagrams();
+                    self.batch_buffers.push(run.buffer);
+                    run.hand_out(SocketId(index), self.epoch, &mut self.batch, &mut self.stats);
                 }
             }
         }
     }
 
-    /// Puts a datagram into the batch; false if it is not to be handed out.
-    fn hand_out(&mut self, index: u32, buffer: u16, result: u32) -> bool {
-        let Some(datagram) = self.ring.datagram(buffer, result) else { return false };
-        let control = wire::parse_control(datagram.control);
-        if let Some(drops) = control.drops
-            && let Some(Some(slot)) = self.slots.get_mut(index as usize)
-        {
-            self.stats.kernel_drops += slot.drops.update(drops);
-        }
-        if datagram.truncated {
-            self.stats.truncated += 1;
-            return false;
-        }
-        let Some(source) = wire::parse_name(datagram.name) else { return false };
-        self.stats.datagrams_in += 1;
-        self.stats.bytes_in += datagram.len as u64;
-        self.batch.push(Received {
-            socket: SocketId(index),
-            source,
-            received_at_unix_ns: control.unix_ns.unwrap_or_else(crate::unix_now_ns),
-            buffer: u32::from(self.epoch) << 16 | u32::from(buffer),
-            len: datagram.len as u32,
-        });
-        true
-    }
-
     /// Waits for the first datagram or wake-up, at most `timeout` after `started`.
     fn wait_first(&mut self, started: Option<Instant>, timeout: Duration) -> io::Result<()> {
-        while self.held == 0 && !self.woken {
+        while self.waiting == 0 && !self.woken {
             let left =
                 started.map_or(Duration::ZERO, |started| timeout.saturating_sub(started.elapsed()));
             // Sockets that are not receiving yet come first.
@@ -308,12 +310,12 @@ impl Uring {
 
     /// Collects what else arrives within `gather`, or is ready now, up to a batch.
     fn wait_more(&mut self, gather: Duration) -> io::Result<()> {
-        if !gather.is_zero() && self.held < self.wanted {
+        if !gather.is_zero() && self.waiting < self.wanted {
             self.ring.wait(self.sockets_wanted(), gather)?;
             self.reap()?;
         }
         for _ in 0..CALLS_PER_BATCH_MAX {
-            if self.held >= self.wanted || !self.ring.has_work() {
+            if self.waiting >= self.wanted || !self.ring.has_work() {
                 break;
             }
             let want = self.sockets_wanted().min(SOCKETS_PER_CALL_MAX);
@@ -334,11 +336,11 @@ impl Uring {
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
         loop {
             self.start_receives()?;
-            let backlog = self.held > 0 || !self.rearm.is_empty();
+            let backlog = self.waiting > 0 || !self.rearm.is_empty();
             self.wait_first(started, wait.timeout)?;
             let left = started
                 .map_or(Duration::ZERO, |started| wait.timeout.saturating_sub(started.elapsed()));
-            let gather = if !backlog && !self.woken && self.held > 0 {
+            let gather = if !backlog && !self.woken && self.waiting > 0 {
                 wait.gather.min(left)
             } else {
                 Duration::ZERO
@@ -349,8 +351,7 @@ impl Uring {
             if woken || !self.batch.is_empty() || left.is_zero() {
                 return Ok(self.batch.len());
             }
-            // Only datagrams that are not handed out: their buffers go back, and on we wait.
-            self.ring.publish();
+            // Only what is not handed out; on we wait.
         }
     }
 }
@@ -459,7 +460,7 @@ impl Backend for Uring {
         if received.buffer >> 16 != u32::from(self.epoch) {
             return &[];
         }
-        self.ring.payload(received.buffer as u16, received.len as usize)
+        self.ring.payload(received.buffer as u16, received.offset.into(), received.len.into())
     }
 
     fn waker(&self) -> Waker {

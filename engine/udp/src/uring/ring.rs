@@ -14,7 +14,7 @@ use io_uring::{EnterFlags, IoUring, opcode};
 
 use crate::memory::PageMemory;
 use crate::send::RawSend;
-use crate::wire::{CONTROL_BYTES, NAME_BYTES, PAYLOAD_BYTES};
+use crate::wire::{CONTROL_BYTES, NAME_BYTES, RUN_BYTES_MAX};
 
 /// The one buffer group: all sockets receive into the same ring of buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -33,7 +33,7 @@ const NAME_AT: usize = HEADER_BYTES;
 const CONTROL_AT: usize = NAME_AT + NAME_BYTES;
 const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
 /// Bytes of one receive buffer as the kernel knows it.
-const BUFFER_BYTES: usize = PAYLOAD_AT + PAYLOAD_BYTES;
+const BUFFER_BYTES: usize = PAYLOAD_AT + RUN_BYTES_MAX;
 /// Distance of two buffers: an odd number of cache lines, so that they spread over all cache sets.
 const BUFFER_STRIDE: usize = BUFFER_BYTES.next_multiple_of(128) + 64;
 
@@ -48,9 +48,9 @@ pub(crate) struct Completion {
     pub(crate) more: bool,
 }
 
-/// A datagram in a receive buffer.
+/// What is in a receive buffer: a datagram, or a run of them.
 #[derive(Debug)]
-pub(crate) struct Datagram<'a> {
+pub(crate) struct Message<'a> {
     pub(crate) name: &'a [u8],
     pub(crate) control: &'a [u8],
     pub(crate) len: usize,
@@ -97,7 +97,7 @@ impl Ring {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let shared = Shared {
-            buffers: PageMemory::new(buffers * BUFFER_STRIDE)?,
+            buffers: PageMemory::new_sparse(buffers * BUFFER_STRIDE)?,
             entries: PageMemory::new(buffers * size_of::<BufRingEntry>())?,
             template: PageMemory::new(size_of::<libc::msghdr>())?,
             wake_count: PageMemory::new(8)?,
@@ -275,7 +275,7 @@ impl Ring {
     }
 
     /// What a receive wrote into `buffer`; `result` is its completion's.
-    pub(crate) fn datagram(&self, buffer: u16, result: u32) -> Option<Datagram<'_>> {
+    pub(crate) fn message(&self, buffer: u16, result: u32) -> Option<Message<'_>> {
         let base = usize::from(buffer) * BUFFER_STRIDE;
         let written = (result as usize).min(BUFFER_BYTES);
         let header = self.shared.buffers.slice(base, HEADER_BYTES);
@@ -286,7 +286,7 @@ impl Ring {
         let control_len = (word(4)? as usize).min(CONTROL_BYTES);
         let payload_len = word(8)? as usize;
         let room = written.checked_sub(PAYLOAD_AT)?;
-        Some(Datagram {
+        Some(Message {
             name: self.shared.buffers.slice(base + NAME_AT, name_len),
             control: self.shared.buffers.slice(base + CONTROL_AT, control_len),
             len: payload_len.min(room),
@@ -294,10 +294,11 @@ impl Ring {
         })
     }
 
-    /// The payload in a buffer that has not been recycled.
-    pub(crate) fn payload(&self, buffer: u16, len: usize) -> &[u8] {
-        let base = usize::from(buffer) * BUFFER_STRIDE;
-        self.shared.buffers.slice(base + PAYLOAD_AT, len.min(PAYLOAD_BYTES))
+    /// A part of the payload in a buffer that has not been recycled.
+    pub(crate) fn payload(&self, buffer: u16, offset: usize, len: usize) -> &[u8] {
+        let at = usize::from(buffer) * BUFFER_STRIDE + PAYLOAD_AT;
+        let offset = offset.min(RUN_BYTES_MAX);
+        self.shared.buffers.slice(at + offset, len.min(RUN_BYTES_MAX - offset))
     }
 }
 

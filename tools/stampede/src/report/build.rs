@@ -104,7 +104,9 @@ struct Sums {
     distributions: Distributions,
     datagrams_in: u64,
     datagrams_out: u64,
+    runs_in: u64,
     kernel_drops: u64,
+    dropped_estimate: u64,
     send_errors: u64,
     send_queue_full: u64,
     odd: OddSection,
@@ -119,7 +121,9 @@ impl Sums {
             let udp = &worker.health.udp;
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
+            sums.runs_in += udp.runs_in;
             sums.kernel_drops += udp.kernel_drops;
+            sums.dropped_estimate += udp.dropped_estimate();
             sums.send_errors += udp.lost_sends();
             sums.send_queue_full += udp.send_queue_full;
             sums.odd.add(&OddSection::of(worker));
@@ -218,7 +222,8 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
         bounded_expected: of_bounded(|packets| packets.expected),
         datagrams_in: sums.datagrams_in,
         datagrams_out: sums.datagrams_out,
-        kernel_drops: sums.kernel_drops,
+        kernel_drops: sums.dropped_estimate,
+        drops_estimated: sums.dropped_estimate != sums.kernel_drops,
         send_losses: sums.send_errors + sums.send_queue_full,
         workers,
         workers_failed,
@@ -550,6 +555,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
         cpu_s: round(cpu.as_secs_f64(), 3),
         cpu_cores: (wall_s > 0.0).then(|| round(cpu.as_secs_f64() / wall_s, 3)),
         packets_in: sums.datagrams_in,
+        udp_runs_in: sums.runs_in,
         packets_out: sums.datagrams_out,
         cpu_ns_per_packet: (packets > 0).then(|| (cpu.as_nanos() as f64 / packets as f64).round()),
         rss_bytes,
@@ -558,6 +564,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
             .filter(|_| connected > 0)
             .map(|(after, before)| after.saturating_sub(before) / connected),
         udp_dropped: sums.kernel_drops,
+        udp_dropped_estimate: sums.dropped_estimate,
         send_errors: sums.send_errors,
         send_queue_full: sums.send_queue_full,
         odd: sums.odd,

@@ -136,8 +136,10 @@ pub(crate) struct Facts {
     pub datagrams_in: u64,
     /// Datagrams out.
     pub datagrams_out: u64,
-    /// Lost at our receive buffers.
+    /// Lost at our receive buffers, by estimate where they come in runs.
     pub kernel_drops: u64,
+    /// They are an estimate.
+    pub drops_estimated: bool,
     /// Send errors and full send queues.
     pub send_losses: u64,
     /// Workers.
@@ -242,7 +244,7 @@ fn generator_reasons(facts: &Facts) -> Vec<String> {
         reasons.push(format!(
             "generator: our kernel dropped {} of {} datagrams at our own receive buffers; raise \
              net.core.rmem_max, or --receive-buffer if it was lowered, or use more --workers",
-            group(facts.kernel_drops),
+            kernel_drops(facts),
             group(facts.datagrams_in + facts.kernel_drops)
         ));
     }
@@ -492,13 +494,18 @@ fn subscribers(count: u64) -> String {
 fn alibi(facts: &Facts) -> String {
     let drops = match facts.kernel_drops {
         0 => "none".to_owned(),
-        drops => format!("{} of {}", group(drops), group(facts.datagrams_in + drops)),
+        drops => format!("{} of {}", kernel_drops(facts), group(facts.datagrams_in + drops)),
     };
     let busiest = facts.workers.iter().map(|worker| worker.busy_ratio).reduce(f64::max);
     let busiest = busiest.map_or(String::new(), |ratio| {
         format!(", our workers were busy {:.0} % at most", ratio * 100.0)
     });
     format!("our kernel dropped {drops}{busiest}")
+}
+
+fn kernel_drops(facts: &Facts) -> String {
+    let about = if facts.drops_estimated { "about " } else { "" };
+    format!("{about}{}", group(facts.kernel_drops))
 }
 
 fn join_reason(facts: &Facts) -> String {
@@ -538,7 +545,7 @@ fn notes(facts: &Facts) -> Vec<String> {
     if facts.kernel_drops > 0 || facts.send_losses > 0 {
         notes.push(format!(
             "the generator lost {} datagrams on receiving and {} on sending (bound {} % of all)",
-            group(facts.kernel_drops),
+            kernel_drops(facts),
             group(facts.send_losses),
             OWN_LOSS_RATE_MAX * 100.0
         ));
@@ -641,6 +648,8 @@ mod tests {
         check(&stalled, Outcome::Invalid, Fault::Generator, "stood still for 28.0 s");
         let drops = Facts { kernel_drops: 500, ..lossy() };
         check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped 500");
+        let runs = Facts { kernel_drops: 500, drops_estimated: true, ..lossy() };
+        check(&runs, Outcome::Invalid, Fault::Generator, "our kernel dropped about 500");
         let sends = Facts { send_losses: 500, ..healthy() };
         check(&sends, Outcome::Invalid, Fault::Generator, "could not be sent");
         let dead = Facts { workers_failed: vec!["worker 0 ended".to_owned()], ..healthy() };

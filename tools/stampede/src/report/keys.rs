@@ -201,7 +201,7 @@ pub(crate) enum Better {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 30] = [
+const LOWER: [&str; 31] = [
     "loss_rate",
     "missing_rate",
     "upstream_loss_rate",
@@ -230,6 +230,7 @@ const LOWER: [&str; 30] = [
     "rss_bytes",
     "rss_bytes_per_peer",
     "udp_dropped",
+    "udp_dropped_estimate",
     "send_errors",
     "send_queue_full",
 ];

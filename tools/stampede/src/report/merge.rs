@@ -442,11 +442,13 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         cpu_s: round(cpu_s, 3),
         cpu_cores: known(sections.iter().map(|one| one.cpu_cores)).filter(|_| together),
         packets_in,
+        udp_runs_in: of(|one| one.udp_runs_in),
         packets_out,
         cpu_ns_per_packet: (packets > 0).then(|| (cpu_s * 1e9 / packets as f64).round()),
         rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
         rss_bytes_per_peer: None,
         udp_dropped: of(|one| one.udp_dropped),
+        udp_dropped_estimate: of(|one| one.udp_dropped_estimate),
         send_errors: of(|one| one.send_errors),
         send_queue_full: of(|one| one.send_queue_full),
         odd: sections.iter().fold(OddSection::default(), |mut sum, one| {

@@ -725,6 +725,8 @@ pub(crate) struct GeneratorSection {
     pub cpu_cores: Option<f64>,
     /// UDP datagrams received.
     pub packets_in: u64,
+    /// Runs that they came in: what the kernel keeps together (UDP GRO). A datagram alone is one.
+    pub udp_runs_in: u64,
     /// UDP datagrams sent.
     pub packets_out: u64,
     /// `cpu_s` over all datagrams, in and out.
@@ -733,8 +735,12 @@ pub(crate) struct GeneratorSection {
     pub rss_bytes: Option<u64>,
     /// What it grew since before the first join, over the peers connected.
     pub rss_bytes_per_peer: Option<u64>,
-    /// Datagrams the kernel dropped at our receive buffers.
+    /// What the kernel dropped at our receive buffers. It counts a run of datagrams as one, so as
+    /// many datagrams are the least.
     pub udp_dropped: u64,
+    /// Datagrams dropped by the kernel if those runs were as long as the ones that came. The
+    /// verdict goes by it.
+    pub udp_dropped_estimate: u64,
     /// Datagrams the kernel refused to send; those whose receiver was gone are not among them.
     pub send_errors: u64,
     /// Datagrams not sent because our own send queue was full.
@@ -754,7 +760,7 @@ pub(crate) struct OddSection {
     pub before_connected: u64,
     /// Datagrams for a peer that had just been closed.
     pub orphans: u64,
-    /// Datagrams longer than a receive buffer, dropped.
+    /// Datagrams longer than 2,048 bytes, dropped.
     pub truncated: u64,
     /// Datagrams of ours that were dropped because a peer had too many waiting.
     pub unsent: u64,
