@@ -7,8 +7,9 @@
 //!
 //! The engine runs in a process of its own. Its subscribers are connected for real, the process is
 //! stopped (SIGSTOP), every socket is filled, and the time counts from SIGCONT until each peer's
-//! last packet has been accounted: with one worker on core 0, and with two on cores 0 and 1, with
-//! the same peers and packets. Nothing else runs then but the engine's own main thread, which looks
+//! last packet has been accounted: with one worker on core 0, with two on cores 0 and 1, and, to tell
+//! what the workers share from what the machine does, with two processes of a worker each. Peers
+//! and packets are the same. Nothing else runs then but the engine's own main thread, which looks
 //! once a millisecond whether it is done. Packets wait in long runs, so the figures are not those of
 //! a live stream; their ratio is what this is for.
 //!
@@ -56,13 +57,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 // The engine's process: a command a line comes in, a JSON value a line goes out.
 
-fn engine_process(backend: &str, workers: usize) {
+fn engine_process(backend: &str, first_core: usize, workers: usize) {
     let backend = match backend {
         "mmsg" => BackendChoice::Mmsg,
         _ => BackendChoice::IoUring,
     };
-    let options =
-        EngineOptions { workers, cores: (0..workers).collect(), backend, ..Default::default() };
+    let cores = (first_core..first_core + workers).collect();
+    let options = EngineOptions { workers, cores, backend, ..Default::default() };
     let engine = Engine::start(options).unwrap();
     let mut peers = 0;
     let mut cpu_before = cpu_ns(workers);
@@ -181,9 +182,9 @@ struct EngineProcess {
 }
 
 impl EngineProcess {
-    fn start(backend: &str, workers: usize) -> Self {
+    fn start(backend: &str, first_core: usize, workers: usize) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([ENGINE, backend, &workers.to_string()])
+            .args([ENGINE, backend, &first_core.to_string(), &workers.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -334,9 +335,28 @@ impl Taken {
     }
 }
 
-fn run(backend: &str, workers: usize, wish: &Wish) -> Taken {
-    let mut engine = EngineProcess::start(backend, workers);
-    let mut remotes = connect(&mut engine, wish.peers);
+/// Engines and the workers of each.
+#[derive(Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    processes: usize,
+    workers: usize,
+}
+
+const SHAPES: [Shape; 3] = [
+    Shape { name: "1 worker", processes: 1, workers: 1 },
+    Shape { name: "2 workers", processes: 1, workers: 2 },
+    Shape { name: "2 processes", processes: 2, workers: 1 },
+];
+
+fn run(backend: &str, shape: Shape, wish: &Wish) -> Taken {
+    let Shape { processes, workers, .. } = shape;
+    let mut engines: Vec<EngineProcess> = (0..processes)
+        .map(|process| EngineProcess::start(backend, process * workers, workers))
+        .collect();
+    let peers = wish.peers / processes;
+    let mut remotes: Vec<Remote> =
+        engines.iter_mut().flat_map(|engine| connect(engine, peers)).collect();
     for frame in 1..=FRAMES_SETTLING {
         remotes.iter_mut().for_each(|remote| {
             remote.pump();
@@ -346,9 +366,11 @@ fn run(backend: &str, workers: usize, wish: &Wish) -> Taken {
     }
     // What has come by now is not counted; a while for the last of it.
     std::thread::sleep(FRAME_TIME * 5);
-    engine.ask("begin");
-    engine.ask("wait");
-    engine.signal(Signal::STOP);
+    for engine in &mut engines {
+        engine.ask("begin");
+        engine.ask("wait");
+        engine.signal(Signal::STOP);
+    }
     std::thread::sleep(FRAME_TIME);
     let now = Instant::now();
     for frame in 1..=wish.frames {
@@ -359,25 +381,29 @@ fn run(backend: &str, workers: usize, wish: &Wish) -> Taken {
     remotes.iter_mut().for_each(|remote| remote.send_audio(end));
 
     let begun = Instant::now();
-    engine.signal(Signal::CONT);
-    let done = engine.hear();
+    engines.iter().for_each(|engine| engine.signal(Signal::CONT));
+    let done: Vec<Value> = engines.iter_mut().map(EngineProcess::hear).collect();
     let wall = begun.elapsed();
 
-    let counted = engine.ask("end");
-    let frames = wish.peers as u64 * wish.frames;
-    let expected = json!({
-        "video": frames * RUN as u64,
-        "audio": wish.peers,
-        "complete": frames,
-        "rejected": 0,
-        "dropped": 0,
-        "peers": counted["peers"],
-    });
-    assert_eq!(counted, expected, "not everything was accounted");
-    assert_eq!(done["complete"], wish.peers);
-    let cpu: Vec<[u64; 2]> = serde_json::from_value(done["cpu_ns"].clone()).unwrap();
-    assert_eq!(cpu.len(), workers);
-    Taken { wall, cpu: cpu.into_iter().map(|cpu| cpu.map(Duration::from_nanos)).collect() }
+    let frames = peers as u64 * wish.frames;
+    let mut cpu = Vec::new();
+    for (engine, done) in engines.iter_mut().zip(done) {
+        let counted = engine.ask("end");
+        let expected = json!({
+            "video": frames * RUN as u64,
+            "audio": peers,
+            "complete": frames,
+            "rejected": 0,
+            "dropped": 0,
+            "peers": counted["peers"],
+        });
+        assert_eq!(counted, expected, "not everything was accounted");
+        assert_eq!(done["complete"], peers);
+        let of_workers: Vec<[u64; 2]> = serde_json::from_value(done["cpu_ns"].clone()).unwrap();
+        assert_eq!(of_workers.len(), workers);
+        cpu.extend(of_workers.into_iter().map(|cpu| cpu.map(Duration::from_nanos)));
+    }
+    Taken { wall, cpu }
 }
 
 /// Median, least and most; the median alone too.
@@ -410,10 +436,10 @@ fn wish() -> Wish {
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, flag, backend, workers] = &args[..]
+    if let [_, flag, backend, first_core, workers] = &args[..]
         && flag == ENGINE
     {
-        engine_process(backend, workers.parse().unwrap());
+        engine_process(backend, first_core.parse().unwrap(), workers.parse().unwrap());
         return;
     }
     // Two sockets a peer, one here and one there.
@@ -421,28 +447,29 @@ fn main() {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let wish = wish();
     let packets = wish.peers as u64 * (wish.frames * RUN as u64 + 1);
-    println!("| backend | workers | ms | packets/s | CPU ns/packet | waited for a core, ms |");
+    println!("| backend | shape | ms | packets/s | CPU ns/packet | waited for a core, ms |");
     println!("|---|---|---|---|---|---|");
     for backend in BACKENDS {
-        // In turn, so that whatever else the machine does meets both.
-        let mut runs = [Vec::new(), Vec::new()];
+        // In turn, so that whatever else the machine does meets all.
+        let mut runs = SHAPES.map(|_| Vec::new());
         for _ in 0..wish.runs.max(1) {
-            for workers in [1, 2] {
-                runs[workers - 1].push(run(backend, workers, &wish));
+            for (shape, runs) in SHAPES.into_iter().zip(&mut runs) {
+                runs.push(run(backend, shape, &wish));
             }
         }
-        let medians = [1, 2].map(|workers| {
-            let runs: &Vec<Taken> = &runs[workers - 1];
+        let mut one = None;
+        for (Shape { name, .. }, runs) in SHAPES.into_iter().zip(&runs) {
             let of = |value: &dyn Fn(&Taken) -> f64| figure(runs.iter().map(value).collect());
             let (ms, wall_ms) = of(&|run| run.wall.as_secs_f64() * 1e3);
             let (rate, _) = of(&|run| packets as f64 / run.wall.as_secs_f64());
             let (cpu, cpu_ns) = of(&|run| run.cpu().as_nanos() as f64 / packets as f64);
             let (waited, _) = of(&|run| run.waited().as_secs_f64() * 1e3);
-            println!("| {backend} | {workers} | {ms} | {rate} | {cpu} | {waited} |");
-            (wall_ms, cpu_ns)
-        });
-        let [(wall, cpu), (wall_of_two, cpu_of_two)] = medians;
-        let (by_time, by_cpu) = (wall / wall_of_two, 2.0 * cpu / cpu_of_two);
-        println!("| {backend} | two to one | {by_time:.2} | | by CPU {by_cpu:.2} | |");
+            println!("| {backend} | {name} | {ms} | {rate} | {cpu} | {waited} |");
+            let (wall_of_one, cpu_of_one) = *one.get_or_insert((wall_ms, cpu_ns));
+            if runs.iter().all(|run| run.cpu.len() > 1) {
+                let (by_time, by_cpu) = (wall_of_one / wall_ms, 2.0 * cpu_of_one / cpu_ns);
+                println!("| {backend} | {name} to 1 | {by_time:.2} | | by CPU {by_cpu:.2} | |");
+            }
+        }
     }
 }

@@ -60,7 +60,7 @@ impl Default for EngineOptions {
             cores: Vec::new(),
             backend: BackendChoice::Auto,
             playout_deadline: Duration::from_millis(500),
-            gather: Duration::from_millis(4),
+            gather: Duration::from_millis(10),
             peers_per_worker_max: 20_000,
             retransmit_cache_packets_max: 512,
             receive_buffer_bytes: 1 << 20,

@@ -37,8 +37,9 @@ const MAILS_PER_TURN_MAX: usize = 32;
 const GATHER_FROM_DATAGRAMS_PER_S: u64 = 5_000;
 /// Longest gathering while a peer is connecting.
 const GATHER_CONNECTING_MAX: Duration = Duration::from_millis(2);
-/// Resolution of subscribers' timers: reports and NACKs may wait a little.
-const RECEIVING_TICK: Duration = Duration::from_millis(1);
+/// Resolution of subscribers' timers: reports and repeated NACKs may wait a little, and a worker
+/// that wakes for each of them has less to gather.
+const RECEIVING_TICK: Duration = Duration::from_millis(4);
 /// Resolution of publishers' timers. A packet that leaves late is lateness that every subscriber
 /// sees.
 const SENDING_TICK: Duration = Duration::from_micros(100);
