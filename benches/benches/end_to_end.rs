@@ -128,12 +128,17 @@ fn run(binary: &Path, load: Load, backend: &str, seconds: u32, kept: Option<Path
 /// A column: its title, its value of a run, and its digits after the point.
 type Column = (&'static str, fn(&Figures) -> f64, usize);
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     ("joined", |run| run.number("/join/joined"), 0),
     (
         "datagrams/s in",
         |run| run.number("/generator/packets_in") / run.number("/run/measured_s"),
         0,
+    ),
+    (
+        "datagrams a run",
+        |run| run.number("/generator/packets_in") / run.number("/generator/udp_runs_in"),
+        1,
     ),
     ("worker busy %", |run| run.sum("/generator/workers", "busy_ratio") * 100.0, 0),
     ("worker ns/datagram", worker_ns_per_datagram, 0),

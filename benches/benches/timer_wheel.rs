@@ -29,7 +29,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const NACK_INTERVAL: Duration = Duration::from_millis(100);
 /// Of so many batches one opens a gap.
 const BATCHES_PER_GAP: u64 = 100;
-const TICK: Duration = Duration::from_millis(1);
+/// As the worker's for subscribers.
+const TICK: Duration = Duration::from_millis(4);
 /// About what lies between two peers' timers.
 const PEER_BYTES: usize = 4_096;
 

@@ -73,8 +73,9 @@ fn each_datagram(iterations: u64, mut burst: impl FnMut() -> Duration) -> Durati
     total.mul_f64(iterations as f64 / (bursts * BURST as u64) as f64)
 }
 
-fn receive(c: &mut Criterion) {
-    let mut group = c.benchmark_group("udp_receive");
+/// `run` equal datagrams in a row to one socket after the other, so that sockets are cold.
+fn receive_case(c: &mut Criterion, name: &str, run: usize) {
+    let mut group = c.benchmark_group(name);
     for sockets in [100, 2_000] {
         for bytes in PAYLOAD_BYTES {
             for choice in CHOICES {
@@ -82,11 +83,14 @@ fn receive(c: &mut Criterion) {
                 let Some((mut sender, from)) = backend(BackendChoice::Mmsg, 1) else { continue };
                 let payload = vec![7; bytes];
                 let id = BenchmarkId::new(receiver.name(), format!("{sockets}x{bytes}B"));
+                let mut next = (0..sockets).cycle();
                 group.bench_function(id, |b| {
                     b.iter_custom(|iterations| {
                         each_datagram(iterations, || {
-                            for at in 0..BURST {
-                                sender.send(from[0].0, targets[at % sockets].1, &payload);
+                            for target in next.by_ref().take(BURST / run) {
+                                for _ in 0..run {
+                                    sender.send(from[0].0, targets[target].1, &payload);
+                                }
                             }
                             sender.flush();
                             let started = cpu_time();
@@ -101,6 +105,11 @@ fn receive(c: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+fn receive(c: &mut Criterion) {
+    receive_case(c, "udp_receive", 1);
+    receive_case(c, "udp_receive_runs_of_8", 8);
 }
 
 /// `sockets` send to 2,000 destinations, `run` equal datagrams to each in a row.

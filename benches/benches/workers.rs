@@ -9,8 +9,8 @@
 //! stopped (SIGSTOP), every socket is filled, and the time counts from SIGCONT until each peer's
 //! last packet has been accounted: with one worker on core 0, with two on cores 0 and 1, and, to tell
 //! what the workers share from what the machine does, with two processes of a worker each. Peers
-//! and packets are the same. Nothing else runs then but the engine's own main thread, which looks
-//! once a millisecond whether it is done. Packets wait in long runs, so the figures are not those of
+//! and packets are the same. Nothing else runs then but each process's own main thread, which
+//! looks once a millisecond whether it is done. Packets wait in long runs, so the figures are not those of
 //! a live stream; their ratio is what this is for.
 //!
 //! Needs two cores that do nothing else; how long a worker waited for its core says whether they
@@ -424,7 +424,8 @@ fn wish() -> Wish {
         let mut number = || args.next().and_then(|n| n.parse().ok()).expect("a number after it");
         match arg.as_str() {
             "--runs" => wish.runs = number(),
-            "--peers" => wish.peers = number(),
+            // As many for each of two processes.
+            "--peers" => wish.peers = number().next_multiple_of(2),
             "--frames" => wish.frames = number() as u64,
             // Cargo's own.
             "--bench" => {}

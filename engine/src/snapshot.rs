@@ -57,8 +57,7 @@ pub struct PeerRow {
     pub label: String,
     /// [`PeerSpec::cohort`](crate::PeerSpec::cohort).
     pub cohort: u16,
-    /// Datagrams, or runs of them, that the kernel dropped at its receive buffer, from the socket's
-    /// first to its last.
+    /// Datagrams the kernel dropped at its receive buffer, from the socket's first to its last.
     pub kernel_drops: u64,
     /// Everything it counted.
     pub report: PeerReport,

@@ -225,9 +225,10 @@ impl Worker {
         Ok(())
     }
 
-    /// How long to gather. Gathering saves cache misses and costs nothing of the truth, since
-    /// packets carry the kernel's stamp; but it would slow down handshakes, whose figures are the
-    /// join phases, so it is kept short while any peer connects.
+    /// How long to gather. Gathering saves cache misses and wake-ups, and what is measured stays
+    /// true, since packets carry the kernel's stamp; but NACKs and answers to checks leave later by
+    /// it. It would slow down handshakes, whose figures are the join phases, so it is kept short
+    /// while any peer connects.
     fn gather(&self) -> Duration {
         match (self.gathering, self.connecting) {
             (false, _) => Duration::ZERO,

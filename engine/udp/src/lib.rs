@@ -39,7 +39,8 @@ pub struct Received {
     pub socket: SocketId,
     /// Who sent it.
     pub source: SocketAddr,
-    /// When the kernel got it: nanoseconds since the Unix epoch (`SO_TIMESTAMPNS`).
+    /// When the kernel got it, or the run it came in: nanoseconds since the Unix epoch
+    /// (`SO_TIMESTAMPNS`).
     pub received_at_unix_ns: u64,
     /// Where its bytes are; private to the backend.
     pub(crate) buffer: u32,
@@ -55,12 +56,13 @@ pub struct Wait {
     /// At most this long for the first datagram or wake-up. Zero does not block.
     pub timeout: Duration,
     /// After the first datagram, gather more for this long (or until the batch is full) so that
-    /// the caller can process them grouped by peer. Zero returns at once. Never past `timeout`.
+    /// the caller can process them grouped by peer. Zero returns at once. Never past `timeout`; a
+    /// wake-up meanwhile does not end it.
     pub gather: Duration,
     /// Hand out at most so many datagrams, where that is less than `batch_max`: receiving takes
     /// about a microsecond each, for a caller that has something to do soon. At least one. Runs
     /// are handed out whole, and `mmsg` has to ask for them before it knows how long they are, so
-    /// there may be some more.
+    /// there may be some more: as many as the runs of a socket are longer than they were.
     pub datagrams_max: usize,
 }
 
@@ -79,8 +81,10 @@ pub struct UdpStats {
     /// Their bytes (UDP payload).
     pub bytes_out: u64,
     /// Datagrams the kernel dropped because a socket's receive buffer was full. It counts a run as
-    /// one, so this is the least there were; [`Self::dropped_estimate`] is more likely.
+    /// one; those are taken to be as long as the socket's runs are on average.
     pub kernel_drops: u64,
+    /// Runs it dropped, as it counts them.
+    pub runs_dropped: u64,
     /// Datagrams the kernel refused to send, or reported as undeliverable on the error queue.
     pub send_errors: u64,
     /// Of `send_errors` those that left and that the network reported as undeliverable (ICMP),
@@ -88,7 +92,7 @@ pub struct UdpStats {
     pub undeliverable: u64,
     /// Datagrams not sent because the send queue (`send_slots_max`) was full.
     pub send_queue_full: u64,
-    /// Datagrams longer than 2,048 bytes, which are not handed out.
+    /// Datagrams that are not handed out: longer than 2,048 bytes, or cut by the kernel.
     pub truncated: u64,
     /// System calls made.
     pub syscalls: u64,
@@ -105,13 +109,6 @@ impl UdpStats {
         self.send_errors.saturating_sub(self.undeliverable)
     }
 
-    /// Datagrams dropped by the kernel if those runs were as long as the ones that came.
-    #[must_use]
-    pub fn dropped_estimate(&self) -> u64 {
-        let run = self.datagrams_in as f64 / self.runs_in.max(1) as f64;
-        (self.kernel_drops as f64 * run.max(1.0)).round() as u64
-    }
-
     /// What was counted since `earlier`, an older copy of the same counters.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -121,6 +118,7 @@ impl UdpStats {
             datagrams_out: self.datagrams_out.saturating_sub(earlier.datagrams_out),
             bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
             kernel_drops: self.kernel_drops.saturating_sub(earlier.kernel_drops),
+            runs_dropped: self.runs_dropped.saturating_sub(earlier.runs_dropped),
             send_errors: self.send_errors.saturating_sub(earlier.send_errors),
             undeliverable: self.undeliverable.saturating_sub(earlier.undeliverable),
             send_queue_full: self.send_queue_full.saturating_sub(earlier.send_queue_full),
@@ -139,7 +137,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Ends the worker's running or next [`Backend::poll`]. Never blocks in practice: the counter
+    /// Ends the worker's running or next [`Backend::poll`], after it has gathered. Never blocks in practice: the counter
     /// behind it holds 2^64 - 2 wake-ups.
     pub fn wake(&self) {
         if let Err(error) = (&*self.eventfd).write_all(&1u64.to_ne_bytes()) {
@@ -343,7 +341,8 @@ pub trait Backend {
     /// Counters of all sockets together, closed ones included.
     fn stats(&self) -> UdpStats;
 
-    /// Datagrams the kernel dropped at this socket's receive buffer so far; 0 for a removed one.
+    /// Datagrams the kernel dropped at this socket's receive buffer so far, counted as
+    /// [`UdpStats::kernel_drops`]; 0 for a removed one.
     /// Asks the kernel (one system call) and adds what is new to [`UdpStats::kernel_drops`], which
     /// otherwise learns of a drop with the socket's next datagram or its removal.
     fn socket_drops(&mut self, socket: SocketId) -> u64;

@@ -13,12 +13,12 @@ use crate::run::Run;
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
 use crate::sys::{self, Epoll, EpollEvent};
-use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, RUN_BYTES_MAX};
+use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, RECEIVE_RUN_BYTES_MAX};
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker};
 
 /// Messages (a datagram or a run of them) one `recvmmsg` call takes from a socket before the next
 /// socket gets its turn.
-const RECEIVE_RUN_MAX: usize = 64;
+const MESSAGES_PER_CALL_MAX: usize = 64;
 /// Messages one `sendmmsg` call takes (the kernel's `UIO_MAXIOV`).
 const SEND_RUN_MAX: usize = 1024;
 /// Events one `epoll_wait` returns; more wait for the next call, nothing is lost.
@@ -53,8 +53,6 @@ pub(crate) struct Mmsg {
     wanted: usize,
     /// Receive slots filled in this batch (truncated datagrams hold one, too).
     filled: usize,
-    /// Datagrams that a slot held on average, the last time any was filled.
-    run: usize,
     /// Tells the slots of this batch from those of an earlier one.
     epoch: u16,
     queue: SendQueue,
@@ -79,7 +77,6 @@ impl Mmsg {
             batch: Vec::with_capacity(limits.batch_max),
             wanted: limits.batch_max,
             filled: 0,
-            run: 1,
             epoch: 0,
             queue: SendQueue::new(limits.send_slots_max)?,
             stats: UdpStats::default(),
@@ -126,7 +123,8 @@ impl Mmsg {
             let Some(index) = self.ready.pop_front() else { return };
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
             slot.queued = false;
-            let room = (self.wanted - self.batch.len()).div_ceil(self.run).min(RECEIVE_RUN_MAX);
+            let more = (self.wanted - self.batch.len()) as f64 / slot.drops.datagrams_per_run();
+            let room = (more.ceil() as usize).min(MESSAGES_PER_CALL_MAX);
             let room = room.min(self.receive.slots - self.filled);
             let fd = slot.socket.as_raw_fd();
             self.stats.syscalls += 1;
@@ -157,20 +155,19 @@ impl Mmsg {
     /// Moves what is in `count` receive slots at `filled` into the batch.
     fn take(&mut self, index: u32, count: usize) {
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
-        let before = self.batch.len();
         for at in self.filled..self.filled + count {
             let message = self.receive.take(at);
-            if let Some(drops) = message.control.drops {
-                self.stats.kernel_drops += slot.drops.update(drops);
-            }
             let Message { name, control, len, truncated } = message;
             let run = Run::read(at as u16, name, &control, len, truncated, &mut self.stats);
+            slot.drops.heard(run.map_or(1, |run| run.datagrams()));
+            if let Some(drops) = control.drops {
+                slot.drops.update(drops, &mut self.stats);
+            }
             if let Some(run) = run {
                 run.hand_out(SocketId(index), self.epoch, &mut self.batch, &mut self.stats);
             }
         }
         self.filled += count;
-        self.run = (self.batch.len() - before).div_ceil(count.max(1)).max(1);
     }
 }
 
@@ -222,7 +219,7 @@ impl Backend for Mmsg {
         let Some(mut slot) = self.slots[socket.0 as usize].take() else { return };
         let fd = slot.socket.as_raw_fd();
         drain_errors(fd, &mut self.stats);
-        self.stats.kernel_drops += slot.drops.refresh(fd);
+        slot.drops.refresh(fd, &mut self.stats);
         // Closing takes it out of epoll; a stale entry of the ready queue is skipped.
         drop(slot);
         self.leaving.push(socket.0);
@@ -336,15 +333,13 @@ impl Backend for Mmsg {
     fn socket_drops(&mut self, socket: SocketId) -> u64 {
         let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
         let Some(slot) = slot else { return 0 };
-        self.stats.syscalls += 1;
-        self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+        slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
         slot.drops.total()
     }
 
     fn refresh_drops(&mut self) {
         for slot in self.slots.iter_mut().flatten() {
-            self.stats.syscalls += 1;
-            self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+            slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
         }
     }
 }
@@ -368,7 +363,8 @@ struct ReceiveSlots {
 }
 
 /// Bytes of one receive slot.
-const SLOT_BYTES: usize = (NAME_BYTES + CONTROL_BYTES + RUN_BYTES_MAX).next_multiple_of(128) + 64;
+const SLOT_BYTES: usize =
+    (NAME_BYTES + CONTROL_BYTES + RECEIVE_RUN_BYTES_MAX).next_multiple_of(128) + 64;
 
 impl ReceiveSlots {
     fn new(slots: usize) -> io::Result<Self> {
@@ -387,7 +383,10 @@ impl ReceiveSlots {
             // SAFETY: both point into the header mapping, aligned, and nothing else refers to them
             // yet; zeroed memory is a valid mmsghdr.
             unsafe {
-                iovec.write(libc::iovec { iov_base: payload.cast(), iov_len: RUN_BYTES_MAX });
+                iovec.write(libc::iovec {
+                    iov_base: payload.cast(),
+                    iov_len: RECEIVE_RUN_BYTES_MAX,
+                });
                 (*header).msg_hdr.msg_name = receive.buffers.at(base).cast();
                 (*header).msg_hdr.msg_namelen = NAME_BYTES as u32;
                 (*header).msg_hdr.msg_control = receive.buffers.at(base + NAME_BYTES).cast();
@@ -426,8 +425,9 @@ impl ReceiveSlots {
         let message = unsafe { &mut *header };
         let name_len = (message.msg_hdr.msg_namelen as usize).min(NAME_BYTES);
         let control_len = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
-        let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        let len = (message.msg_len as usize).min(RUN_BYTES_MAX);
+        // Without its control messages a run can't be cut apart.
+        let truncated = message.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+        let len = (message.msg_len as usize).min(RECEIVE_RUN_BYTES_MAX);
         message.msg_hdr.msg_namelen = NAME_BYTES as u32;
         message.msg_hdr.msg_controllen = CONTROL_BYTES as _;
         let base = index * SLOT_BYTES;
@@ -441,7 +441,7 @@ impl ReceiveSlots {
 
     fn payload(&self, index: usize, offset: usize, len: usize) -> &[u8] {
         let at = index * SLOT_BYTES + NAME_BYTES + CONTROL_BYTES;
-        let offset = offset.min(RUN_BYTES_MAX);
-        self.buffers.slice(at + offset, len.min(RUN_BYTES_MAX - offset))
+        let offset = offset.min(RECEIVE_RUN_BYTES_MAX);
+        self.buffers.slice(at + offset, len.min(RECEIVE_RUN_BYTES_MAX - offset))
     }
 }

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::wire::{self, RUN_BYTES_MAX};
+use crate::wire::{self, RECEIVE_RUN_BYTES_MAX};
 use crate::{Received, SocketId, UdpStats};
 
 /// Datagrams longer than this are not handed out. WebRTC stays below 1,500 bytes.
-const DATAGRAM_BYTES_MAX: usize = 2_048;
+const HANDED_OUT_BYTES_MAX: usize = 2_048;
 
-/// Datagrams of one sender that lie one after another in a receive buffer, all of `segment` bytes
+/// Datagrams of one sender that lie one after another in a receive buffer, all of `segment_bytes`
 /// but the last, which may be shorter. They share the kernel's time stamp.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
@@ -16,7 +16,7 @@ pub(crate) struct Run {
     received_at_unix_ns: u64,
     pub(crate) buffer: u16,
     len: usize,
-    segment: usize,
+    segment_bytes: usize,
 }
 
 impl Run {
@@ -30,20 +30,20 @@ impl Run {
         truncated: bool,
         stats: &mut UdpStats,
     ) -> Option<Self> {
-        let segment = control.segment.map_or(len, usize::from).max(1);
-        let received_at_unix_ns = control.unix_ns.unwrap_or_else(crate::unix_now_ns);
-        let source = wire::parse_name(name)?;
-        let run = Self { source, received_at_unix_ns, buffer, len, segment };
-        if truncated || segment > DATAGRAM_BYTES_MAX {
-            stats.truncated += run.datagrams() as u64;
+        let segment_bytes = control.segment_bytes.map_or(len, usize::from).max(1);
+        let source =
+            wire::parse_name(name).filter(|_| !truncated && segment_bytes <= HANDED_OUT_BYTES_MAX);
+        let Some(source) = source else {
+            stats.truncated += datagrams(len, segment_bytes) as u64;
             return None;
-        }
-        Some(run)
+        };
+        let received_at_unix_ns = control.unix_ns.unwrap_or_else(crate::unix_now_ns);
+        Some(Self { source, received_at_unix_ns, buffer, len, segment_bytes })
     }
 
     /// How many datagrams it is. At least one, for a datagram may be empty.
     pub(crate) fn datagrams(&self) -> usize {
-        self.len.div_ceil(self.segment).max(1)
+        datagrams(self.len, self.segment_bytes)
     }
 
     /// Puts its datagrams into the batch of `epoch`.
@@ -57,34 +57,38 @@ impl Run {
         stats.runs_in += 1;
         stats.datagrams_in += self.datagrams() as u64;
         stats.bytes_in += self.len as u64;
-        let datagrams = (0..self.len.max(1)).step_by(self.segment);
+        let datagrams = (0..self.len.max(1)).step_by(self.segment_bytes);
         batch.extend(datagrams.map(|offset| Received {
             socket,
             source: self.source,
             received_at_unix_ns: self.received_at_unix_ns,
             buffer: u32::from(epoch) << 16 | u32::from(self.buffer),
             offset: offset as u16,
-            len: self.segment.min(self.len - offset) as u16,
+            len: self.segment_bytes.min(self.len - offset) as u16,
         }));
     }
 }
 
+fn datagrams(len: usize, segment_bytes: usize) -> usize {
+    len.div_ceil(segment_bytes).max(1)
+}
+
 /// Offsets and lengths are kept in 16 bits.
-const _: () = assert!(RUN_BYTES_MAX <= 1 << 16);
+const _: () = assert!(RECEIVE_RUN_BYTES_MAX <= 1 << 16);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(len: usize, segment: Option<u16>, stats: &mut UdpStats) -> Option<Run> {
+    fn read(len: usize, segment_bytes: Option<u16>, stats: &mut UdpStats) -> Option<Run> {
         let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
-        let control = wire::Control { unix_ns: Some(5), segment, ..wire::Control::default() };
+        let control = wire::Control { unix_ns: Some(5), segment_bytes, ..wire::Control::default() };
         Run::read(3, &name.bytes, &control, len, false, stats)
     }
 
-    fn pieces(len: usize, segment: Option<u16>) -> Vec<(u16, u16)> {
+    fn pieces(len: usize, segment_bytes: Option<u16>) -> Vec<(u16, u16)> {
         let mut stats = UdpStats::default();
-        let run = read(len, segment, &mut stats).unwrap();
+        let run = read(len, segment_bytes, &mut stats).unwrap();
         let mut batch = Vec::new();
         run.hand_out(SocketId(1), 7, &mut batch, &mut stats);
         assert_eq!(stats.datagrams_in, run.datagrams() as u64);
@@ -113,5 +117,15 @@ mod tests {
         assert!(read(2_049, None, &mut stats).is_none());
         assert!(read(6_001, Some(3_000), &mut stats).is_none());
         assert_eq!(stats, UdpStats { truncated: 4, ..UdpStats::default() });
+    }
+
+    #[test]
+    fn what_is_cut_or_from_nowhere_is_counted() {
+        let mut stats = UdpStats::default();
+        let control = wire::Control { segment_bytes: Some(100), ..wire::Control::default() };
+        let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
+        assert!(Run::read(0, &name.bytes, &control, 300, true, &mut stats).is_none());
+        assert!(Run::read(0, &[], &control, 200, false, &mut stats).is_none());
+        assert_eq!(stats, UdpStats { truncated: 5, ..UdpStats::default() });
     }
 }

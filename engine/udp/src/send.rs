@@ -14,9 +14,9 @@ use crate::wire::{self, NAME_BYTES, SEGMENT_CONTROL_BYTES};
 /// Segments of one GSO send; the kernel's `UDP_MAX_SEGMENTS` was 64 until Linux 6.9.
 const SEGMENTS_MAX: u16 = 64;
 /// Bytes of one GSO send. The kernel's bound is a 65,535-byte IP packet, headers included; but a
-/// receiver keeps as much memory for each receive as the longest run took, and a dozen packets are
+/// receiver keeps as much memory for each receive as the longest run took, and eight packets are
 /// nearly as cheap as fifty.
-const RUN_BYTES_MAX: usize = 16_000;
+const SEND_RUN_BYTES_MAX: usize = 10_000;
 /// The largest UDP payload over IPv4; anything longer is refused by the kernel anyway.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Room in the arena for each send slot: a datagram of an Ethernet MTU.
@@ -173,7 +173,7 @@ impl SendQueue {
                 && last.socket == socket
                 && (1..=last.segment).contains(&len)
                 && last.count < SEGMENTS_MAX
-                && last.len + len <= RUN_BYTES_MAX
+                && last.len + len <= SEND_RUN_BYTES_MAX
                 && self.last_destination == Some(destination)
         })
     }
@@ -490,9 +490,9 @@ mod tests {
         assert_eq!(runs(&queue), [(64, 640), (1, 10)]);
         queue.clear();
         for _ in 0..3 {
-            queue.push(0, 3, destination(1), &[0; 7_000]).unwrap();
+            queue.push(0, 3, destination(1), &[0; 4_000]).unwrap();
         }
-        assert_eq!(runs(&queue), [(2, 14_000), (1, 7_000)]);
+        assert_eq!(runs(&queue), [(2, 8_000), (1, 4_000)]);
     }
 
     #[test]

@@ -2,38 +2,61 @@
 
 use std::os::fd::RawFd;
 
-use crate::sys;
+use crate::{UdpStats, sys};
 
 /// The drops at one socket's receive buffer, told by a cumulative 32-bit counter that wraps.
 ///
-/// The kernel tells it in two ways: with the next datagram (`SO_RXQ_OVFL`, as it was when that
-/// datagram was queued) and on request (`SO_MEMINFO`, as it is now). So a datagram read after a
-/// request may carry an older value, which is ignored.
+/// The kernel tells it in two ways: with the next receive (`SO_RXQ_OVFL`, as it was when that one
+/// was queued) and on request (`SO_MEMINFO`, as it is now). So what is read after a request may
+/// carry an older value, which is ignored.
+///
+/// It counts a run of datagrams as one (`udp_queue_rcv_one_skb`, net/ipv4/udp.c). How long the runs
+/// were is not told; they are taken to be as long as those that this socket has had.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DropCounter {
     seen: u32,
-    total: u64,
+    /// Datagrams dropped, by that estimate.
+    datagrams_dropped: u64,
+    runs_in: u64,
+    datagrams_in: u64,
 }
 
 impl DropCounter {
-    /// Takes a new value of the kernel's counter; returns how many drops are new.
-    pub(crate) fn update(&mut self, counter: u32) -> u64 {
-        let new = self.new_drops(counter);
-        if new > 0 {
-            self.seen = counter;
-            self.total += new;
+    /// Takes note of a run that came.
+    pub(crate) fn heard(&mut self, datagrams: usize) {
+        self.runs_in += 1;
+        self.datagrams_in += datagrams as u64;
+    }
+
+    /// Datagrams of a run, on average; at least one.
+    pub(crate) fn datagrams_per_run(&self) -> f64 {
+        (self.datagrams_in as f64 / self.runs_in.max(1) as f64).max(1.0)
+    }
+
+    /// Takes a new value of the kernel's counter and adds what is new of it.
+    pub(crate) fn update(&mut self, counter: u32, stats: &mut UdpStats) {
+        let runs = self.new_drops(counter);
+        if runs == 0 {
+            return;
         }
-        new
+        self.seen = counter;
+        let datagrams = (runs as f64 * self.datagrams_per_run()).round() as u64;
+        self.datagrams_dropped += datagrams;
+        stats.kernel_drops += datagrams;
+        stats.runs_dropped += runs;
     }
 
-    /// Asks the kernel for its counter now; returns how many drops are new.
-    pub(crate) fn refresh(&mut self, fd: RawFd) -> u64 {
-        sys::socket_drops(fd).map_or(0, |counter| self.update(counter))
+    /// Asks the kernel for its counter now and adds what is new of it.
+    pub(crate) fn refresh(&mut self, fd: RawFd, stats: &mut UdpStats) {
+        stats.syscalls += 1;
+        if let Ok(counter) = sys::socket_drops(fd) {
+            self.update(counter, stats);
+        }
     }
 
-    /// All drops that are known.
+    /// Datagrams dropped that are known.
     pub(crate) fn total(&self) -> u64 {
-        self.total
+        self.datagrams_dropped
     }
 
     /// Half of the number range counts as "older": a socket would have to drop two thousand
@@ -50,18 +73,30 @@ mod tests {
 
     #[test]
     fn drops_grow_and_older_values_are_ignored() {
-        let mut drops = DropCounter::default();
-        assert_eq!(drops.update(5), 5);
-        assert_eq!(drops.update(3), 0);
-        assert_eq!(drops.update(5), 0);
-        assert_eq!(drops.update(9), 4);
-        assert_eq!(drops.total, 9);
+        let (mut drops, mut stats) = (DropCounter::default(), UdpStats::default());
+        for (counter, total) in [(5, 5), (3, 5), (5, 5), (9, 9)] {
+            drops.update(counter, &mut stats);
+            assert_eq!(
+                (drops.total(), stats.kernel_drops, stats.runs_dropped),
+                (total, total, total)
+            );
+        }
     }
 
     #[test]
     fn the_counter_wraps() {
-        let mut drops = DropCounter { seen: u32::MAX - 1, total: 7 };
-        assert_eq!(drops.update(2), 4);
-        assert_eq!(drops.total, 11);
+        let mut drops = DropCounter { seen: u32::MAX - 1, ..DropCounter::default() };
+        drops.update(2, &mut UdpStats::default());
+        assert_eq!(drops.total(), 4);
+    }
+
+    #[test]
+    fn a_dropped_run_is_as_long_as_those_that_came() {
+        let (mut drops, mut stats) = (DropCounter::default(), UdpStats::default());
+        for datagrams in [10, 1, 10, 1] {
+            drops.heard(datagrams);
+        }
+        drops.update(4, &mut stats);
+        assert_eq!((stats.kernel_drops, stats.runs_dropped, drops.total()), (22, 4, 22));
     }
 }

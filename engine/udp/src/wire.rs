@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 /// Room for one socket address (`sockaddr_in6` is 28 bytes), kept a multiple of 8.
 pub(crate) const NAME_BYTES: usize = 32;
-/// Room for the control messages of one receive: `SCM_TIMESTAMPNS` (32), `SO_RXQ_OVFL` (24) and
-/// `UDP_GRO` (24).
-pub(crate) const CONTROL_BYTES: usize = 80;
+/// Room for the control messages of one receive: `SCM_TIMESTAMPNS` (32), `SO_RXQ_OVFL` (24),
+/// `UDP_GRO` (24) and some slack.
+pub(crate) const CONTROL_BYTES: usize = 96;
 /// Room for the payload of one receive. The kernel keeps a run of datagrams below 64 KiB
 /// (`skb_gro_receive`, net/core/gro.c), as one datagram must be.
-pub(crate) const RUN_BYTES_MAX: usize = 1 << 16;
+pub(crate) const RECEIVE_RUN_BYTES_MAX: usize = 1 << 16;
 
 /// `struct cmsghdr` of the kernel: `size_t cmsg_len; int cmsg_level; int cmsg_type;`.
 const CONTROL_HEADER_BYTES: usize = size_of::<usize>() + 8;
@@ -75,7 +75,7 @@ pub(crate) struct Control {
     /// out as long as it is zero.
     pub(crate) drops: Option<u32>,
     /// `UDP_GRO`: the payload is a run of datagrams of this length; the last may be shorter.
-    pub(crate) segment: Option<u16>,
+    pub(crate) segment_bytes: Option<u16>,
 }
 
 /// Parses the control messages of a receive; unknown and malformed ones are skipped.
@@ -87,7 +87,7 @@ pub(crate) fn parse_control(bytes: &[u8]) -> Control {
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => control.drops = parse_u32(data),
             // An `int`, though a length of 16 bits.
             (libc::SOL_UDP, libc::UDP_GRO) => {
-                control.segment = parse_u32(data).and_then(|bytes| bytes.try_into().ok());
+                control.segment_bytes = parse_u32(data).and_then(|bytes| bytes.try_into().ok());
             }
             _ => {}
         }
@@ -188,7 +188,7 @@ mod tests {
         assert!(bytes.len() <= CONTROL_BYTES);
         let control = parse_control(&bytes);
         let all = (Some(3_000_000_007), Some(9), Some(1_200));
-        assert_eq!((control.unix_ns, control.drops, control.segment), all);
+        assert_eq!((control.unix_ns, control.drops, control.segment_bytes), all);
     }
 
     #[test]

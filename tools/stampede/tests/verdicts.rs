@@ -262,7 +262,8 @@ fn a_generator_that_gets_no_cpu_makes_the_run_invalid() {
 #[test]
 fn receive_buffers_that_are_too_small_make_the_run_invalid() {
     series(|| {
-        // A 720p frame is several packets that come at once; there is room for three or four.
+        // A 720p frame is several packets that come at once, in one run or two; there is room for
+        // one.
         let tiny = ["--receive-buffer=4KiB", "--video-resolution=high"];
         let ended = run(&small(&tiny));
         ended.assert_code(98);

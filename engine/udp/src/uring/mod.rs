@@ -34,7 +34,7 @@ const SOCKETS_PER_CALL_MAX: usize = 256;
 const CALLS_PER_BATCH_MAX: usize = 8;
 /// Buffers that have to be free for each receive started again. Without it, sockets that paused
 /// for want of buffers would start all together and most of them would pause again at once.
-const BUFFERS_PER_RESTART: usize = 8;
+const BUFFERS_PER_RESTART: usize = 4;
 
 /// A socket and what the kernel said about it.
 struct Slot {
@@ -60,8 +60,8 @@ pub(crate) struct Uring {
     batch_max: usize,
     /// Of the batch that is being collected.
     wanted: usize,
-    /// Datagrams that a socket brought on average, the last time the kernel was asked.
-    run: usize,
+    /// On average, the last time the kernel was asked.
+    datagrams_per_socket: usize,
     sockets_max: usize,
     waker: Arc<File>,
     /// Whether the read of the waker is in flight.
@@ -109,7 +109,7 @@ impl Uring {
             buffers,
             batch_max: limits.batch_max,
             wanted: limits.batch_max,
-            run: 1,
+            datagrams_per_socket: 1,
             sockets_max,
             waker: Arc::new(sys::eventfd()?),
             wake_armed: false,
@@ -158,17 +158,17 @@ impl Uring {
             }
         }
         self.completions = completions;
-        if let Some(run) = (self.waiting - before).checked_div(sockets) {
-            self.run = run.max(1);
+        if let Some(datagrams) = (self.waiting - before).checked_div(sockets) {
+            self.datagrams_per_socket = datagrams.max(1);
         }
         Ok(())
     }
 
-    /// Sockets to be read for what is still wanted of a batch that is to be smaller than usual: the
-    /// kernel counts those, and each may bring a run.
+    /// Sockets to be read for what is still wanted of a batch: the kernel counts those, and each may
+    /// bring a run. Some buffers stay free, or receives would end for want of them.
     fn sockets_wanted(&self) -> usize {
-        let more = self.wanted - self.waiting;
-        if self.wanted < self.batch_max { more.div_ceil(self.run) } else { more }
+        let more = (self.wanted - self.waiting).div_ceil(self.datagrams_per_socket);
+        more.min((self.buffers - self.held) / 2).max(1)
     }
 
     fn received(&mut self, index: u32, completion: Completion) {
@@ -261,15 +261,20 @@ impl Uring {
 
     /// Reads what a receive wrote into a buffer; `None` if it is not to be handed out.
     fn read(&mut self, index: u32, buffer: u16, result: u32) -> Option<Run> {
-        let message = self.ring.message(buffer, result)?;
+        let Some(message) = self.ring.message(buffer, result) else {
+            self.stats.truncated += 1;
+            return None;
+        };
         let control = wire::parse_control(message.control);
-        if let Some(drops) = control.drops
-            && let Some(Some(slot)) = self.slots.get_mut(index as usize)
-        {
-            self.stats.kernel_drops += slot.drops.update(drops);
-        }
         let (len, truncated) = (message.len, message.truncated);
-        Run::read(buffer, message.name, &control, len, truncated, &mut self.stats)
+        let run = Run::read(buffer, message.name, &control, len, truncated, &mut self.stats);
+        if let Some(Some(slot)) = self.slots.get_mut(index as usize) {
+            slot.drops.heard(run.map_or(1, |run| run.datagrams()));
+            if let Some(drops) = control.drops {
+                slot.drops.update(drops, &mut self.stats);
+            }
+        }
+        run
     }
 
     /// Moves as many datagrams as are wanted out of `pending`.
@@ -289,7 +294,8 @@ impl Uring {
 
     /// Waits for the first datagram or wake-up, at most `timeout` after `started`.
     fn wait_first(&mut self, started: Option<Instant>, timeout: Duration) -> io::Result<()> {
-        while self.waiting == 0 && !self.woken {
+        let mut late_calls = 0;
+        while self.waiting == 0 && !self.woken && late_calls < CALLS_PER_BATCH_MAX {
             let left =
                 started.map_or(Duration::ZERO, |started| timeout.saturating_sub(started.elapsed()));
             // Sockets that are not receiving yet come first.
@@ -304,6 +310,8 @@ impl Uring {
             if left.is_zero() && !restarted {
                 break;
             }
+            // A flood that is not handed out could go on for ever.
+            late_calls += usize::from(left.is_zero());
         }
         if self.ring.has_submissions() { self.ring.submit() } else { Ok(()) }
     }
@@ -399,8 +407,8 @@ impl Backend for Uring {
         let drained = sys::drain_error_queue(fd);
         self.stats.send_errors += drained.network;
         self.stats.undeliverable += drained.network;
-        self.stats.syscalls += drained.syscalls + 1;
-        self.stats.kernel_drops += slot.drops.refresh(fd);
+        self.stats.syscalls += drained.syscalls;
+        slot.drops.refresh(fd, &mut self.stats);
         let target = RECEIVE | u64::from(socket.0);
         if !slot.armed {
             self.pending.push_back(Pending::Closed { index: socket.0 });
@@ -474,15 +482,13 @@ impl Backend for Uring {
     fn socket_drops(&mut self, socket: SocketId) -> u64 {
         let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| !slot.removed) else { return 0 };
-        self.stats.syscalls += 1;
-        self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+        slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
         slot.drops.total()
     }
 
     fn refresh_drops(&mut self) {
         for slot in self.slots.iter_mut().flatten().filter(|slot| !slot.removed) {
-            self.stats.syscalls += 1;
-            self.stats.kernel_drops += slot.drops.refresh(slot.socket.as_raw_fd());
+            slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
         }
     }
 }

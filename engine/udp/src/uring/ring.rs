@@ -14,7 +14,7 @@ use io_uring::{EnterFlags, IoUring, opcode};
 
 use crate::memory::PageMemory;
 use crate::send::RawSend;
-use crate::wire::{CONTROL_BYTES, NAME_BYTES, RUN_BYTES_MAX};
+use crate::wire::{CONTROL_BYTES, NAME_BYTES, RECEIVE_RUN_BYTES_MAX};
 
 /// The one buffer group: all sockets receive into the same ring of buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -33,9 +33,12 @@ const NAME_AT: usize = HEADER_BYTES;
 const CONTROL_AT: usize = NAME_AT + NAME_BYTES;
 const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
 /// Bytes of one receive buffer as the kernel knows it.
-const BUFFER_BYTES: usize = PAYLOAD_AT + RUN_BYTES_MAX;
+const BUFFER_BYTES: usize = PAYLOAD_AT + RECEIVE_RUN_BYTES_MAX;
 /// Distance of two buffers: an odd number of cache lines, so that they spread over all cache sets.
 const BUFFER_STRIDE: usize = BUFFER_BYTES.next_multiple_of(128) + 64;
+
+/// Flags of a receive that did not fit: without its control messages a run can't be cut apart.
+const TRUNCATED: u32 = (libc::MSG_TRUNC | libc::MSG_CTRUNC) as u32;
 
 /// A completion.
 #[derive(Debug, Clone, Copy)]
@@ -290,15 +293,15 @@ impl Ring {
             name: self.shared.buffers.slice(base + NAME_AT, name_len),
             control: self.shared.buffers.slice(base + CONTROL_AT, control_len),
             len: payload_len.min(room),
-            truncated: word(12)? & libc::MSG_TRUNC as u32 != 0 || payload_len > room,
+            truncated: word(12)? & TRUNCATED != 0 || payload_len > room,
         })
     }
 
     /// A part of the payload in a buffer that has not been recycled.
     pub(crate) fn payload(&self, buffer: u16, offset: usize, len: usize) -> &[u8] {
         let at = usize::from(buffer) * BUFFER_STRIDE + PAYLOAD_AT;
-        let offset = offset.min(RUN_BYTES_MAX);
-        self.shared.buffers.slice(at + offset, len.min(RUN_BYTES_MAX - offset))
+        let offset = offset.min(RECEIVE_RUN_BYTES_MAX);
+        self.shared.buffers.slice(at + offset, len.min(RECEIVE_RUN_BYTES_MAX - offset))
     }
 }
 

@@ -309,11 +309,9 @@ const WORKER_COUNTERS: [WorkerMetric; 8] = [
     }),
     ("stampede_worker_datagrams_sent", "UDP datagrams sent", |worker| worker.sent as f64),
     ("stampede_worker_sent_bytes", "UDP payload sent", |worker| worker.sent_bytes as f64),
-    (
-        "stampede_worker_kernel_drops",
-        "Datagrams, or runs of them, that our kernel dropped",
-        |worker| worker.kernel_drops as f64,
-    ),
+    ("stampede_worker_kernel_drops", "Datagrams our kernel dropped", |worker| {
+        worker.kernel_drops as f64
+    }),
     ("stampede_worker_send_errors", "Datagrams the kernel refused to send", |worker| {
         worker.send_errors as f64
     }),

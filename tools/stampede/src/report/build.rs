@@ -106,7 +106,7 @@ struct Sums {
     datagrams_out: u64,
     runs_in: u64,
     kernel_drops: u64,
-    dropped_estimate: u64,
+    runs_dropped: u64,
     send_errors: u64,
     send_queue_full: u64,
     odd: OddSection,
@@ -123,7 +123,7 @@ impl Sums {
             sums.datagrams_out += udp.datagrams_out;
             sums.runs_in += udp.runs_in;
             sums.kernel_drops += udp.kernel_drops;
-            sums.dropped_estimate += udp.dropped_estimate();
+            sums.runs_dropped += udp.runs_dropped;
             sums.send_errors += udp.lost_sends();
             sums.send_queue_full += udp.send_queue_full;
             sums.odd.add(&OddSection::of(worker));
@@ -222,8 +222,8 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
         bounded_expected: of_bounded(|packets| packets.expected),
         datagrams_in: sums.datagrams_in,
         datagrams_out: sums.datagrams_out,
-        kernel_drops: sums.dropped_estimate,
-        drops_estimated: sums.dropped_estimate != sums.kernel_drops,
+        kernel_drops: sums.kernel_drops,
+        drops_estimated: sums.kernel_drops != sums.runs_dropped,
         send_losses: sums.send_errors + sums.send_queue_full,
         workers,
         workers_failed,
@@ -564,7 +564,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
             .filter(|_| connected > 0)
             .map(|(after, before)| after.saturating_sub(before) / connected),
         udp_dropped: sums.kernel_drops,
-        udp_dropped_estimate: sums.dropped_estimate,
+        udp_runs_dropped: sums.runs_dropped,
         send_errors: sums.send_errors,
         send_queue_full: sums.send_queue_full,
         odd: sums.odd,

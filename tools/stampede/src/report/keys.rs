@@ -230,7 +230,7 @@ const LOWER: [&str; 31] = [
     "rss_bytes",
     "rss_bytes_per_peer",
     "udp_dropped",
-    "udp_dropped_estimate",
+    "udp_runs_dropped",
     "send_errors",
     "send_queue_full",
 ];

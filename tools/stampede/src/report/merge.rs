@@ -448,7 +448,7 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
         rss_bytes_per_peer: None,
         udp_dropped: of(|one| one.udp_dropped),
-        udp_dropped_estimate: of(|one| one.udp_dropped_estimate),
+        udp_runs_dropped: of(|one| one.udp_runs_dropped),
         send_errors: of(|one| one.send_errors),
         send_queue_full: of(|one| one.send_queue_full),
         odd: sections.iter().fold(OddSection::default(), |mut sum, one| {

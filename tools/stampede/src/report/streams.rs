@@ -101,7 +101,7 @@ pub(crate) struct StreamRow {
     pub sender_packets: Option<u64>,
     /// When that came.
     pub sender_report_s: Option<f64>,
-    /// Datagrams, or runs of them, that the kernel dropped at this subscriber's receive buffer.
+    /// Datagrams the kernel dropped at this subscriber's receive buffer, as in `udp_dropped`.
     pub kernel_drops: u64,
     /// The stream was replaced or removed by a later offer.
     pub closed: bool,

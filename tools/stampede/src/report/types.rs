@@ -733,14 +733,15 @@ pub(crate) struct GeneratorSection {
     pub cpu_ns_per_packet: Option<f64>,
     /// Memory of this process at the end of the measured window.
     pub rss_bytes: Option<u64>,
-    /// What it grew since before the first join, over the peers connected.
+    /// What it grew since before the first join, over the peers connected; the workers' receive
+    /// buffers are in it.
     pub rss_bytes_per_peer: Option<u64>,
-    /// What the kernel dropped at our receive buffers. It counts a run of datagrams as one, so as
-    /// many datagrams are the least.
+    /// Datagrams the kernel dropped at our receive buffers. It counts a run of datagrams as one;
+    /// where they come in runs, this takes the dropped ones to be as long as those of the same
+    /// socket that came.
     pub udp_dropped: u64,
-    /// Datagrams dropped by the kernel if those runs were as long as the ones that came. The
-    /// verdict goes by it.
-    pub udp_dropped_estimate: u64,
+    /// Runs it dropped, as it counts them.
+    pub udp_runs_dropped: u64,
     /// Datagrams the kernel refused to send; those whose receiver was gone are not among them.
     pub send_errors: u64,
     /// Datagrams not sent because our own send queue was full.
@@ -760,7 +761,7 @@ pub(crate) struct OddSection {
     pub before_connected: u64,
     /// Datagrams for a peer that had just been closed.
     pub orphans: u64,
-    /// Datagrams longer than 2,048 bytes, dropped.
+    /// Datagrams longer than 2,048 bytes, or cut by the kernel; dropped.
     pub truncated: u64,
     /// Datagrams of ours that were dropped because a peer had too many waiting.
     pub unsent: u64,
@@ -789,7 +790,7 @@ pub(crate) struct WorkerSection {
     pub cpu_s: f64,
     /// CPU time over wall time.
     pub busy_ratio: f64,
-    /// How late due timers ran.
+    /// How late due timers ran. Subscribers' timers are looked at every 4 ms, which is in it.
     pub lateness_ms: Option<Hist>,
     /// Age of the oldest datagram of each batch when it was processed, gathering included.
     pub batch_age_ms: Option<Hist>,
