@@ -7,11 +7,11 @@
 //!
 //! The engine runs in a process of its own. Its subscribers are connected for real, the process is
 //! stopped (SIGSTOP), every socket is filled, and the time counts from SIGCONT until each peer's
-//! last packet has been accounted: with one worker on core 0, with two on cores 0 and 1, and, to tell
-//! what the workers share from what the machine does, with two processes of a worker each. Peers
-//! and packets are the same. Nothing else runs then but each process's own main thread, which
-//! looks once a millisecond whether it is done. Packets wait in long runs, so the figures are not those of
-//! a live stream; their ratio is what this is for.
+//! last packet has been accounted: with one worker on core 0, with two on cores 0 and 1, and, to
+//! tell what the workers share from what the machine does, with two processes of a worker each.
+//! Peers and packets are the same. Nothing else runs then but each process's own main thread, which
+//! looks once a millisecond whether it is done. Packets wait in long runs, so the figures are not
+//! those of a live stream; their ratio is what this is for.
 //!
 //! Needs two cores that do nothing else; how long a worker waited for its core says whether they
 //! did. `by CPU` is what two workers would carry that always had theirs.

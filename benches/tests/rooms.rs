@@ -23,14 +23,6 @@ fn workspace_root() -> PathBuf {
     root.canonicalize().expect("benches lies in the workspace root")
 }
 
-/// The target triple that is built for, as far as a test may assume.
-fn host() -> String {
-    let output = Command::new("rustc").arg("-vV").output().expect("rustc runs");
-    let text = String::from_utf8(output.stdout).expect("rustc writes UTF-8");
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.expect("rustc names its host").to_owned()
-}
-
 // Dependencies.
 
 /// Which package names depend directly on which, normal dependencies only.
@@ -44,7 +36,7 @@ impl Graph {
         // Of this platform alone: on a fresh machine cargo has downloaded nothing else.
         let output = Command::new(env!("CARGO"))
             .args(["metadata", "--format-version", "1", "--locked", "--offline"])
-            .args(["--filter-platform", &host()])
+            .args(["--filter-platform", "host-tuple"])
             .current_dir(workspace_root())
             .output()
             .expect("cargo runs");

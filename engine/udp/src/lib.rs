@@ -2,9 +2,9 @@
 //!
 //! A [`Backend`] owns many sockets and moves datagrams in batches. Two implementations exist:
 //! `io_uring` (multishot receive into a buffer ring, batched sends) and `mmsg` (epoll with
-//! `recvmmsg`/`sendmmsg`). Both send runs of datagrams to one place as one (UDP GSO), take runs that
-//! come as one (UDP GRO), stamp each datagram with the kernel's receive time and keep the kernel's own
-//! drop counters, because a load generator has to know what it lost itself.
+//! `recvmmsg`/`sendmmsg`). Both send runs of datagrams to one place as one (UDP GSO), take runs
+//! that come as one (UDP GRO), stamp each datagram with the kernel's receive time and keep the
+//! kernel's own drop counters, because a load generator has to know what it lost itself.
 
 #![warn(unsafe_op_in_unsafe_fn)]
 
@@ -137,8 +137,8 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Ends the worker's running or next [`Backend::poll`], after it has gathered. Never blocks in practice: the counter
-    /// behind it holds 2^64 - 2 wake-ups.
+    /// Ends the worker's running or next [`Backend::poll`], after it has gathered. Never blocks in
+    /// practice: the counter behind it holds 2^64 - 2 wake-ups.
     pub fn wake(&self) {
         if let Err(error) = (&*self.eventfd).write_all(&1u64.to_ne_bytes()) {
             tracing::error!(%error, "a worker could not be woken");

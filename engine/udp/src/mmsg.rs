@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
-use crate::run::Run;
+use crate::run::{Message, Run};
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
 use crate::sys::{self, Epoll, EpollEvent};
@@ -157,13 +157,8 @@ impl Mmsg {
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
         for at in self.filled..self.filled + count {
             let message = self.receive.take(at);
-            let Message { name, control, len, truncated } = message;
-            let run = Run::read(at as u16, name, &control, len, truncated, &mut self.stats);
-            slot.drops.heard(run.map_or(1, |run| run.datagrams()));
-            if let Some(drops) = control.drops {
-                slot.drops.update(drops, &mut self.stats);
-            }
-            if let Some(run) = run {
+            let drops = Some(&mut slot.drops);
+            if let Some(run) = Run::read(at as u16, &message, drops, &mut self.stats) {
                 run.hand_out(SocketId(index), self.epoch, &mut self.batch, &mut self.stats);
             }
         }
@@ -344,14 +339,6 @@ impl Backend for Mmsg {
     }
 }
 
-/// What a receive slot holds.
-struct Message<'a> {
-    name: &'a [u8],
-    control: wire::Control,
-    len: usize,
-    truncated: bool,
-}
-
 /// Buffers for one batch with the message headers that point to them, made once.
 struct ReceiveSlots {
     /// `mmsghdr` × slots, `iovec` × slots.
@@ -425,17 +412,16 @@ impl ReceiveSlots {
         let message = unsafe { &mut *header };
         let name_len = (message.msg_hdr.msg_namelen as usize).min(NAME_BYTES);
         let control_len = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
-        // Without its control messages a run can't be cut apart.
-        let truncated = message.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+        let cut = wire::is_cut(message.msg_hdr.msg_flags);
         let len = (message.msg_len as usize).min(RECEIVE_RUN_BYTES_MAX);
         message.msg_hdr.msg_namelen = NAME_BYTES as u32;
         message.msg_hdr.msg_controllen = CONTROL_BYTES as _;
         let base = index * SLOT_BYTES;
         Message {
             name: self.buffers.slice(base, name_len),
-            control: wire::parse_control(self.buffers.slice(base + NAME_BYTES, control_len)),
+            control: self.buffers.slice(base + NAME_BYTES, control_len),
             len,
-            truncated,
+            cut,
         }
     }
 

@@ -2,11 +2,22 @@
 
 use std::net::SocketAddr;
 
+use crate::slots::DropCounter;
 use crate::wire::{self, RECEIVE_RUN_BYTES_MAX};
 use crate::{Received, SocketId, UdpStats};
 
 /// Datagrams longer than this are not handed out. WebRTC stays below 1,500 bytes.
 const HANDED_OUT_BYTES_MAX: usize = 2_048;
+
+/// What a receive wrote into its buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) control: &'a [u8],
+    pub(crate) len: usize,
+    /// Some of it did not fit.
+    pub(crate) cut: bool,
+}
 
 /// Datagrams of one sender that lie one after another in a receive buffer, all of `segment_bytes`
 /// but the last, which may be shorter. They share the kernel's time stamp.
@@ -20,19 +31,35 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Reads what a receive wrote into `buffer`. `None`, and counted, where it is not to be handed
-    /// out.
+    /// Reads what a receive wrote into `buffer`, and what it says of the drops at its socket.
+    /// `None`, and counted, where it is not to be handed out.
     pub(crate) fn read(
         buffer: u16,
-        name: &[u8],
-        control: &wire::Control,
-        len: usize,
-        truncated: bool,
+        message: &Message<'_>,
+        drops: Option<&mut DropCounter>,
         stats: &mut UdpStats,
     ) -> Option<Self> {
+        let control = wire::parse_control(message.control);
+        let run = Self::of(buffer, message, &control, stats);
+        if let Some(drops) = drops {
+            drops.heard(run.map_or(1, |run| run.datagrams()));
+            if let Some(counter) = control.drops {
+                drops.update(counter, stats);
+            }
+        }
+        run
+    }
+
+    fn of(
+        buffer: u16,
+        message: &Message<'_>,
+        control: &wire::Control,
+        stats: &mut UdpStats,
+    ) -> Option<Self> {
+        let &Message { name, len, cut, .. } = message;
         let segment_bytes = control.segment_bytes.map_or(len, usize::from).max(1);
         let source =
-            wire::parse_name(name).filter(|_| !truncated && segment_bytes <= HANDED_OUT_BYTES_MAX);
+            wire::parse_name(name).filter(|_| !cut && segment_bytes <= HANDED_OUT_BYTES_MAX);
         let Some(source) = source else {
             stats.truncated += datagrams(len, segment_bytes) as u64;
             return None;
@@ -83,7 +110,8 @@ mod tests {
     fn read(len: usize, segment_bytes: Option<u16>, stats: &mut UdpStats) -> Option<Run> {
         let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
         let control = wire::Control { unix_ns: Some(5), segment_bytes, ..wire::Control::default() };
-        Run::read(3, &name.bytes, &control, len, false, stats)
+        let message = Message { name: &name.bytes, control: &[], len, cut: false };
+        Run::of(3, &message, &control, stats)
     }
 
     fn pieces(len: usize, segment_bytes: Option<u16>) -> Vec<(u16, u16)> {
@@ -124,8 +152,10 @@ mod tests {
         let mut stats = UdpStats::default();
         let control = wire::Control { segment_bytes: Some(100), ..wire::Control::default() };
         let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
-        assert!(Run::read(0, &name.bytes, &control, 300, true, &mut stats).is_none());
-        assert!(Run::read(0, &[], &control, 200, false, &mut stats).is_none());
+        let cut = Message { name: &name.bytes, control: &[], len: 300, cut: true };
+        assert!(Run::of(0, &cut, &control, &mut stats).is_none());
+        let from_nowhere = Message { name: &[], control: &[], len: 200, cut: false };
+        assert!(Run::of(0, &from_nowhere, &control, &mut stats).is_none());
         assert_eq!(stats, UdpStats { truncated: 5, ..UdpStats::default() });
     }
 }

@@ -66,6 +66,12 @@ pub(crate) fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
+/// Whether a receive did not fit, by its `msg_flags`: without its control messages a run can't be
+/// cut apart.
+pub(crate) fn is_cut(flags: i32) -> bool {
+    flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0
+}
+
 /// What the control messages of a receive say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Control {

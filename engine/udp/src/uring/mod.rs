@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::run::Run;
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
-use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker, sys, wire};
+use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker, sys};
 use ring::{Completion, Ring};
 
 pub(crate) use probe::probe;
@@ -265,16 +265,9 @@ impl Uring {
             self.stats.truncated += 1;
             return None;
         };
-        let control = wire::parse_control(message.control);
-        let (len, truncated) = (message.len, message.truncated);
-        let run = Run::read(buffer, message.name, &control, len, truncated, &mut self.stats);
-        if let Some(Some(slot)) = self.slots.get_mut(index as usize) {
-            slot.drops.heard(run.map_or(1, |run| run.datagrams()));
-            if let Some(drops) = control.drops {
-                slot.drops.update(drops, &mut self.stats);
-            }
-        }
-        run
+        let slot = self.slots.get_mut(index as usize).and_then(Option::as_mut);
+        let drops = slot.map(|slot| &mut slot.drops);
+        Run::read(buffer, &message, drops, &mut self.stats)
     }
 
     /// Moves as many datagrams as are wanted out of `pending`.

@@ -13,8 +13,9 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timesp
 use io_uring::{EnterFlags, IoUring, opcode};
 
 use crate::memory::PageMemory;
+use crate::run::Message;
 use crate::send::RawSend;
-use crate::wire::{CONTROL_BYTES, NAME_BYTES, RECEIVE_RUN_BYTES_MAX};
+use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, RECEIVE_RUN_BYTES_MAX};
 
 /// The one buffer group: all sockets receive into the same ring of buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -37,9 +38,6 @@ const BUFFER_BYTES: usize = PAYLOAD_AT + RECEIVE_RUN_BYTES_MAX;
 /// Distance of two buffers: an odd number of cache lines, so that they spread over all cache sets.
 const BUFFER_STRIDE: usize = BUFFER_BYTES.next_multiple_of(128) + 64;
 
-/// Flags of a receive that did not fit: without its control messages a run can't be cut apart.
-const TRUNCATED: u32 = (libc::MSG_TRUNC | libc::MSG_CTRUNC) as u32;
-
 /// A completion.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Completion {
@@ -49,15 +47,6 @@ pub(crate) struct Completion {
     pub(crate) buffer: Option<u16>,
     /// Whether its multishot request goes on.
     pub(crate) more: bool,
-}
-
-/// What is in a receive buffer: a datagram, or a run of them.
-#[derive(Debug)]
-pub(crate) struct Message<'a> {
-    pub(crate) name: &'a [u8],
-    pub(crate) control: &'a [u8],
-    pub(crate) len: usize,
-    pub(crate) truncated: bool,
 }
 
 /// Memory the kernel may touch while requests are in flight.
@@ -293,7 +282,7 @@ impl Ring {
             name: self.shared.buffers.slice(base + NAME_AT, name_len),
             control: self.shared.buffers.slice(base + CONTROL_AT, control_len),
             len: payload_len.min(room),
-            truncated: word(12)? & TRUNCATED != 0 || payload_len > room,
+            cut: wire::is_cut(word(12)?.cast_signed()) || payload_len > room,
         })
     }
 
