@@ -1,8 +1,9 @@
 //! Batched UDP: every system call of the packet path, and nothing else.
 //!
-//! A [`Backend`] owns many sockets and moves datagrams in batches. Two implementations exist:
-//! `io_uring` (multishot receive into a buffer ring, batched sends) and `mmsg` (epoll with
-//! `recvmmsg`/`sendmmsg`). Both send runs of datagrams to one place as one (UDP GSO), take runs
+//! A [`Backend`] owns many sockets and moves datagrams in batches. Three implementations exist:
+//! `io_uring` (multishot receive into a buffer ring, batched sends), `mmsg` (epoll with
+//! `recvmmsg`/`sendmmsg`), and `packet_ring` (`mmsg`, with one packet socket's ring of memory that
+//! takes the RTP and RTCP of all sockets). All send runs of datagrams to one place as one (UDP GSO), take runs
 //! that come as one (UDP GRO), stamp each datagram with the kernel's receive time and keep the
 //! kernel's own drop counters, because a load generator has to know what it lost itself.
 
@@ -10,6 +11,8 @@
 
 mod memory;
 mod mmsg;
+mod packet_ring;
+mod probe;
 mod run;
 mod send;
 mod slots;
@@ -45,7 +48,7 @@ pub struct Received {
     /// Where its bytes are; private to the backend.
     pub(crate) buffer: u32,
     /// Where in the buffer it starts, after other datagrams of its run.
-    pub(crate) offset: u16,
+    pub(crate) offset: u32,
     /// Length in bytes.
     pub(crate) len: u16,
 }
@@ -156,6 +159,10 @@ pub enum BackendChoice {
     IoUring,
     /// epoll with `recvmmsg`/`sendmmsg`.
     Mmsg,
+    /// The same, with RTP and RTCP over IPv4 from a ring that the kernel fills: several times
+    /// cheaper where datagrams come one by one. Needs `CAP_NET_RAW` and `CAP_BPF`, and has packets
+    /// before the host's firewall.
+    PacketRing,
 }
 
 /// The named maxima of a backend. What happens at each is said there.
@@ -174,6 +181,10 @@ pub struct BackendLimits {
     /// Datagrams of one [`Backend::poll`], where [`Wait::datagrams_max`] allows as many; further
     /// ones wait for the next. 1 to 16,384.
     pub batch_max: usize,
+    /// Memory of the packet ring, where there is one; taken at once. When it is full, packets are
+    /// dropped, and [`UdpStats::kernel_drops`] grows. It is handed over in blocks of 128 KiB, or
+    /// what has come in 4 ms. 1 to 2^30; at least two blocks are made.
+    pub packet_ring_bytes_max: usize,
 }
 
 impl Default for BackendLimits {
@@ -183,6 +194,7 @@ impl Default for BackendLimits {
             receive_buffers_max: 1_024,
             send_slots_max: 512,
             batch_max: 1_024,
+            packet_ring_bytes_max: 32 << 20,
         }
     }
 }
@@ -196,7 +208,8 @@ impl BackendLimits {
         check("sockets_max", self.sockets_max, 65_536)?;
         check("receive_buffers_max", self.receive_buffers_max, 32_768)?;
         check("send_slots_max", self.send_slots_max, 16_384)?;
-        check("batch_max", self.batch_max, 16_384)
+        check("batch_max", self.batch_max, 16_384)?;
+        check("packet_ring_bytes_max", self.packet_ring_bytes_max, 1 << 30)
     }
 }
 
@@ -228,6 +241,12 @@ pub enum OpenError {
         /// What the probe found.
         reason: String,
     },
+    /// A packet ring was asked for and can't be used.
+    #[error("a packet ring can't be used: {reason}; use --backend auto")]
+    PacketRing {
+        /// What the probe found.
+        reason: String,
+    },
     /// epoll, eventfd or memory was refused.
     #[error("the mmsg backend could not be opened: {0}")]
     Mmsg(#[source] io::Error),
@@ -251,6 +270,9 @@ pub fn open(
         BackendChoice::IoUring => {
             return open_uring(&limits).map_err(|reason| OpenError::IoUring { reason });
         }
+        BackendChoice::PacketRing => {
+            return open_packet_ring(&limits).map_err(|reason| OpenError::PacketRing { reason });
+        }
     };
     let backend = mmsg::Mmsg::new(&limits).map_err(OpenError::Mmsg)?;
     Ok((Box::new(backend), BackendReport { name: "mmsg", reason }))
@@ -264,6 +286,16 @@ fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport
     Ok((Box::new(backend), BackendReport { name: "io_uring", reason }))
 }
 
+fn open_packet_ring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), String> {
+    packet_ring::probe()?;
+    let backend = mmsg::Mmsg::with_packet_ring(limits).map_err(|error| error.to_string())?;
+    let reason = format!(
+        "packet_ring: asked for, probe passed (TPACKET_V3, socket filters; {} MiB)",
+        limits.packet_ring_bytes_max >> 20
+    );
+    Ok((Box::new(backend), BackendReport { name: "packet_ring", reason }))
+}
+
 /// Nanoseconds since the Unix epoch by the system's clock, the one receive timestamps are on.
 pub fn unix_now_ns() -> u64 {
     SystemTime::now()
@@ -273,7 +305,7 @@ pub fn unix_now_ns() -> u64 {
 
 /// Sockets and batches of one worker thread. Not shared: it lives where it was made.
 pub trait Backend {
-    /// What it is called in reports: `io_uring` or `mmsg`.
+    /// What it is called in reports: `io_uring`, `mmsg` or `packet_ring`.
     fn name(&self) -> &'static str;
 
     /// Takes over a bound socket and starts to receive on it.

@@ -1,9 +1,11 @@
 //! Page-aligned memory that the kernel reads and writes behind Rust's back.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
 
-/// An anonymous private mapping: zeroed, page-aligned, never moved, returned on drop.
+/// A mapping: page-aligned, never moved, returned on drop.
 ///
 /// It hands out raw pointers for the kernel and checked slices for us. It is not `Send`: it
 /// belongs to the backend that made it.
@@ -14,20 +16,24 @@ pub(crate) struct PageMemory {
 }
 
 impl PageMemory {
-    /// Maps `len` bytes (at least one).
+    /// Maps `len` zeroed bytes (at least one) of our own.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let len = len.max(1);
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of
-        // ours; the result is checked before use.
+        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// Maps the first `len` bytes of what `fd` stands for, shared with the kernel. It writes there
+    /// at any time: what it may be writing is read by [`atomic`](Self::atomic) only.
+    pub(crate) fn shared(fd: RawFd, len: usize) -> io::Result<Self> {
+        Self::map(len, libc::MAP_SHARED, fd)
+    }
+
+    fn map(len: usize, flags: libc::c_int, fd: RawFd) -> io::Result<Self> {
+        // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours; the
+        // result is checked before use.
         let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), len, access, flags, fd, 0)
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -64,7 +70,7 @@ impl PageMemory {
             return &[];
         }
         // SAFETY: the range is inside the mapping, which lives as long as `self` and is always
-        // initialised (zeroed by the kernel). The kernel does not write to it meanwhile: that is
+        // initialised (by the kernel). The kernel does not write to it meanwhile: that is
         // the caller's contract, kept by handing out only what a completion gave back.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
     }
@@ -79,6 +85,15 @@ impl PageMemory {
         // initialised; `&mut self` means that no other slice of it is alive. The kernel does not
         // use it meanwhile: that is the caller's contract.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), len) }
+    }
+
+    /// The number at `offset`, which the kernel may be reading and writing. Panics past the end and
+    /// where it is not aligned: as for [`at`](Self::at).
+    pub(crate) fn atomic(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset + size_of::<u32>() <= self.len && offset.is_multiple_of(size_of::<u32>()));
+        // SAFETY: inside the mapping, which lives as long as `self`, and aligned, as the mapping is
+        // to a page; nobody makes a slice over numbers that are shared.
+        unsafe { AtomicU32::from_ptr(self.at(offset).cast()) }
     }
 
     /// Copies `bytes` to `offset`. False, and nothing is copied, where they don't fit.

@@ -1,4 +1,5 @@
 //! The backend for kernels and containers without io_uring: epoll with `recvmmsg` and `sendmmsg`.
+//! With a [`PacketRing`] beside the sockets, it is the one called `packet_ring`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
+use crate::packet_ring::{BLOCK, PacketRing};
 use crate::run::{Message, Run};
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
@@ -25,6 +27,8 @@ const SEND_RUN_MAX: usize = 1024;
 const EVENTS_MAX: usize = 1024;
 /// The epoll token of the waker's eventfd; sockets use their index.
 const WAKER_TOKEN: u64 = u64::MAX;
+/// The epoll token of the packet ring.
+const RING_TOKEN: u64 = u64::MAX - 1;
 
 /// A socket and what the kernel said about its drops.
 struct Slot {
@@ -47,6 +51,7 @@ pub(crate) struct Mmsg {
     leaving: Vec<u32>,
     /// Sockets that may have datagrams waiting, each at most once; at most `sockets_max`.
     ready: VecDeque<u32>,
+    ring: Option<PacketRing>,
     receive: ReceiveSlots,
     batch: Vec<Received>,
     /// Datagrams wanted of this batch.
@@ -61,9 +66,20 @@ pub(crate) struct Mmsg {
 
 impl Mmsg {
     pub(crate) fn new(limits: &BackendLimits) -> io::Result<Self> {
+        Self::open(limits, None)
+    }
+
+    pub(crate) fn with_packet_ring(limits: &BackendLimits) -> io::Result<Self> {
+        Self::open(limits, Some(PacketRing::new(limits.packet_ring_bytes_max)?))
+    }
+
+    fn open(limits: &BackendLimits, ring: Option<PacketRing>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let waker = sys::eventfd()?;
         epoll.add(waker.as_raw_fd(), WAKER_TOKEN)?;
+        if let Some(ring) = &ring {
+            epoll.add(ring.fd(), RING_TOKEN)?;
+        }
         Ok(Self {
             epoll,
             events: vec![EpollEvent { events: 0, u64: 0 }; EVENTS_MAX],
@@ -73,6 +89,7 @@ impl Mmsg {
             free: Vec::new(),
             leaving: Vec::new(),
             ready: VecDeque::new(),
+            ring,
             receive: ReceiveSlots::new(limits.batch_max)?,
             batch: Vec::with_capacity(limits.batch_max),
             wanted: limits.batch_max,
@@ -85,6 +102,10 @@ impl Mmsg {
 
     fn slot(&self, socket: SocketId) -> Option<&Slot> {
         self.slots.get(socket.0 as usize)?.as_ref()
+    }
+
+    fn ring_is_ready(&self) -> bool {
+        self.ring.as_ref().is_some_and(PacketRing::is_ready)
     }
 
     /// Waits for events and queues the sockets they name. True after a wake-up.
@@ -105,6 +126,7 @@ impl Mmsg {
                 woken = true;
                 continue;
             }
+            // The ring itself says whether it has anything; its event ends the wait.
             let Some(Some(slot)) = self.slots.get_mut(token as usize) else { continue };
             if events & libc::EPOLLERR as u32 != 0 {
                 drain_errors(slot.socket.as_raw_fd(), &mut self.stats);
@@ -117,8 +139,15 @@ impl Mmsg {
         Ok(woken)
     }
 
-    /// Receives from ready sockets, each in turn, until the batch is full or all are empty.
     fn drain(&mut self) {
+        self.drain_sockets();
+        if let Some(ring) = &mut self.ring {
+            ring.drain(self.wanted, self.epoch, &mut self.batch, &mut self.stats);
+        }
+    }
+
+    /// Receives from ready sockets, each in turn, until the batch is full or all are empty.
+    fn drain_sockets(&mut self) {
         while self.batch.len() < self.wanted && self.filled < self.receive.slots {
             let Some(index) = self.ready.pop_front() else { return };
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
@@ -155,6 +184,10 @@ impl Mmsg {
     /// Moves what is in `count` receive slots at `filled` into the batch.
     fn take(&mut self, index: u32, count: usize) {
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
+        if let Some(ring) = &self.ring {
+            // Read after the counters that came with the datagrams.
+            slot.drops.excuse(ring.moved(index));
+        }
         for at in self.filled..self.filled + count {
             let message = self.receive.take(at);
             let drops = Some(&mut slot.drops);
@@ -177,7 +210,7 @@ fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> u64 {
 
 impl Backend for Mmsg {
     fn name(&self) -> &'static str {
-        "mmsg"
+        if self.ring.is_some() { "packet_ring" } else { "mmsg" }
     }
 
     fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
@@ -192,7 +225,12 @@ impl Backend for Mmsg {
                 self.slots.len() as u32 - 1
             }
         };
-        if let Err(error) = self.epoll.add(socket.as_raw_fd(), u64::from(index)) {
+        let fd = socket.as_raw_fd();
+        let mut added = self.epoll.add(fd, u64::from(index));
+        if let (Ok(()), Some(ring)) = (&added, &mut self.ring) {
+            added = socket.local_addr().and_then(|address| ring.add(index, fd, address));
+        }
+        if let Err(error) = added {
             self.free.push(index);
             return Err(error);
         }
@@ -214,7 +252,11 @@ impl Backend for Mmsg {
         let Some(mut slot) = self.slots[socket.0 as usize].take() else { return };
         let fd = slot.socket.as_raw_fd();
         drain_errors(fd, &mut self.stats);
-        slot.drops.refresh(fd, &mut self.stats);
+        let moved = || self.ring.as_ref().map_or(0, |ring| ring.moved(socket.0));
+        slot.drops.refresh_but(fd, moved, &mut self.stats);
+        if let Some(ring) = &mut self.ring {
+            ring.remove(socket.0);
+        }
         // Closing takes it out of epoll; a stale entry of the ready queue is skipped.
         drop(slot);
         self.leaving.push(socket.0);
@@ -277,6 +319,9 @@ impl Backend for Mmsg {
         self.wanted = wait.datagrams_max.clamp(1, self.receive.slots);
         self.epoch = self.epoch.wrapping_add(1);
         self.free.append(&mut self.leaving);
+        if let Some(ring) = &mut self.ring {
+            ring.give_back();
+        }
         self.flush();
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
         let remaining = |wanted: Duration| match started {
@@ -285,11 +330,12 @@ impl Backend for Mmsg {
         };
         loop {
             // Sockets left over from a full batch: no waiting, but see who else is ready.
-            let backlog = !self.ready.is_empty();
+            let backlog = !self.ready.is_empty() || self.ring_is_ready();
             let timeout = if backlog { Duration::ZERO } else { remaining(wait.timeout) };
             let mut woken = self.wait(timeout)?;
             let gather = remaining(wait.gather);
-            if !woken && !backlog && !self.ready.is_empty() && !gather.is_zero() {
+            let some = !self.ready.is_empty() || self.ring_is_ready();
+            if !woken && !backlog && some && !gather.is_zero() {
                 std::thread::sleep(gather);
                 woken = self.wait(Duration::ZERO)?;
             }
@@ -299,6 +345,9 @@ impl Backend for Mmsg {
             }
             // Only error reports or truncated datagrams: keep waiting, with an empty batch.
             self.filled = 0;
+            if let Some(ring) = &mut self.ring {
+                ring.give_back();
+            }
             if remaining(wait.timeout).is_zero() {
                 return Ok(0);
             }
@@ -310,11 +359,14 @@ impl Backend for Mmsg {
     }
 
     fn payload(&self, received: &Received) -> &[u8] {
-        let slot = (received.buffer & 0xffff) as usize;
-        if received.buffer >> 16 != u32::from(self.epoch) || slot >= self.filled {
-            return &[];
+        let (buffer, offset) = (received.buffer as u16, received.offset as usize);
+        let slot = usize::from(buffer);
+        match &self.ring {
+            _ if received.buffer >> 16 != u32::from(self.epoch) => &[],
+            Some(ring) if buffer & BLOCK != 0 => ring.payload(buffer, offset, received.len.into()),
+            _ if slot < self.filled => self.receive.payload(slot, offset, received.len.into()),
+            _ => &[],
         }
-        self.receive.payload(slot, received.offset.into(), received.len.into())
     }
 
     fn waker(&self) -> Waker {
@@ -328,13 +380,24 @@ impl Backend for Mmsg {
     fn socket_drops(&mut self, socket: SocketId) -> u64 {
         let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
         let Some(slot) = slot else { return 0 };
-        slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
-        slot.drops.total()
+        let fd = slot.socket.as_raw_fd();
+        let Some(ring) = &mut self.ring else {
+            slot.drops.refresh(fd, &mut self.stats);
+            return slot.drops.total();
+        };
+        slot.drops.refresh_but(fd, || ring.moved(socket.0), &mut self.stats);
+        ring.refresh_drops(&mut self.stats);
+        slot.drops.total() + ring.socket_drops(socket.0)
     }
 
     fn refresh_drops(&mut self) {
-        for slot in self.slots.iter_mut().flatten() {
-            slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(slot) = slot else { continue };
+            let moved = || self.ring.as_ref().map_or(0, |ring| ring.moved(index as u32));
+            slot.drops.refresh_but(slot.socket.as_raw_fd(), moved, &mut self.stats);
+        }
+        if let Some(ring) = &mut self.ring {
+            ring.refresh_drops(&mut self.stats);
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What one receive brings: a datagram, or a run of them that the kernel kept together (UDP GRO).
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use crate::slots::DropCounter;
-use crate::wire::{self, RECEIVE_RUN_BYTES_MAX};
+use crate::wire;
 use crate::{Received, SocketId, UdpStats};
 
 /// Datagrams longer than this are not handed out. WebRTC stays below 1,500 bytes.
 const HANDED_OUT_BYTES_MAX: usize = 2_048;
+/// Source of what has none, and is not handed out.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// What a receive wrote into its buffer.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +25,14 @@ pub(crate) struct Message<'a> {
 /// but the last, which may be shorter. They share the kernel's time stamp.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
-    source: SocketAddr,
-    received_at_unix_ns: u64,
+    pub(crate) source: SocketAddr,
+    pub(crate) received_at_unix_ns: u64,
     pub(crate) buffer: u16,
-    len: usize,
-    segment_bytes: usize,
+    /// Where in the buffer they start.
+    pub(crate) start: u32,
+    pub(crate) len: usize,
+    /// At least one.
+    pub(crate) segment_bytes: usize,
 }
 
 impl Run {
@@ -57,20 +62,30 @@ impl Run {
         stats: &mut UdpStats,
     ) -> Option<Self> {
         let &Message { name, len, cut, .. } = message;
-        let segment_bytes = control.segment_bytes.map_or(len, usize::from).max(1);
-        let source =
-            wire::parse_name(name).filter(|_| !cut && segment_bytes <= HANDED_OUT_BYTES_MAX);
-        let Some(source) = source else {
-            stats.truncated += datagrams(len, segment_bytes) as u64;
-            return None;
+        let source = wire::parse_name(name);
+        let run = Self {
+            source: source.unwrap_or(NOWHERE),
+            received_at_unix_ns: control.unix_ns.unwrap_or_else(crate::unix_now_ns),
+            buffer,
+            start: 0,
+            len,
+            segment_bytes: control.segment_bytes.map_or(len, usize::from).max(1),
         };
-        let received_at_unix_ns = control.unix_ns.unwrap_or_else(crate::unix_now_ns);
-        Some(Self { source, received_at_unix_ns, buffer, len, segment_bytes })
+        run.unless(cut || source.is_none(), stats)
+    }
+
+    /// Itself, or `None` and counted, where it is `bad` or of datagrams that are too long.
+    pub(crate) fn unless(self, bad: bool, stats: &mut UdpStats) -> Option<Self> {
+        if bad || self.segment_bytes > HANDED_OUT_BYTES_MAX {
+            stats.truncated += self.datagrams() as u64;
+            return None;
+        }
+        Some(self)
     }
 
     /// How many datagrams it is. At least one, for a datagram may be empty.
     pub(crate) fn datagrams(&self) -> usize {
-        datagrams(self.len, self.segment_bytes)
+        self.len.div_ceil(self.segment_bytes).max(1)
     }
 
     /// Puts its datagrams into the batch of `epoch`.
@@ -90,18 +105,11 @@ impl Run {
             source: self.source,
             received_at_unix_ns: self.received_at_unix_ns,
             buffer: u32::from(epoch) << 16 | u32::from(self.buffer),
-            offset: offset as u16,
+            offset: self.start + offset as u32,
             len: self.segment_bytes.min(self.len - offset) as u16,
         }));
     }
 }
-
-fn datagrams(len: usize, segment_bytes: usize) -> usize {
-    len.div_ceil(segment_bytes).max(1)
-}
-
-/// Offsets and lengths are kept in 16 bits.
-const _: () = assert!(RECEIVE_RUN_BYTES_MAX <= 1 << 16);
 
 #[cfg(test)]
 mod tests {
@@ -114,7 +122,7 @@ mod tests {
         Run::of(3, &message, &control, stats)
     }
 
-    fn pieces(len: usize, segment_bytes: Option<u16>) -> Vec<(u16, u16)> {
+    fn pieces(len: usize, segment_bytes: Option<u16>) -> Vec<(u32, u16)> {
         let mut stats = UdpStats::default();
         let run = read(len, segment_bytes, &mut stats).unwrap();
         let mut batch = Vec::new();

@@ -1,4 +1,5 @@
-//! Both backends against the kernel's loopback: one suite, run for each.
+//! Every backend against the kernel's loopback: one suite, run for each. Payloads that begin with
+//! [`MEDIA`] go through the packet ring, where there is one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,6 +15,8 @@ use stampede_udp::{
 const BUFFERS: SocketBuffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 20 };
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+/// What RTP begins with (RFC 7983).
+const MEDIA: u8 = 0x80;
 /// Nothing takes this long; it only ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,7 +24,8 @@ fn limits() -> BackendLimits {
     BackendLimits { sockets_max: 128, ..BackendLimits::default() }
 }
 
-/// Opens a backend, or says why it can't and returns `None`: only the kernel may refuse io_uring.
+/// Opens a backend, or says why it can't and returns `None`: only the kernel may refuse
+/// io_uring or a packet ring.
 fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backend>> {
     stay_on_this_core();
     match open(choice, limits) {
@@ -30,7 +34,7 @@ fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backe
             Some(backend)
         }
         // A refusal by permission or build is not ours; any other reason is a bug.
-        Err(OpenError::IoUring { reason })
+        Err(OpenError::IoUring { reason } | OpenError::PacketRing { reason })
             if reason.contains("EPERM") || reason.contains("ENOSYS") =>
         {
             eprintln!("skipped: {reason}");
@@ -125,7 +129,7 @@ fn echo(choice: BackendChoice) {
         let started = unix_now_ns();
         for round in 0..20u8 {
             for ((_, address), (client, _)) in sockets.iter().zip(&clients) {
-                client.send_to(&[round; 200], address).unwrap();
+                client.send_to(&[MEDIA | round; 200], address).unwrap();
             }
         }
         let seen = collect(backend, 1_000);
@@ -138,7 +142,7 @@ fn echo(choice: BackendChoice) {
             assert_eq!(datagram.payload.len(), 200);
             assert!(datagram.unix_ns + 1_000_000_000 >= started);
             assert!(datagram.unix_ns <= ended + 1_000_000_000);
-            let round = datagram.payload[0];
+            let round = datagram.payload[0] & !MEDIA;
             let before = latest.insert(datagram.socket, (round, datagram.unix_ns));
             let (expected, earlier) = before.map_or((0, 0), |(round, at)| (round + 1, at));
             assert_eq!(round, expected, "order within a socket");
@@ -150,7 +154,7 @@ fn echo(choice: BackendChoice) {
         for ((client, _), (_, address)) in clients.iter().zip(&sockets) {
             for round in 0..20u8 {
                 let (len, source) = client.recv_from(&mut echoed).unwrap();
-                assert_eq!((len, source, echoed[0]), (200, *address, round));
+                assert_eq!((len, source, echoed[0]), (200, *address, MEDIA | round));
             }
         }
         let stats = backend.stats();
@@ -381,7 +385,11 @@ fn sockets_can_go_while_datagrams_are_in_flight(choice: BackendChoice) {
     let (client, _) = peer(V4);
     let (stays, stays_at) = add(backend, V4);
     // Addresses no other test binds: their ports must be free again afterwards.
-    let last = if choice == BackendChoice::Mmsg { 1 } else { 2 };
+    let last = match choice {
+        BackendChoice::Mmsg => 1,
+        BackendChoice::PacketRing => 2,
+        _ => 3,
+    };
     let own_ip = IpAddr::V4(Ipv4Addr::new(127, 77, 0, last));
     let mut received_by_stays = 0;
     for round in 0..30u8 {
@@ -460,16 +468,16 @@ fn a_run_arrives_as_one(choice: BackendChoice) {
         let (_, target) = add(backend, ip);
         backend.poll(wait(0)).unwrap();
         for number in 0..9u8 {
-            backend.send(from, target, &[number; 900]);
+            backend.send(from, target, &[MEDIA | number; 900]);
         }
-        backend.send(from, target, &[9; 7]);
-        backend.send(from, target, &[10; 900]);
+        backend.send(from, target, &[MEDIA | 9; 7]);
+        backend.send(from, target, &[MEDIA | 10; 900]);
         let few = Wait { datagrams_max: 1, ..wait(1_000) };
         let mut seen = Vec::new();
         assert_eq!(poll_into(backend, few, &mut seen), 10);
         seen.extend(collect(backend, 1));
         let expected: Vec<_> =
-            (0..11u8).map(|number| vec![number; if number == 9 { 7 } else { 900 }]).collect();
+            (0..11u8).map(|number| vec![MEDIA | number; if number == 9 { 7 } else { 900 }]).collect();
         let payloads: Vec<_> = seen.iter().map(|datagram| datagram.payload.clone()).collect();
         assert_eq!(payloads, expected);
         assert!(seen.iter().all(|datagram| datagram.source == source));
@@ -489,7 +497,7 @@ fn a_run_of_64_kib_arrives_whole(choice: BackendChoice) {
     let (client, _) = peer(V4);
     set_option(&client, libc::SOL_UDP, libc::UDP_SEGMENT, SEGMENT_BYTES as i32);
     backend.poll(wait(0)).unwrap();
-    let run: Vec<u8> = (0..54 * SEGMENT_BYTES + 5).map(|at| (at / SEGMENT_BYTES) as u8).collect();
+    let run: Vec<u8> = (0..54 * SEGMENT_BYTES + 5).map(|at| MEDIA | (at / SEGMENT_BYTES) as u8).collect();
     client.send_to(&run, target).unwrap();
     let seen = collect(backend, 55);
     let payloads: Vec<_> = seen.iter().map(|datagram| &datagram.payload[..]).collect();
@@ -497,7 +505,7 @@ fn a_run_of_64_kib_arrives_whole(choice: BackendChoice) {
     assert_eq!(backend.stats().runs_in, 1);
     // Longer datagrams than are handed out.
     set_option(&client, libc::SOL_UDP, libc::UDP_SEGMENT, 3_000);
-    client.send_to(&[1; 9_001], target).unwrap();
+    client.send_to(&[MEDIA; 9_001], target).unwrap();
     assert_eq!(poll_into(backend, wait(20), &mut Vec::new()), 0);
     assert_eq!(backend.stats().truncated, 4);
 }
@@ -536,7 +544,7 @@ fn nothing_is_lost_when_receive_buffers_run_out(choice: BackendChoice) {
     let (client, _) = peer(V4);
     for number in 0..50u8 {
         for (_, address) in &sockets {
-            client.send_to(&[number; 300], address).unwrap();
+            client.send_to(&[MEDIA | number; 300], address).unwrap();
         }
     }
     let seen = collect(backend, 2_000);
@@ -544,7 +552,7 @@ fn nothing_is_lost_when_receive_buffers_run_out(choice: BackendChoice) {
     let mut next: HashMap<SocketId, u8> = HashMap::new();
     for datagram in &seen {
         let next = next.entry(datagram.socket).or_default();
-        assert_eq!(datagram.payload, [*next; 300]);
+        assert_eq!(datagram.payload, [MEDIA | *next; 300]);
         *next += 1;
     }
     let stats = backend.stats();
@@ -659,7 +667,7 @@ fn thousands_of_destinations_from_one_socket(choice: BackendChoice) {
     for round in 0..3u8 {
         for (_, address) in &receivers {
             for _ in 0..2 {
-                backend.send(sender, *address, &[round; 1_000]);
+                backend.send(sender, *address, &[MEDIA | round; 1_000]);
             }
         }
     }
@@ -691,6 +699,9 @@ macro_rules! suite {
         }
         mod io_uring {
             $(#[test] fn $test() { super::$test(super::BackendChoice::IoUring); })*
+        }
+        mod packet_ring {
+            $(#[test] fn $test() { super::$test(super::BackendChoice::PacketRing); })*
         }
     };
 }

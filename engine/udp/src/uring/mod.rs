@@ -461,7 +461,7 @@ impl Backend for Uring {
         if received.buffer >> 16 != u32::from(self.epoch) {
             return &[];
         }
-        self.ring.payload(received.buffer as u16, received.offset.into(), received.len.into())
+        self.ring.payload(received.buffer as u16, received.offset as usize, received.len.into())
     }
 
     fn waker(&self) -> Waker {

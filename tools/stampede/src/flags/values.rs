@@ -291,6 +291,9 @@ pub(crate) enum BackendFlag {
     IoUring,
     /// epoll with recvmmsg and sendmmsg.
     Mmsg,
+    /// The same, with RTP and RTCP from a ring that the kernel fills (AF_PACKET); needs root.
+    #[value(name = "packet_ring")]
+    PacketRing,
 }
 
 impl BackendFlag {
@@ -300,6 +303,7 @@ impl BackendFlag {
             Self::Auto => "auto",
             Self::IoUring => "io_uring",
             Self::Mmsg => "mmsg",
+            Self::PacketRing => "packet_ring",
         }
     }
 
@@ -309,6 +313,7 @@ impl BackendFlag {
             Self::Auto => stampede_udp::BackendChoice::Auto,
             Self::IoUring => stampede_udp::BackendChoice::IoUring,
             Self::Mmsg => stampede_udp::BackendChoice::Mmsg,
+            Self::PacketRing => stampede_udp::BackendChoice::PacketRing,
         }
     }
 }

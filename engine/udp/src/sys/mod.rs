@@ -2,6 +2,9 @@
 //!
 //! Each takes borrowed memory and returns `io::Result`, so that nothing above has to be `unsafe`.
 
+pub(crate) mod bpf;
+pub(crate) mod packet;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

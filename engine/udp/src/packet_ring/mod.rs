@@ -1,0 +1,356 @@
+//! One ring of received packets for all sockets of a worker (`AF_PACKET`, `TPACKET_V3`).
+//!
+//! The kernel copies each RTP or RTCP packet into memory that we share as it comes in, so that
+//! reading it takes no system call and visits no socket; the sockets keep ICE and DTLS. A packet is
+//! seen before the firewall, before its UDP checksum is verified, and only over IPv4 and whole:
+//! everything else stays with its socket.
+
+mod filter;
+mod probe;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::memory::PageMemory;
+use crate::run::Run;
+use crate::slots::DropCounter;
+use crate::sys::packet;
+use crate::{Received, SocketId, UdpStats};
+use filter::{PortCounters, PortTable};
+
+pub(crate) use probe::probe;
+
+/// Room of a block: for the longest run there is and its headers, and for a hundred packets.
+const BLOCK_BYTES: usize = 128 * 1024;
+/// A block with anything in it is handed over after so long. It is what this adds to the delay of
+/// a packet, and with the number of blocks the time we may be late without losing any.
+const RETIRE_MS: u32 = 4;
+
+/// `struct tpacket_block_desc` (linux/if_packet.h).
+const BLOCK_STATUS_AT: usize = 8;
+const BLOCK_PACKETS_AT: usize = 12;
+const BLOCK_FIRST_AT: usize = 16;
+const BLOCK_HEADER_BYTES: usize = 48;
+/// `struct tpacket3_hdr`, before each packet.
+const NEXT_AT: usize = 0;
+const SECONDS_AT: usize = 4;
+const NANOS_AT: usize = 8;
+const CAPTURED_AT: usize = 12;
+const STATUS_AT: usize = 20;
+const MAC_AT: usize = 24;
+const NET_AT: usize = 26;
+const PACKET_HEADER_BYTES: usize = 48;
+/// `struct virtio_net_hdr`, before each packet's link layer header.
+const OFFLOAD_BYTES: usize = 10;
+const OFFLOAD_TYPE_AT: usize = 1;
+const OFFLOAD_SEGMENT_AT: usize = 4;
+/// linux/virtio_net.h, and `VIRTIO_NET_HDR_GSO_NONE`.
+const GSO_UDP_L4: u8 = 5;
+const GSO_NONE: u8 = 0;
+/// IPv4 header, without options, and UDP header.
+const HEADERS_BYTES: usize = 20 + 8;
+const UDP_HEADER_BYTES: usize = 8;
+
+/// Tells a block from a receive buffer of a socket in [`Received::buffer`].
+pub(crate) const BLOCK: u16 = 1 << 15;
+/// No socket has this port.
+const NOBODY: u32 = u32::MAX;
+
+/// What a socket has in the ring.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    address: SocketAddrV4,
+    runs_out: u32,
+}
+
+/// See the module.
+pub(crate) struct PacketRing {
+    memory: PageMemory,
+    table: PortTable,
+    socket_program: OwnedFd,
+    /// Index: port.
+    socket_of_port: Vec<u32>,
+    /// Index: socket.
+    entries: Vec<Option<Entry>>,
+    blocks: usize,
+    reading: Reading,
+    /// Blocks before the one that is being read that the batch refers to.
+    held: usize,
+    /// The ring's, all sockets together.
+    drops: DropCounter,
+    dropped: u32,
+    socket: OwnedFd,
+}
+
+/// Where in the ring we are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reading {
+    block: usize,
+    /// Whether `next` and `left` are of this block already.
+    begun: bool,
+    /// Offset of the next packet in the block, and how many there are.
+    next: usize,
+    left: u32,
+}
+
+impl PacketRing {
+    pub(crate) fn new(ring_bytes_max: usize) -> io::Result<Self> {
+        let blocks = (ring_bytes_max / BLOCK_BYTES).clamp(2, usize::from(BLOCK) - 1);
+        let socket = packet::socket()?;
+        let table = PortTable::new()?;
+        table.attach_to_ring(socket.as_raw_fd())?;
+        packet::make_ring(&socket, blocks as u32, BLOCK_BYTES as u32, RETIRE_MS)?;
+        let memory = PageMemory::shared(socket.as_raw_fd(), blocks * BLOCK_BYTES)?;
+        let socket_program = table.socket_program()?;
+        packet::listen(&socket)?;
+        Ok(Self {
+            memory,
+            table,
+            socket_program,
+            socket_of_port: vec![NOBODY; 1 << 16],
+            entries: Vec::new(),
+            blocks,
+            reading: Reading::default(),
+            held: 0,
+            drops: DropCounter::default(),
+            dropped: 0,
+            socket,
+        })
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Takes RTP and RTCP for a socket from now on. One of IPv6, or with the port of another one,
+    /// receives it itself, as without a ring.
+    pub(crate) fn add(&mut self, index: u32, socket: RawFd, address: SocketAddr) -> io::Result<()> {
+        let SocketAddr::V4(address) = address else { return Ok(()) };
+        let owner = &mut self.socket_of_port[usize::from(address.port())];
+        if *owner != NOBODY {
+            return Ok(());
+        }
+        filter::attach(&self.socket_program, socket)?;
+        *owner = index;
+        if self.entries.len() <= index as usize {
+            self.entries.resize(index as usize + 1, None);
+        }
+        self.entries[index as usize] = Some(Entry { address, runs_out: 0 });
+        self.table.want(address.port());
+        Ok(())
+    }
+
+    /// Forgets a socket. What the ring still has of it is not handed out.
+    pub(crate) fn remove(&mut self, index: u32) {
+        let entry = self.entries.get_mut(index as usize).and_then(Option::take);
+        let Some(Entry { address, .. }) = entry else { return };
+        self.table.release(address.port());
+        self.socket_of_port[usize::from(address.port())] = NOBODY;
+    }
+
+    fn entry(&self, index: u32) -> Option<Entry> {
+        *self.entries.get(index as usize)?
+    }
+
+    /// How much of what a socket counts as dropped is in the ring instead.
+    pub(crate) fn moved(&self, index: u32) -> u32 {
+        self.entry(index).map_or(0, |entry| self.table.counters(entry.address.port()).moved())
+    }
+
+    /// Datagrams of a socket that found the ring full. The kernel counts them for the whole ring
+    /// only: where it has dropped any, this is what the socket misses, with what still waits.
+    pub(crate) fn socket_drops(&self, index: u32) -> u64 {
+        let Some(entry) = self.entry(index) else { return 0 };
+        let PortCounters { taken, .. } = self.table.counters(entry.address.port());
+        let missing = taken.wrapping_sub(entry.runs_out).min(self.dropped);
+        (f64::from(missing) * self.drops.datagrams_per_run()).round() as u64
+    }
+
+    /// Asks the kernel how much it has dropped.
+    pub(crate) fn refresh_drops(&mut self, stats: &mut UdpStats) {
+        stats.syscalls += 1;
+        match packet::take_drops(&self.socket) {
+            Ok(0) => {}
+            Ok(dropped) => {
+                self.dropped = self.dropped.wrapping_add(dropped);
+                self.drops.update(self.dropped, stats);
+            }
+            Err(error) => tracing::error!(%error, "drops of the packet ring can't be read"),
+        }
+    }
+
+    fn status(&self, block: usize) -> &AtomicU32 {
+        self.memory.atomic(block * BLOCK_BYTES + BLOCK_STATUS_AT)
+    }
+
+    /// Whether there is anything to hand out.
+    pub(crate) fn is_ready(&self) -> bool {
+        let Reading { block, begun, .. } = self.reading;
+        begun || self.status(block).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
+    }
+
+    /// Gives blocks back to the kernel that have been handed out whole; the batch must be gone.
+    pub(crate) fn give_back(&mut self) {
+        for back in 1..=self.held {
+            let block = (self.reading.block + self.blocks - back) % self.blocks;
+            self.status(block).store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        }
+        self.held = 0;
+    }
+
+    /// Hands out packets until the batch has as many as `wanted`, or nothing is left.
+    pub(crate) fn drain(
+        &mut self,
+        wanted: usize,
+        epoch: u16,
+        batch: &mut Vec<Received>,
+        stats: &mut UdpStats,
+    ) {
+        let mut losing = false;
+        // All but one may be held: the one that is read has to differ from the oldest.
+        while batch.len() < wanted && self.held + 1 < self.blocks && self.is_ready() {
+            if !self.reading.begun {
+                self.begin_block();
+            }
+            while batch.len() < wanted && self.reading.left > 0 {
+                losing |= self.take_packet(epoch, batch, stats);
+            }
+            if self.reading.left == 0 {
+                let block = (self.reading.block + 1) % self.blocks;
+                self.reading = Reading { block, ..Reading::default() };
+                self.held += 1;
+            }
+        }
+        if losing {
+            self.refresh_drops(stats);
+        }
+    }
+
+    fn begin_block(&mut self) {
+        let block = self.block(self.reading.block);
+        let left = u32_at(block, BLOCK_PACKETS_AT).unwrap_or(0);
+        let next = u32_at(block, BLOCK_FIRST_AT).unwrap_or(0) as usize;
+        self.reading = Reading { begun: true, next, left, ..self.reading };
+    }
+
+    /// A block that is ours at the moment.
+    fn block(&self, block: usize) -> &[u8] {
+        self.memory.slice(block * BLOCK_BYTES, BLOCK_BYTES)
+    }
+
+    /// Moves the next packet of the block into the batch. Whether the kernel says that it has
+    /// dropped some.
+    fn take_packet(&mut self, epoch: u16, batch: &mut Vec<Received>, stats: &mut UdpStats) -> bool {
+        let Reading { block, next, .. } = self.reading;
+        self.reading.left -= 1;
+        let Some(packet) = Packet::parse(self.block(block), next) else {
+            // Not a ring as this kernel promised it: the rest of the block can't be found.
+            stats.truncated += u64::from(self.reading.left) + 1;
+            self.reading.left = 0;
+            return false;
+        };
+        self.reading.next = next + packet.next;
+        // A port of ours at another address of this host is somebody else's.
+        let index = self.socket_of_port[usize::from(packet.destination.port())];
+        let entry = self.entries.get_mut(index as usize).and_then(Option::as_mut);
+        let Some(entry) = entry.filter(|entry| is_for(packet.destination, entry.address)) else {
+            return packet.losing;
+        };
+        entry.runs_out = entry.runs_out.wrapping_add(1);
+        match packet.run(BLOCK | block as u16, stats) {
+            Some(run) => {
+                self.drops.heard(run.datagrams());
+                run.hand_out(SocketId(index), epoch, batch, stats);
+            }
+            None => self.drops.heard(1),
+        }
+        packet.losing
+    }
+
+    /// Bytes of a packet of the batch; `buffer` is what [`Received::buffer`] says.
+    pub(crate) fn payload(&self, buffer: u16, offset: usize, len: usize) -> &[u8] {
+        let block = usize::from(buffer & !BLOCK);
+        let back = (self.reading.block + self.blocks - block) % self.blocks;
+        let held = block < self.blocks && (back <= self.held);
+        let bytes = if held { self.block(block) } else { &[] };
+        bytes.get(offset..offset + len).unwrap_or(&[])
+    }
+}
+
+fn is_for(destination: SocketAddrV4, bound: SocketAddrV4) -> bool {
+    bound.ip().is_unspecified() || bound.ip() == destination.ip()
+}
+
+/// A packet in a block, as far as it could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Packet {
+    /// From this packet to the next.
+    next: usize,
+    unix_ns: u64,
+    losing: bool,
+    source: SocketAddrV4,
+    destination: SocketAddrV4,
+    /// Where its payload is in the block.
+    start: usize,
+    len: usize,
+    /// Of the datagrams of a run; `None` for what can't be told apart.
+    segment_bytes: Option<usize>,
+}
+
+impl Packet {
+    /// `None` where the block does not hold what its headers say. Pure: safe on any bytes.
+    fn parse(block: &[u8], at: usize) -> Option<Self> {
+        if at < BLOCK_HEADER_BYTES {
+            return None;
+        }
+        let header = block.get(at..at.checked_add(PACKET_HEADER_BYTES)?)?;
+        let next = u32_at(header, NEXT_AT)? as usize;
+        let seconds = u64::from(u32_at(header, SECONDS_AT)?);
+        let unix_ns = seconds * 1_000_000_000 + u64::from(u32_at(header, NANOS_AT)?);
+        let captured = u32_at(header, CAPTURED_AT)? as usize;
+        let losing = u32_at(header, STATUS_AT)? & libc::TP_STATUS_LOSING != 0;
+        let mac = at + usize::from(u16::from_ne_bytes(array_at(header, MAC_AT)?));
+        let net = at + usize::from(u16::from_ne_bytes(array_at(header, NET_AT)?));
+        let offload = block.get(mac.checked_sub(OFFLOAD_BYTES)?..mac)?;
+        let packet = block.get(net..mac.checked_add(captured)?)?;
+        let address = |at, port_at| {
+            let ip = Ipv4Addr::from(array_at::<4>(packet, at)?);
+            Some(SocketAddrV4::new(ip, u16::from_be_bytes(array_at(packet, port_at)?)))
+        };
+        let (source, destination) = (address(12, 20)?, address(16, 22)?);
+        let len = usize::from(u16::from_be_bytes(array_at(packet, 24)?));
+        let len = len.checked_sub(UDP_HEADER_BYTES)?;
+        let whole = packet.len() >= HEADERS_BYTES + len;
+        let segment = u16::from_ne_bytes(array_at(offload, OFFLOAD_SEGMENT_AT)?).into();
+        let segment_bytes = match offload[OFFLOAD_TYPE_AT] {
+            GSO_NONE if whole => Some(len),
+            GSO_UDP_L4 if whole && segment > 0 => Some(segment),
+            _ => None,
+        };
+        let start = net + HEADERS_BYTES;
+        Some(Self { next, unix_ns, losing, source, destination, start, len, segment_bytes })
+    }
+
+    /// What it holds; `None`, and counted, where it is not to be handed out.
+    fn run(&self, buffer: u16, stats: &mut UdpStats) -> Option<Run> {
+        let run = Run {
+            source: SocketAddr::V4(self.source),
+            received_at_unix_ns: self.unix_ns,
+            buffer,
+            start: self.start as u32,
+            len: self.len,
+            segment_bytes: self.segment_bytes.unwrap_or(self.len).max(1),
+        };
+        run.unless(self.segment_bytes.is_none(), stats)
+    }
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    array_at(bytes, at).map(u32::from_ne_bytes)
+}

@@ -1,0 +1,185 @@
+//! As much of bpf(2) as a socket filter with a table needs: no loader, for there is nothing to
+//! relocate.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Commands, types and flags of linux/bpf.h.
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
+const BPF_PSEUDO_MAP_FD: u8 = 1;
+/// The helpers called need no GPL.
+const LICENSE: &CStr = c"MIT OR Apache-2.0";
+
+/// Helpers of linux/bpf.h.
+pub(crate) const MAP_LOOKUP_ELEMENT: i32 = 1;
+pub(crate) const SKB_LOAD_BYTES: i32 = 26;
+pub(crate) const SKB_LOAD_BYTES_RELATIVE: i32 = 68;
+/// `BPF_HDR_START_NET`.
+pub(crate) const HEADER_START_NETWORK: i32 = 1;
+/// Offset of `pkt_type` in `struct __sk_buff`.
+pub(crate) const SKB_PACKET_TYPE_AT: i16 = 4;
+
+pub(crate) const R0: u8 = 0;
+pub(crate) const R1: u8 = 1;
+pub(crate) const R2: u8 = 2;
+pub(crate) const R3: u8 = 3;
+pub(crate) const R4: u8 = 4;
+pub(crate) const R5: u8 = 5;
+pub(crate) const R6: u8 = 6;
+pub(crate) const R9: u8 = 9;
+/// The frame pointer.
+pub(crate) const R10: u8 = 10;
+
+/// `struct bpf_insn` (RFC 9669 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Instruction {
+    opcode: u8,
+    /// Source register in the upper half, destination in the lower.
+    registers: u8,
+    pub(crate) offset: i16,
+    immediate: i32,
+}
+
+const fn of(opcode: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction { opcode, registers: src << 4 | dst, offset, immediate }
+}
+
+/// `dst = src`
+pub(crate) const fn mov(dst: u8, src: u8) -> Instruction {
+    of(0xbf, dst, src, 0, 0)
+}
+
+/// `dst = immediate`, sign-extended
+pub(crate) const fn mov_immediate(dst: u8, immediate: i32) -> Instruction {
+    of(0xb7, dst, 0, 0, immediate)
+}
+
+/// `dst += immediate`
+pub(crate) const fn add_immediate(dst: u8, immediate: i32) -> Instruction {
+    of(0x07, dst, 0, 0, immediate)
+}
+
+/// `dst &= immediate`
+pub(crate) const fn and_immediate(dst: u8, immediate: i32) -> Instruction {
+    of(0x57, dst, 0, 0, immediate)
+}
+
+/// `dst = be16toh(dst)`
+pub(crate) const fn from_big_endian16(dst: u8) -> Instruction {
+    of(0xdc, dst, 0, 0, 16)
+}
+
+/// `dst = *(u8 *)(src + offset)`
+pub(crate) const fn load8(dst: u8, src: u8, offset: i16) -> Instruction {
+    of(0x71, dst, src, offset, 0)
+}
+
+/// `dst = *(u16 *)(src + offset)`
+pub(crate) const fn load16(dst: u8, src: u8, offset: i16) -> Instruction {
+    of(0x69, dst, src, offset, 0)
+}
+
+/// `dst = *(u32 *)(src + offset)`
+pub(crate) const fn load32(dst: u8, src: u8, offset: i16) -> Instruction {
+    of(0x61, dst, src, offset, 0)
+}
+
+/// `*(u32 *)(dst + offset) = src`
+pub(crate) const fn store32(dst: u8, offset: i16, src: u8) -> Instruction {
+    of(0x63, dst, src, offset, 0)
+}
+
+/// `*(u32 *)(dst + offset) += src`, atomically
+pub(crate) const fn atomic_add32(dst: u8, offset: i16, src: u8) -> Instruction {
+    of(0xc3, dst, src, offset, 0)
+}
+
+/// Skips `offset` instructions where `dst == immediate`.
+pub(crate) const fn jump_if_equal(dst: u8, immediate: i32, offset: i16) -> Instruction {
+    of(0x15, dst, 0, offset, immediate)
+}
+
+/// Skips `offset` instructions where `dst != immediate`.
+pub(crate) const fn jump_if_not_equal(dst: u8, immediate: i32, offset: i16) -> Instruction {
+    of(0x55, dst, 0, offset, immediate)
+}
+
+/// Calls a helper.
+pub(crate) const fn call(helper: i32) -> Instruction {
+    of(0x85, 0, 0, 0, helper)
+}
+
+/// Returns `R0`.
+pub(crate) const EXIT: Instruction = of(0x95, 0, 0, 0, 0);
+
+/// `dst` = the map behind a descriptor; two instructions.
+pub(crate) const fn load_map(dst: u8, map: RawFd) -> [Instruction; 2] {
+    [of(0x18, dst, BPF_PSEUDO_MAP_FD, 0, map), of(0, 0, 0, 0, 0)]
+}
+
+/// `union bpf_attr` of the commands used; what is left out counts as zero.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+}
+
+/// An array of `entries` values of `value_bytes` (a multiple of 8) that can be mapped.
+pub(crate) fn array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
+    let attributes = MapCreate {
+        map_type: BPF_MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: value_bytes,
+        max_entries: entries,
+        map_flags: BPF_F_MMAPABLE,
+    };
+    bpf(BPF_MAP_CREATE, &attributes)
+}
+
+/// Loads a program of type socket filter. The kernel checks it, and keeps it as long as something
+/// it is attached to is open.
+pub(crate) fn socket_filter(code: &[Instruction]) -> io::Result<OwnedFd> {
+    let attributes = ProgLoad {
+        prog_type: BPF_PROG_TYPE_SOCKET_FILTER,
+        insn_cnt: code.len() as u32,
+        insns: code.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+    };
+    bpf(BPF_PROG_LOAD, &attributes)
+}
+
+fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the pointer and size describe `attributes`, whose pointers are to memory that the
+    // callers borrow for longer than the call, with the lengths they state.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both commands return a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
