@@ -293,8 +293,11 @@ fn spawn(
         },
     };
     let choice = options.backend;
-    let limits =
-        BackendLimits { sockets_max: options.peers_per_worker_max, ..BackendLimits::default() };
+    let limits = BackendLimits {
+        sockets_max: options.peers_per_worker_max,
+        packet_ring_bytes_max: options.packet_ring_bytes_max,
+        ..BackendLimits::default()
+    };
     let (ready, opened) = crossbeam_channel::bounded(1);
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         // Pinned first, so that the ring and the peers' memory belong to this core.

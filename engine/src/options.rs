@@ -29,6 +29,8 @@ pub struct EngineOptions {
     pub retransmit_cache_packets_max: usize,
     /// Wanted receive buffer of each peer's socket in bytes; the kernel may grant less.
     pub receive_buffer_bytes: usize,
+    /// Memory of each worker's packet ring in bytes, where that is the backend.
+    pub packet_ring_bytes_max: usize,
     /// Wanted send buffer of each peer's socket in bytes.
     pub send_buffer_bytes: usize,
     /// Most commands waiting for one worker; more are refused with
@@ -64,6 +66,7 @@ impl Default for EngineOptions {
             peers_per_worker_max: 20_000,
             retransmit_cache_packets_max: 512,
             receive_buffer_bytes: 1 << 20,
+            packet_ring_bytes_max: stampede_udp::BackendLimits::default().packet_ring_bytes_max,
             send_buffer_bytes: 256 << 10,
             commands_max: 8_192,
             events_max: 65_536,

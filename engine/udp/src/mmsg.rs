@@ -184,10 +184,8 @@ impl Mmsg {
     /// Moves what is in `count` receive slots at `filled` into the batch.
     fn take(&mut self, index: u32, count: usize) {
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
-        if let Some(ring) = &self.ring {
-            // Read after the counters that came with the datagrams.
-            slot.drops.excuse(ring.moved(index));
-        }
+        // Read after the counters that came with the datagrams.
+        slot.drops.excuse(moved(&self.ring, index));
         for at in self.filled..self.filled + count {
             let message = self.receive.take(at);
             let drops = Some(&mut slot.drops);
@@ -197,6 +195,11 @@ impl Mmsg {
         }
         self.filled += count;
     }
+}
+
+/// Of a socket's counter of drops what the packet ring has instead.
+fn moved(ring: &Option<PacketRing>, index: u32) -> u32 {
+    ring.as_ref().map_or(0, |ring| ring.moved(index))
 }
 
 /// Empties a socket's error queue and counts it; returns the number of entries.
@@ -252,8 +255,7 @@ impl Backend for Mmsg {
         let Some(mut slot) = self.slots[socket.0 as usize].take() else { return };
         let fd = slot.socket.as_raw_fd();
         drain_errors(fd, &mut self.stats);
-        let moved = || self.ring.as_ref().map_or(0, |ring| ring.moved(socket.0));
-        slot.drops.refresh_but(fd, moved, &mut self.stats);
+        slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
         if let Some(ring) = &mut self.ring {
             ring.remove(socket.0);
         }
@@ -381,19 +383,15 @@ impl Backend for Mmsg {
         let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
         let Some(slot) = slot else { return 0 };
         let fd = slot.socket.as_raw_fd();
-        let Some(ring) = &mut self.ring else {
-            slot.drops.refresh(fd, &mut self.stats);
-            return slot.drops.total();
-        };
-        slot.drops.refresh_but(fd, || ring.moved(socket.0), &mut self.stats);
-        ring.refresh_drops(&mut self.stats);
-        slot.drops.total() + ring.socket_drops(socket.0)
+        slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
+        let of_ring = self.ring.as_ref().map_or(0, |ring| ring.socket_drops(socket.0));
+        slot.drops.total() + of_ring
     }
 
     fn refresh_drops(&mut self) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(slot) = slot else { continue };
-            let moved = || self.ring.as_ref().map_or(0, |ring| ring.moved(index as u32));
+            let moved = || moved(&self.ring, index as u32);
             slot.drops.refresh_but(slot.socket.as_raw_fd(), moved, &mut self.stats);
         }
         if let Some(ring) = &mut self.ring {

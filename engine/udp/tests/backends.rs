@@ -476,8 +476,9 @@ fn a_run_arrives_as_one(choice: BackendChoice) {
         let mut seen = Vec::new();
         assert_eq!(poll_into(backend, few, &mut seen), 10);
         seen.extend(collect(backend, 1));
-        let expected: Vec<_> =
-            (0..11u8).map(|number| vec![MEDIA | number; if number == 9 { 7 } else { 900 }]).collect();
+        let expected: Vec<_> = (0..11u8)
+            .map(|number| vec![MEDIA | number; if number == 9 { 7 } else { 900 }])
+            .collect();
         let payloads: Vec<_> = seen.iter().map(|datagram| datagram.payload.clone()).collect();
         assert_eq!(payloads, expected);
         assert!(seen.iter().all(|datagram| datagram.source == source));
@@ -497,7 +498,8 @@ fn a_run_of_64_kib_arrives_whole(choice: BackendChoice) {
     let (client, _) = peer(V4);
     set_option(&client, libc::SOL_UDP, libc::UDP_SEGMENT, SEGMENT_BYTES as i32);
     backend.poll(wait(0)).unwrap();
-    let run: Vec<u8> = (0..54 * SEGMENT_BYTES + 5).map(|at| MEDIA | (at / SEGMENT_BYTES) as u8).collect();
+    let run: Vec<u8> =
+        (0..54 * SEGMENT_BYTES + 5).map(|at| MEDIA | (at / SEGMENT_BYTES) as u8).collect();
     client.send_to(&run, target).unwrap();
     let seen = collect(backend, 55);
     let payloads: Vec<_> = seen.iter().map(|datagram| &datagram.payload[..]).collect();
@@ -751,4 +753,188 @@ fn a_socket_gets_the_buffers_asked_for() {
     let wanted = SocketBuffers { receive_bytes: 100_000, send_bytes: 50_000 };
     let socket = bind(SocketAddr::new(V4, 0), wanted).unwrap();
     assert_eq!(buffer_sizes(&socket).unwrap(), wanted);
+}
+
+/// What only a packet ring can get wrong.
+mod packet_ring_alone {
+    use super::*;
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    fn ring() -> Option<Box<dyn Backend>> {
+        backend(BackendChoice::PacketRing, limits())
+    }
+
+    fn numbers(seen: &[Seen]) -> Vec<u8> {
+        seen.iter().map(|datagram| datagram.payload[0] & !MEDIA).collect()
+    }
+
+    #[test]
+    fn a_full_ring_drops_and_says_how_many_and_whose() {
+        let tiny = BackendLimits { packet_ring_bytes_max: 1, ..limits() };
+        let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
+        let backend = &mut *backend;
+        let (first, to_first) = add(backend, V4);
+        let (second, to_second) = add(backend, V4);
+        let (client, _) = peer(V4);
+        for number in 0..1_000 {
+            client
+                .send_to(&[MEDIA; 1_000], if number < 800 { to_first } else { to_second })
+                .unwrap();
+        }
+        let mut seen = Vec::new();
+        while poll_into(backend, wait(50), &mut seen) > 0 {}
+        assert!((50..800).contains(&seen.len()), "two blocks of 128 KiB: {}", seen.len());
+        let lost = 1_000 - seen.len() as u64;
+        let of = |id| seen.iter().filter(|datagram| datagram.socket == id).count() as u64;
+        assert_eq!(backend.stats().kernel_drops, lost);
+        assert_eq!(backend.socket_drops(first), 800 - of(first));
+        assert_eq!(backend.socket_drops(second), 200 - of(second));
+        backend.refresh_drops();
+        backend.remove_socket(first);
+        assert_eq!(backend.stats().kernel_drops, lost, "nothing is counted twice");
+        client.send_to(&[MEDIA; 10], to_second).unwrap();
+        assert_eq!(collect(backend, 1).len(), 1, "and it goes on");
+    }
+
+    /// What comes alone and what comes in runs take the same way.
+    #[test]
+    fn singles_and_runs_stay_in_order() {
+        let (Some(mut backend), Some(mut sender)) =
+            (ring(), backend(BackendChoice::Mmsg, limits()))
+        else {
+            return;
+        };
+        let backend = &mut *backend;
+        let (_, target) = add(backend, V4);
+        let (from, _) = add(&mut *sender, V4);
+        for (number, len) in [900, 500, 500, 500, 20, 500, 700, 700, 90, 90].into_iter().enumerate()
+        {
+            sender.send(from, target, &vec![MEDIA | number as u8; len]);
+            if number % 3 == 0 {
+                sender.flush();
+            }
+        }
+        sender.flush();
+        let seen = collect(backend, 10);
+        assert_eq!(numbers(&seen), (0..10).collect::<Vec<u8>>());
+        let stats = backend.stats();
+        assert!(stats.runs_in < 10, "{stats:?}");
+        assert_eq!((stats.kernel_drops, stats.truncated), (0, 0));
+    }
+
+    /// A socket counts what its filter refuses as dropped; nothing of that is a drop.
+    #[test]
+    fn what_the_sockets_refuse_is_no_drop() {
+        let Some(mut backend) = ring() else { return };
+        let backend = &mut *backend;
+        let (id, address) = add(backend, V4);
+        let (client, _) = peer(V4);
+        for number in 0..200u8 {
+            // STUN, DTLS and media in turn.
+            client.send_to(&[[1, 22, MEDIA][usize::from(number) % 3]; 300], address).unwrap();
+        }
+        let seen = collect(backend, 200);
+        assert_eq!(seen.len(), 200);
+        assert_eq!(backend.socket_drops(id), 0);
+        backend.refresh_drops();
+        backend.remove_socket(id);
+        assert_eq!(backend.stats().kernel_drops, 0);
+    }
+
+    #[test]
+    fn the_same_port_at_another_address_is_somebody_elses() {
+        let Some(mut backend) = ring() else { return };
+        let backend = &mut *backend;
+        let (ours, address) = add(backend, V4);
+        let other = SocketAddr::from(([127, 0, 0, 2], address.port()));
+        let theirs = UdpSocket::bind(other).unwrap();
+        theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (client, _) = peer(V4);
+        client.send_to(&[MEDIA; 100], other).unwrap();
+        client.send_to(&[MEDIA | 1; 100], address).unwrap();
+        let seen = collect(backend, 1);
+        assert_eq!((seen.len(), seen[0].socket), (1, ours));
+        assert_eq!(numbers(&seen), [1]);
+        assert_eq!(theirs.recv(&mut [0; 200]).unwrap(), 100);
+        drop(theirs);
+        // And with one that is ours, too: it receives by itself.
+        let socket = bind(other, BUFFERS).unwrap();
+        let third = backend.add_socket(socket).unwrap();
+        client.send_to(&[MEDIA | 2; 100], other).unwrap();
+        client.send_to(&[MEDIA | 3; 100], address).unwrap();
+        let mut seen = collect(backend, 2);
+        seen.sort_by_key(|datagram| datagram.payload[0]);
+        assert_eq!(numbers(&seen), [2, 3]);
+        assert_eq!((seen[0].socket, seen[1].socket), (third, ours));
+        assert_eq!(backend.stats().kernel_drops, 0);
+    }
+
+    #[test]
+    fn a_port_is_free_for_the_next_socket() {
+        let Some(mut backend) = ring() else { return };
+        let backend = &mut *backend;
+        let (id, address) = add(backend, V4);
+        let (client, _) = peer(V4);
+        client.send_to(&[MEDIA; 100], address).unwrap();
+        assert_eq!(collect(backend, 1).len(), 1);
+        backend.remove_socket(id);
+        backend.poll(wait(0)).unwrap();
+        let again = backend.add_socket(bind(address, BUFFERS).unwrap()).unwrap();
+        client.send_to(&[MEDIA | 1; 100], address).unwrap();
+        assert_eq!(numbers(&collect(backend, 1)), [1]);
+        assert_eq!(backend.socket_drops(again), 0);
+    }
+
+    #[test]
+    fn any_address_has_its_media() {
+        let Some(mut backend) = ring() else { return };
+        let backend = &mut *backend;
+        let (_, address) = add(backend, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let (client, _) = peer(V4);
+        client.send_to(&[MEDIA; 100], SocketAddr::new(V4, address.port())).unwrap();
+        assert_eq!(collect(backend, 1).len(), 1);
+        assert_eq!(backend.stats().kernel_drops, 0);
+    }
+
+    /// Headers with options are left to the socket by both filters.
+    #[test]
+    fn ip_options_make_it_come_another_way() {
+        let Some(mut backend) = ring() else { return };
+        let backend = &mut *backend;
+        let (_, address) = add(backend, V4);
+        let (client, _) = peer(V4);
+        // Four times "no operation" (RFC 791).
+        set_option(&client, libc::SOL_IP, libc::IP_OPTIONS, 0x0101_0101);
+        client.send_to(&[MEDIA; 100], address).unwrap();
+        assert_eq!(collect(backend, 1).len(), 1);
+        assert_eq!(backend.stats().kernel_drops, 0);
+    }
+
+    /// The ring sees fragments, the socket the whole that the ring never had: lost, and counted.
+    #[test]
+    fn fragments_are_counted_as_dropped() {
+        let Some(mut backend) = ring() else { return };
+        let backend = &mut *backend;
+        let (id, address) = add(backend, V4);
+        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)));
+        let raw = raw.unwrap();
+        for (identification, first_byte) in [(1u16, 1u8), (2, MEDIA)] {
+            let mut udp = [5_000, address.port(), 8 + 40, 0].map(u16::to_be_bytes).concat();
+            udp.extend([first_byte; 40]);
+            for (offset, more) in [(0, 0x2000), (24, 0)] {
+                let part = if more > 0 { &udp[..24] } else { &udp[24..] };
+                let mut packet = vec![0x45, 0];
+                packet.extend((20 + part.len() as u16).to_be_bytes());
+                packet.extend(identification.to_be_bytes());
+                packet.extend((more | (offset / 8u16)).to_be_bytes());
+                packet.extend([64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
+                packet.extend(part);
+                raw.send_to(&packet, &address.into()).unwrap();
+            }
+        }
+        let seen = collect(backend, 1);
+        assert_eq!((seen.len(), seen[0].payload[0]), (1, 1), "not media: by its socket");
+        assert_eq!(backend.socket_drops(id), 1);
+        assert_eq!(backend.stats().kernel_drops, 1);
+    }
 }

@@ -38,7 +38,6 @@ const NEXT_AT: usize = 0;
 const SECONDS_AT: usize = 4;
 const NANOS_AT: usize = 8;
 const CAPTURED_AT: usize = 12;
-const STATUS_AT: usize = 20;
 const MAC_AT: usize = 24;
 const NET_AT: usize = 26;
 const PACKET_HEADER_BYTES: usize = 48;
@@ -208,23 +207,23 @@ impl PacketRing {
         batch: &mut Vec<Received>,
         stats: &mut UdpStats,
     ) {
-        let mut losing = false;
+        let mut asked = false;
         // All but one may be held: the one that is read has to differ from the oldest.
         while batch.len() < wanted && self.held + 1 < self.blocks && self.is_ready() {
+            if !std::mem::replace(&mut asked, true) {
+                self.refresh_drops(stats);
+            }
             if !self.reading.begun {
                 self.begin_block();
             }
             while batch.len() < wanted && self.reading.left > 0 {
-                losing |= self.take_packet(epoch, batch, stats);
+                self.take_packet(epoch, batch, stats);
             }
             if self.reading.left == 0 {
                 let block = (self.reading.block + 1) % self.blocks;
                 self.reading = Reading { block, ..Reading::default() };
                 self.held += 1;
             }
-        }
-        if losing {
-            self.refresh_drops(stats);
         }
     }
 
@@ -240,23 +239,22 @@ impl PacketRing {
         self.memory.slice(block * BLOCK_BYTES, BLOCK_BYTES)
     }
 
-    /// Moves the next packet of the block into the batch. Whether the kernel says that it has
-    /// dropped some.
-    fn take_packet(&mut self, epoch: u16, batch: &mut Vec<Received>, stats: &mut UdpStats) -> bool {
+    /// Moves the next packet of the block into the batch.
+    fn take_packet(&mut self, epoch: u16, batch: &mut Vec<Received>, stats: &mut UdpStats) {
         let Reading { block, next, .. } = self.reading;
         self.reading.left -= 1;
         let Some(packet) = Packet::parse(self.block(block), next) else {
             // Not a ring as this kernel promised it: the rest of the block can't be found.
             stats.truncated += u64::from(self.reading.left) + 1;
             self.reading.left = 0;
-            return false;
+            return;
         };
         self.reading.next = next + packet.next;
         // A port of ours at another address of this host is somebody else's.
         let index = self.socket_of_port[usize::from(packet.destination.port())];
         let entry = self.entries.get_mut(index as usize).and_then(Option::as_mut);
         let Some(entry) = entry.filter(|entry| is_for(packet.destination, entry.address)) else {
-            return packet.losing;
+            return;
         };
         entry.runs_out = entry.runs_out.wrapping_add(1);
         match packet.run(BLOCK | block as u16, stats) {
@@ -266,7 +264,6 @@ impl PacketRing {
             }
             None => self.drops.heard(1),
         }
-        packet.losing
     }
 
     /// Bytes of a packet of the batch; `buffer` is what [`Received::buffer`] says.
@@ -289,7 +286,6 @@ struct Packet {
     /// From this packet to the next.
     next: usize,
     unix_ns: u64,
-    losing: bool,
     source: SocketAddrV4,
     destination: SocketAddrV4,
     /// Where its payload is in the block.
@@ -310,7 +306,6 @@ impl Packet {
         let seconds = u64::from(u32_at(header, SECONDS_AT)?);
         let unix_ns = seconds * 1_000_000_000 + u64::from(u32_at(header, NANOS_AT)?);
         let captured = u32_at(header, CAPTURED_AT)? as usize;
-        let losing = u32_at(header, STATUS_AT)? & libc::TP_STATUS_LOSING != 0;
         let mac = at + usize::from(u16::from_ne_bytes(array_at(header, MAC_AT)?));
         let net = at + usize::from(u16::from_ne_bytes(array_at(header, NET_AT)?));
         let offload = block.get(mac.checked_sub(OFFLOAD_BYTES)?..mac)?;
@@ -330,7 +325,7 @@ impl Packet {
             _ => None,
         };
         let start = net + HEADERS_BYTES;
-        Some(Self { next, unix_ns, losing, source, destination, start, len, segment_bytes })
+        Some(Self { next, unix_ns, source, destination, start, len, segment_bytes })
     }
 
     /// What it holds; `None`, and counted, where it is not to be handed out.
@@ -353,4 +348,84 @@ fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     array_at(bytes, at).map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAC: usize = 66;
+
+    /// A block with one packet at its first place: `payload` and what the offload header says.
+    fn block(payload: &[u8], gso_type: u8, segment: u16) -> Vec<u8> {
+        let at = BLOCK_HEADER_BYTES;
+        let len = 14 + HEADERS_BYTES + payload.len();
+        let mut block = vec![0; at + MAC + len];
+        let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+        put(at + NEXT_AT, &96u32.to_ne_bytes());
+        put(at + SECONDS_AT, &3u32.to_ne_bytes());
+        put(at + NANOS_AT, &7u32.to_ne_bytes());
+        put(at + CAPTURED_AT, &(len as u32).to_ne_bytes());
+        put(at + MAC_AT, &(MAC as u16).to_ne_bytes());
+        put(at + NET_AT, &(MAC as u16 + 14).to_ne_bytes());
+        let offload = at + MAC - OFFLOAD_BYTES;
+        put(offload + OFFLOAD_TYPE_AT, &[gso_type]);
+        put(offload + OFFLOAD_SEGMENT_AT, &segment.to_ne_bytes());
+        let ip = at + MAC + 14;
+        put(ip + 12, &[127, 0, 0, 1, 127, 0, 0, 2]);
+        put(ip + 20, &9u16.to_be_bytes());
+        put(ip + 22, &10u16.to_be_bytes());
+        put(ip + 24, &(UDP_HEADER_BYTES as u16 + payload.len() as u16).to_be_bytes());
+        put(ip + HEADERS_BYTES, payload);
+        block
+    }
+
+    fn packet(block: &[u8]) -> Packet {
+        Packet::parse(block, BLOCK_HEADER_BYTES).unwrap()
+    }
+
+    #[test]
+    fn a_packet_and_a_run_are_read() {
+        let block = block(&[5; 30], GSO_NONE, 0);
+        let single = packet(&block);
+        assert_eq!((single.next, single.unix_ns), (96, 3_000_000_007));
+        assert_eq!(single.source.to_string(), "127.0.0.1:9");
+        assert_eq!(single.destination.to_string(), "127.0.0.2:10");
+        assert_eq!(block[single.start..][..single.len], [5; 30]);
+        assert_eq!(single.segment_bytes, Some(30));
+        assert_eq!(packet(&self::block(&[5; 30], GSO_UDP_L4, 12)).segment_bytes, Some(12));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_counted() {
+        let mut stats = UdpStats::default();
+        for (gso_type, segment) in [(GSO_UDP_L4, 0), (3, 12)] {
+            assert!(packet(&block(&[5; 30], gso_type, segment)).run(0, &mut stats).is_none());
+        }
+        let mut cut = block(&[5; 30], GSO_NONE, 0);
+        cut[BLOCK_HEADER_BYTES + CAPTURED_AT] -= 1;
+        assert!(packet(&cut).run(0, &mut stats).is_none());
+        assert_eq!(stats, UdpStats { truncated: 3, ..UdpStats::default() });
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_blocks_never_panic(
+            mut block in prop::collection::vec(any::<u8>(), 0..400),
+            at in 0..500_usize,
+            mac in 0..300_u16,
+        ) {
+            for (field, value) in [(MAC_AT, mac), (NET_AT, mac + 14)] {
+                if let Some(bytes) = block.get_mut(at + field..at + field + 2) {
+                    bytes.copy_from_slice(&value.to_ne_bytes());
+                }
+            }
+            if let Some(packet) = Packet::parse(&block, at)
+                && packet.segment_bytes.is_some()
+            {
+                prop_assert!(packet.start + packet.len <= block.len());
+            }
+        }
+    }
 }

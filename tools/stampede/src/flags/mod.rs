@@ -29,7 +29,7 @@ use file::ScenarioFile;
 
 pub(crate) use find::FindPlan;
 pub(crate) use init::{InitFlags, init};
-pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, outputs};
+pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, outputs, packet_ring_bytes};
 pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
 pub(crate) use secret::Secret;

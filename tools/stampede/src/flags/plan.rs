@@ -78,6 +78,8 @@ pub(crate) struct Plan {
     pub backend: BackendFlag,
     /// See [`RunFlags::receive_buffer`].
     pub receive_buffer_bytes: usize,
+    /// See [`RunFlags::packet_ring`].
+    pub packet_ring: Option<usize>,
     /// Reports to write.
     pub out: Vec<Output>,
     /// What the run has to keep.
@@ -207,6 +209,7 @@ impl Plan {
             cores: flags.cores,
             backend: flags.backend,
             receive_buffer_bytes: flags.receive_buffer,
+            packet_ring: flags.packet_ring,
             out: outputs(flags.out)?,
             thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
             capture,
@@ -248,6 +251,19 @@ impl Plan {
     pub(crate) fn participants_peak(&self) -> usize {
         self.shape.publishers() + self.shape.subscribers_peak()
     }
+
+    /// Memory of each worker's packet ring.
+    pub(crate) fn packet_ring_bytes(&self, workers: usize) -> usize {
+        let each = self.participants_peak().div_ceil(workers.max(1));
+        self.packet_ring.unwrap_or_else(|| packet_ring_bytes(each))
+    }
+}
+
+/// Memory of a packet ring for so many peers: a tenth of a second of 720p (1.7 Mbps, with headers
+/// and what the ring takes for itself).
+pub(crate) fn packet_ring_bytes(peers: usize) -> usize {
+    const EACH: usize = 24 << 10;
+    (peers * EACH).clamp(8 << 20, 1 << 30)
 }
 
 /// Before a list of rooms is made: there may be a great many by a slip.

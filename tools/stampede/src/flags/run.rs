@@ -167,6 +167,15 @@ pub(crate) struct RunFlags {
         help_heading = "Machine"
     )]
     pub receive_buffer: usize,
+    /// Memory of each worker's ring with --backend packet_ring, like 64MiB. Packets that find it
+    /// full are dropped and counted [default: 24KiB for each peer of a worker, 8MiB at least].
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = values::ring_bytes,
+        help_heading = "Machine"
+    )]
+    pub packet_ring: Option<usize>,
     /// CPU cores of the embedded SFU, a media worker each [default: the last one allowed].
     #[arg(long, value_name = "LIST", help_heading = "Embedded SFU (without --url)")]
     pub embedded_cores: Option<CoreList>,

@@ -95,6 +95,16 @@ pub(crate) fn buffer_bytes(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| "it must lie between 1KiB and 1024MiB".to_owned())
 }
 
+/// A size that a packet ring can have.
+pub(crate) fn ring_bytes(text: &str) -> Result<usize, String> {
+    const BYTES_MIN: usize = 256 << 10;
+    let bytes = buffer_bytes(text)?;
+    if bytes < BYTES_MIN {
+        return Err("it must lie between 256KiB and 1024MiB".to_owned());
+    }
+    Ok(bytes)
+}
+
 /// Joins per second: any number above 0; fractions are fine (`0.5` is one every two seconds).
 pub(crate) fn joins_per_second(text: &str) -> Result<f64, String> {
     let rate: f64 =

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
-use stampede_udp::{BackendLimits, SocketBuffers};
+use stampede_udp::{BackendLimits, OpenError, SocketBuffers};
 
 use super::{Check, Needs, State};
 
@@ -142,8 +142,16 @@ pub(super) fn ports(needs: &Needs) -> Check {
 
 pub(super) fn backend(needs: &Needs) -> Check {
     let name = "UDP backend";
-    match stampede_udp::open(needs.backend.choice(), BackendLimits::default()) {
+    let limits = BackendLimits {
+        packet_ring_bytes_max: needs.packet_ring_bytes,
+        ..BackendLimits::default()
+    };
+    match stampede_udp::open(needs.backend.choice(), limits) {
         Ok((_, report)) => check(name, State::Ok, report.reason.clone(), None),
+        // It says what is missing, and what to use instead.
+        Err(error @ OpenError::PacketRing { .. }) => {
+            check(name, State::Failed, error.to_string(), None)
+        }
         Err(error) => {
             let remedy = "use --backend auto (or mmsg); in a container allow io_uring with \
                           `--security-opt seccomp=unconfined`, and see `sysctl \
@@ -215,6 +223,7 @@ mod tests {
             backend: BackendFlag::Mmsg,
             local_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             receive_buffer_bytes: 64 << 10,
+            packet_ring_bytes: 1 << 20,
         }
     }
 

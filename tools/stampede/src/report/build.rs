@@ -25,6 +25,7 @@ use super::types::{
     TargetSection, WorkerSection,
 };
 use crate::flags::stage::Stage;
+use crate::flags::values::BackendFlag;
 use crate::flags::{Plan, Target};
 use crate::machine;
 use crate::run::RunData;
@@ -224,6 +225,7 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
         datagrams_out: sums.datagrams_out,
         kernel_drops: sums.kernel_drops,
         drops_estimated: sums.kernel_drops != sums.runs_dropped,
+        packet_ring: data.plan.backend == BackendFlag::PacketRing,
         send_losses: sums.send_errors + sums.send_queue_full,
         workers,
         workers_failed,
@@ -636,6 +638,8 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         cores: data.cores.worker_cores.clone(),
         backend: plan.backend.name().to_owned(),
         receive_buffer_bytes: Some(plan.receive_buffer_bytes),
+        packet_ring_bytes: (plan.backend == BackendFlag::PacketRing)
+            .then(|| plan.packet_ring_bytes(data.cores.workers)),
         embedded: match &plan.target {
             Target::Server(_) => None,
             Target::Embedded(embedded) => Some(EmbeddedOptions {

@@ -76,6 +76,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         backend: plan.backend,
         local_ip,
         receive_buffer_bytes: plan.receive_buffer_bytes,
+        packet_ring_bytes: plan.packet_ring_bytes(cores.workers),
     };
     if mode != Mode::Quiet {
         plan.notes.iter().for_each(|note| eprintln!("{note}"));
@@ -169,6 +170,7 @@ pub(crate) fn engine(plan: &Plan, grounds: &Grounds, cohorts: &Cohorts) -> Resul
         cores: grounds.cores.worker_cores.clone(),
         backend: plan.backend.choice(),
         receive_buffer_bytes: plan.receive_buffer_bytes,
+        packet_ring_bytes_max: plan.packet_ring_bytes(grounds.cores.workers),
         playout_deadline: plan.playout_deadline,
         // Retries may hold an old peer and a new one for a moment.
         peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
