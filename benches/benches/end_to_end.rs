@@ -35,7 +35,7 @@ const LOADS: [Load; 5] = [
 const CURVE_SUBSCRIBERS: [u32; 6] = [100, 500, 1_000, 2_000, 3_000, 5_000];
 const CURVE_LAYERS: [&str; 2] = ["low", "medium"];
 const CURVE_JOINS: u32 = 200;
-const BACKENDS: [&str; 2] = ["io_uring", "mmsg"];
+const BACKENDS: [&str; 3] = ["io_uring", "mmsg", "packet_ring"];
 
 /// What a run measured at least of the time that was asked for, unless it was interrupted.
 const MEASURED_MIN: f64 = 0.9;

@@ -46,7 +46,9 @@ use str0m::{Candidate, Input, Output, Rtc};
 
 /// Argument that makes this program the engine's process; the parent's, not a user's.
 const ENGINE: &str = "--engine";
-const BACKENDS: [&str; 2] = ["io_uring", "mmsg"];
+const BACKENDS: [&str; 3] = ["io_uring", "mmsg", "packet_ring"];
+/// Of each worker: for all that is sent while it stands still.
+const PACKET_RING_BYTES: usize = 1 << 30;
 /// Peers that connect at a time.
 const CONNECTING_MAX: usize = 50;
 /// Frames before the counted ones, received while they come.
@@ -60,10 +62,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn engine_process(backend: &str, first_core: usize, workers: usize) {
     let backend = match backend {
         "mmsg" => BackendChoice::Mmsg,
+        "packet_ring" => BackendChoice::PacketRing,
         _ => BackendChoice::IoUring,
     };
     let cores = (first_core..first_core + workers).collect();
-    let options = EngineOptions { workers, cores, backend, ..Default::default() };
+    let packet_ring_bytes_max = PACKET_RING_BYTES;
+    let options =
+        EngineOptions { workers, cores, backend, packet_ring_bytes_max, ..Default::default() };
     let engine = Engine::start(options).unwrap();
     let mut peers = 0;
     let mut cpu_before = cpu_ns(workers);

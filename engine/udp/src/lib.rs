@@ -83,9 +83,11 @@ pub struct UdpStats {
     pub datagrams_out: u64,
     /// Their bytes (UDP payload).
     pub bytes_out: u64,
-    /// Datagrams the kernel dropped because a socket's receive buffer was full. It counts a run as
-    /// one; those are taken to be as long as the socket's runs are on average.
+    /// Datagrams the kernel dropped because a socket's receive buffer or the packet ring was full. It
+    /// counts a run as one; those are taken to be as long as the socket's runs are on average.
     pub kernel_drops: u64,
+    /// Of `kernel_drops` those of the packet ring.
+    pub ring_drops: u64,
     /// Runs it dropped, as it counts them.
     pub runs_dropped: u64,
     /// Datagrams the kernel refused to send, or reported as undeliverable on the error queue.
@@ -121,6 +123,7 @@ impl UdpStats {
             datagrams_out: self.datagrams_out.saturating_sub(earlier.datagrams_out),
             bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
             kernel_drops: self.kernel_drops.saturating_sub(earlier.kernel_drops),
+            ring_drops: self.ring_drops.saturating_sub(earlier.ring_drops),
             runs_dropped: self.runs_dropped.saturating_sub(earlier.runs_dropped),
             send_errors: self.send_errors.saturating_sub(earlier.send_errors),
             undeliverable: self.undeliverable.saturating_sub(earlier.undeliverable),
@@ -288,10 +291,11 @@ fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport
 
 fn open_packet_ring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), String> {
     packet_ring::probe()?;
-    let backend = mmsg::Mmsg::with_packet_ring(limits).map_err(|error| error.to_string())?;
+    let backend =
+        mmsg::Mmsg::with_packet_ring(limits).map_err(|error| packet_ring::refusal(&error))?;
     let reason = format!(
-        "packet_ring: asked for, probe passed (TPACKET_V3, socket filters; {} MiB)",
-        limits.packet_ring_bytes_max >> 20
+        "packet_ring: asked for, probe passed (TPACKET_V3, socket filters; {} KiB)",
+        limits.packet_ring_bytes_max >> 10
     );
     Ok((Box::new(backend), BackendReport { name: "packet_ring", reason }))
 }
@@ -316,7 +320,7 @@ pub trait Backend {
 
     /// Stops receiving and closes the socket, at the latest with the next [`poll`](Self::poll)s.
     /// Queued sends are flushed first. Datagrams of it that are already with the backend are still
-    /// handed out.
+    /// handed out; those in a packet ring are not.
     fn remove_socket(&mut self, socket: SocketId);
 
     /// Makes the kernel keep reports about undeliverable datagrams (ICMP) of this socket to itself:
@@ -374,7 +378,8 @@ pub trait Backend {
     fn stats(&self) -> UdpStats;
 
     /// Datagrams the kernel dropped at this socket's receive buffer so far, counted as
-    /// [`UdpStats::kernel_drops`]; 0 for a removed one.
+    /// [`UdpStats::kernel_drops`], and at least how many of its found the packet ring full; 0 for a
+    /// removed one.
     /// Asks the kernel (one system call) and adds what is new to [`UdpStats::kernel_drops`], which
     /// otherwise learns of a drop with the socket's next datagram or its removal.
     fn socket_drops(&mut self, socket: SocketId) -> u64;

@@ -71,7 +71,7 @@ impl PageMemory {
         }
         // SAFETY: the range is inside the mapping, which lives as long as `self` and is always
         // initialised (by the kernel). The kernel does not write to it meanwhile: that is
-        // the caller's contract, kept by handing out only what a completion gave back.
+        // the caller's contract, kept by handing out only what the kernel has given back.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
     }
 
@@ -92,7 +92,8 @@ impl PageMemory {
     pub(crate) fn atomic(&self, offset: usize) -> &AtomicU32 {
         assert!(offset + size_of::<u32>() <= self.len && offset.is_multiple_of(size_of::<u32>()));
         // SAFETY: inside the mapping, which lives as long as `self`, and aligned, as the mapping is
-        // to a page; nobody makes a slice over numbers that are shared.
+        // to a page. Where a slice covers it, nobody writes it meanwhile: neither the kernel, which
+        // does not own that range then, nor we, who need `&mut` to hand it back.
         unsafe { AtomicU32::from_ptr(self.at(offset).cast()) }
     }
 
@@ -121,7 +122,7 @@ impl PageMemory {
 
 impl Drop for PageMemory {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `new`; nobody holds a slice of it any more.
+        // SAFETY: exactly the mapping made in `map`; nobody holds a slice of it any more.
         unsafe {
             libc::munmap(self.base.as_ptr().cast(), self.len);
         }

@@ -140,6 +140,7 @@ impl Mmsg {
     }
 
     fn drain(&mut self) {
+        // First, for beside a ring they have little more than ICE and DTLS.
         self.drain_sockets();
         if let Some(ring) = &mut self.ring {
             ring.drain(self.wanted, self.epoch, &mut self.batch, &mut self.stats);
@@ -384,8 +385,8 @@ impl Backend for Mmsg {
         let Some(slot) = slot else { return 0 };
         let fd = slot.socket.as_raw_fd();
         slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
-        let of_ring = self.ring.as_ref().map_or(0, |ring| ring.socket_drops(socket.0));
-        slot.drops.total() + of_ring
+        let of_ring = self.ring.as_mut().map(|ring| ring.socket_drops(socket.0, &mut self.stats));
+        slot.drops.total() + of_ring.unwrap_or(0)
     }
 
     fn refresh_drops(&mut self) {

@@ -786,7 +786,8 @@ mod packet_ring_alone {
         assert!((50..800).contains(&seen.len()), "two blocks of 128 KiB: {}", seen.len());
         let lost = 1_000 - seen.len() as u64;
         let of = |id| seen.iter().filter(|datagram| datagram.socket == id).count() as u64;
-        assert_eq!(backend.stats().kernel_drops, lost);
+        let stats = backend.stats();
+        assert_eq!((stats.kernel_drops, stats.ring_drops), (lost, lost));
         assert_eq!(backend.socket_drops(first), 800 - of(first));
         assert_eq!(backend.socket_drops(second), 200 - of(second));
         backend.refresh_drops();
@@ -794,6 +795,27 @@ mod packet_ring_alone {
         assert_eq!(backend.stats().kernel_drops, lost, "nothing is counted twice");
         client.send_to(&[MEDIA; 10], to_second).unwrap();
         assert_eq!(collect(backend, 1).len(), 1, "and it goes on");
+    }
+
+    /// What still waits in the ring is not called lost, whatever was before.
+    #[test]
+    fn what_waits_is_no_drop() {
+        let tiny = BackendLimits { packet_ring_bytes_max: 1, ..limits() };
+        let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
+        let backend = &mut *backend;
+        let (_, to_first) = add(backend, V4);
+        let (second, to_second) = add(backend, V4);
+        let (client, _) = peer(V4);
+        for _ in 0..1_000 {
+            client.send_to(&[MEDIA; 1_000], to_first).unwrap();
+        }
+        while poll_into(backend, wait(50), &mut Vec::new()) > 0 {}
+        assert!(backend.stats().ring_drops > 0);
+        for _ in 0..50 {
+            client.send_to(&[MEDIA; 1_000], to_second).unwrap();
+        }
+        assert_eq!(backend.socket_drops(second), 0);
+        assert_eq!(collect(backend, 50).len(), 50);
     }
 
     /// What comes alone and what comes in runs take the same way.
@@ -936,5 +958,10 @@ mod packet_ring_alone {
         assert_eq!((seen.len(), seen[0].payload[0]), (1, 1), "not media: by its socket");
         assert_eq!(backend.socket_drops(id), 1);
         assert_eq!(backend.stats().kernel_drops, 1);
+        // From now on the socket has all by itself.
+        let (client, _) = peer(V4);
+        client.send_to(&[MEDIA | 5; 40], address).unwrap();
+        assert_eq!(numbers(&collect(backend, 1)), [5]);
+        assert_eq!((backend.socket_drops(id), backend.stats().ring_drops), (1, 0));
     }
 }

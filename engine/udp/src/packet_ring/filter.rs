@@ -6,6 +6,7 @@
 //! what was lost between them.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,11 +16,13 @@ use crate::sys::bpf::{self, Instruction};
 
 /// One entry a port.
 const PORTS: usize = 1 << 16;
-/// Of an entry: `wanted`, `taken`, `refused`, each 32 bits, and as many to fill up.
+/// Of an entry: `wanted`, `taken`, `refused`, `address`, each 32 bits.
 const ENTRY_BYTES: usize = 16;
 const WANTED_AT: i16 = 0;
 const TAKEN_AT: i16 = 4;
 const REFUSED_AT: i16 = 8;
+/// As in a packet; zero for any.
+const ADDRESS_AT: i16 = 12;
 
 /// IPv4 and UDP header, and the first byte of the payload.
 const HEADERS_BYTES: i32 = 20 + 8 + 1;
@@ -34,7 +37,7 @@ const IPV4_NO_OPTIONS: i32 = 0x45;
 pub(super) struct PortCounters {
     /// Taken by the ring's program: in the ring, or dropped because it was full.
     pub(super) taken: u32,
-    /// Refused by the socket's program, as the ring has them.
+    /// Refused by the socket's program, as the ring should have them.
     pub(super) refused: u32,
 }
 
@@ -65,8 +68,13 @@ impl PortTable {
         self.memory.atomic(usize::from(port) * ENTRY_BYTES + at as usize)
     }
 
-    /// Takes what comes for this port from now on. Its counters start again.
-    pub(super) fn want(&self, port: u16) {
+    /// Takes what comes for this address from now on; one that has no IP takes all of the port. Its
+    /// counters start again. A packet that has passed the ring and not its socket at this moment is
+    /// lost, and counted.
+    pub(super) fn want(&self, address: SocketAddrV4) {
+        let port = address.port();
+        let ip = u32::from_ne_bytes(address.ip().octets());
+        self.field(port, ADDRESS_AT).store(ip, Ordering::Relaxed);
         self.field(port, TAKEN_AT).store(0, Ordering::Relaxed);
         self.field(port, REFUSED_AT).store(0, Ordering::Relaxed);
         self.field(port, WANTED_AT).store(1, Ordering::Relaxed);
@@ -135,7 +143,13 @@ fn ring_program(table: RawFd) -> Vec<Instruction> {
     code.push(and_immediate(R0, 0x3fff));
     code.refuse_unless_equal(R0, 0);
     code.refuse_unless_media(HEADERS_AT + 28);
-    code.count_if_wanted(table, HEADERS_AT + 22, TAKEN_AT);
+    code.entry_if_wanted(table, HEADERS_AT + 22);
+    // Of this address, or bound to any.
+    code.push(load32(R1, R0, ADDRESS_AT));
+    code.push(jump_if_equal(R1, 0, 2));
+    code.push(load32(R2, R10, HEADERS_AT + 16));
+    code.refuse_unless_same(R1, R2);
+    code.count(TAKEN_AT);
     code.push(mov_immediate(R0, ALL));
     code.push(EXIT);
     code.finish(0)
@@ -153,7 +167,8 @@ fn socket_program(table: RawFd) -> Vec<Instruction> {
     code.push(mov_immediate(R9, 0));
     code.copy_data(R9, 9);
     code.refuse_unless_media(HEADERS_AT + 8);
-    code.count_if_wanted(table, HEADERS_AT + 2, REFUSED_AT);
+    code.entry_if_wanted(table, HEADERS_AT + 2);
+    code.count(REFUSED_AT);
     code.push(mov_immediate(R0, 0));
     code.push(EXIT);
     code.finish(ALL)
@@ -181,6 +196,11 @@ impl Assembler {
     fn refuse_if_equal(&mut self, register: u8, value: i32) {
         self.refusals.push(self.code.len());
         self.push(bpf::jump_if_equal(register, value, 0));
+    }
+
+    fn refuse_unless_same(&mut self, one: u8, other: u8) {
+        self.refusals.push(self.code.len());
+        self.push(bpf::jump_unless_same(one, other, 0));
     }
 
     /// Copies `len` bytes of the packet's data from `offset` (a register) to the stack.
@@ -219,8 +239,8 @@ impl Assembler {
         self.refuse_unless_equal(R0, 0x80);
     }
 
-    /// Goes on, and counts at `counter`, where the table wants the port.
-    fn count_if_wanted(&mut self, table: RawFd, port_at: i16, counter: i16) {
+    /// Goes on, with its entry in `R0`, where the table wants the port.
+    fn entry_if_wanted(&mut self, table: RawFd, port_at: i16) {
         use bpf::*;
         self.push(load16(R0, R10, port_at));
         self.push(from_big_endian16(R0));
@@ -231,8 +251,12 @@ impl Assembler {
         self.refuse_if_equal(R0, 0);
         self.push(load32(R1, R0, WANTED_AT));
         self.refuse_if_equal(R1, 0);
-        self.push(mov_immediate(R1, 1));
-        self.push(atomic_add32(R0, counter, R1));
+    }
+
+    /// Adds one to a counter of the entry in `R0`.
+    fn count(&mut self, counter: i16) {
+        self.push(bpf::mov_immediate(bpf::R1, 1));
+        self.push(bpf::atomic_add32(bpf::R0, counter, bpf::R1));
     }
 
     /// Ends with what refusals return.

@@ -3,7 +3,8 @@
 //! The kernel copies each RTP or RTCP packet into memory that we share as it comes in, so that
 //! reading it takes no system call and visits no socket; the sockets keep ICE and DTLS. A packet is
 //! seen before the firewall, before its UDP checksum is verified, and only over IPv4 and whole:
-//! everything else stays with its socket.
+//! everything else stays with its socket. The firewall or a bad checksum may therefore stop at the
+//! socket what the ring has handed out. Each ring's filter runs for each IPv4 packet that comes in.
 
 mod filter;
 mod probe;
@@ -18,13 +19,14 @@ use crate::run::Run;
 use crate::slots::DropCounter;
 use crate::sys::packet;
 use crate::{Received, SocketId, UdpStats};
-use filter::{PortCounters, PortTable};
+use filter::PortTable;
 
-pub(crate) use probe::probe;
+pub(crate) use probe::{probe, refusal};
 
 /// Room of a block: for the longest run there is and its headers, and for a hundred packets.
 const BLOCK_BYTES: usize = 128 * 1024;
-/// A block with anything in it is handed over after so long. It is what this adds to the delay of
+/// A block with anything in it is handed over after so long (rounded up to the kernel's ticks, before
+/// Linux 6.18). It is what this adds to the delay of
 /// a packet, and with the number of blocks the time we may be late without losing any.
 const RETIRE_MS: u32 = 4;
 
@@ -80,6 +82,11 @@ pub(crate) struct PacketRing {
     /// The ring's, all sockets together.
     drops: DropCounter,
     dropped: u32,
+    /// Runs that the kernel has put into it, and that were read.
+    runs_in: u64,
+    runs_read: u64,
+    /// It has been said that some media does not come this way.
+    told: bool,
     socket: OwnedFd,
 }
 
@@ -115,6 +122,9 @@ impl PacketRing {
             held: 0,
             drops: DropCounter::default(),
             dropped: 0,
+            runs_in: 0,
+            runs_read: 0,
+            told: false,
             socket,
         })
     }
@@ -137,11 +147,12 @@ impl PacketRing {
             self.entries.resize(index as usize + 1, None);
         }
         self.entries[index as usize] = Some(Entry { address, runs_out: 0 });
-        self.table.want(address.port());
+        self.table.want(address);
         Ok(())
     }
 
-    /// Forgets a socket. What the ring still has of it is not handed out.
+    /// Forgets a socket. What the ring still has of it is not handed out, or to the next socket with
+    /// this port, which can't decrypt it.
     pub(crate) fn remove(&mut self, index: u32) {
         let entry = self.entries.get_mut(index as usize).and_then(Option::take);
         let Some(Entry { address, .. }) = entry else { return };
@@ -158,23 +169,45 @@ impl PacketRing {
         self.entry(index).map_or(0, |entry| self.table.counters(entry.address.port()).moved())
     }
 
-    /// Datagrams of a socket that found the ring full. The kernel counts them for the whole ring
-    /// only: where it has dropped any, this is what the socket misses, with what still waits.
-    pub(crate) fn socket_drops(&self, index: u32) -> u64 {
+    /// Datagrams of a socket that found the ring full, at least. The kernel counts them for the
+    /// whole ring only, and what a socket misses may still be waiting in there, whoever else's that
+    /// may be.
+    ///
+    /// A socket whose media does not come this way, though its filter thinks so, has it by itself
+    /// from now on: its address is changed, or it is put together, behind the place where packets
+    /// are taken.
+    pub(crate) fn socket_drops(&mut self, index: u32, stats: &mut UdpStats) -> u64 {
         let Some(entry) = self.entry(index) else { return 0 };
-        let PortCounters { taken, .. } = self.table.counters(entry.address.port());
-        let missing = taken.wrapping_sub(entry.runs_out).min(self.dropped);
-        (f64::from(missing) * self.drops.datagrams_per_run()).round() as u64
+        let counters = self.table.counters(entry.address.port());
+        // Later than the socket's counters: what has come in between counts as waiting.
+        self.refresh_drops(stats);
+        if counters.moved() != counters.refused {
+            self.table.release(entry.address.port());
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::warn!(
+                    address = %entry.address,
+                    "media that the packet ring can't see (NAT, IPsec or fragments on this host?): \
+                     lost so far, from now on received by the socket"
+                );
+            }
+        }
+        let missing = counters.taken.wrapping_sub(entry.runs_out) as i32;
+        let waiting = self.runs_in.saturating_sub(self.runs_read);
+        let dropped = u64::try_from(missing).unwrap_or(0).saturating_sub(waiting);
+        let dropped = dropped.min(self.dropped.into());
+        (dropped as f64 * self.drops.datagrams_per_run()).round() as u64
     }
 
     /// Asks the kernel how much it has dropped.
     pub(crate) fn refresh_drops(&mut self, stats: &mut UdpStats) {
         stats.syscalls += 1;
-        match packet::take_drops(&self.socket) {
-            Ok(0) => {}
-            Ok(dropped) => {
+        match packet::take_statistics(&self.socket) {
+            Ok(packet::Statistics { received, dropped }) => {
+                self.runs_in += u64::from(received);
                 self.dropped = self.dropped.wrapping_add(dropped);
+                let before = stats.kernel_drops;
                 self.drops.update(self.dropped, stats);
+                stats.ring_drops += stats.kernel_drops - before;
             }
             Err(error) => tracing::error!(%error, "drops of the packet ring can't be read"),
         }
@@ -250,12 +283,11 @@ impl PacketRing {
             return;
         };
         self.reading.next = next + packet.next;
-        // A port of ours at another address of this host is somebody else's.
+        self.runs_read += 1;
+        // `NOBODY`: removed meanwhile.
         let index = self.socket_of_port[usize::from(packet.destination.port())];
         let entry = self.entries.get_mut(index as usize).and_then(Option::as_mut);
-        let Some(entry) = entry.filter(|entry| is_for(packet.destination, entry.address)) else {
-            return;
-        };
+        let Some(entry) = entry else { return };
         entry.runs_out = entry.runs_out.wrapping_add(1);
         match packet.run(BLOCK | block as u16, stats) {
             Some(run) => {
@@ -270,14 +302,13 @@ impl PacketRing {
     pub(crate) fn payload(&self, buffer: u16, offset: usize, len: usize) -> &[u8] {
         let block = usize::from(buffer & !BLOCK);
         let back = (self.reading.block + self.blocks - block) % self.blocks;
-        let held = block < self.blocks && (back <= self.held);
+        let held = match back {
+            0 => self.reading.begun,
+            _ => back <= self.held && block < self.blocks,
+        };
         let bytes = if held { self.block(block) } else { &[] };
         bytes.get(offset..offset + len).unwrap_or(&[])
     }
-}
-
-fn is_for(destination: SocketAddrV4, bound: SocketAddrV4) -> bool {
-    bound.ip().is_unspecified() || bound.ip() == destination.ip()
 }
 
 /// A packet in a block, as far as it could be read.
@@ -296,7 +327,8 @@ struct Packet {
 }
 
 impl Packet {
-    /// `None` where the block does not hold what its headers say. Pure: safe on any bytes.
+    /// `None` where the block is not as the kernel lays it out; what a sender wrote may be anything.
+    /// Pure: safe on any bytes.
     fn parse(block: &[u8], at: usize) -> Option<Self> {
         if at < BLOCK_HEADER_BYTES {
             return None;
@@ -316,8 +348,10 @@ impl Packet {
         };
         let (source, destination) = (address(12, 20)?, address(16, 22)?);
         let len = usize::from(u16::from_be_bytes(array_at(packet, 24)?));
-        let len = len.checked_sub(UDP_HEADER_BYTES)?;
-        let whole = packet.len() >= HEADERS_BYTES + len;
+        // The kernel has not looked at this length yet.
+        let whole =
+            len >= UDP_HEADER_BYTES && packet.len() >= HEADERS_BYTES - UDP_HEADER_BYTES + len;
+        let len = len.saturating_sub(UDP_HEADER_BYTES);
         let segment = u16::from_ne_bytes(array_at(offload, OFFLOAD_SEGMENT_AT)?).into();
         let segment_bytes = match offload[OFFLOAD_TYPE_AT] {
             GSO_NONE if whole => Some(len),
@@ -395,6 +429,19 @@ mod tests {
         assert_eq!(block[single.start..][..single.len], [5; 30]);
         assert_eq!(single.segment_bytes, Some(30));
         assert_eq!(packet(&self::block(&[5; 30], GSO_UDP_L4, 12)).segment_bytes, Some(12));
+    }
+
+    /// The length is the sender's, and no reason to doubt the packets behind it.
+    #[test]
+    fn a_wrong_length_costs_that_packet_only() {
+        let length_at = BLOCK_HEADER_BYTES + MAC + 14 + 24;
+        for length in [0u16, 7, 39, u16::MAX] {
+            let mut block = block(&[5; 30], GSO_NONE, 0);
+            block[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+            let read = packet(&block);
+            assert_eq!((read.next, read.segment_bytes), (96, None), "{length}");
+            assert!(read.run(0, &mut UdpStats::default()).is_none());
+        }
     }
 
     #[test]

@@ -14,12 +14,12 @@ pub(crate) fn probe() -> Result<(), String> {
 }
 
 /// What a refused set-up means.
-fn refusal(error: &io::Error) -> String {
+pub(crate) fn refusal(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "refused by the kernel (EPERM: run as root, or with CAP_NET_RAW and CAP_BPF)".to_owned()
         }
-        Some(libc::ENOMEM) => "no memory for it (ENOMEM)".to_owned(),
+        Some(libc::ENOMEM) => "no memory for it (ENOMEM: a smaller --packet-ring)".to_owned(),
         _ => format!("setting it up: {error}"),
     }
 }

@@ -110,6 +110,11 @@ pub(crate) const fn jump_if_not_equal(dst: u8, immediate: i32, offset: i16) -> I
     of(0x55, dst, 0, offset, immediate)
 }
 
+/// Skips `offset` instructions where `dst != src`.
+pub(crate) const fn jump_unless_same(dst: u8, src: u8, offset: i16) -> Instruction {
+    of(0x5d, dst, src, offset, 0)
+}
+
 /// Calls a helper.
 pub(crate) const fn call(helper: i32) -> Instruction {
     of(0x85, 0, 0, 0, helper)

@@ -66,9 +66,18 @@ pub(crate) fn listen(socket: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) }).map(drop)
 }
 
-/// Packets dropped since the last call because the ring was full.
-pub(crate) fn take_drops(socket: &OwnedFd) -> io::Result<u32> {
-    // `tpacket_stats_v3`: packets, drops, times the ring was frozen.
+/// What a ring was given since the last time it was asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Statistics {
+    /// Packets put into it.
+    pub(crate) received: u32,
+    /// Packets dropped because it was full.
+    pub(crate) dropped: u32,
+}
+
+/// Asks the kernel, which starts to count again.
+pub(crate) fn take_statistics(socket: &OwnedFd) -> io::Result<Statistics> {
+    // `tpacket_stats_v3`: packets with the dropped ones, drops, times the ring was frozen.
     let mut statistics = [0u32; 3];
     let mut len = size_of_val(&statistics) as libc::socklen_t;
     // SAFETY: the pointer and `len` describe `statistics`; the kernel writes at most `len` bytes.
@@ -81,5 +90,6 @@ pub(crate) fn take_drops(socket: &OwnedFd) -> io::Result<u32> {
             &raw mut len,
         )
     })?;
-    Ok(statistics[1])
+    let [packets, dropped, _] = statistics;
+    Ok(Statistics { received: packets.wrapping_sub(dropped), dropped })
 }

@@ -174,6 +174,13 @@ impl Plan {
             0 => subscribers,
             _ => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
         };
+        if flags.packet_ring.is_some() && flags.backend != BackendFlag::PacketRing {
+            return Err(Failure::config(format!(
+                "--packet-ring: --backend {} has no packet ring; add --backend packet_ring, or \
+                 leave --packet-ring out",
+                flags.backend.name()
+            )));
+        }
         let mut notes = Vec::new();
         let video_layers = video_layers(&flags, video_most, &mut notes)?;
         if let Some(clip) = video_layers.first().filter(|clip| clip.codec != Codec::Vp8)

@@ -73,11 +73,13 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
     Ok(value / 100.0)
 }
 
-/// Smallest and largest buffer of a socket. Linux makes 1,152 bytes of anything smaller.
-const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 1 << 10..=1 << 30;
-
-/// A socket's buffer: `64kB`, `1MiB`, or bytes without a unit.
+/// A socket's buffer: `64kB`, `1MiB`, or bytes without a unit. Linux makes 1,152 bytes of anything
+/// smaller.
 pub(crate) fn buffer_bytes(text: &str) -> Result<usize, String> {
+    bytes_between(text, 1 << 10, 1 << 30)
+}
+
+fn bytes_between(text: &str, least: usize, most: usize) -> Result<usize, String> {
     const HINT: &str = "write it like 256kB or 1MiB";
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let number: usize = text[..digits]
@@ -91,18 +93,13 @@ pub(crate) fn buffer_bytes(text: &str) -> Result<usize, String> {
         "MiB" => 1 << 20,
         unit => return Err(format!("'{unit}' is no unit; {HINT}")),
     };
-    let bytes = number.checked_mul(unit).filter(|bytes| BUFFER_BYTES.contains(bytes));
-    bytes.ok_or_else(|| "it must lie between 1KiB and 1024MiB".to_owned())
+    let bytes = number.checked_mul(unit).filter(|bytes| (least..=most).contains(bytes));
+    bytes.ok_or_else(|| format!("it must lie between {}KiB and {}MiB", least >> 10, most >> 20))
 }
 
 /// A size that a packet ring can have.
 pub(crate) fn ring_bytes(text: &str) -> Result<usize, String> {
-    const BYTES_MIN: usize = 256 << 10;
-    let bytes = buffer_bytes(text)?;
-    if bytes < BYTES_MIN {
-        return Err("it must lie between 256KiB and 1024MiB".to_owned());
-    }
-    Ok(bytes)
+    bytes_between(text, 256 << 10, 1 << 30)
 }
 
 /// Joins per second: any number above 0; fractions are fine (`0.5` is one every two seconds).

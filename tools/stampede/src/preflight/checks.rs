@@ -9,6 +9,7 @@ use socket2::SockRef;
 use stampede_udp::{BackendLimits, OpenError, SocketBuffers};
 
 use super::{Check, Needs, State};
+use crate::flags::values::BackendFlag;
 
 /// File descriptors of one peer: its UDP socket and its websocket.
 const FDS_PER_PEER: u64 = 2;
@@ -171,7 +172,11 @@ fn meminfo_bytes(text: &str, key: &str) -> Option<u64> {
 pub(super) fn memory(needs: &Needs) -> Check {
     let name = "memory";
     let each = PEER_BYTES + if needs.embedded { SFU_PEER_BYTES } else { 0 };
-    let needed = needs.peers as u64 * each;
+    let rings = match needs.backend {
+        BackendFlag::PacketRing => needs.workers * needs.packet_ring_bytes,
+        _ => 0,
+    };
+    let needed = needs.peers as u64 * each + rings as u64;
     let machine = fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| meminfo_bytes(&text, "MemAvailable"));
@@ -214,7 +219,6 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::flags::values::BackendFlag;
 
     fn needs(peers: usize) -> Needs {
         Needs {
@@ -224,6 +228,7 @@ mod tests {
             local_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             receive_buffer_bytes: 64 << 10,
             packet_ring_bytes: 1 << 20,
+            workers: 1,
         }
     }
 

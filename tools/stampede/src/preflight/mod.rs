@@ -28,8 +28,10 @@ pub(crate) struct Needs {
     pub local_ip: IpAddr,
     /// Receive buffer wanted for each peer's socket in bytes.
     pub receive_buffer_bytes: usize,
-    /// Memory of a packet ring in bytes, where that is the backend.
+    /// Memory of a worker's packet ring in bytes, where that is the backend.
     pub packet_ring_bytes: usize,
+    /// Workers.
+    pub workers: usize,
 }
 
 /// How a check ended.
@@ -126,6 +128,7 @@ pub(crate) fn doctor(flags: &DoctorFlags) -> Result<Exit, Failure> {
         local_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         receive_buffer_bytes: stampede_engine::EngineOptions::default().receive_buffer_bytes,
         packet_ring_bytes: crate::flags::packet_ring_bytes(flags.participants as usize),
+        workers: 1,
     };
     let allowed = allowed_cores()?;
     let mut checks = vec![cores_check(&allowed, flags)];

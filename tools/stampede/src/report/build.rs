@@ -107,6 +107,7 @@ struct Sums {
     datagrams_out: u64,
     runs_in: u64,
     kernel_drops: u64,
+    ring_drops: u64,
     runs_dropped: u64,
     send_errors: u64,
     send_queue_full: u64,
@@ -124,6 +125,7 @@ impl Sums {
             sums.datagrams_out += udp.datagrams_out;
             sums.runs_in += udp.runs_in;
             sums.kernel_drops += udp.kernel_drops;
+            sums.ring_drops += udp.ring_drops;
             sums.runs_dropped += udp.runs_dropped;
             sums.send_errors += udp.lost_sends();
             sums.send_queue_full += udp.send_queue_full;
@@ -225,7 +227,7 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
         datagrams_out: sums.datagrams_out,
         kernel_drops: sums.kernel_drops,
         drops_estimated: sums.kernel_drops != sums.runs_dropped,
-        packet_ring: data.plan.backend == BackendFlag::PacketRing,
+        ring_drops: sums.ring_drops,
         send_losses: sums.send_errors + sums.send_queue_full,
         workers,
         workers_failed,

@@ -140,8 +140,8 @@ pub(crate) struct Facts {
     pub kernel_drops: u64,
     /// They are an estimate.
     pub drops_estimated: bool,
-    /// They are of a packet ring, most of them.
-    pub packet_ring: bool,
+    /// Of `kernel_drops` those of packet rings.
+    pub ring_drops: u64,
     /// Send errors and full send queues.
     pub send_losses: u64,
     /// Workers.
@@ -243,7 +243,7 @@ fn generator_reasons(facts: &Facts) -> Vec<String> {
         lost > OWN_LOSS_MIN && lost as f64 > OWN_LOSS_RATE_MAX * (lost + all) as f64
     };
     if beyond(facts.kernel_drops, facts.datagrams_in) {
-        let (place, remedy) = if facts.packet_ring {
+        let (place, remedy) = if facts.ring_drops * 2 > facts.kernel_drops {
             ("for want of room in our packet ring", "--packet-ring")
         } else {
             let buffers = "net.core.rmem_max, or --receive-buffer if it was lowered,";
@@ -658,7 +658,7 @@ mod tests {
         check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped 500");
         let runs = Facts { kernel_drops: 500, drops_estimated: true, ..lossy() };
         check(&runs, Outcome::Invalid, Fault::Generator, "our kernel dropped about 500");
-        let ring = Facts { kernel_drops: 500, packet_ring: true, ..lossy() };
+        let ring = Facts { kernel_drops: 500, ring_drops: 400, ..lossy() };
         check(&ring, Outcome::Invalid, Fault::Generator, "in our packet ring; raise --packet-ring");
         let sends = Facts { send_losses: 500, ..healthy() };
         check(&sends, Outcome::Invalid, Fault::Generator, "could not be sent");

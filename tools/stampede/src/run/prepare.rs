@@ -77,6 +77,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         local_ip,
         receive_buffer_bytes: plan.receive_buffer_bytes,
         packet_ring_bytes: plan.packet_ring_bytes(cores.workers),
+        workers: cores.workers,
     };
     if mode != Mode::Quiet {
         plan.notes.iter().for_each(|note| eprintln!("{note}"));
