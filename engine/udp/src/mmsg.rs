@@ -385,7 +385,9 @@ impl Backend for Mmsg {
         let Some(slot) = slot else { return 0 };
         let fd = slot.socket.as_raw_fd();
         slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
-        let of_ring = self.ring.as_mut().map(|ring| ring.socket_drops(socket.0, &mut self.stats));
+        let now = Instant::now();
+        let of_ring =
+            self.ring.as_mut().map(|ring| ring.socket_drops(socket.0, now, &mut self.stats));
         slot.drops.total() + of_ring.unwrap_or(0)
     }
 

@@ -42,11 +42,11 @@ pub(super) struct PortCounters {
 }
 
 impl PortCounters {
-    /// What the socket refused and the ring has: no drops, though the socket counts them so.
-    /// Refused and not taken are lost: fragments put together again after the ring has seen them,
-    /// or datagrams whose address was changed on the way.
-    pub(super) fn moved(self) -> u32 {
-        if self.refused.wrapping_sub(self.taken) as i32 > 0 { self.taken } else { self.refused }
+    /// Refused and not taken, at this moment: fragments put together again after the ring has seen
+    /// them, or datagrams whose address was changed on the way; or one that only one of the two has
+    /// seen yet.
+    pub(super) fn missed(self) -> u32 {
+        u32::try_from(self.refused.wrapping_sub(self.taken).cast_signed()).unwrap_or(0)
     }
 }
 
@@ -85,7 +85,7 @@ impl PortTable {
         self.field(port, WANTED_AT).store(0, Ordering::Relaxed);
     }
 
-    /// `taken` is read last: the ring sees a datagram before its socket does.
+    /// As they are now.
     pub(super) fn counters(&self, port: u16) -> PortCounters {
         let refused = self.field(port, REFUSED_AT).load(Ordering::Acquire);
         PortCounters { taken: self.field(port, TAKEN_AT).load(Ordering::Acquire), refused }
@@ -276,11 +276,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_ring_has_is_no_drop() {
-        let moved = |taken, refused| PortCounters { taken, refused }.moved();
-        assert_eq!(moved(5, 5), 5);
-        assert_eq!(moved(6, 5), 5, "taken and then stopped by a firewall, or on its way");
-        assert_eq!(moved(5, 7), 5, "two were refused that the ring never took");
-        assert_eq!(moved(2, u32::MAX), u32::MAX, "taken has wrapped already");
+    fn missed_is_refused_and_not_taken() {
+        let missed = |taken, refused| PortCounters { taken, refused }.missed();
+        assert_eq!(missed(5, 5), 0);
+        assert_eq!(missed(6, 5), 0, "taken and then stopped by a firewall, or on its way");
+        assert_eq!(missed(5, 7), 2);
+        assert_eq!(missed(2, u32::MAX), 0, "taken has wrapped already");
     }
 }

@@ -13,6 +13,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
 use crate::run::Run;
@@ -64,6 +65,39 @@ const NOBODY: u32 = u32::MAX;
 struct Entry {
     address: SocketAddrV4,
     runs_out: u32,
+    missed: Missed,
+}
+
+/// What a socket refused and the ring never took.
+///
+/// The two filters see a packet one after the other, in an order that is the kernel's (sockets first
+/// since the lists of packet sockets are those of a network namespace). A look may fall between
+/// them, so only what several looks have seen is believed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Missed {
+    confirmed: u32,
+    /// The last looks, and when the last one was.
+    seen: [u32; 2],
+    looked: Option<Instant>,
+}
+
+impl Missed {
+    /// Between two looks that count.
+    const APART: Duration = Duration::from_millis(10);
+
+    /// Takes note of how many are missed at this moment. Whether there is anything new.
+    fn look(&mut self, missed: u32, now: Instant) -> bool {
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < Self::APART) {
+            return false;
+        }
+        self.looked = Some(now);
+        let [older, old] = self.seen;
+        self.seen = [old, missed];
+        let believed = missed.min(old).min(older);
+        let new = believed > self.confirmed;
+        self.confirmed = self.confirmed.max(believed);
+        new
+    }
 }
 
 /// See the module.
@@ -146,7 +180,8 @@ impl PacketRing {
         if self.entries.len() <= index as usize {
             self.entries.resize(index as usize + 1, None);
         }
-        self.entries[index as usize] = Some(Entry { address, runs_out: 0 });
+        self.entries[index as usize] =
+            Some(Entry { address, runs_out: 0, missed: Missed::default() });
         self.table.want(address);
         Ok(())
     }
@@ -166,7 +201,10 @@ impl PacketRing {
 
     /// How much of what a socket counts as dropped is in the ring instead.
     pub(crate) fn moved(&self, index: u32) -> u32 {
-        self.entry(index).map_or(0, |entry| self.table.counters(entry.address.port()).moved())
+        self.entry(index).map_or(0, |entry| {
+            let refused = self.table.counters(entry.address.port()).refused;
+            refused.wrapping_sub(entry.missed.confirmed)
+        })
     }
 
     /// Datagrams of a socket that found the ring full, at least. The kernel counts them for the
@@ -176,24 +214,25 @@ impl PacketRing {
     /// A socket whose media does not come this way, though its filter thinks so, has it by itself
     /// from now on: its address is changed, or it is put together, behind the place where packets
     /// are taken.
-    pub(crate) fn socket_drops(&mut self, index: u32, stats: &mut UdpStats) -> u64 {
-        let Some(entry) = self.entry(index) else { return 0 };
+    pub(crate) fn socket_drops(&mut self, index: u32, now: Instant, stats: &mut UdpStats) -> u64 {
+        let Some(Some(entry)) = self.entries.get_mut(index as usize) else { return 0 };
         let counters = self.table.counters(entry.address.port());
-        // Later than the socket's counters: what has come in between counts as waiting.
-        self.refresh_drops(stats);
-        if counters.moved() != counters.refused {
-            self.table.release(entry.address.port());
+        let confirmed = entry.missed.look(counters.missed(), now);
+        let (address, missing) = (entry.address, counters.taken.wrapping_sub(entry.runs_out));
+        if confirmed {
+            self.table.release(address.port());
             if !std::mem::replace(&mut self.told, true) {
                 tracing::warn!(
-                    address = %entry.address,
+                    %address,
                     "media that the packet ring can't see (NAT, IPsec or fragments on this host?): \
                      lost so far, from now on received by the socket"
                 );
             }
         }
-        let missing = counters.taken.wrapping_sub(entry.runs_out) as i32;
+        // Later than the socket's counters: what has come in between counts as waiting.
+        self.refresh_drops(stats);
         let waiting = self.runs_in.saturating_sub(self.runs_read);
-        let dropped = u64::try_from(missing).unwrap_or(0).saturating_sub(waiting);
+        let dropped = u64::try_from(missing.cast_signed()).unwrap_or(0).saturating_sub(waiting);
         let dropped = dropped.min(self.dropped.into());
         (dropped as f64 * self.drops.datagrams_per_run()).round() as u64
     }
@@ -442,6 +481,23 @@ mod tests {
             assert_eq!((read.next, read.segment_bytes), (96, None), "{length}");
             assert!(read.run(0, &mut UdpStats::default()).is_none());
         }
+    }
+
+    #[test]
+    fn only_what_is_missed_at_three_looks_is_believed() {
+        let start = Instant::now();
+        let mut missed = Missed::default();
+        let mut look = |after_ms, count| {
+            let new = missed.look(count, start + Duration::from_millis(after_ms));
+            (missed.confirmed, new)
+        };
+        // Once between the two filters, twice in a row, and never a third time.
+        assert_eq!(
+            [look(0, 1), look(10, 0), look(20, 1), look(30, 1), look(40, 0)],
+            [(0, false); 5]
+        );
+        assert_eq!([look(50, 3), look(51, 3), look(52, 3), look(60, 4)], [(0, false); 4]);
+        assert_eq!([look(70, 3), look(80, 3), look(90, 3)], [(3, true), (3, false), (3, false)]);
     }
 
     #[test]
