@@ -17,8 +17,6 @@ use stampede_udp::{
 
 /// Datagrams of one burst, spread over the sockets.
 const BURST: usize = 2_000;
-/// For a burst and one more, so that none has to wait until the ring has room.
-const RING_BYTES: usize = 16 << 20;
 const PAYLOAD_BYTES: [usize; 2] = [200, 1_100];
 const CHOICES: [BackendChoice; 3] =
     [BackendChoice::IoUring, BackendChoice::Mmsg, BackendChoice::PacketRing];
@@ -29,12 +27,9 @@ type Sockets = Vec<(SocketId, SocketAddr)>;
 
 /// A backend with bound sockets, or `None` where the kernel refuses it.
 fn backend(choice: BackendChoice, sockets: usize) -> Option<(Box<dyn Backend>, Sockets)> {
-    let (mut backend, _) = open(
-        choice,
-        BackendLimits { packet_ring_bytes_max: RING_BYTES, ..BackendLimits::default() },
-    )
-    .inspect_err(|error| eprintln!("skipped: {error}"))
-    .ok()?;
+    let (mut backend, _) = open(choice, BackendLimits::default())
+        .inspect_err(|error| eprintln!("skipped: {error}"))
+        .ok()?;
     let buffers = SocketBuffers { receive_bytes: 512 * 1024, send_bytes: 512 * 1024 };
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let sockets = (0..sockets)

@@ -3,9 +3,9 @@
 //! A [`Backend`] owns many sockets and moves datagrams in batches. Three implementations exist:
 //! `io_uring` (multishot receive into a buffer ring, batched sends), `mmsg` (epoll with
 //! `recvmmsg`/`sendmmsg`), and `packet_ring` (`mmsg`, with one packet socket's ring of memory that
-//! takes the RTP and RTCP of all sockets). All send runs of datagrams to one place as one (UDP GSO), take runs
-//! that come as one (UDP GRO), stamp each datagram with the kernel's receive time and keep the
-//! kernel's own drop counters, because a load generator has to know what it lost itself.
+//! takes the RTP and RTCP of all sockets). All send runs of datagrams to one place as one (UDP GSO),
+//! take runs that come as one (UDP GRO), stamp each datagram with the kernel's receive time and keep
+//! the kernel's own drop counters, because a load generator has to know what it lost itself.
 
 #![warn(unsafe_op_in_unsafe_fn)]
 
@@ -380,7 +380,7 @@ pub trait Backend {
     /// Datagrams the kernel dropped at this socket's receive buffer so far, counted as
     /// [`UdpStats::kernel_drops`], and at least how many of its found the packet ring full; 0 for a
     /// removed one.
-    /// Asks the kernel (one system call) and adds what is new to [`UdpStats::kernel_drops`], which
+    /// Asks the kernel (a system call, two with a packet ring) and adds what is new to [`UdpStats::kernel_drops`], which
     /// otherwise learns of a drop with the socket's next datagram or its removal.
     fn socket_drops(&mut self, socket: SocketId) -> u64;
 

@@ -104,8 +104,9 @@ impl Mmsg {
         self.slots.get(socket.0 as usize)?.as_ref()
     }
 
-    fn ring_is_ready(&self) -> bool {
-        self.ring.as_ref().is_some_and(PacketRing::is_ready)
+    /// Whether there is, or may be, something to receive without waiting.
+    fn has_more(&self) -> bool {
+        !self.ready.is_empty() || self.ring.as_ref().is_some_and(PacketRing::is_ready)
     }
 
     /// Waits for events and queues the sockets they name. True after a wake-up.
@@ -318,13 +319,9 @@ impl Backend for Mmsg {
 
     fn poll(&mut self, wait: Wait) -> io::Result<usize> {
         self.batch.clear();
-        self.filled = 0;
         self.wanted = wait.datagrams_max.clamp(1, self.receive.slots);
         self.epoch = self.epoch.wrapping_add(1);
         self.free.append(&mut self.leaving);
-        if let Some(ring) = &mut self.ring {
-            ring.give_back();
-        }
         self.flush();
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
         let remaining = |wanted: Duration| match started {
@@ -332,13 +329,17 @@ impl Backend for Mmsg {
             None => Duration::ZERO,
         };
         loop {
-            // Sockets left over from a full batch: no waiting, but see who else is ready.
-            let backlog = !self.ready.is_empty() || self.ring_is_ready();
+            // The batch is empty, so nothing that it was in is needed any more.
+            self.filled = 0;
+            if let Some(ring) = &mut self.ring {
+                ring.give_back();
+            }
+            // Left over from a full batch: no waiting, but see who else is ready.
+            let backlog = self.has_more();
             let timeout = if backlog { Duration::ZERO } else { remaining(wait.timeout) };
             let mut woken = self.wait(timeout)?;
             let gather = remaining(wait.gather);
-            let some = !self.ready.is_empty() || self.ring_is_ready();
-            if !woken && !backlog && some && !gather.is_zero() {
+            if !woken && !backlog && self.has_more() && !gather.is_zero() {
                 std::thread::sleep(gather);
                 woken = self.wait(Duration::ZERO)?;
             }
@@ -347,10 +348,6 @@ impl Backend for Mmsg {
                 return Ok(self.batch.len());
             }
             // Only error reports or truncated datagrams: keep waiting, with an empty batch.
-            self.filled = 0;
-            if let Some(ring) = &mut self.ring {
-                ring.give_back();
-            }
             if remaining(wait.timeout).is_zero() {
                 return Ok(0);
             }

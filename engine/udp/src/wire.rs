@@ -56,9 +56,9 @@ pub(crate) fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
             Some(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(octets), port)))
         }
         libc::AF_INET6 => {
-            let flowinfo = u32::from_ne_bytes(bytes.get(4..8)?.try_into().ok()?);
+            let flowinfo = u32_at(bytes, 4)?;
             let octets: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
-            let scope_id = u32::from_ne_bytes(bytes.get(24..28)?.try_into().ok()?);
+            let scope_id = u32_at(bytes, 24)?;
             let ip = Ipv6Addr::from(octets);
             Some(SocketAddr::V6(SocketAddrV6::new(ip, port, flowinfo, scope_id)))
         }
@@ -90,10 +90,10 @@ pub(crate) fn parse_control(bytes: &[u8]) -> Control {
     for (level, kind, data) in ControlMessages(bytes) {
         match (level, kind) {
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => control.unix_ns = parse_timespec(data),
-            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => control.drops = parse_u32(data),
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => control.drops = u32_at(data, 0),
             // An `int`, though a length of 16 bits.
             (libc::SOL_UDP, libc::UDP_GRO) => {
-                control.segment_bytes = parse_u32(data).and_then(|bytes| bytes.try_into().ok());
+                control.segment_bytes = u32_at(data, 0).and_then(|bytes| bytes.try_into().ok());
             }
             _ => {}
         }
@@ -101,8 +101,14 @@ pub(crate) fn parse_control(bytes: &[u8]) -> Control {
     control
 }
 
-fn parse_u32(data: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(data.get(..4)?.try_into().ok()?))
+/// `N` bytes from `at` on, where there are as many.
+pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+/// A number in the kernel's own byte order.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    array_at(bytes, at).map(u32::from_ne_bytes)
 }
 
 /// A `struct timespec` of 64-bit or 32-bit longs.
@@ -128,7 +134,7 @@ pub(crate) fn parse_extended_error(bytes: &[u8]) -> Option<(u8, i32)> {
     ControlMessages(bytes).find_map(|(level, kind, data)| {
         let wanted = (level == libc::SOL_IP && kind == libc::IP_RECVERR)
             || (level == libc::SOL_IPV6 && kind == libc::IPV6_RECVERR);
-        let errno = u32::from_ne_bytes(data.get(..4)?.try_into().ok()?);
+        let errno = u32_at(data, 0)?;
         wanted.then_some((*data.get(4)?, errno as i32))
     })
 }

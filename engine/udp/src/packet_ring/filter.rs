@@ -11,7 +11,6 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::memory::PageMemory;
-use crate::sys;
 use crate::sys::bpf::{self, Instruction};
 
 /// One entry a port.
@@ -91,25 +90,16 @@ impl PortTable {
         PortCounters { taken: self.field(port, TAKEN_AT).load(Ordering::Acquire), refused }
     }
 
-    /// Attaches the program that decides what the ring takes to a packet socket (`SOCK_RAW`).
-    pub(super) fn attach_to_ring(&self, packet_socket: RawFd) -> io::Result<()> {
-        let program = bpf::socket_filter(&ring_program(self.fd.as_raw_fd()))?;
-        sys::set_option(packet_socket, libc::SOL_SOCKET, SO_ATTACH_BPF, program.as_raw_fd())
+    /// The program for the packet socket (`SOCK_RAW`): what the ring takes.
+    pub(super) fn ring_program(&self) -> io::Result<OwnedFd> {
+        bpf::socket_filter(&ring_program(self.fd.as_raw_fd()))
     }
 
-    /// The program for sockets whose ports are in the table; see [`attach`].
+    /// The program for UDP sockets whose ports are in the table: what they leave to the ring.
     pub(super) fn socket_program(&self) -> io::Result<OwnedFd> {
         bpf::socket_filter(&socket_program(self.fd.as_raw_fd()))
     }
 }
-
-/// Attaches a program to a UDP socket.
-pub(super) fn attach(program: &OwnedFd, socket: RawFd) -> io::Result<()> {
-    sys::set_option(socket, libc::SOL_SOCKET, SO_ATTACH_BPF, program.as_raw_fd())
-}
-
-/// asm-generic/socket.h; libc has it for some targets only.
-const SO_ATTACH_BPF: i32 = 50;
 
 /// Where on the stack the headers are copied to, and the key of the table.
 const HEADERS_AT: i16 = -32;

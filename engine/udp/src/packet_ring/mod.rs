@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use crate::memory::PageMemory;
 use crate::run::Run;
 use crate::slots::DropCounter;
-use crate::sys::packet;
+use crate::sys::{bpf, packet};
+use crate::wire::{array_at, u32_at};
 use crate::{Received, SocketId, UdpStats};
 use filter::PortTable;
 
@@ -26,9 +27,9 @@ pub(crate) use probe::{probe, refusal};
 
 /// Room of a block: for the longest run there is and its headers, and for a hundred packets.
 const BLOCK_BYTES: usize = 128 * 1024;
-/// A block with anything in it is handed over after so long (rounded up to the kernel's ticks, before
-/// Linux 6.18). It is what this adds to the delay of
-/// a packet, and with the number of blocks the time we may be late without losing any.
+/// A block with anything in it is handed over after so long (rounded up to the kernel's ticks,
+/// before Linux 6.18). It is what this adds to the delay of a packet, and with the number of blocks
+/// the time we may be late without losing any.
 const RETIRE_MS: u32 = 4;
 
 /// `struct tpacket_block_desc` (linux/if_packet.h).
@@ -116,9 +117,8 @@ pub(crate) struct PacketRing {
     /// The ring's, all sockets together.
     drops: DropCounter,
     dropped: u32,
-    /// Runs that the kernel has put into it, and that were read.
-    runs_in: u64,
-    runs_read: u64,
+    /// Runs that wait in it; below zero where some were read that the kernel has not told of yet.
+    waiting: i64,
     /// It has been said that some media does not come this way.
     told: bool,
     socket: OwnedFd,
@@ -140,7 +140,7 @@ impl PacketRing {
         let blocks = (ring_bytes_max / BLOCK_BYTES).clamp(2, usize::from(BLOCK) - 1);
         let socket = packet::socket()?;
         let table = PortTable::new()?;
-        table.attach_to_ring(socket.as_raw_fd())?;
+        bpf::attach(&table.ring_program()?, socket.as_raw_fd())?;
         packet::make_ring(&socket, blocks as u32, BLOCK_BYTES as u32, RETIRE_MS)?;
         let memory = PageMemory::shared(socket.as_raw_fd(), blocks * BLOCK_BYTES)?;
         let socket_program = table.socket_program()?;
@@ -156,8 +156,7 @@ impl PacketRing {
             held: 0,
             drops: DropCounter::default(),
             dropped: 0,
-            runs_in: 0,
-            runs_read: 0,
+            waiting: 0,
             told: false,
             socket,
         })
@@ -175,7 +174,7 @@ impl PacketRing {
         if *owner != NOBODY {
             return Ok(());
         }
-        filter::attach(&self.socket_program, socket)?;
+        bpf::attach(&self.socket_program, socket)?;
         *owner = index;
         if self.entries.len() <= index as usize {
             self.entries.resize(index as usize + 1, None);
@@ -195,16 +194,11 @@ impl PacketRing {
         self.socket_of_port[usize::from(address.port())] = NOBODY;
     }
 
-    fn entry(&self, index: u32) -> Option<Entry> {
-        *self.entries.get(index as usize)?
-    }
-
     /// How much of what a socket counts as dropped is in the ring instead.
     pub(crate) fn moved(&self, index: u32) -> u32 {
-        self.entry(index).map_or(0, |entry| {
-            let refused = self.table.counters(entry.address.port()).refused;
-            refused.wrapping_sub(entry.missed.confirmed)
-        })
+        let Some(Some(entry)) = self.entries.get(index as usize) else { return 0 };
+        let refused = self.table.counters(entry.address.port()).refused;
+        refused.wrapping_sub(entry.missed.confirmed)
     }
 
     /// Datagrams of a socket that found the ring full, at least. The kernel counts them for the
@@ -231,9 +225,8 @@ impl PacketRing {
         }
         // Later than the socket's counters: what has come in between counts as waiting.
         self.refresh_drops(stats);
-        let waiting = self.runs_in.saturating_sub(self.runs_read);
-        let dropped = u64::try_from(missing.cast_signed()).unwrap_or(0).saturating_sub(waiting);
-        let dropped = dropped.min(self.dropped.into());
+        let missing = i64::from(missing.cast_signed()) - self.waiting.max(0);
+        let dropped = missing.clamp(0, self.dropped.into());
         (dropped as f64 * self.drops.datagrams_per_run()).round() as u64
     }
 
@@ -242,7 +235,7 @@ impl PacketRing {
         stats.syscalls += 1;
         match packet::take_statistics(&self.socket) {
             Ok(packet::Statistics { received, dropped }) => {
-                self.runs_in += u64::from(received);
+                self.waiting += i64::from(received);
                 self.dropped = self.dropped.wrapping_add(dropped);
                 let before = stats.kernel_drops;
                 self.drops.update(self.dropped, stats);
@@ -279,12 +272,11 @@ impl PacketRing {
         batch: &mut Vec<Received>,
         stats: &mut UdpStats,
     ) {
-        let mut asked = false;
+        if batch.len() < wanted && self.is_ready() {
+            self.refresh_drops(stats);
+        }
         // All but one may be held: the one that is read has to differ from the oldest.
         while batch.len() < wanted && self.held + 1 < self.blocks && self.is_ready() {
-            if !std::mem::replace(&mut asked, true) {
-                self.refresh_drops(stats);
-            }
             if !self.reading.begun {
                 self.begin_block();
             }
@@ -322,7 +314,7 @@ impl PacketRing {
             return;
         };
         self.reading.next = next + packet.next;
-        self.runs_read += 1;
+        self.waiting -= 1;
         // `NOBODY`: removed meanwhile.
         let index = self.socket_of_port[usize::from(packet.destination.port())];
         let entry = self.entries.get_mut(index as usize).and_then(Option::as_mut);
@@ -413,14 +405,6 @@ impl Packet {
         };
         run.unless(self.segment_bytes.is_none(), stats)
     }
-}
-
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at + N)?.try_into().ok()
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    array_at(bytes, at).map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]

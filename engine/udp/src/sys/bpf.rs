@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Commands, types and flags of linux/bpf.h.
 const BPF_MAP_CREATE: libc::c_int = 0;
@@ -12,6 +12,8 @@ const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PSEUDO_MAP_FD: u8 = 1;
+/// asm-generic/socket.h; libc has it for some targets only.
+const SO_ATTACH_BPF: i32 = 50;
 /// The helpers called need no GPL.
 const LICENSE: &CStr = c"MIT OR Apache-2.0";
 
@@ -174,6 +176,11 @@ pub(crate) fn socket_filter(code: &[Instruction]) -> io::Result<OwnedFd> {
         log_buf: 0,
     };
     bpf(BPF_PROG_LOAD, &attributes)
+}
+
+/// Attaches a program to a socket.
+pub(crate) fn attach(program: &OwnedFd, socket: RawFd) -> io::Result<()> {
+    super::set_option(socket, libc::SOL_SOCKET, SO_ATTACH_BPF, program.as_raw_fd())
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {

@@ -271,9 +271,7 @@ impl Ring {
         let base = usize::from(buffer) * BUFFER_STRIDE;
         let written = (result as usize).min(BUFFER_BYTES);
         let header = self.shared.buffers.slice(base, HEADER_BYTES);
-        let word = |at: usize| -> Option<u32> {
-            Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?))
-        };
+        let word = |at| wire::u32_at(header, at);
         let name_len = (word(0)? as usize).min(NAME_BYTES);
         let control_len = (word(4)? as usize).min(CONTROL_BYTES);
         let payload_len = word(8)? as usize;
