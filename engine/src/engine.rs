@@ -253,14 +253,23 @@ impl Engine {
                 Ok(None) | Err(_) => workers_panicked.push(index),
             }
         }
-        let unread = events.receiver.try_iter().filter_map(|event| match event {
-            EngineEvent::Snapshot(snapshot) => Some(*snapshot),
-            _ => None,
-        });
-        let snapshots_unread = unread.collect();
+        let (mut snapshots_unread, mut covers_unread) = (Vec::new(), Vec::new());
+        for event in events.receiver.try_iter() {
+            match event {
+                EngineEvent::Snapshot(snapshot) => snapshots_unread.push(*snapshot),
+                EngineEvent::Cover(news) => covers_unread.push(*news),
+                _ => {}
+            }
+        }
         drop(events);
         let recordings = disk.map(DiskThread::finish);
-        EngineReport { workers: reports, workers_panicked, recordings, snapshots_unread }
+        EngineReport {
+            workers: reports,
+            workers_panicked,
+            recordings,
+            snapshots_unread,
+            covers_unread,
+        }
     }
 }
 
