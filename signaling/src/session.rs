@@ -21,8 +21,9 @@ use proto::signal_response::Message as Response;
 use proto::{DisconnectReason, SignalRequest, SignalResponse};
 
 pub use event::{
-    EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output, Quality,
-    RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, WantedCodec,
+    Departure, EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output,
+    Quality, RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, TrackSource,
+    WantedCodec,
 };
 pub use layout::{Layout, VideoSize};
 pub use tracks::REMOTE_TRACKS_MAX;
@@ -30,7 +31,7 @@ pub use tracks::REMOTE_TRACKS_MAX;
 use crate::text;
 use crate::token::Token;
 use crate::wire;
-use layout::Seats;
+use layout::{Arranged, Seats};
 use publish::{OfferState, Publishing, Settled};
 use tracks::{Changes, TrackTable};
 
@@ -389,6 +390,9 @@ impl Session {
         if subscribe {
             self.send_quality(video, quality);
         }
+        for sid in &track_sids {
+            self.event(SessionEvent::TrackWanted { sid: sid.clone(), wanted: subscribe });
+        }
         self.send_subscription(track_sids, subscribe);
     }
 
@@ -507,7 +511,9 @@ impl Session {
                 continue;
             }
             if participant.state == proto::participant_info::State::Disconnected as i32 {
-                tracks.remove_publisher(&participant.sid, &mut changes);
+                let reason = DisconnectReason::try_from(participant.disconnect_reason)
+                    .unwrap_or(DisconnectReason::UnknownReason);
+                tracks.remove_publisher(&participant.sid, reason, &mut changes);
             } else {
                 tracks.update(participant, &mut changes);
             }
@@ -522,8 +528,8 @@ impl Session {
         let (subscription, quality) = (*subscription, *quality);
         self.counters.tracks_ignored += changes.ignored;
         if let Some(seats) = seats {
-            let requests = seats.arrange(&changes);
-            changes.events.into_iter().for_each(|event| self.event(event));
+            let Arranged { requests, wanted } = seats.arrange(&changes);
+            changes.events.into_iter().chain(wanted).for_each(|event| self.event(event));
             return requests.into_iter().for_each(|request| self.send(request));
         }
         for event in changes.events {
@@ -536,10 +542,12 @@ impl Session {
                 TrackKind::Audio => audio,
                 TrackKind::Video => video,
             };
-            let announced = changes.announced.into_iter();
-            let sids = announced.filter(|track| wanted(track.kind)).map(|track| track.sid);
-            let sids = sids.collect();
-            self.send_subscription(sids, true);
+            let (sids, others): (Vec<_>, Vec<_>) =
+                changes.announced.into_iter().partition(|track| wanted(track.kind));
+            for track in others {
+                self.event(SessionEvent::TrackWanted { sid: track.sid, wanted: false });
+            }
+            self.send_subscription(sids.into_iter().map(|track| track.sid).collect(), true);
         }
     }
 

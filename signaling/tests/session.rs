@@ -271,12 +271,16 @@ fn tracks_go_with_their_publisher_and_alone() {
     assert_eq!(h.events, [SessionEvent::TrackMuted { sid: AUDIO.into(), muted: true }]);
     h.clear();
     h.receive(update(vec![participant(PUBLISHER, audio_and_video()[1..].to_vec())]));
-    assert_eq!(h.events, [SessionEvent::TrackGone { sid: AUDIO.into() }]);
+    let departure = Departure::Unpublished;
+    assert_eq!(h.events, [SessionEvent::TrackGone { sid: AUDIO.into(), departure }]);
     h.clear();
     let mut gone = participant(PUBLISHER, vec![]);
     gone.state = proto::participant_info::State::Disconnected as i32;
+    gone.disconnect_reason = proto::DisconnectReason::SignalClose as i32;
     h.receive(update(vec![gone]));
-    assert_eq!(h.events, [SessionEvent::TrackGone { sid: video().into() }]);
+    let departure = Departure::Left { reason: proto::DisconnectReason::SignalClose };
+    assert!(!departure.is_orderly());
+    assert_eq!(h.events, [SessionEvent::TrackGone { sid: video().into(), departure }]);
     assert_eq!(h.session.remote_tracks(), 0);
 }
 

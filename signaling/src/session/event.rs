@@ -133,6 +133,17 @@ pub struct LocalTrack {
     pub layers: Vec<LocalLayer>,
 }
 
+impl LocalTrack {
+    /// What it is announced as.
+    #[must_use]
+    pub fn source(&self) -> TrackSource {
+        match self.kind {
+            TrackKind::Audio => TrackSource::Microphone,
+            TrackKind::Video => TrackSource::Camera,
+        }
+    }
+}
+
 /// One layer of a [`LocalTrack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalLayer {
@@ -253,6 +264,89 @@ pub struct Joined {
     pub ping_interval: Duration,
 }
 
+/// What a track shows (livekit_models.proto `TrackSource`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum TrackSource {
+    /// Its publisher did not say.
+    #[default]
+    Unknown,
+    /// A camera.
+    Camera,
+    /// A microphone.
+    Microphone,
+    /// A screen or a window: its picture may stand still for as long as it likes.
+    ScreenShare,
+    /// The sound of a screen share.
+    ScreenShareAudio,
+}
+
+impl TrackSource {
+    /// From the value on the wire.
+    #[must_use]
+    pub fn from_proto(value: i32) -> Self {
+        match proto::TrackSource::try_from(value) {
+            Ok(proto::TrackSource::Camera) => Self::Camera,
+            Ok(proto::TrackSource::Microphone) => Self::Microphone,
+            Ok(proto::TrackSource::ScreenShare) => Self::ScreenShare,
+            Ok(proto::TrackSource::ScreenShareAudio) => Self::ScreenShareAudio,
+            Ok(proto::TrackSource::Unknown) | Err(_) => Self::Unknown,
+        }
+    }
+
+    /// The value on the wire.
+    #[must_use]
+    pub fn to_proto(self) -> proto::TrackSource {
+        match self {
+            Self::Unknown => proto::TrackSource::Unknown,
+            Self::Camera => proto::TrackSource::Camera,
+            Self::Microphone => proto::TrackSource::Microphone,
+            Self::ScreenShare => proto::TrackSource::ScreenShare,
+            Self::ScreenShareAudio => proto::TrackSource::ScreenShareAudio,
+        }
+    }
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Camera => "camera",
+            Self::Microphone => "microphone",
+            Self::ScreenShare => "screen_share",
+            Self::ScreenShareAudio => "screen_share_audio",
+        }
+    }
+}
+
+/// How a track of somebody else ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It was unpublished; its publisher stays.
+    Unpublished,
+    /// Its publisher is gone.
+    Left {
+        /// As the server says (`ParticipantInfo.disconnect_reason`).
+        reason: DisconnectReason,
+    },
+}
+
+impl Departure {
+    /// Somebody wanted it so: the publisher, or who may remove it. Everything else is an accident.
+    #[must_use]
+    pub fn is_orderly(self) -> bool {
+        match self {
+            Self::Unpublished => true,
+            Self::Left { reason } => matches!(
+                reason,
+                DisconnectReason::ClientInitiated
+                    | DisconnectReason::ParticipantRemoved
+                    | DisconnectReason::RoomDeleted
+                    | DisconnectReason::RoomClosed
+            ),
+        }
+    }
+}
+
 /// Somebody else's track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteTrack {
@@ -260,6 +354,8 @@ pub struct RemoteTrack {
     pub sid: String,
     /// Audio or video.
     pub kind: TrackKind,
+    /// What it shows.
+    pub source: TrackSource,
     /// The publisher's participant sid.
     pub publisher_sid: String,
     /// The publisher's identity.
@@ -352,6 +448,16 @@ pub enum SessionEvent {
     TrackGone {
         /// Track sid.
         sid: String,
+        /// Which of the two, and why.
+        departure: Departure,
+    },
+    /// Whether we want a track that is available: by what we told the server, or by what it does
+    /// unasked. Tracks of which nothing is said are wanted.
+    TrackWanted {
+        /// Track sid.
+        sid: String,
+        /// False if it was not subscribed to, or is switched off.
+        wanted: bool,
     },
     /// The server can't give us this track (`subscription_response`).
     SubscriptionFailed {

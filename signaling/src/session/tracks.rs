@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use livekit_protocol::{ParticipantInfo, TrackInfo, TrackType};
+use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackType};
 
-use super::event::{RemoteTrack, SessionEvent, TrackKind};
+use super::event::{Departure, RemoteTrack, SessionEvent, TrackKind, TrackSource};
 
 /// Most tracks of others a session keeps. Further ones are counted and otherwise ignored: they are
 /// neither subscribed manually nor given a quality.
@@ -81,7 +81,7 @@ impl TrackTable {
         }
         for sid in &before {
             if !tracks.iter().any(|track| track.sid == *sid) {
-                self.forget(sid, changes);
+                self.forget(sid, Departure::Unpublished, changes);
             }
         }
         let mut now = Vec::with_capacity(tracks.len());
@@ -96,15 +96,20 @@ impl TrackTable {
     }
 
     /// A participant that left.
-    pub(super) fn remove_publisher(&mut self, publisher_sid: &str, changes: &mut Changes) {
+    pub(super) fn remove_publisher(
+        &mut self,
+        publisher_sid: &str,
+        reason: DisconnectReason,
+        changes: &mut Changes,
+    ) {
         for sid in self.publishers.remove(publisher_sid).unwrap_or_default() {
-            self.forget(&sid, changes);
+            self.forget(&sid, Departure::Left { reason }, changes);
         }
     }
 
-    fn forget(&mut self, sid: &str, changes: &mut Changes) {
+    fn forget(&mut self, sid: &str, departure: Departure, changes: &mut Changes) {
         if self.tracks.remove(sid).is_some() {
-            changes.events.push(SessionEvent::TrackGone { sid: sid.to_owned() });
+            changes.events.push(SessionEvent::TrackGone { sid: sid.to_owned(), departure });
         }
     }
 
@@ -148,6 +153,7 @@ impl TrackTable {
         changes.events.push(SessionEvent::TrackAvailable(Box::new(RemoteTrack {
             sid: track.sid.clone(),
             kind,
+            source: TrackSource::from_proto(track.source),
             publisher_sid: publisher_sid.to_owned(),
             publisher_identity: publisher_identity.to_owned(),
             width: track.width,
