@@ -99,7 +99,7 @@ impl Interruption {
 }
 
 /// Expected time in its parts:
-/// `expected == played + short_gaps + the interruptions' lengths + further's`.
+/// `expected == played + short_gaps + the interruptions' lengths + those of further ones`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The track should have played.
@@ -112,8 +112,9 @@ pub struct Tally {
     pub short_gaps_on_purpose: Duration,
     /// It did not, for longer; in order of time.
     pub interruptions: Vec<Interruption>,
-    /// Interruptions past [`INTERRUPTIONS_MAX`]: how many, and their lengths added up.
-    pub further: (u64, Duration),
+    /// Interruptions past [`INTERRUPTIONS_MAX`], by [`Cause::ALL`]: how many, and their lengths
+    /// added up.
+    pub further: [(u64, Duration); Cause::ALL.len()],
 }
 
 impl Tally {
@@ -122,8 +123,9 @@ impl Tally {
         if self.interruptions.len() < INTERRUPTIONS_MAX {
             self.interruptions.push(interruption);
         } else {
-            self.further.0 += 1;
-            self.further.1 += interruption.length();
+            let (count, total) = &mut self.further[interruption.cause as usize];
+            *count += 1;
+            *total += interruption.length();
         }
     }
 
@@ -134,12 +136,14 @@ impl Tally {
         self.short_gaps += later.short_gaps;
         self.short_gaps_on_purpose += later.short_gaps_on_purpose;
         later.interruptions.into_iter().for_each(|one| self.interrupted(one));
-        self.further.0 += later.further.0;
-        self.further.1 += later.further.1;
+        for (sum, own) in self.further.iter_mut().zip(later.further) {
+            (sum.0, sum.1) = (sum.0 + own.0, sum.1 + own.1);
+        }
     }
 
     /// The lengths of all interruptions added up.
     pub fn interrupted_total(&self) -> Duration {
-        self.interruptions.iter().map(Interruption::length).sum::<Duration>() + self.further.1
+        let kept = self.interruptions.iter().map(Interruption::length);
+        kept.chain(self.further.iter().map(|(_, total)| *total)).sum()
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stampede_core::watch::Rules;
 use stampede_engine::ImpairSpec;
 use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
@@ -68,6 +69,8 @@ pub(crate) struct Plan {
     pub dynacast: bool,
     /// See [`RunFlags::playout_deadline`].
     pub playout_deadline: Duration,
+    /// See [`RunFlags::interruption_min`] and [`RunFlags::join_grace`].
+    pub watch_rules: Rules,
     /// What is done on purpose to what subscribers receive.
     pub impair: Vec<ImpairSpec>,
     /// Worker threads as given.
@@ -211,6 +214,11 @@ impl Plan {
             resolution: flags.video_resolution,
             dynacast: flags.dynacast,
             playout_deadline: flags.playout_deadline,
+            watch_rules: Rules {
+                interruption_min: flags.interruption_min,
+                join_grace: flags.join_grace,
+                ..Rules::default()
+            },
             impair: flags.impair,
             workers: flags.workers,
             cores: flags.cores,

@@ -137,6 +137,24 @@ pub(crate) struct RunFlags {
         help_heading = "Media"
     )]
     pub playout_deadline: Duration,
+    /// From when on a gap without a playable frame is an interruption.
+    #[arg(
+        long,
+        default_value = "1s",
+        value_name = "DUR",
+        value_parser = values::duration_above_zero,
+        help_heading = "Media"
+    )]
+    pub interruption_min: Duration,
+    /// How long after its scheduled join a subscriber is expected to watch at the latest.
+    #[arg(
+        long,
+        default_value = "5s",
+        value_name = "DUR",
+        value_parser = values::duration,
+        help_heading = "Media"
+    )]
+    pub join_grace: Duration,
     /// What is done on purpose to what subscribers receive, before it is counted:
     /// cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%,rate=1Mbps,
     /// outage=2s@10s, any of them; may be repeated for further cohorts.

@@ -46,6 +46,10 @@ pub(crate) struct Progress {
     pub requested: usize,
     /// Participants given up.
     pub failed: usize,
+    /// Subscribers that can watch nothing now.
+    pub interrupted: u64,
+    /// Played over expected time of video so far, once known.
+    pub watch_ratio: Option<f64>,
     /// Subscribers asked for.
     pub subscribers: usize,
     /// The latest second.

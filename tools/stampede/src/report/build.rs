@@ -1,7 +1,7 @@
 //! From what a run knows to the report.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use stampede_core::{
@@ -24,14 +24,13 @@ use super::types::{
     Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
     TargetSection, WorkerSection,
 };
+use super::viewers::Viewers;
 use crate::flags::stage::Stage;
 use crate::flags::values::BackendFlag;
 use crate::flags::{Plan, Target};
 use crate::machine;
 use crate::run::RunData;
-
-/// Streams shorter than this have no frame rate of their own.
-const FPS_STREAM_S_MIN: f64 = 1.0;
+use crate::run::audience::of_first_try;
 
 /// Builds and judges. `promise` is what the run has to keep besides its own thresholds, and what
 /// somebody else judges it by.
@@ -48,10 +47,11 @@ pub(crate) fn build(mut data: RunData, promise: &[Threshold]) -> Report {
 /// `bounded`: of video and audio, whether the fixed bound on loss applies.
 fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let sums = Sums::of(data.engine.as_ref());
+    let viewers = Viewers::of(&data);
     let parts = Parts::of(&data);
     let impairment = cohorts::impairment(&parts);
     let injected = impairment.as_ref().map(|section| section.all);
-    let verdict = judge(&facts(&data, &sums, injected, bounded));
+    let verdict = judge(&facts(&data, &sums, &viewers, injected, bounded));
     let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
     let [video_tracks, audio_tracks] = data.book.tracks_expected();
@@ -61,9 +61,8 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
         let expected = expected.filter(|_| ours);
-        (subscribers && (ours || all_are_others || counters.streams_received > 0)).then(|| {
-            media(data.engine.as_ref(), kind, None, counters, &sums.distributions, expected)
-        })
+        (subscribers && (ours || all_are_others || counters.streams_received > 0))
+            .then(|| media(&data, &viewers, kind, None, counters, &sums.distributions, expected))
     };
     let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
     let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
@@ -71,13 +70,16 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let all_streams = streams::all(&data);
     let metrics = server_metrics(&data);
     let measured = ledger_measured(&data).map(|(totals, _)| totals);
+    let mut series = data.series.clone();
+    viewers.fill(&mut series);
+    let watch = viewers.section(&|cohort| parts.name(cohort));
     Report {
         schema: SCHEMA.to_owned(),
         verdict,
         join,
         video,
         audio,
-        cohorts: cohorts::of(&data, &parts, kinds),
+        cohorts: cohorts::of(&data, &viewers, &parts, kinds),
         publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums)),
         impairment,
         recordings: recordings(&data),
@@ -90,7 +92,8 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
             embedded_missing: data.ledger_missing,
             metrics,
         },
-        series: data.series,
+        series,
+        watch,
         thresholds: Vec::new(),
         streams: streams::worst(&all_streams),
         streams_total: all_streams.len() as u64,
@@ -170,7 +173,13 @@ const REFUSALS: [&str; 3] = ["http_", "server_", "publish_refused"];
 /// Kinds of errors that this machine is to blame for.
 const SHORTAGES: [&str; 3] = ["local_resources", "worker_overloaded", "signalling_overloaded"];
 
-fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool; 2]) -> Facts {
+fn facts(
+    data: &RunData,
+    sums: &Sums,
+    viewers: &Viewers<'_>,
+    injected: Option<Injected>,
+    bounded: [bool; 2],
+) -> Facts {
     let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
     let of_bounded = |of: fn(&PacketCounters) -> u64| {
         let kinds = [video, audio].into_iter().zip(bounded);
@@ -217,6 +226,9 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.totals.publish.packets_sent,
         injected,
+        watch: viewers.facts(),
+        embedded: matches!(data.plan.target, Target::Embedded(_)),
+        local: data.local,
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
         rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
         tracks: tracks_facts(data, sums),
@@ -332,7 +344,8 @@ fn streams_of(
 
 /// Of all subscribers, or of one cohort with its own counters and distributions.
 pub(super) fn media(
-    engine: Option<&EngineReport>,
+    data: &RunData,
+    viewers: &Viewers<'_>,
     kind: MediaKind,
     cohort: Option<u16>,
     counters: &MediaCounters,
@@ -345,18 +358,21 @@ pub(super) fn media(
         MediaKind::Audio => &distributions.audio_latency_us,
     };
     let mut jitter = Samples::new();
-    let mut rates = Rates::default();
-    for stream in streams_of(engine, kind, cohort) {
+    for stream in streams_of(data.engine.as_ref(), kind, cohort) {
         if let Some(value) = stream.jitter {
             jitter.record(value);
         }
-        rates.add(stream);
     }
+    let watched = viewers.sums(kind, cohort);
+    let expected_s = watched.expected().as_secs_f64();
+    // Over the time in which the tracks should have played, never over what was left of them.
+    let rate = |amount: f64| (expected_s > 0.0).then(|| amount / expected_s);
     let packets = &counters.packets;
     let freezes = &counters.freezes;
     MediaSection {
         tracks_expected,
-        tracks_received: counters.streams_received,
+        tracks_received: tracks_received(data, kind, cohort),
+        watch: watched.figures(),
         packets: Packets {
             expected: packets.expected,
             received: packets.received,
@@ -371,15 +387,15 @@ pub(super) fn media(
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
-        bitrate_bps: rates.bitrate_bps(),
+        bitrate_bps: rate(packets.bytes as f64 * 8.0 * watched.tracks() as f64).map(f64::round),
         frames: Frames {
             received: counters.frames.received,
             complete: counters.frames.complete,
             decodable: counters.frames.decodable,
             dropped: counters.frames.dropped,
         },
-        fps: rates.fps(),
-        fps_stream_s: (rates.stream_s > 0.0).then(|| round(rates.stream_s, 3)),
+        fps: rate(counters.frames.decodable.unwrap_or(counters.frames.complete) as f64)
+            .map(|fps| round(fps, 2)),
         freezes: video.then(|| freezes_section(freezes)),
         jitter_ms: jitter.as_ms(),
         latency_ms: Hist::of_micros_as_ms(latency_us),
@@ -412,41 +428,22 @@ fn freezes_section(freezes: &FreezeCounters) -> Freezes {
     }
 }
 
-/// What a kind of media came to over all its streams.
-#[derive(Default)]
-struct Rates {
-    bytes: u64,
-    first: Option<Instant>,
-    last: Option<Instant>,
-    intervals: u64,
-    stream_s: f64,
-}
-
-impl Rates {
-    fn add(&mut self, stream: &StreamReport) {
-        let (Some(first), Some(last)) = (stream.first_packet, stream.last_packet) else { return };
-        let (first, last) = (first.instant, last.instant);
-        self.bytes += stream.packets.bytes;
-        self.first = Some(self.first.map_or(first, |earliest| earliest.min(first)));
-        self.last = Some(self.last.map_or(last, |latest| latest.max(last)));
-        let seconds = last.saturating_duration_since(first).as_secs_f64();
-        if seconds >= FPS_STREAM_S_MIN {
-            // n frames span n - 1 intervals.
-            let frames = stream.frames.decodable.unwrap_or(stream.frames.complete);
-            self.intervals += frames.saturating_sub(1);
-            self.stream_s += seconds;
+/// Tracks of which a packet came in the measured window. A track is a subscriber's of a
+/// publication, whatever streams and peers it had.
+fn tracks_received(data: &RunData, kind: MediaKind, cohort: Option<u16>) -> u64 {
+    let mut tracks = BTreeSet::new();
+    let of_cohort = |peer: &&PeerRow| cohort.is_none_or(|cohort| peer.cohort == cohort);
+    for peer in peers(data).filter(of_cohort) {
+        let subscriber = of_first_try(&peer.label);
+        let room = data.book.member(subscriber).map_or("", |member| &member.room);
+        let received = |stream: &&StreamReport| stream.kind == kind && stream.packets.received > 0;
+        for stream in peer.report.streams.iter().filter(received) {
+            let sid = stream.track_id.as_deref().unwrap_or_default();
+            let publication = data.audience.publication_of(room, sid).ok_or(stream.ssrc);
+            tracks.insert((subscriber, publication));
         }
     }
-
-    /// From the first packet of any stream to the last: short streams weigh as little as they are.
-    fn bitrate_bps(&self) -> Option<f64> {
-        let seconds = self.last?.saturating_duration_since(self.first?).as_secs_f64();
-        (seconds > 0.0).then(|| (self.bytes as f64 * 8.0 / seconds).round())
-    }
-
-    fn fps(&self) -> Option<f64> {
-        (self.stream_s > 0.0).then(|| round(self.intervals as f64 / self.stream_s, 2))
-    }
+    tracks.len() as u64
 }
 
 fn publish(sums: &Sums) -> PublishSection {
@@ -495,8 +492,8 @@ fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
     let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
     TracksFacts {
         expected: expected.iter().sum(),
-        missing: missing(0, totals.video.streams_received)
-            + missing(1, totals.audio.streams_received),
+        missing: missing(0, tracks_received(data, MediaKind::Video, None))
+            + missing(1, tracks_received(data, MediaKind::Audio, None)),
         unsent: data.ledger.is_some().then_some(unsent),
         plis: totals.video.pli_sent,
     }
@@ -635,6 +632,8 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         simulate_speakers: plan.shape.simulate_speakers,
         cohorts: plan.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
+        interruption_min_s: plan.watch_rules.interruption_min.as_secs_f64(),
+        join_grace_s: plan.watch_rules.join_grace.as_secs_f64(),
         impair: plan.impair.iter().map(ToString::to_string).collect(),
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),

@@ -3,6 +3,8 @@
 
 use super::senders::SenderFacts;
 use super::types::{Fault, Injected, Outcome, Verdict};
+use super::viewers::WatchFacts;
+use super::watch_verdict;
 
 /// What is done in this process, and so nobody's fault.
 const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
@@ -116,6 +118,12 @@ pub(crate) struct Facts {
     pub unrecovered: u64,
     /// What `--impair` did.
     pub injected: Option<Injected>,
+    /// Who could not watch, and why.
+    pub watch: WatchFacts,
+    /// The server was the embedded SFU.
+    pub embedded: bool,
+    /// The server was reached over this machine's own loopback.
+    pub local: bool,
     /// Tracks.
     pub tracks: TracksFacts,
     /// Longest wait for a join response from the open TCP connection: livekit-server has it ready
@@ -167,14 +175,24 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
         reasons.extend(notes(facts));
         return Verdict { result: Outcome::Invalid, fault: Fault::Generator, reasons };
     }
-    if let Some((fault, reason)) = failure(facts) {
+    let lost = (facts.unrecovered > 0).then(|| loss(facts));
+    let loss_fault = lost.as_ref().map_or(Fault::Unknown, |(fault, _)| *fault);
+    let blackout = watch_verdict::judge(facts, loss_fault);
+    if let Some((mut fault, reason)) = failure(facts) {
         reasons.push(reason);
+        for (whose, reason) in blackout.found {
+            fault = if fault == Fault::Unknown && whose != Fault::None { whose } else { fault };
+            reasons.push(reason);
+        }
         reasons.extend(notes(facts));
         return Verdict { result: Outcome::Fail, fault, reasons };
     }
     let mut fault = Fault::None;
     let mut result = Outcome::Pass;
-    let mut found = Vec::new();
+    let mut found = blackout.found;
+    if blackout.failed {
+        result = Outcome::Fail;
+    }
     if let Some(silence) = silent_tracks(facts) {
         if facts.tracks.missing as f64 > LOSS_RATE_MAX * facts.tracks.expected as f64
             && silence.0 != Fault::None
@@ -183,8 +201,8 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
         }
         found.push(silence);
     }
-    if facts.unrecovered > 0 {
-        found.push(loss(facts));
+    if let Some(whose) = lost {
+        found.push(whose);
         let lost = facts.bounded_unrecovered.saturating_sub(dropped_on_purpose(facts));
         if lost as f64 > LOSS_RATE_MAX * facts.bounded_expected as f64 {
             result = Outcome::Fail;

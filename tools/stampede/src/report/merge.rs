@@ -17,7 +17,7 @@ use super::types::{
     AssemblySection, Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection,
     JoinSection, MediaSection, OddSection, Outcome, Packets, Phases, PublishSection,
     RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection,
-    TargetSection, Verdict,
+    TargetSection, Verdict, WatchFigures, WatchSection,
 };
 use crate::exit::Failure;
 
@@ -66,6 +66,7 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
         captures: reports.iter().flat_map(|report| report.captures.iter().cloned()).collect(),
         find: None,
+        watch: WatchSection::merged(reports.iter().map(|report| report.watch.as_ref()).zip(&hosts)),
         generator: generator(reports, &hosts, together),
         server: server(reports),
         series,
@@ -270,9 +271,10 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
     let list = |part: fn(&MediaSection) -> Option<&Hist>| {
         hists(&sections.iter().map(|section| part(section)).collect::<Vec<_>>())
     };
-    // Each host's rate weighs as much as its streams were long.
-    let stream_s = known(sections.iter().map(|section| section.fps_stream_s));
-    let pictures = known(sections.iter().map(|section| Some(section.fps? * section.fps_stream_s?)));
+    // Each host's rate weighs as much as its tracks were expected.
+    let expected_s = known(sections.iter().map(|section| section.watch.expected_s));
+    let pictures =
+        known(sections.iter().map(|section| Some(section.fps? * section.watch.expected_s?)));
     let rates = sections.iter().map(|section| section.bitrate_bps);
     Some(MediaSection {
         tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
@@ -283,10 +285,10 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
         bitrate_bps: known(rates).filter(|_| together),
         frames: frames(sections),
         fps: pictures
-            .zip(stream_s)
-            .filter(|(_, stream_s)| *stream_s > 0.0)
-            .map(|(pictures, stream_s)| round(pictures / stream_s, 2)),
-        fps_stream_s: stream_s,
+            .zip(expected_s)
+            .filter(|(_, expected_s)| *expected_s > 0.0)
+            .map(|(pictures, expected_s)| round(pictures / expected_s, 2)),
+        watch: WatchFigures::merged(sections.iter().map(|section| &section.watch)),
         freezes: freezes(sections),
         jitter_ms: list(|section| section.jitter_ms.as_ref()),
         latency_ms: list(|section| section.latency_ms.as_ref()),
@@ -525,6 +527,7 @@ fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
         // Nobody is there any more in a last row.
         sum.joined = sum.joined.max(row.joined);
         sum.subscribers = sum.subscribers.max(row.subscribers);
+        sum.interrupted = sum.interrupted.max(row.interrupted);
         add(sum, row, length_s);
         if row.server.is_some() {
             sum.server.clone_from(&row.server);
@@ -541,6 +544,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         length_s: _,
         joined: _,
         subscribers: _,
+        interrupted: _,
         packets_in,
         packets_out,
         bitrate_bps,

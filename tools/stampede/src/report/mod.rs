@@ -18,6 +18,9 @@ pub(crate) mod server;
 pub(crate) mod streams;
 pub(crate) mod threshold;
 pub(crate) mod types;
+pub(crate) mod viewers;
+pub(crate) mod watch;
+mod watch_verdict;
 
 use std::path::Path;
 

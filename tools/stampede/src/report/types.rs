@@ -15,6 +15,7 @@ use super::hist::Hist;
 use super::latency::LatencySource;
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
 use super::streams::StreamRow;
+pub(crate) use super::watch::{WatchFigures, WatchSection};
 
 /// Name and version of this format.
 pub(crate) const SCHEMA: &str = "stampede.report.v1";
@@ -51,6 +52,9 @@ pub(crate) struct Report {
     /// held, or of the lowest one if none did.
     #[serde(default)]
     pub find: Option<FindSection>,
+    /// The subscribers that could watch least; `null` if nobody was expected to watch anything.
+    #[serde(default)]
+    pub watch: Option<WatchSection>,
     /// The load box itself.
     pub generator: GeneratorSection,
     /// The server's own figures.
@@ -291,6 +295,12 @@ pub(crate) struct Options {
     pub cohorts: Vec<String>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
+    /// `--interruption-min`.
+    #[serde(default)]
+    pub interruption_min_s: f64,
+    /// `--join-grace`.
+    #[serde(default)]
+    pub join_grace_s: f64,
     /// `--impair`.
     pub impair: Vec<String>,
     /// Media workers.
@@ -556,22 +566,23 @@ pub(crate) struct FreezeCause {
 pub(crate) struct MediaSection {
     /// Subscriptions there should have been; `null` if the publishers are not ours.
     pub tracks_expected: Option<u64>,
-    /// Streams of which a packet arrived.
+    /// Tracks of which a packet arrived, whatever streams they had.
     pub tracks_received: u64,
+    /// How long they could be watched.
+    #[serde(flatten)]
+    pub watch: WatchFigures,
     /// Packets.
     pub packets: Packets,
     /// `unrecovered / expected`.
     pub loss_rate: Option<f64>,
     /// `missing / expected`.
     pub missing_rate: Option<f64>,
-    /// Payload bits a second, all streams together, from the first packet to the last.
+    /// Payload bits a second, all tracks together, over the time in which they were expected.
     pub bitrate_bps: Option<f64>,
     /// Frames.
     pub frames: Frames,
-    /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
+    /// Decodable (video) or complete (audio) frames a second of expected time, mean over tracks.
     pub fps: Option<f64>,
-    /// Length of the streams that `fps` is of, added up; its weight when reports are merged.
-    pub fps_stream_s: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
     /// Interarrival jitter of each stream at its end.
@@ -860,6 +871,8 @@ pub(crate) struct SeriesRow {
     pub unrecovered: u64,
     /// Freezes that ended in this second.
     pub freezes: u64,
+    /// Subscribers with an interruption in this second.
+    pub interrupted: u64,
     /// CPU of all workers.
     pub cpu_cores: f64,
     /// Busiest worker.

@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
 use stampede_signaling::connection::TlsSetup;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 
+use super::audience::Audience;
 use super::book::{Book, ParticipantId, Phase};
 use super::router::Routes;
 use crate::capture::Timelines;
@@ -58,6 +60,8 @@ pub(crate) struct Context {
     engine: RefCell<Option<Engine>>,
     /// Who joined and why not.
     pub book: RefCell<Book>,
+    /// Who should see what, and who did.
+    pub audience: RefCell<Audience>,
     /// Woken whenever a participant connects or gives up.
     pub changed: Notify,
     /// Which task an engine event is for.
@@ -94,6 +98,7 @@ impl Context {
         Self {
             engine: RefCell::new(Some(engine)),
             book: RefCell::default(),
+            audience: RefCell::new(Audience::new(settings.watch_rules, settings.clock.started)),
             changed: Notify::new(),
             routes: RefCell::default(),
             timelines: RefCell::new(Timelines::new(settings.timelines)),
@@ -151,6 +156,8 @@ impl Context {
 
 /// What a [`Context`] is made of besides the engine.
 pub(crate) struct Settings {
+    /// The bounds of watch accounts.
+    pub watch_rules: Rules,
     /// Keep timelines for the flight recorder.
     pub timelines: bool,
     /// Both clocks.

@@ -3,6 +3,7 @@
 //! Everything here runs on one thread, on a tokio current-thread runtime: one task for each
 //! participant, one that routes engine events, one that keeps the view. Media is the engine's.
 
+pub(crate) mod audience;
 mod book;
 mod cast;
 mod cohorts;
@@ -25,6 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stampede_core::peer::SETTLE_GRACE;
 use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::Ledger;
 use stampede_signaling::connection::TlsSetup;
@@ -40,10 +42,13 @@ use crate::live::{self, Controls, Live, Mode, Progress, WorkerLine};
 use crate::metrics::{self, Exposed};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
+use crate::report::running::LiveWatch;
 use crate::report::threshold::{self, Crossed, Threshold};
 use crate::report::types::{Fault, Report, SeriesRow, ServerMetrics};
+use crate::report::viewers::Viewers;
 use crate::server_metrics::Scraper;
 use crate::{machine, preflight, report, signals, summary};
+use audience::Audience;
 pub(crate) use book::Book;
 pub(crate) use cohorts::{Cohorts, REST};
 use context::{Context, RunClock, Settings};
@@ -74,6 +79,8 @@ pub(crate) struct RunData {
     pub clock: RunClock,
     /// Where it joined; `None` if it did not come to that.
     pub url: Option<String>,
+    /// It was reached over this machine's own loopback: there was no network in between.
+    pub local: bool,
     /// From the first join to the last leave.
     pub duration: Duration,
     /// What was measured.
@@ -86,6 +93,8 @@ pub(crate) struct RunData {
     pub crossed: Option<Crossed>,
     /// Joins.
     pub book: Book,
+    /// Who should see what, and who did.
+    pub audience: Audience,
     /// Media.
     pub engine: Option<EngineReport>,
     /// UDP backend.
@@ -119,12 +128,14 @@ impl RunData {
             seed: plan.seed.unwrap_or(grounds.random_seed),
             clock: RunClock::start(),
             url: None,
+            local: false,
             duration: Duration::ZERO,
             measured: Measured::default(),
             interrupted: false,
             ended_early: None,
             crossed: None,
             book: Book::default(),
+            audience: Audience::new(plan.watch_rules, Instant::now()),
             engine: None,
             backend: None,
             cores: grounds.cores.clone(),
@@ -278,7 +289,9 @@ async fn stages(
         own_publishers: cast::own_publishers(&grounds.run_id),
         obey_dynacast: data.plan.dynacast,
         timelines: data.plan.capture.is_some(),
+        watch_rules: data.plan.watch_rules,
     };
+    data.local = settings.addresses.iter().all(|address| address.ip().is_loopback());
     if let Some(capture) = &data.plan.capture {
         view.live.say(&capture.describe(data.plan.shape.subscribers_peak()));
     }
@@ -356,6 +369,7 @@ async fn with_engine(
         (view, Rc::clone(&scraper)),
         data.plan.shape.subscribers_peak(),
         data.plan.thresholds.clone(),
+        data.plan.playout_deadline + SETTLE_GRACE,
     ));
     let mut scenario = scenario::Scenario {
         context: Rc::clone(&context),
@@ -394,8 +408,19 @@ async fn with_engine(
         data.server_metrics = Some(scraper.finish().await);
     }
     data.book = context.book.take();
+    end_audience(data, &context);
     write_captures(data, &context);
     take_ledger(data, embedded).await;
+}
+
+/// Takes the accounts, with what the workers had not told yet.
+fn end_audience(data: &mut RunData, context: &Context) {
+    let nobody = Audience::new(data.plan.watch_rules, data.clock.started);
+    data.audience = context.audience.replace(nobody);
+    let Some(engine) = &mut data.engine else { return };
+    let unread = engine.covers_unread.drain(..);
+    let last = engine.workers.iter_mut().flat_map(|worker| worker.covers.drain(..));
+    unread.chain(last).for_each(|news| data.audience.covers(news));
 }
 
 /// Adds the last row: from the snapshots of the row before it to the workers' end.
@@ -494,10 +519,12 @@ async fn watch_progress(
     (view, scraper): (View, Rc<Scraper>),
     subscribers: usize,
     thresholds: Vec<Threshold>,
+    settles_after: Duration,
 ) -> Series {
     let View { mut live, controls, exposed } = view;
     let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
     let mut series = Series::default();
+    let mut watch = LiveWatch::default();
     let mut shown = Progress { subscribers, ..Progress::default() };
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -518,11 +545,18 @@ async fn watch_progress(
             let t_s = elapsed.as_secs_f64();
             (shown.second, shown.totals) =
                 series.second(t_s, joined, scraper.second(), workers.seconds(Instant::now()));
-            exposed.update(&context.book.borrow(), snapshots.clone());
+            let known = context.audience.borrow().known_until(settles_after);
+            if let Some(until) = known {
+                let audience = context.audience.borrow();
+                watch = LiveWatch::of(&Viewers::until(&audience, context.clock.started, until));
+            }
+            shown.interrupted = watch.interrupted;
+            shown.watch_ratio = watch.video.watch_ratio;
+            exposed.update(&context.book.borrow(), &watch, snapshots.clone());
             shown.workers = snapshots.clone().map(worker_line).collect();
             shown.worst = snapshots.clone().flat_map(|one| one.worst.clone()).collect();
             if armed && state.crossed.borrow().is_none() {
-                let figures = report::running::figures(&context.book.borrow(), snapshots);
+                let figures = report::running::figures(&context.book.borrow(), &watch, snapshots);
                 let found = threshold::crossed(&thresholds, &figures, elapsed);
                 *state.crossed.borrow_mut() =
                     found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });

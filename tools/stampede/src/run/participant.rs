@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
 use stampede_signaling::connection::{ConnectOptions, Connection, Update};
-use stampede_signaling::session::{EndReason, MediaCommand, MediaInput, Role, SessionEvent};
+use stampede_signaling::session::{
+    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent,
+};
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -166,12 +168,15 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     let (stage, own) = (context.stage.subscribe(), Rc::clone(&participant.leave));
     let mut departure = Departure { stage, last, own };
     context.book.borrow_mut().started(id);
+    context.audience.borrow_mut().scheduled(id, participant.scheduled);
     let gave_up = loop {
         let end = attempt(&context, &participant, &mut departure).await;
         let TryEnd::Broke { kind, detail, retryable } = end else {
+            gone(&context, &participant, None);
             context.book.borrow_mut().disconnected(id);
             break false;
         };
+        gone(&context, &participant, Some(&kind));
         context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
@@ -182,12 +187,28 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
         }
         tokio::select! {
             () = tokio::time::sleep(context.retry_sleep) => {}
-            () = departure.due() => break true,
+            () = departure.due() => {
+                gone(&context, &participant, None);
+                break true;
+            }
         }
         context.book.borrow_mut().retried();
     };
     context.book.borrow_mut().over(id, gave_up);
     context.changed.notify_waiters();
+}
+
+/// Tells the accounts that it is gone: told to leave, or for this reason.
+fn gone(context: &Context, participant: &Participant, broke: Option<&str>) {
+    let now = Instant::now();
+    let mut audience = context.audience.borrow_mut();
+    if participant.media.is_publisher() {
+        return audience.publisher_gone(&participant.room, &participant.name, now, broke);
+    }
+    match broke {
+        Some(reason) => audience.disconnected(participant.id, now, reason),
+        None => audience.left(participant.id, now),
+    }
 }
 
 async fn attempt(
@@ -228,11 +249,20 @@ async fn attempt(
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
+    context.audience.borrow_mut().peer(participant.id, peer);
     let publishes = participant.media.is_publisher();
     let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
     let identity = &identity;
-    let mut joined =
-        Joined { context, participant, identity, peer, notes, connected: false, resumes_tried: 0 };
+    let mut joined = Joined {
+        context,
+        participant,
+        identity,
+        peer,
+        notes,
+        connected: false,
+        resumes_tried: 0,
+        own_sid: String::new(),
+    };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     context.book.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
@@ -299,6 +329,8 @@ struct Joined<'a> {
     connected: bool,
     /// Websockets tried since the session last stood.
     resumes_tried: usize,
+    /// Our participant sid, once the server has given one.
+    own_sid: String,
 }
 
 impl Joined<'_> {
@@ -365,6 +397,8 @@ impl Joined<'_> {
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
         self.context.note(self.identity, || format!("{why}: resuming"));
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
+        let (id, now) = (self.participant.id, Instant::now());
+        self.context.audience.borrow_mut().disconnected(id, now, why.kind());
         while let Some(pause_ms) = RESUME_PAUSES_MS.get(self.resumes_tried) {
             self.resumes_tried += 1;
             tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
@@ -389,8 +423,10 @@ impl Joined<'_> {
         {
             return Some(TryEnd::broke("worker_overloaded", full));
         }
+        self.account(&event);
         match event {
             SessionEvent::Joined(joined) => {
+                self.own_sid.clone_from(&joined.participant_sid);
                 let participant = self.participant;
                 let (id, scheduled) = (participant.id, participant.scheduled);
                 let now = Instant::now();
@@ -414,6 +450,43 @@ impl Joined<'_> {
         None
     }
 
+    /// What the watch accounts have to know of an event.
+    fn account(&self, event: &SessionEvent) {
+        let (context, participant) = (self.context, self.participant);
+        let (id, now) = (participant.id, Instant::now());
+        let mut audience = context.audience.borrow_mut();
+        let Role::Publisher { tracks } = &participant.role else {
+            if matches!(event, SessionEvent::Resumed) && self.connected {
+                audience.connected(id, now);
+            }
+            return audience.heard(id, now, event, &context.own_publishers);
+        };
+        match event {
+            SessionEvent::TrackPublished { cid, sid } => {
+                let Some(track) = tracks.iter().find(|track| track.cid == *cid) else { return };
+                let published = RemoteTrack {
+                    sid: sid.clone(),
+                    kind: track.kind,
+                    source: track.source(),
+                    publisher_sid: self.own_sid.clone(),
+                    publisher_identity: self.identity.to_owned(),
+                    width: track.width,
+                    height: track.height,
+                    mime_type: String::new(),
+                    muted: false,
+                };
+                audience.published(&participant.room, now, &published);
+            }
+            SessionEvent::PublishedTrackMuted { sid, muted } => {
+                audience.publication_muted(&participant.room, sid, now, *muted);
+            }
+            SessionEvent::PublishedTrackGone { sid } => {
+                audience.publication_over(&participant.room, sid, now);
+            }
+            _ => {}
+        }
+    }
+
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
         self.context.note(self.identity, || said(&notice));
         let input = match notice {
@@ -423,6 +496,8 @@ impl Joined<'_> {
             TaskNotice::Disconnected { reason } => MediaInput::Disconnected { reason },
             TaskNotice::Connected => {
                 self.connected = true;
+                let (id, now) = (self.participant.id, Instant::now());
+                self.context.audience.borrow_mut().connected(id, now);
                 return;
             }
         };

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_sfu::Ledger;
+use stampede_signaling::session::Role;
 use tokio::sync::watch;
 
+use super::audience::Viewer;
 use super::book::{Book, Member, ParticipantId};
 use super::cast::{self, CastMember};
 use super::cohorts::Cohorts;
@@ -174,6 +176,7 @@ impl Scenario<'_> {
 
     fn register(&self, cast: Vec<CastMember>) -> Vec<Participant> {
         let mut book = self.context.book.borrow_mut();
+        let mut audience = self.context.audience.borrow_mut();
         cast.into_iter()
             .map(|member| {
                 let (cohort, name) = member.cohort;
@@ -183,6 +186,12 @@ impl Scenario<'_> {
                 match &member.media {
                     Media::Subscriber { .. } => {
                         book.expect(id, &member.room, cohort, member.tracks);
+                        if let Role::Subscriber { subscription, .. } = member.role {
+                            let identity = member.identity.clone();
+                            let room = Rc::clone(&member.room);
+                            let viewer = Viewer { identity, room, cohort, subscription };
+                            audience.seat(id, viewer);
+                        }
                     }
                     Media::Publisher { tracks } => {
                         let of = |kind| tracks.iter().filter(|track| track.kind == kind).count();
@@ -315,6 +324,7 @@ impl Scenario<'_> {
                 Some(Err(_)) => self.pause_until(Instant::now() + LOOK_EVERY).await?,
                 _ => {
                     self.context.book.borrow_mut().window_begins();
+                    self.context.audience.borrow_mut().window_begins(Instant::now());
                     return Ok(());
                 }
             }
