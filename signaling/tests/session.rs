@@ -260,6 +260,22 @@ fn a_layout_says_sizes_and_subscribes_to_what_it_shows() {
 }
 
 #[test]
+fn an_older_update_that_comes_late_says_nothing() {
+    let mut h = Harness::joined_subscriber();
+    let at_version = |version: u32, tracks| {
+        let mut info = participant(PUBLISHER, tracks);
+        info.version = version;
+        update(vec![info])
+    };
+    h.receive(at_version(2, audio_and_video()));
+    h.clear();
+    h.receive(at_version(1, vec![]));
+    assert_eq!((h.session.remote_tracks(), h.events.len()), (2, 0));
+    h.receive(at_version(2, audio_and_video()[1..].to_vec()));
+    assert_eq!(h.session.remote_tracks(), 1);
+}
+
+#[test]
 fn tracks_go_with_their_publisher_and_alone() {
     let mut h = Harness::joined_subscriber();
     h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));

@@ -42,10 +42,18 @@ pub(super) struct Changes {
 }
 
 #[derive(Debug, Default)]
+struct KnownPublisher {
+    /// Of the latest `ParticipantInfo`.
+    version: u32,
+    /// Its tracks' sids.
+    tracks: Vec<String>,
+}
+
+#[derive(Debug, Default)]
 pub(super) struct TrackTable {
     tracks: HashMap<String, Known>,
-    /// Publisher sid to its tracks' sids; only publishers with tracks.
-    publishers: HashMap<String, Vec<String>>,
+    /// By publisher sid; only publishers with tracks.
+    publishers: HashMap<String, KnownPublisher>,
 }
 
 impl TrackTable {
@@ -72,10 +80,14 @@ impl TrackTable {
         tracks.map(|(sid, _)| sid.clone()).collect()
     }
 
-    /// A participant that is there, with all its tracks.
+    /// A participant that is there, with all its tracks. Servers gather updates, so that an older one
+    /// may come after a newer; it says nothing (as client-sdk-js, `Participant.updateInfo`, has it).
     pub(super) fn update(&mut self, participant: ParticipantInfo, changes: &mut Changes) {
-        let ParticipantInfo { sid: publisher_sid, identity, tracks, .. } = participant;
-        let before = self.publishers.remove(&publisher_sid).unwrap_or_default();
+        let ParticipantInfo { sid: publisher_sid, identity, tracks, version, .. } = participant;
+        if self.publishers.get(&publisher_sid).is_some_and(|known| version < known.version) {
+            return;
+        }
+        let before = self.publishers.remove(&publisher_sid).unwrap_or_default().tracks;
         if tracks.is_empty() && before.is_empty() {
             return;
         }
@@ -91,7 +103,7 @@ impl TrackTable {
             }
         }
         if !now.is_empty() {
-            self.publishers.insert(publisher_sid, now);
+            self.publishers.insert(publisher_sid, KnownPublisher { version, tracks: now });
         }
     }
 
@@ -102,7 +114,7 @@ impl TrackTable {
         reason: DisconnectReason,
         changes: &mut Changes,
     ) {
-        for sid in self.publishers.remove(publisher_sid).unwrap_or_default() {
+        for sid in self.publishers.remove(publisher_sid).unwrap_or_default().tracks {
             self.forget(&sid, Departure::Left { reason }, changes);
         }
     }

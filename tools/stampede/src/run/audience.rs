@@ -402,6 +402,11 @@ impl Room {
     /// A track is there under this sid; `None` past [`PUBLICATIONS_MAX`].
     fn published(&mut self, at: Instant, found: &RemoteTrack, own: &str) -> Option<usize> {
         if let Some(&index) = self.by_sid.get(&found.sid) {
+            let known = &mut self.publications[index];
+            let gone = !matches!(known.timeline.current(), Some(Publishing::There { .. }));
+            if gone && !known.own {
+                known.timeline.set(at, Publishing::There { muted: found.muted });
+            }
             return Some(index);
         }
         let publisher = of_first_try(&found.publisher_identity);
