@@ -1,6 +1,6 @@
 //! Freezes by libwebrtc's rule, from the times frames could have been shown.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::FreezeCounters;
 use crate::watch::Intervals;
@@ -34,19 +34,27 @@ impl FreezeDetector {
     pub fn shown(&mut self, at: Instant, lossy: bool) {
         let Some(last) = self.last.replace(at) else { return };
         self.intervals.push(at.saturating_duration_since(last));
-        self.count_if_frozen(last, at, lossy);
+        self.count_if_frozen(self.intervals.freeze_bound(), last, at, lossy);
     }
 
     /// The stream ends, and its last frame stood until now: a freeze that is still open is one too.
     pub fn end(&mut self, now: Instant, lossy: bool) {
         if let Some(last) = self.last.take() {
-            self.intervals.push(now.saturating_duration_since(last));
-            self.count_if_frozen(last, now, lossy);
+            // It is no interval between two frames: what the last one covers stays as it was.
+            let mut intervals = self.intervals.clone();
+            intervals.push(now.saturating_duration_since(last));
+            self.count_if_frozen(intervals.freeze_bound(), last, now, lossy);
         }
     }
 
-    fn count_if_frozen(&mut self, last: Instant, at: Instant, lossy: bool) {
-        let Some(bound) = self.intervals.freeze_bound() else { return };
+    fn count_if_frozen(
+        &mut self,
+        bound: Option<Duration>,
+        last: Instant,
+        at: Instant,
+        lossy: bool,
+    ) {
+        let Some(bound) = bound else { return };
         let interval_ms = at.saturating_duration_since(last).as_millis();
         // Of a freeze that began before the measured window, the part inside it.
         let from = self.window_start.map_or(last, |start| start.max(last));
@@ -82,8 +90,6 @@ impl FreezeDetector {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn run(intervals_ms: &[u64]) -> FreezeCounters {
