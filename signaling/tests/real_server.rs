@@ -1,6 +1,6 @@
 //! Against a livekit-server named by LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // helpers of tests
 
 mod common;
 

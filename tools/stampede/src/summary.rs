@@ -1,10 +1,11 @@
 //! The summary at the end, for people; the same figures as the JSON report.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 
+use crate::files::{self, WriteError};
 use crate::live::{bits, no_color, share};
 use crate::report::cohorts::CohortFigures;
 use crate::report::hist::Hist;
@@ -22,10 +23,21 @@ const ERRORS_SHOWN: usize = 5;
 const WORKERS_SHOWN: usize = 8;
 
 /// Prints the summary to stdout, in colour on a terminal unless `NO_COLOR` is set.
-pub(crate) fn print(report: &Report) {
+///
+/// # Errors
+/// Why nobody saw it, which is nothing to act on but a signal.
+pub(crate) fn print(report: &Report) -> Result<(), WriteError> {
     let text = render(report, io::stdout().is_terminal() && !no_color());
-    // A closed pipe is the reader's choice.
-    let _ = io::stdout().write_all(text.as_bytes());
+    files::write(files::STDOUT.as_ref(), text.into_bytes())
+}
+
+/// The same to stderr.
+///
+/// # Errors
+/// The same.
+pub(crate) fn print_to_stderr(report: &Report) -> Result<(), WriteError> {
+    let text = render(report, io::stderr().is_terminal() && !no_color());
+    files::write(files::STDERR.as_ref(), text.into_bytes())
 }
 
 /// Lines with a name in the first column.

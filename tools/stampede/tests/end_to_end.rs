@@ -1,6 +1,6 @@
 //! Whole runs of the real binary against the embedded SFU.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 

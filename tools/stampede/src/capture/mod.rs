@@ -5,16 +5,17 @@ mod packet;
 mod pcapng;
 mod timeline;
 
-use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use stampede_core::CaptureLimits;
 use stampede_engine::{CaptureOptions, CapturedPeer, keep_worst};
 
 pub(crate) use timeline::Timelines;
+
+use crate::files::WriteError;
 
 /// Most memory of a tapped subscriber with payloads: 10 s at 6 Mbps.
 const PEER_BYTES_MAX: usize = 8 << 20;
@@ -100,15 +101,15 @@ pub(crate) fn write(
     plan: &CapturePlan,
     worst: &[(CapturedPeer, String)],
     suffix: &str,
-) -> io::Result<Vec<PathBuf>> {
+) -> Result<Vec<PathBuf>, WriteError> {
     let mut files = Vec::new();
     for (capture, timeline) in worst {
         let name = file_name(&capture.label);
         let path = plan.dir.join(format!("{name}{suffix}.pcapng"));
-        write_packets(&path, capture)?;
+        crate::files::write(&path, packets(capture)?)?;
         files.push(path);
         let path = plan.dir.join(format!("{name}{suffix}.timeline.txt"));
-        std::fs::write(path, timeline)?;
+        crate::files::write(&path, timeline.clone().into_bytes())?;
     }
     Ok(files)
 }
@@ -119,7 +120,8 @@ fn file_name(label: &str) -> String {
     label.chars().map(plain).collect()
 }
 
-fn write_packets(path: &Path, capture: &CapturedPeer) -> io::Result<()> {
+/// A pcapng file of a subscriber, at most [`PEER_BYTES_MAX`] of packets.
+fn packets(capture: &CapturedPeer) -> io::Result<Vec<u8>> {
     let figures = &capture.figures;
     let comment = format!(
         "{}: {} expected, {} missing, {} repaired, {} unrecovered, {} freezes in the measured \
@@ -134,17 +136,18 @@ fn write_packets(path: &Path, capture: &CapturedPeer) -> io::Result<()> {
     );
     let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
     let from = capture.remote.unwrap_or(unknown);
-    let mut writer = pcapng::Writer::new(BufWriter::new(File::create(path)?), &comment)?;
+    let mut writer = pcapng::Writer::new(Vec::new(), &comment)?;
     for captured in &capture.packets {
         let (bytes, original_bytes) = packet::datagram(captured, from, capture.local);
         let note = captured.repaired.then_some("repaired by RTX");
         writer.packet(captured.at_unix_ns, &bytes, original_bytes, note)?;
     }
-    writer.finish()
+    Ok(writer.finish())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::Command;
 
     use stampede_core::CapturedPacket;
@@ -199,7 +202,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for payload in [&[7; 100][..], &[]] {
             let path = dir.path().join("x.pcapng");
-            write_packets(&path, &capture("a", 1, payload)).unwrap();
+            std::fs::write(&path, packets(&capture("a", 1, payload)).unwrap()).unwrap();
             let fields = ["rtp.seq", "rtp.ssrc", "rtp.marker", "frame.len", "frame.comment"];
             let fields = fields.iter().flat_map(|field| ["-e", field]);
             let mut command = Command::new("tshark");

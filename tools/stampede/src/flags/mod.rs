@@ -7,6 +7,7 @@ pub(crate) mod cohort;
 mod file;
 pub(crate) mod find;
 mod init;
+mod outputs;
 mod plan;
 mod reports;
 mod run;
@@ -29,7 +30,8 @@ use file::ScenarioFile;
 
 pub(crate) use find::FindPlan;
 pub(crate) use init::{InitFlags, init};
-pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, outputs, packet_ring_bytes};
+pub(crate) use outputs::outputs;
+pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, packet_ring_bytes};
 pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
 pub(crate) use secret::Secret;

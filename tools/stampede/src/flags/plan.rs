@@ -1,9 +1,9 @@
 //! From flags to a [`Plan`]: everything checked against files and against the other flags before
 //! anything joins. The machine itself is looked at in [`crate::preflight`].
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use stampede_engine::ImpairSpec;
 use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
+use super::outputs::run_outputs;
 use super::shape::{RoomDefaults, Shape, default_duration};
 use super::values::{BackendFlag, CoreList, Output, Resolution};
 use super::{Command, Parsed, RunFlags, Secret, parse};
 use crate::capture::CapturePlan;
 use crate::exit::{Failure, one_line};
+use crate::files;
 use crate::report::threshold::Threshold;
 use crate::run::Cohorts;
 
@@ -195,8 +197,11 @@ impl Plan {
                 clip.codec
             )));
         }
+        let record = record_plan(&flags, &shape)?;
+        // Now that the folders are there, which are no files.
+        let out = run_outputs(&flags)?;
         let plan = Self {
-            record: record_plan(&flags, &shape)?,
+            record,
             video_layers,
             notes,
             audio_clip: audio_clip(&flags, audio_most)?,
@@ -225,7 +230,7 @@ impl Plan {
             backend: flags.backend,
             receive_buffer_bytes: flags.receive_buffer,
             packet_ring: flags.packet_ring,
-            out: outputs(flags.out)?,
+            out,
             thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
             capture,
             prometheus: flags.prometheus,
@@ -559,7 +564,7 @@ fn record_plan(flags: &RunFlags, shape: &Shape) -> Result<Option<RecordPlan>, Fa
     fs::create_dir_all(dir).map_err(|error| {
         Failure::config(format!("--record {}: it can't be made: {error}", dir.display()))
     })?;
-    probe_writable(&dir.join(".stampede-probe")).map_err(|error| {
+    files::check_folder(dir).map_err(|error| {
         Failure::config(format!("--record {}: it can't be written to: {error}", dir.display()))
     })?;
     Ok(Some(RecordPlan { dir: dir.clone(), subscribers: wanted }))
@@ -577,7 +582,7 @@ fn capture_plan(flags: &RunFlags) -> Result<Option<CapturePlan>, Failure> {
     fs::create_dir_all(dir).map_err(|error| {
         Failure::config(format!("--capture {}: it can't be made: {error}", dir.display()))
     })?;
-    probe_writable(&dir.join(".stampede-probe")).map_err(|error| {
+    files::check_folder(dir).map_err(|error| {
         Failure::config(format!("--capture {}: it can't be written to: {error}", dir.display()))
     })?;
     Ok(Some(CapturePlan {
@@ -586,30 +591,6 @@ fn capture_plan(flags: &RunFlags) -> Result<Option<CapturePlan>, Failure> {
         worst: flags.capture_peers as usize,
         headers: flags.capture_headers,
     }))
-}
-
-/// Checks that every output can be written, and goes to a file of its own.
-///
-/// # Errors
-/// The first that can't, exit code 104.
-pub(crate) fn outputs(outputs: Vec<Output>) -> Result<Vec<Output>, Failure> {
-    for (index, out) in outputs.iter().enumerate() {
-        if outputs[..index].iter().any(|earlier| earlier.path == out.path) {
-            let path = out.path.display();
-            return Err(Failure::config(format!("--out {out}: {path} is given twice")));
-        }
-        probe_writable(&out.path).map_err(|error| {
-            Failure::config(format!("--out {out}: it can't be written: {error}"))
-        })?;
-    }
-    Ok(outputs)
-}
-
-/// Opens a file for writing without changing it; one that was not there is removed again.
-fn probe_writable(file: &Path) -> std::io::Result<()> {
-    let existed = file.exists();
-    OpenOptions::new().append(true).create(true).open(file)?;
-    if existed { Ok(()) } else { fs::remove_file(file) }
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "EXPR", help_heading = "Output")]
     pub threshold: Vec<Thresholds>,
     /// Write the report, as json=FILE, html=FILE, csv=FILE (a row for each stream),
-    /// markdown=FILE or junit=FILE; may be repeated.
+    /// markdown=FILE or junit=FILE; - is stdout; may be repeated.
     #[arg(long, value_name = "KIND=FILE", help_heading = "Output")]
     pub out: Vec<Output>,
     /// Folder for the flight recorder: the last seconds of packets (pcapng, decrypted) and a text

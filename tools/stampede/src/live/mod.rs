@@ -7,12 +7,13 @@ mod logs;
 mod screen;
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_engine::PeerLine;
 
+use crate::console;
 use crate::report::judge::group;
 use crate::report::types::SeriesRow;
 use crate::run::Totals;
@@ -179,8 +180,7 @@ impl Live {
         if self.mode == Mode::Lines && due && progress.requested > 0 {
             self.last_phase = progress.phase;
             self.next_line = progress.elapsed + LINE_EVERY;
-            // A closed stderr is no reason to end a run.
-            let _ = writeln!(io::stderr(), "{}", line(progress));
+            console::err(&(line(progress) + "\n"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! `stampede compare`: one report against another.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use anstyle::{AnsiColor, Style};
@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::keys::{self, Better, Keys, Unit};
 use super::threshold::{Op, limit, plain, shown, sides};
 use super::types::{Outcome, Report};
+use crate::console;
 use crate::exit::{Exit, Failure};
 use crate::flags::CompareFlags;
 use crate::live::no_color;
@@ -100,8 +101,7 @@ pub(crate) fn command(flags: &CompareFlags) -> Result<Exit, Failure> {
     let (base, new) = (super::read(&flags.base)?, super::read(&flags.new)?);
     let colour = io::stdout().is_terminal() && !no_color();
     let (text, exit) = compare(&base, &new, &flags.fail_if, colour).map_err(Failure::other)?;
-    // A closed pipe is the reader's choice.
-    let _ = io::stdout().write_all(text.as_bytes());
+    console::out(&text);
     Ok(exit)
 }
 

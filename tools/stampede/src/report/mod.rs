@@ -26,7 +26,7 @@ use std::path::Path;
 
 use crate::exit::{Exit, Failure};
 use crate::flags::{self, ReportFlags};
-use crate::summary;
+use crate::{files, signals, summary};
 pub(crate) use build::build;
 use types::Report;
 
@@ -35,7 +35,8 @@ use types::Report;
 /// # Errors
 /// Files that can't be read, merged or written.
 pub(crate) fn command(flags: ReportFlags) -> Result<Exit, Failure> {
-    let out = flags::outputs(flags.out)?;
+    let inputs: Vec<_> = flags.files.iter().map(|file| ("FILE", file.as_path())).collect();
+    let out = flags::outputs(flags.out, &inputs)?;
     let mut reports = flags.files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let mut report = match reports.len() {
         1 => reports.remove(0),
@@ -43,11 +44,18 @@ pub(crate) fn command(flags: ReportFlags) -> Result<Exit, Failure> {
     };
     let thresholds: Vec<_> = flags.threshold.into_iter().flat_map(|all| all.0).collect();
     threshold::add(&mut report, &thresholds);
-    out::write_all(&report, &out)?;
     if out.is_empty() {
-        summary::print(&report);
+        // A reader that went away has seen enough.
+        let _ = summary::print(&report);
+        return Ok(Exit::of(&report));
     }
-    Ok(Exit::of(&report))
+    let _armed = signals::arm(files::give_up);
+    let errors = out::write_all(&mut report, &out, out::Of::Stored);
+    Ok(match Exit::of(&report) {
+        _ if errors.iter().any(out::OutputError::is_signal) => Exit::Interrupted,
+        Exit::Pass if !errors.is_empty() => Exit::Failure,
+        exit => exit,
+    })
 }
 
 /// Reads a JSON report.

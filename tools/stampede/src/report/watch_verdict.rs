@@ -142,6 +142,11 @@ fn silent(facts: &Facts) -> (Fault, String) {
             format!("{what}; the embedded SFU's ledger says that it dropped {dropped} packets");
         return (Fault::Server, proof);
     }
+    if let Some(unsent) = facts.tracks.unsent.filter(|unsent| *unsent > 0) {
+        let unsent = group(unsent);
+        let proof = format!("{what}; the embedded SFU never sent anything on {unsent} tracks");
+        return (Fault::Server, proof);
+    }
     let arrived = facts.received + facts.rejected;
     if ledger.packets_sent as f64 > arrived as f64 * (1.0 + LOSS_RATE_MAX) {
         let text = format!(

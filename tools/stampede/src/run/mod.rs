@@ -42,12 +42,13 @@ use crate::live::{self, Controls, Live, Mode, Progress, WorkerLine};
 use crate::metrics::{self, Exposed};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
+use crate::report::out::{Of, OutputError};
 use crate::report::running::LiveWatch;
 use crate::report::threshold::{self, Crossed, Threshold};
 use crate::report::types::{Fault, Report, SeriesRow, ServerMetrics};
 use crate::report::viewers::Viewers;
 use crate::server_metrics::Scraper;
-use crate::{machine, preflight, report, signals, summary};
+use crate::{files, machine, preflight, report, signals, summary};
 use audience::Audience;
 pub(crate) use book::Book;
 pub(crate) use cohorts::{Cohorts, REST};
@@ -162,9 +163,9 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     }
     let plan = Plan::new(flags)?;
     let mode = Mode::choose(plan.quiet, plan.no_tui);
-    let out = plan.out.clone();
+    let (out, quiet) = (plan.out.clone(), plan.quiet);
     let data = once(plan, mode, mode)?;
-    finish(&report::build(data, &[]), &out)
+    Ok(finish(report::build(data, &[]), &out, quiet))
 }
 
 /// Plays one plan from the look at the machine to the last leave. `checks` is how the checks of the
@@ -179,7 +180,7 @@ pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Fail
     if checks != Mode::Quiet
         && let Some(warning) = load::warning(&plan, grounds.cores.workers)
     {
-        eprintln!("{warning}");
+        live::say(&warning);
     }
     // Before the child and the workers: both inherit it, and the workers then pin themselves.
     preflight::stay_on(&grounds.cores.other_cores);
@@ -195,11 +196,23 @@ pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Fail
     data
 }
 
-/// Writes and shows a judged report.
-fn finish(report: &Report, out: &[Output]) -> Result<Exit, Failure> {
-    let written = report::out::write_all(report, out);
-    summary::print(report);
-    written.map(|()| Exit::of(report))
+/// Writes and shows a judged report. The summary stays away from a stdout that a report goes to.
+fn finish(mut report: Report, out: &[Output], quiet: bool) -> Exit {
+    let interrupted = report.run.interrupted;
+    // Of a run that a signal ended the next one is the second.
+    let _armed = signals::arm(move || !interrupted && files::give_up());
+    let errors = report::out::write_all(&mut report, out, Of::ThisRun);
+    let shown = match report::out::take_stdout(out) {
+        false => summary::print(&report),
+        true if quiet => Ok(()),
+        true => summary::print_to_stderr(&report),
+    };
+    // The user must not take a signal for unheard.
+    let signalled = shown.is_err_and(|error| error.is_signal());
+    match signalled || errors.iter().any(OutputError::is_signal) {
+        true => Exit::Interrupted,
+        false => Exit::of(&report),
+    }
 }
 
 async fn run(
@@ -213,19 +226,21 @@ async fn run(
     let quiet = mode == Mode::Quiet;
     let controls = Arc::new(Controls::new(interrupt));
     let stopping = Arc::clone(&controls);
-    let watcher = tokio::task::spawn_local(signals::watch(mode == Mode::Screen, move || {
-        if !quiet {
-            live::say("stopping: everybody leaves, then comes the summary (again to exit at once)");
+    let _armed = signals::arm(move || {
+        let first = stopping.stop();
+        if first && !quiet {
+            signals::say_aside(
+                "stopping: everybody leaves, then comes the summary (again to exit at once)",
+            );
         }
-        stopping.stop();
-    }));
+        first
+    });
     let exposed = Arc::new(Exposed::default());
     let endpoint = listener
         .map(|listener| tokio::task::spawn_local(metrics::serve(listener, Arc::clone(&exposed))));
     let live = Live::start(mode, Arc::clone(&controls));
     let view = View { live, controls, exposed };
     let result = stages(plan, grounds, view, interrupted).await;
-    watcher.abort();
     if let Some(endpoint) = endpoint {
         endpoint.abort();
     }

@@ -13,7 +13,7 @@ use super::Cohorts;
 use crate::embedded::random_hex;
 use crate::exit::Failure;
 use crate::flags::{Plan, Server, Target};
-use crate::live::Mode;
+use crate::live::{self, Mode};
 use crate::preflight::cores::{self, CoreSplit, CoreWish};
 use crate::preflight::{self, Needs, State};
 
@@ -80,7 +80,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         workers: cores.workers,
     };
     if mode != Mode::Quiet {
-        plan.notes.iter().for_each(|note| eprintln!("{note}"));
+        plan.notes.iter().for_each(|note| live::say(note));
     }
     let checks = preflight::check(&needs);
     preflight::verdict(&checks)?;
@@ -91,7 +91,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
             State::Warning => "preflight warning",
         };
         if mode != Mode::Quiet {
-            eprintln!("{word}: {}", check.line());
+            live::say(&format!("{word}: {}", check.line()));
         }
     }
     let mut run_id = random_hex()?;
