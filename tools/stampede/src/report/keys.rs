@@ -201,7 +201,7 @@ pub(crate) enum Better {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 31] = [
+const LOWER: [&str; 36] = [
     "loss_rate",
     "missing_rate",
     "upstream_loss_rate",
@@ -221,6 +221,11 @@ const LOWER: [&str; 31] = [
     "pli_received",
     "retransmitted",
     "failed",
+    "pending",
+    "pending_at",
+    "not_started",
+    "drops",
+    "tries_failed",
     "retries",
     "errors",
     "phases_ms",
