@@ -19,6 +19,7 @@ pub(crate) mod server;
 pub(crate) mod streams;
 pub(crate) mod threshold;
 pub(crate) mod types;
+mod unlike;
 
 use std::path::Path;
 
