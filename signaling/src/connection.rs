@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 pub use error::{ConnectError, ERROR_BODY_CHARS_MAX};
+pub(crate) use open::LOCAL_ERRORS;
 pub use open::{MESSAGE_BYTES_MAX, PROTOCOL};
 pub use tls::{TlsSetup, TlsSetupError};
 

@@ -41,6 +41,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod presence;
 pub mod rooms;
 pub mod server_url;
 pub mod session;

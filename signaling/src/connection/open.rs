@@ -207,14 +207,18 @@ async fn connect_tcp(url: &ServerUrl, addresses: &[SocketAddr]) -> Result<TcpStr
     Err(tcp_error(url, &last))
 }
 
+/// What this machine lacks when a connection can't be made. Linux errno: ENFILE, EMFILE, ENOMEM,
+/// EADDRNOTAVAIL (no local port left), ENOBUFS.
+pub(crate) const LOCAL_ERRORS: [i32; 5] = [23, 24, 12, 99, 105];
+
 fn tcp_error(url: &ServerUrl, error: &io::Error) -> ConnectError {
-    // Linux errno: ENFILE, EMFILE, ENOMEM, EADDRNOTAVAIL (no local port left), ENOBUFS.
-    const LOCAL: [i32; 5] = [23, 24, 12, 99, 105];
     let address = url.authority();
     let detail = error.to_string();
     match error.raw_os_error() {
         _ if error.kind() == io::ErrorKind::ConnectionRefused => ConnectError::Refused { address },
-        Some(code) if LOCAL.contains(&code) => ConnectError::LocalResources { address, detail },
+        Some(code) if LOCAL_ERRORS.contains(&code) => {
+            ConnectError::LocalResources { address, detail }
+        }
         _ => ConnectError::Unreachable { address, detail },
     }
 }

@@ -7,7 +7,7 @@ mod timeline;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stampede_core::CaptureLimits;
@@ -91,27 +91,31 @@ pub(crate) fn worst(
     captures.into_iter().map(with_timeline).collect()
 }
 
-/// Writes them; gives the names of the pcapng files.
+/// Writes them all, whichever fail; gives the names of the pcapng files that are whole, and what
+/// was wrong with the others and the timelines.
 ///
 /// `suffix` tells files written during the run from those at its end.
-///
-/// # Errors
-/// What the system said about a file.
 pub(crate) fn write(
     plan: &CapturePlan,
     worst: &[(CapturedPeer, String)],
     suffix: &str,
-) -> Result<Vec<PathBuf>, WriteError> {
-    let mut files = Vec::new();
+) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut files, mut lost) = (Vec::new(), Vec::new());
+    let failed = |path: &Path, error: WriteError| format!("{}: {error}", path.display());
+    let written = |path: &Path, capture| crate::files::write(path, packets(capture)?);
     for (capture, timeline) in worst {
         let name = file_name(&capture.label);
         let path = plan.dir.join(format!("{name}{suffix}.pcapng"));
-        crate::files::write(&path, packets(capture)?)?;
-        files.push(path);
+        match written(&path, capture) {
+            Ok(()) => files.push(path),
+            Err(error) => lost.push(failed(&path, error)),
+        }
         let path = plan.dir.join(format!("{name}{suffix}.timeline.txt"));
-        crate::files::write(&path, timeline.clone().into_bytes())?;
+        if let Err(error) = crate::files::write(&path, timeline.clone().into_bytes()) {
+            lost.push(failed(&path, error));
+        }
     }
-    Ok(files)
+    (files, lost)
 }
 
 /// An identity as a file name: whatever a room or server made of it stays inside of the folder.
@@ -190,11 +194,25 @@ mod tests {
         timelines.note("../b", Duration::from_secs(1), || "join".to_owned());
         let captures = vec![capture("a", 1, &[7; 100]), capture("../b", 2, &[7; 100])];
         let plan = plan(dir.path());
-        let files = write(&plan, &worst(&plan, captures, &timelines), "-5s").unwrap();
+        let (files, lost) = write(&plan, &worst(&plan, captures, &timelines), "-5s");
+        assert!(lost.is_empty(), "{lost:?}");
         assert_eq!(files, [dir.path().join("___b-5s.pcapng")]);
         let text = std::fs::read_to_string(dir.path().join("___b-5s.timeline.txt")).unwrap();
         assert_eq!(text, "    1.000000  join\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn each_file_that_can_t_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut plan = plan(&dir.path().join("gone"));
+        let all = vec![(capture("a", 1, &[7; 100]), "timeline".to_owned())];
+        let (files, lost) = write(&plan, &all, "");
+        assert!(files.is_empty());
+        assert_eq!(lost.len(), 2);
+        assert!(lost[0].contains("gone/a.pcapng: cannot be written: No such file"), "{lost:?}");
+        plan.dir = dir.path().to_owned();
+        assert!(write(&plan, &all, "").1.is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use stampede_engine::WorkerSnapshot;
 
 use crate::report::running::LiveWatch;
 use crate::report::types::WatchFigures;
-use crate::run::Book;
+use crate::run::{Book, Standings};
 pub(crate) use serve::{bind, serve};
 
 /// Most error kinds with a label of their own; the rest is added up as `other`.
@@ -29,8 +29,8 @@ const REASONS_MAX: usize = 32;
 struct Figures {
     requested: u64,
     connected: u64,
-    joined: u64,
-    failed: u64,
+    standings: Standings,
+    dropped: u64,
     retries: u64,
     errors: Vec<(String, u64)>,
     receiving: u64,
@@ -94,8 +94,8 @@ impl Exposed {
         let figures = Figures {
             requested: book.requested() as u64,
             connected: book.connected() as u64,
-            joined: book.joined() as u64,
-            failed: book.failed() as u64,
+            standings: book.standings(),
+            dropped: book.dropped(),
             retries: book.retries(),
             errors: reasons(book.errors()),
             receiving: snapshots.clone().map(|snapshot| snapshot.peers_receiving as u64).sum(),
@@ -197,13 +197,24 @@ fn joins(writer: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     for (name, help, value) in gauges {
         writer.gauge(name, help, value as f64)?;
     }
+    // Requested = joined + failed + joining, over its steps, + not started.
+    let Standings { joined, failed, pending_at, not_started } = figures.standings;
+    writer.gauge(
+        "stampede_participants_not_started",
+        "Participants whose join has not begun",
+        not_started as f64,
+    )?;
+    let steps = pending_at.named().map(|(step, _, count)| (step, count as f64));
+    let help = "Participants that are joining, by what they wait for";
+    writer.gauges("stampede_participants_joining", help, "step", steps)?;
     let counters = [
+        ("stampede_participants_joined", "Participants that connected at least once", joined),
+        ("stampede_participants_failed", "Participants that gave up without connecting", failed),
         (
-            "stampede_participants_joined",
-            "Participants that connected at least once",
-            figures.joined,
+            "stampede_participants_dropped",
+            "Participants that were dropped at least once",
+            figures.dropped,
         ),
-        ("stampede_participants_failed", "Participants that never connected", figures.failed),
         ("stampede_join_retries", "Further tries of joins", figures.retries),
     ];
     for (name, help, value) in counters {

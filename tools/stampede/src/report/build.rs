@@ -13,6 +13,7 @@ use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::cohorts::{self, Parts};
 use super::hist::{Hist, Samples};
+use super::joins::{BoundJoins, LostJoins};
 use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
 use super::latency::{LatencySource, by_height};
 use super::senders::SenderFacts;
@@ -37,21 +38,35 @@ use crate::run::audience::of_first_try;
 pub(crate) fn build(mut data: RunData, promise: &[Threshold]) -> Report {
     let thresholds = std::mem::take(&mut data.plan.thresholds);
     let crossed = data.crossed.take();
-    let own_bound = |kind| !thresholds.iter().chain(promise).any(|test| test.bounds_loss_of(kind));
-    let bounded = [MediaKind::Video, MediaKind::Audio].map(own_bound);
-    let mut report = without_thresholds(data, bounded);
+    let own = || thresholds.iter().chain(promise);
+    let own_bound = |kind| !own().any(|test| test.bounds_loss_of(kind));
+    let bounds = Bounds {
+        loss: [MediaKind::Video, MediaKind::Audio].map(own_bound),
+        joins: BoundJoins::under(own()),
+    };
+    let mut report = without_thresholds(data, bounds);
     threshold::apply(&mut report, &thresholds, crossed.as_ref());
     report
 }
 
-/// `bounded`: of video and audio, whether the fixed bound on loss applies.
-fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
+/// Which of the fixed bounds apply: no threshold of the user's own takes their place.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// On the loss of video and audio.
+    loss: [bool; 2],
+    /// On joins.
+    joins: BoundJoins,
+}
+
+fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let sums = Sums::of(data.engine.as_ref());
     let viewers = Viewers::of(&data);
     let parts = Parts::of(&data);
     let impairment = cohorts::impairment(&parts);
     let injected = impairment.as_ref().map(|section| section.all);
-    let verdict = judge(&facts(&data, &sums, &viewers, injected, bounded));
+    let mut facts = facts(&data, &sums, &viewers, injected, bounds);
+    facts.lost_joins = data.book.lost_joins(bounds.joins, &parts.cut_off());
+    let verdict = judge(&facts);
     let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
     let [video_tracks, audio_tracks] = data.book.tracks_expected();
@@ -178,11 +193,11 @@ fn facts(
     sums: &Sums,
     viewers: &Viewers<'_>,
     injected: Option<Injected>,
-    bounded: [bool; 2],
+    bounds: Bounds,
 ) -> Facts {
     let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
     let of_bounded = |of: fn(&PacketCounters) -> u64| {
-        let kinds = [video, audio].into_iter().zip(bounded);
+        let kinds = [video, audio].into_iter().zip(bounds.loss);
         kinds.filter(|(_, bounded)| *bounded).map(|(packets, _)| of(packets)).sum()
     };
     let errors = data.book.errors();
@@ -201,11 +216,14 @@ fn facts(
             .collect();
     }
     Facts {
-        requested: join.requested,
         started: join.started,
         joined: join.joined,
         failed: join.failed,
         dropped: join.dropped,
+        balance: join.balance(),
+        lost_joins: LostJoins::default(),
+        left_resuming: data.book.left_resuming(),
+        server_gone: data.server_gone.clone(),
         subscribers_joined: data.book.subscribers_joined() as u64,
         publishers_joined: data.book.publishers_joined() as u64,
         refused: errors
@@ -246,8 +264,7 @@ fn facts(
         ledger: ledger_facts(data),
         senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
         subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
-        recording_errors: recordings(data).map_or_else(Vec::new, |section| section.errors),
-        capture_error: data.capture_error.clone(),
+        files_lost: files_lost(data),
     }
 }
 
@@ -499,16 +516,37 @@ fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
     }
 }
 
+/// Recordings and captures that were asked for and are not whole.
+fn files_lost(data: &RunData) -> Vec<String> {
+    let errors = recordings(data).map_or_else(Vec::new, |section| section.errors);
+    let recordings = errors.iter().map(|error| format!("recording: {error}"));
+    let captures = data.capture_errors.iter().map(|error| format!("capture: {error}"));
+    recordings.chain(captures).collect()
+}
+
 fn recordings(data: &RunData) -> Option<RecordingSection> {
     let record = data.plan.record.as_ref()?;
     let report = data.engine.as_ref()?.recordings.as_ref()?;
+    let dir = record.dir.display();
     let mut errors = report.errors.clone();
     let kept = errors.len() as u64;
     if report.errors_total > kept {
         errors.push(format!("{} more errors", report.errors_total - kept));
     }
     if report.frames_dropped > 0 {
-        errors.push(format!("{} frames were not recorded", report.frames_dropped));
+        errors.push(format!("{} frames were not recorded into {dir}", report.frames_dropped));
+    }
+    let mut assembly = AssemblySection::default();
+    for worker in data.engine.iter().flat_map(|engine| &engine.workers) {
+        assembly.add(&AssemblySection::of(&worker.assembled));
+    }
+    if assembly.frames_not_taken > 0 {
+        let count = assembly.frames_not_taken;
+        errors.push(format!("{count} frames never got as far as {dir}: too many waited"));
+    }
+    let frames_written: u64 = report.files.iter().map(|file| file.frames).sum();
+    if errors.is_empty() && frames_written == 0 && data.book.subscribers_joined() > 0 {
+        errors.push(format!("nothing came that could be recorded into {dir}"));
     }
     let files = report.files.iter().filter(|file| file.frames > 0);
     let timing = |part: fn(&FileTiming) -> u64| -> u64 {
@@ -517,18 +555,12 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
     Some(RecordingSection {
         dir: record.dir.display().to_string(),
         files: files.map(|file| file.path.display().to_string()).collect(),
-        frames_written: report.files.iter().map(|file| file.frames).sum(),
+        frames_written,
         frames_dropped: report.frames_dropped,
         frames_moved: timing(|timing| timing.frames_moved),
         packets_concealed: timing(|timing| timing.packets_concealed),
         timestamp_jumps: timing(|timing| timing.jumps),
-        assembly: data.engine.iter().flat_map(|engine| &engine.workers).fold(
-            AssemblySection::default(),
-            |mut sum, worker| {
-                sum.add(&AssemblySection::of(&worker.assembled));
-                sum
-            },
-        ),
+        assembly,
         errors,
     })
 }

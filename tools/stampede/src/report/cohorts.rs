@@ -9,7 +9,7 @@ use super::build::{injected, media};
 use super::merge;
 use super::types::{CohortSection, ImpairmentSection, MediaSection};
 use super::viewers::Viewers;
-use crate::run::{Cohorts, RunData};
+use crate::run::{Cohort, Cohorts, RunData};
 
 /// One part of the subscribers: a `[[cohort]]`, those that an `--impair` chose, or the rest. Every
 /// subscriber is in one of them only.
@@ -61,6 +61,18 @@ impl Parts {
         let all = self.cohorts.all();
         let named = all.get(usize::from(cohort)).filter(|_| !self.cohorts.is_trivial())?;
         Some(named.name.clone())
+    }
+
+    /// Of each whether an outage of ours kept everything from it for a while; nothing else that is
+    /// done on purpose stops what joins are made of.
+    pub(super) fn cut_off(&self) -> Vec<bool> {
+        let outage = |cohort: &Cohort| {
+            cohort.impair.as_ref().is_some_and(|cause| !cause.spec.outages.is_empty())
+        };
+        let cohorts = self.cohorts.all().iter().zip(&self.reports);
+        cohorts
+            .map(|(cohort, report)| outage(cohort) && report.impaired.other_dropped > 0)
+            .collect()
     }
 }
 

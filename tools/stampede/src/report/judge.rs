@@ -1,6 +1,7 @@
 //! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
 //! the generator was starved is invalid, never merely bad.
 
+use super::joins::{JOIN_FAILURE_RATE_MAX, LostJoins};
 use super::senders::SenderFacts;
 use super::types::{Fault, Injected, Outcome, Verdict};
 use super::viewers::WatchFacts;
@@ -82,8 +83,6 @@ pub(crate) struct Early {
 /// What is known about a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
-    /// Participants to join.
-    pub requested: u64,
     /// Participants started before the run ended.
     pub started: u64,
     /// Participants connected at least once.
@@ -92,6 +91,14 @@ pub(crate) struct Facts {
     pub failed: u64,
     /// Connected ones that were dropped.
     pub dropped: u64,
+    /// All of it in words.
+    pub balance: String,
+    /// Joins that failed, or never ended.
+    pub lost_joins: LostJoins,
+    /// Participants whose websocket was gone at the end.
+    pub left_resuming: u64,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
     /// Subscribers connected at least once.
     pub subscribers_joined: u64,
     /// Publishers connected at least once.
@@ -162,14 +169,27 @@ pub(crate) struct Facts {
     pub senders: SenderFacts,
     /// Subscribers that lost packets for good.
     pub subscribers_lossy: u64,
-    /// What went wrong with recordings.
-    pub recording_errors: Vec<String>,
-    /// Why the flight recorder's files were not written.
-    pub capture_error: Option<String>,
+    /// Recordings and captures that were asked for and are not whole, with the reason.
+    pub files_lost: Vec<String>,
 }
 
 /// Judges a run.
 pub(crate) fn judge(facts: &Facts) -> Verdict {
+    let mut verdict = by_figures(facts);
+    if facts.interrupted {
+        interrupt(&mut verdict);
+        let reason = format!("interrupted by a signal: {}", facts.balance);
+        verdict.reasons.insert(0, reason);
+    }
+    verdict
+}
+
+/// Whatever the figures say, they are of a part of what was asked for.
+pub(crate) fn interrupt(verdict: &mut Verdict) {
+    verdict.result = Outcome::Interrupted;
+}
+
+fn by_figures(facts: &Facts) -> Verdict {
     let mut reasons = generator_reasons(facts);
     if !reasons.is_empty() {
         reasons.extend(notes(facts));
@@ -208,8 +228,15 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
             result = Outcome::Fail;
         }
     }
+    if facts.lost_joins.too_many(facts.started) {
+        result = Outcome::Fail;
+    }
     found.extend(joins(facts));
     found.extend(stall(facts));
+    if !facts.files_lost.is_empty() {
+        result = Outcome::Fail;
+        found.extend(facts.files_lost.iter().map(|why| (Fault::Generator, why.clone())));
+    }
     for (whose, reason) in found {
         fault = if fault == Fault::None { whose } else { fault };
         reasons.push(reason);
@@ -239,12 +266,17 @@ fn generator_reasons(facts: &Facts) -> Vec<String> {
             ));
         }
         // A starved worker is not busy: it waits for a core, and so do its timers and datagrams.
-        let late_ms = worker.lateness_ms_p99.max(worker.batch_age_ms_p99);
-        if late_ms > LATENESS_MS_P99_MAX {
-            reasons.push(format!(
-                "generator: worker {index} ran {late_ms:.0} ms late at the 99th percentile (bound \
-                 {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU"
-            ));
+        for (ms, what) in [
+            (worker.lateness_ms_p99, "timers ran {} ms late"),
+            (worker.batch_age_ms_p99, "datagrams were {} ms old when it came to them"),
+        ] {
+            if ms > LATENESS_MS_P99_MAX {
+                let what = what.replace("{}", &format!("{ms:.0}"));
+                reasons.push(format!(
+                    "generator: worker {index}: its {what}, at the 99th percentile (bound \
+                     {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU"
+                ));
+            }
         }
     }
     for (index, worker) in facts.workers.iter().enumerate() {
@@ -298,7 +330,21 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     }
     if let Some(early) = &facts.ended_early {
         let text = format!("the run ended early: {}; {}", early.why, join_reason(facts));
-        return Some((early.fault, text));
+        return Some(match &facts.server_gone {
+            Some(gone) if early.fault == Fault::Unknown => {
+                (gone.fault, format!("{text}; {}", gone.why))
+            }
+            _ => (early.fault, text),
+        });
+    }
+    if let Some(gone) = &facts.server_gone {
+        let whose = if gone.fault == Fault::Server { "server" } else { "unknown" };
+        let mut text = format!("{whose}: {}; {}", gone.why, join_reason(facts));
+        if facts.left_resuming > 0 {
+            let lost = group(facts.left_resuming);
+            text += &format!("; {lost} had lost their websocket and were opening another");
+        }
+        return Some((gone.fault, text));
     }
     if facts.interrupted {
         return None;
@@ -364,15 +410,19 @@ fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
 
 /// Participants that did not join, or not for long.
 fn joins(facts: &Facts) -> Option<(Fault, String)> {
-    if facts.failed == 0 && facts.dropped == 0 {
+    let lost = facts.lost_joins;
+    if lost.all == 0 && facts.dropped == 0 {
         return None;
     }
-    let reason = join_reason(facts);
+    let mut reason = join_reason(facts);
+    if lost.too_many(facts.started) {
+        reason += &format!(" (bound {} % that failed or never ended)", JOIN_FAILURE_RATE_MAX * 1e2);
+    }
     if facts.refused {
         return Some((Fault::Server, format!("server: {reason}")));
     }
     let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
-    if facts.failed == 0 && cut_off > 0 {
+    if lost.all == lost.on_purpose && cut_off > 0 {
         let reason =
             format!("{reason}; {} other datagrams were dropped {ON_PURPOSE}", group(cut_off));
         return Some((Fault::None, reason));
@@ -535,9 +585,9 @@ fn kernel_drops(facts: &Facts) -> String {
 }
 
 fn join_reason(facts: &Facts) -> String {
-    let mut text = format!("{} of {} participants joined", facts.joined, facts.started);
+    let mut text = facts.balance.clone();
     if facts.dropped > 0 {
-        text.push_str(&format!(", {} dropped out", facts.dropped));
+        text.push_str(&format!(", {} dropped out", group(facts.dropped)));
     }
     let kinds: Vec<String> =
         facts.errors.iter().take(3).map(|(kind, count)| format!("{count} x {kind}")).collect();
@@ -576,14 +626,6 @@ fn notes(facts: &Facts) -> Vec<String> {
             OWN_LOSS_RATE_MAX * 100.0
         ));
     }
-    notes.extend(facts.recording_errors.iter().map(|error| format!("recording: {error}")));
-    notes.extend(facts.capture_error.clone());
-    if facts.interrupted {
-        notes.push(format!(
-            "interrupted by a signal: {} of {} participants had been started",
-            facts.started, facts.requested
-        ));
-    }
     notes
 }
 
@@ -607,9 +649,9 @@ mod tests {
     /// A run in which all went well.
     fn healthy() -> Facts {
         Facts {
-            requested: 11,
             started: 11,
             joined: 11,
+            balance: "11 of 11 joined".to_owned(),
             subscribers_joined: 10,
             publishers_joined: 1,
             expected: 100_000,
@@ -667,8 +709,18 @@ mod tests {
             Facts { workers: vec![worker], ..lossy() }
         };
         check(&starved(0.97, 1.0, 1.0), Outcome::Invalid, Fault::Generator, "busy 97 %");
-        check(&starved(0.2, 900.0, 1.0), Outcome::Invalid, Fault::Generator, "900 ms late");
-        check(&starved(0.2, 1.0, 800.0), Outcome::Invalid, Fault::Generator, "800 ms late");
+        check(
+            &starved(0.2, 900.0, 1.0),
+            Outcome::Invalid,
+            Fault::Generator,
+            "its timers ran 900 ms late, at the 99th",
+        );
+        check(
+            &starved(0.2, 1.0, 800.0),
+            Outcome::Invalid,
+            Fault::Generator,
+            "its datagrams were 800 ms old",
+        );
         let stalled = WorkerFacts { stall_ms_max: 28_000.0, ..WorkerFacts::default() };
         let stalled = Facts { workers: vec![stalled], ..healthy() };
         check(&stalled, Outcome::Invalid, Fault::Generator, "stood still for 28.0 s");
@@ -707,13 +759,10 @@ mod tests {
     #[test]
     fn nobody_joined_is_a_failure() {
         let errors = vec![("websocket: connection refused".to_owned(), 11)];
-        let nobody = Facts { joined: 0, failed: 11, received: 0, errors, ..healthy() };
-        check(
-            &nobody,
-            Outcome::Fail,
-            Fault::Unknown,
-            "0 of 11 participants joined (11 x websocket",
-        );
+        let balance = "0 of 11 joined, 11 failed".to_owned();
+        let nobody = Facts { joined: 0, failed: 11, balance, received: 0, errors, ..healthy() };
+        let said = "0 of 11 joined, 11 failed (11 x websocket";
+        check(&nobody, Outcome::Fail, Fault::Unknown, said);
         check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
     }
 
@@ -858,19 +907,67 @@ mod tests {
         check(&with(senders(400, 400)), Outcome::Pass, Fault::Unknown, "prove 400 never sent");
     }
 
-    #[test]
-    fn some_that_never_joined_are_counted_under_their_kinds() {
-        let errors = vec![("join: 503".to_owned(), 2)];
-        let facts = Facts { joined: 9, failed: 2, errors, refused: true, ..healthy() };
-        check(&facts, Outcome::Pass, Fault::Server, "9 of 11 participants joined (2 x join: 503)");
+    fn lost(all: u64, on_purpose: u64, bounded: u64) -> Facts {
+        let joined = 11 - all;
+        let lost_joins = LostJoins { all, on_purpose, bounded };
+        let balance = format!("{joined} of 11 joined, {all} failed");
+        Facts { joined, failed: all, balance, lost_joins, ..healthy() }
     }
 
     #[test]
-    fn an_interrupted_ramp_is_judged_by_what_it_had_time_for() {
+    fn too_many_that_never_joined_are_no_pass() {
+        let errors = vec![("http_503".to_owned(), 2)];
+        let refused = Facts { refused: true, errors, ..lost(2, 0, 2) };
+        let said = "server: 9 of 11 joined, 2 failed (2 x http_503) (bound 1 % that failed";
+        check(&refused, Outcome::Fail, Fault::Server, said);
+        check(&lost(2, 0, 2), Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");
+        // The user's own threshold decides, or it was done on purpose.
+        check(&lost(2, 0, 0), Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 joined");
+        let injected = Some(Injected { other_dropped: 9, ..Injected::default() });
+        let cut_off = Facts { injected, ..lost(2, 2, 0) };
+        check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");
+        let partly = Facts { injected, ..lost(2, 1, 1) };
+        check(&partly, Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");
+        let few = Facts { started: 200, ..lost(2, 0, 2) };
+        check(&few, Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 joined");
+    }
+
+    #[test]
+    fn a_server_that_is_gone_at_the_end_is_named() {
+        let gone = |fault, why: &str| Facts {
+            server_gone: Some(Early { fault, why: why.to_owned() }),
+            left_resuming: 11,
+            dropped: 11,
+            ..healthy()
+        };
+        let refused = gone(Fault::Server, "the server at h:1 did not answer: refused");
+        let said = "server: the server at h:1 did not answer: refused; 11 of 11 joined, 11 dropped \
+                    out; 11 had lost their websocket";
+        check(&refused, Outcome::Fail, Fault::Server, said);
+        let silent = gone(Fault::Unknown, "nothing came back");
+        check(&silent, Outcome::Fail, Fault::Unknown, "unknown: nothing came back");
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_and_is_not_whole_is_no_pass() {
+        let files_lost = vec!["recording: /r/x.ivf: cannot be written: No space left".to_owned()];
+        let facts = Facts { files_lost, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Generator, "recording: /r/x.ivf: cannot be written");
+        let lossy = Facts { files_lost: facts.files_lost, ..lossy() };
+        check(&lossy, Outcome::Fail, Fault::Unknown, "recording: /r/x.ivf");
+    }
+
+    #[test]
+    fn an_interrupted_run_is_that_before_anything_else() {
         let facts = Facts { started: 0, joined: 0, received: 0, interrupted: true, ..healthy() };
-        check(&facts, Outcome::Pass, Fault::None, "0 of 11 participants had been started");
+        let said = "interrupted by a signal: 11 of 11 joined";
+        check(&facts, Outcome::Interrupted, Fault::None, said);
         let facts = Facts { received: 0, interrupted: true, ..healthy() };
-        check(&facts, Outcome::Pass, Fault::None, "interrupted");
+        check(&facts, Outcome::Interrupted, Fault::None, "interrupted");
+        let invalid = Facts { kernel_drops: 500, interrupted: true, ..lossy() };
+        check(&invalid, Outcome::Interrupted, Fault::Generator, "our kernel dropped 500");
+        let failed = Facts { interrupted: true, ..lost(2, 0, 2) };
+        check(&failed, Outcome::Interrupted, Fault::Unknown, "9 of 11 joined");
     }
 
     #[test]

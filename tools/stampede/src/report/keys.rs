@@ -201,7 +201,7 @@ pub(crate) enum Better {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 33] = [
+const LOWER: [&str; 38] = [
     "interruptions",
     "short_gaps_s",
     "loss_rate",
@@ -223,6 +223,11 @@ const LOWER: [&str; 33] = [
     "pli_received",
     "retransmitted",
     "failed",
+    "pending",
+    "pending_at",
+    "not_started",
+    "drops",
+    "tries_failed",
     "retries",
     "errors",
     "phases_ms",

@@ -15,7 +15,7 @@ use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
     AssemblySection, Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection,
-    JoinSection, MediaSection, OddSection, Outcome, Packets, Phases, PublishSection,
+    JoinSection, MediaSection, OddSection, Outcome, Packets, PendingAt, Phases, PublishSection,
     RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection,
     TargetSection, Verdict, WatchFigures, WatchSection,
 };
@@ -190,6 +190,7 @@ fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
         Outcome::Pass => 0,
         Outcome::Fail => 1,
         Outcome::Invalid => 2,
+        Outcome::Interrupted => 3,
     };
     let fault = |fault| u8::from(fault != Fault::None);
     let worst = reports
@@ -209,14 +210,19 @@ fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
 }
 
 fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
-    let mut sum = JoinSection::default();
+    let mut sum = JoinSection { pending_at: Some(PendingAt::default()), ..JoinSection::default() };
     let mut phases: [Vec<Option<&Hist>>; 6] = Default::default();
     for JoinSection {
         requested,
         started,
         joined,
         failed,
+        pending,
+        pending_at,
+        not_started,
         dropped,
+        drops,
+        tries_failed,
         retries,
         resumed,
         errors,
@@ -229,7 +235,15 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.started += started;
         sum.joined += joined;
         sum.failed += failed;
+        sum.pending += pending;
+        sum.pending_at = sum.pending_at.zip(*pending_at).map(|(mut sum, own)| {
+            sum.add(&own);
+            sum
+        });
+        sum.not_started += not_started;
         sum.dropped += dropped;
+        sum.drops += drops;
+        sum.tries_failed += tries_failed;
         sum.retries += retries;
         sum.resumed += resumed;
         sum.signalling.merge(signalling);

@@ -12,6 +12,7 @@ use stampede_sfu::{Ledger, LedgerTotals};
 pub(crate) use super::assembly::AssemblySection;
 use super::cohorts::CohortFigures;
 use super::hist::Hist;
+pub(crate) use super::joins::PendingAt;
 use super::latency::LatencySource;
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
 use super::streams::StreamRow;
@@ -115,7 +116,7 @@ pub(crate) struct RunSection {
     /// Measured window: after the ramp, until everybody was told to leave. `null` if the run was
     /// interrupted in the ramp; the figures are then of the ramp.
     pub measured_s: Option<f64>,
-    /// True if a signal ended it.
+    /// True if a signal ended it, or cut its end short; `verdict.result` is then `interrupted`.
     pub interrupted: bool,
     /// Where it joined.
     pub target: TargetSection,
@@ -358,11 +359,27 @@ pub(crate) struct Machine {
 pub(crate) enum Outcome {
     /// It did what was asked.
     Pass,
-    /// A threshold failed, nobody could join, nothing was received or sent, too much was lost, too
-    /// many tracks stayed silent, or the server went away.
+    /// A threshold failed, nobody could join, too many joins failed or never ended, nothing was
+    /// received or sent, too much was lost, too many tracks stayed silent, the server went away, or
+    /// a recording or capture that was asked for is not whole.
     Fail,
     /// The generator was at fault: its figures say nothing about the server.
     Invalid,
+    /// A signal ended it: its figures are of a part of what was asked for. Before any other; fault
+    /// and reasons are of that part.
+    Interrupted,
+}
+
+impl Outcome {
+    /// As people read it: the first word of every form of a report.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "PASS",
+            Self::Fail => "FAIL",
+            Self::Invalid => "INVALID",
+            Self::Interrupted => "INTERRUPTED",
+        }
+    }
 }
 
 /// Whose fault what went wrong is (design.md §3).
@@ -404,10 +421,22 @@ pub(crate) struct JoinSection {
     pub started: u64,
     /// Of them connected (DTLS up) at least once.
     pub joined: u64,
-    /// Of them started and never connected.
+    /// Of them given up without ever being connected, after their last try.
     pub failed: u64,
-    /// Connected ones that were dropped before they were told to leave, tries counted singly.
+    /// Of them neither: still joining when the run ended. `requested` is `joined`, `failed`,
+    /// `pending` and `not_started` together.
+    pub pending: u64,
+    /// The pending ones by the step they hang at; `null` in reports of versions without it.
+    pub pending_at: Option<PendingAt>,
+    /// Participants that the run ended without starting.
+    pub not_started: u64,
+    /// Joined participants that were dropped at least once before they were told to leave, and
+    /// those whose websocket was lost and not yet back at the end.
     pub dropped: u64,
+    /// The same with every try counted singly.
+    pub drops: u64,
+    /// Tries that ended without being connected, of whomever.
+    pub tries_failed: u64,
     /// Further tries made.
     pub retries: u64,
     /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.

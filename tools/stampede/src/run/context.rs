@@ -68,6 +68,8 @@ pub(crate) struct Context {
     pub routes: RefCell<Routes>,
     /// What the participants' signalling went through, for the flight recorder.
     pub timelines: RefCell<Timelines>,
+    /// Captures that were asked for during the run and could not be written.
+    pub capture_errors: RefCell<Vec<String>>,
     /// Both clocks.
     pub clock: RunClock,
     /// Key to the server.
@@ -102,6 +104,7 @@ impl Context {
             changed: Notify::new(),
             routes: RefCell::default(),
             timelines: RefCell::new(Timelines::new(settings.timelines)),
+            capture_errors: RefCell::default(),
             clock: settings.clock,
             credentials: settings.credentials,
             url: settings.url,

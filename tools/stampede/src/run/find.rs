@@ -74,7 +74,13 @@ pub(super) fn command(mut flags: RunFlags, search_plan: &FindPlan) -> Result<Exi
     let report = held.or(broken);
     let mut report = report.ok_or_else(|| Failure::other("the search made no step"))?;
     report.run.interrupted = interrupted;
-    Ok(finish(concluded(report, section), &out, flags.quiet))
+    let mut report = concluded(report, section);
+    if interrupted {
+        crate::report::judge::interrupt(&mut report.verdict);
+        let reason = "interrupted by a signal: the search did not end".to_owned();
+        report.verdict.reasons.insert(0, reason);
+    }
+    Ok(finish(report, &out, flags.quiet))
 }
 
 /// The run of one step.
@@ -100,8 +106,7 @@ fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<Fin
     let ok = kept && all && valid;
     let mut reasons = report.verdict.reasons.clone();
     if !all {
-        let join = &report.join;
-        reasons.insert(0, format!("{} of {} participants joined", join.joined, join.requested));
+        reasons.insert(0, report.join.balance());
     }
     Ok(FindStep {
         subscribers: u64::from(subscribers),

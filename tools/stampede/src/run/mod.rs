@@ -50,8 +50,8 @@ use crate::report::viewers::Viewers;
 use crate::server_metrics::Scraper;
 use crate::{files, machine, preflight, report, signals, summary};
 use audience::Audience;
-pub(crate) use book::Book;
-pub(crate) use cohorts::{Cohorts, REST};
+pub(crate) use book::{Book, Standings};
+pub(crate) use cohorts::{Cohort, Cohorts, REST};
 use context::{Context, RunClock, Settings};
 use prepare::{Grounds, PrepareError};
 use router::Workers;
@@ -63,6 +63,9 @@ pub(crate) use series::Totals;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOKS_A_SECOND: u32 = 4;
 
+/// Most errors of captures that are kept for the report, of those made at the end and before it.
+/// Further ones are logged only, or of the same folder.
+const CAPTURE_ERRORS_MAX: usize = 8;
 /// How long the workers have to hand out what their flight recorders hold.
 const CAPTURE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -90,6 +93,8 @@ pub(crate) struct RunData {
     pub interrupted: bool,
     /// Why it ended early, if not by a signal.
     pub ended_early: Option<Early>,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
     /// The threshold that ended it, if one did.
     pub crossed: Option<Crossed>,
     /// Joins.
@@ -114,8 +119,8 @@ pub(crate) struct RunData {
     pub server_metrics: Option<ServerMetrics>,
     /// Files of the flight recorder.
     pub captured: Vec<PathBuf>,
-    /// Why they could not be written.
-    pub capture_error: Option<String>,
+    /// Why some of those that were asked for could not be written.
+    pub capture_errors: Vec<String>,
     /// Seconds.
     pub series: Vec<SeriesRow>,
 }
@@ -134,6 +139,7 @@ impl RunData {
             measured: Measured::default(),
             interrupted: false,
             ended_early: None,
+            server_gone: None,
             crossed: None,
             book: Book::default(),
             audience: Audience::new(plan.watch_rules, Instant::now()),
@@ -146,7 +152,7 @@ impl RunData {
             ledger_begin: None,
             server_metrics: None,
             captured: Vec::new(),
-            capture_error: None,
+            capture_errors: Vec::new(),
             series: Vec::new(),
             plan,
         }
@@ -311,10 +317,13 @@ async fn stages(
         view.live.say(&capture.describe(data.plan.shape.subscribers_peak()));
     }
     let scraper = Rc::new(scraper);
+    let signal = interrupted.clone();
     with_engine(&mut data, engine, settings, (view, scraper), &mut embedded, interrupted).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
+    // A signal while everybody leaves, or later, ends the run as well: it was not left alone.
+    data.interrupted |= *signal.borrow();
     Ok(data)
 }
 
@@ -401,6 +410,7 @@ async fn with_engine(
     data.measured = ending.measured;
     data.interrupted = ending.interrupted;
     data.ended_early = ending.ended_early;
+    data.server_gone = ending.server_gone;
     data.crossed = state.crossed.take();
     data.duration = data.clock.started.elapsed();
     state.done.set(true);
@@ -456,12 +466,10 @@ fn write_captures(data: &mut RunData, context: &Context) {
     let workers = engine.workers.iter_mut();
     let captures = workers.flat_map(|worker| std::mem::take(&mut worker.captures)).collect();
     let worst = capture::worst(plan, captures, &context.timelines.borrow());
-    match capture::write(plan, &worst, "") {
-        Ok(files) => data.captured = files,
-        Err(error) => {
-            data.capture_error = Some(format!("--capture {}: {error}", plan.dir.display()));
-        }
-    }
+    let (files, lost) = capture::write(plan, &worst, "");
+    data.captured = files;
+    data.capture_errors = context.capture_errors.take();
+    data.capture_errors.extend(lost.into_iter().take(CAPTURE_ERRORS_MAX));
 }
 
 /// Writes the flight recorder whenever a key or SIGUSR1 asks for it.
@@ -480,25 +488,29 @@ async fn record_on_demand(
             if !controls.take_capture() {
                 continue;
             }
+            let mut errors = Vec::new();
             if let Some(Err(error)) = context.engine().map(|engine| engine.capture()) {
-                tracing::warn!("--capture: not now: {error}");
-                continue;
+                errors.push(format!("one that was asked for was not made: {error}"));
+            } else {
+                tokio::time::sleep(CAPTURE_TIMEOUT).await;
+                let captures = std::mem::take(&mut workers.borrow_mut().captured);
+                let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
+                let worst = capture::worst(&plan, captures, &context.timelines.borrow());
+                let of = plan.clone();
+                let write = move || capture::write(&of, &worst, &suffix);
+                let Ok((files, lost)) = tokio::task::spawn_blocking(write).await else { continue };
+                errors.extend(lost);
+                if !quiet {
+                    let (count, dir) = (files.len(), plan.dir.display());
+                    live::say(&format!("flight recorder: {count} subscribers written to {dir}"));
+                }
             }
-            tokio::time::sleep(CAPTURE_TIMEOUT).await;
-            let captures = std::mem::take(&mut workers.borrow_mut().captured);
-            let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
-            let worst = capture::worst(&plan, captures, &context.timelines.borrow());
-            let of = plan.clone();
-            let write = move || capture::write(&of, &worst, &suffix);
-            let Ok(written) = tokio::task::spawn_blocking(write).await else { continue };
-            match written {
-                Ok(files) if !quiet => live::say(&format!(
-                    "flight recorder: {} subscribers written to {}",
-                    files.len(),
-                    plan.dir.display()
-                )),
-                Ok(_) => {}
-                Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
+            let mut kept = context.capture_errors.borrow_mut();
+            for error in errors {
+                tracing::error!("--capture: {error}");
+                if kept.len() < CAPTURE_ERRORS_MAX {
+                    kept.push(error);
+                }
             }
         }
     };
@@ -584,7 +596,7 @@ async fn watch_progress(
         shown.elapsed = elapsed;
         shown.left = state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
         (shown.joined, shown.requested) = (book.connected(), book.requested());
-        shown.failed = book.failed();
+        shown.standings = book.standings();
         shown.errors = book.errors();
         live.show(&shown);
     }

@@ -167,7 +167,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     };
     let (stage, own) = (context.stage.subscribe(), Rc::clone(&participant.leave));
     let mut departure = Departure { stage, last, own };
-    context.book.borrow_mut().started(id);
+    context.book.borrow_mut().started(id, participant.scheduled);
     context.audience.borrow_mut().scheduled(id, participant.scheduled);
     let gave_up = loop {
         let end = attempt(&context, &participant, &mut departure).await;
@@ -192,7 +192,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
                 break true;
             }
         }
-        context.book.borrow_mut().retried();
+        context.book.borrow_mut().retried(id);
     };
     context.book.borrow_mut().over(id, gave_up);
     context.changed.notify_waiters();
@@ -395,6 +395,7 @@ impl Joined<'_> {
             return false;
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
+        self.context.book.borrow_mut().resuming(self.participant.id, Some(why.kind()));
         self.context.note(self.identity, || format!("{why}: resuming"));
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
         let (id, now) = (self.participant.id, Instant::now());
@@ -437,7 +438,7 @@ impl Joined<'_> {
             }
             SessionEvent::Resumed => {
                 self.resumes_tried = 0;
-                self.context.book.borrow_mut().resumed();
+                self.context.book.borrow_mut().resumed(self.participant.id);
             }
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context.book.borrow_mut().error(&format!("publish_refused_{reason}"));

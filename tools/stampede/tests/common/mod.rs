@@ -212,6 +212,11 @@ impl Sfu {
         Self { child, url: ready["url"].as_str().unwrap().to_owned() }
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        // It may be gone already, but is not waited for, so that its number is its own still.
+        let _ = kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal);
+    }
+
     /// Ends it without a good-bye.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

@@ -143,8 +143,7 @@ fn render(report: &Report, kind: OutputKind) -> Result<String, String> {
 /// `video`, `audio` and whether it passed: the first line of every form.
 pub(super) fn headline(report: &Report) -> String {
     use super::judge::group;
-    let join = &report.join;
-    let mut line = format!("{} of {} joined", group(join.joined), group(join.requested));
+    let mut line = report.join.balance();
     let media = || report.video.iter().chain(&report.audio);
     if media().next().is_some() {
         let lost: u64 = media().map(|section| section.packets.unrecovered).sum();
