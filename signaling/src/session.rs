@@ -18,7 +18,7 @@ use livekit_protocol as proto;
 use prost::bytes::Bytes;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use proto::{DisconnectReason, SignalRequest, SignalResponse};
+use proto::{SignalRequest, SignalResponse};
 
 pub use event::{
     Departure, EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output,
@@ -26,6 +26,7 @@ pub use event::{
     WantedCodec,
 };
 pub use layout::{Layout, VideoSize};
+pub use livekit_protocol::DisconnectReason;
 pub use tracks::REMOTE_TRACKS_MAX;
 
 use crate::text;

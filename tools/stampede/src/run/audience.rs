@@ -531,3 +531,7 @@ pub(crate) fn of_first_try(identity: &str) -> &str {
         _ => identity,
     }
 }
+
+#[cfg(test)]
+#[path = "audience_tests.rs"]
+mod tests;
