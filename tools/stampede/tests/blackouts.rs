@@ -13,8 +13,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use common::observer::Observer;
-use common::{Ended, Running, Sfu, alone, run};
-use rustix::process::Signal;
+use common::{Ended, Running, Sfu, alone, children, run};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// A run that is little work for the machine.
@@ -359,19 +359,38 @@ fn a_server_that_is_back_after_four_seconds_was_away_for_as_long() {
     }
 }
 
+/// Nobody could watch from 2 s after the hold of 7 s began until its end.
+#[track_caller]
+fn assert_frozen(ended: &Ended, fault: &str, stopped: SystemTime) {
+    ended.assert_code(1);
+    assert_failed(ended, fault, &["6 of 6 subscribers"]);
+    let all = assert_each_once(ended, 6, &["silent", "disconnected"]);
+    assert_begin_at(&all, since_start(ended, stopped));
+    assert!(all.iter().all(|one| (4.0..5.1).contains(&one.length_s())), "{all:#?}");
+}
+
 #[test]
 fn a_server_that_freezes_until_the_end_is_named() {
+    let _together = together();
+    let mut running = Running::start(&small(&["--duration=7s"]));
+    running.wait_for(" hold ");
+    std::thread::sleep(Duration::from_secs(2));
+    let [sfu] = children(running.pid())[..] else { panic!("no embedded SFU") };
+    let sfu = Pid::from_raw(sfu as i32).unwrap();
+    kill_process(sfu, Signal::STOP).unwrap();
+    let stopped = SystemTime::now();
+    assert_frozen(&running.end(), "server", stopped);
+}
+
+#[test]
+fn a_server_without_a_ledger_that_freezes_is_no_pass() {
     let _together = together();
     let (sfu, running) = held(&["--duration=7s"]);
     std::thread::sleep(Duration::from_secs(2));
     sfu.signal(Signal::STOP);
     let stopped = SystemTime::now();
-    let ended = running.end();
-    ended.assert_code(1);
-    assert_failed(&ended, "server", &["6 of 6 subscribers"]);
-    let all = assert_each_once(&ended, 6, &["silent", "disconnected"]);
-    assert_begin_at(&all, since_start(&ended, stopped));
-    assert!(all.iter().all(|one| (4.0..5.1).contains(&one.length_s())), "{all:#?}");
+    // Nothing came, and nothing says whether it was sent.
+    assert_frozen(&running.end(), "unknown", stopped);
 }
 
 /// A run that publishes and one that watches, on one server, both in their hold.
