@@ -3,6 +3,7 @@
 //! Made for thousands on one tokio thread: no task, one sleep, a 4 KiB read buffer; messages are
 //! decoded from the buffer they were read into.
 
+mod dial;
 mod error;
 mod open;
 mod tls;
@@ -22,11 +23,13 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
+pub(crate) use error::http_kind;
 pub use error::{ConnectError, ERROR_BODY_CHARS_MAX};
 pub use open::{MESSAGE_BYTES_MAX, PROTOCOL};
 pub use tls::{TlsSetup, TlsSetupError};
 
 use crate::server_url::ServerUrl;
+use crate::proxy::Proxy;
 use crate::session::{
     EndReason, MediaCommand, MediaInput, Output, Role, Session, SessionEvent, SessionOptions,
 };
@@ -53,13 +56,16 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ConnectOptions {
     /// The server.
     pub url: ServerUrl,
-    /// Its addresses if already resolved ([`ServerUrl::resolve`]); tried in order.
+    /// Its addresses, or those of `proxy` if there is one, if already resolved
+    /// ([`ServerUrl::resolve`]). The first that answers is taken (RFC 8305).
     pub addresses: Option<Arc<[SocketAddr]>>,
     /// The join token.
     pub token: Token,
     /// TLS for `wss://`; shared by all connections.
     pub tls: TlsSetup,
     /// Limit for opening the websocket.
+    /// The proxy to go through ([`Proxies::of`](crate::proxy::Proxies::of)).
+    pub proxy: Option<Proxy>,
     pub connect_timeout: Duration,
     /// What to do in the room.
     pub session: SessionOptions,
@@ -70,7 +76,8 @@ impl ConnectOptions {
     #[must_use]
     pub fn new(url: ServerUrl, token: Token, role: Role, tls: TlsSetup) -> Self {
         let session = SessionOptions::new(role);
-        Self { url, addresses: None, token, tls, connect_timeout: CONNECT_TIMEOUT, session }
+        let connect_timeout = CONNECT_TIMEOUT;
+        Self { url, addresses: None, proxy: None, token, tls, connect_timeout, session }
     }
 }
 

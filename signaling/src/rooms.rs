@@ -14,7 +14,8 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use thiserror::Error;
 
-use crate::connection::{ERROR_BODY_CHARS_MAX, TlsSetup};
+use crate::connection::{ERROR_BODY_CHARS_MAX, TlsSetup, http_kind};
+use crate::proxy::Proxies;
 use crate::server_url::ServerUrl;
 use crate::text;
 use crate::token::{ApiCredentials, TokenError};
@@ -163,23 +164,27 @@ pub struct RoomClient {
 }
 
 impl RoomClient {
-    /// A client for `url`.
+    /// A client for `url`, which is reached as `proxies` say.
     ///
     /// # Errors
     /// [`RoomError::Client`].
     pub fn new(
         url: ServerUrl,
+    /// The proxy on the way, for errors.
+    proxy: Option<String>,
         credentials: ApiCredentials,
         tls: &TlsSetup,
     ) -> Result<Self, RoomError> {
         let http = tls
-            .http_client()
+            .http_client(proxies)
             .timeout(CALL_TIMEOUT)
             .build()
             .map_err(|error| RoomError::Client { detail: chain(&error) })?;
-        Ok(Self { url, credentials, http })
+        let proxy = proxies.of(&url).ok().flatten().map(|proxy| proxy.authority());
+        Ok(Self { url, credentials, http, proxy })
     }
 
+        proxies: &Proxies,
     /// Creates a room. One that exists already is fine: it is given back as it is.
     ///
     /// # Errors
@@ -290,7 +295,9 @@ impl RoomClient {
         if error.is_timeout() {
             RoomError::Timeout { address, timeout: CALL_TIMEOUT }
         } else {
-            RoomError::Unreachable { address, detail: chain(error) }
+            let through = self.proxy.as_ref().map(|proxy| format!("through the proxy {proxy}: "));
+            let detail = through.unwrap_or_default() + &chain(error);
+            RoomError::Unreachable { address, detail }
         }
     }
 

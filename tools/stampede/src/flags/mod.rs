@@ -7,6 +7,7 @@ pub(crate) mod cohort;
 mod file;
 pub(crate) mod find;
 mod init;
+mod network;
 mod plan;
 mod reports;
 mod run;
@@ -29,6 +30,7 @@ use file::ScenarioFile;
 
 pub(crate) use find::FindPlan;
 pub(crate) use init::{InitFlags, init};
+pub(crate) use network::Network;
 pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, outputs, packet_ring_bytes};
 pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;

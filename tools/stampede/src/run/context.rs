@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
-use stampede_signaling::connection::TlsSetup;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 
 use super::book::{Book, ParticipantId, Phase};
 use super::router::Routes;
 use crate::capture::Timelines;
+use crate::flags::Network;
 
 /// How far the run is, as its participants need to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,10 +70,10 @@ pub(crate) struct Context {
     pub credentials: ApiCredentials,
     /// The server.
     pub url: ServerUrl,
-    /// Its addresses, resolved once.
+    /// Its addresses, or those of the proxy on the way to it, resolved once.
     pub addresses: Arc<[SocketAddr]>,
-    /// TLS for `wss://`.
-    pub tls: TlsSetup,
+    /// How it is reached.
+    pub network: Network,
     /// Address the peers bind to.
     pub local_ip: IpAddr,
     /// Tells the participants to leave.
@@ -101,7 +101,7 @@ impl Context {
             credentials: settings.credentials,
             url: settings.url,
             addresses: settings.addresses,
-            tls: settings.tls,
+            network: settings.network,
             local_ip: settings.local_ip,
             stage: watch::Sender::new(Stage::Running),
             retry: settings.retry,
@@ -161,8 +161,8 @@ pub(crate) struct Settings {
     pub url: ServerUrl,
     /// Its addresses, resolved once.
     pub addresses: Arc<[SocketAddr]>,
-    /// TLS.
-    pub tls: TlsSetup,
+    /// How it is reached.
+    pub network: Network,
     /// Address the peers bind to.
     pub local_ip: IpAddr,
     /// Further tries.

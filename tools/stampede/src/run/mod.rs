@@ -27,7 +27,6 @@ use std::time::{Duration, Instant};
 
 use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::Ledger;
-use stampede_signaling::connection::TlsSetup;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
@@ -242,11 +241,11 @@ async fn stages(
     };
     let Some((mut embedded, server)) = started else { return Ok(stopped_early(data)) };
     data.url = Some(server.url.to_string());
-    let tls = TlsSetup::new().map_err(Failure::other)?;
-    let scraper = Scraper::new(&data.plan.server_metrics, &tls).map_err(Failure::other)?;
+    let network = data.plan.network.clone();
+    let scraper = Scraper::new(&data.plan.server_metrics, &network).map_err(Failure::other)?;
     let rooms = cast::rooms(&data.plan, &grounds.run_id);
     let made = tokio::select! {
-        made = prepare::rooms(&server, &tls, &rooms) => made,
+        made = prepare::rooms(&server, &network, &rooms) => made,
         () = signalled(&mut interrupted) => return Ok(stopped_early(data)),
     };
     match made {
@@ -267,11 +266,11 @@ async fn stages(
         addresses: match &grounds.addresses {
             Some(addresses) => Arc::clone(addresses),
             // The embedded SFU's is an address already: nothing is looked up.
-            None => prepare::resolve(&server.url)?,
+            None => prepare::resolve("--url", &server.url.authority())?,
         },
         credentials: server.credentials,
         url: server.url,
-        tls,
+        network,
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,

@@ -259,7 +259,8 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
         .join_token(&grant)
         .map_err(|error| TryEnd::broke("bad_token", error))?;
     let (url, role) = (context.url.clone(), participant.role.clone());
-    let mut options = ConnectOptions::new(url, token, role, context.tls.clone());
+    let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
+    options.proxy.clone_from(&context.network.proxy);
     options.addresses = Some(Arc::clone(&context.addresses));
     Ok(options)
 }
