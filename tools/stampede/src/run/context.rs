@@ -131,6 +131,11 @@ impl Context {
         self.engine().map_or(Ok(()), |engine| engine.command(peer, command))
     }
 
+    /// True if a command would find room.
+    pub(crate) fn takes_commands(&self, peer: PeerId) -> bool {
+        self.engine().is_none_or(|engine| engine.takes_commands(peer))
+    }
+
     /// Notes for the flight recorder what happened to a participant just now.
     pub(crate) fn note(&self, identity: &str, text: impl FnOnce() -> String) {
         self.timelines.borrow_mut().note(identity, self.clock.started.elapsed(), text);
