@@ -61,8 +61,16 @@ pub enum RoomError {
         /// The limit.
         timeout: Duration,
     },
-    /// The server answered with an error of its own.
-    #[error("the server refused: {code}: {detail} (HTTP {status})")]
+    /// The proxy on the way wants a user and a password (407).
+    #[error("the proxy on the way to {address} wants a user and a password: {detail}")]
+    ProxyUnauthorized {
+        /// Host and port of the server.
+        address: String,
+        /// What the proxy said.
+        detail: String,
+    },
+    /// The server answered with an error of its own: it refuses this call, or fails (5xx).
+    #[error("{}", server_text(*status, code, detail))]
     Server {
         /// HTTP status.
         status: u16,
@@ -99,7 +107,8 @@ impl RoomError {
             Self::NotFound { .. } => "room_not_found",
             Self::Unreachable { .. } => "unreachable",
             Self::Timeout { .. } => "timeout",
-            Self::Server { .. } => "server_error",
+            Self::ProxyUnauthorized { .. } => "proxy",
+            Self::Server { status, .. } => http_kind(*status),
             Self::NotLiveKit { .. } => "not_livekit",
             Self::Token(_) => "bad_credentials",
             Self::Client { .. } => "client",
@@ -161,6 +170,8 @@ pub struct RoomClient {
     url: ServerUrl,
     credentials: ApiCredentials,
     http: reqwest::Client,
+    /// The proxy on the way, for errors.
+    proxy: Option<String>,
 }
 
 impl RoomClient {
@@ -170,10 +181,9 @@ impl RoomClient {
     /// [`RoomError::Client`].
     pub fn new(
         url: ServerUrl,
-    /// The proxy on the way, for errors.
-    proxy: Option<String>,
         credentials: ApiCredentials,
         tls: &TlsSetup,
+        proxies: &Proxies,
     ) -> Result<Self, RoomError> {
         let http = tls
             .http_client(proxies)
@@ -184,7 +194,6 @@ impl RoomClient {
         Ok(Self { url, credentials, http, proxy })
     }
 
-        proxies: &Proxies,
     /// Creates a room. One that exists already is fine: it is given back as it is.
     ///
     /// # Errors
@@ -323,10 +332,22 @@ impl RoomClient {
         match (number, code.as_str()) {
             (401 | 403, _) => RoomError::Unauthorized { status: number, detail: shown },
             (404, "not_found") => RoomError::NotFound { detail: shown },
+            (407, _) => {
+                RoomError::ProxyUnauthorized { address: self.url.authority(), detail: shown }
+            }
+            // Also in the plain text of whatever stands before LiveKit.
+            (500.., _) => RoomError::Server { status: number, code, detail: shown },
             (_, "") | (404, _) => self.not_livekit(format!("HTTP {number} {shown}")),
             _ => RoomError::Server { status: number, code, detail: shown },
         }
     }
+}
+
+fn server_text(status: u16, code: &str, detail: &str) -> String {
+    let what = if status >= 500 { "the server failed" } else { "the server refused" };
+    let said = [code, detail].into_iter().filter(|part| !part.is_empty());
+    let said: String = said.map(|part| format!(": {part}")).collect();
+    format!("{what}{said} (HTTP {status})")
 }
 
 /// An error and its causes on one line; reqwest's own text says only "error sending request".

@@ -251,8 +251,8 @@ async fn stages(
     match made {
         Ok(()) => {}
         Err(PrepareError::Refused(failure)) => return Err(failure),
-        Err(PrepareError::Unreachable { kind, detail }) => {
-            // Nobody can join a server that can't be reached: counted, reported, not waited for.
+        Err(PrepareError::NoRoom { kind, detail }) => {
+            // Nobody can join: counted, reported, not waited for.
             scenario::nobody_joins(&mut data, &kind);
             data.ended_early = Some(Early { fault: Fault::Unknown, why: detail });
             return Ok(data);

@@ -175,6 +175,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
         context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
+        context.book.borrow_mut().said(&kind, &detail);
         context.book.borrow_mut().broke(id, &kind);
         context.changed.notify_waiters();
         if !more {
@@ -335,8 +336,8 @@ impl Joined<'_> {
                         {
                             return end;
                         }
-                    }
                         self.event(event, connection.timings().tcp);
+                    }
                     None => return TryEnd::broke("signal_ended", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
@@ -366,6 +367,7 @@ impl Joined<'_> {
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
         self.context.note(self.identity, || format!("{why}: resuming"));
+        self.context.book.borrow_mut().said(why.kind(), &why.to_string());
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
         while let Some(pause_ms) = RESUME_PAUSES_MS.get(self.resumes_tried) {
             self.resumes_tried += 1;

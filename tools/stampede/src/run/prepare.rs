@@ -38,10 +38,10 @@ pub(crate) struct Grounds {
 
 /// Why the rooms are not there.
 pub(crate) enum PrepareError {
-    /// The server refuses: nothing to count, something to put right.
+    /// A key, a URL, a proxy: nothing to count, something to put right.
     Refused(Failure),
-    /// The server can't be reached.
-    Unreachable {
+    /// The server can't be reached, fails, or does not make this room.
+    NoRoom {
         /// For `join.errors`.
         kind: String,
         /// For people.
@@ -158,8 +158,11 @@ pub(crate) async fn rooms(
         client.create(room, RoomOptions::default()).await.map_err(|error| {
             let detail = format!("room '{room}' could not be made: {error}");
             match error {
-                RoomError::Unreachable { .. } | RoomError::Timeout { .. } => {
-                    PrepareError::Unreachable { kind: error.kind().to_owned(), detail }
+                RoomError::Unreachable { .. }
+                | RoomError::Timeout { .. }
+                | RoomError::NotFound { .. }
+                | RoomError::Server { .. } => {
+                    PrepareError::NoRoom { kind: error.kind().to_owned(), detail }
                 }
                 RoomError::Unauthorized { .. } => PrepareError::Refused(Failure::config(format!(
                     "{detail}; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
@@ -167,8 +170,11 @@ pub(crate) async fn rooms(
                 RoomError::NotLiveKit { .. } => {
                     PrepareError::Refused(Failure::config(format!("{detail}; check --url")))
                 }
+                RoomError::ProxyUnauthorized { .. } => PrepareError::Refused(Failure::config(
+                    format!("{detail}; name it as http://USER:PASSWORD@HOST:PORT (--proxy)"),
+                )),
                 RoomError::Token(_) => PrepareError::Refused(Failure::config(detail)),
-                _ => PrepareError::Refused(Failure::other(detail)),
+                RoomError::Client { .. } => PrepareError::Refused(Failure::other(detail)),
             }
         })?;
     }
