@@ -189,6 +189,11 @@ impl Engine {
         self.post(usize::from(peer.worker), Mail::Command(peer, command))
     }
 
+    /// True if the worker of this peer has room for a command.
+    pub fn takes_commands(&self, peer: PeerId) -> bool {
+        !self.workers[usize::from(peer.worker)].mail.is_full()
+    }
+
     /// Starts the measured window on all workers: every account begins anew.
     ///
     /// # Errors

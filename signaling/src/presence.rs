@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::connection::{LOCAL_ERRORS, TlsSetup};
+use crate::proxy::Proxies;
 use crate::server_url::ServerUrl;
 
 /// Why a server is taken to be gone.
@@ -37,8 +38,13 @@ pub enum Absence {
 ///
 /// # Errors
 /// [`Absence`].
-pub async fn ask(url: &ServerUrl, tls: &TlsSetup, limit: Duration) -> Result<(), Absence> {
-    let Ok(http) = tls.http_client().timeout(limit).build() else { return Ok(()) };
+pub async fn ask(
+    url: &ServerUrl,
+    tls: &TlsSetup,
+    proxies: &Proxies,
+    limit: Duration,
+) -> Result<(), Absence> {
+    let Ok(http) = tls.http_client(proxies).timeout(limit).build() else { return Ok(()) };
     match http.get(url.http("/rtc/validate")).send().await {
         Ok(response) => match response.status().as_u16() {
             status @ (502..=504) => Err(Absence::Gateway(status)),
@@ -87,7 +93,7 @@ mod tests {
 
     async fn asked(listener: &TcpListener) -> Result<(), Absence> {
         let url = format!("ws://{}", listener.local_addr().unwrap());
-        ask(&url.parse().unwrap(), &TlsSetup::new().unwrap(), LIMIT).await
+        ask(&url.parse().unwrap(), &TlsSetup::new().unwrap(), &Proxies::none(), LIMIT).await
     }
 
     async fn answers(text: &'static str) -> Result<(), Absence> {
@@ -118,7 +124,7 @@ mod tests {
         assert_eq!(asked(&listener).await, Err(Absence::Silent(LIMIT)), "it only listens");
         let url = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);
-        let gone = ask(&url, &TlsSetup::new().unwrap(), LIMIT).await;
+        let gone = ask(&url, &TlsSetup::new().unwrap(), &Proxies::none(), LIMIT).await;
         assert_eq!(gone, Err(Absence::Refused));
     }
 }

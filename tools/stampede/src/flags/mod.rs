@@ -7,6 +7,7 @@ pub(crate) mod cohort;
 mod file;
 pub(crate) mod find;
 mod init;
+mod network;
 mod outputs;
 mod plan;
 mod reports;
@@ -30,6 +31,7 @@ use file::ScenarioFile;
 
 pub(crate) use find::FindPlan;
 pub(crate) use init::{InitFlags, init};
+pub(crate) use network::Network;
 pub(crate) use outputs::outputs;
 pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, packet_ring_bytes};
 pub(crate) use reports::{CompareFlags, ReportFlags};

@@ -15,7 +15,7 @@ use stampede_signaling::{ApiCredentials, ServerUrl};
 use super::outputs::run_outputs;
 use super::shape::{RoomDefaults, Shape, default_duration};
 use super::values::{BackendFlag, CoreList, Output, Resolution};
-use super::{Command, Parsed, RunFlags, Secret, parse};
+use super::{Command, Network, Parsed, RunFlags, Secret, parse};
 use crate::capture::CapturePlan;
 use crate::exit::{Failure, one_line};
 use crate::files;
@@ -95,6 +95,8 @@ pub(crate) struct Plan {
     pub prometheus: Option<SocketAddr>,
     /// What to scrape.
     pub server_metrics: Vec<reqwest::Url>,
+    /// How the server and its metrics are reached.
+    pub network: Network,
     /// No full-screen view.
     pub no_tui: bool,
     /// No progress.
@@ -171,6 +173,7 @@ impl Plan {
         // Stages may start far more than are there at a time.
         too_many((shape.publishers() + shape.subscribers()) as u64)?;
         let target = target(&flags, participants)?;
+        let network = network(&flags, &target)?;
         let capture = capture_plan(&flags)?;
         let rooms = &shape.rooms;
         let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
@@ -186,7 +189,7 @@ impl Plan {
                 flags.backend.name()
             )));
         }
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = network.note().into_iter().collect();
         let video_layers = video_layers(&flags, video_most, &mut notes)?;
         if let Some(clip) = video_layers.first().filter(|clip| clip.codec != Codec::Vp8)
             && flags.record.is_some()
@@ -235,6 +238,7 @@ impl Plan {
             capture,
             prometheus: flags.prometheus,
             server_metrics: flags.server_metrics,
+            network,
             no_tui: flags.no_tui,
             quiet: flags.quiet,
             shape,
@@ -369,6 +373,23 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
         tracing::info!("{warning}");
     }
     Ok(Target::Server(Server { url, credentials }))
+}
+
+fn network(flags: &RunFlags, target: &Target) -> Result<Network, Failure> {
+    let server = match target {
+        Target::Embedded(_) => None,
+        Target::Server(server) => Some(&server.url),
+    };
+    let given = [(flags.network.ca.is_some(), "--ca"), (flags.network.proxy.is_some(), "--proxy")];
+    if server.is_none() && flags.server_metrics.is_empty() {
+        for (_, flag) in given.into_iter().filter(|(given, _)| *given) {
+            return Err(Failure::config(format!(
+                "{flag} is given without --url: the embedded SFU is reached directly; add --url \
+                 wss://HOST or leave {flag} out"
+            )));
+        }
+    }
+    Network::new(&flags.network, server, &flags.server_metrics)
 }
 
 /// Flags for the embedded SFU; refused where `stampede sfu` would refuse them.

@@ -9,6 +9,7 @@ use stampede_engine::ImpairSpec as Spec;
 use stampede_media::Codec;
 
 use super::Secret;
+use super::network::NetworkFlags;
 use super::shape::ShapeFlags;
 use super::values::{self, BackendFlag, CoreList, Output, Resolution};
 use crate::report::threshold::Thresholds;
@@ -288,6 +289,8 @@ pub(crate) struct RunFlags {
     /// No progress at all; errors and the summary only.
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
+    #[command(flatten)]
+    pub network: NetworkFlags,
     #[command(flatten)]
     pub shape: ShapeFlags,
 }

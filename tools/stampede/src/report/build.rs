@@ -14,7 +14,7 @@ use stampede_sfu::{Ledger, LedgerTotals};
 use super::cohorts::{self, Parts};
 use super::hist::{Hist, Samples};
 use super::joins::{BoundJoins, LostJoins};
-use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
+use super::judge::{Facts, LedgerFacts, NO_RESOURCES, TracksFacts, WorkerFacts, judge};
 use super::latency::{LatencySource, by_height};
 use super::senders::SenderFacts;
 use super::streams;
@@ -184,9 +184,13 @@ impl OddSection {
 }
 
 /// What the kinds of errors begin with that a server answers a participant with.
-const REFUSALS: [&str; 3] = ["http_", "server_", "publish_refused"];
+const REFUSALS: [&str; 4] = ["http_", "server_", "publish_refused", "signal_closed_"];
+/// No close frame came: the server, or anything on the way, is gone.
+const CLOSED_BY_NOBODY: &str = "signal_closed_1006";
+/// What the kinds of errors begin with that tell of a server that sent more than anybody can use.
+const FLOODS: &str = "server_flooded";
 /// Kinds of errors that this machine is to blame for.
-const SHORTAGES: [&str; 3] = ["local_resources", "worker_overloaded", "signalling_overloaded"];
+const SHORTAGES: [&str; 3] = [NO_RESOURCES, "worker_overloaded", "signalling_overloaded"];
 
 fn facts(
     data: &RunData,
@@ -226,14 +230,20 @@ fn facts(
         server_gone: data.server_gone.clone(),
         subscribers_joined: data.book.subscribers_joined() as u64,
         publishers_joined: data.book.publishers_joined() as u64,
-        refused: errors
-            .iter()
-            .any(|(kind, _)| REFUSALS.iter().any(|refusal| kind.starts_with(refusal))),
+        refused: errors.iter().any(|(kind, _)| {
+            kind != CLOSED_BY_NOBODY && REFUSALS.iter().any(|refusal| kind.starts_with(refusal))
+        }),
         shortages: errors
             .iter()
             .filter(|(kind, _)| SHORTAGES.contains(&kind.as_str()))
             .cloned()
             .collect(),
+        flooded: errors
+            .iter()
+            .filter(|(kind, _)| kind.starts_with(FLOODS))
+            .map(|(_, count)| count)
+            .sum(),
+        error_texts: data.book.error_texts().clone(),
         errors,
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),

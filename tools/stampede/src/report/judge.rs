@@ -1,6 +1,8 @@
 //! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
 //! the generator was starved is invalid, never merely bad.
 
+use std::collections::BTreeMap;
+
 use super::joins::{JOIN_FAILURE_RATE_MAX, LostJoins};
 use super::senders::SenderFacts;
 use super::types::{Fault, Injected, Outcome, Verdict};
@@ -27,6 +29,8 @@ pub(crate) const LOSS_RATE_MAX: f64 = 0.01;
 /// Longest wait for a join response, once TCP is connected, that is not called a stall; a
 /// busy livekit-server answers within a second.
 pub(crate) const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;
+/// The kind of the errors of a machine that has no ports, descriptors or memory left.
+pub(super) const NO_RESOURCES: &str = "local_resources";
 /// How much of the missing packets a cause must explain to be called the cause.
 pub(super) const EXPLAINS: f64 = 0.9;
 
@@ -107,7 +111,11 @@ pub(crate) struct Facts {
     pub refused: bool,
     /// The commonest error kinds with their counts.
     pub errors: Vec<(String, u64)>,
-    /// Of them what this machine had too little of.
+    /// By kind, what was said of an error.
+    pub error_texts: BTreeMap<String, String>,
+    /// Of the errors those of sessions that the server flooded.
+    pub flooded: u64,
+    /// Of the errors what this machine had too little of.
     pub shortages: Vec<(String, u64)>,
     /// True if the run was ended by a signal.
     pub interrupted: bool,
@@ -192,8 +200,14 @@ pub(crate) fn interrupt(verdict: &mut Verdict) {
 fn by_figures(facts: &Facts) -> Verdict {
     let mut reasons = generator_reasons(facts);
     if !reasons.is_empty() {
+        let (mut result, mut fault) = (Outcome::Invalid, Fault::Generator);
+        if let Some(flood) = flood(facts) {
+            // Which part of our time the flood took can't be told.
+            (result, fault) = (Outcome::Fail, Fault::Server);
+            reasons.insert(0, flood);
+        }
         reasons.extend(notes(facts));
-        return Verdict { result: Outcome::Invalid, fault: Fault::Generator, reasons };
+        return Verdict { result, fault, reasons };
     }
     let lost = (facts.unrecovered > 0).then(|| loss(facts));
     let loss_fault = lost.as_ref().map_or(Fault::Unknown, |(fault, _)| *fault);
@@ -243,6 +257,19 @@ fn by_figures(facts: &Facts) -> Verdict {
     }
     reasons.extend(notes(facts));
     Verdict { result, fault, reasons }
+}
+
+/// A server that sent more than anybody can use, where all that this machine lacked is time.
+fn flood(facts: &Facts) -> Option<String> {
+    if facts.flooded == 0 {
+        return None;
+    }
+    let mut timeless = Facts { workers: Vec::new(), ..facts.clone() };
+    timeless.shortages.retain(|(kind, _)| kind == NO_RESOURCES);
+    generator_reasons(&timeless).is_empty().then(|| {
+        let flooded = group(facts.flooded);
+        format!("server: it flooded {flooded} sessions, which costs time; {}", join_reason(facts))
+    })
 }
 
 /// What makes the run invalid.
@@ -589,8 +616,15 @@ fn join_reason(facts: &Facts) -> String {
     if facts.dropped > 0 {
         text.push_str(&format!(", {} dropped out", group(facts.dropped)));
     }
-    let kinds: Vec<String> =
-        facts.errors.iter().take(3).map(|(kind, count)| format!("{count} x {kind}")).collect();
+    let kinds: Vec<String> = facts
+        .errors
+        .iter()
+        .take(3)
+        .map(|(kind, count)| match facts.error_texts.get(kind) {
+            Some(said) => format!("{count} x {kind}: {said}"),
+            None => format!("{count} x {kind}"),
+        })
+        .collect();
     if !kinds.is_empty() {
         text.push_str(&format!(" ({})", kinds.join("; ")));
     }
@@ -843,6 +877,28 @@ mod tests {
         let shortages = vec![("local_resources".to_owned(), 3)];
         let facts = Facts { failed: 3, refused: true, shortages, ..healthy() };
         check(&facts, Outcome::Invalid, Fault::Generator, "3 tries to join ended with local_res");
+    }
+
+    #[test]
+    fn a_flood_is_the_servers_also_where_it_took_our_time() {
+        let errors = vec![("server_flooded_offers".to_owned(), 3)];
+        let said = "the server flooded us: more offers than 7".to_owned();
+        let error_texts = BTreeMap::from([("server_flooded_offers".to_owned(), said)]);
+        let shortages = vec![("worker_overloaded".to_owned(), 2)];
+        let workers = vec![WorkerFacts { stall_ms_max: 3_000.0, ..WorkerFacts::default() }];
+        let starved = Facts { shortages, workers, failed: 5, joined: 6, errors, ..healthy() };
+        check(&starved, Outcome::Invalid, Fault::Generator, "worker 0 once stood still");
+        let flooded = Facts { flooded: 3, refused: true, error_texts, ..starved };
+        let words = "it flooded 3 sessions, which costs time; 6 of 11 participants joined (3 x \
+                     server_flooded_offers: the server flooded us: more offers than 7)";
+        check(&flooded, Outcome::Fail, Fault::Server, words);
+        check(&flooded, Outcome::Fail, Fault::Server, "worker 0 once stood still");
+        // What no flood takes.
+        let drops = Facts { kernel_drops: 5_000, ..flooded.clone() };
+        check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped");
+        let shortages = vec![(NO_RESOURCES.to_owned(), 1)];
+        let ports = Facts { shortages, ..flooded };
+        check(&ports, Outcome::Invalid, Fault::Generator, "local_resources");
     }
 
     #[test]

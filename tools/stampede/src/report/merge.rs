@@ -226,6 +226,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         retries,
         resumed,
         errors,
+        error_texts,
         signalling,
         peak: _,
         phases_ms,
@@ -249,6 +250,9 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.signalling.merge(signalling);
         for (kind, count) in errors {
             *sum.errors.entry(kind.clone()).or_default() += count;
+        }
+        for (kind, text) in error_texts {
+            sum.error_texts.entry(kind.clone()).or_insert_with(|| text.clone());
         }
         for (list, (_, hist)) in phases.iter_mut().zip(phases_ms.named()) {
             list.push(hist);

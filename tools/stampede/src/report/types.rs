@@ -443,6 +443,9 @@ pub(crate) struct JoinSection {
     pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
+    /// By kind of error, or of end that a session survived, what was said the first time: close
+    /// codes and texts, answers of the server, errors of this machine.
+    pub error_texts: BTreeMap<String, String>,
     /// What the sessions made of the server's messages.
     pub signalling: SignallingSection,
     /// Most participants connected at one moment; `null` in a merged report without series.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use stampede_signaling::session::SessionCounters;
 
+use crate::exit::one_line;
 use crate::report::hist::Samples;
 use crate::report::joins::{BoundJoins, JOIN_GRACE, LostJoins, PendingAt};
 use crate::report::types::{JoinSection, Phases, SignallingSection};
@@ -31,6 +32,9 @@ pub(crate) enum Phase {
 }
 
 const PHASES: usize = 6;
+/// Most kinds of errors of which it is kept what was said, and how much of it.
+const ERROR_TEXTS_MAX: usize = 64;
+const ERROR_TEXT_CHARS_MAX: usize = 400;
 
 /// A participant in the book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,6 +177,7 @@ pub(crate) struct Book {
     join_response_wait_max: Duration,
     signalling: SignallingSection,
     errors: BTreeMap<String, u64>,
+    error_texts: BTreeMap<String, String>,
     server_version: Option<String>,
     members: HashMap<String, Member>,
 }
@@ -322,6 +327,19 @@ impl Book {
             candidates_dropped: counted.candidates_dropped,
             tracks_ignored: counted.tracks_ignored,
         });
+    }
+
+    /// What was said of an error: the first of each kind is kept, of [`ERROR_TEXTS_MAX`] kinds.
+    pub(crate) fn said(&mut self, kind: &str, detail: &str) {
+        if self.error_texts.len() < ERROR_TEXTS_MAX && !self.error_texts.contains_key(kind) {
+            let text = one_line(detail).chars().take(ERROR_TEXT_CHARS_MAX).collect();
+            self.error_texts.insert(kind.to_owned(), text);
+        }
+    }
+
+    /// What [`Book::said`] kept, by kind.
+    pub(crate) fn error_texts(&self) -> &BTreeMap<String, String> {
+        &self.error_texts
     }
 
     /// A try ended before it was told to; `kind` goes into `join.errors`.
@@ -553,6 +571,7 @@ impl Book {
             retries: self.retries,
             resumed: self.resumed,
             errors: self.errors.clone(),
+            error_texts: self.error_texts.clone(),
             signalling: self.signalling,
             peak: Some(self.peak as u64),
             phases_ms: Phases {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
-use stampede_signaling::connection::TlsSetup;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 
@@ -15,6 +14,7 @@ use super::audience::Audience;
 use super::book::{Book, ParticipantId, Phase};
 use super::router::Routes;
 use crate::capture::Timelines;
+use crate::flags::Network;
 
 /// How far the run is, as its participants need to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,10 +76,10 @@ pub(crate) struct Context {
     pub credentials: ApiCredentials,
     /// The server.
     pub url: ServerUrl,
-    /// Its addresses, resolved once.
+    /// Its addresses, or those of the proxy on the way to it, resolved once.
     pub addresses: Arc<[SocketAddr]>,
-    /// TLS for `wss://`.
-    pub tls: TlsSetup,
+    /// How it is reached.
+    pub network: Network,
     /// Address the peers bind to.
     pub local_ip: IpAddr,
     /// Tells the participants to leave.
@@ -109,7 +109,7 @@ impl Context {
             credentials: settings.credentials,
             url: settings.url,
             addresses: settings.addresses,
-            tls: settings.tls,
+            network: settings.network,
             local_ip: settings.local_ip,
             stage: watch::Sender::new(Stage::Running),
             retry: settings.retry,
@@ -137,6 +137,11 @@ impl Context {
     /// Tells a peer something; nothing happens once the engine is gone.
     pub(crate) fn command(&self, peer: PeerId, command: PeerCommand) -> Result<(), MailboxFull> {
         self.engine().map_or(Ok(()), |engine| engine.command(peer, command))
+    }
+
+    /// True if a command would find room.
+    pub(crate) fn takes_commands(&self, peer: PeerId) -> bool {
+        self.engine().is_none_or(|engine| engine.takes_commands(peer))
     }
 
     /// Notes for the flight recorder what happened to a participant just now.
@@ -171,8 +176,8 @@ pub(crate) struct Settings {
     pub url: ServerUrl,
     /// Its addresses, resolved once.
     pub addresses: Arc<[SocketAddr]>,
-    /// TLS.
-    pub tls: TlsSetup,
+    /// How it is reached.
+    pub network: Network,
     /// Address the peers bind to.
     pub local_ip: IpAddr,
     /// Further tries.

@@ -29,7 +29,6 @@ use std::time::{Duration, Instant};
 use stampede_core::peer::SETTLE_GRACE;
 use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::Ledger;
-use stampede_signaling::connection::TlsSetup;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
@@ -274,18 +273,18 @@ async fn stages(
     };
     let Some((mut embedded, server)) = started else { return Ok(stopped_early(data)) };
     data.url = Some(server.url.to_string());
-    let tls = TlsSetup::new().map_err(Failure::other)?;
-    let scraper = Scraper::new(&data.plan.server_metrics, &tls).map_err(Failure::other)?;
+    let network = data.plan.network.clone();
+    let scraper = Scraper::new(&data.plan.server_metrics, &network).map_err(Failure::other)?;
     let rooms = cast::rooms(&data.plan, &grounds.run_id);
     let made = tokio::select! {
-        made = prepare::rooms(&server, &tls, &rooms) => made,
+        made = prepare::rooms(&server, &network, &rooms) => made,
         () = signalled(&mut interrupted) => return Ok(stopped_early(data)),
     };
     match made {
         Ok(()) => {}
         Err(PrepareError::Refused(failure)) => return Err(failure),
-        Err(PrepareError::Unreachable { kind, detail }) => {
-            // Nobody can join a server that can't be reached: counted, reported, not waited for.
+        Err(PrepareError::NoRoom { kind, detail }) => {
+            // Nobody can join: counted, reported, not waited for.
             scenario::nobody_joins(&mut data, &kind);
             data.ended_early = Some(Early { fault: Fault::Unknown, why: detail });
             return Ok(data);
@@ -299,11 +298,11 @@ async fn stages(
         addresses: match &grounds.addresses {
             Some(addresses) => Arc::clone(addresses),
             // The embedded SFU's is an address already: nothing is looked up.
-            None => prepare::resolve(&server.url)?,
+            None => prepare::resolve("--url", &server.url.authority())?,
         },
         credentials: server.credentials,
         url: server.url,
-        tls,
+        network,
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,

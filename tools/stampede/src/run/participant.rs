@@ -23,7 +23,7 @@ use super::router::{NOTICES_MAX, Route, TaskNotice};
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a leaving participant waits for its `leave` to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause before a close that found the worker's mailbox full is tried again, and how often.
+/// Pause before what found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
 /// Pauses before the tries to take a session up again, as livekit-client's
@@ -180,6 +180,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
         context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
+        context.book.borrow_mut().said(&kind, &detail);
         context.book.borrow_mut().broke(id, &kind);
         context.changed.notify_waiters();
         if !more {
@@ -289,7 +290,8 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
         .join_token(&grant)
         .map_err(|error| TryEnd::broke("bad_token", error))?;
     let (url, role) = (context.url.clone(), participant.role.clone());
-    let mut options = ConnectOptions::new(url, token, role, context.tls.clone());
+    let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
+    options.proxy.clone_from(&context.network.proxy);
     options.addresses = Some(Arc::clone(&context.addresses));
     Ok(options)
 }
@@ -347,9 +349,8 @@ impl Joined<'_> {
                 update = connection.next() => match update {
                     Some(Update::Media(command)) => {
                         self.context.note(self.identity, || heard(&command));
-                        let command = peer_command(command);
-                        if let Err(full) = self.context.command(self.peer, command) {
-                            return TryEnd::broke("worker_overloaded", full);
+                        if let Some(end) = self.command(peer_command(command)).await {
+                            return end;
                         }
                     }
                     Some(Update::Event(SessionEvent::Ended(why))) => {
@@ -362,12 +363,14 @@ impl Joined<'_> {
                         }
                     }
                     Some(Update::Event(event)) => {
-                        let tcp_connected = connection.timings().tcp;
-                        if let Some(end) = self.event(event, tcp_connected) {
+                        if let Some(note) = self.notes.of(&event)
+                            && let Some(end) = self.command(PeerCommand::Note(note)).await
+                        {
                             return end;
                         }
+                        self.event(event, connection.timings().tcp);
                     }
-                    None => return TryEnd::broke("signal_closed", "the session ended"),
+                    None => return TryEnd::broke("signal_ended", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
                     Some(notice) => self.notice(connection, notice),
@@ -397,6 +400,7 @@ impl Joined<'_> {
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
         self.context.book.borrow_mut().resuming(self.participant.id, Some(why.kind()));
         self.context.note(self.identity, || format!("{why}: resuming"));
+        self.context.book.borrow_mut().said(why.kind(), &why.to_string());
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
         let (id, now) = (self.participant.id, Instant::now());
         self.context.audience.borrow_mut().disconnected(id, now, why.kind());
@@ -412,18 +416,27 @@ impl Joined<'_> {
         false
     }
 
-    /// What the session says, but its end; an end if the media plane could not be told.
-    fn event(&mut self, event: SessionEvent, tcp_connected: Instant) -> Option<TryEnd> {
+    /// Tells the peer something; an end if that can't be done. Waits a while for room in its
+    /// worker's mailbox, and reads nothing more of the server meanwhile: it may be the one that
+    /// fills it.
+    async fn command(&self, command: PeerCommand) -> Option<TryEnd> {
+        for _ in 0..MAILBOX_TRIES {
+            if self.context.takes_commands(self.peer) {
+                break;
+            }
+            tokio::time::sleep(MAILBOX_PAUSE).await;
+        }
+        let full = self.context.command(self.peer, command).err()?;
+        Some(TryEnd::broke("worker_overloaded", full))
+    }
+
+    /// What the session says, but its end.
+    fn event(&mut self, event: SessionEvent, tcp_connected: Instant) {
         self.context.note(self.identity, || match &event {
             // It may hold TURN passwords.
             SessionEvent::Joined(_) => "join response".to_owned(),
             event => format!("{event:?}"),
         });
-        if let Some(note) = self.notes.of(&event)
-            && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
-        {
-            return Some(TryEnd::broke("worker_overloaded", full));
-        }
         self.account(&event);
         match event {
             SessionEvent::Joined(joined) => {
@@ -448,7 +461,6 @@ impl Joined<'_> {
             }
             _ => {}
         }
-        None
     }
 
     /// What the watch accounts have to know of an event.

@@ -192,9 +192,9 @@ impl Scenario<'_> {
         if let Some(why) = self.embedded.as_mut().and_then(Embedded::died) {
             return Some(Early { fault: Fault::Server, why });
         }
-        let (url, tls) = (&self.context.url, &self.context.tls);
+        let (url, network) = (&self.context.url, &self.context.network);
         let absence = tokio::select! {
-            answer = presence::ask(url, tls, ANSWER_TIMEOUT) => answer.err()?,
+            answer = presence::ask(url, &network.tls, &network.proxies, ANSWER_TIMEOUT) => answer.err()?,
             () = signalled(&mut self.interrupted) => return None,
         };
         // A refusal comes from the server's own host: what listened there does so no more. Anything

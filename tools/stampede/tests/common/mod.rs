@@ -1,6 +1,7 @@
 //! Runs the real binary and looks at what comes out.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
+pub(crate) mod fake;
 pub(crate) mod foreign;
 pub(crate) mod namespace;
 pub(crate) mod observer;
@@ -65,6 +66,10 @@ fn stampede_under(wrapper: &[&str]) -> Command {
     for name in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "RUST_LOG", "NO_COLOR"] {
         command.env_remove(name);
     }
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_ascii_uppercase());
+    }
+    command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
     command
 }
 
