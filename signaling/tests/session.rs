@@ -125,7 +125,7 @@ impl Harness {
 
     fn sent_leave(&self) -> bool {
         matches!(self.sent.last(), Some(Request::Leave(leave))
-            if leave.reason == proto::DisconnectReason::ClientInitiated as i32)
+            if leave.reason == DisconnectReason::ClientInitiated as i32)
     }
 }
 
@@ -292,9 +292,9 @@ fn tracks_go_with_their_publisher_and_alone() {
     h.clear();
     let mut gone = participant(PUBLISHER, vec![]);
     gone.state = proto::participant_info::State::Disconnected as i32;
-    gone.disconnect_reason = proto::DisconnectReason::SignalClose as i32;
+    gone.disconnect_reason = DisconnectReason::SignalClose as i32;
     h.receive(update(vec![gone]));
-    let departure = Departure::Left { reason: proto::DisconnectReason::SignalClose };
+    let departure = Departure::Left { reason: DisconnectReason::SignalClose };
     assert!(!departure.is_orderly());
     assert_eq!(h.events, [SessionEvent::TrackGone { sid: video().into(), departure }]);
     assert_eq!(h.session.remote_tracks(), 0);

@@ -889,7 +889,7 @@ mod tests {
         let starved = Facts { shortages, workers, failed: 5, joined: 6, errors, ..healthy() };
         check(&starved, Outcome::Invalid, Fault::Generator, "worker 0 once stood still");
         let flooded = Facts { flooded: 3, refused: true, error_texts, ..starved };
-        let words = "it flooded 3 sessions, which costs time; 6 of 11 participants joined (3 x \
+        let words = "it flooded 3 sessions, which costs time; 11 of 11 joined (3 x \
                      server_flooded_offers: the server flooded us: more offers than 7)";
         check(&flooded, Outcome::Fail, Fault::Server, words);
         check(&flooded, Outcome::Fail, Fault::Server, "worker 0 once stood still");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::schema;
 
 /// Deepest nesting of the report that is looked into.
-const DEPTH_MAX: usize = 8;
+const DEPTH_MAX: usize = 12;
 /// Names at least this alike (Jaro-Winkler) are suggested.
 const ALIKE_MIN: f64 = 0.7;
 
