@@ -292,7 +292,7 @@ async fn floods_end_the_session_and_name_the_server() {
     assert_eq!(kind, "server_flooded_candidates");
     let mutes = |round: u32| {
         let mut tracks = audio_and_video();
-        tracks.iter_mut().for_each(|track| track.muted = round % 2 == 0);
+        tracks.iter_mut().for_each(|track| track.muted = round.is_multiple_of(2));
         update(vec![participant(PUBLISHER, tracks)])
     };
     assert_eq!(flooded(mutes).await.kind(), "server_flooded_events");

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use stampede_signaling::connection::TlsSetup;
+use stampede_signaling::connection::{TlsSetup, TlsSetupError};
 use stampede_signaling::{Proxies, Proxy, ServerUrl};
 
 use super::Secret;
@@ -64,7 +64,10 @@ impl Network {
             Some(file) => {
                 let bad = |why: String| Failure::config(format!("--ca {}: {why}", file.display()));
                 let pem = read(file).map_err(bad)?;
-                TlsSetup::system(Some(&pem)).map_err(|error| bad(error.to_string()))?
+                TlsSetup::system(Some(&pem)).map_err(|error| match error {
+                    TlsSetupError::BadPem { .. } => bad(error.to_string()),
+                    other => Failure::config(other),
+                })?
             }
             None if secure => TlsSetup::system(None).map_err(Failure::config)?,
             // Nobody will ask: no file is read.

@@ -381,13 +381,15 @@ fn network(flags: &RunFlags, target: &Target) -> Result<Network, Failure> {
         Target::Server(server) => Some(&server.url),
     };
     let given = [(flags.network.ca.is_some(), "--ca"), (flags.network.proxy.is_some(), "--proxy")];
-    if server.is_none() && flags.server_metrics.is_empty() {
-        for (_, flag) in given.into_iter().filter(|(given, _)| *given) {
-            return Err(Failure::config(format!(
-                "{flag} is given without --url: the embedded SFU is reached directly; add --url \
-                 wss://HOST or leave {flag} out"
-            )));
-        }
+    let given = given.into_iter().find(|(given, _)| *given);
+    if let Some((_, flag)) = given
+        && server.is_none()
+        && flags.server_metrics.is_empty()
+    {
+        return Err(Failure::config(format!(
+            "{flag} is given without --url: the embedded SFU is reached directly; add --url \
+             wss://HOST or leave {flag} out"
+        )));
     }
     Network::new(&flags.network, server, &flags.server_metrics)
 }
