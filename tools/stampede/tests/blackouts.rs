@@ -207,7 +207,8 @@ fn assert_begin_at(all: &[Interruption], moment_s: f64) {
 fn silent_at_the_end_s(ended: &Ended) -> (f64, f64) {
     let rows = list(&ended.report()["series"]).iter().rev();
     let silent: f64 = rows
-        .take_while(|row| number(&row["packets_in"]) == 0.0)
+        // Some datagrams of a good-bye may come in the last one.
+        .take_while(|row| number(&row["expected"]) == 0.0)
         .map(|row| number(&row["length_s"]))
         .sum();
     (silent, silent + 1.3)
@@ -299,7 +300,8 @@ fn joins_that_never_end_are_counted_and_fail_the_run() {
         "--threshold=join.failed==0",
     ]));
     ended.assert_code(1);
-    assert_failed(&ended, "server", &[]);
+    // Its ledger is of media: what became of connectivity checks nobody can prove.
+    assert_failed(&ended, "unknown", &["still joining"]);
     let join = |name: &str| ended.number(&format!("/join/{name}"));
     assert_eq!((join("requested"), join("failed"), join("not_started")), (11.0, 0.0, 0.0));
     let pending = join("pending");
@@ -308,7 +310,7 @@ fn joins_that_never_end_are_counted_and_fail_the_run() {
     // They should have been watching for some time by the end.
     let all = assert_each_once(&ended, pending as usize, &["not_joined"]);
     assert_eq!(ended.number("/video/interruptions/causes/not_joined/count"), pending);
-    assert!(all.iter().all(|one| one.length_s() < 3.0), "{all:?}");
+    assert!(all.iter().all(|one| one.length_s() < 3.5), "{all:?}");
 }
 
 /// A server of its own and a run against it with a publisher, in its hold.
