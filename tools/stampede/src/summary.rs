@@ -14,6 +14,7 @@ use crate::report::types::{
     Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
     Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
 };
+use crate::report::watch_words;
 
 /// Width of the column of cohorts; a longer name has a line of its own.
 const COHORT_COLUMN: usize = 20;
@@ -56,6 +57,11 @@ impl Page {
         let _ = writeln!(self.text, "  {:10} {name:<9} {text}", "");
     }
 
+    /// A row whose text has a name itself.
+    fn named(&mut self, row: &str, name: &str, text: &str) {
+        self.row(row, &format!("{name:<9} {text}"));
+    }
+
     fn paint(&self, style: Style, text: &str) -> String {
         if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
@@ -65,6 +71,7 @@ fn render(report: &Report, colour: bool) -> String {
     let mut page = Page { text: String::from("\n"), colour };
     verdict(&mut page, report);
     page.text.push('\n');
+    watch(&mut page, report);
     join(&mut page, &report.join);
     for (name, section) in [("video", &report.video), ("audio", &report.audio)] {
         if let Some(section) = section {
@@ -139,6 +146,47 @@ fn verdict(page: &mut Page, report: &Report) {
 
 fn sections(report: &Report) -> impl Iterator<Item = &MediaSection> {
     report.video.iter().chain(&report.audio)
+}
+
+/// How long could be watched; one line when that was always.
+fn watch(page: &mut Page, report: &Report) {
+    let kinds: Vec<_> = watch_words::kinds(report).collect();
+    if kinds.is_empty() {
+        return;
+    }
+    if kinds.iter().all(|(_, watch)| watch.is_whole()) {
+        let names: Vec<_> = kinds.iter().map(|(name, _)| *name).collect();
+        let all = report.watch.as_ref().map_or(0, |section| section.subscribers);
+        let text = format!("100 % of {}, by all {}", names.join(" and "), group(all));
+        page.row("watched", &text);
+        return;
+    }
+    for (index, (name, watch)) in kinds.iter().enumerate() {
+        let mut text = watch.watch_ratio.map_or(String::new(), watch_words::percent);
+        if !watch.is_whole() {
+            let played = watch.played_of_expected().unwrap_or_default();
+            let _ = write!(text, ": {played}");
+        }
+        if let Some(short) = watch.short_gaps_s.filter(|short| *short >= 0.05) {
+            let _ = write!(text, "; {} in short gaps", watch_words::seconds(short));
+        }
+        if let Some(ratios) = watch.watch_ratio_subscribers.as_ref().filter(|_| !watch.is_whole()) {
+            let _ = write!(text, "; subscribers {}", watch_words::of_subscribers(ratios));
+        }
+        page.named(if index == 0 { "watched" } else { "" }, name, &text);
+    }
+    for (name, watch) in &kinds {
+        let gaps = &watch.interruptions;
+        if gaps.count > 0 {
+            page.sub("gaps", &format!("{name}: {}", gaps.told()));
+            page.sub("", &gaps.causes_told());
+        }
+    }
+    let worst = report.watch.iter().flat_map(|section| &section.worst).next();
+    if let Some(worst) = worst.filter(|worst| worst.watch_ratio < 1.0) {
+        let ratio = watch_words::percent(worst.watch_ratio);
+        page.sub("worst", &format!("{ratio}: {}", worst.name()));
+    }
 }
 
 fn join(page: &mut Page, join: &JoinSection) {
@@ -310,8 +358,8 @@ fn cohorts(page: &mut Page, rows: &[CohortFigures]) {
         return;
     }
     let head = format!(
-        "{:<COHORT_COLUMN$}{:>6}{:>10}{:>10}{:>8}{:>12}{:>10}",
-        "subscribers", "", "missing", "for good", "freezes", "latency p50", "p99"
+        "{:<COHORT_COLUMN$}{:>6}{:>10}{:>10}{:>10}{:>8}{:>12}{:>10}",
+        "subscribers", "", "watched", "missing", "for good", "freezes", "latency p50", "p99"
     );
     page.row("cohorts", &head);
     for row in rows {
@@ -327,7 +375,8 @@ fn cohorts(page: &mut Page, rows: &[CohortFigures]) {
             };
             let freezes = media.freezes.as_ref().map_or("-".to_owned(), |all| group(all.count));
             let line = format!(
-                "{name:<COHORT_COLUMN$}{kind:>6}{:>10}{:>10}{freezes:>8}{:>12}{:>10}",
+                "{name:<COHORT_COLUMN$}{kind:>6}{:>10}{:>10}{:>10}{freezes:>8}{:>12}{:>10}",
+                media.watch.watch_ratio.map_or("-".to_owned(), watch_words::percent),
                 text(media.missing_rate),
                 text(media.loss_rate),
                 latency(|hist| hist.p50),
@@ -524,7 +573,8 @@ mod tests {
     use super::*;
     use crate::flags::{Command, Parsed, Plan, parse};
     use crate::report::build;
-    use crate::report::types::Packets;
+    use crate::report::types::{Packets, WatchSection};
+    use crate::report::watch::WorstViewer;
     use crate::run::test_data;
 
     fn report() -> Report {
@@ -577,9 +627,45 @@ mod tests {
             .map(str::trim)
             .collect();
         assert_eq!(rows.len(), 6, "{rows:#?}");
-        assert!(rows[1].starts_with("1,000 far            video         -   0.001 %"), "{rows:#?}");
+        assert!(
+            rows[1].starts_with("1,000 far            video         -         -   0.001 %"),
+            "{rows:#?}"
+        );
         assert!(rows[2].starts_with("audio "), "{rows:#?}");
         assert_eq!(rows[3], format!("1,000 {long}"));
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn watch_time_stands_before_the_joins_and_is_one_line_when_all_is_well() {
+        let mut report = report();
+        let whole = crate::report::watch::tests::figures(&[(10, 0)]);
+        for section in report.video.iter_mut().chain(&mut report.audio) {
+            section.watch = whole.clone();
+        }
+        report.watch = Some(WatchSection { subscribers: 1, worst: Vec::new() });
+        let text = render(&report, false);
+        assert!(text.contains("  watched    100 % of video and audio, by all 1\n"), "{text}");
+        assert!(text.find("watched").unwrap() < text.find("\n  join ").unwrap(), "{text}");
+
+        let gaps = crate::report::watch::tests::figures(&[(10, 4), (10, 0)]);
+        report.video.as_mut().unwrap().watch = gaps;
+        let worst = WorstViewer {
+            subscriber: "sub-7".to_owned(),
+            watch_ratio: 0.6,
+            ..WorstViewer::default()
+        };
+        report.watch = Some(WatchSection { subscribers: 2, worst: vec![worst] });
+        let text = render(&report, false);
+        for line in [
+            "  watched    video     80 %: 16.0 s of 20.0 s; subscribers p50 60 %, min 60 %\n",
+            "             audio     100 %\n",
+            "             gaps      video: 1 on 1 subscribers, 4.0 s together, 4.0 s p50, 4.0 s max\n",
+            "                       1 silent (4.0 s)\n",
+            "             worst     60 %: sub-7\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 

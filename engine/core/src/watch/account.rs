@@ -196,7 +196,7 @@ impl TrackWatch {
         } else if length >= facts.rules.interruption_min {
             tally.interrupted(Interruption { from, until, cause, reason });
         } else {
-            tally.short_gaps += length;
+            tally.froze(from, until);
             if cause == Cause::OnPurpose {
                 tally.short_gaps_on_purpose += length;
             }

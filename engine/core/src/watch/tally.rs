@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 /// Most interruptions kept one by one of a track. Further ones are in the sums of
 /// [`Tally::further`].
 pub const INTERRUPTIONS_MAX: usize = 256;
+/// Most short gaps kept one by one of a track, the first ones; all are in [`Tally::short_gaps`].
+pub const SHORT_GAPS_KEPT_MAX: usize = 64;
 
 /// The bounds that an account is read with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +112,8 @@ pub struct Tally {
     pub short_gaps: Duration,
     /// Of `short_gaps` those in which packets were dropped on purpose.
     pub short_gaps_on_purpose: Duration,
+    /// Where the first [`SHORT_GAPS_KEPT_MAX`] of them began and ended.
+    pub frozen: Vec<(Instant, Instant)>,
     /// It did not, for longer; in order of time.
     pub interruptions: Vec<Interruption>,
     /// Interruptions past [`INTERRUPTIONS_MAX`], by [`Cause::ALL`]: how many, and their lengths
@@ -129,12 +133,25 @@ impl Tally {
         }
     }
 
+    /// Adds a gap that is no interruption.
+    pub(super) fn froze(&mut self, from: Instant, until: Instant) {
+        self.short_gaps += until.saturating_duration_since(from);
+        self.keep_frozen(from, until);
+    }
+
+    fn keep_frozen(&mut self, from: Instant, until: Instant) {
+        if self.frozen.len() < SHORT_GAPS_KEPT_MAX {
+            self.frozen.push((from, until));
+        }
+    }
+
     /// Adds what came after.
     pub(super) fn append(&mut self, later: Self) {
         self.expected += later.expected;
         self.played += later.played;
         self.short_gaps += later.short_gaps;
         self.short_gaps_on_purpose += later.short_gaps_on_purpose;
+        later.frozen.into_iter().for_each(|(from, until)| self.keep_frozen(from, until));
         later.interruptions.into_iter().for_each(|one| self.interrupted(one));
         for (sum, own) in self.further.iter_mut().zip(later.further) {
             (sum.0, sum.1) = (sum.0 + own.0, sum.1 + own.1);

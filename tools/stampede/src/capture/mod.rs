@@ -77,18 +77,44 @@ impl CapturePlan {
     }
 }
 
+/// What a participant could not watch, in order of time.
+type Watched<'a> = &'a dyn Fn(&str) -> Vec<(Duration, String)>;
+
 /// The worst of `captures`, each with its timeline.
 pub(crate) fn worst(
     plan: &CapturePlan,
     mut captures: Vec<CapturedPeer>,
     timelines: &Timelines,
+    watched: Watched<'_>,
 ) -> Vec<(CapturedPeer, String)> {
     keep_worst(&mut captures, plan.worst);
     let with_timeline = |capture: CapturedPeer| {
-        let timeline = timelines.text(&capture.label);
+        let timeline = timelines.text(&capture.label, &watched(&capture.label));
         (capture, timeline)
     };
     captures.into_iter().map(with_timeline).collect()
+}
+
+/// Timelines of those that could watch least and have no capture: who gets nothing loses no packet.
+pub(crate) fn unwatched(
+    viewers: &[String],
+    captured: &[(CapturedPeer, String)],
+    timelines: &Timelines,
+    watched: Watched<'_>,
+) -> Vec<(String, String)> {
+    let has_none = |viewer: &&String| captured.iter().all(|(peer, _)| peer.label != **viewer);
+    let text = |viewer: &String| (viewer.clone(), timelines.text(viewer, &watched(viewer)));
+    viewers.iter().filter(has_none).map(text).collect()
+}
+
+/// Writes timelines without packets; gives what was wrong with any.
+pub(crate) fn write_timelines(plan: &CapturePlan, timelines: Vec<(String, String)>) -> Vec<String> {
+    let write = |(identity, timeline): (String, String)| {
+        let path = plan.dir.join(format!("{}.timeline.txt", file_name(&identity)));
+        let written = crate::files::write(&path, timeline.into_bytes());
+        written.err().map(|error| format!("{}: {error}", path.display()))
+    };
+    timelines.into_iter().filter_map(write).collect()
 }
 
 /// Writes them all, whichever fail; gives the names of the pcapng files that are whole, and what
@@ -194,12 +220,22 @@ mod tests {
         timelines.note("../b", Duration::from_secs(1), || "join".to_owned());
         let captures = vec![capture("a", 1, &[7; 100]), capture("../b", 2, &[7; 100])];
         let plan = plan(dir.path());
-        let (files, lost) = write(&plan, &worst(&plan, captures, &timelines), "-5s");
+        let watched = |identity: &str| match identity {
+            "../b" => vec![(Duration::from_secs(2), "interrupted: camera".to_owned())],
+            _ => Vec::new(),
+        };
+        let worst = worst(&plan, captures, &timelines, &watched);
+        let (files, lost) = write(&plan, &worst, "-5s");
         assert!(lost.is_empty(), "{lost:?}");
         assert_eq!(files, [dir.path().join("___b-5s.pcapng")]);
         let text = std::fs::read_to_string(dir.path().join("___b-5s.timeline.txt")).unwrap();
-        assert_eq!(text, "    1.000000  join\n");
+        assert_eq!(text, "    1.000000  join\n    2.000000  interrupted: camera\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        let viewers = ["../b", "c"].map(str::to_owned);
+        let others = unwatched(&viewers, &worst, &timelines, &watched);
+        assert_eq!(others, [("c".to_owned(), String::new())]);
+        assert!(write_timelines(&plan, others).is_empty());
+        assert!(dir.path().join("c.timeline.txt").exists());
     }
 
     #[test]

@@ -34,17 +34,23 @@ impl Timeline {
         self.latest.push_back((at, text));
     }
 
-    fn text(&self) -> String {
+    /// With `others`, which are in order of time too, where they belong.
+    fn text(&self, others: &[(Duration, String)]) -> String {
         let mut text = String::new();
-        for (at, entry) in &self.first {
+        let mut line = |at: &Duration, entry: &str| {
             let _ = writeln!(text, "{:>12.6}  {entry}", at.as_secs_f64());
+        };
+        let mut others = others.iter().peekable();
+        for (index, (at, entry)) in self.first.iter().chain(&self.latest).enumerate() {
+            while let Some((at, other)) = others.next_if(|other| other.0 <= *at) {
+                line(at, &one_line(other));
+            }
+            if index == FIRST_ENTRIES && self.left_out > 0 {
+                line(at, &format!("({} entries before this one left out)", self.left_out));
+            }
+            line(at, entry);
         }
-        if self.left_out > 0 {
-            let _ = writeln!(text, "              ({} entries left out)", self.left_out);
-        }
-        for (at, entry) in &self.latest {
-            let _ = writeln!(text, "{:>12.6}  {entry}", at.as_secs_f64());
-        }
+        others.for_each(|(at, other)| line(at, &one_line(other)));
         text
     }
 }
@@ -74,9 +80,11 @@ impl Timelines {
         }
     }
 
-    /// A participant's timeline: seconds since the start of the run, and what happened.
-    pub(crate) fn text(&self, identity: &str) -> String {
-        self.of.get(identity).map_or_else(String::new, Timeline::text)
+    /// A participant's timeline: seconds since the start of the run, and what happened. `watched`
+    /// is what is known of its watch time, in order of time.
+    pub(crate) fn text(&self, identity: &str, watched: &[(Duration, String)]) -> String {
+        let nothing = Timeline::default();
+        self.of.get(identity).unwrap_or(&nothing).text(watched)
     }
 }
 
@@ -91,17 +99,31 @@ mod tests {
             let text = || format!("event\n{number}");
             timelines.note("a", Duration::from_millis(number), text);
         }
-        let text = timelines.text("a");
+        let text = timelines.text("a", &[]);
         assert_eq!(text.lines().count(), ENTRIES_MAX + 1);
         assert!(text.starts_with("    0.000000  event 0\n"), "{text}");
-        assert!(text.contains("(300 entries left out)"));
+        assert!(text.contains("    0.360000  (300 entries before this one left out)\n"), "{text}");
         assert!(text.ends_with("    0.499000  event 499\n"));
+    }
+
+    #[test]
+    fn interruptions_stand_where_they_began_and_ended() {
+        let mut timelines = Timelines::new(true);
+        for (at_ms, text) in [(100, "join"), (900, "leave sent")] {
+            timelines.note("a", Duration::from_millis(at_ms), || text.to_owned());
+        }
+        let watched = [(500, "interrupted"), (950, "over")];
+        let watched = watched.map(|(at_ms, text)| (Duration::from_millis(at_ms), text.to_owned()));
+        let text = timelines.text("a", &watched);
+        let words: Vec<_> = text.lines().map(|line| line[14..].to_owned()).collect();
+        assert_eq!(words, ["join", "interrupted", "leave sent", "over"], "{text}");
+        assert_eq!(timelines.text("b", &watched).lines().count(), 2);
     }
 
     #[test]
     fn nothing_is_kept_or_even_formatted_unless_asked_for() {
         let mut timelines = Timelines::default();
         timelines.note("a", Duration::ZERO, || panic!("formatted"));
-        assert_eq!(timelines.text("a"), "");
+        assert_eq!(timelines.text("a", &[]), "");
     }
 }

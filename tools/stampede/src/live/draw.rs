@@ -12,7 +12,7 @@ use ratatui::widgets::{
 };
 use stampede_engine::{PeerLine, WorstBy};
 
-use super::{Progress, bits, clock, loss, share};
+use super::{Progress, bits, clock, loss, share, watched};
 use crate::report::judge::group;
 
 /// Rows of workers shown; the busiest ones, if there are more.
@@ -130,9 +130,12 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, page: &Page<'_>) {
     let second = &page.progress.second;
     let inside = block("").inner(area);
     frame.render_widget(block("rates"), area);
-    let [text, curve] = Layout::vertical([Constraint::Length(2), Constraint::Min(0)]).areas(inside);
+    let [text, curve] = Layout::vertical([Constraint::Length(3), Constraint::Min(0)]).areas(inside);
     let peak = page.history.iter().map(|(_, bits)| *bits).max().unwrap_or(0);
+    let interrupted = page.progress.interrupted > 0;
+    let watching = if interrupted { Style::new().red().bold() } else { Style::new() };
     let lines = vec![
+        Line::from(watched(page.progress).unwrap_or_default()).style(watching),
         Line::from(format!(
             "{:>12} packets/s in, {} out",
             group(second.packets_in),
@@ -290,7 +293,7 @@ fn draw_keys(frame: &mut Frame<'_>, area: Rect, paused: bool) {
     frame.render_widget(Line::from(spans), area);
 }
 
-const HELP: [&str; 13] = [
+const HELP: [&str; 15] = [
     "q, Ctrl-C  stop: everybody leaves, then comes the summary",
     "           (again: exit at once, without a report)",
     "p          pause the ramp, or go on with it",
@@ -300,6 +303,8 @@ const HELP: [&str; 13] = [
     "",
     "missing: not there when a later packet came. repaired: came",
     "in time by retransmission. unrecovered: lost for good.",
+    "interrupted: subscribers with a track of which nothing could",
+    "be shown for a second.",
     "dropped: by our own kernel. late: worst timer of the last",
     "second. Yellow workers can't keep up: what they counted is",
     "no fault of the server. Figures begin anew with the",
@@ -362,6 +367,7 @@ mod tests {
     fn busy_run() -> Progress {
         let mut run = progress();
         run.totals.missing = 1_234;
+        (run.watch_ratio, run.interrupted) = (Some(0.9876), 12);
         run.totals.freezes = 2;
         run.errors.push(("media_timeout".to_owned(), 1));
         run.workers = (0..2)
@@ -392,6 +398,7 @@ mod tests {
             "140/200",
             "33,040 packets/s in",
             "266.0 Mbps now",
+            "watched 98.76 % of the video, 12 interrupted",
             "< 0.001 % for good",
             "1,234 (0 this second)",
             "2, 0.0 s together",

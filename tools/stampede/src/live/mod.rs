@@ -16,6 +16,7 @@ use stampede_engine::PeerLine;
 use crate::console;
 use crate::report::judge::group;
 use crate::report::types::SeriesRow;
+use crate::report::watch_words::percent;
 use crate::run::{Standings, Totals};
 pub(crate) use controls::Controls;
 use draw::Page;
@@ -47,7 +48,7 @@ pub(crate) struct Progress {
     pub requested: usize,
     /// Where the participants stand.
     pub standings: Standings,
-    /// Subscribers that can watch nothing now.
+    /// Subscribers with a track that is interrupted now.
     pub interrupted: u64,
     /// Played over expected time of video so far, once known.
     pub watch_ratio: Option<f64>,
@@ -220,6 +221,10 @@ pub(crate) fn share(rate: f64) -> String {
         0.0 => "0 %".to_owned(),
         percent if percent < 0.001 => "< 0.001 %".to_owned(),
         percent if percent < 1.0 => format!("{percent:.3} %"),
+        // Nor all but a little as all.
+        percent if (99.99..100.0).contains(&percent) => {
+            format!("{:.3} %", (percent * 1_000.0).floor() / 1_000.0)
+        }
         percent => format!("{percent:.2} %"),
     }
 }
@@ -258,6 +263,19 @@ impl Progress {
     }
 }
 
+/// `watched 98.2 % of the video, 12 interrupted`; `None` before anything is known.
+fn watched(progress: &Progress) -> Option<String> {
+    let interrupted = match progress.interrupted {
+        0 => String::new(),
+        count => format!("{} interrupted", group(count)),
+    };
+    let Some(ratio) = progress.watch_ratio else {
+        return (progress.interrupted > 0).then_some(interrupted);
+    };
+    let watched = format!("watched {} of the video", percent(ratio));
+    Some(if interrupted.is_empty() { watched } else { format!("{watched}, {interrupted}") })
+}
+
 fn line(progress: &Progress) -> String {
     let second = &progress.second;
     let others = match progress.others() {
@@ -277,6 +295,9 @@ fn line(progress: &Progress) -> String {
         loss(progress),
         second.busy_ratio_max * 100.0
     );
+    if let Some(watched) = watched(progress) {
+        text.push_str(&format!("  {watched}"));
+    }
     if let Some((kind, count)) = progress.errors.first() {
         text.push_str(&format!("  errors: {count} x {kind}"));
     }
@@ -328,10 +349,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn who_can_not_watch_is_told_as_soon_as_it_is_known() {
+        let told = |watch_ratio, interrupted| {
+            watched(&Progress { watch_ratio, interrupted, ..progress() })
+        };
+        assert_eq!(told(None, 0), None);
+        assert_eq!(told(None, 3).as_deref(), Some("3 interrupted"));
+        assert_eq!(told(Some(1.0), 0).as_deref(), Some("watched 100 % of the video"));
+        let text = "watched 98.2 % of the video, 1,200 interrupted";
+        assert_eq!(told(Some(0.982), 1_200).as_deref(), Some(text));
+        let run = Progress { watch_ratio: Some(0.982), interrupted: 1_200, ..progress() };
+        assert!(line(&run).contains(&format!("worker 42 %  {text}  errors:")), "{}", line(&run));
+    }
+
+    #[test]
     fn small_shares_are_never_shown_as_zero() {
-        for (rate, text) in
-            [(0.0, "0 %"), (1e-7, "< 0.001 %"), (0.0001, "0.010 %"), (0.0226, "2.26 %")]
-        {
+        for (rate, text) in [
+            (0.0, "0 %"),
+            (1e-7, "< 0.001 %"),
+            (0.0001, "0.010 %"),
+            (0.0226, "2.26 %"),
+            (0.999_996, "99.999 %"),
+        ] {
             assert_eq!(share(rate), text);
         }
     }

@@ -307,8 +307,18 @@ fn watched(writer: &mut Writer<'_>, watch: &LiveWatch) -> fmt::Result {
     let help = "Length of all interruptions together";
     let lengths = kinds.map(|(kind, figures)| (kind, figures.interruptions.total_s));
     writer.counters("stampede_interruption_seconds", help, "kind", lengths)?;
-    let help = "Subscribers that can watch nothing now";
-    writer.gauge("stampede_subscribers_interrupted", help, watch.interrupted as f64)
+    let help = "Subscribers with a track that is interrupted now";
+    writer.gauge("stampede_subscribers_interrupted", help, watch.interrupted as f64)?;
+    let help = "Length of interruptions by their cause, as far as it is known now";
+    let name = "stampede_interruption_cause_seconds";
+    let mut encoder = writer.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (kind, figures) in kinds {
+        for (cause, of) in figures.interruptions.causes.named().filter(|(_, of)| of.count > 0) {
+            let labels = [("kind", kind), ("cause", cause)];
+            encoder.encode_family(&labels)?.encode_gauge(&of.total_s)?;
+        }
+    }
+    Ok(())
 }
 
 fn published(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {
@@ -404,6 +414,8 @@ mod tests {
         figures.totals.video.packets.unrecovered = 1;
         figures.totals.video.frames.decodable = Some(9);
         figures.totals.audio.packets.expected = 100;
+        figures.watch.video = crate::report::watch::tests::figures(&[(10, 4), (10, 0)]);
+        figures.watch.interrupted = 1;
         Arc::new(Exposed(Mutex::new(figures)))
     }
 
@@ -421,6 +433,12 @@ mod tests {
             "stampede_packets_expected_total{kind=\"video\"} 200.0",
             "stampede_packets_expected_total{kind=\"audio\"} 100.0",
             "stampede_loss_ratio{kind=\"video\"} 0.005",
+            "stampede_watch_ratio{kind=\"video\"} 0.8",
+            "stampede_played_seconds_total{kind=\"video\"} 16.0",
+            "stampede_interruptions_total{kind=\"video\"} 1.0",
+            "stampede_interruptions_total{kind=\"audio\"} 0.0",
+            "stampede_interruption_cause_seconds{kind=\"video\",cause=\"silent\"} 4.0",
+            "stampede_subscribers_interrupted 1.0",
             "stampede_participants_requested 7.0",
             "stampede_join_errors_total{reason=\"http_\\\"503\\\"\\n\"} 3.0",
             "stampede_worker_busy_ratio{worker=\"0\"} 0.25",
@@ -441,7 +459,12 @@ mod tests {
     #[test]
     fn what_is_unknown_is_left_out() {
         let text = exposition(&Arc::default()).unwrap();
-        for name in ["stampede_loss_ratio{", "stampede_frames_decodable_total", "{worker="] {
+        for name in [
+            "stampede_loss_ratio{",
+            "stampede_watch_ratio{",
+            "stampede_frames_decodable_total",
+            "{worker=",
+        ] {
             assert!(!text.contains(name), "{name} in\n{text}");
         }
         assert!(text.contains("stampede_participants_joined_total 0"), "{text}");

@@ -82,7 +82,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
     let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
     let kinds = [video.as_ref().map(|_| own_video), audio.as_ref().map(|_| own_audio)];
-    let all_streams = streams::all(&data);
+    let all_streams = streams::all(&data, &viewers);
     let metrics = server_metrics(&data);
     let measured = ledger_measured(&data).map(|(totals, _)| totals);
     let mut series = data.series.clone();

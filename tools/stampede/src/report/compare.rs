@@ -21,8 +21,6 @@ use crate::live::no_color;
 const SHOWN_CHANGE_MIN: f64 = 0.01;
 /// Of a distribution these are listed.
 const SHOWN_PERCENTILES: [&str; 2] = ["p50", "p99"];
-/// And these not.
-const OTHER_PERCENTILES: [&str; 7] = ["count", "min", "mean", "p90", "p95", "p999", "max"];
 
 /// What a limit is set against.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -242,13 +240,16 @@ fn table(text: &mut String, sides: &Sides, colour: bool) {
     let keys = Keys::of_schema();
     let mut small = 0;
     let mut rows = 0;
-    for key in keys.iter().filter(|key| is_listed(key)) {
+    let mut listed: Vec<&str> = keys.iter().filter(|key| is_listed(key)).collect();
+    // How long could be watched comes before why.
+    listed.sort_by_key(|key| watch_rank(key));
+    for key in listed {
         let ([was, is], per) = sides.rates(key);
         if was == is {
             continue;
         }
         let share = was.zip(is).map(|(was, is)| change(was, is));
-        if share.is_some_and(|share| share.abs() < SHOWN_CHANGE_MIN) {
+        if share.is_some_and(|share| share.abs() < shown_from(key)) {
             small += 1;
             continue;
         }
@@ -289,13 +290,41 @@ fn percent(share: f64) -> String {
     if share.is_infinite() { "from 0".to_owned() } else { format!("{:+.1} %", share * 100.0) }
 }
 
+/// The least change of a figure that is listed. What nearly all of is watched changes little until
+/// nobody would watch it.
+fn shown_from(key: &str) -> f64 {
+    match key.contains("watch_ratio") {
+        true => SHOWN_CHANGE_MIN / 100.0,
+        false => SHOWN_CHANGE_MIN,
+    }
+}
+
+/// Watch time comes first, of all and of the subscribers, and what it is made of.
+fn watch_rank(key: &str) -> usize {
+    const NAMES: [&str; 6] = [
+        "watch_ratio",
+        "watch_ratio_subscribers",
+        "interruptions",
+        "short_gaps_s",
+        "expected_s",
+        "played_s",
+    ];
+    let place = NAMES.iter().position(|name| key.split('.').any(|word| word == *name));
+    place.unwrap_or(NAMES.len())
+}
+
 fn is_listed(key: &str) -> bool {
     let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
-    let of_distribution = parent.ends_with("_ms") || parent.contains("phases_ms");
+    let ratios = parent.ends_with("watch_ratio_subscribers");
+    let of_distribution = ratios
+        || parent.ends_with("_ms")
+        || parent.ends_with("length_s")
+        || parent.contains("phases_ms");
+    // Of how much each could watch the least is what the most is elsewhere.
+    let percentiles = if ratios { ["p50", "min"] } else { SHOWN_PERCENTILES };
     let whole_sfu = key.starts_with("server.embedded.") && !key.contains(".measured.");
-    let other_percentile = of_distribution && OTHER_PERCENTILES.contains(&last);
-    !(key.starts_with("run.") || key == "streams_total" || whole_sfu || other_percentile)
-        && (!of_distribution || SHOWN_PERCENTILES.contains(&last))
+    !(key.starts_with("run.") || key == "streams_total" || whole_sfu)
+        && (!of_distribution || percentiles.contains(&last))
 }
 
 fn paint(word: &str, good: Option<bool>, colour: bool, width: usize) -> String {
@@ -377,6 +406,21 @@ mod tests {
         new.verdict.result = Outcome::Interrupted;
         let (text, exit) = compare(&base, &new, &tests, false).unwrap();
         assert!(exit == Exit::Interrupted && text.contains("new   INTERRUPTED "), "{text}");
+        let watched = crate::report::watch::tests::figures;
+        new.verdict.result = Outcome::Fail;
+        let mut base = new.clone();
+        base.video.as_mut().unwrap().watch = watched(&[(1_000, 0)]);
+        new.video.as_mut().unwrap().watch = watched(&[(1_000, 2)]);
+        new.audio.as_mut().unwrap().fps = Some(1.0);
+        let test = [one("video.watch_ratio<-0.1%")];
+        let (text, exit) = compare(&base, &new, &test, false).unwrap();
+        assert_eq!(exit, Exit::Threshold, "{text}");
+        let at = |key: &str| text.find(key).unwrap_or_else(|| panic!("no {key}: {text}"));
+        assert!(at("video.watch_ratio ") < at("audio.fps "), "{text}");
+        assert!(at("video.interruptions.causes.silent.total_s ") < at("audio.fps "), "{text}");
+        let line = |key: &str| text.lines().find(|line| line.contains(key)).unwrap().to_owned();
+        assert!(line("video.watch_ratio ").ends_with("worse"), "{text}");
+        assert!(line("video.interruptions.total_s ").ends_with("from 0  worse"), "{text}");
         new.verdict.result = Outcome::Invalid;
         assert_eq!(compare(&base, &new, &tests, false).unwrap().1, Exit::Invalid);
     }

@@ -92,6 +92,24 @@ impl Hist {
         Self::of_micros_as_s(&Self::sum(hists)?)
     }
 
+    /// Of shares of 1 that were recorded as seconds: no percentile is above 1, as the upper end of
+    /// its bucket may be, and the smallest is `min` itself.
+    pub(crate) fn of_shares(self, min: f64) -> Self {
+        let all = |value: f64| value.min(1.0);
+        Self {
+            count: self.count,
+            min,
+            mean: all(self.mean),
+            p50: all(self.p50),
+            p90: all(self.p90),
+            p95: all(self.p95),
+            p99: all(self.p99),
+            p999: all(self.p999),
+            max: all(self.max),
+            hdr: self.hdr,
+        }
+    }
+
     fn sum<'a>(hists: impl IntoIterator<Item = &'a Self>) -> Option<Histogram<u64>> {
         let mut sum = Samples::new().0;
         sum.auto(true);

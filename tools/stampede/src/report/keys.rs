@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::schema;
 
 /// Deepest nesting of the report that is looked into.
-const DEPTH_MAX: usize = 12;
+const DEPTH_MAX: usize = 16;
 /// Names at least this alike (Jaro-Winkler) are suggested.
 const ALIKE_MIN: f64 = 0.7;
 
@@ -259,6 +259,10 @@ const HIGHER: [&str; 9] = [
 pub(crate) fn better(key: &str) -> Better {
     let mut words = key.split('.');
     let last = key.rsplit('.').next().unwrap_or(key);
+    // What was done on purpose is as good or bad as what was asked for.
+    if words.clone().any(|word| word == "on_purpose") {
+        return Better::Neither;
+    }
     let counted = key.contains("freezes") || key.contains("interruptions");
     if last == "count" && !counted || key.starts_with("run.") {
         return Better::Neither;
@@ -285,6 +289,9 @@ mod tests {
         for key in [
             "video.loss_rate",
             "video.packets.unrecovered",
+            "video.watch_ratio",
+            "video.interruptions.causes.publisher_gone.total_s",
+            "cohorts.mobile.video.interruptions.subscribers",
             "audio.latency_ms.p95",
             "join.failed",
             "join.phases_ms.first_keyframe.p99",
@@ -333,6 +340,15 @@ mod tests {
             ("video.bitrate_bps", Unit::BitsPerSecond, Better::Higher),
             ("video.freezes.count", Unit::Plain, Better::Lower),
             ("video.freezes.total_s", Unit::Seconds, Better::Lower),
+            ("video.watch_ratio", Unit::Share, Better::Higher),
+            ("video.watch_ratio_subscribers.min", Unit::Share, Better::Higher),
+            ("video.expected_s", Unit::Seconds, Better::Neither),
+            ("video.short_gaps_s", Unit::Seconds, Better::Lower),
+            ("video.interruptions.count", Unit::Plain, Better::Lower),
+            ("video.interruptions.total_s", Unit::Seconds, Better::Lower),
+            ("video.interruptions.length_s.p50", Unit::Seconds, Better::Lower),
+            ("audio.interruptions.causes.loss.count", Unit::Plain, Better::Lower),
+            ("audio.interruptions.causes.on_purpose.total_s", Unit::Seconds, Better::Neither),
             ("generator.rss_bytes_per_peer", Unit::Bytes, Better::Lower),
             ("generator.cpu_ns_per_packet", Unit::Nanoseconds, Better::Lower),
             ("video.packets.expected", Unit::Plain, Better::Neither),

@@ -641,7 +641,12 @@ mod tests {
 
     #[test]
     fn two_equal_hosts_have_twice_the_counts_and_the_same_rates_and_percentiles() {
-        let [one, two] = pair();
+        let [mut one, mut two] = pair();
+        // The fixture is of a version that did not know how long could be watched.
+        for report in [&mut one, &mut two] {
+            report.video.as_mut().unwrap().watch =
+                crate::report::watch::tests::figures(&[(10, 4), (10, 0)]);
+        }
         let merged = merge(&[one.clone(), two]).unwrap();
         let figures = |report: &Report| serde_json::to_value(report).unwrap();
         let (single, both) = (figures(&one), figures(&merged));
@@ -652,6 +657,9 @@ mod tests {
             "video.packets.missing",
             "video.bitrate_bps",
             "video.jitter_ms.count",
+            "video.expected_s",
+            "video.interruptions.count",
+            "video.interruptions.causes.silent.total_s",
             "audio.frames.complete",
             "publish.packets_sent",
             "generator.packets_in",
@@ -661,9 +669,15 @@ mod tests {
             let (single, both) = (at(&single, key).unwrap(), at(&both, key).unwrap());
             assert!((both - 2.0 * single).abs() < 1e-6 * both.max(1.0), "{key}");
         }
-        for key in
-            ["video.loss_rate", "video.fps", "video.jitter_ms.p99", "join.phases_ms.dtls.p50"]
-        {
+        for key in [
+            "video.loss_rate",
+            "video.fps",
+            "video.watch_ratio",
+            "video.watch_ratio_subscribers.min",
+            "video.interruptions.length_s.p50",
+            "video.jitter_ms.p99",
+            "join.phases_ms.dtls.p50",
+        ] {
             assert_eq!(at(&single, key), at(&both, key), "{key}");
         }
         assert_eq!(at(&both, "generator.rss_bytes_per_peer"), None);

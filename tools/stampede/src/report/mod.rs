@@ -23,6 +23,7 @@ mod unlike;
 pub(crate) mod viewers;
 pub(crate) mod watch;
 mod watch_verdict;
+pub(crate) mod watch_words;
 
 use std::path::Path;
 

@@ -17,7 +17,7 @@ pub(crate) struct LiveWatch {
     pub video: WatchFigures,
     /// Of audio.
     pub audio: WatchFigures,
-    /// Subscribers that are interrupted now.
+    /// Subscribers with a track that is interrupted now.
     pub interrupted: u64,
 }
 
@@ -160,6 +160,34 @@ pub(crate) fn shape() -> Value {
 mod tests {
     use super::*;
     use crate::report::keys;
+
+    #[test]
+    fn watch_time_ends_a_run_as_soon_as_it_is_known() {
+        use std::time::Duration;
+
+        use crate::report::threshold::{Thresholds, crossed};
+        use crate::report::watch::tests::figures as watched;
+
+        let running = |video| {
+            let watch = LiveWatch { video, ..LiveWatch::default() };
+            figures(&Book::default(), &watch, std::iter::empty())
+        };
+        for (expr, value) in [
+            ("video.watch_ratio>=99% abort", 0.8),
+            ("video.interruptions.count==0 abort", 1.0),
+            ("video.interruptions.total_s<2s abort", 4.0),
+            ("video.interruptions.causes.silent.count<1 abort", 1.0),
+        ] {
+            let tests = expr.parse::<Thresholds>().unwrap().0;
+            let looked =
+                |figures| crossed(&tests, &running(figures), Duration::ZERO).map(|one| one.1);
+            assert_eq!(looked(watched(&[(10, 4), (10, 0)])), Some(value), "{expr}");
+            assert_eq!(looked(watched(&[(10, 0), (10, 0)])), None, "{expr}");
+            assert_eq!(looked(WatchFigures::default()), None, "nothing known: {expr}");
+        }
+        let error = "video.interruptions.length_s.p50<2s abort".parse::<Thresholds>().unwrap_err();
+        assert!(error.contains("known only at the end"), "{error}");
+    }
 
     #[test]
     fn running_figures_have_the_keys_of_the_report_and_null_where_nothing_is_known() {

@@ -9,7 +9,9 @@ use stampede_core::{Arrival, MediaKind, StreamReport};
 use stampede_engine::{EngineReport, PeerRow};
 
 use super::build::round;
+use super::viewers::Viewers;
 use crate::run::RunData;
+use crate::run::audience::of_first_try;
 
 /// Most streams in the JSON.
 pub(crate) const WORST_MAX: usize = 50;
@@ -69,7 +71,8 @@ pub(crate) struct StreamRow {
     pub loss_rate: Option<f64>,
     /// `missing / expected`.
     pub missing_rate: Option<f64>,
-    /// Payload bits a second between first and last packet.
+    /// Payload bits over the time in which its track was expected to play, whatever part of that the
+    /// stream was there for; `null` where that is not known.
     pub bitrate_bps: Option<f64>,
     /// Frames of which a packet arrived.
     pub frames_received: u64,
@@ -108,7 +111,8 @@ pub(crate) struct StreamRow {
 }
 
 /// All streams of a run.
-pub(crate) fn all(data: &RunData) -> Vec<StreamRow> {
+pub(crate) fn all(data: &RunData, viewers: &Viewers<'_>) -> Vec<StreamRow> {
+    let expected = viewers.expected();
     let engine = data.engine.as_ref();
     let workers = engine.map_or(&[][..], |engine: &EngineReport| &engine.workers);
     let mut rows = Vec::new();
@@ -118,6 +122,14 @@ pub(crate) fn all(data: &RunData) -> Vec<StreamRow> {
             for stream in &peer.report.streams {
                 let mut row = row(stream, peer, data.clock.started);
                 row.worker = worker.worker as u64;
+                row.bitrate_bps = member.and_then(|member| {
+                    let sid = stream.track_id.as_deref()?;
+                    let publication = data.audience.publication_of(&member.room, sid)?;
+                    let subscriber = of_first_try(&peer.label);
+                    let expected =
+                        expected.get(&(member.room.as_str(), subscriber, publication))?;
+                    Some((stream.packets.bytes as f64 * 8.0 / expected.as_secs_f64()).round())
+                });
                 row.room = member.map(|member| member.room.clone());
                 row.cohort = member.and_then(|member| member.cohort.clone());
                 rows.push(row);
@@ -162,7 +174,7 @@ fn row(stream: &StreamReport, peer: &PeerRow, started: Instant) -> StreamRow {
         payload_bytes: packets.bytes,
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
-        bitrate_bps: stream.bitrate_bps.map(f64::round),
+        bitrate_bps: None,
         frames_received: frames.received,
         frames_complete: frames.complete,
         frames_decodable: frames.decodable,

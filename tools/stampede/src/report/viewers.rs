@@ -1,6 +1,6 @@
 //! From the accounts of a run to its figures of watch time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
@@ -13,11 +13,12 @@ use super::watch::{
     WorstViewer,
 };
 use crate::run::RunData;
-use crate::run::audience::{Audience, Publication, Viewer};
+use crate::run::audience::{Audience, Publication, Viewer, of_first_try};
 
 /// A track of a subscriber and what it came to.
 struct Watched<'a> {
     publication: &'a Publication,
+    index: usize,
     tally: Tally,
 }
 
@@ -67,6 +68,71 @@ pub(crate) struct WatchFacts {
     pub groups: Vec<CauseGroup>,
 }
 
+impl Seen<'_> {
+    /// Expected and played of all its tracks together.
+    fn totals(&self) -> (Duration, Duration) {
+        let tallies = self.tracks.iter().map(|track| &track.tally);
+        tallies.fold((Duration::ZERO, Duration::ZERO), |(expected, played), tally| {
+            (expected + tally.expected, played + tally.played)
+        })
+    }
+}
+
+fn ratio(played: Duration, expected: Duration) -> f64 {
+    let ratio = played.as_secs_f64() / expected.as_secs_f64().max(f64::MIN_POSITIVE);
+    (ratio * 1e6).round() / 1e6
+}
+
+/// What a subscriber has where it does not play; of two at once the later one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Frozen,
+    Interrupted,
+    Disconnected,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Interrupted => "interrupted",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// Stretches of several tracks as those of one: at each moment the worst, neighbours of one state
+/// joined.
+fn laid_over(parts: &[(f64, f64, State)]) -> Vec<Stretch> {
+    // Where any begins or ends, and how many of each state there are from there on.
+    let mut moments: Vec<(f64, State, i32)> = parts
+        .iter()
+        .flat_map(|(from_s, to_s, state)| [(*from_s, *state, 1), (*to_s, *state, -1)])
+        .collect();
+    moments.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let states = [State::Disconnected, State::Interrupted, State::Frozen];
+    let mut counts = [0; 3];
+    let mut strip: Vec<Stretch> = Vec::new();
+    let mut moments = moments.into_iter().peekable();
+    while let Some((at_s, state, change)) = moments.next() {
+        counts[state as usize] += change;
+        let Some(next_s) = moments.peek().map(|next| next.0).filter(|next_s| *next_s > at_s) else {
+            continue;
+        };
+        let Some(state) = states.into_iter().find(|state| counts[*state as usize] > 0) else {
+            continue;
+        };
+        match strip.last_mut().filter(|last| last.to_s == at_s && last.state == state.name()) {
+            Some(last) => last.to_s = next_s,
+            None => {
+                let state = state.name().to_owned();
+                strip.push(Stretch { from_s: at_s, to_s: next_s, state });
+            }
+        }
+    }
+    strip
+}
+
 fn index(kind: TrackKind) -> usize {
     usize::from(kind == TrackKind::Audio)
 }
@@ -82,8 +148,12 @@ impl<'a> Viewers<'a> {
     pub(crate) fn until(audience: &'a Audience, started: Instant, until: Instant) -> Self {
         let mut seen: Vec<Seen<'a>> = Vec::new();
         for watched in audience.watched(until) {
-            let (viewer, publication, tally) = (watched.viewer, watched.publication, watched.tally);
-            let track = Watched { publication, tally };
+            let viewer = watched.viewer;
+            let track = Watched {
+                publication: watched.publication,
+                index: watched.index,
+                tally: watched.tally,
+            };
             match seen.last_mut().filter(|last| std::ptr::eq(last.viewer, viewer)) {
                 Some(last) => last.tracks.push(track),
                 None => seen.push(Seen { viewer, tracks: vec![track] }),
@@ -119,25 +189,25 @@ impl<'a> Viewers<'a> {
         if self.seen.is_empty() {
             return None;
         }
-        let missed = |seen: &Seen<'_>| -> Duration {
-            seen.tracks.iter().map(|track| track.tally.expected - track.tally.played).sum()
-        };
-        let mut order: Vec<(Duration, &Seen<'_>)> =
-            self.seen.iter().map(|seen| (missed(seen), seen)).collect();
-        order.retain(|(missed, _)| !missed.is_zero());
-        order.sort_by_key(|(missed, _)| std::cmp::Reverse(*missed));
-        let worst = order.into_iter().take(WORST_MAX);
+        let mut order: Vec<(f64, Duration, &Seen<'_>)> = self
+            .seen
+            .iter()
+            .map(|seen| {
+                let (expected, played) = seen.totals();
+                (ratio(played, expected), expected.saturating_sub(played), seen)
+            })
+            .collect();
+        order.retain(|(_, missed, _)| !missed.is_zero());
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        let worst = order.into_iter().map(|(_, _, seen)| seen).take(WORST_MAX);
         Some(WatchSection {
             subscribers: self.seen.len() as u64,
-            worst: worst.map(|(_, seen)| self.worst(seen, cohort_name)).collect(),
+            worst: worst.map(|seen| self.worst(seen, cohort_name)).collect(),
         })
     }
 
     fn worst(&self, seen: &Seen<'_>, cohort_name: &dyn Fn(u16) -> Option<String>) -> WorstViewer {
-        let sum = |of: fn(&Tally) -> Duration| -> Duration {
-            seen.tracks.iter().map(|track| of(&track.tally)).sum()
-        };
-        let (expected, played) = (sum(|tally| tally.expected), sum(|tally| tally.played));
+        let (expected, played) = seen.totals();
         let mut tracks: Vec<&Watched<'_>> = seen.tracks.iter().collect();
         tracks.sort_by_key(|track| {
             std::cmp::Reverse(track.tally.expected.saturating_sub(track.tally.played))
@@ -155,7 +225,7 @@ impl<'a> Viewers<'a> {
             subscriber: seen.viewer.identity.clone(),
             room: seen.viewer.room.to_string(),
             cohort: cohort_name(seen.viewer.cohort),
-            watch_ratio: played.as_secs_f64() / expected.as_secs_f64().max(f64::MIN_POSITIVE),
+            watch_ratio: ratio(played, expected),
             expected_s: round(expected.as_secs_f64()),
             played_s: round(played.as_secs_f64()),
             tracks: tracks.collect(),
@@ -173,23 +243,74 @@ impl<'a> Viewers<'a> {
         rows.collect()
     }
 
-    /// Where any track of a subscriber was interrupted.
+    /// What a viewer of all of its tracks had: the worst that any of them had.
     fn strip(&self, seen: &Seen<'_>) -> Vec<Stretch> {
-        let mut all: Vec<&Interruption> =
-            seen.tracks.iter().flat_map(|track| &track.tally.interruptions).collect();
-        all.sort_by_key(|one| one.from);
-        let mut strip: Vec<Stretch> = Vec::new();
-        for one in all {
-            let (from_s, to_s) = (self.at_s(one.from), self.at_s(one.until));
-            let disconnected = matches!(one.cause, Cause::Disconnected | Cause::NotJoined);
-            let state = if disconnected { "disconnected" } else { "interrupted" };
-            match strip.last_mut().filter(|last| last.to_s >= from_s) {
-                Some(last) => last.to_s = last.to_s.max(to_s),
-                None => strip.push(Stretch { from_s, to_s, state: state.to_owned() }),
+        let mut parts: Vec<(f64, f64, State)> = Vec::new();
+        for Watched { tally, .. } in &seen.tracks {
+            parts.extend(tally.interruptions.iter().map(|one| {
+                let disconnected = matches!(one.cause, Cause::Disconnected | Cause::NotJoined);
+                let state = if disconnected { State::Disconnected } else { State::Interrupted };
+                (self.at_s(one.from), self.at_s(one.until), state)
+            }));
+            let frozen = tally.frozen.iter();
+            parts
+                .extend(frozen.map(|(from, to)| (self.at_s(*from), self.at_s(*to), State::Frozen)));
+        }
+        let mut strip = laid_over(&parts);
+        if strip.len() > LISTED_MAX {
+            strip.sort_by(|a, b| (b.to_s - b.from_s).total_cmp(&(a.to_s - a.from_s)));
+            strip.truncate(LISTED_MAX);
+            strip.sort_by(|a, b| a.from_s.total_cmp(&b.from_s));
+        }
+        strip
+    }
+
+    /// When a subscriber's interruptions began and ended since the start of the run, in words.
+    pub(crate) fn timeline(&self, identity: &str) -> Vec<(Duration, String)> {
+        let identity = of_first_try(identity);
+        let mut lines = Vec::new();
+        for seen in self.seen.iter().filter(|seen| seen.viewer.identity == identity) {
+            for track in &seen.tracks {
+                self.track_timeline(track, &mut lines);
             }
         }
-        strip.truncate(LISTED_MAX);
-        strip
+        lines.sort_by_key(|(at, _)| *at);
+        lines
+    }
+
+    fn track_timeline(&self, track: &Watched<'_>, lines: &mut Vec<(Duration, String)>) {
+        let since = |at: Instant| at.saturating_duration_since(self.started);
+        let what =
+            format!("{} of {}", track.publication.source.name(), track.publication.publisher);
+        for one in track.tally.interruptions.iter().take(LISTED_MAX) {
+            let reason = one.reason.as_deref().map(|reason| format!(" ({reason})"));
+            let cause = format!("{}{}", one.cause.name(), reason.unwrap_or_default());
+            lines.push((since(one.from), format!("interrupted: {what}: {cause}")));
+            let length = format!("after {:.3} s", one.length().as_secs_f64());
+            let text = if one.until >= self.until {
+                format!("still interrupted {length}: {what}")
+            } else {
+                format!("interruption over {length}: {what}")
+            };
+            lines.push((since(one.until), text));
+        }
+    }
+
+    /// How long each track was expected, by room, subscriber and number of the publication.
+    pub(crate) fn expected(&self) -> HashMap<(&str, &str, usize), Duration> {
+        let tracks = self.seen.iter().flat_map(|seen| {
+            let (room, identity) = (&*seen.viewer.room, seen.viewer.identity.as_str());
+            let tracks = seen.tracks.iter();
+            tracks.map(move |track| ((room, identity, track.index), track.tally.expected))
+        });
+        tracks.collect()
+    }
+
+    /// The identities of those that could watch least, at most `most`, worst first.
+    pub(crate) fn worst_identities(&self, most: usize) -> Vec<String> {
+        let section = self.section(&|_| None);
+        let worst = section.into_iter().flat_map(|section| section.worst);
+        worst.map(|viewer| viewer.subscriber).take(most).collect()
     }
 
     /// Fills in how many subscribers were interrupted in each second.
@@ -277,4 +398,99 @@ impl<'a> Viewers<'a> {
 
 fn round(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use stampede_core::watch::Rules;
+    use stampede_signaling::session::{RemoteTrack, Subscription, TrackSource};
+
+    use super::*;
+    use crate::run::ParticipantId;
+
+    #[test]
+    fn of_several_tracks_the_worst_is_shown_and_neighbours_are_joined() {
+        let parts = [
+            (1.0, 4.0, State::Interrupted),
+            (2.0, 3.0, State::Disconnected),
+            (4.0, 5.0, State::Interrupted),
+            (0.5, 1.5, State::Frozen),
+            (7.0, 7.2, State::Frozen),
+        ];
+        let strip = laid_over(&parts);
+        let told: Vec<_> =
+            strip.iter().map(|one| (one.from_s, one.to_s, one.state.as_str())).collect();
+        let wanted = [
+            (0.5, 1.0, "frozen"),
+            (1.0, 2.0, "interrupted"),
+            (2.0, 3.0, "disconnected"),
+            (3.0, 5.0, "interrupted"),
+            (7.0, 7.2, "frozen"),
+        ];
+        assert_eq!(told, wanted);
+        assert!(laid_over(&[]).is_empty());
+    }
+
+    /// Two subscribers of one camera, of which nothing comes; the second one loses its connection
+    /// for a while.
+    #[test]
+    fn interruptions_are_told_with_begin_and_end() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let room: Rc<str> = "room".into();
+        let mut audience = Audience::new(Rules::default(), start);
+        for number in 0..2 {
+            let viewer = Viewer {
+                identity: format!("sub-{number}"),
+                room: Rc::clone(&room),
+                cohort: 0,
+                subscription: Subscription::Auto,
+            };
+            audience.seat(ParticipantId(number), viewer);
+            audience.scheduled(ParticipantId(number), at(0));
+            audience.connected(ParticipantId(number), at(10));
+        }
+        let camera = RemoteTrack {
+            sid: "TR_1".to_owned(),
+            kind: TrackKind::Video,
+            source: TrackSource::Camera,
+            publisher_sid: "PA_1".to_owned(),
+            publisher_identity: "pub".to_owned(),
+            width: 0,
+            height: 0,
+            mime_type: String::new(),
+            muted: false,
+        };
+        audience.published(&room, at(0), &camera);
+        audience.disconnected(ParticipantId(1), at(6_000), "ping_timeout");
+        audience.connected(ParticipantId(1), at(7_000));
+        audience.left(ParticipantId(1), at(9_000));
+        let viewers = Viewers::until(&audience, start, at(10_000));
+        let told = |identity: &str| -> Vec<String> {
+            let lines = viewers.timeline(identity).into_iter();
+            lines.map(|(at, text)| format!("{} {text}", at.as_millis())).collect()
+        };
+        let silent = [
+            "5000 interrupted: camera of pub: silent",
+            "10000 still interrupted after 5.000 s: camera of pub",
+        ];
+        assert_eq!(told("sub-0"), silent);
+        assert_eq!(told("sub-0-try2"), silent, "a further try of it");
+        let lost = [
+            "5000 interrupted: camera of pub: disconnected (ping_timeout)",
+            "9000 interruption over after 4.000 s: camera of pub",
+        ];
+        assert_eq!(told("sub-1"), lost);
+        assert_eq!(viewers.worst_identities(1), ["sub-0"], "of two that saw nothing the longer");
+        let section = viewers.section(&|_| None).unwrap();
+        assert_eq!((section.subscribers, section.worst.len()), (2, 2));
+        let strips: Vec<_> = section.worst.iter().map(|worst| &worst.strip[..]).collect();
+        assert_eq!(strips[1][0].state, "disconnected");
+        assert_eq!((strips[0][0].from_s, strips[0][0].to_s), (5.0, 10.0));
+        let index = audience.publication_of("room", "TR_1").unwrap();
+        let expected = viewers.expected();
+        assert_eq!(expected[&("room", "sub-1", index)], Duration::from_secs(4));
+    }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use stampede_core::watch::{Cause, Tally};
 
 use super::hist::{Hist, Samples};
+use super::judge::LOSS_RATE_MAX;
 
 /// Most subscribers listed in [`WatchSection::worst`].
 pub(crate) const WORST_MAX: usize = 20;
@@ -179,7 +180,9 @@ pub(crate) struct Stretch {
     pub from_s: f64,
     /// To here.
     pub to_s: f64,
-    /// `interrupted`, or `disconnected` if that was its cause. Between the stretches it played.
+    /// `frozen` in a gap shorter than an interruption, `interrupted`, or `disconnected` if that was
+    /// its cause; of several tracks the worst. Between the stretches it played, or was not expected
+    /// to. At most 50, the longest.
     pub state: String,
 }
 
@@ -274,10 +277,12 @@ impl WatchSums {
         if self.tracks == 0 {
             return WatchFigures::default();
         }
-        let mut ratios = Samples::new();
+        let (mut ratios, mut min) = (Samples::new(), 1.0_f64);
         for (expected, played, _) in self.subscribers.values() {
+            let ratio = ratio(*played, *expected).unwrap_or(1.0);
+            min = min.min(ratio);
             // A ratio of 1 is kept as a second.
-            ratios.record(Duration::from_secs_f64(ratio(*played, *expected).unwrap_or(1.0)));
+            ratios.record(Duration::from_secs_f64(ratio));
         }
         let mut causes = Causes::default();
         for (cause, (count, total)) in &self.causes {
@@ -297,7 +302,7 @@ impl WatchSums {
                 length_s: self.lengths.as_ref().and_then(Samples::as_s),
                 causes,
             },
-            watch_ratio_subscribers: ratios.as_s(),
+            watch_ratio_subscribers: ratios.as_s().map(|hist| hist.of_shares(min)),
         }
     }
 }
@@ -319,6 +324,7 @@ impl WatchFigures {
         let (expected_s, played_s) = (sum(|one| one.expected_s), sum(|one| one.played_s));
         let expected_above_zero = expected_s.filter(|expected_s| *expected_s > 0.0);
         let parts = all.clone().map(|one| &one.interruptions);
+        let ratios = all.clone().filter_map(|one| one.watch_ratio_subscribers.as_ref());
         let mut causes = Causes::default();
         for part in parts.clone() {
             let mut own = part.causes;
@@ -343,10 +349,14 @@ impl WatchFigures {
                 length_s: Hist::merged_s(parts.filter_map(|part| part.length_s.as_ref())),
                 causes,
             },
-            watch_ratio_subscribers: Hist::merged_s(
-                all.filter_map(|one| one.watch_ratio_subscribers.as_ref()),
-            ),
+            watch_ratio_subscribers: Hist::merged_s(ratios.clone())
+                .map(|hist| hist.of_shares(ratios.map(|one| one.min).fold(1.0, f64::min))),
         }
+    }
+
+    /// True if more could not be watched than a run that passes may have.
+    pub(crate) fn is_blackout(&self) -> bool {
+        self.missed_s() > LOSS_RATE_MAX * self.expected_s.unwrap_or(0.0)
     }
 
     /// Time that could not be watched and nobody took away on purpose.
@@ -360,4 +370,49 @@ impl WatchFigures {
 
 fn round(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Instant;
+
+    use stampede_core::watch::Interruption;
+
+    use super::*;
+
+    /// Of subscribers with one track each: how long it was expected, and then silent, in seconds.
+    pub(crate) fn figures(subscribers: &[(u64, u64)]) -> WatchFigures {
+        let mut sums = WatchSums::default();
+        for (number, (expected_s, silent_s)) in subscribers.iter().enumerate() {
+            let mut tally = Tally {
+                expected: Duration::from_secs(*expected_s),
+                played: Duration::from_secs(expected_s - silent_s),
+                ..Tally::default()
+            };
+            if *silent_s > 0 {
+                let from = Instant::now();
+                let until = from + Duration::from_secs(*silent_s);
+                let (cause, reason) = (Cause::Silent, None);
+                tally.interruptions.push(Interruption { from, until, cause, reason });
+            }
+            sums.add(number, &tally);
+        }
+        sums.figures()
+    }
+
+    #[test]
+    fn parts_add_up_and_no_ratio_is_above_one() {
+        let figures = figures(&[(10, 4), (10, 0), (20, 0)]);
+        assert_eq!(figures.watch_ratio, Some(0.9));
+        let gaps = &figures.interruptions;
+        assert_eq!((gaps.count, gaps.subscribers, gaps.total_s), (1, 1, 4.0));
+        assert_eq!(gaps.causes.silent, CauseFigures { count: 1, total_s: 4.0 });
+        let ratios = figures.watch_ratio_subscribers.as_ref().unwrap();
+        assert_eq!((ratios.min, ratios.p50, ratios.max), (0.6, 1.0, 1.0));
+        let merged = WatchFigures::merged([figures.clone(), figures].iter());
+        assert_eq!(merged.watch_ratio, Some(0.9));
+        assert_eq!(merged.interruptions.causes.silent.count, 2);
+        let ratios = merged.watch_ratio_subscribers.unwrap();
+        assert_eq!((ratios.count, ratios.min, ratios.max), (6, 0.6, 1.0));
+    }
 }

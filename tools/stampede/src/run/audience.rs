@@ -97,6 +97,8 @@ pub(crate) struct Watched<'a> {
     pub viewer: &'a Viewer,
     /// The publication.
     pub publication: &'a Publication,
+    /// Its number in its room, as [`Audience::publication_of`] gives it.
+    pub index: usize,
     /// What it came to.
     pub tally: Tally,
 }
@@ -365,6 +367,7 @@ impl Audience {
             (!tally.expected.is_zero()).then_some(Watched {
                 viewer: &taken.viewer,
                 publication,
+                index,
                 tally,
             })
         })

@@ -103,7 +103,10 @@ fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<Fin
     let figures = promise.iter().map(|test| (test.key.clone(), figure(test)));
     let all = report.join.joined == report.join.requested;
     let valid = report.verdict.result != Outcome::Invalid;
-    let ok = kept && all && valid;
+    // What nobody could watch is not held, whatever was promised of what did come.
+    let sections = || report.video.iter().chain(&report.audio);
+    let watched = sections().all(|section| !section.watch.is_blackout());
+    let ok = kept && all && valid && watched;
     let mut reasons = report.verdict.reasons.clone();
     if !all {
         reasons.insert(0, report.join.balance());
@@ -237,6 +240,25 @@ mod tests {
         assert_eq!(limit(&broken), Fault::Network);
         broken.verdict.result = Outcome::Invalid;
         assert_eq!(limit(&broken), Fault::Generator);
+    }
+
+    #[test]
+    fn a_step_holds_only_if_it_could_be_watched() {
+        let watched = crate::report::watch::tests::figures;
+        let lossless = "video.loss_rate<0.1%".parse::<Thresholds>().unwrap().0;
+        let watchable = "video.watch_ratio>=99.5%".parse::<Thresholds>().unwrap().0;
+        let mut run = report();
+        let mut judged = |subscribers: &[(u64, u64)], promise: &[Threshold]| {
+            let video = run.video.as_mut().unwrap();
+            (video.loss_rate, video.watch) = (Some(0.0), watched(subscribers));
+            judge(&run, promise, 10).unwrap()
+        };
+        assert!(judged(&[(1_000, 0)], &lossless).ok && judged(&[(1_000, 0)], &watchable).ok);
+        // Half of them silent: nothing was lost, and nothing was seen.
+        assert!(!judged(&[(1_000, 0), (1_000, 900)], &lossless).ok);
+        assert!(judged(&[(1_000, 8)], &lossless).ok);
+        let step = judged(&[(1_000, 8)], &watchable);
+        assert!(!step.ok && step.figures["video.watch_ratio"] == Some(0.992), "{step:?}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::peer::SETTLE_GRACE;
-use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
+use stampede_engine::{BackendReport, CapturedPeer, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::Ledger;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
@@ -49,6 +49,8 @@ use crate::report::viewers::Viewers;
 use crate::server_metrics::Scraper;
 use crate::{files, machine, preflight, report, signals, summary};
 use audience::Audience;
+#[cfg(test)]
+pub(crate) use book::ParticipantId;
 pub(crate) use book::{Book, Standings};
 pub(crate) use cohorts::{Cohort, Cohorts, REST};
 use context::{Context, RunClock, Settings};
@@ -360,6 +362,7 @@ async fn with_engine(
     let state = Rc::new(scenario::State::default());
     let controls = Arc::clone(&view.controls);
     let quiet = data.plan.quiet;
+    let settles_after = data.plan.playout_deadline + SETTLE_GRACE;
     scraper.begin().await;
     let scraping = tokio::task::spawn_local(Rc::clone(&scraper).run());
     let recorder = match data.plan.capture.clone() {
@@ -368,6 +371,7 @@ async fn with_engine(
             Rc::clone(&workers),
             Arc::clone(&controls),
             plan,
+            settles_after,
             quiet,
         )),
         // Unhandled it would end the process.
@@ -392,7 +396,7 @@ async fn with_engine(
         (view, Rc::clone(&scraper)),
         data.plan.shape.subscribers_peak(),
         data.plan.thresholds.clone(),
-        data.plan.playout_deadline + SETTLE_GRACE,
+        settles_after,
     ));
     let mut scenario = scenario::Scenario {
         context: Rc::clone(&context),
@@ -464,11 +468,30 @@ fn write_captures(data: &mut RunData, context: &Context) {
     let (Some(plan), Some(engine)) = (&data.plan.capture, &mut data.engine) else { return };
     let workers = engine.workers.iter_mut();
     let captures = workers.flat_map(|worker| std::mem::take(&mut worker.captures)).collect();
-    let worst = capture::worst(plan, captures, &context.timelines.borrow());
-    let (files, lost) = capture::write(plan, &worst, "");
+    let viewers = Viewers::of(data);
+    let (timelines, watched) =
+        (context.timelines.borrow(), |identity: &str| viewers.timeline(identity));
+    let worst = capture::worst(plan, captures, &timelines, &watched);
+    let unwatched = viewers.worst_identities(plan.worst);
+    let unwatched = capture::unwatched(&unwatched, &worst, &timelines, &watched);
+    let (files, mut lost) = capture::write(plan, &worst, "");
+    lost.extend(capture::write_timelines(plan, unwatched));
     data.captured = files;
     data.capture_errors = context.capture_errors.take();
     data.capture_errors.extend(lost.into_iter().take(CAPTURE_ERRORS_MAX));
+}
+
+/// The worst of the captures of a run that goes on.
+fn worst_so_far(
+    context: &Context,
+    plan: &CapturePlan,
+    captures: Vec<CapturedPeer>,
+    settles_after: Duration,
+) -> Vec<(CapturedPeer, String)> {
+    let (timelines, audience) = (context.timelines.borrow(), context.audience.borrow());
+    let until = audience.known_until(settles_after).unwrap_or(context.clock.started);
+    let viewers = Viewers::until(&audience, context.clock.started, until);
+    capture::worst(plan, captures, &timelines, &|identity| viewers.timeline(identity))
 }
 
 /// Writes the flight recorder whenever a key or SIGUSR1 asks for it.
@@ -477,6 +500,7 @@ async fn record_on_demand(
     workers: Rc<RefCell<Workers>>,
     controls: Arc<Controls>,
     plan: CapturePlan,
+    settles_after: Duration,
     quiet: bool,
 ) {
     let for_signal = Arc::clone(&controls);
@@ -494,7 +518,7 @@ async fn record_on_demand(
                 tokio::time::sleep(CAPTURE_TIMEOUT).await;
                 let captures = std::mem::take(&mut workers.borrow_mut().captured);
                 let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
-                let worst = capture::worst(&plan, captures, &context.timelines.borrow());
+                let worst = worst_so_far(&context, &plan, captures, settles_after);
                 let of = plan.clone();
                 let write = move || capture::write(&of, &worst, &suffix);
                 let Ok((files, lost)) = tokio::task::spawn_blocking(write).await else { continue };

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::headline;
 use super::plot::{self, LINES_MAX, Line, Plot};
+use super::strips;
 use crate::live::{bits, share};
 use crate::report::cohorts::CohortFigures;
 use crate::report::hist::Hist;
@@ -18,6 +19,7 @@ use crate::report::judge::group;
 use crate::report::keys::{self, Unit};
 use crate::report::threshold::shown;
 use crate::report::types::{Fault, MediaSection, Outcome, Report};
+use crate::report::watch_words;
 
 const TEMPLATE: &str = include_str!("report.html");
 
@@ -56,6 +58,7 @@ fn page(report: &Report) -> Result<Value, String> {
         "duration": plot::clock(report.run.duration_s),
         "measured": report.run.measured_s.map(plot::clock),
         "tiles": tiles(report),
+        "watch": strips::section(report, window(report), axis_end(report)),
         "thresholds": thresholds(report),
         "plots": plots,
         "seconds_a_point": each,
@@ -93,6 +96,8 @@ fn tiles(report: &Report) -> Vec<Value> {
             tiles.push(tile(name, group(count), note, true));
         }
     }
+    let watched = strips::tiles(report).into_iter();
+    tiles.extend(watched.map(|(name, value, note, bad)| tile(&name, value, note, bad)));
     for (name, section) in [("video", &report.video), ("audio", &report.audio)] {
         let Some(section) = section else { continue };
         let packets = &section.packets;
@@ -163,6 +168,10 @@ fn plots(report: &Report) -> Result<(Vec<Value>, String, usize), String> {
             let value = serde_json::to_value(row).map_err(|error| error.to_string())?;
             flatten(&value, "", &mut flat);
             a_second(&mut flat, row.length_s);
+            if report.watch.is_none() {
+                // Reports of earlier versions, and runs in which nothing was to be watched.
+                flat.remove("interrupted");
+            }
             Ok(flat)
         })
         .collect::<Result<_, String>>()?;
@@ -196,6 +205,11 @@ fn window(report: &Report) -> Option<(f64, f64)> {
     let measured = report.run.measured_s?;
     let end = report.run.duration_s.min(report.series.last()?.t_s);
     Some(((end - measured).max(0.0), end))
+}
+
+/// Where the time axis of the plots ends.
+fn axis_end(report: &Report) -> f64 {
+    report.series.last().map_or(report.run.duration_s, |row| row.t_s).max(1.0)
 }
 
 /// Makes the counts of a row that is no whole second those of one, as they are drawn. So little that
@@ -240,12 +254,13 @@ fn flatten(value: &Value, name: &str, flat: &mut Map<String, Value>) {
 /// Plots of what is always there. Title, unit, lines with name, key and colour.
 type Fixed = (&'static str, Unit, &'static [(&'static str, &'static str, usize)]);
 
-const FIXED: [Fixed; 7] = [
+const FIXED: [Fixed; 8] = [
     (
         "Participants",
         Unit::Plain,
         &[("joined", "joined", 0), ("receiving subscribers", "subscribers", 3)],
     ),
+    ("Subscribers interrupted", Unit::Plain, &[("interrupted", "interrupted", 2)]),
     (
         "Datagrams a second",
         Unit::Plain,
@@ -351,6 +366,7 @@ fn cohorts(report: &Report) -> Vec<Value> {
                 "cells": [
                     subscribers.clone(),
                     kind.to_owned(),
+                    section.watch.watch_ratio.map_or_else(unknown, watch_words::percent),
                     section.loss_rate.map_or_else(unknown, share),
                     group(packets.expected),
                     group(packets.missing),
@@ -378,6 +394,7 @@ fn media_rows(name: &str, section: &MediaSection) -> Value {
     let rows = vec![
         ("tracks received", group(section.tracks_received)),
         ("tracks expected", some(section.tracks_expected)),
+        ("watched", section.watch.watch_ratio.map_or_else(unknown, watch_words::percent)),
         ("bitrate", section.bitrate_bps.map_or_else(unknown, bits)),
         ("packets expected", group(packets.expected)),
         ("received", group(packets.received)),
@@ -475,7 +492,7 @@ fn workers(report: &Report) -> Vec<Value> {
 /// Everything that has no table of its own, as names and values: what was published, the
 /// generator, the server, options, machine; sections that others add to the report too.
 fn sections(figures: &Value) -> Vec<Value> {
-    const OWN: [&str; 11] = [
+    const OWN: [&str; 12] = [
         "schema",
         "run",
         "verdict",
@@ -483,6 +500,7 @@ fn sections(figures: &Value) -> Vec<Value> {
         "video",
         "audio",
         "cohorts",
+        "watch",
         "series",
         "thresholds",
         "streams",

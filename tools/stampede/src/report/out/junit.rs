@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 
 use super::headline;
-use crate::report::types::{JoinSection, Outcome, Report, ThresholdRow};
+use crate::report::types::{Outcome, Report, ThresholdRow};
+use crate::report::watch_words;
 
 /// A report as XML.
 pub(super) fn render(report: &Report) -> String {
@@ -28,7 +29,7 @@ pub(super) fn render(report: &Report) -> String {
         escaped(&report.run.id),
         escaped(report.run.started_at.trim_end_matches('Z'))
     );
-    joins(&mut text, &report.join);
+    properties(&mut text, report);
     verdict(&mut text, report);
     for row in &report.thresholds {
         threshold(&mut text, row, interrupted);
@@ -37,9 +38,13 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-/// A verdict that passed has no message, so the books are properties.
-fn joins(text: &mut String, join: &JoinSection) {
+/// A verdict that passed has no message, so the books and watch time are properties.
+fn properties(text: &mut String, report: &Report) {
     text.push_str("    <properties>\n");
+    let mut property = |name: &str, value: f64| {
+        let _ = writeln!(text, "      <property name=\"{name}\" value=\"{value}\"/>");
+    };
+    let join = &report.join;
     for (name, value) in [
         ("requested", join.requested),
         ("joined", join.joined),
@@ -48,7 +53,22 @@ fn joins(text: &mut String, join: &JoinSection) {
         ("not_started", join.not_started),
         ("dropped", join.dropped),
     ] {
-        let _ = writeln!(text, "      <property name=\"join.{name}\" value=\"{value}\"/>");
+        property(&format!("join.{name}"), value as f64);
+    }
+    for (kind, watch) in watch_words::kinds(report) {
+        let gaps = &watch.interruptions;
+        for (name, value) in [
+            ("watch_ratio", watch.watch_ratio),
+            ("expected_s", watch.expected_s),
+            ("played_s", watch.played_s),
+            ("interruptions.count", Some(gaps.count as f64)),
+            ("interruptions.subscribers", Some(gaps.subscribers as f64)),
+            ("interruptions.total_s", Some(gaps.total_s)),
+        ] {
+            if let Some(value) = value {
+                property(&format!("{kind}.{name}"), value);
+            }
+        }
     }
     text.push_str("    </properties>\n");
 }

@@ -7,6 +7,7 @@ use crate::live::{bits, share};
 use crate::report::hist::Hist;
 use crate::report::judge::group;
 use crate::report::types::{Fault, MediaSection, Outcome, Report};
+use crate::report::watch_words;
 
 /// Streams in the table.
 const STREAMS_SHOWN: usize = 10;
@@ -28,6 +29,7 @@ pub(super) fn render(report: &Report) -> String {
     for reason in &report.verdict.reasons {
         let _ = writeln!(text, "- {}", escaped(reason));
     }
+    watch(&mut text, report);
     thresholds(&mut text, report);
     media(&mut text, report);
     cohorts(&mut text, report);
@@ -42,6 +44,41 @@ pub(super) fn render(report: &Report) -> String {
         escaped(&report.run.stampede_version)
     );
     text
+}
+
+fn watch(text: &mut String, report: &Report) {
+    let kinds: Vec<_> = watch_words::kinds(report).collect();
+    if kinds.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n### Watch time\n\n| | watched | expected | played | short gaps | interruptions | \
+         subscribers | together | length p50 / max | by cause |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n",
+    );
+    let unknown = || "–".to_owned();
+    let known = |value: Option<f64>| value.map_or_else(unknown, watch_words::seconds);
+    for (name, watch) in kinds {
+        let gaps = &watch.interruptions;
+        let length = |hist: &Hist| format!("{:.1} / {:.1} s", hist.p50, hist.max);
+        let cells = [
+            watch.watch_ratio.map_or_else(unknown, watch_words::percent),
+            known(watch.expected_s),
+            known(watch.played_s),
+            known(watch.short_gaps_s),
+            group(gaps.count),
+            group(gaps.subscribers),
+            watch_words::seconds(gaps.total_s),
+            gaps.length_s.as_ref().map_or_else(unknown, length),
+            if gaps.count > 0 { gaps.causes_told() } else { unknown() },
+        ];
+        let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+    }
+    let worst = report.watch.iter().flat_map(|section| &section.worst).next();
+    if let Some(worst) = worst.filter(|worst| worst.watch_ratio < 1.0) {
+        let ratio = watch_words::percent(worst.watch_ratio);
+        let _ = writeln!(text, "\nThe worst subscriber: {ratio}, {}", escaped(&worst.name()));
+    }
 }
 
 fn thresholds(text: &mut String, report: &Report) {
@@ -64,9 +101,9 @@ fn media(text: &mut String, report: &Report) {
         return;
     }
     text.push_str(
-        "\n### Media\n\n| | tracks | bitrate | packets | missing | repaired | unrecovered | loss | \
+        "\n### Media\n\n| | tracks | watched | bitrate | packets | missing | repaired | unrecovered | loss | \
          freezes | jitter p99 | latency p50 / p99 |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for (name, section) in sections {
         let _ = writeln!(text, "| {name} | {} |", row(section).join(" | "));
@@ -78,9 +115,9 @@ fn cohorts(text: &mut String, report: &Report) {
         return;
     }
     text.push_str(
-        "\n### Cohorts\n\n| | subscribers | | tracks | bitrate | packets | missing | repaired | \
+        "\n### Cohorts\n\n| | subscribers | | tracks | watched | bitrate | packets | missing | repaired | \
          unrecovered | loss | freezes | jitter p99 | latency p50 / p99 |\n\
-         |---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+         |---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for cohort in &report.cohorts {
         for (kind, section) in cohort.media() {
@@ -100,6 +137,7 @@ fn row(section: &MediaSection) -> Vec<String> {
     let latency = |hist: &Hist| format!("{:.1} / {:.1} ms", hist.p50, hist.p99);
     vec![
         tracks,
+        section.watch.watch_ratio.map_or_else(unknown, watch_words::percent),
         section.bitrate_bps.map_or_else(unknown, bits),
         group(packets.expected),
         group(packets.missing),

@@ -142,7 +142,7 @@ fn ticks(largest: f64) -> Vec<f64> {
     (0..=count).map(|index| index as f64 * step).collect()
 }
 
-fn time_ticks(end: f64) -> Vec<f64> {
+pub(super) fn time_ticks(end: f64) -> Vec<f64> {
     const STEPS: [f64; 14] = [
         1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 10_800.0,
         21_600.0,
