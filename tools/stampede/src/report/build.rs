@@ -208,6 +208,7 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
             .cloned()
             .collect(),
         errors,
+        no_pairs: data.book.no_pairs().clone(),
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
         expected: video.expected + audio.expected,

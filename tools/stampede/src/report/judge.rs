@@ -68,6 +68,29 @@ pub(crate) struct TracksFacts {
     pub plis: u64,
 }
 
+/// Tries to join for which ICE found no way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NoPairFacts {
+    /// How many.
+    pub tries: u64,
+    /// Of them those in which the server named no candidate.
+    pub server_named_none: u64,
+    /// What was said of one of them, with candidates of the server if there is one.
+    pub example: String,
+}
+
+impl NoPairFacts {
+    /// Whose fault that is. A firewall, a wrong address and a server that does not listen look the
+    /// same from here.
+    fn fault(&self) -> Fault {
+        if self.tries > 0 && self.server_named_none == self.tries {
+            Fault::Server
+        } else {
+            Fault::Unknown
+        }
+    }
+}
+
 /// A run that could not go on.
 #[derive(Debug, Clone)]
 pub(crate) struct Early {
@@ -98,6 +121,8 @@ pub(crate) struct Facts {
     pub refused: bool,
     /// The commonest error kinds with their counts.
     pub errors: Vec<(String, u64)>,
+    /// Tries for which ICE found no way.
+    pub no_pairs: NoPairFacts,
     /// Of them what this machine had too little of.
     pub shortages: Vec<(String, u64)>,
     /// True if the run was ended by a signal.
@@ -274,7 +299,7 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
         return None;
     }
     if facts.joined == 0 {
-        let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+        let fault = if facts.refused { Fault::Server } else { facts.no_pairs.fault() };
         let why = facts.ended_early.as_ref().map(|early| format!("; {}", early.why));
         return Some((fault, join_reason(facts) + why.as_deref().unwrap_or_default()));
     }
@@ -350,7 +375,7 @@ fn joins(facts: &Facts) -> Option<(Fault, String)> {
         return None;
     }
     let reason = join_reason(facts);
-    if facts.refused {
+    if facts.refused || facts.no_pairs.fault() == Fault::Server {
         return Some((Fault::Server, format!("server: {reason}")));
     }
     let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
@@ -526,6 +551,9 @@ fn join_reason(facts: &Facts) -> String {
     if !kinds.is_empty() {
         text.push_str(&format!(" ({})", kinds.join("; ")));
     }
+    if facts.no_pairs.tries > 0 {
+        text.push_str(&format!("; {}", facts.no_pairs.example));
+    }
     text
 }
 
@@ -697,6 +725,23 @@ mod tests {
             "0 of 11 participants joined (11 x websocket",
         );
         check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
+    }
+
+    #[test]
+    fn without_a_candidate_pair_nobody_is_blamed_who_named_candidates() {
+        let no_pairs = NoPairFacts {
+            tries: 11,
+            server_named_none: 0,
+            example: "no candidate pair worked: our candidates 127.0.0.1:40001".to_owned(),
+        };
+        let errors = vec![("no_candidate_pair".to_owned(), 11)];
+        let nobody = Facts { joined: 0, failed: 11, received: 0, errors, no_pairs, ..healthy() };
+        let said = "0 of 11 participants joined (11 x no_candidate_pair); no candidate pair worked";
+        check(&nobody, Outcome::Fail, Fault::Unknown, said);
+        let some = Facts { joined: 9, failed: 2, received: 100_000, ..nobody.clone() };
+        check(&some, Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 participants joined");
+        let no_pairs = NoPairFacts { server_named_none: 11, ..nobody.no_pairs.clone() };
+        check(&Facts { no_pairs, ..nobody }, Outcome::Fail, Fault::Server, said);
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
+use stampede_core::NoCandidatePair;
 use stampede_signaling::session::SessionCounters;
 
 use crate::report::hist::Samples;
+use crate::report::judge::NoPairFacts;
 use crate::report::types::{JoinSection, Phases, SignallingSection};
 
 /// Steps of a join, each measured from its scheduled start.
@@ -98,6 +100,7 @@ pub(crate) struct Book {
     join_response_wait_max: Duration,
     signalling: SignallingSection,
     errors: BTreeMap<String, u64>,
+    no_pairs: NoPairFacts,
     server_version: Option<String>,
     members: HashMap<String, Member>,
 }
@@ -254,6 +257,22 @@ impl Book {
             self.dropped += 1;
         }
         self.disconnected(id);
+    }
+
+    /// A try found no candidate pair that works; it is [`Self::broke`]n besides.
+    pub(crate) fn no_pair(&mut self, pair: &NoCandidatePair) {
+        let pairs = &mut self.no_pairs;
+        let is_first_other = pairs.tries == pairs.server_named_none && !pair.server_named_none();
+        if pairs.tries == 0 || is_first_other {
+            pairs.example = pair.to_string();
+        }
+        pairs.tries += 1;
+        pairs.server_named_none += u64::from(pair.server_named_none());
+    }
+
+    /// What [`Self::no_pair`] was told.
+    pub(crate) fn no_pairs(&self) -> &NoPairFacts {
+        &self.no_pairs
     }
 
     /// It is not connected any more.
@@ -415,6 +434,8 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use stampede_core::{Heard, RemoteCandidate};
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -510,6 +531,32 @@ mod tests {
         assert_eq!(book.tracks_excused(), [3, 3]);
         book.broke(publishers[0], "media_lost");
         assert_eq!(book.tracks_excused(), [4, 4]);
+    }
+
+    #[test]
+    fn the_example_of_a_missing_pair_is_one_that_has_candidates() {
+        let none = NoCandidatePair {
+            locals: vec!["127.0.0.1:40001".parse().unwrap()],
+            remotes: vec![],
+            left_out: 0,
+            unreachable: vec![],
+            refused_local: None,
+            heard: Heard::Nothing,
+        };
+        let of = |address: &str| NoCandidatePair {
+            remotes: vec![RemoteCandidate::Udp(address.parse().unwrap())],
+            ..none.clone()
+        };
+        let mut book = Book::default();
+        book.no_pair(&none);
+        assert!(book.no_pairs().example.ends_with("the server named none"));
+        for address in ["10.0.0.1:7882", "10.0.0.2:7882"] {
+            book.no_pair(&of(address));
+        }
+        book.no_pair(&none);
+        let pairs = book.no_pairs();
+        assert_eq!((pairs.tries, pairs.server_named_none), (4, 2));
+        assert!(pairs.example.contains("10.0.0.1:7882"), "{}", pairs.example);
     }
 
     #[test]

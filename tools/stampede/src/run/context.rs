@@ -74,7 +74,7 @@ pub(crate) struct Context {
     pub addresses: Arc<[SocketAddr]>,
     /// TLS for `wss://`.
     pub tls: TlsSetup,
-    /// Address the peers bind to.
+    /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
     /// Tells the participants to leave.
     pub stage: watch::Sender<Stage>,
@@ -163,7 +163,7 @@ pub(crate) struct Settings {
     pub addresses: Arc<[SocketAddr]>,
     /// TLS.
     pub tls: TlsSetup,
-    /// Address the peers bind to.
+    /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
     /// Further tries.
     pub retry: u32,
