@@ -201,7 +201,12 @@ pub(crate) const SECRET: &str = "test-secret-0123456789-0123456789-abc";
 
 impl Sfu {
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut command = stampede();
+        Self::start_under(&[], args)
+    }
+
+    /// Under a command that becomes it.
+    pub(crate) fn start_under(wrapper: &[&str], args: &[&str]) -> Self {
+        let mut command = stampede_under(wrapper);
         command.args(["sfu", "--port", "0", "--rtc-port", "0", "--api-key", KEY]).args(args);
         command.env("LIVEKIT_API_SECRET", SECRET);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
