@@ -13,6 +13,7 @@
 //! Needs two cores that do nothing else: the engine's worker has one, the SFU the other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench may panic")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it found")]
 
 mod plot;
 

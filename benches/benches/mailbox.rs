@@ -8,6 +8,7 @@
 //! worker has core 0, this thread core 1.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and documents nothing")]
+#![allow(clippy::print_stderr, reason = "a bench prints what it found")]
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -5,6 +5,8 @@
 //! Each iteration is one datagram and the clock is the thread's CPU time, so criterion's time is CPU
 //! time a datagram, whatever else runs on the machine.
 
+#![allow(clippy::print_stderr, reason = "a bench prints what it found")]
+
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

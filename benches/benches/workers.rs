@@ -17,6 +17,7 @@
 //! did. `by CPU` is what two workers would carry that always had theirs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench may panic")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it found")]
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

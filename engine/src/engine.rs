@@ -195,6 +195,11 @@ impl Engine {
         self.post(usize::from(peer.worker), Mail::Command(peer, command))
     }
 
+    /// True if the worker of this peer has room for a command.
+    pub fn takes_commands(&self, peer: PeerId) -> bool {
+        !self.workers[usize::from(peer.worker)].mail.is_full()
+    }
+
     /// Starts the measured window on all workers: every account begins anew.
     ///
     /// # Errors
@@ -259,14 +264,23 @@ impl Engine {
                 Ok(None) | Err(_) => workers_panicked.push(index),
             }
         }
-        let unread = events.receiver.try_iter().filter_map(|event| match event {
-            EngineEvent::Snapshot(snapshot) => Some(*snapshot),
-            _ => None,
-        });
-        let snapshots_unread = unread.collect();
+        let (mut snapshots_unread, mut covers_unread) = (Vec::new(), Vec::new());
+        for event in events.receiver.try_iter() {
+            match event {
+                EngineEvent::Snapshot(snapshot) => snapshots_unread.push(*snapshot),
+                EngineEvent::Cover(news) => covers_unread.push(*news),
+                _ => {}
+            }
+        }
         drop(events);
         let recordings = disk.map(DiskThread::finish);
-        EngineReport { workers: reports, workers_panicked, recordings, snapshots_unread }
+        EngineReport {
+            workers: reports,
+            workers_panicked,
+            recordings,
+            snapshots_unread,
+            covers_unread,
+        }
     }
 }
 

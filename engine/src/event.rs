@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerNote, PublishTrack};
 
-use crate::{CapturedPeer, WorkerSnapshot};
+use crate::{CapturedPeer, CoverNews, WorkerSnapshot};
 
 /// One peer connection for its whole life; never reused within an [`Engine`](crate::Engine).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,6 +143,9 @@ pub enum EngineEvent {
     },
     /// A worker's counters, once a second.
     Snapshot(Box<WorkerSnapshot>),
+    /// What is new of the time that streams could be watched: of all peers of a worker once a
+    /// second, and of each peer when it is closed.
+    Cover(Box<CoverNews>),
     /// What the flight recorder holds of a worker's worst peers, after
     /// [`Engine::capture`](crate::Engine::capture).
     Captured(Vec<CapturedPeer>),

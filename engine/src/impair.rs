@@ -22,11 +22,26 @@ pub(crate) struct ImpairPlan {
 /// What is done to one peer.
 pub(crate) struct PeerImpairment {
     model: Impairment,
+    /// The first and the last datagram other than media that was dropped since the last
+    /// [`Self::take_cut_off`].
+    cut_off: Option<[Instant; 2]>,
 }
 
 impl PeerImpairment {
     pub(crate) fn begin_measuring(&mut self) {
         self.model.reset_counts();
+    }
+
+    /// Since when, and until when, datagrams other than media were dropped.
+    pub(crate) fn take_cut_off(&mut self) -> Option<[Instant; 2]> {
+        self.cut_off.take()
+    }
+
+    fn dropped(&mut self, class: Class, at: Instant, peer: &mut Peer, payload: &[u8]) {
+        match class {
+            Class::Other => self.cut_off.get_or_insert([at, at])[1] = at,
+            _ => peer.dropped_on_purpose(payload),
+        }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -58,7 +73,7 @@ impl Impairments {
     pub(crate) fn of(&self, cohort: u16, label: &str) -> Option<Box<PeerImpairment>> {
         let spec = self.plan.cohorts.get(usize::from(cohort))?.as_ref()?;
         let model = Impairment::new(spec, self.plan.seed, stable_name(label), self.plan.start);
-        Some(Box::new(PeerImpairment { model }))
+        Some(Box::new(PeerImpairment { model, cut_off: None }))
     }
 
     /// Gives a datagram to its peer now or later, or drops it.
@@ -73,7 +88,9 @@ impl Impairments {
         let model = &mut impaired.model;
         let class = Class::of(payload);
         let fate = model.decide(at.instant, class, payload.len());
-        let Fate::Deliver { at: due, twice, .. } = fate else { return };
+        let Fate::Deliver { at: due, twice, .. } = fate else {
+            return impaired.dropped(class, at.instant, peer, payload);
+        };
         for copy in 0..=u8::from(twice) {
             if class == Class::Other || !model.holds_packets() {
                 peer.handle_datagram(at, source, payload);

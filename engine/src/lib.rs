@@ -16,6 +16,7 @@
 mod capture;
 mod clock;
 mod cohort;
+mod cover;
 mod distributions;
 mod engine;
 mod event;
@@ -31,6 +32,7 @@ mod worst;
 
 pub use capture::{CaptureOptions, CapturedPeer, keep_worst};
 pub use cohort::CohortReport;
+pub use cover::{CoverNews, PeerCover};
 pub use distributions::{Distributions, HEIGHTS_MAX};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::{EngineEvent, PeerCommand, PeerId, PeerRole};
+use crate::{CoverNews, EngineEvent, PeerCommand, PeerId, PeerRole};
 
 /// What a worker is told.
 pub(crate) enum Mail {
@@ -83,12 +83,29 @@ impl EventSink {
     }
 
     pub(crate) fn push(&mut self, event: EngineEvent) {
-        let crowded = self.waiting.len() >= WAITING_BEFORE_SNAPSHOTS_MAX;
-        if crowded && matches!(event, EngineEvent::Snapshot(_)) {
+        if self.is_crowded() && matches!(event, EngineEvent::Snapshot(_)) {
             self.snapshots_dropped += 1;
             return;
         }
         self.waiting.push_back(event);
+    }
+
+    /// So much waits that a snapshot would be dropped.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.waiting.len() >= WAITING_BEFORE_SNAPSHOTS_MAX
+    }
+
+    /// Takes out what is told of the time that streams cover and has found no room in the channel.
+    pub(crate) fn take_covers(&mut self) -> Vec<CoverNews> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut covers = Vec::new();
+        for event in waiting {
+            match event {
+                EngineEvent::Cover(news) => covers.push(*news),
+                other => self.waiting.push_back(other),
+            }
+        }
+        covers
     }
 
     /// Snapshots that found too much waiting.

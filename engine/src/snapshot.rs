@@ -9,7 +9,7 @@ use stampede_media::disk::DiskReport;
 
 use crate::distributions::Distributions;
 use crate::health::{HealthReport, Second};
-use crate::{CapturedPeer, CohortReport, PeerId, PeerLine};
+use crate::{CapturedPeer, CohortReport, CoverNews, PeerId, PeerLine};
 
 /// A worker's counters at one moment.
 #[derive(Debug, Clone)]
@@ -90,6 +90,9 @@ pub struct WorkerReport {
     pub cohorts: Vec<CohortReport>,
     /// Snapshots not handed out because the signalling plane left too many events waiting.
     pub snapshots_dropped: u64,
+    /// What is new of the time that its peers' streams could be watched, in order, after the last
+    /// [`EngineEvent::Cover`](crate::EngineEvent::Cover).
+    pub covers: Vec<CoverNews>,
     /// Why it ended before it was told to; its figures are then what was known by then.
     pub failed: Option<String>,
 }
@@ -105,4 +108,6 @@ pub struct EngineReport {
     pub recordings: Option<DiskReport>,
     /// Snapshots that nobody had read from the event channel, in their order.
     pub snapshots_unread: Vec<WorkerSnapshot>,
+    /// The same of what was told of the time that streams could be watched.
+    pub covers_unread: Vec<CoverNews>,
 }

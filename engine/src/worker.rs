@@ -20,6 +20,7 @@ use stampede_udp::{Backend, SocketBuffers, SocketId, Wait};
 use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
 use crate::clock::{Clock, ClockReader};
 use crate::cohort::Closed;
+use crate::cover::{CoverNews, PeerCover};
 use crate::distributions::{Distributions, Measured};
 use crate::health::Health;
 use crate::impair::{ImpairPlan, Impairments, PeerImpairment};
@@ -526,6 +527,9 @@ impl Worker {
             settled: true,
         };
         slot.peer.close(clock.now, &mut sink);
+        let mut news = CoverNews::new(self.setup.index, clock.now, false);
+        take_covers(&mut slot, &mut news);
+        self.setup.events.push(EngineEvent::Cover(Box::new(news)));
         self.connecting -= usize::from(!slot.settled);
         self.wishes.clear();
         let mut kernel_drops = slot.drops_closed;
@@ -627,6 +631,7 @@ impl Worker {
             totals.merge(&counters);
             worst.offer(key, PeerFigures::of(&counters));
         }
+        self.tell_covers(clock);
         let second = self.health.close_second(clock.now, self.backend.stats());
         self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
         let worst = worst.into_slots().into_iter().filter_map(|(key, figures)| {
@@ -648,6 +653,21 @@ impl Worker {
         self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
     }
 
+    /// What is new of the time that streams cover. If events wait, it waits in the streams.
+    fn tell_covers(&mut self, clock: Clock) {
+        if self.setup.events.is_crowded() {
+            return;
+        }
+        let mut news = CoverNews::new(self.setup.index, clock.now, true);
+        for key in 0..self.slots.capacity() {
+            self.send_if_due();
+            if let Some(slot) = self.slots.get_mut(key) {
+                take_covers(slot, &mut news);
+            }
+        }
+        self.setup.events.push(EngineEvent::Cover(Box::new(news)));
+    }
+
     fn finish(mut self, failed: Option<String>) -> WorkerReport {
         let clock = self.clocks.read();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
@@ -657,6 +677,7 @@ impl Worker {
         self.backend.flush();
         self.backend.refresh_drops();
         self.setup.events.flush();
+        let covers = self.setup.events.take_covers();
         let ended = self.clocks.read().now;
         let last = LastPart {
             ended,
@@ -682,8 +703,17 @@ impl Worker {
             captures: self.captures,
             cohorts,
             snapshots_dropped: self.setup.events.snapshots_dropped(),
+            covers,
             failed,
         }
+    }
+}
+
+fn take_covers(slot: &mut Slot, news: &mut CoverNews) {
+    let peer = slot.id;
+    slot.peer.covers(&mut |cover| news.covers.push(PeerCover { peer, cover }));
+    if let Some(cut_off) = slot.impaired.as_mut().and_then(|impaired| impaired.take_cut_off()) {
+        news.cut_off.push((peer, cut_off));
     }
 }
 

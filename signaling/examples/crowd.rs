@@ -2,6 +2,8 @@
 //! `LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… cargo run --release -p stampede-signaling
 //! --example crowd -- 2000 [hidden]`
 
+#![allow(clippy::print_stdout)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 //! Made for thousands on one tokio thread: no task, one sleep, a 4 KiB read buffer; messages are
 //! decoded from the buffer they were read into.
 
+mod dial;
 mod error;
 mod open;
 mod tls;
@@ -19,16 +20,19 @@ use futures_util::{Sink, Stream};
 use prost::Message as _;
 use prost::bytes::Bytes;
 use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
+pub(crate) use error::http_kind;
 pub use error::{ConnectError, ERROR_BODY_CHARS_MAX};
+pub(crate) use open::LOCAL_ERRORS;
 pub use open::{MESSAGE_BYTES_MAX, PROTOCOL};
 pub use tls::{TlsSetup, TlsSetupError};
 
+use crate::proxy::Proxy;
 use crate::server_url::ServerUrl;
 use crate::session::{
-    EndReason, MediaCommand, MediaInput, Output, Role, Session, SessionEvent, SessionOptions,
+    EndReason, Flood, MediaCommand, MediaInput, Output, Role, Session, SessionEvent, SessionOptions,
 };
 use crate::text;
 use crate::token::Token;
@@ -42,6 +46,10 @@ const _: () = assert!(log::STATIC_MAX_LEVEL as usize <= log::LevelFilter::Debug 
 /// [`EndReason::OutboundFull`]: a server that does not read has failed.
 pub const OUTBOUND_MESSAGES_MAX: usize = 256;
 
+/// What stands for a close code where there is none (RFC 6455 §7.1.5).
+const CLOSED_WITHOUT_CODE: u16 = 1005;
+const CLOSED_WITHOUT_FRAME: u16 = 1006;
+
 /// Messages above this are kept alive for a while, see [`Held`].
 const LARGE_MESSAGE_BYTES: usize = 2 * 1024;
 
@@ -53,8 +61,11 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ConnectOptions {
     /// The server.
     pub url: ServerUrl,
-    /// Its addresses if already resolved ([`ServerUrl::resolve`]); tried in order.
+    /// Its addresses, or those of `proxy` if there is one, if already resolved
+    /// ([`ServerUrl::resolve`]). The first that answers is taken (RFC 8305).
     pub addresses: Option<Arc<[SocketAddr]>>,
+    /// The proxy to go through ([`Proxies::of`](crate::proxy::Proxies::of)).
+    pub proxy: Option<Proxy>,
     /// The join token.
     pub token: Token,
     /// TLS for `wss://`; shared by all connections.
@@ -70,7 +81,8 @@ impl ConnectOptions {
     #[must_use]
     pub fn new(url: ServerUrl, token: Token, role: Role, tls: TlsSetup) -> Self {
         let session = SessionOptions::new(role);
-        Self { url, addresses: None, token, tls, connect_timeout: CONNECT_TIMEOUT, session }
+        let connect_timeout = CONNECT_TIMEOUT;
+        Self { url, addresses: None, proxy: None, token, tls, connect_timeout, session }
     }
 }
 
@@ -298,25 +310,28 @@ impl Connection {
                 self.hold(bytes);
             }
             // The server answers in JSON only to clients that speak it.
-            Some(Ok(Message::Text(_) | Message::Frame(_))) => self.session.handle_malformed(),
+            Some(Ok(message @ (Message::Text(_) | Message::Frame(_)))) => {
+                self.session.handle_malformed(now(), message.len());
+            }
             // tungstenite has queued the pong.
             Some(Ok(Message::Ping(_))) => self.needs_flush = true,
             Some(Ok(Message::Pong(_))) => {}
             Some(Ok(Message::Close(frame))) => {
                 self.needs_flush = true;
-                let detail = match frame {
-                    Some(frame) => format!(
-                        "code {}, {:?}",
-                        u16::from(frame.code),
-                        text::foreign(frame.reason.as_str(), ERROR_BODY_CHARS_MAX)
+                let (code, text) = match frame {
+                    Some(frame) => (
+                        frame.code.into(),
+                        text::foreign(frame.reason.as_str(), ERROR_BODY_CHARS_MAX),
                     ),
-                    None => "no code".to_owned(),
+                    None => (CLOSED_WITHOUT_CODE, String::new()),
                 };
-                self.session.handle_transport_end(EndReason::Closed { detail });
+                self.session.handle_transport_end(EndReason::Closed { code, text });
             }
             Some(Err(error)) => self.socket_failed(&error),
             None => self.socket_failed(&WsError::ConnectionClosed),
         }
+        // Of a flood not even a farewell is waited for: that would be reading on.
+        self.socket_done |= self.session.is_flooded();
         Poll::Ready(())
     }
 
@@ -338,7 +353,10 @@ impl Connection {
             WsError::ConnectionClosed
             | WsError::AlreadyClosed
             | WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                EndReason::Closed { detail: "without a close frame".to_owned() }
+                EndReason::Closed { code: CLOSED_WITHOUT_FRAME, text: String::new() }
+            }
+            WsError::Capacity(CapacityError::MessageTooLong { size, .. }) => {
+                EndReason::ServerFlooded { flood: Flood::Message { bytes: *size } }
             }
             WsError::WriteBufferFull(_) => EndReason::OutboundFull,
             error => {

@@ -41,6 +41,8 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod presence;
+pub mod proxy;
 pub mod rooms;
 pub mod server_url;
 pub mod session;
@@ -49,6 +51,7 @@ pub mod token;
 mod wire;
 
 pub use connection::{ConnectError, ConnectOptions, Connection, TlsSetup, Update};
+pub use proxy::{Proxies, Proxy, ProxyError};
 pub use rooms::RoomClient;
 pub use server_url::{ServerUrl, UrlError};
 pub use token::{ApiCredentials, JoinGrant, TOKEN_TTL, Token, TokenError};

@@ -14,7 +14,8 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use thiserror::Error;
 
-use crate::connection::{ERROR_BODY_CHARS_MAX, TlsSetup};
+use crate::connection::{ERROR_BODY_CHARS_MAX, TlsSetup, http_kind};
+use crate::proxy::Proxies;
 use crate::server_url::ServerUrl;
 use crate::text;
 use crate::token::{ApiCredentials, TokenError};
@@ -60,8 +61,16 @@ pub enum RoomError {
         /// The limit.
         timeout: Duration,
     },
-    /// The server answered with an error of its own.
-    #[error("the server refused: {code}: {detail} (HTTP {status})")]
+    /// The proxy on the way wants a user and a password (407).
+    #[error("the proxy on the way to {address} wants a user and a password: {detail}")]
+    ProxyUnauthorized {
+        /// Host and port of the server.
+        address: String,
+        /// What the proxy said.
+        detail: String,
+    },
+    /// The server answered with an error of its own: it refuses this call, or fails (5xx).
+    #[error("{}", server_text(*status, code, detail))]
     Server {
         /// HTTP status.
         status: u16,
@@ -98,7 +107,8 @@ impl RoomError {
             Self::NotFound { .. } => "room_not_found",
             Self::Unreachable { .. } => "unreachable",
             Self::Timeout { .. } => "timeout",
-            Self::Server { .. } => "server_error",
+            Self::ProxyUnauthorized { .. } => "proxy",
+            Self::Server { status, .. } => http_kind(*status),
             Self::NotLiveKit { .. } => "not_livekit",
             Self::Token(_) => "bad_credentials",
             Self::Client { .. } => "client",
@@ -160,10 +170,12 @@ pub struct RoomClient {
     url: ServerUrl,
     credentials: ApiCredentials,
     http: reqwest::Client,
+    /// The proxy on the way, for errors.
+    proxy: Option<String>,
 }
 
 impl RoomClient {
-    /// A client for `url`.
+    /// A client for `url`, which is reached as `proxies` say.
     ///
     /// # Errors
     /// [`RoomError::Client`].
@@ -171,13 +183,15 @@ impl RoomClient {
         url: ServerUrl,
         credentials: ApiCredentials,
         tls: &TlsSetup,
+        proxies: &Proxies,
     ) -> Result<Self, RoomError> {
         let http = tls
-            .http_client()
+            .http_client(proxies)
             .timeout(CALL_TIMEOUT)
             .build()
             .map_err(|error| RoomError::Client { detail: chain(&error) })?;
-        Ok(Self { url, credentials, http })
+        let proxy = proxies.of(&url).ok().flatten().map(|proxy| proxy.authority());
+        Ok(Self { url, credentials, http, proxy })
     }
 
     /// Creates a room. One that exists already is fine: it is given back as it is.
@@ -290,7 +304,9 @@ impl RoomClient {
         if error.is_timeout() {
             RoomError::Timeout { address, timeout: CALL_TIMEOUT }
         } else {
-            RoomError::Unreachable { address, detail: chain(error) }
+            let through = self.proxy.as_ref().map(|proxy| format!("through the proxy {proxy}: "));
+            let detail = through.unwrap_or_default() + &chain(error);
+            RoomError::Unreachable { address, detail }
         }
     }
 
@@ -316,10 +332,22 @@ impl RoomClient {
         match (number, code.as_str()) {
             (401 | 403, _) => RoomError::Unauthorized { status: number, detail: shown },
             (404, "not_found") => RoomError::NotFound { detail: shown },
+            (407, _) => {
+                RoomError::ProxyUnauthorized { address: self.url.authority(), detail: shown }
+            }
+            // Also in the plain text of whatever stands before LiveKit.
+            (500.., _) => RoomError::Server { status: number, code, detail: shown },
             (_, "") | (404, _) => self.not_livekit(format!("HTTP {number} {shown}")),
             _ => RoomError::Server { status: number, code, detail: shown },
         }
     }
+}
+
+fn server_text(status: u16, code: &str, detail: &str) -> String {
+    let what = if status >= 500 { "the server failed" } else { "the server refused" };
+    let said = [code, detail].into_iter().filter(|part| !part.is_empty());
+    let said: String = said.map(|part| format!(": {part}")).collect();
+    format!("{what}{said} (HTTP {status})")
 }
 
 /// An error and its causes on one line; reqwest's own text says only "error sending request".

@@ -6,6 +6,7 @@
 
 mod candidate;
 mod event;
+pub mod flood;
 mod layout;
 mod negotiate;
 mod publish;
@@ -18,19 +19,23 @@ use livekit_protocol as proto;
 use prost::bytes::Bytes;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use proto::{DisconnectReason, SignalRequest, SignalResponse};
+use proto::{SignalRequest, SignalResponse};
 
 pub use event::{
-    EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output, Quality,
-    RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, WantedCodec,
+    Departure, EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output,
+    Quality, RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, TrackSource,
+    WantedCodec,
 };
+pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
+pub use livekit_protocol::DisconnectReason;
 pub use tracks::REMOTE_TRACKS_MAX;
 
 use crate::text;
 use crate::token::Token;
 use crate::wire;
-use layout::Seats;
+use flood::Meters;
+use layout::{Arranged, Seats};
 use publish::{OfferState, Publishing, Settled};
 use tracks::{Changes, TrackTable};
 
@@ -38,7 +43,8 @@ use tracks::{Changes, TrackTable};
 /// (livekit rtc/participant.go). Further ones are not announced, and counted.
 pub const PUBLISH_TRACKS_MAX: usize = 20;
 
-/// Most server candidates kept while the description they belong to is not there yet. Further
+/// Most server candidates kept while the description they belong to is not there yet, or waits for
+/// the engine. Further
 /// ones are dropped and counted; the description itself carries candidates as well.
 pub const CANDIDATES_HELD_MAX: usize = 32;
 
@@ -87,12 +93,13 @@ pub struct SessionCounters {
     pub tracks_ignored: u64,
 }
 
-/// The server's offer the engine works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Outstanding {
-    id: u32,
-    /// Copies handed out under this id; more than one only on servers that number all offers 0.
-    copies: u32,
+/// The server's offers that are not answered yet. The engine works on one at a time; of those that
+/// come meanwhile only the last one counts, so that a server makes no more work than it waits for.
+#[derive(Debug, Default)]
+struct Offers {
+    /// Id of the one the engine works on.
+    worked_on: Option<u32>,
+    waiting: Option<proto::SessionDescription>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -122,15 +129,17 @@ pub struct Session {
     /// A new websocket stands and `reconnect` has not come yet.
     resuming: bool,
     ended: bool,
+    flooded: bool,
     /// Interval and timeout the server asked for, for when the session is resumed.
     ping_asked_s: (i32, i32),
-    outstanding: Option<Outstanding>,
+    offers: Offers,
     last_offer_id: Option<u32>,
     /// The server's candidates that came before their description.
     held_candidates: Vec<String>,
     remote_described: bool,
     ping: Option<Ping>,
     refreshed_token: Option<Token>,
+    meters: Meters,
     counters: SessionCounters,
     /// Bounded by what one input makes: the owner drains it after each.
     outputs: VecDeque<Output>,
@@ -183,13 +192,15 @@ impl Session {
             joined: false,
             resuming: false,
             ended: false,
+            flooded: false,
             ping_asked_s: (0, 0),
-            outstanding: None,
+            offers: Offers::default(),
             last_offer_id: None,
             held_candidates: Vec::new(),
             remote_described: false,
             ping: None,
             refreshed_token: None,
+            meters: Meters::new(now),
             counters,
             outputs: VecDeque::new(),
         }
@@ -224,6 +235,12 @@ impl Session {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         self.ended
+    }
+
+    /// True once it has ended with [`EndReason::ServerFlooded`].
+    #[must_use]
+    pub fn is_flooded(&self) -> bool {
+        self.flooded
     }
 
     /// Our participant sid (`PA_…`), which a resume names; empty before `join`.
@@ -267,7 +284,11 @@ impl Session {
     }
 
     /// A binary websocket message of the server. One that does not decode is counted, not fatal.
+    /// Too many or too long ones end the session ([`EndReason::ServerFlooded`]).
     pub fn handle_message(&mut self, now: Instant, message: &Bytes) {
+        if let Err(flood) = self.meters.message(now, message.len()) {
+            return self.end(EndReason::ServerFlooded { flood });
+        }
         let known = |sid: &str| match &self.role {
             RoleState::Subscriber { tracks, .. } => tracks.is_publisher(sid),
             RoleState::Publisher(_) => false,
@@ -292,12 +313,23 @@ impl Session {
             return;
         };
         self.counters.messages += 1;
+        let before = self.outputs.len();
+        self.take(now, message, skipped);
+        let made = self.outputs.len().saturating_sub(before);
+        if let Err(flood) = self.meters.events(now, made) {
+            // What it made is not handed out: the engine is spared it.
+            self.outputs.truncate(before);
+            self.end(EndReason::ServerFlooded { flood });
+        }
+    }
+
+    fn take(&mut self, now: Instant, message: Response, skipped: usize) {
         match message {
             Response::Join(join) => self.on_join(now, join, skipped),
             Response::Reconnect(_) => self.on_reconnect(now),
-            Response::Offer(offer) => self.on_offer(offer),
+            Response::Offer(offer) => self.on_offer(now, offer),
             Response::Answer(answer) => self.on_answer(answer),
-            Response::Trickle(trickle) => self.on_trickle(&trickle),
+            Response::Trickle(trickle) => self.on_trickle(now, &trickle),
             Response::Update(update) => self.on_participants(update.participants),
             Response::TrackPublished(published) => self.on_track_published(published),
             Response::RequestResponse(response) => self.on_request_response(response),
@@ -324,9 +356,12 @@ impl Session {
         }
     }
 
-    /// Something came that is no message. Never fatal: counted.
-    pub fn handle_malformed(&mut self) {
+    /// Something of this length came that is no message. Counted, and fatal only as a flood.
+    pub fn handle_malformed(&mut self, now: Instant, bytes: usize) {
         self.counters.malformed += 1;
+        if let Err(flood) = self.meters.message(now, bytes) {
+            self.end(EndReason::ServerFlooded { flood });
+        }
     }
 
     /// The media plane's part.
@@ -388,6 +423,9 @@ impl Session {
         let video: Vec<String> = track_sids.iter().filter(is_video).cloned().collect();
         if subscribe {
             self.send_quality(video, quality);
+        }
+        for sid in &track_sids {
+            self.event(SessionEvent::TrackWanted { sid: sid.clone(), wanted: subscribe });
         }
         self.send_subscription(track_sids, subscribe);
     }
@@ -456,7 +494,7 @@ impl Session {
         }
         self.join_deadline = None;
         // Whatever was under way on the old websocket is answered by nobody.
-        self.outstanding = None;
+        self.offers = Offers::default();
         self.start_pings(now);
         self.send_sync_state();
         self.event(SessionEvent::Resumed);
@@ -507,7 +545,9 @@ impl Session {
                 continue;
             }
             if participant.state == proto::participant_info::State::Disconnected as i32 {
-                tracks.remove_publisher(&participant.sid, &mut changes);
+                let reason = DisconnectReason::try_from(participant.disconnect_reason)
+                    .unwrap_or(DisconnectReason::UnknownReason);
+                tracks.remove_publisher(&participant.sid, reason, &mut changes);
             } else {
                 tracks.update(participant, &mut changes);
             }
@@ -522,8 +562,8 @@ impl Session {
         let (subscription, quality) = (*subscription, *quality);
         self.counters.tracks_ignored += changes.ignored;
         if let Some(seats) = seats {
-            let requests = seats.arrange(&changes);
-            changes.events.into_iter().for_each(|event| self.event(event));
+            let Arranged { requests, wanted } = seats.arrange(&changes);
+            changes.events.into_iter().chain(wanted).for_each(|event| self.event(event));
             return requests.into_iter().for_each(|request| self.send(request));
         }
         for event in changes.events {
@@ -536,10 +576,12 @@ impl Session {
                 TrackKind::Audio => audio,
                 TrackKind::Video => video,
             };
-            let announced = changes.announced.into_iter();
-            let sids = announced.filter(|track| wanted(track.kind)).map(|track| track.sid);
-            let sids = sids.collect();
-            self.send_subscription(sids, true);
+            let (sids, others): (Vec<_>, Vec<_>) =
+                changes.announced.into_iter().partition(|track| wanted(track.kind));
+            for track in others {
+                self.event(SessionEvent::TrackWanted { sid: track.sid, wanted: false });
+            }
+            self.send_subscription(sids.into_iter().map(|track| track.sid).collect(), true);
         }
     }
 
@@ -729,6 +771,7 @@ impl Session {
             return;
         }
         self.ended = true;
+        self.flooded = matches!(reason, EndReason::ServerFlooded { .. });
         self.event(SessionEvent::Ended(reason));
     }
 }

@@ -19,6 +19,7 @@ use stampede_signaling::session::*;
 use stampede_signaling::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
@@ -153,6 +154,157 @@ async fn addresses_given_are_the_ones_used() {
     assert!(Connection::connect(options).await.unwrap().next().await.is_some());
 }
 
+/// Nobody answers at the first address, as with a server that listens on 127.0.0.1 only.
+#[tokio::test]
+async fn the_address_that_answers_is_taken_of_both_families() {
+    let (url, _server) = serve(|stream| async {
+        let mut peer = accept(stream).await;
+        send(&mut peer, join(vec![])).await;
+        while peer.next().await.is_some() {}
+    })
+    .await;
+    let mut options = options(ServerUrl::parse("ws://both-families.invalid").unwrap());
+    let v6 = (std::net::Ipv6Addr::LOCALHOST, url.port()).into();
+    let v4 = (std::net::Ipv4Addr::LOCALHOST, url.port()).into();
+    options.addresses = Some(Arc::from([v6, v4]));
+    let mut connection = Connection::connect(options.clone()).await.unwrap();
+    assert!(matches!(connection.next().await, Some(Update::Event(SessionEvent::Joined(_)))));
+
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let v6 = (std::net::Ipv6Addr::LOCALHOST, unused.port()).into();
+    options.addresses = Some(Arc::from([v6, unused]));
+    // Also where the machine has no IPv6: that says nothing of the server.
+    assert_eq!(Connection::connect(options).await.unwrap_err().kind(), "refused");
+}
+
+/// A proxy that answers the first CONNECT with `answer`, and connects to `target` if it has one;
+/// gives back the request's head.
+async fn proxy(answer: &'static str, target: Option<ServerUrl>) -> (Proxies, JoinHandle<String>) {
+    let script = move |mut stream: TcpStream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        if let Some(target) = target {
+            let mut server = TcpStream::connect(("127.0.0.1", target.port())).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+        }
+        String::from_utf8(head).unwrap()
+    };
+    let (url, task) = serve(script).await;
+    let named = format!("http://user:p%20w@127.0.0.1:{}", url.port());
+    (Proxies::asked("--proxy", &named, |_| None).unwrap(), task)
+}
+
+#[tokio::test]
+async fn a_tunnel_through_the_proxy() {
+    let (url, _server) = serve(|stream| async {
+        let mut peer = accept(stream).await;
+        send(&mut peer, join(vec![])).await;
+        peer.close(None).await.unwrap();
+        while peer.next().await.is_some() {}
+    })
+    .await;
+    let (proxies, task) = proxy("HTTP/1.1 200 Connection established\r\n\r\n", Some(url)).await;
+    // The proxy looks it up, not we.
+    let mut options = options(ServerUrl::parse("ws://inside.invalid:7880").unwrap());
+    options.proxy = proxies.of(&options.url).unwrap();
+    let mut connection = Connection::connect(options).await.unwrap();
+    assert!(matches!(connection.next().await, Some(Update::Event(SessionEvent::Joined(_)))));
+    assert_eq!(end(&mut connection).await.kind(), "signal_closed_1005");
+    drop(connection);
+    let head = task.await.unwrap();
+    assert!(
+        head.starts_with("CONNECT inside.invalid:7880 HTTP/1.1\r\nHost: inside.invalid:7880\r\n")
+    );
+    // base64 of `user:p w`. The token is for the server alone.
+    assert!(head.contains("\r\nProxy-Authorization: Basic dXNlcjpwIHc=\r\n"), "{head}");
+    assert!(!head.contains("Bearer"), "{head}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_connect_us_is_named() {
+    let through = async |answer: &'static str| {
+        let (proxies, _task) = proxy(answer, None).await;
+        let mut options = options(ServerUrl::parse("wss://inside.invalid").unwrap());
+        options.proxy = proxies.of(&options.url).unwrap();
+        Connection::connect(options).await.unwrap_err()
+    };
+    let denied = through("HTTP/1.1 403 Forbidden\r\n\r\n").await;
+    assert_eq!((denied.kind(), denied.is_retryable()), ("proxy", false));
+    assert!(denied.to_string().contains("refused to connect us: HTTP/1.1 403 Forbidden"));
+    let unknown = through("HTTP/1.1 407 Who are you\r\n\r\n").await.to_string();
+    assert!(unknown.contains("wants a user and a password") && !unknown.contains("p w"));
+    let other = through("SSH-2.0-OpenSSH\r\n\r\n").await;
+    assert!(other.is_retryable() && other.to_string().contains("no HTTP proxy"), "{other}");
+    let talker = through("HTTP/1.1 200 OK\r\n\r\nhello").await.to_string();
+    assert!(talker.contains("more than its answer"), "{talker}");
+
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxies = Proxies::asked("--proxy", &unused.to_string(), |_| None).unwrap();
+    let mut options = options(ServerUrl::parse("ws://inside.invalid").unwrap());
+    options.proxy = proxies.of(&options.url).unwrap();
+    let dead = Connection::connect(options).await.unwrap_err();
+    assert_eq!(dead.kind(), "proxy");
+    assert!(dead.to_string().contains(&unused.to_string()), "{dead}");
+}
+
+/// Joins, then gets `flood` again and again; answers each offer.
+async fn flooded(flood: impl Fn(u32) -> proto::SignalResponse + Send + 'static) -> EndReason {
+    let (url, server) = serve(|stream| async move {
+        let mut peer = accept(stream).await;
+        send(&mut peer, join(vec![])).await;
+        send(&mut peer, offer(1, OFFER_DATA, &[])).await;
+        for round in 2.. {
+            let message = Message::Binary(flood(round).encode_to_vec().into());
+            if peer.feed(message).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let mut connection = connect(url).await;
+    let mut offers = 0;
+    let reason = loop {
+        match connection.next().await.unwrap() {
+            Update::Media(MediaCommand::RemoteOffer { id, .. }) => {
+                offers += 1;
+                connection.media(MediaInput::LocalAnswer { offer_id: id, sdp: "x".into() });
+            }
+            Update::Event(SessionEvent::Ended(reason)) => break reason,
+            _ => {}
+        }
+    };
+    assert!(offers >= 1);
+    assert!(connection.leave(Duration::ZERO).await, "nothing more of it is read");
+    drop(connection);
+    server.await.unwrap();
+    reason
+}
+
+#[tokio::test]
+async fn floods_end_the_session_and_name_the_server() {
+    let kind = flooded(|round| offer(round, OFFER_DATA, &[])).await.kind();
+    assert_eq!(kind, "server_flooded_offers");
+    let subscriber = proto::SignalTarget::Subscriber;
+    let kind = flooded(move |_| trickle(subscriber, &candidate_json(7), false)).await.kind();
+    assert_eq!(kind, "server_flooded_candidates");
+    let mutes = |round: u32| {
+        let mut tracks = audio_and_video();
+        tracks.iter_mut().for_each(|track| track.muted = round.is_multiple_of(2));
+        update(vec![participant(PUBLISHER, tracks)])
+    };
+    assert_eq!(flooded(mutes).await.kind(), "server_flooded_events");
+    let pong =
+        |_| proto::SignalResponse { message: Some(proto::signal_response::Message::Pong(7)) };
+    assert_eq!(flooded(pong).await.kind(), "server_flooded_messages");
+    let long = "a=x\r\n".repeat(1 << 19);
+    let reason = flooded(move |round| offer(round, &long, &[])).await;
+    assert_eq!(reason.kind(), "server_flooded_sdp");
+    assert!(reason.to_string().contains("2621440 bytes"), "{reason}");
+}
+
 #[tokio::test]
 async fn garbage_and_text_are_counted_and_survived() {
     let (url, _server) = serve(|stream| async {
@@ -173,8 +325,11 @@ async fn garbage_and_text_are_counted_and_survived() {
     assert!(matches!(connection.next().await, Some(Update::Event(SessionEvent::Joined(_)))));
     assert_eq!(connection.session().counters().malformed, 2);
     assert_eq!(connection.session().counters().unneeded, 1);
-    let detail = r#"code 4000, "bye <token>""#.to_owned();
-    assert_eq!(end(&mut connection).await, EndReason::Closed { detail });
+    let reason = end(&mut connection).await;
+    assert_eq!(reason, EndReason::Closed { code: 4000, text: "bye <token>".into() });
+    assert_eq!(reason.kind(), "signal_closed_4xxx");
+    let text = r#"the server closed the websocket: code 4000, "bye <token>""#;
+    assert_eq!(reason.to_string(), text);
 }
 
 #[tokio::test]
@@ -184,7 +339,18 @@ async fn closed_in_the_middle_of_the_join() {
         peer.close(None).await.unwrap();
     })
     .await;
-    assert_eq!(end(&mut connect(url).await).await.kind(), "signal_closed");
+    assert_eq!(end(&mut connect(url).await).await.kind(), "signal_closed_1005");
+
+    let (url, _server) = serve(|stream| async {
+        let mut peer = accept(stream).await;
+        let frame = CloseFrame { code: 1011.into(), reason: "no node".into() };
+        peer.close(Some(frame)).await.unwrap();
+        while peer.next().await.is_some() {}
+    })
+    .await;
+    let reason = end(&mut connect(url).await).await;
+    assert_eq!(reason.kind(), "signal_closed_1011");
+    assert!(reason.to_string().contains("no node"), "{reason}");
 
     // Half a frame, then the end of the TCP connection.
     let (url, _server) = serve(|stream| async {
@@ -193,7 +359,7 @@ async fn closed_in_the_middle_of_the_join() {
     })
     .await;
     let mut connection = connect(url).await;
-    assert!(matches!(end(&mut connection).await.kind(), "signal_closed" | "signal_lost"));
+    assert!(matches!(end(&mut connection).await.kind(), "signal_closed_1006" | "signal_lost"));
     assert_eq!(connection.next().await, None);
     assert!(connection.leave(Duration::from_secs(5)).await, "leaving a dead socket is no wait");
 }
@@ -220,8 +386,9 @@ async fn large_messages_are_taken_and_monstrous_ones_refused() {
     let offer = connection.next().await;
     assert!(matches!(offer, Some(Update::Media(MediaCommand::RemoteOffer { id: 1, .. }))));
     let reason = end(&mut connection).await;
-    assert_eq!(reason.kind(), "signal_lost");
-    assert!(reason.to_string().contains("too long"), "{reason}");
+    let bytes = connection::MESSAGE_BYTES_MAX + 1;
+    assert_eq!(reason, EndReason::ServerFlooded { flood: Flood::Message { bytes } });
+    assert_eq!(reason.kind(), "server_flooded_message_size");
 }
 
 #[tokio::test]
@@ -355,7 +522,7 @@ async fn tls_with_a_private_ca() {
     let (url, _server) = serve(script.clone()).await;
     let url = ServerUrl::parse(&format!("wss://localhost:{}", url.port())).unwrap();
     let mut trusting = options(url);
-    trusting.tls = TlsSetup::with_extra_roots(pem.as_bytes()).unwrap();
+    trusting.tls = TlsSetup::system(Some(pem.as_bytes())).unwrap();
     trusting.addresses =
         Some(Arc::from([(std::net::Ipv4Addr::LOCALHOST, trusting.url.port()).into()]));
     let mut connection = Connection::connect(trusting).await.unwrap();
@@ -381,12 +548,4 @@ async fn tls_with_a_private_ca() {
         Connection::connect(impatient).await.unwrap_err().kind(),
         "tls" | "connect_timeout"
     ));
-}
-
-#[test]
-fn a_pem_without_certificates_is_refused() {
-    let empty = TlsSetup::with_extra_roots(b"nothing here").unwrap_err();
-    assert!(empty.to_string().contains("no BEGIN CERTIFICATE"), "{empty}");
-    let bad = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert!(TlsSetup::with_extra_roots(bad).is_err());
 }

@@ -1,7 +1,7 @@
 //! A large message must not stay with its connection. Alone in its file: it looks at the memory of
 //! the whole process.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // helpers of tests
 
 mod common;
 #[path = "common/server.rs"]

@@ -1,6 +1,6 @@
 //! Against a livekit-server named by LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // helpers of tests
 
 mod common;
 
@@ -50,7 +50,8 @@ impl Server {
     }
 
     fn rooms(&self) -> RoomClient {
-        RoomClient::new(self.url.clone(), self.credentials.clone(), &self.tls).unwrap()
+        RoomClient::new(self.url.clone(), self.credentials.clone(), &self.tls, &Proxies::none())
+            .unwrap()
     }
 }
 
@@ -233,7 +234,8 @@ async fn nobody_there() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = ServerUrl::parse(&format!("ws://{unused}")).unwrap();
     let credentials = ApiCredentials::new("key", "secret").unwrap();
-    let rooms = RoomClient::new(url, credentials, &TlsSetup::new().unwrap()).unwrap();
+    let rooms =
+        RoomClient::new(url, credentials, &TlsSetup::new().unwrap(), &Proxies::none()).unwrap();
     let error = rooms.list().await.unwrap_err();
     assert_eq!(error.kind(), "unreachable");
     assert!(error.to_string().contains("refused"), "{error}");

@@ -48,6 +48,7 @@ fn credentials_and_tokens() {
         ServerUrl::parse("ws://h").unwrap(),
         credentials.clone(),
         &TlsSetup::new().unwrap(),
+        &Proxies::none(),
     );
     let shown = format!("{credentials:?} {token:?} {:?} {rooms:?}", Some(&token));
     assert!(!shown.contains("SECRET") && !shown.contains(token.expose()), "{shown}");

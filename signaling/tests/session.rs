@@ -125,7 +125,7 @@ impl Harness {
 
     fn sent_leave(&self) -> bool {
         matches!(self.sent.last(), Some(Request::Leave(leave))
-            if leave.reason == proto::DisconnectReason::ClientInitiated as i32)
+            if leave.reason == DisconnectReason::ClientInitiated as i32)
     }
 }
 
@@ -260,6 +260,22 @@ fn a_layout_says_sizes_and_subscribes_to_what_it_shows() {
 }
 
 #[test]
+fn an_older_update_that_comes_late_says_nothing() {
+    let mut h = Harness::joined_subscriber();
+    let at_version = |version: u32, tracks| {
+        let mut info = participant(PUBLISHER, tracks);
+        info.version = version;
+        update(vec![info])
+    };
+    h.receive(at_version(2, audio_and_video()));
+    h.clear();
+    h.receive(at_version(1, vec![]));
+    assert_eq!((h.session.remote_tracks(), h.events.len()), (2, 0));
+    h.receive(at_version(2, audio_and_video()[1..].to_vec()));
+    assert_eq!(h.session.remote_tracks(), 1);
+}
+
+#[test]
 fn tracks_go_with_their_publisher_and_alone() {
     let mut h = Harness::joined_subscriber();
     h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));
@@ -271,12 +287,16 @@ fn tracks_go_with_their_publisher_and_alone() {
     assert_eq!(h.events, [SessionEvent::TrackMuted { sid: AUDIO.into(), muted: true }]);
     h.clear();
     h.receive(update(vec![participant(PUBLISHER, audio_and_video()[1..].to_vec())]));
-    assert_eq!(h.events, [SessionEvent::TrackGone { sid: AUDIO.into() }]);
+    let departure = Departure::Unpublished;
+    assert_eq!(h.events, [SessionEvent::TrackGone { sid: AUDIO.into(), departure }]);
     h.clear();
     let mut gone = participant(PUBLISHER, vec![]);
     gone.state = proto::participant_info::State::Disconnected as i32;
+    gone.disconnect_reason = DisconnectReason::SignalClose as i32;
     h.receive(update(vec![gone]));
-    assert_eq!(h.events, [SessionEvent::TrackGone { sid: video().into() }]);
+    let departure = Departure::Left { reason: DisconnectReason::SignalClose };
+    assert!(!departure.is_orderly());
+    assert_eq!(h.events, [SessionEvent::TrackGone { sid: video().into(), departure }]);
     assert_eq!(h.session.remote_tracks(), 0);
 }
 
@@ -298,6 +318,7 @@ fn a_track_first_seen_in_an_offer_gets_its_quality_too() {
     h.clear();
     h.receive(update(vec![participant(PUBLISHER, audio_and_video())]));
     assert_eq!(h.events.len(), 2, "announced once its publisher is known: {:?}", h.events);
+    h.media(MediaInput::LocalAnswer { offer_id: 1, sdp: "x".into() });
     h.clear();
     h.receive(offer(2, OFFER_TRACKS, &[("1", AUDIO)]));
     assert_eq!(h.events, [SessionEvent::TrackUnsubscribed { sid: video().into() }]);
@@ -362,6 +383,50 @@ fn candidates_wait_for_their_description() {
     h.receive(offer(1, OFFER_DATA, &[]));
     assert_eq!(h.media.len(), 1 + CANDIDATES_HELD_MAX);
     assert_eq!(h.session.counters().candidates_dropped, 100 - CANDIDATES_HELD_MAX as u64);
+}
+
+/// So that a server that does not wait for answers makes no more work than one that does.
+#[test]
+fn the_engine_works_on_one_offer_at_a_time_and_then_on_the_last() {
+    let subscriber = proto::SignalTarget::Subscriber;
+    let answer = |offer_id| MediaInput::LocalAnswer { offer_id, sdp: "x".into() };
+    let mut h = Harness::joined_subscriber();
+    for id in 1..=100 {
+        h.receive(offer(id, OFFER_DATA, &[]));
+    }
+    assert_eq!(h.media.len(), 1);
+    // It may belong to what waits.
+    h.receive(trickle(subscriber, &candidate_json(1), false));
+    h.clear();
+    h.media(answer(1));
+    assert!(matches!(h.media[0], MediaCommand::RemoteOffer { id: 100, .. }), "{:?}", h.media);
+    assert!(matches!(h.media[1], MediaCommand::RemoteCandidate { .. }));
+    h.media(answer(100));
+    assert_eq!(h.answers(), [100]);
+    assert_eq!(h.session.counters().offers_ignored, 98);
+    assert_eq!(h.end(), None);
+}
+
+#[test]
+fn bounds_are_on_what_comes_at_once_and_not_on_a_long_life() {
+    let answer = |offer_id| MediaInput::LocalAnswer { offer_id, sdp: "x".into() };
+    let subscriber = proto::SignalTarget::Subscriber;
+    let mut h = Harness::joined_subscriber();
+    for id in 1..=5 * flood::OFFERS_BURST_MAX {
+        h.now += Duration::from_millis(100);
+        h.receive(offer(id, OFFER_DATA, &[]));
+        h.receive(trickle(subscriber, &candidate_json(1), false));
+        h.media(answer(id));
+        h.clear();
+    }
+    assert_eq!(h.end(), None);
+    let mut h = Harness::joined_subscriber();
+    for _ in 0..=flood::CANDIDATES_BURST_MAX {
+        h.receive(trickle(subscriber, &candidate_json(1), false));
+    }
+    let flood = Flood::Candidates;
+    assert_eq!(h.end(), Some(&EndReason::ServerFlooded { flood }));
+    assert!(h.session.is_flooded() && !h.sent_leave(), "nothing more is said to it");
 }
 
 #[test]
@@ -741,7 +806,7 @@ fn malformed_messages_are_counted() {
     let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
     let now = h.now;
     h.session.handle_message(now, &vec![0xff; 40].into());
-    h.session.handle_malformed();
+    h.session.handle_malformed(now, 11);
     let no_participant = proto::JoinResponse { participant: None, ..join_response(vec![]) };
     h.receive(response(Response::Join(no_participant)));
     assert!(!h.session.is_joined());

@@ -6,6 +6,7 @@
 //! - [`accounting`]: sequence and frame ledgers after design.md §3, pure and usable on their own.
 //! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
 //! - [`srtp`]: SRTP for packet paths beside str0m's; the embedded SFU sends with it.
+//! - [`watch`]: how long a track could be watched, over streams and reconnects, and why not.
 //! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
 //!
 //! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
@@ -22,6 +23,7 @@ pub mod peer;
 pub mod publish;
 mod rtcp;
 pub mod srtp;
+pub mod watch;
 
 // The tests' deterministic network names this crate as its users do.
 #[cfg(test)]

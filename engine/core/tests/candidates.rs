@@ -420,7 +420,7 @@ fn who_gives_up_is_told_why() {
     assert!(net.failures().is_empty());
     net.peer.give_up();
     net.exchange();
-    assert!(net.no_pair().server_named_none());
+    assert!(net.no_pair().remotes.is_empty());
 
     let mut net = Net::new(Some("127.0.0.1:40001"));
     net.claim("tcp", address("127.0.0.1:7881"));

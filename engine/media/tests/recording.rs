@@ -1,6 +1,6 @@
 //! Published, received, recorded, read back: bit for bit the same, and ffprobe agrees.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic and print")]
 
 use std::path::Path;
 use std::process::Command;

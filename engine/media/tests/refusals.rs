@@ -1,6 +1,6 @@
 //! Every file that can't be published is refused with its name, the offset and the reason.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic and print")]
 
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use stampede_media::clip::FRAME_BYTES_MAX;

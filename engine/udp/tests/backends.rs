@@ -1,7 +1,7 @@
 //! Every backend against the kernel's loopback: one suite, run for each. Payloads that begin with
 //! [`MEDIA`] go through the packet ring, where there is one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -34,7 +34,7 @@ pub enum ConnectError {
         address: String,
         /// The limit.
         timeout: Duration,
-        /// `dns`, `tcp`, `tls` or `websocket`.
+        /// `dns`, `tcp`, `proxy`, `tls` or `websocket`.
         stage: &'static str,
     },
     /// This process or machine is out of file descriptors, ports or memory: our fault, not the
@@ -52,6 +52,16 @@ pub enum ConnectError {
         /// Host and port.
         address: String,
         /// The operating system's error.
+        detail: String,
+    },
+    /// The HTTP proxy on the way can't be reached, or does not connect us.
+    #[error("{}", proxy_text(proxy, *status, detail))]
+    Proxy {
+        /// Host and port of the proxy.
+        proxy: String,
+        /// What it answered, if it did.
+        status: Option<u16>,
+        /// The operating system's error, or the answer's first line.
         detail: String,
     },
     /// The TLS handshake failed.
@@ -91,6 +101,7 @@ impl ConnectError {
             Self::Timeout { .. } => "connect_timeout",
             Self::LocalResources { .. } => "local_resources",
             Self::Unreachable { .. } => "unreachable",
+            Self::Proxy { .. } => "proxy",
             Self::Tls { .. } => "tls",
             Self::Http { status, .. } => http_kind(*status),
             Self::Protocol { .. } => "websocket_protocol",
@@ -102,13 +113,26 @@ impl ConnectError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Url(_) => false,
-            Self::Http { status, .. } => *status >= 500 || matches!(status, 408 | 429),
+            Self::Http { status, .. } | Self::Proxy { status: Some(status), .. } => {
+                *status >= 500 || matches!(status, 408 | 429)
+            }
             _ => true,
         }
     }
 }
 
-fn http_kind(status: u16) -> &'static str {
+fn proxy_text(proxy: &str, status: Option<u16>, detail: &str) -> String {
+    match status {
+        None => format!("the proxy {proxy}: {detail}"),
+        Some(407) => format!(
+            "the proxy {proxy} wants a user and a password ({detail}); name it as \
+             http://USER:PASSWORD@{proxy}"
+        ),
+        Some(_) => format!("the proxy {proxy} refused to connect us: {detail}"),
+    }
+}
+
+pub(crate) fn http_kind(status: u16) -> &'static str {
     match status {
         400 => "http_400",
         401 => "http_401",

@@ -1,7 +1,6 @@
 //! From a URL to an open websocket, one step at a time so that each failure has its own name.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -18,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_config};
 
 use super::error::{ConnectError, ERROR_BODY_CHARS_MAX};
-use super::{ConnectOptions, ConnectTimings};
+use super::{ConnectOptions, ConnectTimings, dial};
 use crate::server_url::ServerUrl;
 use crate::session::{Role, Subscription};
 use crate::text;
@@ -37,9 +36,10 @@ const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// Most bytes waiting for a server that does not read; beyond, the connection ends.
 const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Largest message taken; a larger one ends the connection. A `join` of a room with 2,000
-/// participants has about 0.6 MB.
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest message taken; a larger one ends the connection with
+/// [`EndReason::ServerFlooded`](crate::session::EndReason::ServerFlooded). A `join` of a room with
+/// 2,000 participants has about 0.6 MB.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -48,7 +48,7 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 struct Stage(AtomicUsize);
 
 impl Stage {
-    const NAMES: [&str; 4] = ["dns", "tcp", "tls", "websocket"];
+    const NAMES: [&str; 5] = ["dns", "tcp", "proxy", "tls", "websocket"];
 
     fn set(&self, name: &'static str) {
         let index = Self::NAMES.iter().position(|known| *known == name).unwrap_or(0);
@@ -91,17 +91,7 @@ async fn open_steps(
     let started = now();
     let url = &options.url;
     let request = request(url, &options.token, &options.session.role, resume.as_ref())?;
-    let tcp_stream = match &options.addresses {
-        Some(addresses) => {
-            stage.set("tcp");
-            connect_tcp(url, addresses).await?
-        }
-        None => {
-            let addresses = url.resolve().await?;
-            stage.set("tcp");
-            connect_tcp(url, &addresses).await?
-        }
-    };
+    let tcp_stream = connect_tcp(options, stage).await?;
     let tcp = now();
     let (stream, tls) = if url.is_secure() {
         stage.set("tls");
@@ -169,52 +159,49 @@ fn request(
     Ok(request)
 }
 
-impl ServerUrl {
-    /// The server's addresses. Resolve once and give them to every connection
-    /// ([`ConnectOptions::addresses`]): a resolver is asked once and not 2,000 times.
-    ///
-    /// # Errors
-    /// [`ConnectError::Dns`].
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        if let Some(address) = self.literal_address() {
-            return Ok(vec![address]);
+/// TCP to the server, or a tunnel to it.
+async fn connect_tcp(options: &ConnectOptions, stage: &Stage) -> Result<TcpStream, ConnectError> {
+    let looked_up;
+    let addresses = match (&options.addresses, &options.proxy) {
+        (Some(addresses), _) => &addresses[..],
+        (None, None) => {
+            looked_up = options.url.resolve().await?;
+            &looked_up
         }
-        let dns = |detail: String| ConnectError::Dns { host: self.host(), detail };
-        let addresses: Vec<SocketAddr> =
-            tokio::net::lookup_host((self.host_bare().as_str(), self.port()))
-                .await
-                .map_err(|error| dns(error.to_string()))?
-                .collect();
-        if addresses.is_empty() {
-            return Err(dns("it has no address".to_owned()));
+        (None, Some(proxy)) => {
+            looked_up = dial::lookup(proxy.host(), proxy.port()).await?;
+            &looked_up
         }
-        Ok(addresses)
-    }
+    };
+    stage.set("tcp");
+    let stream = dial::connect(addresses).await;
+    let Some(proxy) = &options.proxy else {
+        return stream.map_err(|error| tcp_error(&options.url, &error));
+    };
+    let mut stream = stream.map_err(|error| match tcp_error(&options.url, &error) {
+        local @ ConnectError::LocalResources { .. } => local,
+        _ => {
+            let detail = error.to_string();
+            ConnectError::Proxy { proxy: proxy.authority(), status: None, detail }
+        }
+    })?;
+    stage.set("proxy");
+    dial::tunnel(proxy, &options.url, &mut stream).await?;
+    Ok(stream)
 }
 
-async fn connect_tcp(url: &ServerUrl, addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Messages are small and answered at once; Nagle would add 40 ms to some.
-                stream.set_nodelay(true).map_err(|error| tcp_error(url, &error))?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(tcp_error(url, &last))
-}
+/// What this machine lacks when a connection can't be made. Linux errno: ENFILE, EMFILE, ENOMEM,
+/// EADDRNOTAVAIL (no local port left), ENOBUFS.
+pub(crate) const LOCAL_ERRORS: [i32; 5] = [23, 24, 12, 99, 105];
 
 fn tcp_error(url: &ServerUrl, error: &io::Error) -> ConnectError {
-    // Linux errno: ENFILE, EMFILE, ENOMEM, EADDRNOTAVAIL (no local port left), ENOBUFS.
-    const LOCAL: [i32; 5] = [23, 24, 12, 99, 105];
     let address = url.authority();
     let detail = error.to_string();
     match error.raw_os_error() {
         _ if error.kind() == io::ErrorKind::ConnectionRefused => ConnectError::Refused { address },
-        Some(code) if LOCAL.contains(&code) => ConnectError::LocalResources { address, detail },
+        Some(code) if LOCAL_ERRORS.contains(&code) => {
+            ConnectError::LocalResources { address, detail }
+        }
         _ => ConnectError::Unreachable { address, detail },
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use livekit_protocol as proto;
 use proto::{DisconnectReason, SignalRequest};
 
+use super::flood::Flood;
 use super::layout::Layout;
 
 /// Audio or video, from `TrackInfo.type` (livekit_models.proto). Data tracks are ignored.
@@ -133,6 +134,17 @@ pub struct LocalTrack {
     pub layers: Vec<LocalLayer>,
 }
 
+impl LocalTrack {
+    /// What it is announced as.
+    #[must_use]
+    pub fn source(&self) -> TrackSource {
+        match self.kind {
+            TrackKind::Audio => TrackSource::Microphone,
+            TrackKind::Video => TrackSource::Camera,
+        }
+    }
+}
+
 /// One layer of a [`LocalTrack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalLayer {
@@ -253,6 +265,89 @@ pub struct Joined {
     pub ping_interval: Duration,
 }
 
+/// What a track shows (livekit_models.proto `TrackSource`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum TrackSource {
+    /// Its publisher did not say.
+    #[default]
+    Unknown,
+    /// A camera.
+    Camera,
+    /// A microphone.
+    Microphone,
+    /// A screen or a window: its picture may stand still for as long as it likes.
+    ScreenShare,
+    /// The sound of a screen share.
+    ScreenShareAudio,
+}
+
+impl TrackSource {
+    /// From the value on the wire.
+    #[must_use]
+    pub fn from_proto(value: i32) -> Self {
+        match proto::TrackSource::try_from(value) {
+            Ok(proto::TrackSource::Camera) => Self::Camera,
+            Ok(proto::TrackSource::Microphone) => Self::Microphone,
+            Ok(proto::TrackSource::ScreenShare) => Self::ScreenShare,
+            Ok(proto::TrackSource::ScreenShareAudio) => Self::ScreenShareAudio,
+            Ok(proto::TrackSource::Unknown) | Err(_) => Self::Unknown,
+        }
+    }
+
+    /// The value on the wire.
+    #[must_use]
+    pub fn to_proto(self) -> proto::TrackSource {
+        match self {
+            Self::Unknown => proto::TrackSource::Unknown,
+            Self::Camera => proto::TrackSource::Camera,
+            Self::Microphone => proto::TrackSource::Microphone,
+            Self::ScreenShare => proto::TrackSource::ScreenShare,
+            Self::ScreenShareAudio => proto::TrackSource::ScreenShareAudio,
+        }
+    }
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Camera => "camera",
+            Self::Microphone => "microphone",
+            Self::ScreenShare => "screen_share",
+            Self::ScreenShareAudio => "screen_share_audio",
+        }
+    }
+}
+
+/// How a track of somebody else ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It was unpublished; its publisher stays.
+    Unpublished,
+    /// Its publisher is gone.
+    Left {
+        /// As the server says (`ParticipantInfo.disconnect_reason`).
+        reason: DisconnectReason,
+    },
+}
+
+impl Departure {
+    /// Somebody wanted it so: the publisher, or who may remove it. Everything else is an accident.
+    #[must_use]
+    pub fn is_orderly(self) -> bool {
+        match self {
+            Self::Unpublished => true,
+            Self::Left { reason } => matches!(
+                reason,
+                DisconnectReason::ClientInitiated
+                    | DisconnectReason::ParticipantRemoved
+                    | DisconnectReason::RoomDeleted
+                    | DisconnectReason::RoomClosed
+            ),
+        }
+    }
+}
+
 /// Somebody else's track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteTrack {
@@ -260,6 +355,8 @@ pub struct RemoteTrack {
     pub sid: String,
     /// Audio or video.
     pub kind: TrackKind,
+    /// What it shows.
+    pub source: TrackSource,
     /// The publisher's participant sid.
     pub publisher_sid: String,
     /// The publisher's identity.
@@ -352,6 +449,16 @@ pub enum SessionEvent {
     TrackGone {
         /// Track sid.
         sid: String,
+        /// Which of the two, and why.
+        departure: Departure,
+    },
+    /// Whether we want a track that is available: by what we told the server, or by what it does
+    /// unasked. Tracks of which nothing is said are wanted.
+    TrackWanted {
+        /// Track sid.
+        sid: String,
+        /// False if it was not subscribed to, or is switched off.
+        wanted: bool,
     },
     /// The server can't give us this track (`subscription_response`).
     SubscriptionFailed {
@@ -414,8 +521,11 @@ pub enum EndReason {
     PingTimeout,
     /// The server closed the websocket without a `leave`.
     Closed {
-        /// Close code and text, or what was read instead.
-        detail: String,
+        /// Its close code (RFC 6455 §7.4.1): 1005 if the close frame had none, 1006 if there was no
+        /// close frame.
+        code: u16,
+        /// Its text, at most 200 characters.
+        text: String,
     },
     /// The websocket broke.
     ConnectionLost {
@@ -424,6 +534,11 @@ pub enum EndReason {
     },
     /// The server stopped reading: our outbound queue is full.
     OutboundFull,
+    /// The server sent more than any participant has use for; nothing more of it is read.
+    ServerFlooded {
+        /// Of what.
+        flood: Flood,
+    },
     /// The engine could not use the SDP.
     NegotiationFailed {
         /// What the engine said.
@@ -450,9 +565,10 @@ impl EndReason {
             Self::PublishTimeout => "publish_timeout",
             Self::PublishRefused { .. } => "publish_refused",
             Self::PingTimeout => "ping_timeout",
-            Self::Closed { .. } => "signal_closed",
+            Self::Closed { code, .. } => closed_kind(*code),
             Self::ConnectionLost { .. } => "signal_lost",
             Self::OutboundFull => "signal_stalled",
+            Self::ServerFlooded { flood } => flood.kind(),
             Self::NegotiationFailed { .. } => "negotiation_failed",
             Self::MediaLost { .. } => "media_lost",
         }
@@ -514,12 +630,46 @@ impl std::fmt::Display for EndReason {
             Self::PublishTimeout => f.write_str("the server did not answer add_track in time"),
             Self::PublishRefused { reason } => write!(f, "the server refused to publish: {reason}"),
             Self::PingTimeout => f.write_str("the server stopped answering pings"),
-            Self::Closed { detail } => write!(f, "the server closed the websocket: {detail}"),
+            Self::Closed { code: 1006, .. } => {
+                f.write_str("the server closed the websocket without a close frame (1006)")
+            }
+            Self::Closed { code, text } if text.is_empty() => {
+                write!(f, "the server closed the websocket: code {code}")
+            }
+            Self::Closed { code, text } => {
+                write!(f, "the server closed the websocket: code {code}, {text:?}")
+            }
             Self::ConnectionLost { detail } => write!(f, "the websocket broke: {detail}"),
             Self::OutboundFull => f.write_str("the server stopped reading the websocket"),
+            Self::ServerFlooded { flood } => write!(f, "the server flooded us: {flood}"),
             Self::NegotiationFailed { reason } => write!(f, "negotiation failed: {reason}"),
             Self::MediaLost { reason } => write!(f, "media connection lost: {reason}"),
         }
+    }
+}
+
+/// By the code where it has a meaning (RFC 6455 §7.4.1, the IANA registry), else by its range: a
+/// server could send any number, and reports count by kinds.
+fn closed_kind(code: u16) -> &'static str {
+    match code {
+        1000 => "signal_closed_1000",
+        1001 => "signal_closed_1001",
+        1002 => "signal_closed_1002",
+        1003 => "signal_closed_1003",
+        1005 => "signal_closed_1005",
+        1006 => "signal_closed_1006",
+        1007 => "signal_closed_1007",
+        1008 => "signal_closed_1008",
+        1009 => "signal_closed_1009",
+        1010 => "signal_closed_1010",
+        1011 => "signal_closed_1011",
+        1012 => "signal_closed_1012",
+        1013 => "signal_closed_1013",
+        1014 => "signal_closed_1014",
+        1015 => "signal_closed_1015",
+        3000..=3999 => "signal_closed_3xxx",
+        4000..=4999 => "signal_closed_4xxx",
+        _ => "signal_closed_other",
     }
 }
 

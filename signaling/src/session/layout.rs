@@ -73,6 +73,15 @@ enum Wish {
     Nothing,
 }
 
+/// What came of a change.
+#[derive(Debug)]
+pub(super) struct Arranged {
+    /// What the server is to be told.
+    pub(super) requests: Vec<Request>,
+    /// Which tracks are shown or heard from now on, and which are not.
+    pub(super) wanted: Vec<SessionEvent>,
+}
+
 #[derive(Debug)]
 struct Seen {
     sid: String,
@@ -106,16 +115,21 @@ impl Seats {
     /// Seats what is new, frees the places of what is gone, and says what the server is to be told.
     /// A video that is new to the offers is told of again: a server may have dropped what it was
     /// told before the subscription stood.
-    pub(super) fn arrange(&mut self, changes: &Changes) -> Vec<Request> {
+    pub(super) fn arrange(&mut self, changes: &Changes) -> Arranged {
         for track in &changes.announced {
             self.announced(&track.publisher_sid, &track.sid, track.kind);
         }
         for event in &changes.events {
-            if let SessionEvent::TrackGone { sid } = event {
+            if let SessionEvent::TrackGone { sid, .. } = event {
                 self.gone(sid);
             }
         }
         let mut wishes = self.settle();
+        let wanted = wishes.iter().map(|(sid, wish)| SessionEvent::TrackWanted {
+            sid: sid.clone(),
+            wanted: *wish != Wish::Nothing,
+        });
+        let wanted = wanted.collect();
         for sid in &changes.video_sids {
             if let Some(wish) = self.told(sid)
                 && !wishes.iter().any(|(told, _)| told == sid)
@@ -123,7 +137,7 @@ impl Seats {
                 wishes.push((sid.clone(), wish));
             }
         }
-        self.requests(wishes)
+        Arranged { requests: self.requests(wishes), wanted }
     }
 
     /// Sizes first, so that a manual subscription starts at the right layer.

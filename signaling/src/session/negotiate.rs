@@ -10,7 +10,8 @@ use proto::signal_request::Message as Request;
 use super::publish::OfferState;
 use super::tracks::Changes;
 use super::{
-    CANDIDATES_HELD_MAX, MediaCommand, Output, Outstanding, RoleState, Session, Target, candidate,
+    CANDIDATES_HELD_MAX, EndReason, MediaCommand, Output, RoleState, Session, Target, candidate,
+    flood,
 };
 
 impl Session {
@@ -34,16 +35,19 @@ impl Session {
         }
     }
 
-    pub(super) fn on_offer(&mut self, offer: SessionDescription) {
-        let RoleState::Subscriber { tracks, .. } = &mut self.role else {
+    pub(super) fn on_offer(&mut self, now: Instant, offer: SessionDescription) {
+        if let Err(flood) = self.meters.offer(now, offer.sdp.len()) {
+            return self.end(EndReason::ServerFlooded { flood });
+        }
+        if !matches!(self.role, RoleState::Subscriber { .. }) {
             self.counters.offers_ignored += 1;
             return;
-        };
+        }
         if offer.r#type != "offer" || offer.sdp.is_empty() {
             self.counters.malformed += 1;
             return;
         }
-        let SessionDescription { sdp, id, mid_to_track_id, .. } = offer;
+        let id = offer.id;
         // Serial number arithmetic (RFC 1982): ids grow by one; servers before ids send 0.
         let outdated = |last: u32| id.wrapping_sub(last).cast_signed() <= 0;
         if id != 0 && self.last_offer_id.is_some_and(outdated) {
@@ -53,11 +57,19 @@ impl Session {
         if id != 0 {
             self.last_offer_id = Some(id);
         }
-        let copies = match self.outstanding {
-            Some(outstanding) if outstanding.id == id => outstanding.copies.saturating_add(1),
-            _ => 1,
-        };
-        self.outstanding = Some(Outstanding { id, copies });
+        if self.offers.worked_on.is_none() {
+            return self.work_on(offer);
+        }
+        if self.offers.waiting.replace(offer).is_some() {
+            self.counters.offers_ignored += 1;
+        }
+    }
+
+    /// Gives an offer to the engine.
+    fn work_on(&mut self, offer: SessionDescription) {
+        let RoleState::Subscriber { tracks, .. } = &mut self.role else { return };
+        let SessionDescription { sdp, id, mid_to_track_id, .. } = offer;
+        self.offers.worked_on = Some(id);
         let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
         let mut changes = Changes::default();
         tracks.offered(&mid_to_track_id, &sdp, &mut changes);
@@ -68,22 +80,22 @@ impl Session {
     }
 
     pub(super) fn on_local_answer(&mut self, offer_id: u32, sdp: String) {
-        match self.outstanding {
-            Some(Outstanding { id, copies: 0 | 1 }) if id == offer_id => {
-                self.outstanding = None;
-                self.send(Request::Answer(SessionDescription {
-                    r#type: "answer".to_owned(),
-                    sdp,
-                    id: offer_id,
-                    ..SessionDescription::default()
-                }));
-            }
-            Some(Outstanding { id, copies }) if id == offer_id => {
-                self.outstanding = Some(Outstanding { id, copies: copies - 1 });
-                self.counters.answers_ignored += 1;
-            }
-            _ => self.counters.answers_ignored += 1,
+        if self.offers.worked_on != Some(offer_id) {
+            self.counters.answers_ignored += 1;
+            return;
         }
+        self.offers.worked_on = None;
+        if let Some(newer) = self.offers.waiting.take() {
+            // The server no longer waits for this one.
+            self.counters.answers_ignored += 1;
+            return self.work_on(newer);
+        }
+        self.send(Request::Answer(SessionDescription {
+            r#type: "answer".to_owned(),
+            sdp,
+            id: offer_id,
+            ..SessionDescription::default()
+        }));
     }
 
     pub(super) fn on_local_offer(&mut self, sdp: String) {
@@ -109,6 +121,9 @@ impl Session {
             self.counters.malformed += 1;
             return;
         }
+        if let Err(flood) = flood::sdp(answer.sdp.len()) {
+            return self.end(EndReason::ServerFlooded { flood });
+        }
         let expected = match &mut self.role {
             RoleState::Publisher(publishing) => publishing.answered(),
             RoleState::Subscriber { .. } => false,
@@ -128,7 +143,10 @@ impl Session {
         }
     }
 
-    pub(super) fn on_trickle(&mut self, trickle: &proto::TrickleRequest) {
+    pub(super) fn on_trickle(&mut self, now: Instant, trickle: &proto::TrickleRequest) {
+        if let Err(flood) = self.meters.candidate(now) {
+            return self.end(EndReason::ServerFlooded { flood });
+        }
         let target = self.own_target();
         if trickle.target != target.to_proto() as i32 {
             self.counters.candidates_dropped += 1;
@@ -137,7 +155,8 @@ impl Session {
         match candidate::parse(&trickle.candidate_init) {
             Ok(None) => {}
             Err(()) => self.counters.candidates_dropped += 1,
-            Ok(Some(candidate)) if self.remote_described => {
+            // One that comes after an offer that waits may belong to it.
+            Ok(Some(candidate)) if self.remote_described && self.offers.waiting.is_none() => {
                 let command = MediaCommand::RemoteCandidate { target, candidate };
                 self.outputs.push_back(Output::Media(command));
             }

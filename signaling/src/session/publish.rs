@@ -117,9 +117,10 @@ impl Publishing {
 #[allow(deprecated)] // `layers` and `disable_dtx` are what older servers read
 fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
     let layers: Vec<proto::VideoLayer> = track.layers.iter().map(video_layer).collect();
-    let (kind, source) = match track.kind {
-        TrackKind::Audio => (proto::TrackType::Audio, proto::TrackSource::Microphone),
-        TrackKind::Video => (proto::TrackType::Video, proto::TrackSource::Camera),
+    let source = track.source().to_proto();
+    let kind = match track.kind {
+        TrackKind::Audio => proto::TrackType::Audio,
+        TrackKind::Video => proto::TrackType::Video,
     };
     let audio = track.kind == TrackKind::Audio;
     let simulcast_codec = proto::SimulcastCodec {

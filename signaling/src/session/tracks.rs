@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use livekit_protocol::{ParticipantInfo, TrackInfo, TrackType};
+use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackType};
 
-use super::event::{RemoteTrack, SessionEvent, TrackKind};
+use super::event::{Departure, RemoteTrack, SessionEvent, TrackKind, TrackSource};
 
 /// Most tracks of others a session keeps. Further ones are counted and otherwise ignored: they are
 /// neither subscribed manually nor given a quality.
@@ -42,10 +42,18 @@ pub(super) struct Changes {
 }
 
 #[derive(Debug, Default)]
+struct KnownPublisher {
+    /// Of the latest `ParticipantInfo`.
+    version: u32,
+    /// Its tracks' sids.
+    tracks: Vec<String>,
+}
+
+#[derive(Debug, Default)]
 pub(super) struct TrackTable {
     tracks: HashMap<String, Known>,
-    /// Publisher sid to its tracks' sids; only publishers with tracks.
-    publishers: HashMap<String, Vec<String>>,
+    /// By publisher sid; only publishers with tracks.
+    publishers: HashMap<String, KnownPublisher>,
 }
 
 impl TrackTable {
@@ -72,16 +80,20 @@ impl TrackTable {
         tracks.map(|(sid, _)| sid.clone()).collect()
     }
 
-    /// A participant that is there, with all its tracks.
+    /// A participant that is there, with all its tracks. Servers gather updates, so that an older one
+    /// may come after a newer; it says nothing (as client-sdk-js, `Participant.updateInfo`, has it).
     pub(super) fn update(&mut self, participant: ParticipantInfo, changes: &mut Changes) {
-        let ParticipantInfo { sid: publisher_sid, identity, tracks, .. } = participant;
-        let before = self.publishers.remove(&publisher_sid).unwrap_or_default();
+        let ParticipantInfo { sid: publisher_sid, identity, tracks, version, .. } = participant;
+        if self.publishers.get(&publisher_sid).is_some_and(|known| version < known.version) {
+            return;
+        }
+        let before = self.publishers.remove(&publisher_sid).unwrap_or_default().tracks;
         if tracks.is_empty() && before.is_empty() {
             return;
         }
         for sid in &before {
             if !tracks.iter().any(|track| track.sid == *sid) {
-                self.forget(sid, changes);
+                self.forget(sid, Departure::Unpublished, changes);
             }
         }
         let mut now = Vec::with_capacity(tracks.len());
@@ -91,20 +103,25 @@ impl TrackTable {
             }
         }
         if !now.is_empty() {
-            self.publishers.insert(publisher_sid, now);
+            self.publishers.insert(publisher_sid, KnownPublisher { version, tracks: now });
         }
     }
 
     /// A participant that left.
-    pub(super) fn remove_publisher(&mut self, publisher_sid: &str, changes: &mut Changes) {
-        for sid in self.publishers.remove(publisher_sid).unwrap_or_default() {
-            self.forget(&sid, changes);
+    pub(super) fn remove_publisher(
+        &mut self,
+        publisher_sid: &str,
+        reason: DisconnectReason,
+        changes: &mut Changes,
+    ) {
+        for sid in self.publishers.remove(publisher_sid).unwrap_or_default().tracks {
+            self.forget(&sid, Departure::Left { reason }, changes);
         }
     }
 
-    fn forget(&mut self, sid: &str, changes: &mut Changes) {
+    fn forget(&mut self, sid: &str, departure: Departure, changes: &mut Changes) {
         if self.tracks.remove(sid).is_some() {
-            changes.events.push(SessionEvent::TrackGone { sid: sid.to_owned() });
+            changes.events.push(SessionEvent::TrackGone { sid: sid.to_owned(), departure });
         }
     }
 
@@ -148,6 +165,7 @@ impl TrackTable {
         changes.events.push(SessionEvent::TrackAvailable(Box::new(RemoteTrack {
             sid: track.sid.clone(),
             kind,
+            source: TrackSource::from_proto(track.source),
             publisher_sid: publisher_sid.to_owned(),
             publisher_identity: publisher_identity.to_owned(),
             width: track.width,

@@ -5,7 +5,7 @@
 //! [PACKETS_PER_FRAME] [SECONDS] [PAYLOAD_BYTES]`; `FAN_OUT_BACKEND=mmsg` chooses the backend,
 //! `FAN_OUT_PATH=str0m` the path through the subscribers' str0m.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

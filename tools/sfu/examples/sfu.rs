@@ -5,6 +5,8 @@
 //! (`loss=1%,burst=5`) set what their names say; the ledger's totals are printed every five
 //! seconds.
 
+#![allow(clippy::print_stdout)]
+
 use std::time::Duration;
 
 use stampede_sfu::{Sfu, SfuOptions};

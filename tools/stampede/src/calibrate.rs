@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -15,7 +14,7 @@ use crate::flags::{Command, DoctorFlags, Parsed, Plan, parse};
 use crate::live::Mode;
 use crate::report::judge::group;
 use crate::report::types::{Outcome, Report};
-use crate::{machine, report, run};
+use crate::{console, files, machine, report, run};
 
 /// Subscribers of the steps; a layer's steps end when one is not carried.
 const LADDER: [u32; 4] = [100, 500, 1_000, 2_000];
@@ -113,10 +112,7 @@ pub(crate) fn command(flags: &DoctorFlags) -> Result<Exit, Failure> {
     let path = path().ok_or_else(|| {
         Failure::config("neither XDG_CACHE_HOME nor HOME says where the result could be kept")
     })?;
-    let say = |text: &str| {
-        // A closed pipe is the reader's choice.
-        let _ = writeln!(std::io::stdout(), "{text}");
-    };
+    let say = |text: &str| console::out(&format!("{text}\n"));
     say("layer   subscribers    packets/s   ns a packet   busiest worker");
     let mut calibration = Calibration {
         format: FORMAT,
@@ -169,7 +165,7 @@ fn keep(calibration: &Calibration, path: &std::path::Path) -> Result<(), Failure
     }
     let text =
         serde_json::to_string_pretty(calibration).map_err(|error| failed(error.to_string()))?;
-    fs::write(path, text + "\n").map_err(|error| failed(error.to_string()))
+    files::write(path, (text + "\n").into_bytes()).map_err(|error| failed(error.to_string()))
 }
 
 /// The plan of a step, through the same flags as anybody's run.

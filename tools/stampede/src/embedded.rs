@@ -5,7 +5,6 @@
 //! one line that holds the number and its ledger (or why there is none), and ends when its stdin
 //! closes; on Linux the kernel also kills it when the parent's main thread dies.
 
-use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use crate::exit::{Exit, Failure};
 use crate::flags::values::CoreList;
 use crate::flags::{EmbeddedPlan, SfuFlags};
-use crate::{live, preflight};
+use crate::{console, live, preflight, signals};
 
 /// How long the child may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -275,20 +274,23 @@ pub(crate) fn sfu_command(flags: &SfuFlags) -> Result<Exit, Failure> {
 
 /// Serves until it is told to end.
 async fn serve(flags: &SfuFlags, sfu: &Sfu) {
-    print_line(&Ready { url: sfu.url() });
     if flags.embedded_child {
+        let _ours = signals::leave_to_parent();
+        print_line(&Ready { url: sfu.url() });
         answer_parent(sfu).await;
         return;
     }
-    eprintln!(
+    let first_signal = signals::first();
+    print_line(&Ready { url: sfu.url() });
+    live::say(&format!(
         "SFU ready at {} with API key '{}'; Ctrl-C ends it and prints its ledger",
         sfu.url(),
         flags.api_key
-    );
-    crate::signals::first().await;
+    ));
+    let _armed = first_signal.await;
     match sfu.ledger() {
         Ok(ledger) => print_line(&ledger),
-        Err(error) => eprintln!("no ledger: {error}"),
+        Err(error) => live::say(&format!("no ledger: {error}")),
     }
 }
 
@@ -306,12 +308,10 @@ async fn answer_parent(sfu: &Sfu) {
     }
 }
 
-/// One line of JSON to stdout. A closed pipe is the reader's choice.
+/// One line of JSON to stdout.
 fn print_line(value: &impl Serialize) {
-    if let Ok(mut line) = serde_json::to_string(value) {
-        line.push('\n');
-        let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
+    if let Ok(line) = serde_json::to_string(value) {
+        console::out(&(line + "\n"));
     }
 }
 

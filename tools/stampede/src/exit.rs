@@ -42,7 +42,7 @@ impl Exit {
     /// one: its figures, and so its thresholds, say nothing.
     pub(crate) fn of(report: &Report) -> Self {
         match report.verdict.result {
-            _ if report.run.interrupted => Self::Interrupted,
+            Outcome::Interrupted => Self::Interrupted,
             Outcome::Invalid => Self::Invalid,
             _ if report.thresholds.iter().any(|row| !row.ok) => Self::Threshold,
             Outcome::Pass => Self::Pass,

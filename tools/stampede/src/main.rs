@@ -8,8 +8,10 @@
 
 mod calibrate;
 mod capture;
+mod console;
 mod embedded;
 mod exit;
+mod files;
 mod flags;
 mod live;
 mod machine;
@@ -21,7 +23,6 @@ mod server_metrics;
 mod signals;
 mod summary;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use exit::{Exit, Failure};
@@ -36,8 +37,7 @@ fn main() -> ExitCode {
     match command() {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            // A closed stderr must not turn a clear exit code into a panic.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            console::err(&format!("error: {failure}\n"));
             failure.exit.into()
         }
     }
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 fn command() -> Result<Exit, Failure> {
     match flags::parse(std::env::args_os())? {
         Parsed::Text(text) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            console::out(&text);
             Ok(Exit::Pass)
         }
         Parsed::Command(Command::Run(flags)) => run::command(*flags),

@@ -1,10 +1,11 @@
 //! The summary at the end, for people; the same figures as the JSON report.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 
+use crate::files::{self, WriteError};
 use crate::live::{bits, no_color, share};
 use crate::report::cohorts::CohortFigures;
 use crate::report::hist::Hist;
@@ -22,10 +23,21 @@ const ERRORS_SHOWN: usize = 5;
 const WORKERS_SHOWN: usize = 8;
 
 /// Prints the summary to stdout, in colour on a terminal unless `NO_COLOR` is set.
-pub(crate) fn print(report: &Report) {
+///
+/// # Errors
+/// Why nobody saw it, which is nothing to act on but a signal.
+pub(crate) fn print(report: &Report) -> Result<(), WriteError> {
     let text = render(report, io::stdout().is_terminal() && !no_color());
-    // A closed pipe is the reader's choice.
-    let _ = io::stdout().write_all(text.as_bytes());
+    files::write(files::STDOUT.as_ref(), text.into_bytes())
+}
+
+/// The same to stderr.
+///
+/// # Errors
+/// The same.
+pub(crate) fn print_to_stderr(report: &Report) -> Result<(), WriteError> {
+    let text = render(report, io::stderr().is_terminal() && !no_color());
+    files::write(files::STDERR.as_ref(), text.into_bytes())
 }
 
 /// Lines with a name in the first column.
@@ -93,22 +105,26 @@ fn render(report: &Report, colour: bool) -> String {
 }
 
 fn verdict(page: &mut Page, report: &Report) {
-    let (word, colour) = match report.verdict.result {
-        Outcome::Pass if report.verdict.fault == Fault::None => ("PASS", AnsiColor::Green),
-        Outcome::Pass => ("PASS", AnsiColor::Yellow),
-        Outcome::Fail => ("FAIL", AnsiColor::Red),
-        Outcome::Invalid => ("INVALID", AnsiColor::Magenta),
+    let result = report.verdict.result;
+    let colour = match result {
+        Outcome::Pass if report.verdict.fault == Fault::None => AnsiColor::Green,
+        Outcome::Pass | Outcome::Interrupted => AnsiColor::Yellow,
+        Outcome::Fail => AnsiColor::Red,
+        Outcome::Invalid => AnsiColor::Magenta,
     };
-    let word = page.paint(Style::new().bold().fg_color(Some(colour.into())), word);
+    let word = page.paint(Style::new().bold().fg_color(Some(colour.into())), result.word());
     let lost: u64 = sections(report).map(|section| section.packets.unrecovered).sum();
     let expected: u64 = sections(report).map(|section| section.packets.expected).sum();
-    let mut line = format!("{word}  {} of {} joined", report.join.joined, report.join.requested);
+    let mut line = format!("{word}  {}", report.join.balance());
     if sections(report).next().is_some() {
         let _ = write!(line, ", {} of {} packets lost", group(lost), group(expected));
     }
     let fault = match report.verdict.fault {
         Fault::None => "",
-        Fault::Generator => ", fault: generator (these figures say nothing about the server)",
+        Fault::Generator if result == Outcome::Invalid => {
+            ", fault: generator (these figures say nothing about the server)"
+        }
+        Fault::Generator => ", fault: generator",
         Fault::Network => ", fault: network",
         Fault::Server => ", fault: server",
         Fault::Publisher => ", fault: publisher",
@@ -126,19 +142,15 @@ fn sections(report: &Report) -> impl Iterator<Item = &MediaSection> {
 }
 
 fn join(page: &mut Page, join: &JoinSection) {
-    let mut text = format!("{} of {} joined", join.joined, join.requested);
+    let mut text = join.balance();
     if let Some(peak) = join.peak {
         let _ = write!(text, ", peak {peak}");
     }
-    for (count, word) in [
-        (join.requested.saturating_sub(join.started), "never started"),
-        (join.failed, "failed"),
-        (join.dropped, "dropped out"),
-        (join.retries, "retries"),
-        (join.resumed, "resumed"),
-    ] {
+    for (count, word) in
+        [(join.dropped, "dropped out"), (join.retries, "retries"), (join.resumed, "resumed")]
+    {
         if count > 0 {
-            let _ = write!(text, ", {count} {word}");
+            let _ = write!(text, ", {} {word}", group(count));
         }
     }
     page.row("join", &text);
@@ -396,10 +408,13 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
     page.row("generator", &text);
     for (index, worker) in generator.workers.iter().enumerate().take(WORKERS_SHOWN) {
         let core = worker.core.map_or("unpinned".to_owned(), |core| format!("core {core}"));
-        let late = worker
-            .lateness_ms
-            .as_ref()
-            .map_or(String::new(), |late| format!(", {:.1} ms late at p99", late.p99));
+        let mut late = String::new();
+        if let Some(timers) = &worker.lateness_ms {
+            let _ = write!(late, "; p99: timers {:.1} ms late", timers.p99);
+        }
+        if let Some(datagrams) = &worker.batch_age_ms {
+            let _ = write!(late, ", datagrams {:.1} ms old", datagrams.p99);
+        }
         let text = format!(
             "{core}, {} peers, {:.0} % busy{late}",
             group(worker.peers),

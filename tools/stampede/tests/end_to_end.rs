@@ -1,6 +1,6 @@
 //! Whole runs of the real binary against the embedded SFU.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 
@@ -228,7 +228,7 @@ fn the_first_signal_ends_a_hold_with_its_report() {
     ended.assert_code(105);
     assert_eq!(ended.number("/join/joined"), 6.0);
     assert!(ended.number("/run/measured_s") < 60.0);
-    assert!(ended.stdout.contains("PASS"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("INTERRUPTED"), "{}", ended.stdout);
 }
 
 #[test]
@@ -360,6 +360,8 @@ fn a_dead_server_is_counted_and_retried_as_asked() {
     assert_eq!(ended.number("/join/retries"), 6.0);
     assert_eq!(ended.number("/join/errors/refused"), 6.0);
     assert!(ended.stdout.contains("everybody dropped out"), "{}", ended.stdout);
+    assert_eq!(ended.report()["verdict"]["fault"], "server");
+    assert!(ended.stdout.contains("at the end: connection refused"), "{}", ended.stdout);
 }
 
 /// A frame's bytes without the payload descriptors of its packets.

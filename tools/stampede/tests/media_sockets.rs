@@ -135,12 +135,11 @@ fn without_a_candidate_pair_that_is_said_and_nobody_is_blamed() {
     assert_eq!(report["join"]["errors"], serde_json::json!({"no_candidate_pair": 2}));
     assert_eq!(report["verdict"]["result"], "fail");
     assert_eq!(report["verdict"]["fault"], "unknown");
-    let reason = report["verdict"]["reasons"][0].as_str().unwrap();
+    let reason = report["verdict"]["reasons"].to_string();
     let port = reason.split("the server's udp 127.0.0.9:").nth(1).unwrap();
-    let port = port.split(';').next().unwrap();
+    let port: String = port.chars().take_while(char::is_ascii_digit).collect();
     for part in [
-        "0 of 2 participants joined (2 x no_candidate_pair)",
-        "our candidates 127.0.0.1:",
+        "2 x no_candidate_pair: no candidate pair worked: our candidates 127.0.0.1:",
         &format!("nothing came back on UDP port {port}"),
     ] {
         assert!(reason.contains(part), "{part:?}: {reason}");

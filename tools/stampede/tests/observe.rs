@@ -1,7 +1,7 @@
 //! What can be seen of a run from outside while it goes on: metrics, the server's metrics, the
 //! flight recorder.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Whole runs against a real livekit-server: `LIVEKIT_URL`, `LIVEKIT_API_KEY` and
 //! `LIVEKIT_API_SECRET` say which. Skipped, and said so, without them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 

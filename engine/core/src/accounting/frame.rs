@@ -7,6 +7,7 @@ use stampede_media::Codec;
 
 use super::FreezeDetector;
 use super::references::{Gap, Notes, References, Settled};
+use crate::watch::{Cover, FrameTime, Span, Trouble};
 use crate::{Arrival, FrameCounters, FreezeCounters};
 
 /// Most frames open at once, behind a gap that may still be repaired. At the maximum the oldest is
@@ -91,8 +92,8 @@ pub struct FrameLedger {
     references: Option<References>,
     /// Whether the last frame settled was whole at its end.
     settled_end: bool,
-    /// A frame since the last shown one was lost or could not be decoded.
-    lossy: bool,
+    /// Frames since the last shown one that were lost, or could not be decoded.
+    trouble: Trouble,
     keyframe_wanted: bool,
     /// Sequence numbers without payload behind `settled`.
     skips: VecDeque<u64>,
@@ -103,6 +104,10 @@ pub struct FrameLedger {
     /// Last sequence number of the last frame shown.
     shown: Option<u64>,
     freezes: FreezeDetector,
+    /// The server's own picture is on the screen, not the publisher's.
+    blanked: bool,
+    cover: Cover,
+    clock_rate: u32,
     first_keyframe: Option<Arrival>,
 }
 
@@ -126,7 +131,10 @@ impl FrameLedger {
             references: References::new(codec),
             counted: Counted::default(),
             freezes: FreezeDetector::default(),
-            lossy: false,
+            blanked: false,
+            cover: Cover::default(),
+            clock_rate: codec.clock_rate(),
+            trouble: Trouble::default(),
             finished: VecDeque::new(),
             shown_at: None,
             shown: None,
@@ -202,8 +210,35 @@ impl FrameLedger {
 
     /// Ends the stream; [`Self::settle`] it first. Frames that are still arriving, or wait for a
     /// gap that may yet be repaired, are not counted: they were cut off by us, not lost.
-    pub fn finish(&mut self) {
+    ///
+    /// If the last frame stands until `stood_until`, and that is a freeze, it is one although
+    /// nothing ends it; `None` where the track stands still on purpose.
+    pub fn finish(&mut self, stood_until: Option<Instant>) {
         self.open.clear();
+        if let Some(until) = stood_until.filter(|_| !self.is_paused() && !self.blanked) {
+            self.freezes.end(until, self.trouble.lost || self.trouble.undecodable);
+        }
+    }
+
+    /// The server shows a blank picture, as when a track has ended.
+    pub fn blank(&mut self) {
+        self.blanked = true;
+    }
+
+    fn is_paused(&self) -> bool {
+        self.pause.is_some_and(|pause| pause.until.is_none())
+    }
+
+    /// Takes what is new of the time that the frames cover, and says what was seen since the last
+    /// one; see [`Cover::take`].
+    pub fn take_cover(&mut self) -> (Vec<Span>, Option<Span>, Trouble) {
+        let (ended, open, _) = self.cover.take(self.freezes.intervals().cover());
+        (ended, open, self.trouble)
+    }
+
+    /// Packets of the stream were dropped on purpose.
+    pub fn dropped_on_purpose(&mut self) {
+        self.trouble.on_purpose = true;
     }
 
     /// The stream goes on with another video codec: open frames are settled as they are, and
@@ -350,6 +385,7 @@ impl FrameLedger {
             // We joined in the middle of it.
             references.pass_over(&head.notes);
             self.keyframe_wanted = true;
+            self.trouble.undecodable = true;
             self.close_head(&head, known.1);
             return;
         }
@@ -364,6 +400,7 @@ impl FrameLedger {
             false if self.settled_end && known.0 => Gap::Frames,
             false => Gap::Within,
         };
+        let gap_before = gap != Gap::None;
         self.close_head(&head, known.1);
         let measured = head.measured;
         if complete && keyframe {
@@ -384,7 +421,8 @@ impl FrameLedger {
                 measured,
             });
         }
-        self.lossy |= followed.lost > 0 || !followed.decodable;
+        self.trouble.lost |= !complete || gap_before;
+        self.trouble.undecodable |= !followed.decodable;
         if followed.decodable {
             self.show(&head);
         }
@@ -416,6 +454,11 @@ impl FrameLedger {
             self.freezes.pause();
         }
         self.shown = Some(frame.high);
-        self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
+        self.blanked = false;
+        let trouble = std::mem::take(&mut self.trouble);
+        let time = FrameTime { timestamp: frame.timestamp, clock_rate: self.clock_rate };
+        self.cover.trouble(trouble);
+        self.cover.shown(shown_at, time, self.freezes.intervals().cover(), false);
+        self.freezes.shown(shown_at, trouble.lost || trouble.undecodable);
     }
 }

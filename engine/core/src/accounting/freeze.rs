@@ -1,44 +1,20 @@
 //! Freezes by libwebrtc's rule, from the times frames could have been shown.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::FreezeCounters;
-
-/// Intervals in the average (libwebrtc `kAvgInterframeDelaysWindowSizeFrames`).
-const WINDOW: usize = 30;
-/// Intervals before a freeze is looked for (libwebrtc `kMinFrameSamplesToDetectFreeze`).
-const SAMPLES_MIN: usize = 5;
-/// Least increase over the average (libwebrtc `kMinIncreaseForFreezeMs`).
-const INCREASE_MIN_MS: u32 = 150;
+use crate::watch::Intervals;
 
 /// Counts freezes of one stream (libwebrtc `video_quality_observer2.cc`): an interval between two
 /// shown frames of at least max(3 × avg, avg + 150 ms). As there, the interval itself is in the
 /// average of the last 30, and everything is in whole milliseconds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FreezeDetector {
     last: Option<Instant>,
-    intervals_ms: [u32; WINDOW],
-    /// Valid entries of `intervals_ms`.
-    len: usize,
-    next: usize,
-    sum_ms: u64,
+    intervals: Intervals,
     /// Freezes count from here on.
     window_start: Option<Instant>,
     counted: FreezeCounters,
-}
-
-impl Default for FreezeDetector {
-    fn default() -> Self {
-        Self {
-            last: None,
-            intervals_ms: [0; WINDOW],
-            len: 0,
-            next: 0,
-            sum_ms: 0,
-            window_start: None,
-            counted: FreezeCounters::default(),
-        }
-    }
 }
 
 impl FreezeDetector {
@@ -47,27 +23,43 @@ impl FreezeDetector {
         self.last = None;
     }
 
+    /// The intervals between the frames shown so far.
+    pub fn intervals(&self) -> &Intervals {
+        &self.intervals
+    }
+
     /// A decodable frame could be shown at this moment. `lossy` says that a frame since the last
     /// shown one was lost or could not be decoded: a freeze that ends here is then counted as one
     /// of loss, otherwise as one of late delivery.
     pub fn shown(&mut self, at: Instant, lossy: bool) {
         let Some(last) = self.last.replace(at) else { return };
-        let interval = at.saturating_duration_since(last);
-        let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
-        self.sum_ms += u64::from(interval_ms);
-        self.sum_ms -= u64::from(self.intervals_ms[self.next]);
-        self.intervals_ms[self.next] = interval_ms;
-        self.next = (self.next + 1) % WINDOW;
-        self.len = (self.len + 1).min(WINDOW);
-        if self.len < SAMPLES_MIN {
-            return;
+        self.intervals.push(at.saturating_duration_since(last));
+        self.count_if_frozen(self.intervals.freeze_bound(), last, at, lossy);
+    }
+
+    /// The stream ends, and its last frame stood until now: a freeze that is still open is one too.
+    pub fn end(&mut self, now: Instant, lossy: bool) {
+        if let Some(last) = self.last.take() {
+            // It is no interval between two frames: what the last one covers stays as it was.
+            let mut intervals = self.intervals.clone();
+            intervals.push(now.saturating_duration_since(last));
+            self.count_if_frozen(intervals.freeze_bound(), last, now, lossy);
         }
-        let average_ms = (self.sum_ms / self.len as u64) as u32;
-        let bound_ms = average_ms.saturating_mul(3).max(average_ms + INCREASE_MIN_MS);
+    }
+
+    fn count_if_frozen(
+        &mut self,
+        bound: Option<Duration>,
+        last: Instant,
+        at: Instant,
+        lossy: bool,
+    ) {
+        let Some(bound) = bound else { return };
+        let interval_ms = at.saturating_duration_since(last).as_millis();
         // Of a freeze that began before the measured window, the part inside it.
         let from = self.window_start.map_or(last, |start| start.max(last));
         let frozen = at.saturating_duration_since(from);
-        if interval_ms < bound_ms || frozen.is_zero() {
+        if interval_ms < bound.as_millis() || frozen.is_zero() {
             return;
         }
         self.counted.count += 1;
@@ -98,8 +90,6 @@ impl FreezeDetector {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn run(intervals_ms: &[u64]) -> FreezeCounters {
@@ -162,6 +152,22 @@ mod tests {
         detector.restart_counting(at(8_000));
         detector.shown(at(7_990), false);
         assert_eq!(detector.counters(), FreezeCounters::default());
+    }
+
+    #[test]
+    fn a_freeze_that_never_ends_is_one() {
+        let mut detector = FreezeDetector::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        (0..=10).for_each(|frame| detector.shown(at(frame * 40), false));
+        detector.end(at(6_400), false);
+        let counted = detector.counters();
+        assert_eq!((counted.count, counted.total), (1, Duration::from_secs(6)));
+        // A stream that is taken away at once froze nobody.
+        let mut detector = FreezeDetector::default();
+        (0..=10).for_each(|frame| detector.shown(at(frame * 40), false));
+        detector.end(at(500), false);
+        assert_eq!(detector.counters().count, 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod frame;
 #[cfg(test)]
 mod frame_tests;
 mod freeze;
+mod heard;
 mod jitter;
 mod latency;
 mod picture;

@@ -292,6 +292,26 @@ fn a_muted_video_neither_freezes_nor_jitters() {
 }
 
 #[test]
+fn what_stops_and_stays_stopped_is_a_freeze() {
+    let mut stream = Stream::new(Codec::Vp8, 65_000);
+    stream.frames(250);
+    let last_shown = stream.now - 40 * MS;
+    stream.now += 5_000 * MS;
+    stream.ledger.finish(stream.at().instant);
+    let (_, open, _) = stream.ledger.take_cover();
+    let covered_until = open.unwrap().until - stream.start;
+    assert_eq!(covered_until, last_shown + 190 * MS, "as long as any frame covered");
+    let freezes = stream.ledger.freezes();
+    assert_eq!((freezes.count, freezes.total), (1, Duration::from_millis(5_040)));
+    let mut stream = Stream::new(Codec::Vp8, 65_000);
+    stream.frames(250);
+    stream.ledger.set_muted(true);
+    stream.now += 5_000 * MS;
+    stream.ledger.finish(stream.at().instant);
+    assert_eq!(stream.ledger.freezes().count, 0, "muted");
+}
+
+#[test]
 fn without_a_mute_the_same_pause_is_a_freeze() {
     let mut stream = Stream::new(Codec::Vp8, 65_000);
     stream.frames(125);

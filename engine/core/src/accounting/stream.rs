@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use stampede_media::Codec;
 
+use super::heard::Heard;
 use super::{
     FinishedFrame, FrameLedger, FramePacket, JitterMeter, LatencyCounters, LatencyMeter,
     OPEN_FRAMES_MAX, PictureSize, Placement, Receipt, SequenceLedger, Stamp, Via,
 };
+use crate::watch::{FrameTime, Span, Trouble};
 use crate::{Arrival, FrameCounters, FreezeCounters, MediaKind, PacketCounters, Sample};
 
 /// Most complete frames kept for [`StreamLedger::next_kept`]. At the maximum the oldest is forgotten;
@@ -53,8 +55,12 @@ pub struct StreamLedger {
     pub sequences: SequenceLedger,
     /// Frames; `None` for audio and before the codec is known.
     pub frames: Option<FrameLedger>,
+    /// Of audio the time that packets cover; of video `frames` has it.
+    heard: Option<Box<Heard>>,
     picture: PictureSize,
     latency: LatencyMeter,
+    /// A media packet has come, whenever.
+    received: bool,
     server_made: u64,
     /// The oldest PLI that no keyframe has answered yet.
     keyframe_asked: Option<Instant>,
@@ -68,6 +74,8 @@ impl StreamLedger {
         Self {
             sequences: SequenceLedger::new(deadline),
             frames: None,
+            heard: None,
+            received: false,
             jitter: JitterMeter::default(),
             latency: LatencyMeter::default(),
             picture: PictureSize::default(),
@@ -97,6 +105,9 @@ impl StreamLedger {
                 }
             }
         }
+        if !codec.is_video() {
+            self.heard.get_or_insert_default();
+        }
         // What was still open ends as a frame of the old codec.
         self.finish_frames();
         self.codec = Some(codec);
@@ -124,6 +135,7 @@ impl StreamLedger {
         // Nothing before this packet changes with one in the middle of a frame, in its turn.
         let mut settles = !receipt.in_order;
         if receipt.usable {
+            self.received = true;
             if receipt.measured {
                 self.first.get_or_insert(at);
             }
@@ -140,6 +152,11 @@ impl StreamLedger {
                     at,
                 });
             } else {
+                if let (Some(heard), Some(codec)) = (&mut self.heard, self.codec) {
+                    let clock_rate = codec.clock_rate();
+                    let time = FrameTime { timestamp: packet.timestamp, clock_rate };
+                    heard.packet(receipt.sequence, at.instant, time);
+                }
                 // An Opus packet is a frame.
                 self.finish_frame(FinishedFrame {
                     timestamp: packet.timestamp,
@@ -209,6 +226,9 @@ impl StreamLedger {
         {
             frames.skip(receipt.sequence);
         }
+        if let Some(heard) = &mut self.heard {
+            heard.skip(receipt.sequence);
+        }
         self.settle_frames();
         receipt
     }
@@ -220,6 +240,9 @@ impl StreamLedger {
         let receipt = self.padding(sequence, at);
         // Late ones too: they are no media either.
         self.server_made += self.sequences.padding_only() - before;
+        if let Some(frames) = &mut self.frames {
+            frames.blank();
+        }
         receipt
     }
 
@@ -241,8 +264,35 @@ impl StreamLedger {
         self.settle(now);
         self.sequences.finish(now);
         if let Some(frames) = &mut self.frames {
-            frames.finish();
+            frames.finish(Some(now));
         }
+    }
+
+    /// Packets of the stream were dropped on purpose.
+    pub fn dropped_on_purpose(&mut self) {
+        if let Some(frames) = &mut self.frames {
+            frames.dropped_on_purpose();
+        }
+        if let Some(heard) = &mut self.heard {
+            heard.dropped_on_purpose();
+        }
+    }
+
+    /// Takes what is new of the time that could be watched: the spans that have ended, the open
+    /// one, and what was seen since its last frame.
+    pub fn take_cover(&mut self) -> (Vec<Span>, Option<Span>, Trouble) {
+        let (ended, open, mut trouble) = match (&mut self.frames, &mut self.heard) {
+            (Some(frames), _) => frames.take_cover(),
+            (None, Some(heard)) => heard.take_cover(),
+            (None, None) => return Default::default(),
+        };
+        trouble.lost |= self.sequences.next_deadline().is_some();
+        (ended, open, trouble)
+    }
+
+    /// A media packet has come, in the measured window or before.
+    pub fn received(&self) -> bool {
+        self.received
     }
 
     /// Counts from `now` on only.
@@ -336,6 +386,7 @@ impl StreamLedger {
             + self.latency.heap_bytes()
             + self.samples.capacity() * size_of::<Sample>()
             + kept * size_of::<FinishedFrame>()
+            + self.heard.as_ref().map_or(0, |heard| heard.heap_bytes())
             + frames
     }
 

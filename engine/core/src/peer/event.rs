@@ -49,10 +49,20 @@ pub enum PeerNote {
         /// True if muted.
         muted: bool,
     },
+    /// The server paused or resumed a track of somebody else, or was asked to (subscriber): the
+    /// stream stands still on purpose.
+    Paused {
+        /// LiveKit track id.
+        track_id: String,
+        /// True if paused.
+        paused: bool,
+    },
     /// A track of somebody else is gone (subscriber).
     TrackGone {
         /// LiveKit track id.
         track_id: String,
+        /// It was unpublished, or its publisher left by itself: that its frames end is no freeze.
+        orderly: bool,
     },
     /// The server knows LiveKit's packet trailer: stamp video frames with it (publisher).
     PacketTrailer,

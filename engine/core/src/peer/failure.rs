@@ -86,13 +86,6 @@ impl NoCandidatePair {
             RemoteCandidate::Tcp(_) | RemoteCandidate::Other(_) => None,
         })
     }
-
-    /// The server named no candidate of any kind. Nothing else here proves whose fault it is: a
-    /// network between, and an address that is not the server's, look the same.
-    #[must_use]
-    pub fn server_named_none(&self) -> bool {
-        self.remotes.is_empty()
-    }
 }
 
 impl fmt::Display for NoCandidatePair {
@@ -184,6 +177,8 @@ impl MediaFailure {
         match self {
             Self::NotNegotiated { .. } => "media_timeout",
             Self::NoCandidatePair(pair) if pair.refused_local.is_some() => "local_resources",
+            // The only one of these that is proven to be the server's.
+            Self::NoCandidatePair(pair) if pair.remotes.is_empty() => "server_no_candidates",
             Self::NoCandidatePair(_) => "no_candidate_pair",
             Self::Dtls { .. } => "dtls_failed",
             Self::Broke { .. } => "media_lost",
@@ -264,7 +259,11 @@ mod tests {
             ),
         ] {
             assert_eq!(pair.to_string(), format!("{ours}{said}"));
-            assert_eq!(pair.server_named_none(), pair.remotes.is_empty());
+            let kind = match pair.remotes[..] {
+                [] => "server_no_candidates",
+                _ => "no_candidate_pair",
+            };
+            assert_eq!(MediaFailure::NoCandidatePair(Box::new(pair)).kind(), kind);
         }
         let refused = Some(("::1".parse().unwrap(), "Too many open files".to_owned()));
         let refused = NoCandidatePair { remotes: both, refused_local: refused, ..none() };

@@ -46,6 +46,7 @@ use sdp::Answer;
 use wire::RtpHeader;
 
 use crate::srtp::KeySlot;
+use crate::watch::StreamCover;
 use crate::{
     Arrival, Capture, CaptureLimits, PeerCounters, PeerOptions, PeerReport, PublishTrack,
     ReceivePath, TransportCounters,
@@ -475,6 +476,23 @@ impl Peer {
         }
         self.closed = true;
         self.outbox.flush(sink);
+    }
+
+    /// Hands out what is new of the time that each received stream covers, each span once: ask
+    /// about once a second, and once more after [`Self::close`].
+    pub fn covers(&mut self, hand_out: &mut dyn FnMut(StreamCover)) {
+        if let Role::Subscriber(receiving) = &mut self.role {
+            receiving.covers(self.closed, hand_out);
+        }
+    }
+
+    /// A datagram for this peer was dropped on purpose; its stream's gaps are then nobody's fault.
+    pub fn dropped_on_purpose(&mut self, payload: &[u8]) {
+        if let (Role::Subscriber(receiving), Some(header)) =
+            (&mut self.role, RtpHeader::parse(payload))
+        {
+            receiving.dropped_on_purpose(header.ssrc);
+        }
     }
 
     /// Keeps the last packets of a subscriber from now on; see [`Capture`].

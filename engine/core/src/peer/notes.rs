@@ -13,6 +13,10 @@ pub const TRACK_NOTES_MAX: usize = 4_096;
 struct TrackNote {
     same_clock: bool,
     muted: bool,
+    /// The server paused the stream, or we asked it to.
+    paused: bool,
+    /// It was unpublished.
+    over: bool,
 }
 
 /// Notes by LiveKit track id.
@@ -25,7 +29,9 @@ impl TrackNotes {
         match note {
             PeerNote::Track { track_id, same_clock, muted } => {
                 if self.0.len() < TRACK_NOTES_MAX || self.0.contains_key(&track_id) {
-                    self.0.insert(track_id.clone(), TrackNote { same_clock, muted });
+                    let paused = self.0.get(&track_id).is_some_and(|known| known.paused);
+                    let note = TrackNote { same_clock, muted, paused, over: false };
+                    self.0.insert(track_id.clone(), note);
                 }
                 Some(track_id)
             }
@@ -33,7 +39,15 @@ impl TrackNotes {
                 self.0.get_mut(&track_id)?.muted = muted;
                 Some(track_id)
             }
-            PeerNote::TrackGone { track_id } => {
+            PeerNote::Paused { track_id, paused } => {
+                self.0.get_mut(&track_id)?.paused = paused;
+                Some(track_id)
+            }
+            PeerNote::TrackGone { track_id, orderly: true } => {
+                self.0.get_mut(&track_id)?.over = true;
+                Some(track_id)
+            }
+            PeerNote::TrackGone { track_id, orderly: false } => {
                 self.0.remove(&track_id);
                 None
             }
@@ -47,7 +61,14 @@ impl TrackNotes {
     pub(super) fn apply(&self, track_id: &str, ledger: &mut StreamLedger) {
         if let Some(note) = self.0.get(track_id) {
             ledger.set_same_clock(note.same_clock);
-            ledger.set_muted(note.muted);
+            ledger.set_muted(note.muted || note.paused || note.over);
+        }
+    }
+
+    /// Forgets a track that is over.
+    pub(super) fn forget_over(&mut self, track_id: &str) {
+        if self.0.get(track_id).is_some_and(|note| note.over) {
+            self.0.remove(track_id);
         }
     }
 }

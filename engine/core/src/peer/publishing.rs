@@ -209,7 +209,10 @@ impl Publishing {
                     track.set_muted(muted);
                 }
             }
-            PeerNote::Track { .. } | PeerNote::Muted { .. } | PeerNote::TrackGone { .. } => {}
+            PeerNote::Track { .. }
+            | PeerNote::Muted { .. }
+            | PeerNote::Paused { .. }
+            | PeerNote::TrackGone { .. } => {}
         }
     }
 

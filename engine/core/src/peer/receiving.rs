@@ -20,6 +20,7 @@ use crate::accounting::{
     is_server_made,
 };
 use crate::rtcp;
+use crate::watch::StreamCover;
 use crate::{
     Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PacketCounters, PeerEvent,
     PeerNote, RecordedFrame, RecordedStream, SenderWindow, StreamReport,
@@ -32,6 +33,10 @@ const STR0M_WINDOW_PACKETS: u64 = 100;
 /// Most frames of a recording that the assembler has put together and the ledger has not settled
 /// yet, or the other way round. At the maximum the oldest is left out of the recording.
 const WAITING_FRAMES_MAX: usize = 256;
+
+/// Most closed streams of which the time that they covered waits to be taken. At the maximum that of
+/// the oldest is forgotten, and reads as a gap; it is taken once a second.
+const CLOSED_COVERS_MAX: usize = 256;
 
 /// Where an SSRC belongs.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +145,8 @@ pub(super) struct Receiving {
     streams: Vec<RxStream>,
     routes: FxHashMap<u32, Route>,
     closed: Vec<StreamReport>,
+    /// What nobody has taken yet of streams that were closed.
+    closed_covers: VecDeque<StreamCover>,
     closed_video: MediaCounters,
     closed_audio: MediaCounters,
     left_out: u64,
@@ -161,6 +168,7 @@ impl Receiving {
             streams: Vec::new(),
             routes: FxHashMap::default(),
             closed: Vec::new(),
+            closed_covers: VecDeque::new(),
             closed_video: MediaCounters::default(),
             closed_audio: MediaCounters::default(),
             left_out: 0,
@@ -284,6 +292,10 @@ impl Receiving {
 
     fn close_stream(&mut self, mut stream: RxStream, now: Instant, outbox: &mut Outbox) {
         stream.finish(now, outbox);
+        if self.closed_covers.len() >= CLOSED_COVERS_MAX {
+            self.closed_covers.pop_front();
+        }
+        self.closed_covers.push_back(stream.cover(true));
         let sum = match stream.kind {
             MediaKind::Video => &mut self.closed_video,
             MediaKind::Audio => &mut self.closed_audio,
@@ -543,6 +555,25 @@ impl Receiving {
         for stream in self.streams.iter_mut().filter(of_track) {
             self.notes.apply(&track, &mut stream.ledger);
         }
+        self.notes.forget_over(&track);
+    }
+
+    /// A datagram of this SSRC was dropped on purpose.
+    pub(super) fn dropped_on_purpose(&mut self, ssrc: u32) {
+        if let Some(route) = self.route(ssrc)
+            && let Some(stream) = self.streams.get_mut(route.stream)
+        {
+            stream.ledger.dropped_on_purpose();
+        }
+    }
+
+    /// Hands out what is new of the time that each stream covers, closed ones first; `last` if
+    /// nothing follows.
+    pub(super) fn covers(&mut self, last: bool, hand_out: &mut dyn FnMut(StreamCover)) {
+        self.closed_covers.drain(..).for_each(&mut *hand_out);
+        for stream in &mut self.streams {
+            hand_out(stream.cover(last));
+        }
     }
 
     pub(super) fn set_nack_sent(&mut self, mid: &str, nacks: u64) {
@@ -599,6 +630,20 @@ impl Receiving {
 }
 
 impl RxStream {
+    fn cover(&mut self, last: bool) -> StreamCover {
+        let (ended, open, trouble) = self.ledger.take_cover();
+        StreamCover {
+            track_id: self.track_id.clone(),
+            stream: self.id,
+            kind: self.kind,
+            received: self.ledger.received(),
+            ended,
+            open,
+            trouble,
+            last,
+        }
+    }
+
     fn learn_codec(
         &mut self,
         payload_type: u8,

@@ -367,8 +367,12 @@ fn check_dir(dir: &Path) -> Result<(), DiskStartError> {
     std::fs::create_dir_all(dir)
         .map_err(|source| DiskStartError::CreateDir { dir: dir.to_owned(), source })?;
     // Permission bits don't tell (root, read-only mounts, quotas): only a file does.
-    let probe = dir.join(format!(".stampede-write-test-{}", std::process::id()));
-    std::fs::write(&probe, b"test")
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let number = now.unwrap_or_default().as_nanos();
+    let probe = dir.join(format!(".stampede-write-test-{}-{number}", std::process::id()));
+    // It may not be there: what is there is somebody else's.
+    std::fs::File::create_new(&probe)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"test"))
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|source| DiskStartError::NotWritable { dir: dir.to_owned(), source })
 }

@@ -140,6 +140,66 @@ fn a_file_that_cannot_be_made_is_counted() {
 }
 
 #[test]
+fn files_that_are_not_what_was_written_at_the_end_are_named() {
+    each(|disk, dir| {
+        let handle = disk.handle();
+        for name in ["kept", "removed", "replaced", "cut"] {
+            let recording = handle.create(name, Codec::Vp8).unwrap();
+            handle.write(&recording, frame(0, keyframe(CHUNK_BYTES))).unwrap();
+            handle.finish(recording);
+        }
+        while handle.stats().frames_written < 4 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The header's frame count is written after the frames: until then they are open still.
+        let path = |name: &str| dir.join(name).with_extension("ivf");
+        let header = |name: &str| std::fs::read(path(name)).unwrap()[24..28].to_vec();
+        while ["removed", "replaced", "cut"].iter().any(|name| header(name) != [1, 0, 0, 0]) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::remove_file(path("removed")).unwrap();
+        std::fs::rename(path("replaced"), dir.join("moved")).unwrap();
+        std::fs::copy(dir.join("moved"), path("replaced")).unwrap();
+        File::options().write(true).open(path("cut")).unwrap().set_len(5).unwrap();
+        let report = disk.finish();
+        let said: Vec<_> = report.errors.iter().map(String::as_str).collect();
+        assert_eq!(report.errors_total, 3, "{said:?}");
+        for (place, (name, what)) in [
+            ("removed", "it was written, and is not there any more: No such file"),
+            ("replaced", "it was written, and another file is in its place"),
+            ("cut", "262188 bytes were written, and it has 5"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let begin = format!("{}: {what}", path(name).display());
+            assert!(said[place].starts_with(&begin), "{begin}: {said:?}");
+            assert!(report.files[place + 1].failed.is_some());
+        }
+        assert_eq!(report.files[0].failed, None);
+    });
+}
+
+#[test]
+fn a_folder_that_is_gone_is_said() {
+    each(|disk, dir| {
+        let handle = disk.handle();
+        let recording = handle.create("x", Codec::Vp8).unwrap();
+        handle.write(&recording, frame(0, keyframe(CHUNK_BYTES))).unwrap();
+        while handle.stats().frames_written == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+        let later = handle.create("y", Codec::Vp8).unwrap();
+        handle.write(&later, frame(0, keyframe(100))).unwrap();
+        let report = disk.finish();
+        assert_eq!(report.errors_total, 2, "{:?}", report.errors);
+        assert!(report.errors[0].contains("y.ivf: cannot be created"), "{:?}", report.errors);
+        assert!(report.errors[1].contains("x.ivf: it was written"), "{:?}", report.errors);
+    });
+}
+
+#[test]
 fn unwritable_folders_are_refused_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

@@ -1,8 +1,9 @@
 //! The thread's own side: muxes, gathers, writes.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -79,6 +80,8 @@ struct OpenFile {
     report: FileReport,
     /// Made with the first bytes.
     slot: Option<Slot>,
+    /// Which file it is, once it is made.
+    identity: Option<Identity>,
     buffer: Vec<u8>,
     buffer_frames: u64,
     /// Frames the queue did not take, counted by the handle.
@@ -100,7 +103,17 @@ struct Writer {
 
 enum Entry {
     Open(Box<OpenFile>),
-    Done(FileReport),
+    Done(FileReport, Option<Identity>),
+}
+
+/// Device and inode: what a path's file is told by from another that took its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity(u64, u64);
+
+impl Identity {
+    fn of(data: &Metadata) -> Self {
+        Self(data.dev(), data.ino())
+    }
 }
 
 impl Writer {
@@ -153,6 +166,7 @@ impl Writer {
                     muxer: *muxer,
                     report,
                     slot: None,
+                    identity: None,
                     buffer: Vec::new(),
                     buffer_frames: 0,
                     dropped_by_queue: dropped,
@@ -185,7 +199,7 @@ impl Writer {
                 file.report.frames_dropped += 1;
                 false
             }
-            Some(Entry::Done(_)) | None => false,
+            Some(Entry::Done(..)) | None => false,
         };
         if !taken {
             self.shared.frames_dropped.fetch_add(1, Relaxed);
@@ -205,6 +219,7 @@ impl Writer {
                 match open(self.opener, &file.report.path) {
                     Ok((path, opened)) => {
                         file.report.path = path;
+                        file.identity = opened.metadata().ok().map(|data| Identity::of(&data));
                         file.slot = Some(self.io.add(opened));
                     }
                     Err(error) => {
@@ -330,14 +345,19 @@ impl Writer {
         let behind = messages.try_iter().filter(|message| matches!(message, Message::Frame { .. }));
         self.shared.frames_dropped.fetch_add(behind.count() as u64, Relaxed);
         let mut report = self.report;
-        report.files = self
-            .files
-            .into_values()
-            .filter_map(|entry| match entry {
-                Entry::Done(report) => Some(report),
-                Entry::Open(_) => None,
-            })
-            .collect();
+        for entry in self.files.into_values() {
+            let Entry::Done(mut file, identity) = entry else { continue };
+            if let Err(what) = still_there(&file, identity) {
+                let text = format!("{}: {what}", file.path.display());
+                tracing::warn!("{text}");
+                self.shared.errors.fetch_add(1, Relaxed);
+                if report.errors.len() < ERRORS_KEPT_MAX {
+                    report.errors.push(text);
+                }
+                file.failed = Some(what);
+            }
+            report.files.push(file);
+        }
         report.errors_total = self.shared.errors.load(Relaxed);
         report.frames_dropped = self.shared.frames_dropped.load(Relaxed);
         report
@@ -374,7 +394,7 @@ impl Entry {
     fn settle(&mut self) {
         if let Entry::Open(file) = self {
             file.report.frames_dropped += file.dropped_by_queue.load(Relaxed);
-            *self = Entry::Done(file.report.clone());
+            *self = Entry::Done(file.report.clone(), file.identity);
         }
     }
 }
@@ -397,6 +417,27 @@ fn fail(
         report.errors.push(text);
     }
     file.report.failed.get_or_insert(format!("{what}: {error}"));
+}
+
+/// Whether a file that was written without an error is, at the end of the run, where it was written
+/// and as long as it was made: somebody may have removed its folder, or the file, or put another in
+/// its place. What was given up, or is not a regular file, is no matter here.
+fn still_there(report: &FileReport, identity: Option<Identity>) -> Result<(), String> {
+    if report.failed.is_some() || report.bytes == 0 {
+        return Ok(());
+    }
+    let data = match std::fs::metadata(&report.path) {
+        Ok(data) => data,
+        Err(error) => return Err(format!("it was written, and is not there any more: {error}")),
+    };
+    if identity.is_some_and(|identity| identity != Identity::of(&data)) {
+        return Err("it was written, and another file is in its place".to_owned());
+    }
+    if data.is_file() && data.len() != report.bytes {
+        let (bytes, written) = (data.len(), report.bytes);
+        return Err(format!("{written} bytes were written, and it has {bytes}"));
+    }
+    Ok(())
 }
 
 /// Cuts a half-written chunk off again, so that what is there ends with a whole frame. Best

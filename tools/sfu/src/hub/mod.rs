@@ -395,6 +395,8 @@ impl Hub {
         let info = participant.info.clone();
         if info.is_publisher {
             participant.announced = true;
+            // What waits of it is older.
+            room.waiting_updates.retain(|waiting| waiting.sid != info.sid);
             room.broadcast(&Message::Update(messages::update(vec![info])), Some(sid));
             return;
         }

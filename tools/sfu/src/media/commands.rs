@@ -104,10 +104,8 @@ impl Worker {
         self.joining -= usize::from(peer.joining);
         self.peer_index.remove(&peer.key);
         self.by_ufrag.remove(&peer.ufrag);
-        for address in &peer.addresses {
-            if self.by_address.get(address) == Some(&index) {
-                self.by_address.remove(address);
-            }
+        for address in peer.addresses.iter() {
+            self.forget_address(index, address);
         }
         for subscription in peer.subscriptions.drain() {
             self.keep_row(&peer.label, subscription.row());

@@ -1,6 +1,7 @@
 //! The media plane: pinned worker threads, each with one UDP socket and the peer connections
 //! sharded to it, and what passes between them and the signalling thread.
 
+pub(crate) mod addresses;
 pub(crate) mod codec;
 pub(crate) mod commands;
 pub(crate) mod direct;

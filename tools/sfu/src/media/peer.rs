@@ -16,6 +16,7 @@ use str0m::media::{Frequency, Mid, Pt};
 use str0m::rtp::{Extension, ExtensionMap, Ssrc};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
+use super::addresses::Addresses;
 use super::direct::Srtp;
 use super::direct::packet::ExtensionIds;
 use super::direct::report::Sent;
@@ -25,10 +26,6 @@ use super::track::Track;
 use super::{Kind, PeerKey, PeerLabel, Role, TrackOffer};
 use crate::SendPath;
 use crate::ledger::SubscriberTrackLedger;
-
-/// Addresses one peer may have sent valid connectivity checks from; beyond that the oldest is
-/// forgotten.
-pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
 
 /// Data channels one peer may open; more are ignored.
 pub(crate) const PEER_CHANNELS_MAX: usize = 16;
@@ -55,9 +52,9 @@ pub(crate) struct Peer {
     pub(crate) label: PeerLabel,
     pub(crate) rtc: Rtc,
     pub(crate) ufrag: String,
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// Where str0m last sent something that was no connectivity check: where media goes.
-    pub(crate) destination: Option<SocketAddr>,
+    pub(crate) addresses: Addresses,
+    /// Where the datagram came from that is being handled, if that is a check that nominates.
+    pub(crate) nominating: Option<SocketAddr>,
     /// Where its SRTP keys will be found, for a subscriber that is to be on the direct path.
     keys: Option<KeySlot>,
     /// The cipher of the direct path, for a subscriber that is on it.
@@ -239,8 +236,8 @@ impl Peer {
             label,
             rtc,
             ufrag: credentials.ufrag,
-            addresses: Vec::new(),
-            destination: None,
+            addresses: Addresses::default(),
+            nominating: None,
             keys: direct.then_some(keys),
             direct: None,
             connected: false,

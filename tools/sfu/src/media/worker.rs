@@ -17,7 +17,7 @@ use str0m::{Event as RtcEvent, IceConnectionState, Input, Output};
 
 use super::direct;
 use super::forward::want_keyframe;
-use super::peer::{PEER_ADDRESSES_MAX, PEER_CHANNELS_MAX, Peer, PeerConfig, Subscription};
+use super::peer::{PEER_CHANNELS_MAX, Peer, PeerConfig, Subscription};
 use super::timers::Timers;
 use super::track::{MediaBatch, Track};
 use super::{Command, Event, PeerKey, TrackKey, WorkerHandle, WorkerReport};
@@ -208,7 +208,7 @@ impl Worker {
 
     /// Whose datagram this is: a connectivity check says so itself, anything else by its source.
     fn peer_of(&self, source: SocketAddr, payload: &[u8]) -> Option<usize> {
-        if payload.first().is_some_and(|&byte| byte < 4)
+        if is_check(payload)
             && let Ok(message) = StunMessage::parse(payload)
             && let Some((ufrag, _)) = message.split_username()
         {
@@ -222,6 +222,40 @@ impl Worker {
         let Some(peer) = self.peer_of(source, &datagram) else { return };
         self.datagram = datagram;
         self.receive_datagram(peer, source, at);
+    }
+
+    /// A peer has sent an authentic check from this address. It is heard there from now on, unless
+    /// another lives there, who must not be cut off by a check from its address.
+    fn learn_address(&mut self, index: usize, address: SocketAddr) {
+        let now = self.out.now;
+        let owner = self.by_address.get(&address).copied().filter(|&owner| owner != index);
+        let owner = owner.and_then(|owner| self.peers.get_mut(owner));
+        let taken = owner.is_some_and(|owner| {
+            let alive = !owner.ended && owner.addresses.lives_at(address, now);
+            if !alive {
+                owner.addresses.forget(address);
+            }
+            alive
+        });
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let nominates = peer.nominating == Some(address);
+        if taken {
+            tracing::debug!(peer = peer.key.0, %address, "a check from where another peer lives");
+            peer.addresses.refused(nominates, now);
+            return;
+        }
+        let forgotten = peer.addresses.checked(address, nominates, now);
+        self.by_address.insert(address, index);
+        if let Some(forgotten) = forgotten {
+            self.forget_address(index, forgotten);
+        }
+    }
+
+    /// A peer is no longer heard at an address, if it was.
+    pub(crate) fn forget_address(&mut self, index: usize, address: SocketAddr) {
+        if self.by_address.get(&address) == Some(&index) {
+            self.by_address.remove(&address);
+        }
     }
 
     fn receive_datagram(&mut self, index: usize, source: SocketAddr, at: Instant) {
@@ -239,11 +273,15 @@ impl Worker {
             return;
         };
         self.out.fed_at = at;
+        peer.nominating = nominates(&self.datagram).then_some(source);
         if let Err(error) = peer.rtc.handle_input(Input::Receive(at, receive)) {
             self.fail(index, error.to_string());
             return;
         }
         self.drain(index);
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.nominating = None;
+        }
     }
 
     /// Takes everything a peer has to send or say.
@@ -254,10 +292,11 @@ impl Worker {
             peer.look_for_keys();
             match output {
                 Ok(Output::Transmit(mut transmit)) => {
-                    if !peer.addresses.contains(&transmit.destination) {
-                        learn_address(&mut self.by_address, peer, index, transmit.destination);
-                    }
                     self.out.send(peer, &mut transmit);
+                    // str0m answers nothing but authentic checks.
+                    if is_check(&transmit.contents) {
+                        self.learn_address(index, transmit.destination);
+                    }
                 }
                 Ok(Output::Timeout(at)) => {
                     self.schedule(index, at);
@@ -430,30 +469,15 @@ impl Worker {
     }
 }
 
-fn learn_address(
-    by_address: &mut FxHashMap<SocketAddr, usize>,
-    peer: &mut Peer,
-    index: usize,
-    address: SocketAddr,
-) {
-    if peer.addresses.len() >= PEER_ADDRESSES_MAX {
-        let oldest = peer.addresses.remove(0);
-        if by_address.get(&oldest) == Some(&index) {
-            by_address.remove(&oldest);
-        }
-    }
-    peer.addresses.push(address);
-    by_address.insert(address, index);
-}
-
 impl Outgoing {
     /// Sends one datagram of a peer's str0m.
     fn send(&mut self, peer: &mut Peer, transmit: &mut Transmit) {
-        let destination = transmit.destination;
         let class = Class::of(&transmit.contents);
-        if !is_check(&transmit.contents) {
-            peer.destination = Some(destination);
-        }
+        let destination = if is_check(&transmit.contents) {
+            transmit.destination
+        } else {
+            peer.addresses.destination_or(transmit.destination)
+        };
         match (class, &peer.direct) {
             (Class::Rtp, Some(_)) => {
                 // Never: two writers of one SSRC would use an initialisation vector twice.
@@ -572,6 +596,11 @@ impl Outgoing {
             self.backend.send(self.socket, destination, &payload);
         }
     }
+}
+
+/// Whether this is a connectivity check that nominates the pair it is sent on.
+fn nominates(datagram: &[u8]) -> bool {
+    is_check(datagram) && StunMessage::parse(datagram).is_ok_and(|check| check.use_candidate())
 }
 
 /// Whether this is a connectivity check or its answer (RFC 7983 §7).

@@ -59,8 +59,12 @@ pub fn token(identity: &str, grants: VideoGrants) -> String {
 /// One peer connection of the client.
 pub struct Connection {
     pub rtc: Rtc,
-    socket: UdpSocket,
+    pub socket: UdpSocket,
     address: SocketAddr,
+    /// Checks leave from this socket instead, which is another's.
+    pub checks_from: Option<UdpSocket>,
+    /// Those that did.
+    pub diverted: u64,
     timeout: Instant,
     pub connected: bool,
     /// RTP and RTCP that arrive are counted and thrown away.
@@ -138,6 +142,8 @@ impl Connection {
             rtc,
             socket,
             address,
+            checks_from: None,
+            diverted: 0,
             timeout: now,
             connected: false,
             sink: false,
@@ -147,6 +153,12 @@ impl Connection {
             sent: 0,
             ice: None,
         }
+    }
+
+    /// Goes on from another port, without knowing it, as behind a NAT that forgot the old one.
+    pub fn change_port(&mut self) {
+        self.socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        self.socket.set_nonblocking(true).unwrap();
     }
 
     /// Reads what came and runs str0m; its events and the wire's RTP headers go to the caller.
@@ -203,7 +215,10 @@ impl Connection {
                 }
                 Output::Transmit(t) => {
                     self.sent += 1;
-                    self.socket.send_to(&t.contents, t.destination).unwrap();
+                    let other = self.checks_from.as_ref().filter(|_| t.contents[0] < 4);
+                    self.diverted += u64::from(other.is_some());
+                    let socket = other.unwrap_or(&self.socket);
+                    socket.send_to(&t.contents, t.destination).unwrap();
                 }
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::IceConnectionStateChange(state)) => self.ice = Some(state),

@@ -5,8 +5,7 @@ mod packet;
 mod pcapng;
 mod timeline;
 
-use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +14,8 @@ use stampede_core::CaptureLimits;
 use stampede_engine::{CaptureOptions, CapturedPeer, keep_worst};
 
 pub(crate) use timeline::Timelines;
+
+use crate::files::WriteError;
 
 /// Most memory of a tapped subscriber with payloads: 10 s at 6 Mbps.
 const PEER_BYTES_MAX: usize = 8 << 20;
@@ -90,27 +91,31 @@ pub(crate) fn worst(
     captures.into_iter().map(with_timeline).collect()
 }
 
-/// Writes them; gives the names of the pcapng files.
+/// Writes them all, whichever fail; gives the names of the pcapng files that are whole, and what
+/// was wrong with the others and the timelines.
 ///
 /// `suffix` tells files written during the run from those at its end.
-///
-/// # Errors
-/// What the system said about a file.
 pub(crate) fn write(
     plan: &CapturePlan,
     worst: &[(CapturedPeer, String)],
     suffix: &str,
-) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut files, mut lost) = (Vec::new(), Vec::new());
+    let failed = |path: &Path, error: WriteError| format!("{}: {error}", path.display());
+    let written = |path: &Path, capture| crate::files::write(path, packets(capture)?);
     for (capture, timeline) in worst {
         let name = file_name(&capture.label);
         let path = plan.dir.join(format!("{name}{suffix}.pcapng"));
-        write_packets(&path, capture)?;
-        files.push(path);
+        match written(&path, capture) {
+            Ok(()) => files.push(path),
+            Err(error) => lost.push(failed(&path, error)),
+        }
         let path = plan.dir.join(format!("{name}{suffix}.timeline.txt"));
-        std::fs::write(path, timeline)?;
+        if let Err(error) = crate::files::write(&path, timeline.clone().into_bytes()) {
+            lost.push(failed(&path, error));
+        }
     }
-    Ok(files)
+    (files, lost)
 }
 
 /// An identity as a file name: whatever a room or server made of it stays inside of the folder.
@@ -119,7 +124,8 @@ fn file_name(label: &str) -> String {
     label.chars().map(plain).collect()
 }
 
-fn write_packets(path: &Path, capture: &CapturedPeer) -> io::Result<()> {
+/// A pcapng file of a subscriber, at most [`PEER_BYTES_MAX`] of packets.
+fn packets(capture: &CapturedPeer) -> io::Result<Vec<u8>> {
     let figures = &capture.figures;
     let comment = format!(
         "{}: {} expected, {} missing, {} repaired, {} unrecovered, {} freezes in the measured \
@@ -134,17 +140,18 @@ fn write_packets(path: &Path, capture: &CapturedPeer) -> io::Result<()> {
     );
     let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
     let from = capture.remote.unwrap_or(unknown);
-    let mut writer = pcapng::Writer::new(BufWriter::new(File::create(path)?), &comment)?;
+    let mut writer = pcapng::Writer::new(Vec::new(), &comment)?;
     for captured in &capture.packets {
         let (bytes, original_bytes) = packet::datagram(captured, from, capture.local);
         let note = captured.repaired.then_some("repaired by RTX");
         writer.packet(captured.at_unix_ns, &bytes, original_bytes, note)?;
     }
-    writer.finish()
+    Ok(writer.finish())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::Command;
 
     use stampede_core::CapturedPacket;
@@ -187,7 +194,8 @@ mod tests {
         timelines.note("../b", Duration::from_secs(1), || "join".to_owned());
         let captures = vec![capture("a", 1, &[7; 100]), capture("../b", 2, &[7; 100])];
         let plan = plan(dir.path());
-        let files = write(&plan, &worst(&plan, captures, &timelines), "-5s").unwrap();
+        let (files, lost) = write(&plan, &worst(&plan, captures, &timelines), "-5s");
+        assert!(lost.is_empty(), "{lost:?}");
         assert_eq!(files, [dir.path().join("___b-5s.pcapng")]);
         let text = std::fs::read_to_string(dir.path().join("___b-5s.timeline.txt")).unwrap();
         assert_eq!(text, "    1.000000  join\n");
@@ -195,11 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn each_file_that_can_t_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut plan = plan(&dir.path().join("gone"));
+        let all = vec![(capture("a", 1, &[7; 100]), "timeline".to_owned())];
+        let (files, lost) = write(&plan, &all, "");
+        assert!(files.is_empty());
+        assert_eq!(lost.len(), 2);
+        assert!(lost[0].contains("gone/a.pcapng: No such file"), "{lost:?}");
+        plan.dir = dir.path().to_owned();
+        assert!(write(&plan, &all, "").1.is_empty());
+    }
+
+    #[test]
     fn wireshark_reads_what_was_written() {
         let dir = tempfile::tempdir().unwrap();
         for payload in [&[7; 100][..], &[]] {
             let path = dir.path().join("x.pcapng");
-            write_packets(&path, &capture("a", 1, payload)).unwrap();
+            std::fs::write(&path, packets(&capture("a", 1, payload)).unwrap()).unwrap();
             let fields = ["rtp.seq", "rtp.ssrc", "rtp.marker", "frame.len", "frame.comment"];
             let fields = fields.iter().flat_map(|field| ["-e", field]);
             let mut command = Command::new("tshark");

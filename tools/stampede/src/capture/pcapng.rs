@@ -70,8 +70,8 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the file.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.out.flush()
+    pub(super) fn finish(self) -> W {
+        self.out
     }
 
     fn block(&mut self, kind: u32, body: &[u8]) -> io::Result<()> {

@@ -1,12 +1,12 @@
 //! `stampede init`: a commented scenario file to begin with.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::exit::{Exit, Failure};
+use crate::{console, files};
 
 /// What is written.
 pub(super) const TEMPLATE: &str = include_str!("scenario.toml");
@@ -25,8 +25,7 @@ pub(crate) struct InitFlags {
 /// When the file is there already or can't be written.
 pub(crate) fn init(flags: &InitFlags) -> Result<Exit, Failure> {
     let name = flags.file.display();
-    let made = OpenOptions::new().write(true).create_new(true).open(&flags.file);
-    let mut file = made.map_err(|error| {
+    files::create_new(&flags.file, TEMPLATE.as_bytes()).map_err(|error| {
         Failure::config(match error.kind() {
             ErrorKind::AlreadyExists => {
                 format!("{name} is there already: remove it or name another file")
@@ -34,12 +33,6 @@ pub(crate) fn init(flags: &InitFlags) -> Result<Exit, Failure> {
             _ => format!("{name} can't be written: {error}"),
         })
     })?;
-    file.write_all(TEMPLATE.as_bytes())
-        .map_err(|error| Failure::other(format!("{name} can't be written: {error}")))?;
-    // A closed pipe is the reader's choice.
-    let _ = writeln!(
-        std::io::stdout(),
-        "{name} is written; run it with `stampede run --scenario {name}`"
-    );
+    console::out(&format!("{name} is written; run it with `stampede run --scenario {name}`\n"));
     Ok(Exit::Pass)
 }

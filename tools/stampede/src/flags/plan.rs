@@ -1,21 +1,24 @@
 //! From flags to a [`Plan`]: everything checked against files and against the other flags before
 //! anything joins. The machine itself is looked at in [`crate::preflight`].
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stampede_core::watch::Rules;
 use stampede_engine::ImpairSpec;
 use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
+use super::outputs::run_outputs;
 use super::shape::{RoomDefaults, Shape, default_duration};
 use super::values::{BackendFlag, CoreList, Output, Resolution};
-use super::{Command, Parsed, RunFlags, Secret, parse};
+use super::{Command, Network, Parsed, RunFlags, Secret, parse};
 use crate::capture::CapturePlan;
 use crate::exit::{Failure, one_line};
+use crate::files;
 use crate::report::threshold::Threshold;
 use crate::run::Cohorts;
 
@@ -68,6 +71,8 @@ pub(crate) struct Plan {
     pub dynacast: bool,
     /// See [`RunFlags::playout_deadline`].
     pub playout_deadline: Duration,
+    /// See [`RunFlags::interruption_min`] and [`RunFlags::join_grace`].
+    pub watch_rules: Rules,
     /// What is done on purpose to what subscribers receive.
     pub impair: Vec<ImpairSpec>,
     /// Worker threads as given.
@@ -90,6 +95,8 @@ pub(crate) struct Plan {
     pub prometheus: Option<SocketAddr>,
     /// What to scrape.
     pub server_metrics: Vec<reqwest::Url>,
+    /// How the server and its metrics are reached.
+    pub network: Network,
     /// No full-screen view.
     pub no_tui: bool,
     /// No progress.
@@ -166,6 +173,7 @@ impl Plan {
         // Stages may start far more than are there at a time.
         too_many((shape.publishers() + shape.subscribers()) as u64)?;
         let target = target(&flags, participants)?;
+        let network = network(&flags, &target)?;
         let capture = capture_plan(&flags)?;
         let rooms = &shape.rooms;
         let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
@@ -181,7 +189,7 @@ impl Plan {
                 flags.backend.name()
             )));
         }
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = network.note().into_iter().collect();
         let video_layers = video_layers(&flags, video_most, &mut notes)?;
         if let Some(clip) = video_layers.first().filter(|clip| clip.codec != Codec::Vp8)
             && flags.record.is_some()
@@ -192,8 +200,11 @@ impl Plan {
                 clip.codec
             )));
         }
+        let record = record_plan(&flags, &shape)?;
+        // Now that the folders are there, which are no files.
+        let out = run_outputs(&flags)?;
         let plan = Self {
-            record: record_plan(&flags, &shape)?,
+            record,
             video_layers,
             notes,
             audio_clip: audio_clip(&flags, audio_most)?,
@@ -211,17 +222,23 @@ impl Plan {
             resolution: flags.video_resolution,
             dynacast: flags.dynacast,
             playout_deadline: flags.playout_deadline,
+            watch_rules: Rules {
+                interruption_min: flags.interruption_min,
+                join_grace: flags.join_grace,
+                ..Rules::default()
+            },
             impair: flags.impair,
             workers: flags.workers,
             cores: flags.cores,
             backend: flags.backend,
             receive_buffer_bytes: flags.receive_buffer,
             packet_ring: flags.packet_ring,
-            out: outputs(flags.out)?,
+            out,
             thresholds: flags.threshold.into_iter().flat_map(|all| all.0).collect(),
             capture,
             prometheus: flags.prometheus,
             server_metrics: flags.server_metrics,
+            network,
             no_tui: flags.no_tui,
             quiet: flags.quiet,
             shape,
@@ -356,6 +373,25 @@ fn target(flags: &RunFlags, participants: u64) -> Result<Target, Failure> {
         tracing::info!("{warning}");
     }
     Ok(Target::Server(Server { url, credentials }))
+}
+
+fn network(flags: &RunFlags, target: &Target) -> Result<Network, Failure> {
+    let server = match target {
+        Target::Embedded(_) => None,
+        Target::Server(server) => Some(&server.url),
+    };
+    let given = [(flags.network.ca.is_some(), "--ca"), (flags.network.proxy.is_some(), "--proxy")];
+    let given = given.into_iter().find(|(given, _)| *given);
+    if let Some((_, flag)) = given
+        && server.is_none()
+        && flags.server_metrics.is_empty()
+    {
+        return Err(Failure::config(format!(
+            "{flag} is given without --url: the embedded SFU is reached directly; add --url \
+             wss://HOST or leave {flag} out"
+        )));
+    }
+    Network::new(&flags.network, server, &flags.server_metrics)
 }
 
 /// Flags for the embedded SFU; refused where `stampede sfu` would refuse them.
@@ -551,7 +587,7 @@ fn record_plan(flags: &RunFlags, shape: &Shape) -> Result<Option<RecordPlan>, Fa
     fs::create_dir_all(dir).map_err(|error| {
         Failure::config(format!("--record {}: it can't be made: {error}", dir.display()))
     })?;
-    probe_writable(&dir.join(".stampede-probe")).map_err(|error| {
+    files::check_folder(dir).map_err(|error| {
         Failure::config(format!("--record {}: it can't be written to: {error}", dir.display()))
     })?;
     Ok(Some(RecordPlan { dir: dir.clone(), subscribers: wanted }))
@@ -569,7 +605,7 @@ fn capture_plan(flags: &RunFlags) -> Result<Option<CapturePlan>, Failure> {
     fs::create_dir_all(dir).map_err(|error| {
         Failure::config(format!("--capture {}: it can't be made: {error}", dir.display()))
     })?;
-    probe_writable(&dir.join(".stampede-probe")).map_err(|error| {
+    files::check_folder(dir).map_err(|error| {
         Failure::config(format!("--capture {}: it can't be written to: {error}", dir.display()))
     })?;
     Ok(Some(CapturePlan {
@@ -578,30 +614,6 @@ fn capture_plan(flags: &RunFlags) -> Result<Option<CapturePlan>, Failure> {
         worst: flags.capture_peers as usize,
         headers: flags.capture_headers,
     }))
-}
-
-/// Checks that every output can be written, and goes to a file of its own.
-///
-/// # Errors
-/// The first that can't, exit code 104.
-pub(crate) fn outputs(outputs: Vec<Output>) -> Result<Vec<Output>, Failure> {
-    for (index, out) in outputs.iter().enumerate() {
-        if outputs[..index].iter().any(|earlier| earlier.path == out.path) {
-            let path = out.path.display();
-            return Err(Failure::config(format!("--out {out}: {path} is given twice")));
-        }
-        probe_writable(&out.path).map_err(|error| {
-            Failure::config(format!("--out {out}: it can't be written: {error}"))
-        })?;
-    }
-    Ok(outputs)
-}
-
-/// Opens a file for writing without changing it; one that was not there is removed again.
-fn probe_writable(file: &Path) -> std::io::Result<()> {
-    let existed = file.exists();
-    OpenOptions::new().append(true).create(true).open(file)?;
-    if existed { Ok(()) } else { fs::remove_file(file) }
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ pub(crate) struct ReportFlags {
     /// JSON reports.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Write it, as json=FILE, html=FILE, csv=FILE, markdown=FILE or junit=FILE; may be repeated.
+    /// Write it, as json=FILE, html=FILE, csv=FILE, markdown=FILE or junit=FILE; - is stdout; may
+    /// be repeated.
     #[arg(long, value_name = "KIND=FILE")]
     pub out: Vec<Output>,
     /// Set it against these too, as `run --threshold` would have; may be repeated.

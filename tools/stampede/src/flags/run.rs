@@ -9,6 +9,7 @@ use stampede_engine::ImpairSpec as Spec;
 use stampede_media::Codec;
 
 use super::Secret;
+use super::network::NetworkFlags;
 use super::shape::ShapeFlags;
 use super::values::{self, BackendFlag, CoreList, Output, Resolution};
 use crate::report::threshold::Thresholds;
@@ -137,6 +138,24 @@ pub(crate) struct RunFlags {
         help_heading = "Media"
     )]
     pub playout_deadline: Duration,
+    /// From when on a gap without a playable frame is an interruption.
+    #[arg(
+        long,
+        default_value = "1s",
+        value_name = "DUR",
+        value_parser = values::duration_above_zero,
+        help_heading = "Media"
+    )]
+    pub interruption_min: Duration,
+    /// How long after its scheduled join a subscriber is expected to watch at the latest.
+    #[arg(
+        long,
+        default_value = "5s",
+        value_name = "DUR",
+        value_parser = values::duration,
+        help_heading = "Media"
+    )]
+    pub join_grace: Duration,
     /// What is done on purpose to what subscribers receive, before it is counted:
     /// cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%,rate=1Mbps,
     /// outage=2s@10s, any of them; may be repeated for further cohorts.
@@ -225,7 +244,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "EXPR", help_heading = "Output")]
     pub threshold: Vec<Thresholds>,
     /// Write the report, as json=FILE, html=FILE, csv=FILE (a row for each stream),
-    /// markdown=FILE or junit=FILE; may be repeated.
+    /// markdown=FILE or junit=FILE; - is stdout; may be repeated.
     #[arg(long, value_name = "KIND=FILE", help_heading = "Output")]
     pub out: Vec<Output>,
     /// Folder for the flight recorder: the last seconds of packets (pcapng, decrypted) and a text
@@ -270,6 +289,8 @@ pub(crate) struct RunFlags {
     /// No progress at all; errors and the summary only.
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
+    #[command(flatten)]
+    pub network: NetworkFlags,
     #[command(flatten)]
     pub shape: ShapeFlags,
 }

@@ -103,7 +103,11 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
 
 fn draw_ramp(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let rows = Layout::vertical([Constraint::Length(1); 2]).split(block("").inner(area));
-    frame.render_widget(block("ramp"), area);
+    let others = match progress.others() {
+        none if none.is_empty() => "ramp".to_owned(),
+        others => format!("ramp: {others}"),
+    };
+    frame.render_widget(block(&others), area);
     let receiving = progress.second.subscribers as usize;
     let counts = [
         ("joined", progress.joined, progress.requested, Color::Green),
@@ -197,8 +201,9 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
 
 fn draw_errors(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let mut lines: Vec<Line<'_>> = Vec::new();
-    if progress.failed > 0 {
-        lines.push(Line::from(format!("{} gave up", group(progress.failed as u64))).red());
+    let failed = progress.standings.failed;
+    if failed > 0 {
+        lines.push(Line::from(format!("{} gave up", group(failed))).red());
     }
     lines.extend(progress.errors.iter().map(|(kind, count)| {
         Line::from(vec![Span::from(format!("{:>7} ", group(*count))).red(), Span::from(kind)])

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
 use super::screen;
+use crate::console;
 use crate::exit::one_line;
 
 /// Most lines kept while the view is up; the oldest are dropped, and how many is said at its end.
@@ -54,36 +55,37 @@ pub(super) fn last(count: usize) -> Vec<String> {
 /// Writes to stderr what the view held back, once it is gone.
 pub(super) fn release() {
     let ring = with_ring(std::mem::take);
-    let mut stderr = io::stderr().lock();
     if ring.dropped > 0 {
-        let _ = writeln!(stderr, "({} older log lines were not kept)", ring.dropped);
+        console::err(&format!("({} older log lines were not kept)\n", ring.dropped));
     }
     for line in ring.lines {
-        let _ = writeln!(stderr, "{line}");
+        console::err(&(line + "\n"));
     }
 }
 
-/// Where log lines go. One `write` is one whole line or more.
+/// Where log lines go. One `write` is one whole line or more. It never fails: tracing would say so
+/// with `eprintln!`, which panics where stderr is gone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if screen::is_up() {
-            with_ring(|ring| ring.push_all(bytes));
-            return Ok(bytes.len());
+        match screen::is_up() {
+            true => with_ring(|ring| ring.push_all(bytes)),
+            false => {
+                let _ = console::write_all(rustix::stdio::stderr(), bytes);
+            }
         }
-        io::stderr().write(bytes)
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
 /// Says one thing to the user.
 pub(crate) fn say(text: &str) {
-    // A closed stderr is no reason to end a run.
     let _ = LogWriter.write_all(format!("{text}\n").as_bytes());
 }
 

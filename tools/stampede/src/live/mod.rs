@@ -7,15 +7,16 @@ mod logs;
 mod screen;
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_engine::PeerLine;
 
+use crate::console;
 use crate::report::judge::group;
 use crate::report::types::SeriesRow;
-use crate::run::Totals;
+use crate::run::{Standings, Totals};
 pub(crate) use controls::Controls;
 use draw::Page;
 pub(crate) use logs::{LogWriter, say};
@@ -44,8 +45,12 @@ pub(crate) struct Progress {
     pub joined: usize,
     /// Participants asked for.
     pub requested: usize,
-    /// Participants given up.
-    pub failed: usize,
+    /// Where the participants stand.
+    pub standings: Standings,
+    /// Subscribers that can watch nothing now.
+    pub interrupted: u64,
+    /// Played over expected time of video so far, once known.
+    pub watch_ratio: Option<f64>,
     /// Subscribers asked for.
     pub subscribers: usize,
     /// The latest second.
@@ -175,8 +180,7 @@ impl Live {
         if self.mode == Mode::Lines && due && progress.requested > 0 {
             self.last_phase = progress.phase;
             self.next_line = progress.elapsed + LINE_EVERY;
-            // A closed stderr is no reason to end a run.
-            let _ = writeln!(io::stderr(), "{}", line(progress));
+            console::err(&(line(progress) + "\n"));
         }
     }
 
@@ -237,10 +241,31 @@ fn clock(duration: Duration) -> String {
     }
 }
 
+impl Progress {
+    /// Who is asked for and not connected, in words; the connected and these are all.
+    fn others(&self) -> String {
+        let Standings { joined, failed, pending_at, not_started } = self.standings;
+        let gone = joined.saturating_sub(self.joined as u64);
+        let parts = [
+            (pending_at.total(), "joining"),
+            (failed, "failed"),
+            (gone, "gone"),
+            (not_started, "to come"),
+        ];
+        let there = parts.into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<_> = there.map(|(count, word)| format!("{} {word}", group(count))).collect();
+        words.join(", ")
+    }
+}
+
 fn line(progress: &Progress) -> String {
     let second = &progress.second;
+    let others = match progress.others() {
+        none if none.is_empty() => none,
+        others => format!(" ({others})"),
+    };
     let mut text = format!(
-        "{:>6} {:<9} joined {}/{}  receiving {}/{}  {} packets/s  {}  loss {}  worker {:.0} %",
+        "{:>6} {:<9} joined {}/{}{others}  receiving {}/{}  {} packets/s  {}  loss {}  worker {:.0} %",
         clock(progress.elapsed),
         progress.phase,
         progress.joined,
@@ -261,6 +286,7 @@ fn line(progress: &Progress) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::report::joins::PendingAt;
 
     pub(crate) fn progress() -> Progress {
         Progress {
@@ -269,7 +295,12 @@ pub(crate) mod tests {
             left: Some(Duration::from_secs(9)),
             joined: 150,
             requested: 202,
-            failed: 1,
+            standings: Standings {
+                joined: 152,
+                failed: 1,
+                pending_at: PendingAt { ice: 9, ..PendingAt::default() },
+                not_started: 40,
+            },
             subscribers: 200,
             second: SeriesRow {
                 t_s: 75.0,
@@ -291,8 +322,8 @@ pub(crate) mod tests {
         let line = line(&progress());
         assert_eq!(
             line,
-            " 1m15s ramp      joined 150/202  receiving 140/200  33,040 packets/s  266.0 Mbps  \
-             loss < 0.001 %  worker 42 %  errors: 3 x http_503"
+            " 1m15s ramp      joined 150/202 (9 joining, 1 failed, 2 gone, 40 to come)  receiving \
+             140/200  33,040 packets/s  266.0 Mbps  loss < 0.001 %  worker 42 %  errors: 3 x http_503"
         );
     }
 

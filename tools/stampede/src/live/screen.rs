@@ -3,7 +3,7 @@
 //! Whatever ends the view (its end, a panic of any thread, a signal, an exit at once) gives the
 //! terminal back through [`restore`].
 
-use std::io::{self, BufWriter, Stderr, Write};
+use std::io::{self, BufWriter, Stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
@@ -20,7 +20,7 @@ use ratatui::crossterm::terminal::{
 
 use super::controls::{Controls, Effect};
 use super::draw::{self, Page};
-use crate::exit::Exit;
+use crate::{console, signals};
 
 /// Pause between two looks of the key thread at whether the view is still there.
 const KEY_WAIT: Duration = Duration::from_millis(200);
@@ -125,8 +125,8 @@ fn read_keys(controls: &Controls, alive: &AtomicBool) {
             Effect::Redraw => controls.changed.notify_one(),
             Effect::ExitNow => {
                 restore();
-                let _ = writeln!(io::stderr(), "stopped at once: there is no report");
-                std::process::exit(i32::from(Exit::Interrupted.code()));
+                console::err("stopped at once: there is no report\n");
+                signals::exit_at_once();
             }
         }
     }

@@ -16,7 +16,9 @@ use prometheus_client::registry::Registry;
 use stampede_core::{MediaCounters, PeerCounters};
 use stampede_engine::WorkerSnapshot;
 
-use crate::run::Book;
+use crate::report::running::LiveWatch;
+use crate::report::types::WatchFigures;
+use crate::run::{Book, Standings};
 pub(crate) use serve::{bind, serve};
 
 /// Most error kinds with a label of their own; the rest is added up as `other`.
@@ -27,12 +29,13 @@ const REASONS_MAX: usize = 32;
 struct Figures {
     requested: u64,
     connected: u64,
-    joined: u64,
-    failed: u64,
+    standings: Standings,
+    dropped: u64,
     retries: u64,
     errors: Vec<(String, u64)>,
     receiving: u64,
     totals: PeerCounters,
+    watch: LiveWatch,
     workers: Vec<Worker>,
 }
 
@@ -81,6 +84,7 @@ impl Exposed {
     pub(crate) fn update<'a>(
         &self,
         book: &Book,
+        watch: &LiveWatch,
         snapshots: impl Iterator<Item = &'a WorkerSnapshot> + Clone,
     ) {
         let mut totals = PeerCounters::default();
@@ -90,12 +94,13 @@ impl Exposed {
         let figures = Figures {
             requested: book.requested() as u64,
             connected: book.connected() as u64,
-            joined: book.joined() as u64,
-            failed: book.failed() as u64,
+            standings: book.standings(),
+            dropped: book.dropped(),
             retries: book.retries(),
             errors: reasons(book.errors()),
             receiving: snapshots.clone().map(|snapshot| snapshot.peers_receiving as u64).sum(),
             totals,
+            watch: watch.clone(),
             workers: snapshots.map(Worker::of).collect(),
         };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
@@ -173,6 +178,7 @@ impl Collector for Exposed {
         let mut writer = Writer(encoder);
         joins(&mut writer, &figures)?;
         received(&mut writer, &figures.totals)?;
+        watched(&mut writer, &figures.watch)?;
         published(&mut writer, &figures.totals)?;
         workers(&mut writer, &figures.workers)
     }
@@ -191,13 +197,24 @@ fn joins(writer: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     for (name, help, value) in gauges {
         writer.gauge(name, help, value as f64)?;
     }
+    // Requested = joined + failed + joining, over its steps, + not started.
+    let Standings { joined, failed, pending_at, not_started } = figures.standings;
+    writer.gauge(
+        "stampede_participants_not_started",
+        "Participants whose join has not begun",
+        not_started as f64,
+    )?;
+    let steps = pending_at.named().map(|(step, _, count)| (step, count as f64));
+    let help = "Participants that are joining, by what they wait for";
+    writer.gauges("stampede_participants_joining", help, "step", steps)?;
     let counters = [
+        ("stampede_participants_joined", "Participants that connected at least once", joined),
+        ("stampede_participants_failed", "Participants that gave up without connecting", failed),
         (
-            "stampede_participants_joined",
-            "Participants that connected at least once",
-            figures.joined,
+            "stampede_participants_dropped",
+            "Participants that were dropped at least once",
+            figures.dropped,
         ),
-        ("stampede_participants_failed", "Participants that never connected", figures.failed),
         ("stampede_join_retries", "Further tries of joins", figures.retries),
     ];
     for (name, help, value) in counters {
@@ -270,6 +287,28 @@ fn received(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {
         .filter_map(|(kind, media)| media.packets.loss_rate().map(|rate| (kind, rate)));
     let help = "Share of expected packets lost for good since the measured window began";
     writer.gauges("stampede_loss_ratio", help, "kind", rates)
+}
+
+/// Watch time since the measured window began.
+fn watched(writer: &mut Writer<'_>, watch: &LiveWatch) -> fmt::Result {
+    let kinds = [("video", &watch.video), ("audio", &watch.audio)];
+    let known = |of: fn(&WatchFigures) -> Option<f64>| {
+        kinds.into_iter().filter_map(move |(kind, figures)| Some((kind, of(figures)?)))
+    };
+    let help = "Time in which tracks should have played";
+    writer.counters("stampede_expected_seconds", help, "kind", known(|one| one.expected_s))?;
+    let help = "Time covered by frames that could be shown";
+    writer.counters("stampede_played_seconds", help, "kind", known(|one| one.played_s))?;
+    let help = "Played over expected time";
+    writer.gauges("stampede_watch_ratio", help, "kind", known(|one| one.watch_ratio))?;
+    let help = "Stretches without a playable frame";
+    let counts = kinds.map(|(kind, figures)| (kind, figures.interruptions.count as f64));
+    writer.counters("stampede_interruptions", help, "kind", counts)?;
+    let help = "Length of all interruptions together";
+    let lengths = kinds.map(|(kind, figures)| (kind, figures.interruptions.total_s));
+    writer.counters("stampede_interruption_seconds", help, "kind", lengths)?;
+    let help = "Subscribers that can watch nothing now";
+    writer.gauge("stampede_subscribers_interrupted", help, watch.interrupted as f64)
 }
 
 fn published(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {

@@ -6,11 +6,11 @@
 mod checks;
 pub(crate) mod cores;
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::console;
 use crate::exit::{Exit, Failure};
 use crate::flags::DoctorFlags;
 use crate::flags::values::BackendFlag;
@@ -152,8 +152,7 @@ pub(crate) fn doctor(flags: &DoctorFlags) -> Result<Exit, Failure> {
         1 => "\nNo: 1 check failed.\n".to_owned(),
         n => format!("\nNo: {n} checks failed.\n"),
     });
-    // A closed pipe is the reader's choice.
-    let _ = std::io::stdout().write_all(out.as_bytes());
+    console::out(&out);
     Ok(if failed == 0 { Exit::Pass } else { Exit::BadConfiguration })
 }
 

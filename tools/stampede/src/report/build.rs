@@ -1,7 +1,7 @@
 //! From what a run knows to the report.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use stampede_core::{
@@ -13,7 +13,8 @@ use stampede_sfu::{Ledger, LedgerTotals};
 
 use super::cohorts::{self, Parts};
 use super::hist::{Hist, Samples};
-use super::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
+use super::joins::{BoundJoins, LostJoins};
+use super::judge::{Facts, LedgerFacts, NO_RESOURCES, TracksFacts, WorkerFacts, judge};
 use super::latency::{LatencySource, by_height};
 use super::senders::SenderFacts;
 use super::streams;
@@ -24,34 +25,48 @@ use super::types::{
     Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
     TargetSection, WorkerSection,
 };
+use super::viewers::Viewers;
 use crate::flags::stage::Stage;
 use crate::flags::values::BackendFlag;
 use crate::flags::{Plan, Target};
 use crate::machine;
 use crate::run::RunData;
-
-/// Streams shorter than this have no frame rate of their own.
-const FPS_STREAM_S_MIN: f64 = 1.0;
+use crate::run::audience::of_first_try;
 
 /// Builds and judges. `promise` is what the run has to keep besides its own thresholds, and what
 /// somebody else judges it by.
 pub(crate) fn build(mut data: RunData, promise: &[Threshold]) -> Report {
     let thresholds = std::mem::take(&mut data.plan.thresholds);
     let crossed = data.crossed.take();
-    let own_bound = |kind| !thresholds.iter().chain(promise).any(|test| test.bounds_loss_of(kind));
-    let bounded = [MediaKind::Video, MediaKind::Audio].map(own_bound);
-    let mut report = without_thresholds(data, bounded);
+    let own = || thresholds.iter().chain(promise);
+    let own_bound = |kind| !own().any(|test| test.bounds_loss_of(kind));
+    let bounds = Bounds {
+        loss: [MediaKind::Video, MediaKind::Audio].map(own_bound),
+        joins: BoundJoins::under(own()),
+    };
+    let mut report = without_thresholds(data, bounds);
     threshold::apply(&mut report, &thresholds, crossed.as_ref());
     report
 }
 
-/// `bounded`: of video and audio, whether the fixed bound on loss applies.
-fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
+/// Which of the fixed bounds apply: no threshold of the user's own takes their place.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// On the loss of video and audio.
+    loss: [bool; 2],
+    /// On joins.
+    joins: BoundJoins,
+}
+
+fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let sums = Sums::of(data.engine.as_ref());
+    let viewers = Viewers::of(&data);
     let parts = Parts::of(&data);
     let impairment = cohorts::impairment(&parts);
     let injected = impairment.as_ref().map(|section| section.all);
-    let verdict = judge(&facts(&data, &sums, injected, bounded));
+    let mut facts = facts(&data, &sums, &viewers, injected, bounds);
+    facts.lost_joins = data.book.lost_joins(bounds.joins, &parts.cut_off());
+    let verdict = judge(&facts);
     let subscribers = data.plan.shape.subscribers() > 0;
     let join = data.book.section();
     let [video_tracks, audio_tracks] = data.book.tracks_expected();
@@ -61,9 +76,8 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
         let expected = expected.filter(|_| ours);
-        (subscribers && (ours || all_are_others || counters.streams_received > 0)).then(|| {
-            media(data.engine.as_ref(), kind, None, counters, &sums.distributions, expected)
-        })
+        (subscribers && (ours || all_are_others || counters.streams_received > 0))
+            .then(|| media(&data, &viewers, kind, None, counters, &sums.distributions, expected))
     };
     let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
     let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
@@ -71,13 +85,16 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
     let all_streams = streams::all(&data);
     let metrics = server_metrics(&data);
     let measured = ledger_measured(&data).map(|(totals, _)| totals);
+    let mut series = data.series.clone();
+    viewers.fill(&mut series);
+    let watch = viewers.section(&|cohort| parts.name(cohort));
     Report {
         schema: SCHEMA.to_owned(),
         verdict,
         join,
         video,
         audio,
-        cohorts: cohorts::of(&data, &parts, kinds),
+        cohorts: cohorts::of(&data, &viewers, &parts, kinds),
         publish: (data.plan.shape.publishers() > 0).then(|| publish(&sums)),
         impairment,
         recordings: recordings(&data),
@@ -90,7 +107,8 @@ fn without_thresholds(data: RunData, bounded: [bool; 2]) -> Report {
             embedded_missing: data.ledger_missing,
             metrics,
         },
-        series: data.series,
+        series,
+        watch,
         thresholds: Vec::new(),
         streams: streams::worst(&all_streams),
         streams_total: all_streams.len() as u64,
@@ -166,14 +184,24 @@ impl OddSection {
 }
 
 /// What the kinds of errors begin with that a server answers a participant with.
-const REFUSALS: [&str; 3] = ["http_", "server_", "publish_refused"];
+const REFUSALS: [&str; 4] = ["http_", "server_", "publish_refused", "signal_closed_"];
+/// No close frame came: the server, or anything on the way, is gone.
+const CLOSED_BY_NOBODY: &str = "signal_closed_1006";
+/// What the kinds of errors begin with that tell of a server that sent more than anybody can use.
+const FLOODS: &str = "server_flooded";
 /// Kinds of errors that this machine is to blame for.
-const SHORTAGES: [&str; 3] = ["local_resources", "worker_overloaded", "signalling_overloaded"];
+const SHORTAGES: [&str; 3] = [NO_RESOURCES, "worker_overloaded", "signalling_overloaded"];
 
-fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool; 2]) -> Facts {
+fn facts(
+    data: &RunData,
+    sums: &Sums,
+    viewers: &Viewers<'_>,
+    injected: Option<Injected>,
+    bounds: Bounds,
+) -> Facts {
     let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
     let of_bounded = |of: fn(&PacketCounters) -> u64| {
-        let kinds = [video, audio].into_iter().zip(bounded);
+        let kinds = [video, audio].into_iter().zip(bounds.loss);
         kinds.filter(|(_, bounded)| *bounded).map(|(packets, _)| of(packets)).sum()
     };
     let errors = data.book.errors();
@@ -192,23 +220,31 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
             .collect();
     }
     Facts {
-        requested: join.requested,
         started: join.started,
         joined: join.joined,
         failed: join.failed,
         dropped: join.dropped,
+        balance: join.balance(),
+        lost_joins: LostJoins::default(),
+        left_resuming: data.book.left_resuming(),
+        server_gone: data.server_gone.clone(),
         subscribers_joined: data.book.subscribers_joined() as u64,
         publishers_joined: data.book.publishers_joined() as u64,
-        refused: errors
-            .iter()
-            .any(|(kind, _)| REFUSALS.iter().any(|refusal| kind.starts_with(refusal))),
+        refused: errors.iter().any(|(kind, _)| {
+            kind != CLOSED_BY_NOBODY && REFUSALS.iter().any(|refusal| kind.starts_with(refusal))
+        }),
         shortages: errors
             .iter()
             .filter(|(kind, _)| SHORTAGES.contains(&kind.as_str()))
             .cloned()
             .collect(),
+        flooded: errors
+            .iter()
+            .filter(|(kind, _)| kind.starts_with(FLOODS))
+            .map(|(_, count)| count)
+            .sum(),
+        error_texts: data.book.error_texts().clone(),
         errors,
-        no_pairs: data.book.no_pairs().clone(),
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
         expected: video.expected + audio.expected,
@@ -218,6 +254,9 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.totals.publish.packets_sent,
         injected,
+        watch: viewers.facts(),
+        embedded: matches!(data.plan.target, Target::Embedded(_)),
+        local: data.local,
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
         rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
         tracks: tracks_facts(data, sums),
@@ -235,8 +274,7 @@ fn facts(data: &RunData, sums: &Sums, injected: Option<Injected>, bounded: [bool
         ledger: ledger_facts(data),
         senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
         subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
-        recording_errors: recordings(data).map_or_else(Vec::new, |section| section.errors),
-        capture_error: data.capture_error.clone(),
+        files_lost: files_lost(data),
     }
 }
 
@@ -333,7 +371,8 @@ fn streams_of(
 
 /// Of all subscribers, or of one cohort with its own counters and distributions.
 pub(super) fn media(
-    engine: Option<&EngineReport>,
+    data: &RunData,
+    viewers: &Viewers<'_>,
     kind: MediaKind,
     cohort: Option<u16>,
     counters: &MediaCounters,
@@ -346,18 +385,21 @@ pub(super) fn media(
         MediaKind::Audio => &distributions.audio_latency_us,
     };
     let mut jitter = Samples::new();
-    let mut rates = Rates::default();
-    for stream in streams_of(engine, kind, cohort) {
+    for stream in streams_of(data.engine.as_ref(), kind, cohort) {
         if let Some(value) = stream.jitter {
             jitter.record(value);
         }
-        rates.add(stream);
     }
+    let watched = viewers.sums(kind, cohort);
+    let expected_s = watched.expected().as_secs_f64();
+    // Over the time in which the tracks should have played, never over what was left of them.
+    let rate = |amount: f64| (expected_s > 0.0).then(|| amount / expected_s);
     let packets = &counters.packets;
     let freezes = &counters.freezes;
     MediaSection {
         tracks_expected,
-        tracks_received: counters.streams_received,
+        tracks_received: tracks_received(data, kind, cohort),
+        watch: watched.figures(),
         packets: Packets {
             expected: packets.expected,
             received: packets.received,
@@ -372,15 +414,15 @@ pub(super) fn media(
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
-        bitrate_bps: rates.bitrate_bps(),
+        bitrate_bps: rate(packets.bytes as f64 * 8.0 * watched.tracks() as f64).map(f64::round),
         frames: Frames {
             received: counters.frames.received,
             complete: counters.frames.complete,
             decodable: counters.frames.decodable,
             dropped: counters.frames.dropped,
         },
-        fps: rates.fps(),
-        fps_stream_s: (rates.stream_s > 0.0).then(|| round(rates.stream_s, 3)),
+        fps: rate(counters.frames.decodable.unwrap_or(counters.frames.complete) as f64)
+            .map(|fps| round(fps, 2)),
         freezes: video.then(|| freezes_section(freezes)),
         jitter_ms: jitter.as_ms(),
         latency_ms: Hist::of_micros_as_ms(latency_us),
@@ -413,41 +455,22 @@ fn freezes_section(freezes: &FreezeCounters) -> Freezes {
     }
 }
 
-/// What a kind of media came to over all its streams.
-#[derive(Default)]
-struct Rates {
-    bytes: u64,
-    first: Option<Instant>,
-    last: Option<Instant>,
-    intervals: u64,
-    stream_s: f64,
-}
-
-impl Rates {
-    fn add(&mut self, stream: &StreamReport) {
-        let (Some(first), Some(last)) = (stream.first_packet, stream.last_packet) else { return };
-        let (first, last) = (first.instant, last.instant);
-        self.bytes += stream.packets.bytes;
-        self.first = Some(self.first.map_or(first, |earliest| earliest.min(first)));
-        self.last = Some(self.last.map_or(last, |latest| latest.max(last)));
-        let seconds = last.saturating_duration_since(first).as_secs_f64();
-        if seconds >= FPS_STREAM_S_MIN {
-            // n frames span n - 1 intervals.
-            let frames = stream.frames.decodable.unwrap_or(stream.frames.complete);
-            self.intervals += frames.saturating_sub(1);
-            self.stream_s += seconds;
+/// Tracks of which a packet came in the measured window. A track is a subscriber's of a
+/// publication, whatever streams and peers it had.
+fn tracks_received(data: &RunData, kind: MediaKind, cohort: Option<u16>) -> u64 {
+    let mut tracks = BTreeSet::new();
+    let of_cohort = |peer: &&PeerRow| cohort.is_none_or(|cohort| peer.cohort == cohort);
+    for peer in peers(data).filter(of_cohort) {
+        let subscriber = of_first_try(&peer.label);
+        let room = data.book.member(subscriber).map_or("", |member| &member.room);
+        let received = |stream: &&StreamReport| stream.kind == kind && stream.packets.received > 0;
+        for stream in peer.report.streams.iter().filter(received) {
+            let sid = stream.track_id.as_deref().unwrap_or_default();
+            let publication = data.audience.publication_of(room, sid).ok_or(stream.ssrc);
+            tracks.insert((subscriber, publication));
         }
     }
-
-    /// From the first packet of any stream to the last: short streams weigh as little as they are.
-    fn bitrate_bps(&self) -> Option<f64> {
-        let seconds = self.last?.saturating_duration_since(self.first?).as_secs_f64();
-        (seconds > 0.0).then(|| (self.bytes as f64 * 8.0 / seconds).round())
-    }
-
-    fn fps(&self) -> Option<f64> {
-        (self.stream_s > 0.0).then(|| round(self.intervals as f64 / self.stream_s, 2))
-    }
+    tracks.len() as u64
 }
 
 fn publish(sums: &Sums) -> PublishSection {
@@ -496,23 +519,44 @@ fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
     let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
     TracksFacts {
         expected: expected.iter().sum(),
-        missing: missing(0, totals.video.streams_received)
-            + missing(1, totals.audio.streams_received),
+        missing: missing(0, tracks_received(data, MediaKind::Video, None))
+            + missing(1, tracks_received(data, MediaKind::Audio, None)),
         unsent: data.ledger.is_some().then_some(unsent),
         plis: totals.video.pli_sent,
     }
 }
 
+/// Recordings and captures that were asked for and are not whole.
+fn files_lost(data: &RunData) -> Vec<String> {
+    let errors = recordings(data).map_or_else(Vec::new, |section| section.errors);
+    let recordings = errors.iter().map(|error| format!("recording: {error}"));
+    let captures = data.capture_errors.iter().map(|error| format!("capture: {error}"));
+    recordings.chain(captures).collect()
+}
+
 fn recordings(data: &RunData) -> Option<RecordingSection> {
     let record = data.plan.record.as_ref()?;
     let report = data.engine.as_ref()?.recordings.as_ref()?;
+    let dir = record.dir.display();
     let mut errors = report.errors.clone();
     let kept = errors.len() as u64;
     if report.errors_total > kept {
         errors.push(format!("{} more errors", report.errors_total - kept));
     }
     if report.frames_dropped > 0 {
-        errors.push(format!("{} frames were not recorded", report.frames_dropped));
+        errors.push(format!("{} frames were not recorded into {dir}", report.frames_dropped));
+    }
+    let mut assembly = AssemblySection::default();
+    for worker in data.engine.iter().flat_map(|engine| &engine.workers) {
+        assembly.add(&AssemblySection::of(&worker.assembled));
+    }
+    if assembly.frames_not_taken > 0 {
+        let count = assembly.frames_not_taken;
+        errors.push(format!("{count} frames never got as far as {dir}: too many waited"));
+    }
+    let frames_written: u64 = report.files.iter().map(|file| file.frames).sum();
+    if errors.is_empty() && frames_written == 0 && data.book.subscribers_joined() > 0 {
+        errors.push(format!("nothing came that could be recorded into {dir}"));
     }
     let files = report.files.iter().filter(|file| file.frames > 0);
     let timing = |part: fn(&FileTiming) -> u64| -> u64 {
@@ -521,18 +565,12 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
     Some(RecordingSection {
         dir: record.dir.display().to_string(),
         files: files.map(|file| file.path.display().to_string()).collect(),
-        frames_written: report.files.iter().map(|file| file.frames).sum(),
+        frames_written,
         frames_dropped: report.frames_dropped,
         frames_moved: timing(|timing| timing.frames_moved),
         packets_concealed: timing(|timing| timing.packets_concealed),
         timestamp_jumps: timing(|timing| timing.jumps),
-        assembly: data.engine.iter().flat_map(|engine| &engine.workers).fold(
-            AssemblySection::default(),
-            |mut sum, worker| {
-                sum.add(&AssemblySection::of(&worker.assembled));
-                sum
-            },
-        ),
+        assembly,
         errors,
     })
 }
@@ -636,6 +674,8 @@ fn options(data: &RunData, plan: &Plan) -> Options {
         simulate_speakers: plan.shape.simulate_speakers,
         cohorts: plan.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
         playout_deadline_ms: plan.playout_deadline.as_secs_f64() * 1_000.0,
+        interruption_min_s: plan.watch_rules.interruption_min.as_secs_f64(),
+        join_grace_s: plan.watch_rules.join_grace.as_secs_f64(),
         impair: plan.impair.iter().map(ToString::to_string).collect(),
         workers: data.cores.workers,
         cores: data.cores.worker_cores.clone(),

@@ -8,7 +8,8 @@ use stampede_engine::{CohortReport, Distributions};
 use super::build::{injected, media};
 use super::merge;
 use super::types::{CohortSection, ImpairmentSection, MediaSection};
-use crate::run::{Cohorts, RunData};
+use super::viewers::Viewers;
+use crate::run::{Cohort, Cohorts, RunData};
 
 /// One part of the subscribers: a `[[cohort]]`, those that an `--impair` chose, or the rest. Every
 /// subscriber is in one of them only.
@@ -54,12 +55,36 @@ impl Parts {
         }
         Self { cohorts, reports }
     }
+
+    /// What a cohort is called, if there are any.
+    pub(super) fn name(&self, cohort: u16) -> Option<String> {
+        let all = self.cohorts.all();
+        let named = all.get(usize::from(cohort)).filter(|_| !self.cohorts.is_trivial())?;
+        Some(named.name.clone())
+    }
+
+    /// Of each whether an outage of ours kept everything from it for a while; nothing else that is
+    /// done on purpose stops what joins are made of.
+    pub(super) fn cut_off(&self) -> Vec<bool> {
+        let outage = |cohort: &Cohort| {
+            cohort.impair.as_ref().is_some_and(|cause| !cause.spec.outages.is_empty())
+        };
+        let cohorts = self.cohorts.all().iter().zip(&self.reports);
+        cohorts
+            .map(|(cohort, report)| outage(cohort) && report.impaired.other_dropped > 0)
+            .collect()
+    }
 }
 
 /// The cohorts of a run: all that the scenario file names, and others that somebody was in; none
 /// if there is nothing to tell apart. `kinds` are the kinds of media that the report has, and
 /// whether the publishers of each are ours.
-pub(super) fn of(data: &RunData, parts: &Parts, kinds: [Option<bool>; 2]) -> Vec<CohortFigures> {
+pub(super) fn of(
+    data: &RunData,
+    viewers: &Viewers<'_>,
+    parts: &Parts,
+    kinds: [Option<bool>; 2],
+) -> Vec<CohortFigures> {
     let Parts { cohorts, reports } = parts;
     if cohorts.is_trivial() {
         return Vec::new();
@@ -83,9 +108,8 @@ pub(super) fn of(data: &RunData, parts: &Parts, kinds: [Option<bool>; 2]) -> Vec
                 MediaKind::Audio => (1, &report.totals.audio),
             };
             let ours = kinds[place]?;
-            let engine = data.engine.as_ref();
             let expected = expected[place].filter(|_| ours);
-            Some(media(engine, kind, Some(index), counters, distributions, expected))
+            Some(media(data, viewers, kind, Some(index), counters, distributions, expected))
         };
         Some(CohortFigures {
             name: cohort.name.clone(),
@@ -166,7 +190,7 @@ mod tests {
         };
         flags.url = None;
         let data = crate::run::test_data(Plan::new(*flags).unwrap());
-        let rows = of(&data, &Parts::of(&data), [Some(true), None]);
+        let rows = of(&data, &Viewers::of(&data), &Parts::of(&data), [Some(true), None]);
         let [far] = &rows[..] else { panic!("{rows:?}") };
         assert_eq!((&*far.name, far.subscribers), ("far", 0));
         assert!(far.audio.is_none());

@@ -1,7 +1,8 @@
-//! `stampede compare`: one report against another.
+//! `stampede compare`: one report against another. If they were not asked for the same, that is
+//! said first, and their sums are compared as rates.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use anstyle::{AnsiColor, Style};
@@ -10,6 +11,8 @@ use serde_json::Value;
 use super::keys::{self, Better, Keys, Unit};
 use super::threshold::{Op, limit, plain, shown, sides};
 use super::types::{Outcome, Report};
+use super::unlike::{self, Per, Size};
+use crate::console;
 use crate::exit::{Exit, Failure};
 use crate::flags::CompareFlags;
 use crate::live::no_color;
@@ -75,6 +78,16 @@ fn against(value: &str, unit: Unit) -> Result<Against, String> {
 }
 
 impl FailIf {
+    /// The two figures that it is about. What it says of the difference is said of what the base
+    /// would have been at the size of the new run.
+    fn figures(&self, sides: &Sides) -> [Option<f64>; 2] {
+        match self.against {
+            Against::New(_) => sides.sums(&self.key),
+            Against::Difference(_) => sides.at_the_new_size(&self.key),
+            Against::Change(_) => sides.rates(&self.key).0,
+        }
+    }
+
     /// Whether it holds, and so fails; a figure that is missing where it is needed fails too.
     fn holds(&self, base: Option<f64>, new: Option<f64>) -> bool {
         let Some(new) = new else { return true };
@@ -100,9 +113,54 @@ pub(crate) fn command(flags: &CompareFlags) -> Result<Exit, Failure> {
     let (base, new) = (super::read(&flags.base)?, super::read(&flags.new)?);
     let colour = io::stdout().is_terminal() && !no_color();
     let (text, exit) = compare(&base, &new, &flags.fail_if, colour).map_err(Failure::other)?;
-    // A closed pipe is the reader's choice.
-    let _ = io::stdout().write_all(text.as_bytes());
+    console::out(&text);
     Ok(exit)
+}
+
+/// The figures of both.
+struct Sides {
+    figures: [Value; 2],
+    /// Of runs that were not asked for the same.
+    sizes: Option<[Size; 2]>,
+}
+
+impl Sides {
+    fn sums(&self, key: &str) -> [Option<f64>; 2] {
+        [0, 1].map(|side: usize| keys::value(&self.figures[side], key))
+    }
+
+    /// What each is divided by; `None` if they are compared as they are.
+    fn divisors(&self, key: &str) -> Option<[f64; 2]> {
+        let sizes = self.sizes.filter(|_| Per::of(key) != Per::Nothing)?;
+        let of = |side: usize| sizes[side].divisor(key, &self.figures[side]);
+        Some([of(0)?, of(1)?])
+    }
+
+    /// Divided, if they are sums of unlike runs, with what by.
+    fn rates(&self, key: &str) -> ([Option<f64>; 2], Per) {
+        let [base, new] = self.sums(key);
+        match self.divisors(key) {
+            Some([of_base, of_new]) => {
+                ([base.map(|sum| sum / of_base), new.map(|sum| sum / of_new)], Per::of(key))
+            }
+            None => ([base, new], Per::Nothing),
+        }
+    }
+
+    fn at_the_new_size(&self, key: &str) -> [Option<f64>; 2] {
+        let [base, new] = self.sums(key);
+        let [of_base, of_new] = self.divisors(key).unwrap_or([1.0; 2]);
+        [base.map(|sum| sum / of_base * of_new), new]
+    }
+}
+
+/// Says in what the runs differ.
+fn say_differences(text: &mut String, differences: &[unlike::Difference]) {
+    let _ = writeln!(text, "  the options differ, so the figures are of unlike runs:");
+    for unlike::Difference { name, base, new } in differences {
+        let _ = writeln!(text, "    {name:<34}  {base} -> {new}");
+    }
+    let _ = writeln!(text, "  {}\n", unlike::LEGEND);
 }
 
 fn compare(
@@ -112,45 +170,80 @@ fn compare(
     colour: bool,
 ) -> Result<(String, Exit), String> {
     let value = |report| serde_json::to_value(report).map_err(|error| error.to_string());
-    let (old_figures, new_figures) = (value(base)?, value(new)?);
+    let differences = unlike::differences(base, new);
+    let sides = Sides {
+        figures: [value(base)?, value(new)?],
+        sizes: (!differences.is_empty()).then(|| [base, new].map(Size::of)),
+    };
     let mut text = String::new();
+    if !differences.is_empty() {
+        say_differences(&mut text, &differences);
+    }
     for (name, report) in [("base", base), ("new", new)] {
-        let word = format!("{:?}", report.verdict.result).to_uppercase();
-        let _ = writeln!(text, "  {name:<5} {word:<8} {}", super::out::headline(report));
+        let word = report.verdict.result.word();
+        let _ = writeln!(text, "  {name:<5} {word:<11} {}", super::out::headline(report));
     }
     text.push('\n');
-    table(&mut text, &old_figures, &new_figures, colour);
+    table(&mut text, &sides, colour);
     let mut exit = Exit::Pass;
     for test in fail_if {
-        let values = [&old_figures, &new_figures].map(|figures| keys::value(figures, &test.key));
+        let values = test.figures(&sides);
         let holds = test.holds(values[0], values[1]);
         if holds {
             exit = Exit::Threshold;
         }
         let word = paint(if holds { "FAILED" } else { "kept" }, Some(!holds), colour, 6);
-        let [old, new] = values.map(|value| figure(value, keys::unit(&test.key)));
-        let _ = writeln!(text, "  {word}  fail if {}: {old} -> {new}", test.expr);
+        let per = match test.against {
+            Against::Change(_) => sides.rates(&test.key).1,
+            Against::New(_) | Against::Difference(_) => Per::Nothing,
+        };
+        let [old, new] = values.map(|value| figure(value, &test.key, per));
+        let line = format!("  {word}  fail if {}: {old} -> {new} {}", test.expr, per.name());
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     for (name, report) in [("base", base), ("new", new)] {
-        if report.verdict.result == Outcome::Invalid {
-            let _ = writeln!(text, "  the {name} run is invalid: its figures say nothing");
-            exit = Exit::Invalid;
+        match report.verdict.result {
+            Outcome::Pass | Outcome::Fail => {}
+            Outcome::Invalid => {
+                let _ = writeln!(text, "  the {name} run is invalid: its figures say nothing");
+                exit = if exit == Exit::Interrupted { exit } else { Exit::Invalid };
+            }
+            Outcome::Interrupted => {
+                let _ =
+                    writeln!(text, "  the {name} run was interrupted: its figures are of a part");
+                exit = Exit::Interrupted;
+            }
         }
     }
     Ok((text, exit))
 }
 
-fn figure(value: Option<f64>, unit: Unit) -> String {
-    value.map_or("no value".to_owned(), |value| shown(value, unit))
+fn figure(value: Option<f64>, key: &str, per: Per) -> String {
+    match (value, keys::unit(key)) {
+        (None, _) => "no value".to_owned(),
+        (Some(value), Unit::Plain) if per != Per::Nothing => significant(value),
+        (Some(value), Unit::Seconds) if per != Per::Nothing => format!("{} s", significant(value)),
+        (Some(value), unit) => shown(value, unit),
+    }
+}
+
+/// With three digits, however small: a rate of a large run is.
+fn significant(value: f64) -> String {
+    if value == 0.0 || value.abs() >= 100.0 {
+        return plain((value * 10.0).round() / 10.0);
+    }
+    let digits = (2.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize;
+    let text = format!("{value:.digits$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Figures that differ, and how many do so too little to be listed.
-fn table(text: &mut String, old: &Value, new: &Value, colour: bool) {
+fn table(text: &mut String, sides: &Sides, colour: bool) {
     let keys = Keys::of_schema();
     let mut small = 0;
     let mut rows = 0;
     for key in keys.iter().filter(|key| is_listed(key)) {
-        let (was, is) = (keys::value(old, key), keys::value(new, key));
+        let ([was, is], per) = sides.rates(key);
         if was == is {
             continue;
         }
@@ -160,7 +253,9 @@ fn table(text: &mut String, old: &Value, new: &Value, colour: bool) {
             continue;
         }
         if rows == 0 {
-            let _ = writeln!(text, "  {:<36}{:>15}{:>15}{:>11}", "figure", "base", "new", "change");
+            let (base, new) = ("base", "new");
+            let _ =
+                writeln!(text, "  {:<36}{base:>15}{new:>15}{:>9}{:>11}", "figure", "", "change");
         }
         rows += 1;
         let better = share.and_then(|share| match keys::better(key) {
@@ -173,11 +268,11 @@ fn table(text: &mut String, old: &Value, new: &Value, colour: bool) {
             Some(false) => "worse",
             None => "",
         };
-        let unit = keys::unit(key);
-        let (was, is) = (figure(was, unit), figure(is, unit));
+        let (was, is) = (figure(was, key, per), figure(is, key, per));
         let share = share.map_or(String::new(), percent);
         let word = paint(word, better, colour, 0);
-        let line = format!("  {key:<36}{was:>15}{is:>15}{share:>11}  {word}");
+        let per = per.name();
+        let line = format!("  {key:<36}{was:>15}{is:>15} {per:<8}{share:>11}  {word}");
         let _ = writeln!(text, "{}", line.trim_end());
     }
     if rows > 0 {
@@ -279,7 +374,55 @@ mod tests {
         assert!(text.contains("2 figures changed, 1 more by less than 1 %"), "{text}");
         assert!(text.contains("FAILED  fail if video.loss_rate>40%"), "{text}");
         assert!(text.contains("kept    fail if video.fps<-1%"), "{text}");
+        new.verdict.result = Outcome::Interrupted;
+        let (text, exit) = compare(&base, &new, &tests, false).unwrap();
+        assert!(exit == Exit::Interrupted && text.contains("new   INTERRUPTED "), "{text}");
         new.verdict.result = Outcome::Invalid;
         assert_eq!(compare(&base, &new, &tests, false).unwrap().1, Exit::Invalid);
+    }
+    #[test]
+    fn runs_of_unlike_size_are_compared_by_rates_and_that_is_said_first() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");
+        let base = super::super::read(file.as_ref()).unwrap();
+        let mut new = base.clone();
+        // Twice as many subscribers with twice the packets, and three times the NACKs.
+        new.run.options.as_mut().unwrap().subscribers *= 2;
+        let video = new.video.as_mut().unwrap();
+        video.packets.expected *= 2;
+        video.packets.received *= 2;
+        video.nack_sent = 300;
+        let mut base = base;
+        base.video.as_mut().unwrap().nack_sent = 100;
+        let tests = [
+            one("video.packets.expected>+1%"),
+            one("video.nack_sent>+60%"),
+            one("video.nack_sent>+40%"),
+            one("video.nack_sent>+90"),
+            one("video.nack_sent>299"),
+        ];
+        let (text, _) = compare(&base, &new, &tests, false).unwrap();
+        let first = text.lines().next().unwrap();
+        assert!(first.contains("the options differ"), "{text}");
+        let line = |word: &str| text.lines().find(|line| line.contains(word)).unwrap_or_default();
+        assert!(line("subscribers  ").contains(" -> "), "{text}");
+        assert!(line("  video.nack_sent ").contains("/sub s"), "{text}");
+        assert!(line("  video.nack_sent ").ends_with("+50.0 %  worse"), "{text}");
+        assert!(!text.contains("\n  video.packets.expected "), "the same rate: {text}");
+        assert!(line("fail if video.packets.expected>+1%").contains("kept"), "{text}");
+        assert!(line("fail if video.nack_sent>+60%").contains("kept"), "{text}");
+        assert!(line("fail if video.nack_sent>+40%").contains("FAILED"), "{text}");
+        // 100 would have been 200 at twice the size.
+        assert!(line("fail if video.nack_sent>+90:").contains("FAILED"), "{text}");
+        assert!(line("fail if video.nack_sent>+90:").ends_with("200 -> 300"), "{text}");
+        assert!(line("fail if video.nack_sent>299").contains("FAILED"), "{text}");
+    }
+
+    #[test]
+    fn small_rates_keep_their_digits() {
+        for (value, text) in
+            [(0.0, "0"), (0.000_123_4, "0.000123"), (23.65, "23.6"), (12_345.67, "12345.7")]
+        {
+            assert_eq!(significant(value), text);
+        }
     }
 }

@@ -45,22 +45,31 @@ pub(crate) struct Hist {
 impl Hist {
     /// A histogram of microseconds, shown in milliseconds; `None` if it is empty.
     pub(crate) fn of_micros_as_ms(histogram: &Histogram<u64>) -> Option<Self> {
+        Self::of_micros(histogram, 1_000.0)
+    }
+
+    /// The same, shown in seconds.
+    pub(crate) fn of_micros_as_s(histogram: &Histogram<u64>) -> Option<Self> {
+        Self::of_micros(histogram, 1_000_000.0)
+    }
+
+    fn of_micros(histogram: &Histogram<u64>, unit_micros: f64) -> Option<Self> {
         if histogram.is_empty() {
             return None;
         }
-        // Three decimals: the histogram's own resolution is a microsecond.
-        let ms = |micros: f64| micros.round() / 1_000.0;
-        let at = |quantile| ms(histogram.value_at_quantile(quantile) as f64);
+        // The histogram's own resolution is a microsecond.
+        let shown = |micros: f64| micros.round() / unit_micros;
+        let at = |quantile| shown(histogram.value_at_quantile(quantile) as f64);
         Some(Self {
             count: histogram.len(),
-            min: ms(histogram.min() as f64),
-            mean: ms(histogram.mean()),
+            min: shown(histogram.min() as f64),
+            mean: shown(histogram.mean()),
             p50: at(0.5),
             p90: at(0.9),
             p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
-            max: ms(histogram.max() as f64),
+            max: shown(histogram.max() as f64),
             hdr: encode(histogram),
         })
     }
@@ -75,12 +84,21 @@ impl Hist {
 
     /// Of several: `None` if one of them can't be read, or there is none.
     pub(crate) fn merged<'a>(hists: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        Self::of_micros_as_ms(&Self::sum(hists)?)
+    }
+
+    /// The same of distributions in seconds.
+    pub(crate) fn merged_s<'a>(hists: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        Self::of_micros_as_s(&Self::sum(hists)?)
+    }
+
+    fn sum<'a>(hists: impl IntoIterator<Item = &'a Self>) -> Option<Histogram<u64>> {
         let mut sum = Samples::new().0;
         sum.auto(true);
         for hist in hists {
             sum.add(hist.histogram()?).ok()?;
         }
-        Self::of_micros_as_ms(&sum)
+        Some(sum)
     }
 }
 
@@ -106,6 +124,11 @@ impl Samples {
     pub(crate) fn record(&mut self, value: Duration) {
         let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         self.0.saturating_record(micros);
+    }
+
+    /// As the report shows it, in seconds; `None` if nothing was recorded.
+    pub(crate) fn as_s(&self) -> Option<Hist> {
+        Hist::of_micros_as_s(&self.0)
     }
 
     /// As the report shows it, in milliseconds; `None` if nothing was recorded.

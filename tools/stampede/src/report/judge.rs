@@ -1,8 +1,13 @@
 //! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
 //! the generator was starved is invalid, never merely bad.
 
+use std::collections::BTreeMap;
+
+use super::joins::{JOIN_FAILURE_RATE_MAX, LostJoins};
 use super::senders::SenderFacts;
 use super::types::{Fault, Injected, Outcome, Verdict};
+use super::viewers::WatchFacts;
+use super::watch_verdict;
 
 /// What is done in this process, and so nobody's fault.
 const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
@@ -24,6 +29,8 @@ pub(crate) const LOSS_RATE_MAX: f64 = 0.01;
 /// Longest wait for a join response, once TCP is connected, that is not called a stall; a
 /// busy livekit-server answers within a second.
 pub(crate) const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;
+/// The kind of the errors of a machine that has no ports, descriptors or memory left.
+pub(super) const NO_RESOURCES: &str = "local_resources";
 /// How much of the missing packets a cause must explain to be called the cause.
 pub(super) const EXPLAINS: f64 = 0.9;
 
@@ -68,29 +75,6 @@ pub(crate) struct TracksFacts {
     pub plis: u64,
 }
 
-/// Tries to join for which ICE found no way.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct NoPairFacts {
-    /// How many.
-    pub tries: u64,
-    /// Of them those in which the server named no candidate.
-    pub server_named_none: u64,
-    /// What was said of one of them, with candidates of the server if there is one.
-    pub example: String,
-}
-
-impl NoPairFacts {
-    /// Whose fault that is. A firewall, a wrong address and a server that does not listen look the
-    /// same from here.
-    fn fault(&self) -> Fault {
-        if self.tries > 0 && self.server_named_none == self.tries {
-            Fault::Server
-        } else {
-            Fault::Unknown
-        }
-    }
-}
-
 /// A run that could not go on.
 #[derive(Debug, Clone)]
 pub(crate) struct Early {
@@ -103,8 +87,6 @@ pub(crate) struct Early {
 /// What is known about a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
-    /// Participants to join.
-    pub requested: u64,
     /// Participants started before the run ended.
     pub started: u64,
     /// Participants connected at least once.
@@ -113,6 +95,14 @@ pub(crate) struct Facts {
     pub failed: u64,
     /// Connected ones that were dropped.
     pub dropped: u64,
+    /// All of it in words.
+    pub balance: String,
+    /// Joins that failed, or never ended.
+    pub lost_joins: LostJoins,
+    /// Participants whose websocket was gone at the end.
+    pub left_resuming: u64,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
     /// Subscribers connected at least once.
     pub subscribers_joined: u64,
     /// Publishers connected at least once.
@@ -121,9 +111,11 @@ pub(crate) struct Facts {
     pub refused: bool,
     /// The commonest error kinds with their counts.
     pub errors: Vec<(String, u64)>,
-    /// Tries for which ICE found no way.
-    pub no_pairs: NoPairFacts,
-    /// Of them what this machine had too little of.
+    /// By kind, what was said of an error.
+    pub error_texts: BTreeMap<String, String>,
+    /// Of the errors those of sessions that the server flooded.
+    pub flooded: u64,
+    /// Of the errors what this machine had too little of.
     pub shortages: Vec<(String, u64)>,
     /// True if the run was ended by a signal.
     pub interrupted: bool,
@@ -141,6 +133,12 @@ pub(crate) struct Facts {
     pub unrecovered: u64,
     /// What `--impair` did.
     pub injected: Option<Injected>,
+    /// Who could not watch, and why.
+    pub watch: WatchFacts,
+    /// The server was the embedded SFU.
+    pub embedded: bool,
+    /// The server was reached over this machine's own loopback.
+    pub local: bool,
     /// Tracks.
     pub tracks: TracksFacts,
     /// Longest wait for a join response from the open TCP connection: livekit-server has it ready
@@ -179,27 +177,56 @@ pub(crate) struct Facts {
     pub senders: SenderFacts,
     /// Subscribers that lost packets for good.
     pub subscribers_lossy: u64,
-    /// What went wrong with recordings.
-    pub recording_errors: Vec<String>,
-    /// Why the flight recorder's files were not written.
-    pub capture_error: Option<String>,
+    /// Recordings and captures that were asked for and are not whole, with the reason.
+    pub files_lost: Vec<String>,
 }
 
 /// Judges a run.
 pub(crate) fn judge(facts: &Facts) -> Verdict {
+    let mut verdict = by_figures(facts);
+    if facts.interrupted {
+        interrupt(&mut verdict);
+        let reason = format!("interrupted by a signal: {}", facts.balance);
+        verdict.reasons.insert(0, reason);
+    }
+    verdict
+}
+
+/// Whatever the figures say, they are of a part of what was asked for.
+pub(crate) fn interrupt(verdict: &mut Verdict) {
+    verdict.result = Outcome::Interrupted;
+}
+
+fn by_figures(facts: &Facts) -> Verdict {
     let mut reasons = generator_reasons(facts);
     if !reasons.is_empty() {
+        let (mut result, mut fault) = (Outcome::Invalid, Fault::Generator);
+        if let Some(flood) = flood(facts) {
+            // Which part of our time the flood took can't be told.
+            (result, fault) = (Outcome::Fail, Fault::Server);
+            reasons.insert(0, flood);
+        }
         reasons.extend(notes(facts));
-        return Verdict { result: Outcome::Invalid, fault: Fault::Generator, reasons };
+        return Verdict { result, fault, reasons };
     }
-    if let Some((fault, reason)) = failure(facts) {
+    let lost = (facts.unrecovered > 0).then(|| loss(facts));
+    let loss_fault = lost.as_ref().map_or(Fault::Unknown, |(fault, _)| *fault);
+    let blackout = watch_verdict::judge(facts, loss_fault);
+    if let Some((mut fault, reason)) = failure(facts) {
         reasons.push(reason);
+        for (whose, reason) in blackout.found {
+            fault = if fault == Fault::Unknown && whose != Fault::None { whose } else { fault };
+            reasons.push(reason);
+        }
         reasons.extend(notes(facts));
         return Verdict { result: Outcome::Fail, fault, reasons };
     }
     let mut fault = Fault::None;
     let mut result = Outcome::Pass;
-    let mut found = Vec::new();
+    let mut found = blackout.found;
+    if blackout.failed {
+        result = Outcome::Fail;
+    }
     if let Some(silence) = silent_tracks(facts) {
         if facts.tracks.missing as f64 > LOSS_RATE_MAX * facts.tracks.expected as f64
             && silence.0 != Fault::None
@@ -208,21 +235,41 @@ pub(crate) fn judge(facts: &Facts) -> Verdict {
         }
         found.push(silence);
     }
-    if facts.unrecovered > 0 {
-        found.push(loss(facts));
+    if let Some(whose) = lost {
+        found.push(whose);
         let lost = facts.bounded_unrecovered.saturating_sub(dropped_on_purpose(facts));
         if lost as f64 > LOSS_RATE_MAX * facts.bounded_expected as f64 {
             result = Outcome::Fail;
         }
     }
+    if facts.lost_joins.too_many(facts.started) {
+        result = Outcome::Fail;
+    }
     found.extend(joins(facts));
     found.extend(stall(facts));
+    if !facts.files_lost.is_empty() {
+        result = Outcome::Fail;
+        found.extend(facts.files_lost.iter().map(|why| (Fault::Generator, why.clone())));
+    }
     for (whose, reason) in found {
         fault = if fault == Fault::None { whose } else { fault };
         reasons.push(reason);
     }
     reasons.extend(notes(facts));
     Verdict { result, fault, reasons }
+}
+
+/// A server that sent more than anybody can use, where all that this machine lacked is time.
+fn flood(facts: &Facts) -> Option<String> {
+    if facts.flooded == 0 {
+        return None;
+    }
+    let mut timeless = Facts { workers: Vec::new(), ..facts.clone() };
+    timeless.shortages.retain(|(kind, _)| kind == NO_RESOURCES);
+    generator_reasons(&timeless).is_empty().then(|| {
+        let flooded = group(facts.flooded);
+        format!("server: it flooded {flooded} sessions, which costs time; {}", join_reason(facts))
+    })
 }
 
 /// What makes the run invalid.
@@ -246,12 +293,17 @@ fn generator_reasons(facts: &Facts) -> Vec<String> {
             ));
         }
         // A starved worker is not busy: it waits for a core, and so do its timers and datagrams.
-        let late_ms = worker.lateness_ms_p99.max(worker.batch_age_ms_p99);
-        if late_ms > LATENESS_MS_P99_MAX {
-            reasons.push(format!(
-                "generator: worker {index} ran {late_ms:.0} ms late at the 99th percentile (bound \
-                 {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU"
-            ));
+        for (ms, what) in [
+            (worker.lateness_ms_p99, "timers ran {} ms late"),
+            (worker.batch_age_ms_p99, "datagrams were {} ms old when it came to them"),
+        ] {
+            if ms > LATENESS_MS_P99_MAX {
+                let what = what.replace("{}", &format!("{ms:.0}"));
+                reasons.push(format!(
+                    "generator: worker {index}: its {what}, at the 99th percentile (bound \
+                     {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU"
+                ));
+            }
         }
     }
     for (index, worker) in facts.workers.iter().enumerate() {
@@ -299,13 +351,27 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
         return None;
     }
     if facts.joined == 0 {
-        let fault = if facts.refused { Fault::Server } else { facts.no_pairs.fault() };
+        let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
         let why = facts.ended_early.as_ref().map(|early| format!("; {}", early.why));
         return Some((fault, join_reason(facts) + why.as_deref().unwrap_or_default()));
     }
     if let Some(early) = &facts.ended_early {
         let text = format!("the run ended early: {}; {}", early.why, join_reason(facts));
-        return Some((early.fault, text));
+        return Some(match &facts.server_gone {
+            Some(gone) if early.fault == Fault::Unknown => {
+                (gone.fault, format!("{text}; {}", gone.why))
+            }
+            _ => (early.fault, text),
+        });
+    }
+    if let Some(gone) = &facts.server_gone {
+        let whose = if gone.fault == Fault::Server { "server" } else { "unknown" };
+        let mut text = format!("{whose}: {}; {}", gone.why, join_reason(facts));
+        if facts.left_resuming > 0 {
+            let lost = group(facts.left_resuming);
+            text += &format!("; {lost} had lost their websocket and were opening another");
+        }
+        return Some((gone.fault, text));
     }
     if facts.interrupted {
         return None;
@@ -371,15 +437,19 @@ fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
 
 /// Participants that did not join, or not for long.
 fn joins(facts: &Facts) -> Option<(Fault, String)> {
-    if facts.failed == 0 && facts.dropped == 0 {
+    let lost = facts.lost_joins;
+    if lost.all == 0 && facts.dropped == 0 {
         return None;
     }
-    let reason = join_reason(facts);
-    if facts.refused || facts.no_pairs.fault() == Fault::Server {
+    let mut reason = join_reason(facts);
+    if lost.too_many(facts.started) {
+        reason += &format!(" (bound {} % that failed or never ended)", JOIN_FAILURE_RATE_MAX * 1e2);
+    }
+    if facts.refused {
         return Some((Fault::Server, format!("server: {reason}")));
     }
     let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
-    if facts.failed == 0 && cut_off > 0 {
+    if lost.all == lost.on_purpose && cut_off > 0 {
         let reason =
             format!("{reason}; {} other datagrams were dropped {ON_PURPOSE}", group(cut_off));
         return Some((Fault::None, reason));
@@ -542,17 +612,21 @@ fn kernel_drops(facts: &Facts) -> String {
 }
 
 fn join_reason(facts: &Facts) -> String {
-    let mut text = format!("{} of {} participants joined", facts.joined, facts.started);
+    let mut text = facts.balance.clone();
     if facts.dropped > 0 {
-        text.push_str(&format!(", {} dropped out", facts.dropped));
+        text.push_str(&format!(", {} dropped out", group(facts.dropped)));
     }
-    let kinds: Vec<String> =
-        facts.errors.iter().take(3).map(|(kind, count)| format!("{count} x {kind}")).collect();
+    let kinds: Vec<String> = facts
+        .errors
+        .iter()
+        .take(3)
+        .map(|(kind, count)| match facts.error_texts.get(kind) {
+            Some(said) => format!("{count} x {kind}: {said}"),
+            None => format!("{count} x {kind}"),
+        })
+        .collect();
     if !kinds.is_empty() {
         text.push_str(&format!(" ({})", kinds.join("; ")));
-    }
-    if facts.no_pairs.tries > 0 {
-        text.push_str(&format!("; {}", facts.no_pairs.example));
     }
     text
 }
@@ -586,14 +660,6 @@ fn notes(facts: &Facts) -> Vec<String> {
             OWN_LOSS_RATE_MAX * 100.0
         ));
     }
-    notes.extend(facts.recording_errors.iter().map(|error| format!("recording: {error}")));
-    notes.extend(facts.capture_error.clone());
-    if facts.interrupted {
-        notes.push(format!(
-            "interrupted by a signal: {} of {} participants had been started",
-            facts.started, facts.requested
-        ));
-    }
     notes
 }
 
@@ -617,9 +683,9 @@ mod tests {
     /// A run in which all went well.
     fn healthy() -> Facts {
         Facts {
-            requested: 11,
             started: 11,
             joined: 11,
+            balance: "11 of 11 joined".to_owned(),
             subscribers_joined: 10,
             publishers_joined: 1,
             expected: 100_000,
@@ -677,8 +743,18 @@ mod tests {
             Facts { workers: vec![worker], ..lossy() }
         };
         check(&starved(0.97, 1.0, 1.0), Outcome::Invalid, Fault::Generator, "busy 97 %");
-        check(&starved(0.2, 900.0, 1.0), Outcome::Invalid, Fault::Generator, "900 ms late");
-        check(&starved(0.2, 1.0, 800.0), Outcome::Invalid, Fault::Generator, "800 ms late");
+        check(
+            &starved(0.2, 900.0, 1.0),
+            Outcome::Invalid,
+            Fault::Generator,
+            "its timers ran 900 ms late, at the 99th",
+        );
+        check(
+            &starved(0.2, 1.0, 800.0),
+            Outcome::Invalid,
+            Fault::Generator,
+            "its datagrams were 800 ms old",
+        );
         let stalled = WorkerFacts { stall_ms_max: 28_000.0, ..WorkerFacts::default() };
         let stalled = Facts { workers: vec![stalled], ..healthy() };
         check(&stalled, Outcome::Invalid, Fault::Generator, "stood still for 28.0 s");
@@ -717,31 +793,11 @@ mod tests {
     #[test]
     fn nobody_joined_is_a_failure() {
         let errors = vec![("websocket: connection refused".to_owned(), 11)];
-        let nobody = Facts { joined: 0, failed: 11, received: 0, errors, ..healthy() };
-        check(
-            &nobody,
-            Outcome::Fail,
-            Fault::Unknown,
-            "0 of 11 participants joined (11 x websocket",
-        );
-        check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
-    }
-
-    #[test]
-    fn without_a_candidate_pair_nobody_is_blamed_who_named_candidates() {
-        let no_pairs = NoPairFacts {
-            tries: 11,
-            server_named_none: 0,
-            example: "no candidate pair worked: our candidates 127.0.0.1:40001".to_owned(),
-        };
-        let errors = vec![("no_candidate_pair".to_owned(), 11)];
-        let nobody = Facts { joined: 0, failed: 11, received: 0, errors, no_pairs, ..healthy() };
-        let said = "0 of 11 participants joined (11 x no_candidate_pair); no candidate pair worked";
+        let balance = "0 of 11 joined, 11 failed".to_owned();
+        let nobody = Facts { joined: 0, failed: 11, balance, received: 0, errors, ..healthy() };
+        let said = "0 of 11 joined, 11 failed (11 x websocket";
         check(&nobody, Outcome::Fail, Fault::Unknown, said);
-        let some = Facts { joined: 9, failed: 2, received: 100_000, ..nobody.clone() };
-        check(&some, Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 participants joined");
-        let no_pairs = NoPairFacts { server_named_none: 11, ..nobody.no_pairs.clone() };
-        check(&Facts { no_pairs, ..nobody }, Outcome::Fail, Fault::Server, said);
+        check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
     }
 
     #[test]
@@ -824,6 +880,28 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_is_the_servers_also_where_it_took_our_time() {
+        let errors = vec![("server_flooded_offers".to_owned(), 3)];
+        let said = "the server flooded us: more offers than 7".to_owned();
+        let error_texts = BTreeMap::from([("server_flooded_offers".to_owned(), said)]);
+        let shortages = vec![("worker_overloaded".to_owned(), 2)];
+        let workers = vec![WorkerFacts { stall_ms_max: 3_000.0, ..WorkerFacts::default() }];
+        let starved = Facts { shortages, workers, failed: 5, joined: 6, errors, ..healthy() };
+        check(&starved, Outcome::Invalid, Fault::Generator, "worker 0 once stood still");
+        let flooded = Facts { flooded: 3, refused: true, error_texts, ..starved };
+        let words = "it flooded 3 sessions, which costs time; 11 of 11 joined (3 x \
+                     server_flooded_offers: the server flooded us: more offers than 7)";
+        check(&flooded, Outcome::Fail, Fault::Server, words);
+        check(&flooded, Outcome::Fail, Fault::Server, "worker 0 once stood still");
+        // What no flood takes.
+        let drops = Facts { kernel_drops: 5_000, ..flooded.clone() };
+        check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped");
+        let shortages = vec![(NO_RESOURCES.to_owned(), 1)];
+        let ports = Facts { shortages, ..flooded };
+        check(&ports, Outcome::Invalid, Fault::Generator, "local_resources");
+    }
+
+    #[test]
     fn what_was_dropped_on_purpose_is_nobodys_fault() {
         let injected = Some(Injected { dropped: 5_000, ..Injected::default() });
         let facts = Facts { missing: 5_000, unrecovered: 5_000, injected, ..healthy() };
@@ -885,19 +963,67 @@ mod tests {
         check(&with(senders(400, 400)), Outcome::Pass, Fault::Unknown, "prove 400 never sent");
     }
 
-    #[test]
-    fn some_that_never_joined_are_counted_under_their_kinds() {
-        let errors = vec![("join: 503".to_owned(), 2)];
-        let facts = Facts { joined: 9, failed: 2, errors, refused: true, ..healthy() };
-        check(&facts, Outcome::Pass, Fault::Server, "9 of 11 participants joined (2 x join: 503)");
+    fn lost(all: u64, on_purpose: u64, bounded: u64) -> Facts {
+        let joined = 11 - all;
+        let lost_joins = LostJoins { all, on_purpose, bounded };
+        let balance = format!("{joined} of 11 joined, {all} failed");
+        Facts { joined, failed: all, balance, lost_joins, ..healthy() }
     }
 
     #[test]
-    fn an_interrupted_ramp_is_judged_by_what_it_had_time_for() {
+    fn too_many_that_never_joined_are_no_pass() {
+        let errors = vec![("http_503".to_owned(), 2)];
+        let refused = Facts { refused: true, errors, ..lost(2, 0, 2) };
+        let said = "server: 9 of 11 joined, 2 failed (2 x http_503) (bound 1 % that failed";
+        check(&refused, Outcome::Fail, Fault::Server, said);
+        check(&lost(2, 0, 2), Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");
+        // The user's own threshold decides, or it was done on purpose.
+        check(&lost(2, 0, 0), Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 joined");
+        let injected = Some(Injected { other_dropped: 9, ..Injected::default() });
+        let cut_off = Facts { injected, ..lost(2, 2, 0) };
+        check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");
+        let partly = Facts { injected, ..lost(2, 1, 1) };
+        check(&partly, Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");
+        let few = Facts { started: 200, ..lost(2, 0, 2) };
+        check(&few, Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 joined");
+    }
+
+    #[test]
+    fn a_server_that_is_gone_at_the_end_is_named() {
+        let gone = |fault, why: &str| Facts {
+            server_gone: Some(Early { fault, why: why.to_owned() }),
+            left_resuming: 11,
+            dropped: 11,
+            ..healthy()
+        };
+        let refused = gone(Fault::Server, "the server at h:1 did not answer: refused");
+        let said = "server: the server at h:1 did not answer: refused; 11 of 11 joined, 11 dropped \
+                    out; 11 had lost their websocket";
+        check(&refused, Outcome::Fail, Fault::Server, said);
+        let silent = gone(Fault::Unknown, "nothing came back");
+        check(&silent, Outcome::Fail, Fault::Unknown, "unknown: nothing came back");
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_and_is_not_whole_is_no_pass() {
+        let files_lost = vec!["recording: /r/x.ivf: cannot be written: No space left".to_owned()];
+        let facts = Facts { files_lost, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Generator, "recording: /r/x.ivf: cannot be written");
+        let lossy = Facts { files_lost: facts.files_lost, ..lossy() };
+        check(&lossy, Outcome::Fail, Fault::Unknown, "recording: /r/x.ivf");
+    }
+
+    #[test]
+    fn an_interrupted_run_is_that_before_anything_else() {
         let facts = Facts { started: 0, joined: 0, received: 0, interrupted: true, ..healthy() };
-        check(&facts, Outcome::Pass, Fault::None, "0 of 11 participants had been started");
+        let said = "interrupted by a signal: 11 of 11 joined";
+        check(&facts, Outcome::Interrupted, Fault::None, said);
         let facts = Facts { received: 0, interrupted: true, ..healthy() };
-        check(&facts, Outcome::Pass, Fault::None, "interrupted");
+        check(&facts, Outcome::Interrupted, Fault::None, "interrupted");
+        let invalid = Facts { kernel_drops: 500, interrupted: true, ..lossy() };
+        check(&invalid, Outcome::Interrupted, Fault::Generator, "our kernel dropped 500");
+        let failed = Facts { interrupted: true, ..lost(2, 0, 2) };
+        check(&failed, Outcome::Interrupted, Fault::Unknown, "9 of 11 joined");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::schema;
 
 /// Deepest nesting of the report that is looked into.
-const DEPTH_MAX: usize = 8;
+const DEPTH_MAX: usize = 12;
 /// Names at least this alike (Jaro-Winkler) are suggested.
 const ALIKE_MIN: f64 = 0.7;
 
@@ -173,7 +173,7 @@ pub(crate) fn unit(key: &str) -> Unit {
         }
         "cpu_ns_per_packet" => return Unit::Nanoseconds,
         "rss_bytes_per_peer" => return Unit::Bytes,
-        "drop" => return Unit::Share,
+        "drop" | "watch_ratio_subscribers" => return Unit::Share,
         _ => {}
     }
     let word = last.trim_end_matches("_max").rsplit('_').next().unwrap_or(last);
@@ -201,7 +201,9 @@ pub(crate) enum Better {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 31] = [
+const LOWER: [&str; 38] = [
+    "interruptions",
+    "short_gaps_s",
     "loss_rate",
     "missing_rate",
     "upstream_loss_rate",
@@ -221,6 +223,11 @@ const LOWER: [&str; 31] = [
     "pli_received",
     "retransmitted",
     "failed",
+    "pending",
+    "pending_at",
+    "not_started",
+    "drops",
+    "tries_failed",
     "retries",
     "errors",
     "phases_ms",
@@ -236,7 +243,8 @@ const LOWER: [&str; 31] = [
 ];
 
 /// Words of keys that are better higher.
-const HIGHER: [&str; 8] = [
+const HIGHER: [&str; 9] = [
+    "watch_ratio",
     "joined",
     "tracks_received",
     "fps",
@@ -251,8 +259,12 @@ const HIGHER: [&str; 8] = [
 pub(crate) fn better(key: &str) -> Better {
     let mut words = key.split('.');
     let last = key.rsplit('.').next().unwrap_or(key);
-    if last == "count" && !key.contains("freezes") || key.starts_with("run.") {
+    let counted = key.contains("freezes") || key.contains("interruptions");
+    if last == "count" && !counted || key.starts_with("run.") {
         return Better::Neither;
+    }
+    if words.clone().any(|word| word == "watch_ratio_subscribers") {
+        return Better::Higher;
     }
     if words.any(|word| LOWER.contains(&word)) {
         Better::Lower

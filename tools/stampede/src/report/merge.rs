@@ -15,9 +15,9 @@ use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
     AssemblySection, Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection,
-    JoinSection, MediaSection, OddSection, Outcome, Packets, Phases, PublishSection,
+    JoinSection, MediaSection, OddSection, Outcome, Packets, PendingAt, Phases, PublishSection,
     RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection,
-    TargetSection, Verdict,
+    TargetSection, Verdict, WatchFigures, WatchSection,
 };
 use crate::exit::Failure;
 
@@ -66,6 +66,7 @@ pub(crate) fn merge(reports: &[Report]) -> Result<Report, Failure> {
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
         captures: reports.iter().flat_map(|report| report.captures.iter().cloned()).collect(),
         find: None,
+        watch: WatchSection::merged(reports.iter().map(|report| report.watch.as_ref()).zip(&hosts)),
         generator: generator(reports, &hosts, together),
         server: server(reports),
         series,
@@ -189,6 +190,7 @@ fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
         Outcome::Pass => 0,
         Outcome::Fail => 1,
         Outcome::Invalid => 2,
+        Outcome::Interrupted => 3,
     };
     let fault = |fault| u8::from(fault != Fault::None);
     let worst = reports
@@ -208,17 +210,23 @@ fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
 }
 
 fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
-    let mut sum = JoinSection::default();
+    let mut sum = JoinSection { pending_at: Some(PendingAt::default()), ..JoinSection::default() };
     let mut phases: [Vec<Option<&Hist>>; 6] = Default::default();
     for JoinSection {
         requested,
         started,
         joined,
         failed,
+        pending,
+        pending_at,
+        not_started,
         dropped,
+        drops,
+        tries_failed,
         retries,
         resumed,
         errors,
+        error_texts,
         signalling,
         peak: _,
         phases_ms,
@@ -228,12 +236,23 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.started += started;
         sum.joined += joined;
         sum.failed += failed;
+        sum.pending += pending;
+        sum.pending_at = sum.pending_at.zip(*pending_at).map(|(mut sum, own)| {
+            sum.add(&own);
+            sum
+        });
+        sum.not_started += not_started;
         sum.dropped += dropped;
+        sum.drops += drops;
+        sum.tries_failed += tries_failed;
         sum.retries += retries;
         sum.resumed += resumed;
         sum.signalling.merge(signalling);
         for (kind, count) in errors {
             *sum.errors.entry(kind.clone()).or_default() += count;
+        }
+        for (kind, text) in error_texts {
+            sum.error_texts.entry(kind.clone()).or_insert_with(|| text.clone());
         }
         for (list, (_, hist)) in phases.iter_mut().zip(phases_ms.named()) {
             list.push(hist);
@@ -270,9 +289,10 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
     let list = |part: fn(&MediaSection) -> Option<&Hist>| {
         hists(&sections.iter().map(|section| part(section)).collect::<Vec<_>>())
     };
-    // Each host's rate weighs as much as its streams were long.
-    let stream_s = known(sections.iter().map(|section| section.fps_stream_s));
-    let pictures = known(sections.iter().map(|section| Some(section.fps? * section.fps_stream_s?)));
+    // Each host's rate weighs as much as its tracks were expected.
+    let expected_s = known(sections.iter().map(|section| section.watch.expected_s));
+    let pictures =
+        known(sections.iter().map(|section| Some(section.fps? * section.watch.expected_s?)));
     let rates = sections.iter().map(|section| section.bitrate_bps);
     Some(MediaSection {
         tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
@@ -283,10 +303,10 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
         bitrate_bps: known(rates).filter(|_| together),
         frames: frames(sections),
         fps: pictures
-            .zip(stream_s)
-            .filter(|(_, stream_s)| *stream_s > 0.0)
-            .map(|(pictures, stream_s)| round(pictures / stream_s, 2)),
-        fps_stream_s: stream_s,
+            .zip(expected_s)
+            .filter(|(_, expected_s)| *expected_s > 0.0)
+            .map(|(pictures, expected_s)| round(pictures / expected_s, 2)),
+        watch: WatchFigures::merged(sections.iter().map(|section| &section.watch)),
         freezes: freezes(sections),
         jitter_ms: list(|section| section.jitter_ms.as_ref()),
         latency_ms: list(|section| section.latency_ms.as_ref()),
@@ -525,6 +545,7 @@ fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
         // Nobody is there any more in a last row.
         sum.joined = sum.joined.max(row.joined);
         sum.subscribers = sum.subscribers.max(row.subscribers);
+        sum.interrupted = sum.interrupted.max(row.interrupted);
         add(sum, row, length_s);
         if row.server.is_some() {
             sum.server.clone_from(&row.server);
@@ -541,6 +562,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         length_s: _,
         joined: _,
         subscribers: _,
+        interrupted: _,
         packets_in,
         packets_out,
         bitrate_bps,

@@ -3,14 +3,39 @@
 //! not there at all.
 
 use serde_json::{Value, json};
-use stampede_core::{MediaCounters, PeerCounters};
+use stampede_core::{MediaCounters, MediaKind, PeerCounters};
 use stampede_engine::WorkerSnapshot;
 
+use super::types::WatchFigures;
+use super::viewers::Viewers;
 use crate::run::Book;
+
+/// Watch time so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LiveWatch {
+    /// Of video.
+    pub video: WatchFigures,
+    /// Of audio.
+    pub audio: WatchFigures,
+    /// Subscribers that are interrupted now.
+    pub interrupted: u64,
+}
+
+impl LiveWatch {
+    /// As far as it is known.
+    pub(crate) fn of(viewers: &Viewers<'_>) -> Self {
+        Self {
+            video: viewers.sums(MediaKind::Video, None).figures(),
+            audio: viewers.sums(MediaKind::Audio, None).figures(),
+            interrupted: viewers.interrupted_now(),
+        }
+    }
+}
 
 /// The figures now.
 pub(crate) fn figures<'a>(
     book: &Book,
+    watch: &LiveWatch,
     snapshots: impl Iterator<Item = &'a WorkerSnapshot>,
 ) -> Value {
     let mut sum = PeerCounters::default();
@@ -33,14 +58,19 @@ pub(crate) fn figures<'a>(
             "started": join.started,
             "joined": join.joined,
             "failed": join.failed,
+            "pending": join.pending,
+            "pending_at": join.pending_at,
+            "not_started": join.not_started,
             "dropped": join.dropped,
+            "drops": join.drops,
+            "tries_failed": join.tries_failed,
             "retries": join.retries,
             "resumed": join.resumed,
             "errors": join.errors,
             "peak": join.peak,
         },
-        "video": video(&sum.video),
-        "audio": media(&sum.audio),
+        "video": video(&sum.video, &watch.video),
+        "audio": media(&sum.audio, &watch.audio),
         "publish": {
             "tracks": sent.tracks,
             "packets_sent": sent.packets_sent,
@@ -65,10 +95,27 @@ pub(crate) fn figures<'a>(
     })
 }
 
-fn media(counters: &MediaCounters) -> Value {
+fn media(counters: &MediaCounters, watch: &WatchFigures) -> Value {
     let (packets, frames) = (&counters.packets, &counters.frames);
+    let gaps = &watch.interruptions;
+    let causes: serde_json::Map<String, Value> = gaps
+        .causes
+        .named()
+        .map(|(name, of)| (name.to_owned(), json!({"count": of.count, "total_s": of.total_s})))
+        .collect();
     json!({
         "tracks_received": counters.streams_received,
+        "watch_ratio": watch.watch_ratio,
+        "expected_s": watch.expected_s,
+        "played_s": watch.played_s,
+        "short_gaps_s": watch.short_gaps_s,
+        "short_gaps_on_purpose_s": watch.short_gaps_on_purpose_s,
+        "interruptions": {
+            "count": gaps.count,
+            "subscribers": gaps.subscribers,
+            "total_s": gaps.total_s,
+            "causes": causes,
+        },
         "packets": {
             "expected": packets.expected,
             "received": packets.received,
@@ -94,8 +141,8 @@ fn media(counters: &MediaCounters) -> Value {
 }
 
 /// The same, and what audio does not have.
-fn video(counters: &MediaCounters) -> Value {
-    let mut section = media(counters);
+fn video(counters: &MediaCounters, watch: &WatchFigures) -> Value {
+    let mut section = media(counters, watch);
     section["freezes"] = json!({
         "count": counters.freezes.count,
         "total_s": counters.freezes.total.as_secs_f64(),
@@ -106,7 +153,7 @@ fn video(counters: &MediaCounters) -> Value {
 
 /// Which figures there are.
 pub(crate) fn shape() -> Value {
-    figures(&Book::default(), std::iter::empty())
+    figures(&Book::default(), &LiveWatch::default(), std::iter::empty())
 }
 
 #[cfg(test)]

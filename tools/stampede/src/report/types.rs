@@ -12,9 +12,11 @@ use stampede_sfu::{Ledger, LedgerTotals};
 pub(crate) use super::assembly::AssemblySection;
 use super::cohorts::CohortFigures;
 use super::hist::Hist;
+pub(crate) use super::joins::PendingAt;
 use super::latency::LatencySource;
 pub(crate) use super::server::{Reconciliation, ServerMetrics, ServerSecond, ServerTarget};
 use super::streams::StreamRow;
+pub(crate) use super::watch::{WatchFigures, WatchSection};
 
 /// Name and version of this format.
 pub(crate) const SCHEMA: &str = "stampede.report.v1";
@@ -51,6 +53,9 @@ pub(crate) struct Report {
     /// held, or of the lowest one if none did.
     #[serde(default)]
     pub find: Option<FindSection>,
+    /// The subscribers that could watch least; `null` if nobody was expected to watch anything.
+    #[serde(default)]
+    pub watch: Option<WatchSection>,
     /// The load box itself.
     pub generator: GeneratorSection,
     /// The server's own figures.
@@ -111,7 +116,7 @@ pub(crate) struct RunSection {
     /// Measured window: after the ramp, until everybody was told to leave. `null` if the run was
     /// interrupted in the ramp; the figures are then of the ramp.
     pub measured_s: Option<f64>,
-    /// True if a signal ended it.
+    /// True if a signal ended it, or cut its end short; `verdict.result` is then `interrupted`.
     pub interrupted: bool,
     /// Where it joined.
     pub target: TargetSection,
@@ -291,6 +296,12 @@ pub(crate) struct Options {
     pub cohorts: Vec<String>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
+    /// `--interruption-min`.
+    #[serde(default)]
+    pub interruption_min_s: f64,
+    /// `--join-grace`.
+    #[serde(default)]
+    pub join_grace_s: f64,
     /// `--impair`.
     pub impair: Vec<String>,
     /// Media workers.
@@ -348,11 +359,27 @@ pub(crate) struct Machine {
 pub(crate) enum Outcome {
     /// It did what was asked.
     Pass,
-    /// A threshold failed, nobody could join, nothing was received or sent, too much was lost, too
-    /// many tracks stayed silent, or the server went away.
+    /// A threshold failed, nobody could join, too many joins failed or never ended, nothing was
+    /// received or sent, too much was lost, too many tracks stayed silent, the server went away, or
+    /// a recording or capture that was asked for is not whole.
     Fail,
     /// The generator was at fault: its figures say nothing about the server.
     Invalid,
+    /// A signal ended it: its figures are of a part of what was asked for. Before any other; fault
+    /// and reasons are of that part.
+    Interrupted,
+}
+
+impl Outcome {
+    /// As people read it: the first word of every form of a report.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "PASS",
+            Self::Fail => "FAIL",
+            Self::Invalid => "INVALID",
+            Self::Interrupted => "INTERRUPTED",
+        }
+    }
 }
 
 /// Whose fault what went wrong is (design.md §3).
@@ -394,16 +421,31 @@ pub(crate) struct JoinSection {
     pub started: u64,
     /// Of them connected (DTLS up) at least once.
     pub joined: u64,
-    /// Of them started and never connected.
+    /// Of them given up without ever being connected, after their last try.
     pub failed: u64,
-    /// Connected ones that were dropped before they were told to leave, tries counted singly.
+    /// Of them neither: still joining when the run ended. `requested` is `joined`, `failed`,
+    /// `pending` and `not_started` together.
+    pub pending: u64,
+    /// The pending ones by the step they hang at; `null` in reports of versions without it.
+    pub pending_at: Option<PendingAt>,
+    /// Participants that the run ended without starting.
+    pub not_started: u64,
+    /// Joined participants that were dropped at least once before they were told to leave, and
+    /// those whose websocket was lost and not yet back at the end.
     pub dropped: u64,
+    /// The same with every try counted singly.
+    pub drops: u64,
+    /// Tries that ended without being connected, of whomever.
+    pub tries_failed: u64,
     /// Further tries made.
     pub retries: u64,
     /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
     pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
+    /// By kind of error, or of end that a session survived, what was said the first time: close
+    /// codes and texts, answers of the server, errors of this machine.
+    pub error_texts: BTreeMap<String, String>,
     /// What the sessions made of the server's messages.
     pub signalling: SignallingSection,
     /// Most participants connected at one moment; `null` in a merged report without series.
@@ -556,22 +598,23 @@ pub(crate) struct FreezeCause {
 pub(crate) struct MediaSection {
     /// Subscriptions there should have been; `null` if the publishers are not ours.
     pub tracks_expected: Option<u64>,
-    /// Streams of which a packet arrived.
+    /// Tracks of which a packet arrived, whatever streams they had.
     pub tracks_received: u64,
+    /// How long they could be watched.
+    #[serde(flatten)]
+    pub watch: WatchFigures,
     /// Packets.
     pub packets: Packets,
     /// `unrecovered / expected`.
     pub loss_rate: Option<f64>,
     /// `missing / expected`.
     pub missing_rate: Option<f64>,
-    /// Payload bits a second, all streams together, from the first packet to the last.
+    /// Payload bits a second, all tracks together, over the time in which they were expected.
     pub bitrate_bps: Option<f64>,
     /// Frames.
     pub frames: Frames,
-    /// Decodable (video) or complete (audio) frames a second, mean over streams by their length.
+    /// Decodable (video) or complete (audio) frames a second of expected time, mean over tracks.
     pub fps: Option<f64>,
-    /// Length of the streams that `fps` is of, added up; its weight when reports are merged.
-    pub fps_stream_s: Option<f64>,
     /// Freezes; `null` for audio.
     pub freezes: Option<Freezes>,
     /// Interarrival jitter of each stream at its end.
@@ -860,6 +903,8 @@ pub(crate) struct SeriesRow {
     pub unrecovered: u64,
     /// Freezes that ended in this second.
     pub freezes: u64,
+    /// Subscribers with an interruption in this second.
+    pub interrupted: u64,
     /// CPU of all workers.
     pub cpu_cores: f64,
     /// Busiest worker.

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use stampede_core::NoCandidatePair;
 use stampede_signaling::session::SessionCounters;
 
+use crate::exit::one_line;
 use crate::report::hist::Samples;
-use crate::report::judge::NoPairFacts;
+use crate::report::joins::{BoundJoins, JOIN_GRACE, LostJoins, PendingAt};
 use crate::report::types::{JoinSection, Phases, SignallingSection};
 
 /// Steps of a join, each measured from its scheduled start.
@@ -32,6 +32,9 @@ pub(crate) enum Phase {
 }
 
 const PHASES: usize = 6;
+/// Most kinds of errors of which it is kept what was said, and how much of it.
+const ERROR_TEXTS_MAX: usize = 64;
+const ERROR_TEXT_CHARS_MAX: usize = 400;
 
 /// A participant in the book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,16 +43,29 @@ pub(crate) struct ParticipantId(pub usize);
 #[derive(Debug, Clone, Default)]
 struct Entry {
     publisher: bool,
-    started: bool,
-    /// One bit a phase that has been reached.
+    /// When its join was scheduled, once it has begun.
+    started: Option<Instant>,
+    /// One bit a phase that has been reached, in whichever try.
     reached: u8,
+    /// What the try under way waits for, or the last one waited for when it broke.
+    step: Step,
+    /// Its last try broke, and no other has begun.
+    broken: bool,
     connected: bool,
+    /// Why its websocket is gone, while it is being opened again.
+    resuming: Option<&'static str>,
     /// No try is under way or will come.
     over: bool,
+    /// It gave up without ever being connected.
+    failed: bool,
+    /// Still joining when the run ended, and not for want of time.
+    overdue: bool,
     /// It was connected in the measured window.
     measured: bool,
-    /// It was connected and did not stay so.
+    /// It was connected and did not stay so, before it was told to leave.
     dropped_out: bool,
+    /// Its websocket was gone when the run ended.
+    left_resuming: bool,
     room: Option<Rc<str>>,
     /// Its part of the subscribers.
     cohort: u16,
@@ -59,10 +75,69 @@ struct Entry {
     publishes: [u32; 2],
 }
 
+/// What a join waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    #[default]
+    Websocket,
+    Signal,
+    Ice,
+    Dtls,
+}
+
+impl Step {
+    /// What comes after a phase.
+    fn after(phase: Phase) -> Self {
+        match phase {
+            Phase::Websocket => Self::Signal,
+            Phase::Signal => Self::Ice,
+            Phase::Ice | Phase::Dtls | Phase::FirstPacket | Phase::FirstKeyframe => Self::Dtls,
+        }
+    }
+}
+
+/// Where a participant stands; each stands at exactly one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    NotStarted,
+    Pending(Step),
+    Failed,
+    Joined,
+}
+
 impl Entry {
     fn has(&self, phase: Phase) -> bool {
         self.reached & (1 << phase as u8) != 0
     }
+
+    fn standing(&self) -> Standing {
+        match self {
+            _ if self.has(Phase::Dtls) => Standing::Joined,
+            _ if self.failed => Standing::Failed,
+            _ if self.started.is_none() => Standing::NotStarted,
+            // Between two tries it waits for the next.
+            _ if self.broken => Standing::Pending(Step::Websocket),
+            _ => Standing::Pending(self.step),
+        }
+    }
+
+    /// True if it never joined for no other reason than that nothing came through to it.
+    fn cut_off(&self) -> bool {
+        self.step >= Step::Ice && (self.failed || self.overdue)
+    }
+}
+
+/// How many stand where; together they are all that were requested.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standings {
+    /// Connected at least once.
+    pub joined: u64,
+    /// Gave up without that.
+    pub failed: u64,
+    /// Still joining.
+    pub pending_at: PendingAt,
+    /// Not started.
+    pub not_started: u64,
 }
 
 /// What is known of a participant besides its joins.
@@ -92,15 +167,17 @@ pub(crate) struct Book {
     connected: [usize; 2],
     peak: usize,
     over: [usize; 2],
-    failed: usize,
-    dropped: u64,
+    /// The run has ended: what comes now changes nothing about who joined and who stayed.
+    closed: bool,
+    drops: u64,
+    tries_failed: u64,
     retries: u64,
     resumed: u64,
     first_keyframes: usize,
     join_response_wait_max: Duration,
     signalling: SignallingSection,
     errors: BTreeMap<String, u64>,
-    no_pairs: NoPairFacts,
+    error_texts: BTreeMap<String, String>,
     server_version: Option<String>,
     members: HashMap<String, Member>,
 }
@@ -195,19 +272,23 @@ impl Book {
         self.members.get(identity).or_else(|| self.members.get(own))
     }
 
-    /// Its first try begins.
-    pub(crate) fn started(&mut self, id: ParticipantId) {
+    /// Its first try begins; it was to begin at `scheduled`.
+    pub(crate) fn started(&mut self, id: ParticipantId, scheduled: Instant) {
         let entry = &mut self.entries[id.0];
-        if !entry.started {
-            entry.started = true;
+        if entry.started.is_none() {
+            entry.started = Some(scheduled);
             self.started[usize::from(entry.publisher)] += 1;
         }
     }
 
     /// A phase was reached `since` its scheduled start. Only the first time counts.
     pub(crate) fn reached(&mut self, id: ParticipantId, phase: Phase, since: Duration) {
+        if self.closed {
+            return;
+        }
         let entry = &mut self.entries[id.0];
         let side = usize::from(entry.publisher);
+        entry.step = entry.step.max(Step::after(phase));
         if phase == Phase::Dtls && !entry.connected {
             entry.connected = true;
             entry.measured = true;
@@ -248,31 +329,60 @@ impl Book {
         });
     }
 
+    /// What was said of an error: the first of each kind is kept, of [`ERROR_TEXTS_MAX`] kinds.
+    pub(crate) fn said(&mut self, kind: &str, detail: &str) {
+        if self.error_texts.len() < ERROR_TEXTS_MAX && !self.error_texts.contains_key(kind) {
+            let text = one_line(detail).chars().take(ERROR_TEXT_CHARS_MAX).collect();
+            self.error_texts.insert(kind.to_owned(), text);
+        }
+    }
+
+    /// What [`Book::said`] kept, by kind.
+    pub(crate) fn error_texts(&self) -> &BTreeMap<String, String> {
+        &self.error_texts
+    }
+
     /// A try ended before it was told to; `kind` goes into `join.errors`.
     pub(crate) fn broke(&mut self, id: ParticipantId, kind: &str) {
-        *self.errors.entry(kind.to_owned()).or_default() += 1;
-        let entry = &mut self.entries[id.0];
-        if entry.connected {
-            entry.dropped_out = true;
-            self.dropped += 1;
+        if !self.closed {
+            *self.errors.entry(kind.to_owned()).or_default() += 1;
+            let entry = &mut self.entries[id.0];
+            entry.broken = true;
+            entry.resuming = None;
+            if entry.connected {
+                entry.dropped_out = true;
+                self.drops += 1;
+            } else {
+                self.tries_failed += 1;
+            }
         }
         self.disconnected(id);
     }
 
-    /// A try found no candidate pair that works; it is [`Self::broke`]n besides.
-    pub(crate) fn no_pair(&mut self, pair: &NoCandidatePair) {
-        let pairs = &mut self.no_pairs;
-        let is_first_other = pairs.tries == pairs.server_named_none && !pair.server_named_none();
-        if pairs.tries == 0 || is_first_other {
-            pairs.example = pair.to_string();
-        }
-        pairs.tries += 1;
-        pairs.server_named_none += u64::from(pair.server_named_none());
+    /// Its websocket is gone, for a reason of this kind, and is being opened again; `None` once the
+    /// session goes on.
+    pub(crate) fn resuming(&mut self, id: ParticipantId, kind: Option<&'static str>) {
+        self.entries[id.0].resuming = kind;
     }
 
-    /// What [`Self::no_pair`] was told.
-    pub(crate) fn no_pairs(&self) -> &NoPairFacts {
-        &self.no_pairs
+    /// The run ends at `now`, before anybody is told to leave: sessions without a websocket have
+    /// dropped out, and participants between two tries have none before them.
+    pub(crate) fn close(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        for entry in &mut self.entries {
+            if let Some(kind) = entry.resuming.take() {
+                *self.errors.entry(kind.to_owned()).or_default() += 1;
+                entry.left_resuming = true;
+                self.drops += 1;
+            }
+            if let (Standing::Pending(_), Some(scheduled)) = (entry.standing(), entry.started) {
+                entry.failed = entry.broken;
+                entry.overdue =
+                    !entry.broken && now.saturating_duration_since(scheduled) >= JOIN_GRACE;
+            }
+        }
     }
 
     /// It is not connected any more.
@@ -284,14 +394,17 @@ impl Book {
         }
     }
 
-    /// Another try begins.
-    pub(crate) fn retried(&mut self) {
+    /// Another try of it begins.
+    pub(crate) fn retried(&mut self, id: ParticipantId) {
         self.retries += 1;
+        let entry = &mut self.entries[id.0];
+        (entry.broken, entry.step) = (false, Step::default());
     }
 
     /// A session went on over a new websocket.
-    pub(crate) fn resumed(&mut self) {
+    pub(crate) fn resumed(&mut self, id: ParticipantId) {
         self.resumed += 1;
+        self.resuming(id, None);
     }
 
     /// No try will follow. `gave_up` if the last one broke, rather than being told to leave.
@@ -300,8 +413,8 @@ impl Book {
         if !entry.over {
             entry.over = true;
             self.over[usize::from(entry.publisher)] += 1;
-            if gave_up && !entry.has(Phase::Dtls) {
-                self.failed += 1;
+            if !self.closed {
+                entry.failed = gave_up && !entry.has(Phase::Dtls);
             }
         }
     }
@@ -336,11 +449,6 @@ impl Book {
     /// Subscribers connected now.
     pub(crate) fn subscribers_connected(&self) -> usize {
         self.connected[0]
-    }
-
-    /// Participants that joined at least once.
-    pub(crate) fn joined(&self) -> usize {
-        self.joined[0] + self.joined[1]
     }
 
     /// Publishers that joined at least once.
@@ -388,9 +496,48 @@ impl Book {
         self.started[0] + self.started[1]
     }
 
-    /// Participants that gave up before they ever joined.
-    pub(crate) fn failed(&self) -> usize {
-        self.failed
+    /// How many stand where.
+    pub(crate) fn standings(&self) -> Standings {
+        let mut sum = Standings::default();
+        for entry in &self.entries {
+            match entry.standing() {
+                Standing::Joined => sum.joined += 1,
+                Standing::Failed => sum.failed += 1,
+                Standing::NotStarted => sum.not_started += 1,
+                Standing::Pending(Step::Websocket) => sum.pending_at.websocket += 1,
+                Standing::Pending(Step::Signal) => sum.pending_at.signal += 1,
+                Standing::Pending(Step::Ice) => sum.pending_at.ice += 1,
+                Standing::Pending(Step::Dtls) => sum.pending_at.dtls += 1,
+            }
+        }
+        sum
+    }
+
+    /// Participants that were dropped at least once.
+    pub(crate) fn dropped(&self) -> u64 {
+        let dropped = |entry: &&Entry| entry.dropped_out || entry.left_resuming;
+        self.entries.iter().filter(dropped).count() as u64
+    }
+
+    /// Participants whose websocket was gone when the run ended.
+    pub(crate) fn left_resuming(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.left_resuming).count() as u64
+    }
+
+    /// Joins that failed or never ended, to which the bound applies as `bound` says. `cut_off`
+    /// tells of each part of the subscribers whether something was done on purpose that keeps
+    /// everything from them for a while.
+    pub(crate) fn lost_joins(&self, bound: BoundJoins, cut_off: &[bool]) -> LostJoins {
+        let mut lost = LostJoins::default();
+        for entry in self.entries.iter().filter(|entry| entry.failed || entry.overdue) {
+            let part = cut_off.get(usize::from(entry.cohort)).copied().unwrap_or(false);
+            let on_purpose = part && !entry.publisher && entry.cut_off();
+            let bounded = if entry.failed { bound.failed } else { bound.pending };
+            lost.all += 1;
+            lost.on_purpose += u64::from(on_purpose);
+            lost.bounded += u64::from(bounded && !on_purpose);
+        }
+        lost
     }
 
     /// Error kinds with their counts, commonest first.
@@ -409,15 +556,22 @@ impl Book {
     /// The report's section.
     pub(crate) fn section(&self) -> JoinSection {
         let phase = |phase: Phase| self.phases[phase as usize].as_ms();
+        let standings = self.standings();
         JoinSection {
             requested: self.requested() as u64,
             started: self.started_total() as u64,
-            joined: self.joined() as u64,
-            failed: self.failed as u64,
-            dropped: self.dropped,
+            joined: standings.joined,
+            failed: standings.failed,
+            pending: standings.pending_at.total(),
+            pending_at: Some(standings.pending_at),
+            not_started: standings.not_started,
+            dropped: self.dropped(),
+            drops: self.drops,
+            tries_failed: self.tries_failed,
             retries: self.retries,
             resumed: self.resumed,
             errors: self.errors.clone(),
+            error_texts: self.error_texts.clone(),
             signalling: self.signalling,
             peak: Some(self.peak as u64),
             phases_ms: Phases {
@@ -434,8 +588,6 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
-    use stampede_core::{Heard, RemoteCandidate};
-
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -444,18 +596,19 @@ mod tests {
     fn a_join_counts_once_and_its_first_times_only() {
         let mut book = Book::default();
         let id = book.register(false);
-        book.started(id);
+        book.started(id, Instant::now());
         book.reached(id, Phase::Websocket, MS);
         book.reached(id, Phase::Dtls, 2 * MS);
         book.reached(id, Phase::Dtls, 900 * MS);
-        assert_eq!((book.joined(), book.connected(), book.peak), (1, 1, 1));
+        assert_eq!((book.subscribers_joined(), book.connected(), book.peak), (1, 1, 1));
         book.broke(id, "media_lost");
-        book.retried();
-        book.started(id);
+        book.retried(id);
+        book.started(id, Instant::now());
         book.reached(id, Phase::Dtls, 5_000 * MS);
         let section = book.section();
         assert_eq!((section.requested, section.started, section.joined), (1, 1, 1));
         assert_eq!((section.dropped, section.retries, section.failed), (1, 1, 0));
+        assert_eq!((section.drops, section.tries_failed), (1, 0));
         assert_eq!(section.errors["media_lost"], 1);
         let dtls = section.phases_ms.dtls.unwrap();
         assert_eq!((dtls.count, dtls.max), (1, 2.0));
@@ -467,8 +620,8 @@ mod tests {
         let mut book = Book::default();
         let publisher = book.register(true);
         let subscriber = book.register(false);
-        book.started(publisher);
-        book.started(subscriber);
+        book.started(publisher, Instant::now());
+        book.started(subscriber, Instant::now());
         assert!(!book.publishers_settled(1) && !book.settled());
         book.broke(publisher, "http_401");
         book.over(publisher, true);
@@ -484,6 +637,101 @@ mod tests {
         assert_eq!((book.publishers_joined(), book.subscribers_joined()), (0, 1));
     }
 
+    /// A book in which these steps were reached, each by one subscriber started at `begun`.
+    fn book_of(begun: Instant, steps: &[Option<Phase>]) -> (Book, Vec<ParticipantId>) {
+        let mut book = Book::default();
+        let ids: Vec<_> = steps.iter().map(|_| book.register(false)).collect();
+        for (id, last) in ids.iter().zip(steps) {
+            book.started(*id, begun);
+            for phase in [Phase::Websocket, Phase::Signal, Phase::Ice, Phase::Dtls] {
+                if last.is_some_and(|last| phase as u8 <= last as u8) {
+                    book.reached(*id, phase, MS);
+                }
+            }
+        }
+        (book, ids)
+    }
+
+    #[track_caller]
+    fn assert_balanced(book: &Book) -> JoinSection {
+        let join = book.section();
+        let sum = join.joined + join.failed + join.pending + join.not_started;
+        assert_eq!(join.requested, sum, "{join:?}");
+        assert_eq!(join.pending_at.unwrap().total(), join.pending, "{join:?}");
+        join
+    }
+
+    #[test]
+    fn whoever_is_still_joining_at_the_end_is_counted_with_its_step() {
+        let begun = Instant::now();
+        let steps = [
+            None,
+            Some(Phase::Websocket),
+            Some(Phase::Signal),
+            Some(Phase::Ice),
+            Some(Phase::Dtls),
+        ];
+        let (mut book, ids) = book_of(begun, &steps);
+        book.register(false);
+        let join = assert_balanced(&book);
+        let at = PendingAt { websocket: 1, signal: 1, ice: 1, dtls: 1 };
+        assert_eq!((join.pending_at, join.joined, join.not_started), (Some(at), 1, 1));
+        book.close(begun + JOIN_GRACE);
+        let bound = BoundJoins { failed: true, pending: true };
+        let lost = LostJoins { all: 4, on_purpose: 0, bounded: 4 };
+        assert_eq!(book.lost_joins(bound, &[]), lost);
+        // An outage of ours explains those that waited for what it kept away.
+        let lost = book.lost_joins(BoundJoins { pending: false, ..bound }, &[true]);
+        assert_eq!(lost, LostJoins { all: 4, on_purpose: 2, bounded: 0 });
+        // Told to leave, or connected after all: the books stay as they were.
+        book.reached(ids[3], Phase::Dtls, MS);
+        for id in ids {
+            book.over(id, true);
+        }
+        assert_eq!(assert_balanced(&book).pending_at, Some(at));
+    }
+
+    #[test]
+    fn a_join_that_had_no_time_is_pending_and_held_against_nobody() {
+        let begun = Instant::now();
+        let (mut book, _) = book_of(begun, &[Some(Phase::Signal); 3]);
+        book.close(begun + JOIN_GRACE - MS);
+        assert_eq!(assert_balanced(&book).pending, 3);
+        let bound = BoundJoins { failed: true, pending: true };
+        assert_eq!(book.lost_joins(bound, &[]), LostJoins::default());
+    }
+
+    #[test]
+    fn participants_are_counted_and_their_tries_apart() {
+        let begun = Instant::now();
+        let (mut book, ids) = book_of(begun, &[None, Some(Phase::Dtls), Some(Phase::Dtls)]);
+        for _ in 0..3 {
+            book.broke(ids[0], "http_503");
+            book.retried(ids[0]);
+            book.reached(ids[1], Phase::Dtls, MS);
+            book.broke(ids[1], "media_lost");
+            book.retried(ids[1]);
+        }
+        book.reached(ids[0], Phase::Websocket, MS);
+        assert_eq!(assert_balanced(&book).pending_at.unwrap().signal, 1);
+        book.broke(ids[0], "http_503");
+        // A pause between two tries is the end of the last one, if the run ends in it.
+        assert_eq!(assert_balanced(&book).pending_at.unwrap().websocket, 1);
+        // A websocket is gone, and one that was is back.
+        book.resuming(ids[2], Some("signal_lost"));
+        book.close(begun + MS);
+        let join = assert_balanced(&book);
+        assert_eq!((join.joined, join.failed, join.pending), (2, 1, 0));
+        assert_eq!((join.dropped, join.drops, join.tries_failed), (2, 4, 4));
+        assert_eq!(join.errors["signal_lost"], 1);
+        assert_eq!(book.left_resuming(), 1);
+        let (mut book, ids) = book_of(begun, &[Some(Phase::Dtls)]);
+        book.resuming(ids[0], Some("signal_lost"));
+        book.resumed(ids[0]);
+        book.close(begun + MS);
+        assert_eq!((book.section().dropped, book.section().resumed), (0, 1));
+    }
+
     #[test]
     fn tracks_are_expected_of_those_in_the_measured_window() {
         let mut book = Book::default();
@@ -493,7 +741,7 @@ mod tests {
             book.expect(*id, &room, 0, [Some(2), Some(1)]);
         }
         for id in &ids[..3] {
-            book.started(*id);
+            book.started(*id, Instant::now());
             book.reached(*id, Phase::Dtls, MS);
         }
         assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
@@ -514,13 +762,13 @@ mod tests {
         let publishers: Vec<_> = (0..3).map(|_| book.register(true)).collect();
         for (number, id) in publishers.iter().enumerate() {
             book.publishes(*id, if number < 2 { &room } else { &other }, [1, 1]);
-            book.started(*id);
+            book.started(*id, Instant::now());
         }
         book.reached(publishers[0], Phase::Dtls, MS);
         let viewers: Vec<_> = (0..3).map(|_| book.register(false)).collect();
         for (number, id) in viewers.iter().enumerate() {
             book.expect(*id, if number < 2 { &room } else { &other }, 0, [Some(2), Some(2)]);
-            book.started(*id);
+            book.started(*id, Instant::now());
             book.reached(*id, Phase::Dtls, MS);
         }
         // Two miss the second publisher, one the third; then one of the two drops out.
@@ -531,32 +779,6 @@ mod tests {
         assert_eq!(book.tracks_excused(), [3, 3]);
         book.broke(publishers[0], "media_lost");
         assert_eq!(book.tracks_excused(), [4, 4]);
-    }
-
-    #[test]
-    fn the_example_of_a_missing_pair_is_one_that_has_candidates() {
-        let none = NoCandidatePair {
-            locals: vec!["127.0.0.1:40001".parse().unwrap()],
-            remotes: vec![],
-            left_out: 0,
-            unreachable: vec![],
-            refused_local: None,
-            heard: Heard::Nothing,
-        };
-        let of = |address: &str| NoCandidatePair {
-            remotes: vec![RemoteCandidate::Udp(address.parse().unwrap())],
-            ..none.clone()
-        };
-        let mut book = Book::default();
-        book.no_pair(&none);
-        assert!(book.no_pairs().example.ends_with("the server named none"));
-        for address in ["10.0.0.1:7882", "10.0.0.2:7882"] {
-            book.no_pair(&of(address));
-        }
-        book.no_pair(&none);
-        let pairs = book.no_pairs();
-        assert_eq!((pairs.tries, pairs.server_named_none), (4, 2));
-        assert!(pairs.example.contains("10.0.0.1:7882"), "{}", pairs.example);
     }
 
     #[test]

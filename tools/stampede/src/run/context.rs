@@ -5,14 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
-use stampede_signaling::connection::TlsSetup;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 
+use super::audience::Audience;
 use super::book::{Book, ParticipantId, Phase};
 use super::router::Routes;
 use crate::capture::Timelines;
+use crate::flags::Network;
 
 /// How far the run is, as its participants need to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,22 +60,26 @@ pub(crate) struct Context {
     engine: RefCell<Option<Engine>>,
     /// Who joined and why not.
     pub book: RefCell<Book>,
+    /// Who should see what, and who did.
+    pub audience: RefCell<Audience>,
     /// Woken whenever a participant connects or gives up.
     pub changed: Notify,
     /// Which task an engine event is for.
     pub routes: RefCell<Routes>,
     /// What the participants' signalling went through, for the flight recorder.
     pub timelines: RefCell<Timelines>,
+    /// Captures that were asked for during the run and could not be written.
+    pub capture_errors: RefCell<Vec<String>>,
     /// Both clocks.
     pub clock: RunClock,
     /// Key to the server.
     pub credentials: ApiCredentials,
     /// The server.
     pub url: ServerUrl,
-    /// Its addresses, resolved once.
+    /// Its addresses, or those of the proxy on the way to it, resolved once.
     pub addresses: Arc<[SocketAddr]>,
-    /// TLS for `wss://`.
-    pub tls: TlsSetup,
+    /// How it is reached.
+    pub network: Network,
     /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
     /// Tells the participants to leave.
@@ -94,14 +100,16 @@ impl Context {
         Self {
             engine: RefCell::new(Some(engine)),
             book: RefCell::default(),
+            audience: RefCell::new(Audience::new(settings.watch_rules, settings.clock.started)),
             changed: Notify::new(),
             routes: RefCell::default(),
             timelines: RefCell::new(Timelines::new(settings.timelines)),
+            capture_errors: RefCell::default(),
             clock: settings.clock,
             credentials: settings.credentials,
             url: settings.url,
             addresses: settings.addresses,
-            tls: settings.tls,
+            network: settings.network,
             local_ip: settings.local_ip,
             stage: watch::Sender::new(Stage::Running),
             retry: settings.retry,
@@ -131,6 +139,11 @@ impl Context {
         self.engine().map_or(Ok(()), |engine| engine.command(peer, command))
     }
 
+    /// True if a command would find room.
+    pub(crate) fn takes_commands(&self, peer: PeerId) -> bool {
+        self.engine().is_none_or(|engine| engine.takes_commands(peer))
+    }
+
     /// Notes for the flight recorder what happened to a participant just now.
     pub(crate) fn note(&self, identity: &str, text: impl FnOnce() -> String) {
         self.timelines.borrow_mut().note(identity, self.clock.started.elapsed(), text);
@@ -151,6 +164,8 @@ impl Context {
 
 /// What a [`Context`] is made of besides the engine.
 pub(crate) struct Settings {
+    /// The bounds of watch accounts.
+    pub watch_rules: Rules,
     /// Keep timelines for the flight recorder.
     pub timelines: bool,
     /// Both clocks.
@@ -161,8 +176,8 @@ pub(crate) struct Settings {
     pub url: ServerUrl,
     /// Its addresses, resolved once.
     pub addresses: Arc<[SocketAddr]>,
-    /// TLS.
-    pub tls: TlsSetup,
+    /// How it is reached.
+    pub network: Network,
     /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
     /// Further tries.

@@ -7,7 +7,7 @@ use super::search::Search;
 use super::{finish, once};
 use crate::exit::{Exit, Failure};
 use crate::flags::{FindPlan, Plan, RunFlags};
-use crate::live::Mode;
+use crate::live::{self, Mode};
 use crate::report::judge::LATENESS_MS_P99_MAX;
 use crate::report::keys;
 use crate::report::threshold::Threshold;
@@ -23,7 +23,7 @@ const SUSPECT_LATENESS_MS_P99: f64 = LATENESS_MS_P99_MAX / 2.0;
 ///
 /// # Errors
 /// What ended a step before there was anything to report.
-pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, Failure> {
+pub(super) fn command(mut flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, Failure> {
     let mut search = Search::new(search_plan.min, search_plan.max, search_plan.precision);
     let mut section = FindSection {
         what: "subscribers".to_owned(),
@@ -42,7 +42,11 @@ pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
         let plan = step_plan(&flags, search_plan, subscribers)?;
         let mode = Mode::choose(plan.quiet, plan.no_tui);
         let checks = if section.steps.is_empty() { mode } else { Mode::Quiet };
-        out.clone_from(&plan.out);
+        if section.steps.is_empty() {
+            // Checked once: the later steps write nothing there.
+            out.clone_from(&plan.out);
+            flags.out.clear();
+        }
         let data = once(plan, mode, checks)?;
         interrupted = data.interrupted;
         let report = crate::report::build(data, &search_plan.until);
@@ -53,7 +57,7 @@ pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
         }
         let step = judge(&report, &search_plan.until, subscribers)?;
         if mode != Mode::Quiet {
-            eprintln!("{}", line(&step));
+            live::say(&line(&step));
         }
         search.tried(subscribers, step.ok);
         if step.ok {
@@ -70,7 +74,13 @@ pub(super) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     let report = held.or(broken);
     let mut report = report.ok_or_else(|| Failure::other("the search made no step"))?;
     report.run.interrupted = interrupted;
-    finish(&concluded(report, section), &out)
+    let mut report = concluded(report, section);
+    if interrupted {
+        crate::report::judge::interrupt(&mut report.verdict);
+        let reason = "interrupted by a signal: the search did not end".to_owned();
+        report.verdict.reasons.insert(0, reason);
+    }
+    Ok(finish(report, &out, flags.quiet))
 }
 
 /// The run of one step.
@@ -96,8 +106,7 @@ fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<Fin
     let ok = kept && all && valid;
     let mut reasons = report.verdict.reasons.clone();
     if !all {
-        let join = &report.join;
-        reasons.insert(0, format!("{} of {} participants joined", join.joined, join.requested));
+        reasons.insert(0, report.join.balance());
     }
     Ok(FindStep {
         subscribers: u64::from(subscribers),

@@ -3,6 +3,7 @@
 //! Everything here runs on one thread, on a tokio current-thread runtime: one task for each
 //! participant, one that routes engine events, one that keeps the view. Media is the engine's.
 
+pub(crate) mod audience;
 mod book;
 mod cast;
 mod cohorts;
@@ -25,9 +26,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stampede_core::peer::SETTLE_GRACE;
 use stampede_engine::{BackendReport, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::Ledger;
-use stampede_signaling::connection::TlsSetup;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
@@ -40,12 +41,16 @@ use crate::live::{self, Controls, Live, Mode, Progress, WorkerLine};
 use crate::metrics::{self, Exposed};
 use crate::preflight::cores::CoreSplit;
 use crate::report::judge::Early;
+use crate::report::out::{Of, OutputError};
+use crate::report::running::LiveWatch;
 use crate::report::threshold::{self, Crossed, Threshold};
 use crate::report::types::{Fault, Report, SeriesRow, ServerMetrics};
+use crate::report::viewers::Viewers;
 use crate::server_metrics::Scraper;
-use crate::{machine, preflight, report, signals, summary};
-pub(crate) use book::Book;
-pub(crate) use cohorts::{Cohorts, REST};
+use crate::{files, machine, preflight, report, signals, summary};
+use audience::Audience;
+pub(crate) use book::{Book, Standings};
+pub(crate) use cohorts::{Cohort, Cohorts, REST};
 use context::{Context, RunClock, Settings};
 use prepare::{Grounds, PrepareError};
 use router::Workers;
@@ -57,6 +62,9 @@ pub(crate) use series::Totals;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOKS_A_SECOND: u32 = 4;
 
+/// Most errors of captures that are kept for the report, of those made at the end and before it.
+/// Further ones are logged only, or of the same folder.
+const CAPTURE_ERRORS_MAX: usize = 8;
 /// How long the workers have to hand out what their flight recorders hold.
 const CAPTURE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -74,6 +82,8 @@ pub(crate) struct RunData {
     pub clock: RunClock,
     /// Where it joined; `None` if it did not come to that.
     pub url: Option<String>,
+    /// It was reached over this machine's own loopback: there was no network in between.
+    pub local: bool,
     /// From the first join to the last leave.
     pub duration: Duration,
     /// What was measured.
@@ -82,10 +92,14 @@ pub(crate) struct RunData {
     pub interrupted: bool,
     /// Why it ended early, if not by a signal.
     pub ended_early: Option<Early>,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
     /// The threshold that ended it, if one did.
     pub crossed: Option<Crossed>,
     /// Joins.
     pub book: Book,
+    /// Who should see what, and who did.
+    pub audience: Audience,
     /// Media.
     pub engine: Option<EngineReport>,
     /// UDP backend.
@@ -104,8 +118,8 @@ pub(crate) struct RunData {
     pub server_metrics: Option<ServerMetrics>,
     /// Files of the flight recorder.
     pub captured: Vec<PathBuf>,
-    /// Why they could not be written.
-    pub capture_error: Option<String>,
+    /// Why some of those that were asked for could not be written.
+    pub capture_errors: Vec<String>,
     /// Seconds.
     pub series: Vec<SeriesRow>,
 }
@@ -119,12 +133,15 @@ impl RunData {
             seed: plan.seed.unwrap_or(grounds.random_seed),
             clock: RunClock::start(),
             url: None,
+            local: false,
             duration: Duration::ZERO,
             measured: Measured::default(),
             interrupted: false,
             ended_early: None,
+            server_gone: None,
             crossed: None,
             book: Book::default(),
+            audience: Audience::new(plan.watch_rules, Instant::now()),
             engine: None,
             backend: None,
             cores: grounds.cores.clone(),
@@ -134,7 +151,7 @@ impl RunData {
             ledger_begin: None,
             server_metrics: None,
             captured: Vec::new(),
-            capture_error: None,
+            capture_errors: Vec::new(),
             series: Vec::new(),
             plan,
         }
@@ -151,9 +168,9 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     }
     let plan = Plan::new(flags)?;
     let mode = Mode::choose(plan.quiet, plan.no_tui);
-    let out = plan.out.clone();
+    let (out, quiet) = (plan.out.clone(), plan.quiet);
     let data = once(plan, mode, mode)?;
-    finish(&report::build(data, &[]), &out)
+    Ok(finish(report::build(data, &[]), &out, quiet))
 }
 
 /// Plays one plan from the look at the machine to the last leave. `checks` is how the checks of the
@@ -168,7 +185,7 @@ pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Fail
     if checks != Mode::Quiet
         && let Some(warning) = load::warning(&plan, grounds.cores.workers)
     {
-        eprintln!("{warning}");
+        live::say(&warning);
     }
     // Before the child and the workers: both inherit it, and the workers then pin themselves.
     preflight::stay_on(&grounds.cores.other_cores);
@@ -184,11 +201,23 @@ pub(crate) fn once(plan: Plan, mode: Mode, checks: Mode) -> Result<RunData, Fail
     data
 }
 
-/// Writes and shows a judged report.
-fn finish(report: &Report, out: &[Output]) -> Result<Exit, Failure> {
-    let written = report::out::write_all(report, out);
-    summary::print(report);
-    written.map(|()| Exit::of(report))
+/// Writes and shows a judged report. The summary stays away from a stdout that a report goes to.
+fn finish(mut report: Report, out: &[Output], quiet: bool) -> Exit {
+    let interrupted = report.run.interrupted;
+    // Of a run that a signal ended the next one is the second.
+    let _armed = signals::arm(move || !interrupted && files::give_up());
+    let errors = report::out::write_all(&mut report, out, Of::ThisRun);
+    let shown = match report::out::take_stdout(out) {
+        false => summary::print(&report),
+        true if quiet => Ok(()),
+        true => summary::print_to_stderr(&report),
+    };
+    // The user must not take a signal for unheard.
+    let signalled = shown.is_err_and(|error| error.is_signal());
+    match signalled || errors.iter().any(OutputError::is_signal) {
+        true => Exit::Interrupted,
+        false => Exit::of(&report),
+    }
 }
 
 async fn run(
@@ -202,19 +231,21 @@ async fn run(
     let quiet = mode == Mode::Quiet;
     let controls = Arc::new(Controls::new(interrupt));
     let stopping = Arc::clone(&controls);
-    let watcher = tokio::task::spawn_local(signals::watch(mode == Mode::Screen, move || {
-        if !quiet {
-            live::say("stopping: everybody leaves, then comes the summary (again to exit at once)");
+    let _armed = signals::arm(move || {
+        let first = stopping.stop();
+        if first && !quiet {
+            signals::say_aside(
+                "stopping: everybody leaves, then comes the summary (again to exit at once)",
+            );
         }
-        stopping.stop();
-    }));
+        first
+    });
     let exposed = Arc::new(Exposed::default());
     let endpoint = listener
         .map(|listener| tokio::task::spawn_local(metrics::serve(listener, Arc::clone(&exposed))));
     let live = Live::start(mode, Arc::clone(&controls));
     let view = View { live, controls, exposed };
     let result = stages(plan, grounds, view, interrupted).await;
-    watcher.abort();
     if let Some(endpoint) = endpoint {
         endpoint.abort();
     }
@@ -242,18 +273,18 @@ async fn stages(
     };
     let Some((mut embedded, server)) = started else { return Ok(stopped_early(data)) };
     data.url = Some(server.url.to_string());
-    let tls = TlsSetup::new().map_err(Failure::other)?;
-    let scraper = Scraper::new(&data.plan.server_metrics, &tls).map_err(Failure::other)?;
+    let network = data.plan.network.clone();
+    let scraper = Scraper::new(&data.plan.server_metrics, &network).map_err(Failure::other)?;
     let rooms = cast::rooms(&data.plan, &grounds.run_id);
     let made = tokio::select! {
-        made = prepare::rooms(&server, &tls, &rooms) => made,
+        made = prepare::rooms(&server, &network, &rooms) => made,
         () = signalled(&mut interrupted) => return Ok(stopped_early(data)),
     };
     match made {
         Ok(()) => {}
         Err(PrepareError::Refused(failure)) => return Err(failure),
-        Err(PrepareError::Unreachable { kind, detail }) => {
-            // Nobody can join a server that can't be reached: counted, reported, not waited for.
+        Err(PrepareError::NoRoom { kind, detail }) => {
+            // Nobody can join: counted, reported, not waited for.
             scenario::nobody_joins(&mut data, &kind);
             data.ended_early = Some(Early { fault: Fault::Unknown, why: detail });
             return Ok(data);
@@ -267,26 +298,31 @@ async fn stages(
         addresses: match &grounds.addresses {
             Some(addresses) => Arc::clone(addresses),
             // The embedded SFU's is an address already: nothing is looked up.
-            None => prepare::resolve(&server.url)?,
+            None => prepare::resolve("--url", &server.url.authority())?,
         },
         credentials: server.credentials,
         url: server.url,
-        tls,
+        network,
         local_ip: grounds.local_ip,
         retry: data.plan.retry,
         retry_sleep: data.plan.retry_sleep,
         own_publishers: cast::own_publishers(&grounds.run_id),
         obey_dynacast: data.plan.dynacast,
         timelines: data.plan.capture.is_some(),
+        watch_rules: data.plan.watch_rules,
     };
+    data.local = settings.addresses.iter().all(|address| address.ip().is_loopback());
     if let Some(capture) = &data.plan.capture {
         view.live.say(&capture.describe(data.plan.shape.subscribers_peak()));
     }
     let scraper = Rc::new(scraper);
+    let signal = interrupted.clone();
     with_engine(&mut data, engine, settings, (view, scraper), &mut embedded, interrupted).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
+    // A signal while everybody leaves, or later, ends the run as well: it was not left alone.
+    data.interrupted |= *signal.borrow();
     Ok(data)
 }
 
@@ -356,6 +392,7 @@ async fn with_engine(
         (view, Rc::clone(&scraper)),
         data.plan.shape.subscribers_peak(),
         data.plan.thresholds.clone(),
+        data.plan.playout_deadline + SETTLE_GRACE,
     ));
     let mut scenario = scenario::Scenario {
         context: Rc::clone(&context),
@@ -372,6 +409,7 @@ async fn with_engine(
     data.measured = ending.measured;
     data.interrupted = ending.interrupted;
     data.ended_early = ending.ended_early;
+    data.server_gone = ending.server_gone;
     data.crossed = state.crossed.take();
     data.duration = data.clock.started.elapsed();
     state.done.set(true);
@@ -394,8 +432,19 @@ async fn with_engine(
         data.server_metrics = Some(scraper.finish().await);
     }
     data.book = context.book.take();
+    end_audience(data, &context);
     write_captures(data, &context);
     take_ledger(data, embedded).await;
+}
+
+/// Takes the accounts, with what the workers had not told yet.
+fn end_audience(data: &mut RunData, context: &Context) {
+    let nobody = Audience::new(data.plan.watch_rules, data.clock.started);
+    data.audience = context.audience.replace(nobody);
+    let Some(engine) = &mut data.engine else { return };
+    let unread = engine.covers_unread.drain(..);
+    let last = engine.workers.iter_mut().flat_map(|worker| worker.covers.drain(..));
+    unread.chain(last).for_each(|news| data.audience.covers(news));
 }
 
 /// Adds the last row: from the snapshots of the row before it to the workers' end.
@@ -416,12 +465,10 @@ fn write_captures(data: &mut RunData, context: &Context) {
     let workers = engine.workers.iter_mut();
     let captures = workers.flat_map(|worker| std::mem::take(&mut worker.captures)).collect();
     let worst = capture::worst(plan, captures, &context.timelines.borrow());
-    match capture::write(plan, &worst, "") {
-        Ok(files) => data.captured = files,
-        Err(error) => {
-            data.capture_error = Some(format!("--capture {}: {error}", plan.dir.display()));
-        }
-    }
+    let (files, lost) = capture::write(plan, &worst, "");
+    data.captured = files;
+    data.capture_errors = context.capture_errors.take();
+    data.capture_errors.extend(lost.into_iter().take(CAPTURE_ERRORS_MAX));
 }
 
 /// Writes the flight recorder whenever a key or SIGUSR1 asks for it.
@@ -440,25 +487,29 @@ async fn record_on_demand(
             if !controls.take_capture() {
                 continue;
             }
+            let mut errors = Vec::new();
             if let Some(Err(error)) = context.engine().map(|engine| engine.capture()) {
-                tracing::warn!("--capture: not now: {error}");
-                continue;
+                errors.push(format!("one that was asked for was not made: {error}"));
+            } else {
+                tokio::time::sleep(CAPTURE_TIMEOUT).await;
+                let captures = std::mem::take(&mut workers.borrow_mut().captured);
+                let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
+                let worst = capture::worst(&plan, captures, &context.timelines.borrow());
+                let of = plan.clone();
+                let write = move || capture::write(&of, &worst, &suffix);
+                let Ok((files, lost)) = tokio::task::spawn_blocking(write).await else { continue };
+                errors.extend(lost);
+                if !quiet {
+                    let (count, dir) = (files.len(), plan.dir.display());
+                    live::say(&format!("flight recorder: {count} subscribers written to {dir}"));
+                }
             }
-            tokio::time::sleep(CAPTURE_TIMEOUT).await;
-            let captures = std::mem::take(&mut workers.borrow_mut().captured);
-            let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
-            let worst = capture::worst(&plan, captures, &context.timelines.borrow());
-            let of = plan.clone();
-            let write = move || capture::write(&of, &worst, &suffix);
-            let Ok(written) = tokio::task::spawn_blocking(write).await else { continue };
-            match written {
-                Ok(files) if !quiet => live::say(&format!(
-                    "flight recorder: {} subscribers written to {}",
-                    files.len(),
-                    plan.dir.display()
-                )),
-                Ok(_) => {}
-                Err(error) => tracing::error!("--capture {}: {error}", plan.dir.display()),
+            let mut kept = context.capture_errors.borrow_mut();
+            for error in errors {
+                tracing::error!("--capture: {error}");
+                if kept.len() < CAPTURE_ERRORS_MAX {
+                    kept.push(error);
+                }
             }
         }
     };
@@ -494,10 +545,12 @@ async fn watch_progress(
     (view, scraper): (View, Rc<Scraper>),
     subscribers: usize,
     thresholds: Vec<Threshold>,
+    settles_after: Duration,
 ) -> Series {
     let View { mut live, controls, exposed } = view;
     let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
     let mut series = Series::default();
+    let mut watch = LiveWatch::default();
     let mut shown = Progress { subscribers, ..Progress::default() };
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -518,11 +571,18 @@ async fn watch_progress(
             let t_s = elapsed.as_secs_f64();
             (shown.second, shown.totals) =
                 series.second(t_s, joined, scraper.second(), workers.seconds(Instant::now()));
-            exposed.update(&context.book.borrow(), snapshots.clone());
+            let known = context.audience.borrow().known_until(settles_after);
+            if let Some(until) = known {
+                let audience = context.audience.borrow();
+                watch = LiveWatch::of(&Viewers::until(&audience, context.clock.started, until));
+            }
+            shown.interrupted = watch.interrupted;
+            shown.watch_ratio = watch.video.watch_ratio;
+            exposed.update(&context.book.borrow(), &watch, snapshots.clone());
             shown.workers = snapshots.clone().map(worker_line).collect();
             shown.worst = snapshots.clone().flat_map(|one| one.worst.clone()).collect();
             if armed && state.crossed.borrow().is_none() {
-                let figures = report::running::figures(&context.book.borrow(), snapshots);
+                let figures = report::running::figures(&context.book.borrow(), &watch, snapshots);
                 let found = threshold::crossed(&thresholds, &figures, elapsed);
                 *state.crossed.borrow_mut() =
                     found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
@@ -535,7 +595,7 @@ async fn watch_progress(
         shown.elapsed = elapsed;
         shown.left = state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
         (shown.joined, shown.requested) = (book.connected(), book.requested());
-        shown.failed = book.failed();
+        shown.standings = book.standings();
         shown.errors = book.errors();
         live.show(&shown);
     }

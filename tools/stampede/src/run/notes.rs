@@ -40,7 +40,15 @@ impl Notes {
             SessionEvent::TrackMuted { sid, muted } => {
                 Some(PeerNote::Muted { track_id: sid.clone(), muted: *muted })
             }
-            SessionEvent::TrackGone { sid } => Some(PeerNote::TrackGone { track_id: sid.clone() }),
+            SessionEvent::TrackGone { sid, departure } => {
+                Some(PeerNote::TrackGone { track_id: sid.clone(), orderly: departure.is_orderly() })
+            }
+            SessionEvent::StreamState { sid, paused } => {
+                Some(PeerNote::Paused { track_id: sid.clone(), paused: *paused })
+            }
+            SessionEvent::TrackWanted { sid, wanted } => {
+                Some(PeerNote::Paused { track_id: sid.clone(), paused: !wanted })
+            }
             SessionEvent::TrackPublished { cid, sid } => {
                 self.cids.push((sid.clone(), cid.clone()));
                 None
@@ -74,7 +82,7 @@ fn wanted(codecs: &[WantedCodec]) -> [bool; 3] {
 
 #[cfg(test)]
 mod tests {
-    use stampede_signaling::session::{RemoteTrack, TrackKind};
+    use stampede_signaling::session::{RemoteTrack, TrackKind, TrackSource};
 
     use super::*;
 
@@ -90,6 +98,7 @@ mod tests {
             let track = RemoteTrack {
                 sid: "TR_1".to_owned(),
                 kind: TrackKind::Video,
+                source: TrackSource::Camera,
                 publisher_sid: "PA_1".to_owned(),
                 publisher_identity: identity.to_owned(),
                 width: 0,

@@ -9,7 +9,7 @@ use stampede_core::MediaFailure;
 use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
 use stampede_signaling::connection::{ConnectOptions, Connection, Update};
 use stampede_signaling::session::{
-    EndReason, MediaCommand, MediaInput, Role, SessionEvent, Target,
+    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent, Target,
 };
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
 use tokio::sync::{Notify, mpsc, watch};
@@ -29,7 +29,7 @@ const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
 const DIAGNOSED_AFTER: Duration = Duration::from_secs(5);
 /// How long a leaving participant waits for its `leave` to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause before a close that found the worker's mailbox full is tried again, and how often.
+/// Pause before what found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
 /// Pauses before the tries to take a session up again, as livekit-client's
@@ -173,16 +173,20 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     };
     let (stage, own) = (context.stage.subscribe(), Rc::clone(&participant.leave));
     let mut departure = Departure { stage, last, own };
-    context.book.borrow_mut().started(id);
+    context.book.borrow_mut().started(id, participant.scheduled);
+    context.audience.borrow_mut().scheduled(id, participant.scheduled);
     let gave_up = loop {
         let end = attempt(&context, &participant, &mut departure).await;
         let TryEnd::Broke { kind, detail, retryable } = end else {
+            gone(&context, &participant, None);
             context.book.borrow_mut().disconnected(id);
             break false;
         };
+        gone(&context, &participant, Some(&kind));
         context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
+        context.book.borrow_mut().said(&kind, &detail);
         context.book.borrow_mut().broke(id, &kind);
         context.changed.notify_waiters();
         if !more {
@@ -190,12 +194,28 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
         }
         tokio::select! {
             () = tokio::time::sleep(context.retry_sleep) => {}
-            () = departure.due() => break true,
+            () = departure.due() => {
+                gone(&context, &participant, None);
+                break true;
+            }
         }
-        context.book.borrow_mut().retried();
+        context.book.borrow_mut().retried(id);
     };
     context.book.borrow_mut().over(id, gave_up);
     context.changed.notify_waiters();
+}
+
+/// Tells the accounts that it is gone: told to leave, or for this reason.
+fn gone(context: &Context, participant: &Participant, broke: Option<&str>) {
+    let now = Instant::now();
+    let mut audience = context.audience.borrow_mut();
+    if participant.media.is_publisher() {
+        return audience.publisher_gone(&participant.room, &participant.name, now, broke);
+    }
+    match broke {
+        Some(reason) => audience.disconnected(participant.id, now, reason),
+        None => audience.left(participant.id, now),
+    }
 }
 
 async fn attempt(
@@ -236,6 +256,7 @@ async fn attempt(
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
+    context.audience.borrow_mut().peer(participant.id, peer);
     let publishes = participant.media.is_publisher();
     let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
     let identity = &identity;
@@ -248,6 +269,7 @@ async fn attempt(
         began: Instant::now(),
         connected: false,
         resumes_tried: 0,
+        own_sid: String::new(),
     };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     context.book.borrow_mut().session_ended(connection.session().counters());
@@ -275,7 +297,8 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
         .join_token(&grant)
         .map_err(|error| TryEnd::broke("bad_token", error))?;
     let (url, role) = (context.url.clone(), participant.role.clone());
-    let mut options = ConnectOptions::new(url, token, role, context.tls.clone());
+    let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
+    options.proxy.clone_from(&context.network.proxy);
     options.addresses = Some(Arc::clone(&context.addresses));
     Ok(options)
 }
@@ -316,6 +339,8 @@ struct Joined<'a> {
     connected: bool,
     /// Websockets tried since the session last stood.
     resumes_tried: usize,
+    /// Our participant sid, once the server has given one.
+    own_sid: String,
 }
 
 impl Joined<'_> {
@@ -332,9 +357,8 @@ impl Joined<'_> {
                 update = connection.next() => match update {
                     Some(Update::Media(command)) => {
                         self.context.note(self.identity, || heard(&command));
-                        let command = peer_command(command);
-                        if let Err(full) = self.context.command(self.peer, command) {
-                            return TryEnd::broke("worker_overloaded", full);
+                        if let Some(end) = self.command(peer_command(command)).await {
+                            return end;
                         }
                     }
                     Some(Update::Event(SessionEvent::Ended(why))) => {
@@ -353,12 +377,14 @@ impl Joined<'_> {
                         }
                     }
                     Some(Update::Event(event)) => {
-                        let tcp_connected = connection.timings().tcp;
-                        if let Some(end) = self.event(event, tcp_connected) {
+                        if let Some(note) = self.notes.of(&event)
+                            && let Some(end) = self.command(PeerCommand::Note(note)).await
+                        {
                             return end;
                         }
+                        self.event(event, connection.timings().tcp);
                     }
-                    None => return TryEnd::broke("signal_closed", "the session ended"),
+                    None => return TryEnd::broke("signal_ended", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
                     Some(TaskNotice::Disconnected { failure }) if !self.connected => {
@@ -404,11 +430,6 @@ impl Joined<'_> {
     /// The end of a try whose media never came up.
     fn failed(&self, failure: &MediaFailure) -> TryEnd {
         self.context.note(self.identity, || format!("disconnected: {failure}"));
-        if let MediaFailure::NoCandidatePair(pair) = failure
-            && pair.refused_local.is_none()
-        {
-            self.context.book.borrow_mut().no_pair(pair);
-        }
         TryEnd::broke(failure.kind(), failure)
     }
 
@@ -422,8 +443,12 @@ impl Joined<'_> {
             return false;
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
+        self.context.book.borrow_mut().resuming(self.participant.id, Some(why.kind()));
         self.context.note(self.identity, || format!("{why}: resuming"));
+        self.context.book.borrow_mut().said(why.kind(), &why.to_string());
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
+        let (id, now) = (self.participant.id, Instant::now());
+        self.context.audience.borrow_mut().disconnected(id, now, why.kind());
         while let Some(pause_ms) = RESUME_PAUSES_MS.get(self.resumes_tried) {
             self.resumes_tried += 1;
             tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
@@ -436,20 +461,31 @@ impl Joined<'_> {
         false
     }
 
-    /// What the session says, but its end; an end if the media plane could not be told.
-    fn event(&mut self, event: SessionEvent, tcp_connected: Instant) -> Option<TryEnd> {
+    /// Tells the peer something; an end if that can't be done. Waits a while for room in its
+    /// worker's mailbox, and reads nothing more of the server meanwhile: it may be the one that
+    /// fills it.
+    async fn command(&self, command: PeerCommand) -> Option<TryEnd> {
+        for _ in 0..MAILBOX_TRIES {
+            if self.context.takes_commands(self.peer) {
+                break;
+            }
+            tokio::time::sleep(MAILBOX_PAUSE).await;
+        }
+        let full = self.context.command(self.peer, command).err()?;
+        Some(TryEnd::broke("worker_overloaded", full))
+    }
+
+    /// What the session says, but its end.
+    fn event(&mut self, event: SessionEvent, tcp_connected: Instant) {
         self.context.note(self.identity, || match &event {
             // It may hold TURN passwords.
             SessionEvent::Joined(_) => "join response".to_owned(),
             event => format!("{event:?}"),
         });
-        if let Some(note) = self.notes.of(&event)
-            && let Err(full) = self.context.command(self.peer, PeerCommand::Note(note))
-        {
-            return Some(TryEnd::broke("worker_overloaded", full));
-        }
+        self.account(&event);
         match event {
             SessionEvent::Joined(joined) => {
+                self.own_sid.clone_from(&joined.participant_sid);
                 let participant = self.participant;
                 let (id, scheduled) = (participant.id, participant.scheduled);
                 let now = Instant::now();
@@ -460,7 +496,7 @@ impl Joined<'_> {
             }
             SessionEvent::Resumed => {
                 self.resumes_tried = 0;
-                self.context.book.borrow_mut().resumed();
+                self.context.book.borrow_mut().resumed(self.participant.id);
             }
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context.book.borrow_mut().error(&format!("publish_refused_{reason}"));
@@ -470,7 +506,43 @@ impl Joined<'_> {
             }
             _ => {}
         }
-        None
+    }
+
+    /// What the watch accounts have to know of an event.
+    fn account(&self, event: &SessionEvent) {
+        let (context, participant) = (self.context, self.participant);
+        let (id, now) = (participant.id, Instant::now());
+        let mut audience = context.audience.borrow_mut();
+        let Role::Publisher { tracks } = &participant.role else {
+            if matches!(event, SessionEvent::Resumed) && self.connected {
+                audience.connected(id, now);
+            }
+            return audience.heard(id, now, event, &context.own_publishers);
+        };
+        match event {
+            SessionEvent::TrackPublished { cid, sid } => {
+                let Some(track) = tracks.iter().find(|track| track.cid == *cid) else { return };
+                let published = RemoteTrack {
+                    sid: sid.clone(),
+                    kind: track.kind,
+                    source: track.source(),
+                    publisher_sid: self.own_sid.clone(),
+                    publisher_identity: self.identity.to_owned(),
+                    width: track.width,
+                    height: track.height,
+                    mime_type: String::new(),
+                    muted: false,
+                };
+                audience.published(&participant.room, now, &published);
+            }
+            SessionEvent::PublishedTrackMuted { sid, muted } => {
+                audience.publication_muted(&participant.room, sid, now, *muted);
+            }
+            SessionEvent::PublishedTrackGone { sid } => {
+                audience.publication_over(&participant.room, sid, now);
+            }
+            _ => {}
+        }
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: TaskNotice) {
@@ -489,6 +561,8 @@ impl Joined<'_> {
             }
             TaskNotice::Connected => {
                 self.connected = true;
+                let (id, now) = (self.participant.id, Instant::now());
+                self.context.audience.borrow_mut().connected(id, now);
                 return;
             }
         };

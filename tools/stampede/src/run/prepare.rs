@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use stampede_engine::{Engine, EngineOptions};
 use stampede_signaling::ServerUrl;
-use stampede_signaling::connection::TlsSetup;
 use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
 
 use super::Cohorts;
 use crate::embedded::random_hex;
 use crate::exit::Failure;
-use crate::flags::{Plan, Server, Target};
-use crate::live::Mode;
+use crate::flags::{Network, Plan, Server, Target};
+use crate::live::{self, Mode};
 use crate::preflight::cores::{self, CoreSplit, CoreWish};
 use crate::preflight::{self, Needs, State};
 
@@ -28,7 +27,8 @@ pub(crate) struct Grounds {
     pub cpus: usize,
     /// Where the peers' first sockets are bound: a guess, before the server's candidates are known.
     pub local_ip: IpAddr,
-    /// Of the server that was given, resolved before the runtime starts: a lookup blocks.
+    /// Of the server that was given, or of the proxy on the way to it, resolved before the runtime
+    /// starts: a lookup blocks.
     pub addresses: Option<Arc<[SocketAddr]>>,
     /// Name of the run.
     pub run_id: String,
@@ -38,10 +38,10 @@ pub(crate) struct Grounds {
 
 /// Why the rooms are not there.
 pub(crate) enum PrepareError {
-    /// The server refuses: nothing to count, something to put right.
+    /// A key, a URL, a proxy: nothing to count, something to put right.
     Refused(Failure),
-    /// The server can't be reached.
-    Unreachable {
+    /// The server can't be reached, fails, or does not make this room.
+    NoRoom {
         /// For `join.errors`.
         kind: String,
         /// For people.
@@ -62,13 +62,12 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
     let wish =
         CoreWish { cores: plan.cores.as_ref(), workers: plan.workers, embedded, embedded_cores };
     let cores = cores::split(&allowed, wish).map_err(Failure::config)?;
-    let addresses = match &plan.target {
-        Target::Embedded(_) => None,
-        Target::Server(server) => Some(resolve(&server.url)?),
-    };
-    let local_ip = match &addresses {
-        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Some(addresses) => local_ip_towards(addresses)?,
+    let (addresses, local_ip) = match &plan.target {
+        Target::Embedded(_) => (None, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Target::Server(server) => {
+            let (addresses, local_ip) = way(&server.url, &plan.network)?;
+            (Some(addresses), local_ip)
+        }
     };
     let needs = Needs {
         peers: plan.participants_peak(),
@@ -80,7 +79,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
         workers: cores.workers,
     };
     if mode != Mode::Quiet {
-        plan.notes.iter().for_each(|note| eprintln!("{note}"));
+        plan.notes.iter().for_each(|note| live::say(note));
     }
     let checks = preflight::check(&needs);
     preflight::verdict(&checks)?;
@@ -91,7 +90,7 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
             State::Warning => "preflight warning",
         };
         if mode != Mode::Quiet {
-            eprintln!("{word}: {}", check.line());
+            live::say(&format!("{word}: {}", check.line()));
         }
     }
     let mut run_id = random_hex()?;
@@ -100,16 +99,32 @@ pub(crate) fn machine(plan: &Plan, mode: Mode) -> Result<Grounds, Failure> {
     Ok(Grounds { cores, cpus: allowed.len(), addresses, local_ip, run_id, random_seed })
 }
 
-/// A server's addresses.
+/// Where signalling connects to, and the address that this machine has on its way to the server.
+fn way(url: &ServerUrl, network: &Network) -> Result<(Arc<[SocketAddr]>, IpAddr), Failure> {
+    let Some(proxy) = &network.proxy else {
+        let addresses = resolve("--url", &url.authority())?;
+        let local_ip = local_ip_towards(&addresses)?;
+        return Ok((addresses, local_ip));
+    };
+    let proxied = resolve(proxy.named_by(), &proxy.authority())?;
+    // Behind a proxy names of the world outside may be unknown: then it is on the same way.
+    let local_ip = resolve("--url", &url.authority())
+        .and_then(|addresses| local_ip_towards(&addresses))
+        .or_else(|_| local_ip_towards(&proxied))?;
+    Ok((proxied, local_ip))
+}
+
+/// The addresses of `HOST:PORT`, which `flag` names.
 ///
 /// # Errors
 /// Exit code 104 if its name has none.
-pub(crate) fn resolve(url: &ServerUrl) -> Result<Arc<[SocketAddr]>, Failure> {
+pub(crate) fn resolve(flag: &str, authority: &str) -> Result<Arc<[SocketAddr]>, Failure> {
     let failed = |why: String| {
-        Failure::config(format!("--url: can't resolve the host name {}: {why}", url.host()))
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        Failure::config(format!("{flag}: can't resolve the host name {host}: {why}"))
     };
     let addresses: Vec<SocketAddr> =
-        url.authority().to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
+        authority.to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
     if addresses.is_empty() { Err(failed("no address".to_owned())) } else { Ok(addresses.into()) }
 }
 
@@ -125,17 +140,21 @@ fn local_ip_towards(addresses: &[SocketAddr]) -> Result<IpAddr, Failure> {
 /// Makes the rooms; one that is there already is fine.
 pub(crate) async fn rooms(
     server: &Server,
-    tls: &TlsSetup,
+    network: &Network,
     rooms: &[Rc<str>],
 ) -> Result<(), PrepareError> {
-    let client = RoomClient::new(server.url.clone(), server.credentials.clone(), tls)
+    let (url, credentials) = (server.url.clone(), server.credentials.clone());
+    let client = RoomClient::new(url, credentials, &network.tls, &network.proxies)
         .map_err(|error| PrepareError::Refused(Failure::other(error)))?;
     for room in rooms {
         client.create(room, RoomOptions::default()).await.map_err(|error| {
             let detail = format!("room '{room}' could not be made: {error}");
             match error {
-                RoomError::Unreachable { .. } | RoomError::Timeout { .. } => {
-                    PrepareError::Unreachable { kind: error.kind().to_owned(), detail }
+                RoomError::Unreachable { .. }
+                | RoomError::Timeout { .. }
+                | RoomError::NotFound { .. }
+                | RoomError::Server { .. } => {
+                    PrepareError::NoRoom { kind: error.kind().to_owned(), detail }
                 }
                 RoomError::Unauthorized { .. } => PrepareError::Refused(Failure::config(format!(
                     "{detail}; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
@@ -143,8 +162,11 @@ pub(crate) async fn rooms(
                 RoomError::NotLiveKit { .. } => {
                     PrepareError::Refused(Failure::config(format!("{detail}; check --url")))
                 }
+                RoomError::ProxyUnauthorized { .. } => PrepareError::Refused(Failure::config(
+                    format!("{detail}; name it as http://USER:PASSWORD@HOST:PORT (--proxy)"),
+                )),
                 RoomError::Token(_) => PrepareError::Refused(Failure::config(detail)),
-                _ => PrepareError::Refused(Failure::other(detail)),
+                RoomError::Client { .. } => PrepareError::Refused(Failure::other(detail)),
             }
         })?;
     }
@@ -186,10 +208,10 @@ mod tests {
 
     #[test]
     fn the_way_to_loopback_begins_on_loopback() {
-        let addresses = resolve(&ServerUrl::parse("ws://127.0.0.1:7880").unwrap()).unwrap();
+        let addresses = resolve("--url", "127.0.0.1:7880").unwrap();
         let ip = local_ip_towards(&addresses).unwrap();
         assert_eq!(ip, IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let error = resolve(&ServerUrl::parse("ws://no-such-host.invalid").unwrap()).unwrap_err();
+        let error = resolve("--url", "no-such-host.invalid:80").unwrap_err();
         assert!(error.to_string().contains("can't resolve"), "{error}");
         assert_eq!(error.exit, crate::exit::Exit::BadConfiguration);
     }

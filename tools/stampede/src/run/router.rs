@@ -174,6 +174,7 @@ fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
         EngineEvent::Peer { peer, at_unix_ns, notice } => {
             peer_notice(context, peer, at_unix_ns, notice);
         }
+        EngineEvent::Cover(news) => context.audience.borrow_mut().covers(*news),
         EngineEvent::Snapshot(snapshot) => workers.borrow_mut().keep(*snapshot),
         EngineEvent::Captured(peers) => workers.borrow_mut().captured.extend(peers),
         EngineEvent::Totals { tag, totals, .. } => {

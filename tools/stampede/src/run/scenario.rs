@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_sfu::Ledger;
+use stampede_signaling::presence::{self, Absence};
+use stampede_signaling::session::Role;
 use tokio::sync::watch;
 
+use super::audience::Viewer;
 use super::book::{Book, Member, ParticipantId};
 use super::cast::{self, CastMember};
 use super::cohorts::Cohorts;
@@ -27,6 +30,8 @@ use crate::report::types::{Fault, StageRow};
 const PUBLISHERS_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the measured window waits for the last subscribers to join and see a keyframe.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the server may take to answer at the end; a busy livekit-server does within a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long leaving may take, for subscribers and for publishers.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between looks at things that have no event of their own.
@@ -67,6 +72,8 @@ pub(crate) struct Ending {
     pub interrupted: bool,
     /// Why before its time, if not by a signal.
     pub ended_early: Option<Early>,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
 }
 
 /// A scenario being played.
@@ -115,6 +122,8 @@ impl Scenario<'_> {
         measured.end = Some(Mark::now());
         measured.connected = self.context.book.borrow().connected();
         self.state.ends.set(None);
+        let server_gone = self.look_after_server(stop.as_ref()).await;
+        self.context.book.borrow_mut().close(Instant::now());
         self.leave().await;
         for task in tasks {
             task.abort();
@@ -124,7 +133,7 @@ impl Scenario<'_> {
             Some(Stop::Signal) => (true, None),
             Some(Stop::Early(early)) => (false, Some(early)),
         };
-        Ending { measured, interrupted, ended_early }
+        Ending { measured, interrupted, ended_early, server_gone }
     }
 
     /// Everything until it is time to leave.
@@ -172,8 +181,36 @@ impl Scenario<'_> {
         Ok(())
     }
 
+    /// Before anybody leaves: why the server is taken to be gone, if it is. Not asked where that is
+    /// known already, or where nobody would wait for it.
+    async fn look_after_server(&mut self, stop: Option<&Stop>) -> Option<Early> {
+        match stop {
+            Some(Stop::Signal) => return None,
+            Some(Stop::Early(early)) if early.fault != Fault::Unknown => return None,
+            _ => {}
+        }
+        if let Some(why) = self.embedded.as_mut().and_then(Embedded::died) {
+            return Some(Early { fault: Fault::Server, why });
+        }
+        let (url, network) = (&self.context.url, &self.context.network);
+        let absence = tokio::select! {
+            answer = presence::ask(url, &network.tls, &network.proxies, ANSWER_TIMEOUT) => answer.err()?,
+            () = signalled(&mut self.interrupted) => return None,
+        };
+        // A refusal comes from the server's own host: what listened there does so no more. Anything
+        // else may be on the way.
+        let fault = match absence {
+            Absence::Refused => Fault::Server,
+            _ => Fault::Unknown,
+        };
+        let address = url.authority();
+        let why = format!("the server at {address} did not answer any more at the end: {absence}");
+        Some(Early { fault, why })
+    }
+
     fn register(&self, cast: Vec<CastMember>) -> Vec<Participant> {
         let mut book = self.context.book.borrow_mut();
+        let mut audience = self.context.audience.borrow_mut();
         cast.into_iter()
             .map(|member| {
                 let (cohort, name) = member.cohort;
@@ -183,6 +220,12 @@ impl Scenario<'_> {
                 match &member.media {
                     Media::Subscriber { .. } => {
                         book.expect(id, &member.room, cohort, member.tracks);
+                        if let Role::Subscriber { subscription, .. } = member.role {
+                            let identity = member.identity.clone();
+                            let room = Rc::clone(&member.room);
+                            let viewer = Viewer { identity, room, cohort, subscription };
+                            audience.seat(id, viewer);
+                        }
                     }
                     Media::Publisher { tracks } => {
                         let of = |kind| tracks.iter().filter(|track| track.kind == kind).count();
@@ -315,6 +358,7 @@ impl Scenario<'_> {
                 Some(Err(_)) => self.pause_until(Instant::now() + LOOK_EVERY).await?,
                 _ => {
                     self.context.book.borrow_mut().window_begins();
+                    self.context.audience.borrow_mut().window_begins(Instant::now());
                     return Ok(());
                 }
             }
@@ -359,8 +403,9 @@ pub(crate) fn nobody_starts(data: &mut RunData) -> Vec<ParticipantId> {
 
 /// Fills the book of a run whose server can't be reached.
 pub(crate) fn nobody_joins(data: &mut RunData, kind: &str) {
+    let now = data.clock.started;
     for id in nobody_starts(data) {
-        data.book.started(id);
+        data.book.started(id, now);
         data.book.over(id, true);
     }
     data.book.error(kind);

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
-use stampede_signaling::connection::TlsSetup;
 
+use crate::flags::Network;
 use crate::report::types::{ServerMetrics, ServerSecond, ServerTarget};
 use figures::{Figures, Reading};
 
@@ -78,9 +78,10 @@ impl Scraper {
     ///
     /// # Errors
     /// What the HTTP client said.
-    pub(crate) fn new(urls: &[Url], tls: &TlsSetup) -> Result<Self, String> {
-        let http = tls
-            .http_client()
+    pub(crate) fn new(urls: &[Url], network: &Network) -> Result<Self, String> {
+        let http = network
+            .tls
+            .http_client(&network.proxies)
             .timeout(SCRAPE_TIMEOUT)
             .build()
             .map_err(|error| format!("--server-metrics: no HTTP client: {error}"))?;
@@ -256,6 +257,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stampede_signaling::{Proxies, TlsSetup};
+
     use super::*;
 
     fn reading(at: Instant, packets_out: f64) -> Reading {
@@ -265,7 +268,9 @@ mod tests {
 
     fn scraper(urls: &[&str]) -> Scraper {
         let urls: Vec<Url> = urls.iter().map(|url| Url::parse(url).unwrap()).collect();
-        Scraper::new(&urls, &TlsSetup::new().unwrap()).unwrap()
+        let tls = TlsSetup::new().unwrap();
+        let network = Network { tls, proxies: Proxies::none(), proxy: None };
+        Scraper::new(&urls, &network).unwrap()
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Runs the real binary and looks at what comes out.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
+pub(crate) mod fake;
 pub(crate) mod foreign;
 pub(crate) mod namespace;
+pub(crate) mod observer;
 pub(crate) mod relay;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +29,26 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Rounds of a series, if one is asked for.
+pub(crate) fn asked() -> Option<u64> {
+    let asked = std::env::var("STAMPEDE_SERIES").ok()?;
+    Some(asked.parse().expect("STAMPEDE_SERIES is a number"))
+}
+
+/// Tries something as often as `STAMPEDE_SERIES` says, each time with the number of the round, and
+/// says how often it was right; once without it.
+pub(crate) fn series(provoke: impl Fn(u64)) {
+    let Some(rounds) = asked() else { return provoke(0) };
+    // What went wrong was printed by the panic.
+    let is_wrong = |round: &u64| catch_unwind(AssertUnwindSafe(|| provoke(*round))).is_err();
+    let wrong: Vec<u64> = (0..rounds).filter(is_wrong).collect();
+    let thread = std::thread::current();
+    let (name, right) = (thread.name().unwrap_or_default(), rounds - wrong.len() as u64);
+    // The test harness would swallow `println!` of a test that passes.
+    let _ = writeln!(std::io::stderr(), "{name}: right in {right} of {rounds}");
+    assert!(wrong.is_empty(), "wrong in rounds {wrong:?}");
+}
+
 /// The binary without anything of the developer's own environment.
 pub(crate) fn stampede() -> Command {
     stampede_under(&[])
@@ -43,6 +66,10 @@ fn stampede_under(wrapper: &[&str]) -> Command {
     for name in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "RUST_LOG", "NO_COLOR"] {
         command.env_remove(name);
     }
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_ascii_uppercase());
+    }
+    command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
     command
 }
 
@@ -76,6 +103,12 @@ impl Ended {
             self.stdout,
             self.verdict()
         );
+    }
+
+    /// The verdict's reasons, a line each.
+    pub(crate) fn reasons(&self) -> String {
+        let reasons = self.report()["verdict"]["reasons"].as_array().unwrap();
+        reasons.iter().map(|reason| reason.as_str().unwrap()).collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) fn verdict(&self) -> Option<&Value> {
@@ -201,13 +234,23 @@ pub(crate) const SECRET: &str = "test-secret-0123456789-0123456789-abc";
 
 impl Sfu {
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_under(&[], args)
+        Self::start_at(&[], "0", args)
     }
 
     /// Under a command that becomes it.
     pub(crate) fn start_under(wrapper: &[&str], args: &[&str]) -> Self {
+        Self::start_at(wrapper, "0", args)
+    }
+
+    /// Another one at the same URL, once this one is killed.
+    pub(crate) fn start_again(&mut self) {
+        let (_, port) = self.url.rsplit_once(':').unwrap();
+        *self = Self::start_at(&[], port, &[]);
+    }
+
+    fn start_at(wrapper: &[&str], port: &str, args: &[&str]) -> Self {
         let mut command = stampede_under(wrapper);
-        command.args(["sfu", "--port", "0", "--rtc-port", "0", "--api-key", KEY]).args(args);
+        command.args(["sfu", "--port", port, "--rtc-port", "0", "--api-key", KEY]).args(args);
         command.env("LIVEKIT_API_SECRET", SECRET);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -215,6 +258,11 @@ impl Sfu {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
         Self { child, url: ready["url"].as_str().unwrap().to_owned() }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // It may be gone already, but is not waited for, so that its number is its own still.
+        let _ = kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal);
     }
 
     /// Ends it without a good-bye.

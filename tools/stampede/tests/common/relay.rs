@@ -169,7 +169,7 @@ fn release(
 }
 
 /// A port that is free at the relay's address and at the SFU's; the SFU takes its own once it starts.
-fn listen() -> (UdpSocket, SocketAddr) {
+pub(crate) fn listen() -> (UdpSocket, SocketAddr) {
     (0..50)
         .find_map(|_| {
             let port = UdpSocket::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();

@@ -35,10 +35,12 @@ pub(super) fn render(report: &Report) -> Result<String, String> {
 fn page(report: &Report) -> Result<Value, String> {
     let figures = serde_json::to_value(report).map_err(|error| error.to_string())?;
     let (plots, data, each) = plots(report)?;
-    let (word, class) = match report.verdict.result {
-        Outcome::Pass => ("PASS", "pass"),
-        Outcome::Fail => ("FAIL", "fail"),
-        Outcome::Invalid => ("INVALID", "invalid"),
+    let word = report.verdict.result.word();
+    let class = match report.verdict.result {
+        Outcome::Pass => "pass",
+        Outcome::Fail => "fail",
+        Outcome::Invalid => "invalid",
+        Outcome::Interrupted => "interrupted",
     };
     let fault = match report.verdict.fault {
         Fault::None => None,
@@ -81,6 +83,16 @@ fn tiles(report: &Report) -> Vec<Value> {
         format!("of {}", group(join.requested)),
         join.joined < join.requested,
     )];
+    for (name, count, note) in [
+        ("joins failed", join.failed, format!("{} tries", group(join.tries_failed))),
+        ("still joining", join.pending, join.pending_at.map_or(String::new(), |at| at.said())),
+        ("never started", join.not_started, String::new()),
+        ("dropped out", join.dropped, format!("{} resumed", group(join.resumed))),
+    ] {
+        if count > 0 {
+            tiles.push(tile(name, group(count), note, true));
+        }
+    }
     for (name, section) in [("video", &report.video), ("audio", &report.audio)] {
         let Some(section) = section else { continue };
         let packets = &section.packets;

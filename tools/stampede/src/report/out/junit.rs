@@ -5,17 +5,21 @@
 use std::fmt::Write as _;
 
 use super::headline;
-use crate::report::types::{Outcome, Report, ThresholdRow};
+use crate::report::types::{JoinSection, Outcome, Report, ThresholdRow};
 
 /// A report as XML.
 pub(super) fn render(report: &Report) -> String {
     let failed_verdict = u64::from(report.verdict.result == Outcome::Fail);
-    let invalid = u64::from(report.verdict.result == Outcome::Invalid);
+    let interrupted = report.verdict.result == Outcome::Interrupted;
+    let errors = u64::from(interrupted || report.verdict.result == Outcome::Invalid);
+    // What an interrupted run kept, it kept for the part of it that was run: not a test that passed.
+    let skipped = report.thresholds.iter().filter(|row| row.ok && interrupted).count();
     let failed = report.thresholds.iter().filter(|row| !row.ok).count() as u64;
     let tests = 1 + report.thresholds.len();
     let time = report.run.duration_s;
     let counts = format!(
-        "tests=\"{tests}\" failures=\"{}\" errors=\"{invalid}\" time=\"{time:.3}\"",
+        "tests=\"{tests}\" failures=\"{}\" errors=\"{errors}\" skipped=\"{skipped}\" \
+         time=\"{time:.3}\"",
         failed + failed_verdict
     );
     let mut text = format!(
@@ -24,12 +28,29 @@ pub(super) fn render(report: &Report) -> String {
         escaped(&report.run.id),
         escaped(report.run.started_at.trim_end_matches('Z'))
     );
+    joins(&mut text, &report.join);
     verdict(&mut text, report);
     for row in &report.thresholds {
-        threshold(&mut text, row);
+        threshold(&mut text, row, interrupted);
     }
     text.push_str("  </testsuite>\n</testsuites>\n");
     text
+}
+
+/// A verdict that passed has no message, so the books are properties.
+fn joins(text: &mut String, join: &JoinSection) {
+    text.push_str("    <properties>\n");
+    for (name, value) in [
+        ("requested", join.requested),
+        ("joined", join.joined),
+        ("failed", join.failed),
+        ("pending", join.pending),
+        ("not_started", join.not_started),
+        ("dropped", join.dropped),
+    ] {
+        let _ = writeln!(text, "      <property name=\"join.{name}\" value=\"{value}\"/>");
+    }
+    text.push_str("    </properties>\n");
 }
 
 fn verdict(text: &mut String, report: &Report) {
@@ -44,20 +65,25 @@ fn verdict(text: &mut String, report: &Report) {
             return;
         }
         Outcome::Fail => "failure",
-        Outcome::Invalid => "error",
+        Outcome::Invalid | Outcome::Interrupted => "error",
     };
     let fault = format!("{:?}", report.verdict.fault).to_lowercase();
     let _ = writeln!(
         text,
         ">\n      <{element} type=\"{fault}\" message=\"{}\">{}</{element}>\n    </testcase>",
-        escaped(&headline(report)),
+        escaped(&format!("{}: {}", report.verdict.result.word(), headline(report))),
         escaped(&report.verdict.reasons.join("\n"))
     );
 }
 
-fn threshold(text: &mut String, row: &ThresholdRow) {
+fn threshold(text: &mut String, row: &ThresholdRow, interrupted: bool) {
     let name = escaped(&row.expr);
     let _ = write!(text, "    <testcase classname=\"stampede.threshold\" name=\"{name}\"");
+    if row.ok && interrupted {
+        let said = escaped(&format!("interrupted; until then {}", row.value_text()));
+        let _ = writeln!(text, ">\n      <skipped message=\"{said}\"/>\n    </testcase>");
+        return;
+    }
     if row.ok {
         let _ = writeln!(text, "/>");
         return;
@@ -100,12 +126,18 @@ mod tests {
         let text = render(&report);
         assert_eq!(text.matches("<testcase ").count(), 4);
         assert!(text.contains("tests=\"4\" failures=\"3\" errors=\"0\""), "{text}");
+        assert!(text.contains("<property name=\"join.pending\" value=\"0\"/>"), "{text}");
         assert!(text.contains("name=\"video.loss_rate&lt;1%\""), "{text}");
         assert!(text.contains("message=\"2.00 %\"") && text.contains("message=\"no value\""));
         assert!(text.contains("name=\"join.failed==0\"/>"), "kept: {text}");
         assert!(!text.contains("<script") && !text.contains('\u{1}'), "{text}");
         report.verdict.result = Outcome::Invalid;
         assert!(render(&report).contains("errors=\"1\""));
+        report.verdict.result = Outcome::Interrupted;
+        let text = render(&report);
+        assert!(text.contains("failures=\"2\" errors=\"1\" skipped=\"1\""), "{text}");
+        assert!(text.contains("<error ") && text.contains("message=\"INTERRUPTED: "), "{text}");
+        assert!(!text.contains("name=\"join.failed==0\"/>"), "{text}");
         report.verdict.result = Outcome::Pass;
         assert!(render(&report).contains("name=\"verdict\" time=\""));
     }

@@ -13,11 +13,13 @@ const STREAMS_SHOWN: usize = 10;
 
 /// A report as Markdown.
 pub(super) fn render(report: &Report) -> String {
-    let (mark, word) = match report.verdict.result {
-        Outcome::Pass => ("✅", "PASS"),
-        Outcome::Fail => ("❌", "FAIL"),
-        Outcome::Invalid => ("⚠️", "INVALID"),
+    let mark = match report.verdict.result {
+        Outcome::Pass => "✅",
+        Outcome::Fail => "❌",
+        Outcome::Invalid => "⚠️",
+        Outcome::Interrupted => "⏹️",
     };
+    let word = report.verdict.result.word();
     let mut text = format!("## {mark} Stampede: {word}\n\n**{}**", headline(report));
     if report.verdict.fault != Fault::None {
         let _ = write!(text, ", fault: {}", format!("{:?}", report.verdict.fault).to_lowercase());
@@ -112,11 +114,15 @@ fn row(section: &MediaSection) -> Vec<String> {
 
 fn joins(text: &mut String, report: &Report) {
     let phases = report.join.phases_ms.named();
-    if phases.iter().all(|(_, hist)| hist.is_none()) && report.join.errors.is_empty() {
-        return;
+    let _ = write!(text, "\n### Joins\n\n{}", report.join.balance());
+    for (count, word) in [(report.join.dropped, "dropped out"), (report.join.retries, "retries")] {
+        if count > 0 {
+            let _ = write!(text, ", {} {word}", group(count));
+        }
     }
-    text.push_str("\n### Joins\n\n| ms after its schedule | p50 | p90 | p99 | max |\n");
-    text.push_str("|---|---:|---:|---:|---:|\n");
+    text.push_str(
+        "\n\n| ms after its schedule | p50 | p90 | p99 | max |\n|---|---:|---:|---:|---:|\n",
+    );
     for (name, hist) in phases {
         if let Some(hist) = hist {
             let _ = writeln!(

@@ -6,37 +6,108 @@ mod junit;
 mod markdown;
 mod plot;
 
-use super::types::Report;
-use crate::exit::Failure;
-use crate::flags::values::{Output, OutputKind};
+use std::path::PathBuf;
 
-/// Writes a report into all its files, whichever of them fail.
-///
-/// # Errors
-/// What the system said about the first that failed; the others' errors are logged.
-pub(crate) fn write_all(report: &Report, out: &[Output]) -> Result<(), Failure> {
-    let mut first = Ok(());
-    for failure in out.iter().filter_map(|out| write(report, out).err()) {
-        if first.is_ok() {
-            first = Err(failure);
-        } else {
-            tracing::error!("{failure}");
-        }
-    }
-    first
+use super::types::{Outcome, Report};
+use crate::exit::one_line;
+use crate::files::{self, Kind, WriteError};
+use crate::flags::values::{Output, OutputKind};
+use crate::live;
+
+/// Why one form of a report is not where it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutputError {
+    /// The place did not take it.
+    #[error("the report could not be written to {}: {source}", path.display())]
+    Write {
+        /// As given.
+        path: PathBuf,
+        /// What refused.
+        source: WriteError,
+    },
+    /// It can't be said in this form.
+    #[error("the report for {} could not be made: {why}", path.display())]
+    Render {
+        /// As given.
+        path: PathBuf,
+        /// What the renderer said.
+        why: String,
+    },
 }
 
-/// Writes a report into a file.
-///
-/// # Errors
-/// What the system said about the file.
-fn write(report: &Report, out: &Output) -> Result<(), Failure> {
-    let failed = |why: String| {
-        let path = out.path.display();
-        Failure::other(format!("the report could not be written to {path}: {why}"))
-    };
-    let text = render(report, out.kind).map_err(failed)?;
-    std::fs::write(&out.path, text).map_err(|error| failed(error.to_string()))?;
+impl OutputError {
+    /// True if a signal ended the writing.
+    pub(crate) fn is_signal(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.is_signal())
+    }
+}
+
+/// Whose verdict a report holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// The run's that ends here: an output that is lost is a part of it.
+    ThisRun,
+    /// A stored one's, which stays as it is.
+    Stored,
+}
+
+/// Writes a report to all its places, whichever of them fail, and says at once which do. Of a run
+/// that ends here what failed goes into the verdict, and files that had been written before are
+/// written again with it; what went into a pipe is gone. So files come first, then pipes and
+/// devices, and stdout last.
+pub(crate) fn write_all(report: &mut Report, out: &[Output], of: Of) -> Vec<OutputError> {
+    let mut order: Vec<(Kind, &Output)> =
+        out.iter().map(|out| (files::kind(&out.path), out)).collect();
+    order.sort_by_key(|(kind, _)| *kind);
+    let mut errors = Vec::new();
+    // Files, and how many of the errors they hold.
+    let mut written = Vec::new();
+    for (kind, out) in order {
+        match write(report, out) {
+            Ok(()) if kind == Kind::File => written.push((out, errors.len())),
+            Ok(()) => {}
+            Err(error) => take(report, of, error, &mut errors),
+        }
+        warn_of_rows_missing(report, out);
+    }
+    while let Some(at) = written.iter().position(|(_, known)| *known < errors.len())
+        && of == Of::ThisRun
+    {
+        let (out, _) = written.swap_remove(at);
+        match write(report, out) {
+            Ok(()) => written.push((out, errors.len())),
+            Err(error) => take(report, of, error, &mut errors),
+        }
+    }
+    errors
+}
+
+/// An error is said, kept and, of a run that ends here, judged.
+fn take(report: &mut Report, of: Of, error: OutputError, errors: &mut Vec<OutputError>) {
+    let reason = one_line(&error.to_string());
+    live::say(&format!("error: {reason}"));
+    errors.push(error);
+    if of == Of::Stored {
+        return;
+    }
+    let verdict = &mut report.verdict;
+    if verdict.result == Outcome::Pass {
+        // It is why the run is no pass.
+        verdict.result = Outcome::Fail;
+        verdict.reasons.insert(0, reason);
+    } else {
+        verdict.reasons.push(reason);
+    }
+}
+
+fn write(report: &Report, out: &Output) -> Result<(), OutputError> {
+    let path = || out.path.clone();
+    let text = render(report, out.kind).map_err(|why| OutputError::Render { path: path(), why })?;
+    files::write(&out.path, text.into_bytes())
+        .map_err(|source| OutputError::Write { path: path(), source })
+}
+
+fn warn_of_rows_missing(report: &Report, out: &Output) {
     if out.kind == OutputKind::Csv && (report.all_streams.len() as u64) < report.streams_total {
         tracing::warn!(
             "{} holds the worst {} of {} streams: a JSON report has no more",
@@ -45,7 +116,11 @@ fn write(report: &Report, out: &Output) -> Result<(), Failure> {
             report.streams_total
         );
     }
-    Ok(())
+}
+
+/// True if one of these goes to stdout, which then is for nothing else.
+pub(crate) fn take_stdout(out: &[Output]) -> bool {
+    out.iter().any(|out| files::kind(&out.path) == Kind::Stdout)
 }
 
 /// A report as text.
@@ -68,8 +143,7 @@ fn render(report: &Report, kind: OutputKind) -> Result<String, String> {
 /// `video`, `audio` and whether it passed: the first line of every form.
 pub(super) fn headline(report: &Report) -> String {
     use super::judge::group;
-    let join = &report.join;
-    let mut line = format!("{} of {} joined", group(join.joined), group(join.requested));
+    let mut line = report.join.balance();
     let media = || report.video.iter().chain(&report.audio);
     if media().next().is_some() {
         let lost: u64 = media().map(|section| section.packets.unrecovered).sum();

@@ -1,0 +1,195 @@
+//! Where a peer's datagrams come from and where what it gets is sent.
+//!
+//! Anything but a connectivity check is somebody's by its source address alone, so who has an
+//! address decides who is heard. Only an authentic check claims one, and anybody can send an
+//! authentic check of its own from an address that isn't its own. So an address stays with a peer
+//! that lives there, and is free for the next one that checks from it once that peer has moved,
+//! fallen silent or ended: NATs give ports to others.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Addresses that one peer may have; beyond that the one heard from longest ago is forgotten.
+pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
+
+/// How long after its last check from an address a peer still lives there: as long as str0m keeps
+/// the pair of an ICE-lite agent.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// Whoever has not checked the address it nominated for so long has left it: consent is to be
+/// asked for every 5 s, give or take a fifth (RFC 7675 §5.1).
+const CONSENT: Duration = Duration::from_secs(6);
+
+/// The addresses of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses {
+    /// Where authentic checks came from that were not refused, and when the last one did.
+    known: Vec<(SocketAddr, Instant)>,
+    destination: Option<SocketAddr>,
+    /// It has left its destination, and where it is another lives.
+    moved: bool,
+}
+
+impl Addresses {
+    /// Where everything goes but the answers to checks; none until something was nominated.
+    pub(crate) fn destination(&self) -> Option<SocketAddr> {
+        self.destination
+    }
+
+    /// The destination, or this one from now on if there is none yet.
+    pub(crate) fn destination_or(&mut self, nominated: SocketAddr) -> SocketAddr {
+        *self.destination.get_or_insert(nominated)
+    }
+
+    /// Whether the peer lives at this address, so that no other may have it: what it nominated,
+    /// or, before it has, wherever it checks from.
+    pub(crate) fn lives_at(&self, address: SocketAddr, now: Instant) -> bool {
+        !self.moved
+            && self.destination.is_none_or(|destination| destination == address)
+            && self.heard(address).is_some_and(|at| now < at + ALIVE)
+    }
+
+    /// An authentic check came from here. The last address nominated is the destination, as with
+    /// pion's lite agents: str0m goes by priority, and would send to a port that a NAT has given
+    /// away until the pair dies, 15 s later. Clients that nominate only once are followed when they
+    /// no longer check where they were.
+    ///
+    /// Gives back the address that had to be forgotten for it, if any.
+    pub(crate) fn checked(
+        &mut self,
+        address: SocketAddr,
+        nominates: bool,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        if nominates || self.has_left(now) {
+            self.destination = Some(address);
+        }
+        self.moved &= self.destination != Some(address);
+        if let Some((_, at)) = self.known.iter_mut().find(|(known, _)| *known == address) {
+            *at = now;
+            return None;
+        }
+        self.known.push((address, now));
+        if self.known.len() <= PEER_ADDRESSES_MAX {
+            return None;
+        }
+        let others = self
+            .known
+            .iter()
+            .enumerate()
+            .filter(|(_, (known, _))| *known != address && self.destination != Some(*known));
+        let (oldest, _) = others.min_by_key(|(_, (_, at))| *at)?;
+        Some(self.known.remove(oldest).0)
+    }
+
+    /// An authentic check came from an address where another lives. That the other stays is no
+    /// reason for this one to keep what it has left: two clients may have got each other's port.
+    pub(crate) fn refused(&mut self, nominates: bool, now: Instant) {
+        self.moved |= nominates || self.has_left(now);
+    }
+
+    /// Another has it now.
+    pub(crate) fn forget(&mut self, address: SocketAddr) {
+        self.known.retain(|(known, _)| *known != address);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        self.known.iter().map(|(address, _)| *address)
+    }
+
+    /// Whether it no longer checks the address it nominated.
+    fn has_left(&self, now: Instant) -> bool {
+        let silent = |destination| self.heard(destination).is_none_or(|at| now >= at + CONSENT);
+        self.destination.is_some_and(silent)
+    }
+
+    fn heard(&self, address: SocketAddr) -> Option<Instant> {
+        self.known.iter().find(|(known, _)| *known == address).map(|(_, at)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn a_peer_lives_where_it_nominated_until_it_moves_or_falls_silent() {
+        let start = Instant::now();
+        let mut peer = Addresses::default();
+        assert!(!peer.lives_at(address(1), start));
+        peer.checked(address(1), false, start);
+        peer.checked(address(2), false, start);
+        assert_eq!(peer.destination(), None);
+        assert!(peer.lives_at(address(1), start) && peer.lives_at(address(2), start));
+        peer.checked(address(2), true, start);
+        assert_eq!(peer.destination(), Some(address(2)));
+        assert!(!peer.lives_at(address(1), start), "not what it nominated");
+        assert!(peer.lives_at(address(2), start + ALIVE - Duration::from_millis(1)));
+        assert!(!peer.lives_at(address(2), start + ALIVE), "silent");
+        peer.checked(address(3), true, start);
+        assert!(!peer.lives_at(address(2), start), "it moved");
+        peer.forget(address(3));
+        assert!(!peer.lives_at(address(3), start), "another has it");
+    }
+
+    #[test]
+    fn a_client_that_nominated_once_is_followed_when_it_checks_only_elsewhere() {
+        let start = Instant::now();
+        let mut peer = Addresses::default();
+        peer.checked(address(1), true, start);
+        peer.checked(address(2), false, start + CONSENT / 2);
+        assert_eq!(peer.destination(), Some(address(1)), "another pair of the same client");
+        peer.checked(address(1), false, start + CONSENT / 2);
+        peer.checked(address(2), false, start + CONSENT);
+        assert_eq!(peer.destination(), Some(address(1)), "it still checks where it was");
+        peer.checked(address(2), false, start + CONSENT / 2 + CONSENT);
+        assert_eq!(peer.destination(), Some(address(2)));
+    }
+
+    #[test]
+    fn what_str0m_nominated_stands_until_the_client_nominates() {
+        let start = Instant::now();
+        let mut peer = Addresses::default();
+        assert_eq!(peer.destination_or(address(1)), address(1));
+        assert_eq!(peer.destination_or(address(2)), address(1));
+        peer.checked(address(2), true, start);
+        assert_eq!(peer.destination_or(address(1)), address(2));
+    }
+
+    #[test]
+    fn who_is_refused_where_it_moved_to_does_not_keep_what_it_left() {
+        let start = Instant::now();
+        let mut peer = Addresses::default();
+        peer.checked(address(1), true, start);
+        peer.refused(false, start);
+        assert!(peer.lives_at(address(1), start), "another pair of the same client");
+        peer.refused(true, start);
+        assert!(!peer.lives_at(address(1), start));
+        peer.checked(address(1), true, start);
+        assert!(peer.lives_at(address(1), start), "back");
+        peer.refused(false, start + CONSENT);
+        assert!(!peer.lives_at(address(1), start + CONSENT));
+        peer.checked(address(2), true, start + CONSENT);
+        assert!(peer.lives_at(address(2), start + CONSENT));
+    }
+
+    #[test]
+    fn the_address_that_is_forgotten_is_the_stalest_and_never_the_destination() {
+        let start = Instant::now();
+        let mut peer = Addresses::default();
+        peer.checked(address(1), true, start);
+        let last = PEER_ADDRESSES_MAX as u16 + 1;
+        for port in 2..last {
+            let at = start + Duration::from_millis(port.into());
+            assert_eq!(peer.checked(address(port), false, at), None);
+        }
+        let at = start + Duration::from_secs(1);
+        assert_eq!(peer.checked(address(2), false, at), None, "known");
+        assert_eq!(peer.checked(address(last), false, at), Some(address(3)));
+        assert_eq!(peer.iter().count(), PEER_ADDRESSES_MAX);
+    }
+}

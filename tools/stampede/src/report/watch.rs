@@ -1,0 +1,363 @@
+//! How long could be watched: the report's figures of watch time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stampede_core::watch::{Cause, Tally};
+
+use super::hist::{Hist, Samples};
+
+/// Most subscribers listed in [`WatchSection::worst`].
+pub(crate) const WORST_MAX: usize = 20;
+/// Most interruptions listed of a track; further ones are in the sums.
+pub(crate) const LISTED_MAX: usize = 50;
+
+/// Watch time of one kind of media: `expected_s` is `played_s`, `short_gaps_s` and the
+/// interruptions' `total_s` together.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct WatchFigures {
+    /// `played_s / expected_s`; `null` where nothing was expected.
+    pub watch_ratio: Option<f64>,
+    /// Time in which tracks should have played, of all subscribers together.
+    pub expected_s: Option<f64>,
+    /// Time covered by frames that could be shown.
+    pub played_s: Option<f64>,
+    /// Gaps shorter than an interruption.
+    pub short_gaps_s: Option<f64>,
+    /// Of `short_gaps_s` those in which packets were dropped on purpose.
+    pub short_gaps_on_purpose_s: Option<f64>,
+    /// Longer gaps.
+    pub interruptions: Interruptions,
+    /// `watch_ratio` of each subscriber.
+    pub watch_ratio_subscribers: Option<Hist>,
+}
+
+/// Stretches without a playable frame.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Interruptions {
+    /// How many.
+    pub count: u64,
+    /// Subscribers with at least one.
+    pub subscribers: u64,
+    /// Together.
+    pub total_s: f64,
+    /// How long each was.
+    pub length_s: Option<Hist>,
+    /// The same by cause.
+    pub causes: Causes,
+}
+
+/// Interruptions of one cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct CauseFigures {
+    /// How many.
+    pub count: u64,
+    /// Together.
+    pub total_s: f64,
+}
+
+/// Interruptions by the first cause that holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Causes {
+    /// Packets were dropped by `--impair`, or by a cohort's.
+    pub on_purpose: CauseFigures,
+    /// The subscriber had not joined.
+    pub not_joined: CauseFigures,
+    /// The subscriber's connection was down.
+    pub disconnected: CauseFigures,
+    /// The publisher had vanished.
+    pub publisher_gone: CauseFigures,
+    /// Packets were lost for good.
+    pub loss: CauseFigures,
+    /// Frames came whole and could not be decoded, and nothing was lost.
+    pub no_keyframe: CauseFigures,
+    /// Frames came too late to be shown when they were due.
+    pub late: CauseFigures,
+    /// Nothing came, and signalling stood.
+    pub silent: CauseFigures,
+}
+
+impl Causes {
+    /// The figures of one cause.
+    pub(crate) fn of(&mut self, cause: Cause) -> &mut CauseFigures {
+        match cause {
+            Cause::OnPurpose => &mut self.on_purpose,
+            Cause::NotJoined => &mut self.not_joined,
+            Cause::Disconnected => &mut self.disconnected,
+            Cause::PublisherGone => &mut self.publisher_gone,
+            Cause::Loss => &mut self.loss,
+            Cause::NoKeyframe => &mut self.no_keyframe,
+            Cause::Late => &mut self.late,
+            Cause::Silent => &mut self.silent,
+        }
+    }
+
+    /// All of them with their names, in the order in which they are asked.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, CauseFigures)> {
+        let mut own = *self;
+        Cause::ALL.map(|cause| (cause.name(), *own.of(cause))).into_iter()
+    }
+}
+
+/// Who could watch least.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct WatchSection {
+    /// Subscribers that were expected to watch something.
+    pub subscribers: u64,
+    /// Those with the least watch ratio, worst first; at most 20, and none that missed nothing.
+    pub worst: Vec<WorstViewer>,
+}
+
+/// One subscriber.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct WorstViewer {
+    /// Its host in a merged report; `null` in the report of one host.
+    pub host: Option<String>,
+    /// Its identity.
+    pub subscriber: String,
+    /// Its room.
+    pub room: String,
+    /// Its cohort, if there are any.
+    pub cohort: Option<String>,
+    /// Of all its tracks together.
+    pub watch_ratio: f64,
+    /// Of all its tracks together.
+    pub expected_s: f64,
+    /// Of all its tracks together.
+    pub played_s: f64,
+    /// Its tracks, the worst first.
+    pub tracks: Vec<WorstTrack>,
+    /// What a viewer of all of them had, in order of time.
+    pub strip: Vec<Stretch>,
+}
+
+/// One track of a subscriber.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct WorstTrack {
+    /// Its publisher's identity.
+    pub publisher: String,
+    /// `camera`, `microphone`, `screen_share`, `screen_share_audio` or `unknown`.
+    pub source: String,
+    /// `video` or `audio`.
+    pub kind: String,
+    /// It should have played so long.
+    pub expected_s: f64,
+    /// It did.
+    pub played_s: f64,
+    /// In order of time; at most 50.
+    pub interruptions: Vec<InterruptionRow>,
+}
+
+/// One interruption; seconds since the start of the run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct InterruptionRow {
+    /// The nominal end of the last frame.
+    pub from_s: f64,
+    /// The next frame that could be shown, or the end of the window.
+    pub to_s: f64,
+    /// One of the names of `interruptions.causes`.
+    pub cause: String,
+    /// More of the cause, where known.
+    pub reason: Option<String>,
+}
+
+/// What a subscriber had for a while; seconds since the start of the run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Stretch {
+    /// From here.
+    pub from_s: f64,
+    /// To here.
+    pub to_s: f64,
+    /// `interrupted`, or `disconnected` if that was its cause. Between the stretches it played.
+    pub state: String,
+}
+
+impl WatchSection {
+    /// Of several hosts: the worst of all.
+    pub(crate) fn merged<'a>(
+        hosts: impl Iterator<Item = (Option<&'a Self>, &'a String)>,
+    ) -> Option<Self> {
+        let mut sum: Option<Self> = None;
+        for (section, host) in hosts {
+            let Some(section) = section else { continue };
+            let sum = sum.get_or_insert_default();
+            sum.subscribers += section.subscribers;
+            sum.worst.extend(section.worst.iter().cloned().map(|mut worst| {
+                worst.host = Some(host.clone());
+                worst
+            }));
+        }
+        if let Some(sum) = &mut sum {
+            sum.worst.sort_by(|a, b| a.watch_ratio.total_cmp(&b.watch_ratio));
+            sum.worst.truncate(WORST_MAX);
+        }
+        sum
+    }
+}
+
+fn seconds(length: Duration) -> f64 {
+    (length.as_secs_f64() * 1_000.0).round() / 1_000.0
+}
+
+/// Watch time being added up, of one kind of media.
+#[derive(Default)]
+pub(crate) struct WatchSums {
+    expected: Duration,
+    played: Duration,
+    short_gaps: Duration,
+    short_gaps_on_purpose: Duration,
+    count: u64,
+    total: Duration,
+    lengths: Option<Samples>,
+    causes: BTreeMap<Cause, (u64, Duration)>,
+    /// By subscriber: expected, played, interruptions.
+    subscribers: BTreeMap<usize, (Duration, Duration, u64)>,
+    /// Tracks that were expected at all.
+    tracks: u64,
+}
+
+impl WatchSums {
+    /// Adds a track of the subscriber with this number.
+    pub(crate) fn add(&mut self, subscriber: usize, tally: &Tally) {
+        self.tracks += 1;
+        self.expected += tally.expected;
+        self.played += tally.played;
+        self.short_gaps += tally.short_gaps;
+        self.short_gaps_on_purpose += tally.short_gaps_on_purpose;
+        let further = tally.further.iter().map(|(count, _)| count).sum::<u64>();
+        let count = tally.interruptions.len() as u64 + further;
+        self.count += count;
+        self.total += tally.interrupted_total();
+        for one in &tally.interruptions {
+            let lengths = self.lengths.get_or_insert_with(Samples::new);
+            lengths.record(one.length());
+            let (count, total) = self.causes.entry(one.cause).or_default();
+            *count += 1;
+            *total += one.length();
+        }
+        for (cause, (further, length)) in Cause::ALL.into_iter().zip(tally.further) {
+            if further > 0 {
+                let (count, total) = self.causes.entry(cause).or_default();
+                *count += further;
+                *total += length;
+            }
+        }
+        let own = self.subscribers.entry(subscriber).or_default();
+        own.0 += tally.expected;
+        own.1 += tally.played;
+        own.2 += count;
+    }
+
+    /// Time in which the tracks were expected.
+    pub(crate) fn expected(&self) -> Duration {
+        self.expected
+    }
+
+    /// Tracks that were expected.
+    pub(crate) fn tracks(&self) -> u64 {
+        self.tracks
+    }
+
+    /// As the report has it.
+    pub(crate) fn figures(&self) -> WatchFigures {
+        if self.tracks == 0 {
+            return WatchFigures::default();
+        }
+        let mut ratios = Samples::new();
+        for (expected, played, _) in self.subscribers.values() {
+            // A ratio of 1 is kept as a second.
+            ratios.record(Duration::from_secs_f64(ratio(*played, *expected).unwrap_or(1.0)));
+        }
+        let mut causes = Causes::default();
+        for (cause, (count, total)) in &self.causes {
+            *causes.of(*cause) = CauseFigures { count: *count, total_s: seconds(*total) };
+        }
+        let interrupted = |(_, _, count): &&(Duration, Duration, u64)| *count > 0;
+        WatchFigures {
+            watch_ratio: ratio(self.played, self.expected),
+            expected_s: Some(seconds(self.expected)),
+            played_s: Some(seconds(self.played)),
+            short_gaps_s: Some(seconds(self.short_gaps)),
+            short_gaps_on_purpose_s: Some(seconds(self.short_gaps_on_purpose)),
+            interruptions: Interruptions {
+                count: self.count,
+                subscribers: self.subscribers.values().filter(interrupted).count() as u64,
+                total_s: seconds(self.total),
+                length_s: self.lengths.as_ref().and_then(Samples::as_s),
+                causes,
+            },
+            watch_ratio_subscribers: ratios.as_s(),
+        }
+    }
+}
+
+fn ratio(played: Duration, expected: Duration) -> Option<f64> {
+    (!expected.is_zero()).then(|| {
+        let ratio = played.as_secs_f64() / expected.as_secs_f64();
+        (ratio * 1_000_000.0).round() / 1_000_000.0
+    })
+}
+
+impl WatchFigures {
+    /// Of several hosts.
+    pub(crate) fn merged<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let sum = |of: fn(&Self) -> Option<f64>| {
+            let mut known = all.clone().filter_map(of).peekable();
+            known.peek().is_some().then(|| round(known.sum()))
+        };
+        let (expected_s, played_s) = (sum(|one| one.expected_s), sum(|one| one.played_s));
+        let expected_above_zero = expected_s.filter(|expected_s| *expected_s > 0.0);
+        let parts = all.clone().map(|one| &one.interruptions);
+        let mut causes = Causes::default();
+        for part in parts.clone() {
+            let mut own = part.causes;
+            for cause in Cause::ALL {
+                let (sum, one) = (causes.of(cause), *own.of(cause));
+                sum.count += one.count;
+                sum.total_s = round(sum.total_s + one.total_s);
+            }
+        }
+        Self {
+            watch_ratio: expected_above_zero
+                .zip(played_s)
+                .map(|(expected_s, played_s)| (played_s / expected_s * 1e6).round() / 1e6),
+            expected_s,
+            played_s,
+            short_gaps_s: sum(|one| one.short_gaps_s),
+            short_gaps_on_purpose_s: sum(|one| one.short_gaps_on_purpose_s),
+            interruptions: Interruptions {
+                count: parts.clone().map(|part| part.count).sum(),
+                subscribers: parts.clone().map(|part| part.subscribers).sum(),
+                total_s: round(parts.clone().map(|part| part.total_s).sum()),
+                length_s: Hist::merged_s(parts.filter_map(|part| part.length_s.as_ref())),
+                causes,
+            },
+            watch_ratio_subscribers: Hist::merged_s(
+                all.filter_map(|one| one.watch_ratio_subscribers.as_ref()),
+            ),
+        }
+    }
+
+    /// Time that could not be watched and nobody took away on purpose.
+    pub(crate) fn missed_s(&self) -> f64 {
+        let on_purpose_s = self.interruptions.causes.on_purpose.total_s
+            + self.short_gaps_on_purpose_s.unwrap_or(0.0);
+        let missed_s = self.expected_s.unwrap_or(0.0) - self.played_s.unwrap_or(0.0);
+        (missed_s - on_purpose_s).max(0.0)
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}

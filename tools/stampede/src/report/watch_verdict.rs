@@ -1,0 +1,167 @@
+//! What the verdict makes of watch time: nobody could watch is no pass, and who is to blame only as
+//! far as it can be proved.
+
+use stampede_core::watch::Cause;
+
+use super::judge::{Facts, LOSS_RATE_MAX, group};
+use super::types::Fault;
+use super::viewers::{CauseGroup, WatchFacts};
+
+/// Most causes that are told, what took most time first.
+const GROUPS_MAX: usize = 4;
+
+/// What watch time says of a run.
+pub(super) struct Blackout {
+    /// More than 1 % of the expected time of video or audio could not be watched.
+    pub(super) failed: bool,
+    /// Whose fault each cause is, and what happened, what took most time first.
+    pub(super) found: Vec<(Fault, String)>,
+}
+
+/// Judges it; `loss` is whose fault lost packets are.
+pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
+    let watch = &facts.watch;
+    let too_much = |(expected_s, missed_s): &(f64, f64)| *missed_s > LOSS_RATE_MAX * expected_s;
+    let failed = watch.kinds.iter().any(too_much);
+    let mut found: Vec<(Fault, String)> = watch
+        .groups
+        .iter()
+        .take(GROUPS_MAX)
+        .map(|one| {
+            let (fault, proof) = blame(facts, one, loss);
+            (fault, format!("{}{}", whose(fault), told(watch, one, &proof)))
+        })
+        .collect();
+    if failed && !watch.groups.iter().any(|one| one.cause != Cause::OnPurpose) {
+        found.push((Fault::Unknown, format!("unknown: {}", stuttering(watch))));
+    }
+    Blackout { failed, found }
+}
+
+fn whose(fault: Fault) -> &'static str {
+    match fault {
+        Fault::None => "",
+        Fault::Generator => "generator: ",
+        Fault::Network => "network: ",
+        Fault::Server => "server: ",
+        Fault::Publisher => "publisher: ",
+        Fault::Unknown => "unknown: ",
+    }
+}
+
+fn told(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
+    let verb = if one.video { "saw" } else { "heard" };
+    let back = match one.back_after_s {
+        Some(back_s) => format!("back after {back_s:.1} s"),
+        None => "and not back by the end".to_owned(),
+    };
+    format!(
+        "{} of {} subscribers {verb} nothing for {:.1} s (p50) from {:.1} s on: {proof}; {back}",
+        group(one.subscribers),
+        group(watch.subscribers),
+        one.length_s_p50,
+        one.from_s
+    )
+}
+
+/// What was missed was missed in short gaps.
+fn stuttering(watch: &WatchFacts) -> String {
+    let [video, audio] = watch.kinds;
+    let share = |(expected_s, missed_s): (f64, f64)| match expected_s > 0.0 {
+        true => 100.0 * missed_s / expected_s,
+        false => 0.0,
+    };
+    format!(
+        "{:.1} % of the expected video and {:.1} % of the audio could not be watched, in gaps \
+         shorter than an interruption",
+        share(video),
+        share(audio)
+    )
+}
+
+/// Whose fault a cause is, and what happened in words.
+fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
+    let reason = one.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    match one.cause {
+        Cause::OnPurpose => {
+            let text = "packets were dropped on purpose (--impair, or a cohort's impair)";
+            (Fault::None, text.to_owned())
+        }
+        Cause::NotJoined => {
+            let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+            (fault, "they had not joined".to_owned())
+        }
+        Cause::Disconnected => disconnected(facts, one.reason.as_deref(), &reason),
+        Cause::PublisherGone => {
+            (Fault::Publisher, format!("the publisher was gone without a word{reason}"))
+        }
+        Cause::Loss => (loss, "packets were lost for good".to_owned()),
+        Cause::NoKeyframe => {
+            let fault = if facts.ledger.is_some() { Fault::Server } else { Fault::Unknown };
+            let asked = group(facts.tracks.plis);
+            let text = format!(
+                "frames came, and nothing that decoding could begin with; {asked} keyframes were \
+                 asked for"
+            );
+            (fault, text)
+        }
+        Cause::Late => (Fault::Unknown, "frames came too late to be shown".to_owned()),
+        Cause::Silent => silent(facts),
+    }
+}
+
+/// A connection ends by the word of the other side, or by none.
+fn disconnected(facts: &Facts, kind: Option<&str>, reason: &str) -> (Fault, String) {
+    let kind = kind.unwrap_or_default();
+    let by_server = kind.starts_with("server_") || kind.starts_with("signal_closed");
+    // Between us and a server on this machine there is nothing else that could cut it.
+    let signalling = kind.starts_with("signal_") || kind == "ping_timeout";
+    if by_server || (facts.local && signalling) {
+        return (Fault::Server, format!("the server closed every connection of theirs{reason}"));
+    }
+    if facts.embedded && facts.ledger.is_none() {
+        return (Fault::Server, format!("their connections were lost{reason}: {SFU_SILENT}"));
+    }
+    (Fault::Unknown, format!("their connections were lost{reason}; server or network"))
+}
+
+const SFU_SILENT: &str = "the embedded SFU did not answer any more";
+
+/// Nothing came, and signalling stood.
+fn silent(facts: &Facts) -> (Fault, String) {
+    let what = "nothing came, though signalling stood";
+    let Some(ledger) = facts.ledger else {
+        if facts.embedded {
+            return (Fault::Server, format!("{what}; {SFU_SILENT}"));
+        }
+        return (Fault::Unknown, format!("{what}; server or network"));
+    };
+    if ledger.dropped > 0 {
+        let dropped = group(ledger.dropped);
+        let proof =
+            format!("{what}; the embedded SFU's ledger says that it dropped {dropped} packets");
+        return (Fault::Server, proof);
+    }
+    if let Some(unsent) = facts.tracks.unsent.filter(|unsent| *unsent > 0) {
+        let unsent = group(unsent);
+        let proof = format!("{what}; the embedded SFU never sent anything on {unsent} tracks");
+        return (Fault::Server, proof);
+    }
+    let arrived = facts.received + facts.rejected;
+    if ledger.packets_sent as f64 > arrived as f64 * (1.0 + LOSS_RATE_MAX) {
+        let text = format!(
+            "{what}; the embedded SFU sent {} packets, and {} arrived",
+            group(ledger.packets_sent),
+            group(facts.received)
+        );
+        return (Fault::Network, text);
+    }
+    if ledger.upstream_lost > 0 {
+        let lost = group(ledger.upstream_lost);
+        return (
+            Fault::Publisher,
+            format!("{what}; {lost} packets never reached the embedded SFU"),
+        );
+    }
+    (Fault::Unknown, format!("{what}; the embedded SFU had nothing to send, or sent nothing"))
+}

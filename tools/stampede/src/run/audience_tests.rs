@@ -1,0 +1,221 @@
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stampede_core::MediaKind;
+use stampede_core::watch::{Cause, Rules, Span, StreamCover, Tally, Trouble};
+use stampede_engine::{CoverNews, PeerCover, PeerId};
+use stampede_signaling::session::{
+    Departure, DisconnectReason, Layout, RemoteTrack, SessionEvent, Subscription, TrackKind,
+    TrackSource,
+};
+
+use super::{Audience, ParticipantId, Viewer, of_first_try};
+
+const OWN: &str = "stampede-x-pub-";
+const SUBSCRIBER: ParticipantId = ParticipantId(1);
+
+struct Rig {
+    audience: Audience,
+    start: Instant,
+    room: Rc<str>,
+}
+
+impl Rig {
+    fn new(subscription: Subscription) -> Self {
+        let (start, room) = (Instant::now(), Rc::from("room"));
+        let mut audience = Audience::new(Rules::default(), start);
+        let viewer =
+            Viewer { identity: "sub".to_owned(), room: Rc::clone(&room), cohort: 0, subscription };
+        audience.seat(SUBSCRIBER, viewer);
+        audience.scheduled(SUBSCRIBER, start);
+        audience.peer(SUBSCRIBER, PeerId::default());
+        Self { audience, start, room }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn track(sid: &str, publisher: &str, source: TrackSource) -> RemoteTrack {
+        RemoteTrack {
+            sid: sid.to_owned(),
+            kind: TrackKind::Video,
+            source,
+            publisher_sid: format!("PA_{publisher}"),
+            publisher_identity: publisher.to_owned(),
+            width: 0,
+            height: 0,
+            mime_type: String::new(),
+            muted: false,
+        }
+    }
+
+    fn heard(&mut self, ms: u64, event: SessionEvent) {
+        self.audience.heard(SUBSCRIBER, self.at(ms), &event, OWN);
+    }
+
+    fn available(&mut self, ms: u64, sid: &str, publisher: &str, source: TrackSource) {
+        let track = Self::track(sid, publisher, source);
+        self.heard(ms, SessionEvent::TrackAvailable(Box::new(track)));
+    }
+
+    /// The stream of this track played without a gap.
+    fn played(&mut self, sid: &str, stream: u32, from_ms: u64, until_ms: u64) {
+        let span =
+            Span { from: self.at(from_ms), until: self.at(until_ms), before: Trouble::default() };
+        let cover = StreamCover {
+            track_id: Some(Arc::from(sid)),
+            stream,
+            kind: MediaKind::Video,
+            received: true,
+            ended: vec![span],
+            open: None,
+            trouble: Trouble::default(),
+            last: true,
+        };
+        self.audience.covers(CoverNews {
+            worker: 0,
+            made_at: self.at(until_ms),
+            whole: true,
+            covers: vec![PeerCover { peer: PeerId::default(), cover }],
+            cut_off: Vec::new(),
+        });
+    }
+
+    /// By (publisher, source), in order of their publication.
+    fn tallies(&self, until_ms: u64) -> Vec<(String, Tally)> {
+        let watched = self.audience.watched(self.at(until_ms));
+        watched.map(|one| (one.publication.publisher.clone(), one.tally)).collect()
+    }
+}
+
+fn ms(length: Duration) -> u128 {
+    length.as_millis()
+}
+
+#[test]
+fn who_never_joined_is_expected_to_see_what_its_room_publishes() {
+    let mut rig = Rig::new(Subscription::Auto);
+    let track = Rig::track("TR_1", "stampede-x-pub-1-0", TrackSource::Camera);
+    let (room, at) = (Rc::clone(&rig.room), rig.at(0));
+    rig.audience.published(&room, at, &track);
+    let [(publisher, tally)] = &rig.tallies(12_000)[..] else { panic!() };
+    assert_eq!(publisher, "stampede-x-pub-1-0");
+    // After the grace of five seconds.
+    assert_eq!((ms(tally.expected), ms(tally.played)), (7_000, 0));
+    assert_eq!(tally.interruptions[0].cause, Cause::NotJoined);
+}
+
+#[test]
+fn a_publisher_that_comes_back_is_the_same_one_and_its_absence_counts() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    rig.available(0, "TR_1", "alice", TrackSource::Camera);
+    rig.played("TR_1", 0, 100, 4_000);
+    let departure = Departure::Left { reason: DisconnectReason::ConnectionTimeout };
+    rig.heard(6_000, SessionEvent::TrackGone { sid: "TR_1".to_owned(), departure });
+    rig.available(9_000, "TR_2", "alice-try2", TrackSource::Camera);
+    rig.played("TR_2", 1, 9_500, 12_000);
+    let [(_, tally)] = &rig.tallies(12_000)[..] else { panic!("one track, not two") };
+    assert_eq!((ms(tally.expected), ms(tally.played)), (11_900, 6_400));
+    let [gap] = &tally.interruptions[..] else { panic!("{tally:?}") };
+    assert_eq!((gap.cause, ms(gap.length())), (Cause::PublisherGone, 5_500));
+    assert_eq!(gap.reason.as_deref(), Some("CONNECTION_TIMEOUT"));
+}
+
+#[test]
+fn an_orderly_end_ends_what_is_expected() {
+    for departure in
+        [Departure::Unpublished, Departure::Left { reason: DisconnectReason::ClientInitiated }]
+    {
+        let mut rig = Rig::new(Subscription::Auto);
+        rig.audience.connected(SUBSCRIBER, rig.at(0));
+        rig.available(0, "TR_1", "alice", TrackSource::Camera);
+        rig.played("TR_1", 0, 0, 4_000);
+        rig.heard(4_000, SessionEvent::TrackGone { sid: "TR_1".to_owned(), departure });
+        let [(_, tally)] = &rig.tallies(60_000)[..] else { panic!() };
+        assert_eq!((ms(tally.expected), ms(tally.played)), (4_000, 4_000), "{departure:?}");
+    }
+}
+
+#[test]
+fn mutes_pauses_and_what_a_layout_hides_are_not_expected() {
+    let sid = || "TR_1".to_owned();
+    for off_and_on in [
+        [true, false].map(|muted| SessionEvent::TrackMuted { sid: sid(), muted }),
+        [true, false].map(|paused| SessionEvent::StreamState { sid: sid(), paused }),
+        [false, true].map(|wanted| SessionEvent::TrackWanted { sid: sid(), wanted }),
+    ] {
+        let mut rig = Rig::new(Subscription::Auto);
+        rig.audience.connected(SUBSCRIBER, rig.at(0));
+        rig.available(0, "TR_1", "alice", TrackSource::Camera);
+        rig.played("TR_1", 0, 0, 4_000);
+        let [off, on] = off_and_on.clone();
+        rig.heard(4_000, off);
+        rig.heard(8_000, on);
+        rig.played("TR_1", 1, 8_300, 10_000);
+        let [(_, tally)] = &rig.tallies(10_000)[..] else { panic!() };
+        let parts = (ms(tally.expected), ms(tally.played));
+        assert_eq!(parts, (5_700, 5_700), "{off_and_on:?}");
+    }
+}
+
+#[test]
+fn of_a_layout_the_first_are_expected_by_who_never_joined() {
+    let layout = Subscription::Layout { layout: Layout::Speaker, auto: false };
+    let mut rig = Rig::new(layout);
+    let (room, at) = (Rc::clone(&rig.room), rig.at(0));
+    for number in 0..8 {
+        let (sid, publisher) = (format!("TR_{number}"), format!("pub-{number}"));
+        let track = Rig::track(&sid, &publisher, TrackSource::Camera);
+        rig.audience.published(&room, at, &track);
+    }
+    assert_eq!(rig.tallies(9_000).len(), 6, "as many as the layout shows");
+}
+
+#[test]
+fn a_screen_share_may_stand_still_but_not_go_with_its_publisher() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    rig.available(0, "TR_1", "alice", TrackSource::ScreenShare);
+    rig.played("TR_1", 0, 0, 1_000);
+    let [(_, still)] = &rig.tallies(20_000)[..] else { panic!() };
+    assert_eq!(ms(still.played), 20_000);
+    let departure = Departure::Left { reason: DisconnectReason::SignalClose };
+    rig.heard(15_000, SessionEvent::TrackGone { sid: "TR_1".to_owned(), departure });
+    let [(_, gone)] = &rig.tallies(20_000)[..] else { panic!() };
+    assert_eq!(gone.interruptions[0].cause, Cause::PublisherGone);
+}
+
+#[test]
+fn two_cameras_of_one_publisher_are_two_tracks() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    rig.available(0, "TR_1", "alice", TrackSource::Unknown);
+    rig.available(0, "TR_2", "alice", TrackSource::Unknown);
+    rig.played("TR_1", 0, 0, 9_000);
+    let tallies = rig.tallies(9_000);
+    assert_eq!(tallies.len(), 2);
+    assert_eq!(tallies[1].1.played, Duration::ZERO, "the other one's blackout is seen");
+}
+
+#[test]
+fn news_of_a_stream_waits_for_the_name_of_its_track() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    rig.played("TR_1", 0, 100, 4_000);
+    rig.available(5_000, "TR_1", "alice", TrackSource::Camera);
+    rig.played("TR_1", 1, 4_000, 9_000);
+    let [(_, tally)] = &rig.tallies(9_000)[..] else { panic!() };
+    assert_eq!((ms(tally.expected), ms(tally.played)), (4_000, 4_000), "from its publication on");
+}
+
+#[test]
+fn identities_of_further_tries_belong_to_the_first() {
+    for (identity, first) in
+        [("sub-1-try2", "sub-1"), ("sub-1", "sub-1"), ("a-tryout", "a-tryout"), ("-try3", "")]
+    {
+        assert_eq!(of_first_try(identity), first);
+    }
+}
