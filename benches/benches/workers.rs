@@ -124,7 +124,7 @@ fn add(engine: &Engine, number: usize, sdp: String) -> Value {
         label: format!("sub-{number}"),
         cohort: 0,
         role: PeerRole::Subscriber { record: false },
-        local_ip: Ipv4Addr::LOCALHOST.into(),
+        local_ip: Some(Ipv4Addr::LOCALHOST.into()),
     };
     let peer: PeerId = engine.add_peer(spec).unwrap();
     engine.command(peer, PeerCommand::Offer { id: 1, sdp, mid_to_track_id: vec![] }).unwrap();

@@ -17,10 +17,13 @@ use thiserror::Error;
 
 use crate::impair::ImpairPlan;
 use crate::mailbox::{EventSignal, EventSink, EventSource, Mail, NewPeer};
-use crate::worker::{Worker, WorkerSetup};
+use crate::worker::{LearnedIp, Worker, WorkerSetup};
 use crate::{
     EngineEvent, EngineOptions, EngineReport, PeerCommand, PeerId, PeerSpec, WorkerReport,
 };
+
+/// Most sockets of a worker: what a [`stampede_udp::Backend`] can have.
+const SOCKETS_MAX: usize = 65_536;
 
 /// Why an engine could not start.
 #[derive(Debug, Error)]
@@ -92,6 +95,7 @@ pub struct Engine {
     workers: Vec<WorkerHandle>,
     events: EventSource,
     disk: Option<DiskThread>,
+    learned: LearnedIp,
 }
 
 impl Engine {
@@ -122,13 +126,14 @@ impl Engine {
             seed: options.seed,
             start: Instant::now(),
         };
+        let learned = LearnedIp::default();
         let mut workers = Vec::with_capacity(options.workers);
         let mut backend = None;
         for index in 0..options.workers {
             let events = EventSink::new(event_sender.clone(), signal.clone());
             let disk = disk.as_ref().map(DiskThread::handle);
-            let (worker, report) =
-                spawn(&options, index, identity.clone(), impair.clone(), events, disk)?;
+            let shared = Shared { identity: identity.clone(), learned: learned.clone() };
+            let (worker, report) = spawn(&options, index, shared, impair.clone(), events, disk)?;
             backend.get_or_insert(report);
             workers.push(worker);
         }
@@ -136,7 +141,8 @@ impl Engine {
             worker: 0,
             reason: "no worker was asked for".to_owned(),
         })?;
-        Ok(Self { options, backend, workers, events: EventSource { receiver, signal }, disk })
+        let events = EventSource { receiver, signal };
+        Ok(Self { options, backend, workers, events, disk, learned })
     }
 
     /// Which UDP backend the workers use, and why.
@@ -149,7 +155,7 @@ impl Engine {
         self.workers.len()
     }
 
-    /// Binds a UDP socket and gives the new peer to the worker with the fewest.
+    /// Binds its first UDP socket and gives the new peer to the worker with the fewest.
     ///
     /// # Errors
     /// When the socket can't be bound, or no worker takes the peer.
@@ -162,12 +168,12 @@ impl Engine {
             .min_by_key(|(_, worker)| worker.peers.load(Ordering::Relaxed))
             .filter(|(_, worker)| worker.peers.load(Ordering::Relaxed) < max)
             .ok_or(AddPeerError::TooManyPeers { max })?;
-        let buffers = SocketBuffers {
-            receive_bytes: self.options.receive_buffer_bytes,
-            send_bytes: self.options.send_buffer_bytes,
+        let local_ip = self.learned.get().or(spec.local_ip);
+        let bind = |ip| {
+            let bound = stampede_udp::bind(SocketAddr::new(ip, 0), buffers(&self.options));
+            bound.map_err(|source| AddPeerError::Bind { ip, source })
         };
-        let socket = stampede_udp::bind(SocketAddr::new(spec.local_ip, 0), buffers)
-            .map_err(|source| AddPeerError::Bind { ip: spec.local_ip, source })?;
+        let socket = local_ip.map(bind).transpose()?;
         let serial = worker.next_serial.fetch_add(1, Ordering::Relaxed);
         let id = PeerId { worker: index as u16, serial };
         worker.peers.fetch_add(1, Ordering::Relaxed);
@@ -278,11 +284,24 @@ impl Engine {
     }
 }
 
+fn buffers(options: &EngineOptions) -> SocketBuffers {
+    SocketBuffers {
+        receive_bytes: options.receive_buffer_bytes,
+        send_bytes: options.send_buffer_bytes,
+    }
+}
+
+/// What all workers have of one.
+struct Shared {
+    identity: DtlsIdentity,
+    learned: LearnedIp,
+}
+
 /// Starts one worker thread and waits until its backend is open.
 fn spawn(
     options: &EngineOptions,
     index: usize,
-    identity: DtlsIdentity,
+    shared: Shared,
     impair: ImpairPlan,
     events: EventSink,
     disk: Option<DiskHandle>,
@@ -300,15 +319,19 @@ fn spawn(
         gather: options.gather,
         capture: options.capture,
         impair,
+        buffers: buffers(options),
+        learned: shared.learned,
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,
-            ..PeerOptions::new(identity)
+            route: Some(|remote| stampede_udp::local_ip_towards(remote).ok()),
+            ..PeerOptions::new(shared.identity)
         },
     };
     let choice = options.backend;
     let limits = BackendLimits {
-        sockets_max: options.peers_per_worker_max,
+        // A peer has two for a while where the first guess was wrong.
+        sockets_max: (options.peers_per_worker_max * 2).min(SOCKETS_MAX),
         packet_ring_bytes_max: options.packet_ring_bytes_max,
         ..BackendLimits::default()
     };

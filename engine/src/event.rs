@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use stampede_core::{MediaKind, PeerCounters, PeerNote, PublishTrack};
+use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerNote, PublishTrack};
 
 use crate::{CapturedPeer, CoverNews, WorkerSnapshot};
 
@@ -27,8 +27,11 @@ pub struct PeerSpec {
     pub label: String,
     /// Subscriber or publisher.
     pub role: PeerRole,
-    /// The local address its socket is bound to; it becomes the peer's host candidate.
-    pub local_ip: IpAddr,
+    /// The local address of its first socket, the best guess before any candidate of the server is
+    /// known: where it is right the peer has no other. Others follow where those candidates are
+    /// reached from elsewhere; then the engine makes the address that worked the first guess for
+    /// further peers. `None`: the first socket is made for the first candidate.
+    pub local_ip: Option<IpAddr>,
     /// Which of [`EngineOptions::cohorts`](crate::EngineOptions::cohorts) it is in. One past their
     /// end is in the first; publishers are in one for form's sake.
     pub cohort: u16,
@@ -74,7 +77,10 @@ pub enum PeerCommand {
     Candidate(String),
     /// What signalling knows and media does not tell.
     Note(PeerNote),
-    /// Say good-bye, settle the accounts and close the socket; ends with [`PeerNotice::Closed`].
+    /// Nobody waits for the connection any more: if it is not up, [`PeerNotice::Disconnected`] says
+    /// why. For a peer that is gone nothing does.
+    GiveUp,
+    /// Say good-bye, settle the accounts and close the sockets; ends with [`PeerNotice::Closed`].
     Close,
 }
 
@@ -93,6 +99,11 @@ pub enum PeerNotice {
         /// SDP text.
         sdp: String,
     },
+    /// A candidate of ours that was not in our description.
+    LocalCandidate {
+        /// `candidate:…`.
+        candidate: String,
+    },
     /// A command could not be carried out; the peer stays as it was.
     NegotiationFailed {
         /// What was wrong, in plain words.
@@ -109,10 +120,10 @@ pub enum PeerNotice {
     },
     /// The first complete keyframe arrived.
     FirstKeyframe,
-    /// The connection broke.
+    /// The connection broke, or never was.
     Disconnected {
         /// Why, as far as known.
-        reason: String,
+        failure: Box<MediaFailure>,
     },
     /// The peer is gone after [`PeerCommand::Close`], or there was none.
     Closed,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use stampede_core::{Arrival, Peer};
+use stampede_core::{Arrival, LocalId, Peer};
 use stampede_impair::{Class, Counts, Fate, Held, Impairment, Spec, stable_name};
 
 use crate::PeerId;
@@ -52,6 +52,7 @@ impl PeerImpairment {
 /// A datagram held back. It is accounted as if it had arrived when it was due.
 pub(crate) struct HeldDatagram {
     pub(crate) peer: PeerId,
+    pub(crate) via: LocalId,
     pub(crate) source: SocketAddr,
     pub(crate) at: Arrival,
     pub(crate) payload: Box<[u8]>,
@@ -81,7 +82,7 @@ impl Impairments {
         impaired: &mut PeerImpairment,
         (id, peer): (PeerId, &mut Peer),
         at: Arrival,
-        source: SocketAddr,
+        (via, source): (LocalId, SocketAddr),
         payload: &[u8],
     ) {
         let model = &mut impaired.model;
@@ -97,7 +98,8 @@ impl Impairments {
             }
             let wait_ns = (due - at.instant).as_nanos() as u64;
             let then = Arrival { instant: due, unix_ns: at.unix_ns + wait_ns };
-            let datagram = HeldDatagram { peer: id, source, at: then, payload: payload.into() };
+            let datagram =
+                HeldDatagram { peer: id, via, source, at: then, payload: payload.into() };
             if !self.held.push(due, datagram) {
                 model.overflowed(class, at.instant, fate, copy > 0);
                 return;

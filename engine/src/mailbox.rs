@@ -13,7 +13,7 @@ use crate::{CoverNews, EngineEvent, PeerCommand, PeerId, PeerRole};
 
 /// What a worker is told.
 pub(crate) enum Mail {
-    /// Take over a peer with its bound socket.
+    /// Take over a peer, with its bound socket if it has one yet.
     Add(Box<NewPeer>),
     /// For one peer.
     Command(PeerId, PeerCommand),
@@ -33,7 +33,7 @@ pub(crate) struct NewPeer {
     pub(crate) label: String,
     pub(crate) role: PeerRole,
     pub(crate) cohort: u16,
-    pub(crate) socket: UdpSocket,
+    pub(crate) socket: Option<UdpSocket>,
 }
 
 /// A file descriptor that is readable while events wait; for `epoll` or tokio's `AsyncFd`.

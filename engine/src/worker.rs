@@ -1,6 +1,10 @@
 //! One pinned thread: its sockets, its peers, its timers.
 
-use std::net::SocketAddr;
+mod sink;
+mod sockets;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,12 +12,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::{
-    Peer, PeerCounters, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Sample,
-};
+use stampede_core::{AddressWish, LocalId, Peer, PeerCounters, PeerOptions};
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
-use stampede_udp::{Backend, SocketId, Wait};
+use stampede_udp::{Backend, SocketBuffers, SocketId, Wait};
 
 use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
 use crate::clock::{Clock, ClockReader};
@@ -28,6 +30,9 @@ use crate::snapshot::{LastPart, PeerRow, WorkerReport, WorkerSnapshot};
 use crate::timer::{TimerState, TimerWheel};
 use crate::worst::{PeerFigures, PeerLine, Worst};
 use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
+use sink::Sink;
+pub(crate) use sockets::LearnedIp;
+use sockets::{Owners, Sockets};
 
 /// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if a
 /// wake-up were lost.
@@ -61,6 +66,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) gather: Duration,
     pub(crate) capture: Option<CaptureOptions>,
     pub(crate) impair: ImpairPlan,
+    pub(crate) buffers: SocketBuffers,
+    pub(crate) learned: LearnedIp,
     pub(crate) peer_options: PeerOptions,
 }
 
@@ -68,7 +75,9 @@ pub(crate) struct WorkerSetup {
 struct Slot {
     id: PeerId,
     label: String,
-    socket: SocketId,
+    sockets: Sockets,
+    /// Datagrams dropped at those that are closed.
+    drops_closed: u64,
     peer: Peer,
     timer: TimerState,
     /// It has its timer in `sending`.
@@ -87,8 +96,9 @@ pub(crate) struct Worker {
     clocks: ClockReader,
     slots: Slab<Slot>,
     slot_of_peer: FxHashMap<PeerId, usize>,
-    /// Index: `SocketId`. `usize::MAX` where no peer is.
-    slot_of_socket: Vec<usize>,
+    owners: Owners,
+    /// What a peer asked for in the drain under way.
+    wishes: Vec<AddressWish>,
     /// Timers of subscribers, and of publishers.
     receiving: TimerWheel,
     sending: TimerWheel,
@@ -128,7 +138,8 @@ impl Worker {
             clocks: ClockReader::default(),
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
-            slot_of_socket: Vec::new(),
+            owners: Owners::default(),
+            wishes: Vec::new(),
             receiving: TimerWheel::new(now, RECEIVING_TICK),
             sending: TimerWheel::new(now, SENDING_TICK),
             sends_at: now,
@@ -192,7 +203,7 @@ impl Worker {
     }
 
     /// Waits for datagrams and timers, and handles what came.
-    fn turn(&mut self, before: Clock) -> std::io::Result<()> {
+    fn turn(&mut self, before: Clock) -> io::Result<()> {
         let mut next = self.next_snapshot;
         if let Some(due) = self.impairments.next() {
             next = next.min(due);
@@ -253,13 +264,15 @@ impl Worker {
 
         let order = std::mem::take(&mut self.order);
         for run in order.chunk_by(|a, b| a >> 32 == b >> 32) {
-            let socket = (run[0] >> 32) as usize;
-            let key = self.slot_of_socket.get(socket).copied().unwrap_or(usize::MAX);
-            let Some(slot) = self.slots.get_mut(key) else {
+            let owner = self.owners.get(SocketId((run[0] >> 32) as u32));
+            let Some((key, via, slot)) =
+                owner.and_then(|(key, via)| Some((key, via, self.slots.get_mut(key)?)))
+            else {
                 // The peer has just been closed; its socket may still have had datagrams.
                 self.health.orphans(run.len());
                 continue;
             };
+            slot.peer.received_on(via);
             for &entry in run {
                 let received = self.backend.batch()[entry as u32 as usize];
                 let at = clock.arrival(received.received_at_unix_ns);
@@ -268,7 +281,8 @@ impl Worker {
                     None => slot.peer.handle_datagram(at, received.source, payload),
                     Some(impaired) => {
                         let peer = (slot.id, &mut slot.peer);
-                        self.impairments.datagram(impaired, peer, at, received.source, payload);
+                        let way = (via, received.source);
+                        self.impairments.datagram(impaired, peer, at, way, payload);
                     }
                 }
             }
@@ -287,6 +301,7 @@ impl Worker {
                 self.health.orphans(1);
                 continue;
             };
+            slot.peer.received_on(datagram.via);
             slot.peer.handle_datagram(datagram.at, datagram.source, &datagram.payload);
             self.drain(clock, key);
             self.send_if_due();
@@ -355,7 +370,8 @@ impl Worker {
             events: &mut self.setup.events,
             measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
-            socket: slot.socket,
+            sockets: &slot.sockets,
+            wishes: &mut self.wishes,
             id: slot.id,
             cohort: slot.cohort,
             clock,
@@ -365,18 +381,24 @@ impl Worker {
         if sink.settled && !slot.settled {
             slot.settled = true;
             self.connecting -= 1;
+            slot.learn(&self.setup.learned);
         }
         self.set_timer(key, deadline);
+        if !self.wishes.is_empty() {
+            self.grant_wishes(clock, key);
+        }
     }
 
     fn add(&mut self, clock: Clock, new: NewPeer) {
         let NewPeer { id, label, role, cohort, socket } = new;
         let add = || -> Result<usize, String> {
-            let local = socket.local_addr().map_err(|error| error.to_string())?;
+            let local = socket.as_ref().map(UdpSocket::local_addr).transpose();
+            let local = local.map_err(|error| error.to_string())?;
             let subscriber = matches!(role, PeerRole::Subscriber { .. });
             let impaired = if subscriber { self.impairments.of(cohort, &label) } else { None };
             let (mut peer, record) = self.make_peer(clock.now, local, role)?;
-            let socket = self.backend.add_socket(socket).map_err(|error| error.to_string())?;
+            let socket = socket.map(|socket| self.backend.add_socket(socket)).transpose();
+            let socket = socket.map_err(|error| error.to_string())?;
             if let Some(options) = self.setup.capture
                 && self.tapped < options.tapped_per_worker_max
                 && peer.is_subscriber()
@@ -391,7 +413,8 @@ impl Worker {
             let slot = Slot {
                 id,
                 label,
-                socket,
+                sockets: Sockets::default(),
+                drops_closed: 0,
                 timer: TimerState::new(clock.now),
                 publishes: !subscriber,
                 peer,
@@ -402,11 +425,10 @@ impl Worker {
             };
             self.connecting += 1;
             let key = self.slots.insert(slot);
-            let index = socket.0 as usize;
-            if self.slot_of_socket.len() <= index {
-                self.slot_of_socket.resize(index + 1, usize::MAX);
+            if let Some(socket) = socket {
+                self.slots[key].sockets.set(LocalId::default(), socket);
+                self.owners.set(socket, key, LocalId::default());
             }
-            self.slot_of_socket[index] = key;
             self.slot_of_peer.insert(id, key);
             Ok(key)
         };
@@ -422,7 +444,7 @@ impl Worker {
     fn make_peer(
         &self,
         now: Instant,
-        local: SocketAddr,
+        local: Option<SocketAddr>,
         role: PeerRole,
     ) -> Result<(Peer, bool), String> {
         let options = &self.setup.peer_options;
@@ -465,6 +487,10 @@ impl Worker {
                 slot.peer.note(note);
                 Ok(None)
             }
+            PeerCommand::GiveUp => {
+                slot.peer.give_up();
+                Ok(None)
+            }
             PeerCommand::Close => {
                 self.remove(clock, key);
                 self.notify(clock, id, PeerNotice::Closed);
@@ -485,7 +511,7 @@ impl Worker {
         self.setup.events.push(EngineEvent::Peer { peer, at_unix_ns, notice });
     }
 
-    /// Closes a peer, settles its account and gives its socket back.
+    /// Closes a peer, settles its account and gives its sockets back.
     fn remove(&mut self, clock: Clock, key: usize) {
         let Some(mut slot) = self.slots.try_remove(key) else { return };
         let mut sink = Sink {
@@ -493,7 +519,8 @@ impl Worker {
             events: &mut self.setup.events,
             measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
-            socket: slot.socket,
+            sockets: &slot.sockets,
+            wishes: &mut self.wishes,
             id: slot.id,
             cohort: slot.cohort,
             clock,
@@ -504,8 +531,13 @@ impl Worker {
         take_covers(&mut slot, &mut news);
         self.setup.events.push(EngineEvent::Cover(Box::new(news)));
         self.connecting -= usize::from(!slot.settled);
-        let kernel_drops = self.backend.socket_drops(slot.socket);
-        self.backend.remove_socket(slot.socket);
+        self.wishes.clear();
+        let mut kernel_drops = slot.drops_closed;
+        for socket in slot.sockets.iter() {
+            kernel_drops += self.backend.socket_drops(socket);
+            self.backend.remove_socket(socket);
+            self.owners.clear(socket);
+        }
         if let Some(recorder) = slot.recorder {
             self.assembled.merge(&recorder.finish());
         }
@@ -526,7 +558,6 @@ impl Worker {
         let (label, cohort) = (slot.label, slot.cohort);
         self.rows.push(PeerRow { id: slot.id, label, cohort, kernel_drops, report });
         self.slot_of_peer.remove(&slot.id);
-        self.slot_of_socket[slot.socket.0 as usize] = usize::MAX;
         self.setup.peers.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -540,7 +571,9 @@ impl Worker {
             self.send_if_due();
             let Some(slot) = self.slots.get_mut(key) else { continue };
             // For the backend's sum, which is where the window's begins.
-            self.backend.socket_drops(slot.socket);
+            for socket in slot.sockets.iter() {
+                self.backend.socket_drops(socket);
+            }
             self.before_window.merge(&slot.peer.counters());
             slot.peer.begin_measuring(clock.now);
             if let Some(impaired) = &mut slot.impaired {
@@ -589,7 +622,9 @@ impl Worker {
             self.send_if_due();
             let Some(slot) = self.slots.get(key) else { continue };
             // For the backend's sum: it learns of a drop with the socket's next datagram else.
-            self.backend.socket_drops(slot.socket);
+            for socket in slot.sockets.iter() {
+                self.backend.socket_drops(socket);
+            }
             let counters = slot.peer.counters();
             let received = counters.video.streams_received + counters.audio.streams_received;
             peers_receiving += usize::from(received > 0);
@@ -690,58 +725,8 @@ fn snapshot_after(due: Instant, now: Instant) -> Instant {
     if next > now { next } else { now + SNAPSHOT_EVERY }
 }
 
-/// Where a peer's output goes during one drain.
-struct Sink<'a> {
-    backend: &'a mut dyn Backend,
-    events: &'a mut EventSink,
-    measured: &'a mut Measured,
-    recorder: Option<&'a mut PeerRecorder>,
-    socket: SocketId,
-    id: PeerId,
-    cohort: u16,
-    clock: Clock,
-    settled: bool,
-}
-
-impl PeerSink for Sink<'_> {
-    fn transmit(&mut self, destination: SocketAddr, payload: &[u8]) {
-        self.backend.send(self.socket, destination, payload);
-    }
-
-    fn event(&mut self, event: PeerEvent) {
-        let here = self.clock.here();
-        self.settled |= matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
-        let (at, notice) = match event {
-            PeerEvent::IceConnected => (here, PeerNotice::IceConnected),
-            PeerEvent::Connected => (here, PeerNotice::Connected),
-            PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
-            PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),
-            PeerEvent::Disconnected { reason } => (here, PeerNotice::Disconnected { reason }),
-        };
-        self.events.push(EngineEvent::Peer { peer: self.id, at_unix_ns: at.unix_ns, notice });
-    }
-
-    fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.frame(stream, frame);
-        }
-    }
-
-    fn recording_ended(&mut self, stream: &RecordedStream, counted: &AssemblerCounters) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.end(stream.id, counted);
-        }
-    }
-
-    fn sample(&mut self, sample: Sample) {
-        self.measured.record(self.cohort, sample);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-
     use stampede_core::{CaptureLimits, DtlsIdentity};
     use stampede_udp::{BackendChoice, BackendLimits};
 
@@ -763,6 +748,8 @@ mod tests {
             gather: Duration::ZERO,
             capture,
             impair: ImpairPlan { cohorts: [None].into(), seed: 1, start: Instant::now() },
+            buffers: SocketBuffers { receive_bytes: 1 << 16, send_bytes: 1 << 16 },
+            learned: LearnedIp::default(),
             peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
         };
         (Worker::new(setup, backend), events)
@@ -778,7 +765,7 @@ mod tests {
             label: format!("sub-{serial}"),
             role: PeerRole::Subscriber { record: false },
             cohort: 0,
-            socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
+            socket: Some(UdpSocket::bind("127.0.0.1:0").unwrap()),
         }
     }
 

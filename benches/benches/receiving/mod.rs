@@ -27,7 +27,7 @@ pub(crate) struct Sink {
 }
 
 impl PeerSink for Sink {
-    fn transmit(&mut self, _: SocketAddr, payload: &[u8]) {
+    fn transmit(&mut self, _: stampede_core::LocalId, _: SocketAddr, payload: &[u8]) {
         self.datagrams.push(payload.to_vec());
     }
 

@@ -36,8 +36,8 @@ pub use counters::{
 };
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions, ReceivePath};
 pub use peer::{
-    CreatePeerError, NegotiateError, Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame,
-    RecordedStream,
+    AddressWish, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
+    Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream, RemoteCandidate,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_media::Codec;

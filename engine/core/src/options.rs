@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::peer::RouteLookup;
 use str0m::config::{CryptoProvider, DtlsCert};
 
 /// A moment on both clocks.
@@ -92,6 +93,9 @@ pub struct PeerOptions {
     pub retransmit_cache_packets_max: usize,
     /// What opens and counts a subscriber's media.
     pub receive_path: ReceivePath,
+    /// From which local addresses the server's candidates are reached. `None`: from any of their
+    /// family that the peer has, and it asks for no others.
+    pub route: Option<RouteLookup>,
     /// Certificate and crypto.
     pub identity: DtlsIdentity,
 }
@@ -103,6 +107,7 @@ impl PeerOptions {
             playout_deadline: Duration::from_millis(500),
             retransmit_cache_packets_max: 512,
             receive_path: ReceivePath::default(),
+            route: None,
             identity,
         }
     }

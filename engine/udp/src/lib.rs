@@ -27,7 +27,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use socket::{SocketBuffers, bind, buffer_sizes};
+pub use socket::{SocketBuffers, bind, buffer_sizes, local_ip_towards};
 use socket::{configure, hear_reports, no_such_socket, too_many_sockets};
 
 /// A socket inside one [`Backend`]. Dense and small; reused only after [`Backend::remove_socket`]

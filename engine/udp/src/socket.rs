@@ -1,7 +1,7 @@
 //! Making UDP sockets with the options the accounting needs.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -49,6 +49,20 @@ pub fn bind(address: SocketAddr, buffers: SocketBuffers) -> io::Result<UdpSocket
     Ok(socket)
 }
 
+/// The local address from which the kernel would send to `remote`. Nothing is sent.
+///
+/// # Errors
+/// What the kernel said: mostly that there is no route.
+pub fn local_ip_towards(remote: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(remote)?;
+    Ok(socket.local_addr()?.ip())
+}
+
 /// The buffer sizes a socket really has, on the scale of what [`bind`] is asked for (the kernel
 /// doubles the number and reports the double; this is half of what it reports).
 ///
@@ -93,4 +107,17 @@ pub(crate) fn no_such_socket() -> io::Error {
 /// The error of a backend whose sockets are all taken.
 pub(crate) fn too_many_sockets(sockets_max: usize) -> io::Error {
     io::Error::other(format!("all {sockets_max} sockets of this worker are in use (sockets_max)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_loopback_begins_on_loopback() {
+        let towards = |text: &str| local_ip_towards(text.parse().unwrap());
+        assert_eq!(towards("127.0.0.1:7880").unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        // A link-local address without its link leads nowhere.
+        assert!(towards("[fe80::1]:7880").is_err());
+    }
 }

@@ -49,9 +49,23 @@ pub(crate) fn receive_only(sdp: &str) -> String {
     out
 }
 
+/// The description without its candidates, which an ICE-lite server has no use for: it learns an
+/// address from the first check. One that names addresses of another family only would end ICE
+/// before it began.
+pub(crate) fn without_candidates(sdp: &str) -> String {
+    let lines = sdp.split_inclusive('\n');
+    lines.filter(|line| !line.starts_with("a=candidate:")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_candidates_are_left_out() {
+        let text = "a=mid:0\r\na=candidate:1 1 udp 1 ::1 9 typ host\r\na=end-of-candidates\r\n";
+        assert_eq!(without_candidates(text), "a=mid:0\r\na=end-of-candidates\r\n");
+    }
 
     const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n\
         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=sendrecv\r\na=msid:stream mic\r\n\

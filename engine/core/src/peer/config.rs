@@ -121,13 +121,14 @@ fn profile_level_id(clip: &MediaClip) -> u32 {
     profile | (own & 0xff).max(0x1f)
 }
 
-/// An instance with its only host candidate.
+/// An instance with its first host candidate, if there is one yet.
 pub(super) fn build(
     config: RtcConfig,
     now: Instant,
-    local: SocketAddr,
+    local: Option<SocketAddr>,
 ) -> Result<Rtc, CreatePeerError> {
     let mut rtc = config.build(now);
+    let Some(local) = local else { return Ok(rtc) };
     let refused = |reason: String| CreatePeerError::LocalAddress { address: local, reason };
     let candidate = Candidate::host(local, "udp").map_err(|error| refused(error.to_string()))?;
     if rtc.add_local_candidate(candidate).is_none() {

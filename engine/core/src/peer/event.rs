@@ -6,15 +6,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stampede_media::{AssemblerCounters, Codec};
 
+use super::candidates::{AddressWish, LocalId};
+use super::failure::MediaFailure;
 use crate::publish::TrackError;
 use crate::{Arrival, MediaKind, Sample};
 
 /// Takes what a peer puts out.
 pub trait PeerSink {
-    /// A datagram to send from the peer's socket.
-    fn transmit(&mut self, destination: SocketAddr, payload: &[u8]);
+    /// A datagram to send from this one of the peer's sockets.
+    fn transmit(&mut self, via: LocalId, destination: SocketAddr, payload: &[u8]);
     /// Something happened.
     fn event(&mut self, event: PeerEvent);
+    /// The peer needs, or no longer needs, a local address. Ignored unless implemented: it then
+    /// makes do with what it has.
+    fn address(&mut self, _wish: AddressWish) {}
     /// A complete frame of a recording subscriber, in order within its stream.
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame);
     /// No more frames of this codec come from a recorded stream: it was closed, or it changed its
@@ -99,11 +104,16 @@ pub enum PeerEvent {
         /// When the kernel had its last packet.
         at: Arrival,
     },
-    /// The connection broke; the peer stays as it is until closed. ICE may still come back, with
-    /// another [`PeerEvent::IceConnected`].
+    /// A local candidate that no description of ours had: the server is to be told.
+    LocalCandidate {
+        /// `candidate:…`.
+        candidate: String,
+    },
+    /// The connection broke, or never was; the peer stays as it is until closed. ICE may still come
+    /// back, with another [`PeerEvent::IceConnected`].
     Disconnected {
         /// Why, as far as known.
-        reason: String,
+        failure: Box<MediaFailure>,
     },
 }
 

@@ -1,10 +1,13 @@
 //! One WebRTC peer connection without sockets, threads or clocks.
 
+mod addresses;
+mod candidates;
 mod config;
 #[cfg(test)]
 mod differential_tests;
 mod event;
 mod extensions;
+mod failure;
 mod fast;
 mod formats;
 mod notes;
@@ -14,7 +17,7 @@ mod receiving;
 mod sdp;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use str0m::change::{SdpAnswer, SdpOffer};
@@ -23,9 +26,15 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{AbsCaptureTime, RtpPacket};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
 
+pub use candidates::{
+    AddressWish, LOCAL_ADDRESSES_MAX, LocalId, NO_PAIR_AFTER, OTHER_ROUTE_AFTER,
+    REMOTE_CANDIDATES_MAX, RouteLookup, UNUSED_LOCAL_AFTER,
+};
+use candidates::{Candidates, is_stun};
 pub use event::{
     CreatePeerError, NegotiateError, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream,
 };
+pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
 use fast::{ExtensionIds, FastPath, Surroundings};
 use formats::Formats;
 pub use notes::TRACK_NOTES_MAX;
@@ -71,6 +80,9 @@ const IDLE_WAKE: Duration = Duration::from_millis(200);
 /// Outputs taken from str0m after one input; a bound against an endless loop, far above need.
 const OUTPUTS_MAX: usize = 100_000;
 
+/// The address of a peer without sockets.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 #[derive(Debug)]
 enum Role {
     Subscriber(Box<Receiving>),
@@ -82,7 +94,13 @@ pub struct Peer {
     /// Ten kilobytes that a packet on the fast path does not touch.
     rtc: Box<Rtc>,
     receive_path: ReceivePath,
+    /// Where the latest datagram came in; unspecified while there is no socket.
     local: SocketAddr,
+    /// The only local address, if there is but one, as mostly.
+    sole: Option<LocalId>,
+    candidates: Box<Candidates>,
+    /// When there is something to do about them.
+    candidates_at: Option<Instant>,
     /// Where the latest datagram came from.
     remote: Option<SocketAddr>,
     role: Role,
@@ -103,8 +121,16 @@ pub struct Peer {
     now: Instant,
     /// Latest arrival: how the two clocks relate.
     clock: Option<Arrival>,
+    /// A description of the server was applied.
+    negotiated: bool,
+    /// One of ours went out: it had the candidates that there were.
+    described: bool,
     connected: bool,
     ice_connected: bool,
+    /// A pair worked once.
+    ice_worked: bool,
+    /// There is no pair left to try.
+    ice_failed: bool,
     disconnected: bool,
     closed: bool,
 }
@@ -117,27 +143,29 @@ impl std::fmt::Debug for Peer {
 
 impl Peer {
     /// A peer that receives what the server offers. With `recording` it puts complete frames of
-    /// its streams together for [`PeerSink::recorded`].
+    /// its streams together for [`PeerSink::recorded`]. `local` is its first local address, that of
+    /// [`LocalId::default`], if it is to have one before any candidate of the server is known.
     pub fn subscriber(
         now: Instant,
-        local: SocketAddr,
+        local: impl Into<Option<SocketAddr>>,
         options: &PeerOptions,
         recording: bool,
     ) -> Result<Self, CreatePeerError> {
+        let local = local.into();
         let build = || config::build(config::subscriber(options), now, local);
         let (rtc, slot) = crate::crypto::with_key_slot(build);
         let role = Role::Subscriber(Box::new(Receiving::new(options.playout_deadline, recording)));
-        let mut peer = Self::new(rtc?, options.receive_path, now, local, role);
+        let mut peer = Self::new(rtc?, options, now, local, role);
         #[cfg(test)]
         peer.exported.replace(slot.clone());
         peer.keys = (options.receive_path == ReceivePath::Fast).then_some(slot);
         Ok(peer)
     }
 
-    /// A peer that sends `tracks`, from when it is connected.
+    /// A peer that sends `tracks`, from when it is connected. `local` as in [`Self::subscriber`].
     pub fn publisher(
         now: Instant,
-        local: SocketAddr,
+        local: impl Into<Option<SocketAddr>>,
         options: &PeerOptions,
         tracks: Vec<PublishTrack>,
     ) -> Result<Self, CreatePeerError> {
@@ -156,23 +184,29 @@ impl Peer {
         {
             return Err(CreatePeerError::TwoCodecs { first, second });
         }
+        let local = local.into();
         let rtc = config::build(config::publisher(options, &tracks), now, local)?;
         let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
         let role = Role::Publisher(Box::new(publishing));
-        Ok(Self::new(rtc, ReceivePath::Str0m, now, local, role))
+        let mut peer = Self::new(rtc, options, now, local, role);
+        peer.receive_path = ReceivePath::Str0m;
+        Ok(peer)
     }
 
     fn new(
         rtc: Rtc,
-        receive_path: ReceivePath,
+        options: &PeerOptions,
         now: Instant,
-        local: SocketAddr,
+        local: Option<SocketAddr>,
         role: Role,
     ) -> Self {
         Self {
             rtc: Box::new(rtc),
-            receive_path,
-            local,
+            receive_path: options.receive_path,
+            local: local.unwrap_or(NOWHERE),
+            sole: local.map(|_| LocalId::default()),
+            candidates: Box::new(Candidates::new(local, options.route)),
+            candidates_at: None,
             remote: None,
             role,
             fast: None,
@@ -186,8 +220,12 @@ impl Peer {
             wake_for_nack: false,
             now,
             clock: None,
+            negotiated: false,
+            described: false,
             connected: false,
             ice_connected: false,
+            ice_worked: false,
+            ice_failed: false,
             disconnected: false,
             closed: false,
         }
@@ -231,7 +269,8 @@ impl Peer {
         if let Some(fast) = &mut self.fast {
             fast.negotiated(receiving);
         }
-        self.advance(now);
+        (self.negotiated, self.described) = (true, true);
+        self.remote_described(now, sdp);
         Ok(answer.text)
     }
 
@@ -241,6 +280,7 @@ impl Peer {
             return Err(NegotiateError::WrongRole("a subscriber makes no offers"));
         };
         let offer = publishing.create_offer(&mut self.rtc)?;
+        self.described = true;
         self.advance(now);
         Ok(offer)
     }
@@ -272,12 +312,14 @@ impl Peer {
         if self.connected {
             publishing.start(now);
         }
-        self.advance(now);
+        self.negotiated = true;
+        self.remote_described(now, sdp);
         answered
     }
 
     /// Takes a trickled candidate, `candidate:…`. Those that can't be used (TCP, host names, the
-    /// empty end-of-candidates line) are passed over.
+    /// empty end-of-candidates line) are passed over, and remembered for
+    /// [`MediaFailure::NoCandidatePair`].
     pub fn add_remote_candidate(
         &mut self,
         now: Instant,
@@ -285,7 +327,8 @@ impl Peer {
     ) -> Result<(), NegotiateError> {
         let line = candidate_line.trim();
         let line = line.strip_prefix("a=").unwrap_or(line);
-        if line.is_empty() || is_unusable_candidate(line) {
+        let known = self.candidates.remote(self.now.max(now), line);
+        if line.is_empty() || !known || is_unusable_candidate(line) {
             return Ok(());
         }
         let candidate = Candidate::from_sdp_string(line)
@@ -306,8 +349,8 @@ impl Peer {
         }
     }
 
-    /// Takes a datagram from the peer's socket. Whatever it is, it is counted and never an error.
-    /// `at` is when the kernel received it.
+    /// Takes a datagram from the peer's socket, the one of [`Self::received_on`]. Whatever it is, it
+    /// is counted and never an error. `at` is when the kernel received it.
     pub fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
         if self.closed {
             return;
@@ -329,6 +372,11 @@ impl Peer {
             self.transport.malformed += 1;
             return;
         };
+        if is_stun(payload) {
+            self.candidates.heard(self.outbox.via, source, payload);
+        } else if self.sole.is_none() {
+            self.candidates.carries(self.outbox.via);
+        }
         if let Err(error) = self.rtc.handle_input(Input::Receive(self.now, receive)) {
             self.failed(&error);
         }
@@ -467,9 +515,19 @@ impl Peer {
         }
     }
 
-    /// The address of its socket.
+    /// The address at which its latest datagram came in.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The first of its local addresses, while it has that one.
+    pub fn first_local(&self) -> Option<SocketAddr> {
+        self.candidates.local(LocalId::default())
+    }
+
+    /// DTLS is up, and nothing has broken since.
+    pub fn is_connected(&self) -> bool {
+        self.connected && !self.disconnected
     }
 
     /// Where its latest datagram came from.
@@ -545,6 +603,7 @@ impl Peer {
             self.failed(&error);
         }
         self.poll();
+        self.mind_candidates();
     }
 
     /// A description str0m can't apply; some of them end the connection (no fingerprint).
@@ -557,13 +616,17 @@ impl Peer {
         self.transport.errors += 1;
         tracing::debug!(local = %self.local, %error, "str0m");
         if !self.rtc.is_alive() {
-            self.disconnect(error.to_string());
+            let reason = error.to_string();
+            self.disconnect(match self.ice_worked {
+                true => self.failure(reason),
+                false => MediaFailure::Broke { reason },
+            });
         }
     }
 
-    fn disconnect(&mut self, reason: String) {
+    fn disconnect(&mut self, failure: MediaFailure) {
         if !std::mem::replace(&mut self.disconnected, true) {
-            self.outbox.event(PeerEvent::Disconnected { reason });
+            self.outbox.event(PeerEvent::Disconnected { failure: Box::new(failure) });
         }
     }
 
@@ -573,7 +636,7 @@ impl Peer {
         for _ in 0..OUTPUTS_MAX {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
-                    self.wake = at;
+                    self.wake = self.candidates_at.map_or(at, |due| due.min(at));
                     self.wake_for_nack = self.rtc.last_timeout_reason() == Reason::Nack;
                     return packet;
                 }
@@ -581,14 +644,7 @@ impl Peer {
                 Ok(Output::Transmit(transmit))
                     if (self.fast.is_some() || self.keys.is_some())
                         && fast::is_rtcp(&transmit.contents) => {}
-                Ok(Output::Transmit(transmit)) => {
-                    if let Role::Publisher(publishing) = &mut self.role
-                        && let Some(header) = RtpHeader::parse(&transmit.contents)
-                    {
-                        publishing.sent(header.ssrc);
-                    }
-                    self.outbox.datagram(transmit.destination, transmit.contents);
-                }
+                Ok(Output::Transmit(transmit)) => self.transmit(transmit),
                 Ok(Output::Event(Event::RtpPacket(received))) => packet = Some(received),
                 Ok(Output::Event(event)) => self.event(event),
                 Err(error) => {
@@ -608,13 +664,18 @@ impl Peer {
             Event::IceConnectionStateChange(state) => self.ice_state(state),
             Event::Connected => {
                 self.connected = true;
+                self.candidates.connected(self.now, self.outbox.via);
+                self.candidates_at = self.candidates.tidy_at();
                 self.start_fast_path();
                 self.outbox.event(PeerEvent::Connected);
                 if let Role::Publisher(publishing) = &mut self.role {
                     publishing.start(self.now);
                 }
             }
-            Event::Closed => self.disconnect("the server closed the connection".to_owned()),
+            Event::Closed => {
+                let failure = self.failure("the server closed the connection".to_owned());
+                self.disconnect(failure);
+            }
             Event::KeyframeRequest(request) => {
                 if let Role::Publisher(publishing) = &mut self.role {
                     publishing.keyframe_requested(request.mid, request.rid);
@@ -658,24 +719,30 @@ impl Peer {
             }
             Err(reason) => {
                 self.transport.errors += 1;
-                self.disconnect(reason);
+                self.disconnect(MediaFailure::Broke { reason });
             }
         }
     }
 
     fn ice_state(&mut self, state: IceConnectionState) {
         match state {
-            IceConnectionState::Connected | IceConnectionState::Completed
-                if !std::mem::replace(&mut self.ice_connected, true) =>
-            {
-                self.disconnected = false;
-                self.outbox.event(PeerEvent::IceConnected);
+            IceConnectionState::Connected | IceConnectionState::Completed => {
+                self.candidates.checking = false;
+                (self.ice_worked, self.ice_failed) = (true, false);
+                if !std::mem::replace(&mut self.ice_connected, true) {
+                    self.disconnected = false;
+                    self.outbox.event(PeerEvent::IceConnected);
+                }
             }
-            IceConnectionState::Disconnected => {
-                self.ice_connected = false;
-                self.disconnect("ICE: no answer from the server's candidate".to_owned());
+            IceConnectionState::Disconnected if self.candidates.checking => {
+                // Another candidate or another address of ours may still do; see
+                // `mind_candidates`.
+                self.ice_failed = true;
+                self.candidates_at = Some(self.now);
             }
-            _ => {}
+            IceConnectionState::Disconnected => self.ice_lost(),
+            IceConnectionState::Checking => self.ice_failed = false,
+            IceConnectionState::New => {}
         }
     }
 
@@ -747,6 +814,6 @@ fn is_unusable_candidate(line: &str) -> bool {
     let transport = words.next();
     let address = words.nth(1);
     let Some((transport, address)) = transport.zip(address) else { return false };
-    let is_host_name = address.parse::<std::net::IpAddr>().is_err();
+    let is_host_name = address.parse::<IpAddr>().is_err();
     transport.eq_ignore_ascii_case("tcp") || is_host_name
 }

@@ -6,20 +6,30 @@ use std::sync::Arc;
 use stampede_media::AssemblerCounters;
 use str0m::net::DatagramSend;
 
+use super::candidates::{AddressWish, LocalId};
 use crate::{PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample};
 
 /// Most datagrams waiting for a drain. Further ones are dropped and counted; a worker that drains
 /// after each batch never gets there.
 pub const OUTBOX_DATAGRAMS_MAX: usize = 8_192;
 
+/// What is told now and then.
+#[derive(Debug)]
+enum Said {
+    Event(PeerEvent),
+    Wish(AddressWish),
+}
+
 /// Datagrams, events and frames on their way out.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    datagrams: Vec<(SocketAddr, DatagramSend)>,
-    events: Vec<PeerEvent>,
+    datagrams: Vec<(LocalId, SocketAddr, DatagramSend)>,
+    events: Vec<Said>,
     /// `Err` where a recording ended.
     frames: Vec<(Arc<RecordedStream>, Result<RecordedFrame, AssemblerCounters>)>,
     samples: Vec<Sample>,
+    /// Where what is being handled came in.
+    pub(super) via: LocalId,
     /// Datagrams handed out.
     pub(super) sent: u64,
     /// Datagrams that found no room.
@@ -27,16 +37,25 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn datagram(&mut self, destination: SocketAddr, contents: DatagramSend) {
+    pub(super) fn datagram(
+        &mut self,
+        via: LocalId,
+        destination: SocketAddr,
+        contents: DatagramSend,
+    ) {
         if self.datagrams.len() >= OUTBOX_DATAGRAMS_MAX {
             self.dropped += 1;
             return;
         }
-        self.datagrams.push((destination, contents));
+        self.datagrams.push((via, destination, contents));
     }
 
     pub(super) fn event(&mut self, event: PeerEvent) {
-        self.events.push(event);
+        self.events.push(Said::Event(event));
+    }
+
+    pub(super) fn wish(&mut self, wish: AddressWish) {
+        self.events.push(Said::Wish(wish));
     }
 
     pub(super) fn sample(&mut self, sample: Sample) {
@@ -57,11 +76,14 @@ impl Outbox {
 
     pub(super) fn flush(&mut self, sink: &mut dyn PeerSink) {
         self.sent += self.datagrams.len() as u64;
-        for (destination, contents) in self.datagrams.drain(..) {
-            sink.transmit(destination, &contents);
+        for (via, destination, contents) in self.datagrams.drain(..) {
+            sink.transmit(via, destination, &contents);
         }
-        for event in self.events.drain(..) {
-            sink.event(event);
+        for said in self.events.drain(..) {
+            match said {
+                Said::Event(event) => sink.event(event),
+                Said::Wish(wish) => sink.address(wish),
+            }
         }
         for sample in self.samples.drain(..) {
             sink.sample(sample);

@@ -71,7 +71,7 @@ pub struct Sink {
 }
 
 impl PeerSink for Sink {
-    fn transmit(&mut self, destination: SocketAddr, payload: &[u8]) {
+    fn transmit(&mut self, _: stampede_core::LocalId, destination: SocketAddr, payload: &[u8]) {
         self.datagrams.push((destination, payload.to_vec()));
     }
 

@@ -136,7 +136,8 @@ impl Peer {
         if id != 0 && id != outstanding.id {
             tracing::debug!(peer = self.key.0, id, expected = outstanding.id, "answer's id");
         }
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| error.to_string())?;
+        let sdp = sdp::without_candidates(sdp);
+        let answer = SdpAnswer::from_sdp_string(&sdp).map_err(|error| error.to_string())?;
         self.rtc
             .sdp_api()
             .accept_answer(outstanding.pending, answer)
@@ -150,7 +151,7 @@ impl Peer {
     /// Answers a publisher's offer.
     pub(crate) fn answer(&mut self, sdp: &str) -> Result<String, String> {
         // A client that offers sendrecv would get an answer that promises to send.
-        let sdp = sdp::receive_only(sdp);
+        let sdp = sdp::receive_only(&sdp::without_candidates(sdp));
         let offer = SdpOffer::from_sdp_string(&sdp).map_err(|error| error.to_string())?;
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
         Ok(answer.to_sdp_string())

@@ -80,7 +80,7 @@ pub(crate) struct Context {
     pub addresses: Arc<[SocketAddr]>,
     /// How it is reached.
     pub network: Network,
-    /// Address the peers bind to.
+    /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
     /// Tells the participants to leave.
     pub stage: watch::Sender<Stage>,
@@ -178,7 +178,7 @@ pub(crate) struct Settings {
     pub addresses: Arc<[SocketAddr]>,
     /// How it is reached.
     pub network: Network,
-    /// Address the peers bind to.
+    /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
     /// Further tries.
     pub retry: u32,

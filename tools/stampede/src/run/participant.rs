@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stampede_core::MediaFailure;
 use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
 use stampede_signaling::connection::{ConnectOptions, Connection, Update};
 use stampede_signaling::session::{
-    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent,
+    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent, Target,
 };
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
 use tokio::sync::{Notify, mpsc, watch};
@@ -21,6 +22,11 @@ use super::router::{NOTICES_MAX, Route, TaskNotice};
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
 /// participant that is not active after 60 s (rtc/room.go).
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the media plane has to say why it did not connect.
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Where a server sends a participant away later than this, and there is no media, the media plane
+/// knows better why: servers give up on participants whose ICE found nothing.
+const DIAGNOSED_AFTER: Duration = Duration::from_secs(5);
 /// How long a leaving participant waits for its `leave` to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before what found the worker's mailbox full is tried again, and how often.
@@ -234,7 +240,7 @@ async fn attempt(
     let spec = PeerSpec {
         label: participant.identity(),
         role: participant.media.peer_role(),
-        local_ip: context.local_ip,
+        local_ip: Some(context.local_ip),
         cohort: participant.cohort,
     };
     let peer = match context.add_peer(spec) {
@@ -260,6 +266,7 @@ async fn attempt(
         identity,
         peer,
         notes,
+        began: Instant::now(),
         connected: false,
         resumes_tried: 0,
         own_sid: String::new(),
@@ -328,6 +335,7 @@ struct Joined<'a> {
     identity: &'a str,
     peer: PeerId,
     notes: Notes,
+    began: Instant,
     connected: bool,
     /// Websockets tried since the session last stood.
     resumes_tried: usize,
@@ -359,7 +367,13 @@ impl Joined<'_> {
                             () = departure.due() => return TryEnd::Left,
                         };
                         if !resumed {
-                            return ended(&why);
+                            let asked = match why {
+                                EndReason::ServerLeft { .. } | EndReason::ReconnectAsked { .. } => {
+                                    Box::pin(self.unconnected(notices)).await
+                                }
+                                _ => None,
+                            };
+                            return asked.unwrap_or_else(|| ended(&why));
                         }
                     }
                     Some(Update::Event(event)) => {
@@ -373,6 +387,9 @@ impl Joined<'_> {
                     None => return TryEnd::broke("signal_ended", "the session ended"),
                 },
                 notice = notices.recv() => match notice {
+                    Some(TaskNotice::Disconnected { failure }) if !self.connected => {
+                        return self.failed(&failure);
+                    }
                     Some(notice) => self.notice(connection, notice),
                     None => return TryEnd::broke(
                         "signalling_overloaded",
@@ -380,12 +397,40 @@ impl Joined<'_> {
                     ),
                 },
                 () = departure.due() => return TryEnd::Left,
-                () = &mut deadline, if !self.connected => return TryEnd::broke(
-                    "media_timeout",
-                    format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),
-                ),
+                () = &mut deadline, if !self.connected => {
+                    let unconnected = self.unconnected(notices);
+                    return Box::pin(unconnected).await.unwrap_or_else(|| TryEnd::broke(
+                        "media_timeout",
+                        format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),
+                    ));
+                },
             }
         }
+    }
+
+    /// What the media plane knows of why it is not connected, if it had time enough to be.
+    async fn unconnected(&self, notices: &mut mpsc::Receiver<TaskNotice>) -> Option<TryEnd> {
+        if self.connected || self.began.elapsed() < DIAGNOSED_AFTER {
+            return None;
+        }
+        self.context.command(self.peer, PeerCommand::GiveUp).ok()?;
+        let deadline = tokio::time::sleep(DIAGNOSIS_TIMEOUT);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                notice = notices.recv() => match notice? {
+                    TaskNotice::Disconnected { failure } => return Some(self.failed(&failure)),
+                    notice => self.context.note(self.identity, || said(&notice)),
+                },
+                () = &mut deadline => return None,
+            }
+        }
+    }
+
+    /// The end of a try whose media never came up.
+    fn failed(&self, failure: &MediaFailure) -> TryEnd {
+        self.context.note(self.identity, || format!("disconnected: {failure}"));
+        TryEnd::broke(failure.kind(), failure)
     }
 
     /// Opens another websocket for the same session, as a real client does; the media goes on
@@ -506,7 +551,14 @@ impl Joined<'_> {
             TaskNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
             TaskNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },
             TaskNotice::NegotiationFailed { reason } => MediaInput::NegotiationFailed { reason },
-            TaskNotice::Disconnected { reason } => MediaInput::Disconnected { reason },
+            TaskNotice::LocalCandidate { candidate } => {
+                let publishes = self.participant.media.is_publisher();
+                let target = if publishes { Target::Publisher } else { Target::Subscriber };
+                MediaInput::LocalCandidate { target, candidate }
+            }
+            TaskNotice::Disconnected { failure } => {
+                MediaInput::Disconnected { reason: failure.to_string() }
+            }
             TaskNotice::Connected => {
                 self.connected = true;
                 let (id, now) = (self.participant.id, Instant::now());
@@ -544,7 +596,8 @@ fn said(notice: &TaskNotice) -> String {
         TaskNotice::Offer { sdp } => format!("our offer, {} bytes", sdp.len()),
         TaskNotice::Connected => "DTLS connected".to_owned(),
         TaskNotice::NegotiationFailed { reason } => format!("negotiation failed: {reason}"),
-        TaskNotice::Disconnected { reason } => format!("disconnected: {reason}"),
+        TaskNotice::LocalCandidate { candidate } => format!("trickled ours: {candidate}"),
+        TaskNotice::Disconnected { failure } => format!("disconnected: {failure}"),
     }
 }
 

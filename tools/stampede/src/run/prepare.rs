@@ -1,6 +1,6 @@
 //! Everything that is looked at, made or opened before anybody joins.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) struct Grounds {
     pub cores: CoreSplit,
     /// Cores allowed.
     pub cpus: usize,
-    /// Address the peers bind to.
+    /// Where the peers' first sockets are bound: a guess, before the server's candidates are known.
     pub local_ip: IpAddr,
     /// Of the server that was given, or of the proxy on the way to it, resolved before the runtime
     /// starts: a lookup blocks.
@@ -130,17 +130,9 @@ pub(crate) fn resolve(flag: &str, authority: &str) -> Result<Arc<[SocketAddr]>, 
 
 /// The address this machine has on its way to a server.
 fn local_ip_towards(addresses: &[SocketAddr]) -> Result<IpAddr, Failure> {
-    let wildcard = |address: &SocketAddr| match address {
-        SocketAddr::V4(_) => "0.0.0.0:0",
-        SocketAddr::V6(_) => "[::]:0",
-    };
-    // Connecting a UDP socket sends nothing; it only asks the routing table.
-    let routed = addresses.iter().find_map(|address| {
-        let socket = UdpSocket::bind(wildcard(address)).ok()?;
-        socket.connect(address).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    });
-    routed.ok_or_else(|| {
+    let mut routed =
+        addresses.iter().filter_map(|address| stampede_udp::local_ip_towards(*address).ok());
+    routed.next().ok_or_else(|| {
         Failure::config(format!("--url: this machine has no route to {addresses:?}"))
     })
 }

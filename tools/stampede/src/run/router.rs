@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use stampede_core::PeerCounters;
+use stampede_core::{MediaFailure, PeerCounters};
 use stampede_engine::{CapturedPeer, EngineEvent, PeerId, PeerNotice, WorkerSnapshot};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -44,6 +44,11 @@ pub(crate) enum TaskNotice {
         /// SDP.
         sdp: String,
     },
+    /// Tell the server of this candidate.
+    LocalCandidate {
+        /// `candidate:…`.
+        candidate: String,
+    },
     /// Media can flow.
     Connected,
     /// SDP could not be used.
@@ -51,10 +56,10 @@ pub(crate) enum TaskNotice {
         /// Why.
         reason: String,
     },
-    /// The media connection broke.
+    /// The media connection broke, or never was.
     Disconnected {
         /// Why.
-        reason: String,
+        failure: Box<MediaFailure>,
     },
 }
 
@@ -212,7 +217,8 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         PeerNotice::Answer { offer_id, sdp } => TaskNotice::Answer { offer_id, sdp },
         PeerNotice::Offer { sdp } => TaskNotice::Offer { sdp },
         PeerNotice::NegotiationFailed { reason } => TaskNotice::NegotiationFailed { reason },
-        PeerNotice::Disconnected { reason } => TaskNotice::Disconnected { reason },
+        PeerNotice::LocalCandidate { candidate } => TaskNotice::LocalCandidate { candidate },
+        PeerNotice::Disconnected { failure } => TaskNotice::Disconnected { failure },
         PeerNotice::Closed => {
             routes.0.remove(&peer);
             return;

@@ -234,17 +234,22 @@ pub(crate) const SECRET: &str = "test-secret-0123456789-0123456789-abc";
 
 impl Sfu {
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_at("0", args)
+        Self::start_at(&[], "0", args)
+    }
+
+    /// Under a command that becomes it.
+    pub(crate) fn start_under(wrapper: &[&str], args: &[&str]) -> Self {
+        Self::start_at(wrapper, "0", args)
     }
 
     /// Another one at the same URL, once this one is killed.
     pub(crate) fn start_again(&mut self) {
         let (_, port) = self.url.rsplit_once(':').unwrap();
-        *self = Self::start_at(port, &[]);
+        *self = Self::start_at(&[], port, &[]);
     }
 
-    fn start_at(port: &str, args: &[&str]) -> Self {
-        let mut command = stampede();
+    fn start_at(wrapper: &[&str], port: &str, args: &[&str]) -> Self {
+        let mut command = stampede_under(wrapper);
         command.args(["sfu", "--port", port, "--rtc-port", "0", "--api-key", KEY]).args(args);
         command.env("LIVEKIT_API_SECRET", SECRET);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());

@@ -1,8 +1,12 @@
 //! A network namespace of its own, with a network in it that really loses datagrams.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A network namespace with nothing but loopback. Goes away with this value; what still runs in it
 /// keeps its network until it ends.
@@ -39,6 +43,35 @@ impl Namespace {
             );
         })
         .ok()
+    }
+
+    /// Puts a cable between this one and another, with an address at either end; false, and word of
+    /// why, where the kernel has none.
+    pub(crate) fn connect(&self, other: &Self, addresses: [&str; 2]) -> bool {
+        let ends = ["cable0", "cable1"];
+        let cable = ["link", "add", ends[0], "netns", &self.name, "type", "veth", "peer", "name"];
+        let made = sh("ip", &[&cable[..], &[ends[1], "netns", &other.name]].concat());
+        let made = made.and_then(|()| {
+            for ((namespace, end), address) in [self, other].into_iter().zip(ends).zip(addresses) {
+                namespace.inside("ip", &["address", "add", address, "dev", end])?;
+                namespace.inside("ip", &["link", "set", end, "up"])?;
+            }
+            Ok(())
+        });
+        made.inspect_err(|why| {
+            let _ = writeln!(std::io::stderr(), "skipped: needs virtual Ethernet: {why}");
+        })
+        .is_ok()
+    }
+
+    /// Does something in here: sockets made by it, and threads that it starts, are in this network.
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/run/netns/{}", self.name)).unwrap();
+        let inside = || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join().unwrap())
     }
 
     fn inside(&self, program: &str, args: &[&str]) -> Result<(), String> {

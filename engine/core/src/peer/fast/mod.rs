@@ -25,6 +25,7 @@ pub(super) use extension::{ExtensionBlock, ExtensionIds};
 pub(super) use nack::NackList;
 use reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
 
+use super::candidates::LocalId;
 use super::formats::Format;
 use super::outbox::Outbox;
 use super::receiving::{Accepted, Receiving, Route};
@@ -118,6 +119,8 @@ pub(super) struct FastPath {
     next_due: Instant,
     /// Where authentic packets come from, and RTCP goes.
     remote: Option<SocketAddr>,
+    /// The socket between.
+    via: LocalId,
     control: Box<Control>,
 }
 
@@ -137,6 +140,7 @@ impl FastPath {
             inbound: Vec::new(),
             next_due: now,
             remote: None,
+            via: LocalId::default(),
             control: Box::new(control),
         })
     }
@@ -203,7 +207,7 @@ impl FastPath {
         };
         inbound.authentic(index);
         if self.remote != Some(source) {
-            self.remote = Some(source);
+            (self.remote, self.via) = (Some(source), around.outbox.via);
             // What was due while there was nobody to send it to.
             self.next_due = self.next_due.min(at.instant);
         }
@@ -335,12 +339,12 @@ impl FastPath {
             self.next_due = now + REPORT_INTERVAL_AUDIO;
             return self.next_due;
         };
-        let control = &mut *self.control;
+        let (control, to) = (&mut *self.control, (self.via, remote));
         let (ssrc, sealer) = (control.ssrc, &mut control.sealer);
         let nacks_at = receiving.poll_nacks(now, ssrc, &mut control.wanted, &mut |nack| {
-            send(sealer, nack, remote, outbox);
+            send(sealer, nack, to, outbox);
         });
-        let reports_at = self.report(now, remote, receiving, outbox);
+        let reports_at = self.report(now, to, receiving, outbox);
         self.next_due = nacks_at.map_or(reports_at, |nacks_at| nacks_at.min(reports_at));
         self.next_due
     }
@@ -348,7 +352,7 @@ impl FastPath {
     fn report(
         &mut self,
         now: Instant,
-        remote: SocketAddr,
+        to: (LocalId, SocketAddr),
         receiving: &Receiving,
         outbox: &mut Outbox,
     ) -> Instant {
@@ -385,7 +389,7 @@ impl FastPath {
             let mut compound = Vec::with_capacity(64);
             rtcp::write_receiver_report(&mut compound, control.ssrc, blocks);
             rtcp::write_cname(&mut compound, control.ssrc, CNAME);
-            send(&mut control.sealer, &compound, remote, outbox);
+            send(&mut control.sealer, &compound, to, outbox);
         }
         next
     }
@@ -397,13 +401,28 @@ impl FastPath {
         for &ssrc in ssrcs {
             rtcp::write_pli(&mut compound, self.control.ssrc, ssrc);
         }
-        send(&mut self.control.sealer, &compound, remote, outbox);
+        send(&mut self.control.sealer, &compound, (self.via, remote), outbox);
+    }
+
+    /// The socket on which authentic packets come, once they do.
+    pub(super) fn via(&self) -> Option<LocalId> {
+        self.remote.map(|_| self.via)
+    }
+
+    /// What follows comes on another socket: where authentic packets come from is learned anew.
+    pub(super) fn switched(&mut self) {
+        self.remote = None;
     }
 }
 
-fn send(sealer: &mut SrtcpSealer, compound: &[u8], remote: SocketAddr, outbox: &mut Outbox) {
+fn send(
+    sealer: &mut SrtcpSealer,
+    compound: &[u8],
+    (via, remote): (LocalId, SocketAddr),
+    outbox: &mut Outbox,
+) {
     if let Some(sealed) = sealer.seal(compound) {
-        outbox.datagram(remote, sealed.into());
+        outbox.datagram(via, remote, sealed.into());
     }
 }
 

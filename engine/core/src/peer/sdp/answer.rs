@@ -11,7 +11,7 @@ use stampede_media::{Codec, dependency_descriptor};
 use super::offer::{Offer, Section};
 use crate::peer::fast::ExtensionIds;
 use crate::peer::formats::{Format, Formats};
-use crate::peer::is_unusable_candidate;
+use crate::peer::{REMOTE_CANDIDATES_MAX, is_unusable_candidate};
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
@@ -61,12 +61,13 @@ pub(crate) fn transport_offer(offer: &Offer<'_>) -> String {
     if let Some(bytes) = application.and_then(|section| section.attribute("max-message-size")) {
         put(&mut text, format_args!("a=max-message-size:{bytes}"));
     }
-    for candidate in offer.sections.iter().flat_map(|section| section.attributes("candidate")) {
-        // Component 2 is RTCP's, which is multiplexed (RFC 8843 §9.3.2.1).
-        let is_rtcp = candidate.split(' ').nth(1) == Some("2");
-        if !is_rtcp && !is_unusable_candidate(candidate) {
-            put(&mut text, format_args!("a=candidate:{candidate}"));
-        }
+    let candidates = offer.sections.iter().flat_map(|section| section.attributes("candidate"));
+    // Component 2 is RTCP's, which is multiplexed (RFC 8843 §9.3.2.1).
+    let usable = candidates.filter(|candidate| {
+        candidate.split(' ').nth(1) != Some("2") && !is_unusable_candidate(candidate)
+    });
+    for candidate in usable.take(REMOTE_CANDIDATES_MAX) {
+        put(&mut text, format_args!("a=candidate:{candidate}"));
     }
     text
 }
@@ -266,6 +267,7 @@ fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::SocketAddr;
     use std::time::Instant;
 
     use super::*;
@@ -282,7 +284,7 @@ mod tests {
         let now = Instant::now();
         let identity = DtlsIdentity::generate().unwrap();
         let options = PeerOptions { receive_path: path, ..PeerOptions::new(identity) };
-        let local = "127.0.0.1:40001".parse().unwrap();
+        let local: SocketAddr = "127.0.0.1:40001".parse().unwrap();
         let mut peer = Peer::subscriber(now, local, &options, false).unwrap();
         peer.accept_offer(now, offer, &[]).unwrap()
     }
@@ -379,7 +381,7 @@ mod tests {
     fn later_offers_of_the_same_peer() {
         let now = Instant::now();
         let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
-        let local = "127.0.0.1:40001".parse().unwrap();
+        let local: SocketAddr = "127.0.0.1:40001".parse().unwrap();
         let mut peer = Peer::subscriber(now, local, &options, false).unwrap();
         let mut answer_to = |offer: &str| peer.accept_offer(now, offer, &[]).unwrap();
         let line = |answer: &str, start: &str| {

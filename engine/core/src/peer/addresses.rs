@@ -1,0 +1,161 @@
+//! A peer's part of [`Candidates`](super::candidates::Candidates): what it asks of whoever has its
+//! sockets, and by which of them it sends.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use str0m::Candidate;
+use str0m::net::Transmit;
+
+use super::candidates::{AddressWish, LocalId, is_check, is_stun};
+use super::failure::MediaFailure;
+use super::wire::RtpHeader;
+use super::{Peer, Role};
+use crate::PeerEvent;
+
+impl Peer {
+    /// A socket is bound to this local address, for [`AddressWish::Open`]. `None`, and the socket is
+    /// of no use, if the peer has [`LOCAL_ADDRESSES_MAX`] already.
+    pub fn add_local(&mut self, now: Instant, address: SocketAddr) -> Option<LocalId> {
+        let candidate = Candidate::host(address, "udp").ok()?;
+        let via = self.candidates.add_local(self.now.max(now), address)?;
+        let line = self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string);
+        self.sole = self.candidates.sole();
+        if self.sole == Some(via) {
+            (self.local, self.outbox.via) = (address, via);
+        }
+        if let Some(candidate) = line.filter(|_| self.described) {
+            self.outbox.event(PeerEvent::LocalCandidate { candidate });
+        }
+        self.advance(now);
+        Some(via)
+    }
+
+    /// No socket could be had for [`AddressWish::Open`].
+    pub fn local_refused(&mut self, now: Instant, local: IpAddr, why: String) {
+        self.candidates.local_refused(local, why);
+        self.advance(now);
+    }
+
+    /// Nobody waits for the connection any more: if it is not up, [`PeerEvent::Disconnected`] says
+    /// what is known of why.
+    pub fn give_up(&mut self) {
+        if self.connected {
+            return;
+        }
+        let reason = "the handshake did not end in time".to_owned();
+        let failure = match self.role {
+            Role::Subscriber(_) if !self.negotiated => {
+                MediaFailure::NotNegotiated { what: "offer" }
+            }
+            Role::Publisher(_) if !self.negotiated => {
+                MediaFailure::NotNegotiated { what: "answer" }
+            }
+            _ => self.failure(reason),
+        };
+        self.disconnect(failure);
+    }
+
+    /// What it is called that the connection is not there, or not any more.
+    pub(super) fn failure(&self, reason: String) -> MediaFailure {
+        match self.remote {
+            _ if self.connected => MediaFailure::Broke { reason },
+            Some(remote) if self.ice_worked => MediaFailure::Dtls { remote, reason },
+            _ => MediaFailure::NoCandidatePair(Box::new(self.candidates.no_pair())),
+        }
+    }
+
+    /// The datagrams that follow came on this one's socket.
+    #[inline]
+    pub fn received_on(&mut self, via: LocalId) {
+        if self.outbox.via != via {
+            self.switch(via);
+        }
+    }
+
+    #[cold]
+    fn switch(&mut self, via: LocalId) {
+        let Some(local) = self.candidates.local(via) else { return };
+        (self.local, self.outbox.via) = (local, via);
+        if let Some(fast) = &mut self.fast {
+            fast.switched();
+        }
+    }
+
+    /// The candidates in a description of the server.
+    pub(super) fn remote_described(&mut self, now: Instant, sdp: &str) {
+        self.candidates.described(self.now.max(now), sdp);
+        self.advance(now);
+    }
+
+    /// Asks for local addresses that are needed, gives up those that are not, and ends what has no
+    /// way left to try.
+    pub(super) fn mind_candidates(&mut self) {
+        let now = self.now;
+        self.candidates_at = None;
+        if self.candidates.checking {
+            let outbox = &mut self.outbox;
+            self.candidates_at = self.candidates.poll(now, &mut |wish| outbox.wish(wish));
+        }
+        if self.ice_failed {
+            match self.candidates.hopeful_until().filter(|until| *until > now) {
+                Some(until) => soonest(&mut self.candidates_at, until),
+                None => self.ice_lost(),
+            }
+        }
+        match self.candidates.tidy_at() {
+            Some(at) if at <= now => self.tidy(),
+            Some(at) => soonest(&mut self.candidates_at, at),
+            None => {}
+        }
+        self.wake = self.candidates_at.map_or(self.wake, |at| at.min(self.wake));
+    }
+
+    /// No pair works, or none any more.
+    pub(super) fn ice_lost(&mut self) {
+        (self.ice_connected, self.ice_failed) = (false, false);
+        self.candidates.checking = true;
+        let reason = "ICE: no answer from the server's candidate".to_owned();
+        self.disconnect(self.failure(reason));
+    }
+
+    /// Gives up the sockets that carry nothing.
+    fn tidy(&mut self) {
+        if let Some(via) = self.fast.as_ref().and_then(|fast| fast.via()) {
+            self.candidates.carries(via);
+        }
+        for (via, address) in self.candidates.tidy() {
+            if let Ok(candidate) = Candidate::host(address, "udp") {
+                self.rtc.direct_api().invalidate_candidate(&candidate);
+            }
+            self.outbox.wish(AddressWish::Close { via });
+        }
+        self.sole = self.candidates.sole();
+        if let Some(sole) = self.sole {
+            self.received_on(sole);
+        }
+    }
+
+    /// Sends what str0m has to send.
+    pub(super) fn transmit(&mut self, transmit: Transmit) {
+        let Transmit { source, destination, contents, .. } = transmit;
+        if is_check(&contents) && !self.candidates.is_on_route(source, destination) {
+            return;
+        }
+        let Some(via) = self.sole.or_else(|| self.candidates.via(source)) else { return };
+        if self.sole.is_none() && !is_stun(&contents) {
+            self.candidates.carries(via);
+        }
+        if let Role::Publisher(publishing) = &mut self.role
+            && let Some(header) = RtpHeader::parse(&contents)
+        {
+            publishing.sent(header.ssrc);
+        }
+        self.outbox.datagram(via, destination, contents);
+    }
+}
+
+/// Makes a deadline no later than `at`.
+fn soonest(deadline: &mut Option<Instant>, at: Instant) {
+    *deadline = Some(deadline.map_or(at, |deadline| deadline.min(at)));
+}

@@ -1,0 +1,416 @@
+//! Both sides' candidates: from which local addresses a peer is to try, and what is known of them
+//! when no pair works.
+//!
+//! A peer has a socket on each local address from which one of the server's candidates is reached,
+//! not on those of signalling: that may come over another family, or through a tunnel that begins
+//! on this host. The routes are looked up ([`RouteLookup`]), and whoever has the sockets is asked for
+//! them ([`AddressWish`]); which pair is used is ICE's to say.
+
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHasher;
+
+use super::failure::{Heard, NoCandidatePair, RemoteCandidate};
+
+/// Most local addresses of a peer at a time, each with a socket. Candidates of the server that need
+/// a further one are not tried from there.
+pub const LOCAL_ADDRESSES_MAX: usize = 4;
+/// Most candidates of the server that are used and remembered between two restarts of ICE. Further
+/// ones are passed over and counted ([`NoCandidatePair::left_out`]).
+pub const REMOTE_CANDIDATES_MAX: usize = 32;
+/// While one of the server's candidates can be tried, those that need a further socket wait so
+/// long: mostly the first one works, and there is no need of them.
+pub const OTHER_ROUTE_AFTER: Duration = Duration::from_millis(250);
+/// A local address that carried nothing is given up this long after DTLS came up over another.
+pub const UNUSED_LOCAL_AFTER: Duration = Duration::from_secs(5);
+/// Where no pair is left to try, how long after the server's latest candidate ICE has failed: the
+/// next one may still be on its way (gathering by STUN takes a server five seconds).
+pub const NO_PAIR_AFTER: Duration = Duration::from_secs(10);
+
+/// Most ways over which STUN came that are remembered: what leads on over further ones has to agree
+/// with the routes.
+const HEARD_MAX: usize = 16;
+
+/// One of a peer's local addresses, and its socket: a number below [`LOCAL_ADDRESSES_MAX`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalId(u8);
+
+impl LocalId {
+    /// The number.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The local address from which this machine sends to another one; `None` if it has no route. It
+/// must not block.
+pub type RouteLookup = fn(SocketAddr) -> Option<IpAddr>;
+
+/// What a peer wants of whoever has its sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressWish {
+    /// A socket on this address; [`Peer::add_local`](crate::Peer::add_local) or
+    /// [`Peer::local_refused`](crate::Peer::local_refused) answer it.
+    Open {
+        /// The local address.
+        local: IpAddr,
+    },
+    /// This socket is not needed any more; the peer has forgotten it.
+    Close {
+        /// Which.
+        via: LocalId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Local {
+    Free,
+    Opening(IpAddr),
+    Open { address: SocketAddr, carries: bool },
+}
+
+/// How a candidate of the server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// Not by UDP.
+    Unusable,
+    /// Not known: from any address of the family.
+    Any,
+    From(IpAddr),
+    /// This machine has none.
+    None,
+    /// There is one, but no socket could be had for it.
+    NoSocket,
+}
+
+#[derive(Debug)]
+struct Remote {
+    candidate: RemoteCandidate,
+    route: Route,
+    at: Instant,
+}
+
+/// The candidates of one peer.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// Index: [`LocalId`].
+    locals: Vec<Local>,
+    remotes: Vec<Remote>,
+    left_out: u32,
+    /// Hash of the server's `ice-ufrag`, which changes when ICE restarts.
+    ufrag: u64,
+    refused: Option<Box<(IpAddr, String)>>,
+    route: Option<RouteLookup>,
+    /// Between which addresses STUN has come, so that there is a way, whatever the routes say.
+    heard: Vec<(LocalId, SocketAddr)>,
+    checks_heard: bool,
+    answers_heard: bool,
+    /// ICE is looking for a pair.
+    pub(super) checking: bool,
+    connected: bool,
+    /// When unused addresses are given up.
+    tidy_at: Option<Instant>,
+}
+
+impl Candidates {
+    pub(super) fn new(local: Option<SocketAddr>, route: Option<RouteLookup>) -> Self {
+        let locals = local.map(|address| Local::Open { address, carries: false });
+        Self { locals: locals.into_iter().collect(), route, checking: true, ..Self::default() }
+    }
+
+    /// Takes note of the candidates in a description of the server.
+    pub(super) fn described(&mut self, now: Instant, sdp: &str) {
+        let lines = || sdp.lines().filter_map(|line| line.strip_prefix("a="));
+        let ufrag = lines().find_map(|line| line.strip_prefix("ice-ufrag:")).map(hash);
+        if let Some(ufrag) = ufrag.filter(|ufrag| *ufrag != self.ufrag) {
+            self.ufrag = ufrag;
+            self.remotes.clear();
+            self.heard.clear();
+            self.left_out = 0;
+            (self.checks_heard, self.answers_heard) = (false, false);
+            self.checking = true;
+        }
+        for line in lines().filter(|line| line.starts_with("candidate:")) {
+            self.remote(now, line);
+        }
+    }
+
+    /// Takes note of a candidate of the server; false if there are too many.
+    pub(super) fn remote(&mut self, now: Instant, line: &str) -> bool {
+        let Some(candidate) = RemoteCandidate::parse(line) else { return true };
+        if self.remotes.iter().any(|remote| remote.candidate == candidate) {
+            return true;
+        }
+        if self.remotes.len() >= REMOTE_CANDIDATES_MAX {
+            self.left_out = self.left_out.saturating_add(1);
+            return false;
+        }
+        let route = match (&candidate, self.route) {
+            (RemoteCandidate::Udp(remote), Some(route)) => {
+                let refused = self.refused.as_deref().map(|(ip, _)| *ip);
+                match route(*remote) {
+                    Some(ip) if refused == Some(ip) => Route::NoSocket,
+                    from => from.map_or(Route::None, Route::From),
+                }
+            }
+            (RemoteCandidate::Udp(_), None) => Route::Any,
+            (RemoteCandidate::Tcp(_) | RemoteCandidate::Other(_), _) => Route::Unusable,
+        };
+        // Mostly there are two, UDP and TCP.
+        self.remotes.reserve_exact(1);
+        self.remotes.push(Remote { candidate, route, at: now });
+        true
+    }
+
+    /// A socket is there; `None` if there are too many.
+    pub(super) fn add_local(&mut self, now: Instant, address: SocketAddr) -> Option<LocalId> {
+        let ip = address.ip();
+        let place = |wanted: Local| move |local: &Local| *local == wanted;
+        let mut locals = self.locals.iter();
+        let opening = locals.position(place(Local::Opening(ip)));
+        let free = opening.or_else(|| self.locals.iter().position(place(Local::Free)));
+        let index = free.unwrap_or(self.locals.len());
+        if index >= LOCAL_ADDRESSES_MAX {
+            return None;
+        }
+        let open = Local::Open { address, carries: false };
+        match self.locals.get_mut(index) {
+            Some(local) => *local = open,
+            None => self.locals.push(open),
+        }
+        if self.connected {
+            // It came too late to be of use, perhaps.
+            self.tidy_at = Some(now + UNUSED_LOCAL_AFTER);
+        }
+        Some(LocalId(index as u8))
+    }
+
+    /// There is no socket to be had on this address.
+    pub(super) fn local_refused(&mut self, ip: IpAddr, why: String) {
+        for local in &mut self.locals {
+            if *local == Local::Opening(ip) {
+                *local = Local::Free;
+            }
+        }
+        for remote in &mut self.remotes {
+            if remote.route == Route::From(ip) {
+                remote.route = Route::NoSocket;
+            }
+        }
+        self.refused.get_or_insert_with(|| Box::new((ip, why)));
+    }
+
+    /// Asks for the sockets that are due, while ICE has found nothing; when to ask again.
+    pub(super) fn poll(
+        &mut self,
+        now: Instant,
+        wish: &mut impl FnMut(AddressWish),
+    ) -> Option<Instant> {
+        let can_be_tried = self.remotes.iter().any(|remote| match remote.route {
+            Route::Any => true,
+            Route::From(ip) => self.has(ip),
+            Route::Unusable | Route::None | Route::NoSocket => false,
+        });
+        let mut next: Option<Instant> = None;
+        let ways = self.remotes.iter().filter_map(|remote| match remote.route {
+            Route::From(ip) => Some((ip, remote.at)),
+            _ => None,
+        });
+        for (ip, since) in ways.collect::<Vec<_>>() {
+            if self.has(ip) || self.locals.contains(&Local::Opening(ip)) {
+                continue;
+            }
+            let due = if can_be_tried { since + OTHER_ROUTE_AFTER } else { now };
+            if due > now {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            } else if self.open(ip) {
+                wish(AddressWish::Open { local: ip });
+            }
+        }
+        next
+    }
+
+    fn has(&self, ip: IpAddr) -> bool {
+        let is_on =
+            |local: &Local| matches!(local, Local::Open { address, .. } if address.ip() == ip);
+        self.locals.iter().any(is_on)
+    }
+
+    /// Keeps a place for a socket that will be asked for.
+    fn open(&mut self, ip: IpAddr) -> bool {
+        let opening = Local::Opening(ip);
+        if let Some(free) = self.locals.iter_mut().find(|local| **local == Local::Free) {
+            *free = opening;
+        } else if self.locals.len() < LOCAL_ADDRESSES_MAX {
+            self.locals.push(opening);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// DTLS is up, over this one: what carries nothing is given up after a while.
+    pub(super) fn connected(&mut self, now: Instant, via: LocalId) {
+        self.connected = true;
+        self.carries(via);
+        if self.sole().is_none() {
+            self.tidy_at = Some(now + UNUSED_LOCAL_AFTER);
+        }
+    }
+
+    /// When [`Self::tidy`] is due.
+    pub(super) fn tidy_at(&self) -> Option<Instant> {
+        self.tidy_at
+    }
+
+    /// Gives up the addresses that carried nothing, if another one did.
+    pub(super) fn tidy(&mut self) -> Vec<(LocalId, SocketAddr)> {
+        self.tidy_at = None;
+        let carries = |local: &Local| matches!(local, Local::Open { carries: true, .. });
+        if !self.locals.iter().any(carries) {
+            return Vec::new();
+        }
+        let mut unused = Vec::new();
+        for (index, local) in self.locals.iter_mut().enumerate() {
+            if let Local::Open { address, carries: false } = *local {
+                *local = Local::Free;
+                unused.push((LocalId(index as u8), address));
+            }
+        }
+        unused
+    }
+
+    /// Something other than a check went over this one.
+    pub(super) fn carries(&mut self, via: LocalId) {
+        if let Some(Local::Open { carries, .. }) = self.locals.get_mut(via.index()) {
+            *carries = true;
+        }
+    }
+
+    /// The only local address, if there is but one.
+    pub(super) fn sole(&self) -> Option<LocalId> {
+        let is_open = |local: &Local| matches!(local, Local::Open { .. });
+        let mut open = (0..).zip(&self.locals).filter(|(_, local)| is_open(local));
+        let sole = open.next().map(|(index, _)| LocalId(index));
+        sole.filter(|_| open.next().is_none())
+    }
+
+    pub(super) fn local(&self, via: LocalId) -> Option<SocketAddr> {
+        match self.locals.get(via.index()) {
+            Some(Local::Open { address, .. }) => Some(*address),
+            _ => None,
+        }
+    }
+
+    pub(super) fn via(&self, address: SocketAddr) -> Option<LocalId> {
+        let is_it = |via: &LocalId| self.local(*via) == Some(address);
+        (0..LOCAL_ADDRESSES_MAX as u8).map(LocalId).find(is_it)
+    }
+
+    /// Whether a check may leave from here to there: ICE pairs all addresses of a family, but the
+    /// kernel refuses, and counts, what can't go that way (from loopback to another host).
+    pub(super) fn is_on_route(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let wanted = RemoteCandidate::Udp(to);
+        let route = self.remotes.iter().find(|remote| remote.candidate == wanted);
+        let Some(remote) = route else { return true };
+        match remote.route {
+            Route::From(ip) if ip == from.ip() => true,
+            Route::Any | Route::Unusable => true,
+            Route::From(_) | Route::None | Route::NoSocket => {
+                let is_it = |heard: &(LocalId, SocketAddr)| {
+                    heard.1 == to && self.local(heard.0) == Some(from)
+                };
+                self.heard.iter().any(is_it)
+            }
+        }
+    }
+
+    /// A STUN message came.
+    pub(super) fn heard(&mut self, via: LocalId, from: SocketAddr, stun: &[u8]) {
+        match is_check(stun) {
+            true => self.checks_heard = true,
+            false => self.answers_heard = true,
+        }
+        let way = (via, from);
+        if self.heard.len() < HEARD_MAX && !self.heard.contains(&way) {
+            self.heard.reserve_exact(1);
+            self.heard.push(way);
+        }
+    }
+
+    /// Until when a further candidate of the server may make up for those that failed.
+    pub(super) fn hopeful_until(&self) -> Option<Instant> {
+        self.remotes.last().map(|remote| remote.at + NO_PAIR_AFTER)
+    }
+
+    pub(super) fn no_pair(&self) -> NoCandidatePair {
+        let locals = self.locals.iter().filter_map(|local| match local {
+            Local::Open { address, .. } => Some(*address),
+            Local::Free | Local::Opening(_) => None,
+        });
+        let unreachable = self.remotes.iter().filter_map(|remote| match remote.candidate {
+            RemoteCandidate::Udp(address) if remote.route == Route::None => Some(address),
+            _ => None,
+        });
+        NoCandidatePair {
+            locals: locals.collect(),
+            remotes: self.remotes.iter().map(|remote| remote.candidate.clone()).collect(),
+            left_out: self.left_out,
+            unreachable: unreachable.collect(),
+            refused_local: self.refused.as_deref().cloned(),
+            heard: match (self.checks_heard, self.answers_heard) {
+                (_, true) => Heard::Answers,
+                (true, false) => Heard::Checks,
+                (false, false) => Heard::Nothing,
+            },
+        }
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// STUN, of whatever class (RFC 7983 §7).
+pub(super) fn is_stun(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| *first < 4)
+}
+
+/// A binding request (RFC 8489 §5).
+pub(super) fn is_check(datagram: &[u8]) -> bool {
+    datagram.starts_with(&[0, 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are tens of thousands of peers, and mostly one socket is enough.
+    #[test]
+    fn a_peer_with_one_socket_keeps_half_a_kilobyte() {
+        let local: SocketAddr = "127.0.0.1:40001".parse().unwrap();
+        let route: RouteLookup = |_| Some(IpAddr::from([127, 0, 0, 1]));
+        let mut candidates = Candidates::new(Some(local), Some(route));
+        let now = Instant::now();
+        candidates.heard(LocalId(0), "127.0.0.1:7882".parse().unwrap(), &[0, 1]);
+        let offer = "a=ice-ufrag:abcd\r\na=candidate:1 1 udp 5 127.0.0.1 7882 typ host\r\n\
+                     a=candidate:1 2 udp 5 127.0.0.1 7882 typ host\r\n\
+                     a=candidate:2 1 tcp 4 127.0.0.1 7881 typ host\r\n";
+        for _ in 0..2 {
+            candidates.described(now, offer);
+        }
+        let asked = &mut |wish| panic!("{wish:?}");
+        assert_eq!(candidates.poll(now, asked), None);
+        assert_eq!(candidates.remotes.len(), 2);
+        let bytes = size_of::<Candidates>()
+            + candidates.locals.capacity() * size_of::<Local>()
+            + candidates.remotes.capacity() * size_of::<Remote>()
+            + candidates.heard.capacity() * size_of::<(LocalId, SocketAddr)>();
+        assert!(bytes <= 512, "{bytes}");
+    }
+}

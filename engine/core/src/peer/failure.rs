@@ -1,0 +1,274 @@
+//! Why a peer has no media connection.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// A candidate of the server, as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteCandidate {
+    /// One that can be checked.
+    Udp(SocketAddr),
+    /// TCP, which this client can't use.
+    Tcp(SocketAddr),
+    /// A host name (mDNS) in an address' place, or another transport: its first characters.
+    Other(Box<str>),
+}
+
+/// Most characters kept of a candidate that is not an address.
+const OTHER_CHARS_MAX: usize = 64;
+
+impl RemoteCandidate {
+    /// Reads `candidate:foundation component transport priority address port …` (RFC 8839 §5.1).
+    /// `None` for what has not that many words, and for component 2: RTCP is multiplexed.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (component, transport) = (words.next()?, words.next()?);
+        let (address, port) = (words.nth(1)?, words.next()?);
+        if component == "2" {
+            return None;
+        }
+        let ip = address.parse::<IpAddr>().ok();
+        let to = ip.and_then(|ip| Some(SocketAddr::new(ip, port.parse().ok()?)));
+        Some(match to {
+            Some(to) if transport.eq_ignore_ascii_case("udp") => Self::Udp(to),
+            Some(to) if transport.eq_ignore_ascii_case("tcp") => Self::Tcp(to),
+            _ => {
+                let text = format!("{transport} {address}:{port}");
+                Self::Other(text.chars().take(OTHER_CHARS_MAX).collect())
+            }
+        })
+    }
+}
+
+impl fmt::Display for RemoteCandidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(address) => write!(f, "udp {address}"),
+            Self::Tcp(address) => write!(f, "tcp {address}"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// How near ICE came to a pair that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// No datagram came at all.
+    Nothing,
+    /// The server's checks came, and none of ours was answered.
+    Checks,
+    /// Something came, but no pair was agreed on.
+    Answers,
+}
+
+/// Both sides' candidates, of which no pair worked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoCandidatePair {
+    /// Our sockets.
+    pub locals: Vec<SocketAddr>,
+    /// The server's candidates, those that can't be used included.
+    pub remotes: Vec<RemoteCandidate>,
+    /// Candidates of the server beyond what is remembered.
+    pub left_out: u32,
+    /// Of the server's candidates those to which this machine has no route.
+    pub unreachable: Vec<SocketAddr>,
+    /// A local address on which no socket could be had, and why.
+    pub refused_local: Option<(IpAddr, String)>,
+    /// What came back.
+    pub heard: Heard,
+}
+
+impl NoCandidatePair {
+    fn udp(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.remotes.iter().filter_map(|remote| match remote {
+            RemoteCandidate::Udp(address) => Some(address),
+            RemoteCandidate::Tcp(_) | RemoteCandidate::Other(_) => None,
+        })
+    }
+}
+
+impl fmt::Display for NoCandidatePair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no candidate pair worked: ")?;
+        match self.locals[..] {
+            [] => f.write_str("no candidate of ours")?,
+            _ => write!(f, "our candidates {}", list(&self.locals))?,
+        }
+        if self.remotes.is_empty() {
+            return f.write_str("; the server named none");
+        }
+        write!(f, ", the server's {}", list(&self.remotes))?;
+        if self.left_out > 0 {
+            write!(f, " and {} more", self.left_out)?;
+        }
+        let is_checked = |address: &&SocketAddr| !self.unreachable.contains(address);
+        let ports: BTreeSet<u16> =
+            self.udp().filter(is_checked).map(|address| address.port()).collect();
+        if !self.unreachable.is_empty() {
+            write!(f, "; this machine has no route to {}", list(&self.unreachable))?;
+        }
+        if let Some((ip, why)) = &self.refused_local {
+            write!(f, "; no socket could be had on {ip}: {why}")?;
+        }
+        if !ports.is_empty() {
+            let noun = if ports.len() == 1 { "port" } else { "ports" };
+            let ports = list(&ports);
+            match self.heard {
+                Heard::Nothing => write!(f, "; nothing came back on UDP {noun} {ports}")?,
+                Heard::Checks => write!(
+                    f,
+                    "; the server's checks came, but ours to UDP {noun} {ports} were not answered"
+                )?,
+                Heard::Answers => write!(f, "; UDP {noun} {ports} answered, but nothing lasted")?,
+            }
+        }
+        let has_tcp = self.remotes.iter().any(|remote| matches!(remote, RemoteCandidate::Tcp(_)));
+        match (has_tcp, self.udp().next().is_some()) {
+            (true, true) => f.write_str("; it offers TCP, which Stampede can't use yet"),
+            (true, false) => f.write_str("; it offers only TCP, which Stampede can't use yet"),
+            (false, true) => Ok(()),
+            (false, false) => f.write_str("; it offers no UDP address"),
+        }
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn list<'a, T: fmt::Display + 'a>(items: impl IntoIterator<Item = &'a T>) -> String {
+    let items: Vec<String> = items.into_iter().map(T::to_string).collect();
+    match items.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => items.concat(),
+    }
+}
+
+/// Why a peer has no media connection, or has none any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MediaFailure {
+    /// Nothing was negotiated: there was no description to connect by.
+    #[error("the server sent no {what}")]
+    NotNegotiated {
+        /// `offer` or `answer`.
+        what: &'static str,
+    },
+    /// ICE found no way.
+    #[error("{0}")]
+    NoCandidatePair(Box<NoCandidatePair>),
+    /// A candidate pair works, but no DTLS came up over it.
+    #[error("ICE connected to {remote}, but DTLS did not come up: {reason}")]
+    Dtls {
+        /// The server's address.
+        remote: SocketAddr,
+        /// In which way.
+        reason: String,
+    },
+    /// It broke, connected or not, in a way that says no more than this.
+    #[error("{reason}")]
+    Broke {
+        /// Why, as far as known.
+        reason: String,
+    },
+}
+
+impl MediaFailure {
+    /// Stable snake_case name for `join.errors{KIND: n}`, of a participant that never connected.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotNegotiated { .. } => "media_timeout",
+            Self::NoCandidatePair(pair) if pair.refused_local.is_some() => "local_resources",
+            // The only one of these that is proven to be the server's.
+            Self::NoCandidatePair(pair) if pair.remotes.is_empty() => "server_no_candidates",
+            Self::NoCandidatePair(_) => "no_candidate_pair",
+            Self::Dtls { .. } => "dtls_failed",
+            Self::Broke { .. } => "media_lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn udp(address: &str) -> RemoteCandidate {
+        RemoteCandidate::Udp(address.parse().unwrap())
+    }
+
+    fn tcp(address: &str) -> RemoteCandidate {
+        RemoteCandidate::Tcp(address.parse().unwrap())
+    }
+
+    fn none() -> NoCandidatePair {
+        NoCandidatePair {
+            locals: vec!["127.0.0.1:40001".parse().unwrap()],
+            remotes: vec![],
+            left_out: 0,
+            unreachable: vec![],
+            refused_local: None,
+            heard: Heard::Nothing,
+        }
+    }
+
+    #[test]
+    fn lines_of_any_kind_are_read() {
+        let parse = RemoteCandidate::parse;
+        let line = |rest: &str| format!("candidate:1 1 {rest} typ host");
+        assert_eq!(parse(&line("UDP 5 10.0.0.1 7882")), Some(udp("10.0.0.1:7882")));
+        assert_eq!(parse(&line("udp 5 fe80::1 7882")), Some(udp("[fe80::1]:7882")));
+        assert_eq!(parse(&line("tcp 5 10.0.0.1 7881")), Some(tcp("10.0.0.1:7881")));
+        let name = RemoteCandidate::Other("udp a.local:7882".into());
+        assert_eq!(parse(&line("udp 5 a.local 7882")), Some(name));
+        assert_eq!(parse("candidate:1 2 udp 5 10.0.0.1 7882 typ host"), None);
+        assert_eq!((parse(""), parse("candidate:1 1 udp 5 10.0.0.1")), (None, None));
+        let Some(RemoteCandidate::Other(text)) = parse(&line(&format!("udp 5 {:0200} 1", 1)))
+        else {
+            panic!("no name");
+        };
+        assert_eq!(text.len(), OTHER_CHARS_MAX);
+    }
+
+    #[test]
+    fn what_is_said_names_both_sides_and_what_came_back() {
+        let both = vec![udp("10.0.0.5:8210"), tcp("10.0.0.5:7881")];
+        let ours = "no candidate pair worked: our candidates 127.0.0.1:40001";
+        for (pair, said) in [
+            (none(), "; the server named none"),
+            (
+                NoCandidatePair { remotes: both.clone(), ..none() },
+                ", the server's udp 10.0.0.5:8210 and tcp 10.0.0.5:7881; nothing came back on UDP \
+                 port 8210; it offers TCP, which Stampede can't use yet",
+            ),
+            (
+                NoCandidatePair { remotes: vec![tcp("10.0.0.5:7881")], left_out: 3, ..none() },
+                ", the server's tcp 10.0.0.5:7881 and 3 more; it offers only TCP, which Stampede \
+                 can't use yet",
+            ),
+            (
+                NoCandidatePair { remotes: vec![both[0].clone()], heard: Heard::Checks, ..none() },
+                ", the server's udp 10.0.0.5:8210; the server's checks came, but ours to UDP port \
+                 8210 were not answered",
+            ),
+            (
+                NoCandidatePair {
+                    remotes: vec![udp("[2001:db8::1]:7882")],
+                    unreachable: vec!["[2001:db8::1]:7882".parse().unwrap()],
+                    ..none()
+                },
+                ", the server's udp [2001:db8::1]:7882; this machine has no route to \
+                 [2001:db8::1]:7882",
+            ),
+        ] {
+            assert_eq!(pair.to_string(), format!("{ours}{said}"));
+            let kind = match pair.remotes[..] {
+                [] => "server_no_candidates",
+                _ => "no_candidate_pair",
+            };
+            assert_eq!(MediaFailure::NoCandidatePair(Box::new(pair)).kind(), kind);
+        }
+        let refused = Some(("::1".parse().unwrap(), "Too many open files".to_owned()));
+        let refused = NoCandidatePair { remotes: both, refused_local: refused, ..none() };
+        let refused = MediaFailure::NoCandidatePair(Box::new(refused));
+        assert_eq!(refused.kind(), "local_resources");
+        assert!(refused.to_string().contains("no socket could be had on ::1: Too many open files"));
+    }
+}

@@ -1,0 +1,74 @@
+//! What becomes of a peer's output.
+
+use std::net::SocketAddr;
+
+use stampede_core::{
+    AddressWish, LocalId, PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample,
+};
+use stampede_media::AssemblerCounters;
+use stampede_udp::Backend;
+
+use super::sockets::Sockets;
+use crate::clock::Clock;
+use crate::distributions::Measured;
+use crate::mailbox::EventSink;
+use crate::recorder::PeerRecorder;
+use crate::{EngineEvent, PeerId, PeerNotice};
+
+/// Where a peer's output goes during one drain.
+pub(super) struct Sink<'a> {
+    pub(super) backend: &'a mut dyn Backend,
+    pub(super) events: &'a mut EventSink,
+    pub(super) measured: &'a mut Measured,
+    pub(super) recorder: Option<&'a mut PeerRecorder>,
+    pub(super) sockets: &'a Sockets,
+    pub(super) wishes: &'a mut Vec<AddressWish>,
+    pub(super) id: PeerId,
+    pub(super) cohort: u16,
+    pub(super) clock: Clock,
+    pub(super) settled: bool,
+}
+
+impl PeerSink for Sink<'_> {
+    fn transmit(&mut self, via: LocalId, destination: SocketAddr, payload: &[u8]) {
+        if let Some(socket) = self.sockets.get(via) {
+            self.backend.send(socket, destination, payload);
+        }
+    }
+
+    fn address(&mut self, wish: AddressWish) {
+        self.wishes.push(wish);
+    }
+
+    fn event(&mut self, event: PeerEvent) {
+        let here = self.clock.here();
+        self.settled |= matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
+        let (at, notice) = match event {
+            PeerEvent::IceConnected => (here, PeerNotice::IceConnected),
+            PeerEvent::Connected => (here, PeerNotice::Connected),
+            PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
+            PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),
+            PeerEvent::LocalCandidate { candidate } => {
+                (here, PeerNotice::LocalCandidate { candidate })
+            }
+            PeerEvent::Disconnected { failure } => (here, PeerNotice::Disconnected { failure }),
+        };
+        self.events.push(EngineEvent::Peer { peer: self.id, at_unix_ns: at.unix_ns, notice });
+    }
+
+    fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(stream, frame);
+        }
+    }
+
+    fn recording_ended(&mut self, stream: &RecordedStream, counted: &AssemblerCounters) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end(stream.id, counted);
+        }
+    }
+
+    fn sample(&mut self, sample: Sample) {
+        self.measured.record(self.cohort, sample);
+    }
+}
