@@ -260,11 +260,13 @@ impl StreamLedger {
     /// Settles everything at `now`, the end of the stream. What is missing and might still have
     /// come in time was cut off by us, not lost: such sequence numbers are not expected, and
     /// frames that wait for them are not counted.
-    pub fn finish(&mut self, now: Instant) {
+    ///
+    /// The last picture stood until `stood_until`: that may be a freeze.
+    pub fn finish(&mut self, now: Instant, stood_until: Instant) {
         self.settle(now);
         self.sequences.finish(now);
         if let Some(frames) = &mut self.frames {
-            frames.finish(Some(now));
+            frames.finish(stood_until);
         }
     }
 

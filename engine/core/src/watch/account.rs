@@ -19,8 +19,8 @@ pub struct Seat {
     pub left: Option<Instant>,
     /// Its connection; nothing before it was connected for the first time.
     pub connection: Timeline<Connection>,
-    /// Whether its packets other than media were being dropped on purpose.
-    pub cut_off: Timeline<bool>,
+    /// From when to when packets other than media were dropped on purpose; in order of time.
+    pub cut_off: Vec<[Instant; 2]>,
 }
 
 /// What an account is read against.
@@ -111,6 +111,11 @@ impl TrackWatch {
         self.ended.len() >= SPANS_MAX
     }
 
+    /// What was folded so far is not of the window that begins now.
+    pub fn forget_folded(&mut self) {
+        self.folded = None;
+    }
+
     /// Puts the older half of the spans into sums. `from` is where the window of later tallies
     /// begins; a window that ends before the fold can't be read any more.
     pub fn fold(&mut self, facts: &Facts<'_>, from: Instant) {
@@ -169,14 +174,14 @@ impl TrackWatch {
                 break;
             }
             if span.from > at {
-                self.gap(facts, played, (at, span.from), &mut tally);
+                self.gap(facts, played, (at, span.from), true, &mut tally);
             }
             let (begins, ends) = (span.from.max(at), span.until.min(until));
             tally.played += ends.saturating_duration_since(begins);
             at = at.max(ends);
         }
         if at < until {
-            self.gap(facts, played, (at, until), &mut tally);
+            self.gap(facts, played, (at, until), false, &mut tally);
         }
         tally
     }
@@ -186,6 +191,7 @@ impl TrackWatch {
         facts: &Facts<'_>,
         played: &[Played],
         (from, until): (Instant, Instant),
+        back: bool,
         tally: &mut Tally,
     ) {
         let length = until - from;
@@ -194,7 +200,7 @@ impl TrackWatch {
         if facts.stands_still && had_picture && cause == Cause::Silent {
             tally.played += length;
         } else if length >= facts.rules.interruption_min {
-            tally.interrupted(Interruption { from, until, cause, reason });
+            tally.interrupted(Interruption { from, until, cause, reason, back });
         } else {
             tally.froze(from, until);
             if cause == Cause::OnPurpose {
@@ -213,10 +219,15 @@ impl TrackWatch {
     ) -> (Cause, Option<Arc<str>>) {
         let trouble = self.trouble(played, from, until);
         let seat = facts.seat;
-        if trouble.on_purpose || seat.cut_off.during(from, until).any(|(_, cut)| *cut) {
+        let cut_off = |[first, last]: &[Instant; 2]| *first < until && *last > from;
+        if trouble.on_purpose || seat.cut_off.iter().any(cut_off) {
             return (Cause::OnPurpose, None);
         }
-        if seat.connection.moments().next().is_none_or(|first| first > from) {
+        // Joined in the middle of it: what the longer part of it is.
+        let joined = seat.connection.moments().next();
+        let joined_late =
+            |joined: Instant| joined > from && joined - from >= until - joined.min(until);
+        if joined.is_none_or(joined_late) {
             return (Cause::NotJoined, None);
         }
         let mut connections = seat.connection.during(from, until);

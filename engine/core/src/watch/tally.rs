@@ -91,6 +91,8 @@ pub struct Interruption {
     pub cause: Cause,
     /// More of the cause, as far as known.
     pub reason: Option<Arc<str>>,
+    /// A playable frame ended it; else it was no longer expected, or the window ended.
+    pub back: bool,
 }
 
 impl Interruption {
