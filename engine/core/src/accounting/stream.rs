@@ -155,7 +155,7 @@ impl StreamLedger {
                 if let (Some(heard), Some(codec)) = (&mut self.heard, self.codec) {
                     let clock_rate = codec.clock_rate();
                     let time = FrameTime { timestamp: packet.timestamp, clock_rate };
-                    heard.packet(receipt.sequence, at.instant, time);
+                    heard.packet(receipt.sequence, at.instant, time, packet.payload_bytes);
                 }
                 // An Opus packet is a frame.
                 self.finish_frame(FinishedFrame {

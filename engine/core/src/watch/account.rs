@@ -137,9 +137,9 @@ impl TrackWatch {
             let first = played.iter().find(|span| span.until > stretch.from);
             let plays = first.map_or(grace_ends, |span| span.from.clamp(stretch.from, grace_ends));
             let start = plays.max(from);
-            if start < stretch.until {
-                let part = self.part(facts, &played, start, stretch.until.min(until));
-                tally.append(part);
+            let end = self.end(facts, &played, &stretch);
+            if start < end {
+                tally.append(self.part(facts, &played, start, end));
             }
         }
         tally
@@ -184,6 +184,21 @@ impl TrackWatch {
             self.gap(facts, played, (at, until), false, &mut tally);
         }
         tally
+    }
+
+    /// Where a stretch ends: in order, it does so with the last frame, if silence alone lies
+    /// between that and the news.
+    fn end(&self, facts: &Facts<'_>, played: &[Played], stretch: &Stretch) -> Instant {
+        let index = played.partition_point(|span| span.from < stretch.until);
+        let last = index.checked_sub(1).and_then(|index| played.get(index));
+        let Some(last) = last.filter(|last| stretch.in_order && last.until > stretch.from) else {
+            return stretch.until;
+        };
+        let silence = stretch.until.saturating_duration_since(last.until);
+        let is_news = !silence.is_zero()
+            && silence <= facts.rules.end_grace
+            && self.cause(facts, played, last.until, stretch.until).0 == Cause::Silent;
+        if is_news { last.until } else { stretch.until }
     }
 
     fn gap(
@@ -301,6 +316,8 @@ struct Stretch {
     until: Instant,
     /// How long it may take to begin.
     grace: Duration,
+    /// It ended because signalling said so, rather than with what is looked at.
+    in_order: bool,
 }
 
 /// The stretches up to `until`, in order.
@@ -329,11 +346,11 @@ fn stretches(facts: &Facts<'_>, until: Instant) -> Vec<Stretch> {
             (false, true) => {
                 let rules = facts.rules;
                 let grace = if was_there { rules.resume_grace } else { rules.join_grace };
-                stretches.push(Stretch { from: at, until: end, grace });
+                stretches.push(Stretch { from: at, until: end, grace, in_order: false });
             }
             (true, false) => {
                 if let Some(last) = stretches.last_mut() {
-                    last.until = at;
+                    (last.until, last.in_order) = (at, true);
                 }
             }
             _ => {}

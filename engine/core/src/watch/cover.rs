@@ -20,6 +20,9 @@ pub const FALLBACK_COVER: Duration = Duration::from_millis(500);
 /// went on with the time, is taken for the publisher's own pause (DTX). Opus refreshes its comfort
 /// noise every 400 ms (RFC 7587 §3.1.3, libopus `MAX_CONSECUTIVE_DTX`), so nothing longer is one.
 pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a packet covers that begins or goes on with such a pause: up to the next refresh, and
+/// what it may come late.
+pub const PAUSE_COVER: Duration = Duration::from_millis(550);
 /// How far the RTP clock may lag behind arrivals over a gap that is still the publisher's own.
 const OWN_GAP_SLACK: Duration = Duration::from_millis(250);
 

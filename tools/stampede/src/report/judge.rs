@@ -9,6 +9,8 @@ use super::types::{Fault, Injected, Outcome, Verdict};
 use super::viewers::WatchFacts;
 use super::watch_verdict;
 
+/// Kinds of what keeps a join from its end that the media plane names.
+const HUNG_KINDS: [&str; 3] = ["no_candidate_pair", "server_no_candidates", "dtls_failed"];
 /// What is done in this process, and so nobody's fault.
 const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
 /// A worker busier than this over the whole window has no time left to be on time.
@@ -628,6 +630,11 @@ fn join_reason(facts: &Facts) -> String {
     if !kinds.is_empty() {
         text.push_str(&format!(" ({})", kinds.join("; ")));
     }
+    // Told to leave while they hung: no errors, but it is known at what.
+    let hung = HUNG_KINDS.iter().filter(|kind| !facts.errors.iter().any(|(own, _)| own == *kind));
+    for said in hung.filter_map(|kind| facts.error_texts.get(*kind)) {
+        text.push_str(&format!("; still joining: {said}"));
+    }
     text
 }
 
@@ -798,6 +805,19 @@ mod tests {
         let said = "0 of 11 joined, 11 failed (11 x websocket";
         check(&nobody, Outcome::Fail, Fault::Unknown, said);
         check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
+    }
+
+    #[test]
+    fn without_a_candidate_pair_that_is_said_once_and_nobody_is_blamed() {
+        let said = "no candidate pair worked: our candidates 127.0.0.1:40001";
+        let kind = "no_candidate_pair".to_owned();
+        let error_texts = BTreeMap::from([(kind.clone(), said.to_owned())]);
+        let hung = Facts { joined: 0, received: 0, error_texts, ..healthy() };
+        let hanging = format!("; still joining: {said}");
+        check(&hung, Outcome::Fail, Fault::Unknown, &hanging);
+        let failed = Facts { errors: vec![(kind, 11)], failed: 11, ..hung };
+        check(&failed, Outcome::Fail, Fault::Unknown, &format!("(11 x no_candidate_pair: {said})"));
+        assert!(!judge(&failed).reasons[0].contains(&hanging));
     }
 
     #[test]

@@ -404,7 +404,16 @@ impl Joined<'_> {
                         "more notices of the media plane than its task could handle",
                     ),
                 },
-                () = departure.due() => return TryEnd::Left,
+                () = departure.due() => {
+                    // Nobody's failure, but why it hung is known.
+                    if !self.connected
+                        && let Some(end) = Box::pin(self.unconnected(notices)).await
+                        && let TryEnd::Broke { kind, detail, .. } = end
+                    {
+                        self.context.book.borrow_mut().said(&kind, &detail);
+                    }
+                    return TryEnd::Left;
+                }
                 () = &mut deadline, if !self.connected => {
                     let unconnected = self.unconnected(notices);
                     return Box::pin(unconnected).await.unwrap_or_else(|| TryEnd::broke(
