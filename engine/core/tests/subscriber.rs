@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use common::*;
-use stampede_core::{Codec, MediaKind, PacketCounters, Peer, PeerEvent, StreamReport};
+use stampede_core::{Codec, MediaKind, PacketCounters, Peer, PeerEvent, PeerNote, StreamReport};
 use stampede_media::MediaClip;
 use str0m::Rtc;
 use str0m::change::SdpAnswer;

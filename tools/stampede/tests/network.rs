@@ -159,7 +159,7 @@ fn loopback_goes_through_a_proxy_only_if_one_is_asked_for() {
     let ended = run(&format!("wss://{tls}"), &args);
     ended.assert_code(0);
     let asked = asked.lock().unwrap();
-    assert!(asked.len() == 5 && asked.iter().all(|(line, _)| line.starts_with("CONNECT ")));
+    assert!(asked.len() == 6 && asked.iter().all(|(line, _)| line.starts_with("CONNECT ")));
 
     let ended = run_with("ws://livekit.invalid", &[], |command| {
         command.env("HTTP_PROXY", "socks5://127.0.0.1:1");
