@@ -341,7 +341,7 @@ fn frames(page: &mut Page, media: &MediaSection) {
     page.sub("frames", &text);
     if let Some(freezes) = media.freezes.as_ref().filter(|freezes| freezes.count > 0) {
         let text = format!(
-            "{} on {} tracks, {:.1} s together; {} by loss, {} by late delivery only",
+            "{} on {} tracks, {:.1} s together; {} by loss, {} without any",
             group(freezes.count),
             group(freezes.streams),
             freezes.total_s,
