@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stampede_core::{Arrival, LocalId, Peer};
 use stampede_impair::{Class, Counts, Fate, Held, Impairment, Spec, stable_name};
 
 use crate::PeerId;
+
+/// A packet held back for so long may make a gap by itself.
+const HELD_LONG: Duration = Duration::from_millis(150);
 
 /// What is to be done to whom, the same for all workers of an engine.
 #[derive(Debug, Clone)]
@@ -96,12 +99,16 @@ impl Impairments {
                 peer.handle_datagram(at, source, payload);
                 continue;
             }
+            if due - at.instant >= HELD_LONG {
+                peer.dropped_on_purpose(payload);
+            }
             let wait_ns = (due - at.instant).as_nanos() as u64;
             let then = Arrival { instant: due, unix_ns: at.unix_ns + wait_ns };
             let datagram =
                 HeldDatagram { peer: id, via, source, at: then, payload: payload.into() };
             if !self.held.push(due, datagram) {
                 model.overflowed(class, at.instant, fate, copy > 0);
+                impaired.dropped(class, at.instant, peer, payload);
                 return;
             }
         }

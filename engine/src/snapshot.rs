@@ -1,5 +1,6 @@
 //! What the workers report: once a second, and at the end.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
@@ -59,6 +60,8 @@ pub struct PeerRow {
     pub cohort: u16,
     /// Datagrams the kernel dropped at its receive buffer, from the socket's first to its last.
     pub kernel_drops: u64,
+    /// Where its latest datagram came from.
+    pub remote: Option<SocketAddr>,
     /// Everything it counted.
     pub report: PeerReport,
 }

@@ -556,7 +556,8 @@ impl Worker {
             closed.add(&counters, impaired.unwrap_or_default());
         }
         let (label, cohort) = (slot.label, slot.cohort);
-        self.rows.push(PeerRow { id: slot.id, label, cohort, kernel_drops, report });
+        let (id, remote) = (slot.id, slot.peer.remote());
+        self.rows.push(PeerRow { id, label, cohort, kernel_drops, remote, report });
         self.slot_of_peer.remove(&slot.id);
         self.setup.peers.fetch_sub(1, Ordering::Relaxed);
     }

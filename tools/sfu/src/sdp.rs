@@ -57,9 +57,58 @@ pub(crate) fn without_candidates(sdp: &str) -> String {
     lines.filter(|line| !line.starts_with("a=candidate:")).collect()
 }
 
+/// The answer with DTX asked for in the Opus m-lines of these mids, as LiveKit has it
+/// (`pkg/rtc/participant_sdp.go`, `usedtx`; RFC 7587 §6.1).
+pub(crate) fn with_dtx(sdp: &str, mids: &[&str]) -> String {
+    // Each section from its m-line on, and what is before the first of them.
+    let starts = sdp.match_indices("\nm=").map(|(at, _)| at + 1);
+    let mut bounds: Vec<usize> = std::iter::once(0).chain(starts).collect();
+    bounds.push(sdp.len());
+    let mut out = String::with_capacity(sdp.len() + 16);
+    for (start, end) in bounds.iter().zip(&bounds[1..]) {
+        let section = &sdp[*start..*end];
+        let mid = section.lines().find_map(|line| line.strip_prefix("a=mid:"));
+        let opus = section.lines().find_map(|line| {
+            let (pt, codec) = line.strip_prefix("a=rtpmap:")?.split_once(' ')?;
+            codec.to_ascii_lowercase().starts_with("opus/").then(|| format!("a=fmtp:{pt} "))
+        });
+        let opus = opus.filter(|_| mid.is_some_and(|mid| mids.contains(&mid.trim())));
+        for line in section.split_inclusive('\n') {
+            match &opus {
+                Some(opus) if line.starts_with(opus.as_str()) => {
+                    let text = line.trim_end();
+                    out.push_str(text);
+                    out.push_str(";usedtx=1");
+                    out.push_str(&line[text.len()..]);
+                }
+                _ => out.push_str(line),
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dtx_is_asked_for_where_it_is_wanted() {
+        let section = |mid: &str, parameters: &str| {
+            format!(
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111 8\r\na=rtpmap:111 opus/48000/2\r\n\
+                 a=rtpmap:8 PCMA/8000\r\na=fmtp:111 {parameters}\r\na=fmtp:8 x=1\r\n\
+                 a=mid:{mid}\r\n"
+            )
+        };
+        let sdp = |second: &str| {
+            let plain = "useinbandfec=1";
+            format!("v=0\r\n{}{}{}", section("0", plain), section("1", second), section("2", plain))
+        };
+        let answer = sdp("useinbandfec=1");
+        assert_eq!(with_dtx(&answer, &["1"]), sdp("useinbandfec=1;usedtx=1"));
+        assert_eq!(with_dtx(&answer, &[]), answer);
+    }
 
     #[test]
     fn only_candidates_are_left_out() {

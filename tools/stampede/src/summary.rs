@@ -157,7 +157,7 @@ fn watch(page: &mut Page, report: &Report) {
     if kinds.iter().all(|(_, watch)| watch.is_whole()) {
         let names: Vec<_> = kinds.iter().map(|(name, _)| *name).collect();
         let all = report.watch.as_ref().map_or(0, |section| section.subscribers);
-        let text = format!("100 % of {}, by all {}", names.join(" and "), group(all));
+        let text = format!("100 % of {} by all {} subscribers", names.join(" and "), group(all));
         page.row("watched", &text);
         return;
     }
@@ -341,7 +341,7 @@ fn frames(page: &mut Page, media: &MediaSection) {
     page.sub("frames", &text);
     if let Some(freezes) = media.freezes.as_ref().filter(|freezes| freezes.count > 0) {
         let text = format!(
-            "{} on {} tracks, {:.1} s together; {} by loss, {} by late delivery only",
+            "{} on {} tracks, {:.1} s together; {} by loss, {} without any",
             group(freezes.count),
             group(freezes.streams),
             freezes.total_s,
@@ -645,7 +645,10 @@ mod tests {
         }
         report.watch = Some(WatchSection { subscribers: 1, worst: Vec::new() });
         let text = render(&report, false);
-        assert!(text.contains("  watched    100 % of video and audio, by all 1\n"), "{text}");
+        assert!(
+            text.contains("  watched    100 % of video and audio by all 1 subscribers\n"),
+            "{text}"
+        );
         assert!(text.find("watched").unwrap() < text.find("\n  join ").unwrap(), "{text}");
 
         let gaps = crate::report::watch::tests::figures(&[(10, 4), (10, 0)]);
@@ -658,11 +661,11 @@ mod tests {
         report.watch = Some(WatchSection { subscribers: 2, worst: vec![worst] });
         let text = render(&report, false);
         for line in [
-            "  watched    video     80 %: 16.0 s of 20.0 s; subscribers p50 60 %, min 60 %\n",
+            "  watched    video     80.00 %: 16.0 s of 20.0 s; subscribers p50 60.00 %, min 60.00 %\n",
             "             audio     100 %\n",
             "             gaps      video: 1 on 1 subscribers, 4.0 s together, 4.0 s p50, 4.0 s max\n",
             "                       1 silent (4.0 s)\n",
-            "             worst     60 %: sub-7\n",
+            "             worst     60.00 %: sub-7\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }

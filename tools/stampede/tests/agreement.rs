@@ -270,7 +270,8 @@ fn libwebrtc_counts_the_same_losses_and_freezes() {
 
 /// Ours is exact: it is what the network did, packet for packet.
 fn assert_ours(ended: &Ended, losses: &Losses) {
-    ended.assert_code(0);
+    // What was lost on purpose leaves more than 1 % of the time without a picture.
+    ended.assert_code(1);
     let (video, audio) = (rows(ended, "video"), rows(ended, "audio"));
     assert_eq!((video.len(), audio.len()), (3, 3));
     for row in &video {

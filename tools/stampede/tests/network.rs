@@ -123,8 +123,10 @@ fn signalling_goes_through_the_proxy_of_the_environment() {
     let asked = std::mem::take(&mut *asked.lock().unwrap());
     let created = "POST http://livekit.invalid:7880/twirp/livekit.RoomService/CreateRoom HTTP/1.1";
     assert_eq!(asked[0].0, created);
-    assert_eq!(asked.len(), 5, "{asked:?}");
-    assert!(asked[1..].iter().all(|(line, _)| line == "CONNECT livekit.invalid:7880 HTTP/1.1"));
+    assert_eq!(asked.len(), 6, "{asked:?}");
+    assert!(asked[1..5].iter().all(|(line, _)| line == "CONNECT livekit.invalid:7880 HTTP/1.1"));
+    // Whether the server is still there at the end.
+    assert_eq!(asked[5].0, "GET http://livekit.invalid:7880/rtc/validate HTTP/1.1");
     // base64 of `user:pass`.
     let known = Some("Basic dXNlcjpwYXNz");
     assert!(asked.iter().all(|(_, authorization)| authorization.as_deref() == known), "{asked:?}");
@@ -146,7 +148,7 @@ fn loopback_goes_through_a_proxy_only_if_one_is_asked_for() {
     assert_eq!(ended.number("/join/joined"), 4.0);
     let ended = run_with(&sfu.url, &[HEARD, "--proxy", &proxy.to_string()], dead);
     ended.assert_code(0);
-    assert_eq!(asked.lock().unwrap().len(), 5);
+    assert_eq!(asked.lock().unwrap().len(), 6);
     let (tls, pem) = fake::tls(address(&sfu));
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
@@ -157,7 +159,7 @@ fn loopback_goes_through_a_proxy_only_if_one_is_asked_for() {
     let ended = run(&format!("wss://{tls}"), &args);
     ended.assert_code(0);
     let asked = asked.lock().unwrap();
-    assert!(asked.len() == 5 && asked.iter().all(|(line, _)| line.starts_with("CONNECT ")));
+    assert!(asked.len() == 6 && asked.iter().all(|(line, _)| line.starts_with("CONNECT ")));
 
     let ended = run_with("ws://livekit.invalid", &[], |command| {
         command.env("HTTP_PROXY", "socks5://127.0.0.1:1");

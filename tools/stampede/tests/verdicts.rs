@@ -87,7 +87,7 @@ fn refused_joins_are_the_servers() {
         // Of ten joins, the publisher's first, every fifth is refused.
         let ended = run(&small(&["--subscribers=9", "--embedded-flag=--refuse-joins=20%"]));
         ended.assert_code(1);
-        assert_fault(&ended, "server", &["8 of 10 joined, 2 failed (2 x http_503)"]);
+        assert_fault(&ended, "server", &["8 of 10 joined, 2 failed (2 x http_503: HTTP 503"]);
         assert_eq!(ended.number("/join/failed"), 2.0);
         assert_eq!(ended.number("/server/embedded/joins_refused"), 2.0);
     });

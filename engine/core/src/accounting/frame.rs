@@ -92,7 +92,9 @@ pub struct FrameLedger {
     references: Option<References>,
     /// Whether the last frame settled was whole at its end.
     settled_end: bool,
-    /// Frames since the last shown one that were lost, or could not be decoded.
+    /// A frame since the last shown one was lost or could not be decoded.
+    lossy: bool,
+    /// What was seen since the last shown one.
     trouble: Trouble,
     keyframe_wanted: bool,
     /// Sequence numbers without payload behind `settled`.
@@ -134,6 +136,7 @@ impl FrameLedger {
             blanked: false,
             cover: Cover::default(),
             clock_rate: codec.clock_rate(),
+            lossy: false,
             trouble: Trouble::default(),
             finished: VecDeque::new(),
             shown_at: None,
@@ -212,11 +215,11 @@ impl FrameLedger {
     /// gap that may yet be repaired, are not counted: they were cut off by us, not lost.
     ///
     /// If the last frame stands until `stood_until`, and that is a freeze, it is one although
-    /// nothing ends it; `None` where the track stands still on purpose.
-    pub fn finish(&mut self, stood_until: Option<Instant>) {
+    /// nothing ends it, unless the track stands still on purpose.
+    pub fn finish(&mut self, stood_until: Instant) {
         self.open.clear();
-        if let Some(until) = stood_until.filter(|_| !self.is_paused() && !self.blanked) {
-            self.freezes.end(until, self.trouble.lost || self.trouble.undecodable);
+        if !self.is_paused() && !self.blanked {
+            self.freezes.end(stood_until, self.lossy);
         }
     }
 
@@ -421,6 +424,7 @@ impl FrameLedger {
                 measured,
             });
         }
+        self.lossy |= followed.lost > 0 || !followed.decodable;
         self.trouble.lost |= !complete || gap_before;
         self.trouble.undecodable |= !followed.decodable;
         if followed.decodable {
@@ -459,6 +463,6 @@ impl FrameLedger {
         let time = FrameTime { timestamp: frame.timestamp, clock_rate: self.clock_rate };
         self.cover.trouble(trouble);
         self.cover.shown(shown_at, time, self.freezes.intervals().cover(), false);
-        self.freezes.shown(shown_at, trouble.lost || trouble.undecodable);
+        self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
     }
 }

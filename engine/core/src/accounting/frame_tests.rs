@@ -134,7 +134,7 @@ fn run(sent: &[Sent], fates: &[Option<u64>], first: u16) -> (StreamLedger, Vec<b
         in_time[index] = receipt.usable;
     }
     // Long after: nothing is cut off.
-    ledger.finish(start + Duration::from_secs(3_600));
+    ledger.finish(start + Duration::from_secs(3_600), start + Duration::from_secs(3_600));
     (ledger, in_time)
 }
 
@@ -204,7 +204,7 @@ proptest! {
             });
             ledger.settle(at.instant);
         }
-        ledger.finish(start);
+        ledger.finish(start, start);
         let frames = ledger.frames();
         prop_assert!(frames.complete <= frames.received);
         prop_assert!(frames.decodable.is_none_or(|decodable| decodable <= frames.complete));

@@ -139,7 +139,7 @@ impl Stream {
     }
 
     fn figures(mut self) -> Figures {
-        self.ledger.finish(self.at().instant);
+        self.ledger.finish(self.at().instant, self.at().instant);
         self.samples.extend(self.ledger.drain_samples());
         let latencies = self.samples.iter().map(|sample| match sample {
             Sample::Latency { latency, .. } => *latency,
@@ -297,7 +297,7 @@ fn what_stops_and_stays_stopped_is_a_freeze() {
     stream.frames(250);
     let last_shown = stream.now - 40 * MS;
     stream.now += 5_000 * MS;
-    stream.ledger.finish(stream.at().instant);
+    stream.ledger.finish(stream.at().instant, stream.at().instant);
     let (_, open, _) = stream.ledger.take_cover();
     let covered_until = open.unwrap().until - stream.start;
     assert_eq!(covered_until, last_shown + 190 * MS, "as long as any frame covered");
@@ -307,7 +307,7 @@ fn what_stops_and_stays_stopped_is_a_freeze() {
     stream.frames(250);
     stream.ledger.set_muted(true);
     stream.now += 5_000 * MS;
-    stream.ledger.finish(stream.at().instant);
+    stream.ledger.finish(stream.at().instant, stream.at().instant);
     assert_eq!(stream.ledger.freezes().count, 0, "muted");
 }
 

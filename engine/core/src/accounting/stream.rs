@@ -155,7 +155,7 @@ impl StreamLedger {
                 if let (Some(heard), Some(codec)) = (&mut self.heard, self.codec) {
                     let clock_rate = codec.clock_rate();
                     let time = FrameTime { timestamp: packet.timestamp, clock_rate };
-                    heard.packet(receipt.sequence, at.instant, time);
+                    heard.packet(receipt.sequence, at.instant, time, packet.payload_bytes);
                 }
                 // An Opus packet is a frame.
                 self.finish_frame(FinishedFrame {
@@ -260,11 +260,13 @@ impl StreamLedger {
     /// Settles everything at `now`, the end of the stream. What is missing and might still have
     /// come in time was cut off by us, not lost: such sequence numbers are not expected, and
     /// frames that wait for them are not counted.
-    pub fn finish(&mut self, now: Instant) {
+    ///
+    /// The last picture stood until `stood_until`: that may be a freeze.
+    pub fn finish(&mut self, now: Instant, stood_until: Instant) {
         self.settle(now);
         self.sequences.finish(now);
         if let Some(frames) = &mut self.frames {
-            frames.finish(Some(now));
+            frames.finish(stood_until);
         }
     }
 

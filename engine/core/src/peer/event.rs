@@ -57,6 +57,8 @@ pub enum PeerNote {
         /// True if paused.
         paused: bool,
     },
+    /// We leave (subscriber): that frames stop from here on is no freeze.
+    Leaving,
     /// A track of somebody else is gone (subscriber).
     TrackGone {
         /// LiveKit track id.

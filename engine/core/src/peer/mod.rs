@@ -344,7 +344,7 @@ impl Peer {
     /// track that is not there, changes nothing.
     pub fn note(&mut self, note: PeerNote) {
         match &mut self.role {
-            Role::Subscriber(receiving) => receiving.note(note),
+            Role::Subscriber(receiving) => receiving.note(self.now, note),
             Role::Publisher(publishing) => publishing.note(note),
         }
     }
@@ -486,7 +486,8 @@ impl Peer {
         }
     }
 
-    /// A datagram for this peer was dropped on purpose; its stream's gaps are then nobody's fault.
+    /// A datagram for this peer was dropped, or is held back for long, on purpose; its stream's gaps
+    /// are then nobody's fault.
     pub fn dropped_on_purpose(&mut self, payload: &[u8]) {
         if let (Role::Subscriber(receiving), Some(header)) =
             (&mut self.role, RtpHeader::parse(payload))

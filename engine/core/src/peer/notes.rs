@@ -51,7 +51,8 @@ impl TrackNotes {
                 self.0.remove(&track_id);
                 None
             }
-            PeerNote::PacketTrailer
+            PeerNote::Leaving
+            | PeerNote::PacketTrailer
             | PeerNote::LayersWanted { .. }
             | PeerNote::PublishMuted { .. } => None,
         }

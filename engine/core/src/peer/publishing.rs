@@ -212,6 +212,7 @@ impl Publishing {
             PeerNote::Track { .. }
             | PeerNote::Muted { .. }
             | PeerNote::Paused { .. }
+            | PeerNote::Leaving
             | PeerNote::TrackGone { .. } => {}
         }
     }

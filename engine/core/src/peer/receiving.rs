@@ -154,6 +154,8 @@ pub(super) struct Receiving {
     first_packet: [bool; 2],
     first_keyframe: bool,
     notes: TrackNotes,
+    /// When we were told to leave.
+    leaving: Option<Instant>,
 }
 
 impl Receiving {
@@ -176,6 +178,7 @@ impl Receiving {
             first_packet: [false; 2],
             first_keyframe: false,
             notes: TrackNotes::default(),
+            leaving: None,
         }
     }
 
@@ -291,7 +294,7 @@ impl Receiving {
     }
 
     fn close_stream(&mut self, mut stream: RxStream, now: Instant, outbox: &mut Outbox) {
-        stream.finish(now, outbox);
+        stream.finish(now, self.leaving, outbox);
         if self.closed_covers.len() >= CLOSED_COVERS_MAX {
             self.closed_covers.pop_front();
         }
@@ -549,7 +552,10 @@ impl Receiving {
     }
 
     /// What signalling knows of a track.
-    pub(super) fn note(&mut self, note: PeerNote) {
+    pub(super) fn note(&mut self, now: Instant, note: PeerNote) {
+        if note == PeerNote::Leaving {
+            self.leaving.get_or_insert(now);
+        }
         let Some(track) = self.notes.take(note) else { return };
         let of_track = |stream: &&mut RxStream| stream.track_id.as_deref() == Some(&*track);
         for stream in self.streams.iter_mut().filter(of_track) {
@@ -606,7 +612,7 @@ impl Receiving {
 
     pub(super) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
         for stream in &mut self.streams {
-            stream.finish(now, outbox);
+            stream.finish(now, self.leaving, outbox);
         }
     }
 
@@ -762,8 +768,8 @@ impl RxStream {
         Some(next_at)
     }
 
-    fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.ledger.finish(now);
+    fn finish(&mut self, now: Instant, leaving: Option<Instant>, outbox: &mut Outbox) {
+        self.ledger.finish(now, leaving.map_or(now, |leaving| leaving.min(now)));
         self.release_frames(outbox);
         self.end_recording(outbox);
     }

@@ -19,8 +19,8 @@ pub struct Seat {
     pub left: Option<Instant>,
     /// Its connection; nothing before it was connected for the first time.
     pub connection: Timeline<Connection>,
-    /// Whether its packets other than media were being dropped on purpose.
-    pub cut_off: Timeline<bool>,
+    /// From when to when packets other than media were dropped on purpose; in order of time.
+    pub cut_off: Vec<[Instant; 2]>,
 }
 
 /// What an account is read against.
@@ -111,6 +111,11 @@ impl TrackWatch {
         self.ended.len() >= SPANS_MAX
     }
 
+    /// What was folded so far is not of the window that begins now.
+    pub fn forget_folded(&mut self) {
+        self.folded = None;
+    }
+
     /// Puts the older half of the spans into sums. `from` is where the window of later tallies
     /// begins; a window that ends before the fold can't be read any more.
     pub fn fold(&mut self, facts: &Facts<'_>, from: Instant) {
@@ -132,9 +137,9 @@ impl TrackWatch {
             let first = played.iter().find(|span| span.until > stretch.from);
             let plays = first.map_or(grace_ends, |span| span.from.clamp(stretch.from, grace_ends));
             let start = plays.max(from);
-            if start < stretch.until {
-                let part = self.part(facts, &played, start, stretch.until.min(until));
-                tally.append(part);
+            let end = self.end(facts, &played, &stretch);
+            if start < end {
+                tally.append(self.part(facts, &played, start, end));
             }
         }
         tally
@@ -169,16 +174,31 @@ impl TrackWatch {
                 break;
             }
             if span.from > at {
-                self.gap(facts, played, (at, span.from), &mut tally);
+                self.gap(facts, played, (at, span.from), true, &mut tally);
             }
             let (begins, ends) = (span.from.max(at), span.until.min(until));
             tally.played += ends.saturating_duration_since(begins);
             at = at.max(ends);
         }
         if at < until {
-            self.gap(facts, played, (at, until), &mut tally);
+            self.gap(facts, played, (at, until), false, &mut tally);
         }
         tally
+    }
+
+    /// Where a stretch ends: in order, it does so with the last frame, if silence alone lies
+    /// between that and the news.
+    fn end(&self, facts: &Facts<'_>, played: &[Played], stretch: &Stretch) -> Instant {
+        let index = played.partition_point(|span| span.from < stretch.until);
+        let last = index.checked_sub(1).and_then(|index| played.get(index));
+        let Some(last) = last.filter(|last| stretch.in_order && last.until > stretch.from) else {
+            return stretch.until;
+        };
+        let silence = stretch.until.saturating_duration_since(last.until);
+        let is_news = !silence.is_zero()
+            && silence <= facts.rules.end_grace
+            && self.cause(facts, played, last.until, stretch.until).0 == Cause::Silent;
+        if is_news { last.until } else { stretch.until }
     }
 
     fn gap(
@@ -186,6 +206,7 @@ impl TrackWatch {
         facts: &Facts<'_>,
         played: &[Played],
         (from, until): (Instant, Instant),
+        back: bool,
         tally: &mut Tally,
     ) {
         let length = until - from;
@@ -194,7 +215,7 @@ impl TrackWatch {
         if facts.stands_still && had_picture && cause == Cause::Silent {
             tally.played += length;
         } else if length >= facts.rules.interruption_min {
-            tally.interrupted(Interruption { from, until, cause, reason });
+            tally.interrupted(Interruption { from, until, cause, reason, back });
         } else {
             tally.froze(from, until);
             if cause == Cause::OnPurpose {
@@ -213,10 +234,15 @@ impl TrackWatch {
     ) -> (Cause, Option<Arc<str>>) {
         let trouble = self.trouble(played, from, until);
         let seat = facts.seat;
-        if trouble.on_purpose || seat.cut_off.during(from, until).any(|(_, cut)| *cut) {
+        let cut_off = |[first, last]: &[Instant; 2]| *first < until && *last > from;
+        if trouble.on_purpose || seat.cut_off.iter().any(cut_off) {
             return (Cause::OnPurpose, None);
         }
-        if seat.connection.moments().next().is_none_or(|first| first > from) {
+        // Joined in the middle of it: what the longer part of it is.
+        let joined = seat.connection.moments().next();
+        let joined_late =
+            |joined: Instant| joined > from && joined - from >= until - joined.min(until);
+        if joined.is_none_or(joined_late) {
             return (Cause::NotJoined, None);
         }
         let mut connections = seat.connection.during(from, until);
@@ -290,6 +316,8 @@ struct Stretch {
     until: Instant,
     /// How long it may take to begin.
     grace: Duration,
+    /// It ended because signalling said so, rather than with what is looked at.
+    in_order: bool,
 }
 
 /// The stretches up to `until`, in order.
@@ -318,11 +346,11 @@ fn stretches(facts: &Facts<'_>, until: Instant) -> Vec<Stretch> {
             (false, true) => {
                 let rules = facts.rules;
                 let grace = if was_there { rules.resume_grace } else { rules.join_grace };
-                stretches.push(Stretch { from: at, until: end, grace });
+                stretches.push(Stretch { from: at, until: end, grace, in_order: false });
             }
             (true, false) => {
                 if let Some(last) = stretches.last_mut() {
-                    last.until = at;
+                    (last.until, last.in_order) = (at, true);
                 }
             }
             _ => {}

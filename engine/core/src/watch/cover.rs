@@ -11,12 +11,18 @@ const WINDOW: usize = 30;
 const SAMPLES_MIN: usize = 5;
 /// Least increase over the average (libwebrtc `kMinIncreaseForFreezeMs`).
 const INCREASE_MIN_MS: u32 = 150;
+/// An interval counts as no longer than this in what frames cover: the seconds of a blackout would
+/// else be added to what each frame after it covers, and hide the next one.
+const COVERED_INTERVAL_MAX_MS: u32 = 1_000;
 /// How long a frame covers at most while the stream has fewer than five intervals.
 pub const FALLBACK_COVER: Duration = Duration::from_millis(500);
 /// The longest silence in which an audio stream that numbers on without a gap, and whose RTP clock
 /// went on with the time, is taken for the publisher's own pause (DTX). Opus refreshes its comfort
 /// noise every 400 ms (RFC 7587 §3.1.3, libopus `MAX_CONSECUTIVE_DTX`), so nothing longer is one.
 pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a packet covers that begins or goes on with such a pause: up to the next refresh, and
+/// what it may come late.
+pub const PAUSE_COVER: Duration = Duration::from_millis(550);
 /// How far the RTP clock may lag behind arrivals over a gap that is still the publisher's own.
 const OWN_GAP_SLACK: Duration = Duration::from_millis(250);
 
@@ -29,6 +35,8 @@ pub struct Intervals {
     len: u8,
     next: u8,
     sum_ms: u64,
+    /// The same with each interval no longer than [`COVERED_INTERVAL_MAX_MS`].
+    covered_sum_ms: u64,
 }
 
 impl Intervals {
@@ -38,6 +46,9 @@ impl Intervals {
         let next = usize::from(self.next);
         self.sum_ms += u64::from(interval_ms);
         self.sum_ms -= u64::from(self.intervals_ms[next]);
+        let covered = |interval_ms: u32| u64::from(interval_ms.min(COVERED_INTERVAL_MAX_MS));
+        self.covered_sum_ms += covered(interval_ms);
+        self.covered_sum_ms -= covered(self.intervals_ms[next]);
         self.intervals_ms[next] = interval_ms;
         self.next = ((next + 1) % WINDOW) as u8;
         self.len = (self.len + 1).min(WINDOW as u8);
@@ -46,17 +57,22 @@ impl Intervals {
     /// From what length on an interval is a freeze: max(3 × avg, avg + 150 ms); `None` with fewer
     /// than five.
     pub fn freeze_bound(&self) -> Option<Duration> {
+        self.bound(self.sum_ms)
+    }
+
+    fn bound(&self, sum_ms: u64) -> Option<Duration> {
         if usize::from(self.len) < SAMPLES_MIN {
             return None;
         }
-        let average_ms = (self.sum_ms / u64::from(self.len)) as u32;
+        let average_ms = (sum_ms / u64::from(self.len)) as u32;
         let bound_ms = average_ms.saturating_mul(3).max(average_ms + INCREASE_MIN_MS);
         Some(Duration::from_millis(bound_ms.into()))
     }
 
-    /// How long a frame covers at most: the freeze bound, or [`FALLBACK_COVER`].
+    /// How long a frame covers at most: the freeze bound of intervals of at most a second, or
+    /// [`FALLBACK_COVER`].
     pub fn cover(&self) -> Duration {
-        self.freeze_bound().unwrap_or(FALLBACK_COVER)
+        self.bound(self.covered_sum_ms).unwrap_or(FALLBACK_COVER)
     }
 }
 
@@ -262,6 +278,15 @@ mod tests {
         assert_eq!(spans[0], (0, 580 + 52 + 150));
         assert_eq!(spans[1].0, 2_000);
         assert!(rig.spans().len() == 1, "an ended span is handed out once");
+    }
+
+    #[test]
+    fn a_blackout_does_not_hide_the_next_one() {
+        let mut rig = Rig::new(false);
+        (0..=30).for_each(|frame| rig.frame(frame * 40, frame * 40));
+        rig.frame(61_200, 61_200);
+        let (_, open, _) = rig.cover.take(rig.intervals.cover());
+        assert_eq!(open.unwrap().until - rig.at(61_200), Duration::from_millis(72 + 150));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod timeline;
 
 pub use account::{Facts, SPANS_MAX, Seat, TrackWatch};
 pub use cover::{
-    Cover, FALLBACK_COVER, FrameTime, Intervals, PAUSE_MAX, Span, StreamCover, Trouble,
+    Cover, FALLBACK_COVER, FrameTime, Intervals, PAUSE_COVER, PAUSE_MAX, Span, StreamCover, Trouble,
 };
 pub use tally::{Cause, INTERRUPTIONS_MAX, Interruption, Rules, SHORT_GAPS_KEPT_MAX, Tally};
 pub use timeline::{CHANGES_MAX, Connection, Publishing, Timeline};

@@ -250,6 +250,16 @@ fn model(script: &Script, played: &Played) -> ModelTally {
     let (mut expected, mut watched, mut short) = (0, 0, 0);
     let mut interruptions = Vec::new();
     let mut gap = 0;
+    // Nothing came, and signalling knows of no reason.
+    let is_silent = |from_ms: usize, until_ms: usize| {
+        let (from, until) = (played.at(from_ms), played.at(until_ms));
+        let connected = played.seat.connection.moments().next().is_some_and(|at| at <= from);
+        let mut connections = played.seat.connection.during(from, until);
+        let mut publishing = played.publishing.during(from, until);
+        connected
+            && connections.all(|(_, connection)| *connection == Connection::Up)
+            && !publishing.any(|(_, state)| matches!(state, Publishing::Vanished { .. }))
+    };
     let mut close = |gap: &mut usize, ms: usize, short: &mut usize| {
         if *gap >= 1_000 {
             interruptions.push((ms - *gap, *gap));
@@ -260,11 +270,19 @@ fn model(script: &Script, played: &Played) -> ModelTally {
     };
     // Since when it plays by what signalling says; whether the grace of that is over.
     let (mut since, mut begun, mut before) = (None, false, false);
+    // Up to where the last frame of the stretch covers.
+    let mut covered_to = None;
     for ms in script.scheduled_ms..end {
         if script.left_ms.is_some_and(|left| ms >= left) {
             break;
         }
         if !played.plays[ms] {
+            let silent = covered_to.take().filter(|to| (1..=1_000).contains(&(ms - to)));
+            if silent.is_some_and(|to| is_silent(to, ms)) {
+                // The news of an orderly end took its way.
+                expected -= gap;
+                gap = 0;
+            }
             since = None;
             let state = played.publishing.at(played.at(ms));
             before &= state.is_some_and(|state| *state != Publishing::Over);
@@ -274,6 +292,10 @@ fn model(script: &Script, played: &Played) -> ModelTally {
         if since.is_none() {
             since = Some(ms);
             begun = false;
+            covered_to = None;
+        }
+        if played.covered[ms] {
+            covered_to = Some(ms + 1);
         }
         begun |= played.covered[ms] || ms - since.unwrap_or(ms) >= grace_ms(!before);
         let next_plays = ms + 1 < END_MS && played.plays[ms + 1];

@@ -19,6 +19,10 @@ pub struct Rules {
     pub join_grace: Duration,
     /// The same after it was unmuted, resumed, or shown again.
     pub resume_grace: Duration,
+    /// Nothing need come for so long before signalling says that it has ended in order: a publisher
+    /// stops first, and the news of it takes its way over the server. What was silent for longer is
+    /// a gap, all of it.
+    pub end_grace: Duration,
 }
 
 impl Default for Rules {
@@ -27,6 +31,7 @@ impl Default for Rules {
             interruption_min: Duration::from_secs(1),
             join_grace: Duration::from_secs(5),
             resume_grace: Duration::from_secs(1),
+            end_grace: Duration::from_secs(1),
         }
     }
 }
@@ -91,6 +96,8 @@ pub struct Interruption {
     pub cause: Cause,
     /// More of the cause, as far as known.
     pub reason: Option<Arc<str>>,
+    /// A playable frame ended it; else it was no longer expected, or the window ended.
+    pub back: bool,
 }
 
 impl Interruption {

@@ -477,6 +477,9 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> Outcome {
         self.sim.run(Duration::from_secs(3));
+        // Nothing was sent since: that the last picture stood is no freeze.
+        let note = PeerNote::Paused { track_id: "TR_cell".to_owned(), paused: true };
+        self.sim.peer.note(note);
         let now = self.sim.now;
         self.sim.peer.close(now, &mut self.sim.sink);
         let mut streams = self.sim.peer.final_report(now).streams;

@@ -137,6 +137,7 @@ impl Hub {
             let mut pending = participant.pending.remove(pending);
             pending.info.mid = mid.clone();
             let sid: Arc<str> = pending.info.sid.as_str().into();
+            let dtx = may_pause(&pending.info);
             if let Some(entry) = participant.mids.get_mut(&mid) {
                 entry.track = Some(key);
             }
@@ -152,7 +153,7 @@ impl Hub {
                     subscribers: vec![0; workers],
                 },
             );
-            bound.push(PublishedTrack { track: key, sid, mid, kind: pending.kind });
+            bound.push(PublishedTrack { track: key, sid, mid, kind: pending.kind, dtx });
         }
         bound
     }
@@ -163,8 +164,9 @@ impl Hub {
         let participant = room.participants.get(&who.sid)?;
         let tracks = participant.mids.iter().filter_map(|(mid, bound)| {
             let track = bound.track?;
-            let sid = room.tracks.get(&track)?.sid.clone();
-            Some(PublishedTrack { track, sid, mid: mid.clone(), kind: bound.kind })
+            let published = room.tracks.get(&track)?;
+            let (sid, dtx) = (published.sid.clone(), may_pause(&published.info));
+            Some(PublishedTrack { track, sid, mid: mid.clone(), kind: bound.kind, dtx })
         });
         Some((participant.worker, participant.publisher?, tracks.collect()))
     }
@@ -397,6 +399,12 @@ fn next_binding(
             Some((index, found.0.clone()))
         })
     })
+}
+
+/// Whether a publisher may leave out silence: unless it said that it wants no DTX.
+#[allow(deprecated)] // `disable_dtx` is what older clients set
+fn may_pause(info: &proto::TrackInfo) -> bool {
+    !info.disable_dtx && !info.audio_features().any(|it| it == proto::AudioTrackFeature::TfNoDtx)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use super::{
     Command, Event, Kind, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer,
     WorkerReport, codec,
 };
-use crate::SendPath;
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
+use crate::{SendPath, sdp};
 
 impl Worker {
     pub(crate) fn carry_out(&mut self, command: Command) {
@@ -213,6 +213,9 @@ impl Worker {
         let Some(&index) = self.peer_index.get(&key) else { return };
         match self.peers[index].answer(sdp) {
             Ok(answer) => {
+                let pausing = tracks.iter().filter(|track| track.dtx);
+                let pausing: Vec<&str> = pausing.map(|track| track.mid.as_str()).collect();
+                let answer = sdp::with_dtx(&answer, &pausing);
                 for track in &tracks {
                     self.bind(key, track);
                 }

@@ -157,6 +157,8 @@ pub(crate) struct PublishedTrack {
     pub(crate) sid: Arc<str>,
     pub(crate) mid: String,
     pub(crate) kind: Kind,
+    /// Its publisher may leave out silence.
+    pub(crate) dtx: bool,
 }
 
 /// From a worker to the signalling thread.

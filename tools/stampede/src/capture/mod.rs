@@ -127,7 +127,8 @@ pub(crate) fn write(
     suffix: &str,
 ) -> (Vec<PathBuf>, Vec<String>) {
     let (mut files, mut lost) = (Vec::new(), Vec::new());
-    let failed = |path: &Path, error: WriteError| format!("{}: {error}", path.display());
+    let failed =
+        |path: &Path, error: WriteError| format!("{}: cannot be written: {error}", path.display());
     let written = |path: &Path, capture| crate::files::write(path, packets(capture)?);
     for (capture, timeline) in worst {
         let name = file_name(&capture.label);
@@ -246,7 +247,7 @@ mod tests {
         let (files, lost) = write(&plan, &all, "");
         assert!(files.is_empty());
         assert_eq!(lost.len(), 2);
-        assert!(lost[0].contains("gone/a.pcapng: No such file"), "{lost:?}");
+        assert!(lost[0].contains("gone/a.pcapng: cannot be written: No such file"), "{lost:?}");
         plan.dir = dir.path().to_owned();
         assert!(write(&plan, &all, "").1.is_empty());
     }

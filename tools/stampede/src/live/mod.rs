@@ -263,7 +263,7 @@ impl Progress {
     }
 }
 
-/// `watched 98.2 % of the video, 12 interrupted`; `None` before anything is known.
+/// `watched 98.20 % of the video, 12 interrupted`; `None` before anything is known.
 fn watched(progress: &Progress) -> Option<String> {
     let interrupted = match progress.interrupted {
         0 => String::new(),
@@ -356,7 +356,7 @@ pub(crate) mod tests {
         assert_eq!(told(None, 0), None);
         assert_eq!(told(None, 3).as_deref(), Some("3 interrupted"));
         assert_eq!(told(Some(1.0), 0).as_deref(), Some("watched 100 % of the video"));
-        let text = "watched 98.2 % of the video, 1,200 interrupted";
+        let text = "watched 98.20 % of the video, 1,200 interrupted";
         assert_eq!(told(Some(0.982), 1_200).as_deref(), Some(text));
         let run = Progress { watch_ratio: Some(0.982), interrupted: 1_200, ..progress() };
         assert!(line(&run).contains(&format!("worker 42 %  {text}  errors:")), "{}", line(&run));

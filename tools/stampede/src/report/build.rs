@@ -186,7 +186,7 @@ impl OddSection {
 /// What the kinds of errors begin with that a server answers a participant with.
 const REFUSALS: [&str; 4] = ["http_", "server_", "publish_refused", "signal_closed_"];
 /// No close frame came: the server, or anything on the way, is gone.
-const CLOSED_BY_NOBODY: &str = "signal_closed_1006";
+pub(super) const CLOSED_BY_NOBODY: &str = "signal_closed_1006";
 /// What the kinds of errors begin with that tell of a server that sent more than anybody can use.
 const FLOODS: &str = "server_flooded";
 /// Kinds of errors that this machine is to blame for.
@@ -256,7 +256,9 @@ fn facts(
         injected,
         watch: viewers.facts(),
         embedded: matches!(data.plan.target, Target::Embedded(_)),
-        local: data.local,
+        // Signalling by a tunnel is local, its media is not.
+        local: data.local
+            && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback()),
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
         rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
         tracks: tracks_facts(data, sums),
@@ -391,9 +393,9 @@ pub(super) fn media(
         }
     }
     let watched = viewers.sums(kind, cohort);
-    let expected_s = watched.expected().as_secs_f64();
     // Over the time in which the tracks should have played, never over what was left of them.
-    let rate = |amount: f64| (expected_s > 0.0).then(|| amount / expected_s);
+    let expected_s = viewers.counted(kind, cohort).as_secs_f64();
+    let counted_s = counted(data).filter(|_| expected_s > 0.0);
     let packets = &counters.packets;
     let freezes = &counters.freezes;
     MediaSection {
@@ -414,15 +416,17 @@ pub(super) fn media(
         },
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
-        bitrate_bps: rate(packets.bytes as f64 * 8.0 * watched.tracks() as f64).map(f64::round),
+        bitrate_bps: counted_s.map(|seconds| (packets.bytes as f64 * 8.0 / seconds).round()),
         frames: Frames {
             received: counters.frames.received,
             complete: counters.frames.complete,
             decodable: counters.frames.decodable,
             dropped: counters.frames.dropped,
         },
-        fps: rate(counters.frames.decodable.unwrap_or(counters.frames.complete) as f64)
-            .map(|fps| round(fps, 2)),
+        fps: (expected_s > 0.0).then(|| {
+            let frames = counters.frames.decodable.unwrap_or(counters.frames.complete);
+            round(frames as f64 / expected_s, 2)
+        }),
         freezes: video.then(|| freezes_section(freezes)),
         jitter_ms: jitter.as_ms(),
         latency_ms: Hist::of_micros_as_ms(latency_us),
@@ -453,6 +457,14 @@ fn freezes_section(freezes: &FreezeCounters) -> Freezes {
             late: cause(freezes.count - freezes.lossy, late),
         },
     }
+}
+
+/// How long packets were counted: from the start of the measured window, or of the run, until
+/// everybody was told to leave; `None` if it did not come to that.
+fn counted(data: &RunData) -> Option<f64> {
+    let begin = data.measured.begin.as_ref().or(data.measured.start.as_ref())?.at;
+    let seconds = data.measured.told?.saturating_duration_since(begin).as_secs_f64();
+    (seconds > 0.0).then_some(seconds)
 }
 
 /// Tracks of which a packet came in the measured window. A track is a subscriber's of a

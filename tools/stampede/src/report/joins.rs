@@ -2,7 +2,6 @@
 //! report, and what is wrong when too many of them did not come to anything.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,10 +13,6 @@ use super::types::JoinSection;
 
 /// Share of the started joins that may fail, or never end, in a run that passes.
 pub(crate) const JOIN_FAILURE_RATE_MAX: f64 = 0.01;
-/// A join that is younger than this when the run ends had no time: it is pending, but does not
-/// count as one that never ends. An ordinary join takes well below a second.
-pub(crate) const JOIN_GRACE: Duration = Duration::from_secs(5);
-
 /// Joins that had neither ended nor failed, by what they were waiting for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

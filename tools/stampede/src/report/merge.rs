@@ -513,6 +513,7 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
             sum.t_s = second as f64;
             sum.length_s = sum.length_s.max(own.length_s);
             sum.joined += own.joined;
+            sum.interrupted += own.interrupted;
             sum.subscribers += own.subscribers;
             add(sum, &own, 1.0);
             if scrapers == 1 && own.server.is_some() {

@@ -609,7 +609,7 @@ pub(crate) struct MediaSection {
     pub loss_rate: Option<f64>,
     /// `missing / expected`.
     pub missing_rate: Option<f64>,
-    /// Payload bits a second, all tracks together, over the time in which they were expected.
+    /// Payload bits a second, all tracks together, over the whole measured window.
     pub bitrate_bps: Option<f64>,
     /// Frames.
     pub frames: Frames,

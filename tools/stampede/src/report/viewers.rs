@@ -1,6 +1,7 @@
 //! From the accounts of a run to its figures of watch time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
@@ -31,6 +32,9 @@ struct Seen<'a> {
 /// What all subscribers could watch.
 pub(crate) struct Viewers<'a> {
     seen: Vec<Seen<'a>>,
+    /// By kind and cohort, what was expected up to when everybody was told to leave: counters of
+    /// packets and frames go on until then.
+    counted: BTreeMap<(usize, u16), Duration>,
     started: Instant,
     until: Instant,
 }
@@ -46,15 +50,20 @@ pub(crate) struct CauseGroup {
     pub reason: Option<String>,
     /// Subscribers that had one.
     pub subscribers: u64,
+    /// Tracks of theirs that had one.
+    pub tracks: u64,
+    /// Tracks of this kind that they had.
+    pub of_tracks: u64,
     /// Their lengths together.
     pub total_s: f64,
-    /// How long it was for the median subscriber.
+    /// How long they took together for the median subscriber, in its worst track.
     pub length_s_p50: f64,
     /// When the first one began, since the start of the run.
     pub from_s: f64,
-    /// How long after it began the first of the last ones ended: when it was over for everybody;
-    /// `None` if for somebody it was not.
+    /// How long after the first began the last ended, if each track had one that ended.
     pub back_after_s: Option<f64>,
+    /// Subscribers of which a track did not come back.
+    pub not_back: u64,
 }
 
 /// What the verdict has to know of watch time.
@@ -141,7 +150,20 @@ impl<'a> Viewers<'a> {
     /// Of a run that has ended.
     pub(crate) fn of(data: &'a RunData) -> Self {
         let end = data.measured.end.map_or(data.clock.started + data.duration, |end| end.at);
-        Self::until(&data.audience, data.clock.started, end)
+        let mut viewers = Self::until(&data.audience, data.clock.started, end);
+        for watched in data.audience.watched(data.measured.told.unwrap_or(end)) {
+            let key = (index(watched.publication.kind), watched.viewer.cohort);
+            *viewers.counted.entry(key).or_default() += watched.tally.expected;
+        }
+        viewers
+    }
+
+    /// Time in which the tracks of a kind were expected while their packets were counted, of all
+    /// subscribers or of one cohort.
+    pub(crate) fn counted(&self, kind: MediaKind, cohort: Option<u16>) -> Duration {
+        let kind = usize::from(kind == MediaKind::Audio);
+        let of = |(own, part): &(usize, u16)| *own == kind && cohort.is_none_or(|one| one == *part);
+        self.counted.iter().filter(|(key, _)| of(key)).map(|(_, expected)| *expected).sum()
     }
 
     /// Up to a moment.
@@ -159,7 +181,7 @@ impl<'a> Viewers<'a> {
                 None => seen.push(Seen { viewer, tracks: vec![track] }),
             }
         }
-        Self { seen, started, until }
+        Self { seen, counted: BTreeMap::new(), started, until }
     }
 
     /// Of one kind of media, of all subscribers or of one cohort.
@@ -352,38 +374,55 @@ impl<'a> Viewers<'a> {
     }
 
     fn groups(&self) -> Vec<CauseGroup> {
-        type Key = (usize, Cause, Option<std::sync::Arc<str>>);
-        let mut by_key: BTreeMap<Key, BTreeMap<usize, Vec<&Interruption>>> = BTreeMap::new();
+        type Key = (usize, Cause, Option<Arc<str>>);
+        // By subscriber, then by track.
+        type Tracks<'b> = BTreeMap<usize, Vec<&'b Interruption>>;
+        let mut by_key: BTreeMap<Key, BTreeMap<usize, Tracks<'_>>> = BTreeMap::new();
         for (number, seen) in self.seen.iter().enumerate() {
-            for track in &seen.tracks {
+            for (track_number, track) in seen.tracks.iter().enumerate() {
                 for one in &track.tally.interruptions {
                     let key = (index(track.publication.kind), one.cause, one.reason.clone());
-                    by_key.entry(key).or_default().entry(number).or_default().push(one);
+                    let own = by_key.entry(key).or_default().entry(number).or_default();
+                    own.entry(track_number).or_default().push(one);
                 }
             }
         }
         let mut groups: Vec<CauseGroup> = by_key
             .into_iter()
             .map(|((kind, cause, reason), subscribers)| {
-                // Of several tracks of a subscriber the one that had the least.
+                let length_s = |all: &Vec<&Interruption>| -> f64 {
+                    all.iter().map(|one| one.length().as_secs_f64()).sum()
+                };
+                // Of several tracks of a subscriber the one that was away longest.
                 let mut lengths: Vec<f64> = subscribers
                     .values()
-                    .map(|own| own.iter().map(|one| one.length().as_secs_f64()).fold(0.0, f64::max))
+                    .map(|tracks| tracks.values().map(length_s).fold(0.0, f64::max))
                     .collect();
                 lengths.sort_by(f64::total_cmp);
-                let all = || subscribers.values().flatten();
+                let all = || subscribers.values().flat_map(BTreeMap::values).flatten();
                 let from = all().map(|one| one.from).min().unwrap_or(self.started);
                 let until = all().map(|one| one.until).max().unwrap_or(self.until);
-                let back = (until < self.until).then(|| until.saturating_duration_since(from));
+                let away = |tracks: &&Tracks<'_>| tracks.values().flatten().any(|one| !one.back);
+                let not_back = subscribers.values().filter(away).count() as u64;
+                let once =
+                    subscribers.values().flat_map(BTreeMap::values).all(|all| all.len() == 1);
+                let back = (not_back == 0 && once).then(|| until.saturating_duration_since(from));
+                let of_kind = |number: &usize| {
+                    let tracks = &self.seen[*number].tracks;
+                    tracks.iter().filter(|track| index(track.publication.kind) == kind).count()
+                };
                 CauseGroup {
                     video: kind == 0,
                     cause,
                     reason: reason.as_deref().map(str::to_owned),
                     subscribers: subscribers.len() as u64,
+                    tracks: subscribers.values().map(|tracks| tracks.len() as u64).sum(),
+                    of_tracks: subscribers.keys().map(of_kind).sum::<usize>() as u64,
                     total_s: all().map(|one| one.length().as_secs_f64()).sum(),
                     length_s_p50: lengths[lengths.len() / 2],
                     from_s: self.at_s(from),
                     back_after_s: back.map(|back| round(back.as_secs_f64())),
+                    not_back,
                 }
             })
             .collect();

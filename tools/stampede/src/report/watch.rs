@@ -262,16 +262,6 @@ impl WatchSums {
         own.2 += count;
     }
 
-    /// Time in which the tracks were expected.
-    pub(crate) fn expected(&self) -> Duration {
-        self.expected
-    }
-
-    /// Tracks that were expected.
-    pub(crate) fn tracks(&self) -> u64 {
-        self.tracks
-    }
-
     /// As the report has it.
     pub(crate) fn figures(&self) -> WatchFigures {
         if self.tracks == 0 {
@@ -393,7 +383,7 @@ pub(crate) mod tests {
                 let from = Instant::now();
                 let until = from + Duration::from_secs(*silent_s);
                 let (cause, reason) = (Cause::Silent, None);
-                tally.interruptions.push(Interruption { from, until, cause, reason });
+                tally.interruptions.push(Interruption { from, until, cause, reason, back: true });
             }
             sums.add(number, &tally);
         }

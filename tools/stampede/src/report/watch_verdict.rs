@@ -3,6 +3,7 @@
 
 use stampede_core::watch::Cause;
 
+use super::build::CLOSED_BY_NOBODY;
 use super::judge::{Facts, LOSS_RATE_MAX, group};
 use super::types::Fault;
 use super::viewers::{CauseGroup, WatchFacts};
@@ -32,7 +33,15 @@ pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
             (fault, format!("{}{}", whose(fault), told(watch, one, &proof)))
         })
         .collect();
-    if failed && !watch.groups.iter().any(|one| one.cause != Cause::OnPurpose) {
+    let told_s: f64 = watch
+        .groups
+        .iter()
+        .take(GROUPS_MAX)
+        .filter(|one| one.cause != Cause::OnPurpose)
+        .map(|one| one.total_s)
+        .sum();
+    let missed_s: f64 = watch.kinds.iter().map(|(_, missed_s)| missed_s).sum();
+    if failed && told_s < missed_s / 2.0 {
         found.push((Fault::Unknown, format!("unknown: {}", stuttering(watch))));
     }
     Blackout { failed, found }
@@ -51,12 +60,18 @@ fn whose(fault: Fault) -> &'static str {
 
 fn told(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
     let verb = if one.video { "saw" } else { "heard" };
-    let back = match one.back_after_s {
-        Some(back_s) => format!("back after {back_s:.1} s"),
-        None => "and not back by the end".to_owned(),
+    let back = match (one.back_after_s, one.not_back) {
+        (Some(back_s), _) => format!("back after {back_s:.1} s"),
+        (None, 0) => "each time it came back".to_owned(),
+        (None, not_back) if not_back == one.subscribers => "and not back by the end".to_owned(),
+        (None, not_back) => format!("and not back by the end for {}", group(not_back)),
+    };
+    let what = match one.tracks == one.of_tracks {
+        true => "nothing".to_owned(),
+        false => format!("not {} of {} tracks", group(one.tracks), group(one.of_tracks)),
     };
     format!(
-        "{} of {} subscribers {verb} nothing for {:.1} s (p50) from {:.1} s on: {proof}; {back}",
+        "{} of {} subscribers {verb} {what} for {:.1} s (p50) from {:.1} s on: {proof}; {back}",
         group(one.subscribers),
         group(watch.subscribers),
         one.length_s_p50,
@@ -93,7 +108,8 @@ fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
         }
         Cause::Disconnected => disconnected(facts, one.reason.as_deref(), &reason),
         Cause::PublisherGone => {
-            (Fault::Publisher, format!("the publisher was gone without a word{reason}"))
+            let fault = publisher_gone(facts, one.reason.as_deref().unwrap_or_default());
+            (fault, format!("the publisher was gone without a word{reason}"))
         }
         Cause::Loss => (loss, "packets were lost for good".to_owned()),
         Cause::NoKeyframe => {
@@ -110,12 +126,27 @@ fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
     }
 }
 
+/// A foreign publisher's departure has the server's name of the reason (`DisconnectReason`), one of
+/// this run's the kind of its own error.
+fn publisher_gone(facts: &Facts, reason: &str) -> Fault {
+    match reason {
+        // It went silent, as far as the server can tell.
+        "SIGNAL_CLOSE" | "CONNECTION_TIMEOUT" | "MEDIA_FAILURE" => Fault::Publisher,
+        "SERVER_SHUTDOWN" | "MIGRATION" | "STATE_MISMATCH" => Fault::Server,
+        kind => disconnected(facts, Some(kind), "").0,
+    }
+}
+
 /// A connection ends by the word of the other side, or by none.
 fn disconnected(facts: &Facts, kind: Option<&str>, reason: &str) -> (Fault, String) {
     let kind = kind.unwrap_or_default();
-    let by_server = kind.starts_with("server_") || kind.starts_with("signal_closed");
+    let closed = kind.starts_with("signal_closed") && kind != CLOSED_BY_NOBODY;
+    let by_server = closed || kind.starts_with("server_");
     // Between us and a server on this machine there is nothing else that could cut it.
     let signalling = kind.starts_with("signal_") || kind == "ping_timeout";
+    if facts.local && kind == "ping_timeout" {
+        return (Fault::Server, format!("the server stopped answering them{reason}"));
+    }
     if by_server || (facts.local && signalling) {
         return (Fault::Server, format!("the server closed every connection of theirs{reason}"));
     }

@@ -14,9 +14,10 @@ pub(crate) fn percent(ratio: f64) -> String {
         return "100 %".to_owned();
     }
     // Rounded down, and by no more than what the digits shown can't tell apart.
-    let scale = if ratio >= 0.9999 { 1_000.0 } else { 100.0 };
+    let digits = if ratio >= 0.9999 { 3 } else { 2 };
+    let scale = 10f64.powi(digits);
     let percent = ((ratio * 100.0 + 1e-9) * scale).floor() / scale;
-    format!("{} %", super::threshold::plain(percent))
+    if percent > 0.0 { format!("{percent:.*} %", digits as usize) } else { "0 %".to_owned() }
 }
 
 /// `1,234.5 s`.
@@ -80,7 +81,7 @@ pub(crate) fn kinds(report: &Report) -> impl Iterator<Item = (&'static str, &Wat
     )
 }
 
-/// `p50 99.2 %, min 88 %`: of the subscribers' own ratios.
+/// `p50 99.20 %, min 88.04 %`: of the subscribers' own ratios.
 pub(crate) fn of_subscribers(ratios: &Hist) -> String {
     format!("p50 {}, min {}", percent(ratios.p50), percent(ratios.min))
 }
@@ -107,8 +108,8 @@ mod tests {
             (0.999_999, "99.999 %"),
             (0.999_94, "99.994 %"),
             (0.998_77, "99.87 %"),
-            (0.889, "88.9 %"),
-            (0.999, "99.9 %"),
+            (0.889, "88.90 %"),
+            (0.999, "99.90 %"),
             (0.0, "0 %"),
             (1.000_4, "100 %"),
         ] {

@@ -25,6 +25,9 @@ use super::book::{ParticipantId, TRY_SUFFIX};
 const NAMELESS_MAX: usize = 64;
 /// Most publications kept of a room; what is published beyond is not expected of anybody.
 const PUBLICATIONS_MAX: usize = 4_096;
+/// Most track sids kept of a room; what comes under further ones is not told from a track that nobody
+/// named.
+const SIDS_MAX: usize = 16 * PUBLICATIONS_MAX;
 /// Datagrams of a connection come seconds apart: it counts as cut off so long after the last one
 /// that was dropped on purpose.
 const CUT_OFF_FOR: Duration = Duration::from_secs(2);
@@ -54,6 +57,8 @@ pub(crate) struct Publication {
     ordinal: u16,
     /// The latest participant sid of its publisher.
     publisher_sid: String,
+    /// The latest track sid: what is heard of a former one is not of this track any more.
+    sid: String,
     timeline: Timeline<Publishing>,
     /// It is one of this run's: its own publisher says what becomes of it.
     own: bool,
@@ -177,6 +182,11 @@ impl Audience {
             && taken.seat.connection.current() == Some(&Connection::Up)
         {
             taken.seat.connection.set(at, Connection::Down { reason: reason.into() });
+            // What the server paused is not paused by it any more.
+            for track in taken.tracks.iter_mut().flatten().filter(|track| track.paused) {
+                track.paused = false;
+                track.note(at);
+            }
         }
     }
 
@@ -291,8 +301,11 @@ impl Audience {
         for (peer, [first, last]) in news.cut_off {
             let Some((seat, _)) = self.peers.get(&peer).copied() else { continue };
             let Some(taken) = self.seats[seat].as_mut() else { continue };
-            taken.seat.cut_off.set(first, true);
-            taken.seat.cut_off.set(last + CUT_OFF_FOR, false);
+            let end = last + CUT_OFF_FOR;
+            match taken.seat.cut_off.last_mut().filter(|[_, before]| *before >= first) {
+                Some([_, before]) => *before = end,
+                None => taken.seat.cut_off.push([first, end]),
+            }
         }
         for one in news.covers {
             let Some((seat, number)) = self.peers.get(&one.peer).copied() else { continue };
@@ -306,11 +319,12 @@ impl Audience {
         let Some(room) = self.rooms.get(&taken.viewer.room) else { return };
         let sid = cover.track_id.as_deref();
         let Some(index) = sid.and_then(|sid| room.by_sid.get(sid).copied()) else {
-            if taken.nameless.len() < NAMELESS_MAX {
-                taken.nameless.push((made_at, stream, cover));
-            }
-            return;
+            return taken.keep_nameless(made_at, stream, cover);
         };
+        let waiting = taken.nameless.iter().position(|(_, waiting, _)| *waiting == stream);
+        if let Some((made_at, _, earlier)) = waiting.map(|at| taken.nameless.swap_remove(at)) {
+            taken.track(index).watch.cover(made_at, stream, earlier);
+        }
         taken.track(index).watch.cover(made_at, stream, cover);
         let Some(track) = taken.tracks.get_mut(index).and_then(Option::as_mut) else { return };
         if track.watch.wants_folding() {
@@ -331,11 +345,18 @@ impl Audience {
     /// What is measured begins: accounts are read from here on.
     pub(crate) fn window_begins(&mut self, at: Instant) {
         self.begin = at;
+        for taken in self.seats.iter_mut().flatten() {
+            taken.tracks.iter_mut().flatten().for_each(|track| track.watch.forget_folded());
+        }
     }
 
     /// Up to when the accounts are known: all workers have told, and what may still be repaired is
-    /// settled by then. `settles_after` is the playout deadline; `None` before the first news.
-    pub(crate) fn known_until(&self, settles_after: Duration) -> Option<Instant> {
+    /// settled by then. `settles_after` is the playout deadline; `None` before all of the workers
+    /// have told something.
+    pub(crate) fn known_until(&self, workers: usize, settles_after: Duration) -> Option<Instant> {
+        if self.known_to.len() < workers {
+            return None;
+        }
         let known = self.known_to.iter().copied().collect::<Option<Vec<_>>>()?;
         known.into_iter().min()?.checked_sub(settles_after)
     }
@@ -351,7 +372,9 @@ impl Audience {
         taken: &'a Taken,
         until: Instant,
     ) -> impl Iterator<Item = Watched<'a>> {
-        let room = self.rooms.get(&taken.viewer.room);
+        // Of who was not started yet nothing is expected.
+        let started = taken.seat.scheduled.is_some();
+        let room = self.rooms.get(&taken.viewer.room).filter(|_| started);
         let publications = room.into_iter().flat_map(|room| room.publications.iter().enumerate());
         publications.filter_map(move |(index, publication)| {
             let track = taken.tracks.get(index).and_then(Option::as_ref);
@@ -395,7 +418,9 @@ impl Audience {
 
     fn publication(&mut self, room: &str, sid: &str, with: impl FnOnce(&mut Publication)) {
         let Some(room) = self.rooms.get_mut(room) else { return };
-        if let Some(index) = room.by_sid.get(sid) {
+        if let Some(index) = room.by_sid.get(sid)
+            && room.publications[*index].sid == sid
+        {
             with(&mut room.publications[*index]);
         }
     }
@@ -407,10 +432,13 @@ impl Room {
         if let Some(&index) = self.by_sid.get(&found.sid) {
             let known = &mut self.publications[index];
             let gone = !matches!(known.timeline.current(), Some(Publishing::There { .. }));
-            if gone && !known.own {
+            if gone && !known.own && known.sid == found.sid {
                 known.timeline.set(at, Publishing::There { muted: found.muted });
             }
             return Some(index);
+        }
+        if self.by_sid.len() >= SIDS_MAX {
+            return None;
         }
         let publisher = of_first_try(&found.publisher_identity);
         let same = |one: &&Publication| {
@@ -440,6 +468,7 @@ impl Room {
                     kind: found.kind,
                     ordinal,
                     publisher_sid: String::new(),
+                    sid: String::new(),
                     timeline: Timeline::default(),
                     own: found.publisher_identity.starts_with(own),
                 });
@@ -448,6 +477,7 @@ impl Room {
         };
         let publication = &mut self.publications[index];
         publication.publisher_sid.clone_from(&found.publisher_sid);
+        publication.sid.clone_from(&found.sid);
         publication.timeline.set(at, Publishing::There { muted: found.muted });
         self.by_sid.insert(found.sid.clone(), index);
         Some(index)
@@ -475,6 +505,19 @@ impl Publication {
 }
 
 impl Taken {
+    /// Keeps news of a stream until its track is named; later news of the same stream joins it.
+    fn keep_nameless(&mut self, made_at: Instant, stream: u64, cover: StreamCover) {
+        let known = self.nameless.iter_mut().find(|(_, waiting, _)| *waiting == stream);
+        if let Some((at, _, waiting)) = known {
+            let mut ended = std::mem::take(&mut waiting.ended);
+            ended.extend(cover.ended.iter().copied());
+            *at = made_at;
+            *waiting = StreamCover { ended, ..cover };
+        } else if self.nameless.len() < NAMELESS_MAX {
+            self.nameless.push((made_at, stream, cover));
+        }
+    }
+
     fn track(&mut self, index: usize) -> &mut Track {
         if self.tracks.len() <= index {
             self.tracks.resize_with(index + 1, || None);
@@ -505,8 +548,11 @@ impl Taken {
                     if !before.contains(&one.publisher.as_str()) {
                         before.push(&one.publisher);
                     }
+                    if before.len() >= layout.participants_max() {
+                        return false;
+                    }
                 }
-                before.len() < layout.participants_max()
+                true
             }
         }
     }

@@ -140,6 +140,27 @@ fn an_orderly_end_ends_what_is_expected() {
 }
 
 #[test]
+fn the_news_of_an_orderly_end_may_take_its_way_but_a_blackout_is_none() {
+    let tally = |news_ms: u64, connected: bool| {
+        let mut rig = Rig::new(Subscription::Auto);
+        rig.audience.connected(SUBSCRIBER, rig.at(0));
+        rig.available(0, "TR_1", "alice", TrackSource::Camera);
+        rig.played("TR_1", 0, 0, 4_000);
+        if !connected {
+            rig.audience.disconnected(SUBSCRIBER, rig.at(4_100), "gone");
+        }
+        let sid = "TR_1".to_owned();
+        rig.heard(news_ms, SessionEvent::TrackMuted { sid, muted: true });
+        let [(_, tally)] = &rig.tallies(60_000)[..] else { panic!() };
+        (ms(tally.expected), ms(tally.short_gaps), tally.interruptions.len())
+    };
+    assert_eq!(tally(4_300, true), (4_000, 0, 0));
+    assert_eq!(tally(5_000, true), (4_000, 0, 0));
+    assert_eq!(tally(5_001, true), (5_001, 0, 1), "what was silent for longer is a gap");
+    assert_eq!(tally(4_300, false), (4_300, 300, 0), "signalling did not stand");
+}
+
+#[test]
 fn mutes_pauses_and_what_a_layout_hides_are_not_expected() {
     let sid = || "TR_1".to_owned();
     for off_and_on in [

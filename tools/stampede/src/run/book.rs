@@ -11,7 +11,7 @@ use stampede_signaling::session::SessionCounters;
 
 use crate::exit::one_line;
 use crate::report::hist::Samples;
-use crate::report::joins::{BoundJoins, JOIN_GRACE, LostJoins, PendingAt};
+use crate::report::joins::{BoundJoins, LostJoins, PendingAt};
 use crate::report::types::{JoinSection, Phases, SignallingSection};
 
 /// Steps of a join, each measured from its scheduled start.
@@ -366,13 +366,14 @@ impl Book {
     }
 
     /// The run ends at `now`, before anybody is told to leave: sessions without a websocket have
-    /// dropped out, and participants between two tries have none before them.
-    pub(crate) fn close(&mut self, now: Instant) {
+    /// dropped out, and participants between two tries have none before them. A join that is younger
+    /// than `join_grace` had no time: it is pending, and not one that never ends.
+    pub(crate) fn close(&mut self, now: Instant, join_grace: Duration) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         for entry in &mut self.entries {
-            if let Some(kind) = entry.resuming.take() {
+            if let Some(kind) = entry.resuming.take().filter(|_| !entry.over) {
                 *self.errors.entry(kind.to_owned()).or_default() += 1;
                 entry.left_resuming = true;
                 self.drops += 1;
@@ -380,7 +381,7 @@ impl Book {
             if let (Standing::Pending(_), Some(scheduled)) = (entry.standing(), entry.started) {
                 entry.failed = entry.broken;
                 entry.overdue =
-                    !entry.broken && now.saturating_duration_since(scheduled) >= JOIN_GRACE;
+                    !entry.broken && now.saturating_duration_since(scheduled) >= join_grace;
             }
         }
     }
@@ -591,6 +592,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const GRACE: Duration = Duration::from_secs(5);
 
     #[test]
     fn a_join_counts_once_and_its_first_times_only() {
@@ -676,7 +678,7 @@ mod tests {
         let join = assert_balanced(&book);
         let at = PendingAt { websocket: 1, signal: 1, ice: 1, dtls: 1 };
         assert_eq!((join.pending_at, join.joined, join.not_started), (Some(at), 1, 1));
-        book.close(begun + JOIN_GRACE);
+        book.close(begun + GRACE, GRACE);
         let bound = BoundJoins { failed: true, pending: true };
         let lost = LostJoins { all: 4, on_purpose: 0, bounded: 4 };
         assert_eq!(book.lost_joins(bound, &[]), lost);
@@ -695,7 +697,7 @@ mod tests {
     fn a_join_that_had_no_time_is_pending_and_held_against_nobody() {
         let begun = Instant::now();
         let (mut book, _) = book_of(begun, &[Some(Phase::Signal); 3]);
-        book.close(begun + JOIN_GRACE - MS);
+        book.close(begun + GRACE - MS, GRACE);
         assert_eq!(assert_balanced(&book).pending, 3);
         let bound = BoundJoins { failed: true, pending: true };
         assert_eq!(book.lost_joins(bound, &[]), LostJoins::default());
@@ -719,7 +721,7 @@ mod tests {
         assert_eq!(assert_balanced(&book).pending_at.unwrap().websocket, 1);
         // A websocket is gone, and one that was is back.
         book.resuming(ids[2], Some("signal_lost"));
-        book.close(begun + MS);
+        book.close(begun + MS, GRACE);
         let join = assert_balanced(&book);
         assert_eq!((join.joined, join.failed, join.pending), (2, 1, 0));
         assert_eq!((join.dropped, join.drops, join.tries_failed), (2, 4, 4));
@@ -728,7 +730,7 @@ mod tests {
         let (mut book, ids) = book_of(begun, &[Some(Phase::Dtls)]);
         book.resuming(ids[0], Some("signal_lost"));
         book.resumed(ids[0]);
-        book.close(begun + MS);
+        book.close(begun + MS, GRACE);
         assert_eq!((book.section().dropped, book.section().resumed), (0, 1));
     }
 

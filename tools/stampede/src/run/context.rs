@@ -129,6 +129,11 @@ impl Context {
         self.engine.borrow_mut().take()
     }
 
+    /// Media workers, while the engine runs.
+    pub(crate) fn workers(&self) -> usize {
+        self.engine().map_or(0, |engine| engine.workers())
+    }
+
     /// Adds a peer, if the engine runs.
     pub(crate) fn add_peer(&self, spec: PeerSpec) -> Option<Result<PeerId, AddPeerError>> {
         self.engine().map(|engine| engine.add_peer(spec))

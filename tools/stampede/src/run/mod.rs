@@ -313,7 +313,8 @@ async fn stages(
         timelines: data.plan.capture.is_some(),
         watch_rules: data.plan.watch_rules,
     };
-    data.local = settings.addresses.iter().all(|address| address.ip().is_loopback());
+    data.local = settings.network.proxy.is_none()
+        && settings.addresses.iter().all(|address| address.ip().is_loopback());
     if let Some(capture) = &data.plan.capture {
         view.live.say(&capture.describe(data.plan.shape.subscribers_peak()));
     }
@@ -489,7 +490,8 @@ fn worst_so_far(
     settles_after: Duration,
 ) -> Vec<(CapturedPeer, String)> {
     let (timelines, audience) = (context.timelines.borrow(), context.audience.borrow());
-    let until = audience.known_until(settles_after).unwrap_or(context.clock.started);
+    let until =
+        audience.known_until(context.workers(), settles_after).unwrap_or(context.clock.started);
     let viewers = Viewers::until(&audience, context.clock.started, until);
     capture::worst(plan, captures, &timelines, &|identity| viewers.timeline(identity))
 }
@@ -595,7 +597,7 @@ async fn watch_progress(
             let t_s = elapsed.as_secs_f64();
             (shown.second, shown.totals) =
                 series.second(t_s, joined, scraper.second(), workers.seconds(Instant::now()));
-            let known = context.audience.borrow().known_until(settles_after);
+            let known = context.audience.borrow().known_until(context.workers(), settles_after);
             if let Some(until) = known {
                 let audience = context.audience.borrow();
                 watch = LiveWatch::of(&Viewers::until(&audience, context.clock.started, until));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaFailure;
+use stampede_core::PeerNote;
 use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
 use stampede_signaling::connection::{ConnectOptions, Connection, Update};
 use stampede_signaling::session::{
@@ -272,6 +273,13 @@ async fn attempt(
         own_sid: String::new(),
     };
     let end = joined.hold(&mut connection, &mut notices, departure).await;
+    // From here on nothing is expected of the server, or nothing can be had of it.
+    match &end {
+        TryEnd::Left => gone(context, participant, None),
+        TryEnd::Broke { kind, .. } => gone(context, participant, Some(kind)),
+    }
+    // A worker that takes no commands is told by the close below.
+    let _ = context.command(peer, PeerCommand::Note(PeerNote::Leaving));
     context.book.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     Box::pin(connection.leave(LEAVE_TIMEOUT)).await;

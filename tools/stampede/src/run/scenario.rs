@@ -58,6 +58,8 @@ pub(crate) struct Measured {
     pub begin: Option<Mark>,
     /// End of it.
     pub end: Option<Mark>,
+    /// When everybody was told to leave; counters go on until then.
+    pub told: Option<Instant>,
     /// Participants connected at its end.
     pub connected: usize,
     /// One row for each stage that has ended; `None` without stages.
@@ -123,7 +125,9 @@ impl Scenario<'_> {
         measured.connected = self.context.book.borrow().connected();
         self.state.ends.set(None);
         let server_gone = self.look_after_server(stop.as_ref()).await;
-        self.context.book.borrow_mut().close(Instant::now());
+        let join_grace = self.plan.watch_rules.join_grace;
+        self.context.book.borrow_mut().close(Instant::now(), join_grace);
+        measured.told = Some(Instant::now());
         self.leave().await;
         for task in tasks {
             task.abort();
@@ -198,9 +202,9 @@ impl Scenario<'_> {
             () = signalled(&mut self.interrupted) => return None,
         };
         // A refusal comes from the server's own host: what listened there does so no more. Anything
-        // else may be on the way.
+        // else may be on the way, a proxy for example.
         let fault = match absence {
-            Absence::Refused => Fault::Server,
+            Absence::Refused if network.proxy.is_none() => Fault::Server,
             _ => Fault::Unknown,
         };
         let address = url.authority();

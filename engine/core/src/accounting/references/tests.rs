@@ -53,7 +53,8 @@ fn run(codec: Codec, sent: &[Sent], lost: &[bool]) -> FrameCounters {
         });
     }
     // Long after: nothing is cut off.
-    ledger.finish(start + Duration::from_secs(3_600));
+    let end = start + Duration::from_secs(3_600);
+    ledger.finish(end, end);
     ledger.frames()
 }
 

@@ -48,7 +48,10 @@ pub(super) fn tiles(report: &Report) -> Vec<(String, String, String, bool)> {
         let gaps = &watch.interruptions;
         let note = match (gaps.count, watch.played_of_expected()) {
             (0, played) => played.unwrap_or_default(),
-            (count, _) => format!("{} interruptions on {}", group(count), group(gaps.subscribers)),
+            (count, _) => {
+                let subscribers = group(gaps.subscribers);
+                format!("{} interruptions on {subscribers} subscribers", group(count))
+            }
         };
         let bad = gaps.count > 0 || watch.watch_ratio.is_some_and(|ratio| ratio < LISTED_BELOW);
         let ratio = watch.watch_ratio.map_or_else(|| "–".to_owned(), percent);
