@@ -15,10 +15,11 @@
 // of every 200 ms, with the time of day.
 //
 // --light makes the camera's picture small, for machines with few cores; --dtx lets the microphone
-// pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody watches. What
-// a publisher does then, it reads line by line from stdin, and says on stderr when it is done:
+// pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody watches.
+// What a publisher does then, it reads line by line from stdin, and says on stderr when it is done:
 // `mute` (`muted`), `unmute` (`unmuted`), `quiet` (`quiet`: silence comes from the microphone),
-// `still` (`still`: the screen share sends no more pictures), `unpublish` (`unpublished`: all tracks).
+// `still` (`still`: the screen share sends no more pictures), `unpublish` (`unpublished`: all
+// tracks).
 import { createHmac, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
