@@ -4,6 +4,7 @@
 //                               [--quality low|medium|high]
 //                               [--samples yes]
 //   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
+//                               [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
 //   node chromium.mjs check     says which browser would be used; fails if there is none
 //
 // LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom; CHROMIUM names another
@@ -12,12 +13,20 @@
 // says `published` on stderr once it sends, a subscriber `watching` once all it expects comes;
 // SIGINT ends both early, with their figures. With --samples a subscriber also hands out its figures
 // of every 200 ms, with the time of day.
+//
+// --light makes the camera's picture small, for machines with few cores; --dtx lets the microphone
+// pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody watches.
+// What a publisher does then, it reads line by line from stdin, and says on stderr when it is done:
+// `mute` (`muted`), `unmute` (`unmuted`), `quiet` (`quiet`: silence comes from the microphone),
+// `still` (`still`: the screen share sends no more pictures), `unpublish` (`unpublished`: all
+// tracks).
 import { createHmac, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
+import { createInterface } from 'node:readline';
 
 const CONNECT_SECONDS_MAX = 30;
 const CLEANUP_SECONDS_MAX = 30;
@@ -32,13 +41,17 @@ const PUBLISH_FLAGS = ['--use-fake-device-for-media-stream=fps=30',
     '--use-fake-ui-for-media-stream'];
 
 // What the page says when it has come that far.
-const SAID = ['published', 'watching'];
+const SAID = ['published', 'watching', 'muted', 'unmuted', 'quiet', 'still', 'unpublished'];
+const COMMANDS = ['mute', 'unmute', 'quiet', 'still', 'unpublish'];
+// Flags that are yes or no.
+const SWITCHES = ['samples', 'light', 'dtx', 'screen', 'dynacast'];
 
 class UsageError extends Error {}
 
 function parseArguments(argv) {
     const options = { mode: argv[0], room: null, seconds: 8, identity: null, expect: ['video'],
-        quality: 'high', samples: 'no' };
+        quality: 'high' };
+    for (const name of SWITCHES) options[name] = 'no';
     if (options.mode === 'check') return options;
     if (!['subscribe', 'publish'].includes(options.mode)) {
         throw new UsageError(`the mode must be subscribe, publish or check, not ${argv[0]}`);
@@ -51,7 +64,7 @@ function parseArguments(argv) {
         else if (flag === '--seconds') options.seconds = Number(value);
         else if (flag === '--expect') options.expect = value.split(',').filter(Boolean);
         else if (flag === '--quality') options.quality = value;
-        else if (flag === '--samples') options.samples = value;
+        else if (SWITCHES.some((name) => flag === `--${name}`)) options[flag.slice(2)] = value;
         else throw new UsageError(`unknown flag ${flag}`);
     }
     if (!options.room) throw new UsageError('--room is missing');
@@ -62,8 +75,11 @@ function parseArguments(argv) {
     if (!['low', 'medium', 'high'].includes(options.quality)) {
         throw new UsageError('--quality takes low, medium or high');
     }
-    if (!['yes', 'no'].includes(options.samples)) {
-        throw new UsageError('--samples takes yes or no');
+    for (const name of SWITCHES) {
+        if (!['yes', 'no'].includes(options[name])) {
+            throw new UsageError(`--${name} takes yes or no`);
+        }
+        options[name] = options[name] === 'yes';
     }
     options.identity ??= `chromium-${options.mode}-${randomBytes(4).toString('hex')}`;
     return options;
@@ -190,10 +206,10 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample,
         samples };
 }
 
-async function publishInPage({ url, token, seconds }) {
-    const { Room, RoomEvent, createLocalTracks } = globalThis.LivekitClient;
+async function publishInPage({ url, token, seconds, light, dtx, screen, dynacast }) {
+    const { Room, RoomEvent, Track, createLocalTracks } = globalThis.LivekitClient;
     const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-    const room = new Room({ adaptiveStream: false, dynacast: false });
+    const room = new Room({ adaptiveStream: false, dynacast });
     const events = [];
     room.on(RoomEvent.Reconnecting, () => events.push('reconnecting'));
     room.on(RoomEvent.SignalReconnecting, () => events.push('signal reconnecting'));
@@ -201,39 +217,107 @@ async function publishInPage({ url, token, seconds }) {
     const started = performance.now();
     await room.connect(url, token, { maxRetries: 0 });
     const connect_ms = performance.now() - started;
-    const tracks = await createLocalTracks({ audio: true,
-        video: { resolution: { width: 1280, height: 720, frameRate: 30 } } });
-    for (const track of tracks) {
-        await room.localParticipant.publishTrack(track, { videoCodec: 'vp8', simulcast: true,
-            backupCodec: false, red: false, dtx: false });
+
+    // With DTX a tone of our own, since the fake device is never silent for long.
+    const context = new AudioContext();
+    const gain = new GainNode(context, { gain: 0.3 });
+    const tone = () => {
+        const microphone = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
+        const oscillator = new OscillatorNode(context, { frequency: 440 });
+        oscillator.connect(gain).connect(microphone);
+        oscillator.start();
+        return microphone.stream.getAudioTracks()[0];
+    };
+    const resolution = light ? { width: 640, height: 360, frameRate: 15 }
+        : { width: 1280, height: 720, frameRate: 30 };
+    const tracks = await createLocalTracks({ audio: !dtx, video: { resolution } });
+    const own = { videoCodec: 'vp8', simulcast: true, backupCodec: false, red: false, dtx };
+    for (const track of tracks) await room.localParticipant.publishTrack(track, own);
+    if (dtx) {
+        const source = Track.Source.Microphone;
+        const { track } = await room.localParticipant.publishTrack(tone(), { ...own, source });
+        tracks.push(track);
     }
+    let drawing = null;
+    let desk = null;
+    if (screen) {
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [640, 360];
+        const paint = canvas.getContext('2d');
+        const [shared] = canvas.captureStream(0).getVideoTracks();
+        shared.contentHint = 'text';
+        let count = 0;
+        drawing = setInterval(() => {
+            count += 1;
+            paint.fillStyle = `hsl(${(count * 12) % 360} 80% 50%)`;
+            paint.fillRect((count * 16) % 640, 0, 64, 360);
+            shared.requestFrame();
+        }, 100);
+        const source = Track.Source.ScreenShare;
+        const options = { ...own, simulcast: false, source };
+        desk = (await room.localParticipant.publishTrack(shared, options)).track;
+    }
+
+    const read = async () => {
+        const rows = [];
+        for (const track of tracks) {
+            const report = await track.getRTCStatsReport();
+            for (const stat of report?.values() ?? []) {
+                if (stat.type !== 'outbound-rtp') continue;
+                const remote = report.get(stat.remoteId);
+                rows.push({ sid: track.sid, kind: stat.kind, rid: stat.rid ?? null,
+                    codec: report.get(stat.codecId)?.mimeType ?? null,
+                    active: stat.active ?? null,
+                    packetsSent: stat.packetsSent, bytesSent: stat.bytesSent,
+                    retransmittedPacketsSent: stat.retransmittedPacketsSent,
+                    framesSent: stat.framesSent, framesEncoded: stat.framesEncoded,
+                    keyFramesEncoded: stat.keyFramesEncoded, frameWidth: stat.frameWidth,
+                    frameHeight: stat.frameHeight, nackCount: stat.nackCount,
+                    pliCount: stat.pliCount, firCount: stat.firCount,
+                    qualityLimitationReason: stat.qualityLimitationReason,
+                    remotePacketsLost: remote?.packetsLost ?? null,
+                    remoteRoundTripTime: remote?.roundTripTime ?? null });
+            }
+        }
+        return rows;
+    };
+    let rows = null;
+    let mutes = 0;
+    const each = async (all, act) => { for (const one of all) await act(one); };
+    globalThis.stampedeObey = {
+        mute: async () => {
+            await each(tracks, (track) => track.mute());
+            mutes += 1;
+            console.info('muted');
+        },
+        unmute: async () => {
+            await each(tracks, (track) => track.unmute());
+            console.info('unmuted');
+        },
+        quiet: () => {
+            gain.gain.value = 0;
+            console.info('quiet');
+        },
+        still: () => {
+            clearInterval(drawing);
+            console.info('still');
+        },
+        unpublish: async () => {
+            rows = await read();
+            const all = desk ? [...tracks, desk] : tracks;
+            await each(all, (track) => room.localParticipant.unpublishTrack(track));
+            console.info('unpublished');
+        },
+    };
     const publish_ms = performance.now() - started;
     console.info('published');
     for (let slept_ms = 0; slept_ms < seconds * 1000 && !globalThis.stampedeStop; slept_ms += 50) {
         await sleep(50);
     }
-    const rows = [];
-    for (const track of tracks) {
-        const report = await track.getRTCStatsReport();
-        for (const stat of report?.values() ?? []) {
-            if (stat.type !== 'outbound-rtp') continue;
-            const remote = report.get(stat.remoteId);
-            rows.push({ sid: track.sid, kind: stat.kind, rid: stat.rid ?? null,
-                codec: report.get(stat.codecId)?.mimeType ?? null, active: stat.active ?? null,
-                packetsSent: stat.packetsSent, bytesSent: stat.bytesSent,
-                retransmittedPacketsSent: stat.retransmittedPacketsSent,
-                framesSent: stat.framesSent, framesEncoded: stat.framesEncoded,
-                keyFramesEncoded: stat.keyFramesEncoded, frameWidth: stat.frameWidth,
-                frameHeight: stat.frameHeight, nackCount: stat.nackCount,
-                pliCount: stat.pliCount, firCount: stat.firCount,
-                qualityLimitationReason: stat.qualityLimitationReason,
-                remotePacketsLost: remote?.packetsLost ?? null,
-                remoteRoundTripTime: remote?.roundTripTime ?? null });
-        }
-    }
+    rows ??= await read();
     await room.disconnect();
     return { connect_ms, publish_ms, events, serverVersion: room.serverInfo?.version ?? null,
-        rows };
+        rows, mutes };
 }
 
 /* Back in node. */
@@ -263,6 +347,7 @@ function summarise(mode, rows) {
     const layers = video.filter((row) => row.framesSent > 0).map((row) => row.rid);
     return {
         video: { tracks: sids(video), layersActive: layers.length, rids: layers,
+            layersPaused: video.filter((row) => row.active === false).length,
             ...totals(video, [...sent, 'framesSent', 'keyFramesEncoded', 'pliCount']),
             width: most(video, 'frameWidth'), height: most(video, 'frameHeight') },
         audio: { tracks: sids(audio), ...totals(audio, sent) },
@@ -331,11 +416,21 @@ async function main() {
         process.once('SIGINT', () => {
             page.evaluate(() => { globalThis.stampedeStop = true; }).catch(() => {});
         });
+        createInterface({ input: process.stdin }).on('line', (command) => {
+            if (!COMMANDS.includes(command)) {
+                process.stderr.write(`chromium.mjs: unknown command ${command}\n`);
+                return;
+            }
+            page.evaluate((name) => globalThis.stampedeObey[name](), command).catch((error) => {
+                process.stderr.write(`chromium.mjs: ${command}: ${redact(error?.message)}\n`);
+            });
+        });
         await page.goto(`http://127.0.0.1:${server.address().port}/`);
         const outcome = await page.evaluate(
             options.mode === 'publish' ? publishInPage : subscribeInPage,
             { url, token, seconds: options.seconds, expect: options.expect,
-                quality: options.quality, sample: options.samples === 'yes',
+                quality: options.quality, sample: options.samples, light: options.light,
+                dtx: options.dtx, screen: options.screen, dynacast: options.dynacast,
                 connect_seconds_max: CONNECT_SECONDS_MAX });
         const summary = summarise(options.mode, outcome.rows);
         const failures = missing(options.mode, options.expect, summary);
@@ -345,7 +440,7 @@ async function main() {
             mode: options.mode, room: options.room, identity: options.identity,
             seconds: options.seconds, connect_ms: outcome.connect_ms,
             publish_ms: outcome.publish_ms, server_version: outcome.serverVersion,
-            events: outcome.events, ...summary, tracks: outcome.rows,
+            events: outcome.events, mutes: outcome.mutes, ...summary, tracks: outcome.rows,
             samples: (outcome.samples ?? []).map(({ at_ms, rows }) => (
                 { at_ms, ...summarise(options.mode, rows) })),
             ok: failures.length === 0 })}\n`);

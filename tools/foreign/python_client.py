@@ -4,13 +4,19 @@
     python_client.py subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
                                [--samples yes]
     python_client.py publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
+                               [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
 
 LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom. Prints one JSON line;
 exit code 1 and a reason on stderr when a kind named by --expect was not decoded (or not sent), 2
 for bad arguments. A publisher says `published` on stderr once it sends, a subscriber `watching`
-once all it expects comes; SIGINT ends both early, with their figures. SIGUSR1 makes a publisher mute
-both tracks (`muted` on stderr), and the next one unmute them (`unmuted`). With --samples a subscriber
+once all it expects comes; SIGINT ends both early, with their figures. With --samples a subscriber
 also hands out its figures of every 200 ms, with the time of day. Packages: requirements.txt.
+
+--light makes the camera's picture small, for machines with few cores; --dtx lets the microphone
+pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody watches. What a
+publisher does then, it reads line by line from stdin, and says on stderr when it is done: `mute`
+(`muted`), `unmute` (`unmuted`), `quiet` (`quiet`: silence comes from the microphone), `still`
+(`still`: the screen share sends no more pictures), `unpublish` (`unpublished`: all tracks).
 """
 
 import argparse
@@ -33,7 +39,9 @@ from livekit import api, rtc
 CONNECT_SECONDS_MAX = 30
 CLEANUP_SECONDS_MAX = 10
 SAMPLE_SECONDS = 0.2
-WIDTH, HEIGHT, FRAMES_PER_SECOND = 1280, 720, 20
+# Width, height and frames a second.
+CAMERA, CAMERA_LIGHT, SCREEN = (1280, 720, 20), (640, 360, 15), (640, 360, 10)
+BITRATE_MAX, BITRATE_LIGHT_MAX = 1_700_000, 500_000
 AUDIO_RATE, AUDIO_FRAME_MS, TONE_HZ = 48_000, 10, 440
 KINDS = {rtc.TrackKind.KIND_VIDEO: "video", rtc.TrackKind.KIND_AUDIO: "audio"}
 
@@ -49,7 +57,8 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--identity")
     parser.add_argument("--expect", default="video", help="video, audio, or both with a comma")
-    parser.add_argument("--samples", choices=["yes", "no"], default="no")
+    for flag in ("--samples", "--light", "--dtx", "--screen", "--dynacast"):
+        parser.add_argument(flag, choices=["yes", "no"], default="no")
     options = parser.parse_args()
     options.expect = [kind for kind in options.expect.split(",") if kind]
     if unknown := set(options.expect) - set(KINDS.values()):
@@ -235,93 +244,125 @@ class Subscriber:
 
 
 class Publisher:
-    """Publishes a moving picture (simulcast VP8) and a tone."""
+    """Publishes a moving picture (simulcast VP8), a tone, and a screen share if it is asked to."""
 
     def __init__(self, room):
         self.room = room
-        self.captured = {"video": 0, "audio": 0}
-        self.muted = False
+        self.captured = {"video": 0, "audio": 0, "screen": 0}
+        self.tracks = {}
+        self.quiet = False
+        self.still = False
         self.mutes = 0
+        self.rows = None
 
     @staticmethod
-    def pictures():
+    def pictures(width, height, per_second):
         """One second of I420 pictures: a bar moving over a slope, so that every frame differs."""
-        slope = numpy.tile((numpy.arange(WIDTH) * 200 // WIDTH).astype(numpy.uint8), (HEIGHT, 1))
-        chroma = numpy.full(WIDTH * HEIGHT // 2, 128, dtype=numpy.uint8).tobytes()
-        for index in range(FRAMES_PER_SECOND):
+        slope = numpy.tile((numpy.arange(width) * 200 // width).astype(numpy.uint8), (height, 1))
+        chroma = numpy.full(width * height // 2, 128, dtype=numpy.uint8).tobytes()
+        for index in range(per_second):
             luma = slope.copy()
-            left = index * WIDTH // FRAMES_PER_SECOND
-            luma[:, left : left + WIDTH // 10] = 235
+            left = index * width // per_second
+            luma[:, left : left + width // 10] = 235
             data = luma.tobytes() + chroma
-            yield rtc.VideoFrame(WIDTH, HEIGHT, rtc.VideoBufferType.I420, data)
+            yield rtc.VideoFrame(width, height, rtc.VideoBufferType.I420, data)
 
-    async def send_video(self, source):
-        pictures = list(self.pictures())
+    async def send_video(self, name, source, size):
+        pictures = list(self.pictures(*size))
         started = time.monotonic()
-        while True:
-            source.capture_frame(pictures[self.captured["video"] % len(pictures)])
-            self.captured["video"] += 1
-            due = started + self.captured["video"] / FRAMES_PER_SECOND
+        while name != "screen" or not self.still:
+            source.capture_frame(pictures[self.captured[name] % len(pictures)])
+            self.captured[name] += 1
+            due = started + self.captured[name] / size[2]
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await asyncio.Event().wait()
 
     async def send_audio(self, source):
         samples = AUDIO_RATE * AUDIO_FRAME_MS // 1000
         while True:
             first = self.captured["audio"] * samples
             phase = (first + numpy.arange(samples)) * (2 * math.pi * TONE_HZ / AUDIO_RATE)
-            tone = (numpy.sin(phase) * 12_000).astype(numpy.int16)
+            tone = (numpy.sin(phase) * (0 if self.quiet else 12_000)).astype(numpy.int16)
             await source.capture_frame(rtc.AudioFrame(tone.tobytes(), AUDIO_RATE, 1, samples))
             self.captured["audio"] += 1
 
-    def toggle_mute(self, tracks):
-        """Mutes both tracks, or unmutes them, and says so; sources go on as a camera would."""
-        self.muted = not self.muted
-        for track in tracks:
-            if self.muted:
-                track.mute()
-            else:
-                track.unmute()
-        self.mutes += self.muted
-        print("muted" if self.muted else "unmuted", file=sys.stderr, flush=True)
+    async def publish(self, options):
+        """Publishes what is asked for, and gives back what sends it."""
+        size = CAMERA_LIGHT if options.light == "yes" else CAMERA
+        bitrate = BITRATE_LIGHT_MAX if options.light == "yes" else BITRATE_MAX
+        picture, tone = rtc.VideoSource(*size[:2]), rtc.AudioSource(AUDIO_RATE, 1)
+        self.tracks["video"] = rtc.LocalVideoTrack.create_video_track("picture", picture)
+        self.tracks["audio"] = rtc.LocalAudioTrack.create_audio_track("tone", tone)
+        camera = rtc.TrackPublishOptions(
+            source=rtc.TrackSource.SOURCE_CAMERA,
+            simulcast=True,
+            video_codec=rtc.VideoCodec.VP8,
+            video_encoding=rtc.VideoEncoding(max_bitrate=bitrate, max_framerate=size[2]),
+        )
+        microphone = rtc.TrackPublishOptions(
+            source=rtc.TrackSource.SOURCE_MICROPHONE, red=False, dtx=options.dtx == "yes"
+        )
+        local = self.room.local_participant
+        await local.publish_track(self.tracks["video"], camera)
+        await local.publish_track(self.tracks["audio"], microphone)
+        senders = [self.send_video("video", picture, size), self.send_audio(tone)]
+        if options.screen == "yes":
+            desk = rtc.VideoSource(*SCREEN[:2], is_screencast=True)
+            self.tracks["screen"] = rtc.LocalVideoTrack.create_video_track("desk", desk)
+            screen = rtc.TrackPublishOptions(
+                source=rtc.TrackSource.SOURCE_SCREENSHARE,
+                simulcast=False,
+                video_codec=rtc.VideoCodec.VP8,
+            )
+            await local.publish_track(self.tracks["screen"], screen)
+            senders.append(self.send_video("screen", desk, SCREEN))
+        return senders
+
+    async def obey(self, command):
+        """Does what a line of stdin says; sources go on as a camera would."""
+        if command in ("mute", "unmute"):
+            for kind in ("video", "audio"):
+                getattr(self.tracks[kind], command)()
+            self.mutes += command == "mute"
+            said = f"{command}d"
+        elif command == "unpublish":
+            self.rows = await self.read()
+            for track in self.tracks.values():
+                await self.room.local_participant.unpublish_track(track.sid)
+            said = "unpublished"
+        elif command in ("quiet", "still"):
+            setattr(self, command, True)
+            said = command
+        else:
+            raise Failed(f"unknown command {command!r}")
+        print(said, file=sys.stderr, flush=True)
+
+    async def obey_all(self):
+        """Obeys stdin until it ends, and then waits for nothing."""
+        lines = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        while line := await lines.readline():
+            await self.obey(line.decode().strip())
+        await asyncio.Event().wait()
+
+    async def read(self):
+        rows = []
+        for name, track in self.tracks.items():
+            stats = rtp_rows(await track.get_stats(), "outbound_rtp")
+            rows.append({"kind": name, "frames": self.captured[name], "stats": stats})
+        return rows
 
     async def run(self, options):
-        video_source = rtc.VideoSource(WIDTH, HEIGHT)
-        audio_source = rtc.AudioSource(AUDIO_RATE, 1)
-        video = rtc.LocalVideoTrack.create_video_track("picture", video_source)
-        audio = rtc.LocalAudioTrack.create_audio_track("tone", audio_source)
-        local = self.room.local_participant
-        await local.publish_track(
-            video,
-            rtc.TrackPublishOptions(
-                source=rtc.TrackSource.SOURCE_CAMERA,
-                simulcast=True,
-                video_codec=rtc.VideoCodec.VP8,
-                video_encoding=rtc.VideoEncoding(
-                    max_bitrate=1_700_000, max_framerate=FRAMES_PER_SECOND
-                ),
-            ),
-        )
-        await local.publish_track(
-            audio,
-            rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, red=False, dtx=False),
-        )
+        senders = await self.publish(options)
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, self.toggle_mute, (video, audio))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         print("published", file=sys.stderr, flush=True)
-        tasks = [
-            asyncio.create_task(self.send_video(video_source)),
-            asyncio.create_task(self.send_audio(audio_source)),
-            asyncio.create_task(stop.wait()),
-        ]
+        tasks = [asyncio.create_task(one) for one in (*senders, self.obey_all(), stop.wait())]
         done, _ = await asyncio.wait(
             tasks, timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED
         )
-        rows = []
-        for kind, track in (("video", video), ("audio", audio)):
-            stats = rtp_rows(await track.get_stats(), "outbound_rtp")
-            rows.append({"kind": kind, "frames": self.captured[kind], "stats": stats})
+        rows = self.rows or await self.read()
         for task in tasks:
             task.cancel()
         for task in done:
@@ -340,6 +381,7 @@ class Publisher:
         layers = [stat.get("rid") for stat in video if float(stat.get("framesSent", 0)) > 0]
         found["video"] |= {
             "layersActive": len(layers),
+            "layersPaused": sum(stat.get("active") is False for stat in video),
             "rids": layers,
             "framesSent": count(video, "framesSent"),
             "keyFramesEncoded": count(video, "keyFramesEncoded"),
@@ -373,7 +415,11 @@ async def run(options, token):
     client = Subscriber(room) if options.mode == "subscribe" else Publisher(room)
     started = time.monotonic()
     await asyncio.wait_for(
-        room.connect(os.environ["LIVEKIT_URL"], token, rtc.RoomOptions(auto_subscribe=True)),
+        room.connect(
+            os.environ["LIVEKIT_URL"],
+            token,
+            rtc.RoomOptions(auto_subscribe=True, dynacast=options.dynacast == "yes"),
+        ),
         CONNECT_SECONDS_MAX,
     )
     connect_ms = (time.monotonic() - started) * 1000

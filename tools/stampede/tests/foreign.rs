@@ -11,8 +11,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::foreign::{Client, Figures, Server};
-use common::{Ended, alone};
+use common::foreign::{Client, Figures, Foreign, Server};
+use common::{Ended, Running, alone};
 use rustix::process::Signal;
 
 /// How long a foreign subscriber watches.
@@ -122,9 +122,8 @@ fn a_mute_is_no_loss(server: &Server) {
     let mut run = server.stampede(&room, &args);
     run.wait_for(" hold ");
     std::thread::sleep(Duration::from_secs(2));
-    for word in ["muted", "unmuted"] {
-        publisher.signal(Signal::USR1);
-        publisher.wait_for(word);
+    for (command, done) in [("mute", "muted"), ("unmute", "unmuted")] {
+        publisher.tell(command, done);
         std::thread::sleep(MUTED);
     }
     let ended = run.end();
@@ -158,6 +157,146 @@ fn assert_received(ended: &Ended, subscribers: f64) {
     }
     let decodable = ended.number("/video/frames/decodable");
     assert!(decodable > FRAMES_DECODED_MIN * subscribers, "{decodable} frames");
+}
+
+/// What a healthy publisher does while it is watched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scene {
+    /// It mutes both its tracks for a while, and then it leaves.
+    Mutes,
+    /// Its microphone pauses in silence (DTX), and the picture of its screen stands still.
+    FallsSilent,
+    /// It pauses the layers that nobody watches (dynacast), and then it unpublishes all.
+    PausesLayers,
+}
+
+impl Scene {
+    /// Longer than livekit-server lets a layer go on that nobody watches
+    /// (rtc/dynacast/dynacastmanagerbase.go: 5 s).
+    const DYNACAST: Duration = Duration::from_millis(6_500);
+    const PART: Duration = Duration::from_millis(2_500);
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Mutes => &[],
+            Self::FallsSilent => &["--dtx", "yes", "--screen", "yes"],
+            Self::PausesLayers => &["--dynacast", "yes"],
+        }
+    }
+
+    /// Plays it, to the end of the publisher.
+    fn play(self, mut publisher: Foreign, run: Running) -> (Figures, Ended) {
+        let part = || std::thread::sleep(Self::PART);
+        match self {
+            Self::Mutes => {
+                publisher.tell("mute", "muted");
+                part();
+                publisher.tell("unmute", "unmuted");
+                part();
+                (publisher.finish(), run.end())
+            }
+            Self::FallsSilent => {
+                publisher.tell("quiet", "quiet");
+                publisher.tell("still", "still");
+                let ended = run.end();
+                (publisher.finish(), ended)
+            }
+            Self::PausesLayers => {
+                std::thread::sleep(Self::DYNACAST);
+                publisher.tell("unpublish", "unpublished");
+                let ended = run.end();
+                (publisher.finish(), ended)
+            }
+        }
+    }
+}
+
+/// A healthy publisher that Stampede did not write is watched: nobody is accused, and nobody missed
+/// anything.
+fn accuses_nobody(client: Client, scene: Scene, server: &Server) {
+    common::series(|_| {
+        let Some(command) = client.available() else { return };
+        let room = server.room();
+        let args = ["publish", "--seconds", PUBLISH_SECONDS, "--light", "yes"];
+        let mut publisher = server.client(command, &room, &[&args[..], scene.flags()].concat());
+        publisher.wait_for("published");
+        let args = ["--subscribers=3", "--video-resolution=low", "--duration=9s"];
+        let mut run = server.stampede(&room, &args);
+        run.wait_for(" hold ");
+        std::thread::sleep(Duration::from_secs(1));
+        let (figures, ended) = scene.play(publisher, run);
+        assert_accuses_nobody(&ended);
+        assert_played(scene, &figures, &ended, server);
+    });
+}
+
+/// The run passed, nobody is to blame, and what was expected was watched.
+#[track_caller]
+fn assert_accuses_nobody(ended: &Ended) {
+    let verdict = ended.verdict().unwrap();
+    assert_eq!(verdict["result"], "pass", "{verdict:#}\n{}", ended.stdout);
+    assert_eq!(verdict["fault"], "none", "{verdict:#}\n{}", ended.stdout);
+    ended.assert_code(0);
+    for kind in ["video", "audio"] {
+        let media = &ended.report()[kind];
+        assert_eq!(media["interruptions"]["count"], 0, "{kind}: {media:#}");
+        let ratio = ended.number(&format!("/{kind}/watch_ratio"));
+        assert!(ratio > 0.98, "{kind}: {ratio}\n{}", ended.stdout);
+    }
+}
+
+/// The scene took place, and what was expected is what there was of it.
+#[track_caller]
+fn assert_played(scene: Scene, figures: &Figures, ended: &Ended, server: &Server) {
+    let of = |kind: &str, name: &str| ended.number(&format!("/{kind}/{name}"));
+    let window_s = 3.0 * of("run", "measured_s");
+    let (video_s, audio_s) = (of("video", "expected_s"), of("audio", "expected_s"));
+    match scene {
+        Scene::Mutes => {
+            assert_eq!(figures.number("/mutes"), 1.0);
+            for expected_s in [video_s, audio_s] {
+                assert!((0.2..0.7).contains(&(expected_s / window_s)), "{expected_s}, {window_s}");
+            }
+        }
+        Scene::FallsSilent => {
+            assert_eq!(of("video", "tracks_received"), 6.0, "camera and screen");
+            assert!(video_s > 1.9 * window_s && audio_s > 0.95 * window_s, "{video_s}, {audio_s}");
+            // 50 packets a second of a tone, 5 of a pause.
+            let rate = of("audio", "packets/received") / audio_s;
+            assert!((4.0..30.0).contains(&rate), "{rate} packets/s");
+        }
+        Scene::PausesLayers => {
+            assert!(video_s < 0.95 * window_s && audio_s < 0.95 * window_s, "{video_s}");
+            assert!(video_s > 0.5 * window_s && audio_s > 0.5 * window_s, "{video_s}");
+            // The embedded SFU tells nobody to pause.
+            let paused = figures.number("/video/layersPaused");
+            assert_eq!(paused, if server.is_embedded() { 0.0 } else { 1.0 }, "{:#}", figures.0);
+        }
+    }
+}
+
+/// A publisher that is killed is missed, on whatever server.
+fn a_killed_one_is_missed(server: &Server) {
+    let Some(command) = Client::Python.available() else { return };
+    let room = server.room();
+    let args = ["publish", "--seconds", PUBLISH_SECONDS, "--light", "yes"];
+    let mut publisher = server.client(command, &room, &args);
+    publisher.wait_for("published");
+    let args = ["--subscribers=3", "--video-resolution=low", "--duration=8s"];
+    let mut run = server.stampede(&room, &args);
+    run.wait_for(" hold ");
+    std::thread::sleep(Duration::from_secs(2));
+    publisher.signal(Signal::KILL);
+    let ended = run.end();
+
+    ended.assert_code(1);
+    assert_eq!(ended.verdict().unwrap()["result"], "fail", "{}", ended.stdout);
+    for kind in ["video", "audio"] {
+        let broken = &ended.report()[kind]["interruptions"];
+        assert_eq!(broken["count"], 3, "{kind}: {broken:#}");
+        let of = |cause: &str| broken["causes"][cause]["count"].as_u64().unwrap();
+        assert_eq!(of("publisher_gone") + of("silent"), 3, "{kind}: {broken:#}");
+    }
 }
 
 /// Two foreign clients meet; Stampede is at most the server.
@@ -209,6 +348,19 @@ scenarios! {
     stampede_watches_chromium: |server| stampede_from(Client::Chromium, server);
     stampede_watches_python: |server| stampede_from(Client::Python, server);
     a_mute_by_python_is_no_loss: a_mute_is_no_loss;
+    chromium_mutes_and_leaves: |server| accuses_nobody(Client::Chromium, Scene::Mutes, server);
+    python_mutes_and_leaves: |server| accuses_nobody(Client::Python, Scene::Mutes, server);
+    chromium_falls_silent: |server| {
+        accuses_nobody(Client::Chromium, Scene::FallsSilent, server)
+    };
+    python_falls_silent: |server| accuses_nobody(Client::Python, Scene::FallsSilent, server);
+    chromium_pauses_layers_and_unpublishes: |server| {
+        accuses_nobody(Client::Chromium, Scene::PausesLayers, server)
+    };
+    python_pauses_layers_and_unpublishes: |server| {
+        accuses_nobody(Client::Python, Scene::PausesLayers, server)
+    };
+    a_killed_python_is_missed: a_killed_one_is_missed;
     chromium_watches_python: |server| between(Client::Python, Client::Chromium, server);
     python_watches_chromium: |server| between(Client::Chromium, Client::Python, server);
 }

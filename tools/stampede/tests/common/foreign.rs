@@ -93,14 +93,14 @@ pub(crate) struct Server {
     key: String,
     secret: String,
     /// Ends with this value.
-    _sfu: Option<Sfu>,
+    sfu: Option<Sfu>,
 }
 
 impl Server {
     pub(crate) fn embedded(args: &[&str]) -> Self {
         let sfu = Sfu::start(args);
         let (key, secret) = (KEY.to_owned(), SECRET.to_owned());
-        Self { url: sfu.url.clone(), key, secret, _sfu: Some(sfu) }
+        Self { url: sfu.url.clone(), key, secret, sfu: Some(sfu) }
     }
 
     /// The server of the environment.
@@ -112,7 +112,12 @@ impl Server {
         };
         let secret = |name: &str| variable(name).unwrap_or_else(|| panic!("{name} is not set"));
         let (key, secret) = (secret("LIVEKIT_API_KEY"), secret("LIVEKIT_API_SECRET"));
-        Some(Self { url, key, secret, _sfu: None })
+        Some(Self { url, key, secret, sfu: None })
+    }
+
+    /// It is Stampede's own.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.sfu.is_some()
     }
 
     /// A room that nothing else of this process is in.
@@ -137,7 +142,7 @@ impl Server {
         command.args(args).args(["--room", room, "--expect", "video,audio"]);
         command.env("LIVEKIT_URL", &self.url);
         command.env("LIVEKIT_API_KEY", &self.key).env("LIVEKIT_API_SECRET", &self.secret);
-        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        command.stdin(Stdio::piped()).stdout(file("stdout")).stderr(file("stderr"));
         let child = command.spawn().unwrap();
         Foreign { child, dir, began: Instant::now() }
     }
@@ -154,6 +159,12 @@ impl Foreign {
     fn text(&self, name: &str) -> String {
         let bytes = std::fs::read(self.dir.path().join(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Has a publisher do something, and waits until it says that it is done: `mute` and `muted`.
+    pub(crate) fn tell(&mut self, command: &str, done: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{command}").unwrap();
+        self.wait_for(done);
     }
 
     /// Waits until it has said this word on stderr: `published` or `watching`.
