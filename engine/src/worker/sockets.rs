@@ -163,6 +163,5 @@ mod tests {
         owners.clear(SocketId(3));
         owners.clear(SocketId(9));
         assert_eq!(owners.get(SocketId(3)), None);
-        assert_eq!(size_of::<Option<(u32, LocalId)>>(), size_of::<usize>());
     }
 }

@@ -261,7 +261,8 @@ fn facts(
             && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback()),
         upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
         rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
-        tracks: tracks_facts(data, sums),
+        tracks: tracks_facts(data, sums, viewers),
+        publish_late_ms_max: sums.totals.publish.lateness_max.as_secs_f64() * 1_000.0,
         join_response_wait_ms_max: data.book.join_response_wait_max().as_secs_f64() * 1_000.0,
         bounded_unrecovered: of_bounded(|packets| packets.unrecovered),
         bounded_expected: of_bounded(|packets| packets.expected),
@@ -517,7 +518,7 @@ pub(super) fn injected(counts: &ImpairCounts) -> Injected {
 }
 
 /// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
-fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
+fn tracks_facts(data: &RunData, sums: &Sums, viewers: &Viewers<'_>) -> TracksFacts {
     let totals = &sums.totals;
     // What layouts leave out is not expected; what can't be known is not missed.
     let expected = data.book.tracks_expected().map(|tracks| tracks.unwrap_or(0));
@@ -529,10 +530,13 @@ fn tracks_facts(data: &RunData, sums: &Sums) -> TracksFacts {
     let rows = data.ledger.iter().flat_map(|ledger| &ledger.rooms);
     let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
     let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
+    // Who left at once, or had just come, missed nothing.
+    let silent = viewers.silent(data.plan.watch_rules.interruption_min);
+    let not_received = missing(0, tracks_received(data, MediaKind::Video, None))
+        + missing(1, tracks_received(data, MediaKind::Audio, None));
     TracksFacts {
         expected: expected.iter().sum(),
-        missing: missing(0, tracks_received(data, MediaKind::Video, None))
-            + missing(1, tracks_received(data, MediaKind::Audio, None)),
+        missing: not_received.min(silent),
         unsent: data.ledger.is_some().then_some(unsent),
         plis: totals.video.pli_sent,
     }

@@ -137,6 +137,8 @@ pub(crate) struct Facts {
     pub injected: Option<Injected>,
     /// Who could not watch, and why.
     pub watch: WatchFacts,
+    /// How late the latest packet of our publishers left.
+    pub publish_late_ms_max: f64,
     /// The server was the embedded SFU.
     pub embedded: bool,
     /// The server was reached over this machine's own loopback.
@@ -214,6 +216,11 @@ fn by_figures(facts: &Facts) -> Verdict {
     let lost = (facts.unrecovered > 0).then(|| loss(facts));
     let loss_fault = lost.as_ref().map_or(Fault::Unknown, |(fault, _)| *fault);
     let blackout = watch_verdict::judge(facts, loss_fault);
+    if let Some(reason) = watch_verdict::own_stall(facts, &blackout) {
+        reasons.push(reason);
+        reasons.extend(notes(facts));
+        return Verdict { result: Outcome::Invalid, fault: Fault::Generator, reasons };
+    }
     if let Some((mut fault, reason)) = failure(facts) {
         reasons.push(reason);
         for (whose, reason) in blackout.found {

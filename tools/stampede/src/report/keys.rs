@@ -113,12 +113,21 @@ fn is_number(node: &Value) -> bool {
 /// happened 0 times.
 pub(crate) fn value(report: &Value, key: &str) -> Option<f64> {
     match find(report, key) {
+        // Where nothing was interrupted, nothing was for longer than no time at all.
+        None if was_never_interrupted(report, key) => Some(0.0),
         Some(value) => value.as_f64(),
         None if key.starts_with("join.errors.") && report["join"]["errors"].is_object() => {
             Some(0.0)
         }
         None => None,
     }
+}
+
+/// True for a length of interruptions where there were none.
+fn was_never_interrupted(report: &Value, key: &str) -> bool {
+    let Some((parent, _)) = key.split_once(".length_s.") else { return false };
+    let count = format!("{parent}.count");
+    parent.ends_with("interruptions") && find(report, &count).is_some_and(|count| *count == 0)
 }
 
 /// Names of a map may hold dots themselves, so the rest of the key is tried whole first. The rows of

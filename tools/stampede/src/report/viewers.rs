@@ -21,6 +21,7 @@ struct Watched<'a> {
     publication: &'a Publication,
     index: usize,
     tally: Tally,
+    received: bool,
 }
 
 /// A subscriber and what its tracks came to.
@@ -175,6 +176,7 @@ impl<'a> Viewers<'a> {
                 publication: watched.publication,
                 index: watched.index,
                 tally: watched.tally,
+                received: watched.received,
             };
             match seen.last_mut().filter(|last| std::ptr::eq(last.viewer, viewer)) {
                 Some(last) => last.tracks.push(track),
@@ -333,6 +335,13 @@ impl<'a> Viewers<'a> {
         let section = self.section(&|_| None);
         let worst = section.into_iter().flat_map(|section| section.worst);
         worst.map(|viewer| viewer.subscriber).take(most).collect()
+    }
+
+    /// Tracks of which nothing has come although they were expected for so long.
+    pub(crate) fn silent(&self, expected_min: Duration) -> u64 {
+        let tracks = self.seen.iter().flat_map(|seen| &seen.tracks);
+        let silent = |track: &&Watched<'_>| !track.received && track.tally.expected >= expected_min;
+        tracks.filter(silent).count() as u64
     }
 
     /// Fills in how many subscribers were interrupted in each second.

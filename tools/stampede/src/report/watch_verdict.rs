@@ -11,6 +11,9 @@ use super::viewers::{CauseGroup, WatchFacts};
 /// Most causes that are told, what took most time first.
 const GROUPS_MAX: usize = 4;
 
+/// An own stall below this makes no gap: a frame covers about as much.
+const OWN_STALL_MS_MIN: f64 = 150.0;
+
 /// What watch time says of a run.
 pub(super) struct Blackout {
     /// More than 1 % of the expected time of video or audio could not be watched.
@@ -45,6 +48,23 @@ pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
         found.push((Fault::Unknown, format!("unknown: {}", stuttering(watch))));
     }
     Blackout { failed, found }
+}
+
+/// This process stood still for long enough to explain what could not be watched: it says nothing
+/// about the server.
+pub(super) fn own_stall(facts: &Facts, blackout: &Blackout) -> Option<String> {
+    let workers = facts.workers.iter().map(|worker| worker.stall_ms_max);
+    let stall_ms = workers.fold(facts.publish_late_ms_max, f64::max);
+    let [video, audio] = facts.watch.kinds;
+    // Of each subscriber no more than the stall takes, and what it takes to come back.
+    let missed_s = video.1.max(audio.1) / (facts.watch.subscribers.max(1) as f64);
+    let explained = missed_s * 1_000.0 <= 2.0 * stall_ms;
+    (blackout.failed && stall_ms >= OWN_STALL_MS_MIN && explained).then(|| {
+        format!(
+            "generator: this process once stood still for {stall_ms:.0} ms, and as much could not \
+             be watched; this machine had no CPU for it"
+        )
+    })
 }
 
 fn whose(fault: Fault) -> &'static str {

@@ -106,6 +106,8 @@ pub(crate) struct Watched<'a> {
     pub index: usize,
     /// What it came to.
     pub tally: Tally,
+    /// A packet of it has come.
+    pub received: bool,
 }
 
 /// The accounts.
@@ -392,6 +394,7 @@ impl Audience {
                 publication,
                 index,
                 tally,
+                received: watch.received(),
             })
         })
     }
