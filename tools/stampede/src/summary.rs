@@ -167,9 +167,6 @@ fn watch(page: &mut Page, report: &Report) {
             let played = watch.played_of_expected().unwrap_or_default();
             let _ = write!(text, ": {played}");
         }
-        if let Some(short) = watch.short_gaps_s.filter(|short| *short >= 0.05) {
-            let _ = write!(text, "; {} in short gaps", watch_words::seconds(short));
-        }
         if let Some(ratios) = watch.watch_ratio_subscribers.as_ref().filter(|_| !watch.is_whole()) {
             let _ = write!(text, "; subscribers {}", watch_words::of_subscribers(ratios));
         }
@@ -177,9 +174,14 @@ fn watch(page: &mut Page, report: &Report) {
     }
     for (name, watch) in &kinds {
         let gaps = &watch.interruptions;
+        let short = watch.short_gaps_s.filter(|short| *short >= 0.05);
+        let short = short.map(|short| format!("{} in short ones", watch_words::seconds(short)));
         if gaps.count > 0 {
             page.sub("gaps", &format!("{name}: {}", gaps.told()));
-            page.sub("", &gaps.causes_told());
+            let parts = [Some(gaps.causes_told()), short];
+            page.sub("", &parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
+        } else if let Some(short) = short {
+            page.sub("gaps", &format!("{name}: {short}"));
         }
     }
     let worst = report.watch.iter().flat_map(|section| &section.worst).next();
@@ -653,6 +655,7 @@ mod tests {
 
         let gaps = crate::report::watch::tests::figures(&[(10, 4), (10, 0)]);
         report.video.as_mut().unwrap().watch = gaps;
+        report.audio.as_mut().unwrap().watch.short_gaps_s = Some(0.25);
         let worst = WorstViewer {
             subscriber: "sub-7".to_owned(),
             watch_ratio: 0.6,
@@ -665,6 +668,7 @@ mod tests {
             "             audio     100 %\n",
             "             gaps      video: 1 on 1 subscribers, 4.0 s together, 4.0 s p50, 4.0 s max\n",
             "                       1 silent (4.0 s)\n",
+            "             gaps      audio: 0.3 s in short ones\n",
             "             worst     60.00 %: sub-7\n",
         ] {
             assert!(text.contains(line), "{line}{text}");

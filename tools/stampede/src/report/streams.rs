@@ -112,7 +112,6 @@ pub(crate) struct StreamRow {
 
 /// All streams of a run.
 pub(crate) fn all(data: &RunData, viewers: &Viewers<'_>) -> Vec<StreamRow> {
-    let expected = viewers.expected();
     let engine = data.engine.as_ref();
     let workers = engine.map_or(&[][..], |engine: &EngineReport| &engine.workers);
     let mut rows = Vec::new();
@@ -126,8 +125,7 @@ pub(crate) fn all(data: &RunData, viewers: &Viewers<'_>) -> Vec<StreamRow> {
                     let sid = stream.track_id.as_deref()?;
                     let publication = data.audience.publication_of(&member.room, sid)?;
                     let subscriber = of_first_try(&peer.label);
-                    let expected =
-                        expected.get(&(member.room.as_str(), subscriber, publication))?;
+                    let expected = viewers.track_counted(&member.room, subscriber, publication)?;
                     Some((stream.packets.bytes as f64 * 8.0 / expected.as_secs_f64()).round())
                 });
                 row.room = member.map(|member| member.room.clone());

@@ -19,7 +19,6 @@ use crate::run::audience::{Audience, Publication, Viewer, of_first_try};
 /// A track of a subscriber and what it came to.
 struct Watched<'a> {
     publication: &'a Publication,
-    index: usize,
     tally: Tally,
     received: bool,
 }
@@ -36,6 +35,8 @@ pub(crate) struct Viewers<'a> {
     /// By kind and cohort, what was expected up to when everybody was told to leave: counters of
     /// packets and frames go on until then.
     counted: BTreeMap<(usize, u16), Duration>,
+    /// The same by room, subscriber and number of the publication.
+    tracks_counted: HashMap<(&'a str, &'a str, usize), Duration>,
     started: Instant,
     until: Instant,
 }
@@ -155,6 +156,8 @@ impl<'a> Viewers<'a> {
         for watched in data.audience.watched(data.measured.told.unwrap_or(end)) {
             let key = (index(watched.publication.kind), watched.viewer.cohort);
             *viewers.counted.entry(key).or_default() += watched.tally.expected;
+            let track = (&*watched.viewer.room, watched.viewer.identity.as_str(), watched.index);
+            viewers.tracks_counted.insert(track, watched.tally.expected);
         }
         viewers
     }
@@ -167,6 +170,16 @@ impl<'a> Viewers<'a> {
         self.counted.iter().filter(|(key, _)| of(key)).map(|(_, expected)| *expected).sum()
     }
 
+    /// The same of one track: of the publication with this number of the subscriber's room.
+    pub(crate) fn track_counted(
+        &self,
+        room: &str,
+        identity: &str,
+        publication: usize,
+    ) -> Option<Duration> {
+        self.tracks_counted.get(&(room, identity, publication)).copied()
+    }
+
     /// Up to a moment.
     pub(crate) fn until(audience: &'a Audience, started: Instant, until: Instant) -> Self {
         let mut seen: Vec<Seen<'a>> = Vec::new();
@@ -174,7 +187,6 @@ impl<'a> Viewers<'a> {
             let viewer = watched.viewer;
             let track = Watched {
                 publication: watched.publication,
-                index: watched.index,
                 tally: watched.tally,
                 received: watched.received,
             };
@@ -183,7 +195,7 @@ impl<'a> Viewers<'a> {
                 None => seen.push(Seen { viewer, tracks: vec![track] }),
             }
         }
-        Self { seen, counted: BTreeMap::new(), started, until }
+        Self { seen, counted: BTreeMap::new(), tracks_counted: HashMap::new(), started, until }
     }
 
     /// Of one kind of media, of all subscribers or of one cohort.
@@ -311,23 +323,12 @@ impl<'a> Viewers<'a> {
             let cause = format!("{}{}", one.cause.name(), reason.unwrap_or_default());
             lines.push((since(one.from), format!("interrupted: {what}: {cause}")));
             let length = format!("after {:.3} s", one.length().as_secs_f64());
-            let text = if one.until >= self.until {
-                format!("still interrupted {length}: {what}")
-            } else {
-                format!("interruption over {length}: {what}")
+            let text = match one.back {
+                true => format!("interruption over {length}: {what}"),
+                false => format!("still interrupted {length}: {what}"),
             };
             lines.push((since(one.until), text));
         }
-    }
-
-    /// How long each track was expected, by room, subscriber and number of the publication.
-    pub(crate) fn expected(&self) -> HashMap<(&str, &str, usize), Duration> {
-        let tracks = self.seen.iter().flat_map(|seen| {
-            let (room, identity) = (&*seen.viewer.room, seen.viewer.identity.as_str());
-            let tracks = seen.tracks.iter();
-            tracks.map(move |track| ((room, identity, track.index), track.tally.expected))
-        });
-        tracks.collect()
     }
 
     /// The identities of those that could watch least, at most `most`, worst first.
@@ -528,7 +529,7 @@ mod tests {
         assert_eq!(told("sub-0-try2"), silent, "a further try of it");
         let lost = [
             "5000 interrupted: camera of pub: disconnected (ping_timeout)",
-            "9000 interruption over after 4.000 s: camera of pub",
+            "9000 still interrupted after 4.000 s: camera of pub",
         ];
         assert_eq!(told("sub-1"), lost);
         assert_eq!(viewers.worst_identities(1), ["sub-0"], "of two that saw nothing the longer");
@@ -537,8 +538,5 @@ mod tests {
         let strips: Vec<_> = section.worst.iter().map(|worst| &worst.strip[..]).collect();
         assert_eq!(strips[1][0].state, "disconnected");
         assert_eq!((strips[0][0].from_s, strips[0][0].to_s), (5.0, 10.0));
-        let index = audience.publication_of("room", "TR_1").unwrap();
-        let expected = viewers.expected();
-        assert_eq!(expected[&("room", "sub-1", index)], Duration::from_secs(4));
     }
 }
