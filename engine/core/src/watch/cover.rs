@@ -194,11 +194,6 @@ impl Cover {
         (std::mem::take(&mut self.ended), open, self.trouble)
     }
 
-    /// When the last playable frame could be shown.
-    pub fn last_shown(&self) -> Option<Instant> {
-        self.open.map(|(_, last, _)| last)
-    }
-
     /// Bytes on the heap.
     #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
