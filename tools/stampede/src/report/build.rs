@@ -31,7 +31,7 @@ use crate::flags::values::BackendFlag;
 use crate::flags::{Plan, Target};
 use crate::machine;
 use crate::run::RunData;
-use crate::run::audience::of_first_try;
+use crate::run::of_first_try;
 
 /// Builds and judges. `promise` is what the run has to keep besides its own thresholds, and what
 /// somebody else judges it by.

@@ -11,7 +11,7 @@ use stampede_engine::{EngineReport, PeerRow};
 use super::build::round;
 use super::viewers::Viewers;
 use crate::run::RunData;
-use crate::run::audience::of_first_try;
+use crate::run::of_first_try;
 
 /// Most streams in the JSON.
 pub(crate) const WORST_MAX: usize = 50;

@@ -14,7 +14,8 @@ use super::watch::{
     WorstViewer,
 };
 use crate::run::RunData;
-use crate::run::audience::{Audience, Publication, Viewer, of_first_try};
+use crate::run::audience::{Audience, Publication, Viewer};
+use crate::run::of_first_try;
 
 /// A track of a subscriber and what it came to.
 struct Watched<'a> {

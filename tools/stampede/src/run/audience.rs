@@ -18,7 +18,7 @@ use stampede_signaling::session::{
     Departure, RemoteTrack, SessionEvent, Subscription, TrackKind, TrackSource,
 };
 
-use super::book::{ParticipantId, TRY_SUFFIX};
+use super::book::{ParticipantId, of_first_try};
 
 /// Most streams of one subscriber whose track nobody has named yet. News of further ones is
 /// dropped; a LiveKit server names every track in the offer that brings its stream.
@@ -573,14 +573,6 @@ fn facts<'a>(
         wanted,
         stands_still: publication.source == TrackSource::ScreenShare,
         rules,
-    }
-}
-
-/// An identity without the suffix of a further try.
-pub(crate) fn of_first_try(identity: &str) -> &str {
-    match identity.rsplit_once(TRY_SUFFIX) {
-        Some((own, tries)) if tries.bytes().all(|byte| byte.is_ascii_digit()) => own,
-        _ => identity,
     }
 }
 

@@ -10,7 +10,7 @@ use stampede_signaling::session::{
     TrackSource,
 };
 
-use super::{Audience, ParticipantId, Viewer, of_first_try};
+use super::{Audience, ParticipantId, Viewer};
 
 const OWN: &str = "stampede-x-pub-";
 const SUBSCRIBER: ParticipantId = ParticipantId(1);
@@ -230,13 +230,4 @@ fn news_of_a_stream_waits_for_the_name_of_its_track() {
     rig.played("TR_1", 1, 4_000, 9_000);
     let [(_, tally)] = &rig.tallies(9_000)[..] else { panic!() };
     assert_eq!((ms(tally.expected), ms(tally.played)), (4_000, 4_000), "from its publication on");
-}
-
-#[test]
-fn identities_of_further_tries_belong_to_the_first() {
-    for (identity, first) in
-        [("sub-1-try2", "sub-1"), ("sub-1", "sub-1"), ("a-tryout", "a-tryout"), ("-try3", "")]
-    {
-        assert_eq!(of_first_try(identity), first);
-    }
 }

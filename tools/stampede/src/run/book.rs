@@ -152,6 +152,14 @@ pub(crate) struct Member {
 /// What parts the identity of a further try from the participant's own.
 pub(crate) const TRY_SUFFIX: &str = "-try";
 
+/// An identity without the suffix of a further try.
+pub(crate) fn of_first_try(identity: &str) -> &str {
+    match identity.rsplit_once(TRY_SUFFIX) {
+        Some((own, tries)) if tries.bytes().all(|byte| byte.is_ascii_digit()) => own,
+        _ => identity,
+    }
+}
+
 /// Tracks that these should have received, video and audio; `None` if one of them is not known.
 fn tracks<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> [Option<u64>; 2] {
     [0, 1].map(|kind| entries.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum())
@@ -268,8 +276,7 @@ impl Book {
 
     /// Who has this identity, of a first or a further try.
     pub(crate) fn member(&self, identity: &str) -> Option<&Member> {
-        let own = identity.rsplit_once(TRY_SUFFIX).map_or(identity, |(own, _)| own);
-        self.members.get(identity).or_else(|| self.members.get(own))
+        self.members.get(identity).or_else(|| self.members.get(of_first_try(identity)))
     }
 
     /// Its first try begins; it was to begin at `scheduled`.
@@ -792,5 +799,14 @@ mod tests {
         let errors: Vec<_> = book.errors();
         assert_eq!(errors[0], ("c".to_owned(), 3));
         assert_eq!(errors[2], ("a".to_owned(), 1));
+    }
+
+    #[test]
+    fn identities_of_further_tries_belong_to_the_first() {
+        for (identity, first) in
+            [("sub-1-try2", "sub-1"), ("sub-1", "sub-1"), ("a-tryout", "a-tryout"), ("-try3", "")]
+        {
+            assert_eq!(of_first_try(identity), first);
+        }
     }
 }

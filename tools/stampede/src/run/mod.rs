@@ -51,7 +51,7 @@ use crate::{files, machine, preflight, report, signals, summary};
 use audience::Audience;
 #[cfg(test)]
 pub(crate) use book::ParticipantId;
-pub(crate) use book::{Book, Standings};
+pub(crate) use book::{Book, Standings, of_first_try};
 pub(crate) use cohorts::{Cohort, Cohorts, REST};
 use context::{Context, RunClock, Settings};
 use prepare::{Grounds, PrepareError};
