@@ -25,8 +25,8 @@ impl LiveWatch {
     /// As far as it is known.
     pub(crate) fn of(viewers: &Viewers<'_>) -> Self {
         Self {
-            video: viewers.sums(MediaKind::Video, None).figures(),
-            audio: viewers.sums(MediaKind::Audio, None).figures(),
+            video: viewers.sums(MediaKind::Video, None).so_far(),
+            audio: viewers.sums(MediaKind::Audio, None).so_far(),
             interrupted: viewers.interrupted_now(),
         }
     }

@@ -10,19 +10,12 @@ use stampede_signaling::session::TrackKind;
 
 use super::types::SeriesRow;
 use super::watch::{
-    InterruptionRow, LISTED_MAX, Stretch, WORST_MAX, WatchSection, WatchSums, WorstTrack,
-    WorstViewer,
+    InterruptionRow, LISTED_MAX, Missed, Stretch, WORST_MAX, WatchSection, WatchSums, WorstTrack,
+    WorstViewer, ratio, seconds,
 };
 use crate::run::RunData;
-use crate::run::audience::{Audience, Publication, Viewer};
+use crate::run::audience::{Audience, Viewer, Watched};
 use crate::run::of_first_try;
-
-/// A track of a subscriber and what it came to.
-struct Watched<'a> {
-    publication: &'a Publication,
-    tally: Tally,
-    received: bool,
-}
 
 /// A subscriber and what its tracks came to.
 struct Seen<'a> {
@@ -74,8 +67,8 @@ pub(crate) struct CauseGroup {
 pub(crate) struct WatchFacts {
     /// Subscribers that were expected to watch.
     pub subscribers: u64,
-    /// Of video and of audio: time expected, and time missed that nobody took away on purpose.
-    pub kinds: [(f64, f64); 2],
+    /// Of video and of audio.
+    pub kinds: [Missed; 2],
     /// By cause, what took most time first.
     pub groups: Vec<CauseGroup>,
 }
@@ -88,11 +81,6 @@ impl Seen<'_> {
             (expected + tally.expected, played + tally.played)
         })
     }
-}
-
-fn ratio(played: Duration, expected: Duration) -> f64 {
-    let ratio = played.as_secs_f64() / expected.as_secs_f64().max(f64::MIN_POSITIVE);
-    (ratio * 1e6).round() / 1e6
 }
 
 /// What a subscriber has where it does not play; of two at once the later one here.
@@ -186,14 +174,9 @@ impl<'a> Viewers<'a> {
         let mut seen: Vec<Seen<'a>> = Vec::new();
         for watched in audience.watched(until) {
             let viewer = watched.viewer;
-            let track = Watched {
-                publication: watched.publication,
-                tally: watched.tally,
-                received: watched.received,
-            };
             match seen.last_mut().filter(|last| std::ptr::eq(last.viewer, viewer)) {
-                Some(last) => last.tracks.push(track),
-                None => seen.push(Seen { viewer, tracks: vec![track] }),
+                Some(last) => last.tracks.push(watched),
+                None => seen.push(Seen { viewer, tracks: vec![watched] }),
             }
         }
         Self { seen, counted: BTreeMap::new(), tracks_counted: HashMap::new(), started, until }
@@ -231,7 +214,7 @@ impl<'a> Viewers<'a> {
             .iter()
             .map(|seen| {
                 let (expected, played) = seen.totals();
-                (ratio(played, expected), expected.saturating_sub(played), seen)
+                (ratio(played, expected).unwrap_or_default(), expected.saturating_sub(played), seen)
             })
             .collect();
         order.retain(|(_, missed, _)| !missed.is_zero());
@@ -253,8 +236,8 @@ impl<'a> Viewers<'a> {
             publisher: track.publication.publisher.clone(),
             source: track.publication.source.name().to_owned(),
             kind: if index(track.publication.kind) == 0 { "video" } else { "audio" }.to_owned(),
-            expected_s: round(track.tally.expected.as_secs_f64()),
-            played_s: round(track.tally.played.as_secs_f64()),
+            expected_s: seconds(track.tally.expected),
+            played_s: seconds(track.tally.played),
             interruptions: self.rows(&track.tally.interruptions),
         });
         WorstViewer {
@@ -262,9 +245,9 @@ impl<'a> Viewers<'a> {
             subscriber: seen.viewer.identity.clone(),
             room: seen.viewer.room.to_string(),
             cohort: cohort_name(seen.viewer.cohort),
-            watch_ratio: ratio(played, expected),
-            expected_s: round(expected.as_secs_f64()),
-            played_s: round(played.as_secs_f64()),
+            watch_ratio: ratio(played, expected).unwrap_or_default(),
+            expected_s: seconds(expected),
+            played_s: seconds(played),
             tracks: tracks.collect(),
             strip: self.strip(seen),
         }
@@ -377,10 +360,8 @@ impl<'a> Viewers<'a> {
 
     /// What the verdict has to know.
     pub(crate) fn facts(&self) -> WatchFacts {
-        let kinds = [MediaKind::Video, MediaKind::Audio].map(|kind| {
-            let figures = self.sums(kind, None).figures();
-            (figures.expected_s.unwrap_or(0.0), figures.missed_s())
-        });
+        let kinds = [MediaKind::Video, MediaKind::Audio]
+            .map(|kind| self.sums(kind, None).so_far().missed());
         WatchFacts { subscribers: self.seen.len() as u64, kinds, groups: self.groups() }
     }
 
@@ -432,7 +413,7 @@ impl<'a> Viewers<'a> {
                     total_s: all().map(|one| one.length().as_secs_f64()).sum(),
                     length_s_p50: lengths[lengths.len() / 2],
                     from_s: self.at_s(from),
-                    back_after_s: back.map(|back| round(back.as_secs_f64())),
+                    back_after_s: back.map(seconds),
                     not_back,
                 }
             })
@@ -442,12 +423,8 @@ impl<'a> Viewers<'a> {
     }
 
     fn at_s(&self, at: Instant) -> f64 {
-        round(at.saturating_duration_since(self.started).as_secs_f64())
+        seconds(at.saturating_duration_since(self.started))
     }
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1_000.0).round() / 1_000.0
 }
 
 #[cfg(test)]

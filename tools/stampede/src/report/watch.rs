@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stampede_core::watch::{Cause, Tally};
 
+use super::build::round;
 use super::hist::{Hist, Samples};
 use super::judge::LOSS_RATE_MAX;
 
@@ -209,8 +210,9 @@ impl WatchSection {
     }
 }
 
-fn seconds(length: Duration) -> f64 {
-    (length.as_secs_f64() * 1_000.0).round() / 1_000.0
+/// As the report has it.
+pub(super) fn seconds(length: Duration) -> f64 {
+    round(length.as_secs_f64(), 3)
 }
 
 /// Watch time being added up, of one kind of media.
@@ -220,31 +222,23 @@ pub(crate) struct WatchSums {
     played: Duration,
     short_gaps: Duration,
     short_gaps_on_purpose: Duration,
-    count: u64,
-    total: Duration,
-    lengths: Option<Samples>,
+    lengths: Vec<Duration>,
     causes: BTreeMap<Cause, (u64, Duration)>,
     /// By subscriber: expected, played, interruptions.
     subscribers: BTreeMap<usize, (Duration, Duration, u64)>,
-    /// Tracks that were expected at all.
-    tracks: u64,
 }
 
 impl WatchSums {
     /// Adds a track of the subscriber with this number.
     pub(crate) fn add(&mut self, subscriber: usize, tally: &Tally) {
-        self.tracks += 1;
         self.expected += tally.expected;
         self.played += tally.played;
         self.short_gaps += tally.short_gaps;
         self.short_gaps_on_purpose += tally.short_gaps_on_purpose;
         let further = tally.further.iter().map(|(count, _)| count).sum::<u64>();
         let count = tally.interruptions.len() as u64 + further;
-        self.count += count;
-        self.total += tally.interrupted_total();
         for one in &tally.interruptions {
-            let lengths = self.lengths.get_or_insert_with(Samples::new);
-            lengths.record(one.length());
+            self.lengths.push(one.length());
             let (count, total) = self.causes.entry(one.cause).or_default();
             *count += 1;
             *total += one.length();
@@ -262,17 +256,10 @@ impl WatchSums {
         own.2 += count;
     }
 
-    /// As the report has it.
-    pub(crate) fn figures(&self) -> WatchFigures {
-        if self.tracks == 0 {
+    /// Without distributions, which are dear to make: what is asked for every second.
+    pub(crate) fn so_far(&self) -> WatchFigures {
+        if self.subscribers.is_empty() {
             return WatchFigures::default();
-        }
-        let (mut ratios, mut min) = (Samples::new(), 1.0_f64);
-        for (expected, played, _) in self.subscribers.values() {
-            let ratio = ratio(*played, *expected).unwrap_or(1.0);
-            min = min.min(ratio);
-            // A ratio of 1 is kept as a second.
-            ratios.record(Duration::from_secs_f64(ratio));
         }
         let mut causes = Causes::default();
         for (cause, (count, total)) in &self.causes {
@@ -286,22 +273,37 @@ impl WatchSums {
             short_gaps_s: Some(seconds(self.short_gaps)),
             short_gaps_on_purpose_s: Some(seconds(self.short_gaps_on_purpose)),
             interruptions: Interruptions {
-                count: self.count,
+                count: self.causes.values().map(|(count, _)| count).sum(),
                 subscribers: self.subscribers.values().filter(interrupted).count() as u64,
-                total_s: seconds(self.total),
-                length_s: self.lengths.as_ref().and_then(Samples::as_s),
+                total_s: seconds(self.causes.values().map(|(_, total)| *total).sum()),
+                length_s: None,
                 causes,
             },
-            watch_ratio_subscribers: ratios.as_s().map(|hist| hist.of_shares(min)),
+            watch_ratio_subscribers: None,
         }
+    }
+
+    /// As the report has it.
+    pub(crate) fn figures(&self) -> WatchFigures {
+        let mut figures = self.so_far();
+        let mut lengths = Samples::new();
+        self.lengths.iter().for_each(|length| lengths.record(*length));
+        figures.interruptions.length_s = lengths.as_s();
+        let (mut ratios, mut min) = (Samples::new(), 1.0_f64);
+        for (expected, played, _) in self.subscribers.values() {
+            let ratio = ratio(*played, *expected).unwrap_or(1.0);
+            min = min.min(ratio);
+            // A ratio of 1 is kept as a second.
+            ratios.record(Duration::from_secs_f64(ratio));
+        }
+        figures.watch_ratio_subscribers = ratios.as_s().map(|hist| hist.of_shares(min));
+        figures
     }
 }
 
-fn ratio(played: Duration, expected: Duration) -> Option<f64> {
-    (!expected.is_zero()).then(|| {
-        let ratio = played.as_secs_f64() / expected.as_secs_f64();
-        (ratio * 1_000_000.0).round() / 1_000_000.0
-    })
+/// Played over expected time; `None` where nothing was expected.
+pub(super) fn ratio(played: Duration, expected: Duration) -> Option<f64> {
+    (!expected.is_zero()).then(|| round(played.as_secs_f64() / expected.as_secs_f64(), 6))
 }
 
 impl WatchFigures {
@@ -309,7 +311,7 @@ impl WatchFigures {
     pub(crate) fn merged<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let sum = |of: fn(&Self) -> Option<f64>| {
             let mut known = all.clone().filter_map(of).peekable();
-            known.peek().is_some().then(|| round(known.sum()))
+            known.peek().is_some().then(|| round(known.sum(), 3))
         };
         let (expected_s, played_s) = (sum(|one| one.expected_s), sum(|one| one.played_s));
         let expected_above_zero = expected_s.filter(|expected_s| *expected_s > 0.0);
@@ -321,13 +323,13 @@ impl WatchFigures {
             for cause in Cause::ALL {
                 let (sum, one) = (causes.of(cause), *own.of(cause));
                 sum.count += one.count;
-                sum.total_s = round(sum.total_s + one.total_s);
+                sum.total_s = round(sum.total_s + one.total_s, 3);
             }
         }
         Self {
             watch_ratio: expected_above_zero
                 .zip(played_s)
-                .map(|(expected_s, played_s)| (played_s / expected_s * 1e6).round() / 1e6),
+                .map(|(expected_s, played_s)| round(played_s / expected_s, 6)),
             expected_s,
             played_s,
             short_gaps_s: sum(|one| one.short_gaps_s),
@@ -335,7 +337,7 @@ impl WatchFigures {
             interruptions: Interruptions {
                 count: parts.clone().map(|part| part.count).sum(),
                 subscribers: parts.clone().map(|part| part.subscribers).sum(),
-                total_s: round(parts.clone().map(|part| part.total_s).sum()),
+                total_s: round(parts.clone().map(|part| part.total_s).sum(), 3),
                 length_s: Hist::merged_s(parts.filter_map(|part| part.length_s.as_ref())),
                 causes,
             },
@@ -344,22 +346,35 @@ impl WatchFigures {
         }
     }
 
-    /// True if more could not be watched than a run that passes may have.
-    pub(crate) fn is_blackout(&self) -> bool {
-        self.missed_s() > LOSS_RATE_MAX * self.expected_s.unwrap_or(0.0)
-    }
-
-    /// Time that could not be watched and nobody took away on purpose.
-    pub(crate) fn missed_s(&self) -> f64 {
+    /// What could not be watched.
+    pub(crate) fn missed(&self) -> Missed {
         let on_purpose_s = self.interruptions.causes.on_purpose.total_s
             + self.short_gaps_on_purpose_s.unwrap_or(0.0);
-        let missed_s = self.expected_s.unwrap_or(0.0) - self.played_s.unwrap_or(0.0);
-        (missed_s - on_purpose_s).max(0.0)
+        let expected_s = self.expected_s.unwrap_or(0.0);
+        let missed_s = expected_s - self.played_s.unwrap_or(0.0);
+        Missed { expected_s, missed_s: (missed_s - on_purpose_s).max(0.0) }
     }
 }
 
-fn round(value: f64) -> f64 {
-    (value * 1_000.0).round() / 1_000.0
+/// What could not be watched of a kind of media.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Missed {
+    /// Time that was expected.
+    pub expected_s: f64,
+    /// Of it what could not be watched, and nobody took away on purpose.
+    pub missed_s: f64,
+}
+
+impl Missed {
+    /// More than a run that passes may miss.
+    pub(crate) fn is_too_much(&self) -> bool {
+        self.missed_s > LOSS_RATE_MAX * self.expected_s
+    }
+
+    /// In percent of what was expected.
+    pub(crate) fn percent(&self) -> f64 {
+        if self.expected_s > 0.0 { 100.0 * self.missed_s / self.expected_s } else { 0.0 }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::build::CLOSED_BY_NOBODY;
 use super::judge::{Facts, LOSS_RATE_MAX, group};
 use super::types::Fault;
 use super::viewers::{CauseGroup, WatchFacts};
+use super::watch::Missed;
 
 /// Most causes that are told, what took most time first.
 const GROUPS_MAX: usize = 4;
@@ -25,8 +26,7 @@ pub(super) struct Blackout {
 /// Judges it; `loss` is whose fault lost packets are.
 pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
     let watch = &facts.watch;
-    let too_much = |(expected_s, missed_s): &(f64, f64)| *missed_s > LOSS_RATE_MAX * expected_s;
-    let failed = watch.kinds.iter().any(too_much);
+    let failed = watch.kinds.iter().any(Missed::is_too_much);
     let mut found: Vec<(Fault, String)> = watch
         .groups
         .iter()
@@ -43,7 +43,7 @@ pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
         .filter(|one| one.cause != Cause::OnPurpose)
         .map(|one| one.total_s)
         .sum();
-    let missed_s: f64 = watch.kinds.iter().map(|(_, missed_s)| missed_s).sum();
+    let missed_s: f64 = watch.kinds.iter().map(|kind| kind.missed_s).sum();
     if failed && told_s < missed_s / 2.0 {
         found.push((Fault::Unknown, format!("unknown: {}", stuttering(watch))));
     }
@@ -57,7 +57,7 @@ pub(super) fn own_stall(facts: &Facts, blackout: &Blackout) -> Option<String> {
     let stall_ms = workers.fold(facts.publish_late_ms_max, f64::max);
     let [video, audio] = facts.watch.kinds;
     // Of each subscriber no more than the stall takes, and what it takes to come back.
-    let missed_s = video.1.max(audio.1) / (facts.watch.subscribers.max(1) as f64);
+    let missed_s = video.missed_s.max(audio.missed_s) / (facts.watch.subscribers.max(1) as f64);
     let explained = missed_s * 1_000.0 <= 2.0 * stall_ms;
     (blackout.failed && stall_ms >= OWN_STALL_MS_MIN && explained).then(|| {
         format!(
@@ -102,15 +102,11 @@ fn told(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
 /// What was missed was missed in short gaps.
 fn stuttering(watch: &WatchFacts) -> String {
     let [video, audio] = watch.kinds;
-    let share = |(expected_s, missed_s): (f64, f64)| match expected_s > 0.0 {
-        true => 100.0 * missed_s / expected_s,
-        false => 0.0,
-    };
     format!(
         "{:.1} % of the expected video and {:.1} % of the audio could not be watched, in gaps \
          shorter than an interruption",
-        share(video),
-        share(audio)
+        video.percent(),
+        audio.percent()
     )
 }
 

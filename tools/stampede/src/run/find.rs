@@ -105,7 +105,7 @@ fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<Fin
     let valid = report.verdict.result != Outcome::Invalid;
     // What nobody could watch is not held, whatever was promised of what did come.
     let sections = || report.video.iter().chain(&report.audio);
-    let watched = sections().all(|section| !section.watch.is_blackout());
+    let watched = sections().all(|section| !section.watch.missed().is_too_much());
     let ok = kept && all && valid && watched;
     let mut reasons = report.verdict.reasons.clone();
     if !all {
