@@ -4,13 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::value;
 
 /// Longest mean burst of lost packets.
 pub const BURST_PACKETS_MAX: u32 = 10_000;
 
 /// A span of time since the start of the run, `2s@10s`: two seconds long, from the tenth on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// How long after the start it begins.
     pub from: Duration,
@@ -56,7 +58,7 @@ impl fmt::Display for Window {
 /// One impairment and the share of subscribers it is for. Made by parsing
 /// `cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%` and, in the same
 /// text, `rate=1Mbps,outage=2s@10s`; any keys, in any order, `outage` as often as wanted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     text: String,
     /// Share of all subscribers it is for, above 0 to 1.
@@ -171,6 +173,9 @@ impl FromStr for Spec {
                 reason,
             })?;
         }
+        if seen.iter().all(|key| *key == "cohort") {
+            return Err(SpecError::Nothing(spec.text));
+        }
         spec.check(&seen)?;
         Ok(spec)
     }
@@ -201,9 +206,6 @@ impl Spec {
     }
 
     fn check(&self, seen: &[&str]) -> Result<(), SpecError> {
-        if seen.iter().all(|key| *key == "cohort") {
-            return Err(SpecError::Nothing(self.text.clone()));
-        }
         if seen.contains(&"burst") && self.loss == 0.0 {
             return Err(SpecError::BurstWithoutLoss(self.burst_packets));
         }
@@ -214,6 +216,39 @@ impl Spec {
             return Err(SpecError::Burst { loss: self.loss, burst_packets, loss_max });
         }
         Ok(())
+    }
+
+    /// One that loses this share of the packets of everybody, in bursts of this mean length, and
+    /// delays all.
+    ///
+    /// # Errors
+    /// A burst that can't be had with this share.
+    pub fn loss_and_delay(
+        loss: f64,
+        burst_packets: u32,
+        delay: Duration,
+    ) -> Result<Self, SpecError> {
+        let mut parts = Vec::new();
+        if loss > 0.0 {
+            parts.push(format!("loss={}%,burst={burst_packets}", loss * 100.0));
+        }
+        if !delay.is_zero() {
+            parts.push(format!("delay={}us", delay.as_micros()));
+        }
+        let spec = Self {
+            text: parts.join(","),
+            cohort: 1.0,
+            loss,
+            burst_packets,
+            delay,
+            jitter: Duration::ZERO,
+            reorder: 0.0,
+            duplicate: 0.0,
+            rate_bps: None,
+            outages: Vec::new(),
+        };
+        spec.check(&[])?;
+        Ok(spec)
     }
 
     /// Whether it says itself which share of the subscribers it is for.

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use stampede_impair::{Random, Window};
 
 /// What the SFU does wrong on purpose, beside the impairments of single subscribers.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SfuFaults {
     /// Share of joins answered with HTTP 503, 0.0 to 1.0. Spread evenly over the joins, so that
     /// 10 % is every tenth one, and the first is refused only from 100 % on.

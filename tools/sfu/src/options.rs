@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use serde::{Deserialize, Serialize};
 use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
 
@@ -27,8 +28,9 @@ pub enum SendPath {
     Str0m,
 }
 
-/// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret.
-#[derive(Clone)]
+/// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret; JSON does, for the pipe
+/// to a child process and nothing else.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct SfuOptions {
     /// Address of the HTTP/WebSocket server and of the media sockets.
     pub bind_ip: IpAddr,
@@ -48,6 +50,7 @@ pub struct SfuOptions {
     /// Cores to pin the workers to, worker `i` on `cores[i % len]`; empty does not pin.
     pub cores: Vec<usize>,
     /// Which system calls move the datagrams.
+    #[serde(skip)]
     pub backend: BackendChoice,
     /// Seed of everything random that is not secret (the injected faults).
     pub seed: u64,
@@ -59,6 +62,7 @@ pub struct SfuOptions {
     /// See [`RETRANSMIT_CACHE_PACKETS_DEFAULT`].
     pub retransmit_cache_packets_max: usize,
     /// Which way media packets take to subscribers.
+    #[serde(skip)]
     pub send_path: SendPath,
 }
 

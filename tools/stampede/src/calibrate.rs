@@ -4,17 +4,22 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{Exit, Failure};
-use crate::flags::values::Resolution;
-use crate::flags::{Command, DoctorFlags, Parsed, Plan, parse};
+use stampede_output::{console, files};
+use stampede_report::show::{bits, group};
+use stampede_report::types::{Outcome, Report};
+use stampede_report::{Exit, Failure};
+use stampede_run::{machine, prepare, report_of};
+use stampede_scenario::load::Load;
+use stampede_scenario::values::Resolution;
+use stampede_scenario::{Draft, Scenario};
+
+use crate::flags::DoctorFlags;
 use crate::live::Mode;
-use crate::report::judge::group;
-use crate::report::types::{Outcome, Report};
-use crate::{console, files, machine, report, run};
+use crate::run::{Show, once};
 
 /// Subscribers of the steps; a layer's steps end when one is not carried.
 const LADDER: [u32; 4] = [100, 500, 1_000, 2_000];
@@ -22,6 +27,8 @@ const LADDER: [u32; 4] = [100, 500, 1_000, 2_000];
 const LAYERS: [Resolution; 2] = [Resolution::Low, Resolution::High];
 /// A worker this busy carries no more.
 const BUSY_RATIO_MAX: f64 = 0.85;
+/// How long each step holds.
+const STEP_DURATION: Duration = Duration::from_secs(4);
 /// Format of the file.
 const FORMAT: u32 = 1;
 
@@ -71,6 +78,32 @@ impl Calibration {
         let steps = self.steps.iter().filter(|step| step.layer == layer.name() && step.carried);
         steps.max_by_key(|step| step.subscribers).map(Step::packets_per_s_per_core)
     }
+
+    /// A line for a run that asks for more than this machine can carry.
+    pub(crate) fn warning(
+        &self,
+        expected: Load,
+        resolution: Resolution,
+        workers: usize,
+    ) -> Option<String> {
+        let per_core = self.packets_per_s_per_core(resolution)?;
+        warn(expected, per_core, workers, &self.measured_at)
+    }
+}
+
+fn warn(expected: Load, per_core: f64, workers: usize, measured_at: &str) -> Option<String> {
+    let capacity = per_core * workers as f64;
+    (expected.packets_per_s > capacity).then(|| {
+        format!(
+            "warning: this run would receive {} packets/s ({}), but {workers} worker{} of this \
+             machine should carry {} (reckoned from stampede doctor --calibrate, {measured_at}): \
+             expect it to be invalid",
+            group(expected.packets_per_s as u64),
+            bits(expected.bitrate_bps),
+            if workers == 1 { "" } else { "s" },
+            group(capacity as u64)
+        )
+    })
 }
 
 /// What was measured on this machine with this version, if it was.
@@ -125,11 +158,12 @@ pub(crate) fn command(flags: &DoctorFlags) -> Result<Exit, Failure> {
     };
     for layer in LAYERS {
         for subscribers in LADDER {
-            let data = run::once(plan(flags, layer, subscribers)?, Mode::Quiet, Mode::Quiet)?;
+            let prepared = prepare(scenario(flags, layer, subscribers)?)?;
+            let data = once(prepared, &Show::nothing(), Mode::Quiet)?;
             if data.interrupted {
                 return Ok(Exit::Interrupted);
             }
-            let report = report::build(data, &[]);
+            let report = report_of(data, &[]);
             let Some(step) = step(&report, layer, subscribers) else { break };
             say(&line(&step));
             calibration.backend.clone_from(&report.generator.backend);
@@ -168,26 +202,22 @@ fn keep(calibration: &Calibration, path: &std::path::Path) -> Result<(), Failure
     files::write(path, (text + "\n").into_bytes()).map_err(|error| failed(error.to_string()))
 }
 
-/// The plan of a step, through the same flags as anybody's run.
-fn plan(flags: &DoctorFlags, layer: Resolution, subscribers: u32) -> Result<Plan, Failure> {
-    let mut words = ["stampede", "run", "--audio-publishers=0", "--num-per-second=500"]
-        .map(str::to_owned)
-        .to_vec();
-    words.push("--duration=4s".to_owned());
-    words.push(format!("--subscribers={subscribers}"));
-    words.push(format!("--video-resolution={}", layer.name()));
-    words.push(format!("--backend={}", flags.backend.name()));
-    if let Some(cores) = &flags.cores {
-        words.push(format!("--cores={cores}"));
-    }
-    match parse(words.into_iter().map(Into::into))? {
-        Parsed::Command(Command::Run(mut run)) => {
-            // Never somebody's server.
-            (run.url, run.api_key, run.api_secret) = (None, None, None);
-            Plan::new(*run)
-        }
-        _ => Err(Failure::other("the calibration's own command line is no run")),
-    }
+/// The run of a step, never at somebody's server.
+fn scenario(
+    flags: &DoctorFlags,
+    resolution: Resolution,
+    subscribers: u32,
+) -> Result<Scenario, Failure> {
+    Scenario::new(Draft {
+        audio_publishers: Some(0),
+        joins_per_second: 500.0,
+        duration: Some(STEP_DURATION),
+        subscribers: Some(subscribers),
+        resolution,
+        backend: flags.backend,
+        cores: flags.cores.clone(),
+        ..Draft::default()
+    })
 }
 
 /// `None` if nothing was measured.
@@ -268,5 +298,14 @@ mod tests {
         keep(&kept, &file).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(serde_json::from_str::<Calibration>(&text).unwrap(), kept);
+    }
+
+    #[test]
+    fn only_more_than_can_be_carried_is_warned_of() {
+        let load = Load { packets_per_s: 200_000.0, bitrate_bps: 1.5e9 };
+        assert_eq!(warn(load, 110_000.0, 2, "x"), None);
+        let line = warn(load, 110_000.0, 1, "2026-01-01").unwrap();
+        assert!(line.contains("200,000 packets/s") && line.contains("110,000"), "{line}");
+        assert!(!line.contains('\n'));
     }
 }

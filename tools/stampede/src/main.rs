@@ -1,32 +1,29 @@
 //! Stampede: a WebRTC load engine for LiveKit.
 //!
-//! The binary: flags, preflight, the run itself (signalling plane), live view, report. Media is
-//! carried by `stampede-engine`, signalling by `stampede-signaling`, the embedded SFU is
-//! `stampede-sfu`.
+//! The binary: flags, terminal, exit codes. What a run is stands in `stampede-scenario`, it is
+//! conducted by `stampede-run`, and `stampede-report` makes the report.
 
 #![forbid(unsafe_code)]
 
 mod calibrate;
-mod capture;
-mod console;
-mod embedded;
-mod exit;
-mod files;
+mod doctor;
+mod find;
 mod flags;
 mod live;
-mod machine;
 mod metrics;
-mod preflight;
-mod report;
+mod reports;
 mod run;
-mod server_metrics;
+mod search;
+mod sfu;
 mod signals;
 mod summary;
+mod view;
 
 use std::process::ExitCode;
 
-use exit::{Exit, Failure};
 use flags::{Command, Parsed};
+use stampede_output::{console, log};
+use stampede_report::{Exit, Failure};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -50,12 +47,12 @@ fn command() -> Result<Exit, Failure> {
             Ok(Exit::Pass)
         }
         Parsed::Command(Command::Run(flags)) => run::command(*flags),
-        Parsed::Command(Command::Sfu(flags)) => embedded::sfu_command(&flags),
+        Parsed::Command(Command::Sfu(flags)) => sfu::command(&flags),
         Parsed::Command(Command::Doctor(flags)) if flags.calibrate => calibrate::command(&flags),
-        Parsed::Command(Command::Doctor(flags)) => preflight::doctor(&flags),
+        Parsed::Command(Command::Doctor(flags)) => doctor::command(&flags),
         Parsed::Command(Command::Init(flags)) => flags::init(&flags),
-        Parsed::Command(Command::Report(flags)) => report::command(flags),
-        Parsed::Command(Command::Compare(flags)) => report::compare::command(&flags),
+        Parsed::Command(Command::Report(flags)) => reports::report(flags),
+        Parsed::Command(Command::Compare(flags)) => reports::compare(&flags),
     }
 }
 
@@ -83,7 +80,7 @@ fn init_logging() {
     }
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| live::LogWriter)
+        .with_writer(|| log::LogWriter)
         .with_ansi(false)
         .finish();
     // Fails only if one is installed already, and this is the first.

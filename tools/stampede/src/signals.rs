@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::exit::Exit;
-use crate::{files, live};
+use crate::live;
+use stampede_output::files;
+use stampede_report::Exit;
 
 /// How long an exit at once waits for the terminal to take its last bytes.
 const GOODBYE_MAX: Duration = Duration::from_millis(300);
@@ -179,7 +180,7 @@ pub(crate) async fn on_user1(on_signal: impl Fn()) {
 /// Says one thing without waiting for whoever reads stderr.
 pub(crate) fn say_aside(text: &'static str) {
     // Without a thread nothing is said, which is better than a handler that hangs.
-    let _ = thread::Builder::new().name("say".to_owned()).spawn(move || live::say(text));
+    let _ = thread::Builder::new().name("say".to_owned()).spawn(move || stampede_output::say(text));
 }
 
 /// Ends the process now: half-written files are removed, the terminal is given back.

@@ -5,16 +5,17 @@ use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::files::{self, WriteError};
-use crate::live::{bits, no_color, share};
-use crate::report::cohorts::CohortFigures;
-use crate::report::hist::Hist;
-use crate::report::judge::group;
-use crate::report::types::{
+use stampede_output::files::{self, WriteError};
+use stampede_output::no_color;
+use stampede_report::cohorts::CohortFigures;
+use stampede_report::hist::Hist;
+use stampede_report::show::group;
+use stampede_report::show::{bits, bytes, share};
+use stampede_report::types::{
     Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
     Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
 };
-use crate::report::watch_words;
+use stampede_report::watch_words;
 
 /// Width of the column of cohorts; a longer name has a line of its own.
 const COHORT_COLUMN: usize = 20;
@@ -561,29 +562,17 @@ fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {
     }
 }
 
-/// `84.2 MB`.
-pub(crate) fn bytes(bytes: u64) -> String {
-    match bytes as f64 {
-        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
-        bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),
-        bytes => format!("{:.0} kB", bytes / 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::{Command, Parsed, Plan, parse};
-    use crate::report::build;
-    use crate::report::types::{Packets, WatchSection};
-    use crate::report::watch::WorstViewer;
-    use crate::run::test_data;
+    use stampede_report::types::{Packets, WatchSection};
+    use stampede_report::watch::WorstViewer;
+    use stampede_run::{nothing_happened, report_of};
+    use stampede_scenario::{Draft, Scenario};
 
     fn report() -> Report {
-        let words = ["stampede", "run"].map(Into::into);
-        let Parsed::Command(Command::Run(mut flags)) = parse(words).unwrap() else { panic!() };
-        flags.url = None;
-        let mut report = build(test_data(Plan::new(*flags).unwrap()), &[]);
+        let scenario = Scenario::new(Draft::default()).unwrap();
+        let mut report = report_of(nothing_happened(scenario), &[]);
         if let Some(video) = &mut report.video {
             video.packets = Packets {
                 expected: 1_000_000,
@@ -641,7 +630,7 @@ mod tests {
     #[test]
     fn watch_time_stands_before_the_joins_and_is_one_line_when_all_is_well() {
         let mut report = report();
-        let whole = crate::report::watch::tests::figures(&[(10, 0)]);
+        let whole = stampede_report::testing::watched(&[(10, 0)]);
         for section in report.video.iter_mut().chain(&mut report.audio) {
             section.watch = whole.clone();
         }
@@ -653,7 +642,7 @@ mod tests {
         );
         assert!(text.find("watched").unwrap() < text.find("\n  join ").unwrap(), "{text}");
 
-        let gaps = crate::report::watch::tests::figures(&[(10, 4), (10, 0)]);
+        let gaps = stampede_report::testing::watched(&[(10, 4), (10, 0)]);
         report.video.as_mut().unwrap().watch = gaps;
         report.audio.as_mut().unwrap().watch.short_gaps_s = Some(0.25);
         let worst = WorstViewer {

@@ -11,8 +11,8 @@ use std::process::Output;
 use common::{alone, run, stampede};
 use serde_json::Value;
 
-const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");
-const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/report.schema.json");
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../report/tests/fixtures/report.json");
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../report/report.schema.json");
 
 fn stampede_with(args: &[&str]) -> Output {
     stampede().args(args).output().unwrap()

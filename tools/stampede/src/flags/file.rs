@@ -10,14 +10,13 @@ use std::path::Path;
 use std::str::FromStr;
 
 use clap::{Arg, ArgAction, Command};
-use stampede_engine::{ImpairSpec, ImpairSpecError};
+use stampede_impair::{Spec as ImpairSpec, SpecError as ImpairSpecError};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::cohort::{Cohort, CohortSize, RoomTable};
-use super::shape;
-use super::values::Resolution;
-use crate::exit::Failure;
+use stampede_report::Failure;
+use stampede_scenario::values::{self, Resolution};
+use stampede_scenario::{CohortSize, CohortSpec, RoomDraft};
 
 /// Flags that make no sense in a file.
 const NOT_IN_FILES: [&str; 3] = ["scenario", "help", "version"];
@@ -32,9 +31,9 @@ pub(super) struct ScenarioFile {
     /// For each flag set in it: its id and the words for the command line.
     pub flags: Vec<(String, Vec<String>)>,
     /// Its `[[cohort]]` tables.
-    pub cohorts: Vec<Cohort>,
+    pub cohorts: Vec<CohortSpec>,
     /// Its `[[room]]` tables.
-    pub rooms: Vec<RoomTable>,
+    pub rooms: Vec<RoomDraft>,
 }
 
 /// Something wrong at a place.
@@ -210,11 +209,11 @@ fn tables<T>(
     values.iter().map(one).collect()
 }
 
-fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<Cohort, Wrong> {
+fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> {
     const KEYS: [&str; 6] = ["name", "share", "count", "video_resolution", "record", "impair"];
     let fields = Fields::new(table, span.clone(), "cohort", &KEYS)?;
     let name = fields.needed("name", cohort_name)?;
-    let share = fields.optional("share", shape::share)?;
+    let share = fields.optional("share", values::share)?;
     let count = fields.optional("count", number)?;
     let size = match (share, count) {
         (Some(share), None) => CohortSize::Share(share),
@@ -224,7 +223,7 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<Cohort, Wrong> {
             return Err((span, why));
         }
     };
-    Ok(Cohort {
+    Ok(CohortSpec {
         name,
         size,
         resolution: fields.optional("video_resolution", resolution)?,
@@ -233,11 +232,11 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<Cohort, Wrong> {
     })
 }
 
-fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomTable, Wrong> {
+fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
     const KEYS: [&str; 5] =
         ["name", "video_publishers", "audio_publishers", "subscribers", "video_resolution"];
     let fields = Fields::new(table, span, "room", &KEYS)?;
-    Ok(RoomTable {
+    Ok(RoomDraft {
         name: fields.optional("name", |text| Ok(text.to_owned()))?,
         video_publishers: fields.optional("video_publishers", number)?,
         audio_publishers: fields.optional("audio_publishers", number)?,

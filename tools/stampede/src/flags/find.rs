@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{RunFlags, values};
-use crate::exit::Failure;
-use crate::report::threshold::{Threshold, Thresholds};
+use stampede_report::Failure;
+use stampede_report::threshold::{Threshold, Thresholds};
+use stampede_scenario::values;
+
+use super::RunFlags;
 
 /// Fewest subscribers tried unless told otherwise.
 const FIND_MIN: u32 = 10;
@@ -111,10 +113,11 @@ impl FindPlan {
             (flags.subscribers.is_some(), "--subscribers (use --find-min and --find-max)"),
             (flags.duration.is_some(), "--duration (use --find-hold)"),
             (
-                flags.shape.room_tables.iter().any(|room| room.subscribers.is_some()),
+                flags.shape.room_drafts.iter().any(|room| room.subscribers.is_some()),
                 "a [[room]]'s subscribers",
             ),
             (flags.record.is_some(), "--record"),
+            (!flags.shape.stage.is_empty(), "--stage"),
         ] {
             if given {
                 return Err(Failure::config(format!("--find can't be combined with {what}")));

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::exit::{Exit, Failure};
-use crate::{console, files};
+use stampede_output::{console, files};
+use stampede_report::{Exit, Failure};
 
 /// What is written.
 pub(super) const TEMPLATE: &str = include_str!("scenario.toml");

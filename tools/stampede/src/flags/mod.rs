@@ -1,22 +1,16 @@
-//! Every flag: defined, documented and parsed in this room and nowhere else.
+//! Every flag: defined, documented and parsed here and nowhere else.
 //!
-//! [`parse`] turns an argument list into a [`Command`] or a one-line [`Failure`]. What needs more
-//! than the flag itself (files, the machine, other flags) is checked in [`plan`].
+//! [`parse`] turns an argument list into a [`Command`] or a one-line [`Failure`]. What a run asks for
+//! goes into a [`Draft`](stampede_scenario::Draft), which is checked as a whole.
 
-pub(crate) mod cohort;
 mod file;
-pub(crate) mod find;
+mod find;
 mod init;
-mod network;
 mod outputs;
-mod plan;
 mod reports;
 mod run;
-mod secret;
-pub(crate) mod shape;
-pub(crate) mod stage;
+mod sfu;
 mod tools;
-pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -26,18 +20,16 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::exit::Failure;
 use file::ScenarioFile;
+use stampede_report::Failure;
 
 pub(crate) use find::FindPlan;
 pub(crate) use init::{InitFlags, init};
-pub(crate) use network::Network;
-pub(crate) use outputs::outputs;
-pub(crate) use plan::{EmbeddedPlan, Plan, Server, Target, packet_ring_bytes};
+pub(crate) use outputs::{outputs, run_outputs};
 pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
-pub(crate) use secret::Secret;
-pub(crate) use tools::{DoctorFlags, SfuFlags};
+pub(crate) use sfu::{SfuFlags, sfu_options};
+pub(crate) use tools::DoctorFlags;
 
 /// Stampede: a WebRTC load engine for LiveKit.
 ///
@@ -88,7 +80,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 let text = error.render();
-                let colour = std::io::stdout().is_terminal() && !crate::live::no_color();
+                let colour = std::io::stdout().is_terminal() && !stampede_output::no_color();
                 let text = if colour { text.ansi().to_string() } else { text.to_string() };
                 return Ok(Parsed::Text(text));
             }
@@ -117,7 +109,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
         }
         if let Some(file) = file {
             flags.shape.cohorts = file.cohorts;
-            flags.shape.room_tables = file.rooms;
+            flags.shape.room_drafts = file.rooms;
         }
     }
     Ok(Parsed::Command(cli.command))
@@ -178,7 +170,7 @@ fn usage_line(error: &clap::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::Exit;
+    use stampede_report::Exit;
 
     fn fails(args: &[&str]) -> String {
         let args = ["stampede"].iter().chain(args).map(OsString::from);

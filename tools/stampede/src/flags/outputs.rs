@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::RunFlags;
-use super::values::{Output, OutputKind};
-use crate::exit::Failure;
-use crate::files::{self, Identity, Kind};
+use stampede_output::files::{self, Identity, Kind};
+use stampede_report::Failure;
+use stampede_report::out::{Output, OutputKind};
 
 /// The outputs of a run.
 ///
 /// # Errors
 /// The first that is not possible, exit code 104.
-pub(super) fn run_outputs(flags: &RunFlags) -> Result<Vec<Output>, Failure> {
+pub(crate) fn run_outputs(flags: &RunFlags) -> Result<Vec<Output>, Failure> {
     let video = flags.video.iter().map(|file| ("--video", file.as_path()));
     let audio = flags.audio.iter().map(|file| ("--audio", file.as_path()));
     let scenario = flags.shape.scenario.iter().map(|file| ("--scenario", file.as_path()));
@@ -97,7 +97,7 @@ mod tests {
                 [("--video", dir.path().join("clip.ivf")), ("FILE", dir.path().join("old"))];
             let inputs = inputs.each_ref().map(|(flag, path)| (*flag, path.as_path()));
             outputs(out.collect(), &inputs).map_err(|failure| {
-                assert_eq!(failure.exit, crate::exit::Exit::BadConfiguration);
+                assert_eq!(failure.exit, stampede_report::Exit::BadConfiguration);
                 failure.to_string()
             })
         };

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::Output;
-use crate::report::compare::FailIf;
-use crate::report::threshold::Thresholds;
+use stampede_report::compare::FailIf;
+use stampede_report::out::Output;
+use stampede_report::threshold::Thresholds;
 
 /// Show a JSON report again, or merge the reports of several hosts into one.
 ///

@@ -5,14 +5,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use stampede_engine::ImpairSpec as Spec;
+use stampede_impair::Spec;
 use stampede_media::Codec;
+use stampede_output::one_line;
 
-use super::Secret;
-use super::network::NetworkFlags;
-use super::shape::ShapeFlags;
-use super::values::{self, BackendFlag, CoreList, Output, Resolution};
-use crate::report::threshold::Thresholds;
+use stampede_report::Failure;
+use stampede_report::out::Output;
+use stampede_report::threshold::Thresholds;
+use stampede_scenario::values::{self, Backend, CoreList, Resolution};
+use stampede_scenario::{
+    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, LayoutChoice, RoomDraft, Secret, Stage,
+    SubscribeMode,
+};
+use stampede_sfu::SfuOptions;
+
+use super::find::FindFlags;
+use super::{Command, Parsed, parse, sfu_options};
+
+/// Flags of `stampede sfu` that a run sets for the SFU it starts.
+const SET_BY_THE_RUN: [&str; 4] = ["--api-key", "--api-secret", "--embedded-child", "--seed"];
 
 /// Join a LiveKit server (or the embedded SFU) and report what was received.
 ///
@@ -175,7 +186,7 @@ pub(crate) struct RunFlags {
         value_name = "BACKEND",
         help_heading = "Machine"
     )]
-    pub backend: BackendFlag,
+    pub backend: Backend,
     /// Receive buffer asked of the kernel for each peer's socket, like 256kB or 1MiB. It grants no
     /// more than net.core.rmem_max, and what finds no room is dropped and counted.
     #[arg(
@@ -282,7 +293,7 @@ pub(crate) struct RunFlags {
         value_parser = values::metrics_url,
         help_heading = "Server"
     )]
-    pub server_metrics: Vec<reqwest::Url>,
+    pub server_metrics: Vec<url::Url>,
     /// Plain lines instead of the full-screen view.
     #[arg(long, help_heading = "Output")]
     pub no_tui: bool,
@@ -293,4 +304,148 @@ pub(crate) struct RunFlags {
     pub network: NetworkFlags,
     #[command(flatten)]
     pub shape: ShapeFlags,
+}
+
+/// Flags of the way to the server.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NetworkFlags {
+    /// PEM file with certificates to trust besides those of the system (or of SSL_CERT_FILE), such
+    /// as a private CA's.
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub ca: Option<PathBuf>,
+    /// HTTP proxy for signalling, http://[USER:PASSWORD@]HOST:PORT, or 'none' [default: HTTPS_PROXY,
+    /// HTTP_PROXY or ALL_PROXY, but never for loopback]. NO_PROXY is obeyed. Media does not use it.
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    pub proxy: Option<Secret>,
+}
+
+/// Flags of the shape of a run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShapeFlags {
+    /// TOML file with any of these options (`stampede init` writes one); flags and environment
+    /// override it.
+    #[arg(long, value_name = "FILE", help_heading = "Scenario")]
+    pub scenario: Option<PathBuf>,
+    /// Within DUR go evenly to SUBS subscribers over all rooms; repeat it for further stages. When
+    /// the number falls, those who joined last leave first. What is measured begins when the first
+    /// stage ends; --duration holds after the last one [default then: 0s after two or more].
+    #[arg(long, value_name = "DUR:SUBS", help_heading = "Scenario")]
+    pub stage: Vec<Stage>,
+    /// Subscribers join hidden: the server tells nobody about them, which spares it work.
+    #[arg(long, help_heading = "Scenario")]
+    pub hidden: bool,
+    /// What subscribers show: speaker is one participant at 1280x720 and five at 320x180, 3x3 nine at
+    /// 640x360, 4x4 and 5x5 as many at 320x180; without it everything at --video-resolution.
+    #[arg(long, value_enum, value_name = "LAYOUT", help_heading = "Media")]
+    pub layout: Option<LayoutChoice>,
+    /// Who chooses the tracks: auto subscribes to all of them (videos that a layout does not show are
+    /// switched off), manual to each by itself [default: auto, with --layout manual].
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "Media")]
+    pub subscribe_mode: Option<SubscribeMode>,
+    /// Audio publishers take turns in being loud: somebody speaks for 5 s, then there is 1 s of pause.
+    #[arg(long, help_heading = "Media")]
+    pub simulate_speakers: bool,
+    #[command(flatten)]
+    pub find: FindFlags,
+    /// From the scenario file.
+    #[arg(skip)]
+    pub cohorts: Vec<CohortSpec>,
+    /// From the scenario file.
+    #[arg(skip)]
+    pub room_drafts: Vec<RoomDraft>,
+}
+
+impl RunFlags {
+    /// What they ask for.
+    ///
+    /// # Errors
+    /// Exit code 104: a flag for the embedded SFU that `stampede sfu` would refuse.
+    pub(crate) fn draft(self) -> Result<Draft, Failure> {
+        let Self { network, shape, .. } = self;
+        let embedded_options = embedded_options(&self.embedded_flag)?;
+        Ok(Draft {
+            url: self.url,
+            api_key: self.api_key,
+            api_secret: self.api_secret,
+            room: self.room,
+            rooms: self.rooms,
+            video_publishers: self.video_publishers,
+            audio_publishers: self.audio_publishers,
+            subscribers: self.subscribers,
+            duration: self.duration,
+            joins_per_second: self.num_per_second,
+            retry: self.retry,
+            retry_sleep: self.retry_sleep,
+            seed: self.seed,
+            resolution: self.video_resolution,
+            video_codec: self.video_codec,
+            video_frame_rate: self.video_frame_rate,
+            no_simulcast: self.no_simulcast,
+            dynacast: self.dynacast,
+            video: self.video,
+            audio: self.audio,
+            record: self.record,
+            record_subscribers: self.record_subscribers,
+            playout_deadline: self.playout_deadline,
+            interruption_min: self.interruption_min,
+            join_grace: self.join_grace,
+            impair: self.impair,
+            workers: self.workers,
+            cores: self.cores,
+            backend: self.backend,
+            receive_buffer_bytes: self.receive_buffer,
+            packet_ring_bytes: self.packet_ring,
+            embedded: EmbeddedDraft {
+                cores: self.embedded_cores,
+                drop: self.embedded_drop,
+                drop_burst: self.embedded_drop_burst,
+                delay: self.embedded_delay,
+                impair: self.embedded_impair,
+                flags: self.embedded_flag,
+                options: embedded_options,
+            },
+            thresholds: self.threshold.into_iter().flat_map(|all| all.0).collect(),
+            capture: CaptureDraft {
+                dir: self.capture,
+                span: Duration::from_secs(self.capture_seconds),
+                worst: self.capture_peers,
+                headers: self.capture_headers,
+            },
+            server_metrics: self.server_metrics,
+            ca: network.ca,
+            proxy: network.proxy,
+            stages: shape.stage,
+            hidden: shape.hidden,
+            layout: shape.layout,
+            subscribe_mode: shape.subscribe_mode,
+            simulate_speakers: shape.simulate_speakers,
+            cohorts: shape.cohorts,
+            room_drafts: shape.room_drafts,
+        })
+    }
+}
+
+/// What the flags of `--embedded-flag` come to; refused where `stampede sfu` would refuse them.
+fn embedded_options(flags: &[String]) -> Result<SfuOptions, Failure> {
+    for flag in flags {
+        let refused = |why: &str| {
+            let flag = one_line(flag);
+            Err(Failure::config(format!("--embedded-flag {flag}: {why}")))
+        };
+        let name = flag.split('=').next().unwrap_or_default();
+        if SET_BY_THE_RUN.contains(&name) {
+            return refused("the run sets it itself");
+        }
+        match parse(["stampede", "sfu", flag.as_str()].map(Into::into)) {
+            Ok(Parsed::Command(Command::Sfu(_))) if flag.starts_with("--") => {}
+            Err(failure) => return refused(&failure.to_string()),
+            Ok(_) => return refused("write it like --embedded-flag=--refuse-joins=10%"),
+        }
+    }
+    let free_ports = ["stampede", "sfu", "--port=0", "--rtc-port=0"];
+    let words = free_ports.into_iter().chain(flags.iter().map(String::as_str));
+    match parse(words.map(Into::into))? {
+        Parsed::Command(Command::Sfu(sfu)) => sfu_options(&sfu),
+        _ => Err(Failure::config("--embedded-flag: write it like --embedded-flag=--malformed=1%")),
+    }
 }

@@ -1,88 +1,7 @@
-//! Flags of `stampede sfu` and `stampede doctor`.
-
-use std::net::IpAddr;
-use std::time::Duration;
+//! Flags of `stampede doctor`.
 
 use clap::Args;
-use stampede_sfu::impair::{Spec, Window};
-
-use super::Secret;
-use super::values::{self, BackendFlag, CoreList, SendPathFlag};
-
-/// Run the embedded LiveKit-compatible SFU alone.
-///
-/// When it is ready it prints one line of JSON with its URL to stdout; SIGINT ends it and prints
-/// its ledger as a second line.
-#[derive(Debug, Args)]
-pub(crate) struct SfuFlags {
-    /// Address for signalling and media.
-    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
-    pub bind: IpAddr,
-    /// Address told to clients for media, where a relay or NAT stands before this one [default: that
-    /// of --bind].
-    #[arg(long, value_name = "IP")]
-    pub node_ip: Option<IpAddr>,
-    /// TCP port for signalling and RoomService; 0 takes a free one.
-    #[arg(long, default_value_t = 7880, value_name = "PORT")]
-    pub port: u16,
-    /// UDP port for media; 0 takes a free one.
-    #[arg(long, default_value_t = 7882, value_name = "PORT")]
-    pub rtc_port: u16,
-    /// API key that clients sign their tokens with.
-    #[arg(
-        long,
-        env = "LIVEKIT_API_KEY",
-        hide_env_values = true,
-        default_value = "devkey",
-        value_name = "KEY"
-    )]
-    pub api_key: String,
-    /// API secret that clients sign their tokens with [default: secret].
-    #[arg(long, env = "LIVEKIT_API_SECRET", hide_env_values = true, value_name = "SECRET")]
-    pub api_secret: Option<Secret>,
-    /// Share of media packets dropped on their way to each subscriber; with --drop-burst and --delay
-    /// short for an --impair after all others.
-    #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
-    pub drop: Option<f64>,
-    /// Mean length in packets of a burst of drops.
-    #[arg(long, value_name = "N", value_parser = values::burst)]
-    pub drop_burst: Option<u32>,
-    /// How long each media packet is held back.
-    #[arg(long, value_name = "DUR", value_parser = values::duration)]
-    pub delay: Option<Duration>,
-    /// What is done on purpose to packets on their way to each subscriber:
-    /// cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%,rate=1Mbps,
-    /// outage=2s@10s, any of them; may be repeated for further cohorts.
-    #[arg(long, value_name = "SPEC", help_heading = "Faults")]
-    pub impair: Vec<Spec>,
-    /// Share of joins answered with HTTP 503.
-    #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
-    pub refuse_joins: Option<f64>,
-    /// Stop reading and writing signalling for a while, like 5s@10s after the start; may be repeated.
-    #[arg(long, value_name = "DUR@DUR", help_heading = "Faults")]
-    pub stall_signalling: Vec<Window>,
-    /// Pass on no keyframe request and start no video at a keyframe.
-    #[arg(long, help_heading = "Faults")]
-    pub withhold_keyframes: bool,
-    /// Share of packets to subscribers before which a broken datagram is sent too.
-    #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
-    pub malformed: Option<f64>,
-    /// Share of publishers' packets dropped before they count as received.
-    #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
-    pub drop_upstream: Option<f64>,
-    /// Seed of the faults.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// CPU cores to pin its threads to, like 0,2-3.
-    #[arg(long, value_name = "LIST")]
-    pub cores: Option<CoreList>,
-    /// Which way media packets take to subscribers.
-    #[arg(long, value_enum, default_value = "direct", value_name = "PATH")]
-    pub send_path: SendPathFlag,
-    /// End with the parent process: the run that started this SFU uses it.
-    #[arg(long, hide = true)]
-    pub embedded_child: bool,
-}
+use stampede_scenario::values::{Backend, CoreList};
 
 /// Check whether this machine can carry a run, and say what to change.
 #[derive(Debug, Args)]
@@ -95,7 +14,7 @@ pub(crate) struct DoctorFlags {
     pub cores: Option<CoreList>,
     /// UDP backend that the workers would use.
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
-    pub backend: BackendFlag,
+    pub backend: Backend,
     /// Measure with short runs against the embedded SFU what this machine can carry (one to two minutes);
     /// later runs that would ask for more then warn.
     #[arg(long)]

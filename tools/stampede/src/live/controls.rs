@@ -1,21 +1,21 @@
-//! What keys do: shared by the thread that reads them, the view and the run.
+//! What keys do: shared by the thread that reads them and the view.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use stampede_engine::WorstBy;
-use tokio::sync::{Notify, watch};
+use stampede_run::Controls;
 
-/// What the user has asked for with keys.
+/// What keys have asked of the view; what they ask of the run goes to its controls.
+#[derive(Debug, Clone)]
+pub(super) struct Keys(Arc<State>);
+
 #[derive(Debug)]
-pub(crate) struct Controls {
-    interrupt: watch::Sender<bool>,
-    paused: AtomicBool,
+struct State {
+    controls: Arc<Controls>,
     sort: AtomicUsize,
     help: AtomicBool,
-    capture: AtomicBool,
-    /// Woken by each key that did something.
-    pub changed: Notify,
 }
 
 /// What is left to do for whoever read a key.
@@ -29,49 +29,26 @@ pub(super) enum Effect {
     ExitNow,
 }
 
-impl Controls {
-    /// `interrupt` is what a first SIGINT sets, too.
-    pub(crate) fn new(interrupt: watch::Sender<bool>) -> Self {
-        Self {
-            interrupt,
-            paused: AtomicBool::new(false),
-            sort: AtomicUsize::new(0),
-            help: AtomicBool::new(false),
-            capture: AtomicBool::new(false),
-            changed: Notify::new(),
-        }
-    }
-
-    /// True while the ramp shall start nobody.
-    pub(crate) fn paused(&self) -> bool {
-        self.paused.load(Ordering::Relaxed)
+impl Keys {
+    /// Keys of the run that these control.
+    pub(super) fn new(controls: Arc<Controls>) -> Self {
+        let (sort, help) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self(Arc::new(State { controls, sort, help }))
     }
 
     /// Order of the worst peers.
-    pub(crate) fn sort(&self) -> WorstBy {
-        WorstBy::ALL[self.sort.load(Ordering::Relaxed) % WorstBy::ALL.len()]
+    pub(super) fn sort(&self) -> WorstBy {
+        WorstBy::ALL[self.0.sort.load(Ordering::Relaxed) % WorstBy::ALL.len()]
     }
 
     /// True while the help is shown.
-    pub(crate) fn help(&self) -> bool {
-        self.help.load(Ordering::Relaxed)
+    pub(super) fn help(&self) -> bool {
+        self.0.help.load(Ordering::Relaxed)
     }
 
-    /// Asks the flight recorder for what it has.
-    pub(crate) fn want_capture(&self) {
-        self.capture.store(true, Ordering::Relaxed);
-        self.changed.notify_one();
-    }
-
-    /// True if it was asked for since the last call.
-    pub(crate) fn take_capture(&self) -> bool {
-        self.capture.swap(false, Ordering::Relaxed)
-    }
-
-    /// Ends the run gracefully; false if that was asked for before.
-    pub(crate) fn stop(&self) -> bool {
-        // A stopping run starts nobody; a pause must not hold it.
-        !self.interrupt.send_replace(true)
+    /// Has all shown anew at once.
+    pub(super) fn redraw(&self) {
+        self.0.controls.changed.notify_one();
     }
 
     /// Acts on what the terminal says: a key, or its new size, in which all is drawn anew at once.
@@ -92,24 +69,22 @@ impl Controls {
             KeyCode::Char('c') if control => return self.stop_key(),
             KeyCode::Char(_) if control => return Effect::None,
             KeyCode::Char('q') => return self.stop_key(),
-            KeyCode::Char('p') => {
-                self.paused.fetch_xor(true, Ordering::Relaxed);
-            }
-            KeyCode::Char('c') => self.capture.store(true, Ordering::Relaxed),
+            KeyCode::Char('p') => self.0.controls.toggle_pause(),
+            KeyCode::Char('c') => self.0.controls.want_capture(),
             KeyCode::Char('s') => {
-                self.sort.fetch_add(1, Ordering::Relaxed);
+                self.0.sort.fetch_add(1, Ordering::Relaxed);
             }
             KeyCode::Char('?' | 'h') => {
-                self.help.fetch_xor(true, Ordering::Relaxed);
+                self.0.help.fetch_xor(true, Ordering::Relaxed);
             }
-            KeyCode::Esc => self.help.store(false, Ordering::Relaxed),
+            KeyCode::Esc => self.0.help.store(false, Ordering::Relaxed),
             _ => return Effect::None,
         }
         Effect::Redraw
     }
 
     fn stop_key(&self) -> Effect {
-        if self.stop() { Effect::Redraw } else { Effect::ExitNow }
+        if self.0.controls.stop() { Effect::Redraw } else { Effect::ExitNow }
     }
 }
 
@@ -117,25 +92,27 @@ impl Controls {
 mod tests {
     use super::*;
 
-    fn press(controls: &Controls, code: KeyCode, modifiers: KeyModifiers) -> Effect {
-        controls.key(KeyEvent::new(code, modifiers))
+    fn press(keys: &Keys, code: KeyCode, modifiers: KeyModifiers) -> Effect {
+        keys.key(KeyEvent::new(code, modifiers))
     }
 
     #[test]
     fn a_new_size_draws_and_nothing_else_does() {
-        let controls = Controls::new(watch::Sender::new(false));
-        assert_eq!(controls.event(&Event::Resize(40, 10)), Effect::Redraw);
-        assert_eq!(controls.event(&Event::FocusGained), Effect::None);
-        assert_eq!(controls.event(&Event::Paste("qpc".to_owned())), Effect::None);
-        assert!(!controls.paused() && !controls.take_capture() && !*controls.interrupt.borrow());
+        let controls = Arc::new(Controls::default());
+        let keys = Keys::new(Arc::clone(&controls));
+        assert_eq!(keys.event(&Event::Resize(40, 10)), Effect::Redraw);
+        assert_eq!(keys.event(&Event::FocusGained), Effect::None);
+        assert_eq!(keys.event(&Event::Paste("qpc".to_owned())), Effect::None);
+        assert!(!controls.paused() && !controls.take_capture() && !controls.is_stopping());
     }
 
     #[test]
     fn each_key_does_its_own_once_a_press() {
-        let controls = Controls::new(watch::Sender::new(false));
+        let controls = Arc::new(Controls::default());
+        let keys = Keys::new(Arc::clone(&controls));
         let key = |code, kind| {
             let key = KeyEvent::new_with_kind(code, KeyModifiers::NONE, kind);
-            controls.event(&Event::Key(key))
+            keys.event(&Event::Key(key))
         };
         let (p, c) = (KeyCode::Char('p'), KeyCode::Char('c'));
         assert_eq!(key(p, KeyEventKind::Press), Effect::Redraw);
@@ -147,35 +124,35 @@ mod tests {
         assert!(controls.take_capture() && !controls.take_capture(), "asked for once");
         assert!(controls.paused(), "c leaves the pause");
         let control_p = KeyEvent::new(p, KeyModifiers::CONTROL);
-        assert_eq!(controls.event(&Event::Key(control_p)), Effect::None);
-        assert!(controls.paused() && !*controls.interrupt.borrow());
+        assert_eq!(keys.event(&Event::Key(control_p)), Effect::None);
+        assert!(controls.paused() && !controls.is_stopping());
     }
 
     #[test]
     fn keys_stop_pause_and_sort() {
-        let interrupt = watch::Sender::new(false);
-        let controls = Controls::new(interrupt.clone());
+        let controls = Arc::new(Controls::default());
+        let keys = Keys::new(Arc::clone(&controls));
         let none = KeyModifiers::NONE;
-        assert_eq!(press(&controls, KeyCode::Char('p'), none), Effect::Redraw);
+        assert_eq!(press(&keys, KeyCode::Char('p'), none), Effect::Redraw);
         assert!(controls.paused());
-        press(&controls, KeyCode::Char('p'), none);
+        press(&keys, KeyCode::Char('p'), none);
         assert!(!controls.paused());
-        assert_eq!(controls.sort(), WorstBy::Unrecovered);
-        press(&controls, KeyCode::Char('s'), none);
-        assert_eq!(controls.sort(), WorstBy::Missing);
+        assert_eq!(keys.sort(), WorstBy::Unrecovered);
+        press(&keys, KeyCode::Char('s'), none);
+        assert_eq!(keys.sort(), WorstBy::Missing);
         for _ in 1..WorstBy::ALL.len() {
-            press(&controls, KeyCode::Char('s'), none);
+            press(&keys, KeyCode::Char('s'), none);
         }
-        assert_eq!(controls.sort(), WorstBy::Unrecovered);
-        press(&controls, KeyCode::Char('?'), KeyModifiers::SHIFT);
-        assert!(controls.help());
-        press(&controls, KeyCode::Esc, none);
-        assert!(!controls.help());
-        assert_eq!(press(&controls, KeyCode::Char('x'), none), Effect::None);
+        assert_eq!(keys.sort(), WorstBy::Unrecovered);
+        press(&keys, KeyCode::Char('?'), KeyModifiers::SHIFT);
+        assert!(keys.help());
+        press(&keys, KeyCode::Esc, none);
+        assert!(!keys.help());
+        assert_eq!(press(&keys, KeyCode::Char('x'), none), Effect::None);
         assert!(!controls.take_capture());
-        press(&controls, KeyCode::Char('c'), none);
+        press(&keys, KeyCode::Char('c'), none);
         assert!(controls.take_capture() && !controls.take_capture());
-        assert!(!*interrupt.borrow());
+        assert!(!controls.is_stopping());
     }
 
     #[test]
@@ -183,11 +160,11 @@ mod tests {
         for (code, modifiers) in
             [(KeyCode::Char('q'), KeyModifiers::NONE), (KeyCode::Char('c'), KeyModifiers::CONTROL)]
         {
-            let interrupt = watch::Sender::new(false);
-            let controls = Controls::new(interrupt.clone());
-            assert_eq!(press(&controls, code, modifiers), Effect::Redraw);
-            assert!(*interrupt.borrow());
-            assert_eq!(press(&controls, code, modifiers), Effect::ExitNow);
+            let controls = Arc::new(Controls::default());
+            let keys = Keys::new(Arc::clone(&controls));
+            assert_eq!(press(&keys, code, modifiers), Effect::Redraw);
+            assert!(controls.is_stopping());
+            assert_eq!(press(&keys, code, modifiers), Effect::ExitNow);
         }
     }
 }

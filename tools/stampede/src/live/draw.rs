@@ -12,8 +12,9 @@ use ratatui::widgets::{
 };
 use stampede_engine::{PeerLine, WorstBy};
 
-use super::{Progress, bits, clock, loss, share, watched};
-use crate::report::judge::group;
+use super::{clock, loss, others, watched};
+use stampede_report::show::{bits, group, share};
+use stampede_run::{Progress, WorkerProgress};
 
 /// Rows of workers shown; the busiest ones, if there are more.
 const WORKERS_SHOWN_MAX: usize = 8;
@@ -88,7 +89,7 @@ fn block(title: &str) -> Block<'_> {
 fn draw_title(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let mut spans = vec![
         "stampede ".bold(),
-        Span::from(format!(" {} ", progress.phase)).black().on_cyan(),
+        Span::from(format!(" {} ", progress.phase.name())).black().on_cyan(),
         Span::from(format!("  {}", clock(progress.elapsed))),
     ];
     if let Some(left) = progress.left {
@@ -103,14 +104,14 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
 
 fn draw_ramp(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let rows = Layout::vertical([Constraint::Length(1); 2]).split(block("").inner(area));
-    let others = match progress.others() {
+    let others = match others(progress) {
         none if none.is_empty() => "ramp".to_owned(),
         others => format!("ramp: {others}"),
     };
     frame.render_widget(block(&others), area);
     let receiving = progress.second.subscribers as usize;
     let counts = [
-        ("joined", progress.joined, progress.requested, Color::Green),
+        ("joined", progress.connected, progress.requested, Color::Green),
         ("receiving", receiving, progress.subscribers, Color::Cyan),
     ];
     for ((name, part, whole, colour), row) in counts.into_iter().zip(rows.iter()) {
@@ -132,7 +133,7 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, page: &Page<'_>) {
     frame.render_widget(block("rates"), area);
     let [text, curve] = Layout::vertical([Constraint::Length(3), Constraint::Min(0)]).areas(inside);
     let peak = page.history.iter().map(|(_, bits)| *bits).max().unwrap_or(0);
-    let interrupted = page.progress.interrupted > 0;
+    let interrupted = page.progress.watch.interrupted > 0;
     let watching = if interrupted { Style::new().red().bold() } else { Style::new() };
     let lines = vec![
         Line::from(watched(page.progress).unwrap_or_default()).style(watching),
@@ -182,17 +183,18 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     }
     let rows = workers.into_iter().map(|worker| {
         let core = worker.core.map_or("-".to_owned(), |core| core.to_string());
-        let bad = worker.busy_ratio > BUSY_RATIO_WARN || worker.kernel_drops + worker.unsent > 0;
+        let bad =
+            worker.busy_ratio > BUSY_RATIO_WARN || worker.udp.kernel_drops + unsent(worker) > 0;
         Row::new([
             worker.worker.to_string(),
             core,
             group(worker.peers as u64),
             format!("{:.0} %", worker.busy_ratio * 100.0),
-            format!("{:.1} ms", worker.lateness_ms_max),
+            format!("{:.1} ms", worker.lateness_max.as_secs_f64() * 1_000.0),
             group(worker.packets_in),
             group(worker.packets_out),
-            group(worker.kernel_drops),
-            group(worker.unsent),
+            group(worker.udp.kernel_drops),
+            group(unsent(worker)),
         ])
         .style(if bad { Style::new().yellow() } else { Style::new() })
     });
@@ -200,6 +202,10 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let widths = [2, 4, 6, 5, 8, 8, 7, 7, 7].map(Constraint::Length);
     let table = Table::new(rows, widths).header(Row::new(header).dim()).block(block("workers"));
     frame.render_widget(table, area);
+}
+
+fn unsent(worker: &WorkerProgress) -> u64 {
+    worker.udp.lost_sends() + worker.udp.send_queue_full
 }
 
 fn draw_errors(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
@@ -330,10 +336,9 @@ mod tests {
 
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use stampede_engine::PeerFigures;
+    use stampede_engine::{PeerFigures, UdpStats};
 
     use super::*;
-    use crate::live::WorkerLine;
     use crate::live::tests::progress;
 
     fn screen(width: u16, height: u16, page: &Page<'_>) -> Vec<String> {
@@ -367,19 +372,20 @@ mod tests {
     fn busy_run() -> Progress {
         let mut run = progress();
         run.totals.missing = 1_234;
-        (run.watch_ratio, run.interrupted) = (Some(0.9876), 12);
+        run.watch.video.watch_ratio = Some(0.9876);
+        run.watch.interrupted = 12;
         run.totals.freezes = 2;
         run.errors.push(("media_timeout".to_owned(), 1));
         run.workers = (0..2)
-            .map(|worker| WorkerLine {
+            .map(|worker| WorkerProgress {
                 worker,
                 core: Some(worker + 4),
                 peers: 75,
                 busy_ratio: 0.42,
-                lateness_ms_max: 3.25,
+                lateness_max: Duration::from_micros(3_250),
                 packets_in: 16_520,
-                kernel_drops: 17,
-                ..WorkerLine::default()
+                udp: UdpStats { kernel_drops: 17, ..UdpStats::default() },
+                ..WorkerProgress::default()
             })
             .collect();
         run.worst =
@@ -464,10 +470,10 @@ mod tests {
     fn of_many_workers_the_busiest_are_shown() {
         let mut run = busy_run();
         run.workers = (0..40)
-            .map(|worker| WorkerLine {
+            .map(|worker| WorkerProgress {
                 worker,
                 busy_ratio: worker as f64 / 100.0,
-                ..WorkerLine::default()
+                ..WorkerProgress::default()
             })
             .collect();
         let history = VecDeque::new();

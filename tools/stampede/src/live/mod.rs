@@ -3,7 +3,6 @@
 
 mod controls;
 mod draw;
-mod logs;
 mod screen;
 
 use std::collections::VecDeque;
@@ -11,18 +10,15 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_engine::PeerLine;
+use stampede_output::{console, log, no_color};
+use stampede_report::show::{bits, group, share};
+use stampede_report::watch_words::percent;
+use stampede_run::{Controls, Phase, Progress, Standings};
 
-use crate::console;
-use crate::report::judge::group;
-use crate::report::types::SeriesRow;
-use crate::report::watch_words::percent;
-use crate::run::{Standings, Totals};
-pub(crate) use controls::Controls;
+use controls::Keys;
 use draw::Page;
-pub(crate) use logs::{LogWriter, say};
 use screen::Screen;
-pub(crate) use screen::{is_up as has_the_screen, restore as restore_terminal};
+pub(crate) use screen::restore as restore_terminal;
 
 /// Pause between plain lines.
 pub(crate) const LINE_EVERY: Duration = Duration::from_secs(2);
@@ -30,64 +26,6 @@ pub(crate) const LINE_EVERY: Duration = Duration::from_secs(2);
 const HISTORY_SECONDS_MAX: usize = 300;
 /// Log lines handed to the page: as many as fit on any screen.
 const LOG_LINES_SHOWN_MAX: usize = 100;
-
-/// What is shown.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Progress {
-    /// What the run is doing.
-    pub phase: &'static str,
-    /// The ramp is paused by the user.
-    pub paused: bool,
-    /// Since the start of the run.
-    pub elapsed: Duration,
-    /// Left of the measured window, if it has begun.
-    pub left: Option<Duration>,
-    /// Participants connected now.
-    pub joined: usize,
-    /// Participants asked for.
-    pub requested: usize,
-    /// Where the participants stand.
-    pub standings: Standings,
-    /// Subscribers with a track that is interrupted now.
-    pub interrupted: u64,
-    /// Played over expected time of video so far, once known.
-    pub watch_ratio: Option<f64>,
-    /// Subscribers asked for.
-    pub subscribers: usize,
-    /// The latest second.
-    pub second: SeriesRow,
-    /// Packets and freezes so far.
-    pub totals: Totals,
-    /// Errors of joins by kind, commonest first.
-    pub errors: Vec<(String, u64)>,
-    /// The workers.
-    pub workers: Vec<WorkerLine>,
-    /// The workers' worst peers.
-    pub worst: Vec<PeerLine>,
-}
-
-/// A worker in its last second.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct WorkerLine {
-    /// Which.
-    pub worker: usize,
-    /// Its core, if it is pinned.
-    pub core: Option<usize>,
-    /// Peers it holds.
-    pub peers: usize,
-    /// CPU time over wall time.
-    pub busy_ratio: f64,
-    /// Worst lateness of a timer.
-    pub lateness_ms_max: f64,
-    /// Datagrams received in the second.
-    pub packets_in: u64,
-    /// Datagrams sent in the second.
-    pub packets_out: u64,
-    /// Datagrams the kernel dropped at its receive buffers since the window began.
-    pub kernel_drops: u64,
-    /// Datagrams not sent since the window began.
-    pub unsent: u64,
-}
 
 /// Whether and how progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +68,7 @@ pub(crate) struct Live {
     history: VecDeque<(u64, u64)>,
     last_second: f64,
     next_line: Duration,
-    last_phase: &'static str,
+    last_phase: Option<Phase>,
 }
 
 impl Live {
@@ -142,10 +80,10 @@ impl Live {
             history: VecDeque::new(),
             last_second: 0.0,
             next_line: Duration::ZERO,
-            last_phase: "",
+            last_phase: None,
         };
         if mode == Mode::Screen {
-            match Screen::enter(controls) {
+            match Screen::enter(Keys::new(controls)) {
                 Ok(screen) => live.screen = Some(screen),
                 Err(error) => {
                     live.mode = Mode::Lines;
@@ -153,7 +91,7 @@ impl Live {
                 }
             }
         }
-        live.show(&Progress { phase: "starting", ..Progress::default() });
+        live.show(&Progress::default());
         live
     }
 
@@ -168,27 +106,32 @@ impl Live {
             self.history.push_back((second.packets_in, second.bitrate_bps as u64));
         }
         if let Some(screen) = &mut self.screen {
-            let logs = logs::last(LOG_LINES_SHOWN_MAX);
+            let logs = log::last(LOG_LINES_SHOWN_MAX);
             if screen.draw(&mut Page::new(progress, &self.history, &logs)) {
                 return;
             }
             self.screen = None;
             self.mode = Mode::Lines;
-            logs::release();
+            log::release();
         }
-        let changed = self.last_phase != progress.phase;
+        let changed = self.last_phase != Some(progress.phase);
         let due = changed || progress.elapsed >= self.next_line;
         if self.mode == Mode::Lines && due && progress.requested > 0 {
-            self.last_phase = progress.phase;
+            self.last_phase = Some(progress.phase);
             self.next_line = progress.elapsed + LINE_EVERY;
             console::err(&(line(progress) + "\n"));
         }
     }
 
+    /// True if nothing is shown or said.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.mode == Mode::Quiet
+    }
+
     /// Says one thing.
     pub(crate) fn say(&self, text: &str) {
         if self.mode != Mode::Quiet {
-            say(text);
+            stampede_output::say(text);
         }
     }
 }
@@ -196,36 +139,8 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         if self.screen.take().is_some() {
-            logs::release();
+            log::release();
         }
-    }
-}
-
-/// True if `NO_COLOR` is set (no-color.org): no escape sequences anywhere.
-pub(crate) fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-}
-
-/// `1.9 Mbps`, `48 kbps`.
-pub(crate) fn bits(bps: f64) -> String {
-    match bps {
-        bps if bps >= 1e9 => format!("{:.2} Gbps", bps / 1e9),
-        bps if bps >= 1e6 => format!("{:.1} Mbps", bps / 1e6),
-        bps => format!("{:.0} kbps", bps / 1e3),
-    }
-}
-
-/// A share as a percentage that never shows a small loss as 0.
-pub(crate) fn share(rate: f64) -> String {
-    match rate * 100.0 {
-        0.0 => "0 %".to_owned(),
-        percent if percent < 0.001 => "< 0.001 %".to_owned(),
-        percent if percent < 1.0 => format!("{percent:.3} %"),
-        // Nor all but a little as all.
-        percent if (99.99..100.0).contains(&percent) => {
-            format!("{:.3} %", (percent * 1_000.0).floor() / 1_000.0)
-        }
-        percent => format!("{percent:.2} %"),
     }
 }
 
@@ -246,31 +161,29 @@ fn clock(duration: Duration) -> String {
     }
 }
 
-impl Progress {
-    /// Who is asked for and not connected, in words; the connected and these are all.
-    fn others(&self) -> String {
-        let Standings { joined, failed, pending_at, not_started } = self.standings;
-        let gone = joined.saturating_sub(self.joined as u64);
-        let parts = [
-            (pending_at.total(), "joining"),
-            (failed, "failed"),
-            (gone, "gone"),
-            (not_started, "to come"),
-        ];
-        let there = parts.into_iter().filter(|(count, _)| *count > 0);
-        let words: Vec<_> = there.map(|(count, word)| format!("{} {word}", group(count))).collect();
-        words.join(", ")
-    }
+/// Who is asked for and not connected, in words; the connected and these are all.
+fn others(progress: &Progress) -> String {
+    let Standings { joined, failed, pending_at, not_started } = progress.standings;
+    let gone = joined.saturating_sub(progress.connected as u64);
+    let parts = [
+        (pending_at.total(), "joining"),
+        (failed, "failed"),
+        (gone, "gone"),
+        (not_started, "to come"),
+    ];
+    let there = parts.into_iter().filter(|(count, _)| *count > 0);
+    let words: Vec<_> = there.map(|(count, word)| format!("{} {word}", group(count))).collect();
+    words.join(", ")
 }
 
 /// `watched 98.20 % of the video, 12 interrupted`; `None` before anything is known.
 fn watched(progress: &Progress) -> Option<String> {
-    let interrupted = match progress.interrupted {
+    let interrupted = match progress.watch.interrupted {
         0 => String::new(),
         count => format!("{} interrupted", group(count)),
     };
-    let Some(ratio) = progress.watch_ratio else {
-        return (progress.interrupted > 0).then_some(interrupted);
+    let Some(ratio) = progress.watch.video.watch_ratio else {
+        return (progress.watch.interrupted > 0).then_some(interrupted);
     };
     let watched = format!("watched {} of the video", percent(ratio));
     Some(if interrupted.is_empty() { watched } else { format!("{watched}, {interrupted}") })
@@ -278,15 +191,15 @@ fn watched(progress: &Progress) -> Option<String> {
 
 fn line(progress: &Progress) -> String {
     let second = &progress.second;
-    let others = match progress.others() {
+    let others = match others(progress) {
         none if none.is_empty() => none,
         others => format!(" ({others})"),
     };
     let mut text = format!(
         "{:>6} {:<9} joined {}/{}{others}  receiving {}/{}  {} packets/s  {}  loss {}  worker {:.0} %",
         clock(progress.elapsed),
-        progress.phase,
-        progress.joined,
+        progress.phase.name(),
+        progress.connected,
         progress.requested,
         second.subscribers,
         progress.subscribers,
@@ -306,15 +219,18 @@ fn line(progress: &Progress) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use stampede_report::joins::PendingAt;
+    use stampede_report::types::SeriesRow;
+    use stampede_run::Totals;
+
     use super::*;
-    use crate::report::joins::PendingAt;
 
     pub(crate) fn progress() -> Progress {
         Progress {
-            phase: "ramp",
+            phase: Phase::Ramp,
             elapsed: Duration::from_secs(75),
             left: Some(Duration::from_secs(9)),
-            joined: 150,
+            connected: 150,
             requested: 202,
             standings: Standings {
                 joined: 152,
@@ -351,27 +267,19 @@ pub(crate) mod tests {
     #[test]
     fn who_can_not_watch_is_told_as_soon_as_it_is_known() {
         let told = |watch_ratio, interrupted| {
-            watched(&Progress { watch_ratio, interrupted, ..progress() })
+            let mut progress = progress();
+            progress.watch.video.watch_ratio = watch_ratio;
+            progress.watch.interrupted = interrupted;
+            watched(&progress)
         };
         assert_eq!(told(None, 0), None);
         assert_eq!(told(None, 3).as_deref(), Some("3 interrupted"));
         assert_eq!(told(Some(1.0), 0).as_deref(), Some("watched 100 % of the video"));
         let text = "watched 98.20 % of the video, 1,200 interrupted";
         assert_eq!(told(Some(0.982), 1_200).as_deref(), Some(text));
-        let run = Progress { watch_ratio: Some(0.982), interrupted: 1_200, ..progress() };
+        let mut run = progress();
+        run.watch.video.watch_ratio = Some(0.982);
+        run.watch.interrupted = 1_200;
         assert!(line(&run).contains(&format!("worker 42 %  {text}  errors:")), "{}", line(&run));
-    }
-
-    #[test]
-    fn small_shares_are_never_shown_as_zero() {
-        for (rate, text) in [
-            (0.0, "0 %"),
-            (1e-7, "< 0.001 %"),
-            (0.0001, "0.010 %"),
-            (0.0226, "2.26 %"),
-            (0.999_996, "99.999 %"),
-        ] {
-            assert_eq!(share(rate), text);
-        }
     }
 }

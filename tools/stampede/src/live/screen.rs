@@ -18,26 +18,19 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
-use super::controls::{Controls, Effect};
+use super::controls::{Effect, Keys};
 use super::draw::{self, Page};
-use crate::{console, signals};
+use crate::signals;
+use stampede_output::{console, log};
 
 /// Pause between two looks of the key thread at whether the view is still there.
 const KEY_WAIT: Duration = Duration::from_millis(200);
 /// A frame goes out in one write where it fits.
 const FRAME_BYTES: usize = 64 << 10;
 
-/// The terminal is ours.
-static UP: AtomicBool = AtomicBool::new(false);
-
-/// True while the terminal belongs to the view.
-pub(crate) fn is_up() -> bool {
-    UP.load(Ordering::Acquire)
-}
-
 /// Gives the terminal back, if it was taken. Safe to call from anywhere, any number of times.
 pub(crate) fn restore() {
-    if UP.swap(false, Ordering::AcqRel) {
+    if log::let_go() {
         // Nothing can be done about a terminal that is gone.
         let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
@@ -47,7 +40,7 @@ pub(crate) fn restore() {
 /// A taken terminal.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<BufWriter<Stderr>>>,
-    controls: Arc<Controls>,
+    keys: Keys,
     /// Cleared when this screen ends, for its key thread.
     alive: Arc<AtomicBool>,
 }
@@ -57,29 +50,29 @@ impl Screen {
     ///
     /// # Errors
     /// What the terminal refused; it is then as before.
-    pub(super) fn enter(controls: Arc<Controls>) -> io::Result<Self> {
+    pub(super) fn enter(keys: Keys) -> io::Result<Self> {
         restore_on_panic();
         enable_raw_mode()?;
-        UP.store(true, Ordering::Release);
+        log::hold();
         let entered = execute!(io::stderr(), EnterAlternateScreen, Hide).and_then(|()| {
             let writer = BufWriter::with_capacity(FRAME_BYTES, io::stderr());
             Terminal::new(CrosstermBackend::new(writer))
         });
         let terminal = entered.inspect_err(|_| restore())?;
-        let (for_keys, alive) = (Arc::clone(&controls), Arc::new(AtomicBool::new(true)));
+        let (for_thread, alive) = (keys.clone(), Arc::new(AtomicBool::new(true)));
         let read_on = Arc::clone(&alive);
         thread::Builder::new()
             .name("keys".to_owned())
-            .spawn(move || read_keys(&for_keys, &read_on))
+            .spawn(move || read_keys(&for_thread, &read_on))
             .inspect_err(|_| restore())?;
-        Ok(Self { terminal, controls, alive })
+        Ok(Self { terminal, keys, alive })
     }
 
     /// Draws; false if the terminal is not ours any more.
     pub(super) fn draw(&mut self, page: &mut Page<'_>) -> bool {
-        page.sort = self.controls.sort();
-        page.help = self.controls.help();
-        let drawn = is_up() && self.terminal.draw(|frame| draw::draw(frame, page)).is_ok();
+        page.sort = self.keys.sort();
+        page.help = self.keys.help();
+        let drawn = log::is_held() && self.terminal.draw(|frame| draw::draw(frame, page)).is_ok();
         if !drawn {
             restore();
         }
@@ -110,8 +103,8 @@ fn restore_on_panic() {
 /// run still hears it.
 ///
 /// `alive` is of one screen: the next one, of a search's next step, has its own thread and controls.
-fn read_keys(controls: &Controls, alive: &AtomicBool) {
-    while is_up() && alive.load(Ordering::Acquire) {
+fn read_keys(keys: &Keys, alive: &AtomicBool) {
+    while log::is_held() && alive.load(Ordering::Acquire) {
         match event::poll(KEY_WAIT) {
             Ok(false) => continue,
             // It is the next one's, who finds it still there.
@@ -120,9 +113,9 @@ fn read_keys(controls: &Controls, alive: &AtomicBool) {
             Err(_) => return,
         }
         let Ok(event) = event::read() else { return };
-        match controls.event(&event) {
+        match keys.event(&event) {
             Effect::None => {}
-            Effect::Redraw => controls.changed.notify_one(),
+            Effect::Redraw => keys.redraw(),
             Effect::ExitNow => {
                 restore();
                 console::err("stopped at once: there is no report\n");

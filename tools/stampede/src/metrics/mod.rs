@@ -14,96 +14,24 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use stampede_core::{MediaCounters, PeerCounters};
-use stampede_engine::WorkerSnapshot;
 
-use crate::report::running::LiveWatch;
-use crate::report::types::WatchFigures;
-use crate::run::{Book, Standings};
+use stampede_report::running::LiveWatch;
+use stampede_report::types::WatchFigures;
+use stampede_run::{Progress, Standings, WorkerProgress};
+
 pub(crate) use serve::{bind, serve};
 
 /// Most error kinds with a label of their own; the rest is added up as `other`.
 const REASONS_MAX: usize = 32;
 
-/// Figures of one moment.
-#[derive(Debug, Clone, Default)]
-struct Figures {
-    requested: u64,
-    connected: u64,
-    standings: Standings,
-    dropped: u64,
-    retries: u64,
-    errors: Vec<(String, u64)>,
-    receiving: u64,
-    totals: PeerCounters,
-    watch: LiveWatch,
-    workers: Vec<Worker>,
-}
-
-#[derive(Debug, Clone)]
-struct Worker {
-    name: String,
-    peers: u64,
-    busy_ratio: f64,
-    lateness_max_s: f64,
-    cpu_s: f64,
-    received: u64,
-    received_bytes: u64,
-    sent: u64,
-    sent_bytes: u64,
-    kernel_drops: u64,
-    send_errors: u64,
-    send_queue_full: u64,
-}
-
-impl Worker {
-    fn of(snapshot: &WorkerSnapshot) -> Self {
-        let (second, udp) = (&snapshot.second, &snapshot.health.udp);
-        Self {
-            name: snapshot.worker.to_string(),
-            peers: snapshot.peers as u64,
-            busy_ratio: second.busy_ratio,
-            lateness_max_s: second.lateness_max.as_secs_f64(),
-            cpu_s: snapshot.health.cpu.as_secs_f64(),
-            received: udp.datagrams_in,
-            received_bytes: udp.bytes_in,
-            sent: udp.datagrams_out,
-            sent_bytes: udp.bytes_out,
-            kernel_drops: udp.kernel_drops,
-            send_errors: udp.lost_sends(),
-            send_queue_full: udp.send_queue_full,
-        }
-    }
-}
-
-/// What a scrape shows.
+/// What a scrape shows: the state of the run, as it was last told.
 #[derive(Debug, Default)]
-pub(crate) struct Exposed(Mutex<Figures>);
+pub(crate) struct Exposed(Mutex<Progress>);
 
 impl Exposed {
     /// Copies the state of the run.
-    pub(crate) fn update<'a>(
-        &self,
-        book: &Book,
-        watch: &LiveWatch,
-        snapshots: impl Iterator<Item = &'a WorkerSnapshot> + Clone,
-    ) {
-        let mut totals = PeerCounters::default();
-        for snapshot in snapshots.clone() {
-            totals.merge(&snapshot.totals);
-        }
-        let figures = Figures {
-            requested: book.requested() as u64,
-            connected: book.connected() as u64,
-            standings: book.standings(),
-            dropped: book.dropped(),
-            retries: book.retries(),
-            errors: reasons(book.errors()),
-            receiving: snapshots.clone().map(|snapshot| snapshot.peers_receiving as u64).sum(),
-            totals,
-            watch: watch.clone(),
-            workers: snapshots.map(Worker::of).collect(),
-        };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    pub(crate) fn update(&self, progress: &Progress) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
     }
 }
 
@@ -174,31 +102,39 @@ impl Writer<'_> {
 
 impl Collector for Exposed {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let figures = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut writer = Writer(encoder);
-        joins(&mut writer, &figures)?;
-        received(&mut writer, &figures.totals)?;
-        watched(&mut writer, &figures.watch)?;
-        published(&mut writer, &figures.totals)?;
-        workers(&mut writer, &figures.workers)
+        joins(&mut writer, &progress)?;
+        received(&mut writer, &progress.counters)?;
+        watched(&mut writer, &progress.watch)?;
+        published(&mut writer, &progress.counters)?;
+        workers(&mut writer, &progress.workers)
     }
 }
 
-fn joins(writer: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
+fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
     let gauges = [
-        ("stampede_participants_requested", "Participants that are to join", figures.requested),
-        ("stampede_participants_connected", "Participants connected now", figures.connected),
+        (
+            "stampede_participants_requested",
+            "Participants that are to join",
+            progress.requested as u64,
+        ),
+        (
+            "stampede_participants_connected",
+            "Participants connected now",
+            progress.connected as u64,
+        ),
         (
             "stampede_subscribers_receiving",
             "Subscribers of which a media packet arrived",
-            figures.receiving,
+            progress.second.subscribers,
         ),
     ];
     for (name, help, value) in gauges {
         writer.gauge(name, help, value as f64)?;
     }
     // Requested = joined + failed + joining, over its steps, + not started.
-    let Standings { joined, failed, pending_at, not_started } = figures.standings;
+    let Standings { joined, failed, pending_at, not_started } = progress.standings;
     writer.gauge(
         "stampede_participants_not_started",
         "Participants whose join has not begun",
@@ -213,14 +149,15 @@ fn joins(writer: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
         (
             "stampede_participants_dropped",
             "Participants that were dropped at least once",
-            figures.dropped,
+            progress.dropped,
         ),
-        ("stampede_join_retries", "Further tries of joins", figures.retries),
+        ("stampede_join_retries", "Further tries of joins", progress.retries),
     ];
     for (name, help, value) in counters {
         writer.counter(name, help, value)?;
     }
-    let errors = figures.errors.iter().map(|(reason, count)| (reason.as_str(), *count as f64));
+    let errors = reasons(progress.errors.clone());
+    let errors = errors.iter().map(|(reason, count)| (reason.as_str(), *count as f64));
     writer.counters("stampede_join_errors", "Failed and dropped tries", "reason", errors)
 }
 
@@ -335,7 +272,7 @@ fn published(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {
     Ok(())
 }
 
-type WorkerMetric = (&'static str, &'static str, fn(&Worker) -> f64);
+type WorkerMetric = (&'static str, &'static str, fn(&WorkerProgress) -> f64);
 
 const WORKER_GAUGES: [WorkerMetric; 3] = [
     ("stampede_worker_peers", "Peers of the worker", |worker| worker.peers as f64),
@@ -343,35 +280,36 @@ const WORKER_GAUGES: [WorkerMetric; 3] = [
         worker.busy_ratio
     }),
     ("stampede_worker_lateness_max_seconds", "Latest timer of the last second", |worker| {
-        worker.lateness_max_s
+        worker.lateness_max.as_secs_f64()
     }),
 ];
 
 /// Counters of workers; they begin anew with the measured window.
 const WORKER_COUNTERS: [WorkerMetric; 8] = [
-    ("stampede_worker_cpu_seconds", "CPU time of the worker", |worker| worker.cpu_s),
+    ("stampede_worker_cpu_seconds", "CPU time of the worker", |worker| worker.cpu.as_secs_f64()),
     ("stampede_worker_datagrams_received", "UDP datagrams received", |worker| {
-        worker.received as f64
+        worker.udp.datagrams_in as f64
     }),
-    ("stampede_worker_received_bytes", "UDP payload received", |worker| {
-        worker.received_bytes as f64
+    ("stampede_worker_received_bytes", "UDP payload received", |worker| worker.udp.bytes_in as f64),
+    ("stampede_worker_datagrams_sent", "UDP datagrams sent", |worker| {
+        worker.udp.datagrams_out as f64
     }),
-    ("stampede_worker_datagrams_sent", "UDP datagrams sent", |worker| worker.sent as f64),
-    ("stampede_worker_sent_bytes", "UDP payload sent", |worker| worker.sent_bytes as f64),
+    ("stampede_worker_sent_bytes", "UDP payload sent", |worker| worker.udp.bytes_out as f64),
     ("stampede_worker_kernel_drops", "Datagrams our kernel dropped", |worker| {
-        worker.kernel_drops as f64
+        worker.udp.kernel_drops as f64
     }),
     ("stampede_worker_send_errors", "Datagrams the kernel refused to send", |worker| {
-        worker.send_errors as f64
+        worker.udp.lost_sends() as f64
     }),
     ("stampede_worker_send_queue_full", "Datagrams that found our send queue full", |worker| {
-        worker.send_queue_full as f64
+        worker.udp.send_queue_full as f64
     }),
 ];
 
-fn workers(writer: &mut Writer<'_>, workers: &[Worker]) -> fmt::Result {
-    let values = |value: fn(&Worker) -> f64| {
-        workers.iter().map(move |worker| (worker.name.as_str(), value(worker)))
+fn workers(writer: &mut Writer<'_>, workers: &[WorkerProgress]) -> fmt::Result {
+    let named: Vec<_> = workers.iter().map(|one| (one.worker.to_string(), one)).collect();
+    let values = |value: fn(&WorkerProgress) -> f64| {
+        named.iter().map(move |(name, worker)| (name.as_str(), value(worker)))
     };
     for (name, help, value) in WORKER_GAUGES {
         writer.gauges(name, help, "worker", values(value))?;
@@ -385,38 +323,27 @@ fn workers(writer: &mut Writer<'_>, workers: &[Worker]) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use super::*;
 
     /// Figures in which every metric has a value.
     fn exposed() -> Arc<Exposed> {
-        let worker = Worker {
-            name: "0".to_owned(),
-            peers: 3,
-            busy_ratio: 0.25,
-            lateness_max_s: 0.004,
-            cpu_s: 1.5,
-            received: 10,
-            received_bytes: 1_000,
-            sent: 5,
-            sent_bytes: 500,
-            kernel_drops: 2,
-            send_errors: 1,
-            send_queue_full: 4,
-        };
-        let mut figures = Figures {
+        let worker = WorkerProgress { busy_ratio: 0.25, ..WorkerProgress::default() };
+        let worker = WorkerProgress { lateness_max: Duration::from_millis(4), ..worker };
+        let mut progress = Progress {
             requested: 7,
             errors: vec![("http_\"503\"\n".to_owned(), 3)],
             workers: vec![worker],
-            ..Figures::default()
+            ..Progress::default()
         };
-        figures.totals.video.packets.expected = 200;
-        figures.totals.video.packets.unrecovered = 1;
-        figures.totals.video.frames.decodable = Some(9);
-        figures.totals.audio.packets.expected = 100;
-        figures.watch.video = crate::report::watch::tests::figures(&[(10, 4), (10, 0)]);
-        figures.watch.interrupted = 1;
-        Arc::new(Exposed(Mutex::new(figures)))
+        progress.counters.video.packets.expected = 200;
+        progress.counters.video.packets.unrecovered = 1;
+        progress.counters.video.frames.decodable = Some(9);
+        progress.counters.audio.packets.expected = 100;
+        progress.watch.video = stampede_report::testing::watched(&[(10, 4), (10, 0)]);
+        progress.watch.interrupted = 1;
+        Arc::new(Exposed(Mutex::new(progress)))
     }
 
     fn names(text: &str) -> BTreeSet<&str> {

@@ -1,0 +1,1048 @@
+//! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
+//! the generator was starved is invalid, never merely bad.
+
+use std::collections::BTreeMap;
+
+use super::errors::NO_RESOURCES;
+use super::joins::{JOIN_FAILURE_RATE_MAX, LostJoins};
+use super::senders::SenderFacts;
+use super::show::group;
+use super::types::{Fault, Injected, Outcome, Verdict};
+use super::watch_verdict::{self, WatchFacts};
+
+/// Kinds of what keeps a join from its end that the media plane names.
+const HUNG_KINDS: [&str; 3] = ["no_candidate_pair", "server_no_candidates", "dtls_failed"];
+/// What is done in this process, and so nobody's fault.
+const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
+/// A worker busier than this over the whole window has no time left to be on time.
+pub const BUSY_RATIO_MAX: f64 = 0.95;
+/// A worker whose timers run, or whose datagrams wait, this long at the 99th percentile sends its
+/// NACKs and media too late to be taken for a real client.
+pub const LATENESS_MS_P99_MAX: f64 = 200.0;
+/// A worker that once stood still this long missed seconds of a run in one sample, which no
+/// percentile shows.
+pub const STALL_MS_MAX: f64 = 1_000.0;
+/// Share of datagrams the generator itself may lose (kernel drops and send errors). A client's
+/// figures are wrong by as much.
+pub const OWN_LOSS_RATE_MAX: f64 = 1e-4;
+/// Lost datagrams that are not worth a verdict whatever their share.
+pub const OWN_LOSS_MIN: u64 = 10;
+/// Share of packets lost for good above which a run can't be called a pass: nobody would watch it.
+pub const LOSS_RATE_MAX: f64 = 0.01;
+/// Longest wait for a join response, once TCP is connected, that is not called a stall; a
+/// busy livekit-server answers within a second.
+pub const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;
+/// How much of the missing packets a cause must explain to be called the cause.
+pub(super) const EXPLAINS: f64 = 0.9;
+
+/// One worker over the measured window.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerFacts {
+    /// CPU over wall time.
+    pub busy_ratio: f64,
+    /// 99th percentile of its timers' lateness.
+    pub lateness_ms_p99: f64,
+    /// 99th percentile of the age of its oldest unread datagram.
+    pub batch_age_ms_p99: f64,
+    /// The longest of both.
+    pub stall_ms_max: f64,
+}
+
+/// What the embedded SFU's ledger says about the measured window.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LedgerFacts {
+    /// First transmissions it handed to its socket.
+    pub packets_sent: u64,
+    /// First transmissions it dropped by injection.
+    pub dropped: u64,
+    /// Retransmissions it dropped by injection.
+    pub retransmits_dropped: u64,
+    /// Publishers' packets that never reached it.
+    pub upstream_lost: u64,
+    /// Packets its own kernel or queues lost.
+    pub lost_inside: u64,
+}
+
+/// Subscriptions to our own publishers' tracks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TracksFacts {
+    /// There should have been.
+    pub expected: u64,
+    /// Of them nothing arrived in the measured window.
+    pub missing: u64,
+    /// Nothing was ever sent on, says the embedded SFU's ledger.
+    pub unsent: Option<u64>,
+    /// Keyframes we asked for.
+    pub plis: u64,
+}
+
+/// A run that could not go on.
+#[derive(Debug, Clone)]
+pub struct Early {
+    /// Whose fault, as far as known.
+    pub fault: Fault,
+    /// In plain words.
+    pub why: String,
+}
+
+/// What is known about a run.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Participants started before the run ended.
+    pub started: u64,
+    /// Participants connected at least once.
+    pub joined: u64,
+    /// Participants that gave up before they ever connected.
+    pub failed: u64,
+    /// Connected ones that were dropped.
+    pub dropped: u64,
+    /// All of it in words.
+    pub balance: String,
+    /// Joins that failed, or never ended.
+    pub lost_joins: LostJoins,
+    /// Participants whose websocket was gone at the end.
+    pub left_resuming: u64,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
+    /// Subscribers connected at least once.
+    pub subscribers_joined: u64,
+    /// Publishers connected at least once.
+    pub publishers_joined: u64,
+    /// True if a server answered and refused at least one join.
+    pub refused: bool,
+    /// The commonest error kinds with their counts.
+    pub errors: Vec<(String, u64)>,
+    /// By kind, what was said of an error.
+    pub error_texts: BTreeMap<String, String>,
+    /// Of the errors those of sessions that the server flooded.
+    pub flooded: u64,
+    /// Of the errors what this machine had too little of.
+    pub shortages: Vec<(String, u64)>,
+    /// True if the run was ended by a signal.
+    pub interrupted: bool,
+    /// Why the run ended before its time, if not by a signal.
+    pub ended_early: Option<Early>,
+    /// Media packets, video and audio together.
+    pub expected: u64,
+    /// Arrived.
+    pub received: u64,
+    /// First-transmission loss.
+    pub missing: u64,
+    /// In time by repair.
+    pub repaired: u64,
+    /// Lost for good.
+    pub unrecovered: u64,
+    /// What `--impair` did.
+    pub injected: Option<Injected>,
+    /// Who could not watch, and why.
+    pub watch: WatchFacts,
+    /// How late the latest packet of our publishers left.
+    pub publish_late_ms_max: f64,
+    /// The server was the embedded SFU.
+    pub embedded: bool,
+    /// The server was reached over this machine's own loopback.
+    pub local: bool,
+    /// Tracks.
+    pub tracks: TracksFacts,
+    /// Longest wait for a join response from the open TCP connection: livekit-server has it ready
+    /// before it answers the websocket's upgrade.
+    pub join_response_wait_ms_max: f64,
+    /// Datagrams that were broken or failed authentication.
+    pub rejected: u64,
+    /// Packets lost for good of the kinds of media to which [`LOSS_RATE_MAX`] applies: no
+    /// threshold on loss takes its place.
+    pub bounded_unrecovered: u64,
+    /// Packets expected of these kinds.
+    pub bounded_expected: u64,
+    /// Media packets published.
+    pub published: u64,
+    /// Packets the server's receiver reports call lost upstream.
+    pub upstream_lost: u64,
+    /// Datagrams in.
+    pub datagrams_in: u64,
+    /// Datagrams out.
+    pub datagrams_out: u64,
+    /// Lost at our receive buffers, by estimate where they come in runs.
+    pub kernel_drops: u64,
+    /// They are an estimate.
+    pub drops_estimated: bool,
+    /// Of `kernel_drops` those of packet rings.
+    pub ring_drops: u64,
+    /// Send errors and full send queues.
+    pub send_losses: u64,
+    /// Workers.
+    pub workers: Vec<WorkerFacts>,
+    /// Workers that ended early, with why.
+    pub workers_failed: Vec<String>,
+    /// The embedded SFU's ledger.
+    pub ledger: Option<LedgerFacts>,
+    /// What the server's sender reports say.
+    pub senders: SenderFacts,
+    /// Subscribers that lost packets for good.
+    pub subscribers_lossy: u64,
+    /// Recordings and captures that were asked for and are not whole, with the reason.
+    pub files_lost: Vec<String>,
+}
+
+/// Judges a run.
+pub fn judge(facts: &Facts) -> Verdict {
+    let mut verdict = by_figures(facts);
+    if facts.interrupted {
+        interrupt(&mut verdict);
+        let reason = format!("interrupted by a signal: {}", facts.balance);
+        verdict.reasons.insert(0, reason);
+    }
+    verdict
+}
+
+/// Whatever the figures say, they are of a part of what was asked for.
+pub fn interrupt(verdict: &mut Verdict) {
+    verdict.result = Outcome::Interrupted;
+}
+
+fn by_figures(facts: &Facts) -> Verdict {
+    let mut reasons = generator_reasons(facts);
+    if !reasons.is_empty() {
+        let (mut result, mut fault) = (Outcome::Invalid, Fault::Generator);
+        if let Some(flood) = flood(facts) {
+            // Which part of our time the flood took can't be told.
+            (result, fault) = (Outcome::Fail, Fault::Server);
+            reasons.insert(0, flood);
+        }
+        reasons.extend(notes(facts));
+        return Verdict { result, fault, reasons };
+    }
+    let lost = (facts.unrecovered > 0).then(|| loss(facts));
+    let loss_fault = lost.as_ref().map_or(Fault::Unknown, |(fault, _)| *fault);
+    let blackout = watch_verdict::judge(facts, loss_fault);
+    if let Some(reason) = watch_verdict::own_stall(facts, &blackout) {
+        reasons.push(reason);
+        reasons.extend(notes(facts));
+        return Verdict { result: Outcome::Invalid, fault: Fault::Generator, reasons };
+    }
+    if let Some((mut fault, reason)) = failure(facts) {
+        reasons.push(reason);
+        for (whose, reason) in blackout.found {
+            fault = if fault == Fault::Unknown && whose != Fault::None { whose } else { fault };
+            reasons.push(reason);
+        }
+        reasons.extend(notes(facts));
+        return Verdict { result: Outcome::Fail, fault, reasons };
+    }
+    let mut fault = Fault::None;
+    let mut result = Outcome::Pass;
+    let mut found = blackout.found;
+    if blackout.failed {
+        result = Outcome::Fail;
+    }
+    if let Some(silence) = silent_tracks(facts) {
+        if facts.tracks.missing as f64 > LOSS_RATE_MAX * facts.tracks.expected as f64
+            && silence.0 != Fault::None
+        {
+            result = Outcome::Fail;
+        }
+        found.push(silence);
+    }
+    if let Some(whose) = lost {
+        found.push(whose);
+        let lost = facts.bounded_unrecovered.saturating_sub(dropped_on_purpose(facts));
+        if lost as f64 > LOSS_RATE_MAX * facts.bounded_expected as f64 {
+            result = Outcome::Fail;
+        }
+    }
+    if facts.lost_joins.too_many(facts.started) {
+        result = Outcome::Fail;
+    }
+    found.extend(joins(facts));
+    found.extend(stall(facts));
+    if !facts.files_lost.is_empty() {
+        result = Outcome::Fail;
+        found.extend(facts.files_lost.iter().map(|why| (Fault::Generator, why.clone())));
+    }
+    for (whose, reason) in found {
+        fault = if fault == Fault::None { whose } else { fault };
+        reasons.push(reason);
+    }
+    reasons.extend(notes(facts));
+    Verdict { result, fault, reasons }
+}
+
+/// A server that sent more than anybody can use, where all that this machine lacked is time.
+fn flood(facts: &Facts) -> Option<String> {
+    if facts.flooded == 0 {
+        return None;
+    }
+    let mut timeless = Facts { workers: Vec::new(), ..facts.clone() };
+    timeless.shortages.retain(|(kind, _)| kind == NO_RESOURCES);
+    generator_reasons(&timeless).is_empty().then(|| {
+        let flooded = group(facts.flooded);
+        format!("server: it flooded {flooded} sessions, which costs time; {}", join_reason(facts))
+    })
+}
+
+/// What makes the run invalid.
+fn generator_reasons(facts: &Facts) -> Vec<String> {
+    let mut reasons: Vec<String> =
+        facts.workers_failed.iter().map(|why| format!("generator: {why}")).collect();
+    reasons.extend(facts.shortages.iter().map(|(kind, count)| {
+        format!(
+            "generator: {} tries to join ended with {kind}: this machine had too little of \
+             something (ports, descriptors, memory, time of a worker)",
+            group(*count)
+        )
+    }));
+    for (index, worker) in facts.workers.iter().enumerate() {
+        if worker.busy_ratio > BUSY_RATIO_MAX {
+            reasons.push(format!(
+                "generator: worker {index} was busy {:.0} % of the time (bound {:.0} %); use more \
+                 --workers or fewer subscribers",
+                worker.busy_ratio * 100.0,
+                BUSY_RATIO_MAX * 100.0
+            ));
+        }
+        // A starved worker is not busy: it waits for a core, and so do its timers and datagrams.
+        for (ms, what) in [
+            (worker.lateness_ms_p99, "timers ran {} ms late"),
+            (worker.batch_age_ms_p99, "datagrams were {} ms old when it came to them"),
+        ] {
+            if ms > LATENESS_MS_P99_MAX {
+                let what = what.replace("{}", &format!("{ms:.0}"));
+                reasons.push(format!(
+                    "generator: worker {index}: its {what}, at the 99th percentile (bound \
+                     {LATENESS_MS_P99_MAX:.0} ms); it was starved of CPU"
+                ));
+            }
+        }
+    }
+    for (index, worker) in facts.workers.iter().enumerate() {
+        if worker.stall_ms_max > STALL_MS_MAX {
+            reasons.push(format!(
+                "generator: worker {index} once stood still for {:.1} s (bound {:.0} s); this \
+                 machine had no CPU for it",
+                worker.stall_ms_max / 1_000.0,
+                STALL_MS_MAX / 1_000.0
+            ));
+        }
+    }
+    let beyond = |lost: u64, all: u64| {
+        lost > OWN_LOSS_MIN && lost as f64 > OWN_LOSS_RATE_MAX * (lost + all) as f64
+    };
+    if beyond(facts.kernel_drops, facts.datagrams_in) {
+        let (place, remedy) = if facts.ring_drops * 2 > facts.kernel_drops {
+            ("for want of room in our packet ring", "--packet-ring")
+        } else {
+            let buffers = "net.core.rmem_max, or --receive-buffer if it was lowered,";
+            ("at our own receive buffers", buffers)
+        };
+        reasons.push(format!(
+            "generator: our kernel dropped {} of {} datagrams {place}; raise {remedy} or use more \
+             --workers",
+            kernel_drops(facts),
+            group(facts.datagrams_in + facts.kernel_drops)
+        ));
+    }
+    if beyond(facts.send_losses, facts.datagrams_out) {
+        reasons.push(format!(
+            "generator: {} of {} datagrams could not be sent; raise net.core.wmem_max or use more \
+             --workers",
+            group(facts.send_losses),
+            group(facts.datagrams_out + facts.send_losses)
+        ));
+    }
+    reasons
+}
+
+/// What makes the run a failure.
+fn failure(facts: &Facts) -> Option<(Fault, String)> {
+    // An interrupted run is judged by what it had time for.
+    if facts.interrupted && facts.failed == 0 {
+        return None;
+    }
+    if facts.joined == 0 {
+        let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+        let why = facts.ended_early.as_ref().map(|early| format!("; {}", early.why));
+        return Some((fault, join_reason(facts) + why.as_deref().unwrap_or_default()));
+    }
+    if let Some(early) = &facts.ended_early {
+        let text = format!("the run ended early: {}; {}", early.why, join_reason(facts));
+        return Some(match &facts.server_gone {
+            Some(gone) if early.fault == Fault::Unknown => {
+                (gone.fault, format!("{text}; {}", gone.why))
+            }
+            _ => (early.fault, text),
+        });
+    }
+    if let Some(gone) = &facts.server_gone {
+        let whose = if gone.fault == Fault::Server { "server" } else { "unknown" };
+        let mut text = format!("{whose}: {}; {}", gone.why, join_reason(facts));
+        if facts.left_resuming > 0 {
+            let lost = group(facts.left_resuming);
+            text += &format!("; {lost} had lost their websocket and were opening another");
+        }
+        return Some((gone.fault, text));
+    }
+    if facts.interrupted {
+        return None;
+    }
+    if facts.subscribers_joined > 0 && facts.received == 0 {
+        let reason = if facts.publishers_joined == 0 {
+            "nothing was received: no publisher of this run joined, and nobody else published in \
+             the room"
+        } else if facts.published == 0 {
+            "nothing was received: our publishers sent nothing"
+        } else {
+            "nothing was received, though our publishers sent; the server forwarded nothing or \
+             the network (a firewall for UDP?) kept it"
+        };
+        return Some((Fault::Unknown, reason.to_owned()));
+    }
+    if facts.publishers_joined > 0 && facts.published == 0 {
+        return Some((Fault::Unknown, "our publishers joined but sent nothing".to_owned()));
+    }
+    None
+}
+
+/// Packets that `--impair` dropped: nobody's fault.
+fn dropped_on_purpose(facts: &Facts) -> u64 {
+    facts.injected.map_or(0, |injected| injected.dropped)
+}
+
+/// Tracks of which nothing came.
+fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
+    let TracksFacts { expected, missing, unsent, plis } = facts.tracks;
+    if missing == 0 || facts.interrupted {
+        return None;
+    }
+    let what = format!(
+        "of {} of {} subscribed tracks nothing came; {} keyframes were asked for",
+        group(missing),
+        group(expected),
+        group(plis)
+    );
+    let on_purpose = dropped_on_purpose(facts);
+    Some(match unsent {
+        Some(unsent) if unsent >= missing => {
+            let reason = format!(
+                "server: {what}; the embedded SFU never sent anything on {} tracks",
+                group(unsent)
+            );
+            (Fault::Server, reason)
+        }
+        _ if on_purpose > 0 => {
+            let reason = format!("{what}; {} packets were dropped {ON_PURPOSE}", group(on_purpose));
+            (Fault::None, reason)
+        }
+        Some(unsent) => {
+            let reason = format!(
+                "network: {what}; the embedded SFU sent on all tracks but {}",
+                group(unsent)
+            );
+            (Fault::Network, reason)
+        }
+        None => (Fault::Unknown, format!("unknown: {what}; server or network")),
+    })
+}
+
+/// Participants that did not join, or not for long.
+fn joins(facts: &Facts) -> Option<(Fault, String)> {
+    let lost = facts.lost_joins;
+    if lost.all == 0 && facts.dropped == 0 {
+        return None;
+    }
+    let mut reason = join_reason(facts);
+    if lost.too_many(facts.started) {
+        reason += &format!(" (bound {} % that failed or never ended)", JOIN_FAILURE_RATE_MAX * 1e2);
+    }
+    if facts.refused {
+        return Some((Fault::Server, format!("server: {reason}")));
+    }
+    let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
+    if lost.all == lost.on_purpose && cut_off > 0 {
+        let reason =
+            format!("{reason}; {} other datagrams were dropped {ON_PURPOSE}", group(cut_off));
+        return Some((Fault::None, reason));
+    }
+    Some((Fault::Unknown, format!("unknown: {reason}")))
+}
+
+/// A server that kept open websockets waiting.
+fn stall(facts: &Facts) -> Option<(Fault, String)> {
+    let waited_ms = facts.join_response_wait_ms_max;
+    (waited_ms > JOIN_RESPONSE_WAIT_MS_MAX).then(|| {
+        let reason = format!(
+            "server: its signalling stalled: a join response came {waited_ms:.0} ms after TCP was \
+             connected (bound {JOIN_RESPONSE_WAIT_MS_MAX:.0} ms)"
+        );
+        (Fault::Server, reason)
+    })
+}
+
+/// Who lost packets for good.
+fn loss(facts: &Facts) -> (Fault, String) {
+    let mut what = format!(
+        "{} of {} packets were lost for good at {} ({} were missing at first, {} repaired)",
+        group(facts.unrecovered),
+        group(facts.expected),
+        subscribers(facts.subscribers_lossy),
+        group(facts.missing),
+        group(facts.repaired)
+    );
+    let on_purpose = dropped_on_purpose(facts);
+    if on_purpose > 0 {
+        let reason = format!("{what}; {} packets were dropped {ON_PURPOSE}", group(on_purpose));
+        if on_purpose as f64 >= EXPLAINS * facts.missing as f64 {
+            return (Fault::None, reason);
+        }
+        what = reason;
+    }
+    if let Some(ledger) = facts.ledger {
+        return loss_by_ledger(facts, ledger, &what);
+    }
+    if facts.upstream_lost > 0 {
+        let upstream = format!(
+            "the server's receiver reports say that {} packets were lost on the way up",
+            group(facts.upstream_lost)
+        );
+        if lost_upstream(facts) as f64 >= EXPLAINS * not_on_purpose(facts).unrecovered as f64 {
+            return (Fault::Publisher, format!("publisher: {what}; {upstream}"));
+        }
+        what = format!("{what}; {upstream}, which explains only a part");
+    }
+    // Sender reports know nothing of what we dropped ourselves.
+    if on_purpose == 0
+        && let Some((fault, proof)) = facts.senders.proof(facts.missing)
+    {
+        let whose = if fault == Fault::Server { "server" } else { "network" };
+        return (fault, format!("{whose}: {what}; {proof}; {}", alibi(facts)));
+    }
+    let reason = format!(
+        "unknown: {what}; {}, so server or network; {}",
+        alibi(facts),
+        facts.senders.wanting()
+    );
+    (Fault::Unknown, reason)
+}
+
+/// Loss that `--impair` did not do.
+struct NotOnPurpose {
+    missing: u64,
+    unrecovered: u64,
+}
+
+fn not_on_purpose(facts: &Facts) -> NotOnPurpose {
+    let on_purpose = dropped_on_purpose(facts);
+    NotOnPurpose {
+        missing: facts.missing.saturating_sub(on_purpose),
+        unrecovered: facts.unrecovered.saturating_sub(on_purpose),
+    }
+}
+
+/// Packets lost for good that losses upstream can explain: each is one at every subscriber that
+/// lost any; those that came late by retransmission are repaired there too.
+fn lost_upstream(facts: &Facts) -> u64 {
+    let upstream = facts.upstream_lost.max(facts.ledger.map_or(0, |ledger| ledger.upstream_lost));
+    upstream.saturating_mul(facts.subscribers_lossy)
+}
+
+/// Who lost packets for good, with the embedded SFU's own account of what it sent: whoever lost
+/// the largest part.
+fn loss_by_ledger(facts: &Facts, ledger: LedgerFacts, what: &str) -> (Fault, String) {
+    let lost = not_on_purpose(facts);
+    let upstream = lost_upstream(facts).min(lost.unrecovered);
+    // The SFU drops first transmissions. What was lost upstream for good is set against what is
+    // lost for good: the rest came up late, and so was missing at first and repaired.
+    let share = |part: u64, all: u64| part as f64 / all.max(1) as f64;
+    let inside = share(ledger.dropped + ledger.lost_inside, lost.missing);
+    let above = share(upstream, lost.unrecovered);
+    let behind = 1.0 - inside - above;
+    let mut parts = Vec::new();
+    if ledger.dropped > 0 {
+        parts.push(format!(
+            "the embedded SFU dropped {} packets and {} retransmissions on purpose (its ledger)",
+            group(ledger.dropped),
+            group(ledger.retransmits_dropped)
+        ));
+    }
+    if ledger.lost_inside > 0 {
+        parts.push(format!(
+            "the embedded SFU itself lost {} packets (send errors, full queues; its ledger)",
+            group(ledger.lost_inside)
+        ));
+    }
+    if upstream > 0 {
+        parts.push(format!(
+            "the server's receiver reports say that {} packets were lost on the way up ({} never \
+             reached the embedded SFU)",
+            group(facts.upstream_lost),
+            group(ledger.upstream_lost)
+        ));
+    }
+    parts.push(format!(
+        "the embedded SFU handed {} to its kernel (its ledger)",
+        group(ledger.packets_sent)
+    ));
+    let suspects = [
+        (inside, Fault::Server, "server"),
+        (above, Fault::Publisher, "publisher"),
+        (behind, Fault::Network, "network"),
+    ];
+    // Of equals the first.
+    let most = inside.max(above).max(behind);
+    let (explained, fault, whose) =
+        suspects.into_iter().find(|(explained, ..)| *explained >= most).unwrap_or(suspects[2]);
+    let mainly = if explained < EXPLAINS { ", mainly" } else { "" };
+    (fault, format!("{whose}{mainly}: {what}; {}; {}", parts.join("; "), alibi(facts)))
+}
+
+fn subscribers(count: u64) -> String {
+    match count {
+        1 => "1 subscriber".to_owned(),
+        count => format!("{} subscribers", group(count)),
+    }
+}
+
+/// Why it was not us.
+fn alibi(facts: &Facts) -> String {
+    let drops = match facts.kernel_drops {
+        0 => "none".to_owned(),
+        drops => format!("{} of {}", kernel_drops(facts), group(facts.datagrams_in + drops)),
+    };
+    let busiest = facts.workers.iter().map(|worker| worker.busy_ratio).reduce(f64::max);
+    let busiest = busiest.map_or(String::new(), |ratio| {
+        format!(", our workers were busy {:.0} % at most", ratio * 100.0)
+    });
+    format!("our kernel dropped {drops}{busiest}")
+}
+
+fn kernel_drops(facts: &Facts) -> String {
+    let about = if facts.drops_estimated { "about " } else { "" };
+    format!("{about}{}", group(facts.kernel_drops))
+}
+
+fn join_reason(facts: &Facts) -> String {
+    let mut text = facts.balance.clone();
+    if facts.dropped > 0 {
+        text.push_str(&format!(", {} dropped out", group(facts.dropped)));
+    }
+    let kinds: Vec<String> = facts
+        .errors
+        .iter()
+        .take(3)
+        .map(|(kind, count)| match facts.error_texts.get(kind) {
+            Some(said) => format!("{count} x {kind}: {said}"),
+            None => format!("{count} x {kind}"),
+        })
+        .collect();
+    if !kinds.is_empty() {
+        text.push_str(&format!(" ({})", kinds.join("; ")));
+    }
+    // Told to leave while they hung: no errors, but it is known at what.
+    let hung = HUNG_KINDS.iter().filter(|kind| !facts.errors.iter().any(|(own, _)| own == *kind));
+    for said in hung.filter_map(|kind| facts.error_texts.get(*kind)) {
+        text.push_str(&format!("; still joining: {said}"));
+    }
+    text
+}
+
+/// What is worth saying without changing the verdict.
+fn notes(facts: &Facts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if facts.unrecovered == 0 && facts.missing > 0 {
+        notes.push(format!(
+            "{} of {} packets were missing at first and all were repaired in time",
+            group(facts.missing),
+            group(facts.expected)
+        ));
+    }
+    if facts.unrecovered == 0
+        && let Some(injected) = facts.injected.filter(|injected| injected.dropped > 0)
+    {
+        notes.push(format!("{} packets were dropped {ON_PURPOSE}", group(injected.dropped)));
+    }
+    if facts.rejected > 0 {
+        notes.push(format!(
+            "{} datagrams were broken or failed authentication and were not counted",
+            group(facts.rejected)
+        ));
+    }
+    if facts.kernel_drops > 0 || facts.send_losses > 0 {
+        notes.push(format!(
+            "the generator lost {} datagrams on receiving and {} on sending (bound {} % of all)",
+            kernel_drops(facts),
+            group(facts.send_losses),
+            OWN_LOSS_RATE_MAX * 100.0
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run in which all went well.
+    fn healthy() -> Facts {
+        Facts {
+            started: 11,
+            joined: 11,
+            balance: "11 of 11 joined".to_owned(),
+            subscribers_joined: 10,
+            publishers_joined: 1,
+            expected: 100_000,
+            received: 100_000,
+            bounded_expected: 100_000,
+            published: 10_000,
+            datagrams_in: 110_000,
+            datagrams_out: 20_000,
+            workers: vec![WorkerFacts {
+                busy_ratio: 0.5,
+                lateness_ms_p99: 2.0,
+                batch_age_ms_p99: 4.0,
+                stall_ms_max: 30.0,
+            }],
+            ..Facts::default()
+        }
+    }
+
+    fn lossy() -> Facts {
+        Facts {
+            missing: 1_000,
+            repaired: 900,
+            unrecovered: 100,
+            bounded_unrecovered: 100,
+            received: 99_900,
+            subscribers_lossy: 7,
+            ..healthy()
+        }
+    }
+
+    fn check(facts: &Facts, result: Outcome, fault: Fault, word: &str) {
+        let verdict = judge(facts);
+        assert_eq!((verdict.result, verdict.fault), (result, fault), "{:?}", verdict.reasons);
+        assert!(verdict.reasons.join("\n").contains(word), "{word}: {:?}", verdict.reasons);
+    }
+
+    #[test]
+    fn a_healthy_run_passes_without_a_word() {
+        let verdict = judge(&healthy());
+        assert_eq!((verdict.result, verdict.fault), (Outcome::Pass, Fault::None));
+        assert!(verdict.reasons.is_empty());
+    }
+
+    #[test]
+    fn repaired_loss_is_noted_and_nobodys_fault() {
+        let facts = Facts { missing: 1_000, repaired: 1_000, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "1,000 of 100,000 packets were missing at first");
+    }
+
+    #[test]
+    fn the_generator_is_suspected_first() {
+        let starved = |busy_ratio, lateness_ms_p99, batch_age_ms_p99| {
+            let worker =
+                WorkerFacts { busy_ratio, lateness_ms_p99, batch_age_ms_p99, stall_ms_max: 0.0 };
+            Facts { workers: vec![worker], ..lossy() }
+        };
+        check(&starved(0.97, 1.0, 1.0), Outcome::Invalid, Fault::Generator, "busy 97 %");
+        check(
+            &starved(0.2, 900.0, 1.0),
+            Outcome::Invalid,
+            Fault::Generator,
+            "its timers ran 900 ms late, at the 99th",
+        );
+        check(
+            &starved(0.2, 1.0, 800.0),
+            Outcome::Invalid,
+            Fault::Generator,
+            "its datagrams were 800 ms old",
+        );
+        let stalled = WorkerFacts { stall_ms_max: 28_000.0, ..WorkerFacts::default() };
+        let stalled = Facts { workers: vec![stalled], ..healthy() };
+        check(&stalled, Outcome::Invalid, Fault::Generator, "stood still for 28.0 s");
+        let drops = Facts { kernel_drops: 500, ..lossy() };
+        check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped 500");
+        let runs = Facts { kernel_drops: 500, drops_estimated: true, ..lossy() };
+        check(&runs, Outcome::Invalid, Fault::Generator, "our kernel dropped about 500");
+        let ring = Facts { kernel_drops: 500, ring_drops: 400, ..lossy() };
+        check(&ring, Outcome::Invalid, Fault::Generator, "in our packet ring; raise --packet-ring");
+        let sends = Facts { send_losses: 500, ..healthy() };
+        check(&sends, Outcome::Invalid, Fault::Generator, "could not be sent");
+        let dead = Facts { workers_failed: vec!["worker 0 ended".to_owned()], ..healthy() };
+        check(&dead, Outcome::Invalid, Fault::Generator, "worker 0 ended");
+    }
+
+    #[test]
+    fn heavy_loss_is_no_pass_whoever_did_it() {
+        let facts = Facts {
+            missing: 2_000,
+            unrecovered: 2_000,
+            bounded_unrecovered: 2_000,
+            received: 98_000,
+            ..healthy()
+        };
+        check(&facts, Outcome::Fail, Fault::Unknown, "2,000 of 100,000 packets were lost");
+        let bounded_by_a_threshold = Facts { bounded_unrecovered: 0, bounded_expected: 0, ..facts };
+        check(&bounded_by_a_threshold, Outcome::Pass, Fault::Unknown, "2,000 of 100,000");
+    }
+
+    #[test]
+    fn a_handful_of_own_drops_is_noted_only() {
+        let facts = Facts { kernel_drops: 5, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "the generator lost 5 datagrams");
+    }
+
+    #[test]
+    fn nobody_joined_is_a_failure() {
+        let errors = vec![("websocket: connection refused".to_owned(), 11)];
+        let balance = "0 of 11 joined, 11 failed".to_owned();
+        let nobody = Facts { joined: 0, failed: 11, balance, received: 0, errors, ..healthy() };
+        let said = "0 of 11 joined, 11 failed (11 x websocket";
+        check(&nobody, Outcome::Fail, Fault::Unknown, said);
+        check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
+    }
+
+    #[test]
+    fn without_a_candidate_pair_that_is_said_once_and_nobody_is_blamed() {
+        let said = "no candidate pair worked: our candidates 127.0.0.1:40001";
+        let kind = "no_candidate_pair".to_owned();
+        let error_texts = BTreeMap::from([(kind.clone(), said.to_owned())]);
+        let hung = Facts { joined: 0, received: 0, error_texts, ..healthy() };
+        let hanging = format!("; still joining: {said}");
+        check(&hung, Outcome::Fail, Fault::Unknown, &hanging);
+        let failed = Facts { errors: vec![(kind, 11)], failed: 11, ..hung };
+        check(&failed, Outcome::Fail, Fault::Unknown, &format!("(11 x no_candidate_pair: {said})"));
+        assert!(!judge(&failed).reasons[0].contains(&hanging));
+    }
+
+    #[test]
+    fn nothing_received_is_a_failure_and_says_what_was_sent() {
+        let nothing = Facts { expected: 0, received: 0, ..healthy() };
+        check(&nothing, Outcome::Fail, Fault::Unknown, "though our publishers sent");
+        let silent = Facts { published: 0, ..nothing.clone() };
+        check(&silent, Outcome::Fail, Fault::Unknown, "our publishers sent nothing");
+        let alone = Facts { publishers_joined: 0, published: 0, ..nothing };
+        check(&alone, Outcome::Fail, Fault::Unknown, "nobody else published");
+    }
+
+    #[test]
+    fn a_run_that_could_not_go_on_is_a_failure() {
+        let early = Early { fault: Fault::Server, why: "the embedded SFU ended".to_owned() };
+        let facts = Facts { ended_early: Some(early), dropped: 11, ..healthy() };
+        check(
+            &facts,
+            Outcome::Fail,
+            Fault::Server,
+            "ended early: the embedded SFU ended; 11 of 11",
+        );
+    }
+
+    #[test]
+    fn publishing_only_needs_packets_sent() {
+        let only = Facts { subscribers_joined: 0, received: 0, expected: 0, ..healthy() };
+        check(&only, Outcome::Pass, Fault::None, "");
+        check(&Facts { published: 0, ..only }, Outcome::Fail, Fault::Unknown, "sent nothing");
+    }
+
+    #[test]
+    fn loss_is_blamed_on_whom_the_ledger_proves() {
+        check(&lossy(), Outcome::Pass, Fault::Unknown, "server or network");
+        check(
+            &lossy(),
+            Outcome::Pass,
+            Fault::Unknown,
+            "unknown: 100 of 100,000 packets were lost for good at 7 subscribers (1,000 were missing \
+             at first, 900 repaired); our kernel dropped none, our workers were busy 50 % at most",
+        );
+        let with = |ledger| Facts { ledger: Some(ledger), ..lossy() };
+        let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
+        check(&with(sent), Outcome::Pass, Fault::Network, "handed 100,000 to its kernel");
+        let injected = LedgerFacts { dropped: 990, ..sent };
+        check(&with(injected), Outcome::Pass, Fault::Server, "dropped 990 packets");
+        let inside = LedgerFacts { lost_inside: 1_000, ..sent };
+        check(&with(inside), Outcome::Pass, Fault::Server, "itself lost 1,000");
+        // One at each of the seven that lost any; a whole room that lost none proves nothing.
+        let upstream = Facts { upstream_lost: 1, ..with(sent) };
+        check(&upstream, Outcome::Pass, Fault::Network, "1 packets were lost on the way up");
+        let upstream = Facts { upstream_lost: 7, subscribers_joined: 1_000, ..lossy() };
+        check(&upstream, Outcome::Pass, Fault::Unknown, "7 packets were lost on the way up");
+        let upstream = LedgerFacts { upstream_lost: 100, ..sent };
+        let upstream = Facts { upstream_lost: 100, missing: 100, repaired: 0, ..with(upstream) };
+        check(&upstream, Outcome::Pass, Fault::Publisher, "100 packets were lost on the way up");
+        // Most of what was lost upstream came after all, late: missing at first, and repaired.
+        let late = LedgerFacts { packets_sent: 99_916, upstream_lost: 15, ..sent };
+        let (missing, repaired, unrecovered) = (174, 90, 84);
+        let late = Facts { missing, repaired, unrecovered, upstream_lost: 12, ..with(late) };
+        check(&late, Outcome::Pass, Fault::Publisher, "15 never reached the embedded SFU");
+    }
+
+    #[test]
+    fn of_several_causes_the_largest_is_named_and_all_are_told() {
+        let sent = LedgerFacts { packets_sent: 100_000, dropped: 800, ..LedgerFacts::default() };
+        let facts = Facts { ledger: Some(sent), ..lossy() };
+        check(&facts, Outcome::Pass, Fault::Server, "server, mainly: 100 of 100,000");
+        check(&facts, Outcome::Pass, Fault::Server, "dropped 800 packets");
+        let less = Facts { ledger: Some(LedgerFacts { dropped: 300, ..sent }), ..lossy() };
+        check(&less, Outcome::Pass, Fault::Network, "network, mainly: 100 of 100,000");
+        check(&less, Outcome::Pass, Fault::Network, "dropped 300 packets");
+    }
+
+    #[test]
+    fn what_this_machine_lacks_makes_the_run_invalid() {
+        let shortages = vec![("local_resources".to_owned(), 3)];
+        let facts = Facts { failed: 3, refused: true, shortages, ..healthy() };
+        check(&facts, Outcome::Invalid, Fault::Generator, "3 tries to join ended with local_res");
+    }
+
+    #[test]
+    fn a_flood_is_the_servers_also_where_it_took_our_time() {
+        let errors = vec![("server_flooded_offers".to_owned(), 3)];
+        let said = "the server flooded us: more offers than 7".to_owned();
+        let error_texts = BTreeMap::from([("server_flooded_offers".to_owned(), said)]);
+        let shortages = vec![("worker_overloaded".to_owned(), 2)];
+        let workers = vec![WorkerFacts { stall_ms_max: 3_000.0, ..WorkerFacts::default() }];
+        let starved = Facts { shortages, workers, failed: 5, joined: 6, errors, ..healthy() };
+        check(&starved, Outcome::Invalid, Fault::Generator, "worker 0 once stood still");
+        let flooded = Facts { flooded: 3, refused: true, error_texts, ..starved };
+        let words = "it flooded 3 sessions, which costs time; 11 of 11 joined (3 x \
+                     server_flooded_offers: the server flooded us: more offers than 7)";
+        check(&flooded, Outcome::Fail, Fault::Server, words);
+        check(&flooded, Outcome::Fail, Fault::Server, "worker 0 once stood still");
+        // What no flood takes.
+        let drops = Facts { kernel_drops: 5_000, ..flooded.clone() };
+        check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped");
+        let shortages = vec![(NO_RESOURCES.to_owned(), 1)];
+        let ports = Facts { shortages, ..flooded };
+        check(&ports, Outcome::Invalid, Fault::Generator, "local_resources");
+    }
+
+    #[test]
+    fn what_was_dropped_on_purpose_is_nobodys_fault() {
+        let injected = Some(Injected { dropped: 5_000, ..Injected::default() });
+        let facts = Facts { missing: 5_000, unrecovered: 5_000, injected, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
+        let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
+        let facts = Facts {
+            missing: 8_000,
+            unrecovered: 8_000,
+            bounded_unrecovered: 8_000,
+            ledger: Some(sent),
+            ..facts
+        };
+        check(&facts, Outcome::Fail, Fault::Network, "handed 100,000");
+        let ledger = Some(LedgerFacts { dropped: 3_000, ..sent });
+        check(&Facts { ledger, ..facts }, Outcome::Fail, Fault::Server, "dropped 3,000");
+        let repaired = Facts { missing: 5_000, repaired: 5_000, injected, ..healthy() };
+        check(&repaired, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
+        let injected = Some(Injected { other_dropped: 9, ..Injected::default() });
+        let cut_off = Facts { dropped: 2, injected, ..healthy() };
+        check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");
+    }
+
+    #[test]
+    fn tracks_of_which_nothing_came_are_no_pass() {
+        let tracks = TracksFacts { expected: 20, missing: 10, unsent: Some(10), plis: 70 };
+        let facts = Facts { tracks, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Server, "of 10 of 20 subscribed tracks nothing came");
+        let unknown = TracksFacts { unsent: None, ..tracks };
+        let facts = Facts { tracks: unknown, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Unknown, "server or network");
+        let injected = Some(Injected { dropped: 500, ..Injected::default() });
+        check(
+            &Facts { injected, ..facts },
+            Outcome::Pass,
+            Fault::None,
+            "on purpose (--impair, or a cohort's impair)",
+        );
+    }
+
+    #[test]
+    fn a_stalled_join_response_is_the_server_s() {
+        let facts = Facts { join_response_wait_ms_max: 4_500.0, ..healthy() };
+        check(&facts, Outcome::Pass, Fault::Server, "came 4500 ms after");
+    }
+
+    #[test]
+    fn at_a_real_server_its_sender_reports_tell_server_from_network() {
+        let senders = |never_sent, lost_behind| SenderFacts {
+            streams: 10,
+            covered: 10,
+            sent: 99_000,
+            missing: 1_000,
+            never_sent,
+            lost_behind,
+        };
+        let with = |senders| Facts { senders, ..lossy() };
+        check(&with(senders(0, 950)), Outcome::Pass, Fault::Network, "it sent at least 950");
+        check(&with(senders(950, 0)), Outcome::Pass, Fault::Server, "it never sent 950");
+        check(&with(senders(400, 400)), Outcome::Pass, Fault::Unknown, "prove 400 never sent");
+    }
+
+    fn lost(all: u64, on_purpose: u64, bounded: u64) -> Facts {
+        let joined = 11 - all;
+        let lost_joins = LostJoins { all, on_purpose, bounded };
+        let balance = format!("{joined} of 11 joined, {all} failed");
+        Facts { joined, failed: all, balance, lost_joins, ..healthy() }
+    }
+
+    #[test]
+    fn too_many_that_never_joined_are_no_pass() {
+        let errors = vec![("http_503".to_owned(), 2)];
+        let refused = Facts { refused: true, errors, ..lost(2, 0, 2) };
+        let said = "server: 9 of 11 joined, 2 failed (2 x http_503) (bound 1 % that failed";
+        check(&refused, Outcome::Fail, Fault::Server, said);
+        check(&lost(2, 0, 2), Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");
+        // The user's own threshold decides, or it was done on purpose.
+        check(&lost(2, 0, 0), Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 joined");
+        let injected = Some(Injected { other_dropped: 9, ..Injected::default() });
+        let cut_off = Facts { injected, ..lost(2, 2, 0) };
+        check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");
+        let partly = Facts { injected, ..lost(2, 1, 1) };
+        check(&partly, Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");
+        let few = Facts { started: 200, ..lost(2, 0, 2) };
+        check(&few, Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 joined");
+    }
+
+    #[test]
+    fn a_server_that_is_gone_at_the_end_is_named() {
+        let gone = |fault, why: &str| Facts {
+            server_gone: Some(Early { fault, why: why.to_owned() }),
+            left_resuming: 11,
+            dropped: 11,
+            ..healthy()
+        };
+        let refused = gone(Fault::Server, "the server at h:1 did not answer: refused");
+        let said = "server: the server at h:1 did not answer: refused; 11 of 11 joined, 11 dropped \
+                    out; 11 had lost their websocket";
+        check(&refused, Outcome::Fail, Fault::Server, said);
+        let silent = gone(Fault::Unknown, "nothing came back");
+        check(&silent, Outcome::Fail, Fault::Unknown, "unknown: nothing came back");
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_and_is_not_whole_is_no_pass() {
+        let files_lost = vec!["recording: /r/x.ivf: cannot be written: No space left".to_owned()];
+        let facts = Facts { files_lost, ..healthy() };
+        check(&facts, Outcome::Fail, Fault::Generator, "recording: /r/x.ivf: cannot be written");
+        let lossy = Facts { files_lost: facts.files_lost, ..lossy() };
+        check(&lossy, Outcome::Fail, Fault::Unknown, "recording: /r/x.ivf");
+    }
+
+    #[test]
+    fn an_interrupted_run_is_that_before_anything_else() {
+        let facts = Facts { started: 0, joined: 0, received: 0, interrupted: true, ..healthy() };
+        let said = "interrupted by a signal: 11 of 11 joined";
+        check(&facts, Outcome::Interrupted, Fault::None, said);
+        let facts = Facts { received: 0, interrupted: true, ..healthy() };
+        check(&facts, Outcome::Interrupted, Fault::None, "interrupted");
+        let invalid = Facts { kernel_drops: 500, interrupted: true, ..lossy() };
+        check(&invalid, Outcome::Interrupted, Fault::Generator, "our kernel dropped 500");
+        let failed = Facts { interrupted: true, ..lost(2, 0, 2) };
+        check(&failed, Outcome::Interrupted, Fault::Unknown, "9 of 11 joined");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(group(number), text);
+        }
+    }
+}

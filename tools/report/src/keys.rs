@@ -1,0 +1,368 @@
+//! Keys of the report as people write them (`video.latency_ms.p95`): which there are, what unit
+//! they are in, which way is better, and their values.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::schema;
+
+/// Deepest nesting of the report that is looked into.
+const DEPTH_MAX: usize = 16;
+/// Names at least this alike (Jaro-Winkler) are suggested.
+const ALIKE_MIN: f64 = 0.7;
+
+/// The numeric keys of a report, from its schema.
+#[derive(Debug)]
+pub struct Keys {
+    /// Full names; `*` stands for the names of a map, or of the rows of a list.
+    known: BTreeSet<String>,
+    /// Names of maps: what comes after them is free.
+    maps: BTreeSet<String>,
+}
+
+impl Keys {
+    /// Of this version's reports.
+    pub fn of_schema() -> Self {
+        let schema = schema::schema();
+        let mut keys = Self { known: BTreeSet::new(), maps: BTreeSet::new() };
+        keys.collect(&schema, &schema, "", 0);
+        keys
+    }
+
+    fn collect(&mut self, root: &Value, node: &Value, name: &str, depth: usize) {
+        if depth > DEPTH_MAX {
+            return;
+        }
+        let target = node["$ref"].as_str().and_then(|to| root.pointer(to.strip_prefix('#')?));
+        if let Some(target) = target {
+            self.collect(root, target, name, depth + 1);
+        }
+        for list in ["anyOf", "allOf", "oneOf"] {
+            for part in node[list].as_array().into_iter().flatten() {
+                self.collect(root, part, name, depth);
+            }
+        }
+        if is_number(node) {
+            self.known.insert(name.to_owned());
+        }
+        for (key, part) in node["properties"].as_object().into_iter().flatten() {
+            let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            self.collect(root, part, &name, depth + 1);
+        }
+        let values = &node["additionalProperties"];
+        if is_number(values) {
+            self.maps.insert(format!("{name}."));
+        } else if values.is_object() {
+            self.collect(root, values, &format!("{name}.*"), depth + 1);
+        }
+        let item = &node["items"];
+        let to = item["$ref"].as_str().and_then(|to| root.pointer(to.strip_prefix('#')?));
+        if let Some(row) = to.filter(|row| row["properties"]["name"]["type"] == "string") {
+            self.collect(root, row, &format!("{name}.*"), depth + 1);
+        }
+    }
+
+    /// Checks a key.
+    ///
+    /// # Errors
+    /// That there is none such, with the likeliest one that there is.
+    pub fn check(&self, key: &str) -> Result<(), String> {
+        let in_map = |map: &String| key.len() > map.len() && key.starts_with(map.as_str());
+        let alike = |known: &String| {
+            let (mut words, mut known) = (key.split('.'), known.split('.'));
+            known.all(|known| words.next().is_some_and(|word| known == "*" || known == word))
+                && words.next().is_none()
+        };
+        let wild = || self.known.iter().filter(|known| known.contains('*')).any(alike);
+        if self.known.contains(key) || self.maps.iter().any(in_map) || wild() {
+            return Ok(());
+        }
+        let hint = self.suggestion(key).map_or_else(
+            || "the keys are those of the JSON report with numbers".to_owned(),
+            |near| format!("did you mean '{near}'?"),
+        );
+        Err(format!("there is no figure '{key}' in the report; {hint}"))
+    }
+
+    fn suggestion(&self, key: &str) -> Option<&str> {
+        let within = |name: &&String| name.ends_with(&format!(".{key}"));
+        if let Some(longer) = self.known.iter().rev().find(within) {
+            return Some(longer);
+        }
+        let alike = self.known.iter().map(|name| (strsim::jaro_winkler(key, name), name));
+        let (score, name) = alike.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (score >= ALIKE_MIN).then_some(name.as_str())
+    }
+
+    /// All of them, maps left out.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(String::as_str).filter(|key| !key.contains('*'))
+    }
+}
+
+fn is_number(node: &Value) -> bool {
+    let number = |kind: &Value| matches!(kind.as_str(), Some("integer" | "number"));
+    match &node["type"] {
+        Value::Array(kinds) => kinds.iter().any(number),
+        kind => number(kind),
+    }
+}
+
+/// The value of a key; `None` where it is null or not there. A kind of error that did not happen
+/// happened 0 times.
+pub fn value(report: &Value, key: &str) -> Option<f64> {
+    match find(report, key) {
+        // Where nothing was interrupted, nothing was for longer than no time at all.
+        None if was_never_interrupted(report, key) => Some(0.0),
+        Some(value) => value.as_f64(),
+        None if key.starts_with("join.errors.") && report["join"]["errors"].is_object() => {
+            Some(0.0)
+        }
+        None => None,
+    }
+}
+
+/// True for a length of interruptions where there were none.
+fn was_never_interrupted(report: &Value, key: &str) -> bool {
+    let Some((parent, _)) = key.split_once(".length_s.") else { return false };
+    let count = format!("{parent}.count");
+    parent.ends_with("interruptions") && find(report, &count).is_some_and(|count| *count == 0)
+}
+
+/// Names of a map may hold dots themselves, so the rest of the key is tried whole first. The rows of
+/// a list are found by their `name`, which may hold dots too.
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    if let Some(rows) = value.as_array() {
+        return rows.iter().find_map(|row| {
+            find(row, key.strip_prefix(row["name"].as_str()?)?.strip_prefix('.')?)
+        });
+    }
+    let object = value.as_object()?;
+    if let Some(found) = object.get(key) {
+        return Some(found);
+    }
+    let (first, rest) = key.split_once('.')?;
+    find(object.get(first)?, rest)
+}
+
+/// True if the report, or part of one, has this key, null or not.
+pub fn has(report: &Value, key: &str) -> bool {
+    find(report, key).is_some()
+        || (key.starts_with("join.errors.") && report["join"]["errors"].is_object())
+}
+
+/// What a number means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A share of 1.
+    Share,
+    /// Nanoseconds.
+    Nanoseconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Seconds.
+    Seconds,
+    /// Bits a second.
+    BitsPerSecond,
+    /// Bytes.
+    Bytes,
+    /// A count, or what has no unit of its own here.
+    Plain,
+}
+
+/// Units are in a key's last word.
+pub fn unit(key: &str) -> Unit {
+    let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
+    match last {
+        // Of a distribution: its name has the unit, its count is none of it.
+        "count" | "hdr" => return Unit::Plain,
+        "min" | "mean" | "p50" | "p90" | "p95" | "p99" | "p999" | "max" if !parent.is_empty() => {
+            return unit(parent);
+        }
+        "cpu_ns_per_packet" => return Unit::Nanoseconds,
+        "rss_bytes_per_peer" => return Unit::Bytes,
+        "drop" | "watch_ratio_subscribers" => return Unit::Share,
+        _ => {}
+    }
+    let word = last.trim_end_matches("_max").rsplit('_').next().unwrap_or(last);
+    match word {
+        "rate" | "ratio" => Unit::Share,
+        "ns" => Unit::Nanoseconds,
+        "ms" => Unit::Milliseconds,
+        "s" | "seconds" => Unit::Seconds,
+        "bps" => Unit::BitsPerSecond,
+        "bytes" => Unit::Bytes,
+        _ if parent.ends_with("_ms") => Unit::Milliseconds,
+        _ => Unit::Plain,
+    }
+}
+
+/// Which way a figure is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Lower: loss, latency, errors, cost.
+    Lower,
+    /// Higher: what was received.
+    Higher,
+    /// Neither: a consequence of what was asked for.
+    Neither,
+}
+
+/// Words of keys that are better lower.
+const LOWER: [&str; 38] = [
+    "interruptions",
+    "short_gaps_s",
+    "loss_rate",
+    "missing_rate",
+    "upstream_loss_rate",
+    "upstream_lost",
+    "missing",
+    "late",
+    "unrecovered",
+    "duplicate",
+    "reordered",
+    "dropped",
+    "freezes",
+    "jitter_ms",
+    "latency_ms",
+    "nack_sent",
+    "nack_received",
+    "pli_sent",
+    "pli_received",
+    "retransmitted",
+    "failed",
+    "pending",
+    "pending_at",
+    "not_started",
+    "drops",
+    "tries_failed",
+    "retries",
+    "errors",
+    "phases_ms",
+    "cpu_s",
+    "cpu_cores",
+    "cpu_ns_per_packet",
+    "rss_bytes",
+    "rss_bytes_per_peer",
+    "udp_dropped",
+    "udp_runs_dropped",
+    "send_errors",
+    "send_queue_full",
+];
+
+/// Words of keys that are better higher.
+const HIGHER: [&str; 9] = [
+    "watch_ratio",
+    "joined",
+    "tracks_received",
+    "fps",
+    "bitrate_bps",
+    "complete",
+    "decodable",
+    "peak",
+    "received",
+];
+
+/// Which way a key is better.
+pub fn better(key: &str) -> Better {
+    let mut words = key.split('.');
+    let last = key.rsplit('.').next().unwrap_or(key);
+    // What was done on purpose is as good or bad as what was asked for.
+    if words.clone().any(|word| word == "on_purpose") {
+        return Better::Neither;
+    }
+    let counted = key.contains("freezes") || key.contains("interruptions");
+    if last == "count" && !counted || key.starts_with("run.") {
+        return Better::Neither;
+    }
+    if words.clone().any(|word| word == "watch_ratio_subscribers") {
+        return Better::Higher;
+    }
+    if words.any(|word| LOWER.contains(&word)) {
+        Better::Lower
+    } else if HIGHER.contains(&last) {
+        Better::Higher
+    } else {
+        Better::Neither
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_the_schema_and_near_misses_are_named() {
+        let keys = Keys::of_schema();
+        for key in [
+            "video.loss_rate",
+            "video.packets.unrecovered",
+            "video.watch_ratio",
+            "video.interruptions.causes.publisher_gone.total_s",
+            "cohorts.mobile.video.interruptions.subscribers",
+            "audio.latency_ms.p95",
+            "join.failed",
+            "join.phases_ms.first_keyframe.p99",
+            "join.errors.http_503",
+            "generator.cpu_ns_per_packet",
+            "server.embedded.measured.packets_sent",
+            "server.embedded.totals.packets_sent",
+            "publish.upstream_loss_rate",
+        ] {
+            assert_eq!(keys.check(key), Ok(()), "{key}");
+        }
+        for (key, near) in [
+            ("video.los_rate", "'video.loss_rate'"),
+            ("loss_rate", "'video.loss_rate'"),
+            ("video.latency_ms.p98", "'video.latency_ms.p9"),
+            ("join.errors.", "there is no figure"),
+            ("video", "there is no figure"),
+            ("verdict.result", "there is no figure"),
+            ("qqq", "the keys are those"),
+        ] {
+            let error = keys.check(key).unwrap_err();
+            assert!(error.contains(near), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_are_found_and_null_is_none() {
+        let report = serde_json::json!({
+            "video": {"loss_rate": null, "packets": {"missing": 3}},
+            "join": {"errors": {"server_leave.1": 2}},
+        });
+        assert_eq!(value(&report, "video.packets.missing"), Some(3.0));
+        assert_eq!(value(&report, "join.errors.server_leave.1"), Some(2.0));
+        assert_eq!(value(&report, "join.errors.http_503"), Some(0.0));
+        assert_eq!(value(&report, "video.loss_rate"), None);
+        assert!(has(&report, "video.loss_rate") && !has(&report, "video.fps"));
+    }
+
+    #[test]
+    fn units_and_directions_come_from_the_names() {
+        for (key, is, direction) in [
+            ("video.loss_rate", Unit::Share, Better::Lower),
+            ("video.latency_ms.p95", Unit::Milliseconds, Better::Lower),
+            ("video.latency_ms.count", Unit::Plain, Better::Neither),
+            ("join.phases_ms.dtls.p50", Unit::Milliseconds, Better::Lower),
+            ("video.bitrate_bps", Unit::BitsPerSecond, Better::Higher),
+            ("video.freezes.count", Unit::Plain, Better::Lower),
+            ("video.freezes.total_s", Unit::Seconds, Better::Lower),
+            ("video.watch_ratio", Unit::Share, Better::Higher),
+            ("video.watch_ratio_subscribers.min", Unit::Share, Better::Higher),
+            ("video.expected_s", Unit::Seconds, Better::Neither),
+            ("video.short_gaps_s", Unit::Seconds, Better::Lower),
+            ("video.interruptions.count", Unit::Plain, Better::Lower),
+            ("video.interruptions.total_s", Unit::Seconds, Better::Lower),
+            ("video.interruptions.length_s.p50", Unit::Seconds, Better::Lower),
+            ("audio.interruptions.causes.loss.count", Unit::Plain, Better::Lower),
+            ("audio.interruptions.causes.on_purpose.total_s", Unit::Seconds, Better::Neither),
+            ("generator.rss_bytes_per_peer", Unit::Bytes, Better::Lower),
+            ("generator.cpu_ns_per_packet", Unit::Nanoseconds, Better::Lower),
+            ("video.packets.expected", Unit::Plain, Better::Neither),
+        ] {
+            assert_eq!((unit(key), better(key)), (is, direction), "{key}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The report: facts about a run become figures, figures a verdict, and both go out in every form;
+//! reports are read again, merged and compared.
+//!
+//! It takes plain facts and knows neither flags nor a running engine.
+
+#![forbid(unsafe_code)]
+
+mod assembly;
+pub mod cohorts;
+pub mod compare;
+pub mod errors;
+mod exit;
+pub mod hist;
+pub mod joins;
+pub mod judge;
+pub mod keys;
+pub mod latency;
+pub mod merge;
+pub mod out;
+pub mod running;
+pub mod schema;
+pub mod senders;
+mod server;
+pub mod show;
+pub mod streams;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod threshold;
+pub mod types;
+mod unlike;
+pub mod values;
+pub mod watch;
+pub mod watch_verdict;
+pub mod watch_words;
+
+use std::path::Path;
+
+pub use exit::{Exit, Failure};
+use types::Report;
+
+/// Reads a JSON report.
+///
+/// # Errors
+/// What is wrong with the file, exit code 104.
+pub fn read(path: &Path) -> Result<Report, Failure> {
+    let failed = |why: String| {
+        Failure::config(format!("{} can't be used as a report: {why}", path.display()))
+    };
+    let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    // The schema first: of a file of another kind, a missing key says little.
+    let value: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| failed(format!("it is not JSON: {error}")))?;
+    match value["schema"].as_str() {
+        Some(types::SCHEMA) => {}
+        Some(other) => {
+            return Err(failed(format!("its schema is '{other}', not '{}'", types::SCHEMA)));
+        }
+        None => {
+            return Err(failed("it has no 'schema': write one with --out json=FILE".to_owned()));
+        }
+    }
+    let join = value["join"].clone();
+    let mut report: Report =
+        serde_json::from_value(value).map_err(|error| failed(error.to_string()))?;
+    report.join.complete(&join);
+    // Earlier versions judged an interrupted run by what it had time for.
+    if report.run.interrupted {
+        judge::interrupt(&mut report.verdict);
+    }
+    report.all_streams = report.streams.clone();
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::Outcome;
+
+    #[test]
+    fn an_interrupted_run_of_an_older_version_is_read_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");
+        let mut old: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(fixture).unwrap()).unwrap();
+        old["run"]["interrupted"] = true.into();
+        let join = old["join"].as_object_mut().unwrap();
+        for key in ["pending", "pending_at", "not_started", "drops", "tries_failed"] {
+            join.remove(key);
+        }
+        join["requested"] = (join["joined"].as_u64().unwrap() + 3).into();
+        let path = dir.path().join("old.json");
+        std::fs::write(&path, old.to_string()).unwrap();
+        let report = read(&path).unwrap();
+        assert_eq!(report.verdict.result, Outcome::Interrupted);
+        assert_eq!(Exit::of(&report), Exit::Interrupted);
+        assert_eq!(report.join.not_started, 3);
+        // Merged with one that was not, it is still one.
+        let whole = read(fixture.as_ref()).unwrap();
+        let mut other = whole.clone();
+        other.run.id = "other".to_owned();
+        let merged = merge::merge(&[other, report]).unwrap();
+        assert_eq!(merged.verdict.result, Outcome::Interrupted);
+        assert_eq!((merged.run.interrupted, merged.join.not_started), (true, 3));
+    }
+}

@@ -1,0 +1,803 @@
+//! Reports of several hosts as one: counts are added up, histograms merged as histograms, seconds
+//! aligned by the clock. What can't be merged is `null`.
+//!
+//! Structures are taken apart field by field, so that the compiler asks for a rule when one gets a
+//! new field.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::cohorts;
+use super::hist::Hist;
+use super::latency;
+use super::streams;
+use super::threshold::{self, Threshold, Thresholds};
+use super::types::{
+    AssemblySection, Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection,
+    JoinSection, MediaSection, OddSection, Outcome, Packets, PendingAt, Phases, PublishSection,
+    RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection,
+    TargetSection, Verdict, WatchFigures, WatchSection,
+};
+use crate::Failure;
+use crate::show::round;
+
+/// How much of the longest host's run all others must share for rates to be added up.
+const OVERLAP_MIN: f64 = 0.9;
+/// Most seconds between the first and the last row of a merged series.
+const SERIES_S_MAX: u64 = 7 * 86_400;
+
+/// Merges two or more reports.
+///
+/// # Errors
+/// Exit code 104: a report was merged already, or is given twice, or its start is no date.
+pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
+    let mut starts = Vec::new();
+    for (index, report) in reports.iter().enumerate() {
+        let run = &report.run;
+        if run.hosts.is_some() {
+            return Err(Failure::config(format!(
+                "the report of run {} is of several hosts already: merge theirs instead",
+                run.id
+            )));
+        }
+        let twin = reports[..index]
+            .iter()
+            .any(|other| other.run.id == run.id && other.run.started_at == run.started_at);
+        if twin {
+            return Err(Failure::config(format!("the report of run {} is given twice", run.id)));
+        }
+        starts.push(humantime::parse_rfc3339(&run.started_at).map_err(|error| {
+            Failure::config(format!("run {}: its started_at is no date: {error}", run.id))
+        })?);
+    }
+    let hosts = host_names(reports);
+    let together = overlap(reports, &starts);
+    let series = series(reports, &starts);
+    let mut merged = Report {
+        schema: SCHEMA.to_owned(),
+        run: run(reports, &starts, &hosts),
+        verdict: verdict(reports, &hosts),
+        join: join(reports, &series),
+        video: media(&present(reports, |report| report.video.as_ref()), together),
+        audio: media(&present(reports, |report| report.audio.as_ref()), together),
+        cohorts: cohorts::merged(reports.iter().map(|report| &report.cohorts), together),
+        publish: publish(&present(reports, |report| report.publish.as_ref())),
+        impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
+        recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
+        captures: reports.iter().flat_map(|report| report.captures.iter().cloned()).collect(),
+        find: None,
+        watch: WatchSection::merged(reports.iter().map(|report| report.watch.as_ref()).zip(&hosts)),
+        generator: generator(reports, &hosts, together),
+        server: server(reports),
+        series,
+        thresholds: Vec::new(),
+        streams: Vec::new(),
+        streams_total: reports.iter().map(|report| report.streams_total).sum(),
+        all_streams: Vec::new(),
+    };
+    for (report, host) in reports.iter().zip(&hosts) {
+        let named = report.streams.iter().cloned().map(|mut row| {
+            row.host = Some(host.clone());
+            row
+        });
+        merged.all_streams.extend(named);
+    }
+    merged.streams = streams::worst(&merged.all_streams);
+    apply_thresholds(&mut merged, reports);
+    Ok(merged)
+}
+
+/// What all hosts injected; their cohorts one after the other.
+fn impairment(sections: &[&ImpairmentSection]) -> Option<ImpairmentSection> {
+    let mut merged = ImpairmentSection::default();
+    for section in sections {
+        merged.all.add(&section.all);
+        merged.cohorts.extend(section.cohorts.iter().cloned());
+    }
+    (!sections.is_empty()).then_some(merged)
+}
+
+/// Hostnames, told apart by a number where two are alike or unknown.
+fn host_names(reports: &[Report]) -> Vec<String> {
+    let name = |report: &Report| {
+        let machine = report.run.machine.as_ref();
+        machine.and_then(|machine| machine.hostname.clone()).unwrap_or_else(|| "host".to_owned())
+    };
+    let names: Vec<String> = reports.iter().map(name).collect();
+    let alone = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+    let number = |(index, name): (usize, &String)| match alone(name) {
+        true => name.clone(),
+        false => format!("{name}#{}", index + 1),
+    };
+    names.iter().enumerate().map(number).collect()
+}
+
+fn present<'a, T>(reports: &'a [Report], part: impl Fn(&'a Report) -> Option<&'a T>) -> Vec<&'a T> {
+    reports.iter().filter_map(part).collect()
+}
+
+/// When a run ended; its start if the file's duration leads nowhere.
+fn end(report: &Report, start: SystemTime) -> SystemTime {
+    let duration = Duration::try_from_secs_f64(report.run.duration_s).unwrap_or_default();
+    start.checked_add(duration).unwrap_or(start)
+}
+
+/// True if the runs went on at the same time, so that their rates add up.
+fn overlap(reports: &[Report], starts: &[SystemTime]) -> bool {
+    let ends = reports.iter().zip(starts).map(|(report, start)| end(report, *start));
+    let (Some(last_start), Some(first_end)) = (starts.iter().max(), ends.min()) else {
+        return false;
+    };
+    let shared_s = first_end.duration_since(*last_start).unwrap_or_default().as_secs_f64();
+    let longest_s = reports.iter().map(|report| report.run.duration_s).fold(0.0, f64::max);
+    longest_s > 0.0 && shared_s >= OVERLAP_MIN * longest_s
+}
+
+fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSection {
+    let first = starts.iter().min().copied().unwrap_or(SystemTime::UNIX_EPOCH);
+    let ends = reports.iter().zip(starts).map(|(report, start)| {
+        start.duration_since(first).unwrap_or_default().as_secs_f64() + report.run.duration_s
+    });
+    let ids: Vec<&str> = reports.iter().map(|report| report.run.id.as_str()).collect();
+    let same = |values: Vec<Option<&String>>| match values.split_first() {
+        Some((first, rest)) if rest.iter().all(|value| value == first) => first.cloned(),
+        _ => None,
+    };
+    let target = |report: &'_ Report| report.run.target.clone();
+    let targets: Vec<TargetSection> = reports.iter().map(target).collect();
+    RunSection {
+        id: ids.join("+"),
+        started_at: humantime::format_rfc3339_millis(first).to_string(),
+        duration_s: round(ends.fold(0.0, f64::max), 3),
+        measured_s: None,
+        interrupted: reports.iter().any(|report| report.run.interrupted),
+        target: TargetSection {
+            url: same(targets.iter().map(|target| target.url.as_ref()).collect()),
+            embedded: targets.iter().all(|target| target.embedded),
+            server_version: same(
+                targets.iter().map(|target| target.server_version.as_ref()).collect(),
+            ),
+        },
+        options: None,
+        seed: None,
+        machine: None,
+        stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: Some(
+            reports.iter().zip(hosts).map(|(report, host)| host_section(report, host)).collect(),
+        ),
+        stages: None,
+    }
+}
+
+fn host_section(report: &Report, host: &str) -> HostSection {
+    let run = &report.run;
+    HostSection {
+        host: host.to_owned(),
+        id: run.id.clone(),
+        started_at: run.started_at.clone(),
+        duration_s: run.duration_s,
+        measured_s: run.measured_s,
+        options: run.options.clone(),
+        seed: run.seed,
+        machine: run.machine.clone(),
+        verdict: report.verdict.clone(),
+    }
+}
+
+/// That of the worst host, with everybody's reasons.
+fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
+    let rank = |outcome| match outcome {
+        Outcome::Pass => 0,
+        Outcome::Fail => 1,
+        Outcome::Invalid => 2,
+        Outcome::Interrupted => 3,
+    };
+    let fault = |fault| u8::from(fault != Fault::None);
+    let worst = reports
+        .iter()
+        .map(|report| &report.verdict)
+        .max_by_key(|verdict| (rank(verdict.result), fault(verdict.fault)));
+    let mut order: Vec<_> = reports.iter().zip(hosts).collect();
+    order.sort_by_key(|(report, _)| std::cmp::Reverse(rank(report.verdict.result)));
+    let reasons = order.into_iter().flat_map(|(report, host)| {
+        report.verdict.reasons.iter().map(move |reason| format!("{host}: {reason}"))
+    });
+    Verdict {
+        result: worst.map_or(Outcome::Pass, |verdict| verdict.result),
+        fault: worst.map_or(Fault::None, |verdict| verdict.fault),
+        reasons: reasons.collect(),
+    }
+}
+
+fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
+    let mut sum = JoinSection { pending_at: Some(PendingAt::default()), ..JoinSection::default() };
+    let mut phases: [Vec<Option<&Hist>>; 6] = Default::default();
+    for JoinSection {
+        requested,
+        started,
+        joined,
+        failed,
+        pending,
+        pending_at,
+        not_started,
+        dropped,
+        drops,
+        tries_failed,
+        retries,
+        resumed,
+        errors,
+        error_texts,
+        signalling,
+        peak: _,
+        phases_ms,
+    } in reports.iter().map(|report| &report.join)
+    {
+        sum.requested += requested;
+        sum.started += started;
+        sum.joined += joined;
+        sum.failed += failed;
+        sum.pending += pending;
+        sum.pending_at = sum.pending_at.zip(*pending_at).map(|(mut sum, own)| {
+            sum.add(&own);
+            sum
+        });
+        sum.not_started += not_started;
+        sum.dropped += dropped;
+        sum.drops += drops;
+        sum.tries_failed += tries_failed;
+        sum.retries += retries;
+        sum.resumed += resumed;
+        sum.signalling.merge(signalling);
+        for (kind, count) in errors {
+            *sum.errors.entry(kind.clone()).or_default() += count;
+        }
+        for (kind, text) in error_texts {
+            sum.error_texts.entry(kind.clone()).or_insert_with(|| text.clone());
+        }
+        for (list, (_, hist)) in phases.iter_mut().zip(phases_ms.named()) {
+            list.push(hist);
+        }
+    }
+    // Peaks of different moments don't add up; seconds do.
+    sum.peak = series.iter().map(|row| row.joined).max();
+    let [websocket, signal, ice, dtls, first_packet, first_keyframe] =
+        phases.map(|list| hists(&list));
+    sum.phases_ms = Phases { websocket, signal, ice, dtls, first_packet, first_keyframe };
+    sum
+}
+
+/// Hosts without values have nothing to add; one whose histogram can't be read makes it unknown.
+fn hists(list: &[Option<&Hist>]) -> Option<Hist> {
+    Hist::merged(list.iter().copied().flatten())
+}
+
+/// The sum, if every host knows its part.
+fn known<T: Copy + std::iter::Sum<T>>(values: impl Iterator<Item = Option<T>>) -> Option<T> {
+    values.sum()
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
+    if sections.is_empty() {
+        return None;
+    }
+    let of = |part: fn(&MediaSection) -> u64| sections.iter().map(|section| part(section)).sum();
+    let packets = packets(sections);
+    let list = |part: fn(&MediaSection) -> Option<&Hist>| {
+        hists(&sections.iter().map(|section| part(section)).collect::<Vec<_>>())
+    };
+    // Each host's rate weighs as much as its tracks were expected.
+    let expected_s = known(sections.iter().map(|section| section.watch.expected_s));
+    let pictures =
+        known(sections.iter().map(|section| Some(section.fps? * section.watch.expected_s?)));
+    let rates = sections.iter().map(|section| section.bitrate_bps);
+    Some(MediaSection {
+        tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
+        tracks_received: of(|section| section.tracks_received),
+        loss_rate: share(packets.unrecovered, packets.expected),
+        missing_rate: share(packets.missing, packets.expected),
+        packets,
+        bitrate_bps: known(rates).filter(|_| together),
+        frames: frames(sections),
+        fps: pictures
+            .zip(expected_s)
+            .filter(|(_, expected_s)| *expected_s > 0.0)
+            .map(|(pictures, expected_s)| round(pictures / expected_s, 2)),
+        watch: WatchFigures::merged(sections.iter().map(|section| &section.watch)),
+        freezes: freezes(sections),
+        jitter_ms: list(|section| section.jitter_ms.as_ref()),
+        latency_ms: list(|section| section.latency_ms.as_ref()),
+        latency_layers_ms: latency::merged_layers(
+            sections.iter().map(|section| &section.latency_layers_ms),
+        ),
+        latency_source: latency::merged_source(
+            sections.iter().map(|section| &section.latency_source),
+        ),
+        pli_to_keyframe_ms: list(|section| section.pli_to_keyframe_ms.as_ref()),
+        layer_switches: known(sections.iter().map(|section| section.layer_switches)),
+        nack_sent: of(|section| section.nack_sent),
+        pli_sent: of(|section| section.pli_sent),
+    })
+}
+
+fn packets(sections: &[&MediaSection]) -> Packets {
+    let mut sum = Packets::default();
+    for Packets {
+        expected,
+        received,
+        missing,
+        repaired,
+        late,
+        unrecovered,
+        duplicate,
+        reordered,
+        server_made,
+        cut_off,
+    } in sections.iter().map(|section| &section.packets)
+    {
+        sum.expected += expected;
+        sum.received += received;
+        sum.missing += missing;
+        sum.repaired += repaired;
+        sum.late += late;
+        sum.unrecovered += unrecovered;
+        sum.duplicate += duplicate;
+        sum.reordered += reordered;
+        sum.server_made += server_made;
+        sum.cut_off += cut_off;
+    }
+    sum
+}
+
+fn frames(sections: &[&MediaSection]) -> Frames {
+    let all = || sections.iter().map(|section| &section.frames);
+    Frames {
+        received: all().map(|frames| frames.received).sum(),
+        complete: all().map(|frames| frames.complete).sum(),
+        decodable: known(all().map(|frames| frames.decodable)),
+        dropped: known(all().map(|frames| frames.dropped)),
+    }
+}
+
+fn freezes(sections: &[&MediaSection]) -> Option<Freezes> {
+    let mut sum = Freezes::default();
+    for section in sections {
+        let Freezes { count, total_s, streams, causes } = section.freezes.as_ref()?;
+        sum.count += count;
+        sum.total_s = round(sum.total_s + total_s, 3);
+        sum.streams += streams;
+        for (sum, cause) in
+            [(&mut sum.causes.loss, &causes.loss), (&mut sum.causes.late, &causes.late)]
+        {
+            sum.count += cause.count;
+            sum.total_s = round(sum.total_s + cause.total_s, 3);
+        }
+    }
+    Some(sum)
+}
+
+fn publish(sections: &[&PublishSection]) -> Option<PublishSection> {
+    if sections.is_empty() {
+        return None;
+    }
+    let of = |part: fn(&PublishSection) -> u64| sections.iter().map(|section| part(section)).sum();
+    let upstream_lost = known(sections.iter().map(|section| section.upstream_lost));
+    let upstream_expected = known(sections.iter().map(|section| section.upstream_expected));
+    Some(PublishSection {
+        tracks: of(|section| section.tracks),
+        packets_sent: of(|section| section.packets_sent),
+        bytes_sent: of(|section| section.bytes_sent),
+        retransmitted: of(|section| section.retransmitted),
+        nack_received: of(|section| section.nack_received),
+        pli_received: of(|section| section.pli_received),
+        frames_sent: of(|section| section.frames_sent),
+        keyframes_sent: of(|section| section.keyframes_sent),
+        upstream_loss_rate: upstream_lost
+            .zip(upstream_expected)
+            .and_then(|(lost, expected)| share(lost, expected)),
+        upstream_lost,
+        upstream_expected,
+        lateness_ms: hists(
+            &sections.iter().map(|section| section.lateness_ms.as_ref()).collect::<Vec<_>>(),
+        ),
+        late_packets: of(|section| section.late_packets),
+        layer_pauses: of(|section| section.layer_pauses),
+        frames_withheld: of(|section| section.frames_withheld),
+    })
+}
+
+fn recordings(sections: &[&RecordingSection]) -> Option<RecordingSection> {
+    if sections.is_empty() {
+        return None;
+    }
+    let all = |part: fn(&RecordingSection) -> &Vec<String>| {
+        sections.iter().flat_map(|section| part(section)).cloned().collect()
+    };
+    let sum = |part: fn(&RecordingSection) -> u64| -> u64 {
+        sections.iter().map(|section| part(section)).sum()
+    };
+    let dirs: Vec<&str> = sections.iter().map(|section| section.dir.as_str()).collect();
+    Some(RecordingSection {
+        dir: dirs.join(", "),
+        files: all(|section| &section.files),
+        frames_written: sum(|section| section.frames_written),
+        frames_dropped: sum(|section| section.frames_dropped),
+        frames_moved: sum(|section| section.frames_moved),
+        packets_concealed: sum(|section| section.packets_concealed),
+        timestamp_jumps: sum(|section| section.timestamp_jumps),
+        assembly: sections.iter().fold(AssemblySection::default(), |mut sum, section| {
+            sum.add(&section.assembly);
+            sum
+        }),
+        errors: all(|section| &section.errors),
+    })
+}
+
+fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorSection {
+    let sections: Vec<_> = reports.iter().map(|report| &report.generator).collect();
+    let of =
+        |part: fn(&GeneratorSection) -> u64| -> u64 { sections.iter().map(|one| part(one)).sum() };
+    let words = |part: fn(&GeneratorSection) -> &String| {
+        let mut words: Vec<&str> = sections.iter().map(|one| part(one).as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        words.join(", ")
+    };
+    let cpu_s: f64 = sections.iter().map(|section| section.cpu_s).sum();
+    let (packets_in, packets_out) = (of(|one| one.packets_in), of(|one| one.packets_out));
+    let packets = packets_in + packets_out;
+    let workers = sections.iter().zip(hosts).flat_map(|(section, host)| {
+        section.workers.iter().cloned().map(|mut worker| {
+            worker.host = Some(host.clone());
+            worker
+        })
+    });
+    GeneratorSection {
+        backend: words(|one| &one.backend),
+        backend_reason: words(|one| &one.backend_reason),
+        workers: workers.collect(),
+        cpu_s: round(cpu_s, 3),
+        cpu_cores: known(sections.iter().map(|one| one.cpu_cores)).filter(|_| together),
+        packets_in,
+        udp_runs_in: of(|one| one.udp_runs_in),
+        packets_out,
+        cpu_ns_per_packet: (packets > 0).then(|| (cpu_s * 1e9 / packets as f64).round()),
+        rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
+        rss_bytes_per_peer: None,
+        udp_dropped: of(|one| one.udp_dropped),
+        udp_runs_dropped: of(|one| one.udp_runs_dropped),
+        send_errors: of(|one| one.send_errors),
+        send_queue_full: of(|one| one.send_queue_full),
+        odd: sections.iter().fold(OddSection::default(), |mut sum, one| {
+            sum.add(&one.odd);
+            sum
+        }),
+    }
+}
+
+/// An embedded SFU belongs to one host; several of them are no server. Several hosts may have
+/// scraped the same server, so only the figures of a single scraper stand; what it set them against
+/// is not all that the server sent.
+fn server(reports: &[Report]) -> ServerSection {
+    let embedded = present(reports, |report| report.server.embedded.as_ref());
+    let metrics = present(reports, |report| report.server.metrics.as_ref());
+    ServerSection {
+        embedded: match embedded[..] {
+            [one] => Some(one.clone()),
+            _ => None,
+        },
+        embedded_missing: match embedded[..] {
+            [] => reports.iter().find_map(|report| report.server.embedded_missing.clone()),
+            _ => None,
+        },
+        metrics: match metrics[..] {
+            [one] => Some(ServerMetrics { reconciliation: None, ..one.clone() }),
+            _ => None,
+        },
+    }
+}
+
+/// One row for each second of the clock in which a host has one. Hosts' rows fall half a second
+/// off the mark at most.
+fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
+    let Some(first) = starts.iter().min() else { return Vec::new() };
+    let scrapers = reports.iter().filter(|report| report.server.metrics.is_some()).count();
+    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+    for (report, start) in reports.iter().zip(starts) {
+        let offset_s = start.duration_since(*first).unwrap_or_default().as_secs_f64().round();
+        for (second, own) in host_seconds(&report.series, offset_s) {
+            let sum = seconds.entry(second).or_default();
+            sum.t_s = second as f64;
+            sum.length_s = sum.length_s.max(own.length_s);
+            sum.joined += own.joined;
+            sum.interrupted += own.interrupted;
+            sum.subscribers += own.subscribers;
+            add(sum, &own, 1.0);
+            if scrapers == 1 && own.server.is_some() {
+                sum.server = own.server;
+            }
+        }
+    }
+    for row in seconds.values_mut() {
+        let a_second = |sum: f64| if row.length_s > 0.0 { sum / row.length_s } else { 0.0 };
+        row.bitrate_bps = a_second(row.bitrate_bps).round();
+        row.cpu_cores = round(a_second(row.cpu_cores), 3);
+        row.length_s = round(row.length_s, 3);
+    }
+    seconds.into_values().collect()
+}
+
+/// The rows of one host by second of the clock; the rates in them are sums over their length yet.
+/// What was left of the last second may fall into the same as the row before it, and the two are
+/// then one longer row.
+fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
+    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+    for row in rows {
+        let second = (offset_s + row.t_s.round()).max(0.0) as u64;
+        if second > SERIES_S_MAX {
+            continue;
+        }
+        let sum = seconds.entry(second).or_default();
+        let length_s = row.length_s.max(0.0);
+        sum.length_s += length_s;
+        // Nobody is there any more in a last row.
+        sum.joined = sum.joined.max(row.joined);
+        sum.subscribers = sum.subscribers.max(row.subscribers);
+        sum.interrupted = sum.interrupted.max(row.interrupted);
+        add(sum, row, length_s);
+        if row.server.is_some() {
+            sum.server.clone_from(&row.server);
+        }
+    }
+    seconds
+}
+
+/// Adds counts, and rates with this weight.
+fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
+    let SeriesRow {
+        t_s: _,
+        // What goes on side by side does not add up to a longer time; that is the caller's.
+        length_s: _,
+        joined: _,
+        subscribers: _,
+        interrupted: _,
+        packets_in,
+        packets_out,
+        bitrate_bps,
+        expected,
+        missing,
+        repaired,
+        late,
+        unrecovered,
+        freezes,
+        cpu_cores,
+        busy_ratio_max,
+        lateness_ms_max,
+        // Percentiles of several hosts make no percentile.
+        latency_ms_p50: _,
+        latency_ms_p95: _,
+        latency_ms_p99: _,
+        server: _,
+    } = row;
+    sum.packets_in += packets_in;
+    sum.packets_out += packets_out;
+    sum.bitrate_bps += bitrate_bps * weight;
+    sum.expected += expected;
+    sum.missing += missing;
+    sum.repaired += repaired;
+    sum.late += late;
+    sum.unrecovered += unrecovered;
+    sum.freezes += freezes;
+    sum.cpu_cores += cpu_cores * weight;
+    sum.busy_ratio_max = sum.busy_ratio_max.max(*busy_ratio_max);
+    sum.lateness_ms_max = sum.lateness_ms_max.max(*lateness_ms_max);
+}
+
+/// Every threshold of every host, set against the merged figures. One that ended a host's run
+/// stays failed.
+fn apply_thresholds(merged: &mut Report, reports: &[Report]) {
+    let rows = || reports.iter().flat_map(|report| &report.thresholds);
+    let mut tests: Vec<Threshold> = Vec::new();
+    for row in rows() {
+        // What a file holds may be of a later version.
+        let Ok(Thresholds(parsed)) = row.expr.parse::<Thresholds>() else { continue };
+        for test in parsed {
+            if !tests.iter().any(|other| other.expr == test.expr) {
+                tests.push(test);
+            }
+        }
+    }
+    threshold::apply(merged, &tests, None);
+    for row in &mut merged.thresholds {
+        let ended = rows().find(|other| other.aborted && other.expr == row.expr);
+        if let Some(ended) = ended {
+            *row = ended.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cohorts::CohortFigures;
+    use crate::keys;
+
+    fn report() -> Report {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");
+        crate::read(file.as_ref()).unwrap()
+    }
+
+    /// Two hosts with the same figures, the second half a second later.
+    fn pair() -> [Report; 2] {
+        let (one, mut two) = (report(), report());
+        two.run.id = "second".to_owned();
+        let start = humantime::parse_rfc3339(&one.run.started_at).unwrap();
+        let later = start + Duration::from_millis(400);
+        two.run.started_at = humantime::format_rfc3339_millis(later).to_string();
+        [one, two]
+    }
+
+    #[test]
+    fn two_equal_hosts_have_twice_the_counts_and_the_same_rates_and_percentiles() {
+        let [mut one, mut two] = pair();
+        // The fixture is of a version that did not know how long could be watched.
+        for report in [&mut one, &mut two] {
+            report.video.as_mut().unwrap().watch = crate::testing::watched(&[(10, 4), (10, 0)]);
+        }
+        let merged = merge(&[one.clone(), two]).unwrap();
+        let figures = |report: &Report| serde_json::to_value(report).unwrap();
+        let (single, both) = (figures(&one), figures(&merged));
+        let at = |report, key: &str| keys::value(report, key);
+        for key in [
+            "join.joined",
+            "video.packets.expected",
+            "video.packets.missing",
+            "video.bitrate_bps",
+            "video.jitter_ms.count",
+            "video.expected_s",
+            "video.interruptions.count",
+            "video.interruptions.causes.silent.total_s",
+            "audio.frames.complete",
+            "publish.packets_sent",
+            "generator.packets_in",
+            "generator.cpu_cores",
+            "join.phases_ms.dtls.count",
+        ] {
+            let (single, both) = (at(&single, key).unwrap(), at(&both, key).unwrap());
+            assert!((both - 2.0 * single).abs() < 1e-6 * both.max(1.0), "{key}");
+        }
+        for key in [
+            "video.loss_rate",
+            "video.fps",
+            "video.watch_ratio",
+            "video.watch_ratio_subscribers.min",
+            "video.interruptions.length_s.p50",
+            "video.jitter_ms.p99",
+            "join.phases_ms.dtls.p50",
+        ] {
+            assert_eq!(at(&single, key), at(&both, key), "{key}");
+        }
+        assert_eq!(at(&both, "generator.rss_bytes_per_peer"), None);
+        let first = |report: &Report| report.series.iter().map(|row| row.packets_in).sum::<u64>();
+        assert_eq!(first(&merged), 2 * first(&one));
+        assert_eq!(merged.series.len(), one.series.len());
+        assert!(merged.streams.iter().all(|row| row.host.is_some()));
+        assert_eq!(merged.run.hosts.as_ref().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn rows_of_any_length_keep_their_rates() {
+        let row = |t_s: f64, length_s: f64, joined: u64| SeriesRow {
+            t_s,
+            length_s,
+            joined,
+            packets_in: (100.0 * length_s).round() as u64,
+            bitrate_bps: 8_000.0,
+            cpu_cores: 0.5,
+            ..SeriesRow::default()
+        };
+        let [mut one, mut two] = pair();
+        two.run.started_at.clone_from(&one.run.started_at);
+        // The last row falls to the second before it, though it is more than half of one.
+        one.series = vec![row(1.0, 1.0, 4), row(1.8, 1.0, 4), row(2.4, 0.6, 0)];
+        two.series = vec![row(1.0, 1.0, 6), row(1.5, 0.5, 0)];
+        let starts = [&one, &two].map(|one| humantime::parse_rfc3339(&one.run.started_at).unwrap());
+        let rows = series(&[one, two], &starts);
+        let figures: Vec<_> = rows
+            .iter()
+            .map(|row| (row.t_s, row.length_s, row.joined, row.packets_in, row.bitrate_bps))
+            .collect();
+        // In the second bucket the other host was there for 0.5 s of 1.6.
+        assert_eq!(figures, [(1.0, 1.0, 10, 200, 16_000.0), (2.0, 1.6, 4, 210, 10_500.0)]);
+        assert_eq!((rows[0].cpu_cores, rows[1].cpu_cores), (1.0, 0.656));
+    }
+
+    #[test]
+    fn cohorts_of_one_name_are_one_and_others_stay() {
+        let [mut one, mut two] = pair();
+        let cohort = |report: &Report, name: &str, impair: Option<&str>| CohortFigures {
+            name: name.to_owned(),
+            impair: impair.map(str::to_owned),
+            subscribers: 2,
+            video: report.video.clone(),
+            audio: None,
+        };
+        one.cohorts = vec![
+            cohort(&one, "mobile", Some("loss=1%")),
+            cohort(&one, "rest", None),
+            cohort(&one, "impair-1", Some("delay=1ms")),
+        ];
+        two.cohorts = vec![cohort(&two, "rest", None), cohort(&two, "impair-1", Some("delay=2ms"))];
+        let merged = merge(&[one.clone(), two]).unwrap();
+        let rows: Vec<_> = merged.cohorts.iter().map(|row| (&*row.name, row.subscribers)).collect();
+        assert_eq!(rows, [("mobile", 2), ("rest", 4), ("impair-1", 4)]);
+        assert_eq!(merged.cohorts[0].impair.as_deref(), Some("loss=1%"));
+        assert_eq!(merged.cohorts[2].impair, None, "they differ");
+        let video = |report: &Report, row: usize| report.cohorts[row].video.clone().unwrap();
+        let (single, both) = (video(&one, 1), video(&merged, 1));
+        assert_eq!(both.packets.expected, 2 * single.packets.expected);
+        let jitter = |section: &MediaSection| section.jitter_ms.clone().unwrap();
+        assert_eq!(jitter(&both).count, 2 * jitter(&single).count);
+        assert!(merged.cohorts[1].audio.is_none());
+        let figures = serde_json::to_value(&merged).unwrap();
+        let value = |key| keys::value(&figures, key);
+        assert_eq!(
+            value("cohorts.rest.video.packets.expected"),
+            Some(both.packets.expected as f64)
+        );
+        assert_eq!(value("cohorts.nobody.video.packets.expected"), None);
+        let tests: Thresholds = "cohorts.mobile+impair-1.video.loss_rate<1%".parse().unwrap();
+        assert_eq!(tests.0[0].limit, 0.01);
+        assert!("cohorts.rest.video.los_rate<1%".parse::<Thresholds>().is_err());
+    }
+
+    #[test]
+    fn the_worst_verdict_counts_and_reasons_have_their_host() {
+        let [mut one, mut two] = pair();
+        one.run.machine.as_mut().unwrap().hostname = Some("left".to_owned());
+        two.run.machine.as_mut().unwrap().hostname = Some("right".to_owned());
+        two.verdict = Verdict {
+            result: Outcome::Invalid,
+            fault: Fault::Generator,
+            reasons: vec!["generator: worker 0 was busy".to_owned()],
+        };
+        let merged = merge(&[one, two]).unwrap();
+        assert_eq!(merged.verdict.result, Outcome::Invalid);
+        assert_eq!(merged.verdict.fault, Fault::Generator);
+        assert_eq!(merged.verdict.reasons[0], "right: generator: worker 0 was busy");
+    }
+
+    #[test]
+    fn thresholds_are_set_against_the_merged_figures() {
+        let [mut one, two] = pair();
+        let joined = one.join.joined;
+        let tests: Thresholds = format!("join.joined<={joined}").parse().unwrap();
+        threshold::add(&mut one, &tests.0);
+        assert!(one.thresholds[0].ok);
+        let merged = merge(&[one, two]).unwrap();
+        assert_eq!(merged.thresholds.len(), 1);
+        assert!(!merged.thresholds[0].ok, "twice as many joined");
+        assert_eq!(merged.verdict.result, Outcome::Fail);
+    }
+
+    #[test]
+    fn runs_at_different_times_have_no_common_rate() {
+        let [one, mut two] = pair();
+        two.run.started_at = "2001-01-01T00:00:00Z".to_owned();
+        let merged = merge(&[one, two]).unwrap();
+        assert_eq!(merged.video.unwrap().bitrate_bps, None);
+        assert_eq!(merged.generator.cpu_cores, None);
+    }
+
+    #[test]
+    fn the_same_report_twice_and_a_merged_one_are_refused() {
+        let [one, two] = pair();
+        let twice = merge(&[one.clone(), one.clone()]).unwrap_err();
+        assert!(twice.to_string().contains("given twice"));
+        let merged = merge(&[one.clone(), two]).unwrap();
+        assert!(merge(&[merged, one]).unwrap_err().to_string().contains("already"));
+    }
+}

@@ -1,0 +1,252 @@
+//! What the verdict makes of watch time: nobody could watch is no pass, and who is to blame only as
+//! far as it can be proved.
+
+use stampede_core::watch::Cause;
+
+use super::errors::CLOSED_BY_NOBODY;
+use super::judge::{Facts, LOSS_RATE_MAX};
+use super::show::group;
+use super::types::Fault;
+use super::watch::Missed;
+
+/// Interruptions of one kind of media with one cause and reason.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CauseGroup {
+    /// Video rather than audio.
+    pub video: bool,
+    /// Why.
+    pub cause: Cause,
+    /// More of it, where known.
+    pub reason: Option<String>,
+    /// Subscribers that had one.
+    pub subscribers: u64,
+    /// Tracks of theirs that had one.
+    pub tracks: u64,
+    /// Tracks of this kind that they had.
+    pub of_tracks: u64,
+    /// Their lengths together.
+    pub total_s: f64,
+    /// How long they took together for the median subscriber, in its worst track.
+    pub length_s_p50: f64,
+    /// When the first one began, since the start of the run.
+    pub from_s: f64,
+    /// How long after the first began the last ended, if each track had one that ended.
+    pub back_after_s: Option<f64>,
+    /// Subscribers of which a track did not come back.
+    pub not_back: u64,
+}
+
+/// What the verdict has to know of watch time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WatchFacts {
+    /// Subscribers that were expected to watch.
+    pub subscribers: u64,
+    /// Of video and of audio.
+    pub kinds: [Missed; 2],
+    /// By cause, what took most time first.
+    pub groups: Vec<CauseGroup>,
+}
+
+/// Most causes that are told, what took most time first.
+const GROUPS_MAX: usize = 4;
+
+/// An own stall below this makes no gap: a frame covers about as much.
+const OWN_STALL_MS_MIN: f64 = 150.0;
+
+/// What watch time says of a run.
+pub(super) struct Blackout {
+    /// More than 1 % of the expected time of video or audio could not be watched.
+    pub(super) failed: bool,
+    /// Whose fault each cause is, and what happened, what took most time first.
+    pub(super) found: Vec<(Fault, String)>,
+}
+
+/// Judges it; `loss` is whose fault lost packets are.
+pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
+    let watch = &facts.watch;
+    let failed = watch.kinds.iter().any(Missed::is_too_much);
+    let mut found: Vec<(Fault, String)> = watch
+        .groups
+        .iter()
+        .take(GROUPS_MAX)
+        .map(|one| {
+            let (fault, proof) = blame(facts, one, loss);
+            (fault, format!("{}{}", whose(fault), told(watch, one, &proof)))
+        })
+        .collect();
+    let told_s: f64 = watch
+        .groups
+        .iter()
+        .take(GROUPS_MAX)
+        .filter(|one| one.cause != Cause::OnPurpose)
+        .map(|one| one.total_s)
+        .sum();
+    let missed_s: f64 = watch.kinds.iter().map(|kind| kind.missed_s).sum();
+    if failed && told_s < missed_s / 2.0 {
+        found.push((Fault::Unknown, format!("unknown: {}", stuttering(watch))));
+    }
+    Blackout { failed, found }
+}
+
+/// This process stood still for long enough to explain what could not be watched: it says nothing
+/// about the server.
+pub(super) fn own_stall(facts: &Facts, blackout: &Blackout) -> Option<String> {
+    let workers = facts.workers.iter().map(|worker| worker.stall_ms_max);
+    let stall_ms = workers.fold(facts.publish_late_ms_max, f64::max);
+    let [video, audio] = facts.watch.kinds;
+    // Of each subscriber no more than the stall takes, and what it takes to come back.
+    let missed_s = video.missed_s.max(audio.missed_s) / (facts.watch.subscribers.max(1) as f64);
+    let explained = missed_s * 1_000.0 <= 2.0 * stall_ms;
+    (blackout.failed && stall_ms >= OWN_STALL_MS_MIN && explained).then(|| {
+        format!(
+            "generator: this process once stood still for {stall_ms:.0} ms, and as much could not \
+             be watched; this machine had no CPU for it"
+        )
+    })
+}
+
+fn whose(fault: Fault) -> &'static str {
+    match fault {
+        Fault::None => "",
+        Fault::Generator => "generator: ",
+        Fault::Network => "network: ",
+        Fault::Server => "server: ",
+        Fault::Publisher => "publisher: ",
+        Fault::Unknown => "unknown: ",
+    }
+}
+
+fn told(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
+    let verb = if one.video { "saw" } else { "heard" };
+    let back = match (one.back_after_s, one.not_back) {
+        (Some(back_s), _) => format!("back after {back_s:.1} s"),
+        (None, 0) => "each time it came back".to_owned(),
+        (None, not_back) if not_back == one.subscribers => "and not back by the end".to_owned(),
+        (None, not_back) => format!("and not back by the end for {}", group(not_back)),
+    };
+    let what = match one.tracks == one.of_tracks {
+        true => "nothing".to_owned(),
+        false => format!("not {} of {} tracks", group(one.tracks), group(one.of_tracks)),
+    };
+    format!(
+        "{} of {} subscribers {verb} {what} for {:.1} s (p50) from {:.1} s on: {proof}; {back}",
+        group(one.subscribers),
+        group(watch.subscribers),
+        one.length_s_p50,
+        one.from_s
+    )
+}
+
+/// What was missed was missed in short gaps.
+fn stuttering(watch: &WatchFacts) -> String {
+    let [video, audio] = watch.kinds;
+    format!(
+        "{:.1} % of the expected video and {:.1} % of the audio could not be watched, in gaps \
+         shorter than an interruption",
+        video.percent(),
+        audio.percent()
+    )
+}
+
+/// Whose fault a cause is, and what happened in words.
+fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
+    let reason = one.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    match one.cause {
+        Cause::OnPurpose => {
+            let text = "packets were dropped on purpose (--impair, or a cohort's impair)";
+            (Fault::None, text.to_owned())
+        }
+        Cause::NotJoined => {
+            let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+            (fault, "they had not joined".to_owned())
+        }
+        Cause::Disconnected => disconnected(facts, one.reason.as_deref(), &reason),
+        Cause::PublisherGone => {
+            let fault = publisher_gone(facts, one.reason.as_deref().unwrap_or_default());
+            (fault, format!("the publisher was gone without a word{reason}"))
+        }
+        Cause::Loss => (loss, "packets were lost for good".to_owned()),
+        Cause::NoKeyframe => {
+            let fault = if facts.ledger.is_some() { Fault::Server } else { Fault::Unknown };
+            let asked = group(facts.tracks.plis);
+            let text = format!(
+                "frames came, and nothing that decoding could begin with; {asked} keyframes were \
+                 asked for"
+            );
+            (fault, text)
+        }
+        Cause::Late => (Fault::Unknown, "frames came too late to be shown".to_owned()),
+        Cause::Silent => silent(facts),
+    }
+}
+
+/// A foreign publisher's departure has the server's name of the reason (`DisconnectReason`), one of
+/// this run's the kind of its own error.
+fn publisher_gone(facts: &Facts, reason: &str) -> Fault {
+    match reason {
+        // It went silent, as far as the server can tell.
+        "SIGNAL_CLOSE" | "CONNECTION_TIMEOUT" | "MEDIA_FAILURE" => Fault::Publisher,
+        "SERVER_SHUTDOWN" | "MIGRATION" | "STATE_MISMATCH" => Fault::Server,
+        kind => disconnected(facts, Some(kind), "").0,
+    }
+}
+
+/// A connection ends by the word of the other side, or by none.
+fn disconnected(facts: &Facts, kind: Option<&str>, reason: &str) -> (Fault, String) {
+    let kind = kind.unwrap_or_default();
+    let closed = kind.starts_with("signal_closed") && kind != CLOSED_BY_NOBODY;
+    let by_server = closed || kind.starts_with("server_");
+    // Between us and a server on this machine there is nothing else that could cut it.
+    let signalling = kind.starts_with("signal_") || kind == "ping_timeout";
+    if facts.local && kind == "ping_timeout" {
+        return (Fault::Server, format!("the server stopped answering them{reason}"));
+    }
+    if by_server || (facts.local && signalling) {
+        return (Fault::Server, format!("the server closed every connection of theirs{reason}"));
+    }
+    if facts.embedded && facts.ledger.is_none() {
+        return (Fault::Server, format!("their connections were lost{reason}: {SFU_SILENT}"));
+    }
+    (Fault::Unknown, format!("their connections were lost{reason}; server or network"))
+}
+
+const SFU_SILENT: &str = "the embedded SFU did not answer any more";
+
+/// Nothing came, and signalling stood.
+fn silent(facts: &Facts) -> (Fault, String) {
+    let what = "nothing came, though signalling stood";
+    let Some(ledger) = facts.ledger else {
+        if facts.embedded {
+            return (Fault::Server, format!("{what}; {SFU_SILENT}"));
+        }
+        return (Fault::Unknown, format!("{what}; server or network"));
+    };
+    if ledger.dropped > 0 {
+        let dropped = group(ledger.dropped);
+        let proof =
+            format!("{what}; the embedded SFU's ledger says that it dropped {dropped} packets");
+        return (Fault::Server, proof);
+    }
+    if let Some(unsent) = facts.tracks.unsent.filter(|unsent| *unsent > 0) {
+        let unsent = group(unsent);
+        let proof = format!("{what}; the embedded SFU never sent anything on {unsent} tracks");
+        return (Fault::Server, proof);
+    }
+    let arrived = facts.received + facts.rejected;
+    if ledger.packets_sent as f64 > arrived as f64 * (1.0 + LOSS_RATE_MAX) {
+        let text = format!(
+            "{what}; the embedded SFU sent {} packets, and {} arrived",
+            group(ledger.packets_sent),
+            group(facts.received)
+        );
+        return (Fault::Network, text);
+    }
+    if ledger.upstream_lost > 0 {
+        let lost = group(ledger.upstream_lost);
+        return (
+            Fault::Publisher,
+            format!("{what}; {lost} packets never reached the embedded SFU"),
+        );
+    }
+    (Fault::Unknown, format!("{what}; the embedded SFU had nothing to send, or sent nothing"))
+}

@@ -1,0 +1,581 @@
+//! Who should see and hear what, and who did: the watch accounts of all subscribers.
+//!
+//! Pure: it is told moments and keeps accounts. What signalling says (published, muted, shown,
+//! connected) comes from the participants' tasks, the time that frames cover from the media
+//! workers, up to a second later. A publication is known to a whole room as soon as anybody in it
+//! hears of it, so that who never joined, or was never told, is expected to see it too.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stampede_core::watch::{
+    Connection, Facts, Publishing, Rules, Seat, StreamCover, Tally, Timeline, TrackWatch,
+};
+use stampede_engine::{CoverNews, PeerId};
+use stampede_signaling::session::{
+    Departure, RemoteTrack, SessionEvent, Subscription, TrackKind, TrackSource,
+};
+
+use crate::joins::{ParticipantId, of_first_try};
+
+/// Most streams of one subscriber whose track nobody has named yet. News of further ones is
+/// dropped; a LiveKit server names every track in the offer that brings its stream.
+const NAMELESS_MAX: usize = 64;
+/// Most publications kept of a room; what is published beyond is not expected of anybody.
+const PUBLICATIONS_MAX: usize = 4_096;
+/// Most track sids kept of a room; what comes under further ones is not told from a track that nobody
+/// named.
+const SIDS_MAX: usize = 16 * PUBLICATIONS_MAX;
+/// Datagrams of a connection come seconds apart: it counts as cut off so long after the last one
+/// that was dropped on purpose.
+const CUT_OFF_FOR: Duration = Duration::from_secs(2);
+
+/// A subscriber, before anything is known of it.
+pub(crate) struct Viewer {
+    /// Its identity, without the suffix of a further try.
+    pub identity: String,
+    /// Its room.
+    pub room: Rc<str>,
+    /// Its part of the subscribers.
+    pub cohort: u16,
+    /// How it gets its tracks.
+    pub subscription: Subscription,
+}
+
+/// One track of a room: a publisher's camera, say, whatever sids it had.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    /// The publisher's identity, without the suffix of a further try.
+    pub publisher: String,
+    /// What it shows.
+    pub source: TrackSource,
+    /// Audio or video.
+    pub kind: TrackKind,
+    /// Tells tracks of one source of one publisher apart that are there together.
+    ordinal: u16,
+    /// The latest participant sid of its publisher.
+    publisher_sid: String,
+    /// The latest track sid: what is heard of a former one is not of this track any more.
+    sid: String,
+    timeline: Timeline<Publishing>,
+    /// It is one of this run's: its own publisher says what becomes of it.
+    own: bool,
+}
+
+#[derive(Default)]
+struct Room {
+    publications: Vec<Publication>,
+    by_sid: HashMap<String, usize>,
+    seats: Vec<usize>,
+}
+
+/// A subscriber with its account of each publication of its room.
+struct Taken {
+    viewer: Viewer,
+    seat: Seat,
+    tracks: Vec<Option<Track>>,
+    /// News of streams whose track nobody has named yet.
+    nameless: Vec<(Instant, u64, StreamCover)>,
+    /// Peers it has had.
+    peers: u32,
+}
+
+#[derive(Default)]
+struct Track {
+    watch: TrackWatch,
+    shown: Option<bool>,
+    paused: bool,
+    wanted: Timeline<bool>,
+}
+
+impl Track {
+    fn note(&mut self, at: Instant) {
+        self.wanted.set(at, self.shown.unwrap_or(true) && !self.paused);
+    }
+}
+
+/// A track of a subscriber and what it came to.
+pub(crate) struct Watched<'a> {
+    /// The subscriber.
+    pub viewer: &'a Viewer,
+    /// The publication.
+    pub publication: &'a Publication,
+    /// Its number in its room, as [`Audience::publication_of`] gives it.
+    pub index: usize,
+    /// What it came to.
+    pub tally: Tally,
+    /// A packet of it has come.
+    pub received: bool,
+}
+
+/// The accounts.
+pub(crate) struct Audience {
+    rules: Rules,
+    rooms: HashMap<Rc<str>, Room>,
+    /// By participant; `None` for publishers.
+    seats: Vec<Option<Taken>>,
+    /// By peer: whose it is, and a number of its own among those of its subscriber.
+    peers: HashMap<PeerId, (usize, u32)>,
+    /// By worker: arrivals up to then are known.
+    known_to: Vec<Option<Instant>>,
+    /// When the measured window began; before that, when the run did.
+    begin: Instant,
+}
+
+impl Audience {
+    /// Of a run that begins `now`.
+    pub(crate) fn new(rules: Rules, now: Instant) -> Self {
+        Self {
+            rules,
+            rooms: HashMap::new(),
+            seats: Vec::new(),
+            peers: HashMap::new(),
+            known_to: Vec::new(),
+            begin: now,
+        }
+    }
+
+    /// A subscriber that will be started.
+    pub(crate) fn seat(&mut self, id: ParticipantId, viewer: Viewer) {
+        if self.seats.len() <= id.0 {
+            self.seats.resize_with(id.0 + 1, || None);
+        }
+        self.rooms.entry(Rc::clone(&viewer.room)).or_default().seats.push(id.0);
+        let seat = Seat::default();
+        let (tracks, nameless) = (Vec::new(), Vec::new());
+        self.seats[id.0] = Some(Taken { viewer, seat, tracks, nameless, peers: 0 });
+    }
+
+    /// It was to join at this moment.
+    pub(crate) fn scheduled(&mut self, id: ParticipantId, at: Instant) {
+        if let Some(taken) = self.taken(id) {
+            taken.seat.scheduled = Some(at);
+        }
+    }
+
+    /// It was told to leave.
+    pub(crate) fn left(&mut self, id: ParticipantId, at: Instant) {
+        if let Some(taken) = self.taken(id) {
+            taken.seat.left.get_or_insert(at);
+        }
+    }
+
+    /// It has this peer now.
+    pub(crate) fn peer(&mut self, id: ParticipantId, peer: PeerId) {
+        if let Some(taken) = self.taken(id) {
+            taken.peers += 1;
+            let number = taken.peers;
+            self.peers.insert(peer, (id.0, number));
+        }
+    }
+
+    /// Its media connection stands.
+    pub(crate) fn connected(&mut self, id: ParticipantId, at: Instant) {
+        if let Some(taken) = self.taken(id) {
+            taken.seat.connection.set(at, Connection::Up);
+        }
+    }
+
+    /// It lost its connection. Nothing if it had none: it is then still joining.
+    pub(crate) fn disconnected(&mut self, id: ParticipantId, at: Instant, reason: &str) {
+        if let Some(taken) = self.taken(id)
+            && taken.seat.connection.current() == Some(&Connection::Up)
+        {
+            taken.seat.connection.set(at, Connection::Down { reason: reason.into() });
+            // What the server paused is not paused by it any more.
+            for track in taken.tracks.iter_mut().flatten().filter(|track| track.paused) {
+                track.paused = false;
+                track.note(at);
+            }
+        }
+    }
+
+    /// What a subscriber's session said. `own_publishers` is what the identities of this run's
+    /// publishers begin with.
+    pub(crate) fn heard(
+        &mut self,
+        id: ParticipantId,
+        at: Instant,
+        event: &SessionEvent,
+        own_publishers: &str,
+    ) {
+        match event {
+            SessionEvent::TrackAvailable(track) => self.available(id, at, track, own_publishers),
+            SessionEvent::TrackMuted { sid, muted } => {
+                self.change(id, sid, |publication| {
+                    if !publication.own {
+                        publication.timeline.set(at, Publishing::There { muted: *muted });
+                    }
+                });
+            }
+            SessionEvent::TrackGone { sid, departure } => {
+                self.change(id, sid, |publication| publication.gone(at, *departure));
+            }
+            SessionEvent::TrackWanted { sid, wanted } => {
+                if let Some(track) = self.track(id, sid) {
+                    track.shown = Some(*wanted);
+                    track.note(at);
+                }
+            }
+            SessionEvent::StreamState { sid, paused } => {
+                if let Some(track) = self.track(id, sid) {
+                    track.paused = *paused;
+                    track.note(at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn available(
+        &mut self,
+        id: ParticipantId,
+        at: Instant,
+        found: &RemoteTrack,
+        own_publishers: &str,
+    ) {
+        let Some(room) = self.taken(id).map(|taken| Rc::clone(&taken.viewer.room)) else { return };
+        let Some(room) = self.rooms.get_mut(&room) else { return };
+        let Some(index) = room.published(at, found, own_publishers) else { return };
+        let Some(taken) = self.taken(id) else { return };
+        let track = taken.track(index);
+        // What was said of a former stream of this track is not of this one.
+        (track.shown, track.paused) = (None, false);
+        if track.wanted.current() == Some(&false) {
+            track.note(at);
+        }
+        self.name(id);
+    }
+
+    /// One of this run's publishers has published this track.
+    pub(crate) fn published(&mut self, room: &Rc<str>, at: Instant, track: &RemoteTrack) {
+        let Some(room) = self.rooms.get_mut(room) else { return };
+        room.published(at, track, &track.publisher_identity);
+        let seats = room.seats.clone();
+        for seat in seats {
+            self.name(ParticipantId(seat));
+        }
+    }
+
+    /// The server muted one of this run's tracks, or its publisher did.
+    pub(crate) fn publication_muted(
+        &mut self,
+        room: &Rc<str>,
+        sid: &str,
+        at: Instant,
+        muted: bool,
+    ) {
+        self.publication(room, sid, |one| one.timeline.set(at, Publishing::There { muted }));
+    }
+
+    /// The server took one of this run's tracks out of its room.
+    pub(crate) fn publication_over(&mut self, room: &Rc<str>, sid: &str, at: Instant) {
+        self.publication(room, sid, |one| one.timeline.set(at, Publishing::Over));
+    }
+
+    /// One of this run's publishers is gone; `broke` has the reason if nobody told it to leave.
+    pub(crate) fn publisher_gone(
+        &mut self,
+        room: &Rc<str>,
+        identity: &str,
+        at: Instant,
+        broke: Option<&str>,
+    ) {
+        let Some(room) = self.rooms.get_mut(room) else { return };
+        for one in room.publications.iter_mut().filter(|one| one.publisher == identity) {
+            match broke {
+                Some(reason) => one.vanished(at, reason),
+                None => one.timeline.set(at, Publishing::Over),
+            }
+        }
+    }
+
+    /// News of the workers.
+    pub(crate) fn covers(&mut self, news: CoverNews) {
+        if news.whole {
+            if self.known_to.len() <= news.worker {
+                self.known_to.resize(news.worker + 1, None);
+            }
+            self.known_to[news.worker] = Some(news.made_at);
+        }
+        for (peer, [first, last]) in news.cut_off {
+            let Some((seat, _)) = self.peers.get(&peer).copied() else { continue };
+            let Some(taken) = self.seats[seat].as_mut() else { continue };
+            let end = last + CUT_OFF_FOR;
+            match taken.seat.cut_off.last_mut().filter(|[_, before]| *before >= first) {
+                Some([_, before]) => *before = end,
+                None => taken.seat.cut_off.push([first, end]),
+            }
+        }
+        for one in news.covers {
+            let Some((seat, number)) = self.peers.get(&one.peer).copied() else { continue };
+            let stream = u64::from(number) << 32 | u64::from(one.cover.stream);
+            self.cover(seat, news.made_at, stream, one.cover);
+        }
+    }
+
+    fn cover(&mut self, seat: usize, made_at: Instant, stream: u64, cover: StreamCover) {
+        let Some(taken) = self.seats[seat].as_mut() else { return };
+        let Some(room) = self.rooms.get(&taken.viewer.room) else { return };
+        let sid = cover.track_id.as_deref();
+        let Some(index) = sid.and_then(|sid| room.by_sid.get(sid).copied()) else {
+            return taken.keep_nameless(made_at, stream, cover);
+        };
+        let waiting = taken.nameless.iter().position(|(_, waiting, _)| *waiting == stream);
+        if let Some((made_at, _, earlier)) = waiting.map(|at| taken.nameless.swap_remove(at)) {
+            taken.track(index).watch.cover(made_at, stream, earlier);
+        }
+        taken.track(index).watch.cover(made_at, stream, cover);
+        let Some(track) = taken.tracks.get_mut(index).and_then(Option::as_mut) else { return };
+        if track.watch.wants_folding() {
+            let publication = &room.publications[index];
+            let facts = facts(self.rules, &taken.seat, publication, &track.wanted);
+            track.watch.fold(&facts, self.begin);
+        }
+    }
+
+    /// Looks again at news of streams whose track nobody had named.
+    fn name(&mut self, id: ParticipantId) {
+        let Some(taken) = self.taken(id) else { return };
+        for (made_at, stream, cover) in std::mem::take(&mut taken.nameless) {
+            self.cover(id.0, made_at, stream, cover);
+        }
+    }
+
+    /// What is measured begins: accounts are read from here on.
+    pub(crate) fn window_begins(&mut self, at: Instant) {
+        self.begin = at;
+        for taken in self.seats.iter_mut().flatten() {
+            taken.tracks.iter_mut().flatten().for_each(|track| track.watch.forget_folded());
+        }
+    }
+
+    /// Up to when the accounts are known: all workers have told, and what may still be repaired is
+    /// settled by then. `settles_after` is the playout deadline; `None` before all of the workers
+    /// have told something.
+    pub(crate) fn known_until(&self, workers: usize, settles_after: Duration) -> Option<Instant> {
+        if self.known_to.len() < workers {
+            return None;
+        }
+        let known = self.known_to.iter().copied().collect::<Option<Vec<_>>>()?;
+        known.into_iter().min()?.checked_sub(settles_after)
+    }
+
+    /// Every track of every subscriber that was expected by `until`, with what it came to since the
+    /// window began.
+    pub(crate) fn watched(&self, until: Instant) -> impl Iterator<Item = Watched<'_>> {
+        self.seats.iter().flatten().flat_map(move |taken| self.watched_by(taken, until))
+    }
+
+    fn watched_by<'a>(
+        &'a self,
+        taken: &'a Taken,
+        until: Instant,
+    ) -> impl Iterator<Item = Watched<'a>> {
+        // Of who was not started yet nothing is expected.
+        let started = taken.seat.scheduled.is_some();
+        let room = self.rooms.get(&taken.viewer.room).filter(|_| started);
+        let publications = room.into_iter().flat_map(|room| room.publications.iter().enumerate());
+        publications.filter_map(move |(index, publication)| {
+            let track = taken.tracks.get(index).and_then(Option::as_ref);
+            let told = track.is_some_and(|track| track.shown.is_some());
+            if !told && !room.is_some_and(|room| taken.would_get(publication, room)) {
+                return None;
+            }
+            let (never, always) = (TrackWatch::default(), Timeline::default());
+            let (watch, wanted) =
+                track.map_or((&never, &always), |track| (&track.watch, &track.wanted));
+            let facts = facts(self.rules, &taken.seat, publication, wanted);
+            let tally = watch.tally(&facts, self.begin, until);
+            (!tally.expected.is_zero()).then_some(Watched {
+                viewer: &taken.viewer,
+                publication,
+                index,
+                tally,
+                received: watch.received(),
+            })
+        })
+    }
+
+    /// Which publication of its subscriber's room a stream of this sid belonged to.
+    pub(crate) fn publication_of(&self, room: &str, sid: &str) -> Option<usize> {
+        self.rooms.get(room)?.by_sid.get(sid).copied()
+    }
+
+    fn taken(&mut self, id: ParticipantId) -> Option<&mut Taken> {
+        self.seats.get_mut(id.0)?.as_mut()
+    }
+
+    fn track(&mut self, id: ParticipantId, sid: &str) -> Option<&mut Track> {
+        let taken = self.seats.get_mut(id.0)?.as_mut()?;
+        let index = *self.rooms.get(&taken.viewer.room)?.by_sid.get(sid)?;
+        Some(taken.track(index))
+    }
+
+    fn change(&mut self, id: ParticipantId, sid: &str, with: impl FnOnce(&mut Publication)) {
+        let Some(room) = self.taken(id).map(|taken| Rc::clone(&taken.viewer.room)) else { return };
+        self.publication(&room, sid, with);
+    }
+
+    fn publication(&mut self, room: &str, sid: &str, with: impl FnOnce(&mut Publication)) {
+        let Some(room) = self.rooms.get_mut(room) else { return };
+        if let Some(index) = room.by_sid.get(sid)
+            && room.publications[*index].sid == sid
+        {
+            with(&mut room.publications[*index]);
+        }
+    }
+}
+
+impl Room {
+    /// A track is there under this sid; `None` past [`PUBLICATIONS_MAX`].
+    fn published(&mut self, at: Instant, found: &RemoteTrack, own: &str) -> Option<usize> {
+        if let Some(&index) = self.by_sid.get(&found.sid) {
+            let known = &mut self.publications[index];
+            let gone = !matches!(known.timeline.current(), Some(Publishing::There { .. }));
+            if gone && !known.own && known.sid == found.sid {
+                known.timeline.set(at, Publishing::There { muted: found.muted });
+            }
+            return Some(index);
+        }
+        if self.by_sid.len() >= SIDS_MAX {
+            return None;
+        }
+        let publisher = of_first_try(&found.publisher_identity);
+        let same = |one: &&Publication| {
+            one.publisher == publisher && one.source == found.source && one.kind == found.kind
+        };
+        // Whatever an earlier session of its publisher had is what this one has.
+        let free = |one: &Publication| {
+            one.publisher_sid != found.publisher_sid
+                || one.timeline.current() == Some(&Publishing::Over)
+        };
+        let taken: Vec<u16> = self
+            .publications
+            .iter()
+            .filter(same)
+            .filter(|one| !free(one))
+            .map(|one| one.ordinal)
+            .collect();
+        let ordinal = (0..).find(|ordinal| !taken.contains(ordinal)).unwrap_or(0);
+        let known = self.publications.iter().position(|one| same(&one) && one.ordinal == ordinal);
+        let index = match known {
+            Some(index) => index,
+            None if self.publications.len() >= PUBLICATIONS_MAX => return None,
+            None => {
+                self.publications.push(Publication {
+                    publisher: publisher.to_owned(),
+                    source: found.source,
+                    kind: found.kind,
+                    ordinal,
+                    publisher_sid: String::new(),
+                    sid: String::new(),
+                    timeline: Timeline::default(),
+                    own: found.publisher_identity.starts_with(own),
+                });
+                self.publications.len() - 1
+            }
+        };
+        let publication = &mut self.publications[index];
+        publication.publisher_sid.clone_from(&found.publisher_sid);
+        publication.sid.clone_from(&found.sid);
+        publication.timeline.set(at, Publishing::There { muted: found.muted });
+        self.by_sid.insert(found.sid.clone(), index);
+        Some(index)
+    }
+}
+
+impl Publication {
+    /// What others hear of how it ended. Of this run's own its publisher knows better: one that
+    /// loses its media leaves in order, as far as the server can tell.
+    fn gone(&mut self, at: Instant, departure: Departure) {
+        match departure {
+            _ if self.own => {}
+            _ if departure.is_orderly() => self.timeline.set(at, Publishing::Over),
+            Departure::Left { reason } => self.vanished(at, reason.as_str_name()),
+            Departure::Unpublished => {}
+        }
+    }
+
+    fn vanished(&mut self, at: Instant, reason: &str) {
+        if let Some(Publishing::There { muted }) = self.timeline.current() {
+            let (muted, reason) = (*muted, Arc::from(reason));
+            self.timeline.set(at, Publishing::Vanished { muted, reason });
+        }
+    }
+}
+
+impl Taken {
+    /// Keeps news of a stream until its track is named; later news of the same stream joins it.
+    fn keep_nameless(&mut self, made_at: Instant, stream: u64, cover: StreamCover) {
+        let known = self.nameless.iter_mut().find(|(_, waiting, _)| *waiting == stream);
+        if let Some((at, _, waiting)) = known {
+            let mut ended = std::mem::take(&mut waiting.ended);
+            ended.extend(cover.ended.iter().copied());
+            *at = made_at;
+            *waiting = StreamCover { ended, ..cover };
+        } else if self.nameless.len() < NAMELESS_MAX {
+            self.nameless.push((made_at, stream, cover));
+        }
+    }
+
+    fn track(&mut self, index: usize) -> &mut Track {
+        if self.tracks.len() <= index {
+            self.tracks.resize_with(index + 1, || None);
+        }
+        self.tracks[index].get_or_insert_default()
+    }
+
+    /// Whether it gets a publication of which its session has said nothing.
+    fn would_get(&self, publication: &Publication, room: &Room) -> bool {
+        let audio = publication.kind == TrackKind::Audio;
+        match self.viewer.subscription {
+            Subscription::Auto => true,
+            Subscription::Manual { audio: hears, video: sees } => {
+                if audio {
+                    hears
+                } else {
+                    sees
+                }
+            }
+            Subscription::Layout { auto: true, .. } if audio => true,
+            // First come, first shown.
+            Subscription::Layout { layout, .. } => {
+                let mut before: Vec<&str> = Vec::new();
+                for one in &room.publications {
+                    if one.publisher == publication.publisher {
+                        break;
+                    }
+                    if !before.contains(&one.publisher.as_str()) {
+                        before.push(&one.publisher);
+                    }
+                    if before.len() >= layout.participants_max() {
+                        return false;
+                    }
+                }
+                true
+            }
+        }
+    }
+}
+
+fn facts<'a>(
+    rules: Rules,
+    seat: &'a Seat,
+    publication: &'a Publication,
+    wanted: &'a Timeline<bool>,
+) -> Facts<'a> {
+    Facts {
+        seat,
+        publishing: &publication.timeline,
+        wanted,
+        stands_still: publication.source == TrackSource::ScreenShare,
+        rules,
+    }
+}
+
+#[cfg(test)]
+#[path = "audience_tests.rs"]
+mod tests;

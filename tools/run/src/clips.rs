@@ -1,0 +1,121 @@
+//! The clips of a scenario, opened.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
+use stampede_output::one_line;
+use stampede_report::Failure;
+use stampede_scenario::{Clips, Scenario, VideoSpec};
+
+/// Opens what a scenario publishes. What has to be said of the files goes to `notices`.
+///
+/// # Errors
+/// Exit code 104: the first file that can't be used.
+pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Clips, Failure> {
+    let video = match &scenario.video {
+        Some(spec) => video_layers(spec, notices)?,
+        None => Vec::new(),
+    };
+    if let Some(clip) = video.first().filter(|clip| clip.codec != Codec::Vp8)
+        && scenario.record.is_some()
+    {
+        return Err(Failure::config(format!(
+            "--record: {} can't be recorded yet, only VP8 and Opus: publish VP8, or leave \
+             --record out",
+            clip.codec
+        )));
+    }
+    let audio = scenario.audio.as_ref().map(|file| audio_clip(file.as_deref())).transpose()?;
+    Ok(Clips { video, audio })
+}
+
+fn video_layers(
+    spec: &VideoSpec,
+    notices: &mut Vec<String>,
+) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let mut layers = if spec.files.is_empty() {
+        let clips = builtin::video(spec.codec.unwrap_or(Codec::Vp8));
+        clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
+    } else {
+        video_files(spec, notices)?
+    };
+    if spec.single_layer {
+        layers.drain(..layers.len() - 1);
+    }
+    for pair in layers.windows(2) {
+        let [low, high] = pair else { continue };
+        let pixels = |clip: &MediaClip| u32::from(clip.width) * u32::from(clip.height);
+        if pixels(low) >= pixels(high) {
+            return Err(Failure::config(format!(
+                "--video: '{}' ({}x{}) comes before '{}' ({}x{}): give the lowest layer first, \
+                 each larger than the one before",
+                one_line(&low.name),
+                low.width,
+                low.height,
+                one_line(&high.name),
+                high.width,
+                high.height
+            )));
+        }
+    }
+    Ok(layers)
+}
+
+fn audio_clip(file: Option<&Path>) -> Result<Arc<MediaClip>, Failure> {
+    let Some(file) = file else {
+        return builtin::audio().map(Arc::new).map_err(Failure::other);
+    };
+    let clip =
+        MediaClip::open(file).map_err(|error| Failure::config(format!("--audio: {error}")))?;
+    if clip.codec != Codec::Opus {
+        return Err(Failure::config(format!(
+            "--audio: {}: byte 0: it holds {}, but --audio takes an Ogg file with Opus",
+            file.display(),
+            clip.codec
+        )));
+    }
+    Ok(Arc::new(clip))
+}
+
+/// Opens the files of `--video`: all of one codec, that of `--video-codec` if it is given.
+fn video_files(
+    spec: &VideoSpec,
+    notices: &mut Vec<String>,
+) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let options = ClipOptions { frame_rate: spec.frame_rate };
+    let mut layers: Vec<Arc<MediaClip>> = Vec::new();
+    for file in &spec.files {
+        let opened = MediaClip::open_with(file, options)
+            .map_err(|error| Failure::config(format!("--video: {error}")))?;
+        let clip = opened.clip;
+        let first = layers.first().map(|first| first.codec);
+        let wanted = spec.codec.or(first).unwrap_or(clip.codec);
+        let name = one_line(&clip.name);
+        if !clip.codec.is_video() || clip.codec != wanted {
+            let takes = match wanted.is_video() {
+                true => wanted.to_string(),
+                false => "video".to_owned(),
+            };
+            return Err(Failure::config(format!(
+                "--video: {name}: byte 0: it holds {}, but {takes} is published; give files of \
+                 one codec, and --video-codec to match",
+                clip.codec
+            )));
+        }
+        if spec.frame_rate.is_some() && clip.codec != Codec::H264 {
+            return Err(Failure::config(format!(
+                "--video-frame-rate: {name} has timestamps of its own; leave the flag out"
+            )));
+        }
+        if opened.frame_rate_assumed {
+            notices.push(format!(
+                "--video: {name} does not say how fast it plays; it is taken for {} frames/s \
+                 (say otherwise with --video-frame-rate)",
+                clip.frame_rate
+            ));
+        }
+        layers.push(Arc::new(clip));
+    }
+    Ok(layers)
+}

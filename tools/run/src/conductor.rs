@@ -1,0 +1,409 @@
+//! What happens in which order: publishers, ramp, measured window, leave.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stampede_core::MediaKind;
+use stampede_report::judge::Early;
+use stampede_report::threshold::Crossed;
+use stampede_report::types::{Fault, StageRow};
+use stampede_scenario::{Media, ParticipantSpec, Participants, Scenario};
+use stampede_sfu::Ledger;
+use stampede_signaling::presence::{self, Absence};
+use stampede_signaling::session::Role;
+use tokio::sync::watch;
+
+use crate::audience::Viewer;
+use crate::context::{Context, Leaving};
+use crate::embedded::EmbeddedSfu;
+use crate::joins::{Joins, Member, ParticipantId};
+use crate::participant::{self, Participant};
+use crate::progress::{Controls, Phase};
+use crate::router::Workers;
+use crate::run::{Mark, RunData, Tasks, signalled};
+
+/// How long the ramp of subscribers waits for the publishers.
+const PUBLISHERS_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the measured window waits for the last subscribers to join and see a keyframe.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the server may take to answer at the end; a busy livekit-server does within a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long leaving may take, for subscribers and for publishers.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between looks at things that have no event of their own.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What the run is doing now, for the view.
+#[derive(Default)]
+pub(crate) struct State {
+    /// In a word.
+    pub phase: Cell<Phase>,
+    /// When the measured window ends, once it has begun.
+    pub ends: Cell<Option<Instant>>,
+    /// The view may end.
+    pub done: Cell<bool>,
+    /// A threshold that ends the run.
+    pub crossed: RefCell<Option<Crossed>>,
+}
+
+/// The measured window: `begin` to `end` if there was one, else from the start of the engine.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    /// Before the first join.
+    pub start: Option<Mark>,
+    /// Start of the window; `None` if the ramp did not end.
+    pub begin: Option<Mark>,
+    /// End of it.
+    pub end: Option<Mark>,
+    /// When everybody was told to leave; counters go on until then.
+    pub told: Option<Instant>,
+    /// Participants connected at its end.
+    pub connected: usize,
+    /// One row for each stage that has ended; `None` without stages.
+    pub stages: Option<Vec<StageRow>>,
+}
+
+/// How a run ended.
+pub(crate) struct Ending {
+    /// What was measured.
+    pub measured: Measured,
+    /// By a signal.
+    pub interrupted: bool,
+    /// Why before its time, if not by a signal.
+    pub ended_early: Option<Early>,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
+}
+
+/// Plays a scenario.
+pub(crate) struct Conductor<'a> {
+    /// Shared with the tasks.
+    pub context: Rc<Context>,
+    /// Latest state of the workers.
+    pub workers: Rc<RefCell<Workers>>,
+    /// Shown to the user.
+    pub state: Rc<State>,
+    /// What to play.
+    pub scenario: &'a Scenario,
+    /// Video is published by this run.
+    pub own_video: bool,
+    /// The embedded SFU, if any.
+    pub embedded: &'a mut Option<EmbeddedSfu>,
+    /// Becomes true with the first signal.
+    pub interrupted: watch::Receiver<bool>,
+    /// What the user has asked for with keys.
+    pub controls: Arc<Controls>,
+    /// The embedded SFU's ledger when the measured window began.
+    pub ledger_before: Option<Ledger>,
+}
+
+/// Why the scenario goes no further.
+pub(super) enum Stop {
+    Signal,
+    Threshold,
+    Early(Early),
+}
+
+impl Stop {
+    pub(super) fn early(fault: Fault, why: &str) -> Self {
+        Self::Early(Early { fault, why: why.to_owned() })
+    }
+}
+
+impl Conductor<'_> {
+    /// Plays it to its end.
+    pub(crate) async fn play(&mut self, participants: Participants) -> Ending {
+        let Participants { publishers, subscribers, .. } = participants;
+        let mut measured = Measured { start: Some(Mark::now()), ..Measured::default() };
+        let mut tasks = Vec::with_capacity(publishers.len() + subscribers.len());
+        let stop = self.up(publishers, subscribers, &mut measured, &mut tasks).await.err();
+        measured.end = Some(Mark::now());
+        measured.connected = self.context.joins.borrow().connected();
+        self.state.ends.set(None);
+        let server_gone = self.look_after_server(stop.as_ref()).await;
+        let join_grace = self.scenario.watch_rules.join_grace;
+        self.context.joins.borrow_mut().close(Instant::now(), join_grace);
+        measured.told = Some(Instant::now());
+        self.leave().await;
+        for task in tasks {
+            task.abort();
+        }
+        let (interrupted, ended_early) = match stop {
+            None | Some(Stop::Threshold) => (false, None),
+            Some(Stop::Signal) => (true, None),
+            Some(Stop::Early(early)) => (false, Some(early)),
+        };
+        Ending { measured, interrupted, ended_early, server_gone }
+    }
+
+    /// Everything until it is time to leave.
+    async fn up(
+        &mut self,
+        publishers: Vec<ParticipantSpec>,
+        subscribers: Vec<ParticipantSpec>,
+        measured: &mut Measured,
+        tasks: &mut Tasks,
+    ) -> Result<(), Stop> {
+        let count = publishers.len();
+        let publishers = self.register(publishers);
+        let subscribers = self.register(subscribers);
+        self.state.phase.set(Phase::Publish);
+        self.ramp(publishers, tasks).await?;
+        self.until(PUBLISHERS_TIMEOUT, |book| book.publishers_settled(count)).await?;
+        if !self.scenario.shape.stages.is_empty() {
+            return self.stages(subscribers, measured, tasks).await;
+        }
+        self.state.phase.set(Phase::Ramp);
+        self.ramp(subscribers, tasks).await?;
+        let own_video = self.own_video;
+        self.until(SETTLE_TIMEOUT, |book| {
+            let waiting_for_media = own_video
+                && book.publishers_joined() > 0
+                && book.first_keyframes() < book.subscribers_connected();
+            book.settled() && !waiting_for_media
+        })
+        .await?;
+        if self.context.joins.borrow().all_over() {
+            return Err(Stop::early(Fault::Unknown, "nobody is left in the room"));
+        }
+        self.begin_measuring().await?;
+        measured.begin = Some(Mark::now());
+        self.hold().await
+    }
+
+    /// Holds for `--duration`.
+    pub(super) async fn hold(&mut self) -> Result<(), Stop> {
+        self.state.phase.set(Phase::Hold);
+        self.state.ends.set(Some(Instant::now() + self.scenario.duration));
+        if self.until(self.scenario.duration, Joins::all_over).await? {
+            return Err(Stop::early(Fault::Unknown, "everybody dropped out before the end"));
+        }
+        Ok(())
+    }
+
+    /// Before anybody leaves: why the server is taken to be gone, if it is. Not asked where that is
+    /// known already, or where nobody would wait for it.
+    async fn look_after_server(&mut self, stop: Option<&Stop>) -> Option<Early> {
+        match stop {
+            Some(Stop::Signal) => return None,
+            Some(Stop::Early(early)) if early.fault != Fault::Unknown => return None,
+            _ => {}
+        }
+        if let Some(why) = self.embedded.as_mut().and_then(EmbeddedSfu::died) {
+            return Some(Early { fault: Fault::Server, why });
+        }
+        let (url, network) = (&self.context.url, &self.context.network);
+        let absence = tokio::select! {
+            answer = presence::ask(url, &network.tls, &network.proxies, ANSWER_TIMEOUT) => answer.err()?,
+            () = signalled(&mut self.interrupted) => return None,
+        };
+        // A refusal comes from the server's own host: what listened there does so no more. Anything
+        // else may be on the way, a proxy for example.
+        let fault = match absence {
+            Absence::Refused if network.proxy.is_none() => Fault::Server,
+            _ => Fault::Unknown,
+        };
+        let address = url.authority();
+        let why = format!("the server at {address} did not answer any more at the end: {absence}");
+        Some(Early { fault, why })
+    }
+
+    fn register(&self, specs: Vec<ParticipantSpec>) -> Vec<Participant> {
+        let mut joins = self.context.joins.borrow_mut();
+        let mut audience = self.context.audience.borrow_mut();
+        specs
+            .into_iter()
+            .map(|spec| {
+                let known =
+                    Member { room: spec.room.to_string(), cohort: spec.cohort_name.clone() };
+                joins.introduce(&spec.identity, known);
+                let id = joins.register(spec.media.is_publisher());
+                match &spec.media {
+                    Media::Subscriber { .. } => {
+                        joins.expect(id, &spec.room, spec.cohort, spec.tracks);
+                        if let Role::Subscriber { subscription, .. } = spec.role {
+                            let (identity, room) = (spec.identity.clone(), Rc::clone(&spec.room));
+                            let cohort = spec.cohort;
+                            audience.seat(id, Viewer { identity, room, cohort, subscription });
+                        }
+                    }
+                    Media::Publisher { tracks } => {
+                        let of = |kind| tracks.iter().filter(|track| track.kind == kind).count();
+                        let tracks = [MediaKind::Video, MediaKind::Audio].map(|k| of(k) as u32);
+                        joins.publishes(id, &spec.room, tracks);
+                    }
+                }
+                Participant {
+                    id,
+                    spec,
+                    scheduled: self.context.clock.started,
+                    tries: Cell::new(0),
+                    leave: Rc::default(),
+                }
+            })
+            .collect()
+    }
+
+    /// Starts participants on an open-loop schedule: a late start does not move the later ones.
+    async fn ramp(
+        &mut self,
+        participants: Vec<Participant>,
+        tasks: &mut Tasks,
+    ) -> Result<(), Stop> {
+        let mut begin = Instant::now();
+        for (number, mut participant) in participants.into_iter().enumerate() {
+            let after_s = number as f64 / self.scenario.joins_per_second;
+            begin += self.paused().await?;
+            participant.scheduled = begin + Duration::from_secs_f64(after_s);
+            self.watch_until(participant.scheduled).await?;
+            self.start(participant, tasks);
+        }
+        Ok(())
+    }
+
+    /// Waits while the user has paused the ramp, and tells how long: the schedule moves by that,
+    /// since nobody was kept waiting by the server.
+    async fn paused(&mut self) -> Result<Duration, Stop> {
+        let since = Instant::now();
+        let mut waited = Duration::ZERO;
+        while self.controls.paused() {
+            self.watch_until(Instant::now() + LOOK_EVERY).await?;
+            waited = since.elapsed();
+        }
+        Ok(waited)
+    }
+
+    pub(super) fn start(&self, participant: Participant, tasks: &mut Tasks) {
+        let context = Rc::clone(&self.context);
+        tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
+    }
+
+    /// Pauses, and looks after workers and server meanwhile.
+    pub(super) async fn watch_until(&mut self, moment: Instant) -> Result<(), Stop> {
+        loop {
+            self.check_health()?;
+            let now = Instant::now();
+            if now < moment {
+                self.pause_until(moment.min(now + LOOK_EVERY)).await?;
+            }
+            if *self.interrupted.borrow() {
+                return Err(Stop::Signal);
+            }
+            if Instant::now() >= moment {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) async fn pause_until(&mut self, moment: Instant) -> Result<(), Stop> {
+        tokio::select! {
+            () = tokio::time::sleep_until(moment.into()) => Ok(()),
+            () = signalled(&mut self.interrupted) => Err(Stop::Signal),
+        }
+    }
+
+    /// Waits until the book says so, at most this long; true if it did.
+    pub(super) async fn until(
+        &mut self,
+        at_most: Duration,
+        mut enough: impl FnMut(&Joins) -> bool,
+    ) -> Result<bool, Stop> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            if enough(&self.context.joins.borrow()) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            self.check_health()?;
+            // Changes are looked at a few times a second, not one by one: thousands come at once.
+            self.pause_until(deadline.min(Instant::now() + LOOK_EVERY)).await?;
+        }
+    }
+
+    fn check_thresholds(&self) -> Result<(), Stop> {
+        if self.state.crossed.borrow().is_some() { Err(Stop::Threshold) } else { Ok(()) }
+    }
+
+    pub(super) fn check_health(&mut self) -> Result<(), Stop> {
+        self.check_thresholds()?;
+        if let Some(why) = self.workers.borrow().failed.first() {
+            return Err(Stop::early(Fault::Generator, why));
+        }
+        match self.embedded.as_mut().and_then(EmbeddedSfu::died) {
+            Some(why) => Err(Stop::early(Fault::Server, &why)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn begin_measuring(&mut self) -> Result<(), Stop> {
+        if let Some(embedded) = self.embedded.as_mut() {
+            let ledger = tokio::select! {
+                ledger = embedded.ledger() => ledger,
+                () = signalled(&mut self.interrupted) => return Err(Stop::Signal),
+            };
+            match ledger {
+                Ok(ledger) => self.ledger_before = Some(ledger),
+                Err(error) => tracing::warn!("the embedded SFU's ledger is missing: {error}"),
+            }
+        }
+        for _ in 0..20 {
+            match self.context.engine().map(|engine| engine.begin_measuring()) {
+                Some(Err(_)) => self.pause_until(Instant::now() + LOOK_EVERY).await?,
+                _ => {
+                    self.context.joins.borrow_mut().window_begins();
+                    self.context.audience.borrow_mut().window_begins(Instant::now());
+                    return Ok(());
+                }
+            }
+        }
+        Err(Stop::early(Fault::Generator, "the workers take no commands"))
+    }
+
+    /// Subscribers first, so that what a server sends when publishers go is not measured.
+    async fn leave(&mut self) {
+        self.state.phase.set(Phase::Leave);
+        for (leaving, word) in
+            [(Leaving::Subscribers, "subscribers"), (Leaving::Everybody, "participants")]
+        {
+            self.context.leaving.send_replace(leaving);
+            let deadline = Instant::now() + LEAVE_TIMEOUT;
+            while self.still_there(leaving) {
+                if Instant::now() >= deadline {
+                    tracing::warn!("some {word} did not leave within {LEAVE_TIMEOUT:?}");
+                    break;
+                }
+                tokio::time::sleep(LOOK_EVERY / 4).await;
+            }
+        }
+    }
+
+    fn still_there(&self, leaving: Leaving) -> bool {
+        let joins = self.context.joins.borrow();
+        match leaving {
+            Leaving::Nobody => true,
+            Leaving::Subscribers => !joins.subscribers_over(),
+            Leaving::Everybody => !joins.started_over(),
+        }
+    }
+}
+
+/// Fills the statistics of a run that ended before anybody was started.
+pub(crate) fn nobody_starts(data: &mut RunData, all: &Participants) -> Vec<ParticipantId> {
+    let publishers = all.publishers.iter().map(|_| true);
+    let everybody = publishers.chain(all.subscribers.iter().map(|_| false));
+    everybody.map(|publisher| data.joins.register(publisher)).collect()
+}
+
+/// Fills the statistics of a run whose server can't be reached.
+pub(crate) fn nobody_joins(data: &mut RunData, all: &Participants, kind: &str) {
+    let now = data.clock.started;
+    for id in nobody_starts(data, all) {
+        data.joins.started(id, now);
+        data.joins.over(id, true);
+    }
+    data.joins.error(kind);
+}

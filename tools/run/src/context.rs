@@ -1,0 +1,210 @@
+//! What every task of a run shares. All of it lives on the signalling thread.
+
+use std::cell::{Ref, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use stampede_core::watch::Rules;
+use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
+use stampede_signaling::{ApiCredentials, ServerUrl};
+use tokio::sync::{Notify, watch};
+
+use crate::audience::Audience;
+use crate::capture::Timelines;
+use crate::joins::{JoinPhase, Joins, ParticipantId};
+use crate::network::Network;
+use crate::router::Routes;
+
+/// Who is told to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Leaving {
+    /// Join and stay.
+    Nobody,
+    /// Subscribers leave.
+    Subscribers,
+    /// Everybody leaves.
+    Everybody,
+}
+
+/// Both clocks at the start of the run: engine events carry wall time, schedules monotonic time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunClock {
+    /// Monotonic.
+    pub started: Instant,
+    /// Wall.
+    pub started_at: SystemTime,
+    started_unix_ns: u64,
+}
+
+impl RunClock {
+    /// Now.
+    pub(crate) fn start() -> Self {
+        let started_at = SystemTime::now();
+        let since_epoch = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started_unix_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+        Self { started: Instant::now(), started_at, started_unix_ns }
+    }
+
+    /// From a monotonic moment of this run to a wall clock stamp; zero if that lies before.
+    pub(crate) fn since(&self, from: Instant, unix_ns: u64) -> Duration {
+        let from_ns = from.saturating_duration_since(self.started).as_nanos();
+        let from_unix_ns =
+            self.started_unix_ns.saturating_add(u64::try_from(from_ns).unwrap_or(u64::MAX));
+        Duration::from_nanos(unix_ns.saturating_sub(from_unix_ns))
+    }
+}
+
+/// Shared by all tasks of a run.
+pub(crate) struct Context {
+    engine: RefCell<Option<Engine>>,
+    /// Who joined and why not.
+    pub joins: RefCell<Joins>,
+    /// Who should see what, and who did.
+    pub audience: RefCell<Audience>,
+    /// Woken whenever a participant connects or gives up.
+    pub changed: Notify,
+    /// Which task an engine event is for.
+    pub routes: RefCell<Routes>,
+    /// What the participants' signalling went through, for the flight recorder.
+    pub timelines: RefCell<Timelines>,
+    /// Captures that were asked for during the run and could not be written.
+    pub capture_errors: RefCell<Vec<String>>,
+    /// Both clocks.
+    pub clock: RunClock,
+    /// Key to the server.
+    pub credentials: ApiCredentials,
+    /// The server.
+    pub url: ServerUrl,
+    /// Its addresses, or those of the proxy on the way to it, resolved once.
+    pub addresses: Arc<[SocketAddr]>,
+    /// How it is reached.
+    pub network: Network,
+    /// Where the peers' first sockets are bound.
+    pub local_ip: IpAddr,
+    /// Tells the participants to leave.
+    pub leaving: watch::Sender<Leaving>,
+    /// Further tries.
+    pub retry: u32,
+    /// Pause before each.
+    pub retry_sleep: Duration,
+    /// What the identities of this run's publishers begin with.
+    pub own_publishers: String,
+    /// Publishers stop sending layers that nobody wants.
+    pub obey_dynacast: bool,
+}
+
+impl Context {
+    /// Makes one around a running engine.
+    pub(crate) fn new(engine: Engine, settings: Settings) -> Self {
+        Self {
+            engine: RefCell::new(Some(engine)),
+            joins: RefCell::default(),
+            audience: RefCell::new(Audience::new(settings.watch_rules, settings.clock.started)),
+            changed: Notify::new(),
+            routes: RefCell::default(),
+            timelines: RefCell::new(Timelines::new(settings.timelines)),
+            capture_errors: RefCell::default(),
+            clock: settings.clock,
+            credentials: settings.credentials,
+            url: settings.url,
+            addresses: settings.addresses,
+            network: settings.network,
+            local_ip: settings.local_ip,
+            leaving: watch::Sender::new(Leaving::Nobody),
+            retry: settings.retry,
+            retry_sleep: settings.retry_sleep,
+            own_publishers: settings.own_publishers,
+            obey_dynacast: settings.obey_dynacast,
+        }
+    }
+
+    /// The engine while it runs.
+    pub(crate) fn engine(&self) -> Option<Ref<'_, Engine>> {
+        Ref::filter_map(self.engine.borrow(), Option::as_ref).ok()
+    }
+
+    /// Takes the engine out; tasks that still run can't reach it any more.
+    pub(crate) fn take_engine(&self) -> Option<Engine> {
+        self.engine.borrow_mut().take()
+    }
+
+    /// Media workers, while the engine runs.
+    pub(crate) fn workers(&self) -> usize {
+        self.engine().map_or(0, |engine| engine.workers())
+    }
+
+    /// Adds a peer, if the engine runs.
+    pub(crate) fn add_peer(&self, spec: PeerSpec) -> Option<Result<PeerId, AddPeerError>> {
+        self.engine().map(|engine| engine.add_peer(spec))
+    }
+
+    /// Tells a peer something; nothing happens once the engine is gone.
+    pub(crate) fn command(&self, peer: PeerId, command: PeerCommand) -> Result<(), MailboxFull> {
+        self.engine().map_or(Ok(()), |engine| engine.command(peer, command))
+    }
+
+    /// True if a command would find room.
+    pub(crate) fn takes_commands(&self, peer: PeerId) -> bool {
+        self.engine().is_none_or(|engine| engine.takes_commands(peer))
+    }
+
+    /// Notes for the flight recorder what happened to a participant just now.
+    pub(crate) fn note(&self, identity: &str, text: impl FnOnce() -> String) {
+        self.timelines.borrow_mut().note(identity, self.clock.started.elapsed(), text);
+    }
+
+    /// Notes a phase of a join at this moment.
+    pub(crate) fn reached_now(
+        &self,
+        id: ParticipantId,
+        phase: JoinPhase,
+        scheduled: Instant,
+        at: Instant,
+    ) {
+        let since = at.saturating_duration_since(scheduled);
+        self.joins.borrow_mut().reached(id, phase, since);
+    }
+}
+
+/// What a [`Context`] is made of besides the engine.
+pub(crate) struct Settings {
+    /// The bounds of watch accounts.
+    pub watch_rules: Rules,
+    /// Keep timelines for the flight recorder.
+    pub timelines: bool,
+    /// Both clocks.
+    pub clock: RunClock,
+    /// Key to the server.
+    pub credentials: ApiCredentials,
+    /// The server.
+    pub url: ServerUrl,
+    /// Its addresses, resolved once.
+    pub addresses: Arc<[SocketAddr]>,
+    /// How it is reached.
+    pub network: Network,
+    /// Where the peers' first sockets are bound.
+    pub local_ip: IpAddr,
+    /// Further tries.
+    pub retry: u32,
+    /// Pause before each.
+    pub retry_sleep: Duration,
+    /// What the identities of this run's publishers begin with.
+    pub own_publishers: String,
+    /// Publishers stop sending layers that nobody wants.
+    pub obey_dynacast: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_stamps_are_set_against_the_monotonic_schedule() {
+        let clock = RunClock::start();
+        let scheduled = clock.started + Duration::from_millis(250);
+        let stamp = clock.started_unix_ns + 300_000_000;
+        assert_eq!(clock.since(scheduled, stamp), Duration::from_millis(50));
+        assert_eq!(clock.since(scheduled, 0), Duration::ZERO);
+    }
+}

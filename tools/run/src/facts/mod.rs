@@ -1,0 +1,784 @@
+//! From what a run knows to the report: facts for the verdict, and the sections that only a run can
+//! fill.
+
+mod cohorts;
+mod streams;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use stampede_core::{
+    FreezeCounters, MediaCounters, MediaKind, PacketCounters, PeerCounters, StreamReport,
+};
+use stampede_engine::{Distributions, EngineReport, ImpairCounts, PeerRow, WorkerReport};
+use stampede_media::disk::FileTiming;
+use stampede_scenario::values::Backend;
+use stampede_scenario::{Stage, Target};
+use stampede_sfu::{Ledger, LedgerTotals};
+
+use stampede_report::errors;
+use stampede_report::hist::{Hist, Samples};
+use stampede_report::joins::{BoundJoins, LostJoins};
+use stampede_report::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
+use stampede_report::latency::{LatencySource, by_height};
+use stampede_report::senders::SenderFacts;
+use stampede_report::show::round;
+use stampede_report::streams::worst;
+use stampede_report::threshold::{self, Threshold};
+use stampede_report::types::{
+    AssemblySection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
+    GeneratorSection, Injected, MediaSection, OddSection, Options, Packets, PublishSection,
+    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
+    TargetSection, WorkerSection,
+};
+
+use crate::RunData;
+use crate::joins::of_first_try;
+use crate::machine;
+use crate::viewers::Viewers;
+use cohorts::CohortReports;
+
+/// Builds and judges. `promise` is what the run has to keep besides its own thresholds, and what
+/// somebody else judges it by.
+pub fn report_of(mut data: RunData, promise: &[Threshold]) -> Report {
+    let thresholds = std::mem::take(&mut data.scenario.thresholds);
+    let crossed = data.crossed.take();
+    let own = || thresholds.iter().chain(promise);
+    let own_bound = |kind| !own().any(|test| test.bounds_loss_of(kind));
+    let bounds = Bounds {
+        loss: [MediaKind::Video, MediaKind::Audio].map(own_bound),
+        joins: BoundJoins::under(own()),
+    };
+    let mut report = without_thresholds(data, bounds);
+    threshold::apply(&mut report, &thresholds, crossed.as_ref());
+    report
+}
+
+/// Which of the fixed bounds apply: no threshold of the user's own takes their place.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// On the loss of video and audio.
+    loss: [bool; 2],
+    /// On joins.
+    joins: BoundJoins,
+}
+
+fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
+    let sums = Sums::of(data.engine.as_ref());
+    let viewers = Viewers::of(&data);
+    let parts = CohortReports::of(&data);
+    let impairment = cohorts::impairment(&parts);
+    let injected = impairment.as_ref().map(|section| section.all);
+    let mut facts = facts(&data, &sums, &viewers, injected, bounds);
+    facts.lost_joins = data.joins.lost_joins(bounds.joins, &parts.cut_off());
+    let verdict = judge(&facts);
+    let subscribers = data.scenario.shape.subscribers() > 0;
+    let join = data.joins.section();
+    let [video_tracks, audio_tracks] = data.joins.tracks_expected();
+    let own_video = !data.clips.video.is_empty();
+    let own_audio = data.clips.audio.is_some();
+    let all_are_others = !own_video && !own_audio;
+    let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
+        // What others publish is not ours to know.
+        let expected = expected.filter(|_| ours);
+        (subscribers && (ours || all_are_others || counters.streams_received > 0))
+            .then(|| media(&data, &viewers, kind, None, counters, &sums.distributions, expected))
+    };
+    let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
+    let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
+    let kinds = [video.as_ref().map(|_| own_video), audio.as_ref().map(|_| own_audio)];
+    let all_streams = streams::all(&data, &viewers);
+    let metrics = server_metrics(&data);
+    let measured = ledger_measured(&data).map(|(totals, _)| totals);
+    let mut series = data.series.clone();
+    viewers.fill(&mut series);
+    let watch = viewers.section(&|cohort| parts.name(cohort));
+    Report {
+        schema: SCHEMA.to_owned(),
+        verdict,
+        join,
+        video,
+        audio,
+        cohorts: cohorts::of(&data, &viewers, &parts, kinds),
+        publish: (data.scenario.shape.publishers() > 0).then(|| publish(&sums)),
+        impairment,
+        recordings: recordings(&data),
+        captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
+        find: None,
+        generator: generator(&data, &sums),
+        run: run_section(&data),
+        server: ServerSection {
+            embedded: data.ledger.map(|ledger| EmbeddedSection { ledger, measured }),
+            embedded_missing: data.ledger_missing,
+            metrics,
+        },
+        series,
+        watch,
+        thresholds: Vec::new(),
+        streams: worst(&all_streams),
+        streams_total: all_streams.len() as u64,
+        all_streams,
+    }
+}
+
+/// Sums over workers.
+#[derive(Default)]
+struct Sums {
+    totals: PeerCounters,
+    distributions: Distributions,
+    datagrams_in: u64,
+    datagrams_out: u64,
+    runs_in: u64,
+    kernel_drops: u64,
+    ring_drops: u64,
+    runs_dropped: u64,
+    send_errors: u64,
+    send_queue_full: u64,
+    odd: OddSection,
+}
+
+impl Sums {
+    fn of(engine: Option<&EngineReport>) -> Self {
+        let mut sums = Self::default();
+        for worker in engine.map_or(&[][..], |engine| &engine.workers) {
+            sums.totals.merge(&worker.totals);
+            sums.distributions.merge(&worker.distributions);
+            let udp = &worker.health.udp;
+            sums.datagrams_in += udp.datagrams_in;
+            sums.datagrams_out += udp.datagrams_out;
+            sums.runs_in += udp.runs_in;
+            sums.kernel_drops += udp.kernel_drops;
+            sums.ring_drops += udp.ring_drops;
+            sums.runs_dropped += udp.runs_dropped;
+            sums.send_errors += udp.lost_sends();
+            sums.send_queue_full += udp.send_queue_full;
+            sums.odd.add(&odd(worker));
+        }
+        sums
+    }
+}
+
+fn odd(worker: &WorkerReport) -> OddSection {
+    let (transport, udp) = (&worker.totals.transport, &worker.health.udp);
+    OddSection {
+        unknown_ssrc: transport.unknown_ssrc,
+        before_connected: transport.before_connected,
+        orphans: worker.health.orphan_datagrams,
+        truncated: udp.truncated,
+        unsent: transport.dropped_unsent,
+        connection_errors: transport.errors,
+        receive_pauses: udp.receive_pauses,
+        snapshots_dropped: worker.snapshots_dropped,
+        streams_left_out: worker.peers.iter().map(|peer| peer.report.streams_left_out).sum(),
+    }
+}
+
+fn facts(
+    data: &RunData,
+    sums: &Sums,
+    viewers: &Viewers<'_>,
+    injected: Option<Injected>,
+    bounds: Bounds,
+) -> Facts {
+    let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
+    let of_bounded = |of: fn(&PacketCounters) -> u64| {
+        let kinds = [video, audio].into_iter().zip(bounds.loss);
+        kinds.filter(|(_, bounded)| *bounded).map(|(packets, _)| of(packets)).sum()
+    };
+    let counted = data.joins.errors();
+    let join = data.joins.section();
+    let mut workers_failed: Vec<String> = Vec::new();
+    let mut workers = Vec::new();
+    if let Some(engine) = &data.engine {
+        workers = engine.workers.iter().map(worker_facts).collect();
+        let died = engine.workers.iter().filter_map(|worker| {
+            let why = worker.failed.as_ref()?;
+            Some(format!("worker {} ended early: {why}", worker.worker))
+        });
+        let panicked = engine.workers_panicked.iter();
+        workers_failed = died
+            .chain(panicked.map(|worker| format!("worker {worker} crashed: a bug of stampede")))
+            .collect();
+    }
+    Facts {
+        started: join.started,
+        joined: join.joined,
+        failed: join.failed,
+        dropped: join.dropped,
+        balance: join.balance(),
+        lost_joins: LostJoins::default(),
+        left_resuming: data.joins.left_resuming(),
+        server_gone: data.server_gone.clone(),
+        subscribers_joined: data.joins.subscribers_joined() as u64,
+        publishers_joined: data.joins.publishers_joined() as u64,
+        refused: counted.iter().any(|(kind, _)| errors::is_refusal(kind)),
+        shortages: counted.iter().filter(|(kind, _)| errors::is_shortage(kind)).cloned().collect(),
+        flooded: counted
+            .iter()
+            .filter(|(kind, _)| errors::is_flood(kind))
+            .map(|(_, count)| count)
+            .sum(),
+        error_texts: data.joins.error_texts().clone(),
+        errors: counted,
+        interrupted: data.interrupted,
+        ended_early: data.ended_early.clone(),
+        expected: video.expected + audio.expected,
+        received: video.received + audio.received,
+        missing: video.missing + audio.missing,
+        repaired: video.repaired + audio.repaired,
+        unrecovered: video.unrecovered + audio.unrecovered,
+        published: sums.totals.publish.packets_sent,
+        injected,
+        watch: viewers.facts(),
+        embedded: matches!(data.scenario.target, Target::Embedded(_)),
+        // Signalling by a tunnel is local, its media is not.
+        local: data.local
+            && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback()),
+        upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
+        rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
+        tracks: tracks_facts(data, sums, viewers),
+        publish_late_ms_max: sums.totals.publish.lateness_max.as_secs_f64() * 1_000.0,
+        join_response_wait_ms_max: data.joins.join_response_wait_max().as_secs_f64() * 1_000.0,
+        bounded_unrecovered: of_bounded(|packets| packets.unrecovered),
+        bounded_expected: of_bounded(|packets| packets.expected),
+        datagrams_in: sums.datagrams_in,
+        datagrams_out: sums.datagrams_out,
+        kernel_drops: sums.kernel_drops,
+        drops_estimated: sums.kernel_drops != sums.runs_dropped,
+        ring_drops: sums.ring_drops,
+        send_losses: sums.send_errors + sums.send_queue_full,
+        workers,
+        workers_failed,
+        ledger: ledger_facts(data),
+        senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
+        subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
+        files_lost: files_lost(data),
+    }
+}
+
+fn peers(data: &RunData) -> impl Iterator<Item = &PeerRow> {
+    data.engine.iter().flat_map(|engine| &engine.workers).flat_map(|worker| &worker.peers)
+}
+
+fn lost_for_good(peer: &PeerRow) -> bool {
+    peer.report.streams.iter().any(|stream| stream.packets.unrecovered > 0)
+}
+
+fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
+    let ms_p99 = |micros: &Histogram<u64>| micros.value_at_quantile(0.99) as f64 / 1_000.0;
+    let longest = worker.health.lateness_us.max().max(worker.health.batch_age_us.max());
+    WorkerFacts {
+        stall_ms_max: longest as f64 / 1_000.0,
+        busy_ratio: worker.health.busy_ratio(),
+        lateness_ms_p99: ms_p99(&worker.health.lateness_us),
+        batch_age_ms_p99: ms_p99(&worker.health.batch_age_us),
+    }
+}
+
+fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
+    let (totals, lost_inside) = ledger_measured(data)?;
+    Some(LedgerFacts {
+        packets_sent: totals.packets_sent,
+        dropped: totals.dropped,
+        retransmits_dropped: totals.retransmits_dropped,
+        upstream_lost: totals.publisher_packets_lost,
+        lost_inside,
+    })
+}
+
+/// What the embedded SFU did in the time that the engine's figures are of, and what it lost by
+/// itself. `None` without a ledger at both ends of it.
+fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
+    let end = data.ledger.as_ref()?;
+    let nothing = Ledger::default();
+    let begin = match &data.ledger_begin {
+        Some(begin) => begin,
+        // The ramp did not end: all of it counts.
+        None if data.measured.begin.is_none() => &nothing,
+        None => return None,
+    };
+    let lost = |ledger: &Ledger| -> u64 {
+        let inside = ledger.workers.iter().map(|worker| {
+            worker.send_errors.saturating_sub(worker.undeliverable)
+                + worker.send_queue_full
+                + worker.kernel_drops
+                + worker.mailbox_full
+        });
+        inside.sum()
+    };
+    Some((minus(&end.totals, &begin.totals), lost(end).saturating_sub(lost(begin))))
+}
+
+/// Growth between two readings of a ledger.
+fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
+    LedgerTotals {
+        packets_sent: now.packets_sent.saturating_sub(before.packets_sent),
+        bytes_sent: now.bytes_sent.saturating_sub(before.bytes_sent),
+        retransmitted: now.retransmitted.saturating_sub(before.retransmitted),
+        dropped: now.dropped.saturating_sub(before.dropped),
+        dropped_between: now.dropped_between.saturating_sub(before.dropped_between),
+        retransmits_dropped: now.retransmits_dropped.saturating_sub(before.retransmits_dropped),
+        delayed: now.delayed.saturating_sub(before.delayed),
+        reordered: now.reordered.saturating_sub(before.reordered),
+        duplicated: now.duplicated.saturating_sub(before.duplicated),
+        malformed: now.malformed.saturating_sub(before.malformed),
+        nacks_received: now.nacks_received.saturating_sub(before.nacks_received),
+        publisher_packets_received: now
+            .publisher_packets_received
+            .saturating_sub(before.publisher_packets_received),
+        publisher_packets_lost: now
+            .publisher_packets_lost
+            .saturating_sub(before.publisher_packets_lost),
+        plis_relayed: now.plis_relayed.saturating_sub(before.plis_relayed),
+    }
+}
+
+fn streams_of(
+    engine: Option<&EngineReport>,
+    kind: MediaKind,
+    cohort: Option<u16>,
+) -> impl Iterator<Item = &StreamReport> {
+    engine
+        .into_iter()
+        .flat_map(|engine| &engine.workers)
+        .flat_map(|worker| &worker.peers)
+        .filter(move |peer| cohort.is_none_or(|cohort| peer.cohort == cohort))
+        .flat_map(|peer| &peer.report.streams)
+        .filter(move |stream| stream.kind == kind)
+}
+
+/// Of all subscribers, or of one cohort with its own counters and distributions.
+pub(super) fn media(
+    data: &RunData,
+    viewers: &Viewers<'_>,
+    kind: MediaKind,
+    cohort: Option<u16>,
+    counters: &MediaCounters,
+    distributions: &Distributions,
+    tracks_expected: Option<u64>,
+) -> MediaSection {
+    let video = kind == MediaKind::Video;
+    let latency_us = match kind {
+        MediaKind::Video => &distributions.video_latency_us,
+        MediaKind::Audio => &distributions.audio_latency_us,
+    };
+    let mut jitter = Samples::new();
+    for stream in streams_of(data.engine.as_ref(), kind, cohort) {
+        if let Some(value) = stream.jitter {
+            jitter.record(value);
+        }
+    }
+    let watched = viewers.sums(kind, cohort);
+    // Over the time in which the tracks should have played, never over what was left of them.
+    let expected_s = viewers.counted(kind, cohort).as_secs_f64();
+    let counted_s = counted(data).filter(|_| expected_s > 0.0);
+    let packets = &counters.packets;
+    let freezes = &counters.freezes;
+    MediaSection {
+        tracks_expected,
+        tracks_received: tracks_received(data, kind, cohort),
+        watch: watched.figures(),
+        packets: Packets {
+            expected: packets.expected,
+            received: packets.received,
+            missing: packets.missing,
+            repaired: packets.repaired,
+            late: packets.late,
+            unrecovered: packets.unrecovered,
+            duplicate: packets.duplicate,
+            reordered: packets.reordered,
+            server_made: packets.server_made,
+            cut_off: packets.cut_off,
+        },
+        loss_rate: packets.loss_rate(),
+        missing_rate: packets.missing_rate(),
+        bitrate_bps: counted_s.map(|seconds| (packets.bytes as f64 * 8.0 / seconds).round()),
+        frames: Frames {
+            received: counters.frames.received,
+            complete: counters.frames.complete,
+            decodable: counters.frames.decodable,
+            dropped: counters.frames.dropped,
+        },
+        fps: (expected_s > 0.0).then(|| {
+            let frames = counters.frames.decodable.unwrap_or(counters.frames.complete);
+            round(frames as f64 / expected_s, 2)
+        }),
+        freezes: video.then(|| freezes_section(freezes)),
+        jitter_ms: jitter.as_ms(),
+        latency_ms: Hist::of_micros_as_ms(latency_us),
+        latency_layers_ms: match kind {
+            MediaKind::Video => by_height(&distributions.video_latency_by_height_us),
+            MediaKind::Audio => BTreeMap::new(),
+        },
+        latency_source: LatencySource::of(&counters.latency),
+        pli_to_keyframe_ms: video
+            .then(|| Hist::of_micros_as_ms(&distributions.pli_to_keyframe_us))
+            .flatten(),
+        layer_switches: counters.layer_switches,
+        nack_sent: counters.nack_sent,
+        pli_sent: counters.pli_sent,
+    }
+}
+
+fn freezes_section(freezes: &FreezeCounters) -> Freezes {
+    let cause =
+        |count, total: Duration| FreezeCause { count, total_s: round(total.as_secs_f64(), 3) };
+    let late = freezes.total.saturating_sub(freezes.lossy_total);
+    Freezes {
+        count: freezes.count,
+        total_s: round(freezes.total.as_secs_f64(), 3),
+        streams: freezes.streams,
+        causes: FreezeCauses {
+            loss: cause(freezes.lossy, freezes.lossy_total),
+            late: cause(freezes.count - freezes.lossy, late),
+        },
+    }
+}
+
+/// How long packets were counted: from the start of the measured window, or of the run, until
+/// everybody was told to leave; `None` if it did not come to that.
+fn counted(data: &RunData) -> Option<f64> {
+    let begin = data.measured.begin.as_ref().or(data.measured.start.as_ref())?.at;
+    let seconds = data.measured.told?.saturating_duration_since(begin).as_secs_f64();
+    (seconds > 0.0).then_some(seconds)
+}
+
+/// Tracks of which a packet came in the measured window. A track is a subscriber's of a
+/// publication, whatever streams and peers it had.
+fn tracks_received(data: &RunData, kind: MediaKind, cohort: Option<u16>) -> u64 {
+    let mut tracks = BTreeSet::new();
+    let of_cohort = |peer: &&PeerRow| cohort.is_none_or(|cohort| peer.cohort == cohort);
+    for peer in peers(data).filter(of_cohort) {
+        let subscriber = of_first_try(&peer.label);
+        let room = data.joins.member(subscriber).map_or("", |member| &member.room);
+        let received = |stream: &&StreamReport| stream.kind == kind && stream.packets.received > 0;
+        for stream in peer.report.streams.iter().filter(received) {
+            let sid = stream.track_id.as_deref().unwrap_or_default();
+            let publication = data.audience.publication_of(room, sid).ok_or(stream.ssrc);
+            tracks.insert((subscriber, publication));
+        }
+    }
+    tracks.len() as u64
+}
+
+fn publish(sums: &Sums) -> PublishSection {
+    let sent = &sums.totals.publish;
+    PublishSection {
+        tracks: sent.tracks,
+        packets_sent: sent.packets_sent,
+        bytes_sent: sent.bytes_sent,
+        retransmitted: sent.retransmitted,
+        nack_received: sent.nack_received,
+        pli_received: sent.pli_received,
+        frames_sent: sent.frames_sent,
+        keyframes_sent: sent.keyframes_sent,
+        upstream_loss_rate: sent.upstream_loss_rate(),
+        upstream_lost: sent.upstream_lost,
+        upstream_expected: sent.upstream_expected,
+        lateness_ms: Hist::of_micros_as_ms(&sums.distributions.publish_lateness_us),
+        late_packets: sent.late_packets,
+        layer_pauses: sent.layer_pauses,
+        frames_withheld: sent.frames_withheld,
+    }
+}
+
+pub(super) fn injected(counts: &ImpairCounts) -> Injected {
+    Injected {
+        dropped: counts.dropped,
+        delayed: counts.delayed,
+        reordered: counts.reordered,
+        duplicated: counts.duplicated,
+        other_dropped: counts.other_dropped,
+    }
+}
+
+/// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
+fn tracks_facts(data: &RunData, sums: &Sums, viewers: &Viewers<'_>) -> TracksFacts {
+    let totals = &sums.totals;
+    // What layouts leave out is not expected; what can't be known is not missed.
+    let expected = data.joins.tracks_expected().map(|tracks| tracks.unwrap_or(0));
+    let discounted = data.joins.tracks_discounted();
+    let missing = |kind: usize, received: u64| {
+        expected[kind].saturating_sub(discounted[kind]).saturating_sub(received)
+    };
+    // An open subscription that nothing was sent on, by the ledger.
+    let rows = data.ledger.iter().flat_map(|ledger| &ledger.rooms);
+    let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
+    let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
+    // Who left at once, or had just come, missed nothing.
+    let silent = viewers.silent(data.scenario.watch_rules.interruption_min);
+    let not_received = missing(0, tracks_received(data, MediaKind::Video, None))
+        + missing(1, tracks_received(data, MediaKind::Audio, None));
+    TracksFacts {
+        expected: expected.iter().sum(),
+        missing: not_received.min(silent),
+        unsent: data.ledger.is_some().then_some(unsent),
+        plis: totals.video.pli_sent,
+    }
+}
+
+/// Recordings and captures that were asked for and are not whole.
+fn files_lost(data: &RunData) -> Vec<String> {
+    let errors = recordings(data).map_or_else(Vec::new, |section| section.errors);
+    let recordings = errors.iter().map(|error| format!("recording: {error}"));
+    let captures = data.capture_errors.iter().map(|error| format!("capture: {error}"));
+    recordings.chain(captures).collect()
+}
+
+fn recordings(data: &RunData) -> Option<RecordingSection> {
+    let record = data.scenario.record.as_ref()?;
+    let report = data.engine.as_ref()?.recordings.as_ref()?;
+    let dir = record.dir.display();
+    let mut errors = report.errors.clone();
+    let kept = errors.len() as u64;
+    if report.errors_total > kept {
+        errors.push(format!("{} more errors", report.errors_total - kept));
+    }
+    if report.frames_dropped > 0 {
+        errors.push(format!("{} frames were not recorded into {dir}", report.frames_dropped));
+    }
+    let mut assembly = AssemblySection::default();
+    for worker in data.engine.iter().flat_map(|engine| &engine.workers) {
+        assembly.add(&AssemblySection::of(&worker.assembled));
+    }
+    if assembly.frames_not_taken > 0 {
+        let count = assembly.frames_not_taken;
+        errors.push(format!("{count} frames never got as far as {dir}: too many waited"));
+    }
+    let frames_written: u64 = report.files.iter().map(|file| file.frames).sum();
+    if errors.is_empty() && frames_written == 0 && data.joins.subscribers_joined() > 0 {
+        errors.push(format!("nothing came that could be recorded into {dir}"));
+    }
+    let files = report.files.iter().filter(|file| file.frames > 0);
+    let timing = |part: fn(&FileTiming) -> u64| -> u64 {
+        report.files.iter().map(|file| part(&file.timing)).sum()
+    };
+    Some(RecordingSection {
+        dir: record.dir.display().to_string(),
+        files: files.map(|file| file.path.display().to_string()).collect(),
+        frames_written,
+        frames_dropped: report.frames_dropped,
+        frames_moved: timing(|timing| timing.frames_moved),
+        packets_concealed: timing(|timing| timing.packets_concealed),
+        timestamp_jumps: timing(|timing| timing.jumps),
+        assembly,
+        errors,
+    })
+}
+
+fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
+    let measured = &data.measured;
+    let from = measured.begin.or(measured.start);
+    let window = from.zip(measured.end);
+    let cpu = window.map_or(Duration::ZERO, |(from, to)| to.cpu.saturating_sub(from.cpu));
+    let wall_s = window.map_or(0.0, |(from, to)| (to.at - from.at).as_secs_f64());
+    let packets = sums.datagrams_in + sums.datagrams_out;
+    let rss_bytes = measured.end.and_then(|mark| mark.rss_bytes);
+    let before = measured.start.and_then(|mark| mark.rss_bytes);
+    let connected = measured.connected as u64;
+    GeneratorSection {
+        backend: data.backend.as_ref().map_or_else(String::new, |report| report.name.to_owned()),
+        backend_reason: data
+            .backend
+            .as_ref()
+            .map_or_else(String::new, |report| report.reason.clone()),
+        workers: data
+            .engine
+            .as_ref()
+            .map_or_else(Vec::new, |engine| engine.workers.iter().map(worker).collect()),
+        cpu_s: round(cpu.as_secs_f64(), 3),
+        cpu_cores: (wall_s > 0.0).then(|| round(cpu.as_secs_f64() / wall_s, 3)),
+        packets_in: sums.datagrams_in,
+        udp_runs_in: sums.runs_in,
+        packets_out: sums.datagrams_out,
+        cpu_ns_per_packet: (packets > 0).then(|| (cpu.as_nanos() as f64 / packets as f64).round()),
+        rss_bytes,
+        rss_bytes_per_peer: rss_bytes
+            .zip(before)
+            .filter(|_| connected > 0)
+            .map(|(after, before)| after.saturating_sub(before) / connected),
+        udp_dropped: sums.kernel_drops,
+        udp_runs_dropped: sums.runs_dropped,
+        send_errors: sums.send_errors,
+        send_queue_full: sums.send_queue_full,
+        odd: sums.odd,
+    }
+}
+
+fn worker(worker: &WorkerReport) -> WorkerSection {
+    WorkerSection {
+        host: None,
+        core: worker.core,
+        peers: worker.peers.len() as u64,
+        cpu_s: round(worker.health.cpu.as_secs_f64(), 3),
+        busy_ratio: round(worker.health.busy_ratio(), 4),
+        lateness_ms: Hist::of_micros_as_ms(&worker.health.lateness_us),
+        batch_age_ms: Hist::of_micros_as_ms(&worker.health.batch_age_us),
+        failed: worker.failed.clone(),
+    }
+}
+
+fn run_section(data: &RunData) -> RunSection {
+    let measured = &data.measured;
+    let window = measured.begin.zip(measured.end);
+    RunSection {
+        id: data.id.clone(),
+        started_at: humantime::format_rfc3339_millis(data.clock.started_at).to_string(),
+        duration_s: round(data.duration.as_secs_f64(), 3),
+        measured_s: window.map(|(from, to)| round((to.at - from.at).as_secs_f64(), 3)),
+        interrupted: data.interrupted,
+        target: TargetSection {
+            url: data.url.clone(),
+            embedded: matches!(data.scenario.target, Target::Embedded(_)),
+            server_version: data.joins.known_server_version(),
+        },
+        options: Some(options(data)),
+        seed: Some(data.seed),
+        machine: Some(machine::describe(data.cpus)),
+        stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: None,
+        stages: data.measured.stages.clone(),
+    }
+}
+
+fn options(data: &RunData) -> Options {
+    let scenario = &data.scenario;
+    Options {
+        room: data.room.clone(),
+        rooms: scenario.rooms,
+        video_publishers: scenario.video_publishers,
+        audio_publishers: scenario.audio_publishers,
+        subscribers: scenario.subscribers,
+        duration_s: scenario.duration.as_secs_f64(),
+        num_per_second: scenario.joins_per_second,
+        retry: scenario.retry,
+        retry_sleep_s: scenario.retry_sleep.as_secs_f64(),
+        video_resolution: scenario.resolution.name().to_owned(),
+        video: data.clips.video.iter().map(|clip| clip.name.clone()).collect(),
+        audio: data.clips.audio.as_ref().map(|clip| clip.name.clone()),
+        record: scenario.record.as_ref().map(|record| record.dir.display().to_string()),
+        record_subscribers: scenario.record.as_ref().map_or(0, |record| record.subscribers),
+        dynacast: scenario.dynacast,
+        stage: scenario.shape.stages.iter().map(stage).collect(),
+        layout: scenario.shape.layout.map(|layout| layout.name().to_owned()),
+        subscribe_mode: scenario.shape.subscribe_mode.name().to_owned(),
+        hidden: scenario.shape.hidden,
+        simulate_speakers: scenario.shape.simulate_speakers,
+        cohorts: scenario.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
+        playout_deadline_ms: scenario.playout_deadline.as_secs_f64() * 1_000.0,
+        interruption_min_s: scenario.watch_rules.interruption_min.as_secs_f64(),
+        join_grace_s: scenario.watch_rules.join_grace.as_secs_f64(),
+        impair: scenario.impair.iter().map(ToString::to_string).collect(),
+        workers: data.cores.workers,
+        cores: data.cores.worker_cores.clone(),
+        backend: scenario.backend.name().to_owned(),
+        receive_buffer_bytes: Some(scenario.receive_buffer_bytes),
+        packet_ring_bytes: (scenario.backend == Backend::PacketRing)
+            .then(|| scenario.packet_ring_bytes_of(data.cores.workers)),
+        embedded: match &scenario.target {
+            Target::Server(_) => None,
+            Target::Embedded(embedded) => Some(EmbeddedOptions {
+                cores: data.cores.sfu_cores.clone(),
+                drop: embedded.drop.unwrap_or(0.0),
+                drop_burst: embedded.drop_burst.unwrap_or(1),
+                delay_ms: embedded.delay.unwrap_or_default().as_secs_f64() * 1_000.0,
+                impair: embedded.impair.iter().map(ToString::to_string).collect(),
+                flags: embedded.flags.clone(),
+            }),
+        },
+    }
+}
+
+/// The scraped figures, set against what arrived in the whole run, ramp included.
+fn server_metrics(data: &RunData) -> Option<ServerMetrics> {
+    let mut metrics = data.server_metrics.clone()?;
+    if let (Some(sent), Some(engine)) = (metrics.packets_out, &data.engine) {
+        let sent = sent + metrics.packets_resent.unwrap_or(0);
+        let arrived = |worker: &WorkerReport| {
+            worker.totals.rtp_arrived() + worker.before_window.rtp_arrived()
+        };
+        let arrived = engine.workers.iter().map(arrived).sum();
+        metrics.reconciliation = Some(Reconciliation::new(sent, arrived));
+    }
+    Some(metrics)
+}
+
+fn stage(stage: &Stage) -> String {
+    format!("{}s:{}", stage.duration.as_secs_f64(), stage.subscribers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_scenario::{Draft, Scenario};
+
+    fn report(draft: Draft) -> Report {
+        report_of(crate::nothing_happened(Scenario::new(draft).unwrap()), &[])
+    }
+
+    fn json(draft: Draft) -> serde_json::Value {
+        serde_json::to_value(report(draft)).unwrap()
+    }
+
+    #[test]
+    fn unknown_values_are_null_never_zero() {
+        let json = json(Draft::default());
+        assert_eq!(json["schema"], "stampede.report.v1");
+        for pointer in [
+            "/run/measured_s",
+            "/run/target/server_version",
+            "/video/loss_rate",
+            "/video/missing_rate",
+            "/video/bitrate_bps",
+            "/video/fps",
+            "/video/jitter_ms",
+            "/video/latency_ms",
+            "/video/pli_to_keyframe_ms",
+            "/video/layer_switches",
+            "/publish/lateness_ms",
+            "/audio/freezes",
+            "/publish/upstream_loss_rate",
+            "/recordings",
+            "/impairment",
+            "/generator/cpu_cores",
+            "/generator/cpu_ns_per_packet",
+            "/generator/rss_bytes",
+            "/server/embedded",
+            "/join/phases_ms/dtls",
+        ] {
+            assert_eq!(json.pointer(pointer), Some(&serde_json::Value::Null), "{pointer}");
+        }
+        assert_eq!(json["join"]["errors"], serde_json::json!({}));
+    }
+
+    #[test]
+    fn sections_without_a_part_in_the_run_are_null() {
+        let nobody = json(Draft { subscribers: Some(0), ..Draft::default() });
+        assert!(nobody["video"].is_null() && nobody["audio"].is_null());
+        assert!(nobody["publish"].is_object());
+        let only_subscribers = json(Draft {
+            video_publishers: Some(0),
+            audio_publishers: Some(0),
+            ..Draft::default()
+        });
+        assert!(only_subscribers["publish"].is_null() && only_subscribers["video"].is_object());
+        let expected = &only_subscribers["video"]["tracks_expected"];
+        assert!(expected.is_null(), "the publishers are not ours");
+        let video_only = json(Draft { audio_publishers: Some(0), ..Draft::default() });
+        assert!(video_only["audio"].is_null() && video_only["video"].is_object());
+    }
+
+    #[test]
+    fn the_api_secret_is_nowhere_in_the_report() {
+        let secret = "hunter2".parse().unwrap();
+        let text = serde_json::to_string(&report(Draft {
+            url: Some("ws://h:1".to_owned()),
+            subscribers: Some(1),
+            api_key: Some("k".to_owned()),
+            api_secret: Some(secret),
+            ..Draft::default()
+        }));
+        assert!(!text.unwrap().contains("hunter2"));
+    }
+}

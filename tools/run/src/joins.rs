@@ -1,0 +1,816 @@
+//! Join statistics: who joined, when and why not.
+//!
+//! Pure: it is told moments and keeps counts. One for the whole run, on the signalling thread;
+//! every entry costs O(1).
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use stampede_signaling::session::SessionCounters;
+
+use stampede_output::one_line;
+use stampede_report::hist::Samples;
+use stampede_report::joins::{BoundJoins, LostJoins, PendingAt};
+use stampede_report::types::{JoinSection, Phases, SignallingSection};
+
+/// Steps of a join, each measured from its scheduled start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JoinPhase {
+    /// Websocket open.
+    Websocket,
+    /// Join response here.
+    Signal,
+    /// ICE connected.
+    Ice,
+    /// DTLS connected: the participant has joined.
+    Dtls,
+    /// First RTP packet.
+    FirstPacket,
+    /// First keyframe complete.
+    FirstKeyframe,
+}
+
+const PHASES: usize = 6;
+/// Most kinds of errors of which it is kept what was said, and how much of it.
+const ERROR_TEXTS_MAX: usize = 64;
+const ERROR_TEXT_CHARS_MAX: usize = 400;
+
+/// A participant of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ParticipantId(pub usize);
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    publisher: bool,
+    /// When its join was scheduled, once it has begun.
+    started: Option<Instant>,
+    /// One bit a phase that has been reached, in whichever try.
+    reached: u8,
+    /// What the try under way waits for, or the last one waited for when it broke.
+    step: Step,
+    /// Its last try broke, and no other has begun.
+    broken: bool,
+    connected: bool,
+    /// Why its websocket is gone, while it is being opened again.
+    resuming: Option<&'static str>,
+    /// No try is under way or will come.
+    over: bool,
+    /// It gave up without ever being connected.
+    failed: bool,
+    /// Still joining when the run ended, and not for want of time.
+    overdue: bool,
+    /// It was connected in the measured window.
+    measured: bool,
+    /// It was connected and did not stay so, before it was told to leave.
+    dropped_out: bool,
+    /// Its websocket was gone when the run ended.
+    left_resuming: bool,
+    room: Option<Rc<str>>,
+    /// Its part of the subscribers.
+    cohort: u16,
+    /// Tracks it should receive, video and audio.
+    tracks: [Option<u32>; 2],
+    /// Tracks it publishes, video and audio.
+    publishes: [u32; 2],
+}
+
+/// What a join waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    #[default]
+    Websocket,
+    Signal,
+    Ice,
+    Dtls,
+}
+
+impl Step {
+    /// What comes after a phase.
+    fn after(phase: JoinPhase) -> Self {
+        match phase {
+            JoinPhase::Websocket => Self::Signal,
+            JoinPhase::Signal => Self::Ice,
+            JoinPhase::Ice
+            | JoinPhase::Dtls
+            | JoinPhase::FirstPacket
+            | JoinPhase::FirstKeyframe => Self::Dtls,
+        }
+    }
+}
+
+/// Where a participant stands; each stands at exactly one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    NotStarted,
+    Pending(Step),
+    Failed,
+    Joined,
+}
+
+impl Entry {
+    fn has(&self, phase: JoinPhase) -> bool {
+        self.reached & (1 << phase as u8) != 0
+    }
+
+    fn standing(&self) -> Standing {
+        match self {
+            _ if self.has(JoinPhase::Dtls) => Standing::Joined,
+            _ if self.failed => Standing::Failed,
+            _ if self.started.is_none() => Standing::NotStarted,
+            // Between two tries it waits for the next.
+            _ if self.broken => Standing::Pending(Step::Websocket),
+            _ => Standing::Pending(self.step),
+        }
+    }
+
+    /// True if it never joined for no other reason than that nothing came through to it.
+    fn cut_off(&self) -> bool {
+        self.step >= Step::Ice && (self.failed || self.overdue)
+    }
+}
+
+/// How many stand where; together they are all that were requested.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standings {
+    /// Connected at least once.
+    pub joined: u64,
+    /// Gave up without that.
+    pub failed: u64,
+    /// Still joining.
+    pub pending_at: PendingAt,
+    /// Not started.
+    pub not_started: u64,
+}
+
+/// What is known of a participant besides its joins.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Member {
+    /// Its room.
+    pub room: String,
+    /// Its cohort, if the scenario has any.
+    pub cohort: Option<String>,
+}
+
+/// What parts the identity of a further try from the participant's own.
+pub(crate) const TRY_SUFFIX: &str = "-try";
+
+/// An identity without the suffix of a further try.
+pub(crate) fn of_first_try(identity: &str) -> &str {
+    match identity.rsplit_once(TRY_SUFFIX) {
+        Some((own, tries)) if tries.bytes().all(|byte| byte.is_ascii_digit()) => own,
+        _ => identity,
+    }
+}
+
+/// Tracks that these should have received, video and audio; `None` if one of them is not known.
+fn tracks<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> [Option<u64>; 2] {
+    [0, 1].map(|kind| entries.clone().map(|entry| entry.tracks[kind].map(u64::from)).sum())
+}
+
+/// Join statistics of all participants.
+#[derive(Debug, Default)]
+pub(crate) struct Joins {
+    entries: Vec<Entry>,
+    phases: [Samples; PHASES],
+    started: [usize; 2],
+    joined: [usize; 2],
+    connected: [usize; 2],
+    peak: usize,
+    over: [usize; 2],
+    /// The run has ended: what comes now changes nothing about who joined and who stayed.
+    closed: bool,
+    drops: u64,
+    tries_failed: u64,
+    retries: u64,
+    resumed: u64,
+    first_keyframes: usize,
+    join_response_wait_max: Duration,
+    signalling: SignallingSection,
+    errors: BTreeMap<String, u64>,
+    error_texts: BTreeMap<String, String>,
+    server_version: Option<String>,
+    members: HashMap<String, Member>,
+}
+
+impl Joins {
+    /// Adds a participant that will be started.
+    pub(crate) fn register(&mut self, publisher: bool) -> ParticipantId {
+        self.entries.push(Entry { publisher, ..Entry::default() });
+        ParticipantId(self.entries.len() - 1)
+    }
+
+    /// What this subscriber should receive, video and audio; `None` is not known.
+    pub(crate) fn expect(
+        &mut self,
+        id: ParticipantId,
+        room: &Rc<str>,
+        cohort: u16,
+        tracks: [Option<u32>; 2],
+    ) {
+        let entry = &mut self.entries[id.0];
+        (entry.room, entry.cohort, entry.tracks) = (Some(Rc::clone(room)), cohort, tracks);
+    }
+
+    /// How many tracks this publisher is to publish, video and audio.
+    pub(crate) fn publishes(&mut self, id: ParticipantId, room: &Rc<str>, tracks: [u32; 2]) {
+        let entry = &mut self.entries[id.0];
+        (entry.room, entry.publishes) = (Some(Rc::clone(room)), tracks);
+    }
+
+    /// The measured window begins: who left before it does not count for its tracks.
+    pub(crate) fn window_begins(&mut self) {
+        for entry in &mut self.entries {
+            entry.measured = entry.connected;
+        }
+    }
+
+    /// Tracks that the subscribers of the measured window should have received, video and audio;
+    /// `None` if that is not known of one of them.
+    pub(crate) fn tracks_expected(&self) -> [Option<u64>; 2] {
+        tracks(self.measured())
+    }
+
+    /// Of one part of the subscribers: how many were there in the measured window, and the tracks
+    /// they should have received, as in [`Self::tracks_expected`].
+    pub(crate) fn cohort(&self, cohort: u16) -> (u64, [Option<u64>; 2]) {
+        let own = self.measured().filter(|entry| entry.cohort == cohort);
+        (own.clone().count() as u64, tracks(own))
+    }
+
+    /// True if a subscriber is to be in this part.
+    pub(crate) fn is_in(&self, cohort: u16) -> bool {
+        let is = |entry: &Entry| !entry.publisher && entry.room.is_some() && entry.cohort == cohort;
+        self.entries.iter().any(is)
+    }
+
+    /// Subscribers that were there in the measured window.
+    fn measured(&self) -> impl Iterator<Item = &Entry> + Clone {
+        self.entries.iter().filter(|entry| entry.measured && !entry.publisher)
+    }
+
+    /// Of the expected tracks those that may be missing because one of us was not there: the
+    /// subscriber dropped out, or a publisher of its room never joined or dropped out.
+    pub(crate) fn tracks_discounted(&self) -> [u64; 2] {
+        let mut absent: HashMap<&Rc<str>, [u32; 2]> = HashMap::new();
+        let gone = |entry: &&Entry| !entry.has(JoinPhase::Dtls) || entry.dropped_out;
+        for entry in self.entries.iter().filter(|entry| entry.publisher).filter(gone) {
+            let Some(room) = &entry.room else { continue };
+            let sum = absent.entry(room).or_default();
+            *sum = [sum[0] + entry.publishes[0], sum[1] + entry.publishes[1]];
+        }
+        let mut discounted = [0; 2];
+        for entry in self.entries.iter().filter(|entry| entry.measured && !entry.publisher) {
+            let absent = entry.room.as_ref().and_then(|room| absent.get(room));
+            for (kind, sum) in discounted.iter_mut().enumerate() {
+                let expected = entry.tracks[kind].unwrap_or(0);
+                let lacking = absent.map_or(0, |absent| absent[kind]);
+                let lacking = if entry.dropped_out { expected } else { lacking.min(expected) };
+                *sum += u64::from(lacking);
+            }
+        }
+        discounted
+    }
+
+    /// Notes who somebody is, under its identity.
+    pub(crate) fn introduce(&mut self, identity: &str, member: Member) {
+        self.members.insert(identity.to_owned(), member);
+    }
+
+    /// Who has this identity, of a first or a further try.
+    pub(crate) fn member(&self, identity: &str) -> Option<&Member> {
+        self.members.get(identity).or_else(|| self.members.get(of_first_try(identity)))
+    }
+
+    /// Its first try begins; it was to begin at `scheduled`.
+    pub(crate) fn started(&mut self, id: ParticipantId, scheduled: Instant) {
+        let entry = &mut self.entries[id.0];
+        if entry.started.is_none() {
+            entry.started = Some(scheduled);
+            self.started[usize::from(entry.publisher)] += 1;
+        }
+    }
+
+    /// A phase was reached `since` its scheduled start. Only the first time counts.
+    pub(crate) fn reached(&mut self, id: ParticipantId, phase: JoinPhase, since: Duration) {
+        if self.closed {
+            return;
+        }
+        let entry = &mut self.entries[id.0];
+        let side = usize::from(entry.publisher);
+        entry.step = entry.step.max(Step::after(phase));
+        if phase == JoinPhase::Dtls && !entry.connected {
+            entry.connected = true;
+            entry.measured = true;
+            self.connected[side] += 1;
+            self.peak = self.peak.max(self.connected[0] + self.connected[1]);
+        }
+        if entry.has(phase) {
+            return;
+        }
+        entry.reached |= 1 << phase as u8;
+        self.phases[phase as usize].record(since);
+        match phase {
+            JoinPhase::Dtls => self.joined[side] += 1,
+            JoinPhase::FirstKeyframe => self.first_keyframes += 1,
+            JoinPhase::Websocket | JoinPhase::Signal | JoinPhase::Ice | JoinPhase::FirstPacket => {}
+        }
+    }
+
+    /// A join response came this long after TCP was connected.
+    pub(crate) fn join_response(&mut self, waited: Duration) {
+        self.join_response_wait_max = self.join_response_wait_max.max(waited);
+    }
+
+    /// The longest of [`Joins::join_response`].
+    pub(crate) fn join_response_wait_max(&self) -> Duration {
+        self.join_response_wait_max
+    }
+
+    /// A session ended: what it had made of the server's messages.
+    pub(crate) fn session_ended(&mut self, counted: SessionCounters) {
+        self.signalling.merge(&SignallingSection {
+            messages: counted.messages,
+            malformed: counted.malformed,
+            offers_ignored: counted.offers_ignored,
+            answers_ignored: counted.answers_ignored,
+            candidates_dropped: counted.candidates_dropped,
+            tracks_ignored: counted.tracks_ignored,
+        });
+    }
+
+    /// What was said of an error: the first of each kind is kept, of [`ERROR_TEXTS_MAX`] kinds.
+    pub(crate) fn said(&mut self, kind: &str, detail: &str) {
+        if self.error_texts.len() < ERROR_TEXTS_MAX && !self.error_texts.contains_key(kind) {
+            let text = one_line(detail).chars().take(ERROR_TEXT_CHARS_MAX).collect();
+            self.error_texts.insert(kind.to_owned(), text);
+        }
+    }
+
+    /// What [`Joins::said`] kept, by kind.
+    pub(crate) fn error_texts(&self) -> &BTreeMap<String, String> {
+        &self.error_texts
+    }
+
+    /// A try ended before it was told to; `kind` goes into `join.errors`.
+    pub(crate) fn broke(&mut self, id: ParticipantId, kind: &str) {
+        if !self.closed {
+            *self.errors.entry(kind.to_owned()).or_default() += 1;
+            let entry = &mut self.entries[id.0];
+            entry.broken = true;
+            entry.resuming = None;
+            if entry.connected {
+                entry.dropped_out = true;
+                self.drops += 1;
+            } else {
+                self.tries_failed += 1;
+            }
+        }
+        self.disconnected(id);
+    }
+
+    /// Its websocket is gone, for a reason of this kind, and is being opened again; `None` once the
+    /// session goes on.
+    pub(crate) fn resuming(&mut self, id: ParticipantId, kind: Option<&'static str>) {
+        self.entries[id.0].resuming = kind;
+    }
+
+    /// The run ends at `now`, before anybody is told to leave: sessions without a websocket have
+    /// dropped out, and participants between two tries have none before them. A join that is younger
+    /// than `join_grace` had no time: it is pending, and not one that never ends.
+    pub(crate) fn close(&mut self, now: Instant, join_grace: Duration) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        for entry in &mut self.entries {
+            if let Some(kind) = entry.resuming.take().filter(|_| !entry.over) {
+                *self.errors.entry(kind.to_owned()).or_default() += 1;
+                entry.left_resuming = true;
+                self.drops += 1;
+            }
+            if let (Standing::Pending(_), Some(scheduled)) = (entry.standing(), entry.started) {
+                entry.failed = entry.broken;
+                entry.overdue =
+                    !entry.broken && now.saturating_duration_since(scheduled) >= join_grace;
+            }
+        }
+    }
+
+    /// It is not connected any more.
+    pub(crate) fn disconnected(&mut self, id: ParticipantId) {
+        let entry = &mut self.entries[id.0];
+        if entry.connected {
+            entry.connected = false;
+            self.connected[usize::from(entry.publisher)] -= 1;
+        }
+    }
+
+    /// Another try of it begins.
+    pub(crate) fn retried(&mut self, id: ParticipantId) {
+        self.retries += 1;
+        let entry = &mut self.entries[id.0];
+        (entry.broken, entry.step) = (false, Step::default());
+    }
+
+    /// A session went on over a new websocket.
+    pub(crate) fn resumed(&mut self, id: ParticipantId) {
+        self.resumed += 1;
+        self.resuming(id, None);
+    }
+
+    /// No try will follow. `gave_up` if the last one broke, rather than being told to leave.
+    pub(crate) fn over(&mut self, id: ParticipantId, gave_up: bool) {
+        let entry = &mut self.entries[id.0];
+        if !entry.over {
+            entry.over = true;
+            self.over[usize::from(entry.publisher)] += 1;
+            if !self.closed {
+                entry.failed = gave_up && !entry.has(JoinPhase::Dtls);
+            }
+        }
+    }
+
+    /// An error that belongs to no participant.
+    pub(crate) fn error(&mut self, kind: &str) {
+        *self.errors.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// The server's version, as the first join response has it.
+    pub(crate) fn server_version(&mut self, version: &str) {
+        if self.server_version.is_none() && !version.is_empty() {
+            self.server_version = Some(version.to_owned());
+        }
+    }
+
+    /// What [`Joins::server_version`] was told.
+    pub(crate) fn known_server_version(&self) -> Option<String> {
+        self.server_version.clone()
+    }
+
+    /// Participants registered.
+    pub(crate) fn requested(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Participants connected now.
+    pub(crate) fn connected(&self) -> usize {
+        self.connected[0] + self.connected[1]
+    }
+
+    /// Subscribers connected now.
+    pub(crate) fn subscribers_connected(&self) -> usize {
+        self.connected[0]
+    }
+
+    /// Publishers that joined at least once.
+    pub(crate) fn publishers_joined(&self) -> usize {
+        self.joined[1]
+    }
+
+    /// Subscribers that joined at least once.
+    pub(crate) fn subscribers_joined(&self) -> usize {
+        self.joined[0]
+    }
+
+    /// Subscribers that got a first keyframe.
+    pub(crate) fn first_keyframes(&self) -> usize {
+        self.first_keyframes
+    }
+
+    /// True once every publisher is connected or has given up.
+    pub(crate) fn publishers_settled(&self, publishers: usize) -> bool {
+        self.connected[1] + self.over[1] >= publishers
+    }
+
+    /// True once every started participant is connected or has given up.
+    pub(crate) fn settled(&self) -> bool {
+        self.connected() + self.over[0] + self.over[1] >= self.started_total()
+    }
+
+    /// True once nobody is left, or will come back.
+    pub(crate) fn all_over(&self) -> bool {
+        self.over[0] + self.over[1] >= self.entries.len()
+    }
+
+    /// True once no started subscriber is left.
+    pub(crate) fn subscribers_over(&self) -> bool {
+        self.over[0] >= self.started[0]
+    }
+
+    /// True once no started participant is left.
+    pub(crate) fn started_over(&self) -> bool {
+        self.over[0] + self.over[1] >= self.started_total()
+    }
+
+    /// Participants started.
+    pub(crate) fn started_total(&self) -> usize {
+        self.started[0] + self.started[1]
+    }
+
+    /// How many stand where.
+    pub(crate) fn standings(&self) -> Standings {
+        let mut sum = Standings::default();
+        for entry in &self.entries {
+            match entry.standing() {
+                Standing::Joined => sum.joined += 1,
+                Standing::Failed => sum.failed += 1,
+                Standing::NotStarted => sum.not_started += 1,
+                Standing::Pending(Step::Websocket) => sum.pending_at.websocket += 1,
+                Standing::Pending(Step::Signal) => sum.pending_at.signal += 1,
+                Standing::Pending(Step::Ice) => sum.pending_at.ice += 1,
+                Standing::Pending(Step::Dtls) => sum.pending_at.dtls += 1,
+            }
+        }
+        sum
+    }
+
+    /// Participants that were dropped at least once.
+    pub(crate) fn dropped(&self) -> u64 {
+        let dropped = |entry: &&Entry| entry.dropped_out || entry.left_resuming;
+        self.entries.iter().filter(dropped).count() as u64
+    }
+
+    /// Participants whose websocket was gone when the run ended.
+    pub(crate) fn left_resuming(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.left_resuming).count() as u64
+    }
+
+    /// Joins that failed or never ended, to which the bound applies as `bound` says. `cut_off`
+    /// tells of each part of the subscribers whether something was done on purpose that keeps
+    /// everything from them for a while.
+    pub(crate) fn lost_joins(&self, bound: BoundJoins, cut_off: &[bool]) -> LostJoins {
+        let mut lost = LostJoins::default();
+        for entry in self.entries.iter().filter(|entry| entry.failed || entry.overdue) {
+            let part = cut_off.get(usize::from(entry.cohort)).copied().unwrap_or(false);
+            let on_purpose = part && !entry.publisher && entry.cut_off();
+            let bounded = if entry.failed { bound.failed } else { bound.pending };
+            lost.all += 1;
+            lost.on_purpose += u64::from(on_purpose);
+            lost.bounded += u64::from(bounded && !on_purpose);
+        }
+        lost
+    }
+
+    /// Error kinds with their counts, commonest first.
+    pub(crate) fn errors(&self) -> Vec<(String, u64)> {
+        let mut errors: Vec<_> =
+            self.errors.iter().map(|(kind, count)| (kind.clone(), *count)).collect();
+        errors.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        errors
+    }
+
+    /// Further tries made.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries
+    }
+
+    /// The report's section.
+    pub(crate) fn section(&self) -> JoinSection {
+        let phase = |phase: JoinPhase| self.phases[phase as usize].as_ms();
+        let standings = self.standings();
+        JoinSection {
+            requested: self.requested() as u64,
+            started: self.started_total() as u64,
+            joined: standings.joined,
+            failed: standings.failed,
+            pending: standings.pending_at.total(),
+            pending_at: Some(standings.pending_at),
+            not_started: standings.not_started,
+            dropped: self.dropped(),
+            drops: self.drops,
+            tries_failed: self.tries_failed,
+            retries: self.retries,
+            resumed: self.resumed,
+            errors: self.errors.clone(),
+            error_texts: self.error_texts.clone(),
+            signalling: self.signalling,
+            peak: Some(self.peak as u64),
+            phases_ms: Phases {
+                websocket: phase(JoinPhase::Websocket),
+                signal: phase(JoinPhase::Signal),
+                ice: phase(JoinPhase::Ice),
+                dtls: phase(JoinPhase::Dtls),
+                first_packet: phase(JoinPhase::FirstPacket),
+                first_keyframe: phase(JoinPhase::FirstKeyframe),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const GRACE: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_join_counts_once_and_its_first_times_only() {
+        let mut book = Joins::default();
+        let id = book.register(false);
+        book.started(id, Instant::now());
+        book.reached(id, JoinPhase::Websocket, MS);
+        book.reached(id, JoinPhase::Dtls, 2 * MS);
+        book.reached(id, JoinPhase::Dtls, 900 * MS);
+        assert_eq!((book.subscribers_joined(), book.connected(), book.peak), (1, 1, 1));
+        book.broke(id, "media_lost");
+        book.retried(id);
+        book.started(id, Instant::now());
+        book.reached(id, JoinPhase::Dtls, 5_000 * MS);
+        let section = book.section();
+        assert_eq!((section.requested, section.started, section.joined), (1, 1, 1));
+        assert_eq!((section.dropped, section.retries, section.failed), (1, 1, 0));
+        assert_eq!((section.drops, section.tries_failed), (1, 0));
+        assert_eq!(section.errors["media_lost"], 1);
+        let dtls = section.phases_ms.dtls.unwrap();
+        assert_eq!((dtls.count, dtls.max), (1, 2.0));
+        assert!(section.phases_ms.first_packet.is_none());
+    }
+
+    #[test]
+    fn giving_up_before_joining_is_a_failure_and_settles() {
+        let mut book = Joins::default();
+        let publisher = book.register(true);
+        let subscriber = book.register(false);
+        book.started(publisher, Instant::now());
+        book.started(subscriber, Instant::now());
+        assert!(!book.publishers_settled(1) && !book.settled());
+        book.broke(publisher, "http_401");
+        book.over(publisher, true);
+        book.over(publisher, true);
+        assert!(book.publishers_settled(1) && !book.settled() && !book.all_over());
+        book.reached(subscriber, JoinPhase::Dtls, MS);
+        assert!(book.settled());
+        book.disconnected(subscriber);
+        book.over(subscriber, false);
+        assert!(book.all_over());
+        let section = book.section();
+        assert_eq!((section.failed, section.dropped, section.joined), (1, 0, 1));
+        assert_eq!((book.publishers_joined(), book.subscribers_joined()), (0, 1));
+    }
+
+    /// A book in which these steps were reached, each by one subscriber started at `begun`.
+    fn book_of(begun: Instant, steps: &[Option<JoinPhase>]) -> (Joins, Vec<ParticipantId>) {
+        let mut book = Joins::default();
+        let ids: Vec<_> = steps.iter().map(|_| book.register(false)).collect();
+        for (id, last) in ids.iter().zip(steps) {
+            book.started(*id, begun);
+            for phase in [JoinPhase::Websocket, JoinPhase::Signal, JoinPhase::Ice, JoinPhase::Dtls]
+            {
+                if last.is_some_and(|last| phase as u8 <= last as u8) {
+                    book.reached(*id, phase, MS);
+                }
+            }
+        }
+        (book, ids)
+    }
+
+    #[track_caller]
+    fn assert_balanced(book: &Joins) -> JoinSection {
+        let join = book.section();
+        let sum = join.joined + join.failed + join.pending + join.not_started;
+        assert_eq!(join.requested, sum, "{join:?}");
+        assert_eq!(join.pending_at.unwrap().total(), join.pending, "{join:?}");
+        join
+    }
+
+    #[test]
+    fn whoever_is_still_joining_at_the_end_is_counted_with_its_step() {
+        let begun = Instant::now();
+        let steps = [
+            None,
+            Some(JoinPhase::Websocket),
+            Some(JoinPhase::Signal),
+            Some(JoinPhase::Ice),
+            Some(JoinPhase::Dtls),
+        ];
+        let (mut book, ids) = book_of(begun, &steps);
+        book.register(false);
+        let join = assert_balanced(&book);
+        let at = PendingAt { websocket: 1, signal: 1, ice: 1, dtls: 1 };
+        assert_eq!((join.pending_at, join.joined, join.not_started), (Some(at), 1, 1));
+        book.close(begun + GRACE, GRACE);
+        let bound = BoundJoins { failed: true, pending: true };
+        let lost = LostJoins { all: 4, on_purpose: 0, bounded: 4 };
+        assert_eq!(book.lost_joins(bound, &[]), lost);
+        // An outage of ours explains those that waited for what it kept away.
+        let lost = book.lost_joins(BoundJoins { pending: false, ..bound }, &[true]);
+        assert_eq!(lost, LostJoins { all: 4, on_purpose: 2, bounded: 0 });
+        // Told to leave, or connected after all: the books stay as they were.
+        book.reached(ids[3], JoinPhase::Dtls, MS);
+        for id in ids {
+            book.over(id, true);
+        }
+        assert_eq!(assert_balanced(&book).pending_at, Some(at));
+    }
+
+    #[test]
+    fn a_join_that_had_no_time_is_pending_and_held_against_nobody() {
+        let begun = Instant::now();
+        let (mut book, _) = book_of(begun, &[Some(JoinPhase::Signal); 3]);
+        book.close(begun + GRACE - MS, GRACE);
+        assert_eq!(assert_balanced(&book).pending, 3);
+        let bound = BoundJoins { failed: true, pending: true };
+        assert_eq!(book.lost_joins(bound, &[]), LostJoins::default());
+    }
+
+    #[test]
+    fn participants_are_counted_and_their_tries_apart() {
+        let begun = Instant::now();
+        let (mut book, ids) = book_of(begun, &[None, Some(JoinPhase::Dtls), Some(JoinPhase::Dtls)]);
+        for _ in 0..3 {
+            book.broke(ids[0], "http_503");
+            book.retried(ids[0]);
+            book.reached(ids[1], JoinPhase::Dtls, MS);
+            book.broke(ids[1], "media_lost");
+            book.retried(ids[1]);
+        }
+        book.reached(ids[0], JoinPhase::Websocket, MS);
+        assert_eq!(assert_balanced(&book).pending_at.unwrap().signal, 1);
+        book.broke(ids[0], "http_503");
+        // A pause between two tries is the end of the last one, if the run ends in it.
+        assert_eq!(assert_balanced(&book).pending_at.unwrap().websocket, 1);
+        // A websocket is gone, and one that was is back.
+        book.resuming(ids[2], Some("signal_lost"));
+        book.close(begun + MS, GRACE);
+        let join = assert_balanced(&book);
+        assert_eq!((join.joined, join.failed, join.pending), (2, 1, 0));
+        assert_eq!((join.dropped, join.drops, join.tries_failed), (2, 4, 4));
+        assert_eq!(join.errors["signal_lost"], 1);
+        assert_eq!(book.left_resuming(), 1);
+        let (mut book, ids) = book_of(begun, &[Some(JoinPhase::Dtls)]);
+        book.resuming(ids[0], Some("signal_lost"));
+        book.resumed(ids[0]);
+        book.close(begun + MS, GRACE);
+        assert_eq!((book.section().dropped, book.section().resumed), (0, 1));
+    }
+
+    #[test]
+    fn tracks_are_expected_of_those_in_the_measured_window() {
+        let mut book = Joins::default();
+        let ids: Vec<_> = (0..4).map(|number| book.register(number == 0)).collect();
+        let room: Rc<str> = "room".into();
+        for id in &ids[1..] {
+            book.expect(*id, &room, 0, [Some(2), Some(1)]);
+        }
+        for id in &ids[..3] {
+            book.started(*id, Instant::now());
+            book.reached(*id, JoinPhase::Dtls, MS);
+        }
+        assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
+        book.disconnected(ids[1]);
+        book.over(ids[1], false);
+        book.window_begins();
+        assert_eq!(book.tracks_expected(), [Some(2), Some(1)]);
+        book.reached(ids[3], JoinPhase::Dtls, MS);
+        assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
+        book.expect(ids[3], &room, 1, [None, Some(1)]);
+        assert_eq!(book.tracks_expected(), [None, Some(2)]);
+    }
+
+    #[test]
+    fn tracks_of_those_who_were_not_there_are_excused() {
+        let mut book = Joins::default();
+        let [room, other]: [Rc<str>; 2] = ["room".into(), "other".into()];
+        let publishers: Vec<_> = (0..3).map(|_| book.register(true)).collect();
+        for (number, id) in publishers.iter().enumerate() {
+            book.publishes(*id, if number < 2 { &room } else { &other }, [1, 1]);
+            book.started(*id, Instant::now());
+        }
+        book.reached(publishers[0], JoinPhase::Dtls, MS);
+        let viewers: Vec<_> = (0..3).map(|_| book.register(false)).collect();
+        for (number, id) in viewers.iter().enumerate() {
+            book.expect(*id, if number < 2 { &room } else { &other }, 0, [Some(2), Some(2)]);
+            book.started(*id, Instant::now());
+            book.reached(*id, JoinPhase::Dtls, MS);
+        }
+        // Two miss the second publisher, one the third; then one of the two drops out.
+        assert_eq!(book.tracks_discounted(), [3, 3]);
+        book.broke(viewers[0], "media_lost");
+        assert_eq!(book.tracks_discounted(), [4, 4]);
+        book.reached(publishers[1], JoinPhase::Dtls, MS);
+        assert_eq!(book.tracks_discounted(), [3, 3]);
+        book.broke(publishers[0], "media_lost");
+        assert_eq!(book.tracks_discounted(), [4, 4]);
+    }
+
+    #[test]
+    fn errors_come_commonest_first() {
+        let mut book = Joins::default();
+        for kind in ["a", "b", "b", "c", "c", "c"] {
+            book.error(kind);
+        }
+        let errors: Vec<_> = book.errors();
+        assert_eq!(errors[0], ("c".to_owned(), 3));
+        assert_eq!(errors[2], ("a".to_owned(), 1));
+    }
+
+    #[test]
+    fn identities_of_further_tries_belong_to_the_first() {
+        for (identity, first) in
+            [("sub-1-try2", "sub-1"), ("sub-1", "sub-1"), ("a-tryout", "a-tryout"), ("-try3", "")]
+        {
+            assert_eq!(of_first_try(identity), first);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Conducts a run: looks at the machine, opens what is needed, joins everybody, keeps the series and
+//! hands out plain facts.
+//!
+//! [`prepare`](fn@prepare) does everything that can fail before anybody joins, [`play`] plays it to
+//! the last leave on the calling thread (a tokio current-thread runtime: one task for each
+//! participant, one that routes engine events, one that keeps the view), [`report_of`] makes the
+//! report. Media is the engine's.
+
+#![forbid(unsafe_code)]
+
+mod audience;
+mod capture;
+mod clips;
+mod conductor;
+mod context;
+pub mod embedded;
+mod facts;
+mod joins;
+pub mod machine;
+mod network;
+mod notes;
+mod participant;
+pub mod preflight;
+mod prepare;
+mod progress;
+mod router;
+mod run;
+mod series;
+mod server_metrics;
+mod stages;
+mod viewers;
+
+pub use facts::report_of;
+pub use joins::Standings;
+pub use network::Network;
+pub use prepare::{Prepared, prepare};
+pub use progress::{Controls, Phase, Progress, View, WorkerProgress};
+#[cfg(any(test, feature = "testing"))]
+pub use run::nothing_happened;
+pub use run::{RunData, play};
+pub use series::Totals;

@@ -1,0 +1,319 @@
+//! Everything that is looked at, made or opened before anybody joins.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use stampede_engine::{Engine, EngineOptions};
+use stampede_output::files;
+use stampede_report::Failure;
+#[cfg(any(test, feature = "testing"))]
+use stampede_scenario::NetworkSpec;
+use stampede_scenario::{Clips, Participants, Scenario, Server, Target};
+use stampede_signaling::ServerUrl;
+use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
+
+use crate::capture;
+use crate::clips;
+use crate::network::Network;
+use crate::preflight::cores::{self, CoreSplit, CoresAsked};
+use crate::preflight::{self, Needs, State};
+
+/// Characters of a run's name.
+const RUN_ID_CHARS: usize = 8;
+
+/// A run that can start: its scenario, and what was found and opened for it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What is to be run.
+    pub scenario: Scenario,
+    /// What is published.
+    pub clips: Clips,
+    /// Who takes part.
+    pub participants: Participants,
+    /// How the machine is divided.
+    pub cores: CoreSplit,
+    /// What has to be said to the user before the run starts, a line each.
+    pub notices: Vec<String>,
+    /// Cores allowed.
+    pub(crate) cpus: usize,
+    /// How the server and its metrics are reached.
+    pub(crate) network: Network,
+    /// Where the peers' first sockets are bound: a guess, before the server's candidates are known.
+    pub(crate) local_ip: IpAddr,
+    /// Of the server that was given, or of the proxy on the way to it, resolved before the runtime
+    /// starts: a lookup blocks.
+    pub(crate) addresses: Option<Arc<[SocketAddr]>>,
+    /// Name of the run.
+    pub(crate) run_id: String,
+    /// Seed in force.
+    pub(crate) seed: u64,
+}
+
+/// Why the rooms are not there.
+pub(crate) enum PrepareError {
+    /// A key, a URL, a proxy: nothing to count, something to put right.
+    Refused(Failure),
+    /// The server can't be reached, fails, or does not make this room.
+    NoRoom {
+        /// For `join.errors`.
+        kind: String,
+        /// For people.
+        detail: String,
+    },
+}
+
+/// Opens the scenario's files, makes its folders, and divides and checks the machine.
+///
+/// # Errors
+/// Exit code 104: what can't be used, with the number needed and the command that gives it.
+pub fn prepare(scenario: Scenario) -> Result<Prepared, Failure> {
+    let server = match &scenario.target {
+        Target::Embedded(_) => None,
+        Target::Server(server) => Some(&server.url),
+    };
+    let network = Network::open(&scenario.network, server, &scenario.server_metrics)?;
+    let mut notices: Vec<String> = network.notice().into_iter().collect();
+    let clips = clips::open(&scenario, &mut notices)?;
+    if let Some(record) = &scenario.record {
+        folder("--record", &record.dir)?;
+    }
+    if let Some(capture) = &scenario.capture {
+        folder("--capture", &capture.dir)?;
+    }
+    let allowed = preflight::allowed_cores()?;
+    let (embedded, embedded_cores) = match &scenario.target {
+        Target::Embedded(embedded) => (true, embedded.cores.as_ref()),
+        Target::Server(_) => (false, None),
+    };
+    let asked = CoresAsked {
+        cores: scenario.cores.as_ref(),
+        workers: scenario.workers,
+        embedded,
+        embedded_cores,
+    };
+    let cores = cores::split(&allowed, asked).map_err(Failure::config)?;
+    let (addresses, local_ip) = match server {
+        None => (None, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Some(url) => {
+            let (addresses, local_ip) = way(url, &network)?;
+            (Some(addresses), local_ip)
+        }
+    };
+    check_machine(&scenario, embedded, local_ip, cores.workers, &mut notices)?;
+    let mut run_id = random_hex()?;
+    let random_seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
+    run_id.truncate(RUN_ID_CHARS);
+    let seed = scenario.seed.unwrap_or(random_seed);
+    let participants = Participants::new(&scenario, &clips, &run_id, seed);
+    Ok(Prepared {
+        scenario,
+        clips,
+        participants,
+        cores,
+        notices,
+        cpus: allowed.len(),
+        network,
+        local_ip,
+        addresses,
+        run_id,
+        seed,
+    })
+}
+
+/// Makes a folder that can be written to, whatever is there already.
+fn folder(flag: &str, dir: &Path) -> Result<(), Failure> {
+    let failed = |what: &str, error: std::io::Error| {
+        Failure::config(format!("{flag} {}: it can't be {what}: {error}", dir.display()))
+    };
+    std::fs::create_dir_all(dir).map_err(|error| failed("made", error))?;
+    files::check_folder(dir).map_err(|error| failed("written to", error))
+}
+
+fn check_machine(
+    scenario: &Scenario,
+    embedded: bool,
+    local_ip: IpAddr,
+    workers: usize,
+    notices: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let checks = preflight::check(&Needs {
+        peers: scenario.participants_peak(),
+        embedded,
+        backend: scenario.backend,
+        local_ip,
+        receive_buffer_bytes: scenario.receive_buffer_bytes,
+        packet_ring_bytes: scenario.packet_ring_bytes_of(workers),
+        workers,
+    });
+    preflight::verdict(&checks)?;
+    for check in &checks {
+        let word = match check.state {
+            State::Ok | State::Failed => continue,
+            State::Raised => "preflight",
+            State::Warning => "preflight warning",
+        };
+        notices.push(format!("{word}: {}", check.line()));
+    }
+    Ok(())
+}
+
+/// 128 random bits in hexadecimal.
+pub(crate) fn random_hex() -> Result<String, Failure> {
+    let mut bytes = [0u8; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Failure::other(format!("no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Where signalling connects to, and the address that this machine has on its way to the server.
+fn way(url: &ServerUrl, network: &Network) -> Result<(Arc<[SocketAddr]>, IpAddr), Failure> {
+    let Some(proxy) = &network.proxy else {
+        let addresses = resolve("--url", &url.authority())?;
+        let local_ip = local_ip_towards(&addresses)?;
+        return Ok((addresses, local_ip));
+    };
+    let proxied = resolve(proxy.named_by(), &proxy.authority())?;
+    // Behind a proxy names of the world outside may be unknown: then it is on the same way.
+    let local_ip = resolve("--url", &url.authority())
+        .and_then(|addresses| local_ip_towards(&addresses))
+        .or_else(|_| local_ip_towards(&proxied))?;
+    Ok((proxied, local_ip))
+}
+
+/// The addresses of `HOST:PORT`, which `flag` names.
+///
+/// # Errors
+/// Exit code 104 if its name has none.
+pub(crate) fn resolve(flag: &str, authority: &str) -> Result<Arc<[SocketAddr]>, Failure> {
+    let failed = |why: String| {
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        Failure::config(format!("{flag}: can't resolve the host name {host}: {why}"))
+    };
+    let addresses: Vec<SocketAddr> =
+        authority.to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
+    if addresses.is_empty() { Err(failed("no address".to_owned())) } else { Ok(addresses.into()) }
+}
+
+/// The address this machine has on its way to a server.
+fn local_ip_towards(addresses: &[SocketAddr]) -> Result<IpAddr, Failure> {
+    let mut routed =
+        addresses.iter().filter_map(|address| stampede_udp::local_ip_towards(*address).ok());
+    routed.next().ok_or_else(|| {
+        Failure::config(format!("--url: this machine has no route to {addresses:?}"))
+    })
+}
+
+/// Makes the rooms; one that is there already is fine.
+pub(crate) async fn rooms(
+    server: &Server,
+    network: &Network,
+    rooms: &[Rc<str>],
+) -> Result<(), PrepareError> {
+    let (url, credentials) = (server.url.clone(), server.credentials.clone());
+    let client = RoomClient::new(url, credentials, &network.tls, &network.proxies)
+        .map_err(|error| PrepareError::Refused(Failure::other(error)))?;
+    for room in rooms {
+        client.create(room, RoomOptions::default()).await.map_err(|error| {
+            let detail = format!("room '{room}' could not be made: {error}");
+            match error {
+                RoomError::Unreachable { .. }
+                | RoomError::Timeout { .. }
+                | RoomError::NotFound { .. }
+                | RoomError::Server { .. } => {
+                    PrepareError::NoRoom { kind: error.kind().to_owned(), detail }
+                }
+                RoomError::Unauthorized { .. } => PrepareError::Refused(Failure::config(format!(
+                    "{detail}; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
+                ))),
+                RoomError::NotLiveKit { .. } => {
+                    PrepareError::Refused(Failure::config(format!("{detail}; check --url")))
+                }
+                RoomError::ProxyUnauthorized { .. } => PrepareError::Refused(Failure::config(
+                    format!("{detail}; name it as http://USER:PASSWORD@HOST:PORT (--proxy)"),
+                )),
+                RoomError::Token(_) => PrepareError::Refused(Failure::config(detail)),
+                RoomError::Client { .. } => PrepareError::Refused(Failure::other(detail)),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Starts the workers.
+///
+/// # Errors
+/// What they could not have.
+pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
+    let (scenario, cores) = (&prepared.scenario, &prepared.cores);
+    let defaults = EngineOptions::default();
+    let each = scenario.participants_peak().div_ceil(cores.workers.max(1));
+    let capture = scenario.capture.as_ref();
+    Engine::start(EngineOptions {
+        workers: cores.workers,
+        cores: cores.worker_cores.clone(),
+        backend: scenario.backend.choice(),
+        receive_buffer_bytes: scenario.receive_buffer_bytes,
+        packet_ring_bytes_max: scenario.packet_ring_bytes_of(cores.workers),
+        playout_deadline: scenario.playout_deadline,
+        // Retries may hold an old peer and a new one for a moment.
+        peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
+        capture: capture.map(|capture| capture::options(capture, cores.workers)),
+        cohorts: scenario
+            .cohorts
+            .all()
+            .iter()
+            .map(|cohort| cohort.impair.as_ref().map(|cause| cause.spec.clone()))
+            .collect(),
+        seed: prepared.seed,
+        recording_dir: scenario.record.as_ref().map(|record| record.dir.clone()),
+        ..defaults
+    })
+    .map_err(|error| Failure::other(format!("the engine could not start: {error}")))
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Prepared {
+    /// Of a scenario that is not to be run: no file is opened, no machine looked at.
+    pub(crate) fn for_tests(scenario: Scenario) -> Self {
+        #[allow(clippy::expect_used)]
+        let network = Network::open(&NetworkSpec::default(), None, &[]).expect("nothing to open");
+        let clips = clips::open(&scenario, &mut Vec::new()).unwrap_or_default();
+        let participants = Participants::new(&scenario, &clips, "test", 1);
+        let cores = CoreSplit {
+            worker_cores: vec![0],
+            workers: 1,
+            sfu_cores: Vec::new(),
+            other_cores: Vec::new(),
+        };
+        Self {
+            network,
+            clips,
+            participants,
+            cores,
+            notices: Vec::new(),
+            cpus: 1,
+            local_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            addresses: None,
+            run_id: "test".to_owned(),
+            seed: scenario.seed.unwrap_or(1),
+            scenario,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_loopback_begins_on_loopback() {
+        let addresses = resolve("--url", "127.0.0.1:7880").unwrap();
+        let ip = local_ip_towards(&addresses).unwrap();
+        assert_eq!(ip, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let error = resolve("--url", "no-such-host.invalid:80").unwrap_err();
+        assert!(error.to_string().contains("can't resolve"), "{error}");
+        assert_eq!(error.exit, stampede_report::Exit::BadConfiguration);
+    }
+}

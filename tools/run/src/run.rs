@@ -1,0 +1,592 @@
+//! A run from the start of its server to the end of its engine.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stampede_core::peer::SETTLE_GRACE;
+use stampede_engine::{BackendReport, CapturedPeer, Engine, EngineReport};
+use stampede_report::Failure;
+use stampede_report::judge::Early;
+use stampede_report::running::{self, LiveWorkers};
+use stampede_report::threshold::{self, Crossed, Threshold};
+use stampede_report::types::{Fault, SeriesRow, ServerMetrics};
+use stampede_scenario::{CaptureSpec, Clips, Participants, Scenario, Server, Target};
+use stampede_sfu::Ledger;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, LocalSet};
+
+use crate::audience::Audience;
+use crate::conductor::{self, Conductor, Measured};
+use crate::context::{Context, RunClock, Settings};
+use crate::embedded::EmbeddedSfu;
+use crate::joins::Joins;
+use crate::preflight::cores::CoreSplit;
+use crate::prepare::{self, PrepareError, Prepared};
+use crate::progress::{Controls, Progress, View, WorkerProgress};
+use crate::router::{self, Workers};
+use crate::series::Series;
+use crate::server_metrics::Scraper;
+use crate::viewers::Viewers;
+use crate::{capture, machine, preflight};
+
+/// Pause between two looks at the state of things; a second is a whole number of them.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOKS_A_SECOND: u32 = 4;
+
+/// Most errors of captures that are kept for the report, of those made at the end and before it.
+/// Further ones are logged only, or of the same folder.
+const CAPTURE_ERRORS_MAX: usize = 8;
+/// How long the workers have to hand out what their flight recorders hold.
+const CAPTURE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// All that is known at the end of a run; what the report is made of.
+pub struct RunData {
+    /// What was to be run.
+    pub(crate) scenario: Scenario,
+    /// What was published.
+    pub(crate) clips: Clips,
+    /// Name of the run.
+    pub(crate) id: String,
+    /// Base of the room names.
+    pub(crate) room: String,
+    /// Seed in force.
+    pub(crate) seed: u64,
+    /// Both clocks.
+    pub(crate) clock: RunClock,
+    /// Where it joined; `None` if it did not come to that.
+    pub(crate) url: Option<String>,
+    /// It was reached over this machine's own loopback: there was no network in between.
+    pub(crate) local: bool,
+    /// From the first join to the last leave.
+    pub(crate) duration: Duration,
+    /// What was measured.
+    pub(crate) measured: Measured,
+    /// Ended by a signal.
+    pub interrupted: bool,
+    /// Why it ended early, if not by a signal.
+    pub(crate) ended_early: Option<Early>,
+    /// Why the server is taken to have been gone at the end.
+    pub(crate) server_gone: Option<Early>,
+    /// The threshold that ended it, if one did.
+    pub(crate) crossed: Option<Crossed>,
+    /// Joins.
+    pub(crate) joins: Joins,
+    /// Who should see what, and who did.
+    pub(crate) audience: Audience,
+    /// Media.
+    pub(crate) engine: Option<EngineReport>,
+    /// UDP backend.
+    pub(crate) backend: Option<BackendReport>,
+    /// Core division.
+    pub(crate) cores: CoreSplit,
+    /// Cores allowed.
+    pub(crate) cpus: usize,
+    /// The embedded SFU's ledger at the end.
+    pub(crate) ledger: Option<Ledger>,
+    /// Why there is no ledger although the embedded SFU ran.
+    pub(crate) ledger_missing: Option<String>,
+    /// The same when the measured window began.
+    pub(crate) ledger_begin: Option<Ledger>,
+    /// The server's own figures.
+    pub(crate) server_metrics: Option<ServerMetrics>,
+    /// Files of the flight recorder.
+    pub(crate) captured: Vec<PathBuf>,
+    /// Why some of those that were asked for could not be written.
+    pub(crate) capture_errors: Vec<String>,
+    /// Seconds.
+    pub(crate) series: Vec<SeriesRow>,
+}
+
+impl RunData {
+    /// Of a run in which nothing has happened yet.
+    fn new(prepared: &Prepared) -> Self {
+        Self {
+            id: prepared.run_id.clone(),
+            room: prepared.participants.room_base.clone(),
+            seed: prepared.seed,
+            clock: RunClock::start(),
+            url: None,
+            local: false,
+            duration: Duration::ZERO,
+            measured: Measured::default(),
+            interrupted: false,
+            ended_early: None,
+            server_gone: None,
+            crossed: None,
+            joins: Joins::default(),
+            audience: Audience::new(prepared.scenario.watch_rules, Instant::now()),
+            engine: None,
+            backend: None,
+            cores: prepared.cores.clone(),
+            cpus: prepared.cpus,
+            ledger: None,
+            ledger_missing: None,
+            ledger_begin: None,
+            server_metrics: None,
+            captured: Vec::new(),
+            capture_errors: Vec::new(),
+            series: Vec::new(),
+            scenario: prepared.scenario.clone(),
+            clips: prepared.clips.clone(),
+        }
+    }
+}
+
+/// Plays a prepared run to the last leave, on this thread.
+///
+/// # Errors
+/// What ended it before there was anything to report.
+pub fn play(
+    prepared: Prepared,
+    controls: Arc<Controls>,
+    view: Box<dyn View>,
+) -> Result<RunData, Failure> {
+    let allowed = preflight::allowed_cores()?;
+    // Before the child and the workers: both inherit it, and the workers then pin themselves.
+    preflight::stay_on(&prepared.cores.other_cores);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("no runtime: {error}")))?;
+    let data = LocalSet::new().block_on(&runtime, run(prepared, controls, view));
+    // A blocking DNS lookup or file operation must not hold the process.
+    runtime.shutdown_background();
+    // The next one divides the machine anew.
+    preflight::stay_on(&allowed);
+    data
+}
+
+async fn run(
+    prepared: Prepared,
+    controls: Arc<Controls>,
+    mut view: Box<dyn View>,
+) -> Result<RunData, Failure> {
+    let beside = tokio::task::spawn_local(view.beside());
+    let interrupted = controls.interrupted();
+    let result = parts(prepared, controls, view, interrupted).await;
+    beside.abort();
+    result
+}
+
+/// Waits for the first signal.
+pub(crate) async fn signalled(interrupted: &mut watch::Receiver<bool>) {
+    if interrupted.wait_for(|signalled| *signalled).await.is_err() {
+        // No handler could be installed: there will be none.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn parts(
+    prepared: Prepared,
+    controls: Arc<Controls>,
+    view: Box<dyn View>,
+    mut interrupted: watch::Receiver<bool>,
+) -> Result<RunData, Failure> {
+    let mut data = RunData::new(&prepared);
+    let started = tokio::select! {
+        started = server(&prepared) => Some(started?),
+        () = signalled(&mut interrupted) => None,
+    };
+    let Some((mut embedded, server)) = started else {
+        return Ok(stopped_early(data, &prepared.participants));
+    };
+    data.url = Some(server.url.to_string());
+    let network = prepared.network.clone();
+    let scraper = Scraper::new(&data.scenario.server_metrics, &network).map_err(Failure::other)?;
+    let made = tokio::select! {
+        made = prepare::rooms(&server, &network, &prepared.participants.rooms) => made,
+        () = signalled(&mut interrupted) => return Ok(stopped_early(data, &prepared.participants)),
+    };
+    match made {
+        Ok(()) => {}
+        Err(PrepareError::Refused(failure)) => return Err(failure),
+        Err(PrepareError::NoRoom { kind, detail }) => {
+            // Nobody can join: counted, reported, not waited for.
+            conductor::nobody_joins(&mut data, &prepared.participants, &kind);
+            data.ended_early = Some(Early { fault: Fault::Unknown, why: detail });
+            return Ok(data);
+        }
+    }
+    let engine = prepare::engine(&prepared)?;
+    data.backend = Some(engine.backend_report().clone());
+    view.say(&format!("UDP backend {}", engine.backend_report().reason));
+    let settings = Settings {
+        clock: RunClock::start(),
+        addresses: match &prepared.addresses {
+            Some(addresses) => Arc::clone(addresses),
+            // The embedded SFU's is an address already: nothing is looked up.
+            None => prepare::resolve("--url", &server.url.authority())?,
+        },
+        credentials: server.credentials,
+        url: server.url,
+        network,
+        local_ip: prepared.local_ip,
+        retry: data.scenario.retry,
+        retry_sleep: data.scenario.retry_sleep,
+        own_publishers: prepared.participants.own_publishers.clone(),
+        obey_dynacast: data.scenario.dynacast,
+        timelines: data.scenario.capture.is_some(),
+        watch_rules: data.scenario.watch_rules,
+    };
+    data.local = settings.network.proxy.is_none()
+        && settings.addresses.iter().all(|address| address.ip().is_loopback());
+    if let Some(capture) = &data.scenario.capture {
+        let subscribers = data.scenario.shape.subscribers_peak();
+        view.say(&capture::describe(capture, subscribers));
+    }
+    let scraper = Rc::new(scraper);
+    let signal = interrupted.clone();
+    let watcher = Watcher { view: Rc::new(RefCell::new(view)), controls, scraper };
+    let participants = prepared.participants;
+    with_engine(&mut data, engine, settings, watcher, participants, &mut embedded, interrupted)
+        .await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    // A signal while everybody leaves, or later, ends the run as well: it was not left alone.
+    data.interrupted |= *signal.borrow();
+    Ok(data)
+}
+
+/// The server to join; the embedded one is started.
+async fn server(prepared: &Prepared) -> Result<(Option<EmbeddedSfu>, Server), Failure> {
+    match &prepared.scenario.target {
+        Target::Server(server) => Ok((None, server.clone())),
+        Target::Embedded(embedded) => {
+            let (cores, seed) = (&prepared.cores.sfu_cores, prepared.seed);
+            let started = EmbeddedSfu::start(&embedded.options, cores, seed).await?;
+            let server =
+                Server { url: started.url.clone(), credentials: started.credentials.clone() };
+            Ok((Some(started), server))
+        }
+    }
+}
+
+/// A run that a signal ended before anybody was started.
+fn stopped_early(mut data: RunData, participants: &Participants) -> RunData {
+    data.interrupted = true;
+    conductor::nobody_starts(&mut data, participants);
+    data
+}
+
+async fn with_engine(
+    data: &mut RunData,
+    engine: Engine,
+    settings: Settings,
+    watcher: Watcher,
+    participants: Participants,
+    embedded: &mut Option<EmbeddedSfu>,
+    interrupted: watch::Receiver<bool>,
+) {
+    data.clock = settings.clock;
+    let context = Rc::new(Context::new(engine, settings));
+    let workers = Rc::new(RefCell::new(Workers::default()));
+    let state = Rc::new(conductor::State::default());
+    let (controls, scraper) = (Arc::clone(&watcher.controls), Rc::clone(&watcher.scraper));
+    let settles_after = data.scenario.playout_deadline + SETTLE_GRACE;
+    scraper.begin().await;
+    let scraping = tokio::task::spawn_local(Rc::clone(&scraper).run());
+    let recorder = data.scenario.capture.clone().map(|capture| {
+        let (context, workers) = (Rc::clone(&context), Rc::clone(&workers));
+        let view = Rc::clone(&watcher.view);
+        let recording =
+            record_on_demand(context, workers, Arc::clone(&controls), view, capture, settles_after);
+        tokio::task::spawn_local(recording)
+    });
+    let (routed, failures) = (Rc::clone(&context), Rc::clone(&workers));
+    let router = tokio::task::spawn_local(async move {
+        if let Err(error) = router::route(Rc::clone(&routed), Rc::clone(&failures)).await {
+            let why = format!("the engine's events can't be read: {error}");
+            failures.borrow_mut().failed.push(why);
+            routed.changed.notify_waiters();
+        }
+    });
+    let watching = tokio::task::spawn_local(watcher.watch(
+        Rc::clone(&context),
+        Rc::clone(&workers),
+        Rc::clone(&state),
+        data.scenario.shape.subscribers_peak(),
+        data.scenario.thresholds.clone(),
+        settles_after,
+    ));
+    let mut conductor = Conductor {
+        context: Rc::clone(&context),
+        workers: Rc::clone(&workers),
+        state: Rc::clone(&state),
+        scenario: &data.scenario,
+        own_video: !data.clips.video.is_empty(),
+        embedded,
+        interrupted,
+        controls,
+        ledger_before: None,
+    };
+    let ending = conductor.play(participants).await;
+    data.ledger_begin = conductor.ledger_before.take();
+    data.measured = ending.measured;
+    data.interrupted = ending.interrupted;
+    data.ended_early = ending.ended_early;
+    data.server_gone = ending.server_gone;
+    data.crossed = state.crossed.take();
+    data.duration = data.clock.started.elapsed();
+    state.done.set(true);
+    let series = watching.await.unwrap_or_default();
+    if let Some(recorder) = recorder {
+        recorder.abort();
+    }
+    let failed = std::mem::take(&mut workers.borrow_mut().failed);
+    if data.ended_early.is_none() {
+        let early = |why| Early { fault: Fault::Generator, why };
+        data.ended_early = failed.into_iter().next().map(early);
+    }
+    if let Some(engine) = context.take_engine() {
+        // Off this thread, so that a second signal still ends the process at once.
+        data.engine = tokio::task::spawn_blocking(move || engine.stop()).await.ok();
+    }
+    // Not before: until then it takes snapshots.
+    router.abort();
+    end_series(data, series, &mut workers.borrow_mut());
+    scraping.abort();
+    if !scraper.is_empty() {
+        data.server_metrics = Some(scraper.finish().await);
+    }
+    data.joins = context.joins.take();
+    end_audience(data, &context);
+    write_captures(data, &context);
+    take_ledger(data, embedded).await;
+}
+
+/// Takes the accounts, with what the workers had not told yet.
+fn end_audience(data: &mut RunData, context: &Context) {
+    let nobody = Audience::new(data.scenario.watch_rules, data.clock.started);
+    data.audience = context.audience.replace(nobody);
+    let Some(engine) = &mut data.engine else { return };
+    let unread = engine.covers_unread.drain(..);
+    let last = engine.workers.iter_mut().flat_map(|worker| worker.covers.drain(..));
+    unread.chain(last).for_each(|news| data.audience.covers(news));
+}
+
+/// Adds the last row: from the snapshots of the row before it to the workers' end.
+fn end_series(data: &mut RunData, mut series: Series, workers: &mut Workers) {
+    if let Some(engine) = &mut data.engine {
+        engine.snapshots_unread.drain(..).for_each(|snapshot| workers.keep(snapshot));
+        let ended = engine.workers.iter().map(|worker| worker.last.ended).max();
+        let elapsed = ended.map(|ended| ended.saturating_duration_since(data.clock.started));
+        let t_s = elapsed.unwrap_or_else(|| data.clock.started.elapsed()).as_secs_f64();
+        series.last(t_s, std::mem::take(&mut workers.unread), &engine.workers);
+    }
+    data.series = series.into_rows();
+}
+
+/// Writes what the flight recorder held when the peers were closed.
+fn write_captures(data: &mut RunData, context: &Context) {
+    let (Some(plan), Some(engine)) = (&data.scenario.capture, &mut data.engine) else { return };
+    let workers = engine.workers.iter_mut();
+    let captures = workers.flat_map(|worker| std::mem::take(&mut worker.captures)).collect();
+    let viewers = Viewers::of(data);
+    let (timelines, watched) =
+        (context.timelines.borrow(), |identity: &str| viewers.timeline(identity));
+    let worst = capture::worst(plan, captures, &timelines, &watched);
+    let unwatched = viewers.worst_identities(plan.worst);
+    let unwatched = capture::unwatched(&unwatched, &worst, &timelines, &watched);
+    let (files, mut lost) = capture::write(plan, &worst, "");
+    lost.extend(capture::write_timelines(plan, unwatched));
+    data.captured = files;
+    data.capture_errors = context.capture_errors.take();
+    data.capture_errors.extend(lost.into_iter().take(CAPTURE_ERRORS_MAX));
+}
+
+/// The worst of the captures of a run that goes on.
+fn worst_so_far(
+    context: &Context,
+    plan: &CaptureSpec,
+    captures: Vec<CapturedPeer>,
+    settles_after: Duration,
+) -> Vec<(CapturedPeer, String)> {
+    let (timelines, audience) = (context.timelines.borrow(), context.audience.borrow());
+    let until =
+        audience.known_until(context.workers(), settles_after).unwrap_or(context.clock.started);
+    let viewers = Viewers::until(&audience, context.clock.started, until);
+    capture::worst(plan, captures, &timelines, &|identity| viewers.timeline(identity))
+}
+
+/// Writes the flight recorder whenever it is asked for.
+async fn record_on_demand(
+    context: Rc<Context>,
+    workers: Rc<RefCell<Workers>>,
+    controls: Arc<Controls>,
+    view: SharedView,
+    plan: CaptureSpec,
+    settles_after: Duration,
+) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !controls.take_capture() {
+            continue;
+        }
+        let mut errors = Vec::new();
+        if let Some(Err(error)) = context.engine().map(|engine| engine.capture()) {
+            errors.push(format!("one that was asked for was not made: {error}"));
+        } else {
+            tokio::time::sleep(CAPTURE_TIMEOUT).await;
+            let captures = std::mem::take(&mut workers.borrow_mut().captured);
+            let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
+            let worst = worst_so_far(&context, &plan, captures, settles_after);
+            let of = plan.clone();
+            let write = move || capture::write(&of, &worst, &suffix);
+            let Ok((files, lost)) = tokio::task::spawn_blocking(write).await else { continue };
+            errors.extend(lost);
+            let (count, dir) = (files.len(), plan.dir.display());
+            let text = format!("flight recorder: {count} subscribers written to {dir}");
+            view.borrow().say(&text);
+        }
+        let mut kept = context.capture_errors.borrow_mut();
+        for error in errors {
+            tracing::error!("--capture: {error}");
+            if kept.len() < CAPTURE_ERRORS_MAX {
+                kept.push(error);
+            }
+        }
+    }
+}
+
+async fn take_ledger(data: &mut RunData, embedded: &mut Option<EmbeddedSfu>) {
+    let Some(embedded) = embedded else { return };
+    match embedded.ledger().await {
+        Ok(ledger) => data.ledger = Some(ledger),
+        Err(error) => {
+            tracing::warn!("the embedded SFU's ledger is missing: {error}");
+            data.ledger_missing = Some(error);
+        }
+    }
+    if data.ended_early.is_none() {
+        data.ended_early = embedded.died().map(|why| Early { fault: Fault::Server, why });
+    }
+}
+
+/// The view, for whoever has something to say.
+type SharedView = Rc<RefCell<Box<dyn View>>>;
+
+/// Looks at the run while it goes on, and shows it.
+struct Watcher {
+    view: SharedView,
+    controls: Arc<Controls>,
+    scraper: Rc<Scraper>,
+}
+
+impl Watcher {
+    /// Keeps the series and the view until the run is done.
+    async fn watch(
+        self,
+        context: Rc<Context>,
+        workers: Rc<RefCell<Workers>>,
+        state: Rc<conductor::State>,
+        subscribers: usize,
+        thresholds: Vec<Threshold>,
+        settles_after: Duration,
+    ) -> Series {
+        let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
+        let mut series = Series::default();
+        let mut shown = Progress { subscribers, ..Progress::default() };
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut look = 0;
+        while !state.done.get() {
+            tokio::select! {
+                _ = looks.tick() => look += 1,
+                // A key was pressed: shown at once.
+                () = self.controls.changed.notified() => {}
+            }
+            shown.elapsed = context.clock.started.elapsed();
+            if look == LOOKS_A_SECOND {
+                look = 0;
+                let mut workers = workers.borrow_mut();
+                self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
+                if armed && state.crossed.borrow().is_none() {
+                    let join = context.joins.borrow().section();
+                    let figures = running::figures(&join, &shown.watch, &live_workers(&workers));
+                    let found = threshold::crossed(&thresholds, &figures, shown.elapsed);
+                    *state.crossed.borrow_mut() =
+                        found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
+                }
+            }
+            let joins = context.joins.borrow();
+            shown.phase = state.phase.get();
+            shown.paused = self.controls.paused() && shown.phase.can_pause();
+            shown.left =
+                state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
+            (shown.connected, shown.requested) = (joins.connected(), joins.requested());
+            (shown.dropped, shown.retries) = (joins.dropped(), joins.retries());
+            shown.standings = joins.standings();
+            shown.errors = joins.errors();
+            self.view.borrow_mut().show(&shown);
+        }
+        series
+    }
+
+    /// A second is over.
+    fn second(
+        &self,
+        context: &Context,
+        workers: &mut Workers,
+        series: &mut Series,
+        settles_after: Duration,
+        shown: &mut Progress,
+    ) {
+        workers.unread.clear();
+        let connected = context.joins.borrow().connected();
+        let t_s = shown.elapsed.as_secs_f64();
+        (shown.second, shown.totals) =
+            series.second(t_s, connected, self.scraper.second(), workers.seconds(Instant::now()));
+        let audience = context.audience.borrow();
+        if let Some(until) = audience.known_until(context.workers(), settles_after) {
+            shown.watch = Viewers::until(&audience, context.clock.started, until).live();
+        }
+        shown.counters = live_workers(workers).totals;
+        shown.workers = workers.snapshots().map(WorkerProgress::of).collect();
+        shown.worst = workers.snapshots().flat_map(|one| one.worst.clone()).collect();
+    }
+}
+
+/// Sums over the workers' latest snapshots.
+fn live_workers(workers: &Workers) -> LiveWorkers {
+    let mut sum = LiveWorkers::default();
+    for snapshot in workers.snapshots() {
+        let udp = &snapshot.health.udp;
+        sum.totals.merge(&snapshot.totals);
+        sum.datagrams_in += udp.datagrams_in;
+        sum.datagrams_out += udp.datagrams_out;
+        sum.kernel_drops += udp.kernel_drops;
+        sum.send_errors += udp.lost_sends();
+        sum.send_queue_full += udp.send_queue_full;
+    }
+    sum
+}
+
+/// CPU and memory at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    /// When.
+    pub at: Instant,
+    /// CPU time of this process.
+    pub cpu: Duration,
+    /// Memory of this process.
+    pub rss_bytes: Option<u64>,
+}
+
+impl Mark {
+    pub(crate) fn now() -> Self {
+        Self { at: Instant::now(), cpu: machine::cpu_time(), rss_bytes: machine::rss_bytes() }
+    }
+}
+
+/// All tasks of participants, kept to the end of the run.
+pub(crate) type Tasks = Vec<JoinHandle<()>>;
+
+/// A run of this scenario in which nothing has happened.
+#[cfg(any(test, feature = "testing"))]
+pub fn nothing_happened(scenario: Scenario) -> RunData {
+    RunData::new(&Prepared::for_tests(scenario))
+}

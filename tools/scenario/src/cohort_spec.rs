@@ -1,0 +1,107 @@
+//! Cohorts: shares of the subscribers that differ from the rest, and rooms that differ from others.
+//! Both come from the scenario file only.
+
+use stampede_impair::Spec as ImpairSpec;
+
+use crate::values::Resolution;
+
+/// How many subscribers a cohort takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CohortSize {
+    /// A share of all, 0 to 1.
+    Share(f64),
+    /// So many, over all rooms.
+    Count(u32),
+}
+
+/// A part of the subscribers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CohortSpec {
+    /// Names it in the report; part of its subscribers' identities.
+    pub name: String,
+    /// How many.
+    pub size: CohortSize,
+    /// Layer asked for, if not the run's.
+    pub resolution: Option<Resolution>,
+    /// Whether its subscribers record.
+    pub record: bool,
+    /// What is done on purpose to what its subscribers receive; `--impair` then leaves them alone.
+    pub impair: Option<ImpairSpec>,
+}
+
+/// What is different in one room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoomDraft {
+    /// Its name.
+    pub name: Option<String>,
+    /// See [`Draft`](crate::Draft).
+    pub video_publishers: Option<u32>,
+    /// The same.
+    pub audio_publishers: Option<u32>,
+    /// The same.
+    pub subscribers: Option<u32>,
+    /// The same.
+    pub video_resolution: Option<Resolution>,
+}
+
+/// Which cohort each of `total` subscribers is in, in order of joining; `None` is in no cohort.
+/// Spread evenly, so that any first part of them holds the cohorts in their shares.
+pub(crate) fn assign(cohorts: &[CohortSpec], total: usize) -> Vec<Option<usize>> {
+    let wanted = |cohort: &CohortSpec| match cohort.size {
+        CohortSize::Share(share) => (share * total as f64).round() as usize,
+        CohortSize::Count(count) => count as usize,
+    };
+    let wanted: Vec<usize> = cohorts.iter().map(wanted).collect();
+    let mut given = vec![0usize; cohorts.len()];
+    (0..total)
+        .map(|number| {
+            // How far behind its share each cohort is once this one has joined.
+            let behind = |index: usize| {
+                wanted[index] as f64 * (number + 1) as f64 / total as f64 - given[index] as f64
+            };
+            let open = (0..cohorts.len()).filter(|index| given[*index] < wanted[*index]);
+            let most = open.max_by(|a, b| behind(*a).total_cmp(&behind(*b)))?;
+            // Who is not a whole one behind can wait, unless all that remain are needed.
+            let needed: usize = wanted.iter().zip(&given).map(|(all, has)| all - has).sum();
+            (behind(most) >= 1.0 - 1e-9 || needed >= total - number).then(|| {
+                given[most] += 1;
+                most
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cohort(size: CohortSize) -> CohortSpec {
+        CohortSpec { name: "c".to_owned(), size, resolution: None, record: false, impair: None }
+    }
+
+    #[test]
+    fn shares_are_kept_at_any_time_and_exact_at_the_end() {
+        let cohorts = [cohort(CohortSize::Share(0.1)), cohort(CohortSize::Count(25))];
+        let assigned = assign(&cohorts, 100);
+        let of =
+            |part: &[Option<usize>], which| part.iter().filter(|one| **one == Some(which)).count();
+        assert_eq!((of(&assigned, 0), of(&assigned, 1)), (10, 25));
+        assert_eq!(assigned.iter().filter(|one| one.is_none()).count(), 65);
+        for first in [20, 40, 60, 80] {
+            let (tenth, quarter) = (of(&assigned[..first], 0), of(&assigned[..first], 1));
+            assert!(tenth.abs_diff(first / 10) <= 1 && quarter.abs_diff(first / 4) <= 1);
+        }
+    }
+
+    #[test]
+    fn everybody_may_be_in_a_cohort() {
+        let halves = [cohort(CohortSize::Share(0.5)), cohort(CohortSize::Share(0.5))];
+        let assigned = assign(&halves, 7);
+        // 3.5 rounds up for both: one of them gets the odd one.
+        assert!(assigned.iter().all(Option::is_some), "{assigned:?}");
+        assert_eq!(assign(&halves, 0), []);
+        assert_eq!(assign(&[], 3), [None, None, None]);
+        let one = assign(&[cohort(CohortSize::Count(1))], 5);
+        assert_eq!(one.iter().filter(|one| one.is_some()).count(), 1);
+    }
+}

@@ -1,0 +1,200 @@
+//! What was asked for, before anything is checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stampede_impair::Spec as ImpairSpec;
+use stampede_media::Codec;
+use stampede_report::threshold::Threshold;
+use stampede_sfu::SfuOptions;
+use url::Url;
+
+use crate::values::{Backend, CoreList, Resolution};
+use crate::{CohortSpec, LayoutChoice, RoomDraft, Secret, Stage, SubscribeMode};
+
+/// Receive buffer asked for each peer's socket.
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Every option of a run. The default is `stampede run` without a flag: the embedded SFU, a
+/// publisher of video and audio, and 200 subscribers. What each means is said where the flags are
+/// (docs/flags.md); `None` and empty lists are what was not given.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Server to join; `None` is the embedded SFU.
+    pub url: Option<String>,
+    /// API key of the server.
+    pub api_key: Option<String>,
+    /// API secret of the server.
+    pub api_secret: Option<Secret>,
+    /// Room to join.
+    pub room: Option<String>,
+    /// Rooms; counts are per room.
+    pub rooms: u32,
+    /// Per room.
+    pub video_publishers: Option<u32>,
+    /// Per room.
+    pub audio_publishers: Option<u32>,
+    /// Per room.
+    pub subscribers: Option<u32>,
+    /// How long to hold after the ramp.
+    pub duration: Option<Duration>,
+    /// Joins started per second, over all rooms.
+    pub joins_per_second: f64,
+    /// Further tries of each participant.
+    pub retry: u32,
+    /// Pause before each.
+    pub retry_sleep: Duration,
+    /// Seed of everything random.
+    pub seed: Option<u64>,
+    /// Layer that subscribers ask for.
+    pub resolution: Resolution,
+    /// Codec of published video.
+    pub video_codec: Option<Codec>,
+    /// Frames a second of an H.264 file.
+    pub video_frame_rate: Option<f64>,
+    /// Publish one layer only.
+    pub no_simulcast: bool,
+    /// Publishers stop sending layers that nobody wants.
+    pub dynacast: bool,
+    /// Video files, lowest layer first.
+    pub video: Vec<PathBuf>,
+    /// Audio file.
+    pub audio: Option<PathBuf>,
+    /// Folder for recordings.
+    pub record: Option<PathBuf>,
+    /// Subscribers that record, over all rooms.
+    pub record_subscribers: Option<u32>,
+    /// How long after a gap was seen a repaired packet is in time.
+    pub playout_deadline: Duration,
+    /// From when on a gap without a playable frame is an interruption.
+    pub interruption_min: Duration,
+    /// How long after its scheduled join a subscriber is expected to watch at the latest.
+    pub join_grace: Duration,
+    /// What is done on purpose to what subscribers receive.
+    pub impair: Vec<ImpairSpec>,
+    /// Media worker threads.
+    pub workers: Option<u32>,
+    /// Cores of the workers.
+    pub cores: Option<CoreList>,
+    /// UDP backend.
+    pub backend: Backend,
+    /// Receive buffer asked of the kernel for each peer's socket.
+    pub receive_buffer_bytes: usize,
+    /// Memory of each worker's packet ring.
+    pub packet_ring_bytes: Option<usize>,
+    /// The embedded SFU.
+    pub embedded: EmbeddedDraft,
+    /// What the run has to keep.
+    pub thresholds: Vec<Threshold>,
+    /// The flight recorder.
+    pub capture: CaptureDraft,
+    /// Prometheus endpoints of the server.
+    pub server_metrics: Vec<Url>,
+    /// File with certificates to trust.
+    pub ca: Option<PathBuf>,
+    /// HTTP proxy of signalling, or `none`.
+    pub proxy: Option<Secret>,
+    /// Stages.
+    pub stages: Vec<Stage>,
+    /// Subscribers join hidden.
+    pub hidden: bool,
+    /// What subscribers show.
+    pub layout: Option<LayoutChoice>,
+    /// Who chooses the tracks.
+    pub subscribe_mode: Option<SubscribeMode>,
+    /// Audio publishers take turns.
+    pub simulate_speakers: bool,
+    /// Parts of the subscribers that differ from the rest.
+    pub cohorts: Vec<CohortSpec>,
+    /// Rooms that differ from the others.
+    pub room_drafts: Vec<RoomDraft>,
+}
+
+/// Options of the embedded SFU.
+#[derive(Debug, Clone, Default)]
+pub struct EmbeddedDraft {
+    /// Its cores.
+    pub cores: Option<CoreList>,
+    /// Share of packets it drops.
+    pub drop: Option<f64>,
+    /// Mean burst of drops in packets.
+    pub drop_burst: Option<u32>,
+    /// How long it holds packets back.
+    pub delay: Option<Duration>,
+    /// Its impairments.
+    pub impair: Vec<ImpairSpec>,
+    /// Further flags of `stampede sfu` as they were given, each one word.
+    pub flags: Vec<String>,
+    /// What those flags come to.
+    pub options: SfuOptions,
+}
+
+/// Options of the flight recorder.
+#[derive(Debug, Clone)]
+pub struct CaptureDraft {
+    /// Its folder; without one there is no flight recorder.
+    pub dir: Option<PathBuf>,
+    /// How far back it goes.
+    pub span: Duration,
+    /// How many of the worst subscribers are written.
+    pub worst: u32,
+    /// Headers only.
+    pub headers: bool,
+}
+
+impl Default for CaptureDraft {
+    fn default() -> Self {
+        Self { dir: None, span: Duration::from_secs(10), worst: 5, headers: false }
+    }
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            url: None,
+            api_key: None,
+            api_secret: None,
+            room: None,
+            rooms: 1,
+            video_publishers: None,
+            audio_publishers: None,
+            subscribers: None,
+            duration: None,
+            joins_per_second: 40.0,
+            retry: 0,
+            retry_sleep: Duration::from_secs(1),
+            seed: None,
+            resolution: Resolution::High,
+            video_codec: None,
+            video_frame_rate: None,
+            no_simulcast: false,
+            dynacast: false,
+            video: Vec::new(),
+            audio: None,
+            record: None,
+            record_subscribers: None,
+            playout_deadline: Duration::from_millis(500),
+            interruption_min: Duration::from_secs(1),
+            join_grace: Duration::from_secs(5),
+            impair: Vec::new(),
+            workers: None,
+            cores: None,
+            backend: Backend::Auto,
+            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+            packet_ring_bytes: None,
+            embedded: EmbeddedDraft::default(),
+            thresholds: Vec::new(),
+            capture: CaptureDraft::default(),
+            server_metrics: Vec::new(),
+            ca: None,
+            proxy: None,
+            stages: Vec::new(),
+            hidden: false,
+            layout: None,
+            subscribe_mode: None,
+            simulate_speakers: false,
+            cohorts: Vec::new(),
+            room_drafts: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What a run is: who joins which room when, what is published, recorded, impaired and promised.
+//!
+//! A [`Draft`] is what was asked for, a [`Scenario`] is what came of it, checked. No file is opened
+//! here, no name looked up, and nothing read from the environment: two drafts that are the same
+//! make the same scenario on every machine.
+//!
+//! ```
+//! use stampede_scenario::{Draft, Scenario};
+//!
+//! let draft = Draft { subscribers: Some(50), rooms: 2, ..Draft::default() };
+//! let scenario = Scenario::new(draft)?;
+//! assert_eq!(scenario.participants_peak(), 2 * (1 + 50));
+//! assert!(Scenario::new(Draft { rooms: 0, ..Draft::default() }).is_err());
+//! # Ok::<(), stampede_report::Failure>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod cohort_spec;
+mod cohorts;
+mod draft;
+pub mod load;
+mod participants;
+mod scenario;
+mod secret;
+mod shape;
+mod stage;
+pub mod values;
+
+pub use cohort_spec::{CohortSize, CohortSpec, RoomDraft};
+pub use cohorts::{Cohort, Cohorts, REST};
+pub use draft::{CaptureDraft, Draft, EmbeddedDraft};
+pub use participants::{Media, ParticipantSpec, Participants};
+pub use scenario::{
+    CaptureSpec, Clips, Embedded, NetworkSpec, RecordSpec, Scenario, Server, Target, VideoSpec,
+    packet_ring_bytes, shorthand,
+};
+pub use secret::Secret;
+pub use shape::{LayoutChoice, RoomSpec, Shape, SubscribeMode};
+pub use stage::{Change, Stage, StageRun, timeline};

@@ -1,0 +1,115 @@
+//! How much a run would receive, before it starts.
+
+use stampede_media::MediaClip;
+use stampede_signaling::session::{Quality, Role, Subscription};
+
+use crate::{Clips, Participants, Scenario};
+
+/// What all subscribers together would receive.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Load {
+    /// Media packets.
+    pub packets_per_s: f64,
+    /// Payload bits.
+    pub bitrate_bps: f64,
+}
+
+impl Load {
+    fn add(&mut self, clip: &MediaClip, tracks: f64) {
+        let packets: usize = clip.frames.iter().map(|frame| frame.packets.len()).sum();
+        let seconds = clip.duration_seconds();
+        if seconds > 0.0 {
+            self.packets_per_s += tracks * packets as f64 / seconds;
+            self.bitrate_bps += tracks * clip.bitrate_bps();
+        }
+    }
+}
+
+/// The load at the time of most subscribers; `None` where nothing published is ours, so that it can't
+/// be known.
+pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants) -> Option<Load> {
+    if clips.video.is_empty() && clips.audio.is_none() {
+        return None;
+    }
+    let subscribers = &participants.subscribers;
+    let mut load = Load::default();
+    for one in subscribers {
+        let Role::Subscriber { subscription, quality } = one.role else { continue };
+        let [video, audio] = one.tracks.map(|tracks| tracks.unwrap_or(0));
+        for place in 0..video {
+            let quality = match subscription {
+                Subscription::Layout { layout, .. } => layout.size(place as usize).quality,
+                Subscription::Auto | Subscription::Manual { .. } => quality,
+            };
+            if let Some(clip) = layer(clips, quality) {
+                load.add(clip, 1.0);
+            }
+        }
+        if let Some(clip) = &clips.audio {
+            load.add(clip, f64::from(audio));
+        }
+    }
+    // Of those that come and go in stages only some are there at a time.
+    let at_once = scenario.shape.subscribers_peak() as f64 / subscribers.len().max(1) as f64;
+    load.packets_per_s *= at_once;
+    load.bitrate_bps *= at_once;
+    Some(load)
+}
+
+/// The clip that is sent for a quality; of fewer layers the nearest one below.
+fn layer(clips: &Clips, quality: Quality) -> Option<&MediaClip> {
+    let layers = &clips.video;
+    let wanted = match quality {
+        Quality::Low => 0,
+        Quality::Medium => 1,
+        Quality::High => 2,
+    };
+    layers.get(wanted.min(layers.len().checked_sub(1)?)).map(|clip| &**clip)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use stampede_media::{Codec, builtin};
+
+    use super::*;
+    use crate::Draft;
+    use crate::values::Resolution;
+
+    fn load(draft: Draft) -> Option<Load> {
+        let scenario = Scenario::new(draft).unwrap();
+        let mut clips = Clips::default();
+        if scenario.video.is_some() {
+            clips.video = builtin::video(Codec::Vp8).unwrap().into_iter().map(Arc::new).collect();
+        }
+        if scenario.audio.is_some() {
+            clips.audio = Some(Arc::new(builtin::audio().unwrap()));
+        }
+        let participants = Participants::new(&scenario, &clips, "load", 0);
+        expected(&scenario, &clips, &participants)
+    }
+
+    fn video_only(subscribers: u32) -> Draft {
+        Draft { subscribers: Some(subscribers), audio_publishers: Some(0), ..Draft::default() }
+    }
+
+    #[test]
+    fn load_is_clips_times_subscribers() {
+        let packets = |draft| load(draft).unwrap().packets_per_s;
+        let audio = Draft { video_publishers: Some(0), subscribers: Some(100), ..Draft::default() };
+        let of_audio = packets(audio);
+        assert!((4_900.0..5_100.0).contains(&of_audio), "50 Opus packets/s each: {of_audio}");
+        let one = packets(video_only(1));
+        let many = packets(Draft { rooms: 2, ..video_only(300) });
+        assert!((many / one - 600.0).abs() < 1e-6, "{many} of {one}");
+        let low = packets(Draft { resolution: Resolution::Low, ..video_only(1) });
+        assert!(low < one / 3.0, "{low} of {one}");
+        let stages = ["1s:300", "1s:0", "1s:300"].map(|stage| stage.parse().unwrap()).to_vec();
+        let staged = Draft { stages, subscribers: None, ..video_only(0) };
+        assert!((packets(staged) / one - 300.0).abs() < 1e-6);
+        let nobodys =
+            Draft { video_publishers: Some(0), audio_publishers: Some(0), ..Draft::default() };
+        assert_eq!(load(nobodys), None);
+    }
+}

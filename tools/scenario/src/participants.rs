@@ -1,0 +1,462 @@
+//! Who takes part: every participant of a run with its name, room and tracks.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stampede_core::{MediaKind, PublishLayer, PublishTrack, SpeakingTurns};
+use stampede_media::{Codec, MediaClip};
+use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription, TrackKind};
+
+use crate::cohort_spec::assign;
+use crate::values::Resolution;
+use crate::{Clips, RoomSpec, Scenario, SubscribeMode};
+
+/// LiveKit's names and qualities of simulcast layers, lowest first.
+const LAYERS: [(&str, Quality); 3] =
+    [("q", Quality::Low), ("h", Quality::Medium), ("f", Quality::High)];
+
+/// A participant, before it is started.
+#[derive(Debug, Clone)]
+pub struct ParticipantSpec {
+    /// Its identity on the server; further tries get a suffix.
+    pub identity: String,
+    /// Its room.
+    pub room: Rc<str>,
+    /// Signalling role.
+    pub role: Role,
+    /// Media role.
+    pub media: Media,
+    /// Joins without anybody being told.
+    pub hidden: bool,
+    /// Its part of the subscribers: index in [`Cohorts`](crate::Cohorts).
+    pub cohort: u16,
+    /// What that is called; `None` for the rest.
+    pub cohort_name: Option<String>,
+    /// Tracks it should receive, video and audio; `None` where that is not known.
+    pub tracks: [Option<u32>; 2],
+}
+
+/// Media role of a participant.
+#[derive(Debug, Clone)]
+pub enum Media {
+    /// Receives.
+    Subscriber {
+        /// Records too.
+        record: bool,
+    },
+    /// Sends these.
+    Publisher {
+        /// Tracks.
+        tracks: Vec<PublishTrack>,
+    },
+}
+
+impl Media {
+    /// True for who sends.
+    pub fn is_publisher(&self) -> bool {
+        matches!(self, Self::Publisher { .. })
+    }
+}
+
+/// All participants of a run and their rooms.
+#[derive(Debug, Clone)]
+pub struct Participants {
+    /// What all room names begin with.
+    pub room_base: String,
+    /// Names of the rooms.
+    pub rooms: Vec<Rc<str>>,
+    /// What the identities of this run's publishers begin with.
+    pub own_publishers: String,
+    /// Publishers in the order in which they join: room by room in turn.
+    pub publishers: Vec<ParticipantSpec>,
+    /// Subscribers in the order in which they join: room by room in turn, so that rooms fill
+    /// evenly; the first ones record.
+    pub subscribers: Vec<ParticipantSpec>,
+}
+
+impl Participants {
+    /// Of a scenario that publishes these clips. `run_id` is a part of every name, `seed` decides
+    /// where in their clips publishers begin, and whom each `--impair` chooses.
+    pub fn new(scenario: &Scenario, clips: &Clips, run_id: &str, seed: u64) -> Self {
+        let room_base = scenario.room.clone().unwrap_or_else(|| format!("stampede-{run_id}"));
+        let rooms = rooms(scenario, &room_base);
+        let own_publishers = format!("stampede-{run_id}-pub-");
+        let publishers = publishers(scenario, clips, &own_publishers, &rooms, seed);
+        let subscribers = subscribers(scenario, run_id, &rooms, seed);
+        Self { room_base, rooms, own_publishers, publishers, subscribers }
+    }
+}
+
+fn rooms(scenario: &Scenario, base: &str) -> Vec<Rc<str>> {
+    let name = |(index, room): (usize, &RoomSpec)| match (&room.name, scenario.rooms) {
+        (Some(name), _) => name.as_str().into(),
+        (None, 1) => base.into(),
+        (None, _) => format!("{base}-{}", index + 1).into(),
+    };
+    scenario.shape.rooms.iter().enumerate().map(name).collect()
+}
+
+fn publishers(
+    scenario: &Scenario,
+    clips: &Clips,
+    identities: &str,
+    rooms: &[Rc<str>],
+    seed: u64,
+) -> Vec<ParticipantSpec> {
+    let mut all = Vec::new();
+    for number in 0..most(scenario, RoomSpec::publishers) {
+        for (room_number, (room, own)) in rooms.iter().zip(&scenario.shape.rooms).enumerate() {
+            if number >= own.publishers() {
+                continue;
+            }
+            let identity = format!("{identities}{}-{number}", room_number + 1);
+            let phase = phase(seed, all.len() as u64);
+            let (mut announced, mut sent) = (Vec::new(), Vec::new());
+            if number < own.video_publishers {
+                let track = video_track(&identity, &clips.video, phase);
+                announced.push(announced_video(&track));
+                sent.push(track);
+            }
+            if let Some(clip) = clips.audio.as_ref().filter(|_| number < own.audio_publishers) {
+                let mut track = audio_track(&identity, clip, phase);
+                track.speaking = scenario.shape.simulate_speakers.then_some(SpeakingTurns {
+                    speaker: number,
+                    speakers: own.audio_publishers,
+                    seed: seed.wrapping_add(room_number as u64),
+                });
+                announced.push(announced_audio(&track));
+                sent.push(track);
+            }
+            all.push(ParticipantSpec {
+                identity,
+                room: Rc::clone(room),
+                role: Role::Publisher { tracks: announced },
+                media: Media::Publisher { tracks: sent },
+                hidden: false,
+                cohort: 0,
+                cohort_name: None,
+                tracks: [None; 2],
+            });
+        }
+    }
+    all
+}
+
+fn subscribers(
+    scenario: &Scenario,
+    run_id: &str,
+    rooms: &[Rc<str>],
+    seed: u64,
+) -> Vec<ParticipantSpec> {
+    let recording = scenario.record.as_ref().map_or(0, |record| record.subscribers as usize);
+    let (parts, cohorts) = (&scenario.cohorts, &scenario.shape.cohorts);
+    let assigned = assign(cohorts, scenario.shape.subscribers());
+    let subscription = subscription(scenario);
+    let mut all = Vec::with_capacity(assigned.len());
+    for number in 0..most(scenario, |room| room.subscribers) {
+        for (room_number, (room, own)) in rooms.iter().zip(&scenario.shape.rooms).enumerate() {
+            if number >= own.subscribers {
+                continue;
+            }
+            let identity = format!("stampede-{run_id}-sub-{}-{number}", room_number + 1);
+            let assigned = assigned[all.len()];
+            let part = parts.index_of(assigned, &identity, seed);
+            let cohort = assigned.map(|index| &cohorts[index]);
+            let resolution = cohort.and_then(|cohort| cohort.resolution).unwrap_or(own.resolution);
+            let record = all.len() < recording || cohort.is_some_and(|cohort| cohort.record);
+            all.push(ParticipantSpec {
+                identity,
+                room: Rc::clone(room),
+                role: Role::Subscriber { subscription, quality: quality(resolution) },
+                media: Media::Subscriber { record },
+                hidden: scenario.shape.hidden,
+                cohort: part,
+                cohort_name: parts.name(part).map(str::to_owned),
+                tracks: tracks(scenario, own),
+            });
+        }
+    }
+    all
+}
+
+/// The highest number of any room.
+fn most(scenario: &Scenario, number: impl Fn(&RoomSpec) -> u32) -> u32 {
+    scenario.shape.rooms.iter().map(number).max().unwrap_or(0)
+}
+
+fn quality(resolution: Resolution) -> Quality {
+    match resolution {
+        Resolution::High => Quality::High,
+        Resolution::Medium => Quality::Medium,
+        Resolution::Low => Quality::Low,
+    }
+}
+
+fn subscription(scenario: &Scenario) -> Subscription {
+    let auto = scenario.shape.subscribe_mode == SubscribeMode::Auto;
+    match scenario.shape.layout {
+        Some(layout) => Subscription::Layout { layout: layout.layout(), auto },
+        None if auto => Subscription::Auto,
+        None => Subscription::Manual { audio: true, video: true },
+    }
+}
+
+/// Tracks that a subscriber of this room should receive. Who is shown when there are more publishers
+/// than places depends on who came first: it is known only if all of them send the same.
+fn tracks(scenario: &Scenario, room: &RoomSpec) -> [Option<u32>; 2] {
+    let (video, audio) = (room.video_publishers, room.audio_publishers);
+    let Some(layout) = scenario.shape.layout else { return [Some(video), Some(audio)] };
+    let places = layout.layout().participants_max() as u32;
+    let shown = |tracks: u32| match room.publishers() <= places {
+        true => Some(tracks),
+        false => (tracks == room.publishers()).then_some(places),
+    };
+    let heard = match scenario.shape.subscribe_mode {
+        SubscribeMode::Auto => Some(audio),
+        SubscribeMode::Manual => shown(audio),
+    };
+    [shown(video), heard]
+}
+
+/// Where in its clip a publisher begins, 0 to 1: spreads the keyframes of many publishers of one
+/// clip. SplitMix64 of seed and number.
+fn phase(seed: u64, number: u64) -> f64 {
+    let mut z = seed.wrapping_add((number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn offset(clip: &MediaClip, phase: f64) -> Duration {
+    Duration::from_secs_f64(clip.duration_seconds() * phase)
+}
+
+fn video_track(identity: &str, clips: &[Arc<MediaClip>], phase: f64) -> PublishTrack {
+    let simulcast = clips.len() > 1;
+    let layers = clips.iter().zip(LAYERS).map(|(clip, (rid, _))| PublishLayer {
+        rid: simulcast.then_some(rid),
+        clip: Arc::clone(clip),
+    });
+    PublishTrack {
+        cid: format!("{identity}-video"),
+        kind: MediaKind::Video,
+        layers: layers.collect(),
+        start_offset: clips.first().map_or(Duration::ZERO, |clip| offset(clip, phase)),
+        speaking: None,
+    }
+}
+
+fn audio_track(identity: &str, clip: &Arc<MediaClip>, phase: f64) -> PublishTrack {
+    PublishTrack {
+        cid: format!("{identity}-audio"),
+        kind: MediaKind::Audio,
+        layers: vec![PublishLayer { rid: None, clip: Arc::clone(clip) }],
+        start_offset: offset(clip, phase),
+        speaking: None,
+    }
+}
+
+fn announced_video(track: &PublishTrack) -> LocalTrack {
+    let qualities: &[(&str, Quality)] = match track.layers.len() {
+        1 => &LAYERS[2..],
+        _ => &LAYERS,
+    };
+    let layers: Vec<LocalLayer> = track
+        .layers
+        .iter()
+        .zip(qualities)
+        .map(|(layer, (_, quality))| LocalLayer {
+            quality: *quality,
+            width: layer.clip.width.into(),
+            height: layer.clip.height.into(),
+            bitrate_bps: layer.clip.bitrate_bps() as u32,
+        })
+        .collect();
+    let full = layers.last();
+    LocalTrack {
+        cid: track.cid.clone(),
+        name: "video".to_owned(),
+        kind: TrackKind::Video,
+        codec: codec_name(track.video_codec()).to_owned(),
+        width: full.map_or(0, |layer| layer.width),
+        height: full.map_or(0, |layer| layer.height),
+        layers,
+    }
+}
+
+/// As LiveKit names it in `SimulcastCodec.codec`.
+fn codec_name(codec: Option<Codec>) -> &'static str {
+    match codec {
+        Some(Codec::Vp9) => "vp9",
+        Some(Codec::H264) => "h264",
+        Some(Codec::Av1) => "av1",
+        _ => "vp8",
+    }
+}
+
+fn announced_audio(track: &PublishTrack) -> LocalTrack {
+    LocalTrack {
+        cid: track.cid.clone(),
+        name: "audio".to_owned(),
+        kind: TrackKind::Audio,
+        codec: "opus".to_owned(),
+        width: 0,
+        height: 0,
+        layers: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use stampede_media::builtin;
+
+    use super::*;
+    use crate::{CohortSize, CohortSpec, Draft, LayoutChoice, RoomDraft};
+
+    fn clips(scenario: &Scenario) -> Clips {
+        let mut video = builtin::video(Codec::Vp8).unwrap();
+        if scenario.video.as_ref().is_some_and(|video| video.single_layer) {
+            video.drain(..2);
+        }
+        Clips {
+            video: video.into_iter().map(Arc::new).collect(),
+            audio: Some(Arc::new(builtin::audio().unwrap())),
+        }
+    }
+
+    fn participants(draft: Draft) -> Participants {
+        let scenario = Scenario::new(draft).unwrap();
+        Participants::new(&scenario, &clips(&scenario), "ab", 1)
+    }
+
+    #[test]
+    fn rooms_fill_evenly_and_identities_are_unique() {
+        let all = participants(Draft {
+            rooms: 2,
+            subscribers: Some(3),
+            video_publishers: Some(1),
+            audio_publishers: Some(2),
+            room: Some("hall".to_owned()),
+            ..Draft::default()
+        });
+        assert_eq!(all.rooms.iter().map(|room| &**room).collect::<Vec<_>>(), ["hall-1", "hall-2"]);
+        assert_eq!((all.publishers.len(), all.subscribers.len()), (4, 6));
+        let everybody = all.publishers.iter().chain(&all.subscribers);
+        let names: HashSet<_> = everybody.map(|one| one.identity.clone()).collect();
+        assert_eq!(names.len(), 10);
+        assert_eq!(all.subscribers[0].identity, "stampede-ab-sub-1-0");
+        assert_eq!(&*all.subscribers[1].room, "hall-2");
+        assert!(all.publishers.iter().all(|one| one.identity.starts_with(&all.own_publishers)));
+        let tracks = |one: &ParticipantSpec| match &one.media {
+            Media::Publisher { tracks } => tracks.len(),
+            Media::Subscriber { .. } => 0,
+        };
+        assert_eq!(all.publishers.iter().map(tracks).collect::<Vec<_>>(), [2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn simulcast_is_announced_lowest_layer_first() {
+        let [publisher] = &participants(Draft::default()).publishers[..] else { panic!() };
+        let Role::Publisher { tracks } = &publisher.role else { panic!() };
+        let qualities: Vec<_> = tracks[0].layers.iter().map(|layer| layer.quality).collect();
+        assert_eq!(qualities, [Quality::Low, Quality::Medium, Quality::High]);
+        assert_eq!((tracks[0].width, tracks[0].height), (1280, 720));
+        let Media::Publisher { tracks: sent } = &publisher.media else { panic!() };
+        let rids: Vec<_> = sent[0].layers.iter().map(|layer| layer.rid).collect();
+        assert_eq!(rids, [Some("q"), Some("h"), Some("f")]);
+        assert_eq!(sent[0].cid, tracks[0].cid);
+
+        let single = participants(Draft { no_simulcast: true, ..Draft::default() });
+        let Media::Publisher { tracks: sent } = &single.publishers[0].media else { panic!() };
+        assert_eq!((sent[0].layers.len(), sent[0].layers[0].rid), (1, None));
+    }
+
+    #[test]
+    fn rooms_may_differ_and_cohorts_take_their_share() {
+        let all = participants(Draft {
+            rooms: 3,
+            subscribers: Some(4),
+            room: Some("hall".to_owned()),
+            room_drafts: vec![
+                RoomDraft {
+                    name: Some("big".to_owned()),
+                    subscribers: Some(12),
+                    video_publishers: Some(2),
+                    ..RoomDraft::default()
+                },
+                RoomDraft { video_resolution: Some(Resolution::Medium), ..RoomDraft::default() },
+            ],
+            cohorts: vec![CohortSpec {
+                name: "mobile".to_owned(),
+                size: CohortSize::Share(0.5),
+                resolution: Some(Resolution::Low),
+                record: false,
+                impair: None,
+            }],
+            ..Draft::default()
+        });
+        let rooms: Vec<_> = all.rooms.iter().map(|room| &**room).collect();
+        assert_eq!(rooms, ["big", "hall-2", "hall-3"]);
+        assert_eq!(all.publishers.len(), 4);
+        let is_mobile = |one: &&ParticipantSpec| one.cohort_name.as_deref() == Some("mobile");
+        let mobile = all.subscribers.iter().filter(is_mobile);
+        assert_eq!((all.subscribers.len(), mobile.clone().count()), (20, 10));
+        let asks = |one: &ParticipantSpec| match one.role {
+            Role::Subscriber { quality, .. } => quality,
+            Role::Publisher { .. } => panic!(),
+        };
+        assert!(mobile.clone().all(|one| asks(one) == Quality::Low));
+        for one in all.subscribers.iter().filter(|one| !is_mobile(one)) {
+            let middle = &*one.room == "hall-2";
+            assert_eq!(one.cohort, 0);
+            assert_eq!(asks(one), if middle { Quality::Medium } else { Quality::High });
+        }
+        assert_eq!(all.subscribers[0].tracks, [Some(2), Some(1)]);
+        assert_eq!(all.subscribers[1].tracks, [Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn a_layout_shows_what_it_has_places_for() {
+        let expected = |video, audio, layout, subscribe_mode| {
+            let draft = Draft {
+                video_publishers: Some(video),
+                audio_publishers: Some(audio),
+                layout: Some(layout),
+                subscribe_mode,
+                ..Draft::default()
+            };
+            participants(draft).subscribers[0].tracks
+        };
+        let speaker = LayoutChoice::Speaker;
+        assert_eq!(expected(8, 8, speaker, None), [Some(6), Some(6)]);
+        assert_eq!(expected(8, 8, speaker, Some(SubscribeMode::Auto)), [Some(6), Some(8)]);
+        assert_eq!(expected(3, 8, speaker, None), [None, Some(6)]);
+        assert_eq!(expected(3, 1, LayoutChoice::Grid3x3, None), [Some(3), Some(1)]);
+    }
+
+    #[test]
+    fn only_the_asked_for_number_records() {
+        let all = participants(Draft {
+            record: Some("recordings".into()),
+            record_subscribers: Some(2),
+            subscribers: Some(5),
+            ..Draft::default()
+        });
+        let records =
+            |one: &&ParticipantSpec| matches!(one.media, Media::Subscriber { record: true });
+        assert_eq!(all.subscribers.iter().filter(records).count(), 2);
+    }
+
+    #[test]
+    fn phases_are_spread_and_repeat_with_the_seed() {
+        let phases: Vec<f64> = (0..100).map(|number| phase(7, number)).collect();
+        assert!(phases.iter().all(|phase| (0.0..1.0).contains(phase)));
+        let mean = phases.iter().sum::<f64>() / 100.0;
+        assert!((0.4..0.6).contains(&mean), "{mean}");
+        assert_eq!(phase(7, 3), phases[3]);
+        assert_ne!(phase(8, 3), phases[3]);
+    }
+}

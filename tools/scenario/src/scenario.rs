@@ -1,0 +1,531 @@
+//! From a [`Draft`] to a [`Scenario`]: everything checked against everything else. What needs the
+//! machine, a file or the network is looked at later, before anybody joins.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stampede_core::watch::Rules;
+use stampede_impair::{Spec as ImpairSpec, SpecError as ImpairSpecError};
+use stampede_media::{Codec, MediaClip};
+use stampede_report::Failure;
+use stampede_report::threshold::Threshold;
+use stampede_sfu::SfuOptions;
+use stampede_signaling::{ApiCredentials, ServerUrl};
+use url::Url;
+
+use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
+use crate::shape::{RoomDefaults, Shape, default_duration};
+use crate::values::{Backend, CoreList, Resolution};
+use crate::{Cohorts, Secret};
+
+/// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
+/// tests without permission.
+const CLOUD_PARTICIPANTS_MAX: u64 = 50;
+/// Longest room name; livekit-server's default limit is 256 (`limit.max_room_name_length`).
+const ROOM_NAME_CHARS_MAX: usize = 240;
+/// Most participants of one run; more is a typing error.
+const PARTICIPANTS_MAX: u64 = 1_000_000;
+/// Simulcast layers of LiveKit: q, h, f.
+const LAYERS_MAX: usize = 3;
+
+/// A run that makes sense.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Where to join.
+    pub target: Target,
+    /// Room name as given; `None` is named after the run.
+    pub room: Option<String>,
+    /// Number of rooms.
+    pub rooms: u32,
+    /// Per room.
+    pub video_publishers: u32,
+    /// Per room.
+    pub audio_publishers: u32,
+    /// Per room; with stages the most at one time.
+    pub subscribers: u32,
+    /// How long to hold after the ramp.
+    pub duration: Duration,
+    /// Joins started per second, over all rooms.
+    pub joins_per_second: f64,
+    /// Further tries for each participant.
+    pub retry: u32,
+    /// Pause before each.
+    pub retry_sleep: Duration,
+    /// Seed as given.
+    pub seed: Option<u64>,
+    /// Layer subscribers ask for.
+    pub resolution: Resolution,
+    /// What video publishers send; `None` without video publishers.
+    pub video: Option<VideoSpec>,
+    /// What audio publishers send: a file, or the built-in clip if it has none; `None` without
+    /// audio publishers.
+    pub audio: Option<Option<PathBuf>>,
+    /// Recording, if any.
+    pub record: Option<RecordSpec>,
+    /// Publishers stop sending layers that nobody wants.
+    pub dynacast: bool,
+    /// How long after a gap was seen a repaired packet is in time.
+    pub playout_deadline: Duration,
+    /// The bounds of watch accounts.
+    pub watch_rules: Rules,
+    /// What is done on purpose to what subscribers receive.
+    pub impair: Vec<ImpairSpec>,
+    /// Worker threads as given.
+    pub workers: Option<u32>,
+    /// Worker cores as given.
+    pub cores: Option<CoreList>,
+    /// UDP backend.
+    pub backend: Backend,
+    /// Receive buffer asked of the kernel for each peer's socket.
+    pub receive_buffer_bytes: usize,
+    /// Memory of each worker's packet ring as given.
+    pub packet_ring_bytes: Option<usize>,
+    /// What the run has to keep.
+    pub thresholds: Vec<Threshold>,
+    /// The flight recorder, if any.
+    pub capture: Option<CaptureSpec>,
+    /// What to scrape.
+    pub server_metrics: Vec<Url>,
+    /// How the server and its metrics are reached.
+    pub network: NetworkSpec,
+    /// Rooms, stages, cohorts, layout.
+    pub shape: Shape,
+    /// The parts of the subscribers.
+    pub cohorts: Cohorts,
+}
+
+/// Where to join.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A child process of ours on loopback.
+    Embedded(Box<Embedded>),
+    /// A server.
+    Server(Server),
+}
+
+/// The embedded SFU.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// Its cores as given.
+    pub cores: Option<CoreList>,
+    /// Share of packets it drops, as given.
+    pub drop: Option<f64>,
+    /// Mean burst of drops, as given.
+    pub drop_burst: Option<u32>,
+    /// How long it holds packets back, as given.
+    pub delay: Option<Duration>,
+    /// Its impairments as given.
+    pub impair: Vec<ImpairSpec>,
+    /// Further flags as given.
+    pub flags: Vec<String>,
+    /// All of it as it is started, but for ports, keys, cores and seed.
+    pub options: SfuOptions,
+}
+
+/// A server and the key to it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where it listens.
+    pub url: ServerUrl,
+    /// The key to it.
+    pub credentials: ApiCredentials,
+}
+
+/// Published video.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VideoSpec {
+    /// Files, lowest layer first; empty for the built-in clip.
+    pub files: Vec<PathBuf>,
+    /// Codec asked for; that of the files, or VP8, if it was not.
+    pub codec: Option<Codec>,
+    /// Frames a second of an H.264 file.
+    pub frame_rate: Option<f64>,
+    /// One layer only, the highest.
+    pub single_layer: bool,
+}
+
+/// What is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordSpec {
+    /// The folder.
+    pub dir: PathBuf,
+    /// How many subscribers record, over all rooms, besides those of cohorts that do.
+    pub subscribers: u32,
+}
+
+/// The flight recorder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureSpec {
+    /// The folder.
+    pub dir: PathBuf,
+    /// How far back.
+    pub span: Duration,
+    /// How many of the worst subscribers are written.
+    pub worst: usize,
+    /// Headers only.
+    pub headers: bool,
+}
+
+/// The way to the server.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkSpec {
+    /// File with certificates to trust besides those of the system.
+    pub ca: Option<PathBuf>,
+    /// HTTP proxy of signalling, or `none`; `None` asks the environment.
+    pub proxy: Option<Secret>,
+}
+
+/// What is published, opened.
+#[derive(Debug, Clone, Default)]
+pub struct Clips {
+    /// Layers of the video, lowest first; empty without video publishers.
+    pub video: Vec<Arc<MediaClip>>,
+    /// The audio; `None` without audio publishers.
+    pub audio: Option<Arc<MediaClip>>,
+}
+
+impl Scenario {
+    /// Checks a draft.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, exit code 104.
+    pub fn new(draft: Draft) -> Result<Self, Failure> {
+        let embedded = draft.url.is_none();
+        let default = |count: Option<u32>, standard: u32| {
+            count.unwrap_or(if embedded { standard } else { 0 })
+        };
+        let video_publishers = default(draft.video_publishers, 1);
+        let audio_publishers = default(draft.audio_publishers, 1);
+        let subscribers = default(draft.subscribers, 200);
+        if draft.rooms == 0 {
+            return Err(Failure::config("--rooms 0: there must be at least one room"));
+        }
+        let defaults = RoomDefaults { video_publishers, audio_publishers, subscribers };
+        check_rooms(&draft, defaults)?;
+        let shape = Shape::new(&draft, defaults)?;
+        let participants = (shape.publishers() + shape.subscribers_peak()) as u64;
+        check_counts(&draft, participants)?;
+        // Stages may start far more than are there at a time.
+        too_many((shape.publishers() + shape.subscribers()) as u64)?;
+        let target = target(&draft, participants)?;
+        check_network(&draft)?;
+        let rooms = &shape.rooms;
+        let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
+        let audio_most = rooms.iter().map(|room| room.audio_publishers).max().unwrap_or(0);
+        let subscribers = match shape.stages.len() {
+            0 => subscribers,
+            _ => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
+        };
+        if draft.packet_ring_bytes.is_some() && draft.backend != Backend::PacketRing {
+            return Err(Failure::config(format!(
+                "--packet-ring: --backend {} has no packet ring; add --backend packet_ring, or \
+                 leave --packet-ring out",
+                draft.backend.name()
+            )));
+        }
+        let scenario = Self {
+            target,
+            rooms: rooms.len() as u32,
+            video_publishers,
+            audio_publishers,
+            subscribers,
+            duration: draft.duration.unwrap_or(default_duration(shape.stages.len(), embedded)),
+            video: video(&draft, video_most)?,
+            audio: audio(&draft, audio_most)?,
+            record: record(&draft, &shape)?,
+            capture: capture(&draft.capture)?,
+            cohorts: Cohorts::new(&draft.cohorts, &draft.impair),
+            room: draft.room,
+            joins_per_second: draft.joins_per_second,
+            retry: draft.retry,
+            retry_sleep: draft.retry_sleep,
+            seed: draft.seed,
+            resolution: draft.resolution,
+            dynacast: draft.dynacast,
+            playout_deadline: draft.playout_deadline,
+            watch_rules: Rules {
+                interruption_min: draft.interruption_min,
+                join_grace: draft.join_grace,
+                ..Rules::default()
+            },
+            impair: draft.impair,
+            workers: draft.workers,
+            cores: draft.cores,
+            backend: draft.backend,
+            receive_buffer_bytes: draft.receive_buffer_bytes,
+            packet_ring_bytes: draft.packet_ring_bytes,
+            thresholds: draft.thresholds,
+            server_metrics: draft.server_metrics,
+            network: NetworkSpec { ca: draft.ca, proxy: draft.proxy },
+            shape,
+        };
+        scenario.check_cohorts_of("--threshold", &scenario.thresholds)?;
+        Ok(scenario)
+    }
+
+    /// Checks that thresholds on cohorts are on some that this run has; `flag` gave them.
+    ///
+    /// # Errors
+    /// The first that is not, exit code 104.
+    pub fn check_cohorts_of(&self, flag: &str, thresholds: &[Threshold]) -> Result<(), Failure> {
+        for test in thresholds {
+            self.cohorts
+                .check(&test.key)
+                .map_err(|error| Failure::config(format!("{flag} {}: {error}", test.expr)))?;
+        }
+        Ok(())
+    }
+
+    /// All participants that join over the whole run.
+    pub fn participants_total(&self) -> usize {
+        self.shape.publishers() + self.shape.subscribers()
+    }
+
+    /// Most participants at one time.
+    pub fn participants_peak(&self) -> usize {
+        self.shape.publishers() + self.shape.subscribers_peak()
+    }
+
+    /// Memory of each worker's packet ring.
+    pub fn packet_ring_bytes_of(&self, workers: usize) -> usize {
+        let each = self.participants_peak().div_ceil(workers.max(1));
+        self.packet_ring_bytes.unwrap_or_else(|| packet_ring_bytes(each))
+    }
+}
+
+/// Memory of a packet ring for so many peers: a tenth of a second of 720p (1.7 Mbps, with headers
+/// and what the ring takes for itself).
+pub fn packet_ring_bytes(peers: usize) -> usize {
+    const EACH: usize = 24 << 10;
+    (peers * EACH).clamp(8 << 20, 1 << 30)
+}
+
+/// Before a list of rooms is made: there may be a great many by a slip.
+fn check_rooms(draft: &Draft, defaults: RoomDefaults) -> Result<(), Failure> {
+    let publishers = defaults.video_publishers.max(defaults.audio_publishers);
+    let per_room = u64::from(publishers) + u64::from(defaults.subscribers);
+    too_many(per_room.max(1) * u64::from(draft.rooms))
+}
+
+fn too_many(participants: u64) -> Result<(), Failure> {
+    if participants > PARTICIPANTS_MAX {
+        return Err(Failure::config(format!(
+            "{participants} participants are more than one run takes ({PARTICIPANTS_MAX}): \
+             lower --rooms, the counts per room, or the joins of --stage"
+        )));
+    }
+    Ok(())
+}
+
+fn check_counts(draft: &Draft, participants: u64) -> Result<(), Failure> {
+    if participants == 0 {
+        return Err(Failure::config(
+            "nobody would join: give --subscribers, --video-publishers or --audio-publishers",
+        ));
+    }
+    too_many(participants)?;
+    let named = draft.room_drafts.iter().filter_map(|table| table.name.as_ref());
+    for room in draft.room.iter().chain(named) {
+        let chars = room.chars().count();
+        if chars == 0 || chars > ROOM_NAME_CHARS_MAX || room.chars().any(char::is_control) {
+            return Err(Failure::config(format!(
+                "--room: a room name has 1 to {ROOM_NAME_CHARS_MAX} printable characters, \
+                 this one has {chars}"
+            )));
+        }
+    }
+    if draft.workers == Some(0) {
+        return Err(Failure::config("--workers 0: at least one worker is needed"));
+    }
+    Ok(())
+}
+
+fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
+    let embedded = &draft.embedded;
+    let Some(text) = &draft.url else {
+        return Ok(Target::Embedded(Box::new(Embedded {
+            cores: embedded.cores.clone(),
+            drop: embedded.drop,
+            drop_burst: embedded.drop_burst,
+            delay: embedded.delay,
+            impair: embedded.impair.clone(),
+            flags: embedded.flags.clone(),
+            options: embedded_options(embedded)?,
+        })));
+    };
+    for (given, flag) in [
+        (embedded.cores.is_some(), "--embedded-cores"),
+        (embedded.drop.is_some(), "--embedded-drop"),
+        (embedded.drop_burst.is_some(), "--embedded-drop-burst"),
+        (embedded.delay.is_some(), "--embedded-delay"),
+        (!embedded.impair.is_empty(), "--embedded-impair"),
+        (!embedded.flags.is_empty(), "--embedded-flag"),
+    ] {
+        if given {
+            return Err(Failure::config(format!(
+                "{flag} is for the embedded SFU, but --url (or LIVEKIT_URL) names a server: \
+                 leave one of them out"
+            )));
+        }
+    }
+    let url = ServerUrl::parse(text).map_err(|error| Failure::config(format!("--url: {error}")))?;
+    check_cloud(&url, participants)?;
+    let unprintable = |text: &str| text.trim().chars().any(|c| c.is_whitespace() || c.is_control());
+    let key = draft.api_key.as_deref().unwrap_or_default();
+    let secret = draft.api_secret.as_ref().map_or("", Secret::expose);
+    for (text, what) in [(key, "key"), (secret, "secret")] {
+        if unprintable(text) {
+            return Err(Failure::config(format!(
+                "the API {what} holds a space or line break: copy it again"
+            )));
+        }
+    }
+    let credentials = ApiCredentials::new(key, secret).map_err(Failure::config)?;
+    Ok(Target::Server(Server { url, credentials }))
+}
+
+/// The embedded SFU's options with what the run's own flags for it add.
+fn embedded_options(embedded: &EmbeddedDraft) -> Result<SfuOptions, Failure> {
+    let mut options = embedded.options.clone();
+    options.impair.splice(0..0, embedded.impair.iter().cloned());
+    let (drop, delay) = (embedded.drop.unwrap_or(0.0), embedded.delay.unwrap_or_default());
+    let own = shorthand(drop, embedded.drop_burst, delay)
+        .map_err(|error| Failure::config(format!("--embedded-drop: {error}")))?;
+    options.impair.extend(own);
+    Ok(options)
+}
+
+/// The impairment that a share of drops, their mean burst and a delay stand for; `None` if they
+/// stand for nothing.
+///
+/// # Errors
+/// A burst that can't be had with this share.
+pub fn shorthand(
+    drop: f64,
+    burst_packets: Option<u32>,
+    delay: Duration,
+) -> Result<Option<ImpairSpec>, ImpairSpecError> {
+    if drop <= 0.0 && delay.is_zero() {
+        return Ok(None);
+    }
+    let burst_packets = burst_packets.filter(|_| drop > 0.0).unwrap_or(1);
+    ImpairSpec::loss_and_delay(drop, burst_packets, delay).map(Some)
+}
+
+fn check_network(draft: &Draft) -> Result<(), Failure> {
+    let given = [(draft.ca.is_some(), "--ca"), (draft.proxy.is_some(), "--proxy")];
+    let given = given.into_iter().find(|(given, _)| *given);
+    if let Some((_, flag)) = given
+        && draft.url.is_none()
+        && draft.server_metrics.is_empty()
+    {
+        return Err(Failure::config(format!(
+            "{flag} is given without --url: the embedded SFU is reached directly; add --url \
+             wss://HOST or leave {flag} out"
+        )));
+    }
+    Ok(())
+}
+
+fn check_cloud(url: &ServerUrl, participants: u64) -> Result<(), Failure> {
+    if url.is_livekit_cloud() && participants > CLOUD_PARTICIPANTS_MAX {
+        return Err(Failure::config(format!(
+            "{participants} participants at {} are refused: LiveKit Cloud's acceptable use \
+             policy forbids load tests; stay at or below {CLOUD_PARTICIPANTS_MAX}, or test a \
+             server of your own",
+            url.host()
+        )));
+    }
+    Ok(())
+}
+
+fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
+    let files = &draft.video;
+    if publishers == 0 {
+        return match files.first() {
+            Some(_) => Err(Failure::config(
+                "--video is given but nobody publishes video: add --video-publishers 1",
+            )),
+            None => Ok(None),
+        };
+    }
+    if files.is_empty() && draft.video_frame_rate.is_some() {
+        return Err(Failure::config(
+            "--video-frame-rate is given without an H.264 file: add --video FILE.h264",
+        ));
+    }
+    if files.len() > LAYERS_MAX {
+        return Err(Failure::config(format!(
+            "--video is given {} times: a track has at most {LAYERS_MAX} simulcast layers",
+            files.len()
+        )));
+    }
+    if draft.no_simulcast && files.len() > 1 {
+        return Err(Failure::config(format!(
+            "--no-simulcast publishes one layer, but --video is given {} times: leave one out",
+            files.len()
+        )));
+    }
+    Ok(Some(VideoSpec {
+        files: files.clone(),
+        codec: draft.video_codec,
+        frame_rate: draft.video_frame_rate,
+        single_layer: draft.no_simulcast,
+    }))
+}
+
+fn audio(draft: &Draft, publishers: u32) -> Result<Option<Option<PathBuf>>, Failure> {
+    match &draft.audio {
+        Some(_) if publishers == 0 => Err(Failure::config(
+            "--audio is given but nobody publishes audio: add --audio-publishers 1",
+        )),
+        _ if publishers == 0 => Ok(None),
+        file => Ok(Some(file.clone())),
+    }
+}
+
+fn record(draft: &Draft, shape: &Shape) -> Result<Option<RecordSpec>, Failure> {
+    let subscribers = u32::try_from(shape.subscribers()).unwrap_or(u32::MAX);
+    let cohort = shape.cohorts.iter().find(|cohort| cohort.record);
+    let Some(dir) = &draft.record else {
+        if let Some(cohort) = cohort {
+            return Err(Failure::config(format!(
+                "cohort '{}' records but has no folder to write to: add --record DIR",
+                cohort.name
+            )));
+        }
+        return match draft.record_subscribers {
+            Some(count) => Err(Failure::config(format!(
+                "--record-subscribers {count} has no folder to write to: add --record DIR"
+            ))),
+            None => Ok(None),
+        };
+    };
+    // Who names a cohort that records means that one.
+    let wanted = draft.record_subscribers.unwrap_or(u32::from(cohort.is_none()));
+    if (wanted == 0 && cohort.is_none()) || wanted > subscribers {
+        return Err(Failure::config(format!(
+            "--record-subscribers {wanted}: it must lie between 1 and the {subscribers} \
+             subscribers of this run"
+        )));
+    }
+    Ok(Some(RecordSpec { dir: dir.clone(), subscribers: wanted }))
+}
+
+fn capture(draft: &CaptureDraft) -> Result<Option<CaptureSpec>, Failure> {
+    let Some(dir) = &draft.dir else {
+        return match draft.headers {
+            true => Err(Failure::config(
+                "--capture-headers has no folder to write to: add --capture DIR",
+            )),
+            false => Ok(None),
+        };
+    };
+    Ok(Some(CaptureSpec {
+        dir: dir.clone(),
+        span: draft.span,
+        worst: draft.worst as usize,
+        headers: draft.headers,
+    }))
+}

@@ -1,0 +1,251 @@
+//! The shape of a run: rooms, stages, layouts, cohorts.
+
+use std::time::Duration;
+
+use stampede_report::Failure;
+use stampede_signaling::session::Layout;
+
+use crate::stage::{self, Stage};
+use crate::values::Resolution;
+use crate::{CohortSize, CohortSpec, Draft, REST, RoomDraft};
+
+/// Most parts of the subscribers, each with figures of its own: cohorts, crossed with `--impair`.
+/// Each worker keeps most of a megabyte of histograms for each that has subscribers.
+const COHORTS_MAX: usize = 100;
+
+/// Layouts by the names of `lk perf load-test`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum LayoutChoice {
+    /// One large, five small.
+    Speaker,
+    /// Nine.
+    #[cfg_attr(feature = "clap", value(name = "3x3"))]
+    Grid3x3,
+    /// Sixteen.
+    #[cfg_attr(feature = "clap", value(name = "4x4"))]
+    Grid4x4,
+    /// Twenty-five.
+    #[cfg_attr(feature = "clap", value(name = "5x5"))]
+    Grid5x5,
+}
+
+impl LayoutChoice {
+    /// What signalling calls it.
+    pub fn layout(self) -> Layout {
+        match self {
+            Self::Speaker => Layout::Speaker,
+            Self::Grid3x3 => Layout::Grid3x3,
+            Self::Grid4x4 => Layout::Grid4x4,
+            Self::Grid5x5 => Layout::Grid5x5,
+        }
+    }
+
+    /// As written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Speaker => "speaker",
+            Self::Grid3x3 => "3x3",
+            Self::Grid4x4 => "4x4",
+            Self::Grid5x5 => "5x5",
+        }
+    }
+}
+
+/// Who chooses the tracks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum SubscribeMode {
+    /// The server.
+    Auto,
+    /// The subscriber.
+    Manual,
+}
+
+impl SubscribeMode {
+    /// As written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// One room as it will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomSpec {
+    /// Its own name; `None` is named after the run.
+    pub name: Option<String>,
+    /// Publishers of video.
+    pub video_publishers: u32,
+    /// Publishers of audio.
+    pub audio_publishers: u32,
+    /// Subscribers that join; with stages over all of them.
+    pub subscribers: u32,
+    /// Layer asked for.
+    pub resolution: Resolution,
+}
+
+impl RoomSpec {
+    /// Publishing participants: the first ones send video and audio.
+    pub fn publishers(&self) -> u32 {
+        self.video_publishers.max(self.audio_publishers)
+    }
+}
+
+/// The shape of a run, checked.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Stages; empty for a plain ramp.
+    pub stages: Vec<Stage>,
+    /// One for each room.
+    pub rooms: Vec<RoomSpec>,
+    /// Parts of the subscribers.
+    pub cohorts: Vec<CohortSpec>,
+    /// What subscribers show.
+    pub layout: Option<LayoutChoice>,
+    /// Who chooses the tracks.
+    pub subscribe_mode: SubscribeMode,
+    /// See [`Draft::simulate_speakers`].
+    pub simulate_speakers: bool,
+    /// See [`Draft::hidden`].
+    pub hidden: bool,
+}
+
+/// Counts of a room where its table says nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RoomDefaults {
+    /// Publishers of video.
+    pub video_publishers: u32,
+    /// Publishers of audio.
+    pub audio_publishers: u32,
+    /// Subscribers.
+    pub subscribers: u32,
+}
+
+impl Shape {
+    /// Checks the options against each other.
+    ///
+    /// # Errors
+    /// The first contradiction, exit code 104.
+    pub(crate) fn new(draft: &Draft, defaults: RoomDefaults) -> Result<Self, Failure> {
+        check_stages(draft)?;
+        let rooms = rooms(draft, defaults);
+        let subscribers = rooms.iter().map(|room| u64::from(room.subscribers)).sum();
+        check_cohorts(&draft.cohorts, draft.impair.len(), subscribers)?;
+        let by_layout =
+            if draft.layout.is_some() { SubscribeMode::Manual } else { SubscribeMode::Auto };
+        Ok(Self {
+            stages: draft.stages.clone(),
+            rooms,
+            cohorts: draft.cohorts.clone(),
+            layout: draft.layout,
+            subscribe_mode: draft.subscribe_mode.unwrap_or(by_layout),
+            simulate_speakers: draft.simulate_speakers,
+            hidden: draft.hidden,
+        })
+    }
+
+    /// Publishers over all rooms.
+    pub fn publishers(&self) -> usize {
+        self.rooms.iter().map(|room| room.publishers() as usize).sum()
+    }
+
+    /// Subscribers that join, over all rooms.
+    pub fn subscribers(&self) -> usize {
+        self.rooms.iter().map(|room| room.subscribers as usize).sum()
+    }
+
+    /// Most subscribers at one time.
+    pub fn subscribers_peak(&self) -> usize {
+        if self.stages.is_empty() { self.subscribers() } else { stage::peak(&self.stages) as usize }
+    }
+}
+
+fn check_stages(draft: &Draft) -> Result<(), Failure> {
+    if draft.stages.is_empty() {
+        return Ok(());
+    }
+    let per_room = draft.room_drafts.iter().any(|room| room.subscribers.is_some());
+    for (given, what) in
+        [(draft.subscribers.is_some(), "--subscribers"), (per_room, "a [[room]]'s subscribers")]
+    {
+        if given {
+            return Err(Failure::config(format!(
+                "--stage says how many subscribers there are, and so does {what}: leave one out"
+            )));
+        }
+    }
+    if stage::peak(&draft.stages) == 0 {
+        return Err(Failure::config("--stage: no stage has a subscriber"));
+    }
+    Ok(())
+}
+
+fn rooms(draft: &Draft, defaults: RoomDefaults) -> Vec<RoomSpec> {
+    let tables = &draft.room_drafts;
+    let count = (draft.rooms as usize).max(tables.len());
+    let joins = stage::joins(&draft.stages) as usize;
+    let none = RoomDraft::default();
+    (0..count)
+        .map(|index| {
+            let table = tables.get(index).unwrap_or(&none);
+            // Of stages every room gets its turn.
+            let staged = joins / count + usize::from(index < joins % count);
+            let subscribers = table.subscribers.unwrap_or(defaults.subscribers);
+            RoomSpec {
+                name: table.name.clone(),
+                video_publishers: table.video_publishers.unwrap_or(defaults.video_publishers),
+                audio_publishers: table.audio_publishers.unwrap_or(defaults.audio_publishers),
+                subscribers: if joins > 0 { staged as u32 } else { subscribers },
+                resolution: table.video_resolution.unwrap_or(draft.resolution),
+            }
+        })
+        .collect()
+}
+
+fn check_cohorts(cohorts: &[CohortSpec], impairs: usize, subscribers: u64) -> Result<(), Failure> {
+    let parts = (cohorts.len() + 1) * (impairs + 1);
+    if parts > COHORTS_MAX {
+        return Err(Failure::config(format!(
+            "{} cohorts and {impairs} --impair make {parts} parts of the subscribers, and \
+             {COHORTS_MAX} is the most that are told apart: leave some out",
+            cohorts.len()
+        )));
+    }
+    let mut share_sum = 0.0;
+    let mut count_sum = 0u64;
+    for (index, cohort) in cohorts.iter().enumerate() {
+        if cohort.name == REST || cohort.name.starts_with("impair-") {
+            return Err(Failure::config(format!(
+                "a cohort can't be named '{}': the report calls others so",
+                cohort.name
+            )));
+        }
+        if cohorts[..index].iter().any(|other| other.name == cohort.name) {
+            return Err(Failure::config(format!("two cohorts are named '{}'", cohort.name)));
+        }
+        match cohort.size {
+            CohortSize::Share(share) => share_sum += share,
+            CohortSize::Count(count) => count_sum += u64::from(count),
+        }
+    }
+    let all = share_sum * subscribers as f64 + count_sum as f64;
+    if share_sum > 1.0 + 1e-9 || all > subscribers as f64 + cohorts.len() as f64 {
+        return Err(Failure::config(format!(
+            "the cohorts want {all:.0} subscribers, but the run has {subscribers}: lower a share \
+             or count"
+        )));
+    }
+    Ok(())
+}
+
+/// Hold after the stages, or after the ramp.
+pub(crate) fn default_duration(stages: usize, embedded: bool) -> Duration {
+    match (stages, embedded) {
+        (2.., _) => Duration::ZERO,
+        (_, true) => Duration::from_secs(20),
+        (_, false) => Duration::from_secs(60),
+    }
+}

@@ -1,0 +1,270 @@
+//! `run --find`: one run after another, until it is known how many subscribers keep the promise.
+//!
+//! Each step joins afresh and is judged by its own full report, so that a promise can be about any
+//! figure of it, and what one step leaves behind on a server does not count for the next.
+
+use stampede_report::judge::LATENESS_MS_P99_MAX;
+use stampede_report::keys;
+use stampede_report::threshold::Threshold;
+use stampede_report::types::{Fault, FindSection, FindStep, Outcome, Report};
+use stampede_report::{Exit, Failure};
+use stampede_run::{prepare, report_of};
+use stampede_scenario::Scenario;
+
+use crate::flags::{FindPlan, RunFlags, run_outputs};
+use crate::live::Mode;
+use crate::run::{Show, finish, once};
+use crate::search::Search;
+
+/// A worker busier than this when the promise breaks may have broken it: a statement about a server
+/// needs some headroom at the generator.
+const SUSPECT_BUSY_RATIO: f64 = 0.85;
+/// The same for the lateness of its timers and datagrams.
+const SUSPECT_LATENESS_MS_P99: f64 = LATENESS_MS_P99_MAX / 2.0;
+
+/// Searches, writes and shows.
+///
+/// # Errors
+/// What ended a step before there was anything to report.
+pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, Failure> {
+    let mut search = Search::new(search_plan.min, search_plan.max, search_plan.precision);
+    let mut section = FindSection {
+        what: "subscribers".to_owned(),
+        until: search_plan.promise(),
+        hold_s: search_plan.hold.as_secs_f64(),
+        steps: Vec::new(),
+        highest_ok: None,
+        first_broken: None,
+        limit: None,
+        complete: false,
+    };
+    let (mut held, mut broken): (Option<Report>, Option<Report>) = (None, None);
+    let show = Show::of(&flags);
+    let out = flags.out.clone();
+    let mut interrupted = false;
+    while let Some(subscribers) = search.next() {
+        let prepared = prepare(step(&flags, search_plan, subscribers)?)?;
+        let mut notices = Mode::Quiet;
+        if section.steps.is_empty() {
+            // Checked once: the later steps write nothing there.
+            run_outputs(&flags)?;
+            notices = show.mode;
+        }
+        let data = once(prepared, &show, notices)?;
+        interrupted = data.interrupted;
+        let report = report_of(data, &search_plan.until);
+        if interrupted {
+            // Of a step that was not held nothing is concluded.
+            broken = broken.or(Some(report));
+            break;
+        }
+        let step = judge(&report, &search_plan.until, subscribers)?;
+        if show.mode != Mode::Quiet {
+            stampede_output::say(&line(&step));
+        }
+        search.tried(subscribers, step.ok);
+        if step.ok {
+            held = Some(report);
+        } else if search.broken() == Some(subscribers) {
+            section.limit = Some(step.fault);
+            broken = Some(report);
+        }
+        section.steps.push(step);
+    }
+    section.highest_ok = search.held().map(u64::from);
+    section.first_broken = search.broken().map(u64::from);
+    section.complete = !interrupted;
+    let report = held.or(broken);
+    let mut report = report.ok_or_else(|| Failure::other("the search made no step"))?;
+    report.run.interrupted = interrupted;
+    let mut report = concluded(report, section);
+    if interrupted {
+        stampede_report::judge::interrupt(&mut report.verdict);
+        let reason = "interrupted by a signal: the search did not end".to_owned();
+        report.verdict.reasons.insert(0, reason);
+    }
+    Ok(finish(report, &out, flags.quiet))
+}
+
+/// The run of one step.
+fn step(flags: &RunFlags, search: &FindPlan, subscribers: u32) -> Result<Scenario, Failure> {
+    let mut draft = flags.clone().draft()?;
+    draft.subscribers = Some(subscribers);
+    draft.duration = Some(search.hold);
+    let scenario = Scenario::new(draft)?;
+    scenario.check_cohorts_of("--until", &search.until)?;
+    Ok(scenario)
+}
+
+fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<FindStep, Failure> {
+    let report_figures = serde_json::to_value(report).map_err(Failure::other)?;
+    let figure = |test: &Threshold| keys::value(&report_figures, &test.key);
+    // A figure without a value keeps nothing.
+    let keeps = |test: &Threshold| figure(test).is_some_and(|v| test.op.holds(v, test.limit));
+    let kept = promise.iter().all(keeps);
+    let figures = promise.iter().map(|test| (test.key.clone(), figure(test)));
+    let all = report.join.joined == report.join.requested;
+    let valid = report.verdict.result != Outcome::Invalid;
+    // What nobody could watch is not held, whatever was promised of what did come.
+    let sections = || report.video.iter().chain(&report.audio);
+    let watched = sections().all(|section| !section.watch.missed().is_too_much());
+    let ok = kept && all && valid && watched;
+    let mut reasons = report.verdict.reasons.clone();
+    if !all {
+        reasons.insert(0, report.join.balance());
+    }
+    Ok(FindStep {
+        subscribers: u64::from(subscribers),
+        ok,
+        joined: report.join.joined,
+        figures: figures.collect(),
+        busy_ratio_max: busy_ratio_max(report),
+        fault: if ok { Fault::None } else { limit(report) },
+        reasons,
+    })
+}
+
+fn busy_ratio_max(report: &Report) -> f64 {
+    report.generator.workers.iter().map(|worker| worker.busy_ratio).fold(0.0, f64::max)
+}
+
+/// What broke the promise. The generator is suspected first, and earlier than in a plain run.
+fn limit(report: &Report) -> Fault {
+    let late = report.generator.workers.iter().any(|worker| {
+        let p99 = |hist: &Option<stampede_report::hist::Hist>| hist.as_ref().map_or(0.0, |h| h.p99);
+        p99(&worker.lateness_ms).max(p99(&worker.batch_age_ms)) > SUSPECT_LATENESS_MS_P99
+    });
+    let busy = busy_ratio_max(report) > SUSPECT_BUSY_RATIO;
+    match report.verdict.fault {
+        _ if late || busy || report.verdict.result == Outcome::Invalid => Fault::Generator,
+        Fault::None => Fault::Unknown,
+        fault => fault,
+    }
+}
+
+fn line(step: &FindStep) -> String {
+    let word = if step.ok { "held" } else { "broke" };
+    let why = match step.reasons.first() {
+        Some(reason) if !step.ok => format!(": {reason}"),
+        _ => String::new(),
+    };
+    format!("find: {} subscribers: the promise {word}{why}", step.subscribers)
+}
+
+/// The report with the outcome of the search as its verdict.
+fn concluded(mut report: Report, section: FindSection) -> Report {
+    let verdict = &mut report.verdict;
+    match (section.highest_ok, section.first_broken, section.limit) {
+        (held, Some(broken), Some(Fault::Generator)) => {
+            verdict.result = Outcome::Invalid;
+            verdict.fault = Fault::Generator;
+            let held = held.map_or("no number".to_owned(), |held| held.to_string());
+            verdict.reasons.insert(
+                0,
+                format!(
+                    "generator: this machine gave out at {broken} subscribers a room; the promise \
+                     held with {held}, and how many more the server holds is not known"
+                ),
+            );
+        }
+        (Some(held), Some(broken), _) => verdict.reasons.insert(
+            0,
+            format!("the promise held with {held} subscribers a room and broke with {broken}"),
+        ),
+        (None, Some(broken), limit) => {
+            verdict.result = Outcome::Fail;
+            verdict.fault = limit.unwrap_or(Fault::Unknown);
+            let reason = format!("the promise broke with {broken} subscribers a room, the fewest");
+            verdict.reasons.insert(0, reason);
+        }
+        (Some(held), None, _) => {
+            let word = if section.complete { ", the most allowed (--find-max)" } else { "" };
+            let reason = format!("the promise held with {held} subscribers a room{word}");
+            verdict.reasons.insert(0, reason);
+        }
+        (None, None, _) => {}
+    }
+    report.find = Some(section);
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_report::threshold::Thresholds;
+    use stampede_report::types::Verdict;
+
+    fn section(held: Option<u64>, broken: Option<u64>, limit: Option<Fault>) -> FindSection {
+        FindSection {
+            what: "subscribers".to_owned(),
+            until: "video.loss_rate<0.001".to_owned(),
+            hold_s: 1.0,
+            steps: Vec::new(),
+            highest_ok: held,
+            first_broken: broken,
+            limit,
+            complete: true,
+        }
+    }
+
+    fn report() -> Report {
+        let scenario = Scenario::new(stampede_scenario::Draft::default()).unwrap();
+        let mut report = report_of(stampede_run::nothing_happened(scenario), &[]);
+        report.verdict = Verdict { result: Outcome::Pass, fault: Fault::None, reasons: Vec::new() };
+        report
+    }
+
+    #[test]
+    fn a_tired_generator_makes_the_search_invalid() {
+        let tired = concluded(report(), section(Some(40), Some(50), Some(Fault::Generator)));
+        assert_eq!(tired.verdict.result, Outcome::Invalid);
+        assert!(tired.verdict.reasons[0].contains("gave out at 50"), "{:?}", tired.verdict);
+        let server = concluded(report(), section(Some(40), Some(50), Some(Fault::Server)));
+        assert_eq!(server.verdict.result, Outcome::Pass);
+        let none = concluded(report(), section(None, Some(10), Some(Fault::Server)));
+        assert_eq!((none.verdict.result, none.verdict.fault), (Outcome::Fail, Fault::Server));
+        let all = concluded(report(), section(Some(100), None, None));
+        assert!(all.verdict.reasons[0].contains("--find-max"), "{:?}", all.verdict);
+    }
+
+    #[test]
+    fn who_is_suspected_at_the_limit() {
+        let mut broken = report();
+        assert_eq!(limit(&broken), Fault::Unknown);
+        broken.verdict.fault = Fault::Network;
+        assert_eq!(limit(&broken), Fault::Network);
+        broken.verdict.result = Outcome::Invalid;
+        assert_eq!(limit(&broken), Fault::Generator);
+    }
+
+    #[test]
+    fn a_step_holds_only_if_it_could_be_watched() {
+        let watched = stampede_report::testing::watched;
+        let lossless = "video.loss_rate<0.1%".parse::<Thresholds>().unwrap().0;
+        let watchable = "video.watch_ratio>=99.5%".parse::<Thresholds>().unwrap().0;
+        let mut run = report();
+        let mut judged = |subscribers: &[(u64, u64)], promise: &[Threshold]| {
+            let video = run.video.as_mut().unwrap();
+            (video.loss_rate, video.watch) = (Some(0.0), watched(subscribers));
+            judge(&run, promise, 10).unwrap()
+        };
+        assert!(judged(&[(1_000, 0)], &lossless).ok && judged(&[(1_000, 0)], &watchable).ok);
+        // Half of them silent: nothing was lost, and nothing was seen.
+        assert!(!judged(&[(1_000, 0), (1_000, 900)], &lossless).ok);
+        assert!(judged(&[(1_000, 8)], &lossless).ok);
+        let step = judged(&[(1_000, 8)], &watchable);
+        assert!(!step.ok && step.figures["video.watch_ratio"] == Some(0.992), "{step:?}");
+    }
+
+    #[test]
+    fn a_step_holds_only_if_everybody_joined() {
+        let promise = "join.failed==0".parse::<Thresholds>().unwrap().0;
+        let mut run = report();
+        run.join.requested = 11;
+        run.join.joined = 11;
+        assert!(judge(&run, &promise, 10).unwrap().ok);
+        run.join.joined = 10;
+        let step = judge(&run, &promise, 10).unwrap();
+        assert!(!step.ok && step.reasons[0].contains("10 of 11"), "{step:?}");
+    }
+}

@@ -1,0 +1,303 @@
+//! `stampede run`: from checked flags to a report that is written and shown.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use stampede_output::files;
+use stampede_report::out::{Of, Output, OutputError, take_stdout, write_all};
+use stampede_report::types::Report;
+use stampede_report::{Exit, Failure};
+use stampede_run::{Controls, Prepared, RunData, prepare, report_of};
+use stampede_scenario::{Scenario, load};
+
+use crate::flags::{FindPlan, RunFlags, run_outputs};
+use crate::live::{Live, Mode};
+use crate::metrics::{self, Exposed};
+use crate::{calibrate, find, signals, summary};
+
+/// The `run` command.
+///
+/// # Errors
+/// What ended it before there was anything to report.
+pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
+    if let Some(search) = FindPlan::new(&flags)? {
+        return find::command(flags, &search);
+    }
+    let show = Show::of(&flags);
+    let (out, quiet, outputs) = (flags.out.clone(), flags.quiet, flags.clone());
+    let scenario = Scenario::new(flags.draft()?)?;
+    let prepared = prepare(scenario)?;
+    // Now that the folders are there, which are no files.
+    run_outputs(&outputs)?;
+    let data = once(prepared, &show, show.mode)?;
+    Ok(finish(report_of(data, &[]), &out, quiet))
+}
+
+/// How a run is shown while it goes on.
+pub(crate) struct Show {
+    /// On a screen, in lines, or not.
+    pub mode: Mode,
+    /// Where metrics are served.
+    pub prometheus: Option<std::net::SocketAddr>,
+}
+
+impl Show {
+    /// As the flags ask.
+    pub(crate) fn of(flags: &RunFlags) -> Self {
+        Self { mode: Mode::choose(flags.quiet, flags.no_tui), prometheus: flags.prometheus }
+    }
+
+    /// Nothing is shown.
+    pub(crate) fn nothing() -> Self {
+        Self { mode: Mode::Quiet, prometheus: None }
+    }
+}
+
+/// Plays a prepared run. `notices` is how what was found of the machine is shown.
+///
+/// # Errors
+/// What ended it before there was anything to report.
+pub(crate) fn once(prepared: Prepared, show: &Show, notices: Mode) -> Result<RunData, Failure> {
+    let listener = show.prometheus.map(metrics::bind).transpose()?;
+    if notices != Mode::Quiet {
+        prepared.notices.iter().for_each(|notice| stampede_output::say(notice));
+        if let Some(warning) = load_warning(&prepared) {
+            stampede_output::say(&warning);
+        }
+    }
+    let controls = Arc::new(Controls::default());
+    let (stopping, quiet) = (Arc::clone(&controls), show.mode == Mode::Quiet);
+    let _armed = signals::arm(move || {
+        let first = stopping.stop();
+        if first && !quiet {
+            signals::say_aside(
+                "stopping: everybody leaves, then comes the summary (again to exit at once)",
+            );
+        }
+        first
+    });
+    let captures = prepared.scenario.capture.is_some();
+    let view = view(show.mode, &controls, listener, captures);
+    stampede_run::play(prepared, controls, Box::new(view))
+}
+
+fn view(
+    mode: Mode,
+    controls: &Arc<Controls>,
+    listener: Option<TcpListener>,
+    captures: bool,
+) -> crate::view::RunView {
+    let live = Live::start(mode, Arc::clone(controls));
+    let exposed = Arc::new(Exposed::default());
+    crate::view::RunView { live, exposed, listener, controls: Arc::clone(controls), captures }
+}
+
+/// A line for a run that asks for more than this machine can carry by its calibration.
+fn load_warning(prepared: &Prepared) -> Option<String> {
+    let calibration = calibrate::load()?;
+    let expected = load::expected(&prepared.scenario, &prepared.clips, &prepared.participants)?;
+    calibration.warning(expected, prepared.scenario.resolution, prepared.cores.workers)
+}
+
+/// Writes and shows a judged report. The summary stays away from a stdout that a report goes to.
+pub(crate) fn finish(mut report: Report, out: &[Output], quiet: bool) -> Exit {
+    let interrupted = report.run.interrupted;
+    // Of a run that a signal ended the next one is the second.
+    let _armed = signals::arm(move || !interrupted && files::give_up());
+    let errors = write_all(&mut report, out, Of::ThisRun);
+    let shown = match take_stdout(out) {
+        false => summary::print(&report),
+        true if quiet => Ok(()),
+        true => summary::print_to_stderr(&report),
+    };
+    // The user must not take a signal for unheard.
+    let signalled = shown.is_err_and(|error| error.is_signal());
+    match signalled || errors.iter().any(OutputError::is_signal) {
+        true => Exit::Interrupted,
+        false => Exit::of(&report),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use stampede_media::Codec;
+    use stampede_scenario::Target;
+
+    use super::*;
+    use crate::flags::{Command, Parsed, parse};
+
+    fn flags(args: &[&str]) -> RunFlags {
+        let words = ["stampede", "run"].iter().chain(args).map(Into::into);
+        let Parsed::Command(Command::Run(mut flags)) = parse(words).unwrap() else {
+            panic!("not a run")
+        };
+        // A developer's own LIVEKIT_* must not leak into these tests.
+        if !args.contains(&"--url") {
+            flags.url = None;
+        }
+        if !args.iter().any(|arg| arg.starts_with("--api-key")) {
+            flags.api_key = None;
+        }
+        if !args.iter().any(|arg| arg.starts_with("--api-secret")) {
+            flags.api_secret = None;
+        }
+        *flags
+    }
+
+    fn scenario(args: &[&str]) -> Result<Scenario, Failure> {
+        Scenario::new(flags(args).draft()?)
+    }
+
+    fn prepared(args: &[&str]) -> Result<Prepared, Failure> {
+        let prepared = prepare(scenario(args)?)?;
+        run_outputs(&flags(args)).map(|_| prepared)
+    }
+
+    const SERVER: [&str; 6] =
+        ["--url", "ws://127.0.0.1:7880", "--api-key", "key", "--api-secret", "hunter2"];
+
+    fn at_server(args: &[&str]) -> Result<Scenario, Failure> {
+        scenario(&[&SERVER[..], args].concat())
+    }
+
+    #[test]
+    fn without_a_url_everything_has_a_default() {
+        let Prepared { scenario, clips, .. } = prepared(&[]).unwrap();
+        assert!(matches!(scenario.target, Target::Embedded(_)));
+        let counts = (scenario.video_publishers, scenario.audio_publishers, scenario.subscribers);
+        assert_eq!(counts, (1, 1, 200));
+        assert_eq!(clips.video.len(), 3);
+        assert_eq!(clips.audio.unwrap().codec, Codec::Opus);
+        assert_eq!(scenario.duration, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn at_a_server_only_what_is_asked_for_joins() {
+        let scenario = at_server(&["--subscribers", "3", "--rooms", "2"]).unwrap();
+        assert_eq!((scenario.shape.publishers(), scenario.participants_total()), (0, 6));
+        assert!(scenario.video.is_none() && scenario.audio.is_none());
+        assert!(at_server(&[]).unwrap_err().to_string().contains("nobody would join"));
+    }
+
+    #[test]
+    fn one_layer_without_simulcast() {
+        let clips = prepared(&["--no-simulcast"]).unwrap().clips;
+        assert_eq!(clips.video.len(), 1);
+        assert_eq!(clips.video[0].height, 720);
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_their_secrets() {
+        for (text, why) in [
+            ("host:7880", "ws://"),
+            ("", "URL"),
+            ("ftp://host", "ftp"),
+            ("ws://", "host"),
+            ("ws://host:99999", "port"),
+            ("ws://u:hunter2@host", "user name"),
+            ("ws://u:hunter2@host:99999", "port"),
+            ("ws://host?access_token=hunter2", "query"),
+        ] {
+            let args = ["--url", text, "--subscribers", "1", "--api-key=k", "--api-secret=s"];
+            let error = scenario(&args).unwrap_err().to_string();
+            assert!(error.contains(why) && !error.contains("hunter2"), "{text}: {error}");
+            assert!(error.starts_with("--url"), "{error}");
+        }
+    }
+
+    #[test]
+    fn livekit_cloud_is_not_load_tested() {
+        let many = |url: &str, subscribers: &str| {
+            let key = ["--api-key", "k", "--api-secret", "s"];
+            scenario(&[&["--url", url, "--subscribers", subscribers], &key[..]].concat())
+        };
+        assert!(many("wss://x.livekit.cloud", "50").is_ok());
+        let error = many("wss://x.livekit.cloud", "51").unwrap_err().to_string();
+        assert!(error.contains("acceptable use policy"), "{error}");
+        assert!(many("wss://notlivekit.cloud", "5000").is_ok());
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let missing = "/nonexistent/x";
+        let of = |result: Result<Scenario, Failure>| result.map(drop);
+        let prepared = |args: &[&str]| prepared(args).map(drop);
+        let at_server = |args: &[&str]| of(at_server(args));
+        let all = [
+            (prepared(&["--rooms", "0"]), "--rooms 0"),
+            (prepared(&["--workers", "0"]), "--workers 0"),
+            (prepared(&["--room", ""]), "--room"),
+            (prepared(&["--embedded-flag=--refuse-joins=7"]), "% sign"),
+            (prepared(&["--embedded-flag=--help"]), "--embedded-flag"),
+            (prepared(&["--embedded-flag=--api-secret=x"]), "sets it itself"),
+            (prepared(&["--subscribers", "4000000", "--rooms", "4000"]), "more than one run"),
+            (prepared(&["--record-subscribers", "1"]), "--record DIR"),
+            (prepared(&["--capture-headers"]), "--capture DIR"),
+            (prepared(&["--video", missing]), missing),
+            (prepared(&["--audio", missing]), missing),
+            (prepared(&["--video-publishers", "0", "--video", missing]), "nobody publishes video"),
+            (prepared(&["--audio-publishers", "0", "--audio", missing]), "nobody publishes audio"),
+            (prepared(&["--no-simulcast", "--video", "a", "--video", "b"]), "--no-simulcast"),
+            (prepared(&["--video=a", "--video=b", "--video=c", "--video=d"]), "4 times"),
+            (prepared(&["--out", "json=/nonexistent/x"]), "can't be written"),
+            (at_server(&["--subscribers", "1", "--embedded-drop", "1%"]), "--embedded-drop"),
+            (
+                at_server(&["--subscribers", "1", "--embedded-impair", "loss=1%"]),
+                "--embedded-impair",
+            ),
+            (prepared(&["--url", "ws://h", "--subscribers", "1"]), "LIVEKIT_API_KEY"),
+            (
+                prepared(&["--url", "ws://h", "--api-key", "k", "--subscribers", "1"]),
+                "LIVEKIT_API_SECRET",
+            ),
+        ];
+        for (result, why) in all {
+            let error = result.expect_err(why);
+            assert!(error.to_string().contains(why), "{error}");
+            assert_eq!(error.exit, Exit::BadConfiguration);
+        }
+    }
+
+    #[test]
+    fn thresholds_are_on_cohorts_that_there_are() {
+        let with = |key: &str| {
+            let test = format!("{key}<1%");
+            scenario(&["--impair=cohort=50%,loss=1%", "--threshold", &test])
+        };
+        assert!(with("cohorts.impair-1.video.loss_rate").is_ok());
+        assert!(with("cohorts.rest.audio.loss_rate").is_ok());
+        let error = with("cohorts.impair-2.video.loss_rate").unwrap_err();
+        assert_eq!(error.exit, Exit::BadConfiguration);
+        let error = error.to_string();
+        assert!(error.contains("no 'impair-2' among 'rest', 'impair-1'"), "{error}");
+        let none = scenario(&["--threshold=impairment.cohorts.far.dropped<9"]).unwrap_err();
+        assert!(none.to_string().contains("nothing is impaired"), "{none}");
+        let none = scenario(&["--threshold=cohorts.rest.video.loss_rate<1%"]).unwrap_err();
+        assert!(none.to_string().contains("no cohorts"), "{none}");
+    }
+
+    #[test]
+    fn recordings_need_a_folder_and_enough_subscribers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new").display().to_string();
+        let record = prepared(&["--record", &path]).unwrap().scenario.record.unwrap();
+        assert_eq!(record.subscribers, 1);
+        assert!(record.dir.is_dir() && fs::read_dir(&record.dir).unwrap().next().is_none());
+        let many = ["--record", &path, "--subscribers", "2", "--record-subscribers", "3"];
+        assert!(prepared(&many).unwrap_err().to_string().contains("between 1 and the 2"));
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let file = file.display().to_string();
+        assert!(prepared(&["--record", &file]).unwrap_err().to_string().contains("can't be made"));
+    }
+
+    #[test]
+    fn the_secret_is_in_no_debug_text() {
+        let args = [&SERVER[..], &["--subscribers", "1"]].concat();
+        assert!(!format!("{:?}", scenario(&args).unwrap()).contains("hunter2"));
+        assert!(!format!("{:?}", flags(&args).draft().unwrap()).contains("hunter2"));
+    }
+}
