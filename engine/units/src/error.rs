@@ -65,8 +65,8 @@ pub enum UnitError {
         quantity: Quantity,
     },
     /// A share lies outside of the whole.
-    #[error("it must lie between 0% and 100%")]
-    OutsideWhole,
+    #[error("it must lie between 0% and 100%, like {0}")]
+    OutsideWhole(Quantity),
     /// A duration is longer than [`DURATION_MAX`](crate::parse::DURATION_MAX).
     #[error("it is longer than {DURATION_MAX_DAYS} days")]
     TooLong,

@@ -71,7 +71,10 @@ pub fn share(text: &str) -> Result<f64, UnitError> {
 fn within_whole(number: &str, quantity: Quantity, whole: f64) -> Result<f64, UnitError> {
     let not_a_number = || UnitError::NotANumber { text: number.to_owned(), quantity };
     let value: f64 = number.trim().parse().map_err(|_| not_a_number())?;
-    if (0.0..=whole).contains(&value) { Ok(value / whole) } else { Err(UnitError::OutsideWhole) }
+    if (0.0..=whole).contains(&value) {
+        return Ok(value / whole);
+    }
+    Err(UnitError::OutsideWhole(quantity))
 }
 
 /// Reads a size in bytes: a number and `B`, `kB` or `KB`, `MB`, `GB` (powers of 1,000), `KiB`,
@@ -212,7 +215,10 @@ mod tests {
         );
         refused(
             share,
-            &[("1.1", "between"), ("ten", "'ten' is not a number; write it like 10% or 0.1")],
+            &[
+                ("10", "between 0% and 100%, like 10% or 0.1"),
+                ("ten", "'ten' is not a number; write it like 10% or 0.1"),
+            ],
         );
     }
 

@@ -8,7 +8,7 @@ use stampede_signaling::session::Layout;
 
 use super::cohort::{Cohort, CohortSize, RoomTable};
 use super::stage::{self, Stage};
-use super::values::{self, Resolution};
+use super::values::Resolution;
 use super::{RunFlags, find};
 use crate::exit::Failure;
 use crate::run::REST;
@@ -284,13 +284,7 @@ fn check_cohorts(cohorts: &[Cohort], impairs: usize, subscribers: u64) -> Result
 
 /// A share like `10%`, or a number from 0 to 1.
 pub(super) fn share(text: &str) -> Result<f64, String> {
-    if text.ends_with('%') {
-        return values::percent(text);
-    }
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("it must be a share like 10% or 0.1".to_owned()),
-    }
+    stampede_units::parse::share(text).map_err(|error| error.to_string())
 }
 
 /// Hold after the stages, or after the ramp.

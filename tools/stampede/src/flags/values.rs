@@ -10,46 +10,11 @@ use std::time::Duration;
 
 use stampede_media::Codec;
 use stampede_media::clip::FRAME_RATE_MAX;
-
-/// Longest duration a flag takes: 30 days. Longer ones are typing errors.
-const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+use stampede_units::parse;
 
 /// `90s`, `1m30s`, `500ms`, `1.5s`, `2h`; every number needs its unit (except `0`).
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    const HINT: &str = "write it like 90s, 1m30s or 500ms";
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    if text.is_empty() {
-        return Err(format!("it is empty; {HINT}"));
-    }
-    let mut total_s = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits =
-            rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        let number: f64 = rest[..digits]
-            .parse()
-            .map_err(|_| format!("'{rest}' does not start with a number; {HINT}"))?;
-        rest = &rest[digits..];
-        let letters = rest.len() - rest.trim_start_matches(|c: char| c.is_alphabetic()).len();
-        let unit_s = match &rest[..letters] {
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" | "sec" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            "" => return Err(format!("it has a number without a unit; {HINT}")),
-            unit => return Err(format!("unknown unit '{unit}'; {HINT}")),
-        };
-        rest = &rest[letters..];
-        total_s += number * unit_s;
-    }
-    match Duration::try_from_secs_f64(total_s) {
-        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
-        _ => Err("it is longer than 30 days".to_owned()),
-    }
+    parse::duration(text).map_err(|error| error.to_string())
 }
 
 /// A duration that is not zero.
@@ -63,14 +28,7 @@ pub(crate) fn duration_above_zero(text: &str) -> Result<Duration, String> {
 /// `1%`, `0.5%`, `100%`; the result is a share of 1. The sign is needed so that `1` is never
 /// taken for 100 %.
 pub(crate) fn percent(text: &str) -> Result<f64, String> {
-    const HINT: &str = "write it like 1% or 0.5%";
-    let number = text.strip_suffix('%').ok_or_else(|| format!("the % sign is missing; {HINT}"))?;
-    let value: f64 =
-        number.trim().parse().map_err(|_| format!("'{number}' is not a number; {HINT}"))?;
-    if !(0.0..=100.0).contains(&value) {
-        return Err("it must lie between 0% and 100%".to_owned());
-    }
-    Ok(value / 100.0)
+    parse::percent(text).map_err(|error| error.to_string())
 }
 
 /// A socket's buffer: `64kB`, `1MiB`, or bytes without a unit. Linux makes 1,152 bytes of anything
@@ -80,21 +38,11 @@ pub(crate) fn buffer_bytes(text: &str) -> Result<usize, String> {
 }
 
 fn bytes_between(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    const HINT: &str = "write it like 256kB or 1MiB";
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: usize = text[..digits]
-        .parse()
-        .map_err(|_| format!("it does not start with a whole number; {HINT}"))?;
-    let unit = match text[digits..].trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "KiB" => 1 << 10,
-        "MB" => 1_000_000,
-        "MiB" => 1 << 20,
-        unit => return Err(format!("'{unit}' is no unit; {HINT}")),
-    };
-    let bytes = number.checked_mul(unit).filter(|bytes| (least..=most).contains(bytes));
-    bytes.ok_or_else(|| format!("it must lie between {}KiB and {}MiB", least >> 10, most >> 20))
+    let bytes = parse::bytes(text).map_err(|error| error.to_string())?;
+    if (least as f64..=most as f64).contains(&bytes) {
+        return Ok(bytes as usize);
+    }
+    Err(format!("it must lie between {}KiB and {}MiB", least >> 10, most >> 20))
 }
 
 /// A size that a packet ring can have.
@@ -347,18 +295,17 @@ mod tests {
     #[test]
     fn buffers_are_bytes_with_a_unit_or_without() {
         for (text, bytes) in
-            [("4096", 4_096), ("64kB", 64_000), ("1MiB", 1 << 20), ("2 KiB", 2_048)]
+            [("4096", 4_096), ("64kB", 64_000), ("1.5MiB", 3 << 19), ("2 KiB", 2_048)]
         {
             assert_eq!(buffer_bytes(text), Ok(bytes), "{text}");
         }
         for (text, why) in [
-            ("", "whole number"),
-            ("-1", "whole number"),
-            ("1.5MiB", "'.5MiB' is no unit"),
-            ("1Mb", "'Mb' is no unit"),
+            ("", "empty"),
+            ("-1", "between"),
+            ("1Mb", "unknown unit 'Mb'"),
             ("0", "between"),
             ("2048MiB", "between"),
-            ("99999999999999999999", "whole number"),
+            ("99999999999999999999", "between"),
             ("18446744073709551615MiB", "between"),
         ] {
             let error = buffer_bytes(text).unwrap_err();
