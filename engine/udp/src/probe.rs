@@ -8,7 +8,7 @@ use crate::{Backend, BackendLimits, Received, SocketBuffers, Wait, bind};
 
 /// How long the datagrams of the probe may take over loopback.
 const PROBE_MAX: Duration = Duration::from_millis(500);
-/// One alone, and a run of which the last is shorter. They begin as RTP does.
+/// One alone, and a segment run of which the last is shorter. They begin as RTP does.
 const DATAGRAMS: [&[u8]; 4] = [b"\x80single", b"\x80longer run", b"\x80longer run", b"\x80rest"];
 
 /// What a backend to probe is made with.

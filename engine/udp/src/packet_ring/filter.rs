@@ -30,7 +30,7 @@ const ETHERNET_BYTES: i32 = 14;
 /// First byte of an IPv4 header without options.
 const IPV4_NO_OPTIONS: i32 = 0x45;
 
-/// What was counted for a port, both wrapping at 2^32: runs of datagrams, as the kernel keeps
+/// What was counted for a port, both wrapping at 2^32: segment runs, as the kernel keeps
 /// them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PortCounters {

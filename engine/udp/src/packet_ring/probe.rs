@@ -9,7 +9,7 @@ use crate::probe::{LIMITS, exchange};
 /// Receives a few datagrams through a small ring. Its error is one line.
 pub(crate) fn probe() -> Result<(), String> {
     let mut backend = Mmsg::with_packet_ring(&LIMITS).map_err(|error| refusal(&error))?;
-    // Before 6.2 a packet socket drops runs (UDP GSO).
+    // Before 6.2 a packet socket drops segment runs (UDP GSO).
     exchange(&mut backend, "Linux 6.2 or newer", |datagram| datagram.buffer as u16 & BLOCK != 0)
 }
 
