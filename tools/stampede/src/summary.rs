@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
+use stampede_units::show::bytes;
 
 use crate::files::{self, WriteError};
 use crate::live::{bits, no_color, share};
@@ -561,15 +562,6 @@ fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {
     }
 }
 
-/// `84.2 MB`.
-pub(crate) fn bytes(bytes: u64) -> String {
-    match bytes as f64 {
-        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
-        bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),
-        bytes => format!("{:.0} kB", bytes / 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -680,12 +672,5 @@ mod tests {
     fn colours_only_where_wanted() {
         assert!(!render(&report(), false).contains('\u{1b}'));
         assert!(render(&report(), true).contains('\u{1b}'));
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(bytes(950), "1 kB");
-        assert_eq!(bytes(84_200_000), "84.2 MB");
-        assert_eq!(bytes(3_650_000_000), "3.65 GB");
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_engine::PeerLine;
+pub(crate) use stampede_units::show::{bits_per_second as bits, share};
 
 use crate::console;
 use crate::report::judge::group;
@@ -206,29 +207,6 @@ pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// `1.9 Mbps`, `48 kbps`.
-pub(crate) fn bits(bps: f64) -> String {
-    match bps {
-        bps if bps >= 1e9 => format!("{:.2} Gbps", bps / 1e9),
-        bps if bps >= 1e6 => format!("{:.1} Mbps", bps / 1e6),
-        bps => format!("{:.0} kbps", bps / 1e3),
-    }
-}
-
-/// A share as a percentage that never shows a small loss as 0.
-pub(crate) fn share(rate: f64) -> String {
-    match rate * 100.0 {
-        0.0 => "0 %".to_owned(),
-        percent if percent < 0.001 => "< 0.001 %".to_owned(),
-        percent if percent < 1.0 => format!("{percent:.3} %"),
-        // Nor all but a little as all.
-        percent if (99.99..100.0).contains(&percent) => {
-            format!("{:.3} %", (percent * 1_000.0).floor() / 1_000.0)
-        }
-        percent => format!("{percent:.2} %"),
-    }
-}
-
 fn loss(progress: &Progress) -> String {
     let totals = &progress.totals;
     if totals.expected == 0 {
@@ -360,18 +338,5 @@ pub(crate) mod tests {
         assert_eq!(told(Some(0.982), 1_200).as_deref(), Some(text));
         let run = Progress { watch_ratio: Some(0.982), interrupted: 1_200, ..progress() };
         assert!(line(&run).contains(&format!("worker 42 %  {text}  errors:")), "{}", line(&run));
-    }
-
-    #[test]
-    fn small_shares_are_never_shown_as_zero() {
-        for (rate, text) in [
-            (0.0, "0 %"),
-            (1e-7, "< 0.001 %"),
-            (0.0001, "0.010 %"),
-            (0.0226, "2.26 %"),
-            (0.999_996, "99.999 %"),
-        ] {
-            assert_eq!(share(rate), text);
-        }
     }
 }
