@@ -17,6 +17,7 @@ mod memory;
 mod mmsg;
 mod packet_ring;
 mod probe;
+mod refusal;
 mod segment_run;
 mod send;
 mod slots;
@@ -31,6 +32,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, buffer_sizes, local_ip_towards};
 use socket::{configure, hear_reports, no_such_socket, too_many_sockets};
 
@@ -251,13 +253,13 @@ pub enum OpenError {
     #[error("io_uring can't be used: {reason}; use --backend auto or mmsg")]
     IoUring {
         /// What the probe found.
-        reason: String,
+        reason: IoUringRefusal,
     },
     /// A packet ring was asked for and can't be used.
     #[error("a packet ring can't be used: {reason}; use --backend auto")]
     PacketRing {
         /// What the probe found.
-        reason: String,
+        reason: PacketRingRefusal,
     },
     /// epoll, eventfd or memory was refused.
     #[error("the mmsg backend could not be opened: {0}")]
@@ -290,18 +292,19 @@ pub fn open(
     Ok((Box::new(backend), BackendReport { name: "mmsg", reason }))
 }
 
-fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), String> {
+fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), IoUringRefusal> {
     uring::probe()?;
-    let backend = uring::Uring::new(limits).map_err(|error| format!("io_uring: {error}"))?;
+    let backend = uring::Uring::new(limits)?;
     let reason =
         "io_uring: probe passed (multishot recvmsg, buffer ring, DEFER_TASKRUN)".to_owned();
     Ok((Box::new(backend), BackendReport { name: "io_uring", reason }))
 }
 
-fn open_packet_ring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), String> {
+fn open_packet_ring(
+    limits: &BackendLimits,
+) -> Result<(Box<dyn Backend>, BackendReport), PacketRingRefusal> {
     packet_ring::probe()?;
-    let backend =
-        mmsg::Mmsg::with_packet_ring(limits).map_err(|error| packet_ring::refusal(&error))?;
+    let backend = mmsg::Mmsg::with_packet_ring(limits)?;
     let reason = format!(
         "packet_ring: asked for, probe passed (TPACKET_V3, socket filters; {} KiB)",
         limits.packet_ring_bytes_max >> 10

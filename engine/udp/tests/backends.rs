@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use stampede_udp::{
-    Backend, BackendChoice, BackendLimits, OpenError, SocketBuffers, SocketId, Wait, bind,
-    buffer_sizes, open, unix_now_ns,
+    Backend, BackendChoice, BackendLimits, IoUringRefusal, OpenError, PacketRingRefusal,
+    SocketBuffers, SocketId, Wait, bind, buffer_sizes, open, unix_now_ns,
 };
 
 const BUFFERS: SocketBuffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 20 };
@@ -34,10 +34,13 @@ fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backe
             Some(backend)
         }
         // A refusal by permission or build is not ours; any other reason is a bug.
-        Err(OpenError::IoUring { reason } | OpenError::PacketRing { reason })
-            if reason.contains("EPERM") || reason.contains("ENOSYS") =>
-        {
-            eprintln!("skipped: {reason}");
+        Err(
+            refused @ (OpenError::IoUring {
+                reason: IoUringRefusal::NotPermitted | IoUringRefusal::Missing,
+            }
+            | OpenError::PacketRing { reason: PacketRingRefusal::NotPermitted }),
+        ) => {
+            eprintln!("skipped: {refused}");
             None
         }
         Err(error) => panic!("{error}"),

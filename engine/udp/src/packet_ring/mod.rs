@@ -23,7 +23,7 @@ use crate::wire::{array_at, u32_at};
 use crate::{Received, SocketId, UdpStats};
 use filter::PortTable;
 
-pub(crate) use probe::{probe, refusal};
+pub(crate) use probe::probe;
 
 /// Room of a block: for the longest segment run there is and its headers, and for a hundred
 /// packets.
