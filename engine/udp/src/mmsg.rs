@@ -76,9 +76,9 @@ impl Mmsg {
     fn open(limits: &BackendLimits, ring: Option<PacketRing>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let waker = sys::eventfd()?;
-        epoll.add(waker.as_raw_fd(), WAKER_TOKEN)?;
+        epoll.add(&waker, WAKER_TOKEN)?;
         if let Some(ring) = &ring {
-            epoll.add(ring.fd(), RING_TOKEN)?;
+            epoll.add(ring.socket(), RING_TOKEN)?;
         }
         Ok(Self {
             epoll,
@@ -232,7 +232,7 @@ impl Backend for Mmsg {
             }
         };
         let fd = socket.as_raw_fd();
-        let mut added = self.epoll.add(fd, u64::from(index));
+        let mut added = self.epoll.add(&socket, u64::from(index));
         if let (Ok(()), Some(ring)) = (&added, &mut self.ring) {
             added = socket.local_addr().and_then(|address| ring.add(index, fd, address));
         }

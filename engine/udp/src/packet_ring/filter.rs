@@ -59,7 +59,7 @@ pub(super) struct PortTable {
 impl PortTable {
     pub(super) fn new() -> io::Result<Self> {
         let fd = bpf::array(ENTRY_BYTES as u32, PORTS as u32)?;
-        let memory = PageMemory::shared(fd.as_raw_fd(), PORTS * ENTRY_BYTES)?;
+        let memory = PageMemory::shared(&fd, PORTS * ENTRY_BYTES)?;
         Ok(Self { fd, memory })
     }
 

@@ -144,7 +144,7 @@ impl PacketRing {
         let table = PortTable::new()?;
         bpf::attach(&table.ring_program()?, socket.as_raw_fd())?;
         packet::make_ring(&socket, blocks as u32, BLOCK_BYTES as u32, RETIRE_MS)?;
-        let memory = PageMemory::shared(socket.as_raw_fd(), blocks * BLOCK_BYTES)?;
+        let memory = PageMemory::shared(&socket, blocks * BLOCK_BYTES)?;
         let socket_program = table.socket_program()?;
         packet::listen(&socket)?;
         Ok(Self {
@@ -164,8 +164,8 @@ impl PacketRing {
         })
     }
 
-    pub(crate) fn fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// Takes RTP and RTCP for a socket from now on. One of IPv6, or with the port of another one,
