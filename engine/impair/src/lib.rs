@@ -16,11 +16,10 @@ mod loss;
 mod model;
 mod random;
 mod spec;
-mod value;
 
 pub use cohort::{Cohorts, choose, stable_name};
 pub use held::{HELD_PACKETS_MAX, Held};
 pub use loss::Loss;
 pub use model::{Class, Counts, Fate, Impairment, RATE_BURST_BYTES, RATE_QUEUE_MAX, REORDER_HOLD};
 pub use random::Random;
-pub use spec::{BURST_PACKETS_MAX, Spec, SpecError, Window};
+pub use spec::{BURST_PACKETS_MAX, Spec, SpecError, ValueError, Window};

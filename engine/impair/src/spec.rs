@@ -1,15 +1,22 @@
 //! What is to happen, as people write it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-
-use crate::value;
+use stampede_units::show::ExactDuration;
+use stampede_units::{UnitError, parse};
 
 /// Longest mean burst of lost packets.
 pub const BURST_PACKETS_MAX: u32 = 10_000;
+
+/// Longest duration in a spec: a day. A longer one is a typing error.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Rates that a spec may ask for, in bits a second.
+const RATE_BPS: RangeInclusive<f64> = 1e3..=100e9;
 
 /// A span of time since the start of the run, `2s@10s`: two seconds long, from the tenth on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,24 +42,61 @@ impl Window {
 }
 
 impl FromStr for Window {
-    type Err = String;
+    type Err = ValueError;
 
     /// `LENGTH@START`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (length, from) =
-            text.split_once('@').ok_or("the start is missing; write it like 2s@10s")?;
-        let window = Self { from: value::duration(from)?, length: value::duration(length)? };
-        match window.length {
-            Duration::ZERO => Err("it must be longer than 0".to_owned()),
-            _ => Ok(window),
-        }
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (length, from) = text.split_once('@').ok_or(ValueError::NoStart)?;
+        let window = Self { from: duration(from)?, length: duration(length)? };
+        if window.length.is_zero() { Err(ValueError::NoLength) } else { Ok(window) }
     }
 }
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}us@{}us", self.length.as_micros(), self.from.as_micros())
+        write!(f, "{}@{}", ExactDuration(self.length), ExactDuration(self.from))
     }
+}
+
+/// Why a value can't be used. Its text is the end of a sentence that begins with the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// It is no duration, percentage or rate.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// A share of nothing.
+    #[error("it must be above 0% and at most 100%")]
+    NoShare,
+    /// A duration of more than a day.
+    #[error("it is longer than a day")]
+    TooLong,
+    /// A rate that no link has.
+    #[error("it must lie between 1kbps and 100Gbps")]
+    Rate,
+    /// A burst of no packets, or of too many.
+    #[error("it must be a whole number of packets, 1 to {BURST_PACKETS_MAX}")]
+    Burst,
+    /// A window without its start.
+    #[error("the start is missing; write it like 2s@10s")]
+    NoStart,
+    /// A window of no length.
+    #[error("it must be longer than 0")]
+    NoLength,
+}
+
+fn duration(text: &str) -> Result<Duration, ValueError> {
+    let duration = parse::duration(text)?;
+    if duration <= DURATION_MAX { Ok(duration) } else { Err(ValueError::TooLong) }
+}
+
+fn share(text: &str) -> Result<f64, ValueError> {
+    let share = parse::percent(text)?;
+    if share > 0.0 { Ok(share) } else { Err(ValueError::NoShare) }
+}
+
+fn rate_bps(text: &str) -> Result<u64, ValueError> {
+    let rate = parse::bits_per_second(text)?;
+    if RATE_BPS.contains(&rate) { Ok(rate as u64) } else { Err(ValueError::Rate) }
 }
 
 /// One impairment and the share of subscribers it is for. Made by parsing
@@ -109,7 +153,7 @@ pub enum SpecError {
         /// What was given.
         value: String,
         /// What is wrong with it, and what is allowed.
-        reason: String,
+        reason: ValueError,
     },
     /// A cohort and nothing that happens to it.
     #[error("'{0}' does nothing; add loss, delay, jitter, reorder, duplicate, rate or outage")]
@@ -182,24 +226,22 @@ impl FromStr for Spec {
 }
 
 impl Spec {
-    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+    fn set(&mut self, key: &str, value: &str) -> Result<(), ValueError> {
         match key {
-            "cohort" => self.cohort = value::percent(value)?,
-            "loss" => self.loss = value::percent(value)?,
+            "cohort" => self.cohort = share(value)?,
+            "loss" => self.loss = share(value)?,
             "burst" => {
-                self.burst_packets = value
-                    .parse()
-                    .ok()
-                    .filter(|packets| (1..=BURST_PACKETS_MAX).contains(packets))
-                    .ok_or_else(|| {
-                        format!("it must be a whole number of packets, 1 to {BURST_PACKETS_MAX}")
-                    })?;
+                let packets = value.parse().map_err(|_| ValueError::Burst)?;
+                if !(1..=BURST_PACKETS_MAX).contains(&packets) {
+                    return Err(ValueError::Burst);
+                }
+                self.burst_packets = packets;
             }
-            "delay" => self.delay = value::duration(value)?,
-            "jitter" => self.jitter = value::duration(value)?,
-            "reorder" => self.reorder = value::percent(value)?,
-            "duplicate" => self.duplicate = value::percent(value)?,
-            "rate" => self.rate_bps = Some(value::rate_bps(value)?),
+            "delay" => self.delay = duration(value)?,
+            "jitter" => self.jitter = duration(value)?,
+            "reorder" => self.reorder = share(value)?,
+            "duplicate" => self.duplicate = share(value)?,
+            "rate" => self.rate_bps = Some(rate_bps(value)?),
             _ => self.outages.push(value.parse()?),
         }
         Ok(())
@@ -324,20 +366,20 @@ mod tests {
             ("los=1%", &["'los'", "cohort, loss"]),
             ("loss", &["'loss'", "no value"]),
             ("loss=1", &["loss=1:", "% sign"]),
-            ("loss=101%", &["loss=101%", "at most 100%"]),
+            ("loss=101%", &["loss=101%", "between 0% and 100%"]),
             ("loss=0%", &["above 0%"]),
-            ("loss=NaN%", &["above 0%"]),
-            ("loss=x%", &["no number"]),
+            ("loss=NaN%", &["between 0%"]),
+            ("loss=x%", &["'x' is not a number", "1% or 0.5%"]),
             ("loss=1%,loss=2%", &["loss", "twice"]),
             ("loss=1%,burst=0", &["burst=0", "1 to 10000"]),
             ("burst=3", &["burst=3", "add loss"]),
             ("loss=80%,burst=2", &["80.0000%", "at most 66.6667%"]),
-            ("delay=50", &["delay=50:", "no unit"]),
-            ("delay=5x", &["'x' is no unit"]),
+            ("delay=50", &["delay=50:", "without a unit"]),
+            ("delay=5x", &["unknown unit 'x'"]),
             ("delay=", &["empty"]),
             ("jitter=48h", &["longer than a day"]),
-            ("rate=1", &["unit is missing"]),
-            ("rate=1MB", &["'MB' is no unit"]),
+            ("rate=1", &["without a unit"]),
+            ("rate=1MB", &["unknown unit 'MB'"]),
             ("rate=1bps", &["between 1kbps"]),
             ("outage=2s", &["outage=2s:", "start is missing"]),
             ("outage=0s@1s", &["longer than 0"]),

@@ -3,9 +3,13 @@
 //! A [`Backend`] owns many sockets and moves datagrams in batches. Three implementations exist:
 //! `io_uring` (multishot receive into a buffer ring, batched sends), `mmsg` (epoll with
 //! `recvmmsg`/`sendmmsg`), and `packet_ring` (`mmsg`, with one packet socket's ring of memory that
-//! takes the RTP and RTCP of all sockets). All send runs of datagrams to one place as one (UDP GSO),
-//! take runs that come as one (UDP GRO), stamp each datagram with the kernel's receive time and keep
-//! the kernel's own drop counters, because a load generator has to know what it lost itself.
+//! takes the RTP and RTCP of all sockets). All stamp each datagram with the kernel's receive time
+//! and keep the kernel's own drop counters, because a load generator has to know what it lost
+//! itself.
+//!
+//! All send and receive *segment runs* as one: datagrams between the same two addresses, of one
+//! length but the last, which may be shorter. The kernel cuts one that is sent (UDP GSO) and keeps
+//! one together that has come (UDP GRO).
 
 #![warn(unsafe_op_in_unsafe_fn)]
 
@@ -13,7 +17,8 @@ mod memory;
 mod mmsg;
 mod packet_ring;
 mod probe;
-mod run;
+mod refusal;
+mod segment_run;
 mod send;
 mod slots;
 mod socket;
@@ -27,6 +32,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, buffer_sizes, local_ip_towards};
 use socket::{configure, hear_reports, no_such_socket, too_many_sockets};
 
@@ -42,12 +48,12 @@ pub struct Received {
     pub socket: SocketId,
     /// Who sent it.
     pub source: SocketAddr,
-    /// When the kernel got it, or the run it came in: nanoseconds since the Unix epoch
+    /// When the kernel got it, or the segment run it came in: nanoseconds since the Unix epoch
     /// (`SO_TIMESTAMPNS`).
     pub received_at_unix_ns: u64,
     /// Where its bytes are; private to the backend.
     pub(crate) buffer: u32,
-    /// Where in the buffer it starts, after other datagrams of its run.
+    /// Where in the buffer it starts, after other datagrams of its segment run.
     pub(crate) offset: u32,
     /// Length in bytes.
     pub(crate) len: u16,
@@ -63,9 +69,10 @@ pub struct Wait {
     /// wake-up meanwhile does not end it.
     pub gather: Duration,
     /// Hand out at most so many datagrams, where that is less than `batch_max`: receiving takes
-    /// about a microsecond each, for a caller that has something to do soon. At least one. Runs
-    /// are handed out whole, and `mmsg` has to ask for them before it knows how long they are, so
-    /// there may be some more: as many as the runs of a socket are longer than they were.
+    /// about a microsecond each, for a caller that has something to do soon. At least one. Segment
+    /// runs are handed out whole, and `mmsg` has to ask for them before it knows how long they are,
+    /// so there may be some more: as many as the segment runs of a socket are longer than they
+    /// were.
     pub datagrams_max: usize,
 }
 
@@ -74,22 +81,23 @@ pub struct Wait {
 pub struct UdpStats {
     /// Datagrams handed out by [`Backend::poll`].
     pub datagrams_in: u64,
-    /// Runs they came in: what the kernel keeps together (UDP GRO) it queues, hands over and drops
-    /// as one. A datagram alone is one.
-    pub runs_in: u64,
+    /// Segment runs they came in: what the kernel keeps together (UDP GRO) it queues, hands over
+    /// and drops as one. A datagram alone is one.
+    pub segment_runs_in: u64,
     /// Their bytes (UDP payload).
     pub bytes_in: u64,
     /// Datagrams the kernel took for sending.
     pub datagrams_out: u64,
     /// Their bytes (UDP payload).
     pub bytes_out: u64,
-    /// Datagrams the kernel dropped because a socket's receive buffer or the packet ring was full. It
-    /// counts a run as one; those are taken to be as long as the socket's runs are on average.
+    /// Datagrams the kernel dropped because a socket's receive buffer or the packet ring was full.
+    /// It counts a segment run as one; those are taken to be as long as the socket's segment runs
+    /// are on average.
     pub kernel_drops: u64,
     /// Of `kernel_drops` those of the packet ring.
     pub ring_drops: u64,
-    /// Runs it dropped, as it counts them.
-    pub runs_dropped: u64,
+    /// Segment runs it dropped, as it counts them.
+    pub segment_runs_dropped: u64,
     /// Datagrams the kernel refused to send, or reported as undeliverable on the error queue.
     pub send_errors: u64,
     /// Of `send_errors` those that left and that the network reported as undeliverable (ICMP),
@@ -118,13 +126,15 @@ impl UdpStats {
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             datagrams_in: self.datagrams_in.saturating_sub(earlier.datagrams_in),
-            runs_in: self.runs_in.saturating_sub(earlier.runs_in),
+            segment_runs_in: self.segment_runs_in.saturating_sub(earlier.segment_runs_in),
             bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
             datagrams_out: self.datagrams_out.saturating_sub(earlier.datagrams_out),
             bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
             kernel_drops: self.kernel_drops.saturating_sub(earlier.kernel_drops),
             ring_drops: self.ring_drops.saturating_sub(earlier.ring_drops),
-            runs_dropped: self.runs_dropped.saturating_sub(earlier.runs_dropped),
+            segment_runs_dropped: self
+                .segment_runs_dropped
+                .saturating_sub(earlier.segment_runs_dropped),
             send_errors: self.send_errors.saturating_sub(earlier.send_errors),
             undeliverable: self.undeliverable.saturating_sub(earlier.undeliverable),
             send_queue_full: self.send_queue_full.saturating_sub(earlier.send_queue_full),
@@ -174,12 +184,13 @@ pub struct BackendLimits {
     /// Sockets at a time; [`Backend::add_socket`] refuses one more. 1 to 65,536. io_uring lowers it
     /// to the limit of open files as it is when the backend is opened, so raise that one first.
     pub sockets_max: usize,
-    /// Receive buffers (io_uring), each for a datagram or a run of them: 64 KiB, of which memory is
-    /// taken only for the pages that were ever written to. When all are in use, further datagrams
-    /// wait in their sockets and [`UdpStats::receive_pauses`] grows. Rounded up to a power of two,
-    /// 16 to 32,768, and at least `batch_max`.
+    /// Receive buffers (io_uring), each for a datagram or a segment run: 64 KiB, of which
+    /// memory is taken only for the pages that were ever written to. When all are in use, further
+    /// datagrams wait in their sockets and [`UdpStats::receive_pauses`] grows. Rounded up to a
+    /// power of two, 16 to 32,768, and at least `batch_max`.
     pub receive_buffers_max: usize,
-    /// Sends queued between two flushes (a GSO run is one). One more flushes at once. 1 to 16,384.
+    /// Sends queued between two flushes (a segment run is one). One more flushes at once. 1 to
+    /// 16,384.
     pub send_slots_max: usize,
     /// Datagrams of one [`Backend::poll`], where [`Wait::datagrams_max`] allows as many; further
     /// ones wait for the next. 1 to 16,384.
@@ -242,13 +253,13 @@ pub enum OpenError {
     #[error("io_uring can't be used: {reason}; use --backend auto or mmsg")]
     IoUring {
         /// What the probe found.
-        reason: String,
+        reason: IoUringRefusal,
     },
     /// A packet ring was asked for and can't be used.
     #[error("a packet ring can't be used: {reason}; use --backend auto")]
     PacketRing {
         /// What the probe found.
-        reason: String,
+        reason: PacketRingRefusal,
     },
     /// epoll, eventfd or memory was refused.
     #[error("the mmsg backend could not be opened: {0}")]
@@ -281,18 +292,19 @@ pub fn open(
     Ok((Box::new(backend), BackendReport { name: "mmsg", reason }))
 }
 
-fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), String> {
+fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), IoUringRefusal> {
     uring::probe()?;
-    let backend = uring::Uring::new(limits).map_err(|error| format!("io_uring: {error}"))?;
+    let backend = uring::Uring::new(limits)?;
     let reason =
         "io_uring: probe passed (multishot recvmsg, buffer ring, DEFER_TASKRUN)".to_owned();
     Ok((Box::new(backend), BackendReport { name: "io_uring", reason }))
 }
 
-fn open_packet_ring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), String> {
+fn open_packet_ring(
+    limits: &BackendLimits,
+) -> Result<(Box<dyn Backend>, BackendReport), PacketRingRefusal> {
     packet_ring::probe()?;
-    let backend =
-        mmsg::Mmsg::with_packet_ring(limits).map_err(|error| packet_ring::refusal(&error))?;
+    let backend = mmsg::Mmsg::with_packet_ring(limits)?;
     let reason = format!(
         "packet_ring: asked for, probe passed (TPACKET_V3, socket filters; {} KiB)",
         limits.packet_ring_bytes_max >> 10
@@ -379,9 +391,9 @@ pub trait Backend {
 
     /// Datagrams the kernel dropped at this socket's receive buffer so far, counted as
     /// [`UdpStats::kernel_drops`], and at least how many of its found the packet ring full; 0 for a
-    /// removed one.
-    /// Asks the kernel (a system call, two with a packet ring) and adds what is new to [`UdpStats::kernel_drops`], which
-    /// otherwise learns of a drop with the socket's next datagram or its removal.
+    /// removed one. Asks the kernel (a system call, two with a packet ring) and adds what is new to
+    /// [`UdpStats::kernel_drops`], which otherwise learns of a drop with the socket's next datagram
+    /// or its removal.
     fn socket_drops(&mut self, socket: SocketId) -> u64;
 
     /// Does that for every socket: milliseconds for thousands.

@@ -1,9 +1,12 @@
 //! Page-aligned memory that the kernel reads and writes behind Rust's back.
 
+use std::ffi::c_void;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// A mapping: page-aligned, never moved, returned on drop.
 ///
@@ -19,25 +22,25 @@ impl PageMemory {
     /// Maps `len` zeroed bytes (at least one) of our own.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let len = len.max(1);
-        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+        // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours.
+        let base = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), len, Self::READ_WRITE, MapFlags::PRIVATE)
+        }?;
+        Self::of(base, len)
     }
+
+    const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
     /// Maps the first `len` bytes of what `fd` stands for, shared with the kernel. It writes there
     /// at any time: what it may be writing is read by [`atomic`](Self::atomic) only.
-    pub(crate) fn shared(fd: RawFd, len: usize) -> io::Result<Self> {
-        Self::map(len, libc::MAP_SHARED, fd)
+    pub(crate) fn shared(fd: impl AsFd, len: usize) -> io::Result<Self> {
+        // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours.
+        let base =
+            unsafe { mmap(std::ptr::null_mut(), len, Self::READ_WRITE, MapFlags::SHARED, fd, 0) }?;
+        Self::of(base, len)
     }
 
-    fn map(len: usize, flags: libc::c_int, fd: RawFd) -> io::Result<Self> {
-        // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours; the
-        // result is checked before use.
-        let base = unsafe {
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), len, access, flags, fd, 0)
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+    fn of(base: *mut c_void, len: usize) -> io::Result<Self> {
         let base = NonNull::new(base.cast::<u8>())
             .ok_or_else(|| io::Error::other("mmap returned address zero"))?;
         Ok(Self { base, len })
@@ -49,9 +52,8 @@ impl PageMemory {
         let memory = Self::new(len)?;
         // SAFETY: exactly the mapping that was just made. Advice changes no contents; a kernel that
         // knows no huge pages refuses it, and then there is nothing to advise against.
-        unsafe {
-            libc::madvise(memory.base.as_ptr().cast(), memory.len, libc::MADV_NOHUGEPAGE);
-        }
+        let _ =
+            unsafe { madvise(memory.base.as_ptr().cast(), memory.len, Advice::LinuxNoHugepage) };
         Ok(memory)
     }
 
@@ -122,9 +124,7 @@ impl PageMemory {
 
 impl Drop for PageMemory {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `map`; nobody holds a slice of it any more.
-        unsafe {
-            libc::munmap(self.base.as_ptr().cast(), self.len);
-        }
+        // SAFETY: exactly the mapping that was made; nobody holds a slice of it any more.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

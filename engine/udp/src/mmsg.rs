@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
 use crate::packet_ring::{BLOCK, PacketRing};
-use crate::run::{Message, Run};
+use crate::segment_run::{Message, SegmentRun};
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
 use crate::sys::{self, Epoll, EpollEvent};
-use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, RECEIVE_RUN_BYTES_MAX};
+use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, SEGMENT_RUN_BYTES_MAX};
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker};
 
-/// Messages (a datagram or a run of them) one `recvmmsg` call takes from a socket before the next
-/// socket gets its turn.
+/// Messages (a datagram or a segment run) one `recvmmsg` call takes from a socket before
+/// the next socket gets its turn.
 const MESSAGES_PER_CALL_MAX: usize = 64;
 /// Messages one `sendmmsg` call takes (the kernel's `UIO_MAXIOV`).
-const SEND_RUN_MAX: usize = 1024;
+const MESSAGES_PER_SEND_MAX: usize = 1024;
 /// Events one `epoll_wait` returns; more wait for the next call, nothing is lost.
 const EVENTS_MAX: usize = 1024;
 /// The epoll token of the waker's eventfd; sockets use their index.
@@ -76,9 +76,9 @@ impl Mmsg {
     fn open(limits: &BackendLimits, ring: Option<PacketRing>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let waker = sys::eventfd()?;
-        epoll.add(waker.as_raw_fd(), WAKER_TOKEN)?;
+        epoll.add(&waker, WAKER_TOKEN)?;
         if let Some(ring) = &ring {
-            epoll.add(ring.fd(), RING_TOKEN)?;
+            epoll.add(ring.socket(), RING_TOKEN)?;
         }
         Ok(Self {
             epoll,
@@ -154,7 +154,8 @@ impl Mmsg {
             let Some(index) = self.ready.pop_front() else { return };
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
             slot.queued = false;
-            let more = (self.wanted - self.batch.len()) as f64 / slot.drops.datagrams_per_run();
+            let more =
+                (self.wanted - self.batch.len()) as f64 / slot.drops.datagrams_per_segment_run();
             let room = (more.ceil() as usize).min(MESSAGES_PER_CALL_MAX);
             let room = room.min(self.receive.slots - self.filled);
             let fd = slot.socket.as_raw_fd();
@@ -191,7 +192,7 @@ impl Mmsg {
         for at in self.filled..self.filled + count {
             let message = self.receive.take(at);
             let drops = Some(&mut slot.drops);
-            if let Some(run) = Run::read(at as u16, &message, drops, &mut self.stats) {
+            if let Some(run) = SegmentRun::read(at as u16, &message, drops, &mut self.stats) {
                 run.hand_out(SocketId(index), self.epoch, &mut self.batch, &mut self.stats);
             }
         }
@@ -231,7 +232,7 @@ impl Backend for Mmsg {
             }
         };
         let fd = socket.as_raw_fd();
-        let mut added = self.epoll.add(fd, u64::from(index));
+        let mut added = self.epoll.add(&socket, u64::from(index));
         if let (Ok(()), Some(ring)) = (&added, &mut self.ring) {
             added = socket.local_addr().and_then(|address| ring.add(index, fd, address));
         }
@@ -295,13 +296,13 @@ impl Backend for Mmsg {
         let mut at = 0;
         while at < count {
             let fd = self.queue.entries()[at].fd;
-            let run = self.queue.entries()[at..]
+            let messages = self.queue.entries()[at..]
                 .iter()
-                .take(SEND_RUN_MAX)
+                .take(MESSAGES_PER_SEND_MAX)
                 .take_while(|entry| entry.fd == fd)
                 .count();
             self.stats.syscalls += 1;
-            match self.queue.send_many(at, at + run) {
+            match self.queue.send_many(at, at + messages) {
                 Ok(taken) => {
                     for entry in &self.queue.entries()[at..at + taken] {
                         count_sent(&mut self.stats, u64::from(entry.count), entry.len as u64);
@@ -412,7 +413,7 @@ struct ReceiveSlots {
 
 /// Bytes of one receive slot.
 const SLOT_BYTES: usize =
-    (NAME_BYTES + CONTROL_BYTES + RECEIVE_RUN_BYTES_MAX).next_multiple_of(128) + 64;
+    (NAME_BYTES + CONTROL_BYTES + SEGMENT_RUN_BYTES_MAX).next_multiple_of(128) + 64;
 
 impl ReceiveSlots {
     fn new(slots: usize) -> io::Result<Self> {
@@ -433,7 +434,7 @@ impl ReceiveSlots {
             unsafe {
                 iovec.write(libc::iovec {
                     iov_base: payload.cast(),
-                    iov_len: RECEIVE_RUN_BYTES_MAX,
+                    iov_len: SEGMENT_RUN_BYTES_MAX,
                 });
                 (*header).msg_hdr.msg_name = receive.buffers.at(base).cast();
                 (*header).msg_hdr.msg_namelen = NAME_BYTES as u32;
@@ -474,7 +475,7 @@ impl ReceiveSlots {
         let name_len = (message.msg_hdr.msg_namelen as usize).min(NAME_BYTES);
         let control_len = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
         let cut = wire::is_cut(message.msg_hdr.msg_flags);
-        let len = (message.msg_len as usize).min(RECEIVE_RUN_BYTES_MAX);
+        let len = (message.msg_len as usize).min(SEGMENT_RUN_BYTES_MAX);
         message.msg_hdr.msg_namelen = NAME_BYTES as u32;
         message.msg_hdr.msg_controllen = CONTROL_BYTES as _;
         let base = index * SLOT_BYTES;
@@ -488,7 +489,7 @@ impl ReceiveSlots {
 
     fn payload(&self, index: usize, offset: usize, len: usize) -> &[u8] {
         let at = index * SLOT_BYTES + NAME_BYTES + CONTROL_BYTES;
-        let offset = offset.min(RECEIVE_RUN_BYTES_MAX);
-        self.buffers.slice(at + offset, len.min(RECEIVE_RUN_BYTES_MAX - offset))
+        let offset = offset.min(SEGMENT_RUN_BYTES_MAX);
+        self.buffers.slice(at + offset, len.min(SEGMENT_RUN_BYTES_MAX - offset))
     }
 }

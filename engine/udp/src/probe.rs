@@ -4,11 +4,11 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::{Backend, BackendLimits, Received, SocketBuffers, Wait, bind};
+use crate::{Backend, BackendLimits, ProbeError, Received, SocketBuffers, Wait, bind};
 
 /// How long the datagrams of the probe may take over loopback.
 const PROBE_MAX: Duration = Duration::from_millis(500);
-/// One alone, and a run of which the last is shorter. They begin as RTP does.
+/// One alone, and a segment run of which the last is shorter. They begin as RTP does.
 const DATAGRAMS: [&[u8]; 4] = [b"\x80single", b"\x80longer run", b"\x80longer run", b"\x80rest"];
 
 /// What a backend to probe is made with.
@@ -20,14 +20,14 @@ pub(crate) const LIMITS: BackendLimits = BackendLimits {
     packet_ring_bytes_max: 1,
 };
 
-/// Sends a few datagrams over loopback and receives them, all `as_wanted`. Its error is one line;
-/// `needs` ends it.
+/// Sends a few datagrams over loopback and receives them, all `as_wanted`. `needs` says which
+/// kernel does that.
 pub(crate) fn exchange(
     backend: &mut dyn Backend,
-    needs: &str,
+    needs: &'static str,
     as_wanted: impl Fn(&Received) -> bool,
-) -> Result<(), String> {
-    let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+) -> Result<(), ProbeError> {
+    let failed = |step: &'static str| move |error: io::Error| ProbeError::Call { step, error };
     let buffers = SocketBuffers { receive_bytes: 65_536, send_bytes: 65_536 };
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let source = bind(local, buffers).map_err(failed("binding a socket"))?;
@@ -54,10 +54,10 @@ pub(crate) fn exchange(
     if received == DATAGRAMS && stats.send_errors == 0 {
         return Ok(());
     }
-    Err(format!(
-        "probe failed: of {} loopback datagrams {} were sent and {} received (needs {needs})",
-        DATAGRAMS.len(),
-        stats.datagrams_out,
-        received.len(),
-    ))
+    Err(ProbeError::Lost {
+        datagrams: DATAGRAMS.len(),
+        sent: stats.datagrams_out,
+        received: received.len(),
+        needs,
+    })
 }

@@ -1,4 +1,4 @@
-//! The send queue both backends share: datagrams copied into one arena, runs to the same
+//! The send queue both backends share: datagrams copied into one arena, segment runs to the same
 //! destination merged for UDP GSO, and what to do when the kernel refuses one.
 
 use std::io;
@@ -14,9 +14,9 @@ use crate::wire::{self, NAME_BYTES, SEGMENT_CONTROL_BYTES};
 /// Segments of one GSO send; the kernel's `UDP_MAX_SEGMENTS` was 64 until Linux 6.9.
 const SEGMENTS_MAX: u16 = 64;
 /// Bytes of one GSO send. The kernel's bound is a 65,535-byte IP packet, headers included; but a
-/// receiver keeps as much memory for each receive as the longest run took, and eight packets are
-/// nearly as cheap as fifty.
-const SEND_RUN_BYTES_MAX: usize = 10_000;
+/// receiver keeps as much memory for each receive as the longest segment run took, and eight
+/// packets are nearly as cheap as fifty.
+const SENT_SEGMENT_RUN_BYTES_MAX: usize = 10_000;
 /// The largest UDP payload over IPv4; anything longer is refused by the kernel anyway.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Room in the arena for each send slot: a datagram of an Ethernet MTU.
@@ -33,20 +33,20 @@ const REPORTS_PASSED_MAX: usize = 8;
 /// How long to wait for a full queue behind the socket, which nobody announces to have room.
 const QUEUE_WAIT: Duration = Duration::from_micros(100);
 
-/// One send: a datagram, or a run of datagrams to one destination that the kernel cuts apart.
+/// One send: a datagram, or a segment run to one destination that the kernel cuts apart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) socket: u32,
     pub(crate) fd: RawFd,
     offset: usize,
-    /// All bytes of the run.
+    /// All bytes of the segment run.
     pub(crate) len: usize,
-    /// Bytes of each datagram of the run but the last, which may be shorter.
+    /// Bytes of each datagram of the segment run but the last, which may be shorter.
     segment: usize,
-    /// Datagrams in the run.
+    /// Datagrams in the segment run.
     pub(crate) count: u16,
     name_len: u32,
-    /// Whether another datagram may still join the run.
+    /// Whether another datagram may still join the segment run.
     open: bool,
 }
 
@@ -70,8 +70,8 @@ pub(crate) struct SendQueue {
 pub(crate) enum RawSend {
     /// One datagram.
     One { data: *const u8, len: u32, name: *const u8, name_len: u32 },
-    /// A run for GSO, or a send that needs its message header.
-    Run { header: *const libc::msghdr },
+    /// A segment run for GSO, or a send that needs its message header.
+    SegmentRun { header: *const libc::msghdr },
 }
 
 /// Why a datagram was not queued.
@@ -108,7 +108,7 @@ impl SendQueue {
         self.entries.is_empty()
     }
 
-    /// Copies one datagram into the queue, into the run before it where GSO allows that.
+    /// Copies one datagram into the queue, into the segment run before it where GSO allows that.
     #[cfg(test)]
     fn push(
         &mut self,
@@ -124,8 +124,8 @@ impl SendQueue {
         self.push_with(socket, fd, destination, payload.len(), &mut copy)
     }
 
-    /// Lets `write` fill in a datagram of `len` bytes where it will be sent from, in the run
-    /// before it where GSO allows that. `write` is called once, unless there is no room.
+    /// Lets `write` fill in a datagram of `len` bytes where it will be sent from, in the segment
+    /// run before it where GSO allows that. `write` is called once, unless there is no room.
     pub(crate) fn push_with(
         &mut self,
         socket: u32,
@@ -140,7 +140,7 @@ impl SendQueue {
         if self.arena_used + len > self.arena.len() {
             return Err(PushError::Full);
         }
-        let joins = self.joins_run(socket, destination, len);
+        let joins = self.joins_segment_run(socket, destination, len);
         if !joins && self.entries.len() == self.slots {
             return Err(PushError::Full);
         }
@@ -150,7 +150,7 @@ impl SendQueue {
         }
         self.arena_used += len;
         if joins {
-            self.join_run(len);
+            self.join_segment_run(len);
             return Ok(());
         }
         let index = self.entries.len();
@@ -167,19 +167,19 @@ impl SendQueue {
     }
 
     /// Whether a datagram can join the newest send: it goes to the same place and the sizes fit.
-    fn joins_run(&self, socket: u32, destination: SocketAddr, len: usize) -> bool {
+    fn joins_segment_run(&self, socket: u32, destination: SocketAddr, len: usize) -> bool {
         self.entries.last().is_some_and(|last| {
             last.open
                 && last.socket == socket
                 && (1..=last.segment).contains(&len)
                 && last.count < SEGMENTS_MAX
-                && last.len + len <= SEND_RUN_BYTES_MAX
+                && last.len + len <= SENT_SEGMENT_RUN_BYTES_MAX
                 && self.last_destination == Some(destination)
         })
     }
 
     /// Adds the datagram that was just written to the newest send.
-    fn join_run(&mut self, added: usize) {
+    fn join_segment_run(&mut self, added: usize) {
         let Some(last) = self.entries.last_mut() else { return };
         last.len += added;
         last.count += 1;
@@ -210,7 +210,7 @@ impl SendQueue {
     pub(crate) fn raw(&self, index: usize) -> RawSend {
         let entry = &self.entries[index];
         if entry.count > 1 {
-            return RawSend::Run { header: self.headers.header(index) };
+            return RawSend::SegmentRun { header: self.headers.header(index) };
         }
         let name = self.headers.memory.at(self.headers.name_at(index));
         RawSend::One {
@@ -292,7 +292,8 @@ impl SendQueue {
         self.send_many(index, index + 1).err()
     }
 
-    /// Sends a run without GSO, and remembers not to try such a run again if that worked.
+    /// Sends a segment run without GSO, and remembers not to try such a segment run again if that
+    /// worked.
     fn send_apart(&mut self, index: usize, stats: &mut UdpStats) {
         let entry = self.entries[index];
         let mut sent = 0u64;
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_datagrams_to_one_place_are_one_run_that_a_shorter_one_ends() {
+    fn equal_datagrams_to_one_place_are_one_segment_run_that_a_shorter_one_ends() {
         let mut queue = SendQueue::new(8).unwrap();
         for len in [100, 100, 40, 100] {
             queue.push(0, 3, destination(1), &vec![0; len]).unwrap();
@@ -482,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_ends_at_the_kernels_segment_and_byte_limits() {
+    fn a_segment_run_ends_at_the_kernels_segment_and_byte_limits() {
         let mut queue = SendQueue::new(8).unwrap();
         for _ in 0..65 {
             queue.push(0, 3, destination(1), &[0; 10]).unwrap();

@@ -10,8 +10,8 @@ use crate::{UdpStats, sys};
 /// was queued) and on request (`SO_MEMINFO`, as it is now). So what is read after a request may
 /// carry an older value, which is ignored.
 ///
-/// It counts a run of datagrams as one (`udp_queue_rcv_one_skb`, net/ipv4/udp.c). How long the runs
-/// were is not told; they are taken to be as long as those that this socket has had.
+/// It counts a segment run as one (`udp_queue_rcv_one_skb`, net/ipv4/udp.c). How long the segment
+/// runs were is not told; they are taken to be as long as those that this socket has had.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DropCounter {
     seen: u32,
@@ -19,20 +19,20 @@ pub(crate) struct DropCounter {
     excused: u32,
     /// Datagrams dropped, by that estimate.
     datagrams_dropped: u64,
-    runs_in: u64,
+    segment_runs_in: u64,
     datagrams_in: u64,
 }
 
 impl DropCounter {
-    /// Takes note of a run that came.
+    /// Takes note of a segment run that came.
     pub(crate) fn heard(&mut self, datagrams: usize) {
-        self.runs_in += 1;
+        self.segment_runs_in += 1;
         self.datagrams_in += datagrams as u64;
     }
 
-    /// Datagrams of a run, on average; at least one.
-    pub(crate) fn datagrams_per_run(&self) -> f64 {
-        (self.datagrams_in as f64 / self.runs_in.max(1) as f64).max(1.0)
+    /// Datagrams of a segment run, on average; at least one.
+    pub(crate) fn datagrams_per_segment_run(&self) -> f64 {
+        (self.datagrams_in as f64 / self.segment_runs_in.max(1) as f64).max(1.0)
     }
 
     /// Of what the kernel counts so much is no drop: a socket's filter refused it, and it came in
@@ -50,10 +50,10 @@ impl DropCounter {
             return;
         }
         self.seen = counter;
-        let datagrams = (runs as f64 * self.datagrams_per_run()).round() as u64;
+        let datagrams = (runs as f64 * self.datagrams_per_segment_run()).round() as u64;
         self.datagrams_dropped += datagrams;
         stats.kernel_drops += datagrams;
-        stats.runs_dropped += runs;
+        stats.segment_runs_dropped += runs;
     }
 
     /// Asks the kernel for its counter now and adds what is new of it.
@@ -98,7 +98,7 @@ mod tests {
         for (counter, total) in [(5, 5), (3, 5), (5, 5), (9, 9)] {
             drops.update(counter, &mut stats);
             assert_eq!(
-                (drops.total(), stats.kernel_drops, stats.runs_dropped),
+                (drops.total(), stats.kernel_drops, stats.segment_runs_dropped),
                 (total, total, total)
             );
         }
@@ -123,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_run_is_as_long_as_those_that_came() {
+    fn a_dropped_segment_run_is_as_long_as_those_that_came() {
         let (mut drops, mut stats) = (DropCounter::default(), UdpStats::default());
         for datagrams in [10, 1, 10, 1] {
             drops.heard(datagrams);
         }
         drops.update(4, &mut stats);
-        assert_eq!((stats.kernel_drops, stats.runs_dropped, drops.total()), (22, 4, 22));
+        assert_eq!((stats.kernel_drops, stats.segment_runs_dropped, drops.total()), (22, 4, 22));
     }
 }

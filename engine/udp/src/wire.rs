@@ -9,9 +9,9 @@ pub(crate) const NAME_BYTES: usize = 32;
 /// Room for the control messages of one receive: `SCM_TIMESTAMPNS` (32), `SO_RXQ_OVFL` (24),
 /// `UDP_GRO` (24) and some slack.
 pub(crate) const CONTROL_BYTES: usize = 96;
-/// Room for the payload of one receive. The kernel keeps a run of datagrams below 64 KiB
+/// Room for the payload of one receive. The kernel keeps a segment run below 64 KiB
 /// (`skb_gro_receive`, net/core/gro.c), as one datagram must be.
-pub(crate) const RECEIVE_RUN_BYTES_MAX: usize = 1 << 16;
+pub(crate) const SEGMENT_RUN_BYTES_MAX: usize = 1 << 16;
 
 /// `struct cmsghdr` of the kernel: `size_t cmsg_len; int cmsg_level; int cmsg_type;`.
 const CONTROL_HEADER_BYTES: usize = size_of::<usize>() + 8;
@@ -66,8 +66,8 @@ pub(crate) fn parse_name(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// Whether a receive did not fit, by its `msg_flags`: without its control messages a run can't be
-/// cut apart.
+/// Whether a receive did not fit, by its `msg_flags`: without its control messages a segment run
+/// can't be cut apart.
 pub(crate) fn is_cut(flags: i32) -> bool {
     flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0
 }
@@ -80,7 +80,8 @@ pub(crate) struct Control {
     /// `SO_RXQ_OVFL`: the socket's cumulative drop counter, wrapping at 2^32. The kernel leaves it
     /// out as long as it is zero.
     pub(crate) drops: Option<u32>,
-    /// `UDP_GRO`: the payload is a run of datagrams of this length; the last may be shorter.
+    /// `UDP_GRO`: the payload is a segment run of datagrams of this length; the last may be
+    /// shorter.
     pub(crate) segment_bytes: Option<u16>,
 }
 

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use stampede_udp::{
-    Backend, BackendChoice, BackendLimits, OpenError, SocketBuffers, SocketId, Wait, bind,
-    buffer_sizes, open, unix_now_ns,
+    Backend, BackendChoice, BackendLimits, IoUringRefusal, OpenError, PacketRingRefusal,
+    SocketBuffers, SocketId, Wait, bind, buffer_sizes, open, unix_now_ns,
 };
 
 const BUFFERS: SocketBuffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 20 };
@@ -34,10 +34,13 @@ fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backe
             Some(backend)
         }
         // A refusal by permission or build is not ours; any other reason is a bug.
-        Err(OpenError::IoUring { reason } | OpenError::PacketRing { reason })
-            if reason.contains("EPERM") || reason.contains("ENOSYS") =>
-        {
-            eprintln!("skipped: {reason}");
+        Err(
+            refused @ (OpenError::IoUring {
+                reason: IoUringRefusal::NotPermitted | IoUringRefusal::Missing,
+            }
+            | OpenError::PacketRing { reason: PacketRingRefusal::NotPermitted }),
+        ) => {
+            eprintln!("skipped: {refused}");
             None
         }
         Err(error) => panic!("{error}"),
@@ -459,8 +462,9 @@ fn a_batch_is_bounded_and_the_rest_waits(choice: BackendChoice) {
     assert_eq!(numbers, (0..95).collect::<Vec<u8>>());
 }
 
-/// What leaves as one run arrives as one, cut apart again; a batch takes its last run whole.
-fn a_run_arrives_as_one(choice: BackendChoice) {
+/// What leaves as one segment run arrives as one, cut apart again; a batch takes its last segment
+/// run whole.
+fn a_segment_run_arrives_as_one(choice: BackendChoice) {
     for ip in [V4, V6] {
         let Some(mut backend) = backend(choice, limits()) else { return };
         let backend = &mut *backend;
@@ -485,12 +489,12 @@ fn a_run_arrives_as_one(choice: BackendChoice) {
         let stamps: Vec<_> = seen[..10].iter().map(|datagram| datagram.unix_ns).collect();
         assert!(stamps.iter().all(|&stamp| stamp == stamps[0]), "{stamps:?}");
         let stats = backend.stats();
-        assert_eq!((stats.datagrams_in, stats.runs_in, stats.bytes_in), (11, 2, 9_007));
+        assert_eq!((stats.datagrams_in, stats.segment_runs_in, stats.bytes_in), (11, 2, 9_007));
     }
 }
 
-/// The longest run there is, longer than any that we send.
-fn a_run_of_64_kib_arrives_whole(choice: BackendChoice) {
+/// The longest segment run there is, longer than any that we send.
+fn a_segment_run_of_64_kib_arrives_whole(choice: BackendChoice) {
     const SEGMENT_BYTES: usize = 1_200;
     let Some(mut backend) = backend(choice, limits()) else { return };
     let backend = &mut *backend;
@@ -504,7 +508,7 @@ fn a_run_of_64_kib_arrives_whole(choice: BackendChoice) {
     let seen = collect(backend, 55);
     let payloads: Vec<_> = seen.iter().map(|datagram| &datagram.payload[..]).collect();
     assert_eq!(payloads, run.chunks(SEGMENT_BYTES).collect::<Vec<_>>());
-    assert_eq!(backend.stats().runs_in, 1);
+    assert_eq!(backend.stats().segment_runs_in, 1);
     // Longer datagrams than are handed out.
     set_option(&client, libc::SOL_UDP, libc::UDP_SEGMENT, 3_000);
     client.send_to(&[MEDIA; 9_001], target).unwrap();
@@ -512,7 +516,8 @@ fn a_run_of_64_kib_arrives_whole(choice: BackendChoice) {
     assert_eq!(backend.stats().truncated, 4);
 }
 
-/// The kernel counts a run that finds no room as one drop; the estimate has all its datagrams.
+/// The kernel counts a segment run that finds no room as one drop; the estimate has all its
+/// datagrams.
 fn dropped_runs_are_estimated_by_their_length(choice: BackendChoice) {
     let Some(mut backend) = backend(choice, limits()) else { return };
     let Some(mut sender) = crate::backend(BackendChoice::Mmsg, limits()) else { return };
@@ -533,8 +538,8 @@ fn dropped_runs_are_estimated_by_their_length(choice: BackendChoice) {
     while poll_into(backend, wait(50), &mut seen) > 0 {}
     backend.refresh_drops();
     let stats = backend.stats();
-    assert!(stats.runs_dropped > 0, "{stats:?}");
-    assert_eq!(stats.runs_in + stats.runs_dropped, 40, "{stats:?}");
+    assert!(stats.segment_runs_dropped > 0, "{stats:?}");
+    assert_eq!(stats.segment_runs_in + stats.segment_runs_dropped, 40, "{stats:?}");
     assert_eq!(stats.datagrams_in + stats.kernel_drops, 400, "{stats:?}");
 }
 
@@ -564,7 +569,7 @@ fn nothing_is_lost_when_receive_buffers_run_out(choice: BackendChoice) {
     }
 }
 
-fn a_gso_run_arrives_as_separate_datagrams(choice: BackendChoice) {
+fn a_segment_run_arrives_as_separate_datagrams(choice: BackendChoice) {
     for ip in [V4, V6] {
         let Some(mut backend) = backend(choice, limits()) else { return };
         let (id, address) = add(&mut *backend, ip);
@@ -588,7 +593,7 @@ fn a_gso_run_arrives_as_separate_datagrams(choice: BackendChoice) {
 }
 
 /// The kernel refuses GSO on a socket that sends without checksums; the datagrams go one by one.
-fn a_refused_gso_run_is_sent_one_by_one(choice: BackendChoice) {
+fn a_refused_segment_run_is_sent_one_by_one(choice: BackendChoice) {
     let Some(mut backend) = backend(choice, limits()) else { return };
     let (socket, address) = bound(V4);
     set_option(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
@@ -714,8 +719,8 @@ suite! {
     drops_come_with_the_next_datagram
     drops_count_at_removal
     drops_count_once_whoever_asks
-    a_run_arrives_as_one
-    a_run_of_64_kib_arrives_whole
+    a_segment_run_arrives_as_one
+    a_segment_run_of_64_kib_arrives_whole
     dropped_runs_are_estimated_by_their_length
     truncated_datagrams_are_counted_and_kept_back
     a_flood_of_truncated_datagrams_ends_no_poll
@@ -726,8 +731,8 @@ suite! {
     sockets_can_go_while_datagrams_are_in_flight
     a_batch_is_bounded_and_the_rest_waits
     nothing_is_lost_when_receive_buffers_run_out
-    a_gso_run_arrives_as_separate_datagrams
-    a_refused_gso_run_is_sent_one_by_one
+    a_segment_run_arrives_as_separate_datagrams
+    a_refused_segment_run_is_sent_one_by_one
     every_send_is_sent_or_counted
     thousands_of_destinations_from_one_socket
     the_number_of_sockets_is_bounded
@@ -818,7 +823,7 @@ mod packet_ring_alone {
         assert_eq!(collect(backend, 50).len(), 50);
     }
 
-    /// What comes alone and what comes in runs take the same way.
+    /// What comes alone and what comes in segment runs take the same way.
     #[test]
     fn singles_and_runs_stay_in_order() {
         let (Some(mut backend), Some(mut sender)) =
@@ -840,7 +845,7 @@ mod packet_ring_alone {
         let seen = collect(backend, 10);
         assert_eq!(numbers(&seen), (0..10).collect::<Vec<u8>>());
         let stats = backend.stats();
-        assert!(stats.runs_in < 10, "{stats:?}");
+        assert!(stats.segment_runs_in < 10, "{stats:?}");
         assert_eq!((stats.kernel_drops, stats.truncated), (0, 0));
     }
 

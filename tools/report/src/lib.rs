@@ -28,7 +28,6 @@ pub mod testing;
 pub mod threshold;
 pub mod types;
 mod unlike;
-pub mod values;
 pub mod watch;
 pub mod watch_verdict;
 pub mod watch_words;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stampede_core::MediaKind;
+use stampede_units::parse;
 
 use super::keys::{self, Keys, Unit};
 use super::running;
 use super::types::{Fault, Outcome, Report, ThresholdRow, Verdict};
-use super::values;
 
 /// What the reason of a failed threshold begins with.
 const REASON: &str = "threshold ";
@@ -104,7 +104,7 @@ fn split_abort(text: &str) -> Result<(&str, Option<Duration>), String> {
     match rest.split_whitespace().collect::<Vec<_>>()[..] {
         [] if rest.trim().is_empty() => Ok((tests, Some(Duration::ZERO))),
         ["after", duration] => {
-            let after = values::duration(duration)
+            let after = parse::duration(duration)
                 .map_err(|error| format!("'{duration}' after 'abort after': {error}"))?;
             Ok((tests, Some(after)))
         }
@@ -150,29 +150,17 @@ pub fn limit(text: &str, unit: Unit) -> Result<f64, String> {
     if let Ok(number) = text.parse::<f64>() {
         return number.is_finite().then_some(number).ok_or_else(|| "it is not finite".to_owned());
     }
-    match unit {
-        Unit::Share => values::percent(text),
-        Unit::Nanoseconds => values::duration(text).map(|value| value.as_nanos() as f64),
-        Unit::Milliseconds => values::duration(text).map(|value| value.as_secs_f64() * 1e3),
-        Unit::Seconds => values::duration(text).map(|value| value.as_secs_f64()),
-        Unit::BitsPerSecond => scaled(text, "bps", "2Mbps"),
-        Unit::Bytes => scaled(text, "B", "64MB"),
-        Unit::Plain => Err("it is not a number, and this figure has no unit".to_owned()),
-    }
-}
-
-/// `2Mbps`, `64MB`; powers of 1,000.
-fn scaled(text: &str, unit: &str, example: &str) -> Result<f64, String> {
-    let wrong = || format!("it is not a number in {unit}; write it like {example}");
-    let number = text.strip_suffix(unit).ok_or_else(wrong)?.trim_end();
-    let (number, scale) = match number.chars().last() {
-        Some('k' | 'K') => (&number[..number.len() - 1], 1e3),
-        Some('M') => (&number[..number.len() - 1], 1e6),
-        Some('G') => (&number[..number.len() - 1], 1e9),
-        _ => (number, 1.0),
+    let seconds = || parse::duration(text).map(|value| value.as_secs_f64());
+    let value = match unit {
+        Unit::Share => parse::percent(text),
+        Unit::Nanoseconds => parse::duration(text).map(|value| value.as_nanos() as f64),
+        Unit::Milliseconds => seconds().map(|value| value * 1e3),
+        Unit::Seconds => seconds(),
+        Unit::BitsPerSecond => parse::bits_per_second(text),
+        Unit::Bytes => parse::bytes(text),
+        Unit::Plain => return Err("it is not a number, and this figure has no unit".to_owned()),
     };
-    let number: f64 = number.trim_end().parse().map_err(|_| wrong())?;
-    number.is_finite().then_some(number * scale).ok_or_else(wrong)
+    value.map_err(|error| error.to_string())
 }
 
 impl Threshold {

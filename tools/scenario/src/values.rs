@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use stampede_media::Codec;
 use stampede_media::clip::FRAME_RATE_MAX;
+use stampede_units::parse;
 use url::Url;
 
-pub use stampede_report::values::{duration, percent};
+/// `90s`, `1m30s`, `500ms`, `1.5s`, `2h`; every number needs its unit (except `0`).
+pub fn duration(text: &str) -> Result<Duration, String> {
+    parse::duration(text).map_err(|error| error.to_string())
+}
 
 /// A duration that is not zero.
 pub fn duration_above_zero(text: &str) -> Result<Duration, String> {
@@ -23,13 +27,13 @@ pub fn duration_above_zero(text: &str) -> Result<Duration, String> {
 
 /// A share like `10%`, or a number from 0 to 1.
 pub fn share(text: &str) -> Result<f64, String> {
-    if text.ends_with('%') {
-        return percent(text);
-    }
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("it must be a share like 10% or 0.1".to_owned()),
-    }
+    parse::share(text).map_err(|error| error.to_string())
+}
+
+/// `1%`, `0.5%`, `100%`; the result is a share of 1. The sign is needed so that `1` is never
+/// taken for 100 %.
+pub fn percent(text: &str) -> Result<f64, String> {
+    parse::percent(text).map_err(|error| error.to_string())
 }
 
 /// A socket's buffer: `64kB`, `1MiB`, or bytes without a unit. Linux makes 1,152 bytes of anything
@@ -39,21 +43,11 @@ pub fn buffer_bytes(text: &str) -> Result<usize, String> {
 }
 
 fn bytes_between(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    const HINT: &str = "write it like 256kB or 1MiB";
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: usize = text[..digits]
-        .parse()
-        .map_err(|_| format!("it does not start with a whole number; {HINT}"))?;
-    let unit = match text[digits..].trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "KiB" => 1 << 10,
-        "MB" => 1_000_000,
-        "MiB" => 1 << 20,
-        unit => return Err(format!("'{unit}' is no unit; {HINT}")),
-    };
-    let bytes = number.checked_mul(unit).filter(|bytes| (least..=most).contains(bytes));
-    bytes.ok_or_else(|| format!("it must lie between {}KiB and {}MiB", least >> 10, most >> 20))
+    let bytes = parse::bytes(text).map_err(|error| error.to_string())?;
+    if (least as f64..=most as f64).contains(&bytes) {
+        return Ok(bytes as usize);
+    }
+    Err(format!("it must lie between {}KiB and {}MiB", least >> 10, most >> 20))
 }
 
 /// A size that a packet ring can have.
@@ -230,18 +224,17 @@ mod tests {
     #[test]
     fn buffers_are_bytes_with_a_unit_or_without() {
         for (text, bytes) in
-            [("4096", 4_096), ("64kB", 64_000), ("1MiB", 1 << 20), ("2 KiB", 2_048)]
+            [("4096", 4_096), ("64kB", 64_000), ("1.5MiB", 3 << 19), ("2 KiB", 2_048)]
         {
             assert_eq!(buffer_bytes(text), Ok(bytes), "{text}");
         }
         for (text, why) in [
-            ("", "whole number"),
-            ("-1", "whole number"),
-            ("1.5MiB", "'.5MiB' is no unit"),
-            ("1Mb", "'Mb' is no unit"),
+            ("", "empty"),
+            ("-1", "between"),
+            ("1Mb", "unknown unit 'Mb'"),
             ("0", "between"),
             ("2048MiB", "between"),
-            ("99999999999999999999", "whole number"),
+            ("99999999999999999999", "between"),
             ("18446744073709551615MiB", "between"),
         ] {
             let error = buffer_bytes(text).unwrap_err();

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use stampede_output::{console, files};
-use stampede_report::show::{bits, group};
+use stampede_report::show::group;
+use stampede_units::show::bits_per_second;
 use stampede_report::types::{Outcome, Report};
 use stampede_report::{Exit, Failure};
 use stampede_run::{machine, prepare, report_of};
@@ -99,7 +100,7 @@ fn warn(expected: Load, per_core: f64, workers: usize, measured_at: &str) -> Opt
              machine should carry {} (reckoned from stampede doctor --calibrate, {measured_at}): \
              expect it to be invalid",
             group(expected.packets_per_s as u64),
-            bits(expected.bitrate_bps),
+            bits_per_second(expected.bitrate_bps),
             if workers == 1 { "" } else { "s" },
             group(capacity as u64)
         )

@@ -30,7 +30,7 @@ const ETHERNET_BYTES: i32 = 14;
 /// First byte of an IPv4 header without options.
 const IPV4_NO_OPTIONS: i32 = 0x45;
 
-/// What was counted for a port, both wrapping at 2^32: runs of datagrams, as the kernel keeps
+/// What was counted for a port, both wrapping at 2^32: segment runs, as the kernel keeps
 /// them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PortCounters {
@@ -59,7 +59,7 @@ pub(super) struct PortTable {
 impl PortTable {
     pub(super) fn new() -> io::Result<Self> {
         let fd = bpf::array(ENTRY_BYTES as u32, PORTS as u32)?;
-        let memory = PageMemory::shared(fd.as_raw_fd(), PORTS * ENTRY_BYTES)?;
+        let memory = PageMemory::shared(&fd, PORTS * ENTRY_BYTES)?;
         Ok(Self { fd, memory })
     }
 

@@ -16,16 +16,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
-use crate::run::Run;
+use crate::segment_run::SegmentRun;
 use crate::slots::DropCounter;
 use crate::sys::{bpf, packet};
 use crate::wire::{array_at, u32_at};
 use crate::{Received, SocketId, UdpStats};
 use filter::PortTable;
 
-pub(crate) use probe::{probe, refusal};
+pub(crate) use probe::probe;
 
-/// Room of a block: for the longest run there is and its headers, and for a hundred packets.
+/// Room of a block: for the longest segment run there is and its headers, and for a hundred
+/// packets.
 const BLOCK_BYTES: usize = 128 * 1024;
 /// A block with anything in it is handed over after so long (rounded up to the kernel's ticks,
 /// before Linux 6.18). It is what this adds to the delay of a packet, and with the number of blocks
@@ -65,15 +66,15 @@ const NOBODY: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     address: SocketAddrV4,
-    runs_out: u32,
+    segment_runs_taken: u32,
     missed: Missed,
 }
 
 /// What a socket refused and the ring never took.
 ///
-/// The two filters see a packet one after the other, in an order that is the kernel's (sockets first
-/// since the lists of packet sockets are those of a network namespace). A look may fall between
-/// them, so only what several looks have seen is believed.
+/// The two filters see a packet one after the other, in an order that is the kernel's (sockets
+/// first since the lists of packet sockets are those of a network namespace). A look may fall
+/// between them, so only what several looks have seen is believed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Missed {
     confirmed: u32,
@@ -117,7 +118,8 @@ pub(crate) struct PacketRing {
     /// The ring's, all sockets together.
     drops: DropCounter,
     dropped: u32,
-    /// Runs that wait in it; below zero where some were read that the kernel has not told of yet.
+    /// Segment runs that wait in it; below zero where some were read that the kernel has not told
+    /// of yet.
     waiting: i64,
     /// It has been said that some media does not come this way.
     told: bool,
@@ -142,7 +144,7 @@ impl PacketRing {
         let table = PortTable::new()?;
         bpf::attach(&table.ring_program()?, socket.as_raw_fd())?;
         packet::make_ring(&socket, blocks as u32, BLOCK_BYTES as u32, RETIRE_MS)?;
-        let memory = PageMemory::shared(socket.as_raw_fd(), blocks * BLOCK_BYTES)?;
+        let memory = PageMemory::shared(&socket, blocks * BLOCK_BYTES)?;
         let socket_program = table.socket_program()?;
         packet::listen(&socket)?;
         Ok(Self {
@@ -162,8 +164,8 @@ impl PacketRing {
         })
     }
 
-    pub(crate) fn fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// Takes RTP and RTCP for a socket from now on. One of IPv6, or with the port of another one,
@@ -180,13 +182,13 @@ impl PacketRing {
             self.entries.resize(index as usize + 1, None);
         }
         self.entries[index as usize] =
-            Some(Entry { address, runs_out: 0, missed: Missed::default() });
+            Some(Entry { address, segment_runs_taken: 0, missed: Missed::default() });
         self.table.want(address);
         Ok(())
     }
 
-    /// Forgets a socket. What the ring still has of it is not handed out, or to the next socket with
-    /// this port, which can't decrypt it.
+    /// Forgets a socket. What the ring still has of it is not handed out, or to the next socket
+    /// with this port, which can't decrypt it.
     pub(crate) fn remove(&mut self, index: u32) {
         let entry = self.entries.get_mut(index as usize).and_then(Option::take);
         let Some(Entry { address, .. }) = entry else { return };
@@ -212,7 +214,8 @@ impl PacketRing {
         let Some(Some(entry)) = self.entries.get_mut(index as usize) else { return 0 };
         let counters = self.table.counters(entry.address.port());
         let confirmed = entry.missed.look(counters.missed(), now);
-        let (address, missing) = (entry.address, counters.taken.wrapping_sub(entry.runs_out));
+        let (address, missing) =
+            (entry.address, counters.taken.wrapping_sub(entry.segment_runs_taken));
         if confirmed {
             self.table.release(address.port());
             if !std::mem::replace(&mut self.told, true) {
@@ -227,7 +230,7 @@ impl PacketRing {
         self.refresh_drops(stats);
         let missing = i64::from(missing.cast_signed()) - self.waiting.max(0);
         let dropped = missing.clamp(0, self.dropped.into());
-        (dropped as f64 * self.drops.datagrams_per_run()).round() as u64
+        (dropped as f64 * self.drops.datagrams_per_segment_run()).round() as u64
     }
 
     /// Asks the kernel how much it has dropped.
@@ -319,8 +322,8 @@ impl PacketRing {
         let index = self.socket_of_port[usize::from(packet.destination.port())];
         let entry = self.entries.get_mut(index as usize).and_then(Option::as_mut);
         let Some(entry) = entry else { return };
-        entry.runs_out = entry.runs_out.wrapping_add(1);
-        match packet.run(BLOCK | block as u16, stats) {
+        entry.segment_runs_taken = entry.segment_runs_taken.wrapping_add(1);
+        match packet.segment_run(BLOCK | block as u16, stats) {
             Some(run) => {
                 self.drops.heard(run.datagrams());
                 run.hand_out(SocketId(index), epoch, batch, stats);
@@ -353,13 +356,13 @@ struct Packet {
     /// Where its payload is in the block.
     start: usize,
     len: usize,
-    /// Of the datagrams of a run; `None` for what can't be told apart.
+    /// Of the datagrams of a segment run; `None` for what can't be told apart.
     segment_bytes: Option<usize>,
 }
 
 impl Packet {
-    /// `None` where the block is not as the kernel lays it out; what a sender wrote may be anything.
-    /// Pure: safe on any bytes.
+    /// `None` where the block is not as the kernel lays it out; what a sender wrote may be
+    /// anything. Pure: safe on any bytes.
     fn parse(block: &[u8], at: usize) -> Option<Self> {
         if at < BLOCK_HEADER_BYTES {
             return None;
@@ -394,8 +397,8 @@ impl Packet {
     }
 
     /// What it holds; `None`, and counted, where it is not to be handed out.
-    fn run(&self, buffer: u16, stats: &mut UdpStats) -> Option<Run> {
-        let run = Run {
+    fn segment_run(&self, buffer: u16, stats: &mut UdpStats) -> Option<SegmentRun> {
+        let run = SegmentRun {
             source: SocketAddr::V4(self.source),
             received_at_unix_ns: self.unix_ns,
             buffer,
@@ -443,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_and_a_run_are_read() {
+    fn a_packet_and_a_segment_run_are_read() {
         let block = block(&[5; 30], GSO_NONE, 0);
         let single = packet(&block);
         assert_eq!((single.next, single.unix_ns), (96, 3_000_000_007));
@@ -463,7 +466,7 @@ mod tests {
             block[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
             let read = packet(&block);
             assert_eq!((read.next, read.segment_bytes), (96, None), "{length}");
-            assert!(read.run(0, &mut UdpStats::default()).is_none());
+            assert!(read.segment_run(0, &mut UdpStats::default()).is_none());
         }
     }
 
@@ -488,11 +491,13 @@ mod tests {
     fn what_cannot_be_told_apart_is_counted() {
         let mut stats = UdpStats::default();
         for (gso_type, segment) in [(GSO_UDP_L4, 0), (3, 12)] {
-            assert!(packet(&block(&[5; 30], gso_type, segment)).run(0, &mut stats).is_none());
+            assert!(
+                packet(&block(&[5; 30], gso_type, segment)).segment_run(0, &mut stats).is_none()
+            );
         }
         let mut cut = block(&[5; 30], GSO_NONE, 0);
         cut[BLOCK_HEADER_BYTES + CAPTURED_AT] -= 1;
-        assert!(packet(&cut).run(0, &mut stats).is_none());
+        assert!(packet(&cut).segment_run(0, &mut stats).is_none());
         assert_eq!(stats, UdpStats { truncated: 3, ..UdpStats::default() });
     }
 

@@ -1,14 +1,22 @@
-//! Thin wrappers over the system calls that std and socket2 don't have.
+//! Thin wrappers over the system calls that std, socket2 and rustix don't have.
 //!
 //! Each takes borrowed memory and returns `io::Result`, so that nothing above has to be `unsafe`.
+//!
+//! Hand-written because rustix has nothing for it: `recvmmsg`, `sendmmsg` with control messages of
+//! our own (`UDP_SEGMENT`), the error queue (`IP_RECVERR`), `SO_MEMINFO`, packet sockets and bpf.
+//! [`Epoll::wait`] is hand-written because rustix rounds waits up to milliseconds, unless it is
+//! built to fail before Linux 5.11; a worker's timers are finer than that.
 
 pub(crate) mod bpf;
 pub(crate) mod packet;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
+
+use rustix::event::{EventfdFlags, epoll};
+use rustix::process::Resource;
 
 use crate::wire;
 
@@ -58,10 +66,7 @@ pub(crate) fn socket_drops(fd: RawFd) -> io::Result<u32> {
 /// A new eventfd. It stays in blocking mode: io_uring ends a read of a non-blocking one at once,
 /// and epoll tells us when a read won't block.
 pub(crate) fn eventfd() -> io::Result<File> {
-    // SAFETY: no pointers; the result is checked.
-    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
-    // SAFETY: a descriptor that was just made and that nobody else owns.
-    Ok(unsafe { File::from_raw_fd(fd) })
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?.into())
 }
 
 /// What draining a socket's error queue found.
@@ -114,12 +119,8 @@ pub(crate) fn wait_writable(fd: RawFd, milliseconds_max: i32) {
 
 /// The soft limit of open files, which also bounds io_uring's file table.
 pub(crate) fn open_files_max() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a local that outlives the call.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
-        return 1024;
-    }
-    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+    let limit = rustix::process::getrlimit(Resource::Nofile).current;
+    limit.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }
 
 /// Room for what one [`Epoll::wait`] returns.
@@ -134,21 +135,13 @@ pub(crate) struct Epoll {
 
 impl Epoll {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the result is checked.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: a descriptor that was just made and that nobody else owns.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, has_pwait2: true })
+        Ok(Self { fd: epoll::create(epoll::CreateFlags::CLOEXEC)?, has_pwait2: true })
     }
 
     /// Watches `fd` for input and errors, edge-triggered; events carry `token`.
-    pub(crate) fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
-        let events = (libc::EPOLLIN | libc::EPOLLERR | libc::EPOLLET) as u32;
-        let mut event = libc::epoll_event { events, u64: token };
-        // SAFETY: the event is a local that outlives the call.
-        check(unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
-        })
-        .map(drop)
+    pub(crate) fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let events = epoll::EventFlags::IN | epoll::EventFlags::ERR | epoll::EventFlags::ET;
+        Ok(epoll::add(&self.fd, fd, epoll::EventData::new_u64(token), events)?)
     }
 
     /// Waits at most `timeout` and returns the number of `events` filled.

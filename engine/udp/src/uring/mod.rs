@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::run::Run;
+use crate::segment_run::SegmentRun;
 use crate::send::{PushError, SendQueue, count_sent};
 use crate::slots::DropCounter;
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker, sys};
@@ -28,7 +28,7 @@ const CANCEL: u64 = 4 << 32;
 const KIND: u64 = !0 << 32;
 
 /// Sockets one call to the kernel reads from, when nothing has to be waited for. Each may bring a
-/// run of datagrams, so that a call with no such bound would use up all buffers.
+/// segment run, so that a call with no such bound would use up all buffers.
 const SOCKETS_PER_CALL_MAX: usize = 256;
 /// Calls that collect what is ready for one batch.
 const CALLS_PER_BATCH_MAX: usize = 8;
@@ -49,7 +49,7 @@ struct Slot {
 /// What was received and has not been handed out yet, or the end of a removed socket.
 #[derive(Debug, Clone, Copy)]
 enum Pending {
-    Run { index: u32, run: Run },
+    SegmentRun { index: u32, run: SegmentRun },
     Closed { index: u32 },
 }
 
@@ -164,8 +164,8 @@ impl Uring {
         Ok(())
     }
 
-    /// Sockets to be read for what is still wanted of a batch: the kernel counts those, and each may
-    /// bring a run. Some buffers stay free, or receives would end for want of them.
+    /// Sockets to be read for what is still wanted of a batch: the kernel counts those, and each
+    /// may bring a segment run. Some buffers stay free, or receives would end for want of them.
     fn sockets_wanted(&self) -> usize {
         let more = (self.wanted - self.waiting).div_ceil(self.datagrams_per_socket);
         more.min((self.buffers - self.held) / 2).max(1)
@@ -181,7 +181,7 @@ impl Uring {
                 Some(run) => {
                     self.held += 1;
                     self.waiting += run.datagrams();
-                    self.pending.push_back(Pending::Run { index, run });
+                    self.pending.push_back(Pending::SegmentRun { index, run });
                 }
             }
         }
@@ -260,14 +260,14 @@ impl Uring {
     }
 
     /// Reads what a receive wrote into a buffer; `None` if it is not to be handed out.
-    fn read(&mut self, index: u32, buffer: u16, result: u32) -> Option<Run> {
+    fn read(&mut self, index: u32, buffer: u16, result: u32) -> Option<SegmentRun> {
         let Some(message) = self.ring.message(buffer, result) else {
             self.stats.truncated += 1;
             return None;
         };
         let slot = self.slots.get_mut(index as usize).and_then(Option::as_mut);
         let drops = slot.map(|slot| &mut slot.drops);
-        Run::read(buffer, &message, drops, &mut self.stats)
+        SegmentRun::read(buffer, &message, drops, &mut self.stats)
     }
 
     /// Moves as many datagrams as are wanted out of `pending`.
@@ -276,7 +276,7 @@ impl Uring {
             match self.pending.pop_front() {
                 None => return,
                 Some(Pending::Closed { index }) => self.leaving.push(index),
-                Some(Pending::Run { index, run }) => {
+                Some(Pending::SegmentRun { index, run }) => {
                     self.waiting -= run.datagrams();
                     self.batch_buffers.push(run.buffer);
                     run.hand_out(SocketId(index), self.epoch, &mut self.batch, &mut self.stats);

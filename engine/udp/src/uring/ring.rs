@@ -13,9 +13,9 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timesp
 use io_uring::{EnterFlags, IoUring, opcode};
 
 use crate::memory::PageMemory;
-use crate::run::Message;
+use crate::segment_run::Message;
 use crate::send::RawSend;
-use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, RECEIVE_RUN_BYTES_MAX};
+use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, SEGMENT_RUN_BYTES_MAX};
 
 /// The one buffer group: all sockets receive into the same ring of buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -34,7 +34,7 @@ const NAME_AT: usize = HEADER_BYTES;
 const CONTROL_AT: usize = NAME_AT + NAME_BYTES;
 const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
 /// Bytes of one receive buffer as the kernel knows it.
-const BUFFER_BYTES: usize = PAYLOAD_AT + RECEIVE_RUN_BYTES_MAX;
+const BUFFER_BYTES: usize = PAYLOAD_AT + SEGMENT_RUN_BYTES_MAX;
 /// Distance of two buffers: an odd number of cache lines, so that they spread over all cache sets.
 const BUFFER_STRIDE: usize = BUFFER_BYTES.next_multiple_of(128) + 64;
 
@@ -187,7 +187,7 @@ impl Ring {
                     .dest_addr_len(*name_len)
                     .build()
             }
-            RawSend::Run { header } => {
+            RawSend::SegmentRun { header } => {
                 opcode::SendMsg::new(Fixed(index), *header).flags(flags as u32).build()
             }
         };
@@ -287,8 +287,8 @@ impl Ring {
     /// A part of the payload in a buffer that has not been recycled.
     pub(crate) fn payload(&self, buffer: u16, offset: usize, len: usize) -> &[u8] {
         let at = usize::from(buffer) * BUFFER_STRIDE + PAYLOAD_AT;
-        let offset = offset.min(RECEIVE_RUN_BYTES_MAX);
-        self.shared.buffers.slice(at + offset, len.min(RECEIVE_RUN_BYTES_MAX - offset))
+        let offset = offset.min(SEGMENT_RUN_BYTES_MAX);
+        self.shared.buffers.slice(at + offset, len.min(SEGMENT_RUN_BYTES_MAX - offset))
     }
 }
 

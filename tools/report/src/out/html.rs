@@ -17,7 +17,7 @@ use crate::hist::Hist;
 use crate::keys::{self, Unit};
 use crate::show::group;
 use crate::show::shown;
-use crate::show::{bits, share};
+use stampede_units::show::{bits_per_second, share};
 use crate::types::{Fault, MediaSection, Outcome, Report};
 use crate::watch_words;
 
@@ -135,7 +135,7 @@ fn tiles(report: &Report) -> Vec<Value> {
         let packets = report.generator.packets_in;
         tiles.push(tile(
             "received",
-            bits(received),
+            bits_per_second(received),
             format!("{} datagrams", group(packets)),
             false,
         ));

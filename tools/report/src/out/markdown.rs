@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::headline;
 use crate::hist::Hist;
 use crate::show::group;
-use crate::show::{bits, share};
+use stampede_units::show::{bits_per_second, share};
 use crate::types::{Fault, MediaSection, Outcome, Report};
 use crate::watch_words;
 

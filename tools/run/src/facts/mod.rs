@@ -147,10 +147,10 @@ impl Sums {
             let udp = &worker.health.udp;
             sums.datagrams_in += udp.datagrams_in;
             sums.datagrams_out += udp.datagrams_out;
-            sums.runs_in += udp.runs_in;
+            sums.runs_in += udp.segment_runs_in;
             sums.kernel_drops += udp.kernel_drops;
             sums.ring_drops += udp.ring_drops;
-            sums.runs_dropped += udp.runs_dropped;
+            sums.runs_dropped += udp.segment_runs_dropped;
             sums.send_errors += udp.lost_sends();
             sums.send_queue_full += udp.send_queue_full;
             sums.odd.add(&odd(worker));

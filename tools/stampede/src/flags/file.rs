@@ -430,7 +430,7 @@ mod tests {
             ("[[stage]]\nduratoin = \"1s\"", "2:1", "did you mean 'duration'?"),
             ("[[cohort]]\nname = \"a\"", "1:1", "a share or a count"),
             ("[[cohort]]\nname = \"a b\"\ncount = 1", "2:8", "1 to 32"),
-            ("[[cohort]]\nname = \"a\"\nshare = 10", "3:9", "a share like 10%"),
+            ("[[cohort]]\nname = \"a\"\nshare = 10", "3:9", "like 10% or 0.1"),
             ("[[cohort]]\nname = \"a\"\nshare = 0.1\nrecord = 1", "4:10", "true or false"),
             ("[[cohort]]\nnmae = \"a\"", "2:1", "did you mean 'name'?"),
             ("[[cohort]]\nname = \"a\"\nshare = 0.1\nimpair = \"loss=2\"", "4:10", "% sign"),

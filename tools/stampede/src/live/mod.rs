@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_output::{console, log, no_color};
-use stampede_report::show::{bits, group, share};
+use stampede_report::show::group;
+use stampede_units::show::{bits_per_second, share};
 use stampede_report::watch_words::percent;
 use stampede_run::{Controls, Phase, Progress, Standings};
 
@@ -204,7 +205,7 @@ fn line(progress: &Progress) -> String {
         second.subscribers,
         progress.subscribers,
         group(second.packets_in),
-        bits(second.bitrate_bps),
+        bits_per_second(second.bitrate_bps),
         loss(progress),
         second.busy_ratio_max * 100.0
     );

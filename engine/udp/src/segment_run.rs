@@ -1,4 +1,5 @@
-//! What one receive brings: a datagram, or a run of them that the kernel kept together (UDP GRO).
+//! What one receive brings: a datagram, or a segment run that the kernel kept together
+//! (UDP GRO).
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -24,7 +25,7 @@ pub(crate) struct Message<'a> {
 /// Datagrams of one sender that lie one after another in a receive buffer, all of `segment_bytes`
 /// but the last, which may be shorter. They share the kernel's time stamp.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Run {
+pub(crate) struct SegmentRun {
     pub(crate) source: SocketAddr,
     pub(crate) received_at_unix_ns: u64,
     pub(crate) buffer: u16,
@@ -35,7 +36,7 @@ pub(crate) struct Run {
     pub(crate) segment_bytes: usize,
 }
 
-impl Run {
+impl SegmentRun {
     /// Reads what a receive wrote into `buffer`, and what it says of the drops at its socket.
     /// `None`, and counted, where it is not to be handed out.
     pub(crate) fn read(
@@ -96,7 +97,7 @@ impl Run {
         batch: &mut Vec<Received>,
         stats: &mut UdpStats,
     ) {
-        stats.runs_in += 1;
+        stats.segment_runs_in += 1;
         stats.datagrams_in += self.datagrams() as u64;
         stats.bytes_in += self.len as u64;
         let datagrams = (0..self.len.max(1)).step_by(self.segment_bytes);
@@ -115,11 +116,11 @@ impl Run {
 mod tests {
     use super::*;
 
-    fn read(len: usize, segment_bytes: Option<u16>, stats: &mut UdpStats) -> Option<Run> {
+    fn read(len: usize, segment_bytes: Option<u16>, stats: &mut UdpStats) -> Option<SegmentRun> {
         let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
         let control = wire::Control { unix_ns: Some(5), segment_bytes, ..wire::Control::default() };
         let message = Message { name: &name.bytes, control: &[], len, cut: false };
-        Run::of(3, &message, &control, stats)
+        SegmentRun::of(3, &message, &control, stats)
     }
 
     fn pieces(len: usize, segment_bytes: Option<u16>) -> Vec<(u32, u16)> {
@@ -128,20 +129,20 @@ mod tests {
         let mut batch = Vec::new();
         run.hand_out(SocketId(1), 7, &mut batch, &mut stats);
         assert_eq!(stats.datagrams_in, run.datagrams() as u64);
-        assert_eq!((stats.runs_in, stats.bytes_in), (1, len as u64));
+        assert_eq!((stats.segment_runs_in, stats.bytes_in), (1, len as u64));
         assert!(batch.iter().all(|r| r.buffer == 7 << 16 | 3 && r.received_at_unix_ns == 5));
         batch.iter().map(|r| (r.offset, r.len)).collect()
     }
 
     #[test]
-    fn a_run_is_cut_at_its_segments() {
+    fn a_segment_run_is_cut_at_its_segments() {
         assert_eq!(pieces(250, Some(100)), [(0, 100), (100, 100), (200, 50)]);
         assert_eq!(pieces(200, Some(100)), [(0, 100), (100, 100)]);
         assert_eq!(pieces(90, Some(100)), [(0, 90)]);
     }
 
     #[test]
-    fn a_datagram_alone_is_a_run_of_one() {
+    fn a_datagram_alone_is_a_segment_run_of_one() {
         assert_eq!(pieces(90, None), [(0, 90)]);
         assert_eq!(pieces(0, None), [(0, 0)], "an empty datagram is one");
         assert_eq!(pieces(3, Some(0)), [(0, 1), (1, 1), (2, 1)], "no kernel says so; no panic");
@@ -161,9 +162,9 @@ mod tests {
         let control = wire::Control { segment_bytes: Some(100), ..wire::Control::default() };
         let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
         let cut = Message { name: &name.bytes, control: &[], len: 300, cut: true };
-        assert!(Run::of(0, &cut, &control, &mut stats).is_none());
+        assert!(SegmentRun::of(0, &cut, &control, &mut stats).is_none());
         let from_nowhere = Message { name: &[], control: &[], len: 200, cut: false };
-        assert!(Run::of(0, &from_nowhere, &control, &mut stats).is_none());
+        assert!(SegmentRun::of(0, &from_nowhere, &control, &mut stats).is_none());
         assert_eq!(stats, UdpStats { truncated: 5, ..UdpStats::default() });
     }
 }
