@@ -272,6 +272,8 @@ impl FanOut {
     /// Lets everybody have what the others have sent.
     fn exchange(&mut self) {
         let now = self.now;
+        // Forwarding has looked at the clock.
+        self.worker.begin_turn(now);
         for client in &mut self.clients {
             client.rtc.handle_input(Input::Timeout(now)).unwrap();
             for datagram in client.poll() {
@@ -366,3 +368,6 @@ impl FanOut {
         assert_eq!(report.worker.send_errors, 0);
     }
 }
+
+#[cfg(test)]
+mod tests;
