@@ -2,21 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use stampede_core::MediaKind;
+use stampede_sdp::{Description, Media, ParseError};
+use str0m::Rtc;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
-use str0m::media::{Direction, MediaKind};
+use str0m::media::Direction;
 
-use super::peer::{Peer, Stage};
-use super::{Event, Kind};
+use super::failure::NegotiationError;
+use super::subscriptions::Subscriptions;
 use crate::ledger::SubscriberTrackLedger;
-use crate::sdp;
 
 /// Changes are collected this long before they are offered (LiveKit's fast negotiation debounce
 /// is 10 ms, `pkg/rtc/transport.go`).
 pub(crate) const NEGOTIATION_DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// An offer unanswered for this long ends the peer (LiveKit `negotiationFailedTimeout`).
-pub(crate) const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
+const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where a subscriber's negotiation is: at most one offer is out, changes wait.
 #[derive(Default)]
@@ -35,8 +37,16 @@ struct Outstanding {
     sent_at: Instant,
 }
 
+/// An offer to a subscriber.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) id: u32,
+    pub(crate) sdp: String,
+    pub(crate) mid_to_track_id: Vec<(String, String)>,
+}
+
 impl Negotiation {
-    /// Asks for an offer soon; gives the moment to call [`Peer::negotiate`].
+    /// Asks for an offer soon; gives the moment to call [`offer`](Self::offer).
     pub(crate) fn want(&mut self, now: Instant, debounce: Duration) -> Instant {
         *self.due.get_or_insert(now + debounce)
     }
@@ -53,109 +63,113 @@ impl Negotiation {
     pub(crate) fn timed_out(&self, now: Instant) -> bool {
         self.outstanding.as_ref().is_some_and(|o| now >= o.sent_at + NEGOTIATION_TIMEOUT)
     }
-}
 
-impl Peer {
     /// Makes the offer that is due, if any, together with the ledger rows of subscriptions that
     /// ended.
-    pub(crate) fn negotiate(
+    pub(crate) fn offer(
         &mut self,
+        rtc: &mut Rtc,
+        subscriptions: &mut Subscriptions,
         now: Instant,
-    ) -> (Option<Event>, Vec<SubscriberTrackLedger>) {
-        let mut ended = Vec::new();
-        let negotiation = &self.negotiation;
-        if negotiation.outstanding.is_some() || negotiation.due.is_none_or(|due| due > now) {
-            return (None, ended);
+    ) -> (Option<Offer>, Vec<SubscriberTrackLedger>) {
+        if self.outstanding.is_some() || self.due.is_none_or(|due| due > now) {
+            return (None, Vec::new());
         }
-        self.negotiation.due = None;
-        let removed: Vec<usize> = self
-            .subscriptions
-            .iter()
-            .filter(|(_, subscription)| subscription.removed)
-            .map(|(index, _)| index)
-            .collect();
-        let mids: Vec<_> =
-            removed.iter().filter_map(|&index| self.subscriptions[index].mid).collect();
-        for index in removed {
-            ended.push(self.remove_subscription(index));
-        }
-        let mut api = self.rtc.sdp_api();
-        if !self.negotiation.channels_offered {
-            self.negotiation.channels_offered = true;
+        self.due = None;
+        let (ended, mids): (Vec<_>, Vec<_>) = subscriptions.forget_removed(rtc).into_iter().unzip();
+        let mut api = rtc.sdp_api();
+        if !self.channels_offered {
+            self.channels_offered = true;
             for config in data_channels() {
                 api.add_channel_with_config(config);
             }
         }
-        for mid in mids {
+        for mid in mids.into_iter().flatten() {
             api.set_direction(mid, Direction::Inactive);
         }
         let mut offered = Vec::new();
-        for (index, subscription) in &mut self.subscriptions {
-            if subscription.stage != Stage::New {
-                continue;
-            }
-            let offer = &subscription.offer;
+        for (index, subscription) in subscriptions.new_ones() {
+            let offer = subscription.offer();
             let kind = match offer.kind {
-                Kind::Audio => MediaKind::Audio,
-                Kind::Video => MediaKind::Video,
+                MediaKind::Audio => str0m::media::MediaKind::Audio,
+                MediaKind::Video => str0m::media::MediaKind::Video,
             };
             let stream = format!("{}|{}", offer.publisher_sid, offer.sid);
             let track = Some(offer.sid.to_string());
-            subscription.mid =
-                Some(api.add_media(kind, Direction::SendOnly, Some(stream), track, None));
-            subscription.stage = Stage::Offered;
+            let mid = api.add_media(kind, Direction::SendOnly, Some(stream), track, None);
+            subscription.set_offered(mid);
             offered.push(index);
         }
         let Some((offer, pending)) = api.apply() else { return (None, ended) };
-        self.negotiation.next_id += 1;
-        let id = self.negotiation.next_id;
-        self.negotiation.outstanding =
-            Some(Outstanding { id, pending, subscriptions: offered, sent_at: now });
-        let mid_to_track_id = self
-            .subscriptions
+        self.next_id += 1;
+        let id = self.next_id;
+        self.outstanding = Some(Outstanding { id, pending, subscriptions: offered, sent_at: now });
+        let mid_to_track_id = subscriptions
             .iter()
-            .filter_map(|(_, s)| Some((s.mid?.to_string(), s.offer.sid.to_string())))
+            .filter_map(|s| Some((s.mid()?.to_string(), s.offer().sid.to_string())))
             .collect();
-        let sdp = offer.to_sdp_string();
-        (Some(Event::Offer { peer: self.key, id, sdp, mid_to_track_id }), ended)
+        (Some(Offer { id, sdp: offer.to_sdp_string(), mid_to_track_id }), ended)
     }
 
-    /// Takes the client's answer; an answer to no outstanding offer is ignored.
+    /// Takes the client's answer; false if no offer is out, so that it is ignored.
+    ///
+    /// # Errors
+    /// The answer can't be used, and the negotiation can't go on.
     pub(crate) fn accept_answer(
         &mut self,
+        rtc: &mut Rtc,
+        subscriptions: &mut Subscriptions,
         id: u32,
         sdp: &str,
-        cache_packets_max: usize,
-    ) -> Result<(), String> {
-        let Some(outstanding) = self.negotiation.outstanding.take() else {
-            tracing::debug!(peer = self.key.0, id, "answer without an offer ignored");
-            return Ok(());
-        };
+    ) -> Result<bool, NegotiationError> {
+        let Some(outstanding) = self.outstanding.take() else { return Ok(false) };
         // LiveKit logs a different id and goes on (`pkg/rtc/transport.go`); only one offer is
         // ever out, so the answer can be to no other.
         if id != 0 && id != outstanding.id {
-            tracing::debug!(peer = self.key.0, id, expected = outstanding.id, "answer's id");
+            tracing::debug!(id, expected = outstanding.id, "an answer's id");
         }
-        let sdp = sdp::without_candidates(sdp);
-        let answer = SdpAnswer::from_sdp_string(&sdp).map_err(|error| error.to_string())?;
-        self.rtc
-            .sdp_api()
-            .accept_answer(outstanding.pending, answer)
-            .map_err(|error| error.to_string())?;
+        // An ICE-lite server has no use for candidates: it learns an address from the first check.
+        // An answer that names addresses of another family only would end ICE before it began.
+        let sdp = Description::parse(sdp)?
+            .rewrite(|_, line| (!line.starts_with("a=candidate:")).then(|| line.into()));
+        let answer = SdpAnswer::from_sdp_string(&sdp)?;
+        rtc.sdp_api().accept_answer(outstanding.pending, answer)?;
         for index in outstanding.subscriptions {
-            self.activate(index, cache_packets_max);
+            subscriptions.activate(index, rtc);
         }
-        Ok(())
+        Ok(true)
     }
+}
 
-    /// Answers a publisher's offer.
-    pub(crate) fn answer(&mut self, sdp: &str) -> Result<String, String> {
-        // A client that offers sendrecv would get an answer that promises to send.
-        let sdp = sdp::receive_only(&sdp::without_candidates(sdp));
-        let offer = SdpOffer::from_sdp_string(&sdp).map_err(|error| error.to_string())?;
-        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
-        Ok(answer.to_sdp_string())
-    }
+/// Answers a publisher's offer, and asks for DTX where silence may be left out.
+///
+/// # Errors
+/// The offer can't be used.
+pub(crate) fn answer(
+    rtc: &mut Rtc,
+    sdp: &str,
+    dtx_mids: &[&str],
+) -> Result<String, NegotiationError> {
+    let offer = SdpOffer::from_sdp_string(sdp)?;
+    let answer = rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
+    if dtx_mids.is_empty() { Ok(answer) } else { Ok(with_dtx(&answer, dtx_mids)?) }
+}
+
+/// The answer with DTX asked for in the Opus m-lines of these mids, as LiveKit has it
+/// (`pkg/rtc/participant_sdp.go`, `usedtx`; RFC 7587 §6.1).
+fn with_dtx(answer: &str, mids: &[&str]) -> Result<String, ParseError> {
+    let opus_format = |media: Option<&Media<'_>>| {
+        let media = media.filter(|media| mids.contains(&media.mid))?;
+        let opus = media.payload_types.iter().find(|payload_type| payload_type.is("opus"))?;
+        Some(format!("a=fmtp:{} ", opus.number))
+    };
+    Ok(Description::parse(answer)?.rewrite(|media, line| {
+        let format = opus_format(media).filter(|format| line.starts_with(format.as_str()));
+        Some(match format {
+            Some(_) => format!("{line};usedtx=1").into(),
+            None => line.into(),
+        })
+    }))
 }
 
 /// The channels LiveKit creates towards a subscriber (`pkg/rtc/transportmanager.go`).
@@ -169,4 +183,27 @@ fn data_channels() -> [ChannelConfig; 3] {
     let reliable =
         ChannelConfig { label: "_reliable".to_owned(), ordered: true, ..ChannelConfig::default() };
     [reliable, lossy("_lossy"), lossy("_data_track")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dtx_is_asked_for_where_it_is_wanted() {
+        let section = |mid: &str, parameters: &str| {
+            format!(
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111 8\r\na=rtpmap:111 opus/48000/2\r\n\
+                 a=rtpmap:8 PCMA/8000\r\na=fmtp:111 {parameters}\r\na=fmtp:8 x=1\r\n\
+                 a=mid:{mid}\r\n"
+            )
+        };
+        let sdp = |second: &str| {
+            let plain = "useinbandfec=1";
+            format!("v=0\r\n{}{}{}", section("0", plain), section("1", second), section("2", plain))
+        };
+        let answer = sdp("useinbandfec=1");
+        assert_eq!(with_dtx(&answer, &["1"]), Ok(sdp("useinbandfec=1;usedtx=1")));
+        assert_eq!(with_dtx(&answer, &[]), Ok(answer));
+    }
 }

@@ -1,0 +1,58 @@
+//! Media packets to subscribers are written and encrypted here, straight into the send queue,
+//! without going through each subscriber's str0m.
+//!
+//! str0m keeps ICE, DTLS, SDP, data channels and RTCP. It is given no media to send, so every SSRC
+//! and RTP index has one writer; SRTCP has one, too (see [`stampede_core::srtp`]). A subscriber
+//! whose keys are of no use here can't get media, and is told to come back.
+
+pub(crate) mod packet;
+pub(crate) mod report;
+pub(crate) mod srtp;
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use stampede_impair::{Class, Fate, Impairment};
+
+use super::socket::{Datagram, MediaSocket};
+use packet::Packet;
+use srtp::Srtp;
+
+/// One subscriber's way out: where to, with which keys, and what is done to it on purpose.
+pub(crate) struct Egress<'a> {
+    pub(crate) socket: &'a mut MediaSocket,
+    pub(crate) srtp: &'a Srtp,
+    pub(crate) impair: Option<&'a mut Impairment>,
+    pub(crate) destination: SocketAddr,
+    /// The time of the worker's turn.
+    pub(crate) now: Instant,
+}
+
+/// What became of a packet of media.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) fate: Fate,
+    /// Whether it was to be sent later than now.
+    pub(crate) delayed: bool,
+    /// Whether a broken one was sent before it.
+    pub(crate) malformed: bool,
+    /// Its length as a datagram.
+    pub(crate) bytes: usize,
+}
+
+impl Egress<'_> {
+    /// Sends a packet; `None` if it can't be written, which counts as a send error.
+    pub(crate) fn send(&mut self, packet: &Packet<'_>) -> Option<Outcome> {
+        let (srtp, now) = (self.srtp, self.now);
+        let bytes = srtp.sealed_bytes(packet);
+        let datagram = Datagram {
+            destination: self.destination,
+            class: Class::Rtp,
+            len: bytes,
+            write: &mut |buffer| srtp.seal(packet, buffer),
+        };
+        let (fate, malformed) = self.socket.put_media(now, self.impair.as_deref_mut(), datagram)?;
+        let delayed = matches!(fate, Fate::Deliver { at, .. } if at > now);
+        Some(Outcome { fate, delayed, malformed, bytes })
+    }
+}
