@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use stampede_output::{console, files};
 use stampede_report::show::group;
-use stampede_units::show::bits_per_second;
 use stampede_report::types::{Outcome, Report};
 use stampede_report::{Exit, Failure};
 use stampede_run::{machine, prepare, report_of};
 use stampede_scenario::load::Load;
 use stampede_scenario::values::Resolution;
 use stampede_scenario::{Draft, Scenario};
+use stampede_units::show::bits_per_second;
 
 use crate::flags::DoctorFlags;
 use crate::live::Mode;

@@ -4,19 +4,18 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
-use stampede_units::show::bytes;
 
 use stampede_output::files::{self, WriteError};
 use stampede_output::no_color;
 use stampede_report::cohorts::CohortFigures;
 use stampede_report::hist::Hist;
 use stampede_report::show::group;
-use stampede_units::show::{bits_per_second, bytes, share};
 use stampede_report::types::{
     Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
     Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
 };
 use stampede_report::watch_words;
+use stampede_units::show::{bits_per_second, bytes, share};
 
 /// Width of the column of cohorts; a longer name has a line of its own.
 const COHORT_COLUMN: usize = 20;
@@ -233,7 +232,7 @@ fn join(page: &mut Page, join: &JoinSection) {
 fn stages(page: &mut Page, rows: &[StageRow]) {
     for (number, row) in rows.iter().enumerate() {
         let loss = row.loss_rate.map_or("-".to_owned(), share);
-        let bitrate = row.bitrate_bps.map_or("-".to_owned(), bits);
+        let bitrate = row.bitrate_bps.map_or("-".to_owned(), bits_per_second);
         let text = format!(
             "{:>6.1} s to {:>6.1} s: to {} subscribers ({} connected), {bitrate}, lost {loss}",
             row.t_s,

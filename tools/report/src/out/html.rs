@@ -17,9 +17,9 @@ use crate::hist::Hist;
 use crate::keys::{self, Unit};
 use crate::show::group;
 use crate::show::shown;
-use stampede_units::show::{bits_per_second, share};
 use crate::types::{Fault, MediaSection, Outcome, Report};
 use crate::watch_words;
+use stampede_units::show::{bits_per_second, share};
 
 const TEMPLATE: &str = include_str!("report.html");
 
@@ -395,7 +395,7 @@ fn media_rows(name: &str, section: &MediaSection) -> Value {
         ("tracks received", group(section.tracks_received)),
         ("tracks expected", some(section.tracks_expected)),
         ("watched", section.watch.watch_ratio.map_or_else(unknown, watch_words::percent)),
-        ("bitrate", section.bitrate_bps.map_or_else(unknown, bits)),
+        ("bitrate", section.bitrate_bps.map_or_else(unknown, bits_per_second)),
         ("packets expected", group(packets.expected)),
         ("received", group(packets.received)),
         ("missing at first", group(packets.missing)),
@@ -463,7 +463,7 @@ fn streams(report: &Report) -> Vec<Value> {
                 group(row.freezes),
                 format!("{:.1} s", row.freezes_total_s),
                 row.jitter_ms.map_or_else(unknown, |ms| format!("{ms:.1} ms")),
-                row.bitrate_bps.map_or_else(unknown, bits),
+                row.bitrate_bps.map_or_else(unknown, bits_per_second),
             ],
         })
     };

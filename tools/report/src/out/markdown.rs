@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use super::headline;
 use crate::hist::Hist;
 use crate::show::group;
-use stampede_units::show::{bits_per_second, share};
 use crate::types::{Fault, MediaSection, Outcome, Report};
 use crate::watch_words;
+use stampede_units::show::{bits_per_second, share};
 
 /// Streams in the table.
 const STREAMS_SHOWN: usize = 10;
@@ -138,7 +138,7 @@ fn row(section: &MediaSection) -> Vec<String> {
     vec![
         tracks,
         section.watch.watch_ratio.map_or_else(unknown, watch_words::percent),
-        section.bitrate_bps.map_or_else(unknown, bits),
+        section.bitrate_bps.map_or_else(unknown, bits_per_second),
         group(packets.expected),
         group(packets.missing),
         group(packets.repaired),

@@ -14,8 +14,8 @@ use stampede_engine::{PeerLine, WorstBy};
 
 use super::{clock, loss, others, watched};
 use stampede_report::show::group;
-use stampede_units::show::{bits_per_second, share};
 use stampede_run::{Progress, WorkerProgress};
+use stampede_units::show::{bits_per_second, share};
 
 /// Rows of workers shown; the busiest ones, if there are more.
 const WORKERS_SHOWN_MAX: usize = 8;
@@ -143,7 +143,11 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, page: &Page<'_>) {
             group(second.packets_in),
             group(second.packets_out)
         )),
-        Line::from(format!("{:>12} now, peak {}", bits_per_second(second.bitrate_bps), bits_per_second(peak as f64))),
+        Line::from(format!(
+            "{:>12} now, peak {}",
+            bits_per_second(second.bitrate_bps),
+            bits_per_second(peak as f64)
+        )),
     ];
     frame.render_widget(Paragraph::new(lines), text);
     // Newest at the right, and the curve's right end stays where it is.

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use stampede_output::{console, log, no_color};
 use stampede_report::show::group;
-use stampede_units::show::{bits_per_second, share};
 use stampede_report::watch_words::percent;
 use stampede_run::{Controls, Phase, Progress, Standings};
+use stampede_units::show::{bits_per_second, share};
 
 use controls::Keys;
 use draw::Page;
