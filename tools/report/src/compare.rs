@@ -7,10 +7,11 @@ use std::str::FromStr;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use super::keys::{self, Better, Keys, Unit};
+use super::keys::{self, Keys};
 use super::show::{plain, shown};
 use super::threshold::{Op, limit, sides};
 use super::types::{Outcome, Report};
+use super::unit::{Better, Unit, better, unit};
 use super::unlike::{self, Per, Size};
 use crate::Exit;
 
@@ -48,7 +49,7 @@ impl FromStr for FailIf {
         const HINT: &str = "write it like video.latency_ms.p99>+10% or video.loss_rate>1%";
         let (key, op, value) = sides(text, HINT)?;
         Keys::of_schema().check(key)?;
-        let against = against(value, keys::unit(key))
+        let against = against(value, unit(key))
             .map_err(|error| format!("'{value}' after '{key}{op}': {error}"))?;
         Ok(Self { expr: format!("{key}{op}{value}"), key: key.to_owned(), op, against })
     }
@@ -206,7 +207,7 @@ pub fn compare(
 }
 
 fn figure(value: Option<f64>, key: &str, per: Per) -> String {
-    match (value, keys::unit(key)) {
+    match (value, unit(key)) {
         (None, _) => "no value".to_owned(),
         (Some(value), Unit::Plain) if per != Per::Nothing => significant(value),
         (Some(value), Unit::Seconds) if per != Per::Nothing => format!("{} s", significant(value)),
@@ -248,7 +249,7 @@ fn table(text: &mut String, sides: &Sides, colour: bool) {
                 writeln!(text, "  {:<36}{base:>15}{new:>15}{:>9}{:>11}", "figure", "", "change");
         }
         rows += 1;
-        let better = share.and_then(|share| match keys::better(key) {
+        let better = share.and_then(|share| match better(key) {
             Better::Lower => Some(share < 0.0),
             Better::Higher => Some(share > 0.0),
             Better::Neither => None,

@@ -1,188 +1,21 @@
 //! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
 //! the generator was starved is invalid, never merely bad.
 
-use std::collections::BTreeMap;
-
+use super::bounds::{
+    BUSY_RATIO_MAX, EXPLAINS, JOIN_RESPONSE_WAIT_MS_MAX, LATENESS_MS_P99_MAX, LOSS_RATE_MAX,
+    OWN_LOSS_MIN, OWN_LOSS_RATE_MAX, STALL_MS_MAX,
+};
 use super::errors::NO_RESOURCES;
-use super::joins::{JOIN_FAILURE_RATE_MAX, LostJoins};
-use super::senders::SenderFacts;
+use super::facts::{Facts, LedgerFacts, TracksFacts};
+use super::joins::JOIN_FAILURE_RATE_MAX;
 use super::show::group;
-use super::types::{Fault, Injected, Outcome, Verdict};
-use super::watch_verdict::{self, WatchFacts};
+use super::types::{Fault, Outcome, Verdict};
+use super::watch_verdict;
 
 /// Kinds of what keeps a join from its end that the media plane names.
 const HUNG_KINDS: [&str; 3] = ["no_candidate_pair", "server_no_candidates", "dtls_failed"];
 /// What is done in this process, and so nobody's fault.
 const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
-/// A worker busier than this over the whole window has no time left to be on time.
-pub const BUSY_RATIO_MAX: f64 = 0.95;
-/// A worker whose timers run, or whose datagrams wait, this long at the 99th percentile sends its
-/// NACKs and media too late to be taken for a real client.
-pub const LATENESS_MS_P99_MAX: f64 = 200.0;
-/// A worker that once stood still this long missed seconds of a run in one sample, which no
-/// percentile shows.
-pub const STALL_MS_MAX: f64 = 1_000.0;
-/// Share of datagrams the generator itself may lose (kernel drops and send errors). A client's
-/// figures are wrong by as much.
-pub const OWN_LOSS_RATE_MAX: f64 = 1e-4;
-/// Lost datagrams that are not worth a verdict whatever their share.
-pub const OWN_LOSS_MIN: u64 = 10;
-/// Share of packets lost for good above which a run can't be called a pass: nobody would watch it.
-pub const LOSS_RATE_MAX: f64 = 0.01;
-/// Longest wait for a join response, once TCP is connected, that is not called a stall; a
-/// busy livekit-server answers within a second.
-pub const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;
-/// How much of the missing packets a cause must explain to be called the cause.
-pub(super) const EXPLAINS: f64 = 0.9;
-
-/// One worker over the measured window.
-#[derive(Debug, Clone, Default)]
-pub struct WorkerFacts {
-    /// CPU over wall time.
-    pub busy_ratio: f64,
-    /// 99th percentile of its timers' lateness.
-    pub lateness_ms_p99: f64,
-    /// 99th percentile of the age of its oldest unread datagram.
-    pub batch_age_ms_p99: f64,
-    /// The longest of both.
-    pub stall_ms_max: f64,
-}
-
-/// What the embedded SFU's ledger says about the measured window.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LedgerFacts {
-    /// First transmissions it handed to its socket.
-    pub packets_sent: u64,
-    /// First transmissions it dropped by injection.
-    pub dropped: u64,
-    /// Retransmissions it dropped by injection.
-    pub retransmits_dropped: u64,
-    /// Publishers' packets that never reached it.
-    pub upstream_lost: u64,
-    /// Packets its own kernel or queues lost.
-    pub lost_inside: u64,
-}
-
-/// Subscriptions to our own publishers' tracks.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TracksFacts {
-    /// There should have been.
-    pub expected: u64,
-    /// Of them nothing arrived in the measured window.
-    pub missing: u64,
-    /// Nothing was ever sent on, says the embedded SFU's ledger.
-    pub unsent: Option<u64>,
-    /// Keyframes we asked for.
-    pub plis: u64,
-}
-
-/// A run that could not go on.
-#[derive(Debug, Clone)]
-pub struct Early {
-    /// Whose fault, as far as known.
-    pub fault: Fault,
-    /// In plain words.
-    pub why: String,
-}
-
-/// What is known about a run.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// Participants started before the run ended.
-    pub started: u64,
-    /// Participants connected at least once.
-    pub joined: u64,
-    /// Participants that gave up before they ever connected.
-    pub failed: u64,
-    /// Connected ones that were dropped.
-    pub dropped: u64,
-    /// All of it in words.
-    pub balance: String,
-    /// Joins that failed, or never ended.
-    pub lost_joins: LostJoins,
-    /// Participants whose websocket was gone at the end.
-    pub left_resuming: u64,
-    /// Why the server is taken to have been gone at the end.
-    pub server_gone: Option<Early>,
-    /// Subscribers connected at least once.
-    pub subscribers_joined: u64,
-    /// Publishers connected at least once.
-    pub publishers_joined: u64,
-    /// True if a server answered and refused at least one join.
-    pub refused: bool,
-    /// The commonest error kinds with their counts.
-    pub errors: Vec<(String, u64)>,
-    /// By kind, what was said of an error.
-    pub error_texts: BTreeMap<String, String>,
-    /// Of the errors those of sessions that the server flooded.
-    pub flooded: u64,
-    /// Of the errors what this machine had too little of.
-    pub shortages: Vec<(String, u64)>,
-    /// True if the run was ended by a signal.
-    pub interrupted: bool,
-    /// Why the run ended before its time, if not by a signal.
-    pub ended_early: Option<Early>,
-    /// Media packets, video and audio together.
-    pub expected: u64,
-    /// Arrived.
-    pub received: u64,
-    /// First-transmission loss.
-    pub missing: u64,
-    /// In time by repair.
-    pub repaired: u64,
-    /// Lost for good.
-    pub unrecovered: u64,
-    /// What `--impair` did.
-    pub injected: Option<Injected>,
-    /// Who could not watch, and why.
-    pub watch: WatchFacts,
-    /// How late the latest packet of our publishers left.
-    pub publish_late_ms_max: f64,
-    /// The server was the embedded SFU.
-    pub embedded: bool,
-    /// The server was reached over this machine's own loopback.
-    pub local: bool,
-    /// Tracks.
-    pub tracks: TracksFacts,
-    /// Longest wait for a join response from the open TCP connection: livekit-server has it ready
-    /// before it answers the websocket's upgrade.
-    pub join_response_wait_ms_max: f64,
-    /// Datagrams that were broken or failed authentication.
-    pub rejected: u64,
-    /// Packets lost for good of the kinds of media to which [`LOSS_RATE_MAX`] applies: no
-    /// threshold on loss takes its place.
-    pub bounded_unrecovered: u64,
-    /// Packets expected of these kinds.
-    pub bounded_expected: u64,
-    /// Media packets published.
-    pub published: u64,
-    /// Packets the server's receiver reports call lost upstream.
-    pub upstream_lost: u64,
-    /// Datagrams in.
-    pub datagrams_in: u64,
-    /// Datagrams out.
-    pub datagrams_out: u64,
-    /// Lost at our receive buffers, by estimate where they come in runs.
-    pub kernel_drops: u64,
-    /// They are an estimate.
-    pub drops_estimated: bool,
-    /// Of `kernel_drops` those of packet rings.
-    pub ring_drops: u64,
-    /// Send errors and full send queues.
-    pub send_losses: u64,
-    /// Workers.
-    pub workers: Vec<WorkerFacts>,
-    /// Workers that ended early, with why.
-    pub workers_failed: Vec<String>,
-    /// The embedded SFU's ledger.
-    pub ledger: Option<LedgerFacts>,
-    /// What the server's sender reports say.
-    pub senders: SenderFacts,
-    /// Subscribers that lost packets for good.
-    pub subscribers_lossy: u64,
-    /// Recordings and captures that were asked for and are not whole, with the reason.
-    pub files_lost: Vec<String>,
-}
 
 /// Judges a run.
 pub fn judge(facts: &Facts) -> Verdict {
@@ -678,7 +511,13 @@ fn notes(facts: &Facts) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::facts::{Early, WorkerFacts};
+    use crate::joins::LostJoins;
+    use crate::senders::SenderFacts;
+    use crate::types::Injected;
 
     /// A run in which all went well.
     fn healthy() -> Facts {

@@ -5,11 +5,12 @@
 
 #![forbid(unsafe_code)]
 
-mod assembly;
-pub mod cohorts;
+pub mod bounds;
 pub mod compare;
 pub mod errors;
 mod exit;
+pub mod facts;
+mod failure;
 pub mod hist;
 pub mod joins;
 pub mod judge;
@@ -19,14 +20,14 @@ pub mod merge;
 pub mod out;
 pub mod running;
 pub mod schema;
+mod sections;
 pub mod senders;
-mod server;
 pub mod show;
-pub mod streams;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod threshold;
 pub mod types;
+pub mod unit;
 mod unlike;
 pub mod watch;
 pub mod watch_verdict;
@@ -34,7 +35,7 @@ pub mod watch_words;
 
 use std::path::Path;
 
-pub use exit::{Exit, Failure};
+pub use failure::{Exit, Failure};
 use types::Report;
 
 /// Reads a JSON report.

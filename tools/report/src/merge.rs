@@ -7,16 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::cohorts;
 use super::hist::Hist;
 use super::latency;
-use super::streams;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    AssemblySection, Fault, Frames, Freezes, GeneratorSection, HostSection, ImpairmentSection,
-    JoinSection, MediaSection, OddSection, Outcome, Packets, PendingAt, Phases, PublishSection,
-    RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection,
-    TargetSection, Verdict, WatchFigures, WatchSection,
+    AssemblySection, CohortFigures, Fault, Frames, Freezes, GeneratorSection, HostSection,
+    ImpairmentSection, JoinSection, MediaSection, OddSection, Outcome, Packets, PendingAt, Phases,
+    PublishSection, RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics,
+    ServerSection, TargetSection, Verdict, WatchFigures, WatchSection, worst,
 };
 use crate::Failure;
 use crate::show::round;
@@ -60,7 +58,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         join: join(reports, &series),
         video: media(&present(reports, |report| report.video.as_ref()), together),
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
-        cohorts: cohorts::merged(reports.iter().map(|report| &report.cohorts), together),
+        cohorts: cohorts(reports.iter().map(|report| &report.cohorts), together),
         publish: publish(&present(reports, |report| report.publish.as_ref())),
         impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
@@ -82,7 +80,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         });
         merged.all_streams.extend(named);
     }
-    merged.streams = streams::worst(&merged.all_streams);
+    merged.streams = worst(&merged.all_streams);
     apply_thresholds(&mut merged, reports);
     Ok(merged)
 }
@@ -619,10 +617,39 @@ fn apply_thresholds(merged: &mut Report, reports: &[Report]) {
     }
 }
 
+/// Cohorts of several hosts: those of one name are one. `together` as for all media.
+fn cohorts<'a>(
+    hosts: impl Iterator<Item = &'a Vec<CohortFigures>>,
+    together: bool,
+) -> Vec<CohortFigures> {
+    let mut by_name: Vec<Vec<&CohortFigures>> = Vec::new();
+    for row in hosts.flatten() {
+        match by_name.iter_mut().find(|rows| rows[0].name == row.name) {
+            Some(rows) => rows.push(row),
+            None => by_name.push(vec![row]),
+        }
+    }
+    let one = |rows: Vec<&CohortFigures>| {
+        let section = |part: fn(&CohortFigures) -> Option<&MediaSection>| {
+            let sections: Vec<_> = rows.iter().filter_map(|row| part(row)).collect();
+            media(&sections, together)
+        };
+        // Several hosts may do different things to what they call by one name.
+        let impair = rows[0].impair.clone();
+        CohortFigures {
+            name: rows[0].name.clone(),
+            impair: impair.filter(|spec| rows.iter().all(|row| row.impair.as_ref() == Some(spec))),
+            subscribers: rows.iter().map(|row| row.subscribers).sum(),
+            video: section(|row| row.video.as_ref()),
+            audio: section(|row| row.audio.as_ref()),
+        }
+    };
+    by_name.into_iter().map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cohorts::CohortFigures;
     use crate::keys;
 
     fn report() -> Report {

@@ -9,7 +9,7 @@
 
 use stampede_core::{SenderWindow, StreamReport};
 
-use super::judge::EXPLAINS;
+use super::bounds::EXPLAINS;
 use super::show::group;
 use super::types::Fault;
 

@@ -2,7 +2,7 @@
 
 use stampede_units::show;
 
-use crate::keys::Unit;
+use crate::unit::Unit;
 
 /// `1234567` as `1,234,567`.
 pub fn group(number: u64) -> String {

@@ -12,9 +12,10 @@ use serde_json::Value;
 use stampede_core::MediaKind;
 use stampede_units::parse;
 
-use super::keys::{self, Keys, Unit};
+use super::keys::{self, Keys};
 use super::running;
 use super::types::{Fault, Outcome, Report, ThresholdRow, Verdict};
+use super::unit::{Unit, unit};
 
 /// What the reason of a failed threshold begins with.
 const REASON: &str = "threshold ";
@@ -116,8 +117,8 @@ fn comparison(text: &str, abort_after: Option<Duration>, keys: &Keys) -> Result<
     const HINT: &str = "write it like video.loss_rate<1% or video.latency_ms.p95<250ms";
     let (key, op, value) = sides(text, HINT)?;
     keys.check(key)?;
-    let limit = limit(value, keys::unit(key))
-        .map_err(|error| format!("'{value}' after '{key}{op}': {error}"))?;
+    let limit =
+        limit(value, unit(key)).map_err(|error| format!("'{value}' after '{key}{op}': {error}"))?;
     if abort_after.is_some() && !keys::has(&running::shape(), key) {
         return Err(format!(
             "'{key}' is known only at the end of a run: leave 'abort' out, or use a count or a \

@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
-use super::keys::{self, Unit};
+use super::keys;
 use super::types::{Options, Report};
+use super::unit::{Unit, unit};
 
 /// Options that differ in any two runs, or say nothing about what was asked for.
 const OF_NO_MATTER: [&str; 1] = ["room"];
@@ -129,7 +130,7 @@ impl Per {
         let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
         let of_distribution = parent.ends_with("_ms") || parent.ends_with("_s");
         let of_distribution = of_distribution || parent.contains("phases_ms");
-        if keys::unit(key) == Unit::Share || of_distribution && OF_DISTRIBUTIONS.contains(&last) {
+        if unit(key) == Unit::Share || of_distribution && OF_DISTRIBUTIONS.contains(&last) {
             return Self::Nothing;
         }
         let key = match kind_of_cohort(key) {

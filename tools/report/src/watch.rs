@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use stampede_core::watch::{Cause, Tally};
 
 use super::hist::{Hist, Samples};
-use super::judge::LOSS_RATE_MAX;
+use crate::bounds::LOSS_RATE_MAX;
 use crate::show::round;
 
 /// Most subscribers listed in [`WatchSection::worst`].

@@ -3,49 +3,12 @@
 
 use stampede_core::watch::Cause;
 
+use super::bounds::LOSS_RATE_MAX;
 use super::errors::CLOSED_BY_NOBODY;
-use super::judge::{Facts, LOSS_RATE_MAX};
+use super::facts::{CauseGroup, Facts, WatchFacts};
 use super::show::group;
 use super::types::Fault;
 use super::watch::Missed;
-
-/// Interruptions of one kind of media with one cause and reason.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CauseGroup {
-    /// Video rather than audio.
-    pub video: bool,
-    /// Why.
-    pub cause: Cause,
-    /// More of it, where known.
-    pub reason: Option<String>,
-    /// Subscribers that had one.
-    pub subscribers: u64,
-    /// Tracks of theirs that had one.
-    pub tracks: u64,
-    /// Tracks of this kind that they had.
-    pub of_tracks: u64,
-    /// Their lengths together.
-    pub total_s: f64,
-    /// How long they took together for the median subscriber, in its worst track.
-    pub length_s_p50: f64,
-    /// When the first one began, since the start of the run.
-    pub from_s: f64,
-    /// How long after the first began the last ended, if each track had one that ended.
-    pub back_after_s: Option<f64>,
-    /// Subscribers of which a track did not come back.
-    pub not_back: u64,
-}
-
-/// What the verdict has to know of watch time.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct WatchFacts {
-    /// Subscribers that were expected to watch.
-    pub subscribers: u64,
-    /// Of video and of audio.
-    pub kinds: [Missed; 2],
-    /// By cause, what took most time first.
-    pub groups: Vec<CauseGroup>,
-}
 
 /// Most causes that are told, what took most time first.
 const GROUPS_MAX: usize = 4;

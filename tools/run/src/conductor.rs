@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
-use stampede_report::judge::Early;
+use stampede_report::facts::Early;
 use stampede_report::threshold::Crossed;
 use stampede_report::types::{Fault, StageRow};
 use stampede_scenario::{Media, ParticipantSpec, Participants, Scenario};

@@ -11,7 +11,8 @@ use stampede_signaling::session::SessionCounters;
 
 use stampede_output::one_line;
 use stampede_report::hist::Samples;
-use stampede_report::joins::{BoundJoins, LostJoins, PendingAt};
+use stampede_report::joins::{BoundJoins, LostJoins};
+use stampede_report::types::PendingAt;
 use stampede_report::types::{JoinSection, Phases, SignallingSection};
 
 /// Steps of a join, each measured from its scheduled start.

@@ -253,7 +253,7 @@ pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
     Engine::start(EngineOptions {
         workers: cores.workers,
         cores: cores.worker_cores.clone(),
-        backend: scenario.backend.choice(),
+        backend: preflight::backend_choice(scenario.backend),
         receive_buffer_bytes: scenario.receive_buffer_bytes,
         packet_ring_bytes_max: scenario.packet_ring_bytes_of(cores.workers),
         playout_deadline: scenario.playout_deadline,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use stampede_core::peer::SETTLE_GRACE;
 use stampede_engine::{BackendReport, CapturedPeer, Engine, EngineReport};
 use stampede_report::Failure;
-use stampede_report::judge::Early;
+use stampede_report::facts::Early;
 use stampede_report::running::{self, LiveWorkers};
 use stampede_report::threshold::{self, Crossed, Threshold};
 use stampede_report::types::{Fault, SeriesRow, ServerMetrics};

@@ -11,13 +11,13 @@ use stampede_signaling::session::TrackKind;
 use crate::RunData;
 use crate::audience::{Audience, Viewer, Watched};
 use crate::joins::of_first_try;
+use stampede_report::facts::{CauseGroup, WatchFacts};
 use stampede_report::running::LiveWatch;
 use stampede_report::types::SeriesRow;
 use stampede_report::watch::{
     InterruptionRow, LISTED_MAX, Stretch, WORST_MAX, WatchSection, WatchSums, WorstTrack,
     WorstViewer, ratio, seconds,
 };
-use stampede_report::watch_verdict::{CauseGroup, WatchFacts};
 
 /// A subscriber and what its tracks came to.
 struct Seen<'a> {

@@ -190,16 +190,6 @@ impl Backend {
             Self::PacketRing => "packet_ring",
         }
     }
-
-    /// What the engine calls it.
-    pub fn choice(self) -> stampede_udp::BackendChoice {
-        match self {
-            Self::Auto => stampede_udp::BackendChoice::Auto,
-            Self::IoUring => stampede_udp::BackendChoice::IoUring,
-            Self::Mmsg => stampede_udp::BackendChoice::Mmsg,
-            Self::PacketRing => stampede_udp::BackendChoice::PacketRing,
-        }
-    }
 }
 
 /// The address of a Prometheus endpoint.

@@ -3,7 +3,7 @@
 //! Each step joins afresh and is judged by its own full report, so that a promise can be about any
 //! figure of it, and what one step leaves behind on a server does not count for the next.
 
-use stampede_report::judge::LATENESS_MS_P99_MAX;
+use stampede_report::bounds::LATENESS_MS_P99_MAX;
 use stampede_report::keys;
 use stampede_report::threshold::Threshold;
 use stampede_report::types::{Fault, FindSection, FindStep, Outcome, Report};

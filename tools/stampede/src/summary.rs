@@ -7,9 +7,9 @@ use anstyle::{AnsiColor, Style};
 
 use stampede_output::files::{self, WriteError};
 use stampede_output::no_color;
-use stampede_report::cohorts::CohortFigures;
 use stampede_report::hist::Hist;
 use stampede_report::show::group;
+use stampede_report::types::CohortFigures;
 use stampede_report::types::{
     Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
     Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,

@@ -2,7 +2,7 @@
 
 use csv::{Terminator, WriterBuilder};
 
-use crate::streams::StreamRow;
+use crate::types::StreamRow;
 
 /// Rows as text.
 ///

@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 use super::headline;
 use super::plot::{self, LINES_MAX, Line, Plot};
 use super::strips;
-use crate::cohorts::CohortFigures;
 use crate::hist::Hist;
-use crate::keys::{self, Unit};
 use crate::show::group;
 use crate::show::shown;
+use crate::types::CohortFigures;
 use crate::types::{Fault, MediaSection, Outcome, Report};
+use crate::unit::{self, Unit};
 use crate::watch_words;
 use stampede_units::show::{bits_per_second, share};
 
@@ -326,7 +326,7 @@ fn wanted(rows: &[Map<String, Value>], each: usize) -> Vec<Plot> {
 /// Title, name in the legend and unit of a column that has no fixed place.
 fn topic(key: &str) -> (String, String, Unit) {
     let spaced = |text: &str| text.replace(['_', '.'], " ");
-    let unit = match keys::unit(key) {
+    let unit = match unit::unit(key) {
         // `latency_p95_ms` and `latency_ms_p95` alike.
         Unit::Plain if key.contains("_ms") => Unit::Milliseconds,
         unit => unit,
@@ -442,7 +442,7 @@ fn phases(report: &Report) -> Vec<Value> {
 
 fn streams(report: &Report) -> Vec<Value> {
     let merged = report.run.hosts.is_some();
-    let row = |row: &crate::streams::StreamRow| {
+    let row = |row: &crate::types::StreamRow| {
         let name = match (&row.host, merged) {
             (Some(host), true) => format!("{host}: {}", row.identity),
             _ => row.identity.clone(),
@@ -548,7 +548,7 @@ fn collect(value: &Value, name: &str, rows: &mut Vec<Value>) {
             push(
                 number
                     .as_f64()
-                    .map_or_else(|| number.to_string(), |number| shown(number, keys::unit(name))),
+                    .map_or_else(|| number.to_string(), |number| shown(number, unit::unit(name))),
             );
         }
         Value::String(_) if name.ends_with("hdr") => {}

@@ -215,7 +215,7 @@ pub(super) fn headline(report: &Report) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cohorts::CohortFigures;
+    use crate::types::CohortFigures;
     use crate::types::ThresholdRow;
 
     /// A small report of a real run, with hostile names put into it.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::keys::Unit;
 use crate::show::{plain, shown};
+use crate::unit::Unit;
 
 /// Most points of a line; a longer series is gathered, each point the largest of its seconds.
 pub(super) const POINTS_MAX: usize = 600;

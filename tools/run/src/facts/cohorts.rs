@@ -2,7 +2,7 @@
 
 use stampede_core::MediaKind;
 use stampede_engine::{CohortReport, Distributions};
-use stampede_report::cohorts::CohortFigures;
+use stampede_report::types::CohortFigures;
 use stampede_report::types::{CohortSection, ImpairmentSection};
 use stampede_scenario::{Cohort, Cohorts};
 

@@ -18,14 +18,15 @@ use stampede_scenario::{Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use stampede_report::errors;
+use stampede_report::facts::{Facts, LedgerFacts, TracksFacts, WorkerFacts};
 use stampede_report::hist::{Hist, Samples};
 use stampede_report::joins::{BoundJoins, LostJoins};
-use stampede_report::judge::{Facts, LedgerFacts, TracksFacts, WorkerFacts, judge};
+use stampede_report::judge::judge;
 use stampede_report::latency::{LatencySource, by_height};
 use stampede_report::senders::SenderFacts;
 use stampede_report::show::round;
-use stampede_report::streams::worst;
 use stampede_report::threshold::{self, Threshold};
+use stampede_report::types::worst;
 use stampede_report::types::{
     AssemblySection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
     GeneratorSection, Injected, MediaSection, OddSection, Options, Packets, PublishSection,

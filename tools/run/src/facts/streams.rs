@@ -5,7 +5,7 @@ use std::time::Instant;
 use stampede_core::{Arrival, MediaKind, StreamReport};
 use stampede_engine::{EngineReport, PeerRow};
 use stampede_report::show::round;
-use stampede_report::streams::StreamRow;
+use stampede_report::types::StreamRow;
 
 use crate::RunData;
 use crate::joins::of_first_try;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
-use stampede_udp::{BackendLimits, OpenError, SocketBuffers};
+use stampede_udp::{BackendChoice, BackendLimits, OpenError, SocketBuffers};
 
 use super::{Check, Needs, State};
 use stampede_scenario::values::Backend;
@@ -141,13 +141,23 @@ pub(super) fn ports(needs: &Needs) -> Check {
     check(name, State::Failed, detail, Some(remedy))
 }
 
+/// What the engine calls a backend.
+pub(crate) fn backend_choice(backend: Backend) -> BackendChoice {
+    match backend {
+        Backend::Auto => BackendChoice::Auto,
+        Backend::IoUring => BackendChoice::IoUring,
+        Backend::Mmsg => BackendChoice::Mmsg,
+        Backend::PacketRing => BackendChoice::PacketRing,
+    }
+}
+
 pub(super) fn backend(needs: &Needs) -> Check {
     let name = "UDP backend";
     let limits = BackendLimits {
         packet_ring_bytes_max: needs.packet_ring_bytes,
         ..BackendLimits::default()
     };
-    match stampede_udp::open(needs.backend.choice(), limits) {
+    match stampede_udp::open(backend_choice(needs.backend), limits) {
         Ok((_, report)) => check(name, State::Ok, report.reason.clone(), None),
         // It says what is missing, and what to use instead.
         Err(error @ OpenError::PacketRing { .. }) => {

@@ -13,6 +13,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use stampede_report::Failure;
 use stampede_scenario::values::Backend;
 
+pub(crate) use checks::backend_choice;
+
 /// What a run asks of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {

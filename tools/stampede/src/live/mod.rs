@@ -220,7 +220,7 @@ fn line(progress: &Progress) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use stampede_report::joins::PendingAt;
+    use stampede_report::types::PendingAt;
     use stampede_report::types::SeriesRow;
     use stampede_run::Totals;
 

@@ -1,8 +1,36 @@
-//! What became of recorded streams' packets.
+//! Recordings.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stampede_media::AssemblerCounters;
+
+/// Recordings.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RecordingSection {
+    /// The folder.
+    pub dir: String,
+    /// Files finished.
+    pub files: Vec<String>,
+    /// Frames written.
+    pub frames_written: u64,
+    /// Frames not written: the disk was too slow or refused them.
+    pub frames_dropped: u64,
+    /// Video frames whose timestamp was not after the one before, and was moved there.
+    #[serde(default)]
+    pub frames_moved: u64,
+    /// Opus packets written in the place of missing ones.
+    #[serde(default)]
+    pub packets_concealed: u64,
+    /// Jumps of Opus timestamps that were not filled.
+    #[serde(default)]
+    pub timestamp_jumps: u64,
+    /// What became of the packets of recorded streams on their way into frames.
+    #[serde(default)]
+    pub assembly: AssemblySection,
+    /// What went wrong, in plain words.
+    pub errors: Vec<String>,
+}
 
 /// Recorded streams' packets, made into frames again; over the whole run. Whole frames are written
 /// only if they can be decoded.

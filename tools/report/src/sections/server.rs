@@ -1,7 +1,30 @@
-//! The report's part of `--server-metrics`: what a real server says of itself.
+//! The server's own figures: the embedded SFU's ledger, and what a real server says of itself.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stampede_sfu::{Ledger, LedgerTotals};
+
+/// The server's own figures.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ServerSection {
+    /// The embedded SFU's ledger; `null` at a real server, or when it could not be had.
+    pub embedded: Option<EmbeddedSection>,
+    /// Why `embedded` is `null` although the embedded SFU ran.
+    pub embedded_missing: Option<String>,
+    /// Scraped from the server; `null` without `--server-metrics`.
+    pub metrics: Option<ServerMetrics>,
+}
+
+/// The embedded SFU's ledger.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct EmbeddedSection {
+    /// Everything since it started.
+    #[serde(flatten)]
+    pub ledger: Ledger,
+    /// Its totals over the measured window only, to set against `video` and `audio`.
+    pub measured: Option<LedgerTotals>,
+}
 
 /// A server's (or several servers') own figures over the whole run: from before the first join to
 /// after the last leave. `null`: not exposed, or the scrapes failed.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Most streams in the JSON.
-pub const WORST_MAX: usize = 50;
+pub const STREAMS_WORST_MAX: usize = 50;
 
 /// One received stream (primary SSRC) of one subscriber over the measured window. Moments are
 /// seconds since the start of the run.
@@ -102,11 +102,11 @@ pub struct StreamRow {
     pub closed: bool,
 }
 
-/// The worst at most [`WORST_MAX`], worst first.
+/// The worst at most [`STREAMS_WORST_MAX`], worst first.
 pub fn worst(rows: &[StreamRow]) -> Vec<StreamRow> {
     let mut worst: Vec<&StreamRow> = rows.iter().collect();
     worst.sort_by(|a, b| badness(a, b));
-    worst.into_iter().take(WORST_MAX).cloned().collect()
+    worst.into_iter().take(STREAMS_WORST_MAX).cloned().collect()
 }
 
 /// Orders by what a viewer would complain about: nothing received, loss for good, freezes, late
@@ -143,6 +143,6 @@ mod tests {
         let worst = worst(&rows);
         let names: Vec<_> = worst.iter().map(|row| row.identity.as_str()).collect();
         assert_eq!(names[..6], ["s074", "s071", "s070", "s072", "s073", "s000"]);
-        assert_eq!(worst.len(), WORST_MAX);
+        assert_eq!(worst.len(), STREAMS_WORST_MAX);
     }
 }

@@ -1,0 +1,197 @@
+//! What the verdict is made of: plain facts about a run.
+
+use std::collections::BTreeMap;
+
+use stampede_core::watch::Cause;
+
+use crate::joins::LostJoins;
+use crate::senders::SenderFacts;
+use crate::types::{Fault, Injected};
+use crate::watch::Missed;
+
+/// One worker over the measured window.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerFacts {
+    /// CPU over wall time.
+    pub busy_ratio: f64,
+    /// 99th percentile of its timers' lateness.
+    pub lateness_ms_p99: f64,
+    /// 99th percentile of the age of its oldest unread datagram.
+    pub batch_age_ms_p99: f64,
+    /// The longest of both.
+    pub stall_ms_max: f64,
+}
+
+/// What the embedded SFU's ledger says about the measured window.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LedgerFacts {
+    /// First transmissions it handed to its socket.
+    pub packets_sent: u64,
+    /// First transmissions it dropped by injection.
+    pub dropped: u64,
+    /// Retransmissions it dropped by injection.
+    pub retransmits_dropped: u64,
+    /// Publishers' packets that never reached it.
+    pub upstream_lost: u64,
+    /// Packets its own kernel or queues lost.
+    pub lost_inside: u64,
+}
+
+/// Subscriptions to our own publishers' tracks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TracksFacts {
+    /// There should have been.
+    pub expected: u64,
+    /// Of them nothing arrived in the measured window.
+    pub missing: u64,
+    /// Nothing was ever sent on, says the embedded SFU's ledger.
+    pub unsent: Option<u64>,
+    /// Keyframes we asked for.
+    pub plis: u64,
+}
+
+/// A run that could not go on.
+#[derive(Debug, Clone)]
+pub struct Early {
+    /// Whose fault, as far as known.
+    pub fault: Fault,
+    /// In plain words.
+    pub why: String,
+}
+
+/// What is known about a run.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Participants started before the run ended.
+    pub started: u64,
+    /// Participants connected at least once.
+    pub joined: u64,
+    /// Participants that gave up before they ever connected.
+    pub failed: u64,
+    /// Connected ones that were dropped.
+    pub dropped: u64,
+    /// All of it in words.
+    pub balance: String,
+    /// Joins that failed, or never ended.
+    pub lost_joins: LostJoins,
+    /// Participants whose websocket was gone at the end.
+    pub left_resuming: u64,
+    /// Why the server is taken to have been gone at the end.
+    pub server_gone: Option<Early>,
+    /// Subscribers connected at least once.
+    pub subscribers_joined: u64,
+    /// Publishers connected at least once.
+    pub publishers_joined: u64,
+    /// True if a server answered and refused at least one join.
+    pub refused: bool,
+    /// The commonest error kinds with their counts.
+    pub errors: Vec<(String, u64)>,
+    /// By kind, what was said of an error.
+    pub error_texts: BTreeMap<String, String>,
+    /// Of the errors those of sessions that the server flooded.
+    pub flooded: u64,
+    /// Of the errors what this machine had too little of.
+    pub shortages: Vec<(String, u64)>,
+    /// True if the run was ended by a signal.
+    pub interrupted: bool,
+    /// Why the run ended before its time, if not by a signal.
+    pub ended_early: Option<Early>,
+    /// Media packets, video and audio together.
+    pub expected: u64,
+    /// Arrived.
+    pub received: u64,
+    /// First-transmission loss.
+    pub missing: u64,
+    /// In time by repair.
+    pub repaired: u64,
+    /// Lost for good.
+    pub unrecovered: u64,
+    /// What `--impair` did.
+    pub injected: Option<Injected>,
+    /// Who could not watch, and why.
+    pub watch: WatchFacts,
+    /// How late the latest packet of our publishers left.
+    pub publish_late_ms_max: f64,
+    /// The server was the embedded SFU.
+    pub embedded: bool,
+    /// The server was reached over this machine's own loopback.
+    pub local: bool,
+    /// Tracks.
+    pub tracks: TracksFacts,
+    /// Longest wait for a join response from the open TCP connection: livekit-server has it ready
+    /// before it answers the websocket's upgrade.
+    pub join_response_wait_ms_max: f64,
+    /// Datagrams that were broken or failed authentication.
+    pub rejected: u64,
+    /// Packets lost for good of the kinds of media to which [`LOSS_RATE_MAX`] applies: no
+    /// threshold on loss takes its place.
+    pub bounded_unrecovered: u64,
+    /// Packets expected of these kinds.
+    pub bounded_expected: u64,
+    /// Media packets published.
+    pub published: u64,
+    /// Packets the server's receiver reports call lost upstream.
+    pub upstream_lost: u64,
+    /// Datagrams in.
+    pub datagrams_in: u64,
+    /// Datagrams out.
+    pub datagrams_out: u64,
+    /// Lost at our receive buffers, by estimate where they come in runs.
+    pub kernel_drops: u64,
+    /// They are an estimate.
+    pub drops_estimated: bool,
+    /// Of `kernel_drops` those of packet rings.
+    pub ring_drops: u64,
+    /// Send errors and full send queues.
+    pub send_losses: u64,
+    /// Workers.
+    pub workers: Vec<WorkerFacts>,
+    /// Workers that ended early, with why.
+    pub workers_failed: Vec<String>,
+    /// The embedded SFU's ledger.
+    pub ledger: Option<LedgerFacts>,
+    /// What the server's sender reports say.
+    pub senders: SenderFacts,
+    /// Subscribers that lost packets for good.
+    pub subscribers_lossy: u64,
+    /// Recordings and captures that were asked for and are not whole, with the reason.
+    pub files_lost: Vec<String>,
+}
+
+/// Interruptions of one kind of media with one cause and reason.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CauseGroup {
+    /// Video rather than audio.
+    pub video: bool,
+    /// Why.
+    pub cause: Cause,
+    /// More of it, where known.
+    pub reason: Option<String>,
+    /// Subscribers that had one.
+    pub subscribers: u64,
+    /// Tracks of theirs that had one.
+    pub tracks: u64,
+    /// Tracks of this kind that they had.
+    pub of_tracks: u64,
+    /// Their lengths together.
+    pub total_s: f64,
+    /// How long they took together for the median subscriber, in its worst track.
+    pub length_s_p50: f64,
+    /// When the first one began, since the start of the run.
+    pub from_s: f64,
+    /// How long after the first began the last ended, if each track had one that ended.
+    pub back_after_s: Option<f64>,
+    /// Subscribers of which a track did not come back.
+    pub not_back: u64,
+}
+
+/// What the verdict has to know of watch time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WatchFacts {
+    /// Subscribers that were expected to watch.
+    pub subscribers: u64,
+    /// Of video and of audio.
+    pub kinds: [Missed; 2],
+    /// By cause, what took most time first.
+    pub groups: Vec<CauseGroup>,
+}

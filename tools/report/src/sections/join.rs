@@ -1,0 +1,233 @@
+//! Joins: requested = joined + failed + pending + not started, in every form of a report.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::hist::Hist;
+use crate::show::group;
+
+/// Joins of publishers and subscribers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct JoinSection {
+    /// Participants that were to join.
+    pub requested: u64,
+    /// Of them started before the run ended.
+    pub started: u64,
+    /// Of them connected (DTLS up) at least once.
+    pub joined: u64,
+    /// Of them given up without ever being connected, after their last try.
+    pub failed: u64,
+    /// Of them neither: still joining when the run ended. `requested` is `joined`, `failed`,
+    /// `pending` and `not_started` together.
+    pub pending: u64,
+    /// The pending ones by the step they hang at; `null` in reports of versions without it.
+    pub pending_at: Option<PendingAt>,
+    /// Participants that the run ended without starting.
+    pub not_started: u64,
+    /// Joined participants that were dropped at least once before they were told to leave, and
+    /// those whose websocket was lost and not yet back at the end.
+    pub dropped: u64,
+    /// The same with every try counted singly.
+    pub drops: u64,
+    /// Tries that ended without being connected, of whomever.
+    pub tries_failed: u64,
+    /// Further tries made.
+    pub retries: u64,
+    /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
+    pub resumed: u64,
+    /// Failed and dropped tries by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// By kind of error, or of end that a session survived, what was said the first time: close
+    /// codes and texts, answers of the server, errors of this machine.
+    pub error_texts: BTreeMap<String, String>,
+    /// What the sessions made of the server's messages.
+    pub signalling: SignallingSection,
+    /// Most participants connected at one moment; `null` in a merged report without series.
+    pub peak: Option<u64>,
+    /// From the scheduled start of each join.
+    pub phases_ms: Phases,
+}
+
+/// Joins that had neither ended nor failed, by what they were waiting for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PendingAt {
+    /// For the websocket to open, or for another try.
+    pub websocket: u64,
+    /// For the join response.
+    pub signal: u64,
+    /// For ICE to connect.
+    pub ice: u64,
+    /// For DTLS to connect.
+    pub dtls: u64,
+}
+
+impl PendingAt {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.websocket + self.signal + self.ice + self.dtls
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.websocket += other.websocket;
+        self.signal += other.signal;
+        self.ice += other.ice;
+        self.dtls += other.dtls;
+    }
+
+    /// In the order of the steps, with their keys and with what people call them.
+    pub fn named(&self) -> [(&'static str, &'static str, u64); 4] {
+        [
+            ("websocket", "the websocket", self.websocket),
+            ("signal", "the join response", self.signal),
+            ("ice", "ICE", self.ice),
+            ("dtls", "DTLS", self.dtls),
+        ]
+    }
+
+    /// `4 at ICE, 1 at DTLS`; empty if there are none.
+    pub fn said(&self) -> String {
+        let there = self.named().into_iter().filter(|(_, _, count)| *count > 0);
+        let parts: Vec<_> =
+            there.map(|(_, name, count)| format!("{} at {name}", group(count))).collect();
+        parts.join(", ")
+    }
+}
+
+impl JoinSection {
+    /// `5 of 11 joined, 2 failed, 3 still joining (3 at ICE), 1 never started`: what is left out
+    /// is 0, so that the parts are always all that were requested.
+    pub fn balance(&self) -> String {
+        let mut text = format!("{} of {} joined", group(self.joined), group(self.requested));
+        if self.failed > 0 {
+            let _ = write!(text, ", {} failed", group(self.failed));
+        }
+        if self.pending > 0 {
+            let _ = write!(text, ", {} still joining", group(self.pending));
+            let at = self.pending_at.map_or(String::new(), |at| at.said());
+            if !at.is_empty() {
+                let _ = write!(text, " ({at})");
+            }
+        }
+        if self.not_started > 0 {
+            let _ = write!(text, ", {} never started", group(self.not_started));
+        }
+        text
+    }
+
+    /// Fills in what reports of versions before these keys did not say but imply. They counted
+    /// tries that dropped out, not participants; what is more than there were is cut.
+    pub(crate) fn complete(&mut self, as_read: &Value) {
+        if as_read.get("pending").is_some() {
+            return;
+        }
+        self.started = self.started.min(self.requested);
+        self.not_started = self.requested - self.started;
+        self.pending = self.started.saturating_sub(self.joined + self.failed);
+        self.pending_at = (self.pending == 0).then(PendingAt::default);
+        self.drops = self.dropped;
+        self.dropped = self.dropped.min(self.joined);
+    }
+}
+
+/// The server's signalling messages, of all sessions together. What was not used is counted here
+/// and changed nothing else.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SignallingSection {
+    /// Understood.
+    pub messages: u64,
+    /// Not understood.
+    pub malformed: u64,
+    /// Offers that were repeated, outdated or not for this role.
+    pub offers_ignored: u64,
+    /// Answers, of either side, to no offer that was open.
+    pub answers_ignored: u64,
+    /// Candidates that were malformed, for another peer connection, or too many.
+    pub candidates_dropped: u64,
+    /// Tracks past the most that a session takes.
+    pub tracks_ignored: u64,
+}
+
+impl SignallingSection {
+    /// Adds another's.
+    pub fn merge(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.malformed += other.malformed;
+        self.offers_ignored += other.offers_ignored;
+        self.answers_ignored += other.answers_ignored;
+        self.candidates_dropped += other.candidates_dropped;
+        self.tracks_ignored += other.tracks_ignored;
+    }
+}
+
+/// Join phases, each from the scheduled start of the join.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Phases {
+    /// Websocket open.
+    pub websocket: Option<Hist>,
+    /// Join response received.
+    pub signal: Option<Hist>,
+    /// ICE connected.
+    pub ice: Option<Hist>,
+    /// DTLS connected.
+    pub dtls: Option<Hist>,
+    /// First RTP packet.
+    pub first_packet: Option<Hist>,
+    /// First keyframe complete.
+    pub first_keyframe: Option<Hist>,
+}
+
+impl Phases {
+    /// All of them in their order, with what people call them.
+    pub fn named(&self) -> [(&'static str, Option<&Hist>); 6] {
+        [
+            ("websocket open", self.websocket.as_ref()),
+            ("join response", self.signal.as_ref()),
+            ("ICE connected", self.ice.as_ref()),
+            ("DTLS connected", self.dtls.as_ref()),
+            ("first packet", self.first_packet.as_ref()),
+            ("first keyframe", self.first_keyframe.as_ref()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_balance_leaves_out_only_what_is_nothing() {
+        let mut join = JoinSection { requested: 11, started: 11, joined: 11, ..Default::default() };
+        assert_eq!(join.balance(), "11 of 11 joined");
+        join.requested = 1_011;
+        (join.joined, join.failed, join.pending, join.not_started) = (5, 2, 4, 1_000);
+        join.pending_at = Some(PendingAt { ice: 3, signal: 1, ..PendingAt::default() });
+        assert_eq!(
+            join.balance(),
+            "5 of 1,011 joined, 2 failed, 4 still joining (1 at the join response, 3 at ICE), \
+             1,000 never started"
+        );
+    }
+
+    #[test]
+    fn a_report_of_an_older_version_balances_when_it_is_read() {
+        let old = serde_json::json!({"requested": 11, "started": 10, "joined": 4, "failed": 1,
+            "dropped": 9});
+        let mut join: JoinSection = serde_json::from_value(old.clone()).unwrap();
+        join.complete(&old);
+        assert_eq!((join.pending, join.not_started), (5, 1));
+        assert_eq!((join.drops, join.dropped, join.pending_at), (9, 4, None));
+        let new = serde_json::to_value(&join).unwrap();
+        let mut again: JoinSection = serde_json::from_value(new.clone()).unwrap();
+        again.complete(&new);
+        assert_eq!((again.pending, again.not_started, again.drops), (5, 1, 9));
+    }
+}

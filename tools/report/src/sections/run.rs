@@ -1,0 +1,257 @@
+//! What was run, with which options, on which machine.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::verdict::{Fault, Verdict};
+
+/// What was run.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RunSection {
+    /// Part of every participant's identity.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Whole run, from the first join to the last leave.
+    pub duration_s: f64,
+    /// Measured window: after the ramp, until everybody was told to leave. `null` if the run was
+    /// interrupted in the ramp; the figures are then of the ramp.
+    pub measured_s: Option<f64>,
+    /// True if a signal ended it, or cut its end short; `verdict.result` is then `interrupted`.
+    pub interrupted: bool,
+    /// Where it joined.
+    pub target: TargetSection,
+    /// The options in force, defaults included, secrets never; `null` in a merged report, whose
+    /// `hosts` have them.
+    pub options: Option<Options>,
+    /// Seed of everything random; `null` in a merged report.
+    pub seed: Option<u64>,
+    /// This machine; `null` in a merged report.
+    pub machine: Option<Machine>,
+    /// Version of stampede.
+    pub stampede_version: String,
+    /// The hosts of a merged report, one row each; `null` in the report of one host.
+    #[serde(default)]
+    pub hosts: Option<Vec<HostSection>>,
+    /// Stages that have ended; `null` without `--stage`.
+    #[serde(default)]
+    pub stages: Option<Vec<StageRow>>,
+}
+
+/// One stage.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct StageRow {
+    /// When it began, since the first stage began.
+    pub t_s: f64,
+    /// How long it took.
+    pub duration_s: f64,
+    /// Subscribers asked for at its end, over all rooms.
+    pub subscribers: u64,
+    /// Of them connected at its end.
+    pub subscribers_connected: u64,
+    /// Subscribers started in it.
+    pub joined: u64,
+    /// Subscribers told to leave in it.
+    pub left: u64,
+    /// Packets of video and audio that should have arrived in it.
+    pub packets_expected: Option<u64>,
+    /// Of them not there when passed over.
+    pub packets_missing: Option<u64>,
+    /// Given up in it.
+    pub packets_unrecovered: Option<u64>,
+    /// `packets_unrecovered / packets_expected`.
+    pub loss_rate: Option<f64>,
+    /// `packets_missing / packets_expected`.
+    pub missing_rate: Option<f64>,
+    /// Payload bits a second, all streams together.
+    pub bitrate_bps: Option<f64>,
+}
+
+/// A capacity search.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FindSection {
+    /// What was searched: `subscribers` (per room).
+    pub what: String,
+    /// The promise.
+    pub until: String,
+    /// How long each step held.
+    pub hold_s: f64,
+    /// Steps in the order in which they were made.
+    pub steps: Vec<FindStep>,
+    /// The highest number that kept the promise; `null` if none did.
+    pub highest_ok: Option<u64>,
+    /// The lowest number that did not; `null` if all did.
+    pub first_broken: Option<u64>,
+    /// What broke it there; `null` if nothing did.
+    pub limit: Option<Fault>,
+    /// False if the search was ended by a signal.
+    pub complete: bool,
+}
+
+/// One step of a capacity search.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FindStep {
+    /// Subscribers per room.
+    pub subscribers: u64,
+    /// Everybody joined and the promise held.
+    pub ok: bool,
+    /// Participants that joined.
+    pub joined: u64,
+    /// The figures that the promise is about.
+    pub figures: BTreeMap<String, Option<f64>>,
+    /// Busiest worker.
+    pub busy_ratio_max: f64,
+    /// What broke it, as far as known.
+    pub fault: Fault,
+    /// Why, most important first.
+    pub reasons: Vec<String>,
+}
+
+/// One host of a merged report.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HostSection {
+    /// Its name in the reasons.
+    pub host: String,
+    /// Its run.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Its whole run.
+    pub duration_s: f64,
+    /// Its measured window.
+    pub measured_s: Option<f64>,
+    /// Its options.
+    pub options: Option<Options>,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// The machine.
+    pub machine: Option<Machine>,
+    /// Its own verdict.
+    pub verdict: Verdict,
+}
+
+/// Where it joined.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TargetSection {
+    /// Signalling URL; `null` if the run ended before it was known.
+    pub url: Option<String>,
+    /// True for the embedded SFU.
+    pub embedded: bool,
+    /// As the server says in its join response.
+    pub server_version: Option<String>,
+}
+
+/// The options in force.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Options {
+    /// Room names' base.
+    pub room: String,
+    /// Number of rooms.
+    pub rooms: u32,
+    /// Per room.
+    pub video_publishers: u32,
+    /// Per room.
+    pub audio_publishers: u32,
+    /// Per room.
+    pub subscribers: u32,
+    /// `--duration`.
+    pub duration_s: f64,
+    /// Joins per second.
+    pub num_per_second: f64,
+    /// `--retry`.
+    pub retry: u32,
+    /// `--retry-sleep`.
+    pub retry_sleep_s: f64,
+    /// `--video-resolution`.
+    pub video_resolution: String,
+    /// Names of the published video clips, lowest layer first.
+    pub video: Vec<String>,
+    /// Name of the published audio clip.
+    pub audio: Option<String>,
+    /// Recording folder.
+    pub record: Option<String>,
+    /// Subscribers that record.
+    pub record_subscribers: u32,
+    /// `--dynacast`.
+    #[serde(default)]
+    pub dynacast: bool,
+    /// `--stage`, each as `DUR:SUBS` in seconds.
+    #[serde(default)]
+    pub stage: Vec<String>,
+    /// `--layout`.
+    #[serde(default)]
+    pub layout: Option<String>,
+    /// `--subscribe-mode`.
+    #[serde(default)]
+    pub subscribe_mode: String,
+    /// `--hidden`.
+    #[serde(default)]
+    pub hidden: bool,
+    /// `--simulate-speakers`.
+    #[serde(default)]
+    pub simulate_speakers: bool,
+    /// Names of the cohorts.
+    #[serde(default)]
+    pub cohorts: Vec<String>,
+    /// `--playout-deadline`.
+    pub playout_deadline_ms: f64,
+    /// `--interruption-min`.
+    #[serde(default)]
+    pub interruption_min_s: f64,
+    /// `--join-grace`.
+    #[serde(default)]
+    pub join_grace_s: f64,
+    /// `--impair`.
+    pub impair: Vec<String>,
+    /// Media workers.
+    pub workers: usize,
+    /// Their cores.
+    pub cores: Vec<usize>,
+    /// `--backend`.
+    pub backend: String,
+    /// `--receive-buffer`; `null` in reports of versions without it.
+    pub receive_buffer_bytes: Option<usize>,
+    /// `--packet-ring`, or what it is without; `null` where there is no such ring, and in reports
+    /// of versions without it.
+    pub packet_ring_bytes: Option<usize>,
+    /// How the embedded SFU was started; `null` at a real server.
+    pub embedded: Option<EmbeddedOptions>,
+}
+
+/// How the embedded SFU was started.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EmbeddedOptions {
+    /// Its cores.
+    pub cores: Vec<usize>,
+    /// Share of packets it drops.
+    pub drop: f64,
+    /// Mean burst of drops in packets.
+    pub drop_burst: u32,
+    /// How long it holds packets back.
+    pub delay_ms: f64,
+    /// `--embedded-impair`.
+    pub impair: Vec<String>,
+    /// `--embedded-flag`.
+    pub flags: Vec<String>,
+}
+
+/// This machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Machine {
+    /// Its name.
+    pub hostname: Option<String>,
+    /// Cores this process may use.
+    pub cpus: usize,
+    /// CPU model as the kernel names it.
+    pub cpu_model: Option<String>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Kernel name and release.
+    pub kernel: String,
+}

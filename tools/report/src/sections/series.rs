@@ -1,0 +1,61 @@
+//! One row a second.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::server::ServerSecond;
+
+/// Of rows that don't say.
+fn whole_second() -> f64 {
+    1.0
+}
+
+/// One second.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SeriesRow {
+    /// When it ended, since the start of the run.
+    pub t_s: f64,
+    /// How long it was: counts of this row are of that time, rates are a second's. About 1, but the
+    /// last row is of what was left, and a worker that stood still has a longer one.
+    #[serde(default = "whole_second")]
+    pub length_s: f64,
+    /// Participants connected.
+    pub joined: u64,
+    /// Subscribers of which at least one media packet arrived.
+    pub subscribers: u64,
+    /// UDP datagrams received in this second.
+    pub packets_in: u64,
+    /// UDP datagrams sent in this second.
+    pub packets_out: u64,
+    /// Received UDP payload.
+    pub bitrate_bps: f64,
+    /// Packets that should have arrived in this second.
+    pub expected: u64,
+    /// Packets found missing in this second.
+    pub missing: u64,
+    /// Missing packets that came in time in this second.
+    pub repaired: u64,
+    /// Missing packets that came too late in this second.
+    pub late: u64,
+    /// Packets given up in this second.
+    pub unrecovered: u64,
+    /// Freezes that ended in this second.
+    pub freezes: u64,
+    /// Subscribers with an interruption in this second.
+    pub interrupted: u64,
+    /// CPU of all workers.
+    pub cpu_cores: f64,
+    /// Busiest worker.
+    pub busy_ratio_max: f64,
+    /// Latest timer.
+    pub lateness_ms_max: f64,
+    /// Median latency of this second's video frames.
+    pub latency_ms_p50: Option<f64>,
+    /// 95th percentile of it.
+    pub latency_ms_p95: Option<f64>,
+    /// 99th percentile of it.
+    pub latency_ms_p99: Option<f64>,
+    /// The scraped server; `null` without `--server-metrics`, or where a scrape failed.
+    pub server: Option<ServerSecond>,
+}

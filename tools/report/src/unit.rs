@@ -1,0 +1,169 @@
+//! Units and directions of figures, by the words of their keys.
+
+/// What a number means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A share of 1.
+    Share,
+    /// Nanoseconds.
+    Nanoseconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Seconds.
+    Seconds,
+    /// Bits a second.
+    BitsPerSecond,
+    /// Bytes.
+    Bytes,
+    /// A count, or what has no unit of its own here.
+    Plain,
+}
+
+/// Units are in a key's last word.
+pub fn unit(key: &str) -> Unit {
+    let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
+    match last {
+        // Of a distribution: its name has the unit, its count is none of it.
+        "count" | "hdr" => return Unit::Plain,
+        "min" | "mean" | "p50" | "p90" | "p95" | "p99" | "p999" | "max" if !parent.is_empty() => {
+            return unit(parent);
+        }
+        "cpu_ns_per_packet" => return Unit::Nanoseconds,
+        "rss_bytes_per_peer" => return Unit::Bytes,
+        "drop" | "watch_ratio_subscribers" => return Unit::Share,
+        _ => {}
+    }
+    let word = last.trim_end_matches("_max").rsplit('_').next().unwrap_or(last);
+    match word {
+        "rate" | "ratio" => Unit::Share,
+        "ns" => Unit::Nanoseconds,
+        "ms" => Unit::Milliseconds,
+        "s" | "seconds" => Unit::Seconds,
+        "bps" => Unit::BitsPerSecond,
+        "bytes" => Unit::Bytes,
+        _ if parent.ends_with("_ms") => Unit::Milliseconds,
+        _ => Unit::Plain,
+    }
+}
+
+/// Which way a figure is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Lower: loss, latency, errors, cost.
+    Lower,
+    /// Higher: what was received.
+    Higher,
+    /// Neither: a consequence of what was asked for.
+    Neither,
+}
+
+/// Words of keys that are better lower.
+const LOWER: [&str; 38] = [
+    "interruptions",
+    "short_gaps_s",
+    "loss_rate",
+    "missing_rate",
+    "upstream_loss_rate",
+    "upstream_lost",
+    "missing",
+    "late",
+    "unrecovered",
+    "duplicate",
+    "reordered",
+    "dropped",
+    "freezes",
+    "jitter_ms",
+    "latency_ms",
+    "nack_sent",
+    "nack_received",
+    "pli_sent",
+    "pli_received",
+    "retransmitted",
+    "failed",
+    "pending",
+    "pending_at",
+    "not_started",
+    "drops",
+    "tries_failed",
+    "retries",
+    "errors",
+    "phases_ms",
+    "cpu_s",
+    "cpu_cores",
+    "cpu_ns_per_packet",
+    "rss_bytes",
+    "rss_bytes_per_peer",
+    "udp_dropped",
+    "udp_runs_dropped",
+    "send_errors",
+    "send_queue_full",
+];
+
+/// Words of keys that are better higher.
+const HIGHER: [&str; 9] = [
+    "watch_ratio",
+    "joined",
+    "tracks_received",
+    "fps",
+    "bitrate_bps",
+    "complete",
+    "decodable",
+    "peak",
+    "received",
+];
+
+/// Which way a key is better.
+pub fn better(key: &str) -> Better {
+    let mut words = key.split('.');
+    let last = key.rsplit('.').next().unwrap_or(key);
+    // What was done on purpose is as good or bad as what was asked for.
+    if words.clone().any(|word| word == "on_purpose") {
+        return Better::Neither;
+    }
+    let counted = key.contains("freezes") || key.contains("interruptions");
+    if last == "count" && !counted || key.starts_with("run.") {
+        return Better::Neither;
+    }
+    if words.clone().any(|word| word == "watch_ratio_subscribers") {
+        return Better::Higher;
+    }
+    if words.any(|word| LOWER.contains(&word)) {
+        Better::Lower
+    } else if HIGHER.contains(&last) {
+        Better::Higher
+    } else {
+        Better::Neither
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_and_directions_come_from_the_names() {
+        for (key, is, direction) in [
+            ("video.loss_rate", Unit::Share, Better::Lower),
+            ("video.latency_ms.p95", Unit::Milliseconds, Better::Lower),
+            ("video.latency_ms.count", Unit::Plain, Better::Neither),
+            ("join.phases_ms.dtls.p50", Unit::Milliseconds, Better::Lower),
+            ("video.bitrate_bps", Unit::BitsPerSecond, Better::Higher),
+            ("video.freezes.count", Unit::Plain, Better::Lower),
+            ("video.freezes.total_s", Unit::Seconds, Better::Lower),
+            ("video.watch_ratio", Unit::Share, Better::Higher),
+            ("video.watch_ratio_subscribers.min", Unit::Share, Better::Higher),
+            ("video.expected_s", Unit::Seconds, Better::Neither),
+            ("video.short_gaps_s", Unit::Seconds, Better::Lower),
+            ("video.interruptions.count", Unit::Plain, Better::Lower),
+            ("video.interruptions.total_s", Unit::Seconds, Better::Lower),
+            ("video.interruptions.length_s.p50", Unit::Seconds, Better::Lower),
+            ("audio.interruptions.causes.loss.count", Unit::Plain, Better::Lower),
+            ("audio.interruptions.causes.on_purpose.total_s", Unit::Seconds, Better::Neither),
+            ("generator.rss_bytes_per_peer", Unit::Bytes, Better::Lower),
+            ("generator.cpu_ns_per_packet", Unit::Nanoseconds, Better::Lower),
+            ("video.packets.expected", Unit::Plain, Better::Neither),
+        ] {
+            assert_eq!((unit(key), better(key)), (is, direction), "{key}");
+        }
+    }
+}
