@@ -226,7 +226,7 @@ const CRATES: &[Row] = &[
             "stampede-signaling",
             "stampede-udp",
         ],
-        never: &["clap", "ratatui"],
+        never: &["ratatui"],
         system: true,
     },
     Row {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use stampede_core::MediaKind;
 use stampede_report::facts::Early;
 use stampede_report::threshold::Crossed;
-use stampede_report::types::{Fault, StageRow};
+use stampede_report::types::Fault;
 use stampede_scenario::{Media, ParticipantSpec, Participants, Scenario};
 use stampede_sfu::Ledger;
 use stampede_signaling::presence::{self, Absence};
@@ -16,13 +16,13 @@ use stampede_signaling::session::Role;
 use tokio::sync::watch;
 
 use crate::audience::Viewer;
-use crate::context::{Context, Leaving};
+use crate::context::{Context, Leaving, Tasks, signalled};
+use crate::data::{Mark, Measured, RunData};
 use crate::embedded::EmbeddedSfu;
 use crate::joins::{Joins, Member, ParticipantId};
 use crate::participant::{self, Participant};
 use crate::progress::{Controls, Phase};
-use crate::router::Workers;
-use crate::run::{Mark, RunData, Tasks, signalled};
+use crate::routes::Workers;
 
 /// How long the ramp of subscribers waits for the publishers.
 const PUBLISHERS_TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,23 +46,6 @@ pub(crate) struct State {
     pub done: Cell<bool>,
     /// A threshold that ends the run.
     pub crossed: RefCell<Option<Crossed>>,
-}
-
-/// The measured window: `begin` to `end` if there was one, else from the start of the engine.
-#[derive(Debug, Default)]
-pub(crate) struct Measured {
-    /// Before the first join.
-    pub start: Option<Mark>,
-    /// Start of the window; `None` if the ramp did not end.
-    pub begin: Option<Mark>,
-    /// End of it.
-    pub end: Option<Mark>,
-    /// When everybody was told to leave; counters go on until then.
-    pub told: Option<Instant>,
-    /// Participants connected at its end.
-    pub connected: usize,
-    /// One row for each stage that has ended; `None` without stages.
-    pub stages: Option<Vec<StageRow>>,
 }
 
 /// How a run ended.

@@ -9,12 +9,24 @@ use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use crate::audience::Audience;
 use crate::capture::Timelines;
 use crate::joins::{JoinPhase, Joins, ParticipantId};
 use crate::network::Network;
-use crate::router::Routes;
+use crate::routes::Routes;
+
+/// Waits for the first signal.
+pub(crate) async fn signalled(interrupted: &mut watch::Receiver<bool>) {
+    if interrupted.wait_for(|signalled| *signalled).await.is_err() {
+        // No handler could be installed: there will be none.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// All tasks of participants, kept to the end of the run.
+pub(crate) type Tasks = Vec<JoinHandle<()>>;
 
 /// Who is told to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,6 +13,7 @@ mod capture;
 mod clips;
 mod conductor;
 mod context;
+mod data;
 pub mod embedded;
 mod facts;
 mod joins;
@@ -24,18 +25,20 @@ pub mod preflight;
 mod prepare;
 mod progress;
 mod router;
+mod routes;
 mod run;
 mod series;
 mod server_metrics;
 mod stages;
 mod viewers;
 
+pub use data::RunData;
+#[cfg(any(test, feature = "testing"))]
+pub use data::nothing_happened;
 pub use facts::report_of;
 pub use joins::Standings;
 pub use network::Network;
 pub use prepare::{Prepared, prepare};
 pub use progress::{Controls, Phase, Progress, View, WorkerProgress};
-#[cfg(any(test, feature = "testing"))]
-pub use run::nothing_happened;
-pub use run::{RunData, play};
+pub use run::play;
 pub use series::Totals;

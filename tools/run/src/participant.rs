@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::context::{Context, Leaving};
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
 use crate::notes::Notes;
-use crate::router::{NOTICES_MAX, Route};
+use crate::routes::{NOTICES_MAX, Route};
 
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
 /// participant that is not active after 60 s (rtc/room.go).

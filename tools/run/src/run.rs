@@ -1,36 +1,34 @@
 //! A run from the start of its server to the end of its engine.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::peer::SETTLE_GRACE;
-use stampede_engine::{BackendReport, CapturedPeer, Engine, EngineReport};
+use stampede_engine::{CapturedPeer, Engine};
 use stampede_report::Failure;
 use stampede_report::facts::Early;
 use stampede_report::running::{self, LiveWorkers};
 use stampede_report::threshold::{self, Crossed, Threshold};
-use stampede_report::types::{Fault, SeriesRow, ServerMetrics};
-use stampede_scenario::{CaptureSpec, Clips, Participants, Scenario, Server, Target};
-use stampede_sfu::Ledger;
+use stampede_report::types::Fault;
+use stampede_scenario::{CaptureSpec, Participants, Server, Target};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::LocalSet;
 
 use crate::audience::Audience;
-use crate::conductor::{self, Conductor, Measured};
-use crate::context::{Context, RunClock, Settings};
+use crate::conductor::{self, Conductor};
+use crate::context::{Context, RunClock, Settings, signalled};
+use crate::data::RunData;
 use crate::embedded::EmbeddedSfu;
-use crate::joins::Joins;
-use crate::preflight::cores::CoreSplit;
 use crate::prepare::{self, PrepareError, Prepared};
 use crate::progress::{Controls, Progress, View, WorkerProgress};
-use crate::router::{self, Workers};
+use crate::router;
+use crate::routes::Workers;
 use crate::series::Series;
 use crate::server_metrics::Scraper;
 use crate::viewers::Viewers;
-use crate::{capture, machine, preflight};
+use crate::{capture, preflight};
 
 /// Pause between two looks at the state of things; a second is a whole number of them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -41,99 +39,6 @@ const LOOKS_A_SECOND: u32 = 4;
 const CAPTURE_ERRORS_MAX: usize = 8;
 /// How long the workers have to hand out what their flight recorders hold.
 const CAPTURE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// All that is known at the end of a run; what the report is made of.
-pub struct RunData {
-    /// What was to be run.
-    pub(crate) scenario: Scenario,
-    /// What was published.
-    pub(crate) clips: Clips,
-    /// Name of the run.
-    pub(crate) id: String,
-    /// Base of the room names.
-    pub(crate) room: String,
-    /// Seed in force.
-    pub(crate) seed: u64,
-    /// Both clocks.
-    pub(crate) clock: RunClock,
-    /// Where it joined; `None` if it did not come to that.
-    pub(crate) url: Option<String>,
-    /// It was reached over this machine's own loopback: there was no network in between.
-    pub(crate) local: bool,
-    /// From the first join to the last leave.
-    pub(crate) duration: Duration,
-    /// What was measured.
-    pub(crate) measured: Measured,
-    /// Ended by a signal.
-    pub interrupted: bool,
-    /// Why it ended early, if not by a signal.
-    pub(crate) ended_early: Option<Early>,
-    /// Why the server is taken to have been gone at the end.
-    pub(crate) server_gone: Option<Early>,
-    /// The threshold that ended it, if one did.
-    pub(crate) crossed: Option<Crossed>,
-    /// Joins.
-    pub(crate) joins: Joins,
-    /// Who should see what, and who did.
-    pub(crate) audience: Audience,
-    /// Media.
-    pub(crate) engine: Option<EngineReport>,
-    /// UDP backend.
-    pub(crate) backend: Option<BackendReport>,
-    /// Core division.
-    pub(crate) cores: CoreSplit,
-    /// Cores allowed.
-    pub(crate) cpus: usize,
-    /// The embedded SFU's ledger at the end.
-    pub(crate) ledger: Option<Ledger>,
-    /// Why there is no ledger although the embedded SFU ran.
-    pub(crate) ledger_missing: Option<String>,
-    /// The same when the measured window began.
-    pub(crate) ledger_begin: Option<Ledger>,
-    /// The server's own figures.
-    pub(crate) server_metrics: Option<ServerMetrics>,
-    /// Files of the flight recorder.
-    pub(crate) captured: Vec<PathBuf>,
-    /// Why some of those that were asked for could not be written.
-    pub(crate) capture_errors: Vec<String>,
-    /// Seconds.
-    pub(crate) series: Vec<SeriesRow>,
-}
-
-impl RunData {
-    /// Of a run in which nothing has happened yet.
-    fn new(prepared: &Prepared) -> Self {
-        Self {
-            id: prepared.run_id.clone(),
-            room: prepared.participants.room_base.clone(),
-            seed: prepared.seed,
-            clock: RunClock::start(),
-            url: None,
-            local: false,
-            duration: Duration::ZERO,
-            measured: Measured::default(),
-            interrupted: false,
-            ended_early: None,
-            server_gone: None,
-            crossed: None,
-            joins: Joins::default(),
-            audience: Audience::new(prepared.scenario.watch_rules, Instant::now()),
-            engine: None,
-            backend: None,
-            cores: prepared.cores.clone(),
-            cpus: prepared.cpus,
-            ledger: None,
-            ledger_missing: None,
-            ledger_begin: None,
-            server_metrics: None,
-            captured: Vec::new(),
-            capture_errors: Vec::new(),
-            series: Vec::new(),
-            scenario: prepared.scenario.clone(),
-            clips: prepared.clips.clone(),
-        }
-    }
-}
 
 /// Plays a prepared run to the last leave, on this thread.
 ///
@@ -169,14 +74,6 @@ async fn run(
     let result = parts(prepared, controls, view, interrupted).await;
     beside.abort();
     result
-}
-
-/// Waits for the first signal.
-pub(crate) async fn signalled(interrupted: &mut watch::Receiver<bool>) {
-    if interrupted.wait_for(|signalled| *signalled).await.is_err() {
-        // No handler could be installed: there will be none.
-        std::future::pending::<()>().await;
-    }
 }
 
 async fn parts(
@@ -563,30 +460,4 @@ fn live_workers(workers: &Workers) -> LiveWorkers {
         sum.send_queue_full += udp.send_queue_full;
     }
     sum
-}
-
-/// CPU and memory at one moment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Mark {
-    /// When.
-    pub at: Instant,
-    /// CPU time of this process.
-    pub cpu: Duration,
-    /// Memory of this process.
-    pub rss_bytes: Option<u64>,
-}
-
-impl Mark {
-    pub(crate) fn now() -> Self {
-        Self { at: Instant::now(), cpu: machine::cpu_time(), rss_bytes: machine::rss_bytes() }
-    }
-}
-
-/// All tasks of participants, kept to the end of the run.
-pub(crate) type Tasks = Vec<JoinHandle<()>>;
-
-/// A run of this scenario in which nothing has happened.
-#[cfg(any(test, feature = "testing"))]
-pub fn nothing_happened(scenario: Scenario) -> RunData {
-    RunData::new(&Prepared::for_tests(scenario))
 }

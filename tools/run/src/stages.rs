@@ -7,10 +7,11 @@ use stampede_core::{PacketCounters, PeerCounters};
 use stampede_report::types::{Fault, StageRow};
 use stampede_scenario::{StageRun, timeline};
 
-use crate::conductor::{Conductor, Measured, Stop};
+use crate::conductor::{Conductor, Stop};
+use crate::context::Tasks;
+use crate::data::{Mark, Measured};
 use crate::participant::{Leave, Participant};
 use crate::progress::Phase;
-use crate::run::{Mark, Tasks};
 
 /// Longest wait for the workers' sums between two stages.
 const READING_TIMEOUT: Duration = Duration::from_secs(2);

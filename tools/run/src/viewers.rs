@@ -8,8 +8,8 @@ use stampede_core::MediaKind;
 use stampede_core::watch::{Cause, Interruption, Tally};
 use stampede_signaling::session::TrackKind;
 
-use crate::RunData;
 use crate::audience::{Audience, Viewer, Watched};
+use crate::data::RunData;
 use crate::joins::of_first_try;
 use stampede_report::facts::{CauseGroup, WatchFacts};
 use stampede_report::running::LiveWatch;

@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod choices;
 mod cohort_spec;
 mod cohorts;
 mod draft;
@@ -27,6 +28,7 @@ mod shape;
 mod stage;
 pub mod values;
 
+pub use choices::{LayoutChoice, SubscribeMode};
 pub use cohort_spec::{CohortSize, CohortSpec, RoomDraft};
 pub use cohorts::{Cohort, Cohorts, REST};
 pub use draft::{CaptureDraft, Draft, EmbeddedDraft};
@@ -36,5 +38,5 @@ pub use scenario::{
     packet_ring_bytes, shorthand,
 };
 pub use secret::Secret;
-pub use shape::{LayoutChoice, RoomSpec, Shape, SubscribeMode};
+pub use shape::{RoomSpec, Shape};
 pub use stage::{Change, Stage, StageRun, timeline};

@@ -3,74 +3,14 @@
 use std::time::Duration;
 
 use stampede_report::Failure;
-use stampede_signaling::session::Layout;
 
 use crate::stage::{self, Stage};
 use crate::values::Resolution;
-use crate::{CohortSize, CohortSpec, Draft, REST, RoomDraft};
+use crate::{CohortSize, CohortSpec, Draft, LayoutChoice, REST, RoomDraft, SubscribeMode};
 
 /// Most parts of the subscribers, each with figures of its own: cohorts, crossed with `--impair`.
 /// Each worker keeps most of a megabyte of histograms for each that has subscribers.
 const COHORTS_MAX: usize = 100;
-
-/// Layouts by the names of `lk perf load-test`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
-pub enum LayoutChoice {
-    /// One large, five small.
-    Speaker,
-    /// Nine.
-    #[cfg_attr(feature = "clap", value(name = "3x3"))]
-    Grid3x3,
-    /// Sixteen.
-    #[cfg_attr(feature = "clap", value(name = "4x4"))]
-    Grid4x4,
-    /// Twenty-five.
-    #[cfg_attr(feature = "clap", value(name = "5x5"))]
-    Grid5x5,
-}
-
-impl LayoutChoice {
-    /// What signalling calls it.
-    pub fn layout(self) -> Layout {
-        match self {
-            Self::Speaker => Layout::Speaker,
-            Self::Grid3x3 => Layout::Grid3x3,
-            Self::Grid4x4 => Layout::Grid4x4,
-            Self::Grid5x5 => Layout::Grid5x5,
-        }
-    }
-
-    /// As written on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Speaker => "speaker",
-            Self::Grid3x3 => "3x3",
-            Self::Grid4x4 => "4x4",
-            Self::Grid5x5 => "5x5",
-        }
-    }
-}
-
-/// Who chooses the tracks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
-pub enum SubscribeMode {
-    /// The server.
-    Auto,
-    /// The subscriber.
-    Manual,
-}
-
-impl SubscribeMode {
-    /// As written on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Manual => "manual",
-        }
-    }
-}
 
 /// One room as it will be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod calibrate;
+mod calibration;
 mod doctor;
 mod find;
 mod flags;
 mod live;
 mod metrics;
+mod play;
 mod reports;
 mod run;
 mod search;

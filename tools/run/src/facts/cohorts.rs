@@ -7,7 +7,7 @@ use stampede_report::types::{CohortSection, ImpairmentSection};
 use stampede_scenario::{Cohort, Cohorts};
 
 use super::{injected, media};
-use crate::RunData;
+use crate::data::RunData;
 use crate::viewers::Viewers;
 
 /// The cohorts of a run with what the workers know of each.

@@ -34,7 +34,7 @@ use stampede_report::types::{
     TargetSection, WorkerSection,
 };
 
-use crate::RunData;
+use crate::data::RunData;
 use crate::joins::of_first_try;
 use crate::machine;
 use crate::viewers::Viewers;

@@ -7,7 +7,7 @@ use stampede_engine::{EngineReport, PeerRow};
 use stampede_report::show::round;
 use stampede_report::types::StreamRow;
 
-use crate::RunData;
+use crate::data::RunData;
 use crate::joins::of_first_try;
 use crate::viewers::Viewers;
 

@@ -23,7 +23,6 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use file::ScenarioFile;
 use stampede_report::Failure;
 
-pub(crate) use find::FindPlan;
 pub(crate) use init::{InitFlags, init};
 pub(crate) use outputs::{outputs, run_outputs};
 pub(crate) use reports::{CompareFlags, ReportFlags};

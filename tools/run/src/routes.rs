@@ -1,0 +1,94 @@
+//! Where engine events go, and the latest that the workers told.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use stampede_core::PeerCounters;
+use stampede_engine::{CapturedPeer, PeerId, PeerNotice, WorkerSnapshot};
+use tokio::sync::mpsc;
+
+use crate::joins::ParticipantId;
+use crate::series::Part;
+
+/// Most notices waiting for one participant's task. A task that is that far behind is broken: its
+/// sender is dropped, and the task ends with the reason `signalling_overloaded`.
+pub(crate) const NOTICES_MAX: usize = 64;
+/// A worker's second that is older than this is not the current one: a second, and half of one
+/// because neither clock waits for the other.
+const SECOND_AGE_MAX: Duration = Duration::from_millis(1_500);
+
+/// Where the notices of a peer go.
+pub(crate) struct Route {
+    /// Whose peer it is.
+    pub participant: ParticipantId,
+    /// When its join was scheduled.
+    pub scheduled: Instant,
+    /// Its task.
+    pub notices: mpsc::Sender<PeerNotice>,
+}
+
+/// Peers with a task.
+#[derive(Default)]
+pub(crate) struct Routes(HashMap<PeerId, Route>);
+
+impl Routes {
+    /// Adds a peer.
+    pub(crate) fn insert(&mut self, peer: PeerId, route: Route) {
+        self.0.insert(peer, route);
+    }
+
+    /// Where the notices of a peer go; `None` once nobody waits for them.
+    pub(crate) fn of(&self, peer: PeerId) -> Option<&Route> {
+        self.0.get(&peer)
+    }
+
+    /// Forgets a peer: what still comes is not for anybody.
+    pub(crate) fn remove(&mut self, peer: PeerId) {
+        self.0.remove(&peer);
+    }
+}
+
+/// Latest state of the workers, for the live view and the series.
+#[derive(Default)]
+pub(crate) struct Workers {
+    /// Latest snapshot of each worker by its number, and when it came.
+    latest: Vec<Option<(Instant, WorkerSnapshot)>>,
+    /// By worker, what came after the last row of the series was made.
+    pub unread: Vec<Part>,
+    /// What workers' flight recorders handed out and nobody has written yet.
+    pub captured: Vec<CapturedPeer>,
+    /// Workers that ended on their own.
+    pub failed: Vec<String>,
+    /// By tag: how many workers have answered, and their sums.
+    pub readings: HashMap<u64, (usize, PeerCounters)>,
+}
+
+impl Workers {
+    /// The next snapshot of a worker.
+    pub(crate) fn keep(&mut self, snapshot: WorkerSnapshot) {
+        let index = snapshot.worker;
+        if self.unread.len() <= index {
+            self.unread.resize_with(index + 1, Part::default);
+        }
+        self.unread[index].extend(&snapshot.second, snapshot.video_latency_second_us.as_ref());
+        if self.latest.len() <= index {
+            self.latest.resize_with(index + 1, || None);
+        }
+        self.latest[index] = Some((Instant::now(), snapshot));
+    }
+
+    /// Latest snapshot of each worker.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &WorkerSnapshot> + Clone {
+        self.latest.iter().flatten().map(|(_, snapshot)| snapshot)
+    }
+
+    /// The same, and whether its second is the one that `now` ends: a worker that stands still
+    /// makes no snapshots, and what it did before is not what it does now.
+    pub(crate) fn seconds(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (&WorkerSnapshot, bool)> + Clone {
+        let fresh = move |at: &Instant| now.saturating_duration_since(*at) <= SECOND_AGE_MAX;
+        self.latest.iter().flatten().map(move |(at, snapshot)| (snapshot, fresh(at)))
+    }
+}

@@ -1,0 +1,102 @@
+//! One run from its preparation to a report that is written and shown.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use stampede_output::files;
+use stampede_report::out::{Of, Output, OutputError, take_stdout, write_all};
+use stampede_report::types::Report;
+use stampede_report::{Exit, Failure};
+use stampede_run::{Controls, Prepared, RunData};
+use stampede_scenario::load;
+
+use crate::flags::RunFlags;
+use crate::live::{Live, Mode};
+use crate::metrics::{self, Exposed};
+use crate::view::RunView;
+use crate::{calibration, signals, summary};
+
+/// How a run is shown while it goes on.
+pub(crate) struct Show {
+    /// On a screen, in lines, or not.
+    pub mode: Mode,
+    /// Where metrics are served.
+    pub prometheus: Option<SocketAddr>,
+}
+
+impl Show {
+    /// As the flags ask.
+    pub(crate) fn of(flags: &RunFlags) -> Self {
+        Self { mode: Mode::choose(flags.quiet, flags.no_tui), prometheus: flags.prometheus }
+    }
+
+    /// Nothing is shown.
+    pub(crate) fn nothing() -> Self {
+        Self { mode: Mode::Quiet, prometheus: None }
+    }
+}
+
+/// Plays a prepared run. `notices` is how what was found of the machine is shown.
+///
+/// # Errors
+/// What ended it before there was anything to report.
+pub(crate) fn once(prepared: Prepared, show: &Show, notices: Mode) -> Result<RunData, Failure> {
+    let listener = show.prometheus.map(metrics::bind).transpose()?;
+    if notices != Mode::Quiet {
+        prepared.notices.iter().for_each(|notice| stampede_output::say(notice));
+        if let Some(warning) = load_warning(&prepared) {
+            stampede_output::say(&warning);
+        }
+    }
+    let controls = Arc::new(Controls::default());
+    let (stopping, quiet) = (Arc::clone(&controls), show.mode == Mode::Quiet);
+    let _armed = signals::arm(move || {
+        let first = stopping.stop();
+        if first && !quiet {
+            signals::say_aside(
+                "stopping: everybody leaves, then comes the summary (again to exit at once)",
+            );
+        }
+        first
+    });
+    let captures = prepared.scenario.capture.is_some();
+    let view = view(show.mode, &controls, listener, captures);
+    stampede_run::play(prepared, controls, Box::new(view))
+}
+
+fn view(
+    mode: Mode,
+    controls: &Arc<Controls>,
+    listener: Option<TcpListener>,
+    captures: bool,
+) -> RunView {
+    let live = Live::start(mode, Arc::clone(controls));
+    let exposed = Arc::new(Exposed::default());
+    RunView { live, exposed, listener, controls: Arc::clone(controls), captures }
+}
+
+/// A line for a run that asks for more than this machine can carry by its calibration.
+fn load_warning(prepared: &Prepared) -> Option<String> {
+    let calibration = calibration::load()?;
+    let expected = load::expected(&prepared.scenario, &prepared.clips, &prepared.participants)?;
+    calibration.warning(expected, prepared.scenario.resolution, prepared.cores.workers)
+}
+
+/// Writes and shows a judged report. The summary stays away from a stdout that a report goes to.
+pub(crate) fn finish(mut report: Report, out: &[Output], quiet: bool) -> Exit {
+    let interrupted = report.run.interrupted;
+    // Of a run that a signal ended the next one is the second.
+    let _armed = signals::arm(move || !interrupted && files::give_up());
+    let errors = write_all(&mut report, out, Of::ThisRun);
+    let shown = match take_stdout(out) {
+        false => summary::print(&report),
+        true if quiet => Ok(()),
+        true => summary::print_to_stderr(&report),
+    };
+    // The user must not take a signal for unheard.
+    let signalled = shown.is_err_and(|error| error.is_signal());
+    match signalled || errors.iter().any(OutputError::is_signal) {
+        true => Exit::Interrupted,
+        false => Exit::of(&report),
+    }
+}
