@@ -1,4 +1,4 @@
-//! What does one packet to one subscriber cost the embedded SFU, on either send path?
+//! What does one packet to one subscriber cost the embedded SFU?
 //!
 //! A real SFU with real peer connections over loopback; the subscribers throw the media away. Each
 //! iteration is one packet sent, frames come in runs of seven packets as 720p does, and the clock
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::{Client, drive, grants, options, vp8};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use livekit_token::VideoGrants;
-use stampede_sfu::{Ledger, SendPath, Sfu, SfuOptions};
+use stampede_sfu::{Ledger, Sfu};
 use str0m::media::{MediaKind, Mid};
 use tokio::runtime::{Builder, Runtime};
 
@@ -41,8 +41,8 @@ struct Room {
 }
 
 impl Room {
-    async fn open(send_path: SendPath, subscribers: usize) -> Self {
-        let sfu = Sfu::start(SfuOptions { send_path, ..options() }).unwrap();
+    async fn open(subscribers: usize) -> Self {
+        let sfu = Sfu::start(options()).unwrap();
         let no_subscribe = VideoGrants { can_subscribe: Some(false), ..grants("room") };
         let mut publisher = Client::connect(&sfu, "publisher", no_subscribe).await;
         let mid = publisher.publish("camera", MediaKind::Video, &[]).await;
@@ -124,12 +124,10 @@ fn fan_out(c: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let mut group = c.benchmark_group("fan_out");
     for subscribers in SUBSCRIBERS {
-        for (name, path) in [("direct", SendPath::Direct), ("str0m", SendPath::Str0m)] {
-            let mut room = runtime.block_on(Room::open(path, subscribers));
-            group.bench_function(BenchmarkId::new(name, subscribers), |b| {
-                b.iter_custom(|packets| measure(&runtime, &mut room, packets));
-            });
-        }
+        let mut room = runtime.block_on(Room::open(subscribers));
+        group.bench_function(BenchmarkId::from_parameter(subscribers), |b| {
+            b.iter_custom(|packets| measure(&runtime, &mut room, packets));
+        });
     }
     group.finish();
 }

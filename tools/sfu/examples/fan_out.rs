@@ -2,8 +2,7 @@
 //! sent, with real peer connections that throw the media away.
 //!
 //! `cargo run --release -p stampede-sfu --example fan_out -- [SUBSCRIBERS] [FRAMES_PER_S]
-//! [PACKETS_PER_FRAME] [SECONDS] [PAYLOAD_BYTES]`; `FAN_OUT_BACKEND=mmsg` chooses the backend,
-//! `FAN_OUT_PATH=str0m` the path through the subscribers' str0m.
+//! [PACKETS_PER_FRAME] [SECONDS] [PAYLOAD_BYTES]`; `FAN_OUT_BACKEND=mmsg` chooses the backend.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use common::{Client, drive, grants, vp8};
 use livekit_token::VideoGrants;
-use stampede_sfu::{Ledger, SendPath, Sfu, SfuOptions};
+use stampede_sfu::{Ledger, Sfu, SfuOptions};
 use stampede_udp::BackendChoice;
 use str0m::media::MediaKind;
 
@@ -38,11 +37,7 @@ async fn main() {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();
-    let send_path = match std::env::var("FAN_OUT_PATH").as_deref() {
-        Ok("str0m") => SendPath::Str0m,
-        _ => SendPath::Direct,
-    };
-    let options = SfuOptions { backend, send_path, ..common::options() };
+    let options = SfuOptions { backend, ..common::options() };
     let sfu = Arc::new(Sfu::start(options).unwrap());
     if std::env::var_os("FAN_OUT_WATCH").is_some() {
         let sfu = sfu.clone();

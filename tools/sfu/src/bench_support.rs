@@ -142,7 +142,7 @@ impl Client {
     }
 }
 
-/// A worker and subscribers of one VP8 track that are connected to it, on the direct path.
+/// A worker and subscribers of one VP8 track that are connected to it.
 pub struct FanOut {
     worker: Worker,
     handle: WorkerHandle,
@@ -164,7 +164,6 @@ impl FanOut {
             certificate: crypto.dtls_provider.generate_certificate().unwrap(),
             crypto,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,
-            send_path: options.send_path,
         };
         let cohorts = Cohorts::new(Vec::new(), 1, Instant::now());
         let workers = Arc::new(OnceLock::new());
@@ -210,7 +209,7 @@ impl FanOut {
             self.exchange();
             let peer = &self.worker.peers[self.worker.peer_index[&key]];
             if self.clients[usize::from(index)].connected && peer.connected {
-                assert!(peer.direct.is_some(), "not on the direct path");
+                assert!(peer.direct.is_some(), "no keys to send with");
                 while self.events.try_recv().is_ok() {}
                 return;
             }
@@ -267,13 +266,12 @@ impl FanOut {
                     source: 1,
                     seq: self.packets,
                     timestamp: frame.wrapping_mul(3_333),
-                    vp8: inspected.vp8_numbers(),
+                    vp8: inspected.vp8,
                     captured_at_unix_us: None,
                     arrived_at,
                 },
                 marker: part + 1 == payloads.len(),
                 starts_keyframe: inspected.starts_keyframe,
-                vp8: inspected.vp8,
                 extensions: Extensions { abs_capture_time, ..Extensions::default() },
                 payload: payload.clone(),
             });

@@ -34,7 +34,7 @@ pub use ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger, WorkerLedger,
 };
-pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SendPath, SfuOptions};
+pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SfuOptions};
 pub use report::LedgerError;
 pub use server::{Sfu, StartError};
 pub use stampede_impair as impair;

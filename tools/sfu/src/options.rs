@@ -8,24 +8,9 @@ use stampede_udp::BackendChoice;
 
 use crate::SfuFaults;
 
-/// Packets of one video stream kept for retransmission: once for all subscribers on the direct
-/// path ([`SendPath`]), once a subscriber on str0m's.
-///
-/// str0m keeps about 450 bytes of state a cached packet beside the shared payload, so on its path
-/// this number times the number of subscribers is most of an SFU's memory; 256 packets are 1.3 s
-/// of a 190 packets/s stream, more than twice the playout deadline of 500 ms.
+/// Packets of one video stream kept for retransmission, once for all subscribers: 256 packets are
+/// 1.3 s of a 190 packets/s stream, more than twice the playout deadline of 500 ms.
 pub const RETRANSMIT_CACHE_PACKETS_DEFAULT: usize = 256;
-
-/// Which way media packets take to subscribers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SendPath {
-    /// Written and encrypted straight into the send queue, for every subscriber whose SRTP
-    /// profile is known; str0m's own path for others. Twice as fast.
-    #[default]
-    Direct,
-    /// Through each subscriber's str0m: the reference that tests compare the direct path with.
-    Str0m,
-}
 
 /// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret.
 #[derive(Clone)]
@@ -58,8 +43,6 @@ pub struct SfuOptions {
     pub faults: SfuFaults,
     /// See [`RETRANSMIT_CACHE_PACKETS_DEFAULT`].
     pub retransmit_cache_packets_max: usize,
-    /// Which way media packets take to subscribers.
-    pub send_path: SendPath,
 }
 
 impl Default for SfuOptions {
@@ -78,7 +61,6 @@ impl Default for SfuOptions {
             impair: Vec::new(),
             faults: SfuFaults::default(),
             retransmit_cache_packets_max: RETRANSMIT_CACHE_PACKETS_DEFAULT,
-            send_path: SendPath::default(),
         }
     }
 }
@@ -98,7 +80,6 @@ impl fmt::Debug for SfuOptions {
             .field("impair", &self.impair)
             .field("faults", &self.faults)
             .field("retransmit_cache_packets_max", &self.retransmit_cache_packets_max)
-            .field("send_path", &self.send_path)
             .finish_non_exhaustive()
     }
 }

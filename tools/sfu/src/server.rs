@@ -219,7 +219,6 @@ fn start_workers(
         crypto,
         certificate,
         retransmit_cache_packets_max: options.retransmit_cache_packets_max,
-        send_path: options.send_path,
     };
     let cohorts = Cohorts::new(options.impair.clone(), options.seed, start);
     let all = Arc::new(OnceLock::new());

@@ -226,7 +226,6 @@ fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
             malformed: flags.malformed.unwrap_or(0.0),
             drop_upstream: flags.drop_upstream.unwrap_or(0.0),
         },
-        send_path: flags.send_path.choice(),
         ..SfuOptions::default()
     };
     options.validate().map_err(|error| Failure::config(format!("sfu: {error}")))?;

@@ -13,19 +13,9 @@ use super::rewrite::Vp8Numbers;
 pub(crate) struct Inspected {
     /// The packet starts a frame that needs no other frame; always true for audio.
     pub(crate) starts_keyframe: bool,
-    /// The descriptor, for VP8 payloads that have a valid one.
-    pub(crate) vp8: Option<Vp8Descriptor>,
-}
-
-impl Inspected {
-    /// The numbers a switch has to keep continuous.
-    pub(crate) fn vp8_numbers(&self) -> Vp8Numbers {
-        self.vp8.map_or_else(Vp8Numbers::default, |vp8| Vp8Numbers {
-            picture_id: vp8.picture_id(),
-            tl0_pic_idx: vp8.tl0_pic_idx(),
-            key_idx: vp8.key_idx(),
-        })
-    }
+    /// The numbers a switch has to keep continuous: none but for VP8 payloads whose descriptor is
+    /// valid.
+    pub(crate) vp8: Vp8Numbers,
 }
 
 /// NAL unit type of a sequence parameter set (H.264 table 7-1).
@@ -34,7 +24,7 @@ const H264_SPS: u8 = 7;
 /// Reads a payload. Anything malformed is simply no keyframe.
 pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
     if codec.is_audio() {
-        return Inspected { starts_keyframe: true, vp8: None };
+        return Inspected { starts_keyframe: true, vp8: Vp8Numbers::default() };
     }
     let starts_keyframe = match codec {
         Codec::Vp8 => detect_vp8_keyframe(payload),
@@ -45,7 +35,12 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
         Codec::Av1 => detect_av1_keyframe(payload),
         _ => false,
     };
-    let vp8 = if codec == Codec::Vp8 { Vp8Descriptor::parse(payload).ok() } else { None };
+    let descriptor = (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload).ok()).flatten();
+    let vp8 = descriptor.map_or_else(Vp8Numbers::default, |vp8| Vp8Numbers {
+        picture_id: vp8.picture_id(),
+        tl0_pic_idx: vp8.tl0_pic_idx(),
+        key_idx: vp8.key_idx(),
+    });
     Inspected { starts_keyframe, vp8 }
 }
 

@@ -16,7 +16,7 @@ use super::{
     WorkerReport, codec,
 };
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
-use crate::{SendPath, sdp};
+use crate::sdp;
 
 impl Worker {
     pub(crate) fn carry_out(&mut self, command: Command) {
@@ -146,9 +146,9 @@ impl Worker {
         if let Some(&index) = self.track_index.get(&key) {
             return index;
         }
-        let packets_max = match (kind, self.config.send_path) {
-            (Kind::Video, SendPath::Direct) => self.config.retransmit_cache_packets_max,
-            _ => 0,
+        let packets_max = match kind {
+            Kind::Video => self.config.retransmit_cache_packets_max,
+            Kind::Audio => 0,
         };
         let index = self.tracks.insert(Track::new(key, kind, home, packets_max));
         self.track_index.insert(key, index);
@@ -232,8 +232,7 @@ impl Worker {
 
     fn accept_answer(&mut self, key: PeerKey, id: u32, sdp: &str) {
         let Some(&index) = self.peer_index.get(&key) else { return };
-        let cache_packets_max = self.config.retransmit_cache_packets_max;
-        if let Err(reason) = self.peers[index].accept_answer(id, sdp, cache_packets_max) {
+        if let Err(reason) = self.peers[index].accept_answer(id, sdp) {
             self.emit(Event::NegotiationFailed { peer: key, reason });
             return;
         }

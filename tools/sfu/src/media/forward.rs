@@ -2,8 +2,7 @@
 //!
 //! A burst is what arrived within one poll of the backend (about a millisecond). It is written
 //! subscriber by subscriber, all tracks of the burst at once, while the subscriber's state is in
-//! the cache, and so that packets of a frame can leave as one run. Nearly all go the
-//! [direct](super::direct) way; where a subscriber's str0m sends, it is drained once.
+//! the cache, and so that packets of a frame can leave as one run.
 //!
 //! A worker that has fallen behind finds long bursts. While somebody joins it sends a small share
 //! of them a round, so that handshakes are answered between; else all of it in large shares.
@@ -12,11 +11,11 @@ use std::time::Instant;
 
 use str0m::Input;
 use str0m::media::KeyframeRequestKind;
-use str0m::rtp::{RtpWrite, Ssrc};
+use str0m::rtp::Ssrc;
 
 use super::direct;
 use super::layers::LAYERS_MAX;
-use super::peer::{Format, Peer, Stage, Subscription};
+use super::peer::{Peer, Stage, Subscription};
 use super::rewrite::Rewritten;
 use super::track::{MediaBatch, MediaPacket, Track};
 use super::worker::{
@@ -91,16 +90,10 @@ impl Worker {
             return;
         }
         peer.burst = self.burst;
-        let mut written = false;
         for &track in tracks {
             if let Some(&subscription) = peer.by_track.get(&track) {
-                let track = &mut self.tracks[track];
-                written |= write_share(&mut self.out, peer, subscription, track, share);
+                send_share(&mut self.out, peer, subscription, &mut self.tracks[track], share);
             }
-        }
-        // What the direct path sends needs nothing more.
-        if written {
-            self.advance(index);
         }
     }
 
@@ -185,68 +178,27 @@ fn share_packets(subscriptions: usize) -> usize {
     (SHARE_SENDS_MAX / subscriptions.max(1)).clamp(SHARE_PACKETS_MIN, SHARE_PACKETS_MAX)
 }
 
-/// Writes a share of a track's burst to one subscription; whether its str0m has something to send.
-fn write_share(
-    to: &mut Outgoing,
-    peer: &mut Peer,
-    index: usize,
-    track: &mut Track,
-    share: usize,
-) -> bool {
-    let Some(subscription) = peer.subscriptions.get_mut(index) else { return false };
+/// Sends a share of a track's burst to one subscription.
+fn send_share(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &mut Track, share: usize) {
+    let Some(subscription) = peer.subscriptions.get_mut(index) else { return };
     if subscription.stage != Stage::Active || subscription.removed || subscription.offer.paused {
-        return false;
+        return;
     }
-    let Some(format) = subscription.look_up_format(track, &peer.rtc) else { return false };
+    let Some(format) = subscription.look_up_format(track, &peer.rtc) else { return };
     let video = track.kind == Kind::Video;
     let limit = usize::from(subscription.offer.limit).min(LAYERS_MAX - 1);
     let wanted = if video { track.choices[limit] } else { Some(0) };
-    let mut written = false;
     for packet in track.burst.iter().take(share) {
         let Some(subscription) = peer.subscriptions.get_mut(index) else { break };
         let clock_rate = subscription.clock_rate;
         let Some(out) = rewrite(subscription, packet, wanted, clock_rate) else { continue };
-        if peer.direct.is_some() {
-            direct::send(to, peer, index, format, packet, &out);
-        } else {
-            written |= write_to_str0m(peer, index, format, packet, &out, video);
-        }
+        direct::send(to, peer, index, format, packet, &out);
     }
     if let Some(wanted) = wanted
         && peer.subscriptions.get(index).is_some_and(|s| s.layer != Some(wanted))
     {
         track.keyframes[usize::from(wanted)].want();
     }
-    written
-}
-
-/// Queues a packet in the subscriber's str0m: the path of those that are not on the direct one.
-fn write_to_str0m(
-    peer: &mut Peer,
-    index: usize,
-    format: Format,
-    packet: &MediaPacket,
-    out: &Rewritten,
-    nackable: bool,
-) -> bool {
-    let Some(subscription) = peer.subscriptions.get(index) else { return false };
-    let mut api = peer.rtc.direct_api();
-    let Some(stream) = api.stream_tx(&subscription.ssrc) else { return false };
-    let mut write = RtpWrite::new(
-        format.payload_type,
-        out.seq.into(),
-        out.timestamp,
-        packet.numbers.arrived_at,
-        packet.payload.clone(),
-    )
-    .marker(packet.marker)
-    .ext_vals(packet.extensions.values())
-    .nackable(nackable);
-    if let Some(patch) = vp8_patch(packet, out) {
-        write = write.vp8_patch(patch);
-    }
-    stream.write_rtp(write);
-    true
 }
 
 /// The numbers of a packet that this subscription is to get, after switching to its source if
@@ -272,25 +224,6 @@ fn rewrite(
         subscription.layer = Some(packet.layer);
     }
     subscription.rewriter.rewrite(&packet.numbers)
-}
-
-/// The descriptor bytes to change, when any have to.
-fn vp8_patch(packet: &MediaPacket, out: &Rewritten) -> Option<str0m::rtp::Vp8Patch> {
-    let numbers = out.vp8?;
-    let descriptor = packet.vp8?;
-    let mut patch = descriptor.patch();
-    if let Some(id) = numbers.picture_id {
-        // A 7-bit id stays one: its low bits count the same way.
-        let long = patch.picture_id(id);
-        patch = if long.build().is_ok() { long } else { patch.picture_id(id & 0x7f) };
-    }
-    if let Some(tl0) = numbers.tl0_pic_idx {
-        patch = patch.tl0_pic_idx(tl0);
-    }
-    if let Some(key_idx) = numbers.key_idx {
-        patch = patch.key_idx(key_idx);
-    }
-    patch.build().ok()
 }
 
 /// A subscriber asks for a keyframe of the layer it gets.

@@ -121,12 +121,7 @@ impl Peer {
     }
 
     /// Takes the client's answer; an answer to no outstanding offer is ignored.
-    pub(crate) fn accept_answer(
-        &mut self,
-        id: u32,
-        sdp: &str,
-        cache_packets_max: usize,
-    ) -> Result<(), String> {
+    pub(crate) fn accept_answer(&mut self, id: u32, sdp: &str) -> Result<(), String> {
         let Some(outstanding) = self.negotiation.outstanding.take() else {
             tracing::debug!(peer = self.key.0, id, "answer without an offer ignored");
             return Ok(());
@@ -143,7 +138,7 @@ impl Peer {
             .accept_answer(outstanding.pending, answer)
             .map_err(|error| error.to_string())?;
         for index in outstanding.subscriptions {
-            self.activate(index, cache_packets_max);
+            self.activate(index);
         }
         Ok(())
     }

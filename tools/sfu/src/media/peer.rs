@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use stampede_core::crypto::with_key_slot;
-use stampede_core::srtp::{KeySlot, Keying};
+use stampede_core::srtp::{KeyError, KeySlot};
 use stampede_impair::{Fate, Impairment, Loss};
 use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
@@ -23,8 +23,7 @@ use super::direct::report::Sent;
 use super::negotiate::Negotiation;
 use super::rewrite::Rewriter;
 use super::track::Track;
-use super::{Kind, PeerKey, PeerLabel, Role, TrackOffer};
-use crate::SendPath;
+use super::{PeerKey, PeerLabel, Role, TrackOffer};
 use crate::ledger::SubscriberTrackLedger;
 
 /// Data channels one peer may open; more are ignored.
@@ -42,7 +41,6 @@ pub(crate) struct PeerConfig {
     pub(crate) crypto: Arc<CryptoProvider>,
     pub(crate) certificate: DtlsCert,
     pub(crate) retransmit_cache_packets_max: usize,
-    pub(crate) send_path: SendPath,
 }
 
 /// A peer connection.
@@ -55,9 +53,9 @@ pub(crate) struct Peer {
     pub(crate) addresses: Addresses,
     /// Where the datagram came from that is being handled, if that is a check that nominates.
     pub(crate) nominating: Option<SocketAddr>,
-    /// Where its SRTP keys will be found, for a subscriber that is to be on the direct path.
+    /// Where a subscriber's SRTP keys will be found, until they were.
     keys: Option<KeySlot>,
-    /// The cipher of the direct path, for a subscriber that is on it.
+    /// What a subscriber's media is encrypted with, once DTLS has agreed on keys.
     pub(crate) direct: Option<Box<Srtp>>,
     pub(crate) connected: bool,
     /// It is counted in the worker's `joining`.
@@ -76,8 +74,6 @@ pub(crate) struct Peer {
     // Subscriber:
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) by_track: FxHashMap<usize, usize>,
-    /// Outgoing SSRC, subscription, whether it is the RTX one.
-    pub(crate) ssrcs: Vec<(u32, usize, bool)>,
     pub(crate) negotiation: Negotiation,
     // Publisher:
     /// Incoming SSRC to (track, index of its stream); `None` for one that belongs to no track.
@@ -108,7 +104,7 @@ pub(crate) struct Subscription {
     pub(crate) ssrc: Ssrc,
     /// SSRC of retransmissions, if the client takes them.
     pub(crate) rtx_ssrc: Option<u32>,
-    /// Extended sequence number of the next retransmission (direct path).
+    /// Extended sequence number of the next retransmission.
     pub(crate) rtx_index: u64,
     pub(crate) rewriter: Rewriter,
     pub(crate) layer: Option<u8>,
@@ -116,7 +112,7 @@ pub(crate) struct Subscription {
     pub(crate) format: Option<(u32, Option<Format>)>,
     /// Clock rate of the track's RTP timestamps.
     pub(crate) clock_rate: u32,
-    /// What sender reports tell (direct path).
+    /// What sender reports say.
     pub(crate) sent: Sent,
     pub(crate) ledger: SubscriberTrackLedger,
     /// Dropped on purpose since the last one sent.
@@ -227,7 +223,6 @@ impl Peer {
         let credentials = IceCreds::new();
         let rtc_config = rtc_config(role, config, credentials.clone());
         let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
-        let direct = role == Role::Subscriber && config.send_path == SendPath::Direct;
         let candidate = Candidate::host(address, "udp").map_err(|error| error.to_string())?;
         rtc.add_local_candidate(candidate);
         Ok(Self {
@@ -238,7 +233,7 @@ impl Peer {
             ufrag: credentials.ufrag,
             addresses: Addresses::default(),
             nominating: None,
-            keys: direct.then_some(keys),
+            keys: (role == Role::Subscriber).then_some(keys),
             direct: None,
             connected: false,
             joining: true,
@@ -250,70 +245,40 @@ impl Peer {
             upstream_loss: None,
             subscriptions: Slab::new(),
             by_track: FxHashMap::default(),
-            ssrcs: Vec::new(),
             negotiation: Negotiation::default(),
             streams: FxHashMap::default(),
             mids: Vec::new(),
         })
     }
 
-    /// The subscription of an outgoing SSRC, and whether it is the RTX one. Packets come in runs
-    /// of one stream, so the last one found is looked at first.
-    pub(crate) fn stream_of(&mut self, ssrc: u32) -> Option<(usize, bool)> {
-        let at = self.ssrcs.iter().position(|(known, ..)| *known == ssrc)?;
-        self.ssrcs.swap(0, at);
-        let (_, subscription, retransmission) = self.ssrcs[0];
-        Some((subscription, retransmission))
-    }
-
     /// Makes an answered subscription ready to send.
-    pub(crate) fn activate(&mut self, index: usize, cache_packets_max: usize) {
+    pub(crate) fn activate(&mut self, index: usize) {
         let Some(subscription) = self.subscriptions.get_mut(index) else { return };
         subscription.stage = Stage::Active;
         let Some(mid) = subscription.mid else { return };
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
-        // No cap on the share of retransmissions: a lossy subscriber is to get what it asks for.
-        // On the direct path str0m sends no packet that it could cache.
-        let cached = subscription.offer.kind == Kind::Video && self.direct.is_none();
-        let packets = if cached { cache_packets_max } else { 0 };
-        stream.set_rtx_cache(packets, RETRANSMIT_CACHE_AGE, None);
+        // str0m sends no packet that it could cache.
+        stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
         subscription.ssrc = stream.ssrc();
         subscription.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
-        self.ssrcs.push((*stream.ssrc(), index, false));
-        if let Some(rtx) = stream.rtx() {
-            self.ssrcs.push((*rtx, index, true));
-        }
     }
 
-    /// Goes onto the direct path once DTLS has agreed on keys, if they are of use there.
-    pub(crate) fn look_for_keys(&mut self) {
+    /// Takes the keys that DTLS has agreed on, once it has.
+    ///
+    /// # Errors
+    /// They are of no use, so the subscriber could never get any media.
+    pub(crate) fn look_for_keys(&mut self) -> Result<(), KeyError> {
         if self.keys.as_ref().is_some_and(|keys| keys.get().is_some())
             && let Some(keying) = self.keys.take().as_ref().and_then(|keys| keys.get())
         {
-            self.go_direct(keying);
+            self.direct = Some(Box::new(Srtp::new(keying)?));
         }
-    }
-
-    fn go_direct(&mut self, keying: &Keying) {
-        match Srtp::new(keying) {
-            Ok(srtp) => self.direct = Some(Box::new(srtp)),
-            Err(error) => {
-                tracing::info!(peer = self.key.0, %error, "a subscriber stays on str0m's path");
-                return;
-            }
-        }
-        let mut api = self.rtc.direct_api();
-        for (_, subscription) in &self.subscriptions {
-            if let Some(stream) = api.stream_tx(&subscription.ssrc) {
-                stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
-            }
-        }
+        Ok(())
     }
 
     /// Forgets a subscription; its row goes to the caller.
     pub(crate) fn remove_subscription(&mut self, index: usize) -> SubscriberTrackLedger {
-        self.ssrcs.retain(|(_, subscription, _)| *subscription != index);
         let subscription = self.subscriptions.remove(index);
         if subscription.stage == Stage::Active {
             self.rtc.direct_api().remove_stream_tx(subscription.ssrc);
@@ -333,7 +298,7 @@ fn rtc_config(role: Role, config: &PeerConfig, credentials: IceCreds) -> RtcConf
         Role::Publisher => rtc.set_extension_map(publisher_extensions()),
         Role::Subscriber => rtc
             .set_extension_map(subscriber_extensions())
-            // They bring the NACKs, which the direct path answers and the ledger counts.
+            // They bring the NACKs, which are answered here and counted in the ledger.
             .enable_raw_packets(true)
             .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
             .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use str0m::format::PayloadParams;
-use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation, Vp8Descriptor};
+use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation};
 
 use super::direct::resend::ResendCache;
 use super::layers::{LAYERS_MAX, LayerActivity};
@@ -23,7 +23,6 @@ pub(crate) struct MediaPacket {
     pub(crate) numbers: Numbers,
     pub(crate) marker: bool,
     pub(crate) starts_keyframe: bool,
-    pub(crate) vp8: Option<Vp8Descriptor>,
     pub(crate) extensions: Extensions,
     pub(crate) payload: Arc<[u8]>,
 }
@@ -44,16 +43,6 @@ impl Extensions {
             voice_activity: values.voice_activity,
             video_orientation: values.video_orientation,
             abs_capture_time: values.abs_capture_time,
-        }
-    }
-
-    pub(crate) fn values(&self) -> ExtensionValues {
-        ExtensionValues {
-            audio_level: self.audio_level,
-            voice_activity: self.voice_activity,
-            video_orientation: self.video_orientation,
-            abs_capture_time: self.abs_capture_time,
-            ..ExtensionValues::default()
         }
     }
 }
@@ -87,7 +76,7 @@ pub(crate) struct Track {
     /// How many of them, the first ones, were passed to other workers.
     pub(crate) burst_shared: usize,
     pub(crate) keyframes: [KeyframeGate; LAYERS_MAX],
-    /// Packets that subscribers on the direct path may ask for again.
+    /// Packets that subscribers may ask for again.
     pub(crate) resend: ResendCache,
 }
 
@@ -125,7 +114,7 @@ impl SourceStream {
 }
 
 impl Track {
-    /// Keeps `resend_packets_max` packets of each of its numberings for the direct path.
+    /// Keeps `resend_packets_max` packets of each of its numberings.
     pub(crate) fn new(key: TrackKey, kind: Kind, home: usize, resend_packets_max: usize) -> Self {
         Self {
             key,

@@ -289,7 +289,10 @@ impl Worker {
         loop {
             let Some(peer) = self.peers.get_mut(index) else { return };
             let output = peer.rtc.poll_output();
-            peer.look_for_keys();
+            if let Err(error) = peer.look_for_keys() {
+                self.fail(index, error.to_string());
+                return;
+            }
             match output {
                 Ok(Output::Transmit(mut transmit)) => {
                     self.out.send(peer, &mut transmit);
@@ -478,40 +481,23 @@ impl Outgoing {
         } else {
             peer.addresses.destination_or(transmit.destination)
         };
-        match (class, &peer.direct) {
-            (Class::Rtp, Some(_)) => {
-                // Never: two writers of one SSRC would use an initialisation vector twice.
-                tracing::error!(peer = peer.key.0, "str0m wrote RTP on the direct path");
+        debug_assert!(class != Class::Rtp, "str0m is given no media to send");
+        if let (Class::Rtcp, Some(srtp)) = (class, &peer.direct) {
+            let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
+            let edited = direct::report(srtp, &peer.subscriptions, contents.into(), self.fed_at);
+            let Some(edited) = edited else {
+                tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
                 return;
-            }
-            (Class::Rtcp, Some(srtp)) => {
-                let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
-                let edited =
-                    direct::report(srtp, &peer.subscriptions, contents.into(), self.fed_at);
-                let Some(edited) = edited else {
-                    tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
-                    return;
-                };
-                transmit.contents = edited.into();
-            }
-            _ => {}
+            };
+            transmit.contents = edited.into();
         }
         let payload: &[u8] = &transmit.contents;
-        let ssrc = ssrc(payload).filter(|_| class == Class::Rtp);
-        let stream = ssrc.and_then(|ssrc| peer.stream_of(ssrc));
         let mut copy = |buffer: &mut [u8]| {
             buffer.copy_from_slice(payload);
             true
         };
         let datagram = Datagram { destination, class, len: payload.len(), write: &mut copy };
-        let impair = peer.impair.as_deref_mut();
-        if let Some((index, retransmission)) = stream
-            && let Some(subscription) = peer.subscriptions.get_mut(index)
-        {
-            self.put_media(impair, subscription, retransmission, datagram);
-        } else {
-            self.put(impair, datagram);
-        }
+        self.put(peer.impair.as_deref_mut(), datagram);
     }
 
     /// Sends a media packet of a subscription like [`put`](Self::put), and before it a broken one
@@ -606,21 +592,4 @@ fn nominates(datagram: &[u8]) -> bool {
 /// Whether this is a connectivity check or its answer (RFC 7983 §7).
 fn is_check(datagram: &[u8]) -> bool {
     matches!(datagram, [0..=3, ..])
-}
-
-/// The SSRC of an RTP packet (RFC 3550 §5.1).
-fn ssrc(rtp: &[u8]) -> Option<u32> {
-    let bytes = rtp.get(8..12)?;
-    Some(u32::from_be_bytes(bytes.try_into().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ssrc_is_the_third_word() {
-        assert_eq!(ssrc(&[0x80, 0xe0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2]), Some(0x102));
-        assert_eq!(ssrc(&[0x80, 0xe0, 0]), None);
-    }
 }

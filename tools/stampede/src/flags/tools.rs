@@ -7,7 +7,7 @@ use clap::Args;
 use stampede_sfu::impair::{Spec, Window};
 
 use super::Secret;
-use super::values::{self, BackendFlag, CoreList, SendPathFlag};
+use super::values::{self, BackendFlag, CoreList};
 
 /// Run the embedded LiveKit-compatible SFU alone.
 ///
@@ -76,9 +76,6 @@ pub(crate) struct SfuFlags {
     /// CPU cores to pin its threads to, like 0,2-3.
     #[arg(long, value_name = "LIST")]
     pub cores: Option<CoreList>,
-    /// Which way media packets take to subscribers.
-    #[arg(long, value_enum, default_value = "direct", value_name = "PATH")]
-    pub send_path: SendPathFlag,
     /// End with the parent process: the run that started this SFU uses it.
     #[arg(long, hide = true)]
     pub embedded_child: bool,

@@ -268,26 +268,6 @@ pub(crate) fn frame_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Ways out of the embedded SFU by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum SendPathFlag {
-    /// Written and encrypted straight into the send queue.
-    Direct,
-    /// Through the WebRTC library, at twice the cost: to tell whether something is the direct
-    /// path's doing.
-    Str0m,
-}
-
-impl SendPathFlag {
-    /// What the SFU calls it.
-    pub(crate) fn choice(self) -> stampede_sfu::SendPath {
-        match self {
-            Self::Direct => stampede_sfu::SendPath::Direct,
-            Self::Str0m => stampede_sfu::SendPath::Str0m,
-        }
-    }
-}
-
 /// UDP backends by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BackendFlag {

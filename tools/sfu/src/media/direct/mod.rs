@@ -1,10 +1,9 @@
-//! The direct path: media packets to subscribers are written and encrypted here, straight into
-//! the send queue, without going through each subscriber's str0m.
+//! Media packets to subscribers are written and encrypted here, straight into the send queue,
+//! without going through each subscriber's str0m.
 //!
-//! str0m keeps ICE, DTLS, SDP, data channels and RTCP. It never writes RTP for a peer on this
-//! path, so every SSRC and RTP index has one writer; SRTCP has one, too (see [`stampede_core::srtp`]). A peer
-//! whose keys or profile are not known here stays on str0m's own path, which is also what
-//! [`SendPath::Str0m`](crate::SendPath::Str0m) asks for.
+//! str0m keeps ICE, DTLS, SDP, data channels and RTCP. It is given no media to send, so every SSRC
+//! and RTP index has one writer; SRTCP has one, too (see [`stampede_core::srtp`]). A subscriber
+//! whose keys are of no use here can't get media, and is told to come back.
 
 pub(crate) mod packet;
 pub(crate) mod report;
@@ -120,9 +119,6 @@ impl Worker {
             .find(|(_, s)| s.stage == Stage::Active && s.ssrc == nack.ssrc && !s.removed);
         let Some((subscription, found)) = known else { return };
         found.ledger.nacks_received += 1;
-        if peer.direct.is_none() {
-            return;
-        }
         let Some(track) = self.tracks.get(found.track) else { return };
         for entry in nack.reports.iter() {
             resend(&mut self.out, peer, subscription, track, entry.pid);

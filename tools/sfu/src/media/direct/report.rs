@@ -1,4 +1,4 @@
-//! Sender reports that tell what this path sent: str0m writes them when they are due, but knows
+//! Sender reports that say what was sent here: str0m writes them when they are due, but knows
 //! nothing of the packets. Pure.
 
 use std::time::{Duration, Instant};

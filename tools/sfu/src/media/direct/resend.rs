@@ -91,7 +91,6 @@ mod tests {
             },
             marker: false,
             starts_keyframe: false,
-            vp8: None,
             extensions: Extensions::default(),
             payload: [].into(),
         }
