@@ -5,7 +5,7 @@
 //! counted ones settle what only the first packets of a stream do. Callgrind hides AVX-512 from
 //! the program, so encryption takes more instructions here than on a machine that has it.
 //!
-//! `send_direct` is a turn of the embedded SFU's worker with one frame, a packet sent: numbers,
+//! `send_media` is a turn of the embedded SFU's worker with one frame, a packet sent: numbers,
 //! header, encryption into the buffer of the send queue, and the ledger. The kernel is not in it.
 //!
 //! Needs valgrind and `cargo install gungraun-runner` in the version of Cargo.lock.
@@ -142,12 +142,12 @@ fn receive_str0m(mut receiving: Receiving) -> Receiving {
 
 #[library_benchmark(config = at_most(5_000, PACKETS_SENT))]
 #[bench::to_fifty(args = (SUBSCRIBERS,), setup = Sending::new, teardown = Sending::check)]
-fn send_direct(mut sending: Sending) -> Sending {
+fn send_media(mut sending: Sending) -> Sending {
     sending.forward();
     black_box(sending)
 }
 
 library_benchmark_group!(name = receiving_peer, benchmarks = [receive_fast, receive_str0m]);
-library_benchmark_group!(name = sending_sfu, benchmarks = [send_direct]);
+library_benchmark_group!(name = sending_sfu, benchmarks = [send_media]);
 
 gungraun::main!(library_benchmark_groups = receiving_peer, sending_sfu);

@@ -209,7 +209,7 @@ impl FanOut {
             self.exchange();
             let peer = &self.worker.peers[self.worker.peer_index[&key]];
             if self.clients[usize::from(index)].connected && peer.connected {
-                assert!(peer.direct.is_some(), "no keys to send with");
+                assert!(peer.srtp.is_some(), "no keys to send with");
                 while self.events.try_recv().is_ok() {}
                 return;
             }

@@ -13,7 +13,7 @@ use str0m::Input;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::Ssrc;
 
-use super::direct;
+use super::egress;
 use super::layers::LAYERS_MAX;
 use super::peer::{Peer, Stage, Subscription};
 use super::rewrite::Rewritten;
@@ -192,7 +192,7 @@ fn send_share(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &mut Trac
         let Some(subscription) = peer.subscriptions.get_mut(index) else { break };
         let clock_rate = subscription.clock_rate;
         let Some(out) = rewrite(subscription, packet, wanted, clock_rate) else { continue };
-        direct::send(to, peer, index, format, packet, &out);
+        egress::send(to, peer, index, format, packet, &out);
     }
     if let Some(wanted) = wanted
         && peer.subscriptions.get(index).is_some_and(|s| s.layer != Some(wanted))

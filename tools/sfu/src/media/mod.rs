@@ -4,7 +4,7 @@
 pub(crate) mod addresses;
 pub(crate) mod codec;
 pub(crate) mod commands;
-pub(crate) mod direct;
+pub(crate) mod egress;
 pub(crate) mod forward;
 pub(crate) mod ingest;
 pub(crate) mod layers;

@@ -17,9 +17,9 @@ use str0m::rtp::{Extension, ExtensionMap, Ssrc};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::addresses::Addresses;
-use super::direct::Srtp;
-use super::direct::packet::ExtensionIds;
-use super::direct::report::Sent;
+use super::egress::Srtp;
+use super::egress::packet::ExtensionIds;
+use super::egress::report::Sent;
 use super::negotiate::Negotiation;
 use super::rewrite::Rewriter;
 use super::track::Track;
@@ -56,7 +56,7 @@ pub(crate) struct Peer {
     /// Where a subscriber's SRTP keys will be found, until they were.
     keys: Option<KeySlot>,
     /// What a subscriber's media is encrypted with, once DTLS has agreed on keys.
-    pub(crate) direct: Option<Box<Srtp>>,
+    pub(crate) srtp: Option<Box<Srtp>>,
     pub(crate) connected: bool,
     /// It is counted in the worker's `joining`.
     pub(crate) joining: bool,
@@ -234,7 +234,7 @@ impl Peer {
             addresses: Addresses::default(),
             nominating: None,
             keys: (role == Role::Subscriber).then_some(keys),
-            direct: None,
+            srtp: None,
             connected: false,
             joining: true,
             ended: false,
@@ -272,7 +272,7 @@ impl Peer {
         if self.keys.as_ref().is_some_and(|keys| keys.get().is_some())
             && let Some(keying) = self.keys.take().as_ref().and_then(|keys| keys.get())
         {
-            self.direct = Some(Box::new(Srtp::new(keying)?));
+            self.srtp = Some(Box::new(Srtp::new(keying)?));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use str0m::format::PayloadParams;
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation};
 
-use super::direct::resend::ResendCache;
+use super::egress::resend::ResendCache;
 use super::layers::{LAYERS_MAX, LayerActivity};
 use super::rewrite::{DenseSequence, Numbers};
 use super::{Kind, TrackKey};

@@ -15,7 +15,7 @@ use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Input, Output};
 
-use super::direct;
+use super::egress;
 use super::forward::want_keyframe;
 use super::peer::{PEER_CHANNELS_MAX, Peer, PeerConfig, Subscription};
 use super::timers::Timers;
@@ -482,9 +482,9 @@ impl Outgoing {
             peer.addresses.destination_or(transmit.destination)
         };
         debug_assert!(class != Class::Rtp, "str0m is given no media to send");
-        if let (Class::Rtcp, Some(srtp)) = (class, &peer.direct) {
+        if let (Class::Rtcp, Some(srtp)) = (class, &peer.srtp) {
             let contents = std::mem::replace(&mut transmit.contents, Vec::new().into());
-            let edited = direct::report(srtp, &peer.subscriptions, contents.into(), self.fed_at);
+            let edited = egress::report(srtp, &peer.subscriptions, contents.into(), self.fed_at);
             let Some(edited) = edited else {
                 tracing::error!(peer = peer.key.0, "an RTCP packet of str0m's is not sent");
                 return;

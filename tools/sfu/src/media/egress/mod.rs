@@ -48,7 +48,7 @@ pub(super) fn send(
     out: &Rewritten,
 ) {
     let Some(destination) = peer.addresses.destination() else { return };
-    let Peer { direct: Some(srtp), impair, subscriptions, .. } = peer else { return };
+    let Peer { srtp: Some(srtp), impair, subscriptions, .. } = peer else { return };
     let Some(subscription) = subscriptions.get_mut(index) else { return };
     subscription.sent.add(packet.payload.len());
     let extensions = ExtensionBlock::new(&packet.extensions, &format.extensions);
@@ -133,7 +133,7 @@ impl Worker {
 /// Sends the packet that a subscription got under `seq` again, with RTX (RFC 4588).
 fn resend(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &Track, seq: u16) {
     let Some(destination) = peer.addresses.destination() else { return };
-    let Peer { direct: Some(srtp), impair, subscriptions, .. } = peer else { return };
+    let Peer { srtp: Some(srtp), impair, subscriptions, .. } = peer else { return };
     let Some(subscription) = subscriptions.get_mut(index) else { return };
     let (Some(format), Some(ssrc)) = (subscription.format(track), subscription.rtx_ssrc) else {
         return;
