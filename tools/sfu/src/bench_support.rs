@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use stampede_core::MediaKind;
 use stampede_core::crypto::provider;
 use stampede_impair::Cohorts;
 use stampede_udp::{Backend, BackendChoice, Received, SocketId, UdpStats, Wait, Waker};
@@ -27,9 +28,7 @@ use crate::media::peer::PeerConfig;
 use crate::media::rewrite::Numbers;
 use crate::media::track::{Extensions, MediaBatch, MediaPacket};
 use crate::media::worker::Worker;
-use crate::media::{
-    Command, Event, Kind, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle,
-};
+use crate::media::{Command, Event, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle};
 use crate::server::make_worker;
 
 const TRACK: TrackKey = TrackKey(1);
@@ -185,7 +184,7 @@ impl FanOut {
             track: TRACK,
             sid: "TR_1".into(),
             publisher_sid: "PA_1".into(),
-            kind: Kind::Video,
+            kind: MediaKind::Video,
             home: HOME,
             limit: 2,
             paused: false,

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_response::Message;
+use stampede_core::MediaKind;
 
 use super::{JoinRequest, Participant, Room};
-use crate::media::Kind;
 
 /// What the SFU calls itself.
 pub(crate) const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
@@ -77,12 +77,12 @@ pub(crate) fn participant_info(request: &JoinRequest, sid: &str) -> proto::Parti
             can_update_metadata: grants.can_update_own_metadata.unwrap_or(false),
             ..proto::ParticipantPermission::default()
         }),
-        kind: kind(&claims.kind) as i32,
+        kind: participant_kind(&claims.kind) as i32,
         ..proto::ParticipantInfo::default()
     }
 }
 
-fn kind(kind: &str) -> proto::participant_info::Kind {
+fn participant_kind(kind: &str) -> proto::participant_info::Kind {
     use proto::participant_info::Kind;
     match kind {
         "ingress" => Kind::Ingress,
@@ -214,11 +214,11 @@ fn mime_type(codec: &str, kind: i32) -> String {
     }
 }
 
-/// Audio or video; nothing else is carried as a track.
-pub(crate) fn track_kind(kind: i32) -> Option<Kind> {
+/// The kind of a track, of which there are two: nothing else is carried as one.
+pub(crate) fn media_kind(kind: i32) -> Option<MediaKind> {
     match proto::TrackType::try_from(kind) {
-        Ok(proto::TrackType::Audio) => Some(Kind::Audio),
-        Ok(proto::TrackType::Video) => Some(Kind::Video),
+        Ok(proto::TrackType::Audio) => Some(MediaKind::Audio),
+        Ok(proto::TrackType::Video) => Some(MediaKind::Video),
         _ => None,
     }
 }

@@ -15,11 +15,12 @@ use livekit_protocol as proto;
 use livekit_token::{Claims, VideoGrants};
 use proto::signal_response::Message;
 use rustc_hash::FxHashMap;
+use stampede_core::MediaKind;
 use stampede_impair::Random;
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::Refusals;
-use crate::media::{Command, Kind, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle};
+use crate::media::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle};
 
 /// Signalling messages waiting for one client at most (LiveKit `routing/messagechannel.go`).
 /// A client that reads so slowly that it is full loses its signalling connection.
@@ -111,7 +112,7 @@ pub(crate) struct Room {
 pub(crate) struct RoomTrack {
     pub(crate) sid: Arc<str>,
     pub(crate) publisher: Arc<str>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MediaKind,
     pub(crate) home: usize,
     pub(crate) info: proto::TrackInfo,
     /// Subscribers on each worker.
@@ -142,14 +143,14 @@ pub(crate) struct Participant {
 #[derive(Debug, Clone)]
 pub(crate) struct PendingTrack {
     pub(crate) cid: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MediaKind,
     pub(crate) info: proto::TrackInfo,
 }
 
 /// An m-line of a publisher.
 #[derive(Debug, Clone)]
 pub(crate) struct BoundMid {
-    pub(crate) kind: Kind,
+    pub(crate) kind: MediaKind,
     pub(crate) track_id: Option<String>,
     pub(crate) track: Option<TrackKey>,
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message;
+use stampede_core::MediaKind;
 
 use super::{BoundMid, Hub, Joined, PendingTrack, RoomTrack, Setting, messages};
 use crate::media::layers::limit_for_size;
-use crate::media::{Command, Kind, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
+use crate::media::{Command, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
 use crate::sdp::{MediaSection, media_sections};
 
 /// Tracks a participant may announce without having offered them (LiveKit
@@ -97,8 +98,8 @@ impl Hub {
         let mut ended = Vec::new();
         for section in sections {
             let kind = match section.kind.as_str() {
-                "audio" => Kind::Audio,
-                "video" => Kind::Video,
+                "audio" => MediaKind::Audio,
+                "video" => MediaKind::Video,
                 _ => continue,
             };
             let known = participant.mids.get(&section.mid);
@@ -182,8 +183,8 @@ impl Hub {
     }
 
     fn add_track(&mut self, who: &Joined, request: &proto::AddTrackRequest) {
-        let prefix = match (messages::track_kind(request.r#type), request.source) {
-            (Some(Kind::Audio), _) => "TR_AM",
+        let prefix = match (messages::media_kind(request.r#type), request.source) {
+            (Some(MediaKind::Audio), _) => "TR_AM",
             (_, source) if source == proto::TrackSource::ScreenShare as i32 => "TR_VS",
             _ => "TR_VC",
         };
@@ -199,7 +200,7 @@ impl Hub {
         } else {
             None
         };
-        let kind = messages::track_kind(request.r#type);
+        let kind = messages::media_kind(request.r#type);
         if let (Some(reason), _) | (None, Some(reason)) =
             (refused, kind.is_none().then_some(proto::request_response::Reason::NotAllowed))
         {
@@ -411,25 +412,25 @@ fn may_pause(info: &proto::TrackInfo) -> bool {
 mod tests {
     use super::*;
 
-    fn pending(cid: &str, kind: Kind) -> PendingTrack {
+    fn pending(cid: &str, kind: MediaKind) -> PendingTrack {
         PendingTrack { cid: cid.into(), kind, info: proto::TrackInfo::default() }
     }
 
-    fn mid(kind: Kind, track_id: Option<&str>) -> BoundMid {
+    fn mid(kind: MediaKind, track_id: Option<&str>) -> BoundMid {
         BoundMid { kind, track_id: track_id.map(str::to_owned), track: None }
     }
 
     #[test]
     fn a_client_id_wins_over_the_kind() {
         let mids = HashMap::from([
-            ("0".to_owned(), mid(Kind::Video, Some("x"))),
-            ("1".to_owned(), mid(Kind::Video, Some("cam"))),
+            ("0".to_owned(), mid(MediaKind::Video, Some("x"))),
+            ("1".to_owned(), mid(MediaKind::Video, Some("cam"))),
         ]);
-        let tracks = [pending("cam", Kind::Video)];
+        let tracks = [pending("cam", MediaKind::Video)];
         assert_eq!(next_binding(&tracks, &mids), Some((0, "1".to_owned())));
-        let tracks = [pending("other", Kind::Video)];
+        let tracks = [pending("other", MediaKind::Video)];
         assert_eq!(next_binding(&tracks, &mids), Some((0, "0".to_owned())));
-        assert_eq!(next_binding(&[pending("mic", Kind::Audio)], &mids), None);
+        assert_eq!(next_binding(&[pending("mic", MediaKind::Audio)], &mids), None);
     }
 
     #[allow(deprecated)]

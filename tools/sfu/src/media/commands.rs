@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use stampede_core::MediaKind;
 use stampede_impair::{Loss, Random, stable_name};
 use str0m::media::Mid;
 
@@ -12,8 +13,8 @@ use super::peer::{Peer, Subscription};
 use super::track::{Source, Track};
 use super::worker::{ENDED_ROWS_MAX, Worker};
 use super::{
-    Command, Event, Kind, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer,
-    WorkerReport, codec,
+    Command, Event, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer, WorkerReport,
+    codec,
 };
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
 use crate::sdp;
@@ -142,13 +143,13 @@ impl Worker {
         self.ended_subscribed.push_back((label.room.clone(), label.identity.clone(), row));
     }
 
-    fn track_at(&mut self, key: TrackKey, kind: Kind, home: usize) -> usize {
+    fn track_at(&mut self, key: TrackKey, kind: MediaKind, home: usize) -> usize {
         if let Some(&index) = self.track_index.get(&key) {
             return index;
         }
         let packets_max = match kind {
-            Kind::Video => self.config.retransmit_cache_packets_max,
-            Kind::Audio => 0,
+            MediaKind::Video => self.config.retransmit_cache_packets_max,
+            MediaKind::Audio => 0,
         };
         let index = self.tracks.insert(Track::new(key, kind, home, packets_max));
         self.track_index.insert(key, index);
@@ -262,10 +263,7 @@ impl Worker {
                 ledger: PublishedTrackLedger {
                     identity: label.identity.to_string(),
                     track_sid: track.sid.to_string(),
-                    kind: match track.kind {
-                        Kind::Audio => "audio".to_owned(),
-                        Kind::Video => "video".to_owned(),
-                    },
+                    kind: track.kind.to_string(),
                     ..PublishedTrackLedger::default()
                 },
             });

@@ -9,10 +9,12 @@
 
 use std::time::Instant;
 
+use stampede_core::MediaKind;
 use str0m::Input;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::Ssrc;
 
+use super::Command;
 use super::egress;
 use super::layers::LAYERS_MAX;
 use super::peer::{Peer, Stage, Subscription};
@@ -21,7 +23,6 @@ use super::track::{MediaBatch, MediaPacket, Track};
 use super::worker::{
     BURST_PACKETS_MAX, Outgoing, SHARE_PACKETS_MAX, SHARE_PACKETS_MIN, SHARE_SENDS_MAX, Worker,
 };
-use super::{Command, Kind};
 
 impl Worker {
     /// Takes packets that other workers' publishers sent.
@@ -185,7 +186,7 @@ fn send_share(to: &mut Outgoing, peer: &mut Peer, index: usize, track: &mut Trac
         return;
     }
     let Some(format) = subscription.look_up_format(track, &peer.rtc) else { return };
-    let video = track.kind == Kind::Video;
+    let video = track.kind == MediaKind::Video;
     let limit = usize::from(subscription.offer.limit).min(LAYERS_MAX - 1);
     let wanted = if video { track.choices[limit] } else { Some(0) };
     for packet in track.burst.iter().take(share) {

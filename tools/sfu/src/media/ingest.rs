@@ -3,11 +3,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use stampede_core::MediaKind;
 use str0m::format::PayloadParams;
 use str0m::media::Frequency;
 use str0m::rtp::RtpPacket;
 
-use super::Kind;
 use super::codec;
 use super::layers::layer_of_rid;
 use super::rewrite::{DenseSequence, Numbers};
@@ -47,7 +47,7 @@ impl Worker {
         ledger.bytes_received += packet.payload.len() as u64;
         let Some(seq) = stream.sequence.map(*packet.seq_no) else { return };
         let inspected = codec::inspect(stream.params.spec().codec, &packet.payload);
-        let withheld = self.faults.withhold_keyframes && track.kind == Kind::Video;
+        let withheld = self.faults.withhold_keyframes && track.kind == MediaKind::Video;
         if inspected.starts_keyframe && stream.params.spec().codec.is_video() {
             ledger.keyframes += 1;
         }

@@ -18,6 +18,7 @@ pub(crate) mod worker;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use stampede_core::MediaKind;
 use stampede_udp::Waker;
 
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
@@ -46,13 +47,6 @@ pub(crate) struct PeerKey(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TrackKey(pub(crate) u64);
 
-/// Audio or video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Audio,
-    Video,
-}
-
 /// Which of a participant's two peer connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -77,7 +71,7 @@ pub(crate) struct TrackOffer {
     pub(crate) sid: Arc<str>,
     /// `PA_…` of the publisher.
     pub(crate) publisher_sid: Arc<str>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MediaKind,
     /// The worker that holds the publisher.
     pub(crate) home: usize,
     /// Highest layer wanted.
@@ -156,7 +150,7 @@ pub(crate) struct PublishedTrack {
     pub(crate) track: TrackKey,
     pub(crate) sid: Arc<str>,
     pub(crate) mid: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MediaKind,
     /// Its publisher may leave out silence.
     pub(crate) dtx: bool,
 }

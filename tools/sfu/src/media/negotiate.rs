@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use stampede_core::MediaKind;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
-use str0m::media::{Direction, MediaKind};
+use str0m::media::Direction;
 
+use super::Event;
 use super::peer::{Peer, Stage};
-use super::{Event, Kind};
 use crate::ledger::SubscriberTrackLedger;
 use crate::sdp;
 
@@ -96,8 +97,8 @@ impl Peer {
             }
             let offer = &subscription.offer;
             let kind = match offer.kind {
-                Kind::Audio => MediaKind::Audio,
-                Kind::Video => MediaKind::Video,
+                MediaKind::Audio => str0m::media::MediaKind::Audio,
+                MediaKind::Video => str0m::media::MediaKind::Video,
             };
             let stream = format!("{}|{}", offer.publisher_sid, offer.sid);
             let track = Some(offer.sid.to_string());

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stampede_core::MediaKind;
 use str0m::format::PayloadParams;
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation};
 
+use super::TrackKey;
 use super::egress::resend::ResendCache;
 use super::layers::{LAYERS_MAX, LayerActivity};
 use super::rewrite::{DenseSequence, Numbers};
-use super::{Kind, TrackKey};
 use crate::ledger::PublishedTrackLedger;
 
 /// Keyframes are asked for at most this often a layer.
@@ -57,7 +58,7 @@ pub(crate) struct MediaBatch {
 /// A track on one worker.
 pub(crate) struct Track {
     pub(crate) key: TrackKey,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MediaKind,
     /// Set on the worker of the publisher only.
     pub(crate) source: Option<Source>,
     /// The worker of the publisher.
@@ -115,7 +116,12 @@ impl SourceStream {
 
 impl Track {
     /// Keeps `resend_packets_max` packets of each of its numberings.
-    pub(crate) fn new(key: TrackKey, kind: Kind, home: usize, resend_packets_max: usize) -> Self {
+    pub(crate) fn new(
+        key: TrackKey,
+        kind: MediaKind,
+        home: usize,
+        resend_packets_max: usize,
+    ) -> Self {
         Self {
             key,
             kind,
