@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+#[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench_support;
 mod faults;
