@@ -13,23 +13,31 @@ use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_core::crypto::provider;
-use stampede_impair::Cohorts;
-use stampede_udp::{Backend, BackendChoice, Received, SocketId, UdpStats, Wait, Waker};
+use stampede_impair::{Class, Cohorts};
+use stampede_udp::{
+    Backend, BackendChoice, BackendLimits, Received, SocketId, UdpStats, Wait, Waker,
+};
 use str0m::change::SdpOffer;
+use str0m::crypto::CryptoProvider;
 use str0m::format::Codec;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc};
 use tokio::sync::mpsc;
 
-use crate::SfuOptions;
+use crate::RETRANSMIT_CACHE_PACKETS_DEFAULT;
+use crate::ledger::SubscriberTrackLedger;
 use crate::media::codec::inspect;
-use crate::media::peer::PeerConfig;
+use crate::media::connection::{ConnectionConfig, codecs};
+use crate::media::events::EventQueue;
+use crate::media::factory::PeerFactory;
+use crate::media::handle::{WorkerHandle, WorkerReport};
+use crate::media::message::{Command, Event, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
+use crate::media::packet::{Extensions, MediaBatch, MediaPacket};
 use crate::media::rewrite::Numbers;
-use crate::media::track::{Extensions, MediaBatch, MediaPacket};
-use crate::media::worker::Worker;
-use crate::media::{Command, Event, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle};
-use crate::server::make_worker;
+use crate::media::siblings::Siblings;
+use crate::media::socket::MediaSocket;
+use crate::media::worker::{Worker, WorkerParts};
 
 const TRACK: TrackKey = TrackKey(1);
 /// The publisher is another worker's, which isn't there.
@@ -123,7 +131,12 @@ struct Client {
     rtc: Rtc,
     address: SocketAddr,
     connected: bool,
+    /// Packets that are still to be lost on the way to it.
+    losses: u64,
+    /// Packets that it got, each once.
     packets: u64,
+    /// Packets that the last sender report said were sent.
+    reported: Option<u32>,
 }
 
 impl Client {
@@ -134,7 +147,10 @@ impl Client {
                 Output::Timeout(_) => return out,
                 Output::Transmit(transmit) => out.push(transmit.contents.to_vec()),
                 Output::Event(RtcEvent::Connected) => self.connected = true,
-                Output::Event(RtcEvent::RtpPacket(_)) => self.packets += 1,
+                Output::Event(RtcEvent::RtpPacket(packet)) => {
+                    self.packets += 1;
+                    self.reported = packet.last_sender_info.map(|info| info.sender_packet_count);
+                }
                 Output::Event(_) => {}
             }
         }
@@ -144,9 +160,12 @@ impl Client {
 /// A worker and subscribers of one VP8 track that are connected to it.
 pub struct FanOut {
     worker: Worker,
+    now: Instant,
     handle: WorkerHandle,
+    address: SocketAddr,
     events: mpsc::Receiver<Event>,
     wire: Rc<RefCell<Wire>>,
+    crypto: Arc<CryptoProvider>,
     clients: Vec<Client>,
     /// Frames of the publisher's that are still to arrive at the worker.
     coming: VecDeque<MediaBatch>,
@@ -156,23 +175,44 @@ pub struct FanOut {
 impl FanOut {
     /// Connects so many subscribers, by the real handshake.
     pub fn new(subscribers: u16) -> Self {
-        let options = SfuOptions { backend: BackendChoice::Mmsg, ..SfuOptions::default() };
+        Self::with_crypto(subscribers, provider())
+    }
+
+    /// The same, with this crypto on both sides.
+    pub fn with_crypto(subscribers: u16, crypto: CryptoProvider) -> Self {
+        let now = Instant::now();
         let (events_out, events) = mpsc::channel(64);
-        let crypto = Arc::new(provider());
-        let config = PeerConfig {
-            certificate: crypto.dtls_provider.generate_certificate().unwrap(),
-            crypto,
-            retransmit_cache_packets_max: options.retransmit_cache_packets_max,
-        };
-        let cohorts = Cohorts::new(Vec::new(), 1, Instant::now());
-        let workers = Arc::new(OnceLock::new());
-        let (mut worker, handle, _) =
-            make_worker(0, &options, config, cohorts, events_out, workers).unwrap();
+        // Only for its waker, which nothing else can make.
+        let backend = stampede_udp::open(BackendChoice::Mmsg, BackendLimits::default());
+        let waker = backend.unwrap().0.waker();
+        let address = SocketAddr::from(([127, 0, 0, 1], 9_999));
+        let (handle, inbox) = WorkerHandle::new(waker.clone(), address);
         let wire = Rc::new(RefCell::new(Wire { listened_to: true, ..Wire::default() }));
-        worker.out.backend = Box::new(Memory { wire: wire.clone(), waker: handle.waker.clone() });
-        worker.out.socket = SocketId(0);
-        let (clients, coming) = (Vec::new(), VecDeque::new());
-        let mut new = Self { worker, handle, events, wire, clients, coming, packets: 0 };
+        let memory = Memory { wire: wire.clone(), waker };
+        let config = ConnectionConfig::generate(crypto.clone()).unwrap();
+        let cohorts = Cohorts::new(Vec::new(), 1, now);
+        let parts = WorkerParts {
+            index: 0,
+            socket: MediaSocket::new(Box::new(memory), SocketId(0), None),
+            inbox,
+            events: EventQueue::new(events_out),
+            siblings: Siblings::new(Arc::new(OnceLock::new())),
+            factory: PeerFactory::new(config, cohorts, 0.0, 1, address),
+            resend_packets_max: RETRANSMIT_CACHE_PACKETS_DEFAULT,
+            withhold_keyframes: false,
+        };
+        let mut new = Self {
+            worker: Worker::new(parts, now),
+            now,
+            handle,
+            address,
+            events,
+            wire,
+            crypto: Arc::new(crypto),
+            clients: Vec::new(),
+            coming: VecDeque::new(),
+            packets: 0,
+        };
         (0..subscribers).for_each(|index| new.join(index));
         new
     }
@@ -195,37 +235,48 @@ impl FanOut {
             panic!("no offer");
         };
         let mut rtc = Rtc::builder()
-            .set_crypto_provider(Arc::new(provider()))
+            .set_crypto_provider(self.crypto.clone())
             .set_rtp_mode(true)
-            .build(self.worker.out.now);
+            .build(self.now);
         let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + index));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap()).unwrap();
         let offer = SdpOffer::from_sdp_string(&sdp).unwrap();
         let sdp = rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
         self.worker.carry_out(Command::Answer { peer: key, id, sdp });
-        self.clients.push(Client { rtc, address, connected: false, packets: 0 });
+        self.clients.push(Client {
+            rtc,
+            address,
+            connected: false,
+            losses: 0,
+            packets: 0,
+            reported: None,
+        });
+        let mut connected = false;
         for _ in 0..ROUNDS_MAX {
             self.exchange();
-            let peer = &self.worker.peers[self.worker.peer_index[&key]];
-            if self.clients[usize::from(index)].connected && peer.connected {
-                assert!(peer.srtp.is_some(), "no keys to send with");
-                while self.events.try_recv().is_ok() {}
+            while let Ok(event) = self.events.try_recv() {
+                connected |= matches!(event, Event::Connected { peer } if peer == key);
+            }
+            if connected && self.clients[usize::from(index)].connected {
                 return;
             }
-            self.worker.out.now += ROUND;
+            self.pass(ROUND);
         }
         panic!("subscriber {index} is not connected after {ROUNDS_MAX} rounds");
     }
 
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.worker.begin_turn(self.now);
+    }
+
     /// Lets everybody have what the others have sent.
     fn exchange(&mut self) {
-        let now = self.worker.out.now;
-        for at in 0..self.clients.len() {
-            let client = &mut self.clients[at];
+        let now = self.now;
+        for client in &mut self.clients {
             client.rtc.handle_input(Input::Timeout(now)).unwrap();
-            let source = client.address;
             for datagram in client.poll() {
-                self.worker.take_datagram(source, datagram, now);
+                self.worker.take_datagram(client.address, &datagram);
             }
         }
         self.worker.wake_due_peers();
@@ -233,23 +284,25 @@ impl FanOut {
         for (destination, bytes) in kept {
             let to = self.clients.iter_mut().find(|client| client.address == destination);
             let client = to.unwrap();
-            let receive =
-                Receive::new(Protocol::Udp, self.worker.address, destination, &bytes).unwrap();
+            if client.losses > 0 && Class::of(&bytes) == Class::Rtp {
+                client.losses -= 1;
+                continue;
+            }
+            let receive = Receive::new(Protocol::Udp, self.address, destination, &bytes).unwrap();
             client.rtc.handle_input(Input::Receive(now, receive)).unwrap();
-            let source = client.address;
             for datagram in client.poll() {
-                self.worker.take_datagram(source, datagram, now);
+                self.worker.take_datagram(client.address, &datagram);
             }
         }
     }
 
     /// A frame of the publisher's, which comes so much later than the one before.
     pub fn publish(&mut self, payloads: &[Arc<[u8]>], frame: u32, later: Duration) {
-        let config = self.worker.peers[0].rtc.codec_config();
-        let mut vp8 = config.params().iter().filter(|p| p.spec().codec == Codec::Vp8);
+        let codecs = codecs(Role::Subscriber);
+        let mut vp8 = codecs.params().iter().filter(|p| p.spec().codec == Codec::Vp8);
         let params = *vp8.next().unwrap();
         let last = self.coming.back().map(|batch| batch.packets[0].numbers.arrived_at);
-        let arrived_at = last.unwrap_or(self.worker.out.now) + later;
+        let arrived_at = last.unwrap_or(self.now) + later;
         let mut packets = Vec::with_capacity(payloads.len());
         for (part, payload) in payloads.iter().enumerate() {
             let inspected = inspect(Codec::Vp8, payload);
@@ -281,9 +334,9 @@ impl FanOut {
     /// The worker's turn with one frame of those that were published; false if there was none.
     pub fn forward(&mut self) -> bool {
         let Some(batch) = self.coming.pop_front() else { return false };
-        self.worker.out.now = batch.packets[0].numbers.arrived_at;
-        assert!(self.handle.media.try_send(batch).is_ok());
-        self.worker.receive_media();
+        self.now = batch.packets[0].numbers.arrived_at;
+        self.worker.begin_turn(self.now);
+        assert!(self.handle.try_media(batch));
         self.worker.forward();
         true
     }
@@ -306,11 +359,18 @@ impl FanOut {
     /// # Panics
     /// If it did not.
     pub fn check(&self) {
-        for (_, peer) in &self.worker.peers {
-            for (_, subscription) in &peer.subscriptions {
-                assert_eq!(subscription.ledger.packets_sent, self.packets);
-            }
+        let rows = self.rows();
+        assert_eq!(rows.len(), self.clients.len());
+        for row in rows {
+            assert_eq!(row.packets_sent, self.packets);
         }
         assert_eq!(self.wire.borrow().stats.send_errors, 0);
+    }
+
+    /// What was sent to each subscriber.
+    fn rows(&self) -> Vec<SubscriberTrackLedger> {
+        let mut report = WorkerReport::default();
+        self.worker.report_tracks(&mut report);
+        report.subscribed.into_iter().map(|(_, _, row)| row).collect()
     }
 }

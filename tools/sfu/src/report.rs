@@ -8,7 +8,7 @@ use crate::hub::Hub;
 use crate::ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger, SubscriberTrackLedger,
 };
-use crate::media::{WorkerHandle, WorkerReport};
+use crate::media::handle::{WorkerHandle, WorkerReport};
 
 /// How long a worker may take to answer. It does within milliseconds, and within one share of a
 /// burst when it is saturated.

@@ -1,15 +1,12 @@
 //! Starting and stopping: threads, sockets, the signalling runtime.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
-use slab::Slab;
-use stampede_impair::{Cohorts, Held};
+use stampede_impair::Cohorts;
 use stampede_udp::{BackendLimits, BackendReport, OpenError, SocketBuffers};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -18,12 +15,14 @@ use crate::auth::Auth;
 use crate::faults::{Malformer, Refusals, Stalls};
 use crate::http::{Shared, router};
 use crate::hub::Hub;
-use crate::media::peer::PeerConfig;
-use crate::media::timers::Timers;
-use crate::media::worker::{Outgoing, Worker};
-use crate::media::{
-    COMMANDS_MAX, Command, EVENTS_MAX, Event, MEDIA_BATCHES_MAX, REPORTS_MAX, WorkerHandle,
-};
+use crate::media::connection::ConnectionConfig;
+use crate::media::events::{EVENTS_MAX, EventQueue};
+use crate::media::factory::PeerFactory;
+use crate::media::handle::WorkerHandle;
+use crate::media::message::{Command, Event};
+use crate::media::siblings::Siblings;
+use crate::media::socket::MediaSocket;
+use crate::media::worker::{Worker, WorkerParts};
 use crate::report::{LedgerError, Reporter};
 use crate::{Ledger, OptionsError, SfuOptions};
 
@@ -114,7 +113,7 @@ impl Sfu {
         let (events, events_in) = mpsc::channel(EVENTS_MAX);
         let (workers, mut threads, backend) = start_workers(&options, start, &events)?;
         drop(events);
-        let rtc_address = workers.first().map_or(address, |worker| worker.address);
+        let rtc_address = workers.first().map_or(address, WorkerHandle::address);
         let mut hub = Hub::new(workers.clone(), stampede_udp::unix_now_ns());
         hub.refusals = Refusals::new(options.faults.refuse_joins);
         let hub = Arc::new(Mutex::new(hub));
@@ -213,13 +212,8 @@ fn start_workers(
     start: Instant,
     events: &mpsc::Sender<Event>,
 ) -> Result<StartedWorkers, StartError> {
-    let crypto = Arc::new(stampede_core::crypto::provider());
-    let certificate = crypto.dtls_provider.generate_certificate().ok_or(StartError::Certificate)?;
-    let config = PeerConfig {
-        crypto,
-        certificate,
-        retransmit_cache_packets_max: options.retransmit_cache_packets_max,
-    };
+    let config = ConnectionConfig::generate(stampede_core::crypto::provider())
+        .ok_or(StartError::Certificate)?;
     let cohorts = Cohorts::new(options.impair.clone(), options.seed, start);
     let all = Arc::new(OnceLock::new());
     let mut handles = Vec::new();
@@ -248,7 +242,7 @@ fn start_workers(
 fn start_worker(
     index: usize,
     options: &SfuOptions,
-    config: &PeerConfig,
+    config: &ConnectionConfig,
     cohorts: &Cohorts,
     events: &mpsc::Sender<Event>,
     all: &Arc<OnceLock<Vec<WorkerHandle>>>,
@@ -266,7 +260,7 @@ fn start_worker(
                 }
             }
             // The receiver waits for exactly this.
-            match make_worker(index, &options, config, cohorts, events, all) {
+            match open_worker(index, &options, config, cohorts, events, all) {
                 Ok((worker, handle, report)) => {
                     let _ = ready.send(Ok((handle, report)));
                     worker.run();
@@ -284,10 +278,11 @@ fn start_worker(
     }
 }
 
-pub(crate) fn make_worker(
+/// Opens a worker's socket and makes the worker.
+fn open_worker(
     index: usize,
     options: &SfuOptions,
-    config: PeerConfig,
+    config: ConnectionConfig,
     cohorts: Cohorts,
     events: mpsc::Sender<Event>,
     workers: Arc<OnceLock<Vec<WorkerHandle>>>,
@@ -309,54 +304,20 @@ pub(crate) fn make_worker(
     // A peer that is gone is noticed by its silence. Reports about it would hold up the others.
     backend.ignore_reports(socket).map_err(bind)?;
     let address = SocketAddr::new(options.node_ip.unwrap_or(address.ip()), address.port());
-    let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
-    let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
-    let (reports, reports_in) = crossbeam_channel::bounded(REPORTS_MAX);
-    let handle = WorkerHandle { commands, media, reports, waker: backend.waker(), address };
-    let malformer = Malformer::new(options.faults.malformed, options.seed ^ index as u64);
-    let worker = Worker {
+    let (handle, inbox) = WorkerHandle::new(backend.waker(), address);
+    let faults = &options.faults;
+    let malformer = Malformer::new(faults.malformed, options.seed ^ index as u64);
+    let parts = WorkerParts {
         index,
-        out: Outgoing {
-            backend,
-            socket,
-            held: Held::default(),
-            malformer,
-            now: Instant::now(),
-            fed_at: Instant::now(),
-        },
-        address,
-        commands: commands_in,
-        media: media_in,
-        reports: reports_in,
-        events,
-        backlog: VecDeque::new(),
-        workers,
-        config,
-        cohorts,
-        faults: options.faults.clone(),
-        upstream_dropped: 0,
-        seed: options.seed,
-        peers: Slab::new(),
-        peer_index: FxHashMap::default(),
-        by_ufrag: FxHashMap::default(),
-        by_address: FxHashMap::default(),
-        tracks: Slab::new(),
-        track_index: FxHashMap::default(),
-        timers: Timers::default(),
-        generation: 0,
-        joining: 0,
-        last_join: None,
-        source_streams: 0,
-        burst: 0,
-        burst_tracks: Vec::new(),
-        mailbox_full: 0,
-        messages_dropped: 0,
-        datagrams_unknown: 0,
-        ended_subscribed: VecDeque::new(),
-        ended_published: VecDeque::new(),
-        batch: Vec::new(),
-        datagram: Vec::new(),
+        socket: MediaSocket::new(backend, socket, malformer),
+        inbox,
+        events: EventQueue::new(events),
+        siblings: Siblings::new(workers),
+        factory: PeerFactory::new(config, cohorts, faults.drop_upstream, options.seed, address),
+        resend_packets_max: options.retransmit_cache_packets_max,
+        withhold_keyframes: faults.withhold_keyframes,
     };
+    let worker = Worker::new(parts, Instant::now());
     Ok((worker, handle, report))
 }
 

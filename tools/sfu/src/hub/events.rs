@@ -7,7 +7,7 @@ use prost::Message as _;
 use proto::signal_response::Message;
 
 use super::{Hub, messages};
-use crate::media::{Command, Event, PeerKey, Role, TrackKey};
+use crate::media::message::{Command, Event, PeerKey, Role, TrackKey};
 
 impl Hub {
     /// Carries out one event of a worker. Events of peers already removed are ignored.
@@ -26,14 +26,14 @@ impl Hub {
                 self.trickle(peer, proto::SignalTarget::Publisher);
                 self.publish_answered(peer, codecs);
             }
-            Event::NegotiationFailed { peer, reason } => {
-                tracing::warn!(peer = peer.0, reason, "negotiation failed");
+            Event::NegotiationFailed { peer, error } => {
+                tracing::warn!(peer = peer.0, %error, "negotiation failed");
                 self.end(peer, proto::DisconnectReason::StateMismatch);
             }
             Event::Connected { peer } => self.connected(peer),
             Event::Closed { peer } => self.end(peer, proto::DisconnectReason::ClientInitiated),
-            Event::Failed { peer, reason } => {
-                tracing::info!(peer = peer.0, reason, "connection ended");
+            Event::Failed { peer, failure } => {
+                tracing::info!(peer = peer.0, %failure, "connection ended");
                 self.end(peer, proto::DisconnectReason::StateMismatch);
             }
             Event::Data { peer, channel, payload } => self.data(peer, &channel, &payload),
@@ -58,7 +58,7 @@ impl Hub {
         let Some(worker) = self.workers.get(participant.worker) else { return };
         let Some(sent) = participant.trickled.get_mut(target as usize) else { return };
         if !std::mem::replace(sent, true) {
-            participant.send(Message::Trickle(messages::trickle(worker.address, target)));
+            participant.send(Message::Trickle(messages::trickle(worker.address(), target)));
         }
     }
 

@@ -20,7 +20,8 @@ use stampede_impair::Random;
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::Refusals;
-use crate::media::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, WorkerHandle};
+use crate::media::handle::WorkerHandle;
+use crate::media::message::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
 
 /// Signalling messages waiting for one client at most (LiveKit `routing/messagechannel.go`).
 /// A client that reads so slowly that it is full loses its signalling connection.

@@ -10,7 +10,7 @@ use stampede_core::MediaKind;
 
 use super::{BoundMid, Hub, Joined, PendingTrack, RoomTrack, Setting, messages};
 use crate::media::layers::limit_for_size;
-use crate::media::{Command, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
+use crate::media::message::{Command, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
 use crate::sdp::{MediaSection, media_sections};
 
 /// Tracks a participant may announce without having offered them (LiveKit

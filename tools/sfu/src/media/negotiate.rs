@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
+use str0m::Rtc;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::Direction;
 
-use super::Event;
-use super::peer::{Peer, Stage};
+use super::failure::NegotiationError;
+use super::subscriptions::Subscriptions;
 use crate::ledger::SubscriberTrackLedger;
 use crate::sdp;
 
@@ -17,7 +18,7 @@ use crate::sdp;
 pub(crate) const NEGOTIATION_DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// An offer unanswered for this long ends the peer (LiveKit `negotiationFailedTimeout`).
-pub(crate) const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
+const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where a subscriber's negotiation is: at most one offer is out, changes wait.
 #[derive(Default)]
@@ -36,8 +37,16 @@ struct Outstanding {
     sent_at: Instant,
 }
 
+/// An offer to a subscriber.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) id: u32,
+    pub(crate) sdp: String,
+    pub(crate) mid_to_track_id: Vec<(String, String)>,
+}
+
 impl Negotiation {
-    /// Asks for an offer soon; gives the moment to call [`Peer::negotiate`].
+    /// Asks for an offer soon; gives the moment to call [`offer`](Self::offer).
     pub(crate) fn want(&mut self, now: Instant, debounce: Duration) -> Instant {
         *self.due.get_or_insert(now + debounce)
     }
@@ -54,104 +63,89 @@ impl Negotiation {
     pub(crate) fn timed_out(&self, now: Instant) -> bool {
         self.outstanding.as_ref().is_some_and(|o| now >= o.sent_at + NEGOTIATION_TIMEOUT)
     }
-}
 
-impl Peer {
     /// Makes the offer that is due, if any, together with the ledger rows of subscriptions that
     /// ended.
-    pub(crate) fn negotiate(
+    pub(crate) fn offer(
         &mut self,
+        rtc: &mut Rtc,
+        subscriptions: &mut Subscriptions,
         now: Instant,
-    ) -> (Option<Event>, Vec<SubscriberTrackLedger>) {
-        let mut ended = Vec::new();
-        let negotiation = &self.negotiation;
-        if negotiation.outstanding.is_some() || negotiation.due.is_none_or(|due| due > now) {
-            return (None, ended);
+    ) -> (Option<Offer>, Vec<SubscriberTrackLedger>) {
+        if self.outstanding.is_some() || self.due.is_none_or(|due| due > now) {
+            return (None, Vec::new());
         }
-        self.negotiation.due = None;
-        let removed: Vec<usize> = self
-            .subscriptions
-            .iter()
-            .filter(|(_, subscription)| subscription.removed)
-            .map(|(index, _)| index)
-            .collect();
-        let mids: Vec<_> =
-            removed.iter().filter_map(|&index| self.subscriptions[index].mid).collect();
-        for index in removed {
-            ended.push(self.remove_subscription(index));
-        }
-        let mut api = self.rtc.sdp_api();
-        if !self.negotiation.channels_offered {
-            self.negotiation.channels_offered = true;
+        self.due = None;
+        let (ended, mids): (Vec<_>, Vec<_>) = subscriptions.forget_removed(rtc).into_iter().unzip();
+        let mut api = rtc.sdp_api();
+        if !self.channels_offered {
+            self.channels_offered = true;
             for config in data_channels() {
                 api.add_channel_with_config(config);
             }
         }
-        for mid in mids {
+        for mid in mids.into_iter().flatten() {
             api.set_direction(mid, Direction::Inactive);
         }
         let mut offered = Vec::new();
-        for (index, subscription) in &mut self.subscriptions {
-            if subscription.stage != Stage::New {
-                continue;
-            }
-            let offer = &subscription.offer;
+        for (index, subscription) in subscriptions.new_ones() {
+            let offer = subscription.offer();
             let kind = match offer.kind {
                 MediaKind::Audio => str0m::media::MediaKind::Audio,
                 MediaKind::Video => str0m::media::MediaKind::Video,
             };
             let stream = format!("{}|{}", offer.publisher_sid, offer.sid);
             let track = Some(offer.sid.to_string());
-            subscription.mid =
-                Some(api.add_media(kind, Direction::SendOnly, Some(stream), track, None));
-            subscription.stage = Stage::Offered;
+            let mid = api.add_media(kind, Direction::SendOnly, Some(stream), track, None);
+            subscription.set_offered(mid);
             offered.push(index);
         }
         let Some((offer, pending)) = api.apply() else { return (None, ended) };
-        self.negotiation.next_id += 1;
-        let id = self.negotiation.next_id;
-        self.negotiation.outstanding =
-            Some(Outstanding { id, pending, subscriptions: offered, sent_at: now });
-        let mid_to_track_id = self
-            .subscriptions
+        self.next_id += 1;
+        let id = self.next_id;
+        self.outstanding = Some(Outstanding { id, pending, subscriptions: offered, sent_at: now });
+        let mid_to_track_id = subscriptions
             .iter()
-            .filter_map(|(_, s)| Some((s.mid?.to_string(), s.offer.sid.to_string())))
+            .filter_map(|s| Some((s.mid()?.to_string(), s.offer().sid.to_string())))
             .collect();
-        let sdp = offer.to_sdp_string();
-        (Some(Event::Offer { peer: self.key, id, sdp, mid_to_track_id }), ended)
+        (Some(Offer { id, sdp: offer.to_sdp_string(), mid_to_track_id }), ended)
     }
 
-    /// Takes the client's answer; an answer to no outstanding offer is ignored.
-    pub(crate) fn accept_answer(&mut self, id: u32, sdp: &str) -> Result<(), String> {
-        let Some(outstanding) = self.negotiation.outstanding.take() else {
-            tracing::debug!(peer = self.key.0, id, "answer without an offer ignored");
-            return Ok(());
-        };
+    /// Takes the client's answer; false if no offer is out, so that it is ignored.
+    ///
+    /// # Errors
+    /// The answer can't be used, and the negotiation can't go on.
+    pub(crate) fn accept_answer(
+        &mut self,
+        rtc: &mut Rtc,
+        subscriptions: &mut Subscriptions,
+        id: u32,
+        sdp: &str,
+    ) -> Result<bool, NegotiationError> {
+        let Some(outstanding) = self.outstanding.take() else { return Ok(false) };
         // LiveKit logs a different id and goes on (`pkg/rtc/transport.go`); only one offer is
         // ever out, so the answer can be to no other.
         if id != 0 && id != outstanding.id {
-            tracing::debug!(peer = self.key.0, id, expected = outstanding.id, "answer's id");
+            tracing::debug!(id, expected = outstanding.id, "an answer's id");
         }
-        let sdp = sdp::without_candidates(sdp);
-        let answer = SdpAnswer::from_sdp_string(&sdp).map_err(|error| error.to_string())?;
-        self.rtc
-            .sdp_api()
-            .accept_answer(outstanding.pending, answer)
-            .map_err(|error| error.to_string())?;
+        let answer = SdpAnswer::from_sdp_string(&sdp::without_candidates(sdp))?;
+        rtc.sdp_api().accept_answer(outstanding.pending, answer)?;
         for index in outstanding.subscriptions {
-            self.activate(index);
+            subscriptions.activate(index, rtc);
         }
-        Ok(())
+        Ok(true)
     }
+}
 
-    /// Answers a publisher's offer.
-    pub(crate) fn answer(&mut self, sdp: &str) -> Result<String, String> {
-        // A client that offers sendrecv would get an answer that promises to send.
-        let sdp = sdp::receive_only(&sdp::without_candidates(sdp));
-        let offer = SdpOffer::from_sdp_string(&sdp).map_err(|error| error.to_string())?;
-        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
-        Ok(answer.to_sdp_string())
-    }
+/// Answers a publisher's offer.
+///
+/// # Errors
+/// The offer can't be used.
+pub(crate) fn answer(rtc: &mut Rtc, sdp: &str) -> Result<String, NegotiationError> {
+    // A client that offers sendrecv would get an answer that promises to send.
+    let sdp = sdp::receive_only(&sdp::without_candidates(sdp));
+    let offer = SdpOffer::from_sdp_string(&sdp)?;
+    Ok(rtc.sdp_api().accept_offer(offer)?.to_sdp_string())
 }
 
 /// The channels LiveKit creates towards a subscriber (`pkg/rtc/transportmanager.go`).

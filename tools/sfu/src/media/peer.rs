@@ -1,274 +1,393 @@
 //! One peer connection on a worker.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
-use slab::Slab;
 use stampede_core::crypto::with_key_slot;
 use stampede_core::srtp::{KeyError, KeySlot};
-use stampede_impair::{Fate, Impairment, Loss};
+use stampede_impair::{Class, Impairment, Loss};
 use str0m::channel::ChannelId;
-use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
-use str0m::media::{Frequency, Mid, Pt};
-use str0m::rtp::{Extension, ExtensionMap, Ssrc};
-use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
+use str0m::media::{KeyframeRequestKind, Mid};
+use str0m::net::{Protocol, Receive, Transmit};
+use str0m::rtp::{RtpPacket, Ssrc};
+use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 
 use super::addresses::Addresses;
-use super::egress::Srtp;
-use super::egress::packet::ExtensionIds;
-use super::egress::report::Sent;
-use super::negotiate::Negotiation;
-use super::rewrite::Rewriter;
-use super::track::Track;
-use super::{PeerKey, PeerLabel, Role, TrackOffer};
+use super::codec;
+use super::connection::ConnectionConfig;
+use super::egress::Egress;
+use super::egress::srtp::Srtp;
+use super::failure::{NegotiationError, PeerFailure};
+use super::incoming::Incoming;
+use super::message::{PeerKey, PeerLabel, Role};
+use super::negotiate::{self, Negotiation, Offer};
+use super::socket::{Datagram, MediaSocket};
+use super::stun::is_check;
+use super::subscriptions::Subscriptions;
 use crate::ledger::SubscriberTrackLedger;
 
 /// Data channels one peer may open; more are ignored.
-pub(crate) const PEER_CHANNELS_MAX: usize = 16;
+const PEER_CHANNELS_MAX: usize = 16;
 
-/// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
-pub(crate) const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
-
-/// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
-const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
-
-/// What all peers of a process share.
-#[derive(Clone)]
-pub(crate) struct PeerConfig {
-    pub(crate) crypto: Arc<CryptoProvider>,
-    pub(crate) certificate: DtlsCert,
-    pub(crate) retransmit_cache_packets_max: usize,
-}
+/// A peer is looked at this often at least: an ICE-lite agent sets no timer for the silence of
+/// its client.
+const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A peer connection.
 pub(crate) struct Peer {
-    pub(crate) key: PeerKey,
-    pub(crate) generation: u64,
-    pub(crate) label: PeerLabel,
-    pub(crate) rtc: Rtc,
-    pub(crate) ufrag: String,
-    pub(crate) addresses: Addresses,
-    /// Where the datagram came from that is being handled, if that is a check that nominates.
-    pub(crate) nominating: Option<SocketAddr>,
-    /// Where a subscriber's SRTP keys will be found, until they were.
-    keys: Option<KeySlot>,
-    /// What a subscriber's media is encrypted with, once DTLS has agreed on keys.
-    pub(crate) srtp: Option<Box<Srtp>>,
-    pub(crate) connected: bool,
-    /// It is counted in the worker's `joining`.
-    pub(crate) joining: bool,
-    /// The signalling thread was told that it is over.
-    pub(crate) ended: bool,
+    key: PeerKey,
+    label: PeerLabel,
+    rtc: Rtc,
+    ufrag: String,
+    addresses: Addresses,
+    state: State,
     /// The earliest deadline in the timers.
-    pub(crate) scheduled: Option<Instant>,
-    /// Number of the last burst that was forwarded to it.
-    pub(crate) burst: u64,
-    pub(crate) channels: Vec<(ChannelId, String)>,
+    scheduled: Option<Instant>,
+    channels: Vec<(ChannelId, String)>,
+    /// Which of its packets are dropped on arrival (publishers).
+    upstream_loss: Option<Loss>,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    subscriptions: Subscriptions,
+    negotiation: Negotiation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// ICE or DTLS are not done.
+    Connecting,
+    Connected,
+    /// The signalling thread was told that it is over.
+    Ended,
+}
+
+/// What a subscriber's packets go through on their way out.
+struct Outgoing {
+    /// Where its SRTP keys will be found, until they were.
+    keys: Option<KeySlot>,
+    /// What its media is encrypted with, once DTLS has agreed on keys.
+    srtp: Option<Box<Srtp>>,
+    /// What is done to its packets on purpose.
+    impair: Option<Box<Impairment>>,
+    /// Number of the last share that was sent to it.
+    share: u64,
+}
+
+/// What a peer is made of beside its connection.
+pub(crate) struct PeerSpec {
+    pub(crate) key: PeerKey,
+    pub(crate) role: Role,
+    pub(crate) label: PeerLabel,
     /// What is done to its packets on purpose (subscribers).
     pub(crate) impair: Option<Box<Impairment>>,
     /// Which of its packets are dropped on arrival (publishers).
     pub(crate) upstream_loss: Option<Loss>,
-    // Subscriber:
-    pub(crate) subscriptions: Slab<Subscription>,
-    pub(crate) by_track: FxHashMap<usize, usize>,
-    pub(crate) negotiation: Negotiation,
-    // Publisher:
-    /// Incoming SSRC to (track, index of its stream); `None` for one that belongs to no track.
-    pub(crate) streams: FxHashMap<u32, Option<(usize, usize)>>,
-    pub(crate) mids: Vec<(Mid, usize)>,
-}
-
-/// Where a subscription is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Not offered yet.
-    New,
-    /// In the offer the client has not answered.
-    Offered,
-    /// Answered.
-    Active,
-}
-
-/// One track to one subscriber.
-pub(crate) struct Subscription {
-    /// Index of the track on this worker.
-    pub(crate) track: usize,
-    pub(crate) offer: TrackOffer,
-    pub(crate) stage: Stage,
-    /// To be taken out of the SDP.
-    pub(crate) removed: bool,
-    pub(crate) mid: Option<Mid>,
-    pub(crate) ssrc: Ssrc,
-    /// SSRC of retransmissions, if the client takes them.
-    pub(crate) rtx_ssrc: Option<u32>,
-    /// Extended sequence number of the next retransmission.
-    pub(crate) rtx_index: u64,
-    pub(crate) rewriter: Rewriter,
-    pub(crate) layer: Option<u8>,
-    /// How to send the track, for a version of its parameters.
-    pub(crate) format: Option<(u32, Option<Format>)>,
-    /// Clock rate of the track's RTP timestamps.
-    pub(crate) clock_rate: u32,
-    /// What sender reports say.
-    pub(crate) sent: Sent,
-    pub(crate) ledger: SubscriberTrackLedger,
-    /// Dropped on purpose since the last one sent.
-    pub(crate) dropped_since_sent: u64,
-}
-
-/// How a subscriber gets a track's packets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Format {
-    pub(crate) payload_type: Pt,
-    pub(crate) rtx_payload_type: Option<Pt>,
-    pub(crate) extensions: ExtensionIds,
-}
-
-impl Subscription {
-    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16, first_rtx: u16) -> Self {
-        let ledger = SubscriberTrackLedger {
-            track_sid: offer.sid.to_string(),
-            ..SubscriberTrackLedger::default()
-        };
-        Self {
-            track,
-            offer,
-            stage: Stage::New,
-            removed: false,
-            mid: None,
-            ssrc: Ssrc::from(0),
-            rtx_ssrc: None,
-            rtx_index: u64::from(first_rtx),
-            rewriter: Rewriter::new(first_seq),
-            layer: None,
-            format: None,
-            clock_rate: 0,
-            sent: Sent::default(),
-            ledger,
-            dropped_since_sent: 0,
-        }
-    }
-
-    /// How this subscriber gets the track, once that was looked up.
-    pub(crate) fn format(&self, track: &Track) -> Option<Format> {
-        let (version, format) = self.format?;
-        if version == track.params_version { format } else { None }
-    }
-
-    /// Looks up how this subscriber gets the track, when the track's parameters are new.
-    pub(crate) fn look_up_format(&mut self, track: &Track, rtc: &Rtc) -> Option<Format> {
-        let params = track.params?;
-        if self.format.is_none_or(|(version, _)| version != track.params_version) {
-            self.clock_rate = params.spec().clock_rate.get();
-            self.format = Some((track.params_version, self.negotiated(params, rtc)));
-        }
-        self.format(track)
-    }
-
-    /// What the client has accepted of the publisher's parameters.
-    fn negotiated(&self, params: PayloadParams, rtc: &Rtc) -> Option<Format> {
-        let matching = rtc.codec_config().match_params(params)?;
-        let media = self.mid.and_then(|mid| rtc.media(mid))?;
-        media.remote_pts().contains(&matching.pt()).then(|| Format {
-            payload_type: matching.pt(),
-            rtx_payload_type: matching.resend(),
-            extensions: ExtensionIds::of(media.remote_extmap()),
-        })
-    }
-
-    /// Enters what became of one of its packets.
-    pub(crate) fn count(&mut self, fate: Fate, now: Instant, retransmission: bool, bytes: usize) {
-        let ledger = &mut self.ledger;
-        let Fate::Deliver { at, twice, reordered } = fate else {
-            if retransmission {
-                ledger.retransmits_dropped += 1;
-            } else {
-                self.dropped_since_sent += u64::from(ledger.packets_sent > 0);
-                ledger.dropped += 1;
-            }
-            return;
-        };
-        if retransmission {
-            ledger.retransmitted += 1;
-        } else {
-            ledger.packets_sent += 1;
-            ledger.dropped_between += std::mem::take(&mut self.dropped_since_sent);
-        }
-        ledger.bytes_sent += bytes as u64;
-        ledger.delayed += u64::from(at > now);
-        ledger.reordered += u64::from(reordered);
-        ledger.duplicated += u64::from(twice);
-    }
-
-    /// Its row of the ledger now.
-    pub(crate) fn row(&self) -> SubscriberTrackLedger {
-        SubscriberTrackLedger { layer: self.layer, ..self.ledger.clone() }
-    }
 }
 
 impl Peer {
     /// Makes a peer that answers connectivity checks at `address`.
+    ///
+    /// # Errors
+    /// The address can't be a candidate.
     pub(crate) fn new(
-        key: PeerKey,
-        generation: u64,
-        role: Role,
-        label: PeerLabel,
-        config: &PeerConfig,
+        spec: PeerSpec,
+        config: &ConnectionConfig,
         address: SocketAddr,
         now: Instant,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, PeerFailure> {
+        let PeerSpec { key, role, label, impair, upstream_loss } = spec;
         let credentials = IceCreds::new();
-        let rtc_config = rtc_config(role, config, credentials.clone());
+        let rtc_config = config.rtc(role, credentials.clone());
         let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
-        let candidate = Candidate::host(address, "udp").map_err(|error| error.to_string())?;
-        rtc.add_local_candidate(candidate);
+        rtc.add_local_candidate(Candidate::host(address, "udp")?);
+        let keys = (role == Role::Subscriber).then_some(keys);
         Ok(Self {
             key,
-            generation,
             label,
             rtc,
             ufrag: credentials.ufrag,
             addresses: Addresses::default(),
-            nominating: None,
-            keys: (role == Role::Subscriber).then_some(keys),
-            srtp: None,
-            connected: false,
-            joining: true,
-            ended: false,
+            state: State::Connecting,
             scheduled: None,
-            burst: 0,
             channels: Vec::new(),
-            impair: None,
-            upstream_loss: None,
-            subscriptions: Slab::new(),
-            by_track: FxHashMap::default(),
+            upstream_loss,
+            incoming: Incoming::default(),
+            outgoing: Outgoing { keys, srtp: None, impair, share: 0 },
+            subscriptions: Subscriptions::default(),
             negotiation: Negotiation::default(),
-            streams: FxHashMap::default(),
-            mids: Vec::new(),
         })
     }
 
-    /// Makes an answered subscription ready to send.
-    pub(crate) fn activate(&mut self, index: usize) {
-        let Some(subscription) = self.subscriptions.get_mut(index) else { return };
-        subscription.stage = Stage::Active;
-        let Some(mid) = subscription.mid else { return };
-        let mut api = self.rtc.direct_api();
-        let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
-        // str0m sends no packet that it could cache.
-        stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
-        subscription.ssrc = stream.ssrc();
-        subscription.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
+    pub(crate) fn key(&self) -> PeerKey {
+        self.key
     }
 
+    pub(crate) fn label(&self) -> &PeerLabel {
+        &self.label
+    }
+
+    /// By which connectivity checks name it.
+    pub(crate) fn ufrag(&self) -> &str {
+        &self.ufrag
+    }
+
+    /// Where it is heard and sent to.
+    pub(crate) fn addresses(&mut self) -> &mut Addresses {
+        &mut self.addresses
+    }
+
+    /// Its m-lines and SSRCs as a publisher.
+    pub(crate) fn incoming(&mut self) -> &mut Incoming {
+        &mut self.incoming
+    }
+
+    /// Its subscriptions as a subscriber.
+    pub(crate) fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    pub(crate) fn subscriptions_mut(&mut self) -> &mut Subscriptions {
+        &mut self.subscriptions
+    }
+
+    /// The connection, to look at.
+    pub(crate) fn rtc(&self) -> &Rtc {
+        &self.rtc
+    }
+
+    /// Whether ICE and DTLS are up.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// ICE and DTLS are up.
+    pub(crate) fn set_connected(&mut self) {
+        if self.state == State::Connecting {
+            self.state = State::Connected;
+        }
+    }
+
+    /// It is over. Whether that is new.
+    pub(crate) fn end(&mut self) -> bool {
+        std::mem::replace(&mut self.state, State::Ended) != State::Ended
+    }
+
+    /// Whether it is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Whether a datagram of the client's is to be dropped on purpose.
+    pub(crate) fn loses(&mut self, datagram: &[u8]) -> bool {
+        let Some(loss) = &mut self.upstream_loss else { return false };
+        Class::of(datagram) == Class::Rtp && loss.loses()
+    }
+
+    /// Gives str0m a datagram that the client sent to `address`. False if it is none of WebRTC.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub(crate) fn receive(
+        &mut self,
+        source: SocketAddr,
+        address: SocketAddr,
+        datagram: &[u8],
+        at: Instant,
+    ) -> Result<bool, PeerFailure> {
+        let Ok(receive) = Receive::new(Protocol::Udp, source, address, datagram) else {
+            return Ok(false);
+        };
+        self.rtc.handle_input(Input::Receive(at, receive))?;
+        Ok(true)
+    }
+
+    /// Lets str0m see the time.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub(crate) fn advance(&mut self, now: Instant) -> Result<(), PeerFailure> {
+        Ok(self.rtc.handle_input(Input::Timeout(now))?)
+    }
+
+    /// What str0m has to say or send next.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub(crate) fn poll(&mut self) -> Result<Output, PeerFailure> {
+        let output = self.rtc.poll_output();
+        self.outgoing.look_for_keys()?;
+        Ok(output?)
+    }
+
+    /// Says goodbye; false if there is nobody to hear it.
+    pub(crate) fn close(&mut self) -> bool {
+        self.rtc.close().is_ok()
+    }
+
+    /// When to wake it, if that is earlier than was known: at `at`, or when something of it is due.
+    pub(crate) fn schedule(&mut self, at: Instant, now: Instant) -> Option<Instant> {
+        if self.has_ended() {
+            return None;
+        }
+        let at = at.min(now + PEER_CHECK_INTERVAL);
+        let at = self.negotiation.next().map_or(at, |negotiation| negotiation.min(at));
+        if self.scheduled.is_some_and(|scheduled| scheduled <= at) {
+            return None;
+        }
+        self.scheduled = Some(at);
+        Some(at)
+    }
+
+    /// Whether it is to be woken now; if so it has no further deadline.
+    pub(crate) fn take_due(&mut self, now: Instant) -> bool {
+        let due = self.scheduled.is_none_or(|at| at <= now);
+        if due {
+            self.scheduled = None;
+        }
+        due
+    }
+
+    /// Whether the client has left an offer unanswered for too long.
+    pub(crate) fn negotiation_timed_out(&self, now: Instant) -> bool {
+        self.negotiation.timed_out(now)
+    }
+
+    /// Asks for an offer soon; gives the moment to call [`offer`](Self::offer).
+    pub(crate) fn want_negotiation(&mut self, now: Instant, debounce: Duration) -> Instant {
+        self.negotiation.want(now, debounce)
+    }
+
+    /// Makes the offer that is due, if any, together with the ledger rows of subscriptions that
+    /// ended.
+    pub(crate) fn offer(&mut self, now: Instant) -> (Option<Offer>, Vec<SubscriberTrackLedger>) {
+        self.negotiation.offer(&mut self.rtc, &mut self.subscriptions, now)
+    }
+
+    /// Takes the client's answer to an offer; one to none is ignored.
+    ///
+    /// # Errors
+    /// The answer can't be used, and the negotiation can't go on.
+    pub(crate) fn accept_answer(&mut self, id: u32, sdp: &str) -> Result<(), NegotiationError> {
+        let Self { negotiation, rtc, subscriptions, .. } = self;
+        if !negotiation.accept_answer(rtc, subscriptions, id, sdp)? {
+            tracing::debug!(peer = self.key.0, id, "answer without an offer ignored");
+        }
+        Ok(())
+    }
+
+    /// Answers a publisher's offer.
+    ///
+    /// # Errors
+    /// The offer can't be used.
+    pub(crate) fn answer(&mut self, sdp: &str) -> Result<String, NegotiationError> {
+        negotiate::answer(&mut self.rtc, sdp)
+    }
+
+    /// LiveKit's name of the codec that was negotiated first for an m-line; empty if none was.
+    pub(crate) fn negotiated_codec(&self, mid: &str) -> &'static str {
+        let rtc = &self.rtc;
+        rtc.media(Mid::from(mid))
+            .and_then(|media| media.remote_pts().first().copied())
+            .and_then(|pt| rtc.codec_config().params().iter().find(|p| p.pt() == pt))
+            .map_or("", |params| codec::mime_type(params.spec().codec))
+    }
+
+    /// The m-line and RTP stream id of an incoming packet's SSRC.
+    pub(crate) fn stream_of(&mut self, packet: &RtpPacket) -> Option<(Mid, Option<String>)> {
+        let mut api = self.rtc.direct_api();
+        let stream = api.stream_rx(&packet.header.ssrc)?;
+        Some((stream.mid(), stream.rid().map(|rid| rid.to_string())))
+    }
+
+    /// Asks the publisher for a keyframe.
+    pub(crate) fn request_keyframe(&mut self, ssrc: u32) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(ssrc)) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
+    }
+
+    /// The client has opened a data channel.
+    pub(crate) fn open_channel(&mut self, id: ChannelId, label: String) {
+        if self.channels.len() < PEER_CHANNELS_MAX {
+            self.channels.push((id, label));
+        }
+    }
+
+    /// What a data channel is called.
+    pub(crate) fn channel_label(&self, id: ChannelId) -> Option<&str> {
+        self.channels.iter().find(|(known, _)| *known == id).map(|(_, label)| label.as_str())
+    }
+
+    /// Writes a message into the data channel of that label; false if there is none.
+    pub(crate) fn write_data(&mut self, label: &str, payload: &[u8]) -> bool {
+        let id = self.channels.iter().find(|(_, known)| known == label).map(|(id, _)| *id);
+        let Some(mut channel) = id.and_then(|id| self.rtc.channel(id)) else { return false };
+        match channel.write(true, payload) {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!(peer = self.key.0, "data channel full, message dropped"),
+            Err(error) => tracing::debug!(peer = self.key.0, %error, "data channel"),
+        }
+        true
+    }
+
+    /// Whether this share of the worker's, which are numbered upwards, has not been sent to it.
+    pub(crate) fn begin_share(&mut self, share: u64) -> bool {
+        std::mem::replace(&mut self.outgoing.share, share) != share
+    }
+
+    /// Its subscriptions with its way out and its connection; `None` while no media can be sent.
+    pub(crate) fn sending<'a>(
+        &'a mut self,
+        socket: &'a mut MediaSocket,
+        now: Instant,
+    ) -> Option<(&'a mut Subscriptions, Egress<'a>, &'a Rtc)> {
+        let destination = self.addresses.destination()?;
+        let srtp = self.outgoing.srtp.as_deref()?;
+        let impair = self.outgoing.impair.as_deref_mut();
+        let egress = Egress { socket, srtp, impair, destination, now };
+        Some((&mut self.subscriptions, egress, &self.rtc))
+    }
+
+    /// Sends one datagram of str0m's, which was given the time `at` when it made it.
+    pub(crate) fn transmit(
+        &mut self,
+        socket: &mut MediaSocket,
+        transmit: Transmit,
+        now: Instant,
+        at: Instant,
+    ) {
+        let class = Class::of(&transmit.contents);
+        debug_assert!(class != Class::Rtp, "str0m is given no media to send");
+        let destination = if is_check(&transmit.contents) {
+            transmit.destination
+        } else {
+            self.addresses.destination_or(transmit.destination)
+        };
+        let mut contents = transmit.contents;
+        if let (Class::Rtcp, Some(srtp)) = (class, &self.outgoing.srtp) {
+            let stream = |ssrc| self.subscriptions.report(ssrc, at);
+            let Some(edited) = srtp.report(contents.into(), stream) else {
+                tracing::error!(peer = self.key.0, "an RTCP packet of str0m's is not sent");
+                return;
+            };
+            contents = edited.into();
+        }
+        let payload: &[u8] = &contents;
+        let mut copy = |buffer: &mut [u8]| {
+            buffer.copy_from_slice(payload);
+            true
+        };
+        let datagram = Datagram { destination, class, len: payload.len(), write: &mut copy };
+        socket.put(now, self.outgoing.impair.as_deref_mut(), datagram);
+    }
+}
+
+impl Outgoing {
     /// Takes the keys that DTLS has agreed on, once it has.
     ///
     /// # Errors
     /// They are of no use, so the subscriber could never get any media.
-    pub(crate) fn look_for_keys(&mut self) -> Result<(), KeyError> {
+    fn look_for_keys(&mut self) -> Result<(), KeyError> {
         if self.keys.as_ref().is_some_and(|keys| keys.get().is_some())
             && let Some(keying) = self.keys.take().as_ref().and_then(|keys| keys.get())
         {
@@ -276,99 +395,4 @@ impl Peer {
         }
         Ok(())
     }
-
-    /// Forgets a subscription; its row goes to the caller.
-    pub(crate) fn remove_subscription(&mut self, index: usize) -> SubscriberTrackLedger {
-        let subscription = self.subscriptions.remove(index);
-        if subscription.stage == Stage::Active {
-            self.rtc.direct_api().remove_stream_tx(subscription.ssrc);
-        }
-        subscription.row()
-    }
-}
-
-fn rtc_config(role: Role, config: &PeerConfig, credentials: IceCreds) -> RtcConfig {
-    let mut rtc = RtcConfig::new()
-        .set_crypto_provider(config.crypto.clone())
-        .set_dtls_cert(config.certificate.clone())
-        .set_local_ice_credentials(credentials)
-        .set_ice_lite(true)
-        .set_rtp_mode(true);
-    rtc = match role {
-        Role::Publisher => rtc.set_extension_map(publisher_extensions()),
-        Role::Subscriber => rtc
-            .set_extension_map(subscriber_extensions())
-            // They bring the NACKs, which are answered here and counted in the ledger.
-            .enable_raw_packets(true)
-            .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
-            .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL),
-    };
-    *rtc.codec_config() = codecs(role);
-    rtc
-}
-
-/// As LiveKit answers a publisher: simulcast needs mid and rid, the bandwidth estimation of a
-/// browser needs transport-wide feedback.
-fn publisher_extensions() -> ExtensionMap {
-    let mut map = ExtensionMap::empty();
-    map.set(1, Extension::AudioLevel);
-    map.set(2, Extension::AbsoluteCaptureTime);
-    map.set(3, Extension::TransportSequenceNumber);
-    map.set(4, Extension::RtpMid);
-    map.set(10, Extension::RtpStreamId);
-    map.set(11, Extension::RepairedRtpStreamId);
-    map.set(13, Extension::VideoOrientation);
-    map
-}
-
-/// As LiveKit offers a subscriber: no mid, no transport-wide sequence numbers (2,000 subscribers
-/// would answer them with 40,000 reports a second).
-fn subscriber_extensions() -> ExtensionMap {
-    let mut map = ExtensionMap::empty();
-    map.set(2, Extension::AbsoluteCaptureTime);
-    map.set(13, Extension::VideoOrientation);
-    map
-}
-
-/// Payload types as LiveKit numbers them (`protocol/codecs/codecs.go`).
-fn codecs(role: Role) -> CodecConfig {
-    let video = |pt: u8, codec, format| {
-        let spec = CodecSpec { codec, clock_rate: Frequency::NINETY_KHZ, channels: None, format };
-        PayloadParams::new(pt.into(), Some((pt + 1).into()), spec)
-    };
-    let h264 = |pt, mode, profile_level_id| {
-        let format = FormatParams {
-            level_asymmetry_allowed: Some(true),
-            packetization_mode: Some(mode),
-            profile_level_id: Some(profile_level_id),
-            ..FormatParams::default()
-        };
-        video(pt, Codec::H264, format)
-    };
-    let opus = CodecSpec {
-        codec: Codec::Opus,
-        clock_rate: Frequency::FORTY_EIGHT_KHZ,
-        channels: Some(2),
-        format: FormatParams {
-            min_p_time: Some(10),
-            use_inband_fec: Some(true),
-            ..FormatParams::default()
-        },
-    };
-    let vp9 = FormatParams { profile_id: Some(0), ..FormatParams::default() };
-    let mut params = vec![
-        PayloadParams::new(111.into(), None, opus),
-        video(96, Codec::Vp8, FormatParams::default()),
-        video(98, Codec::Vp9, vp9),
-        h264(125, 1, 0x42_e0_1f),
-        h264(108, 0, 0x42_e0_1f),
-        h264(102, 1, 0x42_00_1f),
-        h264(123, 1, 0x64_00_1f),
-        video(35, Codec::Av1, FormatParams::default()),
-    ];
-    for param in &mut params {
-        param.set_fb_transport_cc(role == Role::Publisher);
-        param.set_fb_remb(false);
-    }
-    CodecConfig::new_from_payload_params(params)
 }

@@ -1,117 +1,46 @@
-//! Published tracks as a worker sees them: its own publishers', and those of other workers that
-//! it has subscribers for.
+//! A published track as a worker sees it: of a publisher of its own, or of another worker's that it
+//! has subscribers for.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use str0m::format::PayloadParams;
-use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation};
 
-use super::TrackKey;
-use super::egress::resend::ResendCache;
 use super::layers::{LAYERS_MAX, LayerActivity};
-use super::rewrite::{DenseSequence, Numbers};
-use crate::ledger::PublishedTrackLedger;
+use super::message::TrackKey;
+use super::packet::{MediaBatch, MediaPacket};
+use super::resend::ResendCache;
+use super::source::Source;
 
 /// Keyframes are asked for at most this often a layer.
-pub(crate) const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
+const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 
-/// One publisher packet, read and numbered once, shared by all subscribers.
-#[derive(Debug, Clone)]
-pub(crate) struct MediaPacket {
-    pub(crate) layer: u8,
-    pub(crate) numbers: Numbers,
-    pub(crate) marker: bool,
-    pub(crate) starts_keyframe: bool,
-    pub(crate) extensions: Extensions,
-    pub(crate) payload: Arc<[u8]>,
-}
-
-/// Header extensions that are passed on.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Extensions {
-    pub(crate) audio_level: Option<i8>,
-    pub(crate) voice_activity: Option<bool>,
-    pub(crate) video_orientation: Option<VideoOrientation>,
-    pub(crate) abs_capture_time: Option<AbsCaptureTime>,
-}
-
-impl Extensions {
-    pub(crate) fn read(values: &ExtensionValues) -> Self {
-        Self {
-            audio_level: values.audio_level,
-            voice_activity: values.voice_activity,
-            video_orientation: values.video_orientation,
-            abs_capture_time: values.abs_capture_time,
-        }
-    }
-}
-
-/// Packets of one track for another worker.
-pub(crate) struct MediaBatch {
-    pub(crate) track: TrackKey,
-    pub(crate) params: PayloadParams,
-    pub(crate) packets: Vec<MediaPacket>,
-}
+/// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
+pub(crate) const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
 
 /// A track on one worker.
 pub(crate) struct Track {
-    pub(crate) key: TrackKey,
-    pub(crate) kind: MediaKind,
-    /// Set on the worker of the publisher only.
-    pub(crate) source: Option<Source>,
+    key: TrackKey,
+    kind: MediaKind,
     /// The worker of the publisher.
-    pub(crate) home: usize,
+    home: usize,
+    /// Set on the worker of the publisher only.
+    source: Option<Source>,
     /// Codec of the packets, once one has arrived.
-    pub(crate) params: Option<PayloadParams>,
-    /// Counts changes of `params`, which are long to compare.
-    pub(crate) params_version: u32,
-    pub(crate) activity: LayerActivity,
-    /// The layer to forward under each limit, as of this burst.
-    pub(crate) choices: [Option<u8>; LAYERS_MAX],
+    params: Option<PayloadParams>,
+    params_version: u32,
+    activity: LayerActivity,
+    /// The layer to forward under each limit, as of this share.
+    choices: [Option<u8>; LAYERS_MAX],
     /// Indices of subscribed peers of this worker.
-    pub(crate) subscribers: Vec<usize>,
+    subscribers: Vec<usize>,
     /// Packets that arrived and were not forwarded yet.
-    pub(crate) burst: Vec<MediaPacket>,
+    burst: Vec<MediaPacket>,
     /// How many of them, the first ones, were passed to other workers.
-    pub(crate) burst_shared: usize,
-    pub(crate) keyframes: [KeyframeGate; LAYERS_MAX],
+    burst_shared: usize,
+    keyframes: [KeyframeGate; LAYERS_MAX],
     /// Packets that subscribers may ask for again.
-    pub(crate) resend: ResendCache,
-}
-
-/// The publisher's side of a track.
-pub(crate) struct Source {
-    /// Index of the publisher's peer.
-    pub(crate) peer: usize,
-    pub(crate) room: Arc<str>,
-    /// Other workers that want the packets.
-    pub(crate) interested: Vec<usize>,
-    /// Numberings, one an SSRC seen.
-    pub(crate) streams: Vec<SourceStream>,
-    pub(crate) ledger: PublishedTrackLedger,
-}
-
-/// One SSRC of a publisher.
-pub(crate) struct SourceStream {
-    pub(crate) ssrc: u32,
-    pub(crate) layer: u8,
-    /// Unique number of this numbering.
-    pub(crate) id: u32,
-    pub(crate) sequence: DenseSequence,
-    pub(crate) first_seq: u64,
-    pub(crate) highest_seq: u64,
-    pub(crate) received: u64,
-    pub(crate) params: PayloadParams,
-    pub(crate) payload_type: u8,
-}
-
-impl SourceStream {
-    /// Sequence numbers that never arrived.
-    pub(crate) fn lost(&self) -> u64 {
-        (self.highest_seq - self.first_seq + 1).saturating_sub(self.received)
-    }
+    resend: ResendCache,
 }
 
 impl Track {
@@ -125,8 +54,8 @@ impl Track {
         Self {
             key,
             kind,
-            source: None,
             home,
+            source: None,
             params: None,
             params_version: 0,
             activity: LayerActivity::default(),
@@ -139,6 +68,101 @@ impl Track {
         }
     }
 
+    pub(crate) fn key(&self) -> TrackKey {
+        self.key
+    }
+
+    pub(crate) fn kind(&self) -> MediaKind {
+        self.kind
+    }
+
+    /// The worker of the publisher.
+    pub(crate) fn home(&self) -> usize {
+        self.home
+    }
+
+    /// The publisher's side, on the publisher's worker.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
+    }
+
+    pub(crate) fn source_mut(&mut self) -> Option<&mut Source> {
+        self.source.as_mut()
+    }
+
+    /// Its publisher is this one, unless it has one already.
+    pub(crate) fn set_source(&mut self, source: impl FnOnce() -> Source) {
+        self.source.get_or_insert_with(source);
+    }
+
+    /// Its publisher is gone.
+    pub(crate) fn take_source(&mut self) -> Option<Source> {
+        self.source.take()
+    }
+
+    /// Indices of subscribed peers of this worker.
+    pub(crate) fn subscribers(&self) -> &[usize] {
+        &self.subscribers
+    }
+
+    pub(crate) fn add_subscriber(&mut self, peer: usize) {
+        self.subscribers.push(peer);
+    }
+
+    pub(crate) fn remove_subscriber(&mut self, peer: usize) {
+        self.subscribers.retain(|&subscriber| subscriber != peer);
+    }
+
+    /// Whether nobody sends it and nobody gets it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.source.is_none() && self.subscribers.is_empty()
+    }
+
+    /// The codec of its packets, once one has arrived.
+    pub(crate) fn params(&self) -> Option<PayloadParams> {
+        self.params
+    }
+
+    /// Counts changes of [`params`](Self::params), which are long to compare.
+    pub(crate) fn params_version(&self) -> u32 {
+        self.params_version
+    }
+
+    /// Takes a packet of its publisher's into the burst.
+    pub(crate) fn push(&mut self, params: PayloadParams, packet: MediaPacket) {
+        self.set_params(params);
+        self.activity.heard(packet.layer, packet.numbers.arrived_at);
+        self.burst.push(packet);
+    }
+
+    /// Takes packets of another worker's publisher into the burst.
+    pub(crate) fn extend(&mut self, batch: MediaBatch) {
+        self.set_params(batch.params);
+        for packet in &batch.packets {
+            self.activity.heard(packet.layer, packet.numbers.arrived_at);
+        }
+        self.burst.extend(batch.packets);
+    }
+
+    fn set_params(&mut self, params: PayloadParams) {
+        if self.params != Some(params) {
+            self.params = Some(params);
+            self.params_version += 1;
+        }
+    }
+
+    /// Packets that arrived and were not forwarded yet.
+    pub(crate) fn burst(&self) -> &[MediaPacket] {
+        &self.burst
+    }
+
+    /// Those of them that other workers have not had yet, which want them, once.
+    pub(crate) fn unshared(&mut self) -> Option<(&[usize], PayloadParams, &[MediaPacket])> {
+        let shared = std::mem::replace(&mut self.burst_shared, self.burst.len());
+        let new = self.burst.get(shared..).filter(|new| !new.is_empty())?;
+        Some((self.source.as_ref()?.interested(), self.params?, new))
+    }
+
     /// Before the first `share` packets of the burst go to everybody.
     pub(crate) fn begin_share(&mut self, share: usize) {
         self.choices = self.activity.choices();
@@ -148,11 +172,12 @@ impl Track {
         self.find_keyframes();
     }
 
-    /// After that. Who waits for a keyframe that is in the rest will have it.
-    pub(crate) fn end_share(&mut self, share: usize) {
+    /// After that; how many are left. Who waits for a keyframe that is in the rest will have it.
+    pub(crate) fn end_share(&mut self, share: usize) -> usize {
         self.burst.drain(..share.min(self.burst.len()));
         self.burst_shared = self.burst.len();
         self.find_keyframes();
+        self.burst.len()
     }
 
     fn find_keyframes(&mut self) {
@@ -163,35 +188,52 @@ impl Track {
         }
     }
 
-    /// Notes the codec of a packet.
-    pub(crate) fn set_params(&mut self, params: PayloadParams) {
-        if self.params != Some(params) {
-            self.params = Some(params);
-            self.params_version += 1;
+    /// The layer to forward to who wants none above `limit`.
+    pub(crate) fn choice(&self, limit: u8) -> Option<u8> {
+        match self.kind {
+            MediaKind::Audio => Some(0),
+            MediaKind::Video => self.choices[usize::from(limit).min(LAYERS_MAX - 1)],
         }
+    }
+
+    /// The packet of that number of the publisher's, if it may still be asked for.
+    pub(crate) fn kept(&self, source: u32, seq: u64, now: Instant) -> Option<&MediaPacket> {
+        self.resend.get(source, seq, now, RETRANSMIT_CACHE_AGE)
+    }
+
+    /// Somebody needs a keyframe of a layer.
+    pub(crate) fn want_keyframe(&mut self, layer: u8) {
+        if let Some(gate) = self.keyframes.get_mut(usize::from(layer)) {
+            gate.want();
+        }
+    }
+
+    /// Whether to ask the publisher for a keyframe of a layer now.
+    pub(crate) fn keyframe_due(&mut self, layer: u8, now: Instant) -> bool {
+        self.keyframes.get_mut(usize::from(layer)).is_some_and(|gate| gate.due(now))
     }
 }
 
 /// Merges keyframe requests: one goes at once, more within the interval become one at its end.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct KeyframeGate {
+struct KeyframeGate {
     wanted: bool,
     last_at: Option<Instant>,
 }
 
 impl KeyframeGate {
     /// Somebody needs a keyframe.
-    pub(crate) fn want(&mut self) {
+    fn want(&mut self) {
         self.wanted = true;
     }
 
     /// A keyframe has come.
-    pub(crate) fn satisfied(&mut self) {
+    fn satisfied(&mut self) {
         self.wanted = false;
     }
 
     /// Whether to send a request now.
-    pub(crate) fn due(&mut self, now: Instant) -> bool {
+    fn due(&mut self, now: Instant) -> bool {
         let open = self
             .last_at
             .is_none_or(|at| now.saturating_duration_since(at) >= KEYFRAME_INTERVAL_MIN);

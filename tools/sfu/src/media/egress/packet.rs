@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use str0m::rtp::{Extension, ExtensionMap};
 
+use crate::media::packet::Extensions;
 use crate::media::rewrite::Vp8Numbers;
-use crate::media::track::Extensions;
 
 /// Bytes of an RTP header without CSRCs and extensions.
 const HEADER_BYTES: usize = 12;

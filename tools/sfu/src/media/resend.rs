@@ -1,12 +1,12 @@
 //! Packets kept for retransmission, once a track and worker for all its subscribers. Pure.
 //!
 //! Nothing is kept a subscriber: the numbers that it got a packet under follow from its
-//! [`Rewriter`](crate::media::rewrite::Rewriter), whose mappings lead back to the publisher's.
+//! [`Rewriter`](super::rewrite::Rewriter), whose mappings lead back to the publisher's.
 
 use std::time::{Duration, Instant};
 
-use crate::media::layers::LAYERS_MAX;
-use crate::media::track::MediaPacket;
+use super::layers::LAYERS_MAX;
+use super::packet::MediaPacket;
 
 /// Numberings (publisher SSRCs) of one track with packets kept; of more, the one that was made
 /// first goes. Twice the layers, so that a publisher may change all its SSRCs.
@@ -75,8 +75,8 @@ fn slot(seq: u64, packets_max: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::packet::Extensions;
     use crate::media::rewrite::{Numbers, Vp8Numbers};
-    use crate::media::track::Extensions;
 
     fn packet(source: u32, seq: u64, arrived_at: Instant) -> MediaPacket {
         MediaPacket {

@@ -1,0 +1,117 @@
+//! How peer connections are set up: codecs and header extensions as LiveKit has them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
+use str0m::media::Frequency;
+use str0m::rtp::{Extension, ExtensionMap};
+use str0m::{IceCreds, RtcConfig};
+
+use super::message::Role;
+
+/// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
+const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// What the peer connections of a process share.
+#[derive(Clone)]
+pub(crate) struct ConnectionConfig {
+    crypto: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+}
+
+impl ConnectionConfig {
+    /// With a certificate of its own; `None` if the crypto library can't make one.
+    pub(crate) fn generate(crypto: CryptoProvider) -> Option<Self> {
+        let certificate = crypto.dtls_provider.generate_certificate()?;
+        Some(Self { crypto: Arc::new(crypto), certificate })
+    }
+
+    /// Of one peer connection.
+    pub(crate) fn rtc(&self, role: Role, credentials: IceCreds) -> RtcConfig {
+        let rtc = RtcConfig::new()
+            .set_crypto_provider(self.crypto.clone())
+            .set_dtls_cert(self.certificate.clone())
+            .set_local_ice_credentials(credentials)
+            .set_ice_lite(true)
+            .set_rtp_mode(true);
+        let mut rtc = match role {
+            Role::Publisher => rtc.set_extension_map(publisher_extensions()),
+            Role::Subscriber => rtc
+                .set_extension_map(subscriber_extensions())
+                // They bring the NACKs, which are answered here and counted in the ledger.
+                .enable_raw_packets(true)
+                .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
+                .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL),
+        };
+        *rtc.codec_config() = codecs(role);
+        rtc
+    }
+}
+
+/// As LiveKit answers a publisher: simulcast needs mid and rid, the bandwidth estimation of a
+/// browser needs transport-wide feedback.
+fn publisher_extensions() -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(1, Extension::AudioLevel);
+    map.set(2, Extension::AbsoluteCaptureTime);
+    map.set(3, Extension::TransportSequenceNumber);
+    map.set(4, Extension::RtpMid);
+    map.set(10, Extension::RtpStreamId);
+    map.set(11, Extension::RepairedRtpStreamId);
+    map.set(13, Extension::VideoOrientation);
+    map
+}
+
+/// As LiveKit offers a subscriber: no mid, no transport-wide sequence numbers (2,000 subscribers
+/// would answer them with 40,000 reports a second).
+fn subscriber_extensions() -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(2, Extension::AbsoluteCaptureTime);
+    map.set(13, Extension::VideoOrientation);
+    map
+}
+
+/// Payload types as LiveKit numbers them (`protocol/codecs/codecs.go`).
+pub(crate) fn codecs(role: Role) -> CodecConfig {
+    let video = |pt: u8, codec, format| {
+        let spec = CodecSpec { codec, clock_rate: Frequency::NINETY_KHZ, channels: None, format };
+        PayloadParams::new(pt.into(), Some((pt + 1).into()), spec)
+    };
+    let h264 = |pt, mode, profile_level_id| {
+        let format = FormatParams {
+            level_asymmetry_allowed: Some(true),
+            packetization_mode: Some(mode),
+            profile_level_id: Some(profile_level_id),
+            ..FormatParams::default()
+        };
+        video(pt, Codec::H264, format)
+    };
+    let opus = CodecSpec {
+        codec: Codec::Opus,
+        clock_rate: Frequency::FORTY_EIGHT_KHZ,
+        channels: Some(2),
+        format: FormatParams {
+            min_p_time: Some(10),
+            use_inband_fec: Some(true),
+            ..FormatParams::default()
+        },
+    };
+    let vp9 = FormatParams { profile_id: Some(0), ..FormatParams::default() };
+    let mut params = vec![
+        PayloadParams::new(111.into(), None, opus),
+        video(96, Codec::Vp8, FormatParams::default()),
+        video(98, Codec::Vp9, vp9),
+        h264(125, 1, 0x42_e0_1f),
+        h264(108, 0, 0x42_e0_1f),
+        h264(102, 1, 0x42_00_1f),
+        h264(123, 1, 0x64_00_1f),
+        video(35, Codec::Av1, FormatParams::default()),
+    ];
+    for param in &mut params {
+        param.set_fb_transport_cc(role == Role::Publisher);
+        param.set_fb_remb(false);
+    }
+    CodecConfig::new_from_payload_params(params)
+}

@@ -1,0 +1,45 @@
+//! Ledger rows of what is over.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::handle::WorkerReport;
+use super::message::PeerLabel;
+use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
+
+/// Ledger rows of ended subscriptions, and as many of ended publications, kept by a worker; the
+/// oldest is dropped.
+const ENDED_ROWS_MAX: usize = 100_000;
+
+/// The last rows of subscriptions and publications that ended on a worker.
+#[derive(Debug, Default)]
+pub(crate) struct EndedRows {
+    subscribed: VecDeque<(Arc<str>, Arc<str>, SubscriberTrackLedger)>,
+    published: VecDeque<(Arc<str>, PublishedTrackLedger)>,
+}
+
+impl EndedRows {
+    /// Keeps the row of a subscription of this peer's.
+    pub(crate) fn keep_subscribed(&mut self, label: &PeerLabel, row: SubscriberTrackLedger) {
+        let row = (label.room.clone(), label.identity.clone(), row);
+        push(&mut self.subscribed, row);
+    }
+
+    /// Keeps the row of a track that was published in this room.
+    pub(crate) fn keep_published(&mut self, room: Arc<str>, row: PublishedTrackLedger) {
+        push(&mut self.published, (room, row));
+    }
+
+    /// Enters the rows into a report.
+    pub(crate) fn report(&self, report: &mut WorkerReport) {
+        report.published.extend(self.published.iter().cloned());
+        report.subscribed.extend(self.subscribed.iter().cloned());
+    }
+}
+
+fn push<T>(rows: &mut VecDeque<T>, row: T) {
+    if rows.len() >= ENDED_ROWS_MAX {
+        rows.pop_front();
+    }
+    rows.push_back(row);
+}

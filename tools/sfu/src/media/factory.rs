@@ -1,0 +1,79 @@
+//! Making peers and subscriptions with what is random about them.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use stampede_impair::{Cohorts, Loss, Random, stable_name};
+
+use super::connection::ConnectionConfig;
+use super::failure::PeerFailure;
+use super::message::{PeerKey, PeerLabel, Role, TrackOffer};
+use super::peer::{Peer, PeerSpec};
+use super::subscription::Subscription;
+
+/// What all peers of a worker have in common.
+pub(crate) struct PeerFactory {
+    config: ConnectionConfig,
+    /// What is done to the packets of which subscribers.
+    cohorts: Cohorts,
+    /// Share of publishers' packets that are dropped on arrival.
+    drop_upstream: f64,
+    seed: u64,
+    /// Where clients reach the worker.
+    address: SocketAddr,
+}
+
+impl PeerFactory {
+    /// `seed` is of everything that is random and not secret.
+    pub(crate) fn new(
+        config: ConnectionConfig,
+        cohorts: Cohorts,
+        drop_upstream: f64,
+        seed: u64,
+        address: SocketAddr,
+    ) -> Self {
+        Self { config, cohorts, drop_upstream, seed, address }
+    }
+
+    /// Where clients reach the worker.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes a peer.
+    ///
+    /// # Errors
+    /// The worker's address can't be a candidate.
+    pub(crate) fn peer(
+        &self,
+        key: PeerKey,
+        role: Role,
+        label: PeerLabel,
+        now: Instant,
+    ) -> Result<Peer, PeerFailure> {
+        let identity = &*label.identity;
+        let (impair, upstream_loss) = match role {
+            Role::Subscriber => (self.cohorts.of(identity).map(|(_, model)| Box::new(model)), None),
+            Role::Publisher => {
+                let name = format!("{}/up", stable_name(identity));
+                (None, Loss::new(self.drop_upstream, 1, Random::named(self.seed, &name)))
+            }
+        };
+        let spec = PeerSpec { key, role, label, impair, upstream_loss };
+        Peer::new(spec, &self.config, self.address, now)
+    }
+
+    /// Makes a subscription to the track at this index. Its numbers start at random (RFC 3550
+    /// §5.1) but repeatably, and far from the wrap.
+    pub(crate) fn subscription(
+        &self,
+        label: &PeerLabel,
+        track: usize,
+        offer: TrackOffer,
+    ) -> Subscription {
+        let mut random = Random::named(self.seed, &format!("{}/{}", label.identity, offer.sid));
+        let mut first_seq = || (random.draw() as u16 & 0x3fff).max(1);
+        let (first_seq, first_rtx) = (first_seq(), first_seq());
+        Subscription::new(track, offer, first_seq, first_rtx)
+    }
+}

@@ -1,0 +1,39 @@
+//! Why a peer connection ends, and why an SDP of a client can't be used.
+
+use stampede_core::srtp::KeyError;
+use str0m::RtcError;
+use str0m::error::{IceError, SdpError};
+
+/// Why a peer connection ended that its client did not close.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerFailure {
+    /// The worker's address is none that ICE could use.
+    #[error("the media address can't be a candidate: {0}")]
+    Candidate(#[from] IceError),
+    /// ICE, DTLS or SCTP gave up.
+    #[error(transparent)]
+    Connection(#[from] RtcError),
+    /// The keys that DTLS agreed on can't encrypt media.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The client went away without a word.
+    #[error("no connectivity checks for 15 s")]
+    Silent,
+    /// The client has not answered an offer.
+    #[error("the offer was not answered for 15 s")]
+    OfferUnanswered,
+    /// The worker's socket, which all its peers share, is unusable.
+    #[error("the media socket failed")]
+    Socket,
+}
+
+/// Why an offer or answer of a client can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NegotiationError {
+    /// It is no SDP.
+    #[error(transparent)]
+    Syntax(#[from] SdpError),
+    /// It does not fit what was negotiated before.
+    #[error(transparent)]
+    Refused(#[from] RtcError),
+}

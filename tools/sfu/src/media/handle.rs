@@ -1,0 +1,134 @@
+//! How to reach a media worker, and the worker's end of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use stampede_udp::Waker;
+
+use super::message::Command;
+use super::packet::MediaBatch;
+use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
+
+/// Commands waiting for one worker at most. The signalling thread waits when it is full; a worker
+/// empties it every few milliseconds and never waits for signalling, so this can't deadlock.
+const COMMANDS_MAX: usize = 65_536;
+
+/// Media batches from other workers waiting for one worker at most; more are dropped and counted
+/// in [`WorkerLedger::mailbox_full`].
+const MEDIA_BATCHES_MAX: usize = 8_192;
+
+/// Requests for the ledger waiting for one worker at most; whoever asks next waits for room.
+const REPORTS_MAX: usize = 16;
+
+/// One worker's part of the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerReport {
+    pub(crate) worker: WorkerLedger,
+    /// (room, track).
+    pub(crate) published: Vec<(Arc<str>, PublishedTrackLedger)>,
+    /// (room, identity, track).
+    pub(crate) subscribed: Vec<(Arc<str>, Arc<str>, SubscriberTrackLedger)>,
+}
+
+/// How to reach a worker.
+#[derive(Clone)]
+pub(crate) struct WorkerHandle {
+    commands: Sender<Command>,
+    media: Sender<MediaBatch>,
+    /// Apart from the commands, so that a request for the ledger never waits for them.
+    reports: Sender<Sender<WorkerReport>>,
+    waker: Waker,
+    address: SocketAddr,
+}
+
+/// Where a worker finds what was sent to its handle.
+pub(crate) struct Inbox {
+    commands: Receiver<Command>,
+    media: Receiver<MediaBatch>,
+    reports: Receiver<Sender<WorkerReport>>,
+}
+
+/// Why a worker gets no further command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoCommand {
+    /// None waits.
+    Empty,
+    /// All handles are gone, so that none will come.
+    Orphaned,
+}
+
+impl WorkerHandle {
+    /// A handle of the worker that `waker` wakes, and the worker's end of it.
+    pub(crate) fn new(waker: Waker, address: SocketAddr) -> (Self, Inbox) {
+        let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
+        let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
+        let (reports, reports_in) = crossbeam_channel::bounded(REPORTS_MAX);
+        let inbox = Inbox { commands: commands_in, media: media_in, reports: reports_in };
+        (Self { commands, media, reports, waker, address }, inbox)
+    }
+
+    /// The worker's media socket as clients reach it, which is its ICE candidate.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Asks for the worker's part of the ledger; it comes on the channel that is returned, unless
+    /// the worker has ended.
+    pub(crate) fn ask(&self) -> Receiver<WorkerReport> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        if self.reports.send(reply).is_ok() {
+            self.waker.wake();
+        }
+        answer
+    }
+
+    /// Queues a command and wakes the worker. Waits while its queue is full; does nothing when
+    /// the worker has ended.
+    pub(crate) fn command(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Queues a command unless the queue is full; for workers, which must not wait for each other.
+    pub(crate) fn try_command(&self, command: Command) {
+        if self.commands.try_send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Queues media and wakes the worker; false when its queue is full.
+    pub(crate) fn try_media(&self, batch: MediaBatch) -> bool {
+        let queued = self.media.try_send(batch).is_ok();
+        if queued {
+            self.waker.wake();
+        }
+        queued
+    }
+}
+
+impl Inbox {
+    /// Whether neither commands nor media wait.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.media.is_empty()
+    }
+
+    /// The next command.
+    pub(crate) fn command(&self) -> Result<Command, NoCommand> {
+        self.commands.try_recv().map_err(|error| match error {
+            TryRecvError::Empty => NoCommand::Empty,
+            TryRecvError::Disconnected => NoCommand::Orphaned,
+        })
+    }
+
+    /// The next batch of another worker's media.
+    pub(crate) fn media(&self) -> Option<MediaBatch> {
+        self.media.try_recv().ok()
+    }
+
+    /// Who waits for the ledger next.
+    pub(crate) fn report_request(&self) -> Option<Sender<WorkerReport>> {
+        self.reports.try_recv().ok()
+    }
+}

@@ -1,0 +1,142 @@
+//! What the signalling thread and the media workers say to each other.
+
+use std::sync::Arc;
+
+use stampede_core::MediaKind;
+
+use super::failure::{NegotiationError, PeerFailure};
+
+/// A peer connection; never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PeerKey(pub(crate) u64);
+
+/// A published track; never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TrackKey(pub(crate) u64);
+
+/// Which of a participant's two peer connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The client offers and sends.
+    Publisher,
+    /// The SFU offers and sends.
+    Subscriber,
+}
+
+/// What identifies a peer connection in the ledger.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerLabel {
+    pub(crate) room: Arc<str>,
+    pub(crate) identity: Arc<str>,
+}
+
+/// What a worker has to know to offer a track to a subscriber.
+#[derive(Debug, Clone)]
+pub(crate) struct TrackOffer {
+    pub(crate) track: TrackKey,
+    /// `TR_…`
+    pub(crate) sid: Arc<str>,
+    /// `PA_…` of the publisher.
+    pub(crate) publisher_sid: Arc<str>,
+    pub(crate) kind: MediaKind,
+    /// The worker that holds the publisher.
+    pub(crate) home: usize,
+    /// Highest layer wanted.
+    pub(crate) limit: u8,
+    /// Forward nothing for now.
+    pub(crate) paused: bool,
+}
+
+/// From the signalling thread (or another worker) to a worker.
+pub(crate) enum Command {
+    AddPeer {
+        peer: PeerKey,
+        role: Role,
+        label: PeerLabel,
+        /// Tracks to offer at once (subscribers only).
+        tracks: Vec<TrackOffer>,
+    },
+    RemovePeer(PeerKey),
+    /// The publisher's offer; `tracks` are those whose mid is known.
+    Offer {
+        peer: PeerKey,
+        id: u32,
+        sdp: String,
+        tracks: Vec<PublishedTrack>,
+    },
+    /// The subscriber's answer.
+    Answer {
+        peer: PeerKey,
+        id: u32,
+        sdp: String,
+    },
+    /// Binds a track to a mid that an earlier offer already brought.
+    BindTrack {
+        peer: PeerKey,
+        track: PublishedTrack,
+    },
+    UnpublishTrack(TrackKey),
+    Subscribe {
+        peer: PeerKey,
+        track: TrackOffer,
+    },
+    Unsubscribe {
+        peer: PeerKey,
+        track: TrackKey,
+    },
+    /// `track_setting`.
+    Setting {
+        peer: PeerKey,
+        track: TrackKey,
+        limit: u8,
+        paused: bool,
+    },
+    /// Sends a track's packets to another worker too, or no longer.
+    Interest {
+        track: TrackKey,
+        worker: usize,
+        wanted: bool,
+    },
+    /// A worker asks the publisher's worker for a keyframe.
+    Keyframe {
+        track: TrackKey,
+        layer: u8,
+    },
+    /// A data packet for subscribers of this worker.
+    Data {
+        targets: Arc<[PeerKey]>,
+        channel: Arc<str>,
+        payload: Arc<[u8]>,
+    },
+    Stop,
+}
+
+/// A published track bound to its m-line.
+#[derive(Debug, Clone)]
+pub(crate) struct PublishedTrack {
+    pub(crate) track: TrackKey,
+    pub(crate) sid: Arc<str>,
+    pub(crate) mid: String,
+    pub(crate) kind: MediaKind,
+    /// Its publisher may leave out silence.
+    pub(crate) dtx: bool,
+}
+
+/// From a worker to the signalling thread.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An offer for a subscriber.
+    Offer { peer: PeerKey, id: u32, sdp: String, mid_to_track_id: Vec<(String, String)> },
+    /// The answer to a publisher's offer, with the codec negotiated for each bound track.
+    Answer { peer: PeerKey, id: u32, sdp: String, codecs: Vec<(TrackKey, &'static str)> },
+    /// An SDP of the client could not be used.
+    NegotiationFailed { peer: PeerKey, error: NegotiationError },
+    /// ICE and DTLS are up.
+    Connected { peer: PeerKey },
+    /// The client closed DTLS.
+    Closed { peer: PeerKey },
+    /// The connection is over, and the client did not close it.
+    Failed { peer: PeerKey, failure: PeerFailure },
+    /// A data channel message of a publisher.
+    Data { peer: PeerKey, channel: String, payload: Vec<u8> },
+}

@@ -1,0 +1,134 @@
+//! The peers of one worker, and whose a datagram is.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use slab::Slab;
+
+use super::message::PeerKey;
+use super::peer::Peer;
+use super::stun;
+
+/// How long a peer that is not connected counts as joining.
+const JOINING: Duration = Duration::from_secs(15);
+
+/// Peers by index, key and address.
+#[derive(Default)]
+pub(crate) struct PeerTable {
+    /// Boxed: a peer is many kilobytes, and a growing slab would copy them all.
+    peers: Slab<Box<Peer>>,
+    by_key: FxHashMap<PeerKey, usize>,
+    by_ufrag: FxHashMap<String, usize>,
+    by_address: FxHashMap<SocketAddr, usize>,
+    /// Peers that are not connected yet, and when the last one was added.
+    joining: FxHashSet<usize>,
+    last_join: Option<Instant>,
+}
+
+impl PeerTable {
+    /// Adds a peer, which is joining; its index.
+    pub(crate) fn insert(&mut self, peer: Peer, now: Instant) -> usize {
+        let (key, ufrag) = (peer.key(), peer.ufrag().to_owned());
+        let index = self.peers.insert(Box::new(peer));
+        self.by_key.insert(key, index);
+        self.by_ufrag.insert(ufrag, index);
+        self.joining.insert(index);
+        self.last_join = Some(now);
+        index
+    }
+
+    /// Takes a peer out. It is heard no more.
+    pub(crate) fn remove(&mut self, index: usize) -> Option<Box<Peer>> {
+        let mut peer = self.peers.try_remove(index)?;
+        self.joining.remove(&index);
+        self.by_key.remove(&peer.key());
+        self.by_ufrag.remove(peer.ufrag());
+        for address in peer.addresses().iter() {
+            forget_address(&mut self.by_address, index, address);
+        }
+        Some(peer)
+    }
+
+    pub(crate) fn index_of(&self, key: PeerKey) -> Option<usize> {
+        self.by_key.get(&key).copied()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Peer> {
+        self.peers.get(index).map(|peer| &**peer)
+    }
+
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Peer> {
+        self.peers.get_mut(index).map(|peer| &mut **peer)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().map(|(_, peer)| &**peer)
+    }
+
+    pub(crate) fn indices(&self) -> Vec<usize> {
+        self.peers.iter().map(|(index, _)| index).collect()
+    }
+
+    /// Whose datagram this is: a connectivity check says so itself, anything else by its source.
+    pub(crate) fn of_datagram(&self, source: SocketAddr, datagram: &[u8]) -> Option<usize> {
+        stun::with_receiver(datagram, |ufrag| self.by_ufrag.get(ufrag).copied())
+            .unwrap_or_else(|| self.by_address.get(&source).copied())
+    }
+
+    /// A peer has sent an authentic check from this address, perhaps one that nominates it. It is
+    /// heard there from now on, unless another lives there, who must not be cut off by a check from
+    /// its address.
+    pub(crate) fn learn_address(
+        &mut self,
+        index: usize,
+        address: SocketAddr,
+        nominates: bool,
+        now: Instant,
+    ) {
+        let owner = self.by_address.get(&address).copied().filter(|&owner| owner != index);
+        let owner = owner.and_then(|owner| self.peers.get_mut(owner));
+        let taken = owner.is_some_and(|owner| {
+            let alive = !owner.has_ended() && owner.addresses().lives_at(address, now);
+            if !alive {
+                owner.addresses().forget(address);
+            }
+            alive
+        });
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if taken {
+            tracing::debug!(peer = peer.key().0, %address, "a check from where another peer lives");
+            peer.addresses().refused(nominates, now);
+            return;
+        }
+        let forgotten = peer.addresses().checked(address, nominates, now);
+        self.by_address.insert(address, index);
+        if let Some(forgotten) = forgotten {
+            forget_address(&mut self.by_address, index, forgotten);
+        }
+    }
+
+    /// A peer is connected: it is no longer joining.
+    pub(crate) fn connected(&mut self, index: usize) -> Option<&mut Peer> {
+        self.joining.remove(&index);
+        let peer = self.get_mut(index)?;
+        peer.set_connected();
+        Some(peer)
+    }
+
+    /// Whether anybody waits for a handshake.
+    pub(crate) fn is_joining(&self, now: Instant) -> bool {
+        !self.joining.is_empty() && self.last_join.is_some_and(|at| now < at + JOINING)
+    }
+}
+
+/// A peer is no longer heard at an address, if it was.
+fn forget_address(known: &mut FxHashMap<SocketAddr, usize>, index: usize, address: SocketAddr) {
+    if known.get(&address) == Some(&index) {
+        known.remove(&address);
+    }
+}

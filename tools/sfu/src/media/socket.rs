@@ -1,0 +1,160 @@
+//! A worker's socket, and what is injected on the way out.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use stampede_impair::{Class, Fate, Held, Impairment};
+use stampede_udp::{Backend, Received, SocketId, UdpStats, Wait};
+
+use crate::faults::Malformer;
+
+/// The one socket of a worker, with the packets that are held back on purpose.
+pub(crate) struct MediaSocket {
+    backend: Box<dyn Backend>,
+    socket: SocketId,
+    held: Held<(SocketAddr, Box<[u8]>)>,
+    malformer: Option<Malformer>,
+}
+
+/// A datagram to a peer that is still to be written.
+pub(crate) struct Datagram<'a> {
+    pub(crate) destination: SocketAddr,
+    pub(crate) class: Class,
+    /// Bytes of it.
+    pub(crate) len: usize,
+    /// Fills them in; false when it can't. The same each time it is called.
+    pub(crate) write: &'a mut dyn FnMut(&mut [u8]) -> bool,
+}
+
+impl MediaSocket {
+    /// Of a backend that has this socket and no other; `malformer` breaks datagrams of media.
+    pub(crate) fn new(
+        backend: Box<dyn Backend>,
+        socket: SocketId,
+        malformer: Option<Malformer>,
+    ) -> Self {
+        Self { backend, socket, held: Held::default(), malformer }
+    }
+
+    /// Waits for datagrams; see [`Backend::poll`].
+    pub(crate) fn poll(&mut self, wait: Wait) -> io::Result<usize> {
+        self.backend.poll(wait)
+    }
+
+    /// What the last poll has brought.
+    pub(crate) fn batch(&self) -> &[Received] {
+        self.backend.batch()
+    }
+
+    /// The bytes of a datagram of the batch.
+    pub(crate) fn payload(&self, received: &Received) -> &[u8] {
+        self.backend.payload(received)
+    }
+
+    /// Hands everything to the kernel that is not held back.
+    pub(crate) fn flush(&mut self) {
+        self.backend.flush();
+    }
+
+    /// The backend's counters, with what the kernel dropped.
+    pub(crate) fn refreshed_stats(&mut self) -> UdpStats {
+        self.backend.refresh_drops();
+        self.backend.stats()
+    }
+
+    /// Datagrams that were to be held back when too many were already.
+    pub(crate) fn held_full(&self) -> u64 {
+        self.held.full()
+    }
+
+    /// When the next datagram is due that is held back.
+    pub(crate) fn next_release(&self) -> Option<Instant> {
+        self.held.next()
+    }
+
+    /// Sends what has been held back long enough.
+    pub(crate) fn release(&mut self, now: Instant) {
+        while let Some((_, (destination, payload))) = self.held.pop_due(now) {
+            self.backend.send(self.socket, destination, &payload);
+        }
+    }
+
+    /// Sends a packet of media like [`put`](Self::put), and before it a broken one if that is asked
+    /// for. What became of it, and whether there was a broken one; `None` if it can't be written.
+    pub(crate) fn put_media(
+        &mut self,
+        now: Instant,
+        impair: Option<&mut Impairment>,
+        mut datagram: Datagram<'_>,
+    ) -> Option<(Fate, bool)> {
+        if self.malformer.is_none() {
+            return Some((self.put(now, impair, datagram), false));
+        }
+        let bytes = self.written(&mut datagram)?;
+        let malformed = self.spoil(datagram.destination, &bytes);
+        let mut copy = |buffer: &mut [u8]| {
+            buffer.copy_from_slice(&bytes);
+            true
+        };
+        Some((self.put(now, impair, Datagram { write: &mut copy, ..datagram }), malformed))
+    }
+
+    /// Sends a datagram, or drops it or holds it back as asked: the one place where that is
+    /// decided. What can't be written is not sent and counts as a send error.
+    pub(crate) fn put(
+        &mut self,
+        now: Instant,
+        impair: Option<&mut Impairment>,
+        mut datagram: Datagram<'_>,
+    ) -> Fate {
+        let Some(impair) = impair else {
+            self.put_now(&mut datagram);
+            return Fate::untouched(now);
+        };
+        let class = datagram.class;
+        // Writing a burst to many subscribers takes a while, so a delay counts from when this one's
+        // turn has come, not from the start of the turn.
+        let now = if impair.holds_packets() { Instant::now() } else { now };
+        let fate = impair.decide(now, class, datagram.len);
+        let Fate::Deliver { at, twice, .. } = fate else { return fate };
+        let copies = 1 + u8::from(twice);
+        if class == Class::Other || !impair.holds_packets() {
+            for _ in 0..copies {
+                self.put_now(&mut datagram);
+            }
+            return fate;
+        }
+        let Some(bytes) = self.written(&mut datagram) else { return fate };
+        for copy in 0..copies {
+            if !self.held.push(at, (datagram.destination, bytes.clone())) {
+                return impair.overflowed(class, now, fate, copy > 0);
+            }
+        }
+        fate
+    }
+
+    fn put_now(&mut self, datagram: &mut Datagram<'_>) {
+        let Datagram { destination, len, .. } = *datagram;
+        self.backend.send_with(self.socket, destination, len, datagram.write);
+    }
+
+    /// The bytes of a datagram that isn't written where it will be sent from.
+    fn written(&mut self, datagram: &mut Datagram<'_>) -> Option<Box<[u8]>> {
+        let mut bytes = vec![0; datagram.len].into_boxed_slice();
+        if (datagram.write)(&mut bytes) {
+            return Some(bytes);
+        }
+        // Nothing is sent; it only counts.
+        self.backend.send_with(self.socket, datagram.destination, 0, &mut |_| false);
+        None
+    }
+
+    /// Sends a broken copy of a packet if it is its turn.
+    fn spoil(&mut self, destination: SocketAddr, packet: &[u8]) -> bool {
+        let broken = self.malformer.as_mut().and_then(|malformer| malformer.spoil(packet));
+        let Some(broken) = broken else { return false };
+        self.backend.send(self.socket, destination, broken);
+        true
+    }
+}

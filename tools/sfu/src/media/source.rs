@@ -1,0 +1,193 @@
+//! The publisher's side of a track: its SSRCs, and what it sent.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use str0m::format::PayloadParams;
+use str0m::media::Frequency;
+use str0m::rtp::RtpPacket;
+
+use super::codec;
+use super::message::{PeerLabel, PublishedTrack};
+use super::packet::{Extensions, MediaPacket};
+use super::rewrite::{DenseSequence, Numbers};
+use crate::ledger::PublishedTrackLedger;
+
+/// The publisher's side of a track.
+pub(crate) struct Source {
+    peer: usize,
+    room: Arc<str>,
+    /// Other workers that want the packets.
+    interested: Vec<usize>,
+    /// Numberings, one an SSRC seen.
+    streams: Vec<SourceStream>,
+    ledger: PublishedTrackLedger,
+}
+
+/// One SSRC of a publisher.
+struct SourceStream {
+    ssrc: u32,
+    layer: u8,
+    /// Unique number of this numbering.
+    id: u32,
+    sequence: DenseSequence,
+    first_seq: u64,
+    highest_seq: u64,
+    received: u64,
+    params: PayloadParams,
+}
+
+impl Source {
+    /// Of a track that the publisher at index `peer` of its worker has bound.
+    pub(crate) fn new(peer: usize, label: &PeerLabel, track: &PublishedTrack) -> Self {
+        Self {
+            peer,
+            room: label.room.clone(),
+            interested: Vec::new(),
+            streams: Vec::new(),
+            ledger: PublishedTrackLedger {
+                identity: label.identity.to_string(),
+                track_sid: track.sid.to_string(),
+                kind: track.kind.to_string(),
+                ..PublishedTrackLedger::default()
+            },
+        }
+    }
+
+    /// Index of the publisher's peer.
+    pub(crate) fn peer(&self) -> usize {
+        self.peer
+    }
+
+    /// The room it is published in.
+    pub(crate) fn room(&self) -> &Arc<str> {
+        &self.room
+    }
+
+    /// Other workers that want the packets.
+    pub(crate) fn interested(&self) -> &[usize] {
+        &self.interested
+    }
+
+    /// Another worker wants the packets, or no longer.
+    pub(crate) fn set_interest(&mut self, worker: usize, wanted: bool) {
+        self.interested.retain(|&known| known != worker);
+        if wanted {
+            self.interested.push(worker);
+        }
+    }
+
+    /// The SSRC to ask for a keyframe of a layer, which counts as asked: of several the newest.
+    pub(crate) fn keyframe_ssrc(&mut self, layer: u8) -> Option<u32> {
+        let stream = self.streams.iter().rev().find(|stream| stream.layer == layer)?;
+        self.ledger.plis_sent += 1;
+        Some(stream.ssrc)
+    }
+
+    /// Starts a numbering, `id`, for the SSRC of this packet; its index.
+    pub(crate) fn add_stream(
+        &mut self,
+        id: u32,
+        layer: u8,
+        params: PayloadParams,
+        packet: &RtpPacket,
+    ) -> usize {
+        self.streams.push(SourceStream {
+            ssrc: *packet.header.ssrc,
+            layer,
+            id,
+            sequence: DenseSequence::default(),
+            first_seq: *packet.seq_no,
+            highest_seq: *packet.seq_no,
+            received: 0,
+            params,
+        });
+        self.streams.len() - 1
+    }
+
+    /// Reads and numbers a packet of one of its streams, with the parameters of its codec. `None`
+    /// if it is not to be forwarded: without payload, of an unknown payload type, too late, or of
+    /// no such stream.
+    pub(crate) fn take(
+        &mut self,
+        stream: usize,
+        packet: RtpPacket,
+        known: &[PayloadParams],
+    ) -> Option<(PayloadParams, MediaPacket)> {
+        let stream = self.streams.get_mut(stream)?;
+        if packet.payload.is_empty() {
+            stream.count(*packet.seq_no);
+            stream.sequence.padding(*packet.seq_no);
+            self.ledger.padding_only += 1;
+            return None;
+        }
+        if packet.header.payload_type != stream.params.pt() {
+            stream.params = params_of(known, *packet.header.payload_type)?;
+        }
+        stream.count(*packet.seq_no);
+        self.ledger.packets_received += 1;
+        self.ledger.bytes_received += packet.payload.len() as u64;
+        let seq = stream.sequence.map(*packet.seq_no)?;
+        let spec = stream.params.spec();
+        let inspected = codec::inspect(spec.codec, &packet.payload);
+        self.ledger.keyframes += u64::from(inspected.starts_keyframe && spec.codec.is_video());
+        let numbers = Numbers {
+            source: stream.id,
+            seq,
+            timestamp: packet.header.timestamp,
+            vp8: inspected.vp8,
+            captured_at_unix_us: captured_at(&packet, spec.clock_rate),
+            arrived_at: packet.timestamp,
+        };
+        let packet = MediaPacket {
+            layer: stream.layer,
+            numbers,
+            marker: packet.header.marker,
+            starts_keyframe: inspected.starts_keyframe,
+            extensions: Extensions::read(&packet.header.ext_vals),
+            payload: packet.payload,
+        };
+        Some((stream.params, packet))
+    }
+
+    /// Its row of the ledger now.
+    pub(crate) fn row(&self) -> PublishedTrackLedger {
+        PublishedTrackLedger {
+            packets_lost: self.streams.iter().map(SourceStream::lost).sum(),
+            ..self.ledger.clone()
+        }
+    }
+}
+
+impl SourceStream {
+    /// Counts an arrival for the loss figure.
+    fn count(&mut self, seq: u64) {
+        self.received += 1;
+        self.first_seq = self.first_seq.min(seq);
+        self.highest_seq = self.highest_seq.max(seq);
+    }
+
+    /// Sequence numbers that never arrived.
+    fn lost(&self) -> u64 {
+        (self.highest_seq - self.first_seq + 1).saturating_sub(self.received)
+    }
+}
+
+/// The parameters of a payload type.
+pub(crate) fn params_of(params: &[PayloadParams], payload_type: u8) -> Option<PayloadParams> {
+    params.iter().find(|params| *params.pt() == payload_type).copied()
+}
+
+/// When a frame was captured by the clock of the publisher's last sender report (RFC 3550 §6.4.1).
+fn captured_at(packet: &RtpPacket, clock_rate: Frequency) -> Option<i64> {
+    let report = packet.last_sender_info.as_ref()?;
+    let since = packet.header.timestamp.wrapping_sub(report.rtp_time.numer() as u32) as i32;
+    let us = i64::from(since) * 1_000_000 / i64::from(clock_rate.get().max(1));
+    let report_at = unix_us(report.ntp_time)?;
+    Some(report_at + us)
+}
+
+fn unix_us(at: SystemTime) -> Option<i64> {
+    let since = at.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_micros()).ok()
+}

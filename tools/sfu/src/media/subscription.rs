@@ -1,0 +1,355 @@
+//! One track to one subscriber: the numbers it gets, and how much of it was sent.
+
+use std::time::Instant;
+
+use stampede_impair::Fate;
+use str0m::format::PayloadParams;
+use str0m::media::{Mid, Pt};
+use str0m::rtp::Ssrc;
+use str0m::{Rtc, rtp::rtcp::NackEntry};
+
+use super::egress::packet::{ExtensionBlock, ExtensionIds, Packet};
+use super::egress::report::{self, Sent, StreamReport};
+use super::egress::{Egress, Outcome};
+use super::message::TrackOffer;
+use super::packet::MediaPacket;
+use super::rewrite::{Rewriter, Rewritten};
+use super::track::{RETRANSMIT_CACHE_AGE, Track};
+use crate::ledger::SubscriberTrackLedger;
+
+/// Numbers of lost packets that one entry of a NACK names beside its own (RFC 4585 §6.2.1).
+const NACK_BITS: u16 = 16;
+
+/// Where a subscription is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not offered yet.
+    New,
+    /// In the offer the client has not answered.
+    Offered,
+    /// Answered.
+    Active,
+}
+
+/// One track to one subscriber.
+pub(crate) struct Subscription {
+    /// Index of the track on this worker.
+    track: usize,
+    offer: TrackOffer,
+    stage: Stage,
+    /// To be taken out of the SDP.
+    removed: bool,
+    mid: Option<Mid>,
+    ssrc: Ssrc,
+    /// SSRC of retransmissions, if the client takes them.
+    rtx_ssrc: Option<u32>,
+    /// Extended sequence number of the next retransmission.
+    rtx_index: u64,
+    rewriter: Rewriter,
+    layer: Option<u8>,
+    /// How to send the track, for a version of its parameters.
+    format: Option<(u32, Option<Format>)>,
+    /// Clock rate of the track's RTP timestamps.
+    clock_rate: u32,
+    /// What sender reports say.
+    sent: Sent,
+    ledger: SubscriberTrackLedger,
+    /// Dropped on purpose since the last one sent.
+    dropped_since_sent: u64,
+}
+
+/// How a subscriber gets a track's packets.
+#[derive(Debug, Clone, Copy)]
+struct Format {
+    payload_type: Pt,
+    rtx_payload_type: Option<Pt>,
+    extensions: ExtensionIds,
+}
+
+impl Subscription {
+    /// To the track at this index, whose packets and retransmissions are numbered from here on.
+    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16, first_rtx: u16) -> Self {
+        let ledger = SubscriberTrackLedger {
+            track_sid: offer.sid.to_string(),
+            ..SubscriberTrackLedger::default()
+        };
+        Self {
+            track,
+            offer,
+            stage: Stage::New,
+            removed: false,
+            mid: None,
+            ssrc: Ssrc::from(0),
+            rtx_ssrc: None,
+            rtx_index: u64::from(first_rtx),
+            rewriter: Rewriter::new(first_seq),
+            layer: None,
+            format: None,
+            clock_rate: 0,
+            sent: Sent::default(),
+            ledger,
+            dropped_since_sent: 0,
+        }
+    }
+
+    /// Index of the track on this worker.
+    pub(crate) fn track(&self) -> usize {
+        self.track
+    }
+
+    /// What was offered, with the settings of now.
+    pub(crate) fn offer(&self) -> &TrackOffer {
+        &self.offer
+    }
+
+    /// Its m-line, once it was offered.
+    pub(crate) fn mid(&self) -> Option<Mid> {
+        self.mid
+    }
+
+    /// The layer it gets now.
+    pub(crate) fn layer(&self) -> Option<u8> {
+        self.layer
+    }
+
+    /// Whether the client has not been told of it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.stage == Stage::New
+    }
+
+    /// Whether it is to be taken out of the SDP.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// The client no longer wants it.
+    pub(crate) fn set_removed(&mut self) {
+        self.removed = true;
+    }
+
+    /// It is in an offer under this mid.
+    pub(crate) fn set_offered(&mut self, mid: Mid) {
+        self.mid = Some(mid);
+        self.stage = Stage::Offered;
+    }
+
+    /// The client has answered: it is ready to send.
+    pub(crate) fn activate(&mut self, rtc: &mut Rtc) {
+        self.stage = Stage::Active;
+        let Some(mid) = self.mid else { return };
+        let mut api = rtc.direct_api();
+        let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
+        // str0m sends no packet that it could keep.
+        stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
+        self.ssrc = stream.ssrc();
+        self.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
+    }
+
+    /// It is over: str0m forgets its stream.
+    pub(crate) fn deactivate(&self, rtc: &mut Rtc) {
+        if self.stage == Stage::Active {
+            rtc.direct_api().remove_stream_tx(self.ssrc);
+        }
+    }
+
+    /// What the client wants of it from now on.
+    pub(crate) fn set(&mut self, limit: u8, paused: bool) {
+        self.offer.limit = limit;
+        if paused && !self.offer.paused {
+            // Resuming needs a keyframe, and numbers that go on where they ended.
+            self.rewriter.stop();
+            self.layer = None;
+        }
+        self.offer.paused = paused;
+    }
+
+    /// Whether it is the one whose packets have this SSRC.
+    pub(crate) fn has_ssrc(&self, ssrc: Ssrc) -> bool {
+        self.stage == Stage::Active && self.ssrc == ssrc
+    }
+
+    /// Sends the first packets of the track's burst, as many as make a share.
+    pub(crate) fn send(
+        &mut self,
+        egress: &mut Egress<'_>,
+        rtc: &Rtc,
+        track: &mut Track,
+        share: usize,
+    ) {
+        if self.stage != Stage::Active || self.removed || self.offer.paused {
+            return;
+        }
+        let Some(format) = self.look_up_format(track, rtc) else { return };
+        let wanted = track.choice(self.offer.limit);
+        for packet in track.burst().iter().take(share) {
+            if let Some(numbers) = self.rewrite(packet, wanted) {
+                self.send_packet(egress, format, packet, &numbers);
+            }
+        }
+        if let Some(wanted) = wanted.filter(|_| self.layer != wanted) {
+            track.want_keyframe(wanted);
+        }
+    }
+
+    fn send_packet(
+        &mut self,
+        egress: &mut Egress<'_>,
+        format: Format,
+        packet: &MediaPacket,
+        numbers: &Rewritten,
+    ) {
+        self.sent.add(packet.payload.len());
+        let extensions = ExtensionBlock::new(&packet.extensions, &format.extensions);
+        let outcome = egress.send(&Packet {
+            payload_type: *format.payload_type,
+            marker: packet.marker,
+            index: numbers.seq,
+            timestamp: numbers.timestamp,
+            ssrc: *self.ssrc,
+            extensions: &extensions,
+            original: None,
+            payload: &packet.payload,
+            vp8: numbers.vp8,
+        });
+        if let Some(outcome) = outcome {
+            self.count(outcome, false);
+        }
+    }
+
+    /// Sends again, by RTX, what is still kept of the packets that the subscriber misses.
+    pub(crate) fn resend<'a>(
+        &mut self,
+        egress: &mut Egress<'_>,
+        track: &Track,
+        lost: impl Iterator<Item = &'a NackEntry>,
+    ) {
+        for entry in lost {
+            self.resend_one(egress, track, entry.pid);
+            for bit in (0..NACK_BITS).filter(|bit| entry.blp >> bit & 1 == 1) {
+                self.resend_one(egress, track, entry.pid.wrapping_add(bit + 1));
+            }
+        }
+    }
+
+    /// Sends the packet that the subscriber got under `seq` again, with RTX (RFC 4588).
+    fn resend_one(&mut self, egress: &mut Egress<'_>, track: &Track, seq: u16) {
+        let (Some(format), Some(ssrc)) = (self.format(track), self.rtx_ssrc) else { return };
+        let Some(payload_type) = format.rtx_payload_type else { return };
+        let Some((mapping, source_seq)) = self.rewriter.trace(seq) else { return };
+        let Some(packet) = track.kept(mapping.source, source_seq, egress.now) else { return };
+        let Some(numbers) = mapping.apply(&packet.numbers) else { return };
+        let extensions = ExtensionBlock::new(&packet.extensions, &format.extensions);
+        let index = self.rtx_index;
+        self.rtx_index += 1;
+        let outcome = egress.send(&Packet {
+            payload_type: *payload_type,
+            marker: packet.marker,
+            index,
+            timestamp: numbers.timestamp,
+            ssrc,
+            extensions: &extensions,
+            original: Some(numbers.seq as u16),
+            payload: &packet.payload,
+            vp8: numbers.vp8,
+        });
+        if let Some(outcome) = outcome {
+            self.count(outcome, true);
+        }
+    }
+
+    /// The numbers of a packet that the subscriber is to get, after switching to its source if
+    /// that is the wanted layer and it starts a keyframe.
+    fn rewrite(&mut self, packet: &MediaPacket, wanted: Option<u8>) -> Option<Rewritten> {
+        let current = self.rewriter.source();
+        if current != Some(packet.numbers.source) {
+            // Of two sources of the same layer the later one counts: the publisher changed its
+            // SSRC.
+            let outdated = self.layer == Some(packet.layer)
+                && current.is_some_and(|current| current > packet.numbers.source);
+            if wanted != Some(packet.layer) || !packet.starts_keyframe || outdated {
+                return None;
+            }
+            self.rewriter.switch(&packet.numbers, self.clock_rate);
+            if self.layer.is_some_and(|layer| layer != packet.layer) {
+                self.ledger.layer_switches += 1;
+            }
+            self.layer = Some(packet.layer);
+        }
+        self.rewriter.rewrite(&packet.numbers)
+    }
+
+    /// How this subscriber gets the track, once that was looked up.
+    fn format(&self, track: &Track) -> Option<Format> {
+        let (version, format) = self.format?;
+        if version == track.params_version() { format } else { None }
+    }
+
+    /// Looks up how this subscriber gets the track, when the track's parameters are new.
+    fn look_up_format(&mut self, track: &Track, rtc: &Rtc) -> Option<Format> {
+        let version = track.params_version();
+        if self.format.is_none_or(|(known, _)| known != version) {
+            let params = track.params()?;
+            self.clock_rate = params.spec().clock_rate.get();
+            self.format = Some((version, self.negotiated(params, rtc)));
+        }
+        self.format(track)
+    }
+
+    /// What the client has accepted of the publisher's parameters.
+    fn negotiated(&self, params: PayloadParams, rtc: &Rtc) -> Option<Format> {
+        let matching = rtc.codec_config().match_params(params)?;
+        let media = self.mid.and_then(|mid| rtc.media(mid))?;
+        media.remote_pts().contains(&matching.pt()).then(|| Format {
+            payload_type: matching.pt(),
+            rtx_payload_type: matching.resend(),
+            extensions: ExtensionIds::of(media.remote_extmap()),
+        })
+    }
+
+    /// What its sender report says at this moment; `None` before the first packet.
+    pub(crate) fn report(&self, at: Instant) -> Option<StreamReport> {
+        let (timestamp, arrived_at) = self.rewriter.last_passed()?;
+        let rtp_time = report::rtp_time(timestamp, arrived_at, at, self.clock_rate);
+        Some(StreamReport { sent: self.sent, rtp_time })
+    }
+
+    /// The subscriber has asked for a keyframe.
+    pub(crate) fn count_keyframe_request(&mut self) {
+        self.ledger.plis_received += 1;
+    }
+
+    /// The subscriber has sent a NACK.
+    pub(crate) fn count_nack(&mut self) {
+        self.ledger.nacks_received += 1;
+    }
+
+    /// Enters what became of one of its packets.
+    fn count(&mut self, outcome: Outcome, retransmission: bool) {
+        let ledger = &mut self.ledger;
+        ledger.malformed += u64::from(outcome.malformed);
+        let Fate::Deliver { twice, reordered, .. } = outcome.fate else {
+            if retransmission {
+                ledger.retransmits_dropped += 1;
+            } else {
+                self.dropped_since_sent += u64::from(ledger.packets_sent > 0);
+                ledger.dropped += 1;
+            }
+            return;
+        };
+        if retransmission {
+            ledger.retransmitted += 1;
+        } else {
+            ledger.packets_sent += 1;
+            ledger.dropped_between += std::mem::take(&mut self.dropped_since_sent);
+        }
+        ledger.bytes_sent += outcome.bytes as u64;
+        ledger.delayed += u64::from(outcome.delayed);
+        ledger.reordered += u64::from(reordered);
+        ledger.duplicated += u64::from(twice);
+    }
+
+    /// Its row of the ledger now.
+    pub(crate) fn row(&self) -> SubscriberTrackLedger {
+        SubscriberTrackLedger { layer: self.layer, ..self.ledger.clone() }
+    }
+}

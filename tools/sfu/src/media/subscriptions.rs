@@ -1,0 +1,103 @@
+//! The subscriptions of one peer.
+
+use std::time::Instant;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use str0m::Rtc;
+use str0m::media::Mid;
+use str0m::rtp::Ssrc;
+
+use super::egress::report::StreamReport;
+use super::subscription::Subscription;
+use crate::ledger::SubscriberTrackLedger;
+
+/// Subscriptions by index and track.
+#[derive(Default)]
+pub(crate) struct Subscriptions {
+    all: Slab<Subscription>,
+    /// By the track's index on the worker; those that were removed are not in it.
+    by_track: FxHashMap<usize, usize>,
+}
+
+impl Subscriptions {
+    /// Whether a track is subscribed to.
+    pub(crate) fn has(&self, track: usize) -> bool {
+        self.by_track.contains_key(&track)
+    }
+
+    pub(crate) fn add(&mut self, subscription: Subscription) {
+        let track = subscription.track();
+        let index = self.all.insert(subscription);
+        self.by_track.insert(track, index);
+    }
+
+    /// The subscription to a track.
+    pub(crate) fn of_track(&mut self, track: usize) -> Option<&mut Subscription> {
+        self.all.get_mut(*self.by_track.get(&track)?)
+    }
+
+    /// The subscription of an m-line, unless it is to be taken out of the SDP.
+    pub(crate) fn of_mid(&mut self, mid: Mid) -> Option<&mut Subscription> {
+        let mut live = self.live();
+        live.find(|subscription| subscription.mid() == Some(mid))
+    }
+
+    /// The subscription whose packets have this SSRC, unless it is to be taken out of the SDP.
+    pub(crate) fn of_ssrc(&mut self, ssrc: Ssrc) -> Option<&mut Subscription> {
+        let mut live = self.live();
+        live.find(|subscription| subscription.has_ssrc(ssrc))
+    }
+
+    fn live(&mut self) -> impl Iterator<Item = &mut Subscription> {
+        let all = self.all.iter_mut().map(|(_, subscription)| subscription);
+        all.filter(|subscription| !subscription.is_removed())
+    }
+
+    /// What the sender report of an SSRC says at this moment.
+    pub(crate) fn report(&self, ssrc: u32, at: Instant) -> Option<StreamReport> {
+        self.iter().find(|subscription| subscription.has_ssrc(ssrc.into()))?.report(at)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscription> {
+        self.all.iter().map(|(_, subscription)| subscription)
+    }
+
+    /// Ends the subscription to a track; it stays until it is taken out of the SDP. Whether there
+    /// was one.
+    pub(crate) fn remove(&mut self, track: usize) -> bool {
+        let Some(index) = self.by_track.remove(&track) else { return false };
+        if let Some(subscription) = self.all.get_mut(index) {
+            subscription.set_removed();
+        }
+        true
+    }
+
+    /// Forgets those that are to be taken out of the SDP; their rows of the ledger and m-lines.
+    pub(crate) fn forget_removed(
+        &mut self,
+        rtc: &mut Rtc,
+    ) -> Vec<(SubscriberTrackLedger, Option<Mid>)> {
+        let mut removed = Vec::new();
+        self.all.retain(|_, subscription| {
+            if subscription.is_removed() {
+                subscription.deactivate(rtc);
+                removed.push((subscription.row(), subscription.mid()));
+            }
+            !subscription.is_removed()
+        });
+        removed
+    }
+
+    /// Those that the client has not been told of, with their indices.
+    pub(crate) fn new_ones(&mut self) -> impl Iterator<Item = (usize, &mut Subscription)> {
+        self.all.iter_mut().filter(|(_, subscription)| subscription.is_new())
+    }
+
+    /// The client has answered the offer of this one.
+    pub(crate) fn activate(&mut self, index: usize, rtc: &mut Rtc) {
+        if let Some(subscription) = self.all.get_mut(index) {
+            subscription.activate(rtc);
+        }
+    }
+}

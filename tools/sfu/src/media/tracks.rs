@@ -1,0 +1,134 @@
+//! The tracks of one worker, and which of them have packets to forward.
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use stampede_core::MediaKind;
+
+use super::message::TrackKey;
+use super::packet::MediaBatch;
+use super::source::Source;
+use super::track::Track;
+
+/// Tracks by index and key.
+pub(crate) struct TrackTable {
+    tracks: Slab<Track>,
+    by_key: FxHashMap<TrackKey, usize>,
+    /// Those with packets to forward.
+    bursts: Vec<usize>,
+    /// Numberings of publishers made so far.
+    sources: u32,
+    /// Packets of video kept for retransmission, a numbering.
+    resend_packets_max: usize,
+}
+
+impl TrackTable {
+    /// Keeps `resend_packets_max` packets of each numbering of a video track.
+    pub(crate) fn new(resend_packets_max: usize) -> Self {
+        Self {
+            tracks: Slab::new(),
+            by_key: FxHashMap::default(),
+            bursts: Vec::new(),
+            sources: 0,
+            resend_packets_max,
+        }
+    }
+
+    /// The index of a track, which is made if need be. `home` is its publisher's worker.
+    pub(crate) fn find_or_insert(&mut self, key: TrackKey, kind: MediaKind, home: usize) -> usize {
+        if let Some(&index) = self.by_key.get(&key) {
+            return index;
+        }
+        let packets_max = match kind {
+            MediaKind::Video => self.resend_packets_max,
+            MediaKind::Audio => 0,
+        };
+        let index = self.tracks.insert(Track::new(key, kind, home, packets_max));
+        self.by_key.insert(key, index);
+        index
+    }
+
+    pub(crate) fn index_of(&self, key: TrackKey) -> Option<usize> {
+        self.by_key.get(&key).copied()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Track> {
+        self.tracks.get(index)
+    }
+
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Track> {
+        self.tracks.get_mut(index)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Track> {
+        self.tracks.iter().map(|(_, track)| track)
+    }
+
+    /// Indices of the tracks of one publisher.
+    pub(crate) fn published_by(&self, peer: usize) -> Vec<usize> {
+        let of_peer = |track: &Track| track.source().is_some_and(|source| source.peer() == peer);
+        self.tracks.iter().filter(|(_, track)| of_peer(track)).map(|(index, _)| index).collect()
+    }
+
+    /// A number for a publisher's SSRC that no other has.
+    pub(crate) fn next_source_id(&mut self) -> u32 {
+        self.sources += 1;
+        self.sources
+    }
+
+    /// A peer no longer gets the track, which is forgotten if nobody does or sends it.
+    pub(crate) fn leave(&mut self, index: usize, peer: usize) {
+        if let Some(track) = self.tracks.get_mut(index) {
+            track.remove_subscriber(peer);
+        }
+        self.forget_if_unused(index);
+    }
+
+    /// Takes the publisher from the track, which is forgotten if nobody gets it.
+    pub(crate) fn end_source(&mut self, index: usize) -> Option<Source> {
+        let source = self.tracks.get_mut(index)?.take_source()?;
+        self.forget_if_unused(index);
+        Some(source)
+    }
+
+    fn forget_if_unused(&mut self, index: usize) {
+        if self.tracks.get(index).is_some_and(Track::is_unused) {
+            let track = self.tracks.remove(index);
+            self.by_key.remove(&track.key());
+            self.bursts.retain(|&burst| burst != index);
+        }
+    }
+
+    /// A track that is about to get packets to forward.
+    pub(crate) fn bursting(&mut self, index: usize) -> Option<&mut Track> {
+        let track = self.tracks.get_mut(index)?;
+        if track.burst().is_empty() {
+            self.bursts.push(index);
+        }
+        Some(track)
+    }
+
+    /// Takes packets that another worker's publisher sent.
+    pub(crate) fn extend(&mut self, batch: MediaBatch) {
+        let index = self.index_of(batch.track);
+        if let Some(track) = index.and_then(|index| self.bursting(index)) {
+            track.extend(batch);
+        }
+    }
+
+    /// Whether any track has packets to forward.
+    pub(crate) fn has_bursts(&self) -> bool {
+        !self.bursts.is_empty()
+    }
+
+    /// Indices of the tracks with packets to forward, which are then to be given back.
+    pub(crate) fn take_bursts(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.bursts)
+    }
+
+    /// Keeps of these tracks those that still have packets to forward.
+    pub(crate) fn put_back_bursts(&mut self, bursts: Vec<usize>) {
+        self.bursts = bursts;
+        let tracks = &self.tracks;
+        self.bursts.retain(|&index| tracks.get(index).is_some_and(|t| !t.burst().is_empty()));
+    }
+}

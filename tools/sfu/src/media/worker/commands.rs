@@ -1,0 +1,202 @@
+//! What the signalling thread asks of a worker.
+
+use std::time::Duration;
+
+use str0m::media::Mid;
+
+use super::Worker;
+use crate::media::message::{
+    Command, Event, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer,
+};
+use crate::media::negotiate::NEGOTIATION_DEBOUNCE;
+use crate::media::source::Source;
+use crate::sdp;
+
+impl Worker {
+    pub(crate) fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::AddPeer { peer, role, label, tracks } => {
+                self.add_peer(peer, role, label, tracks);
+            }
+            Command::RemovePeer(peer) => {
+                if let Some(index) = self.peers.index_of(peer) {
+                    self.remove_peer(index);
+                }
+            }
+            Command::Offer { peer, id, sdp, tracks } => self.answer(peer, id, &sdp, &tracks),
+            Command::Answer { peer, id, sdp } => self.accept_answer(peer, id, &sdp),
+            Command::BindTrack { peer, track } => self.bind(peer, &track),
+            Command::UnpublishTrack(track) => {
+                if let Some(index) = self.tracks.index_of(track) {
+                    self.end_source(index);
+                }
+            }
+            Command::Subscribe { peer, track } => self.subscribe(peer, track),
+            Command::Unsubscribe { peer, track } => self.unsubscribe(peer, track),
+            Command::Setting { peer, track, limit, paused } => {
+                self.set(peer, track, limit, paused);
+            }
+            Command::Interest { track, worker, wanted } => self.interest(track, worker, wanted),
+            Command::Keyframe { track, layer } => {
+                if let Some(index) = self.tracks.index_of(track) {
+                    self.want_keyframe(index, layer);
+                }
+            }
+            Command::Data { targets, channel, payload } => {
+                self.deliver(&targets, &channel, &payload);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn add_peer(&mut self, key: PeerKey, role: Role, label: PeerLabel, tracks: Vec<TrackOffer>) {
+        let mut peer = match self.factory.peer(key, role, label, self.now) {
+            Ok(peer) => peer,
+            Err(failure) => {
+                self.events.emit(Event::Failed { peer: key, failure });
+                return;
+            }
+        };
+        if role == Role::Subscriber {
+            peer.want_negotiation(self.now, Duration::ZERO);
+        }
+        let index = self.peers.insert(peer, self.now);
+        for track in tracks {
+            self.add_subscription(index, track);
+        }
+        self.negotiate(index);
+        self.advance(index);
+    }
+
+    /// Closes and forgets a peer with everything that hangs on it.
+    pub(super) fn remove_peer(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.close() && peer.end() {
+            self.advance(index);
+        }
+        for track in self.tracks.published_by(index) {
+            self.end_source(track);
+        }
+        let Some(peer) = self.peers.remove(index) else { return };
+        for subscription in peer.subscriptions().iter() {
+            self.ended.keep_subscribed(peer.label(), subscription.row());
+            // One that was unsubscribed has left already, and the index may be another track's.
+            if !subscription.is_removed() {
+                self.tracks.leave(subscription.track(), index);
+            }
+        }
+    }
+
+    fn add_subscription(&mut self, index: usize, offer: TrackOffer) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let track = self.tracks.find_or_insert(offer.track, offer.kind, offer.home);
+        if peer.subscriptions().has(track) {
+            return;
+        }
+        let subscription = self.factory.subscription(peer.label(), track, offer);
+        peer.subscriptions_mut().add(subscription);
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.add_subscriber(index);
+        }
+    }
+
+    fn subscribe(&mut self, key: PeerKey, offer: TrackOffer) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        self.add_subscription(index, offer);
+        self.want_negotiation(index);
+    }
+
+    fn want_negotiation(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let at = peer.want_negotiation(self.now, NEGOTIATION_DEBOUNCE);
+        self.schedule(index, at);
+    }
+
+    fn unsubscribe(&mut self, key: PeerKey, track: TrackKey) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        let Some(track) = self.tracks.index_of(track) else { return };
+        let peer = self.peers.get_mut(index);
+        if peer.is_some_and(|peer| peer.subscriptions_mut().remove(track)) {
+            self.tracks.leave(track, index);
+            self.want_negotiation(index);
+        }
+    }
+
+    fn set(&mut self, key: PeerKey, track: TrackKey, limit: u8, paused: bool) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        let Some(track) = self.tracks.index_of(track) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(subscription) = peer.subscriptions_mut().of_track(track) {
+            subscription.set(limit, paused);
+        }
+    }
+
+    fn answer(&mut self, key: PeerKey, id: u32, sdp: &str, tracks: &[PublishedTrack]) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let answer = match peer.answer(sdp) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.events.emit(Event::NegotiationFailed { peer: key, error });
+                return;
+            }
+        };
+        let codec = |track: &PublishedTrack| (track.track, peer.negotiated_codec(&track.mid));
+        let codecs = tracks.iter().map(codec).collect();
+        let pausing = tracks.iter().filter(|track| track.dtx);
+        let pausing: Vec<&str> = pausing.map(|track| track.mid.as_str()).collect();
+        let sdp = sdp::with_dtx(&answer, &pausing);
+        for track in tracks {
+            self.bind(key, track);
+        }
+        self.events.emit(Event::Answer { peer: key, id, sdp, codecs });
+        self.advance(index);
+    }
+
+    fn accept_answer(&mut self, key: PeerKey, id: u32, sdp: &str) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Err(error) = peer.accept_answer(id, sdp) {
+            self.events.emit(Event::NegotiationFailed { peer: key, error });
+            return;
+        }
+        self.negotiate(index);
+        self.advance(index);
+    }
+
+    fn bind(&mut self, key: PeerKey, track: &PublishedTrack) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let track_index = self.tracks.find_or_insert(track.track, track.kind, self.index);
+        if let Some(known) = self.tracks.get_mut(track_index) {
+            known.set_source(|| Source::new(index, peer.label(), track));
+        }
+        peer.incoming().bind(Mid::from(track.mid.as_str()), track_index);
+    }
+
+    fn end_source(&mut self, index: usize) {
+        let Some(source) = self.tracks.end_source(index) else { return };
+        if let Some(peer) = self.peers.get_mut(source.peer()) {
+            peer.incoming().unbind(index);
+        }
+        self.ended.keep_published(source.room().clone(), source.row());
+    }
+
+    fn interest(&mut self, track: TrackKey, worker: usize, wanted: bool) {
+        let index = self.tracks.index_of(track);
+        let track = index.and_then(|index| self.tracks.get_mut(index));
+        if let Some(source) = track.and_then(|track| track.source_mut()) {
+            source.set_interest(worker, wanted);
+        }
+    }
+
+    fn deliver(&mut self, targets: &[PeerKey], channel: &str, payload: &[u8]) {
+        for &key in targets {
+            let Some(index) = self.peers.index_of(key) else { continue };
+            let peer = self.peers.get_mut(index);
+            if peer.is_some_and(|peer| peer.write_data(channel, payload)) {
+                self.advance(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Driving the peers' connections: what goes into str0m, what comes out of it, and when.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use str0m::rtp::RawPacket;
+use str0m::rtp::rtcp::{Nack, Rtcp};
+use str0m::{Event as RtcEvent, IceConnectionState, Output};
+
+use super::Worker;
+use crate::media::failure::PeerFailure;
+use crate::media::ingest::ingest;
+use crate::media::message::Event;
+use crate::media::stun;
+
+/// What str0m was given last, before it is asked what it has to say.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    /// The time, which its sender reports are about.
+    at: Instant,
+    /// Where the datagram came from, if it is a check that nominates.
+    nominating: Option<SocketAddr>,
+}
+
+impl Worker {
+    /// Takes one datagram as if it had just arrived.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn take_datagram(&mut self, source: SocketAddr, datagram: &[u8]) {
+        let Some(peer) = self.peers.of_datagram(source, datagram) else { return };
+        self.received.datagram.clear();
+        self.received.datagram.extend_from_slice(datagram);
+        self.receive_datagram(peer, source, self.now);
+    }
+
+    /// Gives the peer the datagram that was received at this time.
+    pub(super) fn receive_datagram(&mut self, index: usize, source: SocketAddr, at: Instant) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let datagram = &self.received.datagram;
+        if peer.loses(datagram) {
+            self.received.dropped += 1;
+            return;
+        }
+        let nominating = stun::nominates(datagram).then_some(source);
+        match peer.receive(source, self.factory.address(), datagram, at) {
+            Ok(true) => self.drain(index, Given { at, nominating }),
+            Ok(false) => self.received.unknown += 1,
+            Err(failure) => self.fail(index, failure),
+        }
+    }
+
+    /// Lets str0m see the time, and drains it.
+    pub(super) fn advance(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        match peer.advance(self.now) {
+            Ok(()) => self.drain(index, Given { at: self.now, nominating: None }),
+            Err(failure) => self.fail(index, failure),
+        }
+    }
+
+    /// Takes everything a peer has to send or say.
+    fn drain(&mut self, index: usize, given: Given) {
+        loop {
+            let Some(peer) = self.peers.get_mut(index) else { return };
+            match peer.poll() {
+                Ok(Output::Transmit(transmit)) => {
+                    let destination = transmit.destination;
+                    // str0m answers nothing but authentic checks.
+                    let answers = stun::is_check(&transmit.contents);
+                    peer.transmit(&mut self.socket, transmit, self.now, given.at);
+                    if answers {
+                        let nominates = given.nominating == Some(destination);
+                        self.peers.learn_address(index, destination, nominates, self.now);
+                    }
+                }
+                Ok(Output::Timeout(at)) => {
+                    self.schedule(index, at);
+                    return;
+                }
+                Ok(Output::Event(event)) => self.on_event(index, event),
+                Err(failure) => {
+                    self.fail(index, failure);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, index: usize, event: RtcEvent) {
+        match event {
+            RtcEvent::RtpPacket(packet) => {
+                if let Some(peer) = self.peers.get_mut(index) {
+                    ingest(peer, &mut self.tracks, packet, self.withhold_keyframes);
+                }
+            }
+            RtcEvent::Connected => {
+                if let Some(peer) = self.peers.connected(index) {
+                    self.events.emit(Event::Connected { peer: peer.key() });
+                }
+            }
+            RtcEvent::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                self.fail(index, PeerFailure::Silent);
+            }
+            RtcEvent::Closed => {
+                if let Some(peer) = self.peers.get_mut(index)
+                    && peer.end()
+                {
+                    self.events.emit(Event::Closed { peer: peer.key() });
+                }
+            }
+            RtcEvent::KeyframeRequest(request) => {
+                let Some(peer) = self.peers.get_mut(index) else { return };
+                let Some(subscription) = peer.subscriptions_mut().of_mid(request.mid) else {
+                    return;
+                };
+                subscription.count_keyframe_request();
+                let track = subscription.track();
+                let layer = subscription.layer().unwrap_or(0);
+                self.want_keyframe(track, layer);
+            }
+            RtcEvent::RawPacket(packet) => {
+                if let RawPacket::RtcpRx(Rtcp::Nack(nack)) = *packet {
+                    self.answer_nack(index, &nack);
+                }
+            }
+            RtcEvent::ChannelOpen(id, label) => {
+                if let Some(peer) = self.peers.get_mut(index) {
+                    peer.open_channel(id, label);
+                }
+            }
+            RtcEvent::ChannelData(data) => {
+                if let Some(peer) = self.peers.get(index)
+                    && let Some(label) = peer.channel_label(data.id)
+                {
+                    self.events.emit_data(peer.key(), label, data.data);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody needs a keyframe of a track's layer.
+    pub(super) fn want_keyframe(&mut self, track: usize, layer: u8) {
+        if let Some(known) = self.tracks.get_mut(track) {
+            known.want_keyframe(layer);
+            self.relay_keyframe_requests(track);
+        }
+    }
+
+    /// A subscriber misses packets: sends again what is still kept of them.
+    fn answer_nack(&mut self, index: usize, nack: &Nack) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(subscription) = peer.subscriptions_mut().of_ssrc(nack.ssrc) else { return };
+        subscription.count_nack();
+        let track = subscription.track();
+        let Some(known) = self.tracks.get(track) else { return };
+        let Some((subscriptions, mut egress, _)) = peer.sending(&mut self.socket, self.now) else {
+            return;
+        };
+        if let Some(subscription) = subscriptions.of_track(track) {
+            subscription.resend(&mut egress, known, nack.reports.iter());
+        }
+    }
+
+    /// Tells the signalling thread, once, that a peer is over; it is removed by command.
+    pub(super) fn fail(&mut self, index: usize, failure: PeerFailure) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && peer.end()
+        {
+            self.events.emit(Event::Failed { peer: peer.key(), failure });
+        }
+    }
+
+    /// Wakes the peer at this time, or earlier when something of it is due.
+    pub(super) fn schedule(&mut self, index: usize, at: Instant) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && let Some(at) = peer.schedule(at, self.now)
+        {
+            self.timers.add(at, index, peer.key());
+        }
+    }
+
+    pub(crate) fn wake_due_peers(&mut self) {
+        while let Some((index, key)) = self.timers.pop_due(self.now) {
+            let Some(peer) = self.peers.get_mut(index) else { continue };
+            if peer.key() != key || !peer.take_due(self.now) {
+                continue;
+            }
+            if peer.negotiation_timed_out(self.now) {
+                self.fail(index, PeerFailure::OfferUnanswered);
+                continue;
+            }
+            self.negotiate(index);
+            self.advance(index);
+        }
+    }
+
+    /// Makes the offer that is due, if any.
+    pub(super) fn negotiate(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let (offer, ended) = peer.offer(self.now);
+        for row in ended {
+            self.ended.keep_subscribed(peer.label(), row);
+        }
+        if let Some(offer) = offer {
+            let (id, sdp, mid_to_track_id) = (offer.id, offer.sdp, offer.mid_to_track_id);
+            self.events.emit(Event::Offer { peer: peer.key(), id, sdp, mid_to_track_id });
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A media worker: one pinned thread, one UDP socket, the peers sharded to it.
+
+mod commands;
+mod connections;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use stampede_udp::{Wait, unix_now_ns};
+
+use super::ended::EndedRows;
+use super::events::EventQueue;
+use super::factory::PeerFactory;
+use super::failure::PeerFailure;
+use super::forward::Forwarder;
+use super::handle::{Inbox, NoCommand, WorkerReport};
+use super::layers::LAYERS_MAX;
+use super::message::Command;
+use super::peers::PeerTable;
+use super::siblings::Siblings;
+use super::socket::MediaSocket;
+use super::timers::Timers;
+use super::tracks::TrackTable;
+use crate::ledger::WorkerLedger;
+
+/// How long a poll gathers after its first datagram, so that the packets of a frame go to each
+/// subscriber together. It adds to the latency of what the SFU forwards.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Longest sleep; nothing depends on it but the promptness of stopping.
+const SLEEP_MAX: Duration = Duration::from_millis(200);
+
+/// How often a worker whose socket failed looks whether its last events can be said.
+const LAST_EVENTS_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long commands are carried out between two polls, so that a flood of joins can't starve the
+/// media; whatever the media takes, so much is left for joins.
+const COMMANDS_TIME_MAX: Duration = Duration::from_millis(40);
+
+/// What a worker is made of.
+pub(crate) struct WorkerParts {
+    /// Its number from 0.
+    pub(crate) index: usize,
+    pub(crate) socket: MediaSocket,
+    pub(crate) inbox: Inbox,
+    pub(crate) events: EventQueue,
+    pub(crate) siblings: Siblings,
+    pub(crate) factory: PeerFactory,
+    /// Packets of video kept for retransmission, a publisher's SSRC.
+    pub(crate) resend_packets_max: usize,
+    /// No keyframe is asked for, and none is taken for one.
+    pub(crate) withhold_keyframes: bool,
+}
+
+/// A media worker. Lives on its thread.
+pub(crate) struct Worker {
+    index: usize,
+    /// The time of this turn.
+    now: Instant,
+    socket: MediaSocket,
+    inbox: Inbox,
+    events: EventQueue,
+    siblings: Siblings,
+    factory: PeerFactory,
+    withhold_keyframes: bool,
+    peers: PeerTable,
+    tracks: TrackTable,
+    timers: Timers,
+    forwarder: Forwarder,
+    ended: EndedRows,
+    received: Received,
+}
+
+/// Datagrams of this turn, and what became of those that went nowhere.
+#[derive(Debug, Default)]
+struct Received {
+    /// Peer and place in the batch.
+    order: Vec<(usize, usize)>,
+    datagram: Vec<u8>,
+    unknown: u64,
+    dropped: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: WorkerParts, now: Instant) -> Self {
+        Self {
+            index: parts.index,
+            now,
+            socket: parts.socket,
+            inbox: parts.inbox,
+            events: parts.events,
+            siblings: parts.siblings,
+            factory: parts.factory,
+            withhold_keyframes: parts.withhold_keyframes,
+            peers: PeerTable::default(),
+            tracks: TrackTable::new(parts.resend_packets_max),
+            timers: Timers::default(),
+            forwarder: Forwarder::default(),
+            ended: EndedRows::default(),
+            received: Received::default(),
+        }
+    }
+
+    /// Runs until told to stop or until the backend fails.
+    pub(crate) fn run(mut self) {
+        loop {
+            let wait = Wait { timeout: self.sleep(), gather: GATHER, datagrams_max: usize::MAX };
+            if let Err(error) = self.socket.poll(wait) {
+                self.give_up(&error);
+                return;
+            }
+            self.begin_turn(Instant::now());
+            self.receive();
+            self.answer_reports();
+            if self.carry_out_commands() {
+                break;
+            }
+            self.forward();
+            self.wake_due_peers();
+            self.socket.release(self.now);
+            self.events.flush();
+        }
+        for index in self.peers.indices() {
+            self.remove_peer(index);
+        }
+        self.socket.flush();
+    }
+
+    /// The backend is unusable: everybody on this worker is told to come back.
+    fn give_up(&mut self, error: &io::Error) {
+        tracing::error!(worker = self.index, %error, "the media socket failed; its peers end");
+        for index in self.peers.indices() {
+            self.fail(index, PeerFailure::Socket);
+        }
+        while !self.events.is_empty() && !self.events.is_closed() {
+            std::thread::sleep(LAST_EVENTS_INTERVAL);
+            self.events.flush();
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        if !self.inbox.is_empty() || !self.events.is_empty() || self.tracks.has_bursts() {
+            return Duration::ZERO;
+        }
+        let next = [self.timers.next(), self.socket.next_release()].into_iter().flatten().min();
+        next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
+    }
+
+    /// It is so late now.
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// Feeds the batch to the peers, grouped by peer.
+    fn receive(&mut self) {
+        let mut order = std::mem::take(&mut self.received.order);
+        order.clear();
+        for (i, received) in self.socket.batch().iter().enumerate() {
+            let payload = self.socket.payload(received);
+            match self.peers.of_datagram(received.source, payload) {
+                Some(peer) => order.push((peer, i)),
+                None => self.received.unknown += 1,
+            }
+        }
+        order.sort_unstable();
+        let unix_now_ns = unix_now_ns();
+        for &(peer, i) in &order {
+            let received = self.socket.batch()[i];
+            self.received.datagram.clear();
+            self.received.datagram.extend_from_slice(self.socket.payload(&received));
+            let age_ns = unix_now_ns.saturating_sub(received.received_at_unix_ns);
+            let age = Duration::from_nanos(age_ns).min(Duration::from_secs(1));
+            let at = self.now.checked_sub(age).unwrap_or(self.now);
+            self.receive_datagram(peer, received.source, at);
+        }
+        self.received.order = order;
+    }
+
+    /// Whether to stop.
+    fn carry_out_commands(&mut self) -> bool {
+        let started = Instant::now();
+        while started.elapsed() < COMMANDS_TIME_MAX {
+            match self.inbox.command() {
+                Ok(Command::Stop) | Err(NoCommand::Orphaned) => return true,
+                Ok(command) => self.carry_out(command),
+                Err(NoCommand::Empty) => return false,
+            }
+        }
+        false
+    }
+
+    /// Sends what publishers of this worker and of others have sent to everybody, share by share.
+    /// While somebody joins a rest is left for the next turn, unless it would be a long one.
+    pub(crate) fn forward(&mut self) {
+        while let Some(batch) = self.inbox.media() {
+            self.tracks.extend(batch);
+        }
+        let mut bursts = self.tracks.take_bursts();
+        for &index in &bursts {
+            if let Some(track) = self.tracks.get_mut(index) {
+                self.siblings.share(track);
+            }
+        }
+        while !bursts.is_empty() {
+            let Self { forwarder, tracks, peers, socket, now, .. } = self;
+            let later = forwarder.forward(&bursts, tracks, peers, socket, *now);
+            for &index in &bursts {
+                self.relay_keyframe_requests(index);
+            }
+            self.tracks.put_back_bursts(bursts);
+            if later {
+                return;
+            }
+            self.now = Instant::now();
+            self.answer_reports();
+            bursts = self.tracks.take_bursts();
+        }
+    }
+
+    /// Asks the publisher for the keyframes that are wanted and due.
+    fn relay_keyframe_requests(&mut self, index: usize) {
+        for layer in 0..LAYERS_MAX as u8 {
+            let Some(track) = self.tracks.get_mut(index) else { return };
+            if !track.keyframe_due(layer, self.now) {
+                continue;
+            }
+            let Some(source) = track.source_mut() else {
+                self.siblings.ask_keyframe(track, layer);
+                continue;
+            };
+            if self.withhold_keyframes {
+                continue;
+            }
+            let publisher = source.peer();
+            if let Some(ssrc) = source.keyframe_ssrc(layer)
+                && let Some(peer) = self.peers.get_mut(publisher)
+            {
+                peer.request_keyframe(ssrc);
+                self.advance(publisher);
+            }
+        }
+    }
+
+    /// Answers who asked for the ledger.
+    fn answer_reports(&mut self) {
+        while let Some(reply) = self.inbox.report_request() {
+            // The one who asked may have given up.
+            let _ = reply.try_send(self.report());
+        }
+    }
+
+    /// Its part of the ledger.
+    fn report(&mut self) -> WorkerReport {
+        let stats = self.socket.refreshed_stats();
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        let worker = WorkerLedger {
+            worker: self.index,
+            peers: self.peers.len(),
+            datagrams_in: stats.datagrams_in,
+            datagrams_out: stats.datagrams_out,
+            datagrams_unknown: self.received.unknown,
+            send_errors: stats.send_errors,
+            undeliverable: stats.undeliverable,
+            send_queue_full: stats.send_queue_full,
+            kernel_drops: stats.kernel_drops,
+            mailbox_full: self.siblings.packets_dropped(),
+            messages_dropped: self.events.messages_dropped(),
+            delay_queue_full: self.socket.held_full(),
+            upstream_dropped: self.received.dropped,
+            cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
+        };
+        let mut report = WorkerReport { worker, ..WorkerReport::default() };
+        self.report_tracks(&mut report);
+        report
+    }
+
+    /// Enters what was published and subscribed to.
+    pub(crate) fn report_tracks(&self, report: &mut WorkerReport) {
+        self.ended.report(report);
+        for source in self.tracks.iter().filter_map(|track| track.source()) {
+            report.published.push((source.room().clone(), source.row()));
+        }
+        for peer in self.peers.iter() {
+            let label = peer.label();
+            report.subscribed.extend(peer.subscriptions().iter().map(|subscription| {
+                (label.room.clone(), label.identity.clone(), subscription.row())
+            }));
+        }
+    }
+}
