@@ -155,12 +155,14 @@ fn the_engine_uses_no_tokio_and_no_signaling() {
 }
 
 #[test]
-fn impairments_stand_alone() {
+fn impairments_and_descriptions_stand_alone() {
     let graph = Graph::of_workspace();
-    graph.assert_not_direct("stampede-impair", SYSTEM_CRATES);
-    graph.assert_never("stampede-impair", &["tokio", "str0m"], &[]);
-    for room in graph.workspace.iter().filter(|room| *room != "stampede-impair") {
-        graph.assert_not_direct("stampede-impair", &[room]);
+    for alone in ["stampede-impair", "stampede-sdp"] {
+        graph.assert_not_direct(alone, SYSTEM_CRATES);
+        graph.assert_never(alone, &["tokio", "str0m"], &[]);
+        for room in graph.workspace.iter().filter(|room| *room != alone) {
+            graph.assert_not_direct(alone, &[room]);
+        }
     }
 }
 

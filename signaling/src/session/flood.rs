@@ -29,7 +29,7 @@ pub const CANDIDATES_BURST_MAX: u32 = 256;
 /// See [`CANDIDATES_BURST_MAX`].
 pub const CANDIDATES_PER_SECOND_MAX: u32 = 16;
 /// Longest SDP taken: about a thousand tracks.
-pub const SDP_BYTES_MAX: usize = 2 << 20;
+pub const SDP_BYTES_MAX: usize = stampede_sdp::DESCRIPTION_BYTES_MAX;
 
 /// What a server sent too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

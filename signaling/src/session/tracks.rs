@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackType};
+use stampede_sdp::{Description, MediaType};
 
 use super::event::{Departure, RemoteTrack, SessionEvent, TrackKind, TrackSource};
 
@@ -187,7 +188,7 @@ impl TrackTable {
         if mid_to_track_id.is_empty() {
             return;
         }
-        let mut sections: Option<Vec<MediaSection<'_>>> = None;
+        let mut offer: Option<Option<Description<'_>>> = None;
         for (mid, sid) in mid_to_track_id {
             let kind = match self.tracks.get_mut(sid) {
                 Some(known) if known.offered => continue,
@@ -196,8 +197,8 @@ impl TrackTable {
                     known.kind
                 }
                 None => {
-                    let sections = sections.get_or_insert_with(|| media_sections(sdp));
-                    let Some(kind) = sending_kind(sections, mid) else { continue };
+                    let offer = offer.get_or_insert_with(|| Description::parse(sdp).ok());
+                    let Some(kind) = sent_kind(offer.as_ref(), mid) else { continue };
                     if self.tracks.len() >= REMOTE_TRACKS_MAX {
                         changes.ignored += 1;
                         continue;
@@ -233,37 +234,13 @@ impl TrackTable {
     }
 }
 
-/// One m-line, as far as the session cares (RFC 8866 §5.14, RFC 5888 `mid`).
-struct MediaSection<'a> {
-    kind: Option<TrackKind>,
-    mid: &'a str,
-    sends: bool,
-}
-
-fn media_sections(sdp: &str) -> Vec<MediaSection<'_>> {
-    let mut sections: Vec<MediaSection<'_>> = Vec::new();
-    for line in sdp.lines() {
-        if let Some(media) = line.strip_prefix("m=") {
-            let kind = match media.split(' ').next() {
-                Some("audio") => Some(TrackKind::Audio),
-                Some("video") => Some(TrackKind::Video),
-                _ => None,
-            };
-            sections.push(MediaSection { kind, mid: "", sends: true });
-        } else if let Some(section) = sections.last_mut() {
-            match line {
-                "a=recvonly" | "a=inactive" => section.sends = false,
-                _ => {
-                    if let Some(mid) = line.strip_prefix("a=mid:") {
-                        section.mid = mid;
-                    }
-                }
-            }
-        }
+/// What the server sends on this m-line of its offer. An offer that can't be read has none: the
+/// engine is about to refuse it.
+fn sent_kind(offer: Option<&Description<'_>>, mid: &str) -> Option<TrackKind> {
+    let media = offer?.media.iter().find(|media| media.mid == mid)?;
+    match media.media_type {
+        MediaType::Audio if media.direction.sends() => Some(TrackKind::Audio),
+        MediaType::Video if media.direction.sends() => Some(TrackKind::Video),
+        _ => None,
     }
-    sections
-}
-
-fn sending_kind(sections: &[MediaSection<'_>], mid: &str) -> Option<TrackKind> {
-    sections.iter().find(|section| section.mid == mid && section.sends)?.kind
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use stampede_sdp::Description;
 use str0m::Candidate;
 use str0m::net::Transmit;
 
@@ -83,8 +84,8 @@ impl Peer {
     }
 
     /// The candidates in a description of the server.
-    pub(super) fn remote_described(&mut self, now: Instant, sdp: &str) {
-        self.candidates.described(self.now.max(now), sdp);
+    pub(super) fn remote_described(&mut self, now: Instant, description: &Description<'_>) {
+        self.candidates.described(self.now.max(now), description);
         self.advance(now);
     }
 

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHasher;
+use stampede_sdp::{Candidate, Description};
 
 use super::failure::{Heard, NoCandidatePair, RemoteCandidate};
 
@@ -122,9 +123,8 @@ impl Candidates {
     }
 
     /// Takes note of the candidates in a description of the server.
-    pub(super) fn described(&mut self, now: Instant, sdp: &str) {
-        let lines = || sdp.lines().filter_map(|line| line.strip_prefix("a="));
-        let ufrag = lines().find_map(|line| line.strip_prefix("ice-ufrag:")).map(hash);
+    pub(super) fn described(&mut self, now: Instant, description: &Description<'_>) {
+        let ufrag = description.transport().ice_ufrag.map(hash);
         if let Some(ufrag) = ufrag.filter(|ufrag| *ufrag != self.ufrag) {
             self.ufrag = ufrag;
             self.remotes.clear();
@@ -133,14 +133,14 @@ impl Candidates {
             (self.checks_heard, self.answers_heard) = (false, false);
             self.checking = true;
         }
-        for line in lines().filter(|line| line.starts_with("candidate:")) {
-            self.remote(now, line);
+        for candidate in description.candidates() {
+            self.remote(now, candidate);
         }
     }
 
     /// Takes note of a candidate of the server; false if there are too many.
-    pub(super) fn remote(&mut self, now: Instant, line: &str) -> bool {
-        let Some(candidate) = RemoteCandidate::parse(line) else { return true };
+    pub(super) fn remote(&mut self, now: Instant, candidate: &Candidate<'_>) -> bool {
+        let Some(candidate) = RemoteCandidate::of(candidate) else { return true };
         if self.remotes.iter().any(|remote| remote.candidate == candidate) {
             return true;
         }
@@ -398,11 +398,13 @@ mod tests {
         let mut candidates = Candidates::new(Some(local), Some(route));
         let now = Instant::now();
         candidates.heard(LocalId(0), "127.0.0.1:7882".parse().unwrap(), &[0, 1]);
-        let offer = "a=ice-ufrag:abcd\r\na=candidate:1 1 udp 5 127.0.0.1 7882 typ host\r\n\
+        let offer = "v=0\r\nm=audio 9 X 0\r\na=mid:0\r\na=ice-ufrag:abcd\r\n\
+                     a=candidate:1 1 udp 5 127.0.0.1 7882 typ host\r\n\
                      a=candidate:1 2 udp 5 127.0.0.1 7882 typ host\r\n\
                      a=candidate:2 1 tcp 4 127.0.0.1 7881 typ host\r\n";
+        let offer = Description::parse(offer).unwrap();
         for _ in 0..2 {
-            candidates.described(now, offer);
+            candidates.described(now, &offer);
         }
         let asked = &mut |wish| panic!("{wish:?}");
         assert_eq!(candidates.poll(now, asked), None);

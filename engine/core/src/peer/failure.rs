@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use stampede_sdp::Candidate;
+
 /// A candidate of the server, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemoteCandidate {
@@ -19,21 +21,16 @@ pub enum RemoteCandidate {
 const OTHER_CHARS_MAX: usize = 64;
 
 impl RemoteCandidate {
-    /// Reads `candidate:foundation component transport priority address port …` (RFC 8839 §5.1).
-    /// `None` for what has not that many words, and for component 2: RTCP is multiplexed.
-    pub(super) fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        let (component, transport) = (words.next()?, words.next()?);
-        let (address, port) = (words.nth(1)?, words.next()?);
-        if component == "2" {
+    /// `None` for RTCP's component: RTCP is multiplexed.
+    pub(super) fn of(candidate: &Candidate<'_>) -> Option<Self> {
+        if candidate.is_rtcp() {
             return None;
         }
-        let ip = address.parse::<IpAddr>().ok();
-        let to = ip.and_then(|ip| Some(SocketAddr::new(ip, port.parse().ok()?)));
-        Some(match to {
-            Some(to) if transport.eq_ignore_ascii_case("udp") => Self::Udp(to),
-            Some(to) if transport.eq_ignore_ascii_case("tcp") => Self::Tcp(to),
+        Some(match candidate.socket_address() {
+            Some(to) if candidate.is_udp() => Self::Udp(to),
+            Some(to) if candidate.is_tcp() => Self::Tcp(to),
             _ => {
+                let Candidate { transport, address, port, .. } = candidate;
                 let text = format!("{transport} {address}:{port}");
                 Self::Other(text.chars().take(OTHER_CHARS_MAX).collect())
             }
@@ -211,7 +208,7 @@ mod tests {
 
     #[test]
     fn lines_of_any_kind_are_read() {
-        let parse = RemoteCandidate::parse;
+        let parse = |line: &str| RemoteCandidate::of(&Candidate::parse(line)?);
         let line = |rest: &str| format!("candidate:1 1 {rest} typ host");
         assert_eq!(parse(&line("UDP 5 10.0.0.1 7882")), Some(udp("10.0.0.1:7882")));
         assert_eq!(parse(&line("udp 5 fe80::1 7882")), Some(udp("[fe80::1]:7882")));

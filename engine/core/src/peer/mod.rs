@@ -1,6 +1,7 @@
 //! One WebRTC peer connection without sockets, threads or clocks.
 
 mod addresses;
+mod answer;
 mod candidates;
 mod config;
 #[cfg(test)]
@@ -14,18 +15,20 @@ mod notes;
 mod outbox;
 mod publishing;
 mod receiving;
-mod sdp;
 mod wire;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
+use stampede_sdp::{Description, MediaType};
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{AbsCaptureTime, RtpPacket};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
 
+use answer::Answer;
 pub use candidates::{
     AddressWish, LOCAL_ADDRESSES_MAX, LocalId, NO_PAIR_AFTER, OTHER_ROUTE_AFTER,
     REMOTE_CANDIDATES_MAX, RouteLookup, UNUSED_LOCAL_AFTER,
@@ -42,7 +45,6 @@ pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
 use receiving::{Accepted, Receiving};
-use sdp::Answer;
 use wire::RtpHeader;
 
 use crate::srtp::KeySlot;
@@ -232,7 +234,7 @@ impl Peer {
     }
 
     /// Takes the server's offer (subscriber) and returns the answer, which only receives whatever
-    /// direction is offered (see the `sdp` module). Streams that the offer no longer names are
+    /// direction is offered. Streams that the offer no longer names are
     /// closed, also where another track took over their m-line. `mid_to_track_id` is LiveKit's, and
     /// may be empty.
     pub fn accept_offer(
@@ -244,23 +246,22 @@ impl Peer {
         let Role::Subscriber(receiving) = &mut self.role else {
             return Err(NegotiateError::WrongRole("a publisher takes no offers"));
         };
-        let parse = |error: String| NegotiateError::Parse { what: "offer", reason: error };
+        let offer = parse_description("offer", sdp)?;
         let answer = match self.receive_path {
             ReceivePath::Fast => {
-                let offer = sdp::Offer::parse(sdp).map_err(parse)?;
-                let transport = str0m_answer(&mut self.rtc, &sdp::transport_offer(&offer))?;
+                let transport = str0m_answer(&mut self.rtc, &answer::transport_offer(&offer))?;
                 receiving.answers += 1;
-                sdp::answer(&offer, &transport, receiving.answers).map_err(parse)?
+                answer::answer(&offer, &transport, receiving.answers)
+                    .map_err(|error| unreadable("answer", &error))?
             }
             ReceivePath::Str0m => {
-                let text = str0m_answer(&mut self.rtc, &sdp::rewrite_directions(sdp))?;
+                let text = str0m_answer(&mut self.rtc, &only_sent(&offer))?;
                 // Header extensions are str0m's to read.
                 Answer { text, formats: Formats::of(&self.rtc), ids: ExtensionIds::default() }
             }
         };
         (receiving.formats, receiving.ids) = (answer.formats, answer.ids);
-        let medias = sdp::parse_media(sdp);
-        let gone = receiving.apply_offer(now, &medias, mid_to_track_id, &mut self.outbox);
+        let gone = receiving.apply_offer(now, &offer, mid_to_track_id, &mut self.outbox);
         if self.receive_path == ReceivePath::Str0m {
             for ssrc in gone {
                 self.rtc.direct_api().remove_stream_rx(ssrc.into());
@@ -270,7 +271,7 @@ impl Peer {
             fast.negotiated(receiving);
         }
         (self.negotiated, self.described) = (true, true);
-        self.remote_described(now, sdp);
+        self.remote_described(now, &offer);
         Ok(answer.text)
     }
 
@@ -302,8 +303,9 @@ impl Peer {
         let Role::Publisher(publishing) = &mut self.role else {
             return Err(NegotiateError::WrongRole("a subscriber takes no answers"));
         };
-        let answer = SdpAnswer::from_sdp_string(sdp)
-            .map_err(|e| NegotiateError::Parse { what: "answer", reason: e.to_string() })?;
+        let description = parse_description("answer", sdp)?;
+        let answer =
+            SdpAnswer::from_sdp_string(sdp).map_err(|error| unreadable("answer", &error))?;
         let pending = publishing.take_pending()?;
         if let Err(error) = self.rtc.sdp_api().accept_answer(pending, answer) {
             return Err(self.refused("answer", &error));
@@ -313,7 +315,7 @@ impl Peer {
             publishing.start(now);
         }
         self.negotiated = true;
-        self.remote_described(now, sdp);
+        self.remote_described(now, &description);
         answered
     }
 
@@ -327,12 +329,20 @@ impl Peer {
     ) -> Result<(), NegotiateError> {
         let line = candidate_line.trim();
         let line = line.strip_prefix("a=").unwrap_or(line);
-        let known = self.candidates.remote(self.now.max(now), line);
-        if line.is_empty() || !known || is_unusable_candidate(line) {
+        if line.is_empty() {
             return Ok(());
         }
-        let candidate = Candidate::from_sdp_string(line)
-            .map_err(|e| NegotiateError::Parse { what: "candidate", reason: e.to_string() })?;
+        let Some(candidate) = stampede_sdp::Candidate::parse(line) else {
+            let reason = "it has too few words".to_owned();
+            return Err(NegotiateError::Parse { what: "candidate", reason });
+        };
+        let is_remembered = self.candidates.remote(self.now.max(now), &candidate);
+        let is_usable = candidate.is_udp() && candidate.socket_address().is_some();
+        if !is_remembered || !is_usable {
+            return Ok(());
+        }
+        let candidate =
+            Candidate::from_sdp_string(line).map_err(|error| unreadable("candidate", &error))?;
         if candidate.proto() == Protocol::Udp {
             self.rtc.add_remote_candidate(candidate);
             self.advance(now);
@@ -799,8 +809,7 @@ fn settle_at(deadline: Instant) -> Instant {
 
 /// str0m's answer to an offer.
 fn str0m_answer(rtc: &mut Rtc, offer: &str) -> Result<String, NegotiateError> {
-    let offer = SdpOffer::from_sdp_string(offer)
-        .map_err(|e| NegotiateError::Parse { what: "offer", reason: e.to_string() })?;
+    let offer = SdpOffer::from_sdp_string(offer).map_err(|error| unreadable("offer", &error))?;
     let answer = rtc
         .sdp_api()
         .accept_offer(offer)
@@ -808,13 +817,26 @@ fn str0m_answer(rtc: &mut Rtc, offer: &str) -> Result<String, NegotiateError> {
     Ok(answer.to_sdp_string())
 }
 
-/// TCP, or a host name (mDNS) instead of an address: `candidate:foundation component transport
-/// priority address port …` (RFC 8839 §5.1).
-fn is_unusable_candidate(line: &str) -> bool {
-    let mut words = line.split_ascii_whitespace().skip(2);
-    let transport = words.next();
-    let address = words.nth(1);
-    let Some((transport, address)) = transport.zip(address) else { return false };
-    let is_host_name = address.parse::<IpAddr>().is_err();
-    transport.eq_ignore_ascii_case("tcp") || is_host_name
+fn parse_description<'a>(
+    what: &'static str,
+    sdp: &'a str,
+) -> Result<Description<'a>, NegotiateError> {
+    Description::parse(sdp).map_err(|error| unreadable(what, &error))
+}
+
+fn unreadable(what: &'static str, error: &dyn std::error::Error) -> NegotiateError {
+    NegotiateError::Parse { what, reason: error.to_string() }
+}
+
+/// The offer for str0m, with the directions that LiveKit means: it says `sendrecv` where it only
+/// sends, and `recvonly` for a track that is gone.
+fn only_sent(offer: &Description<'_>) -> String {
+    offer.rewrite(|media, line| {
+        let is_media = media.is_some_and(|media| media.media_type != MediaType::Application);
+        Some(Cow::Borrowed(match line {
+            "a=sendrecv" if is_media => "a=sendonly",
+            "a=recvonly" if is_media => "a=inactive",
+            _ => line,
+        }))
+    })
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use stampede_media::{AssembledFrame, AssemblerPacket, FrameAssembler, PacketTrailer};
+use stampede_sdp::{Description, Media, MediaType, StreamSsrc};
 
 use super::fast::{ExtensionIds, NackList};
 use super::formats::Formats;
 use super::notes::TrackNotes;
 use super::outbox::Outbox;
-use super::sdp::RemoteMedia;
 use super::{CLOSED_STREAMS_MAX, PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
 use crate::accounting::{
     FinishedFrame, MediaPacket, Placement, Stamp, StampSource, StreamLedger, Via, WINDOW_PACKETS,
@@ -190,16 +190,17 @@ impl Receiving {
     pub(super) fn apply_offer(
         &mut self,
         now: Instant,
-        medias: &[RemoteMedia],
+        offer: &Description<'_>,
         mid_to_track_id: &[(String, String)],
         outbox: &mut Outbox,
     ) -> Vec<u32> {
         let announced = |stream: &RxStream| {
-            medias.iter().any(|media| {
-                let same = |&(ssrc, rtx): &(u32, Option<u32>)| {
-                    ssrc == stream.ssrc && (rtx == stream.rtx || rtx.is_none())
+            sent_media(offer).any(|(_, media)| {
+                let same = |offered: &StreamSsrc| {
+                    let same_rtx = offered.rtx == stream.rtx || offered.rtx.is_none();
+                    offered.ssrc == stream.ssrc && same_rtx
                 };
-                media.sends && *media.mid == *stream.mid && media.ssrcs.iter().any(same)
+                *media.mid == *stream.mid && media.ssrcs.iter().any(same)
             })
         };
         let mut gone = Vec::new();
@@ -213,10 +214,10 @@ impl Receiving {
             gone.push(stream.ssrc);
             self.close_stream(stream, now, outbox);
         }
-        for media in medias.iter().filter(|media| media.sends) {
+        for (kind, media) in sent_media(offer) {
             let mapped = mid_to_track_id.iter().find(|(mid, _)| *mid == media.mid);
-            let track = mapped.map(|(_, track)| track.as_str()).or(media.track.as_deref());
-            for &(ssrc, rtx) in &media.ssrcs {
+            let track = mapped.map(|(_, track)| track.as_str()).or(media.track_id);
+            for &StreamSsrc { ssrc, rtx } in &media.ssrcs {
                 match self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
                     Some(stream) => {
                         if let (None, Some(track)) = (&stream.track_id, track) {
@@ -224,7 +225,7 @@ impl Receiving {
                             self.notes.apply(track, &mut stream.ledger);
                         }
                     }
-                    None => self.open_stream(ssrc, rtx, &media.mid, media.kind, track),
+                    None => self.open_stream(ssrc, rtx, media.mid, kind, track),
                 }
             }
         }
@@ -633,6 +634,18 @@ impl Receiving {
         let open = self.streams.iter().map(|stream| stream.report(false));
         (self.closed.iter().cloned().chain(open).collect(), self.left_out)
     }
+}
+
+/// The m-lines of an offer on which the server sends media.
+fn sent_media<'a, 'b>(
+    offer: &'b Description<'a>,
+) -> impl Iterator<Item = (MediaKind, &'b Media<'a>)> {
+    let sent = offer.media.iter().filter(|media| media.direction.sends());
+    sent.filter_map(|media| match media.media_type {
+        MediaType::Audio => Some((MediaKind::Audio, media)),
+        MediaType::Video => Some((MediaKind::Video, media)),
+        MediaType::Application | MediaType::Other => None,
+    })
 }
 
 impl RxStream {
