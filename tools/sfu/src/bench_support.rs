@@ -273,6 +273,8 @@ impl FanOut {
     /// Lets everybody have what the others have sent.
     fn exchange(&mut self) {
         let now = self.now;
+        // Forwarding has looked at the clock.
+        self.worker.begin_turn(now);
         for client in &mut self.clients {
             client.rtc.handle_input(Input::Timeout(now)).unwrap();
             for datagram in client.poll() {
@@ -374,3 +376,6 @@ impl FanOut {
         report.subscribed.into_iter().map(|(_, _, row)| row).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

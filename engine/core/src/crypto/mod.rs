@@ -49,6 +49,12 @@ pub fn with_key_slot<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
     (made, slot)
 }
 
+/// The slot that a DTLS instance being made on this thread is to fill, for DTLS providers beside
+/// this one. There is one inside [`with_key_slot`], for the first who asks.
+pub fn take_key_slot() -> Option<KeySlot> {
+    SLOT.take()
+}
+
 #[derive(Debug)]
 struct SharedDtls {
     /// By the MTU it was built for, of which there is one: str0m's default.
@@ -95,7 +101,7 @@ impl DtlsProvider for SharedDtls {
             DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
             other => return Err(CryptoError::Other(format!("{other} is not supported"))),
         };
-        Ok(Box::new(Instance { dtls, keys: SLOT.take() }))
+        Ok(Box::new(Instance { dtls, keys: take_key_slot() }))
     }
 }
 

@@ -122,6 +122,14 @@ struct Master<'a> {
 }
 
 impl Keying {
+    /// What another DTLS than [`crypto::provider`](crate::crypto::provider)'s has exported: the
+    /// client's key, the server's key, and their salts in the same order. `is_client` says whose
+    /// side of it is ours.
+    #[must_use]
+    pub fn new(profile: SrtpProfile, material: Vec<u8>, is_client: bool) -> Self {
+        Self { profile, material, is_client }
+    }
+
     /// Master of what the client sends, or of what the server sends.
     fn master(&self, of_client: bool) -> Result<Master<'_>, KeyError> {
         let suite = Suite::of(self.profile)?;
