@@ -1,7 +1,5 @@
 //! The HTTP side: routes, CORS, errors.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ws::WebSocketUpgrade;
@@ -14,10 +12,9 @@ use axum::routing::{get, post};
 use livekit_token::Claims;
 use serde::Deserialize;
 
-use crate::auth::{Auth, AuthError, may_join};
-use crate::faults::Stalls;
-use crate::hub::{Hub, JoinRequest};
-use crate::report::Reporter;
+use crate::auth::{AuthError, may_join};
+use crate::hub::JoinRequest;
+use crate::state::ServerState;
 use crate::{twirp, ws};
 
 /// Largest body of a RoomService call; a larger one is refused with 413.
@@ -29,23 +26,7 @@ const MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// Buffers of a WebSocket; the library's default of 128 KiB each is too much for thousands.
 const SOCKET_BUFFER_BYTES: usize = 4 << 10;
 
-/// What all handlers share.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    pub(crate) hub: Arc<Mutex<Hub>>,
-    pub(crate) auth: Auth,
-    pub(crate) reporter: Reporter,
-    pub(crate) stalls: Arc<Stalls>,
-}
-
-impl Shared {
-    /// The rooms. A panic elsewhere while it was locked does not make them unusable.
-    pub(crate) fn hub(&self) -> MutexGuard<'_, Hub> {
-        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-pub(crate) fn router(shared: Shared) -> Router {
+pub(crate) fn router(state: ServerState) -> Router {
     Router::new()
         .route("/", get(|| async { "OK" }))
         .route("/rtc", get(join))
@@ -55,7 +36,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(cors))
-        .with_state(shared)
+        .with_state(state)
 }
 
 /// Lets pages of any origin call, as LiveKit does: access is a matter of tokens.
@@ -89,45 +70,45 @@ fn is_true(value: Option<&String>, default: bool) -> bool {
     value.map_or(default, |value| matches!(value.as_str(), "1" | "true"))
 }
 
-fn refuse(shared: &Shared, error: AuthError) -> Response {
-    shared.hub().joins_refused += 1;
+fn refuse(state: &ServerState, error: AuthError) -> Response {
+    state.hub().joins_refused += 1;
     (error.status(), error.to_string()).into_response()
 }
 
 fn join_claims(
-    shared: &Shared,
+    state: &ServerState,
     headers: &HeaderMap,
     query: &JoinQuery,
 ) -> Result<Claims, AuthError> {
-    let claims = shared.auth.claims(headers, query.access_token.as_deref())?;
+    let claims = state.auth().claims(headers, query.access_token.as_deref())?;
     may_join(&claims)?;
     Ok(claims)
 }
 
 async fn validate(
-    State(shared): State<Shared>,
+    State(state): State<ServerState>,
     Query(query): Query<JoinQuery>,
     headers: HeaderMap,
 ) -> Response {
-    match join_claims(&shared, &headers, &query) {
+    match join_claims(&state, &headers, &query) {
         Ok(_) => "success".into_response(),
         Err(error) => (error.status(), error.to_string()).into_response(),
     }
 }
 
 async fn join(
-    State(shared): State<Shared>,
+    State(state): State<ServerState>,
     Query(query): Query<JoinQuery>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     // As LiveKit answers a request that is none.
     let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
-    let claims = match join_claims(&shared, &headers, &query) {
+    let claims = match join_claims(&state, &headers, &query) {
         Ok(claims) => claims,
-        Err(error) => return refuse(&shared, error),
+        Err(error) => return refuse(&state, error),
     };
-    if shared.hub().refuses() {
+    if state.hub().refuses() {
         return (StatusCode::SERVICE_UNAVAILABLE, "refused on purpose\n").into_response();
     }
     let request = JoinRequest {
@@ -146,29 +127,29 @@ async fn join(
             if reconnect {
                 ws::refuse_resume(socket).await;
             } else {
-                ws::run(socket, shared, request).await;
+                ws::run(socket, state, request).await;
             }
         })
 }
 
 async fn room_service(
-    State(shared): State<Shared>,
+    State(state): State<ServerState>,
     Path(method): Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    twirp::call(&shared, &method, &headers, &body)
+    twirp::call(&state, &method, &headers, &body)
 }
 
 /// The ledger, for a token that may list rooms.
-async fn ledger(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    let allowed = shared.auth.claims(&headers, None).and_then(|claims| {
+async fn ledger(State(state): State<ServerState>, headers: HeaderMap) -> Response {
+    let allowed = state.auth().claims(&headers, None).and_then(|claims| {
         claims.video.room_list.then_some(()).ok_or(AuthError::NotGranted("roomList"))
     });
     if let Err(error) = allowed {
         return (error.status(), error.to_string()).into_response();
     }
-    let reporter = shared.reporter.clone();
+    let reporter = state.reporter().clone();
     // Waits for the workers' answers, which must not hold up signalling.
     let ledger = tokio::task::spawn_blocking(move || reporter.ledger()).await;
     let json = match ledger {

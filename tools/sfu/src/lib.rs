@@ -27,6 +27,7 @@ mod options;
 mod report;
 mod sdp;
 mod server;
+mod state;
 mod twirp;
 mod ws;
 

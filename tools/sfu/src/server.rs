@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::auth::Auth;
 use crate::faults::{Malformer, Refusals, Stalls};
-use crate::http::{Shared, router};
+use crate::http::router;
 use crate::hub::Hub;
 use crate::media::connection::ConnectionConfig;
 use crate::media::events::{EVENTS_MAX, EventQueue};
@@ -24,6 +24,7 @@ use crate::media::siblings::Siblings;
 use crate::media::socket::MediaSocket;
 use crate::media::worker::{Worker, WorkerParts};
 use crate::report::{LedgerError, Reporter};
+use crate::state::ServerState;
 use crate::{Ledger, OptionsError, SfuOptions};
 
 /// How often rooms are looked at for what is due.
@@ -122,16 +123,12 @@ impl Sfu {
             workers: workers.clone(),
             backend: backend.reason.clone(),
         };
-        let shared = Shared {
-            hub,
-            auth: Auth::new(&options),
-            reporter: reporter.clone(),
-            stalls: Arc::new(Stalls::new(start, options.faults.stalls.clone())),
-        };
+        let stalls = Stalls::new(start, options.faults.stalls.clone());
+        let state = ServerState::new(hub, Auth::new(&options), reporter.clone(), stalls);
         let (stop, stopped) = watch::channel(false);
         let signalling = std::thread::Builder::new()
             .name("sfu-signalling".to_owned())
-            .spawn(move || runtime.block_on(signal(listener, shared, events_in, stopped)));
+            .spawn(move || runtime.block_on(signal(listener, state, events_in, stopped)));
         match signalling {
             Ok(thread) => threads.push(thread),
             Err(error) => {
@@ -324,17 +321,16 @@ fn open_worker(
 /// The signalling thread: HTTP, the workers' events, and the clock.
 async fn signal(
     listener: TcpListener,
-    shared: Shared,
+    state: ServerState,
     mut events: mpsc::Receiver<Event>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let hub = shared.hub.clone();
-    let serve = async { axum::serve(NoDelay(listener), router(shared)).await };
+    let serve = async { axum::serve(NoDelay(listener), router(state.clone())).await };
     let pump = async {
         let mut batch = Vec::with_capacity(EVENTS_PER_ROUND_MAX);
         while events.recv_many(&mut batch, EVENTS_PER_ROUND_MAX).await > 0 {
             {
-                let mut hub = hub.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut hub = state.hub();
                 for event in batch.drain(..) {
                     hub.event(event);
                 }
@@ -346,7 +342,7 @@ async fn signal(
         let mut tick = tokio::time::interval(TICK);
         loop {
             tick.tick().await;
-            hub.lock().unwrap_or_else(PoisonError::into_inner).tick(Instant::now());
+            state.hub().tick(Instant::now());
         }
     };
     tokio::select! {
@@ -359,12 +355,9 @@ async fn signal(
         () = clock => {}
         _ = stopped.changed() => {}
     }
-    let rooms: Vec<String> = {
-        let hub = hub.lock().unwrap_or_else(PoisonError::into_inner);
-        hub.rooms.keys().cloned().collect()
-    };
+    let rooms: Vec<String> = state.hub().rooms.keys().cloned().collect();
     for name in rooms {
-        hub.lock().unwrap_or_else(PoisonError::into_inner).shut_room(&name);
+        state.hub().shut_room(&name);
     }
     // Lets the goodbyes leave.
     tokio::time::sleep(Duration::from_millis(20)).await;

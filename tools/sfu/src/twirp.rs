@@ -9,7 +9,7 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::http::Shared;
+use crate::state::ServerState;
 
 /// A Twirp error code with its HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,19 +61,24 @@ enum Encoding {
 }
 
 /// Answers one call.
-pub(crate) fn call(shared: &Shared, method: &str, headers: &HeaderMap, body: &[u8]) -> Response {
-    answer(shared, method, headers, body).unwrap_or_else(TwirpError::into_response)
+pub(crate) fn call(
+    state: &ServerState,
+    method: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
+    answer(state, method, headers, body).unwrap_or_else(TwirpError::into_response)
 }
 
 fn answer(
-    shared: &Shared,
+    state: &ServerState,
     method: &str,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Response, TwirpError> {
     let encoding = encoding(headers)?;
-    let claims = shared
-        .auth
+    let claims = state
+        .auth()
         .claims(headers, None)
         .map_err(|error| TwirpError(Code::Unauthenticated, error.to_string()))?;
     let grants = &claims.video;
@@ -85,18 +90,18 @@ fn answer(
                 let message = "the room's name is empty".to_owned();
                 return Err(TwirpError(Code::InvalidArgument, message));
             }
-            encode(encoding, &shared.hub().create_room(&request))
+            encode(encoding, &state.hub().create_room(&request))
         }
         "ListRooms" => {
             require(grants.room_list, "roomList")?;
             let request: proto::ListRoomsRequest = decode(encoding, body)?;
-            let rooms = shared.hub().list_rooms(&request.names);
+            let rooms = state.hub().list_rooms(&request.names);
             encode(encoding, &proto::ListRoomsResponse { rooms })
         }
         "DeleteRoom" => {
             require(grants.room_create, "roomCreate")?;
             let request: proto::DeleteRoomRequest = decode(encoding, body)?;
-            if !shared.hub().delete_room(&request.room) {
+            if !state.hub().delete_room(&request.room) {
                 return Err(TwirpError(Code::NotFound, "there is no such room".to_owned()));
             }
             encode(encoding, &proto::DeleteRoomResponse {})
@@ -104,13 +109,13 @@ fn answer(
         "ListParticipants" => {
             let request: proto::ListParticipantsRequest = decode(encoding, body)?;
             require_admin(grants, &request.room)?;
-            let participants = shared.hub().list_participants(&request.room);
+            let participants = state.hub().list_participants(&request.room);
             encode(encoding, &proto::ListParticipantsResponse { participants })
         }
         "RemoveParticipant" => {
             let request: proto::RoomParticipantIdentity = decode(encoding, body)?;
             require_admin(grants, &request.room)?;
-            if !shared.hub().remove_participant(&request.room, &request.identity) {
+            if !state.hub().remove_participant(&request.room, &request.identity) {
                 return Err(TwirpError(Code::NotFound, "there is no such participant".to_owned()));
             }
             encode(encoding, &proto::RemoveParticipantResponse::default())

@@ -11,8 +11,8 @@ use proto::signal_response::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::http::Shared;
 use crate::hub::{JoinRequest, Joined, OUTBOX_MESSAGES_MAX, Outbox, Outgoing, messages};
+use crate::state::ServerState;
 
 /// WebSocket pings (LiveKit `pkg/service/rtcservice.go`, 10 s).
 const WEBSOCKET_PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -32,13 +32,13 @@ pub(crate) async fn refuse_resume(mut socket: WebSocket) {
 }
 
 /// Joins the client and serves it until either side ends it.
-pub(crate) async fn run(mut socket: WebSocket, shared: Shared, request: JoinRequest) {
-    shared.stalls.wait().await;
+pub(crate) async fn run(mut socket: WebSocket, state: ServerState, request: JoinRequest) {
+    state.stalled().await;
     let (queue, mut outgoing) = mpsc::channel(OUTBOX_MESSAGES_MAX);
     let overflow = Arc::new(Notify::new());
     let claims = request.claims.clone();
     let outbox = Outbox { queue, overflow: overflow.clone() };
-    let joined = shared.hub().join(request, outbox);
+    let joined = state.hub().join(request, outbox);
     let who = match joined {
         Ok(who) => who,
         Err(reason) => {
@@ -48,9 +48,9 @@ pub(crate) async fn run(mut socket: WebSocket, shared: Shared, request: JoinRequ
             return;
         }
     };
-    let told = serve(&mut socket, &shared, &who, &claims, &mut outgoing, &overflow).await;
-    if let Ended::Lost(reason) = told {
-        shared.hub().remove(&who.room, &who.sid, reason, false);
+    let ended = serve(&mut socket, &state, &who, &claims, &mut outgoing, &overflow).await;
+    if let Ended::Lost(reason) = ended {
+        state.hub().remove(&who.room, &who.sid, reason, false);
     }
     // What was said last, a leave message above all, still goes out.
     while let Ok(Outgoing::Frame(frame)) = outgoing.try_recv() {
@@ -70,7 +70,7 @@ enum Ended {
 
 async fn serve(
     socket: &mut WebSocket,
-    shared: &Shared,
+    state: &ServerState,
     who: &Joined,
     claims: &Claims,
     outgoing: &mut mpsc::Receiver<Outgoing>,
@@ -83,11 +83,11 @@ async fn serve(
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let lost = Ended::Lost(proto::DisconnectReason::SignalClose);
     loop {
-        shared.stalls.wait().await;
+        state.stalled().await;
         tokio::select! {
             biased;
             () = overflow.notified() => {
-                shared.hub().signalling_overflows += 1;
+                state.hub().signalling_overflows += 1;
                 return lost;
             }
             next = outgoing.recv() => match next {
@@ -100,7 +100,7 @@ async fn serve(
             },
             frame = socket.recv() => match frame {
                 Some(Ok(Frame::Binary(frame))) => {
-                    if !handle(shared, who, &frame) {
+                    if !handle(state, who, &frame) {
                         return Ended::Known;
                     }
                 }
@@ -117,7 +117,7 @@ async fn serve(
                 }
             }
             _ = refresh.tick() => {
-                if let Some(token) = shared.auth.refreshed(claims) {
+                if let Some(token) = state.auth().refreshed(claims) {
                     let frame = messages::frame(Message::RefreshToken(token));
                     if send(socket, Frame::Binary(frame)).await.is_err() {
                         return lost;
@@ -129,9 +129,9 @@ async fn serve(
 }
 
 /// Whether the participant is still there. A frame that is no request is ignored.
-fn handle(shared: &Shared, who: &Joined, frame: &[u8]) -> bool {
+fn handle(state: &ServerState, who: &Joined, frame: &[u8]) -> bool {
     match proto::SignalRequest::decode(frame) {
-        Ok(proto::SignalRequest { message: Some(message) }) => shared.hub().request(who, message),
+        Ok(proto::SignalRequest { message: Some(message) }) => state.hub().request(who, message),
         Ok(_) => true,
         Err(error) => {
             tracing::debug!(room = who.room, %error, "not a SignalRequest");

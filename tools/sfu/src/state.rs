@@ -1,0 +1,48 @@
+//! What all handlers of the HTTP side share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::auth::Auth;
+use crate::faults::Stalls;
+use crate::hub::Hub;
+use crate::report::Reporter;
+
+/// What all handlers share.
+#[derive(Clone)]
+pub(crate) struct ServerState {
+    hub: Arc<Mutex<Hub>>,
+    auth: Auth,
+    reporter: Reporter,
+    stalls: Arc<Stalls>,
+}
+
+impl ServerState {
+    pub(crate) fn new(
+        hub: Arc<Mutex<Hub>>,
+        auth: Auth,
+        reporter: Reporter,
+        stalls: Stalls,
+    ) -> Self {
+        Self { hub, auth, reporter, stalls: Arc::new(stalls) }
+    }
+
+    /// The rooms. A panic elsewhere while it was locked does not make them unusable.
+    pub(crate) fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who checks tokens.
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// Who puts the ledger together.
+    pub(crate) fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    /// Waits for the end of a stall of signalling, if there is one.
+    pub(crate) async fn stalled(&self) {
+        self.stalls.wait().await;
+    }
+}
