@@ -25,7 +25,6 @@ mod ledger;
 mod media;
 mod options;
 mod report;
-mod sdp;
 mod server;
 mod state;
 mod twirp;

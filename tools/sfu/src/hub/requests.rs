@@ -7,11 +7,11 @@ use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message;
 use stampede_core::MediaKind;
+use stampede_sdp::{Description, MediaType};
 
 use super::{BoundMid, Hub, Joined, PendingTrack, RoomTrack, Setting, messages};
 use crate::media::layers::limit_for_size;
 use crate::media::message::{Command, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
-use crate::sdp::{MediaSection, media_sections};
 
 /// Tracks a participant may announce without having offered them (LiveKit
 /// `pkg/rtc/participant.go`, `maxPendingTracks`).
@@ -60,12 +60,19 @@ impl Hub {
     }
 
     fn publisher_offer(&mut self, who: &Joined, offer: proto::SessionDescription) {
+        let description = match Description::parse(&offer.sdp) {
+            Ok(description) => description,
+            Err(error) => {
+                tracing::warn!(room = who.room, %error, "an offer can't be read");
+                self.remove(&who.room, &who.sid, proto::DisconnectReason::StateMismatch, true);
+                return;
+            }
+        };
         self.ensure_publisher(who);
-        let sections = media_sections(&offer.sdp);
-        self.follow_sections(who, &sections);
+        self.follow_media(who, &description);
         let Some((worker, peer, tracks)) = self.bindings(who) else { return };
-        let id = offer.id;
-        self.command(worker, Command::Offer { peer, id, sdp: offer.sdp, tracks });
+        let sdp = receive_only(&description);
+        self.command(worker, Command::Offer { peer, id: offer.id, sdp, tracks });
     }
 
     fn ensure_publisher(&mut self, who: &Joined) {
@@ -90,27 +97,28 @@ impl Hub {
 
     /// Notes what an offer sends, ends tracks that it no longer sends, and finds the m-lines of
     /// pending tracks.
-    fn follow_sections(&mut self, who: &Joined, sections: &[MediaSection]) {
+    fn follow_media(&mut self, who: &Joined, offer: &Description<'_>) {
         let room = self.rooms.get_mut(&who.room);
         let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
             return;
         };
         let mut ended = Vec::new();
-        for section in sections {
-            let kind = match section.kind.as_str() {
-                "audio" => MediaKind::Audio,
-                "video" => MediaKind::Video,
-                _ => continue,
+        for media in &offer.media {
+            let kind = match media.media_type {
+                MediaType::Audio => MediaKind::Audio,
+                MediaType::Video => MediaKind::Video,
+                MediaType::Application | MediaType::Other => continue,
             };
-            let known = participant.mids.get(&section.mid);
-            let same = known.is_some_and(|known| known.track_id == section.track_id);
-            if section.sends && same {
+            let known = participant.mids.get(media.mid);
+            let same = known.is_some_and(|known| known.track_id.as_deref() == media.track_id);
+            if media.direction.sends() && same {
                 continue;
             }
-            ended.extend(participant.mids.remove(&section.mid).and_then(|known| known.track));
-            if section.sends {
-                let bound = BoundMid { kind, track_id: section.track_id.clone(), track: None };
-                participant.mids.insert(section.mid.clone(), bound);
+            ended.extend(participant.mids.remove(media.mid).and_then(|known| known.track));
+            if media.direction.sends() {
+                let track_id = media.track_id.map(str::to_owned);
+                let bound = BoundMid { kind, track_id, track: None };
+                participant.mids.insert(media.mid.to_owned(), bound);
             }
         }
         for key in &ended {
@@ -381,6 +389,19 @@ fn limit(info: &proto::TrackInfo, setting: &proto::UpdateTrackSettings) -> u8 {
     }
 }
 
+/// The offer as the SFU takes it. A client that offers `sendrecv` media would get an answer that
+/// promises to send. An ICE-lite server has no use for candidates, and those of another family only
+/// would end ICE before it began.
+fn receive_only(offer: &Description<'_>) -> String {
+    let sends = |media_type| matches!(media_type, MediaType::Audio | MediaType::Video);
+    offer.rewrite(|media, line| match line {
+        "a=sendrecv" if media.is_some_and(|media| sends(media.media_type)) => {
+            Some("a=sendonly".into())
+        }
+        _ => (!line.starts_with("a=candidate:")).then(|| line.into()),
+    })
+}
+
 /// The next pending track that has an m-line: its index and the mid.
 fn next_binding(
     pending: &[PendingTrack],
@@ -418,6 +439,17 @@ mod tests {
 
     fn mid(kind: MediaKind, track_id: Option<&str>) -> BoundMid {
         BoundMid { kind, track_id: track_id.map(str::to_owned), track: None }
+    }
+
+    #[test]
+    fn an_offer_is_taken_without_candidates_and_media_the_other_way() {
+        let text = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=sendrecv\r\n\
+            a=candidate:1 1 udp 1 ::1 9 typ host\r\na=end-of-candidates\r\n\
+            m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sendrecv\r\n";
+        let taken = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=sendonly\r\n\
+            a=end-of-candidates\r\n\
+            m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sendrecv\r\n";
+        assert_eq!(receive_only(&Description::parse(text).unwrap()), taken);
     }
 
     #[test]

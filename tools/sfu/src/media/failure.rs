@@ -1,6 +1,7 @@
 //! Why a peer connection ends, and why an SDP of a client can't be used.
 
 use stampede_core::srtp::KeyError;
+use stampede_sdp::ParseError;
 use str0m::RtcError;
 use str0m::error::{IceError, SdpError};
 
@@ -32,7 +33,10 @@ pub(crate) enum PeerFailure {
 pub(crate) enum NegotiationError {
     /// It is no SDP.
     #[error(transparent)]
-    Syntax(#[from] SdpError),
+    Syntax(#[from] ParseError),
+    /// str0m can't read it.
+    #[error(transparent)]
+    Unreadable(#[from] SdpError),
     /// It does not fit what was negotiated before.
     #[error(transparent)]
     Refused(#[from] RtcError),

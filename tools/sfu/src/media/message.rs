@@ -57,7 +57,7 @@ pub(crate) enum Command {
         tracks: Vec<TrackOffer>,
     },
     RemovePeer(PeerKey),
-    /// The publisher's offer; `tracks` are those whose mid is known.
+    /// The publisher's offer as the SFU takes it; `tracks` are those whose mid is known.
     Offer {
         peer: PeerKey,
         id: u32,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
+use stampede_sdp::{Description, Media, ParseError};
 use str0m::Rtc;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
@@ -11,7 +12,6 @@ use str0m::media::Direction;
 use super::failure::NegotiationError;
 use super::subscriptions::Subscriptions;
 use crate::ledger::SubscriberTrackLedger;
-use crate::sdp;
 
 /// Changes are collected this long before they are offered (LiveKit's fast negotiation debounce
 /// is 10 ms, `pkg/rtc/transport.go`).
@@ -128,7 +128,11 @@ impl Negotiation {
         if id != 0 && id != outstanding.id {
             tracing::debug!(id, expected = outstanding.id, "an answer's id");
         }
-        let answer = SdpAnswer::from_sdp_string(&sdp::without_candidates(sdp))?;
+        // An ICE-lite server has no use for candidates: it learns an address from the first check.
+        // An answer that names addresses of another family only would end ICE before it began.
+        let sdp = Description::parse(sdp)?
+            .rewrite(|_, line| (!line.starts_with("a=candidate:")).then(|| line.into()));
+        let answer = SdpAnswer::from_sdp_string(&sdp)?;
         rtc.sdp_api().accept_answer(outstanding.pending, answer)?;
         for index in outstanding.subscriptions {
             subscriptions.activate(index, rtc);
@@ -137,15 +141,35 @@ impl Negotiation {
     }
 }
 
-/// Answers a publisher's offer.
+/// Answers a publisher's offer, and asks for DTX where silence may be left out.
 ///
 /// # Errors
 /// The offer can't be used.
-pub(crate) fn answer(rtc: &mut Rtc, sdp: &str) -> Result<String, NegotiationError> {
-    // A client that offers sendrecv would get an answer that promises to send.
-    let sdp = sdp::receive_only(&sdp::without_candidates(sdp));
-    let offer = SdpOffer::from_sdp_string(&sdp)?;
-    Ok(rtc.sdp_api().accept_offer(offer)?.to_sdp_string())
+pub(crate) fn answer(
+    rtc: &mut Rtc,
+    sdp: &str,
+    dtx_mids: &[&str],
+) -> Result<String, NegotiationError> {
+    let offer = SdpOffer::from_sdp_string(sdp)?;
+    let answer = rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
+    if dtx_mids.is_empty() { Ok(answer) } else { Ok(with_dtx(&answer, dtx_mids)?) }
+}
+
+/// The answer with DTX asked for in the Opus m-lines of these mids, as LiveKit has it
+/// (`pkg/rtc/participant_sdp.go`, `usedtx`; RFC 7587 §6.1).
+fn with_dtx(answer: &str, mids: &[&str]) -> Result<String, ParseError> {
+    let opus_format = |media: Option<&Media<'_>>| {
+        let media = media.filter(|media| mids.contains(&media.mid))?;
+        let opus = media.payload_types.iter().find(|payload_type| payload_type.is("opus"))?;
+        Some(format!("a=fmtp:{} ", opus.number))
+    };
+    Ok(Description::parse(answer)?.rewrite(|media, line| {
+        let format = opus_format(media).filter(|format| line.starts_with(format.as_str()));
+        Some(match format {
+            Some(_) => format!("{line};usedtx=1").into(),
+            None => line.into(),
+        })
+    }))
 }
 
 /// The channels LiveKit creates towards a subscriber (`pkg/rtc/transportmanager.go`).
@@ -159,4 +183,27 @@ fn data_channels() -> [ChannelConfig; 3] {
     let reliable =
         ChannelConfig { label: "_reliable".to_owned(), ordered: true, ..ChannelConfig::default() };
     [reliable, lossy("_lossy"), lossy("_data_track")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dtx_is_asked_for_where_it_is_wanted() {
+        let section = |mid: &str, parameters: &str| {
+            format!(
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111 8\r\na=rtpmap:111 opus/48000/2\r\n\
+                 a=rtpmap:8 PCMA/8000\r\na=fmtp:111 {parameters}\r\na=fmtp:8 x=1\r\n\
+                 a=mid:{mid}\r\n"
+            )
+        };
+        let sdp = |second: &str| {
+            let plain = "useinbandfec=1";
+            format!("v=0\r\n{}{}{}", section("0", plain), section("1", second), section("2", plain))
+        };
+        let answer = sdp("useinbandfec=1");
+        assert_eq!(with_dtx(&answer, &["1"]), Ok(sdp("useinbandfec=1;usedtx=1")));
+        assert_eq!(with_dtx(&answer, &[]), Ok(answer));
+    }
 }

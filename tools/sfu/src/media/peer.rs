@@ -275,12 +275,16 @@ impl Peer {
         Ok(())
     }
 
-    /// Answers a publisher's offer.
+    /// Answers a publisher's offer, and asks for DTX in the m-lines of these mids.
     ///
     /// # Errors
     /// The offer can't be used.
-    pub(crate) fn answer(&mut self, sdp: &str) -> Result<String, NegotiationError> {
-        negotiate::answer(&mut self.rtc, sdp)
+    pub(crate) fn answer(
+        &mut self,
+        sdp: &str,
+        dtx_mids: &[&str],
+    ) -> Result<String, NegotiationError> {
+        negotiate::answer(&mut self.rtc, sdp, dtx_mids)
     }
 
     /// LiveKit's name of the codec that was negotiated first for an m-line; empty if none was.

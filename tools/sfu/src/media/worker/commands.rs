@@ -10,7 +10,6 @@ use crate::media::message::{
 };
 use crate::media::negotiate::NEGOTIATION_DEBOUNCE;
 use crate::media::source::Source;
-use crate::sdp;
 
 impl Worker {
     pub(crate) fn carry_out(&mut self, command: Command) {
@@ -134,7 +133,9 @@ impl Worker {
     fn answer(&mut self, key: PeerKey, id: u32, sdp: &str, tracks: &[PublishedTrack]) {
         let Some(index) = self.peers.index_of(key) else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let answer = match peer.answer(sdp) {
+        let pausing = tracks.iter().filter(|track| track.dtx);
+        let dtx_mids: Vec<&str> = pausing.map(|track| track.mid.as_str()).collect();
+        let sdp = match peer.answer(sdp, &dtx_mids) {
             Ok(answer) => answer,
             Err(error) => {
                 self.events.emit(Event::NegotiationFailed { peer: key, error });
@@ -143,9 +144,6 @@ impl Worker {
         };
         let codec = |track: &PublishedTrack| (track.track, peer.negotiated_codec(&track.mid));
         let codecs = tracks.iter().map(codec).collect();
-        let pausing = tracks.iter().filter(|track| track.dtx);
-        let pausing: Vec<&str> = pausing.map(|track| track.mid.as_str()).collect();
-        let sdp = sdp::with_dtx(&answer, &pausing);
         for track in tracks {
             self.bind(key, track);
         }
