@@ -8,6 +8,17 @@
 //! runtime; N pinned worker threads own one UDP socket each and the peer connections sharded
 //! over them.
 //!
+//! ```no_run
+//! use stampede_sfu::{Sfu, SfuOptions};
+//!
+//! let sfu = Sfu::start(SfuOptions { port: 7880, ..SfuOptions::default() })?;
+//! println!("clients connect to {}", sfu.url());
+//! let sent = sfu.ledger()?.totals.packets_sent;
+//! println!("{sent} packets of media were sent so far");
+//! sfu.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! What it does not do: resume sessions (a client is told to reconnect), JSON signalling, TURN and
 //! TCP candidates, `/rtc/v1` (404, so that clients fall back), congestion control towards
 //! subscribers, and it does not announce every subscriber of a large room to all others.
