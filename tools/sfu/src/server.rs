@@ -115,8 +115,8 @@ impl Sfu {
         let (workers, mut threads, backend) = start_workers(&options, start, &events)?;
         drop(events);
         let rtc_address = workers.first().map_or(address, WorkerHandle::address);
-        let mut hub = Hub::new(workers.clone(), stampede_udp::unix_now_ns());
-        hub.refusals = Refusals::new(options.faults.refuse_joins);
+        let refusals = Refusals::new(options.faults.refuse_joins);
+        let hub = Hub::new(workers.clone(), refusals, stampede_udp::unix_now_ns());
         let hub = Arc::new(Mutex::new(hub));
         let reporter = Reporter {
             hub: hub.clone(),
@@ -355,10 +355,7 @@ async fn signal(
         () = clock => {}
         _ = stopped.changed() => {}
     }
-    let rooms: Vec<String> = state.hub().rooms.keys().cloned().collect();
-    for name in rooms {
-        state.hub().shut_room(&name);
-    }
+    state.hub().shut_down();
     // Lets the goodbyes leave.
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

@@ -87,7 +87,7 @@ async fn serve(
         tokio::select! {
             biased;
             () = overflow.notified() => {
-                state.hub().signalling_overflows += 1;
+                state.hub().count_signalling_overflow();
                 return lost;
             }
             next = outgoing.recv() => match next {
