@@ -44,7 +44,7 @@ const CLOSED_ROOMS_MAX: usize = 1_000;
 
 /// What a WebSocket task is told to do.
 #[derive(Debug)]
-pub(crate) enum Outgoing {
+pub(crate) enum OutboxItem {
     /// Send this binary frame.
     Frame(Bytes),
     /// Close the connection.
@@ -54,14 +54,14 @@ pub(crate) enum Outgoing {
 /// The way to one client's WebSocket task.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox {
-    pub(crate) queue: mpsc::Sender<Outgoing>,
+    pub(crate) queue: mpsc::Sender<OutboxItem>,
     /// Told when the queue was full: the task then closes the connection.
     pub(crate) overflow: Arc<Notify>,
 }
 
 impl Outbox {
-    fn push(&self, outgoing: Outgoing) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(outgoing) {
+    fn push(&self, item: OutboxItem) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(item) {
             self.overflow.notify_one();
         }
     }
@@ -377,7 +377,7 @@ impl Hub {
         if tell {
             participant.send(Message::Leave(messages::leave(reason)));
         }
-        participant.outbox.push(Outgoing::Close);
+        participant.outbox.push(OutboxItem::Close);
         for key in std::mem::take(&mut participant.tracks) {
             self.unpublish(name, key);
         }
@@ -650,6 +650,6 @@ impl Participant {
 
     /// Queues a frame; a full queue ends the signalling connection.
     fn send_frame(&self, frame: Bytes) {
-        self.outbox.push(Outgoing::Frame(frame));
+        self.outbox.push(OutboxItem::Frame(frame));
     }
 }
