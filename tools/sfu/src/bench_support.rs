@@ -25,7 +25,6 @@ use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc};
 use tokio::sync::mpsc;
 
-use crate::RETRANSMIT_CACHE_PACKETS_DEFAULT;
 use crate::ledger::SubscriberTrackLedger;
 use crate::media::codec::inspect;
 use crate::media::connection::{ConnectionConfig, codecs};
@@ -198,7 +197,6 @@ impl FanOut {
             events: EventQueue::new(events_out),
             siblings: Siblings::new(Arc::new(OnceLock::new())),
             factory: PeerFactory::new(config, cohorts, 0.0, 1, address),
-            resend_packets_max: RETRANSMIT_CACHE_PACKETS_DEFAULT,
             withhold_keyframes: false,
         };
         let mut new = Self {

@@ -47,8 +47,6 @@ pub(crate) struct WorkerParts {
     pub(crate) events: EventQueue,
     pub(crate) siblings: Siblings,
     pub(crate) factory: PeerFactory,
-    /// Packets of video kept for retransmission, a publisher's SSRC.
-    pub(crate) resend_packets_max: usize,
     /// No keyframe is asked for, and none is taken for one.
     pub(crate) withhold_keyframes: bool,
 }
@@ -94,7 +92,7 @@ impl Worker {
             factory: parts.factory,
             withhold_keyframes: parts.withhold_keyframes,
             peers: PeerTable::default(),
-            tracks: TrackTable::new(parts.resend_packets_max),
+            tracks: TrackTable::default(),
             timers: Timers::default(),
             forwarder: Forwarder::default(),
             ended: EndedRows::default(),
