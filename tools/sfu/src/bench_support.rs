@@ -25,12 +25,12 @@ use str0m::rtp::AbsCaptureTime;
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc};
 use tokio::sync::mpsc;
 
-use crate::RETRANSMIT_CACHE_PACKETS_DEFAULT;
+use crate::ledger::SubscriberTrackLedger;
 use crate::media::codec::inspect;
 use crate::media::connection::{ConnectionConfig, codecs};
 use crate::media::events::EventQueue;
 use crate::media::factory::PeerFactory;
-use crate::media::handle::WorkerHandle;
+use crate::media::handle::{WorkerHandle, WorkerReport};
 use crate::media::message::{Command, Event, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
 use crate::media::packet::{Extensions, MediaBatch, MediaPacket};
 use crate::media::rewrite::Numbers;
@@ -197,7 +197,6 @@ impl FanOut {
             events: EventQueue::new(events_out),
             siblings: Siblings::new(Arc::new(OnceLock::new())),
             factory: PeerFactory::new(config, cohorts, 0.0, 1, address),
-            resend_packets_max: RETRANSMIT_CACHE_PACKETS_DEFAULT,
             withhold_keyframes: false,
         };
         let mut new = Self {
@@ -359,13 +358,20 @@ impl FanOut {
     ///
     /// # Panics
     /// If it did not.
-    pub fn check(mut self) {
-        let report = self.worker.report();
-        assert_eq!(report.subscribed.len(), self.clients.len());
-        for (_, identity, row) in &report.subscribed {
-            assert_eq!(row.packets_sent, self.packets, "to {identity}");
+    pub fn check(&self) {
+        let rows = self.rows();
+        assert_eq!(rows.len(), self.clients.len());
+        for row in rows {
+            assert_eq!(row.packets_sent, self.packets);
         }
-        assert_eq!(report.worker.send_errors, 0);
+        assert_eq!(self.wire.borrow().stats.send_errors, 0);
+    }
+
+    /// What was sent to each subscriber.
+    fn rows(&self) -> Vec<SubscriberTrackLedger> {
+        let mut report = WorkerReport::default();
+        self.worker.report_tracks(&mut report);
+        report.subscribed.into_iter().map(|(_, _, row)| row).collect()
     }
 }
 

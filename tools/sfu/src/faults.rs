@@ -26,7 +26,7 @@ pub struct SfuFaults {
 }
 
 /// Picks every n-th join.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Refusals {
     share: f64,
     credit: f64,

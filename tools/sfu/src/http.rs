@@ -71,7 +71,7 @@ fn is_true(value: Option<&String>, default: bool) -> bool {
 }
 
 fn refuse(state: &ServerState, error: AuthError) -> Response {
-    state.hub().joins_refused += 1;
+    state.hub().count_refused_join();
     (error.status(), error.to_string()).into_response()
 }
 

@@ -46,7 +46,7 @@ pub use ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger, WorkerLedger,
 };
-pub use options::{OptionsError, RETRANSMIT_CACHE_PACKETS_DEFAULT, SfuOptions};
+pub use options::{OptionsError, SfuOptions};
 pub use report::LedgerError;
 pub use server::{Sfu, StartError};
 pub use stampede_impair as impair;

@@ -9,10 +9,6 @@ use stampede_udp::BackendChoice;
 
 use crate::SfuFaults;
 
-/// Packets of one video stream kept for retransmission, once for all subscribers: 256 packets are
-/// 1.3 s of a 190 packets/s stream, more than twice the playout deadline of 500 ms.
-pub const RETRANSMIT_CACHE_PACKETS_DEFAULT: usize = 256;
-
 /// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret; JSON does, for the pipe
 /// to a child process and nothing else.
 #[derive(Clone, Serialize, Deserialize)]
@@ -44,8 +40,6 @@ pub struct SfuOptions {
     pub impair: Vec<Spec>,
     /// Other faults.
     pub faults: SfuFaults,
-    /// See [`RETRANSMIT_CACHE_PACKETS_DEFAULT`].
-    pub retransmit_cache_packets_max: usize,
 }
 
 impl Default for SfuOptions {
@@ -63,7 +57,6 @@ impl Default for SfuOptions {
             seed: 1,
             impair: Vec::new(),
             faults: SfuFaults::default(),
-            retransmit_cache_packets_max: RETRANSMIT_CACHE_PACKETS_DEFAULT,
         }
     }
 }
@@ -82,7 +75,6 @@ impl fmt::Debug for SfuOptions {
             .field("seed", &self.seed)
             .field("impair", &self.impair)
             .field("faults", &self.faults)
-            .field("retransmit_cache_packets_max", &self.retransmit_cache_packets_max)
             .finish_non_exhaustive()
     }
 }

@@ -42,35 +42,10 @@ impl Reporter {
                 answer.recv_deadline(deadline).map_err(|_| LedgerError { worker })
             })
             .collect::<Result<_, _>>()?;
-        let mut ledger = self.signalling();
+        let mut ledger = self.hub.lock().unwrap_or_else(PoisonError::into_inner).ledger();
         merge(&mut ledger, reports);
         ledger.backend.clone_from(&self.backend);
         Ok(ledger)
-    }
-
-    fn signalling(&self) -> Ledger {
-        let hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
-        let rooms = hub.counts.iter().map(|(name, counts)| {
-            let open = hub.rooms.get(name);
-            RoomLedger {
-                room: name.clone(),
-                open: open.is_some(),
-                participants: open.map_or(0, |room| room.participants.len() as u64),
-                joins: counts.joins,
-                leaves: counts.leaves,
-                ..RoomLedger::default()
-            }
-        });
-        let mut rooms: Vec<RoomLedger> = rooms.collect();
-        rooms.sort_by(|a, b| a.room.cmp(&b.room));
-        Ledger {
-            joins: hub.joins,
-            leaves: hub.leaves,
-            joins_refused: hub.joins_refused,
-            signalling_overflows: hub.signalling_overflows,
-            rooms,
-            ..Ledger::default()
-        }
     }
 }
 

@@ -80,8 +80,6 @@ pub enum StartError {
 /// A running SFU. Dropping it stops it.
 pub struct Sfu {
     address: SocketAddr,
-    rtc_address: SocketAddr,
-    backend: BackendReport,
     reporter: Reporter,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
@@ -115,14 +113,11 @@ impl Sfu {
         let (workers, mut threads, backend) = start_workers(&options, start, &events)?;
         drop(events);
         let rtc_address = workers.first().map_or(address, WorkerHandle::address);
-        let mut hub = Hub::new(workers.clone(), stampede_udp::unix_now_ns());
-        hub.refusals = Refusals::new(options.faults.refuse_joins);
+        let refusals = Refusals::new(options.faults.refuse_joins);
+        let hub = Hub::new(workers.clone(), refusals, stampede_udp::unix_now_ns());
         let hub = Arc::new(Mutex::new(hub));
-        let reporter = Reporter {
-            hub: hub.clone(),
-            workers: workers.clone(),
-            backend: backend.reason.clone(),
-        };
+        let reporter =
+            Reporter { hub: hub.clone(), workers: workers.clone(), backend: backend.reason };
         let stalls = Stalls::new(start, options.faults.stalls.clone());
         let state = ServerState::new(hub, Auth::new(&options), reporter.clone(), stalls);
         let (stop, stopped) = watch::channel(false);
@@ -136,26 +131,14 @@ impl Sfu {
                 return Err(StartError::Thread(error));
             }
         }
-        tracing::info!(%address, %rtc_address, backend = backend.reason, "SFU started");
-        Ok(Self { address, rtc_address, backend, reporter, stop, threads })
+        tracing::info!(%address, %rtc_address, backend = reporter.backend, "SFU started");
+        Ok(Self { address, reporter, stop, threads })
     }
 
     /// Where clients connect: `ws://ip:port`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
-    }
-
-    /// The media socket of the first worker.
-    #[must_use]
-    pub fn rtc_addr(&self) -> SocketAddr {
-        self.rtc_address
-    }
-
-    /// Which backend moves the datagrams, and why.
-    #[must_use]
-    pub fn backend_report(&self) -> &BackendReport {
-        &self.backend
     }
 
     /// What was done so far. Waits a few milliseconds for the workers; not for async tasks.
@@ -311,7 +294,6 @@ fn open_worker(
         events: EventQueue::new(events),
         siblings: Siblings::new(workers),
         factory: PeerFactory::new(config, cohorts, faults.drop_upstream, options.seed, address),
-        resend_packets_max: options.retransmit_cache_packets_max,
         withhold_keyframes: faults.withhold_keyframes,
     };
     let worker = Worker::new(parts, Instant::now());
@@ -355,10 +337,7 @@ async fn signal(
         () = clock => {}
         _ = stopped.changed() => {}
     }
-    let rooms: Vec<String> = state.hub().rooms.keys().cloned().collect();
-    for name in rooms {
-        state.hub().shut_room(&name);
-    }
+    state.hub().shut_down();
     // Lets the goodbyes leave.
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

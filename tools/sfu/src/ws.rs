@@ -11,7 +11,7 @@ use proto::signal_response::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::hub::{JoinRequest, Joined, OUTBOX_MESSAGES_MAX, Outbox, Outgoing, messages};
+use crate::hub::{JoinRequest, Joined, OUTBOX_MESSAGES_MAX, Outbox, OutboxItem, messages};
 use crate::state::ServerState;
 
 /// WebSocket pings (LiveKit `pkg/service/rtcservice.go`, 10 s).
@@ -53,7 +53,7 @@ pub(crate) async fn run(mut socket: WebSocket, state: ServerState, request: Join
         state.hub().remove(&who.room, &who.sid, reason, false);
     }
     // What was said last, a leave message above all, still goes out.
-    while let Ok(Outgoing::Frame(frame)) = outgoing.try_recv() {
+    while let Ok(OutboxItem::Frame(frame)) = outgoing.try_recv() {
         if send(&mut socket, Frame::Binary(frame)).await.is_err() {
             return;
         }
@@ -73,7 +73,7 @@ async fn serve(
     state: &ServerState,
     who: &Joined,
     claims: &Claims,
-    outgoing: &mut mpsc::Receiver<Outgoing>,
+    outgoing: &mut mpsc::Receiver<OutboxItem>,
     overflow: &Notify,
 ) -> Ended {
     let start = Instant::now();
@@ -87,16 +87,16 @@ async fn serve(
         tokio::select! {
             biased;
             () = overflow.notified() => {
-                state.hub().signalling_overflows += 1;
+                state.hub().count_signalling_overflow();
                 return lost;
             }
             next = outgoing.recv() => match next {
-                Some(Outgoing::Frame(frame)) => {
+                Some(OutboxItem::Frame(frame)) => {
                     if send(socket, Frame::Binary(frame)).await.is_err() {
                         return lost;
                     }
                 }
-                Some(Outgoing::Close) | None => return Ended::Known,
+                Some(OutboxItem::Close) | None => return Ended::Known,
             },
             frame = socket.recv() => match frame {
                 Some(Ok(Frame::Binary(frame))) => {

@@ -157,9 +157,9 @@ async fn layers_switch_at_keyframes_with_continuous_numbers() {
     let layers: Vec<u8> = packets.iter().map(|packet| packet.payload[20]).collect();
     let mut runs = layers.clone();
     runs.dedup();
-    // Until the SFU has read the first wish it sends what everybody gets: high.
-    let wished = if runs[0] == 2 { &runs[1..] } else { &runs[..] };
-    assert_eq!(wished, [0, 2, 1], "low, high, medium, and one switch each");
+    // Until the SFU has read the first setting it sends what everybody gets: high.
+    let as_set = if runs[0] == 2 { &runs[1..] } else { &runs[..] };
+    assert_eq!(as_set, [0, 2, 1], "low, high, medium, and one switch each");
     for (pair, layer) in packets.windows(2).zip(layers.windows(2)) {
         let step = picture_id(&pair[1].payload).wrapping_sub(picture_id(&pair[0].payload));
         assert_eq!(step & 0x7fff, 1, "picture ids");

@@ -139,7 +139,7 @@ fn packets_repairs_and_reports(dtls: &'static Agreeing) {
         room.exchange();
     }
     room.hear();
-    let row = &room.worker.report().subscribed[0].2;
+    let row = &room.rows()[0];
     assert!(row.retransmitted >= LOSSES, "{dtls:?}: {row:?}");
     let reported = room.clients[0].reported.unwrap();
     assert!((2..=room.packets as u32).contains(&reported), "{dtls:?}: {reported}");

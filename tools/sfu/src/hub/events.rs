@@ -62,12 +62,12 @@ impl Hub {
         }
     }
 
-    fn publish_answered(&mut self, peer: PeerKey, codecs: Vec<(TrackKey, &'static str)>) {
+    fn publish_answered(&mut self, peer: PeerKey, codecs: Vec<(TrackKey, Option<&'static str>)>) {
         let Some((name, ..)) = self.peers.get(&peer).cloned() else { return };
         for (key, mime_type) in codecs {
             let room = self.rooms.get_mut(&name);
             let Some(track) = room.and_then(|room| room.tracks.get_mut(&key)) else { continue };
-            if !mime_type.is_empty() {
+            if let Some(mime_type) = mime_type {
                 track.info.mime_type = mime_type.to_owned();
                 if let Some(codec) = track.info.codecs.first_mut() {
                     codec.mime_type = mime_type.to_owned();

@@ -12,11 +12,11 @@ use stampede_core::MediaKind;
 use super::{JoinRequest, Participant, Room};
 
 /// What the SFU calls itself.
-pub(crate) const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
+const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
 
 /// The signalling protocol it speaks (LiveKit `pkg/rtc/types/protocol_version.go`): the last one
 /// before packet trailers, for it would not strip them for subscribers that don't know them.
-pub(crate) const PROTOCOL_VERSION: i32 = 16;
+const PROTOCOL_VERSION: i32 = 16;
 
 /// Seconds between a client's pings, and without one until it gives up.
 const PING_INTERVAL_S: i32 = 5;
@@ -33,7 +33,7 @@ pub(crate) fn frame(message: Message) -> Bytes {
     proto::SignalResponse { message: Some(message) }.encode_to_vec().into()
 }
 
-pub(crate) fn unix_ms() -> i64 {
+pub(super) fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -42,7 +42,7 @@ fn codecs() -> Vec<proto::Codec> {
     CODECS.map(|mime| proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() }).to_vec()
 }
 
-pub(crate) fn room_info(sid: String, name: &str) -> proto::Room {
+pub(super) fn room_info(sid: String, name: &str) -> proto::Room {
     let now = unix_ms();
     proto::Room {
         sid,
@@ -56,7 +56,7 @@ pub(crate) fn room_info(sid: String, name: &str) -> proto::Room {
     }
 }
 
-pub(crate) fn participant_info(request: &JoinRequest, sid: &str) -> proto::ParticipantInfo {
+pub(super) fn participant_info(request: &JoinRequest, sid: &str) -> proto::ParticipantInfo {
     let claims = &request.claims;
     let grants = &claims.video;
     let now = unix_ms();
@@ -93,7 +93,7 @@ fn participant_kind(kind: &str) -> proto::participant_info::Kind {
     }
 }
 
-pub(crate) fn join_response(room: &Room, participant: &Participant) -> proto::JoinResponse {
+pub(super) fn join_response(room: &Room, participant: &Participant) -> proto::JoinResponse {
     let others = room.participants.values().filter(|p| !p.grants.hidden);
     let others = others.filter(|p| p.info.is_publisher || p.announced);
     let server_info = proto::ServerInfo {
@@ -133,11 +133,11 @@ pub(crate) fn leave(reason: proto::DisconnectReason) -> proto::LeaveRequest {
     }
 }
 
-pub(crate) fn update(participants: Vec<proto::ParticipantInfo>) -> proto::ParticipantUpdate {
+pub(super) fn update(participants: Vec<proto::ParticipantInfo>) -> proto::ParticipantUpdate {
     proto::ParticipantUpdate { participants }
 }
 
-pub(crate) fn description(
+pub(super) fn description(
     kind: &str,
     id: u32,
     sdp: String,
@@ -147,7 +147,7 @@ pub(crate) fn description(
 }
 
 /// The SFU's only candidate, as trickle.
-pub(crate) fn trickle(
+pub(super) fn trickle(
     address: std::net::SocketAddr,
     target: proto::SignalTarget,
 ) -> proto::TrickleRequest {
@@ -162,7 +162,7 @@ pub(crate) fn trickle(
 /// What a client announced with add_track, as others will see it. The deprecated fields are still
 /// what older clients read, and what LiveKit fills.
 #[allow(deprecated)]
-pub(crate) fn track_info(request: &proto::AddTrackRequest, sid: String) -> proto::TrackInfo {
+pub(super) fn track_info(request: &proto::AddTrackRequest, sid: String) -> proto::TrackInfo {
     let mime_type = request
         .simulcast_codecs
         .first()
@@ -215,7 +215,7 @@ fn mime_type(codec: &str, kind: i32) -> String {
 }
 
 /// The kind of a track, of which there are two: nothing else is carried as one.
-pub(crate) fn media_kind(kind: i32) -> Option<MediaKind> {
+pub(super) fn media_kind(kind: i32) -> Option<MediaKind> {
     match proto::TrackType::try_from(kind) {
         Ok(proto::TrackType::Audio) => Some(MediaKind::Audio),
         Ok(proto::TrackType::Video) => Some(MediaKind::Video),

@@ -1,10 +1,10 @@
 //! Rooms and participants: what signalling knows. Lives behind one mutex on the signalling
 //! thread; nothing here waits.
 
-pub(crate) mod events;
+mod events;
 pub(crate) mod messages;
-pub(crate) mod requests;
-pub(crate) mod service;
+mod requests;
+mod service;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use stampede_impair::Random;
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::Refusals;
+use crate::ledger::{Ledger, RoomLedger};
 use crate::media::handle::WorkerHandle;
 use crate::media::message::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
 
@@ -29,21 +30,21 @@ pub(crate) const OUTBOX_MESSAGES_MAX: usize = 200;
 
 /// Participants without tracks that a room announces to the others. LiveKit announces all, which
 /// is O(N²) messages; beyond this number only the count grows. A publisher is always announced.
-pub(crate) const ANNOUNCED_SUBSCRIBERS_MAX: usize = 200;
+const ANNOUNCED_SUBSCRIBERS_MAX: usize = 200;
 
 /// Joins and leaves of participants without tracks are announced this much later, together
 /// (LiveKit `pkg/rtc/room.go`, `subscriberUpdateInterval`).
-pub(crate) const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
+const UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// A room's counts are sent at most this often, when they changed (LiveKit `pkg/rtc/room.go`).
-pub(crate) const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
+const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Names of closed rooms whose counts are remembered; the oldest is forgotten.
-pub(crate) const CLOSED_ROOMS_MAX: usize = 1_000;
+const CLOSED_ROOMS_MAX: usize = 1_000;
 
 /// What a WebSocket task is told to do.
 #[derive(Debug)]
-pub(crate) enum Outgoing {
+pub(crate) enum OutboxItem {
     /// Send this binary frame.
     Frame(Bytes),
     /// Close the connection.
@@ -53,14 +54,14 @@ pub(crate) enum Outgoing {
 /// The way to one client's WebSocket task.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox {
-    pub(crate) queue: mpsc::Sender<Outgoing>,
+    pub(crate) queue: mpsc::Sender<OutboxItem>,
     /// Told when the queue was full: the task then closes the connection.
     pub(crate) overflow: Arc<Notify>,
 }
 
 impl Outbox {
-    fn push(&self, outgoing: Outgoing) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(outgoing) {
+    fn push(&self, item: OutboxItem) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(item) {
             self.overflow.notify_one();
         }
     }
@@ -68,99 +69,99 @@ impl Outbox {
 
 /// The counts of a room, kept after it closed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RoomCounts {
-    pub(crate) joins: u64,
-    pub(crate) leaves: u64,
+struct RoomCounts {
+    joins: u64,
+    leaves: u64,
 }
 
 /// All rooms.
 pub(crate) struct Hub {
-    pub(crate) rooms: HashMap<String, Room>,
+    rooms: HashMap<String, Room>,
     /// Whose peer connection a key is: room, participant sid, role.
-    pub(crate) peers: FxHashMap<PeerKey, (String, Arc<str>, Role)>,
-    pub(crate) workers: Vec<WorkerHandle>,
+    peers: FxHashMap<PeerKey, (String, Arc<str>, Role)>,
+    workers: Vec<WorkerHandle>,
     /// Participants a worker carries.
-    pub(crate) load: Vec<usize>,
-    pub(crate) counts: HashMap<String, RoomCounts>,
-    pub(crate) closed: VecDeque<String>,
-    pub(crate) joins: u64,
-    pub(crate) leaves: u64,
-    pub(crate) joins_refused: u64,
-    pub(crate) signalling_overflows: u64,
-    pub(crate) refusals: Refusals,
+    load: Vec<usize>,
+    counts: HashMap<String, RoomCounts>,
+    closed: VecDeque<String>,
+    joins: u64,
+    leaves: u64,
+    joins_refused: u64,
+    signalling_overflows: u64,
+    refusals: Refusals,
     next_key: u64,
     random: Random,
 }
 
 /// One room.
-pub(crate) struct Room {
-    pub(crate) info: proto::Room,
-    pub(crate) participants: BTreeMap<Arc<str>, Participant>,
+struct Room {
+    info: proto::Room,
+    participants: BTreeMap<Arc<str>, Participant>,
     /// Identity to sid.
-    pub(crate) identities: HashMap<Arc<str>, Arc<str>>,
-    pub(crate) tracks: BTreeMap<TrackKey, RoomTrack>,
+    identities: HashMap<Arc<str>, Arc<str>>,
+    tracks: BTreeMap<TrackKey, RoomTrack>,
     /// Updates of participants without tracks that wait.
-    pub(crate) waiting_updates: Vec<proto::ParticipantInfo>,
-    pub(crate) updates_due: Option<Instant>,
-    pub(crate) announced_subscribers: usize,
-    pub(crate) empty_since: Option<Instant>,
-    pub(crate) had_participants: bool,
-    pub(crate) counts_sent: (u32, u32),
-    pub(crate) counts_due: Instant,
+    waiting_updates: Vec<proto::ParticipantInfo>,
+    updates_due: Option<Instant>,
+    announced_subscribers: usize,
+    empty_since: Option<Instant>,
+    had_participants: bool,
+    counts_sent: (u32, u32),
+    counts_due: Instant,
 }
 
 /// A published track.
-pub(crate) struct RoomTrack {
-    pub(crate) sid: Arc<str>,
-    pub(crate) publisher: Arc<str>,
-    pub(crate) kind: MediaKind,
-    pub(crate) home: usize,
-    pub(crate) info: proto::TrackInfo,
+struct RoomTrack {
+    sid: Arc<str>,
+    publisher: Arc<str>,
+    kind: MediaKind,
+    home: usize,
+    info: proto::TrackInfo,
     /// Subscribers on each worker.
-    pub(crate) subscribers: Vec<usize>,
+    subscribers: Vec<usize>,
 }
 
 /// A participant.
-pub(crate) struct Participant {
-    pub(crate) info: proto::ParticipantInfo,
-    pub(crate) grants: VideoGrants,
-    pub(crate) outbox: Outbox,
-    pub(crate) worker: usize,
-    pub(crate) publisher: Option<PeerKey>,
-    pub(crate) subscriber: Option<PeerKey>,
-    pub(crate) subscriber_primary: bool,
-    pub(crate) auto_subscribe: bool,
-    pub(crate) announced: bool,
-    pub(crate) tracks: Vec<TrackKey>,
+struct Participant {
+    info: proto::ParticipantInfo,
+    grants: VideoGrants,
+    outbox: Outbox,
+    worker: usize,
+    publisher: Option<PeerKey>,
+    subscriber: Option<PeerKey>,
+    subscriber_primary: bool,
+    auto_subscribe: bool,
+    announced: bool,
+    tracks: Vec<TrackKey>,
     /// Announced by add_track, not yet found in an offer.
-    pub(crate) pending: Vec<PendingTrack>,
+    pending: Vec<PendingTrack>,
     /// m-lines of the publisher's offers that send: mid to what was found of it.
-    pub(crate) mids: HashMap<String, BoundMid>,
-    pub(crate) subscriptions: HashMap<TrackKey, Setting>,
-    pub(crate) trickled: [bool; 2],
+    mids: HashMap<String, BoundMid>,
+    subscriptions: HashMap<TrackKey, Setting>,
+    trickled: [bool; 2],
 }
 
 /// A track announced by add_track.
 #[derive(Debug, Clone)]
-pub(crate) struct PendingTrack {
-    pub(crate) cid: String,
-    pub(crate) kind: MediaKind,
-    pub(crate) info: proto::TrackInfo,
+struct PendingTrack {
+    cid: String,
+    kind: MediaKind,
+    info: proto::TrackInfo,
 }
 
 /// An m-line of a publisher.
 #[derive(Debug, Clone)]
-pub(crate) struct BoundMid {
-    pub(crate) kind: MediaKind,
-    pub(crate) track_id: Option<String>,
-    pub(crate) track: Option<TrackKey>,
+struct BoundMid {
+    kind: MediaKind,
+    track_id: Option<String>,
+    track: Option<TrackKey>,
 }
 
 /// What a subscriber wants of a track.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Setting {
-    pub(crate) limit: u8,
-    pub(crate) paused: bool,
+struct Setting {
+    limit: u8,
+    paused: bool,
 }
 
 /// What a client asks for when it connects.
@@ -181,7 +182,8 @@ pub(crate) struct Joined {
 }
 
 impl Hub {
-    pub(crate) fn new(workers: Vec<WorkerHandle>, seed: u64) -> Self {
+    /// Without rooms; `seed` is of the ids, which are to differ from those of other runs.
+    pub(crate) fn new(workers: Vec<WorkerHandle>, refusals: Refusals, seed: u64) -> Self {
         Self {
             rooms: HashMap::new(),
             peers: FxHashMap::default(),
@@ -193,7 +195,7 @@ impl Hub {
             leaves: 0,
             joins_refused: 0,
             signalling_overflows: 0,
-            refusals: Refusals::default(),
+            refusals,
             next_key: 0,
             random: Random::new(seed),
         }
@@ -206,13 +208,48 @@ impl Hub {
         refused
     }
 
-    pub(crate) fn next_key(&mut self) -> u64 {
+    /// A join was refused for its token.
+    pub(crate) fn count_refused_join(&mut self) {
+        self.joins_refused += 1;
+    }
+
+    /// A client's signalling connection was closed because it read too slowly.
+    pub(crate) fn count_signalling_overflow(&mut self) {
+        self.signalling_overflows += 1;
+    }
+
+    /// What signalling knows of the ledger: everything but the tracks and workers.
+    pub(crate) fn ledger(&self) -> Ledger {
+        let rooms = self.counts.iter().map(|(name, counts)| {
+            let open = self.rooms.get(name);
+            RoomLedger {
+                room: name.clone(),
+                open: open.is_some(),
+                participants: open.map_or(0, |room| room.participants.len() as u64),
+                joins: counts.joins,
+                leaves: counts.leaves,
+                ..RoomLedger::default()
+            }
+        });
+        let mut rooms: Vec<RoomLedger> = rooms.collect();
+        rooms.sort_by(|a, b| a.room.cmp(&b.room));
+        Ledger {
+            joins: self.joins,
+            leaves: self.leaves,
+            joins_refused: self.joins_refused,
+            signalling_overflows: self.signalling_overflows,
+            rooms,
+            ..Ledger::default()
+        }
+    }
+
+    fn next_key(&mut self) -> u64 {
         self.next_key += 1;
         self.next_key
     }
 
     /// An id like LiveKit's: a prefix and 12 letters and digits (`protocol/utils/id.go`).
-    pub(crate) fn id(&mut self, prefix: &str) -> String {
+    fn id(&mut self, prefix: &str) -> String {
         const LETTERS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
         let mut id = prefix.to_owned();
         for _ in 0..12 {
@@ -223,7 +260,7 @@ impl Hub {
     }
 
     /// Finds or makes a room.
-    pub(crate) fn room(&mut self, name: &str) -> &mut Room {
+    fn room(&mut self, name: &str) -> &mut Room {
         if !self.rooms.contains_key(name) {
             let sid = self.id("RM_");
             self.counts.entry(name.to_owned()).or_default();
@@ -318,7 +355,7 @@ impl Hub {
         self.command(worker, Command::AddPeer { peer, role: Role::Subscriber, label, tracks });
     }
 
-    pub(crate) fn command(&self, worker: usize, command: Command) {
+    fn command(&self, worker: usize, command: Command) {
         if let Some(worker) = self.workers.get(worker) {
             worker.command(command);
         }
@@ -340,7 +377,7 @@ impl Hub {
         if tell {
             participant.send(Message::Leave(messages::leave(reason)));
         }
-        participant.outbox.push(Outgoing::Close);
+        participant.outbox.push(OutboxItem::Close);
         for key in std::mem::take(&mut participant.tracks) {
             self.unpublish(name, key);
         }
@@ -387,7 +424,7 @@ impl Hub {
     }
 
     /// Tells the others about a participant: publishers at once, others soon and together.
-    pub(crate) fn announce(&mut self, name: &str, sid: &str) {
+    fn announce(&mut self, name: &str, sid: &str) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(participant) = room.participants.get_mut(sid) else { return };
         if participant.grants.hidden {
@@ -413,7 +450,7 @@ impl Hub {
     }
 
     /// Subscribes a participant to a track.
-    pub(crate) fn subscribe(&mut self, name: &str, sid: &str, key: TrackKey) {
+    fn subscribe(&mut self, name: &str, sid: &str, key: TrackKey) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(track) = room.tracks.get_mut(&key) else { return };
         let Some(participant) = room.participants.get_mut(sid) else { return };
@@ -430,7 +467,7 @@ impl Hub {
     }
 
     /// Ends a subscription.
-    pub(crate) fn unsubscribe(&mut self, name: &str, sid: &str, key: TrackKey) {
+    fn unsubscribe(&mut self, name: &str, sid: &str, key: TrackKey) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(participant) = room.participants.get_mut(sid) else { return };
         let Some(peer) = participant.subscriber else { return };
@@ -445,7 +482,7 @@ impl Hub {
     }
 
     /// Ends a track: its subscriptions and its source.
-    pub(crate) fn unpublish(&mut self, name: &str, key: TrackKey) {
+    fn unpublish(&mut self, name: &str, key: TrackKey) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(track) = room.tracks.remove(&key) else { return };
         let mut subscribers = Vec::new();
@@ -481,7 +518,7 @@ impl Hub {
     }
 
     /// Forgets an empty room but its counts.
-    pub(crate) fn close_room(&mut self, name: &str) {
+    fn close_room(&mut self, name: &str) {
         if self.rooms.remove(name).is_none() {
             return;
         }
@@ -515,7 +552,7 @@ impl Room {
     }
 
     /// The room as clients see it, with its counts of now.
-    pub(crate) fn current(&self) -> proto::Room {
+    fn current(&self) -> proto::Room {
         let visible = self.participants.values().filter(|p| !p.grants.hidden);
         let (mut participants, mut publishers) = (0, 0);
         for participant in visible {
@@ -530,7 +567,7 @@ impl Room {
     }
 
     /// Sends one message, encoded once, to all but one.
-    pub(crate) fn broadcast(&self, message: &Message, except: Option<&str>) {
+    fn broadcast(&self, message: &Message, except: Option<&str>) {
         let frame = messages::frame(message.clone());
         for (sid, participant) in &self.participants {
             if except.is_none_or(|except| **sid != *except) {
@@ -579,7 +616,7 @@ impl Room {
 }
 
 impl RoomTrack {
-    pub(crate) fn offer(&self, key: TrackKey, setting: Setting) -> TrackOffer {
+    fn offer(&self, key: TrackKey, setting: Setting) -> TrackOffer {
         TrackOffer {
             track: key,
             sid: self.sid.clone(),
@@ -607,12 +644,12 @@ impl RoomTrack {
 }
 
 impl Participant {
-    pub(crate) fn send(&self, message: Message) {
+    fn send(&self, message: Message) {
         self.send_frame(messages::frame(message));
     }
 
     /// Queues a frame; a full queue ends the signalling connection.
-    pub(crate) fn send_frame(&self, frame: Bytes) {
-        self.outbox.push(Outgoing::Frame(frame));
+    fn send_frame(&self, frame: Bytes) {
+        self.outbox.push(OutboxItem::Frame(frame));
     }
 }

@@ -241,7 +241,7 @@ impl Hub {
     }
 
     /// Shows a bound track to the room and subscribes those who want everything.
-    pub(crate) fn publish(&mut self, name: &str, key: TrackKey) {
+    pub(super) fn publish(&mut self, name: &str, key: TrackKey) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(track) = room.tracks.get(&key) else { return };
         let publisher = track.publisher.clone();

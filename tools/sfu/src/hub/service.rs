@@ -1,5 +1,7 @@
 //! RoomService's part of the rooms.
 
+use std::sync::Arc;
+
 use livekit_protocol as proto;
 
 use super::Hub;
@@ -42,12 +44,17 @@ impl Hub {
         true
     }
 
-    /// Sends everybody of a room away because the server ends.
-    pub(crate) fn shut_room(&mut self, name: &str) {
-        let Some(room) = self.rooms.get(name) else { return };
-        let sids: Vec<_> = room.participants.keys().cloned().collect();
-        for sid in sids {
-            self.remove(name, &sid, proto::DisconnectReason::ServerShutdown, true);
+    /// Sends everybody away because the server ends.
+    pub(crate) fn shut_down(&mut self) {
+        let everybody: Vec<(String, Arc<str>)> = self
+            .rooms
+            .iter()
+            .flat_map(|(name, room)| {
+                room.participants.keys().map(|sid| (name.clone(), sid.clone()))
+            })
+            .collect();
+        for (name, sid) in everybody {
+            self.remove(&name, &sid, proto::DisconnectReason::ServerShutdown, true);
         }
     }
 

@@ -44,9 +44,9 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
     Inspected { starts_keyframe, vp8 }
 }
 
-/// LiveKit's name of a codec (`TrackInfo.mime_type`).
-pub(crate) fn mime_type(codec: Codec) -> &'static str {
-    match codec {
+/// LiveKit's name of a codec (`TrackInfo.mime_type`), if it carries it.
+pub(crate) fn mime_type(codec: Codec) -> Option<&'static str> {
+    Some(match codec {
         Codec::Opus => "audio/opus",
         Codec::PCMU => "audio/PCMU",
         Codec::PCMA => "audio/PCMA",
@@ -55,6 +55,6 @@ pub(crate) fn mime_type(codec: Codec) -> &'static str {
         Codec::H264 => "video/H264",
         Codec::H265 => "video/H265",
         Codec::Av1 => "video/AV1",
-        _ => "",
-    }
+        _ => return None,
+    })
 }

@@ -128,7 +128,7 @@ pub(crate) enum Event {
     /// An offer for a subscriber.
     Offer { peer: PeerKey, id: u32, sdp: String, mid_to_track_id: Vec<(String, String)> },
     /// The answer to a publisher's offer, with the codec negotiated for each bound track.
-    Answer { peer: PeerKey, id: u32, sdp: String, codecs: Vec<(TrackKey, &'static str)> },
+    Answer { peer: PeerKey, id: u32, sdp: String, codecs: Vec<(TrackKey, Option<&'static str>)> },
     /// An SDP of the client could not be used.
     NegotiationFailed { peer: PeerKey, error: NegotiationError },
     /// ICE and DTLS are up.

@@ -287,13 +287,11 @@ impl Peer {
         negotiate::answer(&mut self.rtc, sdp, dtx_mids)
     }
 
-    /// LiveKit's name of the codec that was negotiated first for an m-line; empty if none was.
-    pub(crate) fn negotiated_codec(&self, mid: &str) -> &'static str {
-        let rtc = &self.rtc;
-        rtc.media(Mid::from(mid))
-            .and_then(|media| media.remote_pts().first().copied())
-            .and_then(|pt| rtc.codec_config().params().iter().find(|p| p.pt() == pt))
-            .map_or("", |params| codec::mime_type(params.spec().codec))
+    /// LiveKit's name of the codec that was negotiated first for an m-line.
+    pub(crate) fn negotiated_codec(&self, mid: &str) -> Option<&'static str> {
+        let first = *self.rtc.media(Mid::from(mid))?.remote_pts().first()?;
+        let known = self.rtc.codec_config().params();
+        codec::mime_type(known.iter().find(|params| params.pt() == first)?.spec().codec)
     }
 
     /// The m-line and RTP stream id of an incoming packet's SSRC.

@@ -9,7 +9,12 @@ use super::packet::MediaBatch;
 use super::source::Source;
 use super::track::Track;
 
+/// Packets of one video stream kept for retransmission, once for all subscribers: 256 packets are
+/// 1.3 s of a 190 packets/s stream, more than twice the playout deadline of 500 ms.
+const RESEND_PACKETS_MAX: usize = 256;
+
 /// Tracks by index and key.
+#[derive(Default)]
 pub(crate) struct TrackTable {
     tracks: Slab<Track>,
     by_key: FxHashMap<TrackKey, usize>,
@@ -17,29 +22,16 @@ pub(crate) struct TrackTable {
     bursts: Vec<usize>,
     /// Numberings of publishers made so far.
     sources: u32,
-    /// Packets of video kept for retransmission, a numbering.
-    resend_packets_max: usize,
 }
 
 impl TrackTable {
-    /// Keeps `resend_packets_max` packets of each numbering of a video track.
-    pub(crate) fn new(resend_packets_max: usize) -> Self {
-        Self {
-            tracks: Slab::new(),
-            by_key: FxHashMap::default(),
-            bursts: Vec::new(),
-            sources: 0,
-            resend_packets_max,
-        }
-    }
-
     /// The index of a track, which is made if need be. `home` is its publisher's worker.
     pub(crate) fn find_or_insert(&mut self, key: TrackKey, kind: MediaKind, home: usize) -> usize {
         if let Some(&index) = self.by_key.get(&key) {
             return index;
         }
         let packets_max = match kind {
-            MediaKind::Video => self.resend_packets_max,
+            MediaKind::Video => RESEND_PACKETS_MAX,
             MediaKind::Audio => 0,
         };
         let index = self.tracks.insert(Track::new(key, kind, home, packets_max));

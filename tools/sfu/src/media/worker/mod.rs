@@ -47,8 +47,6 @@ pub(crate) struct WorkerParts {
     pub(crate) events: EventQueue,
     pub(crate) siblings: Siblings,
     pub(crate) factory: PeerFactory,
-    /// Packets of video kept for retransmission, a publisher's SSRC.
-    pub(crate) resend_packets_max: usize,
     /// No keyframe is asked for, and none is taken for one.
     pub(crate) withhold_keyframes: bool,
 }
@@ -94,7 +92,7 @@ impl Worker {
             factory: parts.factory,
             withhold_keyframes: parts.withhold_keyframes,
             peers: PeerTable::default(),
-            tracks: TrackTable::new(parts.resend_packets_max),
+            tracks: TrackTable::default(),
             timers: Timers::default(),
             forwarder: Forwarder::default(),
             ended: EndedRows::default(),
@@ -251,7 +249,7 @@ impl Worker {
     }
 
     /// Its part of the ledger.
-    pub(crate) fn report(&mut self) -> WorkerReport {
+    fn report(&mut self) -> WorkerReport {
         let stats = self.socket.refreshed_stats();
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
         let worker = WorkerLedger {
@@ -271,7 +269,13 @@ impl Worker {
             cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
         };
         let mut report = WorkerReport { worker, ..WorkerReport::default() };
-        self.ended.report(&mut report);
+        self.report_tracks(&mut report);
+        report
+    }
+
+    /// Enters what was published and subscribed to.
+    pub(crate) fn report_tracks(&self, report: &mut WorkerReport) {
+        self.ended.report(report);
         for source in self.tracks.iter().filter_map(|track| track.source()) {
             report.published.push((source.room().clone(), source.row()));
         }
@@ -281,6 +285,5 @@ impl Worker {
                 (label.room.clone(), label.identity.clone(), subscription.row())
             }));
         }
-        report
     }
 }
