@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use stampede_impair::{Loss, Random, stable_name};
+use stampede_impair::{Loss, seeded, stable_name};
 use str0m::media::Mid;
 
 use super::negotiate::NEGOTIATION_DEBOUNCE;
@@ -64,8 +64,8 @@ impl Worker {
                 peer.impair = self.cohorts.of(identity).map(|(_, model)| Box::new(model));
             }
             Role::Publisher => {
-                let random = Random::named(self.seed, &format!("{}/up", stable_name(identity)));
-                peer.upstream_loss = Loss::new(self.faults.drop_upstream, 1, random);
+                let rng = seeded(self.seed, &format!("{}/up", stable_name(identity)));
+                peer.upstream_loss = Loss::new(self.faults.drop_upstream, 1, rng);
             }
         }
         (self.joining, self.last_join) = (self.joining + 1, Some(now));
@@ -163,8 +163,8 @@ impl Worker {
         }
         // Numbers start at random (RFC 3550 §5.1) but repeatably, and far from the wrap.
         let name = format!("{}/{}", peer.label.identity, offer.sid);
-        let mut random = Random::named(self.seed, &name);
-        let mut first_seq = || (random.draw() as u16 & 0x3fff).max(1);
+        let mut rng = seeded(self.seed, &name);
+        let mut first_seq = || rng.u16(1..0x4000);
         let subscription = Subscription::new(track_index, offer, first_seq(), first_seq());
         let subscription = peer.subscriptions.insert(subscription);
         peer.by_track.insert(track_index, subscription);
