@@ -5,11 +5,14 @@
 //! connections): livekit-protocol's livekit_rtc.proto, and livekit pkg/service and pkg/rtc.
 
 mod candidate;
+mod end;
 mod event;
 pub mod flood;
 mod layout;
 mod negotiate;
 mod publish;
+mod seats;
+mod track;
 mod tracks;
 
 use std::collections::VecDeque;
@@ -21,22 +24,22 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::{SignalRequest, SignalResponse};
 
+pub use end::EndReason;
 pub use event::{
-    Departure, EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output,
-    Quality, RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, TrackSource,
-    WantedCodec,
+    Joined, MediaCommand, MediaInput, Output, Role, SessionEvent, Subscription, Target, WantedCodec,
 };
 pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
 pub use livekit_protocol::DisconnectReason;
+pub use track::{Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackKind, TrackSource};
 pub use tracks::REMOTE_TRACKS_MAX;
 
 use crate::text;
 use crate::token::Token;
 use crate::wire;
 use flood::Meters;
-use layout::{Arranged, Seats};
 use publish::{OfferState, Publishing, Settled};
+use seats::{Arranged, Seats};
 use tracks::{Changes, TrackTable};
 
 /// Most tracks a publisher may announce: the server queues no more than 20 pending ones

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 
-use super::event::{LocalLayer, LocalTrack, TrackKind};
+use super::track::{LocalLayer, LocalTrack, TrackKind};
 
 /// Where the publisher's offer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

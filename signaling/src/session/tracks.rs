@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackType};
 
-use super::event::{Departure, RemoteTrack, SessionEvent, TrackKind, TrackSource};
+use super::event::SessionEvent;
+use super::track::{Departure, RemoteTrack, TrackKind, TrackSource};
 
 /// Most tracks of others a session keeps. Further ones are counted and otherwise ignored: they are
 /// neither subscribed manually nor given a quality.
