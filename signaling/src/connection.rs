@@ -23,10 +23,10 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-pub(crate) use error::http_kind;
+pub use crate::session::flood::MESSAGE_BYTES_MAX;
 pub use error::{ConnectError, ERROR_BODY_CHARS_MAX};
 pub(crate) use open::LOCAL_ERRORS;
-pub use open::{MESSAGE_BYTES_MAX, PROTOCOL};
+pub use open::PROTOCOL;
 pub use tls::{TlsSetup, TlsSetupError};
 
 use crate::proxy::Proxy;

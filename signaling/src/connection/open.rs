@@ -19,6 +19,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_confi
 use super::error::{ConnectError, ERROR_BODY_CHARS_MAX};
 use super::{ConnectOptions, ConnectTimings, dial};
 use crate::server_url::ServerUrl;
+use crate::session::flood::MESSAGE_BYTES_MAX;
 use crate::session::{Role, Subscription};
 use crate::text;
 use crate::token::Token;
@@ -35,11 +36,6 @@ const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Most bytes waiting for a server that does not read; beyond, the connection ends.
 const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// Largest message taken; a larger one ends the connection with
-/// [`EndReason::ServerFlooded`](crate::session::EndReason::ServerFlooded). A `join` of a room with
-/// 2,000 participants has about 0.6 MB.
-pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -241,6 +237,7 @@ fn handshake_error(url: &ServerUrl, error: WsError) -> ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error_kind::ErrorKind;
     use crate::session::Quality;
 
     #[test]
@@ -279,9 +276,9 @@ mod tests {
     fn our_own_limits_are_not_called_the_servers() {
         let url = ServerUrl::parse("ws://h").unwrap();
         let kind = |code| tcp_error(&url, &io::Error::from_raw_os_error(code)).kind();
-        assert_eq!(kind(24), "local_resources");
-        assert_eq!(kind(99), "local_resources");
-        assert_eq!(kind(111), "refused");
-        assert_eq!(kind(113), "unreachable");
+        assert_eq!(kind(24), ErrorKind::LocalResources);
+        assert_eq!(kind(99), ErrorKind::LocalResources);
+        assert_eq!(kind(111), ErrorKind::Refused);
+        assert_eq!(kind(113), ErrorKind::Unreachable);
     }
 }

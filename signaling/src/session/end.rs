@@ -4,8 +4,9 @@ use livekit_protocol as proto;
 use proto::DisconnectReason;
 
 use super::flood::Flood;
+use crate::error_kind::ErrorKind;
 
-/// Why a session ended. [`EndReason::kind`] is what reports count by.
+/// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
     /// We left.
@@ -71,25 +72,25 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// Stable snake_case name for `join.errors{KIND: n}`.
+    /// What it is counted by.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Left => "left",
-            Self::ServerLeft { reason } => server_left_kind(*reason),
-            Self::ReconnectAsked { resume: true, .. } => "server_asked_resume",
-            Self::ReconnectAsked { resume: false, .. } => "server_asked_reconnect",
-            Self::Redirected { .. } => "server_redirected",
-            Self::JoinTimeout => "join_timeout",
-            Self::PublishTimeout => "publish_timeout",
-            Self::PublishRefused { .. } => "publish_refused",
-            Self::PingTimeout => "ping_timeout",
-            Self::Closed { code, .. } => closed_kind(*code),
-            Self::ConnectionLost { .. } => "signal_lost",
-            Self::OutboundFull => "signal_stalled",
-            Self::ServerFlooded { flood } => flood.kind(),
-            Self::NegotiationFailed { .. } => "negotiation_failed",
-            Self::MediaLost { .. } => "media_lost",
+            Self::Left => ErrorKind::Left,
+            Self::ServerLeft { reason } => ErrorKind::server_left(*reason),
+            Self::ReconnectAsked { resume: true, .. } => ErrorKind::ServerAskedResume,
+            Self::ReconnectAsked { resume: false, .. } => ErrorKind::ServerAskedReconnect,
+            Self::Redirected { .. } => ErrorKind::ServerRedirected,
+            Self::JoinTimeout => ErrorKind::JoinTimeout,
+            Self::PublishTimeout => ErrorKind::PublishTimeout,
+            Self::PublishRefused { .. } => ErrorKind::PublishRefused,
+            Self::PingTimeout => ErrorKind::PingTimeout,
+            Self::Closed { code, .. } => ErrorKind::Closed((*code).into()),
+            Self::ConnectionLost { .. } => ErrorKind::SignalLost,
+            Self::OutboundFull => ErrorKind::SignalStalled,
+            Self::ServerFlooded { flood } => ErrorKind::ServerFlooded(flood.kind()),
+            Self::NegotiationFailed { .. } => ErrorKind::NegotiationFailed,
+            Self::MediaLost { .. } => ErrorKind::MediaLost,
         }
     }
 
@@ -164,48 +165,5 @@ impl std::fmt::Display for EndReason {
             Self::NegotiationFailed { reason } => write!(f, "negotiation failed: {reason}"),
             Self::MediaLost { reason } => write!(f, "media connection lost: {reason}"),
         }
-    }
-}
-
-/// By the code where it has a meaning (RFC 6455 §7.4.1, the IANA registry), else by its range: a
-/// server could send any number, and reports count by kinds.
-fn closed_kind(code: u16) -> &'static str {
-    match code {
-        1000 => "signal_closed_1000",
-        1001 => "signal_closed_1001",
-        1002 => "signal_closed_1002",
-        1003 => "signal_closed_1003",
-        1005 => "signal_closed_1005",
-        1006 => "signal_closed_1006",
-        1007 => "signal_closed_1007",
-        1008 => "signal_closed_1008",
-        1009 => "signal_closed_1009",
-        1010 => "signal_closed_1010",
-        1011 => "signal_closed_1011",
-        1012 => "signal_closed_1012",
-        1013 => "signal_closed_1013",
-        1014 => "signal_closed_1014",
-        1015 => "signal_closed_1015",
-        3000..=3999 => "signal_closed_3xxx",
-        4000..=4999 => "signal_closed_4xxx",
-        _ => "signal_closed_other",
-    }
-}
-
-fn server_left_kind(reason: DisconnectReason) -> &'static str {
-    match reason {
-        DisconnectReason::ClientInitiated => "server_left_client_initiated",
-        DisconnectReason::DuplicateIdentity => "server_left_duplicate_identity",
-        DisconnectReason::ServerShutdown => "server_left_server_shutdown",
-        DisconnectReason::ParticipantRemoved => "server_left_participant_removed",
-        DisconnectReason::RoomDeleted => "server_left_room_deleted",
-        DisconnectReason::StateMismatch => "server_left_state_mismatch",
-        DisconnectReason::JoinFailure => "server_left_join_failure",
-        DisconnectReason::Migration => "server_left_migration",
-        DisconnectReason::SignalClose => "server_left_signal_close",
-        DisconnectReason::RoomClosed => "server_left_room_closed",
-        DisconnectReason::ConnectionTimeout => "server_left_connection_timeout",
-        DisconnectReason::MediaFailure => "server_left_media_failure",
-        _ => "server_left_unknown",
     }
 }
