@@ -38,7 +38,7 @@ use crate::text;
 use crate::token::Token;
 use crate::wire;
 use flood::Meters;
-use publish::{OfferState, Publishing, Settled};
+use publish::{OfferState, Publishing, Remaining};
 use seats::{Arranged, Seats};
 use tracks::{Changes, TrackTable};
 
@@ -565,8 +565,8 @@ impl Session {
         let (subscription, quality) = (*subscription, *quality);
         self.counters.tracks_ignored += changes.ignored;
         if let Some(seats) = seats {
-            let Arranged { requests, wanted } = seats.arrange(&changes);
-            changes.events.into_iter().chain(wanted).for_each(|event| self.event(event));
+            let Arranged { requests, events } = seats.arrange(&changes);
+            changes.events.into_iter().chain(events).for_each(|event| self.event(event));
             return requests.into_iter().for_each(|request| self.send(request));
         }
         for event in changes.events {
@@ -613,8 +613,8 @@ impl Session {
             self.counters.unneeded += 1;
             return;
         };
-        let settled = publishing.settle(&published.cid, true);
-        if settled == Settled::Unknown {
+        let remaining = publishing.answered_track(&published.cid, true);
+        if remaining == Remaining::Unknown {
             self.counters.unneeded += 1;
             return;
         }
@@ -622,7 +622,7 @@ impl Session {
         let cid = published.cid.clone();
         publishing.remember(published);
         self.event(SessionEvent::TrackPublished { cid, sid });
-        if settled == Settled::All {
+        if remaining == Remaining::NonePending {
             self.ask_offer();
         }
     }
@@ -639,16 +639,16 @@ impl Session {
         if matches!(reason, Reason::Ok | Reason::Queued) {
             return;
         }
-        let settled = publishing.settle(&request.cid, false);
+        let remaining = publishing.answered_track(&request.cid, false);
         let reason = reason.as_str_name().to_ascii_lowercase();
-        if settled != Settled::Unknown {
+        if remaining != Remaining::Unknown {
             let (cid, reason) = (request.cid, reason.clone());
             self.event(SessionEvent::PublishRefused { cid, reason });
         }
-        match settled {
-            Settled::All => self.ask_offer(),
-            Settled::NoneLeft => self.end_with_leave(EndReason::PublishRefused { reason }),
-            Settled::More | Settled::Unknown => {}
+        match remaining {
+            Remaining::NonePending => self.ask_offer(),
+            Remaining::AllRefused => self.end_with_leave(EndReason::PublishRefused { reason }),
+            Remaining::Others | Remaining::Unknown => {}
         }
     }
 

@@ -13,11 +13,11 @@ use super::tracks::Changes;
 
 /// What is wanted of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    /// Hear it.
-    Hear,
-    /// See it at this size.
-    See(VideoSize),
+enum Wanted {
+    /// Its sound.
+    Audio,
+    /// Its picture, at this size.
+    Video(VideoSize),
     /// Neither.
     Nothing,
 }
@@ -25,25 +25,25 @@ enum Wish {
 /// What came of a change.
 #[derive(Debug)]
 pub(super) struct Arranged {
-    /// What the server is to be told.
+    /// What is to be sent to the server.
     pub(super) requests: Vec<Request>,
     /// Which tracks are shown or heard from now on, and which are not.
-    pub(super) wanted: Vec<SessionEvent>,
+    pub(super) events: Vec<SessionEvent>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct SeatedTrack {
     sid: String,
     kind: TrackKind,
     place: Option<usize>,
-    told: Option<Wish>,
+    requested: Option<Wanted>,
 }
 
 #[derive(Debug)]
 struct Publisher {
     sid: String,
     shown: bool,
-    tracks: Vec<Seen>,
+    tracks: Vec<SeatedTrack>,
 }
 
 /// Who sits where.
@@ -61,9 +61,9 @@ impl Seats {
         Self { layout, auto, publishers: Vec::new() }
     }
 
-    /// Seats what is new, frees the places of what is gone, and says what the server is to be told.
-    /// A video that is new to the offers is told of again: a server may have dropped what it was
-    /// told before the subscription stood.
+    /// Seats what is new, frees the places of what is gone, and says what is to be sent to the server.
+    /// A video that is new to the offers is requested again: a server may have dropped what came
+    /// before the subscription stood.
     pub(super) fn arrange(&mut self, changes: &Changes) -> Arranged {
         for track in &changes.announced {
             self.announced(&track.publisher_sid, &track.sid, track.kind);
@@ -73,43 +73,43 @@ impl Seats {
                 self.gone(sid);
             }
         }
-        let mut wishes = self.settle();
-        let wanted = wishes.iter().map(|(sid, wish)| SessionEvent::TrackWanted {
+        let mut changed = self.assign();
+        let events = changed.iter().map(|(sid, wanted)| SessionEvent::TrackWanted {
             sid: sid.clone(),
-            wanted: *wish != Wish::Nothing,
+            wanted: *wanted != Wanted::Nothing,
         });
-        let wanted = wanted.collect();
+        let events = events.collect();
         for sid in &changes.video_sids {
-            if let Some(wish) = self.told(sid)
-                && !wishes.iter().any(|(told, _)| told == sid)
+            if let Some(wanted) = self.requested(sid)
+                && !changed.iter().any(|(changed, _)| changed == sid)
             {
-                wishes.push((sid.clone(), wish));
+                changed.push((sid.clone(), wanted));
             }
         }
-        Arranged { requests: self.requests(wishes), wanted }
+        Arranged { requests: self.requests(changed), events }
     }
 
     /// Sizes first, so that a manual subscription starts at the right layer.
-    fn requests(&self, wishes: Vec<(String, Wish)>) -> Vec<Request> {
+    fn requests(&self, changed: Vec<(String, Wanted)>) -> Vec<Request> {
         let mut requests = Vec::new();
         let mut subscribe = Vec::new();
-        for (sid, wish) in wishes {
+        for (sid, wanted) in changed {
             let mut setting = proto::UpdateTrackSettings {
                 track_sids: vec![sid.clone()],
                 ..proto::UpdateTrackSettings::default()
             };
-            match wish {
-                Wish::Hear => {}
-                Wish::See(size) => {
+            match wanted {
+                Wanted::Audio => {}
+                Wanted::Video(size) => {
                     setting.quality = size.quality.to_proto() as i32;
                     (setting.width, setting.height) = (size.width, size.height);
                     requests.push(Request::TrackSetting(setting));
                 }
-                Wish::Nothing if self.auto => {
+                Wanted::Nothing if self.auto => {
                     setting.disabled = true;
                     requests.push(Request::TrackSetting(setting));
                 }
-                Wish::Nothing => continue,
+                Wanted::Nothing => continue,
             }
             subscribe.push(sid);
         }
@@ -126,14 +126,15 @@ impl Seats {
     /// Tracks that were subscribed to by hand, for a sync state.
     pub(super) fn subscribed(&self) -> Vec<String> {
         let all = self.publishers.iter().flat_map(|known| &known.tracks);
-        let shown = |track: &&Seen| track.told.is_some_and(|wish| wish != Wish::Nothing);
+        let shown =
+            |track: &&SeatedTrack| track.requested.is_some_and(|wanted| wanted != Wanted::Nothing);
         let by_hand = all.filter(|track| !self.auto && shown(track));
         by_hand.map(|track| track.sid.clone()).collect()
     }
 
     /// A track that is there now.
     fn announced(&mut self, publisher: &str, sid: &str, kind: TrackKind) {
-        let track = Seen { sid: sid.to_owned(), kind, place: None, told: None };
+        let track = SeatedTrack { sid: sid.to_owned(), kind, place: None, requested: None };
         match self.publishers.iter_mut().find(|known| known.sid == publisher) {
             Some(known) => known.tracks.push(track),
             None => {
@@ -151,8 +152,8 @@ impl Seats {
         self.publishers.retain(|publisher| !publisher.tracks.is_empty());
     }
 
-    /// Gives free places to those who wait; the tracks whose wish has changed.
-    fn settle(&mut self) -> Vec<(String, Wish)> {
+    /// Gives free places to those who wait; the tracks of which something else is wanted now.
+    fn assign(&mut self) -> Vec<(String, Wanted)> {
         let max = self.layout.participants_max();
         let mut free = max - self.publishers.iter().filter(|known| known.shown).count().min(max);
         for waiting in self.publishers.iter_mut().filter(|known| !known.shown) {
@@ -174,28 +175,28 @@ impl Seats {
         let mut changed = Vec::new();
         for publisher in &mut self.publishers {
             for track in &mut publisher.tracks {
-                let wish = wish(self.layout, self.auto, publisher.shown, track);
-                if track.told != Some(wish) {
-                    track.told = Some(wish);
-                    changed.push((track.sid.clone(), wish));
+                let wanted = wanted_of(self.layout, self.auto, publisher.shown, track);
+                if track.requested != Some(wanted) {
+                    track.requested = Some(wanted);
+                    changed.push((track.sid.clone(), wanted));
                 }
             }
         }
         changed
     }
 
-    /// What the server was last told of a track; `None` if it is not known yet.
-    fn told(&self, sid: &str) -> Option<Wish> {
+    /// What was last requested of a track; `None` if it is not known yet.
+    fn requested(&self, sid: &str) -> Option<Wanted> {
         let mut tracks = self.publishers.iter().flat_map(|known| &known.tracks);
-        tracks.find(|track| track.sid == sid)?.told
+        tracks.find(|track| track.sid == sid)?.requested
     }
 }
 
-fn wish(layout: Layout, auto: bool, shown: bool, track: &Seen) -> Wish {
+fn wanted_of(layout: Layout, auto: bool, shown: bool, track: &SeatedTrack) -> Wanted {
     match (track.kind, track.place) {
-        (TrackKind::Audio, _) if shown || auto => Wish::Hear,
-        (TrackKind::Video, Some(place)) => Wish::See(layout.size(place)),
-        _ => Wish::Nothing,
+        (TrackKind::Audio, _) if shown || auto => Wanted::Audio,
+        (TrackKind::Video, Some(place)) => Wanted::Video(layout.size(place)),
+        _ => Wanted::Nothing,
     }
 }
 
@@ -204,24 +205,27 @@ mod tests {
     use super::super::layout::{LARGE, MIDDLE, SMALL};
     use super::*;
 
-    fn arrive(seats: &mut Seats, publisher: usize) -> Vec<(String, Wish)> {
+    fn arrive(seats: &mut Seats, publisher: usize) -> Vec<(String, Wanted)> {
         seats.announced(&format!("P{publisher}"), &format!("A{publisher}"), TrackKind::Audio);
         seats.announced(&format!("P{publisher}"), &format!("V{publisher}"), TrackKind::Video);
-        seats.settle()
+        seats.assign()
     }
 
     #[test]
     fn the_first_is_large_five_are_small_and_the_rest_waits() {
         let mut seats = Seats::new(Layout::Speaker, false);
         let first = arrive(&mut seats, 0);
-        assert_eq!(first, [("A0".to_owned(), Wish::Hear), ("V0".to_owned(), Wish::See(LARGE))]);
+        assert_eq!(
+            first,
+            [("A0".to_owned(), Wanted::Audio), ("V0".to_owned(), Wanted::Video(LARGE))]
+        );
         for publisher in 1..6 {
             let [_, (_, video)] = &arrive(&mut seats, publisher)[..] else { panic!() };
-            assert_eq!(*video, Wish::See(SMALL));
+            assert_eq!(*video, Wanted::Video(SMALL));
         }
         let seventh = arrive(&mut seats, 6);
-        assert!(seventh.iter().all(|(_, wish)| *wish == Wish::Nothing), "{seventh:?}");
-        assert!(seats.settle().is_empty(), "nothing is told twice");
+        assert!(seventh.iter().all(|(_, wanted)| *wanted == Wanted::Nothing), "{seventh:?}");
+        assert!(seats.assign().is_empty(), "nothing is requested twice");
     }
 
     #[test]
@@ -231,14 +235,17 @@ mod tests {
             arrive(&mut seats, publisher);
         }
         seats.gone("V0");
-        let no_video = seats.settle();
+        let no_video = seats.assign();
         assert!(no_video.is_empty(), "its audio still sits there: {no_video:?}");
         seats.gone("A0");
-        let moved = seats.settle();
-        assert_eq!(moved, [("A6".to_owned(), Wish::Hear), ("V6".to_owned(), Wish::See(LARGE))]);
-        assert_eq!(seats.told("V7"), Some(Wish::Nothing));
+        let moved = seats.assign();
+        assert_eq!(
+            moved,
+            [("A6".to_owned(), Wanted::Audio), ("V6".to_owned(), Wanted::Video(LARGE))]
+        );
+        assert_eq!(seats.requested("V7"), Some(Wanted::Nothing));
         assert_eq!(seats.subscribed().len(), 12, "six with audio and video");
-        assert_eq!(seats.told("V0"), None);
+        assert_eq!(seats.requested("V0"), None);
     }
 
     #[test]
@@ -246,9 +253,9 @@ mod tests {
         let mut seats = Seats::new(Layout::Grid3x3, true);
         for publisher in 0..9 {
             let [(_, audio), (_, video)] = arrive(&mut seats, publisher)[..] else { panic!() };
-            assert_eq!((audio, video), (Wish::Hear, Wish::See(MIDDLE)));
+            assert_eq!((audio, video), (Wanted::Audio, Wanted::Video(MIDDLE)));
         }
         let [(_, audio), (_, video)] = arrive(&mut seats, 9)[..] else { panic!() };
-        assert_eq!((audio, video), (Wish::Hear, Wish::Nothing));
+        assert_eq!((audio, video), (Wanted::Audio, Wanted::Nothing));
     }
 }
