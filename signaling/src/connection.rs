@@ -23,10 +23,11 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-pub(crate) use error::http_kind;
+pub use crate::session::flood::MESSAGE_BYTES_MAX;
+pub use dial::{Dial, Dialling, Transport};
 pub use error::{ConnectError, ERROR_BODY_CHARS_MAX};
 pub(crate) use open::LOCAL_ERRORS;
-pub use open::{MESSAGE_BYTES_MAX, PROTOCOL};
+pub use open::PROTOCOL;
 pub use tls::{TlsSetup, TlsSetupError};
 
 use crate::proxy::Proxy;
@@ -66,6 +67,8 @@ pub struct ConnectOptions {
     pub addresses: Option<Arc<[SocketAddr]>>,
     /// The proxy to go through ([`Proxies::of`](crate::proxy::Proxies::of)).
     pub proxy: Option<Proxy>,
+    /// What makes the byte streams; `None` for TCP to `addresses`.
+    pub dial: Option<Arc<dyn Dial>>,
     /// The join token.
     pub token: Token,
     /// TLS for `wss://`; shared by all connections.
@@ -82,7 +85,7 @@ impl ConnectOptions {
     pub fn new(url: ServerUrl, token: Token, role: Role, tls: TlsSetup) -> Self {
         let session = SessionOptions::new(role);
         let connect_timeout = CONNECT_TIMEOUT;
-        Self { url, addresses: None, proxy: None, token, tls, connect_timeout, session }
+        Self { url, addresses: None, proxy: None, dial: None, token, tls, connect_timeout, session }
     }
 }
 

@@ -41,6 +41,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+mod error_kind;
 pub mod presence;
 pub mod proxy;
 pub mod rooms;
@@ -51,6 +52,7 @@ pub mod token;
 mod wire;
 
 pub use connection::{ConnectError, ConnectOptions, Connection, TlsSetup, Update};
+pub use error_kind::{CloseCode, ErrorKind, Flooded, UnknownErrorKind};
 pub use proxy::{Proxies, Proxy, ProxyError};
 pub use rooms::RoomClient;
 pub use server_url::{ServerUrl, UrlError};

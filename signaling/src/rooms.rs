@@ -14,7 +14,8 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use thiserror::Error;
 
-use crate::connection::{ERROR_BODY_CHARS_MAX, TlsSetup, http_kind};
+use crate::connection::{ERROR_BODY_CHARS_MAX, TlsSetup};
+use crate::error_kind::ErrorKind;
 use crate::proxy::Proxies;
 use crate::server_url::ServerUrl;
 use crate::text;
@@ -99,19 +100,19 @@ pub enum RoomError {
 }
 
 impl RoomError {
-    /// Stable snake_case name.
+    /// What it is counted by.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unauthorized { .. } => "unauthorized",
-            Self::NotFound { .. } => "room_not_found",
-            Self::Unreachable { .. } => "unreachable",
-            Self::Timeout { .. } => "timeout",
-            Self::ProxyUnauthorized { .. } => "proxy",
-            Self::Server { status, .. } => http_kind(*status),
-            Self::NotLiveKit { .. } => "not_livekit",
-            Self::Token(_) => "bad_credentials",
-            Self::Client { .. } => "client",
+            Self::Unauthorized { .. } => ErrorKind::Unauthorized,
+            Self::NotFound { .. } => ErrorKind::RoomNotFound,
+            Self::Unreachable { .. } => ErrorKind::Unreachable,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::ProxyUnauthorized { .. } => ErrorKind::Proxy,
+            Self::Server { status, .. } => ErrorKind::http(*status),
+            Self::NotLiveKit { .. } => ErrorKind::NotLiveKit,
+            Self::Token(_) => ErrorKind::BadCredentials,
+            Self::Client { .. } => ErrorKind::Client,
         }
     }
 }

@@ -5,11 +5,14 @@
 //! connections): livekit-protocol's livekit_rtc.proto, and livekit pkg/service and pkg/rtc.
 
 mod candidate;
+mod end;
 mod event;
 pub mod flood;
 mod layout;
 mod negotiate;
 mod publish;
+mod seats;
+mod track;
 mod tracks;
 
 use std::collections::VecDeque;
@@ -21,22 +24,22 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::{SignalRequest, SignalResponse};
 
+pub use end::EndReason;
 pub use event::{
-    Departure, EndReason, Joined, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output,
-    Quality, RemoteTrack, Role, SessionEvent, Subscription, Target, TrackKind, TrackSource,
-    WantedCodec,
+    Joined, MediaCommand, MediaInput, Output, Role, SessionEvent, Subscription, Target, WantedCodec,
 };
 pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
 pub use livekit_protocol::DisconnectReason;
+pub use track::{Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackKind, TrackSource};
 pub use tracks::REMOTE_TRACKS_MAX;
 
 use crate::text;
 use crate::token::Token;
 use crate::wire;
 use flood::Meters;
-use layout::{Arranged, Seats};
-use publish::{OfferState, Publishing, Settled};
+use publish::{OfferState, Publishing, Remaining};
+use seats::{Arranged, Seats};
 use tracks::{Changes, TrackTable};
 
 /// Most tracks a publisher may announce: the server queues no more than 20 pending ones
@@ -562,8 +565,8 @@ impl Session {
         let (subscription, quality) = (*subscription, *quality);
         self.counters.tracks_ignored += changes.ignored;
         if let Some(seats) = seats {
-            let Arranged { requests, wanted } = seats.arrange(&changes);
-            changes.events.into_iter().chain(wanted).for_each(|event| self.event(event));
+            let Arranged { requests, events } = seats.arrange(&changes);
+            changes.events.into_iter().chain(events).for_each(|event| self.event(event));
             return requests.into_iter().for_each(|request| self.send(request));
         }
         for event in changes.events {
@@ -610,8 +613,8 @@ impl Session {
             self.counters.unneeded += 1;
             return;
         };
-        let settled = publishing.settle(&published.cid, true);
-        if settled == Settled::Unknown {
+        let remaining = publishing.answered_track(&published.cid, true);
+        if remaining == Remaining::Unknown {
             self.counters.unneeded += 1;
             return;
         }
@@ -619,7 +622,7 @@ impl Session {
         let cid = published.cid.clone();
         publishing.remember(published);
         self.event(SessionEvent::TrackPublished { cid, sid });
-        if settled == Settled::All {
+        if remaining == Remaining::NonePending {
             self.ask_offer();
         }
     }
@@ -636,16 +639,16 @@ impl Session {
         if matches!(reason, Reason::Ok | Reason::Queued) {
             return;
         }
-        let settled = publishing.settle(&request.cid, false);
+        let remaining = publishing.answered_track(&request.cid, false);
         let reason = reason.as_str_name().to_ascii_lowercase();
-        if settled != Settled::Unknown {
+        if remaining != Remaining::Unknown {
             let (cid, reason) = (request.cid, reason.clone());
             self.event(SessionEvent::PublishRefused { cid, reason });
         }
-        match settled {
-            Settled::All => self.ask_offer(),
-            Settled::NoneLeft => self.end_with_leave(EndReason::PublishRefused { reason }),
-            Settled::More | Settled::Unknown => {}
+        match remaining {
+            Remaining::NonePending => self.ask_offer(),
+            Remaining::AllRefused => self.end_with_leave(EndReason::PublishRefused { reason }),
+            Remaining::Others | Remaining::Unknown => {}
         }
     }
 

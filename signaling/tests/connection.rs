@@ -97,37 +97,37 @@ async fn http_refusals() {
         format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     };
     let refusal = error(serve_http(answer("401 Unauthorized", &body)).await).await;
-    assert_eq!((refusal.kind(), refusal.is_retryable()), ("http_401", false));
+    assert_eq!((refusal.kind().key(), refusal.is_retryable()), ("http_401", false));
     let text = "HTTP 401: the server does not accept the token; check --api-key and --api-secret \
                 (it said: invalid token: <token>, error: signature is invalid)";
     assert_eq!(refusal.to_string(), text);
 
     let refusal = error(serve_http(answer("403 Forbidden", "no grant")).await).await;
-    assert_eq!(refusal.kind(), "http_403");
+    assert_eq!(refusal.kind().key(), "http_403");
     let refusal = error(serve_http(answer("404 Not Found", "")).await).await;
     assert_eq!(refusal, ConnectError::Http { status: 404, body: String::new() });
     let long = "full\r\n".repeat(100);
     let refusal = error(serve_http(answer("503 Service Unavailable", &long)).await).await;
-    assert_eq!((refusal.kind(), refusal.is_retryable()), ("http_503", true));
+    assert_eq!((refusal.kind().key(), refusal.is_retryable()), ("http_503", true));
     let ConnectError::Http { body, .. } = refusal else { panic!() };
     assert_eq!(body.chars().count(), connection::ERROR_BODY_CHARS_MAX + 1);
     let refusal = error(serve_http(answer("200 OK", "hello")).await).await;
-    assert_eq!(refusal.kind(), "http_other");
+    assert_eq!(refusal.kind().key(), "http_other");
 }
 
 #[tokio::test]
 async fn what_is_no_livekit_server() {
     let refusal = error(serve_http("SSH-2.0-OpenSSH_10.0\r\n".into()).await).await;
-    assert_eq!(refusal.kind(), "websocket_protocol");
+    assert_eq!(refusal.kind().key(), "websocket_protocol");
     let (url, _server) = serve(|stream| async { drop(stream) }).await;
-    assert!(matches!(error(url).await.kind(), "websocket_protocol" | "unreachable"));
+    assert!(matches!(error(url).await.kind().key(), "websocket_protocol" | "unreachable"));
 
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = ServerUrl::parse(&format!("ws://{unused}")).unwrap();
-    assert_eq!(error(url).await.kind(), "refused");
+    assert_eq!(error(url).await.kind().key(), "refused");
 
     let url = ServerUrl::parse("ws://no-such-host.invalid").unwrap();
-    assert_eq!(error(url).await.kind(), "dns");
+    assert_eq!(error(url).await.kind().key(), "dns");
 
     let (url, _server) = serve(|mut stream| async move {
         // Reads, and never answers.
@@ -174,7 +174,7 @@ async fn the_address_that_answers_is_taken_of_both_families() {
     let v6 = (std::net::Ipv6Addr::LOCALHOST, unused.port()).into();
     options.addresses = Some(Arc::from([v6, unused]));
     // Also where the machine has no IPv6: that says nothing of the server.
-    assert_eq!(Connection::connect(options).await.unwrap_err().kind(), "refused");
+    assert_eq!(Connection::connect(options).await.unwrap_err().kind().key(), "refused");
 }
 
 /// A proxy that answers the first CONNECT with `answer`, and connects to `target` if it has one;
@@ -212,7 +212,7 @@ async fn a_tunnel_through_the_proxy() {
     options.proxy = proxies.of(&options.url).unwrap();
     let mut connection = Connection::connect(options).await.unwrap();
     assert!(matches!(connection.next().await, Some(Update::Event(SessionEvent::Joined(_)))));
-    assert_eq!(end(&mut connection).await.kind(), "signal_closed_1005");
+    assert_eq!(end(&mut connection).await.kind().key(), "signal_closed_1005");
     drop(connection);
     let head = task.await.unwrap();
     assert!(
@@ -232,7 +232,7 @@ async fn a_proxy_that_does_not_connect_us_is_named() {
         Connection::connect(options).await.unwrap_err()
     };
     let denied = through("HTTP/1.1 403 Forbidden\r\n\r\n").await;
-    assert_eq!((denied.kind(), denied.is_retryable()), ("proxy", false));
+    assert_eq!((denied.kind().key(), denied.is_retryable()), ("proxy", false));
     assert!(denied.to_string().contains("refused to connect us: HTTP/1.1 403 Forbidden"));
     let unknown = through("HTTP/1.1 407 Who are you\r\n\r\n").await.to_string();
     assert!(unknown.contains("wants a user and a password") && !unknown.contains("p w"));
@@ -246,7 +246,7 @@ async fn a_proxy_that_does_not_connect_us_is_named() {
     let mut options = options(ServerUrl::parse("ws://inside.invalid").unwrap());
     options.proxy = proxies.of(&options.url).unwrap();
     let dead = Connection::connect(options).await.unwrap_err();
-    assert_eq!(dead.kind(), "proxy");
+    assert_eq!(dead.kind().key(), "proxy");
     assert!(dead.to_string().contains(&unused.to_string()), "{dead}");
 }
 
@@ -285,23 +285,23 @@ async fn flooded(flood: impl Fn(u32) -> proto::SignalResponse + Send + 'static) 
 
 #[tokio::test]
 async fn floods_end_the_session_and_name_the_server() {
-    let kind = flooded(|round| offer(round, OFFER_DATA, &[])).await.kind();
+    let kind = flooded(|round| offer(round, OFFER_DATA, &[])).await.kind().key();
     assert_eq!(kind, "server_flooded_offers");
     let subscriber = proto::SignalTarget::Subscriber;
-    let kind = flooded(move |_| trickle(subscriber, &candidate_json(7), false)).await.kind();
+    let kind = flooded(move |_| trickle(subscriber, &candidate_json(7), false)).await.kind().key();
     assert_eq!(kind, "server_flooded_candidates");
     let mutes = |round: u32| {
         let mut tracks = audio_and_video();
         tracks.iter_mut().for_each(|track| track.muted = round.is_multiple_of(2));
         update(vec![participant(PUBLISHER, tracks)])
     };
-    assert_eq!(flooded(mutes).await.kind(), "server_flooded_events");
+    assert_eq!(flooded(mutes).await.kind().key(), "server_flooded_events");
     let pong =
         |_| proto::SignalResponse { message: Some(proto::signal_response::Message::Pong(7)) };
-    assert_eq!(flooded(pong).await.kind(), "server_flooded_messages");
+    assert_eq!(flooded(pong).await.kind().key(), "server_flooded_messages");
     let long = "a=x\r\n".repeat(1 << 19);
     let reason = flooded(move |round| offer(round, &long, &[])).await;
-    assert_eq!(reason.kind(), "server_flooded_sdp");
+    assert_eq!(reason.kind().key(), "server_flooded_sdp");
     assert!(reason.to_string().contains("2621440 bytes"), "{reason}");
 }
 
@@ -327,7 +327,7 @@ async fn garbage_and_text_are_counted_and_survived() {
     assert_eq!(connection.session().counters().unneeded, 1);
     let reason = end(&mut connection).await;
     assert_eq!(reason, EndReason::Closed { code: 4000, text: "bye <token>".into() });
-    assert_eq!(reason.kind(), "signal_closed_4xxx");
+    assert_eq!(reason.kind().key(), "signal_closed_4xxx");
     let text = r#"the server closed the websocket: code 4000, "bye <token>""#;
     assert_eq!(reason.to_string(), text);
 }
@@ -339,7 +339,7 @@ async fn closed_in_the_middle_of_the_join() {
         peer.close(None).await.unwrap();
     })
     .await;
-    assert_eq!(end(&mut connect(url).await).await.kind(), "signal_closed_1005");
+    assert_eq!(end(&mut connect(url).await).await.kind().key(), "signal_closed_1005");
 
     let (url, _server) = serve(|stream| async {
         let mut peer = accept(stream).await;
@@ -349,7 +349,7 @@ async fn closed_in_the_middle_of_the_join() {
     })
     .await;
     let reason = end(&mut connect(url).await).await;
-    assert_eq!(reason.kind(), "signal_closed_1011");
+    assert_eq!(reason.kind().key(), "signal_closed_1011");
     assert!(reason.to_string().contains("no node"), "{reason}");
 
     // Half a frame, then the end of the TCP connection.
@@ -359,7 +359,10 @@ async fn closed_in_the_middle_of_the_join() {
     })
     .await;
     let mut connection = connect(url).await;
-    assert!(matches!(end(&mut connection).await.kind(), "signal_closed_1006" | "signal_lost"));
+    assert!(matches!(
+        end(&mut connection).await.kind().key(),
+        "signal_closed_1006" | "signal_lost"
+    ));
     assert_eq!(connection.next().await, None);
     assert!(connection.leave(Duration::from_secs(5)).await, "leaving a dead socket is no wait");
 }
@@ -388,7 +391,7 @@ async fn large_messages_are_taken_and_monstrous_ones_refused() {
     let reason = end(&mut connection).await;
     let bytes = connection::MESSAGE_BYTES_MAX + 1;
     assert_eq!(reason, EndReason::ServerFlooded { flood: Flood::Message { bytes } });
-    assert_eq!(reason.kind(), "server_flooded_message_size");
+    assert_eq!(reason.kind().key(), "server_flooded_message_size");
 }
 
 #[tokio::test]
@@ -535,7 +538,7 @@ async fn tls_with_a_private_ca() {
     let mut wary = options(url);
     wary.addresses = Some(Arc::from([(std::net::Ipv4Addr::LOCALHOST, wary.url.port()).into()]));
     let refusal = Connection::connect(wary).await.unwrap_err();
-    assert_eq!(refusal.kind(), "tls");
+    assert_eq!(refusal.kind().key(), "tls");
     assert!(refusal.to_string().contains("UnknownIssuer"), "{refusal}");
     assert!(server.await.unwrap().is_err());
 
@@ -545,7 +548,7 @@ async fn tls_with_a_private_ca() {
     let mut impatient = options(url);
     impatient.connect_timeout = Duration::from_millis(200);
     assert!(matches!(
-        Connection::connect(impatient).await.unwrap_err().kind(),
+        Connection::connect(impatient).await.unwrap_err().kind().key(),
         "tls" | "connect_timeout"
     ));
 }

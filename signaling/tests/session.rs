@@ -568,7 +568,7 @@ fn refused_tracks() {
     h.receive(join(vec![]));
     h.receive(refused("v", Reason::NotAllowed));
     h.receive(refused("a", Reason::LimitExceeded));
-    assert_eq!(h.end().unwrap().kind(), "publish_refused");
+    assert_eq!(h.end().unwrap().kind().key(), "publish_refused");
     assert!(h.sent_leave() && h.media.is_empty());
 }
 
@@ -779,7 +779,7 @@ fn the_servers_leave_and_its_action() {
         let mut h = Harness::joined_subscriber();
         h.receive(leave(action, reason));
         let end = h.end().unwrap();
-        assert_eq!((end.kind(), end.is_retryable()), (kind, retryable));
+        assert_eq!((end.kind().key(), end.is_retryable()), (kind, retryable));
         assert!(!h.sent_leave(), "no leave in answer to a leave");
     }
     let old = proto::LeaveRequest { can_reconnect: true, reason: 99, ..Default::default() };
@@ -793,7 +793,7 @@ fn the_servers_leave_and_its_action() {
 fn failures_of_the_media_plane_end_the_session_politely() {
     let mut h = Harness::joined_subscriber();
     h.media(MediaInput::NegotiationFailed { reason: "bad sdp".into() });
-    assert_eq!(h.end().unwrap().kind(), "negotiation_failed");
+    assert_eq!(h.end().unwrap().kind().key(), "negotiation_failed");
     assert!(h.sent_leave());
     let mut h = Harness::joined_subscriber();
     h.media(MediaInput::Disconnected { reason: "ice".into() });

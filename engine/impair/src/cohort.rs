@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{Impairment, Random, Spec};
+use crate::{Impairment, Spec, seeded};
 
 /// The golden ratio's fraction: multiples of it spread over 0 to 1 more evenly than chance, so
 /// that a share of few subscribers is met too.
@@ -86,8 +86,8 @@ pub fn stable_name(identity: &str) -> &str {
 fn place(seed: u64, name: &str) -> f64 {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     match name[stem.len()..].parse::<u32>() {
-        Ok(number) => (Random::named(seed, stem).unit() + f64::from(number) * GOLDEN).fract(),
-        Err(_) => Random::named(seed, name).unit(),
+        Ok(number) => (seeded(seed, stem).f64() + f64::from(number) * GOLDEN).fract(),
+        Err(_) => seeded(seed, name).f64(),
     }
 }
 

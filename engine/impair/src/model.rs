@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Loss, Random, Spec, Window};
+use fastrand::Rng;
+
+use crate::{Loss, Spec, Window, seeded};
 
 /// How much longer than the others a packet picked by `reorder` is held: longer than the 20 ms
 /// between two packets of an Opus stream, so that at least one overtakes it.
@@ -80,11 +82,13 @@ pub struct Counts {
 impl Counts {
     /// Adds another's.
     pub fn merge(&mut self, other: &Self) {
-        self.dropped += other.dropped;
-        self.delayed += other.delayed;
-        self.reordered += other.reordered;
-        self.duplicated += other.duplicated;
-        self.other_dropped += other.other_dropped;
+        // Taken apart, so that a new counter can't be forgotten here.
+        let Self { dropped, delayed, reordered, duplicated, other_dropped } = *other;
+        self.dropped += dropped;
+        self.delayed += delayed;
+        self.reordered += reordered;
+        self.duplicated += duplicated;
+        self.other_dropped += other_dropped;
     }
 }
 
@@ -96,9 +100,9 @@ pub struct Impairment {
     loss: Option<Loss>,
     link: Option<Link>,
     delay: Duration,
-    jitter: Option<(Duration, Random)>,
-    reorder: Option<(f64, Random)>,
-    duplicate: Option<(f64, Random)>,
+    jitter: Option<(Duration, Rng)>,
+    reorder: Option<(f64, Rng)>,
+    duplicate: Option<(f64, Rng)>,
     holds_packets: bool,
     /// When the last packet in order arrives: the next one may not overtake it.
     last_at: Option<Instant>,
@@ -111,15 +115,15 @@ impl Impairment {
     #[must_use]
     pub fn new(spec: &Spec, seed: u64, name: &str, start: Instant) -> Self {
         // A sequence each, so that adding one impairment does not move another's chances.
-        let random = |what: &str| Random::named(seed, &format!("{name}{what}"));
-        let share = |share: f64, what| (share > 0.0).then(|| (share, random(what)));
+        let rng = |what: &str| seeded(seed, &format!("{name}{what}"));
+        let share = |share: f64, what| (share > 0.0).then(|| (share, rng(what)));
         Self {
             start,
             outages: spec.outages.clone(),
-            loss: Loss::new(spec.loss, spec.burst_packets, random("")),
+            loss: Loss::new(spec.loss, spec.burst_packets, rng("")),
             link: spec.rate_bps.map(Link::new),
             delay: spec.delay,
-            jitter: (!spec.jitter.is_zero()).then(|| (spec.jitter, random("/jitter"))),
+            jitter: (!spec.jitter.is_zero()).then(|| (spec.jitter, rng("/jitter"))),
             reorder: share(spec.reorder, "/reorder"),
             duplicate: share(spec.duplicate, "/duplicate"),
             holds_packets: spec.holds_packets(),
@@ -153,7 +157,7 @@ impl Impairment {
             self.counts.reordered += media * u64::from(reordered);
             self.counts.delayed += media * u64::from(at > now);
         }
-        let twice = self.duplicate.as_mut().is_some_and(|(share, random)| random.unit() < *share);
+        let twice = self.duplicate.as_mut().is_some_and(|(share, rng)| rng.f64() < *share);
         self.counts.duplicated += media * u64::from(twice);
         Fate::Deliver { at, twice, reordered }
     }
@@ -161,13 +165,13 @@ impl Impairment {
     /// Delay, jitter and reordering after the link: when it arrives, and whether it is overtaken.
     fn later(&mut self, sent: Instant) -> (Instant, bool) {
         let mut delay = self.delay;
-        if let Some((jitter, random)) = &mut self.jitter {
+        if let Some((jitter, rng)) = &mut self.jitter {
             let early = delay.saturating_sub(*jitter);
             let late = delay + *jitter;
-            delay = early + (late - early).mul_f64(random.unit());
+            delay = early + (late - early).mul_f64(rng.f64());
         }
         let at = (sent + delay).max(self.last_at.unwrap_or(sent));
-        if self.reorder.as_mut().is_some_and(|(share, random)| random.unit() < *share) {
+        if self.reorder.as_mut().is_some_and(|(share, rng)| rng.f64() < *share) {
             return (at + REORDER_HOLD, true);
         }
         self.last_at = Some(at);

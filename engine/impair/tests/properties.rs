@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use stampede_impair::{Class, Fate, Impairment, Loss, RATE_QUEUE_MAX, REORDER_HOLD, Random, Spec};
+use stampede_impair::{Class, Fate, Impairment, Loss, RATE_QUEUE_MAX, REORDER_HOLD, Spec, seeded};
 
 const SPACING: Duration = Duration::from_millis(5);
 
@@ -56,7 +56,7 @@ proptest! {
 
     #[test]
     fn loss_and_burst_length_are_as_asked(loss in 0.005f64..0.3, burst in 1u32..8, seed: u64) {
-        let mut model = Loss::new(loss, burst, Random::new(seed)).unwrap();
+        let mut model = Loss::new(loss, burst, seeded(seed, "")).unwrap();
         let (mut lost, mut runs, mut last) = (0u32, 0u32, false);
         let total = 400_000;
         for _ in 0..total {

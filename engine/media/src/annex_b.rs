@@ -9,10 +9,9 @@ use h264_reader::rbsp::{self, BitReader};
 
 use crate::clip::{
     ClipFrame, ClipOptions, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_RATE_ASSUMED,
-    FRAME_RATE_MAX, MediaClip, OpenedClip,
+    FRAME_RATE_MAX, MediaClip, OpenedClip, ProblemAt,
 };
 use crate::h264::{self, nal};
-use crate::ivf::Found;
 use crate::packetize;
 
 /// What such a file begins with.
@@ -49,7 +48,11 @@ struct Stream<'a> {
 }
 
 /// Reads a whole file and packetises it.
-pub(crate) fn read(name: &str, bytes: &[u8], options: ClipOptions) -> Result<OpenedClip, Found> {
+pub(crate) fn read(
+    name: &str,
+    bytes: &[u8],
+    options: ClipOptions,
+) -> Result<OpenedClip, ProblemAt> {
     let mut stream = Stream::default();
     for unit in units(bytes) {
         let problem = |reason| (unit.offset, ClipProblem::NalUnit { index: unit.index, reason });

@@ -1,12 +1,8 @@
-//! A media file, read, checked and packetised once.
+//! A media file as it is published, and what can be wrong with one.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
-
-use crate::{annex_b, ivf, ogg_opus};
 
 /// Largest file [`MediaClip::open`] reads; a longer one is refused, because a clip is kept in
 /// memory whole and loops anyway.
@@ -136,66 +132,6 @@ pub struct MediaClip {
 }
 
 impl MediaClip {
-    /// Reads, checks and packetises a file: IVF with VP8, VP9 or AV1, H.264 in Annex B form, or Ogg
-    /// with Opus. Which one it is its first bytes say, not its name.
-    pub fn open(path: impl AsRef<Path>) -> Result<MediaClip, ClipError> {
-        MediaClip::open_with(path, ClipOptions::default()).map(|opened| opened.clip)
-    }
-
-    /// The same with options.
-    pub fn open_with(
-        path: impl AsRef<Path>,
-        options: ClipOptions,
-    ) -> Result<OpenedClip, ClipError> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
-        let read = || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            // One byte more than allowed, so that a pipe or a growing file can't fill the memory.
-            File::open(path)?.take(CLIP_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        match read() {
-            Ok(bytes) => MediaClip::from_bytes_with(&name, &bytes, options),
-            Err(source) => Err(ClipError::Read { file: name, source }),
-        }
-    }
-
-    /// The same for bytes in memory; `name` is for messages.
-    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<MediaClip, ClipError> {
-        MediaClip::from_bytes_with(name, bytes, ClipOptions::default()).map(|opened| opened.clip)
-    }
-
-    /// The same with options.
-    pub fn from_bytes_with(
-        name: &str,
-        bytes: &[u8],
-        options: ClipOptions,
-    ) -> Result<OpenedClip, ClipError> {
-        let len_bytes = bytes.len() as u64;
-        let timed = |clip| OpenedClip { clip, frame_rate_assumed: false };
-        let (clip, advice) = if bytes.is_empty() {
-            (Err((0, ClipProblem::Empty)), KIND_ADVICE)
-        } else if len_bytes > CLIP_BYTES_MAX {
-            (Err((0, ClipProblem::TooLong { len_bytes })), LENGTH_ADVICE)
-        } else if bytes.starts_with(ivf::MAGIC) {
-            (ivf::read(name, bytes).map(timed), video_advice(bytes))
-        } else if bytes.starts_with(ogg_opus::MAGIC) {
-            (ogg_opus::read(name, bytes).map(timed), AUDIO_ADVICE)
-        } else if annex_b::MAGICS.iter().any(|magic| bytes.starts_with(magic)) {
-            (annex_b::read(name, bytes, options), H264_ADVICE)
-        } else {
-            let found = format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii());
-            (Err((0, ClipProblem::UnknownKind { found })), KIND_ADVICE)
-        };
-        clip.map_err(|(offset, problem)| ClipError::Refused {
-            file: name.to_owned(),
-            offset,
-            problem,
-            advice,
-        })
-    }
-
     /// Sum of the RTP payload lengths of one pass, descriptors included.
     pub fn payload_bytes(&self) -> u64 {
         self.packets().map(|packet| packet.len() as u64).sum()
@@ -250,6 +186,9 @@ pub enum ClipError {
         advice: &'static str,
     },
 }
+
+/// Offset of the first byte that is wrong, and what is wrong with it.
+pub(crate) type ProblemAt = (u64, ClipProblem);
 
 /// What is wrong with a file, without its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -377,28 +316,3 @@ pub enum ClipProblem {
         reason: &'static str,
     },
 }
-
-/// What to do about an IVF file, by the codec it says it has.
-fn video_advice(bytes: &[u8]) -> &'static str {
-    match bytes.get(8..12) {
-        Some(b"VP90") => VP9_ADVICE,
-        Some(b"AV01") => AV1_ADVICE,
-        Some(b"H264" | b"AVC1") => H264_ADVICE,
-        _ => VP8_ADVICE,
-    }
-}
-
-const VP8_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k \
-    -g 60 -auto-alt-ref 0 -deadline realtime out.ivf";
-const VP9_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx-vp9 \
-    -b:v 1000k -g 60 -lag-in-frames 0 -deadline realtime -cpu-used 8 out.ivf";
-const AV1_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libaom-av1 \
-    -b:v 800k -g 60 -lag-in-frames 0 -usage realtime -cpu-used 8 out.ivf";
-const H264_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libx264 \
-    -profile:v baseline -b:v 1500k -g 60 -tune zerolatency out.h264";
-const AUDIO_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -vn -map 0:a:0 -c:a libopus \
-    -ac 2 -b:a 48k -frame_duration 20 out.ogg";
-const KIND_ADVICE: &str = "give VP8, VP9 or AV1 in IVF (ffmpeg -i INPUT -an -c:v libvpx \
-    -b:v 1500k -g 60 out.ivf), H.264 in Annex B (… -c:v libx264 -profile:v baseline out.h264) or \
-    Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)";
-const LENGTH_ADVICE: &str = "cut it (ffmpeg -i INPUT -t 60 -c copy OUTPUT); it is looped anyway";

@@ -402,11 +402,8 @@ mod tests {
         let counts = (1..33_u8, 0..33_u8, 0..64_u8, vec((0..3_u8, vec(1..17_u16, 0..9)), 1..40));
         (counts, any::<bool>(), any::<u64>()).prop_map(
             |((targets, chains, offset, kinds), sizes, seed)| {
-                let mut random = seed | 1;
-                let mut below = |n: u8| {
-                    random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-                    ((random >> 33) % u64::from(n)) as u8
-                };
+                let mut rng = fastrand::Rng::with_seed(seed);
+                let mut below = |n: u8| rng.u8(..n);
                 let chains = chains.min(targets);
                 let (mut spatial_id, mut temporal_id) = (0, 0);
                 let mut templates = Vec::new();

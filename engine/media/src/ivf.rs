@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clip::{
     ClipFrame, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_GAP_MAX_SECONDS, FRAME_RATE_MAX,
-    MediaClip,
+    MediaClip, ProblemAt,
 };
 use crate::{av1, packetize, vp8, vp9};
 
@@ -20,9 +20,6 @@ pub const HEADER_BYTES: usize = 32;
 pub const FRAME_HEADER_BYTES: usize = 12;
 /// Largest side of a VP8 picture: 14 bits (RFC 6386 §9.1).
 pub const SIDE_PIXELS_MAX: u16 = 0x3fff;
-
-/// A problem and the offset of the byte it begins at.
-pub(crate) type Found = (u64, ClipProblem);
 
 /// One frame as the file has it.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +53,7 @@ impl Timebase {
 }
 
 /// Reads a whole IVF file with VP8, VP9 or AV1 in it and packetises it.
-pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, Found> {
+pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, ProblemAt> {
     let (codec, timebase) = read_header(bytes)?;
     let raw = read_frames(bytes)?;
     let pictures = check_pictures(codec, &raw)?;
@@ -98,7 +95,7 @@ fn packets(codec: Codec, data: &[u8], keyframe: bool, index: usize) -> Vec<Arc<[
     }
 }
 
-fn read_header(bytes: &[u8]) -> Result<(Codec, Timebase), Found> {
+fn read_header(bytes: &[u8]) -> Result<(Codec, Timebase), ProblemAt> {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
         return Err((bytes.len() as u64, truncated("the IVF header", HEADER_BYTES, bytes.len())));
     };
@@ -138,7 +135,7 @@ fn read_header(bytes: &[u8]) -> Result<(Codec, Timebase), Found> {
 
 /// The header's frame count (byte 24) is not looked at: libvpx writes frames there, ffmpeg the
 /// duration, and an interrupted recording nothing.
-fn read_frames(bytes: &[u8]) -> Result<Vec<RawFrame<'_>>, Found> {
+fn read_frames(bytes: &[u8]) -> Result<Vec<RawFrame<'_>>, ProblemAt> {
     let mut frames = Vec::new();
     let mut at = HEADER_BYTES;
     while at < bytes.len() {
@@ -166,7 +163,7 @@ fn read_frames(bytes: &[u8]) -> Result<Vec<RawFrame<'_>>, Found> {
 
 /// Looks at every frame. The file header's size is not trusted: recorders write it before they
 /// know.
-fn check_pictures(codec: Codec, frames: &[RawFrame<'_>]) -> Result<Vec<Picture>, Found> {
+fn check_pictures(codec: Codec, frames: &[RawFrame<'_>]) -> Result<Vec<Picture>, ProblemAt> {
     let mut pictures = Vec::with_capacity(frames.len());
     for (index, frame) in frames.iter().enumerate() {
         let data_offset = frame.offset + FRAME_HEADER_BYTES as u64;
@@ -208,7 +205,7 @@ fn check_timestamps(
     frames: &[RawFrame<'_>],
     pictures: &[Picture],
     timebase: Timebase,
-) -> Result<Vec<u64>, Found> {
+) -> Result<Vec<u64>, ProblemAt> {
     let first = frames.first().map_or(0, |frame| frame.timestamp);
     let mut previous: Option<(u64, u64, bool)> = None;
     let mut all = Vec::with_capacity(frames.len());

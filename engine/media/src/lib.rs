@@ -25,6 +25,7 @@ pub mod disk;
 pub mod h264;
 pub mod ivf;
 pub mod ogg_opus;
+mod open;
 pub mod opus;
 pub mod packet_trailer;
 pub mod packetize;

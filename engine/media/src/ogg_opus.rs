@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use ogg::reading::{BasePacketReader, OggReadError, PageParser};
 
-use crate::clip::{ClipFrame, ClipProblem, Codec, FRAME_GAP_MAX_SECONDS, MediaClip};
-use crate::ivf::Found;
+use crate::clip::{ClipFrame, ClipProblem, Codec, FRAME_GAP_MAX_SECONDS, MediaClip, ProblemAt};
 use crate::opus::{self, OpusHead};
 
 /// The first four bytes of every Ogg page.
@@ -43,7 +42,7 @@ struct Stream {
 }
 
 /// Reads a whole Ogg file with one Opus stream.
-pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, Found> {
+pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, ProblemAt> {
     let mut reader = BasePacketReader::new();
     let mut stream = Stream::default();
     let mut serial = None;
@@ -80,7 +79,7 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, Found> {
 }
 
 /// Takes one page apart. Returns it and its length in bytes.
-fn parse_page(bytes: &[u8], at: usize) -> Result<(Page, ogg::reading::OggPage, usize), Found> {
+fn parse_page(bytes: &[u8], at: usize) -> Result<(Page, ogg::reading::OggPage, usize), ProblemAt> {
     let offset = at as u64;
     let rest = &bytes[at..];
     let cut = |what, expected: usize| {
@@ -178,7 +177,7 @@ impl Stream {
     /// Checks the page's granule position (the end of its last packet, RFC 7845 §4) against what
     /// the packets add up to. A hole (a recording that lost packets) moves the page's packets
     /// later; a shorter last page is end trimming and changes nothing on the wire.
-    fn granule(&mut self, page: &Page, index: u64, first_of_page: usize) -> Result<(), Found> {
+    fn granule(&mut self, page: &Page, index: u64, first_of_page: usize) -> Result<(), ProblemAt> {
         if page.granule == NO_GRANULE || first_of_page == self.frames.len() {
             return Ok(());
         }
@@ -202,7 +201,7 @@ impl Stream {
         Ok(())
     }
 
-    fn into_clip(self, name: &str, file_bytes: u64) -> Result<MediaClip, Found> {
+    fn into_clip(self, name: &str, file_bytes: u64) -> Result<MediaClip, ProblemAt> {
         let Some(head) = self.head.filter(|_| !self.frames.is_empty()) else {
             return Err((file_bytes, ClipProblem::NoFrames));
         };

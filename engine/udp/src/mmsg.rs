@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::memory::PageMemory;
 use crate::packet_ring::{BLOCK, PacketRing};
 use crate::segment_run::{Message, SegmentRun};
-use crate::send::{PushError, SendQueue, count_sent};
-use crate::slots::DropCounter;
+use crate::send::{self, SendQueue, Sender, count_sent};
+use crate::slots::{DropCounter, Slots, drain_errors};
 use crate::sys::{self, Epoll, EpollEvent};
 use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, SEGMENT_RUN_BYTES_MAX};
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker};
@@ -43,12 +43,7 @@ pub(crate) struct Mmsg {
     epoll: Epoll,
     events: Vec<EpollEvent>,
     waker: Arc<File>,
-    slots: Vec<Option<Slot>>,
-    sockets_max: usize,
-    /// Free indices.
-    free: Vec<u32>,
-    /// Indices that become free with the next poll: the batch may still name them.
-    leaving: Vec<u32>,
+    slots: Slots<Slot>,
     /// Sockets that may have datagrams waiting, each at most once; at most `sockets_max`.
     ready: VecDeque<u32>,
     ring: Option<PacketRing>,
@@ -84,10 +79,7 @@ impl Mmsg {
             epoll,
             events: vec![EpollEvent { events: 0, u64: 0 }; EVENTS_MAX],
             waker: Arc::new(waker),
-            slots: Vec::new(),
-            sockets_max: limits.sockets_max,
-            free: Vec::new(),
-            leaving: Vec::new(),
+            slots: Slots::new(limits.sockets_max),
             ready: VecDeque::new(),
             ring,
             receive: ReceiveSlots::new(limits.batch_max)?,
@@ -98,10 +90,6 @@ impl Mmsg {
             queue: SendQueue::new(limits.send_slots_max)?,
             stats: UdpStats::default(),
         })
-    }
-
-    fn slot(&self, socket: SocketId) -> Option<&Slot> {
-        self.slots.get(socket.0 as usize)?.as_ref()
     }
 
     /// Whether there is, or may be, something to receive without waiting.
@@ -128,13 +116,14 @@ impl Mmsg {
                 continue;
             }
             // The ring itself says whether it has anything; its event ends the wait.
-            let Some(Some(slot)) = self.slots.get_mut(token as usize) else { continue };
+            let Ok(index) = u32::try_from(token) else { continue };
+            let Some(slot) = self.slots.get_mut(index) else { continue };
             if events & libc::EPOLLERR as u32 != 0 {
                 drain_errors(slot.socket.as_raw_fd(), &mut self.stats);
             }
             if !slot.queued {
                 slot.queued = true;
-                self.ready.push_back(token as u32);
+                self.ready.push_back(index);
             }
         }
         Ok(woken)
@@ -152,7 +141,7 @@ impl Mmsg {
     fn drain_sockets(&mut self) {
         while self.batch.len() < self.wanted && self.filled < self.receive.slots {
             let Some(index) = self.ready.pop_front() else { return };
-            let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
+            let Some(slot) = self.slots.get_mut(index) else { continue };
             slot.queued = false;
             let more =
                 (self.wanted - self.batch.len()) as f64 / slot.drops.datagrams_per_segment_run();
@@ -173,11 +162,11 @@ impl Mmsg {
                     _ => {
                         let reports = drain_errors(fd, &mut self.stats);
                         tracing::debug!(socket = index, %error, "receive");
-                        reports > 0
+                        reports.entries() > 0
                     }
                 },
             };
-            if more && let Some(Some(slot)) = self.slots.get_mut(index as usize) {
+            if more && let Some(slot) = self.slots.get_mut(index) {
                 slot.queued = true;
                 self.ready.push_back(index);
             }
@@ -186,7 +175,7 @@ impl Mmsg {
 
     /// Moves what is in `count` receive slots at `filled` into the batch.
     fn take(&mut self, index: u32, count: usize) {
-        let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
+        let Some(slot) = self.slots.get_mut(index) else { return };
         // Read after the counters that came with the datagrams.
         slot.drops.excuse(moved(&self.ring, index));
         for at in self.filled..self.filled + count {
@@ -205,13 +194,14 @@ fn moved(ring: &Option<PacketRing>, index: u32) -> u32 {
     ring.as_ref().map_or(0, |ring| ring.moved(index))
 }
 
-/// Empties a socket's error queue and counts it; returns the number of entries.
-fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> u64 {
-    let drained = sys::drain_error_queue(fd);
-    stats.send_errors += drained.network;
-    stats.undeliverable += drained.network;
-    stats.syscalls += drained.syscalls;
-    drained.network + drained.local
+impl Sender for Mmsg {
+    fn sending_fd(&self, socket: SocketId) -> Option<RawFd> {
+        self.slots.get(socket.0).map(|slot| slot.socket.as_raw_fd())
+    }
+
+    fn queue(&mut self) -> (&mut SendQueue, &mut UdpStats) {
+        (&mut self.queue, &mut self.stats)
+    }
 }
 
 impl Backend for Mmsg {
@@ -220,42 +210,31 @@ impl Backend for Mmsg {
     }
 
     fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
-        if self.free.is_empty() && self.slots.len() >= self.sockets_max {
-            return Err(crate::too_many_sockets(self.sockets_max));
-        }
         crate::configure(&socket)?;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.slots.push(None);
-                self.slots.len() as u32 - 1
-            }
-        };
+        let index = self.slots.reserve()?;
         let fd = socket.as_raw_fd();
         let mut added = self.epoll.add(&socket, u64::from(index));
         if let (Ok(()), Some(ring)) = (&added, &mut self.ring) {
             added = socket.local_addr().and_then(|address| ring.add(index, fd, address));
         }
         if let Err(error) = added {
-            self.free.push(index);
+            self.slots.give_back(index);
             return Err(error);
         }
-        self.slots[index as usize] =
-            Some(Slot { socket, drops: DropCounter::default(), queued: false });
-        Ok(SocketId(index))
+        Ok(self.slots.fill(index, Slot { socket, drops: DropCounter::default(), queued: false }))
     }
 
     fn ignore_reports(&mut self, socket: SocketId) -> io::Result<()> {
-        let slot = self.slot(socket).ok_or_else(crate::no_such_socket)?;
+        let slot = self.slots.get(socket.0).ok_or_else(crate::no_such_socket)?;
         crate::hear_reports(&slot.socket, false)
     }
 
     fn remove_socket(&mut self, socket: SocketId) {
-        if self.slot(socket).is_none() {
+        if self.slots.get(socket.0).is_none() {
             return;
         }
         self.flush();
-        let Some(mut slot) = self.slots[socket.0 as usize].take() else { return };
+        let Some(mut slot) = self.slots.take(socket.0) else { return };
         let fd = slot.socket.as_raw_fd();
         drain_errors(fd, &mut self.stats);
         slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
@@ -264,7 +243,7 @@ impl Backend for Mmsg {
         }
         // Closing takes it out of epoll; a stale entry of the ready queue is skipped.
         drop(slot);
-        self.leaving.push(socket.0);
+        self.slots.leave(socket.0);
     }
 
     fn send_with(
@@ -274,21 +253,7 @@ impl Backend for Mmsg {
         len: usize,
         write: &mut dyn FnMut(&mut [u8]) -> bool,
     ) {
-        let Some(slot) = self.slot(socket) else {
-            self.stats.send_errors += 1;
-            return;
-        };
-        let fd = slot.socket.as_raw_fd();
-        let mut pushed = self.queue.push_with(socket.0, fd, destination, len, write);
-        if pushed == Err(PushError::Full) {
-            self.flush();
-            pushed = self.queue.push_with(socket.0, fd, destination, len, write);
-        }
-        match pushed {
-            Ok(()) => {}
-            Err(PushError::Full) => self.stats.send_queue_full += 1,
-            Err(PushError::TooLong | PushError::NotWritten) => self.stats.send_errors += 1,
-        }
+        send::send_with(self, socket, destination, len, write);
     }
 
     fn flush(&mut self) {
@@ -322,7 +287,7 @@ impl Backend for Mmsg {
         self.batch.clear();
         self.wanted = wait.datagrams_max.clamp(1, self.receive.slots);
         self.epoch = self.epoch.wrapping_add(1);
-        self.free.append(&mut self.leaving);
+        self.slots.free_left(|_| {});
         self.flush();
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
         let remaining = |wanted: Duration| match started {
@@ -379,8 +344,7 @@ impl Backend for Mmsg {
     }
 
     fn socket_drops(&mut self, socket: SocketId) -> u64 {
-        let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
-        let Some(slot) = slot else { return 0 };
+        let Some(slot) = self.slots.get_mut(socket.0) else { return 0 };
         let fd = slot.socket.as_raw_fd();
         slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
         let now = Instant::now();
@@ -390,9 +354,8 @@ impl Backend for Mmsg {
     }
 
     fn refresh_drops(&mut self) {
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            let Some(slot) = slot else { continue };
-            let moved = || moved(&self.ring, index as u32);
+        for (index, slot) in self.slots.iter_mut() {
+            let moved = || moved(&self.ring, index);
             slot.drops.refresh_but(slot.socket.as_raw_fd(), moved, &mut self.stats);
         }
         if let Some(ring) = &mut self.ring {

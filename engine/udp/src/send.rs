@@ -1,4 +1,4 @@
-//! The send queue both backends share: datagrams copied into one arena, segment runs to the same
+//! Sending as all backends share it: datagrams written into one arena, segment runs to the same
 //! destination merged for UDP GSO, and what to do when the kernel refuses one.
 
 use std::io;
@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use crate::UdpStats;
 use crate::memory::PageMemory;
+use crate::slots::drain_errors;
 use crate::sys;
 use crate::wire::{self, NAME_BYTES, SEGMENT_CONTROL_BYTES};
+use crate::{Backend, SocketId, UdpStats};
 
 /// Segments of one GSO send; the kernel's `UDP_MAX_SEGMENTS` was 64 until Linux 6.9.
 const SEGMENTS_MAX: u16 = 64;
@@ -83,6 +84,39 @@ pub(crate) enum PushError {
     TooLong,
     /// The one who was to write it did not.
     NotWritten,
+}
+
+/// A backend that sends through a [`SendQueue`].
+pub(crate) trait Sender: Backend {
+    /// The descriptor of a socket that can send.
+    fn sending_fd(&self, socket: SocketId) -> Option<RawFd>;
+    /// The queue, and the counters of what becomes of it.
+    fn queue(&mut self) -> (&mut SendQueue, &mut UdpStats);
+}
+
+/// [`Backend::send_with`] of every backend: into the queue, which is flushed first where it is
+/// full. What can't be queued is counted.
+pub(crate) fn send_with(
+    backend: &mut impl Sender,
+    socket: SocketId,
+    destination: SocketAddr,
+    len: usize,
+    write: &mut dyn FnMut(&mut [u8]) -> bool,
+) {
+    let Some(fd) = backend.sending_fd(socket) else {
+        backend.queue().1.send_errors += 1;
+        return;
+    };
+    let mut pushed = backend.queue().0.push_with(socket.0, fd, destination, len, write);
+    if pushed == Err(PushError::Full) {
+        backend.flush();
+        pushed = backend.queue().0.push_with(socket.0, fd, destination, len, write);
+    }
+    match pushed {
+        Ok(()) => {}
+        Err(PushError::Full) => backend.queue().1.send_queue_full += 1,
+        Err(PushError::TooLong | PushError::NotWritten) => backend.queue().1.send_errors += 1,
+    }
 }
 
 impl SendQueue {
@@ -226,10 +260,7 @@ impl SendQueue {
     pub(crate) fn recover(&mut self, index: usize, error: &io::Error, stats: &mut UdpStats) {
         let entry = self.entries[index];
         // An earlier ICMP report may sit on the socket and make the next, innocent send fail.
-        let drained = sys::drain_error_queue(entry.fd);
-        stats.send_errors += drained.network;
-        stats.undeliverable += drained.network;
-        stats.syscalls += drained.syscalls;
+        drain_errors(entry.fd, stats);
         let error = match error.raw_os_error() {
             Some(errno @ (libc::EAGAIN | libc::ENOBUFS)) => {
                 self.send_when_there_is_room(index, errno, stats)
@@ -276,11 +307,7 @@ impl SendQueue {
     fn send_past_reports(&mut self, index: usize, stats: &mut UdpStats) -> Option<io::Error> {
         for _ in 0..REPORTS_PASSED_MAX {
             let error = self.send_again(index, stats)?;
-            let drained = sys::drain_error_queue(self.entries[index].fd);
-            stats.send_errors += drained.network;
-            stats.undeliverable += drained.network;
-            stats.syscalls += drained.syscalls;
-            if drained.network == 0 {
+            if drain_errors(self.entries[index].fd, stats).network == 0 {
                 return Some(error);
             }
         }

@@ -1,8 +1,93 @@
-//! What every backend keeps for each socket.
+//! What every backend keeps of its sockets.
 
+use std::io;
 use std::os::fd::RawFd;
 
-use crate::{UdpStats, sys};
+use crate::{SocketId, UdpStats, sys};
+
+/// The sockets of a backend by their ids. An id is given again only when nothing that was received
+/// on its old socket is in a batch any more.
+#[derive(Debug)]
+pub(crate) struct Slots<S> {
+    slots: Vec<Option<S>>,
+    sockets_max: usize,
+    free: Vec<u32>,
+    /// Ids of closed sockets that the current batch may still name.
+    leaving: Vec<u32>,
+}
+
+impl<S> Slots<S> {
+    pub(crate) fn new(sockets_max: usize) -> Self {
+        Self { slots: Vec::new(), sockets_max, free: Vec::new(), leaving: Vec::new() }
+    }
+
+    /// An id for a new socket; [`fill`](Self::fill) or [`give_back`](Self::give_back) comes next.
+    ///
+    /// # Errors
+    /// That all are in use.
+    pub(crate) fn reserve(&mut self) -> io::Result<u32> {
+        if let Some(index) = self.free.pop() {
+            return Ok(index);
+        }
+        if self.slots.len() >= self.sockets_max {
+            return Err(crate::too_many_sockets(self.sockets_max));
+        }
+        self.slots.push(None);
+        Ok(self.slots.len() as u32 - 1)
+    }
+
+    /// Puts the socket behind the id that was reserved for it.
+    pub(crate) fn fill(&mut self, index: u32, slot: S) -> SocketId {
+        self.slots[index as usize] = Some(slot);
+        SocketId(index)
+    }
+
+    /// The socket for which this id was reserved could not be taken over.
+    pub(crate) fn give_back(&mut self, index: u32) {
+        self.free.push(index);
+    }
+
+    pub(crate) fn get(&self, index: u32) -> Option<&S> {
+        self.slots.get(index as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut S> {
+        self.slots.get_mut(index as usize)?.as_mut()
+    }
+
+    pub(crate) fn take(&mut self, index: u32) -> Option<S> {
+        self.slots.get_mut(index as usize)?.take()
+    }
+
+    /// This socket is gone; its id is free once the batch is.
+    pub(crate) fn leave(&mut self, index: u32) {
+        self.leaving.push(index);
+    }
+
+    /// The batch is gone: frees the ids of sockets that have left, each after `freed`.
+    pub(crate) fn free_left(&mut self, mut freed: impl FnMut(u32)) {
+        for index in self.leaving.drain(..) {
+            freed(index);
+            self.slots[index as usize] = None;
+            self.free.push(index);
+        }
+    }
+
+    /// All sockets with their ids.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut S)> {
+        let slots = (0..).zip(&mut self.slots);
+        slots.filter_map(|(index, slot)| Some((index, slot.as_mut()?)))
+    }
+}
+
+/// Empties a socket's error queue and counts it; returns the number of entries.
+pub(crate) fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> sys::DrainedErrors {
+    let drained = sys::drain_error_queue(fd);
+    stats.send_errors += drained.network;
+    stats.undeliverable += drained.network;
+    stats.syscalls += drained.syscalls;
+    drained
+}
 
 /// The drops at one socket's receive buffer, told by a cumulative 32-bit counter that wraps.
 ///

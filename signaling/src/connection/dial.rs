@@ -1,14 +1,16 @@
 //! From a host name to a TCP connection: the first of its addresses that answers, and a tunnel
 //! through the proxy if there is one.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::error::{ConnectError, ERROR_BODY_CHARS_MAX};
@@ -26,6 +28,21 @@ pub(super) const ADDRESSES_MAX: usize = 32;
 
 /// Longest answer of a proxy to CONNECT that is read.
 const PROXY_ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// A byte stream to a server: TCP, or what stands for it.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// A byte stream that is being made.
+pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> + Send + 'a>>;
+
+/// Makes the byte streams that connections run over, in the place of TCP: in memory, say, so that
+/// sessions run in virtual time. TLS and the websocket come on top.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// A stream to the server of this URL.
+    fn dial<'a>(&'a self, url: &'a ServerUrl) -> Dialling<'a>;
+}
 
 impl ServerUrl {
     /// The server's addresses. Resolve once and give them to every connection

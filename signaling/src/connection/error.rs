@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::error_kind::ErrorKind;
+
 /// Longest part of a server's error body that is kept, in characters.
 pub const ERROR_BODY_CHARS_MAX: usize = 200;
 
@@ -91,20 +93,20 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Stable snake_case name for `join.errors{KIND: n}`.
+    /// What it is counted by.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Url(_) => "bad_url",
-            Self::Dns { .. } => "dns",
-            Self::Refused { .. } => "refused",
-            Self::Timeout { .. } => "connect_timeout",
-            Self::LocalResources { .. } => "local_resources",
-            Self::Unreachable { .. } => "unreachable",
-            Self::Proxy { .. } => "proxy",
-            Self::Tls { .. } => "tls",
-            Self::Http { status, .. } => http_kind(*status),
-            Self::Protocol { .. } => "websocket_protocol",
+            Self::Url(_) => ErrorKind::BadUrl,
+            Self::Dns { .. } => ErrorKind::Dns,
+            Self::Refused { .. } => ErrorKind::Refused,
+            Self::Timeout { .. } => ErrorKind::ConnectTimeout,
+            Self::LocalResources { .. } => ErrorKind::LocalResources,
+            Self::Unreachable { .. } => ErrorKind::Unreachable,
+            Self::Proxy { .. } => ErrorKind::Proxy,
+            Self::Tls { .. } => ErrorKind::Tls,
+            Self::Http { status, .. } => ErrorKind::http(*status),
+            Self::Protocol { .. } => ErrorKind::WebsocketProtocol,
         }
     }
 
@@ -129,22 +131,6 @@ fn proxy_text(proxy: &str, status: Option<u16>, detail: &str) -> String {
              http://USER:PASSWORD@{proxy}"
         ),
         Some(_) => format!("the proxy {proxy} refused to connect us: {detail}"),
-    }
-}
-
-pub(crate) fn http_kind(status: u16) -> &'static str {
-    match status {
-        400 => "http_400",
-        401 => "http_401",
-        403 => "http_403",
-        404 => "http_404",
-        408 => "http_408",
-        429 => "http_429",
-        500 => "http_500",
-        502 => "http_502",
-        503 => "http_503",
-        504 => "http_504",
-        _ => "http_other",
     }
 }
 

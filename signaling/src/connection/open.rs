@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -17,8 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_config};
 
 use super::error::{ConnectError, ERROR_BODY_CHARS_MAX};
-use super::{ConnectOptions, ConnectTimings, dial};
+use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
+use crate::session::flood::MESSAGE_BYTES_MAX;
 use crate::session::{Role, Subscription};
 use crate::text;
 use crate::token::Token;
@@ -36,12 +36,7 @@ const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// Most bytes waiting for a server that does not read; beyond, the connection ends.
 const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Largest message taken; a larger one ends the connection with
-/// [`EndReason::ServerFlooded`](crate::session::EndReason::ServerFlooded). A `join` of a room with
-/// 2,000 participants has about 0.6 MB.
-pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Transport>>>;
 
 /// How far a connection got, for the text of a timeout. Atomic only to keep the future `Send`.
 #[derive(Default)]
@@ -91,13 +86,13 @@ async fn open_steps(
     let started = now();
     let url = &options.url;
     let request = request(url, &options.token, &options.session.role, resume.as_ref())?;
-    let tcp_stream = connect_tcp(options, stage).await?;
+    let transport = transport(options, stage).await?;
     let tcp = now();
     let (stream, tls) = if url.is_secure() {
         stage.set("tls");
-        (connect_tls(options, tcp_stream).await?, Some(now()))
+        (connect_tls(options, transport).await?, Some(now()))
     } else {
-        (MaybeTlsStream::Plain(tcp_stream), None)
+        (MaybeTlsStream::Plain(transport), None)
     };
     stage.set("websocket");
     let (socket, _response) = client_async_with_config(request, stream, Some(limits()))
@@ -159,8 +154,16 @@ fn request(
     Ok(request)
 }
 
-/// TCP to the server, or a tunnel to it.
-async fn connect_tcp(options: &ConnectOptions, stage: &Stage) -> Result<TcpStream, ConnectError> {
+/// What was given to dial with; else TCP to the server, or a tunnel to it.
+async fn transport(
+    options: &ConnectOptions,
+    stage: &Stage,
+) -> Result<Box<dyn Transport>, ConnectError> {
+    if let Some(dial) = &options.dial {
+        stage.set("tcp");
+        let dialled = dial.dial(&options.url).await;
+        return dialled.map_err(|error| tcp_error(&options.url, &error));
+    }
     let looked_up;
     let addresses = match (&options.addresses, &options.proxy) {
         (Some(addresses), _) => &addresses[..],
@@ -176,7 +179,8 @@ async fn connect_tcp(options: &ConnectOptions, stage: &Stage) -> Result<TcpStrea
     stage.set("tcp");
     let stream = dial::connect(addresses).await;
     let Some(proxy) = &options.proxy else {
-        return stream.map_err(|error| tcp_error(&options.url, &error));
+        let stream = stream.map_err(|error| tcp_error(&options.url, &error))?;
+        return Ok(Box::new(stream));
     };
     let mut stream = stream.map_err(|error| match tcp_error(&options.url, &error) {
         local @ ConnectError::LocalResources { .. } => local,
@@ -187,7 +191,7 @@ async fn connect_tcp(options: &ConnectOptions, stage: &Stage) -> Result<TcpStrea
     })?;
     stage.set("proxy");
     dial::tunnel(proxy, &options.url, &mut stream).await?;
-    Ok(stream)
+    Ok(Box::new(stream))
 }
 
 /// What this machine lacks when a connection can't be made. Linux errno: ENFILE, EMFILE, ENOMEM,
@@ -208,8 +212,8 @@ fn tcp_error(url: &ServerUrl, error: &io::Error) -> ConnectError {
 
 async fn connect_tls(
     options: &ConnectOptions,
-    stream: TcpStream,
-) -> Result<MaybeTlsStream<TcpStream>, ConnectError> {
+    stream: Box<dyn Transport>,
+) -> Result<MaybeTlsStream<Box<dyn Transport>>, ConnectError> {
     let tls = |detail: String| ConnectError::Tls { address: options.url.authority(), detail };
     let name = ServerName::try_from(options.url.host_bare())
         .map_err(|_| tls("the host name can't be in a certificate".to_owned()))?;
@@ -241,6 +245,7 @@ fn handshake_error(url: &ServerUrl, error: WsError) -> ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error_kind::ErrorKind;
     use crate::session::Quality;
 
     #[test]
@@ -279,9 +284,9 @@ mod tests {
     fn our_own_limits_are_not_called_the_servers() {
         let url = ServerUrl::parse("ws://h").unwrap();
         let kind = |code| tcp_error(&url, &io::Error::from_raw_os_error(code)).kind();
-        assert_eq!(kind(24), "local_resources");
-        assert_eq!(kind(99), "local_resources");
-        assert_eq!(kind(111), "refused");
-        assert_eq!(kind(113), "unreachable");
+        assert_eq!(kind(24), ErrorKind::LocalResources);
+        assert_eq!(kind(99), ErrorKind::LocalResources);
+        assert_eq!(kind(111), ErrorKind::Refused);
+        assert_eq!(kind(113), ErrorKind::Unreachable);
     }
 }

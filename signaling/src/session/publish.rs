@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 
-use super::event::{LocalLayer, LocalTrack, TrackKind};
+use super::track::{LocalLayer, LocalTrack, TrackKind};
 
 /// Where the publisher's offer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,17 +29,17 @@ pub(super) struct Publishing {
     pub(super) deadline: Option<Instant>,
 }
 
-/// What the answer to an `add_track` left behind.
+/// What is left of the tracks to publish after the answer to one `add_track`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Settled {
-    /// Not one of ours, or already settled.
+pub(super) enum Remaining {
+    /// Not one of ours, or answered before.
     Unknown,
     /// Others are still pending.
-    More,
+    Others,
     /// That was the last one; some are published.
-    All,
+    NonePending,
     /// That was the last one, and every track was refused.
-    NoneLeft,
+    AllRefused,
 }
 
 impl Publishing {
@@ -63,19 +63,19 @@ impl Publishing {
         requests
     }
 
-    pub(super) fn settle(&mut self, cid: &str, published: bool) -> Settled {
+    pub(super) fn answered_track(&mut self, cid: &str, published: bool) -> Remaining {
         let Some(index) = self.pending.iter().position(|pending| pending == cid) else {
-            return Settled::Unknown;
+            return Remaining::Unknown;
         };
         self.pending.swap_remove(index);
         self.published += usize::from(published);
-        let settled = match (self.pending.is_empty(), self.published) {
-            (false, _) => Settled::More,
-            (true, 0) => Settled::NoneLeft,
-            (true, _) => Settled::All,
+        let remaining = match (self.pending.is_empty(), self.published) {
+            (false, _) => Remaining::Others,
+            (true, 0) => Remaining::AllRefused,
+            (true, _) => Remaining::NonePending,
         };
         self.clear_deadline();
-        settled
+        remaining
     }
 
     /// The server took this track. At most [`PUBLISH_TRACKS_MAX`](super::PUBLISH_TRACKS_MAX).

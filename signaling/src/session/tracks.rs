@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackType};
 use stampede_sdp::{Description, MediaType};
 
-use super::event::{Departure, RemoteTrack, SessionEvent, TrackKind, TrackSource};
+use super::event::SessionEvent;
+use super::track::{Departure, RemoteTrack, TrackKind, TrackSource};
 
 /// Most tracks of others a session keeps. Further ones are counted and otherwise ignored: they are
 /// neither subscribed manually nor given a quality.

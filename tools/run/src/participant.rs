@@ -290,7 +290,7 @@ async fn connect(context: &Context, participant: &Participant) -> Result<Box<Con
     context.note(&participant.identity(), || format!("join of room {}", participant.spec.room));
     let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
-        kind: error.kind().to_owned(),
+        kind: error.kind().key().to_owned(),
         detail: error.to_string(),
         retryable: error.is_retryable(),
     })?;
@@ -435,12 +435,12 @@ impl Joined<'_> {
             return false;
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
-        self.context.joins.borrow_mut().resuming(self.participant.id, Some(why.kind()));
+        self.context.joins.borrow_mut().resuming(self.participant.id, Some(why.kind().key()));
         self.context.note(self.identity, || format!("{why}: resuming"));
-        self.context.joins.borrow_mut().said(why.kind(), &why.to_string());
+        self.context.joins.borrow_mut().said(why.kind().key(), &why.to_string());
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
         let (id, now) = (self.participant.id, Instant::now());
-        self.context.audience.borrow_mut().disconnected(id, now, why.kind());
+        self.context.audience.borrow_mut().disconnected(id, now, why.kind().key());
         while let Some(pause_ms) = RESUME_PAUSES_MS.get(self.resumes_tried) {
             self.resumes_tried += 1;
             tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
@@ -613,7 +613,7 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
 
 fn ended(reason: &EndReason) -> TryEnd {
     TryEnd::Broke {
-        kind: reason.kind().to_owned(),
+        kind: reason.kind().key().to_owned(),
         detail: reason.to_string(),
         retryable: reason.is_retryable(),
     }

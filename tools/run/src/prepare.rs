@@ -222,7 +222,7 @@ pub(crate) async fn rooms(
                 | RoomError::Timeout { .. }
                 | RoomError::NotFound { .. }
                 | RoomError::Server { .. } => {
-                    PrepareError::NoRoom { kind: error.kind().to_owned(), detail }
+                    PrepareError::NoRoom { kind: error.kind().key().to_owned(), detail }
                 }
                 RoomError::Unauthorized { .. } => PrepareError::Refused(Failure::config(format!(
                     "{detail}; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"

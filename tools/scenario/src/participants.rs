@@ -220,12 +220,9 @@ fn tracks(scenario: &Scenario, room: &RoomSpec) -> [Option<u32>; 2] {
 }
 
 /// Where in its clip a publisher begins, 0 to 1: spreads the keyframes of many publishers of one
-/// clip. SplitMix64 of seed and number.
+/// clip.
 fn phase(seed: u64, number: u64) -> f64 {
-    let mut z = seed.wrapping_add((number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    fastrand::Rng::with_seed(seed.wrapping_add(number)).fork().f64()
 }
 
 fn offset(clip: &MediaClip, phase: f64) -> Duration {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use stampede_impair::{Random, Window};
+use stampede_impair::{Rng, Window, seeded};
 
 /// What the SFU does wrong on purpose, beside the impairments of single subscribers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl Stalls {
 #[derive(Debug)]
 pub(crate) struct Malformer {
     share: f64,
-    random: Random,
+    rng: Rng,
     made: u64,
     buffer: Vec<u8>,
 }
@@ -95,13 +95,13 @@ const GARBAGE_BYTES_MAX: usize = 200;
 impl Malformer {
     /// `None` when nothing is to be broken.
     pub(crate) fn new(share: f64, seed: u64) -> Option<Self> {
-        let random = Random::named(seed, "malformed");
-        (share > 0.0).then(|| Self { share, random, made: 0, buffer: Vec::new() })
+        let rng = seeded(seed, "malformed");
+        (share > 0.0).then(|| Self { share, rng, made: 0, buffer: Vec::new() })
     }
 
     /// A broken datagram to send before this RTP packet, if it is its turn.
     pub(crate) fn spoil(&mut self, packet: &[u8]) -> Option<&[u8]> {
-        if self.random.unit() >= self.share || packet.is_empty() {
+        if self.rng.f64() >= self.share || packet.is_empty() {
             return None;
         }
         self.made += 1;
@@ -113,7 +113,7 @@ impl Malformer {
             }
             1 => {
                 for _ in 0..=self.below(GARBAGE_BYTES_MAX) {
-                    let byte = self.random.draw() as u8;
+                    let byte = self.rng.u8(..);
                     self.buffer.push(byte);
                 }
             }
@@ -128,7 +128,7 @@ impl Malformer {
     }
 
     fn below(&mut self, end: usize) -> usize {
-        (self.random.draw() % end.max(1) as u64) as usize
+        self.rng.usize(..end.max(1))
     }
 }
 

@@ -29,12 +29,10 @@ impl SpeakingTurns {
         if unix_ns % PERIOD_NS >= TURN_NS {
             return false;
         }
-        // SplitMix64 of seed and turn.
+        // Forked, because generators of neighbouring seeds begin alike.
         let turn = unix_ns / PERIOD_NS;
-        let mut z = self.seed.wrapping_add((turn + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % u64::from(self.speakers.max(1)) == u64::from(self.speaker)
+        let mut rng = fastrand::Rng::with_seed(self.seed.wrapping_add(turn)).fork();
+        rng.u32(..self.speakers.max(1)) == self.speaker
     }
 }
 

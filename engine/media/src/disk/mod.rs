@@ -6,12 +6,13 @@
 //! refused. A file that fails (full disk, lost permission) is given up with its reason; the others
 //! go on.
 
+mod exchange;
 mod io;
 mod thread;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +20,12 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::clip::Codec;
 use crate::record::DiskFrame;
+pub use crate::recording::FileTiming;
 use crate::recording::{Muxer, file_stem};
+pub use exchange::{
+    CHUNK_BYTES, DiskBackend, DiskOptions, DiskReport, ERRORS_KEPT_MAX, FLUSH_INTERVAL, FileReport,
+};
+use exchange::{Message, Shared};
 
 /// Messages waiting for the thread. At the maximum a frame is dropped and counted.
 pub const QUEUE_MESSAGES_MAX: usize = 16_384;
@@ -27,42 +33,8 @@ pub const QUEUE_MESSAGES_MAX: usize = 16_384;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Recordings of one run. At the maximum [`DiskHandle::create`] refuses.
 pub const RECORDINGS_MAX: u32 = 16_384;
-/// A file's bytes are written once this many are gathered.
-pub const CHUNK_BYTES: usize = 256 << 10;
-/// ... or after this long: as much an interrupted recording loses at most.
-pub const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// Error texts kept for the report; further ones are only counted.
-pub const ERRORS_KEPT_MAX: usize = 16;
 /// How long [`DiskThread::finish`] waits for a disk that has stopped answering.
 pub const FINISH_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// Which way to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DiskBackend {
-    /// io_uring where the kernel allows it, plain otherwise.
-    #[default]
-    Auto,
-    /// io_uring or an error at start.
-    IoUring,
-    /// Blocking system calls.
-    Plain,
-}
-
-/// Where and how to record.
-#[derive(Debug, Clone)]
-pub struct DiskOptions {
-    /// The folder; created with its parents where it is missing.
-    pub dir: PathBuf,
-    /// Which way to write.
-    pub backend: DiskBackend,
-}
-
-impl DiskOptions {
-    /// Recording into `dir`, the way the kernel allows.
-    pub fn new(dir: impl Into<PathBuf>) -> DiskOptions {
-        DiskOptions { dir: dir.into(), backend: DiskBackend::Auto }
-    }
-}
 
 /// Why nothing can be recorded. Known before anything joins.
 #[derive(Debug, thiserror::Error)]
@@ -122,54 +94,6 @@ pub struct Recording {
     dropped: Arc<AtomicU64>,
 }
 
-/// What became of one file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileReport {
-    /// Its path; the file does not exist if `frames` is 0.
-    pub path: PathBuf,
-    /// Frames in the file; of a failed Opus file up to a page (1 s) of them may be missing.
-    pub frames: u64,
-    /// Its length.
-    pub bytes: u64,
-    /// Frames before the first keyframe, not recorded because nothing could show them.
-    pub frames_before_keyframe: u64,
-    /// Frames that should be in the file and are not: queue full, write failed, or not what the
-    /// codec's name says.
-    pub frames_dropped: u64,
-    /// What had to be done to its timestamps.
-    pub timing: FileTiming,
-    /// Why it was given up, if it was.
-    pub failed: Option<String>,
-}
-
-/// What had to be done to the timestamps of a file's frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FileTiming {
-    /// Video frames whose timestamp was not after the one before, and was moved there.
-    pub frames_moved: u64,
-    /// Opus packets written in the place of missing ones.
-    pub packets_concealed: u64,
-    /// Jumps of an Opus stream's timestamps, backwards or too far, that were not filled.
-    pub jumps: u64,
-}
-
-/// What the disk thread did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DiskReport {
-    /// `io_uring` or `plain`.
-    pub backend: &'static str,
-    /// Why that one.
-    pub backend_reason: String,
-    /// Every recording, in the order they began.
-    pub files: Vec<FileReport>,
-    /// The first [`ERRORS_KEPT_MAX`] errors, each with its path.
-    pub errors: Vec<String>,
-    /// All errors.
-    pub errors_total: u64,
-    /// Frames dropped for any reason, those of recordings that never began included.
-    pub frames_dropped: u64,
-}
-
 /// Counters while recording; all only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskStats {
@@ -181,28 +105,6 @@ pub struct DiskStats {
     pub frames_dropped: u64,
     /// Failed operations.
     pub errors: u64,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    queued_bytes: AtomicUsize,
-    recordings: AtomicU32,
-    /// Also counts recordings that were not begun; wraps long after `RECORDINGS_MAX`.
-    next_id: AtomicU32,
-    ended: AtomicBool,
-    frames_written: AtomicU64,
-    bytes_written: AtomicU64,
-    frames_dropped: AtomicU64,
-    errors: AtomicU64,
-}
-
-/// What goes through the queue.
-#[derive(Debug)]
-enum Message {
-    Create { id: u32, stem: String, muxer: Box<Muxer>, dropped: Arc<AtomicU64> },
-    Frame { id: u32, frame: DiskFrame },
-    Finish { id: u32 },
-    Stop,
 }
 
 /// The way into the disk thread. Cheap to clone; never waits.

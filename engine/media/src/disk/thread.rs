@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::io::{DiskIo, PlainIo, Slot, UringIo, Write};
-use super::{
+use super::exchange::{
     CHUNK_BYTES, DiskBackend, DiskOptions, DiskReport, ERRORS_KEPT_MAX, FLUSH_INTERVAL, FileReport,
-    FileTiming, Message, Shared,
+    Message, Shared,
 };
+use super::io::{DiskIo, PlainIo, Slot, UringIo, Write};
 use crate::record::DiskFrame;
-use crate::recording::{Muxed, Muxer};
+use crate::recording::{FileTiming, Muxed, Muxer};
 
 /// Names tried for one file (`name`, `name-2`, ...) before giving up.
 const NAMES_TRIED_MAX: u32 = 1_000;

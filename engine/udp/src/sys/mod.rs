@@ -80,6 +80,13 @@ pub(crate) struct DrainedErrors {
     pub(crate) syscalls: u64,
 }
 
+impl DrainedErrors {
+    /// All of them.
+    pub(crate) fn entries(self) -> u64 {
+        self.network + self.local
+    }
+}
+
 /// Reads and drops all entries of a socket's error queue (`IP_RECVERR`, ip(7)).
 pub(crate) fn drain_error_queue(fd: RawFd) -> DrainedErrors {
     let mut drained = DrainedErrors::default();

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::segment_run::SegmentRun;
-use crate::send::{PushError, SendQueue, count_sent};
-use crate::slots::DropCounter;
+use crate::send::{self, SendQueue, Sender, count_sent};
+use crate::slots::{DropCounter, Slots, drain_errors};
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker, sys};
 use ring::{Completion, Ring};
 
@@ -62,16 +62,12 @@ pub(crate) struct Uring {
     wanted: usize,
     /// On average, the last time the kernel was asked.
     datagrams_per_socket: usize,
-    sockets_max: usize,
     waker: Arc<File>,
     /// Whether the read of the waker is in flight.
     wake_armed: bool,
     /// A wake-up that no poll has answered yet.
     woken: bool,
-    slots: Vec<Option<Slot>>,
-    free: Vec<u32>,
-    /// Closed sockets whose index the current batch may still name.
-    leaving: Vec<u32>,
+    slots: Slots<Slot>,
     /// Sockets whose receive has ended and starts again, the longest waiting first; at most one
     /// entry a socket and ending.
     rearm: VecDeque<u32>,
@@ -110,13 +106,10 @@ impl Uring {
             batch_max: limits.batch_max,
             wanted: limits.batch_max,
             datagrams_per_socket: 1,
-            sockets_max,
             waker: Arc::new(sys::eventfd()?),
             wake_armed: false,
             woken: false,
-            slots: Vec::new(),
-            free: Vec::new(),
-            leaving: Vec::new(),
+            slots: Slots::new(sockets_max),
             rearm: VecDeque::new(),
             rearm_later: Vec::new(),
             pending: VecDeque::with_capacity(buffers),
@@ -134,7 +127,7 @@ impl Uring {
     }
 
     fn slot(&self, socket: SocketId) -> Option<&Slot> {
-        self.slots.get(socket.0 as usize)?.as_ref().filter(|slot| !slot.removed)
+        self.slots.get(socket.0).filter(|slot| !slot.removed)
     }
 
     /// Takes in everything that has completed.
@@ -192,7 +185,7 @@ impl Uring {
 
     /// A multishot receive is over: start it again, or finish the removal of its socket.
     fn receive_ended(&mut self, index: u32, result: i32) {
-        let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
+        let Some(slot) = self.slots.get_mut(index) else { return };
         slot.armed = false;
         if slot.removed {
             self.pending.push_back(Pending::Closed { index });
@@ -207,11 +200,8 @@ impl Uring {
             errno => {
                 // Usually an ICMP report. Its entry has to go before the receive starts again, or
                 // the socket would count as readable for ever.
-                let drained = sys::drain_error_queue(slot.socket.as_raw_fd());
-                self.stats.send_errors += drained.network;
-                self.stats.undeliverable += drained.network;
-                self.stats.syscalls += drained.syscalls;
-                if drained.network + drained.local > 0 {
+                let drained = drain_errors(slot.socket.as_raw_fd(), &mut self.stats);
+                if drained.entries() > 0 {
                     self.rearm.push_back(index);
                 } else {
                     tracing::debug!(socket = index, errno, "receive ended");
@@ -231,7 +221,7 @@ impl Uring {
         let restarts_max = free / BUFFERS_PER_RESTART;
         for _ in 0..restarts_max.min(self.rearm.len()) {
             let Some(index) = self.rearm.pop_front() else { break };
-            let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
+            let Some(slot) = self.slots.get_mut(index) else { continue };
             if slot.armed || slot.removed {
                 continue;
             }
@@ -249,13 +239,11 @@ impl Uring {
             self.ring.recycle(buffer);
         }
         self.ring.publish();
-        for index in self.leaving.drain(..) {
+        self.slots.free_left(|index| {
             if let Err(error) = self.ring.set_file(index, -1) {
                 tracing::warn!(socket = index, %error, "clearing a place of the file table");
             }
-            self.slots[index as usize] = None;
-            self.free.push(index);
-        }
+        });
         self.rearm.extend(self.rearm_later.drain(..));
     }
 
@@ -265,8 +253,7 @@ impl Uring {
             self.stats.truncated += 1;
             return None;
         };
-        let slot = self.slots.get_mut(index as usize).and_then(Option::as_mut);
-        let drops = slot.map(|slot| &mut slot.drops);
+        let drops = self.slots.get_mut(index).map(|slot| &mut slot.drops);
         SegmentRun::read(buffer, &message, drops, &mut self.stats)
     }
 
@@ -275,7 +262,7 @@ impl Uring {
         while self.batch.len() < self.wanted {
             match self.pending.pop_front() {
                 None => return,
-                Some(Pending::Closed { index }) => self.leaving.push(index),
+                Some(Pending::Closed { index }) => self.slots.leave(index),
                 Some(Pending::SegmentRun { index, run }) => {
                     self.waiting -= run.datagrams();
                     self.batch_buffers.push(run.buffer);
@@ -357,31 +344,31 @@ impl Uring {
     }
 }
 
+impl Sender for Uring {
+    fn sending_fd(&self, socket: SocketId) -> Option<RawFd> {
+        self.slot(socket).map(|slot| slot.socket.as_raw_fd())
+    }
+
+    fn queue(&mut self) -> (&mut SendQueue, &mut UdpStats) {
+        (&mut self.queue, &mut self.stats)
+    }
+}
+
 impl Backend for Uring {
     fn name(&self) -> &'static str {
         "io_uring"
     }
 
     fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
-        if self.free.is_empty() && self.slots.len() >= self.sockets_max {
-            return Err(crate::too_many_sockets(self.sockets_max));
-        }
         crate::configure(&socket)?;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.slots.push(None);
-                self.slots.len() as u32 - 1
-            }
-        };
+        let index = self.slots.reserve()?;
         if let Err(error) = self.ring.set_file(index, socket.as_raw_fd()) {
-            self.free.push(index);
+            self.slots.give_back(index);
             return Err(error);
         }
-        let drops = DropCounter::default();
-        self.slots[index as usize] = Some(Slot { socket, drops, armed: false, removed: false });
         self.rearm.push_back(index);
-        Ok(SocketId(index))
+        let drops = DropCounter::default();
+        Ok(self.slots.fill(index, Slot { socket, drops, armed: false, removed: false }))
     }
 
     fn ignore_reports(&mut self, socket: SocketId) -> io::Result<()> {
@@ -394,13 +381,10 @@ impl Backend for Uring {
             return;
         }
         self.flush();
-        let Some(Some(slot)) = self.slots.get_mut(socket.0 as usize) else { return };
+        let Some(slot) = self.slots.get_mut(socket.0) else { return };
         slot.removed = true;
         let fd = slot.socket.as_raw_fd();
-        let drained = sys::drain_error_queue(fd);
-        self.stats.send_errors += drained.network;
-        self.stats.undeliverable += drained.network;
-        self.stats.syscalls += drained.syscalls;
+        drain_errors(fd, &mut self.stats);
         slot.drops.refresh(fd, &mut self.stats);
         let target = RECEIVE | u64::from(socket.0);
         if !slot.armed {
@@ -419,21 +403,7 @@ impl Backend for Uring {
         len: usize,
         write: &mut dyn FnMut(&mut [u8]) -> bool,
     ) {
-        let Some(slot) = self.slot(socket) else {
-            self.stats.send_errors += 1;
-            return;
-        };
-        let fd = slot.socket.as_raw_fd();
-        let mut pushed = self.queue.push_with(socket.0, fd, destination, len, write);
-        if pushed == Err(PushError::Full) {
-            self.flush();
-            pushed = self.queue.push_with(socket.0, fd, destination, len, write);
-        }
-        match pushed {
-            Ok(()) => {}
-            Err(PushError::Full) => self.stats.send_queue_full += 1,
-            Err(PushError::TooLong | PushError::NotWritten) => self.stats.send_errors += 1,
-        }
+        send::send_with(self, socket, destination, len, write);
     }
 
     fn flush(&mut self) {
@@ -473,14 +443,14 @@ impl Backend for Uring {
     }
 
     fn socket_drops(&mut self, socket: SocketId) -> u64 {
-        let slot = self.slots.get_mut(socket.0 as usize).and_then(Option::as_mut);
-        let Some(slot) = slot.filter(|slot| !slot.removed) else { return 0 };
+        let slot = self.slots.get_mut(socket.0).filter(|slot| !slot.removed);
+        let Some(slot) = slot else { return 0 };
         slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
         slot.drops.total()
     }
 
     fn refresh_drops(&mut self) {
-        for slot in self.slots.iter_mut().flatten().filter(|slot| !slot.removed) {
+        for (_, slot) in self.slots.iter_mut().filter(|(_, slot)| !slot.removed) {
             slot.drops.refresh(slot.socket.as_raw_fd(), &mut self.stats);
         }
     }

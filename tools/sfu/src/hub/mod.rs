@@ -16,7 +16,7 @@ use livekit_token::{Claims, VideoGrants};
 use proto::signal_response::Message;
 use rustc_hash::FxHashMap;
 use stampede_core::MediaKind;
-use stampede_impair::Random;
+use stampede_impair::{Rng, seeded};
 use tokio::sync::{Notify, mpsc};
 
 use crate::faults::Refusals;
@@ -90,7 +90,7 @@ pub(crate) struct Hub {
     signalling_overflows: u64,
     refusals: Refusals,
     next_key: u64,
-    random: Random,
+    rng: Rng,
 }
 
 /// One room.
@@ -197,7 +197,7 @@ impl Hub {
             signalling_overflows: 0,
             refusals,
             next_key: 0,
-            random: Random::new(seed),
+            rng: seeded(seed, "sid"),
         }
     }
 
@@ -253,7 +253,7 @@ impl Hub {
         const LETTERS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
         let mut id = prefix.to_owned();
         for _ in 0..12 {
-            let letter = self.random.draw() as usize % LETTERS.len();
+            let letter = self.rng.usize(..LETTERS.len());
             id.push(char::from(LETTERS[letter]));
         }
         id

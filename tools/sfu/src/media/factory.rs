@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use stampede_impair::{Cohorts, Loss, Random, stable_name};
+use stampede_impair::{Cohorts, Loss, seeded, stable_name};
 
 use super::connection::ConnectionConfig;
 use super::failure::PeerFailure;
@@ -56,7 +56,7 @@ impl PeerFactory {
             Role::Subscriber => (self.cohorts.of(identity).map(|(_, model)| Box::new(model)), None),
             Role::Publisher => {
                 let name = format!("{}/up", stable_name(identity));
-                (None, Loss::new(self.drop_upstream, 1, Random::named(self.seed, &name)))
+                (None, Loss::new(self.drop_upstream, 1, seeded(self.seed, &name)))
             }
         };
         let spec = PeerSpec { key, role, label, impair, upstream_loss };
@@ -71,7 +71,7 @@ impl PeerFactory {
         track: usize,
         offer: TrackOffer,
     ) -> Subscription {
-        let mut random = Random::named(self.seed, &format!("{}/{}", label.identity, offer.sid));
+        let mut random = seeded(self.seed, &format!("{}/{}", label.identity, offer.sid));
         let mut first_seq = || (random.draw() as u16 & 0x3fff).max(1);
         let (first_seq, first_rtx) = (first_seq(), first_seq());
         Subscription::new(track, offer, first_seq, first_rtx)
