@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use receiving::{Pair, RUN, Sender, Sink, arrival, connect, payloads, sender_addr};
-use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, ReceivePath};
+use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions};
 use stampede_sfu::bench_support::FanOut;
 
 /// Frames before the counted ones.
@@ -40,9 +40,8 @@ struct Receiving {
 }
 
 impl Receiving {
-    fn new(receive_path: ReceivePath) -> Self {
-        let options =
-            PeerOptions { receive_path, ..PeerOptions::new(DtlsIdentity::generate().unwrap()) };
+    fn new() -> Self {
+        let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
         let start = Instant::now();
         let Pair { peer, mut sender, .. } = connect(start, &options);
         let begin = start + Duration::from_secs(11);
@@ -127,15 +126,8 @@ fn at_most(instructions_per_packet: u64, packets: u64) -> LibraryBenchmarkConfig
 }
 
 #[library_benchmark(config = at_most(5_900, PACKETS))]
-#[bench::frames_of_seven(args = (ReceivePath::Fast,), setup = Receiving::new, teardown = Receiving::check)]
-fn receive_fast(mut receiving: Receiving) -> Receiving {
-    receiving.receive();
-    black_box(receiving)
-}
-
-#[library_benchmark(config = at_most(13_900, PACKETS))]
-#[bench::frames_of_seven(args = (ReceivePath::Str0m,), setup = Receiving::new, teardown = Receiving::check)]
-fn receive_str0m(mut receiving: Receiving) -> Receiving {
+#[bench::frames_of_seven(args = (), setup = Receiving::new, teardown = Receiving::check)]
+fn receive(mut receiving: Receiving) -> Receiving {
     receiving.receive();
     black_box(receiving)
 }
@@ -147,7 +139,7 @@ fn send_direct(mut sending: Sending) -> Sending {
     black_box(sending)
 }
 
-library_benchmark_group!(name = receiving_peer, benchmarks = [receive_fast, receive_str0m]);
+library_benchmark_group!(name = receiving_peer, benchmarks = [receive]);
 library_benchmark_group!(name = sending_sfu, benchmarks = [send_direct]);
 
 gungraun::main!(library_benchmark_groups = receiving_peer, sending_sfu);

@@ -34,7 +34,7 @@ pub use counters::{
     FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters, PeerReport,
     PublishCounters, PublishReport, Sample, SenderWindow, StreamReport, TransportCounters,
 };
-pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions, ReceivePath};
+pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
     AddressWish, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
     Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream, RemoteCandidate,

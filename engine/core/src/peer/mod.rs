@@ -4,10 +4,7 @@ mod addresses;
 mod answer;
 mod candidates;
 mod config;
-#[cfg(test)]
-mod differential_tests;
 mod event;
-mod extensions;
 mod failure;
 mod fast;
 mod formats;
@@ -17,18 +14,14 @@ mod publishing;
 mod receiving;
 mod wire;
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use stampede_sdp::{Description, MediaType};
+use stampede_sdp::Description;
 use str0m::change::{SdpAnswer, SdpOffer};
-use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{AbsCaptureTime, RtpPacket};
-use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
 
-use answer::Answer;
 pub use candidates::{
     AddressWish, LOCAL_ADDRESSES_MAX, LocalId, NO_PAIR_AFTER, OTHER_ROUTE_AFTER,
     REMOTE_CANDIDATES_MAX, RouteLookup, UNUSED_LOCAL_AFTER,
@@ -38,25 +31,23 @@ pub use event::{
     CreatePeerError, NegotiateError, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
-use fast::{ExtensionIds, FastPath, Surroundings};
-use formats::Formats;
+use fast::{FastPath, Surroundings};
 pub use notes::TRACK_NOTES_MAX;
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
-use receiving::{Accepted, Receiving};
+use receiving::Receiving;
 use wire::RtpHeader;
 
 use crate::srtp::KeySlot;
 use crate::watch::StreamCover;
 use crate::{
     Arrival, Capture, CaptureLimits, PeerCounters, PeerOptions, PeerReport, PublishTrack,
-    ReceivePath, TransportCounters,
+    TransportCounters,
 };
 
-/// How often str0m's statistics are read. The NACK counts come from them: str0m encrypts RTCP
-/// before it hands it out, and copying every packet for inspection (its raw packet events) costs
-/// more than a reading a second. [`Peer::close`] reads them once more.
+/// How often a publisher reads str0m's statistics: its counts of NACKs and of the server's receiver
+/// reports come from them. [`Peer::close`] reads them once more.
 pub const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Most reports kept of streams that a later offer closed. Further ones are counted in the sums
 /// and in [`PeerReport::streams_left_out`].
@@ -76,9 +67,8 @@ pub const RETRANSMIT_AGE_MAX: Duration = Duration::from_secs(3);
 /// A gap is given up this long after its deadline: a datagram stamped before the deadline may
 /// still wait in a socket. What arrives is judged by its stamp, so this moves no count.
 pub const SETTLE_GRACE: Duration = Duration::from_millis(50);
-/// On its own path str0m asks to be woken every 33 ms for NACKs, also while nothing is missing. It
-/// is then woken this seldom instead; each datagram drives its timers too.
-const IDLE_WAKE: Duration = Duration::from_millis(200);
+/// When str0m is asked again after an error, if nothing comes before.
+const RETRY_AFTER_ERROR: Duration = Duration::from_millis(200);
 /// Outputs taken from str0m after one input; a bound against an endless loop, far above need.
 const OUTPUTS_MAX: usize = 100_000;
 
@@ -95,7 +85,6 @@ enum Role {
 pub struct Peer {
     /// Ten kilobytes that a packet on the fast path does not touch.
     rtc: Box<Rtc>,
-    receive_path: ReceivePath,
     /// Where the latest datagram came in; unspecified while there is no socket.
     local: SocketAddr,
     /// The only local address, if there is but one, as mostly.
@@ -116,9 +105,8 @@ pub struct Peer {
     transport: TransportCounters,
     /// What `outbox` had handed out and dropped when measuring began.
     outbox_before_window: (u64, u64),
-    /// When str0m wants to be woken, and whether only for NACKs.
+    /// When str0m wants to be woken.
     wake: Instant,
-    wake_for_nack: bool,
     /// Latest time given to str0m.
     now: Instant,
     /// Latest arrival: how the two clocks relate.
@@ -160,7 +148,7 @@ impl Peer {
         let mut peer = Self::new(rtc?, options, now, local, role);
         #[cfg(test)]
         peer.exported.replace(slot.clone());
-        peer.keys = (options.receive_path == ReceivePath::Fast).then_some(slot);
+        peer.keys = Some(slot);
         Ok(peer)
     }
 
@@ -190,9 +178,7 @@ impl Peer {
         let rtc = config::build(config::publisher(options, &tracks), now, local)?;
         let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
         let role = Role::Publisher(Box::new(publishing));
-        let mut peer = Self::new(rtc, options, now, local, role);
-        peer.receive_path = ReceivePath::Str0m;
-        Ok(peer)
+        Ok(Self::new(rtc, options, now, local, role))
     }
 
     fn new(
@@ -204,7 +190,6 @@ impl Peer {
     ) -> Self {
         Self {
             rtc: Box::new(rtc),
-            receive_path: options.receive_path,
             local: local.unwrap_or(NOWHERE),
             sole: local.map(|_| LocalId::default()),
             candidates: Box::new(Candidates::new(local, options.route)),
@@ -219,7 +204,6 @@ impl Peer {
             transport: TransportCounters::default(),
             outbox_before_window: (0, 0),
             wake: now,
-            wake_for_nack: false,
             now,
             clock: None,
             negotiated: false,
@@ -247,26 +231,12 @@ impl Peer {
             return Err(NegotiateError::WrongRole("a publisher takes no offers"));
         };
         let offer = parse_description("offer", sdp)?;
-        let answer = match self.receive_path {
-            ReceivePath::Fast => {
-                let transport = str0m_answer(&mut self.rtc, &answer::transport_offer(&offer))?;
-                receiving.answers += 1;
-                answer::answer(&offer, &transport, receiving.answers)
-                    .map_err(|error| unreadable("answer", &error))?
-            }
-            ReceivePath::Str0m => {
-                let text = str0m_answer(&mut self.rtc, &only_sent(&offer))?;
-                // Header extensions are str0m's to read.
-                Answer { text, formats: Formats::of(&self.rtc), ids: ExtensionIds::default() }
-            }
-        };
+        let transport = str0m_answer(&mut self.rtc, &answer::transport_offer(&offer))?;
+        receiving.answers += 1;
+        let answer = answer::answer(&offer, &transport, receiving.answers)
+            .map_err(|error| unreadable("answer", &error))?;
         (receiving.formats, receiving.ids) = (answer.formats, answer.ids);
-        let gone = receiving.apply_offer(now, &offer, mid_to_track_id, &mut self.outbox);
-        if self.receive_path == ReceivePath::Str0m {
-            for ssrc in gone {
-                self.rtc.direct_api().remove_stream_rx(ssrc.into());
-            }
-        }
+        receiving.apply_offer(now, &offer, mid_to_track_id, &mut self.outbox);
         if let Some(fast) = &mut self.fast {
             fast.negotiated(receiving);
         }
@@ -369,15 +339,21 @@ impl Peer {
         self.remote = Some(source);
         self.clock = Some(at);
         self.now = self.now.max(at.instant);
-        if let (Some(fast), Role::Subscriber(receiving)) = (&mut self.fast, &mut self.role)
+        if let Role::Subscriber(receiving) = &mut self.role
             && fast::is_srtp(payload)
         {
             let (transport, outbox) = (&mut self.transport, &mut self.outbox);
-            let mut around = Surroundings { receiving, transport, outbox };
-            fast.receive(at, source, payload, &mut around);
+            match &mut self.fast {
+                Some(fast) => {
+                    let mut around = Surroundings { receiving, transport, outbox };
+                    fast.receive(at, source, payload, &mut around);
+                }
+                None => {
+                    transport.before_connected += u64::from(RtpHeader::parse(payload).is_some());
+                }
+            }
             return;
         }
-        let header = RtpHeader::parse(payload);
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, payload) else {
             self.transport.malformed += 1;
             return;
@@ -390,11 +366,7 @@ impl Peer {
         if let Err(error) = self.rtc.handle_input(Input::Receive(self.now, receive)) {
             self.failed(&error);
         }
-        let packet = self.poll();
-        match &mut self.role {
-            Role::Subscriber(_) => self.account(header, packet, at),
-            Role::Publisher(_) => {}
-        }
+        self.poll();
     }
 
     /// Tells the peer the time; call it when the instant that [`Self::drain`] returned has come.
@@ -434,36 +406,19 @@ impl Peer {
     }
 
     fn drain_receiving(&mut self, now: Instant) -> Option<Instant> {
-        let Role::Subscriber(receiving) = &mut self.role else { return None };
+        let (Role::Subscriber(receiving), Some(fast)) = (&mut self.role, &mut self.fast) else {
+            return None;
+        };
         if let Some(settled) = now.checked_sub(SETTLE_GRACE) {
             receiving.settle(settled, &mut self.outbox);
         }
-        let (ssrcs, next_request) = match self.connected {
-            true => receiving.keyframe_requests(now),
-            false => (Vec::new(), None),
-        };
-        let deadline = receiving.next_deadline();
-        let asked = !ssrcs.is_empty();
-        if let Some(fast) = &mut self.fast {
-            if asked {
-                fast.request_keyframes(&ssrcs, &mut self.outbox);
-            }
-            let fast_due = fast.poll(now, receiving, &mut self.outbox);
-            let settle = deadline.map(settle_at);
-            return settle.into_iter().chain(next_request).chain([fast_due]).min();
+        let (ssrcs, next_request) = receiving.keyframe_requests(now);
+        if !ssrcs.is_empty() {
+            fast.request_keyframes(&ssrcs, &mut self.outbox);
         }
-        for ssrc in ssrcs {
-            if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
-                stream.request_keyframe(KeyframeRequestKind::Pli);
-            }
-        }
-        if asked {
-            self.advance(now);
-        }
-        if deadline.is_none() && std::mem::take(&mut self.wake_for_nack) {
-            self.wake = self.wake.max(now + IDLE_WAKE);
-        }
-        deadline.map(settle_at).into_iter().chain(next_request).min()
+        let feedback = fast.poll(now, receiving, &mut self.outbox);
+        let settle = receiving.next_deadline().map(settle_at);
+        settle.into_iter().chain(next_request).chain([feedback]).min()
     }
 
     /// Says good-bye (DTLS close_notify; of a publisher's streams RTCP BYE too) and stops.
@@ -599,14 +554,6 @@ impl Peer {
         }
     }
 
-    fn arrival(&self, now: Instant) -> Arrival {
-        let unix_ns = self.clock.map_or(0, |clock| {
-            let since = now.saturating_duration_since(clock.instant);
-            clock.unix_ns + u64::try_from(since.as_nanos()).unwrap_or(0)
-        });
-        Arrival { instant: now, unix_ns }
-    }
-
     /// Moves str0m's time on and takes what it has to say.
     fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
@@ -641,33 +588,28 @@ impl Peer {
         }
     }
 
-    /// Drains str0m into the outbox; returns the RTP packet it may have had (at most one an input).
-    fn poll(&mut self) -> Option<RtpPacket> {
-        let mut packet = None;
+    /// Drains str0m into the outbox.
+    fn poll(&mut self) {
         for _ in 0..OUTPUTS_MAX {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
                     self.wake = self.candidates_at.map_or(at, |due| due.min(at));
-                    self.wake_for_nack = self.rtc.last_timeout_reason() == Reason::Nack;
-                    return packet;
+                    return;
                 }
                 // SRTCP comes from one place: see `SrtcpSealer`.
                 Ok(Output::Transmit(transmit))
                     if (self.fast.is_some() || self.keys.is_some())
                         && fast::is_rtcp(&transmit.contents) => {}
                 Ok(Output::Transmit(transmit)) => self.transmit(transmit),
-                Ok(Output::Event(Event::RtpPacket(received))) => packet = Some(received),
                 Ok(Output::Event(event)) => self.event(event),
                 Err(error) => {
                     self.failed(&error);
                     // One error doesn't end the connection; try again with the next input.
-                    self.wake = self.now + IDLE_WAKE;
-                    self.wake_for_nack = false;
-                    return packet;
+                    self.wake = self.now + RETRY_AFTER_ERROR;
+                    return;
                 }
             }
         }
-        packet
     }
 
     fn event(&mut self, event: Event) {
@@ -692,21 +634,9 @@ impl Peer {
                     publishing.keyframe_requested(request.mid, request.rid);
                 }
             }
-            Event::MediaIngressStats(stats) => {
-                if let Role::Subscriber(receiving) = &mut self.role {
-                    receiving.set_nack_sent(&stats.mid, stats.nacks);
-                }
-            }
             Event::MediaEgressStats(stats) => {
                 if let Role::Publisher(publishing) = &mut self.role {
                     publishing.set_stats(&stats);
-                }
-            }
-            Event::SenderFeedback(report) => {
-                let at = self.arrival(report.received_at);
-                if let Role::Subscriber(receiving) = &mut self.role {
-                    let info = report.sender_info;
-                    receiving.set_sender_report(*info.ssrc, info.sender_packet_count.into(), at);
                 }
             }
             _ => {}
@@ -756,49 +686,6 @@ impl Peer {
             IceConnectionState::New => {}
         }
     }
-
-    /// Enters one datagram into the ledgers.
-    fn account(&mut self, header: Option<RtpHeader>, packet: Option<RtpPacket>, at: Arrival) {
-        let (Some(header), Role::Subscriber(receiving)) = (header, &mut self.role) else { return };
-        let mut route = receiving.route(header.ssrc);
-        let Some(packet) = packet else {
-            match route {
-                _ if !self.connected => self.transport.before_connected += 1,
-                None => self.transport.unknown_ssrc += 1,
-                Some(route) => {
-                    self.transport.rejected += u64::from(receiving.refuse(route, &header, at));
-                }
-            }
-            return;
-        };
-        if route.is_none() {
-            let mid = packet.header.ext_vals.mid;
-            let main = *packet.header.ssrc;
-            let outbox = &mut self.outbox;
-            route = receiving.adopt(at.instant, header.ssrc, main, mid.as_deref(), outbox);
-        }
-        let Some(route) = route else {
-            self.transport.unknown_ssrc += 1;
-            return;
-        };
-        let accepted = Accepted {
-            sequence: packet.header.sequence_number,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            payload_type: *packet.header.payload_type,
-            payload: &packet.payload,
-            captured_unix_ns: packet.header.ext_vals.abs_capture_time.and_then(unix_ns),
-            dependency_descriptor: extensions::descriptor_of(&packet.header.ext_vals),
-        };
-        receiving.accept(route, accepted, at, &mut self.outbox);
-    }
-}
-
-/// A capture time in nanoseconds since the Unix epoch. An offset between the sender's clock and
-/// the capturer's, where there is one, is of no use here: stamps of other clocks are not used.
-fn unix_ns(captured: AbsCaptureTime) -> Option<u64> {
-    let since = captured.capture_time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    u64::try_from(since.as_nanos()).ok()
 }
 
 /// When to settle a gap with this deadline: `settle` gives up what was due before its time, so one
@@ -826,17 +713,4 @@ fn parse_description<'a>(
 
 fn unreadable(what: &'static str, error: &dyn std::error::Error) -> NegotiateError {
     NegotiateError::Parse { what, reason: error.to_string() }
-}
-
-/// The offer for str0m, with the directions that LiveKit means: it says `sendrecv` where it only
-/// sends, and `recvonly` for a track that is gone.
-fn only_sent(offer: &Description<'_>) -> String {
-    offer.rewrite(|media, line| {
-        let is_media = media.is_some_and(|media| media.media_type != MediaType::Application);
-        Some(Cow::Borrowed(match line {
-            "a=sendrecv" if is_media => "a=sendonly",
-            "a=recvonly" if is_media => "a=inactive",
-            _ => line,
-        }))
-    })
 }

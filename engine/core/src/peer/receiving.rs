@@ -1,5 +1,10 @@
 //! The subscriber's half: streams by SSRC, their ledgers, keyframe requests and recording.
 
+#[cfg(test)]
+mod differential_tests;
+#[cfg(test)]
+pub(super) mod reference;
+
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,10 +30,6 @@ use crate::{
     Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PacketCounters, PeerEvent,
     PeerNote, RecordedFrame, RecordedStream, SenderWindow, StreamReport,
 };
-
-/// str0m's receive window: what is further behind is dropped before it is decrypted
-/// (`MAX_MISORDER` of its `register_nack.rs`).
-const STR0M_WINDOW_PACKETS: u64 = 100;
 
 /// Most frames of a recording that the assembler has put together and the ledger has not settled
 /// yet, or the other way round. At the maximum the oldest is left out of the recording.
@@ -186,14 +187,14 @@ impl Receiving {
         self.routes.get(&ssrc).copied()
     }
 
-    /// Brings the streams in line with an offer; returns the primary SSRCs that are gone.
+    /// Brings the streams in line with an offer.
     pub(super) fn apply_offer(
         &mut self,
         now: Instant,
         offer: &Description<'_>,
         mid_to_track_id: &[(String, String)],
         outbox: &mut Outbox,
-    ) -> Vec<u32> {
+    ) {
         let announced = |stream: &RxStream| {
             sent_media(offer).any(|(_, media)| {
                 let same = |offered: &StreamSsrc| {
@@ -203,7 +204,6 @@ impl Receiving {
                 *media.mid == *stream.mid && media.ssrcs.iter().any(same)
             })
         };
-        let mut gone = Vec::new();
         let mut index = 0;
         while index < self.streams.len() {
             if announced(&self.streams[index]) {
@@ -211,7 +211,6 @@ impl Receiving {
                 continue;
             }
             let stream = self.streams.swap_remove(index);
-            gone.push(stream.ssrc);
             self.close_stream(stream, now, outbox);
         }
         for (kind, media) in sent_media(offer) {
@@ -230,7 +229,6 @@ impl Receiving {
             }
         }
         self.rebuild_routes();
-        gone
     }
 
     /// A packet str0m mapped by its MID extension to an SSRC that no offer named.
@@ -393,43 +391,6 @@ impl Receiving {
         }
     }
 
-    /// A packet of a known stream that str0m kept to itself; true if it failed authentication, as
-    /// far as can be told.
-    pub(super) fn refuse(
-        &mut self,
-        route: Route,
-        header: &super::wire::RtpHeader,
-        at: Arrival,
-    ) -> bool {
-        let Some(stream) = self.streams.get_mut(route.stream) else { return false };
-        let ledger = &mut stream.ledger;
-        if route.via == Via::Rtx {
-            ledger.sequences.rtx_redundant();
-            return false;
-        }
-        match ledger.placement(header.sequence) {
-            Placement::Duplicate => ledger.sequences.duplicate(),
-            // str0m drops these unread, for being old.
-            Placement::Missing | Placement::BeforeWindow
-                if ledger.sequences.packets_behind(header.sequence) > STR0M_WINDOW_PACKETS =>
-            {
-                ledger.media(MediaPacket {
-                    sequence: header.sequence,
-                    timestamp: header.timestamp,
-                    marker: header.marker,
-                    payload: None,
-                    dependency_descriptor: None,
-                    payload_bytes: header.payload_bytes,
-                    at,
-                    via: Via::Primary,
-                });
-            }
-            Placement::Stale | Placement::BeforeWindow => ledger.sequences.stale(),
-            Placement::First | Placement::Ahead | Placement::Missing => return true,
-        }
-        false
-    }
-
     /// [`Self::accept`] on the fast path; true if it passed others over that are to be asked for.
     pub(super) fn accept_and_follow(
         &mut self,
@@ -580,12 +541,6 @@ impl Receiving {
         self.closed_covers.drain(..).for_each(&mut *hand_out);
         for stream in &mut self.streams {
             hand_out(stream.cover(last));
-        }
-    }
-
-    pub(super) fn set_nack_sent(&mut self, mid: &str, nacks: u64) {
-        if let Some(stream) = self.streams.iter_mut().find(|stream| *stream.mid == *mid) {
-            stream.nack_sent = nacks;
         }
     }
 

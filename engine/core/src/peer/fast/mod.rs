@@ -4,11 +4,6 @@
 //! every SRTP and SRTCP datagram comes here: opened into one buffer of the thread, entered into
 //! the same ledgers, answered with receiver reports, NACKs and PLIs of our own. What RTCP str0m
 //! would still send is dropped (see [`SrtcpSealer`]).
-//!
-//! Against str0m's path, which stays as the reference, the counts differ where this one knows
-//! more: str0m drops packets more than 100 behind unread and doesn't say why it kept a packet, so
-//! there such a packet has no payload for frames and recordings, and a forged RTX packet counts
-//! as redundant, not as rejected.
 
 mod extension;
 mod nack;
