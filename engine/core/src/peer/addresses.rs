@@ -8,10 +8,10 @@ use stampede_sdp::Description;
 use str0m::Candidate;
 use str0m::net::Transmit;
 
+use super::Peer;
 use super::candidates::{AddressWish, LocalId, is_check, is_stun};
 use super::failure::MediaFailure;
 use super::wire::RtpHeader;
-use super::{Peer, Role};
 use crate::PeerEvent;
 
 impl Peer {
@@ -45,14 +45,11 @@ impl Peer {
             return;
         }
         let reason = "the handshake did not end in time".to_owned();
-        let failure = match self.role {
-            Role::Subscriber(_) if !self.negotiated => {
-                MediaFailure::NotNegotiated { what: "offer" }
-            }
-            Role::Publisher(_) if !self.negotiated => {
-                MediaFailure::NotNegotiated { what: "answer" }
-            }
-            _ => self.failure(reason),
+        let failure = match self.negotiated {
+            true => self.failure(reason),
+            false => MediaFailure::NotNegotiated {
+                what: if self.receiving.is_some() { "offer" } else { "answer" },
+            },
         };
         self.disconnect(failure);
     }
@@ -78,8 +75,8 @@ impl Peer {
     fn switch(&mut self, via: LocalId) {
         let Some(local) = self.candidates.local(via) else { return };
         (self.local, self.outbox.via) = (local, via);
-        if let Some(fast) = &mut self.fast {
-            fast.switched();
+        if let Some(receiving) = &mut self.receiving {
+            receiving.switched();
         }
     }
 
@@ -122,7 +119,7 @@ impl Peer {
 
     /// Gives up the sockets that carry nothing.
     fn tidy(&mut self) {
-        if let Some(via) = self.fast.as_ref().and_then(|fast| fast.via()) {
+        if let Some(via) = self.receiving.as_ref().and_then(|receiving| receiving.via()) {
             self.candidates.carries(via);
         }
         for (via, address) in self.candidates.tidy() {
@@ -147,7 +144,7 @@ impl Peer {
         if self.sole.is_none() && !is_stun(&contents) {
             self.candidates.carries(via);
         }
-        if let Role::Publisher(publishing) = &mut self.role
+        if let Some(publishing) = &mut self.publishing
             && let Some(header) = RtpHeader::parse(&contents)
         {
             publishing.sent(header.ssrc);

@@ -10,8 +10,7 @@ use stampede_media::{Codec, dependency_descriptor};
 use stampede_sdp::{Description, Extension, Media, MediaType, ParseError, PayloadType};
 
 use super::REMOTE_CANDIDATES_MAX;
-use super::fast::ExtensionIds;
-use super::formats::{Format, Formats};
+use super::receiving::{Agreed, ExtensionIds, Format};
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
@@ -34,8 +33,7 @@ const NO_ADDRESS: &str = "c=IN IP4 0.0.0.0\r\n";
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) text: String,
-    pub(super) formats: Formats,
-    pub(super) ids: ExtensionIds,
+    pub(super) agreed: Agreed,
 }
 
 /// What str0m is told of an offer: its transport, as one data channel m-line.
@@ -92,7 +90,7 @@ pub(super) fn answer(
         put(&mut text, format_args!("a=group:BUNDLE {}", mids.join(" ")));
     }
     text.push_str("a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n");
-    let (mut formats, mut ids) = (Formats::default(), ExtensionIds::default());
+    let mut agreed = Agreed::default();
     let mut is_first = true;
     for answered in &answered {
         answered.write_line(&mut text);
@@ -118,10 +116,10 @@ pub(super) fn answer(
             continue;
         }
         answered.write_attributes(&mut text);
-        answered.formats.iter().for_each(|&(format, _)| formats.add(format));
-        answered.extensions.iter().for_each(|&extension| add_id(&mut ids, extension));
+        answered.formats.iter().for_each(|&(format, _)| agreed.formats.add(format));
+        answered.extensions.iter().for_each(|&extension| add_id(&mut agreed.ids, extension));
     }
-    Ok(Answer { text, formats, ids })
+    Ok(Answer { text, agreed })
 }
 
 /// What is taken of one offered m-line.
@@ -331,14 +329,14 @@ mod tests {
         let offer = Description::parse(OFFERS[1]).unwrap();
         let answer = answer(&offer, &answer_of(OFFERS[0]), 1).unwrap();
         let format = |wire, media, codec, clock_rate| Format { wire, media, codec, clock_rate };
-        let of = |wire| answer.formats.get(wire);
+        let of = |wire| answer.agreed.formats.get(wire);
         assert_eq!(of(111), Some(format(111, 111, Codec::Opus, 48_000)));
         assert_eq!(of(96), Some(format(96, 96, Codec::Vp8, 90_000)));
         assert_eq!(of(109), Some(format(109, 108, Codec::H264, 90_000)), "RTX");
         assert_eq!((of(63), of(0), of(116), of(101)), (None, None, None, None));
         let ids =
             ExtensionIds { mid: None, abs_capture_time: Some(2), dependency_descriptor: Some(1) };
-        assert_eq!(answer.ids, ids);
+        assert_eq!(answer.agreed.ids, ids);
     }
 
     #[test]
@@ -380,7 +378,7 @@ mod tests {
         let offer = OFFERS[1].replace("a=fmtp:97 apt=96", "a=fmtp:97 rtx-time=3000; apt=96");
         let offer = Description::parse(&offer).unwrap();
         let answer = answer(&offer, &answer_of(OFFERS[0]), 1).unwrap();
-        assert_eq!(answer.formats.get(97).map(|format| format.media), Some(96));
+        assert_eq!(answer.agreed.formats.get(97).map(|format| format.media), Some(96));
         assert!(answer.text.contains("a=fmtp:97 rtx-time=3000; apt=96\r\n"), "{}", answer.text);
     }
 

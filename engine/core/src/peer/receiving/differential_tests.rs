@@ -49,7 +49,7 @@ impl Subscriber for Peer {
     }
 
     fn keys(&self) -> &KeySlot {
-        self.exported.as_ref().unwrap()
+        &self.receiving.as_ref().unwrap().keys
     }
 
     fn report(mut self, now: Instant) -> (Vec<StreamReport>, TransportCounters) {

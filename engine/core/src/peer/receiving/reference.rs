@@ -16,10 +16,11 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{AbsCaptureTime, Extension, ExtensionSerializer, ExtensionValues, RtpPacket};
 use str0m::{Event, Input, Output, Reason, Rtc};
 
-use super::{Accepted, Receiving, Route};
+use super::formats::{Format, Formats};
+use super::stream::Accepted;
+use super::streams::{Route, Streams};
 use crate::accounting::{MediaPacket, Placement, Via};
 use crate::peer::candidates::LocalId;
-use crate::peer::formats::{Format, Formats};
 use crate::peer::outbox::Outbox;
 use crate::peer::wire::RtpHeader;
 use crate::peer::{SETTLE_GRACE, STATS_INTERVAL, config};
@@ -36,7 +37,8 @@ const TAG_BYTES: usize = 16;
 pub(in crate::peer) struct Reference {
     rtc: Rtc,
     local: SocketAddr,
-    receiving: Receiving,
+    streams: Streams,
+    formats: Formats,
     outbox: Outbox,
     transport: TransportCounters,
     /// Where DTLS leaves the keys.
@@ -65,7 +67,8 @@ impl Reference {
         Self {
             rtc: rtc.unwrap(),
             local,
-            receiving: Receiving::new(options.playout_deadline, true),
+            streams: Streams::new(options.playout_deadline, true),
+            formats: Formats::default(),
             outbox: Outbox::default(),
             transport: TransportCounters::default(),
             keys,
@@ -84,14 +87,14 @@ impl Reference {
         let offer = Description::parse(sdp).unwrap();
         let for_str0m = SdpOffer::from_sdp_string(&only_sent(&offer)).unwrap();
         let answer = self.rtc.sdp_api().accept_offer(for_str0m).unwrap();
-        self.receiving.formats = formats(&self.rtc);
-        self.receiving.apply_offer(now, &offer, mid_to_track_id, &mut self.outbox);
+        self.formats = formats(&self.rtc);
+        self.streams.apply_offer(now, &offer, mid_to_track_id, &mut self.outbox);
         self.handle_timeout(now);
         answer.to_sdp_string()
     }
 
     pub(in crate::peer) fn note(&mut self, note: PeerNote) {
-        self.receiving.note(self.now, note);
+        self.streams.note(self.now, note);
     }
 
     pub(in crate::peer) fn handle_datagram(
@@ -122,9 +125,9 @@ impl Reference {
 
     pub(in crate::peer) fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant {
         let now = self.now.max(now);
-        self.receiving.settle(now - SETTLE_GRACE, &mut self.outbox);
+        self.streams.settle(now - SETTLE_GRACE, &mut self.outbox);
         let (ssrcs, next_request) = match self.connected {
-            true => self.receiving.keyframe_requests(now),
+            true => self.streams.keyframe_requests(now),
             false => (Vec::new(), None),
         };
         for &ssrc in &ssrcs {
@@ -136,7 +139,7 @@ impl Reference {
             self.handle_timeout(now);
         }
         self.outbox.flush(sink);
-        let settle = self.receiving.next_deadline();
+        let settle = self.streams.next_deadline();
         let settle = settle.map(|at| at + SETTLE_GRACE + Duration::from_micros(1));
         let next = settle.into_iter().chain(next_request).chain([self.wake]);
         next.min().unwrap_or(self.wake)
@@ -149,8 +152,8 @@ impl Reference {
     ) -> (Vec<StreamReport>, TransportCounters) {
         self.handle_timeout(now);
         self.handle_timeout(now + STATS_INTERVAL);
-        self.receiving.finish(now, &mut self.outbox);
-        (self.receiving.reports().0, self.transport)
+        self.streams.finish(now, &mut self.outbox);
+        (self.streams.reports().0, self.transport)
     }
 
     /// Drains str0m; returns the RTP packet it may have had (at most one an input).
@@ -161,7 +164,7 @@ impl Reference {
                 Output::Timeout(at) => {
                     // It asks to be woken every 33 ms for NACKs, also while nothing is missing.
                     let idle = self.rtc.last_timeout_reason() == Reason::Nack
-                        && self.receiving.next_deadline().is_none();
+                        && self.streams.next_deadline().is_none();
                     self.wake =
                         if idle { at.max(self.now + Duration::from_millis(200)) } else { at };
                     return packet;
@@ -188,7 +191,7 @@ impl Reference {
         packet: Option<RtpPacket>,
         at: Arrival,
     ) {
-        let mut route = self.receiving.route(header.ssrc);
+        let mut route = self.streams.route(header.ssrc);
         let Some(packet) = packet else {
             match route {
                 _ if !self.connected => self.transport.before_connected += 1,
@@ -205,23 +208,24 @@ impl Reference {
             let (mid, main) = (extensions.mid, *packet.header.ssrc);
             let outbox = &mut self.outbox;
             let (now, ssrc) = (at.instant, header.ssrc);
-            route = self.receiving.adopt(now, ssrc, main, mid.as_deref(), outbox);
+            route = self.streams.adopt(now, ssrc, main, mid.as_deref(), outbox);
         }
         let Some(route) = route else {
             self.transport.unknown_ssrc += 1;
             return;
         };
+        let Some(format) = self.formats.get(*packet.header.payload_type) else { return };
         let descriptor = extensions.user_values.get();
         let accepted = Accepted {
             sequence: packet.header.sequence_number,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
-            payload_type: *packet.header.payload_type,
+            format,
             payload: &packet.payload,
             captured_unix_ns: extensions.abs_capture_time.and_then(unix_ns),
             dependency_descriptor: descriptor.map(|Descriptor(bytes)| bytes.as_slice()),
         };
-        self.receiving.accept(route, accepted, at, &mut self.outbox);
+        self.streams.accept(route, accepted, at, &mut self.outbox);
     }
 
     /// A packet of a known stream that str0m kept to itself; true if it failed authentication, as
@@ -233,7 +237,7 @@ impl Reference {
         payload_bytes: usize,
         at: Arrival,
     ) -> bool {
-        let ledger = &mut self.receiving.streams[route.stream].ledger;
+        let ledger = &mut self.streams.streams[route.stream].ledger;
         if route.via == Via::Rtx {
             ledger.sequences.rtx_redundant();
             return false;

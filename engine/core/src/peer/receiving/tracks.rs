@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::PeerNote;
+use crate::PeerNote;
 use crate::accounting::StreamLedger;
 
 /// Most tracks remembered. Further ones are not: their streams have no latency, and a mute counts
