@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use receiving::{Pair, RUN, Sender, Sink, arrival, connect, payloads, sender_addr};
-use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions};
+use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, Scratch};
 use stampede_sfu::bench_support::FanOut;
 
 /// Frames before the counted ones.
@@ -36,6 +36,7 @@ struct Receiving {
     peer: Peer,
     sender: Sender,
     sink: Sink,
+    scratch: Scratch,
     frames: Vec<(Arrival, Vec<Vec<u8>>)>,
 }
 
@@ -51,7 +52,8 @@ impl Receiving {
         });
         let mut frames: Vec<_> = frames.collect();
         let counted = frames.split_off(FRAMES_SETTLING as usize);
-        let mut new = Self { peer, sender, sink: Sink::default(), frames };
+        let mut new =
+            Self { peer, sender, sink: Sink::default(), scratch: Scratch::default(), frames };
         new.receive();
         new.frames = counted;
         new
@@ -60,7 +62,7 @@ impl Receiving {
     fn receive(&mut self) {
         for (at, datagrams) in &self.frames {
             for datagram in datagrams {
-                self.peer.handle_datagram(*at, sender_addr(), datagram);
+                self.peer.handle_datagram(*at, sender_addr(), datagram, &mut self.scratch);
             }
             self.peer.drain(at.instant, &mut self.sink);
         }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use receiving::{Pair, RUN, Sink, arrival, connect, payloads, sender_addr};
-use stampede_core::{Arrival, DtlsIdentity, PeerOptions};
+use stampede_core::{Arrival, DtlsIdentity, PeerOptions, Scratch};
 
 /// Most packets sealed at a time.
 const CHUNK_MAX: usize = 28_000;
@@ -31,13 +31,15 @@ struct Crowd {
     frame: u64,
     pairs: Vec<Pair>,
     sink: Sink,
+    scratch: Scratch,
 }
 
 impl Crowd {
     fn new(peers: usize, options: &PeerOptions) -> Self {
         let start = Instant::now();
         let pairs = (0..peers).map(|_| connect(start, options)).collect();
-        Self { start: start + Duration::from_secs(11), frame: 0, pairs, sink: Sink::default() }
+        let (sink, scratch) = (Sink::default(), Scratch::default());
+        Self { start: start + Duration::from_secs(11), frame: 0, pairs, sink, scratch }
     }
 
     /// How long at least `packets` packets take; scaled to `packets`.
@@ -67,7 +69,7 @@ impl Crowd {
         if in_runs {
             for (Pair { peer, .. }, datagrams) in self.pairs.iter_mut().zip(sealed) {
                 for datagram in datagrams {
-                    peer.handle_datagram(at, sender_addr(), datagram);
+                    peer.handle_datagram(at, sender_addr(), datagram, &mut self.scratch);
                 }
                 peer.drain(at.instant, &mut self.sink);
             }
@@ -75,7 +77,7 @@ impl Crowd {
         }
         for part in 0..RUN {
             for (Pair { peer, .. }, datagrams) in self.pairs.iter_mut().zip(sealed) {
-                peer.handle_datagram(at, sender_addr(), &datagrams[part]);
+                peer.handle_datagram(at, sender_addr(), &datagrams[part], &mut self.scratch);
                 peer.drain(at.instant, &mut self.sink);
             }
         }

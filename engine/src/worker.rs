@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::{AddressWish, LocalId, Peer, PeerCounters, PeerOptions};
+use stampede_core::{AddressWish, LocalId, Peer, PeerCounters, PeerOptions, Scratch};
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketBuffers, SocketId, Wait};
@@ -107,6 +107,8 @@ pub(crate) struct Worker {
     fired: Vec<(u32, u64)>,
     /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
     order: Vec<u64>,
+    /// Where the peers open packets.
+    scratch: Scratch,
     health: Health,
     measured: Measured,
     impairments: Impairments,
@@ -145,6 +147,7 @@ impl Worker {
             sends_at: now,
             fired: Vec::new(),
             order: Vec::new(),
+            scratch: Scratch::default(),
             health: Health::new(now),
             measured: Measured::new(cohorts),
             impairments,
@@ -278,11 +281,15 @@ impl Worker {
                 let at = clock.arrival(received.received_at_unix_ns);
                 let payload = self.backend.payload(&received);
                 match &mut slot.impaired {
-                    None => slot.peer.handle_datagram(at, received.source, payload),
+                    None => {
+                        let scratch = &mut self.scratch;
+                        slot.peer.handle_datagram(at, received.source, payload, scratch);
+                    }
                     Some(impaired) => {
                         let peer = (slot.id, &mut slot.peer);
                         let way = (via, received.source);
-                        self.impairments.datagram(impaired, peer, at, way, payload);
+                        let scratch = &mut self.scratch;
+                        self.impairments.datagram(impaired, peer, at, way, payload, scratch);
                     }
                 }
             }
@@ -302,7 +309,8 @@ impl Worker {
                 continue;
             };
             slot.peer.received_on(datagram.via);
-            slot.peer.handle_datagram(datagram.at, datagram.source, &datagram.payload);
+            let (at, source, payload) = (datagram.at, datagram.source, &datagram.payload);
+            slot.peer.handle_datagram(at, source, payload, &mut self.scratch);
             self.drain(clock, key);
             self.send_if_due();
         }

@@ -17,7 +17,7 @@ use stampede_core::peer::{
 };
 use stampede_core::{
     AddressWish, Arrival, Heard, LocalId, MediaFailure, NoCandidatePair, Peer, PeerEvent,
-    PeerOptions, PeerSink, RecordedFrame, RecordedStream,
+    PeerOptions, PeerSink, RecordedFrame, RecordedStream, Scratch,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind};
@@ -235,7 +235,7 @@ impl Net {
                 let unix_ns = UNIX_BASE_NS + (self.now - self.start).as_nanos() as u64;
                 self.peer.received_on(via);
                 let at = Arrival { instant: self.now, unix_ns };
-                self.peer.handle_datagram(at, from, &bytes);
+                self.peer.handle_datagram(at, from, &bytes, &mut Scratch::default());
             } else if let Ok(receive) = Receive::new(Protocol::Udp, from, to, &bytes) {
                 self.server.handle_input(Input::Receive(self.now, receive)).unwrap();
             }

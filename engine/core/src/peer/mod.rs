@@ -32,7 +32,7 @@ pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
 use receiving::Receiving;
-pub use receiving::TRACK_NOTES_MAX;
+pub use receiving::{Scratch, TRACK_NOTES_MAX};
 use wire::RtpHeader;
 
 use crate::watch::StreamCover;
@@ -209,7 +209,13 @@ impl Peer {
 
     /// Takes a datagram from the peer's socket, the one of [`Self::received_on`]. Whatever it is, it
     /// is counted and never an error. `at` is when the kernel received it.
-    pub fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
+    pub fn handle_datagram(
+        &mut self,
+        at: Arrival,
+        source: SocketAddr,
+        payload: &[u8],
+        scratch: &mut Scratch,
+    ) {
         if self.closed {
             return;
         }
@@ -220,7 +226,8 @@ impl Peer {
         if let Some(receiving) = &mut self.receiving
             && receiving::is_srtp(payload)
         {
-            receiving.receive(at, source, payload, &mut self.transport, &mut self.outbox);
+            let (transport, outbox) = (&mut self.transport, &mut self.outbox);
+            receiving.receive(at, source, payload, transport, outbox, scratch);
             return;
         }
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, payload) else {

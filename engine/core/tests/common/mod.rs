@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use stampede_core::{
     Arrival, Codec, DtlsIdentity, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame,
-    RecordedStream, Sample,
+    RecordedStream, Sample, Scratch,
 };
 use stampede_media::{ClipFrame, MediaClip};
 use str0m::net::{Protocol, Receive};
@@ -170,7 +170,7 @@ pub trait Client {
 
 impl Client for Peer {
     fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
-        self.handle_datagram(at, source, payload);
+        self.handle_datagram(at, source, payload, &mut Scratch::default());
     }
 
     fn handle_timeout(&mut self, now: Instant) {

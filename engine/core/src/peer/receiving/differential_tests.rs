@@ -167,7 +167,7 @@ impl<S: Subscriber> Rig<S> {
             *sealed.last_mut().unwrap() ^= 1;
         }
         let at = self.sim.arrival();
-        self.sim.peer.handle_datagram(at, server_addr(), &sealed);
+        Client::handle_datagram(&mut self.sim.peer, at, server_addr(), &sealed);
         self.sim.exchange();
     }
 

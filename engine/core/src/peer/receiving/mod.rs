@@ -36,6 +36,14 @@ use super::wire::RtpHeader;
 use crate::srtp::KeySlot;
 use crate::{Arrival, TransportCounters};
 
+/// Memory that the peers of a thread share, for as long as one handles a datagram. One a worker
+/// stays in its near caches, where one a peer would not.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Grows to the longest payload; a datagram bounds it.
+    opened: Vec<u8>,
+}
+
 /// What the latest answer agreed on.
 #[derive(Debug, Default)]
 pub(super) struct Agreed {
@@ -104,13 +112,15 @@ impl Receiving {
         datagram: &[u8],
         transport: &mut TransportCounters,
         outbox: &mut Outbox,
+        scratch: &mut Scratch,
     ) {
         let Some(srtp) = &mut self.srtp else {
             transport.before_connected += u64::from(RtpHeader::parse(datagram).is_some());
             return;
         };
         let (agreed, streams) = (&self.agreed, &mut self.streams);
-        let mut context = PacketContext { agreed, streams, transport, outbox };
+        let opened = &mut scratch.opened;
+        let mut context = PacketContext { agreed, streams, transport, outbox, opened };
         srtp.receive(at, source, datagram, &mut context);
     }
 

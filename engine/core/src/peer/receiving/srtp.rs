@@ -1,11 +1,10 @@
 //! Where a subscriber's SRTP and SRTCP are opened, and its RTCP is written.
 //!
 //! str0m keeps ICE, DTLS and data channels, and knows of no media. Once DTLS has exported the keys,
-//! every SRTP and SRTCP datagram comes here: opened into one buffer of the thread, entered into
-//! the ledgers, answered with receiver reports, NACKs and PLIs of our own. What RTCP str0m would
+//! every SRTP and SRTCP datagram comes here: opened into the caller's buffer, entered into the
+//! ledgers, answered with receiver reports, NACKs and PLIs of our own. What RTCP str0m would
 //! still send is dropped (see [`SrtcpSealer`]).
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -34,11 +33,6 @@ const FORMER_SSRCS_MAX: usize = 1_024;
 const REPLAY_PACKETS: u64 = 64;
 /// CNAME of the receiver reports: a subscriber sends no media that it could tie together.
 const CNAME: &str = "stampede";
-
-thread_local! {
-    /// Where packets are opened. Its length is that of the longest payload so far.
-    static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// One SSRC that the other side sends.
 #[derive(Debug)]
@@ -100,6 +94,8 @@ pub(super) struct PacketContext<'a> {
     pub(super) streams: &'a mut Streams,
     pub(super) transport: &'a mut TransportCounters,
     pub(super) outbox: &'a mut Outbox,
+    /// Where packets are opened. Its length is that of the longest payload so far.
+    pub(super) opened: &'a mut Vec<u8>,
 }
 
 /// The SRTP and SRTCP that one peer receives.
@@ -152,9 +148,7 @@ impl SrtpReceiver {
         context: &mut PacketContext<'_>,
     ) {
         if let Some(header) = RtpHeader::parse(datagram) {
-            OPENED.with_borrow_mut(|opened| {
-                self.receive_rtp(at, source, datagram, &header, context, opened);
-            });
+            self.receive_rtp(at, source, datagram, &header, context);
         } else if is_rtcp(datagram) {
             self.receive_rtcp(at, datagram, context);
         } else {
@@ -169,10 +163,9 @@ impl SrtpReceiver {
         datagram: &[u8],
         header: &RtpHeader,
         context: &mut PacketContext<'_>,
-        opened: &mut Vec<u8>,
     ) {
         let found = self.find(header.ssrc, context.streams, at.instant);
-        let found = found.or_else(|| self.adopt(at, datagram, header, context, opened));
+        let found = found.or_else(|| self.adopt(at, datagram, header, context));
         let Some((slot, route)) = found else {
             context.transport.unknown_ssrc += 1;
             return;
@@ -190,7 +183,7 @@ impl SrtpReceiver {
             inbound.format = context.agreed.formats.get(header.payload_type);
         }
         let bytes = header.header_bytes;
-        let payload = self.opener.open(datagram, bytes, header.ssrc, index, opened);
+        let payload = self.opener.open(datagram, bytes, header.ssrc, index, context.opened);
         let (Some(payload), Some(format)) =
             (payload.and_then(|p| unpad(header, p)), inbound.format)
         else {
@@ -275,7 +268,6 @@ impl SrtpReceiver {
         datagram: &[u8],
         header: &RtpHeader,
         context: &mut PacketContext<'_>,
-        opened: &mut Vec<u8>,
     ) -> Option<(usize, Route)> {
         let extensions = ExtensionBlock::of(datagram, header.header_bytes);
         let mid = std::str::from_utf8(extensions.get(context.agreed.ids.mid?)?).ok()?;
@@ -288,7 +280,7 @@ impl SrtpReceiver {
         if highest.is_some_and(|highest| index <= highest) {
             return None;
         }
-        self.opener.open(datagram, header.header_bytes, header.ssrc, index, opened)?;
+        self.opener.open(datagram, header.header_bytes, header.ssrc, index, context.opened)?;
         let outbox = &mut *context.outbox;
         let route = context.streams.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
         let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
