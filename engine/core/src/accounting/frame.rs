@@ -6,7 +6,7 @@ use std::time::Instant;
 use stampede_media::Codec;
 
 use super::FreezeDetector;
-use super::references::{Gap, Notes, References, Settled};
+use super::references::{FrameInfo, Gap, References, Settled};
 use crate::watch::{Cover, FrameTime, Span, Trouble};
 use crate::{Arrival, FrameCounters, FreezeCounters};
 
@@ -63,7 +63,7 @@ struct OpenFrame {
     last_arrival: Arrival,
     /// It lies in the measured window.
     measured: bool,
-    notes: Notes,
+    info: FrameInfo,
 }
 
 /// Where signalling said that the track stands still, in sequence numbers: it may come before or
@@ -164,7 +164,7 @@ impl FrameLedger {
         if packet.marker {
             frame.end = Some(packet.sequence);
         }
-        frame.notes.read(&packet);
+        frame.info.read(&packet);
         packet.marker || frame.packets == 1
     }
 
@@ -324,12 +324,12 @@ impl FrameLedger {
     /// Bytes on the heap.
     #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
-        let notes: usize = self.open.iter().map(|frame| frame.notes.heap_bytes()).sum();
+        let info: usize = self.open.iter().map(|frame| frame.info.heap_bytes()).sum();
         let references = self.references.as_ref().map_or(0, References::heap_bytes);
         let own = self.open.capacity() * size_of::<OpenFrame>()
             + self.skips.capacity() * size_of::<u64>()
             + self.finished.capacity() * size_of::<FinishedFrame>();
-        own + notes + references
+        own + info + references
     }
 
     /// The frame of a packet; `None` for audio.
@@ -346,7 +346,7 @@ impl FrameLedger {
                     end: None,
                     last_arrival: packet.at,
                     measured: packet.sequence >= self.measured_from,
-                    notes: self.references.as_ref()?.notes(),
+                    info: self.references.as_ref()?.info(),
                 };
                 let index = self.open.partition_point(|frame| frame.low < packet.sequence);
                 self.open.insert(index, frame);
@@ -363,7 +363,7 @@ impl FrameLedger {
 
     /// Where the payload of one of its packets says so.
     fn stated_start(&self, head: &OpenFrame) -> Option<u64> {
-        self.references.as_ref()?.start(&head.notes)
+        self.references.as_ref()?.start(&head.info)
     }
 
     /// Sequence numbers without payload in `first..=last`.
@@ -382,11 +382,11 @@ impl FrameLedger {
     fn settle_head(&mut self, complete: bool, known: (bool, bool)) {
         let Some(mut head) = self.open.pop_front() else { return };
         let Some(references) = &mut self.references else { return };
-        let keyframe = head.notes.keyframe();
+        let keyframe = head.info.keyframe();
         let first_ever = self.settled.is_none();
         if !complete && first_ever && !known.0 {
             // We joined in the middle of it.
-            references.pass_over(&head.notes);
+            references.pass_over(&head.info);
             self.keyframe_wanted = true;
             self.trouble.undecodable = true;
             self.close_head(&head, known.1);
@@ -410,7 +410,7 @@ impl FrameLedger {
             self.first_keyframe.get_or_insert(head.last_arrival);
         }
         let timestamp = head.timestamp;
-        let mut settled = Settled { notes: &mut head.notes, timestamp, complete, gap };
+        let mut settled = Settled { info: &mut head.info, timestamp, complete, gap };
         let Some(references) = &mut self.references else { return };
         let followed = references.settle(&mut settled);
         self.keyframe_wanted = references.needs_keyframe();
