@@ -32,7 +32,7 @@ pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
 use receiving::Receiving;
-pub use receiving::{Scratch, TRACK_NOTES_MAX};
+pub use receiving::{Scratch, TRACK_STATES_MAX};
 use wire::RtpHeader;
 
 use crate::watch::StreamCover;

@@ -27,7 +27,7 @@ pub(super) use formats::{Format, Formats};
 use srtp::{PacketContext, SrtpReceiver};
 pub(super) use srtp::{is_rtcp, is_srtp};
 use streams::Streams;
-pub use tracks::TRACK_NOTES_MAX;
+pub use tracks::TRACK_STATES_MAX;
 
 use super::SETTLE_GRACE;
 use super::candidates::LocalId;

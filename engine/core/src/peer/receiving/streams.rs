@@ -9,7 +9,7 @@ use stampede_media::AssemblerPacket;
 use stampede_sdp::{Description, Media, MediaType, StreamSsrc};
 
 use super::stream::{Accepted, Reported, Stream};
-use super::tracks::TrackNotes;
+use super::tracks::TrackStates;
 use crate::accounting::{
     MediaPacket, Placement, StreamLedger, Via, WINDOW_PACKETS, is_server_made,
 };
@@ -48,8 +48,8 @@ pub(in crate::peer) struct Streams {
     next_id: u32,
     first_packet: [bool; 2],
     first_keyframe: bool,
-    notes: TrackNotes,
-    /// When we were told to leave.
+    tracks: TrackStates,
+    /// When signalling said that we leave.
     leaving: Option<Instant>,
 }
 
@@ -69,7 +69,7 @@ impl Streams {
             next_id: 0,
             first_packet: [false; 2],
             first_keyframe: false,
-            notes: TrackNotes::default(),
+            tracks: TrackStates::default(),
             leaving: None,
         }
     }
@@ -112,7 +112,7 @@ impl Streams {
                     Some(stream) => {
                         if let (None, Some(track)) = (&stream.track_id, track) {
                             stream.track_id = Some(Arc::from(track));
-                            self.notes.apply(track, &mut stream.ledger);
+                            self.tracks.apply(track, &mut stream.ledger);
                         }
                     }
                     None => self.open_stream(ssrc, rtx, media.mid, kind, track),
@@ -157,7 +157,7 @@ impl Streams {
     ) {
         let mut ledger = StreamLedger::new(self.deadline);
         if let Some(track) = track {
-            self.notes.apply(track, &mut ledger);
+            self.tracks.apply(track, &mut ledger);
         }
         let id = self.next_id;
         self.streams.push(Stream::new(id, (ssrc, rtx), mid, kind, track, ledger));
@@ -390,12 +390,12 @@ impl Streams {
         if note == PeerNote::Leaving {
             self.leaving.get_or_insert(now);
         }
-        let Some(track) = self.notes.take(note) else { return };
+        let Some(track) = self.tracks.take(note) else { return };
         let of_track = |stream: &&mut Stream| stream.track_id.as_deref() == Some(&*track);
         for stream in self.streams.iter_mut().filter(of_track) {
-            self.notes.apply(&track, &mut stream.ledger);
+            self.tracks.apply(&track, &mut stream.ledger);
         }
-        self.notes.forget_over(&track);
+        self.tracks.forget_over(&track);
     }
 
     /// A datagram of this SSRC was dropped on purpose.
