@@ -186,7 +186,7 @@ impl SequenceLedger {
 
     /// Gives up on gaps whose deadline is before `now`. Call it only with a `now` before which no
     /// arrival can come any more.
-    pub fn settle(&mut self, now: Instant) {
+    pub fn expire_gaps(&mut self, now: Instant) {
         while let Some(gap) = self.gaps.front() {
             if gap.left > 0 && gap.seen + self.deadline >= now {
                 break;
@@ -199,7 +199,7 @@ impl SequenceLedger {
     /// deadline has not passed are taken out of expected and missing: we cut them off, nobody lost
     /// them.
     pub fn finish(&mut self, now: Instant) {
-        self.settle(now);
+        self.expire_gaps(now);
         let pending = self.pending();
         self.counted.cut_off += pending;
         self.counted.missing -= pending;

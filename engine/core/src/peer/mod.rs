@@ -61,7 +61,7 @@ pub const PACKETS_PER_DRAIN_MAX: usize = 256;
 pub const RETRANSMIT_AGE_MAX: Duration = Duration::from_secs(3);
 /// A gap is given up this long after its deadline: a datagram stamped before the deadline may
 /// still wait in a socket. What arrives is judged by its stamp, so this moves no count.
-pub const SETTLE_GRACE: Duration = Duration::from_millis(50);
+pub const GAP_GRACE: Duration = Duration::from_millis(50);
 /// The address of a peer without sockets.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -379,7 +379,7 @@ impl Peer {
         counters
     }
 
-    /// Settles what is still open and reports everything. Call it after [`Self::close`]: it drops
+    /// Ends what is still open and reports everything. Call it after [`Self::close`]: it drops
     /// recorded frames that no drain can hand out any more.
     pub fn final_report(&mut self, now: Instant) -> PeerReport {
         let mut report = PeerReport::default();

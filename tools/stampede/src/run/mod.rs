@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_core::peer::SETTLE_GRACE;
+use stampede_core::peer::GAP_GRACE;
 use stampede_engine::{BackendReport, CapturedPeer, Engine, EngineReport, WorkerSnapshot};
 use stampede_sfu::Ledger;
 use tokio::sync::watch;
@@ -363,7 +363,7 @@ async fn with_engine(
     let state = Rc::new(scenario::State::default());
     let controls = Arc::clone(&view.controls);
     let quiet = data.plan.quiet;
-    let settles_after = data.plan.playout_deadline + SETTLE_GRACE;
+    let settles_after = data.plan.playout_deadline + GAP_GRACE;
     scraper.begin().await;
     let scraping = tokio::task::spawn_local(Rc::clone(&scraper).run());
     let recorder = match data.plan.capture.clone() {

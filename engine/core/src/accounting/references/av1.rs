@@ -117,7 +117,7 @@ fn can_start((kind, extension): (u8, Option<u8>)) -> bool {
 pub(in crate::accounting) struct References {
     structure: Option<Box<Structure>>,
     frames: Window,
-    /// Extended number of the last layer frame settled.
+    /// Extended number of the last layer frame judged.
     last_number: Option<u64>,
     /// The newest unit of the lowest temporal layer is decodable; without descriptors: the newest.
     pub(super) base: bool,
@@ -138,7 +138,7 @@ impl References {
         (lowest.unwrap_or(0) == 0).then_some(start)
     }
 
-    pub(super) fn settle(
+    pub(super) fn judge(
         &mut self,
         info: &mut FrameInfo,
         timestamp: u32,
@@ -154,13 +154,13 @@ impl References {
             _ => self.lost_before(info).or_else(|| self.cadence.lost_before(timestamp)),
         };
         let decodable = if described {
-            self.settle_described(info, complete)
+            self.judge_described(info, complete)
         } else {
             let decodable = complete && (info.keyframe || (self.base && lost == Some(0)));
             self.base = decodable;
             decodable
         };
-        self.cadence.settle(timestamp, gap);
+        self.cadence.judge(timestamp, gap);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
     }
 
@@ -173,7 +173,7 @@ impl References {
         (1..=LOST_FRAMES_MAX).contains(&step).then(|| step - 1)
     }
 
-    fn settle_described(&mut self, info: &FrameInfo, complete: bool) -> bool {
+    fn judge_described(&mut self, info: &FrameInfo, complete: bool) -> bool {
         if info.keyframe && complete {
             self.frames.clear();
         }

@@ -55,7 +55,7 @@ impl References {
         (head >= least).then_some(sequence)
     }
 
-    pub(super) fn settle(
+    pub(super) fn judge(
         &mut self,
         info: &FrameInfo,
         timestamp: u32,
@@ -77,7 +77,7 @@ impl References {
         if complete && gap == Gap::None {
             self.heads[usize::from(info.idr)] = info.front.map(|(_, head)| head);
         }
-        self.cadence.settle(timestamp, gap);
+        self.cadence.judge(timestamp, gap);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
     }
 }

@@ -1,12 +1,12 @@
 //! Which frames depend on which, codec by codec, behind one shape.
 //!
-//! The frame ledger puts packets together into frames and settles them in order. What a payload
+//! The frame ledger puts packets together into frames and judges them in order. What a payload
 //! says about its frame, whether the frames it depends on are there, and how many frames are
 //! missing before it, is asked here:
 //!
 //! - [`FrameInfo::read`] takes in what a packet says, in any order of packets;
 //! - [`References::start`] names the frame's first packet, where that can be told;
-//! - [`References::settle`] follows the references, in the order of frames.
+//! - [`References::judge`] follows the references, in the order of frames.
 
 mod av1;
 mod h264;
@@ -49,7 +49,7 @@ impl Gap {
 
 /// A frame in its turn.
 #[derive(Debug)]
-pub(super) struct Settled<'a> {
+pub(super) struct JudgedFrame<'a> {
     pub(super) info: &'a mut FrameInfo,
     pub(super) timestamp: u32,
     pub(super) complete: bool,
@@ -129,17 +129,17 @@ impl References {
     }
 
     /// Follows a frame's references. Frames come in order, each once.
-    pub(super) fn settle(&mut self, frame: &mut Settled<'_>) -> Followed {
-        let Settled { info, timestamp, complete, gap } = frame;
+    pub(super) fn judge(&mut self, frame: &mut JudgedFrame<'_>) -> Followed {
+        let JudgedFrame { info, timestamp, complete, gap } = frame;
         let (timestamp, complete, gap) = (*timestamp, *complete, *gap);
         match (self, &mut **info) {
-            (Self::Vp8(references), FrameInfo::Vp8(info)) => references.settle(info, complete, gap),
-            (Self::Vp9(references), FrameInfo::Vp9(info)) => references.settle(info, complete, gap),
+            (Self::Vp8(references), FrameInfo::Vp8(info)) => references.judge(info, complete, gap),
+            (Self::Vp9(references), FrameInfo::Vp9(info)) => references.judge(info, complete, gap),
             (Self::H264(references), FrameInfo::H264(info)) => {
-                references.settle(info, timestamp, complete, gap)
+                references.judge(info, timestamp, complete, gap)
             }
             (Self::Av1(references), FrameInfo::Av1(info)) => {
-                references.settle(info, timestamp, complete, gap)
+                references.judge(info, timestamp, complete, gap)
             }
             _ => Followed { lost: 0, decodable: false },
         }
@@ -291,7 +291,7 @@ impl Cadence {
     }
 
     /// Takes in the next frame.
-    fn settle(&mut self, timestamp: u32, gap: Gap) {
+    fn judge(&mut self, timestamp: u32, gap: Gap) {
         let Some(last) = self.last.replace(timestamp) else { return };
         if gap != Gap::None {
             return;

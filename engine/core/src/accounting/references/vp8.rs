@@ -34,12 +34,12 @@ pub(in crate::accounting) struct References {
     /// So are all frames of higher temporal layers since the last sync.
     upper: bool,
     base_index: Option<u8>,
-    /// Of the last frame settled, whatever became of it.
+    /// Of the last frame judged, whatever became of it.
     picture_id: Option<u16>,
 }
 
 impl References {
-    pub(super) fn settle(&mut self, info: &FrameInfo, complete: bool, gap: Gap) -> Followed {
+    pub(super) fn judge(&mut self, info: &FrameInfo, complete: bool, gap: Gap) -> Followed {
         let lost = if gap == Gap::None { Some(0) } else { self.frames_between(info) };
         if lost != Some(0) {
             self.lose(info);

@@ -56,7 +56,7 @@ impl FrameInfo {
 #[derive(Debug, Default)]
 pub(in crate::accounting) struct References {
     pictures: Window,
-    /// Of the last picture settled, extended.
+    /// Of the last picture judged, extended.
     last_id: Option<u64>,
     /// Picture group of the latest scalability structure, and the picture it began with.
     group: Vec<GroupPicture>,
@@ -71,7 +71,7 @@ pub(in crate::accounting) struct References {
 }
 
 impl References {
-    pub(super) fn settle(&mut self, info: &mut FrameInfo, complete: bool, gap: Gap) -> Followed {
+    pub(super) fn judge(&mut self, info: &mut FrameInfo, complete: bool, gap: Gap) -> Followed {
         let descriptor = info.descriptor.unwrap_or_default();
         let bits = if descriptor.picture_id_wide { 15 } else { 7 };
         let mut id = descriptor.picture_id.map(|id| self.pictures.extend(id, bits));

@@ -29,7 +29,7 @@ pub(super) use srtp::{is_rtcp, is_srtp};
 use streams::Streams;
 pub use tracks::TRACK_STATES_MAX;
 
-use super::SETTLE_GRACE;
+use super::GAP_GRACE;
 use super::candidates::LocalId;
 use super::outbox::Outbox;
 use super::wire::RtpHeader;
@@ -127,16 +127,16 @@ impl Receiving {
     /// Gives up gaps that are due and sends the feedback that is; returns when to call again.
     pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Option<Instant> {
         let (streams, srtp) = (&mut self.streams, self.srtp.as_mut()?);
-        if let Some(settled) = now.checked_sub(SETTLE_GRACE) {
-            streams.settle(settled, outbox);
+        if let Some(given_up) = now.checked_sub(GAP_GRACE) {
+            streams.expire_gaps(given_up, outbox);
         }
         let (ssrcs, next_request) = streams.keyframe_requests(now);
         if !ssrcs.is_empty() {
             srtp.request_keyframes(&ssrcs, outbox);
         }
         let feedback = srtp.poll(now, streams, outbox);
-        let settle = streams.next_deadline().map(settle_at);
-        settle.into_iter().chain(next_request).chain([feedback]).min()
+        let expiry = streams.next_deadline().map(expiry);
+        expiry.into_iter().chain(next_request).chain([feedback]).min()
     }
 
     /// The socket on which authentic packets come, once they do.
@@ -152,8 +152,8 @@ impl Receiving {
     }
 }
 
-/// When to settle a gap with this deadline: `settle` gives up what was due before its time, so one
+/// When a gap with this deadline expires: `expire_gaps` gives up what was due before its time, so one
 /// tick after.
-fn settle_at(deadline: Instant) -> Instant {
-    deadline + SETTLE_GRACE + Duration::from_micros(1)
+fn expiry(deadline: Instant) -> Instant {
+    deadline + GAP_GRACE + Duration::from_micros(1)
 }

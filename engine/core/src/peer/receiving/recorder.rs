@@ -10,7 +10,7 @@ use crate::accounting::{FinishedFrame, StreamLedger};
 use crate::peer::outbox::Outbox;
 use crate::{RecordedFrame, RecordedStream};
 
-/// Most frames of a recording that the assembler has put together and the ledger has not settled
+/// Most frames of a recording that the assembler has put together and the ledger has not judged
 /// yet, or the other way round. At the maximum the oldest is left out of the recording.
 const WAITING_FRAMES_MAX: usize = 256;
 
@@ -21,13 +21,13 @@ pub(super) struct Recorder {
     /// Assembled video frames of which the ledger has not said yet whether they can be decoded.
     waiting: VecDeque<AssembledFrame>,
     /// What the ledger said of frames that are not assembled yet.
-    settled: VecDeque<FinishedFrame>,
+    judged: VecDeque<FinishedFrame>,
 }
 
 impl Recorder {
     pub(super) fn new(stream: RecordedStream, assembler: FrameAssembler) -> Self {
-        let (waiting, settled) = (VecDeque::new(), VecDeque::new());
-        Self { stream: Arc::new(stream), assembler, waiting, settled }
+        let (waiting, judged) = (VecDeque::new(), VecDeque::new());
+        Self { stream: Arc::new(stream), assembler, waiting, judged }
     }
 
     pub(super) fn push(&mut self, packet: AssemblerPacket<'_>) {
@@ -46,7 +46,7 @@ impl Recorder {
 
     /// Hands out recorded frames that nothing before can change any more.
     pub(super) fn follow(&mut self, ledger: &mut StreamLedger, outbox: &mut Outbox) {
-        self.settled.extend(std::iter::from_fn(|| ledger.next_kept()));
+        self.judged.extend(std::iter::from_fn(|| ledger.next_kept()));
         self.release(outbox);
     }
 
@@ -68,14 +68,14 @@ impl Recorder {
                 self.hand_out(frame, outbox);
             }
         }
-        while let (Some(settled), Some(frame)) = (self.settled.front(), self.waiting.front()) {
-            match settled.last_sequence.cmp(&frame.last_sequence) {
+        while let (Some(judged), Some(frame)) = (self.judged.front(), self.waiting.front()) {
+            match judged.last_sequence.cmp(&frame.last_sequence) {
                 // One of the two could not make sense of the frame.
-                Ordering::Less => drop(self.settled.pop_front()),
+                Ordering::Less => drop(self.judged.pop_front()),
                 Ordering::Greater => drop(self.waiting.pop_front()),
                 Ordering::Equal => {
-                    let decodable = settled.decodable;
-                    self.settled.pop_front();
+                    let decodable = judged.decodable;
+                    self.judged.pop_front();
                     if let Some(frame) = self.waiting.pop_front().filter(|_| decodable) {
                         self.hand_out(frame, outbox);
                     }
@@ -85,7 +85,7 @@ impl Recorder {
         // One at its maximum means that the other has stopped.
         let excess = |len: usize| len.saturating_sub(WAITING_FRAMES_MAX);
         self.waiting.drain(..excess(self.waiting.len()));
-        self.settled.drain(..excess(self.settled.len()));
+        self.judged.drain(..excess(self.judged.len()));
     }
 
     fn hand_out(&self, frame: AssembledFrame, outbox: &mut Outbox) {

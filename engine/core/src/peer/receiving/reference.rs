@@ -23,7 +23,7 @@ use crate::accounting::{MediaPacket, Placement, Via};
 use crate::peer::candidates::LocalId;
 use crate::peer::outbox::Outbox;
 use crate::peer::wire::RtpHeader;
-use crate::peer::{SETTLE_GRACE, STATS_INTERVAL, config};
+use crate::peer::{GAP_GRACE, STATS_INTERVAL, config};
 use crate::srtp::KeySlot;
 use crate::{Arrival, PeerEvent, PeerNote, PeerOptions, PeerSink, StreamReport, TransportCounters};
 
@@ -125,7 +125,7 @@ impl Reference {
 
     pub(in crate::peer) fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant {
         let now = self.now.max(now);
-        self.streams.settle(now - SETTLE_GRACE, &mut self.outbox);
+        self.streams.expire_gaps(now - GAP_GRACE, &mut self.outbox);
         let (ssrcs, next_request) = match self.connected {
             true => self.streams.keyframe_requests(now),
             false => (Vec::new(), None),
@@ -139,9 +139,9 @@ impl Reference {
             self.handle_timeout(now);
         }
         self.outbox.flush(sink);
-        let settle = self.streams.next_deadline();
-        let settle = settle.map(|at| at + SETTLE_GRACE + Duration::from_micros(1));
-        let next = settle.into_iter().chain(next_request).chain([self.wake]);
+        let expiry = self.streams.next_deadline();
+        let expiry = expiry.map(|at| at + GAP_GRACE + Duration::from_micros(1));
+        let next = expiry.into_iter().chain(next_request).chain([self.wake]);
         next.min().unwrap_or(self.wake)
     }
 

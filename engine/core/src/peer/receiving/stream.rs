@@ -226,8 +226,8 @@ impl Stream {
     }
 
     /// Gives up on gaps that were due before `now`.
-    pub(super) fn settle(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.ledger.settle(now);
+    pub(super) fn expire_gaps(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.ledger.expire_gaps(now);
         if let (Some(recorder), Some(floor)) =
             (&mut self.recorder, self.ledger.sequences.open_floor())
         {

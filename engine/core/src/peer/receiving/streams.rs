@@ -357,11 +357,11 @@ impl Streams {
     }
 
     /// Gives up on gaps that were due before `now`.
-    pub(super) fn settle(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(super) fn expire_gaps(&mut self, now: Instant, outbox: &mut Outbox) {
         for index in 0..self.streams.len() {
             let stream = &mut self.streams[index];
             if stream.ledger.sequences.next_deadline().is_some_and(|deadline| deadline < now) {
-                stream.settle(now, outbox);
+                stream.expire_gaps(now, outbox);
                 if !self.first_keyframe {
                     self.report_first_keyframe(index, outbox);
                 }
