@@ -24,7 +24,7 @@ use crate::cover::{CoverNews, PeerCover};
 use crate::distributions::{Distributions, Measured};
 use crate::health::Health;
 use crate::impair::{ImpairPlan, Impairments, PeerImpairment};
-use crate::mailbox::{EventSink, Mail, NewPeer};
+use crate::mailbox::{EventSink, NewPeer, WorkerCommand};
 use crate::recorder::PeerRecorder;
 use crate::snapshot::{LastPart, PeerRow, WorkerReport, WorkerSnapshot};
 use crate::timer::{TimerState, TimerWheel};
@@ -37,8 +37,8 @@ use sockets::{Owners, Sockets};
 /// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if a
 /// wake-up were lost.
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(100);
-/// Most mails handled in one turn: a burst of joins must not starve running peers.
-const MAILS_PER_TURN_MAX: usize = 32;
+/// Most commands handled in one turn: a burst of joins must not starve running peers.
+const COMMANDS_PER_TURN_MAX: usize = 32;
 /// Below this many datagrams a second gathering only adds delay.
 const GATHER_FROM_DATAGRAMS_PER_S: u64 = 5_000;
 /// Longest gathering while a peer is connecting.
@@ -59,7 +59,7 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct WorkerSetup {
     pub(crate) index: usize,
     pub(crate) core: Option<usize>,
-    pub(crate) inbox: Receiver<Mail>,
+    pub(crate) inbox: Receiver<WorkerCommand>,
     pub(crate) events: EventSink,
     pub(crate) peers: Arc<AtomicUsize>,
     pub(crate) disk: Option<DiskHandle>,
@@ -168,13 +168,13 @@ impl Worker {
     pub(crate) fn run(mut self) -> WorkerReport {
         loop {
             let clock = self.clocks.read();
-            if !self.read_mail(clock) {
+            if !self.read_commands(clock) {
                 break;
             }
-            // Mail takes its time, and how long to wait counts from here.
+            // Commands take their time, and how long to wait counts from here.
             let clock = self.clocks.read();
-            // What happened in the last turn and with the mail is told before it sleeps: an idle
-            // worker sleeps for long.
+            // What happened in the last turn and with the commands is handed out before it sleeps: an
+            // idle worker sleeps for long.
             self.setup.events.flush();
             if let Err(error) = self.turn(clock) {
                 let reason = format!("{} backend: {error}", self.backend.name());
@@ -187,16 +187,16 @@ impl Worker {
         self.finish(None)
     }
 
-    /// Handles waiting mail; `false` when it is time to end.
-    fn read_mail(&mut self, clock: Clock) -> bool {
-        for _ in 0..MAILS_PER_TURN_MAX {
+    /// Handles waiting commands; `false` when it is time to end.
+    fn read_commands(&mut self, clock: Clock) -> bool {
+        for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.setup.inbox.try_recv() {
-                Ok(Mail::Add(peer)) => self.add(clock, *peer),
-                Ok(Mail::Command(id, command)) => self.command(clock, id, command),
-                Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
-                Ok(Mail::Capture) => self.hand_out_captures(),
-                Ok(Mail::ReadTotals(tag)) => self.read_totals(tag),
-                Ok(Mail::Stop) => return false,
+                Ok(WorkerCommand::Add(peer)) => self.add(clock, *peer),
+                Ok(WorkerCommand::Command(id, command)) => self.command(clock, id, command),
+                Ok(WorkerCommand::BeginMeasuring) => self.begin_measuring(clock),
+                Ok(WorkerCommand::Capture) => self.hand_out_captures(),
+                Ok(WorkerCommand::ReadTotals(tag)) => self.read_totals(tag),
+                Ok(WorkerCommand::Stop) => return false,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
             }
@@ -326,7 +326,7 @@ impl Worker {
         self.fired = fired;
     }
 
-    /// Sends what publishers have due. A batch, a burst of mail or a handshake takes longer than a
+    /// Sends what publishers have due. A batch, a burst of commands or a handshake takes longer than a
     /// packet may be late, so this is asked between any two peers.
     fn send_if_due(&mut self) {
         if self.sending.is_empty() || Instant::now() < self.sends_at {
