@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::{AddressWish, LocalId, Peer, PeerCounters, PeerOptions, Scratch};
+use stampede_core::{AddressRequest, LocalId, Peer, PeerCounters, PeerOptions, Scratch};
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketBuffers, SocketId, Wait};
@@ -98,7 +98,7 @@ pub(crate) struct Worker {
     slot_of_peer: FxHashMap<PeerId, usize>,
     owners: Owners,
     /// What a peer asked for in the drain under way.
-    wishes: Vec<AddressWish>,
+    address_requests: Vec<AddressRequest>,
     /// Timers of subscribers, and of publishers.
     receiving: TimerWheel,
     sending: TimerWheel,
@@ -141,7 +141,7 @@ impl Worker {
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
             owners: Owners::default(),
-            wishes: Vec::new(),
+            address_requests: Vec::new(),
             receiving: TimerWheel::new(now, RECEIVING_TICK),
             sending: TimerWheel::new(now, SENDING_TICK),
             sends_at: now,
@@ -379,7 +379,7 @@ impl Worker {
             measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
             sockets: &slot.sockets,
-            wishes: &mut self.wishes,
+            address_requests: &mut self.address_requests,
             id: slot.id,
             cohort: slot.cohort,
             clock,
@@ -392,8 +392,8 @@ impl Worker {
             slot.learn(&self.setup.learned);
         }
         self.set_timer(key, deadline);
-        if !self.wishes.is_empty() {
-            self.grant_wishes(clock, key);
+        if !self.address_requests.is_empty() {
+            self.carry_out_requests(clock, key);
         }
     }
 
@@ -528,7 +528,7 @@ impl Worker {
             measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
             sockets: &slot.sockets,
-            wishes: &mut self.wishes,
+            address_requests: &mut self.address_requests,
             id: slot.id,
             cohort: slot.cohort,
             clock,
@@ -539,7 +539,7 @@ impl Worker {
         take_covers(&mut slot, &mut news);
         self.setup.events.push(EngineEvent::Cover(Box::new(news)));
         self.connecting -= usize::from(!slot.settled);
-        self.wishes.clear();
+        self.address_requests.clear();
         let mut kernel_drops = slot.drops_closed;
         for socket in slot.sockets.iter() {
             kernel_drops += self.backend.socket_drops(socket);

@@ -36,7 +36,7 @@ pub use counters::{
 };
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
-    AddressWish, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
+    AddressRequest, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
     Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};

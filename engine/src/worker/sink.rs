@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use stampede_core::{
-    AddressWish, LocalId, PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample,
+    AddressRequest, LocalId, PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample,
 };
 use stampede_media::AssemblerCounters;
 use stampede_udp::Backend;
@@ -22,7 +22,7 @@ pub(super) struct Sink<'a> {
     pub(super) measured: &'a mut Measured,
     pub(super) recorder: Option<&'a mut PeerRecorder>,
     pub(super) sockets: &'a Sockets,
-    pub(super) wishes: &'a mut Vec<AddressWish>,
+    pub(super) address_requests: &'a mut Vec<AddressRequest>,
     pub(super) id: PeerId,
     pub(super) cohort: u16,
     pub(super) clock: Clock,
@@ -36,8 +36,8 @@ impl PeerSink for Sink<'_> {
         }
     }
 
-    fn address(&mut self, wish: AddressWish) {
-        self.wishes.push(wish);
+    fn address(&mut self, request: AddressRequest) {
+        self.address_requests.push(request);
     }
 
     fn event(&mut self, event: PeerEvent) {

@@ -9,13 +9,13 @@ use str0m::Candidate;
 use str0m::net::Transmit;
 
 use super::Peer;
-use super::candidates::{AddressWish, LocalId, is_check, is_stun};
+use super::candidates::{AddressRequest, LocalId, is_check, is_stun};
 use super::failure::MediaFailure;
 use super::wire::RtpHeader;
 use crate::PeerEvent;
 
 impl Peer {
-    /// A socket is bound to this local address, for [`AddressWish::Open`]. `None`, and the socket is
+    /// A socket is bound to this local address, for [`AddressRequest::Open`]. `None`, and the socket is
     /// of no use, if the peer has [`LOCAL_ADDRESSES_MAX`] already.
     pub fn add_local(&mut self, now: Instant, address: SocketAddr) -> Option<LocalId> {
         let candidate = Candidate::host(address, "udp").ok()?;
@@ -32,7 +32,7 @@ impl Peer {
         Some(via)
     }
 
-    /// No socket could be had for [`AddressWish::Open`].
+    /// No socket could be had for [`AddressRequest::Open`].
     pub fn local_refused(&mut self, now: Instant, local: IpAddr, why: String) {
         self.candidates.local_refused(local, why);
         self.advance(now);
@@ -93,7 +93,8 @@ impl Peer {
         self.candidates_at = None;
         if self.candidates.checking {
             let outbox = &mut self.outbox;
-            self.candidates_at = self.candidates.poll(now, &mut |wish| outbox.wish(wish));
+            self.candidates_at =
+                self.candidates.poll(now, &mut |request| outbox.request_address(request));
         }
         if self.ice_failed {
             match self.candidates.hopeful_until().filter(|until| *until > now) {
@@ -126,7 +127,7 @@ impl Peer {
             if let Ok(candidate) = Candidate::host(address, "udp") {
                 self.rtc.direct_api().invalidate_candidate(&candidate);
             }
-            self.outbox.wish(AddressWish::Close { via });
+            self.outbox.request_address(AddressRequest::Close { via });
         }
         self.sole = self.candidates.sole();
         if let Some(sole) = self.sole {

@@ -20,7 +20,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Input, Rtc};
 
 pub use candidates::{
-    AddressWish, LOCAL_ADDRESSES_MAX, LocalId, NO_PAIR_AFTER, OTHER_ROUTE_AFTER,
+    AddressRequest, LOCAL_ADDRESSES_MAX, LocalId, NO_PAIR_AFTER, OTHER_ROUTE_AFTER,
     REMOTE_CANDIDATES_MAX, RouteLookup, UNUSED_LOCAL_AFTER,
 };
 use candidates::{Candidates, is_stun};
