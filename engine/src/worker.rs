@@ -86,7 +86,7 @@ struct Slot {
     impaired: Option<Box<PeerImpairment>>,
     cohort: u16,
     /// DTLS is up, or the connection broke before: no handshake waits for this worker.
-    settled: bool,
+    handshake_over: bool,
 }
 
 pub(crate) struct Worker {
@@ -382,11 +382,11 @@ impl Worker {
             id: slot.id,
             cohort: slot.cohort,
             clock,
-            settled: slot.settled,
+            handshake_over: slot.handshake_over,
         };
         let deadline = slot.peer.drain(clock.now, &mut sink);
-        if sink.settled && !slot.settled {
-            slot.settled = true;
+        if sink.handshake_over && !slot.handshake_over {
+            slot.handshake_over = true;
             self.connecting -= 1;
             slot.learn(&self.setup.learned);
         }

@@ -52,7 +52,7 @@ impl Worker {
                 recorder,
                 impaired,
                 cohort,
-                settled: false,
+                handshake_over: false,
             };
             self.connecting += 1;
             let key = self.slots.insert(slot);
@@ -155,13 +155,13 @@ impl Worker {
             id: slot.id,
             cohort: slot.cohort,
             clock,
-            settled: true,
+            handshake_over: true,
         };
         slot.peer.close(clock.now, &mut sink);
         let mut news = CoverNews::new(self.setup.index, clock.now, false);
         take_covers(&mut slot, &mut news);
         self.setup.events.push(EngineEvent::Cover(Box::new(news)));
-        self.connecting -= usize::from(!slot.settled);
+        self.connecting -= usize::from(!slot.handshake_over);
         self.address_requests.clear();
         let mut kernel_drops = slot.drops_closed;
         for socket in slot.sockets.iter() {

@@ -26,7 +26,7 @@ pub(super) struct Sink<'a> {
     pub(super) id: PeerId,
     pub(super) cohort: u16,
     pub(super) clock: Clock,
-    pub(super) settled: bool,
+    pub(super) handshake_over: bool,
 }
 
 impl PeerSink for Sink<'_> {
@@ -42,7 +42,8 @@ impl PeerSink for Sink<'_> {
 
     fn event(&mut self, event: PeerEvent) {
         let here = self.clock.here();
-        self.settled |= matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
+        self.handshake_over |=
+            matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
         let (at, notice) = match event {
             PeerEvent::IceConnected => (here, PeerNotice::IceConnected),
             PeerEvent::Connected => (here, PeerNotice::Connected),
