@@ -115,7 +115,8 @@ impl SequenceLedger {
     }
 
     /// How far behind the highest sequence number this one is; 0 if ahead.
-    pub fn packets_behind(&self, sequence: u16) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn packets_behind(&self, sequence: u16) -> u64 {
         self.range.map_or(0, |(_, highest)| highest.saturating_sub(extend(sequence, highest)))
     }
 

@@ -149,13 +149,13 @@ impl<S: Subscriber> Rig<S> {
     fn deliver(&mut self, packet: &Packet) {
         self.sim.run_until(self.base + Duration::from_micros(packet.at_us));
         let (ssrc, payload_type) = match packet.kind {
-            Kind::Media => (self.ssrc, self.payload_type),
-            Kind::Rtx => (self.rtx, self.rtx_type),
+            PacketKind::Media => (self.ssrc, self.payload_type),
+            PacketKind::Rtx => (self.rtx, self.rtx_type),
             // Probes on the RTX stream may have the media's payload type.
-            Kind::RtxPadding => (self.rtx, self.payload_type),
-            Kind::Renamed => (self.ssrc ^ 0x5555, self.payload_type),
+            PacketKind::RtxPadding => (self.rtx, self.payload_type),
+            PacketKind::Renamed => (self.ssrc ^ 0x5555, self.payload_type),
         };
-        let mid = (packet.kind == Kind::Renamed).then_some((self.mid_id, self.mid.as_str()));
+        let mid = (packet.kind == PacketKind::Renamed).then_some((self.mid_id, self.mid.as_str()));
         let now = self.sim.arrival();
         let ago_us = packet.captured_us.map(|captured_us| packet.at_us - captured_us);
         let captured_ns = ago_us.map(|us| now.unix_ns - us * 1_000);
@@ -178,7 +178,7 @@ impl<S: Subscriber> Rig<S> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PacketKind {
     Media,
     Rtx,
     RtxPadding,
@@ -190,7 +190,7 @@ enum Kind {
 #[derive(Debug, Clone)]
 struct Packet {
     at_us: u64,
-    kind: Kind,
+    kind: PacketKind,
     index: u64,
     timestamp: u32,
     marker: bool,
@@ -288,7 +288,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             let mut payload = (packet.index as u16).to_be_bytes().to_vec();
             payload.extend(&packet.payload);
             let at_us = packet.at_us + 20_000 + turn * 100_000 + rng.below(500_000);
-            let kind = Kind::Rtx;
+            let kind = PacketKind::Rtx;
             let repair = Packet { at_us, kind, index: rtx_index, payload, ..packet.clone() };
             if rng.chance(weather.forged) {
                 out.push(Packet { forged: true, at_us: at_us - 1, ..repair.clone() });
@@ -297,7 +297,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             rtx_index += 1;
         }
         if rng.chance(weather.padded) {
-            let (kind, index, payload) = (Kind::RtxPadding, rtx_index, Vec::new());
+            let (kind, index, payload) = (PacketKind::RtxPadding, rtx_index, Vec::new());
             out.push(Packet { kind, index, payload, padding: 200, ..packet });
             rtx_index += 1;
         }
@@ -308,7 +308,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
         for (part, payload) in frame.packets.iter().enumerate() {
             let marker = part + 1 == frame.packets.len();
             let padding = u8::from(rng.chance(weather.padded)) * 3;
-            let (kind, payload, forged) = (Kind::Media, payload.to_vec(), false);
+            let (kind, payload, forged) = (PacketKind::Media, payload.to_vec(), false);
             let at_us = at_us + part as u64 * 50;
             // As libwebrtc does: not on every frame.
             let captured_us = (part == 0 && number % 3 != 1).then(|| at_us - 500 - rng.below(400));
@@ -328,7 +328,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
         }
         if rng.chance(weather.padded) {
             // Padding only, with the timestamp of the frame before it, as LiveKit's.
-            let (kind, payload, at_us) = (Kind::Media, Vec::new(), at_us + 500);
+            let (kind, payload, at_us) = (PacketKind::Media, Vec::new(), at_us + 500);
             let (marker, padding, forged) = (false, 255, false);
             let packet = Packet {
                 at_us,
@@ -449,7 +449,7 @@ fn a_sender_that_changes_its_ssrc_is_found_by_its_mid() {
     let mut all = packets(&clean);
     let half = all.len() / 2;
     for packet in &mut all[half..] {
-        packet.kind = Kind::Renamed;
+        packet.kind = PacketKind::Renamed;
     }
     let own = compare(&all);
     let received: Vec<_> = own.iter().map(|stream| stream.packets.received).collect();
@@ -473,7 +473,7 @@ fn what_is_far_behind_is_opened_and_counted_in_full() {
         for (part, payload) in frame.packets.iter().enumerate() {
             let packet = Packet {
                 at_us: number as u64 * 3_000 + part as u64,
-                kind: Kind::Media,
+                kind: PacketKind::Media,
                 index,
                 timestamp: frame.timestamp_ticks as u32,
                 marker: part == 3,
@@ -508,7 +508,7 @@ fn forged_packets_at_the_beginning_delay_no_report() {
     let clip = vp8_clip(60, FPS, 60, |_| 1);
     let packet = |index: u64, forged| Packet {
         at_us: index * 33_000,
-        kind: Kind::Media,
+        kind: PacketKind::Media,
         index: 100 + index,
         timestamp: index as u32 * 3_000,
         marker: true,
