@@ -62,6 +62,7 @@ pub const RETRANSMIT_AGE_MAX: Duration = Duration::from_secs(3);
 /// A gap is given up this long after its deadline: a datagram stamped before the deadline may
 /// still wait in a socket. What arrives is judged by its stamp, so this moves no count.
 pub const GAP_GRACE: Duration = Duration::from_millis(50);
+
 /// The address of a peer without sockets.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -208,7 +209,8 @@ impl Peer {
     }
 
     /// Takes a datagram from the peer's socket, the one of [`Self::received_on`]. Whatever it is, it
-    /// is counted and never an error. `at` is when the kernel received it.
+    /// is counted and never an error. `at` is when the kernel received it; `scratch` may be that of
+    /// any peer.
     pub fn handle_datagram(
         &mut self,
         at: Arrival,
