@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use receiving::{Pair, RUN, Sender, Sink, arrival, connect, payloads, sender_addr};
-use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, ReceivePath};
+use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, Scratch};
 use stampede_sfu::bench_support::FanOut;
 
 /// Frames before the counted ones.
@@ -36,13 +36,13 @@ struct Receiving {
     peer: Peer,
     sender: Sender,
     sink: Sink,
+    scratch: Scratch,
     frames: Vec<(Arrival, Vec<Vec<u8>>)>,
 }
 
 impl Receiving {
-    fn new(receive_path: ReceivePath) -> Self {
-        let options =
-            PeerOptions { receive_path, ..PeerOptions::new(DtlsIdentity::generate().unwrap()) };
+    fn new() -> Self {
+        let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
         let start = Instant::now();
         let Pair { peer, mut sender, .. } = connect(start, &options);
         let begin = start + Duration::from_secs(11);
@@ -52,7 +52,8 @@ impl Receiving {
         });
         let mut frames: Vec<_> = frames.collect();
         let counted = frames.split_off(FRAMES_SETTLING as usize);
-        let mut new = Self { peer, sender, sink: Sink::default(), frames };
+        let mut new =
+            Self { peer, sender, sink: Sink::default(), scratch: Scratch::default(), frames };
         new.receive();
         new.frames = counted;
         new
@@ -61,7 +62,7 @@ impl Receiving {
     fn receive(&mut self) {
         for (at, datagrams) in &self.frames {
             for datagram in datagrams {
-                self.peer.handle_datagram(*at, sender_addr(), datagram);
+                self.peer.handle_datagram(*at, sender_addr(), datagram, &mut self.scratch);
             }
             self.peer.drain(at.instant, &mut self.sink);
         }
@@ -127,15 +128,8 @@ fn at_most(instructions_per_packet: u64, packets: u64) -> LibraryBenchmarkConfig
 }
 
 #[library_benchmark(config = at_most(5_900, PACKETS))]
-#[bench::frames_of_seven(args = (ReceivePath::Fast,), setup = Receiving::new, teardown = Receiving::check)]
-fn receive_fast(mut receiving: Receiving) -> Receiving {
-    receiving.receive();
-    black_box(receiving)
-}
-
-#[library_benchmark(config = at_most(13_900, PACKETS))]
-#[bench::frames_of_seven(args = (ReceivePath::Str0m,), setup = Receiving::new, teardown = Receiving::check)]
-fn receive_str0m(mut receiving: Receiving) -> Receiving {
+#[bench::frames_of_seven(args = (), setup = Receiving::new, teardown = Receiving::check)]
+fn receive(mut receiving: Receiving) -> Receiving {
     receiving.receive();
     black_box(receiving)
 }
@@ -147,7 +141,7 @@ fn send_media(mut sending: Sending) -> Sending {
     black_box(sending)
 }
 
-library_benchmark_group!(name = receiving_peer, benchmarks = [receive_fast, receive_str0m]);
+library_benchmark_group!(name = receiving_peer, benchmarks = [receive]);
 library_benchmark_group!(name = sending_sfu, benchmarks = [send_media]);
 
 gungraun::main!(library_benchmark_groups = receiving_peer, sending_sfu);

@@ -11,22 +11,20 @@ mod receiving;
 
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use receiving::connect;
-use stampede_core::{DtlsIdentity, PeerOptions, ReceivePath};
+use stampede_core::{DtlsIdentity, PeerOptions};
 
 fn join(criterion: &mut Criterion) {
     let identity = DtlsIdentity::generate().unwrap();
+    let options = PeerOptions::new(identity);
     let mut group = criterion.benchmark_group("join");
     group.sample_size(20).measurement_time(Duration::from_secs(3));
-    for (path, name) in [(ReceivePath::Fast, "fast"), (ReceivePath::Str0m, "str0m")] {
-        let options = PeerOptions { receive_path: path, ..PeerOptions::new(identity.clone()) };
-        group.bench_function(BenchmarkId::from_parameter(name), |bench| {
-            bench.iter_custom(|joins| {
-                (0..joins).map(|_| connect(Instant::now(), &options).peer_time).sum()
-            });
+    group.bench_function("subscriber", |bench| {
+        bench.iter_custom(|joins| {
+            (0..joins).map(|_| connect(Instant::now(), &options).peer_time).sum()
         });
-    }
+    });
     group.finish();
 }
 

@@ -1,5 +1,5 @@
 //! What receiving costs a subscriber: ns a packet of opening, accounting and feedback, without
-//! sockets. By number of peers, by order of arrival, and by receive path.
+//! sockets. By number of peers and by order of arrival.
 //!
 //! - `cold`: one packet a peer in turn, drained after each: nothing of a peer is in the near
 //!   caches when its packet comes.
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use receiving::{Pair, RUN, Sink, arrival, connect, payloads, sender_addr};
-use stampede_core::{Arrival, DtlsIdentity, PeerOptions, ReceivePath};
+use stampede_core::{Arrival, DtlsIdentity, PeerOptions, Scratch};
 
 /// Most packets sealed at a time.
 const CHUNK_MAX: usize = 28_000;
@@ -31,13 +31,15 @@ struct Crowd {
     frame: u64,
     pairs: Vec<Pair>,
     sink: Sink,
+    scratch: Scratch,
 }
 
 impl Crowd {
     fn new(peers: usize, options: &PeerOptions) -> Self {
         let start = Instant::now();
         let pairs = (0..peers).map(|_| connect(start, options)).collect();
-        Self { start: start + Duration::from_secs(11), frame: 0, pairs, sink: Sink::default() }
+        let (sink, scratch) = (Sink::default(), Scratch::default());
+        Self { start: start + Duration::from_secs(11), frame: 0, pairs, sink, scratch }
     }
 
     /// How long at least `packets` packets take; scaled to `packets`.
@@ -67,7 +69,7 @@ impl Crowd {
         if in_runs {
             for (Pair { peer, .. }, datagrams) in self.pairs.iter_mut().zip(sealed) {
                 for datagram in datagrams {
-                    peer.handle_datagram(at, sender_addr(), datagram);
+                    peer.handle_datagram(at, sender_addr(), datagram, &mut self.scratch);
                 }
                 peer.drain(at.instant, &mut self.sink);
             }
@@ -75,7 +77,7 @@ impl Crowd {
         }
         for part in 0..RUN {
             for (Pair { peer, .. }, datagrams) in self.pairs.iter_mut().zip(sealed) {
-                peer.handle_datagram(at, sender_addr(), &datagrams[part]);
+                peer.handle_datagram(at, sender_addr(), &datagrams[part], &mut self.scratch);
                 peer.drain(at.instant, &mut self.sink);
             }
         }
@@ -97,17 +99,15 @@ fn peer_receive(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("peer_receive");
     group.sample_size(10).warm_up_time(Duration::from_millis(300));
     group.measurement_time(Duration::from_secs(1)).throughput(Throughput::Elements(1));
-    for (path, name) in [(ReceivePath::Fast, "fast"), (ReceivePath::Str0m, "str0m")] {
-        for peers in [100, 1_000, 2_000] {
-            let options = PeerOptions { receive_path: path, ..PeerOptions::new(identity.clone()) };
-            let mut crowd = Crowd::new(peers, &options);
-            for (order, in_runs) in [("cold", false), ("runs", true)] {
-                group.bench_function(BenchmarkId::new(format!("{name}/{order}"), peers), |bench| {
-                    bench.iter_custom(|packets| crowd.receive(packets, in_runs));
-                });
-            }
-            crowd.check();
+    let options = PeerOptions::new(identity);
+    for peers in [100, 1_000, 2_000] {
+        let mut crowd = Crowd::new(peers, &options);
+        for (order, in_runs) in [("cold", false), ("runs", true)] {
+            group.bench_function(BenchmarkId::new(order, peers), |bench| {
+                bench.iter_custom(|packets| crowd.receive(packets, in_runs));
+            });
         }
+        crowd.check();
     }
     group.finish();
 }

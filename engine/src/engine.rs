@@ -16,7 +16,7 @@ use stampede_udp::{BackendLimits, BackendReport, SocketBuffers, Waker};
 use thiserror::Error;
 
 use crate::impair::ImpairPlan;
-use crate::mailbox::{EventSignal, EventSink, EventSource, Mail, NewPeer};
+use crate::mailbox::{EventSignal, EventSink, EventSource, NewPeer, WorkerCommand};
 use crate::worker::{LearnedIp, Worker, WorkerSetup};
 use crate::{
     EngineEvent, EngineOptions, EngineReport, PeerCommand, PeerId, PeerSpec, WorkerReport,
@@ -79,7 +79,7 @@ pub struct MailboxFull {
 
 /// A worker as its engine sees it.
 struct WorkerHandle {
-    mail: Sender<Mail>,
+    commands: Sender<WorkerCommand>,
     waker: Waker,
     /// Peers it holds; the worker counts down when one is gone.
     peers: Arc<AtomicUsize>,
@@ -180,7 +180,7 @@ impl Engine {
         let known = usize::from(spec.cohort) < self.options.cohorts.len();
         let cohort = if known { spec.cohort } else { 0 };
         let peer = NewPeer { id, label: spec.label, role: spec.role, cohort, socket };
-        self.post(index, Mail::Add(Box::new(peer))).inspect_err(|_| {
+        self.post(index, WorkerCommand::Add(Box::new(peer))).inspect_err(|_| {
             worker.peers.fetch_sub(1, Ordering::Relaxed);
         })?;
         Ok(id)
@@ -192,12 +192,12 @@ impl Engine {
     /// # Errors
     /// When the worker's mailbox is full; try again later.
     pub fn command(&self, peer: PeerId, command: PeerCommand) -> Result<(), MailboxFull> {
-        self.post(usize::from(peer.worker), Mail::Command(peer, command))
+        self.post(usize::from(peer.worker), WorkerCommand::Command(peer, command))
     }
 
     /// True if the worker of this peer has room for a command.
     pub fn takes_commands(&self, peer: PeerId) -> bool {
-        !self.workers[usize::from(peer.worker)].mail.is_full()
+        !self.workers[usize::from(peer.worker)].commands.is_full()
     }
 
     /// Starts the measured window on all workers: every account begins anew.
@@ -205,7 +205,8 @@ impl Engine {
     /// # Errors
     /// When a worker's mailbox is full.
     pub fn begin_measuring(&self) -> Result<(), MailboxFull> {
-        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::BeginMeasuring))
+        (0..self.workers.len())
+            .try_for_each(|worker| self.post(worker, WorkerCommand::BeginMeasuring))
     }
 
     /// Asks every worker for the packets of its worst peers; each answers with
@@ -214,7 +215,7 @@ impl Engine {
     /// # Errors
     /// When a worker's mailbox is full.
     pub fn capture(&self) -> Result<(), MailboxFull> {
-        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::Capture))
+        (0..self.workers.len()).try_for_each(|worker| self.post(worker, WorkerCommand::Capture))
     }
 
     /// Asks every worker for its sums at this moment; they come as [`EngineEvent::Totals`] with
@@ -223,12 +224,13 @@ impl Engine {
     /// # Errors
     /// When a worker's mailbox is full.
     pub fn read_totals(&self, tag: u64) -> Result<(), MailboxFull> {
-        (0..self.workers.len()).try_for_each(|worker| self.post(worker, Mail::ReadTotals(tag)))
+        (0..self.workers.len())
+            .try_for_each(|worker| self.post(worker, WorkerCommand::ReadTotals(tag)))
     }
 
-    fn post(&self, index: usize, mail: Mail) -> Result<(), MailboxFull> {
+    fn post(&self, index: usize, command: WorkerCommand) -> Result<(), MailboxFull> {
         let worker = &self.workers[index];
-        worker.mail.try_send(mail).map_err(|_| MailboxFull { worker: index })?;
+        worker.commands.try_send(command).map_err(|_| MailboxFull { worker: index })?;
         worker.waker.wake();
         Ok(())
     }
@@ -247,10 +249,10 @@ impl Engine {
     pub fn stop(self) -> EngineReport {
         let Self { workers, events, disk, .. } = self;
         for worker in &workers {
-            let mut mail = Mail::Stop;
+            let mut command = WorkerCommand::Stop;
             // The worker empties its mailbox every turn, so room comes at once.
-            while let Err(TrySendError::Full(back)) = worker.mail.try_send(mail) {
-                mail = back;
+            while let Err(TrySendError::Full(back)) = worker.commands.try_send(command) {
+                command = back;
                 worker.waker.wake();
                 std::thread::yield_now();
             }
@@ -306,7 +308,7 @@ fn spawn(
     events: EventSink,
     disk: Option<DiskHandle>,
 ) -> Result<(WorkerHandle, BackendReport), StartError> {
-    let (mail, inbox) = crossbeam_channel::bounded(options.commands_max);
+    let (commands, inbox) = crossbeam_channel::bounded(options.commands_max);
     let peers = Arc::new(AtomicUsize::new(0));
     let core = (!options.cores.is_empty()).then(|| options.cores[index % options.cores.len()]);
     let setup = WorkerSetup {
@@ -359,7 +361,7 @@ fn spawn(
         .map_err(|_| failed("the worker thread ended before its backend was open".to_owned()))?
         .map_err(failed)?;
     let next_serial = AtomicU32::new(0);
-    Ok((WorkerHandle { mail, waker, peers, next_serial, thread }, report))
+    Ok((WorkerHandle { commands, waker, peers, next_serial, thread }, report))
 }
 
 /// How long a worker that panicked waits for room to say so.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_core::{Arrival, LocalId, Peer};
+use stampede_core::{Arrival, LocalId, Peer, Scratch};
 use stampede_impair::{Class, Counts, Fate, Held, Impairment, Spec, stable_name};
 
 use crate::PeerId;
@@ -87,6 +87,7 @@ impl Impairments {
         at: Arrival,
         (via, source): (LocalId, SocketAddr),
         payload: &[u8],
+        scratch: &mut Scratch,
     ) {
         let model = &mut impaired.model;
         let class = Class::of(payload);
@@ -96,7 +97,7 @@ impl Impairments {
         };
         for copy in 0..=u8::from(twice) {
             if class == Class::Other || !model.holds_packets() {
-                peer.handle_datagram(at, source, payload);
+                peer.handle_datagram(at, source, payload, scratch);
                 continue;
             }
             if due - at.instant >= HELD_LONG {

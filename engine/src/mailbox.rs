@@ -11,8 +11,8 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::{CoverNews, EngineEvent, PeerCommand, PeerId, PeerRole};
 
-/// What a worker is told.
-pub(crate) enum Mail {
+/// What a worker is to do.
+pub(crate) enum WorkerCommand {
     /// Take over a peer, with its bound socket if it has one yet.
     Add(Box<NewPeer>),
     /// For one peer.

@@ -1,35 +1,34 @@
 //! One pinned thread: its sockets, its peers, its timers.
 
+mod peers;
+mod reports;
 mod sink;
 mod sockets;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::{AddressWish, LocalId, Peer, PeerCounters, PeerOptions};
+use stampede_core::{AddressRequest, Peer, PeerCounters, PeerOptions, Scratch};
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketBuffers, SocketId, Wait};
 
-use crate::capture::{CaptureOptions, CapturedPeer, badness, keep_worst};
+use crate::capture::{CaptureOptions, CapturedPeer};
 use crate::clock::{Clock, ClockReader};
 use crate::cohort::Closed;
-use crate::cover::{CoverNews, PeerCover};
-use crate::distributions::{Distributions, Measured};
+use crate::distributions::Measured;
 use crate::health::Health;
 use crate::impair::{ImpairPlan, Impairments, PeerImpairment};
-use crate::mailbox::{EventSink, Mail, NewPeer};
+use crate::mailbox::{EventSink, WorkerCommand};
 use crate::recorder::PeerRecorder;
-use crate::snapshot::{LastPart, PeerRow, WorkerReport, WorkerSnapshot};
+use crate::snapshot::{PeerRow, WorkerReport};
 use crate::timer::{TimerState, TimerWheel};
-use crate::worst::{PeerFigures, PeerLine, Worst};
-use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
+use crate::{EngineEvent, PeerId};
 use sink::Sink;
 pub(crate) use sockets::LearnedIp;
 use sockets::{Owners, Sockets};
@@ -37,8 +36,8 @@ use sockets::{Owners, Sockets};
 /// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if a
 /// wake-up were lost.
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(100);
-/// Most mails handled in one turn: a burst of joins must not starve running peers.
-const MAILS_PER_TURN_MAX: usize = 32;
+/// Most commands handled in one turn: a burst of joins must not starve running peers.
+const COMMANDS_PER_TURN_MAX: usize = 32;
 /// Below this many datagrams a second gathering only adds delay.
 const GATHER_FROM_DATAGRAMS_PER_S: u64 = 5_000;
 /// Longest gathering while a peer is connecting.
@@ -59,7 +58,7 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct WorkerSetup {
     pub(crate) index: usize,
     pub(crate) core: Option<usize>,
-    pub(crate) inbox: Receiver<Mail>,
+    pub(crate) inbox: Receiver<WorkerCommand>,
     pub(crate) events: EventSink,
     pub(crate) peers: Arc<AtomicUsize>,
     pub(crate) disk: Option<DiskHandle>,
@@ -87,7 +86,7 @@ struct Slot {
     impaired: Option<Box<PeerImpairment>>,
     cohort: u16,
     /// DTLS is up, or the connection broke before: no handshake waits for this worker.
-    settled: bool,
+    handshake_over: bool,
 }
 
 pub(crate) struct Worker {
@@ -98,7 +97,7 @@ pub(crate) struct Worker {
     slot_of_peer: FxHashMap<PeerId, usize>,
     owners: Owners,
     /// What a peer asked for in the drain under way.
-    wishes: Vec<AddressWish>,
+    address_requests: Vec<AddressRequest>,
     /// Timers of subscribers, and of publishers.
     receiving: TimerWheel,
     sending: TimerWheel,
@@ -107,6 +106,8 @@ pub(crate) struct Worker {
     fired: Vec<(u32, u64)>,
     /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
     order: Vec<u64>,
+    /// Where the peers open packets.
+    scratch: Scratch,
     health: Health,
     measured: Measured,
     impairments: Impairments,
@@ -139,12 +140,13 @@ impl Worker {
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
             owners: Owners::default(),
-            wishes: Vec::new(),
+            address_requests: Vec::new(),
             receiving: TimerWheel::new(now, RECEIVING_TICK),
             sending: TimerWheel::new(now, SENDING_TICK),
             sends_at: now,
             fired: Vec::new(),
             order: Vec::new(),
+            scratch: Scratch::default(),
             health: Health::new(now),
             measured: Measured::new(cohorts),
             impairments,
@@ -165,13 +167,13 @@ impl Worker {
     pub(crate) fn run(mut self) -> WorkerReport {
         loop {
             let clock = self.clocks.read();
-            if !self.read_mail(clock) {
+            if !self.read_commands(clock) {
                 break;
             }
-            // Mail takes its time, and how long to wait counts from here.
+            // Commands take their time, and how long to wait counts from here.
             let clock = self.clocks.read();
-            // What happened in the last turn and with the mail is told before it sleeps: an idle
-            // worker sleeps for long.
+            // What happened in the last turn and with the commands is handed out before it sleeps: an
+            // idle worker sleeps for long.
             self.setup.events.flush();
             if let Err(error) = self.turn(clock) {
                 let reason = format!("{} backend: {error}", self.backend.name());
@@ -184,16 +186,16 @@ impl Worker {
         self.finish(None)
     }
 
-    /// Handles waiting mail; `false` when it is time to end.
-    fn read_mail(&mut self, clock: Clock) -> bool {
-        for _ in 0..MAILS_PER_TURN_MAX {
+    /// Handles waiting commands; `false` when it is time to end.
+    fn read_commands(&mut self, clock: Clock) -> bool {
+        for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.setup.inbox.try_recv() {
-                Ok(Mail::Add(peer)) => self.add(clock, *peer),
-                Ok(Mail::Command(id, command)) => self.command(clock, id, command),
-                Ok(Mail::BeginMeasuring) => self.begin_measuring(clock),
-                Ok(Mail::Capture) => self.hand_out_captures(),
-                Ok(Mail::ReadTotals(tag)) => self.read_totals(tag),
-                Ok(Mail::Stop) => return false,
+                Ok(WorkerCommand::Add(peer)) => self.add(clock, *peer),
+                Ok(WorkerCommand::Command(id, command)) => self.command(clock, id, command),
+                Ok(WorkerCommand::BeginMeasuring) => self.begin_measuring(clock),
+                Ok(WorkerCommand::Capture) => self.hand_out_captures(),
+                Ok(WorkerCommand::ReadTotals(tag)) => self.read_totals(tag),
+                Ok(WorkerCommand::Stop) => return false,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
             }
@@ -278,11 +280,15 @@ impl Worker {
                 let at = clock.arrival(received.received_at_unix_ns);
                 let payload = self.backend.payload(&received);
                 match &mut slot.impaired {
-                    None => slot.peer.handle_datagram(at, received.source, payload),
+                    None => {
+                        let scratch = &mut self.scratch;
+                        slot.peer.handle_datagram(at, received.source, payload, scratch);
+                    }
                     Some(impaired) => {
                         let peer = (slot.id, &mut slot.peer);
                         let way = (via, received.source);
-                        self.impairments.datagram(impaired, peer, at, way, payload);
+                        let scratch = &mut self.scratch;
+                        self.impairments.datagram(impaired, peer, at, way, payload, scratch);
                     }
                 }
             }
@@ -302,7 +308,8 @@ impl Worker {
                 continue;
             };
             slot.peer.received_on(datagram.via);
-            slot.peer.handle_datagram(datagram.at, datagram.source, &datagram.payload);
+            let (at, source, payload) = (datagram.at, datagram.source, &datagram.payload);
+            slot.peer.handle_datagram(at, source, payload, &mut self.scratch);
             self.drain(clock, key);
             self.send_if_due();
         }
@@ -318,7 +325,7 @@ impl Worker {
         self.fired = fired;
     }
 
-    /// Sends what publishers have due. A batch, a burst of mail or a handshake takes longer than a
+    /// Sends what publishers have due. A batch, a burst of commands or a handshake takes longer than a
     /// packet may be late, so this is asked between any two peers.
     fn send_if_due(&mut self) {
         if self.sending.is_empty() || Instant::now() < self.sends_at {
@@ -371,368 +378,36 @@ impl Worker {
             measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
             sockets: &slot.sockets,
-            wishes: &mut self.wishes,
+            address_requests: &mut self.address_requests,
             id: slot.id,
             cohort: slot.cohort,
             clock,
-            settled: slot.settled,
+            handshake_over: slot.handshake_over,
         };
         let deadline = slot.peer.drain(clock.now, &mut sink);
-        if sink.settled && !slot.settled {
-            slot.settled = true;
+        if sink.handshake_over && !slot.handshake_over {
+            slot.handshake_over = true;
             self.connecting -= 1;
             slot.learn(&self.setup.learned);
         }
         self.set_timer(key, deadline);
-        if !self.wishes.is_empty() {
-            self.grant_wishes(clock, key);
+        if !self.address_requests.is_empty() {
+            self.carry_out_requests(clock, key);
         }
     }
-
-    fn add(&mut self, clock: Clock, new: NewPeer) {
-        let NewPeer { id, label, role, cohort, socket } = new;
-        let add = || -> Result<usize, String> {
-            let local = socket.as_ref().map(UdpSocket::local_addr).transpose();
-            let local = local.map_err(|error| error.to_string())?;
-            let subscriber = matches!(role, PeerRole::Subscriber { .. });
-            let impaired = if subscriber { self.impairments.of(cohort, &label) } else { None };
-            let (mut peer, record) = self.make_peer(clock.now, local, role)?;
-            let socket = socket.map(|socket| self.backend.add_socket(socket)).transpose();
-            let socket = socket.map_err(|error| error.to_string())?;
-            if let Some(options) = self.setup.capture
-                && self.tapped < options.tapped_per_worker_max
-                && peer.is_subscriber()
-            {
-                self.tapped += 1;
-                peer.start_capture(options.limits);
-            }
-            let recorder = match (&self.setup.disk, record) {
-                (Some(disk), true) => Some(PeerRecorder::new(disk.clone(), label.clone())),
-                _ => None,
-            };
-            let slot = Slot {
-                id,
-                label,
-                sockets: Sockets::default(),
-                drops_closed: 0,
-                timer: TimerState::new(clock.now),
-                publishes: !subscriber,
-                peer,
-                recorder,
-                impaired,
-                cohort,
-                settled: false,
-            };
-            self.connecting += 1;
-            let key = self.slots.insert(slot);
-            if let Some(socket) = socket {
-                self.slots[key].sockets.set(LocalId::default(), socket);
-                self.owners.set(socket, key, LocalId::default());
-            }
-            self.slot_of_peer.insert(id, key);
-            Ok(key)
-        };
-        match add() {
-            Ok(key) => self.drain(clock, key),
-            Err(reason) => {
-                self.setup.peers.fetch_sub(1, Ordering::Relaxed);
-                self.notify(clock, id, PeerNotice::NegotiationFailed { reason });
-            }
-        }
-    }
-
-    fn make_peer(
-        &self,
-        now: Instant,
-        local: Option<SocketAddr>,
-        role: PeerRole,
-    ) -> Result<(Peer, bool), String> {
-        let options = &self.setup.peer_options;
-        match role {
-            PeerRole::Subscriber { record } => {
-                Peer::subscriber(now, local, options, record).map(|peer| (peer, record))
-            }
-            PeerRole::Publisher { tracks } => {
-                Peer::publisher(now, local, options, tracks).map(|peer| (peer, false))
-            }
-        }
-        .map_err(|error| error.to_string())
-    }
-
-    fn command(&mut self, clock: Clock, id: PeerId, command: PeerCommand) {
-        let Some(&key) = self.slot_of_peer.get(&id) else {
-            if matches!(command, PeerCommand::Close) {
-                self.notify(clock, id, PeerNotice::Closed);
-            }
-            return;
-        };
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let now = clock.now;
-        let outcome = match command {
-            PeerCommand::Offer { id, sdp, mid_to_track_id } => slot
-                .peer
-                .accept_offer(now, &sdp, &mid_to_track_id)
-                .map(|sdp| Some(PeerNotice::Answer { offer_id: id, sdp })),
-            PeerCommand::CreateOffer => {
-                slot.peer.create_offer(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
-            }
-            PeerCommand::RestartIce => {
-                slot.peer.restart_ice(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
-            }
-            PeerCommand::Answer { sdp } => slot.peer.accept_answer(now, &sdp).map(|()| None),
-            PeerCommand::Candidate(line) => {
-                slot.peer.add_remote_candidate(now, &line).map(|()| None)
-            }
-            PeerCommand::Note(note) => {
-                slot.peer.note(note);
-                Ok(None)
-            }
-            PeerCommand::GiveUp => {
-                slot.peer.give_up();
-                Ok(None)
-            }
-            PeerCommand::Close => {
-                self.remove(clock, key);
-                self.notify(clock, id, PeerNotice::Closed);
-                return;
-            }
-        };
-        let notice = outcome.unwrap_or_else(|error| {
-            Some(PeerNotice::NegotiationFailed { reason: error.to_string() })
-        });
-        if let Some(notice) = notice {
-            self.notify(clock, id, notice);
-        }
-        self.drain(clock, key);
-    }
-
-    fn notify(&mut self, clock: Clock, peer: PeerId, notice: PeerNotice) {
-        let at_unix_ns = clock.unix_ns;
-        self.setup.events.push(EngineEvent::Peer { peer, at_unix_ns, notice });
-    }
-
-    /// Closes a peer, settles its account and gives its sockets back.
-    fn remove(&mut self, clock: Clock, key: usize) {
-        let Some(mut slot) = self.slots.try_remove(key) else { return };
-        let mut sink = Sink {
-            backend: &mut *self.backend,
-            events: &mut self.setup.events,
-            measured: &mut self.measured,
-            recorder: slot.recorder.as_mut(),
-            sockets: &slot.sockets,
-            wishes: &mut self.wishes,
-            id: slot.id,
-            cohort: slot.cohort,
-            clock,
-            settled: true,
-        };
-        slot.peer.close(clock.now, &mut sink);
-        let mut news = CoverNews::new(self.setup.index, clock.now, false);
-        take_covers(&mut slot, &mut news);
-        self.setup.events.push(EngineEvent::Cover(Box::new(news)));
-        self.connecting -= usize::from(!slot.settled);
-        self.wishes.clear();
-        let mut kernel_drops = slot.drops_closed;
-        for socket in slot.sockets.iter() {
-            kernel_drops += self.backend.socket_drops(socket);
-            self.backend.remove_socket(socket);
-            self.owners.clear(socket);
-        }
-        if let Some(recorder) = slot.recorder {
-            self.assembled.merge(&recorder.finish());
-        }
-        let report = slot.peer.final_report(clock.now);
-        if let Some(options) = self.setup.capture
-            && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
-        {
-            self.tapped -= 1;
-            self.captures.push(captured);
-            keep_worst(&mut self.captures, options.worst);
-        }
-        let counters = slot.peer.counters();
-        self.retired.merge(&counters);
-        if let Some(closed) = self.closed.get_mut(usize::from(slot.cohort)) {
-            let impaired = slot.impaired.map(|impaired| impaired.counts());
-            closed.add(&counters, impaired.unwrap_or_default());
-        }
-        let (label, cohort) = (slot.label, slot.cohort);
-        let (id, remote) = (slot.id, slot.peer.remote());
-        self.rows.push(PeerRow { id, label, cohort, kernel_drops, remote, report });
-        self.slot_of_peer.remove(&slot.id);
-        self.setup.peers.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn begin_measuring(&mut self, clock: Clock) {
-        self.before_window.merge(&self.retired);
-        self.retired = PeerCounters::default();
-        self.closed.fill(Closed::default());
-        self.rows.clear();
-        self.captures.clear();
-        for key in 0..self.slots.capacity() {
-            self.send_if_due();
-            let Some(slot) = self.slots.get_mut(key) else { continue };
-            // For the backend's sum, which is where the window's begins.
-            for socket in slot.sockets.iter() {
-                self.backend.socket_drops(socket);
-            }
-            self.before_window.merge(&slot.peer.counters());
-            slot.peer.begin_measuring(clock.now);
-            if let Some(impaired) = &mut slot.impaired {
-                impaired.begin_measuring();
-            }
-        }
-        self.measured.begin_measuring();
-        self.health.begin_measuring(clock.now, self.backend.stats());
-    }
-
-    /// Of the peers that are there: their worst, with the packets so far.
-    fn hand_out_captures(&mut self) {
-        let Some(options) = self.setup.capture else { return };
-        let mut tapped: Vec<_> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.peer.capture().is_some())
-            .map(|(key, slot)| (badness(&PeerFigures::of(&slot.peer.counters())), key))
-            .collect();
-        tapped.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-        let worst = tapped.into_iter().take(options.worst);
-        let captured = worst.filter_map(|(_, key)| {
-            let slot = self.slots.get(key)?;
-            CapturedPeer::of(slot.id, &slot.label, &slot.peer)
-        });
-        let captured = captured.collect();
-        self.setup.events.push(EngineEvent::Captured(captured));
-    }
-
-    fn read_totals(&mut self, tag: u64) {
-        let mut totals = Box::new(self.retired);
-        for (_, slot) in &self.slots {
-            totals.merge(&slot.peer.counters());
-        }
-        let worker = self.setup.index;
-        self.setup.events.push(EngineEvent::Totals { worker, tag, totals });
-    }
-
-    fn snapshot(&mut self, clock: Clock) {
-        self.next_snapshot = snapshot_after(self.next_snapshot, clock.now);
-        let mut totals = self.retired;
-        let mut peers_receiving = 0;
-        let mut worst = Worst::default();
-        for key in 0..self.slots.capacity() {
-            // Thousands of peers take longer than a packet may be late.
-            self.send_if_due();
-            let Some(slot) = self.slots.get(key) else { continue };
-            // For the backend's sum: it learns of a drop with the socket's next datagram else.
-            for socket in slot.sockets.iter() {
-                self.backend.socket_drops(socket);
-            }
-            let counters = slot.peer.counters();
-            let received = counters.video.streams_received + counters.audio.streams_received;
-            peers_receiving += usize::from(received > 0);
-            totals.merge(&counters);
-            worst.offer(key, PeerFigures::of(&counters));
-        }
-        self.tell_covers(clock);
-        let second = self.health.close_second(clock.now, self.backend.stats());
-        self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
-        let worst = worst.into_slots().into_iter().filter_map(|(key, figures)| {
-            let slot = self.slots.get(key)?;
-            Some(PeerLine { id: slot.id, label: slot.label.clone(), figures })
-        });
-        let snapshot = WorkerSnapshot {
-            worker: self.setup.index,
-            core: self.setup.core,
-            at_unix_ns: clock.unix_ns,
-            peers: self.slots.len(),
-            peers_receiving,
-            totals,
-            second,
-            health: self.health.measured(clock.now, self.backend.stats()),
-            video_latency_second_us: self.measured.close_second(),
-            worst: worst.collect(),
-        };
-        self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));
-    }
-
-    /// What is new of the time that streams cover. If events wait, it waits in the streams.
-    fn tell_covers(&mut self, clock: Clock) {
-        if self.setup.events.is_crowded() {
-            return;
-        }
-        let mut news = CoverNews::new(self.setup.index, clock.now, true);
-        for key in 0..self.slots.capacity() {
-            self.send_if_due();
-            if let Some(slot) = self.slots.get_mut(key) {
-                take_covers(slot, &mut news);
-            }
-        }
-        self.setup.events.push(EngineEvent::Cover(Box::new(news)));
-    }
-
-    fn finish(mut self, failed: Option<String>) -> WorkerReport {
-        let clock = self.clocks.read();
-        let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.remove(clock, key);
-        }
-        self.backend.flush();
-        self.backend.refresh_drops();
-        self.setup.events.flush();
-        let covers = self.setup.events.take_covers();
-        let ended = self.clocks.read().now;
-        let last = LastPart {
-            ended,
-            second: self.health.close_second(ended, self.backend.stats()),
-            video_latency_us: self.measured.close_second(),
-        };
-        let windows = self.measured.into_windows();
-        let cohorts: Vec<_> =
-            self.closed.into_iter().zip(windows).map(|(closed, own)| closed.report(own)).collect();
-        let mut distributions = Distributions::default();
-        let measured = cohorts.iter().filter_map(|cohort| cohort.distributions.as_deref());
-        measured.for_each(|own| distributions.merge(own));
-        WorkerReport {
-            worker: self.setup.index,
-            core: self.setup.core,
-            health: self.health.measured(ended, self.backend.stats()),
-            totals: self.retired,
-            distributions,
-            before_window: self.before_window,
-            peers: self.rows,
-            assembled: self.assembled,
-            last,
-            captures: self.captures,
-            cohorts,
-            snapshots_dropped: self.setup.events.snapshots_dropped(),
-            covers,
-            failed,
-        }
-    }
-}
-
-fn take_covers(slot: &mut Slot, news: &mut CoverNews) {
-    let peer = slot.id;
-    slot.peer.covers(&mut |cover| news.covers.push(PeerCover { peer, cover }));
-    if let Some(cut_off) = slot.impaired.as_mut().and_then(|impaired| impaired.take_cut_off()) {
-        news.cut_off.push((peer, cut_off));
-    }
-}
-
-/// When the next snapshot is due after the one that was due at `due` and is made `now`. A worker
-/// that is behind begins a whole second anew: a snapshot over next to nothing would hide what the
-/// late one shows.
-fn snapshot_after(due: Instant, now: Instant) -> Instant {
-    let next = due + SNAPSHOT_EVERY;
-    if next > now { next } else { now + SNAPSHOT_EVERY }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use stampede_core::{CaptureLimits, DtlsIdentity};
     use stampede_udp::{BackendChoice, BackendLimits};
 
+    use super::reports::snapshot_after;
     use super::*;
-    use crate::mailbox::EventSignal;
+    use crate::mailbox::{EventSignal, NewPeer};
+    use crate::{PeerCommand, PeerNotice, PeerRole};
 
     fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
         let limits = BackendLimits::default();

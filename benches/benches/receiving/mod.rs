@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::{
-    Arrival, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream,
+    Arrival, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Scratch,
 };
 use str0m::change::SdpAnswer;
 use str0m::format::Codec;
@@ -96,7 +96,7 @@ pub(crate) fn connect(start: Instant, options: &PeerOptions) -> Pair {
     let offer = offer.to_sdp_string();
     let answer = timed(&mut peer_time, || peer.accept_offer(start, &offer, &[]).unwrap());
     rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer).unwrap()).unwrap();
-    let (mut now, mut sink) = (start, Sink::default());
+    let (mut now, mut sink, mut scratch) = (start, Sink::default(), Scratch::default());
     while !sink.connected {
         assert!(now < start + Duration::from_secs(10), "not connected");
         now += Duration::from_millis(5);
@@ -106,7 +106,8 @@ pub(crate) fn connect(start: Instant, options: &PeerOptions) -> Pair {
             let datagrams = poll(&mut rtc);
             timed(&mut peer_time, || {
                 for bytes in datagrams {
-                    peer.handle_datagram(arrival(now, start), sender_addr(), &bytes);
+                    let at = arrival(now, start);
+                    peer.handle_datagram(at, sender_addr(), &bytes, &mut scratch);
                 }
                 peer.drain(now, &mut sink);
             });

@@ -101,8 +101,7 @@ pub struct MediaCounters {
     pub frames: FrameCounters,
     /// Freezes; stays 0 for audio.
     pub freezes: FreezeCounters,
-    /// NACK messages sent. With [`crate::ReceivePath::Str0m`] from its statistics, up to
-    /// [`crate::peer::STATS_INTERVAL`] old.
+    /// NACK messages sent.
     pub nack_sent: u64,
     /// PLI messages sent.
     pub pli_sent: u64,

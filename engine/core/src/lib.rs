@@ -34,10 +34,10 @@ pub use counters::{
     FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters, PeerReport,
     PublishCounters, PublishReport, Sample, SenderWindow, StreamReport, TransportCounters,
 };
-pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions, ReceivePath};
+pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
-    AddressWish, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
-    Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream, RemoteCandidate,
+    AddressRequest, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
+    Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_media::Codec;

@@ -74,16 +74,6 @@ pub enum IdentityError {
     NoCertificate,
 }
 
-/// What opens and counts a subscriber's media.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ReceivePath {
-    /// Our own SRTP, RTCP and stream state, from when DTLS is up; the default.
-    #[default]
-    Fast,
-    /// str0m's: the reference that the fast path is tested against.
-    Str0m,
-}
-
 /// Options that all peers of a process share.
 #[derive(Debug, Clone)]
 pub struct PeerOptions {
@@ -91,8 +81,6 @@ pub struct PeerOptions {
     pub playout_deadline: Duration,
     /// Most packets a publisher keeps for retransmission, per layer. Older ones can't be resent.
     pub retransmit_cache_packets_max: usize,
-    /// What opens and counts a subscriber's media.
-    pub receive_path: ReceivePath,
     /// From which local addresses the server's candidates are reached. `None`: from any of their
     /// family that the peer has, and it asks for no others.
     pub route: Option<RouteLookup>,
@@ -106,7 +94,6 @@ impl PeerOptions {
         Self {
             playout_deadline: Duration::from_millis(500),
             retransmit_cache_packets_max: 512,
-            receive_path: ReceivePath::default(),
             route: None,
             identity,
         }

@@ -1,4 +1,4 @@
-//! The RTCP that a subscriber sends and understands on the fast path (RFC 3550, RFC 4585).
+//! The RTCP that a subscriber sends and understands (RFC 3550, RFC 4585).
 
 /// Most report blocks in one receiver report (the count has five bits).
 pub(crate) const REPORT_BLOCKS_MAX: usize = 31;

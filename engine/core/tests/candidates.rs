@@ -16,8 +16,8 @@ use stampede_core::peer::{
     UNUSED_LOCAL_AFTER,
 };
 use stampede_core::{
-    AddressWish, Arrival, Heard, LocalId, MediaFailure, NoCandidatePair, Peer, PeerEvent,
-    PeerOptions, PeerSink, RecordedFrame, RecordedStream,
+    AddressRequest, Arrival, Heard, LocalId, MediaFailure, NoCandidatePair, Peer, PeerEvent,
+    PeerOptions, PeerSink, RecordedFrame, RecordedStream, Scratch,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind};
@@ -28,7 +28,7 @@ use str0m::{Candidate, Input, Output, Rtc};
 struct Sink {
     datagrams: Vec<(LocalId, SocketAddr, Vec<u8>)>,
     events: Vec<PeerEvent>,
-    wishes: Vec<AddressWish>,
+    address_requests: Vec<AddressRequest>,
 }
 
 impl PeerSink for Sink {
@@ -40,8 +40,8 @@ impl PeerSink for Sink {
         self.events.push(event);
     }
 
-    fn address(&mut self, wish: AddressWish) {
-        self.wishes.push(wish);
+    fn address(&mut self, request: AddressRequest) {
+        self.address_requests.push(request);
     }
 
     fn recorded(&mut self, _: &RecordedStream, _: RecordedFrame) {}
@@ -185,21 +185,21 @@ impl Net {
                 assert_eq!(from.is_ipv4(), to.is_ipv4());
                 self.send(from, to, bytes);
             }
-            let wishes = std::mem::take(&mut self.sink.wishes);
-            if wishes.is_empty() {
+            let address_requests = std::mem::take(&mut self.sink.address_requests);
+            if address_requests.is_empty() {
                 return;
             }
-            wishes.into_iter().for_each(|wish| self.grant(wish));
+            address_requests.into_iter().for_each(|request| self.grant(request));
         }
     }
 
-    fn grant(&mut self, wish: AddressWish) {
-        match wish {
-            AddressWish::Open { local } if self.refused == Some(local) => {
+    fn grant(&mut self, request: AddressRequest) {
+        match request {
+            AddressRequest::Open { local } if self.refused == Some(local) => {
                 self.opened.push(local);
                 self.peer.local_refused(self.now, local, "no more of these".to_owned());
             }
-            AddressWish::Open { local } => {
+            AddressRequest::Open { local } => {
                 self.opened.push(local);
                 self.next_port += 1;
                 let local = SocketAddr::new(local, self.next_port);
@@ -207,7 +207,7 @@ impl Net {
                 assert!(via.index() < LOCAL_ADDRESSES_MAX);
                 assert_eq!(self.sockets.insert(via, local), None);
             }
-            AddressWish::Close { via } => self.closed.push(self.sockets.remove(&via).unwrap()),
+            AddressRequest::Close { via } => self.closed.push(self.sockets.remove(&via).unwrap()),
         }
     }
 
@@ -235,7 +235,7 @@ impl Net {
                 let unix_ns = UNIX_BASE_NS + (self.now - self.start).as_nanos() as u64;
                 self.peer.received_on(via);
                 let at = Arrival { instant: self.now, unix_ns };
-                self.peer.handle_datagram(at, from, &bytes);
+                self.peer.handle_datagram(at, from, &bytes, &mut Scratch::default());
             } else if let Ok(receive) = Receive::new(Protocol::Udp, from, to, &bytes) {
                 self.server.handle_input(Input::Receive(self.now, receive)).unwrap();
             }

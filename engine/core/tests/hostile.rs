@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use stampede_core::{Arrival, Peer, PeerEvent};
+use stampede_core::{Arrival, Peer, PeerEvent, Scratch};
 use str0m::Rtc;
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind};
@@ -61,7 +61,7 @@ fn malformed_datagrams_never_panic() {
         for _ in 0..500 {
             let bytes = hostile_datagram(&mut rng, &real);
             let at = Arrival { instant: sim.now, unix_ns: UNIX_BASE_NS };
-            sim.peer.handle_datagram(at, server_addr(), &bytes);
+            sim.peer.handle_datagram(at, server_addr(), &bytes, &mut Scratch::default());
             if rng.chance(100) {
                 sim.now += Duration::from_micros(rng.below(20_000));
                 sim.peer.handle_timeout(sim.now);
@@ -84,8 +84,8 @@ fn media_before_an_offer_or_a_connection_is_counted() {
     let mut packet = vec![0x80, 96, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4];
     packet.extend([0; 64]);
     let at = Arrival { instant: now, unix_ns: UNIX_BASE_NS };
-    peer.handle_datagram(at, server_addr(), &packet);
-    peer.handle_datagram(at, server_addr(), &[]);
+    peer.handle_datagram(at, server_addr(), &packet, &mut Scratch::default());
+    peer.handle_datagram(at, server_addr(), &[], &mut Scratch::default());
     let transport = peer.counters().transport;
     assert_eq!((transport.before_connected, transport.malformed), (1, 1));
     assert_eq!(transport.datagrams_received, 2);

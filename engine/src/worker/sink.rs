@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use stampede_core::{
-    AddressWish, LocalId, PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample,
+    AddressRequest, LocalId, PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample,
 };
 use stampede_media::AssemblerCounters;
 use stampede_udp::Backend;
@@ -22,11 +22,11 @@ pub(super) struct Sink<'a> {
     pub(super) measured: &'a mut Measured,
     pub(super) recorder: Option<&'a mut PeerRecorder>,
     pub(super) sockets: &'a Sockets,
-    pub(super) wishes: &'a mut Vec<AddressWish>,
+    pub(super) address_requests: &'a mut Vec<AddressRequest>,
     pub(super) id: PeerId,
     pub(super) cohort: u16,
     pub(super) clock: Clock,
-    pub(super) settled: bool,
+    pub(super) handshake_over: bool,
 }
 
 impl PeerSink for Sink<'_> {
@@ -36,13 +36,14 @@ impl PeerSink for Sink<'_> {
         }
     }
 
-    fn address(&mut self, wish: AddressWish) {
-        self.wishes.push(wish);
+    fn address(&mut self, request: AddressRequest) {
+        self.address_requests.push(request);
     }
 
     fn event(&mut self, event: PeerEvent) {
         let here = self.clock.here();
-        self.settled |= matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
+        self.handshake_over |=
+            matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
         let (at, notice) = match event {
             PeerEvent::IceConnected => (here, PeerNotice::IceConnected),
             PeerEvent::Connected => (here, PeerNotice::Connected),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use stampede_core::peer::LOCAL_ADDRESSES_MAX;
-use stampede_core::{AddressWish, LocalId};
+use stampede_core::{AddressRequest, LocalId};
 use stampede_udp::SocketId;
 
 use super::{Slot, Worker};
@@ -103,12 +103,12 @@ impl Worker {
     /// Opens and closes the sockets that a peer asked for while it was drained. It asks for each once,
     /// so this ends.
     #[cold]
-    pub(super) fn grant_wishes(&mut self, clock: Clock, key: usize) {
+    pub(super) fn carry_out_requests(&mut self, clock: Clock, key: usize) {
         let now = clock.now;
-        for wish in std::mem::take(&mut self.wishes) {
+        for request in std::mem::take(&mut self.address_requests) {
             let Some(slot) = self.slots.get_mut(key) else { return };
-            match wish {
-                AddressWish::Open { local } => {
+            match request {
+                AddressRequest::Open { local } => {
                     let bound = stampede_udp::bind((local, 0).into(), self.setup.buffers);
                     if let Err(error) = bound.and_then(|socket| self.open(now, key, socket))
                         && let Some(slot) = self.slots.get_mut(key)
@@ -116,7 +116,7 @@ impl Worker {
                         slot.peer.local_refused(now, local, error.to_string());
                     }
                 }
-                AddressWish::Close { via } => {
+                AddressRequest::Close { via } => {
                     let Some(socket) = slot.sockets.take(via) else { continue };
                     slot.drops_closed += self.backend.socket_drops(socket);
                     self.backend.remove_socket(socket);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_core::peer::SETTLE_GRACE;
+use stampede_core::peer::GAP_GRACE;
 use stampede_engine::{CapturedPeer, Engine};
 use stampede_report::Failure;
 use stampede_report::facts::Early;
@@ -183,7 +183,7 @@ async fn with_engine(
     let workers = Rc::new(RefCell::new(Workers::default()));
     let state = Rc::new(conductor::State::default());
     let (controls, scraper) = (Arc::clone(&watcher.controls), Rc::clone(&watcher.scraper));
-    let settles_after = data.scenario.playout_deadline + SETTLE_GRACE;
+    let settles_after = data.scenario.playout_deadline + GAP_GRACE;
     scraper.begin().await;
     let scraping = tokio::task::spawn_local(Rc::clone(&scraper).run());
     let recorder = data.scenario.capture.clone().map(|capture| {

@@ -6,14 +6,14 @@ use std::time::Instant;
 use stampede_media::Codec;
 
 use super::FreezeDetector;
-use super::references::{Gap, Notes, References, Settled};
+use super::references::{FrameInfo, Gap, JudgedFrame, References};
 use crate::watch::{Cover, FrameTime, Span, Trouble};
 use crate::{Arrival, FrameCounters, FreezeCounters};
 
 /// Most frames open at once, behind a gap that may still be repaired. At the maximum the oldest is
-/// settled as it is.
+/// judged as it is.
 pub const OPEN_FRAMES_MAX: usize = 128;
-/// Most packets without payload remembered between frames not settled yet. At the maximum the
+/// Most packets without payload remembered between frames not judged yet. At the maximum the
 /// oldest is forgotten, and the frame around it may count as incomplete.
 pub const SKIPS_MAX: usize = 256;
 
@@ -63,7 +63,7 @@ struct OpenFrame {
     last_arrival: Arrival,
     /// It lies in the measured window.
     measured: bool,
-    notes: Notes,
+    info: FrameInfo,
 }
 
 /// Where signalling said that the track stands still, in sequence numbers: it may come before or
@@ -76,8 +76,8 @@ struct Pause {
     until: Option<u64>,
 }
 
-/// The frames of one stream. Frames are settled in order, as soon as nothing before them can
-/// change any more: see [`Self::settle`].
+/// The frames of one stream. Frames are judged in order, as soon as nothing before them can
+/// change any more: see [`Self::judge`].
 ///
 /// This file puts packets together into frames; which frame depends on which is followed codec by
 /// codec in `references`. Of audio nothing is counted here.
@@ -85,19 +85,19 @@ struct Pause {
 #[repr(C)]
 pub struct FrameLedger {
     open: VecDeque<OpenFrame>,
-    /// Last sequence number of the last frame settled.
-    settled: Option<u64>,
+    /// Last sequence number of the last frame judged.
+    judged: Option<u64>,
     /// First sequence number of the measured window.
     measured_from: u64,
     references: Option<References>,
-    /// Whether the last frame settled was whole at its end.
-    settled_end: bool,
+    /// Whether the last frame judged was whole at its end.
+    judged_end: bool,
     /// A frame since the last shown one was lost or could not be decoded.
     lossy: bool,
     /// What was seen since the last shown one.
     trouble: Trouble,
     keyframe_wanted: bool,
-    /// Sequence numbers without payload behind `settled`.
+    /// Sequence numbers without payload behind `judged`.
     skips: VecDeque<u64>,
     finished: VecDeque<FinishedFrame>,
     counted: Counted,
@@ -128,8 +128,8 @@ impl FrameLedger {
         Self {
             open: VecDeque::new(),
             skips: VecDeque::new(),
-            settled: None,
-            settled_end: false,
+            judged: None,
+            judged_end: false,
             references: References::new(codec),
             counted: Counted::default(),
             freezes: FreezeDetector::default(),
@@ -149,9 +149,9 @@ impl FrameLedger {
     }
 
     /// Takes a packet that is new and in time, in any order; true if it begins or ends a frame, so
-    /// that there may be something to settle, even where it came in its turn.
+    /// that there may be something to judge, even where it came in its turn.
     pub fn push(&mut self, packet: FramePacket<'_>) -> bool {
-        if self.settled.is_some_and(|settled| packet.sequence <= settled) {
+        if self.judged.is_some_and(|judged| packet.sequence <= judged) {
             return false;
         }
         let Some(frame) = self.open_frame(&packet) else { return false };
@@ -164,13 +164,13 @@ impl FrameLedger {
         if packet.marker {
             frame.end = Some(packet.sequence);
         }
-        frame.notes.read(&packet);
+        frame.info.read(&packet);
         packet.marker || frame.packets == 1
     }
 
     /// A sequence number without payload.
     pub fn skip(&mut self, sequence: u64) {
-        if self.settled.is_some_and(|settled| sequence <= settled) {
+        if self.judged.is_some_and(|judged| sequence <= judged) {
             return;
         }
         if self.skips.len() >= SKIPS_MAX {
@@ -180,10 +180,10 @@ impl FrameLedger {
         self.skips.insert(at, sequence);
     }
 
-    /// Settles frames in order while nothing before them can change: `floor` is the lowest
+    /// Judges frames in order while nothing before them can change: `floor` is the lowest
     /// sequence number that may still arrive in time
     /// ([`SequenceLedger::open_floor`](super::SequenceLedger::open_floor)).
-    pub fn settle(&mut self, floor: u64) {
+    pub fn judge(&mut self, floor: u64) {
         while let Some(head) = self.open.front() {
             let next_low = self.open.get(1).map(|next| next.low);
             let end = head.end.or_else(|| {
@@ -198,20 +198,20 @@ impl FrameLedger {
                 }
                 _ => false,
             };
-            let settled = if complete {
+            let judged = if complete {
                 floor >= head.low
             } else {
                 next_low.is_some_and(|low| floor >= low) || end.is_some_and(|end| floor > end)
             };
-            if !settled && self.open.len() < OPEN_FRAMES_MAX {
+            if !judged && self.open.len() < OPEN_FRAMES_MAX {
                 break;
             }
             let known = (start.is_some(), end.is_some());
-            self.settle_head(complete, known);
+            self.judge_head(complete, known);
         }
     }
 
-    /// Ends the stream; [`Self::settle`] it first. Frames that are still arriving, or wait for a
+    /// Ends the stream; [`Self::judge`] it first. Frames that are still arriving, or wait for a
     /// gap that may yet be repaired, are not counted: they were cut off by us, not lost.
     ///
     /// If the last frame stands until `stood_until`, and that is a freeze, it is one although
@@ -244,10 +244,10 @@ impl FrameLedger {
         self.trouble.on_purpose = true;
     }
 
-    /// The stream goes on with another video codec: open frames are settled as they are, and
+    /// The stream goes on with another video codec: open frames are judged as they are, and
     /// decoding begins anew.
     pub fn change_codec(&mut self, codec: Codec) {
-        self.settle(u64::MAX);
+        self.judge(u64::MAX);
         self.open.clear();
         self.references = References::new(codec);
     }
@@ -295,8 +295,8 @@ impl FrameLedger {
         })
     }
 
-    /// The next frame that was settled as complete, in order. Ask until there is none after each
-    /// [`Self::settle`]: they are kept.
+    /// The next frame that was judged as complete, in order. Ask until there is none after each
+    /// [`Self::judge`]: they are kept.
     pub fn next_finished(&mut self) -> Option<FinishedFrame> {
         self.finished.pop_front()
     }
@@ -324,12 +324,12 @@ impl FrameLedger {
     /// Bytes on the heap.
     #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
-        let notes: usize = self.open.iter().map(|frame| frame.notes.heap_bytes()).sum();
+        let info: usize = self.open.iter().map(|frame| frame.info.heap_bytes()).sum();
         let references = self.references.as_ref().map_or(0, References::heap_bytes);
         let own = self.open.capacity() * size_of::<OpenFrame>()
             + self.skips.capacity() * size_of::<u64>()
             + self.finished.capacity() * size_of::<FinishedFrame>();
-        own + notes + references
+        own + info + references
     }
 
     /// The frame of a packet; `None` for audio.
@@ -346,7 +346,7 @@ impl FrameLedger {
                     end: None,
                     last_arrival: packet.at,
                     measured: packet.sequence >= self.measured_from,
-                    notes: self.references.as_ref()?.notes(),
+                    info: self.references.as_ref()?.info(),
                 };
                 let index = self.open.partition_point(|frame| frame.low < packet.sequence);
                 self.open.insert(index, frame);
@@ -358,12 +358,12 @@ impl FrameLedger {
 
     /// Right behind the frame before.
     fn inferred_start(&self, head: &OpenFrame) -> Option<u64> {
-        self.settled.filter(|settled| self.whole(settled + 1, head.low)).map(|_| head.low)
+        self.judged.filter(|judged| self.whole(judged + 1, head.low)).map(|_| head.low)
     }
 
     /// Where the payload of one of its packets says so.
     fn stated_start(&self, head: &OpenFrame) -> Option<u64> {
-        self.references.as_ref()?.start(&head.notes)
+        self.references.as_ref()?.start(&head.info)
     }
 
     /// Sequence numbers without payload in `first..=last`.
@@ -379,28 +379,28 @@ impl FrameLedger {
     }
 
     /// `known`: whether the frame's beginning and its end are.
-    fn settle_head(&mut self, complete: bool, known: (bool, bool)) {
+    fn judge_head(&mut self, complete: bool, known: (bool, bool)) {
         let Some(mut head) = self.open.pop_front() else { return };
         let Some(references) = &mut self.references else { return };
-        let keyframe = head.notes.keyframe();
-        let first_ever = self.settled.is_none();
+        let keyframe = head.info.keyframe();
+        let first_ever = self.judged.is_none();
         if !complete && first_ever && !known.0 {
             // We joined in the middle of it.
-            references.pass_over(&head.notes);
+            references.pass_over(&head.info);
             self.keyframe_wanted = true;
             self.trouble.undecodable = true;
             self.close_head(&head, known.1);
             return;
         }
-        if self.is_over_pause(self.settled, head.low)
+        if self.is_over_pause(self.judged, head.low)
             && let Some(references) = &mut self.references
         {
             references.interrupt();
         }
-        let contiguous = self.settled.is_none_or(|settled| self.whole(settled + 1, head.low));
+        let contiguous = self.judged.is_none_or(|judged| self.whole(judged + 1, head.low));
         let gap = match contiguous {
             true => Gap::None,
-            false if self.settled_end && known.0 => Gap::Frames,
+            false if self.judged_end && known.0 => Gap::Frames,
             false => Gap::Within,
         };
         let gap_before = gap != Gap::None;
@@ -410,9 +410,9 @@ impl FrameLedger {
             self.first_keyframe.get_or_insert(head.last_arrival);
         }
         let timestamp = head.timestamp;
-        let mut settled = Settled { notes: &mut head.notes, timestamp, complete, gap };
+        let mut judged = JudgedFrame { info: &mut head.info, timestamp, complete, gap };
         let Some(references) = &mut self.references else { return };
-        let followed = references.settle(&mut settled);
+        let followed = references.judge(&mut judged);
         self.keyframe_wanted = references.needs_keyframe();
         if complete {
             self.finished.push_back(FinishedFrame {
@@ -443,8 +443,8 @@ impl FrameLedger {
     }
 
     fn close_head(&mut self, head: &OpenFrame, end_known: bool) {
-        self.settled = Some(head.high);
-        self.settled_end = end_known;
+        self.judged = Some(head.high);
+        self.judged_end = end_known;
         while self.skips.front().is_some_and(|&skip| skip <= head.high) {
             self.skips.pop_front();
         }

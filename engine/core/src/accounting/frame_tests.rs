@@ -115,7 +115,7 @@ fn run(sent: &[Sent], fates: &[Option<u64>], first: u16) -> (StreamLedger, Vec<b
         let packet = &sent[index];
         let at =
             Arrival { instant: start + Duration::from_millis(at_ms), unix_ns: at_ms * 1_000_000 };
-        ledger.settle(at.instant);
+        ledger.expire_gaps(at.instant);
         let sequence = first.wrapping_add(index as u16);
         if packet.padding {
             ledger.padding(sequence, at);
@@ -202,7 +202,7 @@ proptest! {
                 at,
                 via: Via::Primary,
             });
-            ledger.settle(at.instant);
+            ledger.expire_gaps(at.instant);
         }
         ledger.finish(start, start);
         let frames = ledger.frames();

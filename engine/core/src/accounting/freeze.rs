@@ -146,7 +146,7 @@ mod tests {
         detector.shown(at(8_300), false);
         let counted = detector.counters();
         assert_eq!((counted.count, counted.total), (1, Duration::from_millis(300)));
-        // Settled late: it had ended before the window began.
+        // Judged late: it had ended before the window began.
         let mut detector = FreezeDetector::default();
         (0..20).for_each(|frame| detector.shown(at(frame * 40), false));
         detector.restart_counting(at(8_000));

@@ -122,7 +122,7 @@ impl LatencyMeter {
             return None;
         }
         let found = self.open.iter().find(|(open, _)| *open == timestamp).map(|(_, stamp)| *stamp);
-        // Frames are settled in order: nothing older will be asked for.
+        // Frames are judged in order: nothing older will be asked for.
         self.open.retain(|(open, _)| open.wrapping_sub(timestamp).cast_signed() > 0);
         let Some(stamp) = found.or_else(|| self.interpolate(timestamp, clock_rate)) else {
             self.counted.unstamped += 1;

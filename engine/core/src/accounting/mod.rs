@@ -2,7 +2,7 @@
 //!
 //! A stream has one [`SequenceLedger`], and a [`FrameLedger`] if its codec has frames. The
 //! sequence ledger says which sequence numbers may still arrive in time
-//! ([`SequenceLedger::open_floor`]); the frame ledger settles frames behind that line.
+//! ([`SequenceLedger::open_floor`]); the frame ledger judges frames behind that line.
 
 mod frame;
 #[cfg(test)]

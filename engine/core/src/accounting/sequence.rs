@@ -115,7 +115,8 @@ impl SequenceLedger {
     }
 
     /// How far behind the highest sequence number this one is; 0 if ahead.
-    pub fn packets_behind(&self, sequence: u16) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn packets_behind(&self, sequence: u16) -> u64 {
         self.range.map_or(0, |(_, highest)| highest.saturating_sub(extend(sequence, highest)))
     }
 
@@ -186,7 +187,7 @@ impl SequenceLedger {
 
     /// Gives up on gaps whose deadline is before `now`. Call it only with a `now` before which no
     /// arrival can come any more.
-    pub fn settle(&mut self, now: Instant) {
+    pub fn expire_gaps(&mut self, now: Instant) {
         while let Some(gap) = self.gaps.front() {
             if gap.left > 0 && gap.seen + self.deadline >= now {
                 break;
@@ -199,7 +200,7 @@ impl SequenceLedger {
     /// deadline has not passed are taken out of expected and missing: we cut them off, nobody lost
     /// them.
     pub fn finish(&mut self, now: Instant) {
-        self.settle(now);
+        self.expire_gaps(now);
         let pending = self.pending();
         self.counted.cut_off += pending;
         self.counted.missing -= pending;

@@ -133,7 +133,7 @@ proptest! {
     fn equals_the_naive_ledger(
         arrivals in arrivals(),
         first in prop_oneof![any::<u16>(), 65_300..=65_535_u16],
-        settle_lag_ms in 0..200_u64,
+        expire_lag_ms in 0..200_u64,
     ) {
         let start = Instant::now();
         let mut ledger = SequenceLedger::new(DEADLINE);
@@ -142,14 +142,14 @@ proptest! {
             feed(&mut ledger, start, first, packet);
             naive.arrive(packet);
             // Settling early changes no count, whenever it happens.
-            let now = Duration::from_millis(packet.at_ms.saturating_sub(settle_lag_ms));
-            ledger.settle(start + now);
+            let now = Duration::from_millis(packet.at_ms.saturating_sub(expire_lag_ms));
+            ledger.expire_gaps(start + now);
             let c = ledger.counters();
             prop_assert_eq!(c.missing, c.repaired + c.unrecovered + c.pending);
             prop_assert_eq!(c.expected, c.received + c.missing - c.repaired - c.late);
             prop_assert!(c.late <= c.unrecovered);
         }
-        ledger.settle(start + Duration::from_secs(3_600));
+        ledger.expire_gaps(start + Duration::from_secs(3_600));
         prop_assert_eq!(ledger.counters(), naive.counters());
         prop_assert_eq!(ledger.next_deadline(), None);
     }
@@ -168,7 +168,7 @@ proptest! {
             for sequence in all {
                 ledger.media(sequence as u16, start, 7, Via::Primary);
             }
-            ledger.settle(start + Duration::from_secs(3_600));
+            ledger.expire_gaps(start + Duration::from_secs(3_600));
             let c = ledger.counters();
             (c.expected, c.received, c.duplicate, c.unrecovered, c.bytes)
         };
@@ -193,7 +193,7 @@ proptest! {
                 1 => ledger.media(sequence, at, 1, Via::Rtx),
                 _ => ledger.padding(sequence, at),
             };
-            ledger.settle(at);
+            ledger.expire_gaps(at);
             let c = ledger.counters();
             prop_assert_eq!(c.missing, c.repaired + c.unrecovered + c.pending);
             prop_assert_eq!(c.expected, c.received + c.missing - c.repaired - c.late);
@@ -251,9 +251,9 @@ fn counting_restarts_and_what_was_before_stays_out() {
     assert_eq!((counted.expected, counted.received, counted.missing), (2, 1, 1));
     assert_eq!((counted.bytes, counted.rtx_repairs, counted.repaired), (1, 0, 0));
     assert_eq!((counted.stale, counted.pending), (2, 1));
-    // After its deadline it is of no use any more, settled or not.
+    // After its deadline it is of no use any more, expired or not.
     assert!(!ledger.media(14, start + DEADLINE * 2, 1, Via::Rtx).usable);
-    ledger.settle(start + DEADLINE * 3);
+    ledger.expire_gaps(start + DEADLINE * 3);
     let counted = ledger.counters();
     assert_eq!((counted.stale, counted.pending, counted.unrecovered), (3, 0, 1));
 }

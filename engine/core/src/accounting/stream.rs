@@ -133,7 +133,7 @@ impl StreamLedger {
             self.jitter.record(at.unix_ns, packet.timestamp, codec.clock_rate());
         }
         // Nothing before this packet changes with one in the middle of a frame, in its turn.
-        let mut settles = !receipt.in_order;
+        let mut judges = !receipt.in_order;
         if receipt.usable {
             self.received = true;
             if receipt.measured {
@@ -143,7 +143,7 @@ impl StreamLedger {
                 self.last = Some(at);
             }
             if let Some(frames) = &mut self.frames {
-                settles |= frames.push(FramePacket {
+                judges |= frames.push(FramePacket {
                     sequence: receipt.sequence,
                     timestamp: packet.timestamp,
                     marker: packet.marker,
@@ -168,8 +168,8 @@ impl StreamLedger {
                 });
             }
         }
-        if settles {
-            self.settle_frames();
+        if judges {
+            self.judge_frames();
         }
         receipt
     }
@@ -229,7 +229,7 @@ impl StreamLedger {
         if let Some(heard) = &mut self.heard {
             heard.skip(receipt.sequence);
         }
-        self.settle_frames();
+        self.judge_frames();
         receipt
     }
 
@@ -251,19 +251,19 @@ impl StreamLedger {
         self.sequences.placement(sequence)
     }
 
-    /// Gives up on what was due before `now`; see [`SequenceLedger::settle`].
-    pub fn settle(&mut self, now: Instant) {
-        self.sequences.settle(now);
-        self.settle_frames();
+    /// Gives up on what was due before `now`; see [`SequenceLedger::expire_gaps`].
+    pub fn expire_gaps(&mut self, now: Instant) {
+        self.sequences.expire_gaps(now);
+        self.judge_frames();
     }
 
-    /// Settles everything at `now`, the end of the stream. What is missing and might still have
+    /// Judges everything at `now`, the end of the stream. What is missing and might still have
     /// come in time was cut off by us, not lost: such sequence numbers are not expected, and
     /// frames that wait for them are not counted.
     ///
     /// The last picture stood until `stood_until`: that may be a freeze.
     pub fn finish(&mut self, now: Instant, stood_until: Instant) {
-        self.settle(now);
+        self.expire_gaps(now);
         self.sequences.finish(now);
         if let Some(frames) = &mut self.frames {
             frames.finish(stood_until);
@@ -299,7 +299,7 @@ impl StreamLedger {
 
     /// Counts from `now` on only.
     pub fn restart_counting(&mut self, now: Instant) {
-        self.settle_frames();
+        self.judge_frames();
         self.sequences.restart_counting();
         if let Some(frames) = &mut self.frames {
             frames.restart_counting(now, self.sequences.highest());
@@ -392,9 +392,9 @@ impl StreamLedger {
             + frames
     }
 
-    fn settle_frames(&mut self) {
+    fn judge_frames(&mut self) {
         if let (Some(frames), Some(floor)) = (&mut self.frames, self.sequences.open_floor()) {
-            frames.settle(floor);
+            frames.judge(floor);
         }
         self.finish_frames();
     }

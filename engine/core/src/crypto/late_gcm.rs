@@ -1,7 +1,7 @@
 //! SRTP ciphers that are made when they are first used.
 //!
-//! str0m makes a pair of contexts for every connection. A subscriber on the fast path has its own
-//! and never uses str0m's, which would cost it seven kilobytes and two key expansions.
+//! str0m makes a pair of contexts for every connection. A subscriber has its own and never uses
+//! str0m's, which would cost it seven kilobytes and two key expansions.
 
 use std::fmt;
 

@@ -34,8 +34,10 @@ pub fn provider() -> CryptoProvider {
 }
 
 thread_local! {
-    /// The slot for the DTLS instance that is being made on this thread: str0m's providers are
-    /// static, and the peer that an instance is for is not told to them.
+    /// The slot for the DTLS instance that is being made on this thread. It is the one hidden
+    /// parameter of the core, and str0m leaves no other way: its providers are `&'static dyn`, what
+    /// they are called with names no peer, and the keys that DTLS exports come out nowhere else.
+    /// It is set and taken within [`with_key_slot`].
     static SLOT: RefCell<Option<KeySlot>> = const { RefCell::new(None) };
 }
 

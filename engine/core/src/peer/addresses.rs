@@ -8,14 +8,14 @@ use stampede_sdp::Description;
 use str0m::Candidate;
 use str0m::net::Transmit;
 
-use super::candidates::{AddressWish, LocalId, is_check, is_stun};
+use super::Peer;
+use super::candidates::{AddressRequest, LocalId, is_check, is_stun};
 use super::failure::MediaFailure;
 use super::wire::RtpHeader;
-use super::{Peer, Role};
 use crate::PeerEvent;
 
 impl Peer {
-    /// A socket is bound to this local address, for [`AddressWish::Open`]. `None`, and the socket is
+    /// A socket is bound to this local address, for [`AddressRequest::Open`]. `None`, and the socket is
     /// of no use, if the peer has [`LOCAL_ADDRESSES_MAX`] already.
     pub fn add_local(&mut self, now: Instant, address: SocketAddr) -> Option<LocalId> {
         let candidate = Candidate::host(address, "udp").ok()?;
@@ -32,7 +32,7 @@ impl Peer {
         Some(via)
     }
 
-    /// No socket could be had for [`AddressWish::Open`].
+    /// No socket could be had for [`AddressRequest::Open`].
     pub fn local_refused(&mut self, now: Instant, local: IpAddr, why: String) {
         self.candidates.local_refused(local, why);
         self.advance(now);
@@ -45,14 +45,11 @@ impl Peer {
             return;
         }
         let reason = "the handshake did not end in time".to_owned();
-        let failure = match self.role {
-            Role::Subscriber(_) if !self.negotiated => {
-                MediaFailure::NotNegotiated { what: "offer" }
-            }
-            Role::Publisher(_) if !self.negotiated => {
-                MediaFailure::NotNegotiated { what: "answer" }
-            }
-            _ => self.failure(reason),
+        let failure = match self.negotiated {
+            true => self.failure(reason),
+            false => MediaFailure::NotNegotiated {
+                what: if self.receiving.is_some() { "offer" } else { "answer" },
+            },
         };
         self.disconnect(failure);
     }
@@ -78,8 +75,8 @@ impl Peer {
     fn switch(&mut self, via: LocalId) {
         let Some(local) = self.candidates.local(via) else { return };
         (self.local, self.outbox.via) = (local, via);
-        if let Some(fast) = &mut self.fast {
-            fast.switched();
+        if let Some(receiving) = &mut self.receiving {
+            receiving.switched();
         }
     }
 
@@ -96,7 +93,8 @@ impl Peer {
         self.candidates_at = None;
         if self.candidates.checking {
             let outbox = &mut self.outbox;
-            self.candidates_at = self.candidates.poll(now, &mut |wish| outbox.wish(wish));
+            self.candidates_at =
+                self.candidates.poll(now, &mut |request| outbox.request_address(request));
         }
         if self.ice_failed {
             match self.candidates.hopeful_until().filter(|until| *until > now) {
@@ -122,14 +120,14 @@ impl Peer {
 
     /// Gives up the sockets that carry nothing.
     fn tidy(&mut self) {
-        if let Some(via) = self.fast.as_ref().and_then(|fast| fast.via()) {
+        if let Some(via) = self.receiving.as_ref().and_then(|receiving| receiving.via()) {
             self.candidates.carries(via);
         }
         for (via, address) in self.candidates.tidy() {
             if let Ok(candidate) = Candidate::host(address, "udp") {
                 self.rtc.direct_api().invalidate_candidate(&candidate);
             }
-            self.outbox.wish(AddressWish::Close { via });
+            self.outbox.request_address(AddressRequest::Close { via });
         }
         self.sole = self.candidates.sole();
         if let Some(sole) = self.sole {
@@ -147,7 +145,7 @@ impl Peer {
         if self.sole.is_none() && !is_stun(&contents) {
             self.candidates.carries(via);
         }
-        if let Role::Publisher(publishing) = &mut self.role
+        if let Some(publishing) = &mut self.publishing
             && let Some(header) = RtpHeader::parse(&contents)
         {
             publishing.sent(header.ssrc);

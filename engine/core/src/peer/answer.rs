@@ -10,8 +10,7 @@ use stampede_media::{Codec, dependency_descriptor};
 use stampede_sdp::{Description, Extension, Media, MediaType, ParseError, PayloadType};
 
 use super::REMOTE_CANDIDATES_MAX;
-use super::fast::ExtensionIds;
-use super::formats::{Format, Formats};
+use super::receiving::{Agreed, ExtensionIds, Format};
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
@@ -34,8 +33,7 @@ const NO_ADDRESS: &str = "c=IN IP4 0.0.0.0\r\n";
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) text: String,
-    pub(super) formats: Formats,
-    pub(super) ids: ExtensionIds,
+    pub(super) agreed: Agreed,
 }
 
 /// What str0m is told of an offer: its transport, as one data channel m-line.
@@ -92,7 +90,7 @@ pub(super) fn answer(
         put(&mut text, format_args!("a=group:BUNDLE {}", mids.join(" ")));
     }
     text.push_str("a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n");
-    let (mut formats, mut ids) = (Formats::default(), ExtensionIds::default());
+    let mut agreed = Agreed::default();
     let mut is_first = true;
     for answered in &answered {
         answered.write_line(&mut text);
@@ -118,10 +116,10 @@ pub(super) fn answer(
             continue;
         }
         answered.write_attributes(&mut text);
-        answered.formats.iter().for_each(|&(format, _)| formats.add(format));
-        answered.extensions.iter().for_each(|&extension| add_id(&mut ids, extension));
+        answered.formats.iter().for_each(|&(format, _)| agreed.formats.add(format));
+        answered.extensions.iter().for_each(|&extension| add_id(&mut agreed.ids, extension));
     }
-    Ok(Answer { text, formats, ids })
+    Ok(Answer { text, agreed })
 }
 
 /// What is taken of one offered m-line.
@@ -264,7 +262,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::{DtlsIdentity, Peer, PeerOptions, ReceivePath};
+    use crate::peer::receiving::reference::Reference;
+    use crate::{DtlsIdentity, Peer, PeerOptions};
 
     const OFFERS: [&str; 4] = [
         include_str!("../../tests/data/subscriber-offer-vp8-1.sdp"),
@@ -273,12 +272,17 @@ mod tests {
         include_str!("../../tests/data/subscriber-offer-h264-2.sdp"),
     ];
 
-    fn answer_of(path: ReceivePath, offer: &str) -> String {
+    fn options() -> PeerOptions {
+        PeerOptions::new(DtlsIdentity::generate().unwrap())
+    }
+
+    fn local() -> SocketAddr {
+        "127.0.0.1:40001".parse().unwrap()
+    }
+
+    fn answer_of(offer: &str) -> String {
         let now = Instant::now();
-        let identity = DtlsIdentity::generate().unwrap();
-        let options = PeerOptions { receive_path: path, ..PeerOptions::new(identity) };
-        let local: SocketAddr = "127.0.0.1:40001".parse().unwrap();
-        let mut peer = Peer::subscriber(now, local, &options, false).unwrap();
+        let mut peer = Peer::subscriber(now, local(), &options(), false).unwrap();
         peer.accept_offer(now, offer, &[]).unwrap()
     }
 
@@ -309,8 +313,10 @@ mod tests {
     #[test]
     fn the_answer_is_str0ms() {
         for offer in OFFERS {
-            let own = meaning(&answer_of(ReceivePath::Fast, offer));
-            let reference = meaning(&answer_of(ReceivePath::Str0m, offer));
+            let own = meaning(&answer_of(offer));
+            let now = Instant::now();
+            let mut reference = Reference::new(now, local(), &options());
+            let reference = meaning(&reference.accept_offer(now, offer, &[]));
             assert_eq!(own.len(), reference.len());
             for (own, reference) in own.iter().zip(&reference) {
                 assert_eq!(own, reference);
@@ -321,32 +327,32 @@ mod tests {
     #[test]
     fn formats_and_extensions_of_a_captured_offer() {
         let offer = Description::parse(OFFERS[1]).unwrap();
-        let answer = answer(&offer, &answer_of(ReceivePath::Fast, OFFERS[0]), 1).unwrap();
+        let answer = answer(&offer, &answer_of(OFFERS[0]), 1).unwrap();
         let format = |wire, media, codec, clock_rate| Format { wire, media, codec, clock_rate };
-        let of = |wire| answer.formats.get(wire);
+        let of = |wire| answer.agreed.formats.get(wire);
         assert_eq!(of(111), Some(format(111, 111, Codec::Opus, 48_000)));
         assert_eq!(of(96), Some(format(96, 96, Codec::Vp8, 90_000)));
         assert_eq!(of(109), Some(format(109, 108, Codec::H264, 90_000)), "RTX");
         assert_eq!((of(63), of(0), of(116), of(101)), (None, None, None, None));
         let ids =
             ExtensionIds { mid: None, abs_capture_time: Some(2), dependency_descriptor: Some(1) };
-        assert_eq!(answer.ids, ids);
+        assert_eq!(answer.agreed.ids, ids);
     }
 
     #[test]
     fn what_is_rejected_stays_out_of_the_bundle() {
         let is_at = |answer: &str, line: &str| answer.lines().filter(|l| *l == line).count();
         let offer = OFFERS[1].replace("opus/48000/2", "L16/48000/2");
-        let answer = answer_of(ReceivePath::Fast, &offer);
+        let answer = answer_of(&offer);
         assert_eq!(is_at(&answer, "a=group:BUNDLE 0 2"), 1, "{answer}");
         assert_eq!(is_at(&answer, "m=audio 0 UDP/TLS/RTP/SAVPF 111"), 1);
         assert_eq!((is_at(&answer, "a=inactive"), is_at(&answer, "a=recvonly")), (1, 1));
         let gone = OFFERS[1].replacen("a=group:BUNDLE 0 1 2", "a=group:BUNDLE 0 2", 1);
         let gone = gone.replacen("m=audio 9", "m=audio 0", 1);
-        let answer = answer_of(ReceivePath::Fast, &gone);
+        let answer = answer_of(&gone);
         assert_eq!(is_at(&answer, "a=group:BUNDLE 0 2"), 1, "{answer}");
         let bundle_only = OFFERS[1].replacen("m=audio 9", "m=audio 0", 1);
-        let answer = answer_of(ReceivePath::Fast, &bundle_only);
+        let answer = answer_of(&bundle_only);
         assert_eq!(is_at(&answer, "a=group:BUNDLE 0 1 2"), 1, "{answer}");
     }
 
@@ -354,14 +360,14 @@ mod tests {
     fn a_track_that_is_gone_is_inactive_and_no_data_channel_is_no_harm() {
         let gone =
             OFFERS[1].replacen("a=sendrecv", "a=keep", 1).replace("a=sendrecv", "a=recvonly");
-        let answer = answer_of(ReceivePath::Fast, &gone);
+        let answer = answer_of(&gone);
         let lines = |name: &str| answer.lines().filter(|line| *line == name).count();
         assert_eq!((lines("a=inactive"), lines("a=recvonly")), (2, 0), "{answer}");
 
         let (head, rest) = OFFERS[1].split_once("m=application").unwrap();
         let media = &rest[rest.find("m=audio").unwrap()..];
         let offer = format!("{head}{media}").replace("BUNDLE 0 1 2", "BUNDLE 1 2");
-        let answer = answer_of(ReceivePath::Fast, &offer);
+        let answer = answer_of(&offer);
         assert!(!answer.contains("m=application"), "{answer}");
         let (audio, video) = answer.split_once("m=video").unwrap();
         assert!(audio.contains("a=candidate:") && !video.contains("a=candidate:"), "{answer}");
@@ -371,17 +377,15 @@ mod tests {
     fn rtx_with_more_parameters_is_rtx() {
         let offer = OFFERS[1].replace("a=fmtp:97 apt=96", "a=fmtp:97 rtx-time=3000; apt=96");
         let offer = Description::parse(&offer).unwrap();
-        let answer = answer(&offer, &answer_of(ReceivePath::Fast, OFFERS[0]), 1).unwrap();
-        assert_eq!(answer.formats.get(97).map(|format| format.media), Some(96));
+        let answer = answer(&offer, &answer_of(OFFERS[0]), 1).unwrap();
+        assert_eq!(answer.agreed.formats.get(97).map(|format| format.media), Some(96));
         assert!(answer.text.contains("a=fmtp:97 rtx-time=3000; apt=96\r\n"), "{}", answer.text);
     }
 
     #[test]
     fn later_offers_of_the_same_peer() {
         let now = Instant::now();
-        let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
-        let local: SocketAddr = "127.0.0.1:40001".parse().unwrap();
-        let mut peer = Peer::subscriber(now, local, &options, false).unwrap();
+        let mut peer = Peer::subscriber(now, local(), &options(), false).unwrap();
         let mut answer_to = |offer: &str| peer.accept_offer(now, offer, &[]).unwrap();
         let line = |answer: &str, start: &str| {
             answer.lines().find(|line| line.starts_with(start)).map(str::to_owned)

@@ -4,7 +4,7 @@
 //! A peer has a socket on each local address from which one of the server's candidates is reached,
 //! not on those of signalling: that may come over another family, or through a tunnel that begins
 //! on this host. The routes are looked up ([`RouteLookup`]), and whoever has the sockets is asked for
-//! them ([`AddressWish`]); which pair is used is ICE's to say.
+//! them ([`AddressRequest`]); which pair is used is ICE's to say.
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -52,7 +52,7 @@ pub type RouteLookup = fn(SocketAddr) -> Option<IpAddr>;
 
 /// What a peer wants of whoever has its sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AddressWish {
+pub enum AddressRequest {
     /// A socket on this address; [`Peer::add_local`](crate::Peer::add_local) or
     /// [`Peer::local_refused`](crate::Peer::local_refused) answer it.
     Open {
@@ -207,7 +207,7 @@ impl Candidates {
     pub(super) fn poll(
         &mut self,
         now: Instant,
-        wish: &mut impl FnMut(AddressWish),
+        request: &mut impl FnMut(AddressRequest),
     ) -> Option<Instant> {
         let can_be_tried = self.remotes.iter().any(|remote| match remote.route {
             Route::Any => true,
@@ -227,7 +227,7 @@ impl Candidates {
             if due > now {
                 next = Some(next.map_or(due, |next| next.min(due)));
             } else if self.open(ip) {
-                wish(AddressWish::Open { local: ip });
+                request(AddressRequest::Open { local: ip });
             }
         }
         next
@@ -406,7 +406,7 @@ mod tests {
         for _ in 0..2 {
             candidates.described(now, &offer);
         }
-        let asked = &mut |wish| panic!("{wish:?}");
+        let asked = &mut |request| panic!("{request:?}");
         assert_eq!(candidates.poll(now, asked), None);
         assert_eq!(candidates.remotes.len(), 2);
         let bytes = size_of::<Candidates>()

@@ -9,14 +9,14 @@ use str0m::media::Frequency;
 use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 
-use super::{STATS_INTERVAL, extensions};
-use crate::{CreatePeerError, PeerOptions, PublishTrack, ReceivePath};
+use super::STATS_INTERVAL;
+use crate::{CreatePeerError, PeerOptions, PublishTrack};
 
 /// Payload type of a publisher's video and of its RTX, whatever the codec.
 const VIDEO_PAYLOAD_TYPES: (u8, u8) = (96, 97);
 
 /// What both roles share: RTP mode, no bandwidth estimation (so no pacer), one certificate.
-fn common(options: &PeerOptions) -> RtcConfig {
+pub(super) fn common(options: &PeerOptions) -> RtcConfig {
     RtcConfig::new()
         .set_rtp_mode(true)
         .set_ice_lite(false)
@@ -31,26 +31,11 @@ fn common(options: &PeerOptions) -> RtcConfig {
         .set_send_buffer_video(1)
 }
 
-/// A subscriber. It never negotiates transport-cc (str0m's feedback names an arbitrary media SSRC,
-/// and LiveKit drops it where that is audio) and never sends REMB: LiveKit then allocates full
-/// quality. Reports go out like a real client's: video 1 s, audio 5 s.
+/// A subscriber. str0m sees no media of it (see the `answer` module), so there is nothing to keep
+/// statistics of. It never negotiates transport-cc and never sends REMB: LiveKit then allocates
+/// full quality.
 pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
-    if options.receive_path == ReceivePath::Fast {
-        // str0m sees no media (see `sdp::answer`), so there is nothing to keep statistics of.
-        return common(options).set_stats_interval(None);
-    }
-    common(options)
-        .enable_opus(true, false)
-        .enable_vp8(true)
-        .enable_vp9(true)
-        .enable_h264(true)
-        .enable_av1(true)
-        .set_extension(1, Extension::AudioLevel)
-        .set_extension(4, Extension::RtpMid)
-        .set_extension(5, Extension::AbsoluteCaptureTime)
-        .set_extension(10, Extension::RtpStreamId)
-        .set_extension(11, Extension::RepairedRtpStreamId)
-        .set_extension(12, extensions::dependency_descriptor())
+    common(options).set_stats_interval(None)
 }
 
 /// A publisher: Opus and its tracks' one video codec, because LiveKit takes the first one

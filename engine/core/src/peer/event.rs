@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stampede_media::{AssemblerCounters, Codec};
 
-use super::candidates::{AddressWish, LocalId};
+use super::candidates::{AddressRequest, LocalId};
 use super::failure::MediaFailure;
 use crate::publish::TrackError;
 use crate::{Arrival, MediaKind, Sample};
@@ -19,7 +19,7 @@ pub trait PeerSink {
     fn event(&mut self, event: PeerEvent);
     /// The peer needs, or no longer needs, a local address. Ignored unless implemented: it then
     /// makes do with what it has.
-    fn address(&mut self, _wish: AddressWish) {}
+    fn address(&mut self, _request: AddressRequest) {}
     /// A complete frame of a recording subscriber, in order within its stream.
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame);
     /// No more frames of this codec come from a recorded stream: it was closed, or it changed its

@@ -6,25 +6,25 @@ use std::sync::Arc;
 use stampede_media::AssemblerCounters;
 use str0m::net::DatagramSend;
 
-use super::candidates::{AddressWish, LocalId};
+use super::candidates::{AddressRequest, LocalId};
 use crate::{PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample};
 
 /// Most datagrams waiting for a drain. Further ones are dropped and counted; a worker that drains
 /// after each batch never gets there.
 pub const OUTBOX_DATAGRAMS_MAX: usize = 8_192;
 
-/// What is told now and then.
+/// What happens seldom, in its order.
 #[derive(Debug)]
-enum Said {
+enum Notice {
     Event(PeerEvent),
-    Wish(AddressWish),
+    Address(AddressRequest),
 }
 
 /// Datagrams, events and frames on their way out.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     datagrams: Vec<(LocalId, SocketAddr, DatagramSend)>,
-    events: Vec<Said>,
+    events: Vec<Notice>,
     /// `Err` where a recording ended.
     frames: Vec<(Arc<RecordedStream>, Result<RecordedFrame, AssemblerCounters>)>,
     samples: Vec<Sample>,
@@ -51,11 +51,11 @@ impl Outbox {
     }
 
     pub(super) fn event(&mut self, event: PeerEvent) {
-        self.events.push(Said::Event(event));
+        self.events.push(Notice::Event(event));
     }
 
-    pub(super) fn wish(&mut self, wish: AddressWish) {
-        self.events.push(Said::Wish(wish));
+    pub(super) fn request_address(&mut self, request: AddressRequest) {
+        self.events.push(Notice::Address(request));
     }
 
     pub(super) fn sample(&mut self, sample: Sample) {
@@ -79,10 +79,10 @@ impl Outbox {
         for (via, destination, contents) in self.datagrams.drain(..) {
             sink.transmit(via, destination, &contents);
         }
-        for said in self.events.drain(..) {
-            match said {
-                Said::Event(event) => sink.event(event),
-                Said::Wish(wish) => sink.address(wish),
+        for notice in self.events.drain(..) {
+            match notice {
+                Notice::Event(event) => sink.event(event),
+                Notice::Address(request) => sink.address(request),
             }
         }
         for sample in self.samples.drain(..) {

@@ -150,7 +150,7 @@ impl Publishing {
         }
     }
 
-    /// When the next frame is due.
+    /// When the next frame is due, once media may flow.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.tracks.iter().filter_map(TxTrack::next_due).min()
     }
@@ -196,17 +196,17 @@ impl Publishing {
     }
 
     /// What signalling knows of our tracks.
-    pub(super) fn note(&mut self, note: PeerNote) {
+    pub(super) fn note(&mut self, note: &PeerNote) {
         match note {
             PeerNote::PacketTrailer => self.packet_trailer = true,
             PeerNote::LayersWanted { cid, wanted, obey } => {
-                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == *cid) {
-                    track.layers_wanted(wanted, obey);
+                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == **cid) {
+                    track.layers_wanted(*wanted, *obey);
                 }
             }
             PeerNote::PublishMuted { cid, muted } => {
-                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == *cid) {
-                    track.set_muted(muted);
+                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == **cid) {
+                    track.set_muted(*muted);
                 }
             }
             PeerNote::Track { .. }

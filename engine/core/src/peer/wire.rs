@@ -1,7 +1,6 @@
 //! The clear part of an SRTP packet.
 
-/// What of an RTP header is read before str0m sees the datagram: str0m drops duplicates and
-/// packets from far behind without a word, and they must be counted.
+/// The RTP header, which is clear but authenticated with the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RtpHeader {
     pub(super) ssrc: u32,
@@ -13,14 +12,9 @@ pub(super) struct RtpHeader {
     pub(super) padding: bool,
     /// Length of the fixed header, CSRCs and extensions. May be more than there is.
     pub(super) header_bytes: usize,
-    /// Length behind the fixed header and CSRCs, authentication tag and extensions included: an
-    /// upper bound of the payload's.
-    pub(super) payload_bytes: usize,
 }
 
 const FIXED_BYTES: usize = 12;
-/// AES-GCM's tag (RFC 7714); the shorter HMAC-SHA1-80 makes the bound a little low.
-const TAG_BYTES: usize = 16;
 
 impl RtpHeader {
     /// Reads a datagram that RFC 7983 takes for RTP; `None` for everything else.
@@ -45,7 +39,6 @@ impl RtpHeader {
             payload_type: fixed[1] & 0x7f,
             padding: fixed[0] & 0x20 != 0,
             header_bytes: FIXED_BYTES + behind,
-            payload_bytes: rest.len().saturating_sub(behind + TAG_BYTES),
         })
     }
 }
@@ -62,7 +55,7 @@ mod tests {
         assert_eq!((header.ssrc, header.sequence), (0x0708_090a, 0x0102));
         assert_eq!((header.timestamp, header.marker), (0x0304_0506, true));
         assert_eq!((header.payload_type, header.padding), (0x60, false));
-        assert_eq!((header.header_bytes, header.payload_bytes), (20, 100));
+        assert_eq!(header.header_bytes, 20);
         packet[1] = 200;
         assert_eq!(RtpHeader::parse(&packet), None, "RTCP");
         packet[0] = 0x16;

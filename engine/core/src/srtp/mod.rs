@@ -1,5 +1,5 @@
 //! SRTP and SRTCP of one peer connection (RFC 3711, RFC 7714), for packet paths beside str0m's: the
-//! receive fast path here and the embedded SFU's way out.
+//! subscriber's receiver here and the embedded SFU's way out.
 //!
 //! str0m keeps its own contexts from the same keys; here each packet is opened into a buffer of
 //! the caller's, or sealed where it lies, without allocating, and keys are expanded once. The
@@ -62,7 +62,7 @@ impl fmt::Debug for Keying {
 /// Where a peer's DTLS instance leaves the keys for its peer.
 pub type KeySlot = Arc<OnceLock<Keying>>;
 
-/// Why keys can't be used; str0m's path goes on then.
+/// Why keys can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// None of the three profiles that WebRTC clients agree on.

@@ -357,7 +357,9 @@ proptest! {
         let (from, until) = script.window_ms;
         for until in [until, END_MS, until] {
             let tally = played.watch.tally(&facts, played.at(from), played.at(until));
-            let parts = tally.played + tally.short_gaps + tally.interrupted_total();
+            let kept = tally.interruptions.iter().map(|interruption| interruption.length());
+            let interrupted = kept.chain(tally.further.iter().map(|(_, total)| *total));
+            let parts = tally.played + tally.short_gaps + interrupted.sum::<Duration>();
             prop_assert_eq!(parts, tally.expected);
             prop_assert!(tally.expected <= Duration::from_millis((until - from) as u64));
             prop_assert!(tally.short_gaps_on_purpose <= tally.short_gaps);

@@ -164,10 +164,4 @@ impl Tally {
             (sum.0, sum.1) = (sum.0 + own.0, sum.1 + own.1);
         }
     }
-
-    /// The lengths of all interruptions added up.
-    pub fn interrupted_total(&self) -> Duration {
-        let kept = self.interruptions.iter().map(Interruption::length);
-        kept.chain(self.further.iter().map(|(_, total)| *total)).sum()
-    }
 }

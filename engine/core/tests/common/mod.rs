@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use stampede_core::{
     Arrival, Codec, DtlsIdentity, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame,
-    RecordedStream, Sample,
+    RecordedStream, Sample, Scratch,
 };
 use stampede_media::{ClipFrame, MediaClip};
 use str0m::net::{Protocol, Receive};
@@ -161,10 +161,31 @@ pub struct Delivered {
     pub bytes: Vec<u8>,
 }
 
-pub struct Sim {
+/// What [`Sim`] connects to the server.
+pub trait Client {
+    fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]);
+    fn handle_timeout(&mut self, now: Instant);
+    fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant;
+}
+
+impl Client for Peer {
+    fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
+        self.handle_datagram(at, source, payload, &mut Scratch::default());
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.handle_timeout(now);
+    }
+
+    fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant {
+        self.drain(now, sink)
+    }
+}
+
+pub struct Sim<C = Peer> {
     pub start: Instant,
     pub now: Instant,
-    pub peer: Peer,
+    pub peer: C,
     pub server: Server,
     pub sink: Sink,
     pub delay: Duration,
@@ -182,8 +203,8 @@ pub struct Sim {
     pub sent_by_peer: u64,
 }
 
-impl Sim {
-    pub fn new(start: Instant, peer: Peer, server: Server) -> Self {
+impl<C: Client> Sim<C> {
+    pub fn new(start: Instant, peer: C, server: Server) -> Self {
         let delay = ms(10);
         Self {
             start,

@@ -71,8 +71,8 @@ impl PeerFactory {
         track: usize,
         offer: TrackOffer,
     ) -> Subscription {
-        let mut random = seeded(self.seed, &format!("{}/{}", label.identity, offer.sid));
-        let mut first_seq = || (random.draw() as u16 & 0x3fff).max(1);
+        let mut rng = seeded(self.seed, &format!("{}/{}", label.identity, offer.sid));
+        let mut first_seq = || rng.u16(1..0x4000);
         let (first_seq, first_rtx) = (first_seq(), first_seq());
         Subscription::new(track, offer, first_seq, first_rtx)
     }

@@ -17,7 +17,7 @@ const DESCRIPTOR_BYTES_MAX: usize = 24;
 
 /// What a temporal unit's packets say.
 #[derive(Debug, Default)]
-pub(in crate::accounting) struct Notes {
+pub(in crate::accounting) struct FrameInfo {
     /// The foremost packet that a temporal unit can begin with.
     start: Option<u64>,
     pub(super) keyframe: bool,
@@ -40,7 +40,7 @@ enum Definition {
     Unreadable,
 }
 
-impl Notes {
+impl FrameInfo {
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         let mut starts = false;
         if let Some(Ok(payload)) = packet.payload.map(Payload::parse) {
@@ -117,7 +117,7 @@ fn can_start((kind, extension): (u8, Option<u8>)) -> bool {
 pub(in crate::accounting) struct References {
     structure: Option<Box<Structure>>,
     frames: Window,
-    /// Extended number of the last layer frame settled.
+    /// Extended number of the last layer frame judged.
     last_number: Option<u64>,
     /// The newest unit of the lowest temporal layer is decodable; without descriptors: the newest.
     pub(super) base: bool,
@@ -126,59 +126,59 @@ pub(in crate::accounting) struct References {
 
 impl References {
     /// A unit whose lowest layer frame is missing does not start with what is there of it.
-    pub(super) fn start(&self, notes: &Notes) -> Option<u64> {
-        let start = notes.start?;
-        let structure = notes.structure.as_deref().or(self.structure.as_deref());
+    pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
+        let start = info.start?;
+        let structure = info.structure.as_deref().or(self.structure.as_deref());
         // Without upper layers there is nothing to look up.
         if structure.is_none_or(|s| s.templates.iter().all(|template| template.spatial_id == 0)) {
             return Some(start);
         }
-        let layers = notes.described().filter_map(|frame| definition(frame, structure));
+        let layers = info.described().filter_map(|frame| definition(frame, structure));
         let lowest = layers.map(|definition| definition.spatial_id).min();
         (lowest.unwrap_or(0) == 0).then_some(start)
     }
 
-    pub(super) fn settle(
+    pub(super) fn judge(
         &mut self,
-        notes: &mut Notes,
+        info: &mut FrameInfo,
         timestamp: u32,
         complete: bool,
         gap: Gap,
     ) -> Followed {
-        let described = notes.described().next().is_some();
-        if let Some(structure) = notes.structure.take() {
+        let described = info.described().next().is_some();
+        if let Some(structure) = info.structure.take() {
             self.structure = Some(structure);
         }
         let lost = match gap {
             Gap::None => Some(0),
-            _ => self.lost_before(notes).or_else(|| self.cadence.lost_before(timestamp)),
+            _ => self.lost_before(info).or_else(|| self.cadence.lost_before(timestamp)),
         };
         let decodable = if described {
-            self.settle_described(notes, complete)
+            self.judge_described(info, complete)
         } else {
-            let decodable = complete && (notes.keyframe || (self.base && lost == Some(0)));
+            let decodable = complete && (info.keyframe || (self.base && lost == Some(0)));
             self.base = decodable;
             decodable
         };
-        self.cadence.settle(timestamp, gap);
+        self.cadence.judge(timestamp, gap);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
     }
 
     /// Layer frames missing before this unit. Where a server may leave layers out, their numbers
     /// say nothing.
-    fn lost_before(&self, notes: &Notes) -> Option<u64> {
+    fn lost_before(&self, info: &FrameInfo) -> Option<u64> {
         let single = self.structure.as_ref()?.decode_targets == 1;
-        let number = notes.described().next().filter(|_| single)?.number;
+        let number = info.described().next().filter(|_| single)?.number;
         let step = self.frames.extend(number, 16).checked_sub(self.last_number?)?;
         (1..=LOST_FRAMES_MAX).contains(&step).then(|| step - 1)
     }
 
-    fn settle_described(&mut self, notes: &Notes, complete: bool) -> bool {
-        if notes.keyframe && complete {
+    fn judge_described(&mut self, info: &FrameInfo, complete: bool) -> bool {
+        if info.keyframe && complete {
             self.frames.clear();
         }
         let mut layers = [None; LAYER_FRAMES_MAX];
-        for (place, frame) in layers.iter_mut().zip(notes.described()) {
+        for (place, frame) in layers.iter_mut().zip(info.described()) {
             let number = self.frames.extend(frame.number, 16);
             *place = Some((number, definition(frame, self.structure.as_deref())));
         }

@@ -9,14 +9,14 @@ use crate::accounting::FramePacket;
 
 /// What an access unit's packets say.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::accounting) struct Notes {
+pub(in crate::accounting) struct FrameInfo {
     /// The foremost packet that an access unit can begin with.
     front: Option<(u64, Head)>,
     pub(super) idr: bool,
     reference: Option<bool>,
 }
 
-impl Notes {
+impl FrameInfo {
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         let Some(Ok(summary)) = packet.payload.map(Summary::of) else { return };
         self.idr |= summary.idr;
@@ -44,20 +44,20 @@ impl References {
     /// Behind a gap a picture is known to be there from its beginning if it begins as those
     /// before did: an IDR picture whose parameter sets are missing is not. Supplements come and
     /// go, so one that is missing is not noticed.
-    pub(super) fn start(&self, notes: &Notes) -> Option<u64> {
-        let (sequence, head) = notes.front?;
-        let usual = self.heads[usize::from(notes.idr)];
+    pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
+        let (sequence, head) = info.front?;
+        let usual = self.heads[usize::from(info.idr)];
         let least = match usual {
             Some(Head::Delimiter) => Head::Delimiter,
-            Some(usual) if notes.idr && usual > Head::Supplement => usual,
+            Some(usual) if info.idr && usual > Head::Supplement => usual,
             _ => Head::Slice,
         };
         (head >= least).then_some(sequence)
     }
 
-    pub(super) fn settle(
+    pub(super) fn judge(
         &mut self,
-        notes: &Notes,
+        info: &FrameInfo,
         timestamp: u32,
         complete: bool,
         gap: Gap,
@@ -68,16 +68,16 @@ impl References {
         };
         // A missing picture may have been one that nothing refers to; there is no knowing.
         self.chain &= lost == Some(0);
-        let decodable = complete && (notes.idr || self.chain);
-        if decodable && notes.idr {
+        let decodable = complete && (info.idr || self.chain);
+        if decodable && info.idr {
             self.chain = true;
-        } else if !decodable && notes.reference != Some(false) {
+        } else if !decodable && info.reference != Some(false) {
             self.chain = false;
         }
         if complete && gap == Gap::None {
-            self.heads[usize::from(notes.idr)] = notes.front.map(|(_, head)| head);
+            self.heads[usize::from(info.idr)] = info.front.map(|(_, head)| head);
         }
-        self.cadence.settle(timestamp, gap);
+        self.cadence.judge(timestamp, gap);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
     }
 }

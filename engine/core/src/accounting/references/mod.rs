@@ -1,12 +1,12 @@
 //! Which frames depend on which, codec by codec, behind one shape.
 //!
-//! The frame ledger puts packets together into frames and settles them in order. What a payload
+//! The frame ledger puts packets together into frames and judges them in order. What a payload
 //! says about its frame, whether the frames it depends on are there, and how many frames are
 //! missing before it, is asked here:
 //!
-//! - [`References::read`] notes what a packet says, in any order of packets;
+//! - [`FrameInfo::read`] takes in what a packet says, in any order of packets;
 //! - [`References::start`] names the frame's first packet, where that can be told;
-//! - [`References::settle`] follows the references, in the order of frames.
+//! - [`References::judge`] follows the references, in the order of frames.
 
 mod av1;
 mod h264;
@@ -49,8 +49,8 @@ impl Gap {
 
 /// A frame in its turn.
 #[derive(Debug)]
-pub(super) struct Settled<'a> {
-    pub(super) notes: &'a mut Notes,
+pub(super) struct JudgedFrame<'a> {
+    pub(super) info: &'a mut FrameInfo,
     pub(super) timestamp: u32,
     pub(super) complete: bool,
     pub(super) gap: Gap,
@@ -67,21 +67,21 @@ pub(super) struct Followed {
 
 /// What a frame's packets have said so far.
 #[derive(Debug)]
-pub(super) enum Notes {
-    Vp8(vp8::Notes),
-    Vp9(Box<vp9::Notes>),
-    H264(h264::Notes),
-    Av1(Box<av1::Notes>),
+pub(super) enum FrameInfo {
+    Vp8(vp8::FrameInfo),
+    Vp9(Box<vp9::FrameInfo>),
+    H264(h264::FrameInfo),
+    Av1(Box<av1::FrameInfo>),
 }
 
-impl Notes {
+impl FrameInfo {
     /// Decoding can begin with it.
     pub(super) fn keyframe(&self) -> bool {
         match self {
-            Self::Vp8(notes) => notes.keyframe,
-            Self::Vp9(notes) => notes.keyframe,
-            Self::H264(notes) => notes.idr,
-            Self::Av1(notes) => notes.keyframe,
+            Self::Vp8(info) => info.keyframe,
+            Self::Vp9(info) => info.keyframe,
+            Self::H264(info) => info.idr,
+            Self::Av1(info) => info.keyframe,
         }
     }
 }
@@ -107,49 +107,49 @@ impl References {
         }
     }
 
-    /// Notes for a frame of which nothing was read.
-    pub(super) fn notes(&self) -> Notes {
+    /// What is known of a frame of which nothing was read.
+    pub(super) fn info(&self) -> FrameInfo {
         match self {
-            Self::Vp8(_) => Notes::Vp8(vp8::Notes::default()),
-            Self::Vp9(_) => Notes::Vp9(Box::default()),
-            Self::H264(_) => Notes::H264(h264::Notes::default()),
-            Self::Av1(_) => Notes::Av1(Box::default()),
+            Self::Vp8(_) => FrameInfo::Vp8(vp8::FrameInfo::default()),
+            Self::Vp9(_) => FrameInfo::Vp9(Box::default()),
+            Self::H264(_) => FrameInfo::H264(h264::FrameInfo::default()),
+            Self::Av1(_) => FrameInfo::Av1(Box::default()),
         }
     }
 
     /// The first packet's sequence number, where a packet says that it is the first.
-    pub(super) fn start(&self, notes: &Notes) -> Option<u64> {
-        match (self, notes) {
-            (_, Notes::Vp8(notes)) => notes.start,
-            (_, Notes::Vp9(notes)) => notes.start,
-            (Self::H264(references), Notes::H264(notes)) => references.start(notes),
-            (Self::Av1(references), Notes::Av1(notes)) => references.start(notes),
+    pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
+        match (self, info) {
+            (_, FrameInfo::Vp8(info)) => info.start,
+            (_, FrameInfo::Vp9(info)) => info.start,
+            (Self::H264(references), FrameInfo::H264(info)) => references.start(info),
+            (Self::Av1(references), FrameInfo::Av1(info)) => references.start(info),
             _ => None,
         }
     }
 
     /// Follows a frame's references. Frames come in order, each once.
-    pub(super) fn settle(&mut self, frame: &mut Settled<'_>) -> Followed {
-        let Settled { notes, timestamp, complete, gap } = frame;
+    pub(super) fn judge(&mut self, frame: &mut JudgedFrame<'_>) -> Followed {
+        let JudgedFrame { info, timestamp, complete, gap } = frame;
         let (timestamp, complete, gap) = (*timestamp, *complete, *gap);
-        match (self, &mut **notes) {
-            (Self::Vp8(references), Notes::Vp8(notes)) => references.settle(notes, complete, gap),
-            (Self::Vp9(references), Notes::Vp9(notes)) => references.settle(notes, complete, gap),
-            (Self::H264(references), Notes::H264(notes)) => {
-                references.settle(notes, timestamp, complete, gap)
+        match (self, &mut **info) {
+            (Self::Vp8(references), FrameInfo::Vp8(info)) => references.judge(info, complete, gap),
+            (Self::Vp9(references), FrameInfo::Vp9(info)) => references.judge(info, complete, gap),
+            (Self::H264(references), FrameInfo::H264(info)) => {
+                references.judge(info, timestamp, complete, gap)
             }
-            (Self::Av1(references), Notes::Av1(notes)) => {
-                references.settle(notes, timestamp, complete, gap)
+            (Self::Av1(references), FrameInfo::Av1(info)) => {
+                references.judge(info, timestamp, complete, gap)
             }
             _ => Followed { lost: 0, decodable: false },
         }
     }
 
-    /// Notes a frame that began before the first packet we got: nothing is known from it.
-    pub(super) fn pass_over(&mut self, notes: &Notes) {
-        match (self, notes) {
-            (Self::Vp8(references), Notes::Vp8(notes)) => references.remember(notes),
-            (Self::Vp9(references), Notes::Vp9(notes)) => references.remember(notes),
+    /// Takes in a frame that began before the first packet we got: nothing is known from it.
+    pub(super) fn pass_over(&mut self, info: &FrameInfo) {
+        match (self, info) {
+            (Self::Vp8(references), FrameInfo::Vp8(info)) => references.remember(info),
+            (Self::Vp9(references), FrameInfo::Vp9(info)) => references.remember(info),
             _ => {}
         }
     }
@@ -184,14 +184,14 @@ impl References {
     }
 }
 
-impl Notes {
-    /// Notes what a packet says.
+impl FrameInfo {
+    /// Takes in what a packet says.
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         match self {
-            Self::Vp8(notes) => notes.read(packet),
-            Self::Vp9(notes) => notes.read(packet),
-            Self::H264(notes) => notes.read(packet),
-            Self::Av1(notes) => notes.read(packet),
+            Self::Vp8(info) => info.read(packet),
+            Self::Vp9(info) => info.read(packet),
+            Self::H264(info) => info.read(packet),
+            Self::Av1(info) => info.read(packet),
         }
     }
 
@@ -200,8 +200,8 @@ impl Notes {
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Vp8(_) | Self::H264(_) => 0,
-            Self::Vp9(notes) => size_of_val(&**notes),
-            Self::Av1(notes) => size_of_val(&**notes),
+            Self::Vp9(info) => size_of_val(&**info),
+            Self::Av1(info) => size_of_val(&**info),
         }
     }
 }
@@ -290,8 +290,8 @@ impl Cadence {
         fits.then(|| steps - 1)
     }
 
-    /// Notes the next frame.
-    fn settle(&mut self, timestamp: u32, gap: Gap) {
+    /// Takes in the next frame.
+    fn judge(&mut self, timestamp: u32, gap: Gap) {
         let Some(last) = self.last.replace(timestamp) else { return };
         if gap != Gap::None {
             return;

@@ -40,7 +40,7 @@ fn run(codec: Codec, sent: &[Sent], lost: &[bool]) -> FrameCounters {
     ledger.set_codec(codec);
     for (index, packet) in sent.iter().enumerate().filter(|(index, _)| !lost[*index]) {
         let instant = start + Duration::from_millis(index as u64 * 5);
-        ledger.settle(instant);
+        ledger.expire_gaps(instant);
         ledger.media(MediaPacket {
             sequence: (index as u16).wrapping_add(65_000),
             timestamp: (packet.frame as u32 * STEP).wrapping_sub(90_000),
@@ -299,7 +299,7 @@ fn a_keyframe_is_wanted_from_the_loss_to_the_next_one() {
         let mut wanted = Vec::new();
         for (index, packet) in sent.iter().enumerate() {
             let instant = start + Duration::from_millis(index as u64 * 5);
-            ledger.settle(instant);
+            ledger.expire_gaps(instant);
             if packet.marker {
                 wanted.push(ledger.keyframe_wanted());
             }
@@ -371,7 +371,7 @@ fn a_cadence_counts_only_where_it_is_one() {
     let mut cadence = Cadence::default();
     for frame in 0..9_u32 {
         assert_eq!(cadence.lost_before(frame * 3_003), None, "{frame}");
-        cadence.settle((frame * 3_003).wrapping_add(frame % 2), Gap::None);
+        cadence.judge((frame * 3_003).wrapping_add(frame % 2), Gap::None);
     }
     assert_eq!(cadence.lost_before(9 * 3_003), Some(0));
     assert_eq!(cadence.lost_before(14 * 3_003), Some(5));
@@ -379,9 +379,9 @@ fn a_cadence_counts_only_where_it_is_one() {
     // Over a pause nothing is known to be missing, and right behind it the rate is known again.
     cadence.interrupt();
     assert_eq!(cadence.lost_before(200 * 3_003), None);
-    cadence.settle(200 * 3_003, Gap::None);
+    cadence.judge(200 * 3_003, Gap::None);
     assert_eq!(cadence.lost_before(205 * 3_003), Some(4));
-    cadence.settle(8 * 3_003, Gap::Frames);
-    cadence.settle(8 * 3_003 + 9_000, Gap::None);
+    cadence.judge(8 * 3_003, Gap::Frames);
+    cadence.judge(8 * 3_003 + 9_000, Gap::None);
     assert_eq!(cadence.lost_before(20 * 3_003), None, "no longer constant");
 }

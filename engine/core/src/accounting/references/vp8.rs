@@ -8,13 +8,13 @@ use crate::accounting::FramePacket;
 
 /// What a frame's packets say.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::accounting) struct Notes {
+pub(in crate::accounting) struct FrameInfo {
     pub(super) start: Option<u64>,
     pub(super) keyframe: bool,
     descriptor: Option<vp8::Descriptor>,
 }
 
-impl Notes {
+impl FrameInfo {
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         let Some(payload) = packet.payload else { return };
         let Ok(descriptor) = vp8::Descriptor::parse(payload) else { return };
@@ -34,31 +34,31 @@ pub(in crate::accounting) struct References {
     /// So are all frames of higher temporal layers since the last sync.
     upper: bool,
     base_index: Option<u8>,
-    /// Of the last frame settled, whatever became of it.
+    /// Of the last frame judged, whatever became of it.
     picture_id: Option<u16>,
 }
 
 impl References {
-    pub(super) fn settle(&mut self, notes: &Notes, complete: bool, gap: Gap) -> Followed {
-        let lost = if gap == Gap::None { Some(0) } else { self.frames_between(notes) };
+    pub(super) fn judge(&mut self, info: &FrameInfo, complete: bool, gap: Gap) -> Followed {
+        let lost = if gap == Gap::None { Some(0) } else { self.frames_between(info) };
         if lost != Some(0) {
-            self.lose(notes);
+            self.lose(info);
         }
-        let decodable = complete && self.is_decodable(notes, lost == Some(0));
-        self.update(notes, decodable);
-        self.remember(notes);
+        let decodable = complete && self.is_decodable(info, lost == Some(0));
+        self.update(info, decodable);
+        self.remember(info);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
     }
 
-    pub(super) fn remember(&mut self, notes: &Notes) {
-        if let Some(descriptor) = notes.descriptor {
+    pub(super) fn remember(&mut self, info: &FrameInfo) {
+        if let Some(descriptor) = info.descriptor {
             self.picture_id = descriptor.picture_id;
         }
     }
 
     /// How many frames were lost whole before this one; `None` if it can't be known.
-    fn frames_between(&self, notes: &Notes) -> Option<u64> {
-        let descriptor = notes.descriptor?;
+    fn frames_between(&self, info: &FrameInfo) -> Option<u64> {
+        let descriptor = info.descriptor?;
         let (before, now) = (self.picture_id?, descriptor.picture_id?);
         let mask = if descriptor.picture_id_wide { 0x7fff } else { 0x7f };
         let step = u64::from(now.wrapping_sub(before) & mask);
@@ -66,20 +66,20 @@ impl References {
     }
 
     /// Frames were lost whole before this one: of the base layer too, unless TL0PICIDX denies it.
-    fn lose(&mut self, notes: &Notes) {
+    fn lose(&mut self, info: &FrameInfo) {
         self.upper = false;
-        let Some(descriptor) = notes.descriptor else { return };
+        let Some(descriptor) = info.descriptor else { return };
         if let (Some(tid), Some(index)) = (descriptor.temporal_id, descriptor.tl0_pic_idx) {
             let expected = if tid == 0 { index.wrapping_sub(1) } else { index };
             self.base &= self.base_index == Some(expected);
         }
     }
 
-    fn is_decodable(&self, notes: &Notes, nothing_lost: bool) -> bool {
-        if notes.keyframe {
+    fn is_decodable(&self, info: &FrameInfo, nothing_lost: bool) -> bool {
+        if info.keyframe {
             return true;
         }
-        let layers = notes.descriptor.and_then(|descriptor| {
+        let layers = info.descriptor.and_then(|descriptor| {
             Some((descriptor.temporal_id?, descriptor.tl0_pic_idx?, descriptor.layer_sync))
         });
         match layers {
@@ -94,11 +94,11 @@ impl References {
         }
     }
 
-    fn update(&mut self, notes: &Notes, decodable: bool) {
-        let descriptor = notes.descriptor.unwrap_or_default();
+    fn update(&mut self, info: &FrameInfo, decodable: bool) {
+        let descriptor = info.descriptor.unwrap_or_default();
         let upper_layer = descriptor.temporal_id.unwrap_or(0) > 0;
         if decodable {
-            if notes.keyframe || (upper_layer && descriptor.layer_sync) {
+            if info.keyframe || (upper_layer && descriptor.layer_sync) {
                 self.upper = true;
             }
             if !upper_layer {
@@ -107,7 +107,7 @@ impl References {
             }
         } else if upper_layer {
             self.upper = false;
-        } else if !(descriptor.non_reference && notes.descriptor.is_some()) {
+        } else if !(descriptor.non_reference && info.descriptor.is_some()) {
             self.base = false;
         }
     }

@@ -14,7 +14,7 @@ const LEFT_OUT_MAX: u64 = 16;
 
 /// What a picture's packets say. A picture is everything of one timestamp: its spatial layers.
 #[derive(Debug, Default)]
-pub(in crate::accounting) struct Notes {
+pub(in crate::accounting) struct FrameInfo {
     pub(super) start: Option<u64>,
     pub(super) keyframe: bool,
     descriptor: Option<Descriptor>,
@@ -23,7 +23,7 @@ pub(in crate::accounting) struct Notes {
     structure: Option<Structure>,
 }
 
-impl Notes {
+impl FrameInfo {
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         let Some(payload) = packet.payload else { return };
         let Ok(descriptor) = Descriptor::parse(payload) else { return };
@@ -56,7 +56,7 @@ impl Notes {
 #[derive(Debug, Default)]
 pub(in crate::accounting) struct References {
     pictures: Window,
-    /// Of the last picture settled, extended.
+    /// Of the last picture judged, extended.
     last_id: Option<u64>,
     /// Picture group of the latest scalability structure, and the picture it began with.
     group: Vec<GroupPicture>,
@@ -71,8 +71,8 @@ pub(in crate::accounting) struct References {
 }
 
 impl References {
-    pub(super) fn settle(&mut self, notes: &mut Notes, complete: bool, gap: Gap) -> Followed {
-        let descriptor = notes.descriptor.unwrap_or_default();
+    pub(super) fn judge(&mut self, info: &mut FrameInfo, complete: bool, gap: Gap) -> Followed {
+        let descriptor = info.descriptor.unwrap_or_default();
         let bits = if descriptor.picture_id_wide { 15 } else { 7 };
         let mut id = descriptor.picture_id.map(|id| self.pictures.extend(id, bits));
         let lost = self.lost_before(id, gap);
@@ -80,25 +80,25 @@ impl References {
             self.lose(&descriptor);
         }
         let decodable = complete
-            && (notes.keyframe || self.is_decodable(notes, &descriptor, id, lost == Some(0)));
-        if notes.keyframe && decodable {
+            && (info.keyframe || self.is_decodable(info, &descriptor, id, lost == Some(0)));
+        if info.keyframe && decodable {
             self.pictures.clear();
             id = descriptor.picture_id.map(|id| self.pictures.extend(id, bits));
         }
-        if let (Some(structure), Some(id)) = (notes.structure.take(), id) {
+        if let (Some(structure), Some(id)) = (info.structure.take(), id) {
             (self.group, self.group_at) = (structure.group, id);
         }
         if let Some(id) = id {
             self.pictures.set(id, decodable);
             self.last_id = Some(id);
         }
-        self.update(notes.keyframe, &descriptor, decodable);
+        self.update(info.keyframe, &descriptor, decodable);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
     }
 
     /// The number of a picture of which nothing else is known.
-    pub(super) fn remember(&mut self, notes: &Notes) {
-        let descriptor = notes.descriptor.unwrap_or_default();
+    pub(super) fn remember(&mut self, info: &FrameInfo) {
+        let descriptor = info.descriptor.unwrap_or_default();
         let bits = if descriptor.picture_id_wide { 15 } else { 7 };
         self.last_id = descriptor.picture_id.map(|id| self.pictures.extend(id, bits));
         if let Some(id) = self.last_id {
@@ -135,7 +135,7 @@ impl References {
 
     fn is_decodable(
         &self,
-        notes: &Notes,
+        info: &FrameInfo,
         descriptor: &Descriptor,
         id: Option<u64>,
         nothing_lost: bool,
@@ -144,8 +144,8 @@ impl References {
             let mut referred = diffs.iter().map(|&diff| id.checked_sub(diff.into()));
             referred.all(|id| id.is_some_and(|id| self.pictures.is_decodable(id)))
         };
-        if let Some(id) = id.filter(|_| descriptor.flexible && notes.named_count > 0) {
-            return all(id, notes.named());
+        if let Some(id) = id.filter(|_| descriptor.flexible && info.named_count > 0) {
+            return all(id, info.named());
         }
         if let Some((id, picture)) = id.zip(self.of_group(id))
             && !descriptor.flexible

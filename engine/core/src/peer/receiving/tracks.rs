@@ -1,16 +1,16 @@
-//! What signalling told a subscriber about tracks, kept until an offer names them.
+//! What a subscriber knows of tracks from signalling, kept until an offer names them.
 
 use rustc_hash::FxHashMap;
 
-use super::PeerNote;
+use crate::PeerNote;
 use crate::accounting::StreamLedger;
 
 /// Most tracks remembered. Further ones are not: their streams have no latency, and a mute counts
 /// as what it looks like.
-pub const TRACK_NOTES_MAX: usize = 4_096;
+pub const TRACK_STATES_MAX: usize = 4_096;
 
 #[derive(Debug, Clone, Copy, Default)]
-struct TrackNote {
+struct TrackState {
     same_clock: bool,
     muted: bool,
     /// The server paused the stream, or we asked it to.
@@ -19,19 +19,19 @@ struct TrackNote {
     over: bool,
 }
 
-/// Notes by LiveKit track id.
+/// States by LiveKit track id.
 #[derive(Debug, Default)]
-pub(super) struct TrackNotes(FxHashMap<String, TrackNote>);
+pub(super) struct TrackStates(FxHashMap<String, TrackState>);
 
-impl TrackNotes {
-    /// Takes a note; returns the track whose ledgers are to hear of it.
+impl TrackStates {
+    /// Takes what signalling says; returns the track whose ledgers it concerns.
     pub(super) fn take(&mut self, note: PeerNote) -> Option<String> {
         match note {
             PeerNote::Track { track_id, same_clock, muted } => {
-                if self.0.len() < TRACK_NOTES_MAX || self.0.contains_key(&track_id) {
+                if self.0.len() < TRACK_STATES_MAX || self.0.contains_key(&track_id) {
                     let paused = self.0.get(&track_id).is_some_and(|known| known.paused);
-                    let note = TrackNote { same_clock, muted, paused, over: false };
-                    self.0.insert(track_id.clone(), note);
+                    let state = TrackState { same_clock, muted, paused, over: false };
+                    self.0.insert(track_id.clone(), state);
                 }
                 Some(track_id)
             }
@@ -58,17 +58,17 @@ impl TrackNotes {
         }
     }
 
-    /// Tells a ledger what is known of its track.
+    /// Sets a ledger to what is known of its track.
     pub(super) fn apply(&self, track_id: &str, ledger: &mut StreamLedger) {
-        if let Some(note) = self.0.get(track_id) {
-            ledger.set_same_clock(note.same_clock);
-            ledger.set_muted(note.muted || note.paused || note.over);
+        if let Some(state) = self.0.get(track_id) {
+            ledger.set_same_clock(state.same_clock);
+            ledger.set_muted(state.muted || state.paused || state.over);
         }
     }
 
     /// Forgets a track that is over.
     pub(super) fn forget_over(&mut self, track_id: &str) {
-        if self.0.get(track_id).is_some_and(|note| note.over) {
+        if self.0.get(track_id).is_some_and(|state| state.over) {
             self.0.remove(track_id);
         }
     }

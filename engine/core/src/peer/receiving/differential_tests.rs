@@ -1,29 +1,102 @@
-//! The fast path against str0m's path: the same packets at the same times, sealed for each peer
-//! with its own keys, give the same counts.
+//! The receive path against str0m's: the same packets at the same times, sealed for each peer with
+//! its own keys, give the same counts.
 //!
 //! Nothing here arrives more than 100 packets behind, where str0m stops looking; and a forged RTX
 //! packet may count as rejected on one path and as redundant on the other.
 
-#[path = "../../tests/common/mod.rs"]
+#[path = "../../../tests/common/mod.rs"]
 mod common;
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use common::{Rng, Server, Sim, ms, options, peer_addr, server_addr, vp8_clip};
+use common::{Client, Rng, Server, Sim, ms, options, peer_addr, server_addr, vp8_clip};
 use proptest::prelude::*;
+use str0m::Rtc;
 use str0m::change::SdpAnswer;
 use str0m::media::Direction;
 use str0m::rtp::Extension;
 
-use super::*;
+use super::reference::Reference;
 use crate::accounting::LatencyCounters;
-use crate::srtp::seal_rtp;
-use crate::{MediaKind, StreamReport};
+use crate::srtp::{KeySlot, seal_rtp};
+use crate::{
+    Arrival, MediaKind, Peer, PeerEvent, PeerNote, PeerSink, StreamReport, TransportCounters,
+};
 
 const FPS: u64 = 30;
 
-struct Rig {
-    sim: Sim,
+/// A subscriber of either kind.
+trait Subscriber: Client + Sized {
+    fn subscribe(now: Instant) -> Self;
+    fn accept(&mut self, now: Instant, sdp: &str, tracks: &[(String, String)]) -> String;
+    fn tell(&mut self, note: PeerNote);
+    fn keys(&self) -> &KeySlot;
+    fn report(self, now: Instant) -> (Vec<StreamReport>, TransportCounters);
+}
+
+impl Subscriber for Peer {
+    fn subscribe(now: Instant) -> Self {
+        Peer::subscriber(now, peer_addr(), &options(), true).unwrap()
+    }
+
+    fn accept(&mut self, now: Instant, sdp: &str, tracks: &[(String, String)]) -> String {
+        self.accept_offer(now, sdp, tracks).unwrap()
+    }
+
+    fn tell(&mut self, note: PeerNote) {
+        self.note(note);
+    }
+
+    fn keys(&self) -> &KeySlot {
+        &self.receiving.as_ref().unwrap().keys
+    }
+
+    fn report(mut self, now: Instant) -> (Vec<StreamReport>, TransportCounters) {
+        self.close(now, &mut common::Sink::default());
+        let report = self.final_report(now);
+        (report.streams, report.counters.transport)
+    }
+}
+
+impl Client for Reference {
+    fn handle_datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
+        self.handle_datagram(at, source, payload);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.handle_timeout(now);
+    }
+
+    fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant {
+        self.drain(now, sink)
+    }
+}
+
+impl Subscriber for Reference {
+    fn subscribe(now: Instant) -> Self {
+        Reference::new(now, peer_addr(), &options())
+    }
+
+    fn accept(&mut self, now: Instant, sdp: &str, tracks: &[(String, String)]) -> String {
+        self.accept_offer(now, sdp, tracks)
+    }
+
+    fn tell(&mut self, note: PeerNote) {
+        self.note(note);
+    }
+
+    fn keys(&self) -> &KeySlot {
+        &self.keys
+    }
+
+    fn report(self, now: Instant) -> (Vec<StreamReport>, TransportCounters) {
+        self.finish(now)
+    }
+}
+
+struct Rig<S> {
+    sim: Sim<S>,
     base: Instant,
     ssrc: u32,
     rtx: u32,
@@ -34,26 +107,23 @@ struct Rig {
     capture_id: u8,
 }
 
-impl Rig {
-    fn connect(path: ReceivePath) -> Self {
+impl<S: Subscriber> Rig<S> {
+    fn connect() -> Self {
         let start = Instant::now();
-        let options = PeerOptions { receive_path: path, ..options() };
-        let peer = Peer::subscriber(start, peer_addr(), &options, true).unwrap();
         let builder = Rtc::builder().set_extension(5, Extension::AbsoluteCaptureTime);
-        let mut sim = Sim::new(start, peer, Server::new(start, builder));
+        let mut sim = Sim::new(start, S::subscribe(start), Server::new(start, builder));
         let mut changes = sim.server.rtc.sdp_api();
         let kind = str0m::media::MediaKind::Video;
         let mid = changes.add_media(kind, Direction::SendOnly, None, None, None);
         let (offer, pending) = changes.apply().unwrap();
         let track_id = "TR_cam".to_owned();
         let tracks = [(mid.to_string(), track_id.clone())];
-        let answer = sim.peer.accept_offer(start, &offer.to_sdp_string(), &tracks).unwrap();
-        sim.peer.note(PeerNote::Track { track_id, same_clock: true, muted: false });
+        let answer = sim.peer.accept(start, &offer.to_sdp_string(), &tracks);
+        sim.peer.tell(PeerNote::Track { track_id, same_clock: true, muted: false });
         let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
         sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
         sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
         sim.run(ms(100));
-        assert_eq!(sim.peer.fast.is_some(), path == ReceivePath::Fast);
         let mut direct = sim.server.rtc.direct_api();
         let stream = direct.stream_tx_by_mid(mid, None).unwrap();
         let (ssrc, rtx) = (*stream.ssrc(), *stream.rtx().unwrap());
@@ -79,39 +149,36 @@ impl Rig {
     fn deliver(&mut self, packet: &Packet) {
         self.sim.run_until(self.base + Duration::from_micros(packet.at_us));
         let (ssrc, payload_type) = match packet.kind {
-            Kind::Media => (self.ssrc, self.payload_type),
-            Kind::Rtx => (self.rtx, self.rtx_type),
+            PacketKind::Media => (self.ssrc, self.payload_type),
+            PacketKind::Rtx => (self.rtx, self.rtx_type),
             // Probes on the RTX stream may have the media's payload type.
-            Kind::RtxPadding => (self.rtx, self.payload_type),
-            Kind::Renamed => (self.ssrc ^ 0x5555, self.payload_type),
+            PacketKind::RtxPadding => (self.rtx, self.payload_type),
+            PacketKind::Renamed => (self.ssrc ^ 0x5555, self.payload_type),
         };
-        let mid = (packet.kind == Kind::Renamed).then_some((self.mid_id, self.mid.as_str()));
+        let mid = (packet.kind == PacketKind::Renamed).then_some((self.mid_id, self.mid.as_str()));
         let now = self.sim.arrival();
         let ago_us = packet.captured_us.map(|captured_us| packet.at_us - captured_us);
         let captured_ns = ago_us.map(|us| now.unix_ns - us * 1_000);
         let captured = captured_ns.map(|ns| (self.capture_id, ns));
         let (clear, header) = packet.clear(ssrc, payload_type, mid, captured);
-        let keying = self.sim.peer.exported.as_ref().unwrap().get().unwrap();
+        let keying = self.sim.peer.keys().get().unwrap();
         let mut sealed = seal_rtp(keying, &clear, header, packet.index);
         if packet.forged {
             *sealed.last_mut().unwrap() ^= 1;
         }
         let at = self.sim.arrival();
-        self.sim.peer.handle_datagram(at, server_addr(), &sealed);
+        Client::handle_datagram(&mut self.sim.peer, at, server_addr(), &sealed);
         self.sim.exchange();
     }
 
     fn finish(mut self) -> (Vec<StreamReport>, TransportCounters) {
         self.sim.run(Duration::from_secs(2));
-        let now = self.sim.now;
-        self.sim.peer.close(now, &mut self.sim.sink);
-        let report = self.sim.peer.final_report(now);
-        (report.streams, report.counters.transport)
+        self.sim.peer.report(self.sim.now)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PacketKind {
     Media,
     Rtx,
     RtxPadding,
@@ -123,7 +190,7 @@ enum Kind {
 #[derive(Debug, Clone)]
 struct Packet {
     at_us: u64,
-    kind: Kind,
+    kind: PacketKind,
     index: u64,
     timestamp: u32,
     marker: bool,
@@ -221,7 +288,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             let mut payload = (packet.index as u16).to_be_bytes().to_vec();
             payload.extend(&packet.payload);
             let at_us = packet.at_us + 20_000 + turn * 100_000 + rng.below(500_000);
-            let kind = Kind::Rtx;
+            let kind = PacketKind::Rtx;
             let repair = Packet { at_us, kind, index: rtx_index, payload, ..packet.clone() };
             if rng.chance(weather.forged) {
                 out.push(Packet { forged: true, at_us: at_us - 1, ..repair.clone() });
@@ -230,7 +297,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
             rtx_index += 1;
         }
         if rng.chance(weather.padded) {
-            let (kind, index, payload) = (Kind::RtxPadding, rtx_index, Vec::new());
+            let (kind, index, payload) = (PacketKind::RtxPadding, rtx_index, Vec::new());
             out.push(Packet { kind, index, payload, padding: 200, ..packet });
             rtx_index += 1;
         }
@@ -241,7 +308,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
         for (part, payload) in frame.packets.iter().enumerate() {
             let marker = part + 1 == frame.packets.len();
             let padding = u8::from(rng.chance(weather.padded)) * 3;
-            let (kind, payload, forged) = (Kind::Media, payload.to_vec(), false);
+            let (kind, payload, forged) = (PacketKind::Media, payload.to_vec(), false);
             let at_us = at_us + part as u64 * 50;
             // As libwebrtc does: not on every frame.
             let captured_us = (part == 0 && number % 3 != 1).then(|| at_us - 500 - rng.below(400));
@@ -261,7 +328,7 @@ fn packets(weather: &Weather) -> Vec<Packet> {
         }
         if rng.chance(weather.padded) {
             // Padding only, with the timestamp of the frame before it, as LiveKit's.
-            let (kind, payload, at_us) = (Kind::Media, Vec::new(), at_us + 500);
+            let (kind, payload, at_us) = (PacketKind::Media, Vec::new(), at_us + 500);
             let (marker, padding, forged) = (false, 255, false);
             let packet = Packet {
                 at_us,
@@ -282,46 +349,46 @@ fn packets(weather: &Weather) -> Vec<Packet> {
     out
 }
 
-fn run(path: ReceivePath, packets: &[Packet]) -> (Vec<StreamReport>, TransportCounters) {
-    let mut rig = Rig::connect(path);
+fn run<S: Subscriber>(packets: &[Packet]) -> (Vec<StreamReport>, TransportCounters) {
+    let mut rig = Rig::<S>::connect();
     for packet in packets {
         rig.deliver(packet);
     }
     rig.finish()
 }
 
-/// Runs both paths and compares; returns the fast path's video.
+/// Runs both paths and compares; returns what our own says of the video.
 fn compare(packets: &[Packet]) -> Vec<StreamReport> {
-    let (fast, fast_transport) = run(ReceivePath::Fast, packets);
-    let (reference, reference_transport) = run(ReceivePath::Str0m, packets);
-    assert_eq!(fast.len(), reference.len());
+    let (own, own_transport) = run::<Peer>(packets);
+    let (reference, reference_transport) = run::<Reference>(packets);
+    assert_eq!(own.len(), reference.len());
     let redundant = |reports: &[StreamReport]| -> u64 {
         reports.iter().map(|report| report.packets.rtx_redundant).sum()
     };
     // What one calls redundant and the other rejected.
     assert_eq!(
-        redundant(&fast) + fast_transport.rejected,
+        redundant(&own) + own_transport.rejected,
         redundant(&reference) + reference_transport.rejected
     );
-    for (fast, reference) in fast.iter().zip(&reference) {
-        let counts = [fast, reference]
+    for (own, reference) in own.iter().zip(&reference) {
+        let counts = [own, reference]
             .map(|report| crate::PacketCounters { rtx_redundant: 0, ..report.packets });
         assert_eq!(counts[0], counts[1]);
-        assert_eq!((fast.frames, fast.freezes), (reference.frames, reference.freezes));
-        assert_eq!((fast.jitter, fast.bitrate_bps), (reference.jitter, reference.bitrate_bps));
-        assert_eq!((fast.codec, fast.closed), (reference.codec, reference.closed));
-        assert_eq!(fast.layer_switches, reference.layer_switches);
+        assert_eq!((own.frames, own.freezes), (reference.frames, reference.freezes));
+        assert_eq!((own.jitter, own.bitrate_bps), (reference.jitter, reference.bitrate_bps));
+        assert_eq!((own.codec, own.closed), (reference.codec, reference.closed));
+        assert_eq!(own.layer_switches, reference.layer_switches);
         // NTP fractions are rounded differently.
-        let max = [fast, reference].map(|report| report.latency.max);
+        let max = [own, reference].map(|report| report.latency.max);
         assert!(max[0].abs_diff(max[1]) < Duration::from_micros(1), "{max:?}");
         let latency =
-            [fast, reference].map(|report| LatencyCounters { max: max[0], ..report.latency });
+            [own, reference].map(|report| LatencyCounters { max: max[0], ..report.latency });
         assert_eq!(latency[0], latency[1]);
     }
-    assert!(fast_transport.rejected >= reference_transport.rejected);
-    assert_eq!(fast_transport.unknown_ssrc, reference_transport.unknown_ssrc);
-    assert_eq!(fast_transport.malformed, reference_transport.malformed);
-    fast
+    assert!(own_transport.rejected >= reference_transport.rejected);
+    assert_eq!(own_transport.unknown_ssrc, reference_transport.unknown_ssrc);
+    assert_eq!(own_transport.malformed, reference_transport.malformed);
+    own
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
@@ -355,8 +422,8 @@ fn bad_weather_is_worth_comparing() {
         repaired: 800,
         first_sequence: 65_300,
     };
-    let fast = compare(&packets(&weather));
-    let [video] = fast.as_slice() else { panic!("{} streams", fast.len()) };
+    let own = compare(&packets(&weather));
+    let [video] = own.as_slice() else { panic!("{} streams", own.len()) };
     let packets = video.packets;
     assert!(packets.repaired > 10 && packets.late > 0 && packets.unrecovered > 0, "{packets:?}");
     assert!(packets.duplicate > 5 && packets.reordered > 5, "{packets:?}");
@@ -382,23 +449,23 @@ fn a_sender_that_changes_its_ssrc_is_found_by_its_mid() {
     let mut all = packets(&clean);
     let half = all.len() / 2;
     for packet in &mut all[half..] {
-        packet.kind = Kind::Renamed;
+        packet.kind = PacketKind::Renamed;
     }
-    let fast = compare(&all);
-    let received: Vec<_> = fast.iter().map(|stream| stream.packets.received).collect();
+    let own = compare(&all);
+    let received: Vec<_> = own.iter().map(|stream| stream.packets.received).collect();
     assert_eq!(received, [half as u64, (all.len() - half) as u64]);
     // A forged packet moves nothing.
     for packet in &mut all[half..] {
         packet.forged = true;
     }
-    let (fast, transport) = run(ReceivePath::Fast, &all);
-    assert_eq!(fast.iter().map(|s| s.packets.received).collect::<Vec<_>>(), [half as u64]);
+    let (own, transport) = run::<Peer>(&all);
+    assert_eq!(own.iter().map(|s| s.packets.received).collect::<Vec<_>>(), [half as u64]);
     assert_eq!(transport.unknown_ssrc, (all.len() - half) as u64);
 }
 
 #[test]
 fn what_is_far_behind_is_opened_and_counted_in_full() {
-    let mut rig = Rig::connect(ReceivePath::Fast);
+    let mut rig = Rig::<Peer>::connect();
     let clip = vp8_clip(300, FPS, 300, |_| 4);
     let mut index = 65_000;
     let mut held = None;
@@ -406,7 +473,7 @@ fn what_is_far_behind_is_opened_and_counted_in_full() {
         for (part, payload) in frame.packets.iter().enumerate() {
             let packet = Packet {
                 at_us: number as u64 * 3_000 + part as u64,
-                kind: Kind::Media,
+                kind: PacketKind::Media,
                 index,
                 timestamp: frame.timestamp_ticks as u32,
                 marker: part == 3,
@@ -437,11 +504,11 @@ fn what_is_far_behind_is_opened_and_counted_in_full() {
 
 #[test]
 fn forged_packets_at_the_beginning_delay_no_report() {
-    let mut rig = Rig::connect(ReceivePath::Fast);
+    let mut rig = Rig::<Peer>::connect();
     let clip = vp8_clip(60, FPS, 60, |_| 1);
     let packet = |index: u64, forged| Packet {
         at_us: index * 33_000,
-        kind: Kind::Media,
+        kind: PacketKind::Media,
         index: 100 + index,
         timestamp: index as u32 * 3_000,
         marker: true,

@@ -1,36 +1,25 @@
-//! The receive fast path: established SRTP streams of a subscriber, past str0m.
+//! Where a subscriber's SRTP and SRTCP are opened, and its RTCP is written.
 //!
 //! str0m keeps ICE, DTLS and data channels, and knows of no media. Once DTLS has exported the keys,
-//! every SRTP and SRTCP datagram comes here: opened into one buffer of the thread, entered into
-//! the same ledgers, answered with receiver reports, NACKs and PLIs of our own. What RTCP str0m
-//! would still send is dropped (see [`SrtcpSealer`]).
-//!
-//! Against str0m's path, which stays as the reference, the counts differ where this one knows
-//! more: str0m drops packets more than 100 behind unread and doesn't say why it kept a packet, so
-//! there such a packet has no payload for frames and recordings, and a forged RTX packet counts
-//! as redundant, not as rejected.
+//! every SRTP and SRTCP datagram comes here: opened into the caller's buffer, entered into the
+//! ledgers, answered with receiver reports, NACKs and PLIs of our own. What RTCP str0m would
+//! still send is dropped (see [`SrtcpSealer`]).
 
-mod extension;
-mod nack;
-mod reports;
-
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
-use extension::captured_unix_ns;
-pub(super) use extension::{ExtensionBlock, ExtensionIds};
-pub(super) use nack::NackList;
-use reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
-
-use super::candidates::LocalId;
+use super::Agreed;
+use super::extension::{ExtensionBlock, captured_unix_ns};
 use super::formats::Format;
-use super::outbox::Outbox;
-use super::receiving::{Accepted, Receiving, Route};
-use super::wire::RtpHeader;
+use super::reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
+use super::stream::Accepted;
+use super::streams::{Route, Streams};
 use crate::accounting::{Placement, Via};
+use crate::peer::candidates::LocalId;
+use crate::peer::outbox::Outbox;
+use crate::peer::wire::RtpHeader;
 use crate::rtcp;
 use crate::srtp::{KeyError, Keying, RtpOpener, SrtcpOpener, SrtcpSealer, extend_index};
 use crate::{Arrival, TransportCounters};
@@ -45,18 +34,13 @@ const REPLAY_PACKETS: u64 = 64;
 /// CNAME of the receiver reports: a subscriber sends no media that it could tie together.
 const CNAME: &str = "stampede";
 
-thread_local! {
-    /// Where packets are opened. Its length is that of the longest payload so far.
-    static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// One SSRC that the other side sends.
 #[derive(Debug)]
 struct Inbound {
     ssrc: u32,
     /// `None` after the stream is gone.
     route: Option<Route>,
-    payload: Option<Format>,
+    format: Option<Format>,
     /// Highest authentic SRTP index.
     highest: Option<u64>,
     first: u64,
@@ -104,15 +88,18 @@ struct Control {
     wanted: Vec<u16>,
 }
 
-/// What a datagram may change outside the fast path.
-pub(super) struct Surroundings<'a> {
-    pub(super) receiving: &'a mut Receiving,
+/// What a datagram is read by and what it may change.
+pub(super) struct PacketContext<'a> {
+    pub(super) agreed: &'a Agreed,
+    pub(super) streams: &'a mut Streams,
     pub(super) transport: &'a mut TransportCounters,
     pub(super) outbox: &'a mut Outbox,
+    /// Where packets are opened. Its length is that of the longest payload so far.
+    pub(super) opened: &'a mut Vec<u8>,
 }
 
-/// The fast path of one peer.
-pub(super) struct FastPath {
+/// The SRTP and SRTCP that one peer receives.
+pub(super) struct SrtpReceiver {
     opener: RtpOpener,
     inbound: Vec<Inbound>,
     /// When a report or NACK may be due.
@@ -124,7 +111,7 @@ pub(super) struct FastPath {
     control: Box<Control>,
 }
 
-impl FastPath {
+impl SrtpReceiver {
     /// `ssrc` is ours in RTCP.
     pub(super) fn new(keying: &Keying, ssrc: u32, now: Instant) -> Result<Self, KeyError> {
         let control = Control {
@@ -146,9 +133,9 @@ impl FastPath {
     }
 
     /// Streams came or went.
-    pub(super) fn negotiated(&mut self, receiving: &Receiving) {
+    pub(super) fn negotiated(&mut self, streams: &Streams) {
         for inbound in &mut self.inbound {
-            inbound.route = receiving.route(inbound.ssrc);
+            inbound.route = streams.route(inbound.ssrc);
         }
     }
 
@@ -158,16 +145,14 @@ impl FastPath {
         at: Arrival,
         source: SocketAddr,
         datagram: &[u8],
-        around: &mut Surroundings<'_>,
+        context: &mut PacketContext<'_>,
     ) {
         if let Some(header) = RtpHeader::parse(datagram) {
-            OPENED.with_borrow_mut(|opened| {
-                self.receive_rtp(at, source, datagram, &header, around, opened);
-            });
+            self.receive_rtp(at, source, datagram, &header, context);
         } else if is_rtcp(datagram) {
-            self.receive_rtcp(at, datagram, around);
+            self.receive_rtcp(at, datagram, context);
         } else {
-            around.transport.malformed += 1;
+            context.transport.malformed += 1;
         }
     }
 
@@ -177,64 +162,64 @@ impl FastPath {
         source: SocketAddr,
         datagram: &[u8],
         header: &RtpHeader,
-        around: &mut Surroundings<'_>,
-        opened: &mut Vec<u8>,
+        context: &mut PacketContext<'_>,
     ) {
-        let found = self.find(header.ssrc, around.receiving, at.instant);
-        let found = found.or_else(|| self.adopt(at, datagram, header, around, opened));
+        let found = self.find(header.ssrc, context.streams, at.instant);
+        let found = found.or_else(|| self.adopt(at, datagram, header, context));
         let Some((slot, route)) = found else {
-            around.transport.unknown_ssrc += 1;
+            context.transport.unknown_ssrc += 1;
             return;
         };
         let inbound = &mut self.inbound[slot];
         let index = extend_index(header.sequence, inbound.highest);
         let refused = match route.via {
-            Via::Primary => around.receiving.refuse_known(route, header.sequence),
-            Via::Rtx => inbound.is_replay(index) && around.receiving.refuse_rtx(route),
+            Via::Primary => context.streams.refuse_known(route, header.sequence),
+            Via::Rtx => inbound.is_replay(index) && context.streams.refuse_rtx(route),
         };
         if refused {
             return;
         }
-        if inbound.payload.is_none_or(|payload| payload.wire != header.payload_type) {
-            inbound.payload = around.receiving.formats.get(header.payload_type);
+        if inbound.format.is_none_or(|format| format.wire != header.payload_type) {
+            inbound.format = context.agreed.formats.get(header.payload_type);
         }
         let bytes = header.header_bytes;
-        let payload = self.opener.open(datagram, bytes, header.ssrc, index, opened);
-        let (Some(payload), Some(kind)) = (payload.and_then(|p| unpad(header, p)), inbound.payload)
+        let payload = self.opener.open(datagram, bytes, header.ssrc, index, context.opened);
+        let (Some(payload), Some(format)) =
+            (payload.and_then(|p| unpad(header, p)), inbound.format)
         else {
-            around.transport.rejected += 1;
+            context.transport.rejected += 1;
             return;
         };
         inbound.authentic(index);
         if self.remote != Some(source) {
-            (self.remote, self.via) = (Some(source), around.outbox.via);
+            (self.remote, self.via) = (Some(source), context.outbox.via);
             // What was due while there was nobody to send it to.
             self.next_due = self.next_due.min(at.instant);
         }
         let extensions = ExtensionBlock::of(datagram, bytes);
-        let ids = around.receiving.ids;
+        let ids = context.agreed.ids;
         let descriptor = ids.dependency_descriptor.and_then(|id| extensions.get(id));
         let captured = ids.abs_capture_time.and_then(|id| extensions.get(id));
         let mut accepted = Accepted {
             sequence: header.sequence,
             timestamp: header.timestamp,
             marker: header.marker,
-            payload_type: kind.media,
+            format,
             payload,
             captured_unix_ns: captured.and_then(captured_unix_ns),
             dependency_descriptor: descriptor,
         };
-        if route.via == Via::Rtx && !unwrap_rtx(&mut accepted, route, around.receiving) {
-            around.receiving.refuse_rtx(route);
+        if route.via == Via::Rtx && !unwrap_rtx(&mut accepted, route, context.streams) {
+            context.streams.refuse_rtx(route);
             return;
         }
-        if around.receiving.accept_and_follow(route, accepted, at, around.outbox) {
+        if context.streams.accept_and_follow(route, accepted, at, context.outbox) {
             self.next_due = self.next_due.min(at.instant);
         }
     }
 
     /// Where packets of this SSRC belong.
-    fn find(&mut self, ssrc: u32, receiving: &Receiving, now: Instant) -> Option<(usize, Route)> {
+    fn find(&mut self, ssrc: u32, streams: &Streams, now: Instant) -> Option<(usize, Route)> {
         let slot = if self.inbound.len() <= SCANNED_SSRCS_MAX {
             self.inbound.iter().position(|inbound| inbound.ssrc == ssrc)
         } else {
@@ -243,7 +228,7 @@ impl FastPath {
         if let Some(slot) = slot {
             return self.inbound[slot].route.map(|route| (slot, route));
         }
-        let route = receiving.route(ssrc)?;
+        let route = streams.route(ssrc)?;
         Some((self.open_slot(ssrc, Some(route), now), route))
     }
 
@@ -259,7 +244,7 @@ impl FastPath {
         self.inbound.push(Inbound {
             ssrc,
             route,
-            payload: None,
+            format: None,
             highest: None,
             first: 0,
             replay: 0,
@@ -282,46 +267,45 @@ impl FastPath {
         at: Arrival,
         datagram: &[u8],
         header: &RtpHeader,
-        around: &mut Surroundings<'_>,
-        opened: &mut Vec<u8>,
+        context: &mut PacketContext<'_>,
     ) -> Option<(usize, Route)> {
         let extensions = ExtensionBlock::of(datagram, header.header_bytes);
-        let mid = std::str::from_utf8(extensions.get(around.receiving.ids.mid?)?).ok()?;
-        let of_mid = around.receiving.ssrc_of_mid(mid)?;
-        let payload = around.receiving.formats.get(header.payload_type)?;
-        let main = if payload.wire == payload.media { header.ssrc } else { of_mid };
+        let mid = std::str::from_utf8(extensions.get(context.agreed.ids.mid?)?).ok()?;
+        let of_mid = context.streams.ssrc_of_mid(mid)?;
+        let format = context.agreed.formats.get(header.payload_type)?;
+        let main = if format.wire == format.media { header.ssrc } else { of_mid };
         let slot = self.inbound.iter().position(|inbound| inbound.ssrc == header.ssrc);
         let highest = slot.and_then(|slot| self.inbound[slot].highest);
         let index = extend_index(header.sequence, highest);
         if highest.is_some_and(|highest| index <= highest) {
             return None;
         }
-        self.opener.open(datagram, header.header_bytes, header.ssrc, index, opened)?;
-        let outbox = &mut *around.outbox;
-        let route = around.receiving.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
+        self.opener.open(datagram, header.header_bytes, header.ssrc, index, context.opened)?;
+        let outbox = &mut *context.outbox;
+        let route = context.streams.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
         let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
-        self.negotiated(around.receiving);
+        self.negotiated(context.streams);
         Some((slot, route))
     }
 
-    fn receive_rtcp(&mut self, at: Arrival, datagram: &[u8], around: &mut Surroundings<'_>) {
+    fn receive_rtcp(&mut self, at: Arrival, datagram: &[u8], context: &mut PacketContext<'_>) {
         let Some((compound, index)) = self.control.opener.open(datagram) else {
-            around.transport.rejected += 1;
+            context.transport.rejected += 1;
             return;
         };
         let sender = compound.get(4..8).and_then(|ssrc| ssrc.first_chunk());
         let sender = sender.map(|&ssrc| u32::from_be_bytes(ssrc));
-        let slot = sender.and_then(|ssrc| self.find(ssrc, around.receiving, at.instant));
+        let slot = sender.and_then(|ssrc| self.find(ssrc, context.streams, at.instant));
         if let Some((slot, _)) = slot
             && !self.control.reporting[slot].is_fresh(index)
         {
             return;
         }
         for report in rtcp::sender_reports(&compound) {
-            let found = self.find(report.ssrc, around.receiving, at.instant);
+            let found = self.find(report.ssrc, context.streams, at.instant);
             let Some((slot, _)) = found else { continue };
             self.control.reporting[slot].sender_report(report, at.instant);
-            around.receiving.set_sender_report(report.ssrc, report.packets.into(), at);
+            context.streams.set_sender_report(report.ssrc, report.packets.into(), at);
         }
     }
 
@@ -329,7 +313,7 @@ impl FastPath {
     pub(super) fn poll(
         &mut self,
         now: Instant,
-        receiving: &mut Receiving,
+        streams: &mut Streams,
         outbox: &mut Outbox,
     ) -> Instant {
         if now < self.next_due {
@@ -341,10 +325,10 @@ impl FastPath {
         };
         let (control, to) = (&mut *self.control, (self.via, remote));
         let (ssrc, sealer) = (control.ssrc, &mut control.sealer);
-        let nacks_at = receiving.poll_nacks(now, ssrc, &mut control.wanted, &mut |nack| {
+        let nacks_at = streams.poll_nacks(now, ssrc, &mut control.wanted, &mut |nack| {
             send(sealer, nack, to, outbox);
         });
-        let reports_at = self.report(now, to, receiving, outbox);
+        let reports_at = self.report(now, to, streams, outbox);
         self.next_due = nacks_at.map_or(reports_at, |nacks_at| nacks_at.min(reports_at));
         self.next_due
     }
@@ -353,7 +337,7 @@ impl FastPath {
         &mut self,
         now: Instant,
         to: (LocalId, SocketAddr),
-        receiving: &Receiving,
+        streams: &Streams,
         outbox: &mut Outbox,
     ) -> Instant {
         let control = &mut *self.control;
@@ -363,17 +347,17 @@ impl FastPath {
             let Some(route) = inbound.route.filter(|route| route.via == Via::Primary) else {
                 continue;
             };
-            let (Some(highest_index), Some(payload)) = (inbound.highest, inbound.payload) else {
+            let (Some(highest_index), Some(format)) = (inbound.highest, inbound.format) else {
                 continue;
             };
-            let Some(stream) = receiving.reported(route) else { continue };
+            let Some(stream) = streams.reported(route) else { continue };
             let (due, next_at) = reporting.poll(now, stream.kind, inbound.ssrc);
             next = next.min(next_at);
             let lately = stream.last_at.is_some_and(|last| now < last + REPORT_WHILE_RECEIVED);
             if !due || !lately {
                 continue;
             }
-            let jitter = stream.jitter.as_secs_f64() * f64::from(payload.clock_rate);
+            let jitter = stream.jitter.as_secs_f64() * f64::from(format.clock_rate);
             blocks.push(reporting.block(
                 now,
                 Reception {
@@ -427,21 +411,21 @@ fn send(
 }
 
 /// RFC 7983 §7: SRTP and SRTCP.
-pub(super) fn is_srtp(datagram: &[u8]) -> bool {
+pub(in crate::peer) fn is_srtp(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| (128..192).contains(first))
 }
 
 /// RFC 5761 §4: packet types 192 to 223.
-pub(super) fn is_rtcp(datagram: &[u8]) -> bool {
+pub(in crate::peer) fn is_rtcp(datagram: &[u8]) -> bool {
     is_srtp(datagram) && datagram.get(1).is_some_and(|kind| (192..224).contains(kind))
 }
 
 /// Takes the original sequence number off an RTX packet (RFC 4588 §4); false if it brings nothing:
 /// without that number it is padding or a probe.
-fn unwrap_rtx(packet: &mut Accepted<'_>, route: Route, receiving: &Receiving) -> bool {
+fn unwrap_rtx(packet: &mut Accepted<'_>, route: Route, streams: &Streams) -> bool {
     let Some((&original, media)) = packet.payload.split_first_chunk() else { return false };
     (packet.sequence, packet.payload) = (u16::from_be_bytes(original), media);
-    let placement = receiving.placement(route, packet.sequence);
+    let placement = streams.placement(route, packet.sequence);
     !matches!(placement, Placement::Duplicate | Placement::Stale)
 }
 

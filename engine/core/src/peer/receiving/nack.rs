@@ -105,7 +105,7 @@ mod tests {
 
         fn poll(&mut self, at_ms: u64) -> (Vec<u16>, Option<u64>) {
             let now = self.start + ms(at_ms);
-            self.ledger.settle(now);
+            self.ledger.expire_gaps(now);
             let mut wanted = Vec::new();
             let next = self.list.poll(now, &self.ledger, &mut wanted);
             (wanted, next.map(|next| (next - self.start).as_millis() as u64))

@@ -1,0 +1,129 @@
+//! What str0m says of the connection: ICE, DTLS, and what it sends.
+
+use std::time::{Duration, Instant};
+
+use str0m::{Event, IceConnectionState, Input, Output};
+
+use super::receiving::is_rtcp;
+use super::{MediaFailure, Peer, PeerEvent};
+
+/// When str0m is asked again after an error, if nothing comes before.
+const RETRY_AFTER_ERROR: Duration = Duration::from_millis(200);
+/// Outputs taken from str0m after one input; a bound against an endless loop, far above need.
+const OUTPUTS_MAX: usize = 100_000;
+
+impl Peer {
+    /// Moves str0m's time on and takes what it has to say.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        if let Err(error) = self.rtc.handle_input(Input::Timeout(self.now)) {
+            self.failed(&error);
+        }
+        self.poll();
+        self.mind_candidates();
+    }
+
+    pub(super) fn failed(&mut self, error: &str0m::RtcError) {
+        self.transport.errors += 1;
+        tracing::debug!(local = %self.local, %error, "str0m");
+        if !self.rtc.is_alive() {
+            let reason = error.to_string();
+            self.disconnect(match self.ice_worked {
+                true => self.failure(reason),
+                false => MediaFailure::Broke { reason },
+            });
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, failure: MediaFailure) {
+        if !std::mem::replace(&mut self.disconnected, true) {
+            self.outbox.event(PeerEvent::Disconnected { failure: Box::new(failure) });
+        }
+    }
+
+    /// Drains str0m into the outbox.
+    pub(super) fn poll(&mut self) {
+        for _ in 0..OUTPUTS_MAX {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.wake = self.candidates_at.map_or(at, |due| due.min(at));
+                    return;
+                }
+                // SRTCP comes from one place: see `SrtcpSealer`.
+                Ok(Output::Transmit(transmit))
+                    if self.receiving.is_some() && is_rtcp(&transmit.contents) => {}
+                Ok(Output::Transmit(transmit)) => self.transmit(transmit),
+                Ok(Output::Event(event)) => self.event(event),
+                Err(error) => {
+                    self.failed(&error);
+                    // One error doesn't end the connection; try again with the next input.
+                    self.wake = self.now + RETRY_AFTER_ERROR;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::IceConnectionStateChange(state) => self.ice_state(state),
+            Event::Connected => {
+                self.connected = true;
+                self.candidates.connected(self.now, self.outbox.via);
+                self.candidates_at = self.candidates.tidy_at();
+                self.start_receiving();
+                self.outbox.event(PeerEvent::Connected);
+                if let Some(publishing) = &mut self.publishing {
+                    publishing.start(self.now);
+                }
+            }
+            Event::Closed => {
+                let failure = self.failure("the server closed the connection".to_owned());
+                self.disconnect(failure);
+            }
+            Event::KeyframeRequest(request) => {
+                if let Some(publishing) = &mut self.publishing {
+                    publishing.keyframe_requested(request.mid, request.rid);
+                }
+            }
+            Event::MediaEgressStats(stats) => {
+                if let Some(publishing) = &mut self.publishing {
+                    publishing.set_stats(&stats);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins to receive, with the keys that DTLS left.
+    fn start_receiving(&mut self) {
+        let Some(receiving) = &mut self.receiving else { return };
+        let ssrc = *self.rtc.direct_api().new_ssrc();
+        if let Err(reason) = receiving.start(ssrc, self.now) {
+            self.transport.errors += 1;
+            self.disconnect(MediaFailure::Broke { reason });
+        }
+    }
+
+    fn ice_state(&mut self, state: IceConnectionState) {
+        match state {
+            IceConnectionState::Connected | IceConnectionState::Completed => {
+                self.candidates.checking = false;
+                (self.ice_worked, self.ice_failed) = (true, false);
+                if !std::mem::replace(&mut self.ice_connected, true) {
+                    self.disconnected = false;
+                    self.outbox.event(PeerEvent::IceConnected);
+                }
+            }
+            IceConnectionState::Disconnected if self.candidates.checking => {
+                // Another candidate or another address of ours may still do; see
+                // `mind_candidates`.
+                self.ice_failed = true;
+                self.candidates_at = Some(self.now);
+            }
+            IceConnectionState::Disconnected => self.ice_lost(),
+            IceConnectionState::Checking => self.ice_failed = false,
+            IceConnectionState::New => {}
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! All received streams of a peer, by SSRC.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use stampede_media::AssemblerPacket;
+use stampede_sdp::{Description, Media, MediaType, StreamSsrc};
+
+use super::stream::{Accepted, Reported, Stream};
+use super::tracks::TrackStates;
+use crate::accounting::{
+    MediaPacket, Placement, StreamLedger, Via, WINDOW_PACKETS, is_server_made,
+};
+use crate::peer::CLOSED_STREAMS_MAX;
+use crate::peer::outbox::Outbox;
+use crate::rtcp;
+use crate::watch::StreamCover;
+use crate::{Arrival, Capture, MediaCounters, MediaKind, PeerEvent, PeerNote, StreamReport};
+
+/// Most closed streams of which the time that they covered waits to be taken. At the maximum that of
+/// the oldest is forgotten, and reads as a gap; it is taken once a second.
+const CLOSED_COVERS_MAX: usize = 256;
+
+/// Where an SSRC belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    pub(super) stream: usize,
+    pub(super) via: Via,
+}
+
+/// All received streams of a peer.
+#[derive(Debug)]
+pub(in crate::peer) struct Streams {
+    deadline: Duration,
+    recording: bool,
+    /// The flight recorder, if this peer is tapped.
+    pub(in crate::peer) capture: Option<Box<Capture>>,
+    pub(super) streams: Vec<Stream>,
+    routes: FxHashMap<u32, Route>,
+    closed: Vec<StreamReport>,
+    /// What nobody has taken yet of streams that were closed.
+    closed_covers: VecDeque<StreamCover>,
+    closed_video: MediaCounters,
+    closed_audio: MediaCounters,
+    left_out: u64,
+    next_id: u32,
+    first_packet: [bool; 2],
+    first_keyframe: bool,
+    tracks: TrackStates,
+    /// When signalling said that we leave.
+    leaving: Option<Instant>,
+}
+
+impl Streams {
+    pub(super) fn new(deadline: Duration, recording: bool) -> Self {
+        Self {
+            deadline,
+            recording,
+            capture: None,
+            streams: Vec::new(),
+            routes: FxHashMap::default(),
+            closed: Vec::new(),
+            closed_covers: VecDeque::new(),
+            closed_video: MediaCounters::default(),
+            closed_audio: MediaCounters::default(),
+            left_out: 0,
+            next_id: 0,
+            first_packet: [false; 2],
+            first_keyframe: false,
+            tracks: TrackStates::default(),
+            leaving: None,
+        }
+    }
+
+    pub(super) fn route(&self, ssrc: u32) -> Option<Route> {
+        self.routes.get(&ssrc).copied()
+    }
+
+    /// Brings the streams in line with an offer.
+    pub(super) fn apply_offer(
+        &mut self,
+        now: Instant,
+        offer: &Description<'_>,
+        mid_to_track_id: &[(String, String)],
+        outbox: &mut Outbox,
+    ) {
+        let announced = |stream: &Stream| {
+            sent_media(offer).any(|(_, media)| {
+                let same = |offered: &StreamSsrc| {
+                    let same_rtx = offered.rtx == stream.rtx || offered.rtx.is_none();
+                    offered.ssrc == stream.ssrc && same_rtx
+                };
+                *media.mid == *stream.mid && media.ssrcs.iter().any(same)
+            })
+        };
+        let mut index = 0;
+        while index < self.streams.len() {
+            if announced(&self.streams[index]) {
+                index += 1;
+                continue;
+            }
+            let stream = self.streams.swap_remove(index);
+            self.close_stream(stream, now, outbox);
+        }
+        for (kind, media) in sent_media(offer) {
+            let mapped = mid_to_track_id.iter().find(|(mid, _)| *mid == media.mid);
+            let track = mapped.map(|(_, track)| track.as_str()).or(media.track_id);
+            for &StreamSsrc { ssrc, rtx } in &media.ssrcs {
+                match self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+                    Some(stream) => {
+                        if let (None, Some(track)) = (&stream.track_id, track) {
+                            stream.track_id = Some(Arc::from(track));
+                            self.tracks.apply(track, &mut stream.ledger);
+                        }
+                    }
+                    None => self.open_stream(ssrc, rtx, media.mid, kind, track),
+                }
+            }
+        }
+        self.rebuild_routes();
+    }
+
+    /// A packet that its MID extension maps to an SSRC that no offer named.
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        header_ssrc: u32,
+        main_ssrc: u32,
+        mid: Option<&str>,
+        outbox: &mut Outbox,
+    ) -> Option<Route> {
+        if let Some(route) = self.route(main_ssrc).filter(|_| header_ssrc != main_ssrc) {
+            self.streams.get_mut(route.stream)?.rtx = Some(header_ssrc);
+        } else {
+            // The sender changed its SSRC.
+            let mid = mid?;
+            let index = self.streams.iter().position(|stream| *stream.mid == *mid)?;
+            let old = self.streams.swap_remove(index);
+            let (kind, track) = (old.kind, old.track_id.clone());
+            self.close_stream(old, now, outbox);
+            let rtx = (header_ssrc != main_ssrc).then_some(header_ssrc);
+            self.open_stream(main_ssrc, rtx, mid, kind, track.as_deref());
+        }
+        self.rebuild_routes();
+        self.route(header_ssrc)
+    }
+
+    fn open_stream(
+        &mut self,
+        ssrc: u32,
+        rtx: Option<u32>,
+        mid: &str,
+        kind: MediaKind,
+        track: Option<&str>,
+    ) {
+        let mut ledger = StreamLedger::new(self.deadline);
+        if let Some(track) = track {
+            self.tracks.apply(track, &mut ledger);
+        }
+        let id = self.next_id;
+        self.streams.push(Stream::new(id, (ssrc, rtx), mid, kind, track, ledger));
+        self.next_id += 1;
+    }
+
+    fn close_stream(&mut self, mut stream: Stream, now: Instant, outbox: &mut Outbox) {
+        stream.finish(now, self.leaving, outbox);
+        if self.closed_covers.len() >= CLOSED_COVERS_MAX {
+            self.closed_covers.pop_front();
+        }
+        self.closed_covers.push_back(stream.cover(true));
+        let sum = match stream.kind {
+            MediaKind::Video => &mut self.closed_video,
+            MediaKind::Audio => &mut self.closed_audio,
+        };
+        sum.merge(&stream.counters());
+        if self.closed.len() < CLOSED_STREAMS_MAX {
+            self.closed.push(stream.report(true));
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn rebuild_routes(&mut self) {
+        self.routes.clear();
+        for (index, stream) in self.streams.iter().enumerate() {
+            self.routes.insert(stream.ssrc, Route { stream: index, via: Via::Primary });
+            if let Some(rtx) = stream.rtx {
+                self.routes.insert(rtx, Route { stream: index, via: Via::Rtx });
+            }
+        }
+    }
+
+    /// An authentic packet that is no replay.
+    pub(super) fn accept(
+        &mut self,
+        route: Route,
+        packet: Accepted<'_>,
+        at: Arrival,
+        outbox: &mut Outbox,
+    ) {
+        let recording = self.recording;
+        let Some(stream) = self.streams.get_mut(route.stream) else { return };
+        stream.learn_codec(packet.format, recording, outbox);
+        if let Some(capture) = &mut self.capture {
+            let repaired = route.via == Via::Rtx;
+            let payload = capture.wants_payload();
+            capture.push(packet.captured(stream.ssrc, repaired, at, payload));
+        }
+        let codec = stream.ledger.codec();
+        let server_made = codec.is_some_and(|codec| is_server_made(codec, packet.payload));
+        if packet.payload.is_empty() || server_made {
+            let receipt = if server_made {
+                stream.ledger.server_made(packet.sequence, at)
+            } else {
+                stream.ledger.padding(packet.sequence, at)
+            };
+            if receipt.usable
+                && let Some(recorder) = &mut stream.recorder
+            {
+                recorder.skip(receipt.sequence);
+            }
+            stream.release_frames(outbox);
+            return;
+        }
+        let payload = stream.read_stamps(&packet);
+        let receipt = stream.ledger.media(MediaPacket {
+            sequence: packet.sequence,
+            timestamp: packet.timestamp,
+            marker: packet.marker,
+            payload: Some(payload),
+            dependency_descriptor: packet.dependency_descriptor,
+            payload_bytes: payload.len(),
+            at,
+            via: route.via,
+        });
+        if receipt.usable
+            && let Some(recorder) = &mut stream.recorder
+        {
+            recorder.push(AssemblerPacket {
+                sequence: receipt.sequence,
+                timestamp: packet.timestamp,
+                marker: packet.marker,
+                payload,
+            });
+        }
+        stream.release_frames(outbox);
+        let first = &mut self.first_packet[stream.kind as usize];
+        if !std::mem::replace(first, true) {
+            outbox.event(PeerEvent::FirstPacket { kind: stream.kind, at });
+        }
+        if !self.first_keyframe && stream.kind == MediaKind::Video {
+            self.report_first_keyframe(route.stream, outbox);
+        }
+    }
+
+    fn report_first_keyframe(&mut self, stream: usize, outbox: &mut Outbox) {
+        let first = self.streams.get(stream).and_then(|stream| stream.ledger.first_keyframe());
+        if let Some(at) = first {
+            self.first_keyframe = true;
+            outbox.event(PeerEvent::FirstKeyframe { at });
+        }
+    }
+
+    /// [`Self::accept`]; true if the packet passed others over that are to be asked for.
+    pub(super) fn accept_and_follow(
+        &mut self,
+        route: Route,
+        packet: Accepted<'_>,
+        at: Arrival,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let highest = |streams: &Self| {
+            streams.streams.get(route.stream).and_then(|s| s.ledger.sequences.highest())
+        };
+        let before = highest(self);
+        self.accept(route, packet, at, outbox);
+        let (Some(before), Some(after)) = (before, highest(self)) else { return false };
+        // A longer jump is too much to ask for.
+        if after <= before + 1 || after - before > WINDOW_PACKETS {
+            return false;
+        }
+        let Some(stream) = self.streams.get_mut(route.stream) else { return false };
+        // Without RTX there is nobody to answer.
+        if stream.rtx.is_none() {
+            return false;
+        }
+        stream.nacks.passed_over(before + 1..after, at.instant);
+        true
+    }
+
+    /// What a sequence number of this stream would be if it arrived now.
+    pub(super) fn placement(&self, route: Route, sequence: u16) -> Placement {
+        let stream = self.streams.get(route.stream);
+        stream.map_or(Placement::Stale, |stream| stream.ledger.placement(sequence))
+    }
+
+    /// Counts a packet of the primary SSRC that needs no opening: a duplicate, or one too far
+    /// behind to be told from a replay (RFC 3711 §3.3.2). False for all others.
+    pub(super) fn refuse_known(&mut self, route: Route, sequence: u16) -> bool {
+        let Some(stream) = self.streams.get_mut(route.stream) else { return true };
+        match stream.ledger.placement(sequence) {
+            Placement::Duplicate => stream.ledger.sequences.duplicate(),
+            Placement::Stale => stream.ledger.sequences.stale(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Counts an RTX packet that brought nothing; true.
+    pub(super) fn refuse_rtx(&mut self, route: Route) -> bool {
+        if let Some(stream) = self.streams.get_mut(route.stream) {
+            stream.ledger.sequences.rtx_redundant();
+        }
+        true
+    }
+
+    /// Hands a NACK of each stream that is due to `send`; returns when the next one is.
+    pub(super) fn poll_nacks(
+        &mut self,
+        now: Instant,
+        sender: u32,
+        wanted: &mut Vec<u16>,
+        send: &mut dyn FnMut(&[u8]),
+    ) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for stream in self.streams.iter_mut().filter(|stream| !stream.nacks.is_empty()) {
+            wanted.clear();
+            let at = stream.nacks.poll(now, &stream.ledger.sequences, wanted);
+            next = next.into_iter().chain(at).min();
+            let mut rest = wanted.as_slice();
+            while !rest.is_empty() {
+                let mut nack = Vec::with_capacity(32);
+                let taken = rtcp::write_nack(&mut nack, sender, stream.ssrc, rest);
+                send(&nack);
+                stream.nack_sent += 1;
+                rest = &rest[taken..];
+            }
+        }
+        next
+    }
+
+    /// What a receiver report says of a stream.
+    pub(super) fn reported(&self, route: Route) -> Option<Reported> {
+        let stream = self.streams.get(route.stream)?;
+        Some(Reported {
+            kind: stream.kind,
+            jitter: stream.ledger.jitter().unwrap_or_default(),
+            last_at: stream.ledger.span().map(|(_, last)| last.instant),
+        })
+    }
+
+    /// Primary SSRC of the stream on this m-line.
+    pub(super) fn ssrc_of_mid(&self, mid: &str) -> Option<u32> {
+        self.streams.iter().find(|stream| *stream.mid == *mid).map(|stream| stream.ssrc)
+    }
+
+    /// Gives up on gaps that were due before `now`.
+    pub(super) fn expire_gaps(&mut self, now: Instant, outbox: &mut Outbox) {
+        for index in 0..self.streams.len() {
+            let stream = &mut self.streams[index];
+            if stream.ledger.sequences.next_deadline().is_some_and(|deadline| deadline < now) {
+                stream.expire_gaps(now, outbox);
+                if !self.first_keyframe {
+                    self.report_first_keyframe(index, outbox);
+                }
+            }
+        }
+    }
+
+    /// When the oldest open gap of all streams is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.streams.iter().filter_map(|stream| stream.ledger.sequences.next_deadline()).min()
+    }
+
+    /// SSRCs to send a PLI for now, and when to look again.
+    pub(super) fn keyframe_requests(&mut self, now: Instant) -> (Vec<u32>, Option<Instant>) {
+        let mut due = Vec::new();
+        let mut next: Option<Instant> = None;
+        for stream in &mut self.streams {
+            let Some(at) = stream.poll_keyframe_request(now, &mut due) else { continue };
+            next = Some(next.map_or(at, |next| next.min(at)));
+        }
+        (due, next)
+    }
+
+    /// What signalling knows of a track.
+    pub(in crate::peer) fn note(&mut self, now: Instant, note: PeerNote) {
+        if note == PeerNote::Leaving {
+            self.leaving.get_or_insert(now);
+        }
+        let Some(track) = self.tracks.take(note) else { return };
+        let of_track = |stream: &&mut Stream| stream.track_id.as_deref() == Some(&*track);
+        for stream in self.streams.iter_mut().filter(of_track) {
+            self.tracks.apply(&track, &mut stream.ledger);
+        }
+        self.tracks.forget_over(&track);
+    }
+
+    /// A datagram of this SSRC was dropped on purpose.
+    pub(in crate::peer) fn dropped_on_purpose(&mut self, ssrc: u32) {
+        if let Some(route) = self.route(ssrc)
+            && let Some(stream) = self.streams.get_mut(route.stream)
+        {
+            stream.ledger.dropped_on_purpose();
+        }
+    }
+
+    /// Hands out what is new of the time that each stream covers, closed ones first; `last` if
+    /// nothing follows.
+    pub(in crate::peer) fn covers(&mut self, last: bool, hand_out: &mut dyn FnMut(StreamCover)) {
+        self.closed_covers.drain(..).for_each(&mut *hand_out);
+        for stream in &mut self.streams {
+            hand_out(stream.cover(last));
+        }
+    }
+
+    pub(super) fn set_sender_report(&mut self, ssrc: u32, packets: u64, at: Arrival) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            stream.set_sender_report(packets, at);
+        }
+    }
+
+    pub(in crate::peer) fn begin_measuring(&mut self, now: Instant) {
+        self.closed.clear();
+        self.left_out = 0;
+        self.closed_video = MediaCounters::default();
+        self.closed_audio = MediaCounters::default();
+        for stream in &mut self.streams {
+            stream.begin_measuring(now);
+        }
+    }
+
+    pub(in crate::peer) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
+        for stream in &mut self.streams {
+            stream.finish(now, self.leaving, outbox);
+        }
+    }
+
+    /// Sums of video and audio.
+    pub(in crate::peer) fn counters(&self) -> (MediaCounters, MediaCounters) {
+        let (mut video, mut audio) = (self.closed_video, self.closed_audio);
+        for stream in &self.streams {
+            match stream.kind {
+                MediaKind::Video => video.merge(&stream.counters()),
+                MediaKind::Audio => audio.merge(&stream.counters()),
+            }
+        }
+        (video, audio)
+    }
+
+    /// Reports of all streams, closed ones first, and how many were left out.
+    pub(in crate::peer) fn reports(&self) -> (Vec<StreamReport>, u64) {
+        let open = self.streams.iter().map(|stream| stream.report(false));
+        (self.closed.iter().cloned().chain(open).collect(), self.left_out)
+    }
+}
+
+/// The m-lines of an offer on which the server sends media.
+fn sent_media<'a, 'b>(
+    offer: &'b Description<'a>,
+) -> impl Iterator<Item = (MediaKind, &'b Media<'a>)> {
+    let sent = offer.media.iter().filter(|media| media.direction.sends());
+    sent.filter_map(|media| match media.media_type {
+        MediaType::Audio => Some((MediaKind::Audio, media)),
+        MediaType::Video => Some((MediaKind::Video, media)),
+        MediaType::Application | MediaType::Other => None,
+    })
+}

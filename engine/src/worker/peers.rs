@@ -1,0 +1,195 @@
+//! The peers of a worker: how they come, what they are to do, and how they go.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use stampede_core::{LocalId, Peer};
+
+use super::reports::take_covers;
+use super::sink::Sink;
+use super::sockets::Sockets;
+use super::{Slot, Worker};
+use crate::capture::{CapturedPeer, keep_worst};
+use crate::clock::Clock;
+use crate::cover::CoverNews;
+use crate::mailbox::NewPeer;
+use crate::recorder::PeerRecorder;
+use crate::snapshot::PeerRow;
+use crate::timer::TimerState;
+use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
+
+impl Worker {
+    pub(super) fn add(&mut self, clock: Clock, new: NewPeer) {
+        let NewPeer { id, label, role, cohort, socket } = new;
+        let add = || -> Result<usize, String> {
+            let local = socket.as_ref().map(UdpSocket::local_addr).transpose();
+            let local = local.map_err(|error| error.to_string())?;
+            let subscriber = matches!(role, PeerRole::Subscriber { .. });
+            let impaired = if subscriber { self.impairments.of(cohort, &label) } else { None };
+            let (mut peer, record) = self.make_peer(clock.now, local, role)?;
+            let socket = socket.map(|socket| self.backend.add_socket(socket)).transpose();
+            let socket = socket.map_err(|error| error.to_string())?;
+            if let Some(options) = self.setup.capture
+                && self.tapped < options.tapped_per_worker_max
+                && peer.is_subscriber()
+            {
+                self.tapped += 1;
+                peer.start_capture(options.limits);
+            }
+            let recorder = match (&self.setup.disk, record) {
+                (Some(disk), true) => Some(PeerRecorder::new(disk.clone(), label.clone())),
+                _ => None,
+            };
+            let slot = Slot {
+                id,
+                label,
+                sockets: Sockets::default(),
+                drops_closed: 0,
+                timer: TimerState::new(clock.now),
+                publishes: !subscriber,
+                peer,
+                recorder,
+                impaired,
+                cohort,
+                handshake_over: false,
+            };
+            self.connecting += 1;
+            let key = self.slots.insert(slot);
+            if let Some(socket) = socket {
+                self.slots[key].sockets.set(LocalId::default(), socket);
+                self.owners.set(socket, key, LocalId::default());
+            }
+            self.slot_of_peer.insert(id, key);
+            Ok(key)
+        };
+        match add() {
+            Ok(key) => self.drain(clock, key),
+            Err(reason) => {
+                self.setup.peers.fetch_sub(1, Ordering::Relaxed);
+                self.notify(clock, id, PeerNotice::NegotiationFailed { reason });
+            }
+        }
+    }
+
+    fn make_peer(
+        &self,
+        now: Instant,
+        local: Option<SocketAddr>,
+        role: PeerRole,
+    ) -> Result<(Peer, bool), String> {
+        let options = &self.setup.peer_options;
+        match role {
+            PeerRole::Subscriber { record } => {
+                Peer::subscriber(now, local, options, record).map(|peer| (peer, record))
+            }
+            PeerRole::Publisher { tracks } => {
+                Peer::publisher(now, local, options, tracks).map(|peer| (peer, false))
+            }
+        }
+        .map_err(|error| error.to_string())
+    }
+
+    pub(super) fn command(&mut self, clock: Clock, id: PeerId, command: PeerCommand) {
+        let Some(&key) = self.slot_of_peer.get(&id) else {
+            if matches!(command, PeerCommand::Close) {
+                self.notify(clock, id, PeerNotice::Closed);
+            }
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let now = clock.now;
+        let outcome = match command {
+            PeerCommand::Offer { id, sdp, mid_to_track_id } => slot
+                .peer
+                .accept_offer(now, &sdp, &mid_to_track_id)
+                .map(|sdp| Some(PeerNotice::Answer { offer_id: id, sdp })),
+            PeerCommand::CreateOffer => {
+                slot.peer.create_offer(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
+            }
+            PeerCommand::RestartIce => {
+                slot.peer.restart_ice(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
+            }
+            PeerCommand::Answer { sdp } => slot.peer.accept_answer(now, &sdp).map(|()| None),
+            PeerCommand::Candidate(line) => {
+                slot.peer.add_remote_candidate(now, &line).map(|()| None)
+            }
+            PeerCommand::Note(note) => {
+                slot.peer.note(note);
+                Ok(None)
+            }
+            PeerCommand::GiveUp => {
+                slot.peer.give_up();
+                Ok(None)
+            }
+            PeerCommand::Close => {
+                self.remove(clock, key);
+                self.notify(clock, id, PeerNotice::Closed);
+                return;
+            }
+        };
+        let notice = outcome.unwrap_or_else(|error| {
+            Some(PeerNotice::NegotiationFailed { reason: error.to_string() })
+        });
+        if let Some(notice) = notice {
+            self.notify(clock, id, notice);
+        }
+        self.drain(clock, key);
+    }
+
+    fn notify(&mut self, clock: Clock, peer: PeerId, notice: PeerNotice) {
+        let at_unix_ns = clock.unix_ns;
+        self.setup.events.push(EngineEvent::Peer { peer, at_unix_ns, notice });
+    }
+
+    /// Closes a peer, settles its account and gives its sockets back.
+    pub(super) fn remove(&mut self, clock: Clock, key: usize) {
+        let Some(mut slot) = self.slots.try_remove(key) else { return };
+        let mut sink = Sink {
+            backend: &mut *self.backend,
+            events: &mut self.setup.events,
+            measured: &mut self.measured,
+            recorder: slot.recorder.as_mut(),
+            sockets: &slot.sockets,
+            address_requests: &mut self.address_requests,
+            id: slot.id,
+            cohort: slot.cohort,
+            clock,
+            handshake_over: true,
+        };
+        slot.peer.close(clock.now, &mut sink);
+        let mut news = CoverNews::new(self.setup.index, clock.now, false);
+        take_covers(&mut slot, &mut news);
+        self.setup.events.push(EngineEvent::Cover(Box::new(news)));
+        self.connecting -= usize::from(!slot.handshake_over);
+        self.address_requests.clear();
+        let mut kernel_drops = slot.drops_closed;
+        for socket in slot.sockets.iter() {
+            kernel_drops += self.backend.socket_drops(socket);
+            self.backend.remove_socket(socket);
+            self.owners.clear(socket);
+        }
+        if let Some(recorder) = slot.recorder {
+            self.assembled.merge(&recorder.finish());
+        }
+        let report = slot.peer.final_report(clock.now);
+        if let Some(options) = self.setup.capture
+            && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
+        {
+            self.tapped -= 1;
+            self.captures.push(captured);
+            keep_worst(&mut self.captures, options.worst);
+        }
+        let counters = slot.peer.counters();
+        self.retired.merge(&counters);
+        if let Some(closed) = self.closed.get_mut(usize::from(slot.cohort)) {
+            let impaired = slot.impaired.map(|impaired| impaired.counts());
+            closed.add(&counters, impaired.unwrap_or_default());
+        }
+        let (label, cohort) = (slot.label, slot.cohort);
+        let (id, remote) = (slot.id, slot.peer.remote());
+        self.rows.push(PeerRow { id, label, cohort, kernel_drops, remote, report });
+        self.slot_of_peer.remove(&slot.id);
+        self.setup.peers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
