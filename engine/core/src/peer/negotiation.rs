@@ -79,7 +79,7 @@ impl Peer {
 
     /// Takes a trickled candidate, `candidate:…`. Those that can't be used (TCP, host names, the
     /// empty end-of-candidates line) are passed over, and remembered for
-    /// [`MediaFailure::NoCandidatePair`].
+    /// [`MediaFailure::NoCandidatePair`](crate::MediaFailure::NoCandidatePair).
     pub fn add_remote_candidate(
         &mut self,
         now: Instant,
