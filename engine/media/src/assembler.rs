@@ -166,7 +166,7 @@ pub struct FrameAssembler {
     slots: VecDeque<Slot>,
     /// Slots at the front already known to belong to one open frame.
     scanned: usize,
-    /// The first sequence number is settled: nothing may be put before `base` any more.
+    /// The first sequence number is known: nothing may be put before `base` any more.
     anchored: bool,
     /// Something was received or lost; before that a frame without beginning is not a loss.
     begun: bool,
@@ -382,7 +382,7 @@ impl FrameAssembler {
         Some(slot)
     }
 
-    /// Takes whatever can be settled off the front of the window.
+    /// Takes whatever is complete or lost off the front of the window.
     fn resolve(&mut self) {
         while let Some(front) = self.slots.front() {
             match front {

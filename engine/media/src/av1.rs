@@ -13,14 +13,10 @@ pub mod obu {
     pub const TEMPORAL_DELIMITER: u8 = 2;
     /// Frame header without tiles.
     pub const FRAME_HEADER: u8 = 3;
-    /// Tiles.
-    pub const TILE_GROUP: u8 = 4;
     /// Metadata.
     pub const METADATA: u8 = 5;
     /// Frame header and tiles.
     pub const FRAME: u8 = 6;
-    /// A frame header again.
-    pub const REDUNDANT_FRAME_HEADER: u8 = 7;
     /// Tile list: large scale tile decoding, never in RTP.
     pub const TILE_LIST: u8 = 8;
     /// Padding.

@@ -93,10 +93,10 @@ pub enum PayloadError {
         len: usize,
     },
     /// A type of the interleaved mode, or a reserved one.
-    #[error("H.264 payload of NAL unit type {kind}, which packetization mode 1 does not have")]
-    Kind {
+    #[error("H.264 payload of NAL unit type {nal_unit_type}, which packetization mode 1 does not have")]
+    NalUnitType {
         /// The type.
-        kind: u8,
+        nal_unit_type: u8,
     },
     /// A fragment of something that can't be fragmented, or is start and end at once.
     #[error("H.264 fragment unit with impossible header bits")]
@@ -124,7 +124,7 @@ impl<'a> Payload<'a> {
                 let header = indicator & 0xe0 | nal_type(unit);
                 Ok(Payload::Fragment { start, end, header, data })
             }
-            kind => Err(PayloadError::Kind { kind }),
+            nal_unit_type => Err(PayloadError::NalUnitType { nal_unit_type }),
         }
     }
 }
@@ -264,7 +264,7 @@ mod tests {
         for bad in [&[][..], &[0x78], &[0x78, 0, 5, 1], &[0x7c, 0x85], &[0x7c, 0xc5, 1], &[0x7d]] {
             Payload::parse(bad).unwrap_err();
         }
-        assert_eq!(Payload::parse(&[0x79, 1, 2]), Err(PayloadError::Kind { kind: 25 }));
+        assert_eq!(Payload::parse(&[0x79, 1, 2]), Err(PayloadError::NalUnitType { nal_unit_type: 25 }));
     }
 
     #[test]

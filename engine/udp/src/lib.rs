@@ -34,7 +34,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, buffer_sizes, local_ip_towards};
-use socket::{configure, hear_reports, no_such_socket, too_many_sockets};
+use socket::{configure, no_such_socket, queue_error_reports, too_many_sockets};
 
 /// A socket inside one [`Backend`]. Dense and small; reused only after [`Backend::remove_socket`]
 /// and after everything received on the old socket has been handed out.

@@ -177,7 +177,7 @@ impl Mmsg {
     fn take(&mut self, index: u32, count: usize) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         // Read after the counters that came with the datagrams.
-        slot.drops.excuse(moved(&self.ring, index));
+        slot.drops.discount(moved(&self.ring, index));
         for at in self.filled..self.filled + count {
             let message = self.receive.take(at);
             let drops = Some(&mut slot.drops);
@@ -226,7 +226,7 @@ impl Backend for Mmsg {
 
     fn ignore_reports(&mut self, socket: SocketId) -> io::Result<()> {
         let slot = self.slots.get(socket.0).ok_or_else(crate::no_such_socket)?;
-        crate::hear_reports(&slot.socket, false)
+        crate::queue_error_reports(&slot.socket, false)
     }
 
     fn remove_socket(&mut self, socket: SocketId) {
@@ -237,7 +237,7 @@ impl Backend for Mmsg {
         let Some(mut slot) = self.slots.take(socket.0) else { return };
         let fd = slot.socket.as_raw_fd();
         drain_errors(fd, &mut self.stats);
-        slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
+        slot.drops.refresh_discounting(fd, || moved(&self.ring, socket.0), &mut self.stats);
         if let Some(ring) = &mut self.ring {
             ring.remove(socket.0);
         }
@@ -346,7 +346,7 @@ impl Backend for Mmsg {
     fn socket_drops(&mut self, socket: SocketId) -> u64 {
         let Some(slot) = self.slots.get_mut(socket.0) else { return 0 };
         let fd = slot.socket.as_raw_fd();
-        slot.drops.refresh_but(fd, || moved(&self.ring, socket.0), &mut self.stats);
+        slot.drops.refresh_discounting(fd, || moved(&self.ring, socket.0), &mut self.stats);
         let now = Instant::now();
         let of_ring =
             self.ring.as_mut().map(|ring| ring.socket_drops(socket.0, now, &mut self.stats));
@@ -356,7 +356,7 @@ impl Backend for Mmsg {
     fn refresh_drops(&mut self) {
         for (index, slot) in self.slots.iter_mut() {
             let moved = || moved(&self.ring, index);
-            slot.drops.refresh_but(slot.socket.as_raw_fd(), moved, &mut self.stats);
+            slot.drops.refresh_discounting(slot.socket.as_raw_fd(), moved, &mut self.stats);
         }
         if let Some(ring) = &mut self.ring {
             ring.refresh_drops(&mut self.stats);

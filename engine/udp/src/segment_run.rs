@@ -48,7 +48,7 @@ impl SegmentRun {
         let control = wire::parse_control(message.control);
         let run = Self::of(buffer, message, &control, stats);
         if let Some(drops) = drops {
-            drops.heard(run.map_or(1, |run| run.datagrams()));
+            drops.received(run.map_or(1, |run| run.datagrams()));
             if let Some(counter) = control.drops {
                 drops.update(counter, stats);
             }

@@ -100,8 +100,8 @@ pub(crate) fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> sys::DrainedError
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DropCounter {
     seen: u32,
-    /// How much of the kernel's counter is no drop: see [`Self::excuse`].
-    excused: u32,
+    /// How much of the kernel's counter is no drop: see [`Self::discount`].
+    discounted: u32,
     /// Datagrams dropped, by that estimate.
     datagrams_dropped: u64,
     segment_runs_in: u64,
@@ -109,8 +109,8 @@ pub(crate) struct DropCounter {
 }
 
 impl DropCounter {
-    /// Takes note of a segment run that came.
-    pub(crate) fn heard(&mut self, datagrams: usize) {
+    /// Counts a segment run that came.
+    pub(crate) fn received(&mut self, datagrams: usize) {
         self.segment_runs_in += 1;
         self.datagrams_in += datagrams as u64;
     }
@@ -121,15 +121,15 @@ impl DropCounter {
     }
 
     /// Of what the kernel counts so much is no drop: a socket's filter refused it, and it came in
-    /// another way. To be read after the kernel's counter that is handed in next: an excuse too
+    /// another way. To be read after the kernel's counter that is handed in next: a discount too
     /// many hides a drop until the next time, one too few would make one up.
-    pub(crate) fn excuse(&mut self, excused: u32) {
-        self.excused = excused;
+    pub(crate) fn discount(&mut self, discounted: u32) {
+        self.discounted = discounted;
     }
 
     /// Takes a new value of the kernel's counter and adds what is new of it.
     pub(crate) fn update(&mut self, counter: u32, stats: &mut UdpStats) {
-        let counter = counter.wrapping_sub(self.excused);
+        let counter = counter.wrapping_sub(self.discounted);
         let runs = self.new_drops(counter);
         if runs == 0 {
             return;
@@ -143,19 +143,19 @@ impl DropCounter {
 
     /// Asks the kernel for its counter now and adds what is new of it.
     pub(crate) fn refresh(&mut self, fd: RawFd, stats: &mut UdpStats) {
-        self.refresh_but(fd, || 0, stats);
+        self.refresh_discounting(fd, || 0, stats);
     }
 
-    /// The same, where some of it is no drop; see [`Self::excuse`].
-    pub(crate) fn refresh_but(
+    /// The same, where some of it is no drop; see [`Self::discount`].
+    pub(crate) fn refresh_discounting(
         &mut self,
         fd: RawFd,
-        excused: impl FnOnce() -> u32,
+        discounted: impl FnOnce() -> u32,
         stats: &mut UdpStats,
     ) {
         stats.syscalls += 1;
         if let Ok(counter) = sys::socket_drops(fd) {
-            self.excuse(excused());
+            self.discount(discounted());
             self.update(counter, stats);
         }
     }
@@ -190,11 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_excused_is_no_drop() {
+    fn what_is_discounted_is_no_drop() {
         let (mut drops, mut stats) = (DropCounter::default(), UdpStats::default());
-        for (excused, counter, total) in [(4, 4, 0), (9, 6, 0), (9, 10, 1), (9, 9, 1), (12, 13, 1)]
+        for (discounted, counter, total) in
+            [(4, 4, 0), (9, 6, 0), (9, 10, 1), (9, 9, 1), (12, 13, 1)]
         {
-            drops.excuse(excused);
+            drops.discount(discounted);
             drops.update(counter, &mut stats);
             assert_eq!((drops.total(), stats.kernel_drops), (total, total));
         }
@@ -211,7 +212,7 @@ mod tests {
     fn a_dropped_segment_run_is_as_long_as_those_that_came() {
         let (mut drops, mut stats) = (DropCounter::default(), UdpStats::default());
         for datagrams in [10, 1, 10, 1] {
-            drops.heard(datagrams);
+            drops.received(datagrams);
         }
         drops.update(4, &mut stats);
         assert_eq!((stats.kernel_drops, stats.segment_runs_dropped, drops.total()), (22, 4, 22));

@@ -85,18 +85,18 @@ pub(crate) fn configure(socket: &UdpSocket) -> io::Result<()> {
     sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
     // Without it (Linux before 5.0) every datagram comes alone.
     let _ = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
-    hear_reports(socket, true)
+    queue_error_reports(socket, true)
 }
 
 /// Whether the kernel queues reports about undeliverable datagrams, which an unconnected socket
 /// hears of in no other way (ip(7), `IP_RECVERR`).
-pub(crate) fn hear_reports(socket: &UdpSocket, hear: bool) -> io::Result<()> {
+pub(crate) fn queue_error_reports(socket: &UdpSocket, queued: bool) -> io::Result<()> {
     let (level, name) = if wire::is_v6(&socket.local_addr()?) {
         (libc::SOL_IPV6, libc::IPV6_RECVERR)
     } else {
         (libc::SOL_IP, libc::IP_RECVERR)
     };
-    sys::set_option(socket.as_raw_fd(), level, name, i32::from(hear))
+    sys::set_option(socket.as_raw_fd(), level, name, i32::from(queued))
 }
 
 /// The error of a call for a socket that is not there.

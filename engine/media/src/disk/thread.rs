@@ -279,7 +279,7 @@ impl Writer {
         self.close_files(&ids);
         for id in ids {
             if let Some(entry @ Entry::Open(_)) = self.files.get_mut(&id) {
-                entry.settle();
+                entry.finish();
             }
         }
     }
@@ -297,7 +297,7 @@ impl Writer {
             }
         }
         let results = self.io.write(writes);
-        self.note("header cannot be completed", &patched, results);
+        self.fail_those_with_errors("header cannot be completed", &patched, results);
     }
 
     fn close_files(&mut self, ids: &[u32]) {
@@ -318,10 +318,11 @@ impl Writer {
             .filter(|((_, failed), _)| !failed)
             .map(|((id, _), result)| (id, result))
             .unzip();
-        self.note("cannot be made durable", &ids, results);
+        self.fail_those_with_errors("cannot be made durable", &ids, results);
     }
 
-    fn note(&mut self, what: &str, ids: &[u32], results: Vec<io::Result<()>>) {
+    /// Gives up the files whose operation failed.
+    fn fail_those_with_errors(&mut self, what: &str, ids: &[u32], results: Vec<io::Result<()>>) {
         for (id, result) in ids.iter().zip(results) {
             if let (Some(Entry::Open(file)), Err(error)) = (self.files.get_mut(id), result) {
                 fail(&mut self.report, &self.shared, file, what, &error);
@@ -391,7 +392,7 @@ impl OpenFile {
 
 impl Entry {
     /// From open to done: only the report is kept.
-    fn settle(&mut self) {
+    fn finish(&mut self) {
         if let Entry::Open(file) = self {
             file.report.frames_dropped += file.dropped_by_queue.load(Relaxed);
             *self = Entry::Done(file.report.clone(), file.identity);

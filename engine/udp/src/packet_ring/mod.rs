@@ -87,7 +87,7 @@ impl Missed {
     /// Between two looks that count.
     const APART: Duration = Duration::from_millis(10);
 
-    /// Takes note of how many are missed at this moment. Whether there is anything new.
+    /// Looks at how many are missed at this moment. Whether there is anything new.
     fn look(&mut self, missed: u32, now: Instant) -> bool {
         if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < Self::APART) {
             return false;
@@ -121,8 +121,8 @@ pub(crate) struct PacketRing {
     /// Segment runs that wait in it; below zero where some were read that the kernel has not told
     /// of yet.
     waiting: i64,
-    /// It has been said that some media does not come this way.
-    told: bool,
+    /// It has been logged that some media does not come this way.
+    warned: bool,
     socket: OwnedFd,
 }
 
@@ -159,7 +159,7 @@ impl PacketRing {
             drops: DropCounter::default(),
             dropped: 0,
             waiting: 0,
-            told: false,
+            warned: false,
             socket,
         })
     }
@@ -218,7 +218,7 @@ impl PacketRing {
             (entry.address, counters.taken.wrapping_sub(entry.segment_runs_taken));
         if confirmed {
             self.table.release(address.port());
-            if !std::mem::replace(&mut self.told, true) {
+            if !std::mem::replace(&mut self.warned, true) {
                 tracing::warn!(
                     %address,
                     "media that the packet ring can't see (NAT, IPsec or fragments on this host?): \
@@ -325,10 +325,10 @@ impl PacketRing {
         entry.segment_runs_taken = entry.segment_runs_taken.wrapping_add(1);
         match packet.segment_run(BLOCK | block as u16, stats) {
             Some(run) => {
-                self.drops.heard(run.datagrams());
+                self.drops.received(run.datagrams());
                 run.hand_out(SocketId(index), epoch, batch, stats);
             }
-            None => self.drops.heard(1),
+            None => self.drops.received(1),
         }
     }
 

@@ -373,7 +373,7 @@ impl Backend for Uring {
 
     fn ignore_reports(&mut self, socket: SocketId) -> io::Result<()> {
         let slot = self.slot(socket).ok_or_else(crate::no_such_socket)?;
-        crate::hear_reports(&slot.socket, false)
+        crate::queue_error_reports(&slot.socket, false)
     }
 
     fn remove_socket(&mut self, socket: SocketId) {
