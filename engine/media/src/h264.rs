@@ -93,7 +93,9 @@ pub enum PayloadError {
         len: usize,
     },
     /// A type of the interleaved mode, or a reserved one.
-    #[error("H.264 payload of NAL unit type {nal_unit_type}, which packetization mode 1 does not have")]
+    #[error(
+        "H.264 payload of NAL unit type {nal_unit_type}, which packetization mode 1 does not have"
+    )]
     NalUnitType {
         /// The type.
         nal_unit_type: u8,
@@ -264,7 +266,10 @@ mod tests {
         for bad in [&[][..], &[0x78], &[0x78, 0, 5, 1], &[0x7c, 0x85], &[0x7c, 0xc5, 1], &[0x7d]] {
             Payload::parse(bad).unwrap_err();
         }
-        assert_eq!(Payload::parse(&[0x79, 1, 2]), Err(PayloadError::NalUnitType { nal_unit_type: 25 }));
+        assert_eq!(
+            Payload::parse(&[0x79, 1, 2]),
+            Err(PayloadError::NalUnitType { nal_unit_type: 25 })
+        );
     }
 
     #[test]

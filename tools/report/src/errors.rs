@@ -1,27 +1,56 @@
-//! Kinds of errors of joins, as `join.errors` names them.
+//! What the errors of joins mean to the verdict, whatever they are called.
 
-/// What the kinds begin with that a server answers a participant with.
-const REFUSALS: [&str; 4] = ["http_", "server_", "publish_refused", "signal_closed_"];
-/// No close frame came: the server, or anything on the way, is gone.
-pub const CLOSED_BY_NOBODY: &str = "signal_closed_1006";
-/// What the kinds begin with that tell of a server that sent more than anybody can use.
-const FLOODS: &str = "server_flooded";
-/// The kind of a machine that has no ports, descriptors or memory left.
-pub const NO_RESOURCES: &str = "local_resources";
-/// Kinds that this machine is to blame for.
-const SHORTAGES: [&str; 3] = [NO_RESOURCES, "worker_overloaded", "signalling_overloaded"];
-
-/// True if a server answered and refused.
-pub fn is_refusal(kind: &str) -> bool {
-    kind != CLOSED_BY_NOBODY && REFUSALS.iter().any(|refusal| kind.starts_with(refusal))
+/// What an error means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// It tells nothing of whose fault it is.
+    #[default]
+    Other,
+    /// The server answered, and refused.
+    Refused,
+    /// The server ended a session that stood.
+    EndedByServer,
+    /// The server sent more than anybody can use.
+    Flooded,
+    /// The websocket is gone, by whatever side.
+    SignallingLost,
+    /// The server does not answer pings.
+    Unanswered,
+    /// A join hung at media, and it is known where; the server may have had no candidates.
+    Hung {
+        /// It is the server's.
+        by_server: bool,
+    },
+    /// This machine has no ports, descriptors or memory left.
+    NoResources,
+    /// A part of this process did not keep up.
+    Overloaded,
 }
 
-/// True if this machine had too little of something.
-pub fn is_shortage(kind: &str) -> bool {
-    SHORTAGES.contains(&kind)
+impl ErrorClass {
+    /// True if a server answered and refused, ended or flooded.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::Refused | Self::EndedByServer | Self::Flooded | Self::Hung { by_server: true }
+        )
+    }
+
+    /// True if this machine had too little of something.
+    pub fn is_shortage(self) -> bool {
+        matches!(self, Self::NoResources | Self::Overloaded)
+    }
 }
 
-/// True if the server sent more than anybody can use.
-pub fn is_flood(kind: &str) -> bool {
-    kind.starts_with(FLOODS)
+/// Errors of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorFact {
+    /// Its key in `join.errors`.
+    pub kind: String,
+    /// How many; 0 of what was only said.
+    pub count: u64,
+    /// What it means.
+    pub class: ErrorClass,
+    /// What was said of the first one.
+    pub said: Option<String>,
 }

@@ -1,9 +1,8 @@
 //! What the verdict is made of: plain facts about a run.
 
-use std::collections::BTreeMap;
-
 use stampede_core::watch::Cause;
 
+use crate::errors::{ErrorClass, ErrorFact};
 use crate::joins::LostJoins;
 use crate::senders::SenderFacts;
 use crate::types::{Fault, Injected};
@@ -82,16 +81,8 @@ pub struct Facts {
     pub subscribers_joined: u64,
     /// Publishers connected at least once.
     pub publishers_joined: u64,
-    /// True if a server answered and refused at least one join.
-    pub refused: bool,
-    /// The commonest error kinds with their counts.
-    pub errors: Vec<(String, u64)>,
-    /// By kind, what was said of an error.
-    pub error_texts: BTreeMap<String, String>,
-    /// Of the errors those of sessions that the server flooded.
-    pub flooded: u64,
-    /// Of the errors what this machine had too little of.
-    pub shortages: Vec<(String, u64)>,
+    /// Errors by kind, commonest first; those that were only said come last.
+    pub errors: Vec<ErrorFact>,
     /// True if the run was ended by a signal.
     pub interrupted: bool,
     /// Why the run ended before its time, if not by a signal.
@@ -194,4 +185,28 @@ pub struct WatchFacts {
     pub kinds: [Missed; 2],
     /// By cause, what took most time first.
     pub groups: Vec<CauseGroup>,
+}
+
+impl Facts {
+    /// True if a server answered and refused at least one join, or ended one.
+    pub fn refused(&self) -> bool {
+        self.counted().any(|error| error.class.is_refusal())
+    }
+
+    /// Sessions that the server flooded.
+    pub fn flooded(&self) -> u64 {
+        let floods = self.counted().filter(|error| error.class == ErrorClass::Flooded);
+        floods.map(|error| error.count).sum()
+    }
+
+    /// Errors that happened.
+    pub fn counted(&self) -> impl Iterator<Item = &ErrorFact> {
+        self.errors.iter().filter(|error| error.count > 0)
+    }
+
+    /// What an error of this kind means.
+    pub fn class_of(&self, kind: &str) -> ErrorClass {
+        let found = self.errors.iter().find(|error| error.kind == kind);
+        found.map_or(ErrorClass::Other, |error| error.class)
+    }
 }

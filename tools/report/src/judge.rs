@@ -5,15 +5,13 @@ use super::bounds::{
     BUSY_RATIO_MAX, EXPLAINS, JOIN_RESPONSE_WAIT_MS_MAX, LATENESS_MS_P99_MAX, LOSS_RATE_MAX,
     OWN_LOSS_MIN, OWN_LOSS_RATE_MAX, STALL_MS_MAX,
 };
-use super::errors::NO_RESOURCES;
+use super::errors::{ErrorClass, ErrorFact};
 use super::facts::{Facts, LedgerFacts, TracksFacts};
 use super::joins::JOIN_FAILURE_RATE_MAX;
 use super::show::group;
 use super::types::{Fault, Outcome, Verdict};
 use super::watch_verdict;
 
-/// Kinds of what keeps a join from its end that the media plane names.
-const HUNG_KINDS: [&str; 3] = ["no_candidate_pair", "server_no_candidates", "dtls_failed"];
 /// What is done in this process, and so nobody's fault.
 const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
 
@@ -102,13 +100,13 @@ fn by_figures(facts: &Facts) -> Verdict {
 
 /// A server that sent more than anybody can use, where all that this machine lacked is time.
 fn flood(facts: &Facts) -> Option<String> {
-    if facts.flooded == 0 {
+    if facts.flooded() == 0 {
         return None;
     }
     let mut timeless = Facts { workers: Vec::new(), ..facts.clone() };
-    timeless.shortages.retain(|(kind, _)| kind == NO_RESOURCES);
+    timeless.errors.retain(|error| error.class != ErrorClass::Overloaded);
     generator_reasons(&timeless).is_empty().then(|| {
-        let flooded = group(facts.flooded);
+        let flooded = group(facts.flooded());
         format!("server: it flooded {flooded} sessions, which costs time; {}", join_reason(facts))
     })
 }
@@ -117,7 +115,8 @@ fn flood(facts: &Facts) -> Option<String> {
 fn generator_reasons(facts: &Facts) -> Vec<String> {
     let mut reasons: Vec<String> =
         facts.workers_failed.iter().map(|why| format!("generator: {why}")).collect();
-    reasons.extend(facts.shortages.iter().map(|(kind, count)| {
+    let shortages = facts.counted().filter(|error| error.class.is_shortage());
+    reasons.extend(shortages.map(|ErrorFact { kind, count, .. }| {
         format!(
             "generator: {} tries to join ended with {kind}: this machine had too little of \
              something (ports, descriptors, memory, time of a worker)",
@@ -192,7 +191,7 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
         return None;
     }
     if facts.joined == 0 {
-        let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+        let fault = if facts.refused() { Fault::Server } else { Fault::Unknown };
         let why = facts.ended_early.as_ref().map(|early| format!("; {}", early.why));
         return Some((fault, join_reason(facts) + why.as_deref().unwrap_or_default()));
     }
@@ -286,7 +285,7 @@ fn joins(facts: &Facts) -> Option<(Fault, String)> {
     if lost.too_many(facts.started) {
         reason += &format!(" (bound {} % that failed or never ended)", JOIN_FAILURE_RATE_MAX * 1e2);
     }
-    if facts.refused {
+    if facts.refused() {
         return Some((Fault::Server, format!("server: {reason}")));
     }
     let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
@@ -458,10 +457,9 @@ fn join_reason(facts: &Facts) -> String {
         text.push_str(&format!(", {} dropped out", group(facts.dropped)));
     }
     let kinds: Vec<String> = facts
-        .errors
-        .iter()
+        .counted()
         .take(3)
-        .map(|(kind, count)| match facts.error_texts.get(kind) {
+        .map(|ErrorFact { kind, count, said, .. }| match said {
             Some(said) => format!("{count} x {kind}: {said}"),
             None => format!("{count} x {kind}"),
         })
@@ -470,8 +468,9 @@ fn join_reason(facts: &Facts) -> String {
         text.push_str(&format!(" ({})", kinds.join("; ")));
     }
     // Told to leave while they hung: no errors, but it is known at what.
-    let hung = HUNG_KINDS.iter().filter(|kind| !facts.errors.iter().any(|(own, _)| own == *kind));
-    for said in hung.filter_map(|kind| facts.error_texts.get(*kind)) {
+    let only_said = facts.errors.iter().filter(|error| error.count == 0);
+    let hung = only_said.filter(|error| matches!(error.class, ErrorClass::Hung { .. }));
+    for said in hung.filter_map(|error| error.said.as_ref()) {
         text.push_str(&format!("; still joining: {said}"));
     }
     text
@@ -511,8 +510,6 @@ fn notes(facts: &Facts) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::facts::{Early, WorkerFacts};
     use crate::joins::LostJoins;
@@ -629,25 +626,33 @@ mod tests {
         check(&facts, Outcome::Pass, Fault::None, "the generator lost 5 datagrams");
     }
 
+    fn error(kind: &str, count: u64, class: ErrorClass) -> ErrorFact {
+        ErrorFact { kind: kind.to_owned(), count, class, said: None }
+    }
+
     #[test]
     fn nobody_joined_is_a_failure() {
-        let errors = vec![("websocket: connection refused".to_owned(), 11)];
+        let errors = vec![error("websocket: connection refused", 11, ErrorClass::Other)];
         let balance = "0 of 11 joined, 11 failed".to_owned();
         let nobody = Facts { joined: 0, failed: 11, balance, received: 0, errors, ..healthy() };
         let said = "0 of 11 joined, 11 failed (11 x websocket";
         check(&nobody, Outcome::Fail, Fault::Unknown, said);
-        check(&Facts { refused: true, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
+        let errors = vec![error("http_503", 11, ErrorClass::Refused)];
+        check(&Facts { errors, ..nobody }, Outcome::Fail, Fault::Server, "0 of 11");
     }
 
     #[test]
     fn without_a_candidate_pair_that_is_said_once_and_nobody_is_blamed() {
         let said = "no candidate pair worked: our candidates 127.0.0.1:40001";
-        let kind = "no_candidate_pair".to_owned();
-        let error_texts = BTreeMap::from([(kind.clone(), said.to_owned())]);
-        let hung = Facts { joined: 0, received: 0, error_texts, ..healthy() };
+        let class = ErrorClass::Hung { by_server: false };
+        let of = |count| ErrorFact {
+            said: Some(said.to_owned()),
+            ..error("no_candidate_pair", count, class)
+        };
+        let hung = Facts { joined: 0, received: 0, errors: vec![of(0)], ..healthy() };
         let hanging = format!("; still joining: {said}");
         check(&hung, Outcome::Fail, Fault::Unknown, &hanging);
-        let failed = Facts { errors: vec![(kind, 11)], failed: 11, ..hung };
+        let failed = Facts { errors: vec![of(11)], failed: 11, ..hung };
         check(&failed, Outcome::Fail, Fault::Unknown, &format!("(11 x no_candidate_pair: {said})"));
         assert!(!judge(&failed).reasons[0].contains(&hanging));
     }
@@ -726,30 +731,33 @@ mod tests {
 
     #[test]
     fn what_this_machine_lacks_makes_the_run_invalid() {
-        let shortages = vec![("local_resources".to_owned(), 3)];
-        let facts = Facts { failed: 3, refused: true, shortages, ..healthy() };
+        let shortage = error("local_resources", 3, ErrorClass::NoResources);
+        let errors = vec![shortage, error("http_503", 1, ErrorClass::Refused)];
+        let facts = Facts { failed: 3, errors, ..healthy() };
         check(&facts, Outcome::Invalid, Fault::Generator, "3 tries to join ended with local_res");
     }
 
     #[test]
     fn a_flood_is_the_servers_also_where_it_took_our_time() {
-        let errors = vec![("server_flooded_offers".to_owned(), 3)];
         let said = "the server flooded us: more offers than 7".to_owned();
-        let error_texts = BTreeMap::from([("server_flooded_offers".to_owned(), said)]);
-        let shortages = vec![("worker_overloaded".to_owned(), 2)];
+        let flood = error("server_flooded_offers", 3, ErrorClass::Flooded);
+        let flood = ErrorFact { said: Some(said), ..flood };
+        let overloaded = error("worker_overloaded", 2, ErrorClass::Overloaded);
+        let errors = vec![overloaded.clone()];
         let workers = vec![WorkerFacts { stall_ms_max: 3_000.0, ..WorkerFacts::default() }];
-        let starved = Facts { shortages, workers, failed: 5, joined: 6, errors, ..healthy() };
+        let starved = Facts { workers, failed: 5, joined: 6, errors, ..healthy() };
         check(&starved, Outcome::Invalid, Fault::Generator, "worker 0 once stood still");
-        let flooded = Facts { flooded: 3, refused: true, error_texts, ..starved };
+        let flooded = Facts { errors: vec![flood.clone(), overloaded], ..starved };
         let words = "it flooded 3 sessions, which costs time; 11 of 11 joined (3 x \
-                     server_flooded_offers: the server flooded us: more offers than 7)";
+                     server_flooded_offers: the server flooded us: more offers than 7; 2 x \
+                     worker_overloaded)";
         check(&flooded, Outcome::Fail, Fault::Server, words);
         check(&flooded, Outcome::Fail, Fault::Server, "worker 0 once stood still");
         // What no flood takes.
         let drops = Facts { kernel_drops: 5_000, ..flooded.clone() };
         check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped");
-        let shortages = vec![(NO_RESOURCES.to_owned(), 1)];
-        let ports = Facts { shortages, ..flooded };
+        let shortage = error("local_resources", 1, ErrorClass::NoResources);
+        let ports = Facts { errors: vec![flood, shortage], ..flooded };
         check(&ports, Outcome::Invalid, Fault::Generator, "local_resources");
     }
 
@@ -824,8 +832,8 @@ mod tests {
 
     #[test]
     fn too_many_that_never_joined_are_no_pass() {
-        let errors = vec![("http_503".to_owned(), 2)];
-        let refused = Facts { refused: true, errors, ..lost(2, 0, 2) };
+        let errors = vec![error("http_503", 2, ErrorClass::Refused)];
+        let refused = Facts { errors, ..lost(2, 0, 2) };
         let said = "server: 9 of 11 joined, 2 failed (2 x http_503) (bound 1 % that failed";
         check(&refused, Outcome::Fail, Fault::Server, said);
         check(&lost(2, 0, 2), Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");

@@ -4,7 +4,7 @@
 use stampede_core::watch::Cause;
 
 use super::bounds::LOSS_RATE_MAX;
-use super::errors::CLOSED_BY_NOBODY;
+use super::errors::ErrorClass;
 use super::facts::{CauseGroup, Facts, WatchFacts};
 use super::show::group;
 use super::types::Fault;
@@ -120,7 +120,7 @@ fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
             (Fault::None, text.to_owned())
         }
         Cause::NotJoined => {
-            let fault = if facts.refused { Fault::Server } else { Fault::Unknown };
+            let fault = if facts.refused() { Fault::Server } else { Fault::Unknown };
             (fault, "they had not joined".to_owned())
         }
         Cause::Disconnected => disconnected(facts, one.reason.as_deref(), &reason),
@@ -156,12 +156,11 @@ fn publisher_gone(facts: &Facts, reason: &str) -> Fault {
 
 /// A connection ends by the word of the other side, or by none.
 fn disconnected(facts: &Facts, kind: Option<&str>, reason: &str) -> (Fault, String) {
-    let kind = kind.unwrap_or_default();
-    let closed = kind.starts_with("signal_closed") && kind != CLOSED_BY_NOBODY;
-    let by_server = closed || kind.starts_with("server_");
+    let class = kind.map_or(ErrorClass::Other, |kind| facts.class_of(kind));
+    let by_server = matches!(class, ErrorClass::EndedByServer | ErrorClass::Flooded);
     // Between us and a server on this machine there is nothing else that could cut it.
-    let signalling = kind.starts_with("signal_") || kind == "ping_timeout";
-    if facts.local && kind == "ping_timeout" {
+    let signalling = matches!(class, ErrorClass::SignallingLost | ErrorClass::Unanswered);
+    if facts.local && class == ErrorClass::Unanswered {
         return (Fault::Server, format!("the server stopped answering them{reason}"));
     }
     if by_server || (facts.local && signalling) {

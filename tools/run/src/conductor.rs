@@ -19,6 +19,7 @@ use crate::audience::Viewer;
 use crate::context::{Context, Leaving, Tasks, signalled};
 use crate::data::{Mark, Measured, RunData};
 use crate::embedded::EmbeddedSfu;
+use crate::join_error::JoinError;
 use crate::joins::{Joins, Member, ParticipantId};
 use crate::participant::{self, Participant};
 use crate::progress::{Controls, Phase};
@@ -382,11 +383,11 @@ pub(crate) fn nobody_starts(data: &mut RunData, all: &Participants) -> Vec<Parti
 }
 
 /// Fills the statistics of a run whose server can't be reached.
-pub(crate) fn nobody_joins(data: &mut RunData, all: &Participants, kind: &str) {
+pub(crate) fn nobody_joins(data: &mut RunData, all: &Participants, why: &JoinError) {
     let now = data.clock.started;
     for id in nobody_starts(data, all) {
         data.joins.started(id, now);
         data.joins.over(id, true);
     }
-    data.joins.error(kind);
+    data.joins.error(why);
 }

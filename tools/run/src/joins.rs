@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use stampede_signaling::session::SessionCounters;
 
+use crate::join_error::JoinError;
+
 use stampede_output::one_line;
+use stampede_report::errors::{ErrorClass, ErrorFact};
 use stampede_report::hist::Samples;
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::types::PendingAt;
@@ -54,7 +57,7 @@ struct Entry {
     broken: bool,
     connected: bool,
     /// Why its websocket is gone, while it is being opened again.
-    resuming: Option<&'static str>,
+    resuming: Option<JoinError>,
     /// No try is under way or will come.
     over: bool,
     /// It gave up without ever being connected.
@@ -190,6 +193,8 @@ pub(crate) struct Joins {
     signalling: SignallingSection,
     errors: BTreeMap<String, u64>,
     error_texts: BTreeMap<String, String>,
+    /// What each kind means that was counted, said, or given as a reason.
+    classes: BTreeMap<String, ErrorClass>,
     server_version: Option<String>,
     members: HashMap<String, Member>,
 }
@@ -341,22 +346,26 @@ impl Joins {
     }
 
     /// What was said of an error: the first of each kind is kept, of [`ERROR_TEXTS_MAX`] kinds.
-    pub(crate) fn said(&mut self, kind: &str, detail: &str) {
-        if self.error_texts.len() < ERROR_TEXTS_MAX && !self.error_texts.contains_key(kind) {
+    pub(crate) fn said(&mut self, error: &JoinError, detail: &str) {
+        let kind = self.know(error);
+        if self.error_texts.len() < ERROR_TEXTS_MAX && !self.error_texts.contains_key(&kind) {
             let text = one_line(detail).chars().take(ERROR_TEXT_CHARS_MAX).collect();
-            self.error_texts.insert(kind.to_owned(), text);
+            self.error_texts.insert(kind, text);
         }
     }
 
-    /// What [`Joins::said`] kept, by kind.
-    pub(crate) fn error_texts(&self) -> &BTreeMap<String, String> {
-        &self.error_texts
+    /// Its key, and from now on what it means.
+    fn know(&mut self, error: &JoinError) -> String {
+        let key = error.key().into_owned();
+        self.classes.entry(key.clone()).or_insert_with(|| error.class());
+        key
     }
 
-    /// A try ended before it was told to; `kind` goes into `join.errors`.
-    pub(crate) fn broke(&mut self, id: ParticipantId, kind: &str) {
+    /// A try ended before it was told to; why goes into `join.errors`.
+    pub(crate) fn broke(&mut self, id: ParticipantId, why: &JoinError) {
+        let kind = self.know(why);
         if !self.closed {
-            *self.errors.entry(kind.to_owned()).or_default() += 1;
+            *self.errors.entry(kind).or_default() += 1;
             let entry = &mut self.entries[id.0];
             entry.broken = true;
             entry.resuming = None;
@@ -372,8 +381,11 @@ impl Joins {
 
     /// Its websocket is gone, for a reason of this kind, and is being opened again; `None` once the
     /// session goes on.
-    pub(crate) fn resuming(&mut self, id: ParticipantId, kind: Option<&'static str>) {
-        self.entries[id.0].resuming = kind;
+    pub(crate) fn resuming(&mut self, id: ParticipantId, why: Option<JoinError>) {
+        if let Some(why) = &why {
+            self.know(why);
+        }
+        self.entries[id.0].resuming = why;
     }
 
     /// The run ends at `now`, before anybody is told to leave: sessions without a websocket have
@@ -384,8 +396,8 @@ impl Joins {
             return;
         }
         for entry in &mut self.entries {
-            if let Some(kind) = entry.resuming.take().filter(|_| !entry.over) {
-                *self.errors.entry(kind.to_owned()).or_default() += 1;
+            if let Some(why) = entry.resuming.take().filter(|_| !entry.over) {
+                *self.errors.entry(why.key().into_owned()).or_default() += 1;
                 entry.left_resuming = true;
                 self.drops += 1;
             }
@@ -432,8 +444,9 @@ impl Joins {
     }
 
     /// An error that belongs to no participant.
-    pub(crate) fn error(&mut self, kind: &str) {
-        *self.errors.entry(kind.to_owned()).or_default() += 1;
+    pub(crate) fn error(&mut self, error: &JoinError) {
+        let kind = self.know(error);
+        *self.errors.entry(kind).or_default() += 1;
     }
 
     /// The server's version, as the first join response has it.
@@ -552,6 +565,21 @@ impl Joins {
         lost
     }
 
+    /// The errors for the verdict: those that happened, commonest first, then others that were said
+    /// or given as reasons.
+    pub(crate) fn error_facts(&self) -> Vec<ErrorFact> {
+        let counted = self.errors();
+        let others = self.classes.keys().filter(|kind| !self.errors.contains_key(*kind));
+        let all = counted.into_iter().chain(others.map(|kind| (kind.clone(), 0)));
+        let fact = |(kind, count): (String, u64)| ErrorFact {
+            class: self.classes.get(&kind).copied().unwrap_or_default(),
+            said: self.error_texts.get(&kind).cloned(),
+            kind,
+            count,
+        };
+        all.map(fact).collect()
+    }
+
     /// Error kinds with their counts, commonest first.
     pub(crate) fn errors(&self) -> Vec<(String, u64)> {
         let mut errors: Vec<_> =
@@ -602,6 +630,11 @@ impl Joins {
 mod tests {
     use super::*;
 
+    /// An error of signalling by its key.
+    fn why(key: &str) -> JoinError {
+        JoinError::Signalling(key.parse().unwrap())
+    }
+
     const MS: Duration = Duration::from_millis(1);
     const GRACE: Duration = Duration::from_secs(5);
 
@@ -614,7 +647,7 @@ mod tests {
         book.reached(id, JoinPhase::Dtls, 2 * MS);
         book.reached(id, JoinPhase::Dtls, 900 * MS);
         assert_eq!((book.subscribers_joined(), book.connected(), book.peak), (1, 1, 1));
-        book.broke(id, "media_lost");
+        book.broke(id, &why("media_lost"));
         book.retried(id);
         book.started(id, Instant::now());
         book.reached(id, JoinPhase::Dtls, 5_000 * MS);
@@ -636,7 +669,7 @@ mod tests {
         book.started(publisher, Instant::now());
         book.started(subscriber, Instant::now());
         assert!(!book.publishers_settled(1) && !book.settled());
-        book.broke(publisher, "http_401");
+        book.broke(publisher, &why("http_401"));
         book.over(publisher, true);
         book.over(publisher, true);
         assert!(book.publishers_settled(1) && !book.settled() && !book.all_over());
@@ -720,19 +753,19 @@ mod tests {
         let begun = Instant::now();
         let (mut book, ids) = book_of(begun, &[None, Some(JoinPhase::Dtls), Some(JoinPhase::Dtls)]);
         for _ in 0..3 {
-            book.broke(ids[0], "http_503");
+            book.broke(ids[0], &why("http_503"));
             book.retried(ids[0]);
             book.reached(ids[1], JoinPhase::Dtls, MS);
-            book.broke(ids[1], "media_lost");
+            book.broke(ids[1], &why("media_lost"));
             book.retried(ids[1]);
         }
         book.reached(ids[0], JoinPhase::Websocket, MS);
         assert_eq!(assert_balanced(&book).pending_at.unwrap().signal, 1);
-        book.broke(ids[0], "http_503");
+        book.broke(ids[0], &why("http_503"));
         // A pause between two tries is the end of the last one, if the run ends in it.
         assert_eq!(assert_balanced(&book).pending_at.unwrap().websocket, 1);
         // A websocket is gone, and one that was is back.
-        book.resuming(ids[2], Some("signal_lost"));
+        book.resuming(ids[2], Some(why("signal_lost")));
         book.close(begun + MS, GRACE);
         let join = assert_balanced(&book);
         assert_eq!((join.joined, join.failed, join.pending), (2, 1, 0));
@@ -740,7 +773,7 @@ mod tests {
         assert_eq!(join.errors["signal_lost"], 1);
         assert_eq!(book.left_resuming(), 1);
         let (mut book, ids) = book_of(begun, &[Some(JoinPhase::Dtls)]);
-        book.resuming(ids[0], Some("signal_lost"));
+        book.resuming(ids[0], Some(why("signal_lost")));
         book.resumed(ids[0]);
         book.close(begun + MS, GRACE);
         assert_eq!((book.section().dropped, book.section().resumed), (0, 1));
@@ -787,11 +820,11 @@ mod tests {
         }
         // Two miss the second publisher, one the third; then one of the two drops out.
         assert_eq!(book.tracks_discounted(), [3, 3]);
-        book.broke(viewers[0], "media_lost");
+        book.broke(viewers[0], &why("media_lost"));
         assert_eq!(book.tracks_discounted(), [4, 4]);
         book.reached(publishers[1], JoinPhase::Dtls, MS);
         assert_eq!(book.tracks_discounted(), [3, 3]);
-        book.broke(publishers[0], "media_lost");
+        book.broke(publishers[0], &why("media_lost"));
         assert_eq!(book.tracks_discounted(), [4, 4]);
     }
 
@@ -799,11 +832,11 @@ mod tests {
     fn errors_come_commonest_first() {
         let mut book = Joins::default();
         for kind in ["a", "b", "b", "c", "c", "c"] {
-            book.error(kind);
+            book.error(&JoinError::Subscription(kind.to_owned()));
         }
         let errors: Vec<_> = book.errors();
-        assert_eq!(errors[0], ("c".to_owned(), 3));
-        assert_eq!(errors[2], ("a".to_owned(), 1));
+        assert_eq!(errors[0], ("subscription_c".to_owned(), 3));
+        assert_eq!(errors[2], ("subscription_a".to_owned(), 1));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod context;
 mod data;
 pub mod embedded;
 mod facts;
+mod join_error;
 mod joins;
 pub mod machine;
 mod network;

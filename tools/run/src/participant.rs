@@ -17,6 +17,7 @@ use stampede_signaling::{JoinGrant, TOKEN_TTL};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::context::{Context, Leaving};
+use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
 use crate::notes::Notes;
 use crate::routes::{NOTICES_MAX, Route};
@@ -120,7 +121,7 @@ enum TryEnd {
     /// It broke.
     Broke {
         /// For `join.errors`.
-        kind: String,
+        why: JoinError,
         /// For the log.
         detail: String,
         /// Whether another try can help.
@@ -129,8 +130,8 @@ enum TryEnd {
 }
 
 impl TryEnd {
-    fn broke(kind: &str, detail: impl ToString) -> Self {
-        Self::Broke { kind: kind.to_owned(), detail: detail.to_string(), retryable: true }
+    fn broke(why: JoinError, detail: impl ToString) -> Self {
+        Self::Broke { why, detail: detail.to_string(), retryable: true }
     }
 }
 
@@ -148,17 +149,18 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     context.audience.borrow_mut().scheduled(id, participant.scheduled);
     let gave_up = loop {
         let end = attempt(&context, &participant, &mut departure).await;
-        let TryEnd::Broke { kind, detail, retryable } = end else {
+        let TryEnd::Broke { why, detail, retryable } = end else {
             gone(&context, &participant, None);
             context.joins.borrow_mut().disconnected(id);
             break false;
         };
+        let kind = why.key();
         gone(&context, &participant, Some(&kind));
         context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
-        context.joins.borrow_mut().said(&kind, &detail);
-        context.joins.borrow_mut().broke(id, &kind);
+        context.joins.borrow_mut().said(&why, &detail);
+        context.joins.borrow_mut().broke(id, &why);
         context.changed.notify_waiters();
         if !more {
             break true;
@@ -224,7 +226,7 @@ async fn attempt(
         Some(Ok(peer)) => peer,
         Some(Err(error)) => {
             Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
-            return TryEnd::broke("local_resources", error);
+            return TryEnd::broke(JoinError::NoResources, error);
         }
     };
     let identity = participant.identity();
@@ -251,7 +253,7 @@ async fn attempt(
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {
         TryEnd::Left => gone(context, participant, None),
-        TryEnd::Broke { kind, .. } => gone(context, participant, Some(kind)),
+        TryEnd::Broke { why, .. } => gone(context, participant, Some(&why.key())),
     }
     // A worker that takes no commands is told by the close below.
     let _ = context.command(peer, PeerCommand::Note(PeerNote::Leaving));
@@ -278,7 +280,7 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
     let token = context
         .credentials
         .join_token(&grant)
-        .map_err(|error| TryEnd::broke("bad_token", error))?;
+        .map_err(|error| TryEnd::broke(JoinError::BadToken, error))?;
     let (url, role) = (context.url.clone(), participant.spec.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
     options.proxy.clone_from(&context.network.proxy);
@@ -290,7 +292,7 @@ async fn connect(context: &Context, participant: &Participant) -> Result<Box<Con
     context.note(&participant.identity(), || format!("join of room {}", participant.spec.room));
     let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
-        kind: error.kind().key().to_owned(),
+        why: error.kind().into(),
         detail: error.to_string(),
         retryable: error.is_retryable(),
     })?;
@@ -367,7 +369,7 @@ impl Joined<'_> {
                         }
                         self.event(event, connection.timings().tcp);
                     }
-                    None => return TryEnd::broke("signal_ended", "the session ended"),
+                    None => return TryEnd::broke(JoinError::SignalEnded, "the session ended"),
                 },
                 notice = notices.recv() => match notice {
                     Some(PeerNotice::Disconnected { failure }) if !self.connected => {
@@ -375,7 +377,7 @@ impl Joined<'_> {
                     }
                     Some(notice) => self.notice(connection, notice),
                     None => return TryEnd::broke(
-                        "signalling_overloaded",
+                        JoinError::SignallingOverloaded,
                         "more notices of the media plane than its task could handle",
                     ),
                 },
@@ -383,16 +385,16 @@ impl Joined<'_> {
                     // Nobody's failure, but why it hung is known.
                     if !self.connected
                         && let Some(end) = Box::pin(self.unconnected(notices)).await
-                        && let TryEnd::Broke { kind, detail, .. } = end
+                        && let TryEnd::Broke { why, detail, .. } = end
                     {
-                        self.context.joins.borrow_mut().said(&kind, &detail);
+                        self.context.joins.borrow_mut().said(&why, &detail);
                     }
                     return TryEnd::Left;
                 }
                 () = &mut deadline, if !self.connected => {
                     let unconnected = self.unconnected(notices);
                     return Box::pin(unconnected).await.unwrap_or_else(|| TryEnd::broke(
-                        "media_timeout",
+                        JoinError::MediaTimeout,
                         format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),
                     ));
                 },
@@ -422,7 +424,7 @@ impl Joined<'_> {
     /// The end of a try whose media never came up.
     fn failed(&self, failure: &MediaFailure) -> TryEnd {
         self.context.note(self.identity, || format!("disconnected: {failure}"));
-        TryEnd::broke(failure.kind(), failure)
+        TryEnd::broke(failure.into(), failure)
     }
 
     /// Opens another websocket for the same session, as a real client does; the media goes on
@@ -435,9 +437,9 @@ impl Joined<'_> {
             return false;
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
-        self.context.joins.borrow_mut().resuming(self.participant.id, Some(why.kind().key()));
+        self.context.joins.borrow_mut().resuming(self.participant.id, Some(why.kind().into()));
         self.context.note(self.identity, || format!("{why}: resuming"));
-        self.context.joins.borrow_mut().said(why.kind().key(), &why.to_string());
+        self.context.joins.borrow_mut().said(&why.kind().into(), &why.to_string());
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
         let (id, now) = (self.participant.id, Instant::now());
         self.context.audience.borrow_mut().disconnected(id, now, why.kind().key());
@@ -464,7 +466,7 @@ impl Joined<'_> {
             tokio::time::sleep(MAILBOX_PAUSE).await;
         }
         let full = self.context.command(self.peer, command).err()?;
-        Some(TryEnd::broke("worker_overloaded", full))
+        Some(TryEnd::broke(JoinError::WorkerOverloaded, full))
     }
 
     /// What the session says, but its end.
@@ -491,10 +493,13 @@ impl Joined<'_> {
                 self.context.joins.borrow_mut().resumed(self.participant.id);
             }
             SessionEvent::PublishRefused { reason, .. } => {
-                self.context.joins.borrow_mut().error(&format!("publish_refused_{reason}"));
+                self.context
+                    .joins
+                    .borrow_mut()
+                    .error(&JoinError::PublishRefused(reason.to_string()));
             }
             SessionEvent::SubscriptionFailed { error, .. } => {
-                self.context.joins.borrow_mut().error(&format!("subscription_{error}"));
+                self.context.joins.borrow_mut().error(&JoinError::Subscription(error.to_string()));
             }
             _ => {}
         }
@@ -613,7 +618,7 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
 
 fn ended(reason: &EndReason) -> TryEnd {
     TryEnd::Broke {
-        kind: reason.kind().key().to_owned(),
+        why: reason.kind().into(),
         detail: reason.to_string(),
         retryable: reason.is_retryable(),
     }

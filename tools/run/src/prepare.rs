@@ -16,6 +16,7 @@ use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
 
 use crate::capture;
 use crate::clips;
+use crate::join_error::JoinError;
 use crate::network::Network;
 use crate::preflight::cores::{self, CoreSplit, CoresAsked};
 use crate::preflight::{self, Needs, State};
@@ -58,7 +59,7 @@ pub(crate) enum PrepareError {
     /// The server can't be reached, fails, or does not make this room.
     NoRoom {
         /// For `join.errors`.
-        kind: String,
+        why: JoinError,
         /// For people.
         detail: String,
     },
@@ -222,7 +223,7 @@ pub(crate) async fn rooms(
                 | RoomError::Timeout { .. }
                 | RoomError::NotFound { .. }
                 | RoomError::Server { .. } => {
-                    PrepareError::NoRoom { kind: error.kind().key().to_owned(), detail }
+                    PrepareError::NoRoom { why: error.kind().into(), detail }
                 }
                 RoomError::Unauthorized { .. } => PrepareError::Refused(Failure::config(format!(
                     "{detail}; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"

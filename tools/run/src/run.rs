@@ -100,9 +100,9 @@ async fn parts(
     match made {
         Ok(()) => {}
         Err(PrepareError::Refused(failure)) => return Err(failure),
-        Err(PrepareError::NoRoom { kind, detail }) => {
+        Err(PrepareError::NoRoom { why, detail }) => {
             // Nobody can join: counted, reported, not waited for.
-            conductor::nobody_joins(&mut data, &prepared.participants, &kind);
+            conductor::nobody_joins(&mut data, &prepared.participants, &why);
             data.ended_early = Some(Early { fault: Fault::Unknown, why: detail });
             return Ok(data);
         }

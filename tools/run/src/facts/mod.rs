@@ -17,7 +17,6 @@ use stampede_scenario::values::Backend;
 use stampede_scenario::{Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
 
-use stampede_report::errors;
 use stampede_report::facts::{Facts, LedgerFacts, TracksFacts, WorkerFacts};
 use stampede_report::hist::{Hist, Samples};
 use stampede_report::joins::{BoundJoins, LostJoins};
@@ -187,7 +186,6 @@ fn facts(
         let kinds = [video, audio].into_iter().zip(bounds.loss);
         kinds.filter(|(_, bounded)| *bounded).map(|(packets, _)| of(packets)).sum()
     };
-    let counted = data.joins.errors();
     let join = data.joins.section();
     let mut workers_failed: Vec<String> = Vec::new();
     let mut workers = Vec::new();
@@ -213,15 +211,7 @@ fn facts(
         server_gone: data.server_gone.clone(),
         subscribers_joined: data.joins.subscribers_joined() as u64,
         publishers_joined: data.joins.publishers_joined() as u64,
-        refused: counted.iter().any(|(kind, _)| errors::is_refusal(kind)),
-        shortages: counted.iter().filter(|(kind, _)| errors::is_shortage(kind)).cloned().collect(),
-        flooded: counted
-            .iter()
-            .filter(|(kind, _)| errors::is_flood(kind))
-            .map(|(_, count)| count)
-            .sum(),
-        error_texts: data.joins.error_texts().clone(),
-        errors: counted,
+        errors: data.joins.error_facts(),
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
         expected: video.expected + audio.expected,
