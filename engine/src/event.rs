@@ -1,24 +1,10 @@
 //! What crosses between the signalling plane and the media plane.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerNote, PublishTrack};
 
-use crate::{CapturedPeer, CoverNews, WorkerSnapshot};
-
-/// One peer connection for its whole life; never reused within an [`Engine`](crate::Engine).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerId {
-    pub(crate) worker: u16,
-    pub(crate) serial: u32,
-}
-
-impl fmt::Display for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.worker, self.serial)
-    }
-}
+use crate::{CapturedPeer, CoverNews, PeerId, WorkerSnapshot};
 
 /// What a new peer connection is for.
 #[derive(Debug)]

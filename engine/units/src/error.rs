@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::parse::DURATION_MAX_DAYS;
+/// [`DURATION_MAX`](crate::parse::DURATION_MAX) in days.
+pub(crate) const DURATION_MAX_DAYS: u64 = 30;
 
 /// What a value is an amount of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

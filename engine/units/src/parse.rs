@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::DURATION_MAX_DAYS;
 use crate::{Quantity, UnitError};
-
-/// [`DURATION_MAX`] in days.
-pub(crate) const DURATION_MAX_DAYS: u64 = 30;
 
 /// The longest duration: 30 days. A longer one is a typing error.
 pub const DURATION_MAX: Duration = Duration::from_secs(DURATION_MAX_DAYS * 24 * 3_600);

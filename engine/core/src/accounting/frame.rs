@@ -6,6 +6,7 @@ use std::time::Instant;
 use stampede_media::Codec;
 
 use super::FreezeDetector;
+use super::packet::FramePacket;
 use super::references::{FrameInfo, Gap, JudgedFrame, References};
 use crate::watch::{Cover, FrameTime, Span, Trouble};
 use crate::{Arrival, FrameCounters, FreezeCounters};
@@ -16,23 +17,6 @@ pub const OPEN_FRAMES_MAX: usize = 128;
 /// Most packets without payload remembered between frames not judged yet. At the maximum the
 /// oldest is forgotten, and the frame around it may count as incomplete.
 pub const SKIPS_MAX: usize = 256;
-
-/// One packet that arrived in time.
-#[derive(Debug, Clone, Copy)]
-pub struct FramePacket<'a> {
-    /// Extended sequence number.
-    pub sequence: u64,
-    /// RTP timestamp.
-    pub timestamp: u32,
-    /// RTP marker: the frame ends here.
-    pub marker: bool,
-    /// Payload; `None` where only the header could be read.
-    pub payload: Option<&'a [u8]>,
-    /// Value of the dependency descriptor header extension, where the packet has one.
-    pub dependency_descriptor: Option<&'a [u8]>,
-    /// When it arrived.
-    pub at: Arrival,
-}
 
 /// A frame that was complete in time.
 #[derive(Debug, Clone, Copy)]

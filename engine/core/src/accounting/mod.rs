@@ -11,6 +11,7 @@ mod freeze;
 mod heard;
 mod jitter;
 mod latency;
+mod packet;
 mod picture;
 #[cfg(test)]
 mod purity_tests;
@@ -21,12 +22,13 @@ mod sequence_tests;
 mod silence;
 mod stream;
 
-pub use frame::{FinishedFrame, FrameLedger, FramePacket, OPEN_FRAMES_MAX, SKIPS_MAX};
+pub use frame::{FinishedFrame, FrameLedger, OPEN_FRAMES_MAX, SKIPS_MAX};
 pub use freeze::FreezeDetector;
 pub use jitter::JitterMeter;
 pub use latency::{
     INTERPOLATE_MAX, LATENCY_MAX, LatencyCounters, LatencyMeter, STAMPS_MAX, Stamp, StampSource,
 };
+pub use packet::FramePacket;
 pub use picture::PictureSize;
 pub use sequence::{
     GAPS_MAX, LOWER_PACKETS_MAX, Placement, Receipt, SequenceLedger, Via, WINDOW_PACKETS,
