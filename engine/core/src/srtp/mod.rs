@@ -8,7 +8,7 @@
 //! What keeps an initialisation vector from ever being used for two packets:
 //! - An SSRC has one sender: whoever seals RTP here lets str0m send none, and what is sent again
 //!   has the SSRC and the numbers of RTX.
-//! - So has SRTCP: either str0m sends none ([`SrtcpSealer`]), or all of it is str0m's, index and
+//! - So has SRTCP: either str0m sends none (`SrtcpSealer`), or all of it is str0m's, index and
 //!   all, and a packet that is to say something else goes out under its index *instead* of str0m's
 //!   ciphertext, which never leaves ([`SrtcpEditor`]).
 
