@@ -98,6 +98,20 @@ fn wait_for(path: &Path, needle: &str) {
 }
 
 #[test]
+fn the_man_page_and_completions_go_to_stdout() {
+    for (args, has) in [(&["man"][..], ".TH stampede 1"), (&["completions", "bash"], "complete -F")]
+    {
+        let output = stampede().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(has), "{args:?}: {}", text(&output.stdout));
+        assert_eq!(text(&output.stderr), "");
+    }
+    let output = stampede().args(["completions", "cmd"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(104));
+    assert!(text(&output.stderr).contains("bash, elvish, fish, powershell, zsh"));
+}
+
+#[test]
 fn a_report_goes_into_a_fifo() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
