@@ -21,6 +21,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use stampede_engine::{
     BackendChoice, Engine, EngineEvent, EngineOptions, PeerCommand, PeerId, PeerNotice,
 };
+use stampede_testing::skip;
 
 const WORKER_CORE: usize = 0;
 const HERE: usize = 1;
@@ -60,7 +61,7 @@ fn mailbox(criterion: &mut Criterion) {
         let engine = match Engine::start(options) {
             Ok(engine) => engine,
             Err(error) => {
-                eprintln!("skipped: {error}");
+                skip(error);
                 continue;
             }
         };

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rustix::time::{ClockId, clock_gettime};
+use stampede_testing::skip;
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, SocketBuffers, SocketId, Wait, bind, open,
 };
@@ -29,9 +30,8 @@ type Sockets = Vec<(SocketId, SocketAddr)>;
 
 /// A backend with bound sockets, or `None` where the kernel refuses it.
 fn backend(choice: BackendChoice, sockets: usize) -> Option<(Box<dyn Backend>, Sockets)> {
-    let (mut backend, _) = open(choice, BackendLimits::default())
-        .inspect_err(|error| eprintln!("skipped: {error}"))
-        .ok()?;
+    let (mut backend, _) =
+        open(choice, BackendLimits::default()).inspect_err(|error| skip(error)).ok()?;
     let buffers = SocketBuffers { receive_bytes: 512 * 1024, send_bytes: 512 * 1024 };
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let sockets = (0..sockets)
@@ -41,7 +41,7 @@ fn backend(choice: BackendChoice, sockets: usize) -> Option<(Box<dyn Backend>, S
             Ok((backend.add_socket(socket)?, address))
         })
         .collect::<std::io::Result<Sockets>>()
-        .inspect_err(|error| eprintln!("skipped: {error} (raise ulimit -n)"))
+        .inspect_err(|error| skip(format!("{error} (raise ulimit -n)")))
         .ok()?;
     // Receives start with the first poll.
     drain(&mut *backend, 0);

@@ -18,7 +18,7 @@ pub struct EngineOptions {
     pub cores: Vec<usize>,
     /// Which UDP backend to use.
     pub backend: BackendChoice,
-    /// How long after a gap was seen a repair still counts (design.md §3).
+    /// How long after a gap was seen a repair still counts (docs/measurement.md, "Packets").
     pub playout_deadline: Duration,
     /// How long a busy worker gathers datagrams so that it can process them grouped by peer.
     pub gather: Duration,

@@ -252,7 +252,7 @@ impl Worker {
     }
 
     /// Processes the batch grouped by peer: a peer's state is brought into the cache once for all
-    /// its packets (design.md §2, "Batch by peer").
+    /// its packets (docs/architecture.md, "Life of a packet").
     fn receive(&mut self, clock: Clock) {
         let batch = self.backend.batch();
         // The backends' order is not that of the stamps.

@@ -10,6 +10,7 @@ use common::{audio_track, video_track};
 use stampede_signaling::rooms::{RoomError, RoomOptions};
 use stampede_signaling::session::*;
 use stampede_signaling::*;
+use stampede_testing::skip_without_server;
 
 struct Server {
     url: ServerUrl,
@@ -20,7 +21,7 @@ struct Server {
 /// `None`, and a line saying so, where no server is named.
 fn server() -> Option<Server> {
     let Ok(url) = std::env::var("LIVEKIT_URL") else {
-        println!("skipped: LIVEKIT_URL not set");
+        skip_without_server("LIVEKIT_URL is not set");
         return None;
     };
     let variable = |name| std::env::var(name).unwrap_or_default();

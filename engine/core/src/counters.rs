@@ -7,8 +7,9 @@ use stampede_media::Codec;
 use crate::accounting::LatencyCounters;
 use crate::{Arrival, MediaKind};
 
-/// Packets of one or more received streams, after design.md §3. Counts are over the measured
-/// window; packets without payload (padding, probes) are excluded from all but `padding_only`.
+/// Packets of one or more received streams (docs/measurement.md, "Packets"). Counts are over the
+/// measured window; packets without payload (padding, probes) are excluded from all but
+/// `padding_only`.
 ///
 /// `missing == repaired + unrecovered + pending`, `late <= unrecovered`, and
 /// `expected == received + missing - repaired - late`.
@@ -72,7 +73,7 @@ pub struct FrameCounters {
     pub keyframes: u64,
 }
 
-/// Freezes by libwebrtc's rule (design.md §3).
+/// Freezes by libwebrtc's rule (docs/measurement.md, "Freezes").
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FreezeCounters {
     /// How many.

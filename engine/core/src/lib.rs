@@ -3,7 +3,8 @@
 //!
 //! - [`Peer`]: subscriber or publisher. No sockets, no threads, no clock: time and datagrams come
 //!   in as arguments, datagrams and events go out through a [`PeerSink`].
-//! - [`accounting`]: sequence and frame ledgers after design.md §3, pure and usable on their own.
+//! - [`accounting`]: sequence and frame ledgers after docs/measurement.md, pure and usable on their
+//!   own.
 //! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
 //! - [`srtp`]: SRTP for packet paths beside str0m's; the embedded SFU sends with it.
 //! - [`watch`]: how long a track could be watched, over streams and reconnects, and why not.

@@ -77,7 +77,8 @@ pub enum IdentityError {
 /// Options that all peers of a process share.
 #[derive(Debug, Clone)]
 pub struct PeerOptions {
-    /// How long after a gap was seen a repair still counts (design.md §3); 500 ms by default.
+    /// How long after a gap was seen a repair still counts (docs/measurement.md, "Packets"); 500 ms
+    /// by default.
     pub playout_deadline: Duration,
     /// Most packets a publisher keeps for retransmission, per layer. Older ones can't be resent.
     pub retransmit_cache_packets_max: usize,

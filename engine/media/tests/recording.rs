@@ -10,6 +10,7 @@ use stampede_media::record::{DiskFrame, IvfWriter, OggOpusWriter};
 use stampede_media::{
     AssembledFrame, AssemblerPacket, DiskOptions, DiskThread, FrameAssembler, MediaClip, builtin,
 };
+use stampede_testing::skip;
 
 /// Runs a clip through an assembler `loops` times, as the wire would bring it.
 fn receive(clip: &MediaClip, loops: u64) -> Vec<AssembledFrame> {
@@ -49,7 +50,7 @@ fn assert_same(recorded: &MediaClip, published: &MediaClip, loops: usize) {
     assert_eq!(recorded.duration_ticks, published.duration_ticks * loops as u64);
 }
 
-/// What ffprobe says, as `key=value` lines; `None` (and says so) where it isn't installed.
+/// What ffprobe says, as `key=value` lines; `None`, and a skip, where it isn't installed.
 fn ffprobe(path: &Path) -> Option<Vec<String>> {
     let entries = "stream=codec_name,width,height,nb_read_packets,nb_read_frames,r_frame_rate,\
                    duration,channels,sample_rate:format=format_name";
@@ -58,10 +59,7 @@ fn ffprobe(path: &Path) -> Option<Vec<String>> {
         .args(["-show_entries", entries])
         .arg(path)
         .output();
-    let Ok(output) = output else {
-        println!("skipped: ffprobe is not installed");
-        return None;
-    };
+    let output = output.inspect_err(|error| skip(format!("ffprobe can't be run: {error}"))).ok()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.is_empty(), "{}: {errors}", path.display());
     let lines: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(Into::into).collect();
@@ -83,7 +81,7 @@ fn recordings_are_bit_identical_and_ffprobe_plays_them() {
         let disk = match DiskThread::start(DiskOptions { dir: dir.path().to_owned(), backend }) {
             Ok(disk) => disk,
             Err(error) => {
-                println!("skipped: {error}");
+                skip(error);
                 continue;
             }
         };
@@ -198,6 +196,9 @@ fn gaps_stay_visible() {
 
 #[test]
 fn the_advised_commands_make_usable_files() {
+    if let Err(error) = Command::new("ffmpeg").arg("-version").output() {
+        return skip(format!("ffmpeg can't be run: {error}"));
+    }
     let dir = tempfile::tempdir().unwrap();
     let make = |source: &[&str], options: &str, name: &str| {
         let path = dir.path().join(name);
@@ -206,14 +207,9 @@ fn the_advised_commands_make_usable_files() {
             .args(source)
             .args(options.split_whitespace())
             .arg(&path)
-            .status();
-        match status {
-            Ok(status) => assert!(status.success()),
-            Err(_) => {
-                println!("skipped: ffmpeg is not installed");
-                return;
-            }
-        }
+            .status()
+            .unwrap();
+        assert!(status.success());
         println!("{:?}", MediaClip::open(&path).unwrap().frame_rate);
     };
     let video = ["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30000/1001:duration=2"];

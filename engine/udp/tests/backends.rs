@@ -24,8 +24,8 @@ fn limits() -> BackendLimits {
     BackendLimits { sockets_max: 128, ..BackendLimits::default() }
 }
 
-/// Opens a backend, or says why it can't and returns `None`: only the kernel may refuse
-/// io_uring or a packet ring.
+/// Opens a backend, or skips and returns `None`: only the kernel may refuse io_uring or a packet
+/// ring.
 fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backend>> {
     stay_on_this_core();
     match open(choice, limits) {
@@ -40,7 +40,7 @@ fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backe
             }
             | OpenError::PacketRing { reason: PacketRingRefusal::NotPermitted }),
         ) => {
-            eprintln!("skipped: {refused}");
+            stampede_testing::skip(refused);
             None
         }
         Err(error) => panic!("{error}"),

@@ -114,8 +114,8 @@ pub struct Facts {
     pub join_response_wait_ms_max: f64,
     /// Datagrams that were broken or failed authentication.
     pub rejected: u64,
-    /// Packets lost for good of the kinds of media to which [`LOSS_RATE_MAX`] applies: no
-    /// threshold on loss takes its place.
+    /// Packets lost for good of the kinds of media to which
+    /// [`LOSS_RATE_MAX`](crate::bounds::LOSS_RATE_MAX) applies: no threshold on loss takes its place.
     pub bounded_unrecovered: u64,
     /// Packets expected of these kinds.
     pub bounded_expected: u64,

@@ -1,4 +1,5 @@
-//! Distributions: HDR histograms inside, `HIST` of design.md §5 outside.
+//! Distributions: HDR histograms inside; outside the object of docs/reports.md, "Sections of the
+//! JSON".
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The verdict: a pure function of what is known. Generator first (design.md §1): a run in which
-//! the generator was starved is invalid, never merely bad.
+//! The verdict: a pure function of what is known. Generator first (docs/measurement.md, "Verdict"):
+//! a run in which the generator was starved is invalid, never merely bad.
 
 use super::bounds::{
     BUSY_RATIO_MAX, EXPLAINS, JOIN_RESPONSE_WAIT_MS_MAX, LATENESS_MS_P99_MAX, LOSS_RATE_MAX,

@@ -55,6 +55,8 @@ fn command() -> Result<Exit, Failure> {
         Parsed::Command(Command::Init(flags)) => flags::init(&flags),
         Parsed::Command(Command::Report(flags)) => reports::report(flags),
         Parsed::Command(Command::Compare(flags)) => reports::compare(&flags),
+        Parsed::Command(Command::Man(_)) => flags::man(),
+        Parsed::Command(Command::Completions(flags)) => Ok(flags::completions(&flags)),
     }
 }
 

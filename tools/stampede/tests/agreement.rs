@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::foreign::{Client, Figures, Server, skip};
+use common::foreign::{Client, Figures, Server};
 use common::relay::{Relay, rtp_payload_type};
 use common::{Ended, Running, alone};
 use rustix::process::Signal;
 use serde_json::Value;
 use stampede_media::{ClipFrame, MediaClip, builtin, record::IvfWriter};
+use stampede_testing::skip;
 
 /// Payload types of the embedded SFU's offers.
 const VP8: u8 = 96;
@@ -337,10 +338,7 @@ fn decoded(path: &Path) -> Option<Vec<String>> {
         .arg(path)
         .args(["-fps_mode", "passthrough", "-f", "framemd5", "-"])
         .output();
-    let Ok(output) = output else {
-        skip("ffmpeg is not installed");
-        return None;
-    };
+    let output = output.inspect_err(|error| skip(format!("ffmpeg can't be run: {error}"))).ok()?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{}: {said}", path.display());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

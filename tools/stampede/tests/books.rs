@@ -153,7 +153,7 @@ fn assert_interrupted(ended: &Ended) {
         assert!(text.contains(word) && !text.contains("PASS"), "{form}: {text}");
         if form == "junit" {
             assert!(text.contains("errors=\"1\"") && text.contains("<error "), "{text}");
-            assert!(!text.contains("name=\"join.failed==0\"/>"), "{text}");
+            assert!(!text.contains("classname=\"stampede.threshold\"/>"), "{text}");
         }
     }
     // Two hosts, one of which ran to its end.

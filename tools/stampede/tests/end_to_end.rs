@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::{Ended, KEY, Running, SECRET, Sfu, alone, children, files, run};
 use rustix::process::Signal;
 use stampede_media::{ClipFrame, MediaClip, builtin};
+use stampede_testing::skip;
 
 /// A small healthy run.
 const SMALL: [&str; 9] = [
@@ -93,7 +94,7 @@ fn every_backend_carries_it_and_is_named() {
             _ => false,
         };
         if ended.code == Some(104) && refused {
-            println!("skipped: this kernel refuses {backend}: {}", ended.stderr.trim());
+            skip(format!("this kernel refuses {backend}: {}", ended.stderr.trim()));
             continue;
         }
         assert_flawless(&ended, 6, 5.0);
@@ -163,7 +164,7 @@ fn h264_files_are_simulcast_too() {
             .args(["-g", "50", "-sc_threshold", "0", "-f", "h264", &path])
             .status();
         if !made.is_ok_and(|status| status.success()) {
-            return println!("skipped: no ffmpeg with libx264");
+            return skip("ffmpeg with libx264 can't be run");
         }
         args.push(format!("--video={path}"));
     }
@@ -204,10 +205,9 @@ fn the_first_signal_ends_a_ramp_with_its_report() {
     let mut running = Running::start(&small(&["--subscribers=500", "--num-per-second=4"]));
     running.wait_for(" ramp ");
     running.wait_for("joined 2/");
-    let began = Instant::now();
     running.signal(Signal::INT);
+    // The ramp alone would take longer than any run here may.
     let ended = running.end();
-    assert!(began.elapsed() < Duration::from_secs(15), "took {:?}", began.elapsed());
     ended.assert_code(105);
     assert_eq!(ended.report()["run"]["interrupted"], true);
     assert!(ended.report()["run"]["measured_s"].is_null());
@@ -445,14 +445,17 @@ fn recordings_play_after_a_signal() {
     assert_probes(video);
 }
 
-/// ffprobe, where there is one, counts frames and complains about nothing.
+/// ffprobe counts frames and complains about nothing.
 fn assert_probes(file: &Path) {
     let probe = Command::new("ffprobe")
         .args(["-v", "error", "-count_frames", "-show_entries", "stream=nb_read_frames"])
         .args(["-of", "csv=p=0"])
         .arg(file)
         .output();
-    let Ok(probe) = probe else { return println!("skipped: no ffprobe") };
+    let probe = match probe {
+        Ok(probe) => probe,
+        Err(error) => return skip(format!("ffprobe can't be run: {error}")),
+    };
     assert!(probe.status.success());
     assert_eq!(String::from_utf8_lossy(&probe.stderr), "", "{}", file.display());
     let frames: u64 = String::from_utf8_lossy(&probe.stdout).trim().parse().unwrap();

@@ -2,8 +2,8 @@
 //! Python client (native libwebrtc). `tools/foreign` holds the scripts that drive them.
 //!
 //! Each scenario runs against the embedded SFU, and against the server of `LIVEKIT_URL` where that
-//! is set. A client that isn't installed skips its tests and says so, unless
-//! `STAMPEDE_FOREIGN=required` is set (as `.ci/run` does): then it fails them.
+//! is set. A client that isn't installed skips its tests, which `STAMPEDE_SKIPS=fail` makes a
+//! failure.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -5,11 +5,12 @@
 
 mod common;
 
-use std::io::{Write, copy};
+use std::io::copy;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use common::namespace::Namespace;
 use common::{Ended, KEY, Running, SECRET, Sfu, alone};
+use stampede_testing::skip;
 
 /// Carries TCP connections from one address to another.
 struct Tunnel {
@@ -17,13 +18,10 @@ struct Tunnel {
 }
 
 impl Tunnel {
-    /// `None`, and word of why, where this machine has no such address.
+    /// `None`, and a skip, where this machine has no such address.
     fn start(entrance: &str, exit: SocketAddr) -> Option<Self> {
         let listener = TcpListener::bind(entrance);
-        let skipped = |why: &std::io::Error| {
-            // The test harness would swallow `println!` of a test that passes.
-            let _ = writeln!(std::io::stderr(), "skipped: nothing can listen on {entrance}: {why}");
-        };
+        let skipped = |why: &_| skip(format!("nothing can listen on {entrance}: {why}"));
         let listener = listener.inspect_err(skipped).ok()?;
         let entrance = listener.local_addr().unwrap();
         // Ends with the test's process.
@@ -84,7 +82,7 @@ fn signalling_by_ipv6_and_media_by_ipv4() {
         let args = ["--subscribers", "5", "--duration", duration, "--backend", backend];
         let ended = run_under(&[], &tunnel.url(), &args);
         if ended.code == Some(104) && backend != "mmsg" {
-            let _ = writeln!(std::io::stderr(), "skipped: {}", ended.stderr.trim());
+            skip(ended.stderr.trim());
             continue;
         }
         assert_flawless(&ended, 6.0);

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::{Running, alone, files, run};
 use rustix::process::Signal;
+use stampede_testing::skip;
 
 /// A port that was free a moment ago.
 fn free_address() -> String {
@@ -116,9 +117,9 @@ fn assert_decodes(file: &str) {
     let decode = ["--enable-heuristic", "rtp_udp", "-T", "fields", "-E", "separator=;"];
     let fields = ["-e", "rtp.ssrc", "-e", "rtp.p_type", "-e", "frame.time_relative"];
     let output = Command::new("tshark").args(["-r", file]).args(decode).args(fields).output();
-    let Ok(output) = output else {
-        eprintln!("skipped: tshark is not installed");
-        return;
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return skip(format!("tshark can't be run: {error}")),
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(';').collect()).collect();

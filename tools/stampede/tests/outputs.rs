@@ -16,6 +16,7 @@ use common::{Running, alone, files, stampede};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use stampede_testing::skip;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../report/tests/fixtures/report.json");
 
@@ -94,6 +95,20 @@ fn wait_for(path: &Path, needle: &str) {
         assert!(Instant::now() < deadline, "no {needle:?} in {:?}", fs::read_to_string(path));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn the_man_page_and_completions_go_to_stdout() {
+    for (args, has) in [(&["man"][..], ".TH stampede 1"), (&["completions", "bash"], "complete -F")]
+    {
+        let output = stampede().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(has), "{args:?}: {}", text(&output.stdout));
+        assert_eq!(text(&output.stderr), "");
+    }
+    let output = stampede().args(["completions", "cmd"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(104));
+    assert!(text(&output.stderr).contains("bash, elvish, fish, powershell, zsh"));
 }
 
 #[test]
@@ -242,8 +257,8 @@ fn outputs_that_are_one_file_are_refused_before_anything_is_touched() {
     assert!(text(&ended.stderr).contains("stdout goes to this file already"));
 }
 
-/// Runs a script in a mount namespace with a small disk at `t`; `None`, and word of it, where that
-/// takes more than we are.
+/// Runs a script in a mount namespace with a small disk at `t`; `None`, and a skip, where that takes
+/// more than we are.
 fn with_small_disk(size: &str, script: &str) -> Option<(tempfile::TempDir, Output)> {
     let dir = tempfile::tempdir().unwrap();
     let mount = format!("mkdir t && mount -t tmpfs -o size={size} none t || exit 77; {script}");
@@ -260,9 +275,8 @@ fn with_small_disk(size: &str, script: &str) -> Option<(tempfile::TempDir, Outpu
         {
             Some((dir, output))
         }
-        // The test harness would swallow `println!` of a test that passes.
         refused => {
-            let _ = writeln!(std::io::stderr(), "skipped: needs root to mount a disk: {refused:?}");
+            skip(format!("needs root to mount a disk: {refused:?}"));
             None
         }
     }
@@ -473,9 +487,9 @@ fn the_full_screen_s_terminal_goes_away() {
     command.current_dir(dir.path()).env("TERM", "xterm").env("SHELL", "/bin/sh");
     command.env_remove("NO_COLOR").env_remove("LIVEKIT_URL");
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let Ok(mut terminal) = command.spawn().map(Guarded) else {
-        let _ = writeln!(std::io::stderr(), "skipped: script (util-linux) is not installed");
-        return;
+    let mut terminal = match command.spawn() {
+        Ok(terminal) => Guarded(terminal),
+        Err(error) => return skip(format!("script (util-linux) can't be run: {error}")),
     };
     wait_for(&dir.path().join("typescript"), "hold");
     assert!(text(&fs::read(dir.path().join("typescript")).unwrap()).contains("\u{1b}[?1049h"));

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use common::{Ended, Running, alone, files};
 use stampede_media::MediaClip;
+use stampede_testing::skip_without_server;
 
 /// Runs against the server of the environment; `None` if there is none.
 fn real(args: &[&str]) -> Option<Ended> {
     let Ok(url) = std::env::var("LIVEKIT_URL") else {
-        println!("skipped: LIVEKIT_URL not set");
+        skip_without_server("LIVEKIT_URL is not set");
         return None;
     };
     let secret = std::env::var("LIVEKIT_API_SECRET").unwrap_or_default();
@@ -112,7 +113,7 @@ fn a_recording_plays() {
 #[test]
 fn a_wrong_secret_is_refused() {
     let Ok(url) = std::env::var("LIVEKIT_URL") else {
-        return println!("skipped: LIVEKIT_URL not set");
+        return skip_without_server("LIVEKIT_URL is not set");
     };
     let key = std::env::var("LIVEKIT_API_KEY").unwrap_or_default();
     let args = ["run", "--url", &url, "--api-key", &key, "--subscribers=1"];
@@ -174,10 +175,10 @@ impl Relay {
 fn lost_websockets_are_resumed() {
     let _alone = alone();
     let Ok(url) = std::env::var("LIVEKIT_URL") else {
-        return println!("skipped: LIVEKIT_URL not set");
+        return skip_without_server("LIVEKIT_URL is not set");
     };
     if !url.starts_with("ws://") && !url.starts_with("http://") {
-        return println!("skipped: the relay of this test speaks no TLS");
+        return skip_without_server("the relay of this test speaks no TLS");
     }
     let relay = Relay::to(&url);
     let key = std::env::var("LIVEKIT_API_KEY").unwrap_or_default();

@@ -8,9 +8,9 @@ mod common;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::foreign::skip;
 use common::namespace::Namespace;
 use common::{Ended, KEY, Running, SECRET, alone};
+use stampede_testing::skip_without_server;
 
 const PORT: u16 = 7_880;
 const RTC_PORT: u16 = 7_882;
@@ -25,7 +25,7 @@ struct LivekitServer {
 impl LivekitServer {
     fn start() -> Option<Self> {
         let Some(binary) = std::env::var_os("STAMPEDE_LIVEKIT_SERVER") else {
-            skip("STAMPEDE_LIVEKIT_SERVER not set");
+            skip_without_server("STAMPEDE_LIVEKIT_SERVER is not set");
             return None;
         };
         let namespace = Namespace::new()?;

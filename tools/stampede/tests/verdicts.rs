@@ -76,7 +76,7 @@ fn a_generator_that_stood_still_makes_the_run_invalid() {
         running.signal(Signal::CONT);
         let ended = running.end();
         ended.assert_code(98);
-        assert_fault(&ended, "generator", &["stood still for 1."]);
+        assert_fault(&ended, "generator", &["stood still for "]);
         assert_eq!(ended.report()["verdict"]["result"], "invalid");
     });
 }
@@ -184,6 +184,13 @@ fn packets_that_vanish_between_server_and_us_are_the_networks() {
     });
 }
 
+/// Leaves a process only the CPU that nobody else wants, whatever the niceness of these tests.
+fn run_last(pid: u32) {
+    let pid = pid.to_string();
+    let status = Command::new("chrt").args(["--all-tasks", "--idle", "--pid", "0", &pid]).status();
+    assert!(status.unwrap().success());
+}
+
 /// Processes that want all of a core.
 struct Hogs(Vec<Child>);
 
@@ -222,11 +229,12 @@ fn a_generator_that_gets_no_cpu_makes_the_run_invalid() {
         let cores = format!("--cores={core}");
         // The SFU keeps its share: it is the generator that starves.
         let sfu = Sfu::start(&[]);
-        let starved = ["taskset", "-c", &core, "nice", "-n", "19"];
+        let there = ["taskset", "-c", &core];
         let args = [&small(&["--duration=4s", &cores])[1..], &["--video-publishers=1"]].concat();
-        let mut running = sfu.run_under(&starved, &args);
+        let mut running = sfu.run_under(&there, &args);
         running.wait_for(" hold ");
-        let hogs = Hogs::on_core(&core, 4);
+        run_last(running.pid());
+        let hogs = Hogs::on_core(&core, 8);
         std::thread::sleep(Duration::from_millis(3_500));
         drop(hogs);
         let ended = running.end();

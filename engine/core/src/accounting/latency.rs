@@ -1,5 +1,5 @@
 //! End-to-end latency of frames: from the publisher's stamp to the kernel's, for the frame's last
-//! packet (design.md §3).
+//! packet (docs/measurement.md, "Latency").
 //!
 //! A frame is stamped by LiveKit's packet trailer ([`stampede_media::packet_trailer`]) or, else, by
 //! the header extension abs-capture-time (webrtc.googlesource.com,

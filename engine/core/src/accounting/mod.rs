@@ -1,4 +1,4 @@
-//! Ledgers of received packets and frames, after design.md §3. Pure: arrival times come in.
+//! Ledgers of received packets and frames, after docs/measurement.md. Pure: arrival times come in.
 //!
 //! A stream has one [`SequenceLedger`], and a [`FrameLedger`] if its codec has frames. The
 //! sequence ledger says which sequence numbers may still arrive in time

@@ -15,8 +15,8 @@ use super::wire::RtpHeader;
 use crate::PeerEvent;
 
 impl Peer {
-    /// A socket is bound to this local address, for [`AddressRequest::Open`]. `None`, and the socket is
-    /// of no use, if the peer has [`super::LOCAL_ADDRESSES_MAX`] already.
+    /// A socket is bound to this local address, for [`AddressRequest::Open`]. `None`, and the socket
+    /// is of no use, if the peer has [`LOCAL_ADDRESSES_MAX`](super::LOCAL_ADDRESSES_MAX) already.
     pub fn add_local(&mut self, now: Instant, address: SocketAddr) -> Option<LocalId> {
         let candidate = Candidate::host(address, "udp").ok()?;
         let via = self.candidates.add_local(self.now.max(now), address)?;

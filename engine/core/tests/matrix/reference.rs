@@ -1,8 +1,8 @@
 //! What the accounting has to say, from the whole story after the fact.
 //!
-//! Written from the definitions of design.md §3 alone, number by number and frame by frame, over
-//! everything that was sent and everything that arrived. It parses no packet: which frame a packet
-//! is of, and which frame that one refers to, it has from the sender.
+//! Written from the definitions of docs/measurement.md alone, number by number and frame by frame,
+//! over everything that was sent and everything that arrived. It parses no packet: which frame a
+//! packet is of, and which frame that one refers to, it has from the sender.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

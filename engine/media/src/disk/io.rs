@@ -138,7 +138,7 @@ mod tests {
         test(&mut PlainIo::default());
         match UringIo::new() {
             Ok(mut io) => test(&mut io),
-            Err(error) => println!("skipped with io_uring: {error}"),
+            Err(error) => stampede_testing::skip(error),
         }
     }
 

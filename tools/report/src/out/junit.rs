@@ -1,137 +1,110 @@
 //! JUnit XML, as CI systems show it: one test case for the verdict, one for each threshold.
-//!
-//! Written by hand: three elements need no crate, and the ones there are bring dates and UUIDs.
 
-use std::fmt::Write as _;
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Property, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
 use super::headline;
 use crate::types::{Outcome, Report, ThresholdRow};
 use crate::watch_words;
 
 /// A report as XML.
-pub(super) fn render(report: &Report) -> String {
-    let failed_verdict = u64::from(report.verdict.result == Outcome::Fail);
+///
+/// # Errors
+/// Why it can't be written.
+pub(super) fn render(report: &Report) -> Result<String, String> {
     let interrupted = report.verdict.result == Outcome::Interrupted;
-    let errors = u64::from(interrupted || report.verdict.result == Outcome::Invalid);
-    // What an interrupted run kept, it kept for the part of it that was run: not a test that passed.
-    let skipped = report.thresholds.iter().filter(|row| row.ok && interrupted).count();
-    let failed = report.thresholds.iter().filter(|row| !row.ok).count() as u64;
-    let tests = 1 + report.thresholds.len();
-    let time = report.run.duration_s;
-    let counts = format!(
-        "tests=\"{tests}\" failures=\"{}\" errors=\"{errors}\" skipped=\"{skipped}\" \
-         time=\"{time:.3}\"",
-        failed + failed_verdict
-    );
-    let mut text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"stampede\" {counts}>\n  \
-         <testsuite name=\"stampede {}\" timestamp=\"{}\" {counts}>\n",
-        escaped(&report.run.id),
-        escaped(report.run.started_at.trim_end_matches('Z'))
-    );
-    properties(&mut text, report);
-    verdict(&mut text, report);
-    for row in &report.thresholds {
-        threshold(&mut text, row, interrupted);
-    }
-    text.push_str("  </testsuite>\n</testsuites>\n");
-    text
+    let time = duration(report);
+    let mut suite = TestSuite::new(printable(&format!("stampede {}", report.run.id)));
+    // JUnit's dates have no zone.
+    let started_at = printable(report.run.started_at.trim_end_matches('Z'));
+    suite.extra.insert("timestamp".into(), started_at.into());
+    suite.set_time(time);
+    suite.add_properties(properties(report));
+    suite.add_test_case(verdict(report));
+    suite.add_test_cases(report.thresholds.iter().map(|row| threshold(row, interrupted)));
+    let mut junit = Junit::new("stampede");
+    junit.set_time(time);
+    junit.add_test_suite(suite);
+    junit.to_string().map_err(|error| error.to_string())
+}
+
+/// Zero if the report, which may be a stranger's, has no sensible one.
+fn duration(report: &Report) -> Duration {
+    Duration::try_from_secs_f64(report.run.duration_s).unwrap_or_default()
 }
 
 /// A verdict that passed has no message, so the books and watch time are properties.
-fn properties(text: &mut String, report: &Report) {
-    text.push_str("    <properties>\n");
-    let mut property = |name: &str, value: f64| {
-        let _ = writeln!(text, "      <property name=\"{name}\" value=\"{value}\"/>");
-    };
+fn properties(report: &Report) -> Vec<Property> {
+    let property = |name: String, value: f64| Property::new(name, value.to_string());
     let join = &report.join;
-    for (name, value) in [
+    let mut properties: Vec<_> = [
         ("requested", join.requested),
         ("joined", join.joined),
         ("failed", join.failed),
         ("pending", join.pending),
         ("not_started", join.not_started),
         ("dropped", join.dropped),
-    ] {
-        property(&format!("join.{name}"), value as f64);
-    }
+    ]
+    .map(|(name, value)| property(format!("join.{name}"), value as f64))
+    .into();
     for (kind, watch) in watch_words::kinds(report) {
         let gaps = &watch.interruptions;
-        for (name, value) in [
+        let values = [
             ("watch_ratio", watch.watch_ratio),
             ("expected_s", watch.expected_s),
             ("played_s", watch.played_s),
             ("interruptions.count", Some(gaps.count as f64)),
             ("interruptions.subscribers", Some(gaps.subscribers as f64)),
             ("interruptions.total_s", Some(gaps.total_s)),
-        ] {
-            if let Some(value) = value {
-                property(&format!("{kind}.{name}"), value);
-            }
-        }
+        ];
+        let known = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        properties.extend(known.map(|(name, value)| property(format!("{kind}.{name}"), value)));
     }
-    text.push_str("    </properties>\n");
+    properties
 }
 
-fn verdict(text: &mut String, report: &Report) {
-    let _ = write!(
-        text,
-        "    <testcase classname=\"stampede\" name=\"verdict\" time=\"{:.3}\"",
-        report.run.duration_s
-    );
-    let element = match report.verdict.result {
-        Outcome::Pass => {
-            let _ = writeln!(text, "/>");
-            return;
-        }
-        Outcome::Fail => "failure",
-        Outcome::Invalid | Outcome::Interrupted => "error",
+fn verdict(report: &Report) -> TestCase {
+    let verdict = &report.verdict;
+    let status = match verdict.result {
+        Outcome::Pass => None,
+        Outcome::Fail => Some(NonSuccessKind::Failure),
+        Outcome::Invalid | Outcome::Interrupted => Some(NonSuccessKind::Error),
     };
-    let fault = format!("{:?}", report.verdict.fault).to_lowercase();
-    let _ = writeln!(
-        text,
-        ">\n      <{element} type=\"{fault}\" message=\"{}\">{}</{element}>\n    </testcase>",
-        escaped(&format!("{}: {}", report.verdict.result.word(), headline(report))),
-        escaped(&report.verdict.reasons.join("\n"))
-    );
+    let status = status.map_or_else(TestCaseStatus::success, |kind| {
+        let mut status = TestCaseStatus::non_success(kind);
+        status.set_type(format!("{:?}", verdict.fault).to_lowercase());
+        status.set_message(printable(&format!("{}: {}", verdict.result.word(), headline(report))));
+        status.set_description(printable(&verdict.reasons.join("\n")));
+        status
+    });
+    let mut case = TestCase::new("verdict", status);
+    case.set_classname("stampede").set_time(duration(report));
+    case
 }
 
-fn threshold(text: &mut String, row: &ThresholdRow, interrupted: bool) {
-    let name = escaped(&row.expr);
-    let _ = write!(text, "    <testcase classname=\"stampede.threshold\" name=\"{name}\"");
-    if row.ok && interrupted {
-        let said = escaped(&format!("interrupted; until then {}", row.value_text()));
-        let _ = writeln!(text, ">\n      <skipped message=\"{said}\"/>\n    </testcase>");
-        return;
-    }
+/// What an interrupted run kept, it kept for the part of it that was run: no test that passed.
+fn threshold(row: &ThresholdRow, interrupted: bool) -> TestCase {
+    let mut status = match (row.ok, interrupted) {
+        (true, false) => TestCaseStatus::success(),
+        (true, true) => TestCaseStatus::skipped(),
+        (false, _) => TestCaseStatus::non_success(NonSuccessKind::Failure),
+    };
     if row.ok {
-        let _ = writeln!(text, "/>");
-        return;
+        status.set_message(printable(&format!("interrupted; until then {}", row.value_text())));
+    } else {
+        status.set_message(printable(&row.value_text())).set_type("threshold");
     }
-    let _ = writeln!(
-        text,
-        ">\n      <failure type=\"threshold\" message=\"{}\"/>\n    </testcase>",
-        escaped(&row.value_text())
-    );
+    let mut case = TestCase::new(printable(&row.expr), status);
+    case.set_classname("stampede.threshold");
+    case
 }
 
-/// For text and attributes. Characters that XML 1.0 can't hold at all become U+FFFD.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\n' => safe.push_str("&#10;"),
-            '\t' | '\r' => safe.push(' '),
-            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
-            c if c < ' ' => safe.push('\u{fffd}'),
-            c => safe.push(c),
-        }
-    }
-    safe
+/// What XML 1.0 can't hold becomes U+FFFD, and with it all that quick-junit would take for the
+/// beginning of a terminal's escape sequence, and swallow together with what follows.
+fn printable(text: &str) -> String {
+    let strange = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{fffe}' | '\u{ffff}');
+    text.chars().map(|c| if strange(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -143,22 +116,41 @@ mod tests {
     fn every_threshold_is_a_test_case_and_the_verdict_too() {
         let mut report = hostile();
         report.verdict.result = Outcome::Fail;
-        let text = render(&report);
+        let text = render(&report).unwrap();
         assert_eq!(text.matches("<testcase ").count(), 4);
-        assert!(text.contains("tests=\"4\" failures=\"3\" errors=\"0\""), "{text}");
+        for counted in ["tests=\"4\"", "failures=\"3\"", "errors=\"0\"", "skipped=\"0\""] {
+            assert_eq!(text.matches(counted).count(), 2, "{counted}: {text}");
+        }
         assert!(text.contains("<property name=\"join.pending\" value=\"0\"/>"), "{text}");
         assert!(text.contains("name=\"video.loss_rate&lt;1%\""), "{text}");
         assert!(text.contains("message=\"2.00 %\"") && text.contains("message=\"no value\""));
-        assert!(text.contains("name=\"join.failed==0\"/>"), "kept: {text}");
+        let kept = "name=\"join.failed==0\" classname=\"stampede.threshold\"/>";
+        assert!(text.contains(kept), "{text}");
+        let fixture = ["timestamp=\"2", "time=\"", "type=\"threshold\"", "classname=\"stampede\""];
+        assert!(fixture.iter().all(|part| text.contains(part)), "{text}");
         assert!(!text.contains("<script") && !text.contains('\u{1}'), "{text}");
         report.verdict.result = Outcome::Invalid;
-        assert!(render(&report).contains("errors=\"1\""));
+        assert!(render(&report).unwrap().contains("errors=\"1\""));
         report.verdict.result = Outcome::Interrupted;
-        let text = render(&report);
-        assert!(text.contains("failures=\"2\" errors=\"1\" skipped=\"1\""), "{text}");
+        let text = render(&report).unwrap();
+        for counted in ["failures=\"2\"", "errors=\"1\"", "skipped=\"1\""] {
+            assert_eq!(text.matches(counted).count(), 2, "{counted}: {text}");
+        }
         assert!(text.contains("<error ") && text.contains("message=\"INTERRUPTED: "), "{text}");
-        assert!(!text.contains("name=\"join.failed==0\"/>"), "{text}");
+        assert!(!text.contains(kept), "{text}");
         report.verdict.result = Outcome::Pass;
-        assert!(render(&report).contains("name=\"verdict\" time=\""));
+        report.run.duration_s = f64::NAN;
+        let passed = "name=\"verdict\" classname=\"stampede\" time=\"0.000\"/>";
+        let text = render(&report).unwrap();
+        assert!(text.contains(passed), "{text}");
+    }
+
+    #[test]
+    fn nothing_that_somebody_named_is_swallowed_or_breaks_the_xml() {
+        let mut report = hostile();
+        report.verdict.result = Outcome::Fail;
+        report.verdict.reasons = vec!["a\u{1b}Pb\u{9b}31mc\u{ffff}".to_owned(), "d".to_owned()];
+        let text = render(&report).unwrap();
+        assert!(text.contains(">a\u{fffd}Pb\u{fffd}31mc\u{fffd}\nd</failure>"), "{text}");
     }
 }

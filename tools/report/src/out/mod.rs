@@ -195,7 +195,7 @@ fn render(report: &Report, kind: OutputKind) -> Result<String, String> {
         OutputKind::Html => html::render(report),
         OutputKind::Csv => csv::render(&report.all_streams),
         OutputKind::Markdown => Ok(markdown::render(report)),
-        OutputKind::Junit => Ok(junit::render(report)),
+        OutputKind::Junit => junit::render(report),
     }
 }
 

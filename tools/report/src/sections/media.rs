@@ -9,7 +9,7 @@ use crate::hist::Hist;
 use crate::latency::LatencySource;
 use crate::watch::WatchFigures;
 
-/// Packets in their parts (design.md §3).
+/// Packets in their parts (docs/measurement.md, "Packets").
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Packets {

@@ -35,7 +35,7 @@ impl Outcome {
     }
 }
 
-/// Whose fault what went wrong is (design.md §3).
+/// Whose fault what went wrong is (docs/measurement.md, "Fault").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fault {

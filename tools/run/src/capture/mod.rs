@@ -247,9 +247,11 @@ mod tests {
             let fields = fields.iter().flat_map(|field| ["-e", field]);
             let mut command = Command::new("tshark");
             command.arg("-r").arg(&path).args(["-d", "udp.port==40000,rtp", "-T", "fields"]);
-            let Ok(output) = command.args(["-E", "separator=;"]).args(fields).output() else {
-                eprintln!("skipped: tshark is not installed");
-                return;
+            let output = match command.args(["-E", "separator=;"]).args(fields).output() {
+                Ok(output) => output,
+                Err(error) => {
+                    return stampede_testing::skip(format!("tshark can't be run: {error}"));
+                }
             };
             let text = String::from_utf8_lossy(&output.stdout);
             let lines: Vec<_> = text.lines().collect();

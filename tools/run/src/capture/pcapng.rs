@@ -1,5 +1,5 @@
 //! Writes pcapng (draft-ietf-opsawg-pcapng): one section, one interface of raw IP packets, an
-//! enhanced block for each. Three block types are all that is needed, so this is no dependency.
+//! enhanced block for each. docs/architecture.md, "Bought, not built", says why this is no dependency.
 
 use std::io::{self, Write};
 

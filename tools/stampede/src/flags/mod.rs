@@ -7,6 +7,7 @@ mod file;
 mod find;
 mod init;
 mod outputs;
+mod pages;
 mod reports;
 mod run;
 mod sfu;
@@ -21,10 +22,11 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use file::ScenarioFile;
-use stampede_report::Failure;
+use stampede_report::{Exit, Failure};
 
 pub(crate) use init::{InitFlags, init};
 pub(crate) use outputs::{outputs, run_outputs};
+pub(crate) use pages::{CompletionsFlags, ManFlags};
 pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
 pub(crate) use sfu::{SfuFlags, sfu_options};
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Init(InitFlags),
     Report(ReportFlags),
     Compare(CompareFlags),
+    Man(ManFlags),
+    Completions(CompletionsFlags),
 }
 
 /// A parsed command line, or text to print (help, version) with exit code 0.
@@ -66,6 +70,19 @@ pub(crate) enum Parsed {
     Command(Command),
     /// Print this to stdout and end well.
     Text(String),
+}
+
+/// `stampede man`.
+///
+/// # Errors
+/// The page could not be made.
+pub(crate) fn man() -> Result<Exit, Failure> {
+    pages::man(Cli::command())
+}
+
+/// `stampede completions SHELL`.
+pub(crate) fn completions(flags: &CompletionsFlags) -> Exit {
+    pages::completions(Cli::command(), flags.shell)
 }
 
 /// Parses a command line.
@@ -169,7 +186,6 @@ fn usage_line(error: &clap::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_report::Exit;
 
     fn fails(args: &[&str]) -> String {
         let args = ["stampede"].iter().chain(args).map(OsString::from);
@@ -235,7 +251,7 @@ mod tests {
 
     #[test]
     fn help_names_every_flag_with_a_text() {
-        for name in ["run", "sfu", "doctor", "init", "report", "compare"] {
+        for name in ["run", "sfu", "doctor", "init", "report", "compare", "completions"] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
             for arg in command.get_arguments() {

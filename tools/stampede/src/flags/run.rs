@@ -313,6 +313,7 @@ pub(crate) struct NetworkFlags {
     /// as a private CA's.
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub ca: Option<PathBuf>,
+    #[allow(rustdoc::broken_intra_doc_links, reason = "the brackets are for people who read help")]
     /// HTTP proxy for signalling, http://[USER:PASSWORD@]HOST:PORT, or 'none' [default: HTTPS_PROXY,
     /// HTTP_PROXY or ALL_PROXY, but never for loopback]. NO_PROXY is obeyed. Media does not use it.
     #[arg(long, value_name = "URL", help_heading = "Server")]

@@ -19,7 +19,7 @@ use stampede_units::show::{bits_per_second, share};
 
 /// Rows of workers shown; the busiest ones, if there are more.
 const WORKERS_SHOWN_MAX: usize = 8;
-/// A worker busier than this can't be trusted to keep up (design.md §3, "generator").
+/// A worker busier than this can't be trusted to keep up (docs/measurement.md, "Generator").
 const BUSY_RATIO_WARN: f64 = 0.8;
 /// Below this height the log is left out.
 const LOG_FROM_HEIGHT: u16 = 22;

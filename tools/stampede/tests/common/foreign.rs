@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use stampede_testing::{skip, skip_without_server};
 
 use super::{KEY, Running, SECRET, Sfu};
 
@@ -22,11 +23,6 @@ pub(crate) enum Client {
 
 fn foreign_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../foreign")
-}
-
-/// Says so on the terminal: the test harness would swallow `println!` of a test that passes.
-pub(crate) fn skip(why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 /// Whether a command runs to a good end.
@@ -73,17 +69,9 @@ impl Client {
         }
     }
 
-    /// The command, or `None` (and word of it) if the client isn't there and need not be.
+    /// The command; `None`, and a skip, where the client isn't installed.
     pub(crate) fn available(self) -> Option<Command> {
-        match self.command() {
-            Ok(command) => Some(command),
-            Err(why) => {
-                let required = std::env::var("STAMPEDE_FOREIGN").is_ok_and(|it| it == "required");
-                assert!(!required, "STAMPEDE_FOREIGN=required, but {why}");
-                skip(&why);
-                None
-            }
-        }
+        self.command().inspect_err(|error| skip(error)).ok()
     }
 }
 
@@ -107,7 +95,7 @@ impl Server {
     pub(crate) fn real() -> Option<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(url) = variable("LIVEKIT_URL") else {
-            skip("LIVEKIT_URL not set");
+            skip_without_server("LIVEKIT_URL is not set");
             return None;
         };
         let secret = |name: &str| variable(name).unwrap_or_else(|| panic!("{name} is not set"));

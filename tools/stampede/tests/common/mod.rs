@@ -54,7 +54,7 @@ pub(crate) fn stampede() -> Command {
     stampede_under(&[])
 }
 
-/// The same, run by a command that becomes it, such as `taskset` or `nice`.
+/// The same, run by a command that becomes it, such as `taskset`.
 fn stampede_under(wrapper: &[&str]) -> Command {
     let binary = env!("CARGO_BIN_EXE_stampede");
     let (program, args) = wrapper.split_first().unwrap_or((&binary, &[]));

@@ -1,12 +1,12 @@
 //! A network namespace of its own, with a network in it that really loses datagrams.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use stampede_testing::skip;
 
 /// A network namespace with nothing but loopback. Goes away with this value; what still runs in it
 /// keeps its network until it ends.
@@ -23,8 +23,8 @@ fn sh(program: &str, args: &[&str]) -> Result<(), String> {
 }
 
 impl Namespace {
-    /// A new one; `None`, and word of why, where this machine lets nobody make one (no root, no
-    /// iproute2, or a kernel without tc's BPF classifier).
+    /// A new one; `None`, and a skip, where this machine lets nobody make one (no root, no iproute2,
+    /// or a kernel without tc's BPF classifier).
     pub(crate) fn new() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -35,18 +35,12 @@ impl Namespace {
             namespace.inside("tc", &["qdisc", "add", "dev", "lo", "clsact"])?;
             Ok(namespace)
         });
-        // The test harness would swallow `println!` of a test that passes.
-        made.inspect_err(|why| {
-            let _ = writeln!(
-                std::io::stderr(),
-                "skipped: needs root, network namespaces and tc's BPF classifier: {why}"
-            );
-        })
-        .ok()
+        let needs = "needs root, network namespaces and tc's BPF classifier";
+        made.inspect_err(|why| skip(format!("{needs}: {why}"))).ok()
     }
 
-    /// Puts a cable between this one and another, with an address at either end; false, and word of
-    /// why, where the kernel has none.
+    /// Puts a cable between this one and another, with an address at either end; false, and a skip,
+    /// where the kernel has none.
     pub(crate) fn connect(&self, other: &Self, addresses: [&str; 2]) -> bool {
         let ends = ["cable0", "cable1"];
         let cable = ["link", "add", ends[0], "netns", &self.name, "type", "veth", "peer", "name"];
@@ -58,10 +52,7 @@ impl Namespace {
             }
             Ok(())
         });
-        made.inspect_err(|why| {
-            let _ = writeln!(std::io::stderr(), "skipped: needs virtual Ethernet: {why}");
-        })
-        .is_ok()
+        made.inspect_err(|why| skip(format!("needs virtual Ethernet: {why}"))).is_ok()
     }
 
     /// Does something in here: sockets made by it, and threads that it starts, are in this network.
