@@ -13,7 +13,7 @@ impl fmt::Display for ExactDuration {
         let ns = self.0.as_nanos();
         let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns")];
         let (unit_ns, unit) =
-            units.into_iter().find(|(unit_ns, _)| ns % unit_ns == 0).unwrap_or((1, "ns"));
+            units.into_iter().find(|(unit_ns, _)| ns.is_multiple_of(*unit_ns)).unwrap_or((1, "ns"));
         write!(f, "{}{unit}", ns / unit_ns)
     }
 }
