@@ -20,6 +20,8 @@ mod spec;
 pub use cohort::{Cohorts, choose, stable_name};
 pub use held::{HELD_PACKETS_MAX, Held};
 pub use loss::Loss;
-pub use model::{Class, Counts, Fate, Impairment, RATE_BURST_BYTES, RATE_QUEUE_MAX, REORDER_HOLD};
+pub use stampede_counters::ImpairCounters;
+
+pub use model::{Class, Fate, Impairment, RATE_BURST_BYTES, RATE_QUEUE_MAX, REORDER_HOLD};
 pub use random::Random;
 pub use spec::{BURST_PACKETS_MAX, Spec, SpecError, ValueError, Window};

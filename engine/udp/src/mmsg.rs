@@ -208,7 +208,6 @@ fn moved(ring: &Option<PacketRing>, index: u32) -> u32 {
 /// Empties a socket's error queue and counts it; returns the number of entries.
 fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> u64 {
     let drained = sys::drain_error_queue(fd);
-    stats.send_errors += drained.network;
     stats.undeliverable += drained.network;
     stats.syscalls += drained.syscalls;
     drained.network + drained.local

@@ -227,7 +227,6 @@ impl SendQueue {
         let entry = self.entries[index];
         // An earlier ICMP report may sit on the socket and make the next, innocent send fail.
         let drained = sys::drain_error_queue(entry.fd);
-        stats.send_errors += drained.network;
         stats.undeliverable += drained.network;
         stats.syscalls += drained.syscalls;
         let error = match error.raw_os_error() {
@@ -277,7 +276,6 @@ impl SendQueue {
         for _ in 0..REPORTS_PASSED_MAX {
             let error = self.send_again(index, stats)?;
             let drained = sys::drain_error_queue(self.entries[index].fd);
-            stats.send_errors += drained.network;
             stats.undeliverable += drained.network;
             stats.syscalls += drained.syscalls;
             if drained.network == 0 {

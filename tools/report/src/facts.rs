@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use stampede_core::watch::Cause;
+use stampede_counters::ImpairCounters;
 
 use crate::joins::LostJoins;
 use crate::senders::SenderFacts;
-use crate::types::{Fault, Injected};
+use crate::types::Fault;
 use crate::watch::Missed;
 
 /// One worker over the measured window.
@@ -107,7 +108,7 @@ pub struct Facts {
     /// Lost for good.
     pub unrecovered: u64,
     /// What `--impair` did.
-    pub injected: Option<Injected>,
+    pub injected: Option<ImpairCounters>,
     /// Who could not watch, and why.
     pub watch: WatchFacts,
     /// How late the latest packet of our publishers left.

@@ -13,7 +13,7 @@ use stampede_output::one_line;
 use stampede_report::hist::Samples;
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::types::PendingAt;
-use stampede_report::types::{JoinSection, Phases, SignallingSection};
+use stampede_report::types::{JoinSection, Phases};
 
 /// Steps of a join, each measured from its scheduled start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +187,7 @@ pub(crate) struct Joins {
     resumed: u64,
     first_keyframes: usize,
     join_response_wait_max: Duration,
-    signalling: SignallingSection,
+    signalling: SessionCounters,
     errors: BTreeMap<String, u64>,
     error_texts: BTreeMap<String, String>,
     server_version: Option<String>,
@@ -330,14 +330,7 @@ impl Joins {
 
     /// A session ended: what it had made of the server's messages.
     pub(crate) fn session_ended(&mut self, counted: SessionCounters) {
-        self.signalling.merge(&SignallingSection {
-            messages: counted.messages,
-            malformed: counted.malformed,
-            offers_ignored: counted.offers_ignored,
-            answers_ignored: counted.answers_ignored,
-            candidates_dropped: counted.candidates_dropped,
-            tracks_ignored: counted.tracks_ignored,
-        });
+        self.signalling.merge(&counted);
     }
 
     /// What was said of an error: the first of each kind is kept, of [`ERROR_TEXTS_MAX`] kinds.

@@ -13,6 +13,7 @@ mod capture;
 mod clips;
 mod conductor;
 mod context;
+mod counted;
 pub mod embedded;
 mod facts;
 mod joins;
@@ -38,4 +39,3 @@ pub use progress::{Controls, Phase, Progress, View, WorkerProgress};
 #[cfg(any(test, feature = "testing"))]
 pub use run::nothing_happened;
 pub use run::{RunData, play};
-pub use series::Totals;

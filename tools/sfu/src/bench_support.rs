@@ -363,7 +363,7 @@ impl FanOut {
         let report = self.worker.report();
         assert_eq!(report.subscribed.len(), self.clients.len());
         for (_, identity, row) in &report.subscribed {
-            assert_eq!(row.packets_sent, self.packets, "to {identity}");
+            assert_eq!(row.counts.packets_sent, self.packets, "to {identity}");
         }
         assert_eq!(report.worker.send_errors, 0);
     }

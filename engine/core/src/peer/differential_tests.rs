@@ -310,12 +310,12 @@ fn compare(packets: &[Packet]) -> Vec<StreamReport> {
         assert_eq!((fast.frames, fast.freezes), (reference.frames, reference.freezes));
         assert_eq!((fast.jitter, fast.bitrate_bps), (reference.jitter, reference.bitrate_bps));
         assert_eq!((fast.codec, fast.closed), (reference.codec, reference.closed));
-        assert_eq!(fast.layer_switches, reference.layer_switches);
+        assert_eq!(fast.feedback.layer_switches, reference.feedback.layer_switches);
         // NTP fractions are rounded differently.
-        let max = [fast, reference].map(|report| report.latency.max);
+        let max = [fast, reference].map(|report| report.latency.max_s.0);
         assert!(max[0].abs_diff(max[1]) < Duration::from_micros(1), "{max:?}");
-        let latency =
-            [fast, reference].map(|report| LatencyCounters { max: max[0], ..report.latency });
+        let latency = [fast, reference]
+            .map(|report| LatencyCounters { max_s: fast.latency.max_s, ..report.latency });
         assert_eq!(latency[0], latency[1]);
     }
     assert!(fast_transport.rejected >= reference_transport.rejected);

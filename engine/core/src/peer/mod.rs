@@ -50,8 +50,8 @@ use wire::RtpHeader;
 use crate::srtp::KeySlot;
 use crate::watch::StreamCover;
 use crate::{
-    Arrival, Capture, CaptureLimits, PeerCounters, PeerOptions, PeerReport, PublishTrack,
-    ReceivePath, TransportCounters,
+    Arrival, Capture, CaptureLimits, PeerCounters, PeerDatagrams, PeerOptions, PeerReport,
+    PublishTrack, ReceivePath, TransportCounters,
 };
 
 /// How often str0m's statistics are read. The NACK counts come from them: str0m encrypts RTCP
@@ -365,7 +365,7 @@ impl Peer {
         if self.closed {
             return;
         }
-        self.transport.datagrams_received += 1;
+        self.transport.datagrams.received += 1;
         self.remote = Some(source);
         self.clock = Some(at);
         self.now = self.now.max(at.instant);
@@ -556,7 +556,10 @@ impl Peer {
         let (sent, dropped) = self.outbox_before_window;
         let mut counters = PeerCounters {
             transport: TransportCounters {
-                datagrams_sent: self.outbox.sent - sent,
+                datagrams: PeerDatagrams {
+                    sent: self.outbox.sent - sent,
+                    ..self.transport.datagrams
+                },
                 dropped_unsent: self.outbox.dropped - dropped,
                 ..self.transport
             },

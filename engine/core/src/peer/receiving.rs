@@ -22,8 +22,9 @@ use crate::accounting::{
 use crate::rtcp;
 use crate::watch::StreamCover;
 use crate::{
-    Arrival, Capture, CapturedPacket, MediaCounters, MediaKind, PacketCounters, PeerEvent,
-    PeerNote, RecordedFrame, RecordedStream, SenderWindow, StreamReport,
+    Arrival, Capture, CapturedPacket, FeedbackCounters, MediaCounters, MediaKind, PacketCounters,
+    PeerEvent, PeerNote, RecordedFrame, RecordedStream, SenderWindow, StreamReport,
+    StreamsCounters,
 };
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
@@ -790,14 +791,15 @@ impl RxStream {
     fn counters(&self) -> MediaCounters {
         let packets = self.ledger.packets();
         MediaCounters {
-            streams_announced: 1,
-            streams_received: u64::from(packets.received > 0),
+            streams: StreamsCounters { announced: 1, received: u64::from(packets.received > 0) },
             packets,
             frames: self.ledger.frames(),
             freezes: self.ledger.freezes(),
-            nack_sent: self.nack_sent.saturating_sub(self.nack_before_window),
-            pli_sent: self.keyframe_requests.sent,
-            layer_switches: self.ledger.layer_switches(),
+            feedback: FeedbackCounters {
+                nack_sent: self.nack_sent.saturating_sub(self.nack_before_window),
+                pli_sent: self.keyframe_requests.sent,
+                layer_switches: self.ledger.layer_switches(),
+            },
             latency: self.ledger.latency(),
         }
     }
@@ -831,9 +833,7 @@ impl RxStream {
             frames: counters.frames,
             freezes: counters.freezes,
             jitter: self.ledger.jitter(),
-            nack_sent: counters.nack_sent,
-            pli_sent: counters.pli_sent,
-            layer_switches: counters.layer_switches,
+            feedback: counters.feedback,
             latency: counters.latency,
             first_packet: span.map(|(first, _)| first),
             last_packet: span.map(|(_, last)| last),

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+pub use stampede_counters::FileTiming;
 
 use crate::clip::Codec;
 use crate::record::DiskFrame;
@@ -140,17 +141,6 @@ pub struct FileReport {
     pub timing: FileTiming,
     /// Why it was given up, if it was.
     pub failed: Option<String>,
-}
-
-/// What had to be done to the timestamps of a file's frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FileTiming {
-    /// Video frames whose timestamp was not after the one before, and was moved there.
-    pub frames_moved: u64,
-    /// Opus packets written in the place of missing ones.
-    pub packets_concealed: u64,
-    /// Jumps of an Opus stream's timestamps, backwards or too far, that were not filled.
-    pub jumps: u64,
 }
 
 /// What the disk thread did.

@@ -201,14 +201,13 @@ impl Uring {
         match -result {
             ..=0 => self.rearm.push_back(index),
             libc::ENOBUFS => {
-                self.stats.receive_pauses += 1;
+                self.stats.odd.receive_pauses += 1;
                 self.rearm.push_back(index);
             }
             errno => {
                 // Usually an ICMP report. Its entry has to go before the receive starts again, or
                 // the socket would count as readable for ever.
                 let drained = sys::drain_error_queue(slot.socket.as_raw_fd());
-                self.stats.send_errors += drained.network;
                 self.stats.undeliverable += drained.network;
                 self.stats.syscalls += drained.syscalls;
                 if drained.network + drained.local > 0 {
@@ -262,7 +261,7 @@ impl Uring {
     /// Reads what a receive wrote into a buffer; `None` if it is not to be handed out.
     fn read(&mut self, index: u32, buffer: u16, result: u32) -> Option<SegmentRun> {
         let Some(message) = self.ring.message(buffer, result) else {
-            self.stats.truncated += 1;
+            self.stats.odd.truncated += 1;
             return None;
         };
         let slot = self.slots.get_mut(index as usize).and_then(Option::as_mut);
@@ -398,7 +397,6 @@ impl Backend for Uring {
         slot.removed = true;
         let fd = slot.socket.as_raw_fd();
         let drained = sys::drain_error_queue(fd);
-        self.stats.send_errors += drained.network;
         self.stats.undeliverable += drained.network;
         self.stats.syscalls += drained.syscalls;
         slot.drops.refresh(fd, &mut self.stats);
