@@ -29,13 +29,13 @@ mod media;
 mod network;
 mod publish;
 mod recording;
+mod row;
 mod run;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use columns::Columns;
-pub use declare::{Field, Place};
 pub use figure::{Figure, Longest, Seconds, Value};
 pub use grown::Grown;
 pub use impair::ImpairCounters;
@@ -51,8 +51,9 @@ pub use network::{
 };
 pub use publish::PublishCounters;
 pub use recording::{AssemblerCounters, FileTiming, RecordingCounters};
+pub use row::{Better, Counter, Field, Place, Scope, Unit};
 pub use run::{EmbeddedGroups, PeerCounters, ReportCounters, RunCounters, ServerGroups};
-pub use table::{Better, Counter, Counters, Scope, Unit, markdown};
+pub use table::{Counters, markdown};
 
 /// `serde` and `schemars`, for what [`counters!`] makes.
 #[doc(hidden)]

@@ -1,108 +1,8 @@
-//! The rows of the table, and what each output takes from them.
+//! The table of a struct of counters, and the one for people.
 
 use std::fmt::Write as _;
 
-use crate::{Field, Figure, Place, Value};
-
-/// Of what a counter is a count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Bytes.
-    Bytes,
-    /// Packets or datagrams.
-    Packets,
-    /// Frames.
-    Frames,
-    /// Streams (primary SSRCs).
-    Streams,
-    /// Tracks.
-    Tracks,
-    /// RTCP or signalling messages.
-    Messages,
-    /// Participants.
-    Participants,
-    /// Times that something happened.
-    Times,
-    /// Seconds.
-    Seconds,
-    /// Cakes of the example of [`counters!`](crate::counters).
-    #[doc(hidden)]
-    Cakes,
-}
-
-/// Which way a figure is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Better {
-    /// Lower: loss, latency, errors, cost.
-    Lower,
-    /// Higher: what was received.
-    Higher,
-    /// Neither: a consequence of what was asked for.
-    Neither,
-}
-
-/// Whose count it is. A stream's is a peer's and a worker's too, added up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// A received stream's.
-    Stream,
-    /// A peer's.
-    Peer,
-    /// A media worker's.
-    Worker,
-    /// Of the whole run only.
-    Run,
-}
-
-/// One counter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counter {
-    /// Its key below that of its table.
-    pub key: String,
-    /// What it counts: whole sentences or the beginning of one, the first of them the shortest.
-    pub help: &'static str,
-    /// Of what it is a count.
-    pub unit: Unit,
-    /// Which way it is better.
-    pub better: Better,
-    /// Whose it is.
-    pub scope: Scope,
-    /// Its column in the CSV of streams.
-    pub column: String,
-    /// What Prometheus calls it, without `stampede_`.
-    pub metric: String,
-    /// A sum, not a maximum.
-    pub sum: bool,
-}
-
-impl Counter {
-    /// The row of a field.
-    pub(crate) fn of(field: &Field, at: &Place, sum: bool) -> Self {
-        let name = |prefix: &str, own: Option<&str>| {
-            own.map_or_else(|| format!("{prefix}{}", field.name), str::to_owned)
-        };
-        let metric = name(&at.metric, field.metric);
-        Self {
-            key: format!("{}{}", at.key, field.name),
-            help: field.help,
-            unit: field.unit.unwrap_or(Unit::Times),
-            better: field.better.unwrap_or(Better::Neither),
-            scope: field.scope,
-            column: name(&at.column, field.column),
-            metric: match metric.strip_suffix("_s") {
-                Some(base) => format!("{base}_seconds"),
-                None => metric,
-            },
-            sum,
-        }
-    }
-
-    /// The first sentence of `help`, without its dot.
-    pub fn short_help(&self) -> &'static str {
-        let end = self.help.find(['.', ';', ':']).unwrap_or(self.help.len());
-        &self.help[..end]
-    }
-}
+use crate::{Better, Counter, Figure, Place, Scope, Value};
 
 /// A struct of counters, made by [`counters!`](crate::counters).
 pub trait Counters: Figure {
@@ -125,23 +25,6 @@ pub trait Counters: Figure {
             sum.merge_known(&one);
             sum
         })
-    }
-}
-
-impl Unit {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Bytes => "bytes",
-            Self::Packets => "packets",
-            Self::Frames => "frames",
-            Self::Streams => "streams",
-            Self::Tracks => "tracks",
-            Self::Messages => "messages",
-            Self::Participants => "participants",
-            Self::Times => "times",
-            Self::Seconds => "s",
-            Self::Cakes => "cakes",
-        }
     }
 }
 
