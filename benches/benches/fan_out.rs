@@ -103,7 +103,7 @@ impl Room {
 
 fn since(now: &Ledger, before: &Ledger) -> (f64, u64) {
     let cpu_s = now.workers[0].cpu_s - before.workers[0].cpu_s;
-    (cpu_s, now.totals.packets_sent - before.totals.packets_sent)
+    (cpu_s, now.totals.forward.packets_sent - before.totals.forward.packets_sent)
 }
 
 /// CPU time of so many packets, from at least as many.

@@ -158,20 +158,31 @@ struct Row {
 /// The table, lower crates first; a crate uses those above it.
 const CRATES: &[Row] = &[
     Row { name: "stampede-units", uses: &[], never: &["tokio", "str0m", "serde"], system: false },
+    Row { name: "stampede-counters", uses: &[], never: &["tokio", "str0m"], system: false },
     Row { name: "stampede-sdp", uses: &[], never: &["tokio", "str0m"], system: false },
     // For tests and benches: no row lists it, so none may use it otherwise.
     Row { name: "stampede-testing", uses: &[], never: &["tokio", "str0m"], system: false },
     Row {
         name: "stampede-impair",
-        uses: &["stampede-units"],
+        uses: &["stampede-counters", "stampede-units"],
         never: &["tokio", "str0m"],
         system: false,
     },
-    Row { name: "stampede-media", uses: &[], never: &["tokio", "str0m"], system: false },
-    Row { name: "stampede-udp", uses: &[], never: &["tokio", "str0m"], system: true },
+    Row {
+        name: "stampede-media",
+        uses: &["stampede-counters"],
+        never: &["tokio", "str0m"],
+        system: false,
+    },
+    Row {
+        name: "stampede-udp",
+        uses: &["stampede-counters"],
+        never: &["tokio", "str0m"],
+        system: true,
+    },
     Row {
         name: "stampede-core",
-        uses: &["stampede-media", "stampede-sdp"],
+        uses: &["stampede-counters", "stampede-media", "stampede-sdp"],
         never: &["tokio", "mio"],
         system: false,
     },
@@ -181,10 +192,21 @@ const CRATES: &[Row] = &[
         never: &["tokio", "mio", "livekit-protocol"],
         system: true,
     },
-    Row { name: "stampede-signaling", uses: &["stampede-sdp"], never: &["str0m"], system: false },
+    Row {
+        name: "stampede-signaling",
+        uses: &["stampede-counters", "stampede-sdp"],
+        never: &["str0m"],
+        system: false,
+    },
     Row {
         name: "stampede-sfu",
-        uses: &["stampede-core", "stampede-impair", "stampede-sdp", "stampede-udp"],
+        uses: &[
+            "stampede-core",
+            "stampede-counters",
+            "stampede-impair",
+            "stampede-sdp",
+            "stampede-udp",
+        ],
         never: &[],
         system: true,
     },
@@ -193,6 +215,7 @@ const CRATES: &[Row] = &[
         name: "stampede-report",
         uses: &[
             "stampede-core",
+            "stampede-counters",
             "stampede-media",
             "stampede-output",
             "stampede-sfu",
@@ -219,6 +242,7 @@ const CRATES: &[Row] = &[
         name: "stampede-run",
         uses: &[
             "stampede-core",
+            "stampede-counters",
             "stampede-engine",
             "stampede-media",
             "stampede-output",
@@ -235,6 +259,7 @@ const CRATES: &[Row] = &[
         name: "stampede",
         uses: &[
             "stampede-core",
+            "stampede-counters",
             "stampede-engine",
             "stampede-impair",
             "stampede-media",

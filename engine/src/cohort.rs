@@ -1,7 +1,7 @@
 //! Parts of the subscribers that are accounted for by themselves.
 
 use stampede_core::PeerCounters;
-use stampede_impair::Counts;
+use stampede_impair::ImpairCounters;
 
 use crate::distributions::Distributions;
 
@@ -15,7 +15,7 @@ pub struct CohortReport {
     /// Distributions over them; `None` if nothing was measured: a set of histograms is large.
     pub distributions: Option<Box<Distributions>>,
     /// What was done to their packets on purpose.
-    pub impaired: Counts,
+    pub impaired: ImpairCounters,
 }
 
 impl CohortReport {
@@ -35,12 +35,12 @@ impl CohortReport {
 pub(crate) struct Closed {
     peers: u64,
     totals: PeerCounters,
-    impaired: Counts,
+    impaired: ImpairCounters,
 }
 
 impl Closed {
     /// A peer is gone.
-    pub(crate) fn add(&mut self, counters: &PeerCounters, impaired: Counts) {
+    pub(crate) fn add(&mut self, counters: &PeerCounters, impaired: ImpairCounters) {
         self.peers += 1;
         self.totals.merge(counters);
         self.impaired.merge(&impaired);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::{Arrival, LocalId, Peer, Scratch};
-use stampede_impair::{Class, Counts, Fate, Held, Impairment, Spec, stable_name};
+use stampede_impair::{Class, Fate, Held, ImpairCounters, Impairment, Spec, stable_name};
 
 use crate::PeerId;
 
@@ -47,7 +47,7 @@ impl PeerImpairment {
         }
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> ImpairCounters {
         self.model.counts()
     }
 }

@@ -43,8 +43,7 @@ pub use peer_id::PeerId;
 pub use snapshot::{EngineReport, LastPart, PeerRow, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
 pub use stampede_impair::{
-    Counts as ImpairCounts, Spec as ImpairSpec, SpecError as ImpairSpecError,
-    choose as choose_impair,
+    ImpairCounters, Spec as ImpairSpec, SpecError as ImpairSpecError, choose as choose_impair,
 };
 pub use stampede_udp::{BackendChoice, BackendReport, UdpStats};
 pub use worst::{PeerFigures, PeerLine, WORST_PEERS_MAX, WorstBy};

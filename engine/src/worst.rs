@@ -69,7 +69,7 @@ impl PeerFigures {
             repaired: packets.repaired,
             unrecovered: packets.unrecovered,
             freezes: counters.video.freezes.count,
-            frozen: counters.video.freezes.total,
+            frozen: counters.video.freezes.total_s.0,
         }
     }
 }

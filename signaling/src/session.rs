@@ -23,6 +23,7 @@ use prost::bytes::Bytes;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::{SignalRequest, SignalResponse};
+pub use stampede_counters::SessionCounters;
 
 pub use end::EndReason;
 pub use event::{
@@ -74,26 +75,6 @@ impl SessionOptions {
         let limit = Duration::from_secs(10);
         Self { role, join_timeout: limit, publish_timeout: limit, fast_publish: true }
     }
-}
-
-/// What a session counted. Nothing is dropped without being counted here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SessionCounters {
-    /// Messages of the server that were understood.
-    pub messages: u64,
-    /// Messages that were not: bad protobuf, text frames, missing parts.
-    pub malformed: u64,
-    /// Messages of a kind this client doesn't know or need.
-    pub unneeded: u64,
-    /// Server offers ignored as repeated, outdated or not meant for this role.
-    pub offers_ignored: u64,
-    /// Answers of the engine not sent because the offer was superseded or already answered, and
-    /// answers of the server to no offer of ours.
-    pub answers_ignored: u64,
-    /// Candidates dropped: malformed, for the other peer connection, or too many.
-    pub candidates_dropped: u64,
-    /// Tracks past [`REMOTE_TRACKS_MAX`] or [`PUBLISH_TRACKS_MAX`].
-    pub tracks_ignored: u64,
 }
 
 /// The server's offers that are not answered yet. The engine works on one at a time; of those that

@@ -31,14 +31,15 @@ pub mod watch;
 extern crate self as stampede_core;
 
 pub use capture::{Capture, CaptureLimits, CapturedPacket};
-pub use counters::{
-    FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters, PeerReport,
-    PublishCounters, PublishReport, Sample, SenderWindow, StreamReport, TransportCounters,
-};
+pub use counters::{PeerReport, PublishReport, Sample, SenderWindow, StreamReport};
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
     AddressRequest, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
     Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
+pub use stampede_counters::{
+    FeedbackCounters, FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters,
+    PeerDatagrams, PublishCounters, StreamsCounters, TransportCounters,
+};
 pub use stampede_media::Codec;

@@ -88,7 +88,7 @@ fn media_before_an_offer_or_a_connection_is_counted() {
     peer.handle_datagram(at, server_addr(), &[], &mut Scratch::default());
     let transport = peer.counters().transport;
     assert_eq!((transport.before_connected, transport.malformed), (1, 1));
-    assert_eq!(transport.datagrams_received, 2);
+    assert_eq!(transport.datagrams.received, 2);
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn connects_receives_and_counts_a_clean_run() {
     assert_eq!((frames.received, frames.complete), (90, 90));
     assert_eq!((frames.decodable, frames.dropped, frames.keyframes), (Some(90), Some(0), 3));
     assert_eq!(video.freezes.count, 0);
-    assert_eq!((video.nack_sent, video.pli_sent), (0, 0));
+    assert_eq!((video.feedback.nack_sent, video.feedback.pli_sent), (0, 0));
     // The test sends on whole microseconds.
     assert!(video.jitter.unwrap() < Duration::from_micros(1));
 
@@ -244,7 +244,7 @@ fn random_faults_are_counted_packet_for_packet() {
         let expected = replay(&pair, options().playout_deadline);
         assert!(expected.missing > 50 && expected.duplicate > 20, "{expected:?}");
         assert_eq!(without_bytes(report.packets), expected, "seed {seed}");
-        assert!(report.nack_sent > 0);
+        assert!(report.feedback.nack_sent > 0);
         assert_eq!(
             report.frames.received,
             report.frames.complete + {
@@ -314,13 +314,13 @@ fn losses_without_rtx_break_the_chain_and_ask_for_keyframes() {
     // 40..=99 can't be decoded.
     assert_eq!((frames.decodable, frames.dropped), (Some(90), Some(60)));
     assert_eq!(report.freezes.count, 1);
-    let frozen = report.freezes.total.as_millis();
+    let frozen = report.freezes.total_s.0.as_millis();
     assert!((2_030..=2_034).contains(&frozen), "61 frames of 33.3 ms: {frozen}");
     // The gap is given up after 500 ms, the next keyframe is due 1.5 s later.
-    assert!((2..=4).contains(&report.pli_sent), "{}", report.pli_sent);
+    assert!((2..=4).contains(&report.feedback.pli_sent), "{}", report.feedback.pli_sent);
     let asked = pair.sim.server.events.iter();
     let asked = asked.filter(|event| matches!(event, str0m::Event::KeyframeRequest(_))).count();
-    assert_eq!(asked as u64, report.pli_sent);
+    assert_eq!(asked as u64, report.feedback.pli_sent);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn joining_between_keyframes_asks_for_one_at_once() {
     let reports = pair.finish();
     let report = of(&reports, MediaKind::Video);
     assert_eq!(report.frames.decodable, Some(10));
-    assert!((3..=5).contains(&report.pli_sent), "{}", report.pli_sent);
+    assert!((3..=5).contains(&report.feedback.pli_sent), "{}", report.feedback.pli_sent);
     let at = report.first_keyframe.unwrap().instant - report.first_packet.unwrap().instant;
     assert_eq!(at.as_millis(), 1_333);
 }

@@ -21,6 +21,7 @@ pub use cohort::{Cohorts, choose, stable_name};
 pub use fastrand::Rng;
 pub use held::{HELD_PACKETS_MAX, Held};
 pub use loss::Loss;
-pub use model::{Class, Counts, Fate, Impairment, RATE_BURST_BYTES, RATE_QUEUE_MAX, REORDER_HOLD};
+pub use model::{Class, Fate, Impairment, RATE_BURST_BYTES, RATE_QUEUE_MAX, REORDER_HOLD};
 pub use random::seeded;
 pub use spec::{BURST_PACKETS_MAX, Spec, SpecError, ValueError, Window};
+pub use stampede_counters::ImpairCounters;

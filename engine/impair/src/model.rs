@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use stampede_counters::ImpairCounters;
 
 use crate::{Loss, Spec, Window, seeded};
 
@@ -64,34 +65,6 @@ impl Fate {
     }
 }
 
-/// What was injected so far. RTP packets only, but for `other_dropped`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Dropped: by loss, by an outage, or in front of a limited rate.
-    pub dropped: u64,
-    /// Delivered later than they came.
-    pub delayed: u64,
-    /// Held back by `reorder`; those count as delayed too.
-    pub reordered: u64,
-    /// Delivered twice.
-    pub duplicated: u64,
-    /// RTCP dropped, and in outages STUN and DTLS.
-    pub other_dropped: u64,
-}
-
-impl Counts {
-    /// Adds another's.
-    pub fn merge(&mut self, other: &Self) {
-        // Taken apart, so that a new counter can't be forgotten here.
-        let Self { dropped, delayed, reordered, duplicated, other_dropped } = *other;
-        self.dropped += dropped;
-        self.delayed += delayed;
-        self.reordered += reordered;
-        self.duplicated += duplicated;
-        self.other_dropped += other_dropped;
-    }
-}
-
 /// The model of one subscriber. Every packet is decided on once, in the order they come.
 #[derive(Debug, Clone)]
 pub struct Impairment {
@@ -106,7 +79,7 @@ pub struct Impairment {
     holds_packets: bool,
     /// When the last packet in order arrives: the next one may not overtake it.
     last_at: Option<Instant>,
-    counts: Counts,
+    counts: ImpairCounters,
 }
 
 impl Impairment {
@@ -128,7 +101,7 @@ impl Impairment {
             duplicate: share(spec.duplicate, "/duplicate"),
             holds_packets: spec.holds_packets(),
             last_at: None,
-            counts: Counts::default(),
+            counts: ImpairCounters::default(),
         }
     }
 
@@ -210,13 +183,13 @@ impl Impairment {
 
     /// What was injected so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ImpairCounters {
         self.counts
     }
 
-    /// Counts from 0 again: the measured window begins.
+    /// ImpairCounters from 0 again: the measured window begins.
     pub fn reset_counts(&mut self) {
-        self.counts = Counts::default();
+        self.counts = ImpairCounters::default();
     }
 }
 
@@ -280,10 +253,10 @@ mod tests {
             assert_eq!(model.decide(at(11_999), class, 100), Fate::Drop);
             assert_eq!(model.decide(at(12_000), class, 100), Fate::untouched(at(12_000)));
         }
-        let counts = Counts { dropped: 2, other_dropped: 4, ..Counts::default() };
+        let counts = ImpairCounters { dropped: 2, other_dropped: 4, ..ImpairCounters::default() };
         assert_eq!(model.counts(), counts);
         model.reset_counts();
-        assert_eq!(model.counts(), Counts::default());
+        assert_eq!(model.counts(), ImpairCounters::default());
     }
 
     #[test]

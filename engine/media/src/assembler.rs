@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use stampede_counters::AssemblerCounters;
 
 use crate::clip::Codec;
 use crate::vp8;
@@ -57,59 +58,6 @@ pub struct AssembledFrame {
     pub after_gap: bool,
     /// The encoded frame, payload descriptors removed.
     pub data: Bytes,
-}
-
-/// What happened to everything that went in; all only grow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AssemblerCounters {
-    /// Frames handed out or waiting for it.
-    pub frames_complete: u64,
-    /// Frames of which at least one packet arrived and at least one was abandoned.
-    pub frames_incomplete: u64,
-    /// Frames whose beginning was before the first packet ever pushed: joining, not loss.
-    pub frames_cut_at_start: u64,
-    /// Complete frames dropped because [`READY_FRAMES_MAX`] of them waited for `poll`.
-    pub frames_not_polled: u64,
-    /// Packets taken.
-    pub packets: u64,
-    /// Sequence numbers said to carry nothing.
-    pub packets_skipped: u64,
-    /// Sequence numbers given up without a packet.
-    pub packets_abandoned: u64,
-    /// Packets whose place was taken already.
-    pub packets_duplicate: u64,
-    /// Packets behind everything resolved: too late, or a duplicate of something resolved.
-    pub packets_late: u64,
-    /// Packets whose payload is unreadable or too long; their sequence number is lost.
-    pub packets_malformed: u64,
-}
-
-impl AssemblerCounters {
-    /// Adds another's.
-    pub fn merge(&mut self, other: &Self) {
-        let Self {
-            frames_complete,
-            frames_incomplete,
-            frames_cut_at_start,
-            frames_not_polled,
-            packets,
-            packets_skipped,
-            packets_abandoned,
-            packets_duplicate,
-            packets_late,
-            packets_malformed,
-        } = other;
-        self.frames_complete += frames_complete;
-        self.frames_incomplete += frames_incomplete;
-        self.frames_cut_at_start += frames_cut_at_start;
-        self.frames_not_polled += frames_not_polled;
-        self.packets += packets;
-        self.packets_skipped += packets_skipped;
-        self.packets_abandoned += packets_abandoned;
-        self.packets_duplicate += packets_duplicate;
-        self.packets_late += packets_late;
-        self.packets_malformed += packets_malformed;
-    }
 }
 
 /// The codec has no assembly here yet.

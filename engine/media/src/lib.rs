@@ -34,10 +34,9 @@ pub mod recording;
 pub mod vp8;
 pub mod vp9;
 
-pub use assembler::{
-    AssembledFrame, AssemblerCounters, AssemblerPacket, FrameAssembler, UnsupportedCodec,
-};
+pub use assembler::{AssembledFrame, AssemblerPacket, FrameAssembler, UnsupportedCodec};
 pub use clip::{ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip, OpenedClip};
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use packet_trailer::PacketTrailer;
 pub use record::DiskFrame;
+pub use stampede_counters::AssemblerCounters;

@@ -1,22 +1,13 @@
 //! From a stream's codec to its file: which container, which name.
 
+use stampede_counters::FileTiming;
+
 use crate::UnsupportedCodec;
 use crate::clip::Codec;
 use crate::record::{DiskFrame, IvfWriter, OggOpusWriter, Patch};
 
 /// Longest file name made from a stream's name, without extension.
 pub const STEM_BYTES_MAX: usize = 120;
-
-/// What had to be done to the timestamps of a file's frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FileTiming {
-    /// Video frames whose timestamp was not after the one before, and was moved there.
-    pub frames_moved: u64,
-    /// Opus packets written in the place of missing ones.
-    pub packets_concealed: u64,
-    /// Jumps of an Opus stream's timestamps, backwards or too far, that were not filled.
-    pub jumps: u64,
-}
 
 /// Makes a name safe as a file name: letters, digits, `-`, `_` and `.` stay, anything else (a
 /// participant may call itself `../../etc`) becomes `_`.

@@ -80,7 +80,7 @@ impl Worker {
                 self.backend.socket_drops(socket);
             }
             let counters = slot.peer.counters();
-            let received = counters.video.streams_received + counters.audio.streams_received;
+            let received = counters.video.streams.received + counters.audio.streams.received;
             peers_receiving += usize::from(received > 0);
             totals.merge(&counters);
             worst.offer(key, PeerFigures::of(&counters));

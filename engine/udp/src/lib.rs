@@ -32,6 +32,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use stampede_counters::{UdpOddCounters, UdpStats};
+
 pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, buffer_sizes, local_ip_towards};
 use socket::{configure, no_such_socket, queue_error_reports, too_many_sockets};
@@ -76,75 +78,6 @@ pub struct Wait {
     pub datagrams_max: usize,
 }
 
-/// Counters of a backend since it was made; all only grow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UdpStats {
-    /// Datagrams handed out by [`Backend::poll`].
-    pub datagrams_in: u64,
-    /// Segment runs they came in: what the kernel keeps together (UDP GRO) it queues, hands over
-    /// and drops as one. A datagram alone is one.
-    pub segment_runs_in: u64,
-    /// Their bytes (UDP payload).
-    pub bytes_in: u64,
-    /// Datagrams the kernel took for sending.
-    pub datagrams_out: u64,
-    /// Their bytes (UDP payload).
-    pub bytes_out: u64,
-    /// Datagrams the kernel dropped because a socket's receive buffer or the packet ring was full.
-    /// It counts a segment run as one; those are taken to be as long as the socket's segment runs
-    /// are on average.
-    pub kernel_drops: u64,
-    /// Of `kernel_drops` those of the packet ring.
-    pub ring_drops: u64,
-    /// Segment runs it dropped, as it counts them.
-    pub segment_runs_dropped: u64,
-    /// Datagrams the kernel refused to send, or reported as undeliverable on the error queue.
-    pub send_errors: u64,
-    /// Of `send_errors` those that left and that the network reported as undeliverable (ICMP),
-    /// as it does for a peer that has closed its socket.
-    pub undeliverable: u64,
-    /// Datagrams not sent because the send queue (`send_slots_max`) was full.
-    pub send_queue_full: u64,
-    /// Datagrams that are not handed out: longer than 2,048 bytes, or cut by the kernel.
-    pub truncated: u64,
-    /// System calls made.
-    pub syscalls: u64,
-    /// Times a socket's receiving paused because all receive buffers were in use. Nothing is lost
-    /// by that: datagrams wait in the socket. Many pauses mean that `receive_buffers_max` is small.
-    pub receive_pauses: u64,
-}
-
-impl UdpStats {
-    /// Datagrams that the kernel refused. Those that left and found their receiver gone are not
-    /// lost by us.
-    #[must_use]
-    pub fn lost_sends(&self) -> u64 {
-        self.send_errors.saturating_sub(self.undeliverable)
-    }
-
-    /// What was counted since `earlier`, an older copy of the same counters.
-    pub fn since(&self, earlier: &Self) -> Self {
-        Self {
-            datagrams_in: self.datagrams_in.saturating_sub(earlier.datagrams_in),
-            segment_runs_in: self.segment_runs_in.saturating_sub(earlier.segment_runs_in),
-            bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
-            datagrams_out: self.datagrams_out.saturating_sub(earlier.datagrams_out),
-            bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
-            kernel_drops: self.kernel_drops.saturating_sub(earlier.kernel_drops),
-            ring_drops: self.ring_drops.saturating_sub(earlier.ring_drops),
-            segment_runs_dropped: self
-                .segment_runs_dropped
-                .saturating_sub(earlier.segment_runs_dropped),
-            send_errors: self.send_errors.saturating_sub(earlier.send_errors),
-            undeliverable: self.undeliverable.saturating_sub(earlier.undeliverable),
-            send_queue_full: self.send_queue_full.saturating_sub(earlier.send_queue_full),
-            truncated: self.truncated.saturating_sub(earlier.truncated),
-            syscalls: self.syscalls.saturating_sub(earlier.syscalls),
-            receive_pauses: self.receive_pauses.saturating_sub(earlier.receive_pauses),
-        }
-    }
-}
-
 /// Wakes a worker blocked in [`Backend::poll`] from another thread. Cheap to clone; many wakes
 /// before the worker runs are one.
 #[derive(Debug, Clone)]
@@ -186,7 +119,7 @@ pub struct BackendLimits {
     pub sockets_max: usize,
     /// Receive buffers (io_uring), each for a datagram or a segment run: 64 KiB, of which
     /// memory is taken only for the pages that were ever written to. When all are in use, further
-    /// datagrams wait in their sockets and [`UdpStats::receive_pauses`] grows. Rounded up to a
+    /// datagrams wait in their sockets and `receive_pauses` of [`UdpStats`] grows. Rounded up to a
     /// power of two, 16 to 32,768, and at least `batch_max`.
     pub receive_buffers_max: usize,
     /// Sends queued between two flushes (a segment run is one). One more flushes at once. 1 to

@@ -78,7 +78,7 @@ impl SegmentRun {
     /// Itself, or `None` and counted, where it is `bad` or of datagrams that are too long.
     pub(crate) fn unless(self, bad: bool, stats: &mut UdpStats) -> Option<Self> {
         if bad || self.segment_bytes > HANDED_OUT_BYTES_MAX {
-            stats.truncated += self.datagrams() as u64;
+            stats.odd.truncated += self.datagrams() as u64;
             return None;
         }
         Some(self)
@@ -115,6 +115,7 @@ impl SegmentRun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::UdpOddCounters;
 
     fn read(len: usize, segment_bytes: Option<u16>, stats: &mut UdpStats) -> Option<SegmentRun> {
         let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
@@ -153,7 +154,13 @@ mod tests {
         let mut stats = UdpStats::default();
         assert!(read(2_049, None, &mut stats).is_none());
         assert!(read(6_001, Some(3_000), &mut stats).is_none());
-        assert_eq!(stats, UdpStats { truncated: 4, ..UdpStats::default() });
+        assert_eq!(
+            stats,
+            UdpStats {
+                odd: UdpOddCounters { truncated: 4, ..Default::default() },
+                ..UdpStats::default()
+            }
+        );
     }
 
     #[test]
@@ -165,6 +172,12 @@ mod tests {
         assert!(SegmentRun::of(0, &cut, &control, &mut stats).is_none());
         let from_nowhere = Message { name: &[], control: &[], len: 200, cut: false };
         assert!(SegmentRun::of(0, &from_nowhere, &control, &mut stats).is_none());
-        assert_eq!(stats, UdpStats { truncated: 5, ..UdpStats::default() });
+        assert_eq!(
+            stats,
+            UdpStats {
+                odd: UdpOddCounters { truncated: 5, ..Default::default() },
+                ..UdpStats::default()
+            }
+        );
     }
 }

@@ -83,7 +83,6 @@ impl<S> Slots<S> {
 /// Empties a socket's error queue and counts it; returns the number of entries.
 pub(crate) fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> sys::DrainedErrors {
     let drained = sys::drain_error_queue(fd);
-    stats.send_errors += drained.network;
     stats.undeliverable += drained.network;
     stats.syscalls += drained.syscalls;
     drained

@@ -424,9 +424,9 @@ mod tests {
         let video = new.video.as_mut().unwrap();
         video.packets.expected *= 2;
         video.packets.received *= 2;
-        video.nack_sent = 300;
+        video.feedback.nack_sent = 300;
         let mut base = base;
-        base.video.as_mut().unwrap().nack_sent = 100;
+        base.video.as_mut().unwrap().feedback.nack_sent = 100;
         let tests = [
             one("video.packets.expected>+1%"),
             one("video.nack_sent>+60%"),

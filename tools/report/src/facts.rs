@@ -1,11 +1,12 @@
 //! What the verdict is made of: plain facts about a run.
 
 use stampede_core::watch::Cause;
+use stampede_counters::ImpairCounters;
 
 use crate::errors::{ErrorClass, ErrorFact};
 use crate::joins::LostJoins;
 use crate::senders::SenderFacts;
-use crate::types::{Fault, Injected};
+use crate::types::Fault;
 use crate::watch::Missed;
 
 /// One worker over the measured window.
@@ -98,7 +99,7 @@ pub struct Facts {
     /// Lost for good.
     pub unrecovered: u64,
     /// What `--impair` did.
-    pub injected: Option<Injected>,
+    pub injected: Option<ImpairCounters>,
     /// Who could not watch, and why.
     pub watch: WatchFacts,
     /// How late the latest packet of our publishers left.

@@ -514,7 +514,7 @@ mod tests {
     use crate::facts::{Early, WorkerFacts};
     use crate::joins::LostJoins;
     use crate::senders::SenderFacts;
-    use crate::types::Injected;
+    use stampede_counters::ImpairCounters;
 
     /// A run in which all went well.
     fn healthy() -> Facts {
@@ -763,7 +763,7 @@ mod tests {
 
     #[test]
     fn what_was_dropped_on_purpose_is_nobodys_fault() {
-        let injected = Some(Injected { dropped: 5_000, ..Injected::default() });
+        let injected = Some(ImpairCounters { dropped: 5_000, ..ImpairCounters::default() });
         let facts = Facts { missing: 5_000, unrecovered: 5_000, injected, ..healthy() };
         check(&facts, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
         let sent = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
@@ -779,7 +779,7 @@ mod tests {
         check(&Facts { ledger, ..facts }, Outcome::Fail, Fault::Server, "dropped 3,000");
         let repaired = Facts { missing: 5_000, repaired: 5_000, injected, ..healthy() };
         check(&repaired, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
-        let injected = Some(Injected { other_dropped: 9, ..Injected::default() });
+        let injected = Some(ImpairCounters { other_dropped: 9, ..ImpairCounters::default() });
         let cut_off = Facts { dropped: 2, injected, ..healthy() };
         check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");
     }
@@ -792,7 +792,7 @@ mod tests {
         let unknown = TracksFacts { unsent: None, ..tracks };
         let facts = Facts { tracks: unknown, ..healthy() };
         check(&facts, Outcome::Fail, Fault::Unknown, "server or network");
-        let injected = Some(Injected { dropped: 500, ..Injected::default() });
+        let injected = Some(ImpairCounters { dropped: 500, ..ImpairCounters::default() });
         check(
             &Facts { injected, ..facts },
             Outcome::Pass,
@@ -839,7 +839,7 @@ mod tests {
         check(&lost(2, 0, 2), Outcome::Fail, Fault::Unknown, "unknown: 9 of 11 joined");
         // The user's own threshold decides, or it was done on purpose.
         check(&lost(2, 0, 0), Outcome::Pass, Fault::Unknown, "unknown: 9 of 11 joined");
-        let injected = Some(Injected { other_dropped: 9, ..Injected::default() });
+        let injected = Some(ImpairCounters { other_dropped: 9, ..ImpairCounters::default() });
         let cut_off = Facts { injected, ..lost(2, 2, 0) };
         check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");
         let partly = Facts { injected, ..lost(2, 1, 1) };

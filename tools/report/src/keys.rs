@@ -24,9 +24,13 @@ pub struct Keys {
 impl Keys {
     /// Of this version's reports.
     pub fn of_schema() -> Self {
-        let schema = schema::schema();
+        Self::of(&schema::schema())
+    }
+
+    /// Of a schema.
+    pub fn of(schema: &Value) -> Self {
         let mut keys = Self { known: BTreeSet::new(), maps: BTreeSet::new() };
-        keys.collect(&schema, &schema, "", 0);
+        keys.collect(schema, schema, "", 0);
         keys
     }
 

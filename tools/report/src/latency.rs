@@ -13,18 +13,9 @@ use super::hist::Hist;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LatencySource {
-    /// Frames measured by LiveKit's packet trailer.
-    pub packet_trailer: u64,
-    /// Frames measured by the header extension abs-capture-time.
-    pub abs_capture_time: u64,
-    /// Frames whose stamp was reckoned from an earlier frame's.
-    pub interpolated: u64,
-    /// Frames without a stamp.
-    pub unstamped: u64,
-    /// Frames of publishers that are not this run's.
-    pub other_clock: u64,
-    /// Frames stamped after their arrival, or absurdly long before: a clock was set.
-    pub implausible: u64,
+    /// Frames by what is known of them.
+    #[serde(flatten)]
+    pub counted: LatencyCounters,
     /// Why there is no latency; `null` if there is.
     pub unknown_because: Option<String>,
 }
@@ -33,12 +24,7 @@ impl LatencySource {
     /// From the counts of all streams.
     pub fn of(counted: &LatencyCounters) -> Self {
         Self {
-            packet_trailer: counted.packet_trailer,
-            abs_capture_time: counted.abs_capture_time,
-            interpolated: counted.interpolated,
-            unstamped: counted.unstamped,
-            other_clock: counted.other_clock,
-            implausible: counted.implausible,
+            counted: *counted,
             unknown_because: (counted.measured() == 0).then(|| why_unknown(counted).to_owned()),
         }
     }
@@ -56,34 +42,11 @@ fn why_unknown(counted: &LatencyCounters) -> &'static str {
     }
 }
 
-/// The sums of several hosts; their reason if none of them knows a latency.
-pub fn merged_source<'a>(
-    sources: impl Iterator<Item = &'a LatencySource> + Clone,
-) -> LatencySource {
-    let mut sum = LatencySource::default();
-    for LatencySource {
-        packet_trailer,
-        abs_capture_time,
-        interpolated,
-        unstamped,
-        other_clock,
-        implausible,
-        unknown_because: _,
-    } in sources.clone()
-    {
-        sum.packet_trailer += packet_trailer;
-        sum.abs_capture_time += abs_capture_time;
-        sum.interpolated += interpolated;
-        sum.unstamped += unstamped;
-        sum.other_clock += other_clock;
-        sum.implausible += implausible;
-    }
-    let mut reasons = sources.map(|source| source.unknown_because.as_ref());
-    sum.unknown_because = reasons
-        .try_fold(None, |first, reason| reason.map(|reason| first.or(Some(reason))))
-        .flatten()
-        .cloned();
-    sum
+/// The reason of several hosts, if none of them knows a latency.
+pub fn merged_reason<'a>(mut sources: impl Iterator<Item = &'a LatencySource>) -> Option<String> {
+    let reason = |source: &'a LatencySource| source.unknown_because.as_ref();
+    let first = reason(sources.next()?)?;
+    sources.all(|source| reason(source).is_some()).then(|| first.clone())
 }
 
 /// Latencies of several hosts by height of the picture. A height of which one host's histogram
@@ -129,9 +92,8 @@ mod tests {
     fn merged_latency_is_unknown_only_if_no_host_knows_any() {
         let none = LatencySource::of(&LatencyCounters { unstamped: 3, ..Default::default() });
         let some = LatencySource::of(&LatencyCounters { packet_trailer: 5, ..Default::default() });
-        let both = merged_source([&none, &some].into_iter());
-        assert_eq!((both.unstamped, both.packet_trailer, both.unknown_because), (3, 5, None));
-        let unknown = merged_source([&none, &none].into_iter());
-        assert_eq!((unknown.unstamped, unknown.unknown_because), (6, none.unknown_because));
+        assert_eq!(merged_reason([&none, &some].into_iter()), None);
+        assert_eq!(merged_reason([&none, &none].into_iter()), none.unknown_because);
+        assert_eq!(merged_reason([].into_iter()), None);
     }
 }

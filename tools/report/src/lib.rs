@@ -7,6 +7,8 @@
 
 pub mod bounds;
 pub mod compare;
+#[cfg(test)]
+mod counter_tests;
 pub mod errors;
 mod exit;
 pub mod facts;

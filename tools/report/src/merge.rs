@@ -7,14 +7,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use stampede_core::MediaKind;
+use stampede_counters::{
+    Counters, GeneratorCounters, MediaCounters, PublishCounters, RecordingCounters,
+};
+
 use super::hist::Hist;
-use super::latency;
+use super::latency::{self, LatencySource};
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    AssemblySection, CohortFigures, Fault, Frames, Freezes, GeneratorSection, HostSection,
-    ImpairmentSection, JoinSection, MediaSection, OddSection, Outcome, Packets, PendingAt, Phases,
-    PublishSection, RecordingSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics,
-    ServerSection, TargetSection, Verdict, WatchFigures, WatchSection, worst,
+    CohortFigures, Fault, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
+    MediaSection, Outcome, PendingAt, Phases, PublishSection, RecordingSection, Report, RunSection,
+    SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict, WatchFigures,
+    WatchSection, worst,
 };
 use crate::Failure;
 use crate::show::round;
@@ -89,7 +94,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
 fn impairment(sections: &[&ImpairmentSection]) -> Option<ImpairmentSection> {
     let mut merged = ImpairmentSection::default();
     for section in sections {
-        merged.all.add(&section.all);
+        merged.all.merge(&section.all);
         merged.cohorts.extend(section.cohorts.iter().cloned());
     }
     (!sections.is_empty()).then_some(merged)
@@ -236,7 +241,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         sum.failed += failed;
         sum.pending += pending;
         sum.pending_at = sum.pending_at.zip(*pending_at).map(|(mut sum, own)| {
-            sum.add(&own);
+            sum.merge(&own);
             sum
         });
         sum.not_started += not_started;
@@ -274,16 +279,10 @@ fn known<T: Copy + std::iter::Sum<T>>(values: impl Iterator<Item = Option<T>>) -
     values.sum()
 }
 
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
-}
-
 pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
-    if sections.is_empty() {
-        return None;
-    }
-    let of = |part: fn(&MediaSection) -> u64| sections.iter().map(|section| part(section)).sum();
-    let packets = packets(sections);
+    let counted = MediaCounters::sum_of(sections.iter().map(|section| section.counters()))?;
+    let freezes = sections.iter().all(|section| section.freezes.is_some());
+    let kind = if freezes { MediaKind::Video } else { MediaKind::Audio };
     let list = |part: fn(&MediaSection) -> Option<&Hist>| {
         hists(&sections.iter().map(|section| part(section)).collect::<Vec<_>>())
     };
@@ -294,150 +293,55 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
     let rates = sections.iter().map(|section| section.bitrate_bps);
     Some(MediaSection {
         tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
-        tracks_received: of(|section| section.tracks_received),
-        loss_rate: share(packets.unrecovered, packets.expected),
-        missing_rate: share(packets.missing, packets.expected),
-        packets,
+        tracks_received: sections.iter().map(|section| section.tracks_received).sum(),
         bitrate_bps: known(rates).filter(|_| together),
-        frames: frames(sections),
         fps: pictures
             .zip(expected_s)
             .filter(|(_, expected_s)| *expected_s > 0.0)
             .map(|(pictures, expected_s)| round(pictures / expected_s, 2)),
         watch: WatchFigures::merged(sections.iter().map(|section| &section.watch)),
-        freezes: freezes(sections),
         jitter_ms: list(|section| section.jitter_ms.as_ref()),
         latency_ms: list(|section| section.latency_ms.as_ref()),
         latency_layers_ms: latency::merged_layers(
             sections.iter().map(|section| &section.latency_layers_ms),
         ),
-        latency_source: latency::merged_source(
-            sections.iter().map(|section| &section.latency_source),
-        ),
+        latency_source: LatencySource {
+            counted: counted.latency,
+            unknown_because: latency::merged_reason(
+                sections.iter().map(|section| &section.latency_source),
+            ),
+        },
         pli_to_keyframe_ms: list(|section| section.pli_to_keyframe_ms.as_ref()),
-        layer_switches: known(sections.iter().map(|section| section.layer_switches)),
-        nack_sent: of(|section| section.nack_sent),
-        pli_sent: of(|section| section.pli_sent),
+        ..MediaSection::of(&counted, kind)
     })
 }
 
-fn packets(sections: &[&MediaSection]) -> Packets {
-    let mut sum = Packets::default();
-    for Packets {
-        expected,
-        received,
-        missing,
-        repaired,
-        late,
-        unrecovered,
-        duplicate,
-        reordered,
-        server_made,
-        cut_off,
-    } in sections.iter().map(|section| &section.packets)
-    {
-        sum.expected += expected;
-        sum.received += received;
-        sum.missing += missing;
-        sum.repaired += repaired;
-        sum.late += late;
-        sum.unrecovered += unrecovered;
-        sum.duplicate += duplicate;
-        sum.reordered += reordered;
-        sum.server_made += server_made;
-        sum.cut_off += cut_off;
-    }
-    sum
-}
-
-fn frames(sections: &[&MediaSection]) -> Frames {
-    let all = || sections.iter().map(|section| &section.frames);
-    Frames {
-        received: all().map(|frames| frames.received).sum(),
-        complete: all().map(|frames| frames.complete).sum(),
-        decodable: known(all().map(|frames| frames.decodable)),
-        dropped: known(all().map(|frames| frames.dropped)),
-    }
-}
-
-fn freezes(sections: &[&MediaSection]) -> Option<Freezes> {
-    let mut sum = Freezes::default();
-    for section in sections {
-        let Freezes { count, total_s, streams, causes } = section.freezes.as_ref()?;
-        sum.count += count;
-        sum.total_s = round(sum.total_s + total_s, 3);
-        sum.streams += streams;
-        for (sum, cause) in
-            [(&mut sum.causes.loss, &causes.loss), (&mut sum.causes.late, &causes.late)]
-        {
-            sum.count += cause.count;
-            sum.total_s = round(sum.total_s + cause.total_s, 3);
-        }
-    }
-    Some(sum)
-}
-
 fn publish(sections: &[&PublishSection]) -> Option<PublishSection> {
-    if sections.is_empty() {
-        return None;
-    }
-    let of = |part: fn(&PublishSection) -> u64| sections.iter().map(|section| part(section)).sum();
-    let upstream_lost = known(sections.iter().map(|section| section.upstream_lost));
-    let upstream_expected = known(sections.iter().map(|section| section.upstream_expected));
+    let counted = PublishCounters::sum_of(sections.iter().map(|section| section.counted))?;
+    let late: Vec<_> = sections.iter().map(|section| section.lateness_ms.as_ref()).collect();
     Some(PublishSection {
-        tracks: of(|section| section.tracks),
-        packets_sent: of(|section| section.packets_sent),
-        bytes_sent: of(|section| section.bytes_sent),
-        retransmitted: of(|section| section.retransmitted),
-        nack_received: of(|section| section.nack_received),
-        pli_received: of(|section| section.pli_received),
-        frames_sent: of(|section| section.frames_sent),
-        keyframes_sent: of(|section| section.keyframes_sent),
-        upstream_loss_rate: upstream_lost
-            .zip(upstream_expected)
-            .and_then(|(lost, expected)| share(lost, expected)),
-        upstream_lost,
-        upstream_expected,
-        lateness_ms: hists(
-            &sections.iter().map(|section| section.lateness_ms.as_ref()).collect::<Vec<_>>(),
-        ),
-        late_packets: of(|section| section.late_packets),
-        layer_pauses: of(|section| section.layer_pauses),
-        frames_withheld: of(|section| section.frames_withheld),
+        counted,
+        upstream_loss_rate: counted.upstream_loss_rate(),
+        lateness_ms: hists(&late),
     })
 }
 
 fn recordings(sections: &[&RecordingSection]) -> Option<RecordingSection> {
-    if sections.is_empty() {
-        return None;
-    }
+    let counted = RecordingCounters::sum_of(sections.iter().map(|section| section.counted))?;
     let all = |part: fn(&RecordingSection) -> &Vec<String>| {
         sections.iter().flat_map(|section| part(section)).cloned().collect()
-    };
-    let sum = |part: fn(&RecordingSection) -> u64| -> u64 {
-        sections.iter().map(|section| part(section)).sum()
     };
     let dirs: Vec<&str> = sections.iter().map(|section| section.dir.as_str()).collect();
     Some(RecordingSection {
         dir: dirs.join(", "),
         files: all(|section| &section.files),
-        frames_written: sum(|section| section.frames_written),
-        frames_dropped: sum(|section| section.frames_dropped),
-        frames_moved: sum(|section| section.frames_moved),
-        packets_concealed: sum(|section| section.packets_concealed),
-        timestamp_jumps: sum(|section| section.timestamp_jumps),
-        assembly: sections.iter().fold(AssemblySection::default(), |mut sum, section| {
-            sum.add(&section.assembly);
-            sum
-        }),
+        counted,
         errors: all(|section| &section.errors),
     })
 }
 
 fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorSection {
     let sections: Vec<_> = reports.iter().map(|report| &report.generator).collect();
-    let of =
-        |part: fn(&GeneratorSection) -> u64| -> u64 { sections.iter().map(|one| part(one)).sum() };
     let words = |part: fn(&GeneratorSection) -> &String| {
         let mut words: Vec<&str> = sections.iter().map(|one| part(one).as_str()).collect();
         words.sort_unstable();
@@ -445,8 +349,9 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         words.join(", ")
     };
     let cpu_s: f64 = sections.iter().map(|section| section.cpu_s).sum();
-    let (packets_in, packets_out) = (of(|one| one.packets_in), of(|one| one.packets_out));
-    let packets = packets_in + packets_out;
+    let counted = GeneratorCounters::sum_of(sections.iter().map(|section| section.counted));
+    let counted = counted.unwrap_or_default();
+    let packets = counted.udp.datagrams_in + counted.udp.datagrams_out;
     let workers = sections.iter().zip(hosts).flat_map(|(section, host)| {
         section.workers.iter().cloned().map(|mut worker| {
             worker.host = Some(host.clone());
@@ -459,20 +364,10 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         workers: workers.collect(),
         cpu_s: round(cpu_s, 3),
         cpu_cores: known(sections.iter().map(|one| one.cpu_cores)).filter(|_| together),
-        packets_in,
-        udp_runs_in: of(|one| one.udp_runs_in),
-        packets_out,
+        counted,
         cpu_ns_per_packet: (packets > 0).then(|| (cpu_s * 1e9 / packets as f64).round()),
         rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
         rss_bytes_per_peer: None,
-        udp_dropped: of(|one| one.udp_dropped),
-        udp_runs_dropped: of(|one| one.udp_runs_dropped),
-        send_errors: of(|one| one.send_errors),
-        send_queue_full: of(|one| one.send_queue_full),
-        odd: sections.iter().fold(OddSection::default(), |mut sum, one| {
-            sum.add(&one.odd);
-            sum
-        }),
     }
 }
 
@@ -571,6 +466,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         late,
         unrecovered,
         freezes,
+        counters,
         cpu_cores,
         busy_ratio_max,
         lateness_ms_max,
@@ -589,6 +485,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
     sum.late += late;
     sum.unrecovered += unrecovered;
     sum.freezes += freezes;
+    sum.counters.merge(counters);
     sum.cpu_cores += cpu_cores * weight;
     sum.busy_ratio_max = sum.busy_ratio_max.max(*busy_ratio_max);
     sum.lateness_ms_max = sum.lateness_ms_max.max(*lateness_ms_max);

@@ -2,8 +2,8 @@
 //! are set against. Counts begin anew with the measured window. What is known only at the end is
 //! not there at all.
 
-use serde_json::{Value, json};
-use stampede_core::{MediaCounters, PeerCounters};
+use serde_json::{Value, json, to_value};
+use stampede_counters::{MediaCounters, RunCounters};
 
 use super::types::{JoinSection, WatchFigures};
 
@@ -18,129 +18,62 @@ pub struct LiveWatch {
     pub interrupted: u64,
 }
 
-/// The workers so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LiveWorkers {
-    /// Sums over their peers.
-    pub totals: PeerCounters,
-    /// Datagrams received.
-    pub datagrams_in: u64,
-    /// Datagrams sent.
-    pub datagrams_out: u64,
-    /// Datagrams the kernel dropped at our receive buffers.
-    pub kernel_drops: u64,
-    /// Datagrams the kernel refused to send.
-    pub send_errors: u64,
-    /// Datagrams not sent because our own send queue was full.
-    pub send_queue_full: u64,
+/// What of the joins is known only at the end.
+const JOIN_AT_THE_END: [&str; 3] = ["error_texts", "phases_ms", "signalling"];
+
+/// The figures now; `counted` is the sum over the workers.
+pub fn figures(join: &JoinSection, watch: &LiveWatch, counted: &RunCounters) -> Value {
+    let mut figures = to_value(counted).unwrap_or_default();
+    figures["join"] = joins(join);
+    let kinds = [(&counted.video, &watch.video), (&counted.audio, &watch.audio)];
+    for (name, (media, watch)) in ["video", "audio"].into_iter().zip(kinds) {
+        add_rates(&mut figures[name], media, watch);
+    }
+    // Audio has no freezes.
+    if let Some(audio) = figures["audio"].as_object_mut() {
+        audio.remove("freezes");
+    }
+    figures["publish"]["upstream_loss_rate"] = counted.publish.upstream_loss_rate().into();
+    figures
 }
 
-/// The figures now.
-pub fn figures(join: &JoinSection, watch: &LiveWatch, workers: &LiveWorkers) -> Value {
-    let sum = &workers.totals;
-    let sent = &sum.publish;
-    json!({
-        "join": {
-            "requested": join.requested,
-            "started": join.started,
-            "joined": join.joined,
-            "failed": join.failed,
-            "pending": join.pending,
-            "pending_at": join.pending_at.unwrap_or_default(),
-            "not_started": join.not_started,
-            "dropped": join.dropped,
-            "drops": join.drops,
-            "tries_failed": join.tries_failed,
-            "retries": join.retries,
-            "resumed": join.resumed,
-            "errors": join.errors,
-            "peak": join.peak,
-        },
-        "video": video(&sum.video, &watch.video),
-        "audio": media(&sum.audio, &watch.audio),
-        "publish": {
-            "tracks": sent.tracks,
-            "packets_sent": sent.packets_sent,
-            "bytes_sent": sent.bytes_sent,
-            "retransmitted": sent.retransmitted,
-            "nack_received": sent.nack_received,
-            "pli_received": sent.pli_received,
-            "frames_sent": sent.frames_sent,
-            "keyframes_sent": sent.keyframes_sent,
-            "late_packets": sent.late_packets,
-            "layer_pauses": sent.layer_pauses,
-            "upstream_lost": sent.upstream_lost,
-            "upstream_loss_rate": sent.upstream_loss_rate(),
-        },
-        "generator": {
-            "packets_in": workers.datagrams_in,
-            "packets_out": workers.datagrams_out,
-            "udp_dropped": workers.kernel_drops,
-            "send_errors": workers.send_errors,
-            "send_queue_full": workers.send_queue_full,
-        },
-    })
+fn joins(join: &JoinSection) -> Value {
+    let join =
+        JoinSection { pending_at: Some(join.pending_at.unwrap_or_default()), ..join.clone() };
+    let mut figures = to_value(join).unwrap_or_default();
+    if let Some(figures) = figures.as_object_mut() {
+        figures.retain(|key, _| !JOIN_AT_THE_END.contains(&key.as_str()));
+    }
+    figures
 }
 
-fn media(counters: &MediaCounters, watch: &WatchFigures) -> Value {
-    let (packets, frames) = (&counters.packets, &counters.frames);
+/// What is no counter.
+fn add_rates(section: &mut Value, counters: &MediaCounters, watch: &WatchFigures) {
     let gaps = &watch.interruptions;
     let causes: serde_json::Map<String, Value> = gaps
         .causes
         .named()
         .map(|(name, of)| (name.to_owned(), json!({"count": of.count, "total_s": of.total_s})))
         .collect();
-    json!({
-        "tracks_received": counters.streams_received,
-        "watch_ratio": watch.watch_ratio,
-        "expected_s": watch.expected_s,
-        "played_s": watch.played_s,
-        "short_gaps_s": watch.short_gaps_s,
-        "short_gaps_on_purpose_s": watch.short_gaps_on_purpose_s,
-        "interruptions": {
-            "count": gaps.count,
-            "subscribers": gaps.subscribers,
-            "total_s": gaps.total_s,
-            "causes": causes,
-        },
-        "packets": {
-            "expected": packets.expected,
-            "received": packets.received,
-            "missing": packets.missing,
-            "repaired": packets.repaired,
-            "late": packets.late,
-            "unrecovered": packets.unrecovered,
-            "duplicate": packets.duplicate,
-            "reordered": packets.reordered,
-            "server_made": packets.server_made,
-        },
-        "loss_rate": packets.loss_rate(),
-        "missing_rate": packets.missing_rate(),
-        "frames": {
-            "received": frames.received,
-            "complete": frames.complete,
-            "decodable": frames.decodable,
-            "dropped": frames.dropped,
-        },
-        "nack_sent": counters.nack_sent,
-        "pli_sent": counters.pli_sent,
-    })
-}
-
-/// The same, and what audio does not have.
-fn video(counters: &MediaCounters, watch: &WatchFigures) -> Value {
-    let mut section = media(counters, watch);
-    section["freezes"] = json!({
-        "count": counters.freezes.count,
-        "total_s": counters.freezes.total.as_secs_f64(),
-        "streams": counters.freezes.streams,
+    section["tracks_received"] = counters.streams.received.into();
+    section["loss_rate"] = counters.packets.loss_rate().into();
+    section["missing_rate"] = counters.packets.missing_rate().into();
+    section["watch_ratio"] = watch.watch_ratio.into();
+    section["expected_s"] = watch.expected_s.into();
+    section["played_s"] = watch.played_s.into();
+    section["short_gaps_s"] = watch.short_gaps_s.into();
+    section["short_gaps_on_purpose_s"] = watch.short_gaps_on_purpose_s.into();
+    section["interruptions"] = json!({
+        "count": gaps.count,
+        "subscribers": gaps.subscribers,
+        "total_s": gaps.total_s,
+        "causes": causes,
     });
-    section
 }
 
 /// Which figures there are.
 pub fn shape() -> Value {
-    figures(&JoinSection::default(), &LiveWatch::default(), &LiveWorkers::default())
+    figures(&JoinSection::default(), &LiveWatch::default(), &RunCounters::default())
 }
 
 #[cfg(test)]
@@ -157,7 +90,7 @@ mod tests {
 
         let running = |video| {
             let watch = LiveWatch { video, ..LiveWatch::default() };
-            figures(&JoinSection::default(), &watch, &LiveWorkers::default())
+            figures(&JoinSection::default(), &watch, &RunCounters::default())
         };
         for (expr, value) in [
             ("video.watch_ratio>=99% abort", 0.8),

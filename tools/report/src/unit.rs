@@ -1,4 +1,8 @@
-//! Units and directions of figures, by the words of their keys.
+//! Units and directions of figures: those of counters as they are declared, others by the words of
+//! their keys.
+
+pub use stampede_counters::Better;
+use stampede_counters::{Counter, Counters, ReportCounters, Unit as Counted};
 
 /// What a number means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +23,21 @@ pub enum Unit {
     Plain,
 }
 
-/// Units are in a key's last word.
+/// The counter of a key of the report, if it is one's: cohorts have the same ones.
+fn counter(key: &str) -> Option<&'static Counter> {
+    let kind = || key.find(".video.").or_else(|| key.find(".audio."));
+    let of_all = if key.starts_with("cohorts.") { &key[kind()? + 1..] } else { key };
+    ReportCounters::table().iter().find(|counter| counter.key == of_all)
+}
+
+/// Units of counters are declared; those of other figures are in a key's last word.
 pub fn unit(key: &str) -> Unit {
+    match counter(key).map(|counter| counter.unit) {
+        Some(Counted::Bytes) => return Unit::Bytes,
+        Some(Counted::Seconds) => return Unit::Seconds,
+        Some(_) => return Unit::Plain,
+        None => {}
+    }
     let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
     match last {
         // Of a distribution: its name has the unit, its count is none of it.
@@ -46,42 +63,19 @@ pub fn unit(key: &str) -> Unit {
     }
 }
 
-/// Which way a figure is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Better {
-    /// Lower: loss, latency, errors, cost.
-    Lower,
-    /// Higher: what was received.
-    Higher,
-    /// Neither: a consequence of what was asked for.
-    Neither,
-}
-
 /// Words of keys that are better lower.
-const LOWER: [&str; 38] = [
+const LOWER: [&str; 22] = [
     "interruptions",
     "short_gaps_s",
     "loss_rate",
     "missing_rate",
     "upstream_loss_rate",
-    "upstream_lost",
-    "missing",
-    "late",
-    "unrecovered",
-    "duplicate",
     "reordered",
     "dropped",
-    "freezes",
     "jitter_ms",
     "latency_ms",
-    "nack_sent",
-    "nack_received",
-    "pli_sent",
-    "pli_received",
-    "retransmitted",
     "failed",
     "pending",
-    "pending_at",
     "not_started",
     "drops",
     "tries_failed",
@@ -93,35 +87,24 @@ const LOWER: [&str; 38] = [
     "cpu_ns_per_packet",
     "rss_bytes",
     "rss_bytes_per_peer",
-    "udp_dropped",
-    "udp_runs_dropped",
-    "send_errors",
-    "send_queue_full",
 ];
 
 /// Words of keys that are better higher.
-const HIGHER: [&str; 9] = [
-    "watch_ratio",
-    "joined",
-    "tracks_received",
-    "fps",
-    "bitrate_bps",
-    "complete",
-    "decodable",
-    "peak",
-    "received",
-];
+const HIGHER: [&str; 6] =
+    ["watch_ratio", "joined", "tracks_received", "fps", "bitrate_bps", "peak"];
 
-/// Which way a key is better.
+/// Which way a key is better: of counters as declared, of other figures by its words.
 pub fn better(key: &str) -> Better {
+    if let Some(counter) = counter(key) {
+        return counter.better;
+    }
     let mut words = key.split('.');
     let last = key.rsplit('.').next().unwrap_or(key);
     // What was done on purpose is as good or bad as what was asked for.
     if words.clone().any(|word| word == "on_purpose") {
         return Better::Neither;
     }
-    let counted = key.contains("freezes") || key.contains("interruptions");
-    if last == "count" && !counted || key.starts_with("run.") {
+    if last == "count" && !key.contains("interruptions") || key.starts_with("run.") {
         return Better::Neither;
     }
     if words.clone().any(|word| word == "watch_ratio_subscribers") {

@@ -16,7 +16,7 @@ use stampede_report::errors::{ErrorClass, ErrorFact};
 use stampede_report::hist::Samples;
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::types::PendingAt;
-use stampede_report::types::{JoinSection, Phases, SignallingSection};
+use stampede_report::types::{JoinSection, Phases};
 
 /// Steps of a join, each measured from its scheduled start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +190,7 @@ pub(crate) struct Joins {
     resumed: u64,
     first_keyframes: usize,
     join_response_wait_max: Duration,
-    signalling: SignallingSection,
+    signalling: SessionCounters,
     errors: BTreeMap<String, u64>,
     error_texts: BTreeMap<String, String>,
     /// What each kind means that was counted, said, or given as a reason.
@@ -335,14 +335,7 @@ impl Joins {
 
     /// A session ended: what it had made of the server's messages.
     pub(crate) fn session_ended(&mut self, counted: SessionCounters) {
-        self.signalling.merge(&SignallingSection {
-            messages: counted.messages,
-            malformed: counted.malformed,
-            offers_ignored: counted.offers_ignored,
-            answers_ignored: counted.answers_ignored,
-            candidates_dropped: counted.candidates_dropped,
-            tracks_ignored: counted.tracks_ignored,
-        });
+        self.signalling.merge(&counted);
     }
 
     /// What was said of an error: the first of each kind is kept, of [`ERROR_TEXTS_MAX`] kinds.

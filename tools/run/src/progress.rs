@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use stampede_core::PeerCounters;
-use stampede_engine::{PeerLine, UdpStats, WorkerSnapshot};
+use stampede_counters::{GeneratorCounters, RunCounters};
+use stampede_engine::{PeerLine, WorkerSnapshot};
 use stampede_report::running::LiveWatch;
 use stampede_report::types::SeriesRow;
 use tokio::sync::{Notify, watch};
 
+use crate::counted;
 use crate::joins::Standings;
-use crate::series::Totals;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,10 +79,8 @@ pub struct Progress {
     pub subscribers: usize,
     /// The latest second.
     pub second: SeriesRow,
-    /// Packets and freezes so far.
-    pub totals: Totals,
-    /// Everything the peers counted since the measured window began.
-    pub counters: PeerCounters,
+    /// Everything the workers counted since the measured window began.
+    pub counters: RunCounters,
     /// The workers.
     pub workers: Vec<WorkerProgress>,
     /// The workers' worst peers.
@@ -108,8 +106,8 @@ pub struct WorkerProgress {
     pub packets_out: u64,
     /// CPU time since the window began.
     pub cpu: Duration,
-    /// Datagrams since the window began.
-    pub udp: UdpStats,
+    /// What it counted of itself since the window began.
+    pub counted: GeneratorCounters,
 }
 
 impl WorkerProgress {
@@ -125,7 +123,7 @@ impl WorkerProgress {
             packets_in: second.datagrams_in,
             packets_out: second.datagrams_out,
             cpu: snapshot.health.cpu,
-            udp: snapshot.health.udp,
+            counted: counted::of_snapshot(snapshot).generator,
         }
     }
 }

@@ -9,7 +9,7 @@ use stampede_core::peer::GAP_GRACE;
 use stampede_engine::{CapturedPeer, Engine};
 use stampede_report::Failure;
 use stampede_report::facts::Early;
-use stampede_report::running::{self, LiveWorkers};
+use stampede_report::running;
 use stampede_report::threshold::{self, Crossed, Threshold};
 use stampede_report::types::Fault;
 use stampede_scenario::{CaptureSpec, Participants, Server, Target};
@@ -19,6 +19,7 @@ use tokio::task::LocalSet;
 use crate::audience::Audience;
 use crate::conductor::{self, Conductor};
 use crate::context::{Context, RunClock, Settings, signalled};
+use crate::counted;
 use crate::data::RunData;
 use crate::embedded::EmbeddedSfu;
 use crate::prepare::{self, PrepareError, Prepared};
@@ -403,7 +404,7 @@ impl Watcher {
                 self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
                 if armed && state.crossed.borrow().is_none() {
                     let join = context.joins.borrow().section();
-                    let figures = running::figures(&join, &shown.watch, &live_workers(&workers));
+                    let figures = running::figures(&join, &shown.watch, &shown.counters);
                     let found = threshold::crossed(&thresholds, &figures, shown.elapsed);
                     *state.crossed.borrow_mut() =
                         found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
@@ -435,29 +436,14 @@ impl Watcher {
         workers.unread.clear();
         let connected = context.joins.borrow().connected();
         let t_s = shown.elapsed.as_secs_f64();
-        (shown.second, shown.totals) =
+        shown.second =
             series.second(t_s, connected, self.scraper.second(), workers.seconds(Instant::now()));
         let audience = context.audience.borrow();
         if let Some(until) = audience.known_until(context.workers(), settles_after) {
             shown.watch = Viewers::until(&audience, context.clock.started, until).live();
         }
-        shown.counters = live_workers(workers).totals;
+        shown.counters = counted::sum(workers.snapshots().map(counted::of_snapshot));
         shown.workers = workers.snapshots().map(WorkerProgress::of).collect();
         shown.worst = workers.snapshots().flat_map(|one| one.worst.clone()).collect();
     }
-}
-
-/// Sums over the workers' latest snapshots.
-fn live_workers(workers: &Workers) -> LiveWorkers {
-    let mut sum = LiveWorkers::default();
-    for snapshot in workers.snapshots() {
-        let udp = &snapshot.health.udp;
-        sum.totals.merge(&snapshot.totals);
-        sum.datagrams_in += udp.datagrams_in;
-        sum.datagrams_out += udp.datagrams_out;
-        sum.kernel_drops += udp.kernel_drops;
-        sum.send_errors += udp.lost_sends();
-        sum.send_queue_full += udp.send_queue_full;
-    }
-    sum
 }

@@ -1,13 +1,13 @@
 //! One row a second out of the workers' snapshots.
 
-use std::time::Duration;
-
 use hdrhistogram::Histogram;
-use stampede_core::PeerCounters;
+use stampede_counters::{Figure, Grown, RunCounters};
 use stampede_engine::{Second, WorkerReport, WorkerSnapshot};
 
 use stampede_report::hist::Hist;
 use stampede_report::types::{SeriesRow, ServerSecond};
+
+use crate::counted;
 
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
 /// last row's time.
@@ -26,7 +26,7 @@ pub(crate) struct Series {
 struct Known {
     /// How many measured windows it had begun: sums begin anew with each.
     windows: u32,
-    totals: Totals,
+    counted: RunCounters,
 }
 
 /// What a worker did in one or more seconds on end.
@@ -70,59 +70,6 @@ fn add(sum: &mut Option<Histogram<u64>>, other: Option<&Histogram<u64>>) {
     }
 }
 
-/// What is differenced between rows.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Totals {
-    /// Packets that should have come.
-    pub expected: u64,
-    /// Packets not there when passed over.
-    pub missing: u64,
-    /// Missing packets that came in time.
-    pub repaired: u64,
-    /// Missing packets that came too late.
-    pub late: u64,
-    /// Packets given up.
-    pub unrecovered: u64,
-    /// Freezes.
-    pub freezes: u64,
-    /// Length of the freezes together.
-    pub frozen: Duration,
-}
-
-impl Totals {
-    /// Sums over workers.
-    pub(crate) fn of<'a>(workers: impl Iterator<Item = &'a PeerCounters>) -> Self {
-        let mut sum = PeerCounters::default();
-        workers.for_each(|counters| sum.merge(counters));
-        let mut packets = sum.video.packets;
-        packets.merge(&sum.audio.packets);
-        Self {
-            expected: packets.expected,
-            missing: packets.missing,
-            repaired: packets.repaired,
-            late: packets.late,
-            unrecovered: packets.unrecovered,
-            freezes: sum.video.freezes.count,
-            frozen: sum.video.freezes.total,
-        }
-    }
-}
-
-impl Totals {
-    /// With no counter lower than here.
-    fn at_least(self, least: &Self) -> Self {
-        Self {
-            expected: self.expected.max(least.expected),
-            missing: self.missing.max(least.missing),
-            repaired: self.repaired.max(least.repaired),
-            late: self.late.max(least.late),
-            unrecovered: self.unrecovered.max(least.unrecovered),
-            freezes: self.freezes.max(least.freezes),
-            frozen: self.frozen.max(least.frozen),
-        }
-    }
-}
-
 fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }
@@ -136,8 +83,7 @@ impl Series {
         joined: usize,
         server: Option<ServerSecond>,
         snapshots: impl Iterator<Item = (&'a WorkerSnapshot, bool)> + Clone,
-    ) -> (SeriesRow, Totals) {
-        let now = Totals::of(snapshots.clone().map(|(snapshot, _)| &snapshot.totals));
+    ) -> SeriesRow {
         let mut row = SeriesRow {
             t_s: rounded(t_s),
             length_s: 1.0,
@@ -146,18 +92,15 @@ impl Series {
             ..SeriesRow::default()
         };
         for (snapshot, _) in snapshots.clone() {
-            let totals = Totals::of(std::iter::once(&snapshot.totals));
-            self.grow(
-                &mut row,
-                snapshot.worker,
-                Known { windows: snapshot.health.windows, totals },
-            );
+            let counted = counted::of_snapshot(snapshot);
+            let known = Known { windows: snapshot.health.windows, counted };
+            self.grow(&mut row, snapshot.worker, known);
             row.subscribers += snapshot.peers_receiving as u64;
         }
         let fresh = snapshots.filter(|(_, fresh)| *fresh).map(|(snapshot, _)| snapshot);
         let parts = fresh.map(|one| (&one.second, one.video_latency_second_us.as_ref()));
         self.keep(parts, &mut row);
-        (row, now)
+        row
     }
 
     /// Adds what came after the last row, up to the workers' end at `t_s`: the rest of every sum,
@@ -166,9 +109,9 @@ impl Series {
     pub(crate) fn last(&mut self, t_s: f64, mut unread: Vec<Part>, workers: &[WorkerReport]) {
         let mut row = SeriesRow { t_s: rounded(t_s), ..SeriesRow::default() };
         for worker in workers {
-            let totals = Totals::of(std::iter::once(&worker.totals));
+            let counted = counted::of_report(worker);
             let index = worker.worker;
-            self.grow(&mut row, index, Known { windows: worker.health.windows, totals });
+            self.grow(&mut row, index, Known { windows: worker.health.windows, counted });
             if unread.len() <= index {
                 unread.resize_with(index + 1, Part::default);
             }
@@ -185,18 +128,21 @@ impl Series {
         }
         let known = &mut self.last[worker];
         let last = match known.windows == now.windows {
-            true => known.totals,
-            false => Totals::default(),
+            true => known.counted,
+            false => RunCounters::default(),
         };
         // What the end of a stream cut off is taken back: the sum may shrink, what is in rows stays.
-        let totals = now.totals.at_least(&last);
-        row.expected += totals.expected - last.expected;
-        row.missing += totals.missing - last.missing;
-        row.repaired += totals.repaired - last.repaired;
-        row.late += totals.late - last.late;
-        row.unrecovered += totals.unrecovered - last.unrecovered;
-        row.freezes += totals.freezes - last.freezes;
-        *known = Known { totals, ..now };
+        let counted = now.counted.at_least(&last);
+        let grown = counted.since(&last);
+        let packets = grown.packets();
+        row.expected += packets.expected;
+        row.missing += packets.missing;
+        row.repaired += packets.repaired;
+        row.late += packets.late;
+        row.unrecovered += packets.unrecovered;
+        row.freezes += grown.video.freezes.count;
+        row.counters.merge(&Grown::of(&grown));
+        *known = Known { counted, ..now };
     }
 
     /// Adds what the workers did in it, with the latencies of its video, and keeps it.
@@ -247,16 +193,23 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn totals(expected: u64, missing: u64, unrecovered: u64) -> Totals {
-        Totals { expected, missing, unrecovered, ..Totals::default() }
+    fn totals(expected: u64, missing: u64, unrecovered: u64) -> RunCounters {
+        let mut counted = RunCounters::default();
+        let packets = &mut counted.audio.packets;
+        (packets.expected, packets.missing, packets.unrecovered) = (expected, missing, unrecovered);
+        counted
     }
 
     /// What a row has of a worker whose sums are these.
-    fn grown(series: &mut Series, worker: usize, windows: u32, totals: Totals) -> [u64; 3] {
+    fn grown(series: &mut Series, worker: usize, windows: u32, counted: RunCounters) -> [u64; 3] {
         let mut row = SeriesRow::default();
-        series.grow(&mut row, worker, Known { windows, totals });
+        series.grow(&mut row, worker, Known { windows, counted });
+        let missing = row.counters.get("audio.packets.missing");
+        assert_eq!(missing, row.missing as f64);
         [row.expected, row.missing, row.unrecovered]
     }
 
@@ -326,7 +279,7 @@ mod tests {
     #[test]
     fn without_workers_a_row_is_empty_but_there() {
         let mut series = Series::default();
-        let (row, _) = series.second(1.0004, 3, None, std::iter::empty());
+        let row = series.second(1.0004, 3, None, std::iter::empty());
         assert_eq!((row.t_s, row.length_s, row.joined, row.packets_in), (1.0, 1.0, 3, 0));
         assert_eq!(series.into_rows().len(), 1);
     }

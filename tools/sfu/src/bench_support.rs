@@ -362,7 +362,7 @@ impl FanOut {
         let rows = self.rows();
         assert_eq!(rows.len(), self.clients.len());
         for row in rows {
-            assert_eq!(row.packets_sent, self.packets);
+            assert_eq!(row.counts.packets_sent, self.packets);
         }
         assert_eq!(self.wire.borrow().stats.send_errors, 0);
     }

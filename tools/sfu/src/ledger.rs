@@ -4,6 +4,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use stampede_counters::{ForwardCounters, LedgerTotals};
 
 /// Everything counted since the SFU started.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,40 +28,6 @@ pub struct Ledger {
     pub totals: LedgerTotals,
 }
 
-/// Sums over rooms, subscribers and tracks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct LedgerTotals {
-    /// See [`SubscriberTrackLedger::packets_sent`].
-    pub packets_sent: u64,
-    /// See [`SubscriberTrackLedger::bytes_sent`].
-    pub bytes_sent: u64,
-    /// See [`SubscriberTrackLedger::retransmitted`].
-    pub retransmitted: u64,
-    /// See [`SubscriberTrackLedger::dropped`].
-    pub dropped: u64,
-    /// See [`SubscriberTrackLedger::dropped_between`].
-    pub dropped_between: u64,
-    /// See [`SubscriberTrackLedger::retransmits_dropped`].
-    pub retransmits_dropped: u64,
-    /// See [`SubscriberTrackLedger::delayed`].
-    pub delayed: u64,
-    /// See [`SubscriberTrackLedger::reordered`].
-    pub reordered: u64,
-    /// See [`SubscriberTrackLedger::duplicated`].
-    pub duplicated: u64,
-    /// See [`SubscriberTrackLedger::malformed`].
-    pub malformed: u64,
-    /// See [`SubscriberTrackLedger::nacks_received`].
-    pub nacks_received: u64,
-    /// See [`PublishedTrackLedger::packets_received`].
-    pub publisher_packets_received: u64,
-    /// See [`PublishedTrackLedger::packets_lost`].
-    pub publisher_packets_lost: u64,
-    /// See [`PublishedTrackLedger::plis_sent`].
-    pub plis_relayed: u64,
-}
-
 /// One media worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -77,8 +44,8 @@ pub struct WorkerLedger {
     pub datagrams_unknown: u64,
     /// Datagrams the kernel refused.
     pub send_errors: u64,
-    /// Of `send_errors` those that left and were undeliverable: always 0 now, as the kernel keeps
-    /// to itself that a receiver was gone (its report would hold up what goes to others).
+    /// Datagrams that left and were undeliverable: always 0 now, as the kernel keeps to itself that
+    /// a receiver was gone (its report would hold up what goes to others).
     #[serde(default)]
     pub undeliverable: u64,
     /// Datagrams not sent because the send queue was full.
@@ -159,33 +126,9 @@ pub struct SubscriberLedger {
 pub struct SubscriberTrackLedger {
     /// The `TR_` id.
     pub track_sid: String,
-    /// First transmissions sent or held back to be sent; injected drops are not among them.
-    pub packets_sent: u64,
-    /// Bytes of `packets_sent` and `retransmitted` as UDP payload.
-    pub bytes_sent: u64,
-    /// Retransmissions handed to the socket.
-    pub retransmitted: u64,
-    /// First transmissions dropped by injection.
-    pub dropped: u64,
-    /// Those of `dropped` that lie between two that were sent: what the subscriber can know to be
-    /// missing.
-    pub dropped_between: u64,
-    /// Retransmissions dropped by injection.
-    pub retransmits_dropped: u64,
-    /// Packets sent later than they could have been, on purpose; retransmissions included.
-    pub delayed: u64,
-    /// Packets held back until later ones overtook them; retransmissions included.
-    pub reordered: u64,
-    /// Packets sent twice; counted once in `packets_sent` or `retransmitted`.
-    pub duplicated: u64,
-    /// Broken datagrams sent in addition.
-    pub malformed: u64,
-    /// RTCP packets with NACKs received from the subscriber, shared by its tracks' streams.
-    pub nacks_received: u64,
-    /// Keyframe requests received from the subscriber.
-    pub plis_received: u64,
-    /// Times the simulcast layer changed.
-    pub layer_switches: u64,
+    /// What was sent and asked for.
+    #[serde(flatten)]
+    pub counts: ForwardCounters,
     /// Layer forwarded now (0 low), if any.
     pub layer: Option<u8>,
 }

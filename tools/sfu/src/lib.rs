@@ -13,7 +13,7 @@
 //!
 //! let sfu = Sfu::start(SfuOptions { port: 7880, ..SfuOptions::default() })?;
 //! println!("clients connect to {}", sfu.url());
-//! let sent = sfu.ledger()?.totals.packets_sent;
+//! let sent = sfu.ledger()?.totals.forward.packets_sent;
 //! println!("{sent} packets of media were sent so far");
 //! sfu.stop();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -43,7 +43,7 @@ mod ws;
 
 pub use faults::SfuFaults;
 pub use ledger::{
-    Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
+    ForwardCounters, Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger, WorkerLedger,
 };
 pub use options::{OptionsError, SfuOptions};

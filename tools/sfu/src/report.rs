@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use stampede_counters::UpstreamCounters;
+
 use crate::hub::Hub;
 use crate::ledger::{
     Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger, SubscriberTrackLedger,
@@ -80,19 +82,7 @@ fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
 
 /// A subscriber that came back to the same track goes on in its row.
 fn add(row: &mut SubscriberTrackLedger, more: &SubscriberTrackLedger) {
-    row.packets_sent += more.packets_sent;
-    row.bytes_sent += more.bytes_sent;
-    row.retransmitted += more.retransmitted;
-    row.dropped += more.dropped;
-    row.dropped_between += more.dropped_between;
-    row.retransmits_dropped += more.retransmits_dropped;
-    row.delayed += more.delayed;
-    row.reordered += more.reordered;
-    row.duplicated += more.duplicated;
-    row.malformed += more.malformed;
-    row.nacks_received += more.nacks_received;
-    row.plis_received += more.plis_received;
-    row.layer_switches += more.layer_switches;
+    row.counts.merge(&more.counts);
     row.layer = more.layer.or(row.layer);
 }
 
@@ -100,22 +90,14 @@ fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
     let mut totals = LedgerTotals::default();
     for room in rooms {
         for track in &room.published {
-            totals.publisher_packets_received += track.packets_received;
-            totals.publisher_packets_lost += track.packets_lost;
-            totals.plis_relayed += track.plis_sent;
+            totals.upstream.merge(&UpstreamCounters {
+                publisher_packets_received: track.packets_received,
+                publisher_packets_lost: track.packets_lost,
+                plis_relayed: track.plis_sent,
+            });
         }
         for track in room.subscribers.iter().flat_map(|subscriber| &subscriber.tracks) {
-            totals.packets_sent += track.packets_sent;
-            totals.bytes_sent += track.bytes_sent;
-            totals.retransmitted += track.retransmitted;
-            totals.dropped += track.dropped;
-            totals.dropped_between += track.dropped_between;
-            totals.retransmits_dropped += track.retransmits_dropped;
-            totals.delayed += track.delayed;
-            totals.reordered += track.reordered;
-            totals.duplicated += track.duplicated;
-            totals.malformed += track.malformed;
-            totals.nacks_received += track.nacks_received;
+            totals.forward.merge(&track.counts);
         }
     }
     totals

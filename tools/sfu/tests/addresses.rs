@@ -84,7 +84,7 @@ impl Camera {
             loses
         }));
         let identity = "viewer";
-        let resent = |camera: &Self| row(sfu, ROOM, identity, &camera.track).retransmitted;
+        let resent = |camera: &Self| row(sfu, ROOM, identity, &camera.track).counts.retransmitted;
         let before = resent(self);
         self.stream(clients, |camera, _| resent(camera) > before).await;
     }
@@ -135,7 +135,7 @@ async fn a_check_from_anothers_address_takes_nothing_from_who_lives_there() {
     camera.repairs(&sfu, 1, clients).await;
     drive(clients, |c| camera.seen(c[1]) as u64 == camera.sent).await;
     assert_whole(&viewer, &camera.track);
-    assert_eq!(sfu.ledger().unwrap().totals.publisher_packets_lost, 0);
+    assert_eq!(sfu.ledger().unwrap().totals.upstream.publisher_packets_lost, 0);
 }
 
 #[tokio::test]

@@ -142,11 +142,11 @@ async fn simulcast() -> Vec<Packet> {
     })
     .await;
     let ledger = row(&sfu, "room", "viewer", &track);
-    assert_eq!((ledger.packets_sent, ledger.layer_switches), (2 * FRAMES, 2));
+    assert_eq!((ledger.counts.packets_sent, ledger.counts.layer_switches), (2 * FRAMES, 2));
     let lost = lost.borrow();
     assert!(lost.len() as u64 > FRAMES / LOSS_INTERVAL, "{lost:?}");
     let rtx = viewer.wire_seqs(&track, true);
-    assert_eq!(rtx.len() as u64, ledger.retransmitted);
+    assert_eq!(rtx.len() as u64, ledger.counts.retransmitted);
     assert!(rtx.len() >= lost.len(), "{} of {}", rtx.len(), lost.len());
     // What was sent again comes late, and could come twice.
     let packets = viewer.packets.remove(&track).unwrap();
@@ -218,10 +218,10 @@ async fn losses_are_counted_and_repaired() {
     let ledger = row(&sfu, "room", "viewer", &track);
     let wire = viewer.wire_seqs(&track, false);
     let rtx = viewer.wire_seqs(&track, true);
-    assert_eq!(ledger.packets_sent + ledger.dropped, 500);
-    assert_eq!(wire.len() as u64, ledger.packets_sent);
-    assert_eq!(rtx.len() as u64, ledger.retransmitted);
-    assert!(ledger.dropped > 10 && ledger.nacks_received > 0, "{ledger:?}");
+    assert_eq!(ledger.counts.packets_sent + ledger.counts.dropped, 500);
+    assert_eq!(wire.len() as u64, ledger.counts.packets_sent);
+    assert_eq!(rtx.len() as u64, ledger.counts.retransmitted);
+    assert!(ledger.counts.dropped > 10 && ledger.counts.nacks_received > 0, "{ledger:?}");
     let unique: BTreeSet<u16> = rtx.iter().copied().collect();
     assert_eq!(unique.len(), rtx.len(), "RTX numbers are used once");
     let packets = &viewer.packets[&track];
@@ -255,23 +255,23 @@ async fn what_is_held_back_and_sent_twice_is_counted() {
     let (ledger, viewer, track) = impaired(SfuOptions { impair, ..options() }).await;
     let media = viewer.wire_seqs(&track, false).len() as u64;
     let rtx = viewer.wire_seqs(&track, true).len() as u64;
-    let sent = ledger.packets_sent + ledger.retransmitted;
-    assert_eq!(ledger.packets_sent + ledger.dropped, 500);
-    assert_eq!(media + rtx, sent + ledger.duplicated, "{ledger:?}");
-    assert_eq!(ledger.delayed, sent);
-    assert!(ledger.dropped > 5 && ledger.dropped_between > 5, "{ledger:?}");
-    assert!(ledger.dropped_between <= ledger.dropped, "{ledger:?}");
-    assert!((5..60).contains(&ledger.reordered), "{ledger:?}");
-    assert!((20..120).contains(&ledger.duplicated), "{ledger:?}");
-    assert_eq!(ledger.malformed, 0);
+    let sent = ledger.counts.packets_sent + ledger.counts.retransmitted;
+    assert_eq!(ledger.counts.packets_sent + ledger.counts.dropped, 500);
+    assert_eq!(media + rtx, sent + ledger.counts.duplicated, "{ledger:?}");
+    assert_eq!(ledger.counts.delayed, sent);
+    assert!(ledger.counts.dropped > 5 && ledger.counts.dropped_between > 5, "{ledger:?}");
+    assert!(ledger.counts.dropped_between <= ledger.counts.dropped, "{ledger:?}");
+    assert!((5..60).contains(&ledger.counts.reordered), "{ledger:?}");
+    assert!((20..120).contains(&ledger.counts.duplicated), "{ledger:?}");
+    assert_eq!(ledger.counts.malformed, 0);
 }
 
 #[tokio::test]
 async fn broken_datagrams_replace_nothing() {
     let faults = SfuFaults { malformed: 0.2, ..SfuFaults::default() };
     let (ledger, viewer, track) = impaired(SfuOptions { faults, ..options() }).await;
-    assert_eq!((ledger.packets_sent, ledger.dropped), (500, 0));
-    assert!((50..160).contains(&ledger.malformed), "{ledger:?}");
+    assert_eq!((ledger.counts.packets_sent, ledger.counts.dropped), (500, 0));
+    assert!((50..160).contains(&ledger.counts.malformed), "{ledger:?}");
     let packets = &viewer.packets[&track];
     let ids: BTreeSet<u16> =
         packets.iter().map(|packet| common::picture_id(&packet.payload)).collect();

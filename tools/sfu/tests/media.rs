@@ -92,8 +92,8 @@ async fn packets_arrive_unchanged_and_a_late_joiner_gets_a_keyframe() {
     drive(&mut [&mut publisher, &mut early, &mut late], |c| seqs(c[2], &track).len() == 1).await;
     assert_eq!(late.packets[&track][0].payload[6], 0, "a keyframe");
     let ledger = row(&sfu, ROOM, "late", &track);
-    assert_eq!((ledger.packets_sent, ledger.layer), (1, Some(0)));
-    assert_eq!(row(&sfu, ROOM, "early", &track).packets_sent, i);
+    assert_eq!((ledger.counts.packets_sent, ledger.layer), (1, Some(0)));
+    assert_eq!(row(&sfu, ROOM, "early", &track).counts.packets_sent, i);
     let published = sfu.ledger().unwrap().rooms[0].published[0].clone();
     assert_eq!((published.packets_received, published.packets_lost), (i, 0));
 }
@@ -111,7 +111,7 @@ async fn losses_upstream_are_seen_downstream() {
     let seqs = seqs(&viewer, &track);
     let relative: Vec<u64> = seqs.iter().map(|seq| seq - seqs[0]).collect();
     assert_eq!(relative, [0, 1, 4, 5]);
-    assert_eq!(sfu.ledger().unwrap().totals.publisher_packets_lost, 2);
+    assert_eq!(sfu.ledger().unwrap().totals.upstream.publisher_packets_lost, 2);
 }
 
 async fn set_quality(client: &mut Client, track: &str, quality: proto::VideoQuality) {
@@ -169,8 +169,8 @@ async fn layers_switch_at_keyframes_with_continuous_numbers() {
         }
     }
     let ledger = row(&sfu, ROOM, "viewer", &track);
-    assert_eq!((ledger.layer_switches, ledger.layer), (runs.len() as u64 - 1, Some(1)));
-    assert_eq!(ledger.packets_sent, packets.len() as u64);
+    assert_eq!((ledger.counts.layer_switches, ledger.layer), (runs.len() as u64 - 1, Some(1)));
+    assert_eq!(ledger.counts.packets_sent, packets.len() as u64);
 }
 
 #[tokio::test]
@@ -216,16 +216,16 @@ async fn injected_drops_are_counted_exactly_and_retransmissions_repair_them() {
     run_for(&mut [&mut publisher, &mut viewer], Duration::from_millis(600)).await;
     let ledger = row(&sfu, ROOM, "viewer", &track);
     let wire: BTreeSet<u16> = viewer.wire_seqs(&track, false).into_iter().collect();
-    assert_eq!(ledger.packets_sent + ledger.dropped, total);
-    assert_eq!(wire.len() as u64, ledger.packets_sent, "everything sent arrived, once");
-    assert_eq!(total - wire.len() as u64, ledger.dropped, "everything missing was injected");
-    assert!(ledger.dropped > 30, "{ledger:?}");
+    assert_eq!(ledger.counts.packets_sent + ledger.counts.dropped, total);
+    assert_eq!(wire.len() as u64, ledger.counts.packets_sent, "everything sent arrived, once");
+    assert_eq!(total - wire.len() as u64, ledger.counts.dropped, "everything missing was injected");
+    assert!(ledger.counts.dropped > 30, "{ledger:?}");
     let rtx = viewer.wire_seqs(&track, true).len() as u64;
-    assert_eq!(rtx, ledger.retransmitted);
+    assert_eq!(rtx, ledger.counts.retransmitted);
     let received: BTreeSet<u64> = seqs(&viewer, &track).into_iter().collect();
     assert!(received.len() > wire.len(), "retransmissions repaired something");
     let unrepaired = total - received.len() as u64;
-    assert!(unrepaired <= ledger.retransmits_dropped + 5, "{unrepaired} of {ledger:?}");
+    assert!(unrepaired <= ledger.counts.retransmits_dropped + 5, "{unrepaired} of {ledger:?}");
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn a_long_burst_is_sent_whole_and_in_order() {
         let ids = client.packets[&track].iter().map(|packet| picture_id(&packet.payload));
         assert!(ids.eq(0..total as u16), "each packet under its own number");
     }
-    assert_eq!(row(&sfu, ROOM, "one", &track).packets_sent, total as u64);
+    assert_eq!(row(&sfu, ROOM, "one", &track).counts.packets_sent, total as u64);
 }
 
 #[tokio::test]

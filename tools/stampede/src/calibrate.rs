@@ -99,7 +99,7 @@ fn scenario(
 /// `None` if nothing was measured.
 fn step(report: &Report, layer: Resolution, subscribers: u32) -> Option<Step> {
     let generator = &report.generator;
-    let packets = generator.packets_in + generator.packets_out;
+    let packets = generator.counted.udp.datagrams_in + generator.counted.udp.datagrams_out;
     let seconds = report.run.measured_s.filter(|seconds| *seconds > 0.0)?;
     if packets == 0 {
         return None;

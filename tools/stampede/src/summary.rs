@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
+use stampede_counters::ImpairCounters;
 
 use stampede_output::files::{self, WriteError};
 use stampede_output::no_color;
@@ -11,8 +12,8 @@ use stampede_report::hist::Hist;
 use stampede_report::show::group;
 use stampede_report::types::CohortFigures;
 use stampede_report::types::{
-    Fault, FindSection, GeneratorSection, ImpairmentSection, Injected, JoinSection, MediaSection,
-    Outcome, PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
+    Fault, FindSection, GeneratorSection, ImpairmentSection, JoinSection, MediaSection, Outcome,
+    PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
 };
 use stampede_report::watch_words;
 use stampede_units::show::{bits_per_second, bytes, share};
@@ -91,8 +92,8 @@ fn render(report: &Report, colour: bool) -> String {
             "{} files in {}, {} frames written, {} dropped",
             section.files.len(),
             section.dir,
-            group(section.frames_written),
-            group(section.frames_dropped)
+            group(section.counted.frames_written),
+            group(section.counted.frames_dropped)
         );
         page.row("recordings", &text);
     }
@@ -314,7 +315,12 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
     let mut text = media.jitter_ms.as_ref().map_or("-".to_owned(), |jitter| {
         format!("{:.1} ms p50, {:.1} ms p99", jitter.p50, jitter.p99)
     });
-    let _ = write!(text, "; sent {} NACK, {} PLI", group(media.nack_sent), group(media.pli_sent));
+    let _ = write!(
+        text,
+        "; sent {} NACK, {} PLI",
+        group(media.feedback.nack_sent),
+        group(media.feedback.pli_sent)
+    );
     page.sub("jitter", &text);
     latency(page, media);
 }
@@ -347,7 +353,7 @@ fn frames(page: &mut Page, media: &MediaSection) {
             "{} on {} tracks, {:.1} s together; {} by loss, {} without any",
             group(freezes.count),
             group(freezes.streams),
-            freezes.total_s,
+            freezes.total_s.as_secs_f64(),
             group(freezes.causes.loss.count),
             group(freezes.causes.late.count)
         );
@@ -395,28 +401,28 @@ fn publish(page: &mut Page, publish: &PublishSection) {
     let upstream = publish.upstream_loss_rate.map_or("not reported".to_owned(), share);
     let text = format!(
         "{} tracks, {} packets, {}, {} keyframes; lost on the way up: {upstream}",
-        publish.tracks,
-        group(publish.packets_sent),
-        bytes(publish.bytes_sent),
-        group(publish.keyframes_sent)
+        publish.counted.tracks,
+        group(publish.counted.packets_sent),
+        bytes(publish.counted.bytes_sent),
+        group(publish.counted.keyframes_sent)
     );
     page.row("publish", &text);
     let text = format!(
         "{} packets for {} NACK; {} PLI answered",
-        group(publish.retransmitted),
-        group(publish.nack_received),
-        group(publish.pli_received)
+        group(publish.counted.retransmitted),
+        group(publish.counted.nack_received),
+        group(publish.counted.pli_received)
     );
     page.sub("resent", &text);
     if let Some(late) = &publish.lateness_ms {
         let mut text =
             format!("{:.1} ms p50, {:.1} ms p99, {:.1} ms max", late.p50, late.p99, late.max);
-        if publish.layer_pauses > 0 {
+        if publish.counted.layer_pauses > 0 {
             let _ = write!(
                 text,
                 "; layers nobody wants: {}, frames withheld: {}",
-                group(publish.layer_pauses),
-                group(publish.frames_withheld)
+                group(publish.counted.layer_pauses),
+                group(publish.counted.frames_withheld)
             );
         }
         page.sub("late", &text);
@@ -424,7 +430,7 @@ fn publish(page: &mut Page, publish: &PublishSection) {
 }
 
 fn impairment(page: &mut Page, section: &ImpairmentSection) {
-    let what = |injected: &Injected| {
+    let what = |injected: &ImpairCounters| {
         format!(
             "{} dropped, {} delayed, {} reordered, {} duplicated",
             group(injected.dropped),
@@ -476,10 +482,10 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
     }
     let text = format!(
         "{} in, {} out; {} dropped by our kernel, {} not sent",
-        group(generator.packets_in),
-        group(generator.packets_out),
-        group(generator.udp_dropped),
-        group(generator.send_errors + generator.send_queue_full)
+        group(generator.counted.udp.datagrams_in),
+        group(generator.counted.udp.datagrams_out),
+        group(generator.counted.udp.kernel_drops),
+        group(generator.counted.udp.send_errors + generator.counted.udp.send_queue_full)
     );
     page.sub("datagrams", &text);
     if let Some(rss) = generator.rss_bytes {
@@ -503,15 +509,15 @@ fn server(page: &mut Page, server: &ServerSection) {
     let totals = embedded.measured.as_ref().unwrap_or(&embedded.ledger.totals);
     let mut text = format!(
         "embedded SFU sent {} packets, resent {}",
-        group(totals.packets_sent),
-        group(totals.retransmitted)
+        group(totals.forward.packets_sent),
+        group(totals.forward.retransmitted)
     );
-    if totals.dropped + totals.retransmits_dropped > 0 {
+    if totals.forward.dropped + totals.forward.retransmits_dropped > 0 {
         let _ = write!(
             text,
             "; dropped on purpose: {} and {} resent ones",
-            group(totals.dropped),
-            group(totals.retransmits_dropped)
+            group(totals.forward.dropped),
+            group(totals.forward.retransmits_dropped)
         );
     }
     page.row("server", &text);
@@ -565,7 +571,8 @@ fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_report::types::{Packets, WatchSection};
+    use stampede_counters::PacketCounters;
+    use stampede_report::types::WatchSection;
     use stampede_report::watch::WorstViewer;
     use stampede_run::{nothing_happened, report_of};
     use stampede_scenario::{Draft, Scenario};
@@ -574,14 +581,14 @@ mod tests {
         let scenario = Scenario::new(Draft::default()).unwrap();
         let mut report = report_of(nothing_happened(scenario), &[]);
         if let Some(video) = &mut report.video {
-            video.packets = Packets {
+            video.packets = PacketCounters {
                 expected: 1_000_000,
                 received: 999_990,
                 missing: 1_000,
                 repaired: 990,
                 late: 4,
                 unrecovered: 10,
-                ..Packets::default()
+                ..PacketCounters::default()
             };
             video.loss_rate = Some(1e-5);
         }

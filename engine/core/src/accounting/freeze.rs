@@ -63,12 +63,12 @@ impl FreezeDetector {
             return;
         }
         self.counted.count += 1;
-        self.counted.total += frozen;
+        self.counted.total_s.0 += frozen;
         self.counted.streams = 1;
-        if lossy {
-            self.counted.lossy += 1;
-            self.counted.lossy_total += frozen;
-        }
+        let causes = &mut self.counted.causes;
+        let cause = if lossy { &mut causes.loss } else { &mut causes.late };
+        cause.count += 1;
+        cause.total_s.0 += frozen;
     }
 
     /// The counts so far.
@@ -108,7 +108,7 @@ mod tests {
         // receive_statistics_proxy_unittest.cc, ReportsFreezeMetrics: five frames 30 ms apart,
         // then one after a second.
         let freezes = run(&[30, 30, 30, 30, 1_000]);
-        assert_eq!((freezes.count, freezes.total), (1, Duration::from_secs(1)));
+        assert_eq!((freezes.count, freezes.total_s.0), (1, Duration::from_secs(1)));
         assert_eq!(run(&[30, 30, 30, 1_000]).count, 0, "too few samples");
     }
 
@@ -133,7 +133,7 @@ mod tests {
         detector.shown(at(2_540), false);
         assert_eq!(detector.counters().count, 0);
         detector.shown(at(3_540), true);
-        assert_eq!((detector.counters().count, detector.counters().lossy), (1, 1));
+        assert_eq!((detector.counters().count, detector.counters().causes.loss.count), (1, 1));
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
         detector.restart_counting(at(8_000));
         detector.shown(at(8_300), false);
         let counted = detector.counters();
-        assert_eq!((counted.count, counted.total), (1, Duration::from_millis(300)));
+        assert_eq!((counted.count, counted.total_s.0), (1, Duration::from_millis(300)));
         // Judged late: it had ended before the window began.
         let mut detector = FreezeDetector::default();
         (0..20).for_each(|frame| detector.shown(at(frame * 40), false));
@@ -162,7 +162,7 @@ mod tests {
         (0..=10).for_each(|frame| detector.shown(at(frame * 40), false));
         detector.end(at(6_400), false);
         let counted = detector.counters();
-        assert_eq!((counted.count, counted.total), (1, Duration::from_secs(6)));
+        assert_eq!((counted.count, counted.total_s.0), (1, Duration::from_secs(6)));
         // A stream that is taken away at once froze nobody.
         let mut detector = FreezeDetector::default();
         (0..=10).for_each(|frame| detector.shown(at(frame * 40), false));

@@ -11,6 +11,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use stampede_counters::LatencyCounters;
+
 use crate::Arrival;
 
 /// Most stamps kept for frames that are not complete yet. At the maximum the oldest is forgotten,
@@ -40,43 +42,6 @@ pub struct Stamp {
     pub source: StampSource,
     /// Nanoseconds since the Unix epoch, on the publisher's clock.
     pub unix_ns: u64,
-}
-
-/// Frames that were complete in time, by what is known of their latency.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LatencyCounters {
-    /// Measured by packet trailer.
-    pub packet_trailer: u64,
-    /// Measured by abs-capture-time.
-    pub abs_capture_time: u64,
-    /// Measured by a stamp reckoned from an earlier frame's.
-    pub interpolated: u64,
-    /// No stamp came with them or near them.
-    pub unstamped: u64,
-    /// Of publishers that are not this run's: their clock is not known.
-    pub other_clock: u64,
-    /// The stamp lies after the arrival, or more than [`LATENCY_MAX`] before: a clock was set.
-    pub implausible: u64,
-    /// The longest one measured.
-    pub max: Duration,
-}
-
-impl LatencyCounters {
-    /// Frames measured.
-    pub fn measured(&self) -> u64 {
-        self.packet_trailer + self.abs_capture_time + self.interpolated
-    }
-
-    /// Adds another stream's counts.
-    pub fn merge(&mut self, other: &Self) {
-        self.packet_trailer += other.packet_trailer;
-        self.abs_capture_time += other.abs_capture_time;
-        self.interpolated += other.interpolated;
-        self.unstamped += other.unstamped;
-        self.other_clock += other.other_clock;
-        self.implausible += other.implausible;
-        self.max = self.max.max(other.max);
-    }
 }
 
 /// The latency of one stream's frames.
@@ -138,7 +103,7 @@ impl LatencyMeter {
             StampSource::AbsCaptureTime => self.counted.abs_capture_time += 1,
             StampSource::Interpolated => self.counted.interpolated += 1,
         }
-        self.counted.max = self.counted.max.max(latency);
+        self.counted.max_s.record(latency);
         Some(latency)
     }
 
@@ -207,7 +172,7 @@ mod tests {
         assert_eq!(meter.complete(4_000, 90_000, at(95)), Some(Duration::from_millis(50)));
         let counted = meter.counters();
         assert_eq!((counted.packet_trailer, counted.measured()), (2, 2));
-        assert_eq!(counted.max, Duration::from_millis(50));
+        assert_eq!(counted.max_s.0, Duration::from_millis(50));
     }
 
     #[test]

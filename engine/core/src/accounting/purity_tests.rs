@@ -302,7 +302,7 @@ fn what_stops_and_stays_stopped_is_a_freeze() {
     let covered_until = open.unwrap().until - stream.start;
     assert_eq!(covered_until, last_shown + 190 * MS, "as long as any frame covered");
     let freezes = stream.ledger.freezes();
-    assert_eq!((freezes.count, freezes.total), (1, Duration::from_millis(5_040)));
+    assert_eq!((freezes.count, freezes.total_s.0), (1, Duration::from_millis(5_040)));
     let mut stream = Stream::new(Codec::Vp8, 65_000);
     stream.frames(250);
     stream.ledger.set_muted(true);
@@ -318,7 +318,7 @@ fn without_a_mute_the_same_pause_is_a_freeze() {
     stream.now += 4_000 * MS;
     stream.frames(125);
     let freezes = stream.figures().freezes;
-    assert_eq!((freezes.count, freezes.lossy, freezes.total), (1, 0, 4_040 * MS));
+    assert_eq!((freezes.count, freezes.causes.loss.count, freezes.total_s.0), (1, 0, 4_040 * MS));
 }
 
 #[test]
@@ -357,8 +357,8 @@ fn freezes_are_told_apart_by_their_cause() {
     (0..20).for_each(|_| stream.frame(false));
     stream.frame(true);
     let freezes = stream.figures().freezes;
-    assert_eq!((freezes.count, freezes.lossy), (2, 1), "{freezes:?}");
-    assert_eq!(freezes.total - freezes.lossy_total, 640 * MS);
+    assert_eq!((freezes.count, freezes.causes.loss.count), (2, 1), "{freezes:?}");
+    assert_eq!(freezes.causes.late.total_s.0, 640 * MS);
 }
 
 #[test]

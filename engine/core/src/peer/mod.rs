@@ -37,8 +37,8 @@ use wire::RtpHeader;
 
 use crate::watch::StreamCover;
 use crate::{
-    Arrival, Capture, CaptureLimits, PeerCounters, PeerOptions, PeerReport, PublishTrack,
-    TransportCounters,
+    Arrival, Capture, CaptureLimits, PeerCounters, PeerDatagrams, PeerOptions, PeerReport,
+    PublishTrack, TransportCounters,
 };
 
 /// How often a publisher reads str0m's statistics: its counts of NACKs and of the server's receiver
@@ -221,7 +221,7 @@ impl Peer {
         if self.closed {
             return;
         }
-        self.transport.datagrams_received += 1;
+        self.transport.datagrams.received += 1;
         self.remote = Some(source);
         self.clock = Some(at);
         self.now = self.now.max(at.instant);
@@ -366,7 +366,10 @@ impl Peer {
         let (sent, dropped) = self.outbox_before_window;
         let mut counters = PeerCounters {
             transport: TransportCounters {
-                datagrams_sent: self.outbox.sent - sent,
+                datagrams: PeerDatagrams {
+                    sent: self.outbox.sent - sent,
+                    ..self.transport.datagrams
+                },
                 dropped_unsent: self.outbox.dropped - dropped,
                 ..self.transport
             },

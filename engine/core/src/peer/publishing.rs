@@ -429,7 +429,7 @@ impl TxLayer {
         counted.packets_sent += packets;
         counted.frames_sent += 1;
         counted.keyframes_sent += u64::from(keyframe);
-        counted.lateness_max = counted.lateness_max.max(lateness);
+        counted.lateness_max_s.record(lateness);
         if lateness > LATE_AFTER {
             counted.late_packets += packets;
         }

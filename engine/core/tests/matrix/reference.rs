@@ -245,12 +245,13 @@ impl Story {
                 continue;
             }
             counted.count += 1;
-            counted.total += frozen;
+            counted.total_s.0 += frozen;
             counted.streams = 1;
-            if after - before > 1 {
-                counted.lossy += 1;
-                counted.lossy_total += frozen;
-            }
+            let lossy = after - before > 1;
+            let causes = &mut counted.causes;
+            let cause = if lossy { &mut causes.loss } else { &mut causes.late };
+            cause.count += 1;
+            cause.total_s.0 += frozen;
         }
         counted
     }

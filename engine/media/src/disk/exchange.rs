@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use stampede_counters::FileTiming;
+
 use crate::record::DiskFrame;
-use crate::recording::{FileTiming, Muxer};
+use crate::recording::Muxer;
 
 /// A file's bytes are written once this many are gathered.
 pub const CHUNK_BYTES: usize = 256 << 10;

@@ -17,10 +17,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+pub use stampede_counters::FileTiming;
 
 use crate::clip::Codec;
 use crate::record::DiskFrame;
-pub use crate::recording::FileTiming;
 use crate::recording::{Muxer, file_stem};
 pub use exchange::{
     CHUNK_BYTES, DiskBackend, DiskOptions, DiskReport, ERRORS_KEPT_MAX, FLUSH_INTERVAL, FileReport,

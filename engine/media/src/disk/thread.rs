@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use stampede_counters::FileTiming;
 
 use super::exchange::{
     CHUNK_BYTES, DiskBackend, DiskOptions, DiskReport, ERRORS_KEPT_MAX, FLUSH_INTERVAL, FileReport,
@@ -17,7 +18,7 @@ use super::exchange::{
 };
 use super::io::{DiskIo, PlainIo, Slot, UringIo, Write};
 use crate::record::DiskFrame;
-use crate::recording::{FileTiming, Muxed, Muxer};
+use crate::recording::{Muxed, Muxer};
 
 /// Names tried for one file (`name`, `name-2`, ...) before giving up.
 const NAMES_TRIED_MAX: u32 = 1_000;

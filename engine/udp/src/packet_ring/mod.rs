@@ -312,7 +312,7 @@ impl PacketRing {
         self.reading.left -= 1;
         let Some(packet) = Packet::parse(self.block(block), next) else {
             // Not a ring as this kernel promised it: the rest of the block can't be found.
-            stats.truncated += u64::from(self.reading.left) + 1;
+            stats.odd.truncated += u64::from(self.reading.left) + 1;
             self.reading.left = 0;
             return;
         };
@@ -413,6 +413,7 @@ impl Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::UdpOddCounters;
     use proptest::prelude::*;
 
     const MAC: usize = 66;
@@ -498,7 +499,13 @@ mod tests {
         let mut cut = block(&[5; 30], GSO_NONE, 0);
         cut[BLOCK_HEADER_BYTES + CAPTURED_AT] -= 1;
         assert!(packet(&cut).segment_run(0, &mut stats).is_none());
-        assert_eq!(stats, UdpStats { truncated: 3, ..UdpStats::default() });
+        assert_eq!(
+            stats,
+            UdpStats {
+                odd: UdpOddCounters { truncated: 3, ..Default::default() },
+                ..UdpStats::default()
+            }
+        );
     }
 
     proptest! {

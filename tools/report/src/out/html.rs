@@ -15,7 +15,7 @@ use super::strips;
 use crate::hist::Hist;
 use crate::show::group;
 use crate::show::shown;
-use crate::types::CohortFigures;
+use crate::types::{CohortFigures, said};
 use crate::types::{Fault, MediaSection, Outcome, Report};
 use crate::unit::{self, Unit};
 use crate::watch_words;
@@ -88,7 +88,7 @@ fn tiles(report: &Report) -> Vec<Value> {
     )];
     for (name, count, note) in [
         ("joins failed", join.failed, format!("{} tries", group(join.tries_failed))),
-        ("still joining", join.pending, join.pending_at.map_or(String::new(), |at| at.said())),
+        ("still joining", join.pending, join.pending_at.map_or(String::new(), |at| said(&at))),
         ("never started", join.not_started, String::new()),
         ("dropped out", join.dropped, format!("{} resumed", group(join.resumed))),
     ] {
@@ -110,7 +110,11 @@ fn tiles(report: &Report) -> Vec<Value> {
     }
     if let Some(video) = &report.video {
         if let Some(freezes) = &video.freezes {
-            let note = format!("{:.1} s on {} tracks", freezes.total_s, group(freezes.streams));
+            let note = format!(
+                "{:.1} s on {} tracks",
+                freezes.total_s.as_secs_f64(),
+                group(freezes.streams)
+            );
             tiles.push(tile("freezes", group(freezes.count), note, freezes.count > 0));
         }
         match (&video.latency_ms, &video.jitter_ms) {
@@ -132,7 +136,7 @@ fn tiles(report: &Report) -> Vec<Value> {
     let received: Option<f64> =
         report.video.iter().chain(&report.audio).map(|media| media.bitrate_bps).sum();
     if let Some(received) = received.filter(|bps| *bps > 0.0) {
-        let packets = report.generator.packets_in;
+        let packets = report.generator.counted.udp.datagrams_in;
         tiles.push(tile(
             "received",
             bits_per_second(received),
@@ -142,7 +146,7 @@ fn tiles(report: &Report) -> Vec<Value> {
     }
     let busiest = report.generator.workers.iter().map(|worker| worker.busy_ratio).reduce(f64::max);
     if let Some(busiest) = busiest {
-        let drops = report.generator.udp_dropped;
+        let drops = report.generator.counted.udp.kernel_drops;
         tiles.push(tile(
             "busiest worker",
             format!("{:.0} %", busiest * 100.0),
@@ -414,7 +418,10 @@ fn media_rows(name: &str, section: &MediaSection) -> Value {
         ("freezes", some(section.freezes.as_ref().map(|freezes| freezes.count))),
         ("jitter p50 / p95 / p99", hist(&section.jitter_ms)),
         ("latency p50 / p95 / p99", hist(&section.latency_ms)),
-        ("NACK / PLI sent", format!("{} / {}", group(section.nack_sent), group(section.pli_sent))),
+        (
+            "NACK / PLI sent",
+            format!("{} / {}", group(section.feedback.nack_sent), group(section.feedback.pli_sent)),
+        ),
     ];
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| json!([name, value])).collect();
     json!({"name": name, "rows": rows})
@@ -443,6 +450,7 @@ fn phases(report: &Report) -> Vec<Value> {
 fn streams(report: &Report) -> Vec<Value> {
     let merged = report.run.hosts.is_some();
     let row = |row: &crate::types::StreamRow| {
+        let packets = &row.counters.packets;
         let name = match (&row.host, merged) {
             (Some(host), true) => format!("{host}: {}", row.identity),
             _ => row.identity.clone(),
@@ -452,16 +460,16 @@ fn streams(report: &Report) -> Vec<Value> {
             "name": name,
             "room": row.room,
             "kind": row.kind,
-            "bad": row.unrecovered > 0 || row.received == 0,
+            "bad": packets.unrecovered > 0 || packets.received == 0,
             "cells": [
                 row.loss_rate.map_or_else(unknown, share),
-                group(row.expected),
-                group(row.missing),
-                group(row.repaired),
-                group(row.late),
-                group(row.unrecovered),
-                group(row.freezes),
-                format!("{:.1} s", row.freezes_total_s),
+                group(packets.expected),
+                group(packets.missing),
+                group(packets.repaired),
+                group(packets.late),
+                group(packets.unrecovered),
+                group(row.counters.freezes.count),
+                format!("{:.1} s", row.counters.freezes.total_s.as_secs_f64()),
                 row.jitter_ms.map_or_else(unknown, |ms| format!("{ms:.1} ms")),
                 row.bitrate_bps.map_or_else(unknown, bits_per_second),
             ],

@@ -179,8 +179,11 @@ fn joins(text: &mut String, report: &Report) {
 }
 
 fn streams(text: &mut String, report: &Report) {
-    let worst: Vec<_> =
-        report.streams.iter().filter(|row| row.unrecovered > 0 || row.freezes > 0).collect();
+    let worst: Vec<_> = report
+        .streams
+        .iter()
+        .filter(|row| row.counters.packets.unrecovered > 0 || row.counters.freezes.count > 0)
+        .collect();
     if worst.is_empty() {
         return;
     }
@@ -198,12 +201,12 @@ fn streams(text: &mut String, report: &Report) {
             "| {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
             escaped(&row.identity),
             escaped(&row.kind),
-            group(row.expected),
-            group(row.missing),
-            group(row.repaired),
-            group(row.unrecovered),
-            group(row.freezes),
-            row.freezes_total_s
+            group(row.counters.packets.expected),
+            group(row.counters.packets.missing),
+            group(row.counters.packets.repaired),
+            group(row.counters.packets.unrecovered),
+            group(row.counters.freezes.count),
+            row.counters.freezes.total_s.as_secs_f64()
         );
     }
     text.push_str("\n</details>\n");

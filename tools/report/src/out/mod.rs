@@ -1,6 +1,6 @@
 //! The forms in which a report goes out.
 
-mod csv;
+pub mod csv;
 mod html;
 mod junit;
 mod markdown;

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+pub use stampede_counters::PendingAt;
+use stampede_counters::SessionCounters;
 
 use crate::hist::Hist;
 use crate::show::group;
@@ -46,58 +48,19 @@ pub struct JoinSection {
     /// codes and texts, answers of the server, errors of this machine.
     pub error_texts: BTreeMap<String, String>,
     /// What the sessions made of the server's messages.
-    pub signalling: SignallingSection,
+    pub signalling: SessionCounters,
     /// Most participants connected at one moment; `null` in a merged report without series.
     pub peak: Option<u64>,
     /// From the scheduled start of each join.
     pub phases_ms: Phases,
 }
 
-/// Joins that had neither ended nor failed, by what they were waiting for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct PendingAt {
-    /// For the websocket to open, or for another try.
-    pub websocket: u64,
-    /// For the join response.
-    pub signal: u64,
-    /// For ICE to connect.
-    pub ice: u64,
-    /// For DTLS to connect.
-    pub dtls: u64,
-}
-
-impl PendingAt {
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.websocket + self.signal + self.ice + self.dtls
-    }
-
-    /// Adds another's.
-    pub fn add(&mut self, other: &Self) {
-        self.websocket += other.websocket;
-        self.signal += other.signal;
-        self.ice += other.ice;
-        self.dtls += other.dtls;
-    }
-
-    /// In the order of the steps, with their keys and with what people call them.
-    pub fn named(&self) -> [(&'static str, &'static str, u64); 4] {
-        [
-            ("websocket", "the websocket", self.websocket),
-            ("signal", "the join response", self.signal),
-            ("ice", "ICE", self.ice),
-            ("dtls", "DTLS", self.dtls),
-        ]
-    }
-
-    /// `4 at ICE, 1 at DTLS`; empty if there are none.
-    pub fn said(&self) -> String {
-        let there = self.named().into_iter().filter(|(_, _, count)| *count > 0);
-        let parts: Vec<_> =
-            there.map(|(_, name, count)| format!("{} at {name}", group(count))).collect();
-        parts.join(", ")
-    }
+/// `4 at ICE, 1 at DTLS`; empty if there are none.
+pub fn said(pending_at: &PendingAt) -> String {
+    let there = pending_at.named().into_iter().filter(|(_, _, count)| *count > 0);
+    let parts: Vec<_> =
+        there.map(|(_, name, count)| format!("{} at {name}", group(count))).collect();
+    parts.join(", ")
 }
 
 impl JoinSection {
@@ -110,7 +73,7 @@ impl JoinSection {
         }
         if self.pending > 0 {
             let _ = write!(text, ", {} still joining", group(self.pending));
-            let at = self.pending_at.map_or(String::new(), |at| at.said());
+            let at = self.pending_at.map_or(String::new(), |at| said(&at));
             if !at.is_empty() {
                 let _ = write!(text, " ({at})");
             }
@@ -133,37 +96,6 @@ impl JoinSection {
         self.pending_at = (self.pending == 0).then(PendingAt::default);
         self.drops = self.dropped;
         self.dropped = self.dropped.min(self.joined);
-    }
-}
-
-/// The server's signalling messages, of all sessions together. What was not used is counted here
-/// and changed nothing else.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct SignallingSection {
-    /// Understood.
-    pub messages: u64,
-    /// Not understood.
-    pub malformed: u64,
-    /// Offers that were repeated, outdated or not for this role.
-    pub offers_ignored: u64,
-    /// Answers, of either side, to no offer that was open.
-    pub answers_ignored: u64,
-    /// Candidates that were malformed, for another peer connection, or too many.
-    pub candidates_dropped: u64,
-    /// Tracks past the most that a session takes.
-    pub tracks_ignored: u64,
-}
-
-impl SignallingSection {
-    /// Adds another's.
-    pub fn merge(&mut self, other: &Self) {
-        self.messages += other.messages;
-        self.malformed += other.malformed;
-        self.offers_ignored += other.offers_ignored;
-        self.answers_ignored += other.answers_ignored;
-        self.candidates_dropped += other.candidates_dropped;
-        self.tracks_ignored += other.tracks_ignored;
     }
 }
 

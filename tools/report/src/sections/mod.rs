@@ -12,13 +12,10 @@ mod streams;
 mod verdict;
 
 pub use cohorts::CohortFigures;
-pub use generator::{GeneratorSection, OddSection, WorkerSection};
-pub use join::{JoinSection, PendingAt, Phases, SignallingSection};
-pub use media::{
-    CohortSection, Frames, FreezeCause, FreezeCauses, Freezes, ImpairmentSection, Injected,
-    MediaSection, Packets, PublishSection,
-};
-pub use recording::{AssemblySection, RecordingSection};
+pub use generator::{GeneratorSection, WorkerSection};
+pub use join::{JoinSection, PendingAt, Phases, said};
+pub use media::{CohortSection, ImpairmentSection, MediaSection, PublishSection};
+pub use recording::RecordingSection;
 pub use run::{
     EmbeddedOptions, FindSection, FindStep, HostSection, Machine, Options, RunSection, StageRow,
     TargetSection,

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stampede_counters::{Grown, RunCounters};
 
 use super::server::ServerSecond;
 
@@ -56,6 +57,8 @@ pub struct SeriesRow {
     pub latency_ms_p95: Option<f64>,
     /// 99th percentile of it.
     pub latency_ms_p99: Option<f64>,
+    /// By how much each counter grew in this second, by its key; what did not grow is left out.
+    pub counters: Grown<RunCounters>,
     /// The scraped server; `null` without `--server-metrics`, or where a scrape failed.
     pub server: Option<ServerSecond>,
 }

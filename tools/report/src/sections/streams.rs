@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stampede_counters::{Columns, MediaCounters};
 
 /// Most streams in the JSON.
 pub const STREAMS_WORST_MAX: usize = 50;
@@ -33,32 +34,9 @@ pub struct StreamRow {
     pub mid: String,
     /// LiveKit's track id.
     pub track_id: Option<String>,
-    /// Packets that should have arrived.
-    pub expected: u64,
-    /// Packets that arrived, each once.
-    pub received: u64,
-    /// Packets not there when passed over.
-    pub missing: u64,
-    /// Missing ones that came in time.
-    pub repaired: u64,
-    /// Missing ones that came too late.
-    pub late: u64,
-    /// Missing ones that were not repaired in time.
-    pub unrecovered: u64,
-    /// Packets that came more than once.
-    pub duplicate: u64,
-    /// Packets that came after a higher sequence number.
-    pub reordered: u64,
-    /// Repairs that came by RTX.
-    pub rtx_repairs: u64,
-    /// RTX packets that brought nothing.
-    pub rtx_redundant: u64,
-    /// Packets without payload.
-    pub padding_only: u64,
-    /// Packets from too far behind to be told from duplicates.
-    pub stale: u64,
-    /// Payload bytes.
-    pub payload_bytes: u64,
+    /// What was counted of it.
+    #[serde(flatten)]
+    pub counters: Columns<MediaCounters>,
     /// `unrecovered / expected`.
     pub loss_rate: Option<f64>,
     /// `missing / expected`.
@@ -66,26 +44,8 @@ pub struct StreamRow {
     /// Payload bits over the time in which its track was expected to play, whatever part of that the
     /// stream was there for; `null` where that is not known.
     pub bitrate_bps: Option<f64>,
-    /// Frames of which a packet arrived.
-    pub frames_received: u64,
-    /// Frames with every packet there in time.
-    pub frames_complete: u64,
-    /// Complete frames with decodable references.
-    pub frames_decodable: Option<u64>,
-    /// Frames known to exist that can't be shown.
-    pub frames_dropped: Option<u64>,
-    /// Complete keyframes.
-    pub keyframes: u64,
-    /// Freezes by libwebrtc's rule.
-    pub freezes: u64,
-    /// Together.
-    pub freezes_total_s: f64,
     /// Interarrival jitter at the end.
     pub jitter_ms: Option<f64>,
-    /// NACK messages sent.
-    pub nack_sent: u64,
-    /// PLI messages sent.
-    pub pli_sent: u64,
     /// First packet.
     pub first_packet_s: Option<f64>,
     /// Last packet.
@@ -112,12 +72,13 @@ pub fn worst(rows: &[StreamRow]) -> Vec<StreamRow> {
 /// Orders by what a viewer would complain about: nothing received, loss for good, freezes, late
 /// frames; then what was repaired, and jitter. Closed streams that got nothing are no complaint.
 fn badness(a: &StreamRow, b: &StreamRow) -> Ordering {
-    let silent = |row: &StreamRow| !row.closed && row.received == 0;
+    let silent = |row: &StreamRow| !row.closed && row.counters.packets.received == 0;
+    let frozen_s = |row: &StreamRow| row.counters.freezes.total_s.as_secs_f64();
     let down = |a: f64, b: f64| b.total_cmp(&a);
     silent(b)
         .cmp(&silent(a))
         .then_with(|| down(a.loss_rate.unwrap_or(0.0), b.loss_rate.unwrap_or(0.0)))
-        .then_with(|| down(a.freezes_total_s, b.freezes_total_s))
+        .then_with(|| frozen_s(b).total_cmp(&frozen_s(a)))
         .then_with(|| down(a.missing_rate.unwrap_or(0.0), b.missing_rate.unwrap_or(0.0)))
         .then_with(|| down(a.jitter_ms.unwrap_or(0.0), b.jitter_ms.unwrap_or(0.0)))
         .then_with(|| (&a.identity, a.ssrc).cmp(&(&b.identity, b.ssrc)))
@@ -125,10 +86,16 @@ fn badness(a: &StreamRow, b: &StreamRow) -> Ordering {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use stampede_counters::Seconds;
+
     use super::*;
 
     fn named(identity: &str) -> StreamRow {
-        StreamRow { identity: identity.to_owned(), received: 10, ..StreamRow::default() }
+        let mut row = StreamRow { identity: identity.to_owned(), ..StreamRow::default() };
+        row.counters.packets.received = 10;
+        row
     }
 
     #[test]
@@ -136,10 +103,10 @@ mod tests {
         let mut rows: Vec<_> = (0..100).map(|number| named(&format!("s{number:03}"))).collect();
         rows[70].loss_rate = Some(0.02);
         rows[71].loss_rate = Some(0.5);
-        rows[72].freezes_total_s = 2.0;
+        rows[72].counters.freezes.total_s = Seconds(Duration::from_secs(2));
         rows[73].jitter_ms = Some(30.0);
-        rows[74].received = 0;
-        (rows[75].received, rows[75].closed) = (0, true);
+        rows[74].counters.packets.received = 0;
+        (rows[75].counters.packets.received, rows[75].closed) = (0, true);
         let worst = worst(&rows);
         let names: Vec<_> = worst.iter().map(|row| row.identity.as_str()).collect();
         assert_eq!(names[..6], ["s074", "s071", "s070", "s072", "s073", "s000"]);

@@ -6,7 +6,7 @@ use stampede_report::types::CohortFigures;
 use stampede_report::types::{CohortSection, ImpairmentSection};
 use stampede_scenario::{Cohort, Cohorts};
 
-use super::{injected, media};
+use super::media;
 use crate::data::RunData;
 use crate::viewers::Viewers;
 
@@ -109,10 +109,10 @@ pub(super) fn impairment(
         for (cohort, report) in cohorts.all().iter().zip(reports) {
             if cohort.impair.as_ref().is_some_and(|own| own.name == cause.name) {
                 row.peers += report.peers;
-                row.injected.add(&injected(&report.impaired));
+                row.injected.merge(&report.impaired);
             }
         }
-        section.all.add(&row.injected);
+        section.all.merge(&row.injected);
         section.cohorts.push(row);
     }
     (!section.cohorts.is_empty()).then_some(section)

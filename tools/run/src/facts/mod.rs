@@ -8,11 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use stampede_core::{
-    FreezeCounters, MediaCounters, MediaKind, PacketCounters, PeerCounters, StreamReport,
-};
-use stampede_engine::{Distributions, EngineReport, ImpairCounts, PeerRow, WorkerReport};
-use stampede_media::disk::FileTiming;
+use stampede_core::{MediaCounters, MediaKind, PacketCounters, StreamReport};
+use stampede_counters::{GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters};
+use stampede_engine::{Distributions, EngineReport, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
 use stampede_scenario::{Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
@@ -21,18 +19,18 @@ use stampede_report::facts::{Facts, LedgerFacts, TracksFacts, WorkerFacts};
 use stampede_report::hist::{Hist, Samples};
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::judge::judge;
-use stampede_report::latency::{LatencySource, by_height};
+use stampede_report::latency::by_height;
 use stampede_report::senders::SenderFacts;
 use stampede_report::show::round;
 use stampede_report::threshold::{self, Threshold};
 use stampede_report::types::worst;
 use stampede_report::types::{
-    AssemblySection, EmbeddedOptions, EmbeddedSection, Frames, FreezeCause, FreezeCauses, Freezes,
-    GeneratorSection, Injected, MediaSection, OddSection, Options, Packets, PublishSection,
+    EmbeddedOptions, EmbeddedSection, GeneratorSection, MediaSection, Options, PublishSection,
     Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
     TargetSection, WorkerSection,
 };
 
+use crate::counted;
 use crate::data::RunData;
 use crate::joins::of_first_try;
 use crate::machine;
@@ -82,11 +80,11 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
         let expected = expected.filter(|_| ours);
-        (subscribers && (ours || all_are_others || counters.streams_received > 0))
+        (subscribers && (ours || all_are_others || counters.streams.received > 0))
             .then(|| media(&data, &viewers, kind, None, counters, &sums.distributions, expected))
     };
-    let video = received(MediaKind::Video, &sums.totals.video, own_video, video_tracks);
-    let audio = received(MediaKind::Audio, &sums.totals.audio, own_audio, audio_tracks);
+    let video = received(MediaKind::Video, &sums.counted.video, own_video, video_tracks);
+    let audio = received(MediaKind::Audio, &sums.counted.audio, own_audio, audio_tracks);
     let kinds = [video.as_ref().map(|_| own_video), audio.as_ref().map(|_| own_audio)];
     let all_streams = streams::all(&data, &viewers);
     let metrics = server_metrics(&data);
@@ -125,52 +123,18 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
 /// Sums over workers.
 #[derive(Default)]
 struct Sums {
-    totals: PeerCounters,
+    counted: RunCounters,
     distributions: Distributions,
-    datagrams_in: u64,
-    datagrams_out: u64,
-    runs_in: u64,
-    kernel_drops: u64,
-    ring_drops: u64,
-    runs_dropped: u64,
-    send_errors: u64,
-    send_queue_full: u64,
-    odd: OddSection,
 }
 
 impl Sums {
     fn of(engine: Option<&EngineReport>) -> Self {
         let mut sums = Self::default();
         for worker in engine.map_or(&[][..], |engine| &engine.workers) {
-            sums.totals.merge(&worker.totals);
+            sums.counted.merge(&counted::of_report(worker));
             sums.distributions.merge(&worker.distributions);
-            let udp = &worker.health.udp;
-            sums.datagrams_in += udp.datagrams_in;
-            sums.datagrams_out += udp.datagrams_out;
-            sums.runs_in += udp.segment_runs_in;
-            sums.kernel_drops += udp.kernel_drops;
-            sums.ring_drops += udp.ring_drops;
-            sums.runs_dropped += udp.segment_runs_dropped;
-            sums.send_errors += udp.lost_sends();
-            sums.send_queue_full += udp.send_queue_full;
-            sums.odd.add(&odd(worker));
         }
         sums
-    }
-}
-
-fn odd(worker: &WorkerReport) -> OddSection {
-    let (transport, udp) = (&worker.totals.transport, &worker.health.udp);
-    OddSection {
-        unknown_ssrc: transport.unknown_ssrc,
-        before_connected: transport.before_connected,
-        orphans: worker.health.orphan_datagrams,
-        truncated: udp.truncated,
-        unsent: transport.dropped_unsent,
-        connection_errors: transport.errors,
-        receive_pauses: udp.receive_pauses,
-        snapshots_dropped: worker.snapshots_dropped,
-        streams_left_out: worker.peers.iter().map(|peer| peer.report.streams_left_out).sum(),
     }
 }
 
@@ -178,14 +142,15 @@ fn facts(
     data: &RunData,
     sums: &Sums,
     viewers: &Viewers<'_>,
-    injected: Option<Injected>,
+    injected: Option<ImpairCounters>,
     bounds: Bounds,
 ) -> Facts {
-    let (video, audio) = (&sums.totals.video.packets, &sums.totals.audio.packets);
+    let (video, audio) = (&sums.counted.video.packets, &sums.counted.audio.packets);
     let of_bounded = |of: fn(&PacketCounters) -> u64| {
         let kinds = [video, audio].into_iter().zip(bounds.loss);
         kinds.filter(|(_, bounded)| *bounded).map(|(packets, _)| of(packets)).sum()
     };
+    let GeneratorCounters { udp, odd, .. } = &sums.counted.generator;
     let join = data.joins.section();
     let mut workers_failed: Vec<String> = Vec::new();
     let mut workers = Vec::new();
@@ -219,26 +184,26 @@ fn facts(
         missing: video.missing + audio.missing,
         repaired: video.repaired + audio.repaired,
         unrecovered: video.unrecovered + audio.unrecovered,
-        published: sums.totals.publish.packets_sent,
+        published: sums.counted.publish.packets_sent,
         injected,
         watch: viewers.facts(),
         embedded: matches!(data.scenario.target, Target::Embedded(_)),
         // Signalling by a tunnel is local, its media is not.
         local: data.local
             && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback()),
-        upstream_lost: sums.totals.publish.upstream_lost.unwrap_or(0),
-        rejected: sums.totals.transport.malformed + sums.totals.transport.rejected,
+        upstream_lost: sums.counted.publish.upstream_lost.unwrap_or(0),
+        rejected: odd.peers.malformed + odd.peers.rejected,
         tracks: tracks_facts(data, sums, viewers),
-        publish_late_ms_max: sums.totals.publish.lateness_max.as_secs_f64() * 1_000.0,
+        publish_late_ms_max: sums.counted.publish.lateness_max_s.as_secs_f64() * 1_000.0,
         join_response_wait_ms_max: data.joins.join_response_wait_max().as_secs_f64() * 1_000.0,
         bounded_unrecovered: of_bounded(|packets| packets.unrecovered),
         bounded_expected: of_bounded(|packets| packets.expected),
-        datagrams_in: sums.datagrams_in,
-        datagrams_out: sums.datagrams_out,
-        kernel_drops: sums.kernel_drops,
-        drops_estimated: sums.kernel_drops != sums.runs_dropped,
-        ring_drops: sums.ring_drops,
-        send_losses: sums.send_errors + sums.send_queue_full,
+        datagrams_in: udp.datagrams_in,
+        datagrams_out: udp.datagrams_out,
+        kernel_drops: udp.kernel_drops,
+        drops_estimated: udp.kernel_drops != udp.segment_runs_dropped,
+        ring_drops: udp.ring_drops,
+        send_losses: udp.send_errors + udp.send_queue_full,
         workers,
         workers_failed,
         ledger: ledger_facts(data),
@@ -270,10 +235,10 @@ fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
 fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     let (totals, lost_inside) = ledger_measured(data)?;
     Some(LedgerFacts {
-        packets_sent: totals.packets_sent,
-        dropped: totals.dropped,
-        retransmits_dropped: totals.retransmits_dropped,
-        upstream_lost: totals.publisher_packets_lost,
+        packets_sent: totals.forward.packets_sent,
+        dropped: totals.forward.dropped,
+        retransmits_dropped: totals.forward.retransmits_dropped,
+        upstream_lost: totals.upstream.publisher_packets_lost,
         lost_inside,
     })
 }
@@ -291,38 +256,11 @@ fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
     };
     let lost = |ledger: &Ledger| -> u64 {
         let inside = ledger.workers.iter().map(|worker| {
-            worker.send_errors.saturating_sub(worker.undeliverable)
-                + worker.send_queue_full
-                + worker.kernel_drops
-                + worker.mailbox_full
+            worker.send_errors + worker.send_queue_full + worker.kernel_drops + worker.mailbox_full
         });
         inside.sum()
     };
-    Some((minus(&end.totals, &begin.totals), lost(end).saturating_sub(lost(begin))))
-}
-
-/// Growth between two readings of a ledger.
-fn minus(now: &LedgerTotals, before: &LedgerTotals) -> LedgerTotals {
-    LedgerTotals {
-        packets_sent: now.packets_sent.saturating_sub(before.packets_sent),
-        bytes_sent: now.bytes_sent.saturating_sub(before.bytes_sent),
-        retransmitted: now.retransmitted.saturating_sub(before.retransmitted),
-        dropped: now.dropped.saturating_sub(before.dropped),
-        dropped_between: now.dropped_between.saturating_sub(before.dropped_between),
-        retransmits_dropped: now.retransmits_dropped.saturating_sub(before.retransmits_dropped),
-        delayed: now.delayed.saturating_sub(before.delayed),
-        reordered: now.reordered.saturating_sub(before.reordered),
-        duplicated: now.duplicated.saturating_sub(before.duplicated),
-        malformed: now.malformed.saturating_sub(before.malformed),
-        nacks_received: now.nacks_received.saturating_sub(before.nacks_received),
-        publisher_packets_received: now
-            .publisher_packets_received
-            .saturating_sub(before.publisher_packets_received),
-        publisher_packets_lost: now
-            .publisher_packets_lost
-            .saturating_sub(before.publisher_packets_lost),
-        plis_relayed: now.plis_relayed.saturating_sub(before.plis_relayed),
-    }
+    Some((end.totals.since(&begin.totals), lost(end).saturating_sub(lost(begin))))
 }
 
 fn streams_of(
@@ -364,66 +302,26 @@ pub(super) fn media(
     // Over the time in which the tracks should have played, never over what was left of them.
     let expected_s = viewers.counted(kind, cohort).as_secs_f64();
     let counted_s = counted(data).filter(|_| expected_s > 0.0);
-    let packets = &counters.packets;
-    let freezes = &counters.freezes;
     MediaSection {
         tracks_expected,
         tracks_received: tracks_received(data, kind, cohort),
         watch: watched.figures(),
-        packets: Packets {
-            expected: packets.expected,
-            received: packets.received,
-            missing: packets.missing,
-            repaired: packets.repaired,
-            late: packets.late,
-            unrecovered: packets.unrecovered,
-            duplicate: packets.duplicate,
-            reordered: packets.reordered,
-            server_made: packets.server_made,
-            cut_off: packets.cut_off,
-        },
-        loss_rate: packets.loss_rate(),
-        missing_rate: packets.missing_rate(),
-        bitrate_bps: counted_s.map(|seconds| (packets.bytes as f64 * 8.0 / seconds).round()),
-        frames: Frames {
-            received: counters.frames.received,
-            complete: counters.frames.complete,
-            decodable: counters.frames.decodable,
-            dropped: counters.frames.dropped,
-        },
+        bitrate_bps: counted_s
+            .map(|seconds| (counters.packets.bytes as f64 * 8.0 / seconds).round()),
         fps: (expected_s > 0.0).then(|| {
             let frames = counters.frames.decodable.unwrap_or(counters.frames.complete);
             round(frames as f64 / expected_s, 2)
         }),
-        freezes: video.then(|| freezes_section(freezes)),
         jitter_ms: jitter.as_ms(),
         latency_ms: Hist::of_micros_as_ms(latency_us),
         latency_layers_ms: match kind {
             MediaKind::Video => by_height(&distributions.video_latency_by_height_us),
             MediaKind::Audio => BTreeMap::new(),
         },
-        latency_source: LatencySource::of(&counters.latency),
         pli_to_keyframe_ms: video
             .then(|| Hist::of_micros_as_ms(&distributions.pli_to_keyframe_us))
             .flatten(),
-        layer_switches: counters.layer_switches,
-        nack_sent: counters.nack_sent,
-        pli_sent: counters.pli_sent,
-    }
-}
-
-fn freezes_section(freezes: &FreezeCounters) -> Freezes {
-    let cause =
-        |count, total: Duration| FreezeCause { count, total_s: round(total.as_secs_f64(), 3) };
-    let late = freezes.total.saturating_sub(freezes.lossy_total);
-    Freezes {
-        count: freezes.count,
-        total_s: round(freezes.total.as_secs_f64(), 3),
-        streams: freezes.streams,
-        causes: FreezeCauses {
-            loss: cause(freezes.lossy, freezes.lossy_total),
-            late: cause(freezes.count - freezes.lossy, late),
-        },
+        ..MediaSection::of(counters, kind)
     }
 }
 
@@ -454,39 +352,16 @@ fn tracks_received(data: &RunData, kind: MediaKind, cohort: Option<u16>) -> u64 
 }
 
 fn publish(sums: &Sums) -> PublishSection {
-    let sent = &sums.totals.publish;
+    let counted = sums.counted.publish;
     PublishSection {
-        tracks: sent.tracks,
-        packets_sent: sent.packets_sent,
-        bytes_sent: sent.bytes_sent,
-        retransmitted: sent.retransmitted,
-        nack_received: sent.nack_received,
-        pli_received: sent.pli_received,
-        frames_sent: sent.frames_sent,
-        keyframes_sent: sent.keyframes_sent,
-        upstream_loss_rate: sent.upstream_loss_rate(),
-        upstream_lost: sent.upstream_lost,
-        upstream_expected: sent.upstream_expected,
+        counted,
+        upstream_loss_rate: counted.upstream_loss_rate(),
         lateness_ms: Hist::of_micros_as_ms(&sums.distributions.publish_lateness_us),
-        late_packets: sent.late_packets,
-        layer_pauses: sent.layer_pauses,
-        frames_withheld: sent.frames_withheld,
-    }
-}
-
-pub(super) fn injected(counts: &ImpairCounts) -> Injected {
-    Injected {
-        dropped: counts.dropped,
-        delayed: counts.delayed,
-        reordered: counts.reordered,
-        duplicated: counts.duplicated,
-        other_dropped: counts.other_dropped,
     }
 }
 
 /// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
 fn tracks_facts(data: &RunData, sums: &Sums, viewers: &Viewers<'_>) -> TracksFacts {
-    let totals = &sums.totals;
     // What layouts leave out is not expected; what can't be known is not missed.
     let expected = data.joins.tracks_expected().map(|tracks| tracks.unwrap_or(0));
     let discounted = data.joins.tracks_discounted();
@@ -496,7 +371,8 @@ fn tracks_facts(data: &RunData, sums: &Sums, viewers: &Viewers<'_>) -> TracksFac
     // An open subscription that nothing was sent on, by the ledger.
     let rows = data.ledger.iter().flat_map(|ledger| &ledger.rooms);
     let rows = rows.flat_map(|room| &room.subscribers).flat_map(|subscriber| &subscriber.tracks);
-    let unsent = rows.filter(|track| track.packets_sent + track.dropped == 0).count() as u64;
+    let unsent =
+        rows.filter(|track| track.counts.packets_sent + track.counts.dropped == 0).count() as u64;
     // Who left at once, or had just come, missed nothing.
     let silent = viewers.silent(data.scenario.watch_rules.interruption_min);
     let not_received = missing(0, tracks_received(data, MediaKind::Video, None))
@@ -505,7 +381,7 @@ fn tracks_facts(data: &RunData, sums: &Sums, viewers: &Viewers<'_>) -> TracksFac
         expected: expected.iter().sum(),
         missing: not_received.min(silent),
         unsent: data.ledger.is_some().then_some(unsent),
-        plis: totals.video.pli_sent,
+        plis: sums.counted.video.feedback.pli_sent,
     }
 }
 
@@ -529,31 +405,29 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
     if report.frames_dropped > 0 {
         errors.push(format!("{} frames were not recorded into {dir}", report.frames_dropped));
     }
-    let mut assembly = AssemblySection::default();
+    let mut counted = RecordingCounters {
+        frames_written: report.files.iter().map(|file| file.frames).sum(),
+        frames_dropped: report.frames_dropped,
+        ..RecordingCounters::default()
+    };
     for worker in data.engine.iter().flat_map(|engine| &engine.workers) {
-        assembly.add(&AssemblySection::of(&worker.assembled));
+        counted.assembly.merge(&worker.assembled);
     }
-    if assembly.frames_not_taken > 0 {
-        let count = assembly.frames_not_taken;
+    for file in &report.files {
+        counted.timing.merge(&file.timing);
+    }
+    if counted.assembly.frames_not_polled > 0 {
+        let count = counted.assembly.frames_not_polled;
         errors.push(format!("{count} frames never got as far as {dir}: too many waited"));
     }
-    let frames_written: u64 = report.files.iter().map(|file| file.frames).sum();
-    if errors.is_empty() && frames_written == 0 && data.joins.subscribers_joined() > 0 {
+    if errors.is_empty() && counted.frames_written == 0 && data.joins.subscribers_joined() > 0 {
         errors.push(format!("nothing came that could be recorded into {dir}"));
     }
     let files = report.files.iter().filter(|file| file.frames > 0);
-    let timing = |part: fn(&FileTiming) -> u64| -> u64 {
-        report.files.iter().map(|file| part(&file.timing)).sum()
-    };
     Some(RecordingSection {
         dir: record.dir.display().to_string(),
         files: files.map(|file| file.path.display().to_string()).collect(),
-        frames_written,
-        frames_dropped: report.frames_dropped,
-        frames_moved: timing(|timing| timing.frames_moved),
-        packets_concealed: timing(|timing| timing.packets_concealed),
-        timestamp_jumps: timing(|timing| timing.jumps),
-        assembly,
+        counted,
         errors,
     })
 }
@@ -564,7 +438,8 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
     let window = from.zip(measured.end);
     let cpu = window.map_or(Duration::ZERO, |(from, to)| to.cpu.saturating_sub(from.cpu));
     let wall_s = window.map_or(0.0, |(from, to)| (to.at - from.at).as_secs_f64());
-    let packets = sums.datagrams_in + sums.datagrams_out;
+    let counted = sums.counted.generator;
+    let packets = counted.udp.datagrams_in + counted.udp.datagrams_out;
     let rss_bytes = measured.end.and_then(|mark| mark.rss_bytes);
     let before = measured.start.and_then(|mark| mark.rss_bytes);
     let connected = measured.connected as u64;
@@ -580,20 +455,13 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
             .map_or_else(Vec::new, |engine| engine.workers.iter().map(worker).collect()),
         cpu_s: round(cpu.as_secs_f64(), 3),
         cpu_cores: (wall_s > 0.0).then(|| round(cpu.as_secs_f64() / wall_s, 3)),
-        packets_in: sums.datagrams_in,
-        udp_runs_in: sums.runs_in,
-        packets_out: sums.datagrams_out,
+        counted,
         cpu_ns_per_packet: (packets > 0).then(|| (cpu.as_nanos() as f64 / packets as f64).round()),
         rss_bytes,
         rss_bytes_per_peer: rss_bytes
             .zip(before)
             .filter(|_| connected > 0)
             .map(|(after, before)| after.saturating_sub(before) / connected),
-        udp_dropped: sums.kernel_drops,
-        udp_runs_dropped: sums.runs_dropped,
-        send_errors: sums.send_errors,
-        send_queue_full: sums.send_queue_full,
-        odd: sums.odd,
     }
 }
 

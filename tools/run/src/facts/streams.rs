@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use stampede_core::{Arrival, MediaKind, StreamReport};
+use stampede_counters::Columns;
 use stampede_engine::{EngineReport, PeerRow};
 use stampede_report::show::round;
 use stampede_report::types::StreamRow;
@@ -43,7 +44,7 @@ fn row(stream: &StreamReport, peer: &PeerRow, started: Instant) -> StreamRow {
         let since = arrival?.instant.checked_duration_since(started)?;
         Some(round(since.as_secs_f64(), 3))
     };
-    let (packets, frames) = (&stream.packets, &stream.frames);
+    let packets = &stream.packets;
     StreamRow {
         host: None,
         identity: peer.label.clone(),
@@ -58,32 +59,11 @@ fn row(stream: &StreamReport, peer: &PeerRow, started: Instant) -> StreamRow {
         ssrc: stream.ssrc,
         mid: stream.mid.clone(),
         track_id: stream.track_id.clone(),
-        expected: packets.expected,
-        received: packets.received,
-        missing: packets.missing,
-        repaired: packets.repaired,
-        late: packets.late,
-        unrecovered: packets.unrecovered,
-        duplicate: packets.duplicate,
-        reordered: packets.reordered,
-        rtx_repairs: packets.rtx_repairs,
-        rtx_redundant: packets.rtx_redundant,
-        padding_only: packets.padding_only,
-        stale: packets.stale,
-        payload_bytes: packets.bytes,
+        counters: Columns(stream.counters()),
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
         bitrate_bps: None,
-        frames_received: frames.received,
-        frames_complete: frames.complete,
-        frames_decodable: frames.decodable,
-        frames_dropped: frames.dropped,
-        keyframes: frames.keyframes,
-        freezes: stream.freezes.count,
-        freezes_total_s: round(stream.freezes.total.as_secs_f64(), 3),
         jitter_ms: stream.jitter.map(|jitter| round(jitter.as_secs_f64() * 1_000.0, 3)),
-        nack_sent: stream.nack_sent,
-        pli_sent: stream.pli_sent,
         first_packet_s: since(stream.first_packet),
         last_packet_s: since(stream.last_packet),
         first_keyframe_s: since(stream.first_keyframe),

@@ -140,7 +140,7 @@ fn packets_repairs_and_reports(dtls: &'static Agreeing) {
     }
     room.hear();
     let row = &room.rows()[0];
-    assert!(row.retransmitted >= LOSSES, "{dtls:?}: {row:?}");
+    assert!(row.counts.retransmitted >= LOSSES, "{dtls:?}: {row:?}");
     let reported = room.clients[0].reported.unwrap();
     assert!((2..=room.packets as u32).contains(&reported), "{dtls:?}: {reported}");
     room.check();

@@ -271,7 +271,7 @@ impl Subscription {
             }
             self.rewriter.switch(&packet.numbers, self.clock_rate);
             if self.layer.is_some_and(|layer| layer != packet.layer) {
-                self.ledger.layer_switches += 1;
+                self.ledger.counts.layer_switches += 1;
             }
             self.layer = Some(packet.layer);
         }
@@ -315,17 +315,17 @@ impl Subscription {
 
     /// The subscriber has asked for a keyframe.
     pub(crate) fn count_keyframe_request(&mut self) {
-        self.ledger.plis_received += 1;
+        self.ledger.counts.plis_received += 1;
     }
 
     /// The subscriber has sent a NACK.
     pub(crate) fn count_nack(&mut self) {
-        self.ledger.nacks_received += 1;
+        self.ledger.counts.nacks_received += 1;
     }
 
     /// Enters what became of one of its packets.
     fn count(&mut self, outcome: Outcome, retransmission: bool) {
-        let ledger = &mut self.ledger;
+        let ledger = &mut self.ledger.counts;
         ledger.malformed += u64::from(outcome.malformed);
         let Fate::Deliver { twice, reordered, .. } = outcome.fate else {
             if retransmission {

@@ -160,23 +160,24 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, page: &Page<'_>) {
 }
 
 fn draw_losses(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
-    let (totals, second) = (&progress.totals, &progress.second);
-    let lost = if totals.unrecovered > 0 { Style::new().red().bold() } else { Style::new() };
+    let (packets, second) = (progress.counters.packets(), &progress.second);
+    let lost = if packets.unrecovered > 0 { Style::new().red().bold() } else { Style::new() };
     let row = |name: &str, text: String| Line::from(format!("{name:<12}{text}"));
     let mut lines = vec![
         row("loss", format!("{} for good", loss(progress))).style(lost),
         row(
             "missing",
-            format!("{} ({} this second)", group(totals.missing), group(second.missing)),
+            format!("{} ({} this second)", group(packets.missing), group(second.missing)),
         ),
-        row("repaired", group(totals.repaired)),
+        row("repaired", group(packets.repaired)),
         row(
             "unrecovered",
-            format!("{} ({} this second)", group(totals.unrecovered), group(second.unrecovered)),
+            format!("{} ({} this second)", group(packets.unrecovered), group(second.unrecovered)),
         ),
     ];
-    let frozen = totals.frozen.as_secs_f64();
-    lines.push(row("freezes", format!("{}, {frozen:.1} s together", group(totals.freezes))));
+    let freezes = &progress.counters.video.freezes;
+    let frozen = freezes.total_s.as_secs_f64();
+    lines.push(row("freezes", format!("{}, {frozen:.1} s together", group(freezes.count))));
     frame.render_widget(Paragraph::new(lines).block(block("loss and freezes")), area);
 }
 
@@ -188,8 +189,8 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     }
     let rows = workers.into_iter().map(|worker| {
         let core = worker.core.map_or("-".to_owned(), |core| core.to_string());
-        let bad =
-            worker.busy_ratio > BUSY_RATIO_WARN || worker.udp.kernel_drops + unsent(worker) > 0;
+        let bad = worker.busy_ratio > BUSY_RATIO_WARN
+            || worker.counted.udp.kernel_drops + unsent(worker) > 0;
         Row::new([
             worker.worker.to_string(),
             core,
@@ -198,7 +199,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
             format!("{:.1} ms", worker.lateness_max.as_secs_f64() * 1_000.0),
             group(worker.packets_in),
             group(worker.packets_out),
-            group(worker.udp.kernel_drops),
+            group(worker.counted.udp.kernel_drops),
             group(unsent(worker)),
         ])
         .style(if bad { Style::new().yellow() } else { Style::new() })
@@ -210,7 +211,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
 }
 
 fn unsent(worker: &WorkerProgress) -> u64 {
-    worker.udp.lost_sends() + worker.udp.send_queue_full
+    worker.counted.udp.send_errors + worker.counted.udp.send_queue_full
 }
 
 fn draw_errors(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
@@ -341,7 +342,8 @@ mod tests {
 
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use stampede_engine::{PeerFigures, UdpStats};
+    use stampede_counters::{GeneratorCounters, UdpStats};
+    use stampede_engine::PeerFigures;
 
     use super::*;
     use crate::live::tests::progress;
@@ -376,10 +378,10 @@ mod tests {
 
     fn busy_run() -> Progress {
         let mut run = progress();
-        run.totals.missing = 1_234;
+        run.counters.video.packets.missing = 1_234;
         run.watch.video.watch_ratio = Some(0.9876);
         run.watch.interrupted = 12;
-        run.totals.freezes = 2;
+        run.counters.video.freezes.count = 2;
         run.errors.push(("media_timeout".to_owned(), 1));
         run.workers = (0..2)
             .map(|worker| WorkerProgress {
@@ -389,7 +391,10 @@ mod tests {
                 busy_ratio: 0.42,
                 lateness_max: Duration::from_micros(3_250),
                 packets_in: 16_520,
-                udp: UdpStats { kernel_drops: 17, ..UdpStats::default() },
+                counted: GeneratorCounters {
+                    udp: UdpStats { kernel_drops: 17, ..UdpStats::default() },
+                    ..GeneratorCounters::default()
+                },
                 ..WorkerProgress::default()
             })
             .collect();

@@ -146,11 +146,7 @@ impl Drop for Live {
 }
 
 fn loss(progress: &Progress) -> String {
-    let totals = &progress.totals;
-    if totals.expected == 0 {
-        return "-".to_owned();
-    }
-    share(totals.unrecovered as f64 / totals.expected as f64)
+    progress.counters.packets().loss_rate().map_or_else(|| "-".to_owned(), share)
 }
 
 fn clock(duration: Duration) -> String {
@@ -220,14 +216,18 @@ fn line(progress: &Progress) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use stampede_counters::RunCounters;
     use stampede_report::types::PendingAt;
     use stampede_report::types::SeriesRow;
-    use stampede_run::Totals;
 
     use super::*;
 
     pub(crate) fn progress() -> Progress {
+        let mut counters = RunCounters::default();
+        counters.video.packets.expected = 1_000_000;
+        counters.video.packets.unrecovered = 1;
         Progress {
+            counters,
             phase: Phase::Ramp,
             elapsed: Duration::from_secs(75),
             left: Some(Duration::from_secs(9)),
@@ -249,7 +249,6 @@ pub(crate) mod tests {
                 lateness_ms_max: 3.25,
                 ..SeriesRow::default()
             },
-            totals: Totals { unrecovered: 1, expected: 1_000_000, ..Totals::default() },
             errors: vec![("http_503".to_owned(), 3)],
             ..Progress::default()
         }

@@ -13,7 +13,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use stampede_core::{MediaCounters, PeerCounters};
+use stampede_counters::{Counters, Place, RunCounters};
 
 use stampede_report::running::LiveWatch;
 use stampede_report::types::WatchFigures;
@@ -64,7 +64,7 @@ impl Writer<'_> {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    fn counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         encoder.encode_counter::<Label<'_>, _, u64>(&value, None)
     }
@@ -107,7 +107,7 @@ impl Collector for Exposed {
         joins(&mut writer, &progress)?;
         received(&mut writer, &progress.counters)?;
         watched(&mut writer, &progress.watch)?;
-        published(&mut writer, &progress.counters)?;
+        counted(&mut writer, "published_", None, &[("", progress.counters.publish)])?;
         workers(&mut writer, &progress.workers)
     }
 }
@@ -154,71 +154,48 @@ fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
         ("stampede_join_retries", "Further tries of joins", progress.retries),
     ];
     for (name, help, value) in counters {
-        writer.counter(name, help, value)?;
+        writer.counter(name, help, value as f64)?;
     }
     let errors = reasons(progress.errors.clone());
     let errors = errors.iter().map(|(reason, count)| (reason.as_str(), *count as f64));
     writer.counters("stampede_join_errors", "Failed and dropped tries", "reason", errors)
 }
 
-type MediaMetric = (&'static str, &'static str, fn(&MediaCounters) -> f64);
-
-/// Counters of received media; they begin anew with the measured window.
-const MEDIA: [MediaMetric; 16] = [
-    ("stampede_packets_expected", "Packets that should have arrived", |media| {
-        media.packets.expected as f64
-    }),
-    ("stampede_packets_received", "Packets that arrived, each once", |media| {
-        media.packets.received as f64
-    }),
-    ("stampede_packets_missing", "Packets not there when passed over", |media| {
-        media.packets.missing as f64
-    }),
-    ("stampede_packets_repaired", "Missing packets that came in time", |media| {
-        media.packets.repaired as f64
-    }),
-    ("stampede_packets_late", "Missing packets that came too late", |media| {
-        media.packets.late as f64
-    }),
-    ("stampede_packets_unrecovered", "Missing packets lost for good", |media| {
-        media.packets.unrecovered as f64
-    }),
-    ("stampede_packets_duplicate", "Packets that came again", |media| {
-        media.packets.duplicate as f64
-    }),
-    ("stampede_received_payload_bytes", "Payload of received packets", |media| {
-        media.packets.bytes as f64
-    }),
-    ("stampede_frames_received", "Frames of which a packet arrived", |media| {
-        media.frames.received as f64
-    }),
-    ("stampede_frames_complete", "Frames with all packets in time", |media| {
-        media.frames.complete as f64
-    }),
-    ("stampede_keyframes_complete", "Keyframes with all packets in time", |media| {
-        media.frames.keyframes as f64
-    }),
-    ("stampede_freezes", "Freezes by libwebrtc's rule", |media| media.freezes.count as f64),
-    ("stampede_freeze_seconds", "Length of all freezes together", |media| {
-        media.freezes.total.as_secs_f64()
-    }),
-    ("stampede_nacks_sent", "NACK messages sent", |media| media.nack_sent as f64),
-    ("stampede_plis_sent", "PLI messages sent", |media| media.pli_sent as f64),
-    ("stampede_streams_received", "Streams of which a packet arrived", |media| {
-        media.streams_received as f64
-    }),
-];
-
-fn received(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {
-    let kinds = [("video", &totals.video), ("audio", &totals.audio)];
-    for (name, help, value) in MEDIA {
-        writer.counters(name, help, "kind", kinds.map(|(kind, media)| (kind, value(media))))?;
+/// Counters as they are declared; they begin anew with the measured window. Names that are not
+/// declared begin with `prefix`. `rows` are told apart by `label`, and without one there is one row.
+/// What is unknown is left out.
+fn counted<T: Counters>(
+    writer: &mut Writer<'_>,
+    prefix: &str,
+    label: Option<&'static str>,
+    rows: &[(&str, T)],
+) -> fmt::Result {
+    let mut table = Vec::new();
+    T::describe_fields(&Place { metric: prefix.to_owned(), ..Place::default() }, &mut table);
+    let rows: Vec<_> = rows.iter().map(|(name, row)| (*name, row.list())).collect();
+    for (at, counter) in table.iter().enumerate() {
+        let name = format!("stampede_{}", counter.metric);
+        let values = rows.iter().filter_map(|(name, row)| Some((*name, row[at].number()?)));
+        let help = counter.short_help();
+        match (label, counter.sum) {
+            (Some(label), true) => writer.counters(&name, help, label, values)?,
+            (Some(label), false) => writer.gauges(&name, help, label, values)?,
+            (None, sum) => {
+                for (_, value) in values {
+                    match sum {
+                        true => writer.counter(&name, help, value)?,
+                        false => writer.gauge(&name, help, value)?,
+                    }
+                }
+            }
+        }
     }
-    let decodable = kinds
-        .into_iter()
-        .filter_map(|(kind, media)| media.frames.decodable.map(|frames| (kind, frames as f64)));
-    let help = "Complete frames whose references are decodable too";
-    writer.counters("stampede_frames_decodable", help, "kind", decodable)?;
+    Ok(())
+}
+
+fn received(writer: &mut Writer<'_>, counters: &RunCounters) -> fmt::Result {
+    let kinds = [("video", counters.video), ("audio", counters.audio)];
+    counted(writer, "", Some("kind"), &kinds)?;
     let rates = kinds
         .into_iter()
         .filter_map(|(kind, media)| media.packets.loss_rate().map(|rate| (kind, rate)));
@@ -258,20 +235,6 @@ fn watched(writer: &mut Writer<'_>, watch: &LiveWatch) -> fmt::Result {
     Ok(())
 }
 
-fn published(writer: &mut Writer<'_>, totals: &PeerCounters) -> fmt::Result {
-    let sent = &totals.publish;
-    for (name, help, value) in [
-        ("stampede_published_packets", "Packets sent, resent ones left out", sent.packets_sent),
-        ("stampede_published_payload_bytes", "Payload of sent packets", sent.bytes_sent),
-        ("stampede_published_resent_packets", "Packets sent again", sent.retransmitted),
-        ("stampede_published_nacks_received", "NACK messages received", sent.nack_received),
-        ("stampede_published_plis_received", "PLI messages received", sent.pli_received),
-    ] {
-        writer.counter(name, help, value)?;
-    }
-    Ok(())
-}
-
 type WorkerMetric = (&'static str, &'static str, fn(&WorkerProgress) -> f64);
 
 const WORKER_GAUGES: [WorkerMetric; 3] = [
@@ -284,28 +247,6 @@ const WORKER_GAUGES: [WorkerMetric; 3] = [
     }),
 ];
 
-/// Counters of workers; they begin anew with the measured window.
-const WORKER_COUNTERS: [WorkerMetric; 8] = [
-    ("stampede_worker_cpu_seconds", "CPU time of the worker", |worker| worker.cpu.as_secs_f64()),
-    ("stampede_worker_datagrams_received", "UDP datagrams received", |worker| {
-        worker.udp.datagrams_in as f64
-    }),
-    ("stampede_worker_received_bytes", "UDP payload received", |worker| worker.udp.bytes_in as f64),
-    ("stampede_worker_datagrams_sent", "UDP datagrams sent", |worker| {
-        worker.udp.datagrams_out as f64
-    }),
-    ("stampede_worker_sent_bytes", "UDP payload sent", |worker| worker.udp.bytes_out as f64),
-    ("stampede_worker_kernel_drops", "Datagrams our kernel dropped", |worker| {
-        worker.udp.kernel_drops as f64
-    }),
-    ("stampede_worker_send_errors", "Datagrams the kernel refused to send", |worker| {
-        worker.udp.lost_sends() as f64
-    }),
-    ("stampede_worker_send_queue_full", "Datagrams that found our send queue full", |worker| {
-        worker.udp.send_queue_full as f64
-    }),
-];
-
 fn workers(writer: &mut Writer<'_>, workers: &[WorkerProgress]) -> fmt::Result {
     let named: Vec<_> = workers.iter().map(|one| (one.worker.to_string(), one)).collect();
     let values = |value: fn(&WorkerProgress) -> f64| {
@@ -314,16 +255,21 @@ fn workers(writer: &mut Writer<'_>, workers: &[WorkerProgress]) -> fmt::Result {
     for (name, help, value) in WORKER_GAUGES {
         writer.gauges(name, help, "worker", values(value))?;
     }
-    for (name, help, value) in WORKER_COUNTERS {
-        writer.counters(name, help, "worker", values(value))?;
-    }
-    Ok(())
+    let cpu = values(|worker| worker.cpu.as_secs_f64());
+    writer.counters("stampede_worker_cpu_seconds", "CPU time of the worker", "worker", cpu)?;
+    let rows: Vec<_> = named.iter().map(|(name, one)| (name.as_str(), one.counted)).collect();
+    counted(writer, "worker_", Some("worker"), &rows)
 }
+
+#[cfg(test)]
+mod table_tests;
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
+
+    use stampede_counters::{Figure, Value};
 
     use super::*;
 
@@ -380,6 +326,20 @@ mod tests {
             let base = name.strip_suffix("_total").unwrap_or(name);
             assert!(text.contains(&format!("# HELP {base} ")), "{name} has no help");
             assert!(text.contains(&format!("# TYPE {base} ")), "{name} has no type");
+        }
+    }
+
+    #[test]
+    fn every_counter_of_a_run_is_told() {
+        let mut all = Progress { workers: vec![WorkerProgress::default()], ..Progress::default() };
+        let mut known = || Some(Value::Count(1));
+        all.counters.set(&mut known);
+        let text = exposition(&Arc::new(Exposed(Mutex::new(all)))).unwrap();
+        let names = names(&text);
+        for counter in RunCounters::table() {
+            let total = if counter.sum { "_total" } else { "" };
+            let name = format!("stampede_{}{total}", counter.metric);
+            assert!(names.contains(&*name), "{name}, of {}, is not told", counter.key);
         }
     }
 

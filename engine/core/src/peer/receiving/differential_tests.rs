@@ -377,12 +377,12 @@ fn compare(packets: &[Packet]) -> Vec<StreamReport> {
         assert_eq!((own.frames, own.freezes), (reference.frames, reference.freezes));
         assert_eq!((own.jitter, own.bitrate_bps), (reference.jitter, reference.bitrate_bps));
         assert_eq!((own.codec, own.closed), (reference.codec, reference.closed));
-        assert_eq!(own.layer_switches, reference.layer_switches);
+        assert_eq!(own.feedback.layer_switches, reference.feedback.layer_switches);
         // NTP fractions are rounded differently.
-        let max = [own, reference].map(|report| report.latency.max);
+        let max = [own, reference].map(|report| report.latency.max_s.0);
         assert!(max[0].abs_diff(max[1]) < Duration::from_micros(1), "{max:?}");
-        let latency =
-            [own, reference].map(|report| LatencyCounters { max: max[0], ..report.latency });
+        let latency = [own, reference]
+            .map(|report| LatencyCounters { max_s: own.latency.max_s, ..report.latency });
         assert_eq!(latency[0], latency[1]);
     }
     assert!(own_transport.rejected >= reference_transport.rejected);

@@ -14,8 +14,8 @@ use crate::peer::outbox::Outbox;
 use crate::peer::{PLI_INTERVAL_MAX, PLI_INTERVAL_MIN, PLI_WHILE_RECEIVED};
 use crate::watch::StreamCover;
 use crate::{
-    Arrival, CapturedPacket, MediaCounters, MediaKind, PacketCounters, RecordedStream,
-    SenderWindow, StreamReport,
+    Arrival, CapturedPacket, FeedbackCounters, MediaCounters, MediaKind, PacketCounters,
+    RecordedStream, SenderWindow, StreamReport, StreamsCounters,
 };
 
 /// Header and payload of an authentic packet.
@@ -274,14 +274,15 @@ impl Stream {
     pub(super) fn counters(&self) -> MediaCounters {
         let packets = self.ledger.packets();
         MediaCounters {
-            streams_announced: 1,
-            streams_received: u64::from(packets.received > 0),
+            streams: StreamsCounters { announced: 1, received: u64::from(packets.received > 0) },
             packets,
             frames: self.ledger.frames(),
             freezes: self.ledger.freezes(),
-            nack_sent: self.nack_sent,
-            pli_sent: self.keyframe_requests.sent,
-            layer_switches: self.ledger.layer_switches(),
+            feedback: FeedbackCounters {
+                nack_sent: self.nack_sent,
+                pli_sent: self.keyframe_requests.sent,
+                layer_switches: self.ledger.layer_switches(),
+            },
             latency: self.ledger.latency(),
         }
     }
@@ -315,9 +316,7 @@ impl Stream {
             frames: counters.frames,
             freezes: counters.freezes,
             jitter: self.ledger.jitter(),
-            nack_sent: counters.nack_sent,
-            pli_sent: counters.pli_sent,
-            layer_switches: counters.layer_switches,
+            feedback: counters.feedback,
             latency: counters.latency,
             first_packet: span.map(|(first, _)| first),
             last_packet: span.map(|(_, last)| last),

@@ -1,0 +1,101 @@
+//! The counters of a peer, of a run, and all there are.
+
+use crate::{
+    GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
+    PublishCounters, RecordingCounters, TransportCounters, counters,
+};
+
+counters! {
+    /// A peer's counters at one moment.
+    pub struct PeerCounters: Peer {
+        /// Received video.
+        video: MediaCounters;
+        /// Received audio.
+        audio: MediaCounters;
+        /// Sent media.
+        publish: PublishCounters;
+        /// Datagrams.
+        transport: TransportCounters;
+    }
+}
+
+impl PeerCounters {
+    /// RTP packets that reached the peer, whatever became of them: padding, duplicates and resent
+    /// ones included.
+    pub fn rtp_arrived(&self) -> u64 {
+        let of = |media: &MediaCounters| {
+            let packets = &media.packets;
+            packets.received
+                + packets.duplicate
+                + packets.rtx_redundant
+                + packets.padding_only
+                + packets.stale
+        };
+        let transport = &self.transport;
+        let unaccounted = transport.unknown_ssrc + transport.rejected + transport.before_connected;
+        of(&self.video) + of(&self.audio) + unaccounted
+    }
+}
+
+counters! {
+    /// Everything that workers count while a run is under way, under the keys of the report.
+    pub struct RunCounters: Worker {
+        /// Received video.
+        video: MediaCounters, metric "";
+        /// Received audio.
+        audio: MediaCounters, metric "";
+        /// Sent media.
+        publish: PublishCounters, metric "published_";
+        /// The load box itself.
+        generator: GeneratorCounters, metric "worker_";
+    }
+}
+
+impl RunCounters {
+    /// Of one worker, or of the sums of all.
+    pub fn new(peers: &PeerCounters, generator: GeneratorCounters) -> Self {
+        let PeerCounters { video, audio, publish, transport: _ } = *peers;
+        Self { video, audio, publish, generator }
+    }
+
+    /// Packets of both kinds of media.
+    pub fn packets(&self) -> PacketCounters {
+        let mut sum = self.video.packets;
+        sum.merge(&self.audio.packets);
+        sum
+    }
+}
+
+counters! {
+    /// All counters there are, under the keys of the report.
+    pub struct ReportCounters: Run {
+        /// Of the workers.
+        run (flatten): RunCounters;
+        /// Of joins.
+        join: JoinGroups;
+        /// Of recordings.
+        recordings: RecordingCounters;
+        /// What was injected on purpose.
+        impairment: ImpairCounters;
+        /// The server's own.
+        server: ServerGroups;
+    }
+}
+
+counters! {
+    /// The server's own counters.
+    pub struct ServerGroups: Run {
+        /// Of the embedded SFU.
+        embedded: EmbeddedGroups;
+    }
+}
+
+counters! {
+    /// The embedded SFU's counters.
+    pub struct EmbeddedGroups: Run {
+        /// Since it started.
+        totals: LedgerTotals;
+        /// In the measured window.
+        measured: LedgerTotals;
+    }
+}

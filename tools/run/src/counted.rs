@@ -1,0 +1,31 @@
+//! What workers counted, under the keys of the report.
+
+use stampede_counters::{GeneratorCounters, RunCounters, WorkerOddCounters};
+use stampede_engine::{WorkerReport, WorkerSnapshot};
+
+/// So far, in the measured window.
+pub(crate) fn of_snapshot(snapshot: &WorkerSnapshot) -> RunCounters {
+    let health = &snapshot.health;
+    let odd = WorkerOddCounters { orphans: health.orphan_datagrams, ..Default::default() };
+    let generator = GeneratorCounters::new(health.udp, snapshot.totals.transport, odd);
+    RunCounters::new(&snapshot.totals, generator)
+}
+
+/// In all of it.
+pub(crate) fn of_report(worker: &WorkerReport) -> RunCounters {
+    let odd = WorkerOddCounters {
+        orphans: worker.health.orphan_datagrams,
+        snapshots_dropped: worker.snapshots_dropped,
+        streams_left_out: worker.peers.iter().map(|peer| peer.report.streams_left_out).sum(),
+    };
+    let generator = GeneratorCounters::new(worker.health.udp, worker.totals.transport, odd);
+    RunCounters::new(&worker.totals, generator)
+}
+
+/// Sums over workers.
+pub(crate) fn sum(workers: impl Iterator<Item = RunCounters>) -> RunCounters {
+    workers.fold(RunCounters::default(), |mut sum, worker| {
+        sum.merge(&worker);
+        sum
+    })
+}
