@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Running, alone, files, stampede};
+use common::{Running, alone, files, stampede, stampede_under};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -323,15 +323,10 @@ fn a_file_that_can_only_be_overwritten_is_overwritten_whole_or_not_at_all() {
 }
 
 /// A run under way with a recording, a report and everything it says in files of a folder.
-fn recording(dir: &Path, wrapper: &str) -> Guarded {
-    let binary = env!("CARGO_BIN_EXE_stampede");
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("{wrapper} exec \"$0\" \"$@\""), binary]);
+fn recording(dir: &Path, wrapper: &[&str]) -> Guarded {
+    let mut command = stampede_under(wrapper);
     command.args(["run", "--subscribers=2", "--num-per-second=50", "--duration=5m", "--no-tui"]);
     command.args(["--record=rec", "--out=json=r.json"]).current_dir(dir);
-    for name in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "RUST_LOG"] {
-        command.env_remove(name);
-    }
     command.stdout(File::create(dir.join("stdout")).unwrap());
     command.stderr(File::create(dir.join("stderr")).unwrap());
     let child = Guarded(command.spawn().unwrap());
@@ -344,7 +339,7 @@ fn a_terminal_that_goes_away_ends_a_run_with_its_report() {
     let _alone = alone();
     for end in [Signal::HUP, Signal::QUIT] {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = recording(dir.path(), "");
+        let mut child = recording(dir.path(), &[]);
         signal(&child, end);
         assert_eq!(code_within(&mut child, Duration::from_secs(30)), Some(105), "{end:?}");
         assert_eq!(json(&dir.path().join("r.json"))["run"]["interrupted"], true);
@@ -356,7 +351,7 @@ fn a_terminal_that_goes_away_ends_a_run_with_its_report() {
 fn nohup_is_respected() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let mut child = recording(dir.path(), "trap '' HUP;");
+    let mut child = recording(dir.path(), &["env", "--ignore-signal=HUP"]);
     signal(&child, Signal::HUP);
     std::thread::sleep(Duration::from_millis(1_500));
     assert!(child.try_wait().unwrap().is_none(), "SIGHUP ended it");
@@ -479,7 +474,8 @@ fn the_full_screen_s_terminal_goes_away() {
     let dir = tempfile::tempdir().unwrap();
     // It becomes the first process of the terminal's session, which is told when that is gone.
     let inside = format!(
-        "stty rows 40 cols 120; exec {} run --subscribers=1 --duration=5m --out=json=r.json",
+        "stty rows 40 cols 120; exec env --default-signal=HUP {} run --subscribers=1 \
+         --duration=5m --out=json=r.json",
         env!("CARGO_BIN_EXE_stampede")
     );
     let mut command = Command::new("script");

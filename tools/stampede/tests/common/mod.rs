@@ -55,14 +55,10 @@ pub(crate) fn stampede() -> Command {
 }
 
 /// The same, run by a command that becomes it, such as `taskset`.
-fn stampede_under(wrapper: &[&str]) -> Command {
-    let binary = env!("CARGO_BIN_EXE_stampede");
-    let (program, args) = wrapper.split_first().unwrap_or((&binary, &[]));
-    let mut command = Command::new(program);
-    command.args(args);
-    if !wrapper.is_empty() {
-        command.arg(binary);
-    }
+pub(crate) fn stampede_under(wrapper: &[&str]) -> Command {
+    // It heeds hangups even where the tests run under `nohup`.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").args(wrapper).arg(env!("CARGO_BIN_EXE_stampede"));
     for name in ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "RUST_LOG", "NO_COLOR"] {
         command.env_remove(name);
     }
