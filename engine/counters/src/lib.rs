@@ -46,8 +46,8 @@ pub use media::{
     MediaCounters, PacketCounters, StreamsCounters,
 };
 pub use network::{
-    GeneratorCounters, OddCounters, PeerDatagrams, TransportCounters, UdpOddCounters, UdpStats,
-    WorkerOddCounters,
+    GeneratorCounters, PeerDatagrams, TransportCounters, UdpStats, UdpUncategorisedCounters,
+    UncategorisedCounters, WorkerUncategorisedCounters,
 };
 pub use publish::PublishCounters;
 pub use recording::{AssemblerCounters, FileTiming, RecordingCounters};

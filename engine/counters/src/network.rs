@@ -65,13 +65,13 @@ counters! {
         /// System calls made.
         syscalls: u64 = Times, Neither;
         /// What fits no other count.
-        odd (skip): UdpOddCounters;
+        uncategorised (skip): UdpUncategorisedCounters;
     }
 }
 
 counters! {
     /// What a UDP backend did that fits no other count.
-    pub struct UdpOddCounters: Worker {
+    pub struct UdpUncategorisedCounters: Worker {
         /// Datagrams that are not handed out: longer than 2,048 bytes, or cut by the kernel.
         truncated: u64 = Packets, Neither;
         /// Times a socket's receiving paused because all receive buffers were in use. Nothing is
@@ -82,7 +82,7 @@ counters! {
 
 counters! {
     /// What a worker counts that fits no other count.
-    pub struct WorkerOddCounters: Worker {
+    pub struct WorkerUncategorisedCounters: Worker {
         /// Datagrams for a peer that had just been closed.
         orphans: u64 = Packets, Neither;
         /// Snapshots that were not made because too many events waited.
@@ -96,13 +96,13 @@ counters! {
 counters! {
     /// What fits no other count of the measured window. Little of it is no trouble: packets of a
     /// stream or a peer that has just been closed, for example.
-    pub struct OddCounters: Worker {
+    pub struct UncategorisedCounters: Worker {
         /// Of peers.
         peers (flatten): TransportCounters;
         /// Of the UDP backend.
-        udp (flatten): UdpOddCounters;
+        udp (flatten): UdpUncategorisedCounters;
         /// Of the worker.
-        worker (flatten): WorkerOddCounters;
+        worker (flatten): WorkerUncategorisedCounters;
     }
 }
 
@@ -114,14 +114,18 @@ counters! {
         /// Datagrams by the peers' own count.
         peer_datagrams: PeerDatagrams;
         /// What fits no other count.
-        odd: OddCounters;
+        uncategorised: UncategorisedCounters;
     }
 }
 
 impl GeneratorCounters {
     /// Of one worker, or of the sums of all.
-    pub fn new(udp: UdpStats, peers: TransportCounters, worker: WorkerOddCounters) -> Self {
-        let odd = OddCounters { peers, udp: udp.odd, worker };
-        Self { udp, peer_datagrams: peers.datagrams, odd }
+    pub fn new(
+        udp: UdpStats,
+        peers: TransportCounters,
+        worker: WorkerUncategorisedCounters,
+    ) -> Self {
+        let uncategorised = UncategorisedCounters { peers, udp: udp.uncategorised, worker };
+        Self { udp, peer_datagrams: peers.datagrams, uncategorised }
     }
 }

@@ -32,7 +32,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use stampede_counters::{UdpOddCounters, UdpStats};
+pub use stampede_counters::{UdpStats, UdpUncategorisedCounters};
 
 pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, buffer_sizes, local_ip_towards};

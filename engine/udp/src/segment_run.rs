@@ -78,7 +78,7 @@ impl SegmentRun {
     /// Itself, or `None` and counted, where it is `bad` or of datagrams that are too long.
     pub(crate) fn unless(self, bad: bool, stats: &mut UdpStats) -> Option<Self> {
         if bad || self.segment_bytes > HANDED_OUT_BYTES_MAX {
-            stats.odd.truncated += self.datagrams() as u64;
+            stats.uncategorised.truncated += self.datagrams() as u64;
             return None;
         }
         Some(self)
@@ -115,7 +115,7 @@ impl SegmentRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::UdpOddCounters;
+    use crate::UdpUncategorisedCounters;
 
     fn read(len: usize, segment_bytes: Option<u16>, stats: &mut UdpStats) -> Option<SegmentRun> {
         let name = wire::encode_name(&SocketAddr::from(([127, 0, 0, 1], 9)));
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(
             stats,
             UdpStats {
-                odd: UdpOddCounters { truncated: 4, ..Default::default() },
+                uncategorised: UdpUncategorisedCounters { truncated: 4, ..Default::default() },
                 ..UdpStats::default()
             }
         );
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(
             stats,
             UdpStats {
-                odd: UdpOddCounters { truncated: 5, ..Default::default() },
+                uncategorised: UdpUncategorisedCounters { truncated: 5, ..Default::default() },
                 ..UdpStats::default()
             }
         );

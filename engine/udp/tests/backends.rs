@@ -256,7 +256,7 @@ fn truncated_datagrams_are_counted_and_kept_back(choice: BackendChoice) {
     let seen = collect(backend, 4);
     let lens: Vec<_> = seen.iter().map(|datagram| datagram.payload.len()).collect();
     assert_eq!(lens, [100, 2_048, 0, 7]);
-    assert_eq!(backend.stats().odd.truncated, 2);
+    assert_eq!(backend.stats().uncategorised.truncated, 2);
 }
 
 /// More of them than fit a batch or the receive buffers, and then a good one.
@@ -274,7 +274,7 @@ fn a_flood_of_truncated_datagrams_ends_no_poll(choice: BackendChoice) {
     let mut seen = Vec::new();
     assert_eq!(poll_into(backend, patient, &mut seen), 1);
     assert_eq!(seen[0].payload, [2; 5]);
-    assert_eq!(backend.stats().odd.truncated, 50);
+    assert_eq!(backend.stats().uncategorised.truncated, 50);
 }
 
 fn a_dead_port_is_counted_and_hurts_nobody(choice: BackendChoice) {
@@ -513,7 +513,7 @@ fn a_segment_run_of_64_kib_arrives_whole(choice: BackendChoice) {
     set_option(&client, libc::SOL_UDP, libc::UDP_SEGMENT, 3_000);
     client.send_to(&[MEDIA; 9_001], target).unwrap();
     assert_eq!(poll_into(backend, wait(20), &mut Vec::new()), 0);
-    assert_eq!(backend.stats().odd.truncated, 4);
+    assert_eq!(backend.stats().uncategorised.truncated, 4);
 }
 
 /// The kernel counts a segment run that finds no room as one drop; the estimate has all its
@@ -565,7 +565,7 @@ fn nothing_is_lost_when_receive_buffers_run_out(choice: BackendChoice) {
     let stats = backend.stats();
     assert_eq!((stats.datagrams_in, stats.kernel_drops), (2_000, 0));
     if choice == BackendChoice::IoUring {
-        assert!(stats.odd.receive_pauses > 0);
+        assert!(stats.uncategorised.receive_pauses > 0);
     }
 }
 
@@ -846,7 +846,7 @@ mod packet_ring_alone {
         assert_eq!(numbers(&seen), (0..10).collect::<Vec<u8>>());
         let stats = backend.stats();
         assert!(stats.segment_runs_in < 10, "{stats:?}");
-        assert_eq!((stats.kernel_drops, stats.odd.truncated), (0, 0));
+        assert_eq!((stats.kernel_drops, stats.uncategorised.truncated), (0, 0));
     }
 
     /// A socket counts what its filter refuses as dropped; nothing of that is a drop.

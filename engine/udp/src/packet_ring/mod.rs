@@ -312,7 +312,7 @@ impl PacketRing {
         self.reading.left -= 1;
         let Some(packet) = Packet::parse(self.block(block), next) else {
             // Not a ring as this kernel promised it: the rest of the block can't be found.
-            stats.odd.truncated += u64::from(self.reading.left) + 1;
+            stats.uncategorised.truncated += u64::from(self.reading.left) + 1;
             self.reading.left = 0;
             return;
         };
@@ -413,7 +413,7 @@ impl Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::UdpOddCounters;
+    use crate::UdpUncategorisedCounters;
     use proptest::prelude::*;
 
     const MAC: usize = 66;
@@ -502,7 +502,7 @@ mod tests {
         assert_eq!(
             stats,
             UdpStats {
-                odd: UdpOddCounters { truncated: 3, ..Default::default() },
+                uncategorised: UdpUncategorisedCounters { truncated: 3, ..Default::default() },
                 ..UdpStats::default()
             }
         );

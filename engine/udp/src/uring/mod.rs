@@ -194,7 +194,7 @@ impl Uring {
         match -result {
             ..=0 => self.rearm.push_back(index),
             libc::ENOBUFS => {
-                self.stats.odd.receive_pauses += 1;
+                self.stats.uncategorised.receive_pauses += 1;
                 self.rearm.push_back(index);
             }
             errno => {
@@ -250,7 +250,7 @@ impl Uring {
     /// Reads what a receive wrote into a buffer; `None` if it is not to be handed out.
     fn read(&mut self, index: u32, buffer: u16, result: u32) -> Option<SegmentRun> {
         let Some(message) = self.ring.message(buffer, result) else {
-            self.stats.odd.truncated += 1;
+            self.stats.uncategorised.truncated += 1;
             return None;
         };
         let drops = self.slots.get_mut(index).map(|slot| &mut slot.drops);

@@ -150,7 +150,7 @@ fn facts(
         let kinds = [video, audio].into_iter().zip(bounds.loss);
         kinds.filter(|(_, bounded)| *bounded).map(|(packets, _)| of(packets)).sum()
     };
-    let GeneratorCounters { udp, odd, .. } = &sums.counted.generator;
+    let GeneratorCounters { udp, uncategorised, .. } = &sums.counted.generator;
     let join = data.joins.section();
     let mut workers_failed: Vec<String> = Vec::new();
     let mut workers = Vec::new();
@@ -192,7 +192,7 @@ fn facts(
         local: data.local
             && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback()),
         upstream_lost: sums.counted.publish.upstream_lost.unwrap_or(0),
-        rejected: odd.peers.malformed + odd.peers.rejected,
+        rejected: uncategorised.peers.malformed + uncategorised.peers.rejected,
         tracks: tracks_facts(data, sums, viewers),
         publish_late_ms_max: sums.counted.publish.lateness_max_s.as_secs_f64() * 1_000.0,
         join_response_wait_ms_max: data.joins.join_response_wait_max().as_secs_f64() * 1_000.0,
