@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerNote, PublishTrack};
+use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerUpdate, PublishTrack};
 
 use crate::{CapturedPeer, CoverNews, PeerId, WorkerSnapshot};
 
@@ -62,7 +62,7 @@ pub enum PeerCommand {
     /// A remote candidate line, `candidate:…`.
     Candidate(String),
     /// What signalling knows and media does not tell.
-    Note(PeerNote),
+    Update(PeerUpdate),
     /// Nobody waits for the connection any more: if it is not up, [`PeerNotice::Disconnected`] says
     /// why. For a peer that is gone nothing does.
     GiveUp,

@@ -35,7 +35,7 @@ pub use counters::{PeerReport, PublishReport, Sample, SenderWindow, StreamReport
 pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
 pub use peer::{
     AddressRequest, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
-    Peer, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
+    Peer, PeerEvent, PeerSink, PeerUpdate, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_counters::{

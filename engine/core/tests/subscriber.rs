@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use common::*;
-use stampede_core::{Codec, MediaKind, PacketCounters, Peer, PeerEvent, PeerNote, StreamReport};
+use stampede_core::{Codec, MediaKind, PacketCounters, Peer, PeerEvent, PeerUpdate, StreamReport};
 use stampede_media::MediaClip;
 use str0m::Rtc;
 use str0m::change::SdpAnswer;
@@ -89,7 +89,7 @@ impl Pair {
 
     fn finish(&mut self) -> Vec<StreamReport> {
         // The publisher has ended: what waits is settled, and nobody watches on.
-        self.sim.peer.note(PeerNote::Leaving);
+        self.sim.peer.update(PeerUpdate::Leaving);
         self.sim.run(Duration::from_secs(3));
         let now = self.sim.now;
         self.sim.peer.close(now, &mut self.sim.sink);

@@ -114,8 +114,8 @@ impl Worker {
             PeerCommand::Candidate(line) => {
                 slot.peer.add_remote_candidate(now, &line).map(|()| None)
             }
-            PeerCommand::Note(note) => {
-                slot.peer.note(note);
+            PeerCommand::Update(update) => {
+                slot.peer.update(update);
                 Ok(None)
             }
             PeerCommand::GiveUp => {

@@ -91,7 +91,7 @@ struct Track {
 }
 
 impl Track {
-    fn note(&mut self, at: Instant) {
+    fn set_wanted(&mut self, at: Instant) {
         self.wanted.set(at, self.shown.unwrap_or(true) && !self.paused);
     }
 }
@@ -187,7 +187,7 @@ impl Audience {
             // What the server paused is not paused by it any more.
             for track in taken.tracks.iter_mut().flatten().filter(|track| track.paused) {
                 track.paused = false;
-                track.note(at);
+                track.set_wanted(at);
             }
         }
     }
@@ -216,13 +216,13 @@ impl Audience {
             SessionEvent::TrackWanted { sid, wanted } => {
                 if let Some(track) = self.track(id, sid) {
                     track.shown = Some(*wanted);
-                    track.note(at);
+                    track.set_wanted(at);
                 }
             }
             SessionEvent::StreamState { sid, paused } => {
                 if let Some(track) = self.track(id, sid) {
                     track.paused = *paused;
-                    track.note(at);
+                    track.set_wanted(at);
                 }
             }
             _ => {}
@@ -244,7 +244,7 @@ impl Audience {
         // What was said of a former stream of this track is not of this one.
         (track.shown, track.paused) = (None, false);
         if track.wanted.current() == Some(&false) {
-            track.note(at);
+            track.set_wanted(at);
         }
         self.name(id);
     }

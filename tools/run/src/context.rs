@@ -161,12 +161,12 @@ impl Context {
         self.engine().is_none_or(|engine| engine.takes_commands(peer))
     }
 
-    /// Notes for the flight recorder what happened to a participant just now.
-    pub(crate) fn note(&self, identity: &str, text: impl FnOnce() -> String) {
-        self.timelines.borrow_mut().note(identity, self.clock.started.elapsed(), text);
+    /// Enters into the flight recorder's timeline what happened to a participant just now.
+    pub(crate) fn happened(&self, identity: &str, text: impl FnOnce() -> String) {
+        self.timelines.borrow_mut().add(identity, self.clock.started.elapsed(), text);
     }
 
-    /// Notes a phase of a join at this moment.
+    /// Enters a phase of a join at this moment.
     pub(crate) fn reached_now(
         &self,
         id: ParticipantId,

@@ -278,7 +278,7 @@ impl Joins {
         discounted
     }
 
-    /// Notes who somebody is, under its identity.
+    /// Keeps who somebody is, under its identity.
     pub(crate) fn introduce(&mut self, identity: &str, member: Member) {
         self.members.insert(identity.to_owned(), member);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaFailure;
-use stampede_core::PeerNote;
+use stampede_core::PeerUpdate;
 use stampede_engine::{PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 use stampede_scenario::{Media, ParticipantSpec};
 use stampede_signaling::connection::{ConnectOptions, Connection, Update};
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::context::{Context, Leaving};
 use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
-use crate::notes::Notes;
+use crate::peer_updates::PeerUpdates;
 use crate::routes::{NOTICES_MAX, Route};
 
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
@@ -156,7 +156,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
         };
         let kind = why.key();
         gone(&context, &participant, Some(&kind));
-        context.note(&participant.identity(), || format!("ended: {kind}: {detail}"));
+        context.happened(&participant.identity(), || format!("ended: {kind}: {detail}"));
         tracing::debug!("{}: {kind}: {detail}", participant.identity());
         let more = retryable && participant.tries.get() <= context.retry;
         context.joins.borrow_mut().said(&why, &detail);
@@ -230,20 +230,21 @@ async fn attempt(
         }
     };
     let identity = participant.identity();
-    context.note(&identity, || format!("websocket open, peer {peer}"));
+    context.happened(&identity, || format!("websocket open, peer {peer}"));
     let route =
         Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
     context.routes.borrow_mut().insert(peer, route);
     context.audience.borrow_mut().peer(participant.id, peer);
     let publishes = participant.spec.media.is_publisher();
-    let notes = Notes::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
+    let peer_updates =
+        PeerUpdates::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
     let identity = &identity;
     let mut joined = Joined {
         context,
         participant,
         identity,
         peer,
-        notes,
+        peer_updates,
         began: Instant::now(),
         connected: false,
         resumes_tried: 0,
@@ -256,11 +257,11 @@ async fn attempt(
         TryEnd::Broke { why, .. } => gone(context, participant, Some(&why.key())),
     }
     // A worker that takes no commands is told by the close below.
-    let _ = context.command(peer, PeerCommand::Note(PeerNote::Leaving));
+    let _ = context.command(peer, PeerCommand::Update(PeerUpdate::Leaving));
     context.joins.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
-    context.note(identity, || "leave sent".to_owned());
+    context.happened(identity, || "leave sent".to_owned());
     context.routes.borrow_mut().remove(peer);
     close(context, peer).await;
     end
@@ -289,7 +290,7 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
 }
 
 async fn connect(context: &Context, participant: &Participant) -> Result<Box<Connection>, TryEnd> {
-    context.note(&participant.identity(), || format!("join of room {}", participant.spec.room));
+    context.happened(&participant.identity(), || format!("join of room {}", participant.spec.room));
     let options = connect_options(context, participant)?;
     let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
         why: error.kind().into(),
@@ -319,7 +320,7 @@ struct Joined<'a> {
     participant: &'a Participant,
     identity: &'a str,
     peer: PeerId,
-    notes: Notes,
+    peer_updates: PeerUpdates,
     began: Instant,
     connected: bool,
     /// Websockets tried since the session last stood.
@@ -341,7 +342,7 @@ impl Joined<'_> {
             tokio::select! {
                 update = connection.next() => match update {
                     Some(Update::Media(command)) => {
-                        self.context.note(self.identity, || heard(&command));
+                        self.context.happened(self.identity, || heard(&command));
                         if let Some(end) = self.command(peer_command(command)).await {
                             return end;
                         }
@@ -362,8 +363,8 @@ impl Joined<'_> {
                         }
                     }
                     Some(Update::Event(event)) => {
-                        if let Some(note) = self.notes.of(&event)
-                            && let Some(end) = self.command(PeerCommand::Note(note)).await
+                        if let Some(update) = self.peer_updates.of(&event)
+                            && let Some(end) = self.command(PeerCommand::Update(update)).await
                         {
                             return end;
                         }
@@ -414,7 +415,7 @@ impl Joined<'_> {
             tokio::select! {
                 notice = notices.recv() => match notice? {
                     PeerNotice::Disconnected { failure } => return Some(self.failed(&failure)),
-                    notice => self.context.note(self.identity, || said(&notice)),
+                    notice => self.context.happened(self.identity, || said(&notice)),
                 },
                 () = &mut deadline => return None,
             }
@@ -423,7 +424,7 @@ impl Joined<'_> {
 
     /// The end of a try whose media never came up.
     fn failed(&self, failure: &MediaFailure) -> TryEnd {
-        self.context.note(self.identity, || format!("disconnected: {failure}"));
+        self.context.happened(self.identity, || format!("disconnected: {failure}"));
         TryEnd::broke(failure.into(), failure)
     }
 
@@ -438,7 +439,7 @@ impl Joined<'_> {
         }
         let Ok(options) = connect_options(self.context, self.participant) else { return false };
         self.context.joins.borrow_mut().resuming(self.participant.id, Some(why.kind().into()));
-        self.context.note(self.identity, || format!("{why}: resuming"));
+        self.context.happened(self.identity, || format!("{why}: resuming"));
         self.context.joins.borrow_mut().said(&why.kind().into(), &why.to_string());
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
         let (id, now) = (self.participant.id, Instant::now());
@@ -471,7 +472,7 @@ impl Joined<'_> {
 
     /// What the session says, but its end.
     fn event(&mut self, event: SessionEvent, tcp_connected: Instant) {
-        self.context.note(self.identity, || match &event {
+        self.context.happened(self.identity, || match &event {
             // It may hold TURN passwords.
             SessionEvent::Joined(_) => "join response".to_owned(),
             event => format!("{event:?}"),
@@ -543,7 +544,7 @@ impl Joined<'_> {
     }
 
     fn notice(&mut self, connection: &mut Connection, notice: PeerNotice) {
-        self.context.note(self.identity, || said(&notice));
+        self.context.happened(self.identity, || said(&notice));
         let input = match notice {
             PeerNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
             PeerNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },

@@ -1,7 +1,7 @@
 //! What signalling tells a peer's media plane beyond SDP: whose clock stamps a track, mutes, and
 //! which layers anybody wants.
 
-use stampede_core::PeerNote;
+use stampede_core::PeerUpdate;
 use stampede_signaling::session::{Quality, SessionEvent, WantedCodec};
 
 /// The first server protocol that knows packet trailers (livekit
@@ -10,8 +10,8 @@ use stampede_signaling::session::{Quality, SessionEvent, WantedCodec};
 /// strips nothing and speaks 16. Never send a trailer to a server below it.
 const PACKET_TRAILER_PROTOCOL: i32 = 17;
 
-/// Notes of one participant.
-pub(super) struct Notes {
+/// What one participant's peer has to know.
+pub(super) struct PeerUpdates {
     publishers: String,
     obey_dynacast: bool,
     publishes: bool,
@@ -19,47 +19,48 @@ pub(super) struct Notes {
     cids: Vec<(String, String)>,
 }
 
-impl Notes {
+impl PeerUpdates {
     /// `publishers` is what the identities of this run's own publishers begin with.
     pub(super) fn new(publishers: String, obey_dynacast: bool, publishes: bool) -> Self {
         Self { publishers, obey_dynacast, publishes, cids: Vec::new() }
     }
 
     /// What the peer has to know of an event.
-    pub(super) fn of(&mut self, event: &SessionEvent) -> Option<PeerNote> {
+    pub(super) fn of(&mut self, event: &SessionEvent) -> Option<PeerUpdate> {
         match event {
             SessionEvent::Joined(joined) => (self.publishes
                 && joined.protocol >= PACKET_TRAILER_PROTOCOL)
-                .then_some(PeerNote::PacketTrailer),
-            SessionEvent::TrackAvailable(track) => Some(PeerNote::Track {
+                .then_some(PeerUpdate::PacketTrailer),
+            SessionEvent::TrackAvailable(track) => Some(PeerUpdate::Track {
                 track_id: track.sid.clone(),
                 // Only this process's publishers: another host's clock is another clock.
                 same_clock: track.publisher_identity.starts_with(&self.publishers),
                 muted: track.muted,
             }),
             SessionEvent::TrackMuted { sid, muted } => {
-                Some(PeerNote::Muted { track_id: sid.clone(), muted: *muted })
+                Some(PeerUpdate::Muted { track_id: sid.clone(), muted: *muted })
             }
-            SessionEvent::TrackGone { sid, departure } => {
-                Some(PeerNote::TrackGone { track_id: sid.clone(), orderly: departure.is_orderly() })
-            }
+            SessionEvent::TrackGone { sid, departure } => Some(PeerUpdate::TrackGone {
+                track_id: sid.clone(),
+                orderly: departure.is_orderly(),
+            }),
             SessionEvent::StreamState { sid, paused } => {
-                Some(PeerNote::Paused { track_id: sid.clone(), paused: *paused })
+                Some(PeerUpdate::Paused { track_id: sid.clone(), paused: *paused })
             }
             SessionEvent::TrackWanted { sid, wanted } => {
-                Some(PeerNote::Paused { track_id: sid.clone(), paused: !wanted })
+                Some(PeerUpdate::Paused { track_id: sid.clone(), paused: !wanted })
             }
             SessionEvent::TrackPublished { cid, sid } => {
                 self.cids.push((sid.clone(), cid.clone()));
                 None
             }
-            SessionEvent::QualityWanted { sid, codecs } => Some(PeerNote::LayersWanted {
+            SessionEvent::QualityWanted { sid, codecs } => Some(PeerUpdate::LayersWanted {
                 cid: self.cid(sid)?,
                 wanted: wanted(codecs),
                 obey: self.obey_dynacast,
             }),
             SessionEvent::PublishedTrackMuted { sid, muted } => {
-                Some(PeerNote::PublishMuted { cid: self.cid(sid)?, muted: *muted })
+                Some(PeerUpdate::PublishMuted { cid: self.cid(sid)?, muted: *muted })
             }
             _ => None,
         }
@@ -86,8 +87,8 @@ mod tests {
 
     use super::*;
 
-    fn notes() -> Notes {
-        Notes::new("stampede-ab-pub-".to_owned(), true, true)
+    fn updates() -> PeerUpdates {
+        PeerUpdates::new("stampede-ab-pub-".to_owned(), true, true)
     }
 
     #[test]
@@ -106,25 +107,25 @@ mod tests {
                 mime_type: String::new(),
                 muted: true,
             };
-            let note = notes().of(&SessionEvent::TrackAvailable(Box::new(track)));
+            let update = updates().of(&SessionEvent::TrackAvailable(Box::new(track)));
             let track_id = "TR_1".to_owned();
-            assert_eq!(note, Some(PeerNote::Track { track_id, same_clock: same, muted: true }));
+            assert_eq!(update, Some(PeerUpdate::Track { track_id, same_clock: same, muted: true }));
         }
     }
 
     #[test]
     fn layers_are_named_by_our_own_track_id() {
-        let mut notes = notes();
+        let mut updates = updates();
         let qualities =
             vec![(Quality::Low, true), (Quality::Medium, false), (Quality::High, false)];
         let codecs = vec![WantedCodec { codec: "vp8".to_owned(), qualities }];
         let event = SessionEvent::QualityWanted { sid: "TR_1".to_owned(), codecs };
-        assert_eq!(notes.of(&event), None, "not our track");
+        assert_eq!(updates.of(&event), None, "not our track");
         let (cid, sid) = ("cam".to_owned(), "TR_1".to_owned());
-        assert_eq!(notes.of(&SessionEvent::TrackPublished { cid, sid }), None);
+        assert_eq!(updates.of(&SessionEvent::TrackPublished { cid, sid }), None);
         let wanted = [true, false, false];
         let cid = "cam".to_owned();
-        assert_eq!(notes.of(&event), Some(PeerNote::LayersWanted { cid, wanted, obey: true }));
+        assert_eq!(updates.of(&event), Some(PeerUpdate::LayersWanted { cid, wanted, obey: true }));
         assert_eq!(super::wanted(&[]), [true; 3]);
     }
 }

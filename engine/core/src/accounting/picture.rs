@@ -14,7 +14,7 @@ pub struct PictureSize {
 impl PictureSize {
     /// Looks at a packet with payload, in order; true if a layer switch begins with it. Sizes of
     /// codecs other than VP8 are not read yet.
-    pub fn note(&mut self, codec: Codec, payload: &[u8]) -> bool {
+    pub fn observe(&mut self, codec: Codec, payload: &[u8]) -> bool {
         let size = match codec {
             Codec::Vp8 => vp8_size(payload),
             _ => None,
@@ -59,11 +59,11 @@ mod tests {
         for (tag, height, switched) in
             [(0x11, 9, false), (0x10, 36, false), (0x10, 36, false), (0x11, 72, false)]
         {
-            assert_eq!(picture.note(Codec::Vp8, &packet(tag, height)), switched);
+            assert_eq!(picture.observe(Codec::Vp8, &packet(tag, height)), switched);
         }
-        assert!(picture.note(Codec::Vp8, &packet(0x10, 72)));
-        assert!(picture.note(Codec::Vp8, &packet(0x10, 36)));
-        assert!(!picture.note(Codec::Vp8, &[]));
+        assert!(picture.observe(Codec::Vp8, &packet(0x10, 72)));
+        assert!(picture.observe(Codec::Vp8, &packet(0x10, 36)));
+        assert!(!picture.observe(Codec::Vp8, &[]));
         assert_eq!((picture.height(), picture.switches()), (Some(36), 2));
     }
 }

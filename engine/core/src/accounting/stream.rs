@@ -126,7 +126,7 @@ impl StreamLedger {
         if receipt.in_order
             && let Some(codec) = self.codec
         {
-            if packet.payload.is_some_and(|payload| self.picture.note(codec, payload)) {
+            if packet.payload.is_some_and(|payload| self.picture.observe(codec, payload)) {
                 self.jitter.interrupt();
                 self.latency.interrupt();
             }

@@ -32,7 +32,7 @@ pub trait PeerSink {
 
 /// What signalling knows and media does not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerNote {
+pub enum PeerUpdate {
     /// A track of somebody else (subscriber); may come before the offer that names it, and again.
     Track {
         /// LiveKit track id.

@@ -25,7 +25,7 @@ pub use candidates::{
 };
 use candidates::{Candidates, is_stun};
 pub use event::{
-    CreatePeerError, NegotiateError, PeerEvent, PeerNote, PeerSink, RecordedFrame, RecordedStream,
+    CreatePeerError, NegotiateError, PeerEvent, PeerSink, PeerUpdate, RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
@@ -197,14 +197,14 @@ impl Peer {
         }
     }
 
-    /// Takes what signalling knows and media does not tell. A note for the other role, or for a
+    /// Takes what signalling knows and media does not tell. An update for the other role, or for a
     /// track that is not there, changes nothing.
-    pub fn note(&mut self, note: PeerNote) {
+    pub fn update(&mut self, update: PeerUpdate) {
         if let Some(publishing) = &mut self.publishing {
-            publishing.note(&note);
+            publishing.update(&update);
         }
         if let Some(receiving) = &mut self.receiving {
-            receiving.streams.note(self.now, note);
+            receiving.streams.update(self.now, update);
         }
     }
 

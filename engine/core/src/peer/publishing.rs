@@ -18,7 +18,7 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerNote, PublishCounters, PublishReport, PublishTrack,
+    Arrival, MediaKind, NegotiateError, PeerUpdate, PublishCounters, PublishReport, PublishTrack,
     Sample, SpeakingTurns,
 };
 use layers::LayerGate;
@@ -196,24 +196,24 @@ impl Publishing {
     }
 
     /// What signalling knows of our tracks.
-    pub(super) fn note(&mut self, note: &PeerNote) {
-        match note {
-            PeerNote::PacketTrailer => self.packet_trailer = true,
-            PeerNote::LayersWanted { cid, wanted, obey } => {
+    pub(super) fn update(&mut self, update: &PeerUpdate) {
+        match update {
+            PeerUpdate::PacketTrailer => self.packet_trailer = true,
+            PeerUpdate::LayersWanted { cid, wanted, obey } => {
                 if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == **cid) {
                     track.layers_wanted(*wanted, *obey);
                 }
             }
-            PeerNote::PublishMuted { cid, muted } => {
+            PeerUpdate::PublishMuted { cid, muted } => {
                 if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == **cid) {
                     track.set_muted(*muted);
                 }
             }
-            PeerNote::Track { .. }
-            | PeerNote::Muted { .. }
-            | PeerNote::Paused { .. }
-            | PeerNote::Leaving
-            | PeerNote::TrackGone { .. } => {}
+            PeerUpdate::Track { .. }
+            | PeerUpdate::Muted { .. }
+            | PeerUpdate::Paused { .. }
+            | PeerUpdate::Leaving
+            | PeerUpdate::TrackGone { .. } => {}
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::publish::{DueFrame, LayerClip, TrackSchedule};
-use stampede_core::{Codec, Peer, PeerEvent, PeerNote, PeerOptions, Sample, StreamReport};
+use stampede_core::{Codec, Peer, PeerEvent, PeerOptions, PeerUpdate, Sample, StreamReport};
 use stampede_impair::{Class, Fate as Impaired, Impairment, Spec};
 use stampede_media::dependency_descriptor::{self as dd, Descriptor, Mandatory, Structure};
 use stampede_media::{MediaClip, builtin, vp9};
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
         let tracks = [(mid.to_string(), "TR_cell".to_owned())];
         let answer = sim.peer.accept_offer(start, &offer, &tracks).unwrap();
         let track_id = "TR_cell".to_owned();
-        sim.peer.note(PeerNote::Track { track_id, same_clock: true, muted: false });
+        sim.peer.update(PeerUpdate::Track { track_id, same_clock: true, muted: false });
         let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
         sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
         let mut direct = sim.server.rtc.direct_api();
@@ -441,7 +441,7 @@ impl<'a> Run<'a> {
 
     fn signal_mute(&mut self, muted: bool) {
         let track_id = "TR_cell".to_owned();
-        self.sim.peer.note(PeerNote::Muted { track_id, muted });
+        self.sim.peer.update(PeerUpdate::Muted { track_id, muted });
         self.signalled_muted = muted;
         self.back = true;
         self.story.mutes.push((self.sim.now, muted));
@@ -478,8 +478,8 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Outcome {
         self.sim.run(Duration::from_secs(3));
         // Nothing was sent since: that the last picture stood is no freeze.
-        let note = PeerNote::Paused { track_id: "TR_cell".to_owned(), paused: true };
-        self.sim.peer.note(note);
+        let update = PeerUpdate::Paused { track_id: "TR_cell".to_owned(), paused: true };
+        self.sim.peer.update(update);
         let now = self.sim.now;
         self.sim.peer.close(now, &mut self.sim.sink);
         let mut streams = self.sim.peer.final_report(now).streams;

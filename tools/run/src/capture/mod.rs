@@ -203,7 +203,7 @@ mod tests {
     fn the_worst_are_written_with_their_timelines() {
         let dir = tempfile::tempdir().unwrap();
         let mut timelines = Timelines::new(true);
-        timelines.note("../b", Duration::from_secs(1), || "join".to_owned());
+        timelines.add("../b", Duration::from_secs(1), || "join".to_owned());
         let captures = vec![capture("a", 1, &[7; 100]), capture("../b", 2, &[7; 100])];
         let plan = plan(dir.path());
         let watched = |identity: &str| match identity {

@@ -68,8 +68,8 @@ impl Timelines {
         Self { on, of: HashMap::new() }
     }
 
-    /// Notes what happened to `identity` this long after the start of the run.
-    pub(crate) fn note(&mut self, identity: &str, at: Duration, text: impl FnOnce() -> String) {
+    /// Adds what happened to `identity` this long after the start of the run.
+    pub(crate) fn add(&mut self, identity: &str, at: Duration, text: impl FnOnce() -> String) {
         if self.on {
             if !self.of.contains_key(identity) {
                 self.of.insert(identity.to_owned(), Timeline::default());
@@ -97,7 +97,7 @@ mod tests {
         let mut timelines = Timelines::new(true);
         for number in 0..500 {
             let text = || format!("event\n{number}");
-            timelines.note("a", Duration::from_millis(number), text);
+            timelines.add("a", Duration::from_millis(number), text);
         }
         let text = timelines.text("a", &[]);
         assert_eq!(text.lines().count(), ENTRIES_MAX + 1);
@@ -110,7 +110,7 @@ mod tests {
     fn interruptions_stand_where_they_began_and_ended() {
         let mut timelines = Timelines::new(true);
         for (at_ms, text) in [(100, "join"), (900, "leave sent")] {
-            timelines.note("a", Duration::from_millis(at_ms), || text.to_owned());
+            timelines.add("a", Duration::from_millis(at_ms), || text.to_owned());
         }
         let watched = [(500, "interrupted"), (950, "over")];
         let watched = watched.map(|(at_ms, text)| (Duration::from_millis(at_ms), text.to_owned()));
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_or_even_formatted_unless_asked_for() {
         let mut timelines = Timelines::default();
-        timelines.note("a", Duration::ZERO, || panic!("formatted"));
+        timelines.add("a", Duration::ZERO, || panic!("formatted"));
         assert_eq!(timelines.text("a", &[]), "");
     }
 }

@@ -21,7 +21,7 @@ use super::reference::Reference;
 use crate::accounting::LatencyCounters;
 use crate::srtp::{KeySlot, seal_rtp};
 use crate::{
-    Arrival, MediaKind, Peer, PeerEvent, PeerNote, PeerSink, StreamReport, TransportCounters,
+    Arrival, MediaKind, Peer, PeerEvent, PeerSink, PeerUpdate, StreamReport, TransportCounters,
 };
 
 const FPS: u64 = 30;
@@ -30,7 +30,7 @@ const FPS: u64 = 30;
 trait Subscriber: Client + Sized {
     fn subscribe(now: Instant) -> Self;
     fn accept(&mut self, now: Instant, sdp: &str, tracks: &[(String, String)]) -> String;
-    fn tell(&mut self, note: PeerNote);
+    fn take(&mut self, update: PeerUpdate);
     fn keys(&self) -> &KeySlot;
     fn report(self, now: Instant) -> (Vec<StreamReport>, TransportCounters);
 }
@@ -44,8 +44,8 @@ impl Subscriber for Peer {
         self.accept_offer(now, sdp, tracks).unwrap()
     }
 
-    fn tell(&mut self, note: PeerNote) {
-        self.note(note);
+    fn take(&mut self, update: PeerUpdate) {
+        self.update(update);
     }
 
     fn keys(&self) -> &KeySlot {
@@ -82,8 +82,8 @@ impl Subscriber for Reference {
         self.accept_offer(now, sdp, tracks)
     }
 
-    fn tell(&mut self, note: PeerNote) {
-        self.note(note);
+    fn take(&mut self, update: PeerUpdate) {
+        self.update(update);
     }
 
     fn keys(&self) -> &KeySlot {
@@ -119,7 +119,7 @@ impl<S: Subscriber> Rig<S> {
         let track_id = "TR_cam".to_owned();
         let tracks = [(mid.to_string(), track_id.clone())];
         let answer = sim.peer.accept(start, &offer.to_sdp_string(), &tracks);
-        sim.peer.tell(PeerNote::Track { track_id, same_clock: true, muted: false });
+        sim.peer.take(PeerUpdate::Track { track_id, same_clock: true, muted: false });
         let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
         sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
         sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);

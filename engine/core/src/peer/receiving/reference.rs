@@ -25,7 +25,9 @@ use crate::peer::outbox::Outbox;
 use crate::peer::wire::RtpHeader;
 use crate::peer::{GAP_GRACE, STATS_INTERVAL, config};
 use crate::srtp::KeySlot;
-use crate::{Arrival, PeerEvent, PeerNote, PeerOptions, PeerSink, StreamReport, TransportCounters};
+use crate::{
+    Arrival, PeerEvent, PeerOptions, PeerSink, PeerUpdate, StreamReport, TransportCounters,
+};
 
 /// str0m's receive window: what is further behind is dropped before it is decrypted
 /// (`MAX_MISORDER` of its `register_nack.rs`).
@@ -93,8 +95,8 @@ impl Reference {
         answer.to_sdp_string()
     }
 
-    pub(in crate::peer) fn note(&mut self, note: PeerNote) {
-        self.streams.note(self.now, note);
+    pub(in crate::peer) fn update(&mut self, update: PeerUpdate) {
+        self.streams.update(self.now, update);
     }
 
     pub(in crate::peer) fn handle_datagram(

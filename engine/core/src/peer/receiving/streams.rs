@@ -17,7 +17,7 @@ use crate::peer::CLOSED_STREAMS_MAX;
 use crate::peer::outbox::Outbox;
 use crate::rtcp;
 use crate::watch::StreamCover;
-use crate::{Arrival, Capture, MediaCounters, MediaKind, PeerEvent, PeerNote, StreamReport};
+use crate::{Arrival, Capture, MediaCounters, MediaKind, PeerEvent, PeerUpdate, StreamReport};
 
 /// Most closed streams of which the time that they covered waits to be taken. At the maximum that of
 /// the oldest is forgotten, and reads as a gap; it is taken once a second.
@@ -386,11 +386,11 @@ impl Streams {
     }
 
     /// What signalling knows of a track.
-    pub(in crate::peer) fn note(&mut self, now: Instant, note: PeerNote) {
-        if note == PeerNote::Leaving {
+    pub(in crate::peer) fn update(&mut self, now: Instant, update: PeerUpdate) {
+        if update == PeerUpdate::Leaving {
             self.leaving.get_or_insert(now);
         }
-        let Some(track) = self.tracks.take(note) else { return };
+        let Some(track) = self.tracks.take(update) else { return };
         let of_track = |stream: &&mut Stream| stream.track_id.as_deref() == Some(&*track);
         for stream in self.streams.iter_mut().filter(of_track) {
             self.tracks.apply(&track, &mut stream.ledger);

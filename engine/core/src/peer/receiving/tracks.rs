@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::PeerNote;
+use crate::PeerUpdate;
 use crate::accounting::StreamLedger;
 
 /// Most tracks remembered. Further ones are not: their streams have no latency, and a mute counts
@@ -25,9 +25,9 @@ pub(super) struct TrackStates(FxHashMap<String, TrackState>);
 
 impl TrackStates {
     /// Takes what signalling says; returns the track whose ledgers it concerns.
-    pub(super) fn take(&mut self, note: PeerNote) -> Option<String> {
-        match note {
-            PeerNote::Track { track_id, same_clock, muted } => {
+    pub(super) fn take(&mut self, update: PeerUpdate) -> Option<String> {
+        match update {
+            PeerUpdate::Track { track_id, same_clock, muted } => {
                 if self.0.len() < TRACK_STATES_MAX || self.0.contains_key(&track_id) {
                     let paused = self.0.get(&track_id).is_some_and(|known| known.paused);
                     let state = TrackState { same_clock, muted, paused, over: false };
@@ -35,26 +35,26 @@ impl TrackStates {
                 }
                 Some(track_id)
             }
-            PeerNote::Muted { track_id, muted } => {
+            PeerUpdate::Muted { track_id, muted } => {
                 self.0.get_mut(&track_id)?.muted = muted;
                 Some(track_id)
             }
-            PeerNote::Paused { track_id, paused } => {
+            PeerUpdate::Paused { track_id, paused } => {
                 self.0.get_mut(&track_id)?.paused = paused;
                 Some(track_id)
             }
-            PeerNote::TrackGone { track_id, orderly: true } => {
+            PeerUpdate::TrackGone { track_id, orderly: true } => {
                 self.0.get_mut(&track_id)?.over = true;
                 Some(track_id)
             }
-            PeerNote::TrackGone { track_id, orderly: false } => {
+            PeerUpdate::TrackGone { track_id, orderly: false } => {
                 self.0.remove(&track_id);
                 None
             }
-            PeerNote::Leaving
-            | PeerNote::PacketTrailer
-            | PeerNote::LayersWanted { .. }
-            | PeerNote::PublishMuted { .. } => None,
+            PeerUpdate::Leaving
+            | PeerUpdate::PacketTrailer
+            | PeerUpdate::LayersWanted { .. }
+            | PeerUpdate::PublishMuted { .. } => None,
         }
     }
 
