@@ -26,7 +26,9 @@ use std::process::ExitCode;
 use flags::{Command, Parsed};
 use stampede_output::{console, log};
 use stampede_report::{Exit, Failure};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -76,17 +78,64 @@ const TALKATIVE: [&str; 9] = [
 
 /// Quiet unless `RUST_LOG` says otherwise; to stderr, above the live view.
 fn init_logging() {
-    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    for name in TALKATIVE {
-        if let Ok(directive) = format!("{name}=info").parse() {
-            filter = filter.add_directive(directive);
-        }
-    }
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| log::LogWriter)
-        .with_ansi(false)
-        .finish();
+    let said = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
+    let (filter, wrong) = match log_filter(&said) {
+        Ok(filter) => (filter, None),
+        Err(error) => (Targets::new().with_default(LevelFilter::WARN), Some(error)),
+    };
+    let layer = tracing_subscriber::fmt::layer().with_writer(|| log::LogWriter).with_ansi(false);
     // Fails only if one is installed already, and this is the first.
-    let _ = tracing::subscriber::set_global_default(logs);
+    let _ = tracing::subscriber::set_global_default(
+        tracing_subscriber::registry().with(layer.with_filter(filter)),
+    );
+    if let Some(error) = wrong {
+        tracing::warn!("RUST_LOG is {said:?}, which can't be read ({error}): it stays at warn");
+    }
+}
+
+/// Which targets are logged at which level: `LEVEL`, or `TARGET=LEVEL`, with commas between.
+fn log_filter(said: &str) -> Result<Targets, ParseError> {
+    let said: Targets = said.parse()?;
+    let default = said.default_level().unwrap_or(LevelFilter::OFF);
+    let bounded = said.iter().map(|(target, level)| {
+        let library = target.split("::").next().unwrap_or(target);
+        (
+            target.to_owned(),
+            if TALKATIVE.contains(&library) { level.min(LevelFilter::INFO) } else { level },
+        )
+    });
+    Ok(Targets::new()
+        .with_default(default)
+        .with_targets(TALKATIVE.map(|library| (library, default.min(LevelFilter::INFO))))
+        .with_targets(bounded))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn what_may_log_tokens_stays_at_info_however_it_is_asked_for() {
+        for said in
+            ["trace", "hyper=trace", "hyper::proto::h1=trace", "warn,hyper=debug,reqwest=debug"]
+        {
+            let filter = log_filter(said).unwrap();
+            for library in TALKATIVE {
+                for target in [library.to_owned(), format!("{library}::proto::h1")] {
+                    assert!(!filter.would_enable(&target, &Level::DEBUG), "{target} under {said}");
+                }
+            }
+        }
+        let filter = log_filter("info,stampede_run=debug,hyper=error").unwrap();
+        assert!(filter.would_enable("stampede_run::joins", &Level::DEBUG));
+        assert!(filter.would_enable("str0m", &Level::INFO));
+        assert!(filter.would_enable("axum", &Level::INFO));
+        assert!(!filter.would_enable("hyper", &Level::WARN));
+        assert!(!log_filter("error").unwrap().would_enable("axum", &Level::INFO));
+        assert!(log_filter("stampede=loud").is_err());
+    }
 }

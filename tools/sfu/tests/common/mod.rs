@@ -23,6 +23,7 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tracing_subscriber::filter::LevelFilter;
 
 pub const KEY: &str = "testkey";
 pub const SECRET: &str = "a-secret-for-tests-of-32-characters";
@@ -36,10 +37,11 @@ pub fn options() -> SfuOptions {
 
 /// `impair` is a spec of impairments, or empty.
 pub fn start(impair: &str, workers: usize) -> Sfu {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_test_writer()
-        .try_init();
+    let level: LevelFilter = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|said| said.parse().ok())
+        .unwrap_or(LevelFilter::OFF);
+    let _ = tracing_subscriber::fmt().with_max_level(level).with_test_writer().try_init();
     let impair = if impair.is_empty() { vec![] } else { vec![impair.parse().unwrap()] };
     Sfu::start(SfuOptions { impair, workers, ..options() }).unwrap()
 }
