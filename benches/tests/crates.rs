@@ -26,6 +26,20 @@ fn workspace_root() -> PathBuf {
 
 // Dependencies.
 
+/// What cargo knows of the workspace.
+fn metadata() -> Value {
+    // Of this platform alone: on a fresh machine cargo has downloaded nothing else.
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["--filter-platform", "host-tuple"])
+        .current_dir(workspace_root())
+        .output()
+        .expect("cargo runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo metadata: {text}");
+    serde_json::from_slice(&output.stdout).expect("cargo writes JSON")
+}
+
 /// Which package names depend directly on which, normal dependencies only.
 struct Graph {
     direct: BTreeMap<String, BTreeSet<String>>,
@@ -34,17 +48,7 @@ struct Graph {
 
 impl Graph {
     fn of_workspace() -> Graph {
-        // Of this platform alone: on a fresh machine cargo has downloaded nothing else.
-        let output = Command::new(env!("CARGO"))
-            .args(["metadata", "--format-version", "1", "--locked", "--offline"])
-            .args(["--filter-platform", "host-tuple"])
-            .current_dir(workspace_root())
-            .output()
-            .expect("cargo runs");
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "cargo metadata: {text}");
-        let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
-        Graph::from_metadata(&metadata)
+        Graph::from_metadata(&metadata())
     }
 
     fn from_metadata(metadata: &Value) -> Graph {
@@ -331,6 +335,78 @@ fn a_forbidden_use_is_found_itself_through_others_and_around_the_disk_thread() {
     );
     let row = Row { name: "low", uses: &["high"], never: &["tokio"], system: true };
     assert!(graph.wrongs(&row).is_empty());
+}
+
+/// Dependencies that no source names, because they are there for a feature or a build script of
+/// another crate, and why.
+const NAMED_NOWHERE: &[(&str, &str)] = &[];
+
+/// Dependencies of a package (as in cargo's metadata) that its sources, read as words, don't name:
+/// those of the product in `product`, those of tests in either.
+fn unused(package: &Value, product: &BTreeSet<String>, tests: &BTreeSet<String>) -> Vec<String> {
+    let name = package["name"].as_str().expect("a name");
+    let dependencies = package["dependencies"].as_array().cloned().unwrap_or_default();
+    let mut unused = Vec::new();
+    for dependency in &dependencies {
+        let called = dependency["rename"].as_str().or(dependency["name"].as_str()).expect("a name");
+        let listed = NAMED_NOWHERE.contains(&(name, called));
+        let word = called.replace('-', "_");
+        let of_tests = dependency["kind"] == "dev";
+        let used = product.contains(&word) || of_tests && tests.contains(&word);
+        if !used && !listed {
+            unused.push(format!("{name} names {called} nowhere"));
+        }
+        if used && listed {
+            unused.push(format!("{name} does name {called}"));
+        }
+    }
+    unused
+}
+
+#[test]
+fn each_dependency_is_used() {
+    let metadata = metadata();
+    let mut wrongs = Vec::new();
+    let mut checked = 0;
+    let packages = metadata["packages"].as_array().expect("packages");
+    for package in packages.iter().filter(|package| package["source"].is_null()) {
+        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+        let folder = manifest.parent().expect("a manifest lies in a folder");
+        let (mut product, mut tests) = (BTreeSet::new(), BTreeSet::new());
+        for path in rust_files(folder) {
+            // A crate below another one's folder is not that one's.
+            let nearest = path.ancestors().find(|folder| folder.join("Cargo.toml").exists());
+            if nearest != Some(folder) {
+                continue;
+            }
+            let stream = tokens(&path);
+            tests.extend(words(stream.clone()));
+            if path.starts_with(folder.join("src")) {
+                product.extend(words(without_tests(stream, &mut Vec::new())));
+            }
+        }
+        checked += package["dependencies"].as_array().map_or(0, Vec::len);
+        wrongs.extend(unused(package, &product, &tests));
+    }
+    assert!(checked > 100, "only {checked} dependencies were found");
+    assert!(wrongs.is_empty(), "{}", wrongs.join("\n"));
+}
+
+#[test]
+fn an_unused_dependency_is_found() {
+    let package = serde_json::json!({ "name": "own", "dependencies": [
+        { "name": "used-here", "kind": null },
+        { "name": "only-in-tests", "kind": null },
+        { "name": "of-tests", "kind": "dev" },
+        { "name": "gone", "kind": "dev" },
+    ] });
+    let words = |said: &[&str]| said.iter().map(|word| (*word).to_owned()).collect();
+    let product = words(&["used_here"]);
+    let tests = words(&["used_here", "only_in_tests", "of_tests"]);
+    assert_eq!(
+        unused(&package, &product, &tests),
+        ["own names only-in-tests nowhere", "own names gone nowhere"]
+    );
 }
 
 // Sources.
