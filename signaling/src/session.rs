@@ -24,6 +24,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::{SignalRequest, SignalResponse};
 pub use stampede_counters::SessionCounters;
+use stampede_sdp::MediaKind;
 
 pub use end::EndReason;
 pub use event::{
@@ -32,7 +33,7 @@ pub use event::{
 pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
 pub use livekit_protocol::DisconnectReason;
-pub use track::{Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackKind, TrackSource};
+pub use track::{Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource};
 pub use tracks::REMOTE_TRACKS_MAX;
 
 use crate::text;
@@ -403,7 +404,7 @@ impl Session {
             return;
         }
         let quality = *quality;
-        let is_video = |sid: &&String| tracks.kind(sid) != Some(TrackKind::Audio);
+        let is_video = |sid: &&String| tracks.kind(sid) != Some(MediaKind::Audio);
         let video: Vec<String> = track_sids.iter().filter(is_video).cloned().collect();
         if subscribe {
             self.send_quality(video, quality);
@@ -556,9 +557,9 @@ impl Session {
         // Quality first, so that a manual subscription starts at the right layer.
         self.send_quality(changes.video_sids, quality);
         if let Subscription::Manual { audio, video } = subscription {
-            let wanted = |kind: TrackKind| match kind {
-                TrackKind::Audio => audio,
-                TrackKind::Video => video,
+            let wanted = |kind: MediaKind| match kind {
+                MediaKind::Audio => audio,
+                MediaKind::Video => video,
             };
             let (sids, others): (Vec<_>, Vec<_>) =
                 changes.announced.into_iter().partition(|track| wanted(track.kind));

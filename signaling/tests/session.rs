@@ -10,6 +10,7 @@ use common::*;
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
+use stampede_sdp::MediaKind;
 use stampede_signaling::session::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -148,9 +149,9 @@ fn real_order_of_a_subscribers_join() {
     assert!(joined.subscriber_primary);
     assert_eq!(joined.ping_interval, 5 * SECOND);
     assert!(matches!(&h.events[1], SessionEvent::TrackAvailable(t)
-        if t.sid == AUDIO && t.kind == TrackKind::Audio && t.publisher_sid == PUBLISHER));
+        if t.sid == AUDIO && t.kind == MediaKind::Audio && t.publisher_sid == PUBLISHER));
     assert!(matches!(&h.events[2], SessionEvent::TrackAvailable(t)
-        if t.sid == video() && t.kind == TrackKind::Video && (t.width, t.height) == (1280, 720)));
+        if t.sid == video() && t.kind == MediaKind::Video && (t.width, t.height) == (1280, 720)));
     // Quality LOW is 0 on the wire and sent all the same, for the video track only.
     assert_eq!(h.settings(), [(vec![video().to_owned()], 0)]);
 

@@ -32,7 +32,7 @@ extern crate self as stampede_core;
 
 pub use capture::{Capture, CaptureLimits, CapturedPacket};
 pub use counters::{PeerReport, PublishReport, Sample, SenderWindow, StreamReport};
-pub use options::{Arrival, DtlsIdentity, IdentityError, MediaKind, PeerOptions};
+pub use options::{Arrival, DtlsIdentity, IdentityError, PeerOptions};
 pub use peer::{
     AddressRequest, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
     Peer, PeerEvent, PeerSink, PeerUpdate, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
@@ -43,3 +43,4 @@ pub use stampede_counters::{
     PeerDatagrams, PublishCounters, StreamsCounters, TransportCounters,
 };
 pub use stampede_media::Codec;
+pub use stampede_sdp::MediaKind;

@@ -16,30 +16,6 @@ pub struct Arrival {
     pub unix_ns: u64,
 }
 
-/// Audio or video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MediaKind {
-    /// Sound.
-    Audio,
-    /// Picture.
-    Video,
-}
-
-impl fmt::Display for MediaKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Audio => "audio",
-            Self::Video => "video",
-        })
-    }
-}
-
-impl From<str0m::media::MediaKind> for MediaKind {
-    fn from(kind: str0m::media::MediaKind) -> Self {
-        if kind.is_audio() { Self::Audio } else { Self::Video }
-    }
-}
-
 /// One DTLS certificate (ECDSA P-256, self-signed) and crypto provider for all peers of a process.
 ///
 /// Making a certificate costs more than the rest of a peer; a real client makes its own, but no

@@ -27,7 +27,9 @@ mod media;
 use std::borrow::Cow;
 
 pub use candidate::Candidate;
-pub use media::{Direction, Extension, Media, MediaType, PayloadType, RtpMap, StreamSsrc};
+pub use media::{
+    Direction, Extension, Media, MediaKind, MediaType, PayloadType, RtpMap, StreamSsrc,
+};
 
 /// Longest description that is parsed: about a thousand tracks.
 pub const DESCRIPTION_BYTES_MAX: usize = 2 << 20;

@@ -1,5 +1,7 @@
 //! An m-line and what belongs to it.
 
+use std::fmt;
+
 use crate::{
     Candidate, EXTENSIONS_MAX, PAYLOAD_TYPES_MAX, ParseError, SSRCS_MAX, Transport, excerpt,
 };
@@ -15,6 +17,35 @@ pub enum MediaType {
     Application,
     /// Another one.
     Other,
+}
+
+impl MediaType {
+    /// Which kind of media it carries, if it carries any.
+    pub fn kind(self) -> Option<MediaKind> {
+        match self {
+            Self::Audio => Some(MediaKind::Audio),
+            Self::Video => Some(MediaKind::Video),
+            Self::Application | Self::Other => None,
+        }
+    }
+}
+
+/// Audio or video: of an m-line, a track, a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MediaKind {
+    /// Sound.
+    Audio,
+    /// Picture.
+    Video,
+}
+
+impl fmt::Display for MediaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+        })
+    }
 }
 
 /// In which directions media flow, seen from whoever wrote the description (RFC 8866 §6.7).

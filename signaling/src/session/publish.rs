@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 
-use super::track::{LocalLayer, LocalTrack, TrackKind};
+use super::track::{LocalLayer, LocalTrack};
+use stampede_sdp::MediaKind;
 
 /// Where the publisher's offer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,10 +120,10 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
     let layers: Vec<proto::VideoLayer> = track.layers.iter().map(video_layer).collect();
     let source = track.source().to_proto();
     let kind = match track.kind {
-        TrackKind::Audio => proto::TrackType::Audio,
-        TrackKind::Video => proto::TrackType::Video,
+        MediaKind::Audio => proto::TrackType::Audio,
+        MediaKind::Video => proto::TrackType::Video,
     };
-    let audio = track.kind == TrackKind::Audio;
+    let audio = track.kind == MediaKind::Audio;
     let simulcast_codec = proto::SimulcastCodec {
         codec: track.codec,
         cid: track.cid.clone(),

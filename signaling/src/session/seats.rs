@@ -8,8 +8,8 @@ use proto::signal_request::Message as Request;
 
 use super::event::SessionEvent;
 use super::layout::{Layout, VideoSize};
-use super::track::TrackKind;
 use super::tracks::Changes;
+use stampede_sdp::MediaKind;
 
 /// What is wanted of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) struct Arranged {
 #[derive(Debug)]
 struct SeatedTrack {
     sid: String,
-    kind: TrackKind,
+    kind: MediaKind,
     place: Option<usize>,
     requested: Option<Wanted>,
 }
@@ -133,7 +133,7 @@ impl Seats {
     }
 
     /// A track that is there now.
-    fn announced(&mut self, publisher: &str, sid: &str, kind: TrackKind) {
+    fn announced(&mut self, publisher: &str, sid: &str, kind: MediaKind) {
         let track = SeatedTrack { sid: sid.to_owned(), kind, place: None, requested: None };
         match self.publishers.iter_mut().find(|known| known.sid == publisher) {
             Some(known) => known.tracks.push(track),
@@ -168,7 +168,7 @@ impl Seats {
         let mut places = (0..max).filter(|place| !taken.contains(place));
         let shown = self.publishers.iter_mut().filter(|known| known.shown);
         for track in shown.flat_map(|known| &mut known.tracks) {
-            if track.kind == TrackKind::Video && track.place.is_none() {
+            if track.kind == MediaKind::Video && track.place.is_none() {
                 track.place = places.next();
             }
         }
@@ -194,8 +194,8 @@ impl Seats {
 
 fn wanted_of(layout: Layout, auto: bool, shown: bool, track: &SeatedTrack) -> Wanted {
     match (track.kind, track.place) {
-        (TrackKind::Audio, _) if shown || auto => Wanted::Audio,
-        (TrackKind::Video, Some(place)) => Wanted::Video(layout.size(place)),
+        (MediaKind::Audio, _) if shown || auto => Wanted::Audio,
+        (MediaKind::Video, Some(place)) => Wanted::Video(layout.size(place)),
         _ => Wanted::Nothing,
     }
 }
@@ -206,8 +206,8 @@ mod tests {
     use super::*;
 
     fn arrive(seats: &mut Seats, publisher: usize) -> Vec<(String, Wanted)> {
-        seats.announced(&format!("P{publisher}"), &format!("A{publisher}"), TrackKind::Audio);
-        seats.announced(&format!("P{publisher}"), &format!("V{publisher}"), TrackKind::Video);
+        seats.announced(&format!("P{publisher}"), &format!("A{publisher}"), MediaKind::Audio);
+        seats.announced(&format!("P{publisher}"), &format!("V{publisher}"), MediaKind::Video);
         seats.assign()
     }
 

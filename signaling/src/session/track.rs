@@ -2,15 +2,7 @@
 
 use livekit_protocol as proto;
 use proto::DisconnectReason;
-
-/// Audio or video, from `TrackInfo.type` (livekit_models.proto). Data tracks are ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TrackKind {
-    /// `TrackType::AUDIO`.
-    Audio,
-    /// `TrackType::VIDEO`.
-    Video,
-}
+use stampede_sdp::MediaKind;
 
 /// The simulcast layer asked for with `track_setting` (livekit_models.proto `VideoQuality`).
 ///
@@ -112,7 +104,7 @@ pub struct LocalTrack {
     /// Name shown to others.
     pub name: String,
     /// Audio or video.
-    pub kind: TrackKind,
+    pub kind: MediaKind,
     /// Codec as LiveKit names it: `vp8`, `h264`, `vp9`, `av1`, `opus`.
     pub codec: String,
     /// Width of the full layer; 0 for audio.
@@ -128,8 +120,8 @@ impl LocalTrack {
     #[must_use]
     pub fn source(&self) -> TrackSource {
         match self.kind {
-            TrackKind::Audio => TrackSource::Microphone,
-            TrackKind::Video => TrackSource::Camera,
+            MediaKind::Audio => TrackSource::Microphone,
+            MediaKind::Video => TrackSource::Camera,
         }
     }
 }
@@ -182,7 +174,7 @@ pub struct RemoteTrack {
     /// Track sid (`TR_…`).
     pub sid: String,
     /// Audio or video.
-    pub kind: TrackKind,
+    pub kind: MediaKind,
     /// What it shows.
     pub source: TrackSource,
     /// The publisher's participant sid.

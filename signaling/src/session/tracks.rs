@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackType};
-use stampede_sdp::{Description, MediaType};
+use stampede_sdp::{Description, MediaKind};
 
 use super::event::SessionEvent;
-use super::track::{Departure, RemoteTrack, TrackKind, TrackSource};
+use super::track::{Departure, RemoteTrack, TrackSource};
 
 /// Most tracks of others a session keeps. Further ones are counted and otherwise ignored: they are
 /// neither subscribed manually nor given a quality.
@@ -15,7 +15,7 @@ pub const REMOTE_TRACKS_MAX: usize = 4_096;
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    kind: TrackKind,
+    kind: MediaKind,
     muted: bool,
     /// In the last offer.
     offered: bool,
@@ -27,7 +27,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Announced {
     pub(super) sid: String,
-    pub(super) kind: TrackKind,
+    pub(super) kind: MediaKind,
     pub(super) publisher_sid: String,
 }
 
@@ -63,7 +63,7 @@ impl TrackTable {
         self.tracks.len()
     }
 
-    pub(super) fn kind(&self, sid: &str) -> Option<TrackKind> {
+    pub(super) fn kind(&self, sid: &str) -> Option<MediaKind> {
         self.tracks.get(sid).map(|known| known.kind)
     }
 
@@ -75,8 +75,8 @@ impl TrackTable {
     /// Announced tracks of the wanted kinds.
     pub(super) fn sids(&self, audio: bool, video: bool) -> Vec<String> {
         let wanted = |known: &Known| match known.kind {
-            TrackKind::Audio => audio,
-            TrackKind::Video => video,
+            MediaKind::Audio => audio,
+            MediaKind::Video => video,
         };
         let tracks = self.tracks.iter().filter(|(_, known)| known.announced && wanted(known));
         tracks.map(|(sid, _)| sid.clone()).collect()
@@ -135,8 +135,8 @@ impl TrackTable {
         changes: &mut Changes,
     ) -> Option<String> {
         let kind = match TrackType::try_from(track.r#type) {
-            Ok(TrackType::Audio) => TrackKind::Audio,
-            Ok(TrackType::Video) => TrackKind::Video,
+            Ok(TrackType::Audio) => MediaKind::Audio,
+            Ok(TrackType::Video) => MediaKind::Video,
             Ok(TrackType::Data) | Err(_) => return None,
         };
         if track.sid.is_empty() {
@@ -159,7 +159,7 @@ impl TrackTable {
         }
         let known = Known { kind, muted: track.muted, offered, announced: true };
         self.tracks.insert(track.sid.clone(), known);
-        if kind == TrackKind::Video {
+        if kind == MediaKind::Video {
             changes.video_sids.push(track.sid.clone());
         }
         let (sid, publisher) = (track.sid.clone(), publisher_sid.to_owned());
@@ -209,7 +209,7 @@ impl TrackTable {
                     kind
                 }
             };
-            if kind == TrackKind::Video {
+            if kind == MediaKind::Video {
                 changes.video_sids.push(sid.clone());
             }
             let (sid, mid) = (sid.clone(), mid.clone());
@@ -237,11 +237,7 @@ impl TrackTable {
 
 /// What the server sends on this m-line of its offer. An offer that can't be read has none: the
 /// engine is about to refuse it.
-fn sent_kind(offer: Option<&Description<'_>>, mid: &str) -> Option<TrackKind> {
+fn sent_kind(offer: Option<&Description<'_>>, mid: &str) -> Option<MediaKind> {
     let media = offer?.media.iter().find(|media| media.mid == mid)?;
-    match media.media_type {
-        MediaType::Audio if media.direction.sends() => Some(TrackKind::Audio),
-        MediaType::Video if media.direction.sends() => Some(TrackKind::Video),
-        _ => None,
-    }
+    media.media_type.kind().filter(|_| media.direction.sends())
 }

@@ -4,7 +4,8 @@
 
 use livekit_protocol as proto;
 use proto::signal_response::Message as Response;
-use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, TrackKind};
+use stampede_sdp::MediaKind;
+use stampede_signaling::session::{LocalLayer, LocalTrack, Quality};
 
 /// The data-channels-only offer and the offer with an audio and a video track, as captured.
 pub(crate) const OFFER_DATA: &str = include_str!("../data/subscriber-offer-vp8-1.sdp");
@@ -116,7 +117,7 @@ pub(crate) fn video_track(cid: &str) -> LocalTrack {
     LocalTrack {
         cid: cid.into(),
         name: "camera".into(),
-        kind: TrackKind::Video,
+        kind: MediaKind::Video,
         codec: "vp8".into(),
         width: 1280,
         height: 720,
@@ -132,7 +133,7 @@ pub(crate) fn audio_track(cid: &str) -> LocalTrack {
     LocalTrack {
         cid: cid.into(),
         name: "microphone".into(),
-        kind: TrackKind::Audio,
+        kind: MediaKind::Audio,
         codec: "opus".into(),
         width: 0,
         height: 0,

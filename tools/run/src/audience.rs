@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stampede_core::MediaKind;
 use stampede_core::watch::{
     Connection, Facts, Publishing, Rules, Seat, StreamCover, Tally, Timeline, TrackWatch,
 };
 use stampede_engine::{CoverNews, PeerId};
 use stampede_signaling::session::{
-    Departure, RemoteTrack, SessionEvent, Subscription, TrackKind, TrackSource,
+    Departure, RemoteTrack, SessionEvent, Subscription, TrackSource,
 };
 
 use crate::joins::{ParticipantId, of_first_try};
@@ -52,7 +53,7 @@ pub(crate) struct Publication {
     /// What it shows.
     pub source: TrackSource,
     /// Audio or video.
-    pub kind: TrackKind,
+    pub kind: MediaKind,
     /// Tells tracks of one source of one publisher apart that are there together.
     ordinal: u16,
     /// The latest participant sid of its publisher.
@@ -530,7 +531,7 @@ impl Taken {
 
     /// Whether it gets a publication of which its session has said nothing.
     fn would_get(&self, publication: &Publication, room: &Room) -> bool {
-        let audio = publication.kind == TrackKind::Audio;
+        let audio = publication.kind == MediaKind::Audio;
         match self.viewer.subscription {
             Subscription::Auto => true,
             Subscription::Manual { audio: hears, video: sees } => {

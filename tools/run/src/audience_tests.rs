@@ -6,8 +6,7 @@ use stampede_core::MediaKind;
 use stampede_core::watch::{Cause, Rules, Span, StreamCover, Tally, Trouble};
 use stampede_engine::{CoverNews, PeerCover, PeerId};
 use stampede_signaling::session::{
-    Departure, DisconnectReason, Layout, RemoteTrack, SessionEvent, Subscription, TrackKind,
-    TrackSource,
+    Departure, DisconnectReason, Layout, RemoteTrack, SessionEvent, Subscription, TrackSource,
 };
 
 use super::{Audience, ParticipantId, Viewer};
@@ -40,7 +39,7 @@ impl Rig {
     fn track(sid: &str, publisher: &str, source: TrackSource) -> RemoteTrack {
         RemoteTrack {
             sid: sid.to_owned(),
-            kind: TrackKind::Video,
+            kind: MediaKind::Video,
             source,
             publisher_sid: format!("PA_{publisher}"),
             publisher_identity: publisher.to_owned(),

@@ -83,7 +83,8 @@ fn wanted(codecs: &[WantedCodec]) -> [bool; 3] {
 
 #[cfg(test)]
 mod tests {
-    use stampede_signaling::session::{RemoteTrack, TrackKind, TrackSource};
+    use stampede_core::MediaKind;
+    use stampede_signaling::session::{RemoteTrack, TrackSource};
 
     use super::*;
 
@@ -98,7 +99,7 @@ mod tests {
         {
             let track = RemoteTrack {
                 sid: "TR_1".to_owned(),
-                kind: TrackKind::Video,
+                kind: MediaKind::Video,
                 source: TrackSource::Camera,
                 publisher_sid: "PA_1".to_owned(),
                 publisher_identity: identity.to_owned(),

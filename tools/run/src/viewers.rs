@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_core::watch::{Cause, Interruption, Tally};
-use stampede_signaling::session::TrackKind;
 
 use crate::audience::{Audience, Viewer, Watched};
 use crate::data::RunData;
@@ -97,8 +96,8 @@ fn laid_over(parts: &[(f64, f64, State)]) -> Vec<Stretch> {
     strip
 }
 
-fn index(kind: TrackKind) -> usize {
-    usize::from(kind == TrackKind::Audio)
+fn index(kind: MediaKind) -> usize {
+    usize::from(kind == MediaKind::Audio)
 }
 
 impl<'a> Viewers<'a> {
@@ -118,7 +117,7 @@ impl<'a> Viewers<'a> {
     /// Time in which the tracks of a kind were expected while their packets were counted, of all
     /// subscribers or of one cohort.
     pub(crate) fn counted(&self, kind: MediaKind, cohort: Option<u16>) -> Duration {
-        let kind = usize::from(kind == MediaKind::Audio);
+        let kind = index(kind);
         let of = |(own, part): &(usize, u16)| *own == kind && cohort.is_none_or(|one| one == *part);
         self.counted.iter().filter(|(key, _)| of(key)).map(|(_, expected)| *expected).sum()
     }
@@ -148,10 +147,6 @@ impl<'a> Viewers<'a> {
 
     /// Of one kind of media, of all subscribers or of one cohort.
     pub(crate) fn sums(&self, kind: MediaKind, cohort: Option<u16>) -> WatchSums {
-        let kind = match kind {
-            MediaKind::Video => TrackKind::Video,
-            MediaKind::Audio => TrackKind::Audio,
-        };
         let mut sums = WatchSums::default();
         for (number, seen) in self.seen.iter().enumerate() {
             if cohort.is_some_and(|cohort| cohort != seen.viewer.cohort) {
@@ -454,7 +449,7 @@ mod tests {
         }
         let camera = RemoteTrack {
             sid: "TR_1".to_owned(),
-            kind: TrackKind::Video,
+            kind: MediaKind::Video,
             source: TrackSource::Camera,
             publisher_sid: "PA_1".to_owned(),
             publisher_identity: "pub".to_owned(),

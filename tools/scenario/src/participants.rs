@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stampede_core::{MediaKind, PublishLayer, PublishTrack, SpeakingTurns};
 use stampede_media::{Codec, MediaClip};
-use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription, TrackKind};
+use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription};
 
 use crate::cohort_spec::assign;
 use crate::values::Resolution;
@@ -274,7 +274,7 @@ fn announced_video(track: &PublishTrack) -> LocalTrack {
     LocalTrack {
         cid: track.cid.clone(),
         name: "video".to_owned(),
-        kind: TrackKind::Video,
+        kind: MediaKind::Video,
         codec: codec_name(track.video_codec()).to_owned(),
         width: full.map_or(0, |layer| layer.width),
         height: full.map_or(0, |layer| layer.height),
@@ -296,7 +296,7 @@ fn announced_audio(track: &PublishTrack) -> LocalTrack {
     LocalTrack {
         cid: track.cid.clone(),
         name: "audio".to_owned(),
-        kind: TrackKind::Audio,
+        kind: MediaKind::Audio,
         codec: "opus".to_owned(),
         width: 0,
         height: 0,

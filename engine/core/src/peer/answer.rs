@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use stampede_media::{Codec, dependency_descriptor};
-use stampede_sdp::{Description, Extension, Media, MediaType, ParseError, PayloadType};
+use stampede_sdp::{Description, Extension, Media, MediaKind, MediaType, ParseError, PayloadType};
 
 use super::REMOTE_CANDIDATES_MAX;
 use super::receiving::{Agreed, ExtensionIds, Format};
@@ -195,11 +195,8 @@ impl<'a> Answered<'a> {
 
 /// Payload types that we follow, in the order of the offer, each with its RTX.
 fn accepted_formats<'a>(media: &'a Media<'a>) -> Vec<(Format, &'a PayloadType<'a>)> {
-    let is_video = match media.media_type {
-        MediaType::Audio => false,
-        MediaType::Video => true,
-        MediaType::Application | MediaType::Other => return Vec::new(),
-    };
+    let Some(kind) = media.media_type.kind() else { return Vec::new() };
+    let is_video = kind == MediaKind::Video;
     let known = media.payload_types.iter().filter_map(|payload_type| {
         let codec = codec(payload_type).filter(|codec| codec.is_video() == is_video)?;
         let (number, clock_rate) = (payload_type.number, payload_type.rtpmap?.clock_rate);

@@ -7,7 +7,7 @@ use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message;
 use stampede_core::MediaKind;
-use stampede_sdp::{Description, MediaType};
+use stampede_sdp::Description;
 
 use super::{BoundMid, Hub, Joined, PendingTrack, RoomTrack, Setting, messages};
 use crate::media::layers::limit_for_size;
@@ -104,10 +104,10 @@ impl Hub {
         };
         let mut ended = Vec::new();
         for media in &offer.media {
-            let kind = match media.media_type {
-                MediaType::Audio => MediaKind::Audio,
-                MediaType::Video => MediaKind::Video,
-                MediaType::Application | MediaType::Other => continue,
+            let kind = match media.media_type.kind() {
+                Some(stampede_sdp::MediaKind::Audio) => MediaKind::Audio,
+                Some(stampede_sdp::MediaKind::Video) => MediaKind::Video,
+                None => continue,
             };
             let known = participant.mids.get(media.mid);
             let same = known.is_some_and(|known| known.track_id.as_deref() == media.track_id);
@@ -393,9 +393,8 @@ fn limit(info: &proto::TrackInfo, setting: &proto::UpdateTrackSettings) -> u8 {
 /// promises to send. An ICE-lite server has no use for candidates, and those of another family only
 /// would end ICE before it began.
 fn receive_only(offer: &Description<'_>) -> String {
-    let sends = |media_type| matches!(media_type, MediaType::Audio | MediaType::Video);
     offer.rewrite(|media, line| match line {
-        "a=sendrecv" if media.is_some_and(|media| sends(media.media_type)) => {
+        "a=sendrecv" if media.is_some_and(|media| media.media_type.kind().is_some()) => {
             Some("a=sendonly".into())
         }
         _ => (!line.starts_with("a=candidate:")).then(|| line.into()),

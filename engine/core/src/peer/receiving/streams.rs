@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use stampede_media::AssemblerPacket;
-use stampede_sdp::{Description, Media, MediaType, StreamSsrc};
+use stampede_sdp::{Description, Media, StreamSsrc};
 
 use super::stream::{Accepted, Reported, Stream};
 use super::tracks::TrackStates;
@@ -462,9 +462,5 @@ fn sent_media<'a, 'b>(
     offer: &'b Description<'a>,
 ) -> impl Iterator<Item = (MediaKind, &'b Media<'a>)> {
     let sent = offer.media.iter().filter(|media| media.direction.sends());
-    sent.filter_map(|media| match media.media_type {
-        MediaType::Audio => Some((MediaKind::Audio, media)),
-        MediaType::Video => Some((MediaKind::Video, media)),
-        MediaType::Application | MediaType::Other => None,
-    })
+    sent.filter_map(|media| Some((media.media_type.kind()?, media)))
 }
