@@ -41,7 +41,7 @@ const BACKENDS: [&str; 3] = ["io_uring", "mmsg", "packet_ring"];
 /// What a run measured at least of the time that was asked for, unless it was interrupted.
 const MEASURED_MIN: f64 = 0.9;
 
-struct Wish {
+struct Arguments {
     runs: usize,
     seconds: u32,
     keep: Option<PathBuf>,
@@ -49,23 +49,24 @@ struct Wish {
     words: Vec<String>,
 }
 
-impl Wish {
+impl Arguments {
     fn of_args() -> Self {
-        let mut wish = Self { runs: 5, seconds: 15, keep: None, curve: None, words: Vec::new() };
+        let mut arguments =
+            Self { runs: 5, seconds: 15, keep: None, curve: None, words: Vec::new() };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().expect("a value after it");
             match arg.as_str() {
-                "--runs" => wish.runs = value().parse().expect("a number"),
-                "--seconds" => wish.seconds = value().parse().expect("a number"),
-                "--keep" => wish.keep = Some(value().into()),
-                "--curve" => wish.curve = Some(value().into()),
+                "--runs" => arguments.runs = value().parse().expect("a number"),
+                "--seconds" => arguments.seconds = value().parse().expect("a number"),
+                "--keep" => arguments.keep = Some(value().into()),
+                "--curve" => arguments.curve = Some(value().into()),
                 // Cargo's own.
                 "--bench" => {}
-                _ => wish.words.push(arg),
+                _ => arguments.words.push(arg),
             }
         }
-        wish
+        arguments
     }
 
     fn has(&self, name: &str) -> bool {
@@ -183,13 +184,13 @@ fn cell(mut values: Vec<f64>, digits: usize) -> String {
 }
 
 /// Makes the runs of one row and prints it.
-fn row(binary: &Path, load: Load, backend: &str, wish: &Wish) -> Vec<Figures> {
+fn row(binary: &Path, load: Load, backend: &str, arguments: &Arguments) -> Vec<Figures> {
     let (subscribers, layer, _) = load;
-    let runs: Vec<Figures> = (0..wish.runs.max(1))
+    let runs: Vec<Figures> = (0..arguments.runs.max(1))
         .map(|number| {
             let name = format!("{subscribers}-{layer}-{backend}-{number}.json");
-            let kept = wish.keep.as_ref().map(|dir| dir.join(name));
-            run(binary, load, backend, wish.seconds, kept)
+            let kept = arguments.keep.as_ref().map(|dir| dir.join(name));
+            run(binary, load, backend, arguments.seconds, kept)
         })
         .collect();
     let cells = COLUMNS.map(|(_, value, digits)| cell(runs.iter().map(value).collect(), digits));
@@ -198,16 +199,16 @@ fn row(binary: &Path, load: Load, backend: &str, wish: &Wish) -> Vec<Figures> {
 }
 
 /// The loads of the curve, and the curve.
-fn curve(binary: &Path, file: &Path, wish: &Wish) {
+fn curve(binary: &Path, file: &Path, arguments: &Arguments) {
     let backend = BACKENDS[0];
     let mut lines = Vec::new();
     for layer in CURVE_LAYERS {
         let (mut engine, mut sfu) = (Vec::new(), Vec::new());
         for subscribers in CURVE_SUBSCRIBERS {
-            if !wish.has(&format!("{subscribers} x {layer}, {backend}")) {
+            if !arguments.has(&format!("{subscribers} x {layer}, {backend}")) {
                 continue;
             }
-            let runs = row(binary, (subscribers, layer, CURVE_JOINS), backend, wish);
+            let runs = row(binary, (subscribers, layer, CURVE_JOINS), backend, arguments);
             let of = |figure: fn(&Figures) -> f64| {
                 (f64::from(subscribers), median(&mut runs.iter().map(figure).collect::<Vec<_>>()))
             };
@@ -223,22 +224,22 @@ fn curve(binary: &Path, file: &Path, wish: &Wish) {
 }
 
 fn main() {
-    let wish = Wish::of_args();
+    let arguments = Arguments::of_args();
     let binary = binary();
-    if let Some(dir) = &wish.keep {
+    if let Some(dir) = &arguments.keep {
         std::fs::create_dir_all(dir).unwrap();
     }
     let titles: Vec<_> = COLUMNS.iter().map(|(title, ..)| *title).collect();
     println!("| load | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
-    if let Some(file) = &wish.curve {
-        curve(&binary, file, &wish);
+    if let Some(file) = &arguments.curve {
+        curve(&binary, file, &arguments);
         return;
     }
     for load in LOADS {
         for backend in BACKENDS {
             let (subscribers, layer, _) = load;
-            if wish.has(&format!("{subscribers} x {layer}, {backend}")) {
-                row(&binary, load, backend, &wish);
+            if arguments.has(&format!("{subscribers} x {layer}, {backend}")) {
+                row(&binary, load, backend, &arguments);
             }
         }
     }

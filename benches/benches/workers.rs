@@ -317,7 +317,7 @@ fn connect(engine: &mut EngineProcess, peers: usize) -> Vec<Remote> {
     remotes
 }
 
-struct Wish {
+struct Arguments {
     runs: usize,
     peers: usize,
     frames: u64,
@@ -355,12 +355,12 @@ const SHAPES: [Shape; 3] = [
     Shape { name: "2 processes", processes: 2, workers: 1 },
 ];
 
-fn run(backend: &str, shape: Shape, wish: &Wish) -> Taken {
+fn run(backend: &str, shape: Shape, arguments: &Arguments) -> Taken {
     let Shape { processes, workers, .. } = shape;
     let mut engines: Vec<EngineProcess> = (0..processes)
         .map(|process| EngineProcess::start(backend, process * workers, workers))
         .collect();
-    let peers = wish.peers / processes;
+    let peers = arguments.peers / processes;
     let mut remotes: Vec<Remote> =
         engines.iter_mut().flat_map(|engine| connect(engine, peers)).collect();
     for frame in 1..=FRAMES_SETTLING {
@@ -379,11 +379,11 @@ fn run(backend: &str, shape: Shape, wish: &Wish) -> Taken {
     }
     std::thread::sleep(FRAME_TIME);
     let now = Instant::now();
-    for frame in 1..=wish.frames {
+    for frame in 1..=arguments.frames {
         let at = now + FRAME_TIME * frame as u32;
         remotes.iter_mut().for_each(|remote| remote.send_frame(at, FRAMES_SETTLING + frame));
     }
-    let end = now + FRAME_TIME * (wish.frames as u32 + 1);
+    let end = now + FRAME_TIME * (arguments.frames as u32 + 1);
     remotes.iter_mut().for_each(|remote| remote.send_audio(end));
 
     let begun = Instant::now();
@@ -391,7 +391,7 @@ fn run(backend: &str, shape: Shape, wish: &Wish) -> Taken {
     let done: Vec<Value> = engines.iter_mut().map(EngineProcess::hear).collect();
     let wall = begun.elapsed();
 
-    let frames = peers as u64 * wish.frames;
+    let frames = peers as u64 * arguments.frames;
     let mut cpu = Vec::new();
     for (engine, done) in engines.iter_mut().zip(done) {
         let counted = engine.ask("end");
@@ -423,22 +423,22 @@ fn figure(mut values: Vec<f64>) -> (String, f64) {
     }
 }
 
-fn wish() -> Wish {
-    let mut wish = Wish { runs: 5, peers: 1_000, frames: 30 };
+fn arguments() -> Arguments {
+    let mut arguments = Arguments { runs: 5, peers: 1_000, frames: 30 };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse().ok()).expect("a number after it");
         match arg.as_str() {
-            "--runs" => wish.runs = number(),
+            "--runs" => arguments.runs = number(),
             // As many for each of two processes.
-            "--peers" => wish.peers = number().next_multiple_of(2),
-            "--frames" => wish.frames = number() as u64,
+            "--peers" => arguments.peers = number().next_multiple_of(2),
+            "--frames" => arguments.frames = number() as u64,
             // Cargo's own.
             "--bench" => {}
             other => panic!("{other}? --runs N, --peers N, --frames N"),
         }
     }
-    wish
+    arguments
 }
 
 fn main() {
@@ -452,16 +452,16 @@ fn main() {
     // Two sockets a peer, one here and one there.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    let wish = wish();
-    let packets = wish.peers as u64 * (wish.frames * RUN as u64 + 1);
+    let arguments = arguments();
+    let packets = arguments.peers as u64 * (arguments.frames * RUN as u64 + 1);
     println!("| backend | shape | ms | packets/s | CPU ns/packet | waited for a core, ms |");
     println!("|---|---|---|---|---|---|");
     for backend in BACKENDS {
         // In turn, so that whatever else the machine does meets all.
         let mut runs = SHAPES.map(|_| Vec::new());
-        for _ in 0..wish.runs.max(1) {
+        for _ in 0..arguments.runs.max(1) {
             for (shape, runs) in SHAPES.into_iter().zip(&mut runs) {
-                runs.push(run(backend, shape, &wish));
+                runs.push(run(backend, shape, &arguments));
             }
         }
         let mut one = None;

@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 pub use crate::session::flood::MESSAGE_BYTES_MAX;
 pub use dial::{Dial, Dialling, Transport};
-pub use error::{ConnectError, ERROR_BODY_CHARS_MAX};
+pub use error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
 pub(crate) use open::LOCAL_ERRORS;
 pub use open::PROTOCOL;
 pub use tls::{TlsSetup, TlsSetupError};

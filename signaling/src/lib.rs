@@ -51,7 +51,7 @@ mod text;
 pub mod token;
 mod wire;
 
-pub use connection::{ConnectError, ConnectOptions, Connection, TlsSetup, Update};
+pub use connection::{ConnectError, ConnectOptions, ConnectStep, Connection, TlsSetup, Update};
 pub use error_kind::{CloseCode, ErrorKind, Flooded, UnknownErrorKind};
 pub use proxy::{Proxies, Proxy, ProxyError};
 pub use rooms::RoomClient;

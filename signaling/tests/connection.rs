@@ -138,7 +138,10 @@ async fn what_is_no_livekit_server() {
     let mut options = options(url);
     options.connect_timeout = Duration::from_millis(50);
     let timeout = Connection::connect(options).await.unwrap_err();
-    assert!(matches!(timeout, ConnectError::Timeout { stage: "websocket", .. }), "{timeout:?}");
+    assert!(
+        matches!(timeout, ConnectError::Timeout { step: ConnectStep::Websocket, .. }),
+        "{timeout:?}"
+    );
 }
 
 #[tokio::test]

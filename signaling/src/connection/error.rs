@@ -1,5 +1,6 @@
 //! Why a websocket could not be opened.
 
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -8,6 +9,38 @@ use crate::error_kind::ErrorKind;
 
 /// Longest part of a server's error body that is kept, in characters.
 pub const ERROR_BODY_CHARS_MAX: usize = 200;
+
+/// The steps to an open websocket, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectStep {
+    /// The host's name is looked up.
+    Dns,
+    /// The server, or the proxy, is dialled.
+    Tcp,
+    /// The proxy is asked for a tunnel.
+    Proxy,
+    /// TLS is agreed on.
+    Tls,
+    /// The upgrade to a websocket is awaited.
+    Websocket,
+}
+
+impl ConnectStep {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Dns, Self::Tcp, Self::Proxy, Self::Tls, Self::Websocket];
+}
+
+impl fmt::Display for ConnectStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::Websocket => "websocket",
+        })
+    }
+}
 
 /// Why [`Connection::connect`](super::Connection::connect) failed. Texts never hold the token.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -30,14 +63,14 @@ pub enum ConnectError {
         address: String,
     },
     /// Not open within the connect timeout.
-    #[error("{address}: no websocket within {timeout:?} (got as far as: {stage})")]
+    #[error("{address}: no websocket within {timeout:?} (got as far as: {step})")]
     Timeout {
         /// Host and port.
         address: String,
         /// The limit.
         timeout: Duration,
-        /// `dns`, `tcp`, `proxy`, `tls` or `websocket`.
-        stage: &'static str,
+        /// The step that it was at.
+        step: ConnectStep,
     },
     /// This process or machine is out of file descriptors, ports or memory: our fault, not the
     /// server's.

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_config};
 
-use super::error::{ConnectError, ERROR_BODY_CHARS_MAX};
+use super::error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
 use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
 use crate::session::flood::MESSAGE_BYTES_MAX;
@@ -38,20 +38,18 @@ const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Transport>>>;
 
-/// How far a connection got, for the text of a timeout. Atomic only to keep the future `Send`.
+/// The step that a connection is at. Atomic only to keep the future `Send`.
 #[derive(Default)]
-struct Stage(AtomicUsize);
+struct Progress(AtomicUsize);
 
-impl Stage {
-    const NAMES: [&str; 5] = ["dns", "tcp", "proxy", "tls", "websocket"];
-
-    fn set(&self, name: &'static str) {
-        let index = Self::NAMES.iter().position(|known| *known == name).unwrap_or(0);
-        self.0.store(index, Ordering::Relaxed);
+impl Progress {
+    fn reach(&self, step: ConnectStep) {
+        self.0.store(step as usize, Ordering::Relaxed);
     }
 
-    fn get(&self) -> &'static str {
-        Self::NAMES.get(self.0.load(Ordering::Relaxed)).copied().unwrap_or("dns")
+    fn step(&self) -> ConnectStep {
+        let at = self.0.load(Ordering::Relaxed);
+        ConnectStep::ALL.get(at).copied().unwrap_or(ConnectStep::Dns)
     }
 }
 
@@ -67,13 +65,13 @@ pub(super) async fn open(
     options: &ConnectOptions,
     resume: Option<Resume<'_>>,
 ) -> Result<(Socket, ConnectTimings), ConnectError> {
-    let stage = Stage::default();
+    let progress = Progress::default();
     let timeout = options.connect_timeout;
-    match tokio::time::timeout(timeout, open_steps(options, resume, &stage)).await {
+    match tokio::time::timeout(timeout, open_steps(options, resume, &progress)).await {
         Ok(result) => result,
         Err(_) => {
             let address = options.url.authority();
-            Err(ConnectError::Timeout { address, timeout, stage: stage.get() })
+            Err(ConnectError::Timeout { address, timeout, step: progress.step() })
         }
     }
 }
@@ -81,20 +79,20 @@ pub(super) async fn open(
 async fn open_steps(
     options: &ConnectOptions,
     resume: Option<Resume<'_>>,
-    stage: &Stage,
+    progress: &Progress,
 ) -> Result<(Socket, ConnectTimings), ConnectError> {
     let started = now();
     let url = &options.url;
     let request = request(url, &options.token, &options.session.role, resume.as_ref())?;
-    let transport = transport(options, stage).await?;
+    let transport = transport(options, progress).await?;
     let tcp = now();
     let (stream, tls) = if url.is_secure() {
-        stage.set("tls");
+        progress.reach(ConnectStep::Tls);
         (connect_tls(options, transport).await?, Some(now()))
     } else {
         (MaybeTlsStream::Plain(transport), None)
     };
-    stage.set("websocket");
+    progress.reach(ConnectStep::Websocket);
     let (socket, _response) = client_async_with_config(request, stream, Some(limits()))
         .await
         .map_err(|error| handshake_error(url, error))?;
@@ -157,10 +155,10 @@ fn request(
 /// What was given to dial with; else TCP to the server, or a tunnel to it.
 async fn transport(
     options: &ConnectOptions,
-    stage: &Stage,
+    progress: &Progress,
 ) -> Result<Box<dyn Transport>, ConnectError> {
     if let Some(dial) = &options.dial {
-        stage.set("tcp");
+        progress.reach(ConnectStep::Tcp);
         let dialled = dial.dial(&options.url).await;
         return dialled.map_err(|error| tcp_error(&options.url, &error));
     }
@@ -176,7 +174,7 @@ async fn transport(
             &looked_up
         }
     };
-    stage.set("tcp");
+    progress.reach(ConnectStep::Tcp);
     let stream = dial::connect(addresses).await;
     let Some(proxy) = &options.proxy else {
         let stream = stream.map_err(|error| tcp_error(&options.url, &error))?;
@@ -189,7 +187,7 @@ async fn transport(
             ConnectError::Proxy { proxy: proxy.authority(), status: None, detail }
         }
     })?;
-    stage.set("proxy");
+    progress.reach(ConnectStep::Proxy);
     dial::tunnel(proxy, &options.url, &mut stream).await?;
     Ok(Box::new(stream))
 }

@@ -137,7 +137,7 @@ pub enum MediaCommand {
     },
 }
 
-/// What the session wants of its surroundings; drained with
+/// What the session asks of its caller; drained with
 /// [`Session::poll_output`](super::Session::poll_output).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {

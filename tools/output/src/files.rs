@@ -101,9 +101,9 @@ enum Target {
     },
 }
 
-/// What kind of place a path is.
+/// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum Place {
     /// A file: it can be written again.
     File,
     /// A pipe or device: what was written is gone.
@@ -112,12 +112,12 @@ pub enum Kind {
     Stdout,
 }
 
-/// What kind of place this is, as far as can be told.
-pub fn kind(path: &Path) -> Kind {
+/// What this path leads to, as far as can be told.
+pub fn place(path: &Path) -> Place {
     match target(path) {
-        Ok(Target::Stdout) => Kind::Stdout,
-        Ok(Target::Stderr | Target::AsItIs(_)) => Kind::Stream,
-        Ok(Target::InPlace(_) | Target::Beside { .. }) | Err(_) => Kind::File,
+        Ok(Target::Stdout) => Place::Stdout,
+        Ok(Target::Stderr | Target::AsItIs(_)) => Place::Stream,
+        Ok(Target::InPlace(_) | Target::Beside { .. }) | Err(_) => Place::File,
     }
 }
 
@@ -318,9 +318,9 @@ pub fn write(path: &Path, bytes: Vec<u8>) -> Result<(), WriteError> {
         }
         if SIGNALLED.load(Ordering::Acquire) && began.elapsed() >= PATIENCE {
             given_up.store(true, Ordering::Release);
-            return Err(match kind(path) {
-                Kind::File => WriteError::Stuck,
-                Kind::Stream | Kind::Stdout => WriteError::Unread,
+            return Err(match place(path) {
+                Place::File => WriteError::Stuck,
+                Place::Stream | Place::Stdout => WriteError::Unread,
             });
         }
         if say && began.elapsed() >= SAID_AFTER {
@@ -583,7 +583,7 @@ mod tests {
         let after = fs::metadata(&file).unwrap();
         assert_eq!((before.mtime_nsec(), before.len()), (after.mtime_nsec(), after.len()));
         assert_eq!(names(dir.path()), ["fifo", "file"]);
-        assert_eq!(kind(&fifo), Kind::Stream);
+        assert_eq!(place(&fifo), Place::Stream);
         for bad in [dir.path().to_owned(), dir.path().join("no/such"), PathBuf::from("/proc/x")] {
             assert!(check(&bad).is_err(), "{bad:?}");
         }
@@ -610,7 +610,7 @@ mod tests {
         let [one, two] = [STDOUT, "/dev/stdout"].map(|name| check(Path::new(name)).unwrap());
         assert_eq!((one.is_some(), &one), (true, &two));
         for name in ["/dev/fd/1", "/proc/self/fd/1", "-"] {
-            assert_eq!(kind(Path::new(name)), Kind::Stdout, "{name}");
+            assert_eq!(place(Path::new(name)), Place::Stdout, "{name}");
         }
     }
 

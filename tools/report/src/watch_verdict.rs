@@ -34,10 +34,10 @@ pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
         .take(GROUPS_MAX)
         .map(|one| {
             let (fault, proof) = blame(facts, one, loss);
-            (fault, format!("{}{}", whose(fault), told(watch, one, &proof)))
+            (fault, format!("{}{}", whose(fault), account(watch, one, &proof)))
         })
         .collect();
-    let told_s: f64 = watch
+    let explained_s: f64 = watch
         .groups
         .iter()
         .take(GROUPS_MAX)
@@ -45,7 +45,7 @@ pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
         .map(|one| one.total_s)
         .sum();
     let missed_s: f64 = watch.kinds.iter().map(|kind| kind.missed_s).sum();
-    if failed && told_s < missed_s / 2.0 {
+    if failed && explained_s < missed_s / 2.0 {
         found.push((Fault::Unknown, format!("unknown: {}", stuttering(watch))));
     }
     Blackout { failed, found }
@@ -79,7 +79,7 @@ fn whose(fault: Fault) -> &'static str {
     }
 }
 
-fn told(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
+fn account(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
     let verb = if one.video { "saw" } else { "heard" };
     let back = match (one.back_after_s, one.not_back) {
         (Some(back_s), _) => format!("back after {back_s:.1} s"),

@@ -41,7 +41,7 @@ impl WatchFigures {
 
 impl Interruptions {
     /// `30 on 30 subscribers, 183.0 s together, 6.1 s p50, 6.3 s max`.
-    pub fn told(&self) -> String {
+    pub fn summary(&self) -> String {
         let mut text = format!(
             "{} on {} subscribers, {} together",
             group(self.count),
@@ -56,7 +56,7 @@ impl Interruptions {
 
     /// `28 disconnected (180.1 s), 2 loss (2.9 s)`, what took most time first; only causes that
     /// there were.
-    pub fn causes_told(&self) -> String {
+    pub fn cause_list(&self) -> String {
         let mut causes: Vec<_> = self.causes.named().filter(|(_, of)| of.count > 0).collect();
         causes.sort_by(|(_, a), (_, b)| b.total_s.total_cmp(&a.total_s));
         let more = causes.len().saturating_sub(CAUSES_SHOWN);
@@ -127,7 +127,7 @@ mod tests {
         };
         let one =
             Interruptions { count: 30, subscribers: 29, total_s: 183.0, causes, length_s: None };
-        assert_eq!(one.causes_told(), "28 publisher gone (180.1 s), 2 loss (2.9 s)");
-        assert_eq!(one.told(), "30 on 29 subscribers, 183.0 s together");
+        assert_eq!(one.cause_list(), "28 publisher gone (180.1 s), 2 loss (2.9 s)");
+        assert_eq!(one.summary(), "30 on 29 subscribers, 183.0 s together");
     }
 }

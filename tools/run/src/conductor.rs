@@ -28,7 +28,7 @@ use crate::routes::Workers;
 /// How long the ramp of subscribers waits for the publishers.
 const PUBLISHERS_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the measured window waits for the last subscribers to join and see a keyframe.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+const JOINS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take to answer at the end; a busy livekit-server does within a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long leaving may take, for subscribers and for publishers.
@@ -109,7 +109,7 @@ impl Conductor<'_> {
         let server_gone = self.look_after_server(stop.as_ref()).await;
         let join_grace = self.scenario.watch_rules.join_grace;
         self.context.joins.borrow_mut().close(Instant::now(), join_grace);
-        measured.told = Some(Instant::now());
+        measured.leaving = Some(Instant::now());
         self.leave().await;
         for task in tasks {
             task.abort();
@@ -135,18 +135,18 @@ impl Conductor<'_> {
         let subscribers = self.register(subscribers);
         self.state.phase.set(Phase::Publish);
         self.ramp(publishers, tasks).await?;
-        self.until(PUBLISHERS_TIMEOUT, |book| book.publishers_settled(count)).await?;
+        self.until(PUBLISHERS_TIMEOUT, |joins| joins.publishers_settled(count)).await?;
         if !self.scenario.shape.stages.is_empty() {
             return self.stages(subscribers, measured, tasks).await;
         }
         self.state.phase.set(Phase::Ramp);
         self.ramp(subscribers, tasks).await?;
         let own_video = self.own_video;
-        self.until(SETTLE_TIMEOUT, |book| {
+        self.until(JOINS_TIMEOUT, |joins| {
             let waiting_for_media = own_video
-                && book.publishers_joined() > 0
-                && book.first_keyframes() < book.subscribers_connected();
-            book.settled() && !waiting_for_media
+                && joins.publishers_joined() > 0
+                && joins.first_keyframes() < joins.subscribers_connected();
+            joins.settled() && !waiting_for_media
         })
         .await?;
         if self.context.joins.borrow().all_over() {
@@ -288,7 +288,7 @@ impl Conductor<'_> {
         }
     }
 
-    /// Waits until the book says so, at most this long; true if it did.
+    /// Waits until the join statistics say so, at most this long; true if it did.
     pub(super) async fn until(
         &mut self,
         at_most: Duration,

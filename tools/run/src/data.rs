@@ -143,7 +143,7 @@ pub(crate) struct Measured {
     /// End of it.
     pub end: Option<Mark>,
     /// When everybody was told to leave; counters go on until then.
-    pub told: Option<Instant>,
+    pub leaving: Option<Instant>,
     /// Participants connected at its end.
     pub connected: usize,
     /// One row for each stage that has ended; `None` without stages.

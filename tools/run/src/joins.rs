@@ -633,18 +633,18 @@ mod tests {
 
     #[test]
     fn a_join_counts_once_and_its_first_times_only() {
-        let mut book = Joins::default();
-        let id = book.register(false);
-        book.started(id, Instant::now());
-        book.reached(id, JoinPhase::Websocket, MS);
-        book.reached(id, JoinPhase::Dtls, 2 * MS);
-        book.reached(id, JoinPhase::Dtls, 900 * MS);
-        assert_eq!((book.subscribers_joined(), book.connected(), book.peak), (1, 1, 1));
-        book.broke(id, &why("media_lost"));
-        book.retried(id);
-        book.started(id, Instant::now());
-        book.reached(id, JoinPhase::Dtls, 5_000 * MS);
-        let section = book.section();
+        let mut joins = Joins::default();
+        let id = joins.register(false);
+        joins.started(id, Instant::now());
+        joins.reached(id, JoinPhase::Websocket, MS);
+        joins.reached(id, JoinPhase::Dtls, 2 * MS);
+        joins.reached(id, JoinPhase::Dtls, 900 * MS);
+        assert_eq!((joins.subscribers_joined(), joins.connected(), joins.peak), (1, 1, 1));
+        joins.broke(id, &why("media_lost"));
+        joins.retried(id);
+        joins.started(id, Instant::now());
+        joins.reached(id, JoinPhase::Dtls, 5_000 * MS);
+        let section = joins.section();
         assert_eq!((section.requested, section.started, section.joined), (1, 1, 1));
         assert_eq!((section.dropped, section.retries, section.failed), (1, 1, 0));
         assert_eq!((section.drops, section.tries_failed), (1, 0));
@@ -656,45 +656,45 @@ mod tests {
 
     #[test]
     fn giving_up_before_joining_is_a_failure_and_settles() {
-        let mut book = Joins::default();
-        let publisher = book.register(true);
-        let subscriber = book.register(false);
-        book.started(publisher, Instant::now());
-        book.started(subscriber, Instant::now());
-        assert!(!book.publishers_settled(1) && !book.settled());
-        book.broke(publisher, &why("http_401"));
-        book.over(publisher, true);
-        book.over(publisher, true);
-        assert!(book.publishers_settled(1) && !book.settled() && !book.all_over());
-        book.reached(subscriber, JoinPhase::Dtls, MS);
-        assert!(book.settled());
-        book.disconnected(subscriber);
-        book.over(subscriber, false);
-        assert!(book.all_over());
-        let section = book.section();
+        let mut joins = Joins::default();
+        let publisher = joins.register(true);
+        let subscriber = joins.register(false);
+        joins.started(publisher, Instant::now());
+        joins.started(subscriber, Instant::now());
+        assert!(!joins.publishers_settled(1) && !joins.settled());
+        joins.broke(publisher, &why("http_401"));
+        joins.over(publisher, true);
+        joins.over(publisher, true);
+        assert!(joins.publishers_settled(1) && !joins.settled() && !joins.all_over());
+        joins.reached(subscriber, JoinPhase::Dtls, MS);
+        assert!(joins.settled());
+        joins.disconnected(subscriber);
+        joins.over(subscriber, false);
+        assert!(joins.all_over());
+        let section = joins.section();
         assert_eq!((section.failed, section.dropped, section.joined), (1, 0, 1));
-        assert_eq!((book.publishers_joined(), book.subscribers_joined()), (0, 1));
+        assert_eq!((joins.publishers_joined(), joins.subscribers_joined()), (0, 1));
     }
 
-    /// A book in which these steps were reached, each by one subscriber started at `begun`.
+    /// A joins in which these steps were reached, each by one subscriber started at `begun`.
     fn book_of(begun: Instant, steps: &[Option<JoinPhase>]) -> (Joins, Vec<ParticipantId>) {
-        let mut book = Joins::default();
-        let ids: Vec<_> = steps.iter().map(|_| book.register(false)).collect();
+        let mut joins = Joins::default();
+        let ids: Vec<_> = steps.iter().map(|_| joins.register(false)).collect();
         for (id, last) in ids.iter().zip(steps) {
-            book.started(*id, begun);
+            joins.started(*id, begun);
             for phase in [JoinPhase::Websocket, JoinPhase::Signal, JoinPhase::Ice, JoinPhase::Dtls]
             {
                 if last.is_some_and(|last| phase as u8 <= last as u8) {
-                    book.reached(*id, phase, MS);
+                    joins.reached(*id, phase, MS);
                 }
             }
         }
-        (book, ids)
+        (joins, ids)
     }
 
     #[track_caller]
-    fn assert_balanced(book: &Joins) -> JoinSection {
-        let join = book.section();
+    fn assert_balanced(joins: &Joins) -> JoinSection {
+        let join = joins.section();
         let sum = join.joined + join.failed + join.pending + join.not_started;
         assert_eq!(join.requested, sum, "{join:?}");
         assert_eq!(join.pending_at.unwrap().total(), join.pending, "{join:?}");
@@ -711,123 +711,124 @@ mod tests {
             Some(JoinPhase::Ice),
             Some(JoinPhase::Dtls),
         ];
-        let (mut book, ids) = book_of(begun, &steps);
-        book.register(false);
-        let join = assert_balanced(&book);
+        let (mut joins, ids) = book_of(begun, &steps);
+        joins.register(false);
+        let join = assert_balanced(&joins);
         let at = PendingAt { websocket: 1, signal: 1, ice: 1, dtls: 1 };
         assert_eq!((join.pending_at, join.joined, join.not_started), (Some(at), 1, 1));
-        book.close(begun + GRACE, GRACE);
+        joins.close(begun + GRACE, GRACE);
         let bound = BoundJoins { failed: true, pending: true };
         let lost = LostJoins { all: 4, on_purpose: 0, bounded: 4 };
-        assert_eq!(book.lost_joins(bound, &[]), lost);
+        assert_eq!(joins.lost_joins(bound, &[]), lost);
         // An outage of ours explains those that waited for what it kept away.
-        let lost = book.lost_joins(BoundJoins { pending: false, ..bound }, &[true]);
+        let lost = joins.lost_joins(BoundJoins { pending: false, ..bound }, &[true]);
         assert_eq!(lost, LostJoins { all: 4, on_purpose: 2, bounded: 0 });
         // Told to leave, or connected after all: the books stay as they were.
-        book.reached(ids[3], JoinPhase::Dtls, MS);
+        joins.reached(ids[3], JoinPhase::Dtls, MS);
         for id in ids {
-            book.over(id, true);
+            joins.over(id, true);
         }
-        assert_eq!(assert_balanced(&book).pending_at, Some(at));
+        assert_eq!(assert_balanced(&joins).pending_at, Some(at));
     }
 
     #[test]
     fn a_join_that_had_no_time_is_pending_and_held_against_nobody() {
         let begun = Instant::now();
-        let (mut book, _) = book_of(begun, &[Some(JoinPhase::Signal); 3]);
-        book.close(begun + GRACE - MS, GRACE);
-        assert_eq!(assert_balanced(&book).pending, 3);
+        let (mut joins, _) = book_of(begun, &[Some(JoinPhase::Signal); 3]);
+        joins.close(begun + GRACE - MS, GRACE);
+        assert_eq!(assert_balanced(&joins).pending, 3);
         let bound = BoundJoins { failed: true, pending: true };
-        assert_eq!(book.lost_joins(bound, &[]), LostJoins::default());
+        assert_eq!(joins.lost_joins(bound, &[]), LostJoins::default());
     }
 
     #[test]
     fn participants_are_counted_and_their_tries_apart() {
         let begun = Instant::now();
-        let (mut book, ids) = book_of(begun, &[None, Some(JoinPhase::Dtls), Some(JoinPhase::Dtls)]);
+        let (mut joins, ids) =
+            book_of(begun, &[None, Some(JoinPhase::Dtls), Some(JoinPhase::Dtls)]);
         for _ in 0..3 {
-            book.broke(ids[0], &why("http_503"));
-            book.retried(ids[0]);
-            book.reached(ids[1], JoinPhase::Dtls, MS);
-            book.broke(ids[1], &why("media_lost"));
-            book.retried(ids[1]);
+            joins.broke(ids[0], &why("http_503"));
+            joins.retried(ids[0]);
+            joins.reached(ids[1], JoinPhase::Dtls, MS);
+            joins.broke(ids[1], &why("media_lost"));
+            joins.retried(ids[1]);
         }
-        book.reached(ids[0], JoinPhase::Websocket, MS);
-        assert_eq!(assert_balanced(&book).pending_at.unwrap().signal, 1);
-        book.broke(ids[0], &why("http_503"));
+        joins.reached(ids[0], JoinPhase::Websocket, MS);
+        assert_eq!(assert_balanced(&joins).pending_at.unwrap().signal, 1);
+        joins.broke(ids[0], &why("http_503"));
         // A pause between two tries is the end of the last one, if the run ends in it.
-        assert_eq!(assert_balanced(&book).pending_at.unwrap().websocket, 1);
+        assert_eq!(assert_balanced(&joins).pending_at.unwrap().websocket, 1);
         // A websocket is gone, and one that was is back.
-        book.resuming(ids[2], Some(why("signal_lost")));
-        book.close(begun + MS, GRACE);
-        let join = assert_balanced(&book);
+        joins.resuming(ids[2], Some(why("signal_lost")));
+        joins.close(begun + MS, GRACE);
+        let join = assert_balanced(&joins);
         assert_eq!((join.joined, join.failed, join.pending), (2, 1, 0));
         assert_eq!((join.dropped, join.drops, join.tries_failed), (2, 4, 4));
         assert_eq!(join.errors["signal_lost"], 1);
-        assert_eq!(book.left_resuming(), 1);
-        let (mut book, ids) = book_of(begun, &[Some(JoinPhase::Dtls)]);
-        book.resuming(ids[0], Some(why("signal_lost")));
-        book.resumed(ids[0]);
-        book.close(begun + MS, GRACE);
-        assert_eq!((book.section().dropped, book.section().resumed), (0, 1));
+        assert_eq!(joins.left_resuming(), 1);
+        let (mut joins, ids) = book_of(begun, &[Some(JoinPhase::Dtls)]);
+        joins.resuming(ids[0], Some(why("signal_lost")));
+        joins.resumed(ids[0]);
+        joins.close(begun + MS, GRACE);
+        assert_eq!((joins.section().dropped, joins.section().resumed), (0, 1));
     }
 
     #[test]
     fn tracks_are_expected_of_those_in_the_measured_window() {
-        let mut book = Joins::default();
-        let ids: Vec<_> = (0..4).map(|number| book.register(number == 0)).collect();
+        let mut joins = Joins::default();
+        let ids: Vec<_> = (0..4).map(|number| joins.register(number == 0)).collect();
         let room: Rc<str> = "room".into();
         for id in &ids[1..] {
-            book.expect(*id, &room, 0, [Some(2), Some(1)]);
+            joins.expect(*id, &room, 0, [Some(2), Some(1)]);
         }
         for id in &ids[..3] {
-            book.started(*id, Instant::now());
-            book.reached(*id, JoinPhase::Dtls, MS);
+            joins.started(*id, Instant::now());
+            joins.reached(*id, JoinPhase::Dtls, MS);
         }
-        assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
-        book.disconnected(ids[1]);
-        book.over(ids[1], false);
-        book.window_begins();
-        assert_eq!(book.tracks_expected(), [Some(2), Some(1)]);
-        book.reached(ids[3], JoinPhase::Dtls, MS);
-        assert_eq!(book.tracks_expected(), [Some(4), Some(2)]);
-        book.expect(ids[3], &room, 1, [None, Some(1)]);
-        assert_eq!(book.tracks_expected(), [None, Some(2)]);
+        assert_eq!(joins.tracks_expected(), [Some(4), Some(2)]);
+        joins.disconnected(ids[1]);
+        joins.over(ids[1], false);
+        joins.window_begins();
+        assert_eq!(joins.tracks_expected(), [Some(2), Some(1)]);
+        joins.reached(ids[3], JoinPhase::Dtls, MS);
+        assert_eq!(joins.tracks_expected(), [Some(4), Some(2)]);
+        joins.expect(ids[3], &room, 1, [None, Some(1)]);
+        assert_eq!(joins.tracks_expected(), [None, Some(2)]);
     }
 
     #[test]
     fn tracks_of_those_who_were_not_there_are_excused() {
-        let mut book = Joins::default();
+        let mut joins = Joins::default();
         let [room, other]: [Rc<str>; 2] = ["room".into(), "other".into()];
-        let publishers: Vec<_> = (0..3).map(|_| book.register(true)).collect();
+        let publishers: Vec<_> = (0..3).map(|_| joins.register(true)).collect();
         for (number, id) in publishers.iter().enumerate() {
-            book.publishes(*id, if number < 2 { &room } else { &other }, [1, 1]);
-            book.started(*id, Instant::now());
+            joins.publishes(*id, if number < 2 { &room } else { &other }, [1, 1]);
+            joins.started(*id, Instant::now());
         }
-        book.reached(publishers[0], JoinPhase::Dtls, MS);
-        let viewers: Vec<_> = (0..3).map(|_| book.register(false)).collect();
+        joins.reached(publishers[0], JoinPhase::Dtls, MS);
+        let viewers: Vec<_> = (0..3).map(|_| joins.register(false)).collect();
         for (number, id) in viewers.iter().enumerate() {
-            book.expect(*id, if number < 2 { &room } else { &other }, 0, [Some(2), Some(2)]);
-            book.started(*id, Instant::now());
-            book.reached(*id, JoinPhase::Dtls, MS);
+            joins.expect(*id, if number < 2 { &room } else { &other }, 0, [Some(2), Some(2)]);
+            joins.started(*id, Instant::now());
+            joins.reached(*id, JoinPhase::Dtls, MS);
         }
         // Two miss the second publisher, one the third; then one of the two drops out.
-        assert_eq!(book.tracks_discounted(), [3, 3]);
-        book.broke(viewers[0], &why("media_lost"));
-        assert_eq!(book.tracks_discounted(), [4, 4]);
-        book.reached(publishers[1], JoinPhase::Dtls, MS);
-        assert_eq!(book.tracks_discounted(), [3, 3]);
-        book.broke(publishers[0], &why("media_lost"));
-        assert_eq!(book.tracks_discounted(), [4, 4]);
+        assert_eq!(joins.tracks_discounted(), [3, 3]);
+        joins.broke(viewers[0], &why("media_lost"));
+        assert_eq!(joins.tracks_discounted(), [4, 4]);
+        joins.reached(publishers[1], JoinPhase::Dtls, MS);
+        assert_eq!(joins.tracks_discounted(), [3, 3]);
+        joins.broke(publishers[0], &why("media_lost"));
+        assert_eq!(joins.tracks_discounted(), [4, 4]);
     }
 
     #[test]
     fn errors_come_commonest_first() {
-        let mut book = Joins::default();
+        let mut joins = Joins::default();
         for kind in ["a", "b", "b", "c", "c", "c"] {
-            book.error(&JoinError::Subscription(kind.to_owned()));
+            joins.error(&JoinError::Subscription(kind.to_owned()));
         }
-        let errors: Vec<_> = book.errors();
+        let errors: Vec<_> = joins.errors();
         assert_eq!(errors[0], ("subscription_c".to_owned(), 3));
         assert_eq!(errors[2], ("subscription_a".to_owned(), 1));
     }

@@ -56,19 +56,19 @@ pub(crate) struct Participant {
 /// Tells one participant to leave before the others.
 #[derive(Debug, Default)]
 pub(crate) struct Leave {
-    told: Cell<bool>,
+    asked: Cell<bool>,
     wake: Notify,
 }
 
 impl Leave {
     /// It is to leave now.
     pub(crate) fn tell(&self) {
-        self.told.set(true);
+        self.asked.set(true);
         self.wake.notify_one();
     }
 
     async fn wait(&self) {
-        while !self.told.get() {
+        while !self.asked.get() {
             self.wake.notified().await;
         }
     }
@@ -83,7 +83,7 @@ struct Departure {
 
 impl Departure {
     fn is_due(&self) -> bool {
-        self.own.told.get() || *self.leaving.borrow() >= self.last
+        self.own.asked.get() || *self.leaving.borrow() >= self.last
     }
 
     async fn due(&mut self) {

@@ -105,7 +105,7 @@ impl<'a> Viewers<'a> {
     pub(crate) fn of(data: &'a RunData) -> Self {
         let end = data.measured.end.map_or(data.clock.started + data.duration, |end| end.at);
         let mut viewers = Self::until(&data.audience, data.clock.started, end);
-        for watched in data.audience.watched(data.measured.told.unwrap_or(end)) {
+        for watched in data.audience.watched(data.measured.leaving.unwrap_or(end)) {
             let key = (index(watched.publication.kind), watched.viewer.cohort);
             *viewers.counted.entry(key).or_default() += watched.tally.expected;
             let track = (&*watched.viewer.room, watched.viewer.identity.as_str(), watched.index);

@@ -179,8 +179,8 @@ fn watch(page: &mut Page, report: &Report) {
         let short = watch.short_gaps_s.filter(|short| *short >= 0.05);
         let short = short.map(|short| format!("{} in short ones", watch_words::seconds(short)));
         if gaps.count > 0 {
-            page.sub("gaps", &format!("{name}: {}", gaps.told()));
-            let parts = [Some(gaps.causes_told()), short];
+            page.sub("gaps", &format!("{name}: {}", gaps.summary()));
+            let parts = [Some(gaps.cause_list()), short];
             page.sub("", &parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
         } else if let Some(short) = short {
             page.sub("gaps", &format!("{name}: {short}"));

@@ -189,7 +189,7 @@ pub struct Outcome {
 }
 
 /// A running cell.
-struct Run<'a> {
+struct RunningCell<'a> {
     cell: &'a Cell,
     sim: Sim,
     network: Rc<RefCell<Network>>,
@@ -238,7 +238,7 @@ fn without_rtx(offer: &str) -> String {
     kept.flat_map(|line| [line.trim_end(), "\r\n"]).collect()
 }
 
-impl<'a> Run<'a> {
+impl<'a> RunningCell<'a> {
     fn connect(cell: &'a Cell) -> Self {
         let start = Instant::now();
         let options = PeerOptions { ..options() };
@@ -517,7 +517,7 @@ fn timestamp(due: &DueFrame) -> u32 {
 impl Cell {
     /// Runs it; `check` sees the peer's counts and the story so far once a second.
     pub fn run(&self, check: impl Fn(&stampede_core::PacketCounters, &Story)) -> Outcome {
-        let mut run = Run::connect(self);
+        let mut run = RunningCell::connect(self);
         let begin = run.sim.now;
         let end = begin + Duration::from_secs(self.seconds);
         let mute_at = begin + Duration::from_secs(self.seconds) * 2 / 5;

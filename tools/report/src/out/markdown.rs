@@ -70,7 +70,7 @@ fn watch(text: &mut String, report: &Report) {
             group(gaps.subscribers),
             watch_words::seconds(gaps.total_s),
             gaps.length_s.as_ref().map_or_else(unknown, length),
-            if gaps.count > 0 { gaps.causes_told() } else { unknown() },
+            if gaps.count > 0 { gaps.cause_list() } else { unknown() },
         ];
         let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
     }

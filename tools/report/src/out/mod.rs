@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::types::{Outcome, Report};
-use stampede_output::files::{self, Kind, WriteError};
+use stampede_output::files::{self, Place, WriteError};
 use stampede_output::one_line;
 
 /// In what form a report goes out.
@@ -115,15 +115,15 @@ pub enum Of {
 /// written again with it; what went into a pipe is gone. So files come first, then pipes and
 /// devices, and stdout last.
 pub fn write_all(report: &mut Report, out: &[Output], of: Of) -> Vec<OutputError> {
-    let mut order: Vec<(Kind, &Output)> =
-        out.iter().map(|out| (files::kind(&out.path), out)).collect();
+    let mut order: Vec<(Place, &Output)> =
+        out.iter().map(|out| (files::place(&out.path), out)).collect();
     order.sort_by_key(|(kind, _)| *kind);
     let mut errors = Vec::new();
     // Files, and how many of the errors they hold.
     let mut written = Vec::new();
     for (kind, out) in order {
         match write(report, out) {
-            Ok(()) if kind == Kind::File => written.push((out, errors.len())),
+            Ok(()) if kind == Place::File => written.push((out, errors.len())),
             Ok(()) => {}
             Err(error) => take(report, of, error, &mut errors),
         }
@@ -179,7 +179,7 @@ fn warn_of_rows_missing(report: &Report, out: &Output) {
 
 /// True if one of these goes to stdout, which then is for nothing else.
 pub fn take_stdout(out: &[Output]) -> bool {
-    out.iter().any(|out| files::kind(&out.path) == Kind::Stdout)
+    out.iter().any(|out| files::place(&out.path) == Place::Stdout)
 }
 
 /// A report as text.

@@ -79,7 +79,7 @@ fn row(name: &str, watch: &WatchFigures) -> Value {
             seconds(gaps.total_s),
             length.map_or_else(unknown, |hist| format!("{:.1} / {:.1} s", hist.p50, hist.max)),
         ],
-        "causes": if gaps.count > 0 { gaps.causes_told() } else { unknown() },
+        "causes": if gaps.count > 0 { gaps.cause_list() } else { unknown() },
     })
 }
 
@@ -139,18 +139,18 @@ fn svg(stretches: &[Stretch], window: Option<(f64, f64)>, end_s: f64) -> String 
     rect("outside", 0.0, end_s, "not measured");
     let (from_s, to_s) = window.unwrap_or((0.0, end_s));
     rect("played", from_s, to_s, "played, or nothing was expected");
-    let mut told = Vec::new();
+    let mut titles = Vec::new();
     for one in stretches {
         let (name, class) = state(&one.state);
         let title = format!("{name} from {:.1} s to {:.1} s", one.from_s, one.to_s);
         rect(class, one.from_s, one.to_s, &title);
-        told.push(title);
+        titles.push(title);
     }
-    let told = if told.is_empty() { "played".to_owned() } else { told.join(", ") };
+    let label = if titles.is_empty() { "played".to_owned() } else { titles.join(", ") };
     format!(
         "<svg class=\"strip\" viewBox=\"0 0 {LENGTH} {HEIGHT}\" preserveAspectRatio=\"none\" \
          role=\"img\" aria-label=\"{}\">{rects}</svg>",
-        escaped(&told)
+        escaped(&label)
     )
 }
 
@@ -168,8 +168,8 @@ mod tests {
             svg.contains("<rect class=\"s-disconnected\" x=\"500.0\" width=\"250.0\""),
             "{svg}"
         );
-        let told = "aria-label=\"disconnected from 10.0 s to 15.0 s, interrupted from 18.0 s to \
+        let label = "aria-label=\"disconnected from 10.0 s to 15.0 s, interrupted from 18.0 s to \
                     18.2 s\"";
-        assert!(svg.contains(told) && !svg.contains("script"), "{svg}");
+        assert!(svg.contains(label) && !svg.contains("script"), "{svg}");
     }
 }

@@ -329,7 +329,7 @@ pub(super) fn media(
 /// everybody was told to leave; `None` if it did not come to that.
 fn counted(data: &RunData) -> Option<f64> {
     let begin = data.measured.begin.as_ref().or(data.measured.start.as_ref())?.at;
-    let seconds = data.measured.told?.saturating_duration_since(begin).as_secs_f64();
+    let seconds = data.measured.leaving?.saturating_duration_since(begin).as_secs_f64();
     (seconds > 0.0).then_some(seconds)
 }
 

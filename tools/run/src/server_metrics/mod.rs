@@ -19,7 +19,7 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last scrape waits for the server to settle its accounts: livekit-server adds a
 /// track's last seconds when the track is closed (`sfu/connectionquality/connectionstats.go`).
-const SETTLE: Duration = Duration::from_millis(1_500);
+const LAST_SCRAPE_DELAY: Duration = Duration::from_millis(1_500);
 /// Longest answer read; a longer one is a failed scrape.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
@@ -171,7 +171,7 @@ impl Scraper {
 
     /// Scrapes once more, when everybody has left, and adds it all up.
     pub(crate) async fn finish(&self) -> ServerMetrics {
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(LAST_SCRAPE_DELAY).await;
         for target in &self.targets {
             self.scrape(target).await;
         }

@@ -20,9 +20,9 @@ use crate::ledger::SubscriberTrackLedger;
 /// Numbers of lost packets that one entry of a NACK names beside its own (RFC 4585 §6.2.1).
 const NACK_BITS: u16 = 16;
 
-/// Where a subscription is in its life.
+/// How far a subscription is negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Negotiation {
     /// Not offered yet.
     New,
     /// In the offer the client has not answered.
@@ -36,7 +36,7 @@ pub(crate) struct Subscription {
     /// Index of the track on this worker.
     track: usize,
     offer: TrackOffer,
-    stage: Stage,
+    negotiation: Negotiation,
     /// To be taken out of the SDP.
     removed: bool,
     mid: Option<Mid>,
@@ -76,7 +76,7 @@ impl Subscription {
         Self {
             track,
             offer,
-            stage: Stage::New,
+            negotiation: Negotiation::New,
             removed: false,
             mid: None,
             ssrc: Ssrc::from(0),
@@ -114,7 +114,7 @@ impl Subscription {
 
     /// Whether the client has not been told of it.
     pub(crate) fn is_new(&self) -> bool {
-        self.stage == Stage::New
+        self.negotiation == Negotiation::New
     }
 
     /// Whether it is to be taken out of the SDP.
@@ -130,12 +130,12 @@ impl Subscription {
     /// It is in an offer under this mid.
     pub(crate) fn set_offered(&mut self, mid: Mid) {
         self.mid = Some(mid);
-        self.stage = Stage::Offered;
+        self.negotiation = Negotiation::Offered;
     }
 
     /// The client has answered: it is ready to send.
     pub(crate) fn activate(&mut self, rtc: &mut Rtc) {
-        self.stage = Stage::Active;
+        self.negotiation = Negotiation::Active;
         let Some(mid) = self.mid else { return };
         let mut api = rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
@@ -147,7 +147,7 @@ impl Subscription {
 
     /// It is over: str0m forgets its stream.
     pub(crate) fn deactivate(&self, rtc: &mut Rtc) {
-        if self.stage == Stage::Active {
+        if self.negotiation == Negotiation::Active {
             rtc.direct_api().remove_stream_tx(self.ssrc);
         }
     }
@@ -165,7 +165,7 @@ impl Subscription {
 
     /// Whether it is the one whose packets have this SSRC.
     pub(crate) fn has_ssrc(&self, ssrc: Ssrc) -> bool {
-        self.stage == Stage::Active && self.ssrc == ssrc
+        self.negotiation == Negotiation::Active && self.ssrc == ssrc
     }
 
     /// Sends the first packets of the track's burst, as many as make a share.
@@ -176,7 +176,7 @@ impl Subscription {
         track: &mut Track,
         share: usize,
     ) {
-        if self.stage != Stage::Active || self.removed || self.offer.paused {
+        if self.negotiation != Negotiation::Active || self.removed || self.offer.paused {
             return;
         }
         let Some(format) = self.look_up_format(track, rtc) else { return };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::RunFlags;
-use stampede_output::files::{self, Identity, Kind};
+use stampede_output::files::{self, Identity, Place};
 use stampede_report::Failure;
 use stampede_report::out::{Output, OutputKind};
 
@@ -57,7 +57,7 @@ pub(crate) fn outputs(
             let path = path.display();
             return refuse(format!("this is the file {path} of {flag}, which would be lost"));
         }
-        if files::kind(&out.path) == Kind::File {
+        if files::place(&out.path) == Place::File {
             for (name, of_stream) in
                 [("stdout", Identity::of_stdout()), ("stderr", Identity::of_stderr())]
             {

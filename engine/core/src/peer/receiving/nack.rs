@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use crate::accounting::SequenceLedger;
 
-/// Most runs of missing packets asked for at a time, as many as the ledger keeps open. At the
-/// maximum the oldest run is not asked for any more.
-pub(crate) const NACK_RUNS_MAX: usize = crate::accounting::GAPS_MAX;
+/// Most ranges of missing packets asked for at a time, as many as the ledger keeps open. At the
+/// maximum the oldest range is not asked for any more.
+pub(crate) const NACK_RANGES_MAX: usize = crate::accounting::GAPS_MAX;
 /// How often a packet is asked for (libwebrtc `kMaxNackRetries`).
 pub(crate) const NACK_TRIES_MAX: u8 = 10;
 /// Time between two requests for a packet: libwebrtc's round-trip time while it knows none
 /// (`kDefaultRttMs`), and a receiver that sends no media learns none from RTCP.
 pub(crate) const NACK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Neighbours that are missing, and are asked for together.
 #[derive(Debug)]
-struct Run {
+struct NackRange {
     /// Extended sequence numbers.
     missing: Range<u64>,
     tries: u8,
@@ -27,21 +28,21 @@ struct Run {
 /// repair costs nothing here.
 #[derive(Debug, Default)]
 pub(crate) struct NackList {
-    runs: VecDeque<Run>,
+    ranges: VecDeque<NackRange>,
 }
 
 impl NackList {
     /// Nothing is asked for.
     pub(crate) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.ranges.is_empty()
     }
 
     /// These were passed over just now.
     pub(crate) fn passed_over(&mut self, missing: Range<u64>, now: Instant) {
-        if self.runs.len() >= NACK_RUNS_MAX {
-            self.runs.pop_front();
+        if self.ranges.len() >= NACK_RANGES_MAX {
+            self.ranges.pop_front();
         }
-        self.runs.push_back(Run { missing, tries: 0, next_at: now });
+        self.ranges.push_back(NackRange { missing, tries: 0, next_at: now });
     }
 
     /// Appends the sequence numbers to ask for now, in order; returns when to look again.
@@ -52,18 +53,18 @@ impl NackList {
         wanted: &mut Vec<u16>,
     ) -> Option<Instant> {
         let mut next: Option<Instant> = None;
-        self.runs.retain_mut(|run| {
-            if run.next_at <= now {
+        self.ranges.retain_mut(|range| {
+            if range.next_at <= now {
                 let before = wanted.len();
-                let open = run.missing.clone().filter(|&sequence| ledger.is_open(sequence));
+                let open = range.missing.clone().filter(|&sequence| ledger.is_open(sequence));
                 wanted.extend(open.map(|sequence| sequence as u16));
-                run.tries += 1;
-                run.next_at = now + NACK_INTERVAL;
-                if wanted.len() == before || run.tries >= NACK_TRIES_MAX {
+                range.tries += 1;
+                range.next_at = now + NACK_INTERVAL;
+                if wanted.len() == before || range.tries >= NACK_TRIES_MAX {
                     return false;
                 }
             }
-            next = Some(next.map_or(run.next_at, |next| next.min(run.next_at)));
+            next = Some(next.map_or(range.next_at, |next| next.min(range.next_at)));
             true
         });
         next
@@ -149,7 +150,7 @@ mod tests {
         for index in 0..2_000 {
             stream.arrive(index * 2, 0);
         }
-        assert_eq!(stream.list.runs.len(), NACK_RUNS_MAX);
-        assert_eq!(stream.poll(1).0.len(), NACK_RUNS_MAX);
+        assert_eq!(stream.list.ranges.len(), NACK_RANGES_MAX);
+        assert_eq!(stream.poll(1).0.len(), NACK_RANGES_MAX);
     }
 }
