@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::{MediaKind, PublishLayer, PublishTrack, SpeakingTurns};
+use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription};
 
@@ -222,7 +223,7 @@ fn tracks(scenario: &Scenario, room: &RoomSpec) -> [Option<u32>; 2] {
 /// Where in its clip a publisher begins, 0 to 1: spreads the keyframes of many publishers of one
 /// clip.
 fn phase(seed: u64, number: u64) -> f64 {
-    fastrand::Rng::with_seed(seed.wrapping_add(number)).fork().f64()
+    seeded(seed, &format!("phase {number}")).f64()
 }
 
 fn offset(clip: &MediaClip, phase: f64) -> Duration {

@@ -10,6 +10,9 @@ const TURN_NS: u64 = 5_000_000_000;
 /// A turn and the pause after it.
 const PERIOD_NS: u64 = 6_000_000_000;
 
+/// 2^64 over the golden ratio: multiples of it lie far apart.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// One of several speakers who take turns by the wall clock: all that share it agree without a
 /// word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +32,11 @@ impl SpeakingTurns {
         if unix_ns % PERIOD_NS >= TURN_NS {
             return false;
         }
-        // Forked, because generators of neighbouring seeds begin alike.
         let turn = unix_ns / PERIOD_NS;
-        let mut rng = fastrand::Rng::with_seed(self.seed.wrapping_add(turn)).fork();
+        // Spread, so that the turns of another seed are no later ones of this; forked, because
+        // generators of seeds that are alike begin alike.
+        let seed = self.seed.wrapping_add(turn.wrapping_mul(GOLDEN_RATIO));
+        let mut rng = fastrand::Rng::with_seed(seed).fork();
         rng.u32(..self.speakers.max(1)) == self.speaker
     }
 }
@@ -54,5 +59,20 @@ mod tests {
             assert!(!all.iter().any(|one| one.speaks(last + 1)), "then a pause");
         }
         assert!(turns.iter().all(|count| (60..140).contains(count)), "{turns:?}");
+    }
+
+    #[test]
+    fn rooms_with_neighbouring_seeds_take_turns_of_their_own() {
+        let speakers = 8;
+        let turns = |seed, first: u64| -> Vec<u32> {
+            let at = |turn: u64| (first + turn) * PERIOD_NS;
+            let speaks = |turn, speaker| SpeakingTurns { speaker, speakers, seed }.speaks(at(turn));
+            (0..64).filter_map(|turn| (0..speakers).find(|one| speaks(turn, *one))).collect()
+        };
+        for shift in 0..4 {
+            let (one, other) = (turns(7, 10 + shift), turns(8, 10));
+            let equal = one.iter().zip(&other).filter(|(one, other)| one == other).count();
+            assert!(equal < 24, "{equal} of 64 turns are those of the next room, {shift} later");
+        }
     }
 }
