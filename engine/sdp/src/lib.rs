@@ -25,6 +25,7 @@ mod candidate;
 mod media;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 pub use candidate::Candidate;
 pub use media::{
@@ -33,8 +34,9 @@ pub use media::{
 
 /// Longest description that is parsed: about a thousand tracks.
 pub const DESCRIPTION_BYTES_MAX: usize = 2 << 20;
-/// Most m-lines of a description.
-pub const MEDIA_MAX: usize = 2_048;
+/// Most m-lines of a description: the tracks that a session follows (`REMOTE_TRACKS_MAX` of the
+/// signalling), and data.
+pub const MEDIA_MAX: usize = 4_097;
 /// Most payload types of an m-line: the field has seven bits (RFC 3550 §5.1).
 pub const PAYLOAD_TYPES_MAX: usize = 128;
 /// Most header extensions of an m-line: ids have eight bits (RFC 8285 §4.3).
@@ -181,9 +183,9 @@ impl<'a> Description<'a> {
         if self.media.is_empty() {
             return Err(ParseError::NoMedia);
         }
+        let mut mids = HashSet::with_capacity(self.media.len());
         for (index, media) in self.media.iter().enumerate() {
-            let is_known = self.media[..index].iter().any(|other| other.mid == media.mid);
-            if media.mid.is_empty() || is_known {
+            if media.mid.is_empty() || !mids.insert(media.mid) {
                 return Err(ParseError::Mid { index });
             }
         }
