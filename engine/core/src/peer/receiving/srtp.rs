@@ -136,6 +136,8 @@ impl SrtpReceiver {
     pub(super) fn negotiated(&mut self, streams: &Streams) {
         for inbound in &mut self.inbound {
             inbound.route = streams.route(inbound.ssrc);
+            // Payload types may mean other codecs now.
+            inbound.format = None;
         }
     }
 
