@@ -21,7 +21,7 @@ impl Hub {
     /// Carries out one request. Whether the participant is still there.
     pub(crate) fn request(&mut self, who: &Joined, request: Request) -> bool {
         match request {
-            Request::Offer(offer) => self.publisher_offer(who, offer),
+            Request::Offer(offer) => return self.publisher_offer(who, offer),
             Request::Answer(answer) => self.subscriber_answer(who, answer),
             Request::AddTrack(request) => self.add_track(who, &request),
             Request::Mute(mute) => self.mute(who, &mute),
@@ -59,20 +59,22 @@ impl Hub {
         }
     }
 
-    fn publisher_offer(&mut self, who: &Joined, offer: proto::SessionDescription) {
+    /// Whether the participant is still there: not after an offer that can't be read.
+    fn publisher_offer(&mut self, who: &Joined, offer: proto::SessionDescription) -> bool {
         let description = match Description::parse(&offer.sdp) {
             Ok(description) => description,
             Err(error) => {
                 tracing::warn!(room = who.room, %error, "an offer can't be read");
                 self.remove(&who.room, &who.sid, proto::DisconnectReason::StateMismatch, true);
-                return;
+                return false;
             }
         };
         self.ensure_publisher(who);
         self.follow_media(who, &description);
-        let Some((worker, peer, tracks)) = self.bindings(who) else { return };
+        let Some((worker, peer, tracks)) = self.bindings(who) else { return true };
         let sdp = receive_only(&description);
         self.command(worker, Command::Offer { peer, id: offer.id, sdp, tracks });
+        true
     }
 
     fn ensure_publisher(&mut self, who: &Joined) {
@@ -104,11 +106,7 @@ impl Hub {
         };
         let mut ended = Vec::new();
         for media in &offer.media {
-            let kind = match media.media_type.kind() {
-                Some(stampede_sdp::MediaKind::Audio) => MediaKind::Audio,
-                Some(stampede_sdp::MediaKind::Video) => MediaKind::Video,
-                None => continue,
-            };
+            let Some(kind) = media.media_type.kind() else { continue };
             let known = participant.mids.get(media.mid);
             let same = known.is_some_and(|known| known.track_id.as_deref() == media.track_id);
             if media.direction.sends() && same {

@@ -1,5 +1,8 @@
 //! Why a peer connection ends, and why an SDP of a client can't be used.
 
+use std::io;
+use std::sync::Arc;
+
 use stampede_core::srtp::KeyError;
 use stampede_sdp::ParseError;
 use str0m::RtcError;
@@ -17,6 +20,9 @@ pub(crate) enum PeerFailure {
     /// The keys that DTLS agreed on can't encrypt media.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// DTLS has connected without any for a subscriber.
+    #[error("DTLS handed out no SRTP keys")]
+    NoKeys,
     /// The client went away without a word.
     #[error("no connectivity checks for 15 s")]
     Silent,
@@ -24,8 +30,8 @@ pub(crate) enum PeerFailure {
     #[error("the offer was not answered for 15 s")]
     OfferUnanswered,
     /// The worker's socket, which all its peers share, is unusable.
-    #[error("the media socket failed")]
-    Socket,
+    #[error("the media socket failed: {0}")]
+    Socket(Arc<io::Error>),
 }
 
 /// Why an offer or answer of a client can't be used.

@@ -167,6 +167,11 @@ impl Peer {
         }
     }
 
+    /// DTLS has handed out no keys, so a subscriber could get no media.
+    pub(crate) fn lacks_keys(&self) -> bool {
+        self.outgoing.keys.is_some()
+    }
+
     /// It is over. Whether that is new.
     pub(crate) fn end(&mut self) -> bool {
         std::mem::replace(&mut self.state, State::Ended) != State::Ended
@@ -360,6 +365,11 @@ impl Peer {
     ) {
         let class = Class::of(&transmit.contents);
         debug_assert!(class != Class::Rtp, "str0m is given no media to send");
+        if class == Class::Rtp {
+            // Two writers of one SSRC would encrypt with one IV twice.
+            tracing::error!(peer = self.key.0, "an RTP packet of str0m's is not sent");
+            return;
+        }
         let destination = if is_check(&transmit.contents) {
             transmit.destination
         } else {

@@ -119,8 +119,8 @@ impl TrackTable {
 
     /// Keeps of these tracks those that still have packets to forward.
     pub(crate) fn put_back_bursts(&mut self, bursts: Vec<usize>) {
-        self.bursts = bursts;
-        let tracks = &self.tracks;
-        self.bursts.retain(|&index| tracks.get(index).is_some_and(|t| !t.burst().is_empty()));
+        let waits = |index: &usize| self.tracks.get(*index).is_some_and(|t| !t.burst().is_empty());
+        // Behind those that have come since: a burst whose index is lost is never sent.
+        self.bursts.extend(bursts.into_iter().filter(waits));
     }
 }

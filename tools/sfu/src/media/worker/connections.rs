@@ -93,7 +93,10 @@ impl Worker {
                 }
             }
             RtcEvent::Connected => {
-                if let Some(peer) = self.peers.connected(index) {
+                let Some(peer) = self.peers.connected(index) else { return };
+                if peer.lacks_keys() {
+                    self.fail(index, PeerFailure::NoKeys);
+                } else {
                     self.events.emit(Event::Connected { peer: peer.key() });
                 }
             }

@@ -4,6 +4,7 @@ mod commands;
 mod connections;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -105,7 +106,7 @@ impl Worker {
         loop {
             let wait = Wait { timeout: self.sleep(), gather: GATHER, datagrams_max: usize::MAX };
             if let Err(error) = self.socket.poll(wait) {
-                self.give_up(&error);
+                self.give_up(error);
                 return;
             }
             self.begin_turn(Instant::now());
@@ -126,10 +127,11 @@ impl Worker {
     }
 
     /// The backend is unusable: everybody on this worker is told to come back.
-    fn give_up(&mut self, error: &io::Error) {
+    fn give_up(&mut self, error: io::Error) {
         tracing::error!(worker = self.index, %error, "the media socket failed; its peers end");
+        let error = Arc::new(error);
         for index in self.peers.indices() {
-            self.fail(index, PeerFailure::Socket);
+            self.fail(index, PeerFailure::Socket(Arc::clone(&error)));
         }
         while !self.events.is_empty() && !self.events.is_closed() {
             std::thread::sleep(LAST_EVENTS_INTERVAL);
