@@ -284,11 +284,6 @@ impl Session {
         }
     }
 
-    /// A decoded message of the server.
-    pub fn handle_response(&mut self, now: Instant, response: SignalResponse) {
-        self.dispatch(now, response, 0);
-    }
-
     fn dispatch(&mut self, now: Instant, response: SignalResponse, skipped: usize) {
         if self.ended {
             return;

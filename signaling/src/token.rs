@@ -65,12 +65,6 @@ impl ApiCredentials {
         &self.key
     }
 
-    /// The API secret, for handing to a child process or the embedded SFU. Never print it.
-    #[must_use]
-    pub fn expose_secret(&self) -> &str {
-        &self.secret
-    }
-
     /// A line for the user where the secret is shorter than a livekit-server takes.
     #[must_use]
     pub fn warning(&self) -> Option<String> {

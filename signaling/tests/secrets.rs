@@ -32,7 +32,7 @@ fn grant<'a>(room: &'a str, identity: &'a str) -> JoinGrant<'a> {
 #[test]
 fn credentials_and_tokens() {
     let credentials = ApiCredentials::new(" key ", &format!("{SECRET}\n")).unwrap();
-    assert_eq!((credentials.key(), credentials.expose_secret()), ("key", SECRET));
+    assert_eq!(credentials.key(), "key");
     assert_eq!(credentials.warning(), None);
     let token = credentials.join_token(&grant("room", "me")).unwrap();
     let verifier = livekit_token::TokenVerifier::with_api_key("key", SECRET);

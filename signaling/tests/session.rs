@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sdp::MediaKind;
@@ -45,7 +46,7 @@ impl Harness {
     }
 
     fn receive(&mut self, message: proto::SignalResponse) {
-        self.session.handle_response(self.now, message);
+        self.session.handle_message(self.now, &message.encode_to_vec().into());
         self.drain();
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use livekit_protocol as proto;
 use proptest::prelude::*;
+use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_signaling::session::*;
@@ -127,7 +128,7 @@ fn run(role: Role, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let (mut joins, mut ends, mut create_offers, mut offers_sent, mut leaves) = (0, 0, 0, 0, 0);
     for step in steps {
         if let Some(message) = message(&step) {
-            session.handle_response(now, message);
+            session.handle_message(now, &message.encode_to_vec().into());
         }
         match step {
             Step::Noise(bytes) => session.handle_message(now, &bytes.into()),

@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use stampede_counters::{UdpStats, UdpUncategorisedCounters};
 
 pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
-pub use socket::{SocketBuffers, bind, buffer_sizes, local_ip_towards};
+pub use socket::{SocketBuffers, bind, local_ip_towards};
 use socket::{configure, no_such_socket, queue_error_reports, too_many_sockets};
 
 /// A socket inside one [`Backend`]. Dense and small; reused only after [`Backend::remove_socket`]

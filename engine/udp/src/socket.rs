@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{sys, wire};
 
@@ -22,7 +22,7 @@ pub struct SocketBuffers {
 /// counter and error queue on. May be called on any thread.
 ///
 /// The kernel may grant smaller buffers than asked for when `net.core.rmem_max`/`wmem_max` are low
-/// and the process lacks `CAP_NET_ADMIN`; [`buffer_sizes`] tells.
+/// and the process lacks `CAP_NET_ADMIN`; `SO_RCVBUF` tells.
 ///
 /// # Errors
 /// What the kernel said; small buffers are not an error.
@@ -61,19 +61,6 @@ pub fn local_ip_towards(remote: SocketAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(remote)?;
     Ok(socket.local_addr()?.ip())
-}
-
-/// The buffer sizes a socket really has, on the scale of what [`bind`] is asked for (the kernel
-/// doubles the number and reports the double; this is half of what it reports).
-///
-/// # Errors
-/// What the kernel said.
-pub fn buffer_sizes(socket: &UdpSocket) -> io::Result<SocketBuffers> {
-    let socket = SockRef::from(socket);
-    Ok(SocketBuffers {
-        receive_bytes: socket.recv_buffer_size()? / 2,
-        send_bytes: socket.send_buffer_size()? / 2,
-    })
 }
 
 /// Turns on what the accounting needs. Blocking mode, because io_uring ends a multishot receive on

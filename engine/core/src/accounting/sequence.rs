@@ -114,12 +114,6 @@ impl SequenceLedger {
         }
     }
 
-    /// How far behind the highest sequence number this one is; 0 if ahead.
-    #[cfg(test)]
-    pub(crate) fn packets_behind(&self, sequence: u16) -> u64 {
-        self.range.map_or(0, |(_, highest)| highest.saturating_sub(extend(sequence, highest)))
-    }
-
     /// A packet with payload arrived.
     pub fn media(&mut self, sequence: u16, at: Instant, bytes: usize, via: Via) -> Receipt {
         let placement = self.placement(sequence);

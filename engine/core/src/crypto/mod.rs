@@ -51,8 +51,9 @@ pub fn with_key_slot<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
     (made, slot)
 }
 
-/// The slot that a DTLS instance being made on this thread is to fill, for DTLS providers beside
-/// this one. There is one inside [`with_key_slot`], for the first who asks.
+/// The slot that a DTLS instance being made on this thread is to fill. There is one inside
+/// [`with_key_slot`], for the first who asks. Tests have DTLS providers beside this one.
+#[cfg(feature = "testing")]
 pub fn take_key_slot() -> Option<KeySlot> {
     SLOT.take()
 }
@@ -103,7 +104,7 @@ impl DtlsProvider for SharedDtls {
             DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
             other => return Err(CryptoError::Other(format!("{other} is not supported"))),
         };
-        Ok(Box::new(Instance { dtls, keys: take_key_slot() }))
+        Ok(Box::new(Instance { dtls, keys: SLOT.take() }))
     }
 }
 

@@ -32,6 +32,12 @@ use crate::{
 /// str0m's receive window: what is further behind is dropped before it is decrypted
 /// (`MAX_MISORDER` of its `register_nack.rs`).
 const STR0M_WINDOW_PACKETS: u64 = 100;
+
+/// How far behind the highest sequence number this one is, which is known to be behind it.
+fn packets_behind(highest: Option<u64>, sequence: u16) -> u64 {
+    highest.map_or(0, |highest| u64::from((highest as u16).wrapping_sub(sequence)))
+}
+
 /// AES-GCM's tag (RFC 7714); the shorter HMAC-SHA1-80 makes payload lengths a little low.
 const TAG_BYTES: usize = 16;
 
@@ -248,7 +254,8 @@ impl Reference {
             Placement::Duplicate => ledger.sequences.duplicate(),
             // str0m drops these unread, for being old.
             Placement::Missing | Placement::BeforeWindow
-                if ledger.sequences.packets_behind(header.sequence) > STR0M_WINDOW_PACKETS =>
+                if packets_behind(ledger.sequences.highest(), header.sequence)
+                    > STR0M_WINDOW_PACKETS =>
             {
                 ledger.media(MediaPacket {
                     sequence: header.sequence,
