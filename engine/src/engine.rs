@@ -245,7 +245,7 @@ impl Engine {
         self.events.signal.as_fd()
     }
 
-    /// Closes every peer, settles all accounts, ends the recordings and the workers.
+    /// Closes every peer and its accounts, ends the recordings and the workers.
     pub fn stop(self) -> EngineReport {
         let Self { workers, events, disk, .. } = self;
         for worker in &workers {

@@ -66,7 +66,7 @@ pub enum PeerCommand {
     /// Nobody waits for the connection any more: if it is not up, [`PeerNotice::Disconnected`] says
     /// why. For a peer that is gone nothing does.
     GiveUp,
-    /// Say good-bye, settle the accounts and close the sockets; ends with [`PeerNotice::Closed`].
+    /// Say good-bye, close the accounts and the sockets; ends with [`PeerNotice::Closed`].
     Close,
 }
 

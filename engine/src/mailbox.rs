@@ -95,7 +95,7 @@ impl EventSink {
         self.waiting.len() >= WAITING_BEFORE_SNAPSHOTS_MAX
     }
 
-    /// Takes out what is told of the time that streams cover and has found no room in the channel.
+    /// Takes out the times that streams cover which have found no place in the channel.
     pub(crate) fn take_covers(&mut self) -> Vec<CoverNews> {
         let waiting = std::mem::take(&mut self.waiting);
         let mut covers = Vec::new();

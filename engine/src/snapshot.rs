@@ -111,6 +111,6 @@ pub struct EngineReport {
     pub recordings: Option<DiskReport>,
     /// Snapshots that nobody had read from the event channel, in their order.
     pub snapshots_unread: Vec<WorkerSnapshot>,
-    /// The same of what was told of the time that streams could be watched.
+    /// The same of the times in which streams could be watched.
     pub covers_unread: Vec<CoverNews>,
 }

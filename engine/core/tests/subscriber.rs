@@ -88,7 +88,7 @@ impl Pair {
     }
 
     fn finish(&mut self) -> Vec<StreamReport> {
-        // The publisher has ended: what waits is settled, and nobody watches on.
+        // The publisher has ended: what waits is decided, and nobody watches on.
         self.sim.peer.update(PeerUpdate::Leaving);
         self.sim.run(Duration::from_secs(3));
         let now = self.sim.now;

@@ -121,7 +121,7 @@ counters! {
 counters! {
     /// What was sent back to the sender of a stream, and what became of it.
     pub struct FeedbackCounters: Stream {
-        /// NACK messages sent. With str0m's receive path from its statistics, a second old at most.
+        /// NACK messages sent.
         nack_sent: u64 = Messages, Lower, metric "nacks_sent";
         /// PLI messages sent.
         pli_sent: u64 = Messages, Lower, metric "plis_sent";

@@ -22,7 +22,7 @@ counters! {
         packets_abandoned: u64 = Packets, Neither;
         /// Packets that were there already.
         packets_duplicate: u64 = Packets, Neither;
-        /// Packets behind all that was settled: too late, or duplicates of something settled.
+        /// Packets behind all that is decided: too late, or duplicates.
         packets_late: u64 = Packets, Neither;
         /// Packets that can't be read or are too long; their sequence number is lost.
         packets_malformed: u64 = Packets, Neither;

@@ -122,8 +122,8 @@ fn columns_are_those_of_streams_and_are_read_again() {
     let read: Columns<All> = serde_json::from_value(written).unwrap();
     assert_eq!(read.part, some().part);
     assert_eq!(Columns::<All>::names().collect::<Vec<_>>(), ["part_count", "part_longest_s"]);
-    let odd = json!({"part_count": null, "part_longest_s": "long"});
-    assert_eq!(serde_json::from_value::<Columns<All>>(odd).unwrap(), Columns::default());
+    let foreign = json!({"part_count": null, "part_longest_s": "long"});
+    assert_eq!(serde_json::from_value::<Columns<All>>(foreign).unwrap(), Columns::default());
 }
 
 #[test]
@@ -137,9 +137,9 @@ fn what_grew_is_a_map_without_what_did_not() {
     grown.merge(&Grown::of(&some()));
     let figures = ["packets", "perhaps", "bytes", "nothing"].map(|key| grown.get(key));
     assert_eq!(figures, [5.0, 6.0, 14.0, 0.0]);
-    let odd = json!({"packets": -3.0, "of a later version": 7, "bytes": 1});
-    let odd: Grown<All> = serde_json::from_value(odd).unwrap();
-    assert_eq!((odd.get("packets"), odd.get("bytes")), (0.0, 1.0));
+    let foreign = json!({"packets": -3.0, "of a later version": 7, "bytes": 1});
+    let foreign: Grown<All> = serde_json::from_value(foreign).unwrap();
+    assert_eq!((foreign.get("packets"), foreign.get("bytes")), (0.0, 1.0));
 }
 
 #[test]

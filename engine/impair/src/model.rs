@@ -187,7 +187,7 @@ impl Impairment {
         self.counts
     }
 
-    /// ImpairCounters from 0 again: the measured window begins.
+    /// Counts from 0 again: the measured window begins.
     pub fn reset_counts(&mut self) {
         self.counts = ImpairCounters::default();
     }

@@ -19,7 +19,7 @@ const PAGE_HEADER_BYTES: usize = 27;
 /// Granule position of a page on which no packet ends (RFC 3533 §6).
 const NO_GRANULE: u64 = u64::MAX;
 
-/// What one page told, besides its packets.
+/// What one page says, besides its packets.
 struct Page {
     offset: u64,
     serial: u32,

@@ -142,7 +142,7 @@ impl Worker {
         self.setup.events.push(EngineEvent::Peer { peer, at_unix_ns, notice });
     }
 
-    /// Closes a peer, settles its account and gives its sockets back.
+    /// Closes a peer with its account and gives its sockets back.
     pub(super) fn remove(&mut self, clock: Clock, key: usize) {
         let Some(mut slot) = self.slots.try_remove(key) else { return };
         let mut sink = Sink {

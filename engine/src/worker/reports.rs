@@ -85,7 +85,7 @@ impl Worker {
             totals.merge(&counters);
             worst.offer(key, PeerFigures::of(&counters));
         }
-        self.tell_covers(clock);
+        self.send_covers(clock);
         let second = self.health.close_second(clock.now, self.backend.stats());
         self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
         let worst = worst.into_slots().into_iter().filter_map(|(key, figures)| {
@@ -108,7 +108,7 @@ impl Worker {
     }
 
     /// What is new of the time that streams cover. If events wait, it waits in the streams.
-    fn tell_covers(&mut self, clock: Clock) {
+    fn send_covers(&mut self, clock: Clock) {
         if self.setup.events.is_crowded() {
             return;
         }

@@ -51,7 +51,7 @@ pub(crate) fn exchange(
         received.extend(wanted.map(|datagram| backend.payload(datagram).to_vec()));
     }
     let stats = backend.stats();
-    if received == DATAGRAMS && stats.send_errors == 0 {
+    if received == DATAGRAMS && stats.send_errors == 0 && stats.undeliverable == 0 {
         return Ok(());
     }
     Err(ProbeError::Lost {

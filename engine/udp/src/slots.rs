@@ -80,7 +80,7 @@ impl<S> Slots<S> {
     }
 }
 
-/// Empties a socket's error queue and counts it; returns the number of entries.
+/// Empties a socket's error queue and counts it; returns what was in it.
 pub(crate) fn drain_errors(fd: RawFd, stats: &mut UdpStats) -> sys::DrainedErrors {
     let drained = sys::drain_error_queue(fd);
     stats.undeliverable += drained.network;

@@ -15,7 +15,7 @@ pub const SPANS_MAX: usize = 512;
 pub struct Seat {
     /// When it was to join; `None` is never.
     pub scheduled: Option<Instant>,
-    /// When it was told to leave.
+    /// When it was asked to leave.
     pub left: Option<Instant>,
     /// Its connection; nothing before it was connected for the first time.
     pub connection: Timeline<Connection>,
