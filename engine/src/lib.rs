@@ -10,6 +10,18 @@
 //! Engine::add_peer / command ──▶ mailbox + waker ──▶ worker: poll ▸ group by peer ▸ timers
 //!                events() + event_fd() ◀── EngineEvent ◀──┘
 //! ```
+//!
+//! ```no_run
+//! use stampede_engine::{Engine, EngineOptions, PeerCommand, PeerRole, PeerSpec};
+//!
+//! let engine = Engine::start(EngineOptions { workers: 1, ..EngineOptions::default() })?;
+//! let role = PeerRole::Subscriber { record: false };
+//! let spec = PeerSpec { label: "sub-1".to_owned(), role, local_ip: None, cohort: 0 };
+//! let peer = engine.add_peer(spec)?;
+//! engine.command(peer, PeerCommand::Close)?;
+//! let _report = engine.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

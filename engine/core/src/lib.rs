@@ -12,6 +12,21 @@
 //!
 //! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
 //! [`Peer::drain`], then sleep until the instant it returned.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use stampede_core::accounting::{SequenceLedger, Via};
+//!
+//! let mut ledger = SequenceLedger::new(Duration::from_millis(500));
+//! let at = Instant::now();
+//! for sequence in [1, 2, 4] {
+//!     ledger.media(sequence, at, 1_000, Via::Primary);
+//! }
+//! ledger.media(3, at + Duration::from_millis(40), 1_000, Via::Rtx);
+//! let packets = ledger.counters();
+//! assert_eq!((packets.expected, packets.missing, packets.repaired), (4, 1, 1));
+//! ```
 
 #![forbid(unsafe_code)]
 

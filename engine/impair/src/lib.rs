@@ -7,6 +7,19 @@
 //!
 //! Both sides use it: the engine on what its subscribers receive, the embedded SFU on what it
 //! sends to each subscriber.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use stampede_impair::{Class, Fate, Impairment, Spec};
+//!
+//! let spec: Spec = "outage=2s@10s".parse()?;
+//! let start = Instant::now();
+//! let mut model = Impairment::new(&spec, 1, "sub-1", start);
+//! assert_eq!(model.decide(start, Class::Rtp, 1_200), Fate::untouched(start));
+//! assert_eq!(model.decide(start + Duration::from_secs(11), Class::Rtp, 1_200), Fate::Drop);
+//! # Ok::<(), stampede_impair::SpecError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

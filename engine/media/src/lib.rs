@@ -11,6 +11,12 @@
 //! - [`disk`]: the thread that writes them, off the packet path.
 //!
 //! Nothing here opens a socket. Only [`disk`] has a thread and looks at a clock.
+//!
+//! ```
+//! let clip = stampede_media::builtin::audio()?;
+//! assert_eq!((clip.codec, clip.clock_rate), (stampede_media::Codec::Opus, 48_000));
+//! # Ok::<(), stampede_media::ClipError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -10,6 +10,25 @@
 //! All send and receive *segment runs* as one: datagrams between the same two addresses, of one
 //! length but the last, which may be shorter. The kernel cuts one that is sent (UDP GSO) and keeps
 //! one together that has come (UDP GRO).
+//!
+//! ```
+//! use std::net::{Ipv4Addr, SocketAddr};
+//! use std::time::Duration;
+//!
+//! use stampede_udp::{BackendChoice, BackendLimits, SocketBuffers, Wait, bind, open};
+//!
+//! let limits = BackendLimits { sockets_max: 16, ..BackendLimits::default() };
+//! let (mut backend, _why) = open(BackendChoice::Mmsg, limits)?;
+//! let buffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 18 };
+//! let socket = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), buffers)?;
+//! let own = socket.local_addr()?;
+//! let id = backend.add_socket(socket)?;
+//! backend.send(id, own, b"hello");
+//! let wait = Wait { timeout: Duration::from_secs(1), gather: Duration::ZERO, datagrams_max: 1 };
+//! assert_eq!(backend.poll(wait)?, 1);
+//! assert_eq!(backend.payload(&backend.batch()[0]), b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![warn(unsafe_op_in_unsafe_fn)]
 

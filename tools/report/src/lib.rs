@@ -2,6 +2,14 @@
 //! reports are read again, merged and compared.
 //!
 //! It takes plain facts and knows neither flags nor a running engine.
+//!
+//! ```
+//! use stampede_report::threshold::Thresholds;
+//!
+//! let Thresholds(tests) = "video.loss_rate<1% && join.failed==0".parse::<Thresholds>()?;
+//! assert_eq!((tests[0].key.as_str(), tests[0].limit), ("video.loss_rate", 0.01));
+//! # Ok::<(), String>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

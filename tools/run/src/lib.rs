@@ -5,6 +5,18 @@
 //! the last leave on the calling thread (a tokio current-thread runtime: one task for each
 //! participant, one that routes engine events, one that keeps the view), [`report_of`] makes the
 //! report. Media is the engine's.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use stampede_report::{Failure, types::Report};
+//! use stampede_run::{View, play, prepare, report_of};
+//! use stampede_scenario::Scenario;
+//!
+//! fn conduct(scenario: Scenario, view: Box<dyn View>) -> Result<Report, Failure> {
+//!     Ok(report_of(play(prepare(scenario)?, Arc::default(), view)?, &[]))
+//! }
+//! ```
 
 #![forbid(unsafe_code)]
 

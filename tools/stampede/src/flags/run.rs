@@ -175,7 +175,7 @@ pub(crate) struct RunFlags {
     /// Media worker threads [default: one for each core of --cores].
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub workers: Option<u32>,
-    /// CPU cores to pin the workers to, like 1,2-5 [default: all but one of those allowed].
+    /// CPU cores to pin the workers to, like 1,2-5 [default: what the embedded SFU and signalling leave; docs/load-box.md, "Cores"].
     #[arg(long, value_name = "LIST", help_heading = "Machine")]
     pub cores: Option<CoreList>,
     /// UDP backend of the workers.
