@@ -2,7 +2,8 @@
 
 use crate::{
     GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
-    PublishCounters, RecordingCounters, TransportCounters, counters,
+    PublishCounters, RecordingCounters, TransportCounters, UdpStats, UncategorisedCounters,
+    WorkerUncategorisedCounters, counters,
 };
 
 counters! {
@@ -16,6 +17,9 @@ counters! {
         publish: PublishCounters;
         /// Datagrams.
         transport: TransportCounters;
+        /// What was done on purpose to what it received. That is done before it gets to the peer,
+        /// which knows nothing of it.
+        impairment: ImpairCounters;
     }
 }
 
@@ -48,14 +52,19 @@ counters! {
         publish: PublishCounters, metric "published_";
         /// The load box itself.
         generator: GeneratorCounters, metric "worker_";
+        /// What was injected on purpose.
+        impairment: ImpairCounters;
     }
 }
 
 impl RunCounters {
-    /// Of one worker, or of the sums of all.
-    pub fn new(peers: &PeerCounters, generator: GeneratorCounters) -> Self {
-        let PeerCounters { video, audio, publish, transport: _ } = *peers;
-        Self { video, audio, publish, generator }
+    /// Of a worker: the sums of its peers, its UDP backend's counts, and its own.
+    pub fn new(peers: &PeerCounters, udp: UdpStats, worker: WorkerUncategorisedCounters) -> Self {
+        let PeerCounters { video, audio, publish, transport: peers, impairment } = *peers;
+        let uncategorised = UncategorisedCounters { peers, udp: udp.uncategorised, worker };
+        let peer_datagrams = peers.datagrams;
+        let generator = GeneratorCounters { udp, peer_datagrams, uncategorised };
+        Self { video, audio, publish, generator, impairment }
     }
 
     /// Packets of both kinds of media.
@@ -75,8 +84,6 @@ counters! {
         join: JoinGroups;
         /// Of recordings.
         recordings: RecordingCounters;
-        /// What was injected on purpose.
-        impairment: ImpairCounters;
         /// The server's own.
         server: ServerGroups;
     }

@@ -67,7 +67,12 @@ fn every_counter_of_a_run_ends_one_and_has_its_seconds() {
         let grew = row["counters"][&counter.key].as_f64();
         assert_eq!(grew, counter.sum.then_some(1.0), "{}", counter.key);
     }
-    for expr in ["cut_off", "server_made", "stale"].map(|name| format!("video.packets.{name}")) {
+    for expr in [
+        "video.packets.cut_off",
+        "generator.uncategorised.streams_left_out",
+        "generator.uncategorised.snapshots_dropped",
+        "impairment.dropped",
+    ] {
         let test = format!("{expr}<1 abort").parse::<crate::threshold::Thresholds>().unwrap().0;
         assert!(crate::threshold::crossed(&test, &figures, Duration::ZERO).is_some(), "{expr}");
     }

@@ -122,7 +122,7 @@ fn comparison(text: &str, abort_after: Option<Duration>, keys: &Keys) -> Result<
     if abort_after.is_some() && !keys::has(&running::shape(), key) {
         return Err(format!(
             "'{key}' is known only at the end of a run: leave 'abort' out, or use a count or a \
-             rate of join, video, audio, publish or generator"
+             rate of join, video, audio, publish, generator or impairment"
         ));
     }
     let expr = format!("{key}{op}{value}");

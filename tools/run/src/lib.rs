@@ -13,7 +13,6 @@ mod capture;
 mod clips;
 mod conductor;
 mod context;
-mod counted;
 mod data;
 pub mod embedded;
 mod facts;

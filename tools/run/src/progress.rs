@@ -10,7 +10,6 @@ use stampede_report::running::LiveWatch;
 use stampede_report::types::SeriesRow;
 use tokio::sync::{Notify, watch};
 
-use crate::counted;
 use crate::joins::Standings;
 
 /// What a run is doing.
@@ -123,7 +122,7 @@ impl WorkerProgress {
             packets_in: second.datagrams_in,
             packets_out: second.datagrams_out,
             cpu: snapshot.health.cpu,
-            counted: counted::of_snapshot(snapshot).generator,
+            counted: snapshot.counted.generator,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::peer::GAP_GRACE;
+use stampede_counters::RunCounters;
 use stampede_engine::{CapturedPeer, Engine};
 use stampede_report::Failure;
 use stampede_report::facts::Early;
@@ -19,7 +20,6 @@ use tokio::task::LocalSet;
 use crate::audience::Audience;
 use crate::conductor::{self, Conductor};
 use crate::context::{Context, RunClock, Settings, signalled};
-use crate::counted;
 use crate::data::RunData;
 use crate::embedded::EmbeddedSfu;
 use crate::prepare::{self, PrepareError, Prepared};
@@ -442,7 +442,8 @@ impl Watcher {
         if let Some(until) = audience.known_until(context.workers(), settles_after) {
             shown.watch = Viewers::until(&audience, context.clock.started, until).live();
         }
-        shown.counters = counted::sum(workers.snapshots().map(counted::of_snapshot));
+        shown.counters = RunCounters::default();
+        workers.snapshots().for_each(|worker| shown.counters.merge(&worker.counted));
         shown.workers = workers.snapshots().map(WorkerProgress::of).collect();
         shown.worst = workers.snapshots().flat_map(|one| one.worst.clone()).collect();
     }

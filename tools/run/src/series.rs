@@ -7,8 +7,6 @@ use stampede_engine::{Second, WorkerReport, WorkerSnapshot};
 use stampede_report::hist::Hist;
 use stampede_report::types::{SeriesRow, ServerSecond};
 
-use crate::counted;
-
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
 /// last row's time.
 const ROWS_MAX: usize = 86_400;
@@ -92,8 +90,7 @@ impl Series {
             ..SeriesRow::default()
         };
         for (snapshot, _) in snapshots.clone() {
-            let counted = counted::of_snapshot(snapshot);
-            let known = Known { windows: snapshot.health.windows, counted };
+            let known = Known { windows: snapshot.health.windows, counted: snapshot.counted };
             self.grow(&mut row, snapshot.worker, known);
             row.subscribers += snapshot.peers_receiving as u64;
         }
@@ -109,9 +106,9 @@ impl Series {
     pub(crate) fn last(&mut self, t_s: f64, mut unread: Vec<Part>, workers: &[WorkerReport]) {
         let mut row = SeriesRow { t_s: rounded(t_s), ..SeriesRow::default() };
         for worker in workers {
-            let counted = counted::of_report(worker);
             let index = worker.worker;
-            self.grow(&mut row, index, Known { windows: worker.health.windows, counted });
+            let known = Known { windows: worker.health.windows, counted: worker.counted };
+            self.grow(&mut row, index, known);
             if unread.len() <= index {
                 unread.resize_with(index + 1, Part::default);
             }

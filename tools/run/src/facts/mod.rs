@@ -30,7 +30,6 @@ use stampede_report::types::{
     TargetSection, WorkerSection,
 };
 
-use crate::counted;
 use crate::data::RunData;
 use crate::joins::of_first_try;
 use crate::machine;
@@ -66,7 +65,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let sums = Sums::of(data.engine.as_ref());
     let viewers = Viewers::of(&data);
     let parts = CohortReports::of(&data);
-    let impairment = cohorts::impairment(&parts);
+    let impairment = cohorts::impairment(&parts, sums.counted.impairment);
     let injected = impairment.as_ref().map(|section| section.all);
     let mut facts = facts(&data, &sums, &viewers, injected, bounds);
     facts.lost_joins = data.joins.lost_joins(bounds.joins, &parts.cut_off());
@@ -131,7 +130,7 @@ impl Sums {
     fn of(engine: Option<&EngineReport>) -> Self {
         let mut sums = Self::default();
         for worker in engine.map_or(&[][..], |engine| &engine.workers) {
-            sums.counted.merge(&counted::of_report(worker));
+            sums.counted.merge(&worker.counted);
             sums.distributions.merge(&worker.distributions);
         }
         sums
@@ -554,10 +553,7 @@ fn server_metrics(data: &RunData) -> Option<ServerMetrics> {
     let mut metrics = data.server_metrics.clone()?;
     if let (Some(sent), Some(engine)) = (metrics.packets_out, &data.engine) {
         let sent = sent + metrics.packets_resent.unwrap_or(0);
-        let arrived = |worker: &WorkerReport| {
-            worker.totals.rtp_arrived() + worker.before_window.rtp_arrived()
-        };
-        let arrived = engine.workers.iter().map(arrived).sum();
+        let arrived = engine.workers.iter().map(|worker| worker.rtp_arrived).sum();
         metrics.reconciliation = Some(Reconciliation::new(sent, arrived));
     }
     Some(metrics)

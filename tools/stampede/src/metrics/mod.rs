@@ -108,6 +108,7 @@ impl Collector for Exposed {
         received(&mut writer, &progress.counters)?;
         watched(&mut writer, &progress.watch)?;
         counted(&mut writer, "published_", None, &[("", progress.counters.publish)])?;
+        counted(&mut writer, "impairment_", None, &[("", progress.counters.impairment)])?;
         workers(&mut writer, &progress.workers)
     }
 }
