@@ -39,7 +39,7 @@ pub use columns::Columns;
 pub use figure::{Figure, Longest, Seconds, Value};
 pub use grown::Grown;
 pub use impair::ImpairCounters;
-pub use joins::{JoinGroups, PendingAt, SessionCounters};
+pub use joins::{JoinCounters, JoinGroups, PendingAt, SessionCounters};
 pub use ledger::{ForwardCounters, LedgerTotals, UpstreamCounters};
 pub use media::{
     FeedbackCounters, FrameCounters, FreezeCause, FreezeCauses, FreezeCounters, LatencyCounters,

@@ -95,13 +95,13 @@ mod tests {
         let report = read(&path).unwrap();
         assert_eq!(report.verdict.result, Outcome::Interrupted);
         assert_eq!(Exit::of(&report), Exit::Interrupted);
-        assert_eq!(report.join.not_started, 3);
+        assert_eq!(report.join.counted.not_started, 3);
         // Merged with one that was not, it is still one.
         let whole = read(fixture.as_ref()).unwrap();
         let mut other = whole.clone();
         other.run.id = "other".to_owned();
         let merged = merge::merge(&[other, report]).unwrap();
         assert_eq!(merged.verdict.result, Outcome::Interrupted);
-        assert_eq!((merged.run.interrupted, merged.join.not_started), (true, 3));
+        assert_eq!((merged.run.interrupted, merged.join.counted.not_started), (true, 3));
     }
 }

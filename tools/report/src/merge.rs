@@ -215,41 +215,14 @@ fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
 fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
     let mut sum = JoinSection { pending_at: Some(PendingAt::default()), ..JoinSection::default() };
     let mut phases: [Vec<Option<&Hist>>; 6] = Default::default();
-    for JoinSection {
-        requested,
-        started,
-        joined,
-        failed,
-        pending,
-        pending_at,
-        not_started,
-        dropped,
-        drops,
-        tries_failed,
-        retries,
-        resumed,
-        errors,
-        error_texts,
-        signalling,
-        peak: _,
-        phases_ms,
-    } in reports.iter().map(|report| &report.join)
+    for JoinSection { counted, pending_at, errors, error_texts, signalling, peak: _, phases_ms } in
+        reports.iter().map(|report| &report.join)
     {
-        sum.requested += requested;
-        sum.started += started;
-        sum.joined += joined;
-        sum.failed += failed;
-        sum.pending += pending;
+        sum.counted.merge(counted);
         sum.pending_at = sum.pending_at.zip(*pending_at).map(|(mut sum, own)| {
             sum.merge(&own);
             sum
         });
-        sum.not_started += not_started;
-        sum.dropped += dropped;
-        sum.drops += drops;
-        sum.tries_failed += tries_failed;
-        sum.retries += retries;
-        sum.resumed += resumed;
         sum.signalling.merge(signalling);
         for (kind, count) in errors {
             *sum.errors.entry(kind.clone()).or_default() += count;
@@ -697,7 +670,7 @@ mod tests {
     #[test]
     fn thresholds_are_set_against_the_merged_figures() {
         let [mut one, two] = pair();
-        let joined = one.join.joined;
+        let joined = one.join.counted.joined;
         let tests: Thresholds = format!("join.joined<={joined}").parse().unwrap();
         threshold::add(&mut one, &tests.0);
         assert!(one.thresholds[0].ok);

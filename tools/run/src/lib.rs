@@ -37,7 +37,6 @@ pub use data::RunData;
 #[cfg(any(test, feature = "testing"))]
 pub use data::nothing_happened;
 pub use facts::report_of;
-pub use joins::Standings;
 pub use network::Network;
 pub use prepare::{Prepared, prepare};
 pub use progress::{Controls, Phase, Progress, View, WorkerProgress};

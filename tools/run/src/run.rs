@@ -398,13 +398,13 @@ impl Watcher {
                 () = self.controls.changed.notified() => {}
             }
             shown.elapsed = context.clock.started.elapsed();
+            shown.joins = context.joins.borrow().live();
             if look == LOOKS_A_SECOND {
                 look = 0;
                 let mut workers = workers.borrow_mut();
                 self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
                 if armed && state.crossed.borrow().is_none() {
-                    let join = context.joins.borrow().section();
-                    let figures = running::figures(&join, &shown.watch, &shown.counters);
+                    let figures = running::figures(&shown.joins, &shown.watch, &shown.counters);
                     let found = threshold::crossed(&thresholds, &figures, shown.elapsed);
                     *state.crossed.borrow_mut() =
                         found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
@@ -415,9 +415,7 @@ impl Watcher {
             shown.paused = self.controls.paused() && shown.phase.can_pause();
             shown.left =
                 state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
-            (shown.connected, shown.requested) = (joins.connected(), joins.requested());
-            (shown.dropped, shown.retries) = (joins.dropped(), joins.retries());
-            shown.standings = joins.standings();
+            shown.connected = joins.connected();
             shown.errors = joins.errors();
             self.view.borrow_mut().show(&shown);
         }

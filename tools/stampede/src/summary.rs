@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
-use stampede_counters::ImpairCounters;
+use stampede_counters::{ImpairCounters, JoinCounters};
 
 use stampede_output::files::{self, WriteError};
 use stampede_output::no_color;
@@ -198,9 +198,8 @@ fn join(page: &mut Page, join: &JoinSection) {
     if let Some(peak) = join.peak {
         let _ = write!(text, ", peak {peak}");
     }
-    for (count, word) in
-        [(join.dropped, "dropped out"), (join.retries, "retries"), (join.resumed, "resumed")]
-    {
+    let JoinCounters { dropped, retries, resumed, .. } = join.counted;
+    for (count, word) in [(dropped, "dropped out"), (retries, "retries"), (resumed, "resumed")] {
         if count > 0 {
             let _ = write!(text, ", {} {word}", group(count));
         }

@@ -165,10 +165,10 @@ fn facts(
             .collect();
     }
     Facts {
-        started: join.started,
-        joined: join.joined,
-        failed: join.failed,
-        dropped: join.dropped,
+        started: join.counted.started,
+        joined: join.counted.joined,
+        failed: join.counted.failed,
+        dropped: join.counted.dropped,
         balance: join.balance(),
         lost_joins: LostJoins::default(),
         left_resuming: data.joins.left_resuming(),

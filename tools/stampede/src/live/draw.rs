@@ -112,7 +112,7 @@ fn draw_ramp(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     frame.render_widget(block(&others), area);
     let receiving = progress.second.subscribers as usize;
     let counts = [
-        ("joined", progress.connected, progress.requested, Color::Green),
+        ("joined", progress.connected, progress.joins.counted.requested as usize, Color::Green),
         ("receiving", receiving, progress.subscribers, Color::Cyan),
     ];
     for ((name, part, whole, colour), row) in counts.into_iter().zip(rows.iter()) {
@@ -216,7 +216,7 @@ fn unsent(worker: &WorkerProgress) -> u64 {
 
 fn draw_errors(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let mut lines: Vec<Line<'_>> = Vec::new();
-    let failed = progress.standings.failed;
+    let failed = progress.joins.counted.failed;
     if failed > 0 {
         lines.push(Line::from(format!("{} gave up", group(failed))).red());
     }

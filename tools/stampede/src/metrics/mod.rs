@@ -17,7 +17,7 @@ use stampede_counters::{Counters, Place, RunCounters};
 
 use stampede_report::running::LiveWatch;
 use stampede_report::types::WatchFigures;
-use stampede_run::{Progress, Standings, WorkerProgress};
+use stampede_run::{Progress, WorkerProgress};
 
 pub(crate) use serve::{bind, serve};
 
@@ -116,11 +116,6 @@ impl Collector for Exposed {
 fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
     let gauges = [
         (
-            "stampede_participants_requested",
-            "Participants that are to join",
-            progress.requested as u64,
-        ),
-        (
             "stampede_participants_connected",
             "Participants connected now",
             progress.connected as u64,
@@ -134,29 +129,10 @@ fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
     for (name, help, value) in gauges {
         writer.gauge(name, help, value as f64)?;
     }
-    // Requested = joined + failed + joining, over its steps, + not started.
-    let Standings { joined, failed, pending_at, not_started } = progress.standings;
-    writer.gauge(
-        "stampede_participants_not_started",
-        "Participants whose join has not begun",
-        not_started as f64,
-    )?;
-    let steps = pending_at.named().map(|(step, _, count)| (step, count as f64));
+    counted(writer, "join_", None, &[("", progress.joins.counted)])?;
+    let steps = progress.joins.pending_at.named().map(|(step, _, count)| (step, count as f64));
     let help = "Participants that are joining, by what they wait for";
     writer.gauges("stampede_participants_joining", help, "step", steps)?;
-    let counters = [
-        ("stampede_participants_joined", "Participants that connected at least once", joined),
-        ("stampede_participants_failed", "Participants that gave up without connecting", failed),
-        (
-            "stampede_participants_dropped",
-            "Participants that were dropped at least once",
-            progress.dropped,
-        ),
-        ("stampede_join_retries", "Further tries of joins", progress.retries),
-    ];
-    for (name, help, value) in counters {
-        writer.counter(name, help, value as f64)?;
-    }
     let errors = reasons(progress.errors.clone());
     let errors = errors.iter().map(|(reason, count)| (reason.as_str(), *count as f64));
     writer.counters("stampede_join_errors", "Failed and dropped tries", "reason", errors)
@@ -178,14 +154,14 @@ fn counted<T: Counters>(
         let name = format!("stampede_{}", counter.metric);
         let values = rows.iter().filter_map(|(name, row)| Some((*name, row[at].number()?)));
         let help = counter.short_help();
-        match (label, counter.sum) {
-            (Some(label), true) => writer.counters(&name, help, label, values)?,
-            (Some(label), false) => writer.gauges(&name, help, label, values)?,
-            (None, sum) => {
+        match (label, counter.falls) {
+            (Some(label), false) => writer.counters(&name, help, label, values)?,
+            (Some(label), true) => writer.gauges(&name, help, label, values)?,
+            (None, falls) => {
                 for (_, value) in values {
-                    match sum {
-                        true => writer.counter(&name, help, value)?,
-                        false => writer.gauge(&name, help, value)?,
+                    match falls {
+                        false => writer.counter(&name, help, value)?,
+                        true => writer.gauge(&name, help, value)?,
                     }
                 }
             }
@@ -279,11 +255,11 @@ mod tests {
         let worker = WorkerProgress { busy_ratio: 0.25, ..WorkerProgress::default() };
         let worker = WorkerProgress { lateness_max: Duration::from_millis(4), ..worker };
         let mut progress = Progress {
-            requested: 7,
             errors: vec![("http_\"503\"\n".to_owned(), 3)],
             workers: vec![worker],
             ..Progress::default()
         };
+        progress.joins.counted.requested = 7;
         progress.counters.video.packets.expected = 200;
         progress.counters.video.packets.unrecovered = 1;
         progress.counters.video.frames.decodable = Some(9);
