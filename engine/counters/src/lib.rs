@@ -40,7 +40,10 @@ pub use figure::{Figure, Longest, Seconds, Value};
 pub use grown::Grown;
 pub use impair::ImpairCounters;
 pub use joins::{JoinCounters, JoinGroups, PendingAt, SessionCounters};
-pub use ledger::{ForwardCounters, LedgerTotals, UpstreamCounters};
+pub use ledger::{
+    AttendanceCounters, ForwardCounters, LedgerTotals, PublishedCounters, SfuSignallingCounters,
+    SfuWorkerCounters, UpstreamCounters,
+};
 pub use media::{
     FeedbackCounters, FrameCounters, FreezeCause, FreezeCauses, FreezeCounters, LatencyCounters,
     MediaCounters, PacketCounters, StreamsCounters,

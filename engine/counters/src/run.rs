@@ -2,8 +2,8 @@
 
 use crate::{
     GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
-    PublishCounters, RecordingCounters, TransportCounters, UdpStats, UncategorisedCounters,
-    WorkerUncategorisedCounters, counters,
+    PublishCounters, RecordingCounters, SfuSignallingCounters, TransportCounters, UdpStats,
+    UncategorisedCounters, WorkerUncategorisedCounters, counters,
 };
 
 counters! {
@@ -100,6 +100,8 @@ counters! {
 counters! {
     /// The embedded SFU's counters.
     pub struct EmbeddedGroups: Run {
+        /// Of its signalling, since it started.
+        signalling (flatten): SfuSignallingCounters;
         /// Since it started.
         totals: LedgerTotals;
         /// In the measured window.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PacketCounters, StreamReport};
-use stampede_counters::{GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters};
+use stampede_counters::{
+    Counters, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters, SfuWorkerCounters,
+};
 use stampede_engine::{Distributions, EngineReport, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
 use stampede_scenario::{Stage, Target};
@@ -253,13 +255,12 @@ fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
         None if data.measured.begin.is_none() => &nothing,
         None => return None,
     };
-    let lost = |ledger: &Ledger| -> u64 {
-        let inside = ledger.workers.iter().map(|worker| {
-            worker.send_errors + worker.send_queue_full + worker.kernel_drops + worker.mailbox_full
-        });
-        inside.sum()
+    let workers = |ledger: &Ledger| {
+        SfuWorkerCounters::sum_of(ledger.workers.iter().map(|worker| worker.counted))
+            .unwrap_or_default()
     };
-    Some((end.totals.since(&begin.totals), lost(end).saturating_sub(lost(begin))))
+    let inside = workers(end).since(&workers(begin));
+    Some((end.totals.since(&begin.totals), inside.lost_inside()))
 }
 
 fn streams_of(
