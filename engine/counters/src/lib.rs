@@ -55,7 +55,9 @@ pub use network::{
 pub use publish::PublishCounters;
 pub use recording::{AssemblerCounters, FileTiming, RecordingCounters};
 pub use row::{Better, Counter, Field, Place, Scope, Unit};
-pub use run::{EmbeddedGroups, PeerCounters, ReportCounters, RunCounters, ServerGroups};
+pub use run::{
+    EmbeddedGroups, PeerCounters, ReportCounters, RunCounters, SecondCounters, ServerGroups,
+};
 pub use table::{Counters, markdown};
 
 /// `serde` and `schemars`, for what [`counters!`] makes.

@@ -76,6 +76,33 @@ impl RunCounters {
 }
 
 counters! {
+    /// What became of received media in one second, video and audio together.
+    pub struct SecondCounters: Run {
+        /// Packets that should have arrived in this second.
+        expected: u64 = Packets, Neither;
+        /// Packets found missing in this second.
+        missing: u64 = Packets, Lower;
+        /// Missing packets that came in time in this second.
+        repaired: u64 = Packets, Neither;
+        /// Missing packets that came too late in this second.
+        late: u64 = Packets, Lower;
+        /// Packets given up in this second.
+        unrecovered: u64 = Packets, Lower;
+        /// Freezes that ended in this second.
+        freezes: u64 = Times, Lower;
+    }
+}
+
+impl SecondCounters {
+    /// Of what the counters of a run grew by in it.
+    pub fn of(grown: &RunCounters) -> Self {
+        let packets = grown.packets();
+        let PacketCounters { expected, missing, repaired, late, unrecovered, .. } = packets;
+        Self { expected, missing, repaired, late, unrecovered, freezes: grown.video.freezes.count }
+    }
+}
+
+counters! {
     /// All counters there are, under the keys of the report.
     pub struct ReportCounters: Run {
         /// Of the workers.

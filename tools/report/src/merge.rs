@@ -433,12 +433,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         packets_in,
         packets_out,
         bitrate_bps,
-        expected,
-        missing,
-        repaired,
-        late,
-        unrecovered,
-        freezes,
+        media,
         counters,
         cpu_cores,
         busy_ratio_max,
@@ -452,12 +447,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
     sum.packets_in += packets_in;
     sum.packets_out += packets_out;
     sum.bitrate_bps += bitrate_bps * weight;
-    sum.expected += expected;
-    sum.missing += missing;
-    sum.repaired += repaired;
-    sum.late += late;
-    sum.unrecovered += unrecovered;
-    sum.freezes += freezes;
+    sum.media.merge(media);
     sum.counters.merge(counters);
     sum.cpu_cores += cpu_cores * weight;
     sum.busy_ratio_max = sum.busy_ratio_max.max(*busy_ratio_max);

@@ -1,7 +1,7 @@
 //! One row a second out of the workers' snapshots.
 
 use hdrhistogram::Histogram;
-use stampede_counters::{Figure, Grown, RunCounters};
+use stampede_counters::{Figure, Grown, RunCounters, SecondCounters};
 use stampede_engine::{Second, WorkerReport, WorkerSnapshot};
 
 use stampede_report::hist::Hist;
@@ -131,13 +131,7 @@ impl Series {
         // What the end of a stream cut off is taken back: the sum may shrink, what is in rows stays.
         let counted = now.counted.at_least(&last);
         let grown = counted.since(&last);
-        let packets = grown.packets();
-        row.expected += packets.expected;
-        row.missing += packets.missing;
-        row.repaired += packets.repaired;
-        row.late += packets.late;
-        row.unrecovered += packets.unrecovered;
-        row.freezes += grown.video.freezes.count;
+        row.media.merge(&SecondCounters::of(&grown));
         row.counters.merge(&Grown::of(&grown));
         *known = Known { counted, ..now };
     }
@@ -205,9 +199,9 @@ mod tests {
     fn grown(series: &mut Series, worker: usize, windows: u32, counted: RunCounters) -> [u64; 3] {
         let mut row = SeriesRow::default();
         series.grow(&mut row, worker, Known { windows, counted });
-        let missing = row.counters.get("audio.packets.missing");
-        assert_eq!(missing, row.missing as f64);
-        [row.expected, row.missing, row.unrecovered]
+        let SecondCounters { expected, missing, unrecovered, .. } = row.media;
+        assert_eq!(row.counters.get("audio.packets.missing"), missing as f64);
+        [expected, missing, unrecovered]
     }
 
     #[test]

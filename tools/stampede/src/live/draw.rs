@@ -167,12 +167,16 @@ fn draw_losses(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
         row("loss", format!("{} for good", loss(progress))).style(lost),
         row(
             "missing",
-            format!("{} ({} this second)", group(packets.missing), group(second.missing)),
+            format!("{} ({} this second)", group(packets.missing), group(second.media.missing)),
         ),
         row("repaired", group(packets.repaired)),
         row(
             "unrecovered",
-            format!("{} ({} this second)", group(packets.unrecovered), group(second.unrecovered)),
+            format!(
+                "{} ({} this second)",
+                group(packets.unrecovered),
+                group(second.media.unrecovered)
+            ),
         ),
     ];
     let freezes = &progress.counters.video.freezes;
