@@ -72,6 +72,18 @@ counters! {
     }
 }
 
+impl UdpStats {
+    /// Datagrams of both ways.
+    pub fn datagrams(&self) -> u64 {
+        self.datagrams_in.saturating_add(self.datagrams_out)
+    }
+
+    /// Datagrams that were to be sent and did not leave.
+    pub fn unsent(&self) -> u64 {
+        self.send_errors.saturating_add(self.send_queue_full)
+    }
+}
+
 counters! {
     /// What a UDP backend did that fits no other count.
     pub struct UdpUncategorisedCounters: Worker {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use stampede_core::MediaKind;
 use stampede_counters::{
-    Counters, GeneratorCounters, MediaCounters, PublishCounters, RecordingCounters,
+    Counters, Figure, GeneratorCounters, MediaCounters, PublishCounters, RecordingCounters,
 };
 
 use super::hist::Hist;
@@ -75,7 +75,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         series,
         thresholds: Vec::new(),
         streams: Vec::new(),
-        streams_total: reports.iter().map(|report| report.streams_total).sum(),
+        streams_total: sum(reports.iter().map(|report| report.streams_total)),
         all_streams: Vec::new(),
     };
     for (report, host) in reports.iter().zip(&hosts) {
@@ -225,7 +225,7 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         });
         sum.signalling.merge(signalling);
         for (kind, count) in errors {
-            *sum.errors.entry(kind.clone()).or_default() += count;
+            sum.errors.entry(kind.clone()).or_default().merge(count);
         }
         for (kind, text) in error_texts {
             sum.error_texts.entry(kind.clone()).or_insert_with(|| text.clone());
@@ -247,9 +247,13 @@ fn hists(list: &[Option<&Hist>]) -> Option<Hist> {
     Hist::merged(list.iter().copied().flatten())
 }
 
-/// The sum, if every host knows its part.
-fn known<T: Copy + std::iter::Sum<T>>(values: impl Iterator<Item = Option<T>>) -> Option<T> {
-    values.sum()
+/// The sum of counts, at most the largest there is; what one host does not know is unknown.
+pub(super) fn sum<T: Figure>(counts: impl Iterator<Item = T>) -> T {
+    let add = |mut sum: T, one: T| {
+        sum.merge_known(&one);
+        sum
+    };
+    counts.reduce(add).unwrap_or_default()
 }
 
 pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
@@ -260,14 +264,14 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
         hists(&sections.iter().map(|section| part(section)).collect::<Vec<_>>())
     };
     // Each host's rate weighs as much as its tracks were expected.
-    let expected_s = known(sections.iter().map(|section| section.watch.expected_s));
-    let pictures =
-        known(sections.iter().map(|section| Some(section.fps? * section.watch.expected_s?)));
-    let rates = sections.iter().map(|section| section.bitrate_bps);
+    let expected_s: Option<f64> = sections.iter().map(|section| section.watch.expected_s).sum();
+    let pictures = sections.iter().map(|section| Some(section.fps? * section.watch.expected_s?));
+    let pictures: Option<f64> = pictures.sum();
+    let rates: Option<f64> = sections.iter().map(|section| section.bitrate_bps).sum();
     Some(MediaSection {
-        tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
-        tracks_received: sections.iter().map(|section| section.tracks_received).sum(),
-        bitrate_bps: known(rates).filter(|_| together),
+        tracks_expected: sum(sections.iter().map(|section| section.tracks_expected)),
+        tracks_received: sum(sections.iter().map(|section| section.tracks_received)),
+        bitrate_bps: rates.filter(|_| together),
         fps: pictures
             .zip(expected_s)
             .filter(|(_, expected_s)| *expected_s > 0.0)
@@ -324,7 +328,8 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
     let cpu_s: f64 = sections.iter().map(|section| section.cpu_s).sum();
     let counted = GeneratorCounters::sum_of(sections.iter().map(|section| section.counted));
     let counted = counted.unwrap_or_default();
-    let packets = counted.udp.datagrams_in + counted.udp.datagrams_out;
+    let packets = counted.udp.datagrams();
+    let cpu_cores: Option<f64> = sections.iter().map(|one| one.cpu_cores).sum();
     let workers = sections.iter().zip(hosts).flat_map(|(section, host)| {
         section.workers.iter().cloned().map(|mut worker| {
             worker.host = Some(host.clone());
@@ -336,10 +341,10 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         backend_reason: words(|one| &one.backend_reason),
         workers: workers.collect(),
         cpu_s: round(cpu_s, 3),
-        cpu_cores: known(sections.iter().map(|one| one.cpu_cores)).filter(|_| together),
+        cpu_cores: cpu_cores.filter(|_| together),
         counted,
         cpu_ns_per_packet: (packets > 0).then(|| (cpu_s * 1e9 / packets as f64).round()),
-        rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
+        rss_bytes: sum(sections.iter().map(|one| one.rss_bytes)),
         rss_bytes_per_peer: None,
     }
 }
@@ -378,9 +383,9 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
             let sum = seconds.entry(second).or_default();
             sum.t_s = second as f64;
             sum.length_s = sum.length_s.max(own.length_s);
-            sum.joined += own.joined;
-            sum.interrupted += own.interrupted;
-            sum.subscribers += own.subscribers;
+            sum.joined.merge(&own.joined);
+            sum.interrupted.merge(&own.interrupted);
+            sum.subscribers.merge(&own.subscribers);
             add(sum, &own, 1.0);
             if scrapers == 1 && own.server.is_some() {
                 sum.server = own.server;
@@ -444,8 +449,8 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         latency_ms_p99: _,
         server: _,
     } = row;
-    sum.packets_in += packets_in;
-    sum.packets_out += packets_out;
+    sum.packets_in.merge(packets_in);
+    sum.packets_out.merge(packets_out);
     sum.bitrate_bps += bitrate_bps * weight;
     sum.media.merge(media);
     sum.counters.merge(counters);
@@ -499,7 +504,7 @@ fn cohorts<'a>(
         CohortFigures {
             name: rows[0].name.clone(),
             impair: impair.filter(|spec| rows.iter().all(|row| row.impair.as_ref() == Some(spec))),
-            subscribers: rows.iter().map(|row| row.subscribers).sum(),
+            subscribers: sum(rows.iter().map(|row| row.subscribers)),
             video: section(|row| row.video.as_ref()),
             audio: section(|row| row.audio.as_ref()),
         }

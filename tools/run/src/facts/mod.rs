@@ -204,7 +204,7 @@ fn facts(
         kernel_drops: udp.kernel_drops,
         drops_estimated: udp.kernel_drops != udp.segment_runs_dropped,
         ring_drops: udp.ring_drops,
-        send_losses: udp.send_errors + udp.send_queue_full,
+        send_losses: udp.unsent(),
         workers,
         workers_failed,
         ledger: ledger_facts(data),
@@ -439,7 +439,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
     let cpu = window.map_or(Duration::ZERO, |(from, to)| to.cpu.saturating_sub(from.cpu));
     let wall_s = window.map_or(0.0, |(from, to)| (to.at - from.at).as_secs_f64());
     let counted = sums.counted.generator;
-    let packets = counted.udp.datagrams_in + counted.udp.datagrams_out;
+    let packets = counted.udp.datagrams();
     let rss_bytes = measured.end.and_then(|mark| mark.rss_bytes);
     let before = measured.start.and_then(|mark| mark.rss_bytes);
     let connected = measured.connected as u64;

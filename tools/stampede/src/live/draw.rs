@@ -14,7 +14,7 @@ use stampede_engine::{PeerLine, WorstBy};
 
 use super::{clock, loss, others, watched};
 use stampede_report::show::group;
-use stampede_run::{Progress, WorkerProgress};
+use stampede_run::Progress;
 use stampede_units::show::{bits_per_second, share};
 
 /// Rows of workers shown; the busiest ones, if there are more.
@@ -194,7 +194,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let rows = workers.into_iter().map(|worker| {
         let core = worker.core.map_or("-".to_owned(), |core| core.to_string());
         let bad = worker.busy_ratio > BUSY_RATIO_WARN
-            || worker.counted.udp.kernel_drops + unsent(worker) > 0;
+            || worker.counted.udp.kernel_drops + worker.counted.udp.unsent() > 0;
         Row::new([
             worker.worker.to_string(),
             core,
@@ -204,7 +204,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
             group(worker.packets_in),
             group(worker.packets_out),
             group(worker.counted.udp.kernel_drops),
-            group(unsent(worker)),
+            group(worker.counted.udp.unsent()),
         ])
         .style(if bad { Style::new().yellow() } else { Style::new() })
     });
@@ -212,10 +212,6 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let widths = [2, 4, 6, 5, 8, 8, 7, 7, 7].map(Constraint::Length);
     let table = Table::new(rows, widths).header(Row::new(header).dim()).block(block("workers"));
     frame.render_widget(table, area);
-}
-
-fn unsent(worker: &WorkerProgress) -> u64 {
-    worker.counted.udp.send_errors + worker.counted.udp.send_queue_full
 }
 
 fn draw_errors(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
@@ -348,6 +344,7 @@ mod tests {
     use ratatui::backend::TestBackend;
     use stampede_counters::{GeneratorCounters, UdpStats};
     use stampede_engine::PeerFigures;
+    use stampede_run::WorkerProgress;
 
     use super::*;
     use crate::live::tests::progress;
