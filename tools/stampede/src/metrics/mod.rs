@@ -29,9 +29,12 @@ const REASONS_MAX: usize = 32;
 pub(crate) struct Exposed(Mutex<Progress>);
 
 impl Exposed {
-    /// Copies the state of the run.
+    /// Copies the state of the run, if a second is over since the last time.
     pub(crate) fn update(&self, progress: &Progress) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.second.t_s != progress.second.t_s {
+            *shown = progress.clone();
+        }
     }
 }
 
@@ -267,6 +270,18 @@ mod tests {
         progress.watch.video = stampede_report::testing::watched(&[(10, 4), (10, 0)]);
         progress.watch.interrupted = 1;
         Arc::new(Exposed(Mutex::new(progress)))
+    }
+
+    #[test]
+    fn what_is_shown_is_copied_once_a_second() {
+        let exposed = Exposed::default();
+        let shown = |t_s, connected| {
+            let mut progress = Progress { connected, ..Progress::default() };
+            progress.second.t_s = t_s;
+            exposed.update(&progress);
+            exposed.0.lock().unwrap().connected
+        };
+        assert_eq!([(1.0, 3), (1.0, 4), (2.0, 5)].map(|(t_s, now)| shown(t_s, now)), [3, 3, 5]);
     }
 
     fn names(text: &str) -> BTreeSet<&str> {
