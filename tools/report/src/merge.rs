@@ -77,6 +77,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         streams: Vec::new(),
         streams_total: sum(reports.iter().map(|report| report.streams_total)),
         all_streams: Vec::new(),
+        lacks: Vec::new(),
     };
     for (report, host) in reports.iter().zip(&hosts) {
         let named = report.streams.iter().cloned().map(|mut row| {

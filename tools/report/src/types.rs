@@ -66,6 +66,10 @@ pub struct Report {
     /// All streams, for the CSV; not in the JSON.
     #[serde(skip)]
     pub all_streams: Vec<StreamRow>,
+    /// Keys of counters that the file it was read from does not have, being of an earlier version:
+    /// here they are 0.
+    #[serde(skip)]
+    pub lacks: Vec<&'static str>,
 }
 
 impl Report {

@@ -24,7 +24,7 @@ pub enum Unit {
 }
 
 /// The counter of a key of the report, if it is one's: cohorts have the same ones.
-fn counter(key: &str) -> Option<&'static Counter> {
+pub(crate) fn counter(key: &str) -> Option<&'static Counter> {
     let kind = || key.find(".video.").or_else(|| key.find(".audio."));
     let of_all = if key.starts_with("cohorts.") { &key[kind()? + 1..] } else { key };
     ReportCounters::table().iter().find(|counter| counter.key == of_all)

@@ -34,6 +34,9 @@ pub struct JoinSection {
     pub phases_ms: Phases,
 }
 
+/// Counters that older reports lack and imply.
+pub const JOINS_IMPLIED: [&str; 3] = ["join.pending", "join.not_started", "join.drops"];
+
 /// `4 at ICE, 1 at DTLS`; empty if there are none.
 pub fn said(pending_at: &PendingAt) -> String {
     let there = pending_at.named().into_iter().filter(|(_, _, count)| *count > 0);

@@ -118,6 +118,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
         streams: worst(&all_streams),
         streams_total: all_streams.len() as u64,
         all_streams,
+        lacks: Vec::new(),
     }
 }
 
