@@ -10,6 +10,19 @@ use stampede_counters::{JoinCounters, MediaCounters, PendingAt, RunCounters};
 
 use super::types::WatchFigures;
 
+/// Counters that are known only at the end of a run, by what their keys begin with, and why. All
+/// others can end a run, and are told to Prometheus.
+pub const AT_THE_END: [(&str, &str); 3] = [
+    ("join.signalling.", "sessions are counted when they end"),
+    ("recordings.", "files are counted when they are closed"),
+    ("server.embedded.", "the embedded SFU is asked at the ends of the measured window"),
+];
+
+/// Why this counter is known only at the end; `None` if it is not.
+pub fn at_the_end(key: &str) -> Option<&'static str> {
+    AT_THE_END.iter().find(|(keys, _)| key.starts_with(keys)).map(|(_, why)| *why)
+}
+
 /// Watch time so far.
 #[derive(Debug, Clone, Default)]
 pub struct LiveWatch {

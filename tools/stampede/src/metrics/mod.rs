@@ -249,7 +249,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use stampede_counters::{Figure, Value};
+    use stampede_counters::{Figure, ReportCounters, Value};
+    use stampede_report::running;
 
     use super::*;
 
@@ -322,14 +323,15 @@ mod tests {
     }
 
     #[test]
-    fn every_counter_of_a_run_is_told() {
+    fn every_counter_that_is_known_while_a_run_goes_on_is_told() {
         let mut all = Progress { workers: vec![WorkerProgress::default()], ..Progress::default() };
         let mut known = || Some(Value::Count(1));
         all.counters.set(&mut known);
         let text = exposition(&Arc::new(Exposed(Mutex::new(all)))).unwrap();
         let names = names(&text);
-        for counter in RunCounters::table() {
-            let total = if counter.sum { "_total" } else { "" };
+        let table = ReportCounters::table().iter();
+        for counter in table.filter(|one| running::at_the_end(&one.key).is_none()) {
+            let total = if counter.falls { "" } else { "_total" };
             let name = format!("stampede_{}{total}", counter.metric);
             assert!(names.contains(&*name), "{name}, of {}, is not told", counter.key);
         }
