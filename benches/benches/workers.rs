@@ -105,11 +105,11 @@ fn engine_process(backend: &str, first_core: usize, workers: usize) {
         report.workers.iter().map(figure).sum()
     };
     say(&json!({
-        "video": sum(|worker| worker.totals.video.packets.received),
-        "audio": sum(|worker| worker.totals.audio.packets.received),
-        "complete": sum(|worker| worker.totals.video.frames.complete),
-        "rejected": sum(|worker| worker.totals.transport.rejected),
-        "dropped": sum(|worker| worker.health.udp.kernel_drops),
+        "video": sum(|worker| worker.counted.video.packets.received),
+        "audio": sum(|worker| worker.counted.audio.packets.received),
+        "complete": sum(|worker| worker.counted.video.frames.complete),
+        "rejected": sum(|worker| worker.counted.generator.uncategorised.peers.rejected),
+        "dropped": sum(|worker| worker.counted.generator.udp.kernel_drops),
         "peers": report.workers.iter().map(|worker| worker.peers.len()).collect::<Vec<_>>(),
     }));
 }

@@ -192,7 +192,13 @@ const CRATES: &[Row] = &[
     },
     Row {
         name: "stampede-engine",
-        uses: &["stampede-core", "stampede-impair", "stampede-media", "stampede-udp"],
+        uses: &[
+            "stampede-core",
+            "stampede-counters",
+            "stampede-impair",
+            "stampede-media",
+            "stampede-udp",
+        ],
         never: &["tokio", "mio", "livekit-protocol"],
         system: true,
     },

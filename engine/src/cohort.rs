@@ -1,7 +1,6 @@
 //! Parts of the subscribers that are accounted for by themselves.
 
 use stampede_core::PeerCounters;
-use stampede_impair::ImpairCounters;
 
 use crate::distributions::Distributions;
 
@@ -10,12 +9,10 @@ use crate::distributions::Distributions;
 pub struct CohortReport {
     /// Peers that were in it, tries counted singly.
     pub peers: u64,
-    /// Sums over them.
+    /// Sums over them, with what was done to their packets on purpose.
     pub totals: PeerCounters,
     /// Distributions over them; `None` if nothing was measured: a set of histograms is large.
     pub distributions: Option<Box<Distributions>>,
-    /// What was done to their packets on purpose.
-    pub impaired: ImpairCounters,
 }
 
 impl CohortReport {
@@ -26,7 +23,6 @@ impl CohortReport {
         if let Some(other) = &other.distributions {
             self.distributions.get_or_insert_default().merge(other);
         }
-        self.impaired.merge(&other.impaired);
     }
 }
 
@@ -35,20 +31,18 @@ impl CohortReport {
 pub(crate) struct Closed {
     peers: u64,
     totals: PeerCounters,
-    impaired: ImpairCounters,
 }
 
 impl Closed {
     /// A peer is gone.
-    pub(crate) fn add(&mut self, counters: &PeerCounters, impaired: ImpairCounters) {
+    pub(crate) fn add(&mut self, counters: &PeerCounters) {
         self.peers += 1;
         self.totals.merge(counters);
-        self.impaired.merge(&impaired);
     }
 
     /// With what the cohort's peers measured.
     pub(crate) fn report(self, distributions: Option<Box<Distributions>>) -> CohortReport {
-        let Self { peers, totals, impaired } = self;
-        CohortReport { peers, totals, distributions, impaired }
+        let Self { peers, totals } = self;
+        CohortReport { peers, totals, distributions }
     }
 }

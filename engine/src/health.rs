@@ -23,10 +23,6 @@ pub struct HealthReport {
     /// Age of the oldest datagram of each batch when it was processed, in microseconds; includes
     /// the time spent gathering on purpose.
     pub batch_age_us: Histogram<u64>,
-    /// Datagrams for a peer that had just been closed: on its socket, or held back on purpose.
-    pub orphan_datagrams: u64,
-    /// What the UDP backend counted in the window.
-    pub udp: UdpStats,
 }
 
 impl HealthReport {
@@ -98,8 +94,20 @@ impl Health {
         self.batch_age_us.saturating_record(micros(age));
     }
 
+    /// There were datagrams for a peer that had just been closed: on its socket, or held back on
+    /// purpose.
     pub(crate) fn orphans(&mut self, datagrams: usize) {
         self.orphan_datagrams += datagrams as u64;
+    }
+
+    /// Those in the measured window so far.
+    pub(crate) fn orphan_datagrams(&self) -> u64 {
+        self.orphan_datagrams
+    }
+
+    /// What the UDP backend, whose counts are these now, did in the measured window so far.
+    pub(crate) fn udp(&self, now: UdpStats) -> UdpStats {
+        now.since(&self.window.udp)
     }
 
     /// Starts the measured window anew.
@@ -131,15 +139,13 @@ impl Health {
     }
 
     /// The measured window so far.
-    pub(crate) fn measured(&self, now: Instant, udp: UdpStats) -> HealthReport {
+    pub(crate) fn measured(&self, now: Instant) -> HealthReport {
         HealthReport {
             window: now.saturating_duration_since(self.window.at),
             windows: self.windows,
             cpu: thread_cpu().saturating_sub(self.window.cpu),
             lateness_us: self.lateness_us.clone(),
             batch_age_us: self.batch_age_us.clone(),
-            orphan_datagrams: self.orphan_datagrams,
-            udp: udp.since(&self.window.udp),
         }
     }
 }

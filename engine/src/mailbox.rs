@@ -108,7 +108,12 @@ impl EventSink {
         covers
     }
 
-    /// Snapshots that found too much waiting.
+    /// The measured window begins.
+    pub(crate) fn begin_measuring(&mut self) {
+        self.snapshots_dropped = 0;
+    }
+
+    /// Snapshots that found too much waiting since the measured window began.
     pub(crate) fn snapshots_dropped(&self) -> u64 {
         self.snapshots_dropped
     }
@@ -151,8 +156,7 @@ pub(crate) struct EventSource {
 mod tests {
     use std::time::Instant;
 
-    use stampede_core::PeerCounters;
-    use stampede_udp::UdpStats;
+    use stampede_counters::RunCounters;
 
     use super::*;
     use crate::health::{Health, Second};
@@ -174,9 +178,9 @@ mod tests {
                 at_unix_ns: 0,
                 peers: 0,
                 peers_receiving: 0,
-                totals: PeerCounters::default(),
+                counted: RunCounters::default(),
                 second: Second::default(),
-                health: health.measured(Instant::now(), UdpStats::default()),
+                health: health.measured(Instant::now()),
                 video_latency_second_us: None,
                 worst: Vec::new(),
             }))

@@ -37,8 +37,8 @@ pub struct EngineOptions {
     /// [`MailboxFull`](crate::MailboxFull).
     pub commands_max: usize,
     /// Most events in the channel to the signalling plane. A worker keeps what does not fit and
-    /// tries again each turn, so that no worker waits; with 4,096 kept it drops snapshots
-    /// ([`WorkerReport::snapshots_dropped`](crate::WorkerReport::snapshots_dropped)), never others.
+    /// tries again each turn, so that no worker waits; with 4,096 kept it drops and counts
+    /// snapshots, never others.
     pub events_max: usize,
     /// Folder for the recordings of recording subscribers; `None` records nothing.
     pub recording_dir: Option<PathBuf>,

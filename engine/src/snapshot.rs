@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use stampede_core::{PeerCounters, PeerReport};
+use stampede_core::PeerReport;
+use stampede_counters::RunCounters;
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskReport;
 
@@ -25,8 +26,8 @@ pub struct WorkerSnapshot {
     pub peers: usize,
     /// Peers of which at least one media packet has arrived since the window began.
     pub peers_receiving: usize,
-    /// Sums over all its peers since the measured window began, closed peers included.
-    pub totals: PeerCounters,
+    /// What it counted since the measured window began, closed peers included.
+    pub counted: RunCounters,
     /// The last second of the worker.
     pub second: Second,
     /// The measured window so far.
@@ -75,12 +76,13 @@ pub struct WorkerReport {
     pub core: Option<usize>,
     /// The measured window.
     pub health: HealthReport,
-    /// Sums over all peers it ever held since the measured window began.
-    pub totals: PeerCounters,
+    /// What it counted since the measured window began, of all peers it ever held.
+    pub counted: RunCounters,
     /// Distributions over the measured window.
     pub distributions: Distributions,
-    /// The same before the measured window: the ramp.
-    pub before_window: PeerCounters,
+    /// RTP packets that reached its peers in the whole run, ramp included; see
+    /// [`PeerCounters::rtp_arrived`](stampede_core::PeerCounters::rtp_arrived).
+    pub rtp_arrived: u64,
     /// One row for each peer.
     pub peers: Vec<PeerRow>,
     /// What became of recorded streams' packets on their way into frames, over the whole run.
@@ -91,8 +93,6 @@ pub struct WorkerReport {
     pub captures: Vec<CapturedPeer>,
     /// The same for each of [`EngineOptions::cohorts`](crate::EngineOptions::cohorts).
     pub cohorts: Vec<CohortReport>,
-    /// Snapshots not handed out because the signalling plane left too many events waiting.
-    pub snapshots_dropped: u64,
     /// What is new of the time that its peers' streams could be watched, in order, after the last
     /// [`EngineEvent::Cover`](crate::EngineEvent::Cover).
     pub covers: Vec<CoverNews>,

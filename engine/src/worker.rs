@@ -89,6 +89,14 @@ struct Slot {
     handshake_over: bool,
 }
 
+impl Slot {
+    /// What was counted of the peer, with what was done to what it receives.
+    fn counters(&self) -> PeerCounters {
+        let impairment = self.impaired.as_ref().map(|impaired| impaired.counts());
+        PeerCounters { impairment: impairment.unwrap_or_default(), ..self.peer.counters() }
+    }
+}
+
 pub(crate) struct Worker {
     setup: WorkerSetup,
     backend: Box<dyn Backend>,
@@ -402,11 +410,12 @@ mod tests {
     use std::net::UdpSocket;
 
     use stampede_core::{CaptureLimits, DtlsIdentity};
+    use stampede_counters::{Counters, RunCounters, Scope, Unit, Value};
     use stampede_udp::{BackendChoice, BackendLimits};
 
     use super::reports::snapshot_after;
     use super::*;
-    use crate::mailbox::{EventSignal, NewPeer};
+    use crate::mailbox::{EventSignal, NewPeer, WAITING_BEFORE_SNAPSHOTS_MAX};
     use crate::{PeerCommand, PeerNotice, PeerRole};
 
     fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
@@ -480,6 +489,63 @@ mod tests {
         assert!(is_tapped(&worker, 3), "its place is free again");
         worker.begin_measuring(clock);
         assert_eq!((worker.captures.len(), worker.rows.len()), (0, 0));
+    }
+
+    /// In which every counter is 7.
+    fn counted<T: Counters>() -> T {
+        let mut table = T::table().iter();
+        let mut counted = T::default();
+        counted.set(&mut || {
+            Some(match table.next()?.unit {
+                Unit::Seconds => Value::Time(Duration::from_secs(7)),
+                _ => Value::Count(7),
+            })
+        });
+        counted
+    }
+
+    #[test]
+    fn a_snapshot_and_the_report_tell_every_counter_alike() {
+        let (mut worker, events) = worker(None);
+        let clock = worker.clocks.read();
+        let drain = |worker: &mut Worker| -> Vec<_> {
+            let mut all = Vec::new();
+            loop {
+                worker.setup.events.flush();
+                let before = all.len();
+                all.extend(events.try_iter());
+                if all.len() == before {
+                    return all;
+                }
+            }
+        };
+        for _ in 0..WAITING_BEFORE_SNAPSHOTS_MAX {
+            let reason = String::new();
+            worker.setup.events.push(EngineEvent::WorkerFailed { worker: 0, reason });
+        }
+        worker.snapshot(clock);
+        drain(&mut worker);
+        worker.retired = counted();
+        worker.retired.transport.datagrams = counted();
+        worker.health.orphans(3);
+        worker.snapshot(clock);
+        let snapshots = drain(&mut worker).into_iter().filter_map(|event| match event {
+            EngineEvent::Snapshot(snapshot) => Some(*snapshot),
+            _ => None,
+        });
+        let [snapshot] = &snapshots.collect::<Vec<_>>()[..] else { panic!() };
+        let report = worker.finish(None);
+        let own = snapshot.counted.generator.uncategorised.worker;
+        assert_eq!((own.orphans, own.snapshots_dropped), (3, 1));
+        let told = snapshot.counted.list().into_iter().zip(report.counted.list());
+        for (counter, (so_far, in_all)) in RunCounters::table().iter().zip(told) {
+            let by_peers = counter.scope != Scope::Worker;
+            let seven = [Value::Count(7), Value::Time(Duration::from_secs(7))];
+            assert!(!by_peers || seven.contains(&so_far), "{} is {so_far:?}", counter.key);
+            // The backend goes on counting.
+            let system = counter.key == "generator.syscalls";
+            assert!(system || so_far == in_all, "{}: {so_far:?}, then {in_all:?}", counter.key);
+        }
     }
 
     #[test]

@@ -132,7 +132,4 @@ pub struct PeerReport {
     pub published: Vec<PublishReport>,
     /// The sums.
     pub counters: PeerCounters,
-    /// Reports left out of `streams` because more than
-    /// [`crate::peer::CLOSED_STREAMS_MAX`] streams were closed; their counts are in the sums.
-    pub streams_left_out: u64,
 }

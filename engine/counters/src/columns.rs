@@ -1,10 +1,8 @@
 //! The counters of a stream as one flat row.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -12,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::figure::to_the_millisecond;
-use crate::{Counter, Counters, Scope, Unit, Value};
+use crate::{Counter, Counters, Scope, Seconds, Unit, Value};
 
 /// Counters of a stream in one row: in the JSON, and in the CSV, all stand side by side under the
 /// names of their columns. Those of wider scope are left out.
@@ -62,28 +60,6 @@ impl<T: Counters> Serialize for Columns<T> {
     }
 }
 
-/// A value of a row that is read; what is no number is unknown.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Read {
-    Count(u64),
-    Number(f64),
-    Other(IgnoredAny),
-}
-
-impl Read {
-    fn value(&self, unit: Unit) -> Value {
-        match (self, unit) {
-            (Self::Count(seconds), Unit::Seconds) => Value::Time(Duration::from_secs(*seconds)),
-            (Self::Number(seconds), Unit::Seconds) => {
-                Duration::try_from_secs_f64(*seconds).map_or(Value::Unknown, Value::Time)
-            }
-            (Self::Count(count), _) => Value::Count(*count),
-            (Self::Number(_) | Self::Other(_), _) => Value::Unknown,
-        }
-    }
-}
-
 struct Row<T>(PhantomData<T>);
 
 impl<'de, T: Counters> Visitor<'de> for Row<T> {
@@ -94,18 +70,30 @@ impl<'de, T: Counters> Visitor<'de> for Row<T> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut read: BTreeMap<Cow<'de, str>, Read> = BTreeMap::new();
-        while let Some((key, value)) = map.next_entry()? {
-            read.insert(key, value);
+        let table = T::table();
+        let mut values: Vec<Option<Value>> = vec![None; table.len()];
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let is = |counter: &Counter| is_a_streams(counter) && counter.column == key;
+            match table.iter().position(is) {
+                Some(at) => values[at] = Some(value(&mut map, table[at].unit)?),
+                // Another field of the row, or a counter of a later version.
+                None => _ = map.next_value::<IgnoredAny>()?,
+            }
         }
-        let mut rows = T::table().iter();
+        let mut values = values.into_iter();
         let mut row = T::default();
-        row.set(&mut || {
-            let counter = rows.next()?;
-            Some(read.get(counter.column.as_str())?.value(counter.unit))
-        });
+        row.set(&mut || values.next().flatten());
         Ok(Columns(row))
     }
+}
+
+/// `null` is unknown; what is neither that nor a number is an error, as it is in the sections.
+fn value<'de, M: MapAccess<'de>>(map: &mut M, unit: Unit) -> Result<Value, M::Error> {
+    Ok(match unit {
+        Unit::Seconds => map.next_value::<Option<Seconds>>()?.map(|time| Value::Time(time.0)),
+        _ => map.next_value::<Option<u64>>()?.map(Value::Count),
+    }
+    .unwrap_or(Value::Unknown))
 }
 
 impl<'de, T: Counters> Deserialize<'de> for Columns<T> {

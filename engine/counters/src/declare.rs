@@ -24,8 +24,9 @@
 /// `Option<u64>` (`None` is unknown), [`Seconds`](crate::Seconds) (its name ends in `_s`),
 /// [`Longest`](crate::Longest) (a maximum), or another struct of counters: a group. Counters have a
 /// [`Unit`] and say which way they are [`Better`]. `name as "key"` gives it another key in the JSON;
-/// `column "…"` and `metric "…"` do so for the CSV and for Prometheus. Of a group those two are what
-/// its counters' names begin with; `name (flatten)` puts its counters beside those around it, and
+/// `column "…"` and `metric "…"` do so for the CSV and for Prometheus, `gauge "…"` in the place
+/// of the latter for what may fall while a run goes on. Of a group column and metric are what its
+/// counters' names begin with; `name (flatten)` puts its counters beside those around it, and
 /// `name (skip)` leaves it out of JSON and table, for a section that has it elsewhere.
 #[macro_export]
 macro_rules! counters {
@@ -36,7 +37,8 @@ macro_rules! counters {
                 $(#[doc = $help:tt])+
                 $field:ident $(($serde:ident))? $(as $key:literal)? : $type:ty
                 $(= $unit:ident, $better:ident)?
-                $(, column $column:literal)? $(, metric $metric:literal)?;
+                $(, column $column:literal)?
+                $(, metric $metric:literal)? $(, gauge $gauge:literal)?;
             )+
         }
     ) => {
@@ -126,7 +128,12 @@ macro_rules! counters {
                             scope: $crate::Scope::$scope,
                             serde: $crate::counters!(@first $(Some(stringify!($serde)),)? None),
                             column: $crate::counters!(@first $(Some($column),)? None),
-                            metric: $crate::counters!(@first $(Some($metric),)? None),
+                            metric: $crate::counters!(
+                                @first $(Some($metric),)? $(Some($gauge),)? None
+                            ),
+                            falls: $crate::counters!(@first $(Some($gauge),)? None::<&str>)
+                                .is_some(),
+                            group: stringify!($name),
                         };
                         <$type as $crate::Figure>::describe(&field, at, table);
                     }

@@ -33,7 +33,8 @@ impl Value {
 
 /// A counter, or a group of them.
 pub trait Figure: Copy + Default + Send + Sync + 'static {
-    /// Adds another's. What only one of them knows is as that one knows it.
+    /// Adds another's. What only one of them knows is as that one knows it. Counts of a file may be
+    /// any number, so sums end at the largest.
     fn merge(&mut self, other: &Self);
 
     /// Adds another's. What one of them does not know is not known of both.
@@ -60,11 +61,11 @@ pub trait Figure: Copy + Default + Send + Sync + 'static {
 impl Figure for u64 {
     #[inline]
     fn merge(&mut self, other: &Self) {
-        *self += other;
+        *self = self.saturating_add(*other);
     }
 
     fn merge_known(&mut self, other: &Self) {
-        *self = self.saturating_add(*other);
+        self.merge(other);
     }
 
     fn since(&self, earlier: &Self) -> Self {
@@ -94,7 +95,7 @@ impl Figure for Option<u64> {
     #[inline]
     fn merge(&mut self, other: &Self) {
         if let Some(other) = other {
-            *self = Some(self.unwrap_or(0) + other);
+            *self = Some(self.unwrap_or(0).saturating_add(*other));
         }
     }
 

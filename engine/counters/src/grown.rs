@@ -46,11 +46,13 @@ impl<T: Counters> Grown<T> {
 
     /// Adds another's.
     pub fn merge(&mut self, other: &Self) {
-        for &(at, value) in &other.0 {
-            match self.0.binary_search_by_key(&at, |one| one.0) {
-                Ok(place) => self.0[place].1 += value,
-                Err(place) => self.0.insert(place, (at, value)),
-            }
+        other.0.iter().for_each(|(at, value)| self.add(*at, *value));
+    }
+
+    fn add(&mut self, at: u16, value: f64) {
+        match self.0.binary_search_by_key(&at, |one| one.0) {
+            Ok(place) => self.0[place].1 += value,
+            Err(place) => self.0.insert(place, (at, value)),
         }
     }
 
@@ -93,14 +95,15 @@ impl<'de, T: Counters> Visitor<'de> for Map<T> {
         let table = T::table();
         let places: HashMap<&str, u16> =
             table.iter().zip(0..).map(|(counter, at)| (counter.key.as_str(), at)).collect();
-        let mut grown: Vec<(u16, f64)> = Vec::new();
+        let mut grown = Grown::default();
         while let Some((key, value)) = map.next_entry::<Cow<'de, str>, f64>()? {
             // A later version may have others. There is no growth below or without bounds.
             let place = places.get(&*key).filter(|_| (0.0..1e18).contains(&value));
-            grown.extend(place.map(|place| (*place, value)));
+            if let Some(place) = place {
+                grown.add(*place, value);
+            }
         }
-        grown.sort_unstable_by_key(|one| one.0);
-        Ok(Grown(grown, PhantomData))
+        Ok(grown)
     }
 }
 

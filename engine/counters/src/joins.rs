@@ -24,23 +24,54 @@ counters! {
 }
 
 counters! {
+    /// Where participants stand, and what became of their tries to join. `requested` is always
+    /// `joined`, `failed`, `pending` and `not_started` together.
+    pub struct JoinCounters: Run {
+        /// Participants that are to join.
+        requested: u64 = Participants, Neither, gauge "participants_requested";
+        /// Participants started before the run ended.
+        started: u64 = Participants, Neither, metric "participants_started";
+        /// Participants connected (DTLS up) at least once.
+        joined: u64 = Participants, Higher, metric "participants_joined";
+        /// Participants given up without ever being connected, after their last try.
+        failed: u64 = Participants, Lower, metric "participants_failed";
+        /// Participants that are joining: started, and neither joined nor failed when the run ended.
+        pending: u64 = Participants, Lower, gauge "participants_pending";
+        /// Participants not started when the run ended.
+        not_started: u64 = Participants, Lower, gauge "participants_not_started";
+        /// Joined participants that were dropped at least once before they were told to leave, and
+        /// those whose websocket was lost and not yet back at the end.
+        dropped: u64 = Participants, Lower, metric "participants_dropped";
+        /// Drops, with every try counted singly.
+        drops: u64 = Times, Lower;
+        /// Tries that ended without being connected, of whomever.
+        tries_failed: u64 = Times, Lower;
+        /// Further tries made.
+        retries: u64 = Times, Lower;
+        /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
+        resumed: u64 = Times, Neither;
+    }
+}
+
+counters! {
     /// Joins that had neither ended nor failed, by what they were waiting for.
     pub struct PendingAt: Run {
         /// For the websocket to open, or for another try.
-        websocket: u64 = Participants, Lower;
+        websocket: u64 = Participants, Lower, gauge "participants_joining";
         /// For the join response.
-        signal: u64 = Participants, Lower;
+        signal: u64 = Participants, Lower, gauge "participants_joining";
         /// For ICE to connect.
-        ice: u64 = Participants, Lower;
+        ice: u64 = Participants, Lower, gauge "participants_joining";
         /// For DTLS to connect.
-        dtls: u64 = Participants, Lower;
+        dtls: u64 = Participants, Lower, gauge "participants_joining";
     }
 }
 
 impl PendingAt {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.websocket + self.signal + self.ice + self.dtls
+        let ice = self.ice.saturating_add(self.dtls);
+        self.websocket.saturating_add(self.signal).saturating_add(ice)
     }
 
     /// In the order of the steps, with their keys and with what people call them.
@@ -57,6 +88,8 @@ impl PendingAt {
 counters! {
     /// Counters of joins.
     pub struct JoinGroups: Run {
+        /// Of participants and their tries.
+        counted (flatten): JoinCounters;
         /// By what they waited for.
         pending_at: PendingAt;
         /// Of signalling.

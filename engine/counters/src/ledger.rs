@@ -37,6 +37,84 @@ counters! {
 }
 
 counters! {
+    /// Participants that came and went.
+    pub struct AttendanceCounters: Run {
+        /// Participants that joined.
+        joins: u64 = Participants, Neither;
+        /// Participants that left or were removed.
+        leaves: u64 = Participants, Neither;
+    }
+}
+
+counters! {
+    /// What the SFU's signalling counts.
+    pub struct SfuSignallingCounters: Run {
+        /// In all rooms.
+        attendance (flatten): AttendanceCounters;
+        /// WebSocket upgrades refused, any reason.
+        joins_refused: u64 = Times, Lower;
+        /// Signalling connections closed because the client read too slowly (queue of 200 full).
+        signalling_overflows: u64 = Times, Lower;
+    }
+}
+
+counters! {
+    /// What a media worker of the SFU counts.
+    pub struct SfuWorkerCounters: Worker {
+        /// Datagrams received.
+        datagrams_in: u64 = Packets, Neither;
+        /// Datagrams the kernel took for sending.
+        datagrams_out: u64 = Packets, Neither;
+        /// Received datagrams that belong to no peer.
+        datagrams_unknown: u64 = Packets, Neither;
+        /// Datagrams the kernel refused.
+        send_errors: u64 = Packets, Lower;
+        /// Datagrams that left and were undeliverable: always 0 now, as the kernel keeps to itself
+        /// that a receiver was gone (its report would hold up what goes to others).
+        undeliverable: u64 = Packets, Neither;
+        /// Datagrams not sent because the send queue was full.
+        send_queue_full: u64 = Packets, Lower;
+        /// Datagrams the kernel dropped on the worker's receive socket.
+        kernel_drops: u64 = Packets, Lower;
+        /// Media packets from other workers lost because this worker's mailbox was full.
+        mailbox_full: u64 = Packets, Lower;
+        /// Messages of clients' data channels dropped because too many waited for the signalling
+        /// thread.
+        messages_dropped: u64 = Messages, Lower;
+        /// Packets not sent because the queue of packets held back was full; among the tracks'
+        /// `dropped`.
+        delay_queue_full: u64 = Packets, Lower;
+        /// Publishers' packets dropped on purpose before they were counted as received.
+        upstream_dropped: u64 = Packets, Neither;
+    }
+}
+
+impl SfuWorkerCounters {
+    /// Packets that its kernel or its queues lost, which nobody asked for.
+    pub fn lost_inside(&self) -> u64 {
+        self.send_errors + self.send_queue_full + self.kernel_drops + self.mailbox_full
+    }
+}
+
+counters! {
+    /// What the SFU received of one published track.
+    pub struct PublishedCounters: Run {
+        /// Packets received, all layers, retransmitted ones included, duplicates not.
+        packets_received: u64 = Packets, Neither;
+        /// Their payload bytes.
+        bytes_received: u64 = Bytes, Neither;
+        /// Sequence numbers that never arrived, over all layers.
+        packets_lost: u64 = Packets, Lower;
+        /// Packets without payload, which are not forwarded.
+        padding_only: u64 = Packets, Neither;
+        /// Keyframes seen, all layers.
+        keyframes: u64 = Frames, Neither;
+        /// PLIs sent to the publisher for this track.
+        plis_sent: u64 = Messages, Neither;
+    }
+}
+
+counters! {
     /// What the SFU received of publishers.
     pub struct UpstreamCounters: Run {
         /// Packets received, all layers, retransmitted ones included, duplicates not.

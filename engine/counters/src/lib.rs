@@ -39,8 +39,11 @@ pub use columns::Columns;
 pub use figure::{Figure, Longest, Seconds, Value};
 pub use grown::Grown;
 pub use impair::ImpairCounters;
-pub use joins::{JoinGroups, PendingAt, SessionCounters};
-pub use ledger::{ForwardCounters, LedgerTotals, UpstreamCounters};
+pub use joins::{JoinCounters, JoinGroups, PendingAt, SessionCounters};
+pub use ledger::{
+    AttendanceCounters, ForwardCounters, LedgerTotals, PublishedCounters, SfuSignallingCounters,
+    SfuWorkerCounters, UpstreamCounters,
+};
 pub use media::{
     FeedbackCounters, FrameCounters, FreezeCause, FreezeCauses, FreezeCounters, LatencyCounters,
     MediaCounters, PacketCounters, StreamsCounters,
@@ -52,7 +55,9 @@ pub use network::{
 pub use publish::PublishCounters;
 pub use recording::{AssemblerCounters, FileTiming, RecordingCounters};
 pub use row::{Better, Counter, Field, Place, Scope, Unit};
-pub use run::{EmbeddedGroups, PeerCounters, ReportCounters, RunCounters, ServerGroups};
+pub use run::{
+    EmbeddedGroups, PeerCounters, ReportCounters, RunCounters, SecondCounters, ServerGroups,
+};
 pub use table::{Counters, markdown};
 
 /// `serde` and `schemars`, for what [`counters!`] makes.

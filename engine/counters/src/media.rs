@@ -153,7 +153,7 @@ counters! {
 impl LatencyCounters {
     /// Frames measured.
     pub fn measured(&self) -> u64 {
-        self.packet_trailer + self.abs_capture_time + self.interpolated
+        self.packet_trailer.saturating_add(self.abs_capture_time).saturating_add(self.interpolated)
     }
 }
 

@@ -13,7 +13,7 @@ counters! {
 }
 
 counters! {
-    /// Datagrams of one peer, and those of them that fit no other count.
+    /// Datagrams of one peer, and what it counts that fits no other count.
     pub struct TransportCounters: Peer {
         /// All of them.
         datagrams (skip): PeerDatagrams;
@@ -30,6 +30,9 @@ counters! {
         errors as "connection_errors": u64 = Times, Neither;
         /// Datagrams of ours that were dropped because a peer had too many waiting.
         dropped_unsent as "unsent": u64 = Packets, Neither;
+        /// Streams without a row of their own because their peer closed too many; they are in the
+        /// sums.
+        streams_left_out: u64 = Streams, Neither;
     }
 }
 
@@ -69,6 +72,18 @@ counters! {
     }
 }
 
+impl UdpStats {
+    /// Datagrams of both ways.
+    pub fn datagrams(&self) -> u64 {
+        self.datagrams_in.saturating_add(self.datagrams_out)
+    }
+
+    /// Datagrams that were to be sent and did not leave.
+    pub fn unsent(&self) -> u64 {
+        self.send_errors.saturating_add(self.send_queue_full)
+    }
+}
+
 counters! {
     /// What a UDP backend did that fits no other count.
     pub struct UdpUncategorisedCounters: Worker {
@@ -87,9 +102,6 @@ counters! {
         orphans: u64 = Packets, Neither;
         /// Snapshots that were not made because too many events waited.
         snapshots_dropped: u64 = Times, Neither;
-        /// Streams without a row of their own because their peer closed too many; they are in the
-        /// sums.
-        streams_left_out: u64 = Streams, Neither;
     }
 }
 
@@ -115,17 +127,5 @@ counters! {
         peer_datagrams: PeerDatagrams;
         /// What fits no other count.
         uncategorised: UncategorisedCounters;
-    }
-}
-
-impl GeneratorCounters {
-    /// Of one worker, or of the sums of all.
-    pub fn new(
-        udp: UdpStats,
-        peers: TransportCounters,
-        worker: WorkerUncategorisedCounters,
-    ) -> Self {
-        let uncategorised = UncategorisedCounters { peers, udp: udp.uncategorised, worker };
-        Self { udp, peer_datagrams: peers.datagrams, uncategorised }
     }
 }

@@ -66,6 +66,10 @@ pub struct Counter {
     pub metric: String,
     /// A sum, not a maximum.
     pub sum: bool,
+    /// It may fall while a run goes on: a gauge for Prometheus.
+    pub falls: bool,
+    /// The struct that it is declared in.
+    pub group: &'static str,
 }
 
 impl Counter {
@@ -87,6 +91,8 @@ impl Counter {
                 None => metric,
             },
             sum,
+            falls: field.falls || !sum,
+            group: field.group,
         }
     }
 
@@ -135,6 +141,10 @@ pub struct Field {
     pub column: Option<&'static str>,
     /// The same for Prometheus.
     pub metric: Option<&'static str>,
+    /// It may fall while a run goes on.
+    pub falls: bool,
+    /// The struct that it is declared in.
+    pub group: &'static str,
 }
 
 /// Where in a table a group stands: what the names of its counters begin with.

@@ -2,7 +2,8 @@
 
 use crate::{
     GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
-    PublishCounters, RecordingCounters, TransportCounters, counters,
+    PublishCounters, RecordingCounters, SfuSignallingCounters, TransportCounters, UdpStats,
+    UncategorisedCounters, WorkerUncategorisedCounters, counters,
 };
 
 counters! {
@@ -16,6 +17,9 @@ counters! {
         publish: PublishCounters;
         /// Datagrams.
         transport: TransportCounters;
+        /// What was done on purpose to what it received. That is done before it gets to the peer,
+        /// which knows nothing of it.
+        impairment: ImpairCounters;
     }
 }
 
@@ -48,14 +52,19 @@ counters! {
         publish: PublishCounters, metric "published_";
         /// The load box itself.
         generator: GeneratorCounters, metric "worker_";
+        /// What was injected on purpose.
+        impairment: ImpairCounters;
     }
 }
 
 impl RunCounters {
-    /// Of one worker, or of the sums of all.
-    pub fn new(peers: &PeerCounters, generator: GeneratorCounters) -> Self {
-        let PeerCounters { video, audio, publish, transport: _ } = *peers;
-        Self { video, audio, publish, generator }
+    /// Of a worker: the sums of its peers, its UDP backend's counts, and its own.
+    pub fn new(peers: &PeerCounters, udp: UdpStats, worker: WorkerUncategorisedCounters) -> Self {
+        let PeerCounters { video, audio, publish, transport: peers, impairment } = *peers;
+        let uncategorised = UncategorisedCounters { peers, udp: udp.uncategorised, worker };
+        let peer_datagrams = peers.datagrams;
+        let generator = GeneratorCounters { udp, peer_datagrams, uncategorised };
+        Self { video, audio, publish, generator, impairment }
     }
 
     /// Packets of both kinds of media.
@@ -63,6 +72,33 @@ impl RunCounters {
         let mut sum = self.video.packets;
         sum.merge(&self.audio.packets);
         sum
+    }
+}
+
+counters! {
+    /// What became of received media in one second, video and audio together.
+    pub struct SecondCounters: Run {
+        /// Packets that should have arrived in this second.
+        expected: u64 = Packets, Neither;
+        /// Packets found missing in this second.
+        missing: u64 = Packets, Lower;
+        /// Missing packets that came in time in this second.
+        repaired: u64 = Packets, Neither;
+        /// Missing packets that came too late in this second.
+        late: u64 = Packets, Lower;
+        /// Packets given up in this second.
+        unrecovered: u64 = Packets, Lower;
+        /// Freezes that ended in this second.
+        freezes: u64 = Times, Lower;
+    }
+}
+
+impl SecondCounters {
+    /// Of what the counters of a run grew by in it.
+    pub fn of(grown: &RunCounters) -> Self {
+        let packets = grown.packets();
+        let PacketCounters { expected, missing, repaired, late, unrecovered, .. } = packets;
+        Self { expected, missing, repaired, late, unrecovered, freezes: grown.video.freezes.count }
     }
 }
 
@@ -75,8 +111,6 @@ counters! {
         join: JoinGroups;
         /// Of recordings.
         recordings: RecordingCounters;
-        /// What was injected on purpose.
-        impairment: ImpairCounters;
         /// The server's own.
         server: ServerGroups;
     }
@@ -93,6 +127,8 @@ counters! {
 counters! {
     /// The embedded SFU's counters.
     pub struct EmbeddedGroups: Run {
+        /// Of its signalling, since it started.
+        signalling (flatten): SfuSignallingCounters;
         /// Since it started.
         totals: LedgerTotals;
         /// In the measured window.

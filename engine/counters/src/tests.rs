@@ -122,8 +122,15 @@ fn columns_are_those_of_streams_and_are_read_again() {
     let read: Columns<All> = serde_json::from_value(written).unwrap();
     assert_eq!(read.part, some().part);
     assert_eq!(Columns::<All>::names().collect::<Vec<_>>(), ["part_count", "part_longest_s"]);
-    let foreign = json!({"part_count": null, "part_longest_s": "long"});
-    assert_eq!(serde_json::from_value::<Columns<All>>(foreign).unwrap(), Columns::default());
+    let read = |foreign| serde_json::from_value::<Columns<All>>(foreign);
+    let unknown = json!({"part_count": null, "part_longest_s": null, "of a later version": "x"});
+    assert_eq!(read(unknown).unwrap(), Columns::default());
+    for foreign in [json!("many"), json!(-3), json!(1.5)] {
+        assert!(read(json!({"part_count": foreign})).is_err());
+    }
+    for foreign in [json!("long"), json!(-3)] {
+        assert!(read(json!({"part_longest_s": foreign})).is_err());
+    }
 }
 
 #[test]
@@ -137,6 +144,9 @@ fn what_grew_is_a_map_without_what_did_not() {
     grown.merge(&Grown::of(&some()));
     let figures = ["packets", "perhaps", "bytes", "nothing"].map(|key| grown.get(key));
     assert_eq!(figures, [5.0, 6.0, 14.0, 0.0]);
+    let twice: Grown<All> =
+        serde_json::from_str(r#"{"bytes": 1, "packets": 3, "bytes": 4}"#).unwrap();
+    assert_eq!(serde_json::to_value(&twice).unwrap(), json!({"packets": 3, "bytes": 5}));
     let foreign = json!({"packets": -3.0, "of a later version": 7, "bytes": 1});
     let foreign: Grown<All> = serde_json::from_value(foreign).unwrap();
     assert_eq!((foreign.get("packets"), foreign.get("bytes")), (0.0, 1.0));

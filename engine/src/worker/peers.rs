@@ -169,7 +169,7 @@ impl Worker {
             self.backend.remove_socket(socket);
             self.owners.clear(socket);
         }
-        if let Some(recorder) = slot.recorder {
+        if let Some(recorder) = slot.recorder.take() {
             self.assembled.merge(&recorder.finish());
         }
         let report = slot.peer.final_report(clock.now);
@@ -180,11 +180,10 @@ impl Worker {
             self.captures.push(captured);
             keep_worst(&mut self.captures, options.worst);
         }
-        let counters = slot.peer.counters();
+        let counters = slot.counters();
         self.retired.merge(&counters);
         if let Some(closed) = self.closed.get_mut(usize::from(slot.cohort)) {
-            let impaired = slot.impaired.map(|impaired| impaired.counts());
-            closed.add(&counters, impaired.unwrap_or_default());
+            closed.add(&counters);
         }
         let (label, cohort) = (slot.label, slot.cohort);
         let (id, remote) = (slot.id, slot.peer.remote());

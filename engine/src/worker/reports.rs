@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use stampede_core::PeerCounters;
+use stampede_counters::{RunCounters, WorkerUncategorisedCounters};
 
 use super::{GATHER_FROM_DATAGRAMS_PER_S, SNAPSHOT_EVERY, Slot, Worker};
 use crate::EngineEvent;
@@ -28,7 +29,7 @@ impl Worker {
             for socket in slot.sockets.iter() {
                 self.backend.socket_drops(socket);
             }
-            self.before_window.merge(&slot.peer.counters());
+            self.before_window.merge(&slot.counters());
             slot.peer.begin_measuring(clock.now);
             if let Some(impaired) = &mut slot.impaired {
                 impaired.begin_measuring();
@@ -36,6 +37,17 @@ impl Worker {
         }
         self.measured.begin_measuring();
         self.health.begin_measuring(clock.now, self.backend.stats());
+        self.setup.events.begin_measuring();
+    }
+
+    /// What it counted since the measured window began, `peers` being the sums of its peers: the
+    /// only place that snapshots and the report have it from.
+    fn counted(&self, peers: &PeerCounters) -> RunCounters {
+        let own = WorkerUncategorisedCounters {
+            orphans: self.health.orphan_datagrams(),
+            snapshots_dropped: self.setup.events.snapshots_dropped(),
+        };
+        RunCounters::new(peers, self.health.udp(self.backend.stats()), own)
     }
 
     /// Of the peers that are there: their worst, with the packets so far.
@@ -45,7 +57,7 @@ impl Worker {
             .slots
             .iter()
             .filter(|(_, slot)| slot.peer.capture().is_some())
-            .map(|(key, slot)| (badness(&PeerFigures::of(&slot.peer.counters())), key))
+            .map(|(key, slot)| (badness(&PeerFigures::of(&slot.counters())), key))
             .collect();
         tapped.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
         let worst = tapped.into_iter().take(options.worst);
@@ -60,7 +72,7 @@ impl Worker {
     pub(super) fn read_totals(&mut self, tag: u64) {
         let mut totals = Box::new(self.retired);
         for (_, slot) in &self.slots {
-            totals.merge(&slot.peer.counters());
+            totals.merge(&slot.counters());
         }
         let worker = self.setup.index;
         self.setup.events.push(EngineEvent::Totals { worker, tag, totals });
@@ -79,7 +91,7 @@ impl Worker {
             for socket in slot.sockets.iter() {
                 self.backend.socket_drops(socket);
             }
-            let counters = slot.peer.counters();
+            let counters = slot.counters();
             let received = counters.video.streams.received + counters.audio.streams.received;
             peers_receiving += usize::from(received > 0);
             totals.merge(&counters);
@@ -98,9 +110,9 @@ impl Worker {
             at_unix_ns: clock.unix_ns,
             peers: self.slots.len(),
             peers_receiving,
-            totals,
+            counted: self.counted(&totals),
             second,
-            health: self.health.measured(clock.now, self.backend.stats()),
+            health: self.health.measured(clock.now),
             video_latency_second_us: self.measured.close_second(),
             worst: worst.collect(),
         };
@@ -138,6 +150,7 @@ impl Worker {
             second: self.health.close_second(ended, self.backend.stats()),
             video_latency_us: self.measured.close_second(),
         };
+        let counted = self.counted(&self.retired);
         let windows = self.measured.into_windows();
         let cohorts: Vec<_> =
             self.closed.into_iter().zip(windows).map(|(closed, own)| closed.report(own)).collect();
@@ -147,16 +160,15 @@ impl Worker {
         WorkerReport {
             worker: self.setup.index,
             core: self.setup.core,
-            health: self.health.measured(ended, self.backend.stats()),
-            totals: self.retired,
+            health: self.health.measured(ended),
+            counted,
             distributions,
-            before_window: self.before_window,
+            rtp_arrived: self.before_window.rtp_arrived() + self.retired.rtp_arrived(),
             peers: self.rows,
             assembled: self.assembled,
             last,
             captures: self.captures,
             cohorts,
-            snapshots_dropped: self.setup.events.snapshots_dropped(),
             covers,
             failed,
         }

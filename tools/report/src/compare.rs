@@ -11,7 +11,7 @@ use super::keys::{self, Keys};
 use super::show::{plain, shown};
 use super::threshold::{Op, limit, sides};
 use super::types::{Outcome, Report};
-use super::unit::{Better, Unit, better, unit};
+use super::unit::{Better, Unit, better, counter, unit};
 use super::unlike::{self, Per, Size};
 use crate::Exit;
 
@@ -104,13 +104,22 @@ fn change(base: f64, new: f64) -> f64 {
 /// The figures of both.
 struct Sides {
     figures: [Value; 2],
+    /// Counters that each of them does not know: its file is of a version before them.
+    lacks: [Vec<&'static str>; 2],
     /// Of runs that were not asked for the same.
     sizes: Option<[Size; 2]>,
 }
 
 impl Sides {
     fn sums(&self, key: &str) -> [Option<f64>; 2] {
-        [0, 1].map(|side: usize| keys::value(&self.figures[side], key))
+        let lacks = self.lacking(key);
+        [0, 1].map(|side: usize| keys::value(&self.figures[side], key).filter(|_| !lacks[side]))
+    }
+
+    /// Which of the two do not know a counter.
+    fn lacking(&self, key: &str) -> [bool; 2] {
+        let counter = counter(key).map_or("", |counter| &counter.key);
+        [0, 1].map(|side: usize| self.lacks[side].contains(&counter))
     }
 
     /// What each is divided by; `None` if they are compared as they are.
@@ -161,6 +170,7 @@ pub fn compare(
     let differences = unlike::differences(base, new);
     let sides = Sides {
         figures: [value(base)?, value(new)?],
+        lacks: [base, new].map(|report| report.lacks.clone()),
         sizes: (!differences.is_empty()).then(|| [base, new].map(Size::of)),
     };
     let mut text = String::new();
@@ -228,7 +238,7 @@ fn significant(value: f64) -> String {
 /// Figures that differ, and how many do so too little to be listed.
 fn table(text: &mut String, sides: &Sides, colour: bool) {
     let keys = Keys::of_schema();
-    let mut small = 0;
+    let (mut small, mut unknown) = (0, 0);
     let mut rows = 0;
     let mut listed: Vec<&str> = keys.iter().filter(|key| is_listed(key)).collect();
     // How long could be watched comes before why.
@@ -236,6 +246,10 @@ fn table(text: &mut String, sides: &Sides, colour: bool) {
     for key in listed {
         let ([was, is], per) = sides.rates(key);
         if was == is {
+            continue;
+        }
+        if sides.lacking(key).contains(&true) {
+            unknown += 1;
             continue;
         }
         let share = was.zip(is).map(|(was, is)| change(was, is));
@@ -271,9 +285,14 @@ fn table(text: &mut String, sides: &Sides, colour: bool) {
     }
     let _ = writeln!(
         text,
-        "  {rows} figures changed, {small} more by less than {} %\n",
+        "  {rows} figures changed, {small} more by less than {} %",
         plain(SHOWN_CHANGE_MIN * 100.0)
     );
+    if unknown > 0 {
+        let _ =
+            writeln!(text, "  {unknown} counters are known of one report only, the other is older");
+    }
+    text.push('\n');
 }
 
 fn percent(share: f64) -> String {
@@ -371,6 +390,27 @@ mod tests {
             let error = text.parse::<FailIf>().unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_counter_that_a_report_is_too_old_to_know_is_unknown_and_has_not_grown() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = serde_json::to_value(crate::testing::report()).unwrap();
+        file["video"]["packets"].as_object_mut().unwrap().remove("server_made");
+        file["join"].as_object_mut().unwrap().remove("pending");
+        let path = dir.path().join("old.json");
+        std::fs::write(&path, file.to_string()).unwrap();
+        let old = crate::read(&path).unwrap();
+        assert_eq!(old.lacks, ["video.packets.server_made"]);
+        let mut new = old.clone();
+        new.lacks.clear();
+        new.video.as_mut().unwrap().packets.server_made = 9;
+        let test = one("video.packets.server_made>+0");
+        let (text, exit) = compare(&old, &new, &[test], false).unwrap();
+        assert!(text.contains("0 figures changed, 0 more"), "{text}");
+        assert!(text.contains("1 counters are known of one report only"), "{text}");
+        assert!(text.contains("no value -> 9"), "{text}");
+        assert_eq!(exit, Exit::Threshold, "what is not known is not kept");
     }
 
     #[test]

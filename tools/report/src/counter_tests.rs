@@ -15,6 +15,25 @@ use crate::types::{
 };
 use crate::{out, running, testing};
 
+/// Counters without seconds in the series, though they are known then.
+const NO_SECONDS: [(&str, &str); 1] =
+    [("join.", "the run counts joins, not its workers; a row has how many are connected")];
+
+/// Counters of streams without a column in the CSV.
+const NO_COLUMN: [(&str, &str); 1] =
+    [("recordings.", "files are of tracks, whatever streams those had")];
+
+/// Declared groups that are in lists, and so have no key, and where those are.
+const IN_LISTS: [(&str, &str); 3] = [
+    ("SfuWorkerCounters", "server.embedded.workers"),
+    ("PublishedCounters", "server.embedded.rooms"),
+    ("SecondCounters", "series"),
+];
+
+fn why(list: &[(&str, &'static str)], counter: &Counter) -> Option<&'static str> {
+    list.iter().find(|(keys, _)| counter.key.starts_with(keys)).map(|(_, why)| *why)
+}
+
 /// In which each counter is 1, or a second.
 fn ones<T: Counters>() -> T {
     let mut table = T::table().iter();
@@ -56,6 +75,63 @@ fn every_counter_is_in_the_report_its_schema_and_the_keys_of_thresholds() {
     }
 }
 
+/// The counter's column in the CSV of streams.
+fn column(counter: &Counter) -> Option<String> {
+    let key = ["video.", "audio."].iter().find_map(|kind| counter.key.strip_prefix(kind))?;
+    let row = MediaCounters::table().iter().find(|row| row.key == key)?;
+    (row.scope == Scope::Stream).then(|| row.column.clone())
+}
+
+#[test]
+fn a_counter_that_is_not_in_an_output_has_a_reason_why_not() {
+    let running = running::shape();
+    let seconds = |key: &str| RunCounters::table().iter().any(|counter| counter.key == key);
+    for counter in ReportCounters::table().iter().filter(no_freezes_of_audio) {
+        let key = &counter.key;
+        let late = running::at_the_end(key).is_some();
+        assert_ne!(keys::has(&running, key), late, "abort and Prometheus: {key}");
+        let none = late || why(&NO_SECONDS, counter).is_some();
+        assert_ne!(seconds(key), none, "series: {key}");
+        if counter.scope == Scope::Stream {
+            let none = why(&NO_COLUMN, counter).is_some();
+            assert_ne!(column(counter).is_some(), none, "CSV: {key}");
+        }
+    }
+    for (keys, _) in running::AT_THE_END.iter().chain(&NO_SECONDS).chain(&NO_COLUMN) {
+        let any = ReportCounters::table().iter().any(|counter| counter.key.starts_with(keys));
+        assert!(any, "there is no counter {keys}");
+    }
+}
+
+#[test]
+fn every_group_that_is_declared_is_in_the_report() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/counters/src");
+    let mut declared = Vec::new();
+    for file in std::fs::read_dir(dir).unwrap() {
+        let file = file.unwrap().path();
+        if file.ends_with("tests.rs") || file.ends_with("declare.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(file).unwrap();
+        // Those that hold nothing but groups have no counter of their own.
+        let bodies = text.split("\ncounters! {").skip(1).map(|rest| rest.split_once("\n}\n"));
+        let own = bodies.map(|body| body.unwrap().0).filter(|body| body.contains(" = "));
+        let name = |body: &str| {
+            body.split_once("pub struct ").unwrap().1.split_once(':').unwrap().0.to_owned()
+        };
+        declared.extend(own.map(name));
+    }
+    assert!(declared.len() > 20, "{declared:?}");
+    let listed = |group: &str| IN_LISTS.iter().any(|(name, _)| *name == group);
+    for group in &declared {
+        let there = ReportCounters::table().iter().any(|counter| counter.group == group);
+        assert_ne!(there, listed(group), "{group}");
+    }
+    for (group, _) in IN_LISTS {
+        assert!(declared.iter().any(|name| name == group), "{group} is not declared");
+    }
+}
+
 #[test]
 fn every_counter_of_a_run_ends_one_and_has_its_seconds() {
     let counted: RunCounters = ones();
@@ -67,7 +143,12 @@ fn every_counter_of_a_run_ends_one_and_has_its_seconds() {
         let grew = row["counters"][&counter.key].as_f64();
         assert_eq!(grew, counter.sum.then_some(1.0), "{}", counter.key);
     }
-    for expr in ["cut_off", "server_made", "stale"].map(|name| format!("video.packets.{name}")) {
+    for expr in [
+        "video.packets.cut_off",
+        "generator.uncategorised.streams_left_out",
+        "generator.uncategorised.snapshots_dropped",
+        "impairment.dropped",
+    ] {
         let test = format!("{expr}<1 abort").parse::<crate::threshold::Thresholds>().unwrap().0;
         assert!(crate::threshold::crossed(&test, &figures, Duration::ZERO).is_some(), "{expr}");
     }
@@ -106,16 +187,22 @@ fn the_manual_has_the_table_of_all_counters() {
         !counter.key.starts_with("audio.") && !counter.key.starts_with("server.embedded.totals.")
     };
     let table: Vec<Counter> = ReportCounters::table().iter().filter(same).cloned().collect();
-    let column = |counter: &Counter| {
-        let key = counter.key.strip_prefix("video.")?;
-        let row = MediaCounters::table().iter().find(|row| row.key == key)?;
-        (row.scope == Scope::Stream).then(|| row.column.clone())
-    };
     let metric = |counter: &Counter| {
-        let row = RunCounters::table().iter().find(|row| row.key == counter.key)?;
-        Some(format!("stampede_{}", row.metric))
+        let told = running::at_the_end(&counter.key).is_none();
+        told.then(|| format!("stampede_{}", counter.metric))
     };
-    let expected = format!("\n{}\n", markdown(&table, column, metric));
+    let lists = [
+        ("told while a run goes on (`abort`, Prometheus, `series`)", &running::AT_THE_END[..]),
+        ("in `series`", &NO_SECONDS),
+        ("in the CSV", &NO_COLUMN),
+    ];
+    let mut without = "| Keys | not | because |\n|---|---|---|\n".to_owned();
+    for (what, list) in lists {
+        for (keys, why) in list {
+            without += &format!("| `{keys}` | {what} | {why} |\n");
+        }
+    }
+    let expected = format!("\n{}\n{without}\n", markdown(&table, column, metric));
     let text = std::fs::read_to_string(FILE).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("docs/reports.md has a place for the table");
     let (found, after) = rest.split_once(END).expect("the table ends");

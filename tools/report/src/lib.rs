@@ -45,6 +45,9 @@ pub mod watch_words;
 
 use std::path::Path;
 
+use serde_json::Value;
+use stampede_counters::{Counters, ReportCounters};
+
 pub use failure::{Exit, Failure};
 use types::Report;
 
@@ -58,7 +61,7 @@ pub fn read(path: &Path) -> Result<Report, Failure> {
     };
     let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     // The schema first: of a file of another kind, a missing key says little.
-    let value: serde_json::Value = serde_json::from_slice(&text)
+    let value: Value = serde_json::from_slice(&text)
         .map_err(|error| failed(format!("it is not JSON: {error}")))?;
     match value["schema"].as_str() {
         Some(types::SCHEMA) => {}
@@ -70,6 +73,9 @@ pub fn read(path: &Path) -> Result<Report, Failure> {
         }
     }
     let join = value["join"].clone();
+    let lacks = ReportCounters::table().iter().map(|counter| counter.key.as_str());
+    let lacks = lacks.filter(|key| !types::JOINS_IMPLIED.contains(key) && is_left_out(&value, key));
+    let lacks = lacks.collect();
     let mut report: Report =
         serde_json::from_value(value).map_err(|error| failed(error.to_string()))?;
     report.join.complete(&join);
@@ -78,7 +84,15 @@ pub fn read(path: &Path) -> Result<Report, Failure> {
         judge::interrupt(&mut report.verdict);
     }
     report.all_streams = report.streams.clone();
+    report.lacks = lacks;
     Ok(report)
+}
+
+/// True if a section is there without this key. One that is `null` leaves nothing out.
+fn is_left_out(value: &Value, key: &str) -> bool {
+    let Some(fields) = value.as_object() else { return false };
+    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+    fields.get(first).is_none_or(|part| is_left_out(part, rest))
 }
 
 #[cfg(test)]
@@ -90,7 +104,7 @@ mod tests {
     fn an_interrupted_run_of_an_older_version_is_read_as_one() {
         let dir = tempfile::tempdir().unwrap();
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");
-        let mut old: serde_json::Value =
+        let mut old: Value =
             serde_json::from_str(&std::fs::read_to_string(fixture).unwrap()).unwrap();
         old["run"]["interrupted"] = true.into();
         let join = old["join"].as_object_mut().unwrap();
@@ -103,13 +117,13 @@ mod tests {
         let report = read(&path).unwrap();
         assert_eq!(report.verdict.result, Outcome::Interrupted);
         assert_eq!(Exit::of(&report), Exit::Interrupted);
-        assert_eq!(report.join.not_started, 3);
+        assert_eq!(report.join.counted.not_started, 3);
         // Merged with one that was not, it is still one.
         let whole = read(fixture.as_ref()).unwrap();
         let mut other = whole.clone();
         other.run.id = "other".to_owned();
         let merged = merge::merge(&[other, report]).unwrap();
         assert_eq!(merged.verdict.result, Outcome::Interrupted);
-        assert_eq!((merged.run.interrupted, merged.join.not_started), (true, 3));
+        assert_eq!((merged.run.interrupted, merged.join.counted.not_started), (true, 3));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use stampede_core::MediaKind;
 use stampede_counters::{
-    Counters, GeneratorCounters, MediaCounters, PublishCounters, RecordingCounters,
+    Counters, Figure, GeneratorCounters, MediaCounters, PublishCounters, RecordingCounters,
 };
 
 use super::hist::Hist;
@@ -75,8 +75,9 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         series,
         thresholds: Vec::new(),
         streams: Vec::new(),
-        streams_total: reports.iter().map(|report| report.streams_total).sum(),
+        streams_total: sum(reports.iter().map(|report| report.streams_total)),
         all_streams: Vec::new(),
+        lacks: Vec::new(),
     };
     for (report, host) in reports.iter().zip(&hosts) {
         let named = report.streams.iter().cloned().map(|mut row| {
@@ -215,44 +216,17 @@ fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
 fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
     let mut sum = JoinSection { pending_at: Some(PendingAt::default()), ..JoinSection::default() };
     let mut phases: [Vec<Option<&Hist>>; 6] = Default::default();
-    for JoinSection {
-        requested,
-        started,
-        joined,
-        failed,
-        pending,
-        pending_at,
-        not_started,
-        dropped,
-        drops,
-        tries_failed,
-        retries,
-        resumed,
-        errors,
-        error_texts,
-        signalling,
-        peak: _,
-        phases_ms,
-    } in reports.iter().map(|report| &report.join)
+    for JoinSection { counted, pending_at, errors, error_texts, signalling, peak: _, phases_ms } in
+        reports.iter().map(|report| &report.join)
     {
-        sum.requested += requested;
-        sum.started += started;
-        sum.joined += joined;
-        sum.failed += failed;
-        sum.pending += pending;
+        sum.counted.merge(counted);
         sum.pending_at = sum.pending_at.zip(*pending_at).map(|(mut sum, own)| {
             sum.merge(&own);
             sum
         });
-        sum.not_started += not_started;
-        sum.dropped += dropped;
-        sum.drops += drops;
-        sum.tries_failed += tries_failed;
-        sum.retries += retries;
-        sum.resumed += resumed;
         sum.signalling.merge(signalling);
         for (kind, count) in errors {
-            *sum.errors.entry(kind.clone()).or_default() += count;
+            sum.errors.entry(kind.clone()).or_default().merge(count);
         }
         for (kind, text) in error_texts {
             sum.error_texts.entry(kind.clone()).or_insert_with(|| text.clone());
@@ -274,9 +248,13 @@ fn hists(list: &[Option<&Hist>]) -> Option<Hist> {
     Hist::merged(list.iter().copied().flatten())
 }
 
-/// The sum, if every host knows its part.
-fn known<T: Copy + std::iter::Sum<T>>(values: impl Iterator<Item = Option<T>>) -> Option<T> {
-    values.sum()
+/// The sum of counts, at most the largest there is; what one host does not know is unknown.
+pub(super) fn sum<T: Figure>(counts: impl Iterator<Item = T>) -> T {
+    let add = |mut sum: T, one: T| {
+        sum.merge_known(&one);
+        sum
+    };
+    counts.reduce(add).unwrap_or_default()
 }
 
 pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
@@ -287,14 +265,14 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
         hists(&sections.iter().map(|section| part(section)).collect::<Vec<_>>())
     };
     // Each host's rate weighs as much as its tracks were expected.
-    let expected_s = known(sections.iter().map(|section| section.watch.expected_s));
-    let pictures =
-        known(sections.iter().map(|section| Some(section.fps? * section.watch.expected_s?)));
-    let rates = sections.iter().map(|section| section.bitrate_bps);
+    let expected_s: Option<f64> = sections.iter().map(|section| section.watch.expected_s).sum();
+    let pictures = sections.iter().map(|section| Some(section.fps? * section.watch.expected_s?));
+    let pictures: Option<f64> = pictures.sum();
+    let rates: Option<f64> = sections.iter().map(|section| section.bitrate_bps).sum();
     Some(MediaSection {
-        tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
-        tracks_received: sections.iter().map(|section| section.tracks_received).sum(),
-        bitrate_bps: known(rates).filter(|_| together),
+        tracks_expected: sum(sections.iter().map(|section| section.tracks_expected)),
+        tracks_received: sum(sections.iter().map(|section| section.tracks_received)),
+        bitrate_bps: rates.filter(|_| together),
         fps: pictures
             .zip(expected_s)
             .filter(|(_, expected_s)| *expected_s > 0.0)
@@ -351,7 +329,8 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
     let cpu_s: f64 = sections.iter().map(|section| section.cpu_s).sum();
     let counted = GeneratorCounters::sum_of(sections.iter().map(|section| section.counted));
     let counted = counted.unwrap_or_default();
-    let packets = counted.udp.datagrams_in + counted.udp.datagrams_out;
+    let packets = counted.udp.datagrams();
+    let cpu_cores: Option<f64> = sections.iter().map(|one| one.cpu_cores).sum();
     let workers = sections.iter().zip(hosts).flat_map(|(section, host)| {
         section.workers.iter().cloned().map(|mut worker| {
             worker.host = Some(host.clone());
@@ -363,10 +342,10 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         backend_reason: words(|one| &one.backend_reason),
         workers: workers.collect(),
         cpu_s: round(cpu_s, 3),
-        cpu_cores: known(sections.iter().map(|one| one.cpu_cores)).filter(|_| together),
+        cpu_cores: cpu_cores.filter(|_| together),
         counted,
         cpu_ns_per_packet: (packets > 0).then(|| (cpu_s * 1e9 / packets as f64).round()),
-        rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
+        rss_bytes: sum(sections.iter().map(|one| one.rss_bytes)),
         rss_bytes_per_peer: None,
     }
 }
@@ -405,9 +384,9 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
             let sum = seconds.entry(second).or_default();
             sum.t_s = second as f64;
             sum.length_s = sum.length_s.max(own.length_s);
-            sum.joined += own.joined;
-            sum.interrupted += own.interrupted;
-            sum.subscribers += own.subscribers;
+            sum.joined.merge(&own.joined);
+            sum.interrupted.merge(&own.interrupted);
+            sum.subscribers.merge(&own.subscribers);
             add(sum, &own, 1.0);
             if scrapers == 1 && own.server.is_some() {
                 sum.server = own.server;
@@ -460,12 +439,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         packets_in,
         packets_out,
         bitrate_bps,
-        expected,
-        missing,
-        repaired,
-        late,
-        unrecovered,
-        freezes,
+        media,
         counters,
         cpu_cores,
         busy_ratio_max,
@@ -476,15 +450,10 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         latency_ms_p99: _,
         server: _,
     } = row;
-    sum.packets_in += packets_in;
-    sum.packets_out += packets_out;
+    sum.packets_in.merge(packets_in);
+    sum.packets_out.merge(packets_out);
     sum.bitrate_bps += bitrate_bps * weight;
-    sum.expected += expected;
-    sum.missing += missing;
-    sum.repaired += repaired;
-    sum.late += late;
-    sum.unrecovered += unrecovered;
-    sum.freezes += freezes;
+    sum.media.merge(media);
     sum.counters.merge(counters);
     sum.cpu_cores += cpu_cores * weight;
     sum.busy_ratio_max = sum.busy_ratio_max.max(*busy_ratio_max);
@@ -536,7 +505,7 @@ fn cohorts<'a>(
         CohortFigures {
             name: rows[0].name.clone(),
             impair: impair.filter(|spec| rows.iter().all(|row| row.impair.as_ref() == Some(spec))),
-            subscribers: rows.iter().map(|row| row.subscribers).sum(),
+            subscribers: sum(rows.iter().map(|row| row.subscribers)),
             video: section(|row| row.video.as_ref()),
             audio: section(|row| row.audio.as_ref()),
         }
@@ -697,7 +666,7 @@ mod tests {
     #[test]
     fn thresholds_are_set_against_the_merged_figures() {
         let [mut one, two] = pair();
-        let joined = one.join.joined;
+        let joined = one.join.counted.joined;
         let tests: Thresholds = format!("join.joined<={joined}").parse().unwrap();
         threshold::add(&mut one, &tests.0);
         assert!(one.thresholds[0].ok);

@@ -2,10 +2,26 @@
 //! are set against. Counts begin anew with the measured window. What is known only at the end is
 //! not there at all.
 
-use serde_json::{Value, json, to_value};
-use stampede_counters::{MediaCounters, RunCounters};
+use std::collections::BTreeMap;
 
-use super::types::{JoinSection, WatchFigures};
+use serde::Serialize;
+use serde_json::{Value, json, to_value};
+use stampede_counters::{JoinCounters, MediaCounters, PendingAt, RunCounters};
+
+use super::types::WatchFigures;
+
+/// Counters that are known only at the end of a run, by what their keys begin with, and why. All
+/// others can end a run, and are told to Prometheus.
+pub const AT_THE_END: [(&str, &str); 3] = [
+    ("join.signalling.", "sessions are counted when they end"),
+    ("recordings.", "files are counted when they are closed"),
+    ("server.embedded.", "the embedded SFU is asked at the ends of the measured window"),
+];
+
+/// Why this counter is known only at the end; `None` if it is not.
+pub fn at_the_end(key: &str) -> Option<&'static str> {
+    AT_THE_END.iter().find(|(keys, _)| key.starts_with(keys)).map(|(_, why)| *why)
+}
 
 /// Watch time so far.
 #[derive(Debug, Clone, Default)]
@@ -18,13 +34,24 @@ pub struct LiveWatch {
     pub interrupted: u64,
 }
 
-/// What of the joins is known only at the end.
-const JOIN_AT_THE_END: [&str; 3] = ["error_texts", "phases_ms", "signalling"];
+/// Joins so far: what [`JoinSection`](crate::types::JoinSection) has before the end, under its keys.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LiveJoins {
+    /// Where participants stand, and what became of their tries.
+    #[serde(flatten)]
+    pub counted: JoinCounters,
+    /// The pending ones by the step they wait for.
+    pub pending_at: PendingAt,
+    /// Failed and dropped tries by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// Most participants connected at one moment.
+    pub peak: u64,
+}
 
 /// The figures now; `counted` is the sum over the workers.
-pub fn figures(join: &JoinSection, watch: &LiveWatch, counted: &RunCounters) -> Value {
+pub fn figures(join: &LiveJoins, watch: &LiveWatch, counted: &RunCounters) -> Value {
     let mut figures = to_value(counted).unwrap_or_default();
-    figures["join"] = joins(join);
+    figures["join"] = to_value(join).unwrap_or_default();
     let kinds = [(&counted.video, &watch.video), (&counted.audio, &watch.audio)];
     for (name, (media, watch)) in ["video", "audio"].into_iter().zip(kinds) {
         add_rates(&mut figures[name], media, watch);
@@ -34,16 +61,6 @@ pub fn figures(join: &JoinSection, watch: &LiveWatch, counted: &RunCounters) -> 
         audio.remove("freezes");
     }
     figures["publish"]["upstream_loss_rate"] = counted.publish.upstream_loss_rate().into();
-    figures
-}
-
-fn joins(join: &JoinSection) -> Value {
-    let join =
-        JoinSection { pending_at: Some(join.pending_at.unwrap_or_default()), ..join.clone() };
-    let mut figures = to_value(join).unwrap_or_default();
-    if let Some(figures) = figures.as_object_mut() {
-        figures.retain(|key, _| !JOIN_AT_THE_END.contains(&key.as_str()));
-    }
     figures
 }
 
@@ -73,7 +90,7 @@ fn add_rates(section: &mut Value, counters: &MediaCounters, watch: &WatchFigures
 
 /// Which figures there are.
 pub fn shape() -> Value {
-    figures(&JoinSection::default(), &LiveWatch::default(), &RunCounters::default())
+    figures(&LiveJoins::default(), &LiveWatch::default(), &RunCounters::default())
 }
 
 #[cfg(test)]
@@ -90,7 +107,7 @@ mod tests {
 
         let running = |video| {
             let watch = LiveWatch { video, ..LiveWatch::default() };
-            figures(&JoinSection::default(), &watch, &RunCounters::default())
+            figures(&LiveJoins::default(), &watch, &RunCounters::default())
         };
         for (expr, value) in [
             ("video.watch_ratio>=99% abort", 0.8),

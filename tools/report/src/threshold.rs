@@ -120,9 +120,10 @@ fn comparison(text: &str, abort_after: Option<Duration>, keys: &Keys) -> Result<
     let limit =
         limit(value, unit(key)).map_err(|error| format!("'{value}' after '{key}{op}': {error}"))?;
     if abort_after.is_some() && !keys::has(&running::shape(), key) {
+        let why = running::at_the_end(key).map_or(String::new(), |why| format!(" ({why})"));
         return Err(format!(
-            "'{key}' is known only at the end of a run: leave 'abort' out, or use a count or a \
-             rate of join, video, audio, publish or generator"
+            "'{key}' is known only at the end of a run{why}: leave 'abort' out, or use a count or a \
+             rate of join, video, audio, publish, generator or impairment"
         ));
     }
     let expr = format!("{key}{op}{value}");
@@ -303,7 +304,8 @@ mod tests {
             ("video.latency_ms.p95<2Mbps", "unit"),
             ("video.loss_rate<1% abort soon", "'abort' or 'abort after 10s'"),
             ("video.loss_rate<1% abort after 10", "without a unit"),
-            ("video.jitter_ms.p99<10 abort", "known only at the end"),
+            ("video.jitter_ms.p99<10 abort", "known only at the end of a run: "),
+            ("recordings.frames_dropped<1 abort", "at the end of a run (files are counted when"),
             ("", "compares nothing"),
         ] {
             let error = parse(text).unwrap_err();

@@ -5,6 +5,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stampede_counters::{Counters, PacketCounters};
 
 pub use crate::sections::*;
 pub use crate::watch::{WatchFigures, WatchSection};
@@ -65,4 +66,16 @@ pub struct Report {
     /// All streams, for the CSV; not in the JSON.
     #[serde(skip)]
     pub all_streams: Vec<StreamRow>,
+    /// Keys of counters that the file it was read from does not have, being of an earlier version:
+    /// here they are 0.
+    #[serde(skip)]
+    pub lacks: Vec<&'static str>,
+}
+
+impl Report {
+    /// Received packets of both kinds of media; `None` if nobody was to receive any.
+    pub fn packets(&self) -> Option<PacketCounters> {
+        let sections = self.video.iter().chain(&self.audio);
+        PacketCounters::sum_of(sections.map(|section| section.packets))
+    }
 }

@@ -24,7 +24,7 @@ pub enum Unit {
 }
 
 /// The counter of a key of the report, if it is one's: cohorts have the same ones.
-fn counter(key: &str) -> Option<&'static Counter> {
+pub(crate) fn counter(key: &str) -> Option<&'static Counter> {
     let kind = || key.find(".video.").or_else(|| key.find(".audio."));
     let of_all = if key.starts_with("cohorts.") { &key[kind()? + 1..] } else { key };
     ReportCounters::table().iter().find(|counter| counter.key == of_all)
@@ -64,7 +64,7 @@ pub fn unit(key: &str) -> Unit {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 22] = [
+const LOWER: [&str; 16] = [
     "interruptions",
     "short_gaps_s",
     "loss_rate",
@@ -74,12 +74,6 @@ const LOWER: [&str; 22] = [
     "dropped",
     "jitter_ms",
     "latency_ms",
-    "failed",
-    "pending",
-    "not_started",
-    "drops",
-    "tries_failed",
-    "retries",
     "errors",
     "phases_ms",
     "cpu_s",
@@ -90,8 +84,7 @@ const LOWER: [&str; 22] = [
 ];
 
 /// Words of keys that are better higher.
-const HIGHER: [&str; 6] =
-    ["watch_ratio", "joined", "tracks_received", "fps", "bitrate_bps", "peak"];
+const HIGHER: [&str; 5] = ["watch_ratio", "tracks_received", "fps", "bitrate_bps", "peak"];
 
 /// Which way a key is better: of counters as declared, of other figures by its words.
 pub fn better(key: &str) -> Better {
@@ -145,6 +138,9 @@ mod tests {
             ("generator.rss_bytes_per_peer", Unit::Bytes, Better::Lower),
             ("generator.cpu_ns_per_packet", Unit::Nanoseconds, Better::Lower),
             ("video.packets.expected", Unit::Plain, Better::Neither),
+            ("join.joined", Unit::Plain, Better::Higher),
+            ("join.tries_failed", Unit::Plain, Better::Lower),
+            ("join.errors.http_503", Unit::Plain, Better::Lower),
         ] {
             assert_eq!((unit(key), better(key)), (is, direction), "{key}");
         }

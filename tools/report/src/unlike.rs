@@ -198,7 +198,7 @@ impl Size {
         Self {
             seconds,
             subscribers: asked.unwrap_or_else(|| receiving(report, seconds)),
-            participants: report.join.requested as f64,
+            participants: report.join.counted.requested as f64,
             tracks: report.publish.as_ref().map_or(0.0, |publish| publish.counted.tracks as f64),
         }
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stampede_core::watch::{Cause, Tally};
+use stampede_counters::Figure;
 
 use super::hist::{Hist, Samples};
+use super::merge;
 use crate::bounds::LOSS_RATE_MAX;
 use crate::show::round;
 
@@ -194,7 +196,7 @@ impl WatchSection {
         for (section, host) in hosts {
             let Some(section) = section else { continue };
             let sum = sum.get_or_insert_default();
-            sum.subscribers += section.subscribers;
+            sum.subscribers.merge(&section.subscribers);
             sum.worst.extend(section.worst.iter().cloned().map(|mut worst| {
                 worst.host = Some(host.clone());
                 worst
@@ -320,7 +322,7 @@ impl WatchFigures {
             let mut own = part.causes;
             for cause in Cause::ALL {
                 let (sum, one) = (causes.of(cause), *own.of(cause));
-                sum.count += one.count;
+                sum.count.merge(&one.count);
                 sum.total_s = round(sum.total_s + one.total_s, 3);
             }
         }
@@ -333,8 +335,8 @@ impl WatchFigures {
             short_gaps_s: sum(|one| one.short_gaps_s),
             short_gaps_on_purpose_s: sum(|one| one.short_gaps_on_purpose_s),
             interruptions: Interruptions {
-                count: parts.clone().map(|part| part.count).sum(),
-                subscribers: parts.clone().map(|part| part.subscribers).sum(),
+                count: merge::sum(parts.clone().map(|part| part.count)),
+                subscribers: merge::sum(parts.clone().map(|part| part.subscribers)),
                 total_s: round(parts.clone().map(|part| part.total_s).sum(), 3),
                 length_s: Hist::merged_s(parts.filter_map(|part| part.length_s.as_ref())),
                 causes,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use stampede_counters::JoinCounters;
 use stampede_signaling::session::SessionCounters;
 
 use crate::join_error::JoinError;
@@ -15,8 +16,8 @@ use stampede_output::one_line;
 use stampede_report::errors::{ErrorClass, ErrorFact};
 use stampede_report::hist::Samples;
 use stampede_report::joins::{BoundJoins, LostJoins};
-use stampede_report::types::PendingAt;
-use stampede_report::types::{JoinSection, Phases};
+use stampede_report::running::LiveJoins;
+use stampede_report::types::{JoinSection, PendingAt, Phases};
 
 /// Steps of a join, each measured from its scheduled start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,19 +135,6 @@ impl Entry {
     }
 }
 
-/// How many stand where; together they are all that were requested.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standings {
-    /// Connected at least once.
-    pub joined: u64,
-    /// Gave up without that.
-    pub failed: u64,
-    /// Still joining.
-    pub pending_at: PendingAt,
-    /// Not started.
-    pub not_started: u64,
-}
-
 /// What is known of a participant besides its joins.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Member {
@@ -184,10 +172,8 @@ pub(crate) struct Joins {
     over: [usize; 2],
     /// The run has ended: what comes now changes nothing about who joined and who stayed.
     closed: bool,
-    drops: u64,
-    tries_failed: u64,
-    retries: u64,
-    resumed: u64,
+    /// Of tries: where participants stand is in their entries.
+    tries: JoinCounters,
     first_keyframes: usize,
     join_response_wait_max: Duration,
     signalling: SessionCounters,
@@ -364,9 +350,9 @@ impl Joins {
             entry.resuming = None;
             if entry.connected {
                 entry.dropped_out = true;
-                self.drops += 1;
+                self.tries.drops += 1;
             } else {
-                self.tries_failed += 1;
+                self.tries.tries_failed += 1;
             }
         }
         self.disconnected(id);
@@ -392,7 +378,7 @@ impl Joins {
             if let Some(why) = entry.resuming.take().filter(|_| !entry.over) {
                 *self.errors.entry(why.key().into_owned()).or_default() += 1;
                 entry.left_resuming = true;
-                self.drops += 1;
+                self.tries.drops += 1;
             }
             if let (Standing::Pending(_), Some(scheduled)) = (entry.standing(), entry.started) {
                 entry.failed = entry.broken;
@@ -413,14 +399,14 @@ impl Joins {
 
     /// Another try of it begins.
     pub(crate) fn retried(&mut self, id: ParticipantId) {
-        self.retries += 1;
+        self.tries.retries += 1;
         let entry = &mut self.entries[id.0];
         (entry.broken, entry.step) = (false, Step::default());
     }
 
     /// A session went on over a new websocket.
     pub(crate) fn resumed(&mut self, id: ParticipantId) {
-        self.resumed += 1;
+        self.tries.resumed += 1;
         self.resuming(id, None);
     }
 
@@ -452,11 +438,6 @@ impl Joins {
     /// What [`Joins::server_version`] was told.
     pub(crate) fn known_server_version(&self) -> Option<String> {
         self.server_version.clone()
-    }
-
-    /// Participants registered.
-    pub(crate) fn requested(&self) -> usize {
-        self.entries.len()
     }
 
     /// Participants connected now.
@@ -514,27 +495,29 @@ impl Joins {
         self.started[0] + self.started[1]
     }
 
-    /// How many stand where.
-    pub(crate) fn standings(&self) -> Standings {
-        let mut sum = Standings::default();
+    /// All of it so far.
+    pub(crate) fn live(&self) -> LiveJoins {
+        let mut sum = JoinCounters {
+            requested: self.entries.len() as u64,
+            started: self.started_total() as u64,
+            ..self.tries
+        };
+        let mut pending_at = PendingAt::default();
         for entry in &self.entries {
-            match entry.standing() {
-                Standing::Joined => sum.joined += 1,
-                Standing::Failed => sum.failed += 1,
-                Standing::NotStarted => sum.not_started += 1,
-                Standing::Pending(Step::Websocket) => sum.pending_at.websocket += 1,
-                Standing::Pending(Step::Signal) => sum.pending_at.signal += 1,
-                Standing::Pending(Step::Ice) => sum.pending_at.ice += 1,
-                Standing::Pending(Step::Dtls) => sum.pending_at.dtls += 1,
-            }
+            sum.dropped += u64::from(entry.dropped_out || entry.left_resuming);
+            let place = match entry.standing() {
+                Standing::Joined => &mut sum.joined,
+                Standing::Failed => &mut sum.failed,
+                Standing::NotStarted => &mut sum.not_started,
+                Standing::Pending(Step::Websocket) => &mut pending_at.websocket,
+                Standing::Pending(Step::Signal) => &mut pending_at.signal,
+                Standing::Pending(Step::Ice) => &mut pending_at.ice,
+                Standing::Pending(Step::Dtls) => &mut pending_at.dtls,
+            };
+            *place += 1;
         }
-        sum
-    }
-
-    /// Participants that were dropped at least once.
-    pub(crate) fn dropped(&self) -> u64 {
-        let dropped = |entry: &&Entry| entry.dropped_out || entry.left_resuming;
-        self.entries.iter().filter(dropped).count() as u64
+        sum.pending = pending_at.total();
+        LiveJoins { counted: sum, pending_at, errors: self.errors.clone(), peak: self.peak as u64 }
     }
 
     /// Participants whose websocket was gone when the run ended.
@@ -581,32 +564,17 @@ impl Joins {
         errors
     }
 
-    /// Further tries made.
-    pub(crate) fn retries(&self) -> u64 {
-        self.retries
-    }
-
     /// The report's section.
     pub(crate) fn section(&self) -> JoinSection {
         let phase = |phase: JoinPhase| self.phases[phase as usize].as_ms();
-        let standings = self.standings();
+        let LiveJoins { counted, pending_at, errors, peak } = self.live();
         JoinSection {
-            requested: self.requested() as u64,
-            started: self.started_total() as u64,
-            joined: standings.joined,
-            failed: standings.failed,
-            pending: standings.pending_at.total(),
-            pending_at: Some(standings.pending_at),
-            not_started: standings.not_started,
-            dropped: self.dropped(),
-            drops: self.drops,
-            tries_failed: self.tries_failed,
-            retries: self.retries,
-            resumed: self.resumed,
-            errors: self.errors.clone(),
+            counted,
+            pending_at: Some(pending_at),
+            errors,
             error_texts: self.error_texts.clone(),
             signalling: self.signalling,
-            peak: Some(self.peak as u64),
+            peak: Some(peak),
             phases_ms: Phases {
                 websocket: phase(JoinPhase::Websocket),
                 signal: phase(JoinPhase::Signal),
@@ -645,9 +613,9 @@ mod tests {
         joins.started(id, Instant::now());
         joins.reached(id, JoinPhase::Dtls, 5_000 * MS);
         let section = joins.section();
-        assert_eq!((section.requested, section.started, section.joined), (1, 1, 1));
-        assert_eq!((section.dropped, section.retries, section.failed), (1, 1, 0));
-        assert_eq!((section.drops, section.tries_failed), (1, 0));
+        let joined = JoinCounters { requested: 1, started: 1, joined: 1, ..Default::default() };
+        let expected = JoinCounters { dropped: 1, drops: 1, retries: 1, ..joined };
+        assert_eq!(section.counted, expected);
         assert_eq!(section.errors["media_lost"], 1);
         let dtls = section.phases_ms.dtls.unwrap();
         assert_eq!((dtls.count, dtls.max), (1, 2.0));
@@ -671,8 +639,8 @@ mod tests {
         joins.disconnected(subscriber);
         joins.over(subscriber, false);
         assert!(joins.all_over());
-        let section = joins.section();
-        assert_eq!((section.failed, section.dropped, section.joined), (1, 0, 1));
+        let counted = joins.live().counted;
+        assert_eq!((counted.failed, counted.dropped, counted.joined), (1, 0, 1));
         assert_eq!((joins.publishers_joined(), joins.subscribers_joined()), (0, 1));
     }
 
@@ -693,11 +661,11 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_balanced(joins: &Joins) -> JoinSection {
-        let join = joins.section();
-        let sum = join.joined + join.failed + join.pending + join.not_started;
-        assert_eq!(join.requested, sum, "{join:?}");
-        assert_eq!(join.pending_at.unwrap().total(), join.pending, "{join:?}");
+    fn assert_balanced(joins: &Joins) -> LiveJoins {
+        let join = joins.live();
+        let JoinCounters { requested, joined, failed, pending, not_started, .. } = join.counted;
+        assert_eq!(requested, joined + failed + pending + not_started, "{join:?}");
+        assert_eq!(join.pending_at.total(), pending, "{join:?}");
         join
     }
 
@@ -715,7 +683,8 @@ mod tests {
         joins.register(false);
         let join = assert_balanced(&joins);
         let at = PendingAt { websocket: 1, signal: 1, ice: 1, dtls: 1 };
-        assert_eq!((join.pending_at, join.joined, join.not_started), (Some(at), 1, 1));
+        let counted = join.counted;
+        assert_eq!((join.pending_at, counted.joined, counted.not_started), (at, 1, 1));
         joins.close(begun + GRACE, GRACE);
         let bound = BoundJoins { failed: true, pending: true };
         let lost = LostJoins { all: 4, on_purpose: 0, bounded: 4 };
@@ -728,7 +697,7 @@ mod tests {
         for id in ids {
             joins.over(id, true);
         }
-        assert_eq!(assert_balanced(&joins).pending_at, Some(at));
+        assert_eq!(assert_balanced(&joins).pending_at, at);
     }
 
     #[test]
@@ -736,7 +705,7 @@ mod tests {
         let begun = Instant::now();
         let (mut joins, _) = book_of(begun, &[Some(JoinPhase::Signal); 3]);
         joins.close(begun + GRACE - MS, GRACE);
-        assert_eq!(assert_balanced(&joins).pending, 3);
+        assert_eq!(assert_balanced(&joins).counted.pending, 3);
         let bound = BoundJoins { failed: true, pending: true };
         assert_eq!(joins.lost_joins(bound, &[]), LostJoins::default());
     }
@@ -754,23 +723,24 @@ mod tests {
             joins.retried(ids[1]);
         }
         joins.reached(ids[0], JoinPhase::Websocket, MS);
-        assert_eq!(assert_balanced(&joins).pending_at.unwrap().signal, 1);
+        assert_eq!(assert_balanced(&joins).pending_at.signal, 1);
         joins.broke(ids[0], &why("http_503"));
         // A pause between two tries is the end of the last one, if the run ends in it.
-        assert_eq!(assert_balanced(&joins).pending_at.unwrap().websocket, 1);
+        assert_eq!(assert_balanced(&joins).pending_at.websocket, 1);
         // A websocket is gone, and one that was is back.
         joins.resuming(ids[2], Some(why("signal_lost")));
         joins.close(begun + MS, GRACE);
         let join = assert_balanced(&joins);
-        assert_eq!((join.joined, join.failed, join.pending), (2, 1, 0));
-        assert_eq!((join.dropped, join.drops, join.tries_failed), (2, 4, 4));
+        let counted = join.counted;
+        assert_eq!((counted.joined, counted.failed, counted.pending), (2, 1, 0));
+        assert_eq!((counted.dropped, counted.drops, counted.tries_failed), (2, 4, 4));
         assert_eq!(join.errors["signal_lost"], 1);
         assert_eq!(joins.left_resuming(), 1);
         let (mut joins, ids) = book_of(begun, &[Some(JoinPhase::Dtls)]);
         joins.resuming(ids[0], Some(why("signal_lost")));
         joins.resumed(ids[0]);
         joins.close(begun + MS, GRACE);
-        assert_eq!((joins.section().dropped, joins.section().resumed), (0, 1));
+        assert_eq!((joins.live().counted.dropped, joins.live().counted.resumed), (0, 1));
     }
 
     #[test]

@@ -25,7 +25,6 @@ mod capture;
 mod clips;
 mod conductor;
 mod context;
-mod counted;
 mod data;
 pub mod embedded;
 mod facts;
@@ -50,7 +49,6 @@ pub use data::RunData;
 #[cfg(any(test, feature = "testing"))]
 pub use data::nothing_happened;
 pub use facts::report_of;
-pub use joins::Standings;
 pub use network::Network;
 pub use prepare::{Prepared, prepare};
 pub use progress::{Controls, Phase, Progress, View, WorkerProgress};

@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use stampede_counters::{GeneratorCounters, RunCounters};
 use stampede_engine::{PeerLine, WorkerSnapshot};
-use stampede_report::running::LiveWatch;
+use stampede_report::running::{LiveJoins, LiveWatch};
 use stampede_report::types::SeriesRow;
 use tokio::sync::{Notify, watch};
-
-use crate::counted;
-use crate::joins::Standings;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,14 +60,8 @@ pub struct Progress {
     pub left: Option<Duration>,
     /// Participants connected now.
     pub connected: usize,
-    /// Participants asked for.
-    pub requested: usize,
-    /// Where the participants stand.
-    pub standings: Standings,
-    /// Participants that were dropped at least once.
-    pub dropped: u64,
-    /// Further tries made.
-    pub retries: u64,
+    /// Where the participants stand, and what became of their tries.
+    pub joins: LiveJoins,
     /// Errors of joins by kind, commonest first.
     pub errors: Vec<(String, u64)>,
     /// Watch time so far.
@@ -123,7 +114,7 @@ impl WorkerProgress {
             packets_in: second.datagrams_in,
             packets_out: second.datagrams_out,
             cpu: snapshot.health.cpu,
-            counted: counted::of_snapshot(snapshot).generator,
+            counted: snapshot.counted.generator,
         }
     }
 }

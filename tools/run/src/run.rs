@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::peer::GAP_GRACE;
+use stampede_counters::RunCounters;
 use stampede_engine::{CapturedPeer, Engine};
 use stampede_report::Failure;
 use stampede_report::facts::Early;
@@ -19,7 +20,6 @@ use tokio::task::LocalSet;
 use crate::audience::Audience;
 use crate::conductor::{self, Conductor};
 use crate::context::{Context, RunClock, Settings, signalled};
-use crate::counted;
 use crate::data::RunData;
 use crate::embedded::EmbeddedSfu;
 use crate::prepare::{self, PrepareError, Prepared};
@@ -398,13 +398,13 @@ impl Watcher {
                 () = self.controls.changed.notified() => {}
             }
             shown.elapsed = context.clock.started.elapsed();
+            shown.joins = context.joins.borrow().live();
             if look == LOOKS_A_SECOND {
                 look = 0;
                 let mut workers = workers.borrow_mut();
                 self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
                 if armed && state.crossed.borrow().is_none() {
-                    let join = context.joins.borrow().section();
-                    let figures = running::figures(&join, &shown.watch, &shown.counters);
+                    let figures = running::figures(&shown.joins, &shown.watch, &shown.counters);
                     let found = threshold::crossed(&thresholds, &figures, shown.elapsed);
                     *state.crossed.borrow_mut() =
                         found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
@@ -415,9 +415,7 @@ impl Watcher {
             shown.paused = self.controls.paused() && shown.phase.can_pause();
             shown.left =
                 state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
-            (shown.connected, shown.requested) = (joins.connected(), joins.requested());
-            (shown.dropped, shown.retries) = (joins.dropped(), joins.retries());
-            shown.standings = joins.standings();
+            shown.connected = joins.connected();
             shown.errors = joins.errors();
             self.view.borrow_mut().show(&shown);
         }
@@ -442,7 +440,8 @@ impl Watcher {
         if let Some(until) = audience.known_until(context.workers(), settles_after) {
             shown.watch = Viewers::until(&audience, context.clock.started, until).live();
         }
-        shown.counters = counted::sum(workers.snapshots().map(counted::of_snapshot));
+        shown.counters = RunCounters::default();
+        workers.snapshots().for_each(|worker| shown.counters.merge(&worker.counted));
         shown.workers = workers.snapshots().map(WorkerProgress::of).collect();
         shown.worst = workers.snapshots().flat_map(|one| one.worst.clone()).collect();
     }

@@ -1,13 +1,11 @@
 //! One row a second out of the workers' snapshots.
 
 use hdrhistogram::Histogram;
-use stampede_counters::{Figure, Grown, RunCounters};
+use stampede_counters::{Figure, Grown, RunCounters, SecondCounters};
 use stampede_engine::{Second, WorkerReport, WorkerSnapshot};
 
 use stampede_report::hist::Hist;
 use stampede_report::types::{SeriesRow, ServerSecond};
-
-use crate::counted;
 
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
 /// last row's time.
@@ -92,8 +90,7 @@ impl Series {
             ..SeriesRow::default()
         };
         for (snapshot, _) in snapshots.clone() {
-            let counted = counted::of_snapshot(snapshot);
-            let known = Known { windows: snapshot.health.windows, counted };
+            let known = Known { windows: snapshot.health.windows, counted: snapshot.counted };
             self.grow(&mut row, snapshot.worker, known);
             row.subscribers += snapshot.peers_receiving as u64;
         }
@@ -109,9 +106,9 @@ impl Series {
     pub(crate) fn last(&mut self, t_s: f64, mut unread: Vec<Part>, workers: &[WorkerReport]) {
         let mut row = SeriesRow { t_s: rounded(t_s), ..SeriesRow::default() };
         for worker in workers {
-            let counted = counted::of_report(worker);
             let index = worker.worker;
-            self.grow(&mut row, index, Known { windows: worker.health.windows, counted });
+            let known = Known { windows: worker.health.windows, counted: worker.counted };
+            self.grow(&mut row, index, known);
             if unread.len() <= index {
                 unread.resize_with(index + 1, Part::default);
             }
@@ -134,13 +131,7 @@ impl Series {
         // What the end of a stream cut off is taken back: the sum may shrink, what is in rows stays.
         let counted = now.counted.at_least(&last);
         let grown = counted.since(&last);
-        let packets = grown.packets();
-        row.expected += packets.expected;
-        row.missing += packets.missing;
-        row.repaired += packets.repaired;
-        row.late += packets.late;
-        row.unrecovered += packets.unrecovered;
-        row.freezes += grown.video.freezes.count;
+        row.media.merge(&SecondCounters::of(&grown));
         row.counters.merge(&Grown::of(&grown));
         *known = Known { counted, ..now };
     }
@@ -208,9 +199,9 @@ mod tests {
     fn grown(series: &mut Series, worker: usize, windows: u32, counted: RunCounters) -> [u64; 3] {
         let mut row = SeriesRow::default();
         series.grow(&mut row, worker, Known { windows, counted });
-        let missing = row.counters.get("audio.packets.missing");
-        assert_eq!(missing, row.missing as f64);
-        [row.expected, row.missing, row.unrecovered]
+        let SecondCounters { expected, missing, unrecovered, .. } = row.media;
+        assert_eq!(row.counters.get("audio.packets.missing"), missing as f64);
+        [expected, missing, unrecovered]
     }
 
     #[test]

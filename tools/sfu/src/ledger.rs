@@ -4,6 +4,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stampede_counters::{
+    AttendanceCounters, PublishedCounters, SfuSignallingCounters, SfuWorkerCounters,
+};
 pub use stampede_counters::{ForwardCounters, LedgerTotals};
 
 /// Everything counted since the SFU started.
@@ -12,14 +15,9 @@ pub use stampede_counters::{ForwardCounters, LedgerTotals};
 pub struct Ledger {
     /// Which backend moves the datagrams and why it was chosen.
     pub backend: String,
-    /// Participants that joined.
-    pub joins: u64,
-    /// Participants that left or were removed.
-    pub leaves: u64,
-    /// WebSocket upgrades refused, any reason.
-    pub joins_refused: u64,
-    /// Signalling connections closed because the client read too slowly (queue of 200 full).
-    pub signalling_overflows: u64,
+    /// What signalling counted.
+    #[serde(flatten)]
+    pub signalling: SfuSignallingCounters,
     /// One row a media worker.
     pub workers: Vec<WorkerLedger>,
     /// One row a room that exists or existed (the last 1,000 closed rooms are kept).
@@ -36,32 +34,9 @@ pub struct WorkerLedger {
     pub worker: usize,
     /// Peer connections it holds now.
     pub peers: usize,
-    /// Datagrams received.
-    pub datagrams_in: u64,
-    /// Datagrams the kernel took for sending.
-    pub datagrams_out: u64,
-    /// Received datagrams that belong to no peer.
-    pub datagrams_unknown: u64,
-    /// Datagrams the kernel refused.
-    pub send_errors: u64,
-    /// Datagrams that left and were undeliverable: always 0 now, as the kernel keeps to itself that
-    /// a receiver was gone (its report would hold up what goes to others).
-    #[serde(default)]
-    pub undeliverable: u64,
-    /// Datagrams not sent because the send queue was full.
-    pub send_queue_full: u64,
-    /// Datagrams the kernel dropped on the worker's receive socket.
-    pub kernel_drops: u64,
-    /// Media packets from other workers lost because this worker's mailbox was full.
-    pub mailbox_full: u64,
-    /// Messages of clients' data channels dropped because too many waited for the signalling
-    /// thread.
-    pub messages_dropped: u64,
-    /// Packets not sent because the queue of packets held back was full; among the tracks'
-    /// `dropped`.
-    pub delay_queue_full: u64,
-    /// Publishers' packets dropped on purpose before they were counted as received.
-    pub upstream_dropped: u64,
+    /// What it counted.
+    #[serde(flatten)]
+    pub counted: SfuWorkerCounters,
     /// CPU time of the worker thread in seconds.
     pub cpu_s: f64,
 }
@@ -76,10 +51,9 @@ pub struct RoomLedger {
     pub open: bool,
     /// Participants in it now.
     pub participants: u64,
-    /// Participants that joined it.
-    pub joins: u64,
-    /// Participants that left it.
-    pub leaves: u64,
+    /// Who came and went.
+    #[serde(flatten)]
+    pub attendance: AttendanceCounters,
     /// What publishers sent to the SFU.
     pub published: Vec<PublishedTrackLedger>,
     /// What the SFU sent to subscribers.
@@ -96,18 +70,9 @@ pub struct PublishedTrackLedger {
     pub track_sid: String,
     /// `audio` or `video`.
     pub kind: String,
-    /// Packets received, all layers, retransmitted ones included, duplicates not.
-    pub packets_received: u64,
-    /// Their payload bytes.
-    pub bytes_received: u64,
-    /// Sequence numbers that never arrived, over all layers.
-    pub packets_lost: u64,
-    /// Packets without payload, which are not forwarded.
-    pub padding_only: u64,
-    /// Keyframes seen, all layers.
-    pub keyframes: u64,
-    /// PLIs sent to the publisher for this track.
-    pub plis_sent: u64,
+    /// What was received of it.
+    #[serde(flatten)]
+    pub counted: PublishedCounters,
 }
 
 /// One subscriber.

@@ -91,9 +91,9 @@ fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
     for room in rooms {
         for track in &room.published {
             totals.upstream.merge(&UpstreamCounters {
-                publisher_packets_received: track.packets_received,
-                publisher_packets_lost: track.packets_lost,
-                plis_relayed: track.plis_sent,
+                publisher_packets_received: track.counted.packets_received,
+                publisher_packets_lost: track.counted.packets_lost,
+                plis_relayed: track.counted.plis_sent,
             });
         }
         for track in room.subscribers.iter().flat_map(|subscriber| &subscriber.tracks) {

@@ -53,7 +53,7 @@ async fn tokens_are_checked() {
     let headers = [("Authorization", bearer(&good))];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     assert_eq!(http(&sfu, "GET", "/rtc/validate", &headers, b"").await.0, 200);
-    assert_eq!(sfu.ledger().unwrap().joins_refused, 5);
+    assert_eq!(sfu.ledger().unwrap().signalling.joins_refused, 5);
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn the_ledger_is_served_to_those_who_may_list_rooms() {
     let (status, body) = http(&sfu, "GET", "/debug/ledger", &headers, b"").await;
     assert_eq!(status, 200);
     let ledger: Ledger = serde_json::from_slice(&body).unwrap();
-    assert_eq!((ledger.joins, ledger.workers.len()), (1, 2));
+    assert_eq!((ledger.signalling.attendance.joins, ledger.workers.len()), (1, 2));
     assert_eq!(http(&sfu, "GET", "/debug/ledger", &[], b"").await.0, 401);
 }
 

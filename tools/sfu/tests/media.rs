@@ -94,8 +94,8 @@ async fn packets_arrive_unchanged_and_a_late_joiner_gets_a_keyframe() {
     let ledger = row(&sfu, ROOM, "late", &track);
     assert_eq!((ledger.counts.packets_sent, ledger.layer), (1, Some(0)));
     assert_eq!(row(&sfu, ROOM, "early", &track).counts.packets_sent, i);
-    let published = sfu.ledger().unwrap().rooms[0].published[0].clone();
-    assert_eq!((published.packets_received, published.packets_lost), (i, 0));
+    let counted = sfu.ledger().unwrap().rooms[0].published[0].counted;
+    assert_eq!((counted.packets_received, counted.packets_lost), (i, 0));
 }
 
 #[tokio::test]
@@ -293,7 +293,9 @@ async fn subscribers_on_other_workers_receive_the_same() {
         assert_continuous(&seqs(client, &track));
     }
     let ledger = sfu.ledger().unwrap();
-    assert!(ledger.workers.iter().all(|worker| worker.peers > 0 && worker.mailbox_full == 0));
+    assert!(
+        ledger.workers.iter().all(|worker| worker.peers > 0 && worker.counted.mailbox_full == 0)
+    );
 }
 
 #[tokio::test]
@@ -342,7 +344,8 @@ async fn leaving_cleans_up_on_every_side() {
     })
     .await;
     let ledger = sfu.ledger().unwrap();
-    assert_eq!((ledger.joins, ledger.leaves), (3, 2));
+    let attendance = ledger.signalling.attendance;
+    assert_eq!((attendance.joins, attendance.leaves), (3, 2));
     assert_eq!(ledger.rooms[0].participants, 1);
     assert_eq!(ledger.rooms[0].published.len(), 1, "the row of an ended track is kept");
     drop(second);
@@ -367,7 +370,7 @@ async fn resuming_is_answered_with_a_reconnect() {
     let client = Client::connect_with(&sfu, "alice", grants(ROOM), "reconnect=1&sid=PA_x").await;
     let leave = client.left.unwrap();
     assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
-    assert_eq!(sfu.ledger().unwrap().joins, 0);
+    assert_eq!(sfu.ledger().unwrap().signalling.attendance.joins, 0);
 }
 
 #[tokio::test]
@@ -447,7 +450,7 @@ async fn every_codec_starts_at_its_keyframe() {
         }
         drive(&mut [&mut publisher, &mut viewer], |c| seqs(c[1], &track).len() == 2).await;
         assert_eq!(viewer.packets[&track][0].payload.as_ref(), keyframe, "{codec:?}");
-        assert_eq!(sfu.ledger().unwrap().rooms[0].published[0].keyframes, 1, "{codec:?}");
+        assert_eq!(sfu.ledger().unwrap().rooms[0].published[0].counted.keyframes, 1, "{codec:?}");
     }
 }
 

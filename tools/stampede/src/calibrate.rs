@@ -113,7 +113,7 @@ fn step(report: &Report, layer: Resolution, subscribers: u32) -> Option<Step> {
         cpu_ns_per_packet: (cpu_s * 1e9 / packets as f64).round().max(1.0),
         busy_ratio_max: busy,
         carried: report.verdict.result == Outcome::Pass
-            && report.join.joined == report.join.requested
+            && report.join.counted.joined == report.join.counted.requested
             && busy <= BUSY_RATIO_MAX,
     })
 }

@@ -192,7 +192,7 @@ fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<Fin
     let keeps = |test: &Threshold| figure(test).is_some_and(|v| test.op.holds(v, test.limit));
     let kept = promise.iter().all(keeps);
     let figures = promise.iter().map(|test| (test.key.clone(), figure(test)));
-    let all = report.join.joined == report.join.requested;
+    let all = report.join.counted.joined == report.join.counted.requested;
     let valid = report.verdict.result != Outcome::Invalid;
     // What nobody could watch is not held, whatever was promised of what did come.
     let sections = || report.video.iter().chain(&report.audio);
@@ -205,7 +205,7 @@ fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<Fin
     Ok(FindStep {
         subscribers: u64::from(subscribers),
         ok,
-        joined: report.join.joined,
+        joined: report.join.counted.joined,
         figures: figures.collect(),
         busy_ratio_max: busy_ratio_max(report),
         fault: if ok { Fault::None } else { limit(report) },
@@ -349,10 +349,10 @@ mod tests {
     fn a_step_holds_only_if_everybody_joined() {
         let promise = "join.failed==0".parse::<Thresholds>().unwrap().0;
         let mut run = report();
-        run.join.requested = 11;
-        run.join.joined = 11;
+        run.join.counted.requested = 11;
+        run.join.counted.joined = 11;
         assert!(judge(&run, &promise, 10).unwrap().ok);
-        run.join.joined = 10;
+        run.join.counted.joined = 10;
         let step = judge(&run, &promise, 10).unwrap();
         assert!(!step.ok && step.reasons[0].contains("10 of 11"), "{step:?}");
     }

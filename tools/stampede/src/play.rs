@@ -12,7 +12,7 @@ use stampede_scenario::load;
 
 use crate::flags::RunFlags;
 use crate::live::{Live, Mode};
-use crate::metrics::{self, Exposed};
+use crate::metrics;
 use crate::view::RunView;
 use crate::{calibration, signals, summary};
 
@@ -71,7 +71,7 @@ fn view(
     captures: bool,
 ) -> RunView {
     let live = Live::start(mode, Arc::clone(controls));
-    let exposed = Arc::new(Exposed::default());
+    let exposed = listener.is_some().then(Arc::default);
     RunView { live, exposed, listener, controls: Arc::clone(controls), captures }
 }
 

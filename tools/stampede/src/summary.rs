@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
-use stampede_counters::ImpairCounters;
+use stampede_counters::{ImpairCounters, JoinCounters, PacketCounters};
 
 use stampede_output::files::{self, WriteError};
 use stampede_output::no_color;
@@ -122,11 +122,9 @@ fn verdict(page: &mut Page, report: &Report) {
         Outcome::Invalid => AnsiColor::Magenta,
     };
     let word = page.paint(Style::new().bold().fg_color(Some(colour.into())), result.word());
-    let lost: u64 = sections(report).map(|section| section.packets.unrecovered).sum();
-    let expected: u64 = sections(report).map(|section| section.packets.expected).sum();
     let mut line = format!("{word}  {}", report.join.balance());
-    if sections(report).next().is_some() {
-        let _ = write!(line, ", {} of {} packets lost", group(lost), group(expected));
+    if let Some(PacketCounters { unrecovered, expected, .. }) = report.packets() {
+        let _ = write!(line, ", {} of {} packets lost", group(unrecovered), group(expected));
     }
     let fault = match report.verdict.fault {
         Fault::None => "",
@@ -144,10 +142,6 @@ fn verdict(page: &mut Page, report: &Report) {
     for reason in &report.verdict.reasons {
         let _ = writeln!(page.text, "  - {reason}");
     }
-}
-
-fn sections(report: &Report) -> impl Iterator<Item = &MediaSection> {
-    report.video.iter().chain(&report.audio)
 }
 
 /// How long could be watched; one line when that was always.
@@ -198,9 +192,8 @@ fn join(page: &mut Page, join: &JoinSection) {
     if let Some(peak) = join.peak {
         let _ = write!(text, ", peak {peak}");
     }
-    for (count, word) in
-        [(join.dropped, "dropped out"), (join.retries, "retries"), (join.resumed, "resumed")]
-    {
+    let JoinCounters { dropped, retries, resumed, .. } = join.counted;
+    for (count, word) in [(dropped, "dropped out"), (retries, "retries"), (resumed, "resumed")] {
         if count > 0 {
             let _ = write!(text, ", {} {word}", group(count));
         }
@@ -485,7 +478,7 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
         group(generator.counted.udp.datagrams_in),
         group(generator.counted.udp.datagrams_out),
         group(generator.counted.udp.kernel_drops),
-        group(generator.counted.udp.send_errors + generator.counted.udp.send_queue_full)
+        group(generator.counted.udp.unsent())
     );
     page.sub("datagrams", &text);
     if let Some(rss) = generator.rss_bytes {
@@ -512,7 +505,7 @@ fn server(page: &mut Page, server: &ServerSection) {
         group(totals.forward.packets_sent),
         group(totals.forward.retransmitted)
     );
-    if totals.forward.dropped + totals.forward.retransmits_dropped > 0 {
+    if totals.forward.dropped > 0 || totals.forward.retransmits_dropped > 0 {
         let _ = write!(
             text,
             "; dropped on purpose: {} and {} resent ones",
@@ -571,7 +564,6 @@ fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_counters::PacketCounters;
     use stampede_report::types::WatchSection;
     use stampede_report::watch::WorstViewer;
     use stampede_run::{nothing_happened, report_of};
@@ -670,6 +662,12 @@ mod tests {
             assert!(text.contains(line), "{line}{text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn counts_of_any_size_are_shown() {
+        let text = render(&stampede_report::testing::largest(), false);
+        assert!(text.contains("18,446,744,073,709,551,615"), "{text}");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::signals;
 pub(crate) struct RunView {
     /// The terminal.
     pub live: Live,
-    /// What a scrape shows.
-    pub exposed: Arc<Exposed>,
+    /// What a scrape shows, if there is one to be.
+    pub exposed: Option<Arc<Exposed>>,
     /// Where it is scraped, until it is served.
     pub listener: Option<TcpListener>,
     /// What SIGUSR1 asks.
@@ -26,7 +26,9 @@ pub(crate) struct RunView {
 
 impl View for RunView {
     fn show(&mut self, progress: &Progress) {
-        self.exposed.update(progress);
+        if let Some(exposed) = &self.exposed {
+            exposed.update(progress);
+        }
         self.live.show(progress);
     }
 
@@ -35,11 +37,11 @@ impl View for RunView {
     }
 
     fn beside(&mut self) -> Pin<Box<dyn Future<Output = ()>>> {
-        let (listener, exposed) = (self.listener.take(), Arc::clone(&self.exposed));
+        let served = self.listener.take().zip(self.exposed.clone());
         let (controls, captures) = (Arc::clone(&self.controls), self.captures);
         let quiet = self.live.is_quiet();
         let serve = async move {
-            if let Some(listener) = listener {
+            if let Some((listener, exposed)) = served {
                 metrics::serve(listener, exposed).await;
             }
         };

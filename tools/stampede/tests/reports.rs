@@ -215,12 +215,20 @@ fn thresholds_are_set_against_the_figures_of_a_run_and_its_report_is_of_the_sche
 #[test]
 fn a_crossed_threshold_with_abort_ends_the_run() {
     let _alone = alone();
-    let test = "--threshold=video.packets.received<50 abort after 2s";
-    let ended = run(&[&SMALL[..], &["--duration=60s", test]].concat());
-    ended.assert_code(99);
-    assert!(ended.number("/run/duration_s") < 50.0);
-    let row = &ended.report()["thresholds"][0];
-    assert_eq!((row["ok"].as_bool(), row["aborted"].as_bool()), (Some(false), Some(true)));
-    assert!(ended.stdout.contains("it ended the run"), "{}", ended.stdout);
-    assert_of_schema(ended.report());
+    for test in ["video.packets.received<50 abort after 2s", "impairment.dropped<20 abort"] {
+        let args = ["--duration=60s", "--impair=loss=10%", &format!("--threshold={test}")];
+        let ended = run(&[&SMALL[..], &args].concat());
+        ended.assert_code(99);
+        assert!(ended.number("/run/duration_s") < 50.0);
+        let row = &ended.report()["thresholds"][0];
+        assert_eq!((row["ok"].as_bool(), row["aborted"].as_bool()), (Some(false), Some(true)));
+        assert!(ended.stdout.contains("it ended the run"), "{}", ended.stdout);
+        let dropped = |row: &Value| row["counters"]["impairment.dropped"].as_f64().unwrap_or(0.0);
+        let series = ended.report()["series"].as_array().unwrap();
+        let by_second: f64 = series.iter().map(dropped).sum();
+        // Those of the ramp are in no sum.
+        assert!(by_second >= ended.number("/impairment/dropped"), "{by_second}");
+        assert!(dropped(&series[series.len() - 1]) < 0.9 * by_second, "all at the end");
+        assert_of_schema(ended.report());
+    }
 }

@@ -45,7 +45,7 @@ use crate::{
 /// reports come from them. [`Peer::close`] reads them once more.
 pub const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Most reports kept of streams that a later offer closed. Further ones are counted in the sums
-/// and in [`PeerReport::streams_left_out`].
+/// and in [`TransportCounters::streams_left_out`].
 pub const CLOSED_STREAMS_MAX: usize = 256;
 /// Least time between two PLIs of a stream; doubled with each, up to [`PLI_INTERVAL_MAX`], until a
 /// complete keyframe came.
@@ -377,6 +377,7 @@ impl Peer {
         };
         if let Some(receiving) = &self.receiving {
             (counters.video, counters.audio) = receiving.streams.counters();
+            counters.transport.streams_left_out = receiving.streams.left_out();
         }
         if let Some(publishing) = &self.publishing {
             counters.publish = publishing.counters();
@@ -392,7 +393,7 @@ impl Peer {
             if !self.closed {
                 receiving.streams.finish(now, &mut self.outbox);
             }
-            (report.streams, report.streams_left_out) = receiving.streams.reports();
+            report.streams = receiving.streams.reports();
         }
         if let Some(publishing) = &self.publishing {
             report.published = publishing.reports();

@@ -78,7 +78,7 @@ fn page(report: &Report) -> Result<Value, String> {
 
 /// The figures at a glance.
 fn tiles(report: &Report) -> Vec<Value> {
-    let join = &report.join;
+    let (join, pending_at) = (&report.join.counted, report.join.pending_at);
     let tile = |name: &str, value: String, note: String, bad: bool| json!({"name": name, "value": value, "note": note, "bad": bad});
     let mut tiles = vec![tile(
         "joined",
@@ -88,7 +88,7 @@ fn tiles(report: &Report) -> Vec<Value> {
     )];
     for (name, count, note) in [
         ("joins failed", join.failed, format!("{} tries", group(join.tries_failed))),
-        ("still joining", join.pending, join.pending_at.map_or(String::new(), |at| said(&at))),
+        ("still joining", join.pending, pending_at.map_or(String::new(), |at| said(&at))),
         ("never started", join.not_started, String::new()),
         ("dropped out", join.dropped, format!("{} resumed", group(join.resumed))),
     ] {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Property, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
+use stampede_counters::{Counters, JoinCounters};
+
 use super::headline;
 use crate::types::{Outcome, Report, ThresholdRow};
 use crate::watch_words;
@@ -37,17 +39,10 @@ fn duration(report: &Report) -> Duration {
 /// A verdict that passed has no message, so the books and watch time are properties.
 fn properties(report: &Report) -> Vec<Property> {
     let property = |name: String, value: f64| Property::new(name, value.to_string());
-    let join = &report.join;
-    let mut properties: Vec<_> = [
-        ("requested", join.requested),
-        ("joined", join.joined),
-        ("failed", join.failed),
-        ("pending", join.pending),
-        ("not_started", join.not_started),
-        ("dropped", join.dropped),
-    ]
-    .map(|(name, value)| property(format!("join.{name}"), value as f64))
-    .into();
+    let joins = JoinCounters::table().iter().zip(report.join.counted.list());
+    let joins = joins.filter_map(|(counter, value)| Some((&counter.key, value.number()?)));
+    let mut properties: Vec<_> =
+        joins.map(|(name, value)| property(format!("join.{name}"), value)).collect();
     for (kind, watch) in watch_words::kinds(report) {
         let gaps = &watch.interruptions;
         let values = [

@@ -153,7 +153,8 @@ fn row(section: &MediaSection) -> Vec<String> {
 fn joins(text: &mut String, report: &Report) {
     let phases = report.join.phases_ms.named();
     let _ = write!(text, "\n### Joins\n\n{}", report.join.balance());
-    for (count, word) in [(report.join.dropped, "dropped out"), (report.join.retries, "retries")] {
+    let counted = &report.join.counted;
+    for (count, word) in [(counted.dropped, "dropped out"), (counted.retries, "retries")] {
         if count > 0 {
             let _ = write!(text, ", {} {word}", group(count));
         }

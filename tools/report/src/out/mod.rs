@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::types::{Outcome, Report};
+use stampede_counters::PacketCounters;
 use stampede_output::files::{self, Place, WriteError};
 use stampede_output::one_line;
 
@@ -203,11 +204,8 @@ fn render(report: &Report, kind: OutputKind) -> Result<String, String> {
 pub(super) fn headline(report: &Report) -> String {
     use super::show::group;
     let mut line = report.join.balance();
-    let media = || report.video.iter().chain(&report.audio);
-    if media().next().is_some() {
-        let lost: u64 = media().map(|section| section.packets.unrecovered).sum();
-        let expected: u64 = media().map(|section| section.packets.expected).sum();
-        line += &format!(", {} of {} packets lost for good", group(lost), group(expected));
+    if let Some(PacketCounters { unrecovered, expected, .. }) = report.packets() {
+        line += &format!(", {} of {} packets lost for good", group(unrecovered), group(expected));
     }
     line
 }
@@ -217,6 +215,23 @@ pub(super) mod tests {
     use super::*;
     use crate::types::CohortFigures;
     use crate::types::ThresholdRow;
+
+    #[test]
+    fn counts_of_any_size_are_merged_compared_and_shown() {
+        let one = crate::testing::largest();
+        let mut two = one.clone();
+        two.run.id = "second".to_owned();
+        let merged = crate::merge::merge(&[one.clone(), two]).unwrap();
+        assert_eq!(merged.packets().unwrap().expected, u64::MAX);
+        assert_eq!(merged.join.counted.requested, u64::MAX);
+        assert!(merged.series.iter().all(|row| row.media.missing == u64::MAX));
+        for (_, kind) in OUTPUT_KINDS {
+            for report in [&one, &merged] {
+                assert!(!render(report, kind).unwrap().is_empty());
+            }
+        }
+        assert!(crate::compare::compare(&one, &merged, &[], false).is_ok());
+    }
 
     /// A small report of a real run, with hostile names put into it.
     pub(crate) fn hostile() -> Report {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 pub use stampede_counters::PendingAt;
-use stampede_counters::SessionCounters;
+use stampede_counters::{JoinCounters, SessionCounters};
 
 use crate::hist::Hist;
 use crate::show::group;
@@ -16,32 +16,11 @@ use crate::show::group;
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct JoinSection {
-    /// Participants that were to join.
-    pub requested: u64,
-    /// Of them started before the run ended.
-    pub started: u64,
-    /// Of them connected (DTLS up) at least once.
-    pub joined: u64,
-    /// Of them given up without ever being connected, after their last try.
-    pub failed: u64,
-    /// Of them neither: still joining when the run ended. `requested` is `joined`, `failed`,
-    /// `pending` and `not_started` together.
-    pub pending: u64,
+    /// Where participants stand, and what became of their tries.
+    #[serde(flatten)]
+    pub counted: JoinCounters,
     /// The pending ones by the step they hang at; `null` in reports of versions without it.
     pub pending_at: Option<PendingAt>,
-    /// Participants that the run ended without starting.
-    pub not_started: u64,
-    /// Joined participants that were dropped at least once before they were told to leave, and
-    /// those whose websocket was lost and not yet back at the end.
-    pub dropped: u64,
-    /// The same with every try counted singly.
-    pub drops: u64,
-    /// Tries that ended without being connected, of whomever.
-    pub tries_failed: u64,
-    /// Further tries made.
-    pub retries: u64,
-    /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
-    pub resumed: u64,
     /// Failed and dropped tries by kind.
     pub errors: BTreeMap<String, u64>,
     /// By kind of error, or of end that a session survived, what was said the first time: close
@@ -55,6 +34,9 @@ pub struct JoinSection {
     pub phases_ms: Phases,
 }
 
+/// Counters that older reports lack and imply.
+pub const JOINS_IMPLIED: [&str; 3] = ["join.pending", "join.not_started", "join.drops"];
+
 /// `4 at ICE, 1 at DTLS`; empty if there are none.
 pub fn said(pending_at: &PendingAt) -> String {
     let there = pending_at.named().into_iter().filter(|(_, _, count)| *count > 0);
@@ -67,19 +49,20 @@ impl JoinSection {
     /// `5 of 11 joined, 2 failed, 3 still joining (3 at ICE), 1 never started`: what is left out
     /// is 0, so that the parts are always all that were requested.
     pub fn balance(&self) -> String {
-        let mut text = format!("{} of {} joined", group(self.joined), group(self.requested));
-        if self.failed > 0 {
-            let _ = write!(text, ", {} failed", group(self.failed));
+        let JoinCounters { requested, joined, failed, pending, not_started, .. } = self.counted;
+        let mut text = format!("{} of {} joined", group(joined), group(requested));
+        if failed > 0 {
+            let _ = write!(text, ", {} failed", group(failed));
         }
-        if self.pending > 0 {
-            let _ = write!(text, ", {} still joining", group(self.pending));
+        if pending > 0 {
+            let _ = write!(text, ", {} still joining", group(pending));
             let at = self.pending_at.map_or(String::new(), |at| said(&at));
             if !at.is_empty() {
                 let _ = write!(text, " ({at})");
             }
         }
-        if self.not_started > 0 {
-            let _ = write!(text, ", {} never started", group(self.not_started));
+        if not_started > 0 {
+            let _ = write!(text, ", {} never started", group(not_started));
         }
         text
     }
@@ -90,12 +73,13 @@ impl JoinSection {
         if as_read.get("pending").is_some() {
             return;
         }
-        self.started = self.started.min(self.requested);
-        self.not_started = self.requested - self.started;
-        self.pending = self.started.saturating_sub(self.joined + self.failed);
-        self.pending_at = (self.pending == 0).then(PendingAt::default);
-        self.drops = self.dropped;
-        self.dropped = self.dropped.min(self.joined);
+        let join = &mut self.counted;
+        join.started = join.started.min(join.requested);
+        join.not_started = join.requested - join.started;
+        join.pending = join.started.saturating_sub(join.joined).saturating_sub(join.failed);
+        self.pending_at = (join.pending == 0).then(PendingAt::default);
+        join.drops = join.dropped;
+        join.dropped = join.dropped.min(join.joined);
     }
 }
 
@@ -137,10 +121,12 @@ mod tests {
 
     #[test]
     fn the_balance_leaves_out_only_what_is_nothing() {
-        let mut join = JoinSection { requested: 11, started: 11, joined: 11, ..Default::default() };
+        let mut join = JoinSection::default();
+        let counted = JoinCounters { requested: 11, joined: 11, ..JoinCounters::default() };
+        join.counted = counted;
         assert_eq!(join.balance(), "11 of 11 joined");
-        join.requested = 1_011;
-        (join.joined, join.failed, join.pending, join.not_started) = (5, 2, 4, 1_000);
+        let counted = JoinCounters { requested: 1_011, joined: 5, failed: 2, ..counted };
+        join.counted = JoinCounters { pending: 4, not_started: 1_000, ..counted };
         join.pending_at = Some(PendingAt { ice: 3, signal: 1, ..PendingAt::default() });
         assert_eq!(
             join.balance(),
@@ -155,11 +141,12 @@ mod tests {
             "dropped": 9});
         let mut join: JoinSection = serde_json::from_value(old.clone()).unwrap();
         join.complete(&old);
-        assert_eq!((join.pending, join.not_started), (5, 1));
-        assert_eq!((join.drops, join.dropped, join.pending_at), (9, 4, None));
+        let counted = join.counted;
+        assert_eq!((counted.pending, counted.not_started, join.pending_at), (5, 1, None));
+        assert_eq!((counted.drops, counted.dropped), (9, 4));
         let new = serde_json::to_value(&join).unwrap();
         let mut again: JoinSection = serde_json::from_value(new.clone()).unwrap();
         again.complete(&new);
-        assert_eq!((again.pending, again.not_started, again.drops), (5, 1, 9));
+        assert_eq!(again.counted, counted);
     }
 }

@@ -13,7 +13,7 @@ mod verdict;
 
 pub use cohorts::CohortFigures;
 pub use generator::{GeneratorSection, WorkerSection};
-pub use join::{JoinSection, PendingAt, Phases, said};
+pub use join::{JOINS_IMPLIED, JoinSection, PendingAt, Phases, said};
 pub use media::{CohortSection, ImpairmentSection, MediaSection, PublishSection};
 pub use recording::RecordingSection;
 pub use run::{

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stampede_counters::{Grown, RunCounters};
+use stampede_counters::{Grown, RunCounters, SecondCounters};
 
 use super::server::ServerSecond;
 
@@ -31,18 +31,9 @@ pub struct SeriesRow {
     pub packets_out: u64,
     /// Received UDP payload.
     pub bitrate_bps: f64,
-    /// Packets that should have arrived in this second.
-    pub expected: u64,
-    /// Packets found missing in this second.
-    pub missing: u64,
-    /// Missing packets that came in time in this second.
-    pub repaired: u64,
-    /// Missing packets that came too late in this second.
-    pub late: u64,
-    /// Packets given up in this second.
-    pub unrecovered: u64,
-    /// Freezes that ended in this second.
-    pub freezes: u64,
+    /// What became of received media; made of the same growth as `counters`.
+    #[serde(flatten)]
+    pub media: SecondCounters,
     /// Subscribers with an interruption in this second.
     pub interrupted: u64,
     /// CPU of all workers.

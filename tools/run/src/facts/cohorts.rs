@@ -1,6 +1,7 @@
 //! The parts of the subscribers with what the workers know of each.
 
 use stampede_core::MediaKind;
+use stampede_counters::ImpairCounters;
 use stampede_engine::{CohortReport, Distributions};
 use stampede_report::types::CohortFigures;
 use stampede_report::types::{CohortSection, ImpairmentSection};
@@ -44,7 +45,7 @@ impl CohortReports {
         };
         let cohorts = self.cohorts.all().iter().zip(&self.reports);
         cohorts
-            .map(|(cohort, report)| outage(cohort) && report.impaired.other_dropped > 0)
+            .map(|(cohort, report)| outage(cohort) && report.totals.impairment.other_dropped > 0)
             .collect()
     }
 }
@@ -95,11 +96,12 @@ pub(super) fn of(
     rows.collect()
 }
 
-/// What was done on purpose; `None` if nothing was to be.
+/// What was done on purpose, `all` of it together; `None` if nothing was to be.
 pub(super) fn impairment(
     CohortReports { cohorts, reports }: &CohortReports,
+    all: ImpairCounters,
 ) -> Option<ImpairmentSection> {
-    let mut section = ImpairmentSection::default();
+    let mut section = ImpairmentSection { all, ..ImpairmentSection::default() };
     for cause in cohorts.causes() {
         let mut row = CohortSection {
             name: cause.name.clone(),
@@ -109,10 +111,9 @@ pub(super) fn impairment(
         for (cohort, report) in cohorts.all().iter().zip(reports) {
             if cohort.impair.as_ref().is_some_and(|own| own.name == cause.name) {
                 row.peers += report.peers;
-                row.injected.merge(&report.impaired);
+                row.injected.merge(&report.totals.impairment);
             }
         }
-        section.all.merge(&row.injected);
         section.cohorts.push(row);
     }
     (!section.cohorts.is_empty()).then_some(section)

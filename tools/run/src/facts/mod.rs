@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PacketCounters, StreamReport};
-use stampede_counters::{GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters};
+use stampede_counters::{
+    Counters, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters, SfuWorkerCounters,
+};
 use stampede_engine::{Distributions, EngineReport, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
 use stampede_scenario::{Stage, Target};
@@ -30,7 +32,6 @@ use stampede_report::types::{
     TargetSection, WorkerSection,
 };
 
-use crate::counted;
 use crate::data::RunData;
 use crate::joins::of_first_try;
 use crate::machine;
@@ -66,7 +67,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let sums = Sums::of(data.engine.as_ref());
     let viewers = Viewers::of(&data);
     let parts = CohortReports::of(&data);
-    let impairment = cohorts::impairment(&parts);
+    let impairment = cohorts::impairment(&parts, sums.counted.impairment);
     let injected = impairment.as_ref().map(|section| section.all);
     let mut facts = facts(&data, &sums, &viewers, injected, bounds);
     facts.lost_joins = data.joins.lost_joins(bounds.joins, &parts.cut_off());
@@ -117,6 +118,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
         streams: worst(&all_streams),
         streams_total: all_streams.len() as u64,
         all_streams,
+        lacks: Vec::new(),
     }
 }
 
@@ -131,7 +133,7 @@ impl Sums {
     fn of(engine: Option<&EngineReport>) -> Self {
         let mut sums = Self::default();
         for worker in engine.map_or(&[][..], |engine| &engine.workers) {
-            sums.counted.merge(&counted::of_report(worker));
+            sums.counted.merge(&worker.counted);
             sums.distributions.merge(&worker.distributions);
         }
         sums
@@ -166,10 +168,10 @@ fn facts(
             .collect();
     }
     Facts {
-        started: join.started,
-        joined: join.joined,
-        failed: join.failed,
-        dropped: join.dropped,
+        started: join.counted.started,
+        joined: join.counted.joined,
+        failed: join.counted.failed,
+        dropped: join.counted.dropped,
         balance: join.balance(),
         lost_joins: LostJoins::default(),
         left_resuming: data.joins.left_resuming(),
@@ -203,7 +205,7 @@ fn facts(
         kernel_drops: udp.kernel_drops,
         drops_estimated: udp.kernel_drops != udp.segment_runs_dropped,
         ring_drops: udp.ring_drops,
-        send_losses: udp.send_errors + udp.send_queue_full,
+        send_losses: udp.unsent(),
         workers,
         workers_failed,
         ledger: ledger_facts(data),
@@ -254,13 +256,12 @@ fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
         None if data.measured.begin.is_none() => &nothing,
         None => return None,
     };
-    let lost = |ledger: &Ledger| -> u64 {
-        let inside = ledger.workers.iter().map(|worker| {
-            worker.send_errors + worker.send_queue_full + worker.kernel_drops + worker.mailbox_full
-        });
-        inside.sum()
+    let workers = |ledger: &Ledger| {
+        SfuWorkerCounters::sum_of(ledger.workers.iter().map(|worker| worker.counted))
+            .unwrap_or_default()
     };
-    Some((end.totals.since(&begin.totals), lost(end).saturating_sub(lost(begin))))
+    let inside = workers(end).since(&workers(begin));
+    Some((end.totals.since(&begin.totals), inside.lost_inside()))
 }
 
 fn streams_of(
@@ -439,7 +440,7 @@ fn generator(data: &RunData, sums: &Sums) -> GeneratorSection {
     let cpu = window.map_or(Duration::ZERO, |(from, to)| to.cpu.saturating_sub(from.cpu));
     let wall_s = window.map_or(0.0, |(from, to)| (to.at - from.at).as_secs_f64());
     let counted = sums.counted.generator;
-    let packets = counted.udp.datagrams_in + counted.udp.datagrams_out;
+    let packets = counted.udp.datagrams();
     let rss_bytes = measured.end.and_then(|mark| mark.rss_bytes);
     let before = measured.start.and_then(|mark| mark.rss_bytes);
     let connected = measured.connected as u64;
@@ -554,10 +555,7 @@ fn server_metrics(data: &RunData) -> Option<ServerMetrics> {
     let mut metrics = data.server_metrics.clone()?;
     if let (Some(sent), Some(engine)) = (metrics.packets_out, &data.engine) {
         let sent = sent + metrics.packets_resent.unwrap_or(0);
-        let arrived = |worker: &WorkerReport| {
-            worker.totals.rtp_arrived() + worker.before_window.rtp_arrived()
-        };
-        let arrived = engine.workers.iter().map(arrived).sum();
+        let arrived = engine.workers.iter().map(|worker| worker.rtp_arrived).sum();
         metrics.reconciliation = Some(Reconciliation::new(sent, arrived));
     }
     Some(metrics)

@@ -16,6 +16,7 @@ use livekit_token::{Claims, VideoGrants};
 use proto::signal_response::Message;
 use rustc_hash::FxHashMap;
 use stampede_core::MediaKind;
+use stampede_counters::{AttendanceCounters, SfuSignallingCounters};
 use stampede_impair::{Rng, seeded};
 use tokio::sync::{Notify, mpsc};
 
@@ -67,13 +68,6 @@ impl Outbox {
     }
 }
 
-/// The counts of a room, kept after it closed.
-#[derive(Debug, Clone, Default)]
-struct RoomCounts {
-    joins: u64,
-    leaves: u64,
-}
-
 /// All rooms.
 pub(crate) struct Hub {
     rooms: HashMap<String, Room>,
@@ -82,12 +76,10 @@ pub(crate) struct Hub {
     workers: Vec<WorkerHandle>,
     /// Participants a worker carries.
     load: Vec<usize>,
-    counts: HashMap<String, RoomCounts>,
+    /// Of each room, kept after it closed.
+    counts: HashMap<String, AttendanceCounters>,
     closed: VecDeque<String>,
-    joins: u64,
-    leaves: u64,
-    joins_refused: u64,
-    signalling_overflows: u64,
+    counted: SfuSignallingCounters,
     refusals: Refusals,
     next_key: u64,
     rng: Rng,
@@ -191,10 +183,7 @@ impl Hub {
             workers,
             counts: HashMap::new(),
             closed: VecDeque::new(),
-            joins: 0,
-            leaves: 0,
-            joins_refused: 0,
-            signalling_overflows: 0,
+            counted: SfuSignallingCounters::default(),
             refusals,
             next_key: 0,
             rng: seeded(seed, "sid"),
@@ -204,18 +193,18 @@ impl Hub {
     /// Whether the next join is refused on purpose.
     pub(crate) fn refuses(&mut self) -> bool {
         let refused = self.refusals.next();
-        self.joins_refused += u64::from(refused);
+        self.counted.joins_refused += u64::from(refused);
         refused
     }
 
     /// A join was refused for its token.
     pub(crate) fn count_refused_join(&mut self) {
-        self.joins_refused += 1;
+        self.counted.joins_refused += 1;
     }
 
     /// A client's signalling connection was closed because it read too slowly.
     pub(crate) fn count_signalling_overflow(&mut self) {
-        self.signalling_overflows += 1;
+        self.counted.signalling_overflows += 1;
     }
 
     /// What signalling knows of the ledger: everything but the tracks and workers.
@@ -226,21 +215,13 @@ impl Hub {
                 room: name.clone(),
                 open: open.is_some(),
                 participants: open.map_or(0, |room| room.participants.len() as u64),
-                joins: counts.joins,
-                leaves: counts.leaves,
+                attendance: *counts,
                 ..RoomLedger::default()
             }
         });
         let mut rooms: Vec<RoomLedger> = rooms.collect();
         rooms.sort_by(|a, b| a.room.cmp(&b.room));
-        Ledger {
-            joins: self.joins,
-            leaves: self.leaves,
-            joins_refused: self.joins_refused,
-            signalling_overflows: self.signalling_overflows,
-            rooms,
-            ..Ledger::default()
-        }
+        Ledger { signalling: self.counted, rooms, ..Ledger::default() }
     }
 
     fn next_key(&mut self) -> u64 {
@@ -285,13 +266,13 @@ impl Hub {
         let room = self.room(&name);
         let max = room.info.max_participants as usize;
         if max > 0 && room.participants.len() >= max {
-            self.joins_refused += 1;
+            self.counted.joins_refused += 1;
             return Err(proto::DisconnectReason::JoinFailure);
         }
         let sid: Arc<str> = self.id("PA_").into();
         let worker = self.least_loaded();
         self.load[worker] += 1;
-        self.joins += 1;
+        self.counted.attendance.joins += 1;
         self.counts.entry(name.clone()).or_default().joins += 1;
         let grants = request.claims.video.clone();
         let can_subscribe = grants.can_subscribe.unwrap_or(true);
@@ -394,7 +375,7 @@ impl Hub {
             self.command(participant.worker, Command::RemovePeer(peer));
         }
         self.load[participant.worker] = self.load[participant.worker].saturating_sub(1);
-        self.leaves += 1;
+        self.counted.attendance.leaves += 1;
         self.counts.entry(name.to_owned()).or_default().leaves += 1;
         tracing::info!(room = name, identity = participant.info.identity, ?reason, "left");
         participant.info.state = proto::participant_info::State::Disconnected as i32;

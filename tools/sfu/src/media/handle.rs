@@ -15,7 +15,7 @@ use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
 const COMMANDS_MAX: usize = 65_536;
 
 /// Media batches from other workers waiting for one worker at most; more are dropped and counted
-/// in [`WorkerLedger::mailbox_full`].
+/// in [`SfuWorkerCounters::mailbox_full`](stampede_counters::SfuWorkerCounters::mailbox_full).
 const MEDIA_BATCHES_MAX: usize = 8_192;
 
 /// Requests for the ledger waiting for one worker at most; whoever asks next waits for room.

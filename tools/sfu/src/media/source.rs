@@ -80,7 +80,7 @@ impl Source {
     /// The SSRC to ask for a keyframe of a layer, which counts as asked: of several the newest.
     pub(crate) fn keyframe_ssrc(&mut self, layer: u8) -> Option<u32> {
         let stream = self.streams.iter().rev().find(|stream| stream.layer == layer)?;
-        self.ledger.plis_sent += 1;
+        self.ledger.counted.plis_sent += 1;
         Some(stream.ssrc)
     }
 
@@ -118,19 +118,20 @@ impl Source {
         if packet.payload.is_empty() {
             stream.count(*packet.seq_no);
             stream.sequence.padding(*packet.seq_no);
-            self.ledger.padding_only += 1;
+            self.ledger.counted.padding_only += 1;
             return None;
         }
         if packet.header.payload_type != stream.params.pt() {
             stream.params = params_of(known, *packet.header.payload_type)?;
         }
         stream.count(*packet.seq_no);
-        self.ledger.packets_received += 1;
-        self.ledger.bytes_received += packet.payload.len() as u64;
+        self.ledger.counted.packets_received += 1;
+        self.ledger.counted.bytes_received += packet.payload.len() as u64;
         let seq = stream.sequence.map(*packet.seq_no)?;
         let spec = stream.params.spec();
         let inspected = codec::inspect(spec.codec, &packet.payload);
-        self.ledger.keyframes += u64::from(inspected.starts_keyframe && spec.codec.is_video());
+        self.ledger.counted.keyframes +=
+            u64::from(inspected.starts_keyframe && spec.codec.is_video());
         let numbers = Numbers {
             source: stream.id,
             seq,
@@ -152,10 +153,9 @@ impl Source {
 
     /// Its row of the ledger now.
     pub(crate) fn row(&self) -> PublishedTrackLedger {
-        PublishedTrackLedger {
-            packets_lost: self.streams.iter().map(SourceStream::lost).sum(),
-            ..self.ledger.clone()
-        }
+        let mut row = self.ledger.clone();
+        row.counted.packets_lost = self.streams.iter().map(SourceStream::lost).sum();
+        row
     }
 }
 

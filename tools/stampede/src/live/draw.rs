@@ -14,7 +14,7 @@ use stampede_engine::{PeerLine, WorstBy};
 
 use super::{clock, loss, others, watched};
 use stampede_report::show::group;
-use stampede_run::{Progress, WorkerProgress};
+use stampede_run::Progress;
 use stampede_units::show::{bits_per_second, share};
 
 /// Rows of workers shown; the busiest ones, if there are more.
@@ -112,7 +112,7 @@ fn draw_ramp(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     frame.render_widget(block(&others), area);
     let receiving = progress.second.subscribers as usize;
     let counts = [
-        ("joined", progress.connected, progress.requested, Color::Green),
+        ("joined", progress.connected, progress.joins.counted.requested as usize, Color::Green),
         ("receiving", receiving, progress.subscribers, Color::Cyan),
     ];
     for ((name, part, whole, colour), row) in counts.into_iter().zip(rows.iter()) {
@@ -167,12 +167,16 @@ fn draw_losses(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
         row("loss", format!("{} for good", loss(progress))).style(lost),
         row(
             "missing",
-            format!("{} ({} this second)", group(packets.missing), group(second.missing)),
+            format!("{} ({} this second)", group(packets.missing), group(second.media.missing)),
         ),
         row("repaired", group(packets.repaired)),
         row(
             "unrecovered",
-            format!("{} ({} this second)", group(packets.unrecovered), group(second.unrecovered)),
+            format!(
+                "{} ({} this second)",
+                group(packets.unrecovered),
+                group(second.media.unrecovered)
+            ),
         ),
     ];
     let freezes = &progress.counters.video.freezes;
@@ -190,7 +194,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let rows = workers.into_iter().map(|worker| {
         let core = worker.core.map_or("-".to_owned(), |core| core.to_string());
         let bad = worker.busy_ratio > BUSY_RATIO_WARN
-            || worker.counted.udp.kernel_drops + unsent(worker) > 0;
+            || worker.counted.udp.kernel_drops + worker.counted.udp.unsent() > 0;
         Row::new([
             worker.worker.to_string(),
             core,
@@ -200,7 +204,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
             group(worker.packets_in),
             group(worker.packets_out),
             group(worker.counted.udp.kernel_drops),
-            group(unsent(worker)),
+            group(worker.counted.udp.unsent()),
         ])
         .style(if bad { Style::new().yellow() } else { Style::new() })
     });
@@ -210,13 +214,9 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     frame.render_widget(table, area);
 }
 
-fn unsent(worker: &WorkerProgress) -> u64 {
-    worker.counted.udp.send_errors + worker.counted.udp.send_queue_full
-}
-
 fn draw_errors(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
     let mut lines: Vec<Line<'_>> = Vec::new();
-    let failed = progress.standings.failed;
+    let failed = progress.joins.counted.failed;
     if failed > 0 {
         lines.push(Line::from(format!("{} gave up", group(failed))).red());
     }
@@ -344,6 +344,7 @@ mod tests {
     use ratatui::backend::TestBackend;
     use stampede_counters::{GeneratorCounters, UdpStats};
     use stampede_engine::PeerFigures;
+    use stampede_run::WorkerProgress;
 
     use super::*;
     use crate::live::tests::progress;

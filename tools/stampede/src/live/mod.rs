@@ -10,10 +10,11 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stampede_counters::JoinCounters;
 use stampede_output::{console, log, no_color};
 use stampede_report::show::group;
 use stampede_report::watch_words::percent;
-use stampede_run::{Controls, Phase, Progress, Standings};
+use stampede_run::{Controls, Phase, Progress};
 use stampede_units::show::{bits_per_second, share};
 
 use controls::Keys;
@@ -117,7 +118,7 @@ impl Live {
         }
         let changed = self.last_phase != Some(progress.phase);
         let due = changed || progress.elapsed >= self.next_line;
-        if self.mode == Mode::Lines && due && progress.requested > 0 {
+        if self.mode == Mode::Lines && due && progress.joins.counted.requested > 0 {
             self.last_phase = Some(progress.phase);
             self.next_line = progress.elapsed + LINE_EVERY;
             console::err(&(line(progress) + "\n"));
@@ -160,14 +161,10 @@ fn clock(duration: Duration) -> String {
 
 /// Who is asked for and not connected, in words; the connected and these are all.
 fn others(progress: &Progress) -> String {
-    let Standings { joined, failed, pending_at, not_started } = progress.standings;
+    let JoinCounters { joined, failed, pending, not_started, .. } = progress.joins.counted;
     let gone = joined.saturating_sub(progress.connected as u64);
-    let parts = [
-        (pending_at.total(), "joining"),
-        (failed, "failed"),
-        (gone, "gone"),
-        (not_started, "to come"),
-    ];
+    let parts =
+        [(pending, "joining"), (failed, "failed"), (gone, "gone"), (not_started, "to come")];
     let there = parts.into_iter().filter(|(count, _)| *count > 0);
     let words: Vec<_> = there.map(|(count, word)| format!("{} {word}", group(count))).collect();
     words.join(", ")
@@ -197,7 +194,7 @@ fn line(progress: &Progress) -> String {
         clock(progress.elapsed),
         progress.phase.name(),
         progress.connected,
-        progress.requested,
+        progress.joins.counted.requested,
         second.subscribers,
         progress.subscribers,
         group(second.packets_in),
@@ -217,7 +214,7 @@ fn line(progress: &Progress) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use stampede_counters::RunCounters;
-    use stampede_report::types::PendingAt;
+    use stampede_report::running::LiveJoins;
     use stampede_report::types::SeriesRow;
 
     use super::*;
@@ -232,12 +229,16 @@ pub(crate) mod tests {
             elapsed: Duration::from_secs(75),
             left: Some(Duration::from_secs(9)),
             connected: 150,
-            requested: 202,
-            standings: Standings {
-                joined: 152,
-                failed: 1,
-                pending_at: PendingAt { ice: 9, ..PendingAt::default() },
-                not_started: 40,
+            joins: LiveJoins {
+                counted: JoinCounters {
+                    requested: 202,
+                    joined: 152,
+                    failed: 1,
+                    pending: 9,
+                    not_started: 40,
+                    ..JoinCounters::default()
+                },
+                ..LiveJoins::default()
             },
             subscribers: 200,
             second: SeriesRow {

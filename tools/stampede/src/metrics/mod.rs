@@ -17,7 +17,7 @@ use stampede_counters::{Counters, Place, RunCounters};
 
 use stampede_report::running::LiveWatch;
 use stampede_report::types::WatchFigures;
-use stampede_run::{Progress, Standings, WorkerProgress};
+use stampede_run::{Progress, WorkerProgress};
 
 pub(crate) use serve::{bind, serve};
 
@@ -29,9 +29,12 @@ const REASONS_MAX: usize = 32;
 pub(crate) struct Exposed(Mutex<Progress>);
 
 impl Exposed {
-    /// Copies the state of the run.
+    /// Copies the state of the run, if a second is over since the last time.
     pub(crate) fn update(&self, progress: &Progress) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.second.t_s != progress.second.t_s {
+            *shown = progress.clone();
+        }
     }
 }
 
@@ -108,17 +111,13 @@ impl Collector for Exposed {
         received(&mut writer, &progress.counters)?;
         watched(&mut writer, &progress.watch)?;
         counted(&mut writer, "published_", None, &[("", progress.counters.publish)])?;
+        counted(&mut writer, "impairment_", None, &[("", progress.counters.impairment)])?;
         workers(&mut writer, &progress.workers)
     }
 }
 
 fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
     let gauges = [
-        (
-            "stampede_participants_requested",
-            "Participants that are to join",
-            progress.requested as u64,
-        ),
         (
             "stampede_participants_connected",
             "Participants connected now",
@@ -133,29 +132,10 @@ fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
     for (name, help, value) in gauges {
         writer.gauge(name, help, value as f64)?;
     }
-    // Requested = joined + failed + joining, over its steps, + not started.
-    let Standings { joined, failed, pending_at, not_started } = progress.standings;
-    writer.gauge(
-        "stampede_participants_not_started",
-        "Participants whose join has not begun",
-        not_started as f64,
-    )?;
-    let steps = pending_at.named().map(|(step, _, count)| (step, count as f64));
+    counted(writer, "join_", None, &[("", progress.joins.counted)])?;
+    let steps = progress.joins.pending_at.named().map(|(step, _, count)| (step, count as f64));
     let help = "Participants that are joining, by what they wait for";
     writer.gauges("stampede_participants_joining", help, "step", steps)?;
-    let counters = [
-        ("stampede_participants_joined", "Participants that connected at least once", joined),
-        ("stampede_participants_failed", "Participants that gave up without connecting", failed),
-        (
-            "stampede_participants_dropped",
-            "Participants that were dropped at least once",
-            progress.dropped,
-        ),
-        ("stampede_join_retries", "Further tries of joins", progress.retries),
-    ];
-    for (name, help, value) in counters {
-        writer.counter(name, help, value as f64)?;
-    }
     let errors = reasons(progress.errors.clone());
     let errors = errors.iter().map(|(reason, count)| (reason.as_str(), *count as f64));
     writer.counters("stampede_join_errors", "Failed and dropped tries", "reason", errors)
@@ -177,14 +157,14 @@ fn counted<T: Counters>(
         let name = format!("stampede_{}", counter.metric);
         let values = rows.iter().filter_map(|(name, row)| Some((*name, row[at].number()?)));
         let help = counter.short_help();
-        match (label, counter.sum) {
-            (Some(label), true) => writer.counters(&name, help, label, values)?,
-            (Some(label), false) => writer.gauges(&name, help, label, values)?,
-            (None, sum) => {
+        match (label, counter.falls) {
+            (Some(label), false) => writer.counters(&name, help, label, values)?,
+            (Some(label), true) => writer.gauges(&name, help, label, values)?,
+            (None, falls) => {
                 for (_, value) in values {
-                    match sum {
-                        true => writer.counter(&name, help, value)?,
-                        false => writer.gauge(&name, help, value)?,
+                    match falls {
+                        false => writer.counter(&name, help, value)?,
+                        true => writer.gauge(&name, help, value)?,
                     }
                 }
             }
@@ -269,7 +249,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use stampede_counters::{Figure, Value};
+    use stampede_counters::{Figure, ReportCounters, Value};
+    use stampede_report::running;
 
     use super::*;
 
@@ -278,11 +259,11 @@ mod tests {
         let worker = WorkerProgress { busy_ratio: 0.25, ..WorkerProgress::default() };
         let worker = WorkerProgress { lateness_max: Duration::from_millis(4), ..worker };
         let mut progress = Progress {
-            requested: 7,
             errors: vec![("http_\"503\"\n".to_owned(), 3)],
             workers: vec![worker],
             ..Progress::default()
         };
+        progress.joins.counted.requested = 7;
         progress.counters.video.packets.expected = 200;
         progress.counters.video.packets.unrecovered = 1;
         progress.counters.video.frames.decodable = Some(9);
@@ -290,6 +271,18 @@ mod tests {
         progress.watch.video = stampede_report::testing::watched(&[(10, 4), (10, 0)]);
         progress.watch.interrupted = 1;
         Arc::new(Exposed(Mutex::new(progress)))
+    }
+
+    #[test]
+    fn what_is_shown_is_copied_once_a_second() {
+        let exposed = Exposed::default();
+        let shown = |t_s, connected| {
+            let mut progress = Progress { connected, ..Progress::default() };
+            progress.second.t_s = t_s;
+            exposed.update(&progress);
+            exposed.0.lock().unwrap().connected
+        };
+        assert_eq!([(1.0, 3), (1.0, 4), (2.0, 5)].map(|(t_s, now)| shown(t_s, now)), [3, 3, 5]);
     }
 
     fn names(text: &str) -> BTreeSet<&str> {
@@ -330,14 +323,15 @@ mod tests {
     }
 
     #[test]
-    fn every_counter_of_a_run_is_told() {
+    fn every_counter_that_is_known_while_a_run_goes_on_is_told() {
         let mut all = Progress { workers: vec![WorkerProgress::default()], ..Progress::default() };
         let mut known = || Some(Value::Count(1));
         all.counters.set(&mut known);
         let text = exposition(&Arc::new(Exposed(Mutex::new(all)))).unwrap();
         let names = names(&text);
-        for counter in RunCounters::table() {
-            let total = if counter.sum { "_total" } else { "" };
+        let table = ReportCounters::table().iter();
+        for counter in table.filter(|one| running::at_the_end(&one.key).is_none()) {
+            let total = if counter.falls { "" } else { "_total" };
             let name = format!("stampede_{}{total}", counter.metric);
             assert!(names.contains(&*name), "{name}, of {}, is not told", counter.key);
         }

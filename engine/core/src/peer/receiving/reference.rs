@@ -161,7 +161,7 @@ impl Reference {
         self.handle_timeout(now);
         self.handle_timeout(now + STATS_INTERVAL);
         self.streams.finish(now, &mut self.outbox);
-        (self.streams.reports().0, self.transport)
+        (self.streams.reports(), self.transport)
     }
 
     /// Drains str0m; returns the RTP packet it may have had (at most one an input).

@@ -450,10 +450,15 @@ impl Streams {
         (video, audio)
     }
 
-    /// Reports of all streams, closed ones first, and how many were left out.
-    pub(in crate::peer) fn reports(&self) -> (Vec<StreamReport>, u64) {
+    /// Reports of all streams, closed ones first, but for those that are left out.
+    pub(in crate::peer) fn reports(&self) -> Vec<StreamReport> {
         let open = self.streams.iter().map(|stream| stream.report(false));
-        (self.closed.iter().cloned().chain(open).collect(), self.left_out)
+        self.closed.iter().cloned().chain(open).collect()
+    }
+
+    /// Closed streams without a report of their own.
+    pub(in crate::peer) fn left_out(&self) -> u64 {
+        self.left_out
     }
 }
 

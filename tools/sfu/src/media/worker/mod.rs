@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use stampede_counters::SfuWorkerCounters;
 use stampede_udp::{Wait, unix_now_ns};
 
 use super::ended::EndedRows;
@@ -254,9 +255,7 @@ impl Worker {
     fn report(&mut self) -> WorkerReport {
         let stats = self.socket.refreshed_stats();
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
-        let worker = WorkerLedger {
-            worker: self.index,
-            peers: self.peers.len(),
+        let counted = SfuWorkerCounters {
             datagrams_in: stats.datagrams_in,
             datagrams_out: stats.datagrams_out,
             datagrams_unknown: self.received.unknown,
@@ -268,6 +267,11 @@ impl Worker {
             messages_dropped: self.events.messages_dropped(),
             delay_queue_full: self.socket.held_full(),
             upstream_dropped: self.received.dropped,
+        };
+        let worker = WorkerLedger {
+            worker: self.index,
+            peers: self.peers.len(),
+            counted,
             cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
         };
         let mut report = WorkerReport { worker, ..WorkerReport::default() };
