@@ -40,6 +40,14 @@ pub trait Figure: Copy + Default + Send + Sync + 'static {
     /// Adds another's. What one of them does not know is not known of both.
     fn merge_known(&mut self, other: &Self);
 
+    /// The sum of all; what one of them does not know is unknown. `None` if there are none.
+    fn sum_of(all: impl IntoIterator<Item = Self>) -> Option<Self> {
+        all.into_iter().reduce(|mut sum, one| {
+            sum.merge_known(&one);
+            sum
+        })
+    }
+
     /// What was counted since `earlier`, an older copy of the same.
     #[must_use]
     fn since(&self, earlier: &Self) -> Self;

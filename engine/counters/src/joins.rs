@@ -35,7 +35,7 @@ counters! {
         joined: u64 = Participants, Higher, metric "participants_joined";
         /// Participants given up without ever being connected, after their last try.
         failed: u64 = Participants, Lower, metric "participants_failed";
-        /// Participants that are joining: started, and neither joined nor failed when the run ended.
+        /// Participants still joining: started, and neither joined nor failed at the end.
         pending: u64 = Participants, Lower, gauge "participants_pending";
         /// Participants not started when the run ended.
         not_started: u64 = Participants, Lower, gauge "participants_not_started";

@@ -18,14 +18,6 @@ pub trait Counters: Figure {
         self.values(&mut |value| values.push(value));
         values
     }
-
-    /// The sum of all; what one of them does not know is unknown. `None` if there are none.
-    fn sum_of(all: impl IntoIterator<Item = Self>) -> Option<Self> {
-        all.into_iter().reduce(|mut sum, one| {
-            sum.merge_known(&one);
-            sum
-        })
-    }
 }
 
 /// The table of all counters as Markdown. `columns` says which are in the CSV of streams, and

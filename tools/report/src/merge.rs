@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use stampede_core::MediaKind;
 use stampede_counters::{
-    Counters, Figure, GeneratorCounters, MediaCounters, PublishCounters, RecordingCounters,
+    Figure, GeneratorCounters, MediaCounters, PublishCounters, RecordingCounters,
 };
 
 use super::hist::Hist;
@@ -75,7 +75,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         series,
         thresholds: Vec::new(),
         streams: Vec::new(),
-        streams_total: sum(reports.iter().map(|report| report.streams_total)),
+        streams_total: counts(reports.iter().map(|report| report.streams_total)),
         all_streams: Vec::new(),
         lacks: Vec::new(),
     };
@@ -248,13 +248,14 @@ fn hists(list: &[Option<&Hist>]) -> Option<Hist> {
     Hist::merged(list.iter().copied().flatten())
 }
 
-/// The sum of counts, at most the largest there is; what one host does not know is unknown.
-pub(super) fn sum<T: Figure>(counts: impl Iterator<Item = T>) -> T {
-    let add = |mut sum: T, one: T| {
-        sum.merge_known(&one);
-        sum
-    };
-    counts.reduce(add).unwrap_or_default()
+/// At most the largest number there is.
+fn counts(all: impl Iterator<Item = u64>) -> u64 {
+    u64::sum_of(all).unwrap_or_default()
+}
+
+/// The same, if every host knows its part.
+fn known(all: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    Option::sum_of(all).flatten()
 }
 
 pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
@@ -270,8 +271,8 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
     let pictures: Option<f64> = pictures.sum();
     let rates: Option<f64> = sections.iter().map(|section| section.bitrate_bps).sum();
     Some(MediaSection {
-        tracks_expected: sum(sections.iter().map(|section| section.tracks_expected)),
-        tracks_received: sum(sections.iter().map(|section| section.tracks_received)),
+        tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
+        tracks_received: counts(sections.iter().map(|section| section.tracks_received)),
         bitrate_bps: rates.filter(|_| together),
         fps: pictures
             .zip(expected_s)
@@ -345,7 +346,7 @@ fn generator(reports: &[Report], hosts: &[String], together: bool) -> GeneratorS
         cpu_cores: cpu_cores.filter(|_| together),
         counted,
         cpu_ns_per_packet: (packets > 0).then(|| (cpu_s * 1e9 / packets as f64).round()),
-        rss_bytes: sum(sections.iter().map(|one| one.rss_bytes)),
+        rss_bytes: known(sections.iter().map(|one| one.rss_bytes)),
         rss_bytes_per_peer: None,
     }
 }
@@ -505,7 +506,7 @@ fn cohorts<'a>(
         CohortFigures {
             name: rows[0].name.clone(),
             impair: impair.filter(|spec| rows.iter().all(|row| row.impair.as_ref() == Some(spec))),
-            subscribers: sum(rows.iter().map(|row| row.subscribers)),
+            subscribers: counts(rows.iter().map(|row| row.subscribers)),
             video: section(|row| row.video.as_ref()),
             audio: section(|row| row.audio.as_ref()),
         }

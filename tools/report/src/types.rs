@@ -5,7 +5,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stampede_counters::{Counters, PacketCounters};
+use stampede_counters::{Figure, PacketCounters};
 
 pub use crate::sections::*;
 pub use crate::watch::{WatchFigures, WatchSection};

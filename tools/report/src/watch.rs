@@ -9,7 +9,6 @@ use stampede_core::watch::{Cause, Tally};
 use stampede_counters::Figure;
 
 use super::hist::{Hist, Samples};
-use super::merge;
 use crate::bounds::LOSS_RATE_MAX;
 use crate::show::round;
 
@@ -317,8 +316,10 @@ impl WatchFigures {
         let expected_above_zero = expected_s.filter(|expected_s| *expected_s > 0.0);
         let parts = all.clone().map(|one| &one.interruptions);
         let ratios = all.clone().filter_map(|one| one.watch_ratio_subscribers.as_ref());
-        let mut causes = Causes::default();
+        let (mut count, mut subscribers, mut causes) = (0_u64, 0_u64, Causes::default());
         for part in parts.clone() {
+            count.merge(&part.count);
+            subscribers.merge(&part.subscribers);
             let mut own = part.causes;
             for cause in Cause::ALL {
                 let (sum, one) = (causes.of(cause), *own.of(cause));
@@ -335,8 +336,8 @@ impl WatchFigures {
             short_gaps_s: sum(|one| one.short_gaps_s),
             short_gaps_on_purpose_s: sum(|one| one.short_gaps_on_purpose_s),
             interruptions: Interruptions {
-                count: merge::sum(parts.clone().map(|part| part.count)),
-                subscribers: merge::sum(parts.clone().map(|part| part.subscribers)),
+                count,
+                subscribers,
                 total_s: round(parts.clone().map(|part| part.total_s).sum(), 3),
                 length_s: Hist::merged_s(parts.filter_map(|part| part.length_s.as_ref())),
                 causes,

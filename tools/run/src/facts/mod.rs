@@ -10,7 +10,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PacketCounters, StreamReport};
 use stampede_counters::{
-    Counters, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters, SfuWorkerCounters,
+    Figure, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters, SfuWorkerCounters,
 };
 use stampede_engine::{Distributions, EngineReport, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
