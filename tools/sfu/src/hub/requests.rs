@@ -104,11 +104,7 @@ impl Hub {
         };
         let mut ended = Vec::new();
         for media in &offer.media {
-            let kind = match media.media_type.kind() {
-                Some(stampede_sdp::MediaKind::Audio) => MediaKind::Audio,
-                Some(stampede_sdp::MediaKind::Video) => MediaKind::Video,
-                None => continue,
-            };
+            let Some(kind) = media.media_type.kind() else { continue };
             let known = participant.mids.get(media.mid);
             let same = known.is_some_and(|known| known.track_id.as_deref() == media.track_id);
             if media.direction.sends() && same {
