@@ -171,6 +171,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_embedded_sfu_drops_and_holds_back_is_one_impairment() {
+        let one = |args: &[&str]| {
+            let Target::Embedded(embedded) = scenario(args).unwrap().target else { panic!() };
+            let [spec] = &embedded.options.impair[..] else { panic!("{:?}", embedded.options) };
+            (spec.loss, spec.burst_packets, spec.delay)
+        };
+        let (none, delay) = (Duration::ZERO, Duration::from_millis(20));
+        let delayed = ["--embedded-drop=1%", "--embedded-flag=--delay=20ms"];
+        assert_eq!(one(&delayed), (0.01, 1, delay));
+        let dropped = ["--embedded-delay=20ms", "--embedded-flag=--drop=1%"];
+        assert_eq!(one(&dropped), (0.01, 1, delay));
+        let bursts = ["--embedded-drop=1%", "--embedded-flag=--drop-burst=5"];
+        assert_eq!(one(&bursts), (0.01, 5, none));
+        // As of a flag that is given twice the last one counts.
+        let twice = ["--embedded-flag=--drop=2%", "--embedded-drop=1%", "--embedded-drop-burst=5"];
+        assert_eq!(one(&twice), (0.02, 5, none));
+        let error = scenario(&["--embedded-drop=99%", "--embedded-flag=--drop-burst=2"]);
+        assert!(error.unwrap_err().to_string().contains("--embedded-drop: "));
+    }
+
+    #[test]
     fn thresholds_are_on_cohorts_that_there_are() {
         let with = |key: &str| {
             let test = format!("{key}<1%");
