@@ -192,6 +192,19 @@ fn a_wrong_secret_is_refused_before_anything_joins() {
 }
 
 #[test]
+fn keys_of_the_environment_are_for_a_server_alone() {
+    // CI systems set secrets that there are none of to nothing.
+    for flags in [&[][..], &["--embedded-flag=--malformed=1%"]] {
+        let args = [&["run", "--out=json=/nonexistent/r.json"], flags].concat();
+        let ended = Running::start_with(&args, |command| {
+            command.env("LIVEKIT_API_KEY", "").env("LIVEKIT_API_SECRET", "");
+        })
+        .end();
+        assert_refused(&ended, 104, &["/nonexistent/r.json"]);
+    }
+}
+
+#[test]
 fn a_web_server_is_no_livekit() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

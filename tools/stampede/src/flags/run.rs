@@ -20,7 +20,7 @@ use stampede_scenario::{
 use stampede_sfu::SfuOptions;
 
 use super::find::FindFlags;
-use super::{Command, Parsed, parse, sfu_options};
+use super::{Command, Parsed, SfuFlags, parse, sfu_options};
 
 /// Flags of `stampede sfu` that a run sets for the SFU it starts.
 const SET_BY_THE_RUN: [&str; 4] = ["--api-key", "--api-secret", "--embedded-child", "--seed"];
@@ -431,6 +431,9 @@ impl RunFlags {
 
 /// What the flags of `--embedded-flag` come to; refused where `stampede sfu` would refuse them.
 fn embedded_options(flags: &[String]) -> Result<(SfuOptions, Shorthand), Failure> {
+    if flags.is_empty() {
+        return Ok(Default::default());
+    }
     for flag in flags {
         let refused = |why: &str| {
             let flag = one_line(flag);
@@ -449,7 +452,12 @@ fn embedded_options(flags: &[String]) -> Result<(SfuOptions, Shorthand), Failure
     let free_ports = ["stampede", "sfu", "--port=0", "--rtc-port=0"];
     let words = free_ports.into_iter().chain(flags.iter().map(String::as_str));
     match parse(words.map(Into::into))? {
-        Parsed::Command(Command::Sfu(sfu)) => Ok((sfu_options(&sfu)?, sfu.short())),
+        Parsed::Command(Command::Sfu(sfu)) => {
+            // The run makes keys of its own; those of the environment are for a server.
+            let api_key = SfuOptions::default().api_key;
+            let sfu = SfuFlags { api_key, api_secret: None, ..*sfu };
+            Ok((sfu_options(&sfu)?, sfu.short()))
+        }
         _ => Err(Failure::config("--embedded-flag: write it like --embedded-flag=--malformed=1%")),
     }
 }
