@@ -18,7 +18,7 @@ const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// Every option of a run. The default is `stampede run` without a flag: the embedded SFU, a
 /// publisher of video and audio, and 200 subscribers. What each means is said where the flags are
 /// (docs/flags.md); `None` and empty lists are what was not given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// Server to join; `None` is the embedded SFU.
     pub url: Option<String>,
@@ -111,7 +111,7 @@ pub struct Draft {
 }
 
 /// Options of the embedded SFU.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbeddedDraft {
     /// Its cores.
     pub cores: Option<CoreList>,
@@ -128,7 +128,7 @@ pub struct EmbeddedDraft {
 }
 
 /// Options of the flight recorder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaptureDraft {
     /// Its folder; without one there is no flight recorder.
     pub dir: Option<PathBuf>,

@@ -33,7 +33,7 @@ mod tests {
 
     use stampede_media::Codec;
     use stampede_run::Prepared;
-    use stampede_scenario::Target;
+    use stampede_scenario::{Draft, Target};
 
     use super::*;
     use crate::flags::{Command, Parsed, parse};
@@ -168,6 +168,11 @@ mod tests {
             assert!(error.to_string().contains(why), "{error}");
             assert_eq!(error.exit, Exit::BadConfiguration);
         }
+    }
+
+    #[test]
+    fn flags_and_drafts_have_the_same_defaults() {
+        assert_eq!(flags(&[]).draft().unwrap(), Draft::default());
     }
 
     #[test]
