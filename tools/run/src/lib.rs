@@ -40,6 +40,6 @@ pub use data::nothing_happened;
 pub use facts::report_of;
 pub use joins::Standings;
 pub use network::Network;
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, Refused, prepare};
 pub use progress::{Controls, Phase, Progress, View, WorkerProgress};
 pub use run::play;

@@ -1,12 +1,12 @@
 //! `stampede run`: from checked flags to a report that is written and shown.
 
 use stampede_report::{Exit, Failure};
-use stampede_run::{prepare, report_of};
+use stampede_run::report_of;
 use stampede_scenario::Scenario;
 
 use crate::find::{self, FindPlan};
 use crate::flags::{RunFlags, run_outputs};
-use crate::play::{Show, finish, once};
+use crate::play::{Show, finish, once, ready};
 
 /// The `run` command.
 ///
@@ -19,7 +19,7 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     let show = Show::of(&flags);
     let (out, quiet, outputs) = (flags.out.clone(), flags.quiet, flags.clone());
     let scenario = Scenario::new(flags.draft()?)?;
-    let prepared = prepare(scenario)?;
+    let prepared = ready(scenario, show.mode)?;
     // Now that the folders are there, which are no files.
     run_outputs(&outputs)?;
     let data = once(prepared, &show, show.mode)?;
@@ -32,7 +32,7 @@ mod tests {
     use std::time::Duration;
 
     use stampede_media::Codec;
-    use stampede_run::Prepared;
+    use stampede_run::{Prepared, prepare};
     use stampede_scenario::{Draft, Target};
 
     use super::*;

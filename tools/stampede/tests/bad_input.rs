@@ -248,6 +248,16 @@ fn descriptors_that_cannot_be_had_are_one_error_with_the_command() {
 }
 
 #[test]
+fn what_was_found_of_the_machine_is_told_of_a_refused_run_too() {
+    let server = ["--url=ws://192.0.2.1:7880", "--api-key=k", "--api-secret=s"];
+    let many = ["--subscribers=990000", "--num-per-second=1", "--proxy=http://127.0.0.1:1"];
+    let ended = run(&[&["run"], &server[..], &many].concat());
+    assert_eq!(ended.code, Some(104), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("through the proxy 127.0.0.1:1 (--proxy)"), "{}", ended.stderr);
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for (args, word) in [
         (&["--help"][..], "Exit codes"),
