@@ -99,6 +99,11 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
     };
     let network = Network::open(&scenario.network, server, &scenario.server_metrics)?;
     notices.extend(network.notice());
+    if let Target::Server(server) = &scenario.target
+        && let Some(warning) = server.credentials.warning()
+    {
+        tracing::info!("{warning}");
+    }
     let clips = clips::open(&scenario, notices)?;
     if let Some(record) = &scenario.record {
         folder("--record", &record.dir)?;

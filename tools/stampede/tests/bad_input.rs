@@ -258,6 +258,18 @@ fn what_was_found_of_the_machine_is_told_of_a_refused_run_too() {
 }
 
 #[test]
+fn a_secret_that_livekit_would_refuse_is_worth_a_log_line() {
+    let server = ["--url=ws://127.0.0.1:1", "--api-key=k", "--api-secret=short"];
+    let args = [&["run", "--subscribers=1", "--out=json=/nonexistent/r.json"], &server[..]];
+    let ended = Running::start_with(&args.concat(), |command| {
+        command.env("RUST_LOG", "info");
+    })
+    .end();
+    assert_eq!(ended.code, Some(104), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the API secret has 5 characters"), "{}", ended.stderr);
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for (args, word) in [
         (&["--help"][..], "Exit codes"),
