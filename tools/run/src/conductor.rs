@@ -261,6 +261,10 @@ impl Conductor<'_> {
 
     pub(super) fn start(&self, participant: Participant, tasks: &mut Tasks) {
         let context = Rc::clone(&self.context);
+        // Before its task gets a turn: who waits for all that have started waits for it too.
+        let (id, scheduled) = (participant.id, participant.scheduled);
+        context.joins.borrow_mut().started(id, scheduled);
+        context.audience.borrow_mut().scheduled(id, scheduled);
         tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
     }
 

@@ -135,7 +135,7 @@ impl TryEnd {
     }
 }
 
-/// Runs a participant to its end. `scheduled` has come.
+/// Runs a participant to its end. `scheduled` has come, and the accounts know of it.
 pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     let id = participant.id;
     let last = if participant.spec.media.is_publisher() {
@@ -145,8 +145,6 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     };
     let (leaving, own) = (context.leaving.subscribe(), Rc::clone(&participant.leave));
     let mut departure = Departure { leaving, last, own };
-    context.joins.borrow_mut().started(id, participant.scheduled);
-    context.audience.borrow_mut().scheduled(id, participant.scheduled);
     let gave_up = loop {
         let end = attempt(&context, &participant, &mut departure).await;
         let TryEnd::Broke { why, detail, retryable } = end else {
