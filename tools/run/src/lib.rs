@@ -11,6 +11,7 @@
 mod audience;
 mod capture;
 mod clips;
+mod clock;
 mod conductor;
 mod context;
 mod counted;
