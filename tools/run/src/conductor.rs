@@ -11,7 +11,7 @@ use stampede_report::threshold::Crossed;
 use stampede_report::types::Fault;
 use stampede_scenario::{Media, ParticipantSpec, Participants, Scenario};
 use stampede_sfu::Ledger;
-use stampede_signaling::presence::{self, Absence};
+use stampede_signaling::presence::Absence;
 use stampede_signaling::session::Role;
 use tokio::sync::watch;
 
@@ -181,7 +181,7 @@ impl Conductor<'_> {
         }
         let (url, network) = (&self.context.url, &self.context.network);
         let absence = tokio::select! {
-            answer = presence::ask(url, &network.tls, &network.proxies, ANSWER_TIMEOUT) => answer.err()?,
+            answer = network.ask(url, ANSWER_TIMEOUT) => answer.err()?,
             () = signalled(&mut self.interrupted) => return None,
         };
         // A refusal comes from the server's own host: what listened there does so no more. Anything
@@ -396,3 +396,6 @@ pub(crate) fn nobody_joins(data: &mut RunData, all: &Participants, why: &JoinErr
     }
     data.joins.error(why);
 }
+
+#[cfg(test)]
+mod tests;

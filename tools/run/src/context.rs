@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::watch::Rules;
-use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
+use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -15,6 +15,7 @@ use crate::audience::Audience;
 use crate::capture::Timelines;
 use crate::clock::RunClock;
 use crate::joins::{JoinPhase, Joins, ParticipantId};
+use crate::media_plane::MediaPlane;
 use crate::network::Network;
 use crate::routes::Routes;
 
@@ -42,7 +43,7 @@ pub(crate) enum Leaving {
 
 /// Shared by all tasks of a run.
 pub(crate) struct Context {
-    engine: RefCell<Option<Engine>>,
+    engine: RefCell<Option<Box<dyn MediaPlane>>>,
     /// Who joined and why not.
     pub joins: RefCell<Joins>,
     /// Who should see what, and who did.
@@ -81,7 +82,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Makes one around a running engine.
-    pub(crate) fn new(engine: Engine, settings: Settings) -> Self {
+    pub(crate) fn new(engine: Box<dyn MediaPlane>, settings: Settings) -> Self {
         Self {
             engine: RefCell::new(Some(engine)),
             joins: RefCell::default(),
@@ -105,12 +106,12 @@ impl Context {
     }
 
     /// The engine while it runs.
-    pub(crate) fn engine(&self) -> Option<Ref<'_, Engine>> {
-        Ref::filter_map(self.engine.borrow(), Option::as_ref).ok()
+    pub(crate) fn engine(&self) -> Option<Ref<'_, dyn MediaPlane>> {
+        Ref::filter_map(self.engine.borrow(), Option::as_deref).ok()
     }
 
     /// Takes the engine out; tasks that still run can't reach it any more.
-    pub(crate) fn take_engine(&self) -> Option<Engine> {
+    pub(crate) fn take_engine(&self) -> Option<Box<dyn MediaPlane>> {
         self.engine.borrow_mut().take()
     }
 

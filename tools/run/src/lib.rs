@@ -21,6 +21,7 @@ mod facts;
 mod join_error;
 mod joins;
 pub mod machine;
+mod media_plane;
 mod network;
 mod participant;
 mod peer_updates;

@@ -283,6 +283,7 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
     let (url, role) = (context.url.clone(), participant.spec.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
     options.proxy.clone_from(&context.network.proxy);
+    options.dial.clone_from(&context.network.dial);
     options.addresses = Some(Arc::clone(&context.addresses));
     Ok(options)
 }

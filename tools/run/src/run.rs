@@ -181,7 +181,8 @@ async fn with_engine(
     interrupted: watch::Receiver<bool>,
 ) {
     data.clock = settings.clock;
-    let context = Rc::new(Context::new(engine, settings));
+    let (fd, events) = (engine.event_fd().try_clone_to_owned(), engine.events().clone());
+    let context = Rc::new(Context::new(Box::new(engine), settings));
     let workers = Rc::new(RefCell::new(Workers::default()));
     let state = Rc::new(conductor::State::default());
     let (controls, scraper) = (Arc::clone(&watcher.controls), Rc::clone(&watcher.scraper));
@@ -197,7 +198,10 @@ async fn with_engine(
     });
     let (routed, failures) = (Rc::clone(&context), Rc::clone(&workers));
     let router = tokio::task::spawn_local(async move {
-        if let Err(error) = router::route(Rc::clone(&routed), Rc::clone(&failures)).await {
+        let next = || events.try_recv().ok();
+        let routing =
+            async { router::route(Rc::clone(&routed), Rc::clone(&failures), fd?, next).await };
+        if let Err(error) = routing.await {
             let why = format!("the engine's events can't be read: {error}");
             failures.borrow_mut().failed.push(why);
             routed.changed.notify_waiters();

@@ -272,7 +272,7 @@ mod tests {
     fn scraper(urls: &[&str]) -> Scraper {
         let urls: Vec<Url> = urls.iter().map(|url| Url::parse(url).unwrap()).collect();
         let tls = TlsSetup::new().unwrap();
-        let network = Network { tls, proxies: Proxies::none(), proxy: None };
+        let network = Network { tls, proxies: Proxies::none(), proxy: None, dial: None };
         Scraper::new(&urls, &network).unwrap()
     }
 
