@@ -528,9 +528,9 @@ fn impurities(words: &[String]) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn core_reads_no_clock_opens_no_socket_starts_no_thread() {
-    let folder = workspace_root().join("engine/core/src");
+/// The files of a crate, and the words of each, without its tests.
+fn sources_without_tests(folder: &str) -> Vec<(PathBuf, Vec<String>)> {
+    let folder = workspace_root().join(folder);
     let mut of_tests: BTreeSet<PathBuf> = BTreeSet::new();
     let mut sources = Vec::new();
     for path in rust_files(&folder) {
@@ -540,12 +540,32 @@ fn core_reads_no_clock_opens_no_socket_starts_no_thread() {
         sources.push((path, words(stream)));
     }
     assert!(sources.len() > 3, "only {} files in {}", sources.len(), folder.display());
-    for (path, words) in sources {
-        // A test module's own modules lie below its folder.
-        let is_test =
-            of_tests.iter().any(|test| path == *test || path.starts_with(test.with_extension("")));
-        let found = if is_test { Vec::new() } else { impurities(&words) };
+    // A test module's own modules lie below its folder.
+    let is_test = |path: &Path| {
+        of_tests.iter().any(|test| path == test || path.starts_with(test.with_extension("")))
+    };
+    sources.retain(|(path, _)| !is_test(path));
+    sources
+}
+
+#[test]
+fn core_reads_no_clock_opens_no_socket_starts_no_thread() {
+    for (path, words) in sources_without_tests("engine/core/src") {
+        let found = impurities(&words);
         assert!(found.is_empty(), "{} uses {}", path.display(), found.join(", "));
+    }
+}
+
+#[test]
+fn a_run_reads_the_clock_in_one_place() {
+    for (path, words) in sources_without_tests("tools/run/src") {
+        if path.ends_with("clock.rs") {
+            continue;
+        }
+        for found in impurities(&words) {
+            let reads = ["Instant::now", "SystemTime::now"].contains(&found.as_str());
+            assert!(!reads, "{} uses {found}: see clock.rs", path.display());
+        }
     }
 }
 

@@ -9,6 +9,15 @@ pub struct PeerId {
     pub(crate) serial: u32,
 }
 
+impl PeerId {
+    /// Of the peer with this number on this worker. Engines name their peers themselves; this is
+    /// for what stands for one.
+    #[must_use]
+    pub const fn new(worker: u16, serial: u32) -> Self {
+        Self { worker, serial }
+    }
+}
+
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.worker, self.serial)

@@ -52,7 +52,7 @@ pub mod token;
 mod wire;
 
 pub use connection::{ConnectError, ConnectOptions, ConnectStep, Connection, TlsSetup, Update};
-pub use error_kind::{CloseCode, ErrorKind, Flooded, UnknownErrorKind};
+pub use error_kind::{CloseCode, ErrorKind, Flooded};
 pub use proxy::{Proxies, Proxy, ProxyError};
 pub use rooms::RoomClient;
 pub use server_url::{ServerUrl, UrlError};

@@ -578,5 +578,4 @@ fn facts<'a>(
 }
 
 #[cfg(test)]
-#[path = "audience_tests.rs"]
 mod tests;

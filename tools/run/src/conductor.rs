@@ -11,11 +11,12 @@ use stampede_report::threshold::Crossed;
 use stampede_report::types::Fault;
 use stampede_scenario::{Media, ParticipantSpec, Participants, Scenario};
 use stampede_sfu::Ledger;
-use stampede_signaling::presence::{self, Absence};
+use stampede_signaling::presence::Absence;
 use stampede_signaling::session::Role;
 use tokio::sync::watch;
 
 use crate::audience::Viewer;
+use crate::clock::now;
 use crate::context::{Context, Leaving, Tasks, signalled};
 use crate::data::{Mark, Measured, RunData};
 use crate::embedded::EmbeddedSfu;
@@ -108,8 +109,8 @@ impl Conductor<'_> {
         self.state.ends.set(None);
         let server_gone = self.look_after_server(stop.as_ref()).await;
         let join_grace = self.scenario.watch_rules.join_grace;
-        self.context.joins.borrow_mut().close(Instant::now(), join_grace);
-        measured.leaving = Some(Instant::now());
+        self.context.joins.borrow_mut().close(now(), join_grace);
+        measured.leaving = Some(now());
         self.leave().await;
         for task in tasks {
             task.abort();
@@ -160,7 +161,7 @@ impl Conductor<'_> {
     /// Holds for `--duration`.
     pub(super) async fn hold(&mut self) -> Result<(), Stop> {
         self.state.phase.set(Phase::Hold);
-        self.state.ends.set(Some(Instant::now() + self.scenario.duration));
+        self.state.ends.set(Some(now() + self.scenario.duration));
         if self.until(self.scenario.duration, Joins::all_over).await? {
             return Err(Stop::early(Fault::Unknown, "everybody dropped out before the end"));
         }
@@ -180,7 +181,7 @@ impl Conductor<'_> {
         }
         let (url, network) = (&self.context.url, &self.context.network);
         let absence = tokio::select! {
-            answer = presence::ask(url, &network.tls, &network.proxies, ANSWER_TIMEOUT) => answer.err()?,
+            answer = network.ask(url, ANSWER_TIMEOUT) => answer.err()?,
             () = signalled(&mut self.interrupted) => return None,
         };
         // A refusal comes from the server's own host: what listened there does so no more. Anything
@@ -236,7 +237,7 @@ impl Conductor<'_> {
         participants: Vec<Participant>,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
-        let mut begin = Instant::now();
+        let mut begin = now();
         for (number, mut participant) in participants.into_iter().enumerate() {
             let after_s = number as f64 / self.scenario.joins_per_second;
             begin += self.paused().await?;
@@ -250,17 +251,21 @@ impl Conductor<'_> {
     /// Waits while the user has paused the ramp, and tells how long: the schedule moves by that,
     /// since nobody was kept waiting by the server.
     async fn paused(&mut self) -> Result<Duration, Stop> {
-        let since = Instant::now();
+        let since = now();
         let mut waited = Duration::ZERO;
         while self.controls.paused() {
-            self.watch_until(Instant::now() + LOOK_EVERY).await?;
-            waited = since.elapsed();
+            self.watch_until(now() + LOOK_EVERY).await?;
+            waited = now().saturating_duration_since(since);
         }
         Ok(waited)
     }
 
     pub(super) fn start(&self, participant: Participant, tasks: &mut Tasks) {
         let context = Rc::clone(&self.context);
+        // Before its task gets a turn: who waits for all that have started waits for it too.
+        let (id, scheduled) = (participant.id, participant.scheduled);
+        context.joins.borrow_mut().started(id, scheduled);
+        context.audience.borrow_mut().scheduled(id, scheduled);
         tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
     }
 
@@ -268,14 +273,14 @@ impl Conductor<'_> {
     pub(super) async fn watch_until(&mut self, moment: Instant) -> Result<(), Stop> {
         loop {
             self.check_health()?;
-            let now = Instant::now();
-            if now < moment {
-                self.pause_until(moment.min(now + LOOK_EVERY)).await?;
+            let at = now();
+            if at < moment {
+                self.pause_until(moment.min(at + LOOK_EVERY)).await?;
             }
             if *self.interrupted.borrow() {
                 return Err(Stop::Signal);
             }
-            if Instant::now() >= moment {
+            if now() >= moment {
                 return Ok(());
             }
         }
@@ -294,17 +299,17 @@ impl Conductor<'_> {
         at_most: Duration,
         mut enough: impl FnMut(&Joins) -> bool,
     ) -> Result<bool, Stop> {
-        let deadline = Instant::now() + at_most;
+        let deadline = now() + at_most;
         loop {
             if enough(&self.context.joins.borrow()) {
                 return Ok(true);
             }
-            if Instant::now() >= deadline {
+            if now() >= deadline {
                 return Ok(false);
             }
             self.check_health()?;
             // Changes are looked at a few times a second, not one by one: thousands come at once.
-            self.pause_until(deadline.min(Instant::now() + LOOK_EVERY)).await?;
+            self.pause_until(deadline.min(now() + LOOK_EVERY)).await?;
         }
     }
 
@@ -336,10 +341,10 @@ impl Conductor<'_> {
         }
         for _ in 0..20 {
             match self.context.engine().map(|engine| engine.begin_measuring()) {
-                Some(Err(_)) => self.pause_until(Instant::now() + LOOK_EVERY).await?,
+                Some(Err(_)) => self.pause_until(now() + LOOK_EVERY).await?,
                 _ => {
                     self.context.joins.borrow_mut().window_begins();
-                    self.context.audience.borrow_mut().window_begins(Instant::now());
+                    self.context.audience.borrow_mut().window_begins(now());
                     return Ok(());
                 }
             }
@@ -354,9 +359,9 @@ impl Conductor<'_> {
             [(Leaving::Subscribers, "subscribers"), (Leaving::Everybody, "participants")]
         {
             self.context.leaving.send_replace(leaving);
-            let deadline = Instant::now() + LEAVE_TIMEOUT;
+            let deadline = now() + LEAVE_TIMEOUT;
             while self.still_there(leaving) {
-                if Instant::now() >= deadline {
+                if now() >= deadline {
                     tracing::warn!("some {word} did not leave within {LEAVE_TIMEOUT:?}");
                     break;
                 }
@@ -391,3 +396,6 @@ pub(crate) fn nobody_joins(data: &mut RunData, all: &Participants, why: &JoinErr
     }
     data.joins.error(why);
 }
+
+#[cfg(test)]
+mod tests;

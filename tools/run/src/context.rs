@@ -3,17 +3,19 @@
 use std::cell::{Ref, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use stampede_core::watch::Rules;
-use stampede_engine::{AddPeerError, Engine, MailboxFull, PeerCommand, PeerId, PeerSpec};
+use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::audience::Audience;
 use crate::capture::Timelines;
+use crate::clock::RunClock;
 use crate::joins::{JoinPhase, Joins, ParticipantId};
+use crate::media_plane::MediaPlane;
 use crate::network::Network;
 use crate::routes::Routes;
 
@@ -39,37 +41,9 @@ pub(crate) enum Leaving {
     Everybody,
 }
 
-/// Both clocks at the start of the run: engine events carry wall time, schedules monotonic time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RunClock {
-    /// Monotonic.
-    pub started: Instant,
-    /// Wall.
-    pub started_at: SystemTime,
-    started_unix_ns: u64,
-}
-
-impl RunClock {
-    /// Now.
-    pub(crate) fn start() -> Self {
-        let started_at = SystemTime::now();
-        let since_epoch = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started_unix_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
-        Self { started: Instant::now(), started_at, started_unix_ns }
-    }
-
-    /// From a monotonic moment of this run to a wall clock stamp; zero if that lies before.
-    pub(crate) fn since(&self, from: Instant, unix_ns: u64) -> Duration {
-        let from_ns = from.saturating_duration_since(self.started).as_nanos();
-        let from_unix_ns =
-            self.started_unix_ns.saturating_add(u64::try_from(from_ns).unwrap_or(u64::MAX));
-        Duration::from_nanos(unix_ns.saturating_sub(from_unix_ns))
-    }
-}
-
 /// Shared by all tasks of a run.
 pub(crate) struct Context {
-    engine: RefCell<Option<Engine>>,
+    engine: RefCell<Option<Box<dyn MediaPlane>>>,
     /// Who joined and why not.
     pub joins: RefCell<Joins>,
     /// Who should see what, and who did.
@@ -108,7 +82,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Makes one around a running engine.
-    pub(crate) fn new(engine: Engine, settings: Settings) -> Self {
+    pub(crate) fn new(engine: Box<dyn MediaPlane>, settings: Settings) -> Self {
         Self {
             engine: RefCell::new(Some(engine)),
             joins: RefCell::default(),
@@ -132,12 +106,12 @@ impl Context {
     }
 
     /// The engine while it runs.
-    pub(crate) fn engine(&self) -> Option<Ref<'_, Engine>> {
-        Ref::filter_map(self.engine.borrow(), Option::as_ref).ok()
+    pub(crate) fn engine(&self) -> Option<Ref<'_, dyn MediaPlane>> {
+        Ref::filter_map(self.engine.borrow(), Option::as_deref).ok()
     }
 
     /// Takes the engine out; tasks that still run can't reach it any more.
-    pub(crate) fn take_engine(&self) -> Option<Engine> {
+    pub(crate) fn take_engine(&self) -> Option<Box<dyn MediaPlane>> {
         self.engine.borrow_mut().take()
     }
 
@@ -163,7 +137,7 @@ impl Context {
 
     /// Enters into the flight recorder's timeline what happened to a participant just now.
     pub(crate) fn happened(&self, identity: &str, text: impl FnOnce() -> String) {
-        self.timelines.borrow_mut().add(identity, self.clock.started.elapsed(), text);
+        self.timelines.borrow_mut().add(identity, self.clock.since_start(), text);
     }
 
     /// Enters a phase of a join at this moment.
@@ -205,18 +179,4 @@ pub(crate) struct Settings {
     pub own_publishers: String,
     /// Publishers stop sending layers that nobody wants.
     pub obey_dynacast: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wall_stamps_are_set_against_the_monotonic_schedule() {
-        let clock = RunClock::start();
-        let scheduled = clock.started + Duration::from_millis(250);
-        let stamp = clock.started_unix_ns + 300_000_000;
-        assert_eq!(clock.since(scheduled, stamp), Duration::from_millis(50));
-        assert_eq!(clock.since(scheduled, 0), Duration::ZERO);
-    }
 }

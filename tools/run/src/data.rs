@@ -11,7 +11,7 @@ use stampede_scenario::{Clips, Scenario};
 use stampede_sfu::Ledger;
 
 use crate::audience::Audience;
-use crate::context::RunClock;
+use crate::clock::{RunClock, now};
 use crate::joins::Joins;
 use crate::machine;
 use crate::preflight::cores::CoreSplit;
@@ -92,7 +92,7 @@ impl RunData {
             server_gone: None,
             crossed: None,
             joins: Joins::default(),
-            audience: Audience::new(prepared.scenario.watch_rules, Instant::now()),
+            audience: Audience::new(prepared.scenario.watch_rules, now()),
             engine: None,
             backend: None,
             cores: prepared.cores.clone(),
@@ -123,7 +123,7 @@ pub(crate) struct Mark {
 
 impl Mark {
     pub(crate) fn now() -> Self {
-        Self { at: Instant::now(), cpu: machine::cpu_time(), rss_bytes: machine::rss_bytes() }
+        Self { at: now(), cpu: machine::cpu_time(), rss_bytes: machine::rss_bytes() }
     }
 }
 

@@ -100,10 +100,8 @@ impl EmbeddedSfu {
         let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("it has no pipes".to_owned()));
         };
-        stdin
-            .write_all(first_line.as_bytes())
-            .await
-            .map_err(|error| failed(format!("its pipe broke: {error}")))?;
+        // If it has ended already, its last words say why, and not the pipe that it left.
+        let _ = stdin.write_all(first_line.as_bytes()).await;
         let mut lines = BufReader::new(stdout).lines();
         let line = tokio::time::timeout(READY_TIMEOUT, lines.next_line())
             .await
@@ -168,5 +166,22 @@ async fn forward_log(stderr: ChildStderr) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         stampede_output::say(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_that_dies_before_it_has_read_its_options_is_told_by_its_end() {
+        // This test's own binary knows no `sfu`. The options are more than a pipe holds, so that
+        // they are still being written when it ends.
+        let spec: stampede_sfu::impair::Spec = "loss=1%".parse().unwrap();
+        let options = SfuOptions { impair: vec![spec; 1 << 10], ..SfuOptions::default() };
+        let tasks = tokio::task::LocalSet::new();
+        let started = tasks.run_until(EmbeddedSfu::start(&options, &[], 1)).await;
+        let failure = started.err().unwrap();
+        assert!(failure.to_string().contains("ended before it was ready"), "{failure}");
     }
 }

@@ -93,25 +93,26 @@ impl From<&MediaFailure> for JoinError {
 
 #[cfg(test)]
 mod tests {
+    use stampede_signaling::Flooded;
+
     use super::*;
 
     #[test]
     fn what_the_server_answers_is_told_from_what_nobody_says() {
-        let class = |key: &str| JoinError::from(key.parse::<ErrorKind>().unwrap()).class();
-        for (key, expected) in [
-            ("http_503", ErrorClass::Refused),
-            ("publish_refused", ErrorClass::Refused),
-            ("server_left_room_closed", ErrorClass::EndedByServer),
-            ("signal_closed_1001", ErrorClass::EndedByServer),
-            ("signal_closed_1006", ErrorClass::SignallingLost),
-            ("signal_lost", ErrorClass::SignallingLost),
-            ("ping_timeout", ErrorClass::Unanswered),
-            ("server_flooded_offers", ErrorClass::Flooded),
-            ("local_resources", ErrorClass::NoResources),
-            ("refused", ErrorClass::Other),
+        for (kind, class) in [
+            (ErrorKind::http(503), ErrorClass::Refused),
+            (ErrorKind::PublishRefused, ErrorClass::Refused),
+            (ErrorKind::Closed(1001.into()), ErrorClass::EndedByServer),
+            (ErrorKind::ServerAskedReconnect, ErrorClass::EndedByServer),
+            (ErrorKind::Closed(1006.into()), ErrorClass::SignallingLost),
+            (ErrorKind::SignalLost, ErrorClass::SignallingLost),
+            (ErrorKind::PingTimeout, ErrorClass::Unanswered),
+            (ErrorKind::ServerFlooded(Flooded::Offers), ErrorClass::Flooded),
+            (ErrorKind::LocalResources, ErrorClass::NoResources),
+            (ErrorKind::Refused, ErrorClass::Other),
         ] {
-            assert_eq!(class(key), expected, "{key}");
-            assert_eq!(JoinError::from(key.parse::<ErrorKind>().unwrap()).key(), key);
+            assert_eq!(JoinError::from(kind).class(), class, "{kind}");
+            assert_eq!(JoinError::from(kind).key(), kind.key());
         }
     }
 }

@@ -589,12 +589,9 @@ impl Joins {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use stampede_signaling::ErrorKind;
 
-    /// An error of signalling by its key.
-    fn why(key: &str) -> JoinError {
-        JoinError::Signalling(key.parse().unwrap())
-    }
+    use super::*;
 
     const MS: Duration = Duration::from_millis(1);
     const GRACE: Duration = Duration::from_secs(5);
@@ -608,7 +605,7 @@ mod tests {
         joins.reached(id, JoinPhase::Dtls, 2 * MS);
         joins.reached(id, JoinPhase::Dtls, 900 * MS);
         assert_eq!((joins.subscribers_joined(), joins.connected(), joins.peak), (1, 1, 1));
-        joins.broke(id, &why("media_lost"));
+        joins.broke(id, &ErrorKind::MediaLost.into());
         joins.retried(id);
         joins.started(id, Instant::now());
         joins.reached(id, JoinPhase::Dtls, 5_000 * MS);
@@ -630,7 +627,7 @@ mod tests {
         joins.started(publisher, Instant::now());
         joins.started(subscriber, Instant::now());
         assert!(!joins.publishers_settled(1) && !joins.settled());
-        joins.broke(publisher, &why("http_401"));
+        joins.broke(publisher, &ErrorKind::http(401).into());
         joins.over(publisher, true);
         joins.over(publisher, true);
         assert!(joins.publishers_settled(1) && !joins.settled() && !joins.all_over());
@@ -716,19 +713,19 @@ mod tests {
         let (mut joins, ids) =
             book_of(begun, &[None, Some(JoinPhase::Dtls), Some(JoinPhase::Dtls)]);
         for _ in 0..3 {
-            joins.broke(ids[0], &why("http_503"));
+            joins.broke(ids[0], &ErrorKind::http(503).into());
             joins.retried(ids[0]);
             joins.reached(ids[1], JoinPhase::Dtls, MS);
-            joins.broke(ids[1], &why("media_lost"));
+            joins.broke(ids[1], &ErrorKind::MediaLost.into());
             joins.retried(ids[1]);
         }
         joins.reached(ids[0], JoinPhase::Websocket, MS);
         assert_eq!(assert_balanced(&joins).pending_at.signal, 1);
-        joins.broke(ids[0], &why("http_503"));
+        joins.broke(ids[0], &ErrorKind::http(503).into());
         // A pause between two tries is the end of the last one, if the run ends in it.
         assert_eq!(assert_balanced(&joins).pending_at.websocket, 1);
         // A websocket is gone, and one that was is back.
-        joins.resuming(ids[2], Some(why("signal_lost")));
+        joins.resuming(ids[2], Some(ErrorKind::SignalLost.into()));
         joins.close(begun + MS, GRACE);
         let join = assert_balanced(&joins);
         let counted = join.counted;
@@ -737,7 +734,7 @@ mod tests {
         assert_eq!(join.errors["signal_lost"], 1);
         assert_eq!(joins.left_resuming(), 1);
         let (mut joins, ids) = book_of(begun, &[Some(JoinPhase::Dtls)]);
-        joins.resuming(ids[0], Some(why("signal_lost")));
+        joins.resuming(ids[0], Some(ErrorKind::SignalLost.into()));
         joins.resumed(ids[0]);
         joins.close(begun + MS, GRACE);
         assert_eq!((joins.live().counted.dropped, joins.live().counted.resumed), (0, 1));
@@ -784,11 +781,11 @@ mod tests {
         }
         // Two miss the second publisher, one the third; then one of the two drops out.
         assert_eq!(joins.tracks_discounted(), [3, 3]);
-        joins.broke(viewers[0], &why("media_lost"));
+        joins.broke(viewers[0], &ErrorKind::MediaLost.into());
         assert_eq!(joins.tracks_discounted(), [4, 4]);
         joins.reached(publishers[1], JoinPhase::Dtls, MS);
         assert_eq!(joins.tracks_discounted(), [3, 3]);
-        joins.broke(publishers[0], &why("media_lost"));
+        joins.broke(publishers[0], &ErrorKind::MediaLost.into());
         assert_eq!(joins.tracks_discounted(), [4, 4]);
     }
 

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use stampede_report::Failure;
 use stampede_scenario::NetworkSpec;
-use stampede_signaling::connection::{TlsSetup, TlsSetupError};
+use stampede_signaling::connection::{Dial, TlsSetup, TlsSetupError};
+use stampede_signaling::presence::{self, Absence};
 use stampede_signaling::{Proxies, Proxy, ServerUrl};
 
 /// Longest `--ca` read; Mozilla's whole list has a quarter of a megabyte.
@@ -21,6 +24,8 @@ pub struct Network {
     pub(crate) proxies: Proxies,
     /// The one on the way to the server.
     pub(crate) proxy: Option<Proxy>,
+    /// What makes the byte streams of signalling; `None` for TCP.
+    pub(crate) dial: Option<Arc<dyn Dial>>,
 }
 
 impl Network {
@@ -58,7 +63,22 @@ impl Network {
             // Nobody will ask: no file is read.
             None => TlsSetup::new().map_err(Failure::other)?,
         };
-        Ok(Self { tls, proxies, proxy })
+        Ok(Self { tls, proxies, proxy, dial: None })
+    }
+
+    /// Asks a server whether it is still there.
+    ///
+    /// # Errors
+    /// Why it is taken to be gone.
+    pub(crate) async fn ask(&self, url: &ServerUrl, limit: Duration) -> Result<(), Absence> {
+        let Some(dial) = &self.dial else {
+            return presence::ask(url, &self.tls, &self.proxies, limit).await;
+        };
+        match tokio::time::timeout(limit, dial.dial(url)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Absence::Refused),
+            Err(_) => Err(Absence::Silent(limit)),
+        }
     }
 
     /// What has to be said of it before the run starts.

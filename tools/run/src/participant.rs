@@ -16,6 +16,7 @@ use stampede_signaling::session::{
 use stampede_signaling::{JoinGrant, TOKEN_TTL};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::clock::now;
 use crate::context::{Context, Leaving};
 use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
@@ -135,7 +136,7 @@ impl TryEnd {
     }
 }
 
-/// Runs a participant to its end. `scheduled` has come.
+/// Runs a participant to its end. `scheduled` has come, and the accounts know of it.
 pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     let id = participant.id;
     let last = if participant.spec.media.is_publisher() {
@@ -145,8 +146,6 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
     };
     let (leaving, own) = (context.leaving.subscribe(), Rc::clone(&participant.leave));
     let mut departure = Departure { leaving, last, own };
-    context.joins.borrow_mut().started(id, participant.scheduled);
-    context.audience.borrow_mut().scheduled(id, participant.scheduled);
     let gave_up = loop {
         let end = attempt(&context, &participant, &mut departure).await;
         let TryEnd::Broke { why, detail, retryable } = end else {
@@ -180,8 +179,7 @@ pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
 
 /// Tells the accounts that it is gone: told to leave, or for this reason.
 fn gone(context: &Context, participant: &Participant, broke: Option<&str>) {
-    let now = Instant::now();
-    let mut audience = context.audience.borrow_mut();
+    let (now, mut audience) = (now(), context.audience.borrow_mut());
     if participant.spec.media.is_publisher() {
         return audience.publisher_gone(
             &participant.spec.room,
@@ -245,7 +243,7 @@ async fn attempt(
         identity,
         peer,
         peer_updates,
-        began: Instant::now(),
+        began: now(),
         connected: false,
         resumes_tried: 0,
         own_sid: String::new(),
@@ -285,6 +283,7 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
     let (url, role) = (context.url.clone(), participant.spec.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
     options.proxy.clone_from(&context.network.proxy);
+    options.dial.clone_from(&context.network.dial);
     options.addresses = Some(Arc::clone(&context.addresses));
     Ok(options)
 }
@@ -405,7 +404,7 @@ impl Joined<'_> {
 
     /// What the media plane knows of why it is not connected, if it had time enough to be.
     async fn unconnected(&self, notices: &mut mpsc::Receiver<PeerNotice>) -> Option<TryEnd> {
-        if self.connected || self.began.elapsed() < DIAGNOSED_AFTER {
+        if self.connected || now().saturating_duration_since(self.began) < DIAGNOSED_AFTER {
             return None;
         }
         self.context.command(self.peer, PeerCommand::GiveUp).ok()?;
@@ -442,7 +441,7 @@ impl Joined<'_> {
         self.context.happened(self.identity, || format!("{why}: resuming"));
         self.context.joins.borrow_mut().said(&why.kind().into(), &why.to_string());
         tracing::debug!("{}: {why}: resuming", self.participant.identity());
-        let (id, now) = (self.participant.id, Instant::now());
+        let (id, now) = (self.participant.id, now());
         self.context.audience.borrow_mut().disconnected(id, now, why.kind().key());
         while let Some(pause_ms) = RESUME_PAUSES_MS.get(self.resumes_tried) {
             self.resumes_tried += 1;
@@ -483,10 +482,10 @@ impl Joined<'_> {
                 self.own_sid.clone_from(&joined.participant_sid);
                 let participant = self.participant;
                 let (id, scheduled) = (participant.id, participant.scheduled);
-                let now = Instant::now();
-                self.context.reached_now(id, JoinPhase::Signal, scheduled, now);
+                let at = now();
+                self.context.reached_now(id, JoinPhase::Signal, scheduled, at);
                 let mut joins = self.context.joins.borrow_mut();
-                joins.join_response(now.saturating_duration_since(tcp_connected));
+                joins.join_response(at.saturating_duration_since(tcp_connected));
                 joins.server_version(&joined.server_version);
             }
             SessionEvent::Resumed => {
@@ -509,7 +508,7 @@ impl Joined<'_> {
     /// What the watch accounts have to know of an event.
     fn account(&self, event: &SessionEvent) {
         let (context, participant) = (self.context, self.participant);
-        let (id, now) = (participant.id, Instant::now());
+        let (id, now) = (participant.id, now());
         let mut audience = context.audience.borrow_mut();
         let Role::Publisher { tracks } = &participant.spec.role else {
             if matches!(event, SessionEvent::Resumed) && self.connected {
@@ -559,7 +558,7 @@ impl Joined<'_> {
             }
             PeerNotice::Connected => {
                 self.connected = true;
-                let (id, now) = (self.participant.id, Instant::now());
+                let (id, now) = (self.participant.id, now());
                 self.context.audience.borrow_mut().connected(id, now);
                 return;
             }

@@ -52,6 +52,21 @@ pub struct Prepared {
     pub(crate) seed: u64,
 }
 
+/// Why a run can't start.
+#[derive(Debug)]
+pub struct Refused {
+    /// What can't be used.
+    pub failure: Failure,
+    /// What was found until then and may be why; see [`Prepared::notices`].
+    pub notices: Vec<String>,
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        refused.failure
+    }
+}
+
 /// Why the rooms are not there.
 pub(crate) enum PrepareError {
     /// A key, a URL, a proxy: nothing to count, something to put right.
@@ -69,14 +84,27 @@ pub(crate) enum PrepareError {
 ///
 /// # Errors
 /// Exit code 104: what can't be used, with the number needed and the command that gives it.
-pub fn prepare(scenario: Scenario) -> Result<Prepared, Failure> {
+pub fn prepare(scenario: Scenario) -> Result<Prepared, Refused> {
+    let mut notices = Vec::new();
+    match prepare_telling(scenario, &mut notices) {
+        Ok(prepared) => Ok(Prepared { notices, ..prepared }),
+        Err(failure) => Err(Refused { failure, notices }),
+    }
+}
+
+fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prepared, Failure> {
     let server = match &scenario.target {
         Target::Embedded(_) => None,
         Target::Server(server) => Some(&server.url),
     };
     let network = Network::open(&scenario.network, server, &scenario.server_metrics)?;
-    let mut notices: Vec<String> = network.notice().into_iter().collect();
-    let clips = clips::open(&scenario, &mut notices)?;
+    notices.extend(network.notice());
+    if let Target::Server(server) = &scenario.target
+        && let Some(warning) = server.credentials.warning()
+    {
+        tracing::info!("{warning}");
+    }
+    let clips = clips::open(&scenario, notices)?;
     if let Some(record) = &scenario.record {
         folder("--record", &record.dir)?;
     }
@@ -102,7 +130,7 @@ pub fn prepare(scenario: Scenario) -> Result<Prepared, Failure> {
             (Some(addresses), local_ip)
         }
     };
-    check_machine(&scenario, embedded, local_ip, cores.workers, &mut notices)?;
+    check_machine(&scenario, embedded, local_ip, cores.workers, notices)?;
     let mut run_id = random_hex()?;
     let random_seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
     run_id.truncate(RUN_ID_CHARS);
@@ -113,7 +141,7 @@ pub fn prepare(scenario: Scenario) -> Result<Prepared, Failure> {
         clips,
         participants,
         cores,
-        notices,
+        notices: Vec::new(),
         cpus: allowed.len(),
         network,
         local_ip,

@@ -19,12 +19,16 @@ use crate::routes::Workers;
 /// Events handled before other tasks get a turn.
 const EVENTS_A_TURN: usize = 1_024;
 
-/// Routes events until the engine is gone. Ends only with an error of the eventfd.
-pub(crate) async fn route(context: Rc<Context>, workers: Rc<RefCell<Workers>>) -> io::Result<()> {
-    let fd: OwnedFd = match context.engine() {
-        Some(engine) => engine.event_fd().try_clone_to_owned()?,
-        None => return Ok(()),
-    };
+/// Routes the events that `next` gives and `fd` announces until the engine is gone.
+///
+/// # Errors
+/// Those of the eventfd.
+pub(crate) async fn route(
+    context: Rc<Context>,
+    workers: Rc<RefCell<Workers>>,
+    fd: OwnedFd,
+    next: impl Fn() -> Option<EngineEvent>,
+) -> io::Result<()> {
     // Deprecated because a type may give out another descriptor later; an `OwnedFd` never does,
     // and the successor is `unsafe`, which this crate forbids.
     #[allow(deprecated)]
@@ -38,15 +42,13 @@ pub(crate) async fn route(context: Rc<Context>, workers: Rc<RefCell<Workers>>) -
             Err(error) => return Err(error.into()),
         }
         loop {
-            let events: Vec<EngineEvent> = match context.engine() {
-                Some(engine) => engine.events().try_iter().take(EVENTS_A_TURN).collect(),
-                None => return Ok(()),
-            };
-            let more = events.len() == EVENTS_A_TURN;
-            for event in events {
-                handle(&context, &workers, event);
+            // What is left then is for whoever stops the engine.
+            if context.engine().is_none() {
+                return Ok(());
             }
-            if !more {
+            let events = std::iter::from_fn(&next).take(EVENTS_A_TURN);
+            let handled = events.map(|event| handle(&context, &workers, event)).count();
+            if handled < EVENTS_A_TURN {
                 break;
             }
             tokio::task::yield_now().await;
@@ -54,7 +56,8 @@ pub(crate) async fn route(context: Rc<Context>, workers: Rc<RefCell<Workers>>) -
     }
 }
 
-fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
+/// Brings one event to whom it is for.
+pub(crate) fn handle(context: &Context, workers: &RefCell<Workers>, event: EngineEvent) {
     match event {
         EngineEvent::Peer { peer, at_unix_ns, notice } => {
             peer_notice(context, peer, at_unix_ns, notice);

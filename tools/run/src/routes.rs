@@ -7,6 +7,7 @@ use stampede_core::PeerCounters;
 use stampede_engine::{CapturedPeer, PeerId, PeerNotice, WorkerSnapshot};
 use tokio::sync::mpsc;
 
+use crate::clock::now;
 use crate::joins::ParticipantId;
 use crate::series::Part;
 
@@ -74,7 +75,7 @@ impl Workers {
         if self.latest.len() <= index {
             self.latest.resize_with(index + 1, || None);
         }
-        self.latest[index] = Some((Instant::now(), snapshot));
+        self.latest[index] = Some((now(), snapshot));
     }
 
     /// Latest snapshot of each worker.

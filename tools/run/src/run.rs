@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stampede_core::peer::GAP_GRACE;
 use stampede_counters::RunCounters;
@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::audience::Audience;
+use crate::clock::{RunClock, now};
 use crate::conductor::{self, Conductor};
-use crate::context::{Context, RunClock, Settings, signalled};
+use crate::context::{Context, Settings, signalled};
 use crate::data::RunData;
 use crate::embedded::EmbeddedSfu;
 use crate::prepare::{self, PrepareError, Prepared};
@@ -180,7 +181,8 @@ async fn with_engine(
     interrupted: watch::Receiver<bool>,
 ) {
     data.clock = settings.clock;
-    let context = Rc::new(Context::new(engine, settings));
+    let (fd, events) = (engine.event_fd().try_clone_to_owned(), engine.events().clone());
+    let context = Rc::new(Context::new(Box::new(engine), settings));
     let workers = Rc::new(RefCell::new(Workers::default()));
     let state = Rc::new(conductor::State::default());
     let (controls, scraper) = (Arc::clone(&watcher.controls), Rc::clone(&watcher.scraper));
@@ -196,7 +198,10 @@ async fn with_engine(
     });
     let (routed, failures) = (Rc::clone(&context), Rc::clone(&workers));
     let router = tokio::task::spawn_local(async move {
-        if let Err(error) = router::route(Rc::clone(&routed), Rc::clone(&failures)).await {
+        let next = || events.try_recv().ok();
+        let routing =
+            async { router::route(Rc::clone(&routed), Rc::clone(&failures), fd?, next).await };
+        if let Err(error) = routing.await {
             let why = format!("the engine's events can't be read: {error}");
             failures.borrow_mut().failed.push(why);
             routed.changed.notify_waiters();
@@ -228,7 +233,7 @@ async fn with_engine(
     data.ended_early = ending.ended_early;
     data.server_gone = ending.server_gone;
     data.crossed = state.crossed.take();
-    data.duration = data.clock.started.elapsed();
+    data.duration = data.clock.since_start();
     state.done.set(true);
     let series = watching.await.unwrap_or_default();
     if let Some(recorder) = recorder {
@@ -272,7 +277,7 @@ fn end_series(data: &mut RunData, mut series: Series, workers: &mut Workers) {
         engine.snapshots_unread.drain(..).for_each(|snapshot| workers.keep(snapshot));
         let ended = engine.workers.iter().map(|worker| worker.last.ended).max();
         let elapsed = ended.map(|ended| ended.saturating_duration_since(data.clock.started));
-        let t_s = elapsed.unwrap_or_else(|| data.clock.started.elapsed()).as_secs_f64();
+        let t_s = elapsed.unwrap_or_else(|| data.clock.since_start()).as_secs_f64();
         series.last(t_s, std::mem::take(&mut workers.unread), &engine.workers);
     }
     data.series = series.into_rows();
@@ -330,7 +335,7 @@ async fn record_on_demand(
         } else {
             tokio::time::sleep(CAPTURE_TIMEOUT).await;
             let captures = std::mem::take(&mut workers.borrow_mut().captured);
-            let suffix = format!("-{:.0}s", context.clock.started.elapsed().as_secs_f64());
+            let suffix = format!("-{:.0}s", context.clock.since_start().as_secs_f64());
             let worst = worst_so_far(&context, &plan, captures, settles_after);
             let of = plan.clone();
             let write = move || capture::write(&of, &worst, &suffix);
@@ -397,7 +402,7 @@ impl Watcher {
                 // A key was pressed: shown at once.
                 () = self.controls.changed.notified() => {}
             }
-            shown.elapsed = context.clock.started.elapsed();
+            shown.elapsed = context.clock.since_start();
             shown.joins = context.joins.borrow().live();
             if look == LOOKS_A_SECOND {
                 look = 0;
@@ -413,8 +418,7 @@ impl Watcher {
             let joins = context.joins.borrow();
             shown.phase = state.phase.get();
             shown.paused = self.controls.paused() && shown.phase.can_pause();
-            shown.left =
-                state.ends.get().map(|ends| ends.saturating_duration_since(Instant::now()));
+            shown.left = state.ends.get().map(|ends| ends.saturating_duration_since(now()));
             shown.connected = joins.connected();
             shown.errors = joins.errors();
             self.view.borrow_mut().show(&shown);
@@ -434,8 +438,7 @@ impl Watcher {
         workers.unread.clear();
         let connected = context.joins.borrow().connected();
         let t_s = shown.elapsed.as_secs_f64();
-        shown.second =
-            series.second(t_s, connected, self.scraper.second(), workers.seconds(Instant::now()));
+        shown.second = series.second(t_s, connected, self.scraper.second(), workers.seconds(now()));
         let audience = context.audience.borrow();
         if let Some(until) = audience.known_until(context.workers(), settles_after) {
             shown.watch = Viewers::until(&audience, context.clock.started, until).live();

@@ -7,6 +7,7 @@ use stampede_core::{PacketCounters, PeerCounters};
 use stampede_report::types::{Fault, StageRow};
 use stampede_scenario::{StageRun, timeline};
 
+use crate::clock::now;
 use crate::conductor::{Conductor, Stop};
 use crate::context::Tasks;
 use crate::data::{Mark, Measured};
@@ -35,7 +36,7 @@ impl Conductor<'_> {
         measured: &mut Measured,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
-        let begin = Instant::now();
+        let begin = now();
         let mut crowd =
             Crowd { waiting: subscribers.into_iter(), inside: Vec::new(), joined: 0, left: 0 };
         measured.stages = Some(Vec::new());
@@ -98,15 +99,15 @@ impl Conductor<'_> {
             Some(engine) if engine.read_totals(tag).is_ok() => engine.workers(),
             _ => return Ok(None),
         };
-        let deadline = Instant::now() + READING_TIMEOUT;
-        while Instant::now() < deadline {
+        let deadline = now() + READING_TIMEOUT;
+        while now() < deadline {
             let answer = self.workers.borrow().readings.get(&tag).copied();
             if let Some((answers, sum)) = answer
                 && answers >= workers
             {
                 return Ok(Some(sum));
             }
-            self.pause_until(Instant::now() + ANSWER_LOOK_EVERY).await?;
+            self.pause_until(now() + ANSWER_LOOK_EVERY).await?;
         }
         tracing::warn!("the workers did not say in time what they had counted");
         Ok(None)

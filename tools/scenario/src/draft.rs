@@ -10,7 +10,7 @@ use stampede_sfu::SfuOptions;
 use url::Url;
 
 use crate::values::{Backend, CoreList, Resolution};
-use crate::{CohortSpec, LayoutChoice, RoomDraft, Secret, Stage, SubscribeMode};
+use crate::{CohortSpec, LayoutChoice, RoomDraft, Secret, Shorthand, Stage, SubscribeMode};
 
 /// Receive buffer asked for each peer's socket.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
@@ -18,7 +18,7 @@ const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// Every option of a run. The default is `stampede run` without a flag: the embedded SFU, a
 /// publisher of video and audio, and 200 subscribers. What each means is said where the flags are
 /// (docs/flags.md); `None` and empty lists are what was not given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// Server to join; `None` is the embedded SFU.
     pub url: Option<String>,
@@ -111,26 +111,24 @@ pub struct Draft {
 }
 
 /// Options of the embedded SFU.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbeddedDraft {
     /// Its cores.
     pub cores: Option<CoreList>,
-    /// Share of packets it drops.
-    pub drop: Option<f64>,
-    /// Mean burst of drops in packets.
-    pub drop_burst: Option<u32>,
-    /// How long it holds packets back.
-    pub delay: Option<Duration>,
+    /// What it drops and holds back.
+    pub short: Shorthand,
     /// Its impairments.
     pub impair: Vec<ImpairSpec>,
     /// Further flags of `stampede sfu` as they were given, each one word.
     pub flags: Vec<String>,
-    /// What those flags come to.
+    /// What those flags drop and hold back, in the place of what `short` does.
+    pub flags_short: Shorthand,
+    /// What those flags come to otherwise.
     pub options: SfuOptions,
 }
 
 /// Options of the flight recorder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaptureDraft {
     /// Its folder; without one there is no flight recorder.
     pub dir: Option<PathBuf>,

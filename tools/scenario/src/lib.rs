@@ -25,6 +25,7 @@ mod participants;
 mod scenario;
 mod secret;
 mod shape;
+mod shorthand;
 mod stage;
 pub mod values;
 
@@ -35,8 +36,9 @@ pub use draft::{CaptureDraft, Draft, EmbeddedDraft};
 pub use participants::{Media, ParticipantSpec, Participants};
 pub use scenario::{
     CaptureSpec, Clips, Embedded, NetworkSpec, RecordSpec, Scenario, Server, Target, VideoSpec,
-    packet_ring_bytes, shorthand,
+    packet_ring_bytes,
 };
 pub use secret::Secret;
 pub use shape::{RoomSpec, Shape};
+pub use shorthand::Shorthand;
 pub use stage::{Change, Stage, StageRun, timeline};

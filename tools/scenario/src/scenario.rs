@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::watch::Rules;
-use stampede_impair::{Spec as ImpairSpec, SpecError as ImpairSpecError};
+use stampede_impair::Spec as ImpairSpec;
 use stampede_media::{Codec, MediaClip};
 use stampede_report::Failure;
 use stampede_report::threshold::Threshold;
@@ -17,7 +17,7 @@ use url::Url;
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
-use crate::{Cohorts, Secret};
+use crate::{Cohorts, Secret, Shorthand};
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
 /// tests without permission.
@@ -109,12 +109,8 @@ pub enum Target {
 pub struct Embedded {
     /// Its cores as given.
     pub cores: Option<CoreList>,
-    /// Share of packets it drops, as given.
-    pub drop: Option<f64>,
-    /// Mean burst of drops, as given.
-    pub drop_burst: Option<u32>,
-    /// How long it holds packets back, as given.
-    pub delay: Option<Duration>,
+    /// What it drops and holds back, as given.
+    pub short: Shorthand,
     /// Its impairments as given.
     pub impair: Vec<ImpairSpec>,
     /// Further flags as given.
@@ -346,9 +342,7 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
     let Some(text) = &draft.url else {
         return Ok(Target::Embedded(Box::new(Embedded {
             cores: embedded.cores.clone(),
-            drop: embedded.drop,
-            drop_burst: embedded.drop_burst,
-            delay: embedded.delay,
+            short: embedded.short,
             impair: embedded.impair.clone(),
             flags: embedded.flags.clone(),
             options: embedded_options(embedded)?,
@@ -356,9 +350,9 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
     };
     for (given, flag) in [
         (embedded.cores.is_some(), "--embedded-cores"),
-        (embedded.drop.is_some(), "--embedded-drop"),
-        (embedded.drop_burst.is_some(), "--embedded-drop-burst"),
-        (embedded.delay.is_some(), "--embedded-delay"),
+        (embedded.short.drop.is_some(), "--embedded-drop"),
+        (embedded.short.drop_burst.is_some(), "--embedded-drop-burst"),
+        (embedded.short.delay.is_some(), "--embedded-delay"),
         (!embedded.impair.is_empty(), "--embedded-impair"),
         (!embedded.flags.is_empty(), "--embedded-flag"),
     ] {
@@ -389,28 +383,11 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
 fn embedded_options(embedded: &EmbeddedDraft) -> Result<SfuOptions, Failure> {
     let mut options = embedded.options.clone();
     options.impair.splice(0..0, embedded.impair.iter().cloned());
-    let (drop, delay) = (embedded.drop.unwrap_or(0.0), embedded.delay.unwrap_or_default());
-    let own = shorthand(drop, embedded.drop_burst, delay)
-        .map_err(|error| Failure::config(format!("--embedded-drop: {error}")))?;
-    options.impair.extend(own);
+    // One impairment, for of two of everybody only the first would count.
+    let short = embedded.flags_short.over(embedded.short).spec();
+    let short = short.map_err(|error| Failure::config(format!("--embedded-drop: {error}")))?;
+    options.impair.extend(short);
     Ok(options)
-}
-
-/// The impairment that a share of drops, their mean burst and a delay stand for; `None` if they
-/// stand for nothing.
-///
-/// # Errors
-/// A burst that can't be had with this share.
-pub fn shorthand(
-    drop: f64,
-    burst_packets: Option<u32>,
-    delay: Duration,
-) -> Result<Option<ImpairSpec>, ImpairSpecError> {
-    if drop <= 0.0 && delay.is_zero() {
-        return Ok(None);
-    }
-    let burst_packets = burst_packets.filter(|_| drop > 0.0).unwrap_or(1);
-    ImpairSpec::loss_and_delay(drop, burst_packets, delay).map(Some)
 }
 
 fn check_network(draft: &Draft) -> Result<(), Failure> {

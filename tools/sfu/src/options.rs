@@ -11,7 +11,7 @@ use crate::SfuFaults;
 
 /// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret; JSON does, for the pipe
 /// to a child process and nothing else.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct SfuOptions {
     /// Address of the HTTP/WebSocket server and of the media sockets.
     pub bind_ip: IpAddr,

@@ -10,12 +10,12 @@ use stampede_report::types::{Fault, FindSection, FindStep, Outcome, Report};
 use std::time::Duration;
 
 use stampede_report::{Exit, Failure};
-use stampede_run::{prepare, report_of};
+use stampede_run::report_of;
 use stampede_scenario::Scenario;
 
 use crate::flags::{RunFlags, run_outputs};
 use crate::live::Mode;
-use crate::play::{Show, finish, once};
+use crate::play::{Show, finish, once, ready};
 use crate::search::Search;
 
 /// A search that can start.
@@ -132,12 +132,12 @@ pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     let out = flags.out.clone();
     let mut interrupted = false;
     while let Some(subscribers) = search.next() {
-        let prepared = prepare(step(&flags, search_plan, subscribers)?)?;
-        let mut notices = Mode::Quiet;
-        if section.steps.is_empty() {
+        let first = section.steps.is_empty();
+        let notices = if first { show.mode } else { Mode::Quiet };
+        let prepared = ready(step(&flags, search_plan, subscribers)?, notices)?;
+        if first {
             // Checked once: the later steps write nothing there.
             run_outputs(&flags)?;
-            notices = show.mode;
         }
         let data = once(prepared, &show, notices)?;
         interrupted = data.interrupted;

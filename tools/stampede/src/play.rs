@@ -7,8 +7,8 @@ use stampede_output::files;
 use stampede_report::out::{Of, Output, OutputError, take_stdout, write_all};
 use stampede_report::types::Report;
 use stampede_report::{Exit, Failure};
-use stampede_run::{Controls, Prepared, RunData};
-use stampede_scenario::load;
+use stampede_run::{Controls, Prepared, RunData, prepare};
+use stampede_scenario::{Scenario, load};
 
 use crate::flags::RunFlags;
 use crate::live::{Live, Mode};
@@ -36,17 +36,34 @@ impl Show {
     }
 }
 
+/// Prepares a run. If it is refused, what was found of the machine until then is shown before.
+///
+/// # Errors
+/// Exit code 104: what can't be used.
+pub(crate) fn ready(scenario: Scenario, notices: Mode) -> Result<Prepared, Failure> {
+    prepare(scenario).map_err(|refused| {
+        tell(&refused.notices, notices);
+        refused.failure
+    })
+}
+
+fn tell(notices: &[String], mode: Mode) {
+    if mode != Mode::Quiet {
+        notices.iter().for_each(|notice| stampede_output::say(notice));
+    }
+}
+
 /// Plays a prepared run. `notices` is how what was found of the machine is shown.
 ///
 /// # Errors
 /// What ended it before there was anything to report.
 pub(crate) fn once(prepared: Prepared, show: &Show, notices: Mode) -> Result<RunData, Failure> {
     let listener = show.prometheus.map(metrics::bind).transpose()?;
-    if notices != Mode::Quiet {
-        prepared.notices.iter().for_each(|notice| stampede_output::say(notice));
-        if let Some(warning) = load_warning(&prepared) {
-            stampede_output::say(&warning);
-        }
+    tell(&prepared.notices, notices);
+    if notices != Mode::Quiet
+        && let Some(warning) = load_warning(&prepared)
+    {
+        stampede_output::say(&warning);
     }
     let controls = Arc::new(Controls::default());
     let (stopping, quiet) = (Arc::clone(&controls), show.mode == Mode::Quiet);

@@ -1,12 +1,12 @@
 //! `stampede run`: from checked flags to a report that is written and shown.
 
 use stampede_report::{Exit, Failure};
-use stampede_run::{prepare, report_of};
+use stampede_run::report_of;
 use stampede_scenario::Scenario;
 
 use crate::find::{self, FindPlan};
 use crate::flags::{RunFlags, run_outputs};
-use crate::play::{Show, finish, once};
+use crate::play::{Show, finish, once, ready};
 
 /// The `run` command.
 ///
@@ -19,7 +19,7 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     let show = Show::of(&flags);
     let (out, quiet, outputs) = (flags.out.clone(), flags.quiet, flags.clone());
     let scenario = Scenario::new(flags.draft()?)?;
-    let prepared = prepare(scenario)?;
+    let prepared = ready(scenario, show.mode)?;
     // Now that the folders are there, which are no files.
     run_outputs(&outputs)?;
     let data = once(prepared, &show, show.mode)?;
@@ -32,8 +32,8 @@ mod tests {
     use std::time::Duration;
 
     use stampede_media::Codec;
-    use stampede_run::Prepared;
-    use stampede_scenario::Target;
+    use stampede_run::{Prepared, prepare};
+    use stampede_scenario::{Draft, Target};
 
     use super::*;
     use crate::flags::{Command, Parsed, parse};
@@ -168,6 +168,32 @@ mod tests {
             assert!(error.to_string().contains(why), "{error}");
             assert_eq!(error.exit, Exit::BadConfiguration);
         }
+    }
+
+    #[test]
+    fn flags_and_drafts_have_the_same_defaults() {
+        assert_eq!(flags(&[]).draft().unwrap(), Draft::default());
+    }
+
+    #[test]
+    fn what_the_embedded_sfu_drops_and_holds_back_is_one_impairment() {
+        let one = |args: &[&str]| {
+            let Target::Embedded(embedded) = scenario(args).unwrap().target else { panic!() };
+            let [spec] = &embedded.options.impair[..] else { panic!("{:?}", embedded.options) };
+            (spec.loss, spec.burst_packets, spec.delay)
+        };
+        let (none, delay) = (Duration::ZERO, Duration::from_millis(20));
+        let delayed = ["--embedded-drop=1%", "--embedded-flag=--delay=20ms"];
+        assert_eq!(one(&delayed), (0.01, 1, delay));
+        let dropped = ["--embedded-delay=20ms", "--embedded-flag=--drop=1%"];
+        assert_eq!(one(&dropped), (0.01, 1, delay));
+        let bursts = ["--embedded-drop=1%", "--embedded-flag=--drop-burst=5"];
+        assert_eq!(one(&bursts), (0.01, 5, none));
+        // As of a flag that is given twice the last one counts.
+        let twice = ["--embedded-flag=--drop=2%", "--embedded-drop=1%", "--embedded-drop-burst=5"];
+        assert_eq!(one(&twice), (0.02, 5, none));
+        let error = scenario(&["--embedded-drop=99%", "--embedded-flag=--drop-burst=2"]);
+        assert!(error.unwrap_err().to_string().contains("--embedded-drop: "));
     }
 
     #[test]

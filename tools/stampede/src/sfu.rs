@@ -26,7 +26,10 @@ pub(crate) fn command(flags: &SfuFlags) -> Result<Exit, Failure> {
 }
 
 fn alone(runtime: &tokio::runtime::Runtime, flags: &SfuFlags) -> Result<Exit, Failure> {
-    let sfu = start(sfu_options(flags)?)?;
+    let mut options = sfu_options(flags)?;
+    let short = flags.short().spec();
+    options.impair.extend(short.map_err(|error| Failure::config(format!("sfu: --drop: {error}")))?);
+    let sfu = start(options)?;
     runtime.block_on(async {
         let first_signal = signals::first();
         print_line(&Ready { url: sfu.url() });

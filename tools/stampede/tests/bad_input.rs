@@ -192,6 +192,19 @@ fn a_wrong_secret_is_refused_before_anything_joins() {
 }
 
 #[test]
+fn keys_of_the_environment_are_for_a_server_alone() {
+    // CI systems set secrets that there are none of to nothing.
+    for flags in [&[][..], &["--embedded-flag=--malformed=1%"]] {
+        let args = [&["run", "--out=json=/nonexistent/r.json"], flags].concat();
+        let ended = Running::start_with(&args, |command| {
+            command.env("LIVEKIT_API_KEY", "").env("LIVEKIT_API_SECRET", "");
+        })
+        .end();
+        assert_refused(&ended, 104, &["/nonexistent/r.json"]);
+    }
+}
+
+#[test]
 fn a_web_server_is_no_livekit() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -232,6 +245,28 @@ fn descriptors_that_cannot_be_had_are_one_error_with_the_command() {
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     let descriptors = ended.stderr.contains("ulimit -n ");
     assert!(descriptors || ended.stderr.contains("ports: "), "{}", ended.stderr);
+}
+
+#[test]
+fn what_was_found_of_the_machine_is_told_of_a_refused_run_too() {
+    let server = ["--url=ws://192.0.2.1:7880", "--api-key=k", "--api-secret=s"];
+    let many = ["--subscribers=990000", "--num-per-second=1", "--proxy=http://127.0.0.1:1"];
+    let ended = run(&[&["run"], &server[..], &many].concat());
+    assert_eq!(ended.code, Some(104), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("through the proxy 127.0.0.1:1 (--proxy)"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_secret_that_livekit_would_refuse_is_worth_a_log_line() {
+    let server = ["--url=ws://127.0.0.1:1", "--api-key=k", "--api-secret=short"];
+    let args = [&["run", "--subscribers=1", "--out=json=/nonexistent/r.json"], &server[..]];
+    let ended = Running::start_with(&args.concat(), |command| {
+        command.env("RUST_LOG", "info");
+    })
+    .end();
+    assert_eq!(ended.code, Some(104), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the API secret has 5 characters"), "{}", ended.stderr);
 }
 
 #[test]

@@ -540,9 +540,9 @@ fn options(data: &RunData) -> Options {
             Target::Server(_) => None,
             Target::Embedded(embedded) => Some(EmbeddedOptions {
                 cores: data.cores.sfu_cores.clone(),
-                drop: embedded.drop.unwrap_or(0.0),
-                drop_burst: embedded.drop_burst.unwrap_or(1),
-                delay_ms: embedded.delay.unwrap_or_default().as_secs_f64() * 1_000.0,
+                drop: embedded.short.drop.unwrap_or(0.0),
+                drop_burst: embedded.short.drop_burst.unwrap_or(1),
+                delay_ms: embedded.short.delay.unwrap_or_default().as_secs_f64() * 1_000.0,
                 impair: embedded.impair.iter().map(ToString::to_string).collect(),
                 flags: embedded.flags.clone(),
             }),

@@ -5,10 +5,11 @@ mod parse;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Url;
 
+use crate::clock::now;
 use crate::network::Network;
 use figures::{Figures, Reading};
 use stampede_report::types::{ServerMetrics, ServerSecond, ServerTarget};
@@ -124,7 +125,7 @@ impl Scraper {
     async fn scrape(&self, target: &Target) {
         match self.read(&target.url).await {
             Ok(figures) => {
-                let reading = Reading { at: Instant::now(), figures };
+                let reading = Reading { at: now(), figures };
                 target.state.borrow_mut().succeeded(reading);
             }
             Err(error) => {
@@ -257,6 +258,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use stampede_signaling::{Proxies, TlsSetup};
 
     use super::*;
@@ -269,14 +272,14 @@ mod tests {
     fn scraper(urls: &[&str]) -> Scraper {
         let urls: Vec<Url> = urls.iter().map(|url| Url::parse(url).unwrap()).collect();
         let tls = TlsSetup::new().unwrap();
-        let network = Network { tls, proxies: Proxies::none(), proxy: None };
+        let network = Network { tls, proxies: Proxies::none(), proxy: None, dial: None };
         Scraper::new(&urls, &network).unwrap()
     }
 
     #[test]
     fn a_failed_scrape_makes_the_second_unknown_and_is_counted() {
         let scraper = scraper(&["http://a:1/metrics", "http://b:1/metrics"]);
-        let at = Instant::now();
+        let at = now();
         for target in &scraper.targets {
             let mut state = target.state.borrow_mut();
             state.succeeded(reading(at, 10.0));

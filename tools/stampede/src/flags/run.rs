@@ -14,13 +14,13 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, LayoutChoice, RoomDraft, Secret, Stage,
-    SubscribeMode,
+    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, LayoutChoice, RoomDraft, Secret, Shorthand,
+    Stage, SubscribeMode,
 };
 use stampede_sfu::SfuOptions;
 
 use super::find::FindFlags;
-use super::{Command, Parsed, parse, sfu_options};
+use super::{Command, Parsed, SfuFlags, parse, sfu_options};
 
 /// Flags of `stampede sfu` that a run sets for the SFU it starts.
 const SET_BY_THE_RUN: [&str; 4] = ["--api-key", "--api-secret", "--embedded-child", "--seed"];
@@ -363,7 +363,7 @@ impl RunFlags {
     /// Exit code 104: a flag for the embedded SFU that `stampede sfu` would refuse.
     pub(crate) fn draft(self) -> Result<Draft, Failure> {
         let Self { network, shape, .. } = self;
-        let embedded_options = embedded_options(&self.embedded_flag)?;
+        let (options, flags_short) = embedded_options(&self.embedded_flag)?;
         Ok(Draft {
             url: self.url,
             api_key: self.api_key,
@@ -398,12 +398,15 @@ impl RunFlags {
             packet_ring_bytes: self.packet_ring,
             embedded: EmbeddedDraft {
                 cores: self.embedded_cores,
-                drop: self.embedded_drop,
-                drop_burst: self.embedded_drop_burst,
-                delay: self.embedded_delay,
+                short: Shorthand {
+                    drop: self.embedded_drop,
+                    drop_burst: self.embedded_drop_burst,
+                    delay: self.embedded_delay,
+                },
                 impair: self.embedded_impair,
                 flags: self.embedded_flag,
-                options: embedded_options,
+                flags_short,
+                options,
             },
             thresholds: self.threshold.into_iter().flat_map(|all| all.0).collect(),
             capture: CaptureDraft {
@@ -427,7 +430,10 @@ impl RunFlags {
 }
 
 /// What the flags of `--embedded-flag` come to; refused where `stampede sfu` would refuse them.
-fn embedded_options(flags: &[String]) -> Result<SfuOptions, Failure> {
+fn embedded_options(flags: &[String]) -> Result<(SfuOptions, Shorthand), Failure> {
+    if flags.is_empty() {
+        return Ok(Default::default());
+    }
     for flag in flags {
         let refused = |why: &str| {
             let flag = one_line(flag);
@@ -446,7 +452,12 @@ fn embedded_options(flags: &[String]) -> Result<SfuOptions, Failure> {
     let free_ports = ["stampede", "sfu", "--port=0", "--rtc-port=0"];
     let words = free_ports.into_iter().chain(flags.iter().map(String::as_str));
     match parse(words.map(Into::into))? {
-        Parsed::Command(Command::Sfu(sfu)) => sfu_options(&sfu),
+        Parsed::Command(Command::Sfu(sfu)) => {
+            // The run makes keys of its own; those of the environment are for a server.
+            let api_key = SfuOptions::default().api_key;
+            let sfu = SfuFlags { api_key, api_secret: None, ..*sfu };
+            Ok((sfu_options(&sfu)?, sfu.short()))
+        }
         _ => Err(Failure::config("--embedded-flag: write it like --embedded-flag=--malformed=1%")),
     }
 }

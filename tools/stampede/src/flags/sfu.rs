@@ -7,7 +7,7 @@ use clap::Args;
 use stampede_report::Failure;
 use stampede_run::preflight;
 use stampede_scenario::values::{self, CoreList};
-use stampede_scenario::{Secret, shorthand};
+use stampede_scenario::{Secret, Shorthand};
 use stampede_sfu::impair::{Spec, Window};
 use stampede_sfu::{SfuFaults, SfuOptions};
 
@@ -83,7 +83,14 @@ pub(crate) struct SfuFlags {
     pub embedded_child: bool,
 }
 
-/// What a lone SFU is started with.
+impl SfuFlags {
+    /// What `--drop`, `--drop-burst` and `--delay` are short for.
+    pub(crate) fn short(&self) -> Shorthand {
+        Shorthand { drop: self.drop, drop_burst: self.drop_burst, delay: self.delay }
+    }
+}
+
+/// What a lone SFU is started with, but for what [`SfuFlags::short`] adds.
 ///
 /// # Errors
 /// Exit code 104: the first flag that can't be used.
@@ -116,7 +123,7 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
         workers: cores.len().max(1),
         cores,
         seed: flags.seed.unwrap_or(1),
-        impair: impair(flags)?,
+        impair: flags.impair.clone(),
         faults: SfuFaults {
             refuse_joins: flags.refuse_joins.unwrap_or(0.0),
             stalls: flags.stall_signalling.clone(),
@@ -128,12 +135,4 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
     };
     options.validate().map_err(|error| Failure::config(format!("sfu: {error}")))?;
     Ok(options)
-}
-
-/// All impairments: those of `--impair`, then what `--drop`, `--drop-burst` and `--delay` stand for.
-fn impair(flags: &SfuFlags) -> Result<Vec<Spec>, Failure> {
-    let short =
-        shorthand(flags.drop.unwrap_or(0.0), flags.drop_burst, flags.delay.unwrap_or_default())
-            .map_err(|error| Failure::config(format!("sfu: --drop: {error}")))?;
-    Ok(flags.impair.iter().cloned().chain(short).collect())
 }

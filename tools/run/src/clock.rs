@@ -1,0 +1,59 @@
+//! The clocks of a run. Nothing else in this crate reads one, so that tests play runs in virtual
+//! time.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Now, by the clock that sleeps go by: tokio's, which tests move.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Both clocks at the start of the run: engine events carry wall time, schedules monotonic time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunClock {
+    /// Monotonic.
+    pub started: Instant,
+    /// Wall.
+    pub started_at: SystemTime,
+    started_unix_ns: u64,
+}
+
+impl RunClock {
+    /// The run starts now.
+    pub(crate) fn start() -> Self {
+        let started_at = SystemTime::now();
+        let since_epoch = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started_unix_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+        Self { started: now(), started_at, started_unix_ns }
+    }
+
+    /// How long the run has been going on.
+    pub(crate) fn since_start(&self) -> Duration {
+        now().saturating_duration_since(self.started)
+    }
+
+    /// The wall clock stamp of a monotonic moment of this run.
+    pub(crate) fn unix_ns(&self, at: Instant) -> u64 {
+        let since_ns = at.saturating_duration_since(self.started).as_nanos();
+        self.started_unix_ns.saturating_add(u64::try_from(since_ns).unwrap_or(u64::MAX))
+    }
+
+    /// From a monotonic moment of this run to a wall clock stamp; zero if that lies before.
+    pub(crate) fn since(&self, from: Instant, unix_ns: u64) -> Duration {
+        Duration::from_nanos(unix_ns.saturating_sub(self.unix_ns(from)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_stamps_are_set_against_the_monotonic_schedule() {
+        let clock = RunClock::start();
+        let scheduled = clock.started + Duration::from_millis(250);
+        let stamp = clock.started_unix_ns + 300_000_000;
+        assert_eq!(clock.since(scheduled, stamp), Duration::from_millis(50));
+        assert_eq!(clock.since(scheduled, 0), Duration::ZERO);
+    }
+}
