@@ -306,7 +306,7 @@ async fn everybody_joins_on_schedule_stays_and_leaves() {
     dialled.push(window + ms(10_000));
     assert_eq!(played.dialled, dialled);
     assert_eq!((played.begin, played.end), (Some(window), window + ms(10_000)));
-    assert_eq!((played.joins.joined, played.joins.dropped), (20, 0));
+    assert_eq!((played.joins.counted.joined, played.joins.counted.dropped), (20, 0));
     let phases = &played.joins.phases_ms;
     assert!(phases.signal.as_ref().unwrap().max < 1.0);
     let connected = phases.dtls.as_ref().unwrap();
@@ -335,7 +335,7 @@ async fn a_lost_websocket_is_tried_again_after_growing_pauses_and_then_given_up(
     let dialled: Vec<Duration> = [Duration::ZERO].into_iter().chain(tries).collect();
     assert_eq!(played.dialled[..6], dialled);
     assert_eq!(played.dialled.len(), 7, "and whether the server is there");
-    assert_eq!((played.joins.joined, played.joins.dropped), (1, 1));
+    assert_eq!((played.joins.counted.joined, played.joins.counted.dropped), (1, 1));
     assert_eq!(played.ending.server_gone.unwrap().fault, Fault::Server);
     let early = played.ending.ended_early.unwrap();
     assert!(early.why.contains("everybody dropped out"), "{}", early.why);
@@ -361,7 +361,10 @@ async fn a_session_that_is_taken_up_again_is_no_drop() {
         .await;
     let end = ms(100 + 30_000);
     assert_eq!(played.dialled, [ms(0), ms(2_000), ms(2_300), ms(3_500), end]);
-    assert_eq!((played.joins.resumed, played.joins.drops, played.joins.joined), (1, 0, 1));
+    assert_eq!(
+        (played.joins.counted.resumed, played.joins.counted.drops, played.joins.counted.joined),
+        (1, 0, 1)
+    );
     assert_eq!(played.end, end);
 }
 
@@ -373,7 +376,7 @@ async fn nobody_waits_long_for_a_server_that_does_not_answer_a_leave() {
     };
     let draft = Draft { subscribers: Some(3), ..one_subscriber() };
     let played = Rig::new().play(draft, silent).await;
-    assert_eq!(played.joins.joined, 3);
+    assert_eq!(played.joins.counted.joined, 3);
     // As long as a participant waits for the close of the server, and a look.
     assert!((ms(1_000)..ms(1_100)).contains(&played.leaving), "{:?}", played.leaving);
 }
