@@ -27,8 +27,8 @@ mod tests {
             let mut rng = seeded(seed, name);
             [rng.u32(..1_000), rng.u32(..1_000), rng.u32(..1_000)]
         };
-        assert_eq!(numbers(7, "sub-1"), [0, 0, 0]);
-        assert_eq!(numbers(7, "sub-2"), [0, 0, 0]);
-        assert_eq!(numbers(8, "sub-1"), [0, 0, 0]);
+        assert_eq!(numbers(7, "sub-1"), [685, 959, 229]);
+        assert_eq!(numbers(7, "sub-2"), [845, 934, 818]);
+        assert_eq!(numbers(8, "sub-1"), [392, 120, 497]);
     }
 }
