@@ -20,11 +20,11 @@
 /// assert_eq!(Cakes::table()[1].metric, "oven_seconds");
 /// ```
 ///
-/// The struct's name is followed by whose counts they are ([`Scope`]). A field is `u64`,
-/// `Option<u64>` (`None` is unknown), [`Seconds`](crate::Seconds) (its name ends in `_s`),
+/// The struct's name is followed by whose counts they are ([`Scope`](crate::Scope)). A field is
+/// `u64`, `Option<u64>` (`None` is unknown), [`Seconds`](crate::Seconds) (its name ends in `_s`),
 /// [`Longest`](crate::Longest) (a maximum), or another struct of counters: a group. Counters have a
-/// [`Unit`] and say which way they are [`Better`]. `name as "key"` gives it another key in the JSON;
-/// `column "…"` and `metric "…"` do so for the CSV and for Prometheus, `gauge "…"` in the place
+/// [`Unit`](crate::Unit) and say which way they are [`Better`](crate::Better). `name as "key"`
+/// gives it another key in the JSON; `column "…"` and `metric "…"` do so for the CSV and for Prometheus, `gauge "…"` in the place
 /// of the latter for what may fall while a run goes on. Of a group column and metric are what its
 /// counters' names begin with; `name (flatten)` puts its counters beside those around it, and
 /// `name (skip)` leaves it out of JSON and table, for a section that has it elsewhere.
