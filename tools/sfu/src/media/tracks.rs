@@ -119,8 +119,67 @@ impl TrackTable {
 
     /// Keeps of these tracks those that still have packets to forward.
     pub(crate) fn put_back_bursts(&mut self, bursts: Vec<usize>) {
-        let waits = |index: &usize| self.tracks.get(*index).is_some_and(|t| !t.burst().is_empty());
         // Behind those that have come since: a burst whose index is lost is never sent.
-        self.bursts.extend(bursts.into_iter().filter(waits));
+        for index in bursts {
+            let waits = self.tracks.get(index).is_some_and(|track| !track.burst().is_empty());
+            if waits && !self.bursts.contains(&index) {
+                self.bursts.push(index);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::time::Instant;
+
+    use super::*;
+    use crate::media::connection::codecs;
+    use crate::media::message::Role;
+    use crate::media::packet::{Extensions, MediaPacket};
+    use crate::media::rewrite::{Numbers, Vp8Numbers};
+
+    #[test]
+    fn a_burst_that_comes_while_others_are_sent_is_not_forgotten() {
+        let mut tracks = TrackTable::default();
+        let params = *codecs(Role::Publisher).params().first().unwrap();
+        let numbers = Numbers {
+            source: 1,
+            seq: 1,
+            timestamp: 0,
+            vp8: Vp8Numbers::default(),
+            captured_at_unix_us: None,
+            arrived_at: Instant::now(),
+        };
+        let packet = MediaPacket {
+            layer: 0,
+            numbers,
+            marker: true,
+            starts_keyframe: false,
+            extensions: Extensions::default(),
+            payload: [].into(),
+        };
+        let mut come = |tracks: &mut TrackTable, key| {
+            tracks.find_or_insert(TrackKey(key), MediaKind::Audio, 0);
+            tracks.extend(MediaBatch {
+                track: TrackKey(key),
+                params,
+                packets: vec![packet.clone()],
+            });
+        };
+        for key in [1, 2] {
+            come(&mut tracks, key);
+        }
+        let taken = tracks.take_bursts();
+        assert_eq!(taken, [0, 1]);
+        come(&mut tracks, 3);
+        tracks.get_mut(0).unwrap().end_share(1);
+        come(&mut tracks, 1);
+        tracks.put_back_bursts(taken);
+        let mut waiting = tracks.take_bursts();
+        waiting.sort_unstable();
+        assert_eq!(waiting, [0, 1, 2]);
     }
 }
