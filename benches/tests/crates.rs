@@ -691,6 +691,8 @@ impl Modules {
 
     fn add(&mut self, module: Module, words: &[String]) {
         let exports = self.exports.entry(module.clone()).or_default();
+        // What names that came by `use` stand for here.
+        let mut known: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut at = 0;
         while at < words.len() {
             if words[at] == "use" {
@@ -699,10 +701,19 @@ impl Modules {
                 at = use_tree(words, at + 1, &[], &mut paths);
                 for (path, name) in paths {
                     if public {
-                        exports.insert(name, path.clone());
+                        exports.insert(name.clone(), path.clone());
                     }
+                    known.insert(name, path.clone());
                     self.paths.push((module.clone(), path));
                 }
+            } else if let Some(path) = known.get(&words[at])
+                && words.get(at + 1..at + 3).is_some_and(|signs| signs == [":", ":"])
+                && !(at > 0 && words[at - 1] == ":")
+            {
+                let mut path = path.clone();
+                path.extend(words.get(at + 3).cloned());
+                self.paths.push((module.clone(), path));
+                at += 3;
             } else if ["crate", "super", "self"].contains(&words[at].as_str()) {
                 let mut path = vec![words[at].clone()];
                 while words.get(at + 1..at + 3).is_some_and(|signs| signs == [":", ":"])
@@ -898,4 +909,11 @@ fn circles_are_found_through_names_made_known_elsewhere_and_not_with_parents() {
         (&["c"], "fn f() -> super::A { crate::A }"),
     ]);
     assert_eq!(closed.circles(), ["a <-> b", "a <-> c", "b <-> c"]);
+    let through_a_module = crate_of(&[
+        (&[], "mod a; mod b;"),
+        (&["a"], "mod inner; pub(crate) use inner::back as give;"),
+        (&["a", "inner"], "use crate::b; fn f() { b::go() } pub(crate) fn back() {}"),
+        (&["b"], "use crate::a; pub(crate) fn go() { a::give() }"),
+    ]);
+    assert_eq!(through_a_module.circles(), ["a::inner <-> b"]);
 }

@@ -19,6 +19,7 @@ mod search;
 mod sfu;
 mod signals;
 mod summary;
+mod terminal;
 mod view;
 
 use std::process::ExitCode;

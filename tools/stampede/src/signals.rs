@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::live;
+use crate::terminal;
 use stampede_output::files;
 use stampede_report::Exit;
 
@@ -188,7 +188,7 @@ pub(crate) fn exit_at_once() -> ! {
     files::remove_half_written();
     let (done, wait) = mpsc::sync_channel(1);
     let goodbye = thread::Builder::new().spawn(move || {
-        live::restore_terminal();
+        terminal::restore();
         let _ = done.send(());
     });
     if goodbye.is_ok() {

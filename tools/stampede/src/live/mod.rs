@@ -20,7 +20,6 @@ use stampede_units::show::{bits_per_second, share};
 use controls::Keys;
 use draw::Page;
 use screen::Screen;
-pub(crate) use screen::restore as restore_terminal;
 
 /// Pause between plain lines.
 pub(crate) const LINE_EVERY: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! The terminal while the full-screen view has it: alternate screen, raw mode, keys.
 //!
 //! Whatever ends the view (its end, a panic of any thread, a signal, an exit at once) gives the
-//! terminal back through [`restore`].
+//! terminal back through [`restore`](crate::terminal::restore).
 
 use std::io::{self, BufWriter, Stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,31 +11,21 @@ use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
-use ratatui::crossterm::cursor::{Hide, Show};
+use ratatui::crossterm::cursor::Hide;
 use ratatui::crossterm::event;
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
-};
+use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 
 use super::controls::{Effect, Keys};
 use super::draw::{self, Page};
 use crate::signals;
+use crate::terminal::restore;
 use stampede_output::{console, log};
 
 /// Pause between two looks of the key thread at whether the view is still there.
 const KEY_WAIT: Duration = Duration::from_millis(200);
 /// A frame goes out in one write where it fits.
 const FRAME_BYTES: usize = 64 << 10;
-
-/// Gives the terminal back, if it was taken. Safe to call from anywhere, any number of times.
-pub(crate) fn restore() {
-    if log::let_go() {
-        // Nothing can be done about a terminal that is gone.
-        let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
-        let _ = disable_raw_mode();
-    }
-}
 
 /// A taken terminal.
 pub(super) struct Screen {
