@@ -161,7 +161,7 @@ mod tests {
             extensions: Extensions::default(),
             payload: [].into(),
         };
-        let mut come = |tracks: &mut TrackTable, key| {
+        let come = |tracks: &mut TrackTable, key| {
             tracks.find_or_insert(TrackKey(key), MediaKind::Audio, 0);
             tracks.extend(MediaBatch {
                 track: TrackKey(key),
