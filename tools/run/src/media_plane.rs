@@ -29,7 +29,7 @@ pub(crate) trait MediaPlane: Send {
     /// Asks the workers for what their flight recorders hold.
     fn capture(&self) -> Result<(), MailboxFull>;
 
-    /// Closes every peer and settles all accounts; blocks.
+    /// Closes every peer and its accounts; blocks.
     fn stop(self: Box<Self>) -> EngineReport;
 }
 

@@ -101,7 +101,7 @@ impl Series {
     }
 
     /// Adds what came after the last row, up to the workers' end at `t_s`: the rest of every sum,
-    /// all accounts being settled by then. `unread` is, by worker, what the snapshots tell that came
+    /// all accounts being closed by then. `unread` is, by worker, what the snapshots tell that came
     /// after those of the last row. Nobody is there any more.
     pub(crate) fn last(&mut self, t_s: f64, mut unread: Vec<Part>, workers: &[WorkerReport]) {
         let mut row = SeriesRow { t_s: rounded(t_s), ..SeriesRow::default() };

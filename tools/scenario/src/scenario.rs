@@ -109,7 +109,7 @@ pub enum Target {
 pub struct Embedded {
     /// Its cores as given.
     pub cores: Option<CoreList>,
-    /// What it drops and holds back, as given.
+    /// What it drops and holds back: flags of its own count before those of the run.
     pub short: Shorthand,
     /// Its impairments as given.
     pub impair: Vec<ImpairSpec>,
@@ -342,7 +342,7 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
     let Some(text) = &draft.url else {
         return Ok(Target::Embedded(Box::new(Embedded {
             cores: embedded.cores.clone(),
-            short: embedded.short,
+            short: embedded.flags_short.over(embedded.short),
             impair: embedded.impair.clone(),
             flags: embedded.flags.clone(),
             options: embedded_options(embedded)?,

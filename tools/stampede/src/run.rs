@@ -180,6 +180,8 @@ mod tests {
         let one = |args: &[&str]| {
             let Target::Embedded(embedded) = scenario(args).unwrap().target else { panic!() };
             let [spec] = &embedded.options.impair[..] else { panic!("{:?}", embedded.options) };
+            // What the report says.
+            assert_eq!(embedded.short.drop, Some(spec.loss));
             (spec.loss, spec.burst_packets, spec.delay)
         };
         let (none, delay) = (Duration::ZERO, Duration::from_millis(20));

@@ -32,7 +32,8 @@ impl Exposed {
     /// Copies the state of the run, if a second is over since the last time.
     pub(crate) fn update(&self, progress: &Progress) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.second.t_s != progress.second.t_s {
+        // The first look is before the first second.
+        if shown.elapsed.is_zero() || shown.second.t_s != progress.second.t_s {
             *shown = progress.clone();
         }
     }
@@ -277,12 +278,14 @@ mod tests {
     fn what_is_shown_is_copied_once_a_second() {
         let exposed = Exposed::default();
         let shown = |t_s, connected| {
-            let mut progress = Progress { connected, ..Progress::default() };
+            let elapsed = Duration::from_secs_f64(t_s + 0.25);
+            let mut progress = Progress { connected, elapsed, ..Progress::default() };
             progress.second.t_s = t_s;
             exposed.update(&progress);
             exposed.0.lock().unwrap().connected
         };
-        assert_eq!([(1.0, 3), (1.0, 4), (2.0, 5)].map(|(t_s, now)| shown(t_s, now)), [3, 3, 5]);
+        let looks = [(0.0, 2), (1.0, 3), (1.0, 4), (2.0, 5)];
+        assert_eq!(looks.map(|(t_s, now)| shown(t_s, now)), [2, 3, 3, 5]);
     }
 
     fn names(text: &str) -> BTreeSet<&str> {
