@@ -1,7 +1,7 @@
 //! The terminal while the full-screen view has it: alternate screen, raw mode, keys.
 //!
 //! Whatever ends the view (its end, a panic of any thread, a signal, an exit at once) gives the
-//! terminal back through [`restore`](crate::terminal::restore).
+//! terminal back through [`restore`].
 
 use std::io::{self, BufWriter, Stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
