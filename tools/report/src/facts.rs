@@ -94,6 +94,8 @@ pub struct Facts {
     pub received: u64,
     /// First-transmission loss.
     pub missing: u64,
+    /// Of the missing packets, those that came after a later one on the primary SSRC: never lost.
+    pub reordered: u64,
     /// In time by repair.
     pub repaired: u64,
     /// Lost for good.

@@ -322,7 +322,7 @@ fn loss(facts: &Facts) -> (Fault, String) {
     let on_purpose = dropped_on_purpose(facts);
     if on_purpose > 0 {
         let reason = format!("{what}; {} packets were dropped {ON_PURPOSE}", group(on_purpose));
-        if on_purpose as f64 >= EXPLAINS * facts.missing as f64 {
+        if on_purpose as f64 >= EXPLAINS * lost_at_first(facts) as f64 {
             return (Fault::None, reason);
         }
         what = reason;
@@ -355,16 +355,21 @@ fn loss(facts: &Facts) -> (Fault, String) {
     (Fault::Unknown, reason)
 }
 
+/// Packets lost in first transmission: what was only overtaken is missing, and was never lost.
+fn lost_at_first(facts: &Facts) -> u64 {
+    facts.missing.saturating_sub(facts.reordered)
+}
+
 /// Loss that `--impair` did not do.
 struct NotOnPurpose {
-    missing: u64,
+    lost_at_first: u64,
     unrecovered: u64,
 }
 
 fn not_on_purpose(facts: &Facts) -> NotOnPurpose {
     let on_purpose = dropped_on_purpose(facts);
     NotOnPurpose {
-        missing: facts.missing.saturating_sub(on_purpose),
+        lost_at_first: lost_at_first(facts).saturating_sub(on_purpose),
         unrecovered: facts.unrecovered.saturating_sub(on_purpose),
     }
 }
@@ -384,7 +389,7 @@ fn loss_by_ledger(facts: &Facts, ledger: LedgerFacts, what: &str) -> (Fault, Str
     // The SFU drops first transmissions. What was lost upstream for good is set against what is
     // lost for good: the rest came up late, and so was missing at first and repaired.
     let share = |part: u64, all: u64| part as f64 / all.max(1) as f64;
-    let inside = share(ledger.dropped + ledger.lost_inside, lost.missing);
+    let inside = share(ledger.dropped + ledger.lost_inside, lost.lost_at_first);
     let above = share(upstream, lost.unrecovered);
     let behind = 1.0 - inside - above;
     let mut parts = Vec::new();
@@ -779,6 +784,20 @@ mod tests {
         check(&Facts { ledger, ..facts }, Outcome::Fail, Fault::Server, "dropped 3,000");
         let repaired = Facts { missing: 5_000, repaired: 5_000, injected, ..healthy() };
         check(&repaired, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
+        // Held back on purpose so that others overtook them, or by the SFU: missing, and not lost.
+        let overtaken = Facts {
+            missing: 9_000,
+            reordered: 4_000,
+            repaired: 8_000,
+            unrecovered: 1_000,
+            injected,
+            ..healthy()
+        };
+        check(&overtaken, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
+        let injected = Some(ImpairCounters::default());
+        let overtaken =
+            Facts { injected, ledger: Some(LedgerFacts { dropped: 5_000, ..sent }), ..overtaken };
+        check(&overtaken, Outcome::Pass, Fault::Server, "server: 1,000 of 100,000");
         let injected = Some(ImpairCounters { other_dropped: 9, ..ImpairCounters::default() });
         let cut_off = Facts { dropped: 2, injected, ..healthy() };
         check(&cut_off, Outcome::Pass, Fault::None, "9 other datagrams were dropped on purpose");

@@ -184,6 +184,7 @@ fn facts(
         expected: video.expected + audio.expected,
         received: video.received + audio.received,
         missing: video.missing + audio.missing,
+        reordered: video.reordered + audio.reordered,
         repaired: video.repaired + audio.repaired,
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.counted.publish.packets_sent,
