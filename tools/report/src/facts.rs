@@ -29,6 +29,8 @@ pub struct LedgerFacts {
     pub packets_sent: u64,
     /// First transmissions it dropped by injection.
     pub dropped: u64,
+    /// First transmissions it held back so that others overtook them.
+    pub reordered: u64,
     /// Retransmissions it dropped by injection.
     pub retransmits_dropped: u64,
     /// Publishers' packets that never reached it.

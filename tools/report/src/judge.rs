@@ -355,9 +355,12 @@ fn loss(facts: &Facts) -> (Fault, String) {
     (Fault::Unknown, reason)
 }
 
-/// Packets lost in first transmission: what was only overtaken is missing, and was never lost.
+/// Packets lost in first transmission: what was only overtaken is missing, and was never lost. What
+/// was held back on purpose may have been repaired before it came, and is a duplicate then.
 fn lost_at_first(facts: &Facts) -> u64 {
-    facts.missing.saturating_sub(facts.reordered)
+    let held_back = facts.injected.map_or(0, |injected| injected.reordered)
+        + facts.ledger.map_or(0, |ledger| ledger.reordered);
+    facts.missing.saturating_sub(facts.reordered.max(held_back))
 }
 
 /// Loss that `--impair` did not do.
@@ -794,6 +797,10 @@ mod tests {
             ..healthy()
         };
         check(&overtaken, Outcome::Pass, Fault::None, "5,000 packets were dropped on purpose");
+        let held = ImpairCounters { dropped: 5_000, reordered: 4_000, ..ImpairCounters::default() };
+        let repaired_before = Facts { reordered: 0, injected: Some(held), ..overtaken.clone() };
+        let said = "5,000 packets were dropped on purpose";
+        check(&repaired_before, Outcome::Pass, Fault::None, said);
         let injected = Some(ImpairCounters::default());
         let overtaken =
             Facts { injected, ledger: Some(LedgerFacts { dropped: 5_000, ..sent }), ..overtaken };

@@ -240,6 +240,7 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     Some(LedgerFacts {
         packets_sent: totals.forward.packets_sent,
         dropped: totals.forward.dropped,
+        reordered: totals.forward.reordered,
         retransmits_dropped: totals.forward.retransmits_dropped,
         upstream_lost: totals.upstream.publisher_packets_lost,
         lost_inside,
