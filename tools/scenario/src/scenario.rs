@@ -340,12 +340,13 @@ fn check_counts(draft: &Draft, participants: u64) -> Result<(), Failure> {
 fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
     let embedded = &draft.embedded;
     let Some(text) = &draft.url else {
+        let short = embedded.flags_short.over(embedded.short);
         return Ok(Target::Embedded(Box::new(Embedded {
             cores: embedded.cores.clone(),
-            short: embedded.flags_short.over(embedded.short),
+            short,
             impair: embedded.impair.clone(),
             flags: embedded.flags.clone(),
-            options: embedded_options(embedded)?,
+            options: embedded_options(embedded, short)?,
         })));
     };
     for (given, flag) in [
@@ -380,12 +381,12 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
 }
 
 /// The embedded SFU's options with what the run's own flags for it add.
-fn embedded_options(embedded: &EmbeddedDraft) -> Result<SfuOptions, Failure> {
+fn embedded_options(embedded: &EmbeddedDraft, short: Shorthand) -> Result<SfuOptions, Failure> {
     let mut options = embedded.options.clone();
     options.impair.splice(0..0, embedded.impair.iter().cloned());
     // One impairment, for of two of everybody only the first would count.
-    let short = embedded.flags_short.over(embedded.short).spec();
-    let short = short.map_err(|error| Failure::config(format!("--embedded-drop: {error}")))?;
+    let short =
+        short.spec().map_err(|error| Failure::config(format!("--embedded-drop: {error}")))?;
     options.impair.extend(short);
     Ok(options)
 }
