@@ -3,8 +3,8 @@
 use crate::counters;
 
 counters! {
-    /// Received packets and what was done to them on purpose. RTP, retransmissions included, but
-    /// for `other_dropped`.
+    /// Packets and what was done to them on purpose. Received RTP, retransmissions included, but
+    /// for `other_dropped` and `unsent`.
     pub struct ImpairCounters: Peer {
         /// Packets dropped: by loss, by an outage, or in front of a limited rate.
         dropped: u64 = Packets, Lower;
@@ -16,5 +16,8 @@ counters! {
         duplicated: u64 = Packets, Neither;
         /// RTCP packets dropped, and in outages everything else.
         other_dropped: u64 = Packets, Neither;
+        /// Datagrams of ours that did not leave: the peer was cut off, or had no way yet after a
+        /// change of its network.
+        unsent: u64 = Packets, Neither;
     }
 }

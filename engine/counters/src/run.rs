@@ -17,8 +17,8 @@ counters! {
         publish: PublishCounters;
         /// Datagrams.
         transport: TransportCounters;
-        /// What was done on purpose to what it received. That is done before it gets to the peer,
-        /// which knows nothing of it.
+        /// What was done on purpose. What is done to received packets is done before they get to
+        /// the peer, which knows nothing of it.
         impairment: ImpairCounters;
     }
 }

@@ -70,6 +70,8 @@ impl Fate {
 pub struct Impairment {
     start: Instant,
     outages: Vec<Window>,
+    /// From when until when everything is dropped, beside the outages.
+    cut_off: Option<[Instant; 2]>,
     loss: Option<Loss>,
     link: Option<Link>,
     delay: Duration,
@@ -93,6 +95,7 @@ impl Impairment {
         Self {
             start,
             outages: spec.outages.clone(),
+            cut_off: None,
             loss: Loss::new(spec.loss, spec.burst_packets, rng("")),
             link: spec.rate_bps.map(Link::new),
             delay: spec.delay,
@@ -105,10 +108,49 @@ impl Impairment {
         }
     }
 
+    /// A model that does nothing until [`Self::cut_off`].
+    #[must_use]
+    pub fn none(start: Instant) -> Self {
+        Self {
+            start,
+            outages: Vec::new(),
+            cut_off: None,
+            loss: None,
+            link: None,
+            delay: Duration::ZERO,
+            jitter: None,
+            reorder: None,
+            duplicate: None,
+            holds_packets: false,
+            last_at: None,
+            counts: ImpairCounters::default(),
+        }
+    }
+
+    /// An outage that no spec has: everything that comes from `from` on and before `until` is
+    /// dropped. It takes the place of the one before.
+    pub fn cut_off(&mut self, from: Instant, until: Instant) {
+        self.cut_off = Some([from, until]);
+    }
+
+    fn is_cut_off(&self, now: Instant) -> bool {
+        self.cut_off.is_some_and(|[from, until]| from <= now && now < until)
+    }
+
+    /// Whether one that was held back arrives when it is due; else it is dropped after all, for
+    /// nothing arrives in a cut-off.
+    pub fn arrives(&mut self, due: Instant, class: Class) -> bool {
+        let arrives = !self.is_cut_off(due);
+        if !arrives {
+            self.drop(class);
+        }
+        arrives
+    }
+
     /// What becomes of a datagram of `bytes` that comes `now`.
     pub fn decide(&mut self, now: Instant, class: Class, bytes: usize) -> Fate {
         let since_start = now.saturating_duration_since(self.start);
-        if self.outages.iter().any(|outage| outage.holds(since_start)) {
+        if self.is_cut_off(now) || self.outages.iter().any(|outage| outage.holds(since_start)) {
             return self.drop(class);
         }
         if class == Class::Other {
@@ -257,6 +299,25 @@ mod tests {
         assert_eq!(model.counts(), counts);
         model.reset_counts();
         assert_eq!(model.counts(), ImpairCounters::default());
+    }
+
+    #[test]
+    fn a_cut_off_is_an_outage_from_now_on() {
+        let start = Instant::now();
+        let mut model = Impairment::none(start);
+        let at = |ms: u32| start + ms * MS;
+        let fate = |model: &mut Impairment, ms| model.decide(at(ms), Class::Rtp, 100);
+        assert_eq!(fate(&mut model, 0), Fate::untouched(at(0)));
+        model.cut_off(at(100), at(200));
+        assert_eq!(fate(&mut model, 99), Fate::untouched(at(99)), "it came before");
+        assert_eq!(fate(&mut model, 100), Fate::Drop);
+        assert_eq!(model.decide(at(199), Class::Other, 100), Fate::Drop);
+        assert_eq!(fate(&mut model, 200), Fate::untouched(at(200)));
+        assert!(model.arrives(at(99), Class::Rtp) && !model.arrives(at(150), Class::Rtp));
+        model.cut_off(at(300), at(400));
+        assert_eq!(fate(&mut model, 150), Fate::untouched(at(150)), "the later one is in force");
+        let counts = ImpairCounters { dropped: 2, other_dropped: 1, ..ImpairCounters::default() };
+        assert_eq!(model.counts(), counts);
     }
 
     #[test]
