@@ -86,7 +86,12 @@ pub struct FrameLedger {
     finished: VecDeque<FinishedFrame>,
     counted: Counted,
     pause: Option<Pause>,
-    shown_at: Option<Instant>,
+    shown_at: Option<Arrival>,
+    /// The first frame shown after `awaited_after` is still to come.
+    awaiting: bool,
+    /// `None`: the first of all.
+    awaited_after: Option<Instant>,
+    awaited: Option<Arrival>,
     /// Last sequence number of the last frame shown.
     shown: Option<u64>,
     freezes: FreezeDetector,
@@ -124,6 +129,9 @@ impl FrameLedger {
             trouble: Trouble::default(),
             finished: VecDeque::new(),
             shown_at: None,
+            awaiting: true,
+            awaited_after: None,
+            awaited: None,
             shown: None,
             pause: None,
             measured_from: 0,
@@ -290,6 +298,22 @@ impl FrameLedger {
         self.first_keyframe
     }
 
+    /// Waits for the first frame that can be shown later than this.
+    pub fn await_frame(&mut self, after: Instant) {
+        (self.awaiting, self.awaited_after, self.awaited) = (true, Some(after), None);
+    }
+
+    /// The frame that was waited for: when it was complete, and those before it. Without
+    /// [`Self::await_frame`] it is the first of all.
+    pub fn awaited_frame(&self) -> Option<Arrival> {
+        self.awaited
+    }
+
+    /// When the last frame that could be shown was complete, and those before it.
+    pub fn last_shown(&self) -> Option<Arrival> {
+        self.shown_at
+    }
+
     /// A frame could not be decoded, and no complete keyframe came since: a real client asks for
     /// one (PLI).
     pub fn keyframe_wanted(&self) -> bool {
@@ -435,9 +459,13 @@ impl FrameLedger {
     }
 
     fn show(&mut self, frame: &OpenFrame) {
-        let at = frame.last_arrival.instant;
-        let shown_at = self.shown_at.map_or(at, |before| before.max(at));
-        self.shown_at = Some(shown_at);
+        let shown = self.shown_at.filter(|before| before.instant > frame.last_arrival.instant);
+        let shown = shown.unwrap_or(frame.last_arrival);
+        self.shown_at = Some(shown);
+        let shown_at = shown.instant;
+        if self.awaiting && self.awaited_after.is_none_or(|after| shown_at > after) {
+            (self.awaiting, self.awaited) = (false, Some(shown));
+        }
         if self.is_over_pause(self.shown, frame.low) {
             self.freezes.pause();
         }

@@ -308,8 +308,8 @@ impl StreamLedger {
         self.picture.restart_counting();
         self.server_made = 0;
         self.samples.clear();
+        // `last` stays: when media came last is no count, and without a `first` it is no span.
         self.first = None;
-        self.last = None;
     }
 
     /// Packets so far.
@@ -359,6 +359,36 @@ impl StreamLedger {
     /// First and last packet with payload that came in time.
     pub fn span(&self) -> Option<(Arrival, Arrival)> {
         Some((self.first?, self.last?))
+    }
+
+    /// When the last playable frame came, in the measured window or before. An Opus packet that
+    /// came in time is one.
+    pub fn last_playable(&self) -> Option<Arrival> {
+        match &self.frames {
+            Some(frames) => frames.last_shown(),
+            None => self.last.filter(|_| self.codec.is_some()),
+        }
+    }
+
+    /// Waits for the first playable frame that comes after this.
+    pub fn await_frame(&mut self, after: Instant) {
+        if let Some(frames) = &mut self.frames {
+            frames.await_frame(after);
+        }
+    }
+
+    /// The first playable frame after what [`Self::await_frame`] was told last, or of all. Of
+    /// audio the latest one: ask after each packet.
+    pub fn awaited_frame(&self) -> Option<Arrival> {
+        match &self.frames {
+            Some(frames) => frames.awaited_frame(),
+            None => self.last_playable(),
+        }
+    }
+
+    /// When the last packet with payload came that was in time, in the measured window or before.
+    pub fn last_packet(&self) -> Option<Arrival> {
+        self.last
     }
 
     /// Payload bits a second between first and last packet; `None` with fewer than two.
