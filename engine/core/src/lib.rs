@@ -49,8 +49,9 @@ pub use capture::{Capture, CaptureLimits, CapturedPacket};
 pub use counters::{PeerReport, PublishReport, Sample, SenderWindow, StreamReport};
 pub use options::{Arrival, DtlsIdentity, IdentityError, PeerOptions};
 pub use peer::{
-    AddressRequest, CreatePeerError, Heard, LocalId, MediaFailure, NegotiateError, NoCandidatePair,
-    Peer, PeerEvent, PeerSink, PeerUpdate, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
+    AddressRequest, ChangeNetworkError, CreatePeerError, Heard, LocalId, MediaFailure,
+    NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerSink, PeerUpdate, RecordedFrame,
+    RecordedStream, RemoteCandidate, Scratch,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_counters::{

@@ -9,7 +9,8 @@ use str0m::Candidate;
 use str0m::net::Transmit;
 
 use super::Peer;
-use super::candidates::{AddressRequest, LocalId, is_check, is_stun};
+use super::candidates::{AddressRequest, LocalId, NETWORK_CHANGES_MAX, is_check, is_stun};
+use super::event::ChangeNetworkError;
 use super::failure::MediaFailure;
 use super::wire::RtpHeader;
 use crate::PeerEvent;
@@ -36,6 +37,65 @@ impl Peer {
     pub fn local_refused(&mut self, now: Instant, local: IpAddr, why: String) {
         self.candidates.local_refused(local, why);
         self.advance(now);
+    }
+
+    /// Goes on from another socket, bound to `address`, as a phone does that changes its network:
+    /// all others are gone, and whoever has them closes them. What was received stays, and so do
+    /// DTLS, the keys and the streams. ICE is not connected until a pair works from there
+    /// ([`PeerEvent::IceConnected`]), and the server is told of it
+    /// ([`PeerEvent::LocalCandidate`]); a restart by description may follow. Until then media of
+    /// ours has no way, and is not sent.
+    ///
+    /// # Errors
+    /// The peer is as it was, and the socket of no use.
+    pub fn change_network(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+    ) -> Result<LocalId, ChangeNetworkError> {
+        let refused = |reason: String| ChangeNetworkError::LocalAddress { address, reason };
+        let candidate = Candidate::host(address, "udp").map_err(|e| refused(e.to_string()))?;
+        if self.candidates.network_changes >= NETWORK_CHANGES_MAX {
+            return Err(ChangeNetworkError::TooMany { max: NETWORK_CHANGES_MAX });
+        }
+        let Some(line) = self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string)
+        else {
+            return Err(refused("it has that one".to_owned()));
+        };
+        self.candidates.network_changes += 1;
+        self.leave_network(now);
+        let via = self.candidates.add_local(self.now.max(now), address).unwrap_or_default();
+        (self.sole, self.local, self.outbox.via) = (Some(via), address, via);
+        if self.described {
+            self.outbox.event(PeerEvent::LocalCandidate { candidate: line });
+        }
+        self.advance(now);
+        Ok(via)
+    }
+
+    /// Its network is gone and there is no other: it has no socket any more, and says why.
+    pub fn lose_network(&mut self, now: Instant, why: String) {
+        let ip = self.local.ip();
+        self.leave_network(now);
+        self.sole = None;
+        let reason = format!("no socket could be had on {ip} after a change of network: {why}");
+        self.candidates.local_refused(ip, why);
+        self.disconnect(self.failure(reason));
+        self.advance(now);
+    }
+
+    /// All its sockets are gone.
+    fn leave_network(&mut self, now: Instant) {
+        for address in self.candidates.leave_network(self.now.max(now)) {
+            if let Ok(candidate) = Candidate::host(address, "udp") {
+                self.rtc.direct_api().invalidate_candidate(&candidate);
+            }
+        }
+        (self.ice_connected, self.ice_failed) = (false, false);
+        if let Some(receiving) = &mut self.receiving {
+            receiving.switched();
+            receiving.streams.all_dropped_on_purpose();
+        }
     }
 
     /// Nobody waits for the connection any more: if it is not up, [`PeerEvent::Disconnected`] says
@@ -82,7 +142,10 @@ impl Peer {
 
     /// The candidates in a description of the server.
     pub(super) fn remote_described(&mut self, now: Instant, description: &Description<'_>) {
-        self.candidates.described(self.now.max(now), description);
+        if self.candidates.described(self.now.max(now), description) {
+            // Media goes on meanwhile, but whether the new pair works is to be told.
+            self.ice_connected = false;
+        }
         self.advance(now);
     }
 
@@ -141,7 +204,12 @@ impl Peer {
         if is_check(&contents) && !self.candidates.is_on_route(source, destination) {
             return;
         }
-        let Some(via) = self.sole.or_else(|| self.candidates.via(source)) else { return };
+        let sole = self.sole.filter(|_| self.local == source);
+        let Some(via) = sole.or_else(|| self.candidates.via(source)) else {
+            // It would leave by the network before this one.
+            self.outbox.withheld += 1;
+            return;
+        };
         if self.sole.is_none() && !is_stun(&contents) {
             self.candidates.carries(via);
         }

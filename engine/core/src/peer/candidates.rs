@@ -30,6 +30,11 @@ pub const UNUSED_LOCAL_AFTER: Duration = Duration::from_secs(5);
 /// next one may still be on its way (gathering by STUN takes a server five seconds).
 pub const NO_PAIR_AFTER: Duration = Duration::from_secs(10);
 
+/// Most changes of one peer's network: ICE remembers the addresses that are gone, and gives those
+/// that follow a lower priority each. One more is refused
+/// ([`ChangeNetworkError::TooMany`](crate::ChangeNetworkError::TooMany)).
+pub const NETWORK_CHANGES_MAX: u32 = 4_096;
+
 /// Most ways over which STUN came that are remembered: what leads on over further ones has to agree
 /// with the routes.
 const HEARD_MAX: usize = 16;
@@ -112,6 +117,8 @@ pub(super) struct Candidates {
     /// ICE is looking for a pair.
     pub(super) checking: bool,
     connected: bool,
+    /// How often the network was changed.
+    pub(super) network_changes: u32,
     /// When unused addresses are given up.
     tidy_at: Option<Instant>,
 }
@@ -122,10 +129,12 @@ impl Candidates {
         Self { locals: locals.into_iter().collect(), route, checking: true, ..Self::default() }
     }
 
-    /// Takes note of the candidates in a description of the server.
-    pub(super) fn described(&mut self, now: Instant, description: &Description<'_>) {
+    /// Takes note of the candidates in a description of the server; true if it begins ICE, or
+    /// restarts it.
+    pub(super) fn described(&mut self, now: Instant, description: &Description<'_>) -> bool {
         let ufrag = description.transport().ice_ufrag.map(hash);
-        if let Some(ufrag) = ufrag.filter(|ufrag| *ufrag != self.ufrag) {
+        let begins = ufrag.filter(|ufrag| *ufrag != self.ufrag);
+        if let Some(ufrag) = begins {
             self.ufrag = ufrag;
             self.remotes.clear();
             self.heard.clear();
@@ -136,6 +145,7 @@ impl Candidates {
         for candidate in description.candidates() {
             self.remote(now, candidate);
         }
+        begins.is_some()
     }
 
     /// Takes note of a candidate of the server; false if there are too many.
@@ -186,6 +196,25 @@ impl Candidates {
             self.tidy_at = Some(now + UNUSED_LOCAL_AFTER);
         }
         Some(LocalId(index as u8))
+    }
+
+    /// All local addresses are gone; gives them back. The ways from the next one count from now.
+    pub(super) fn leave_network(&mut self, now: Instant) -> Vec<SocketAddr> {
+        let refused = self.refused.take().map(|refused| refused.0);
+        for remote in &mut self.remotes {
+            remote.at = now;
+            if let (Route::NoSocket, Some(ip)) = (remote.route, refused) {
+                remote.route = Route::From(ip);
+            }
+        }
+        self.heard.clear();
+        (self.checks_heard, self.answers_heard) = (false, false);
+        (self.checking, self.tidy_at) = (true, None);
+        let open = self.locals.drain(..).filter_map(|local| match local {
+            Local::Open { address, .. } => Some(address),
+            Local::Free | Local::Opening(_) => None,
+        });
+        open.collect()
     }
 
     /// There is no socket to be had on this address.

@@ -90,7 +90,8 @@ pub enum PeerUpdate {
 /// What happened to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerEvent {
-    /// A candidate pair works.
+    /// A candidate pair works: once when the connection comes up, and once after each restart of
+    /// ICE, each change of the network and each loss.
     IceConnected,
     /// DTLS is up: media can flow.
     Connected,
@@ -106,13 +107,20 @@ pub enum PeerEvent {
         /// When the kernel had its last packet.
         at: Arrival,
     },
+    /// The frame that [`Peer::await_frame`](crate::Peer::await_frame) waited for.
+    NextFrame {
+        /// When the kernel had its last packet; of a publisher when it was sent.
+        at: Arrival,
+    },
     /// A local candidate that no description of ours had: the server is to be told.
     LocalCandidate {
         /// `candidate:…`.
         candidate: String,
     },
     /// The connection broke, or never was; the peer stays as it is until closed. ICE may still come
-    /// back, with another [`PeerEvent::IceConnected`].
+    /// back, with another [`PeerEvent::IceConnected`]: by itself, or restarted by a description.
+    /// Then DTLS, keys and streams are those from before, and a further loss is told again. A
+    /// restart that finds no way either is not.
     Disconnected {
         /// Why, as far as known.
         failure: Box<MediaFailure>,
@@ -175,6 +183,25 @@ pub enum CreatePeerError {
         cid: String,
         /// What is wrong.
         source: TrackError,
+    },
+}
+
+/// Why a peer can't go on from another socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeNetworkError {
+    /// The local address can't be a host candidate.
+    #[error("local address {address} can't be an ICE candidate: {reason}")]
+    LocalAddress {
+        /// The address.
+        address: SocketAddr,
+        /// What str0m says.
+        reason: String,
+    },
+    /// It changed its network too often.
+    #[error("it has changed its network {max} times, and remembers no more addresses")]
+    TooMany {
+        /// [`NETWORK_CHANGES_MAX`](crate::peer::NETWORK_CHANGES_MAX).
+        max: u32,
     },
 }
 

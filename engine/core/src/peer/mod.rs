@@ -11,21 +11,24 @@ mod negotiation;
 mod outbox;
 mod publishing;
 mod receiving;
+mod recovery;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use stampede_counters::ImpairCounters;
 use str0m::net::{Protocol, Receive};
 use str0m::{Input, Rtc};
 
 pub use candidates::{
-    AddressRequest, LOCAL_ADDRESSES_MAX, LocalId, NO_PAIR_AFTER, OTHER_ROUTE_AFTER,
-    REMOTE_CANDIDATES_MAX, RouteLookup, UNUSED_LOCAL_AFTER,
+    AddressRequest, LOCAL_ADDRESSES_MAX, LocalId, NETWORK_CHANGES_MAX, NO_PAIR_AFTER,
+    OTHER_ROUTE_AFTER, REMOTE_CANDIDATES_MAX, RouteLookup, UNUSED_LOCAL_AFTER,
 };
 use candidates::{Candidates, is_stun};
 pub use event::{
-    CreatePeerError, NegotiateError, PeerEvent, PeerSink, PeerUpdate, RecordedFrame, RecordedStream,
+    ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerSink, PeerUpdate,
+    RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
@@ -87,8 +90,8 @@ pub struct Peer {
     answers: u64,
     outbox: Outbox,
     transport: TransportCounters,
-    /// What `outbox` had handed out and dropped when measuring began.
-    outbox_before_window: (u64, u64),
+    /// What `outbox` had handed out, dropped and withheld when measuring began.
+    outbox_before_window: [u64; 3],
     /// When str0m wants to be woken.
     wake: Instant,
     /// Latest time given to str0m.
@@ -182,7 +185,7 @@ impl Peer {
             answers: 0,
             outbox: Outbox::default(),
             transport: TransportCounters::default(),
-            outbox_before_window: (0, 0),
+            outbox_before_window: [0; 3],
             wake: now,
             now,
             clock: None,
@@ -258,13 +261,19 @@ impl Peer {
     /// [`Self::handle_timeout`] and another drain.
     pub fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant {
         if self.closed {
-            self.outbox.flush(sink);
+            self.outbox.flush(now, sink);
             return now + Duration::from_secs(3_600);
         }
         self.now = self.now.max(now);
         let now = self.now;
         if let Some(publishing) = &mut self.publishing
-            && publishing.write_due(now, self.clock, &mut self.rtc, &mut self.outbox)
+            && publishing.write_due(
+                now,
+                self.clock,
+                self.ice_connected && !self.outbox.is_cut_off(now),
+                &mut self.rtc,
+                &mut self.outbox,
+            )
         {
             self.advance(now);
         }
@@ -277,7 +286,7 @@ impl Peer {
         {
             wake = wake.min(due);
         }
-        self.outbox.flush(sink);
+        self.outbox.flush(now, sink);
         wake
     }
 
@@ -285,7 +294,7 @@ impl Peer {
     /// [`Self::final_report`] still works.
     pub fn close(&mut self, now: Instant, sink: &mut dyn PeerSink) {
         if self.closed {
-            self.outbox.flush(sink);
+            self.outbox.flush(now, sink);
             return;
         }
         // Statistics are due once an interval; time may jump, for nothing comes after.
@@ -300,7 +309,7 @@ impl Peer {
             receiving.streams.finish(now, &mut self.outbox);
         }
         self.closed = true;
-        self.outbox.flush(sink);
+        self.outbox.flush(now, sink);
     }
 
     /// Hands out what is new of the time that each received stream covers, each span once: ask
@@ -363,7 +372,7 @@ impl Peer {
 
     /// What was counted so far: sums over streams, made on each call.
     pub fn counters(&self) -> PeerCounters {
-        let (sent, dropped) = self.outbox_before_window;
+        let [sent, dropped, withheld] = self.outbox_before_window;
         let mut counters = PeerCounters {
             transport: TransportCounters {
                 datagrams: PeerDatagrams {
@@ -372,6 +381,10 @@ impl Peer {
                 },
                 dropped_unsent: self.outbox.dropped - dropped,
                 ..self.transport
+            },
+            impairment: ImpairCounters {
+                unsent: self.outbox.withheld - withheld,
+                ..ImpairCounters::default()
             },
             ..PeerCounters::default()
         };
@@ -406,7 +419,8 @@ impl Peer {
     /// known of decoding and of the connection stays.
     pub fn begin_measuring(&mut self, now: Instant) {
         self.transport = TransportCounters::default();
-        self.outbox_before_window = (self.outbox.sent, self.outbox.dropped);
+        let Outbox { sent, dropped, withheld, .. } = self.outbox;
+        self.outbox_before_window = [sent, dropped, withheld];
         if let Some(receiving) = &mut self.receiving {
             receiving.streams.begin_measuring(now);
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use stampede_media::AssemblerCounters;
 use str0m::net::DatagramSend;
@@ -34,6 +35,10 @@ pub(super) struct Outbox {
     pub(super) sent: u64,
     /// Datagrams that found no room.
     pub(super) dropped: u64,
+    /// Datagrams that were not to leave, on purpose.
+    pub(super) withheld: u64,
+    /// Until then nothing leaves.
+    pub(super) cut_off_until: Option<Instant>,
 }
 
 impl Outbox {
@@ -74,7 +79,15 @@ impl Outbox {
         self.frames.push((Arc::clone(stream), Err(counted)));
     }
 
-    pub(super) fn flush(&mut self, sink: &mut dyn PeerSink) {
+    pub(super) fn is_cut_off(&self, now: Instant) -> bool {
+        self.cut_off_until.is_some_and(|until| now < until)
+    }
+
+    pub(super) fn flush(&mut self, now: Instant, sink: &mut dyn PeerSink) {
+        if self.is_cut_off(now) {
+            self.withheld += self.datagrams.len() as u64;
+            self.datagrams.clear();
+        }
         self.sent += self.datagrams.len() as u64;
         for (via, destination, contents) in self.datagrams.drain(..) {
             sink.transmit(via, destination, &contents);

@@ -18,8 +18,8 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerUpdate, PublishCounters, PublishReport, PublishTrack,
-    Sample, SpeakingTurns,
+    Arrival, MediaKind, NegotiateError, PeerEvent, PeerUpdate, PublishCounters, PublishReport,
+    PublishTrack, Sample, SpeakingTurns,
 };
 use layers::LayerGate;
 
@@ -65,6 +65,10 @@ pub(super) struct Publishing {
     packet_trailer: bool,
     /// Media may flow.
     connected: bool,
+    /// When the last frame left.
+    last_frame: Option<Instant>,
+    /// The next frame that leaves is to be told; both clocks when that was asked.
+    awaited_since: Option<Arrival>,
 }
 
 impl std::fmt::Debug for Publishing {
@@ -83,6 +87,8 @@ impl Publishing {
             negotiated: false,
             packet_trailer: false,
             connected: false,
+            last_frame: None,
+            awaited_since: None,
         }
     }
 
@@ -155,25 +161,52 @@ impl Publishing {
         self.tracks.iter().filter_map(TxTrack::next_due).min()
     }
 
+    /// The next frame that leaves is to be told.
+    pub(super) fn await_frame(&mut self, here: Arrival) {
+        self.awaited_since = Some(here);
+    }
+
+    /// When the last frame left.
+    pub(super) fn last_frame(&self) -> Option<Instant> {
+        self.last_frame
+    }
+
+    fn frame_left(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.last_frame = Some(now);
+        if let Some(asked) = self.awaited_since.take() {
+            let since = now.saturating_duration_since(asked.instant);
+            let unix_ns = asked.unix_ns + since.as_nanos() as u64;
+            outbox.event(PeerEvent::NextFrame { at: Arrival { instant: now, unix_ns } });
+        }
+    }
+
     /// Writes the packets of all frames due, up to [`PACKETS_PER_DRAIN_MAX`] and the rest of a
-    /// frame; true if anything was written.
+    /// frame; true if anything was written. `has_way`: what is sent leaves this machine for the
+    /// server.
     pub(super) fn write_due(
         &mut self,
         now: Instant,
         clock: Option<Arrival>,
+        has_way: bool,
         rtc: &mut Rtc,
         outbox: &mut Outbox,
     ) -> bool {
         if !self.connected {
             return false;
         }
-        let mut packets = 0;
+        let (mut packets, mut frames) = (0, 0);
         while packets < PACKETS_PER_DRAIN_MAX {
             let next = |track: &TxTrack| track.next_due().filter(|&due| due <= now);
             let earliest = self.tracks.iter_mut().filter(|track| next(track).is_some());
             let Some(track) = earliest.min_by_key(|track| track.next_due()) else { break };
             let stamping = Stamping { clock, packet_trailer: self.packet_trailer };
-            packets += track.write_frame(now, stamping, rtc, outbox);
+            let written = track.write_frame(now, stamping, rtc, outbox);
+            frames += usize::from(written.is_some());
+            // One that is withheld counts too, so that this ends.
+            packets += written.unwrap_or(0).max(1);
+        }
+        if has_way && frames > 0 {
+            self.frame_left(now, outbox);
         }
         packets > 0
     }
@@ -358,28 +391,27 @@ impl TxTrack {
         self.schedule.as_ref()?.next_due()
     }
 
-    /// Writes the next frame due; returns the number of its packets (at least 1, so that a caller
-    /// counting them ends).
+    /// Writes the next frame due; returns the number of its packets, `None` if it is withheld.
     fn write_frame(
         &mut self,
         now: Instant,
         stamping: Stamping,
         rtc: &mut Rtc,
         outbox: &mut Outbox,
-    ) -> usize {
-        let Some(schedule) = &mut self.schedule else { return 1 };
-        let Some(due) = schedule.pop_due(now) else { return 1 };
-        let Some(frame) = schedule.frame(&due) else { return 1 };
-        let Some(layer) = self.layers.get_mut(due.layer) else { return 1 };
+    ) -> Option<usize> {
+        let schedule = self.schedule.as_mut()?;
+        let due = schedule.pop_due(now)?;
+        let frame = schedule.frame(&due)?;
+        let layer = self.layers.get_mut(due.layer)?;
         layer.counted.keyframe_jumps += u64::from(due.jumped);
-        let (Some(ssrc), Some(pt)) = (layer.ssrc, layer.payload_type) else { return 1 };
+        let (ssrc, pt) = (layer.ssrc?, layer.payload_type?);
         if !layer.gate.lets_pass(due.keyframe) {
             layer.counted.frames_withheld += 1;
             schedule.withhold(&due);
-            return 1;
+            return None;
         }
         let mut direct = rtc.direct_api();
-        let Some(stream) = direct.stream_tx(&ssrc) else { return 1 };
+        let stream = direct.stream_tx(&ssrc)?;
         let video = self.kind == MediaKind::Video;
         let loud = is_loud(self.speaking, now, stamping.clock);
         let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
@@ -416,7 +448,7 @@ impl TxTrack {
             layer.next_sequence += 1;
         }
         outbox.sample(layer.count_frame(&due, frame.packets.len() as u64, now));
-        frame.packets.len().max(1)
+        Some(frame.packets.len())
     }
 }
 

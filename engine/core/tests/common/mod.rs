@@ -118,7 +118,8 @@ impl Server {
         Self { rtc, events, wake: now, originals, rtx_ssrcs, rtcp }
     }
 
-    fn poll(&mut self) -> Vec<Vec<u8>> {
+    /// What it sends, and to where.
+    fn poll(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut out = Vec::new();
         loop {
             match self.rtc.poll_output().unwrap() {
@@ -126,7 +127,9 @@ impl Server {
                     self.wake = at;
                     return out;
                 }
-                Output::Transmit(transmit) => out.push(transmit.contents.to_vec()),
+                Output::Transmit(transmit) => {
+                    out.push((transmit.destination, transmit.contents.to_vec()));
+                }
                 Output::Event(Event::RawPacket(raw)) => match *raw {
                     RawPacket::RtpTx(header, bytes)
                         if self.rtx_ssrcs.contains(&header.ssrc)
@@ -196,7 +199,10 @@ pub struct Sim<C = Peer> {
     /// Decides over datagrams to the server.
     pub fate_up: FateOf,
     pub delivered: Vec<Delivered>,
-    queue: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
+    /// Where the peer's socket is.
+    pub peer_address: SocketAddr,
+    /// Whether it goes to the peer, the peer's address, and what it is.
+    queue: BTreeMap<(Instant, u64), (bool, SocketAddr, Vec<u8>)>,
     serial: u64,
     peer_wake: Instant,
     /// Datagrams the peer has sent.
@@ -217,6 +223,7 @@ impl<C: Client> Sim<C> {
             fate: Box::new(move |_| Fate::Deliver(Duration::ZERO)),
             fate_up: Box::new(move |_| Fate::Deliver(Duration::ZERO)),
             delivered: Vec::new(),
+            peer_address: peer_addr(),
             queue: BTreeMap::new(),
             serial: 0,
             peer_wake: start,
@@ -229,34 +236,34 @@ impl<C: Client> Sim<C> {
         Arrival { instant: self.now, unix_ns: UNIX_BASE_NS + since }
     }
 
-    fn push(&mut self, to_peer: bool, at: Instant, bytes: Vec<u8>) {
+    fn push(&mut self, to_peer: bool, peer: SocketAddr, at: Instant, bytes: Vec<u8>) {
         self.serial += 1;
-        self.queue.insert((at, self.serial), (to_peer, bytes));
+        self.queue.insert((at, self.serial), (to_peer, peer, bytes));
     }
 
-    fn send(&mut self, to_peer: bool, bytes: Vec<u8>) {
+    fn send(&mut self, to_peer: bool, peer: SocketAddr, bytes: Vec<u8>) {
         self.clock.set(self.now);
         let fate = if to_peer { (self.fate)(&bytes) } else { (self.fate_up)(&bytes) };
         let at = self.now + self.delay;
         match fate {
             Fate::Drop => {}
-            Fate::Deliver(more) => self.push(to_peer, at + more, bytes),
+            Fate::Deliver(more) => self.push(to_peer, peer, at + more, bytes),
             Fate::Twice(first, second) => {
-                self.push(to_peer, at + first, bytes.clone());
-                self.push(to_peer, at + second, bytes);
+                self.push(to_peer, peer, at + first, bytes.clone());
+                self.push(to_peer, peer, at + second, bytes);
             }
         }
     }
 
     /// Takes what both sides have to say at this moment.
     pub fn exchange(&mut self) {
-        for bytes in self.server.poll() {
-            self.send(true, bytes);
+        for (destination, bytes) in self.server.poll() {
+            self.send(true, destination, bytes);
         }
         self.peer_wake = self.peer.drain(self.now, &mut self.sink);
         for (_, bytes) in std::mem::take(&mut self.sink.datagrams) {
             self.sent_by_peer += 1;
-            self.send(false, bytes);
+            self.send(false, self.peer_address, bytes);
         }
     }
 
@@ -289,13 +296,14 @@ impl<C: Client> Sim<C> {
 
     fn step(&mut self) {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            let (to_peer, bytes) = entry.remove();
-            if to_peer {
+            let (to_peer, address, bytes) = entry.remove();
+            if to_peer && address != self.peer_address {
+                // Its socket is closed.
+            } else if to_peer {
                 self.peer.handle_datagram(self.arrival(), server_addr(), &bytes);
                 self.delivered.push(Delivered { at: self.now, bytes });
             } else {
-                let receive =
-                    Receive::new(Protocol::Udp, peer_addr(), server_addr(), &bytes).unwrap();
+                let receive = Receive::new(Protocol::Udp, address, server_addr(), &bytes).unwrap();
                 self.server.rtc.handle_input(Input::Receive(self.now, receive)).unwrap();
             }
             self.exchange();

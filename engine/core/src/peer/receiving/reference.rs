@@ -146,7 +146,7 @@ impl Reference {
         if !ssrcs.is_empty() {
             self.handle_timeout(now);
         }
-        self.outbox.flush(sink);
+        self.outbox.flush(now, sink);
         let expiry = self.streams.next_deadline();
         let expiry = expiry.map(|at| at + GAP_GRACE + Duration::from_micros(1));
         let next = expiry.into_iter().chain(next_request).chain([self.wake]);

@@ -48,6 +48,12 @@ pub(in crate::peer) struct Streams {
     next_id: u32,
     first_packet: [bool; 2],
     first_keyframe: bool,
+    /// Of which kind of media each packet is followed by [`Self::look_at`].
+    looked_at: [bool; 2],
+    /// A playable frame later than this is waited for.
+    awaited_after: Option<Instant>,
+    /// Of streams that were closed: the last playable frame, and the last packet.
+    closed_last: [Option<Arrival>; 2],
     tracks: TrackStates,
     /// When signalling said that we leave.
     leaving: Option<Instant>,
@@ -69,6 +75,9 @@ impl Streams {
             next_id: 0,
             first_packet: [false; 2],
             first_keyframe: false,
+            looked_at: looked_at(false, None),
+            awaited_after: None,
+            closed_last: [None; 2],
             tracks: TrackStates::default(),
             leaving: None,
         }
@@ -166,6 +175,10 @@ impl Streams {
 
     fn close_stream(&mut self, mut stream: Stream, now: Instant, outbox: &mut Outbox) {
         stream.finish(now, self.leaving, outbox);
+        let [frame, packet] = self.closed_last;
+        let Stream { ledger, .. } = &stream;
+        self.closed_last =
+            [later(frame, ledger.last_playable()), later(packet, ledger.last_packet())];
         if self.closed_covers.len() >= CLOSED_COVERS_MAX {
             self.closed_covers.pop_front();
         }
@@ -250,17 +263,44 @@ impl Streams {
         if !std::mem::replace(first, true) {
             outbox.event(PeerEvent::FirstPacket { kind: stream.kind, at });
         }
-        if !self.first_keyframe && stream.kind == MediaKind::Video {
-            self.report_first_keyframe(route.stream, outbox);
+        if self.looked_at[stream.kind as usize] {
+            self.look_at(route.stream, outbox);
         }
     }
 
-    fn report_first_keyframe(&mut self, stream: usize, outbox: &mut Outbox) {
-        let first = self.streams.get(stream).and_then(|stream| stream.ledger.first_keyframe());
-        if let Some(at) = first {
+    /// Tells of the first keyframe, and of the frame that is waited for, if this stream has one.
+    fn look_at(&mut self, stream: usize, outbox: &mut Outbox) {
+        let Some(Stream { ledger, .. }) = self.streams.get(stream) else { return };
+        if !self.first_keyframe
+            && let Some(at) = ledger.first_keyframe()
+        {
             self.first_keyframe = true;
             outbox.event(PeerEvent::FirstKeyframe { at });
         }
+        if let Some(after) = self.awaited_after
+            && let Some(at) = ledger.awaited_frame().filter(|at| at.instant > after)
+        {
+            self.awaited_after = None;
+            outbox.event(PeerEvent::NextFrame { at });
+        }
+        self.looked_at = looked_at(self.first_keyframe, self.awaited_after);
+    }
+
+    /// The first playable frame that comes after this moment is to be told.
+    pub(in crate::peer) fn await_frame(&mut self, now: Instant) {
+        self.awaited_after = Some(now);
+        self.streams.iter_mut().for_each(|stream| stream.ledger.await_frame(now));
+        self.looked_at = looked_at(self.first_keyframe, self.awaited_after);
+    }
+
+    /// When the last playable frame came; if none ever did, the last packet.
+    pub(in crate::peer) fn last_frame(&self) -> Option<Arrival> {
+        let [mut frame, mut packet] = self.closed_last;
+        for Stream { ledger, .. } in &self.streams {
+            frame = later(frame, ledger.last_playable());
+            packet = later(packet, ledger.last_packet());
+        }
+        frame.or(packet)
     }
 
     /// [`Self::accept`]; true if the packet passed others over that are to be asked for.
@@ -362,8 +402,8 @@ impl Streams {
             let stream = &mut self.streams[index];
             if stream.ledger.sequences.next_deadline().is_some_and(|deadline| deadline < now) {
                 stream.expire_gaps(now, outbox);
-                if !self.first_keyframe {
-                    self.report_first_keyframe(index, outbox);
+                if self.looked_at[stream.kind as usize] {
+                    self.look_at(index, outbox);
                 }
             }
         }
@@ -405,6 +445,11 @@ impl Streams {
         {
             stream.ledger.dropped_on_purpose();
         }
+    }
+
+    /// What is under way to us is lost on purpose, of whatever stream.
+    pub(in crate::peer) fn all_dropped_on_purpose(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.ledger.dropped_on_purpose());
     }
 
     /// Hands out what is new of the time that each stream covers, closed ones first; `last` if
@@ -460,6 +505,19 @@ impl Streams {
     pub(in crate::peer) fn left_out(&self) -> u64 {
         self.left_out
     }
+}
+
+/// Of which kind of media, audio and video, each packet has to be followed: of audio nothing is
+/// told but the frame that is waited for.
+fn looked_at(first_keyframe: bool, awaited_after: Option<Instant>) -> [bool; 2] {
+    let mut looked_at = [awaited_after.is_some(); 2];
+    looked_at[MediaKind::Video as usize] |= !first_keyframe;
+    looked_at
+}
+
+/// The later one of two.
+fn later(one: Option<Arrival>, other: Option<Arrival>) -> Option<Arrival> {
+    one.into_iter().chain(other).max_by_key(|at| at.instant)
 }
 
 /// The m-lines of an offer on which the server sends media.
