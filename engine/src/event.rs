@@ -1,6 +1,7 @@
 //! What crosses between the signalling plane and the media plane.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerUpdate, PublishTrack};
 
@@ -38,6 +39,9 @@ pub enum PeerRole {
     },
 }
 
+/// Longest [`PeerCommand::CutOff`]; a longer one ends then.
+pub const CUT_OFF_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// What the signalling plane tells a peer.
 #[derive(Debug)]
 pub enum PeerCommand {
@@ -63,6 +67,25 @@ pub enum PeerCommand {
     Candidate(String),
     /// What signalling knows and media does not tell.
     Update(PeerUpdate),
+    /// Go on from a new UDP port of the same local address, as a phone that changes its network: all
+    /// sockets are closed, and a new one takes their place. What was counted stays, and so do DTLS,
+    /// the keys and the streams. [`PeerNotice::LocalCandidate`] has the new address, and
+    /// [`PeerNotice::IceConnected`] comes when a pair works from there; ICE may be restarted meanwhile
+    /// ([`Self::Offer`] with new credentials, [`Self::RestartIce`]). If there is no socket to be had,
+    /// [`PeerNotice::Disconnected`] says why. A peer without a socket has nothing to change.
+    ChangeNetwork,
+    /// For so long nothing comes in or goes out: what comes is dropped before anything counts it,
+    /// what was to leave is not sent, and both are counted as done on purpose. It begins now, ends by
+    /// itself, and takes the place of the one before; [`CUT_OFF_MAX`] at most.
+    CutOff {
+        /// How long.
+        lasts: Duration,
+    },
+    /// Say when the last frame came or left: [`PeerNotice::LastFrame`].
+    LastFrame,
+    /// Say when the next frame comes or leaves: [`PeerNotice::NextFrame`], once. It takes the place
+    /// of one that is not answered yet.
+    NextFrame,
     /// Nobody waits for the connection any more: if it is not up, [`PeerNotice::Disconnected`] says
     /// why. For a peer that is gone nothing does.
     GiveUp,
@@ -95,7 +118,8 @@ pub enum PeerNotice {
         /// What was wrong, in plain words.
         reason: String,
     },
-    /// A candidate pair works.
+    /// A candidate pair works: once when the connection comes up, and once after each restart of
+    /// ICE, each [`PeerCommand::ChangeNetwork`] and each loss.
     IceConnected,
     /// DTLS is up: media can flow.
     Connected,
@@ -106,7 +130,20 @@ pub enum PeerNotice {
     },
     /// The first complete keyframe arrived.
     FirstKeyframe,
-    /// The connection broke, or never was.
+    /// The answer to [`PeerCommand::LastFrame`].
+    LastFrame {
+        /// In nanoseconds since the Unix epoch. Of a subscriber the kernel's stamp of the last
+        /// playable frame, of whatever stream, or, if there was none, of the last media packet. Of a
+        /// publisher when the last frame was sent while ICE was connected and nothing cut it off.
+        /// `None` if there was nothing yet.
+        at_unix_ns: Option<u64>,
+    },
+    /// The first playable frame after [`PeerCommand::NextFrame`] has come (subscriber), or the first
+    /// one was sent while ICE was connected and nothing cut it off (publisher). The event's
+    /// `at_unix_ns` is the frame's.
+    NextFrame,
+    /// The connection broke, or never was. It may come back ([`Self::IceConnected`]), by itself or by
+    /// a restart of ICE, without another [`Self::Connected`].
     Disconnected {
         /// Why, as far as known.
         failure: Box<MediaFailure>,

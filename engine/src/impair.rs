@@ -1,4 +1,4 @@
-//! What is done on purpose to what subscribers receive, before it is accounted.
+//! What is done on purpose to what peers receive, before it is accounted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,8 +31,28 @@ pub(crate) struct PeerImpairment {
 }
 
 impl PeerImpairment {
+    /// To a peer of which no spec is, and to which nothing is done until [`Self::cut_off`].
+    pub(crate) fn none(now: Instant) -> Self {
+        Self { model: Impairment::none(now), cut_off: None }
+    }
+
+    /// Everything that comes from now on and before `until` is dropped.
+    pub(crate) fn cut_off(&mut self, now: Instant, until: Instant) {
+        self.model.cut_off(now, until);
+    }
+
     pub(crate) fn begin_measuring(&mut self) {
         self.model.reset_counts();
+    }
+
+    /// Whether a datagram that was held back reaches its peer now that it is due.
+    pub(crate) fn arrives(&mut self, due: Instant, peer: &mut Peer, payload: &[u8]) -> bool {
+        let class = Class::of(payload);
+        let arrives = self.model.arrives(due, class);
+        if !arrives {
+            self.dropped(class, due, peer, payload);
+        }
+        arrives
     }
 
     /// Since when, and until when, datagrams other than media were dropped.

@@ -48,7 +48,7 @@ pub use cohort::CohortReport;
 pub use cover::{CoverNews, PeerCover};
 pub use distributions::{Distributions, HEIGHTS_MAX};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
-pub use event::{EngineEvent, PeerCommand, PeerNotice, PeerRole, PeerSpec};
+pub use event::{CUT_OFF_MAX, EngineEvent, PeerCommand, PeerNotice, PeerRole, PeerSpec};
 pub use health::{HealthReport, Second};
 pub use options::EngineOptions;
 pub use peer_id::PeerId;

@@ -4,6 +4,8 @@ mod peers;
 mod reports;
 mod sink;
 mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use crate::mailbox::{EventSink, WorkerCommand};
 use crate::recorder::PeerRecorder;
 use crate::snapshot::{PeerRow, WorkerReport};
 use crate::timer::{TimerState, TimerWheel};
-use crate::{EngineEvent, PeerId};
+use crate::{CUT_OFF_MAX, EngineEvent, PeerId};
 use sink::Sink;
 pub(crate) use sockets::LearnedIp;
 use sockets::{Owners, Sockets};
@@ -82,7 +84,7 @@ struct Slot {
     /// It has its timer in `sending`.
     publishes: bool,
     recorder: Option<PeerRecorder>,
-    /// What is done to what it receives, if anything.
+    /// What is done to what it receives, if anything is or was.
     impaired: Option<Box<PeerImpairment>>,
     cohort: u16,
     /// DTLS is up, or the connection broke before: no handshake waits for this worker.
@@ -92,8 +94,19 @@ struct Slot {
 impl Slot {
     /// What was counted of the peer, with what was done to what it receives.
     fn counters(&self) -> PeerCounters {
-        let impairment = self.impaired.as_ref().map(|impaired| impaired.counts());
-        PeerCounters { impairment: impairment.unwrap_or_default(), ..self.peer.counters() }
+        let mut counters = self.peer.counters();
+        if let Some(impaired) = &self.impaired {
+            counters.impairment.merge(&impaired.counts());
+        }
+        counters
+    }
+
+    /// Nothing comes in or goes out for so long.
+    fn cut_off(&mut self, now: Instant, lasts: Duration) {
+        let until = now + lasts.min(CUT_OFF_MAX);
+        let impaired = self.impaired.get_or_insert_with(|| Box::new(PeerImpairment::none(now)));
+        impaired.cut_off(now, until);
+        self.peer.cut_off_until(until);
     }
 }
 
@@ -315,8 +328,13 @@ impl Worker {
                 self.health.orphans(1);
                 continue;
             };
-            slot.peer.received_on(datagram.via);
             let (at, source, payload) = (datagram.at, datagram.source, &datagram.payload);
+            if let Some(impaired) = &mut slot.impaired
+                && !impaired.arrives(at.instant, &mut slot.peer, payload)
+            {
+                continue;
+            }
+            slot.peer.received_on(datagram.via);
             slot.peer.handle_datagram(at, source, payload, &mut self.scratch);
             self.drain(clock, key);
             self.send_if_due();
@@ -402,159 +420,5 @@ impl Worker {
         if !self.address_requests.is_empty() {
             self.carry_out_requests(clock, key);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::UdpSocket;
-
-    use stampede_core::{CaptureLimits, DtlsIdentity};
-    use stampede_counters::{Counters, RunCounters, Scope, Unit, Value};
-    use stampede_udp::{BackendChoice, BackendLimits};
-
-    use super::reports::snapshot_after;
-    use super::*;
-    use crate::mailbox::{EventSignal, NewPeer, WAITING_BEFORE_SNAPSHOTS_MAX};
-    use crate::{PeerCommand, PeerNotice, PeerRole};
-
-    fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
-        let limits = BackendLimits::default();
-        let (backend, _) = stampede_udp::open(BackendChoice::Mmsg, limits).unwrap();
-        let (sender, events) = crossbeam_channel::bounded(64);
-        let (_, inbox) = crossbeam_channel::bounded(1);
-        let setup = WorkerSetup {
-            index: 0,
-            core: None,
-            inbox,
-            events: EventSink::new(sender, EventSignal::new().unwrap()),
-            peers: Arc::new(AtomicUsize::new(8)),
-            disk: None,
-            gather: Duration::ZERO,
-            capture,
-            impair: ImpairPlan { cohorts: [None].into(), seed: 1, start: Instant::now() },
-            buffers: SocketBuffers { receive_bytes: 1 << 16, send_bytes: 1 << 16 },
-            learned: LearnedIp::default(),
-            peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
-        };
-        (Worker::new(setup, backend), events)
-    }
-
-    fn id(serial: u32) -> PeerId {
-        PeerId { worker: 0, serial }
-    }
-
-    fn subscriber(serial: u32) -> NewPeer {
-        NewPeer {
-            id: id(serial),
-            label: format!("sub-{serial}"),
-            role: PeerRole::Subscriber { record: false },
-            cohort: 0,
-            socket: Some(UdpSocket::bind("127.0.0.1:0").unwrap()),
-        }
-    }
-
-    #[test]
-    fn a_close_is_always_answered() {
-        let (mut worker, events) = worker(None);
-        let clock = worker.clocks.read();
-        worker.command(clock, id(7), PeerCommand::Candidate(String::new()));
-        worker.command(clock, id(7), PeerCommand::Close);
-        worker.setup.events.flush();
-        let events: Vec<_> = events.try_iter().collect();
-        assert!(
-            matches!(events[..], [EngineEvent::Peer { peer, notice: PeerNotice::Closed, .. }]
-                if peer == id(7)),
-            "{events:?}"
-        );
-    }
-
-    #[test]
-    fn the_flight_recorder_is_of_the_window_and_taps_whoever_is_there() {
-        let limits =
-            CaptureLimits { span: Duration::from_secs(1), bytes_max: 1 << 16, payload: false };
-        let options = CaptureOptions { limits, tapped_per_worker_max: 1, worst: 5 };
-        let (mut worker, _events) = worker(Some(options));
-        let clock = worker.clocks.read();
-        let is_tapped = |worker: &Worker, serial| {
-            let key = worker.slot_of_peer[&id(serial)];
-            worker.slots[key].peer.capture().is_some()
-        };
-        worker.add(clock, subscriber(1));
-        worker.add(clock, subscriber(2));
-        assert!(is_tapped(&worker, 1) && !is_tapped(&worker, 2));
-        worker.command(clock, id(1), PeerCommand::Close);
-        assert_eq!((worker.captures.len(), worker.rows.len()), (1, 1));
-        worker.add(clock, subscriber(3));
-        assert!(is_tapped(&worker, 3), "its place is free again");
-        worker.begin_measuring(clock);
-        assert_eq!((worker.captures.len(), worker.rows.len()), (0, 0));
-    }
-
-    /// In which every counter is 7.
-    fn counted<T: Counters>() -> T {
-        let mut table = T::table().iter();
-        let mut counted = T::default();
-        counted.set(&mut || {
-            Some(match table.next()?.unit {
-                Unit::Seconds => Value::Time(Duration::from_secs(7)),
-                _ => Value::Count(7),
-            })
-        });
-        counted
-    }
-
-    #[test]
-    fn a_snapshot_and_the_report_tell_every_counter_alike() {
-        let (mut worker, events) = worker(None);
-        let clock = worker.clocks.read();
-        let drain = |worker: &mut Worker| -> Vec<_> {
-            let mut all = Vec::new();
-            loop {
-                worker.setup.events.flush();
-                let before = all.len();
-                all.extend(events.try_iter());
-                if all.len() == before {
-                    return all;
-                }
-            }
-        };
-        for _ in 0..WAITING_BEFORE_SNAPSHOTS_MAX {
-            let reason = String::new();
-            worker.setup.events.push(EngineEvent::WorkerFailed { worker: 0, reason });
-        }
-        worker.snapshot(clock);
-        drain(&mut worker);
-        worker.retired = counted();
-        worker.retired.transport.datagrams = counted();
-        worker.health.orphans(3);
-        worker.snapshot(clock);
-        let snapshots = drain(&mut worker).into_iter().filter_map(|event| match event {
-            EngineEvent::Snapshot(snapshot) => Some(*snapshot),
-            _ => None,
-        });
-        let [snapshot] = &snapshots.collect::<Vec<_>>()[..] else { panic!() };
-        let report = worker.finish(None);
-        let own = snapshot.counted.generator.uncategorised.worker;
-        assert_eq!((own.orphans, own.snapshots_dropped), (3, 1));
-        let told = snapshot.counted.list().into_iter().zip(report.counted.list());
-        for (counter, (so_far, in_all)) in RunCounters::table().iter().zip(told) {
-            let by_peers = counter.scope != Scope::Worker;
-            let seven = [Value::Count(7), Value::Time(Duration::from_secs(7))];
-            assert!(!by_peers || seven.contains(&so_far), "{} is {so_far:?}", counter.key);
-            // The backend goes on counting.
-            let system = counter.key == "generator.syscalls";
-            assert!(system || so_far == in_all, "{}: {so_far:?}, then {in_all:?}", counter.key);
-        }
-    }
-
-    #[test]
-    fn a_stalled_worker_takes_one_snapshot_not_two() {
-        let due = Instant::now();
-        let ms = Duration::from_millis;
-        assert_eq!(snapshot_after(due, due + ms(3)), due + ms(1_000), "on the grid");
-        assert_eq!(snapshot_after(due, due + ms(999)), due + ms(1_000));
-        assert_eq!(snapshot_after(due, due + ms(1_000)), due + ms(2_000));
-        assert_eq!(snapshot_after(due, due + ms(5_200)), due + ms(6_200));
     }
 }

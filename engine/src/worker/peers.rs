@@ -118,6 +118,22 @@ impl Worker {
                 slot.peer.update(update);
                 Ok(None)
             }
+            PeerCommand::ChangeNetwork => {
+                self.change_network(clock, key);
+                Ok(None)
+            }
+            PeerCommand::CutOff { lasts } => {
+                slot.cut_off(now, lasts);
+                Ok(None)
+            }
+            PeerCommand::LastFrame => {
+                let at_unix_ns = slot.peer.last_frame_unix_ns(clock.here());
+                Ok(Some(PeerNotice::LastFrame { at_unix_ns }))
+            }
+            PeerCommand::NextFrame => {
+                slot.peer.await_frame(clock.here());
+                Ok(None)
+            }
             PeerCommand::GiveUp => {
                 slot.peer.give_up();
                 Ok(None)

@@ -49,6 +49,7 @@ impl PeerSink for Sink<'_> {
             PeerEvent::Connected => (here, PeerNotice::Connected),
             PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
             PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),
+            PeerEvent::NextFrame { at } => (at, PeerNotice::NextFrame),
             PeerEvent::LocalCandidate { candidate } => {
                 (here, PeerNotice::LocalCandidate { candidate })
             }

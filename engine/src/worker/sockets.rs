@@ -1,7 +1,7 @@
 //! The sockets of a worker's peers: whose each is, and those that peers ask for.
 
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -117,14 +117,58 @@ impl Worker {
                     }
                 }
                 AddressRequest::Close { via } => {
-                    let Some(socket) = slot.sockets.take(via) else { continue };
-                    slot.drops_closed += self.backend.socket_drops(socket);
-                    self.backend.remove_socket(socket);
-                    self.owners.clear(socket);
+                    if let Some(socket) = slot.sockets.take(via) {
+                        self.close(key, socket);
+                    }
                 }
             }
         }
         self.drain(clock, key);
+    }
+
+    /// Closes a socket that its peer has no more.
+    fn close(&mut self, key: usize, socket: SocketId) {
+        let drops = self.backend.socket_drops(socket);
+        self.backend.remove_socket(socket);
+        self.owners.clear(socket);
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.drops_closed += drops;
+        }
+    }
+
+    /// Carries out [`PeerCommand::ChangeNetwork`](crate::PeerCommand::ChangeNetwork). The new socket
+    /// is bound before the old ones are closed, so that the kernel gives it another port.
+    pub(super) fn change_network(&mut self, clock: Clock, key: usize) {
+        let now = clock.now;
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let ip = slot.peer.local().ip();
+        if ip.is_unspecified() {
+            return;
+        }
+        let bound = self.bind(ip);
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let left = std::mem::take(&mut slot.sockets);
+        let changed = bound.map_err(|error| error.to_string()).and_then(|(socket, address)| {
+            let changed = slot.peer.change_network(now, address);
+            changed.map(|via| (socket, via)).map_err(|error| {
+                self.backend.remove_socket(socket);
+                error.to_string()
+            })
+        });
+        match changed {
+            Ok((socket, via)) => {
+                slot.sockets.set(via, socket);
+                self.owners.set(socket, key, via);
+            }
+            Err(why) => slot.peer.lose_network(now, why),
+        }
+        left.iter().for_each(|socket| self.close(key, socket));
+    }
+
+    fn bind(&mut self, ip: IpAddr) -> io::Result<(SocketId, SocketAddr)> {
+        let socket = stampede_udp::bind((ip, 0).into(), self.setup.buffers)?;
+        let address = socket.local_addr()?;
+        Ok((self.backend.add_socket(socket)?, address))
     }
 
     /// Gives a peer one more socket.

@@ -566,6 +566,8 @@ impl Joined<'_> {
             PeerNotice::IceConnected
             | PeerNotice::FirstPacket { .. }
             | PeerNotice::FirstKeyframe
+            | PeerNotice::LastFrame { .. }
+            | PeerNotice::NextFrame
             | PeerNotice::Closed => return,
         };
         connection.media(input);

@@ -105,6 +105,8 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         | PeerNotice::Offer { .. }
         | PeerNotice::NegotiationFailed { .. }
         | PeerNotice::LocalCandidate { .. }
+        | PeerNotice::LastFrame { .. }
+        | PeerNotice::NextFrame
         | PeerNotice::Disconnected { .. } => {}
         PeerNotice::Closed => {
             routes.remove(peer);
