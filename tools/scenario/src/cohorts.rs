@@ -88,6 +88,13 @@ impl Cohorts {
         Some(&cohort.name)
     }
 
+    /// Whether a part is of those called so: `mobile` are all of that `[[cohort]]`, whatever
+    /// `--impair` chose of them, `impair-1` all that it chose, and `mobile+impair-1` who is both.
+    pub fn holds(&self, name: &str, index: u16) -> bool {
+        let part = self.all.get(usize::from(index)).map(|cohort| &*cohort.name);
+        part.is_some_and(|part| part == name || part.split('+').any(|side| side == name))
+    }
+
     /// Checks that a figure of the report, if it is of a cohort, is of one of these.
     ///
     /// # Errors

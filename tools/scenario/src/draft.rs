@@ -10,7 +10,10 @@ use stampede_sfu::SfuOptions;
 use url::Url;
 
 use crate::values::{Backend, CoreList, Resolution};
-use crate::{CohortSpec, LayoutChoice, RoomDraft, Secret, Shorthand, Stage, SubscribeMode};
+use crate::{
+    AudienceDraft, CohortSpec, FaultSpec, LayoutChoice, Reconnect, RoomDraft, RoomSizes, Secret,
+    Shorthand, Stage, SubscribeMode,
+};
 
 /// Receive buffer asked for each peer's socket.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
@@ -40,10 +43,12 @@ pub struct Draft {
     pub duration: Option<Duration>,
     /// Joins started per second, over all rooms.
     pub joins_per_second: f64,
-    /// Further tries of each participant.
+    /// Further tries of a join that failed.
     pub retry: u32,
     /// Pause before each.
     pub retry_sleep: Duration,
+    /// How who was connected comes back.
+    pub reconnect: Reconnect,
     /// Seed of everything random.
     pub seed: Option<u64>,
     /// Layer that subscribers ask for.
@@ -72,6 +77,8 @@ pub struct Draft {
     pub join_grace: Duration,
     /// What is done on purpose to what subscribers receive.
     pub impair: Vec<ImpairSpec>,
+    /// Faults on a schedule.
+    pub faults: Vec<FaultSpec>,
     /// Media worker threads.
     pub workers: Option<u32>,
     /// Cores of the workers.
@@ -96,6 +103,10 @@ pub struct Draft {
     pub proxy: Option<Secret>,
     /// Stages.
     pub stages: Vec<Stage>,
+    /// How subscribers come and go without stages.
+    pub audience: AudienceDraft,
+    /// How many subscribers rooms have, drawn; needs a seed.
+    pub room_sizes: Option<RoomSizes>,
     /// Subscribers join hidden.
     pub hidden: bool,
     /// What subscribers show.
@@ -161,6 +172,7 @@ impl Default for Draft {
             joins_per_second: 40.0,
             retry: 0,
             retry_sleep: Duration::from_secs(1),
+            reconnect: Reconnect::default(),
             seed: None,
             resolution: Resolution::High,
             video_codec: None,
@@ -175,6 +187,7 @@ impl Default for Draft {
             interruption_min: Duration::from_secs(1),
             join_grace: Duration::from_secs(5),
             impair: Vec::new(),
+            faults: Vec::new(),
             workers: None,
             cores: None,
             backend: Backend::Auto,
@@ -187,6 +200,8 @@ impl Default for Draft {
             ca: None,
             proxy: None,
             stages: Vec::new(),
+            audience: AudienceDraft::default(),
+            room_sizes: None,
             hidden: false,
             layout: None,
             subscribe_mode: None,

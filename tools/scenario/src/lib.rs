@@ -16,12 +16,16 @@
 
 #![forbid(unsafe_code)]
 
+mod audience;
 mod choices;
 mod cohort_spec;
 mod cohorts;
 mod draft;
+mod fault;
 pub mod load;
 mod participants;
+mod reconnect;
+mod room_sizes;
 mod scenario;
 mod secret;
 mod shape;
@@ -29,11 +33,18 @@ mod shorthand;
 mod stage;
 pub mod values;
 
+pub use audience::{Arrival, Audience, AudienceDraft, Visit};
 pub use choices::{LayoutChoice, SubscribeMode};
 pub use cohort_spec::{CohortSize, CohortSpec, RoomDraft};
 pub use cohorts::{Cohort, Cohorts, REST};
 pub use draft::{CaptureDraft, Draft, EmbeddedDraft};
+pub use fault::{
+    CandidateProtocol, FAULTS_MAX, FaultError, FaultKind, FaultSpec, FaultValueError, Schedule,
+    Simulation, Who,
+};
 pub use participants::{Media, ParticipantSpec, Participants};
+pub use reconnect::{Reconnect, ReconnectError};
+pub use room_sizes::{ROOM_SIZE_MAX, RoomSizes, RoomSizesError, WeightedSize};
 pub use scenario::{
     CaptureSpec, Clips, Embedded, NetworkSpec, RecordSpec, Scenario, Server, Target, VideoSpec,
     packet_ring_bytes,

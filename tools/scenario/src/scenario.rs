@@ -17,7 +17,7 @@ use url::Url;
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
-use crate::{Cohorts, Secret, Shorthand};
+use crate::{Audience, Cohorts, FaultSpec, Reconnect, Secret, Shorthand, fault};
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
 /// tests without permission.
@@ -42,16 +42,18 @@ pub struct Scenario {
     pub video_publishers: u32,
     /// Per room.
     pub audio_publishers: u32,
-    /// Per room; with stages the most at one time.
+    /// Per room; with stages the most at one time, of drawn rooms the mean, both rounded up.
     pub subscribers: u32,
     /// How long to hold after the ramp.
     pub duration: Duration,
     /// Joins started per second, over all rooms.
     pub joins_per_second: f64,
-    /// Further tries for each participant.
+    /// Further tries of a join that failed.
     pub retry: u32,
     /// Pause before each.
     pub retry_sleep: Duration,
+    /// How who was connected comes back.
+    pub reconnect: Reconnect,
     /// Seed as given.
     pub seed: Option<u64>,
     /// Layer subscribers ask for.
@@ -71,6 +73,10 @@ pub struct Scenario {
     pub watch_rules: Rules,
     /// What is done on purpose to what subscribers receive.
     pub impair: Vec<ImpairSpec>,
+    /// What happens on purpose to whom when; all of it can.
+    pub faults: Vec<FaultSpec>,
+    /// How subscribers come and go; with stages these say it.
+    pub audience: Audience,
     /// Worker threads as given.
     pub workers: Option<u32>,
     /// Worker cores as given.
@@ -193,7 +199,11 @@ impl Scenario {
         };
         let video_publishers = default(draft.video_publishers, 1);
         let audio_publishers = default(draft.audio_publishers, 1);
-        let subscribers = default(draft.subscribers, 200);
+        let subscribers = match draft.room_sizes {
+            // The least that is drawn.
+            Some(_) => 1,
+            None => default(draft.subscribers, 200),
+        };
         if draft.rooms == 0 {
             return Err(Failure::config("--rooms 0: there must be at least one room"));
         }
@@ -209,9 +219,9 @@ impl Scenario {
         let rooms = &shape.rooms;
         let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
         let audio_most = rooms.iter().map(|room| room.audio_publishers).max().unwrap_or(0);
-        let subscribers = match shape.stages.len() {
-            0 => subscribers,
-            _ => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
+        let subscribers = match shape.stages.is_empty() && shape.room_sizes.is_none() {
+            true => subscribers,
+            false => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
         };
         if draft.packet_ring_bytes.is_some() && draft.backend != Backend::PacketRing {
             return Err(Failure::config(format!(
@@ -236,6 +246,8 @@ impl Scenario {
             joins_per_second: draft.joins_per_second,
             retry: draft.retry,
             retry_sleep: draft.retry_sleep,
+            reconnect: draft.reconnect,
+            audience: Audience::new(&draft.audience, &draft.stages)?,
             seed: draft.seed,
             resolution: draft.resolution,
             dynacast: draft.dynacast,
@@ -246,6 +258,7 @@ impl Scenario {
                 ..Rules::default()
             },
             impair: draft.impair,
+            faults: draft.faults,
             workers: draft.workers,
             cores: draft.cores,
             backend: draft.backend,
@@ -257,6 +270,7 @@ impl Scenario {
             shape,
         };
         scenario.check_cohorts_of("--threshold", &scenario.thresholds)?;
+        fault::check(&scenario.faults, &scenario.shape, &scenario.cohorts, scenario.window())?;
         Ok(scenario)
     }
 
@@ -281,6 +295,13 @@ impl Scenario {
     /// Most participants at one time.
     pub fn participants_peak(&self) -> usize {
         self.shape.publishers() + self.shape.subscribers_peak()
+    }
+
+    /// How long the measured window will be, if nothing ends it early: without stages the time held,
+    /// else the stages behind the first and what is held after them.
+    pub fn window(&self) -> Duration {
+        let stages = self.shape.stages.iter().skip(1).map(|stage| stage.duration);
+        stages.fold(self.duration, Duration::saturating_add)
     }
 
     /// Memory of each worker's packet ring.

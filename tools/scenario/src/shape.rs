@@ -6,7 +6,9 @@ use stampede_report::Failure;
 
 use crate::stage::{self, Stage};
 use crate::values::Resolution;
-use crate::{CohortSize, CohortSpec, Draft, LayoutChoice, REST, RoomDraft, SubscribeMode};
+use crate::{
+    CohortSize, CohortSpec, Draft, LayoutChoice, REST, RoomDraft, RoomSizes, SubscribeMode,
+};
 
 /// Most parts of the subscribers, each with figures of its own: cohorts, crossed with `--impair`.
 /// Each worker keeps most of a megabyte of histograms for each that has subscribers.
@@ -41,6 +43,8 @@ pub struct Shape {
     pub stages: Vec<Stage>,
     /// One for each room.
     pub rooms: Vec<RoomSpec>,
+    /// What the rooms' subscribers were drawn from, if they were.
+    pub room_sizes: Option<RoomSizes>,
     /// Parts of the subscribers.
     pub cohorts: Vec<CohortSpec>,
     /// What subscribers show.
@@ -71,7 +75,7 @@ impl Shape {
     /// The first contradiction, exit code 104.
     pub(crate) fn new(draft: &Draft, defaults: RoomDefaults) -> Result<Self, Failure> {
         check_stages(draft)?;
-        let rooms = rooms(draft, defaults);
+        let rooms = rooms(draft, defaults, room_sizes(draft)?);
         let subscribers = rooms.iter().map(|room| u64::from(room.subscribers)).sum();
         check_cohorts(&draft.cohorts, draft.impair.len(), subscribers)?;
         let by_layout =
@@ -79,6 +83,7 @@ impl Shape {
         Ok(Self {
             stages: draft.stages.clone(),
             rooms,
+            room_sizes: draft.room_sizes.clone(),
             cohorts: draft.cohorts.clone(),
             layout: draft.layout,
             subscribe_mode: draft.subscribe_mode.unwrap_or(by_layout),
@@ -107,10 +112,7 @@ fn check_stages(draft: &Draft) -> Result<(), Failure> {
     if draft.stages.is_empty() {
         return Ok(());
     }
-    let per_room = draft.room_drafts.iter().any(|room| room.subscribers.is_some());
-    for (given, what) in
-        [(draft.subscribers.is_some(), "--subscribers"), (per_room, "a [[room]]'s subscribers")]
-    {
+    for (given, what) in given_counts(draft) {
         if given {
             return Err(Failure::config(format!(
                 "--stage says how many subscribers there are, and so does {what}: leave one out"
@@ -123,9 +125,39 @@ fn check_stages(draft: &Draft) -> Result<(), Failure> {
     Ok(())
 }
 
-fn rooms(draft: &Draft, defaults: RoomDefaults) -> Vec<RoomSpec> {
+/// Which counts of subscribers are given, and where.
+fn given_counts(draft: &Draft) -> [(bool, &'static str); 2] {
+    let per_room = draft.room_drafts.iter().any(|room| room.subscribers.is_some());
+    [(draft.subscribers.is_some(), "--subscribers"), (per_room, "a [[room]]'s subscribers")]
+}
+
+/// How many rooms there are.
+fn room_count(draft: &Draft) -> usize {
+    (draft.rooms as usize).max(draft.room_drafts.len())
+}
+
+/// Subscribers of each room if they are drawn.
+fn room_sizes(draft: &Draft) -> Result<Option<Vec<u32>>, Failure> {
+    let Some(sizes) = &draft.room_sizes else { return Ok(None) };
+    let staged = (!draft.stages.is_empty(), "--stage");
+    for (given, what) in given_counts(draft).into_iter().chain([staged]) {
+        if given {
+            return Err(Failure::config(format!(
+                "--room-sizes says how many subscribers there are, and so does {what}: leave one \
+                 out"
+            )));
+        }
+    }
+    let seed = draft.seed.ok_or_else(|| {
+        Failure::config("--room-sizes draws the rooms, which takes a seed: add --seed 1")
+    })?;
+    Ok(Some(sizes.draw(seed, room_count(draft))))
+}
+
+fn rooms(draft: &Draft, defaults: RoomDefaults, sizes: Option<Vec<u32>>) -> Vec<RoomSpec> {
     let tables = &draft.room_drafts;
-    let count = (draft.rooms as usize).max(tables.len());
+    let count = room_count(draft);
+    let drawn = |index: usize| sizes.as_ref().and_then(|sizes| sizes.get(index)).copied();
     let joins = stage::joins(&draft.stages) as usize;
     let none = RoomDraft::default();
     (0..count)
@@ -133,7 +165,7 @@ fn rooms(draft: &Draft, defaults: RoomDefaults) -> Vec<RoomSpec> {
             let table = tables.get(index).unwrap_or(&none);
             // Of stages every room gets its turn.
             let staged = joins / count + usize::from(index < joins % count);
-            let subscribers = table.subscribers.unwrap_or(defaults.subscribers);
+            let subscribers = drawn(index).or(table.subscribers).unwrap_or(defaults.subscribers);
             RoomSpec {
                 name: table.name.clone(),
                 video_publishers: table.video_publishers.unwrap_or(defaults.video_publishers),

@@ -25,6 +25,22 @@ pub fn duration_above_zero(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The mean of a drawn time: 100 ms or more, because less is no visit but a storm.
+pub fn mean_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        mean if mean < Duration::from_millis(100) => Err("it must be 100ms or longer".to_owned()),
+        mean => Ok(mean),
+    }
+}
+
+/// A share of more than nothing, with its sign: `1%` to `100%`.
+pub fn percent_above_zero(text: &str) -> Result<f64, String> {
+    match percent(text)? {
+        share if share > 0.0 => Ok(share),
+        _ => Err("it must be above 0%".to_owned()),
+    }
+}
+
 /// A share like `10%`, or a number from 0 to 1.
 pub fn share(text: &str) -> Result<f64, String> {
     parse::share(text).map_err(|error| error.to_string())
@@ -266,6 +282,8 @@ mod tests {
             assert!(error.contains(why), "{text}: {error}");
         }
         assert!(duration_above_zero("0s").unwrap_err().contains("longer than 0"));
+        assert!(mean_duration("99ms").unwrap_err().contains("100ms or longer"));
+        assert_eq!(mean_duration("100ms"), Ok(Duration::from_millis(100)));
     }
 
     #[test]
@@ -273,6 +291,8 @@ mod tests {
         assert_eq!(percent("1%"), Ok(0.01));
         assert_eq!(percent("0.5 %"), Ok(0.005));
         assert_eq!(percent("100%"), Ok(1.0));
+        assert_eq!(percent_above_zero("100%"), Ok(1.0));
+        assert!(percent_above_zero("0%").unwrap_err().contains("above 0%"));
         for (text, why) in [
             ("1", "sign is missing"),
             ("x%", "not a number"),

@@ -77,6 +77,7 @@ impl FindPlan {
                 flags.shape.room_drafts.iter().any(|room| room.subscribers.is_some()),
                 "a [[room]]'s subscribers",
             ),
+            (flags.shape.audience.room_sizes.is_some(), "--room-sizes"),
             (flags.record.is_some(), "--record"),
             (!flags.shape.stage.is_empty(), "--stage"),
         ] {

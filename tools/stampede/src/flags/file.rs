@@ -1,8 +1,8 @@
 //! The scenario file: TOML whose keys are the long flags of `run`, with `_` for `-`.
 //!
 //! No second list of options: a key is looked up among the flags as clap knows them, and its value
-//! goes through the parser of its flag. Only `[[cohort]]`, `[[room]]` and `[[stage]]` have a form
-//! of their own. Whatever is wrong is named with file, line and column.
+//! goes through the parser of its flag. Only `[[cohort]]`, `[[room]]`, `[[stage]]` and `[[fault]]`
+//! have a form of their own. Whatever is wrong is named with file, line and column.
 
 use std::fs;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use stampede_report::Failure;
 use stampede_scenario::values::{self, Resolution};
-use stampede_scenario::{CohortSize, CohortSpec, RoomDraft};
+use stampede_scenario::{CohortSize, CohortSpec, FaultSpec, RoomDraft};
 
 /// Flags that make no sense in a file.
 const NOT_IN_FILES: [&str; 3] = ["scenario", "help", "version"];
@@ -116,6 +116,7 @@ fn words(name: &str, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<Stri
     let word = |value: &Spanned<DeValue<'_>>| -> Result<String, Wrong> {
         let text = match value.get_ref() {
             DeValue::Table(table) if name == "stage" => stage(table, value.span())?,
+            DeValue::Table(table) if name == "fault" => fault(table, value.span())?,
             DeValue::Table(table) if is_list(arg) => specification(table)?,
             _ => scalar(name, value)?,
         };
@@ -137,6 +138,27 @@ fn stage(table: &DeTable<'_>, span: Range<usize>) -> Result<String, Wrong> {
     let duration = fields.needed("duration", |text| Ok(text.to_owned()))?;
     let subscribers = fields.needed("subscribers", |text| Ok(text.to_owned()))?;
     Ok(format!("{duration}:{subscribers}"))
+}
+
+/// `[[fault]]` with what happens as `kind`, or as `simulate` what is simulated.
+fn fault(table: &DeTable<'_>, span: Range<usize>) -> Result<String, Wrong> {
+    const KEYS: [&str; 9] =
+        ["kind", "simulate", "for", "at", "every", "spread", "share", "who", "cohort"];
+    let fields = Fields::new(table, span.clone(), "fault", &KEYS)?;
+    let text = |name| fields.optional(name, |text| Ok(text.to_owned()));
+    let mut words = match (text("kind")?, text("simulate")?) {
+        (Some(kind), None) => vec![kind],
+        (None, Some(name)) => vec![format!("simulate={name}")],
+        _ => return Err((span, "[[fault]] needs 'kind' or 'simulate', one of them".to_owned())),
+    };
+    for name in &KEYS[2..] {
+        words.extend(text(name)?.map(|value| format!("{name}={value}")));
+    }
+    let fault = words.join(",");
+    match fault.parse::<FaultSpec>() {
+        Ok(_) => Ok(fault),
+        Err(error) => Err((span, format!("[[fault]]: {error}"))),
+    }
 }
 
 /// A table as `key=value,key=value`, the form of `--impair` and `--out`.
@@ -411,6 +433,27 @@ mod tests {
     }
 
     #[test]
+    fn faults_are_tables_or_texts_of_their_flag() {
+        let text = "reconnect = 3\nstay = \"30s\"\n\
+                    [[fault]]\nkind = \"outage\"\nfor = \"1s\"\nat = \"10s\"\nshare = \"10%\"\n\
+                    [[fault]]\nsimulate = \"speaker_update:5s\"\nevery = \"30s\"\nwho = \"publishers\"\n\
+                    [[fault]]\nkind = \"signal_drop\"\nspread = \"2s\"\ncohort = \"mobile\"\n";
+        let mut words = words_of(text);
+        words.sort();
+        assert_eq!(
+            words,
+            [
+                "--fault=outage,for=1s,at=10s,share=10%",
+                "--fault=signal_drop,spread=2s,cohort=mobile",
+                "--fault=simulate=speaker_update:5s,every=30s,who=publishers",
+                "--reconnect=3",
+                "--stay=30s",
+            ]
+        );
+        assert_eq!(words_of("fault = [\"move,at=1s\"]"), ["--fault=move,at=1s"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         for (text, place, why) in [
             ("subscriber = 5", "1:1", "did you mean 'subscribers'?"),
@@ -439,6 +482,17 @@ mod tests {
                 "4:10",
                 "leave",
             ),
+            ("[[fault]]\nat = \"1s\"", "1:1", "[[fault]] needs 'kind' or 'simulate'"),
+            ("[[fault]]\nkind = \"move\"\nsimulate = \"migration\"", "1:1", "one of them"),
+            (
+                "[[fault]]\nkind = \"move\"\n[[fault]]\nkind = \"crash\"",
+                "3:1",
+                "begin with signal_drop",
+            ),
+            ("[[fault]]\nkind = \"move\"\nevry = \"1s\"", "3:1", "did you mean 'every'?"),
+            ("[[fault]]\nkind = \"move\"\nshare = 0.5", "1:1", "share=0.5: the % sign"),
+            ("fault = [\"move,at=1\"]", "1:9", "without a unit"),
+            ("stay = 30", "1:8", "without a unit"),
             ("cohort = 5", "1:10", "[[cohort]], not a number"),
             ("[[room]]\nsubscribers = -1", "2:15", "not a whole number"),
             ("[[room]]\nduration = \"1s\"", "2:1", "[[room]]: unknown key 'duration'"),

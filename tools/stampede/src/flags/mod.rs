@@ -3,6 +3,7 @@
 //! [`parse`] turns an argument list into a [`Command`] or a one-line [`Failure`]. What a run asks for
 //! goes into a [`Draft`](stampede_scenario::Draft), which is checked as a whole.
 
+mod audience;
 mod file;
 mod find;
 mod init;
@@ -223,6 +224,13 @@ mod tests {
             (&["run", "--scenario", "/nonexistent/x"], &["--scenario /nonexistent/x"]),
             (&["run", "--impair", "loss=1"], &["--impair", "loss=1:", "% sign"]),
             (&["run", "--impair", "los=1%"], &["'los'", "cohort, loss"]),
+            (&["run", "--fault", "crash"], &["--fault", "'crash'", "signal_drop"]),
+            (&["run", "--fault", "outage,every=1"], &["--fault", "every=1:", "without a unit"]),
+            (&["run", "--reconnect", "0"], &["--reconnect", "sdk", "1 to 100"]),
+            (&["run", "--stay", "10ms"], &["--stay", "100ms or longer"]),
+            (&["run", "--rejoin", "0%"], &["--rejoin", "above 0%"]),
+            (&["run", "--arrival", "never"], &["--arrival", "constant, poisson, flash"]),
+            (&["run", "--room-sizes", "normal:5"], &["--room-sizes", "uniform:2-10"]),
             (&["sfu", "--stall-signalling", "5s"], &["--stall-signalling", "start is missing"]),
             (&["run", "--threshold", "x<1"], &["--threshold", "no figure 'x'"]),
             (&["run", "--threshold", "vido.loss_rate<1%"], &["did you mean 'video.loss_rate'"]),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use stampede_impair::Spec;
+use stampede_impair::{Rng, Spec};
 use stampede_media::Codec;
 use stampede_output::one_line;
 
@@ -14,11 +14,12 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, LayoutChoice, RoomDraft, Secret, Shorthand,
-    Stage, SubscribeMode,
+    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, FaultSpec, LayoutChoice, Reconnect, RoomDraft,
+    Secret, Shorthand, Stage, SubscribeMode,
 };
 use stampede_sfu::SfuOptions;
 
+use super::audience::AudienceFlags;
 use super::find::FindFlags;
 use super::{Command, Parsed, SfuFlags, parse, sfu_options};
 
@@ -85,7 +86,7 @@ pub(crate) struct RunFlags {
         help_heading = "Scenario"
     )]
     pub num_per_second: f64,
-    /// Further tries for a participant that was refused or dropped.
+    /// Further tries of a join that failed. How who was connected comes back is --reconnect's.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Scenario")]
     pub retry: u32,
     /// Pause before each further try.
@@ -97,7 +98,11 @@ pub(crate) struct RunFlags {
         help_heading = "Scenario"
     )]
     pub retry_sleep: Duration,
-    /// Seed of everything random (publishers' phases, the embedded SFU's faults); in the report.
+    /// How who was connected comes back: sdk is livekit-client's schedule (10 tries), none is not at
+    /// all, N so many tries of that schedule.
+    #[arg(long, default_value = "sdk", value_name = "sdk|none|N", help_heading = "Scenario")]
+    pub reconnect: Reconnect,
+    /// Seed of everything random (publishers' phases, faults, audiences); in the report.
     #[arg(long, value_name = "N", help_heading = "Scenario")]
     pub seed: Option<u64>,
     /// Simulcast layer that subscribers ask for.
@@ -172,6 +177,11 @@ pub(crate) struct RunFlags {
     /// outage=2s@10s, any of them; may be repeated for further cohorts.
     #[arg(long, value_name = "SPEC", help_heading = "Faults")]
     pub impair: Vec<Spec>,
+    /// A fault on a schedule: signal_drop, signal_stall, network_change, outage, leave_rejoin, move
+    /// or simulate=NAME, then any of for=5s,at=10s,every=30s,spread=2s,share=10%,who=subscribers,
+    /// cohort=NAME; may be repeated (docs/scenarios.md, "Faults on a schedule").
+    #[arg(long, value_name = "SPEC", help_heading = "Faults")]
+    pub fault: Vec<FaultSpec>,
     /// Media worker threads [default: one for each core of --cores].
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub workers: Option<u32>,
@@ -347,6 +357,8 @@ pub(crate) struct ShapeFlags {
     #[arg(long, help_heading = "Media")]
     pub simulate_speakers: bool,
     #[command(flatten)]
+    pub audience: AudienceFlags,
+    #[command(flatten)]
     pub find: FindFlags,
     /// From the scenario file.
     #[arg(skip)]
@@ -364,6 +376,9 @@ impl RunFlags {
     pub(crate) fn draft(self) -> Result<Draft, Failure> {
         let Self { network, shape, .. } = self;
         let (options, flags_short) = embedded_options(&self.embedded_flag)?;
+        let room_sizes = shape.audience.room_sizes.clone();
+        // Rooms are drawn before a run has a seed; of the same width as the one it would take.
+        let drawn = || room_sizes.as_ref().map(|_| Rng::new().u32(..).into());
         Ok(Draft {
             url: self.url,
             api_key: self.api_key,
@@ -377,7 +392,8 @@ impl RunFlags {
             joins_per_second: self.num_per_second,
             retry: self.retry,
             retry_sleep: self.retry_sleep,
-            seed: self.seed,
+            reconnect: self.reconnect,
+            seed: self.seed.or_else(drawn),
             resolution: self.video_resolution,
             video_codec: self.video_codec,
             video_frame_rate: self.video_frame_rate,
@@ -391,6 +407,7 @@ impl RunFlags {
             interruption_min: self.interruption_min,
             join_grace: self.join_grace,
             impair: self.impair,
+            faults: self.fault,
             workers: self.workers,
             cores: self.cores,
             backend: self.backend,
@@ -419,6 +436,8 @@ impl RunFlags {
             ca: network.ca,
             proxy: network.proxy,
             stages: shape.stage,
+            audience: shape.audience.draft(),
+            room_sizes,
             hidden: shape.hidden,
             layout: shape.layout,
             subscribe_mode: shape.subscribe_mode,
