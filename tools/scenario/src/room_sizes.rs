@@ -171,6 +171,7 @@ impl RoomSizes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Draft, RoomDraft, Scenario};
 
     fn sizes(text: &str) -> RoomSizes {
         text.parse().unwrap()
@@ -232,6 +233,37 @@ mod tests {
         for (size, share) in [(1, 0.6), (50, 0.3), (500, 0.1)] {
             let rooms = weighted.iter().filter(|one| **one == size).count() as f64;
             assert!((rooms / 10_000.0 - share).abs() < 0.02, "{rooms} rooms of {size}");
+        }
+    }
+
+    #[test]
+    fn drawn_sizes_are_the_rooms_of_the_run() {
+        let draft = |rooms, text: &str| Draft {
+            rooms,
+            seed: Some(7),
+            room_sizes: Some(sizes(text)),
+            ..Draft::default()
+        };
+        let text = "1:60,50:30,500:10";
+        let scenario = Scenario::new(draft(40, text)).unwrap();
+        let rooms: Vec<_> = scenario.shape.rooms.iter().map(|room| room.subscribers).collect();
+        assert_eq!(rooms, sizes(text).draw(7, 40));
+        let sum: u32 = rooms.iter().sum();
+        assert_eq!((scenario.rooms, scenario.subscribers), (40, sum.div_ceil(40)));
+        assert_eq!(scenario.participants_peak(), sum as usize + 40);
+        // Many small rooms are fine, and what the sizes come to is bounded.
+        assert!(Scenario::new(draft(100_000, "exponential:3")).is_ok());
+        let tables = vec![RoomDraft { subscribers: Some(3), ..RoomDraft::default() }];
+        let stages = vec!["5s:5".parse().unwrap()];
+        for (draft, why) in [
+            (draft(100, "uniform:50000-60000"), "participants are more than one run takes"),
+            (Draft { seed: None, ..draft(2, text) }, "takes a seed: add --seed 1"),
+            (Draft { subscribers: Some(3), ..draft(2, text) }, "and so does --subscribers"),
+            (Draft { room_drafts: tables, ..draft(2, text) }, "and so does a [[room]]'s"),
+            (Draft { stages, ..draft(2, text) }, "and so does --stage"),
+        ] {
+            let error = Scenario::new(draft).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
         }
     }
 

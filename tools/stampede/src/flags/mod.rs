@@ -258,6 +258,42 @@ mod tests {
     }
 
     #[test]
+    fn faults_and_audiences_go_into_the_draft() {
+        let draft = |args: &[&str]| {
+            let args = ["stampede", "run"].iter().chain(args).map(OsString::from);
+            let Ok(Parsed::Command(Command::Run(flags))) = parse(args) else { panic!() };
+            flags.draft().unwrap()
+        };
+        let all = draft(&[
+            "--fault=signal_drop,at=5s",
+            "--fault=simulate=migration",
+            "--reconnect=none",
+            "--stay=30s",
+            "--rejoin=25%",
+            "--away=5s",
+            "--arrival=poisson",
+            "--room-sizes=uniform:2-5",
+            "--rooms=3",
+        ]);
+        let faults: Vec<_> = all.faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults, ["signal_drop,at=5s", "simulate=migration"]);
+        assert_eq!(all.reconnect.tries(), 0);
+        let audience = stampede_scenario::AudienceDraft {
+            stay: Some(std::time::Duration::from_secs(30)),
+            rejoin: Some(0.25),
+            away: Some(std::time::Duration::from_secs(5)),
+            arrival: stampede_scenario::Arrival::Poisson,
+        };
+        assert_eq!(all.audience, audience);
+        assert!(all.seed.is_some(), "rooms are drawn from a seed that the report can tell");
+        assert!(stampede_scenario::Scenario::new(all).is_ok());
+        assert_eq!(draft(&["--room-sizes=uniform:2-5", "--seed=9"]).seed, Some(9));
+        let plain = draft(&[]);
+        assert_eq!((plain.seed, plain.audience), (None, Default::default()));
+        assert_eq!(plain.reconnect, stampede_scenario::Reconnect::default());
+    }
+
+    #[test]
     fn help_names_every_flag_with_a_text() {
         for name in ["run", "sfu", "doctor", "init", "report", "compare", "completions"] {
             let mut cli = Cli::command();
@@ -298,5 +334,19 @@ mod tests {
         let args = ["stampede", "run", "--scenario", &path].map(OsString::from);
         let Ok(Parsed::Command(Command::Run(flags))) = parse(args) else { panic!() };
         assert_eq!((flags.shape.stage.len(), flags.shape.cohorts.len()), (3, 1));
+        // So are the tables that it only shows.
+        let mut in_table = false;
+        let lines = init::TEMPLATE.lines().map(|line| {
+            in_table = line.starts_with("# [[") || in_table && line.starts_with("# ");
+            if in_table { &line[2..] } else { line }
+        });
+        let all = lines.collect::<Vec<_>>().join("\n");
+        std::fs::write(&path, all).unwrap();
+        let args = ["stampede", "run", "--scenario", &path].map(OsString::from);
+        let Ok(Parsed::Command(Command::Run(flags))) = parse(args) else { panic!() };
+        let shape = &flags.shape;
+        assert_eq!((shape.cohorts.len(), shape.room_drafts.len(), flags.fault.len()), (2, 1, 2));
+        let draft = stampede_scenario::Draft { record: Some(".".into()), ..flags.draft().unwrap() };
+        stampede_scenario::Scenario::new(draft).unwrap();
     }
 }

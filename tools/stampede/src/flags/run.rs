@@ -100,7 +100,7 @@ pub(crate) struct RunFlags {
     pub retry_sleep: Duration,
     /// How who was connected comes back: sdk is livekit-client's schedule (10 tries), none is not at
     /// all, N so many tries of that schedule.
-    #[arg(long, default_value = "sdk", value_name = "sdk|none|N", help_heading = "Scenario")]
+    #[arg(long, default_value = "sdk", value_name = "HOW", help_heading = "Scenario")]
     pub reconnect: Reconnect,
     /// Seed of everything random (publishers' phases, faults, audiences); in the report.
     #[arg(long, value_name = "N", help_heading = "Scenario")]
