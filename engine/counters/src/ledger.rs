@@ -55,6 +55,23 @@ counters! {
         joins_refused: u64 = Times, Lower;
         /// Signalling connections closed because the client read too slowly (queue of 200 full).
         signalling_overflows: u64 = Times, Lower;
+        /// New signalling connections that took over a participant.
+        resumes: u64 = Times, Neither;
+        /// Those that were told to join anew, because there was no such participant.
+        resumes_refused: u64 = Times, Neither;
+        /// Peer connections that got new ICE credentials, whoever asked for it.
+        ice_restarts: u64 = Times, Neither;
+        /// Peer connections on which the client fell silent, so that it was told to resume.
+        media_lost: u64 = Times, Lower;
+        /// Participants removed because nobody resumed them within the departure time.
+        departures: u64 = Participants, Lower;
+        /// Participants removed because their primary connection was not up within a minute.
+        joins_timed_out: u64 = Participants, Lower;
+        /// `SimulateScenario` requests played.
+        scenarios_simulated: u64 = Times, Neither;
+        /// Participants moved to another room; each is among the leaves of one and the joins of the
+        /// other.
+        moves: u64 = Times, Neither;
     }
 }
 

@@ -15,7 +15,8 @@ use serde::Deserialize;
 use crate::auth::{AuthError, may_join};
 use crate::hub::JoinRequest;
 use crate::state::ServerState;
-use crate::{twirp, ws};
+use crate::twirp;
+use crate::ws::{self, Entry};
 
 /// Largest body of a RoomService call; a larger one is refused with 413.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -124,11 +125,8 @@ async fn join(
         .read_buffer_size(SOCKET_BUFFER_BYTES)
         .write_buffer_size(0)
         .on_upgrade(move |socket| async move {
-            if reconnect {
-                ws::refuse_resume(socket).await;
-            } else {
-                ws::run(socket, state, request).await;
-            }
+            let entry = if reconnect { Entry::Resume(request.claims) } else { Entry::Join(request) };
+            ws::run(socket, state, entry).await;
         })
 }
 

@@ -19,8 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What it does not do: resume sessions (a client is told to reconnect), JSON signalling, TURN and
-//! TCP candidates, `/rtc/v1` (404, so that clients fall back), congestion control towards
+//! What it does not do: JSON signalling, TURN and TCP candidates, `/rtc/v1` (404, so that clients fall back), congestion control towards
 //! subscribers, and it does not announce every subscriber of a large room to all others.
 
 #![forbid(unsafe_code)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stampede_impair::Spec;
@@ -33,6 +34,9 @@ pub struct SfuOptions {
     /// Which system calls move the datagrams.
     #[serde(skip)]
     pub backend: BackendChoice,
+    /// How long whoever has lost its media may resume before it is removed (LiveKit
+    /// `pkg/rtc/participant.go`, `disconnectCleanupDuration`: 5 s, which is the default).
+    pub departure_time: Duration,
     /// Seed of everything random that is not secret (the injected faults).
     pub seed: u64,
     /// What is done to packets on their way to subscribers; for each subscriber the first whose
@@ -54,6 +58,7 @@ impl Default for SfuOptions {
             workers: 1,
             cores: Vec::new(),
             backend: BackendChoice::Auto,
+            departure_time: Duration::from_secs(5),
             seed: 1,
             impair: Vec::new(),
             faults: SfuFaults::default(),
@@ -72,6 +77,7 @@ impl fmt::Debug for SfuOptions {
             .field("workers", &self.workers)
             .field("cores", &self.cores)
             .field("backend", &self.backend)
+            .field("departure_time", &self.departure_time)
             .field("seed", &self.seed)
             .field("impair", &self.impair)
             .field("faults", &self.faults)

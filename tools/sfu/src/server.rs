@@ -114,7 +114,8 @@ impl Sfu {
         drop(events);
         let rtc_address = workers.first().map_or(address, WorkerHandle::address);
         let refusals = Refusals::new(options.faults.refuse_joins);
-        let hub = Hub::new(workers.clone(), refusals, stampede_udp::unix_now_ns());
+        let seed = stampede_udp::unix_now_ns();
+        let hub = Hub::new(workers.clone(), refusals, options.departure_time, seed, start);
         let hub = Arc::new(Mutex::new(hub));
         let reporter =
             Reporter { hub: hub.clone(), workers: workers.clone(), backend: backend.reason };
@@ -324,7 +325,7 @@ async fn signal(
         let mut tick = tokio::time::interval(TICK);
         loop {
             tick.tick().await;
-            state.hub().tick(Instant::now());
+            state.hub().tick();
         }
     };
     tokio::select! {

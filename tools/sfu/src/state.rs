@@ -1,6 +1,7 @@
 //! What all handlers of the HTTP side share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::auth::Auth;
 use crate::faults::Stalls;
@@ -26,9 +27,12 @@ impl ServerState {
         Self { hub, auth, reporter, stalls: Arc::new(stalls) }
     }
 
-    /// The rooms. A panic elsewhere while it was locked does not make them unusable.
+    /// The rooms, told what time it is. A panic elsewhere while it was locked does not make them
+    /// unusable.
     pub(crate) fn hub(&self) -> MutexGuard<'_, Hub> {
-        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
+        hub.begin_turn(Instant::now());
+        hub
     }
 
     /// Who checks tokens.

@@ -4,11 +4,12 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use livekit_protocol as proto;
-use livekit_token::VideoGrants;
+use livekit_token::{Claims, VideoGrants};
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::hub::MoveError;
 use crate::state::ServerState;
 
 /// A Twirp error code with its HTTP status.
@@ -19,6 +20,7 @@ enum Code {
     Unauthenticated,
     NotFound,
     InvalidArgument,
+    ResourceExhausted,
     Internal,
 }
 
@@ -32,6 +34,7 @@ impl Code {
             Self::Unauthenticated => "unauthenticated",
             Self::NotFound => "not_found",
             Self::InvalidArgument => "invalid_argument",
+            Self::ResourceExhausted => "resource_exhausted",
             Self::Internal => "internal",
         }
     }
@@ -41,6 +44,7 @@ impl Code {
             Self::BadRoute | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Malformed | Self::InvalidArgument => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -119,6 +123,20 @@ fn answer(
                 return Err(TwirpError(Code::NotFound, "there is no such participant".to_owned()));
             }
             encode(encoding, &proto::RemoveParticipantResponse::default())
+        }
+        "MoveParticipant" => {
+            let request: proto::MoveParticipantRequest = decode(encoding, body)?;
+            require_admin(grants, &request.room)?;
+            let token = |claims: &Claims| state.auth().refreshed(claims);
+            state.hub().move_participant(&request, token).map_err(|error| {
+                let code = match error {
+                    MoveError::UnknownParticipant => Code::NotFound,
+                    MoveError::NoOtherRoom => Code::InvalidArgument,
+                    MoveError::Full => Code::ResourceExhausted,
+                };
+                TwirpError(code, error.to_string())
+            })?;
+            encode(encoding, &proto::MoveParticipantResponse {})
         }
         _ => Err(TwirpError(Code::BadRoute, format!("no method {method} here"))),
     }

@@ -11,7 +11,8 @@ use proto::signal_response::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::hub::{JoinRequest, Joined, OUTBOX_MESSAGES_MAX, Outbox, OutboxItem, messages};
+use crate::hub::outbox::{OUTBOX_MESSAGES_MAX, Outbox, OutboxItem, SignalKey};
+use crate::hub::{JoinRequest, UnknownParticipant, messages};
 use crate::state::ServerState;
 
 /// WebSocket pings (LiveKit `pkg/service/rtcservice.go`, 10 s).
@@ -23,34 +24,40 @@ const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// How long a frame may take to leave for a client that does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Resuming is not supported: the client is told to come back anew.
-pub(crate) async fn refuse_resume(mut socket: WebSocket) {
-    let leave = messages::leave(proto::DisconnectReason::StateMismatch);
-    // A client that is gone already needs no answer.
-    let _ = send(&mut socket, Frame::Binary(messages::frame(Message::Leave(leave)))).await;
-    let _ = send(&mut socket, goodbye()).await;
+/// What a client wants.
+pub(crate) enum Entry {
+    /// A new participant.
+    Join(JoinRequest),
+    /// The participant that this token's identity has in its room, with a new websocket.
+    Resume(Claims),
 }
 
-/// Joins the client and serves it until either side ends it.
-pub(crate) async fn run(mut socket: WebSocket, state: ServerState, request: JoinRequest) {
+/// Lets the client in and serves it until either side ends it.
+pub(crate) async fn run(mut socket: WebSocket, state: ServerState, entry: Entry) {
     state.stalled().await;
     let (queue, mut outgoing) = mpsc::channel(OUTBOX_MESSAGES_MAX);
     let overflow = Arc::new(Notify::new());
-    let claims = request.claims.clone();
     let outbox = Outbox { queue, overflow: overflow.clone() };
-    let joined = state.hub().join(request, outbox);
-    let who = match joined {
-        Ok(who) => who,
+    let entered = match entry {
+        Entry::Join(request) => state.hub().join(request, outbox),
+        // LiveKit's answer (`pkg/service/roommanager.go`, `StartSession`).
+        Entry::Resume(claims) => state
+            .hub()
+            .resume(&claims, outbox)
+            .map_err(|UnknownParticipant| proto::DisconnectReason::StateMismatch),
+    };
+    match entered {
+        Ok(signal) => {
+            let ended = serve(&mut socket, &state, signal, &mut outgoing, &overflow).await;
+            if let Ended::Lost = ended {
+                state.hub().signal_lost(signal);
+            }
+        }
         Err(reason) => {
             let leave = Message::Leave(messages::leave(reason));
+            // A client that is gone already needs no answer.
             let _ = send(&mut socket, Frame::Binary(messages::frame(leave))).await;
-            let _ = send(&mut socket, goodbye()).await;
-            return;
         }
-    };
-    let ended = serve(&mut socket, &state, &who, &claims, &mut outgoing, &overflow).await;
-    if let Ended::Lost(reason) = ended {
-        state.hub().remove(&who.room, &who.sid, reason, false);
     }
     // What was said last, a leave message above all, still goes out.
     while let Ok(OutboxItem::Frame(frame)) = outgoing.try_recv() {
@@ -65,14 +72,13 @@ enum Ended {
     /// The rooms know.
     Known,
     /// The connection is gone without a word.
-    Lost(proto::DisconnectReason),
+    Lost,
 }
 
 async fn serve(
     socket: &mut WebSocket,
     state: &ServerState,
-    who: &Joined,
-    claims: &Claims,
+    signal: SignalKey,
     outgoing: &mut mpsc::Receiver<OutboxItem>,
     overflow: &Notify,
 ) -> Ended {
@@ -81,46 +87,48 @@ async fn serve(
     let mut refresh = interval_at(start, TOKEN_REFRESH_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let lost = Ended::Lost(proto::DisconnectReason::SignalClose);
     loop {
         state.stalled().await;
         tokio::select! {
             biased;
             () = overflow.notified() => {
                 state.hub().count_signalling_overflow();
-                return lost;
+                return Ended::Lost;
             }
             next = outgoing.recv() => match next {
                 Some(OutboxItem::Frame(frame)) => {
                     if send(socket, Frame::Binary(frame)).await.is_err() {
-                        return lost;
+                        return Ended::Lost;
                     }
                 }
                 Some(OutboxItem::Close) | None => return Ended::Known,
             },
             frame = socket.recv() => match frame {
                 Some(Ok(Frame::Binary(frame))) => {
-                    if !handle(state, who, &frame) {
+                    if !handle(state, signal, &frame) {
                         return Ended::Known;
                     }
                 }
                 Some(Ok(Frame::Text(_))) => {
-                    tracing::debug!(room = who.room, "JSON signalling is not supported");
-                    return lost;
+                    tracing::debug!(?signal, "JSON signalling is not supported");
+                    return Ended::Lost;
                 }
                 Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {}
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => return lost,
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => return Ended::Lost,
             },
             _ = ping.tick() => {
                 if send(socket, Frame::Ping(Default::default())).await.is_err() {
-                    return lost;
+                    return Ended::Lost;
                 }
             }
             _ = refresh.tick() => {
-                if let Some(token) = state.auth().refreshed(claims) {
+                // Of the hub: a participant may have been moved to another room.
+                let claims = state.hub().claims(signal).cloned();
+                let token = claims.and_then(|claims| state.auth().refreshed(&claims));
+                if let Some(token) = token {
                     let frame = messages::frame(Message::RefreshToken(token));
                     if send(socket, Frame::Binary(frame)).await.is_err() {
-                        return lost;
+                        return Ended::Lost;
                     }
                 }
             }
@@ -128,13 +136,13 @@ async fn serve(
     }
 }
 
-/// Whether the participant is still there. A frame that is no request is ignored.
-fn handle(state: &ServerState, who: &Joined, frame: &[u8]) -> bool {
+/// Whether the websocket is still a participant's. A frame that is no request is ignored.
+fn handle(state: &ServerState, signal: SignalKey, frame: &[u8]) -> bool {
     match proto::SignalRequest::decode(frame) {
-        Ok(proto::SignalRequest { message: Some(message) }) => state.hub().request(who, message),
+        Ok(proto::SignalRequest { message: Some(message) }) => state.hub().request(signal, message),
         Ok(_) => true,
         Err(error) => {
-            tracing::debug!(room = who.room, %error, "not a SignalRequest");
+            tracing::debug!(?signal, %error, "not a SignalRequest");
             true
         }
     }

@@ -6,6 +6,7 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_response::Message;
 
+use super::room::Participant;
 use super::{Hub, messages};
 use crate::media::message::{Command, Event, PeerKey, Role, TrackKey};
 
@@ -31,6 +32,20 @@ impl Hub {
                 self.end(peer, proto::DisconnectReason::StateMismatch);
             }
             Event::Connected { peer } => self.connected(peer),
+            Event::Lost { peer, failure } => {
+                tracing::info!(peer = peer.0, %failure, "media lost");
+                self.media_lost(peer);
+            }
+            Event::Recovered { peer } => {
+                if let Some((participant, role)) = self.of_peer(peer) {
+                    participant.session.media_recovered(role);
+                }
+            }
+            Event::IceRestarted { peer } => {
+                self.counted.ice_restarts += u64::from(self.peers.contains_key(&peer));
+            }
+            // LiveKit goes on until ICE fails (`DisableCloseByDTLS`). What has closed DTLS can't be
+            // resumed, so there is nothing to wait for here.
             Event::Closed { peer } => self.end(peer, proto::DisconnectReason::ClientInitiated),
             Event::Failed { peer, failure } => {
                 tracing::info!(peer = peer.0, %failure, "connection ended");
@@ -40,10 +55,14 @@ impl Hub {
         }
     }
 
-    fn send(&self, peer: PeerKey, message: Message) {
-        let Some((room, sid, _)) = self.peers.get(&peer) else { return };
-        let room = self.rooms.get(room);
-        if let Some(participant) = room.and_then(|room| room.participants.get(sid)) {
+    /// Whose peer connection this is.
+    fn of_peer(&mut self, peer: PeerKey) -> Option<(&mut Participant, Role)> {
+        let (room, sid, role) = self.peers.get(&peer)?;
+        Some((self.rooms.get_mut(room)?.participants.get_mut(sid)?, *role))
+    }
+
+    fn send(&mut self, peer: PeerKey, message: Message) {
+        if let Some((participant, _)) = self.of_peer(peer) {
             participant.send(message);
         }
     }
@@ -84,6 +103,7 @@ impl Hub {
             return;
         };
         let primary = (role == Role::Subscriber) == participant.subscriber_primary;
+        participant.session.connected(primary);
         if primary {
             participant.info.state = proto::participant_info::State::Active as i32;
             self.announce(&name, &sid);
@@ -102,7 +122,7 @@ impl Hub {
         let Ok(mut packet) = proto::DataPacket::decode(payload) else { return };
         let Some(room) = self.rooms.get(&name) else { return };
         let Some(sender) = room.participants.get(&sid) else { return };
-        if !sender.grants.can_publish_data.unwrap_or(true) {
+        if !sender.grants().can_publish_data.unwrap_or(true) {
             return;
         }
         packet.participant_sid = sid.to_string();

@@ -5,11 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use livekit_protocol as proto;
+use livekit_token::Claims;
 use prost::Message as _;
 use proto::signal_response::Message;
 use stampede_core::MediaKind;
 
-use super::{JoinRequest, Participant, Room};
 
 /// What the SFU calls itself.
 const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
@@ -56,8 +56,7 @@ pub(super) fn room_info(sid: String, name: &str) -> proto::Room {
     }
 }
 
-pub(super) fn participant_info(request: &JoinRequest, sid: &str) -> proto::ParticipantInfo {
-    let claims = &request.claims;
+pub(super) fn participant_info(claims: &Claims, sid: &str) -> proto::ParticipantInfo {
     let grants = &claims.video;
     let now = unix_ms();
     proto::ParticipantInfo {
@@ -93,28 +92,45 @@ fn participant_kind(kind: &str) -> proto::participant_info::Kind {
     }
 }
 
-pub(super) fn join_response(room: &Room, participant: &Participant) -> proto::JoinResponse {
-    let others = room.participants.values().filter(|p| !p.grants.hidden);
-    let others = others.filter(|p| p.info.is_publisher || p.announced);
-    let server_info = proto::ServerInfo {
+fn server_info() -> proto::ServerInfo {
+    proto::ServerInfo {
         edition: proto::server_info::Edition::Standard as i32,
         version: SERVER_VERSION.to_owned(),
         protocol: PROTOCOL_VERSION,
         node_id: "embedded".to_owned(),
         ..proto::ServerInfo::default()
-    };
+    }
+}
+
+/// What is the same for everybody who joins.
+pub(super) fn join_response() -> proto::JoinResponse {
     proto::JoinResponse {
-        room: Some(room.current()),
-        participant: Some(participant.info.clone()),
-        other_participants: others.map(|p| p.info.clone()).collect(),
         server_version: SERVER_VERSION.to_owned(),
-        subscriber_primary: participant.subscriber_primary,
         ping_interval: PING_INTERVAL_S,
         ping_timeout: PING_TIMEOUT_S,
-        server_info: Some(server_info),
+        server_info: Some(server_info()),
         enabled_publish_codecs: codecs(),
-        fast_publish: participant.grants.can_publish.unwrap_or(true),
         ..proto::JoinResponse::default()
+    }
+}
+
+/// What a client that resumes is told first. There are no ICE servers to tell it of, and reliable
+/// data is not numbered.
+pub(super) fn reconnect_response() -> proto::ReconnectResponse {
+    proto::ReconnectResponse {
+        server_info: Some(server_info()),
+        ..proto::ReconnectResponse::default()
+    }
+}
+
+/// The client is to resume: its media has lost its way (LiveKit `pkg/rtc/participant.go`,
+/// `onAnyTransportFailed`).
+pub(super) fn leave_to_resume() -> proto::LeaveRequest {
+    proto::LeaveRequest {
+        can_reconnect: false,
+        reason: proto::DisconnectReason::ConnectionTimeout as i32,
+        action: proto::leave_request::Action::Resume as i32,
+        regions: None,
     }
 }
 

@@ -9,19 +9,30 @@ use proto::signal_response::Message;
 use stampede_core::MediaKind;
 use stampede_sdp::Description;
 
-use super::{BoundMid, Hub, Joined, PendingTrack, RoomTrack, Setting, messages};
-use crate::media::layers::limit_for_size;
-use crate::media::message::{Command, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
+use super::outbox::SignalKey;
+use super::room::{BoundMid, PendingTrack, RoomTrack};
+use super::{Hub, Place, messages};
+use crate::media::message::{Command, PeerKey, PublishedTrack, Role, TrackKey};
 
 /// Tracks a participant may announce without having offered them (LiveKit
 /// `pkg/rtc/participant.go`, `maxPendingTracks`).
 const PENDING_TRACKS_MAX: usize = 20;
 
 impl Hub {
-    /// Carries out one request. Whether the participant is still there.
-    pub(crate) fn request(&mut self, who: &Joined, request: Request) -> bool {
+    /// Carries out one request that came over this websocket. Whether it goes on.
+    pub(crate) fn request(&mut self, signal: SignalKey, request: Request) -> bool {
+        let Some(who) = self.signals.get(&signal).cloned() else { return false };
+        let room = self.rooms.get_mut(&who.room);
+        if let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) {
+            participant.session.heard(self.now);
+        }
+        self.request_of(&who, request);
+        self.signals.contains_key(&signal)
+    }
+
+    fn request_of(&mut self, who: &Place, request: Request) {
         match request {
-            Request::Offer(offer) => return self.publisher_offer(who, offer),
+            Request::Offer(offer) => self.publisher_offer(who, offer),
             Request::Answer(answer) => self.subscriber_answer(who, answer),
             Request::AddTrack(request) => self.add_track(who, &request),
             Request::Mute(mute) => self.mute(who, &mute),
@@ -30,7 +41,12 @@ impl Hub {
             Request::Leave(_) => {
                 let reason = proto::DisconnectReason::ClientInitiated;
                 self.remove(&who.room, &who.sid, reason, false);
-                return false;
+            }
+            Request::SyncState(state) => self.sync_state(who, state),
+            Request::Simulate(simulate) => {
+                if let Some(scenario) = simulate.scenario {
+                    self.simulate(who, scenario);
+                }
             }
             Request::Ping(timestamp) => self.answer(who, Message::Pong(timestamp)),
             Request::PingReq(ping) => {
@@ -45,39 +61,36 @@ impl Hub {
             // first connectivity check.
             Request::Trickle(_) => {}
             // Asked for by clients, not needed for anything here: layers and audio features
-            // show in the media, permissions are "all", resuming is answered with a full
-            // reconnect, data tracks and blobs are not offered.
+            // show in the media, permissions are "all", data tracks and blobs are not offered.
             _ => {}
         }
-        true
     }
 
-    fn answer(&self, who: &Joined, message: Message) {
+    fn answer(&self, who: &Place, message: Message) {
         let room = self.rooms.get(&who.room);
         if let Some(participant) = room.and_then(|room| room.participants.get(&who.sid)) {
             participant.send(message);
         }
     }
 
-    /// Whether the participant is still there: not after an offer that can't be read.
-    fn publisher_offer(&mut self, who: &Joined, offer: proto::SessionDescription) -> bool {
+    /// An offer that can't be read ends the participant's stay.
+    fn publisher_offer(&mut self, who: &Place, offer: proto::SessionDescription) {
         let description = match Description::parse(&offer.sdp) {
             Ok(description) => description,
             Err(error) => {
                 tracing::warn!(room = who.room, %error, "an offer can't be read");
                 self.remove(&who.room, &who.sid, proto::DisconnectReason::StateMismatch, true);
-                return false;
+                return;
             }
         };
         self.ensure_publisher(who);
         self.follow_media(who, &description);
-        let Some((worker, peer, tracks)) = self.bindings(who) else { return true };
+        let Some((worker, peer, tracks)) = self.bindings(who) else { return };
         let sdp = receive_only(&description);
         self.command(worker, Command::Offer { peer, id: offer.id, sdp, tracks });
-        true
     }
 
-    fn ensure_publisher(&mut self, who: &Joined) {
+    fn ensure_publisher(&mut self, who: &Place) {
         let peer = PeerKey(self.next_key());
         let room = self.rooms.get_mut(&who.room);
         let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
@@ -88,10 +101,7 @@ impl Hub {
         }
         participant.publisher = Some(peer);
         let worker = participant.worker;
-        let label = PeerLabel {
-            room: who.room.as_str().into(),
-            identity: participant.info.identity.as_str().into(),
-        };
+        let label = participant.label();
         self.peers.insert(peer, (who.room.clone(), who.sid.clone(), Role::Publisher));
         let tracks = Vec::new();
         self.command(worker, Command::AddPeer { peer, role: Role::Publisher, label, tracks });
@@ -99,7 +109,7 @@ impl Hub {
 
     /// Notes what an offer sends, ends tracks that it no longer sends, and finds the m-lines of
     /// pending tracks.
-    fn follow_media(&mut self, who: &Joined, offer: &Description<'_>) {
+    fn follow_media(&mut self, who: &Place, offer: &Description<'_>) {
         let room = self.rooms.get_mut(&who.room);
         let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
             return;
@@ -131,7 +141,7 @@ impl Hub {
 
     /// Finds an m-line for each pending track: by its client id, else the first of its kind
     /// whose own id is no pending track's (LiveKit `pkg/rtc/participant.go`).
-    fn bind_pending(&mut self, who: &Joined) -> Vec<PublishedTrack> {
+    fn bind_pending(&mut self, who: &Place) -> Vec<PublishedTrack> {
         let mut bound = Vec::new();
         let workers = self.workers.len();
         loop {
@@ -166,7 +176,7 @@ impl Hub {
     }
 
     /// All bound tracks of a publisher.
-    fn bindings(&self, who: &Joined) -> Option<(usize, PeerKey, Vec<PublishedTrack>)> {
+    pub(super) fn bindings(&self, who: &Place) -> Option<(usize, PeerKey, Vec<PublishedTrack>)> {
         let room = self.rooms.get(&who.room)?;
         let participant = room.participants.get(&who.sid)?;
         let tracks = participant.mids.iter().filter_map(|(mid, bound)| {
@@ -178,7 +188,7 @@ impl Hub {
         Some((participant.worker, participant.publisher?, tracks.collect()))
     }
 
-    fn subscriber_answer(&mut self, who: &Joined, answer: proto::SessionDescription) {
+    fn subscriber_answer(&mut self, who: &Place, answer: proto::SessionDescription) {
         let room = self.rooms.get(&who.room);
         let Some(participant) = room.and_then(|room| room.participants.get(&who.sid)) else {
             return;
@@ -188,7 +198,7 @@ impl Hub {
         self.command(participant.worker, command);
     }
 
-    fn add_track(&mut self, who: &Joined, request: &proto::AddTrackRequest) {
+    fn add_track(&mut self, who: &Place, request: &proto::AddTrackRequest) {
         let prefix = match (messages::media_kind(request.r#type), request.source) {
             (Some(MediaKind::Audio), _) => "TR_AM",
             (_, source) if source == proto::TrackSource::ScreenShare as i32 => "TR_VS",
@@ -199,7 +209,7 @@ impl Hub {
         let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
             return;
         };
-        let refused = if !participant.grants.can_publish.unwrap_or(true) {
+        let refused = if !participant.grants().can_publish.unwrap_or(true) {
             Some(proto::request_response::Reason::NotAllowed)
         } else if participant.pending.len() >= PENDING_TRACKS_MAX {
             Some(proto::request_response::Reason::LimitExceeded)
@@ -238,40 +248,8 @@ impl Hub {
         }
     }
 
-    /// Shows a bound track to the room and subscribes those who want everything.
-    pub(super) fn publish(&mut self, name: &str, key: TrackKey) {
-        let Some(room) = self.rooms.get_mut(name) else { return };
-        let Some(track) = room.tracks.get(&key) else { return };
-        let publisher = track.publisher.clone();
-        let Some(participant) = room.participants.get_mut(&publisher) else { return };
-        if participant.info.tracks.iter().any(|info| *info.sid == *track.sid) {
-            return;
-        }
-        if participant.announced && !participant.info.is_publisher {
-            room.announced_subscribers = room.announced_subscribers.saturating_sub(1);
-        }
-        participant.info.is_publisher = true;
-        participant.info.tracks.push(track.info.clone());
-        tracing::info!(
-            room = name,
-            identity = participant.info.identity,
-            track = %track.sid,
-            "published"
-        );
-        let subscribers: Vec<Arc<str>> = room
-            .participants
-            .iter()
-            .filter(|(_, participant)| participant.auto_subscribe)
-            .map(|(sid, _)| sid.clone())
-            .collect();
-        self.announce(name, &publisher);
-        for sid in subscribers {
-            self.subscribe(name, &sid, key);
-        }
-    }
-
     /// Rebuilds a participant's list of tracks.
-    fn refresh_tracks(&mut self, who: &Joined) {
+    fn refresh_tracks(&mut self, who: &Place) {
         let Some(room) = self.rooms.get_mut(&who.room) else { return };
         let Some(participant) = room.participants.get_mut(&who.sid) else { return };
         let tracks = &room.tracks;
@@ -283,7 +261,7 @@ impl Hub {
         participant.info.tracks.retain(|info| live.iter().any(|track| track.sid == info.sid));
     }
 
-    fn mute(&mut self, who: &Joined, mute: &proto::MuteTrackRequest) {
+    fn mute(&mut self, who: &Place, mute: &proto::MuteTrackRequest) {
         let Some(room) = self.rooms.get_mut(&who.room) else { return };
         for track in room.tracks.values_mut() {
             if *track.sid == *mute.sid && track.publisher == who.sid {
@@ -304,45 +282,12 @@ impl Hub {
         self.announce(&who.room, &who.sid);
     }
 
-    fn update_subscription(&mut self, who: &Joined, update: proto::UpdateSubscription) {
-        let of_participants =
-            update.participant_tracks.into_iter().flat_map(|tracks| tracks.track_sids);
-        for sid in update.track_sids.into_iter().chain(of_participants) {
-            let Some(key) = self.track_key(&who.room, &sid) else { continue };
-            if update.subscribe {
-                self.subscribe(&who.room, &who.sid, key);
-            } else {
-                self.unsubscribe(&who.room, &who.sid, key);
-            }
-        }
-    }
-
-    fn track_key(&self, name: &str, sid: &str) -> Option<TrackKey> {
-        let tracks = &self.rooms.get(name)?.tracks;
-        tracks.iter().find(|(_, track)| *track.sid == *sid).map(|(key, _)| *key)
-    }
-
-    fn track_setting(&mut self, who: &Joined, setting: &proto::UpdateTrackSettings) {
-        for sid in &setting.track_sids {
-            let Some(key) = self.track_key(&who.room, sid) else { continue };
-            let Some(room) = self.rooms.get_mut(&who.room) else { return };
-            let limit = room.tracks.get(&key).map_or(2, |track| limit(&track.info, setting));
-            let Some(participant) = room.participants.get_mut(&who.sid) else { return };
-            let Some(peer) = participant.subscriber else { return };
-            let Some(known) = participant.subscriptions.get_mut(&key) else { continue };
-            let paused = setting.disabled;
-            *known = Setting { limit, paused };
-            let worker = participant.worker;
-            self.command(worker, Command::Setting { peer, track: key, limit, paused });
-        }
-    }
-
-    fn update_metadata(&mut self, who: &Joined, update: proto::UpdateParticipantMetadata) {
+    fn update_metadata(&mut self, who: &Place, update: proto::UpdateParticipantMetadata) {
         let room = self.rooms.get_mut(&who.room);
         let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
             return;
         };
-        let allowed = participant.grants.can_update_own_metadata.unwrap_or(false);
+        let allowed = participant.grants().can_update_own_metadata.unwrap_or(false);
         let reason = if allowed {
             proto::request_response::Reason::Ok
         } else {
@@ -361,29 +306,6 @@ impl Hub {
         if allowed {
             self.announce(&who.room, &who.sid);
         }
-    }
-}
-
-#[allow(deprecated)] // `layers`: what every client fills; codecs[].layers may be empty
-/// A width wins over the quality; quality 0 is LOW (LiveKit `pkg/rtc/subscribedtrack.go`).
-fn limit(info: &proto::TrackInfo, setting: &proto::UpdateTrackSettings) -> u8 {
-    if setting.width > 0 {
-        let layers: Vec<(u8, u32, u32)> = info
-            .layers
-            .iter()
-            .filter_map(|layer| {
-                Some((u8::try_from(layer.quality).ok()?, layer.width, layer.height))
-            })
-            .filter(|(layer, ..)| *layer < 3)
-            .collect();
-        if !layers.is_empty() {
-            return limit_for_size(&layers, setting.width, setting.height);
-        }
-    }
-    match proto::VideoQuality::try_from(setting.quality) {
-        Ok(proto::VideoQuality::Low) => 0,
-        Ok(proto::VideoQuality::Medium) => 1,
-        _ => 2,
     }
 }
 
@@ -460,30 +382,5 @@ mod tests {
         let tracks = [pending("other", MediaKind::Video)];
         assert_eq!(next_binding(&tracks, &mids), Some((0, "0".to_owned())));
         assert_eq!(next_binding(&[pending("mic", MediaKind::Audio)], &mids), None);
-    }
-
-    #[allow(deprecated)]
-    #[test]
-    fn a_setting_names_a_size_or_a_quality() {
-        let layer = |quality, width, height| proto::VideoLayer {
-            quality,
-            width,
-            height,
-            ..proto::VideoLayer::default()
-        };
-        let info = proto::TrackInfo {
-            layers: vec![layer(0, 320, 180), layer(1, 640, 360), layer(2, 1280, 720)],
-            ..proto::TrackInfo::default()
-        };
-        let setting = |quality, width, height| proto::UpdateTrackSettings {
-            quality,
-            width,
-            height,
-            ..proto::UpdateTrackSettings::default()
-        };
-        assert_eq!(limit(&info, &setting(0, 0, 0)), 0);
-        assert_eq!(limit(&info, &setting(1, 0, 0)), 1);
-        assert_eq!(limit(&info, &setting(2, 0, 0)), 2);
-        assert_eq!(limit(&info, &setting(0, 640, 360)), 1, "a size wins");
     }
 }

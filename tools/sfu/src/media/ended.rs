@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::handle::WorkerReport;
-use super::message::PeerLabel;
 use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
 
 /// Ledger rows of ended subscriptions, and as many of ended publications, kept by a worker; the
@@ -19,10 +18,14 @@ pub(crate) struct EndedRows {
 }
 
 impl EndedRows {
-    /// Keeps the row of a subscription of this peer's.
-    pub(crate) fn keep_subscribed(&mut self, label: &PeerLabel, row: SubscriberTrackLedger) {
-        let row = (label.room.clone(), label.identity.clone(), row);
-        push(&mut self.subscribed, row);
+    /// Keeps the row of a subscription that a participant had in this room.
+    pub(crate) fn keep_subscribed(
+        &mut self,
+        room: Arc<str>,
+        identity: Arc<str>,
+        row: SubscriberTrackLedger,
+    ) {
+        push(&mut self.subscribed, (room, identity, row));
     }
 
     /// Keeps the row of a track that was published in this room.

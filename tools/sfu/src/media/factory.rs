@@ -74,6 +74,6 @@ impl PeerFactory {
         let mut rng = seeded(self.seed, &format!("{}/{}", label.identity, offer.sid));
         let mut first_seq = || rng.u16(1..0x4000);
         let (first_seq, first_rtx) = (first_seq(), first_seq());
-        Subscription::new(track, offer, first_seq, first_rtx)
+        Subscription::new(track, label.room.clone(), offer, first_seq, first_rtx)
     }
 }

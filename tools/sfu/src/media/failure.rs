@@ -26,6 +26,9 @@ pub(crate) enum PeerFailure {
     /// The client went away without a word.
     #[error("no connectivity checks for 15 s")]
     Silent,
+    /// The client has not checked anything since ICE was restarted.
+    #[error("ICE was restarted, and no pair worked for 15 s")]
+    NotRestarted,
     /// The client has not answered an offer.
     #[error("the offer was not answered for 15 s")]
     OfferUnanswered,

@@ -57,6 +57,16 @@ pub(crate) enum Command {
         tracks: Vec<TrackOffer>,
     },
     RemovePeer(PeerKey),
+    /// The subscriber's client can't be reached: changes of what it gets wait, and so does the
+    /// answer to an offer that is out.
+    Suspend(PeerKey),
+    /// The subscriber's client can be reached, and is to find a new way for its media.
+    RestartIce(PeerKey),
+    /// The peer belongs to another room from now on.
+    Relabel {
+        peer: PeerKey,
+        label: PeerLabel,
+    },
     /// The publisher's offer as the SFU takes it; `tracks` are those whose mid is known.
     Offer {
         peer: PeerKey,
@@ -135,6 +145,12 @@ pub(crate) enum Event {
     Connected { peer: PeerKey },
     /// The client closed DTLS.
     Closed { peer: PeerKey },
+    /// ICE no longer has a way to the client. An ICE restart can find one.
+    Lost { peer: PeerKey, failure: PeerFailure },
+    /// ICE has a way to the client again, after it was lost or restarted.
+    Recovered { peer: PeerKey },
+    /// ICE has new local credentials (RFC 8445 §9).
+    IceRestarted { peer: PeerKey },
     /// The connection is over, and the client did not close it.
     Failed { peer: PeerKey, failure: PeerFailure },
     /// A data channel message of a publisher.

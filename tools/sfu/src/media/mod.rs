@@ -17,6 +17,7 @@ pub(crate) mod factory;
 pub(crate) mod failure;
 pub(crate) mod forward;
 pub(crate) mod handle;
+pub(crate) mod ice;
 pub(crate) mod incoming;
 pub(crate) mod ingest;
 pub(crate) mod layers;

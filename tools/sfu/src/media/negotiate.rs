@@ -10,8 +10,7 @@ use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::Direction;
 
 use super::failure::NegotiationError;
-use super::subscriptions::Subscriptions;
-use crate::ledger::SubscriberTrackLedger;
+use super::subscriptions::{EndedRow, Subscriptions};
 
 /// Changes are collected this long before they are offered (LiveKit's fast negotiation debounce
 /// is 10 ms, `pkg/rtc/transport.go`).
@@ -28,21 +27,27 @@ pub(crate) struct Negotiation {
     /// When to offer the changes that wait.
     due: Option<Instant>,
     channels_offered: bool,
+    /// The client can't be reached: nothing is offered, and no answer is late.
+    suspended: bool,
+    /// The next offer restarts ICE.
+    restarts: bool,
 }
 
 struct Outstanding {
-    id: u32,
+    offer: Offer,
     pending: SdpPendingOffer,
     subscriptions: Vec<usize>,
     sent_at: Instant,
 }
 
 /// An offer to a subscriber.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Offer {
     pub(crate) id: u32,
     pub(crate) sdp: String,
     pub(crate) mid_to_track_id: Vec<(String, String)>,
+    /// The user name fragment it has, if it restarts ICE.
+    pub(crate) new_ufrag: Option<String>,
 }
 
 impl Negotiation {
@@ -51,8 +56,32 @@ impl Negotiation {
         *self.due.get_or_insert(now + debounce)
     }
 
+    /// The client can't be reached until the next [`restart`](Self::restart).
+    pub(crate) fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// Asks for an offer that restarts ICE. If one that the client may never have got is out, it is
+    /// to be sent again first, as LiveKit does (`pkg/rtc/transport.go`, `doICERestart`): what is in
+    /// it may be known to the client, so it can be neither taken back nor made anew. One that
+    /// restarts ICE itself is enough.
+    pub(crate) fn restart(&mut self, now: Instant) -> Option<Offer> {
+        let suspended = std::mem::take(&mut self.suspended);
+        let out = self.outstanding.as_mut();
+        if out.as_ref().is_none_or(|outstanding| outstanding.offer.new_ufrag.is_none()) {
+            self.restarts = true;
+            self.due = Some(now);
+        }
+        let again = out.filter(|_| suspended)?;
+        again.sent_at = now;
+        Some(again.offer.clone())
+    }
+
     /// When something has to be done.
     pub(crate) fn next(&self) -> Option<Instant> {
+        if self.suspended {
+            return None;
+        }
         match &self.outstanding {
             Some(outstanding) => Some(outstanding.sent_at + NEGOTIATION_TIMEOUT),
             None => self.due,
@@ -61,7 +90,8 @@ impl Negotiation {
 
     /// Whether the client has left an offer unanswered for too long.
     pub(crate) fn timed_out(&self, now: Instant) -> bool {
-        self.outstanding.as_ref().is_some_and(|o| now >= o.sent_at + NEGOTIATION_TIMEOUT)
+        let late = |o: &Outstanding| now >= o.sent_at + NEGOTIATION_TIMEOUT;
+        !self.suspended && self.outstanding.as_ref().is_some_and(late)
     }
 
     /// Makes the offer that is due, if any, together with the ledger rows of subscriptions that
@@ -71,8 +101,9 @@ impl Negotiation {
         rtc: &mut Rtc,
         subscriptions: &mut Subscriptions,
         now: Instant,
-    ) -> (Option<Offer>, Vec<SubscriberTrackLedger>) {
-        if self.outstanding.is_some() || self.due.is_none_or(|due| due > now) {
+    ) -> (Option<Offer>, Vec<EndedRow>) {
+        let waits = self.suspended || self.outstanding.is_some();
+        if waits || self.due.is_none_or(|due| due > now) {
             return (None, Vec::new());
         }
         self.due = None;
@@ -100,15 +131,23 @@ impl Negotiation {
             subscription.set_offered(mid);
             offered.push(index);
         }
+        // Its candidates stay: it has one, and moves nowhere.
+        let new_ufrag = std::mem::take(&mut self.restarts).then(|| api.ice_restart(true).ufrag);
         let Some((offer, pending)) = api.apply() else { return (None, ended) };
         self.next_id += 1;
         let id = self.next_id;
-        self.outstanding = Some(Outstanding { id, pending, subscriptions: offered, sent_at: now });
         let mid_to_track_id = subscriptions
             .iter()
             .filter_map(|s| Some((s.mid()?.to_string(), s.offer().sid.to_string())))
             .collect();
-        (Some(Offer { id, sdp: offer.to_sdp_string(), mid_to_track_id }), ended)
+        let offer = Offer { id, sdp: offer.to_sdp_string(), mid_to_track_id, new_ufrag };
+        self.outstanding = Some(Outstanding {
+            offer: offer.clone(),
+            pending,
+            subscriptions: offered,
+            sent_at: now,
+        });
+        (Some(offer), ended)
     }
 
     /// Takes the client's answer; false if no offer is out, so that it is ignored.
@@ -125,8 +164,8 @@ impl Negotiation {
         let Some(outstanding) = self.outstanding.take() else { return Ok(false) };
         // LiveKit logs a different id and goes on (`pkg/rtc/transport.go`); only one offer is
         // ever out, so the answer can be to no other.
-        if id != 0 && id != outstanding.id {
-            tracing::debug!(id, expected = outstanding.id, "an answer's id");
+        if id != 0 && id != outstanding.offer.id {
+            tracing::debug!(id, expected = outstanding.offer.id, "an answer's id");
         }
         // An ICE-lite server has no use for candidates: it learns an address from the first check.
         // An answer that names addresses of another family only would end ICE before it began.

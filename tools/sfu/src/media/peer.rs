@@ -18,13 +18,13 @@ use super::connection::ConnectionConfig;
 use super::egress::Egress;
 use super::egress::srtp::Srtp;
 use super::failure::{NegotiationError, PeerFailure};
+use super::ice::{Ufrags, Way};
 use super::incoming::Incoming;
 use super::message::{PeerKey, PeerLabel, Role};
 use super::negotiate::{self, Negotiation, Offer};
 use super::socket::{Datagram, MediaSocket};
 use super::stun::is_check;
-use super::subscriptions::Subscriptions;
-use crate::ledger::SubscriberTrackLedger;
+use super::subscriptions::{EndedRow, Subscriptions};
 
 /// Data channels one peer may open; more are ignored.
 const PEER_CHANNELS_MAX: usize = 16;
@@ -38,7 +38,8 @@ pub(crate) struct Peer {
     key: PeerKey,
     label: PeerLabel,
     rtc: Rtc,
-    ufrag: String,
+    ufrags: Ufrags,
+    way: Way,
     addresses: Addresses,
     state: State,
     /// The earliest deadline in the timers.
@@ -97,7 +98,7 @@ impl Peer {
     ) -> Result<Self, PeerFailure> {
         let PeerSpec { key, role, label, impair, upstream_loss } = spec;
         let credentials = IceCreds::new();
-        let rtc_config = config.rtc(role, credentials.clone());
+        let rtc_config = config.rtc(role, credentials);
         let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
         rtc.add_local_candidate(Candidate::host(address, "udp")?);
         let keys = (role == Role::Subscriber).then_some(keys);
@@ -105,7 +106,8 @@ impl Peer {
             key,
             label,
             rtc,
-            ufrag: credentials.ufrag,
+            ufrags: Ufrags::default(),
+            way: Way::Open,
             addresses: Addresses::default(),
             state: State::Connecting,
             scheduled: None,
@@ -126,9 +128,25 @@ impl Peer {
         &self.label
     }
 
-    /// By which connectivity checks name it.
-    pub(crate) fn ufrag(&self) -> &str {
-        &self.ufrag
+    /// It is to be found under this label in the ledger from now on. What it had subscribed to stays
+    /// where it was.
+    pub(crate) fn relabel(&mut self, label: PeerLabel) {
+        self.label = label;
+    }
+
+    /// By which connectivity checks name it, of its ICE credentials of now.
+    pub(crate) fn local_ufrag(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
+    /// By which connectivity checks may name it.
+    pub(crate) fn ufrags(&mut self) -> &mut Ufrags {
+        &mut self.ufrags
+    }
+
+    /// Whether ICE has a way to the client.
+    pub(crate) fn way(&mut self) -> &mut Way {
+        &mut self.way
     }
 
     /// Where it is heard and sent to.
@@ -155,9 +173,9 @@ impl Peer {
         &self.rtc
     }
 
-    /// Whether ICE and DTLS are up.
+    /// Whether ICE and DTLS are up, so that media can be sent.
     pub(crate) fn is_connected(&self) -> bool {
-        self.state == State::Connected
+        self.state == State::Connected && self.way.is_usable()
     }
 
     /// ICE and DTLS are up.
@@ -235,7 +253,8 @@ impl Peer {
             return None;
         }
         let at = at.min(now + PEER_CHECK_INTERVAL);
-        let at = self.negotiation.next().map_or(at, |negotiation| negotiation.min(at));
+        let due = [self.negotiation.next(), self.way.deadline()];
+        let at = due.into_iter().flatten().fold(at, Instant::min);
         if self.scheduled.is_some_and(|scheduled| scheduled <= at) {
             return None;
         }
@@ -252,6 +271,21 @@ impl Peer {
         due
     }
 
+    /// Whether ICE was restarted and the client has checked nothing for too long.
+    pub(crate) fn restart_timed_out(&self, now: Instant) -> bool {
+        self.way.deadline().is_some_and(|deadline| now >= deadline)
+    }
+
+    /// The client can't be reached until ICE is restarted.
+    pub(crate) fn suspend_negotiation(&mut self) {
+        self.negotiation.suspend();
+    }
+
+    /// Asks for an offer that restarts ICE; the one to send again before it, if there is one.
+    pub(crate) fn restart_ice(&mut self, now: Instant) -> Option<Offer> {
+        self.negotiation.restart(now)
+    }
+
     /// Whether the client has left an offer unanswered for too long.
     pub(crate) fn negotiation_timed_out(&self, now: Instant) -> bool {
         self.negotiation.timed_out(now)
@@ -264,7 +298,7 @@ impl Peer {
 
     /// Makes the offer that is due, if any, together with the ledger rows of subscriptions that
     /// ended.
-    pub(crate) fn offer(&mut self, now: Instant) -> (Option<Offer>, Vec<SubscriberTrackLedger>) {
+    pub(crate) fn offer(&mut self, now: Instant) -> (Option<Offer>, Vec<EndedRow>) {
         self.negotiation.offer(&mut self.rtc, &mut self.subscriptions, now)
     }
 

@@ -28,14 +28,24 @@ pub(crate) struct PeerTable {
 
 impl PeerTable {
     /// Adds a peer, which is joining; its index.
-    pub(crate) fn insert(&mut self, peer: Peer, now: Instant) -> usize {
-        let (key, ufrag) = (peer.key(), peer.ufrag().to_owned());
+    pub(crate) fn insert(&mut self, mut peer: Peer, now: Instant) -> usize {
+        let (key, ufrag) = (peer.key(), peer.local_ufrag());
         let index = self.peers.insert(Box::new(peer));
         self.by_key.insert(key, index);
-        self.by_ufrag.insert(ufrag, index);
+        self.add_ufrag(index, ufrag);
         self.joining.insert(index);
         self.last_join = Some(now);
         index
+    }
+
+    /// A peer answers to this user name fragment too, in place of the one before its last.
+    pub(crate) fn add_ufrag(&mut self, index: usize, ufrag: String) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let forgotten = peer.ufrags().add(ufrag.clone());
+        self.by_ufrag.insert(ufrag, index);
+        if let Some(forgotten) = forgotten {
+            self.by_ufrag.remove(&forgotten);
+        }
     }
 
     /// Takes a peer out. It is heard no more.
@@ -43,7 +53,9 @@ impl PeerTable {
         let mut peer = self.peers.try_remove(index)?;
         self.joining.remove(&index);
         self.by_key.remove(&peer.key());
-        self.by_ufrag.remove(peer.ufrag());
+        for ufrag in peer.ufrags().iter() {
+            self.by_ufrag.remove(ufrag);
+        }
         for address in peer.addresses().iter() {
             forget_address(&mut self.by_address, index, address);
         }

@@ -1,5 +1,6 @@
 //! One track to one subscriber: the numbers it gets, and how much of it was sent.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use stampede_impair::Fate;
@@ -35,6 +36,8 @@ enum Negotiation {
 pub(crate) struct Subscription {
     /// Index of the track on this worker.
     track: usize,
+    /// The room it was made in.
+    room: Arc<str>,
     offer: TrackOffer,
     negotiation: Negotiation,
     /// To be taken out of the SDP.
@@ -68,13 +71,20 @@ struct Format {
 
 impl Subscription {
     /// To the track at this index, whose packets and retransmissions are numbered from here on.
-    pub(crate) fn new(track: usize, offer: TrackOffer, first_seq: u16, first_rtx: u16) -> Self {
+    pub(crate) fn new(
+        track: usize,
+        room: Arc<str>,
+        offer: TrackOffer,
+        first_seq: u16,
+        first_rtx: u16,
+    ) -> Self {
         let ledger = SubscriberTrackLedger {
             track_sid: offer.sid.to_string(),
             ..SubscriberTrackLedger::default()
         };
         Self {
             track,
+            room,
             offer,
             negotiation: Negotiation::New,
             removed: false,
@@ -95,6 +105,11 @@ impl Subscription {
     /// Index of the track on this worker.
     pub(crate) fn track(&self) -> usize {
         self.track
+    }
+
+    /// The room it was made in: a participant may have been moved since.
+    pub(crate) fn room(&self) -> &Arc<str> {
+        &self.room
     }
 
     /// What was offered, with the settings of now.

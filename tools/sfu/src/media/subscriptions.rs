@@ -1,5 +1,6 @@
 //! The subscriptions of one peer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -11,6 +12,9 @@ use str0m::rtp::Ssrc;
 use super::egress::report::StreamReport;
 use super::subscription::Subscription;
 use crate::ledger::SubscriberTrackLedger;
+
+/// The room and the row of the ledger of a subscription that ended.
+pub(crate) type EndedRow = (Arc<str>, SubscriberTrackLedger);
 
 /// Subscriptions by index and track.
 #[derive(Default)]
@@ -73,16 +77,15 @@ impl Subscriptions {
         true
     }
 
-    /// Forgets those that are to be taken out of the SDP; their rows of the ledger and m-lines.
-    pub(crate) fn forget_removed(
-        &mut self,
-        rtc: &mut Rtc,
-    ) -> Vec<(SubscriberTrackLedger, Option<Mid>)> {
+    /// Forgets those that are to be taken out of the SDP; their rooms and rows of the ledger, and
+    /// m-lines.
+    pub(crate) fn forget_removed(&mut self, rtc: &mut Rtc) -> Vec<(EndedRow, Option<Mid>)> {
         let mut removed = Vec::new();
         self.all.retain(|_, subscription| {
             if subscription.is_removed() {
                 subscription.deactivate(rtc);
-                removed.push((subscription.row(), subscription.mid()));
+                let row = (subscription.room().clone(), subscription.row());
+                removed.push((row, subscription.mid()));
             }
             !subscription.is_removed()
         });

@@ -72,6 +72,9 @@ pub(crate) struct SfuFlags {
     /// Share of publishers' packets dropped before they count as received.
     #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
     pub drop_upstream: Option<f64>,
+    /// How long whoever has lost its media may resume before it is removed.
+    #[arg(long, default_value = "5s", value_name = "DUR", value_parser = values::duration)]
+    pub departure_time: Duration,
     /// Seed of the faults.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -122,6 +125,7 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
             .map_or_else(|| "secret".to_owned(), |secret| secret.expose().to_owned()),
         workers: cores.len().max(1),
         cores,
+        departure_time: flags.departure_time,
         seed: flags.seed.unwrap_or(1),
         impair: flags.impair.clone(),
         faults: SfuFaults {

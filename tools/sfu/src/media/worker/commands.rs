@@ -22,6 +22,21 @@ impl Worker {
                     self.remove_peer(index);
                 }
             }
+            Command::Suspend(peer) => {
+                if let Some(index) = self.peers.index_of(peer)
+                    && let Some(peer) = self.peers.get_mut(index)
+                {
+                    peer.suspend_negotiation();
+                }
+            }
+            Command::RestartIce(peer) => self.restart_ice(peer),
+            Command::Relabel { peer, label } => {
+                if let Some(index) = self.peers.index_of(peer)
+                    && let Some(peer) = self.peers.get_mut(index)
+                {
+                    peer.relabel(label);
+                }
+            }
             Command::Offer { peer, id, sdp, tracks } => self.answer(peer, id, &sdp, &tracks),
             Command::Answer { peer, id, sdp } => self.accept_answer(peer, id, &sdp),
             Command::BindTrack { peer, track } => self.bind(peer, &track),
@@ -78,7 +93,8 @@ impl Worker {
         }
         let Some(peer) = self.peers.remove(index) else { return };
         for subscription in peer.subscriptions().iter() {
-            self.ended.keep_subscribed(peer.label(), subscription.row());
+            let identity = peer.label().identity.clone();
+            self.ended.keep_subscribed(subscription.room().clone(), identity, subscription.row());
             // One that was unsubscribed has left already, and the index may be another track's.
             if !subscription.is_removed() {
                 self.tracks.leave(subscription.track(), index);
@@ -103,6 +119,16 @@ impl Worker {
         let Some(index) = self.peers.index_of(key) else { return };
         self.add_subscription(index, offer);
         self.want_negotiation(index);
+    }
+
+    fn restart_ice(&mut self, key: PeerKey) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(offer) = peer.restart_ice(self.now) {
+            self.send_offer(index, offer);
+        }
+        self.negotiate(index);
+        self.advance(index);
     }
 
     fn want_negotiation(&mut self, index: usize) {
@@ -135,6 +161,7 @@ impl Worker {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let pausing = tracks.iter().filter(|track| track.dtx);
         let dtx_mids: Vec<&str> = pausing.map(|track| track.mid.as_str()).collect();
+        let former = peer.local_ufrag();
         let sdp = match peer.answer(sdp, &dtx_mids) {
             Ok(answer) => answer,
             Err(error) => {
@@ -144,6 +171,9 @@ impl Worker {
         };
         let codec = |track: &PublishedTrack| (track.track, peer.negotiated_codec(&track.mid));
         let codecs = tracks.iter().map(codec).collect();
+        if peer.local_ufrag() != former {
+            self.ice_restarted(index);
+        }
         for track in tracks {
             self.bind(key, track);
         }
@@ -154,9 +184,13 @@ impl Worker {
     fn accept_answer(&mut self, key: PeerKey, id: u32, sdp: &str) {
         let Some(index) = self.peers.index_of(key) else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
+        let former = peer.local_ufrag();
         if let Err(error) = peer.accept_answer(id, sdp) {
             self.events.emit(Event::NegotiationFailed { peer: key, error });
             return;
+        }
+        if peer.local_ufrag() != former {
+            self.ice_restarted(index);
         }
         self.negotiate(index);
         self.advance(index);

@@ -11,6 +11,8 @@ use super::Worker;
 use crate::media::failure::PeerFailure;
 use crate::media::ingest::ingest;
 use crate::media::message::Event;
+use crate::media::negotiate::Offer;
+use crate::media::peer::Peer;
 use crate::media::stun;
 
 /// What str0m was given last, before it is asked what it has to say.
@@ -101,7 +103,16 @@ impl Worker {
                 }
             }
             RtcEvent::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                self.fail(index, PeerFailure::Silent);
+                self.lose(index, PeerFailure::Silent);
+            }
+            RtcEvent::IceConnectionStateChange(
+                IceConnectionState::Connected | IceConnectionState::Completed,
+            ) => {
+                if let Some(peer) = self.peers.get_mut(index)
+                    && peer.way().recover()
+                {
+                    self.events.emit(Event::Recovered { peer: peer.key() });
+                }
             }
             RtcEvent::Closed => {
                 if let Some(peer) = self.peers.get_mut(index)
@@ -164,6 +175,26 @@ impl Worker {
         }
     }
 
+    /// Tells the signalling thread that ICE has lost its way to a client. The peer stays: ICE can
+    /// be restarted, and the client may check again.
+    fn lose(&mut self, index: usize, failure: PeerFailure) {
+        if let Some(peer) = self.peers.get_mut(index)
+            && !peer.has_ended()
+            && peer.way().lose()
+        {
+            self.events.emit(Event::Lost { peer: peer.key(), failure });
+        }
+    }
+
+    /// ICE has new credentials: the client's checks are known by them.
+    pub(super) fn ice_restarted(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        peer.way().restart(self.now);
+        let (key, ufrag) = (peer.key(), peer.local_ufrag());
+        self.peers.add_ufrag(index, ufrag);
+        self.events.emit(Event::IceRestarted { peer: key });
+    }
+
     /// Tells the signalling thread, once, that a peer is over; it is removed by command.
     pub(super) fn fail(&mut self, index: usize, failure: PeerFailure) {
         if let Some(peer) = self.peers.get_mut(index)
@@ -192,6 +223,9 @@ impl Worker {
                 self.fail(index, PeerFailure::OfferUnanswered);
                 continue;
             }
+            if peer.restart_timed_out(self.now) {
+                self.lose(index, PeerFailure::NotRestarted);
+            }
             self.negotiate(index);
             self.advance(index);
         }
@@ -201,12 +235,21 @@ impl Worker {
     pub(super) fn negotiate(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let (offer, ended) = peer.offer(self.now);
-        for row in ended {
-            self.ended.keep_subscribed(peer.label(), row);
+        for (room, row) in ended {
+            self.ended.keep_subscribed(room, peer.label().identity.clone(), row);
         }
         if let Some(offer) = offer {
-            let (id, sdp, mid_to_track_id) = (offer.id, offer.sdp, offer.mid_to_track_id);
-            self.events.emit(Event::Offer { peer: peer.key(), id, sdp, mid_to_track_id });
+            self.send_offer(index, offer);
+        }
+    }
+
+    /// Says an offer, and hears checks by the name that it has.
+    pub(super) fn send_offer(&mut self, index: usize, offer: Offer) {
+        let Some(peer) = self.peers.get(index).map(Peer::key) else { return };
+        let Offer { id, sdp, mid_to_track_id, new_ufrag } = offer;
+        self.events.emit(Event::Offer { peer, id, sdp, mid_to_track_id });
+        if let Some(ufrag) = new_ufrag {
+            self.peers.add_ufrag(index, ufrag);
         }
     }
 }

@@ -288,7 +288,7 @@ impl Worker {
         for peer in self.peers.iter() {
             let label = peer.label();
             report.subscribed.extend(peer.subscriptions().iter().map(|subscription| {
-                (label.room.clone(), label.identity.clone(), subscription.row())
+                (subscription.room().clone(), label.identity.clone(), subscription.row())
             }));
         }
     }

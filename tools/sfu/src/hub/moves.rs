@@ -1,0 +1,155 @@
+//! Moving a participant to another room. LiveKit's open-source server has the call but not the
+//! move: only its cloud sends `room_moved`. What is done here is what its messages say
+//! (protocol `livekit_rtc.proto`, `livekit_room.proto`), what `MoveToRoom` of
+//! `pkg/rtc/participant.go` does, and what livekit-client expects (`src/room/Room.ts`).
+
+use std::sync::Arc;
+
+use livekit_protocol as proto;
+use livekit_token::Claims;
+use proto::signal_response::Message;
+
+use super::room::RoomTrack;
+use super::{Hub, Left, Place};
+use crate::media::message::{Command, PeerKey, Role, TrackKey};
+
+/// Why a participant can't be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MoveError {
+    /// The room it should be in has no participant of this identity.
+    #[error("there is no such participant")]
+    UnknownParticipant,
+    /// No room is named, or the one it is in.
+    #[error("the destination is no other room")]
+    NoOtherRoom,
+    /// The other room has as many participants as it may have.
+    #[error("the destination has as many participants as it may have")]
+    Full,
+}
+
+impl Hub {
+    /// Moves a participant to another room, which is made if need be, on the peer connections it
+    /// has: it is another participant there, with the tracks it had, and its subscriptions to
+    /// tracks of the old room end. `token` makes it a token for what it may do there.
+    ///
+    /// # Errors
+    /// It can't be moved, and stays.
+    pub(crate) fn move_participant(
+        &mut self,
+        request: &proto::MoveParticipantRequest,
+        token: impl FnOnce(&Claims) -> Option<String>,
+    ) -> Result<(), MoveError> {
+        let (from, to) = (request.room.as_str(), request.destination_room.as_str());
+        if to.is_empty() || to == from {
+            return Err(MoveError::NoOtherRoom);
+        }
+        let identity = request.identity.as_str();
+        let sid_in = |hub: &Self, room: &str| hub.rooms.get(room)?.identities.get(identity).cloned();
+        let former = sid_in(self, from).ok_or(MoveError::UnknownParticipant)?;
+        if let Some(duplicate) = sid_in(self, to) {
+            self.remove(to, &duplicate, proto::DisconnectReason::DuplicateIdentity, true);
+        }
+        let room = self.room(to);
+        let max = room.info.max_participants as usize;
+        if max > 0 && room.participants.len() >= max {
+            return Err(MoveError::Full);
+        }
+        let sid: Arc<str> = self.id("PA_").into();
+        let left = self.detach(from, &former, proto::DisconnectReason::UnknownReason);
+        let Some(Left { mut participant, tracks }) = left else {
+            return Err(MoveError::UnknownParticipant);
+        };
+        let worker = participant.worker;
+        for track in std::mem::take(&mut participant.subscriptions).into_keys() {
+            if let Some(peer) = participant.subscriber {
+                self.command(worker, Command::Unsubscribe { peer, track });
+            }
+        }
+        participant.claims.video.room = to.to_owned();
+        participant.info.sid = sid.to_string();
+        participant.info.version += 1;
+        participant.info.tracks.clear();
+        participant.info.is_publisher = false;
+        participant.announced = false;
+        let place = Place { room: to.to_owned(), sid: sid.clone() };
+        if let Some(signal) = &participant.signal {
+            self.signals.insert(signal.key, place.clone());
+        }
+        let (publisher, subscriber) = (participant.publisher, participant.subscriber);
+        let peers = [(publisher, Role::Publisher), (subscriber, Role::Subscriber)];
+        for (peer, role) in peers.into_iter().filter_map(|(peer, role)| Some((peer?, role))) {
+            self.peers.insert(peer, (to.to_owned(), sid.clone(), role));
+            self.command(worker, Command::Relabel { peer, label: participant.label() });
+        }
+        let token = token(&participant.claims).unwrap_or_default();
+        let room = self.room(to);
+        room.empty_since = None;
+        room.had_participants = true;
+        room.identities.insert(identity.into(), sid.clone());
+        room.participants.insert(sid, participant);
+        self.counted.attendance.joins += 1;
+        self.counted.moves += 1;
+        self.counts.entry(to.to_owned()).or_default().joins += 1;
+        tracing::info!(room = from, identity, to, "moved");
+        self.settle(&place, publisher, tracks);
+        self.tell_moved(&place, token);
+        Ok(())
+    }
+
+    /// Publishes the tracks of a participant that has come from another room, and subscribes it to
+    /// those it finds.
+    fn settle(
+        &mut self,
+        place: &Place,
+        publisher: Option<PeerKey>,
+        tracks: Vec<(TrackKey, RoomTrack)>,
+    ) {
+        let keys: Vec<_> = tracks.iter().map(|_| TrackKey(self.next_key())).collect();
+        let workers = self.workers.len();
+        let Some(room) = self.rooms.get_mut(&place.room) else { return };
+        let found: Vec<TrackKey> = room.tracks.keys().copied().collect();
+        let Some(participant) = room.participants.get_mut(&place.sid) else { return };
+        let worker = participant.worker;
+        for (&key, (former, track)) in keys.iter().zip(tracks) {
+            let mids = participant.mids.values_mut();
+            for bound in mids.filter(|bound| bound.track == Some(former)) {
+                bound.track = Some(key);
+            }
+            participant.tracks.push(key);
+            let (publisher, subscribers) = (place.sid.clone(), vec![0; workers]);
+            room.tracks.insert(key, RoomTrack { publisher, subscribers, ..track });
+        }
+        let auto_subscribe = participant.auto_subscribe;
+        let bindings = self.bindings(place).map(|(_, _, tracks)| tracks).unwrap_or_default();
+        for track in bindings {
+            if let Some(peer) = publisher {
+                self.command(worker, Command::BindTrack { peer, track });
+            }
+        }
+        for &key in &keys {
+            self.publish(&place.room, key);
+        }
+        if keys.is_empty() {
+            self.announce(&place.room, &place.sid);
+        }
+        if auto_subscribe {
+            for key in found {
+                self.subscribe(&place.room, &place.sid, key);
+            }
+        }
+    }
+
+    /// Tells a participant where it is now: before anything else of that room, for offers come from
+    /// the workers and updates go to the others.
+    fn tell_moved(&self, place: &Place, token: String) {
+        let Some(room) = self.rooms.get(&place.room) else { return };
+        let Some(participant) = room.participants.get(&place.sid) else { return };
+        let others = room.visible().filter(|info| *info.sid != *place.sid);
+        participant.send(Message::RoomMoved(proto::RoomMovedResponse {
+            room: Some(room.current()),
+            token,
+            participant: Some(participant.info.clone()),
+            other_participants: others.cloned().collect(),
+        }));
+    }
+}
