@@ -125,7 +125,8 @@ async fn join(
         .read_buffer_size(SOCKET_BUFFER_BYTES)
         .write_buffer_size(0)
         .on_upgrade(move |socket| async move {
-            let entry = if reconnect { Entry::Resume(request.claims) } else { Entry::Join(request) };
+            let entry =
+                if reconnect { Entry::Resume(request.claims) } else { Entry::Join(request) };
             ws::run(socket, state, entry).await;
         })
 }

@@ -99,7 +99,10 @@ mod tests {
 
     #[test]
     fn nobody_gets_more_than_it_wants() {
-        assert_eq!(allot(&[wanted(0), wanted(2)], 610_000), [Allotment::Upto(0), Allotment::Upto(1)]);
+        assert_eq!(
+            allot(&[wanted(0), wanted(2)], 610_000),
+            [Allotment::Upto(0), Allotment::Upto(1)]
+        );
         let high_only = Wanted { layers: vec![(2, 100)], limit: 0 };
         assert_eq!(allot(&[high_only], 100), [Allotment::Upto(2)]);
     }

@@ -10,7 +10,6 @@ use prost::Message as _;
 use proto::signal_response::Message;
 use stampede_core::MediaKind;
 
-
 /// What the SFU calls itself.
 const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
 

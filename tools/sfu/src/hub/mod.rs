@@ -27,8 +27,8 @@ use rustc_hash::FxHashMap;
 use stampede_counters::{AttendanceCounters, SfuSignallingCounters};
 use stampede_impair::{Rng, seeded};
 
-use self::outbox::{Outbox, SignalKey};
 pub(crate) use self::moves::MoveError;
+use self::outbox::{Outbox, SignalKey};
 pub(crate) use self::resume::UnknownParticipant;
 use self::room::{Participant, Room, RoomTrack, Setting, Signal};
 use self::session::{Overdue, Session};
@@ -322,13 +322,16 @@ impl Hub {
         self.counts.entry(name.to_owned()).or_default().leaves += 1;
         tracing::info!(room = name, identity = participant.info.identity, ?reason, "left");
         if participant.announced {
-            self.announce_removed(name, proto::ParticipantInfo {
-                state: proto::participant_info::State::Disconnected as i32,
-                disconnect_reason: reason as i32,
-                tracks: Vec::new(),
-                version: participant.info.version + 1,
-                ..participant.info.clone()
-            });
+            self.announce_removed(
+                name,
+                proto::ParticipantInfo {
+                    state: proto::participant_info::State::Disconnected as i32,
+                    disconnect_reason: reason as i32,
+                    tracks: Vec::new(),
+                    version: participant.info.version + 1,
+                    ..participant.info.clone()
+                },
+            );
         }
         if let Some(room) = self.rooms.get_mut(name)
             && room.participants.is_empty()
@@ -442,4 +445,3 @@ impl Hub {
         }
     }
 }
-

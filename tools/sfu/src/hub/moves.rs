@@ -44,7 +44,8 @@ impl Hub {
             return Err(MoveError::NoOtherRoom);
         }
         let identity = request.identity.as_str();
-        let sid_in = |hub: &Self, room: &str| hub.rooms.get(room)?.identities.get(identity).cloned();
+        let sid_in =
+            |hub: &Self, room: &str| hub.rooms.get(room)?.identities.get(identity).cloned();
         let former = sid_in(self, from).ok_or(MoveError::UnknownParticipant)?;
         if let Some(duplicate) = sid_in(self, to) {
             self.remove(to, &duplicate, proto::DisconnectReason::DuplicateIdentity, true);

@@ -246,14 +246,24 @@ impl RoomTrack {
         }
     }
 
-    pub(super) fn add_subscriber(&mut self, track: TrackKey, worker: usize, workers: &[WorkerHandle]) {
+    pub(super) fn add_subscriber(
+        &mut self,
+        track: TrackKey,
+        worker: usize,
+        workers: &[WorkerHandle],
+    ) {
         self.subscribers[worker] += 1;
         if self.subscribers[worker] == 1 && worker != self.home {
             workers[self.home].command(Command::Interest { track, worker, wanted: true });
         }
     }
 
-    pub(super) fn remove_subscriber(&mut self, track: TrackKey, worker: usize, workers: &[WorkerHandle]) {
+    pub(super) fn remove_subscriber(
+        &mut self,
+        track: TrackKey,
+        worker: usize,
+        workers: &[WorkerHandle],
+    ) {
         self.subscribers[worker] = self.subscribers[worker].saturating_sub(1);
         if self.subscribers[worker] == 0 && worker != self.home {
             workers[self.home].command(Command::Interest { track, worker, wanted: false });

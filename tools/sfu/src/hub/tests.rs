@@ -1,0 +1,241 @@
+//! The rooms in virtual time: a hub whose one worker is a queue of commands.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use livekit_protocol::leave_request::Action;
+use livekit_token::VideoGrants;
+use prost::Message as _;
+use proto::DisconnectReason as Reason;
+use stampede_udp::{BackendChoice, BackendLimits};
+use tokio::sync::{Notify, mpsc};
+
+use super::outbox::{OUTBOX_MESSAGES_MAX, OutboxItem};
+use super::*;
+use crate::media::failure::PeerFailure;
+use crate::media::handle::Inbox;
+use crate::media::message::Event;
+
+const ROOM: &str = "room";
+const DEPARTURE: Duration = Duration::from_secs(5);
+const JOIN_TIMEOUT: Duration = session::JOIN_TIMEOUT;
+const MS: Duration = Duration::from_millis(1);
+
+struct Rig {
+    hub: Hub,
+    inbox: Inbox,
+    start: Instant,
+}
+
+/// A client's websocket.
+struct Socket {
+    key: SignalKey,
+    queue: mpsc::Receiver<OutboxItem>,
+}
+
+fn claims(identity: &str) -> Claims {
+    let video = VideoGrants { room_join: true, room: ROOM.into(), ..VideoGrants::default() };
+    let token =
+        livekit_token::AccessToken::with_api_key("key", "a-secret-of-32-characters-at-least")
+            .with_identity(identity)
+            .with_grants(video)
+            .to_jwt();
+    Claims::from_unverified(&token.unwrap()).unwrap()
+}
+
+fn outbox() -> (Outbox, mpsc::Receiver<OutboxItem>) {
+    let (queue, received) = mpsc::channel(OUTBOX_MESSAGES_MAX);
+    (Outbox { queue, overflow: Arc::new(Notify::new()) }, received)
+}
+
+impl Rig {
+    fn new() -> Self {
+        // Only for its waker, which nothing else can make.
+        let backend = stampede_udp::open(BackendChoice::Auto, BackendLimits::default());
+        let waker = backend.unwrap().0.waker();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let (worker, inbox) = WorkerHandle::new(waker, address);
+        let start = Instant::now();
+        let hub = Hub::new(vec![worker], Refusals::new(0.0), DEPARTURE, 1, start);
+        Self { hub, inbox, start }
+    }
+
+    /// So long after the start.
+    fn at(&mut self, since: Duration) -> &mut Hub {
+        self.hub.begin_turn(self.start + since);
+        self.hub.tick();
+        &mut self.hub
+    }
+
+    fn join(&mut self, identity: &str) -> (Socket, PeerKey) {
+        let (outbox, queue) = outbox();
+        let request = JoinRequest {
+            claims: claims(identity),
+            protocol: 17,
+            auto_subscribe: true,
+            adaptive_stream: false,
+            sdk: String::new(),
+        };
+        let key = self.hub.join(request, outbox).unwrap();
+        let added = self.commands().into_iter().find_map(|command| match command {
+            Command::AddPeer { peer, .. } => Some(peer),
+            _ => None,
+        });
+        (Socket { key, queue }, added.unwrap())
+    }
+
+    fn resume(&mut self, identity: &str) -> Result<Socket, UnknownParticipant> {
+        let (outbox, queue) = outbox();
+        let key = self.hub.resume(&claims(identity), outbox)?;
+        Ok(Socket { key, queue })
+    }
+
+    fn commands(&self) -> Vec<Command> {
+        std::iter::from_fn(|| self.inbox.command().ok()).collect()
+    }
+
+    fn participants(&self) -> usize {
+        self.hub.rooms.get(ROOM).map_or(0, |room| room.participants.len())
+    }
+}
+
+impl Socket {
+    /// What it was told, and whether it is to be closed.
+    fn told(&mut self) -> (Vec<Message>, bool) {
+        let mut messages = Vec::new();
+        while let Ok(item) = self.queue.try_recv() {
+            match item {
+                OutboxItem::Frame(frame) => {
+                    messages.extend(proto::SignalResponse::decode(frame).unwrap().message);
+                }
+                OutboxItem::Close => return (messages, true),
+            }
+        }
+        (messages, false)
+    }
+
+    /// Its goodbye: the last message, after which it is to be closed.
+    fn goodbye(&mut self) -> Option<(Action, Reason)> {
+        let (messages, closed) = self.told();
+        assert!(closed, "{messages:?}");
+        match messages.last() {
+            Some(Message::Leave(leave)) => Some((leave.action(), leave.reason())),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn who_never_connects_is_told_so_after_a_minute() {
+    let mut rig = Rig::new();
+    let (mut socket, _) = rig.join("viewer");
+    let (mut connected, peer) = rig.join("other");
+    rig.hub.event(Event::Connected { peer });
+    rig.at(JOIN_TIMEOUT - MS);
+    assert_eq!(rig.participants(), 2);
+    rig.at(JOIN_TIMEOUT);
+    assert_eq!(socket.goodbye(), Some((Action::Disconnect, Reason::JoinFailure)));
+    assert!(!connected.told().1);
+    assert_eq!((rig.participants(), rig.hub.counted.joins_timed_out), (1, 1));
+    assert!(rig.commands().iter().any(|command| matches!(command, Command::RemovePeer(_))));
+}
+
+#[test]
+fn a_lost_websocket_ends_who_was_never_connected() {
+    let mut rig = Rig::new();
+    let (socket, peer) = rig.join("viewer");
+    rig.hub.signal_lost(socket.key);
+    assert_eq!(rig.participants(), 0);
+    assert!(rig.commands().iter().any(|it| matches!(it, Command::RemovePeer(key) if *key == peer)));
+    assert_eq!(rig.resume("viewer").err(), Some(UnknownParticipant));
+}
+
+#[test]
+fn who_lingers_is_told_nothing_until_it_resumes_and_then_everything() {
+    let mut rig = Rig::new();
+    let (mut socket, peer) = rig.join("viewer");
+    rig.hub.event(Event::Connected { peer });
+    rig.hub.signal_lost(socket.key);
+    assert!(matches!(rig.commands()[..], [Command::Suspend(key)] if key == peer));
+    socket.told();
+    let (_gone, other) = rig.join("gone");
+    rig.hub.event(Event::Connected { peer: other });
+    rig.at(JOIN_TIMEOUT * 9);
+    assert_eq!(rig.participants(), 2, "its media lives");
+    rig.hub.remove_participant(ROOM, "gone");
+    rig.commands();
+    let mut again = rig.resume("viewer").unwrap();
+    let (messages, closed) = again.told();
+    assert!(!closed && socket.told().0.is_empty());
+    let [
+        Message::Reconnect(_),
+        Message::Update(departed),
+        Message::Update(present),
+        Message::RoomUpdate(_),
+    ] = &messages[..]
+    else {
+        panic!("{messages:?}")
+    };
+    let names = |update: &proto::ParticipantUpdate| {
+        update.participants.iter().map(|info| info.identity.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((names(departed), names(present)), (vec!["gone".into()], vec!["viewer".into()]));
+    let commands = rig.commands();
+    let [Command::Suspend(suspended), Command::RestartIce(restarted)] = commands[..] else {
+        panic!("{}", commands.len())
+    };
+    assert_eq!((suspended, restarted), (peer, peer));
+    // What the former websocket says or suffers is nobody's.
+    assert!(!rig.hub.request(socket.key, proto::signal_request::Message::Ping(1)));
+    rig.hub.signal_lost(socket.key);
+    assert!(rig.hub.request(again.key, proto::signal_request::Message::Ping(1)));
+    assert!(matches!(again.told(), (pong, false) if pong == [Message::Pong(1)]));
+}
+
+#[test]
+fn whose_media_is_lost_is_told_to_resume_and_has_its_departure_time() {
+    let mut rig = Rig::new();
+    let (mut socket, peer) = rig.join("viewer");
+    rig.hub.event(Event::Connected { peer });
+    rig.hub.event(Event::Lost { peer, failure: PeerFailure::Silent });
+    assert_eq!(socket.goodbye(), Some((Action::Resume, Reason::ConnectionTimeout)));
+    rig.at(DEPARTURE - MS);
+    let resumed = rig.resume("viewer").unwrap();
+    rig.at(DEPARTURE * 9);
+    assert_eq!(rig.participants(), 1, "it resumed in time");
+    // Its ICE was not restarted in the end, and now its websocket is lost too.
+    rig.hub.signal_lost(resumed.key);
+    rig.at(DEPARTURE * 10 - MS);
+    assert_eq!(rig.participants(), 1);
+    rig.at(DEPARTURE * 10);
+    assert_eq!((rig.participants(), rig.hub.counted.departures), (0, 1));
+    assert_eq!(rig.resume("viewer").err(), Some(UnknownParticipant));
+}
+
+#[test]
+fn a_new_websocket_closes_the_one_before() {
+    let mut rig = Rig::new();
+    let (mut first, peer) = rig.join("viewer");
+    rig.hub.event(Event::Connected { peer });
+    let mut second = rig.resume("viewer").unwrap();
+    assert!(first.told().1);
+    let _third = rig.resume("viewer").unwrap();
+    assert!(second.told().1);
+    assert_eq!((rig.participants(), rig.hub.signals.len()), (1, 1));
+}
+
+#[test]
+fn nothing_is_left_of_who_leaves_while_it_lingers() {
+    let mut rig = Rig::new();
+    let (socket, peer) = rig.join("viewer");
+    rig.hub.event(Event::Connected { peer });
+    rig.hub.signal_lost(socket.key);
+    let (_next, _) = rig.join("viewer");
+    assert_eq!((rig.participants(), rig.hub.peers.len(), rig.hub.signals.len()), (1, 1, 1));
+    assert_eq!(rig.hub.load, [1]);
+    rig.hub.shut_down();
+    assert!(rig.hub.peers.is_empty() && rig.hub.signals.is_empty());
+    let counted = rig.hub.counted.attendance;
+    assert_eq!((counted.joins, counted.leaves, rig.hub.load[0]), (2, 2, 0));
+}

@@ -69,6 +69,8 @@ pub struct Connection {
     pub diverted: u64,
     timeout: Instant,
     pub connected: bool,
+    /// Nothing leaves.
+    pub muted: bool,
     /// RTP and RTCP that arrive are counted and thrown away.
     pub sink: bool,
     /// Which RTP packets get lost on arrival, by SSRC and sequence number.
@@ -122,7 +124,11 @@ pub struct Client {
     pub wire: BTreeMap<u32, Wire>,
     pub packets: HashMap<String, Vec<Packet>>,
     pub keyframe_requests: Vec<Option<String>>,
+    /// m-lines of what it publishes.
+    pub mids: Vec<Mid>,
     pub offers: u32,
+    /// It has come back, so that an offer may come again.
+    resumed: bool,
     pub codec: Codec,
     /// Data channels of the publisher connection by label.
     pub channels: HashMap<String, ChannelId>,
@@ -148,6 +154,7 @@ impl Connection {
             diverted: 0,
             timeout: now,
             connected: false,
+            muted: false,
             sink: false,
             lose: None,
             sunk: 0,
@@ -215,6 +222,7 @@ impl Connection {
                     self.timeout = at;
                     return;
                 }
+                Output::Transmit(_) if self.muted => {}
                 Output::Transmit(t) => {
                     self.sent += 1;
                     let other = self.checks_from.as_ref().filter(|_| t.contents[0] < 4);
@@ -253,13 +261,56 @@ impl Client {
             wire: BTreeMap::new(),
             packets: HashMap::new(),
             keyframe_requests: Vec::new(),
+            mids: Vec::new(),
             offers: 0,
+            resumed: false,
             codec: Codec::Vp8,
             channels: HashMap::new(),
             data: Vec::new(),
         };
         drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
         client
+    }
+
+    /// Closes its websocket and goes on with its media.
+    pub async fn hang_up(&mut self) {
+        // The server may have been first.
+        let _ = self.ws.close(None).await;
+        self.closed = true;
+    }
+
+    /// Comes back with a new websocket, on the peer connections it has, and restarts the ICE of the
+    /// publisher's if there is one. What was said before is forgotten.
+    pub async fn resume(&mut self, sfu: &Sfu, identity: &str, grants: VideoGrants) {
+        self.resume_with(sfu, &token(identity, grants)).await;
+        if self.publisher.connected && !self.closed {
+            self.restart_publisher().await;
+        }
+    }
+
+    /// The same with this token, and nothing of the publisher's.
+    pub async fn resume_with(&mut self, sfu: &Sfu, token: &str) {
+        let query = "protocol=17&sdk=rust&reconnect=1&sid=PA_any";
+        let url = format!("{}/rtc?access_token={token}&{query}", sfu.url());
+        (self.ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        (self.closed, self.left, self.resumed) = (false, None, true);
+        self.responses.clear();
+        drive(&mut [self], |c| c[0].closed || !c[0].responses.is_empty()).await;
+    }
+
+    /// Offers an ICE restart of the publisher's connection.
+    pub async fn restart_publisher(&mut self) {
+        let mut api = self.publisher.rtc.sdp_api();
+        api.ice_restart(true);
+        let (offer, pending) = api.apply().unwrap();
+        self.pending = Some(pending);
+        let offer = proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            id: 2,
+            mid_to_track_id: HashMap::new(),
+        };
+        self.send(Request::Offer(offer)).await;
     }
 
     pub async fn send(&mut self, message: Request) {
@@ -328,7 +379,8 @@ impl Client {
             Response::Join(join) => self.join = Some(join),
             Response::Leave(leave) => self.left = Some(leave),
             Response::Offer(offer) => {
-                assert_eq!(offer.id, self.offers + 1, "offer ids count up");
+                let again = self.resumed && offer.id == self.offers;
+                assert!(again || offer.id == self.offers + 1, "offer ids count up");
                 self.offers = offer.id;
                 self.mid_to_track = offer.mid_to_track_id;
                 self.read_ssrcs(&offer.sdp);
@@ -417,6 +469,7 @@ impl Client {
             mid_to_track_id: HashMap::new(),
         };
         self.send(Request::Offer(offer)).await;
+        self.mids.push(mid);
         mid
     }
 
