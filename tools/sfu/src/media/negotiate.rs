@@ -150,7 +150,7 @@ impl Negotiation {
         (Some(offer), ended)
     }
 
-    /// Takes the client's answer; false if no offer is out, so that it is ignored.
+    /// Takes the client's answer; false if it is to no offer that is out, so that it is ignored.
     ///
     /// # Errors
     /// The answer can't be used, and the negotiation can't go on.
@@ -161,9 +161,13 @@ impl Negotiation {
         id: u32,
         sdp: &str,
     ) -> Result<bool, NegotiationError> {
-        let Some(outstanding) = self.outstanding.take() else { return Ok(false) };
-        // LiveKit logs a different id and goes on (`pkg/rtc/transport.go`); only one offer is
-        // ever out, so the answer can be to no other.
+        // An offer that was sent again is answered twice, and the second answer comes when the next
+        // offer is out. Else only one is ever out, and LiveKit logs a different id and goes on
+        // (`pkg/rtc/transport.go`).
+        let late = |out: &Outstanding| id != 0 && id < out.offer.id;
+        let Some(outstanding) = self.outstanding.take_if(|out| !late(out)) else {
+            return Ok(false);
+        };
         if id != 0 && id != outstanding.offer.id {
             tracing::debug!(id, expected = outstanding.offer.id, "an answer's id");
         }
@@ -226,7 +230,52 @@ fn data_channels() -> [ChannelConfig; 3] {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::sync::Arc;
+
+    use str0m::{IceCreds, RtcConfig};
+
     use super::*;
+    use crate::media::connection::ConnectionConfig;
+    use crate::media::message::Role;
+
+    #[test]
+    fn an_offer_that_comes_again_is_answered_twice_before_ice_is_restarted() {
+        let now = Instant::now();
+        let crypto = stampede_core::crypto::provider;
+        let config = ConnectionConfig::generate(crypto()).unwrap();
+        let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
+        let mut client = RtcConfig::new().set_crypto_provider(Arc::new(crypto())).build(now);
+        let mut subscriptions = Subscriptions::default();
+        let mut negotiation = Negotiation::default();
+        let mut answer = |offer: &Offer| {
+            let offer = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
+            client.sdp_api().accept_offer(offer).unwrap().to_sdp_string()
+        };
+        negotiation.want(now, Duration::ZERO);
+        let first = negotiation.offer(&mut server, &mut subscriptions, now).0.unwrap();
+        negotiation.suspend();
+        assert!(!negotiation.timed_out(now + NEGOTIATION_TIMEOUT) && negotiation.next().is_none());
+        let again = negotiation.restart(now).unwrap();
+        assert_eq!((again.id, &again.sdp), (first.id, &first.sdp));
+        assert!(negotiation.restart(now).is_none(), "not suspended");
+        let answers = [answer(&first), answer(&again)];
+        let mut accept = |negotiation: &mut Negotiation, server: &mut Rtc, id, sdp: &str| {
+            negotiation.accept_answer(server, &mut subscriptions, id, sdp).unwrap()
+        };
+        assert!(accept(&mut negotiation, &mut server, first.id, &answers[0]));
+        let mut none = Subscriptions::default();
+        let restart = negotiation.offer(&mut server, &mut none, now).0.unwrap();
+        assert!(!accept(&mut negotiation, &mut server, again.id, &answers[1]), "late");
+        negotiation.suspend();
+        let again = negotiation.restart(now).unwrap();
+        assert_eq!(again.new_ufrag, restart.new_ufrag, "one restart is enough");
+        assert!(accept(&mut negotiation, &mut server, restart.id, &answer(&again)));
+        let local = server.direct_api().local_ice_credentials().ufrag;
+        assert_eq!(Some(local), restart.new_ufrag);
+        assert!(negotiation.offer(&mut server, &mut none, now).0.is_none());
+    }
 
     #[test]
     fn dtx_is_asked_for_where_it_is_wanted() {
