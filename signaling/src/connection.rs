@@ -129,7 +129,8 @@ struct Held {
 /// Dropping it closes the socket without a `leave`; the server then keeps the participant until
 /// its ICE has died. Use [`leave`](Self::leave).
 pub struct Connection {
-    socket: Socket,
+    /// `None` while another one is dialled.
+    socket: Option<Socket>,
     session: Session,
     timings: ConnectTimings,
     /// At most [`OUTBOUND_MESSAGES_MAX`].
@@ -142,6 +143,8 @@ pub struct Connection {
     held: Option<Held>,
     sleep: Pin<Box<Sleep>>,
     sleep_until: Option<Instant>,
+    /// Nothing is read or written before; see [`Self::stall_until`].
+    stalled_until: Option<Instant>,
 }
 
 impl Connection {
@@ -153,7 +156,7 @@ impl Connection {
         let (socket, timings) = open::open(&options, None).await?;
         tracing::debug!(url = %options.url, "websocket open");
         Ok(Self {
-            socket,
+            socket: Some(socket),
             session: Session::new(options.session, timings.websocket),
             timings,
             outbound: VecDeque::new(),
@@ -163,12 +166,14 @@ impl Connection {
             held: None,
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             sleep_until: None,
+            stalled_until: None,
         })
     }
 
-    /// Opens a new websocket for a session that has ended with a reason that
-    /// [is resumable](EndReason::is_resumable), and takes it up again: goes on with
-    /// [`next`](Self::next), whose first word is [`SessionEvent::Resumed`] or another end.
+    /// Opens a new websocket for a session that has ended with [`WayBack::Resume`] and
+    /// [can be taken up again](Session::can_resume): goes on with [`next`](Self::next), whose first
+    /// word is [`SessionEvent::Resumed`] or another end. The old websocket is closed before the new
+    /// one is dialled, so that there are never two.
     ///
     /// # Errors
     /// [`ConnectError`]; the session stays ended and may be tried again.
@@ -177,16 +182,52 @@ impl Connection {
         options: &ConnectOptions,
         why: &EndReason,
     ) -> Result<(), ConnectError> {
-        let resume = Resume { sid: self.session.participant_sid(), reason: why.reconnect_reason() };
+        self.hang_up();
+        let reason = why.reconnect_reason(self.session.own_target());
+        let resume = Resume { sid: self.session.participant_sid(), reason };
         let (socket, timings) = open::open(options, Some(resume)).await?;
         tracing::debug!(url = %options.url, "websocket open again");
-        self.socket = socket;
-        self.outbound.clear();
-        self.needs_flush = false;
+        self.socket = Some(socket);
         self.socket_done = false;
-        self.held = None;
         self.session.resume(timings.websocket);
         Ok(())
+    }
+
+    /// Gives up the websocket, and what waits to be sent over it.
+    fn hang_up(&mut self) {
+        (self.socket, self.socket_done) = (None, true);
+        self.outbound.clear();
+        self.needs_flush = false;
+        self.held = None;
+    }
+
+    /// Resets the TCP connection on purpose, as a failing network or proxy would: the server is told
+    /// nothing, and [`next`](Self::next) the end of a session that can be resumed.
+    pub fn reset(&mut self) {
+        if let Some(socket) = &self.socket {
+            open::reset_on_drop(socket);
+        }
+        self.lose("reset on purpose");
+    }
+
+    /// Goes without the websocket from here on: the way to it is not there any more.
+    pub fn lose(&mut self, why: &str) {
+        self.hang_up();
+        let detail = why.to_owned();
+        self.session.handle_transport_end(EndReason::ConnectionLost { detail });
+        self.pump();
+    }
+
+    /// Reads and writes nothing until then, as if nothing came through; what the session does by
+    /// time goes on.
+    pub fn stall_until(&mut self, at: Instant) {
+        self.stalled_until = Some(at);
+    }
+
+    /// See [`Session::simulate`].
+    pub fn simulate(&mut self, scenario: crate::session::Simulation) {
+        self.session.simulate(scenario);
+        self.pump();
     }
 
     /// When the steps of connecting were done.
@@ -229,6 +270,7 @@ impl Connection {
     /// True if the server closed in time. Waiting matters: a socket closed with unread input is
     /// reset, and a reset can overtake the `leave`.
     pub async fn leave(&mut self, limit: Duration) -> bool {
+        self.stalled_until = None;
         self.session.leave();
         self.pump();
         tokio::time::timeout(limit, poll_fn(|cx| self.poll_drain(cx))).await.unwrap_or(false)
@@ -236,19 +278,29 @@ impl Connection {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Update>> {
         loop {
-            self.write(cx);
+            let stalled = self.is_stalled();
+            if !stalled {
+                self.write(cx);
+            }
             if let Some(update) = self.updates.pop_front() {
                 return Poll::Ready(Some(update));
             }
             if self.session.is_ended() {
                 return Poll::Ready(None);
             }
-            let progress = self.read(cx).is_ready() || self.tick(cx).is_ready();
+            let read = !stalled && self.read(cx).is_ready();
+            let progress = read || self.tick(cx).is_ready();
             if !progress {
                 return Poll::Pending;
             }
             self.pump();
         }
+    }
+
+    /// True until [`Self::stall_until`] is over.
+    fn is_stalled(&mut self) -> bool {
+        self.stalled_until = self.stalled_until.filter(|at| now() < *at);
+        self.stalled_until.is_some()
     }
 
     /// Moves what the session put out to where it goes.
@@ -277,18 +329,21 @@ impl Connection {
     }
 
     fn try_write(&mut self, cx: &mut Context<'_>) -> Result<(), WsError> {
-        while !self.socket_done && !self.outbound.is_empty() {
-            match Pin::new(&mut self.socket).poll_ready(cx) {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.socket_done) else {
+            return Ok(());
+        };
+        while !self.outbound.is_empty() {
+            match Pin::new(&mut *socket).poll_ready(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(result) => result?,
             }
             if let Some(bytes) = self.outbound.pop_front() {
                 self.needs_flush = true;
-                Pin::new(&mut self.socket).start_send(Message::Binary(bytes))?;
+                Pin::new(&mut *socket).start_send(Message::Binary(bytes))?;
             }
         }
-        if self.needs_flush && !self.socket_done {
-            match Pin::new(&mut self.socket).poll_flush(cx) {
+        if self.needs_flush {
+            match Pin::new(socket).poll_flush(cx) {
                 Poll::Pending => {}
                 Poll::Ready(result) => {
                     self.needs_flush = false;
@@ -301,10 +356,10 @@ impl Connection {
 
     /// Reads one message into the session. Pending if there is none.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.socket_done {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.socket_done) else {
             return Poll::Pending;
-        }
-        let Poll::Ready(item) = Pin::new(&mut self.socket).poll_next(cx) else {
+        };
+        let Poll::Ready(item) = Pin::new(socket).poll_next(cx) else {
             return Poll::Pending;
         };
         match item {
@@ -374,7 +429,10 @@ impl Connection {
     /// Ready if the session's time has come. The sleep is only moved when it would ring too late:
     /// ringing early is harmless, and a pong need not touch the timer.
     fn tick(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(wanted) = self.session.next_timeout() else { return Poll::Pending };
+        let timeout = self.session.next_timeout();
+        let Some(wanted) = [timeout, self.stalled_until].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
         if self.sleep_until.is_none_or(|until| wanted < until) {
             self.sleep.as_mut().reset(wanted.into());
             self.sleep_until = Some(wanted);
@@ -390,19 +448,23 @@ impl Connection {
     /// Writes everything, closes, and reads until the server has closed too.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.write(cx);
-        if !self.socket_done && self.outbound.is_empty() && !self.needs_flush {
-            // Idempotent: queues one close frame.
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_close(cx) {
-                self.socket_failed(&error);
-            }
+        let written = self.outbound.is_empty() && !self.needs_flush;
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.socket_done) else {
+            return Poll::Ready(true);
+        };
+        // Idempotent: queues one close frame.
+        if written && let Poll::Ready(Err(error)) = Pin::new(&mut *socket).poll_close(cx) {
+            self.socket_failed(&error);
+            return Poll::Ready(true);
         }
-        while !self.socket_done {
-            match Pin::new(&mut self.socket).poll_next(cx) {
+        loop {
+            match Pin::new(&mut *socket).poll_next(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(_)) | None) => self.socket_done = true,
+                Poll::Ready(Some(Err(_)) | None) => break,
             }
         }
+        self.socket_done = true;
         Poll::Ready(true)
     }
 }

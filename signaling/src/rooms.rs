@@ -234,6 +234,33 @@ impl RoomClient {
         Ok(())
     }
 
+    /// Moves a participant to another room, with its connections and tracks. LiveKit's cloud can;
+    /// livekit-server 1.13.5 has no such thing.
+    ///
+    /// # Errors
+    /// [`RoomError::NotFound`] if there is no such room or participant, and the others.
+    pub async fn move_participant(
+        &self,
+        room: &str,
+        identity: &str,
+        destination_room: &str,
+    ) -> Result<(), RoomError> {
+        let request = proto::MoveParticipantRequest {
+            room: room.to_owned(),
+            identity: identity.to_owned(),
+            destination_room: destination_room.to_owned(),
+        };
+        let grants = VideoGrants {
+            room_admin: true,
+            room: room.to_owned(),
+            destination_room: destination_room.to_owned(),
+            ..VideoGrants::default()
+        };
+        let _: proto::MoveParticipantResponse =
+            self.call("MoveParticipant", &request, grants).await?;
+        Ok(())
+    }
+
     /// Lists a room's participants.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod layout;
 mod negotiate;
 mod publish;
 mod seats;
+mod simulate;
 mod track;
 mod tracks;
 
@@ -26,13 +27,14 @@ use proto::{SignalRequest, SignalResponse};
 pub use stampede_counters::SessionCounters;
 use stampede_sdp::MediaKind;
 
-pub use end::EndReason;
+pub use end::{EndReason, WayBack};
 pub use event::{
     Joined, MediaCommand, MediaInput, Output, Role, SessionEvent, Subscription, Target, WantedCodec,
 };
 pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
 pub use livekit_protocol::DisconnectReason;
+pub use simulate::{CandidateProtocol, Simulation};
 pub use track::{Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource};
 pub use tracks::REMOTE_TRACKS_MAX;
 
@@ -87,6 +89,15 @@ struct Offers {
     waiting: Option<proto::SessionDescription>,
 }
 
+/// What was negotiated last, for a sync state: a node to which the participant migrates has nothing
+/// else to go by (livekit_rtc.proto `SyncState`). A few kilobytes for the tracks of a small room.
+#[derive(Debug, Default)]
+struct Descriptions {
+    /// Of the server for who receives, ours for who sends.
+    offer: Box<str>,
+    answer: Box<str>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Ping {
     interval: Duration,
@@ -115,9 +126,12 @@ pub struct Session {
     resuming: bool,
     ended: bool,
     flooded: bool,
+    /// A `leave` went out, or came, over this websocket.
+    said_goodbye: bool,
     /// Interval and timeout the server asked for, for when the session is resumed.
     ping_asked_s: (i32, i32),
     offers: Offers,
+    descriptions: Descriptions,
     last_offer_id: Option<u32>,
     /// The server's candidates that came before their description.
     held_candidates: Vec<String>,
@@ -178,8 +192,10 @@ impl Session {
             resuming: false,
             ended: false,
             flooded: false,
+            said_goodbye: false,
             ping_asked_s: (0, 0),
             offers: Offers::default(),
+            descriptions: Descriptions::default(),
             last_offer_id: None,
             held_candidates: Vec::new(),
             remote_described: false,
@@ -234,14 +250,26 @@ impl Session {
         &self.own_sid
     }
 
+    /// True if [`Self::resume`] can be tried: the server knows us, and no track of ours waits for
+    /// the answer to its `add_track`, which would be lost with the websocket.
+    #[must_use]
+    pub fn can_resume(&self) -> bool {
+        self.joined
+            && match &self.role {
+                RoleState::Publisher(publishing) => publishing.is_settled(),
+                RoleState::Subscriber { .. } => true,
+            }
+    }
+
     /// Takes the session up again: a new websocket stands since `now`, opened with `reconnect=1`
     /// and our sid. Tracks and negotiation stay as they are; the server says `reconnect` and
-    /// restarts ICE on the connection it offers. Only after an end that
-    /// [`EndReason::is_resumable`]; nothing otherwise.
+    /// restarts ICE on the connection it offers. Only after an end with
+    /// [`WayBack::Resume`]; nothing otherwise.
     pub fn resume(&mut self, now: Instant) {
-        if self.joined && self.ended {
+        if self.can_resume() && self.ended {
             self.ended = false;
             self.resuming = true;
+            self.said_goodbye = false;
             self.join_deadline = now.checked_add(self.join_timeout);
             self.ping = None;
         }
@@ -314,6 +342,7 @@ impl Session {
             Response::TrackPublished(published) => self.on_track_published(published),
             Response::RequestResponse(response) => self.on_request_response(response),
             Response::Leave(leave) => self.on_leave(&leave),
+            Response::RoomMoved(moved) => self.on_moved(moved),
             Response::RefreshToken(token) => self.on_refresh_token(&token),
             Response::PongResp(pong) => self.on_pong(now, Some(pong.last_ping_timestamp)),
             Response::Pong(_) => self.on_pong(now, None),
@@ -363,7 +392,7 @@ impl Session {
                 self.end_with_leave(EndReason::NegotiationFailed { reason });
             }
             MediaInput::Disconnected { reason } => {
-                self.end_with_leave(EndReason::MediaLost { reason });
+                self.end(EndReason::MediaLost { reason });
             }
         }
     }
@@ -374,7 +403,11 @@ impl Session {
             return;
         }
         if self.join_deadline.is_some_and(|at| now >= at) {
-            return self.end_with_leave(EndReason::JoinTimeout);
+            return match self.resuming {
+                // A leave would end what another try is to take up.
+                true => self.end(EndReason::JoinTimeout),
+                false => self.end_with_leave(EndReason::JoinTimeout),
+            };
         }
         if let RoleState::Publisher(publishing) = &self.role
             && publishing.deadline.is_some_and(|at| now >= at)
@@ -417,9 +450,22 @@ impl Session {
         }
     }
 
-    /// Leaves: `leave` goes out and the session ends.
+    /// Leaves: `leave` goes out and the session ends. Of one that has ended without a word the
+    /// server hears it now, if the websocket still stands, so that it forgets us at once.
     pub fn leave(&mut self) {
+        if self.ended {
+            return self.send_leave();
+        }
         self.end_with_leave(EndReason::Left);
+    }
+
+    /// Asks the server to do something to us (livekit rtc/room.go, `SimulateScenario`): a tool of
+    /// LiveKit's own for testing how clients come back.
+    pub fn simulate(&mut self, scenario: Simulation) {
+        if !self.ended {
+            let scenario = Some(scenario.to_proto());
+            self.send(Request::Simulate(proto::SimulateScenario { scenario }));
+        }
     }
 
     /// The transport failed or closed. Nothing if the session has ended already.
@@ -489,32 +535,41 @@ impl Session {
     }
 
     /// livekit rtc/room.go, `onSyncState`: tracks it doesn't know make it ask for a full
-    /// reconnect. The descriptions of a sync state are for migration to another node, which needs
-    /// them kept for every session; they are left out.
+    /// reconnect. Tracks are named that differ from what the server does by itself: those not
+    /// wanted with `auto_subscribe`, else those wanted. Data channels are the server's own, which
+    /// it opens anew; what comes over them nobody reads, so that there is no state of it.
     fn send_sync_state(&mut self) {
-        let (subscription, publish_tracks) = match &self.role {
-            RoleState::Subscriber { subscription: Subscription::Auto, .. } => {
-                (Vec::new(), Vec::new())
-            }
+        let mut state = proto::SyncState::default();
+        let mut subscription = proto::UpdateSubscription::default();
+        match &self.role {
+            RoleState::Subscriber { subscription: Subscription::Auto, .. } => {}
             RoleState::Subscriber {
                 subscription: Subscription::Manual { audio, video },
                 tracks,
                 ..
-            } => (tracks.sids(*audio, *video), Vec::new()),
-            RoleState::Subscriber { subscription: Subscription::Layout { .. }, seats, .. } => {
-                (seats.as_ref().map_or_else(Vec::new, Seats::subscribed), Vec::new())
+            } => {
+                subscription.subscribe = true;
+                subscription.track_sids = tracks.sids(*audio, *video);
             }
-            RoleState::Publisher(publishing) => (Vec::new(), publishing.published().to_vec()),
-        };
-        self.send(Request::SyncState(proto::SyncState {
-            subscription: Some(proto::UpdateSubscription {
-                subscribe: !subscription.is_empty(),
-                track_sids: subscription,
-                participant_tracks: Vec::new(),
-            }),
-            publish_tracks,
-            ..proto::SyncState::default()
-        }));
+            RoleState::Subscriber {
+                subscription: Subscription::Layout { auto, .. },
+                seats,
+                ..
+            } => {
+                let seats = seats.as_ref();
+                subscription.subscribe = !auto;
+                subscription.track_sids = seats.map_or_else(Vec::new, Seats::subscribed);
+                state.track_sids_disabled = seats.map_or_else(Vec::new, Seats::disabled);
+            }
+            RoleState::Publisher(publishing) => {
+                state.publish_tracks = publishing.published().to_vec();
+            }
+        }
+        state.subscription = Some(subscription);
+        let Descriptions { offer, answer } = &self.descriptions;
+        state.offer = description("offer", offer);
+        state.answer = description("answer", answer);
+        self.send(Request::SyncState(state));
     }
 
     fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>) {
@@ -631,6 +686,7 @@ impl Session {
 
     fn on_leave(&mut self, leave: &proto::LeaveRequest) {
         use proto::leave_request::Action;
+        self.said_goodbye = true;
         let reason =
             DisconnectReason::try_from(leave.reason).unwrap_or(DisconnectReason::UnknownReason);
         // `can_reconnect` is what servers before protocol 13 sent instead of `action`.
@@ -641,6 +697,25 @@ impl Session {
             _ => EndReason::ServerLeft { reason },
         };
         self.end(end);
+    }
+
+    /// Only LiveKit's cloud and the embedded SFU move anybody. Connections, our tracks and what was
+    /// negotiated stay; sid, token and the others are new (client-sdk-js src/room/Room.ts).
+    fn on_moved(&mut self, moved: proto::RoomMovedResponse) {
+        let (true, Some(room), Some(own)) = (self.joined, moved.room, moved.participant) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        self.on_refresh_token(&moved.token);
+        self.own_sid.clone_from(&own.sid);
+        let RoleState::Subscriber { tracks, .. } = &mut self.role else {
+            return self.event(SessionEvent::Moved { room: room.name, participant_sid: own.sid });
+        };
+        let mut changes = Changes::default();
+        tracks.remove_all(&mut changes);
+        self.apply(changes);
+        self.event(SessionEvent::Moved { room: room.name, participant_sid: own.sid });
+        self.on_participants(moved.other_participants);
     }
 
     fn on_refresh_token(&mut self, token: &str) {
@@ -738,12 +813,20 @@ impl Session {
         if self.ended {
             return;
         }
+        self.send_leave();
+        self.end(reason);
+    }
+
+    /// Says `leave`, once a websocket, and not in answer to one.
+    fn send_leave(&mut self) {
+        if std::mem::replace(&mut self.said_goodbye, true) {
+            return;
+        }
         self.send(Request::Leave(proto::LeaveRequest {
             reason: DisconnectReason::ClientInitiated as i32,
             action: proto::leave_request::Action::Disconnect as i32,
             ..proto::LeaveRequest::default()
         }));
-        self.end(reason);
     }
 
     fn end(&mut self, reason: EndReason) {
@@ -754,4 +837,13 @@ impl Session {
         self.flooded = matches!(reason, EndReason::ServerFlooded { .. });
         self.event(SessionEvent::Ended(reason));
     }
+}
+
+/// A description of a sync state; `None` if there was none yet.
+fn description(kind: &str, sdp: &str) -> Option<proto::SessionDescription> {
+    (!sdp.is_empty()).then(|| proto::SessionDescription {
+        r#type: kind.to_owned(),
+        sdp: sdp.to_owned(),
+        ..proto::SessionDescription::default()
+    })
 }

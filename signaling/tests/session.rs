@@ -632,7 +632,7 @@ fn a_lost_subscriber_is_taken_up_again_and_answers_the_restart() {
     h.receive(offer(4, OFFER_DATA, &[]));
     h.session.handle_transport_end(lost());
     h.drain();
-    assert!(h.end().unwrap().is_resumable());
+    assert_eq!(h.end().unwrap().way_back(), WayBack::Resume);
     assert_eq!(h.session.participant_sid(), "PA_self");
     h.clear();
 
@@ -712,13 +712,18 @@ fn a_resume_that_nobody_answers_ends_and_one_before_the_join_is_none() {
     h.session.handle_transport_end(lost());
     h.session.resume(h.now);
     assert!(h.session.is_ended());
+    let reason = DisconnectReason::ServerShutdown;
     let reasons = [
-        (EndReason::Left, false),
-        (EndReason::PingTimeout, true),
-        (EndReason::MediaLost { reason: "ice".into() }, false),
+        (EndReason::Left, WayBack::None),
+        (EndReason::ServerLeft { reason }, WayBack::None),
+        (EndReason::PingTimeout, WayBack::Resume),
+        (EndReason::MediaLost { reason: "ice".into() }, WayBack::Resume),
+        (EndReason::ReconnectAsked { resume: true, reason }, WayBack::Resume),
+        (EndReason::ReconnectAsked { resume: false, reason }, WayBack::Reconnect),
+        (EndReason::NegotiationFailed { reason: "sdp".into() }, WayBack::Reconnect),
     ];
-    for (reason, resumable) in reasons {
-        assert_eq!(reason.is_resumable(), resumable, "{reason}");
+    for (reason, back) in reasons {
+        assert_eq!(reason.way_back(), back, "{reason}");
     }
 }
 
@@ -798,9 +803,86 @@ fn failures_of_the_media_plane_end_the_session_politely() {
     assert_eq!(h.end().unwrap().kind().key(), "negotiation_failed");
     assert!(h.sent_leave());
     let mut h = Harness::joined_subscriber();
+    // What may be taken up again is left alone until it is not.
     h.media(MediaInput::Disconnected { reason: "ice".into() });
     assert_eq!(h.end().unwrap().to_string(), "media connection lost: ice");
+    assert!(!h.sent_leave());
+    h.clear();
+    h.session.leave();
+    h.session.leave();
+    h.drain();
+    assert_eq!(h.order, "S");
     assert!(h.sent_leave());
+}
+
+#[test]
+fn a_sync_state_has_all_that_another_node_would_need() {
+    let layout = Subscription::Layout { layout: Layout::Grid3x3, auto: true };
+    let mut h = Harness::subscriber(layout, Quality::High);
+    let many = (0..10).map(|number| {
+        let (sid, track) = (format!("PA_{number}"), format!("TR_{number}"));
+        let mut publisher = participant(&sid, audio_and_video());
+        publisher.tracks.retain(|track| track.sid == video());
+        publisher.tracks[0].sid = track;
+        publisher
+    });
+    h.receive(join(many.collect()));
+    h.receive(offer(4, OFFER_TRACKS, &[("2", video())]));
+    h.media(MediaInput::LocalAnswer { offer_id: 4, sdp: "answer".into() });
+    h.session.handle_transport_end(lost());
+    h.session.resume(h.now);
+    h.clear();
+    h.receive(reconnect());
+    let state = sync_state(&h);
+    let subscription = state.subscription.as_ref().unwrap();
+    assert!(subscription.track_sids.is_empty() && !subscription.subscribe);
+    assert_eq!(state.track_sids_disabled, ["TR_9"], "the tenth of nine places");
+    assert_eq!(state.offer.as_ref().unwrap().sdp, OFFER_TRACKS);
+    assert_eq!(state.answer.as_ref().unwrap().sdp, "answer");
+}
+
+#[test]
+fn a_publisher_whose_tracks_are_not_answered_yet_can_not_resume() {
+    let mut h = publisher();
+    h.receive(join(vec![]));
+    h.receive(published("v", "TR_V"));
+    assert!(!h.session.can_resume(), "the answer would be lost with the websocket");
+    h.receive(published("a", "TR_A"));
+    assert!(h.session.can_resume());
+}
+
+#[test]
+fn a_server_may_move_us_to_another_room() {
+    let mut h = Harness::joined_subscriber();
+    h.receive(response(Response::Update(proto::ParticipantUpdate {
+        participants: vec![participant(PUBLISHER, audio_and_video())],
+    })));
+    h.clear();
+    let mut there = participant("PA_there", audio_and_video());
+    there.tracks.iter_mut().for_each(|track| track.sid.push_str("_there"));
+    h.receive(response(Response::RoomMoved(proto::RoomMovedResponse {
+        room: Some(proto::Room { name: "other".into(), ..Default::default() }),
+        token: "new-token".into(),
+        participant: Some(participant("PA_moved", vec![])),
+        other_participants: vec![there],
+    })));
+    assert_eq!(h.session.participant_sid(), "PA_moved");
+    assert_eq!(h.session.refreshed_token().unwrap().expose(), "new-token");
+    let gone = |event: &SessionEvent| match event {
+        SessionEvent::TrackGone { departure, .. } => *departure == Departure::Moved,
+        _ => false,
+    };
+    assert_eq!(h.events.iter().filter(|event| gone(event)).count(), 2);
+    let (room, participant_sid) = ("other".into(), "PA_moved".into());
+    assert_eq!(h.events[2], SessionEvent::Moved { room, participant_sid });
+    let there = |event: &SessionEvent| match event {
+        SessionEvent::TrackAvailable(track) => track.sid.ends_with("_there"),
+        _ => false,
+    };
+    assert_eq!(h.events[3..].iter().filter(|event| there(event)).count(), 2);
+    let before = h.session.counters().malformed;
+    h.receive(response(Response::RoomMoved(proto::RoomMovedResponse::default())));
+    assert_eq!(h.session.counters().malformed, before + 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 
 use super::error::{ConnectError, ERROR_BODY_CHARS_MAX};
@@ -30,9 +30,21 @@ pub(super) const ADDRESSES_MAX: usize = 32;
 const PROXY_ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// A byte stream to a server: TCP, or what stands for it.
-pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The other side is to see a reset, and no orderly end, once this is dropped. Does nothing where
+    /// there is no such thing.
+    fn reset_on_drop(&self) {}
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+impl Transport for TcpStream {
+    fn reset_on_drop(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "SO_LINGER");
+        }
+    }
+}
+
+impl Transport for DuplexStream {}
 
 /// A byte stream that is being made.
 pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> + Send + 'a>>;

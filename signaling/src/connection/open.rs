@@ -99,6 +99,16 @@ async fn open_steps(
     Ok((socket, ConnectTimings { started, tcp, tls, websocket: now() }))
 }
 
+/// The other side sees a reset (RST), and no orderly end, once this socket is dropped.
+pub(super) fn reset_on_drop(socket: &Socket) {
+    match socket.get_ref() {
+        MaybeTlsStream::Plain(transport) => transport.reset_on_drop(),
+        MaybeTlsStream::Rustls(tls) => tls.get_ref().0.reset_on_drop(),
+        // No other kind is made here.
+        _ => {}
+    }
+}
+
 pub(super) fn now() -> Instant {
     // tokio's clock, so that tests can move it.
     tokio::time::Instant::now().into_std()

@@ -3,8 +3,20 @@
 use livekit_protocol as proto;
 use proto::DisconnectReason;
 
+use super::event::Target;
 use super::flood::Flood;
 use crate::error_kind::ErrorKind;
+
+/// How who was connected comes back after the end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    /// A new websocket takes the session up again; what was lost is negotiated anew.
+    Resume,
+    /// A new session of the same identity.
+    Reconnect,
+    /// Not at all: it was told to go, refused, or has left.
+    None,
+}
 
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,25 +106,46 @@ impl EndReason {
         }
     }
 
-    /// True if a new websocket can take the session up again: the old one is gone, or the server
-    /// asked for it, while the server still has the participant (livekit-client does the same).
+    /// How who was connected comes back after this, as livekit-client does it
+    /// (client-sdk-js src/room/RTCEngine.ts).
     #[must_use]
-    pub fn is_resumable(&self) -> bool {
-        matches!(
-            self,
+    pub fn way_back(&self) -> WayBack {
+        match self {
             Self::Closed { .. }
-                | Self::ConnectionLost { .. }
-                | Self::PingTimeout
-                | Self::ReconnectAsked { resume: true, .. }
-        )
+            | Self::ConnectionLost { .. }
+            | Self::OutboundFull
+            | Self::PingTimeout
+            | Self::JoinTimeout
+            | Self::MediaLost { .. }
+            | Self::ReconnectAsked { resume: true, .. } => WayBack::Resume,
+            Self::NegotiationFailed { .. }
+            | Self::PublishTimeout
+            | Self::ReconnectAsked { resume: false, .. } => WayBack::Reconnect,
+            Self::Left
+            | Self::ServerLeft { .. }
+            | Self::Redirected { .. }
+            | Self::PublishRefused { .. }
+            | Self::ServerFlooded { .. } => WayBack::None,
+        }
+    }
+
+    /// True if the server asked for it, so that nobody need wait.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        matches!(self, Self::ReconnectAsked { .. })
     }
 
     /// Why we resume, as the server is told (livekit_models.proto `ReconnectReason`).
-    pub(crate) fn reconnect_reason(&self) -> proto::ReconnectReason {
+    pub(crate) fn reconnect_reason(&self, own: Target) -> proto::ReconnectReason {
         match self {
-            Self::Closed { .. } | Self::ConnectionLost { .. } | Self::PingTimeout => {
-                proto::ReconnectReason::RrSignalDisconnected
-            }
+            Self::Closed { .. }
+            | Self::ConnectionLost { .. }
+            | Self::OutboundFull
+            | Self::PingTimeout => proto::ReconnectReason::RrSignalDisconnected,
+            Self::MediaLost { .. } => match own {
+                Target::Publisher => proto::ReconnectReason::RrPublisherFailed,
+                Target::Subscriber => proto::ReconnectReason::RrSubscriberFailed,
+            },
             _ => proto::ReconnectReason::RrUnknown,
         }
     }

@@ -98,7 +98,8 @@ pub enum MediaInput {
         /// What was wrong.
         reason: String,
     },
-    /// ICE or DTLS was lost or never came up: ends the session.
+    /// ICE or DTLS was lost or never came up: ends the session, without a `leave`, so that it can be
+    /// taken up again with ICE restarted.
     Disconnected {
         /// What was lost.
         reason: String,
@@ -287,6 +288,14 @@ pub enum SessionEvent {
     /// The server took the session up again after
     /// [`Session::resume`](super::Session::resume).
     Resumed,
+    /// The server moved us to another room (`room_moved`). The tracks of the former one are gone, and
+    /// those of the new one are told next; connections and our own tracks stay.
+    Moved {
+        /// Name of the new room.
+        room: String,
+        /// Our participant sid there.
+        participant_sid: String,
+    },
     /// The last event, unless the session is resumed. Nothing but already queued messages follows.
     Ended(EndReason),
 }

@@ -73,6 +73,7 @@ impl Session {
         let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
         let mut changes = Changes::default();
         tracks.offered(&mid_to_track_id, &sdp, &mut changes);
+        self.descriptions.offer = sdp.as_str().into();
         let command = MediaCommand::RemoteOffer { id, sdp, mid_to_track_id };
         self.outputs.push_back(Output::Media(command));
         self.apply(changes);
@@ -90,6 +91,7 @@ impl Session {
             self.counters.answers_ignored += 1;
             return self.work_on(newer);
         }
+        self.descriptions.answer = sdp.as_str().into();
         self.send(Request::Answer(SessionDescription {
             r#type: "answer".to_owned(),
             sdp,
@@ -108,6 +110,7 @@ impl Session {
             return;
         }
         let id = publishing.next_offer();
+        self.descriptions.offer = sdp.as_str().into();
         self.send(Request::Offer(SessionDescription {
             r#type: "offer".to_owned(),
             sdp,
@@ -132,11 +135,13 @@ impl Session {
             self.counters.answers_ignored += 1;
             return;
         }
+        self.descriptions.answer = answer.sdp.as_str().into();
         self.outputs.push_back(Output::Media(MediaCommand::RemoteAnswer { sdp: answer.sdp }));
         self.release_candidates(Target::Publisher);
     }
 
-    fn own_target(&self) -> Target {
+    /// The one peer connection that a role has.
+    pub(crate) fn own_target(&self) -> Target {
         match self.role {
             RoleState::Subscriber { .. } => Target::Subscriber,
             RoleState::Publisher(_) => Target::Publisher,

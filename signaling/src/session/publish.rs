@@ -84,6 +84,11 @@ impl Publishing {
         self.accepted.push(published);
     }
 
+    /// No `add_track` waits for its answer.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// What the server took so far.
     pub(super) fn published(&self) -> &[proto::TrackPublishedResponse] {
         &self.accepted

@@ -123,6 +123,13 @@ impl Seats {
         requests
     }
 
+    /// Videos that were switched off, for a sync state.
+    pub(super) fn disabled(&self) -> Vec<String> {
+        let all = self.publishers.iter().flat_map(|known| &known.tracks);
+        let off = |track: &&SeatedTrack| track.requested == Some(Wanted::Nothing);
+        all.filter(|track| self.auto && off(track)).map(|track| track.sid.clone()).collect()
+    }
+
     /// Tracks that were subscribed to by hand, for a sync state.
     pub(super) fn subscribed(&self) -> Vec<String> {
         let all = self.publishers.iter().flat_map(|known| &known.tracks);

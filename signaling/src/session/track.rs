@@ -149,6 +149,8 @@ pub enum Departure {
         /// As the server says (`ParticipantInfo.disconnect_reason`).
         reason: DisconnectReason,
     },
+    /// We are in another room now; what became of it there we are not told any more.
+    Moved,
 }
 
 impl Departure {
@@ -156,7 +158,7 @@ impl Departure {
     #[must_use]
     pub fn is_orderly(self) -> bool {
         match self {
-            Self::Unpublished => true,
+            Self::Unpublished | Self::Moved => true,
             Self::Left { reason } => matches!(
                 reason,
                 DisconnectReason::ClientInitiated

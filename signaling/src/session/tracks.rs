@@ -121,6 +121,15 @@ impl TrackTable {
         }
     }
 
+    /// We are in another room: nothing of the former one is there any more.
+    pub(super) fn remove_all(&mut self, changes: &mut Changes) {
+        self.publishers.clear();
+        let sids: Vec<String> = self.tracks.keys().cloned().collect();
+        for sid in sids {
+            self.forget(&sid, Departure::Moved, changes);
+        }
+    }
+
     fn forget(&mut self, sid: &str, departure: Departure, changes: &mut Changes) {
         if self.tracks.remove(sid).is_some() {
             changes.events.push(SessionEvent::TrackGone { sid: sid.to_owned(), departure });
