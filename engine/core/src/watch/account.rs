@@ -13,14 +13,35 @@ pub const SPANS_MAX: usize = 512;
 /// What is known of a subscriber beside its tracks.
 #[derive(Debug, Clone, Default)]
 pub struct Seat {
-    /// When it was to join; `None` is never.
-    pub scheduled: Option<Instant>,
-    /// When it was asked to leave.
-    pub left: Option<Instant>,
+    /// When it was to be there; in order of time, none within another.
+    pub stays: Vec<Stay>,
     /// Its connection; nothing before it was connected for the first time.
     pub connection: Timeline<Connection>,
     /// From when to when packets other than media were dropped on purpose; in order of time.
     pub cut_off: Vec<[Instant; 2]>,
+}
+
+/// A stay of a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stay {
+    /// When it was to join.
+    pub from: Instant,
+    /// When it was asked to leave, if it was.
+    pub until: Option<Instant>,
+}
+
+impl Seat {
+    /// When it was connected of its own accord in the stay that began last before this moment; `None`
+    /// if it was not.
+    fn joined(&self, at: Instant) -> Option<Instant> {
+        let begun = self.stays.partition_point(|stay| stay.from <= at);
+        let from = self.stays.get(begun.saturating_sub(1))?.from;
+        if self.connection.at(from) == Some(&Connection::Up) {
+            return Some(from);
+        }
+        let up = |(_, connection): &&(Instant, Connection)| *connection == Connection::Up;
+        self.connection.since(from).find(up).map(|(at, _)| *at)
+    }
 }
 
 /// What an account is read against.
@@ -120,6 +141,11 @@ impl TrackWatch {
     /// begins; a window that ends before the fold can't be read any more.
     pub fn fold(&mut self, facts: &Facts<'_>, from: Instant) {
         let Some(cut) = self.ended.get(self.ended.len() / 2).map(|span| span.from) else { return };
+        self.fold_until(facts, from, cut);
+    }
+
+    /// Puts everything before `cut` into sums, at which nothing played.
+    pub fn fold_until(&mut self, facts: &Facts<'_>, from: Instant, cut: Instant) {
         let tally = self.tally(facts, from, cut);
         self.ended.retain(|span| span.from >= cut);
         self.folded = Some((cut, Box::new(tally)));
@@ -239,7 +265,7 @@ impl TrackWatch {
             return (Cause::OnPurpose, None);
         }
         // Joined in the middle of it: what the longer part of it is.
-        let joined = seat.connection.moments().next();
+        let joined = seat.joined(from);
         let joined_late =
             |joined: Instant| joined > from && joined - from >= until - joined.min(until);
         if joined.is_none_or(joined_late) {
@@ -322,8 +348,14 @@ struct Stretch {
 
 /// The stretches up to `until`, in order.
 fn stretches(facts: &Facts<'_>, until: Instant) -> Vec<Stretch> {
-    let Some(scheduled) = facts.seat.scheduled else { return Vec::new() };
-    let end = facts.seat.left.map_or(until, |left| left.min(until));
+    let stays = facts.seat.stays.iter();
+    stays.flat_map(|stay| stretches_of(facts, stay, until)).collect()
+}
+
+/// Those of one stay.
+fn stretches_of(facts: &Facts<'_>, stay: &Stay, until: Instant) -> Vec<Stretch> {
+    let scheduled = stay.from;
+    let end = stay.until.map_or(until, |left| left.min(until));
     if scheduled >= end {
         return Vec::new();
     }

@@ -19,7 +19,7 @@ mod model_tests;
 mod tally;
 mod timeline;
 
-pub use account::{Facts, SPANS_MAX, Seat, TrackWatch};
+pub use account::{Facts, SPANS_MAX, Seat, Stay, TrackWatch};
 pub use cover::{
     Cover, FALLBACK_COVER, FrameTime, Intervals, PAUSE_COVER, PAUSE_MAX, Span, StreamCover, Trouble,
 };

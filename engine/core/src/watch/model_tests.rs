@@ -48,6 +48,8 @@ fn happening() -> impl Strategy<Value = Happening> {
 struct Script {
     scheduled_ms: usize,
     left_ms: Option<usize>,
+    /// It comes again, if it left before.
+    again_ms: Option<usize>,
     interval_ms: usize,
     happenings: Vec<(usize, Happening)>,
     /// How often news is read.
@@ -57,19 +59,32 @@ struct Script {
     fold: bool,
 }
 
+impl Script {
+    /// When it is there, as `[from, until)`.
+    fn stays(&self) -> impl Iterator<Item = [usize; 2]> {
+        let first = [self.scheduled_ms, self.left_ms.unwrap_or(END_MS).min(END_MS)];
+        [Some(first), self.again_ms.map(|again| [again, END_MS])].into_iter().flatten()
+    }
+}
+
 fn script() -> impl Strategy<Value = Script> {
     let happenings = prop::collection::vec((0..END_MS, happening()), 0..14);
     let window = (0..END_MS, 0..=END_MS);
-    let left = prop::option::of(0..END_MS);
+    let left = prop::option::of((0..END_MS, prop::option::of(0..END_MS)));
     let flags = (any::<bool>(), any::<bool>());
     (0_usize..8_000, left, 15_usize..400, happenings, 40_usize..3_000, window, flags).prop_map(
-        |(scheduled_ms, left_ms, interval_ms, mut happenings, read_every_ms, (a, b), flags)| {
+        |(scheduled_ms, left, interval_ms, mut happenings, read_every_ms, (a, b), flags)| {
+            let (left_ms, again_ms) = left.unzip();
+            // It leaves after it came, and comes again after it left.
+            let left_ms = left_ms.map(|left: usize| left.max(scheduled_ms + 1));
+            let again_ms = again_ms.flatten().filter(|again| left_ms < Some(*again));
             happenings.sort_by_key(|(at, _)| *at);
             let (stands_still, fold) = flags;
             let window_ms = (a.min(b), a.max(b));
             Script {
                 scheduled_ms,
                 left_ms,
+                again_ms,
                 interval_ms,
                 happenings,
                 read_every_ms,
@@ -152,8 +167,13 @@ fn play(script: &Script) -> Played {
         start,
         watch: TrackWatch::default(),
         seat: Seat {
-            scheduled: Some(at(script.scheduled_ms)),
-            left: script.left_ms.map(at),
+            stays: script
+                .stays()
+                .map(|[from, until]| Stay {
+                    from: at(from),
+                    until: (until < END_MS).then(|| at(until)),
+                })
+                .collect(),
             ..Seat::default()
         },
         publishing: Timeline::default(),
@@ -273,8 +293,11 @@ fn model(script: &Script, played: &Played) -> ModelTally {
     // Up to where the last frame of the stretch covers.
     let mut covered_to = None;
     for ms in script.scheduled_ms..end {
-        if script.left_ms.is_some_and(|left| ms >= left) {
-            break;
+        if !script.stays().any(|[from, until]| (from..until).contains(&ms)) {
+            // Nothing of an earlier stay is of use to a later one.
+            (since, begun, before, covered_to) = (None, false, false, None);
+            close(&mut gap, ms, &mut short);
+            continue;
         }
         if !played.plays[ms] {
             let silent = covered_to.take().filter(|to| (1..=1_000).contains(&(ms - to)));
@@ -312,8 +335,7 @@ fn model(script: &Script, played: &Played) -> ModelTally {
             before = true;
         }
     }
-    let stop = script.left_ms.map_or(end, |left| left.min(end));
-    close(&mut gap, stop, &mut short);
+    close(&mut gap, end, &mut short);
     (expected, watched, short, interruptions)
 }
 

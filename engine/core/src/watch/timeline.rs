@@ -57,6 +57,18 @@ impl<T: PartialEq> Timeline<T> {
         self.changes.iter().map(|(at, _)| *at)
     }
 
+    /// What was said at this moment and after it.
+    pub fn since(&self, at: Instant) -> impl Iterator<Item = &(Instant, T)> {
+        let first = self.changes.partition_point(|(other, _)| *other < at);
+        self.changes[first..].iter()
+    }
+
+    /// Forgets what was in force before this moment only.
+    pub fn forget_before(&mut self, at: Instant) {
+        let first = self.changes.partition_point(|(other, _)| *other <= at);
+        self.changes.drain(..first.saturating_sub(1));
+    }
+
     /// Values in force at any moment of `from..until`, each with the moment from which it holds.
     pub fn during(&self, from: Instant, until: Instant) -> impl Iterator<Item = &(Instant, T)> {
         let first = self.changes.partition_point(|(other, _)| *other <= from).saturating_sub(1);
