@@ -11,7 +11,8 @@ counters! {
     /// `expected == received + missing - repaired - late`.
     ///
     /// A stream that ends while numbers are missing whose playout deadline has not passed leaves
-    /// them out of both `expected` and `missing`: they were cut off by us, not lost.
+    /// them out of both `expected` and `missing`: they were cut off by us, not lost. The same holds
+    /// of what went to where a peer was before it changed its network on purpose.
     pub struct PacketCounters: Stream {
         /// Packets that should have arrived: extended highest − first sequence number + 1
         /// (RFC 3550 A.3), less `padding_only` and `cut_off`.
@@ -29,8 +30,9 @@ counters! {
         unrecovered: u64 = Packets, Lower;
         /// Missing packets whose deadline has not passed yet; 0 in a final report.
         pending: u64 = Packets, Lower;
-        /// Packets not there yet when a stream was ended, and within the playout deadline: they
-        /// might have come had we stayed. Neither `expected` nor `missing`.
+        /// Packets not there yet when a stream was ended, and within the playout deadline, and those
+        /// that were sent to where we no longer were (`network_change`): they might have come had
+        /// we stayed. Neither `expected` nor `missing`.
         cut_off: u64 = Packets, Neither;
         /// Packets that came again, on the primary SSRC.
         duplicate: u64 = Packets, Lower;

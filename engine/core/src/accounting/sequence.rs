@@ -82,6 +82,8 @@ pub struct SequenceLedger {
     deadline: Duration,
     /// When the stream began, while packets from before its first may still be its own.
     began: Option<Instant>,
+    /// Numbers of the gap that we made, first and one past the last; see [`Self::away`].
+    ours: (u64, u64),
 }
 
 impl SequenceLedger {
@@ -91,6 +93,7 @@ impl SequenceLedger {
             deadline,
             range: None,
             began: None,
+            ours: (0, 0),
             arrived: [0; WORDS],
             gaps: VecDeque::new(),
             counted: PacketCounters::default(),
@@ -126,7 +129,14 @@ impl SequenceLedger {
                 self.count_repair(true, via);
             }
             Placement::First | Placement::Ahead => {}
-            _ if missing => self.count_repair(receipt.usable, via),
+            _ if missing => {
+                if !receipt.usable && self.is_ours(receipt.sequence) {
+                    // It came after all, if too late.
+                    self.counted.cut_off -= 1;
+                    self.counted.missing += 1;
+                }
+                self.count_repair(receipt.usable, via);
+            }
             Placement::Duplicate if via == Via::Rtx => self.counted.rtx_redundant += 1,
             Placement::Duplicate => self.counted.duplicate += 1,
             _ => self.counted.stale += 1,
@@ -186,7 +196,34 @@ impl SequenceLedger {
             if gap.left > 0 && gap.seen + self.deadline >= now {
                 break;
             }
-            self.gaps.pop_front();
+            self.give_up_front();
+        }
+    }
+
+    /// We are not where packets are sent to, from here to the next packet: what is passed over until
+    /// then and not repaired was cut off by us, not lost.
+    pub fn away(&mut self) {
+        if let Some((_, highest)) = self.range {
+            self.ours = (highest + 1, highest + 1);
+        }
+    }
+
+    fn is_ours(&self, sequence: u64) -> bool {
+        (self.ours.0..self.ours.1).contains(&sequence)
+    }
+
+    fn give_up_front(&mut self) {
+        if let Some(gap) = self.gaps.pop_front() {
+            self.given_up(gap.first, gap.left);
+        }
+    }
+
+    /// So many of the gap that begins there are not waited for any more.
+    fn given_up(&mut self, first: u64, count: u64) {
+        let measured = self.range.is_some_and(|(low, _)| first >= low);
+        if measured && self.is_ours(first) {
+            self.counted.cut_off += count;
+            self.counted.missing -= count;
         }
     }
 
@@ -353,7 +390,10 @@ impl SequenceLedger {
 
     fn open_gap(&mut self, first: u64, end: u64, at: Instant) {
         if self.gaps.len() >= GAPS_MAX {
-            self.gaps.pop_front();
+            self.give_up_front();
+        }
+        if first == self.ours.0 {
+            self.ours.1 = end;
         }
         // Stamps may step back a little; deadlines must not, for the oldest gap is in front.
         let seen = self.gaps.back().map_or(at, |last| last.seen.max(at));
@@ -367,13 +407,15 @@ impl SequenceLedger {
                 if gap.first < bottom {
                     let arrived = &self.arrived;
                     let kept = (bottom..gap.end).filter(|&s| !bit(arrived, s)).count() as u64;
+                    let (first, given_up) = (gap.first, gap.left - kept);
                     gap.first = bottom;
                     gap.left = kept;
+                    self.given_up(first, given_up);
                     self.trim_front();
                 }
                 break;
             }
-            self.gaps.pop_front();
+            self.give_up_front();
         }
     }
 

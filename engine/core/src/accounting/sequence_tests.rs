@@ -291,3 +291,34 @@ fn what_might_still_have_come_is_cut_off_not_lost() {
     assert_eq!((counted.expected, counted.received, counted.pending), (6, 4, 0));
     assert_eq!(counted.loss_rate(), Some(2.0 / 6.0));
 }
+
+#[test]
+fn what_we_were_not_there_for_is_cut_off_unless_it_is_repaired() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut ledger = SequenceLedger::new(Duration::from_millis(500));
+    let media = |ledger: &mut SequenceLedger, sequence, ms| {
+        ledger.media(sequence, at(ms), 100, Via::Primary);
+    };
+    media(&mut ledger, 1, 0);
+    ledger.away();
+    // Five were sent elsewhere; one is repaired in time, one comes late. Later ones are lost.
+    media(&mut ledger, 7, 300);
+    media(&mut ledger, 3, 400);
+    media(&mut ledger, 10, 450);
+    ledger.expire_gaps(at(801));
+    media(&mut ledger, 4, 810);
+    ledger.expire_gaps(at(1_500));
+    let counted = ledger.counters();
+    assert_eq!((counted.cut_off, counted.missing, counted.repaired), (3, 4, 1));
+    assert_eq!((counted.late, counted.unrecovered, counted.pending), (1, 3, 0));
+    let PacketCounters { expected, received, missing, repaired, late, .. } = counted;
+    assert_eq!((expected, received), (7, 5));
+    assert_eq!(expected, received + missing - repaired - late);
+    // Where nothing was passed over, nothing is put down to it later.
+    ledger.away();
+    media(&mut ledger, 11, 2_000);
+    media(&mut ledger, 13, 2_010);
+    ledger.expire_gaps(at(3_000));
+    assert_eq!((ledger.counters().cut_off, ledger.counters().unrecovered), (3, 4));
+}

@@ -270,6 +270,12 @@ impl StreamLedger {
         }
     }
 
+    /// We go on from elsewhere, on purpose: what is sent to where we were does not count.
+    pub fn away(&mut self) {
+        self.sequences.away();
+        self.dropped_on_purpose();
+    }
+
     /// Packets of the stream were dropped on purpose.
     pub fn dropped_on_purpose(&mut self) {
         if let Some(frames) = &mut self.frames {

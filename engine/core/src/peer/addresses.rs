@@ -94,7 +94,7 @@ impl Peer {
         (self.ice_connected, self.ice_failed) = (false, false);
         if let Some(receiving) = &mut self.receiving {
             receiving.switched();
-            receiving.streams.all_dropped_on_purpose();
+            receiving.streams.away();
         }
     }
 

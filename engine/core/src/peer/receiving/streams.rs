@@ -448,8 +448,8 @@ impl Streams {
     }
 
     /// What is under way to us is lost on purpose, of whatever stream.
-    pub(in crate::peer) fn all_dropped_on_purpose(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.ledger.dropped_on_purpose());
+    pub(in crate::peer) fn away(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.ledger.away());
     }
 
     /// Hands out what is new of the time that each stream covers, closed ones first; `last` if
