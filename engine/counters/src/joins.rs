@@ -39,17 +39,23 @@ counters! {
         pending: u64 = Participants, Lower, gauge "participants_pending";
         /// Participants not started when the run ended.
         not_started: u64 = Participants, Lower, gauge "participants_not_started";
-        /// Joined participants that were dropped at least once before they were told to leave, and
-        /// those whose websocket was lost and not yet back at the end.
+        /// Joined participants that were lost for good before they were told to leave, and those on
+        /// their way back at the end.
         dropped: u64 = Participants, Lower, metric "participants_dropped";
-        /// Drops, with every try counted singly.
+        /// Times that a session of a joined participant ended unasked and could not be resumed; what
+        /// a full reconnect made up for is among them, what a `--fault` broke is not, unless the
+        /// participant gave up.
         drops: u64 = Times, Lower;
         /// Tries that ended without being connected, of whomever.
         tries_failed: u64 = Times, Lower;
-        /// Further tries made.
+        /// Further tries to join (`--retry`).
         retries: u64 = Times, Lower;
-        /// Sessions that went on over a new websocket after theirs was lost; no drop and no retry.
+        /// Sessions that the server took up again over a new websocket; no drop and no retry.
         resumed: u64 = Times, Neither;
+        /// Stays that ended as planned before the run did (`--stay`, `leave_rejoin`).
+        leaves: u64 = Times, Neither;
+        /// Times that a participant that had left so joined again.
+        rejoins: u64 = Times, Neither;
     }
 }
 

@@ -29,6 +29,7 @@ mod media;
 mod network;
 mod publish;
 mod recording;
+mod recoveries;
 mod row;
 mod run;
 mod table;
@@ -54,6 +55,7 @@ pub use network::{
 };
 pub use publish::PublishCounters;
 pub use recording::{AssemblerCounters, FileTiming, RecordingCounters};
+pub use recoveries::{RecoveryCounters, RecoveryGroups};
 pub use row::{Better, Counter, Field, Place, Scope, Unit};
 pub use run::{
     EmbeddedGroups, PeerCounters, ReportCounters, RunCounters, SecondCounters, ServerGroups,

@@ -2,8 +2,8 @@
 
 use crate::{
     GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
-    PublishCounters, RecordingCounters, SfuSignallingCounters, TransportCounters, UdpStats,
-    UncategorisedCounters, WorkerUncategorisedCounters, counters,
+    PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters, TransportCounters,
+    UdpStats, UncategorisedCounters, WorkerUncategorisedCounters, counters,
 };
 
 counters! {
@@ -109,6 +109,8 @@ counters! {
         run (flatten): RunCounters;
         /// Of joins.
         join: JoinGroups;
+        /// How participants that had been connected came back.
+        recoveries: RecoveryGroups;
         /// Of recordings.
         recordings: RecordingCounters;
         /// The server's own.

@@ -76,8 +76,8 @@ pub struct Facts {
     pub balance: String,
     /// Joins that failed, or never ended.
     pub lost_joins: LostJoins,
-    /// Participants whose websocket was gone at the end.
-    pub left_resuming: u64,
+    /// Participants that were on their way back at the end.
+    pub left_absent: u64,
     /// Why the server is taken to have been gone at the end.
     pub server_gone: Option<Early>,
     /// Subscribers connected at least once.

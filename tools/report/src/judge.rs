@@ -207,9 +207,9 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     if let Some(gone) = &facts.server_gone {
         let whose = if gone.fault == Fault::Server { "server" } else { "unknown" };
         let mut text = format!("{whose}: {}; {}", gone.why, join_reason(facts));
-        if facts.left_resuming > 0 {
-            let lost = group(facts.left_resuming);
-            text += &format!("; {lost} had lost their websocket and were opening another");
+        if facts.left_absent > 0 {
+            let lost = group(facts.left_absent);
+            text += &format!("; {lost} had lost their connection and were on their way back");
         }
         return Some((gone.fault, text));
     }
@@ -878,13 +878,13 @@ mod tests {
     fn a_server_that_is_gone_at_the_end_is_named() {
         let gone = |fault, why: &str| Facts {
             server_gone: Some(Early { fault, why: why.to_owned() }),
-            left_resuming: 11,
+            left_absent: 11,
             dropped: 11,
             ..healthy()
         };
         let refused = gone(Fault::Server, "the server at h:1 did not answer: refused");
         let said = "server: the server at h:1 did not answer: refused; 11 of 11 joined, 11 dropped \
-                    out; 11 had lost their websocket";
+                    out; 11 had lost their connection";
         check(&refused, Outcome::Fail, Fault::Server, said);
         let silent = gone(Fault::Unknown, "nothing came back");
         check(&silent, Outcome::Fail, Fault::Unknown, "unknown: nothing came back");

@@ -16,10 +16,10 @@ use super::hist::Hist;
 use super::latency::{self, LatencySource};
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    CohortFigures, Fault, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
-    MediaSection, Outcome, PendingAt, Phases, PublishSection, RecordingSection, Report, RunSection,
-    SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict, WatchFigures,
-    WatchSection, worst,
+    CohortFigures, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
+    MediaSection, Outcome, PendingAt, Phases, PublishSection, RecordingSection, RecoveriesSection,
+    Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict,
+    WatchFigures, WatchSection, worst,
 };
 use crate::Failure;
 use crate::show::round;
@@ -61,6 +61,8 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         run: run(reports, &starts, &hosts),
         verdict: verdict(reports, &hosts),
         join: join(reports, &series),
+        recoveries: RecoveriesSection::merged(reports.iter().map(|report| &report.recoveries)),
+        faults: faults(reports, &hosts),
         video: media(&present(reports, |report| report.video.as_ref()), together),
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
         cohorts: cohorts(reports.iter().map(|report| &report.cohorts), together),
@@ -89,6 +91,14 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
     merged.streams = worst(&merged.all_streams);
     apply_thresholds(&mut merged, reports);
     Ok(merged)
+}
+
+/// Each host's own: what was done there was done to its participants.
+fn faults(reports: &[Report], hosts: &[String]) -> Vec<FaultRow> {
+    let rows = reports.iter().zip(hosts).flat_map(|(report, host)| {
+        report.faults.iter().map(|row| FaultRow { host: Some(host.clone()), ..row.clone() })
+    });
+    rows.collect()
 }
 
 /// What all hosts injected; their cohorts one after the other.
@@ -385,6 +395,7 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
             let sum = seconds.entry(second).or_default();
             sum.t_s = second as f64;
             sum.length_s = sum.length_s.max(own.length_s);
+            sum.planned.merge(&own.planned);
             sum.joined.merge(&own.joined);
             sum.interrupted.merge(&own.interrupted);
             sum.subscribers.merge(&own.subscribers);
@@ -417,6 +428,7 @@ fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
         let length_s = row.length_s.max(0.0);
         sum.length_s += length_s;
         // Nobody is there any more in a last row.
+        sum.planned = sum.planned.max(row.planned);
         sum.joined = sum.joined.max(row.joined);
         sum.subscribers = sum.subscribers.max(row.subscribers);
         sum.interrupted = sum.interrupted.max(row.interrupted);
@@ -434,6 +446,7 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         t_s: _,
         // What goes on side by side does not add up to a longer time; that is the caller's.
         length_s: _,
+        planned: _,
         joined: _,
         subscribers: _,
         interrupted: _,

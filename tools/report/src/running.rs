@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json, to_value};
-use stampede_counters::{JoinCounters, MediaCounters, PendingAt, RunCounters};
+use stampede_counters::{JoinCounters, MediaCounters, PendingAt, RecoveryGroups, RunCounters};
 
 use super::types::WatchFigures;
 
@@ -49,9 +49,15 @@ pub struct LiveJoins {
 }
 
 /// The figures now; `counted` is the sum over the workers.
-pub fn figures(join: &LiveJoins, watch: &LiveWatch, counted: &RunCounters) -> Value {
+pub fn figures(
+    join: &LiveJoins,
+    recoveries: &RecoveryGroups,
+    watch: &LiveWatch,
+    counted: &RunCounters,
+) -> Value {
     let mut figures = to_value(counted).unwrap_or_default();
     figures["join"] = to_value(join).unwrap_or_default();
+    figures["recoveries"] = to_value(recoveries).unwrap_or_default();
     let kinds = [(&counted.video, &watch.video), (&counted.audio, &watch.audio)];
     for (name, (media, watch)) in ["video", "audio"].into_iter().zip(kinds) {
         add_rates(&mut figures[name], media, watch);
@@ -90,7 +96,12 @@ fn add_rates(section: &mut Value, counters: &MediaCounters, watch: &WatchFigures
 
 /// Which figures there are.
 pub fn shape() -> Value {
-    figures(&LiveJoins::default(), &LiveWatch::default(), &RunCounters::default())
+    figures(
+        &LiveJoins::default(),
+        &RecoveryGroups::default(),
+        &LiveWatch::default(),
+        &RunCounters::default(),
+    )
 }
 
 #[cfg(test)]
@@ -107,7 +118,12 @@ mod tests {
 
         let running = |video| {
             let watch = LiveWatch { video, ..LiveWatch::default() };
-            figures(&LiveJoins::default(), &watch, &RunCounters::default())
+            figures(
+                &LiveJoins::default(),
+                &RecoveryGroups::default(),
+                &watch,
+                &RunCounters::default(),
+            )
         };
         for (expr, value) in [
             ("video.watch_ratio>=99% abort", 0.8),

@@ -24,6 +24,12 @@ pub struct Report {
     pub verdict: Verdict,
     /// Joins.
     pub join: JoinSection,
+    /// How participants that had been connected came back.
+    #[serde(default)]
+    pub recoveries: RecoveriesSection,
+    /// What was done to participants on purpose, a row for each `--fault`.
+    #[serde(default)]
+    pub faults: Vec<FaultRow>,
     /// Received video; `null` if nobody was to receive any.
     pub video: Option<MediaSection>,
     /// Received audio; `null` if nobody was to receive any.

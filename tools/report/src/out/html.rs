@@ -262,7 +262,11 @@ const FIXED: [Fixed; 8] = [
     (
         "Participants",
         Unit::Plain,
-        &[("joined", "joined", 0), ("receiving subscribers", "subscribers", 3)],
+        &[
+            ("planned", "planned", 5),
+            ("joined", "joined", 0),
+            ("receiving subscribers", "subscribers", 3),
+        ],
     ),
     ("Subscribers interrupted", Unit::Plain, &[("interrupted", "interrupted", 2)]),
     (

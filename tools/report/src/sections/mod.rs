@@ -5,6 +5,7 @@ mod generator;
 mod join;
 mod media;
 mod recording;
+mod recoveries;
 mod run;
 mod series;
 mod server;
@@ -16,6 +17,7 @@ pub use generator::{GeneratorSection, WorkerSection};
 pub use join::{JOINS_IMPLIED, JoinSection, PendingAt, Phases, said};
 pub use media::{CohortSection, ImpairmentSection, MediaSection, PublishSection};
 pub use recording::RecordingSection;
+pub use recoveries::{FaultRow, RecoveriesSection, RecoverySection};
 pub use run::{
     EmbeddedOptions, FindSection, FindStep, HostSection, Machine, Options, RunSection, StageRow,
     TargetSection,

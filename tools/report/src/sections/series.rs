@@ -21,6 +21,8 @@ pub struct SeriesRow {
     /// last row is of what was left, and a worker that stood still has a longer one.
     #[serde(default = "whole_second")]
     pub length_s: f64,
+    /// Participants that are there by plan: ramp, stages, stays and absences, whatever came of it.
+    pub planned: u64,
     /// Participants connected.
     pub joined: u64,
     /// Subscribers of which at least one media packet arrived.
