@@ -253,6 +253,7 @@ const CRATES: &[Row] = &[
             "stampede-core",
             "stampede-counters",
             "stampede-engine",
+            "stampede-impair",
             "stampede-media",
             "stampede-output",
             "stampede-report",

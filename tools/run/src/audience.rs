@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_core::watch::{
-    Connection, Facts, Publishing, Rules, Seat, StreamCover, Tally, Timeline, TrackWatch,
+    Connection, Facts, Publishing, Rules, Seat, Stay, StreamCover, Tally, Timeline, TrackWatch,
 };
 use stampede_engine::{CoverNews, PeerId};
 use stampede_signaling::session::{
@@ -29,6 +29,16 @@ const PUBLICATIONS_MAX: usize = 4_096;
 /// Most track sids kept of a room; what comes under further ones is not told from a track that nobody
 /// named.
 const SIDS_MAX: usize = 16 * PUBLICATIONS_MAX;
+/// Most stays of a subscriber that are kept one by one. At the maximum the older half is put into
+/// sums, so that who comes and goes for days costs no more.
+const STAYS_MAX: usize = 32;
+/// Most times in which something was done to a subscriber on purpose; the oldest is forgotten, and
+/// what is missed in it then is put down to what it looks like.
+const EXCUSES_MAX: usize = 512;
+/// Most rooms in which a subscriber was before; the oldest is forgotten, with what was watched there.
+const FORMER_ROOMS_MAX: usize = 16;
+/// How a connection ended of who left as it was told to.
+const LEFT: &str = "left";
 /// Datagrams of a connection come seconds apart: it counts as cut off so long after the last one
 /// that was dropped on purpose.
 const CUT_OFF_FOR: Duration = Duration::from_secs(2);
@@ -77,6 +87,8 @@ struct Taken {
     viewer: Viewer,
     seat: Seat,
     tracks: Vec<Option<Track>>,
+    /// Rooms in which it was before the server moved it, with its accounts there.
+    former: Vec<(Rc<str>, Vec<Option<Track>>)>,
     /// News of streams whose track nobody has named yet.
     nameless: Vec<(Instant, u64, StreamCover)>,
     /// Peers it has had.
@@ -145,21 +157,48 @@ impl Audience {
         }
         self.rooms.entry(Rc::clone(&viewer.room)).or_default().seats.push(id.0);
         let seat = Seat::default();
-        let (tracks, nameless) = (Vec::new(), Vec::new());
-        self.seats[id.0] = Some(Taken { viewer, seat, tracks, nameless, peers: 0 });
+        let (tracks, former, nameless) = (Vec::new(), Vec::new(), Vec::new());
+        self.seats[id.0] = Some(Taken { viewer, seat, tracks, former, nameless, peers: 0 });
     }
 
     /// It was to join at this moment.
     pub(crate) fn scheduled(&mut self, id: ParticipantId, at: Instant) {
-        if let Some(taken) = self.taken(id) {
-            taken.seat.scheduled = Some(at);
+        let (rules, begin) = (self.rules, self.begin);
+        let Some(taken) = self.seats.get_mut(id.0).and_then(Option::as_mut) else { return };
+        if taken.seat.stays.len() >= STAYS_MAX
+            && let Some(room) = self.rooms.get(&taken.viewer.room)
+        {
+            taken.fold(room, rules, begin);
         }
+        taken.seat.stays.push(Stay { from: at, until: None });
     }
 
     /// It was told to leave.
     pub(crate) fn left(&mut self, id: ParticipantId, at: Instant) {
         if let Some(taken) = self.taken(id) {
-            taken.seat.left.get_or_insert(at);
+            let Some(stay) = taken.seat.stays.last_mut().filter(|stay| stay.until.is_none()) else {
+                return;
+            };
+            stay.until = Some(at.max(stay.from));
+            // It has to join again, if it comes again.
+            if taken.seat.connection.current() == Some(&Connection::Up) {
+                taken.seat.connection.set(at, Connection::Down { reason: LEFT.into() });
+            }
+        }
+    }
+
+    /// What it missed in this time was done to it on purpose.
+    pub(crate) fn excuse(&mut self, id: ParticipantId, from: Instant, until: Instant) {
+        if let Some(taken) = self.taken(id) {
+            taken.excuse(from, until);
+        }
+    }
+
+    /// The same of everybody who watches a room: one of its publishers was broken on purpose.
+    pub(crate) fn excuse_room(&mut self, room: &Rc<str>, from: Instant, until: Instant) {
+        let Some(seats) = self.rooms.get(room).map(|room| room.seats.clone()) else { return };
+        for seat in seats {
+            self.excuse(ParticipantId(seat), from, until);
         }
     }
 
@@ -220,6 +259,7 @@ impl Audience {
                     track.set_wanted(at);
                 }
             }
+            SessionEvent::Moved { room, .. } => self.moved(id, at, room),
             SessionEvent::StreamState { sid, paused } => {
                 if let Some(track) = self.track(id, sid) {
                     track.paused = *paused;
@@ -227,6 +267,41 @@ impl Audience {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The server has moved it to another room: of the former one nothing is expected any more, of
+    /// the new one everything from now on.
+    fn moved(&mut self, id: ParticipantId, at: Instant, room: &str) {
+        let Some(taken) = self.seats.get_mut(id.0).and_then(Option::as_mut) else { return };
+        if *taken.viewer.room == *room {
+            return;
+        }
+        let from = Rc::clone(&taken.viewer.room);
+        if let Some(left) = self.rooms.get_mut(&from) {
+            left.seats.retain(|seat| *seat != id.0);
+            for index in taken.would_watch(left) {
+                taken.track(index).wanted.set(at, false);
+            }
+        }
+        let known = taken.former.iter().position(|(former, _)| **former == *room);
+        let tracks = known.map_or_else(Vec::new, |known| taken.former.remove(known).1);
+        let tracks = std::mem::replace(&mut taken.tracks, tracks);
+        taken.former.push((from, tracks));
+        if taken.former.len() > FORMER_ROOMS_MAX {
+            taken.former.remove(0);
+        }
+        let to: Rc<str> = room.into();
+        let new = self.rooms.entry(Rc::clone(&to)).or_default();
+        new.seats.push(id.0);
+        taken.viewer.room = to;
+        let began = taken.seat.stays.first().map_or(at, |stay| stay.from);
+        for index in taken.would_watch(new) {
+            let track = taken.track(index);
+            if track.wanted.current().is_none() {
+                track.wanted.set(began, false);
+            }
+            track.set_wanted(at);
         }
     }
 
@@ -276,6 +351,36 @@ impl Audience {
         self.publication(room, sid, |one| one.timeline.set(at, Publishing::Over));
     }
 
+    /// The server has moved one of this run's publishers to another room, with its tracks.
+    pub(crate) fn publisher_moved(
+        &mut self,
+        from: &Rc<str>,
+        to: &Rc<str>,
+        identity: &str,
+        at: Instant,
+    ) {
+        let Some(room) = self.rooms.get(from) else { return };
+        let own = room.publications.iter().filter(|one| one.publisher == identity);
+        let there = own.filter_map(|one| match one.timeline.current() {
+            Some(Publishing::There { muted }) => Some(RemoteTrack {
+                sid: one.sid.clone(),
+                kind: one.kind,
+                source: one.source,
+                publisher_sid: one.publisher_sid.clone(),
+                publisher_identity: one.publisher.clone(),
+                width: 0,
+                height: 0,
+                mime_type: String::new(),
+                muted: *muted,
+            }),
+            _ => None,
+        });
+        let tracks: Vec<RemoteTrack> = there.collect();
+        self.publisher_gone(from, identity, at, None);
+        self.rooms.entry(Rc::clone(to)).or_default();
+        tracks.iter().for_each(|track| self.published(to, at, track));
+    }
+
     /// One of this run's publishers is gone; `broke` has the reason if nobody told it to leave.
     pub(crate) fn publisher_gone(
         &mut self,
@@ -304,11 +409,7 @@ impl Audience {
         for (peer, [first, last]) in news.cut_off {
             let Some((seat, _)) = self.peers.get(&peer).copied() else { continue };
             let Some(taken) = self.seats[seat].as_mut() else { continue };
-            let end = last + CUT_OFF_FOR;
-            match taken.seat.cut_off.last_mut().filter(|[_, before]| *before >= first) {
-                Some([_, before]) => *before = end,
-                None => taken.seat.cut_off.push([first, end]),
-            }
+            taken.excuse(first, last + CUT_OFF_FOR);
         }
         for one in news.covers {
             let Some((seat, number)) = self.peers.get(&one.peer).copied() else { continue };
@@ -317,11 +418,30 @@ impl Audience {
         }
     }
 
-    fn cover(&mut self, seat: usize, made_at: Instant, stream: u64, cover: StreamCover) {
+    fn cover(&mut self, seat: usize, made_at: Instant, stream: u64, mut cover: StreamCover) {
         let Some(taken) = self.seats[seat].as_mut() else { return };
+        // Who has left watches nothing, however long its last frame would have stood.
+        for span in cover.ended.iter_mut().chain(&mut cover.open) {
+            let begun = taken.seat.stays.partition_point(|stay| stay.from <= span.from);
+            let stay = begun.checked_sub(1).and_then(|index| taken.seat.stays.get(index));
+            if let Some(left) = stay.and_then(|stay| stay.until) {
+                span.until = span.until.min(left.max(span.from));
+            }
+        }
         let Some(room) = self.rooms.get(&taken.viewer.room) else { return };
         let sid = cover.track_id.as_deref();
         let Some(index) = sid.and_then(|sid| room.by_sid.get(sid).copied()) else {
+            // The last news of a room that it has left may come later.
+            for (former, tracks) in &mut taken.former {
+                let index = self
+                    .rooms
+                    .get(former)
+                    .zip(sid)
+                    .and_then(|(room, sid)| room.by_sid.get(sid).copied());
+                if let Some(Some(track)) = index.and_then(|index| tracks.get_mut(index)) {
+                    return track.watch.cover(made_at, stream, cover);
+                }
+            }
             return taken.keep_nameless(made_at, stream, cover);
         };
         let waiting = taken.nameless.iter().position(|(_, waiting, _)| *waiting == stream);
@@ -376,13 +496,20 @@ impl Audience {
         until: Instant,
     ) -> impl Iterator<Item = Watched<'a>> {
         // Of who was not started yet nothing is expected.
-        let started = taken.seat.scheduled.is_some();
-        let room = self.rooms.get(&taken.viewer.room).filter(|_| started);
-        let publications = room.into_iter().flat_map(|room| room.publications.iter().enumerate());
-        publications.filter_map(move |(index, publication)| {
-            let track = taken.tracks.get(index).and_then(Option::as_ref);
-            let told = track.is_some_and(|track| track.shown.is_some());
-            if !told && !room.is_some_and(|room| taken.would_get(publication, room)) {
+        let started = !taken.seat.stays.is_empty();
+        let now = [(&taken.viewer.room, &taken.tracks, true)];
+        let former = taken.former.iter().map(|(room, tracks)| (room, tracks, false));
+        let rooms = now.into_iter().chain(former).filter(move |_| started);
+        let rooms =
+            rooms.filter_map(|(name, tracks, now)| Some((self.rooms.get(name)?, tracks, now)));
+        let publications = rooms.flat_map(|(room, tracks, now)| {
+            let publications = room.publications.iter().enumerate();
+            publications.map(move |(index, publication)| (room, tracks, now, index, publication))
+        });
+        publications.filter_map(move |(room, tracks, now, index, publication)| {
+            let track = tracks.get(index).and_then(Option::as_ref);
+            let told = track.is_some_and(|track| track.shown.is_some() || !now);
+            if !told && !(now && taken.would_get(publication, room)) {
                 return None;
             }
             let (never, always) = (TrackWatch::default(), Timeline::default());
@@ -496,7 +623,7 @@ impl Publication {
             _ if self.own => {}
             _ if departure.is_orderly() => self.timeline.set(at, Publishing::Over),
             Departure::Left { reason } => self.vanished(at, reason.as_str_name()),
-            Departure::Unpublished => {}
+            Departure::Unpublished | Departure::Moved => {}
         }
     }
 
@@ -509,6 +636,48 @@ impl Publication {
 }
 
 impl Taken {
+    /// What was missed from here to there was done on purpose.
+    fn excuse(&mut self, from: Instant, until: Instant) {
+        let cut_off = &mut self.seat.cut_off;
+        let first = cut_off.partition_point(|[_, end]| *end < from);
+        let end = first + cut_off[first..].partition_point(|[begin, _]| *begin <= until);
+        let touched = cut_off[first..end].iter();
+        let [from, until] = touched
+            .fold([from, until], |[from, until], [begin, end]| [from.min(*begin), until.max(*end)]);
+        cut_off.splice(first..end, [[from, until]]);
+        if cut_off.len() > EXCUSES_MAX {
+            cut_off.remove(0);
+        }
+    }
+
+    /// Puts the older half of its stays into sums.
+    fn fold(&mut self, room: &Room, rules: Rules, begin: Instant) {
+        let half = self.seat.stays.len() / 2;
+        let Some(cut) = self.seat.stays.get(half).map(|stay| stay.from) else { return };
+        for index in self.would_watch(room) {
+            let publication = &room.publications[index];
+            let Track { watch, wanted, .. } = self.track(index);
+            let (mut watch, wanted) = (std::mem::take(watch), std::mem::take(wanted));
+            watch.fold_until(&facts(rules, &self.seat, publication, &wanted), begin, cut);
+            let track = self.track(index);
+            (track.watch, track.wanted) = (watch, wanted);
+            track.wanted.forget_before(cut);
+        }
+        self.seat.stays.drain(..half);
+        self.seat.connection.forget_before(cut);
+        self.seat.cut_off.retain(|[_, until]| *until > cut);
+    }
+
+    /// Which publications of a room it gets, as far as is known.
+    fn would_watch(&self, room: &Room) -> Vec<usize> {
+        let publications = room.publications.iter().enumerate();
+        let watched = publications.filter(|(index, publication)| {
+            self.tracks.get(*index).is_some_and(Option::is_some)
+                || self.would_get(publication, room)
+        });
+        watched.map(|(index, _)| index).collect()
+    }
+
     /// Keeps news of a stream until its track is named; later news of the same stream joins it.
     fn keep_nameless(&mut self, made_at: Instant, stream: u64, cover: StreamCover) {
         let known = self.nameless.iter_mut().find(|(_, waiting, _)| *waiting == stream);

@@ -9,17 +9,19 @@ use stampede_core::MediaKind;
 use stampede_report::facts::Early;
 use stampede_report::threshold::Crossed;
 use stampede_report::types::Fault;
-use stampede_scenario::{Media, ParticipantSpec, Participants, Scenario};
+use stampede_scenario::{Audience as AudiencePlan, Media, ParticipantSpec, Participants, Scenario};
 use stampede_sfu::Ledger;
 use stampede_signaling::presence::Absence;
 use stampede_signaling::session::Role;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::audience::Viewer;
 use crate::clock::now;
 use crate::context::{Context, Leaving, Tasks, signalled};
 use crate::data::{Mark, Measured, RunData};
 use crate::embedded::EmbeddedSfu;
+use crate::faults::{Faults, Target};
 use crate::join_error::JoinError;
 use crate::joins::{Joins, Member, ParticipantId};
 use crate::participant::{self, Participant};
@@ -82,6 +84,10 @@ pub(crate) struct Conductor<'a> {
     pub controls: Arc<Controls>,
     /// The embedded SFU's ledger when the measured window began.
     pub ledger_before: Option<Ledger>,
+    /// What is done on purpose, until the window begins; then its task.
+    pub faults: Option<Faults>,
+    /// The same while it is played.
+    pub fault_task: Option<JoinHandle<()>>,
 }
 
 /// Why the scenario goes no further.
@@ -100,7 +106,10 @@ impl Stop {
 impl Conductor<'_> {
     /// Plays it to its end.
     pub(crate) async fn play(&mut self, participants: Participants) -> Ending {
-        let Participants { publishers, subscribers, .. } = participants;
+        let Participants { publishers, subscribers, rooms, .. } = participants;
+        let faults = self.scenario.faults.clone();
+        let (cohorts, seed) = (self.scenario.cohorts.clone(), self.context.visits.1);
+        self.faults = (!faults.is_empty()).then(|| Faults::new(faults, cohorts, seed, rooms));
         let mut measured = Measured { start: Some(Mark::now()), ..Measured::default() };
         let mut tasks = Vec::with_capacity(publishers.len() + subscribers.len());
         let stop = self.up(publishers, subscribers, &mut measured, &mut tasks).await.err();
@@ -110,6 +119,10 @@ impl Conductor<'_> {
         let server_gone = self.look_after_server(stop.as_ref()).await;
         let join_grace = self.scenario.watch_rules.join_grace;
         self.context.joins.borrow_mut().close(now(), join_grace);
+        self.context.recoveries.borrow_mut().close();
+        if let Some(faults) = self.fault_task.take() {
+            faults.abort();
+        }
         measured.leaving = Some(now());
         self.leave().await;
         for task in tasks {
@@ -135,13 +148,14 @@ impl Conductor<'_> {
         let publishers = self.register(publishers);
         let subscribers = self.register(subscribers);
         self.state.phase.set(Phase::Publish);
-        self.ramp(publishers, tasks).await?;
+        self.ramp(publishers, &AudiencePlan::default(), tasks).await?;
         self.until(PUBLISHERS_TIMEOUT, |joins| joins.publishers_settled(count)).await?;
         if !self.scenario.shape.stages.is_empty() {
             return self.stages(subscribers, measured, tasks).await;
         }
         self.state.phase.set(Phase::Ramp);
-        self.ramp(subscribers, tasks).await?;
+        let plan = self.context.visits.0;
+        self.ramp(subscribers, &plan, tasks).await?;
         let own_video = self.own_video;
         self.until(JOINS_TIMEOUT, |joins| {
             let waiting_for_media = own_video
@@ -225,7 +239,7 @@ impl Conductor<'_> {
                     spec,
                     scheduled: self.context.clock.started,
                     tries: Cell::new(0),
-                    leave: Rc::default(),
+                    orders: Rc::default(),
                 }
             })
             .collect()
@@ -235,13 +249,15 @@ impl Conductor<'_> {
     async fn ramp(
         &mut self,
         participants: Vec<Participant>,
+        plan: &AudiencePlan,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
         let mut begin = now();
-        for (number, mut participant) in participants.into_iter().enumerate() {
-            let after_s = number as f64 / self.scenario.joins_per_second;
+        let (rate, seed) = (self.scenario.joins_per_second, self.context.visits.1);
+        let arrivals = plan.arrivals(participants.len(), rate, seed);
+        for (mut participant, after) in participants.into_iter().zip(arrivals) {
             begin += self.paused().await?;
-            participant.scheduled = begin + Duration::from_secs_f64(after_s);
+            participant.scheduled = begin + after;
             self.watch_until(participant.scheduled).await?;
             self.start(participant, tasks);
         }
@@ -266,6 +282,14 @@ impl Conductor<'_> {
         let (id, scheduled) = (participant.id, participant.scheduled);
         context.joins.borrow_mut().started(id, scheduled);
         context.audience.borrow_mut().scheduled(id, scheduled);
+        let spec = &participant.spec;
+        context.targets.borrow_mut().push(Target {
+            orders: Rc::clone(&participant.orders),
+            publisher: spec.media.is_publisher(),
+            cohort: spec.cohort,
+            identity: spec.identity.clone(),
+            room: Rc::clone(&spec.room),
+        });
         tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
     }
 
@@ -343,8 +367,14 @@ impl Conductor<'_> {
             match self.context.engine().map(|engine| engine.begin_measuring()) {
                 Some(Err(_)) => self.pause_until(now() + LOOK_EVERY).await?,
                 _ => {
+                    let begin = now();
                     self.context.joins.borrow_mut().window_begins();
-                    self.context.audience.borrow_mut().window_begins(now());
+                    self.context.audience.borrow_mut().window_begins(begin);
+                    if let Some(faults) = self.faults.take() {
+                        let window = self.scenario.window();
+                        let played = faults.play(Rc::clone(&self.context), begin, window);
+                        self.fault_task = Some(tokio::task::spawn_local(played));
+                    }
                     return Ok(());
                 }
             }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec};
+use stampede_impair::{Rng, seeded};
+use stampede_scenario::Audience as AudiencePlan;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -14,9 +16,11 @@ use tokio::task::JoinHandle;
 use crate::audience::Audience;
 use crate::capture::Timelines;
 use crate::clock::RunClock;
+use crate::faults::Target;
 use crate::joins::{JoinPhase, Joins, ParticipantId};
 use crate::media_plane::MediaPlane;
 use crate::network::Network;
+use crate::recoveries::Recoveries;
 use crate::routes::Routes;
 
 /// Waits for the first signal.
@@ -70,10 +74,20 @@ pub(crate) struct Context {
     pub local_ip: IpAddr,
     /// Tells the participants to leave.
     pub leaving: watch::Sender<Leaving>,
-    /// Further tries.
+    /// Further tries to join.
     pub retry: u32,
     /// Pause before each.
     pub retry_sleep: Duration,
+    /// Tries to come back of who was connected.
+    pub reconnect_tries: u32,
+    /// Who comes back, and how.
+    pub recoveries: RefCell<Recoveries>,
+    /// Whoever was started, for what is done on purpose.
+    pub targets: RefCell<Vec<Target>>,
+    /// Of the pauses before tries to come back.
+    pub jitter: RefCell<Rng>,
+    /// How subscribers come and go, and the seed of it.
+    pub visits: (AudiencePlan, u64),
     /// What the identities of this run's publishers begin with.
     pub own_publishers: String,
     /// Publishers stop sending layers that nobody wants.
@@ -100,6 +114,11 @@ impl Context {
             leaving: watch::Sender::new(Leaving::Nobody),
             retry: settings.retry,
             retry_sleep: settings.retry_sleep,
+            reconnect_tries: settings.reconnect_tries,
+            recoveries: RefCell::new(Recoveries::new(settings.faults.into_iter())),
+            targets: RefCell::default(),
+            jitter: RefCell::new(seeded(settings.seed, "reconnect jitter")),
+            visits: (settings.visits, settings.seed),
             own_publishers: settings.own_publishers,
             obey_dynacast: settings.obey_dynacast,
         }
@@ -171,10 +190,18 @@ pub(crate) struct Settings {
     pub network: Network,
     /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
-    /// Further tries.
+    /// Further tries to join.
     pub retry: u32,
     /// Pause before each.
     pub retry_sleep: Duration,
+    /// Tries to come back of who was connected.
+    pub reconnect_tries: u32,
+    /// What is done on purpose, as it is written.
+    pub faults: Vec<String>,
+    /// How subscribers come and go.
+    pub visits: AudiencePlan,
+    /// Seed of what is random.
+    pub seed: u64,
     /// What the identities of this run's publishers begin with.
     pub own_publishers: String,
     /// Publishers stop sending layers that nobody wants.

@@ -16,6 +16,7 @@ use crate::joins::Joins;
 use crate::machine;
 use crate::preflight::cores::CoreSplit;
 use crate::prepare::Prepared;
+use crate::recoveries::Recoveries;
 
 /// All that is known at the end of a run; what the report is made of.
 pub struct RunData {
@@ -49,6 +50,8 @@ pub struct RunData {
     pub(crate) crossed: Option<Crossed>,
     /// Joins.
     pub(crate) joins: Joins,
+    /// Who came back, and how.
+    pub(crate) recoveries: Recoveries,
     /// Who should see what, and who did.
     pub(crate) audience: Audience,
     /// Media.
@@ -92,6 +95,7 @@ impl RunData {
             server_gone: None,
             crossed: None,
             joins: Joins::default(),
+            recoveries: Recoveries::default(),
             audience: Audience::new(prepared.scenario.watch_rules, now()),
             engine: None,
             backend: None,

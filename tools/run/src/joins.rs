@@ -11,6 +11,7 @@ use stampede_counters::JoinCounters;
 use stampede_signaling::session::SessionCounters;
 
 use crate::join_error::JoinError;
+use crate::reconnect::STANDS_WITHIN;
 
 use stampede_output::one_line;
 use stampede_report::errors::{ErrorClass, ErrorFact};
@@ -37,6 +38,9 @@ pub(crate) enum JoinPhase {
 }
 
 const PHASES: usize = 6;
+/// Who was thrown out on purpose so shortly before the end is not held against anybody: that long
+/// a way back may take.
+const ABSENT_GRACE: Duration = STANDS_WITHIN;
 /// Most kinds of errors of which it is kept what was said, and how much of it.
 const ERROR_TEXTS_MAX: usize = 64;
 const ERROR_TEXT_CHARS_MAX: usize = 400;
@@ -57,8 +61,12 @@ struct Entry {
     /// Its last try broke, and no other has begun.
     broken: bool,
     connected: bool,
-    /// Why its websocket is gone, while it is being opened again.
-    resuming: Option<JoinError>,
+    /// While it is on its way back.
+    absent: Option<Absent>,
+    /// It is planned to be there.
+    planned: bool,
+    /// It left as planned and will join again.
+    away: bool,
     /// No try is under way or will come.
     over: bool,
     /// It gave up without ever being connected.
@@ -69,8 +77,8 @@ struct Entry {
     measured: bool,
     /// It was connected and did not stay so, before it was told to leave.
     dropped_out: bool,
-    /// Its websocket was gone when the run ended.
-    left_resuming: bool,
+    /// It was on its way back when the run ended.
+    left_absent: bool,
     room: Option<Rc<str>>,
     /// Its part of the subscribers.
     cohort: u16,
@@ -78,6 +86,15 @@ struct Entry {
     tracks: [Option<u32>; 2],
     /// Tracks it publishes, video and audio.
     publishes: [u32; 2],
+}
+
+/// Somebody who was connected and is on the way back.
+#[derive(Debug, Clone)]
+struct Absent {
+    why: JoinError,
+    since: Instant,
+    /// By a fault of this run's.
+    on_purpose: bool,
 }
 
 /// What a join waits for.
@@ -170,6 +187,10 @@ pub(crate) struct Joins {
     connected: [usize; 2],
     peak: usize,
     over: [usize; 2],
+    /// Planned to be there.
+    planned: usize,
+    /// Left as planned, and will join again.
+    away: usize,
     /// The run has ended: what comes now changes nothing about who joined and who stayed.
     closed: bool,
     /// Of tries: where participants stand is in their entries.
@@ -281,6 +302,43 @@ impl Joins {
             entry.started = Some(scheduled);
             self.started[usize::from(entry.publisher)] += 1;
         }
+        self.planned += usize::from(!std::mem::replace(&mut entry.planned, true));
+    }
+
+    /// By plan it is there no longer, whatever it does.
+    pub(crate) fn planned_to_leave(&mut self, id: ParticipantId) {
+        let entry = &mut self.entries[id.0];
+        self.planned -= usize::from(std::mem::replace(&mut entry.planned, false));
+    }
+
+    /// A stay has ended as planned; `returns` if it will join again.
+    pub(crate) fn leaves(&mut self, id: ParticipantId, returns: bool) {
+        self.planned_to_leave(id);
+        if !self.closed {
+            self.tries.leaves += 1;
+        }
+        self.away +=
+            usize::from(returns && !std::mem::replace(&mut self.entries[id.0].away, returns));
+    }
+
+    /// It joins again, at `scheduled`: a join like any other.
+    pub(crate) fn rejoins(&mut self, id: ParticipantId, scheduled: Instant) {
+        let entry = &mut self.entries[id.0];
+        self.away -= usize::from(std::mem::replace(&mut entry.away, false));
+        if self.closed {
+            return;
+        }
+        self.tries.rejoins += 1;
+        self.planned += usize::from(!std::mem::replace(&mut entry.planned, true));
+        let side = usize::from(entry.publisher);
+        if entry.has(JoinPhase::Dtls) {
+            self.joined[side] -= 1;
+        }
+        if entry.has(JoinPhase::FirstKeyframe) {
+            self.first_keyframes -= 1;
+        }
+        entry.started = Some(scheduled);
+        (entry.reached, entry.step, entry.broken) = (0, Step::default(), false);
     }
 
     /// A phase was reached `since` its scheduled start. Only the first time counts.
@@ -347,8 +405,7 @@ impl Joins {
             *self.errors.entry(kind).or_default() += 1;
             let entry = &mut self.entries[id.0];
             entry.broken = true;
-            entry.resuming = None;
-            if entry.connected {
+            if entry.absent.take().is_some() || entry.connected {
                 entry.dropped_out = true;
                 self.tries.drops += 1;
             } else {
@@ -358,26 +415,64 @@ impl Joins {
         self.disconnected(id);
     }
 
-    /// Its websocket is gone, for a reason of this kind, and is being opened again; `None` once the
-    /// session goes on.
-    pub(crate) fn resuming(&mut self, id: ParticipantId, why: Option<JoinError>) {
-        if let Some(why) = &why {
-            self.know(why);
-        }
-        self.entries[id.0].resuming = why;
+    /// Its path is broken since then, and it is on its way back; nothing more if it was before.
+    pub(crate) fn absent(
+        &mut self,
+        id: ParticipantId,
+        why: &JoinError,
+        since: Instant,
+        on_purpose: bool,
+    ) {
+        self.know(why);
+        let absent = Absent { why: why.clone(), since, on_purpose };
+        self.entries[id.0].absent.get_or_insert(absent);
     }
 
-    /// The run ends at `now`, before anybody is told to leave: sessions without a websocket have
-    /// dropped out, and participants between two tries have none before them. A join that is younger
-    /// than `join_grace` had no time: it is pending, and not one that never ends.
+    /// Its session ended unasked and is not resumed; a new one will follow.
+    pub(crate) fn fell_out(
+        &mut self,
+        id: ParticipantId,
+        why: &JoinError,
+        since: Instant,
+        on_purpose: bool,
+    ) {
+        self.absent(id, why, since, on_purpose);
+        let connected = self.entries[id.0].connected;
+        if !self.closed && !on_purpose {
+            *self.errors.entry(why.key().into_owned()).or_default() += 1;
+            self.tries.drops += u64::from(connected);
+        }
+        self.disconnected(id);
+    }
+
+    /// Session and media connection stand, or it is told to leave: it is not on its way back.
+    pub(crate) fn stands(&mut self, id: ParticipantId) {
+        self.entries[id.0].absent = None;
+    }
+
+    /// Its media connection stands again.
+    pub(crate) fn connected_again(&mut self, id: ParticipantId) {
+        let entry = &mut self.entries[id.0];
+        if !self.closed && !std::mem::replace(&mut entry.connected, true) {
+            self.connected[usize::from(entry.publisher)] += 1;
+        }
+    }
+
+    /// The run ends at `now`, before anybody is told to leave: who is on the way back has dropped
+    /// out, unless it was thrown out on purpose just now, and participants between two tries have none
+    /// before them. A join that is younger than `join_grace` had no time: it is pending, and not one
+    /// that never ends.
     pub(crate) fn close(&mut self, now: Instant, join_grace: Duration) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         for entry in &mut self.entries {
-            if let Some(why) = entry.resuming.take().filter(|_| !entry.over) {
-                *self.errors.entry(why.key().into_owned()).or_default() += 1;
-                entry.left_resuming = true;
+            if let Some(absent) = entry.absent.take().filter(|_| !entry.over)
+                && !(absent.on_purpose
+                    && now.saturating_duration_since(absent.since) < ABSENT_GRACE)
+            {
+                *self.errors.entry(absent.why.key().into_owned()).or_default() += 1;
+                entry.left_absent = true;
                 self.tries.drops += 1;
             }
             if let (Standing::Pending(_), Some(scheduled)) = (entry.standing(), entry.started) {
@@ -405,9 +500,8 @@ impl Joins {
     }
 
     /// A session went on over a new websocket.
-    pub(crate) fn resumed(&mut self, id: ParticipantId) {
+    pub(crate) fn resumed(&mut self) {
         self.tries.resumed += 1;
-        self.resuming(id, None);
     }
 
     /// No try will follow. `gave_up` if the last one broke, rather than being told to leave.
@@ -416,6 +510,7 @@ impl Joins {
         if !entry.over {
             entry.over = true;
             self.over[usize::from(entry.publisher)] += 1;
+            self.away -= usize::from(std::mem::replace(&mut entry.away, false));
             if !self.closed {
                 entry.failed = gave_up && !entry.has(JoinPhase::Dtls);
             }
@@ -470,9 +565,14 @@ impl Joins {
         self.connected[1] + self.over[1] >= publishers
     }
 
-    /// True once every started participant is connected or has given up.
+    /// True once every started participant is connected, away as planned, or has given up.
     pub(crate) fn settled(&self) -> bool {
-        self.connected() + self.over[0] + self.over[1] >= self.started_total()
+        self.connected() + self.away + self.over[0] + self.over[1] >= self.started_total()
+    }
+
+    /// Participants that by plan are there now.
+    pub(crate) fn planned(&self) -> usize {
+        self.planned
     }
 
     /// True once nobody is left, or will come back.
@@ -504,7 +604,7 @@ impl Joins {
         };
         let mut pending_at = PendingAt::default();
         for entry in &self.entries {
-            sum.dropped += u64::from(entry.dropped_out || entry.left_resuming);
+            sum.dropped += u64::from(entry.dropped_out || entry.left_absent);
             let place = match entry.standing() {
                 Standing::Joined => &mut sum.joined,
                 Standing::Failed => &mut sum.failed,
@@ -520,9 +620,9 @@ impl Joins {
         LiveJoins { counted: sum, pending_at, errors: self.errors.clone(), peak: self.peak as u64 }
     }
 
-    /// Participants whose websocket was gone when the run ended.
-    pub(crate) fn left_resuming(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.left_resuming).count() as u64
+    /// Participants that were on their way back when the run ended.
+    pub(crate) fn left_absent(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.left_absent).count() as u64
     }
 
     /// Joins that failed or never ended, to which the bound applies as `bound` says. `cut_off`
@@ -724,20 +824,66 @@ mod tests {
         joins.broke(ids[0], &ErrorKind::http(503).into());
         // A pause between two tries is the end of the last one, if the run ends in it.
         assert_eq!(assert_balanced(&joins).pending_at.websocket, 1);
-        // A websocket is gone, and one that was is back.
-        joins.resuming(ids[2], Some(ErrorKind::SignalLost.into()));
+        // One is on its way back, and one that was is back.
+        joins.absent(ids[2], &ErrorKind::SignalLost.into(), begun, false);
         joins.close(begun + MS, GRACE);
         let join = assert_balanced(&joins);
         let counted = join.counted;
         assert_eq!((counted.joined, counted.failed, counted.pending), (2, 1, 0));
         assert_eq!((counted.dropped, counted.drops, counted.tries_failed), (2, 4, 4));
         assert_eq!(join.errors["signal_lost"], 1);
-        assert_eq!(joins.left_resuming(), 1);
+        assert_eq!(joins.left_absent(), 1);
         let (mut joins, ids) = book_of(begun, &[Some(JoinPhase::Dtls)]);
-        joins.resuming(ids[0], Some(ErrorKind::SignalLost.into()));
-        joins.resumed(ids[0]);
+        joins.absent(ids[0], &ErrorKind::SignalLost.into(), begun, false);
+        joins.resumed();
+        joins.stands(ids[0]);
         joins.close(begun + MS, GRACE);
         assert_eq!((joins.live().counted.dropped, joins.live().counted.resumed), (0, 1));
+    }
+
+    #[test]
+    fn what_a_full_reconnect_makes_up_for_is_a_drop_and_nobody_dropped() {
+        let begun = Instant::now();
+        let (mut joins, ids) = book_of(begun, &[Some(JoinPhase::Dtls); 3]);
+        let lost = ErrorKind::MediaLost.into();
+        joins.fell_out(ids[0], &lost, begun, false);
+        joins.fell_out(ids[1], &lost, begun, true);
+        assert_eq!((joins.connected(), joins.errors()), (1, vec![("media_lost".to_owned(), 1)]));
+        joins.reached(ids[0], JoinPhase::Dtls, MS);
+        joins.stands(ids[0]);
+        // One that was thrown out on purpose, just now and then for long, and gives up.
+        let mut later = Joins { entries: joins.entries.clone(), ..Joins::default() };
+        later.close(begun + ABSENT_GRACE, GRACE);
+        assert_eq!((later.left_absent(), later.live().counted.dropped), (1, 1));
+        joins.broke(ids[2], &lost);
+        joins.close(begun + MS, GRACE);
+        let counted = assert_balanced(&joins).counted;
+        assert_eq!((counted.dropped, counted.drops, joins.left_absent()), (1, 2, 0));
+        assert_eq!((counted.joined, joins.connected()), (3, 1));
+    }
+
+    #[test]
+    fn who_comes_and_goes_as_planned_is_never_lost() {
+        let begun = Instant::now();
+        let (mut joins, ids) = book_of(begun, &[Some(JoinPhase::Dtls); 2]);
+        assert_eq!(joins.planned(), 2);
+        joins.disconnected(ids[0]);
+        joins.leaves(ids[0], true);
+        assert!(joins.settled() && !joins.all_over());
+        assert_eq!((joins.planned(), joins.connected()), (1, 1));
+        joins.rejoins(ids[0], begun);
+        assert!(!joins.settled());
+        assert_eq!((joins.planned(), assert_balanced(&joins).counted.pending), (2, 1));
+        joins.reached(ids[0], JoinPhase::Dtls, MS);
+        joins.disconnected(ids[1]);
+        joins.leaves(ids[1], false);
+        joins.over(ids[1], false);
+        joins.close(begun + MS, GRACE);
+        let counted = assert_balanced(&joins).counted;
+        assert_eq!((counted.leaves, counted.rejoins, counted.joined), (2, 1, 2));
+        assert_eq!((counted.dropped, joins.planned()), (0, 1));
+        // Each visit is a join of its own.
+        assert_eq!(joins.section().phases_ms.dtls.unwrap().count, 3);
     }
 
     #[test]

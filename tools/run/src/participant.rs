@@ -1,109 +1,140 @@
-//! One participant: token, websocket, session, peer; again if asked; until told to leave.
+//! One participant: token, websocket, session, peer; again if its join failed or its path broke;
+//! until told to leave.
+
+mod joined;
+mod orders;
+mod words;
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_core::MediaFailure;
-use stampede_core::PeerUpdate;
-use stampede_engine::{PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
-use stampede_scenario::{Media, ParticipantSpec};
-use stampede_signaling::connection::{ConnectOptions, Connection, Update};
-use stampede_signaling::session::{
-    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent, Target,
-};
-use stampede_signaling::{JoinGrant, TOKEN_TTL};
-use tokio::sync::{Notify, mpsc, watch};
+use stampede_core::{MediaFailure, PeerUpdate};
+use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
+use stampede_scenario::{Media, ParticipantSpec, Visit};
+use stampede_signaling::connection::{ConnectError, ConnectOptions, Connection};
+use stampede_signaling::session::{EndReason, WayBack};
+use stampede_signaling::{ErrorKind, JoinGrant, TOKEN_TTL, Token};
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::now;
 use crate::context::{Context, Leaving};
 use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
-use crate::peer_updates::PeerUpdates;
+use crate::reconnect;
+use crate::recoveries::Way;
 use crate::routes::{NOTICES_MAX, Route};
+use joined::Joined;
+pub(crate) use orders::{Order, Orders, What};
 
-/// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
-/// participant that is not active after 60 s (rtc/room.go).
-const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the media plane has to say why it did not connect.
-const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Where a server sends a participant away later than this, and there is no media, the media plane
-/// knows better why: servers give up on participants whose ICE found nothing.
-const DIAGNOSED_AFTER: Duration = Duration::from_secs(5);
 /// How long a leaving participant waits for its `leave` to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before what found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
-/// Pauses before the tries to take a session up again, as livekit-client's
-/// `DefaultReconnectPolicy` begins; its later ones outlast what a server keeps of a participant.
-const RESUME_PAUSES_MS: [u64; 5] = [0, 300, 1_200, 2_700, 4_800];
+/// What breaks within this time after a fault was over is put down to it.
+const BLAMED_FOR: Duration = Duration::from_secs(30);
 
 /// Who joins, and as what.
 pub(crate) struct Participant {
     /// Its place in the join statistics.
     pub id: ParticipantId,
-    /// Who it is; [`Participant::identity`] is that of the try under way.
+    /// Who it is; [`Life::identity`] is that of the try under way.
     pub spec: ParticipantSpec,
     /// When it was to start.
     pub scheduled: Instant,
-    /// Tries so far, the one under way included.
+    /// Tries to join so far, the one under way included.
     pub tries: Cell<u32>,
-    /// Tells this one alone to leave.
-    pub leave: Rc<Leave>,
+    /// What is done to this one alone.
+    pub orders: Rc<Orders>,
 }
 
-/// Tells one participant to leave before the others.
-#[derive(Debug, Default)]
-pub(crate) struct Leave {
-    asked: Cell<bool>,
-    wake: Notify,
-}
-
-impl Leave {
-    /// It is to leave now.
-    pub(crate) fn tell(&self) {
-        self.asked.set(true);
-        self.wake.notify_one();
-    }
-
-    async fn wait(&self) {
-        while !self.asked.get() {
-            self.wake.notified().await;
-        }
-    }
-}
-
-/// When a participant is to leave: with its kind, or alone before.
+/// When a participant is to leave: with its kind, alone before, or when its stay is over.
 struct Departure {
     leaving: watch::Receiver<Leaving>,
     last: Leaving,
-    own: Rc<Leave>,
+    own: Rc<Orders>,
+    /// When its stay is over.
+    stays_until: Option<Instant>,
 }
 
 impl Departure {
-    fn is_due(&self) -> bool {
-        self.own.asked.get() || *self.leaving.borrow() >= self.last
+    /// It was told to leave, for good.
+    fn is_told(&self) -> bool {
+        self.own.leaves() || *self.leaving.borrow() >= self.last
     }
 
-    async fn due(&mut self) {
+    fn is_due(&self) -> bool {
+        self.is_told() || self.stays_until.is_some_and(|at| now() >= at)
+    }
+
+    /// Waits until it is told to leave for good.
+    async fn told(&mut self) {
         tokio::select! {
             // The sender lives in the context as long as any participant.
             _ = self.leaving.wait_for(|leaving| *leaving >= self.last) => {}
-            () = self.own.wait() => {}
+            () = self.own.told_to_leave() => {}
+        }
+    }
+
+    async fn due(&mut self) {
+        match self.stays_until {
+            None => self.told().await,
+            Some(at) => tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => {}
+                () = self.told() => {}
+            },
         }
     }
 }
 
-impl Participant {
-    /// Identity of this try. A second try has a fresh one: the server may still hold the first
-    /// participant, would evict one for the other, and remembers failures by identity.
-    fn identity(&self) -> String {
-        match self.tries.get() {
-            0 | 1 => self.spec.identity.clone(),
-            tries => format!("{}{TRY_SUFFIX}{tries}", self.spec.identity),
-        }
+/// What outlasts a single session.
+struct Life {
+    /// The identity on the server. Further tries to join have fresh ones: the server may still hold
+    /// the first participant, would evict one for the other, and remembers failures by identity.
+    /// Who has joined once keeps its own.
+    identity: String,
+    /// Its room: the server may move it to another.
+    room: Rc<str>,
+    /// The server's latest token.
+    token: Option<Token>,
+    /// It was connected.
+    joined: bool,
+    /// Tries to come back since it last stood.
+    tried: u32,
+    /// What was done to it last on purpose, and until when it is put down to that.
+    blame: Option<(Order, Instant)>,
+    /// Nothing comes through before.
+    dark_until: Option<Instant>,
+}
+
+impl Life {
+    fn new(participant: &Participant) -> Self {
+        let own = &participant.spec.identity;
+        let identity = match participant.tries.get() {
+            0 | 1 => own.clone(),
+            tries => format!("{own}{TRY_SUFFIX}{tries}"),
+        };
+        let room = Rc::clone(&participant.spec.room);
+        Self { identity, room, token: None, joined: false, tried: 0, blame: None, dark_until: None }
+    }
+
+    /// What breaks now was broken by this.
+    fn fault(&self) -> Option<Order> {
+        self.blame.filter(|(_, until)| now() < *until).map(|(order, _)| order)
+    }
+
+    /// The pause before the next try to come back; `None` if there is none. Nobody waits where the
+    /// server asked for it.
+    fn pause(&mut self, context: &Context, asked_for: bool) -> Option<Duration> {
+        let jitter = context.jitter.borrow_mut().f64();
+        let pause = reconnect::pause(self.tried, context.reconnect_tries, jitter)?;
+        self.tried += 1;
+        let pause = if asked_for { Duration::ZERO } else { pause };
+        // What is dialled while nothing comes through waits for that to end.
+        let dark = self.dark_until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now()));
+        Some(pause.max(dark))
     }
 }
 
@@ -114,79 +145,252 @@ fn peer_role(media: &Media) -> PeerRole {
     }
 }
 
-/// How one try ended.
+/// How one session ended.
 #[derive(Debug)]
-enum TryEnd {
+enum SessionEnd {
     /// It was told to leave.
     Left,
+    /// It was told to leave and to join again after so long.
+    Rejoins(Duration),
     /// It broke.
-    Broke {
-        /// For `join.errors`.
-        why: JoinError,
-        /// For the log.
-        detail: String,
-        /// Whether another try can help.
-        retryable: bool,
-    },
+    Broke(Broken),
 }
 
-impl TryEnd {
-    fn broke(why: JoinError, detail: impl ToString) -> Self {
-        Self::Broke { why, detail: detail.to_string(), retryable: true }
+/// How a session broke.
+#[derive(Debug)]
+struct Broken {
+    /// For `join.errors`.
+    why: JoinError,
+    /// For the log.
+    detail: String,
+    /// Whether another try to join can help.
+    retryable: bool,
+    /// How it comes back if it was connected.
+    back: WayBack,
+    /// The server asked for it.
+    asked_for: bool,
+}
+
+impl Broken {
+    fn new(why: JoinError, detail: impl ToString) -> Self {
+        let (retryable, back) = (true, WayBack::Reconnect);
+        Self { why, detail: detail.to_string(), retryable, back, asked_for: false }
     }
 }
 
+impl From<ConnectError> for Broken {
+    fn from(error: ConnectError) -> Self {
+        Self {
+            retryable: error.is_retryable(),
+            back: may_dial_again(&error),
+            ..Self::new(error.kind().into(), error)
+        }
+    }
+}
+
+impl From<&EndReason> for Broken {
+    fn from(reason: &EndReason) -> Self {
+        Self {
+            retryable: reason.is_retryable(),
+            back: reason.way_back(),
+            asked_for: reason.is_asked_for(),
+            ..Self::new(reason.kind().into(), reason)
+        }
+    }
+}
+
+impl From<&MediaFailure> for Broken {
+    fn from(failure: &MediaFailure) -> Self {
+        Self::new(failure.into(), failure)
+    }
+}
+
+/// Who is not allowed in gives up (client-sdk-js src/room/RTCEngine.ts, `NotAllowed`); everything
+/// else may be better the next time.
+fn may_dial_again(error: &ConnectError) -> WayBack {
+    match error.kind() {
+        ErrorKind::Http(Some(401 | 403)) => WayBack::None,
+        _ => WayBack::Reconnect,
+    }
+}
+
+/// How a stay in the room ended.
+enum StayEnd {
+    /// It was told to leave.
+    Left,
+    /// It comes again after so long.
+    Rejoins(Duration),
+    /// It gave up, or was sent away.
+    Over { gave_up: bool },
+}
+
 /// Runs a participant to its end. `scheduled` has come, and the accounts know of it.
-pub(crate) async fn run(context: Rc<Context>, participant: Participant) {
+pub(crate) async fn run(context: Rc<Context>, mut participant: Participant) {
     let id = participant.id;
     let last = if participant.spec.media.is_publisher() {
         Leaving::Everybody
     } else {
         Leaving::Subscribers
     };
-    let (leaving, own) = (context.leaving.subscribe(), Rc::clone(&participant.leave));
-    let mut departure = Departure { leaving, last, own };
+    let (leaving, own) = (context.leaving.subscribe(), Rc::clone(&participant.orders));
+    let mut departure = Departure { leaving, last, own, stays_until: None };
+    let mut number = 0;
     let gave_up = loop {
-        let end = attempt(&context, &participant, &mut departure).await;
-        let TryEnd::Broke { why, detail, retryable } = end else {
-            gone(&context, &participant, None);
-            context.joins.borrow_mut().disconnected(id);
-            break false;
+        let visit = visit(&context, &participant, number);
+        departure.stays_until = visit.stays.map(|stays| participant.scheduled + stays);
+        let end = stay(&context, &participant, &mut departure).await;
+        // By plan, not by when it was ready to: so a server that is slow does not thin out what
+        // was planned.
+        let returns = match end {
+            StayEnd::Over { gave_up } => break gave_up,
+            StayEnd::Left if departure.is_told() => break false,
+            StayEnd::Left => departure.stays_until.zip(visit.returns_after).map(|(at, a)| at + a),
+            StayEnd::Rejoins(after) => Some(now() + after),
         };
-        let kind = why.key();
-        gone(&context, &participant, Some(&kind));
-        context.happened(&participant.identity(), || format!("ended: {kind}: {detail}"));
-        tracing::debug!("{}: {kind}: {detail}", participant.identity());
-        let more = retryable && participant.tries.get() <= context.retry;
-        context.joins.borrow_mut().said(&why, &detail);
-        context.joins.borrow_mut().broke(id, &why);
-        context.changed.notify_waiters();
-        if !more {
-            break true;
-        }
+        context.joins.borrow_mut().leaves(id, returns.is_some());
+        let Some(at) = returns else { break false };
         tokio::select! {
-            () = tokio::time::sleep(context.retry_sleep) => {}
-            () = departure.due() => {
-                gone(&context, &participant, None);
-                break true;
-            }
+            () = tokio::time::sleep_until(at.into()) => {}
+            () = departure.told() => break false,
         }
-        context.joins.borrow_mut().retried(id);
+        number += 1;
+        participant.scheduled = at;
+        participant.tries.set(0);
+        context.joins.borrow_mut().rejoins(id, at);
+        context.audience.borrow_mut().scheduled(id, at);
     };
     context.joins.borrow_mut().over(id, gave_up);
     context.changed.notify_waiters();
 }
 
+/// How long it stays this time, and when it comes back. Publishers stay to the end.
+fn visit(context: &Context, participant: &Participant, number: u32) -> Visit {
+    let (plan, seed) = &context.visits;
+    match participant.spec.media.is_publisher() {
+        true => Visit { stays: None, returns_after: None },
+        false => plan.visit(*seed, &participant.spec.identity, number),
+    }
+}
+
+/// From a join to its end, with all that breaks and comes back between.
+async fn stay(context: &Context, participant: &Participant, departure: &mut Departure) -> StayEnd {
+    let id = participant.id;
+    participant.tries.set(participant.tries.get() + 1);
+    let mut life = Life::new(participant);
+    loop {
+        let end = session(context, participant, &mut life, departure).await;
+        let broken = match end {
+            SessionEnd::Broke(broken) => broken,
+            SessionEnd::Left => {
+                left(context, participant, &life);
+                return StayEnd::Left;
+            }
+            SessionEnd::Rejoins(after) => {
+                left(context, participant, &life);
+                return StayEnd::Rejoins(after);
+            }
+        };
+        let Broken { why, detail, .. } = &broken;
+        let kind = why.key();
+        context.happened(&life.identity, || format!("ended: {kind}: {detail}"));
+        tracing::debug!("{}: {kind}: {detail}", life.identity);
+        context.joins.borrow_mut().said(why, detail);
+        let next = match life.joined {
+            true => return_after(context, participant, &mut life, &broken),
+            false => retry_after(context, participant, &life, &broken),
+        };
+        context.changed.notify_waiters();
+        let pause = match next {
+            Next::After(pause) => pause,
+            Next::Over { gave_up } => return StayEnd::Over { gave_up },
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = departure.due() => {
+                left(context, participant, &life);
+                // Of a join that failed nothing is made up for by the end of the run.
+                return if life.joined { StayEnd::Left } else { StayEnd::Over { gave_up: true } };
+            }
+        }
+        if !life.joined {
+            participant.tries.set(participant.tries.get() + 1);
+            context.joins.borrow_mut().retried(id);
+            life = Life::new(participant);
+        }
+    }
+}
+
+/// What follows after a session broke.
+enum Next {
+    /// Another one, after this pause.
+    After(Duration),
+    /// Nothing.
+    Over { gave_up: bool },
+}
+
+/// Enters a join that failed.
+fn retry_after(context: &Context, participant: &Participant, life: &Life, broken: &Broken) -> Next {
+    gone(context, participant, life, Some(&broken.why.key()));
+    context.joins.borrow_mut().broke(participant.id, &broken.why);
+    match broken.retryable && participant.tries.get() <= context.retry {
+        true => Next::After(context.retry_sleep),
+        false => Next::Over { gave_up: true },
+    }
+}
+
+/// Enters the end of a session of who was connected.
+fn return_after(
+    context: &Context,
+    participant: &Participant,
+    life: &mut Life,
+    broken: &Broken,
+) -> Next {
+    let id = participant.id;
+    let order = life.fault();
+    let left_by_server = matches!(broken.why, JoinError::Signalling(ErrorKind::ServerLeft(_)));
+    if let Some(order) = order.filter(|order| left_by_server && order.what.sends_away()) {
+        // Nothing is expected of who was sent away on purpose.
+        context.recoveries.borrow_mut().sent_away(order.fault);
+        left(context, participant, life);
+        return Next::Over { gave_up: false };
+    }
+    gone(context, participant, life, Some(&broken.why.key()));
+    let mut recoveries = context.recoveries.borrow_mut();
+    let (at, fault) = (now(), order.map(|order| order.fault));
+    recoveries.broke(id, at, context.clock.unix_ns(at), fault);
+    recoveries.failed(id);
+    let pause = match broken.back {
+        WayBack::None => None,
+        WayBack::Resume | WayBack::Reconnect => life.pause(context, broken.asked_for),
+    };
+    match pause {
+        Some(pause) => {
+            let on_purpose = recoveries.fault_of(id).is_some();
+            context.joins.borrow_mut().fell_out(id, &broken.why, at, on_purpose);
+            Next::After(pause)
+        }
+        None => {
+            recoveries.gave_up(id);
+            context.joins.borrow_mut().broke(id, &broken.why);
+            Next::Over { gave_up: true }
+        }
+    }
+}
+
+/// It leaves as it was told to.
+fn left(context: &Context, participant: &Participant, life: &Life) {
+    gone(context, participant, life, None);
+    context.recoveries.borrow_mut().left(participant.id);
+    let mut joins = context.joins.borrow_mut();
+    joins.stands(participant.id);
+    joins.disconnected(participant.id);
+}
+
 /// Tells the accounts that it is gone: told to leave, or for this reason.
-fn gone(context: &Context, participant: &Participant, broke: Option<&str>) {
+fn gone(context: &Context, participant: &Participant, life: &Life, broke: Option<&str>) {
     let (now, mut audience) = (now(), context.audience.borrow_mut());
     if participant.spec.media.is_publisher() {
-        return audience.publisher_gone(
-            &participant.spec.room,
-            &participant.spec.identity,
-            now,
-            broke,
-        );
+        return audience.publisher_gone(&life.room, &participant.spec.identity, now, broke);
     }
     match broke {
         Some(reason) => audience.disconnected(participant.id, now, reason),
@@ -194,92 +398,97 @@ fn gone(context: &Context, participant: &Participant, broke: Option<&str>) {
     }
 }
 
-async fn attempt(
+/// One session, from its websocket to its end.
+async fn session(
     context: &Context,
     participant: &Participant,
+    life: &mut Life,
     departure: &mut Departure,
-) -> TryEnd {
-    participant.tries.set(participant.tries.get() + 1);
+) -> SessionEnd {
     if departure.is_due() {
-        return TryEnd::Left;
+        return SessionEnd::Left;
+    }
+    if life.joined {
+        context.recoveries.borrow_mut().tries(participant.id, Way::FullReconnect);
     }
     // What is done once is boxed: a task is as large as the largest state it ever waits in, for as
     // long as its participant stays.
     let mut connection = tokio::select! {
-        connection = Box::pin(connect(context, participant)) => match connection {
+        connection = Box::pin(connect(context, participant, life)) => match connection {
             Ok(connection) => connection,
-            Err(end) => return end,
+            Err(broken) => return SessionEnd::Broke(broken),
         },
-        () = departure.due() => return TryEnd::Left,
+        () = departure.due() => return SessionEnd::Left,
     };
     let (sender, mut notices) = mpsc::channel(NOTICES_MAX);
     let spec = PeerSpec {
-        label: participant.identity(),
+        label: life.identity.clone(),
         role: peer_role(&participant.spec.media),
         local_ip: Some(context.local_ip),
         cohort: participant.spec.cohort,
     };
     let peer = match context.add_peer(spec) {
-        None => return TryEnd::Left,
+        None => return SessionEnd::Left,
         Some(Ok(peer)) => peer,
         Some(Err(error)) => {
             Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
-            return TryEnd::broke(JoinError::NoResources, error);
+            return SessionEnd::Broke(Broken::new(JoinError::NoResources, error));
         }
     };
-    let identity = participant.identity();
-    context.happened(&identity, || format!("websocket open, peer {peer}"));
-    let route =
-        Route { participant: participant.id, scheduled: participant.scheduled, notices: sender };
-    context.routes.borrow_mut().insert(peer, route);
-    context.audience.borrow_mut().peer(participant.id, peer);
-    let publishes = participant.spec.media.is_publisher();
-    let peer_updates =
-        PeerUpdates::new(context.own_publishers.clone(), context.obey_dynacast, publishes);
-    let identity = &identity;
-    let mut joined = Joined {
-        context,
-        participant,
-        identity,
+    context.happened(&life.identity, || format!("websocket open, peer {peer}"));
+    context.routes.borrow_mut().insert(
         peer,
-        peer_updates,
-        began: now(),
-        connected: false,
-        resumes_tried: 0,
-        own_sid: String::new(),
-    };
+        Route {
+            participant: participant.id,
+            scheduled: participant.scheduled,
+            notices: Some(sender),
+        },
+    );
+    context.audience.borrow_mut().peer(participant.id, peer);
+    let mut joined = Joined::new(context, participant, life, peer);
     let end = joined.hold(&mut connection, &mut notices, departure).await;
+    life.token = connection.session().refreshed_token().cloned().or(life.token.take());
+    for order in participant.orders.take_back() {
+        context.recoveries.borrow_mut().missed(order.fault);
+    }
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {
-        TryEnd::Left => gone(context, participant, None),
-        TryEnd::Broke { why, .. } => gone(context, participant, Some(&why.key())),
+        SessionEnd::Left | SessionEnd::Rejoins(_) => gone(context, participant, life, None),
+        SessionEnd::Broke(broken) => gone(context, participant, life, Some(&broken.why.key())),
     }
     // A worker that takes no commands is told by the close below.
     let _ = context.command(peer, PeerCommand::Update(PeerUpdate::Leaving));
     context.joins.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
-    context.happened(identity, || "leave sent".to_owned());
-    context.routes.borrow_mut().remove(peer);
+    context.happened(&life.identity, || "leave sent".to_owned());
+    context.routes.borrow_mut().detach(peer);
     close(context, peer).await;
     end
 }
 
-fn connect_options(context: &Context, participant: &Participant) -> Result<ConnectOptions, TryEnd> {
+fn connect_options(
+    context: &Context,
+    participant: &Participant,
+    life: &Life,
+) -> Result<ConnectOptions, Broken> {
     let publisher = participant.spec.media.is_publisher();
-    let identity = participant.identity();
     let grant = JoinGrant {
-        room: &participant.spec.room,
-        identity: &identity,
+        room: &life.room,
+        identity: &life.identity,
         can_publish: publisher,
         can_subscribe: !publisher,
         hidden: participant.spec.hidden,
         ttl: TOKEN_TTL,
     };
-    let token = context
-        .credentials
-        .join_token(&grant)
-        .map_err(|error| TryEnd::broke(JoinError::BadToken, error))?;
+    let token = match &life.token {
+        Some(token) => token.clone(),
+        None => context.credentials.join_token(&grant).map_err(|error| Broken {
+            retryable: false,
+            back: WayBack::None,
+            ..Broken::new(JoinError::BadToken, error)
+        })?,
+    };
     let (url, role) = (context.url.clone(), participant.spec.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
     options.proxy.clone_from(&context.network.proxy);
@@ -288,14 +497,14 @@ fn connect_options(context: &Context, participant: &Participant) -> Result<Conne
     Ok(options)
 }
 
-async fn connect(context: &Context, participant: &Participant) -> Result<Box<Connection>, TryEnd> {
-    context.happened(&participant.identity(), || format!("join of room {}", participant.spec.room));
-    let options = connect_options(context, participant)?;
-    let connection = Connection::connect(options).await.map_err(|error| TryEnd::Broke {
-        why: error.kind().into(),
-        detail: error.to_string(),
-        retryable: error.is_retryable(),
-    })?;
+async fn connect(
+    context: &Context,
+    participant: &Participant,
+    life: &Life,
+) -> Result<Box<Connection>, Broken> {
+    context.happened(&life.identity, || format!("join of room {}", life.room));
+    let options = connect_options(context, participant, life)?;
+    let connection = Connection::connect(options).await?;
     let at = connection.timings().websocket;
     context.reached_now(participant.id, JoinPhase::Websocket, participant.scheduled, at);
     Ok(Box::new(connection))
@@ -311,317 +520,4 @@ async fn close(context: &Context, peer: PeerId) {
     }
     // It then lives until the engine stops.
     tracing::warn!("peer {peer} could not be closed: its worker takes no commands");
-}
-
-/// A participant with a websocket and a peer.
-struct Joined<'a> {
-    context: &'a Context,
-    participant: &'a Participant,
-    identity: &'a str,
-    peer: PeerId,
-    peer_updates: PeerUpdates,
-    began: Instant,
-    connected: bool,
-    /// Websockets tried since the session last stood.
-    resumes_tried: usize,
-    /// Our participant sid, once the server has given one.
-    own_sid: String,
-}
-
-impl Joined<'_> {
-    async fn hold(
-        &mut self,
-        connection: &mut Connection,
-        notices: &mut mpsc::Receiver<PeerNotice>,
-        departure: &mut Departure,
-    ) -> TryEnd {
-        let deadline = tokio::time::sleep(MEDIA_TIMEOUT);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                update = connection.next() => match update {
-                    Some(Update::Media(command)) => {
-                        self.context.happened(self.identity, || heard(&command));
-                        if let Some(end) = self.command(peer_command(command)).await {
-                            return end;
-                        }
-                    }
-                    Some(Update::Event(SessionEvent::Ended(why))) => {
-                        let resumed = tokio::select! {
-                            resumed = Box::pin(self.resume(connection, &why)) => resumed,
-                            () = departure.due() => return TryEnd::Left,
-                        };
-                        if !resumed {
-                            let asked = match why {
-                                EndReason::ServerLeft { .. } | EndReason::ReconnectAsked { .. } => {
-                                    Box::pin(self.unconnected(notices)).await
-                                }
-                                _ => None,
-                            };
-                            return asked.unwrap_or_else(|| ended(&why));
-                        }
-                    }
-                    Some(Update::Event(event)) => {
-                        if let Some(update) = self.peer_updates.of(&event)
-                            && let Some(end) = self.command(PeerCommand::Update(update)).await
-                        {
-                            return end;
-                        }
-                        self.event(event, connection.timings().tcp);
-                    }
-                    None => return TryEnd::broke(JoinError::SignalEnded, "the session ended"),
-                },
-                notice = notices.recv() => match notice {
-                    Some(PeerNotice::Disconnected { failure }) if !self.connected => {
-                        return self.failed(&failure);
-                    }
-                    Some(notice) => self.notice(connection, notice),
-                    None => return TryEnd::broke(
-                        JoinError::SignallingOverloaded,
-                        "more notices of the media plane than its task could handle",
-                    ),
-                },
-                () = departure.due() => {
-                    // Nobody's failure, but why it hung is known.
-                    if !self.connected
-                        && let Some(end) = Box::pin(self.unconnected(notices)).await
-                        && let TryEnd::Broke { why, detail, .. } = end
-                    {
-                        self.context.joins.borrow_mut().said(&why, &detail);
-                    }
-                    return TryEnd::Left;
-                }
-                () = &mut deadline, if !self.connected => {
-                    let unconnected = self.unconnected(notices);
-                    return Box::pin(unconnected).await.unwrap_or_else(|| TryEnd::broke(
-                        JoinError::MediaTimeout,
-                        format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),
-                    ));
-                },
-            }
-        }
-    }
-
-    /// What the media plane knows of why it is not connected, if it had time enough to be.
-    async fn unconnected(&self, notices: &mut mpsc::Receiver<PeerNotice>) -> Option<TryEnd> {
-        if self.connected || now().saturating_duration_since(self.began) < DIAGNOSED_AFTER {
-            return None;
-        }
-        self.context.command(self.peer, PeerCommand::GiveUp).ok()?;
-        let deadline = tokio::time::sleep(DIAGNOSIS_TIMEOUT);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                notice = notices.recv() => match notice? {
-                    PeerNotice::Disconnected { failure } => return Some(self.failed(&failure)),
-                    notice => self.context.happened(self.identity, || said(&notice)),
-                },
-                () = &mut deadline => return None,
-            }
-        }
-    }
-
-    /// The end of a try whose media never came up.
-    fn failed(&self, failure: &MediaFailure) -> TryEnd {
-        self.context.happened(self.identity, || format!("disconnected: {failure}"));
-        TryEnd::broke(failure.into(), failure)
-    }
-
-    /// Opens another websocket for the same session, as a real client does; the media goes on
-    /// meanwhile. False if that can't help or did not.
-    ///
-    /// Websockets that end again before the server has said that the session goes on count as one
-    /// try each: [`RESUME_PAUSES_MS`] is all there is between two sessions that stand.
-    async fn resume(&mut self, connection: &mut Connection, why: &EndReason) -> bool {
-        if !(why.is_resumable() && self.connected && connection.session().is_joined()) {
-            return false;
-        }
-        let Ok(options) = connect_options(self.context, self.participant) else { return false };
-        self.context.joins.borrow_mut().resuming(self.participant.id, Some(why.kind().into()));
-        self.context.happened(self.identity, || format!("{why}: resuming"));
-        self.context.joins.borrow_mut().said(&why.kind().into(), &why.to_string());
-        tracing::debug!("{}: {why}: resuming", self.participant.identity());
-        let (id, now) = (self.participant.id, now());
-        self.context.audience.borrow_mut().disconnected(id, now, why.kind().key());
-        while let Some(pause_ms) = RESUME_PAUSES_MS.get(self.resumes_tried) {
-            self.resumes_tried += 1;
-            tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
-            match connection.resume(&options, why).await {
-                Ok(()) => return true,
-                Err(error) if error.is_retryable() => {}
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-
-    /// Tells the peer something; an end if that can't be done. Waits a while for room in its
-    /// worker's mailbox, and reads nothing more of the server meanwhile: it may be the one that
-    /// fills it.
-    async fn command(&self, command: PeerCommand) -> Option<TryEnd> {
-        for _ in 0..MAILBOX_TRIES {
-            if self.context.takes_commands(self.peer) {
-                break;
-            }
-            tokio::time::sleep(MAILBOX_PAUSE).await;
-        }
-        let full = self.context.command(self.peer, command).err()?;
-        Some(TryEnd::broke(JoinError::WorkerOverloaded, full))
-    }
-
-    /// What the session says, but its end.
-    fn event(&mut self, event: SessionEvent, tcp_connected: Instant) {
-        self.context.happened(self.identity, || match &event {
-            // It may hold TURN passwords.
-            SessionEvent::Joined(_) => "join response".to_owned(),
-            event => format!("{event:?}"),
-        });
-        self.account(&event);
-        match event {
-            SessionEvent::Joined(joined) => {
-                self.own_sid.clone_from(&joined.participant_sid);
-                let participant = self.participant;
-                let (id, scheduled) = (participant.id, participant.scheduled);
-                let at = now();
-                self.context.reached_now(id, JoinPhase::Signal, scheduled, at);
-                let mut joins = self.context.joins.borrow_mut();
-                joins.join_response(at.saturating_duration_since(tcp_connected));
-                joins.server_version(&joined.server_version);
-            }
-            SessionEvent::Resumed => {
-                self.resumes_tried = 0;
-                self.context.joins.borrow_mut().resumed(self.participant.id);
-            }
-            SessionEvent::PublishRefused { reason, .. } => {
-                self.context
-                    .joins
-                    .borrow_mut()
-                    .error(&JoinError::PublishRefused(reason.to_string()));
-            }
-            SessionEvent::SubscriptionFailed { error, .. } => {
-                self.context.joins.borrow_mut().error(&JoinError::Subscription(error.to_string()));
-            }
-            _ => {}
-        }
-    }
-
-    /// What the watch accounts have to know of an event.
-    fn account(&self, event: &SessionEvent) {
-        let (context, participant) = (self.context, self.participant);
-        let (id, now) = (participant.id, now());
-        let mut audience = context.audience.borrow_mut();
-        let Role::Publisher { tracks } = &participant.spec.role else {
-            if matches!(event, SessionEvent::Resumed) && self.connected {
-                audience.connected(id, now);
-            }
-            return audience.heard(id, now, event, &context.own_publishers);
-        };
-        match event {
-            SessionEvent::TrackPublished { cid, sid } => {
-                let Some(track) = tracks.iter().find(|track| track.cid == *cid) else { return };
-                let published = RemoteTrack {
-                    sid: sid.clone(),
-                    kind: track.kind,
-                    source: track.source(),
-                    publisher_sid: self.own_sid.clone(),
-                    publisher_identity: self.identity.to_owned(),
-                    width: track.width,
-                    height: track.height,
-                    mime_type: String::new(),
-                    muted: false,
-                };
-                audience.published(&participant.spec.room, now, &published);
-            }
-            SessionEvent::PublishedTrackMuted { sid, muted } => {
-                audience.publication_muted(&participant.spec.room, sid, now, *muted);
-            }
-            SessionEvent::PublishedTrackGone { sid } => {
-                audience.publication_over(&participant.spec.room, sid, now);
-            }
-            _ => {}
-        }
-    }
-
-    fn notice(&mut self, connection: &mut Connection, notice: PeerNotice) {
-        self.context.happened(self.identity, || said(&notice));
-        let input = match notice {
-            PeerNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
-            PeerNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },
-            PeerNotice::NegotiationFailed { reason } => MediaInput::NegotiationFailed { reason },
-            PeerNotice::LocalCandidate { candidate } => {
-                let publishes = self.participant.spec.media.is_publisher();
-                let target = if publishes { Target::Publisher } else { Target::Subscriber };
-                MediaInput::LocalCandidate { target, candidate }
-            }
-            PeerNotice::Disconnected { failure } => {
-                MediaInput::Disconnected { reason: failure.to_string() }
-            }
-            PeerNotice::Connected => {
-                self.connected = true;
-                let (id, now) = (self.participant.id, now());
-                self.context.audience.borrow_mut().connected(id, now);
-                return;
-            }
-            // The router counts these, and keeps them.
-            PeerNotice::IceConnected
-            | PeerNotice::FirstPacket { .. }
-            | PeerNotice::FirstKeyframe
-            | PeerNotice::LastFrame { .. }
-            | PeerNotice::NextFrame
-            | PeerNotice::Closed => return,
-        };
-        connection.media(input);
-    }
-}
-
-/// A signalling message about media, for the timeline: candidates in full, SDP by its length.
-fn heard(command: &MediaCommand) -> String {
-    match command {
-        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => format!(
-            "offer {id} of the server, {} bytes, {} tracks named",
-            sdp.len(),
-            mid_to_track_id.len()
-        ),
-        MediaCommand::CreateOffer => "an offer of ours is wanted".to_owned(),
-        MediaCommand::RestartIce => "ICE is to restart".to_owned(),
-        MediaCommand::RemoteAnswer { sdp } => {
-            format!("answer of the server, {} bytes", sdp.len())
-        }
-        MediaCommand::RemoteCandidate { candidate, .. } => format!("trickled {candidate}"),
-    }
-}
-
-/// What the peer told its task, for the timeline.
-fn said(notice: &PeerNotice) -> String {
-    match notice {
-        PeerNotice::Answer { offer_id, sdp } => {
-            format!("our answer to offer {offer_id}, {} bytes", sdp.len())
-        }
-        PeerNotice::Offer { sdp } => format!("our offer, {} bytes", sdp.len()),
-        PeerNotice::Connected => "DTLS connected".to_owned(),
-        PeerNotice::NegotiationFailed { reason } => format!("negotiation failed: {reason}"),
-        PeerNotice::LocalCandidate { candidate } => format!("trickled ours: {candidate}"),
-        PeerNotice::Disconnected { failure } => format!("disconnected: {failure}"),
-        notice => format!("{notice:?}"),
-    }
-}
-
-fn peer_command(command: MediaCommand) -> PeerCommand {
-    match command {
-        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
-            PeerCommand::Offer { id, sdp, mid_to_track_id }
-        }
-        MediaCommand::CreateOffer => PeerCommand::CreateOffer,
-        MediaCommand::RestartIce => PeerCommand::RestartIce,
-        MediaCommand::RemoteAnswer { sdp } => PeerCommand::Answer { sdp },
-        MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
-    }
-}
-
-fn ended(reason: &EndReason) -> TryEnd {
-    TryEnd::Broke {
-        why: reason.kind().into(),
-        detail: reason.to_string(),
-        retryable: reason.is_retryable(),
-    }
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use stampede_counters::{GeneratorCounters, RunCounters};
+use stampede_counters::{GeneratorCounters, RecoveryGroups, RunCounters};
 use stampede_engine::{PeerLine, WorkerSnapshot};
 use stampede_report::running::{LiveJoins, LiveWatch};
 use stampede_report::types::SeriesRow;
@@ -62,6 +62,8 @@ pub struct Progress {
     pub connected: usize,
     /// Where the participants stand, and what became of their tries.
     pub joins: LiveJoins,
+    /// Tries to come back so far.
+    pub recoveries: RecoveryGroups,
     /// Errors of joins by kind, commonest first.
     pub errors: Vec<(String, u64)>,
     /// Watch time so far.

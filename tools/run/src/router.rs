@@ -88,7 +88,16 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         context.joins.borrow_mut().reached(route.participant, phase, since);
     };
     match &notice {
-        PeerNotice::IceConnected => return reached(JoinPhase::Ice),
+        PeerNotice::IceConnected => reached(JoinPhase::Ice),
+        PeerNotice::LastFrame { at_unix_ns } => {
+            if let Some(at_unix_ns) = at_unix_ns {
+                context.recoveries.borrow_mut().last_frame(route.participant, *at_unix_ns);
+            }
+            return;
+        }
+        PeerNotice::NextFrame => {
+            return context.recoveries.borrow_mut().frame(route.participant, at_unix_ns);
+        }
         PeerNotice::FirstPacket { .. } => {
             reached(JoinPhase::FirstPacket);
             return context.changed.notify_waiters();
@@ -105,15 +114,15 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         | PeerNotice::Offer { .. }
         | PeerNotice::NegotiationFailed { .. }
         | PeerNotice::LocalCandidate { .. }
-        | PeerNotice::LastFrame { .. }
-        | PeerNotice::NextFrame
         | PeerNotice::Disconnected { .. } => {}
         PeerNotice::Closed => {
             routes.remove(peer);
             return;
         }
     }
-    if route.notices.try_send(notice).is_err() {
-        routes.remove(peer);
+    if let Some(notices) = &route.notices
+        && notices.try_send(notice).is_err()
+    {
+        routes.detach(peer);
     }
 }

@@ -24,8 +24,8 @@ pub(crate) struct Route {
     pub participant: ParticipantId,
     /// When its join was scheduled.
     pub scheduled: Instant,
-    /// Its task.
-    pub notices: mpsc::Sender<PeerNotice>,
+    /// Its task; `None` once that waits for nothing more.
+    pub notices: Option<mpsc::Sender<PeerNotice>>,
 }
 
 /// Peers with a task.
@@ -36,6 +36,13 @@ impl Routes {
     /// Adds a peer.
     pub(crate) fn insert(&mut self, peer: PeerId, route: Route) {
         self.0.insert(peer, route);
+    }
+
+    /// What still comes of a peer is of no use to its task, only to the books.
+    pub(crate) fn detach(&mut self, peer: PeerId) {
+        if let Some(route) = self.0.get_mut(&peer) {
+            route.notices = None;
+        }
     }
 
     /// Where the notices of a peer go; `None` once nobody waits for them.

@@ -125,6 +125,10 @@ async fn parts(
         local_ip: prepared.local_ip,
         retry: data.scenario.retry,
         retry_sleep: data.scenario.retry_sleep,
+        reconnect_tries: data.scenario.reconnect.tries(),
+        faults: data.scenario.faults.iter().map(ToString::to_string).collect(),
+        visits: data.scenario.audience,
+        seed: prepared.seed,
         own_publishers: prepared.participants.own_publishers.clone(),
         obey_dynacast: data.scenario.dynacast,
         timelines: data.scenario.capture.is_some(),
@@ -225,6 +229,8 @@ async fn with_engine(
         interrupted,
         controls,
         ledger_before: None,
+        faults: None,
+        fault_task: None,
     };
     let ending = conductor.play(participants).await;
     data.ledger_begin = conductor.ledger_before.take();
@@ -256,6 +262,7 @@ async fn with_engine(
         data.server_metrics = Some(scraper.finish().await);
     }
     data.joins = context.joins.take();
+    data.recoveries = context.recoveries.take();
     end_audience(data, &context);
     write_captures(data, &context);
     take_ledger(data, embedded).await;
@@ -404,12 +411,18 @@ impl Watcher {
             }
             shown.elapsed = context.clock.since_start();
             shown.joins = context.joins.borrow().live();
+            shown.recoveries = context.recoveries.borrow().counted();
             if look == LOOKS_A_SECOND {
                 look = 0;
                 let mut workers = workers.borrow_mut();
                 self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
                 if armed && state.crossed.borrow().is_none() {
-                    let figures = running::figures(&shown.joins, &shown.watch, &shown.counters);
+                    let figures = running::figures(
+                        &shown.joins,
+                        &shown.recoveries,
+                        &shown.watch,
+                        &shown.counters,
+                    );
                     let found = threshold::crossed(&thresholds, &figures, shown.elapsed);
                     *state.crossed.borrow_mut() =
                         found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
@@ -436,9 +449,12 @@ impl Watcher {
         shown: &mut Progress,
     ) {
         workers.unread.clear();
-        let connected = context.joins.borrow().connected();
+        let joins = context.joins.borrow();
+        let (planned, connected) = (joins.planned(), joins.connected());
+        drop(joins);
         let t_s = shown.elapsed.as_secs_f64();
-        shown.second = series.second(t_s, connected, self.scraper.second(), workers.seconds(now()));
+        shown.second =
+            series.second(t_s, [planned, connected], self.scraper.second(), workers.seconds(now()));
         let audience = context.audience.borrow();
         if let Some(until) = audience.known_until(context.workers(), settles_after) {
             shown.watch = Viewers::until(&audience, context.clock.started, until).live();

@@ -78,13 +78,14 @@ impl Series {
     pub(crate) fn second<'a>(
         &mut self,
         t_s: f64,
-        joined: usize,
+        [planned, joined]: [usize; 2],
         server: Option<ServerSecond>,
         snapshots: impl Iterator<Item = (&'a WorkerSnapshot, bool)> + Clone,
     ) -> SeriesRow {
         let mut row = SeriesRow {
             t_s: rounded(t_s),
             length_s: 1.0,
+            planned: planned as u64,
             joined: joined as u64,
             server,
             ..SeriesRow::default()
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn without_workers_a_row_is_empty_but_there() {
         let mut series = Series::default();
-        let row = series.second(1.0004, 3, None, std::iter::empty());
+        let row = series.second(1.0004, [4, 3], None, std::iter::empty());
         assert_eq!((row.t_s, row.length_s, row.joined, row.packets_in), (1.0, 1.0, 3, 0));
         assert_eq!(series.into_rows().len(), 1);
     }

@@ -11,7 +11,8 @@ use crate::clock::now;
 use crate::conductor::{Conductor, Stop};
 use crate::context::Tasks;
 use crate::data::{Mark, Measured};
-use crate::participant::{Leave, Participant};
+use crate::joins::ParticipantId;
+use crate::participant::{Orders, Participant};
 use crate::progress::Phase;
 
 /// Longest wait for the workers' sums between two stages.
@@ -23,7 +24,7 @@ const ANSWER_LOOK_EVERY: Duration = Duration::from_millis(5);
 struct Crowd {
     waiting: std::vec::IntoIter<Participant>,
     /// Told to join and not to leave, in this order.
-    inside: Vec<Rc<Leave>>,
+    inside: Vec<(ParticipantId, Rc<Orders>)>,
     joined: u64,
     left: u64,
 }
@@ -82,12 +83,13 @@ impl Conductor<'_> {
             if change.join {
                 let Some(mut participant) = crowd.waiting.next() else { continue };
                 participant.scheduled = begin + change.at;
-                crowd.inside.push(Rc::clone(&participant.leave));
+                crowd.inside.push((participant.id, Rc::clone(&participant.orders)));
                 crowd.joined += 1;
                 self.start(participant, tasks);
-            } else if let Some(last) = crowd.inside.pop() {
+            } else if let Some((id, last)) = crowd.inside.pop() {
                 crowd.left += 1;
-                last.tell();
+                self.context.joins.borrow_mut().planned_to_leave(id);
+                last.leave();
             }
         }
         self.watch_until(begin + run.end).await

@@ -29,7 +29,7 @@ use crate::Cohorts;
 
 pub(crate) use check::check;
 pub use grammar::{FaultError, FaultValueError};
-pub use simulation::{CandidateProtocol, Simulation};
+pub use stampede_signaling::session::{CandidateProtocol, Simulation};
 
 /// Most faults of a run; more is a typing error.
 pub const FAULTS_MAX: usize = 32;

@@ -230,3 +230,79 @@ fn news_of_a_stream_waits_for_the_name_of_its_track() {
     let [(_, tally)] = &rig.tallies(9_000)[..] else { panic!() };
     assert_eq!((ms(tally.expected), ms(tally.played)), (4_000, 4_000), "from its publication on");
 }
+
+#[test]
+fn the_last_frame_of_a_visit_does_not_stand_into_the_next_one() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(100));
+    rig.available(100, "TR_1", "pub", TrackSource::Camera);
+    rig.audience.left(SUBSCRIBER, rig.at(1_000));
+    rig.played("TR_1", 0, 200, 1_190);
+    // It is back at once, and sees its first frame after 300 ms: that is joining, and no gap.
+    rig.audience.scheduled(SUBSCRIBER, rig.at(1_020));
+    rig.audience.connected(SUBSCRIBER, rig.at(1_100));
+    rig.played("TR_1", 1, 1_320, 3_000);
+    let [(_, tally)] = &rig.tallies(3_000)[..] else { panic!() };
+    assert_eq!((ms(tally.expected), ms(tally.played)), (800 + 1_680, 800 + 1_680), "{tally:?}");
+    // Had it not come back it would be missed from the end of the grace on, and not before it joined.
+    rig.audience.left(SUBSCRIBER, rig.at(3_000));
+    rig.audience.scheduled(SUBSCRIBER, rig.at(4_000));
+    let [(_, tally)] = &rig.tallies(11_000)[..] else { panic!() };
+    assert_eq!(ms(tally.expected), 800 + 1_680 + 2_000);
+    assert_eq!(tally.interruptions.last().unwrap().cause, Cause::NotJoined);
+}
+
+#[test]
+fn stays_beyond_those_that_are_kept_are_in_the_sums() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    rig.available(0, "TR_1", "pub", TrackSource::Camera);
+    // 100 visits of a second, one every two; in each of them 100 ms are missed at its end.
+    for visit in 0..100 {
+        let at = 2_000 * visit;
+        if visit > 0 {
+            rig.audience.scheduled(SUBSCRIBER, rig.at(at));
+            rig.audience.connected(SUBSCRIBER, rig.at(at));
+        }
+        rig.played("TR_1", visit as u32, at, at + 900);
+        rig.audience.left(SUBSCRIBER, rig.at(at + 1_000));
+    }
+    let taken = rig.audience.taken(SUBSCRIBER).unwrap();
+    assert!(taken.seat.stays.len() <= super::STAYS_MAX, "{}", taken.seat.stays.len());
+    assert!(taken.seat.connection.moments().count() <= 2 * super::STAYS_MAX + 2);
+    let [(_, tally)] = &rig.tallies(200_000)[..] else { panic!() };
+    assert_eq!((ms(tally.expected), ms(tally.played)), (100_000, 90_000));
+}
+
+#[test]
+fn who_is_moved_watches_the_other_room_from_then_on() {
+    let mut rig = Rig::new(Subscription::Auto);
+    let other: Rc<str> = "other".into();
+    let at = |ms| rig.start + Duration::from_millis(ms);
+    let (zero, moved, later) = (at(0), at(5_000), at(12_000));
+    // Somebody watches the other room, so that it is known.
+    let viewer = Viewer {
+        identity: "else".to_owned(),
+        room: Rc::clone(&other),
+        cohort: 0,
+        subscription: Subscription::Auto,
+    };
+    rig.audience.seat(ParticipantId(2), viewer);
+    let there = Rig::track("TR_2", "stampede-x-pub-2-0", TrackSource::Camera);
+    rig.audience.published(&other, zero, &there);
+    rig.audience.connected(SUBSCRIBER, zero);
+    rig.available(0, "TR_1", "pub", TrackSource::Camera);
+    rig.played("TR_1", 0, 0, 5_050);
+    let (room, participant_sid) = ("other".to_owned(), "PA_new".to_owned());
+    rig.audience.heard(SUBSCRIBER, moved, &SessionEvent::Moved { room, participant_sid }, OWN);
+    rig.played("TR_2", 1, 5_200, 12_000);
+    let tallies: Vec<_> = rig
+        .audience
+        .watched(later)
+        .map(|one| (one.publication.publisher.clone(), one.tally))
+        .collect();
+    let of = |name: &str| &tallies.iter().find(|(publisher, _)| publisher == name).unwrap().1;
+    assert_eq!((ms(of("pub").expected), ms(of("pub").played)), (5_000, 5_000));
+    let there = of("stampede-x-pub-2-0");
+    assert_eq!((ms(there.expected), ms(there.played)), (6_800, 6_800), "{there:?}");
+}

@@ -1,21 +1,26 @@
 //! Whole runs in virtual time: every participant with its own websocket over a stream in memory, a
 //! server that does what a test says, and a media plane without media.
 
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use futures_util::{SinkExt, StreamExt};
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_response::Message as Response;
+use stampede_counters::{RecoveryCounters, RecoveryGroups};
 use stampede_engine::{
     AddPeerError, EngineEvent, EngineReport, MailboxFull, PeerCommand, PeerId, PeerNotice, PeerSpec,
 };
-use stampede_report::types::JoinSection;
-use stampede_scenario::{Clips, Draft, Stage, Target};
-use stampede_signaling::connection::{Dial, Dialling};
+use stampede_impair::Rng;
+use stampede_report::types::{FaultRow, JoinSection};
+use stampede_scenario::{AudienceDraft, Clips, Draft, Stage, Target};
+use stampede_signaling::connection::{Dial, Dialling, Transport};
 use stampede_signaling::{Proxies, ServerUrl, TlsSetup};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio_tungstenite::WebSocketStream;
@@ -33,6 +38,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// From the answer of a peer to its DTLS.
 const CONNECTED_AFTER: Duration = Duration::from_millis(80);
 
+/// Between two frames.
+const FRAME_INTERVAL: Duration = Duration::from_millis(33);
+
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -45,6 +53,69 @@ struct Wire {
     dialled: Mutex<Vec<Instant>>,
     /// Nobody listens.
     refuses: AtomicBool,
+    /// Streams that are open at our end.
+    open: Arc<Streams>,
+}
+
+/// Streams over which something was said; who only looks whether the server is there says nothing.
+#[derive(Debug, Default)]
+struct Streams {
+    open: AtomicUsize,
+    /// The most there ever were.
+    most: AtomicUsize,
+}
+
+/// Our end of a stream.
+struct Open {
+    stream: DuplexStream,
+    open: Arc<Streams>,
+    used: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.open.open.fetch_sub(usize::from(self.used), Ordering::Relaxed);
+    }
+}
+
+impl Transport for Open {}
+
+impl AsyncRead for Open {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Open {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        if !std::mem::replace(&mut self.used, true) {
+            let open = self.open.open.fetch_add(1, Ordering::Relaxed) + 1;
+            self.open.most.fetch_max(open, Ordering::Relaxed);
+        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 impl Dial for Wire {
@@ -54,9 +125,9 @@ impl Dial for Wire {
             if self.refuses.load(Ordering::Relaxed) {
                 return Err(std::io::ErrorKind::ConnectionRefused.into());
             }
-            let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
+            let (stream, theirs) = tokio::io::duplex(BUFFER_BYTES);
             self.server.send(theirs).unwrap();
-            Ok(Box::new(ours) as _)
+            Ok(Box::new(Open { stream, open: Arc::clone(&self.open), used: false }) as _)
         })
     }
 }
@@ -67,7 +138,8 @@ struct Socket(WebSocketStream<DuplexStream>);
 impl Socket {
     async fn send(&mut self, message: Response) {
         let bytes = proto::SignalResponse { message: Some(message) }.encode_to_vec();
-        self.0.send(Message::Binary(bytes.into())).await.unwrap();
+        // Who is gone is told nothing.
+        let _ = self.0.send(Message::Binary(bytes.into())).await;
     }
 
     /// Answers a join, and offers.
@@ -84,6 +156,30 @@ impl Socket {
         let (r#type, sdp) = ("offer".to_owned(), "v=0\r\n".to_owned());
         let offer = proto::SessionDescription { r#type, sdp, id: 1, ..Default::default() };
         self.send(Response::Offer(offer)).await;
+    }
+
+    /// Takes a session up again, and restarts ICE.
+    async fn take_up(&mut self, offer_id: u32) {
+        self.send(Response::Reconnect(proto::ReconnectResponse::default())).await;
+        let (r#type, sdp) = ("offer".to_owned(), "v=0\r\n".to_owned());
+        let offer = proto::SessionDescription { r#type, sdp, id: offer_id, ..Default::default() };
+        self.send(Response::Offer(offer)).await;
+    }
+
+    /// Asks for something else than this session.
+    async fn leave(&mut self, action: proto::leave_request::Action) {
+        let reason = proto::DisconnectReason::StateMismatch as i32;
+        let action = action as i32;
+        self.send(Response::Leave(proto::LeaveRequest { reason, action, ..Default::default() }))
+            .await;
+    }
+
+    /// Ends it for good.
+    async fn send_away(&mut self, reason: proto::DisconnectReason) {
+        let action = proto::leave_request::Action::Disconnect as i32;
+        let reason = reason as i32;
+        self.send(Response::Leave(proto::LeaveRequest { reason, action, ..Default::default() }))
+            .await;
     }
 
     /// Reads on until the client has closed.
@@ -110,10 +206,19 @@ async fn serve(
     }
 }
 
+/// The peers of a media plane without media.
+#[derive(Debug, Default)]
+struct Peers {
+    /// Whose they were.
+    made: Mutex<Vec<String>>,
+    /// By identity, those that are open.
+    open: Mutex<HashMap<PeerId, String>>,
+}
+
 /// A media plane without media.
 struct NoMedia {
     commands: mpsc::UnboundedSender<(PeerId, PeerCommand)>,
-    peers: AtomicU32,
+    peers: Arc<Peers>,
 }
 
 impl MediaPlane for NoMedia {
@@ -121,11 +226,20 @@ impl MediaPlane for NoMedia {
         1
     }
 
-    fn add_peer(&self, _: PeerSpec) -> Result<PeerId, AddPeerError> {
-        Ok(PeerId::new(0, self.peers.fetch_add(1, Ordering::Relaxed)))
+    fn add_peer(&self, spec: PeerSpec) -> Result<PeerId, AddPeerError> {
+        let (mut made, mut open) =
+            (self.peers.made.lock().unwrap(), self.peers.open.lock().unwrap());
+        let peer = PeerId::new(0, made.len() as u32);
+        assert!(!open.values().any(|other| *other == spec.label), "{} has one", spec.label);
+        made.push(spec.label.clone());
+        open.insert(peer, spec.label);
+        Ok(peer)
     }
 
     fn command(&self, peer: PeerId, command: PeerCommand) -> Result<(), MailboxFull> {
+        if matches!(command, PeerCommand::Close) {
+            self.peers.open.lock().unwrap().remove(&peer);
+        }
         self.commands.send((peer, command)).map_err(|_| MailboxFull { worker: 0 })
     }
 
@@ -158,9 +272,10 @@ async fn answer(
     workers: Rc<RefCell<Workers>>,
     connected_after: Option<Duration>,
 ) {
+    let router = Rc::clone(&context);
     let tell = move |peer, notice| {
-        let at_unix_ns = context.clock.unix_ns(now());
-        router::handle(&context, &workers, EngineEvent::Peer { peer, at_unix_ns, notice });
+        let at_unix_ns = router.clock.unix_ns(now());
+        router::handle(&router, &workers, EngineEvent::Peer { peer, at_unix_ns, notice });
     };
     while let Some((peer, command)) = commands.recv().await {
         match command {
@@ -175,6 +290,17 @@ async fn answer(
                     });
                 }
             }
+            PeerCommand::LastFrame => {
+                let at_unix_ns = Some(context.clock.unix_ns(now()));
+                tell(peer, PeerNotice::LastFrame { at_unix_ns });
+            }
+            PeerCommand::NextFrame => {
+                let tell = tell.clone();
+                spawn_local(async move {
+                    tokio::time::sleep(FRAME_INTERVAL).await;
+                    tell(peer, PeerNotice::NextFrame);
+                });
+            }
             PeerCommand::Close => tell(peer, PeerNotice::Closed),
             _ => {}
         }
@@ -188,13 +314,22 @@ struct Rig {
     connected_after: Option<Duration>,
     /// Participants that have started and never end.
     stuck: usize,
+    /// Media connections do as they like, by this.
+    media: Option<Rng>,
 }
 
 /// What became of a run. Times are since its begin.
 struct Played {
     ending: Ending,
     joins: JoinSection,
+    recoveries: RecoveryGroups,
+    faults: Vec<FaultRow>,
     dialled: Vec<Duration>,
+    /// Of the peers, in the order in which they were made.
+    identities: Vec<String>,
+    /// Everybody who had started has ended.
+    over: bool,
+    peers_open: usize,
     begin: Option<Duration>,
     end: Duration,
     /// From the first word to leave to the end.
@@ -204,9 +339,14 @@ struct Played {
 impl Rig {
     fn new() -> Self {
         let (server, streams) = mpsc::unbounded_channel();
-        let wire = Wire { server, dialled: Mutex::default(), refuses: AtomicBool::new(false) };
+        let wire = Wire {
+            server,
+            dialled: Mutex::default(),
+            refuses: AtomicBool::new(false),
+            open: Arc::default(),
+        };
         let connected_after = Some(CONNECTED_AFTER);
-        Self { wire: Arc::new(wire), streams, connected_after, stuck: 0 }
+        Self { wire: Arc::new(wire), streams, connected_after, stuck: 0, media: None }
     }
 
     /// Plays a draft against a server that does this with each websocket.
@@ -240,14 +380,23 @@ impl Rig {
             local_ip: std::net::Ipv4Addr::LOCALHOST.into(),
             retry: scenario.retry,
             retry_sleep: scenario.retry_sleep,
+            reconnect_tries: scenario.reconnect.tries(),
+            faults: scenario.faults.iter().map(ToString::to_string).collect(),
+            visits: scenario.audience,
+            seed: 1,
             own_publishers: participants.own_publishers.clone(),
             obey_dynacast: false,
         };
         let (commands, told) = mpsc::unbounded_channel();
-        let media = NoMedia { commands, peers: AtomicU32::new(0) };
+        let peers = Arc::new(Peers::default());
+        let media = NoMedia { commands, peers: Arc::clone(&peers) };
         let context = Rc::new(Context::new(Box::new(media), settings));
         let workers = Rc::default();
-        spawn_local(answer(told, Rc::clone(&context), Rc::clone(&workers), self.connected_after));
+        let (own, plane) = (Rc::clone(&context), Rc::clone(&workers));
+        match self.media {
+            None => spawn_local(answer(told, own, plane, self.connected_after)),
+            Some(rng) => spawn_local(chaos::connect_badly(told, own, plane, rng)),
+        };
         spawn_local(serve(self.streams, script));
         for _ in 0..self.stuck {
             let id = context.joins.borrow_mut().register(false);
@@ -264,6 +413,8 @@ impl Rig {
             interrupted: controls.interrupted(),
             controls,
             ledger_before: None,
+            faults: None,
+            fault_task: None,
         };
         let ending = conductor.play(participants).await;
         let (measured, ended) = (&ending.measured, now());
@@ -272,6 +423,11 @@ impl Rig {
         let dialled = self.wire.dialled.lock().unwrap().iter().copied().map(since).collect();
         Played {
             joins: context.joins.borrow().section(),
+            recoveries: context.recoveries.borrow().counted(),
+            faults: context.recoveries.borrow().faults(),
+            identities: std::mem::take(&mut *peers.made.lock().unwrap()),
+            over: context.joins.borrow().started_over(),
+            peers_open: peers.open.lock().unwrap().len(),
             dialled,
             begin: measured.begin.map(|mark| since(mark.at)),
             end: since(measured.end.unwrap().at),
@@ -316,26 +472,37 @@ async fn everybody_joins_on_schedule_stays_and_leaves() {
     assert!(!interrupted && ended_early.is_none() && server_gone.is_none());
 }
 
+/// Each moment lies its pause after the one before, with up to a second of jitter from the third
+/// pause of the schedule on.
+#[track_caller]
+fn assert_paused(moments: &[Duration], pauses_ms: &[u64]) {
+    assert_eq!(moments.len(), pauses_ms.len() + 1, "{moments:?}");
+    for (number, (pair, pause_ms)) in moments.windows(2).zip(pauses_ms).enumerate() {
+        let jitter = if *pause_ms < 1_200 { ms(0) } else { ms(1_000) };
+        let (paused, pause) = (pair[1] - pair[0], ms(*pause_ms));
+        assert!((pause..=pause + jitter).contains(&paused), "{number}: {paused:?} for {pause:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_lost_websocket_is_tried_again_after_growing_pauses_and_then_given_up() {
+async fn a_lost_websocket_is_tried_again_as_livekit_client_does_and_then_given_up() {
     let rig = Rig::new();
     let wire = Arc::clone(&rig.wire);
+    let draft = Draft { duration: Some(ms(100_000)), ..one_subscriber() };
     let played = rig
-        .play(one_subscriber(), async move |_, mut socket| {
+        .play(draft, async move |_, mut socket| {
             socket.admit().await;
             tokio::time::sleep(ms(2_000)).await;
             wire.refuses.store(true, Ordering::Relaxed);
         })
         .await;
-    let pauses = [0, 300, 1_200, 2_700, 4_800].map(ms);
-    let tries = pauses.iter().scan(ms(2_000), |at, pause| {
-        *at += *pause;
-        Some(*at)
-    });
-    let dialled: Vec<Duration> = [Duration::ZERO].into_iter().chain(tries).collect();
-    assert_eq!(played.dialled[..6], dialled);
-    assert_eq!(played.dialled.len(), 7, "and whether the server is there");
+    assert_eq!(played.dialled[0], Duration::ZERO);
+    let (tries, at_the_end) = (&played.dialled[1..11], &played.dialled[11..]);
+    assert_eq!((tries[0], at_the_end.len()), (ms(2_000), 1), "and whether the server is there");
+    assert_paused(tries, &[300, 1_200, 2_700, 4_800, 7_000, 7_000, 7_000, 7_000, 7_000]);
     assert_eq!((played.joins.counted.joined, played.joins.counted.dropped), (1, 1));
+    let RecoveryCounters { tries, recovered, failed, unfinished } = played.recoveries.resume;
+    assert_eq!((tries, recovered, failed, unfinished), (10, 0, 10, 0));
     assert_eq!(played.ending.server_gone.unwrap().fault, Fault::Server);
     let early = played.ending.ended_early.unwrap();
     assert!(early.why.contains("everybody dropped out"), "{}", early.why);
@@ -360,12 +527,71 @@ async fn a_session_that_is_taken_up_again_is_no_drop() {
         })
         .await;
     let end = ms(100 + 30_000);
-    assert_eq!(played.dialled, [ms(0), ms(2_000), ms(2_300), ms(3_500), end]);
+    let [join, tries @ .., last] = &played.dialled[..] else { panic!("{:?}", played.dialled) };
+    assert_eq!((*join, *last), (ms(0), end));
+    assert_paused(&[&[ms(2_000)], tries].concat(), &[0, 300, 1_200]);
     assert_eq!(
         (played.joins.counted.resumed, played.joins.counted.drops, played.joins.counted.joined),
         (1, 0, 1)
     );
+    let RecoveryCounters { tries, recovered, failed, unfinished } = played.recoveries.resume;
+    assert_eq!((tries, recovered, failed, unfinished), (3, 1, 2, 0));
     assert_eq!(played.end, end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_known_any_more_comes_back_anew_under_its_name() {
+    let rig = Rig::new();
+    let wire = Arc::clone(&rig.wire);
+    let played = rig
+        .play(one_subscriber(), async move |number, mut socket| {
+            match number {
+                // The server is killed, and is there again with nothing left.
+                0 => {
+                    socket.admit().await;
+                    tokio::time::sleep(ms(2_000)).await;
+                }
+                1 => {
+                    socket.leave(proto::leave_request::Action::Reconnect).await;
+                    socket.attend().await;
+                }
+                _ => {
+                    socket.admit().await;
+                    socket.attend().await;
+                }
+            }
+        })
+        .await;
+    let [join, resume, anew, _] = &played.dialled[..] else { panic!("{:?}", played.dialled) };
+    assert_eq!((*join, *resume, *anew), (ms(0), ms(2_000), ms(2_000)), "nobody waits if asked");
+    assert_eq!(played.identities, ["stampede-test-sub-1-0", "stampede-test-sub-1-0"]);
+    let counted = &played.joins.counted;
+    assert_eq!((counted.joined, counted.dropped, counted.drops, counted.retries), (1, 0, 1, 0));
+    assert_eq!((played.recoveries.resume.failed, played.recoveries.resume.recovered), (1, 0));
+    let full = played.recoveries.full_reconnect;
+    assert_eq!((full.tries, full.recovered), (1, 1));
+    let _ = wire;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_sent_away_does_not_come_back() {
+    for (reason, kind) in [
+        (proto::DisconnectReason::ParticipantRemoved, "server_left_participant_removed"),
+        (proto::DisconnectReason::RoomDeleted, "server_left_room_deleted"),
+        (proto::DisconnectReason::DuplicateIdentity, "server_left_duplicate_identity"),
+    ] {
+        let played = Rig::new()
+            .play(one_subscriber(), async move |_, mut socket| {
+                socket.admit().await;
+                tokio::time::sleep(ms(2_000)).await;
+                socket.send_away(reason).await;
+                socket.attend().await;
+            })
+            .await;
+        assert_eq!(played.dialled.len(), 2, "the join, and whether the server is there");
+        assert_eq!(played.joins.errors.get(kind), Some(&1), "{:?}", played.joins.errors);
+        assert_eq!((played.joins.counted.dropped, played.joins.counted.drops), (1, 1));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -426,3 +652,72 @@ async fn workers_that_do_not_say_what_they_counted_hold_no_stage_for_long() {
     let rows: Vec<_> = rows.iter().map(|row| (row.joined, row.left, row.loss_rate)).collect();
     assert_eq!(rows, [(2, 0, None), (0, 1, None)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_on_purpose_is_done_on_schedule_and_told() {
+    let faults = ["signal_drop,at=5s,share=50%", "leave_rejoin,at=10s,for=2s,share=25%"];
+    let draft = Draft {
+        subscribers: Some(8),
+        faults: faults.map(|text| text.parse().unwrap()).to_vec(),
+        ..one_subscriber()
+    };
+    let played = Rig::new()
+        .play(draft, async |number, mut socket| {
+            match number < 8 || number >= 12 {
+                true => socket.admit().await,
+                false => {
+                    socket.send(Response::Reconnect(proto::ReconnectResponse::default())).await;
+                }
+            }
+            socket.attend().await;
+        })
+        .await;
+    let begin = played.begin.unwrap();
+    let at = |moment: Duration| played.dialled.iter().filter(|at| **at == moment).count();
+    assert_eq!(at(begin + ms(5_000)), 4, "{:?}", played.dialled);
+    assert_eq!(at(begin + ms(12_000)), 2, "{:?}", played.dialled);
+    let [dropped, left] = &played.faults[..] else { panic!("{:?}", played.faults) };
+    assert_eq!((dropped.fired, dropped.hit, dropped.missed), (1, 4, 0));
+    assert_eq!((dropped.recovered, dropped.failed, dropped.unfinished), (4, 0, 0));
+    let times = dropped.ms.as_ref().unwrap();
+    assert_eq!(times.count, 4);
+    assert!((times.max - 33.0).abs() < 1.0, "from the break to the frame after it: {times:?}");
+    assert_eq!((left.fired, left.hit, left.recovered), (1, 2, 0));
+    let counted = &played.joins.counted;
+    assert_eq!((counted.joined, counted.dropped, counted.drops), (8, 0, 0));
+    assert_eq!((counted.leaves, counted.rejoins), (2, 2));
+    assert!(played.joins.errors.is_empty(), "{:?}", played.joins.errors);
+    assert!(played.over);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_and_goes_does_so_as_planned() {
+    let audience = AudienceDraft {
+        stay: Some(ms(5_000)),
+        rejoin: Some(1.0),
+        away: Some(ms(2_000)),
+        ..AudienceDraft::default()
+    };
+    let draft = Draft {
+        subscribers: Some(50),
+        joins_per_second: 100.0,
+        duration: Some(ms(60_000)),
+        audience,
+        ..Draft::default()
+    };
+    let played = Rig::new()
+        .play(draft, async |_, mut socket| {
+            socket.admit().await;
+            socket.attend().await;
+        })
+        .await;
+    let counted = &played.joins.counted;
+    // 50 that come again each 7 s in the mean, over a minute.
+    assert!((300..550).contains(&counted.leaves), "{counted:?}");
+    assert!(counted.leaves - counted.rejoins <= 50, "{counted:?}");
+    assert_eq!(played.dialled.len() as u64, 50 + counted.rejoins + 1);
+    assert_eq!((counted.joined + counted.pending, counted.dropped), (50, 0));
+    assert!(played.joins.errors.is_empty() && played.over, "{:?}", played.joins.errors);
+}
+
+mod chaos;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use stampede_units::show::ExactDuration;
 use stampede_units::{UnitError, parse};
 
+use super::simulation::{Shown, parse_simulation};
 use super::{FaultKind, FaultSpec, Schedule, Who};
 
 /// The shortest period: more often is a storm, and its firings could not be told apart in a report
@@ -165,7 +166,7 @@ fn kind(word: &str) -> Result<FaultKind, FaultError> {
         let value = value.trim();
         let reason =
             |reason| FaultError::Value { key: "simulate", value: value.to_owned(), reason };
-        return value.parse().map(FaultKind::Simulate).map_err(reason);
+        return parse_simulation(value).map(FaultKind::Simulate).map_err(reason);
     }
     Ok(match word {
         "signal_drop" => FaultKind::SignalDrop,
@@ -286,7 +287,7 @@ impl fmt::Display for FaultSpec {
             _ => None,
         };
         match &self.kind {
-            FaultKind::Simulate(simulation) => write!(f, "simulate={simulation}")?,
+            FaultKind::Simulate(simulation) => write!(f, "simulate={}", Shown(*simulation))?,
             kind => f.write_str(&kind.name())?,
         }
         if let Some((length, default)) = length

@@ -134,6 +134,7 @@ fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
         writer.gauge(name, help, value as f64)?;
     }
     counted(writer, "join_", None, &[("", progress.joins.counted)])?;
+    counted(writer, "recoveries_", None, &[("", progress.recoveries)])?;
     let steps = progress.joins.pending_at.named().map(|(step, _, count)| (step, count as f64));
     let help = "Participants that are joining, by what they wait for";
     writer.gauges("stampede_participants_joining", help, "step", steps)?;

@@ -1,0 +1,169 @@
+//! Plays `--fault`: what happens when to whom, on purpose. Whom and when is the scenario's plan; what
+//! is to be done each participant's own task does.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use stampede_scenario::{Cohorts, FaultKind, FaultSpec};
+use stampede_signaling::rooms::RoomClient;
+
+use crate::context::Context;
+use crate::participant::{Order, Orders, What};
+use crate::recoveries::FaultId;
+
+/// Somebody to whom something can be done.
+pub(crate) struct Target {
+    /// The way to it.
+    pub orders: Rc<Orders>,
+    /// It publishes.
+    pub publisher: bool,
+    /// Its part of the subscribers.
+    pub cohort: u16,
+    /// Its identity.
+    pub identity: String,
+    /// Its room when it joined.
+    pub room: Rc<str>,
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// Somebody is hit: a fault, and a target by its place.
+    Hit(usize, usize),
+    /// A fault fires, for which time.
+    Fire(usize, u64),
+}
+
+/// All faults of a run.
+pub(crate) struct Faults {
+    specs: Vec<FaultSpec>,
+    cohorts: Cohorts,
+    seed: u64,
+    /// Names of the rooms.
+    rooms: Vec<Rc<str>>,
+}
+
+impl Faults {
+    /// Those of a scenario.
+    pub(crate) fn new(
+        specs: Vec<FaultSpec>,
+        cohorts: Cohorts,
+        seed: u64,
+        rooms: Vec<Rc<str>>,
+    ) -> Self {
+        Self { specs, cohorts, seed, rooms }
+    }
+
+    /// Plays them in a measured window that began at `begin` and lasts so long.
+    pub(crate) async fn play(self, context: Rc<Context>, begin: Instant, window: Duration) {
+        // At most one entry for each target and fault.
+        let mut due = BinaryHeap::new();
+        for (number, spec) in self.specs.iter().enumerate() {
+            if let Some(first) = spec.firings(window).next() {
+                due.push(Reverse((begin + first, Due::Fire(number, 0))));
+            }
+        }
+        while let Some(Reverse((at, what))) = due.pop() {
+            tokio::time::sleep_until(at.into()).await;
+            match what {
+                Due::Fire(number, firing) => {
+                    let spec = &self.specs[number];
+                    context.recoveries.borrow_mut().fired(FaultId(number));
+                    let chosen = self.chosen(&context, number, firing);
+                    for (place, target) in chosen.iter().enumerate() {
+                        let at = at + spec.offset(place, chosen.len());
+                        due.push(Reverse((at, Due::Hit(number, *target))));
+                    }
+                    if let Some(next) = spec.firings(window).nth(firing as usize + 1) {
+                        due.push(Reverse((begin + next, Due::Fire(number, firing + 1))));
+                    }
+                }
+                Due::Hit(number, target) => self.hit(&context, number, target),
+            }
+        }
+    }
+
+    /// Whom of those that stand a firing hits.
+    fn chosen(&self, context: &Context, number: usize, firing: u64) -> Vec<usize> {
+        let spec = &self.specs[number];
+        let targets = context.targets.borrow();
+        let stand = targets.iter().enumerate().filter(|(_, target)| {
+            target.orders.can_be_hit()
+                && spec.may_hit(target.publisher, target.cohort, &self.cohorts)
+        });
+        let present: Vec<usize> = stand.map(|(place, _)| place).collect();
+        spec.choose(self.seed, number, firing, &present)
+    }
+
+    fn hit(&self, context: &Rc<Context>, number: usize, target: usize) {
+        let fault = FaultId(number);
+        let what = what(self.specs[number].kind);
+        let targets = context.targets.borrow();
+        let Some(target) = targets.get(target) else { return };
+        if !target.orders.give(Order { fault, what }) {
+            return context.recoveries.borrow_mut().missed(fault);
+        }
+        if what == What::Moving {
+            let (context, identity) = (Rc::clone(context), target.identity.clone());
+            let (from, to) = self.rooms_of(&target.room);
+            tokio::task::spawn_local(move_to(context, fault, identity, from, to));
+        }
+    }
+
+    /// A room, and the one after it.
+    fn rooms_of(&self, room: &Rc<str>) -> (Rc<str>, Rc<str>) {
+        let place = self.rooms.iter().position(|name| name == room).unwrap_or(0);
+        let next = self.rooms.get((place + 1) % self.rooms.len().max(1));
+        (Rc::clone(room), next.map_or_else(|| Rc::clone(room), Rc::clone))
+    }
+}
+
+fn what(kind: FaultKind) -> What {
+    match kind {
+        FaultKind::SignalDrop => What::SignalDrop,
+        FaultKind::SignalStall { length } => What::SignalStall(length),
+        FaultKind::NetworkChange => What::NetworkChange,
+        FaultKind::Outage { length } => What::Outage(length),
+        FaultKind::LeaveRejoin { pause } => What::LeaveRejoin(pause),
+        FaultKind::Move => What::Moving,
+        FaultKind::Simulate(simulation) => What::Simulate(simulation),
+    }
+}
+
+/// Asks the server to move somebody.
+async fn move_to(
+    context: Rc<Context>,
+    fault: FaultId,
+    identity: String,
+    from: Rc<str>,
+    to: Rc<str>,
+) {
+    let (url, credentials) = (context.url.clone(), context.credentials.clone());
+    let network = &context.network;
+    let moved = match RoomClient::new(url, credentials, &network.tls, &network.proxies) {
+        Ok(client) => client.move_participant(&from, &identity, &to).await,
+        Err(error) => Err(error),
+    };
+    match moved {
+        Ok(()) => context.recoveries.borrow_mut().hit(fault),
+        Err(error) => {
+            tracing::warn!("{identity} was not moved to {to}: {error}");
+            context.recoveries.borrow_mut().missed(fault);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_is_followed_by_the_next_and_the_last_by_the_first() {
+        let rooms: Vec<Rc<str>> = ["a", "b", "c"].map(Rc::from).to_vec();
+        let faults = Faults::new(Vec::new(), Cohorts::new(&[], &[]), 1, rooms.clone());
+        let to = |room: &Rc<str>| faults.rooms_of(room).1;
+        assert_eq!((&*to(&rooms[0]), &*to(&rooms[2])), ("b", "a"));
+    }
+}

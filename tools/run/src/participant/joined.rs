@@ -1,0 +1,552 @@
+//! A participant with a websocket and a peer.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use stampede_core::MediaFailure;
+use stampede_engine::{PeerCommand, PeerId, PeerNotice};
+use stampede_signaling::connection::{ConnectTimings, Connection, Update};
+use stampede_signaling::session::{
+    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent, Target, WayBack,
+};
+use tokio::sync::mpsc;
+
+use super::orders::{Order, What};
+use super::words::{heard, said};
+use super::{
+    BLAMED_FOR, Broken, Departure, Life, MAILBOX_PAUSE, MAILBOX_TRIES, Participant, SessionEnd,
+    connect_options, may_dial_again,
+};
+use crate::clock::now;
+use crate::context::Context;
+use crate::join_error::JoinError;
+use crate::joins::JoinPhase;
+use crate::peer_updates::PeerUpdates;
+use crate::reconnect::STANDS_WITHIN;
+use crate::recoveries::Way;
+
+/// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
+/// participant that is not active after 60 s (rtc/room.go).
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the media plane has to say why it did not connect.
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Where a server sends a participant away later than this, and there is no media, the media plane
+/// knows better why: servers give up on participants whose ICE found nothing.
+const DIAGNOSED_AFTER: Duration = Duration::from_secs(5);
+
+/// What is still missing before a participant stands: it joins, or is on its way back.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    /// The server has not said yet that the session stands.
+    session: bool,
+    /// There is no media connection.
+    media: bool,
+    /// When that takes too long.
+    until: Instant,
+}
+
+/// One session of a participant.
+pub(super) struct Joined<'a> {
+    context: &'a Context,
+    participant: &'a Participant,
+    life: &'a mut Life,
+    peer: PeerId,
+    peer_updates: PeerUpdates,
+    began: Instant,
+    /// DTLS was up.
+    connected: bool,
+    /// `None` while it stands.
+    missing: Option<Missing>,
+    /// Our participant sid, once the server has given one.
+    own_sid: String,
+}
+
+impl<'a> Joined<'a> {
+    pub(super) fn new(
+        context: &'a Context,
+        participant: &'a Participant,
+        life: &'a mut Life,
+        peer: PeerId,
+    ) -> Self {
+        let publishes = participant.spec.media.is_publisher();
+        let own_publishers = context.own_publishers.clone();
+        let limit = if life.joined { STANDS_WITHIN } else { MEDIA_TIMEOUT };
+        let began = now();
+        Self {
+            context,
+            participant,
+            life,
+            peer,
+            peer_updates: PeerUpdates::new(own_publishers, context.obey_dynacast, publishes),
+            began,
+            connected: false,
+            missing: Some(Missing { session: true, media: true, until: began + limit }),
+            own_sid: String::new(),
+        }
+    }
+
+    /// Serves it until it ends.
+    pub(super) async fn hold(
+        &mut self,
+        connection: &mut Connection,
+        notices: &mut mpsc::Receiver<PeerNotice>,
+        departure: &mut Departure,
+    ) -> SessionEnd {
+        let orders = Rc::clone(&self.participant.orders);
+        // One sleep for all that takes too long; it is moved when something else does.
+        let deadline = tokio::time::sleep_until(self.late_at().into());
+        tokio::pin!(deadline);
+        loop {
+            orders.stands(self.missing.is_none());
+            let step = tokio::select! {
+                update = connection.next() => match update {
+                    Some(Update::Event(SessionEvent::Ended(why))) => {
+                        let ended = tokio::select! {
+                            ended = Box::pin(self.ended(connection, notices, &why)) => ended,
+                            () = departure.due() => return SessionEnd::Left,
+                        };
+                        deadline.as_mut().reset(self.late_at().into());
+                        ended
+                    }
+                    Some(update) => self.update(connection, update).await,
+                    None => Err(Broken::new(JoinError::SignalEnded, "the session ended")),
+                },
+                notice = notices.recv() => match notice {
+                    Some(notice) => self.notice(connection, notice),
+                    None => Err(Broken::new(
+                        JoinError::SignallingOverloaded,
+                        "more notices of the media plane than its task could handle",
+                    )),
+                },
+                order = orders.next() => match order.what {
+                    What::LeaveRejoin(after) => {
+                        self.context.recoveries.borrow_mut().hit(order.fault);
+                        return SessionEnd::Rejoins(after);
+                    }
+                    _ => self.obey(connection, order).await,
+                },
+                () = departure.due() => {
+                    // Nobody's failure, but why it hung is known.
+                    if let Some(Broken { why, detail, .. }) =
+                        Box::pin(self.unconnected(notices)).await
+                    {
+                        self.context.joins.borrow_mut().said(&why, &detail);
+                    }
+                    return SessionEnd::Left;
+                }
+                () = &mut deadline, if self.missing.is_some() => {
+                    let hung = Box::pin(self.unconnected(notices)).await;
+                    Err(hung.unwrap_or_else(|| self.late()))
+                },
+            };
+            if let Err(broken) = step {
+                return SessionEnd::Broke(broken);
+            }
+            self.look(connection).await;
+        }
+    }
+
+    fn late_at(&self) -> Instant {
+        self.missing.map_or_else(now, |missing| missing.until)
+    }
+
+    /// What took too long.
+    fn late(&self) -> Broken {
+        let detail = match self.life.joined {
+            false => format!("no ICE and DTLS within {MEDIA_TIMEOUT:?}"),
+            true => format!("session and media connection did not stand within {STANDS_WITHIN:?}"),
+        };
+        Broken::new(JoinError::MediaTimeout, detail)
+    }
+
+    /// Looks whether nothing is missing any more.
+    async fn look(&mut self, connection: &Connection) {
+        let Some(missing) = self.missing else { return };
+        // A publisher's tracks are to be there again.
+        if missing.session || missing.media || !connection.session().can_resume() {
+            return;
+        }
+        self.missing = None;
+        self.life.joined = true;
+        self.life.tried = 0;
+        let (id, at) = (self.participant.id, now());
+        let stood = self.context.recoveries.borrow_mut().stands(id);
+        let publishes = self.participant.spec.media.is_publisher();
+        if !publishes {
+            self.context.audience.borrow_mut().connected(id, at);
+        }
+        let Some(stood) = stood else { return };
+        self.context.happened(&self.life.identity, || "stands again".to_owned());
+        {
+            let mut joins = self.context.joins.borrow_mut();
+            joins.stands(id);
+            joins.connected_again(id);
+        }
+        if stood.fault.is_some() {
+            let mut audience = self.context.audience.borrow_mut();
+            match publishes {
+                true => audience.excuse_room(&self.life.room, stood.since, at),
+                false => audience.excuse(id, stood.since, at),
+            }
+        }
+        // Without an answer the time is not known, and nothing else is lost.
+        let _ = self.context.command(self.peer, PeerCommand::NextFrame);
+        self.context.changed.notify_waiters();
+    }
+
+    /// The path is broken; nothing more if it was before.
+    fn broke(&mut self, why: &JoinError, media: bool) {
+        let (id, at) = (self.participant.id, now());
+        let fault = self.life.fault().map(|order| order.fault);
+        self.context.recoveries.borrow_mut().broke(id, at, self.context.clock.unix_ns(at), fault);
+        // Asked before anything is changed; without an answer the break itself stands for it.
+        let _ = self.context.command(self.peer, PeerCommand::LastFrame);
+        let lost = self.missing.is_some_and(|missing| missing.media);
+        let (media, until) = (media || lost, at + STANDS_WITHIN);
+        self.missing = Some(Missing { session: true, media, until });
+        self.participant.orders.stands(false);
+        let mut joins = self.context.joins.borrow_mut();
+        joins.absent(id, why, at, fault.is_some());
+        if media {
+            joins.disconnected(id);
+        }
+        if !self.participant.spec.media.is_publisher() {
+            self.context.audience.borrow_mut().disconnected(id, at, &why.key());
+        }
+    }
+
+    /// The session ended: by this websocket, or because nothing is left of the media connection. If
+    /// it can be taken up again that is tried, as often as the schedule has it.
+    async fn ended(
+        &mut self,
+        connection: &mut Connection,
+        notices: &mut mpsc::Receiver<PeerNotice>,
+        why: &EndReason,
+    ) -> Result<(), Broken> {
+        let resumes = why.way_back() == WayBack::Resume && connection.session().can_resume();
+        if !self.connected || !self.life.joined || !resumes {
+            if let EndReason::ServerLeft { .. } | EndReason::ReconnectAsked { .. } = why
+                && let Some(hung) = self.unconnected(notices).await
+            {
+                return Err(hung);
+            }
+            // What can't be taken up again is begun anew.
+            return Err(match Broken::from(why) {
+                Broken { back: WayBack::Resume, asked_for, why, detail, retryable } => {
+                    Broken { back: WayBack::Reconnect, asked_for, why, detail, retryable }
+                }
+                broken => broken,
+            });
+        }
+        self.context.happened(&self.life.identity, || format!("{why}: resuming"));
+        tracing::debug!("{}: {why}: resuming", self.life.identity);
+        let kind: JoinError = why.kind().into();
+        self.context.joins.borrow_mut().said(&kind, &why.to_string());
+        // Of a try that broke again.
+        self.context.recoveries.borrow_mut().failed(self.participant.id);
+        self.broke(&kind, matches!(why, EndReason::MediaLost { .. }));
+        let mut options = connect_options(self.context, self.participant, self.life)?;
+        if let Some(token) = connection.session().refreshed_token() {
+            options.token = token.clone();
+        }
+        let mut asked_for = why.is_asked_for();
+        loop {
+            let pause = self.life.pause(self.context, std::mem::take(&mut asked_for));
+            let Some(pause) = pause else {
+                return Err(Broken { back: WayBack::None, ..Broken::from(why) });
+            };
+            self.wait(notices, pause).await?;
+            self.context.recoveries.borrow_mut().tries(self.participant.id, self.way());
+            match connection.resume(&options, why).await {
+                Ok(()) => break,
+                Err(error) if may_dial_again(&error) == WayBack::None => {
+                    return Err(Broken::from(error));
+                }
+                Err(error) => {
+                    self.context.happened(&self.life.identity, || format!("no websocket: {error}"));
+                    self.context.recoveries.borrow_mut().failed(self.participant.id);
+                }
+            }
+        }
+        if let Some(missing) = &mut self.missing {
+            missing.until = now() + STANDS_WITHIN;
+        }
+        Ok(())
+    }
+
+    /// Which way back this is.
+    fn way(&self) -> Way {
+        match self.missing {
+            Some(Missing { media: true, .. }) => Way::IceRestart,
+            _ => Way::Resume,
+        }
+    }
+
+    /// Pauses, and hears meanwhile what becomes of the media connection.
+    async fn wait(
+        &mut self,
+        notices: &mut mpsc::Receiver<PeerNotice>,
+        pause: Duration,
+    ) -> Result<(), Broken> {
+        let pause = tokio::time::sleep(pause);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return Ok(()),
+                notice = notices.recv() => match notice {
+                    Some(notice) => self.media_changed(&notice),
+                    None => return Err(Broken::new(
+                        JoinError::SignallingOverloaded,
+                        "more notices of the media plane than its task could handle",
+                    )),
+                },
+            }
+        }
+    }
+
+    /// Takes note of what became of the media connection.
+    fn media_changed(&mut self, notice: &PeerNotice) {
+        let Some(missing) = &mut self.missing else { return };
+        match notice {
+            PeerNotice::Disconnected { .. } => missing.media = true,
+            PeerNotice::IceConnected if self.connected => missing.media = false,
+            PeerNotice::Connected => missing.media = false,
+            _ => {}
+        }
+    }
+
+    /// What the media plane knows of why it is not connected, if it never was and had time enough
+    /// to be.
+    async fn unconnected(&self, notices: &mut mpsc::Receiver<PeerNotice>) -> Option<Broken> {
+        if self.connected || now().saturating_duration_since(self.began) < DIAGNOSED_AFTER {
+            return None;
+        }
+        self.context.command(self.peer, PeerCommand::GiveUp).ok()?;
+        let deadline = tokio::time::sleep(DIAGNOSIS_TIMEOUT);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                notice = notices.recv() => match notice? {
+                    PeerNotice::Disconnected { failure } => return Some(self.failed(&failure)),
+                    notice => self.context.happened(&self.life.identity, || said(&notice)),
+                },
+                () = &mut deadline => return None,
+            }
+        }
+    }
+
+    /// Its media never came up.
+    fn failed(&self, failure: &MediaFailure) -> Broken {
+        self.context.happened(&self.life.identity, || format!("disconnected: {failure}"));
+        Broken::from(failure)
+    }
+
+    /// Does something to it on purpose.
+    async fn obey(&mut self, connection: &mut Connection, order: Order) -> Result<(), Broken> {
+        let until = now() + order.what.lasts();
+        self.life.blame = Some((order, until + BLAMED_FOR));
+        // Of a move whoever asks the server knows.
+        if order.what != What::Moving {
+            self.context.recoveries.borrow_mut().hit(order.fault);
+        }
+        self.context.happened(&self.life.identity, || format!("on purpose: {:?}", order.what));
+        match order.what {
+            What::SignalDrop => connection.reset(),
+            What::SignalStall(_) => connection.stall_until(until),
+            What::Outage(span) => {
+                self.life.dark_until = Some(until);
+                connection.stall_until(until);
+                self.command(PeerCommand::CutOff { lasts: span }).await?;
+            }
+            What::NetworkChange => {
+                let lost = JoinError::Signalling(stampede_signaling::ErrorKind::SignalLost);
+                self.broke(&lost, true);
+                self.command(PeerCommand::ChangeNetwork).await?;
+                connection.lose("the network changed");
+            }
+            What::Simulate(scenario) => connection.simulate(scenario),
+            // The server was asked already, and `hold` knows the other.
+            What::Moving | What::LeaveRejoin(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the peer something; an end if that can't be done. Waits a while for room in its
+    /// worker's mailbox, and reads nothing more of the server meanwhile: it may be the one that
+    /// fills it.
+    async fn command(&self, command: PeerCommand) -> Result<(), Broken> {
+        for _ in 0..MAILBOX_TRIES {
+            if self.context.takes_commands(self.peer) {
+                break;
+            }
+            tokio::time::sleep(MAILBOX_PAUSE).await;
+        }
+        let sent = self.context.command(self.peer, command);
+        sent.map_err(|full| Broken::new(JoinError::WorkerOverloaded, full))
+    }
+
+    /// What the session says, but its end.
+    async fn update(&mut self, connection: &Connection, update: Update) -> Result<(), Broken> {
+        match update {
+            Update::Media(command) => {
+                self.context.happened(&self.life.identity, || heard(&command));
+                self.command(peer_command(command)).await
+            }
+            Update::Event(event) => {
+                if let Some(update) = self.peer_updates.of(&event) {
+                    self.command(PeerCommand::Update(update)).await?;
+                }
+                self.event(event, connection.timings());
+                Ok(())
+            }
+        }
+    }
+
+    fn event(&mut self, event: SessionEvent, timings: ConnectTimings) {
+        self.context.happened(&self.life.identity, || match &event {
+            // It may hold TURN passwords.
+            SessionEvent::Joined(_) => "join response".to_owned(),
+            event => format!("{event:?}"),
+        });
+        self.account(&event);
+        let id = self.participant.id;
+        match event {
+            SessionEvent::Joined(joined) => {
+                self.own_sid.clone_from(&joined.participant_sid);
+                let at = now();
+                self.context.reached_now(id, JoinPhase::Signal, self.participant.scheduled, at);
+                let mut joins = self.context.joins.borrow_mut();
+                joins.join_response(at.saturating_duration_since(timings.tcp));
+                joins.server_version(&joined.server_version);
+                self.session_stands();
+            }
+            SessionEvent::Resumed => {
+                self.context.joins.borrow_mut().resumed();
+                self.session_stands();
+            }
+            SessionEvent::Moved { room, participant_sid } => {
+                self.own_sid = participant_sid;
+                self.moved(room.as_str().into());
+            }
+            SessionEvent::PublishRefused { reason, .. } => {
+                self.context
+                    .joins
+                    .borrow_mut()
+                    .error(&JoinError::PublishRefused(reason.to_string()));
+            }
+            SessionEvent::SubscriptionFailed { error, .. } => {
+                self.context.joins.borrow_mut().error(&JoinError::Subscription(error.to_string()));
+            }
+            _ => {}
+        }
+    }
+
+    fn session_stands(&mut self) {
+        if let Some(missing) = &mut self.missing {
+            missing.session = false;
+        }
+    }
+
+    /// It is in another room, over the same connections: all that was missing is the first frame.
+    fn moved(&mut self, room: Rc<str>) {
+        let (id, at) = (self.participant.id, now());
+        let left = std::mem::replace(&mut self.life.room, room);
+        if let Role::Publisher { .. } = &self.participant.spec.role {
+            let mut audience = self.context.audience.borrow_mut();
+            audience.publisher_moved(&left, &self.life.room, &self.participant.spec.identity, at);
+        }
+        let fault = self.life.fault().map(|order| order.fault);
+        let mut recoveries = self.context.recoveries.borrow_mut();
+        if recoveries.is_absent(id) {
+            return;
+        }
+        recoveries.broke(id, at, self.context.clock.unix_ns(at), fault);
+        recoveries.tries(id, Way::Moved);
+        let _ = self.context.command(self.peer, PeerCommand::LastFrame);
+        self.missing = Some(Missing { session: false, media: false, until: at + STANDS_WITHIN });
+    }
+
+    /// What the watch accounts have to know of an event.
+    fn account(&self, event: &SessionEvent) {
+        let (context, participant) = (self.context, self.participant);
+        let (id, now) = (participant.id, now());
+        let mut audience = context.audience.borrow_mut();
+        let Role::Publisher { tracks } = &participant.spec.role else {
+            return audience.heard(id, now, event, &context.own_publishers);
+        };
+        match event {
+            SessionEvent::TrackPublished { cid, sid } => {
+                let Some(track) = tracks.iter().find(|track| track.cid == *cid) else { return };
+                let published = RemoteTrack {
+                    sid: sid.clone(),
+                    kind: track.kind,
+                    source: track.source(),
+                    publisher_sid: self.own_sid.clone(),
+                    publisher_identity: self.life.identity.clone(),
+                    width: track.width,
+                    height: track.height,
+                    mime_type: String::new(),
+                    muted: false,
+                };
+                audience.published(&self.life.room, now, &published);
+            }
+            SessionEvent::PublishedTrackMuted { sid, muted } => {
+                audience.publication_muted(&self.life.room, sid, now, *muted);
+            }
+            SessionEvent::PublishedTrackGone { sid } => {
+                audience.publication_over(&self.life.room, sid, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn notice(&mut self, connection: &mut Connection, notice: PeerNotice) -> Result<(), Broken> {
+        self.media_changed(&notice);
+        if let PeerNotice::Disconnected { failure } = &notice
+            && !self.connected
+        {
+            return Err(self.failed(failure));
+        }
+        self.context.happened(&self.life.identity, || said(&notice));
+        let input = match notice {
+            PeerNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
+            PeerNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },
+            PeerNotice::NegotiationFailed { reason } => MediaInput::NegotiationFailed { reason },
+            PeerNotice::LocalCandidate { candidate } => {
+                let publishes = self.participant.spec.media.is_publisher();
+                let target = if publishes { Target::Publisher } else { Target::Subscriber };
+                MediaInput::LocalCandidate { target, candidate }
+            }
+            // On the way back ICE is restarted anyhow.
+            PeerNotice::Disconnected { .. } if self.missing.is_some() => return Ok(()),
+            PeerNotice::Disconnected { failure } => {
+                MediaInput::Disconnected { reason: failure.to_string() }
+            }
+            PeerNotice::Connected => {
+                self.connected = true;
+                return Ok(());
+            }
+            // The router counts these, and keeps them.
+            PeerNotice::IceConnected
+            | PeerNotice::FirstPacket { .. }
+            | PeerNotice::FirstKeyframe
+            | PeerNotice::LastFrame { .. }
+            | PeerNotice::NextFrame
+            | PeerNotice::Closed => return Ok(()),
+        };
+        connection.media(input);
+        Ok(())
+    }
+}
+
+fn peer_command(command: MediaCommand) -> PeerCommand {
+    match command {
+        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
+            PeerCommand::Offer { id, sdp, mid_to_track_id }
+        }
+        MediaCommand::CreateOffer => PeerCommand::CreateOffer,
+        MediaCommand::RestartIce => PeerCommand::RestartIce,
+        MediaCommand::RemoteAnswer { sdp } => PeerCommand::Answer { sdp },
+        MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
+    }
+}

@@ -1,0 +1,36 @@
+//! What happens to a participant, in words for the flight recorder's timeline.
+
+use stampede_engine::PeerNotice;
+use stampede_signaling::session::MediaCommand;
+
+/// A signalling message about media, for the timeline: candidates in full, SDP by its length.
+pub(super) fn heard(command: &MediaCommand) -> String {
+    match command {
+        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => format!(
+            "offer {id} of the server, {} bytes, {} tracks named",
+            sdp.len(),
+            mid_to_track_id.len()
+        ),
+        MediaCommand::CreateOffer => "an offer of ours is wanted".to_owned(),
+        MediaCommand::RestartIce => "ICE is to restart".to_owned(),
+        MediaCommand::RemoteAnswer { sdp } => {
+            format!("answer of the server, {} bytes", sdp.len())
+        }
+        MediaCommand::RemoteCandidate { candidate, .. } => format!("trickled {candidate}"),
+    }
+}
+
+/// What the peer told its task, for the timeline.
+pub(super) fn said(notice: &PeerNotice) -> String {
+    match notice {
+        PeerNotice::Answer { offer_id, sdp } => {
+            format!("our answer to offer {offer_id}, {} bytes", sdp.len())
+        }
+        PeerNotice::Offer { sdp } => format!("our offer, {} bytes", sdp.len()),
+        PeerNotice::Connected => "DTLS connected".to_owned(),
+        PeerNotice::NegotiationFailed { reason } => format!("negotiation failed: {reason}"),
+        PeerNotice::LocalCandidate { candidate } => format!("trickled ours: {candidate}"),
+        PeerNotice::Disconnected { failure } => format!("disconnected: {failure}"),
+        notice => format!("{notice:?}"),
+    }
+}
