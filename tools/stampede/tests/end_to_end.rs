@@ -351,19 +351,22 @@ fn injected_loss_is_found_repaired_and_blamed() {
 }
 
 #[test]
-fn a_dead_server_is_counted_and_retried_as_asked() {
+fn a_dead_server_is_counted_and_tried_again_as_asked() {
     let _alone = alone();
     let mut sfu = Sfu::start(&[]);
-    let args = ["--video-publishers=1", "--subscribers=2", "--duration=5m", "--retry=2"];
-    let mut running = sfu.run(&[&args[..], &["--retry-sleep=100ms", "--no-tui"]].concat());
+    let args = ["--video-publishers=1", "--subscribers=2", "--duration=5m", "--reconnect=2"];
+    let mut running = sfu.run(&[&args[..], &["--retry=5", "--no-tui"]].concat());
     running.wait_for(" hold ");
     sfu.kill();
     let ended = running.end();
     ended.assert_code(1);
     assert_eq!(ended.number("/join/joined"), 3.0);
     assert_eq!(ended.number("/join/dropped"), 3.0);
-    assert_eq!(ended.number("/join/retries"), 6.0);
-    assert_eq!(ended.number("/join/errors/refused"), 6.0);
+    // Nobody joined a second time: who was connected is the reconnects'.
+    assert_eq!(ended.number("/join/retries"), 0.0);
+    assert_eq!(ended.number("/join/errors/signal_closed_1006"), 3.0);
+    assert_eq!(ended.number("/recoveries/resume/tries"), 6.0);
+    assert_eq!(ended.number("/recoveries/resume/failed"), 6.0);
     assert!(ended.stdout.contains("everybody dropped out"), "{}", ended.stdout);
     assert_eq!(ended.report()["verdict"]["fault"], "server");
     assert!(ended.stdout.contains("at the end: connection refused"), "{}", ended.stdout);
