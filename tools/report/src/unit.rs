@@ -47,7 +47,7 @@ pub fn unit(key: &str) -> Unit {
         }
         "cpu_ns_per_packet" => return Unit::Nanoseconds,
         "rss_bytes_per_peer" => return Unit::Bytes,
-        "drop" | "watch_ratio_subscribers" => return Unit::Share,
+        "drop" | "rejoin" | "watch_ratio_subscribers" => return Unit::Share,
         _ => {}
     }
     let word = last.trim_end_matches("_max").rsplit('_').next().unwrap_or(last);
@@ -64,7 +64,9 @@ pub fn unit(key: &str) -> Unit {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 16] = [
+const LOWER: [&str; 17] = [
+    // Of recoveries.
+    "ms",
     "interruptions",
     "short_gaps_s",
     "loss_rate",
@@ -141,6 +143,9 @@ mod tests {
             ("join.joined", Unit::Plain, Better::Higher),
             ("join.tries_failed", Unit::Plain, Better::Lower),
             ("join.errors.http_503", Unit::Plain, Better::Lower),
+            ("recoveries.resume.failed", Unit::Plain, Better::Lower),
+            ("recoveries.ice_restart.ms.p99", Unit::Milliseconds, Better::Lower),
+            ("recoveries.ice_restart.ms.count", Unit::Plain, Better::Neither),
         ] {
             assert_eq!((unit(key), better(key)), (is, direction), "{key}");
         }

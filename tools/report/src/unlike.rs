@@ -9,8 +9,8 @@ use super::unit::{Unit, unit};
 
 /// Options that differ in any two runs, or say nothing about what was asked for.
 const OF_NO_MATTER: [&str; 1] = ["room"];
-/// Options that are `null` in reports of versions without them.
-const UNKNOWN_IN_OLD: [&str; 2] = ["receive_buffer_bytes", "packet_ring_bytes"];
+/// Options that are `null` or empty in reports of versions without them.
+const UNKNOWN_IN_OLD: [&str; 3] = ["receive_buffer_bytes", "packet_ring_bytes", "reconnect"];
 /// Names of the figures of a distribution.
 const OF_DISTRIBUTIONS: [&str; 9] =
     ["count", "min", "mean", "p50", "p90", "p95", "p99", "p999", "max"];
@@ -52,8 +52,9 @@ pub(super) fn differences(base: &Report, new: &Report) -> Vec<Difference> {
         let [was, is] = flat;
         let names = was.iter().chain(is.iter().filter(|(name, _)| text(&was, name).is_none()));
         for (option, _) in names.filter(|(name, _)| !OF_NO_MATTER.contains(&name.as_str())) {
-            let [was, is] = [&was, &is].map(|of| text(of, option).unwrap_or("none"));
-            let unknown = UNKNOWN_IN_OLD.contains(&option.as_str()) && [was, is].contains(&"none");
+            let told = [&was, &is].map(|of| text(of, option));
+            let unknown = UNKNOWN_IN_OLD.contains(&option.as_str()) && told.contains(&None);
+            let [was, is] = told.map(|told| told.unwrap_or("none"));
             if was != is && !unknown {
                 let name = format!("{name}{option}");
                 found.push(difference(&name, was.to_owned(), is.to_owned()));
@@ -130,6 +131,7 @@ impl Per {
         let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
         let of_distribution = parent.ends_with("_ms") || parent.ends_with("_s");
         let of_distribution = of_distribution || parent.contains("phases_ms");
+        let of_distribution = of_distribution || parent.ends_with(".ms");
         if unit(key) == Unit::Share || of_distribution && OF_DISTRIBUTIONS.contains(&last) {
             return Self::Nothing;
         }
@@ -141,7 +143,7 @@ impl Per {
         match (section, last) {
             (_, "fps" | "cpu_ns_per_packet" | "rss_bytes_per_peer") => Self::Nothing,
             ("join", "requested") | ("publish", "tracks") => Self::Nothing,
-            ("join", _) => Self::Participant,
+            ("join" | "recoveries", _) => Self::Participant,
             ("publish", _) => Self::TrackSecond,
             (
                 "video" | "audio",
@@ -174,7 +176,8 @@ fn kind_of_cohort(key: &str) -> Option<(&str, &str)> {
 pub(super) struct Size {
     /// Its measured window, or all of it without one.
     seconds: f64,
-    /// Subscribers asked for; of those that come and go in stages the mean.
+    /// Subscribers asked for. Of those that come and go in stages or by their stays, and of rooms of
+    /// drawn sizes, the mean of those that were there.
     subscribers: f64,
     participants: f64,
     tracks: f64,
@@ -191,7 +194,10 @@ impl Size {
         let seconds = measured_s.unwrap_or(run.duration_s);
         let options = options(report);
         let asked = |options: &Option<&Options>| {
-            let options = options.filter(|options| options.stage.is_empty())?;
+            let steady = |one: &&Options| {
+                one.stage.is_empty() && one.stay_s.is_none() && one.room_sizes.is_none()
+            };
+            let options = options.filter(steady)?;
             Some(f64::from(options.subscribers) * f64::from(options.rooms))
         };
         let asked: Option<f64> = options.iter().map(asked).sum();
@@ -254,6 +260,19 @@ mod tests {
         assert!(rows.contains(&("subscribers", &was, &is)), "{rows:?}");
         assert!(rows.contains(&("impair", "none", "loss=1%, delay=5ms")), "{rows:?}");
         assert_eq!(rows.len(), 2, "{rows:?}");
+        // The older report says nothing of it; of two that do, what they say counts.
+        let reconnect = |report: &mut Report, text: &str| {
+            report.run.options.as_mut().unwrap().reconnect = text.to_owned();
+        };
+        reconnect(&mut new, "none");
+        assert_eq!(differences(&base, &new).len(), 2);
+        let mut base = base.clone();
+        reconnect(&mut base, "sdk");
+        new.run.options.as_mut().unwrap().fault = vec!["signal_drop".to_owned()];
+        let found = differences(&base, &new);
+        for one in [("reconnect", "sdk", "none"), ("fault", "none", "signal_drop")] {
+            assert!(found.iter().any(|row| (&*row.name, &*row.base, &*row.new) == one), "{one:?}");
+        }
         new.run.target.embedded = !new.run.target.embedded;
         assert_eq!(differences(&base, &new)[0].name, "url");
     }
@@ -274,6 +293,8 @@ mod tests {
             ("join.errors.http_503", Per::Participant),
             ("join.phases_ms.dtls.p99", Per::Nothing),
             ("join.requested", Per::Nothing),
+            ("recoveries.resume.failed", Per::Participant),
+            ("recoveries.ice_restart.ms.p99", Per::Nothing),
             ("publish.packets_sent", Per::TrackSecond),
             ("publish.upstream_loss_rate", Per::Nothing),
             ("generator.packets_in", Per::SubscriberSecond),
@@ -296,9 +317,18 @@ mod tests {
         assert_eq!(size.divisor("video.packets.expected", &figures), Some(600.0));
         assert_eq!(size.divisor("cohorts.a.b.video.packets.expected", &figures), Some(50.0));
         assert_eq!(size.divisor("video.bitrate_bps", &figures), Some(60.0));
-        one.run.options.as_mut().unwrap().stage = vec!["5s:9".to_owned()];
+        // Who comes and goes was not there all the time.
         let most = one.series.iter().map(|row| row.subscribers).max().unwrap() as f64;
-        let mean = Size::of(&one).subscribers;
-        assert!(mean > 0.0 && mean <= most, "{mean} of {most}");
+        let comes_and_goes: [fn(&mut Options); 3] = [
+            |options| options.stage = vec!["5s:9".to_owned()],
+            |options| options.stay_s = Some(3.0),
+            |options| options.room_sizes = Some("uniform:1-9".to_owned()),
+        ];
+        for change in comes_and_goes {
+            let mut one = one.clone();
+            change(one.run.options.as_mut().unwrap());
+            let mean = Size::of(&one).subscribers;
+            assert!(mean > 0.0 && mean <= most, "{mean} of {most}");
+        }
     }
 }

@@ -144,6 +144,11 @@ pub struct TargetSection {
     pub server_version: Option<String>,
 }
 
+/// How subscribers arrived in versions without `--arrival`.
+fn evenly() -> String {
+    "constant".to_owned()
+}
+
 /// The options in force.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -166,6 +171,21 @@ pub struct Options {
     pub retry: u32,
     /// `--retry-sleep`.
     pub retry_sleep_s: f64,
+    /// `--reconnect`; empty in reports of versions without it.
+    pub reconnect: String,
+    /// `--arrival`.
+    #[serde(default = "evenly")]
+    pub arrival: String,
+    /// `--stay`; `null` where everybody stays to the end.
+    pub stay_s: Option<f64>,
+    /// `--rejoin`, a share; 0 where nobody comes back.
+    pub rejoin: f64,
+    /// `--away`; `null` where nobody comes back.
+    pub away_s: Option<f64>,
+    /// `--room-sizes`; `subscribers` is then their mean, rounded up.
+    pub room_sizes: Option<String>,
+    /// `--fault`, each as it is in `faults`.
+    pub fault: Vec<String>,
     /// `--video-resolution`.
     pub video_resolution: String,
     /// Names of the published video clips, lowest layer first.

@@ -508,6 +508,7 @@ fn run_section(data: &RunData) -> RunSection {
 
 fn options(data: &RunData) -> Options {
     let scenario = &data.scenario;
+    let audience = scenario.audience;
     Options {
         room: data.room.clone(),
         rooms: scenario.rooms,
@@ -518,6 +519,13 @@ fn options(data: &RunData) -> Options {
         num_per_second: scenario.joins_per_second,
         retry: scenario.retry,
         retry_sleep_s: scenario.retry_sleep.as_secs_f64(),
+        reconnect: scenario.reconnect.to_string(),
+        arrival: audience.arrival.name().to_owned(),
+        stay_s: audience.stay.map(|stay| stay.as_secs_f64()),
+        rejoin: audience.rejoin,
+        away_s: (audience.rejoin > 0.0).then(|| audience.away.as_secs_f64()),
+        room_sizes: scenario.shape.room_sizes.as_ref().map(ToString::to_string),
+        fault: scenario.faults.iter().map(ToString::to_string).collect(),
         video_resolution: scenario.resolution.name().to_owned(),
         video: data.clips.video.iter().map(|clip| clip.name.clone()).collect(),
         audio: data.clips.audio.as_ref().map(|clip| clip.name.clone()),
