@@ -327,6 +327,7 @@ fn is_listed(key: &str) -> bool {
     let ratios = parent.ends_with("watch_ratio_subscribers");
     let of_distribution = ratios
         || parent.ends_with("_ms")
+        || parent.ends_with(".ms")
         || parent.ends_with("length_s")
         || parent.contains("phases_ms");
     // Of how much each could watch the least is what the most is elsewhere.
@@ -454,6 +455,25 @@ mod tests {
         new.verdict.result = Outcome::Invalid;
         assert_eq!(compare(&base, &new, &tests, false).unwrap().1, Exit::Invalid);
     }
+
+    #[test]
+    fn ways_back_are_compared_like_other_figures() {
+        let mut base = crate::testing::report();
+        base.lacks.clear();
+        let mut new = base.clone();
+        let way = &mut new.recoveries.ice_restart;
+        (way.counted.tries, way.counted.failed) = (7, 1);
+        way.ms = base.join.phases_ms.dtls.clone();
+        let test = [one("recoveries.ice_restart.ms.p99>1s"), one("recoveries.resume.failed>0")];
+        let (text, exit) = compare(&base, &new, &test, false).unwrap();
+        let line = |key: &str| text.lines().find(|line| line.contains(key));
+        assert!(line("recoveries.ice_restart.ms.p99 ").is_some(), "{text}");
+        assert_eq!(line("recoveries.ice_restart.ms.p90 "), None, "{text}");
+        let failed = line("recoveries.ice_restart.failed ").unwrap();
+        assert!(failed.ends_with("from 0  worse"), "{text}");
+        assert_eq!(exit, Exit::Pass, "{text}");
+    }
+
     #[test]
     fn runs_of_unlike_size_are_compared_by_rates_and_that_is_said_first() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");

@@ -177,6 +177,8 @@ mod tests {
             "server.embedded.measured.packets_sent",
             "server.embedded.totals.packets_sent",
             "publish.upstream_loss_rate",
+            "recoveries.full_reconnect.tries",
+            "recoveries.ice_restart.ms.p99",
         ] {
             assert_eq!(keys.check(key), Ok(()), "{key}");
         }

@@ -123,7 +123,7 @@ fn comparison(text: &str, abort_after: Option<Duration>, keys: &Keys) -> Result<
         let why = running::at_the_end(key).map_or(String::new(), |why| format!(" ({why})"));
         return Err(format!(
             "'{key}' is known only at the end of a run{why}: leave 'abort' out, or use a count or a \
-             rate of join, video, audio, publish, generator or impairment"
+             rate of join, recoveries, video, audio, publish, generator or impairment"
         ));
     }
     let expr = format!("{key}{op}{value}");
@@ -275,6 +275,7 @@ mod tests {
             ("generator.cpu_ns_per_packet<5us", Op::Less, 5_000.0),
             ("join.failed==0", Op::Equal, 0.0),
             ("join.errors.http_503!=3", Op::NotEqual, 3.0),
+            ("recoveries.ice_restart.ms.p99<=1s", Op::LessEqual, 1_000.0),
         ] {
             let threshold = one(text);
             assert_eq!(threshold.op, op, "{text}");
@@ -289,7 +290,9 @@ mod tests {
         assert_eq!(both.len(), 2);
         assert_eq!(both[1].expr, "join.failed<10");
         assert!(both.iter().all(|one| one.abort_after == Some(Duration::from_secs(10))));
-        assert_eq!(one("join.failed<1 abort").abort_after, Some(Duration::ZERO));
+        for text in ["join.failed<1 abort", "recoveries.full_reconnect.failed==0 abort"] {
+            assert_eq!(one(text).abort_after, Some(Duration::ZERO), "{text}");
+        }
     }
 
     #[test]
@@ -305,6 +308,7 @@ mod tests {
             ("video.loss_rate<1% abort soon", "'abort' or 'abort after 10s'"),
             ("video.loss_rate<1% abort after 10", "without a unit"),
             ("video.jitter_ms.p99<10 abort", "known only at the end of a run: "),
+            ("recoveries.resume.ms.p99<3s abort", "known only at the end of a run: "),
             ("recordings.frames_dropped<1 abort", "at the end of a run (files are counted when"),
             ("", "compares nothing"),
         ] {
