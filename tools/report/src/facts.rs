@@ -1,7 +1,7 @@
 //! What the verdict is made of: plain facts about a run.
 
 use stampede_core::watch::Cause;
-use stampede_counters::ImpairCounters;
+use stampede_counters::{ImpairCounters, RecoveryGroups};
 
 use crate::errors::{ErrorClass, ErrorFact};
 use crate::joins::LostJoins;
@@ -52,6 +52,15 @@ pub struct TracksFacts {
     pub plis: u64,
 }
 
+/// What was done to participants on purpose (`--fault`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OnPurposeFacts {
+    /// Times that something was done to one.
+    pub hit: u64,
+    /// Of them those after which it had to come back, and did.
+    pub recovered: u64,
+}
+
 /// A run that could not go on.
 #[derive(Debug, Clone)]
 pub struct Early {
@@ -78,6 +87,10 @@ pub struct Facts {
     pub lost_joins: LostJoins,
     /// Participants that were on their way back at the end.
     pub left_absent: u64,
+    /// How participants came back, if they did.
+    pub recoveries: RecoveryGroups,
+    /// What was done to participants on purpose.
+    pub on_purpose: OnPurposeFacts,
     /// Why the server is taken to have been gone at the end.
     pub server_gone: Option<Early>,
     /// Subscribers connected at least once.

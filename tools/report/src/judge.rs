@@ -11,6 +11,7 @@ use super::joins::JOIN_FAILURE_RATE_MAX;
 use super::show::group;
 use super::types::{Fault, Outcome, Verdict};
 use super::watch_verdict;
+use stampede_counters::RecoveryGroups;
 
 /// What is done in this process, and so nobody's fault.
 const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
@@ -499,6 +500,7 @@ fn notes(facts: &Facts) -> Vec<String> {
     {
         notes.push(format!("{} packets were dropped {ON_PURPOSE}", group(injected.dropped)));
     }
+    notes.extend(came_back(facts));
     if facts.rejected > 0 {
         notes.push(format!(
             "{} datagrams were broken or failed authentication and were not counted",
@@ -516,10 +518,36 @@ fn notes(facts: &Facts) -> Vec<String> {
     notes
 }
 
+/// Participants had to come back though nobody had broken anything on purpose, and did.
+fn came_back(facts: &Facts) -> Option<String> {
+    let RecoveryGroups { resume, ice_restart, full_reconnect, moved } = facts.recoveries;
+    let ways = [
+        (resume, "resume"),
+        (ice_restart, "ICE restart"),
+        (full_reconnect, "full reconnect"),
+        (moved, "being moved"),
+    ];
+    let there = ways.map(|(way, name)| (way.recovered, name));
+    let all: u64 = there.iter().fold(0, |sum, (count, _)| sum.saturating_add(*count));
+    let on_purpose = facts.on_purpose.recovered;
+    if all <= on_purpose {
+        return None;
+    }
+    let there = there.into_iter().filter(|(count, _)| *count > 0);
+    let by: Vec<String> =
+        there.map(|(count, name)| format!("{} by {name}", group(count))).collect();
+    let mut note =
+        format!("participants had to come back {} times, and did: {}", group(all), by.join(", "));
+    if on_purpose > 0 {
+        note += &format!("; of all these {} after something done on purpose", group(on_purpose));
+    }
+    Some(note)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Early, WorkerFacts};
+    use crate::facts::{Early, OnPurposeFacts, WorkerFacts};
     use crate::joins::LostJoins;
     use crate::senders::SenderFacts;
     use stampede_counters::ImpairCounters;
@@ -910,6 +938,21 @@ mod tests {
         check(&invalid, Outcome::Interrupted, Fault::Generator, "our kernel dropped 500");
         let failed = Facts { interrupted: true, ..lost(2, 0, 2) };
         check(&failed, Outcome::Interrupted, Fault::Unknown, "9 of 11 joined");
+    }
+
+    #[test]
+    fn ways_back_that_nobody_asked_for_are_noted_and_change_nothing() {
+        let mut recoveries = RecoveryGroups::default();
+        recoveries.resume.recovered = 4;
+        recoveries.full_reconnect.recovered = 1_000;
+        let facts = Facts { recoveries, ..healthy() };
+        let said = "had to come back 1,004 times, and did: 4 by resume, 1,000 by full reconnect";
+        check(&facts, Outcome::Pass, Fault::None, said);
+        let partly = OnPurposeFacts { hit: 3, recovered: 3 };
+        let said = "of all these 3 after something done on purpose";
+        check(&Facts { on_purpose: partly, ..facts.clone() }, Outcome::Pass, Fault::None, said);
+        let all = OnPurposeFacts { hit: 1_004, recovered: 1_004 };
+        assert!(judge(&Facts { on_purpose: all, ..facts }).reasons.is_empty());
     }
 
     #[test]

@@ -115,10 +115,7 @@ fn stuttering(watch: &WatchFacts) -> String {
 fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
     let reason = one.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     match one.cause {
-        Cause::OnPurpose => {
-            let text = "packets were dropped on purpose (--impair, or a cohort's impair)";
-            (Fault::None, text.to_owned())
-        }
+        Cause::OnPurpose => (Fault::None, on_purpose(facts).to_owned()),
         Cause::NotJoined => {
             let fault = if facts.refused() { Fault::Server } else { Fault::Unknown };
             (fault, "they had not joined".to_owned())
@@ -140,6 +137,20 @@ fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
         }
         Cause::Late => (Fault::Unknown, "frames came too late to be shown".to_owned()),
         Cause::Silent => silent(facts),
+    }
+}
+
+/// What was done on purpose: what breaks connections, or what drops packets.
+fn on_purpose(facts: &Facts) -> &'static str {
+    match (facts.on_purpose.hit > 0, facts.injected.is_some()) {
+        (false, _) => "packets were dropped on purpose (--impair, or a cohort's impair)",
+        (true, false) => {
+            "their connections, or their publishers', were broken on purpose (--fault)"
+        }
+        (true, true) => {
+            "connections were broken (--fault) or packets dropped (--impair, or a cohort's impair) \
+             on purpose"
+        }
     }
 }
 
@@ -211,4 +222,49 @@ fn silent(facts: &Facts) -> (Fault, String) {
         );
     }
     (Fault::Unknown, format!("{what}; the embedded SFU had nothing to send, or sent nothing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use stampede_counters::ImpairCounters;
+
+    use super::*;
+    use crate::facts::OnPurposeFacts;
+
+    #[test]
+    fn what_was_done_on_purpose_is_called_by_what_did_it() {
+        let group = CauseGroup {
+            video: true,
+            cause: Cause::OnPurpose,
+            reason: None,
+            subscribers: 3,
+            tracks: 3,
+            of_tracks: 3,
+            total_s: 6.0,
+            length_s_p50: 2.0,
+            from_s: 20.0,
+            back_after_s: Some(2.5),
+            not_back: 0,
+        };
+        let watch = WatchFacts { subscribers: 3, groups: vec![group], ..WatchFacts::default() };
+        let said = |hit, impaired: bool| {
+            let facts = Facts {
+                watch: watch.clone(),
+                on_purpose: OnPurposeFacts { hit, recovered: 0 },
+                injected: impaired.then(ImpairCounters::default),
+                ..Facts::default()
+            };
+            let [(fault, text)] = <[_; 1]>::try_from(judge(&facts, Fault::Unknown).found).unwrap();
+            assert_eq!(fault, Fault::None, "{text}");
+            text
+        };
+        let (faults, impair) = (said(3, false), said(0, true));
+        assert_eq!(
+            faults,
+            "3 of 3 subscribers saw nothing for 2.0 s (p50) from 20.0 s on: their connections, or \
+             their publishers', were broken on purpose (--fault); back after 2.5 s"
+        );
+        assert!(impair.contains("packets were dropped on purpose (--impair, "), "{impair}");
+        assert!(said(3, true).contains("broken (--fault) or packets dropped (--impair"));
+    }
 }

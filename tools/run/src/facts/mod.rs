@@ -17,7 +17,7 @@ use stampede_scenario::values::Backend;
 use stampede_scenario::{Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
 
-use stampede_report::facts::{Facts, LedgerFacts, TracksFacts, WorkerFacts};
+use stampede_report::facts::{Facts, LedgerFacts, OnPurposeFacts, TracksFacts, WorkerFacts};
 use stampede_report::hist::{Hist, Samples};
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::judge::judge;
@@ -177,6 +177,8 @@ fn facts(
         balance: join.balance(),
         lost_joins: LostJoins::default(),
         left_absent: data.joins.left_absent(),
+        recoveries: data.recoveries.counted(),
+        on_purpose: on_purpose(data),
         server_gone: data.server_gone.clone(),
         subscribers_joined: data.joins.subscribers_joined() as u64,
         publishers_joined: data.joins.publishers_joined() as u64,
@@ -215,6 +217,14 @@ fn facts(
         senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
         subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
         files_lost: files_lost(data),
+    }
+}
+
+fn on_purpose(data: &RunData) -> OnPurposeFacts {
+    let rows = data.recoveries.faults();
+    OnPurposeFacts {
+        hit: rows.iter().map(|row| row.hit).sum(),
+        recovered: rows.iter().map(|row| row.recovered).sum(),
     }
 }
 
