@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
-use stampede_counters::{ImpairCounters, JoinCounters, PacketCounters};
+use stampede_counters::{ImpairCounters, PacketCounters};
 
 use stampede_output::files::{self, WriteError};
 use stampede_output::no_color;
@@ -12,14 +12,17 @@ use stampede_report::hist::Hist;
 use stampede_report::show::group;
 use stampede_report::types::CohortFigures;
 use stampede_report::types::{
-    Fault, FindSection, GeneratorSection, ImpairmentSection, JoinSection, MediaSection, Outcome,
-    PublishSection, Report, ServerMetrics, ServerSection, StageRow, ThresholdRow,
+    Fault, FaultRow, FindSection, GeneratorSection, ImpairmentSection, JoinSection, MediaSection,
+    Outcome, PublishSection, RecoveriesSection, Report, ServerMetrics, ServerSection, StageRow,
+    ThresholdRow,
 };
 use stampede_report::watch_words;
 use stampede_units::show::{bits_per_second, bytes, share};
 
 /// Width of the column of cohorts; a longer name has a line of its own.
 const COHORT_COLUMN: usize = 20;
+/// What is done on purpose and how it was taken is one line up to so many characters.
+const FAULT_LINE_MAX: usize = 87;
 /// Error kinds shown; the report holds all.
 const ERRORS_SHOWN: usize = 5;
 /// Workers shown one by one; more are shown as a range.
@@ -75,6 +78,8 @@ fn render(report: &Report, colour: bool) -> String {
     page.text.push('\n');
     watch(&mut page, report);
     join(&mut page, &report.join);
+    recoveries(&mut page, &report.recoveries);
+    faults(&mut page, &report.faults);
     for (name, section) in [("video", &report.video), ("audio", &report.audio)] {
         if let Some(section) = section {
             media(&mut page, name, section);
@@ -192,12 +197,7 @@ fn join(page: &mut Page, join: &JoinSection) {
     if let Some(peak) = join.peak {
         let _ = write!(text, ", peak {peak}");
     }
-    let JoinCounters { dropped, retries, resumed, .. } = join.counted;
-    for (count, word) in [(dropped, "dropped out"), (retries, "retries"), (resumed, "resumed")] {
-        if count > 0 {
-            let _ = write!(text, ", {} {word}", group(count));
-        }
-    }
+    text.push_str(&join.afterwards());
     page.row("join", &text);
     let mut errors: Vec<_> = join.errors.iter().collect();
     errors.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -219,6 +219,29 @@ fn join(page: &mut Page, join: &JoinSection) {
                 "  {:10} {name:<22}{:>9.1}{:>9.1}{:>9.1}{:>9.1}",
                 "", hist.p50, hist.p90, hist.p99, hist.max
             );
+        }
+    }
+}
+
+/// A line for each way in which somebody came back, or tried to.
+fn recoveries(page: &mut Page, section: &RecoveriesSection) {
+    for (number, (_, name, way)) in section.tried().enumerate() {
+        let row = if number == 0 { "recovered" } else { "" };
+        page.row(row, &format!("{name} {}", way.told()));
+    }
+}
+
+/// A line for each fault, or two where one does not hold it.
+fn faults(page: &mut Page, rows: &[FaultRow]) {
+    for (number, fault) in rows.iter().enumerate() {
+        let row = if number == 0 { "faults" } else { "" };
+        let (name, told) = (fault.name(), fault.told());
+        let line = format!("{name}: {told}");
+        if line.chars().count() <= FAULT_LINE_MAX {
+            page.row(row, &line);
+        } else {
+            page.row(row, &name);
+            page.row("", &format!("  {told}"));
         }
     }
 }
@@ -564,6 +587,7 @@ fn thresholds(page: &mut Page, rows: &[ThresholdRow]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_counters::RecoveryCounters;
     use stampede_report::types::WatchSection;
     use stampede_report::watch::WorstViewer;
     use stampede_run::{nothing_happened, report_of};
@@ -658,6 +682,41 @@ mod tests {
             "                       1 silent (4.0 s)\n",
             "             gaps      audio: 0.3 s in short ones\n",
             "             worst     60.00 %: sub-7\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn ways_back_and_faults_are_told_where_there_were_any() {
+        let mut report = report();
+        let text = render(&report, false);
+        assert!(!text.contains("recovered ") && !text.contains("faults "), "{text}");
+        let counted = RecoveryCounters { tries: 60, recovered: 50, failed: 10, unfinished: 0 };
+        report.recoveries.resume.counted = counted;
+        report.recoveries.full_reconnect.counted =
+            RecoveryCounters { tries: 1, unfinished: 1, ..RecoveryCounters::default() };
+        let fault = |text: &str| FaultRow {
+            fault: text.to_owned(),
+            hit: 50,
+            recovered: 48,
+            failed: 1,
+            unfinished: 1,
+            ..FaultRow::default()
+        };
+        let long = "network_change,at=30s,every=1m30s,share=12.5%,spread=10s,cohort=mobile";
+        report.faults = vec![fault("signal_drop"), fault(long)];
+        report.join.counted.drops = 3;
+        let text = render(&report, false);
+        for line in [
+            "  recovered  resume 50 of 60 tries, 10 failed\n",
+            "             full reconnect 0 of 1 tries, 1 under way at the end\n",
+            "  faults     signal_drop: hit 50: 48 came back, 1 gave up, 1 on their way back at the \
+             end\n",
+            &format!("             {long}\n"),
+            "               hit 50: 48 came back, 1 gave up",
+            ", 3 sessions lost",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }

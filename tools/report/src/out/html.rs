@@ -15,10 +15,11 @@ use super::strips;
 use crate::hist::Hist;
 use crate::show::group;
 use crate::show::shown;
-use crate::types::{CohortFigures, said};
+use crate::types::{CohortFigures, FaultRow, RecoverySection, said};
 use crate::types::{Fault, MediaSection, Outcome, Report};
 use crate::unit::{self, Unit};
 use crate::watch_words;
+use stampede_counters::RecoveryCounters;
 use stampede_units::show::{bits_per_second, share};
 
 const TEMPLATE: &str = include_str!("report.html");
@@ -65,6 +66,8 @@ fn page(report: &Report) -> Result<Value, String> {
         "data": data,
         "media": media(report),
         "cohorts": cohorts(report),
+        "recoveries": report.recoveries.tried().map(way_back).collect::<Vec<_>>(),
+        "faults": report.faults.iter().map(on_purpose).collect::<Vec<_>>(),
         "phases": phases(report),
         "errors": report.join.errors.iter().map(|(kind, count)| json!([kind, group(*count)]))
             .collect::<Vec<_>>(),
@@ -164,6 +167,8 @@ fn thresholds(report: &Report) -> Vec<Value> {
 
 /// Plots, the figures behind them for the script, and how many seconds a point stands for.
 fn plots(report: &Report) -> Result<(Vec<Value>, String, usize), String> {
+    // Reports of earlier versions don't say.
+    let planned = report.series.iter().any(|row| row.planned > 0);
     let rows: Vec<Map<String, Value>> = report
         .series
         .iter()
@@ -175,6 +180,9 @@ fn plots(report: &Report) -> Result<(Vec<Value>, String, usize), String> {
             if report.watch.is_none() {
                 // Reports of earlier versions, and runs in which nothing was to be watched.
                 flat.remove("interrupted");
+            }
+            if !planned {
+                flat.remove("planned");
             }
             Ok(flat)
         })
@@ -451,6 +459,31 @@ fn phases(report: &Report) -> Vec<Value> {
     named.into_iter().filter_map(row).collect()
 }
 
+/// A row for a way in which somebody came back, or tried to.
+fn way_back((_, name, way): (&str, &str, &RecoverySection)) -> Value {
+    let RecoveryCounters { tries, recovered, failed, unfinished } = way.counted;
+    let mut cells = [tries, recovered, failed, unfinished].map(group).to_vec();
+    cells.extend(times(way.ms.as_ref()));
+    json!({"name": name, "bad": failed > 0, "cells": cells})
+}
+
+/// A row for what was done on purpose.
+fn on_purpose(row: &FaultRow) -> Value {
+    let FaultRow { fired, hit, missed, recovered, failed, unfinished, sent_away, .. } = *row;
+    let counts = [fired, hit, missed, recovered, failed, unfinished, sent_away];
+    let mut cells = counts.map(group).to_vec();
+    cells.extend(times(row.ms.as_ref()));
+    json!({"name": row.name(), "bad": failed > 0, "cells": cells})
+}
+
+/// The median, the 99th percentile and the longest.
+fn times(ms: Option<&Hist>) -> [String; 3] {
+    ms.map_or_else(
+        || [(); 3].map(|()| "–".to_owned()),
+        |ms| [ms.p50, ms.p99, ms.max].map(|ms| format!("{ms:.0} ms")),
+    )
+}
+
 fn streams(report: &Report) -> Vec<Value> {
     let merged = report.run.hosts.is_some();
     let row = |row: &crate::types::StreamRow| {
@@ -504,11 +537,13 @@ fn workers(report: &Report) -> Vec<Value> {
 /// Everything that has no table of its own, as names and values: what was published, the
 /// generator, the server, options, machine; sections that others add to the report too.
 fn sections(figures: &Value) -> Vec<Value> {
-    const OWN: [&str; 12] = [
+    const OWN: [&str; 14] = [
         "schema",
         "run",
         "verdict",
         "join",
+        "recoveries",
+        "faults",
         "video",
         "audio",
         "cohorts",
@@ -612,9 +647,11 @@ mod tests {
         let html = render(&hostile()).unwrap();
         let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("no {text}"));
         assert!(at("class=\"card verdict") < at("<svg"));
-        for part in
-            ["Thresholds", "Participants", "Cohorts", "Join phases", "Worst streams", "options"]
+        for part in ["Thresholds", "Participants", "Cohorts", "Join phases", "Came back", "options"]
         {
+            at(part);
+        }
+        for part in ["Worst streams", "Done on purpose", "<td>resume</td><td>9</td><td>7</td>"] {
             at(part);
         }
         assert!(html.contains("no value") && html.contains("not kept"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Property, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
-use stampede_counters::{Counters, JoinCounters};
+use stampede_counters::{Counters, JoinCounters, RecoveryCounters};
 
 use super::headline;
 use crate::types::{Outcome, Report, ThresholdRow};
@@ -36,13 +36,24 @@ fn duration(report: &Report) -> Duration {
     Duration::try_from_secs_f64(report.run.duration_s).unwrap_or_default()
 }
 
-/// A verdict that passed has no message, so the books and watch time are properties.
+/// A verdict that passed has no message, so the books, the ways back and watch time are properties.
 fn properties(report: &Report) -> Vec<Property> {
     let property = |name: String, value: f64| Property::new(name, value.to_string());
     let joins = JoinCounters::table().iter().zip(report.join.counted.list());
     let joins = joins.filter_map(|(counter, value)| Some((&counter.key, value.number()?)));
     let mut properties: Vec<_> =
         joins.map(|(name, value)| property(format!("join.{name}"), value)).collect();
+    for (key, _, way) in report.recoveries.tried() {
+        let counted = RecoveryCounters::table().iter().zip(way.counted.list());
+        let counted =
+            counted.filter_map(|(counter, value)| Some((counter.key.clone(), value.number()?)));
+        let times = way.ms.iter().flat_map(|ms| [("ms.p50", ms.p50), ("ms.p99", ms.p99)]);
+        let times = times.map(|(name, value)| (name.to_owned(), value));
+        let values = counted.chain(times);
+        properties.extend(
+            values.map(|(name, value)| property(format!("recoveries.{key}.{name}"), value)),
+        );
+    }
     for (kind, watch) in watch_words::kinds(report) {
         let gaps = &watch.interruptions;
         let values = [
@@ -117,6 +128,11 @@ mod tests {
             assert_eq!(text.matches(counted).count(), 2, "{counted}: {text}");
         }
         assert!(text.contains("<property name=\"join.pending\" value=\"0\"/>"), "{text}");
+        assert!(
+            text.contains("<property name=\"recoveries.resume.failed\" value=\"2\"/>"),
+            "{text}"
+        );
+        assert!(!text.contains("recoveries.moved."), "nobody was moved: {text}");
         assert!(text.contains("name=\"video.loss_rate&lt;1%\""), "{text}");
         assert!(text.contains("message=\"2.00 %\"") && text.contains("message=\"no value\""));
         let kept = "name=\"join.failed==0\" classname=\"stampede.threshold\"/>";

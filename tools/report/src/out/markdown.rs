@@ -34,6 +34,7 @@ pub(super) fn render(report: &Report) -> String {
     media(&mut text, report);
     cohorts(&mut text, report);
     joins(&mut text, report);
+    recoveries(&mut text, report);
     streams(&mut text, report);
     let _ = writeln!(
         text,
@@ -153,12 +154,7 @@ fn row(section: &MediaSection) -> Vec<String> {
 fn joins(text: &mut String, report: &Report) {
     let phases = report.join.phases_ms.named();
     let _ = write!(text, "\n### Joins\n\n{}", report.join.balance());
-    let counted = &report.join.counted;
-    for (count, word) in [(counted.dropped, "dropped out"), (counted.retries, "retries")] {
-        if count > 0 {
-            let _ = write!(text, ", {} {word}", group(count));
-        }
-    }
+    text.push_str(&report.join.afterwards());
     text.push_str(
         "\n\n| ms after its schedule | p50 | p90 | p99 | max |\n|---|---:|---:|---:|---:|\n",
     );
@@ -176,6 +172,23 @@ fn joins(text: &mut String, report: &Report) {
     }
     if !report.join.errors.is_empty() {
         text.push('\n');
+    }
+}
+
+/// How people came back, and what had been done to them on purpose.
+fn recoveries(text: &mut String, report: &Report) {
+    let mut ways = report.recoveries.tried().peekable();
+    if ways.peek().is_some() {
+        text.push_str("\n### Recoveries\n\n");
+    }
+    for (_, name, way) in ways {
+        let _ = writeln!(text, "- {name}: {}", way.told());
+    }
+    if !report.faults.is_empty() {
+        text.push_str("\n### Faults\n\n");
+    }
+    for fault in &report.faults {
+        let _ = writeln!(text, "- {}: {}", escaped(&fault.name()), fault.told());
     }
 }
 
@@ -249,6 +262,9 @@ mod tests {
         assert!(!text.contains("<script") && !text.contains('\u{1}'), "{text}");
         assert!(text.contains("| video |") && text.contains("### Joins"), "{text}");
         assert!(text.contains("| 4 | audio | ") && text.contains("### Cohorts"), "{text}");
+        assert!(text.contains("- resume: 7 of 9 tries, 2 failed\n"), "{text}");
+        assert!(text.contains("### Faults\n\n- &lt;/script&gt;"), "{text}");
+        assert!(text.contains(": hit 5: 4 came back, 1 gave up\n"), "{text}");
         // Every row of a table has as many cells as its head.
         let bars = |line: &str| line.replace("\\|", "").matches('|').count();
         let mut head = None;

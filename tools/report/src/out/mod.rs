@@ -213,8 +213,8 @@ pub(super) fn headline(report: &Report) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::types::CohortFigures;
-    use crate::types::ThresholdRow;
+    use crate::types::{CohortFigures, FaultRow, ThresholdRow};
+    use stampede_counters::RecoveryCounters;
 
     #[test]
     fn counts_of_any_size_are_merged_compared_and_shown() {
@@ -255,6 +255,10 @@ pub(super) mod tests {
             video: report.video.clone(),
             audio: report.audio.clone(),
         }];
+        report.recoveries.resume.counted =
+            RecoveryCounters { tries: 9, recovered: 7, failed: 2, unfinished: 0 };
+        let fault = FaultRow { hit: 5, recovered: 4, failed: 1, ..FaultRow::default() };
+        report.faults = vec![FaultRow { fault: evil.to_owned(), ..fault }];
         report.thresholds = vec![
             ThresholdRow {
                 expr: "video.loss_rate<1%".to_owned(),

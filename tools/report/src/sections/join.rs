@@ -67,6 +67,22 @@ impl JoinSection {
         text
     }
 
+    /// `, 2 dropped out, 7 sessions lost, 5 resumed`: what became of those who had joined, and what
+    /// it took; only what there was. Sessions are not told where each was lost for good.
+    pub fn afterwards(&self) -> String {
+        let JoinCounters { dropped, drops, retries, resumed, leaves, rejoins, .. } = self.counted;
+        let parts = [
+            (dropped, "dropped out"),
+            (if drops == dropped { 0 } else { drops }, "sessions lost"),
+            (retries, "retries"),
+            (resumed, "resumed"),
+            (leaves, "left as planned"),
+            (rejoins, "joined again"),
+        ];
+        let there = parts.into_iter().filter(|(count, _)| *count > 0);
+        there.map(|(count, word)| format!(", {} {word}", group(count))).collect()
+    }
+
     /// Fills in what reports of versions before these keys did not say but imply. They counted
     /// tries that dropped out, not participants; what is more than there were is cut.
     pub(crate) fn complete(&mut self, as_read: &Value) {
@@ -133,6 +149,16 @@ mod tests {
             "5 of 1,011 joined, 2 failed, 4 still joining (1 at the join response, 3 at ICE), \
              1,000 never started"
         );
+    }
+
+    #[test]
+    fn what_came_after_the_joins_is_told_where_there_was_any() {
+        let mut join = JoinSection::default();
+        assert_eq!(join.afterwards(), "");
+        join.counted = JoinCounters { dropped: 2, drops: 2, leaves: 1_000, ..join.counted };
+        assert_eq!(join.afterwards(), ", 2 dropped out, 1,000 left as planned");
+        join.counted = JoinCounters { dropped: 0, drops: 7, rejoins: 3, ..join.counted };
+        assert_eq!(join.afterwards(), ", 7 sessions lost, 1,000 left as planned, 3 joined again");
     }
 
     #[test]

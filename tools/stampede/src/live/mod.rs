@@ -160,10 +160,17 @@ fn clock(duration: Duration) -> String {
 
 /// Who is asked for and not connected, in words; the connected and these are all.
 fn others(progress: &Progress) -> String {
-    let JoinCounters { joined, failed, pending, not_started, .. } = progress.joins.counted;
-    let gone = joined.saturating_sub(progress.connected as u64);
-    let parts =
-        [(pending, "joining"), (failed, "failed"), (gone, "gone"), (not_started, "to come")];
+    let JoinCounters { joined, failed, pending, not_started, leaves, rejoins, .. } =
+        progress.joins.counted;
+    let absent = joined.saturating_sub(progress.connected as u64);
+    let left = absent.min(leaves.saturating_sub(rejoins));
+    let parts = [
+        (pending, "joining"),
+        (failed, "failed"),
+        (absent - left, "gone"),
+        (left, "left as planned"),
+        (not_started, "to come"),
+    ];
     let there = parts.into_iter().filter(|(count, _)| *count > 0);
     let words: Vec<_> = there.map(|(count, word)| format!("{} {word}", group(count))).collect();
     words.join(", ")
@@ -262,6 +269,16 @@ pub(crate) mod tests {
             " 1m15s ramp      joined 150/202 (9 joining, 1 failed, 2 gone, 40 to come)  receiving \
              140/200  33,040 packets/s  266.0 Mbps  loss < 0.001 %  worker 42 %  errors: 3 x http_503"
         );
+    }
+
+    #[test]
+    fn who_left_as_planned_is_not_gone() {
+        let mut run = progress();
+        (run.joins.counted.leaves, run.joins.counted.rejoins) = (30, 29);
+        let told = "9 joining, 1 failed, 1 gone, 1 left as planned, 40 to come";
+        assert_eq!(others(&run), told);
+        run.joins.counted.leaves = 100;
+        assert!(others(&run).contains("failed, 2 left as planned, 40"), "{}", others(&run));
     }
 
     #[test]
