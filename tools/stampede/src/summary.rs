@@ -692,7 +692,7 @@ mod tests {
     fn ways_back_and_faults_are_told_where_there_were_any() {
         let mut report = report();
         let text = render(&report, false);
-        assert!(!text.contains("recovered ") && !text.contains("faults "), "{text}");
+        assert!(!text.contains("\n  recovered ") && !text.contains("\n  faults "), "{text}");
         let counted = RecoveryCounters { tries: 60, recovered: 50, failed: 10, unfinished: 0 };
         report.recoveries.resume.counted = counted;
         report.recoveries.full_reconnect.counted =
