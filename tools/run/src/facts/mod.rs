@@ -533,7 +533,7 @@ fn options(data: &RunData) -> Options {
         arrival: audience.arrival.name().to_owned(),
         stay_s: audience.stay.map(|stay| stay.as_secs_f64()),
         rejoin: audience.rejoin,
-        away_s: (audience.rejoin > 0.0).then(|| audience.away.as_secs_f64()),
+        away_s: (audience.rejoin > 0.0).then_some(audience.away.as_secs_f64()),
         room_sizes: scenario.shape.room_sizes.as_ref().map(ToString::to_string),
         fault: scenario.faults.iter().map(ToString::to_string).collect(),
         video_resolution: scenario.resolution.name().to_owned(),
