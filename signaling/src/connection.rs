@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::{Sink, Stream};
+use livekit_protocol as proto;
 use prost::Message as _;
 use prost::bytes::Bytes;
 use tokio::time::Sleep;
@@ -33,7 +34,8 @@ pub use tls::{TlsSetup, TlsSetupError};
 use crate::proxy::Proxy;
 use crate::server_url::ServerUrl;
 use crate::session::{
-    EndReason, Flood, MediaCommand, MediaInput, Output, Role, Session, SessionEvent, SessionOptions,
+    EndReason, Flood, MediaCommand, MediaInput, Output, Role, Session, SessionEvent,
+    SessionOptions, Simulation, Target,
 };
 use crate::text;
 use crate::token::Token;
@@ -170,7 +172,8 @@ impl Connection {
         })
     }
 
-    /// Opens a new websocket for a session that has ended with [`WayBack::Resume`] and
+    /// Opens a new websocket for a session that has ended with
+    /// [`WayBack::Resume`](crate::session::WayBack::Resume) and
     /// [can be taken up again](Session::can_resume): goes on with [`next`](Self::next), whose first
     /// word is [`SessionEvent::Resumed`] or another end. The old websocket is closed before the new
     /// one is dialled, so that there are never two.
@@ -183,7 +186,7 @@ impl Connection {
         why: &EndReason,
     ) -> Result<(), ConnectError> {
         self.hang_up();
-        let reason = why.reconnect_reason(self.session.own_target());
+        let reason = reconnect_reason(why, self.session.own_target());
         let resume = Resume { sid: self.session.participant_sid(), reason };
         let (socket, timings) = open::open(options, Some(resume)).await?;
         tracing::debug!(url = %options.url, "websocket open again");
@@ -225,7 +228,7 @@ impl Connection {
     }
 
     /// See [`Session::simulate`].
-    pub fn simulate(&mut self, scenario: crate::session::Simulation) {
+    pub fn simulate(&mut self, scenario: Simulation) {
         self.session.simulate(scenario);
         self.pump();
     }
@@ -466,6 +469,21 @@ impl Connection {
         }
         self.socket_done = true;
         Poll::Ready(true)
+    }
+}
+
+/// Why we resume, as the server is told (livekit_models.proto `ReconnectReason`).
+fn reconnect_reason(why: &EndReason, own: Target) -> proto::ReconnectReason {
+    match why {
+        EndReason::Closed { .. }
+        | EndReason::ConnectionLost { .. }
+        | EndReason::OutboundFull
+        | EndReason::PingTimeout => proto::ReconnectReason::RrSignalDisconnected,
+        EndReason::MediaLost { .. } => match own {
+            Target::Publisher => proto::ReconnectReason::RrPublisherFailed,
+            Target::Subscriber => proto::ReconnectReason::RrSubscriberFailed,
+        },
+        _ => proto::ReconnectReason::RrUnknown,
     }
 }
 

@@ -3,7 +3,6 @@
 use livekit_protocol as proto;
 use proto::DisconnectReason;
 
-use super::event::Target;
 use super::flood::Flood;
 use crate::error_kind::ErrorKind;
 
@@ -133,21 +132,6 @@ impl EndReason {
     #[must_use]
     pub fn is_asked_for(&self) -> bool {
         matches!(self, Self::ReconnectAsked { .. })
-    }
-
-    /// Why we resume, as the server is told (livekit_models.proto `ReconnectReason`).
-    pub(crate) fn reconnect_reason(&self, own: Target) -> proto::ReconnectReason {
-        match self {
-            Self::Closed { .. }
-            | Self::ConnectionLost { .. }
-            | Self::OutboundFull
-            | Self::PingTimeout => proto::ReconnectReason::RrSignalDisconnected,
-            Self::MediaLost { .. } => match own {
-                Target::Publisher => proto::ReconnectReason::RrPublisherFailed,
-                Target::Subscriber => proto::ReconnectReason::RrSubscriberFailed,
-            },
-            _ => proto::ReconnectReason::RrUnknown,
-        }
     }
 
     /// True if joining again can help: not after our own leave, an eviction or a refusal.

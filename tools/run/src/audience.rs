@@ -509,7 +509,8 @@ impl Audience {
         publications.filter_map(move |(room, tracks, now, index, publication)| {
             let track = tracks.get(index).and_then(Option::as_ref);
             let told = track.is_some_and(|track| track.shown.is_some() || !now);
-            if !told && !(now && taken.would_get(publication, room)) {
+            let expected = told || (now && taken.would_get(publication, room));
+            if !expected {
                 return None;
             }
             let (never, always) = (TrackWatch::default(), Timeline::default());

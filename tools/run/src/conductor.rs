@@ -21,12 +21,13 @@ use crate::clock::now;
 use crate::context::{Context, Leaving, Tasks, signalled};
 use crate::data::{Mark, Measured, RunData};
 use crate::embedded::EmbeddedSfu;
-use crate::faults::{Faults, Target};
+use crate::faults::Faults;
 use crate::join_error::JoinError;
 use crate::joins::{Joins, Member, ParticipantId};
 use crate::participant::{self, Participant};
 use crate::progress::{Controls, Phase};
 use crate::routes::Workers;
+use crate::target::Target;
 
 /// How long the ramp of subscribers waits for the publishers.
 const PUBLISHERS_TIMEOUT: Duration = Duration::from_secs(20);

@@ -16,12 +16,12 @@ use tokio::task::JoinHandle;
 use crate::audience::Audience;
 use crate::capture::Timelines;
 use crate::clock::RunClock;
-use crate::faults::Target;
 use crate::joins::{JoinPhase, Joins, ParticipantId};
 use crate::media_plane::MediaPlane;
 use crate::network::Network;
 use crate::recoveries::Recoveries;
 use crate::routes::Routes;
+use crate::target::Target;
 
 /// Waits for the first signal.
 pub(crate) async fn signalled(interrupted: &mut watch::Receiver<bool>) {

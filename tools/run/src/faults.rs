@@ -10,22 +10,8 @@ use stampede_scenario::{Cohorts, FaultKind, FaultSpec};
 use stampede_signaling::rooms::RoomClient;
 
 use crate::context::Context;
-use crate::participant::{Order, Orders, What};
+use crate::participant::{Order, What};
 use crate::recoveries::FaultId;
-
-/// Somebody to whom something can be done.
-pub(crate) struct Target {
-    /// The way to it.
-    pub orders: Rc<Orders>,
-    /// It publishes.
-    pub publisher: bool,
-    /// Its part of the subscribers.
-    pub cohort: u16,
-    /// Its identity.
-    pub identity: String,
-    /// Its room when it joined.
-    pub room: Rc<str>,
-}
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

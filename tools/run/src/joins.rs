@@ -95,6 +95,8 @@ struct Absent {
     since: Instant,
     /// By a fault of this run's.
     on_purpose: bool,
+    /// It is among the drops.
+    counted: bool,
 }
 
 /// What a join waits for.
@@ -405,9 +407,10 @@ impl Joins {
             *self.errors.entry(kind).or_default() += 1;
             let entry = &mut self.entries[id.0];
             entry.broken = true;
-            if entry.absent.take().is_some() || entry.connected {
+            let absent = entry.absent.take();
+            if absent.is_some() || entry.connected {
                 entry.dropped_out = true;
-                self.tries.drops += 1;
+                self.tries.drops += u64::from(!absent.is_some_and(|absent| absent.counted));
             } else {
                 self.tries.tries_failed += 1;
             }
@@ -424,7 +427,7 @@ impl Joins {
         on_purpose: bool,
     ) {
         self.know(why);
-        let absent = Absent { why: why.clone(), since, on_purpose };
+        let absent = Absent { why: why.clone(), since, on_purpose, counted: false };
         self.entries[id.0].absent.get_or_insert(absent);
     }
 
@@ -437,10 +440,11 @@ impl Joins {
         on_purpose: bool,
     ) {
         self.absent(id, why, since, on_purpose);
-        let connected = self.entries[id.0].connected;
-        if !self.closed && !on_purpose {
+        if let Some(absent) = self.entries[id.0].absent.as_mut().filter(|_| !self.closed)
+            && !on_purpose
+        {
             *self.errors.entry(why.key().into_owned()).or_default() += 1;
-            self.tries.drops += u64::from(connected);
+            self.tries.drops += u64::from(!std::mem::replace(&mut absent.counted, true));
         }
         self.disconnected(id);
     }
@@ -471,9 +475,11 @@ impl Joins {
                 && !(absent.on_purpose
                     && now.saturating_duration_since(absent.since) < ABSENT_GRACE)
             {
-                *self.errors.entry(absent.why.key().into_owned()).or_default() += 1;
                 entry.left_absent = true;
-                self.tries.drops += 1;
+                if !absent.counted {
+                    *self.errors.entry(absent.why.key().into_owned()).or_default() += 1;
+                    self.tries.drops += 1;
+                }
             }
             if let (Standing::Pending(_), Some(scheduled)) = (entry.standing(), entry.started) {
                 entry.failed = entry.broken;

@@ -48,6 +48,7 @@ mod run;
 mod series;
 mod server_metrics;
 mod stages;
+mod target;
 mod viewers;
 
 pub use data::RunData;

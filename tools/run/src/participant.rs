@@ -33,8 +33,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before what found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
-/// What breaks within this time after a fault was over is put down to it.
-const BLAMED_FOR: Duration = Duration::from_secs(30);
 
 /// Who joins, and as what.
 pub(crate) struct Participant {

@@ -17,6 +17,7 @@
 //! ```
 
 mod check;
+mod error;
 mod grammar;
 mod simulation;
 
@@ -28,7 +29,7 @@ use stampede_impair::seeded;
 use crate::Cohorts;
 
 pub(crate) use check::check;
-pub use grammar::{FaultError, FaultValueError};
+pub use error::{FaultError, FaultValueError};
 pub use stampede_signaling::session::{CandidateProtocol, Simulation};
 
 /// Most faults of a run; more is a typing error.

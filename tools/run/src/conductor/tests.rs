@@ -663,9 +663,9 @@ async fn what_is_done_on_purpose_is_done_on_schedule_and_told() {
     };
     let played = Rig::new()
         .play(draft, async |number, mut socket| {
-            match number < 8 || number >= 12 {
-                true => socket.admit().await,
-                false => {
+            match (8..12).contains(&number) {
+                false => socket.admit().await,
+                true => {
                     socket.send(Response::Reconnect(proto::ReconnectResponse::default())).await;
                 }
             }
@@ -721,3 +721,26 @@ async fn who_comes_and_goes_does_so_as_planned() {
 }
 
 mod chaos;
+
+/// Long after it joined: what was waited for then is not waited for any more.
+#[tokio::test(start_paused = true)]
+async fn who_changes_its_network_after_an_hour_restarts_its_ice() {
+    let draft = Draft {
+        subscribers: Some(4),
+        duration: Some(ms(3_700_000)),
+        faults: vec!["network_change,at=1h".parse().unwrap()],
+        ..one_subscriber()
+    };
+    let played = Rig::new()
+        .play(draft, async |number, mut socket| {
+            match number < 4 {
+                true => socket.admit().await,
+                false => socket.take_up(2).await,
+            }
+            socket.attend().await;
+        })
+        .await;
+    let restart = played.recoveries.ice_restart;
+    assert_eq!((restart.tries, restart.recovered), (4, 4), "{:?}", played.recoveries);
+    assert_eq!(played.recoveries.full_reconnect.tries, 0);
+}

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::orders::{Order, What};
 use super::words::{heard, said};
 use super::{
-    BLAMED_FOR, Broken, Departure, Life, MAILBOX_PAUSE, MAILBOX_TRIES, Participant, SessionEnd,
+    Broken, Departure, Life, MAILBOX_PAUSE, MAILBOX_TRIES, Participant, SessionEnd,
     connect_options, may_dial_again,
 };
 use crate::clock::now;
@@ -93,20 +93,23 @@ impl<'a> Joined<'a> {
         departure: &mut Departure,
     ) -> SessionEnd {
         let orders = Rc::clone(&self.participant.orders);
-        // One sleep for all that takes too long; it is moved when something else does.
-        let deadline = tokio::time::sleep_until(self.late_at().into());
+        // One sleep for all that takes too long.
+        let deadline = tokio::time::sleep(MEDIA_TIMEOUT);
         tokio::pin!(deadline);
         loop {
             orders.stands(self.missing.is_none());
+            if let Some(Missing { until, .. }) = self.missing
+                && deadline.deadline() != until.into()
+            {
+                deadline.as_mut().reset(until.into());
+            }
             let step = tokio::select! {
                 update = connection.next() => match update {
                     Some(Update::Event(SessionEvent::Ended(why))) => {
-                        let ended = tokio::select! {
+                        tokio::select! {
                             ended = Box::pin(self.ended(connection, notices, &why)) => ended,
                             () = departure.due() => return SessionEnd::Left,
-                        };
-                        deadline.as_mut().reset(self.late_at().into());
-                        ended
+                        }
                     }
                     Some(update) => self.update(connection, update).await,
                     None => Err(Broken::new(JoinError::SignalEnded, "the session ended")),
@@ -142,12 +145,8 @@ impl<'a> Joined<'a> {
             if let Err(broken) = step {
                 return SessionEnd::Broke(broken);
             }
-            self.look(connection).await;
+            self.look(connection);
         }
-    }
-
-    fn late_at(&self) -> Instant {
-        self.missing.map_or_else(now, |missing| missing.until)
     }
 
     /// What took too long.
@@ -160,7 +159,7 @@ impl<'a> Joined<'a> {
     }
 
     /// Looks whether nothing is missing any more.
-    async fn look(&mut self, connection: &Connection) {
+    fn look(&mut self, connection: &Connection) {
         let Some(missing) = self.missing else { return };
         // A publisher's tracks are to be there again.
         if missing.session || missing.media || !connection.session().can_resume() {
@@ -176,6 +175,10 @@ impl<'a> Joined<'a> {
             self.context.audience.borrow_mut().connected(id, at);
         }
         let Some(stood) = stood else { return };
+        // What it was done for is done: what breaks next has another reason.
+        if self.life.fault().is_some_and(|order| !order.what.acts_on_return()) {
+            self.life.blame = None;
+        }
         self.context.happened(&self.life.identity, || "stands again".to_owned());
         {
             let mut joins = self.context.joins.borrow_mut();
@@ -344,7 +347,7 @@ impl<'a> Joined<'a> {
     /// Does something to it on purpose.
     async fn obey(&mut self, connection: &mut Connection, order: Order) -> Result<(), Broken> {
         let until = now() + order.what.lasts();
-        self.life.blame = Some((order, until + BLAMED_FOR));
+        self.life.blame = Some((order, until + order.what.blamed_for()));
         // Of a move whoever asks the server knows.
         if order.what != What::Moving {
             self.context.recoveries.borrow_mut().hit(order.fault);

@@ -11,6 +11,13 @@ use crate::recoveries::FaultId;
 
 /// Most orders that wait for a participant; one more is refused, as if it were not there.
 const ORDERS_MAX: usize = 16;
+/// How long after a fault it is put down to that fault that a path breaks: what we break ourselves
+/// is broken at once,
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// a server does what it is asked to within this time,
+const SERVER_ACTS_WITHIN: Duration = Duration::from_secs(10);
+/// and a silence is noticed by pings after 15 s, by ICE after 25 s.
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Something done on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +51,29 @@ impl What {
     /// The server is asked to send it away for good.
     pub(crate) fn sends_away(self) -> bool {
         self == Self::Simulate(Simulation::ServerLeave)
+    }
+
+    /// It breaks the way back itself, of a path that something else broke.
+    pub(crate) fn acts_on_return(self) -> bool {
+        matches!(
+            self,
+            Self::Simulate(
+                Simulation::DisconnectSignalOnResume
+                    | Simulation::DisconnectSignalOnResumeNoMessages
+            )
+        )
+    }
+
+    /// What breaks within this time after it was over is put down to it, until the path stands
+    /// again.
+    pub(crate) fn blamed_for(self) -> Duration {
+        match self {
+            // Broken by ourselves, there and then.
+            Self::SignalDrop | Self::NetworkChange | Self::LeaveRejoin(_) => AT_ONCE,
+            Self::Simulate(_) | Self::Moving if !self.acts_on_return() => SERVER_ACTS_WITHIN,
+            // Lost pings and checks are noticed only then.
+            _ => NOTICED_WITHIN,
+        }
     }
 
     /// How long it lasts.

@@ -11,7 +11,7 @@ use stampede_signaling::session::{CandidateProtocol, Simulation};
 use stampede_units::parse;
 use stampede_units::show::ExactDuration;
 
-use super::FaultValueError;
+use super::error::FaultValueError;
 
 /// How long a simulated speaker speaks unless it is said.
 const SPEAKER_UPDATE_DEFAULT: Duration = Duration::from_secs(3);

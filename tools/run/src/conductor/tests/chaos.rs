@@ -88,8 +88,8 @@ fn draft(seed: u64) -> Draft {
         joins_per_second: 1.0,
         retry: 2,
         audience: AudienceDraft {
-            stay: (seed % 3 == 0).then(|| ms(40_000)),
-            rejoin: (seed % 3 == 0).then_some(0.5),
+            stay: seed.is_multiple_of(3).then(|| ms(40_000)),
+            rejoin: seed.is_multiple_of(3).then_some(0.5),
             ..AudienceDraft::default()
         },
         faults: faults.map(|text| text.parse().unwrap()).to_vec(),

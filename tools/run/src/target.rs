@@ -1,0 +1,19 @@
+//! To whom something can be done on purpose.
+
+use std::rc::Rc;
+
+use crate::participant::Orders;
+
+/// Somebody to whom something can be done.
+pub(crate) struct Target {
+    /// The way to it.
+    pub orders: Rc<Orders>,
+    /// It publishes.
+    pub publisher: bool,
+    /// Its part of the subscribers.
+    pub cohort: u16,
+    /// Its identity.
+    pub identity: String,
+    /// Its room when it joined.
+    pub room: Rc<str>,
+}
