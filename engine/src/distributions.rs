@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use stampede_core::{MediaKind, Sample};
+use stampede_core::{MediaKind, Sample, StreamReport};
 
 /// Longest value told apart in microseconds (ten minutes); longer ones count as this.
 const MICROS_MAX: u64 = 600_000_000;
@@ -21,6 +21,10 @@ pub struct Distributions {
     pub video_latency_by_height_us: Vec<(u16, Histogram<u64>)>,
     /// Latency of audio packets.
     pub audio_latency_us: Histogram<u64>,
+    /// Interarrival jitter at the end of each video stream.
+    pub video_jitter_us: Histogram<u64>,
+    /// The same of audio.
+    pub audio_jitter_us: Histogram<u64>,
     /// From a PLI to a complete keyframe.
     pub pli_to_keyframe_us: Histogram<u64>,
     /// How late published packets left.
@@ -33,6 +37,8 @@ impl Default for Distributions {
             video_latency_us: histogram(3),
             video_latency_by_height_us: Vec::new(),
             audio_latency_us: histogram(3),
+            video_jitter_us: histogram(3),
+            audio_jitter_us: histogram(3),
             pli_to_keyframe_us: histogram(3),
             publish_lateness_us: histogram(2),
         }
@@ -61,6 +67,16 @@ impl Distributions {
         }
     }
 
+    /// A stream is over.
+    fn ended(&mut self, stream: &StreamReport) {
+        let Some(jitter) = stream.jitter else { return };
+        let histogram = match stream.kind {
+            MediaKind::Video => &mut self.video_jitter_us,
+            MediaKind::Audio => &mut self.audio_jitter_us,
+        };
+        histogram.saturating_record(micros(jitter));
+    }
+
     /// Adds another worker's values: exact, for all histograms have the same buckets.
     pub fn merge(&mut self, other: &Self) {
         add(&mut self.video_latency_us, &other.video_latency_us);
@@ -70,6 +86,8 @@ impl Distributions {
             }
         }
         add(&mut self.audio_latency_us, &other.audio_latency_us);
+        add(&mut self.video_jitter_us, &other.video_jitter_us);
+        add(&mut self.audio_jitter_us, &other.audio_jitter_us);
         add(&mut self.pli_to_keyframe_us, &other.pli_to_keyframe_us);
         add(&mut self.publish_lateness_us, &other.publish_lateness_us);
     }
@@ -110,6 +128,14 @@ impl Measured {
         }
         if let Some(window) = self.windows.get_mut(usize::from(cohort)) {
             window.get_or_insert_default().record(sample);
+        }
+    }
+
+    /// A peer in this cohort had these streams.
+    pub(crate) fn closed(&mut self, cohort: u16, streams: &[StreamReport]) {
+        let Some(window) = self.windows.get_mut(usize::from(cohort)) else { return };
+        for stream in streams.iter().filter(|stream| stream.jitter.is_some()) {
+            window.get_or_insert_default().ended(stream);
         }
     }
 

@@ -38,6 +38,7 @@ mod mailbox;
 mod options;
 mod peer_id;
 mod recorder;
+mod rows;
 mod snapshot;
 mod timer;
 mod worker;
@@ -52,7 +53,8 @@ pub use event::{CUT_OFF_MAX, EngineEvent, PeerCommand, PeerNotice, PeerRole, Pee
 pub use health::{HealthReport, Second};
 pub use options::EngineOptions;
 pub use peer_id::PeerId;
-pub use snapshot::{EngineReport, LastPart, PeerRow, WorkerReport, WorkerSnapshot};
+pub use rows::{CLOSED_ROWS_MAX, LeftOut, PeerRow, TRACKS_LEFT_OUT_MAX, TrackLeftOut};
+pub use snapshot::{EngineReport, LastPart, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
 pub use stampede_impair::{
     ImpairCounters, Spec as ImpairSpec, SpecError as ImpairSpecError, choose as choose_impair,

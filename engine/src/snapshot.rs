@@ -1,17 +1,15 @@
 //! What the workers report: once a second, and at the end.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use stampede_core::PeerReport;
 use stampede_counters::RunCounters;
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskReport;
 
 use crate::distributions::Distributions;
 use crate::health::{HealthReport, Second};
-use crate::{CapturedPeer, CohortReport, CoverNews, PeerId, PeerLine};
+use crate::{CapturedPeer, CohortReport, CoverNews, LeftOut, PeerLine, PeerRow};
 
 /// A worker's counters at one moment.
 #[derive(Debug, Clone)]
@@ -50,23 +48,6 @@ pub struct LastPart {
     pub video_latency_us: Option<Histogram<u64>>,
 }
 
-/// One peer at its end.
-#[derive(Debug, Clone)]
-pub struct PeerRow {
-    /// Which.
-    pub id: PeerId,
-    /// The participant's identity.
-    pub label: String,
-    /// [`PeerSpec::cohort`](crate::PeerSpec::cohort).
-    pub cohort: u16,
-    /// Datagrams the kernel dropped at its receive buffer, from the socket's first to its last.
-    pub kernel_drops: u64,
-    /// Where its latest datagram came from.
-    pub remote: Option<SocketAddr>,
-    /// Everything it counted.
-    pub report: PeerReport,
-}
-
 /// A worker at its end.
 #[derive(Debug, Clone)]
 pub struct WorkerReport {
@@ -83,8 +64,11 @@ pub struct WorkerReport {
     /// RTP packets that reached its peers in the whole run, ramp included; see
     /// [`PeerCounters::rtp_arrived`](stampede_core::PeerCounters::rtp_arrived).
     pub rtp_arrived: u64,
-    /// One row for each peer.
+    /// A row for each peer, or the [`CLOSED_ROWS_MAX`](crate::CLOSED_ROWS_MAX) and more with the most
+    /// to tell.
     pub peers: Vec<PeerRow>,
+    /// What is known of the peers without a row.
+    pub left_out: LeftOut,
     /// What became of recorded streams' packets on their way into frames, over the whole run.
     pub assembled: AssemblerCounters,
     /// From its last snapshot to its end.

@@ -28,7 +28,8 @@ use crate::health::Health;
 use crate::impair::{ImpairPlan, Impairments, PeerImpairment};
 use crate::mailbox::{EventSink, WorkerCommand};
 use crate::recorder::PeerRecorder;
-use crate::snapshot::{PeerRow, WorkerReport};
+use crate::rows::ClosedRows;
+use crate::snapshot::WorkerReport;
 use crate::timer::{TimerState, TimerWheel};
 use crate::{CUT_OFF_MAX, EngineEvent, PeerId};
 use sink::Sink;
@@ -137,7 +138,7 @@ pub(crate) struct Worker {
     closed: Vec<Closed>,
     /// All accounts up to the start of the measured window.
     before_window: PeerCounters,
-    rows: Vec<PeerRow>,
+    rows: ClosedRows,
     /// Of the recordings that have ended.
     assembled: AssemblerCounters,
     next_snapshot: Instant,
@@ -174,7 +175,7 @@ impl Worker {
             retired: PeerCounters::default(),
             closed: vec![Closed::default(); cohorts],
             before_window: PeerCounters::default(),
-            rows: Vec::new(),
+            rows: ClosedRows::default(),
             assembled: AssemblerCounters::default(),
             next_snapshot: now + SNAPSHOT_EVERY,
             tapped: 0,

@@ -15,9 +15,8 @@ use crate::clock::Clock;
 use crate::cover::CoverNews;
 use crate::mailbox::NewPeer;
 use crate::recorder::PeerRecorder;
-use crate::snapshot::PeerRow;
 use crate::timer::TimerState;
-use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole};
+use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerRow};
 
 impl Worker {
     pub(super) fn add(&mut self, clock: Clock, new: NewPeer) {
@@ -56,6 +55,7 @@ impl Worker {
             };
             self.connecting += 1;
             let key = self.slots.insert(slot);
+            self.rows.there_are(self.slots.len());
             if let Some(socket) = socket {
                 self.slots[key].sockets.set(LocalId::default(), socket);
                 self.owners.set(socket, key, LocalId::default());
@@ -189,6 +189,7 @@ impl Worker {
             self.assembled.merge(&recorder.finish());
         }
         let report = slot.peer.final_report(clock.now);
+        self.measured.closed(slot.cohort, &report.streams);
         if let Some(options) = self.setup.capture
             && let Some(captured) = CapturedPeer::of(slot.id, &slot.label, &slot.peer)
         {

@@ -20,7 +20,7 @@ impl Worker {
         self.before_window.merge(&self.retired);
         self.retired = PeerCounters::default();
         self.closed.fill(Closed::default());
-        self.rows.clear();
+        self.rows.begin_measuring();
         self.captures.clear();
         for key in 0..self.slots.capacity() {
             self.send_if_due();
@@ -157,6 +157,7 @@ impl Worker {
         let mut distributions = Distributions::default();
         let measured = cohorts.iter().filter_map(|cohort| cohort.distributions.as_deref());
         measured.for_each(|own| distributions.merge(own));
+        let (peers, left_out) = self.rows.finish();
         WorkerReport {
             worker: self.setup.index,
             core: self.setup.core,
@@ -164,7 +165,8 @@ impl Worker {
             counted,
             distributions,
             rtp_arrived: self.before_window.rtp_arrived() + self.retired.rtp_arrived(),
-            peers: self.rows,
+            peers,
+            left_out,
             assembled: self.assembled,
             last,
             captures: self.captures,

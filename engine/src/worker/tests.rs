@@ -185,8 +185,8 @@ fn another_network_is_another_socket_and_what_the_first_dropped_stays_counted() 
     let told = told(&mut worker, &events, id(1));
     assert!(told.is_empty(), "its first description will have it: {told:?}");
     worker.command(clock, id(1), PeerCommand::Close);
-    assert!(worker.rows[0].kernel_drops > 100);
     assert_eq!(worker.owners.get(second[0]), None);
+    assert!(worker.finish(None).peers[0].kernel_drops > 100);
 }
 
 #[test]
@@ -238,4 +238,26 @@ fn a_cut_off_peer_hears_nothing_and_that_is_on_purpose() {
     let mut news = crate::CoverNews::new(0, clock.now, true);
     reports::take_covers(&mut worker.slots[key], &mut news);
     assert_eq!(news.cut_off.len(), 1);
+}
+
+#[test]
+fn peers_that_come_and_go_leave_no_more_rows_than_the_maximum() {
+    let (mut worker, events) = worker(None);
+    let clock = worker.clocks.read();
+    let beyond = 3;
+    worker.add(clock, subscriber(0));
+    for serial in 1..=crate::CLOSED_ROWS_MAX as u32 + beyond {
+        worker.add(clock, NewPeer { socket: None, ..subscriber(serial) });
+        worker.command(clock, id(serial), PeerCommand::Close);
+        events.try_iter().for_each(drop);
+        worker.setup.events.flush();
+    }
+    let report = worker.finish(None);
+    // One stayed while the others came and went.
+    let peers_max = 2;
+    assert_eq!(report.peers.len(), crate::CLOSED_ROWS_MAX + peers_max);
+    let closed = report.cohorts[0].peers;
+    assert_eq!(report.left_out.rows, closed - report.peers.len() as u64);
+    assert_eq!(closed, 1 + crate::CLOSED_ROWS_MAX as u64 + u64::from(beyond));
+    assert_eq!(report.peers.last().map(|row| row.id), Some(id(0)), "the last one to close");
 }

@@ -129,7 +129,8 @@ pub(crate) struct Audience {
     rooms: HashMap<Rc<str>, Room>,
     /// By participant; `None` for publishers.
     seats: Vec<Option<Taken>>,
-    /// By peer: whose it is, and a number of its own among those of its subscriber.
+    /// By peer that is open: whose it is, and a number of its own among those of its subscriber. As
+    /// many as the engine has.
     peers: HashMap<PeerId, (usize, u32)>,
     /// By worker: arrivals up to then are known.
     known_to: Vec<Option<Instant>>,
@@ -209,6 +210,11 @@ impl Audience {
             let number = taken.peers;
             self.peers.insert(peer, (id.0, number));
         }
+    }
+
+    /// A peer is closed: no more news of it comes.
+    pub(crate) fn peer_closed(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
     }
 
     /// Its media connection stands.

@@ -117,6 +117,8 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         | PeerNotice::Disconnected { .. } => {}
         PeerNotice::Closed => {
             routes.remove(peer);
+            // Its last news came before.
+            context.audience.borrow_mut().peer_closed(peer);
             return;
         }
     }

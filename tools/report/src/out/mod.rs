@@ -170,7 +170,7 @@ fn write(report: &Report, out: &Output) -> Result<(), OutputError> {
 fn warn_of_rows_missing(report: &Report, out: &Output) {
     if out.kind == OutputKind::Csv && (report.all_streams.len() as u64) < report.streams_total {
         tracing::warn!(
-            "{} holds the worst {} of {} streams: a JSON report has no more",
+            "{} holds {} of {} streams, the worst among them: no more are kept",
             out.path.display(),
             report.all_streams.len(),
             report.streams_total

@@ -306,3 +306,19 @@ fn who_is_moved_watches_the_other_room_from_then_on() {
     let there = of("stampede-x-pub-2-0");
     assert_eq!((ms(there.expected), ms(there.played)), (6_800, 6_800), "{there:?}");
 }
+
+#[test]
+fn a_peer_that_is_closed_is_forgotten_and_its_time_is_not() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    rig.available(0, "TR_1", "alice", TrackSource::Camera);
+    rig.played("TR_1", 0, 0, 4_000);
+    rig.audience.peer_closed(PeerId::default());
+    rig.played("TR_1", 0, 4_000, 6_000);
+    let second = PeerId::new(0, 2);
+    rig.audience.peer(SUBSCRIBER, second);
+    assert_eq!(rig.audience.peers.get(&second), Some(&(SUBSCRIBER.0, 2)), "never a number twice");
+    assert_eq!(rig.audience.peers.len(), 1);
+    let [(_, tally)] = &rig.tallies(10_000)[..] else { panic!() };
+    assert_eq!((ms(tally.expected), ms(tally.played)), (10_000, 4_000));
+}

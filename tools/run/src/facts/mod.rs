@@ -12,13 +12,13 @@ use stampede_core::{MediaCounters, MediaKind, PacketCounters, StreamReport};
 use stampede_counters::{
     Figure, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters, SfuWorkerCounters,
 };
-use stampede_engine::{Distributions, EngineReport, PeerRow, WorkerReport};
+use stampede_engine::{Distributions, EngineReport, LeftOut, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
 use stampede_scenario::{Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use stampede_report::facts::{Facts, LedgerFacts, OnPurposeFacts, TracksFacts, WorkerFacts};
-use stampede_report::hist::{Hist, Samples};
+use stampede_report::hist::Hist;
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::judge::judge;
 use stampede_report::latency::by_height;
@@ -88,6 +88,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let audio = received(MediaKind::Audio, &sums.counted.audio, own_audio, audio_tracks);
     let kinds = [video.as_ref().map(|_| own_video), audio.as_ref().map(|_| own_audio)];
     let all_streams = streams::all(&data, &viewers);
+    let streams_left_out: u64 = left_out(&data).map(|workers| workers.streams).sum();
     let metrics = server_metrics(&data);
     let measured = ledger_measured(&data).map(|(totals, _)| totals);
     let mut series = data.series.clone();
@@ -118,7 +119,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
         watch,
         thresholds: Vec::new(),
         streams: worst(&all_streams),
-        streams_total: all_streams.len() as u64,
+        streams_total: all_streams.len() as u64 + streams_left_out,
         all_streams,
         lacks: Vec::new(),
     }
@@ -197,7 +198,8 @@ fn facts(
         embedded: matches!(data.scenario.target, Target::Embedded(_)),
         // Signalling by a tunnel is local, its media is not.
         local: data.local
-            && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback()),
+            && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback())
+            && left_out(data).all(|peers| peers.distant == 0),
         upstream_lost: sums.counted.publish.upstream_lost.unwrap_or(0),
         rejected: uncategorised.peers.malformed + uncategorised.peers.rejected,
         tracks: tracks_facts(data, sums, viewers),
@@ -214,8 +216,9 @@ fn facts(
         workers,
         workers_failed,
         ledger: ledger_facts(data),
-        senders: SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams)),
-        subscribers_lossy: peers(data).filter(|peer| lost_for_good(peer)).count() as u64,
+        senders: senders(data),
+        subscribers_lossy: peers(data).filter(|peer| peer.lost_for_good()).count() as u64
+            + left_out(data).map(|peers| peers.lossy).sum::<u64>(),
         files_lost: files_lost(data),
     }
 }
@@ -232,8 +235,17 @@ fn peers(data: &RunData) -> impl Iterator<Item = &PeerRow> {
     data.engine.iter().flat_map(|engine| &engine.workers).flat_map(|worker| &worker.peers)
 }
 
-fn lost_for_good(peer: &PeerRow) -> bool {
-    peer.report.streams.iter().any(|stream| stream.packets.unrecovered > 0)
+/// Of the peers without a row, by worker.
+fn left_out(data: &RunData) -> impl Iterator<Item = &LeftOut> {
+    data.engine.iter().flat_map(|engine| &engine.workers).map(|worker| &worker.left_out)
+}
+
+/// Streams without a row are as streams without sender reports: nothing is proven by them. They have
+/// less to tell of missing packets than any that has one.
+fn senders(data: &RunData) -> SenderFacts {
+    let mut senders = SenderFacts::of(peers(data).flat_map(|peer| &peer.report.streams));
+    senders.streams += left_out(data).map(|peers| peers.streams_received).sum::<u64>();
+    senders
 }
 
 fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
@@ -278,20 +290,6 @@ fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
     Some((end.totals.since(&begin.totals), inside.lost_inside()))
 }
 
-fn streams_of(
-    engine: Option<&EngineReport>,
-    kind: MediaKind,
-    cohort: Option<u16>,
-) -> impl Iterator<Item = &StreamReport> {
-    engine
-        .into_iter()
-        .flat_map(|engine| &engine.workers)
-        .flat_map(|worker| &worker.peers)
-        .filter(move |peer| cohort.is_none_or(|cohort| peer.cohort == cohort))
-        .flat_map(|peer| &peer.report.streams)
-        .filter(move |stream| stream.kind == kind)
-}
-
 /// Of all subscribers, or of one cohort with its own counters and distributions.
 pub(super) fn media(
     data: &RunData,
@@ -303,16 +301,10 @@ pub(super) fn media(
     tracks_expected: Option<u64>,
 ) -> MediaSection {
     let video = kind == MediaKind::Video;
-    let latency_us = match kind {
-        MediaKind::Video => &distributions.video_latency_us,
-        MediaKind::Audio => &distributions.audio_latency_us,
+    let (latency_us, jitter_us) = match kind {
+        MediaKind::Video => (&distributions.video_latency_us, &distributions.video_jitter_us),
+        MediaKind::Audio => (&distributions.audio_latency_us, &distributions.audio_jitter_us),
     };
-    let mut jitter = Samples::new();
-    for stream in streams_of(data.engine.as_ref(), kind, cohort) {
-        if let Some(value) = stream.jitter {
-            jitter.record(value);
-        }
-    }
     let watched = viewers.sums(kind, cohort);
     // Over the time in which the tracks should have played, never over what was left of them.
     let expected_s = viewers.counted(kind, cohort).as_secs_f64();
@@ -327,7 +319,7 @@ pub(super) fn media(
             let frames = counters.frames.decodable.unwrap_or(counters.frames.complete);
             round(frames as f64 / expected_s, 2)
         }),
-        jitter_ms: jitter.as_ms(),
+        jitter_ms: Hist::of_micros_as_ms(jitter_us),
         latency_ms: Hist::of_micros_as_ms(latency_us),
         latency_layers_ms: match kind {
             MediaKind::Video => by_height(&distributions.video_latency_by_height_us),
@@ -351,18 +343,29 @@ fn counted(data: &RunData) -> Option<f64> {
 /// Tracks of which a packet came in the measured window. A track is a subscriber's of a
 /// publication, whatever streams and peers it had.
 fn tracks_received(data: &RunData, kind: MediaKind, cohort: Option<u16>) -> u64 {
-    let mut tracks = BTreeSet::new();
-    let of_cohort = |peer: &&PeerRow| cohort.is_none_or(|cohort| peer.cohort == cohort);
-    for peer in peers(data).filter(of_cohort) {
-        let subscriber = of_first_try(&peer.label);
-        let room = data.joins.member(subscriber).map_or("", |member| &member.room);
+    let of_cohort = |own: u16| cohort.is_none_or(|cohort| own == cohort);
+    let rows = peers(data).filter(|peer| of_cohort(peer.cohort)).flat_map(|peer| {
         let received = |stream: &&StreamReport| stream.kind == kind && stream.packets.received > 0;
-        for stream in peer.report.streams.iter().filter(received) {
+        let streams = peer.report.streams.iter().filter(received);
+        streams.map(|stream| {
             let sid = stream.track_id.as_deref().unwrap_or_default();
-            let publication = data.audience.publication_of(room, sid).ok_or(stream.ssrc);
-            tracks.insert((subscriber, publication));
-        }
-    }
+            (peer.label.as_str(), sid, Some(stream.ssrc))
+        })
+    });
+    let without_row = left_out(data).flat_map(|peers| &peers.tracks);
+    let without_row = without_row
+        .filter(|track| track.kind == kind && of_cohort(track.cohort))
+        .map(|track| (track.label.as_str(), track.track_id.as_str(), None));
+    let tracks: BTreeSet<_> = rows
+        .chain(without_row)
+        .map(|(label, sid, ssrc)| {
+            let subscriber = of_first_try(label);
+            let room = data.joins.member(subscriber).map_or("", |member| &member.room);
+            // A stream without a name is told from others by its SSRC alone.
+            let unknown = || (sid, ssrc.filter(|_| sid.is_empty()));
+            (subscriber, data.audience.publication_of(room, sid).ok_or_else(unknown))
+        })
+        .collect();
     tracks.len() as u64
 }
 
@@ -484,7 +487,7 @@ fn worker(worker: &WorkerReport) -> WorkerSection {
     WorkerSection {
         host: None,
         core: worker.core,
-        peers: worker.peers.len() as u64,
+        peers: worker.peers.len() as u64 + worker.left_out.rows,
         cpu_s: round(worker.health.cpu.as_secs_f64(), 3),
         busy_ratio: round(worker.health.busy_ratio(), 4),
         lateness_ms: Hist::of_micros_as_ms(&worker.health.lateness_us),
