@@ -31,7 +31,7 @@ const PUBLICATIONS_MAX: usize = 4_096;
 const SIDS_MAX: usize = 16 * PUBLICATIONS_MAX;
 /// Most stays of a subscriber that are kept one by one. At the maximum the older half is put into
 /// sums, so that who comes and goes for days costs no more.
-const STAYS_MAX: usize = 32;
+const STAYS_MAX: usize = 16;
 /// Most times in which something was done to a subscriber on purpose; the oldest is forgotten, and
 /// what is missed in it then is put down to what it looks like.
 const EXCUSES_MAX: usize = 512;

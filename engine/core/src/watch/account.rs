@@ -160,7 +160,7 @@ impl TrackWatch {
         let played = self.played();
         for stretch in stretches(facts, until) {
             let grace_ends = stretch.from + stretch.grace;
-            let first = played.iter().find(|span| span.until > stretch.from);
+            let first = played.get(played.partition_point(|span| span.until <= stretch.from));
             let plays = first.map_or(grace_ends, |span| span.from.clamp(stretch.from, grace_ends));
             let start = plays.max(from);
             let end = self.end(facts, &played, &stretch);
