@@ -103,6 +103,8 @@ struct Life {
     tried: u32,
     /// What was done to it last on purpose, and until when it is put down to that.
     blame: Option<(Order, Instant)>,
+    /// What was asked of the server that breaks its next ways back, and until when.
+    trap: Option<(Order, Instant)>,
     /// Nothing comes through before.
     dark_until: Option<Instant>,
 }
@@ -115,12 +117,23 @@ impl Life {
             tries => format!("{own}{TRY_SUFFIX}{tries}"),
         };
         let room = Rc::clone(&participant.spec.room);
-        Self { identity, room, token: None, joined: false, tried: 0, blame: None, dark_until: None }
+        Self {
+            identity,
+            room,
+            token: None,
+            joined: false,
+            tried: 0,
+            blame: None,
+            trap: None,
+            dark_until: None,
+        }
     }
 
     /// What breaks now was broken by this.
     fn fault(&self) -> Option<Order> {
-        self.blame.filter(|(_, until)| now() < *until).map(|(order, _)| order)
+        let now = now();
+        let holds = |(_, until): &(Order, Instant)| now < *until;
+        self.blame.filter(holds).or(self.trap.filter(holds)).map(|(order, _)| order)
     }
 
     /// The pause before the next try to come back; `None` if there is none. Nobody waits where the

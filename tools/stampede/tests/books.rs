@@ -216,7 +216,7 @@ fn a_server_that_dies_just_before_the_end_is_named() {
         let said = format!("the server at {address} did not answer any more at the end: {word}");
         assert_verdict(&ended, "fail", fault, &[&said]);
         if signal == Signal::KILL {
-            assert_verdict(&ended, "fail", fault, &["had lost their websocket"]);
+            assert_verdict(&ended, "fail", fault, &["had lost their connection"]);
             assert_eq!(ended.number("/join/dropped"), ended.number("/join/joined"));
         }
     }

@@ -28,6 +28,9 @@ use crate::recoveries::Way;
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
 /// participant that is not active after 60 s (rtc/room.go).
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after a path stands again its streams may still be on their way to what they were: a new
+/// subscription begins with another layer than it ends with.
+const SETTLED_WITHIN: Duration = Duration::from_secs(1);
 /// How long the media plane has to say why it did not connect.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where a server sends a participant away later than this, and there is no media, the media plane
@@ -39,8 +42,10 @@ const DIAGNOSED_AFTER: Duration = Duration::from_secs(5);
 struct Missing {
     /// The server has not said yet that the session stands.
     session: bool,
-    /// There is no media connection.
+    /// ICE does not stand: it never did, was lost, or is being restarted.
     media: bool,
+    /// The media connection was lost, so that it takes more than a new websocket.
+    lost: bool,
     /// When that takes too long.
     until: Instant,
 }
@@ -80,7 +85,12 @@ impl<'a> Joined<'a> {
             peer_updates: PeerUpdates::new(own_publishers, context.obey_dynacast, publishes),
             began,
             connected: false,
-            missing: Some(Missing { session: true, media: true, until: began + limit }),
+            missing: Some(Missing {
+                session: true,
+                media: true,
+                lost: false,
+                until: began + limit,
+            }),
             own_sid: String::new(),
         }
     }
@@ -176,9 +186,7 @@ impl<'a> Joined<'a> {
         }
         let Some(stood) = stood else { return };
         // What it was done for is done: what breaks next has another reason.
-        if self.life.fault().is_some_and(|order| !order.what.acts_on_return()) {
-            self.life.blame = None;
-        }
+        self.life.blame = None;
         self.context.happened(&self.life.identity, || "stands again".to_owned());
         {
             let mut joins = self.context.joins.borrow_mut();
@@ -186,10 +194,11 @@ impl<'a> Joined<'a> {
             joins.connected_again(id);
         }
         if stood.fault.is_some() {
+            let (since, until) = (stood.since, at + SETTLED_WITHIN);
             let mut audience = self.context.audience.borrow_mut();
             match publishes {
-                true => audience.excuse_room(&self.life.room, stood.since, at),
-                false => audience.excuse(id, stood.since, at),
+                true => audience.excuse_room(&self.life.room, since, until),
+                false => audience.excuse(id, since, until),
             }
         }
         // Without an answer the time is not known, and nothing else is lost.
@@ -204,9 +213,10 @@ impl<'a> Joined<'a> {
         self.context.recoveries.borrow_mut().broke(id, at, self.context.clock.unix_ns(at), fault);
         // Asked before anything is changed; without an answer the break itself stands for it.
         let _ = self.context.command(self.peer, PeerCommand::LastFrame);
-        let lost = self.missing.is_some_and(|missing| missing.media);
-        let (media, until) = (media || lost, at + STANDS_WITHIN);
-        self.missing = Some(Missing { session: true, media, until });
+        let before = self.missing;
+        let lost = media || before.is_some_and(|missing| missing.lost);
+        let media = media || before.is_some_and(|missing| missing.media);
+        self.missing = Some(Missing { session: true, media, lost, until: at + STANDS_WITHIN });
         self.participant.orders.stands(false);
         let mut joins = self.context.joins.borrow_mut();
         joins.absent(id, why, at, fault.is_some());
@@ -280,7 +290,7 @@ impl<'a> Joined<'a> {
     /// Which way back this is.
     fn way(&self) -> Way {
         match self.missing {
-            Some(Missing { media: true, .. }) => Way::IceRestart,
+            Some(Missing { lost: true, .. }) => Way::IceRestart,
             _ => Way::Resume,
         }
     }
@@ -311,7 +321,7 @@ impl<'a> Joined<'a> {
     fn media_changed(&mut self, notice: &PeerNotice) {
         let Some(missing) = &mut self.missing else { return };
         match notice {
-            PeerNotice::Disconnected { .. } => missing.media = true,
+            PeerNotice::Disconnected { .. } => (missing.media, missing.lost) = (true, true),
             PeerNotice::IceConnected if self.connected => missing.media = false,
             PeerNotice::Connected => missing.media = false,
             _ => {}
@@ -347,7 +357,11 @@ impl<'a> Joined<'a> {
     /// Does something to it on purpose.
     async fn obey(&mut self, connection: &mut Connection, order: Order) -> Result<(), Broken> {
         let until = now() + order.what.lasts();
-        self.life.blame = Some((order, until + order.what.blamed_for()));
+        let blamed = Some((order, until + order.what.blamed_for()));
+        match order.what.acts_on_return() {
+            true => self.life.trap = blamed,
+            false => self.life.blame = blamed,
+        }
         // Of a move whoever asks the server knows.
         if order.what != What::Moving {
             self.context.recoveries.borrow_mut().hit(order.fault);
@@ -425,6 +439,10 @@ impl<'a> Joined<'a> {
             }
             SessionEvent::Resumed => {
                 self.context.joins.borrow_mut().resumed();
+                // A publisher restarts its ICE now, and what it sends meanwhile goes nowhere.
+                if let Some(missing) = &mut self.missing {
+                    missing.media |= self.participant.spec.media.is_publisher();
+                }
                 self.session_stands();
             }
             SessionEvent::Moved { room, participant_sid } => {
@@ -466,7 +484,8 @@ impl<'a> Joined<'a> {
         recoveries.broke(id, at, self.context.clock.unix_ns(at), fault);
         recoveries.tries(id, Way::Moved);
         let _ = self.context.command(self.peer, PeerCommand::LastFrame);
-        self.missing = Some(Missing { session: false, media: false, until: at + STANDS_WITHIN });
+        let until = at + STANDS_WITHIN;
+        self.missing = Some(Missing { session: false, media: false, lost: false, until });
     }
 
     /// What the watch accounts have to know of an event.
