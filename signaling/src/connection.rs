@@ -199,6 +199,7 @@ impl Connection {
     /// Gives up the websocket, and what waits to be sent over it.
     fn hang_up(&mut self) {
         (self.socket, self.socket_done) = (None, true);
+        self.stalled_until = None;
         self.outbound.clear();
         self.needs_flush = false;
         self.held = None;

@@ -353,6 +353,9 @@ impl Session {
                 self.event(SessionEvent::PublishedTrackSubscribed { sid: track.track_sid });
             }
             Response::TrackUnpublished(track) => {
+                if let RoleState::Publisher(publishing) = &mut self.role {
+                    publishing.forget(&track.track_sid);
+                }
                 self.event(SessionEvent::PublishedTrackGone { sid: track.track_sid });
             }
             Response::Mute(mute) => {
@@ -519,15 +522,19 @@ impl Session {
             return;
         }
         self.join_deadline = None;
-        // Whatever was under way on the old websocket is answered by nobody.
+        // Whatever was under way on the old websocket is answered by nobody. Another node numbers its
+        // offers anew.
         self.offers = Offers::default();
+        self.last_offer_id = None;
+        self.held_candidates.clear();
         self.start_pings(now);
         self.send_sync_state();
         self.event(SessionEvent::Resumed);
         let RoleState::Publisher(publishing) = &mut self.role else { return };
         match publishing.offer {
-            OfferState::NotAsked | OfferState::Asked => {}
-            OfferState::Sent | OfferState::Answered => {
+            OfferState::NotAsked => {}
+            // One that was asked for and did not get out was for a restart too.
+            OfferState::Asked | OfferState::Sent | OfferState::Answered => {
                 publishing.offer = OfferState::Asked;
                 self.outputs.push_back(Output::Media(MediaCommand::RestartIce));
             }

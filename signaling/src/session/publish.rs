@@ -84,6 +84,11 @@ impl Publishing {
         self.accepted.push(published);
     }
 
+    /// The server took this track out of the room: a sync state is not to name it.
+    pub(super) fn forget(&mut self, sid: &str) {
+        self.accepted.retain(|one| one.track.as_ref().is_none_or(|track| track.sid != sid));
+    }
+
     /// No `add_track` waits for its answer.
     pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty()

@@ -71,6 +71,8 @@ pub(crate) struct Publication {
     /// The latest track sid: what is heard of a former one is not of this track any more.
     sid: String,
     timeline: Timeline<Publishing>,
+    /// When its publisher was broken on purpose.
+    excused: Vec<[Instant; 2]>,
     /// It is one of this run's: its own publisher says what becomes of it.
     own: bool,
 }
@@ -86,6 +88,8 @@ struct Room {
 struct Taken {
     viewer: Viewer,
     seat: Seat,
+    /// The room that it joins.
+    home: Rc<str>,
     tracks: Vec<Option<Track>>,
     /// Rooms in which it was before the server moved it, with its accounts there.
     former: Vec<(Rc<str>, Vec<Option<Track>>)>,
@@ -159,11 +163,18 @@ impl Audience {
         self.rooms.entry(Rc::clone(&viewer.room)).or_default().seats.push(id.0);
         let seat = Seat::default();
         let (tracks, former, nameless) = (Vec::new(), Vec::new(), Vec::new());
-        self.seats[id.0] = Some(Taken { viewer, seat, tracks, former, nameless, peers: 0 });
+        let home = Rc::clone(&viewer.room);
+        let taken = Taken { viewer, seat, home, tracks, former, nameless, peers: 0 };
+        self.seats[id.0] = Some(taken);
     }
 
     /// It was to join at this moment.
     pub(crate) fn scheduled(&mut self, id: ParticipantId, at: Instant) {
+        // Who was moved to another room joins its own again.
+        let home = self.taken(id).map(|taken| Rc::clone(&taken.home));
+        if let Some(home) = home {
+            self.moved(id, at, &home);
+        }
         let (rules, begin) = (self.rules, self.begin);
         let Some(taken) = self.seats.get_mut(id.0).and_then(Option::as_mut) else { return };
         if taken.seat.stays.len() >= STAYS_MAX
@@ -191,15 +202,32 @@ impl Audience {
     /// What it missed in this time was done to it on purpose.
     pub(crate) fn excuse(&mut self, id: ParticipantId, from: Instant, until: Instant) {
         if let Some(taken) = self.taken(id) {
-            taken.excuse(from, until);
+            merge(&mut taken.seat.excused, from, until);
         }
     }
 
-    /// The same of everybody who watches a room: one of its publishers was broken on purpose.
-    pub(crate) fn excuse_room(&mut self, room: &Rc<str>, from: Instant, until: Instant) {
-        let Some(seats) = self.rooms.get(room).map(|room| room.seats.clone()) else { return };
-        for seat in seats {
-            self.excuse(ParticipantId(seat), from, until);
+    /// What is missed of one of this run's publishers in this time was done to that on purpose.
+    pub(crate) fn excuse_publisher(
+        &mut self,
+        room: &Rc<str>,
+        identity: &str,
+        from: Instant,
+        until: Instant,
+    ) {
+        let Some(room) = self.rooms.get_mut(room) else { return };
+        for one in room.publications.iter_mut().filter(|one| one.publisher == identity) {
+            merge(&mut one.excused, from, until);
+        }
+    }
+
+    /// One of this run's publishers is back, over the same session, or nothing had happened to it.
+    pub(crate) fn publisher_back(&mut self, room: &Rc<str>, identity: &str, at: Instant) {
+        let Some(room) = self.rooms.get_mut(room) else { return };
+        for one in room.publications.iter_mut().filter(|one| one.publisher == identity) {
+            if let Some(Publishing::Vanished { muted, .. }) = one.timeline.current() {
+                let muted = *muted;
+                one.timeline.set(at, Publishing::There { muted });
+            }
         }
     }
 
@@ -415,7 +443,7 @@ impl Audience {
         for (peer, [first, last]) in news.cut_off {
             let Some((seat, _)) = self.peers.get(&peer).copied() else { continue };
             let Some(taken) = self.seats[seat].as_mut() else { continue };
-            taken.excuse(first, last + CUT_OFF_FOR);
+            merge(&mut taken.seat.cut_off, first, last + CUT_OFF_FOR);
         }
         for one in news.covers {
             let Some((seat, number)) = self.peers.get(&one.peer).copied() else { continue };
@@ -608,6 +636,7 @@ impl Room {
                     publisher_sid: String::new(),
                     sid: String::new(),
                     timeline: Timeline::default(),
+                    excused: Vec::new(),
                     own: found.publisher_identity.starts_with(own),
                 });
                 self.publications.len() - 1
@@ -643,20 +672,6 @@ impl Publication {
 }
 
 impl Taken {
-    /// What was missed from here to there was done on purpose.
-    fn excuse(&mut self, from: Instant, until: Instant) {
-        let cut_off = &mut self.seat.cut_off;
-        let first = cut_off.partition_point(|[_, end]| *end < from);
-        let end = first + cut_off[first..].partition_point(|[begin, _]| *begin <= until);
-        let touched = cut_off[first..end].iter();
-        let [from, until] = touched
-            .fold([from, until], |[from, until], [begin, end]| [from.min(*begin), until.max(*end)]);
-        cut_off.splice(first..end, [[from, until]]);
-        if cut_off.len() > EXCUSES_MAX {
-            cut_off.remove(0);
-        }
-    }
-
     /// Puts the older half of its stays into sums.
     fn fold(&mut self, room: &Room, rules: Rules, begin: Instant) {
         let half = self.seat.stays.len() / 2;
@@ -673,6 +688,7 @@ impl Taken {
         self.seat.stays.drain(..half);
         self.seat.connection.forget_before(cut);
         self.seat.cut_off.retain(|[_, until]| *until > cut);
+        self.seat.excused.retain(|[_, until]| *until > cut);
     }
 
     /// Which publications of a room it gets, as far as is known.
@@ -738,6 +754,19 @@ impl Taken {
     }
 }
 
+/// Adds a span to spans that are in order of time and do not touch; at most [`EXCUSES_MAX`] are kept.
+fn merge(spans: &mut Vec<[Instant; 2]>, from: Instant, until: Instant) {
+    let first = spans.partition_point(|[_, end]| *end < from);
+    let end = first + spans[first..].partition_point(|[begin, _]| *begin <= until);
+    let touched = spans[first..end].iter();
+    let span = touched
+        .fold([from, until], |[from, until], [begin, end]| [from.min(*begin), until.max(*end)]);
+    spans.splice(first..end, [span]);
+    if spans.len() > EXCUSES_MAX {
+        spans.remove(0);
+    }
+}
+
 fn facts<'a>(
     rules: Rules,
     seat: &'a Seat,
@@ -748,6 +777,7 @@ fn facts<'a>(
         seat,
         publishing: &publication.timeline,
         wanted,
+        excused: &publication.excused,
         stands_still: publication.source == TrackSource::ScreenShare,
         rules,
     }

@@ -26,6 +26,7 @@ use crate::join_error::JoinError;
 use crate::joins::{Joins, Member, ParticipantId};
 use crate::participant::{self, Participant};
 use crate::progress::{Controls, Phase};
+use crate::reconnect::STANDS_WITHIN;
 use crate::routes::Workers;
 use crate::target::Target;
 
@@ -120,7 +121,11 @@ impl Conductor<'_> {
         let server_gone = self.look_after_server(stop.as_ref()).await;
         let join_grace = self.scenario.watch_rules.join_grace;
         self.context.joins.borrow_mut().close(now(), join_grace);
-        self.context.recoveries.borrow_mut().close();
+        let closed = self.context.recoveries.borrow_mut().close();
+        for (id, since) in closed {
+            let until = now().min(since + STANDS_WITHIN);
+            self.context.audience.borrow_mut().excuse(id, since, until);
+        }
         if let Some(faults) = self.fault_task.take() {
             faults.abort();
         }
@@ -177,7 +182,7 @@ impl Conductor<'_> {
     pub(super) async fn hold(&mut self) -> Result<(), Stop> {
         self.state.phase.set(Phase::Hold);
         self.state.ends.set(Some(now() + self.scenario.duration));
-        if self.until(self.scenario.duration, Joins::all_over).await? {
+        if self.until(self.scenario.duration, Joins::all_lost).await? {
             return Err(Stop::early(Fault::Unknown, "everybody dropped out before the end"));
         }
         Ok(())

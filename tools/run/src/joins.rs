@@ -482,9 +482,12 @@ impl Joins {
                 }
             }
             if let (Standing::Pending(_), Some(scheduled)) = (entry.standing(), entry.started) {
-                entry.failed = entry.broken;
-                entry.overdue =
-                    !entry.broken && now.saturating_duration_since(scheduled) >= join_grace;
+                // Who left as planned while it joined had no time either.
+                let left = entry.over || entry.away;
+                entry.failed |= entry.broken && !left;
+                entry.overdue = !entry.broken
+                    && !left
+                    && now.saturating_duration_since(scheduled) >= join_grace;
             }
         }
     }
@@ -579,6 +582,12 @@ impl Joins {
     /// Participants that by plan are there now.
     pub(crate) fn planned(&self) -> usize {
         self.planned
+    }
+
+    /// True once nobody is left, or will come back, and not because all have left as planned.
+    pub(crate) fn all_lost(&self) -> bool {
+        let lost = |entry: &Entry| entry.failed || entry.dropped_out;
+        self.all_over() && self.entries.iter().any(lost)
     }
 
     /// True once nobody is left, or will come back.

@@ -103,7 +103,8 @@ struct Life {
     tried: u32,
     /// What was done to it last on purpose, and until when it is put down to that.
     blame: Option<(Order, Instant)>,
-    /// What was asked of the server that breaks its next ways back, and until when.
+    /// What was asked of the server that breaks its next way back as soon as that stands, and until
+    /// when.
     trap: Option<(Order, Instant)>,
     /// Nothing comes through before.
     dark_until: Option<Instant>,
@@ -133,7 +134,7 @@ impl Life {
     fn fault(&self) -> Option<Order> {
         let now = now();
         let holds = |(_, until): &(Order, Instant)| now < *until;
-        self.blame.filter(holds).or(self.trap.filter(holds)).map(|(order, _)| order)
+        self.blame.filter(holds).map(|(order, _)| order)
     }
 
     /// The pause before the next try to come back; `None` if there is none. Nobody waits where the
@@ -320,7 +321,10 @@ async fn stay(context: &Context, participant: &Participant, departure: &mut Depa
             () = departure.due() => {
                 left(context, participant, &life);
                 // Of a join that failed nothing is made up for by the end of the run.
-                return if life.joined { StayEnd::Left } else { StayEnd::Over { gave_up: true } };
+                return match life.joined || !departure.is_told() {
+                    true => StayEnd::Left,
+                    false => StayEnd::Over { gave_up: true },
+                };
             }
         }
         if !life.joined {
@@ -460,7 +464,18 @@ async fn session(
     let end = joined.hold(&mut connection, &mut notices, departure).await;
     life.token = connection.session().refreshed_token().cloned().or(life.token.take());
     for order in participant.orders.take_back() {
-        context.recoveries.borrow_mut().missed(order.fault);
+        // Of a move whoever asks the server knows.
+        if order.what != What::Moving {
+            context.recoveries.borrow_mut().missed(order.fault);
+        }
+    }
+    if let SessionEnd::Broke(_) = &end
+        && life.joined
+    {
+        let (at, fault) = (now(), life.fault().map(|order| order.fault));
+        context.recoveries.borrow_mut().broke(participant.id, at, context.clock.unix_ns(at), fault);
+        // Without an answer the break itself stands for it.
+        let _ = context.command(peer, PeerCommand::LastFrame);
     }
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {

@@ -95,17 +95,17 @@ impl Recoveries {
 
     /// A fault was due: done to so many, and impossible for others.
     pub(crate) fn fired(&mut self, fault: FaultId) {
-        self.row(Some(fault), |row| row.fired += 1);
+        self.row(Some(fault).filter(|_| !self.closed), |row| row.fired += 1);
     }
 
     /// It was done to one.
     pub(crate) fn hit(&mut self, fault: FaultId) {
-        self.row(Some(fault), |row| row.hit += 1);
+        self.row(Some(fault).filter(|_| !self.closed), |row| row.hit += 1);
     }
 
     /// It could not be done to one.
     pub(crate) fn missed(&mut self, fault: FaultId) {
-        self.row(Some(fault), |row| row.missed += 1);
+        self.row(Some(fault).filter(|_| !self.closed), |row| row.missed += 1);
     }
 
     /// The server sent one away that this fault had asked for.
@@ -207,11 +207,15 @@ impl Recoveries {
         self.row(fault, |row| row.unfinished += 1);
     }
 
-    /// The run has ended, before anybody is told to leave.
-    pub(crate) fn close(&mut self) {
-        let absent: Vec<ParticipantId> = self.absent.keys().copied().collect();
-        absent.into_iter().for_each(|id| self.left(id));
+    /// The run has ended, before anybody is told to leave. Gives out who is on the way back after
+    /// something that was done on purpose, and since when.
+    pub(crate) fn close(&mut self) -> Vec<(ParticipantId, Instant)> {
+        let absent: Vec<_> =
+            self.absent.iter().map(|(id, one)| (*id, one.since, one.fault.is_some())).collect();
+        absent.iter().for_each(|(id, ..)| self.left(*id));
         self.closed = true;
+        let on_purpose = absent.into_iter().filter(|(.., on_purpose)| *on_purpose);
+        on_purpose.map(|(id, since, _)| (id, since)).collect()
     }
 
     fn row(&mut self, fault: Option<FaultId>, change: impl FnOnce(&mut FaultRow)) {

@@ -67,7 +67,13 @@ struct Gap {
     /// How many of them are still missing.
     left: u64,
     seen: Instant,
+    /// We were not where they were sent to; see [`SequenceLedger::away`].
+    ours: bool,
 }
+
+/// Most gaps of our own that are remembered once they were given up; what comes late of an older one
+/// is late without having been missed.
+const OURS_MAX: usize = 8;
 
 /// The packets of one SSRC. See [`PacketCounters`] for what is counted.
 #[derive(Debug)]
@@ -82,8 +88,10 @@ pub struct SequenceLedger {
     deadline: Duration,
     /// When the stream began, while packets from before its first may still be its own.
     began: Option<Instant>,
-    /// Numbers of the gap that we made, first and one past the last; see [`Self::away`].
-    ours: (u64, u64),
+    /// A gap that begins there is ours; see [`Self::away`].
+    away_from: Option<u64>,
+    /// Gaps of ours that were given up, first and one past the last; at most [`OURS_MAX`].
+    ours: Vec<(u64, u64)>,
 }
 
 impl SequenceLedger {
@@ -93,7 +101,8 @@ impl SequenceLedger {
             deadline,
             range: None,
             began: None,
-            ours: (0, 0),
+            away_from: None,
+            ours: Vec::new(),
             arrived: [0; WORDS],
             gaps: VecDeque::new(),
             counted: PacketCounters::default(),
@@ -120,6 +129,7 @@ impl SequenceLedger {
     /// A packet with payload arrived.
     pub fn media(&mut self, sequence: u16, at: Instant, bytes: usize, via: Via) -> Receipt {
         let placement = self.placement(sequence);
+        let given_up = placement == Placement::Missing && self.gave_up_ours(sequence);
         let receipt = self.arrive(sequence, at, placement, via);
         let missing = placement == Placement::Missing || self.lowered(placement, &receipt);
         match placement {
@@ -130,7 +140,7 @@ impl SequenceLedger {
             }
             Placement::First | Placement::Ahead => {}
             _ if missing => {
-                if !receipt.usable && self.is_ours(receipt.sequence) {
+                if given_up {
                     // It came after all, if too late.
                     self.counted.cut_off -= 1;
                     self.counted.missing += 1;
@@ -152,9 +162,14 @@ impl SequenceLedger {
     /// expected nor missing.
     pub fn padding(&mut self, sequence: u16, at: Instant) -> Receipt {
         let placement = self.placement(sequence);
+        let given_up = placement == Placement::Missing && self.gave_up_ours(sequence);
         let receipt = self.arrive(sequence, at, placement, Via::Primary);
         match placement {
             Placement::First | Placement::Ahead => self.counted.padding_only += 1,
+            Placement::Missing if given_up => {
+                self.counted.cut_off -= 1;
+                self.counted.padding_only += 1;
+            }
             Placement::Missing => {
                 self.counted.missing -= 1;
                 self.counted.padding_only += 1;
@@ -203,28 +218,36 @@ impl SequenceLedger {
     /// We are not where packets are sent to, from here to the next packet: what is passed over until
     /// then and not repaired was cut off by us, not lost.
     pub fn away(&mut self) {
-        if let Some((_, highest)) = self.range {
-            self.ours = (highest + 1, highest + 1);
-        }
+        self.away_from = self.range.map(|(_, highest)| highest + 1);
     }
 
-    fn is_ours(&self, sequence: u64) -> bool {
-        (self.ours.0..self.ours.1).contains(&sequence)
+    /// It was of a gap of ours, and is counted as cut off.
+    fn gave_up_ours(&self, sequence: u16) -> bool {
+        let Some((first, highest)) = self.range.filter(|_| !self.ours.is_empty()) else {
+            return false;
+        };
+        let extended = extend(sequence, highest);
+        extended >= first && self.ours.iter().any(|(from, end)| (*from..*end).contains(&extended))
     }
 
     fn give_up_front(&mut self) {
         if let Some(gap) = self.gaps.pop_front() {
-            self.given_up(gap.first, gap.left);
+            self.given_up(gap, gap.end, gap.left);
         }
     }
 
-    /// So many of the gap that begins there are not waited for any more.
-    fn given_up(&mut self, first: u64, count: u64) {
-        let measured = self.range.is_some_and(|(low, _)| first >= low);
-        if measured && self.is_ours(first) {
-            self.counted.cut_off += count;
-            self.counted.missing -= count;
+    /// So many of a gap, all of them before `end`, are not waited for any more.
+    fn given_up(&mut self, gap: Gap, end: u64, count: u64) {
+        let measured = self.range.is_some_and(|(low, _)| gap.first >= low);
+        if !gap.ours || !measured || count == 0 {
+            return;
         }
+        self.counted.cut_off += count;
+        self.counted.missing -= count;
+        if self.ours.len() >= OURS_MAX {
+            self.ours.remove(0);
+        }
+        self.ours.push((gap.first, end));
     }
 
     /// Ends the stream: gaps due before `now` are given up. The numbers still missing whose
@@ -267,6 +290,7 @@ impl SequenceLedger {
     pub fn restart_counting(&mut self) {
         self.counted = PacketCounters::default();
         self.began = None;
+        self.ours.clear();
         if let Some((first, highest)) = &mut self.range {
             *first = *highest + 1;
         }
@@ -361,7 +385,13 @@ impl SequenceLedger {
         *low = extended;
         let count = first - extended;
         self.counted.missing += count;
-        self.gaps.push_front(Gap { first: extended, end: first, left: count, seen: began });
+        self.gaps.push_front(Gap {
+            first: extended,
+            end: first,
+            left: count,
+            seen: began,
+            ours: false,
+        });
         for sequence in extended..first {
             self.clear(sequence);
         }
@@ -392,12 +422,10 @@ impl SequenceLedger {
         if self.gaps.len() >= GAPS_MAX {
             self.give_up_front();
         }
-        if first == self.ours.0 {
-            self.ours.1 = end;
-        }
+        let ours = self.away_from.take_if(|from| *from == first).is_some();
         // Stamps may step back a little; deadlines must not, for the oldest gap is in front.
         let seen = self.gaps.back().map_or(at, |last| last.seen.max(at));
-        self.gaps.push_back(Gap { first, end, left: end - first, seen });
+        self.gaps.push_back(Gap { first, end, left: end - first, seen, ours });
     }
 
     /// Gives up on gaps that left the window.
@@ -407,10 +435,10 @@ impl SequenceLedger {
                 if gap.first < bottom {
                     let arrived = &self.arrived;
                     let kept = (bottom..gap.end).filter(|&s| !bit(arrived, s)).count() as u64;
-                    let (first, given_up) = (gap.first, gap.left - kept);
+                    let whole = *gap;
                     gap.first = bottom;
                     gap.left = kept;
-                    self.given_up(first, given_up);
+                    self.given_up(whole, bottom, whole.left - kept);
                     self.trim_front();
                 }
                 break;

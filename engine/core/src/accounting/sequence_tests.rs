@@ -315,10 +315,23 @@ fn what_we_were_not_there_for_is_cut_off_unless_it_is_repaired() {
     let PacketCounters { expected, received, missing, repaired, late, .. } = counted;
     assert_eq!((expected, received), (7, 5));
     assert_eq!(expected, received + missing - repaired - late);
+    // Late, and not given up yet: it was missing all along.
+    ledger.away();
+    media(&mut ledger, 14, 1_600);
+    media(&mut ledger, 12, 2_110);
+    assert_eq!((ledger.counters().cut_off, ledger.counters().late), (3, 2));
+    ledger.expire_gaps(at(2_200));
+    assert_eq!((ledger.counters().cut_off, ledger.counters().missing), (5, 5));
+    // What comes of it then without payload was none of it.
+    ledger.padding(13, at(2_300));
+    let counted = ledger.counters();
+    assert_eq!((counted.cut_off, counted.missing, counted.padding_only), (4, 5, 1));
+    let PacketCounters { expected, received, missing, repaired, late, .. } = counted;
+    assert_eq!(expected, received + missing - repaired - late);
     // Where nothing was passed over, nothing is put down to it later.
     ledger.away();
-    media(&mut ledger, 11, 2_000);
-    media(&mut ledger, 13, 2_010);
-    ledger.expire_gaps(at(3_000));
-    assert_eq!((ledger.counters().cut_off, ledger.counters().unrecovered), (3, 4));
+    media(&mut ledger, 15, 3_000);
+    media(&mut ledger, 17, 3_010);
+    ledger.expire_gaps(at(4_000));
+    assert_eq!((ledger.counters().cut_off, ledger.counters().missing), (4, 6));
 }

@@ -19,6 +19,9 @@ pub struct Seat {
     pub connection: Timeline<Connection>,
     /// From when to when packets other than media were dropped on purpose; in order of time.
     pub cut_off: Vec<[Instant; 2]>,
+    /// From when to when its path was broken on purpose; in order of time. What is missed beyond is
+    /// put down to what it looks like.
+    pub excused: Vec<[Instant; 2]>,
 }
 
 /// A stay of a subscriber.
@@ -53,6 +56,8 @@ pub struct Facts<'a> {
     pub publishing: &'a Timeline<Publishing>,
     /// Whether the subscriber has it: subscribed, shown by its layout, not paused by the server.
     pub wanted: &'a Timeline<bool>,
+    /// The same of its publisher.
+    pub excused: &'a [[Instant; 2]],
     /// A picture of it may stand still (a screen share): silence alone is no gap, once it played.
     pub stands_still: bool,
     /// The bounds.
@@ -223,7 +228,7 @@ impl TrackWatch {
         let silence = stretch.until.saturating_duration_since(last.until);
         let is_news = !silence.is_zero()
             && silence <= facts.rules.end_grace
-            && self.cause(facts, played, last.until, stretch.until).0 == Cause::Silent;
+            && self.cause(facts, played, (last.until, stretch.until), true).0 == Cause::Silent;
         if is_news { last.until } else { stretch.until }
     }
 
@@ -235,8 +240,29 @@ impl TrackWatch {
         back: bool,
         tally: &mut Tally,
     ) {
+        // What was broken on purpose explains no more than it lasted, and the joining after it.
+        let ends = facts.excused.iter().chain(&facts.seat.excused);
+        let within = ends.filter(|[first, last]| *first < until && *last > from);
+        if let Some(end) = within.map(|[_, last]| *last).max()
+            && until.saturating_duration_since(end) >= facts.rules.interruption_min
+        {
+            self.part_of_gap(facts, played, (from, end), (true, true), tally);
+            return self.part_of_gap(facts, played, (end, until), (back, false), tally);
+        }
+        self.part_of_gap(facts, played, (from, until), (back, true), tally);
+    }
+
+    /// `on_purpose` is false of what follows after something was broken on purpose.
+    fn part_of_gap(
+        &self,
+        facts: &Facts<'_>,
+        played: &[Played],
+        (from, until): (Instant, Instant),
+        (back, on_purpose): (bool, bool),
+        tally: &mut Tally,
+    ) {
         let length = until - from;
-        let (cause, reason) = self.cause(facts, played, from, until);
+        let (cause, reason) = self.cause(facts, played, (from, until), on_purpose);
         let had_picture = played.first().is_some_and(|span| span.from < from);
         if facts.stands_still && had_picture && cause == Cause::Silent {
             tally.played += length;
@@ -255,13 +281,14 @@ impl TrackWatch {
         &self,
         facts: &Facts<'_>,
         played: &[Played],
-        from: Instant,
-        until: Instant,
+        (from, until): (Instant, Instant),
+        on_purpose: bool,
     ) -> (Cause, Option<Arc<str>>) {
         let trouble = self.trouble(played, from, until);
         let seat = facts.seat;
-        let cut_off = |[first, last]: &[Instant; 2]| *first < until && *last > from;
-        if trouble.on_purpose || seat.cut_off.iter().any(cut_off) {
+        let within = |[first, last]: &[Instant; 2]| *first < until && *last > from;
+        let mut spans = seat.cut_off.iter().chain(&seat.excused).chain(facts.excused);
+        if on_purpose && (trouble.on_purpose || spans.any(within)) {
             return (Cause::OnPurpose, None);
         }
         // Joined in the middle of it: what the longer part of it is.

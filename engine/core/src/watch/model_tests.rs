@@ -113,6 +113,7 @@ impl Played {
             seat: &self.seat,
             publishing: &self.publishing,
             wanted: &self.wanted,
+            excused: &[],
             stands_still,
             rules: Rules::default(),
         }
@@ -244,6 +245,7 @@ fn play(script: &Script) -> Played {
                     seat: &played.seat,
                     publishing: &played.publishing,
                     wanted: &played.wanted,
+                    excused: &[],
                     stands_still: script.stands_still,
                     rules: Rules::default(),
                 };

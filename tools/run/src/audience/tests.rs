@@ -322,3 +322,49 @@ fn a_peer_that_is_closed_is_forgotten_and_its_time_is_not() {
     let [(_, tally)] = &rig.tallies(10_000)[..] else { panic!() };
     assert_eq!((ms(tally.expected), ms(tally.played)), (10_000, 4_000));
 }
+
+#[test]
+fn what_was_broken_on_purpose_explains_no_more_than_it_lasted() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    rig.available(0, "TR_1", "pub", TrackSource::Camera);
+    rig.played("TR_1", 0, 0, 5_000);
+    // It was broken, stood again a second later, and nothing came for ten seconds more.
+    rig.audience.excuse(SUBSCRIBER, rig.at(5_000), rig.at(7_000));
+    rig.played("TR_1", 1, 16_000, 20_000);
+    // Another time it is back with what was broken.
+    rig.audience.excuse(SUBSCRIBER, rig.at(20_000), rig.at(21_800));
+    rig.played("TR_1", 2, 22_000, 30_000);
+    let [(_, tally)] = &rig.tallies(30_000)[..] else { panic!() };
+    let told: Vec<_> =
+        tally.interruptions.iter().map(|one| (one.cause, ms(one.length()), one.back)).collect();
+    let wanted = [
+        (Cause::OnPurpose, 2_000, true),
+        (Cause::Silent, 9_000, true),
+        (Cause::OnPurpose, 2_000, true),
+    ];
+    assert_eq!(told, wanted);
+}
+
+#[test]
+fn a_publisher_that_is_broken_on_purpose_is_excused_and_no_other() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    let room = Rc::clone(&rig.room);
+    for (sid, publisher) in [("TR_1", "stampede-x-pub-1-0"), ("TR_2", "stampede-x-pub-1-1")] {
+        let track = Rig::track(sid, publisher, TrackSource::Camera);
+        rig.audience.published(&room, rig.at(0), &track);
+        rig.available(0, sid, publisher, TrackSource::Camera);
+    }
+    rig.played("TR_1", 0, 0, 5_000);
+    rig.played("TR_2", 1, 0, 5_000);
+    let one = "stampede-x-pub-1-0";
+    rig.audience.publisher_gone(&room, one, rig.at(5_000), Some("signal_lost"));
+    rig.audience.publisher_back(&room, one, rig.at(6_000));
+    rig.audience.excuse_publisher(&room, one, rig.at(5_000), rig.at(7_000));
+    rig.played("TR_1", 0, 7_000, 9_000);
+    rig.played("TR_2", 1, 7_000, 9_000);
+    let causes: Vec<_> =
+        rig.tallies(9_000).into_iter().map(|(_, tally)| tally.interruptions[0].cause).collect();
+    assert_eq!(causes, [Cause::OnPurpose, Cause::Silent]);
+}

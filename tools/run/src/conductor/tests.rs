@@ -563,7 +563,7 @@ async fn who_is_not_known_any_more_comes_back_anew_under_its_name() {
         })
         .await;
     let [join, resume, anew, _] = &played.dialled[..] else { panic!("{:?}", played.dialled) };
-    assert_eq!((*join, *resume, *anew), (ms(0), ms(2_000), ms(2_000)), "nobody waits if asked");
+    assert_eq!((*join, *resume, *anew), (ms(0), ms(2_000), ms(2_300)), "refused, so the next try");
     assert_eq!(played.identities, ["stampede-test-sub-1-0", "stampede-test-sub-1-0"]);
     let counted = &played.joins.counted;
     assert_eq!((counted.joined, counted.dropped, counted.drops, counted.retries), (1, 0, 1, 0));

@@ -31,6 +31,8 @@ const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long after a path stands again its streams may still be on their way to what they were: a new
 /// subscription begins with another layer than it ends with.
 const SETTLED_WITHIN: Duration = Duration::from_secs(1);
+/// A server that is to break ways back does so as soon as they stand.
+const TRAPPED_WITHIN: Duration = Duration::from_secs(5);
 /// How long the media plane has to say why it did not connect.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where a server sends a participant away later than this, and there is no media, the media plane
@@ -181,12 +183,20 @@ impl<'a> Joined<'a> {
         let (id, at) = (self.participant.id, now());
         let stood = self.context.recoveries.borrow_mut().stands(id);
         let publishes = self.participant.spec.media.is_publisher();
-        if !publishes {
-            self.context.audience.borrow_mut().connected(id, at);
+        {
+            let mut audience = self.context.audience.borrow_mut();
+            match publishes {
+                true => {
+                    let identity = &self.participant.spec.identity;
+                    audience.publisher_back(&self.life.room, identity, at);
+                }
+                false => audience.connected(id, at),
+            }
         }
         let Some(stood) = stood else { return };
         // What it was done for is done: what breaks next has another reason.
-        self.life.blame = None;
+        let trap = self.life.trap.take().filter(|(_, until)| at < *until);
+        self.life.blame = trap.map(|(order, _)| (order, at + TRAPPED_WITHIN));
         self.context.happened(&self.life.identity, || "stands again".to_owned());
         {
             let mut joins = self.context.joins.borrow_mut();
@@ -194,12 +204,8 @@ impl<'a> Joined<'a> {
             joins.connected_again(id);
         }
         if stood.fault.is_some() {
-            let (since, until) = (stood.since, at + SETTLED_WITHIN);
-            let mut audience = self.context.audience.borrow_mut();
-            match publishes {
-                true => audience.excuse_room(&self.life.room, since, until),
-                false => audience.excuse(id, since, until),
-            }
+            let until = (at + SETTLED_WITHIN).min(stood.since + STANDS_WITHIN);
+            self.excuse(stood.since, until);
         }
         // Without an answer the time is not known, and nothing else is lost.
         let _ = self.context.command(self.peer, PeerCommand::NextFrame);
@@ -223,8 +229,25 @@ impl<'a> Joined<'a> {
         if media {
             joins.disconnected(id);
         }
-        if !self.participant.spec.media.is_publisher() {
-            self.context.audience.borrow_mut().disconnected(id, at, &why.key());
+        let mut audience = self.context.audience.borrow_mut();
+        match self.participant.spec.media.is_publisher() {
+            true => {
+                let identity = &self.participant.spec.identity;
+                audience.publisher_gone(&self.life.room, identity, at, Some(&why.key()));
+            }
+            false => audience.disconnected(id, at, &why.key()),
+        }
+    }
+
+    /// What is missed of it, or by it, in this time was done on purpose.
+    fn excuse(&self, from: Instant, until: Instant) {
+        let mut audience = self.context.audience.borrow_mut();
+        match self.participant.spec.media.is_publisher() {
+            true => {
+                let identity = &self.participant.spec.identity;
+                audience.excuse_publisher(&self.life.room, identity, from, until);
+            }
+            false => audience.excuse(self.participant.id, from, until),
         }
     }
 
@@ -237,6 +260,9 @@ impl<'a> Joined<'a> {
         why: &EndReason,
     ) -> Result<(), Broken> {
         let resumes = why.way_back() == WayBack::Resume && connection.session().can_resume();
+        // Of a session that stood; the answer to a resume is a refusal like any other
+        // (client-sdk-js src/api/SignalClient.ts, `LeaveRequest`).
+        let asked_for = why.is_asked_for() && !self.missing.is_some_and(|missing| missing.session);
         if !self.connected || !self.life.joined || !resumes {
             if let EndReason::ServerLeft { .. } | EndReason::ReconnectAsked { .. } = why
                 && let Some(hung) = self.unconnected(notices).await
@@ -245,10 +271,10 @@ impl<'a> Joined<'a> {
             }
             // What can't be taken up again is begun anew.
             return Err(match Broken::from(why) {
-                Broken { back: WayBack::Resume, asked_for, why, detail, retryable } => {
-                    Broken { back: WayBack::Reconnect, asked_for, why, detail, retryable }
+                broken @ Broken { back: WayBack::Resume, .. } => {
+                    Broken { back: WayBack::Reconnect, asked_for, ..broken }
                 }
-                broken => broken,
+                broken => Broken { asked_for, ..broken },
             });
         }
         self.context.happened(&self.life.identity, || format!("{why}: resuming"));
@@ -262,7 +288,7 @@ impl<'a> Joined<'a> {
         if let Some(token) = connection.session().refreshed_token() {
             options.token = token.clone();
         }
-        let mut asked_for = why.is_asked_for();
+        let mut asked_for = asked_for;
         loop {
             let pause = self.life.pause(self.context, std::mem::take(&mut asked_for));
             let Some(pause) = pause else {
@@ -373,6 +399,7 @@ impl<'a> Joined<'a> {
             What::Outage(span) => {
                 self.life.dark_until = Some(until);
                 connection.stall_until(until);
+                self.excuse(until - span, until + SETTLED_WITHIN);
                 self.command(PeerCommand::CutOff { lasts: span }).await?;
             }
             What::NetworkChange => {
@@ -448,6 +475,11 @@ impl<'a> Joined<'a> {
             SessionEvent::Moved { room, participant_sid } => {
                 self.own_sid = participant_sid;
                 self.moved(room.as_str().into());
+            }
+            // What was done to the websocket has broken nothing.
+            SessionEvent::Pong { .. } => {
+                self.life.blame =
+                    self.life.blame.filter(|(order, _)| !order.what.is_over_by_pong());
             }
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context

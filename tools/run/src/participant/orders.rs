@@ -16,6 +16,8 @@ const ORDERS_MAX: usize = 16;
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// a server does what it is asked to within this time,
 const SERVER_ACTS_WITHIN: Duration = Duration::from_secs(10);
+/// a websocket that is silent for less than this is not given up,
+const PINGS_MISSED_WITHIN: Duration = Duration::from_secs(15);
 /// and a silence is noticed by pings after 15 s, by ICE after 25 s.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -68,12 +70,22 @@ impl What {
     /// again.
     pub(crate) fn blamed_for(self) -> Duration {
         match self {
+            // They break nothing.
+            Self::Simulate(
+                Simulation::SpeakerUpdate { .. } | Simulation::SubscriberBandwidth { .. },
+            ) => Duration::ZERO,
             // Broken by ourselves, there and then.
             Self::SignalDrop | Self::NetworkChange | Self::LeaveRejoin(_) => AT_ONCE,
             Self::Simulate(_) | Self::Moving if !self.acts_on_return() => SERVER_ACTS_WITHIN,
             // Lost pings and checks are noticed only then.
             _ => NOTICED_WITHIN,
         }
+    }
+
+    /// A pong after it shows that it broke nothing: it was too short for the pings to miss it.
+    pub(crate) fn is_over_by_pong(self) -> bool {
+        let span = self.lasts();
+        !span.is_zero() && span < PINGS_MISSED_WITHIN
     }
 
     /// How long it lasts.

@@ -47,13 +47,15 @@ impl Hub {
         let sid_in =
             |hub: &Self, room: &str| hub.rooms.get(room)?.identities.get(identity).cloned();
         let former = sid_in(self, from).ok_or(MoveError::UnknownParticipant)?;
-        if let Some(duplicate) = sid_in(self, to) {
-            self.remove(to, &duplicate, proto::DisconnectReason::DuplicateIdentity, true);
-        }
+        let duplicate = sid_in(self, to);
         let room = self.room(to);
         let max = room.info.max_participants as usize;
-        if max > 0 && room.participants.len() >= max {
+        let others = room.participants.len() - usize::from(duplicate.is_some());
+        if max > 0 && others >= max {
             return Err(MoveError::Full);
+        }
+        if let Some(duplicate) = duplicate {
+            self.remove(to, &duplicate, proto::DisconnectReason::DuplicateIdentity, true);
         }
         let sid: Arc<str> = self.id("PA_").into();
         let left = self.detach(from, &former, proto::DisconnectReason::UnknownReason);
