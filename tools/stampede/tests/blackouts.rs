@@ -351,7 +351,7 @@ fn a_server_that_is_killed_is_named_with_the_time_that_nobody_could_watch() {
 #[test]
 fn a_server_that_is_back_after_four_seconds_was_away_for_as_long() {
     let _together = together();
-    let (mut sfu, running) = held(&["--duration=11s"]);
+    let (mut sfu, running) = held(&["--duration=18s"]);
     std::thread::sleep(Duration::from_secs(2));
     sfu.kill();
     let killed = SystemTime::now();
@@ -364,8 +364,10 @@ fn a_server_that_is_back_after_four_seconds_was_away_for_as_long() {
     // One stretch each, over the reconnect; the publisher is the same one too.
     let all = assert_each_once(&ended, 6, &["disconnected"]);
     assert_begin_at(&all, since_start(&ended, killed));
+    // The fourth try finds a server that knows nobody, 4.2 to 6.2 s after the kill, and the fifth
+    // joins anew, after 4.8 to 5.8 s more.
     let back_s = since_start(&ended, back);
-    assert!(all.iter().all(|one| (back_s..back_s + 3.0).contains(&one.to_s)), "{all:#?}");
+    assert!(all.iter().all(|one| (back_s..back_s + 9.0).contains(&one.to_s)), "{all:#?}");
     for kind in ["video", "audio"] {
         assert_eq!(ended.number(&format!("/{kind}/tracks_expected")), 6.0, "{kind}");
     }
