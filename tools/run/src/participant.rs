@@ -365,7 +365,7 @@ fn return_after(
     let left_by_server = matches!(broken.why, JoinError::Signalling(ErrorKind::ServerLeft(_)));
     if let Some(order) = order.filter(|order| left_by_server && order.what.sends_away()) {
         // Nothing is expected of who was sent away on purpose.
-        context.recoveries.borrow_mut().sent_away(order.fault);
+        context.recoveries.borrow_mut().sent_away(id, order.fault);
         left(context, participant, life);
         return Next::Over { gave_up: false };
     }

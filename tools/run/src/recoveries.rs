@@ -108,8 +108,10 @@ impl Recoveries {
         self.row(Some(fault).filter(|_| !self.closed), |row| row.missed += 1);
     }
 
-    /// The server sent one away that this fault had asked for.
-    pub(crate) fn sent_away(&mut self, fault: FaultId) {
+    /// The server sent one away that this fault had asked for: it is not on its way back.
+    pub(crate) fn sent_away(&mut self, id: ParticipantId, fault: FaultId) {
+        self.failed(id);
+        self.absent.remove(&id);
         self.row(Some(fault), |row| row.sent_away += 1);
     }
 
