@@ -345,7 +345,7 @@ enum Next {
 
 /// Enters a join that failed.
 fn retry_after(context: &Context, participant: &Participant, life: &Life, broken: &Broken) -> Next {
-    gone(context, participant, life, Some(&broken.why.key()));
+    gone(context, participant, life, now(), Some(&broken.why.key()));
     context.joins.borrow_mut().broke(participant.id, &broken.why);
     match broken.retryable && participant.tries.get() <= context.retry {
         true => Next::After(context.retry_sleep),
@@ -369,7 +369,7 @@ fn return_after(
         left(context, participant, life);
         return Next::Over { gave_up: false };
     }
-    gone(context, participant, life, Some(&broken.why.key()));
+    gone(context, participant, life, now(), Some(&broken.why.key()));
     let mut recoveries = context.recoveries.borrow_mut();
     let (at, fault) = (now(), order.map(|order| order.fault));
     recoveries.broke(id, at, context.clock.unix_ns(at), fault);
@@ -394,7 +394,7 @@ fn return_after(
 
 /// It leaves as it was told to.
 fn left(context: &Context, participant: &Participant, life: &Life) {
-    gone(context, participant, life, None);
+    gone(context, participant, life, now(), None);
     context.recoveries.borrow_mut().left(participant.id);
     let mut joins = context.joins.borrow_mut();
     joins.stands(participant.id);
@@ -402,14 +402,20 @@ fn left(context: &Context, participant: &Participant, life: &Life) {
 }
 
 /// Tells the accounts that it is gone: told to leave, or for this reason.
-fn gone(context: &Context, participant: &Participant, life: &Life, broke: Option<&str>) {
-    let (now, mut audience) = (now(), context.audience.borrow_mut());
+fn gone(
+    context: &Context,
+    participant: &Participant,
+    life: &Life,
+    at: Instant,
+    broke: Option<&str>,
+) {
+    let mut audience = context.audience.borrow_mut();
     if participant.spec.media.is_publisher() {
-        return audience.publisher_gone(&life.room, &participant.spec.identity, now, broke);
+        return audience.publisher_gone(&life.room, &participant.spec.identity, at, broke);
     }
     match broke {
-        Some(reason) => audience.disconnected(participant.id, now, reason),
-        None => audience.left(participant.id, now),
+        Some(reason) => audience.disconnected(participant.id, at, reason),
+        None => audience.left(participant.id, at),
     }
 }
 
@@ -479,8 +485,10 @@ async fn session(
     }
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {
-        SessionEnd::Left | SessionEnd::Rejoins(_) => gone(context, participant, life, None),
-        SessionEnd::Broke(broken) => gone(context, participant, life, Some(&broken.why.key())),
+        SessionEnd::Left | SessionEnd::Rejoins(_) => gone(context, participant, life, now(), None),
+        SessionEnd::Broke(broken) => {
+            gone(context, participant, life, now(), Some(&broken.why.key()))
+        }
     }
     // A worker that takes no commands is told by the close below.
     let _ = context.command(peer, PeerCommand::Update(PeerUpdate::Leaving));

@@ -229,14 +229,7 @@ impl<'a> Joined<'a> {
         if media {
             joins.disconnected(id);
         }
-        let mut audience = self.context.audience.borrow_mut();
-        match self.participant.spec.media.is_publisher() {
-            true => {
-                let identity = &self.participant.spec.identity;
-                audience.publisher_gone(&self.life.room, identity, at, Some(&why.key()));
-            }
-            false => audience.disconnected(id, at, &why.key()),
-        }
+        super::gone(self.context, self.participant, self.life, at, Some(&why.key()));
     }
 
     /// What is missed of it, or by it, in this time was done on purpose.
