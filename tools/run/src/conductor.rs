@@ -293,8 +293,6 @@ impl Conductor<'_> {
             orders: Rc::clone(&participant.orders),
             publisher: spec.media.is_publisher(),
             cohort: spec.cohort,
-            identity: spec.identity.clone(),
-            room: Rc::clone(&spec.room),
         });
         tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
     }

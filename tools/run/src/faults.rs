@@ -10,7 +10,7 @@ use stampede_scenario::{Cohorts, FaultKind, FaultSpec};
 use stampede_signaling::rooms::RoomClient;
 
 use crate::context::Context;
-use crate::participant::{Order, What};
+use crate::participant::{Order, Place, What};
 use crate::recoveries::FaultId;
 
 /// What is due.
@@ -92,17 +92,17 @@ impl Faults {
             return context.recoveries.borrow_mut().missed(fault);
         }
         if what == What::Moving {
-            let (context, identity) = (Rc::clone(context), target.identity.clone());
-            let (from, to) = self.rooms_of(&target.room);
-            tokio::task::spawn_local(move_to(context, fault, identity, from, to));
+            let place = target.orders.place();
+            let to = self.room_after(&place.room);
+            tokio::task::spawn_local(move_to(Rc::clone(context), fault, place, to));
         }
     }
 
-    /// A room, and the one after it.
-    fn rooms_of(&self, room: &Rc<str>) -> (Rc<str>, Rc<str>) {
-        let place = self.rooms.iter().position(|name| name == room).unwrap_or(0);
-        let next = self.rooms.get((place + 1) % self.rooms.len().max(1));
-        (Rc::clone(room), next.map_or_else(|| Rc::clone(room), Rc::clone))
+    /// The room after this one.
+    fn room_after(&self, room: &Rc<str>) -> Rc<str> {
+        let number = self.rooms.iter().position(|name| name == room).unwrap_or(0);
+        let next = self.rooms.get((number + 1) % self.rooms.len().max(1));
+        Rc::clone(next.unwrap_or(room))
     }
 }
 
@@ -119,17 +119,12 @@ fn what(kind: FaultKind) -> What {
 }
 
 /// Asks the server to move somebody.
-async fn move_to(
-    context: Rc<Context>,
-    fault: FaultId,
-    identity: String,
-    from: Rc<str>,
-    to: Rc<str>,
-) {
+async fn move_to(context: Rc<Context>, fault: FaultId, place: Place, to: Rc<str>) {
+    let Place { identity, room } = place;
     let (url, credentials) = (context.url.clone(), context.credentials.clone());
     let network = &context.network;
     let moved = match RoomClient::new(url, credentials, &network.tls, &network.proxies) {
-        Ok(client) => client.move_participant(&from, &identity, &to).await,
+        Ok(client) => client.move_participant(&room, &identity, &to).await,
         Err(error) => Err(error),
     };
     match moved {
@@ -149,7 +144,7 @@ mod tests {
     fn a_room_is_followed_by_the_next_and_the_last_by_the_first() {
         let rooms: Vec<Rc<str>> = ["a", "b", "c"].map(Rc::from).to_vec();
         let faults = Faults::new(Vec::new(), Cohorts::new(&[], &[]), 1, rooms.clone());
-        let to = |room: &Rc<str>| faults.rooms_of(room).1;
+        let to = |room: &Rc<str>| faults.room_after(room);
         assert_eq!((&*to(&rooms[0]), &*to(&rooms[2])), ("b", "a"));
     }
 }

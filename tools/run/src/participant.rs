@@ -23,10 +23,10 @@ use crate::context::{Context, Leaving};
 use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
 use crate::reconnect;
-use crate::recoveries::Way;
+use crate::recoveries::{FaultId, Way};
 use crate::routes::{NOTICES_MAX, Route};
 use joined::Joined;
-pub(crate) use orders::{Order, Orders, What};
+pub(crate) use orders::{Order, Orders, Place, What};
 
 /// How long a leaving participant waits for its `leave` to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -187,6 +187,14 @@ impl Broken {
     fn new(why: JoinError, detail: impl ToString) -> Self {
         let (retryable, back) = (true, WayBack::Reconnect);
         Self { why, detail: detail.to_string(), retryable, back, asked_for: false }
+    }
+
+    /// Notices of its peer were lost: its route was full.
+    fn notices_lost() -> Self {
+        Self::new(
+            JoinError::SignallingOverloaded,
+            "more notices of the media plane than its task could handle",
+        )
     }
 }
 
@@ -369,10 +377,9 @@ fn return_after(
         left(context, participant, life);
         return Next::Over { gave_up: false };
     }
-    gone(context, participant, life, now(), Some(&broken.why.key()));
+    let at = now();
+    gone(context, participant, life, at, Some(&broken.why.key()));
     let mut recoveries = context.recoveries.borrow_mut();
-    let (at, fault) = (now(), order.map(|order| order.fault));
-    recoveries.broke(id, at, context.clock.unix_ns(at), fault);
     recoveries.failed(id);
     let pause = match broken.back {
         WayBack::None => None,
@@ -390,6 +397,24 @@ fn return_after(
             Next::Over { gave_up: true }
         }
     }
+}
+
+/// Enters that the path of who was connected is broken, and by what on purpose; nothing more if it
+/// was so before. To be called before anything is changed of the peer: it is asked for its last
+/// frame.
+fn path_broke(
+    context: &Context,
+    participant: &Participant,
+    life: &Life,
+    peer: PeerId,
+    at: Instant,
+) -> Option<FaultId> {
+    let fault = life.fault().map(|order| order.fault);
+    let at_unix_ns = context.clock.unix_ns(at);
+    context.recoveries.borrow_mut().broke(participant.id, at, at_unix_ns, fault);
+    // Without an answer the break itself stands for it.
+    let _ = context.command(peer, PeerCommand::LastFrame);
+    fault
 }
 
 /// It leaves as it was told to.
@@ -478,10 +503,7 @@ async fn session(
     if let SessionEnd::Broke(_) = &end
         && life.joined
     {
-        let (at, fault) = (now(), life.fault().map(|order| order.fault));
-        context.recoveries.borrow_mut().broke(participant.id, at, context.clock.unix_ns(at), fault);
-        // Without an answer the break itself stands for it.
-        let _ = context.command(peer, PeerCommand::LastFrame);
+        path_broke(context, participant, life, peer, now());
     }
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {

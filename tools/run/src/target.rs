@@ -12,8 +12,4 @@ pub(crate) struct Target {
     pub publisher: bool,
     /// Its part of the subscribers.
     pub cohort: u16,
-    /// Its identity.
-    pub identity: String,
-    /// Its room when it joined.
-    pub room: Rc<str>,
 }

@@ -249,12 +249,15 @@ fn what_a_real_server_is_asked_to_simulate_ends_as_it_should() {
 #[test]
 fn whom_the_server_moves_watches_the_other_room() {
     let _alone = alone();
-    let args = ["--rooms=2", "--subscribers=4", "--duration=8s", "--fault=move,at=3s,share=50%"];
+    // The second time from where the first has left them.
+    let faults_asked = ["--fault=move,at=3s,share=50%", "--fault=move,at=6s"];
+    let args = [&["--rooms=2", "--subscribers=4", "--duration=10s"], &faults_asked[..]].concat();
     let ended = run(&[&SMALL[..3], &SMALL[4..], &args].concat());
     ended.assert_code(0);
     assert_row(&faults(&ended)[0], &[("hit", 4), ("recovered", 4)]);
-    assert_eq!(way(&ended, "moved"), [4.0, 4.0, 0.0]);
-    assert_eq!(ended.number("/server/embedded/moves"), 4.0);
+    assert_row(&faults(&ended)[1], &[("hit", 8), ("recovered", 8)]);
+    assert_eq!(way(&ended, "moved"), [12.0, 12.0, 0.0]);
+    assert_eq!(ended.number("/server/embedded/moves"), 12.0);
     assert_eq!(ended.number("/join/dropped"), 0.0);
     for kind in ["video", "audio"] {
         // They are expected to watch on, and do.

@@ -128,10 +128,7 @@ impl<'a> Joined<'a> {
                 },
                 notice = notices.recv() => match notice {
                     Some(notice) => self.notice(connection, notice),
-                    None => Err(Broken::new(
-                        JoinError::SignallingOverloaded,
-                        "more notices of the media plane than its task could handle",
-                    )),
+                    None => Err(Broken::notices_lost()),
                 },
                 order = orders.next() => match order.what {
                     What::LeaveRejoin(after) => {
@@ -180,6 +177,7 @@ impl<'a> Joined<'a> {
         self.missing = None;
         self.life.joined = true;
         self.life.tried = 0;
+        self.participant.orders.is_known_as(&self.life.identity, &self.life.room);
         let (id, at) = (self.participant.id, now());
         let stood = self.context.recoveries.borrow_mut().stands(id);
         let publishes = self.participant.spec.media.is_publisher();
@@ -215,10 +213,7 @@ impl<'a> Joined<'a> {
     /// The path is broken; nothing more if it was before.
     fn broke(&mut self, why: &JoinError, media: bool) {
         let (id, at) = (self.participant.id, now());
-        let fault = self.life.fault().map(|order| order.fault);
-        self.context.recoveries.borrow_mut().broke(id, at, self.context.clock.unix_ns(at), fault);
-        // Asked before anything is changed; without an answer the break itself stands for it.
-        let _ = self.context.command(self.peer, PeerCommand::LastFrame);
+        let fault = super::path_broke(self.context, self.participant, self.life, self.peer, at);
         let before = self.missing;
         let lost = media || before.is_some_and(|missing| missing.lost);
         let media = media || before.is_some_and(|missing| missing.media);
@@ -327,10 +322,7 @@ impl<'a> Joined<'a> {
                 () = &mut pause => return Ok(()),
                 notice = notices.recv() => match notice {
                     Some(notice) => self.media_changed(&notice),
-                    None => return Err(Broken::new(
-                        JoinError::SignallingOverloaded,
-                        "more notices of the media plane than its task could handle",
-                    )),
+                    None => return Err(Broken::notices_lost()),
                 },
             }
         }
@@ -501,14 +493,11 @@ impl<'a> Joined<'a> {
             let mut audience = self.context.audience.borrow_mut();
             audience.publisher_moved(&left, &self.life.room, &self.participant.spec.identity, at);
         }
-        let fault = self.life.fault().map(|order| order.fault);
-        let mut recoveries = self.context.recoveries.borrow_mut();
-        if recoveries.is_absent(id) {
+        if self.context.recoveries.borrow().is_absent(id) {
             return;
         }
-        recoveries.broke(id, at, self.context.clock.unix_ns(at), fault);
-        recoveries.tries(id, Way::Moved);
-        let _ = self.context.command(self.peer, PeerCommand::LastFrame);
+        super::path_broke(self.context, self.participant, self.life, self.peer, at);
+        self.context.recoveries.borrow_mut().tries(id, Way::Moved);
         let until = at + STANDS_WITHIN;
         self.missing = Some(Missing { session: false, media: false, lost: false, until });
     }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use stampede_signaling::session::Simulation;
@@ -97,9 +98,20 @@ impl What {
     }
 }
 
+/// Where the server has a participant.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// As whom.
+    pub identity: String,
+    /// In which room.
+    pub room: Rc<str>,
+}
+
 /// The way to one participant.
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
+    /// Where it stood last.
+    place: RefCell<Place>,
     leaves: Cell<bool>,
     /// It stands, so that something can be done to it.
     stands: Cell<bool>,
@@ -125,6 +137,18 @@ impl Orders {
         while !self.leaves.get() {
             self.leave.notified().await;
         }
+    }
+
+    /// It stands there now.
+    pub(crate) fn is_known_as(&self, identity: &str, room: &Rc<str>) {
+        let mut place = self.place.borrow_mut();
+        identity.clone_into(&mut place.identity);
+        place.room.clone_from(room);
+    }
+
+    /// Where it stood last; nowhere if it never did.
+    pub(crate) fn place(&self) -> Place {
+        self.place.borrow().clone()
     }
 
     /// Whether something can be done to it: it is connected and not on its way back.
