@@ -57,6 +57,8 @@ pub struct TracksFacts {
 pub struct OnPurposeFacts {
     /// Times that something was done to one.
     pub hit: u64,
+    /// Of them those that may lose media on their way.
+    pub hit_media: u64,
     /// Of them those after which it had to come back, and did.
     pub recovered: u64,
 }

@@ -310,17 +310,17 @@ fn stall(facts: &Facts) -> Option<(Fault, String)> {
     })
 }
 
-/// Who lost packets for good. Where participants' connections were broken on purpose, what was on its
-/// way then did not arrive either, and nobody counts how much that was.
+/// Who lost packets for good. Where participants' media connections were broken on purpose, what was
+/// on its way then did not arrive either, and nobody counts how much that was.
 fn loss(facts: &Facts) -> (Fault, String) {
     let (fault, reason) = loss_as_counted(facts);
-    let hit = facts.on_purpose.hit;
+    let hit = facts.on_purpose.hit_media;
     if hit == 0 || !matches!(fault, Fault::Network | Fault::Publisher) {
         return (fault, reason);
     }
     let reason = format!(
-        "unknown: something was done to participants on purpose (--fault) {} times, which may lose \
-         what is on its way; else {reason}",
+        "unknown: the media connections of participants were broken on purpose (--fault) {} times, \
+         which may lose what is on its way; else {reason}",
         group(hit)
     );
     (Fault::Unknown, reason)
@@ -958,8 +958,11 @@ mod tests {
     #[test]
     fn what_a_fault_may_have_cost_is_held_against_nobody() {
         let ledger = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
-        let on_purpose = OnPurposeFacts { hit: 2, recovered: 2 };
-        let lost = Facts { ledger: Some(ledger), on_purpose, ..lossy() };
+        let signal_only = OnPurposeFacts { hit: 2, hit_media: 0, recovered: 2 };
+        let lost = Facts { ledger: Some(ledger), on_purpose: signal_only, ..lossy() };
+        check(&lost, Outcome::Pass, Fault::Network, "network: 100 of");
+        let on_purpose = OnPurposeFacts { hit: 4, hit_media: 2, recovered: 4 };
+        let lost = Facts { on_purpose, ..lost };
         let said =
             "on purpose (--fault) 2 times, which may lose what is on its way; else network: ";
         check(&lost, Outcome::Pass, Fault::Unknown, said);
@@ -975,10 +978,10 @@ mod tests {
         let facts = Facts { recoveries, ..healthy() };
         let said = "had to come back 1,004 times, and did: 4 by resume, 1,000 by full reconnect";
         check(&facts, Outcome::Pass, Fault::None, said);
-        let partly = OnPurposeFacts { hit: 3, recovered: 3 };
+        let partly = OnPurposeFacts { hit: 3, hit_media: 3, recovered: 3 };
         let said = "of all these 3 after something done on purpose";
         check(&Facts { on_purpose: partly, ..facts.clone() }, Outcome::Pass, Fault::None, said);
-        let all = OnPurposeFacts { hit: 1_004, recovered: 1_004 };
+        let all = OnPurposeFacts { hit: 1_004, hit_media: 0, recovered: 1_004 };
         assert!(judge(&Facts { on_purpose: all, ..facts }).reasons.is_empty());
     }
 

@@ -250,7 +250,7 @@ mod tests {
         let said = |hit, impaired: bool| {
             let facts = Facts {
                 watch: watch.clone(),
-                on_purpose: OnPurposeFacts { hit, recovered: 0 },
+                on_purpose: OnPurposeFacts { hit, hit_media: hit, recovered: 0 },
                 injected: impaired.then(ImpairCounters::default),
                 ..Facts::default()
             };

@@ -83,6 +83,24 @@ pub enum FaultKind {
     Simulate(Simulation),
 }
 
+impl FaultKind {
+    /// Whether media that was on its way to or from a participant may be lost by it. A websocket that
+    /// breaks takes none with it: the media connection goes on through resume and ICE restart.
+    #[must_use]
+    pub fn may_lose_media(self) -> bool {
+        match self {
+            Self::SignalDrop | Self::SignalStall { .. } => false,
+            Self::Simulate(simulation) => !matches!(
+                simulation,
+                Simulation::SpeakerUpdate { .. } | Simulation::SubscriberBandwidth { .. }
+            ),
+            Self::NetworkChange | Self::Outage { .. } | Self::LeaveRejoin { .. } | Self::Move => {
+                true
+            }
+        }
+    }
+}
+
 /// When a fault fires, counted from the start of the measured window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedule {

@@ -225,7 +225,15 @@ fn facts(
 
 fn on_purpose(data: &RunData) -> OnPurposeFacts {
     let rows = data.recoveries.faults();
+    // A row for each fault of the scenario, in its order.
+    let of_media = data.scenario.faults.iter().map(|fault| fault.kind.may_lose_media());
     OnPurposeFacts {
+        hit_media: rows
+            .iter()
+            .zip(of_media)
+            .filter(|(_, lost)| *lost)
+            .map(|(row, _)| row.hit)
+            .sum(),
         hit: rows.iter().map(|row| row.hit).sum(),
         recovered: rows.iter().map(|row| row.recovered).sum(),
     }
