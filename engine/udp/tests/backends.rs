@@ -150,7 +150,8 @@ fn echo(choice: BackendChoice) {
             let before = latest.insert(datagram.socket, (round, datagram.unix_ns));
             let (expected, earlier) = before.map_or((0, 0), |(round, at)| (round + 1, at));
             assert_eq!(round, expected, "order within a socket");
-            assert!(datagram.unix_ns >= earlier, "timestamps within a socket");
+            // The wall clock may be set back a little meanwhile.
+            assert!(datagram.unix_ns + 50_000_000 >= earlier, "timestamps within a socket");
             backend.send(datagram.socket, datagram.source, &datagram.payload);
         }
         backend.flush();
