@@ -362,7 +362,7 @@ impl Audience {
     /// One of this run's publishers has published this track.
     pub(crate) fn published(&mut self, room: &Rc<str>, at: Instant, track: &RemoteTrack) {
         let Some(room) = self.rooms.get_mut(room) else { return };
-        room.published(at, track, &track.publisher_identity);
+        room.published_by_own(at, track);
         let seats = room.seats.clone();
         for seat in seats {
             self.name(ParticipantId(seat));
@@ -593,6 +593,19 @@ impl Audience {
 }
 
 impl Room {
+    /// One of this run's publishers says that this track is there. It may have been here before,
+    /// and have been gone meanwhile: who is moved back brings its tracks along.
+    fn published_by_own(&mut self, at: Instant, track: &RemoteTrack) {
+        let Some(index) = self.published(at, track, &track.publisher_identity) else { return };
+        let known = &mut self.publications[index];
+        if known.sid == track.sid
+            && !matches!(known.timeline.current(), Some(Publishing::There { .. }))
+        {
+            known.publisher_sid.clone_from(&track.publisher_sid);
+            known.timeline.set(at, Publishing::There { muted: track.muted });
+        }
+    }
+
     /// A track is there under this sid; `None` past [`PUBLICATIONS_MAX`].
     fn published(&mut self, at: Instant, found: &RemoteTrack, own: &str) -> Option<usize> {
         if let Some(&index) = self.by_sid.get(&found.sid) {

@@ -308,6 +308,24 @@ fn who_is_moved_watches_the_other_room_from_then_on() {
 }
 
 #[test]
+fn a_publisher_that_is_moved_away_and_back_is_expected_again() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    let (name, other) = (format!("{OWN}1-0"), Rc::from("other"));
+    let (room, at) = (Rc::clone(&rig.room), [rig.at(0), rig.at(4_000), rig.at(6_000)]);
+    rig.audience.published(&room, at[0], &Rig::track("TR_1", &name, TrackSource::Camera));
+    rig.available(10, "TR_1", &name, TrackSource::Camera);
+    rig.played("TR_1", 0, 0, 4_000);
+    rig.audience.publisher_moved(&room, &other, &name, at[1]);
+    rig.audience.publisher_moved(&other, &room, &name, at[2]);
+    // It is heard of again under its former sid, and ends too early.
+    rig.available(6_010, "TR_1", &name, TrackSource::Camera);
+    rig.played("TR_1", 1, 6_200, 8_000);
+    let [(_, tally)] = &rig.tallies(10_000)[..] else { panic!() };
+    assert_eq!((ms(tally.expected), ms(tally.played)), (7_800, 5_800), "{tally:?}");
+}
+
+#[test]
 fn a_peer_that_is_closed_is_forgotten_and_its_time_is_not() {
     let mut rig = Rig::new(Subscription::Auto);
     rig.audience.connected(SUBSCRIBER, rig.at(0));
