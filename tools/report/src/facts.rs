@@ -59,6 +59,8 @@ pub struct OnPurposeFacts {
     pub hit: u64,
     /// Of them those that may lose media on their way.
     pub hit_media: u64,
+    /// Datagrams of our publishers that did not leave.
+    pub unsent: u64,
     /// Of them those after which it had to come back, and did.
     pub recovered: u64,
 }
@@ -117,8 +119,12 @@ pub struct Facts {
     pub repaired: u64,
     /// Lost for good.
     pub unrecovered: u64,
-    /// What `--impair` did.
+    /// What `--impair` and outages by `--fault` did.
     pub injected: Option<ImpairCounters>,
+    /// Faults that fired and hit nobody, in words.
+    pub faults_without_effect: Vec<String>,
+    /// `--impair`, or a cohort's, was to do something.
+    pub impaired: bool,
     /// Who could not watch, and why.
     pub watch: WatchFacts,
     /// How late the latest packet of our publishers left.

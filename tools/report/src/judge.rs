@@ -13,8 +13,14 @@ use super::types::{Fault, Outcome, Verdict};
 use super::watch_verdict;
 use stampede_counters::RecoveryGroups;
 
-/// What is done in this process, and so nobody's fault.
-const ON_PURPOSE: &str = "on purpose (--impair, or a cohort's impair)";
+/// What drops packets in this process, which is nobody's fault.
+fn on_purpose_by(facts: &Facts) -> &'static str {
+    match (facts.impaired, facts.on_purpose.hit_media > 0) {
+        (true, true) => "on purpose (--impair or a cohort's impair, and --fault)",
+        (false, true) => "on purpose (--fault)",
+        (_, false) => "on purpose (--impair, or a cohort's impair)",
+    }
+}
 
 /// Judges a run.
 pub fn judge(facts: &Facts) -> Verdict {
@@ -77,7 +83,7 @@ fn by_figures(facts: &Facts) -> Verdict {
     }
     if let Some(whose) = lost {
         found.push(whose);
-        let lost = facts.bounded_unrecovered.saturating_sub(dropped_on_purpose(facts));
+        let lost = facts.bounded_unrecovered.saturating_sub(lost_on_purpose(facts));
         if lost as f64 > LOSS_RATE_MAX * facts.bounded_expected as f64 {
             result = Outcome::Fail;
         }
@@ -218,6 +224,10 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
         return None;
     }
     if facts.subscribers_joined > 0 && facts.received == 0 {
+        if lost_on_purpose(facts) > 0 {
+            let reason = format!("nothing was received: {}", dropped_in_words(facts));
+            return Some((Fault::None, reason));
+        }
         let reason = if facts.publishers_joined == 0 {
             "nothing was received: no publisher of this run joined, and nobody else published in \
              the room"
@@ -235,9 +245,31 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     None
 }
 
-/// Packets that `--impair` dropped: nobody's fault.
+/// Packets that were dropped here: nobody's fault.
 fn dropped_on_purpose(facts: &Facts) -> u64 {
     facts.injected.map_or(0, |injected| injected.dropped)
+}
+
+/// Packets that were lost by what was done here, at most: what was dropped, and what of our
+/// publishers' did not leave, which each subscriber lacks that lost any.
+fn lost_on_purpose(facts: &Facts) -> u64 {
+    let unsent = facts.on_purpose.unsent.saturating_mul(facts.subscribers_lossy);
+    dropped_on_purpose(facts).saturating_add(unsent)
+}
+
+/// What was lost by what was done here, in words.
+fn dropped_in_words(facts: &Facts) -> String {
+    let mut parts = Vec::new();
+    let dropped = dropped_on_purpose(facts);
+    if dropped > 0 {
+        parts.push(format!("{} packets were dropped {}", group(dropped), on_purpose_by(facts)));
+    }
+    let unsent = facts.on_purpose.unsent;
+    if unsent > 0 {
+        let what = "datagrams of our publishers did not leave, on purpose (--fault)";
+        parts.push(format!("{} {what}", group(unsent)));
+    }
+    parts.join("; ")
 }
 
 /// Tracks of which nothing came.
@@ -261,10 +293,7 @@ fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
             );
             (Fault::Server, reason)
         }
-        _ if on_purpose > 0 => {
-            let reason = format!("{what}; {} packets were dropped {ON_PURPOSE}", group(on_purpose));
-            (Fault::None, reason)
-        }
+        _ if on_purpose > 0 => (Fault::None, format!("{what}; {}", dropped_in_words(facts))),
         Some(unsent) => {
             let reason = format!(
                 "network: {what}; the embedded SFU sent on all tracks but {}",
@@ -291,8 +320,8 @@ fn joins(facts: &Facts) -> Option<(Fault, String)> {
     }
     let cut_off = facts.injected.map_or(0, |injected| injected.other_dropped);
     if lost.all == lost.on_purpose && cut_off > 0 {
-        let reason =
-            format!("{reason}; {} other datagrams were dropped {ON_PURPOSE}", group(cut_off));
+        let by = on_purpose_by(facts);
+        let reason = format!("{reason}; {} other datagrams were dropped {by}", group(cut_off));
         return Some((Fault::None, reason));
     }
     Some((Fault::Unknown, format!("unknown: {reason}")))
@@ -335,9 +364,9 @@ fn loss_as_counted(facts: &Facts) -> (Fault, String) {
         group(facts.missing),
         group(facts.repaired)
     );
-    let on_purpose = dropped_on_purpose(facts);
+    let on_purpose = lost_on_purpose(facts);
     if on_purpose > 0 {
-        let reason = format!("{what}; {} packets were dropped {ON_PURPOSE}", group(on_purpose));
+        let reason = format!("{what}; {}", dropped_in_words(facts));
         if on_purpose as f64 >= EXPLAINS * lost_at_first(facts) as f64 {
             return (Fault::None, reason);
         }
@@ -379,14 +408,14 @@ fn lost_at_first(facts: &Facts) -> u64 {
     facts.missing.saturating_sub(facts.reordered.max(held_back))
 }
 
-/// Loss that `--impair` did not do.
+/// Loss that was not done here.
 struct NotOnPurpose {
     lost_at_first: u64,
     unrecovered: u64,
 }
 
 fn not_on_purpose(facts: &Facts) -> NotOnPurpose {
-    let on_purpose = dropped_on_purpose(facts);
+    let on_purpose = lost_on_purpose(facts);
     NotOnPurpose {
         lost_at_first: lost_at_first(facts).saturating_sub(on_purpose),
         unrecovered: facts.unrecovered.saturating_sub(on_purpose),
@@ -510,11 +539,10 @@ fn notes(facts: &Facts) -> Vec<String> {
             group(facts.expected)
         ));
     }
-    if facts.unrecovered == 0
-        && let Some(injected) = facts.injected.filter(|injected| injected.dropped > 0)
-    {
-        notes.push(format!("{} packets were dropped {ON_PURPOSE}", group(injected.dropped)));
+    if facts.unrecovered == 0 && lost_on_purpose(facts) > 0 {
+        notes.push(dropped_in_words(facts));
     }
+    notes.extend(facts.faults_without_effect.iter().cloned());
     notes.extend(came_back(facts));
     if facts.rejected > 0 {
         notes.push(format!(
@@ -958,16 +986,47 @@ mod tests {
     #[test]
     fn what_a_fault_may_have_cost_is_held_against_nobody() {
         let ledger = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
-        let signal_only = OnPurposeFacts { hit: 2, hit_media: 0, recovered: 2 };
+        let signal_only =
+            OnPurposeFacts { hit: 2, hit_media: 0, recovered: 2, ..Default::default() };
         let lost = Facts { ledger: Some(ledger), on_purpose: signal_only, ..lossy() };
         check(&lost, Outcome::Pass, Fault::Network, "network: 100 of");
-        let on_purpose = OnPurposeFacts { hit: 4, hit_media: 2, recovered: 4 };
+        let on_purpose =
+            OnPurposeFacts { hit: 4, hit_media: 2, recovered: 4, ..Default::default() };
         let lost = Facts { on_purpose, ..lost };
         let said =
             "on purpose (--fault) 2 times, which may lose what is on its way; else network: ";
         check(&lost, Outcome::Pass, Fault::Unknown, said);
         let dropped = Some(LedgerFacts { dropped: 1_000, ..ledger });
         check(&Facts { ledger: dropped, ..lost }, Outcome::Pass, Fault::Server, "server: 100 of");
+    }
+
+    #[test]
+    fn what_an_outage_dropped_is_nobodys_fault_and_fails_nothing() {
+        let injected = Some(ImpairCounters { dropped: 5_000, ..ImpairCounters::default() });
+        let hit = OnPurposeFacts { hit: 8, hit_media: 8, recovered: 8, unsent: 0 };
+        let lost = Facts {
+            missing: 5_000,
+            unrecovered: 5_000,
+            bounded_unrecovered: 5_000,
+            injected,
+            impaired: false,
+            on_purpose: hit,
+            ..healthy()
+        };
+        let said = "5,000 packets were dropped on purpose (--fault)";
+        check(&lost, Outcome::Pass, Fault::None, said);
+        // What a publisher could not send is lost once at each of its subscribers.
+        let unsent = OnPurposeFacts { unsent: 500, ..hit };
+        let up = Facts { injected: None, on_purpose: unsent, subscribers_lossy: 10, ..lost };
+        let said = "500 datagrams of our publishers did not leave, on purpose (--fault)";
+        check(&up, Outcome::Pass, Fault::None, said);
+        // Twice as much is not.
+        let more = Facts { missing: 10_000, unrecovered: 10_000, ..up };
+        let more = Facts { bounded_unrecovered: 10_000, ..more };
+        assert_eq!(judge(&more).result, Outcome::Fail);
+        let nothing = Facts { received: 0, expected: 0, ..more };
+        let said = "nothing was received: 500 datagrams of our publishers did not leave";
+        check(&nothing, Outcome::Fail, Fault::None, said);
     }
 
     #[test]
@@ -978,10 +1037,10 @@ mod tests {
         let facts = Facts { recoveries, ..healthy() };
         let said = "had to come back 1,004 times, and did: 4 by resume, 1,000 by full reconnect";
         check(&facts, Outcome::Pass, Fault::None, said);
-        let partly = OnPurposeFacts { hit: 3, hit_media: 3, recovered: 3 };
+        let partly = OnPurposeFacts { hit: 3, hit_media: 3, recovered: 3, ..Default::default() };
         let said = "of all these 3 after something done on purpose";
         check(&Facts { on_purpose: partly, ..facts.clone() }, Outcome::Pass, Fault::None, said);
-        let all = OnPurposeFacts { hit: 1_004, hit_media: 0, recovered: 1_004 };
+        let all = OnPurposeFacts { hit: 1_004, recovered: 1_004, ..Default::default() };
         assert!(judge(&Facts { on_purpose: all, ..facts }).reasons.is_empty());
     }
 

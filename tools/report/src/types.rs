@@ -40,7 +40,8 @@ pub struct Report {
     pub cohorts: Vec<CohortFigures>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
-    /// What was injected on purpose in this process; `null` if nothing was to be.
+    /// What was dropped or held back on purpose in this process (`--impair`, outages by `--fault`);
+    /// `null` if nothing was to be, nor was.
     pub impairment: Option<ImpairmentSection>,
     /// Recordings; `null` without `--record`.
     pub recordings: Option<RecordingSection>,

@@ -142,7 +142,7 @@ fn blame(facts: &Facts, one: &CauseGroup, loss: Fault) -> (Fault, String) {
 
 /// What was done on purpose: what breaks connections, or what drops packets.
 fn on_purpose(facts: &Facts) -> &'static str {
-    match (facts.on_purpose.hit > 0, facts.injected.is_some()) {
+    match (facts.on_purpose.hit > 0, facts.impaired) {
         (false, _) => "packets were dropped on purpose (--impair, or a cohort's impair)",
         (true, false) => {
             "their connections, or their publishers', were broken on purpose (--fault)"
@@ -250,8 +250,9 @@ mod tests {
         let said = |hit, impaired: bool| {
             let facts = Facts {
                 watch: watch.clone(),
-                on_purpose: OnPurposeFacts { hit, hit_media: hit, recovered: 0 },
+                on_purpose: OnPurposeFacts { hit, hit_media: hit, ..Default::default() },
                 injected: impaired.then(ImpairCounters::default),
+                impaired,
                 ..Facts::default()
             };
             let [(fault, text)] = <[_; 1]>::try_from(judge(&facts, Fault::Unknown).found).unwrap();

@@ -10,6 +10,7 @@ use stampede_scenario::{Cohorts, FaultKind, FaultSpec};
 use stampede_signaling::rooms::RoomClient;
 
 use crate::context::Context;
+use crate::join_error::JoinError;
 use crate::participant::{Order, Place, What};
 use crate::recoveries::FaultId;
 
@@ -131,6 +132,10 @@ async fn move_to(context: Rc<Context>, fault: FaultId, place: Place, to: Rc<str>
         Ok(()) => context.recoveries.borrow_mut().hit(fault),
         Err(error) => {
             tracing::warn!("{identity} was not moved to {to}: {error}");
+            let kind = JoinError::Signalling(error.kind());
+            let mut joins = context.joins.borrow_mut();
+            joins.error(&kind);
+            joins.said(&kind, &error.to_string());
             context.recoveries.borrow_mut().missed(fault);
         }
     }

@@ -23,13 +23,16 @@ use crate::context::{Context, Leaving};
 use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
 use crate::reconnect;
-use crate::recoveries::{FaultId, Way};
+use crate::recoveries::Way;
 use crate::routes::{NOTICES_MAX, Route};
 use joined::Joined;
 pub(crate) use orders::{Order, Orders, Place, What};
 
 /// How long a leaving participant waits for its `leave` to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most things done to a participant on purpose that a break may be put down to; one more is put down
+/// to none of them.
+const BLAMES_MAX: usize = 16;
 /// Pause before what found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
@@ -101,8 +104,8 @@ struct Life {
     joined: bool,
     /// Tries to come back since it last stood.
     tried: u32,
-    /// What was done to it last on purpose, and until when it is put down to that.
-    blame: Option<(Order, Instant)>,
+    /// What was done to it on purpose, the latest last, and until when a break is put down to it.
+    blames: Vec<(Order, Instant)>,
     /// What was asked of the server that breaks its next way back as soon as that stands, and until
     /// when.
     trap: Option<(Order, Instant)>,
@@ -124,17 +127,26 @@ impl Life {
             token: None,
             joined: false,
             tried: 0,
-            blame: None,
+            blames: Vec::new(),
             trap: None,
             dark_until: None,
         }
     }
 
-    /// What breaks now was broken by this.
-    fn fault(&self) -> Option<Order> {
+    /// Something is done to it on purpose: breaks are put down to it until then.
+    fn blame(&mut self, order: Order, until: Instant) {
         let now = now();
-        let holds = |(_, until): &(Order, Instant)| now < *until;
-        self.blame.filter(holds).map(|(order, _)| order)
+        self.blames.retain(|(before, until)| now < *until && before.fault != order.fault);
+        if self.blames.len() < BLAMES_MAX {
+            self.blames.push((order, until));
+        }
+    }
+
+    /// What breaks now was broken by the latest such thing.
+    fn fault(&self, is_such: impl Fn(&Order) -> bool) -> Option<Order> {
+        let now = now();
+        let holds = |(order, until): &&(Order, Instant)| now < *until && is_such(order);
+        self.blames.iter().rev().find(holds).map(|(order, _)| *order)
     }
 
     /// The pause before the next try to come back; `None` if there is none. Nobody waits where the
@@ -369,7 +381,7 @@ fn return_after(
     broken: &Broken,
 ) -> Next {
     let id = participant.id;
-    let order = life.fault();
+    let order = life.fault(|_| true);
     let left_by_server = matches!(broken.why, JoinError::Signalling(ErrorKind::ServerLeft(_)));
     if let Some(order) = order.filter(|order| left_by_server && order.what.sends_away()) {
         // Nothing is expected of who was sent away on purpose.
@@ -386,10 +398,19 @@ fn return_after(
         WayBack::Resume | WayBack::Reconnect => life.pause(context, broken.asked_for),
     };
     match pause {
+        // A session that only a websocket was taken from is still the server's to take up again.
         Some(pause) => {
-            let on_purpose = recoveries.fault_of(id).is_some();
+            let signal_only = order.is_some_and(|order| order.what.is_signal_only());
+            let on_purpose = recoveries.fault_of(id).is_some() && !signal_only;
             context.joins.borrow_mut().fell_out(id, &broken.why, at, on_purpose);
             Next::After(pause)
+        }
+        // Nobody was asked to take it back, so that what was done on purpose ended its stay.
+        None if context.reconnect_tries == 0 && recoveries.fault_of(id).is_some() => {
+            recoveries.gave_up(id);
+            drop(recoveries);
+            left(context, participant, life);
+            Next::Over { gave_up: false }
         }
         None => {
             recoveries.gave_up(id);
@@ -399,22 +420,14 @@ fn return_after(
     }
 }
 
-/// Enters that the path of who was connected is broken, and by what on purpose; nothing more if it
+/// Enters that the path of who was connected is broken, and by what if on purpose; nothing more if it
 /// was so before. To be called before anything is changed of the peer: it is asked for its last
 /// frame.
-fn path_broke(
-    context: &Context,
-    participant: &Participant,
-    life: &Life,
-    peer: PeerId,
-    at: Instant,
-) -> Option<FaultId> {
-    let fault = life.fault().map(|order| order.fault);
-    let at_unix_ns = context.clock.unix_ns(at);
-    context.recoveries.borrow_mut().broke(participant.id, at, at_unix_ns, fault);
+fn path_broke(context: &Context, id: ParticipantId, peer: PeerId, at: Instant, by: Option<Order>) {
+    let (at_unix_ns, fault) = (context.clock.unix_ns(at), by.map(|order| order.fault));
+    context.recoveries.borrow_mut().broke(id, at, at_unix_ns, fault);
     // Without an answer the break itself stands for it.
     let _ = context.command(peer, PeerCommand::LastFrame);
-    fault
 }
 
 /// It leaves as it was told to.
@@ -503,7 +516,7 @@ async fn session(
     if let SessionEnd::Broke(_) = &end
         && life.joined
     {
-        path_broke(context, participant, life, peer, now());
+        path_broke(context, participant.id, peer, now(), life.fault(|_| true));
     }
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {

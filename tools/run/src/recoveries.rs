@@ -70,6 +70,8 @@ pub(crate) struct Stood {
     pub since: Instant,
     /// It was broken on purpose, by this.
     pub fault: Option<FaultId>,
+    /// How it came back; `None` if it needed no try.
+    pub way: Option<Way>,
 }
 
 /// All recoveries of a run.
@@ -172,7 +174,7 @@ impl Recoveries {
             let from_unix_ns = last_frame_unix_ns.unwrap_or(broke_unix_ns);
             self.back.insert(id, Back { from_unix_ns, way, fault });
         }
-        Some(Stood { since, fault })
+        Some(Stood { since, fault, way: trying })
     }
 
     /// The first frame after it stood.
@@ -275,7 +277,8 @@ mod tests {
         // The new peer's word on its last frame is not asked for.
         book.last_frame(ID, 4_500 * MS);
         book.broke(ID, at, 6_000 * MS, None);
-        assert_eq!(book.stands(ID), Some(Stood { since: at, fault: None }));
+        let way = Some(Way::FullReconnect);
+        assert_eq!(book.stands(ID), Some(Stood { since: at, fault: None, way }));
         assert_eq!(book.stands(ID), None);
         book.frame(ID, 7_500 * MS);
         book.frame(ID, 9_000 * MS);

@@ -289,12 +289,57 @@ fn a_server_that_is_back_gets_everybody_back_under_the_same_names() {
 }
 
 #[test]
+fn an_outage_that_is_asked_for_is_nobodys_fault() {
+    let _alone = alone();
+    for who in ["subscribers", "publishers"] {
+        let outage = format!("--fault=outage,for=2s,at=1s,who={who}");
+        let ended = run(&[&SMALL[..], &["--duration=6s", &outage]].concat());
+        ended.assert_code(0);
+        let verdict = &ended.report()["verdict"];
+        assert_eq!(verdict["fault"], "none", "{who}: {verdict:#}");
+        let dropped = ended.number("/impairment/dropped") + ended.number("/impairment/unsent");
+        assert!(dropped > 100.0, "{who}: {:#}", ended.report()["impairment"]);
+    }
+}
+
+#[test]
+fn a_fault_that_hits_nobody_is_said() {
+    let _alone = alone();
+    let ended = run(&[&SMALL[..], &["--duration=2s", "--fault=signal_drop,share=1%"]].concat());
+    ended.assert_code(0);
+    let reasons = &ended.report()["verdict"]["reasons"];
+    let said =
+        "--fault signal_drop,share=1% hit nobody: its share of those that it may hit is none";
+    assert!(reasons.as_array().unwrap().iter().any(|reason| reason == said), "{reasons:#}");
+}
+
+#[test]
+fn whoever_is_moved_away_and_back_is_missed_all_the_same() {
+    let _alone = alone();
+    let args = [
+        "--rooms=2",
+        "--subscribers=2",
+        "--duration=12s",
+        "--fault=move,at=2s,who=publishers",
+        "--fault=move,at=4s,who=publishers",
+        "--embedded-impair=outage=30s@8s",
+    ];
+    let ended = run(&[&SMALL[..3], &SMALL[4..], &args].concat());
+    ended.assert_code(1);
+    let expected_s = ended.number("/video/expected_s");
+    assert!((40.0..50.0).contains(&expected_s), "4 of 12 s: {expected_s}");
+}
+
+#[test]
 fn none_come_back_where_none_are_to() {
     let _alone = alone();
     let args = ["--reconnect=none", "--duration=4s", "--fault=signal_drop,at=1s,share=25%"];
     let ended = run(&[&SMALL[..], &args].concat());
+    // Nobody was asked to take them back: it is as if they had been told to leave.
+    ended.assert_code(0);
+    assert_eq!(ended.report()["verdict"]["fault"], "none", "{:#?}", ended.verdict());
     assert_row(&faults(&ended)[0], &[("hit", 2), ("failed", 2)]);
-    assert_eq!(ended.number("/join/dropped"), 2.0);
+    assert_eq!(ended.number("/join/dropped"), 0.0);
     assert_eq!(way(&ended, "resume")[0], 0.0);
 }
 

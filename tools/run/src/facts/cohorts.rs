@@ -96,7 +96,8 @@ pub(super) fn of(
     rows.collect()
 }
 
-/// What was done on purpose, `all` of it together; `None` if nothing was to be.
+/// What was done on purpose, `all` of it together, by outages of `--fault` too; `None` if nothing was
+/// to be, nor was.
 pub(super) fn impairment(
     CohortReports { cohorts, reports }: &CohortReports,
     all: ImpairCounters,
@@ -116,7 +117,8 @@ pub(super) fn impairment(
         }
         section.cohorts.push(row);
     }
-    (!section.cohorts.is_empty()).then_some(section)
+    let nothing = all == ImpairCounters::default();
+    (!section.cohorts.is_empty() || !nothing).then_some(section)
 }
 
 #[cfg(test)]

@@ -194,6 +194,8 @@ fn facts(
         unrecovered: video.unrecovered + audio.unrecovered,
         published: sums.counted.publish.packets_sent,
         injected,
+        impaired: !data.scenario.cohorts.causes().is_empty(),
+        faults_without_effect: faults_without_effect(data),
         watch: viewers.facts(),
         embedded: matches!(data.scenario.target, Target::Embedded(_)),
         // Signalling by a tunnel is local, its media is not.
@@ -223,6 +225,19 @@ fn facts(
     }
 }
 
+/// Faults that were to be done and were done to nobody: what they are to show, the run does not.
+fn faults_without_effect(data: &RunData) -> Vec<String> {
+    let rows = data.recoveries.faults().into_iter();
+    let idle = rows.filter(|row| row.fired > 0 && row.hit == 0);
+    idle.map(|row| match row.missed {
+        0 => {
+            format!("--fault {} hit nobody: its share of those that it may hit is none", row.fault)
+        }
+        missed => format!("--fault {} hit nobody: it could not be done to {missed}", row.fault),
+    })
+    .collect()
+}
+
 fn on_purpose(data: &RunData) -> OnPurposeFacts {
     let rows = data.recoveries.faults();
     // A row for each fault of the scenario, in its order.
@@ -236,6 +251,10 @@ fn on_purpose(data: &RunData) -> OnPurposeFacts {
             .sum(),
         hit: rows.iter().map(|row| row.hit).sum(),
         recovered: rows.iter().map(|row| row.recovered).sum(),
+        unsent: peers(data)
+            .filter(|peer| !peer.report.published.is_empty())
+            .map(|peer| peer.report.counters.impairment.unsent)
+            .sum(),
     }
 }
 

@@ -193,15 +193,21 @@ impl<'a> Joined<'a> {
         }
         let Some(stood) = stood else { return };
         // What it was done for is done: what breaks next has another reason.
-        let trap = self.life.trap.take().filter(|(_, until)| at < *until);
-        self.life.blame = trap.map(|(order, _)| (order, at + TRAPPED_WITHIN));
+        let by = self.life.fault(|order| Some(order.fault) == stood.fault);
+        self.life.blames.retain(|(order, _)| Some(order.fault) != stood.fault);
+        if let Some((order, _)) = self.life.trap.take().filter(|(_, until)| at < *until) {
+            self.life.blame(order, at + TRAPPED_WITHIN);
+        }
         self.context.happened(&self.life.identity, || "stands again".to_owned());
         {
             let mut joins = self.context.joins.borrow_mut();
             joins.stands(id);
             joins.connected_again(id);
         }
-        if stood.fault.is_some() {
+        // A server that does not take up what lost its websocket alone breaks the media itself.
+        let by_server = stood.way == Some(Way::FullReconnect)
+            && by.is_some_and(|order| order.what.is_signal_only());
+        if stood.fault.is_some() && !by_server {
             let until = (at + SETTLED_WITHIN).min(stood.since + STANDS_WITHIN);
             self.excuse(stood.since, until);
         }
@@ -213,14 +219,15 @@ impl<'a> Joined<'a> {
     /// The path is broken; nothing more if it was before.
     fn broke(&mut self, why: &JoinError, media: bool) {
         let (id, at) = (self.participant.id, now());
-        let fault = super::path_broke(self.context, self.participant, self.life, self.peer, at);
+        let by = self.life.fault(|_| true);
+        super::path_broke(self.context, id, self.peer, at, by);
         let before = self.missing;
         let lost = media || before.is_some_and(|missing| missing.lost);
         let media = media || before.is_some_and(|missing| missing.media);
         self.missing = Some(Missing { session: true, media, lost, until: at + STANDS_WITHIN });
         self.participant.orders.stands(false);
         let mut joins = self.context.joins.borrow_mut();
-        joins.absent(id, why, at, fault.is_some());
+        joins.absent(id, why, at, by.is_some());
         if media {
             joins.disconnected(id);
         }
@@ -368,10 +375,10 @@ impl<'a> Joined<'a> {
     /// Does something to it on purpose.
     async fn obey(&mut self, connection: &mut Connection, order: Order) -> Result<(), Broken> {
         let until = now() + order.what.lasts();
-        let blamed = Some((order, until + order.what.blamed_for()));
+        let blamed_until = until + order.what.blamed_for();
         match order.what.acts_on_return() {
-            true => self.life.trap = blamed,
-            false => self.life.blame = blamed,
+            true => self.life.trap = Some((order, blamed_until)),
+            false => self.life.blame(order, blamed_until),
         }
         // Of a move whoever asks the server knows.
         if order.what != What::Moving {
@@ -463,8 +470,7 @@ impl<'a> Joined<'a> {
             }
             // What was done to the websocket has broken nothing.
             SessionEvent::Pong { .. } => {
-                self.life.blame =
-                    self.life.blame.filter(|(order, _)| !order.what.is_over_by_pong());
+                self.life.blames.retain(|(order, _)| !order.what.is_over_by_pong());
             }
             SessionEvent::PublishRefused { reason, .. } => {
                 self.context
@@ -496,7 +502,8 @@ impl<'a> Joined<'a> {
         if self.context.recoveries.borrow().is_absent(id) {
             return;
         }
-        super::path_broke(self.context, self.participant, self.life, self.peer, at);
+        let by = self.life.fault(|order| order.what == What::Moving);
+        super::path_broke(self.context, id, self.peer, at, by);
         self.context.recoveries.borrow_mut().tries(id, Way::Moved);
         let until = at + STANDS_WITHIN;
         self.missing = Some(Missing { session: false, media: false, lost: false, until });
