@@ -82,6 +82,8 @@ impl What {
             ) => Duration::ZERO,
             // Broken by ourselves, there and then.
             Self::SignalDrop | Self::NetworkChange | Self::LeaveRejoin(_) => AT_ONCE,
+            // A candidate that there is not: ICE finds that out.
+            Self::Simulate(Simulation::SwitchCandidateProtocol(_)) => NOTICED_WITHIN,
             Self::Simulate(_) | Self::Moving if !self.acts_on_return() => SERVER_ACTS_WITHIN,
             // Lost pings and checks are noticed only then.
             _ => NOTICED_WITHIN,
