@@ -711,9 +711,8 @@ mod tests {
         let text = render(&report, false);
         for line in [
             "  recovered  resume 50 of 60 tries, 10 failed\n",
-            "             full reconnect 0 of 1 tries, 1 not ended\n",
-            "  faults     signal_drop: hit 50: 48 came back, 1 gave up, 1 on their way back at the \
-             end\n",
+            "             full reconnect 0 of 1 tries, 1 unfinished\n",
+            "  faults     signal_drop: hit 50: 48 came back, 1 gave up, 1 unfinished\n",
             &format!("             {long}\n"),
             "               hit 50: 48 came back, 1 gave up",
             ", 3 sessions lost",

@@ -35,13 +35,13 @@ pub struct RecoverySection {
 }
 
 impl RecoverySection {
-    /// `50 of 60 tries (p50 64 ms, p99 80 ms), 9 failed, 1 not ended`.
+    /// `50 of 60 tries (p50 64 ms, p99 80 ms), 9 failed, 1 unfinished`.
     #[must_use]
     pub fn told(&self) -> String {
         let RecoveryCounters { tries, recovered, failed, unfinished } = self.counted;
         let mut text =
             format!("{} of {} tries{}", group(recovered), group(tries), times(self.ms.as_ref()));
-        for (count, what) in [(failed, "failed"), (unfinished, "not ended")] {
+        for (count, what) in [(failed, "failed"), (unfinished, "unfinished")] {
             if count > 0 {
                 text += &format!(", {} {what}", group(count));
             }
@@ -139,7 +139,7 @@ impl FaultRow {
         }
         for (count, what) in [
             (self.failed, "gave up"),
-            (self.unfinished, "not back when they left or the run ended"),
+            (self.unfinished, "unfinished"),
             (self.sent_away, "sent away, as asked for"),
         ] {
             if count > 0 {
@@ -165,7 +165,7 @@ mod tests {
         let row = FaultRow { hit: 20, missed: 1, ..FaultRow::default() };
         assert_eq!(row.told(), "hit 20 (1 missed): nobody had to come back");
         let row = FaultRow { recovered: 18, failed: 1, unfinished: 1, ..row };
-        let told = "hit 20 (1 missed): 18 came back, 1 gave up, 1 not back when they left or the run ended";
+        let told = "hit 20 (1 missed): 18 came back, 1 gave up, 1 unfinished";
         assert_eq!(row.told(), told);
         assert_eq!(FaultRow::default().told(), "hit 0");
         let row = FaultRow { host: Some("a".to_owned()), fault: "outage".to_owned(), ..row };
@@ -179,7 +179,7 @@ mod tests {
         let counted = RecoveryCounters { tries: 1_060, recovered: 1_050, failed: 9, unfinished: 1 };
         all.full_reconnect.counted = counted;
         let told: Vec<_> = all.tried().map(|(_, name, way)| (name, way.told())).collect();
-        let text = "1,050 of 1,060 tries, 9 failed, 1 not ended";
+        let text = "1,050 of 1,060 tries, 9 failed, 1 unfinished";
         assert_eq!(told, [("full reconnect", text.to_owned())]);
         let ms = crate::testing::report().join.phases_ms.dtls;
         assert!(ms.is_some());
