@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerUpdate, PublishTrack};
+use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerUpdate, PublishTrack, Slots};
 
 use crate::{CapturedPeer, CoverNews, PeerId, WorkerSnapshot};
 
@@ -54,14 +54,25 @@ pub enum PeerCommand {
         /// LiveKit's `mid_to_track_id` of the same message.
         mid_to_track_id: Vec<(String, String)>,
     },
-    /// Make an offer (publisher); it comes as [`PeerNotice::Offer`].
-    CreateOffer,
-    /// Make an offer that restarts ICE (publisher); it comes as [`PeerNotice::Offer`].
-    RestartIce,
-    /// The server's answer to our offer (publisher).
+    /// Make an offer (publisher, or subscriber over a single connection); it comes as
+    /// [`PeerNotice::Offer`].
+    CreateOffer {
+        /// Comes back with the offer.
+        id: u32,
+        /// M-lines to receive by that it has more than the one before (subscriber).
+        added: Slots,
+    },
+    /// Make an offer that restarts ICE, if we offer; it comes as [`PeerNotice::Offer`].
+    RestartIce {
+        /// Comes back with the offer.
+        id: u32,
+    },
+    /// The server's answer to our offer.
     Answer {
         /// SDP text.
         sdp: String,
+        /// LiveKit's `mid_to_track_id` of the same message.
+        mid_to_track_id: Vec<(String, String)>,
     },
     /// A remote candidate line, `candidate:…`.
     Candidate(String),
@@ -103,8 +114,10 @@ pub enum PeerNotice {
         /// SDP text.
         sdp: String,
     },
-    /// Our offer.
+    /// Our offer. Of several only the latest can be answered.
     Offer {
+        /// As asked.
+        id: u32,
         /// SDP text.
         sdp: String,
     },

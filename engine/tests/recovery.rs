@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_engine::core::{MediaKind, PublishLayer, PublishTrack};
+use stampede_engine::core::{MediaKind, PublishLayer, PublishTrack, Slots};
 use stampede_engine::{
     BackendChoice, Engine, EngineEvent, EngineOptions, PeerCommand, PeerId, PeerNotice, PeerRole,
     PeerSpec,
@@ -64,7 +64,7 @@ impl Rig {
     /// Lets the subscriber answer the publisher's offer.
     fn negotiate(&mut self, publisher: PeerId, subscriber: PeerId) {
         let (sdp, _) = self.wait(publisher, |notice| match notice {
-            PeerNotice::Offer { sdp } => Some(sdp.clone()),
+            PeerNotice::Offer { sdp, .. } => Some(sdp.clone()),
             _ => None,
         });
         self.offers += 1;
@@ -75,7 +75,7 @@ impl Rig {
             PeerNotice::Answer { offer_id, sdp } if *offer_id == id => Some(sdp.clone()),
             _ => None,
         });
-        self.command(publisher, PeerCommand::Answer { sdp });
+        self.command(publisher, PeerCommand::Answer { sdp, mid_to_track_id: Vec::new() });
     }
 
     fn last_frame(&mut self, peer: PeerId) -> Option<u64> {
@@ -122,7 +122,7 @@ fn networks_change_and_media_goes_on_and_nothing_stays_open() {
     let idle = rig.add("sub-2", PeerRole::Subscriber { record: false });
     assert_eq!(rig.last_frame(subscriber), None);
     assert_eq!(rig.last_frame(publisher), None);
-    rig.command(publisher, PeerCommand::CreateOffer);
+    rig.command(publisher, PeerCommand::CreateOffer { id: 1, added: Slots::default() });
     rig.negotiate(publisher, subscriber);
     rig.wait_for(subscriber, |notice| matches!(notice, PeerNotice::FirstKeyframe));
     for peer in [publisher, subscriber] {
@@ -140,7 +140,7 @@ fn networks_change_and_media_goes_on_and_nothing_stays_open() {
     rig.last_frame(idle);
     assert_eq!(descriptors(), open);
     rig.told.retain(|(_, _, notice)| !is_ice(notice));
-    rig.command(publisher, PeerCommand::RestartIce);
+    rig.command(publisher, PeerCommand::RestartIce { id: 2 });
     rig.negotiate(publisher, subscriber);
     for peer in [publisher, subscriber] {
         rig.wait_for(peer, is_ice);

@@ -2,7 +2,8 @@
 //!
 //! No socket, no runtime, no clock: messages, the media plane's answers and moments go in, and
 //! [`Output`]s come out of [`Session::poll_output`]. The protocol is LiveKit's v0 (`/rtc`, two peer
-//! connections): livekit-protocol's livekit_rtc.proto, and livekit pkg/service and pkg/rtc.
+//! connections) or v1 (`/rtc/v1`, one): livekit-protocol's livekit_rtc.proto, and livekit
+//! pkg/service and pkg/rtc.
 
 mod candidate;
 mod end;
@@ -10,6 +11,7 @@ mod event;
 pub mod flood;
 mod layout;
 mod negotiate;
+mod offers;
 mod publish;
 mod seats;
 mod simulate;
@@ -25,11 +27,12 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::{SignalRequest, SignalResponse};
 pub use stampede_counters::SessionCounters;
-use stampede_sdp::MediaKind;
+use stampede_sdp::{MediaKind, Slots};
 
 pub use end::{EndReason, WayBack};
+pub(crate) use event::Target;
 pub use event::{
-    Joined, MediaCommand, MediaInput, Output, Role, SessionEvent, Subscription, Target, WantedCodec,
+    Joined, MediaCommand, MediaInput, Output, Role, SessionEvent, Subscription, WantedCodec,
 };
 pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
@@ -42,7 +45,8 @@ use crate::text;
 use crate::token::Token;
 use crate::wire;
 use flood::Meters;
-use publish::{OfferState, Publishing, Remaining};
+use offers::OwnOffers;
+use publish::{Publishing, Remaining};
 use seats::{Arranged, Seats};
 use tracks::{Changes, TrackTable};
 
@@ -55,14 +59,36 @@ pub const PUBLISH_TRACKS_MAX: usize = 20;
 /// ones are dropped and counted; the description itself carries candidates as well.
 pub const CANDIDATES_HELD_MAX: usize = 32;
 
+/// M-lines to receive by that the first offer of a single connection has (client-sdk-js
+/// src/room/RTCEngine.ts; the Rust SDK has as many).
+pub const FIRST_SLOTS: Slots = Slots { audio: 3, video: 3 };
+
+/// Id of an offer that goes along with the join.
+pub const FIRST_OFFER_ID: u32 = 1;
+
 /// Shortest ping interval taken from a server.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// Which of LiveKit's signalling protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SignalVersion {
+    /// `/rtc`: one peer connection to send, on which we offer, and one to receive, on which the
+    /// server offers.
+    V0,
+    /// `/rtc/v1`: one peer connection, on which we offer.
+    V1,
+}
 
 /// How a [`Session`] behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionOptions {
     /// Subscriber or publisher.
     pub role: Role,
+    /// The protocol.
+    pub version: SignalVersion,
+    /// An offer that goes along with the join of a subscriber ([`SignalVersion::V1`]), with
+    /// [`FIRST_SLOTS`]; without one it is asked for after the join.
+    pub first_offer: Option<String>,
     /// Longest wait for `join`, or `reconnect` when resuming, after the websocket stands.
     pub join_timeout: Duration,
     /// Longest wait from `join` until every track is published and the offer answered.
@@ -76,7 +102,14 @@ impl SessionOptions {
     #[must_use]
     pub fn new(role: Role) -> Self {
         let limit = Duration::from_secs(10);
-        Self { role, join_timeout: limit, publish_timeout: limit, fast_publish: true }
+        Self {
+            role,
+            version: SignalVersion::V0,
+            first_offer: None,
+            join_timeout: limit,
+            publish_timeout: limit,
+            fast_publish: true,
+        }
     }
 }
 
@@ -114,6 +147,7 @@ struct Ping {
 #[derive(Debug)]
 pub struct Session {
     role: RoleState,
+    version: SignalVersion,
     fast_publish: bool,
     join_timeout: Duration,
     publish_timeout: Duration,
@@ -131,6 +165,7 @@ pub struct Session {
     /// Interval and timeout the server asked for, for when the session is resumed.
     ping_asked_s: (i32, i32),
     offers: Offers,
+    own_offers: OwnOffers,
     descriptions: Descriptions,
     last_offer_id: Option<u32>,
     /// The server's candidates that came before their description.
@@ -180,8 +215,17 @@ impl Session {
                 RoleState::Publisher(Publishing::new(tracks))
             }
         };
+        let mut own_offers = OwnOffers::default();
+        if options.first_offer.is_some() {
+            own_offers.sent_with_join();
+        }
+        let descriptions = Descriptions {
+            offer: options.first_offer.unwrap_or_default().into(),
+            ..Descriptions::default()
+        };
         Self {
             role,
+            version: options.version,
             fast_publish: options.fast_publish,
             join_timeout: options.join_timeout,
             publish_timeout: options.publish_timeout,
@@ -195,7 +239,8 @@ impl Session {
             said_goodbye: false,
             ping_asked_s: (0, 0),
             offers: Offers::default(),
-            descriptions: Descriptions::default(),
+            own_offers,
+            descriptions,
             last_offer_id: None,
             held_candidates: Vec::new(),
             remote_described: false,
@@ -230,6 +275,12 @@ impl Session {
     #[must_use]
     pub fn is_joined(&self) -> bool {
         self.joined
+    }
+
+    /// The protocol that it speaks.
+    #[must_use]
+    pub fn version(&self) -> SignalVersion {
+        self.version
     }
 
     /// True once [`SessionEvent::Ended`] was put out.
@@ -336,7 +387,8 @@ impl Session {
             Response::Join(join) => self.on_join(now, join, skipped),
             Response::Reconnect(_) => self.on_reconnect(now),
             Response::Offer(offer) => self.on_offer(now, offer),
-            Response::Answer(answer) => self.on_answer(answer),
+            Response::Answer(answer) => self.on_answer(now, answer),
+            Response::MediaSectionsRequirement(wanted) => self.on_slots_wanted(wanted),
             Response::Trickle(trickle) => self.on_trickle(now, &trickle),
             Response::Update(update) => self.on_participants(update.participants),
             Response::TrackPublished(published) => self.on_track_published(published),
@@ -362,8 +414,8 @@ impl Session {
                 let (sid, muted) = (mute.sid, mute.muted);
                 self.event(SessionEvent::PublishedTrackMuted { sid, muted });
             }
-            // Speakers, connection quality, room counts, data tracks and single-connection needs:
-            // nothing here depends on them.
+            // Speakers, connection quality, room counts and data tracks: nothing here depends on
+            // them.
             _ => self.counters.unneeded += 1,
         }
     }
@@ -383,11 +435,11 @@ impl Session {
         }
         match input {
             MediaInput::LocalAnswer { offer_id, sdp } => self.on_local_answer(offer_id, sdp),
-            MediaInput::LocalOffer { sdp } => self.on_local_offer(sdp),
-            MediaInput::LocalCandidate { target, candidate } => {
+            MediaInput::LocalOffer { id, sdp } => self.on_local_offer(id, sdp),
+            MediaInput::LocalCandidate { candidate } => {
                 self.send(Request::Trickle(proto::TrickleRequest {
                     candidate_init: candidate::format(&candidate),
-                    target: target.to_proto() as i32,
+                    target: self.own_target().to_proto() as i32,
                     r#final: false,
                 }));
             }
@@ -490,6 +542,10 @@ impl Session {
             return;
         };
         self.joined = true;
+        match self.version {
+            SignalVersion::V0 => self.counters.joined_v0 = 1,
+            SignalVersion::V1 => self.counters.joined_v1 = 1,
+        }
         self.join_deadline = None;
         self.own_sid.clone_from(&participant.sid);
         self.ping_asked_s = (join.ping_interval, join.ping_timeout);
@@ -512,6 +568,7 @@ impl Session {
         })));
         self.on_participants(join.other_participants);
         self.start_publishing(now, join.fast_publish);
+        self.start_receiving();
     }
 
     /// The server knows us again (livekit rtc/room.go, `ResumeParticipant`). It wants to hear what
@@ -530,15 +587,8 @@ impl Session {
         self.start_pings(now);
         self.send_sync_state();
         self.event(SessionEvent::Resumed);
-        let RoleState::Publisher(publishing) = &mut self.role else { return };
-        match publishing.offer {
-            OfferState::NotAsked => {}
-            // One that was asked for and did not get out was for a restart too.
-            OfferState::Asked | OfferState::Sent | OfferState::Answered => {
-                publishing.offer = OfferState::Asked;
-                self.outputs.push_back(Output::Media(MediaCommand::RestartIce));
-            }
-        }
+        let restart = self.own_offers.restart();
+        self.outputs.extend(restart.map(Output::Media));
     }
 
     /// livekit rtc/room.go, `onSyncState`: tracks it doesn't know make it ask for a full
@@ -660,6 +710,7 @@ impl Session {
         let sid = published.track.as_ref().map(|track| track.sid.clone()).unwrap_or_default();
         let cid = published.cid.clone();
         publishing.remember(published);
+        self.settle_publishing();
         self.event(SessionEvent::TrackPublished { cid, sid });
         if remaining == Remaining::NonePending {
             self.ask_offer();
@@ -679,6 +730,7 @@ impl Session {
             return;
         }
         let remaining = publishing.answered_track(&request.cid, false);
+        self.settle_publishing();
         let reason = reason.as_str_name().to_ascii_lowercase();
         if remaining != Remaining::Unknown {
             let (cid, reason) = (request.cid, reason.clone());

@@ -11,7 +11,7 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use stampede_sdp::MediaKind;
+use stampede_sdp::{MediaKind, Slots};
 use stampede_signaling::session::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -166,8 +166,9 @@ fn real_order_of_a_subscribers_join() {
     h.receive(trickle(subscriber, &candidate_json(7881), true));
     let MediaCommand::RemoteOffer { id: 77, sdp, .. } = &h.media[0] else { panic!() };
     assert_eq!(sdp, OFFER_DATA);
-    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate {
-        target: Target::Subscriber, candidate } if candidate.contains("7882")));
+    assert!(
+        matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate } if candidate.contains("7882"))
+    );
     assert_eq!(h.media.len(), 3);
 
     h.media(MediaInput::LocalAnswer { offer_id: 77, sdp: "v=0 answer".into() });
@@ -374,7 +375,7 @@ fn candidates_wait_for_their_description() {
     h.receive(offer(1, OFFER_DATA, &[]));
     assert_eq!(h.order, "MM");
     assert!(matches!(h.media[0], MediaCommand::RemoteOffer { .. }));
-    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate, .. }
+    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate }
         if candidate.starts_with("candidate:")));
     assert_eq!(h.session.counters().candidates_dropped, 2);
 
@@ -435,7 +436,7 @@ fn bounds_are_on_what_comes_at_once_and_not_on_a_long_life() {
 fn local_candidates_are_trickled() {
     let mut h = Harness::joined_subscriber();
     let candidate = "candidate:1 1 udp 1 127.0.0.1 9 typ host".to_owned();
-    h.media(MediaInput::LocalCandidate { target: Target::Subscriber, candidate });
+    h.media(MediaInput::LocalCandidate { candidate });
     let Request::Trickle(trickle) = &h.sent[0] else { panic!() };
     assert_eq!(trickle.target, 1);
     let json: serde_json::Value = serde_json::from_str(&trickle.candidate_init).unwrap();
@@ -489,10 +490,10 @@ fn publisher_announces_waits_offers_and_is_answered() {
     h.receive(published("v", "TR_V"));
     assert!(h.media.is_empty());
     h.receive(published("a", "TR_A"));
-    assert_eq!(h.media, [MediaCommand::CreateOffer]);
+    assert_eq!(h.media, [MediaCommand::CreateOffer { id: 1, added: Slots::default() }]);
     h.clear();
-    h.media(MediaInput::LocalOffer { sdp: "offer".into() });
-    h.media(MediaInput::LocalOffer { sdp: "again".into() });
+    h.media(MediaInput::LocalOffer { id: 1, sdp: "offer".into() });
+    h.media(MediaInput::LocalOffer { id: 1, sdp: "again".into() });
     let [Request::Offer(offer)] = &h.sent[..] else { panic!("{:?}", h.sent) };
     assert_eq!((offer.r#type.as_str(), offer.sdp.as_str()), ("offer", "offer"));
 
@@ -508,8 +509,11 @@ fn publisher_announces_waits_offers_and_is_answered() {
     h.receive(response(Response::Answer(answer.clone())));
     h.receive(response(Response::Answer(answer)));
     assert_eq!(h.media.len(), 2);
-    assert_eq!(h.media[0], MediaCommand::RemoteAnswer { sdp: "answer".into() });
-    assert!(matches!(h.media[1], MediaCommand::RemoteCandidate { target: Target::Publisher, .. }));
+    assert_eq!(
+        h.media[0],
+        MediaCommand::RemoteAnswer { sdp: "answer".into(), mid_to_track_id: Vec::new() }
+    );
+    assert!(matches!(h.media[1], MediaCommand::RemoteCandidate { .. }));
     let counters = h.session.counters();
     assert_eq!((counters.answers_ignored, counters.offers_ignored), (1, 1));
     // Long after: no publish timeout any more.
@@ -536,7 +540,7 @@ fn fast_publish_offers_with_the_announcement() {
     let mut h = publisher();
     h.receive(response(Response::Join(join.clone())));
     assert_eq!(h.order, "ESSM");
-    assert_eq!(h.media, [MediaCommand::CreateOffer]);
+    assert_eq!(h.media, [MediaCommand::CreateOffer { id: 1, added: Slots::default() }]);
     h.receive(published("v", "TR_V"));
     h.receive(published("a", "TR_A"));
     assert_eq!(h.media.len(), 1, "asked once");
@@ -558,7 +562,11 @@ fn refused_tracks() {
     h.receive(refused("v", Reason::Queued));
     h.receive(refused("v", Reason::NotAllowed));
     h.receive(published("a", "TR_A"));
-    assert_eq!(h.media, [MediaCommand::CreateOffer], "what is left is published");
+    assert_eq!(
+        h.media,
+        [MediaCommand::CreateOffer { id: 1, added: Slots::default() }],
+        "what is left is published"
+    );
     assert!(
         h.events.contains(&SessionEvent::PublishRefused {
             cid: "v".into(),
@@ -674,7 +682,7 @@ fn a_resumed_publisher_names_its_tracks_and_restarts_its_ice() {
     h.receive(published("v", "TR_V"));
     h.receive(published("a", "TR_A"));
     h.clear();
-    h.media(MediaInput::LocalOffer { sdp: "offer".into() });
+    h.media(MediaInput::LocalOffer { id: 1, sdp: "offer".into() });
     let first = offer_id(&h);
     let answer = |id| {
         let r#type = "answer".into();
@@ -692,13 +700,16 @@ fn a_resumed_publisher_names_its_tracks_and_restarts_its_ice() {
     let sids: Vec<_> =
         tracks.iter().map(|track| track.track.as_ref().unwrap().sid.as_str()).collect();
     assert_eq!(sids, ["TR_V", "TR_A"]);
-    assert_eq!(h.media, [MediaCommand::RestartIce]);
+    assert_eq!(h.media, [MediaCommand::RestartIce { id: 2 }]);
     h.clear();
-    h.media(MediaInput::LocalOffer { sdp: "restart".into() });
+    h.media(MediaInput::LocalOffer { id: 2, sdp: "restart".into() });
     let second = offer_id(&h);
     assert!(second > first);
     h.receive(answer(second));
-    assert_eq!(h.media, [MediaCommand::RemoteAnswer { sdp: "a".into() }]);
+    assert_eq!(
+        h.media,
+        [MediaCommand::RemoteAnswer { sdp: "a".into(), mid_to_track_id: Vec::new() }]
+    );
 }
 
 #[test]

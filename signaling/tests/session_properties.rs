@@ -135,11 +135,12 @@ fn run(role: Role, steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::LocalAnswer(offer_id) => {
                 session.handle_media(MediaInput::LocalAnswer { offer_id, sdp: "a".into() });
             }
-            Step::LocalOffer => session.handle_media(MediaInput::LocalOffer { sdp: "o".into() }),
-            Step::LocalCandidate => session.handle_media(MediaInput::LocalCandidate {
-                target: Target::Subscriber,
-                candidate: "candidate:x".into(),
-            }),
+            Step::LocalOffer => {
+                session.handle_media(MediaInput::LocalOffer { id: 1, sdp: "o".into() })
+            }
+            Step::LocalCandidate => {
+                session.handle_media(MediaInput::LocalCandidate { candidate: "candidate:x".into() })
+            }
             Step::Failed => session.handle_media(MediaInput::Disconnected { reason: "x".into() }),
             Step::Advance(ms) => {
                 now += Duration::from_millis(ms);
@@ -160,7 +161,7 @@ fn run(role: Role, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 Output::Media(MediaCommand::RemoteOffer { id, .. }) => {
                     *open_offers.entry(id).or_default() += 1;
                 }
-                Output::Media(MediaCommand::CreateOffer) => create_offers += 1,
+                Output::Media(MediaCommand::CreateOffer { .. }) => create_offers += 1,
                 Output::Media(_) => {}
                 Output::Send(request) => match request.message {
                     Some(Request::Answer(answer)) => {

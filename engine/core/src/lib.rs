@@ -59,4 +59,4 @@ pub use stampede_counters::{
     PeerDatagrams, PublishCounters, StreamsCounters, TransportCounters,
 };
 pub use stampede_media::Codec;
-pub use stampede_sdp::MediaKind;
+pub use stampede_sdp::{MediaKind, Slots};

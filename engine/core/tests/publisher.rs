@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use common::*;
 use stampede_core::{
-    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample, SpeakingTurns,
-    TrackError,
+    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample, Slots,
+    SpeakingTurns, TrackError,
 };
 use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264};
 use str0m::change::SdpOffer;
@@ -43,10 +43,10 @@ fn connect(tracks: Vec<PublishTrack>) -> (Sim, String) {
     let server = Server::new(start, config);
     let peer = Peer::publisher(start, peer_addr(), &options(), tracks).unwrap();
     let mut sim = Sim::new(start, peer, server);
-    let text = sim.peer.create_offer(start).unwrap();
+    let text = sim.peer.create_offer(start, Slots::default()).unwrap();
     let offer = SdpOffer::from_sdp_string(&text).unwrap();
     let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
-    sim.peer.accept_answer(start, &answer.to_sdp_string()).unwrap();
+    sim.peer.accept_answer(start, &answer.to_sdp_string(), &[]).unwrap();
     sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
     (sim, text)
 }
@@ -316,9 +316,10 @@ fn depacketised(clip: &MediaClip, duration: Duration) -> Vec<str0m::media::Media
     );
     let server = Server::in_frames(start, Rtc::builder());
     let mut sim = Sim::new(start, peer.unwrap(), server);
-    let offer = SdpOffer::from_sdp_string(&sim.peer.create_offer(start).unwrap()).unwrap();
+    let offer = SdpOffer::from_sdp_string(&sim.peer.create_offer(start, Slots::default()).unwrap())
+        .unwrap();
     let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
-    sim.peer.accept_answer(start, &answer.to_sdp_string()).unwrap();
+    sim.peer.accept_answer(start, &answer.to_sdp_string(), &[]).unwrap();
     sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
     sim.run(duration);
     let events = sim.server.events.drain(..);
@@ -384,7 +385,7 @@ fn each_codec_is_the_only_one_offered() {
 fn answer(sim: &mut Sim, offer: &str) {
     let offer = SdpOffer::from_sdp_string(offer).unwrap();
     let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
-    sim.peer.accept_answer(sim.now, &answer.to_sdp_string()).unwrap();
+    sim.peer.accept_answer(sim.now, &answer.to_sdp_string(), &[]).unwrap();
 }
 
 #[test]
@@ -420,7 +421,7 @@ fn an_ice_restart_before_the_first_answer_offers_the_tracks_again() {
     let tracks = vec![track("cam", MediaKind::Video, vec![(None, clip)])];
     let peer = Peer::publisher(start, peer_addr(), &options(), tracks).unwrap();
     let mut sim = Sim::new(start, peer, server);
-    sim.peer.create_offer(start).unwrap();
+    sim.peer.create_offer(start, Slots::default()).unwrap();
     let offer = sim.peer.restart_ice(start).unwrap();
     assert_eq!(offer.matches("m=video").count(), 1, "{offer}");
     answer(&mut sim, &offer);

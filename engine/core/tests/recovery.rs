@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use stampede_core::{
     MediaFailure, MediaKind, PacketCounters, Peer, PeerCounters, PeerEvent, PublishLayer,
-    PublishTrack,
+    PublishTrack, Slots,
 };
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::{self, Direction, Pt};
@@ -359,7 +359,7 @@ fn publisher() -> Sim {
     };
     let peer = Peer::publisher(start, peer_addr(), &options(), vec![track]).unwrap();
     let mut sim = Sim::new(start, peer, server);
-    let offer = sim.peer.create_offer(start).unwrap();
+    let offer = sim.peer.create_offer(start, Slots::default()).unwrap();
     answer(&mut sim, &offer);
     sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
     sim
@@ -369,7 +369,7 @@ fn publisher() -> Sim {
 fn answer(sim: &mut Sim, offer: &str) -> String {
     let offer = SdpOffer::from_sdp_string(offer).unwrap();
     let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
-    sim.peer.accept_answer(sim.now, &answer).unwrap();
+    sim.peer.accept_answer(sim.now, &answer, &[]).unwrap();
     sim.exchange();
     answer
 }

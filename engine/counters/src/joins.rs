@@ -6,6 +6,10 @@ counters! {
     /// The server's signalling messages, and what was made of them. What was not used is counted
     /// here and changed nothing else.
     pub struct SessionCounters: Peer {
+        /// Sessions joined by protocol v0: a peer connection for each direction.
+        joined_v0: u64 = Times, Neither;
+        /// Sessions joined by protocol v1: a single peer connection.
+        joined_v1: u64 = Times, Neither;
         /// Messages of the server that were understood.
         messages: u64 = Messages, Neither;
         /// Messages that were not understood: bad protobuf, text frames, missing parts.

@@ -29,7 +29,7 @@ use std::collections::HashSet;
 
 pub use candidate::Candidate;
 pub use media::{
-    Direction, Extension, Media, MediaKind, MediaType, PayloadType, RtpMap, StreamSsrc,
+    Direction, Extension, Media, MediaKind, MediaType, PayloadType, RtpMap, Slots, StreamSsrc,
 };
 
 /// Longest description that is parsed: about a thousand tracks.

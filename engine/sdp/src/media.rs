@@ -48,6 +48,15 @@ impl fmt::Display for MediaKind {
     }
 }
 
+/// How many m-lines of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// For sound.
+    pub audio: u32,
+    /// For pictures.
+    pub video: u32,
+}
+
 /// In which directions media flow, seen from whoever wrote the description (RFC 8866 §6.7).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Direction {

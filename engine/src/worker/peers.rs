@@ -104,13 +104,15 @@ impl Worker {
                 .peer
                 .accept_offer(now, &sdp, &mid_to_track_id)
                 .map(|sdp| Some(PeerNotice::Answer { offer_id: id, sdp })),
-            PeerCommand::CreateOffer => {
-                slot.peer.create_offer(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
+            PeerCommand::CreateOffer { id, added } => {
+                slot.peer.create_offer(now, added).map(|sdp| Some(PeerNotice::Offer { id, sdp }))
             }
-            PeerCommand::RestartIce => {
-                slot.peer.restart_ice(now).map(|sdp| Some(PeerNotice::Offer { sdp }))
+            PeerCommand::RestartIce { id } => {
+                slot.peer.restart_ice(now).map(|sdp| Some(PeerNotice::Offer { id, sdp }))
             }
-            PeerCommand::Answer { sdp } => slot.peer.accept_answer(now, &sdp).map(|()| None),
+            PeerCommand::Answer { sdp, mid_to_track_id } => {
+                slot.peer.accept_answer(now, &sdp, &mid_to_track_id).map(|()| None)
+            }
             PeerCommand::Candidate(line) => {
                 slot.peer.add_remote_candidate(now, &line).map(|()| None)
             }

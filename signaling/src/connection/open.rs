@@ -1,10 +1,15 @@
 //! From a URL to an open websocket, one step at a time so that each failure has its own name.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use livekit_protocol as proto;
+use prost::Message as _;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Error as WsError;
@@ -19,9 +24,8 @@ use super::error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
 use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
 use crate::session::flood::MESSAGE_BYTES_MAX;
-use crate::session::{Role, Subscription};
+use crate::session::{FIRST_OFFER_ID, Role, SignalVersion, Subscription};
 use crate::text;
-use crate::token::Token;
 
 /// LiveKit's protocol number this client speaks (livekit rtc/types/protocol_version.go).
 pub const PROTOCOL: u32 = 17;
@@ -83,7 +87,7 @@ async fn open_steps(
 ) -> Result<(Socket, ConnectTimings), ConnectError> {
     let started = now();
     let url = &options.url;
-    let request = request(url, &options.token, &options.session.role, resume.as_ref())?;
+    let request = request(options, resume.as_ref())?;
     let transport = transport(options, progress).await?;
     let tcp = now();
     let (stream, tls) = if url.is_secure() {
@@ -123,26 +127,44 @@ fn limits() -> WebSocketConfig {
         .max_frame_size(Some(MESSAGE_BYTES_MAX))
 }
 
-/// v0 of LiveKit's join (livekit pkg/service/rtcservice.go:239, utils.go:179). The token goes in a
-/// header: a URL ends up in access logs and error texts. The capability keeps the server from
-/// stripping publishers' stamps (pkg/rtc/subscribedtrack.go); older servers ignore it.
-fn request(
-    url: &ServerUrl,
-    token: &Token,
-    role: &Role,
-    resume: Option<&Resume<'_>>,
-) -> Result<Request, ConnectError> {
-    let auto_subscribe = match role {
+/// The request of the upgrade. The token goes in a header: a URL ends up in access logs and error
+/// texts. The capability keeps the server from stripping publishers' stamps
+/// (pkg/rtc/subscribedtrack.go); older servers ignore it.
+fn request(options: &ConnectOptions, resume: Option<&Resume<'_>>) -> Result<Request, ConnectError> {
+    let (url, session) = (&options.url, &options.session);
+    let auto_subscribe = matches!(
+        session.role,
         Role::Subscriber {
             subscription: Subscription::Auto | Subscription::Layout { auto: true, .. },
             ..
-        } => 1,
-        Role::Subscriber { .. } | Role::Publisher { .. } => 0,
+        }
+    );
+    let query = match session.version {
+        SignalVersion::V0 => query_v0(auto_subscribe, resume),
+        SignalVersion::V1 => {
+            let offer = session.first_offer.as_deref().filter(|_| resume.is_none());
+            query_v1(auto_subscribe, offer, resume)
+        }
     };
+    let bad = |detail: String| ConnectError::Protocol { address: url.authority(), detail };
+    let mut request = url
+        .websocket(&query)
+        .into_client_request()
+        .map_err(|error| bad(format!("the URL makes no request: {error}")))?;
+    let mut bearer = HeaderValue::from_str(&format!("Bearer {}", options.token.expose()))
+        .map_err(|_| bad("the token can't be sent in a header".to_owned()))?;
+    bearer.set_sensitive(true);
+    request.headers_mut().insert(AUTHORIZATION, bearer);
+    Ok(request)
+}
+
+/// livekit pkg/service/rtcservice.go:239, utils.go:179.
+fn query_v0(auto_subscribe: bool, resume: Option<&Resume<'_>>) -> String {
     let mut query = format!(
-        "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={auto_subscribe}\
+        "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={}\
          &capabilities=CAP_PACKET_TRAILER",
         env!("CARGO_PKG_VERSION"),
+        u8::from(auto_subscribe),
     );
     if let Some(Resume { sid, reason }) = resume {
         // The sid is the server's word: only what a sid is made of goes into a URL.
@@ -150,16 +172,53 @@ fn request(
         let reason = *reason as i32;
         query.push_str(&format!("&reconnect=1&sid={sid}&reconnect_reason={reason}"));
     }
-    let bad = |detail: String| ConnectError::Protocol { address: url.authority(), detail };
-    let mut request = url
-        .websocket(&query)
-        .into_client_request()
-        .map_err(|error| bad(format!("the URL makes no request: {error}")))?;
-    let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-        .map_err(|_| bad("the token can't be sent in a header".to_owned()))?;
-    bearer.set_sensitive(true);
-    request.headers_mut().insert(AUTHORIZATION, bearer);
-    Ok(request)
+    query
+}
+
+/// livekit pkg/service/rtcservice.go:191: a message in the URL. It is compressed as the SDKs do it: an
+/// offer has thousands of bytes, and proxies bound a URL at 8 kB.
+fn query_v1(auto_subscribe: bool, offer: Option<&str>, resume: Option<&Resume<'_>>) -> String {
+    let client_info = proto::ClientInfo {
+        sdk: proto::client_info::Sdk::Rust as i32,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL as i32,
+        os: std::env::consts::OS.to_owned(),
+        capabilities: vec![proto::client_info::Capability::CapPacketTrailer as i32],
+        ..proto::ClientInfo::default()
+    };
+    let mut request = proto::JoinRequest {
+        client_info: Some(client_info),
+        connection_settings: Some(proto::ConnectionSettings {
+            auto_subscribe,
+            ..proto::ConnectionSettings::default()
+        }),
+        publisher_offer: offer.map(|sdp| proto::SessionDescription {
+            r#type: "offer".to_owned(),
+            sdp: sdp.to_owned(),
+            id: FIRST_OFFER_ID,
+            ..proto::SessionDescription::default()
+        }),
+        ..proto::JoinRequest::default()
+    };
+    if let Some(Resume { sid, reason }) = resume {
+        request.reconnect = true;
+        request.reconnect_reason = *reason as i32;
+        (*sid).clone_into(&mut request.participant_sid);
+    }
+    let plain = request.encode_to_vec();
+    // Writing to memory does not fail; uncompressed is right all the same.
+    let (compression, join_request) = match gzip(&plain) {
+        Ok(packed) => (proto::wrapped_join_request::Compression::Gzip, packed),
+        Err(_) => (proto::wrapped_join_request::Compression::None, plain),
+    };
+    let wrapped = proto::WrappedJoinRequest { compression: compression as i32, join_request };
+    format!("/rtc/v1?join_request={}", URL_SAFE.encode(wrapped.encode_to_vec()))
+}
+
+fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
 }
 
 /// What was given to dial with; else TCP to the server, or a tunnel to it.
@@ -253,39 +312,87 @@ fn handshake_error(url: &ServerUrl, error: WsError) -> ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::TlsSetup;
     use crate::error_kind::ErrorKind;
     use crate::session::Quality;
+    use crate::token::Token;
+
+    fn options(url: &str, role: Role) -> ConnectOptions {
+        let url = ServerUrl::parse(url).unwrap();
+        let (token, tls) = (Token::new("eyJSECRET").unwrap(), TlsSetup::new().unwrap());
+        ConnectOptions::new(url, token, role, tls)
+    }
+
+    fn subscriber(subscription: Subscription) -> Role {
+        Role::Subscriber { subscription, quality: Quality::Low }
+    }
 
     #[test]
     fn the_token_is_in_the_header_and_nowhere_else() {
-        let url = ServerUrl::parse("https://h.example/prefix/").unwrap();
-        let token = Token::new("eyJSECRET").unwrap();
-        let role = Role::Subscriber {
-            subscription: Subscription::Manual { audio: true, video: true },
-            quality: Quality::Low,
-        };
-        let request = request(&url, &token, &role, None).unwrap();
-        assert_eq!(request.headers()[AUTHORIZATION], "Bearer eyJSECRET");
+        let role = subscriber(Subscription::Manual { audio: true, video: true });
+        let mut options = options("https://h.example/prefix/", role);
+        for version in [SignalVersion::V1, SignalVersion::V0] {
+            options.session.version = version;
+            let request = request(&options, None).unwrap();
+            assert_eq!(request.headers()[AUTHORIZATION], "Bearer eyJSECRET");
+            assert!(!format!("{request:?}").contains("SECRET"));
+        }
         assert_eq!(
-            request.uri().to_string(),
+            request(&options, None).unwrap().uri().to_string(),
             format!(
                 "wss://h.example:443/prefix/rtc?protocol=17&sdk=rust&version={}&auto_subscribe=0\
                  &capabilities=CAP_PACKET_TRAILER",
                 env!("CARGO_PKG_VERSION")
             ),
         );
-        assert!(!format!("{request:?}").contains("SECRET"));
     }
 
     #[test]
     fn a_resume_names_the_participant_and_why() {
-        let url = ServerUrl::parse("ws://h").unwrap();
-        let role = Role::Publisher { tracks: Vec::new() };
         let reason = proto::ReconnectReason::RrSignalDisconnected;
         let resume = Resume { sid: "PA_x1&auto_subscribe=1", reason };
-        let request = request(&url, &Token::new("t").unwrap(), &role, Some(&resume)).unwrap();
+        let options = options("ws://h", Role::Publisher { tracks: Vec::new() });
+        let request = request(&options, Some(&resume)).unwrap();
         let query = request.uri().query().unwrap();
         assert!(query.ends_with("&reconnect=1&sid=PA_x1auto_subscribe1&reconnect_reason=1"));
+    }
+
+    /// What a server reads of a v1 request.
+    fn read(request: &Request) -> proto::JoinRequest {
+        let uri = request.uri();
+        assert_eq!(uri.path(), "/rtc/v1");
+        let encoded = uri.query().and_then(|query| query.strip_prefix("join_request=")).unwrap();
+        let wrapped = URL_SAFE.decode(encoded).unwrap();
+        let wrapped = proto::WrappedJoinRequest::decode(wrapped.as_slice()).unwrap();
+        assert_eq!(wrapped.compression(), proto::wrapped_join_request::Compression::Gzip);
+        let mut plain = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(wrapped.join_request.as_slice());
+        io::Read::read_to_end(&mut decoder, &mut plain).unwrap();
+        proto::JoinRequest::decode(plain.as_slice()).unwrap()
+    }
+
+    #[test]
+    fn a_single_connection_joins_with_its_offer_and_resumes_without() {
+        let mut options = options("ws://h", subscriber(Subscription::Auto));
+        options.session.version = SignalVersion::V1;
+        let sdp = "v=0\r\n".repeat(2_000);
+        options.session.first_offer = Some(sdp.clone());
+        let joins = request(&options, None).unwrap();
+        assert!(joins.uri().query().unwrap().len() < 1_000, "proxies bound a URL");
+        let join = read(&joins);
+        assert!(join.connection_settings.unwrap().auto_subscribe && !join.reconnect);
+        let offer = join.publisher_offer.unwrap();
+        assert_eq!((offer.r#type.as_str(), offer.id, offer.sdp), ("offer", 1, sdp));
+        let client = join.client_info.unwrap();
+        assert_eq!((client.protocol, client.client_protocol), (PROTOCOL as i32, 0));
+        let reason = proto::ReconnectReason::RrSignalDisconnected;
+        let resume = Resume { sid: "PA_x1", reason };
+        let resumes = read(&request(&options, Some(&resume)).unwrap());
+        assert!(resumes.reconnect && resumes.publisher_offer.is_none());
+        assert_eq!(
+            (resumes.participant_sid.as_str(), resumes.reconnect_reason()),
+            ("PA_x1", reason)
+        );
     }
 
     #[test]

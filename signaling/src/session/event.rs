@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use livekit_protocol as proto;
 use proto::SignalRequest;
+use stampede_sdp::Slots;
 
 use super::end::EndReason;
 use super::layout::Layout;
@@ -11,7 +12,7 @@ use super::track::{Departure, LocalTrack, Quality, RemoteTrack};
 
 /// Which of the participant's two peer connections (livekit_rtc.proto `SignalTarget`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Target {
+pub(crate) enum Target {
     /// We offer, the server answers.
     Publisher,
     /// The server offers, we answer.
@@ -55,7 +56,8 @@ pub enum Subscription {
 /// What a participant is in the room for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Role {
-    /// Receives: the server offers, the engine answers.
+    /// Receives: the server offers and the engine answers, or over a single connection the other way
+    /// round.
     Subscriber {
         /// Automatic or manual subscription.
         subscription: Subscription,
@@ -80,16 +82,16 @@ pub enum MediaInput {
         /// The answer.
         sdp: String,
     },
-    /// The publisher peer's offer, asked for by [`MediaCommand::CreateOffer`] or
+    /// Our offer, asked for by [`MediaCommand::CreateOffer`] or
     /// [`MediaCommand::RestartIce`].
     LocalOffer {
+        /// As asked. An outdated one is counted and dropped.
+        id: u32,
         /// The offer.
         sdp: String,
     },
     /// A local candidate gathered after the SDP went out; not needed when the SDP had them all.
     LocalCandidate {
-        /// Which peer connection.
-        target: Target,
         /// `candidate:…`, without `a=`.
         candidate: String,
     },
@@ -119,20 +121,28 @@ pub enum MediaCommand {
         /// `mid` to track sid, authoritative, in no order; empty on old servers.
         mid_to_track_id: Vec<(String, String)>,
     },
-    /// Make the publisher peer's offer and hand back [`MediaInput::LocalOffer`]. Asked once.
-    CreateOffer,
-    /// Make an offer that restarts ICE (RFC 8445 §9) on the publisher peer, and hand back
-    /// [`MediaInput::LocalOffer`].
-    RestartIce,
-    /// Apply the server's answer to the publisher peer.
+    /// Make an offer and hand back [`MediaInput::LocalOffer`]: of the publisher's tracks, asked
+    /// once; over a single connection of the m-lines that a subscriber receives by.
+    CreateOffer {
+        /// Its id.
+        id: u32,
+        /// M-lines that it has more than the one before.
+        added: Slots,
+    },
+    /// Make an offer that restarts ICE (RFC 8445 §9), and hand back [`MediaInput::LocalOffer`].
+    RestartIce {
+        /// The offer's id.
+        id: u32,
+    },
+    /// Apply the server's answer to our offer.
     RemoteAnswer {
         /// The answer, as it came.
         sdp: String,
+        /// `mid` to track sid, authoritative, in no order; empty for a publisher.
+        mid_to_track_id: Vec<(String, String)>,
     },
     /// A candidate of the server. Never comes before the description it belongs to.
     RemoteCandidate {
-        /// Which peer connection.
-        target: Target,
         /// `candidate:…`, without `a=`.
         candidate: String,
     },

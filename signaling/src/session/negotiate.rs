@@ -1,17 +1,19 @@
-//! Offers, answers and candidates: the dual peer connections of LiveKit's v0 protocol, where the
-//! server offers to subscribers and publishers offer to the server (livekit pkg/rtc/transport.go).
+//! Offers, answers and candidates (livekit pkg/rtc/transport.go): the dual peer connections of
+//! LiveKit's v0 protocol, where the server offers to subscribers and publishers offer to the server,
+//! and the single one of v1, where the client offers always and the server says how many m-lines it
+//! lacks.
 
 use std::time::Instant;
 
 use livekit_protocol as proto;
 use proto::SessionDescription;
 use proto::signal_request::Message as Request;
+use stampede_sdp::Slots;
 
-use super::publish::OfferState;
 use super::tracks::Changes;
 use super::{
-    CANDIDATES_HELD_MAX, EndReason, MediaCommand, Output, RoleState, Session, Target, candidate,
-    flood,
+    CANDIDATES_HELD_MAX, EndReason, FIRST_SLOTS, MediaCommand, Output, RoleState, Session,
+    SignalVersion, Target, candidate,
 };
 
 impl Session {
@@ -27,19 +29,46 @@ impl Session {
         }
     }
 
+    /// The publisher's offer of its tracks, once.
     pub(super) fn ask_offer(&mut self) {
-        let RoleState::Publisher(publishing) = &mut self.role else { return };
-        if publishing.offer == OfferState::NotAsked {
-            publishing.offer = OfferState::Asked;
-            self.outputs.push_back(Output::Media(MediaCommand::CreateOffer));
+        if !self.own_offers.is_begun() {
+            self.want_offer(Slots::default());
         }
+    }
+
+    /// An offer with so many m-lines more.
+    pub(super) fn want_offer(&mut self, added: Slots) {
+        let command = self.own_offers.want(added);
+        self.outputs.extend(command.map(Output::Media));
+    }
+
+    /// True if the client offers what it receives by.
+    fn offers_slots(&self) -> bool {
+        self.version == SignalVersion::V1 && matches!(self.role, RoleState::Subscriber { .. })
+    }
+
+    /// The first m-lines to receive by, if none went along with the join.
+    pub(super) fn start_receiving(&mut self) {
+        if self.offers_slots() && !self.own_offers.is_begun() {
+            self.want_offer(FIRST_SLOTS);
+        }
+    }
+
+    /// The server lacks m-lines for what we are subscribed to; without any it wants an offer all the
+    /// same, to answer with what has changed.
+    pub(super) fn on_slots_wanted(&mut self, wanted: proto::MediaSectionsRequirement) {
+        if !self.offers_slots() {
+            self.counters.unneeded += 1;
+            return;
+        }
+        self.want_offer(Slots { audio: wanted.num_audios, video: wanted.num_videos });
     }
 
     pub(super) fn on_offer(&mut self, now: Instant, offer: SessionDescription) {
         if let Err(flood) = self.meters.offer(now, offer.sdp.len()) {
             return self.end(EndReason::ServerFlooded { flood });
         }
-        if !matches!(self.role, RoleState::Subscriber { .. }) {
+        if self.own_target() == Target::Publisher {
             self.counters.offers_ignored += 1;
             return;
         }
@@ -72,12 +101,15 @@ impl Session {
         self.offers.worked_on = Some(id);
         let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
         let mut changes = Changes::default();
-        tracks.offered(&mid_to_track_id, &sdp, &mut changes);
+        // An old server names none.
+        if !mid_to_track_id.is_empty() {
+            tracks.named(&mid_to_track_id, &sdp, &mut changes);
+        }
         self.descriptions.offer = sdp.as_str().into();
         let command = MediaCommand::RemoteOffer { id, sdp, mid_to_track_id };
         self.outputs.push_back(Output::Media(command));
         self.apply(changes);
-        self.release_candidates(Target::Subscriber);
+        self.release_candidates();
     }
 
     pub(super) fn on_local_answer(&mut self, offer_id: u32, sdp: String) {
@@ -100,16 +132,11 @@ impl Session {
         }));
     }
 
-    pub(super) fn on_local_offer(&mut self, sdp: String) {
-        let RoleState::Publisher(publishing) = &mut self.role else {
-            self.counters.offers_ignored += 1;
-            return;
-        };
-        if publishing.offer != OfferState::Asked {
+    pub(super) fn on_local_offer(&mut self, id: u32, sdp: String) {
+        if !self.own_offers.made(id) {
             self.counters.offers_ignored += 1;
             return;
         }
-        let id = publishing.next_offer();
         self.descriptions.offer = sdp.as_str().into();
         self.send(Request::Offer(SessionDescription {
             r#type: "offer".to_owned(),
@@ -119,32 +146,48 @@ impl Session {
         }));
     }
 
-    pub(super) fn on_answer(&mut self, answer: SessionDescription) {
-        if answer.sdp.is_empty() {
+    pub(super) fn on_answer(&mut self, now: Instant, answer: SessionDescription) {
+        // It makes as much work as an offer.
+        if let Err(flood) = self.meters.offer(now, answer.sdp.len()) {
+            return self.end(EndReason::ServerFlooded { flood });
+        }
+        let SessionDescription { sdp, id, mid_to_track_id, .. } = answer;
+        if sdp.is_empty() {
             self.counters.malformed += 1;
             return;
         }
-        if let Err(flood) = flood::sdp(answer.sdp.len()) {
-            return self.end(EndReason::ServerFlooded { flood });
-        }
-        let expected = match &mut self.role {
-            RoleState::Publisher(publishing) => publishing.answered(),
-            RoleState::Subscriber { .. } => false,
-        };
-        if !expected {
+        if !self.own_offers.answered(id) {
             self.counters.answers_ignored += 1;
             return;
         }
-        self.descriptions.answer = answer.sdp.as_str().into();
-        self.outputs.push_back(Output::Media(MediaCommand::RemoteAnswer { sdp: answer.sdp }));
-        self.release_candidates(Target::Publisher);
+        let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
+        let mut changes = Changes::default();
+        if let RoleState::Subscriber { tracks, .. } = &mut self.role {
+            tracks.named(&mid_to_track_id, &sdp, &mut changes);
+        }
+        self.settle_publishing();
+        self.descriptions.answer = sdp.as_str().into();
+        let command = MediaCommand::RemoteAnswer { sdp, mid_to_track_id };
+        self.outputs.push_back(Output::Media(command));
+        self.apply(changes);
+        self.release_candidates();
+        let next = self.own_offers.next();
+        self.outputs.extend(next.map(Output::Media));
     }
 
-    /// The one peer connection that a role has.
+    /// Nothing is waited for any more once all tracks are answered, and so is the offer.
+    pub(super) fn settle_publishing(&mut self) {
+        let RoleState::Publisher(publishing) = &mut self.role else { return };
+        if publishing.is_settled() && self.own_offers.is_answered() {
+            publishing.deadline = None;
+        }
+    }
+
+    /// The one peer connection that we have. The single one goes by the publisher's name.
     pub(crate) fn own_target(&self) -> Target {
-        match self.role {
-            RoleState::Subscriber { .. } => Target::Subscriber,
-            RoleState::Publisher(_) => Target::Publisher,
+        match (self.version, &self.role) {
+            (SignalVersion::V0, RoleState::Subscriber { .. }) => Target::Subscriber,
+            (SignalVersion::V1, _) | (_, RoleState::Publisher(_)) => Target::Publisher,
         }
     }
 
@@ -152,8 +195,7 @@ impl Session {
         if let Err(flood) = self.meters.candidate(now) {
             return self.end(EndReason::ServerFlooded { flood });
         }
-        let target = self.own_target();
-        if trickle.target != target.to_proto() as i32 {
+        if trickle.target != self.own_target().to_proto() as i32 {
             self.counters.candidates_dropped += 1;
             return;
         }
@@ -162,7 +204,7 @@ impl Session {
             Err(()) => self.counters.candidates_dropped += 1,
             // One that comes after an offer that waits may belong to it.
             Ok(Some(candidate)) if self.remote_described && self.offers.waiting.is_none() => {
-                let command = MediaCommand::RemoteCandidate { target, candidate };
+                let command = MediaCommand::RemoteCandidate { candidate };
                 self.outputs.push_back(Output::Media(command));
             }
             Ok(Some(candidate)) => {
@@ -175,10 +217,10 @@ impl Session {
         }
     }
 
-    fn release_candidates(&mut self, target: Target) {
+    fn release_candidates(&mut self) {
         self.remote_described = true;
         for candidate in std::mem::take(&mut self.held_candidates) {
-            let command = MediaCommand::RemoteCandidate { target, candidate };
+            let command = MediaCommand::RemoteCandidate { candidate };
             self.outputs.push_back(Output::Media(command));
         }
     }

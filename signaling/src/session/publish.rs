@@ -1,4 +1,4 @@
-//! Announcing tracks and the publisher's one offer.
+//! Announcing tracks.
 
 use std::time::Instant;
 
@@ -7,24 +7,12 @@ use livekit_protocol as proto;
 use super::track::{LocalLayer, LocalTrack};
 use stampede_sdp::MediaKind;
 
-/// Where the publisher's offer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OfferState {
-    NotAsked,
-    Asked,
-    Sent,
-    Answered,
-}
-
 #[derive(Debug)]
 pub(super) struct Publishing {
     tracks: Vec<LocalTrack>,
     /// `cid`s not yet published or refused.
     pending: Vec<String>,
     published: usize,
-    pub(super) offer: OfferState,
-    /// Offers sent so far: the last one's id.
-    offers: u32,
     /// What the server said of the tracks it took, for a sync state.
     accepted: Vec<proto::TrackPublishedResponse>,
     pub(super) deadline: Option<Instant>,
@@ -45,15 +33,7 @@ pub(super) enum Remaining {
 
 impl Publishing {
     pub(super) fn new(tracks: Vec<LocalTrack>) -> Self {
-        Self {
-            tracks,
-            pending: Vec::new(),
-            published: 0,
-            offer: OfferState::NotAsked,
-            offers: 0,
-            accepted: Vec::new(),
-            deadline: None,
-        }
+        Self { tracks, pending: Vec::new(), published: 0, accepted: Vec::new(), deadline: None }
     }
 
     /// The requests to send after `join`, in order.
@@ -75,7 +55,6 @@ impl Publishing {
             (true, 0) => Remaining::AllRefused,
             (true, _) => Remaining::NonePending,
         };
-        self.clear_deadline();
         remaining
     }
 
@@ -97,29 +76,6 @@ impl Publishing {
     /// What the server took so far.
     pub(super) fn published(&self) -> &[proto::TrackPublishedResponse] {
         &self.accepted
-    }
-
-    /// An offer goes out; its id.
-    pub(super) fn next_offer(&mut self) -> u32 {
-        self.offer = OfferState::Sent;
-        self.offers += 1;
-        self.offers
-    }
-
-    /// True if the answer is the one we wait for.
-    pub(super) fn answered(&mut self) -> bool {
-        let expected = self.offer == OfferState::Sent;
-        if expected {
-            self.offer = OfferState::Answered;
-            self.clear_deadline();
-        }
-        expected
-    }
-
-    fn clear_deadline(&mut self) {
-        if self.pending.is_empty() && self.offer == OfferState::Answered {
-            self.deadline = None;
-        }
     }
 }
 

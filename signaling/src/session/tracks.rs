@@ -187,17 +187,15 @@ impl TrackTable {
         Some(track.sid)
     }
 
-    /// The tracks of an offer. Quality is asked for again for each video track that is new to the
-    /// offers: a server may have dropped what it was told before the subscription stood.
-    pub(super) fn offered(
+    /// The tracks that the server's description names. Quality is asked for again for each video
+    /// track that is new to them: a server may have dropped what it was told before the subscription
+    /// stood.
+    pub(super) fn named(
         &mut self,
         mid_to_track_id: &[(String, String)],
         sdp: &str,
         changes: &mut Changes,
     ) {
-        if mid_to_track_id.is_empty() {
-            return;
-        }
         let mut offer: Option<Option<Description<'_>>> = None;
         for (mid, sid) in mid_to_track_id {
             let kind = match self.tracks.get_mut(sid) {

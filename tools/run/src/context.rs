@@ -1,6 +1,6 @@
 //! What every task of a run shares. All of it lives on the signalling thread.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec};
 use stampede_impair::{Rng, seeded};
-use stampede_scenario::Audience as AudiencePlan;
+use stampede_scenario::{Audience as AudiencePlan, Signal};
+use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -80,6 +81,10 @@ pub(crate) struct Context {
     pub retry_sleep: Duration,
     /// Tries to come back of who was connected.
     pub reconnect_tries: u32,
+    /// Which signalling protocol participants speak.
+    pub signal: Signal,
+    /// The one that is spoken, as far as known.
+    pub signal_version: Cell<SignalVersion>,
     /// Who comes back, and how.
     pub recoveries: RefCell<Recoveries>,
     /// Whoever was started, for what is done on purpose.
@@ -115,6 +120,8 @@ impl Context {
             retry: settings.retry,
             retry_sleep: settings.retry_sleep,
             reconnect_tries: settings.reconnect_tries,
+            signal: settings.signal,
+            signal_version: Cell::new(settings.signal.first()),
             recoveries: RefCell::new(Recoveries::new(settings.faults.into_iter())),
             targets: RefCell::default(),
             jitter: RefCell::new(seeded(settings.seed, "reconnect jitter")),
@@ -196,6 +203,8 @@ pub(crate) struct Settings {
     pub retry_sleep: Duration,
     /// Tries to come back of who was connected.
     pub reconnect_tries: u32,
+    /// Which signalling protocol participants speak.
+    pub signal: Signal,
     /// What is done on purpose, as it is written.
     pub faults: Vec<String>,
     /// How subscribers come and go.

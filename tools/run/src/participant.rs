@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::{MediaFailure, PeerUpdate};
-use stampede_engine::{PeerCommand, PeerId, PeerRole, PeerSpec};
-use stampede_scenario::{Media, ParticipantSpec, Visit};
+use stampede_engine::{PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
+use stampede_scenario::{Media, ParticipantSpec, Signal, Visit};
 use stampede_signaling::connection::{ConnectError, ConnectOptions, Connection};
-use stampede_signaling::session::{EndReason, WayBack};
+use stampede_signaling::session::{EndReason, FIRST_OFFER_ID, FIRST_SLOTS, SignalVersion, WayBack};
 use stampede_signaling::{ErrorKind, JoinGrant, TOKEN_TTL, Token};
 use tokio::sync::{mpsc, watch};
 
@@ -33,6 +33,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most things done to a participant on purpose that a break may be put down to; one more is put down
 /// to none of them.
 const BLAMES_MAX: usize = 16;
+/// How long a peer may take to make its first offer: a worker that is so far behind measures nothing.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before what found the worker's mailbox full is tried again, and how often.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
 const MAILBOX_TRIES: usize = 200;
@@ -470,42 +472,148 @@ async fn session(
     if life.joined {
         context.recoveries.borrow_mut().tries(participant.id, Way::FullReconnect);
     }
-    // What is done once is boxed: a task is as large as the largest state it ever waits in, for as
-    // long as its participant stays.
-    let mut connection = tokio::select! {
-        connection = Box::pin(connect(context, participant, life)) => match connection {
-            Ok(connection) => connection,
-            Err(broken) => return SessionEnd::Broke(broken),
-        },
-        () = departure.due() => return SessionEnd::Left,
-    };
-    let (sender, mut notices) = mpsc::channel(NOTICES_MAX);
+    loop {
+        let version = context.signal_version.get();
+        let (peer, mut notices) = match add_peer(context, participant, life) {
+            None => return SessionEnd::Left,
+            Some(Ok(added)) => added,
+            Some(Err(broken)) => return SessionEnd::Broke(broken),
+        };
+        // What is done once is boxed: a task is as large as the largest state it ever waits in, for
+        // as long as its participant stays.
+        let opened = tokio::select! {
+            opened = Box::pin(open(context, participant, life, version, peer, &mut notices)) => {
+                opened
+            }
+            () = departure.due() => Err(NotOpen::Left),
+        };
+        let end = match opened {
+            Ok(mut connection) => {
+                let channel = (&mut *connection, &mut notices);
+                return attend(context, participant, life, departure, peer, channel).await;
+            }
+            Err(NotOpen::Left) => Some(SessionEnd::Left),
+            Err(NotOpen::Broke(broken)) => Some(SessionEnd::Broke(broken)),
+            Err(NotOpen::UnknownVersion) => {
+                context.signal_version.set(SignalVersion::V0);
+                context.happened(&life.identity, || "the server knows no v1".to_owned());
+                None
+            }
+        };
+        context.routes.borrow_mut().detach(peer);
+        Box::pin(close(context, peer)).await;
+        if let Some(end) = end {
+            return end;
+        }
+    }
+}
+
+/// Why there is no websocket.
+enum NotOpen {
+    /// It was told to leave meanwhile.
+    Left,
+    /// The server does not know the protocol, and another may be tried.
+    UnknownVersion,
+    /// It can't be had.
+    Broke(Broken),
+}
+
+impl From<Broken> for NotOpen {
+    fn from(broken: Broken) -> Self {
+        Self::Broke(broken)
+    }
+}
+
+/// A peer for a session, and what it will say. `None` once the engine is gone.
+fn add_peer(
+    context: &Context,
+    participant: &Participant,
+    life: &Life,
+) -> Option<Result<(PeerId, mpsc::Receiver<PeerNotice>), Broken>> {
+    let (sender, notices) = mpsc::channel(NOTICES_MAX);
     let spec = PeerSpec {
         label: life.identity.clone(),
         role: peer_role(&participant.spec.media),
         local_ip: Some(context.local_ip),
         cohort: participant.spec.cohort,
     };
-    let peer = match context.add_peer(spec) {
-        None => return SessionEnd::Left,
-        Some(Ok(peer)) => peer,
-        Some(Err(error)) => {
-            Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
-            return SessionEnd::Broke(Broken::new(JoinError::NoResources, error));
+    let peer = match context.add_peer(spec)? {
+        Ok(peer) => peer,
+        Err(error) => return Some(Err(Broken::new(JoinError::NoResources, error))),
+    };
+    let (participant, scheduled) = (participant.id, participant.scheduled);
+    let route = Route { participant, scheduled, notices: Some(sender) };
+    context.routes.borrow_mut().insert(peer, route);
+    context.audience.borrow_mut().peer(participant, peer);
+    Some(Ok((peer, notices)))
+}
+
+/// Opens the websocket. Over a single connection a subscriber's first offer goes along with it.
+async fn open(
+    context: &Context,
+    participant: &Participant,
+    life: &Life,
+    version: SignalVersion,
+    peer: PeerId,
+    notices: &mut mpsc::Receiver<PeerNotice>,
+) -> Result<Box<Connection>, NotOpen> {
+    context.happened(&life.identity, || format!("join of room {}", life.room));
+    let mut options = connect_options(context, participant, life, version)?;
+    if version == SignalVersion::V1 && !participant.spec.media.is_publisher() {
+        options.session.first_offer = Some(first_offer(context, peer, notices).await?);
+    }
+    let connection = match Connection::connect(options).await {
+        Ok(connection) => connection,
+        Err(ConnectError::Http { status: 404, .. })
+            if (context.signal, version) == (Signal::Auto, SignalVersion::V1) =>
+        {
+            return Err(NotOpen::UnknownVersion);
+        }
+        Err(error) => return Err(Broken::from(error).into()),
+    };
+    let at = connection.timings().websocket;
+    context.reached_now(participant.id, JoinPhase::Websocket, participant.scheduled, at);
+    context.happened(&life.identity, || format!("websocket open, peer {peer}"));
+    Ok(Box::new(connection))
+}
+
+/// What the peer offers to receive by.
+async fn first_offer(
+    context: &Context,
+    peer: PeerId,
+    notices: &mut mpsc::Receiver<PeerNotice>,
+) -> Result<String, Broken> {
+    let (id, added) = (FIRST_OFFER_ID, FIRST_SLOTS);
+    let asked = context.command(peer, PeerCommand::CreateOffer { id, added });
+    asked.map_err(|full| Broken::new(JoinError::WorkerOverloaded, full))?;
+    let answer = async {
+        loop {
+            match notices.recv().await {
+                Some(PeerNotice::Offer { sdp, .. }) => return Ok(sdp),
+                Some(PeerNotice::NegotiationFailed { reason }) => {
+                    return Err(Broken::from(&EndReason::NegotiationFailed { reason }));
+                }
+                Some(_) => {}
+                None => return Err(Broken::notices_lost()),
+            }
         }
     };
-    context.happened(&life.identity, || format!("websocket open, peer {peer}"));
-    context.routes.borrow_mut().insert(
-        peer,
-        Route {
-            participant: participant.id,
-            scheduled: participant.scheduled,
-            notices: Some(sender),
-        },
-    );
-    context.audience.borrow_mut().peer(participant.id, peer);
+    let late = || format!("the peer made no offer within {OFFER_TIMEOUT:?}");
+    let answer = tokio::time::timeout(OFFER_TIMEOUT, answer).await;
+    answer.unwrap_or_else(|_| Err(Broken::new(JoinError::WorkerOverloaded, late())))
+}
+
+/// Serves a session whose websocket is open, to its end.
+async fn attend(
+    context: &Context,
+    participant: &Participant,
+    life: &mut Life,
+    departure: &mut Departure,
+    peer: PeerId,
+    (connection, notices): (&mut Connection, &mut mpsc::Receiver<PeerNotice>),
+) -> SessionEnd {
     let mut joined = Joined::new(context, participant, life, peer);
-    let end = joined.hold(&mut connection, &mut notices, departure).await;
+    let end = joined.hold(connection, notices, departure).await;
     life.token = connection.session().refreshed_token().cloned().or(life.token.take());
     for order in participant.orders.take_back() {
         // Of a move whoever asks the server knows.
@@ -540,6 +648,7 @@ fn connect_options(
     context: &Context,
     participant: &Participant,
     life: &Life,
+    version: SignalVersion,
 ) -> Result<ConnectOptions, Broken> {
     let publisher = participant.spec.media.is_publisher();
     let grant = JoinGrant {
@@ -560,23 +669,11 @@ fn connect_options(
     };
     let (url, role) = (context.url.clone(), participant.spec.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
+    options.session.version = version;
     options.proxy.clone_from(&context.network.proxy);
     options.dial.clone_from(&context.network.dial);
     options.addresses = Some(Arc::clone(&context.addresses));
     Ok(options)
-}
-
-async fn connect(
-    context: &Context,
-    participant: &Participant,
-    life: &Life,
-) -> Result<Box<Connection>, Broken> {
-    context.happened(&life.identity, || format!("join of room {}", life.room));
-    let options = connect_options(context, participant, life)?;
-    let connection = Connection::connect(options).await?;
-    let at = connection.timings().websocket;
-    context.reached_now(participant.id, JoinPhase::Websocket, participant.scheduled, at);
-    Ok(Box::new(connection))
 }
 
 /// Closes a peer, waiting a while for room in its worker's mailbox.

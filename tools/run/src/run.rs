@@ -126,6 +126,7 @@ async fn parts(
         retry: data.scenario.retry,
         retry_sleep: data.scenario.retry_sleep,
         reconnect_tries: data.scenario.reconnect.tries(),
+        signal: data.scenario.signal,
         faults: data.scenario.faults.iter().map(ToString::to_string).collect(),
         visits: data.scenario.audience,
         seed: prepared.seed,

@@ -12,7 +12,7 @@ use url::Url;
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
     AudienceDraft, CohortSpec, FaultSpec, LayoutChoice, Reconnect, RoomDraft, RoomSizes, Secret,
-    Shorthand, Stage, SubscribeMode,
+    Shorthand, Signal, Stage, SubscribeMode,
 };
 
 /// Receive buffer asked for each peer's socket.
@@ -49,6 +49,8 @@ pub struct Draft {
     pub retry_sleep: Duration,
     /// How who was connected comes back.
     pub reconnect: Reconnect,
+    /// Which signalling protocol participants speak.
+    pub signal: Signal,
     /// Seed of everything random.
     pub seed: Option<u64>,
     /// Layer that subscribers ask for.
@@ -173,6 +175,7 @@ impl Default for Draft {
             retry: 0,
             retry_sleep: Duration::from_secs(1),
             reconnect: Reconnect::default(),
+            signal: Signal::default(),
             seed: None,
             resolution: Resolution::High,
             video_codec: None,

@@ -30,6 +30,7 @@ mod scenario;
 mod secret;
 mod shape;
 mod shorthand;
+mod signal;
 mod stage;
 pub mod values;
 
@@ -52,4 +53,5 @@ pub use scenario::{
 pub use secret::Secret;
 pub use shape::{RoomSpec, Shape};
 pub use shorthand::Shorthand;
+pub use signal::{Signal, SignalError};
 pub use stage::{Change, Stage, StageRun, timeline};

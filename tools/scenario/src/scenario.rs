@@ -17,7 +17,7 @@ use url::Url;
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
-use crate::{Audience, Cohorts, FaultSpec, Reconnect, Secret, Shorthand, fault};
+use crate::{Audience, Cohorts, FaultSpec, Reconnect, Secret, Shorthand, Signal, fault};
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
 /// tests without permission.
@@ -54,6 +54,8 @@ pub struct Scenario {
     pub retry_sleep: Duration,
     /// How who was connected comes back.
     pub reconnect: Reconnect,
+    /// Which signalling protocol participants speak.
+    pub signal: Signal,
     /// Seed as given.
     pub seed: Option<u64>,
     /// Layer subscribers ask for.
@@ -247,6 +249,7 @@ impl Scenario {
             retry: draft.retry,
             retry_sleep: draft.retry_sleep,
             reconnect: draft.reconnect,
+            signal: draft.signal,
             audience: Audience::new(&draft.audience, &draft.stages)?,
             seed: draft.seed,
             resolution: draft.resolution,

@@ -108,7 +108,10 @@ impl Peer {
         let failure = match self.negotiated {
             true => self.failure(reason),
             false => MediaFailure::NotNegotiated {
-                what: if self.receiving.is_some() { "offer" } else { "answer" },
+                what: match self.receiving.is_some() && self.offering.is_none() {
+                    true => "offer",
+                    false => "answer",
+                },
             },
         };
         self.disconnect(failure);

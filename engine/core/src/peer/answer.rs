@@ -12,11 +12,13 @@ use stampede_sdp::{Description, Extension, Media, MediaKind, MediaType, ParseErr
 use super::REMOTE_CANDIDATES_MAX;
 use super::receiving::{Agreed, ExtensionIds, Format};
 
-const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
-const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+pub(super) const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+pub(super) const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+pub(super) const ABS_CAPTURE_TIME: &str =
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 /// Header extensions that are answered: those of [`ExtensionIds`], and what a browser takes too.
 const EXTENSIONS: [&str; 6] = [
-    "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+    AUDIO_LEVEL,
     MID,
     ABS_CAPTURE_TIME,
     "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
@@ -25,9 +27,9 @@ const EXTENSIONS: [&str; 6] = [
 ];
 /// Feedback that is answered for video, as str0m would; none for audio, like a browser. Never
 /// `transport-cc`: see `config::subscriber`.
-const FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", "goog-remb"];
+pub(super) const FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", "goog-remb"];
 /// What our answers' session and m-lines say where WebRTC has no use for an address.
-const NO_ADDRESS: &str = "c=IN IP4 0.0.0.0\r\n";
+pub(super) const NO_ADDRESS: &str = "c=IN IP4 0.0.0.0\r\n";
 
 /// An answer and what it agrees on.
 #[derive(Debug)]
@@ -36,21 +38,21 @@ pub(super) struct Answer {
     pub(super) agreed: Agreed,
 }
 
-/// What str0m is told of an offer: its transport, as one data channel m-line.
-pub(super) fn transport_offer(offer: &Description<'_>) -> String {
-    let mut media = offer.media.iter();
+/// What str0m is told of the server's description: its transport, as one data channel m-line.
+pub(super) fn transport_of(description: &Description<'_>) -> String {
+    let mut media = description.media.iter();
     let application = media.find(|media| media.media_type == MediaType::Application);
     let mid = application.map_or("data", |media| media.mid);
     let mut text = String::with_capacity(1_024);
     text.push_str("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n");
-    if offer.ice_lite {
+    if description.ice_lite {
         text.push_str("a=ice-lite\r\n");
     }
     put(&mut text, format_args!("a=group:BUNDLE {mid}"));
     text.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
     text.push_str(NO_ADDRESS);
     put(&mut text, format_args!("a=mid:{mid}"));
-    let transport = offer.transport();
+    let transport = description.transport();
     put_attribute(&mut text, "setup", transport.setup);
     put_attribute(&mut text, "fingerprint", transport.fingerprint);
     put_attribute(&mut text, "ice-ufrag", transport.ice_ufrag);
@@ -59,7 +61,7 @@ pub(super) fn transport_offer(offer: &Description<'_>) -> String {
     put_attribute(&mut text, "sctp-port", port.or(Some("5000")));
     let bytes = application.and_then(|media| media.max_message_size);
     put_attribute(&mut text, "max-message-size", bytes);
-    let usable = offer.candidates().filter(|candidate| {
+    let usable = description.candidates().filter(|candidate| {
         candidate.is_udp() && !candidate.is_rtcp() && candidate.socket_address().is_some()
     });
     for candidate in usable.take(REMOTE_CANDIDATES_MAX) {
@@ -68,7 +70,7 @@ pub(super) fn transport_offer(offer: &Description<'_>) -> String {
     text
 }
 
-/// The answer to an offer, given str0m's to its [`transport_offer`]. `version` is one more with
+/// The answer to an offer, given str0m's to its [`transport_of`]. `version` is one more with
 /// each answer (RFC 3264 §8).
 ///
 /// # Errors
@@ -120,6 +122,16 @@ pub(super) fn answer(
         answered.extensions.iter().for_each(|&extension| add_id(&mut agreed.ids, extension));
     }
     Ok(Answer { text, agreed })
+}
+
+/// What an answer of the server agrees on.
+pub(super) fn agreed_by(answer: &Description<'_>) -> Agreed {
+    let mut agreed = Agreed::default();
+    for media in answer.media.iter().filter(|media| !answer.is_rejected(media)) {
+        accepted_formats(media).iter().for_each(|&(format, _)| agreed.formats.add(format));
+        media.extensions.iter().for_each(|&extension| add_id(&mut agreed.ids, extension));
+    }
+    agreed
 }
 
 /// What is taken of one offered m-line.
@@ -240,13 +252,13 @@ fn add_id(ids: &mut ExtensionIds, extension: Extension<'_>) {
     known.get_or_insert(extension.id);
 }
 
-fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
+pub(super) fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a string does not fail.
     let _ = text.write_fmt(line);
     text.push_str("\r\n");
 }
 
-fn put_attribute(text: &mut String, name: &str, value: Option<&str>) {
+pub(super) fn put_attribute(text: &mut String, name: &str, value: Option<&str>) {
     if let Some(value) = value {
         put(text, format_args!("a={name}:{value}"));
     }

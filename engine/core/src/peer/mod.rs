@@ -8,6 +8,7 @@ mod connection;
 mod event;
 mod failure;
 mod negotiation;
+mod offer;
 mod outbox;
 mod publishing;
 mod receiving;
@@ -31,6 +32,8 @@ pub use event::{
     RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
+use offer::Offering;
+pub use offer::SLOTS_MAX;
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
@@ -86,6 +89,8 @@ pub struct Peer {
     receiving: Option<Box<Receiving>>,
     /// What it sends; of a publisher.
     publishing: Option<Box<Publishing>>,
+    /// What it offers to receive by, if it offers.
+    offering: Option<Box<Offering>>,
     /// Answers given so far.
     answers: u64,
     outbox: Outbox,
@@ -123,7 +128,8 @@ impl std::fmt::Debug for Peer {
 }
 
 impl Peer {
-    /// A peer that receives what the server offers. With `recording` it puts complete frames of
+    /// A peer that receives what the server sends: it answers the server's offers, or offers itself
+    /// ([`Self::create_offer`]). With `recording` it puts complete frames of
     /// its streams together for [`PeerSink::recorded`]. `local` is its first local address, that of
     /// [`LocalId::default`], if it is to have one before any candidate of the server is known.
     pub fn subscriber(
@@ -182,6 +188,7 @@ impl Peer {
             remote: None,
             receiving: None,
             publishing: None,
+            offering: None,
             answers: 0,
             outbox: Outbox::default(),
             transport: TransportCounters::default(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use stampede_sdp::Description;
+use stampede_sdp::{Description, Slots};
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::net::Protocol;
 use str0m::{Candidate, Rtc};
@@ -10,7 +10,7 @@ use str0m::{Candidate, Rtc};
 use super::{NegotiateError, Peer, answer};
 
 impl Peer {
-    /// Takes the server's offer (subscriber) and returns the answer, which only receives whatever
+    /// Takes the server's offer (subscriber, unless it offers itself) and returns the answer, which only receives whatever
     /// direction is offered. Streams that the offer no longer names are closed, also where another
     /// track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
     pub fn accept_offer(
@@ -22,8 +22,11 @@ impl Peer {
         let Some(receiving) = &mut self.receiving else {
             return Err(NegotiateError::WrongRole("a publisher takes no offers"));
         };
+        if self.offering.is_some() {
+            return Err(NegotiateError::WrongRole("who offers takes no offers"));
+        }
         let offer = parse_description("offer", sdp)?;
-        let transport = str0m_answer(&mut self.rtc, &answer::transport_offer(&offer))?;
+        let transport = str0m_answer(&mut self.rtc, &answer::transport_of(&offer))?;
         self.answers += 1;
         let answer = answer::answer(&offer, &transport, self.answers)
             .map_err(|error| unreadable("answer", &error))?;
@@ -33,48 +36,71 @@ impl Peer {
         Ok(answer.text)
     }
 
-    /// Makes the offer of all tracks (publisher).
-    pub fn create_offer(&mut self, now: Instant) -> Result<String, NegotiateError> {
-        let Some(publishing) = &mut self.publishing else {
-            return Err(NegotiateError::WrongRole("a subscriber makes no offers"));
+    /// Makes an offer: of all tracks (publisher), or of all m-lines to receive by, `added` among them
+    /// (subscriber over LiveKit's single connection). From the first on such a subscriber takes no
+    /// offers.
+    pub fn create_offer(&mut self, now: Instant, added: Slots) -> Result<String, NegotiateError> {
+        let offer = match (&mut self.publishing, &self.receiving) {
+            (Some(publishing), _) => publishing.create_offer(&mut self.rtc)?,
+            (None, Some(_)) if self.offering.is_none() && self.negotiated => {
+                return Err(NegotiateError::WrongRole("who answered makes no offers"));
+            }
+            (None, _) => self.offering.get_or_insert_default().offer(&mut self.rtc, added)?,
         };
-        let offer = publishing.create_offer(&mut self.rtc)?;
         self.described = true;
         self.advance(now);
         Ok(offer)
     }
 
-    /// Makes an offer that restarts ICE and changes nothing else (publisher; RFC 8445 §9). What was
-    /// negotiated goes on while it is open.
+    /// Makes an offer that restarts ICE and changes nothing else (RFC 8445 §9), if we offer. What
+    /// was negotiated goes on while it is open.
     pub fn restart_ice(&mut self, now: Instant) -> Result<String, NegotiateError> {
-        let Some(publishing) = &mut self.publishing else {
-            return Err(NegotiateError::WrongRole("the server restarts a subscriber's ICE"));
+        let offer = match (&mut self.publishing, &mut self.offering) {
+            (Some(publishing), _) => publishing.restart_ice(&mut self.rtc)?,
+            (None, Some(offering)) => offering.restart_ice(&mut self.rtc)?,
+            (None, None) => {
+                let why = "the server restarts the ICE of who answered";
+                return Err(NegotiateError::WrongRole(why));
+            }
         };
-        let offer = publishing.restart_ice(&mut self.rtc)?;
         self.advance(now);
         Ok(offer)
     }
 
-    /// Takes the server's answer to the latest offer (publisher). With
-    /// [`NegotiateError::TrackRefused`] the other tracks are sent all the same.
-    pub fn accept_answer(&mut self, now: Instant, sdp: &str) -> Result<(), NegotiateError> {
-        let Some(publishing) = &mut self.publishing else {
-            return Err(NegotiateError::WrongRole("a subscriber takes no answers"));
+    /// Takes the server's answer to the latest offer. With [`NegotiateError::TrackRefused`] the other
+    /// tracks are sent all the same. Streams that it no longer names are closed, also where another
+    /// track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
+    pub fn accept_answer(
+        &mut self,
+        now: Instant,
+        sdp: &str,
+        mid_to_track_id: &[(String, String)],
+    ) -> Result<(), NegotiateError> {
+        let answer = parse_description("answer", sdp)?;
+        let accepted = match (&mut self.publishing, &mut self.receiving, &mut self.offering) {
+            (Some(publishing), ..) => {
+                let text = SdpAnswer::from_sdp_string(sdp)
+                    .map_err(|error| unreadable("answer", &error))?;
+                let pending = publishing.take_pending()?;
+                if let Err(error) = self.rtc.sdp_api().accept_answer(pending, text) {
+                    return Err(self.refused("answer", &error));
+                }
+                let answered = publishing.answered(&mut self.rtc);
+                if self.connected {
+                    publishing.start(now);
+                }
+                answered
+            }
+            (None, Some(receiving), Some(offering)) => {
+                let agreed = offering.accept(&mut self.rtc, &answer)?;
+                receiving.negotiated(now, &answer, mid_to_track_id, agreed, &mut self.outbox);
+                Ok(())
+            }
+            _ => return Err(NegotiateError::NoOffer),
         };
-        let description = parse_description("answer", sdp)?;
-        let answer =
-            SdpAnswer::from_sdp_string(sdp).map_err(|error| unreadable("answer", &error))?;
-        let pending = publishing.take_pending()?;
-        if let Err(error) = self.rtc.sdp_api().accept_answer(pending, answer) {
-            return Err(self.refused("answer", &error));
-        }
-        let answered = publishing.answered(&mut self.rtc);
-        if self.connected {
-            publishing.start(now);
-        }
         self.negotiated = true;
-        self.remote_described(now, &description);
-        answered
+        self.remote_described(now, &answer);
+        accepted
     }
 
     /// Takes a trickled candidate, `candidate:…`. Those that can't be used (TCP, host names, the
@@ -132,6 +158,6 @@ fn parse_description<'a>(
     Description::parse(sdp).map_err(|error| unreadable(what, &error))
 }
 
-fn unreadable(what: &'static str, error: &dyn std::error::Error) -> NegotiateError {
+pub(super) fn unreadable(what: &'static str, error: &dyn std::error::Error) -> NegotiateError {
     NegotiateError::Parse { what, reason: error.to_string() }
 }

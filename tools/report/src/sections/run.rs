@@ -173,6 +173,9 @@ pub struct Options {
     pub retry_sleep_s: f64,
     /// `--reconnect`; empty in reports of versions without it.
     pub reconnect: String,
+    /// `--signal`; empty in reports of versions without it, which spoke v0.
+    #[serde(default)]
+    pub signal: String,
     /// `--arrival`.
     #[serde(default = "evenly")]
     pub arrival: String,

@@ -17,14 +17,17 @@ use stampede_engine::{
 };
 use stampede_impair::Rng;
 use stampede_report::types::{FaultRow, JoinSection};
-use stampede_scenario::{AudienceDraft, Clips, Draft, Stage, Target};
+use stampede_scenario::{AudienceDraft, Clips, Draft, Signal, Stage, Target};
 use stampede_signaling::connection::{Dial, Dialling, Transport};
+use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{Proxies, ServerUrl, TlsSetup};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request};
+use tokio_tungstenite::tungstenite::http::StatusCode;
 
 use super::*;
 use crate::clock::RunClock;
@@ -158,6 +161,21 @@ impl Socket {
         self.send(Response::Offer(offer)).await;
     }
 
+    /// Answers a join over a single connection, and the offer that came along.
+    async fn admit_v1(&mut self) {
+        let participant = proto::ParticipantInfo { sid: "PA_1".to_owned(), ..Default::default() };
+        let participant = Some(participant);
+        self.send(Response::Join(proto::JoinResponse { participant, ..Default::default() })).await;
+        self.answer(1).await;
+    }
+
+    /// Answers the client's offer.
+    async fn answer(&mut self, id: u32) {
+        let (r#type, sdp) = ("answer".to_owned(), "v=0\r\n".to_owned());
+        let answer = proto::SessionDescription { r#type, sdp, id, ..Default::default() };
+        self.send(Response::Answer(answer)).await;
+    }
+
     /// Takes a session up again, and restarts ICE.
     async fn take_up(&mut self, offer_id: u32) {
         self.send(Response::Reconnect(proto::ReconnectResponse::default())).await;
@@ -188,17 +206,26 @@ impl Socket {
     }
 }
 
-/// Numbers the websockets, and gives each to the script.
+/// Numbers the websockets, and gives each to the script. One that does not know v1 says so.
 async fn serve(
     mut streams: mpsc::UnboundedReceiver<DuplexStream>,
+    knows_v1: bool,
     script: impl AsyncFn(usize, Socket) + 'static,
 ) {
+    let upgrade = move |request: &Request, response| match request.uri().path() {
+        "/rtc/v1" if !knows_v1 => {
+            let mut refusal = ErrorResponse::new(None);
+            *refusal.status_mut() = StatusCode::NOT_FOUND;
+            Err(refusal)
+        }
+        _ => Ok(response),
+    };
     let (script, mut number) = (Rc::new(script), 0);
     while let Some(stream) = streams.recv().await {
         let script = Rc::clone(&script);
         spawn_local(async move {
             // Who only looks whether the server is there makes no websocket.
-            if let Ok(socket) = tokio_tungstenite::accept_async(stream).await {
+            if let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, upgrade).await {
                 script(number, Socket(socket)).await;
             }
         });
@@ -279,8 +306,13 @@ async fn answer(
     };
     while let Some((peer, command)) = commands.recv().await {
         match command {
-            PeerCommand::Offer { id, .. } => {
-                tell(peer, PeerNotice::Answer { offer_id: id, sdp: "v=0\r\n".to_owned() });
+            PeerCommand::CreateOffer { id, .. } | PeerCommand::RestartIce { id } => {
+                tell(peer, PeerNotice::Offer { id, sdp: "v=0\r\n".to_owned() });
+            }
+            PeerCommand::Offer { .. } | PeerCommand::Answer { .. } => {
+                if let PeerCommand::Offer { id, .. } = command {
+                    tell(peer, PeerNotice::Answer { offer_id: id, sdp: "v=0\r\n".to_owned() });
+                }
                 if let Some(after) = connected_after {
                     let tell = tell.clone();
                     spawn_local(async move {
@@ -316,6 +348,9 @@ struct Rig {
     stuck: usize,
     /// Media connections do as they like, by this.
     media: Option<Rng>,
+    /// What participants speak; what most scripts do unless it is said.
+    signal: Signal,
+    knows_v1: bool,
 }
 
 /// What became of a run. Times are since its begin.
@@ -346,7 +381,9 @@ impl Rig {
             open: Arc::default(),
         };
         let connected_after = Some(CONNECTED_AFTER);
-        Self { wire: Arc::new(wire), streams, connected_after, stuck: 0, media: None }
+        let signal = Signal::Only(SignalVersion::V0);
+        let wire = Arc::new(wire);
+        Self { wire, streams, connected_after, stuck: 0, media: None, signal, knows_v1: true }
     }
 
     /// Plays a draft against a server that does this with each websocket.
@@ -361,7 +398,8 @@ impl Rig {
     ) -> Played {
         let url = Some("ws://server.invalid".to_owned());
         let (api_key, api_secret) = (Some("key".to_owned()), "secret".parse().ok());
-        let scenario = Scenario::new(Draft { url, api_key, api_secret, ..draft }).unwrap();
+        let draft = Draft { url, api_key, api_secret, signal: self.signal, ..draft };
+        let scenario = Scenario::new(draft).unwrap();
         let Target::Server(server) = scenario.target.clone() else { panic!("no server") };
         let participants = Participants::new(&scenario, &Clips::default(), "test", 1);
         let settings = Settings {
@@ -381,6 +419,7 @@ impl Rig {
             retry: scenario.retry,
             retry_sleep: scenario.retry_sleep,
             reconnect_tries: scenario.reconnect.tries(),
+            signal: scenario.signal,
             faults: scenario.faults.iter().map(ToString::to_string).collect(),
             visits: scenario.audience,
             seed: 1,
@@ -397,7 +436,7 @@ impl Rig {
             None => spawn_local(answer(told, own, plane, self.connected_after)),
             Some(rng) => spawn_local(chaos::connect_badly(told, own, plane, rng)),
         };
-        spawn_local(serve(self.streams, script));
+        spawn_local(serve(self.streams, self.knows_v1, script));
         for _ in 0..self.stuck {
             let id = context.joins.borrow_mut().register(false);
             context.joins.borrow_mut().started(id, now());
@@ -743,4 +782,60 @@ async fn who_changes_its_network_after_an_hour_restarts_its_ice() {
     let restart = played.recoveries.ice_restart;
     assert_eq!((restart.tries, restart.recovered), (4, 4), "{:?}", played.recoveries);
     assert_eq!(played.recoveries.full_reconnect.tries, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_knows_no_v1_is_joined_by_v0() {
+    let draft = Draft { subscribers: Some(20), duration: Some(ms(5_000)), ..Draft::default() };
+    let rig = Rig { signal: Signal::Auto, knows_v1: false, ..Rig::new() };
+    let played = rig
+        .play(draft, async |_, mut socket| {
+            socket.admit().await;
+            socket.attend().await;
+        })
+        .await;
+    let counted = &played.joins.counted;
+    assert_eq!((counted.joined, counted.tries_failed, counted.retries), (20, 0, 0));
+    let signalling = &played.joins.signalling;
+    assert_eq!((signalling.joined_v0, signalling.joined_v1), (20, 0));
+    assert_eq!(played.peers_open, 0, "peers of the tries are closed");
+    assert!(played.joins.errors.is_empty() && played.over, "{:?}", played.joins.errors);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_knows_no_v1_is_an_error_where_nothing_else_is_to_be_spoken() {
+    let signal = Signal::Only(SignalVersion::V1);
+    let rig = Rig { signal, knows_v1: false, ..Rig::new() };
+    let played = rig.play(one_subscriber(), async |_, socket| socket.attend().await).await;
+    assert_eq!(played.joins.errors.get("http_404"), Some(&1), "{:?}", played.joins.errors);
+    assert_eq!((played.joins.counted.joined, played.peers_open), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_connection_is_joined_by_its_offer_and_resumed_by_another() {
+    let draft = Draft {
+        subscribers: Some(4),
+        faults: vec!["signal_drop,at=5s".parse().unwrap()],
+        ..one_subscriber()
+    };
+    let rig = Rig { signal: Signal::Auto, ..Rig::new() };
+    let played = rig
+        .play(draft, async |number, mut socket| {
+            match number < 4 {
+                true => socket.admit_v1().await,
+                false => {
+                    socket.send(Response::Reconnect(proto::ReconnectResponse::default())).await;
+                    socket.answer(2).await;
+                }
+            }
+            socket.attend().await;
+        })
+        .await;
+    let signalling = &played.joins.signalling;
+    assert_eq!((signalling.joined_v0, signalling.joined_v1), (0, 4));
+    assert_eq!((played.joins.counted.joined, played.joins.counted.dropped), (4, 0));
+    let resume = played.recoveries.resume;
+    assert_eq!((resume.tries, resume.recovered), (4, 4), "{:?}", played.recoveries);
+    // One peer each: the offer of the join is its own.
+    assert_eq!(played.identities.len(), 4);
 }

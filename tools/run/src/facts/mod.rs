@@ -560,6 +560,7 @@ fn options(data: &RunData) -> Options {
         retry: scenario.retry,
         retry_sleep_s: scenario.retry_sleep.as_secs_f64(),
         reconnect: scenario.reconnect.to_string(),
+        signal: scenario.signal.to_string(),
         arrival: audience.arrival.name().to_owned(),
         stay_s: audience.stay.map(|stay| stay.as_secs_f64()),
         rejoin: audience.rejoin,

@@ -7,7 +7,7 @@ use stampede_core::MediaFailure;
 use stampede_engine::{PeerCommand, PeerId, PeerNotice};
 use stampede_signaling::connection::{ConnectTimings, Connection, Update};
 use stampede_signaling::session::{
-    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent, Target, WayBack,
+    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent, WayBack,
 };
 use tokio::sync::mpsc;
 
@@ -279,7 +279,8 @@ impl<'a> Joined<'a> {
         // Of a try that broke again.
         self.context.recoveries.borrow_mut().failed(self.participant.id);
         self.broke(&kind, matches!(why, EndReason::MediaLost { .. }));
-        let mut options = connect_options(self.context, self.participant, self.life)?;
+        let version = connection.session().version();
+        let mut options = connect_options(self.context, self.participant, self.life, version)?;
         if let Some(token) = connection.session().refreshed_token() {
             options.token = token.clone();
         }
@@ -553,13 +554,9 @@ impl<'a> Joined<'a> {
         self.context.happened(&self.life.identity, || said(&notice));
         let input = match notice {
             PeerNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
-            PeerNotice::Offer { sdp } => MediaInput::LocalOffer { sdp },
+            PeerNotice::Offer { id, sdp } => MediaInput::LocalOffer { id, sdp },
             PeerNotice::NegotiationFailed { reason } => MediaInput::NegotiationFailed { reason },
-            PeerNotice::LocalCandidate { candidate } => {
-                let publishes = self.participant.spec.media.is_publisher();
-                let target = if publishes { Target::Publisher } else { Target::Subscriber };
-                MediaInput::LocalCandidate { target, candidate }
-            }
+            PeerNotice::LocalCandidate { candidate } => MediaInput::LocalCandidate { candidate },
             // On the way back ICE is restarted anyhow.
             PeerNotice::Disconnected { .. } if self.missing.is_some() => return Ok(()),
             PeerNotice::Disconnected { failure } => {
@@ -587,9 +584,11 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
         MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
             PeerCommand::Offer { id, sdp, mid_to_track_id }
         }
-        MediaCommand::CreateOffer => PeerCommand::CreateOffer,
-        MediaCommand::RestartIce => PeerCommand::RestartIce,
-        MediaCommand::RemoteAnswer { sdp } => PeerCommand::Answer { sdp },
-        MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
+        MediaCommand::CreateOffer { id, added } => PeerCommand::CreateOffer { id, added },
+        MediaCommand::RestartIce { id } => PeerCommand::RestartIce { id },
+        MediaCommand::RemoteAnswer { sdp, mid_to_track_id } => {
+            PeerCommand::Answer { sdp, mid_to_track_id }
+        }
+        MediaCommand::RemoteCandidate { candidate } => PeerCommand::Candidate(candidate),
     }
 }

@@ -11,12 +11,17 @@ pub(super) fn heard(command: &MediaCommand) -> String {
             sdp.len(),
             mid_to_track_id.len()
         ),
-        MediaCommand::CreateOffer => "an offer of ours is wanted".to_owned(),
-        MediaCommand::RestartIce => "ICE is to restart".to_owned(),
-        MediaCommand::RemoteAnswer { sdp } => {
-            format!("answer of the server, {} bytes", sdp.len())
-        }
-        MediaCommand::RemoteCandidate { candidate, .. } => format!("trickled {candidate}"),
+        MediaCommand::CreateOffer { id, added } => format!(
+            "offer {id} of ours is wanted, {} audio and {} video m-lines more",
+            added.audio, added.video
+        ),
+        MediaCommand::RestartIce { id } => format!("ICE is to restart by our offer {id}"),
+        MediaCommand::RemoteAnswer { sdp, mid_to_track_id } => format!(
+            "answer of the server, {} bytes, {} tracks named",
+            sdp.len(),
+            mid_to_track_id.len()
+        ),
+        MediaCommand::RemoteCandidate { candidate } => format!("trickled {candidate}"),
     }
 }
 
@@ -26,7 +31,7 @@ pub(super) fn said(notice: &PeerNotice) -> String {
         PeerNotice::Answer { offer_id, sdp } => {
             format!("our answer to offer {offer_id}, {} bytes", sdp.len())
         }
-        PeerNotice::Offer { sdp } => format!("our offer, {} bytes", sdp.len()),
+        PeerNotice::Offer { id, sdp } => format!("our offer {id}, {} bytes", sdp.len()),
         PeerNotice::Connected => "DTLS connected".to_owned(),
         PeerNotice::NegotiationFailed { reason } => format!("negotiation failed: {reason}"),
         PeerNotice::LocalCandidate { candidate } => format!("trickled ours: {candidate}"),

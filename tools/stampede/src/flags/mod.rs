@@ -227,6 +227,7 @@ mod tests {
             (&["run", "--fault", "crash"], &["--fault", "'crash'", "signal_drop"]),
             (&["run", "--fault", "outage,every=1"], &["--fault", "every=1:", "without a unit"]),
             (&["run", "--reconnect", "0"], &["--reconnect", "sdk", "1 to 100"]),
+            (&["run", "--signal", "v2"], &["--signal", "auto", "v0 or v1"]),
             (&["run", "--stay", "10ms"], &["--stay", "100ms or longer"]),
             (&["run", "--rejoin", "0%"], &["--rejoin", "above 0%"]),
             (&["run", "--arrival", "never"], &["--arrival", "constant, poisson, flash"]),
@@ -268,6 +269,7 @@ mod tests {
             "--fault=signal_drop,at=5s",
             "--fault=simulate=migration",
             "--reconnect=none",
+            "--signal=v0",
             "--stay=30s",
             "--rejoin=25%",
             "--away=5s",
@@ -278,6 +280,7 @@ mod tests {
         let faults: Vec<_> = all.faults.iter().map(ToString::to_string).collect();
         assert_eq!(faults, ["signal_drop,at=5s", "simulate=migration"]);
         assert_eq!(all.reconnect.tries(), 0);
+        assert_eq!(all.signal.to_string(), "v0");
         let audience = stampede_scenario::AudienceDraft {
             stay: Some(std::time::Duration::from_secs(30)),
             rejoin: Some(0.25),

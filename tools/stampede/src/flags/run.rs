@@ -15,7 +15,7 @@ use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
     CaptureDraft, CohortSpec, Draft, EmbeddedDraft, FaultSpec, LayoutChoice, Reconnect, RoomDraft,
-    Secret, Shorthand, Stage, SubscribeMode,
+    Secret, Shorthand, Signal, Stage, SubscribeMode,
 };
 use stampede_sfu::SfuOptions;
 
@@ -102,6 +102,10 @@ pub(crate) struct RunFlags {
     /// all, N so many tries of that schedule.
     #[arg(long, default_value = "sdk", value_name = "HOW", help_heading = "Scenario")]
     pub reconnect: Reconnect,
+    /// Signalling protocol: auto is v1 with a single peer connection, as LiveKit's SDKs, or v0 where
+    /// the server knows no v1; v0 and v1 are that one alone.
+    #[arg(long, default_value = "auto", value_name = "VERSION", help_heading = "Scenario")]
+    pub signal: Signal,
     /// Seed of everything random (publishers' phases, faults, audiences); in the report.
     #[arg(long, value_name = "N", help_heading = "Scenario")]
     pub seed: Option<u64>,
@@ -393,6 +397,7 @@ impl RunFlags {
             retry: self.retry,
             retry_sleep: self.retry_sleep,
             reconnect: self.reconnect,
+            signal: self.signal,
             seed: self.seed.or_else(drawn),
             resolution: self.video_resolution,
             video_codec: self.video_codec,

@@ -1,0 +1,146 @@
+//! Our own offers, of which one at a time is under way: a publisher's, and over a single connection
+//! everybody's.
+
+use stampede_sdp::Slots;
+
+use super::{FIRST_OFFER_ID, MediaCommand};
+
+/// Where the latest offer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    /// There is none yet.
+    #[default]
+    NotAsked,
+    /// The engine makes it.
+    Asked,
+    /// The server has it.
+    Sent,
+    /// The server has answered.
+    Answered,
+}
+
+/// Our own offers.
+#[derive(Debug, Default)]
+pub(super) struct OwnOffers {
+    state: State,
+    /// Id of the latest that was asked for. One that the engine made before it is outdated: with it
+    /// the engine has forgotten what an answer would be to.
+    asked: u32,
+    /// What the next one adds, if one is wanted while another is under way.
+    wanted: Option<Slots>,
+}
+
+impl OwnOffers {
+    /// The first offer went along with the join.
+    pub(super) fn sent_with_join(&mut self) {
+        (self.state, self.asked) = (State::Sent, FIRST_OFFER_ID);
+    }
+
+    /// True once one was asked for.
+    pub(super) fn is_begun(&self) -> bool {
+        self.state != State::NotAsked
+    }
+
+    /// True if nothing is under way and the latest one was answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.state == State::Answered
+    }
+
+    /// An offer with so many m-lines more is wanted; what the engine is to do for it, if not later.
+    pub(super) fn want(&mut self, added: Slots) -> Option<MediaCommand> {
+        match self.state {
+            State::NotAsked | State::Answered => {
+                Some(MediaCommand::CreateOffer { id: self.ask(), added })
+            }
+            State::Asked | State::Sent => {
+                let before = self.wanted.unwrap_or_default();
+                self.wanted = Some(Slots {
+                    audio: before.audio.saturating_add(added.audio),
+                    video: before.video.saturating_add(added.video),
+                });
+                None
+            }
+        }
+    }
+
+    /// ICE is to be restarted by an offer, if there was one. One that was asked for and did not get
+    /// out is for that too, and what was sent is answered by nobody.
+    pub(super) fn restart(&mut self) -> Option<MediaCommand> {
+        self.is_begun().then(|| MediaCommand::RestartIce { id: self.ask() })
+    }
+
+    fn ask(&mut self) -> u32 {
+        self.state = State::Asked;
+        self.asked = self.asked.wrapping_add(1);
+        self.asked
+    }
+
+    /// The engine has made this one; true if it is the one that was asked for.
+    pub(super) fn made(&mut self, id: u32) -> bool {
+        let expected = (self.state, self.asked) == (State::Asked, id);
+        if expected {
+            self.state = State::Sent;
+        }
+        expected
+    }
+
+    /// True if this is the answer that is waited for. Servers before ids say 0.
+    pub(super) fn answered(&mut self, id: u32) -> bool {
+        let expected = self.state == State::Sent && (id == 0 || id == self.asked);
+        if expected {
+            self.state = State::Answered;
+        }
+        expected
+    }
+
+    /// What is to be done for the next one, if one is wanted and none is under way.
+    pub(super) fn next(&mut self) -> Option<MediaCommand> {
+        match self.state {
+            State::Answered => {
+                let wanted = self.wanted.take()?;
+                self.want(wanted)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(audio: u32, video: u32) -> Slots {
+        Slots { audio, video }
+    }
+
+    #[test]
+    fn one_offer_is_under_way_and_what_is_wanted_meanwhile_is_one_more() {
+        let mut offers = OwnOffers::default();
+        offers.sent_with_join();
+        assert_eq!(offers.want(slots(0, 2)), None);
+        assert_eq!(offers.want(slots(0, 0)), None, "an empty one is an offer too");
+        assert_eq!(offers.next(), None);
+        assert!(!offers.answered(7) && offers.answered(1) && !offers.answered(1));
+        assert_eq!(offers.next(), Some(MediaCommand::CreateOffer { id: 2, added: slots(0, 2) }));
+        assert!(offers.made(2) && !offers.made(2));
+        assert!(offers.answered(0));
+        assert_eq!(offers.next(), None);
+        let third = MediaCommand::CreateOffer { id: 3, added: slots(0, 0) };
+        assert_eq!(offers.want(slots(0, 0)), Some(third));
+    }
+
+    #[test]
+    fn a_restart_takes_the_place_of_what_was_lost_and_keeps_what_is_wanted() {
+        let mut offers = OwnOffers::default();
+        assert_eq!(offers.restart(), None, "there is nothing to restart");
+        offers.sent_with_join();
+        offers.want(slots(1, 0));
+        assert_eq!(offers.restart(), Some(MediaCommand::RestartIce { id: 2 }));
+        assert!(!offers.answered(1), "that one is lost");
+        // The websocket is lost again before the engine has made it.
+        assert_eq!(offers.restart(), Some(MediaCommand::RestartIce { id: 3 }));
+        assert!(!offers.made(2), "its credentials are none any more");
+        assert!(offers.made(3) && offers.answered(3));
+        assert_eq!(offers.next(), Some(MediaCommand::CreateOffer { id: 4, added: slots(1, 0) }));
+    }
+}

@@ -1,0 +1,181 @@
+//! Subscribers over the single connection of LiveKit's v1, where the client offers.
+
+mod common;
+
+use std::time::Instant;
+
+use common::*;
+use livekit_protocol as proto;
+use prost::Message as _;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use stampede_sdp::Slots;
+use stampede_signaling::session::*;
+
+struct Harness {
+    session: Session,
+    now: Instant,
+    sent: Vec<Request>,
+    media: Vec<MediaCommand>,
+    events: Vec<SessionEvent>,
+}
+
+impl Harness {
+    /// Joined, with an offer in the join or without.
+    fn joined(first_offer: Option<&str>) -> Self {
+        let role = Role::Subscriber { subscription: Subscription::Auto, quality: Quality::High };
+        let options = SessionOptions {
+            version: SignalVersion::V1,
+            first_offer: first_offer.map(str::to_owned),
+            ..SessionOptions::new(role)
+        };
+        let now = Instant::now();
+        let session = Session::new(options, now);
+        let (sent, media, events) = Default::default();
+        let mut harness = Self { session, now, sent, media, events };
+        harness.receive(join(vec![]).message.unwrap());
+        harness
+    }
+
+    fn receive(&mut self, message: Response) {
+        let response = proto::SignalResponse { message: Some(message) };
+        self.session.handle_message(self.now, &response.encode_to_vec().into());
+        self.drain();
+    }
+
+    fn media(&mut self, input: MediaInput) {
+        self.session.handle_media(input);
+        self.drain();
+    }
+
+    /// The engine makes the offer with this id, which goes out.
+    fn offers(&mut self, id: u32, sdp: &str) -> u32 {
+        self.sent.clear();
+        self.media(MediaInput::LocalOffer { id, sdp: sdp.to_owned() });
+        let [Request::Offer(offer)] = &self.sent[..] else { panic!("{:?}", self.sent) };
+        assert_eq!((offer.r#type.as_str(), offer.sdp.as_str()), ("offer", sdp));
+        offer.id
+    }
+
+    fn answer(&mut self, id: u32, tracks: &[(&str, &str)]) {
+        let mid_to_track_id =
+            tracks.iter().map(|(mid, sid)| (mid.to_string(), sid.to_string())).collect();
+        let (r#type, sdp) = ("answer".to_owned(), ANSWER.to_owned());
+        self.receive(Response::Answer(proto::SessionDescription {
+            r#type,
+            sdp,
+            id,
+            mid_to_track_id,
+        }));
+    }
+
+    fn wants(&mut self, num_audios: u32, num_videos: u32) {
+        let wanted = proto::MediaSectionsRequirement { num_audios, num_videos };
+        self.receive(Response::MediaSectionsRequirement(wanted));
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Send(request) => self.sent.push(request.message.unwrap()),
+                Output::Media(command) => self.media.push(command),
+                Output::Event(event) => self.events.push(event),
+            }
+        }
+    }
+
+    fn take_media(&mut self) -> Vec<MediaCommand> {
+        std::mem::take(&mut self.media)
+    }
+}
+
+const ANSWER: &str = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:slot3\r\na=sendonly\r\n\
+                      m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:slot0\r\na=sendonly\r\n";
+
+fn create(id: u32, audio: u32, video: u32) -> MediaCommand {
+    MediaCommand::CreateOffer { id, added: Slots { audio, video } }
+}
+
+fn applied(tracks: &[(&str, &str)]) -> MediaCommand {
+    let named = tracks.iter().map(|(mid, sid)| (mid.to_string(), sid.to_string()));
+    MediaCommand::RemoteAnswer { sdp: ANSWER.to_owned(), mid_to_track_id: named.collect() }
+}
+
+#[test]
+fn the_joins_offer_is_answered_and_slots_are_added_as_the_server_lacks_them() {
+    let mut h = Harness::joined(Some("first"));
+    assert!(h.media.is_empty(), "it is on its way: {:?}", h.media);
+    h.answer(1, &[("slot3", "TR_V")]);
+    assert_eq!(h.take_media(), [applied(&[("slot3", "TR_V")])]);
+    let subscribed = SessionEvent::TrackSubscribed { sid: "TR_V".into(), mid: "slot3".into() };
+    assert!(h.events.contains(&subscribed), "{:?}", h.events);
+    // Two in a row: the second is served by the next offer.
+    h.wants(0, 2);
+    h.wants(0, 0);
+    assert_eq!(h.take_media(), [create(2, 0, 2)]);
+    let id = h.offers(2, "second");
+    assert_eq!(id, 2);
+    h.answer(1, &[]);
+    assert!(h.media.is_empty(), "that one was answered before");
+    h.answer(id, &[("slot3", "TR_V"), ("slot6", "TR_W")]);
+    assert_eq!(h.media.pop(), Some(create(3, 0, 0)));
+    let id = h.offers(3, "third");
+    // Nothing is named any more: all are gone.
+    h.answer(id, &[]);
+    let gone = |sid: &str| SessionEvent::TrackUnsubscribed { sid: sid.into() };
+    assert!(h.events.contains(&gone("TR_V")), "{:?}", h.events);
+    assert_eq!(h.session.counters().answers_ignored, 1);
+    assert_eq!((h.session.counters().joined_v0, h.session.counters().joined_v1), (0, 1));
+}
+
+#[test]
+fn without_an_offer_in_the_join_it_follows() {
+    let mut h = Harness::joined(None);
+    assert_eq!(h.take_media(), [create(1, FIRST_SLOTS.audio, FIRST_SLOTS.video)]);
+    assert_eq!(h.offers(1, "first"), 1);
+}
+
+#[test]
+fn the_one_connection_goes_by_the_publishers_name_and_the_server_offers_nothing() {
+    let mut h = Harness::joined(Some("first"));
+    let trickle = |target: proto::SignalTarget| {
+        Response::Trickle(proto::TrickleRequest {
+            candidate_init: candidate_json(7882),
+            target: target as i32,
+            r#final: false,
+        })
+    };
+    h.receive(trickle(proto::SignalTarget::Subscriber));
+    h.receive(trickle(proto::SignalTarget::Publisher));
+    assert!(h.media.is_empty(), "its description is not there yet");
+    h.answer(1, &[]);
+    assert!(matches!(h.media[..], [_, MediaCommand::RemoteCandidate { .. }]), "{:?}", h.media);
+    let (r#type, sdp) = ("offer".to_owned(), ANSWER.to_owned());
+    let offer = proto::SessionDescription { r#type, sdp, id: 5, ..Default::default() };
+    h.receive(Response::Offer(offer));
+    let counters = h.session.counters();
+    assert_eq!((counters.offers_ignored, counters.candidates_dropped), (1, 1));
+    h.media(MediaInput::LocalCandidate { candidate: "candidate:1".into() });
+    let Some(Request::Trickle(ours)) = h.sent.last() else { panic!("{:?}", h.sent) };
+    assert_eq!(ours.target(), proto::SignalTarget::Publisher);
+}
+
+#[test]
+fn a_resume_restarts_ice_by_an_offer_of_ours() {
+    let mut h = Harness::joined(Some("first"));
+    h.answer(1, &[("slot3", "TR_V")]);
+    h.wants(1, 0);
+    h.take_media();
+    let detail = "reset".to_owned();
+    h.session.handle_transport_end(EndReason::ConnectionLost { detail });
+    h.drain();
+    h.session.resume(h.now);
+    h.sent.clear();
+    h.receive(Response::Reconnect(proto::ReconnectResponse::default()));
+    let [Request::SyncState(state)] = &h.sent[..] else { panic!("{:?}", h.sent) };
+    assert_eq!(state.offer.as_ref().map(|offer| offer.sdp.as_str()), Some("first"));
+    assert_eq!(h.take_media(), [MediaCommand::RestartIce { id: 3 }]);
+    let id = h.offers(3, "restart");
+    h.answer(id, &[("slot3", "TR_V")]);
+    assert_eq!(h.take_media(), [applied(&[("slot3", "TR_V")])]);
+}
