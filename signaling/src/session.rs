@@ -63,6 +63,11 @@ pub const CANDIDATES_HELD_MAX: usize = 32;
 /// src/room/RTCEngine.ts; the Rust SDK has as many).
 pub const FIRST_SLOTS: Slots = Slots { audio: 3, video: 3 };
 
+/// Most m-lines to receive by: what a session over a single connection can follow at once, so that a
+/// description of all of them, some 2 kB each, is half as long as the longest that is taken. What the
+/// server wants beyond them is counted as tracks that are ignored.
+pub const SLOTS_MAX: u32 = 512;
+
 /// Id of an offer that goes along with the join.
 pub const FIRST_OFFER_ID: u32 = 1;
 
@@ -126,7 +131,7 @@ struct Offers {
 /// else to go by (livekit_rtc.proto `SyncState`). A few kilobytes for the tracks of a small room.
 #[derive(Debug, Default)]
 struct Descriptions {
-    /// Of the server for who receives, ours for who sends.
+    /// Of whoever offers.
     offer: Box<str>,
     answer: Box<str>,
 }
@@ -313,8 +318,8 @@ impl Session {
     }
 
     /// Takes the session up again: a new websocket stands since `now`, opened with `reconnect=1`
-    /// and our sid. Tracks and negotiation stay as they are; the server says `reconnect` and
-    /// restarts ICE on the connection it offers. Only after an end with
+    /// and our sid. Tracks and negotiation stay as they are; the server says `reconnect`, and whoever
+    /// offers restarts ICE. Only after an end with
     /// [`WayBack::Resume`]; nothing otherwise.
     pub fn resume(&mut self, now: Instant) {
         if self.can_resume() && self.ended {

@@ -1,5 +1,7 @@
 //! Subscribers over the single connection of LiveKit's v1, where the client offers.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Instant;

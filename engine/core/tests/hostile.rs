@@ -7,9 +7,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use stampede_core::{Arrival, Peer, PeerEvent, Scratch};
+use stampede_core::{Arrival, Peer, PeerEvent, Scratch, Slots};
 use str0m::Rtc;
-use str0m::change::SdpAnswer;
+use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::{Direction, MediaKind};
 
 fn connected() -> Sim {
@@ -117,4 +117,35 @@ fn bad_negotiation_is_an_error_and_the_peer_stays_usable() {
     assert!(answer.contains("127.0.0.1 40001 typ host"));
     assert!(!answer.contains("a=ssrc:") && !answer.contains("transport-wide-cc"), "{answer}");
     assert!(peer.is_alive());
+}
+
+#[test]
+fn bad_answers_to_an_offer_of_slots_are_errors_and_the_peer_stays_usable() {
+    let now = Instant::now();
+    let mut peer = Peer::subscriber(now, peer_addr(), &options(), false).unwrap();
+    let good = {
+        let mut server = Server::new(now, Rtc::builder());
+        let offer = peer.create_offer(now, Slots { audio: 1, video: 1 }).unwrap();
+        let offer = SdpOffer::from_sdp_string(&offer).unwrap();
+        server.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string()
+    };
+    let without = |start: &str| -> String {
+        let kept = good.lines().filter(|line| !line.starts_with(start));
+        kept.map(|line| format!("{line}\r\n")).collect()
+    };
+    let answers = [
+        String::new(),
+        "v=0\r\n".to_owned(),
+        without("m="),
+        without("a=mid:"),
+        without("a=ice-ufrag:"),
+        without("a=fingerprint:"),
+        good.replace("m=application", "m=video"),
+        good.replace("a=mid:slot1", "a=mid:slot0"),
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        // The former offer is used up by some of them.
+        peer.create_offer(now, Slots::default()).unwrap();
+        assert!(peer.accept_answer(now, &answer, &[]).is_err(), "{number}: {answer}");
+    }
 }

@@ -61,7 +61,15 @@ impl Session {
             self.counters.unneeded += 1;
             return;
         }
-        self.want_offer(Slots { audio: wanted.num_audios, video: wanted.num_videos });
+        let asked = Slots { audio: wanted.num_audios, video: wanted.num_videos };
+        let fitting = self.own_offers.fitting(asked);
+        let left_out = |asked: u32, fitting: u32| u64::from(asked - fitting);
+        self.counters.tracks_ignored +=
+            left_out(asked.audio, fitting.audio) + left_out(asked.video, fitting.video);
+        // One that can't be served would be asked for again after each offer.
+        if asked == Slots::default() || fitting != Slots::default() {
+            self.want_offer(fitting);
+        }
     }
 
     pub(super) fn on_offer(&mut self, now: Instant, offer: SessionDescription) {

@@ -3,7 +3,7 @@
 
 use stampede_sdp::Slots;
 
-use super::{FIRST_OFFER_ID, MediaCommand};
+use super::{FIRST_OFFER_ID, FIRST_SLOTS, MediaCommand, SLOTS_MAX};
 
 /// Where the latest offer is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) struct OwnOffers {
     /// Id of the latest that was asked for. One that the engine made before it is outdated: with it
     /// the engine has forgotten what an answer would be to.
     asked: u32,
+    /// M-lines to receive by that were asked for so far.
+    slots: Slots,
     /// What the next one adds, if one is wanted while another is under way.
     wanted: Option<Slots>,
 }
@@ -34,6 +36,7 @@ impl OwnOffers {
     /// The first offer went along with the join.
     pub(super) fn sent_with_join(&mut self) {
         (self.state, self.asked) = (State::Sent, FIRST_OFFER_ID);
+        self.slots = FIRST_SLOTS;
     }
 
     /// True once one was asked for.
@@ -46,26 +49,34 @@ impl OwnOffers {
         self.state == State::Answered
     }
 
+    /// Of so many m-lines as many as there is room for, all of which [`SLOTS_MAX`] bounds.
+    pub(super) fn fitting(&self, asked: Slots) -> Slots {
+        let Slots { audio, video } = plus(self.slots, self.wanted.unwrap_or_default());
+        let room = SLOTS_MAX.saturating_sub(audio.saturating_add(video));
+        let audio = asked.audio.min(room);
+        Slots { audio, video: asked.video.min(room - audio) }
+    }
+
     /// An offer with so many m-lines more is wanted; what the engine is to do for it, if not later.
     pub(super) fn want(&mut self, added: Slots) -> Option<MediaCommand> {
         match self.state {
             State::NotAsked | State::Answered => {
+                self.slots = plus(self.slots, added);
                 Some(MediaCommand::CreateOffer { id: self.ask(), added })
             }
             State::Asked | State::Sent => {
                 let before = self.wanted.unwrap_or_default();
-                self.wanted = Some(Slots {
-                    audio: before.audio.saturating_add(added.audio),
-                    video: before.video.saturating_add(added.video),
-                });
+                self.wanted = Some(plus(before, added));
                 None
             }
         }
     }
 
     /// ICE is to be restarted by an offer, if there was one. One that was asked for and did not get
-    /// out is for that too, and what was sent is answered by nobody.
+    /// out is for that too, and what was sent is answered by nobody. What is wanted then is an offer:
+    /// what m-lines it lacks the server says again.
     pub(super) fn restart(&mut self) -> Option<MediaCommand> {
+        self.wanted = self.wanted.map(|_| Slots::default());
         self.is_begun().then(|| MediaCommand::RestartIce { id: self.ask() })
     }
 
@@ -105,6 +116,13 @@ impl OwnOffers {
     }
 }
 
+fn plus(one: Slots, other: Slots) -> Slots {
+    Slots {
+        audio: one.audio.saturating_add(other.audio),
+        video: one.video.saturating_add(other.video),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_takes_the_place_of_what_was_lost_and_keeps_what_is_wanted() {
+    fn a_restart_takes_the_place_of_what_was_lost_and_an_offer_stays_wanted() {
         let mut offers = OwnOffers::default();
         assert_eq!(offers.restart(), None, "there is nothing to restart");
         offers.sent_with_join();
@@ -141,6 +159,19 @@ mod tests {
         assert_eq!(offers.restart(), Some(MediaCommand::RestartIce { id: 3 }));
         assert!(!offers.made(2), "its credentials are none any more");
         assert!(offers.made(3) && offers.answered(3));
-        assert_eq!(offers.next(), Some(MediaCommand::CreateOffer { id: 4, added: slots(1, 0) }));
+        assert_eq!(offers.next(), Some(MediaCommand::CreateOffer { id: 4, added: slots(0, 0) }));
+    }
+
+    #[test]
+    fn a_server_gets_no_more_m_lines_than_there_may_be() {
+        let mut offers = OwnOffers::default();
+        offers.sent_with_join();
+        let room = SLOTS_MAX - FIRST_SLOTS.audio - FIRST_SLOTS.video;
+        assert_eq!(offers.fitting(slots(u32::MAX, u32::MAX)), slots(room, 0));
+        assert_eq!(offers.fitting(slots(1, u32::MAX)), slots(1, room - 1));
+        offers.want(slots(1, room - 1));
+        assert_eq!(offers.fitting(slots(1, 1)), slots(0, 0), "those wanted count too");
+        assert!(offers.answered(1) && offers.next().is_some());
+        assert_eq!(offers.fitting(slots(1, 1)), slots(0, 0));
     }
 }

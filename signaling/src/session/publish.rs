@@ -50,12 +50,11 @@ impl Publishing {
         };
         self.pending.swap_remove(index);
         self.published += usize::from(published);
-        let remaining = match (self.pending.is_empty(), self.published) {
+        match (self.pending.is_empty(), self.published) {
             (false, _) => Remaining::Others,
             (true, 0) => Remaining::AllRefused,
             (true, _) => Remaining::NonePending,
-        };
-        remaining
+        }
     }
 
     /// The server took this track. At most [`PUBLISH_TRACKS_MAX`](super::PUBLISH_TRACKS_MAX).

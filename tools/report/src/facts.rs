@@ -59,7 +59,7 @@ pub struct OnPurposeFacts {
     pub hit: u64,
     /// Of them those that may lose media on their way.
     pub hit_media: u64,
-    /// Datagrams of our publishers that did not leave.
+    /// Datagrams of our publishers that did not leave; 0 with more than one room.
     pub unsent: u64,
     /// Of them those after which it had to come back, and did.
     pub recovered: u64,

@@ -224,10 +224,6 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
         return None;
     }
     if facts.subscribers_joined > 0 && facts.received == 0 {
-        if lost_on_purpose(facts) > 0 {
-            let reason = format!("nothing was received: {}", dropped_in_words(facts));
-            return Some((Fault::None, reason));
-        }
         let reason = if facts.publishers_joined == 0 {
             "nothing was received: no publisher of this run joined, and nobody else published in \
              the room"
@@ -237,7 +233,12 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
             "nothing was received, though our publishers sent; the server forwarded nothing or \
              the network (a firewall for UDP?) kept it"
         };
-        return Some((Fault::Unknown, reason.to_owned()));
+        // How much was due nobody knows.
+        let dropped = match lost_on_purpose(facts) {
+            0 => String::new(),
+            _ => format!("; {}", dropped_in_words(facts)),
+        };
+        return Some((Fault::Unknown, reason.to_owned() + &dropped));
     }
     if facts.publishers_joined > 0 && facts.published == 0 {
         return Some((Fault::Unknown, "our publishers joined but sent nothing".to_owned()));
@@ -1025,8 +1026,8 @@ mod tests {
         let more = Facts { bounded_unrecovered: 10_000, ..more };
         assert_eq!(judge(&more).result, Outcome::Fail);
         let nothing = Facts { received: 0, expected: 0, ..more };
-        let said = "nothing was received: 500 datagrams of our publishers did not leave";
-        check(&nothing, Outcome::Fail, Fault::None, said);
+        let said = "kept it; 500 datagrams of our publishers did not leave, on purpose";
+        check(&nothing, Outcome::Fail, Fault::Unknown, said);
     }
 
     #[test]

@@ -395,8 +395,14 @@ impl Audience {
     ) {
         let Some(room) = self.rooms.get(from) else { return };
         let own = room.publications.iter().filter(|one| one.publisher == identity);
-        let there = own.filter_map(|one| match one.timeline.current() {
-            Some(Publishing::There { muted }) => Some(RemoteTrack {
+        let there = own.filter_map(|one| {
+            let (muted, lost) = match one.timeline.current()? {
+                Publishing::There { muted } => (*muted, None),
+                // On its way back: what it was is expected of it there.
+                Publishing::Vanished { muted, reason } => (*muted, Some(Arc::clone(reason))),
+                Publishing::Over => return None,
+            };
+            let track = RemoteTrack {
                 sid: one.sid.clone(),
                 kind: one.kind,
                 source: one.source,
@@ -405,14 +411,19 @@ impl Audience {
                 width: 0,
                 height: 0,
                 mime_type: String::new(),
-                muted: *muted,
-            }),
-            _ => None,
+                muted,
+            };
+            Some((track, lost))
         });
-        let tracks: Vec<RemoteTrack> = there.collect();
+        let tracks: Vec<(RemoteTrack, Option<Arc<str>>)> = there.collect();
         self.publisher_gone(from, identity, at, None);
         self.rooms.entry(Rc::clone(to)).or_default();
-        tracks.iter().for_each(|track| self.published(to, at, track));
+        for (track, lost) in &tracks {
+            self.published(to, at, track);
+            if let Some(reason) = lost {
+                self.publication(to, &track.sid, |one| one.vanished(at, reason));
+            }
+        }
     }
 
     /// One of this run's publishers is gone; `broke` has the reason if nobody told it to leave.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec};
 use stampede_impair::{Rng, seeded};
-use stampede_scenario::{Audience as AudiencePlan, Signal};
+use stampede_scenario::{Audience as AudiencePlan, FaultSpec, Signal};
 use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
@@ -83,8 +83,8 @@ pub(crate) struct Context {
     pub reconnect_tries: u32,
     /// Which signalling protocol participants speak.
     pub signal: Signal,
-    /// The one that is spoken, as far as known.
-    pub signal_version: Cell<SignalVersion>,
+    /// The one that the server has spoken to anybody.
+    pub signal_version: Cell<Option<SignalVersion>>,
     /// Who comes back, and how.
     pub recoveries: RefCell<Recoveries>,
     /// Whoever was started, for what is done on purpose.
@@ -121,8 +121,8 @@ impl Context {
             retry_sleep: settings.retry_sleep,
             reconnect_tries: settings.reconnect_tries,
             signal: settings.signal,
-            signal_version: Cell::new(settings.signal.first()),
-            recoveries: RefCell::new(Recoveries::new(settings.faults.into_iter())),
+            signal_version: Cell::new(None),
+            recoveries: RefCell::new(Recoveries::new(&settings.faults)),
             targets: RefCell::default(),
             jitter: RefCell::new(seeded(settings.seed, "reconnect jitter")),
             visits: (settings.visits, settings.seed),
@@ -205,8 +205,8 @@ pub(crate) struct Settings {
     pub reconnect_tries: u32,
     /// Which signalling protocol participants speak.
     pub signal: Signal,
-    /// What is done on purpose, as it is written.
-    pub faults: Vec<String>,
+    /// What is done on purpose.
+    pub faults: Vec<FaultSpec>,
     /// How subscribers come and go.
     pub visits: AudiencePlan,
     /// Seed of what is random.

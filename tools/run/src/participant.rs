@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::{MediaFailure, PeerUpdate};
-use stampede_engine::{PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
+use stampede_engine::{AddPeerError, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
 use stampede_scenario::{Media, ParticipantSpec, Signal, Visit};
 use stampede_signaling::connection::{ConnectError, ConnectOptions, Connection};
 use stampede_signaling::session::{EndReason, FIRST_OFFER_ID, FIRST_SLOTS, SignalVersion, WayBack};
@@ -402,8 +402,8 @@ fn return_after(
     match pause {
         // A session that only a websocket was taken from is still the server's to take up again.
         Some(pause) => {
-            let signal_only = order.is_some_and(|order| order.what.is_signal_only());
-            let on_purpose = recoveries.fault_of(id).is_some() && !signal_only;
+            let fault = recoveries.fault_of(id);
+            let on_purpose = fault.is_some_and(|fault| !recoveries.is_signal_only(fault));
             context.joins.borrow_mut().fell_out(id, &broken.why, at, on_purpose);
             Next::After(pause)
         }
@@ -422,8 +422,8 @@ fn return_after(
     }
 }
 
-/// Enters that the path of who was connected is broken, and by what if on purpose; nothing more if it
-/// was so before. To be called before anything is changed of the peer: it is asked for its last
+/// Enters that the path of who was connected is broken, and by what if on purpose; what counts is the
+/// first. To be called before anything is changed of the peer: it is asked for its last
 /// frame.
 fn path_broke(context: &Context, id: ParticipantId, peer: PeerId, at: Instant, by: Option<Order>) {
     let (at_unix_ns, fault) = (context.clock.unix_ns(at), by.map(|order| order.fault));
@@ -472,9 +472,9 @@ async fn session(
     if life.joined {
         context.recoveries.borrow_mut().tries(participant.id, Way::FullReconnect);
     }
+    let mut version = context.signal_version.get().unwrap_or(context.signal.first());
     loop {
-        let version = context.signal_version.get();
-        let (peer, mut notices) = match add_peer(context, participant, life) {
+        let (peer, mut notices) = match Box::pin(add_peer(context, participant, life)).await {
             None => return SessionEnd::Left,
             Some(Ok(added)) => added,
             Some(Err(broken)) => return SessionEnd::Broke(broken),
@@ -495,7 +495,7 @@ async fn session(
             Err(NotOpen::Left) => Some(SessionEnd::Left),
             Err(NotOpen::Broke(broken)) => Some(SessionEnd::Broke(broken)),
             Err(NotOpen::UnknownVersion) => {
-                context.signal_version.set(SignalVersion::V0);
+                version = SignalVersion::V0;
                 context.happened(&life.identity, || "the server knows no v1".to_owned());
                 None
             }
@@ -524,22 +524,28 @@ impl From<Broken> for NotOpen {
     }
 }
 
-/// A peer for a session, and what it will say. `None` once the engine is gone.
-fn add_peer(
+/// A peer for a session, and what it will say; waits a while for room in its worker's mailbox. `None`
+/// once the engine is gone.
+async fn add_peer(
     context: &Context,
     participant: &Participant,
     life: &Life,
 ) -> Option<Result<(PeerId, mpsc::Receiver<PeerNotice>), Broken>> {
     let (sender, notices) = mpsc::channel(NOTICES_MAX);
-    let spec = PeerSpec {
-        label: life.identity.clone(),
-        role: peer_role(&participant.spec.media),
-        local_ip: Some(context.local_ip),
-        cohort: participant.spec.cohort,
-    };
-    let peer = match context.add_peer(spec)? {
-        Ok(peer) => peer,
-        Err(error) => return Some(Err(Broken::new(JoinError::NoResources, error))),
+    let mut tries = 0;
+    let peer = loop {
+        let spec = PeerSpec {
+            label: life.identity.clone(),
+            role: peer_role(&participant.spec.media),
+            local_ip: Some(context.local_ip),
+            cohort: participant.spec.cohort,
+        };
+        match context.add_peer(spec)? {
+            Ok(peer) => break peer,
+            Err(AddPeerError::Mailbox(_)) if tries < MAILBOX_TRIES => tries += 1,
+            Err(error) => return Some(Err(Broken::new(JoinError::NoResources, error))),
+        }
+        tokio::time::sleep(MAILBOX_PAUSE).await;
     };
     let (participant, scheduled) = (participant.id, participant.scheduled);
     let route = Route { participant, scheduled, notices: Some(sender) };
@@ -565,12 +571,14 @@ async fn open(
     let connection = match Connection::connect(options).await {
         Ok(connection) => connection,
         Err(ConnectError::Http { status: 404, .. })
-            if (context.signal, version) == (Signal::Auto, SignalVersion::V1) =>
+            if (context.signal, version) == (Signal::Auto, SignalVersion::V1)
+                && context.signal_version.get().is_none() =>
         {
             return Err(NotOpen::UnknownVersion);
         }
         Err(error) => return Err(Broken::from(error).into()),
     };
+    context.signal_version.set(Some(version));
     let at = connection.timings().websocket;
     context.reached_now(participant.id, JoinPhase::Websocket, participant.scheduled, at);
     context.happened(&life.identity, || format!("websocket open, peer {peer}"));
@@ -584,8 +592,7 @@ async fn first_offer(
     notices: &mut mpsc::Receiver<PeerNotice>,
 ) -> Result<String, Broken> {
     let (id, added) = (FIRST_OFFER_ID, FIRST_SLOTS);
-    let asked = context.command(peer, PeerCommand::CreateOffer { id, added });
-    asked.map_err(|full| Broken::new(JoinError::WorkerOverloaded, full))?;
+    tell(context, peer, PeerCommand::CreateOffer { id, added }).await?;
     let answer = async {
         loop {
             match notices.recv().await {
@@ -674,6 +681,19 @@ fn connect_options(
     options.dial.clone_from(&context.network.dial);
     options.addresses = Some(Arc::clone(&context.addresses));
     Ok(options)
+}
+
+/// Tells a peer something; an end if that can't be done. Waits a while for room in its worker's
+/// mailbox.
+async fn tell(context: &Context, peer: PeerId, command: PeerCommand) -> Result<(), Broken> {
+    for _ in 0..MAILBOX_TRIES {
+        if context.takes_commands(peer) {
+            break;
+        }
+        tokio::time::sleep(MAILBOX_PAUSE).await;
+    }
+    let sent = context.command(peer, command);
+    sent.map_err(|full| Broken::new(JoinError::WorkerOverloaded, full))
 }
 
 /// Closes a peer, waiting a while for room in its worker's mailbox.

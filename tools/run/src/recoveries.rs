@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use stampede_counters::{RecoveryCounters, RecoveryGroups};
 use stampede_report::hist::Samples;
 use stampede_report::types::{FaultRow, RecoveriesSection, RecoverySection};
+use stampede_scenario::FaultSpec;
 
 use crate::joins::ParticipantId;
 
@@ -42,6 +43,7 @@ struct WaySum {
 #[derive(Debug, Default)]
 struct FaultSum {
     row: FaultRow,
+    signal_only: bool,
     times: Samples,
 }
 
@@ -86,13 +88,20 @@ pub(crate) struct Recoveries {
 }
 
 impl Recoveries {
-    /// Of a run with these faults, as they are written.
-    pub(crate) fn new(faults: impl Iterator<Item = String>) -> Self {
-        let sum = |fault| FaultSum {
-            row: FaultRow { fault, ..FaultRow::default() },
+    /// Of a run with these faults.
+    pub(crate) fn new(faults: &[FaultSpec]) -> Self {
+        let sum = |fault: &FaultSpec| FaultSum {
+            row: FaultRow { fault: fault.to_string(), ..FaultRow::default() },
+            signal_only: fault.kind.is_signal_only(),
             times: Samples::default(),
         };
-        Self { faults: faults.map(sum).collect(), ..Self::default() }
+        Self { faults: faults.iter().map(sum).collect(), ..Self::default() }
+    }
+
+    /// This one takes nothing but a websocket away: a server that does not take up the session again
+    /// breaks the media itself.
+    pub(crate) fn is_signal_only(&self, fault: FaultId) -> bool {
+        self.faults.get(fault.0).is_some_and(|sum| sum.signal_only)
     }
 
     /// A fault was due: done to so many, and impossible for others.
@@ -304,7 +313,7 @@ mod tests {
 
     #[test]
     fn tries_balance_however_they_end() {
-        let mut book = Recoveries::new(["signal_drop".to_owned()].into_iter());
+        let mut book = Recoveries::new(&["signal_drop".parse().unwrap()]);
         let at = Instant::now();
         for number in 0..4 {
             let id = ParticipantId(number);

@@ -127,7 +127,7 @@ async fn parts(
         retry_sleep: data.scenario.retry_sleep,
         reconnect_tries: data.scenario.reconnect.tries(),
         signal: data.scenario.signal,
-        faults: data.scenario.faults.iter().map(ToString::to_string).collect(),
+        faults: data.scenario.faults.clone(),
         visits: data.scenario.audience,
         seed: prepared.seed,
         own_publishers: prepared.participants.own_publishers.clone(),

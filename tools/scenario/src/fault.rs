@@ -84,6 +84,12 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// It takes the websocket away, for a while or for good, and leaves the media connection alone.
+    #[must_use]
+    pub fn is_signal_only(self) -> bool {
+        matches!(self, Self::SignalDrop | Self::SignalStall { .. })
+    }
+
     /// Whether media that was on its way to or from a participant may be lost by it. A websocket that
     /// breaks takes none with it: the media connection goes on through resume and ICE restart.
     #[must_use]

@@ -14,9 +14,9 @@ use super::answer::{self, ABS_CAPTURE_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, put, p
 use super::negotiation::unreadable;
 use super::receiving::Agreed;
 
-/// Most m-lines to receive by: as many as a description of the greatest length has. Further ones that
-/// a server asks for are not added.
-pub const SLOTS_MAX: usize = 1_024;
+/// Most m-lines to receive by; further ones are not added. A description of as many, some 2 kB each,
+/// is half as long as the longest that is read.
+pub const SLOTS_MAX: usize = 512;
 
 /// The channels that a client of the single connection makes (client-sdk-js
 /// src/room/RTCEngine.ts): name, and whether what is sent over it comes in any case and in order.
@@ -164,19 +164,30 @@ impl Offering {
         answer: &Description<'_>,
     ) -> Result<Agreed, NegotiateError> {
         let pending = self.pending.take().ok_or(NegotiateError::NoOffer)?;
-        if let Pending::Transport(pending) = pending {
-            let text = answer::transport_of(answer);
-            let transport =
-                SdpAnswer::from_sdp_string(&text).map_err(|error| unreadable("answer", &error))?;
-            let accepted = rtc.sdp_api().accept_answer(pending, transport);
-            accepted.map_err(|error| NegotiateError::Apply {
-                what: "answer",
-                reason: error.to_string(),
-            })?;
+        if let Pending::Transport(pending) = pending
+            && let Err(error) = accept_transport(rtc, pending, answer)
+        {
+            // str0m has forgotten what it offered: the next offer begins anew.
+            if !self.answered {
+                self.transport.clear();
+            }
+            return Err(error);
         }
         self.answered = true;
         Ok(answer::agreed_by(answer))
     }
+}
+
+fn accept_transport(
+    rtc: &mut Rtc,
+    pending: SdpPendingOffer,
+    answer: &Description<'_>,
+) -> Result<(), NegotiateError> {
+    let text = answer::transport_of(answer);
+    let transport =
+        SdpAnswer::from_sdp_string(&text).map_err(|error| unreadable("answer", &error))?;
+    let accepted = rtc.sdp_api().accept_answer(pending, transport);
+    accepted.map_err(|error| NegotiateError::Apply { what: "answer", reason: error.to_string() })
 }
 
 /// The offer of these m-lines over str0m's transport. `version` is one more with each
@@ -290,7 +301,8 @@ mod tests {
     #[test]
     fn a_server_that_asks_for_too_much_gets_what_there_may_be() {
         let (mut peer, now) = (peer(), Instant::now());
-        let offer = peer.create_offer(now, Slots { audio: u32::MAX, video: u32::MAX }).unwrap();
+        let offer = peer.create_offer(now, Slots { audio: 0, video: u32::MAX }).unwrap();
         assert_eq!(Description::parse(&offer).unwrap().media.len(), SLOTS_MAX + 1);
+        assert!(offer.len() < stampede_sdp::DESCRIPTION_BYTES_MAX / 3 * 2, "{}", offer.len());
     }
 }

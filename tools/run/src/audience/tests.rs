@@ -326,6 +326,21 @@ fn a_publisher_that_is_moved_away_and_back_is_expected_again() {
 }
 
 #[test]
+fn a_publisher_that_is_moved_on_its_way_back_is_expected_there() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    let (name, room, other) = (format!("{OWN}1-0"), Rc::clone(&rig.room), Rc::from("other"));
+    rig.audience.published(&other, rig.at(0), &Rig::track("TR_1", &name, TrackSource::Camera));
+    rig.audience.publisher_gone(&other, &name, rig.at(1_000), Some("signal_lost"));
+    rig.audience.publisher_moved(&other, &room, &name, rig.at(2_000));
+    rig.audience.publisher_back(&room, &name, rig.at(3_000));
+    rig.available(3_010, "TR_1", &name, TrackSource::Camera);
+    rig.played("TR_1", 0, 3_200, 4_000);
+    let [(_, tally)] = &rig.tallies(9_000)[..] else { panic!() };
+    assert!(ms(tally.expected) >= 5_800 && ms(tally.played) == 800, "{tally:?}");
+}
+
+#[test]
 fn a_peer_that_is_closed_is_forgotten_and_its_time_is_not() {
     let mut rig = Rig::new(Subscription::Auto);
     rig.audience.connected(SUBSCRIBER, rig.at(0));

@@ -206,24 +206,25 @@ impl Socket {
     }
 }
 
-/// Numbers the websockets, and gives each to the script. One that does not know v1 says so.
+/// Numbers the websockets, and gives each to the script. Of v1 only the first so many are.
 async fn serve(
     mut streams: mpsc::UnboundedReceiver<DuplexStream>,
-    knows_v1: bool,
+    v1_max: usize,
     script: impl AsyncFn(usize, Socket) + 'static,
 ) {
-    let upgrade = move |request: &Request, response| match request.uri().path() {
-        "/rtc/v1" if !knows_v1 => {
-            let mut refusal = ErrorResponse::new(None);
-            *refusal.status_mut() = StatusCode::NOT_FOUND;
-            Err(refusal)
-        }
-        _ => Ok(response),
-    };
     let (script, mut number) = (Rc::new(script), 0);
     while let Some(stream) = streams.recv().await {
         let script = Rc::clone(&script);
         spawn_local(async move {
+            #[expect(clippy::result_large_err, reason = "tungstenite's")]
+            let upgrade = |request: &Request, response| match request.uri().path() {
+                "/rtc/v1" if number >= v1_max => {
+                    let mut refusal = ErrorResponse::new(None);
+                    *refusal.status_mut() = StatusCode::NOT_FOUND;
+                    Err(refusal)
+                }
+                _ => Ok(response),
+            };
             // Who only looks whether the server is there makes no websocket.
             if let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, upgrade).await {
                 script(number, Socket(socket)).await;
@@ -350,7 +351,7 @@ struct Rig {
     media: Option<Rng>,
     /// What participants speak; what most scripts do unless it is said.
     signal: Signal,
-    knows_v1: bool,
+    v1_max: usize,
 }
 
 /// What became of a run. Times are since its begin.
@@ -383,7 +384,7 @@ impl Rig {
         let connected_after = Some(CONNECTED_AFTER);
         let signal = Signal::Only(SignalVersion::V0);
         let wire = Arc::new(wire);
-        Self { wire, streams, connected_after, stuck: 0, media: None, signal, knows_v1: true }
+        Self { wire, streams, connected_after, stuck: 0, media: None, signal, v1_max: usize::MAX }
     }
 
     /// Plays a draft against a server that does this with each websocket.
@@ -420,7 +421,7 @@ impl Rig {
             retry_sleep: scenario.retry_sleep,
             reconnect_tries: scenario.reconnect.tries(),
             signal: scenario.signal,
-            faults: scenario.faults.iter().map(ToString::to_string).collect(),
+            faults: scenario.faults.clone(),
             visits: scenario.audience,
             seed: 1,
             own_publishers: participants.own_publishers.clone(),
@@ -436,7 +437,7 @@ impl Rig {
             None => spawn_local(answer(told, own, plane, self.connected_after)),
             Some(rng) => spawn_local(chaos::connect_badly(told, own, plane, rng)),
         };
-        spawn_local(serve(self.streams, self.knows_v1, script));
+        spawn_local(serve(self.streams, self.v1_max, script));
         for _ in 0..self.stuck {
             let id = context.joins.borrow_mut().register(false);
             context.joins.borrow_mut().started(id, now());
@@ -787,7 +788,7 @@ async fn who_changes_its_network_after_an_hour_restarts_its_ice() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_knows_no_v1_is_joined_by_v0() {
     let draft = Draft { subscribers: Some(20), duration: Some(ms(5_000)), ..Draft::default() };
-    let rig = Rig { signal: Signal::Auto, knows_v1: false, ..Rig::new() };
+    let rig = Rig { signal: Signal::Auto, v1_max: 0, ..Rig::new() };
     let played = rig
         .play(draft, async |_, mut socket| {
             socket.admit().await;
@@ -805,7 +806,7 @@ async fn a_server_that_knows_no_v1_is_joined_by_v0() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_knows_no_v1_is_an_error_where_nothing_else_is_to_be_spoken() {
     let signal = Signal::Only(SignalVersion::V1);
-    let rig = Rig { signal, knows_v1: false, ..Rig::new() };
+    let rig = Rig { signal, v1_max: 0, ..Rig::new() };
     let played = rig.play(one_subscriber(), async |_, socket| socket.attend().await).await;
     assert_eq!(played.joins.errors.get("http_404"), Some(&1), "{:?}", played.joins.errors);
     assert_eq!((played.joins.counted.joined, played.peers_open), (0, 0));
@@ -838,4 +839,47 @@ async fn a_single_connection_is_joined_by_its_offer_and_resumed_by_another() {
     assert_eq!((resume.tries, resume.recovered), (4, 4), "{:?}", played.recoveries);
     // One peer each: the offer of the join is its own.
     assert_eq!(played.identities.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_404_of_a_server_that_speaks_v1_is_an_error_like_any_other() {
+    let draft = Draft {
+        subscribers: Some(4),
+        faults: vec!["leave_rejoin,at=5s".parse().unwrap()],
+        ..one_subscriber()
+    };
+    let rig = Rig { signal: Signal::Auto, v1_max: 4, ..Rig::new() };
+    let played = rig
+        .play(draft, async |_, mut socket| {
+            socket.admit_v1().await;
+            socket.attend().await;
+        })
+        .await;
+    let signalling = &played.joins.signalling;
+    assert_eq!((signalling.joined_v0, signalling.joined_v1), (0, 4));
+    assert_eq!(played.joins.errors.get("http_404"), Some(&4), "{:?}", played.joins.errors);
+}
+
+/// However long the server takes to say so.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_not_taken_up_after_a_lost_websocket_is_a_drop() {
+    for late_ms in [0, 3_000] {
+        let draft =
+            Draft { faults: vec!["signal_drop,at=5s".parse().unwrap()], ..one_subscriber() };
+        let played = Rig::new()
+            .play(draft, async move |number, mut socket| {
+                match number {
+                    1 => {
+                        tokio::time::sleep(ms(late_ms)).await;
+                        socket.leave(proto::leave_request::Action::Reconnect).await;
+                    }
+                    _ => socket.admit().await,
+                }
+                socket.attend().await;
+            })
+            .await;
+        assert_eq!(played.faults[0].recovered, 1, "{late_ms}: {:?}", played.faults);
+        let counted = &played.joins.counted;
+        assert_eq!((counted.joined, counted.dropped, counted.drops), (1, 0, 1), "{late_ms}");
+    }
 }

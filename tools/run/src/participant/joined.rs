@@ -13,10 +13,7 @@ use tokio::sync::mpsc;
 
 use super::orders::{Order, What};
 use super::words::{heard, said};
-use super::{
-    Broken, Departure, Life, MAILBOX_PAUSE, MAILBOX_TRIES, Participant, SessionEnd,
-    connect_options, may_dial_again,
-};
+use super::{Broken, Departure, Life, Participant, SessionEnd, connect_options, may_dial_again};
 use crate::clock::now;
 use crate::context::Context;
 use crate::join_error::JoinError;
@@ -193,7 +190,6 @@ impl<'a> Joined<'a> {
         }
         let Some(stood) = stood else { return };
         // What it was done for is done: what breaks next has another reason.
-        let by = self.life.fault(|order| Some(order.fault) == stood.fault);
         self.life.blames.retain(|(order, _)| Some(order.fault) != stood.fault);
         if let Some((order, _)) = self.life.trap.take().filter(|(_, until)| at < *until) {
             self.life.blame(order, at + TRAPPED_WITHIN);
@@ -205,8 +201,9 @@ impl<'a> Joined<'a> {
             joins.connected_again(id);
         }
         // A server that does not take up what lost its websocket alone breaks the media itself.
-        let by_server = stood.way == Some(Way::FullReconnect)
-            && by.is_some_and(|order| order.what.is_signal_only());
+        let signal_only = |fault| self.context.recoveries.borrow().is_signal_only(fault);
+        let by_server =
+            stood.way == Some(Way::FullReconnect) && stood.fault.is_some_and(signal_only);
         if stood.fault.is_some() && !by_server {
             let until = (at + SETTLED_WITHIN).min(stood.since + STANDS_WITHIN);
             self.excuse(stood.since, until);
@@ -408,18 +405,10 @@ impl<'a> Joined<'a> {
         Ok(())
     }
 
-    /// Tells the peer something; an end if that can't be done. Waits a while for room in its
-    /// worker's mailbox, and reads nothing more of the server meanwhile: it may be the one that
-    /// fills it.
+    /// Tells the peer something, and reads nothing more of the server while its worker has no room: it
+    /// may be the one that fills it.
     async fn command(&self, command: PeerCommand) -> Result<(), Broken> {
-        for _ in 0..MAILBOX_TRIES {
-            if self.context.takes_commands(self.peer) {
-                break;
-            }
-            tokio::time::sleep(MAILBOX_PAUSE).await;
-        }
-        let sent = self.context.command(self.peer, command);
-        sent.map_err(|full| Broken::new(JoinError::WorkerOverloaded, full))
+        super::tell(self.context, self.peer, command).await
     }
 
     /// What the session says, but its end.

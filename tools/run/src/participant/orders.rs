@@ -56,11 +56,6 @@ impl What {
         self == Self::Simulate(Simulation::ServerLeave)
     }
 
-    /// It takes the websocket away, for a while or for good, and leaves the media connection alone.
-    pub(crate) fn is_signal_only(self) -> bool {
-        matches!(self, Self::SignalDrop | Self::SignalStall(_))
-    }
-
     /// It breaks the way back itself, of a path that something else broke.
     pub(crate) fn acts_on_return(self) -> bool {
         matches!(
