@@ -572,7 +572,7 @@ async fn open(
         Ok(connection) => connection,
         Err(ConnectError::Http { status: 404, .. })
             if (context.signal, version) == (Signal::Auto, SignalVersion::V1)
-                && context.signal_version.get().is_none() =>
+                && context.signal_version.get() != Some(SignalVersion::V1) =>
         {
             return Err(NotOpen::UnknownVersion);
         }

@@ -787,7 +787,13 @@ async fn who_changes_its_network_after_an_hour_restarts_its_ice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_knows_no_v1_is_joined_by_v0() {
-    let draft = Draft { subscribers: Some(20), duration: Some(ms(5_000)), ..Draft::default() };
+    // Many ask for v1 before the first has got in by v0.
+    let draft = Draft {
+        subscribers: Some(20),
+        joins_per_second: 100_000.0,
+        duration: Some(ms(5_000)),
+        ..Draft::default()
+    };
     let rig = Rig { signal: Signal::Auto, v1_max: 0, ..Rig::new() };
     let played = rig
         .play(draft, async |_, mut socket| {
