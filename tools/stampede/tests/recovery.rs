@@ -117,7 +117,16 @@ fn broken_in_all_ways(server: Server) {
         return;
     };
     assert_all_back(&ended);
-    assert_nothing_lost(&ended);
+    match server {
+        Server::Embedded => assert_nothing_lost(&ended),
+        // pion has no pair for a moment in each restart of ICE, and sends nothing then; what is
+        // audio is not repaired.
+        Server::Real => {
+            let lost = ended.number("/audio/packets/unrecovered");
+            assert!(lost <= 3.0 * 8.0, "{lost} in 8 restarts: {:#?}", ended.verdict());
+            assert_eq!(ended.number("/video/packets/unrecovered"), 0.0);
+        }
+    }
     let [signal, network, node, leave] = &faults(&ended)[..] else { panic!("{ended:?}") };
     assert_row(signal, &[("hit", 4), ("recovered", 4)]);
     assert_row(network, &[("hit", 2), ("recovered", 2)]);
