@@ -4,132 +4,16 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use livekit_protocol as proto;
-use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sdp::{MediaKind, Slots};
 use stampede_signaling::session::*;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-struct Harness {
-    session: Session,
-    now: Instant,
-    sent: Vec<Request>,
-    media: Vec<MediaCommand>,
-    events: Vec<SessionEvent>,
-    /// `S`, `M` or `E` for each output, in order.
-    order: String,
-}
-
-impl Harness {
-    fn new(role: Role) -> Self {
-        let now = Instant::now();
-        let session = Session::new(SessionOptions::new(role), now);
-        let (sent, media, events, order) = Default::default();
-        Self { session, now, sent, media, events, order }
-    }
-
-    fn subscriber(subscription: Subscription, quality: Quality) -> Self {
-        Self::new(Role::Subscriber { subscription, quality })
-    }
-
-    fn joined_subscriber() -> Self {
-        let mut harness = Self::subscriber(Subscription::Auto, Quality::High);
-        harness.receive(join(vec![]));
-        harness.clear();
-        harness
-    }
-
-    fn receive(&mut self, message: proto::SignalResponse) {
-        self.session.handle_message(self.now, &message.encode_to_vec().into());
-        self.drain();
-    }
-
-    fn media(&mut self, input: MediaInput) {
-        self.session.handle_media(input);
-        self.drain();
-    }
-
-    /// Moves time to each timeout up to `by` from now.
-    fn advance(&mut self, by: Duration) {
-        let end = self.now + by;
-        while let Some(at) = self.session.next_timeout().filter(|at| *at <= end) {
-            self.now = at;
-            self.session.handle_timeout(at);
-            self.drain();
-        }
-        self.now = end;
-        self.session.handle_timeout(end);
-        self.drain();
-    }
-
-    fn drain(&mut self) {
-        while let Some(output) = self.session.poll_output() {
-            match output {
-                Output::Send(request) => {
-                    self.order.push('S');
-                    self.sent.push(request.message.unwrap());
-                }
-                Output::Media(command) => {
-                    self.order.push('M');
-                    self.media.push(command);
-                }
-                Output::Event(event) => {
-                    self.order.push('E');
-                    self.events.push(event);
-                }
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        self.sent.clear();
-        self.media.clear();
-        self.events.clear();
-        self.order.clear();
-    }
-
-    fn settings(&self) -> Vec<(Vec<String>, i32)> {
-        let settings = self.sent.iter().filter_map(|request| match request {
-            Request::TrackSetting(s) => Some((s.track_sids.clone(), s.quality)),
-            _ => None,
-        });
-        settings.collect()
-    }
-
-    fn answers(&self) -> Vec<u32> {
-        let answers = self.sent.iter().filter_map(|request| match request {
-            Request::Answer(answer) => Some(answer.id),
-            _ => None,
-        });
-        answers.collect()
-    }
-
-    fn pings(&self) -> Vec<proto::Ping> {
-        let pings = self.sent.iter().filter_map(|request| match request {
-            Request::PingReq(ping) => Some(*ping),
-            _ => None,
-        });
-        pings.collect()
-    }
-
-    fn end(&self) -> Option<&EndReason> {
-        match self.events.last() {
-            Some(SessionEvent::Ended(reason)) => Some(reason),
-            _ => None,
-        }
-    }
-
-    fn sent_leave(&self) -> bool {
-        matches!(self.sent.last(), Some(Request::Leave(leave))
-            if leave.reason == DisconnectReason::ClientInitiated as i32)
-    }
-}
 
 fn pong(ping: proto::Ping) -> proto::SignalResponse {
     let pong = proto::Pong { last_ping_timestamp: ping.timestamp, timestamp: 1 };

@@ -4,23 +4,12 @@
 
 mod common;
 
-use std::time::Instant;
-
 use common::*;
 use livekit_protocol as proto;
-use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sdp::Slots;
 use stampede_signaling::session::*;
-
-struct Harness {
-    session: Session,
-    now: Instant,
-    sent: Vec<Request>,
-    media: Vec<MediaCommand>,
-    events: Vec<SessionEvent>,
-}
 
 impl Harness {
     /// Joined, with an offer in the join or without.
@@ -31,23 +20,9 @@ impl Harness {
             first_offer: first_offer.map(str::to_owned),
             ..SessionOptions::new(role)
         };
-        let now = Instant::now();
-        let session = Session::new(options, now);
-        let (sent, media, events) = Default::default();
-        let mut harness = Self { session, now, sent, media, events };
-        harness.receive(join(vec![]).message.unwrap());
+        let mut harness = Self::with(options);
+        harness.receive(join(vec![]));
         harness
-    }
-
-    fn receive(&mut self, message: Response) {
-        let response = proto::SignalResponse { message: Some(message) };
-        self.session.handle_message(self.now, &response.encode_to_vec().into());
-        self.drain();
-    }
-
-    fn media(&mut self, input: MediaInput) {
-        self.session.handle_media(input);
-        self.drain();
     }
 
     /// The engine makes the offer with this id, which goes out.
@@ -63,27 +38,13 @@ impl Harness {
         let mid_to_track_id =
             tracks.iter().map(|(mid, sid)| (mid.to_string(), sid.to_string())).collect();
         let (r#type, sdp) = ("answer".to_owned(), ANSWER.to_owned());
-        self.receive(Response::Answer(proto::SessionDescription {
-            r#type,
-            sdp,
-            id,
-            mid_to_track_id,
-        }));
+        let answer = proto::SessionDescription { r#type, sdp, id, mid_to_track_id };
+        self.receive(response(Response::Answer(answer)));
     }
 
     fn wants(&mut self, num_audios: u32, num_videos: u32) {
         let wanted = proto::MediaSectionsRequirement { num_audios, num_videos };
-        self.receive(Response::MediaSectionsRequirement(wanted));
-    }
-
-    fn drain(&mut self) {
-        while let Some(output) = self.session.poll_output() {
-            match output {
-                Output::Send(request) => self.sent.push(request.message.unwrap()),
-                Output::Media(command) => self.media.push(command),
-                Output::Event(event) => self.events.push(event),
-            }
-        }
+        self.receive(response(Response::MediaSectionsRequirement(wanted)));
     }
 
     fn take_media(&mut self) -> Vec<MediaCommand> {
@@ -140,21 +101,15 @@ fn without_an_offer_in_the_join_it_follows() {
 #[test]
 fn the_one_connection_goes_by_the_publishers_name_and_the_server_offers_nothing() {
     let mut h = Harness::joined(Some("first"));
-    let trickle = |target: proto::SignalTarget| {
-        Response::Trickle(proto::TrickleRequest {
-            candidate_init: candidate_json(7882),
-            target: target as i32,
-            r#final: false,
-        })
-    };
-    h.receive(trickle(proto::SignalTarget::Subscriber));
-    h.receive(trickle(proto::SignalTarget::Publisher));
+    for target in [proto::SignalTarget::Subscriber, proto::SignalTarget::Publisher] {
+        h.receive(trickle(target, &candidate_json(7882), false));
+    }
     assert!(h.media.is_empty(), "its description is not there yet");
     h.answer(1, &[]);
     assert!(matches!(h.media[..], [_, MediaCommand::RemoteCandidate { .. }]), "{:?}", h.media);
     let (r#type, sdp) = ("offer".to_owned(), ANSWER.to_owned());
     let offer = proto::SessionDescription { r#type, sdp, id: 5, ..Default::default() };
-    h.receive(Response::Offer(offer));
+    h.receive(response(Response::Offer(offer)));
     let counters = h.session.counters();
     assert_eq!((counters.offers_ignored, counters.candidates_dropped), (1, 1));
     h.media(MediaInput::LocalCandidate { candidate: "candidate:1".into() });
@@ -173,7 +128,7 @@ fn a_resume_restarts_ice_by_an_offer_of_ours() {
     h.drain();
     h.session.resume(h.now);
     h.sent.clear();
-    h.receive(Response::Reconnect(proto::ReconnectResponse::default()));
+    h.receive(response(Response::Reconnect(proto::ReconnectResponse::default())));
     let [Request::SyncState(state)] = &h.sent[..] else { panic!("{:?}", h.sent) };
     assert_eq!(state.offer.as_ref().map(|offer| offer.sdp.as_str()), Some("first"));
     assert_eq!(h.take_media(), [MediaCommand::RestartIce { id: 3 }]);

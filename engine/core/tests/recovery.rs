@@ -91,10 +91,8 @@ struct Subscriber {
 
 impl Subscriber {
     fn connect() -> Self {
-        let start = Instant::now();
-        let server = Server::new(start, Rtc::builder());
-        let peer = Peer::subscriber(start, peer_addr(), &options(), false).unwrap();
-        let mut sim = Sim::new(start, peer, server);
+        let mut sim = Sim::subscriber(false);
+        let start = sim.start;
         let mut changes = sim.server.rtc.sdp_api();
         let mid = changes.add_media(media::MediaKind::Video, Direction::SendOnly, None, None, None);
         let (offer, pending) = changes.apply().unwrap();

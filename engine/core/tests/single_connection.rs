@@ -4,12 +4,11 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
-use stampede_core::{MediaKind, NegotiateError, Peer, PeerEvent, PeerUpdate, Slots, StreamReport};
+use stampede_core::{MediaKind, NegotiateError, PeerEvent, Slots};
 use stampede_sdp::Description;
-use str0m::Rtc;
 use str0m::change::SdpOffer;
 use str0m::rtp::{RtpWrite, Ssrc};
 
@@ -26,10 +25,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let start = Instant::now();
-        let server = Server::new(start, Rtc::builder());
-        let peer = Peer::subscriber(start, peer_addr(), &options(), false).unwrap();
-        Self { sim: Sim::new(start, peer, server) }
+        Self { sim: Sim::subscriber(false) }
     }
 
     fn connected(slots: Slots) -> Self {
@@ -74,14 +70,6 @@ impl Pair {
         }
         self.sim.run(ms(100));
     }
-
-    fn finish(&mut self) -> Vec<StreamReport> {
-        self.sim.peer.update(PeerUpdate::Leaving);
-        self.sim.run(Duration::from_secs(3));
-        let now = self.sim.now;
-        self.sim.peer.close(now, &mut self.sim.sink);
-        self.sim.peer.final_report(now).streams
-    }
 }
 
 const TWO: Slots = Slots { audio: 1, video: 2 };
@@ -95,7 +83,7 @@ fn what_the_server_sends_on_a_slot_is_received() {
     pair.negotiate(&offer);
     pair.send("slot1", 50, 51);
     pair.send("slot3", 25, 1);
-    let streams = pair.finish();
+    let streams = pair.sim.finish();
     let received = |mid: &str| {
         let stream = streams.iter().find(|stream| stream.mid == mid).unwrap();
         assert_eq!((stream.kind, stream.closed), (MediaKind::Video, false));
@@ -129,7 +117,7 @@ fn a_slot_is_used_again_by_another_track() {
     let answer = pair.answer(&offer);
     let none = answer.replace("a=sendonly", "a=inactive");
     pair.sim.peer.accept_answer(pair.sim.now, &none, &[]).unwrap();
-    let streams = pair.finish();
+    let streams = pair.sim.finish();
     let of = |ssrc: u32| streams.iter().find(|stream| stream.ssrc == ssrc).unwrap();
     assert_eq!((of(old).closed, of(old).packets.received), (true, 30));
     assert_eq!((of(other).closed, of(other).track_id.as_deref()), (true, Some("TR_other")));
@@ -154,7 +142,7 @@ fn ice_is_restarted_by_an_offer_and_media_goes_on() {
     // Later offers have the new credentials.
     let later = pair.sim.peer.create_offer(pair.sim.now, Slots::default()).unwrap();
     assert_eq!(ufrag(&later), ufrag(&restart));
-    let streams = pair.finish();
+    let streams = pair.sim.finish();
     let stream = streams.iter().find(|stream| stream.mid == "slot1").unwrap();
     let packets = &stream.packets;
     assert_eq!((packets.received, packets.missing), (60, 0));

@@ -8,9 +8,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use common::*;
-use stampede_core::{Codec, MediaKind, PacketCounters, Peer, PeerEvent, PeerUpdate, StreamReport};
+use stampede_core::{Codec, MediaKind, PacketCounters, PeerEvent, StreamReport};
 use stampede_media::MediaClip;
-use str0m::Rtc;
 use str0m::change::SdpAnswer;
 use str0m::media::{self, Direction, Mid, Pt};
 use str0m::rtp::rtcp::Rtcp;
@@ -28,10 +27,8 @@ struct Pair {
 }
 
 fn connect(recording: bool) -> Pair {
-    let start = Instant::now();
-    let server = Server::new(start, Rtc::builder());
-    let peer = Peer::subscriber(start, peer_addr(), &options(), recording).unwrap();
-    let mut sim = Sim::new(start, peer, server);
+    let mut sim = Sim::subscriber(recording);
+    let start = sim.start;
     let mut changes = sim.server.rtc.sdp_api();
     let mut add = |kind, track: &str| {
         let stream = Some(format!("PA_x|{track}"));
@@ -85,15 +82,6 @@ impl Pair {
             });
         }
         sequence
-    }
-
-    fn finish(&mut self) -> Vec<StreamReport> {
-        // The publisher has ended: what waits is decided, and nobody watches on.
-        self.sim.peer.update(PeerUpdate::Leaving);
-        self.sim.run(Duration::from_secs(3));
-        let now = self.sim.now;
-        self.sim.peer.close(now, &mut self.sim.sink);
-        self.sim.peer.final_report(now).streams
     }
 }
 
@@ -170,7 +158,7 @@ fn connects_receives_and_counts_a_clean_run() {
     pair.send(&audio, pair.audio, pair.audio_pt, 700);
     let clip = vp8_clip(90, 30, 30, |frame| 1 + frame % 7);
     pair.send(&clip, pair.video, pair.video_pt, 65_500);
-    let reports = pair.finish();
+    let reports = pair.sim.finish();
 
     let video = of(&reports, MediaKind::Video);
     assert_eq!(video.codec, Some(Codec::Vp8));
@@ -239,7 +227,7 @@ fn random_faults_are_counted_packet_for_packet() {
         });
         let clip = vp8_clip(300, 30, 60, |frame| 1 + (frame * 7) % 11);
         pair.send(&clip, pair.video, pair.video_pt, 65_000);
-        let reports = pair.finish();
+        let reports = pair.sim.finish();
         let report = of(&reports, MediaKind::Video);
         let expected = replay(&pair, options().playout_deadline);
         assert!(expected.missing > 50 && expected.duplicate > 20, "{expected:?}");
@@ -277,7 +265,7 @@ fn losses_with_rtx_are_all_repaired_and_the_recording_is_whole() {
     });
     let clip = vp8_clip(300, 30, 100, |_| 4);
     pair.send(&clip, pair.video, pair.video_pt, 1);
-    let reports = pair.finish();
+    let reports = pair.sim.finish();
     let packets = of(&reports, MediaKind::Video).packets;
     assert!(total.get() > 50);
     assert_eq!((packets.missing, packets.repaired), (total.get(), total.get()));
@@ -306,7 +294,7 @@ fn losses_without_rtx_break_the_chain_and_ask_for_keyframes() {
     });
     let clip = vp8_clip(150, 30, 100, |_| 4);
     pair.send(&clip, pair.video, pair.video_pt, 1);
-    let reports = pair.finish();
+    let reports = pair.sim.finish();
     let report = of(&reports, MediaKind::Video);
     assert_eq!((report.packets.missing, report.packets.unrecovered), (1, 1));
     let frames = report.frames;
@@ -329,7 +317,7 @@ fn joining_between_keyframes_asks_for_one_at_once() {
     let mut clip = vp8_clip(60, 30, 50, |_| 2);
     clip.frames.drain(..10);
     pair.send(&clip, pair.video, pair.video_pt, 1);
-    let reports = pair.finish();
+    let reports = pair.sim.finish();
     let report = of(&reports, MediaKind::Video);
     assert_eq!(report.frames.decodable, Some(10));
     assert!((3..=5).contains(&report.feedback.pli_sent), "{}", report.feedback.pli_sent);
@@ -360,7 +348,7 @@ fn a_slot_taken_over_by_another_track_closes_its_stream() {
     pair.sim.server.rtx_ssrcs = vec![new_rtx];
     // str0m goes on finding the stream by its old SSRC.
     pair.send(&clip, pair.video, pair.video_pt, 9_000);
-    let reports = pair.finish();
+    let reports = pair.sim.finish();
     let videos: Vec<_> = reports.iter().filter(|r| r.kind == MediaKind::Video).collect();
     assert_eq!(videos.len(), 2);
     assert_eq!((videos[0].closed, videos[0].track_id.as_deref()), (true, Some("TR_mapped")));
@@ -393,7 +381,7 @@ fn measuring_begins_from_nothing() {
     pair.sim.peer.begin_measuring(now);
     assert_eq!(pair.sim.peer.counters().video.packets, PacketCounters::default());
     pair.send(&clip, pair.video, pair.video_pt, next);
-    let packets = of(&pair.finish(), MediaKind::Video).packets;
+    let packets = of(&pair.sim.finish(), MediaKind::Video).packets;
     assert_eq!((packets.expected, packets.received, packets.missing), (60, 60, 0));
 }
 
@@ -441,7 +429,7 @@ fn reports_say_what_the_network_lost_and_no_index_is_sent_twice() {
     pair.send(&clip, pair.video, pair.video_pt, 65_000);
     let voice = opus_clip(50);
     pair.send(&voice, pair.audio, pair.audio_pt, 9);
-    let reports = pair.finish();
+    let reports = pair.sim.finish();
     let packets = of(&reports, MediaKind::Video).packets;
     assert_eq!((packets.missing, packets.unrecovered), (lost.get(), 0), "all repaired by RTX");
 

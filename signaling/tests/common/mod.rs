@@ -2,10 +2,17 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+use std::time::{Duration, Instant};
+
 use livekit_protocol as proto;
+use prost::Message as _;
+use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sdp::MediaKind;
-use stampede_signaling::session::{LocalLayer, LocalTrack, Quality};
+use stampede_signaling::session::{
+    DisconnectReason, EndReason, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output, Quality,
+    Role, Session, SessionEvent, SessionOptions, Subscription,
+};
 
 /// The data-channels-only offer and the offer with an audio and a video track, as captured.
 pub(crate) const OFFER_DATA: &str = include_str!("../data/subscriber-offer-vp8-1.sdp");
@@ -102,7 +109,7 @@ pub(crate) fn candidate_json(port: u16) -> String {
 
 pub(crate) fn leave(
     action: proto::leave_request::Action,
-    reason: proto::DisconnectReason,
+    reason: DisconnectReason,
 ) -> proto::SignalResponse {
     response(Response::Leave(proto::LeaveRequest {
         action: action as i32,
@@ -138,5 +145,125 @@ pub(crate) fn audio_track(cid: &str) -> LocalTrack {
         width: 0,
         height: 0,
         layers: vec![],
+    }
+}
+
+/// A session and all that it put out.
+pub(crate) struct Harness {
+    pub(crate) session: Session,
+    pub(crate) now: Instant,
+    pub(crate) sent: Vec<Request>,
+    pub(crate) media: Vec<MediaCommand>,
+    pub(crate) events: Vec<SessionEvent>,
+    /// `S`, `M` or `E` for each output, in order.
+    pub(crate) order: String,
+}
+
+impl Harness {
+    pub(crate) fn new(role: Role) -> Self {
+        Self::with(SessionOptions::new(role))
+    }
+
+    pub(crate) fn with(options: SessionOptions) -> Self {
+        let now = Instant::now();
+        let session = Session::new(options, now);
+        let (sent, media, events, order) = Default::default();
+        Self { session, now, sent, media, events, order }
+    }
+
+    pub(crate) fn subscriber(subscription: Subscription, quality: Quality) -> Self {
+        Self::new(Role::Subscriber { subscription, quality })
+    }
+
+    pub(crate) fn joined_subscriber() -> Self {
+        let mut harness = Self::subscriber(Subscription::Auto, Quality::High);
+        harness.receive(join(vec![]));
+        harness.clear();
+        harness
+    }
+
+    pub(crate) fn receive(&mut self, message: proto::SignalResponse) {
+        self.session.handle_message(self.now, &message.encode_to_vec().into());
+        self.drain();
+    }
+
+    pub(crate) fn media(&mut self, input: MediaInput) {
+        self.session.handle_media(input);
+        self.drain();
+    }
+
+    /// Moves time to each timeout up to `by` from now.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        while let Some(at) = self.session.next_timeout().filter(|at| *at <= end) {
+            self.now = at;
+            self.session.handle_timeout(at);
+            self.drain();
+        }
+        self.now = end;
+        self.session.handle_timeout(end);
+        self.drain();
+    }
+
+    pub(crate) fn drain(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Send(request) => {
+                    self.order.push('S');
+                    self.sent.push(request.message.unwrap());
+                }
+                Output::Media(command) => {
+                    self.order.push('M');
+                    self.media.push(command);
+                }
+                Output::Event(event) => {
+                    self.order.push('E');
+                    self.events.push(event);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.sent.clear();
+        self.media.clear();
+        self.events.clear();
+        self.order.clear();
+    }
+
+    pub(crate) fn settings(&self) -> Vec<(Vec<String>, i32)> {
+        let settings = self.sent.iter().filter_map(|request| match request {
+            Request::TrackSetting(s) => Some((s.track_sids.clone(), s.quality)),
+            _ => None,
+        });
+        settings.collect()
+    }
+
+    pub(crate) fn answers(&self) -> Vec<u32> {
+        let answers = self.sent.iter().filter_map(|request| match request {
+            Request::Answer(answer) => Some(answer.id),
+            _ => None,
+        });
+        answers.collect()
+    }
+
+    pub(crate) fn pings(&self) -> Vec<proto::Ping> {
+        let pings = self.sent.iter().filter_map(|request| match request {
+            Request::PingReq(ping) => Some(*ping),
+            _ => None,
+        });
+        pings.collect()
+    }
+
+    pub(crate) fn end(&self) -> Option<&EndReason> {
+        match self.events.last() {
+            Some(SessionEvent::Ended(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn sent_leave(&self) -> bool {
+        matches!(self.sent.last(), Some(Request::Leave(leave))
+            if leave.reason == DisconnectReason::ClientInitiated as i32)
     }
 }

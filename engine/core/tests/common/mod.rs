@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use stampede_core::{
-    Arrival, Codec, DtlsIdentity, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame,
-    RecordedStream, Sample, Scratch,
+    Arrival, Codec, DtlsIdentity, Peer, PeerEvent, PeerOptions, PeerSink, PeerUpdate,
+    RecordedFrame, RecordedStream, Sample, Scratch, StreamReport,
 };
 use stampede_media::{ClipFrame, MediaClip};
 use str0m::net::{Protocol, Receive};
@@ -323,6 +323,25 @@ impl<C: Client> Sim<C> {
             assert!(self.now < end, "not in {limit:?}: {:?}", self.sink.events);
             self.run(ms(5));
         }
+    }
+}
+
+impl Sim {
+    /// A subscriber and a plain server that have not said anything yet.
+    pub fn subscriber(recording: bool) -> Self {
+        let start = Instant::now();
+        let server = Server::new(start, Rtc::builder());
+        let peer = Peer::subscriber(start, peer_addr(), &options(), recording).unwrap();
+        Self::new(start, peer, server)
+    }
+
+    /// The publisher has ended: what waits is decided, and nobody watches on.
+    pub fn finish(&mut self) -> Vec<StreamReport> {
+        self.peer.update(PeerUpdate::Leaving);
+        self.run(Duration::from_secs(3));
+        let now = self.now;
+        self.peer.close(now, &mut self.sink);
+        self.peer.final_report(now).streams
     }
 }
 
