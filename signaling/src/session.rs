@@ -63,11 +63,6 @@ pub const CANDIDATES_HELD_MAX: usize = 32;
 /// src/room/RTCEngine.ts; the Rust SDK has as many).
 pub const FIRST_SLOTS: Slots = Slots { audio: 3, video: 3 };
 
-/// Most m-lines to receive by: what a session over a single connection can follow at once, so that a
-/// description of all of them, some 2 kB each, is half as long as the longest that is taken. What the
-/// server wants beyond them is counted as tracks that are ignored.
-pub const SLOTS_MAX: u32 = 512;
-
 /// Id of an offer that goes along with the join.
 pub const FIRST_OFFER_ID: u32 = 1;
 

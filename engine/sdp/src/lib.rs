@@ -37,6 +37,9 @@ pub const DESCRIPTION_BYTES_MAX: usize = 2 << 20;
 /// Most m-lines of a description: the tracks that a session follows (`REMOTE_TRACKS_MAX` of the
 /// signalling), and data.
 pub const MEDIA_MAX: usize = 4_097;
+/// Most m-lines that a client offers to receive by over LiveKit's single connection: some 2 kB each,
+/// so that a description of all of them is half as long as the longest that is parsed.
+pub const SLOTS_MAX: u32 = 512;
 /// Most payload types of an m-line: the field has seven bits (RFC 3550 §5.1).
 pub const PAYLOAD_TYPES_MAX: usize = 128;
 /// Most header extensions of an m-line: ids have eight bits (RFC 8285 §4.3).

@@ -1,9 +1,9 @@
 //! Our own offers, of which one at a time is under way: a publisher's, and over a single connection
 //! everybody's.
 
-use stampede_sdp::Slots;
+use stampede_sdp::{SLOTS_MAX, Slots};
 
-use super::{FIRST_OFFER_ID, FIRST_SLOTS, MediaCommand, SLOTS_MAX};
+use super::{FIRST_OFFER_ID, FIRST_SLOTS, MediaCommand};
 
 /// Where the latest offer is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -7,7 +7,9 @@
 use std::fmt::Write;
 
 use stampede_media::{Codec, dependency_descriptor};
-use stampede_sdp::{Description, Extension, Media, MediaKind, MediaType, ParseError, PayloadType};
+use stampede_sdp::{
+    Description, Extension, Media, MediaKind, MediaType, ParseError, PayloadType, Transport,
+};
 
 use super::REMOTE_CANDIDATES_MAX;
 use super::receiving::{Agreed, ExtensionIds, Format};
@@ -84,14 +86,9 @@ pub(super) fn answer(
     let own = transport.media.first().ok_or(ParseError::NoMedia)?;
     let answered: Vec<_> = offer.media.iter().map(|media| Answered::to(offer, media)).collect();
     let mut text = String::with_capacity(2_048);
-    text.push_str("v=0\r\n");
-    put(&mut text, format_args!("o=stampede 1 {version} IN IP4 0.0.0.0\r\ns=-\r\nt=0 0"));
     let accepted = answered.iter().filter(|answered| answered.is_accepted());
     let mids: Vec<_> = accepted.map(|answered| answered.media.mid).collect();
-    if !mids.is_empty() {
-        put(&mut text, format_args!("a=group:BUNDLE {}", mids.join(" ")));
-    }
-    text.push_str("a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n");
+    put_session(&mut text, version, &mids.join(" "));
     let mut agreed = Agreed::default();
     let mut is_first = true;
     for answered in &answered {
@@ -106,11 +103,7 @@ pub(super) fn answer(
                 put(&mut text, format_args!("a=candidate:{}", candidate.value));
             }
         }
-        put_attribute(&mut text, "ice-ufrag", own.transport.ice_ufrag);
-        put_attribute(&mut text, "ice-pwd", own.transport.ice_pwd);
-        put_attribute(&mut text, "ice-options", own.transport.ice_options);
-        put_attribute(&mut text, "fingerprint", own.transport.fingerprint);
-        put_attribute(&mut text, "setup", own.transport.setup);
+        put_transport(&mut text, &own.transport);
         put(&mut text, format_args!("a=mid:{}", answered.media.mid));
         if answered.media.media_type == MediaType::Application {
             put_attribute(&mut text, "sctp-port", own.sctp_port);
@@ -250,6 +243,26 @@ fn add_id(ids: &mut ExtensionIds, extension: Extension<'_>) {
         _ => return,
     };
     known.get_or_insert(extension.id);
+}
+
+/// What a description of ours says of the session. `version` is one more with each (RFC 3264 §8);
+/// `bundled` are the mids of the bundle, if there is one.
+pub(super) fn put_session(text: &mut String, version: u64, bundled: &str) {
+    text.push_str("v=0\r\n");
+    put(text, format_args!("o=stampede 1 {version} IN IP4 0.0.0.0\r\ns=-\r\nt=0 0"));
+    if !bundled.is_empty() {
+        put(text, format_args!("a=group:BUNDLE {bundled}"));
+    }
+    text.push_str("a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n");
+}
+
+/// What an m-line of ours says of its ICE and DTLS transport.
+pub(super) fn put_transport(text: &mut String, transport: &Transport<'_>) {
+    put_attribute(text, "ice-ufrag", transport.ice_ufrag);
+    put_attribute(text, "ice-pwd", transport.ice_pwd);
+    put_attribute(text, "ice-options", transport.ice_options);
+    put_attribute(text, "fingerprint", transport.fingerprint);
+    put_attribute(text, "setup", transport.setup);
 }
 
 pub(super) fn put(text: &mut String, line: std::fmt::Arguments<'_>) {

@@ -33,7 +33,6 @@ pub use event::{
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
 use offer::Offering;
-pub use offer::SLOTS_MAX;
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;

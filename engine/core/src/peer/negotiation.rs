@@ -10,8 +10,8 @@ use str0m::{Candidate, Rtc};
 use super::{NegotiateError, Peer, answer};
 
 impl Peer {
-    /// Takes the server's offer (subscriber, unless it offers itself) and returns the answer, which only receives whatever
-    /// direction is offered. Streams that the offer no longer names are closed, also where another
+    /// Takes the server's offer (subscriber, unless it offers itself) and returns the answer, which
+    /// only receives whatever direction is offered. Streams that the offer no longer names are closed, also where another
     /// track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
     pub fn accept_offer(
         &mut self,

@@ -4,19 +4,18 @@
 //! As with the answers of the `answer` module, str0m is told of the transport alone: one data
 //! channel m-line. The m-lines to receive by are written here, and the server's answer is read here.
 
-use stampede_sdp::{Description, MediaKind, ParseError, Slots};
+use stampede_sdp::{Description, MediaKind, ParseError, SLOTS_MAX, Slots};
 use str0m::Rtc;
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpApi, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 
 use super::NegotiateError;
-use super::answer::{self, ABS_CAPTURE_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, put, put_attribute};
+use super::answer::{
+    self, ABS_CAPTURE_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, put, put_attribute, put_session,
+    put_transport,
+};
 use super::negotiation::unreadable;
 use super::receiving::Agreed;
-
-/// Most m-lines to receive by; further ones are not added. A description of as many, some 2 kB each,
-/// is half as long as the longest that is read.
-pub const SLOTS_MAX: usize = 512;
 
 /// The channels that a client of the single connection makes (client-sdk-js
 /// src/room/RTCEngine.ts): name, and whether what is sent over it comes in any case and in order.
@@ -112,7 +111,7 @@ impl Offering {
         }
         let Slots { audio, video } = added;
         for (kind, count) in [(MediaKind::Audio, audio), (MediaKind::Video, video)] {
-            let room = SLOTS_MAX.saturating_sub(self.slots.len());
+            let room = (SLOTS_MAX as usize).saturating_sub(self.slots.len());
             self.slots.extend(std::iter::repeat_n(kind, room.min(count as usize)));
         }
         self.write()
@@ -126,8 +125,7 @@ impl Offering {
         }
         let mut changes = rtc.sdp_api();
         changes.ice_restart(true);
-        let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
-        (self.transport, self.pending) = (offer.to_sdp_string(), Some(Pending::Transport(pending)));
+        self.take_transport(changes)?;
         self.write()
     }
 
@@ -146,6 +144,11 @@ impl Offering {
                 ..ChannelConfig::default()
             });
         }
+        self.take_transport(changes)
+    }
+
+    /// These changes are offered, and the answer is for str0m too.
+    fn take_transport(&mut self, changes: SdpApi<'_>) -> Result<(), NegotiateError> {
         let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
         (self.transport, self.pending) = (offer.to_sdp_string(), Some(Pending::Transport(pending)));
         Ok(())
@@ -196,21 +199,11 @@ fn write(slots: &[MediaKind], transport: &str, version: u64) -> Result<String, P
     let transport = Description::parse(transport)?;
     let own = transport.media.first().ok_or(ParseError::NoMedia)?;
     let mut text = String::with_capacity(1_024 + 1_024 * slots.len());
-    text.push_str("v=0\r\n");
-    put(&mut text, format_args!("o=stampede 1 {version} IN IP4 0.0.0.0\r\ns=-\r\nt=0 0"));
     let mids: String = (0..slots.len()).map(|number| format!(" {}", mid(number))).collect();
-    put(&mut text, format_args!("a=group:BUNDLE {}{mids}", own.mid));
-    text.push_str("a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n");
-    let put_transport = |text: &mut String| {
-        text.push_str(NO_ADDRESS);
-        put_attribute(text, "ice-ufrag", own.transport.ice_ufrag);
-        put_attribute(text, "ice-pwd", own.transport.ice_pwd);
-        put_attribute(text, "ice-options", own.transport.ice_options);
-        put_attribute(text, "fingerprint", transport.transport().fingerprint);
-        put_attribute(text, "setup", own.transport.setup);
-    };
+    put_session(&mut text, version, &format!("{}{mids}", own.mid));
     text.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
-    put_transport(&mut text);
+    text.push_str(NO_ADDRESS);
+    put_transport(&mut text, &own.transport);
     // The bundle's first m-line carries its candidates (RFC 9143 §7.2).
     for candidate in &own.candidates {
         put(&mut text, format_args!("a=candidate:{}", candidate.value));
@@ -226,7 +219,8 @@ fn write(slots: &[MediaKind], transport: &str, version: u64) -> Result<String, P
         let numbers = formats.iter().flat_map(|format| [Some(format.number), format.rtx]);
         let numbers: String = numbers.flatten().map(|number| format!(" {number}")).collect();
         put(&mut text, format_args!("m={kind} 9 UDP/TLS/RTP/SAVPF{numbers}"));
-        put_transport(&mut text);
+        text.push_str(NO_ADDRESS);
+        put_transport(&mut text, &own.transport);
         put(&mut text, format_args!("a=mid:{}", mid(number)));
         for (id, uri) in extensions {
             put(&mut text, format_args!("a=extmap:{id} {uri}"));
@@ -302,7 +296,7 @@ mod tests {
     fn a_server_that_asks_for_too_much_gets_what_there_may_be() {
         let (mut peer, now) = (peer(), Instant::now());
         let offer = peer.create_offer(now, Slots { audio: 0, video: u32::MAX }).unwrap();
-        assert_eq!(Description::parse(&offer).unwrap().media.len(), SLOTS_MAX + 1);
+        assert_eq!(Description::parse(&offer).unwrap().media.len(), SLOTS_MAX as usize + 1);
         assert!(offer.len() < stampede_sdp::DESCRIPTION_BYTES_MAX / 3 * 2, "{}", offer.len());
     }
 }
