@@ -348,7 +348,9 @@ impl Audience {
     ) {
         let Some(room) = self.taken(id).map(|taken| Rc::clone(&taken.viewer.room)) else { return };
         let Some(room) = self.rooms.get_mut(&room) else { return };
-        let Some(index) = room.published(at, found, own_publishers) else { return };
+        let Some(index) = room.published(at, found, Teller::Subscriber { own_publishers }) else {
+            return;
+        };
         let Some(taken) = self.taken(id) else { return };
         let track = taken.track(index);
         // What was said of a former stream of this track is not of this one.
@@ -362,7 +364,7 @@ impl Audience {
     /// One of this run's publishers has published this track.
     pub(crate) fn published(&mut self, room: &Rc<str>, at: Instant, track: &RemoteTrack) {
         let Some(room) = self.rooms.get_mut(room) else { return };
-        room.published_by_own(at, track);
+        room.published(at, track, Teller::Itself);
         let seats = room.seats.clone();
         for seat in seats {
             self.name(ParticipantId(seat));
@@ -603,26 +605,27 @@ impl Audience {
     }
 }
 
-impl Room {
-    /// One of this run's publishers says that this track is there. It may have been here before,
-    /// and have been gone meanwhile: who is moved back brings its tracks along.
-    fn published_by_own(&mut self, at: Instant, track: &RemoteTrack) {
-        let Some(index) = self.published(at, track, &track.publisher_identity) else { return };
-        let known = &mut self.publications[index];
-        if known.sid == track.sid
-            && !matches!(known.timeline.current(), Some(Publishing::There { .. }))
-        {
-            known.publisher_sid.clone_from(&track.publisher_sid);
-            known.timeline.set(at, Publishing::There { muted: track.muted });
-        }
-    }
+/// Who says that a track is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Teller<'a> {
+    /// Its publisher, which is one of this run's.
+    Itself,
+    /// A subscriber that heard of it.
+    Subscriber {
+        /// What the identities of this run's publishers begin with.
+        own_publishers: &'a str,
+    },
+}
 
+impl Room {
     /// A track is there under this sid; `None` past [`PUBLICATIONS_MAX`].
-    fn published(&mut self, at: Instant, found: &RemoteTrack, own: &str) -> Option<usize> {
+    fn published(&mut self, at: Instant, found: &RemoteTrack, teller: Teller<'_>) -> Option<usize> {
         if let Some(&index) = self.by_sid.get(&found.sid) {
             let known = &mut self.publications[index];
             let gone = !matches!(known.timeline.current(), Some(Publishing::There { .. }));
-            if gone && !known.own && known.sid == found.sid {
+            // Of this run's own its publisher knows better.
+            let knows = teller == Teller::Itself || !known.own;
+            if gone && knows && known.sid == found.sid {
                 known.timeline.set(at, Publishing::There { muted: found.muted });
             }
             return Some(index);
@@ -661,7 +664,12 @@ impl Room {
                     sid: String::new(),
                     timeline: Timeline::default(),
                     excused: Vec::new(),
-                    own: found.publisher_identity.starts_with(own),
+                    own: match teller {
+                        Teller::Itself => true,
+                        Teller::Subscriber { own_publishers } => {
+                            found.publisher_identity.starts_with(own_publishers)
+                        }
+                    },
                 });
                 self.publications.len() - 1
             }

@@ -423,8 +423,7 @@ fn return_after(
 }
 
 /// Enters that the path of who was connected is broken, and by what if on purpose; what counts is the
-/// first. To be called before anything is changed of the peer: it is asked for its last
-/// frame.
+/// first. To be called before anything is changed of the peer: it is asked for its last frame.
 fn path_broke(context: &Context, id: ParticipantId, peer: PeerId, at: Instant, by: Option<Order>) {
     let (at_unix_ns, fault) = (context.clock.unix_ns(at), by.map(|order| order.fault));
     context.recoveries.borrow_mut().broke(id, at, at_unix_ns, fault);
@@ -489,8 +488,17 @@ async fn session(
         };
         let end = match opened {
             Ok(mut connection) => {
-                let channel = (&mut *connection, &mut notices);
-                return attend(context, participant, life, departure, peer, channel).await;
+                let connection = &mut connection;
+                return attend(
+                    context,
+                    participant,
+                    life,
+                    departure,
+                    peer,
+                    connection,
+                    &mut notices,
+                )
+                .await;
             }
             Err(NotOpen::Left) => Some(SessionEnd::Left),
             Err(NotOpen::Broke(broken)) => Some(SessionEnd::Broke(broken)),
@@ -617,7 +625,8 @@ async fn attend(
     life: &mut Life,
     departure: &mut Departure,
     peer: PeerId,
-    (connection, notices): (&mut Connection, &mut mpsc::Receiver<PeerNotice>),
+    connection: &mut Connection,
+    notices: &mut mpsc::Receiver<PeerNotice>,
 ) -> SessionEnd {
     let mut joined = Joined::new(context, participant, life, peer);
     let end = joined.hold(connection, notices, departure).await;
@@ -696,14 +705,10 @@ async fn tell(context: &Context, peer: PeerId, command: PeerCommand) -> Result<(
     sent.map_err(|full| Broken::new(JoinError::WorkerOverloaded, full))
 }
 
-/// Closes a peer, waiting a while for room in its worker's mailbox.
+/// Closes a peer.
 async fn close(context: &Context, peer: PeerId) {
-    for _ in 0..MAILBOX_TRIES {
-        if context.command(peer, PeerCommand::Close).is_ok() {
-            return;
-        }
-        tokio::time::sleep(MAILBOX_PAUSE).await;
+    if tell(context, peer, PeerCommand::Close).await.is_err() {
+        // It then lives until the engine stops.
+        tracing::warn!("peer {peer} could not be closed: its worker takes no commands");
     }
-    // It then lives until the engine stops.
-    tracing::warn!("peer {peer} could not be closed: its worker takes no commands");
 }

@@ -94,16 +94,13 @@ impl FaultKind {
     /// breaks takes none with it: the media connection goes on through resume and ICE restart.
     #[must_use]
     pub fn may_lose_media(self) -> bool {
-        match self {
-            Self::SignalDrop | Self::SignalStall { .. } => false,
-            Self::Simulate(simulation) => !matches!(
-                simulation,
+        let breaks_nothing = matches!(
+            self,
+            Self::Simulate(
                 Simulation::SpeakerUpdate { .. } | Simulation::SubscriberBandwidth { .. }
-            ),
-            Self::NetworkChange | Self::Outage { .. } | Self::LeaveRejoin { .. } | Self::Move => {
-                true
-            }
-        }
+            )
+        );
+        !self.is_signal_only() && !breaks_nothing
     }
 }
 
