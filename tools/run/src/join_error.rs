@@ -85,7 +85,9 @@ impl From<&MediaFailure> for JoinError {
                 ErrorClass::Hung { by_server: pair.remotes.is_empty() }
             }
             MediaFailure::Dtls { .. } => ErrorClass::Hung { by_server: false },
-            MediaFailure::NotNegotiated { .. } | MediaFailure::Broke { .. } => ErrorClass::Other,
+            MediaFailure::NotNegotiated { .. }
+            | MediaFailure::Closed
+            | MediaFailure::Broke { .. } => ErrorClass::Other,
         };
         Self::Media(failure.kind(), class)
     }

@@ -78,7 +78,10 @@ impl Peer {
                 }
             }
             Event::Closed => {
-                let failure = self.failure("the server closed the connection".to_owned());
+                let failure = match self.connected {
+                    true => MediaFailure::Closed,
+                    false => self.failure("the server closed the connection".to_owned()),
+                };
                 self.disconnect(failure);
             }
             Event::KeyframeRequest(request) => {

@@ -159,6 +159,9 @@ pub enum MediaFailure {
         /// In which way.
         reason: String,
     },
+    /// The server said goodbye to a connection that stood (DTLS close_notify, RFC 8446 §6.1).
+    #[error("the server closed the connection")]
+    Closed,
     /// It broke, connected or not, in a way that says no more than this.
     #[error("{reason}")]
     Broke {
@@ -178,7 +181,7 @@ impl MediaFailure {
             Self::NoCandidatePair(pair) if pair.remotes.is_empty() => "server_no_candidates",
             Self::NoCandidatePair(_) => "no_candidate_pair",
             Self::Dtls { .. } => "dtls_failed",
-            Self::Broke { .. } => "media_lost",
+            Self::Closed | Self::Broke { .. } => "media_lost",
         }
     }
 }

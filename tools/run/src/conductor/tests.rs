@@ -293,12 +293,14 @@ impl MediaPlane for NoMedia {
     }
 }
 
-/// Answers every offer, and connects after a while, if at all.
+/// Answers every offer, connects after a while, if at all, and loses the connection to a goodbye of the
+/// server's after another while, if at all.
 async fn answer(
     mut commands: mpsc::UnboundedReceiver<(PeerId, PeerCommand)>,
     context: Rc<Context>,
     workers: Rc<RefCell<Workers>>,
     connected_after: Option<Duration>,
+    closed_after: Option<Duration>,
 ) {
     let router = Rc::clone(&context);
     let tell = move |peer, notice| {
@@ -320,6 +322,11 @@ async fn answer(
                         tokio::time::sleep(after).await;
                         tell(peer, PeerNotice::IceConnected);
                         tell(peer, PeerNotice::Connected);
+                        if let Some(after) = closed_after {
+                            tokio::time::sleep(after).await;
+                            let failure = Box::new(stampede_core::MediaFailure::Closed);
+                            tell(peer, PeerNotice::Disconnected { failure });
+                        }
                     });
                 }
             }
@@ -345,6 +352,7 @@ struct Rig {
     wire: Arc<Wire>,
     streams: mpsc::UnboundedReceiver<DuplexStream>,
     connected_after: Option<Duration>,
+    closed_after: Option<Duration>,
     /// Participants that have started and never end.
     stuck: usize,
     /// Media connections do as they like, by this.
@@ -384,7 +392,16 @@ impl Rig {
         let connected_after = Some(CONNECTED_AFTER);
         let signal = Signal::Only(SignalVersion::V0);
         let wire = Arc::new(wire);
-        Self { wire, streams, connected_after, stuck: 0, media: None, signal, v1_max: usize::MAX }
+        Self {
+            wire,
+            streams,
+            connected_after,
+            closed_after: None,
+            stuck: 0,
+            media: None,
+            signal,
+            v1_max: usize::MAX,
+        }
     }
 
     /// Plays a draft against a server that does this with each websocket.
@@ -434,7 +451,7 @@ impl Rig {
         let workers = Rc::default();
         let (own, plane) = (Rc::clone(&context), Rc::clone(&workers));
         match self.media {
-            None => spawn_local(answer(told, own, plane, self.connected_after)),
+            None => spawn_local(answer(told, own, plane, self.connected_after, self.closed_after)),
             Some(rng) => spawn_local(chaos::connect_badly(told, own, plane, rng)),
         };
         spawn_local(serve(self.streams, self.v1_max, script));
@@ -632,6 +649,39 @@ async fn who_is_sent_away_does_not_come_back() {
         assert_eq!(played.joins.errors.get(kind), Some(&1), "{:?}", played.joins.errors);
         assert_eq!((played.joins.counted.dropped, played.joins.counted.drops), (1, 1));
     }
+}
+
+/// A server that closes the media connection says why over the websocket, which may be later.
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_of_the_media_waits_for_the_words_of_the_websocket() {
+    let rig = Rig { closed_after: Some(ms(2_000)), ..Rig::new() };
+    let played = rig
+        .play(one_subscriber(), async move |_, mut socket| {
+            socket.admit().await;
+            tokio::time::sleep(CONNECTED_AFTER + ms(2_400)).await;
+            socket.send_away(proto::DisconnectReason::ParticipantRemoved).await;
+            socket.attend().await;
+        })
+        .await;
+    assert_eq!(played.dialled.len(), 2, "the join, and whether the server is there");
+    let errors = serde_json::json!({ "server_left_participant_removed": 1 });
+    assert_eq!(serde_json::json!(played.joins.errors), errors);
+}
+
+/// Without a word the media connection is lost, a little later.
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_without_words_is_a_lost_connection() {
+    let rig = Rig { closed_after: Some(ms(2_000)), ..Rig::new() };
+    let played = rig
+        .play(one_subscriber(), async move |_, mut socket| {
+            socket.admit().await;
+            socket.attend().await;
+        })
+        .await;
+    assert_eq!(played.joins.errors.get("media_lost"), Some(&1), "{:?}", played.joins.errors);
+    let resumed = CONNECTED_AFTER + ms(2_000 + 500);
+    let dialled = played.dialled[1];
+    assert!((resumed..resumed + ms(100)).contains(&dialled), "{:?}", played.dialled);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,10 @@ const MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 const SETTLED_WITHIN: Duration = Duration::from_secs(1);
 /// A server that is to break ways back does so as soon as they stand.
 const TRAPPED_WITHIN: Duration = Duration::from_secs(5);
+/// How long a server that closed the media connection has to say why over the websocket. Both go out
+/// at once, and which is here first is chance; a browser doesn't even look at the former before its
+/// ICE fails.
+const WORD_WITHIN: Duration = Duration::from_millis(500);
 /// How long the media plane has to say why it did not connect.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where a server sends a participant away later than this, and there is no media, the media plane
@@ -61,6 +65,8 @@ pub(super) struct Joined<'a> {
     connected: bool,
     /// `None` while it stands.
     missing: Option<Missing>,
+    /// The server closed the media connection of a session that stands, and may say until then why.
+    closed_until: Option<Instant>,
     /// Our participant sid, once the server has given one.
     own_sid: String,
 }
@@ -90,6 +96,7 @@ impl<'a> Joined<'a> {
                 lost: false,
                 until: began + limit,
             }),
+            closed_until: None,
             own_sid: String::new(),
         }
     }
@@ -107,7 +114,9 @@ impl<'a> Joined<'a> {
         tokio::pin!(deadline);
         loop {
             orders.stands(self.missing.is_none());
-            if let Some(Missing { until, .. }) = self.missing
+            // The media is closed only while nothing is missing.
+            let until = self.closed_until.or(self.missing.map(|missing| missing.until));
+            if let Some(until) = until
                 && deadline.deadline() != until.into()
             {
                 deadline.as_mut().reset(until.into());
@@ -143,9 +152,16 @@ impl<'a> Joined<'a> {
                     }
                     return SessionEnd::Left;
                 }
-                () = &mut deadline, if self.missing.is_some() => {
-                    let hung = Box::pin(self.unconnected(notices)).await;
-                    Err(hung.unwrap_or_else(|| self.late()))
+                () = &mut deadline, if until.is_some() => match self.closed_until.take() {
+                    Some(_) => {
+                        let reason = MediaFailure::Closed.to_string();
+                        connection.media(MediaInput::Disconnected { reason });
+                        Ok(())
+                    }
+                    None => {
+                        let hung = Box::pin(self.unconnected(notices)).await;
+                        Err(hung.unwrap_or_else(|| self.late()))
+                    }
                 },
             };
             if let Err(broken) = step {
@@ -219,6 +235,7 @@ impl<'a> Joined<'a> {
         let by = self.life.fault(|_| true);
         super::path_broke(self.context, id, self.peer, at, by);
         let before = self.missing;
+        let media = media || self.closed_until.take().is_some();
         let lost = media || before.is_some_and(|missing| missing.lost);
         let media = media || before.is_some_and(|missing| missing.media);
         self.missing = Some(Missing { session: true, media, lost, until: at + STANDS_WITHIN });
@@ -548,6 +565,10 @@ impl<'a> Joined<'a> {
             PeerNotice::LocalCandidate { candidate } => MediaInput::LocalCandidate { candidate },
             // On the way back ICE is restarted anyhow.
             PeerNotice::Disconnected { .. } if self.missing.is_some() => return Ok(()),
+            PeerNotice::Disconnected { failure } if *failure == MediaFailure::Closed => {
+                self.closed_until = Some(now() + WORD_WITHIN);
+                return Ok(());
+            }
             PeerNotice::Disconnected { failure } => {
                 MediaInput::Disconnected { reason: failure.to_string() }
             }
