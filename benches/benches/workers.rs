@@ -123,7 +123,7 @@ fn add(engine: &Engine, number: usize, sdp: String) -> Value {
     let spec = PeerSpec {
         label: format!("sub-{number}"),
         cohort: 0,
-        role: PeerRole::Subscriber { record: false },
+        role: PeerRole::subscriber(false),
         local_ip: Some(Ipv4Addr::LOCALHOST.into()),
     };
     let peer: PeerId = engine.add_peer(spec).unwrap();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerUpdate, PublishTrack, Slots};
+use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerRole, PeerUpdate, Slots};
 
 use crate::{CapturedPeer, CoverNews, PeerId, WorkerSnapshot};
 
@@ -12,7 +12,7 @@ use crate::{CapturedPeer, CoverNews, PeerId, WorkerSnapshot};
 pub struct PeerSpec {
     /// The participant's identity; names recordings and rows of the report.
     pub label: String,
-    /// Subscriber or publisher.
+    /// Whether it receives, sends, or both. What it records is written into the recording folder.
     pub role: PeerRole,
     /// The local address of its first socket, the best guess before any candidate of the server is
     /// known: where it is right the peer has no other. Others follow where those candidates are
@@ -22,21 +22,6 @@ pub struct PeerSpec {
     /// Which of [`EngineOptions::cohorts`](crate::EngineOptions::cohorts) it is in. One past their
     /// end is in the first; publishers are in one for form's sake.
     pub cohort: u16,
-}
-
-/// The part a peer plays.
-#[derive(Debug)]
-pub enum PeerRole {
-    /// Receives what the server offers.
-    Subscriber {
-        /// Write what arrives into the recording folder.
-        record: bool,
-    },
-    /// Sends these tracks.
-    Publisher {
-        /// One entry for each track.
-        tracks: Vec<PublishTrack>,
-    },
 }
 
 /// Longest [`PeerCommand::CutOff`]; a longer one ends then.
@@ -54,13 +39,15 @@ pub enum PeerCommand {
         /// LiveKit's `mid_to_track_id` of the same message.
         mid_to_track_id: Vec<(String, String)>,
     },
-    /// Make an offer (publisher, or subscriber over a single connection); it comes as
+    /// Make an offer (of who sends, or receives over a single connection); it comes as
     /// [`PeerNotice::Offer`].
     CreateOffer {
         /// Comes back with the offer.
         id: u32,
-        /// M-lines to receive by that it has more than the one before (subscriber).
+        /// M-lines to receive by that it has more than the one before.
         added: Slots,
+        /// From this offer on it has what the peer sends.
+        publish: bool,
     },
     /// Make an offer that restarts ICE, if we offer; it comes as [`PeerNotice::Offer`].
     RestartIce {

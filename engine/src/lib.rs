@@ -15,7 +15,7 @@
 //! use stampede_engine::{Engine, EngineOptions, PeerCommand, PeerRole, PeerSpec};
 //!
 //! let engine = Engine::start(EngineOptions { workers: 1, ..EngineOptions::default() })?;
-//! let role = PeerRole::Subscriber { record: false };
+//! let role = PeerRole::subscriber(false);
 //! let spec = PeerSpec { label: "sub-1".to_owned(), role, local_ip: None, cohort: 0 };
 //! let peer = engine.add_peer(spec)?;
 //! engine.command(peer, PeerCommand::Close)?;
@@ -49,13 +49,14 @@ pub use cohort::CohortReport;
 pub use cover::{CoverNews, PeerCover};
 pub use distributions::{Distributions, HEIGHTS_MAX};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
-pub use event::{CUT_OFF_MAX, EngineEvent, PeerCommand, PeerNotice, PeerRole, PeerSpec};
+pub use event::{CUT_OFF_MAX, EngineEvent, PeerCommand, PeerNotice, PeerSpec};
 pub use health::{HealthReport, Second};
 pub use options::EngineOptions;
 pub use peer_id::PeerId;
 pub use rows::{CLOSED_ROWS_MAX, LeftOut, PeerRow, TRACKS_LEFT_OUT_MAX, TrackLeftOut};
 pub use snapshot::{EngineReport, LastPart, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
+pub use stampede_core::{PeerRole, Receives};
 pub use stampede_impair::{
     ImpairCounters, Spec as ImpairSpec, SpecError as ImpairSpecError, choose as choose_impair,
 };

@@ -117,12 +117,15 @@ fn networks_change_and_media_goes_on_and_nothing_stays_open() {
         start_offset: Duration::ZERO,
         speaking: None,
     };
-    let publisher = rig.add("pub-1", PeerRole::Publisher { tracks: vec![track] });
-    let subscriber = rig.add("sub-1", PeerRole::Subscriber { record: false });
-    let idle = rig.add("sub-2", PeerRole::Subscriber { record: false });
+    let publisher = rig.add("pub-1", PeerRole::publisher(vec![track]));
+    let subscriber = rig.add("sub-1", PeerRole::subscriber(false));
+    let idle = rig.add("sub-2", PeerRole::subscriber(false));
     assert_eq!(rig.last_frame(subscriber), None);
     assert_eq!(rig.last_frame(publisher), None);
-    rig.command(publisher, PeerCommand::CreateOffer { id: 1, added: Slots::default() });
+    rig.command(
+        publisher,
+        PeerCommand::CreateOffer { id: 1, added: Slots::default(), publish: true },
+    );
     rig.negotiate(publisher, subscriber);
     rig.wait_for(subscriber, |notice| matches!(notice, PeerNotice::FirstKeyframe));
     for peer in [publisher, subscriber] {

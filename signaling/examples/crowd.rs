@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             ttl: TOKEN_TTL,
         };
         let token = credentials.join_token(&grant)?;
-        let role = Role::Subscriber { subscription: Subscription::Auto, quality: Quality::Low };
+        let role = Role::subscriber(Subscription::Auto, Quality::Low);
         let options = ConnectOptions::new(url.clone(), token, role, tls.clone());
         let joined = Arc::clone(&joined);
         tasks.push(tokio::spawn(async move {

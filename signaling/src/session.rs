@@ -32,7 +32,8 @@ use stampede_sdp::{MediaKind, Slots};
 pub use end::{EndReason, WayBack};
 pub(crate) use event::Target;
 pub use event::{
-    Joined, MediaCommand, MediaInput, Output, Role, SessionEvent, Subscription, WantedCodec,
+    Joined, MediaCommand, MediaInput, Output, Receives, Role, SessionEvent, Subscription,
+    WantedCodec,
 };
 pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
@@ -82,11 +83,11 @@ pub enum SignalVersion {
 /// How a [`Session`] behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionOptions {
-    /// Subscriber or publisher.
+    /// Whether it receives, sends, or over a single connection both.
     pub role: Role,
     /// The protocol.
     pub version: SignalVersion,
-    /// An offer that goes along with the join of a subscriber ([`SignalVersion::V1`]), with
+    /// An offer that goes along with the join of who receives ([`SignalVersion::V1`]), with
     /// [`FIRST_SLOTS`]; without one it is asked for after the join.
     pub first_offer: Option<String>,
     /// Longest wait for `join`, or `reconnect` when resuming, after the websocket stands.
@@ -146,7 +147,10 @@ struct Ping {
 /// One participant's signalling state. See the [module](self) documentation.
 #[derive(Debug)]
 pub struct Session {
-    role: RoleState,
+    /// What it receives, if it does.
+    receiving: Option<Receiving>,
+    /// What it sends, if it does.
+    publishing: Option<Publishing>,
     version: SignalVersion,
     fast_publish: bool,
     join_timeout: Duration,
@@ -179,16 +183,24 @@ pub struct Session {
     outputs: VecDeque<Output>,
 }
 
+/// The tracks of others.
 #[derive(Debug)]
-enum RoleState {
-    Subscriber {
-        subscription: Subscription,
-        quality: Quality,
-        tracks: TrackTable,
-        /// With [`Subscription::Layout`] only.
-        seats: Option<Seats>,
-    },
-    Publisher(Publishing),
+struct Receiving {
+    subscription: Subscription,
+    quality: Quality,
+    tracks: TrackTable,
+    /// With [`Subscription::Layout`] only.
+    seats: Option<Seats>,
+}
+
+impl Receiving {
+    fn new(Receives { subscription, quality }: Receives) -> Self {
+        let seats = match subscription {
+            Subscription::Layout { layout, auto } => Some(Seats::new(layout, auto)),
+            Subscription::Auto | Subscription::Manual { .. } => None,
+        };
+        Self { subscription, quality, tracks: TrackTable::default(), seats }
+    }
 }
 
 impl Session {
@@ -196,25 +208,10 @@ impl Session {
     #[must_use]
     pub fn new(options: SessionOptions, now: Instant) -> Self {
         let mut counters = SessionCounters::default();
-        let role = match options.role {
-            Role::Subscriber { subscription, quality } => {
-                let seats = match subscription {
-                    Subscription::Layout { layout, auto } => Some(Seats::new(layout, auto)),
-                    Subscription::Auto | Subscription::Manual { .. } => None,
-                };
-                RoleState::Subscriber {
-                    subscription,
-                    quality,
-                    tracks: TrackTable::default(),
-                    seats,
-                }
-            }
-            Role::Publisher { mut tracks } => {
-                counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
-                tracks.truncate(PUBLISH_TRACKS_MAX);
-                RoleState::Publisher(Publishing::new(tracks))
-            }
-        };
+        let Role { receives, mut tracks } = options.role;
+        counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
+        tracks.truncate(PUBLISH_TRACKS_MAX);
+        let publishing = (!tracks.is_empty()).then(|| Publishing::new(tracks));
         let mut own_offers = OwnOffers::default();
         if options.first_offer.is_some() {
             own_offers.sent_with_join();
@@ -224,7 +221,8 @@ impl Session {
             ..Descriptions::default()
         };
         Self {
-            role,
+            receiving: receives.map(Receiving::new),
+            publishing,
             version: options.version,
             fast_publish: options.fast_publish,
             join_timeout: options.join_timeout,
@@ -263,10 +261,7 @@ impl Session {
         if self.ended {
             return None;
         }
-        let publish = match &self.role {
-            RoleState::Publisher(publishing) => publishing.deadline,
-            RoleState::Subscriber { .. } => None,
-        };
+        let publish = self.publishing.as_ref().and_then(|publishing| publishing.deadline);
         let ping = self.ping.map(|ping| ping.give_up.map_or(ping.next, |at| at.min(ping.next)));
         [self.join_deadline, publish, ping].into_iter().flatten().min()
     }
@@ -306,10 +301,12 @@ impl Session {
     #[must_use]
     pub fn can_resume(&self) -> bool {
         self.joined
-            && match &self.role {
-                RoleState::Publisher(publishing) => publishing.is_settled(),
-                RoleState::Subscriber { .. } => true,
-            }
+            && self.publishing.as_ref().is_none_or(|publishing| {
+                // Tracks that join others in a connection can't be offered a second time under
+                // the names that a server may have taken.
+                let waits = publishing.is_offered() && !self.own_offers.are_tracks_answered();
+                publishing.is_settled() && !(waits && self.receiving.is_some())
+            })
     }
 
     /// Takes the session up again: a new websocket stands since `now`, opened with `reconnect=1`
@@ -338,13 +335,10 @@ impl Session {
         self.refreshed_token.as_ref()
     }
 
-    /// Tracks of others that are known; 0 for a publisher.
+    /// Tracks of others that are known; 0 for who only sends.
     #[must_use]
     pub fn remote_tracks(&self) -> usize {
-        match &self.role {
-            RoleState::Subscriber { tracks, .. } => tracks.len(),
-            RoleState::Publisher(_) => 0,
-        }
+        self.receiving.as_ref().map_or(0, |receiving| receiving.tracks.len())
     }
 
     /// A binary websocket message of the server. One that does not decode is counted, not fatal.
@@ -353,10 +347,8 @@ impl Session {
         if let Err(flood) = self.meters.message(now, message.len()) {
             return self.end(EndReason::ServerFlooded { flood });
         }
-        let known = |sid: &str| match &self.role {
-            RoleState::Subscriber { tracks, .. } => tracks.is_publisher(sid),
-            RoleState::Publisher(_) => false,
-        };
+        let receiving = self.receiving.as_ref();
+        let known = |sid: &str| receiving.is_some_and(|one| one.tracks.is_publisher(sid));
         match wire::decode(message, known) {
             Ok(wire::Decoded { response, skipped }) => self.dispatch(now, response, skipped),
             Err(_) => self.counters.malformed += 1,
@@ -405,7 +397,7 @@ impl Session {
                 self.event(SessionEvent::PublishedTrackSubscribed { sid: track.track_sid });
             }
             Response::TrackUnpublished(track) => {
-                if let RoleState::Publisher(publishing) = &mut self.role {
+                if let Some(publishing) = &mut self.publishing {
                     publishing.forget(&track.track_sid);
                 }
                 self.event(SessionEvent::PublishedTrackGone { sid: track.track_sid });
@@ -464,9 +456,8 @@ impl Session {
                 false => self.end_with_leave(EndReason::JoinTimeout),
             };
         }
-        if let RoleState::Publisher(publishing) = &self.role
-            && publishing.deadline.is_some_and(|at| now >= at)
-        {
+        let publishing = self.publishing.as_ref();
+        if publishing.and_then(|publishing| publishing.deadline).is_some_and(|at| now >= at) {
             return self.end_with_leave(EndReason::PublishTimeout);
         }
         let Some(ping) = self.ping else { return };
@@ -479,10 +470,10 @@ impl Session {
         }
     }
 
-    /// Subscribes to or unsubscribes from tracks by hand ([`Subscription::Manual`]). Nothing for a
-    /// publisher.
+    /// Subscribes to or unsubscribes from tracks by hand ([`Subscription::Manual`]). Nothing for who
+    /// only sends.
     pub fn subscribe(&mut self, track_sids: Vec<String>, subscribe: bool) {
-        let RoleState::Subscriber { quality, tracks, .. } = &self.role else { return };
+        let Some(Receiving { quality, tracks, .. }) = &self.receiving else { return };
         if self.ended || track_sids.is_empty() {
             return;
         }
@@ -500,7 +491,7 @@ impl Session {
 
     /// Asks for another layer of these video tracks. Nothing for a publisher.
     pub fn set_quality(&mut self, track_sids: Vec<String>, quality: Quality) {
-        if !self.ended && matches!(self.role, RoleState::Subscriber { .. }) {
+        if !self.ended && self.receiving.is_some() {
             self.send_quality(track_sids, quality);
         }
     }
@@ -567,8 +558,8 @@ impl Session {
             ping_interval: self.ping.map_or(Duration::ZERO, |ping| ping.interval),
         })));
         self.on_participants(join.other_participants);
-        self.start_publishing(now, join.fast_publish);
         self.start_receiving();
+        self.start_publishing(now, join.fast_publish);
     }
 
     /// The server knows us again (livekit rtc/room.go, `ResumeParticipant`). It wants to hear what
@@ -598,29 +589,23 @@ impl Session {
     fn send_sync_state(&mut self) {
         let mut state = proto::SyncState::default();
         let mut subscription = proto::UpdateSubscription::default();
-        match &self.role {
-            RoleState::Subscriber { subscription: Subscription::Auto, .. } => {}
-            RoleState::Subscriber {
-                subscription: Subscription::Manual { audio, video },
-                tracks,
-                ..
-            } => {
-                subscription.subscribe = true;
-                subscription.track_sids = tracks.sids(*audio, *video);
+        if let Some(Receiving { subscription: how, tracks, seats, .. }) = &self.receiving {
+            match how {
+                Subscription::Auto => {}
+                Subscription::Manual { audio, video } => {
+                    subscription.subscribe = true;
+                    subscription.track_sids = tracks.sids(*audio, *video);
+                }
+                Subscription::Layout { auto, .. } => {
+                    let seats = seats.as_ref();
+                    subscription.subscribe = !auto;
+                    subscription.track_sids = seats.map_or_else(Vec::new, Seats::subscribed);
+                    state.track_sids_disabled = seats.map_or_else(Vec::new, Seats::disabled);
+                }
             }
-            RoleState::Subscriber {
-                subscription: Subscription::Layout { auto, .. },
-                seats,
-                ..
-            } => {
-                let seats = seats.as_ref();
-                subscription.subscribe = !auto;
-                subscription.track_sids = seats.map_or_else(Vec::new, Seats::subscribed);
-                state.track_sids_disabled = seats.map_or_else(Vec::new, Seats::disabled);
-            }
-            RoleState::Publisher(publishing) => {
-                state.publish_tracks = publishing.published().to_vec();
-            }
+        }
+        if let Some(publishing) = &self.publishing {
+            state.publish_tracks = publishing.published().to_vec();
         }
         state.subscription = Some(subscription);
         let Descriptions { offer, answer } = &self.descriptions;
@@ -630,7 +615,7 @@ impl Session {
     }
 
     fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>) {
-        let RoleState::Subscriber { tracks, .. } = &mut self.role else { return };
+        let Some(Receiving { tracks, .. }) = &mut self.receiving else { return };
         let mut changes = Changes::default();
         for participant in participants {
             if participant.sid == self.own_sid {
@@ -648,7 +633,7 @@ impl Session {
     }
 
     fn apply(&mut self, changes: Changes) {
-        let RoleState::Subscriber { subscription, quality, seats, .. } = &mut self.role else {
+        let Some(Receiving { subscription, quality, seats, .. }) = &mut self.receiving else {
             return;
         };
         let (subscription, quality) = (*subscription, *quality);
@@ -698,7 +683,7 @@ impl Session {
     }
 
     fn on_track_published(&mut self, published: proto::TrackPublishedResponse) {
-        let RoleState::Publisher(publishing) = &mut self.role else {
+        let Some(publishing) = &mut self.publishing else {
             self.counters.unneeded += 1;
             return;
         };
@@ -713,15 +698,15 @@ impl Session {
         self.settle_publishing();
         self.event(SessionEvent::TrackPublished { cid, sid });
         if remaining == Remaining::NonePending {
-            self.ask_offer();
+            self.offer_tracks();
         }
     }
 
     fn on_request_response(&mut self, response: proto::RequestResponse) {
         use proto::request_response::{Reason, Request as About};
         let reason = Reason::try_from(response.reason).unwrap_or(Reason::UnclassifiedError);
-        let (RoleState::Publisher(publishing), Some(About::AddTrack(request))) =
-            (&mut self.role, response.request)
+        let (Some(publishing), Some(About::AddTrack(request))) =
+            (&mut self.publishing, response.request)
         else {
             self.counters.unneeded += 1;
             return;
@@ -737,7 +722,7 @@ impl Session {
             self.event(SessionEvent::PublishRefused { cid, reason });
         }
         match remaining {
-            Remaining::NonePending => self.ask_offer(),
+            Remaining::NonePending => self.offer_tracks(),
             Remaining::AllRefused => self.end_with_leave(EndReason::PublishRefused { reason }),
             Remaining::Others | Remaining::Unknown => {}
         }
@@ -767,7 +752,7 @@ impl Session {
         };
         self.on_refresh_token(&moved.token);
         self.own_sid.clone_from(&own.sid);
-        let RoleState::Subscriber { tracks, .. } = &mut self.role else {
+        let Some(Receiving { tracks, .. }) = &mut self.receiving else {
             return self.event(SessionEvent::Moved { room: room.name, participant_sid: own.sid });
         };
         let mut changes = Changes::default();

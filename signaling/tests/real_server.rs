@@ -45,7 +45,7 @@ impl Server {
     }
 
     async fn join(&self, room: &str, identity: &str, role: Role) -> Connection {
-        let token = self.token(room, identity, matches!(role, Role::Publisher { .. }));
+        let token = self.token(room, identity, role.publishes());
         let options = ConnectOptions::new(self.url.clone(), token, role, self.tls.clone());
         Connection::connect(options).await.unwrap()
     }
@@ -61,7 +61,7 @@ fn room(name: &str) -> String {
 }
 
 fn subscriber(subscription: Subscription) -> Role {
-    Role::Subscriber { subscription, quality: Quality::Low }
+    Role::subscriber(subscription, Quality::Low)
 }
 
 /// Updates until `done` says so.
@@ -132,7 +132,7 @@ async fn a_publishers_tracks_are_accepted_and_seen() {
     until(&mut watcher, |u| matches!(u, Update::Event(SessionEvent::Joined(_)))).await;
 
     let tracks = vec![video_track("cid-video"), audio_track("cid-audio")];
-    let mut publisher = server.join(&room, "pub", Role::Publisher { tracks }).await;
+    let mut publisher = server.join(&room, "pub", Role::publisher(tracks)).await;
     let (mut published, mut asked) = (Vec::new(), false);
     until(&mut publisher, |update| {
         match update {

@@ -346,7 +346,7 @@ fn refused(cid: &str, reason: proto::request_response::Reason) -> proto::SignalR
 }
 
 fn publisher() -> Harness {
-    Harness::new(Role::Publisher { tracks: vec![video_track("v"), audio_track("a")] })
+    Harness::new(Role::publisher(vec![video_track("v"), audio_track("a")]))
 }
 
 #[test]
@@ -374,7 +374,10 @@ fn publisher_announces_waits_offers_and_is_answered() {
     h.receive(published("v", "TR_V"));
     assert!(h.media.is_empty());
     h.receive(published("a", "TR_A"));
-    assert_eq!(h.media, [MediaCommand::CreateOffer { id: 1, added: Slots::default() }]);
+    assert_eq!(
+        h.media,
+        [MediaCommand::CreateOffer { id: 1, added: Slots::default(), publish: true }]
+    );
     h.clear();
     h.media(MediaInput::LocalOffer { id: 1, sdp: "offer".into() });
     h.media(MediaInput::LocalOffer { id: 1, sdp: "again".into() });
@@ -424,13 +427,16 @@ fn fast_publish_offers_with_the_announcement() {
     let mut h = publisher();
     h.receive(response(Response::Join(join.clone())));
     assert_eq!(h.order, "ESSM");
-    assert_eq!(h.media, [MediaCommand::CreateOffer { id: 1, added: Slots::default() }]);
+    assert_eq!(
+        h.media,
+        [MediaCommand::CreateOffer { id: 1, added: Slots::default(), publish: true }]
+    );
     h.receive(published("v", "TR_V"));
     h.receive(published("a", "TR_A"));
     assert_eq!(h.media.len(), 1, "asked once");
 
     let tracks = vec![video_track("v")];
-    let mut options = SessionOptions::new(Role::Publisher { tracks });
+    let mut options = SessionOptions::new(Role::publisher(tracks));
     options.fast_publish = false;
     let mut h = publisher();
     h.session = Session::new(options, h.now);
@@ -448,7 +454,7 @@ fn refused_tracks() {
     h.receive(published("a", "TR_A"));
     assert_eq!(
         h.media,
-        [MediaCommand::CreateOffer { id: 1, added: Slots::default() }],
+        [MediaCommand::CreateOffer { id: 1, added: Slots::default(), publish: true }],
         "what is left is published"
     );
     assert!(

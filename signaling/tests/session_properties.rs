@@ -203,7 +203,7 @@ proptest! {
         } else {
             Subscription::Auto
         };
-        run(Role::Subscriber { subscription, quality: Quality::Low }, steps)?;
+        run(Role::subscriber(subscription, Quality::Low), steps)?;
     }
 
     #[test]
@@ -212,6 +212,6 @@ proptest! {
         count in 0..3_usize,
     ) {
         let tracks = (0..count).map(|i| video_track(&format!("cid{i}"))).collect();
-        run(Role::Publisher { tracks }, steps)?;
+        run(Role::publisher(tracks), steps)?;
     }
 }

@@ -14,7 +14,10 @@ use stampede_signaling::session::*;
 impl Harness {
     /// Joined, with an offer in the join or without.
     fn joined(first_offer: Option<&str>) -> Self {
-        let role = Role::Subscriber { subscription: Subscription::Auto, quality: Quality::High };
+        Self::joined_as(Role::subscriber(Subscription::Auto, Quality::High), first_offer)
+    }
+
+    fn joined_as(role: Role, first_offer: Option<&str>) -> Self {
         let options = SessionOptions {
             version: SignalVersion::V1,
             first_offer: first_offer.map(str::to_owned),
@@ -56,7 +59,7 @@ const ANSWER: &str = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:slot3\r\na=
                       m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:slot0\r\na=sendonly\r\n";
 
 fn create(id: u32, audio: u32, video: u32) -> MediaCommand {
-    MediaCommand::CreateOffer { id, added: Slots { audio, video } }
+    MediaCommand::CreateOffer { id, added: Slots { audio, video }, publish: false }
 }
 
 fn applied(tracks: &[(&str, &str)]) -> MediaCommand {
@@ -135,4 +138,41 @@ fn a_resume_restarts_ice_by_an_offer_of_ours() {
     let id = h.offers(3, "restart");
     h.answer(id, &[("slot3", "TR_V")]);
     assert_eq!(h.take_media(), [applied(&[("slot3", "TR_V")])]);
+}
+
+/// As livekit-client: joins with what it receives by, then publishes on the same connection.
+#[test]
+fn whoever_does_both_offers_its_tracks_behind_what_it_receives_by() {
+    let role = Role {
+        tracks: vec![video_track("cam")],
+        ..Role::subscriber(Subscription::Auto, Quality::High)
+    };
+    let mut h = Harness::joined_as(role, Some("first"));
+    assert!(
+        matches!(&h.sent[..], [Request::AddTrack(track)] if track.cid == "cam"),
+        "{:?}",
+        h.sent
+    );
+    assert_eq!(h.take_media(), [], "an offer is under way");
+    let track = Some(track("TR_own", proto::TrackType::Video));
+    let published = proto::TrackPublishedResponse { cid: "cam".to_owned(), track };
+    h.receive(response(Response::TrackPublished(published)));
+    h.answer(1, &[]);
+    let [_, offer] = &h.take_media()[..] else { panic!() };
+    let added = Slots::default();
+    assert_eq!(*offer, MediaCommand::CreateOffer { id: 2, added, publish: true });
+    assert_eq!(h.offers(2, "with tracks"), 2);
+    assert!(!h.session.can_resume(), "its tracks wait for their answer");
+    h.wants(0, 1);
+    h.answer(2, &[("slot3", "TR_other")]);
+    assert!(h.session.can_resume());
+    assert_eq!(h.take_media().last(), Some(&create(3, 0, 1)), "they are offered once");
+    // Back on another websocket it says what it has of both.
+    h.session.handle_transport_end(EndReason::PingTimeout);
+    h.session.resume(h.now);
+    h.clear();
+    h.receive(response(Response::Reconnect(proto::ReconnectResponse::default())));
+    let Some(Request::SyncState(state)) = h.sent.first() else { panic!("{:?}", h.sent) };
+    assert_eq!(state.publish_tracks.len(), 1);
+    assert!(state.offer.is_some() && state.answer.is_some());
 }

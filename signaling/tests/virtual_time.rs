@@ -37,7 +37,7 @@ impl Dial for InMemory {
 
 fn options() -> (ConnectOptions, mpsc::UnboundedReceiver<DuplexStream>) {
     let (streams, dialled) = mpsc::unbounded_channel();
-    let role = Role::Subscriber { subscription: Subscription::Auto, quality: Quality::Low };
+    let role = Role::subscriber(Subscription::Auto, Quality::Low);
     let url = ServerUrl::parse("ws://nowhere.invalid").unwrap();
     let tls = TlsSetup::new().unwrap();
     let mut options = ConnectOptions::new(url, Token::new("token").unwrap(), role, tls);

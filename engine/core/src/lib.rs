@@ -50,8 +50,8 @@ pub use counters::{PeerReport, PublishReport, Sample, SenderWindow, StreamReport
 pub use options::{Arrival, DtlsIdentity, IdentityError, PeerOptions};
 pub use peer::{
     AddressRequest, ChangeNetworkError, CreatePeerError, Heard, LocalId, MediaFailure,
-    NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerSink, PeerUpdate, RecordedFrame,
-    RecordedStream, RemoteCandidate, Scratch,
+    NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerRole, PeerSink, PeerUpdate, Receives,
+    RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };
 pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_counters::{

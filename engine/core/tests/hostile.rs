@@ -125,7 +125,7 @@ fn bad_answers_to_an_offer_of_slots_are_errors_and_the_peer_stays_usable() {
     let mut peer = Peer::subscriber(now, peer_addr(), &options(), false).unwrap();
     let good = {
         let mut server = Server::new(now, Rtc::builder());
-        let offer = peer.create_offer(now, Slots { audio: 1, video: 1 }).unwrap();
+        let offer = peer.create_offer(now, Slots { audio: 1, video: 1 }, false).unwrap();
         let offer = SdpOffer::from_sdp_string(&offer).unwrap();
         server.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string()
     };
@@ -145,7 +145,7 @@ fn bad_answers_to_an_offer_of_slots_are_errors_and_the_peer_stays_usable() {
     ];
     for (number, answer) in answers.into_iter().enumerate() {
         // The former offer is used up by some of them.
-        peer.create_offer(now, Slots::default()).unwrap();
+        peer.create_offer(now, Slots::default(), true).unwrap();
         assert!(peer.accept_answer(now, &answer, &[]).is_err(), "{number}: {answer}");
     }
 }

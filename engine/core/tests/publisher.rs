@@ -43,7 +43,7 @@ fn connect(tracks: Vec<PublishTrack>) -> (Sim, String) {
     let server = Server::new(start, config);
     let peer = Peer::publisher(start, peer_addr(), &options(), tracks).unwrap();
     let mut sim = Sim::new(start, peer, server);
-    let text = sim.peer.create_offer(start, Slots::default()).unwrap();
+    let text = sim.peer.create_offer(start, Slots::default(), true).unwrap();
     let offer = SdpOffer::from_sdp_string(&text).unwrap();
     let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
     sim.peer.accept_answer(start, &answer.to_sdp_string(), &[]).unwrap();
@@ -316,8 +316,9 @@ fn depacketised(clip: &MediaClip, duration: Duration) -> Vec<str0m::media::Media
     );
     let server = Server::in_frames(start, Rtc::builder());
     let mut sim = Sim::new(start, peer.unwrap(), server);
-    let offer = SdpOffer::from_sdp_string(&sim.peer.create_offer(start, Slots::default()).unwrap())
-        .unwrap();
+    let offer =
+        SdpOffer::from_sdp_string(&sim.peer.create_offer(start, Slots::default(), true).unwrap())
+            .unwrap();
     let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
     sim.peer.accept_answer(start, &answer.to_sdp_string(), &[]).unwrap();
     sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
@@ -421,7 +422,7 @@ fn an_ice_restart_before_the_first_answer_offers_the_tracks_again() {
     let tracks = vec![track("cam", MediaKind::Video, vec![(None, clip)])];
     let peer = Peer::publisher(start, peer_addr(), &options(), tracks).unwrap();
     let mut sim = Sim::new(start, peer, server);
-    sim.peer.create_offer(start, Slots::default()).unwrap();
+    sim.peer.create_offer(start, Slots::default(), true).unwrap();
     let offer = sim.peer.restart_ice(start).unwrap();
     assert_eq!(offer.matches("m=video").count(), 1, "{offer}");
     answer(&mut sim, &offer);

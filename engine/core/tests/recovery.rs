@@ -357,7 +357,7 @@ fn publisher() -> Sim {
     };
     let peer = Peer::publisher(start, peer_addr(), &options(), vec![track]).unwrap();
     let mut sim = Sim::new(start, peer, server);
-    let offer = sim.peer.create_offer(start, Slots::default()).unwrap();
+    let offer = sim.peer.create_offer(start, Slots::default(), true).unwrap();
     answer(&mut sim, &offer);
     sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
     sim

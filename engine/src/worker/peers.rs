@@ -1,10 +1,9 @@
 //! The peers of a worker: how they come, what they are to do, and how they go.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use stampede_core::{LocalId, Peer};
+use stampede_core::{LocalId, Peer, PeerRole};
 
 use super::reports::take_covers;
 use super::sink::Sink;
@@ -16,7 +15,7 @@ use crate::cover::CoverNews;
 use crate::mailbox::NewPeer;
 use crate::recorder::PeerRecorder;
 use crate::timer::TimerState;
-use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRole, PeerRow};
+use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRow};
 
 impl Worker {
     pub(super) fn add(&mut self, clock: Clock, new: NewPeer) {
@@ -24,29 +23,31 @@ impl Worker {
         let add = || -> Result<usize, String> {
             let local = socket.as_ref().map(UdpSocket::local_addr).transpose();
             let local = local.map_err(|error| error.to_string())?;
-            let subscriber = matches!(role, PeerRole::Subscriber { .. });
-            let impaired = if subscriber { self.impairments.of(cohort, &label) } else { None };
-            let (mut peer, record) = self.make_peer(clock.now, local, role)?;
+            let PeerRole { receives, tracks } = &role;
+            let (receives, publishes) = (*receives, !tracks.is_empty());
+            let impaired = receives.and_then(|_| self.impairments.of(cohort, &label));
+            let options = &self.setup.peer_options;
+            let peer = Peer::with_role(clock.now, local, options, role);
+            let mut peer = peer.map_err(|error| error.to_string())?;
             let socket = socket.map(|socket| self.backend.add_socket(socket)).transpose();
             let socket = socket.map_err(|error| error.to_string())?;
             if let Some(options) = self.setup.capture
                 && self.tapped < options.tapped_per_worker_max
-                && peer.is_subscriber()
+                && receives.is_some()
             {
                 self.tapped += 1;
                 peer.start_capture(options.limits);
             }
-            let recorder = match (&self.setup.disk, record) {
-                (Some(disk), true) => Some(PeerRecorder::new(disk.clone(), label.clone())),
-                _ => None,
-            };
+            let records = receives.is_some_and(|receives| receives.record);
+            let disk = self.setup.disk.as_ref().filter(|_| records);
+            let recorder = disk.map(|disk| PeerRecorder::new(disk.clone(), label.clone()));
             let slot = Slot {
                 id,
                 label,
                 sockets: Sockets::default(),
                 drops_closed: 0,
                 timer: TimerState::new(clock.now),
-                publishes: !subscriber,
+                publishes,
                 peer,
                 recorder,
                 impaired,
@@ -72,24 +73,6 @@ impl Worker {
         }
     }
 
-    fn make_peer(
-        &self,
-        now: Instant,
-        local: Option<SocketAddr>,
-        role: PeerRole,
-    ) -> Result<(Peer, bool), String> {
-        let options = &self.setup.peer_options;
-        match role {
-            PeerRole::Subscriber { record } => {
-                Peer::subscriber(now, local, options, record).map(|peer| (peer, record))
-            }
-            PeerRole::Publisher { tracks } => {
-                Peer::publisher(now, local, options, tracks).map(|peer| (peer, false))
-            }
-        }
-        .map_err(|error| error.to_string())
-    }
-
     pub(super) fn command(&mut self, clock: Clock, id: PeerId, command: PeerCommand) {
         let Some(&key) = self.slot_of_peer.get(&id) else {
             if matches!(command, PeerCommand::Close) {
@@ -104,8 +87,9 @@ impl Worker {
                 .peer
                 .accept_offer(now, &sdp, &mid_to_track_id)
                 .map(|sdp| Some(PeerNotice::Answer { offer_id: id, sdp })),
-            PeerCommand::CreateOffer { id, added } => {
-                slot.peer.create_offer(now, added).map(|sdp| Some(PeerNotice::Offer { id, sdp }))
+            PeerCommand::CreateOffer { id, added, publish } => {
+                let offer = slot.peer.create_offer(now, added, publish);
+                offer.map(|sdp| Some(PeerNotice::Offer { id, sdp }))
             }
             PeerCommand::RestartIce { id } => {
                 slot.peer.restart_ice(now).map(|sdp| Some(PeerNotice::Offer { id, sdp }))

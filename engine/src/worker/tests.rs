@@ -41,7 +41,7 @@ fn subscriber(serial: u32) -> NewPeer {
     NewPeer {
         id: id(serial),
         label: format!("sub-{serial}"),
-        role: PeerRole::Subscriber { record: false },
+        role: PeerRole::subscriber(false),
         cohort: 0,
         socket: Some(UdpSocket::bind("127.0.0.1:0").unwrap()),
     }

@@ -24,7 +24,7 @@ use super::error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
 use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
 use crate::session::flood::MESSAGE_BYTES_MAX;
-use crate::session::{FIRST_OFFER_ID, Role, SignalVersion, Subscription};
+use crate::session::{FIRST_OFFER_ID, SignalVersion, Subscription};
 use crate::text;
 
 /// LiveKit's protocol number this client speaks (livekit rtc/types/protocol_version.go).
@@ -133,11 +133,8 @@ fn limits() -> WebSocketConfig {
 fn request(options: &ConnectOptions, resume: Option<&Resume<'_>>) -> Result<Request, ConnectError> {
     let (url, session) = (&options.url, &options.session);
     let auto_subscribe = matches!(
-        session.role,
-        Role::Subscriber {
-            subscription: Subscription::Auto | Subscription::Layout { auto: true, .. },
-            ..
-        }
+        session.role.receives.map(|receives| receives.subscription),
+        Some(Subscription::Auto | Subscription::Layout { auto: true, .. })
     );
     let query = match session.version {
         SignalVersion::V0 => query_v0(auto_subscribe, resume),
@@ -314,7 +311,7 @@ mod tests {
     use super::*;
     use crate::connection::TlsSetup;
     use crate::error_kind::ErrorKind;
-    use crate::session::Quality;
+    use crate::session::{Quality, Role};
     use crate::token::Token;
 
     fn options(url: &str, role: Role) -> ConnectOptions {
@@ -324,7 +321,7 @@ mod tests {
     }
 
     fn subscriber(subscription: Subscription) -> Role {
-        Role::Subscriber { subscription, quality: Quality::Low }
+        Role::subscriber(subscription, Quality::Low)
     }
 
     #[test]
@@ -351,7 +348,7 @@ mod tests {
     fn a_resume_names_the_participant_and_why() {
         let reason = proto::ReconnectReason::RrSignalDisconnected;
         let resume = Resume { sid: "PA_x1&auto_subscribe=1", reason };
-        let options = options("ws://h", Role::Publisher { tracks: Vec::new() });
+        let options = options("ws://h", Role::publisher(Vec::new()));
         let request = request(&options, Some(&resume)).unwrap();
         let query = request.uri().query().unwrap();
         assert!(query.ends_with("&reconnect=1&sid=PA_x1auto_subscribe1&reconnect_reason=1"));

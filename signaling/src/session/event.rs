@@ -53,22 +53,44 @@ pub enum Subscription {
     },
 }
 
-/// What a participant is in the room for.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Role {
-    /// Receives: the server offers and the engine answers, or over a single connection the other way
-    /// round.
-    Subscriber {
-        /// Automatic or manual subscription.
-        subscription: Subscription,
-        /// Layer asked for, for every video track.
-        quality: Quality,
-    },
-    /// Sends: every track is announced with `add_track`, then the engine offers.
-    Publisher {
-        /// What is announced. At most [`PUBLISH_TRACKS_MAX`](super::PUBLISH_TRACKS_MAX).
-        tracks: Vec<LocalTrack>,
-    },
+/// What a participant is in the room for: it receives, it sends, or over a single connection both.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Role {
+    /// It receives: the server offers and the engine answers, or over a single connection the other
+    /// way round.
+    pub receives: Option<Receives>,
+    /// What it sends: every track is announced with `add_track`, then the engine offers. At most
+    /// [`PUBLISH_TRACKS_MAX`](super::PUBLISH_TRACKS_MAX).
+    pub tracks: Vec<LocalTrack>,
+}
+
+/// What a participant receives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Receives {
+    /// Automatic or manual subscription.
+    pub subscription: Subscription,
+    /// Layer asked for, for every video track.
+    pub quality: Quality,
+}
+
+impl Role {
+    /// One that only receives.
+    #[must_use]
+    pub fn subscriber(subscription: Subscription, quality: Quality) -> Self {
+        Self { receives: Some(Receives { subscription, quality }), tracks: Vec::new() }
+    }
+
+    /// One that only sends.
+    #[must_use]
+    pub fn publisher(tracks: Vec<LocalTrack>) -> Self {
+        Self { receives: None, tracks }
+    }
+
+    /// True if it sends.
+    #[must_use]
+    pub fn publishes(&self) -> bool {
+        !self.tracks.is_empty()
+    }
 }
 
 /// What the media plane tells the session.
@@ -121,13 +143,15 @@ pub enum MediaCommand {
         /// `mid` to track sid, authoritative, in no order; empty on old servers.
         mid_to_track_id: Vec<(String, String)>,
     },
-    /// Make an offer and hand back [`MediaInput::LocalOffer`]: of the publisher's tracks, asked
-    /// once; over a single connection of the m-lines that a subscriber receives by.
+    /// Make an offer and hand back [`MediaInput::LocalOffer`]: of our tracks, and over a single
+    /// connection of the m-lines to receive by.
     CreateOffer {
         /// Its id.
         id: u32,
-        /// M-lines that it has more than the one before.
+        /// M-lines to receive by that it has more than the one before.
         added: Slots,
+        /// Our tracks are in it too, and in every one after it.
+        publish: bool,
     },
     /// Make an offer that restarts ICE (RFC 8445 §9), and hand back [`MediaInput::LocalOffer`].
     RestartIce {

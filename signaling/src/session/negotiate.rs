@@ -10,47 +10,50 @@ use proto::SessionDescription;
 use proto::signal_request::Message as Request;
 use stampede_sdp::Slots;
 
+use super::offers::Wanted;
 use super::tracks::Changes;
 use super::{
-    CANDIDATES_HELD_MAX, EndReason, FIRST_SLOTS, MediaCommand, Output, RoleState, Session,
+    CANDIDATES_HELD_MAX, EndReason, FIRST_SLOTS, MediaCommand, Output, Receiving, Session,
     SignalVersion, Target, candidate,
 };
 
 impl Session {
     pub(super) fn start_publishing(&mut self, now: Instant, server_allows_fast: bool) {
-        let RoleState::Publisher(publishing) = &mut self.role else { return };
+        let Some(publishing) = &mut self.publishing else { return };
         let requests = publishing.start(now.checked_add(self.publish_timeout));
         let at_once = server_allows_fast && self.fast_publish && !requests.is_empty();
         for request in requests {
             self.send(Request::AddTrack(request));
         }
         if at_once {
-            self.ask_offer();
+            self.offer_tracks();
         }
     }
 
-    /// The publisher's offer of its tracks, once.
-    pub(super) fn ask_offer(&mut self) {
-        if !self.own_offers.is_begun() {
-            self.want_offer(Slots::default());
+    /// An offer of our tracks, once.
+    pub(super) fn offer_tracks(&mut self) {
+        if let Some(publishing) = &mut self.publishing
+            && publishing.is_to_be_offered()
+        {
+            self.want_offer(Wanted { added: Slots::default(), publish: true });
         }
     }
 
-    /// An offer with so many m-lines more.
-    pub(super) fn want_offer(&mut self, added: Slots) {
-        let command = self.own_offers.want(added);
+    /// An offer with what is wanted more.
+    fn want_offer(&mut self, wanted: Wanted) {
+        let command = self.own_offers.want(wanted);
         self.outputs.extend(command.map(Output::Media));
     }
 
     /// True if the client offers what it receives by.
     fn offers_slots(&self) -> bool {
-        self.version == SignalVersion::V1 && matches!(self.role, RoleState::Subscriber { .. })
+        self.version == SignalVersion::V1 && self.receiving.is_some()
     }
 
     /// The first m-lines to receive by, if none went along with the join.
     pub(super) fn start_receiving(&mut self) {
         if self.offers_slots() && !self.own_offers.is_begun() {
-            self.want_offer(FIRST_SLOTS);
+            self.want_offer(Wanted { added: FIRST_SLOTS, publish: false });
         }
     }
 
@@ -68,7 +71,7 @@ impl Session {
             left_out(asked.audio, fitting.audio) + left_out(asked.video, fitting.video);
         // One that can't be served would be asked for again after each offer.
         if asked == Slots::default() || fitting != Slots::default() {
-            self.want_offer(fitting);
+            self.want_offer(Wanted { added: fitting, publish: false });
         }
     }
 
@@ -104,7 +107,7 @@ impl Session {
 
     /// Gives an offer to the engine.
     fn work_on(&mut self, offer: SessionDescription) {
-        let RoleState::Subscriber { tracks, .. } = &mut self.role else { return };
+        let Some(Receiving { tracks, .. }) = &mut self.receiving else { return };
         let SessionDescription { sdp, id, mid_to_track_id, .. } = offer;
         self.offers.worked_on = Some(id);
         let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
@@ -170,7 +173,7 @@ impl Session {
         }
         let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
         let mut changes = Changes::default();
-        if let RoleState::Subscriber { tracks, .. } = &mut self.role {
+        if let Some(Receiving { tracks, .. }) = &mut self.receiving {
             tracks.named(&mid_to_track_id, &sdp, &mut changes);
         }
         self.settle_publishing();
@@ -185,17 +188,17 @@ impl Session {
 
     /// Nothing is waited for any more once all tracks are answered, and so is the offer.
     pub(super) fn settle_publishing(&mut self) {
-        let RoleState::Publisher(publishing) = &mut self.role else { return };
-        if publishing.is_settled() && self.own_offers.is_answered() {
+        let Some(publishing) = &mut self.publishing else { return };
+        if publishing.is_settled() && self.own_offers.are_tracks_answered() {
             publishing.deadline = None;
         }
     }
 
     /// The one peer connection that we have. The single one goes by the publisher's name.
     pub(crate) fn own_target(&self) -> Target {
-        match (self.version, &self.role) {
-            (SignalVersion::V0, RoleState::Subscriber { .. }) => Target::Subscriber,
-            (SignalVersion::V1, _) | (_, RoleState::Publisher(_)) => Target::Publisher,
+        match (self.version, &self.receiving) {
+            (SignalVersion::V0, Some(_)) => Target::Subscriber,
+            (SignalVersion::V1, _) | (_, None) => Target::Publisher,
         }
     }
 

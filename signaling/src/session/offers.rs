@@ -19,6 +19,15 @@ enum State {
     Answered,
 }
 
+/// What an offer has more than the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// M-lines to receive by.
+    pub(super) added: Slots,
+    /// Our tracks.
+    pub(super) publish: bool,
+}
+
 /// Our own offers.
 #[derive(Debug, Default)]
 pub(super) struct OwnOffers {
@@ -28,8 +37,12 @@ pub(super) struct OwnOffers {
     asked: u32,
     /// M-lines to receive by that were asked for so far.
     slots: Slots,
+    /// Our tracks are in the latest that was asked for.
+    publish: bool,
+    /// An offer with our tracks was answered.
+    tracks_answered: bool,
     /// What the next one adds, if one is wanted while another is under way.
-    wanted: Option<Slots>,
+    wanted: Option<Wanted>,
 }
 
 impl OwnOffers {
@@ -44,29 +57,32 @@ impl OwnOffers {
         self.state != State::NotAsked
     }
 
-    /// True if nothing is under way and the latest one was answered.
-    pub(super) fn is_answered(&self) -> bool {
-        self.state == State::Answered
+    /// True once an offer with our tracks was answered.
+    pub(super) fn are_tracks_answered(&self) -> bool {
+        self.tracks_answered
     }
 
     /// Of so many m-lines as many as there is room for, all of which [`SLOTS_MAX`] bounds.
     pub(super) fn fitting(&self, asked: Slots) -> Slots {
-        let Slots { audio, video } = plus(self.slots, self.wanted.unwrap_or_default());
+        let Slots { audio, video } = plus(self.slots, self.wanted.unwrap_or_default().added);
         let room = SLOTS_MAX.saturating_sub(audio.saturating_add(video));
         let audio = asked.audio.min(room);
         Slots { audio, video: asked.video.min(room - audio) }
     }
 
-    /// An offer with so many m-lines more is wanted; what the engine is to do for it, if not later.
-    pub(super) fn want(&mut self, added: Slots) -> Option<MediaCommand> {
+    /// An offer with this is wanted; what the engine is to do for it, if not later.
+    pub(super) fn want(&mut self, wanted: Wanted) -> Option<MediaCommand> {
+        let Wanted { added, publish } = wanted;
         match self.state {
             State::NotAsked | State::Answered => {
                 self.slots = plus(self.slots, added);
-                Some(MediaCommand::CreateOffer { id: self.ask(), added })
+                self.publish |= publish;
+                Some(MediaCommand::CreateOffer { id: self.ask(), added, publish })
             }
             State::Asked | State::Sent => {
                 let before = self.wanted.unwrap_or_default();
-                self.wanted = Some(plus(before, added));
+                let publish = before.publish || publish;
+                self.wanted = Some(Wanted { added: plus(before.added, added), publish });
                 None
             }
         }
@@ -76,7 +92,7 @@ impl OwnOffers {
     /// out is for that too, and what was sent is answered by nobody. What is wanted then is an offer:
     /// what m-lines it lacks the server says again.
     pub(super) fn restart(&mut self) -> Option<MediaCommand> {
-        self.wanted = self.wanted.map(|_| Slots::default());
+        self.wanted = self.wanted.map(|wanted| Wanted { added: Slots::default(), ..wanted });
         self.is_begun().then(|| MediaCommand::RestartIce { id: self.ask() })
     }
 
@@ -100,6 +116,7 @@ impl OwnOffers {
         let expected = self.state == State::Sent && (id == 0 || id == self.asked);
         if expected {
             self.state = State::Answered;
+            self.tracks_answered |= self.publish;
         }
         expected
     }
@@ -131,20 +148,27 @@ mod tests {
         Slots { audio, video }
     }
 
+    fn wanted(audio: u32, video: u32) -> Wanted {
+        Wanted { added: slots(audio, video), publish: false }
+    }
+
     #[test]
     fn one_offer_is_under_way_and_what_is_wanted_meanwhile_is_one_more() {
         let mut offers = OwnOffers::default();
         offers.sent_with_join();
-        assert_eq!(offers.want(slots(0, 2)), None);
-        assert_eq!(offers.want(slots(0, 0)), None, "an empty one is an offer too");
+        assert_eq!(offers.want(wanted(0, 2)), None);
+        assert_eq!(offers.want(wanted(0, 0)), None, "an empty one is an offer too");
         assert_eq!(offers.next(), None);
         assert!(!offers.answered(7) && offers.answered(1) && !offers.answered(1));
-        assert_eq!(offers.next(), Some(MediaCommand::CreateOffer { id: 2, added: slots(0, 2) }));
+        assert_eq!(
+            offers.next(),
+            Some(MediaCommand::CreateOffer { id: 2, added: slots(0, 2), publish: false })
+        );
         assert!(offers.made(2) && !offers.made(2));
         assert!(offers.answered(0));
         assert_eq!(offers.next(), None);
-        let third = MediaCommand::CreateOffer { id: 3, added: slots(0, 0) };
-        assert_eq!(offers.want(slots(0, 0)), Some(third));
+        let third = MediaCommand::CreateOffer { id: 3, added: slots(0, 0), publish: false };
+        assert_eq!(offers.want(wanted(0, 0)), Some(third));
     }
 
     #[test]
@@ -152,14 +176,17 @@ mod tests {
         let mut offers = OwnOffers::default();
         assert_eq!(offers.restart(), None, "there is nothing to restart");
         offers.sent_with_join();
-        offers.want(slots(1, 0));
+        offers.want(wanted(1, 0));
         assert_eq!(offers.restart(), Some(MediaCommand::RestartIce { id: 2 }));
         assert!(!offers.answered(1), "that one is lost");
         // The websocket is lost again before the engine has made it.
         assert_eq!(offers.restart(), Some(MediaCommand::RestartIce { id: 3 }));
         assert!(!offers.made(2), "its credentials are none any more");
         assert!(offers.made(3) && offers.answered(3));
-        assert_eq!(offers.next(), Some(MediaCommand::CreateOffer { id: 4, added: slots(0, 0) }));
+        assert_eq!(
+            offers.next(),
+            Some(MediaCommand::CreateOffer { id: 4, added: slots(0, 0), publish: false })
+        );
     }
 
     #[test]
@@ -169,9 +196,21 @@ mod tests {
         let room = SLOTS_MAX - FIRST_SLOTS.audio - FIRST_SLOTS.video;
         assert_eq!(offers.fitting(slots(u32::MAX, u32::MAX)), slots(room, 0));
         assert_eq!(offers.fitting(slots(1, u32::MAX)), slots(1, room - 1));
-        offers.want(slots(1, room - 1));
+        offers.want(wanted(1, room - 1));
         assert_eq!(offers.fitting(slots(1, 1)), slots(0, 0), "those wanted count too");
         assert!(offers.answered(1) && offers.next().is_some());
         assert_eq!(offers.fitting(slots(1, 1)), slots(0, 0));
+    }
+
+    #[test]
+    fn tracks_wait_for_an_offer_that_is_under_way_and_are_answered_with_theirs() {
+        let mut offers = OwnOffers::default();
+        offers.sent_with_join();
+        assert_eq!(offers.want(Wanted { added: slots(0, 0), publish: true }), None);
+        assert_eq!(offers.want(wanted(0, 1)), None);
+        assert!(offers.answered(1) && !offers.are_tracks_answered());
+        let both = MediaCommand::CreateOffer { id: 2, added: slots(0, 1), publish: true };
+        assert_eq!(offers.next(), Some(both));
+        assert!(offers.made(2) && offers.answered(2) && offers.are_tracks_answered());
     }
 }

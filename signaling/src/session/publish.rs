@@ -10,6 +10,8 @@ use stampede_sdp::MediaKind;
 #[derive(Debug)]
 pub(super) struct Publishing {
     tracks: Vec<LocalTrack>,
+    /// An offer of them was asked for.
+    offered: bool,
     /// `cid`s not yet published or refused.
     pending: Vec<String>,
     published: usize,
@@ -33,7 +35,24 @@ pub(super) enum Remaining {
 
 impl Publishing {
     pub(super) fn new(tracks: Vec<LocalTrack>) -> Self {
-        Self { tracks, pending: Vec::new(), published: 0, accepted: Vec::new(), deadline: None }
+        Self {
+            tracks,
+            offered: false,
+            pending: Vec::new(),
+            published: 0,
+            accepted: Vec::new(),
+            deadline: None,
+        }
+    }
+
+    /// True once an offer of the tracks was asked for.
+    pub(super) fn is_offered(&self) -> bool {
+        self.offered
+    }
+
+    /// True the first time: an offer of the tracks is to be asked for.
+    pub(super) fn is_to_be_offered(&mut self) -> bool {
+        !std::mem::replace(&mut self.offered, true)
     }
 
     /// The requests to send after `join`, in order.

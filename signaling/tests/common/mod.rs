@@ -172,7 +172,7 @@ impl Harness {
     }
 
     pub(crate) fn subscriber(subscription: Subscription, quality: Quality) -> Self {
-        Self::new(Role::Subscriber { subscription, quality })
+        Self::new(Role::subscriber(subscription, quality))
     }
 
     pub(crate) fn joined_subscriber() -> Self {

@@ -72,7 +72,7 @@ pub(crate) async fn receive(peer: &mut Peer) -> proto::signal_request::Message {
 }
 
 pub(crate) fn options(url: ServerUrl) -> ConnectOptions {
-    let role = Role::Subscriber { subscription: Subscription::Auto, quality: Quality::Low };
+    let role = Role::subscriber(Subscription::Auto, Quality::Low);
     let tls = TlsSetup::new().unwrap();
     let mut options = ConnectOptions::new(url, Token::new(TOKEN).unwrap(), role, tls);
     options.connect_timeout = Duration::from_secs(5);

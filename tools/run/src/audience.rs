@@ -554,6 +554,10 @@ impl Audience {
             publications.map(move |(index, publication)| (room, tracks, now, index, publication))
         });
         publications.filter_map(move |(room, tracks, now, index, publication)| {
+            // Nobody gets its own.
+            if publication.publisher == taken.viewer.identity {
+                return None;
+            }
             let track = tracks.get(index).and_then(Option::as_ref);
             let told = track.is_some_and(|track| track.shown.is_some() || !now);
             let expected = told || (now && taken.would_get(publication, room));
@@ -755,6 +759,9 @@ impl Taken {
 
     /// Whether it gets a publication of which its session has said nothing.
     fn would_get(&self, publication: &Publication, room: &Room) -> bool {
+        if publication.publisher == self.viewer.identity {
+            return false;
+        }
         let audio = publication.kind == MediaKind::Audio;
         match self.viewer.subscription {
             Subscription::Auto => true,
@@ -769,7 +776,8 @@ impl Taken {
             // First come, first shown.
             Subscription::Layout { layout, .. } => {
                 let mut before: Vec<&str> = Vec::new();
-                for one in &room.publications {
+                let others = room.publications.iter();
+                for one in others.filter(|one| one.publisher != self.viewer.identity) {
                     if one.publisher == publication.publisher {
                         break;
                     }

@@ -9,10 +9,9 @@ use stampede_core::MediaKind;
 use stampede_report::facts::Early;
 use stampede_report::threshold::Crossed;
 use stampede_report::types::Fault;
-use stampede_scenario::{Audience as AudiencePlan, Media, ParticipantSpec, Participants, Scenario};
+use stampede_scenario::{Audience as AudiencePlan, ParticipantSpec, Participants, Scenario};
 use stampede_sfu::Ledger;
 use stampede_signaling::presence::Absence;
-use stampede_signaling::session::Role;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -108,13 +107,15 @@ impl Stop {
 impl Conductor<'_> {
     /// Plays it to its end.
     pub(crate) async fn play(&mut self, participants: Participants) -> Ending {
-        let Participants { publishers, subscribers, rooms, .. } = participants;
+        let Participants { publishers, participants, subscribers, rooms, .. } = participants;
         let faults = self.scenario.faults.clone();
         let (cohorts, seed) = (self.scenario.cohorts.clone(), self.context.visits.1);
         self.faults = (!faults.is_empty()).then(|| Faults::new(faults, cohorts, seed, rooms));
         let mut measured = Measured { start: Some(Mark::now()), ..Measured::default() };
-        let mut tasks = Vec::with_capacity(publishers.len() + subscribers.len());
-        let stop = self.up(publishers, subscribers, &mut measured, &mut tasks).await.err();
+        let all = publishers.len() + participants.len() + subscribers.len();
+        let mut tasks = Vec::with_capacity(all);
+        let parts = [publishers, participants, subscribers];
+        let stop = self.up(parts, &mut measured, &mut tasks).await.err();
         measured.end = Some(Mark::now());
         measured.connected = self.context.joins.borrow().connected();
         self.state.ends.set(None);
@@ -142,20 +143,24 @@ impl Conductor<'_> {
         Ending { measured, interrupted, ended_early, server_gone }
     }
 
-    /// Everything until it is time to leave.
+    /// Everything until it is time to leave. First come who only send, then who do both, then who only
+    /// receive.
     async fn up(
         &mut self,
-        publishers: Vec<ParticipantSpec>,
-        subscribers: Vec<ParticipantSpec>,
+        parts: [Vec<ParticipantSpec>; 3],
         measured: &mut Measured,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
-        let count = publishers.len();
-        let publishers = self.register(publishers);
-        let subscribers = self.register(subscribers);
+        let count = parts[0].len();
+        let [publishers, participants, subscribers] = parts.map(|specs| self.register(specs));
         self.state.phase.set(Phase::Publish);
         self.ramp(publishers, &AudiencePlan::default(), tasks).await?;
         self.until(PUBLISHERS_TIMEOUT, |joins| joins.publishers_settled(count)).await?;
+        if !participants.is_empty() {
+            self.state.phase.set(Phase::Ramp);
+            let plan = self.context.visits.0;
+            self.ramp(participants, &plan, tasks).await?;
+        }
         if !self.scenario.shape.stages.is_empty() {
             return self.stages(subscribers, measured, tasks).await;
         }
@@ -164,10 +169,7 @@ impl Conductor<'_> {
         self.ramp(subscribers, &plan, tasks).await?;
         let own_video = self.own_video;
         self.until(JOINS_TIMEOUT, |joins| {
-            let waiting_for_media = own_video
-                && joins.publishers_joined() > 0
-                && joins.first_keyframes() < joins.subscribers_connected();
-            joins.settled() && !waiting_for_media
+            joins.settled() && !(own_video && joins.waits_for_keyframes())
         })
         .await?;
         if self.context.joins.borrow().all_over() {
@@ -224,21 +226,18 @@ impl Conductor<'_> {
                 let known =
                     Member { room: spec.room.to_string(), cohort: spec.cohort_name.clone() };
                 joins.introduce(&spec.identity, known);
-                let id = joins.register(spec.media.is_publisher());
-                match &spec.media {
-                    Media::Subscriber { .. } => {
-                        joins.expect(id, &spec.room, spec.cohort, spec.tracks);
-                        if let Role::Subscriber { subscription, .. } = spec.role {
-                            let (identity, room) = (spec.identity.clone(), Rc::clone(&spec.room));
-                            let cohort = spec.cohort;
-                            audience.seat(id, Viewer { identity, room, cohort, subscription });
-                        }
-                    }
-                    Media::Publisher { tracks } => {
-                        let of = |kind| tracks.iter().filter(|track| track.kind == kind).count();
-                        let tracks = [MediaKind::Video, MediaKind::Audio].map(|k| of(k) as u32);
-                        joins.publishes(id, &spec.room, tracks);
-                    }
+                let id = joins.register(!spec.receives());
+                if let Some(receives) = spec.role.receives {
+                    joins.expect(id, &spec.room, spec.cohort, spec.tracks);
+                    let (identity, room) = (spec.identity.clone(), Rc::clone(&spec.room));
+                    let (cohort, subscription) = (spec.cohort, receives.subscription);
+                    audience.seat(id, Viewer { identity, room, cohort, subscription });
+                }
+                if spec.publishes() {
+                    let tracks = &spec.media.tracks;
+                    let of = |kind| tracks.iter().filter(|track| track.kind == kind).count();
+                    let tracks = [MediaKind::Video, MediaKind::Audio].map(|k| of(k) as u32);
+                    joins.publishes(id, &spec.room, tracks);
                 }
                 Participant {
                     id,
@@ -291,7 +290,8 @@ impl Conductor<'_> {
         let spec = &participant.spec;
         context.targets.borrow_mut().push(Target {
             orders: Rc::clone(&participant.orders),
-            publisher: spec.media.is_publisher(),
+            receives: spec.receives(),
+            publishes: spec.publishes(),
             cohort: spec.cohort,
         });
         tasks.push(tokio::task::spawn_local(participant::run(context, participant)));
@@ -416,9 +416,8 @@ impl Conductor<'_> {
 
 /// Fills the statistics of a run that ended before anybody was started.
 pub(crate) fn nobody_starts(data: &mut RunData, all: &Participants) -> Vec<ParticipantId> {
-    let publishers = all.publishers.iter().map(|_| true);
-    let everybody = publishers.chain(all.subscribers.iter().map(|_| false));
-    everybody.map(|publisher| data.joins.register(publisher)).collect()
+    let everybody = [&all.publishers, &all.participants, &all.subscribers].into_iter().flatten();
+    everybody.map(|spec| data.joins.register(!spec.receives())).collect()
 }
 
 /// Fills the statistics of a run whose server can't be reached.

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::join_error::JoinError;
 use crate::participant::{Order, Place, What};
 use crate::recoveries::FaultId;
+use crate::target::Target;
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,8 +78,8 @@ impl Faults {
         let spec = &self.specs[number];
         let targets = context.targets.borrow();
         let stand = targets.iter().enumerate().filter(|(_, target)| {
-            target.orders.can_be_hit()
-                && spec.may_hit(target.publisher, target.cohort, &self.cohorts)
+            let Target { orders, receives, publishes, cohort } = target;
+            orders.can_be_hit() && spec.may_hit(*receives, *publishes, *cohort, &self.cohorts)
         });
         let present: Vec<usize> = stand.map(|(place, _)| place).collect();
         spec.choose(self.seed, number, firing, &present)

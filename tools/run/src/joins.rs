@@ -51,6 +51,7 @@ pub(crate) struct ParticipantId(pub usize);
 
 #[derive(Debug, Clone, Default)]
 struct Entry {
+    /// It only sends.
     publisher: bool,
     /// When its join was scheduled, once it has begun.
     started: Option<Instant>,
@@ -197,7 +198,6 @@ pub(crate) struct Joins {
     closed: bool,
     /// Of tries: where participants stand is in their entries.
     tries: JoinCounters,
-    first_keyframes: usize,
     join_response_wait_max: Duration,
     signalling: SessionCounters,
     errors: BTreeMap<String, u64>,
@@ -209,7 +209,7 @@ pub(crate) struct Joins {
 }
 
 impl Joins {
-    /// Adds a participant that will be started.
+    /// Adds a participant that will be started; `publisher` is one that only sends.
     pub(crate) fn register(&mut self, publisher: bool) -> ParticipantId {
         self.entries.push(Entry { publisher, ..Entry::default() });
         ParticipantId(self.entries.len() - 1)
@@ -268,8 +268,8 @@ impl Joins {
     /// subscriber dropped out, or a publisher of its room never joined or dropped out.
     pub(crate) fn tracks_discounted(&self) -> [u64; 2] {
         let mut absent: HashMap<&Rc<str>, [u32; 2]> = HashMap::new();
-        let gone = |entry: &&Entry| !entry.has(JoinPhase::Dtls) || entry.dropped_out;
-        for entry in self.entries.iter().filter(|entry| entry.publisher).filter(gone) {
+        let gone = |entry: &Entry| !entry.has(JoinPhase::Dtls) || entry.dropped_out;
+        for entry in self.entries.iter().filter(|entry| gone(entry)) {
             let Some(room) = &entry.room else { continue };
             let sum = absent.entry(room).or_default();
             *sum = [sum[0] + entry.publishes[0], sum[1] + entry.publishes[1]];
@@ -279,7 +279,9 @@ impl Joins {
             let absent = entry.room.as_ref().and_then(|room| absent.get(room));
             for (kind, sum) in discounted.iter_mut().enumerate() {
                 let expected = entry.tracks[kind].unwrap_or(0);
-                let lacking = absent.map_or(0, |absent| absent[kind]);
+                // Its own are not among those that it should have received.
+                let own = if gone(entry) { entry.publishes[kind] } else { 0 };
+                let lacking = absent.map_or(0, |absent| absent[kind] - own);
                 let lacking = if entry.dropped_out { expected } else { lacking.min(expected) };
                 *sum += u64::from(lacking);
             }
@@ -336,9 +338,6 @@ impl Joins {
         if entry.has(JoinPhase::Dtls) {
             self.joined[side] -= 1;
         }
-        if entry.has(JoinPhase::FirstKeyframe) {
-            self.first_keyframes -= 1;
-        }
         entry.started = Some(scheduled);
         (entry.reached, entry.step, entry.broken) = (0, Step::default(), false);
     }
@@ -362,10 +361,8 @@ impl Joins {
         }
         entry.reached |= 1 << phase as u8;
         self.phases[phase as usize].record(since);
-        match phase {
-            JoinPhase::Dtls => self.joined[side] += 1,
-            JoinPhase::FirstKeyframe => self.first_keyframes += 1,
-            JoinPhase::Websocket | JoinPhase::Signal | JoinPhase::Ice | JoinPhase::FirstPacket => {}
+        if phase == JoinPhase::Dtls {
+            self.joined[side] += 1;
         }
     }
 
@@ -564,9 +561,22 @@ impl Joins {
         self.joined[0]
     }
 
-    /// Subscribers that got a first keyframe.
-    pub(crate) fn first_keyframes(&self) -> usize {
-        self.first_keyframes
+    /// True while one of us who has joined sends video that somebody connected has not seen yet.
+    pub(crate) fn waits_for_keyframes(&self) -> bool {
+        let sends = |entry: &Entry| entry.publishes[0] > 0 && entry.has(JoinPhase::Dtls);
+        let waits = |entry: &Entry| {
+            !entry.publisher
+                && entry.connected
+                && entry.tracks[0] != Some(0)
+                && !entry.has(JoinPhase::FirstKeyframe)
+        };
+        // As many may send as wait: nobody waits for itself.
+        let mut senders = self.entries.iter().filter(|entry| sends(entry));
+        let (first, more) = (senders.next(), senders.next().is_some());
+        first.is_some_and(|first| {
+            let others = |entry: &&Entry| more || !std::ptr::eq(first, *entry);
+            self.entries.iter().filter(others).any(waits)
+        })
     }
 
     /// True once every publisher is connected or has given up.
@@ -922,6 +932,33 @@ mod tests {
         assert_eq!(joins.tracks_expected(), [Some(4), Some(2)]);
         joins.expect(ids[3], &room, 1, [None, Some(1)]);
         assert_eq!(joins.tracks_expected(), [None, Some(2)]);
+    }
+
+    #[test]
+    fn who_sends_and_receives_misses_the_others_and_not_itself() {
+        let mut joins = Joins::default();
+        let room: Rc<str> = "room".into();
+        let all: Vec<_> = (0..3).map(|_| joins.register(false)).collect();
+        for id in &all {
+            joins.expect(*id, &room, 0, [Some(2), Some(2)]);
+            joins.publishes(*id, &room, [1, 1]);
+            joins.started(*id, Instant::now());
+        }
+        joins.reached(all[0], JoinPhase::Dtls, MS);
+        assert!(!joins.waits_for_keyframes(), "nobody sends but itself");
+        joins.reached(all[1], JoinPhase::Dtls, MS);
+        assert!(joins.waits_for_keyframes());
+        // Two are there, and each misses the third.
+        assert_eq!(joins.tracks_discounted(), [2, 2]);
+        joins.reached(all[2], JoinPhase::Dtls, MS);
+        assert_eq!(joins.tracks_discounted(), [0, 0]);
+        for id in &all {
+            joins.reached(*id, JoinPhase::FirstKeyframe, MS);
+        }
+        assert!(!joins.waits_for_keyframes());
+        // One drops out: it gets nothing, and the two others lack it.
+        joins.broke(all[2], &ErrorKind::MediaLost.into());
+        assert_eq!(joins.tracks_discounted(), [4, 4]);
     }
 
     #[test]

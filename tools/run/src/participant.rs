@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::{MediaFailure, PeerUpdate};
-use stampede_engine::{AddPeerError, PeerCommand, PeerId, PeerNotice, PeerRole, PeerSpec};
-use stampede_scenario::{Media, ParticipantSpec, Signal, Visit};
+use stampede_engine::{AddPeerError, PeerCommand, PeerId, PeerNotice, PeerSpec};
+use stampede_scenario::{ParticipantSpec, Signal, Visit};
 use stampede_signaling::connection::{ConnectError, ConnectOptions, Connection};
 use stampede_signaling::session::{EndReason, FIRST_OFFER_ID, FIRST_SLOTS, SignalVersion, WayBack};
 use stampede_signaling::{ErrorKind, JoinGrant, TOKEN_TTL, Token};
@@ -164,13 +164,6 @@ impl Life {
     }
 }
 
-fn peer_role(media: &Media) -> PeerRole {
-    match media {
-        Media::Subscriber { record } => PeerRole::Subscriber { record: *record },
-        Media::Publisher { tracks } => PeerRole::Publisher { tracks: tracks.clone() },
-    }
-}
-
 /// How one session ended.
 #[derive(Debug)]
 enum SessionEnd {
@@ -261,10 +254,9 @@ enum StayEnd {
 /// Runs a participant to its end. `scheduled` has come, and the accounts know of it.
 pub(crate) async fn run(context: Rc<Context>, mut participant: Participant) {
     let id = participant.id;
-    let last = if participant.spec.media.is_publisher() {
-        Leaving::Everybody
-    } else {
-        Leaving::Subscribers
+    let last = match participant.spec.receives() {
+        true => Leaving::Subscribers,
+        false => Leaving::Everybody,
     };
     let (leaving, own) = (context.leaving.subscribe(), Rc::clone(&participant.orders));
     let mut departure = Departure { leaving, last, own, stays_until: None };
@@ -297,12 +289,12 @@ pub(crate) async fn run(context: Rc<Context>, mut participant: Participant) {
     context.changed.notify_waiters();
 }
 
-/// How long it stays this time, and when it comes back. Publishers stay to the end.
+/// How long it stays this time, and when it comes back. Who only sends stays to the end.
 fn visit(context: &Context, participant: &Participant, number: u32) -> Visit {
     let (plan, seed) = &context.visits;
-    match participant.spec.media.is_publisher() {
-        true => Visit { stays: None, returns_after: None },
-        false => plan.visit(*seed, &participant.spec.identity, number),
+    match participant.spec.receives() {
+        true => plan.visit(*seed, &participant.spec.identity, number),
+        false => Visit { stays: None, returns_after: None },
     }
 }
 
@@ -449,8 +441,11 @@ fn gone(
     broke: Option<&str>,
 ) {
     let mut audience = context.audience.borrow_mut();
-    if participant.spec.media.is_publisher() {
-        return audience.publisher_gone(&life.room, &participant.spec.identity, at, broke);
+    if participant.spec.publishes() {
+        audience.publisher_gone(&life.room, &participant.spec.identity, at, broke);
+    }
+    if !participant.spec.receives() {
+        return;
     }
     match broke {
         Some(reason) => audience.disconnected(participant.id, at, reason),
@@ -544,7 +539,7 @@ async fn add_peer(
     let peer = loop {
         let spec = PeerSpec {
             label: life.identity.clone(),
-            role: peer_role(&participant.spec.media),
+            role: participant.spec.media.clone(),
             local_ip: Some(context.local_ip),
             cohort: participant.spec.cohort,
         };
@@ -562,7 +557,7 @@ async fn add_peer(
     Some(Ok((peer, notices)))
 }
 
-/// Opens the websocket. Over a single connection a subscriber's first offer goes along with it.
+/// Opens the websocket. Over a single connection the first offer of who receives goes along with it.
 async fn open(
     context: &Context,
     participant: &Participant,
@@ -572,8 +567,15 @@ async fn open(
     notices: &mut mpsc::Receiver<PeerNotice>,
 ) -> Result<Box<Connection>, NotOpen> {
     context.happened(&life.identity, || format!("join of room {}", life.room));
+    let (receives, publishes) = (participant.spec.receives(), participant.spec.publishes());
+    if version == SignalVersion::V0 && receives && publishes {
+        let why = "the server knows no v1 (/rtc/v1 answers 404), and only over its single \
+                   connection participants send and receive";
+        let broken = Broken::new(JoinError::Signalling(ErrorKind::http(404)), why);
+        return Err(Broken { retryable: false, back: WayBack::None, ..broken }.into());
+    }
     let mut options = connect_options(context, participant, life, version)?;
-    if version == SignalVersion::V1 && !participant.spec.media.is_publisher() {
+    if version == SignalVersion::V1 && receives {
         options.session.first_offer = Some(first_offer(context, peer, notices).await?);
     }
     let connection = match Connection::connect(options).await {
@@ -600,7 +602,7 @@ async fn first_offer(
     notices: &mut mpsc::Receiver<PeerNotice>,
 ) -> Result<String, Broken> {
     let (id, added) = (FIRST_OFFER_ID, FIRST_SLOTS);
-    tell(context, peer, PeerCommand::CreateOffer { id, added }).await?;
+    tell(context, peer, PeerCommand::CreateOffer { id, added, publish: false }).await?;
     let answer = async {
         loop {
             match notices.recv().await {
@@ -666,12 +668,11 @@ fn connect_options(
     life: &Life,
     version: SignalVersion,
 ) -> Result<ConnectOptions, Broken> {
-    let publisher = participant.spec.media.is_publisher();
     let grant = JoinGrant {
         room: &life.room,
         identity: &life.identity,
-        can_publish: publisher,
-        can_subscribe: !publisher,
+        can_publish: participant.spec.publishes(),
+        can_subscribe: participant.spec.receives(),
         hidden: participant.spec.hidden,
         ttl: TOKEN_TTL,
     };

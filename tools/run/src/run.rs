@@ -138,7 +138,7 @@ async fn parts(
     data.local = settings.network.proxy.is_none()
         && settings.addresses.iter().all(|address| address.ip().is_loopback());
     if let Some(capture) = &data.scenario.capture {
-        let subscribers = data.scenario.shape.subscribers_peak();
+        let subscribers = data.scenario.shape.receivers_peak();
         view.say(&capture::describe(capture, subscribers));
     }
     let scraper = Rc::new(scraper);
@@ -216,7 +216,7 @@ async fn with_engine(
         Rc::clone(&context),
         Rc::clone(&workers),
         Rc::clone(&state),
-        data.scenario.shape.subscribers_peak(),
+        data.scenario.shape.receivers_peak(),
         data.scenario.thresholds.clone(),
         settles_after,
     ));

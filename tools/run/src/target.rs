@@ -8,8 +8,10 @@ use crate::participant::Orders;
 pub(crate) struct Target {
     /// The way to it.
     pub orders: Rc<Orders>,
+    /// It receives.
+    pub receives: bool,
     /// It publishes.
-    pub publisher: bool,
+    pub publishes: bool,
     /// Its part of the subscribers.
     pub cohort: u16,
 }

@@ -41,6 +41,8 @@ pub struct RoomDraft {
     /// The same.
     pub subscribers: Option<u32>,
     /// The same.
+    pub participants: Option<u32>,
+    /// The same.
     pub video_resolution: Option<Resolution>,
 }
 

@@ -11,8 +11,8 @@ use url::Url;
 
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
-    AudienceDraft, CohortSpec, FaultSpec, LayoutChoice, Reconnect, RoomDraft, RoomSizes, Secret,
-    Shorthand, Signal, Stage, SubscribeMode,
+    AudienceDraft, CohortSpec, FaultSpec, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft,
+    RoomSizes, Secret, Shorthand, Signal, Stage, SubscribeMode,
 };
 
 /// Receive buffer asked for each peer's socket.
@@ -39,6 +39,10 @@ pub struct Draft {
     pub audio_publishers: Option<u32>,
     /// Per room.
     pub subscribers: Option<u32>,
+    /// Who send and receive, per room.
+    pub participants: Option<u32>,
+    /// What each of these sends.
+    pub participant_tracks: ParticipantTracks,
     /// How long to hold after the ramp.
     pub duration: Option<Duration>,
     /// Joins started per second, over all rooms.
@@ -170,6 +174,8 @@ impl Default for Draft {
             video_publishers: None,
             audio_publishers: None,
             subscribers: None,
+            participants: None,
+            participant_tracks: ParticipantTracks::default(),
             duration: None,
             joins_per_second: 40.0,
             retry: 0,

@@ -155,12 +155,12 @@ impl FaultSpec {
         iter::successors(Some(self.schedule.first()), next).take_while(move |at| *at < window)
     }
 
-    /// Whether it may hit a participant: a publisher or a subscriber, of this part of `cohorts`.
+    /// Whether it may hit a participant that receives, publishes or both, of this part of `cohorts`.
     #[must_use]
-    pub fn may_hit(&self, is_publisher: bool, cohort: u16, cohorts: &Cohorts) -> bool {
+    pub fn may_hit(&self, receives: bool, publishes: bool, cohort: u16, cohorts: &Cohorts) -> bool {
         let role = match self.who {
-            Who::Subscribers => !is_publisher,
-            Who::Publishers => is_publisher,
+            Who::Subscribers => receives,
+            Who::Publishers => publishes,
             Who::All => true,
         };
         role && self.cohort.as_ref().is_none_or(|name| cohorts.holds(name, cohort))
@@ -273,7 +273,7 @@ mod tests {
         let names: Vec<_> = cohorts.all().iter().map(|cohort| cohort.name.as_str()).collect();
         assert_eq!(names, ["rest", "impair-1", "mobile", "mobile+impair-1"]);
         let hit = |text: &str| -> Vec<u16> {
-            (0..4).filter(|cohort| fault(text).may_hit(false, *cohort, &cohorts)).collect()
+            (0..4).filter(|cohort| fault(text).may_hit(true, false, *cohort, &cohorts)).collect()
         };
         assert_eq!(hit("move"), [0, 1, 2, 3]);
         assert_eq!(hit("move,who=all"), [0, 1, 2, 3]);
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(hit("move,cohort=mobile+impair-1"), [3]);
         assert_eq!(hit("move,cohort=rest"), [0]);
         for (text, publisher) in [("move", false), ("move,who=publishers", true)] {
-            assert_eq!(fault(text).may_hit(true, 0, &cohorts), publisher, "{text}");
+            assert_eq!(fault(text).may_hit(false, true, 0, &cohorts), publisher, "{text}");
         }
     }
 }

@@ -23,6 +23,7 @@ mod cohorts;
 mod draft;
 mod fault;
 pub mod load;
+mod participant_tracks;
 mod participants;
 mod reconnect;
 mod room_sizes;
@@ -43,7 +44,8 @@ pub use fault::{
     CandidateProtocol, FAULTS_MAX, FaultError, FaultKind, FaultSpec, FaultValueError, Schedule,
     Simulation, Who,
 };
-pub use participants::{Media, ParticipantSpec, Participants};
+pub use participant_tracks::{ParticipantTracks, ParticipantTracksError};
+pub use participants::{ParticipantSpec, Participants};
 pub use reconnect::{Reconnect, ReconnectError};
 pub use room_sizes::{ROOM_SIZE_MAX, RoomSizes, RoomSizesError, WeightedSize};
 pub use scenario::{

@@ -1,7 +1,7 @@
 //! How much a run would receive, before it starts.
 
 use stampede_media::MediaClip;
-use stampede_signaling::session::{Quality, Role, Subscription};
+use stampede_signaling::session::{Quality, Receives, Subscription};
 
 use crate::{Clips, Participants, Scenario};
 
@@ -31,10 +31,10 @@ pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants)
     if clips.video.is_empty() && clips.audio.is_none() {
         return None;
     }
-    let subscribers = &participants.subscribers;
+    let receivers = participants.participants.iter().chain(&participants.subscribers);
     let mut load = Load::default();
-    for one in subscribers {
-        let Role::Subscriber { subscription, quality } = one.role else { continue };
+    for one in receivers.clone() {
+        let Some(Receives { subscription, quality }) = one.role.receives else { continue };
         let [video, audio] = one.tracks.map(|tracks| tracks.unwrap_or(0));
         for place in 0..video {
             let quality = match subscription {
@@ -50,7 +50,7 @@ pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants)
         }
     }
     // Of those that come and go in stages only some are there at a time.
-    let at_once = scenario.shape.subscribers_peak() as f64 / subscribers.len().max(1) as f64;
+    let at_once = scenario.shape.receivers_peak() as f64 / receivers.count().max(1) as f64;
     load.packets_per_s *= at_once;
     load.bitrate_bps *= at_once;
     Some(load)

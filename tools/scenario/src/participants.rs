@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_core::{MediaKind, PublishLayer, PublishTrack, SpeakingTurns};
+use stampede_core::{MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTurns};
 use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription};
@@ -27,7 +27,7 @@ pub struct ParticipantSpec {
     /// Signalling role.
     pub role: Role,
     /// Media role.
-    pub media: Media,
+    pub media: PeerRole,
     /// Joins without anybody being told.
     pub hidden: bool,
     /// Its part of the subscribers: index in [`Cohorts`](crate::Cohorts).
@@ -38,25 +38,15 @@ pub struct ParticipantSpec {
     pub tracks: [Option<u32>; 2],
 }
 
-/// Media role of a participant.
-#[derive(Debug, Clone)]
-pub enum Media {
-    /// Receives.
-    Subscriber {
-        /// Records too.
-        record: bool,
-    },
-    /// Sends these.
-    Publisher {
-        /// Tracks.
-        tracks: Vec<PublishTrack>,
-    },
-}
+impl ParticipantSpec {
+    /// True for who receives.
+    pub fn receives(&self) -> bool {
+        self.media.receives.is_some()
+    }
 
-impl Media {
     /// True for who sends.
-    pub fn is_publisher(&self) -> bool {
-        matches!(self, Self::Publisher { .. })
+    pub fn publishes(&self) -> bool {
+        !self.media.tracks.is_empty()
     }
 }
 
@@ -67,12 +57,14 @@ pub struct Participants {
     pub room_base: String,
     /// Names of the rooms.
     pub rooms: Vec<Rc<str>>,
-    /// What the identities of this run's publishers begin with.
+    /// What the identities of this run's participants begin with.
     pub own_publishers: String,
     /// Publishers in the order in which they join: room by room in turn.
     pub publishers: Vec<ParticipantSpec>,
+    /// Who send and receive, in the order in which they join: room by room in turn.
+    pub participants: Vec<ParticipantSpec>,
     /// Subscribers in the order in which they join: room by room in turn, so that rooms fill
-    /// evenly; the first ones record.
+    /// evenly. The first ones of all who receive record.
     pub subscribers: Vec<ParticipantSpec>,
 }
 
@@ -82,11 +74,75 @@ impl Participants {
     pub fn new(scenario: &Scenario, clips: &Clips, run_id: &str, seed: u64) -> Self {
         let room_base = scenario.room.clone().unwrap_or_else(|| format!("stampede-{run_id}"));
         let rooms = rooms(scenario, &room_base);
-        let own_publishers = format!("stampede-{run_id}-pub-");
+        let own_publishers = format!("stampede-{run_id}-");
         let publishers = publishers(scenario, clips, &own_publishers, &rooms, seed);
-        let subscribers = subscribers(scenario, run_id, &rooms, seed);
-        Self { room_base, rooms, own_publishers, publishers, subscribers }
+        let mut participants = receivers(scenario, &own_publishers, &rooms, seed);
+        let subscribers = participants.split_off(scenario.shape.participants());
+        for (phase_number, one) in (publishers.len() as u64..).zip(&mut participants) {
+            let Place { room, number: place } = one.place;
+            let own = &scenario.shape.rooms[room];
+            let phase = phase(seed, phase_number);
+            let tracks = own.participant_tracks;
+            let video =
+                tracks.video().then(|| video_track(&one.spec.identity, &clips.video, phase));
+            let clip = clips.audio.as_ref().filter(|_| tracks.audio());
+            let audio = clip.map(|clip| AudioOf {
+                clip,
+                turns: turns(scenario, seed, room, own.audio_publishers + place),
+            });
+            sends(&mut one.spec, video, audio, phase);
+        }
+        let specs = |all: Vec<Receiver>| all.into_iter().map(|one| one.spec).collect();
+        let (participants, subscribers) = (specs(participants), specs(subscribers));
+        Self { room_base, rooms, own_publishers, publishers, participants, subscribers }
     }
+}
+
+/// Which one it is of its room.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    room: usize,
+    number: u32,
+}
+
+/// Somebody who receives.
+struct Receiver {
+    place: Place,
+    spec: ParticipantSpec,
+}
+
+/// The audio that somebody sends.
+struct AudioOf<'a> {
+    clip: &'a Arc<MediaClip>,
+    turns: Option<SpeakingTurns>,
+}
+
+/// Adds what it sends.
+fn sends(
+    spec: &mut ParticipantSpec,
+    video: Option<PublishTrack>,
+    audio: Option<AudioOf<'_>>,
+    phase: f64,
+) {
+    if let Some(track) = video {
+        spec.role.tracks.push(announced_video(&track));
+        spec.media.tracks.push(track);
+    }
+    if let Some(AudioOf { clip, turns }) = audio {
+        let mut track = audio_track(&spec.identity, clip, phase);
+        track.speaking = turns;
+        spec.role.tracks.push(announced_audio(&track));
+        spec.media.tracks.push(track);
+    }
+}
+
+/// When this one of a room's audio senders speaks, if they take turns.
+fn turns(scenario: &Scenario, seed: u64, room: usize, speaker: u32) -> Option<SpeakingTurns> {
+    scenario.shape.simulate_speakers.then(|| SpeakingTurns {
+        speaker,
+        speakers: scenario.shape.rooms[room].audio_senders(),
+        seed: seed.wrapping_add(room as u64),
+    })
 }
 
 fn rooms(scenario: &Scenario, base: &str) -> Vec<Rc<str>> {
@@ -101,7 +157,7 @@ fn rooms(scenario: &Scenario, base: &str) -> Vec<Rc<str>> {
 fn publishers(
     scenario: &Scenario,
     clips: &Clips,
-    identities: &str,
+    own_identities: &str,
     rooms: &[Rc<str>],
     seed: u64,
 ) -> Vec<ParticipantSpec> {
@@ -111,74 +167,79 @@ fn publishers(
             if number >= own.publishers() {
                 continue;
             }
-            let identity = format!("{identities}{}-{number}", room_number + 1);
+            let identity = format!("{own_identities}pub-{}-{number}", room_number + 1);
             let phase = phase(seed, all.len() as u64);
-            let (mut announced, mut sent) = (Vec::new(), Vec::new());
-            if number < own.video_publishers {
-                let track = video_track(&identity, &clips.video, phase);
-                announced.push(announced_video(&track));
-                sent.push(track);
-            }
-            if let Some(clip) = clips.audio.as_ref().filter(|_| number < own.audio_publishers) {
-                let mut track = audio_track(&identity, clip, phase);
-                track.speaking = scenario.shape.simulate_speakers.then_some(SpeakingTurns {
-                    speaker: number,
-                    speakers: own.audio_publishers,
-                    seed: seed.wrapping_add(room_number as u64),
-                });
-                announced.push(announced_audio(&track));
-                sent.push(track);
-            }
-            all.push(ParticipantSpec {
+            let video = number < own.video_publishers;
+            let video = video.then(|| video_track(&identity, &clips.video, phase));
+            let clip = clips.audio.as_ref().filter(|_| number < own.audio_publishers);
+            let audio = clip
+                .map(|clip| AudioOf { clip, turns: turns(scenario, seed, room_number, number) });
+            let mut spec = ParticipantSpec {
                 identity,
                 room: Rc::clone(room),
-                role: Role::Publisher { tracks: announced },
-                media: Media::Publisher { tracks: sent },
+                role: Role::default(),
+                media: PeerRole::default(),
                 hidden: false,
                 cohort: 0,
                 cohort_name: None,
                 tracks: [None; 2],
-            });
+            };
+            sends(&mut spec, video, audio, phase);
+            all.push(spec);
         }
     }
     all
 }
 
-fn subscribers(
+/// Everybody who receives, first those who send too, with nothing to send yet.
+fn receivers(
     scenario: &Scenario,
-    run_id: &str,
+    own_identities: &str,
     rooms: &[Rc<str>],
     seed: u64,
-) -> Vec<ParticipantSpec> {
+) -> Vec<Receiver> {
     let recording = scenario.record.as_ref().map_or(0, |record| record.subscribers as usize);
     let (parts, cohorts) = (&scenario.cohorts, &scenario.shape.cohorts);
-    let assigned = assign(cohorts, scenario.shape.subscribers());
+    let assigned = assign(cohorts, scenario.shape.receivers());
     let subscription = subscription(scenario);
     let mut all = Vec::with_capacity(assigned.len());
-    for number in 0..most(scenario, |room| room.subscribers) {
-        for (room_number, (room, own)) in rooms.iter().zip(&scenario.shape.rooms).enumerate() {
-            if number >= own.subscribers {
-                continue;
-            }
-            let identity = format!("stampede-{run_id}-sub-{}-{number}", room_number + 1);
-            let assigned = assigned[all.len()];
-            let part = parts.index_of(assigned, &identity, seed);
-            let cohort = assigned.map(|index| &cohorts[index]);
-            let resolution = cohort.and_then(|cohort| cohort.resolution).unwrap_or(own.resolution);
-            let record = all.len() < recording || cohort.is_some_and(|cohort| cohort.record);
-            all.push(ParticipantSpec {
-                identity,
-                room: Rc::clone(room),
-                role: Role::Subscriber { subscription, quality: quality(resolution) },
-                media: Media::Subscriber { record },
-                hidden: scenario.shape.hidden,
-                cohort: part,
-                cohort_name: parts.name(part).map(str::to_owned),
-                tracks: tracks(scenario, own),
-            });
-        }
+    let mut places = in_turn(scenario, |room| room.participants);
+    let both = places.len();
+    places.extend(in_turn(scenario, |room| room.subscribers));
+    for (place, assigned) in places.into_iter().zip(assigned) {
+        let Place { room: room_number, number } = place;
+        let (room, own) = (&rooms[room_number], &scenario.shape.rooms[room_number]);
+        let publishes = all.len() < both;
+        let kind = if publishes { "part" } else { "sub" };
+        let identity = format!("{own_identities}{kind}-{}-{number}", room_number + 1);
+        let part = parts.index_of(assigned, &identity, seed);
+        let cohort = assigned.map(|index| &cohorts[index]);
+        let resolution = cohort.and_then(|cohort| cohort.resolution).unwrap_or(own.resolution);
+        let record = all.len() < recording || cohort.is_some_and(|cohort| cohort.record);
+        let spec = ParticipantSpec {
+            identity,
+            room: Rc::clone(room),
+            role: Role::subscriber(subscription, quality(resolution)),
+            media: PeerRole::subscriber(record),
+            hidden: scenario.shape.hidden && !publishes,
+            cohort: part,
+            cohort_name: parts.name(part).map(str::to_owned),
+            tracks: tracks(scenario, own, publishes),
+        };
+        all.push(Receiver { place, spec });
     }
     all
+}
+
+/// So many of each room, room by room in turn.
+fn in_turn(scenario: &Scenario, count: impl Fn(&RoomSpec) -> u32) -> Vec<Place> {
+    let rooms = &scenario.shape.rooms;
+    let numbers = 0..most(scenario, &count);
+    let of = |number| {
+        let rooms = rooms.iter().enumerate().filter(|(_, own)| number < count(own));
+        rooms.map(|(room, _)| Place { room, number }).collect::<Vec<_>>()
+    };
+    numbers.flat_map(of).collect()
 }
 
 /// The highest number of any room.
@@ -203,15 +264,19 @@ fn subscription(scenario: &Scenario) -> Subscription {
     }
 }
 
-/// Tracks that a subscriber of this room should receive. Who is shown when there are more publishers
-/// than places depends on who came first: it is known only if all of them send the same.
-fn tracks(scenario: &Scenario, room: &RoomSpec) -> [Option<u32>; 2] {
-    let (video, audio) = (room.video_publishers, room.audio_publishers);
+/// Tracks that somebody in this room should receive, who publishes too or not: of all others. Who is
+/// shown when there are more than places depends on who came first: it is known only if all of them
+/// send the same.
+fn tracks(scenario: &Scenario, room: &RoomSpec, publishes: bool) -> [Option<u32>; 2] {
+    let own = room.participant_tracks;
+    let video = room.video_senders() - u32::from(publishes && own.video());
+    let audio = room.audio_senders() - u32::from(publishes && own.audio());
+    let senders = room.senders() - u32::from(publishes);
     let Some(layout) = scenario.shape.layout else { return [Some(video), Some(audio)] };
     let places = layout.layout().participants_max() as u32;
-    let shown = |tracks: u32| match room.publishers() <= places {
+    let shown = |tracks: u32| match senders <= places {
         true => Some(tracks),
-        false => (tracks == room.publishers()).then_some(places),
+        false => (tracks == senders).then_some(places),
     };
     let heard = match scenario.shape.subscribe_mode {
         SubscribeMode::Auto => Some(audio),
@@ -309,10 +374,14 @@ fn announced_audio(track: &PublishTrack) -> LocalTrack {
 mod tests {
     use std::collections::HashSet;
 
+    use stampede_core::Receives;
     use stampede_media::builtin;
 
     use super::*;
-    use crate::{CohortSize, CohortSpec, Draft, LayoutChoice, RoomDraft};
+    use crate::{
+        CohortSize, CohortSpec, Draft, LayoutChoice, ParticipantTracks, RoomDraft, Signal,
+    };
+    use stampede_signaling::session::SignalVersion;
 
     fn clips(scenario: &Scenario) -> Clips {
         let mut video = builtin::video(Codec::Vp8).unwrap();
@@ -348,27 +417,98 @@ mod tests {
         assert_eq!(all.subscribers[0].identity, "stampede-ab-sub-1-0");
         assert_eq!(&*all.subscribers[1].room, "hall-2");
         assert!(all.publishers.iter().all(|one| one.identity.starts_with(&all.own_publishers)));
-        let tracks = |one: &ParticipantSpec| match &one.media {
-            Media::Publisher { tracks } => tracks.len(),
-            Media::Subscriber { .. } => 0,
-        };
+        let tracks = |one: &ParticipantSpec| one.media.tracks.len();
         assert_eq!(all.publishers.iter().map(tracks).collect::<Vec<_>>(), [2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_meeting_is_as_many_connections_as_people_and_nobody_expects_its_own() {
+        let all = participants(Draft { participants: Some(3), rooms: 2, ..Draft::default() });
+        assert_eq!((all.publishers.len(), all.subscribers.len()), (0, 0), "a meeting alone");
+        let identities: Vec<_> = all.participants.iter().map(|one| &*one.identity).collect();
+        assert_eq!(
+            identities[..3],
+            ["stampede-ab-part-1-0", "stampede-ab-part-2-0", "stampede-ab-part-1-1"]
+        );
+        for one in &all.participants {
+            assert!(one.receives() && one.publishes());
+            assert_eq!((one.role.tracks.len(), one.media.tracks.len()), (2, 2));
+            assert_eq!(one.tracks, [Some(2), Some(2)], "of the two others");
+        }
+        // Beside publishers and subscribers, and in a room of its own.
+        let all = participants(Draft {
+            video_publishers: Some(1),
+            subscribers: Some(2),
+            participants: Some(2),
+            participant_tracks: ParticipantTracks::Audio,
+            room_drafts: vec![
+                RoomDraft::default(),
+                RoomDraft { participants: Some(0), ..RoomDraft::default() },
+            ],
+            ..Draft::default()
+        });
+        let counts = (all.publishers.len(), all.participants.len(), all.subscribers.len());
+        assert_eq!(counts, (2, 2, 4));
+        assert_eq!(all.participants[0].tracks, [Some(1), Some(1)]);
+        assert_eq!(all.subscribers[0].tracks, [Some(1), Some(2)]);
+        assert_eq!(all.subscribers[1].tracks, [Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn participants_are_parts_of_cohorts_and_record_first() {
+        let cohort = CohortSpec {
+            name: "half".to_owned(),
+            size: CohortSize::Share(0.5),
+            resolution: None,
+            record: false,
+            impair: None,
+        };
+        let all = participants(Draft {
+            participants: Some(4),
+            subscribers: Some(4),
+            cohorts: vec![cohort],
+            record: Some("x".into()),
+            record_subscribers: Some(2),
+            ..Draft::default()
+        });
+        let half = |all: &[ParticipantSpec]| {
+            all.iter().filter(|one| one.cohort_name.as_deref() == Some("half")).count()
+        };
+        assert_eq!((half(&all.participants), half(&all.subscribers)), (2, 2));
+        let records = |one: &ParticipantSpec| one.media.receives == Some(Receives { record: true });
+        let recording: Vec<_> = all.participants.iter().map(records).collect();
+        assert_eq!(recording, [true, true, false, false]);
+    }
+
+    #[test]
+    fn what_participants_need_is_checked() {
+        let v0 = Signal::Only(SignalVersion::V0);
+        for (draft, said) in [
+            (Draft { participants: Some(2), signal: v0, ..Draft::default() }, "--signal v0"),
+            (
+                Draft { participant_tracks: ParticipantTracks::Audio, ..Draft::default() },
+                "add --participants",
+            ),
+        ] {
+            let error = Scenario::new(draft).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]
     fn simulcast_is_announced_lowest_layer_first() {
         let [publisher] = &participants(Draft::default()).publishers[..] else { panic!() };
-        let Role::Publisher { tracks } = &publisher.role else { panic!() };
+        let tracks = &publisher.role.tracks;
         let qualities: Vec<_> = tracks[0].layers.iter().map(|layer| layer.quality).collect();
         assert_eq!(qualities, [Quality::Low, Quality::Medium, Quality::High]);
         assert_eq!((tracks[0].width, tracks[0].height), (1280, 720));
-        let Media::Publisher { tracks: sent } = &publisher.media else { panic!() };
+        let sent = &publisher.media.tracks;
         let rids: Vec<_> = sent[0].layers.iter().map(|layer| layer.rid).collect();
         assert_eq!(rids, [Some("q"), Some("h"), Some("f")]);
         assert_eq!(sent[0].cid, tracks[0].cid);
 
         let single = participants(Draft { no_simulcast: true, ..Draft::default() });
-        let Media::Publisher { tracks: sent } = &single.publishers[0].media else { panic!() };
+        let sent = &single.publishers[0].media.tracks;
         assert_eq!((sent[0].layers.len(), sent[0].layers[0].rid), (1, None));
     }
 
@@ -402,10 +542,7 @@ mod tests {
         let is_mobile = |one: &&ParticipantSpec| one.cohort_name.as_deref() == Some("mobile");
         let mobile = all.subscribers.iter().filter(is_mobile);
         assert_eq!((all.subscribers.len(), mobile.clone().count()), (20, 10));
-        let asks = |one: &ParticipantSpec| match one.role {
-            Role::Subscriber { quality, .. } => quality,
-            Role::Publisher { .. } => panic!(),
-        };
+        let asks = |one: &ParticipantSpec| one.role.receives.unwrap().quality;
         assert!(mobile.clone().all(|one| asks(one) == Quality::Low));
         for one in all.subscribers.iter().filter(|one| !is_mobile(one)) {
             let middle = &*one.room == "hall-2";
@@ -444,7 +581,7 @@ mod tests {
             ..Draft::default()
         });
         let records =
-            |one: &&ParticipantSpec| matches!(one.media, Media::Subscriber { record: true });
+            |one: &&ParticipantSpec| one.media.receives == Some(Receives { record: true });
         assert_eq!(all.subscribers.iter().filter(records).count(), 2);
     }
 

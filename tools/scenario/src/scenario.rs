@@ -11,13 +11,17 @@ use stampede_media::{Codec, MediaClip};
 use stampede_report::Failure;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
+use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use url::Url;
 
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
-use crate::{Audience, Cohorts, FaultSpec, Reconnect, Secret, Shorthand, Signal, fault};
+use crate::{
+    Audience, Cohorts, FaultSpec, ParticipantTracks, Reconnect, RoomSpec, Secret, Shorthand,
+    Signal, fault,
+};
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
 /// tests without permission.
@@ -44,6 +48,8 @@ pub struct Scenario {
     pub audio_publishers: u32,
     /// Per room; with stages the most at one time, of drawn rooms the mean, both rounded up.
     pub subscribers: u32,
+    /// Who send and receive, per room.
+    pub participants: u32,
     /// How long to hold after the ramp.
     pub duration: Duration,
     /// Joins started per second, over all rooms.
@@ -196,8 +202,12 @@ impl Scenario {
     /// The first thing that is wrong, exit code 104.
     pub fn new(draft: Draft) -> Result<Self, Failure> {
         let embedded = draft.url.is_none();
+        let participants = draft.participants.unwrap_or(0);
+        // Who asks for a meeting gets that alone.
+        let meeting = draft.participants.is_some()
+            || draft.room_drafts.iter().any(|room| room.participants.is_some());
         let default = |count: Option<u32>, standard: u32| {
-            count.unwrap_or(if embedded { standard } else { 0 })
+            count.unwrap_or(if embedded && !meeting { standard } else { 0 })
         };
         let video_publishers = default(draft.video_publishers, 1);
         let audio_publishers = default(draft.audio_publishers, 1);
@@ -209,21 +219,26 @@ impl Scenario {
         if draft.rooms == 0 {
             return Err(Failure::config("--rooms 0: there must be at least one room"));
         }
-        let defaults = RoomDefaults { video_publishers, audio_publishers, subscribers };
+        let defaults =
+            RoomDefaults { video_publishers, audio_publishers, subscribers, participants };
         check_rooms(&draft, defaults)?;
         let shape = Shape::new(&draft, defaults)?;
-        let participants = (shape.publishers() + shape.subscribers_peak()) as u64;
-        check_counts(&draft, participants)?;
+        let peak = (shape.publishers() + shape.receivers_peak()) as u64;
+        check_counts(&draft, peak)?;
         // Stages may start far more than are there at a time.
-        too_many((shape.publishers() + shape.subscribers()) as u64)?;
-        let target = target(&draft, participants)?;
+        too_many((shape.publishers() + shape.receivers()) as u64)?;
+        check_participants(&draft, &shape)?;
+        let target = target(&draft, peak)?;
         check_network(&draft)?;
         let rooms = &shape.rooms;
-        let video_most = rooms.iter().map(|room| room.video_publishers).max().unwrap_or(0);
-        let audio_most = rooms.iter().map(|room| room.audio_publishers).max().unwrap_or(0);
+        let video_most = rooms.iter().map(RoomSpec::video_senders).max().unwrap_or(0);
+        let audio_most = rooms.iter().map(RoomSpec::audio_senders).max().unwrap_or(0);
         let subscribers = match shape.stages.is_empty() && shape.room_sizes.is_none() {
             true => subscribers,
-            false => (shape.subscribers_peak() as u32).div_ceil(rooms.len() as u32),
+            false => {
+                let subscribers = shape.receivers_peak() - shape.participants();
+                (subscribers as u32).div_ceil(rooms.len() as u32)
+            }
         };
         if draft.packet_ring_bytes.is_some() && draft.backend != Backend::PacketRing {
             return Err(Failure::config(format!(
@@ -238,6 +253,7 @@ impl Scenario {
             video_publishers,
             audio_publishers,
             subscribers,
+            participants,
             duration: draft.duration.unwrap_or(default_duration(shape.stages.len(), embedded)),
             video: video(&draft, video_most)?,
             audio: audio(&draft, audio_most)?,
@@ -292,12 +308,12 @@ impl Scenario {
 
     /// All participants that join over the whole run.
     pub fn participants_total(&self) -> usize {
-        self.shape.publishers() + self.shape.subscribers()
+        self.shape.publishers() + self.shape.receivers()
     }
 
     /// Most participants at one time.
     pub fn participants_peak(&self) -> usize {
-        self.shape.publishers() + self.shape.subscribers_peak()
+        self.shape.publishers() + self.shape.receivers_peak()
     }
 
     /// How long the measured window will be, if nothing ends it early: without stages the time held,
@@ -324,7 +340,8 @@ pub fn packet_ring_bytes(peers: usize) -> usize {
 /// Before a list of rooms is made: there may be a great many by a slip.
 fn check_rooms(draft: &Draft, defaults: RoomDefaults) -> Result<(), Failure> {
     let publishers = defaults.video_publishers.max(defaults.audio_publishers);
-    let per_room = u64::from(publishers) + u64::from(defaults.subscribers);
+    let receivers = u64::from(defaults.subscribers) + u64::from(defaults.participants);
+    let per_room = u64::from(publishers) + receivers;
     too_many(per_room.max(1) * u64::from(draft.rooms))
 }
 
@@ -341,7 +358,8 @@ fn too_many(participants: u64) -> Result<(), Failure> {
 fn check_counts(draft: &Draft, participants: u64) -> Result<(), Failure> {
     if participants == 0 {
         return Err(Failure::config(
-            "nobody would join: give --subscribers, --video-publishers or --audio-publishers",
+            "nobody would join: give --subscribers, --participants, --video-publishers or \
+             --audio-publishers",
         ));
     }
     too_many(participants)?;
@@ -357,6 +375,25 @@ fn check_counts(draft: &Draft, participants: u64) -> Result<(), Failure> {
     }
     if draft.workers == Some(0) {
         return Err(Failure::config("--workers 0: at least one worker is needed"));
+    }
+    Ok(())
+}
+
+/// What participants that send and receive need.
+fn check_participants(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
+    let participants = shape.participants();
+    if participants > 0 && draft.signal == Signal::Only(SignalVersion::V0) {
+        return Err(Failure::config(format!(
+            "{participants} participants send and receive over LiveKit's single connection, but \
+             --signal v0 has one for each: leave --signal v0 out, or give --subscribers and \
+             --video-publishers in the place of --participants"
+        )));
+    }
+    if participants == 0 && draft.participant_tracks != ParticipantTracks::default() {
+        return Err(Failure::config(format!(
+            "--participant-tracks {} is given but there are no participants: add --participants 2",
+            draft.participant_tracks
+        )));
     }
     Ok(())
 }
@@ -447,7 +484,7 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
     if publishers == 0 {
         return match files.first() {
             Some(_) => Err(Failure::config(
-                "--video is given but nobody publishes video: add --video-publishers 1",
+                "--video is given but nobody publishes video: add --video-publishers 1 or --participants 2",
             )),
             None => Ok(None),
         };
@@ -480,7 +517,7 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
 fn audio(draft: &Draft, publishers: u32) -> Result<Option<Option<PathBuf>>, Failure> {
     match &draft.audio {
         Some(_) if publishers == 0 => Err(Failure::config(
-            "--audio is given but nobody publishes audio: add --audio-publishers 1",
+            "--audio is given but nobody publishes audio: add --audio-publishers 1 or --participants 2",
         )),
         _ if publishers == 0 => Ok(None),
         file => Ok(Some(file.clone())),
@@ -488,7 +525,7 @@ fn audio(draft: &Draft, publishers: u32) -> Result<Option<Option<PathBuf>>, Fail
 }
 
 fn record(draft: &Draft, shape: &Shape) -> Result<Option<RecordSpec>, Failure> {
-    let subscribers = u32::try_from(shape.subscribers()).unwrap_or(u32::MAX);
+    let subscribers = u32::try_from(shape.receivers()).unwrap_or(u32::MAX);
     let cohort = shape.cohorts.iter().find(|cohort| cohort.record);
     let Some(dir) = &draft.record else {
         if let Some(cohort) = cohort {

@@ -7,7 +7,8 @@ use stampede_report::Failure;
 use crate::stage::{self, Stage};
 use crate::values::Resolution;
 use crate::{
-    CohortSize, CohortSpec, Draft, LayoutChoice, REST, RoomDraft, RoomSizes, SubscribeMode,
+    CohortSize, CohortSpec, Draft, LayoutChoice, ParticipantTracks, REST, RoomDraft, RoomSizes,
+    SubscribeMode,
 };
 
 /// Most parts of the subscribers, each with figures of its own: cohorts, crossed with `--impair`.
@@ -25,6 +26,10 @@ pub struct RoomSpec {
     pub audio_publishers: u32,
     /// Subscribers that join; with stages over all of them.
     pub subscribers: u32,
+    /// Participants that send and receive.
+    pub participants: u32,
+    /// What each of these sends.
+    pub participant_tracks: ParticipantTracks,
     /// Layer asked for.
     pub resolution: Resolution,
 }
@@ -33,6 +38,28 @@ impl RoomSpec {
     /// Publishing participants: the first ones send video and audio.
     pub fn publishers(&self) -> u32 {
         self.video_publishers.max(self.audio_publishers)
+    }
+
+    /// Those who receive: participants that send too, then subscribers.
+    pub fn receivers(&self) -> u32 {
+        self.participants.saturating_add(self.subscribers)
+    }
+
+    /// Those who send.
+    pub fn senders(&self) -> u32 {
+        self.publishers().saturating_add(self.participants)
+    }
+
+    /// Those who send video.
+    pub fn video_senders(&self) -> u32 {
+        let both = if self.participant_tracks.video() { self.participants } else { 0 };
+        self.video_publishers.saturating_add(both)
+    }
+
+    /// Those who send audio.
+    pub fn audio_senders(&self) -> u32 {
+        let both = if self.participant_tracks.audio() { self.participants } else { 0 };
+        self.audio_publishers.saturating_add(both)
     }
 }
 
@@ -66,6 +93,8 @@ pub(crate) struct RoomDefaults {
     pub audio_publishers: u32,
     /// Subscribers.
     pub subscribers: u32,
+    /// Who send and receive.
+    pub participants: u32,
 }
 
 impl Shape {
@@ -76,7 +105,7 @@ impl Shape {
     pub(crate) fn new(draft: &Draft, defaults: RoomDefaults) -> Result<Self, Failure> {
         check_stages(draft)?;
         let rooms = rooms(draft, defaults, room_sizes(draft)?);
-        let subscribers = rooms.iter().map(|room| u64::from(room.subscribers)).sum();
+        let subscribers = rooms.iter().map(|room| u64::from(room.receivers())).sum();
         check_cohorts(&draft.cohorts, draft.impair.len(), subscribers)?;
         let by_layout =
             if draft.layout.is_some() { SubscribeMode::Manual } else { SubscribeMode::Auto };
@@ -92,19 +121,37 @@ impl Shape {
         })
     }
 
-    /// Publishers over all rooms.
+    /// Who only sends, over all rooms.
     pub fn publishers(&self) -> usize {
         self.rooms.iter().map(|room| room.publishers() as usize).sum()
     }
 
-    /// Subscribers that join, over all rooms.
-    pub fn subscribers(&self) -> usize {
-        self.rooms.iter().map(|room| room.subscribers as usize).sum()
+    /// Who sends, over all rooms.
+    pub fn senders(&self) -> usize {
+        self.rooms.iter().map(|room| room.senders() as usize).sum()
     }
 
-    /// Most subscribers at one time.
-    pub fn subscribers_peak(&self) -> usize {
-        if self.stages.is_empty() { self.subscribers() } else { stage::peak(&self.stages) as usize }
+    /// Who sends and receives, over all rooms.
+    pub fn participants(&self) -> usize {
+        self.rooms.iter().map(|room| room.participants as usize).sum()
+    }
+
+    /// What those of them send.
+    pub fn participant_tracks(&self) -> ParticipantTracks {
+        self.rooms.first().map_or_else(ParticipantTracks::default, |room| room.participant_tracks)
+    }
+
+    /// Who joins to receive, over all rooms: participants that send too, and subscribers.
+    pub fn receivers(&self) -> usize {
+        self.rooms.iter().map(|room| room.receivers() as usize).sum()
+    }
+
+    /// Most of these at one time.
+    pub fn receivers_peak(&self) -> usize {
+        match self.stages.is_empty() {
+            true => self.receivers(),
+            false => self.participants() + stage::peak(&self.stages) as usize,
+        }
     }
 }
 
@@ -171,6 +218,8 @@ fn rooms(draft: &Draft, defaults: RoomDefaults, sizes: Option<Vec<u32>>) -> Vec<
                 video_publishers: table.video_publishers.unwrap_or(defaults.video_publishers),
                 audio_publishers: table.audio_publishers.unwrap_or(defaults.audio_publishers),
                 subscribers: if joins > 0 { staged as u32 } else { subscribers },
+                participants: table.participants.unwrap_or(defaults.participants),
+                participant_tracks: draft.participant_tracks,
                 resolution: table.video_resolution.unwrap_or(draft.resolution),
             }
         })

@@ -205,3 +205,21 @@ fn lost_websockets_are_resumed() {
     // The publisher went on too: 10 subscribers x 25 frames/s for most of the window.
     assert!(ended.number("/video/frames/decodable") > 2_500.0);
 }
+
+/// Everybody publishes and receives over one connection, and gets what the others publish.
+#[test]
+fn meetings_are_everybodys_one_connection() {
+    let _alone = alone();
+    let args = ["--participants=4", "--rooms=2", "--duration=5s", "--video-resolution=low"];
+    let Some(ended) = real(&args) else { return };
+    ended.assert_code(0);
+    assert_eq!(ended.number("/join/joined"), 8.0);
+    assert_eq!(ended.number("/join/signalling/joined_v1"), 8.0);
+    for kind in ["video", "audio"] {
+        assert_eq!(ended.number(&format!("/{kind}/tracks_expected")), 24.0);
+        assert_eq!(ended.number(&format!("/{kind}/tracks_received")), 24.0);
+        assert_eq!(ended.number(&format!("/{kind}/packets/unrecovered")), 0.0);
+        assert!(ended.number(&format!("/{kind}/watch_ratio")) > 0.99, "{:?}", ended.verdict());
+    }
+    assert_eq!(ended.number("/publish/tracks"), 16.0);
+}

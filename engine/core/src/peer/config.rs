@@ -12,9 +12,6 @@ use str0m::{Candidate, Rtc, RtcConfig};
 use super::STATS_INTERVAL;
 use crate::{CreatePeerError, PeerOptions, PublishTrack};
 
-/// Payload type of a publisher's video and of its RTX, whatever the codec.
-const VIDEO_PAYLOAD_TYPES: (u8, u8) = (96, 97);
-
 /// What both roles share: RTP mode, no bandwidth estimation (so no pacer), one certificate.
 pub(super) fn common(options: &PeerOptions) -> RtcConfig {
     RtcConfig::new()
@@ -38,8 +35,10 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
     common(options).set_stats_interval(None)
 }
 
-/// A publisher: Opus and its tracks' one video codec, because LiveKit takes the first one
-/// negotiated, and the header extensions of a browser.
+/// A peer that sends: Opus and its tracks' one video codec, because LiveKit takes the first one
+/// negotiated, and the header extensions of a browser. Payload types and extensions have the numbers
+/// that they have in what is offered to receive by (`offer`): in one bundle a number means one
+/// thing (RFC 8843 §9.1, RFC 8285 §6).
 pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
     let mut config = common(options).enable_opus(true, false);
     if let Some(clip) = tracks.iter().filter(|track| track.video_codec().is_some()).find_map(clip) {
@@ -53,7 +52,7 @@ pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcCo
         .set_extension(2, Extension::AbsoluteSendTime)
         .set_extension(3, Extension::TransportSequenceNumber)
         .set_extension(4, Extension::RtpMid)
-        .set_extension(5, Extension::AbsoluteCaptureTime)
+        .set_extension(9, Extension::AbsoluteCaptureTime)
         .set_extension(10, Extension::RtpStreamId)
         .set_extension(11, Extension::RepairedRtpStreamId)
 }
@@ -65,22 +64,30 @@ fn clip(track: &PublishTrack) -> Option<&MediaClip> {
 
 fn add_video(config: &mut RtcConfig, clip: &MediaClip) {
     let mut format = FormatParams::default();
-    let codec = match clip.codec {
+    // With the numbers of their retransmissions.
+    let (codec, payload_type, rtx) = match clip.codec {
         Codec::Vp9 => {
             format.profile_id = Some(0);
-            str0m::format::Codec::Vp9
+            (str0m::format::Codec::Vp9, 98, 99)
         }
         Codec::H264 => {
+            let profile = profile_level_id(clip);
             format.level_asymmetry_allowed = Some(true);
             format.packetization_mode = Some(1);
-            format.profile_level_id = Some(profile_level_id(clip));
-            str0m::format::Codec::H264
+            format.profile_level_id = Some(profile);
+            let (payload_type, rtx) = match profile >> 8 {
+                0x42_e0 => (109, 114),
+                0x42_00 => (103, 104),
+                0x64_00 => (119, 120),
+                // One that is not offered to receive by.
+                _ => (123, 124),
+            };
+            (str0m::format::Codec::H264, payload_type, rtx)
         }
-        Codec::Av1 => str0m::format::Codec::Av1,
-        Codec::Vp8 | Codec::Opus => str0m::format::Codec::Vp8,
+        Codec::Av1 => (str0m::format::Codec::Av1, 45, 46),
+        Codec::Vp8 | Codec::Opus => (str0m::format::Codec::Vp8, 96, 97),
     };
-    let (payload_type, rtx) = VIDEO_PAYLOAD_TYPES;
-    let (payload_type, rtx) = (payload_type.into(), Some(rtx.into()));
+    let (payload_type, rtx) = (u8::into(payload_type), Some(u8::into(rtx)));
     let codecs = config.codec_config();
     codecs.add_config(payload_type, rtx, codec, Frequency::NINETY_KHZ, None, format);
 }

@@ -49,9 +49,10 @@ impl Peer {
                     self.wake = self.candidates_at.map_or(at, |due| due.min(at));
                     return;
                 }
-                // SRTCP comes from one place: see `SrtcpSealer`.
+                // Of what str0m knows no media of. Under one key each of our two sources of SRTCP has
+                // SSRCs of its own: see `SrtcpSealer`.
                 Ok(Output::Transmit(transmit))
-                    if self.receiving.is_some() && is_rtcp(&transmit.contents) => {}
+                    if self.publishing.is_none() && is_rtcp(&transmit.contents) => {}
                 Ok(Output::Transmit(transmit)) => self.transmit(transmit),
                 Ok(Output::Event(event)) => self.event(event),
                 Err(error) => {

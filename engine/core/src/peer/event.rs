@@ -9,7 +9,37 @@ use stampede_media::{AssemblerCounters, Codec};
 use super::candidates::{AddressRequest, LocalId};
 use super::failure::MediaFailure;
 use crate::publish::TrackError;
-use crate::{Arrival, MediaKind, Sample};
+use crate::{Arrival, MediaKind, PublishTrack, Sample};
+
+/// What a peer is for: it receives, it sends, or both over one connection.
+#[derive(Debug, Clone, Default)]
+pub struct PeerRole {
+    /// It receives what the server sends.
+    pub receives: Option<Receives>,
+    /// What it sends, from when it is connected.
+    pub tracks: Vec<PublishTrack>,
+}
+
+/// How a peer receives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receives {
+    /// It puts complete frames of its streams together for [`PeerSink::recorded`].
+    pub record: bool,
+}
+
+impl PeerRole {
+    /// One that only receives.
+    #[must_use]
+    pub fn subscriber(record: bool) -> Self {
+        Self { receives: Some(Receives { record }), tracks: Vec::new() }
+    }
+
+    /// One that only sends.
+    #[must_use]
+    pub fn publisher(tracks: Vec<PublishTrack>) -> Self {
+        Self { receives: None, tracks }
+    }
+}
 
 /// Takes what a peer puts out.
 pub trait PeerSink {
@@ -162,8 +192,8 @@ pub enum CreatePeerError {
         /// What str0m says.
         reason: String,
     },
-    /// A publisher without tracks.
-    #[error("a publisher needs at least one track")]
+    /// Neither receives nor has a track to send.
+    #[error("a peer that does not receive needs at least one track")]
     NoTracks,
     /// Video tracks of different codecs: their m-lines would offer both.
     #[error(

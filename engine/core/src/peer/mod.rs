@@ -28,15 +28,15 @@ pub use candidates::{
 };
 use candidates::{Candidates, is_stun};
 pub use event::{
-    ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerSink, PeerUpdate,
-    RecordedFrame, RecordedStream,
+    ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerRole, PeerSink, PeerUpdate,
+    Receives, RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
 use offer::Offering;
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
 use publishing::Publishing;
-use receiving::Receiving;
+use receiving::{Receiving, is_rtcp};
 pub use receiving::{Scratch, TRACK_STATES_MAX};
 use wire::RtpHeader;
 
@@ -84,9 +84,9 @@ pub struct Peer {
     candidates_at: Option<Instant>,
     /// Where the latest datagram came from.
     remote: Option<SocketAddr>,
-    /// What it receives; of a subscriber.
+    /// What it receives, if it does.
     receiving: Option<Box<Receiving>>,
-    /// What it sends; of a publisher.
+    /// What it sends, if it does.
     publishing: Option<Box<Publishing>>,
     /// What it offers to receive by, if it offers.
     offering: Option<Box<Offering>>,
@@ -126,53 +126,74 @@ impl std::fmt::Debug for Peer {
     }
 }
 
+/// Whether these can be sent.
+fn check_tracks(tracks: &[PublishTrack]) -> Result<(), CreatePeerError> {
+    for track in tracks {
+        track
+            .validate()
+            .map_err(|source| CreatePeerError::Track { cid: track.cid.clone(), source })?;
+    }
+    // LiveKit takes the first codec of an m-line, and str0m offers the same list on each.
+    let mut codecs = tracks.iter().filter_map(PublishTrack::video_codec);
+    if let Some(first) = codecs.next()
+        && let Some(second) = codecs.find(|&codec| codec != first)
+    {
+        return Err(CreatePeerError::TwoCodecs { first, second });
+    }
+    Ok(())
+}
+
 impl Peer {
-    /// A peer that receives what the server sends: it answers the server's offers, or offers itself
-    /// ([`Self::create_offer`]). With `recording` it puts complete frames of
-    /// its streams together for [`PeerSink::recorded`]. `local` is its first local address, that of
-    /// [`LocalId::default`], if it is to have one before any candidate of the server is known.
+    /// A peer that only receives; see [`Self::with_role`].
     pub fn subscriber(
         now: Instant,
         local: impl Into<Option<SocketAddr>>,
         options: &PeerOptions,
-        recording: bool,
+        record: bool,
     ) -> Result<Self, CreatePeerError> {
-        let local = local.into();
-        let build = || config::build(config::subscriber(options), now, local);
-        let (rtc, keys) = crate::crypto::with_key_slot(build);
-        let mut peer = Self::new(rtc?, options, now, local);
-        let receiving = Receiving::new(options.playout_deadline, recording, keys);
-        peer.receiving = Some(Box::new(receiving));
-        Ok(peer)
+        Self::with_role(now, local, options, PeerRole::subscriber(record))
     }
 
-    /// A peer that sends `tracks`, from when it is connected. `local` as in [`Self::subscriber`].
+    /// A peer that only sends; see [`Self::with_role`].
     pub fn publisher(
         now: Instant,
         local: impl Into<Option<SocketAddr>>,
         options: &PeerOptions,
         tracks: Vec<PublishTrack>,
     ) -> Result<Self, CreatePeerError> {
-        if tracks.is_empty() {
+        Self::with_role(now, local, options, PeerRole::publisher(tracks))
+    }
+
+    /// A peer with this role. One that sends makes the offers; one that only receives answers the
+    /// server's, or offers itself ([`Self::create_offer`]). `local` is its first local address, that
+    /// of [`LocalId::default`], if it is to have one before any candidate of the server is known.
+    pub fn with_role(
+        now: Instant,
+        local: impl Into<Option<SocketAddr>>,
+        options: &PeerOptions,
+        role: PeerRole,
+    ) -> Result<Self, CreatePeerError> {
+        let (PeerRole { receives, tracks }, local) = (role, local.into());
+        if receives.is_none() && tracks.is_empty() {
             return Err(CreatePeerError::NoTracks);
         }
-        for track in &tracks {
-            track
-                .validate()
-                .map_err(|source| CreatePeerError::Track { cid: track.cid.clone(), source })?;
+        check_tracks(&tracks)?;
+        let config = match tracks.is_empty() {
+            true => config::subscriber(options),
+            false => config::publisher(options, &tracks),
+        };
+        let build = || config::build(config, now, local);
+        let (rtc, keys) = crate::crypto::with_key_slot(build);
+        let mut peer = Self::new(rtc?, options, now, local);
+        if let Some(Receives { record }) = receives {
+            let receiving = Receiving::new(options.playout_deadline, record, keys);
+            peer.receiving = Some(Box::new(receiving));
         }
-        // LiveKit takes the first codec of an m-line, and str0m offers the same list on each.
-        let mut codecs = tracks.iter().filter_map(PublishTrack::video_codec);
-        if let Some(first) = codecs.next()
-            && let Some(second) = codecs.find(|&codec| codec != first)
-        {
-            return Err(CreatePeerError::TwoCodecs { first, second });
+        if !tracks.is_empty() {
+            let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
+            peer.publishing = Some(Box::new(publishing));
+            peer.offering = Some(Box::new(Offering::new(peer.receiving.is_some())));
         }
-        let local = local.into();
-        let rtc = config::build(config::publisher(options, &tracks), now, local)?;
-        let mut peer = Self::new(rtc, options, now, local);
-        let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
-        peer.publishing = Some(Box::new(publishing));
         Ok(peer)
     }
 
@@ -206,8 +227,8 @@ impl Peer {
         }
     }
 
-    /// Takes what signalling knows and media does not tell. An update for the other role, or for a
-    /// track that is not there, changes nothing.
+    /// Takes what signalling knows and media does not tell. An update for a half that it does not
+    /// have, or for a track that is not there, changes nothing.
     pub fn update(&mut self, update: PeerUpdate) {
         if let Some(publishing) = &mut self.publishing {
             publishing.update(&update);
@@ -239,7 +260,10 @@ impl Peer {
         {
             let (transport, outbox) = (&mut self.transport, &mut self.outbox);
             receiving.receive(at, source, payload, transport, outbox, scratch);
-            return;
+            // What is said of what we send is str0m's.
+            if self.publishing.is_none() || !is_rtcp(payload) {
+                return;
+            }
         }
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, payload) else {
             self.transport.malformed += 1;
@@ -334,15 +358,15 @@ impl Peer {
         }
     }
 
-    /// Keeps the last packets of a subscriber from now on; see [`Capture`].
+    /// Keeps the last packets that it receives from now on; see [`Capture`].
     pub fn start_capture(&mut self, limits: CaptureLimits) {
         if let Some(receiving) = &mut self.receiving {
             receiving.streams.capture = Some(Box::new(Capture::new(limits)));
         }
     }
 
-    /// True for a peer made with [`Self::subscriber`].
-    pub fn is_subscriber(&self) -> bool {
+    /// True for a peer that receives.
+    pub fn receives(&self) -> bool {
         self.receiving.is_some()
     }
 

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use stampede_sdp::{Description, Slots};
-use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::change::SdpOffer;
 use str0m::net::Protocol;
 use str0m::{Candidate, Rtc};
 
-use super::{NegotiateError, Peer, answer};
+use super::offer::Offering;
+use super::{MediaFailure, NegotiateError, Peer, answer};
 
 impl Peer {
     /// Takes the server's offer (subscriber, unless it offers itself) and returns the answer, which
@@ -19,12 +20,9 @@ impl Peer {
         sdp: &str,
         mid_to_track_id: &[(String, String)],
     ) -> Result<String, NegotiateError> {
-        let Some(receiving) = &mut self.receiving else {
-            return Err(NegotiateError::WrongRole("a publisher takes no offers"));
-        };
-        if self.offering.is_some() {
+        let (Some(receiving), None) = (&mut self.receiving, &self.offering) else {
             return Err(NegotiateError::WrongRole("who offers takes no offers"));
-        }
+        };
         let offer = parse_description("offer", sdp)?;
         let transport = str0m_answer(&mut self.rtc, &answer::transport_of(&offer))?;
         self.answers += 1;
@@ -36,17 +34,22 @@ impl Peer {
         Ok(answer.text)
     }
 
-    /// Makes an offer: of all tracks (publisher), or of all m-lines to receive by, `added` among them
-    /// (subscriber over LiveKit's single connection). From the first on such a subscriber takes no
-    /// offers.
-    pub fn create_offer(&mut self, now: Instant, added: Slots) -> Result<String, NegotiateError> {
-        let offer = match (&mut self.publishing, &self.receiving) {
-            (Some(publishing), _) => publishing.create_offer(&mut self.rtc)?,
-            (None, Some(_)) if self.offering.is_none() && self.negotiated => {
-                return Err(NegotiateError::WrongRole("who answered makes no offers"));
-            }
-            (None, _) => self.offering.get_or_insert_default().offer(&mut self.rtc, added)?,
-        };
+    /// Makes an offer: of all m-lines to receive by over LiveKit's single connection, those that
+    /// `added` names among them, and, once `publish` was true, of all tracks that it sends. From the
+    /// first on the peer takes no offers.
+    pub fn create_offer(
+        &mut self,
+        now: Instant,
+        added: Slots,
+        publish: bool,
+    ) -> Result<String, NegotiateError> {
+        if self.offering.is_none() && self.negotiated {
+            return Err(NegotiateError::WrongRole("who answered makes no offers"));
+        }
+        let receives = self.receiving.is_some();
+        let offering = self.offering.get_or_insert_with(|| Box::new(Offering::new(receives)));
+        let publishing = self.publishing.as_deref_mut();
+        let offer = offering.offer(&mut self.rtc, added, publish, publishing)?;
         self.described = true;
         self.advance(now);
         Ok(offer)
@@ -55,14 +58,12 @@ impl Peer {
     /// Makes an offer that restarts ICE and changes nothing else (RFC 8445 §9), if we offer. What
     /// was negotiated goes on while it is open.
     pub fn restart_ice(&mut self, now: Instant) -> Result<String, NegotiateError> {
-        let offer = match (&mut self.publishing, &mut self.offering) {
-            (Some(publishing), _) => publishing.restart_ice(&mut self.rtc)?,
-            (None, Some(offering)) => offering.restart_ice(&mut self.rtc)?,
-            (None, None) => {
-                let why = "the server restarts the ICE of who answered";
-                return Err(NegotiateError::WrongRole(why));
-            }
+        let Some(offering) = &mut self.offering else {
+            let why = "the server restarts the ICE of who answered";
+            return Err(NegotiateError::WrongRole(why));
         };
+        let publishing = self.publishing.as_deref_mut();
+        let offer = offering.restart_ice(&mut self.rtc, publishing)?;
         self.advance(now);
         Ok(offer)
     }
@@ -77,27 +78,22 @@ impl Peer {
         mid_to_track_id: &[(String, String)],
     ) -> Result<(), NegotiateError> {
         let answer = parse_description("answer", sdp)?;
-        let accepted = match (&mut self.publishing, &mut self.receiving, &mut self.offering) {
-            (Some(publishing), ..) => {
-                let text = SdpAnswer::from_sdp_string(sdp)
-                    .map_err(|error| unreadable("answer", &error))?;
-                let pending = publishing.take_pending()?;
-                if let Err(error) = self.rtc.sdp_api().accept_answer(pending, text) {
-                    return Err(self.refused("answer", &error));
-                }
-                let answered = publishing.answered(&mut self.rtc);
-                if self.connected {
-                    publishing.start(now);
-                }
-                answered
+        let offering = self.offering.as_mut().ok_or(NegotiateError::NoOffer)?;
+        if let Err(error) = offering.accept(&mut self.rtc, sdp, &answer) {
+            self.mind_life(&error);
+            return Err(error);
+        }
+        let mut accepted = Ok(());
+        if let Some(publishing) = &mut self.publishing {
+            accepted = publishing.answered(&mut self.rtc);
+            if self.connected {
+                publishing.start(now);
             }
-            (None, Some(receiving), Some(offering)) => {
-                let agreed = offering.accept(&mut self.rtc, &answer)?;
-                receiving.negotiated(now, &answer, mid_to_track_id, agreed, &mut self.outbox);
-                Ok(())
-            }
-            _ => return Err(NegotiateError::NoOffer),
-        };
+        }
+        if let Some(receiving) = &mut self.receiving {
+            let agreed = answer::agreed_by(&answer);
+            receiving.negotiated(now, &answer, mid_to_track_id, agreed, &mut self.outbox);
+        }
         self.negotiated = true;
         self.remote_described(now, &answer);
         accepted
@@ -134,10 +130,14 @@ impl Peer {
         Ok(())
     }
 
-    /// A description str0m can't apply; some of them end the connection (no fingerprint).
-    fn refused(&mut self, what: &'static str, error: &str0m::RtcError) -> NegotiateError {
-        self.failed(error);
-        NegotiateError::Apply { what, reason: error.to_string() }
+    /// Some descriptions that str0m can't apply end the connection (no fingerprint).
+    fn mind_life(&mut self, error: &NegotiateError) {
+        if let NegotiateError::Apply { reason, .. } = error {
+            self.transport.errors += 1;
+            if !self.rtc.is_alive() {
+                self.disconnect(MediaFailure::Broke { reason: reason.clone() });
+            }
+        }
     }
 }
 

@@ -1,21 +1,21 @@
-//! The offers of a peer that receives over LiveKit's single connection, where the client always
-//! offers and the server answers with what it sends (livekit pkg/rtc/transport.go).
+//! The offers of a peer that sends, and of one that receives over LiveKit's single connection, where
+//! the client always offers and the server answers with what it sends (livekit pkg/rtc/transport.go).
 //!
-//! As with the answers of the `answer` module, str0m is told of the transport alone: one data
-//! channel m-line. The m-lines to receive by are written here, and the server's answer is read here.
+//! As with the answers of the `answer` module, str0m is told nothing of what we receive: it describes
+//! the transport and the tracks that we send. The m-lines to receive by are written here among them,
+//! and the server's answer to those is not shown to it.
 
-use stampede_sdp::{Description, MediaKind, ParseError, SLOTS_MAX, Slots};
-use str0m::Rtc;
+use stampede_sdp::{Description, MediaKind, MediaType, ParseError, SLOTS_MAX, Slots, Transport};
 use str0m::change::{SdpAnswer, SdpApi, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
+use str0m::{Rtc, RtcError};
 
 use super::NegotiateError;
 use super::answer::{
-    self, ABS_CAPTURE_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, put, put_attribute, put_session,
-    put_transport,
+    self, ABS_CAPTURE_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, put, put_session, put_transport,
 };
 use super::negotiation::unreadable;
-use super::receiving::Agreed;
+use super::publishing::Publishing;
 
 /// The channels that a client of the single connection makes (client-sdk-js
 /// src/room/RTCEngine.ts): name, and whether what is sent over it comes in any case and in order.
@@ -78,15 +78,27 @@ const AUDIO_EXTENSIONS: [(u8, &str); 3] = [(1, AUDIO_LEVEL), (4, MID), (9, ABS_C
 const VIDEO_EXTENSIONS: [(u8, &str); 3] =
     [(4, MID), (9, ABS_CAPTURE_TIME), (12, stampede_media::dependency_descriptor::URI)];
 
+/// An m-line of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// str0m's, by its place in what str0m describes: the data channels, and the tracks that we send.
+    Own(usize),
+    /// To receive by. It is never taken away: the server uses it again for another track.
+    Slot { number: usize, kind: MediaKind },
+}
+
 /// What was offered, and what of it waits for its answer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Offering {
-    /// Kinds of the m-lines to receive by, in their order. None is ever taken away: the server uses
-    /// it again for another track.
-    slots: Vec<MediaKind>,
-    /// str0m's latest description of the transport.
-    transport: String,
+    /// The data channels are offered too, as clients of the single connection do.
+    channels: bool,
+    /// In their order, in which they stay (RFC 3264 §8).
+    lines: Vec<Line>,
+    /// str0m's latest description.
+    own: String,
     pending: Option<Pending>,
+    /// str0m knows nothing of what it offered last: the answer could not be applied.
+    forgotten: bool,
     /// Offers made so far.
     version: u64,
     answered: bool,
@@ -95,48 +107,101 @@ pub(super) struct Offering {
 /// An offer that waits for its answer.
 #[derive(Debug)]
 enum Pending {
-    /// With a transport that str0m has to hear the answer for.
-    Transport(SdpPendingOffer),
+    /// With something that str0m has to hear the answer to.
+    Own(SdpPendingOffer),
     /// With other m-lines only.
     Slots,
 }
 
 impl Offering {
-    /// An offer with so many m-lines more. Slots past [`SLOTS_MAX`] are left out.
-    pub(super) fn offer(&mut self, rtc: &mut Rtc, added: Slots) -> Result<String, NegotiateError> {
-        if self.transport.is_empty() {
-            self.describe_transport(rtc)?;
+    /// `channels`: of a connection that receives too.
+    pub(super) fn new(channels: bool) -> Self {
+        Self {
+            channels,
+            lines: Vec::new(),
+            own: String::new(),
+            pending: None,
+            forgotten: false,
+            version: 0,
+            answered: false,
+        }
+    }
+
+    fn slots(&self) -> usize {
+        self.lines.iter().filter(|line| matches!(line, Line::Slot { .. })).count()
+    }
+
+    /// An offer with so many m-lines more to receive by, and, once `publish` was true, with the tracks
+    /// of `publishing`. Slots past [`SLOTS_MAX`] are left out.
+    pub(super) fn offer(
+        &mut self,
+        rtc: &mut Rtc,
+        added: Slots,
+        publish: bool,
+        publishing: Option<&mut Publishing>,
+    ) -> Result<String, NegotiateError> {
+        let publishing = publishing.filter(|publishing| match publishing.is_offered() {
+            true => self.forgotten && publishing.is_unanswered(),
+            false => publish,
+        });
+        let anew = self.own.is_empty() || (self.forgotten && !self.answered);
+        if anew || publishing.is_some() {
+            self.describe_own(rtc, publishing)?;
         } else if self.pending.is_none() {
             self.pending = Some(Pending::Slots);
         }
+        let own = Description::parse(&self.own).map_err(|error| unreadable("offer", &error))?;
+        let mut ahead: Vec<_> = (0..own.media.len()).map(Line::Own).collect();
+        ahead.retain(|line| !self.lines.contains(line));
+        // The bundle's transport first.
+        if self.lines.is_empty() && self.channels && !ahead.is_empty() {
+            self.lines.push(ahead.remove(0));
+        }
         let Slots { audio, video } = added;
         for (kind, count) in [(MediaKind::Audio, audio), (MediaKind::Video, video)] {
-            let room = (SLOTS_MAX as usize).saturating_sub(self.slots.len());
-            self.slots.extend(std::iter::repeat_n(kind, room.min(count as usize)));
+            let first = self.slots();
+            let room = (SLOTS_MAX as usize).saturating_sub(first).min(count as usize);
+            self.lines.extend((first..first + room).map(|number| Line::Slot { number, kind }));
         }
+        // The server takes tracks for those that were announced only behind the m-lines that it
+        // knows (livekit pkg/rtc/transportmanager.go, `HandleOffer`).
+        self.lines.extend(ahead);
         self.write()
     }
 
     /// An offer with new ICE credentials; everything else stays. While nothing was answered there
     /// is nothing to restart: it is offered once more.
-    pub(super) fn restart_ice(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
+    pub(super) fn restart_ice(
+        &mut self,
+        rtc: &mut Rtc,
+        publishing: Option<&mut Publishing>,
+    ) -> Result<String, NegotiateError> {
         if !self.answered {
-            return self.offer(rtc, Slots::default());
+            return self.offer(rtc, Slots::default(), false, publishing);
         }
         let mut changes = rtc.sdp_api();
         changes.ice_restart(true);
-        self.take_transport(changes)?;
+        // Tracks that were offered and not answered are forgotten with that offer.
+        if let Some(publishing) = publishing.filter(|publishing| publishing.is_unanswered()) {
+            publishing.offer(&mut changes);
+        }
+        self.take_own(changes)?;
         self.write()
     }
 
-    fn describe_transport(&mut self, rtc: &mut Rtc) -> Result<(), NegotiateError> {
+    fn describe_own(
+        &mut self,
+        rtc: &mut Rtc,
+        publishing: Option<&mut Publishing>,
+    ) -> Result<(), NegotiateError> {
         let mut changes = rtc.sdp_api();
-        for (label, reliable) in CHANNELS {
+        let channels: &[_] = if self.channels && !self.answered { &CHANNELS } else { &[] };
+        for (label, reliable) in channels {
             let reliability = match reliable {
                 true => Reliability::Reliable,
                 false => Reliability::MaxRetransmits { retransmits: 0 },
             };
-            let (label, ordered) = (label.to_owned(), reliable);
+            let (label, ordered) = ((*label).to_owned(), *reliable);
             changes.add_channel_with_config(ChannelConfig {
                 label,
                 ordered,
@@ -144,94 +209,149 @@ impl Offering {
                 ..ChannelConfig::default()
             });
         }
-        self.take_transport(changes)
+        if let Some(publishing) = publishing {
+            publishing.offer(&mut changes);
+        }
+        self.take_own(changes)
     }
 
     /// These changes are offered, and the answer is for str0m too.
-    fn take_transport(&mut self, changes: SdpApi<'_>) -> Result<(), NegotiateError> {
+    fn take_own(&mut self, changes: SdpApi<'_>) -> Result<(), NegotiateError> {
         let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
-        (self.transport, self.pending) = (offer.to_sdp_string(), Some(Pending::Transport(pending)));
+        (self.own, self.pending) = (offer.to_sdp_string(), Some(Pending::Own(pending)));
+        self.forgotten = false;
         Ok(())
     }
 
     fn write(&mut self) -> Result<String, NegotiateError> {
         self.version += 1;
-        write(&self.slots, &self.transport, self.version)
-            .map_err(|error| unreadable("offer", &error))
+        write(&self.lines, &self.own, self.version).map_err(|error| unreadable("offer", &error))
     }
 
-    /// Takes the answer to the latest offer, and gives out what is agreed on.
+    /// Takes the answer to the latest offer.
     pub(super) fn accept(
         &mut self,
         rtc: &mut Rtc,
+        sdp: &str,
         answer: &Description<'_>,
-    ) -> Result<Agreed, NegotiateError> {
+    ) -> Result<(), NegotiateError> {
         let pending = self.pending.take().ok_or(NegotiateError::NoOffer)?;
-        if let Pending::Transport(pending) = pending
-            && let Err(error) = accept_transport(rtc, pending, answer)
+        if let Pending::Own(pending) = pending
+            && let Err(error) = self.accept_own(rtc, pending, sdp, answer)
         {
-            // str0m has forgotten what it offered: the next offer begins anew.
-            if !self.answered {
-                self.transport.clear();
-            }
+            self.forgotten = true;
             return Err(error);
         }
         self.answered = true;
-        Ok(answer::agreed_by(answer))
+        Ok(())
     }
-}
 
-fn accept_transport(
-    rtc: &mut Rtc,
-    pending: SdpPendingOffer,
-    answer: &Description<'_>,
-) -> Result<(), NegotiateError> {
-    let text = answer::transport_of(answer);
-    let transport =
-        SdpAnswer::from_sdp_string(&text).map_err(|error| unreadable("answer", &error))?;
-    let accepted = rtc.sdp_api().accept_answer(pending, transport);
-    accepted.map_err(|error| NegotiateError::Apply { what: "answer", reason: error.to_string() })
-}
-
-/// The offer of these m-lines over str0m's transport. `version` is one more with each
-/// (RFC 3264 §8).
-fn write(slots: &[MediaKind], transport: &str, version: u64) -> Result<String, ParseError> {
-    let transport = Description::parse(transport)?;
-    let own = transport.media.first().ok_or(ParseError::NoMedia)?;
-    let mut text = String::with_capacity(1_024 + 1_024 * slots.len());
-    let mids: String = (0..slots.len()).map(|number| format!(" {}", mid(number))).collect();
-    put_session(&mut text, version, &format!("{}{mids}", own.mid));
-    text.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
-    text.push_str(NO_ADDRESS);
-    put_transport(&mut text, &own.transport);
-    // The bundle's first m-line carries its candidates (RFC 9143 §7.2).
-    for candidate in &own.candidates {
-        put(&mut text, format_args!("a=candidate:{}", candidate.value));
-    }
-    put(&mut text, format_args!("a=mid:{}", own.mid));
-    put_attribute(&mut text, "sctp-port", own.sctp_port);
-    put_attribute(&mut text, "max-message-size", own.max_message_size);
-    for (number, kind) in slots.iter().enumerate() {
-        let (formats, extensions) = match kind {
-            MediaKind::Audio => (&AUDIO[..], AUDIO_EXTENSIONS),
-            MediaKind::Video => (&VIDEO[..], VIDEO_EXTENSIONS),
+    fn accept_own(
+        &self,
+        rtc: &mut Rtc,
+        pending: SdpPendingOffer,
+        sdp: &str,
+        answer: &Description<'_>,
+    ) -> Result<(), NegotiateError> {
+        let own = Description::parse(&self.own).map_err(|error| unreadable("offer", &error))?;
+        let text = match own.media.iter().all(|media| media.media_type == MediaType::Application) {
+            true => answer::transport_of(answer),
+            false => answer_to(&own, sdp),
         };
-        let numbers = formats.iter().flat_map(|format| [Some(format.number), format.rtx]);
-        let numbers: String = numbers.flatten().map(|number| format!(" {number}")).collect();
-        put(&mut text, format_args!("m={kind} 9 UDP/TLS/RTP/SAVPF{numbers}"));
-        text.push_str(NO_ADDRESS);
-        put_transport(&mut text, &own.transport);
-        put(&mut text, format_args!("a=mid:{}", mid(number)));
-        for (id, uri) in extensions {
-            put(&mut text, format_args!("a=extmap:{id} {uri}"));
+        let answer =
+            SdpAnswer::from_sdp_string(&text).map_err(|error| unreadable("answer", &error))?;
+        let accepted = rtc.sdp_api().accept_answer(pending, answer);
+        let refused =
+            |error: RtcError| NegotiateError::Apply { what: "answer", reason: error.to_string() };
+        accepted.map_err(refused)
+    }
+}
+
+/// Of an answer the m-lines that answer these of str0m's, as they are.
+fn answer_to(own: &Description<'_>, sdp: &str) -> String {
+    let mids: Vec<_> = own.media.iter().map(|media| media.mid).collect();
+    let (session, sections) = sections(sdp);
+    let mut text = String::with_capacity(sdp.len());
+    for line in session.lines() {
+        match line.trim_end().strip_prefix("a=group:BUNDLE") {
+            Some(bundled) => {
+                text.push_str("a=group:BUNDLE");
+                let bundled = bundled.split_ascii_whitespace().filter(|mid| mids.contains(mid));
+                bundled.for_each(|mid| put_word(&mut text, mid));
+                text.push_str("\r\n");
+            }
+            None => put(&mut text, format_args!("{}", line.trim_end())),
         }
-        // Never `inactive`: that stops pion's transceiver for good.
-        text.push_str("a=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n");
-        for format in formats {
-            format.write(&mut text);
+    }
+    for section in sections {
+        if mid_of(section).is_some_and(|mid| mids.contains(&mid)) {
+            put(&mut text, format_args!("{}", section.trim_end()));
+        }
+    }
+    text
+}
+
+/// What comes before the first m-line, and the text of each m-line with what belongs to it.
+fn sections(sdp: &str) -> (&str, Vec<&str>) {
+    let begins: Vec<_> = sdp.match_indices("\nm=").map(|(at, _)| at + 1).collect();
+    let session = &sdp[..begins.first().copied().unwrap_or(sdp.len())];
+    let ends = begins.iter().skip(1).copied().chain([sdp.len()]);
+    (session, begins.iter().zip(ends).map(|(&begin, end)| &sdp[begin..end]).collect())
+}
+
+fn mid_of(section: &str) -> Option<&str> {
+    section.lines().find_map(|line| line.trim_end().strip_prefix("a=mid:"))
+}
+
+fn put_word(text: &mut String, word: &str) {
+    text.push(' ');
+    text.push_str(word);
+}
+
+/// The offer of these m-lines, of which `own` describes str0m's. `version` is one more with each
+/// (RFC 3264 §8).
+fn write(lines: &[Line], own: &str, version: u64) -> Result<String, ParseError> {
+    let described = Description::parse(own)?;
+    let first = described.media.first().ok_or(ParseError::NoMedia)?;
+    let (_, own) = sections(own);
+    let mut text = String::with_capacity(1_024 + 1_024 * lines.len());
+    let mids: Vec<String> = lines
+        .iter()
+        .filter_map(|line| match *line {
+            Line::Own(place) => described.media.get(place).map(|media| media.mid.to_owned()),
+            Line::Slot { number, .. } => Some(mid(number)),
+        })
+        .collect();
+    put_session(&mut text, version, &mids.join(" "));
+    for line in lines {
+        match *line {
+            Line::Own(place) => text.push_str(own.get(place).copied().unwrap_or_default()),
+            Line::Slot { number, kind } => write_slot(&mut text, number, kind, &first.transport),
         }
     }
     Ok(text)
+}
+
+/// An m-line to receive by.
+fn write_slot(text: &mut String, number: usize, kind: MediaKind, transport: &Transport<'_>) {
+    let (formats, extensions) = match kind {
+        MediaKind::Audio => (&AUDIO[..], AUDIO_EXTENSIONS),
+        MediaKind::Video => (&VIDEO[..], VIDEO_EXTENSIONS),
+    };
+    let numbers = formats.iter().flat_map(|format| [Some(format.number), format.rtx]);
+    let numbers: String = numbers.flatten().map(|number| format!(" {number}")).collect();
+    put(text, format_args!("m={kind} 9 UDP/TLS/RTP/SAVPF{numbers}"));
+    text.push_str(NO_ADDRESS);
+    put_transport(text, transport);
+    put(text, format_args!("a=mid:{}", mid(number)));
+    for (id, uri) in extensions {
+        put(text, format_args!("a=extmap:{id} {uri}"));
+    }
+    // Never `inactive`: that stops pion's transceiver for good.
+    text.push_str("a=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n");
+    for format in formats {
+        format.write(text);
+    }
 }
 
 /// The mid of a slot; str0m's own have no such beginning and are never asked for.
@@ -277,10 +397,10 @@ mod tests {
             own.map(|media| (media.media_word.to_owned(), media.mid.to_owned())).collect()
         };
         let line = |word: &str, mid: &str| (word.to_owned(), mid.to_owned());
-        let offer = peer.create_offer(now, Slots { audio: 1, video: 1 }).unwrap();
+        let offer = peer.create_offer(now, Slots { audio: 1, video: 1 }, false).unwrap();
         assert_eq!(lines(&offer), [line("audio", "slot0"), line("video", "slot1")]);
         // What was offered and never answered is offered again.
-        let offer = peer.create_offer(now, Slots { audio: 1, video: 0 }).unwrap();
+        let offer = peer.create_offer(now, Slots { audio: 1, video: 0 }, false).unwrap();
         let all = [line("audio", "slot0"), line("video", "slot1"), line("audio", "slot2")];
         assert_eq!(lines(&offer), all);
         let again = peer.restart_ice(now).unwrap();
@@ -295,7 +415,7 @@ mod tests {
     #[test]
     fn a_server_that_asks_for_too_much_gets_what_there_may_be() {
         let (mut peer, now) = (peer(), Instant::now());
-        let offer = peer.create_offer(now, Slots { audio: 0, video: u32::MAX }).unwrap();
+        let offer = peer.create_offer(now, Slots { audio: 0, video: u32::MAX }, false).unwrap();
         assert_eq!(Description::parse(&offer).unwrap().media.len(), SLOTS_MAX as usize + 1);
         assert!(offer.len() < stampede_sdp::DESCRIPTION_BYTES_MAX / 3 * 2, "{}", offer.len());
     }

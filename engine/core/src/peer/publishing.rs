@@ -1,4 +1,4 @@
-//! The publisher's half: tracks, their schedules, and what was sent of them.
+//! The sending half of a peer: tracks, their schedules, and what was sent of them.
 
 mod layers;
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use stampede_media::{Codec, packet_trailer, vp9};
-use str0m::change::SdpPendingOffer;
+use str0m::change::SdpApi;
 use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor, Vp8Patch};
 use str0m::stats::MediaEgressStats;
@@ -55,11 +55,12 @@ struct TxTrack {
     schedule: Option<TrackSchedule>,
 }
 
-/// All tracks of a publisher.
+/// All tracks that a peer sends.
 pub(super) struct Publishing {
     tracks: Vec<TxTrack>,
     retransmit_packets_max: usize,
-    pending: Option<SdpPendingOffer>,
+    /// They were offered.
+    offered: bool,
     negotiated: bool,
     /// Video frames carry LiveKit's packet trailer.
     packet_trailer: bool,
@@ -83,7 +84,7 @@ impl Publishing {
         Self {
             tracks,
             retransmit_packets_max,
-            pending: None,
+            offered: false,
             negotiated: false,
             packet_trailer: false,
             connected: false,
@@ -92,11 +93,19 @@ impl Publishing {
         }
     }
 
-    pub(super) fn create_offer(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
-        if self.negotiated {
-            return Err(NegotiateError::NothingToOffer);
-        }
-        let mut changes = rtc.sdp_api();
+    /// True once the tracks were offered.
+    pub(super) fn is_offered(&self) -> bool {
+        self.offered
+    }
+
+    /// True while the tracks were offered and no answer has come.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.offered && !self.negotiated
+    }
+
+    /// Adds the tracks to what is offered.
+    pub(super) fn offer(&mut self, changes: &mut SdpApi<'_>) {
+        self.offered = true;
         for track in &mut self.tracks {
             let kind = match track.kind {
                 MediaKind::Audio => media::MediaKind::Audio,
@@ -110,33 +119,13 @@ impl Publishing {
             let (stream, cid) = (Some("stampede".to_owned()), Some(track.cid.to_string()));
             track.mid = Some(changes.add_media(kind, Direction::SendOnly, stream, cid, simulcast));
         }
-        let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
-        self.pending = Some(pending);
-        Ok(offer.to_sdp_string())
     }
 
-    /// An offer with new ICE credentials and the same candidates; everything else as negotiated.
-    /// While nothing is negotiated there is nothing to restart: the tracks are offered once more.
-    pub(super) fn restart_ice(&mut self, rtc: &mut Rtc) -> Result<String, NegotiateError> {
-        if !self.negotiated {
-            return self.create_offer(rtc);
-        }
-        let mut changes = rtc.sdp_api();
-        changes.ice_restart(true);
-        let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
-        self.pending = Some(pending);
-        Ok(offer.to_sdp_string())
-    }
-
-    pub(super) fn take_pending(&mut self) -> Result<SdpPendingOffer, NegotiateError> {
-        self.pending.take().ok_or(NegotiateError::NoOffer)
-    }
-
-    /// Learns SSRCs and payload types from the first accepted answer. Tracks that were accepted are
+    /// Learns SSRCs and payload types from the first accepted answer to an offer of them. Tracks that were accepted are
     /// sent even if another one was refused. Later answers are to an ICE restart, which changes
     /// nothing of this; setting up a layer again would empty its retransmission cache.
     pub(super) fn answered(&mut self, rtc: &mut Rtc) -> Result<(), NegotiateError> {
-        if std::mem::replace(&mut self.negotiated, true) {
+        if !self.offered || std::mem::replace(&mut self.negotiated, true) {
             return Ok(());
         }
         let mut result = Ok(());

@@ -15,9 +15,9 @@ impl Peer {
         self.outbox.cut_off_until = Some(until);
     }
 
-    /// When the last frame came or left, in nanoseconds since the Unix epoch. Of a subscriber the
+    /// When the last frame came or left, in nanoseconds since the Unix epoch. Of who receives the
     /// kernel's stamp of the last playable one, of whatever stream, also of one that is gone; if
-    /// none was playable, of the last packet with payload. Of a publisher the last one that had a way:
+    /// none was playable, of the last packet with payload. Of who only sends the last one that had a way:
     /// ICE was connected, and nothing cut it off. `None` if there was none. `here` is this moment
     /// on both clocks.
     pub fn last_frame_unix_ns(&self, here: Arrival) -> Option<u64> {
@@ -29,14 +29,13 @@ impl Peer {
         Some(here.unix_ns.saturating_sub(nanoseconds(ago)))
     }
 
-    /// Tells the first playable frame that comes after this moment (subscriber), or the first that
-    /// is sent and has a way (publisher): once, as [`PeerEvent::NextFrame`](crate::PeerEvent). A
+    /// Tells the first playable frame that comes after this moment, or, of who only sends, the first
+    /// that is sent and has a way: once, as [`PeerEvent::NextFrame`](crate::PeerEvent). A
     /// second call takes the place of the first.
     pub fn await_frame(&mut self, here: Arrival) {
         if let Some(receiving) = &mut self.receiving {
             receiving.streams.await_frame(here.instant);
-        }
-        if let Some(publishing) = &mut self.publishing {
+        } else if let Some(publishing) = &mut self.publishing {
             publishing.await_frame(here);
         }
     }

@@ -131,8 +131,9 @@ fn sender(packet: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*packet.get(4..)?.first_chunk()?))
 }
 
-/// Seals the RTCP that we send. It is the only thing that sends under its key: a second sender
-/// would use an index, and with it an AES-GCM nonce, twice.
+/// Seals the RTCP that we send of an SSRC. It is the only thing that sends of that SSRC under its key:
+/// a second one would use an index, and with it an AES-GCM nonce (RFC 7714 §9.1), twice. str0m's, of a
+/// peer that sends media too, is of other SSRCs.
 pub(crate) struct SrtcpSealer {
     cipher: Cipher,
     next_index: u32,

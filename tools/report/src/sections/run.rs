@@ -163,6 +163,12 @@ pub struct Options {
     pub audio_publishers: u32,
     /// Per room.
     pub subscribers: u32,
+    /// Participants that send and receive, per room; 0 in reports of versions without them.
+    #[serde(default)]
+    pub participants: u32,
+    /// `--participant-tracks`; null without such participants.
+    #[serde(default)]
+    pub participant_tracks: Option<String>,
     /// `--duration`.
     pub duration_s: f64,
     /// Joins per second.

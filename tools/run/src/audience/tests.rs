@@ -106,6 +106,23 @@ fn who_never_joined_is_expected_to_see_what_its_room_publishes() {
     assert_eq!(tally.interruptions[0].cause, Cause::NotJoined);
 }
 
+/// In a meeting everybody publishes, and is shown the others.
+#[test]
+fn nobody_is_expected_to_see_its_own() {
+    for subscription in
+        [Subscription::Auto, Subscription::Layout { layout: Layout::Speaker, auto: false }]
+    {
+        let mut rig = Rig::new(subscription);
+        let (room, at) = (Rc::clone(&rig.room), rig.at(0));
+        for (sid, publisher) in [("TR_1", "sub"), ("TR_2", "other")] {
+            rig.audience.published(&room, at, &Rig::track(sid, publisher, TrackSource::Camera));
+        }
+        let tallies = rig.tallies(12_000);
+        let publishers: Vec<_> = tallies.iter().map(|(publisher, _)| &**publisher).collect();
+        assert_eq!(publishers, ["other"], "{subscription:?}");
+    }
+}
+
 #[test]
 fn a_publisher_that_comes_back_is_the_same_one_and_its_absence_counts() {
     let mut rig = Rig::new(Subscription::Auto);

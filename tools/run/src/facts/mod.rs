@@ -72,7 +72,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let mut facts = facts(&data, &sums, &viewers, injected, bounds);
     facts.lost_joins = data.joins.lost_joins(bounds.joins, &parts.cut_off());
     let verdict = judge(&facts);
-    let subscribers = data.scenario.shape.subscribers() > 0;
+    let subscribers = data.scenario.shape.receivers() > 0;
     let join = data.joins.section();
     let [video_tracks, audio_tracks] = data.joins.tracks_expected();
     let own_video = !data.clips.video.is_empty();
@@ -103,7 +103,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
         video,
         audio,
         cohorts: cohorts::of(&data, &viewers, &parts, kinds),
-        publish: (data.scenario.shape.publishers() > 0).then(|| publish(&sums)),
+        publish: (data.scenario.shape.senders() > 0).then(|| publish(&sums)),
         impairment,
         recordings: recordings(&data),
         captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
@@ -559,6 +559,9 @@ fn options(data: &RunData) -> Options {
         video_publishers: scenario.video_publishers,
         audio_publishers: scenario.audio_publishers,
         subscribers: scenario.subscribers,
+        participants: scenario.participants,
+        participant_tracks: (scenario.shape.participants() > 0)
+            .then(|| scenario.shape.participant_tracks().to_string()),
         duration_s: scenario.duration.as_secs_f64(),
         num_per_second: scenario.joins_per_second,
         retry: scenario.retry,

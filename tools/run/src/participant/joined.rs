@@ -7,7 +7,7 @@ use stampede_core::MediaFailure;
 use stampede_engine::{PeerCommand, PeerId, PeerNotice};
 use stampede_signaling::connection::{ConnectTimings, Connection, Update};
 use stampede_signaling::session::{
-    EndReason, MediaCommand, MediaInput, RemoteTrack, Role, SessionEvent, WayBack,
+    EndReason, MediaCommand, MediaInput, RemoteTrack, SessionEvent, WayBack,
 };
 use tokio::sync::mpsc;
 
@@ -78,7 +78,7 @@ impl<'a> Joined<'a> {
         life: &'a mut Life,
         peer: PeerId,
     ) -> Self {
-        let publishes = participant.spec.media.is_publisher();
+        let publishes = participant.spec.publishes();
         let own_publishers = context.own_publishers.clone();
         let limit = if life.joined { STANDS_WITHIN } else { MEDIA_TIMEOUT };
         let began = now();
@@ -193,15 +193,14 @@ impl<'a> Joined<'a> {
         self.participant.orders.is_known_as(&self.life.identity, &self.life.room);
         let (id, at) = (self.participant.id, now());
         let stood = self.context.recoveries.borrow_mut().stands(id);
-        let publishes = self.participant.spec.media.is_publisher();
         {
             let mut audience = self.context.audience.borrow_mut();
-            match publishes {
-                true => {
-                    let identity = &self.participant.spec.identity;
-                    audience.publisher_back(&self.life.room, identity, at);
-                }
-                false => audience.connected(id, at),
+            if self.participant.spec.publishes() {
+                let identity = &self.participant.spec.identity;
+                audience.publisher_back(&self.life.room, identity, at);
+            }
+            if self.participant.spec.receives() {
+                audience.connected(id, at);
             }
         }
         let Some(stood) = stood else { return };
@@ -251,12 +250,12 @@ impl<'a> Joined<'a> {
     /// What is missed of it, or by it, in this time was done on purpose.
     fn excuse(&self, from: Instant, until: Instant) {
         let mut audience = self.context.audience.borrow_mut();
-        match self.participant.spec.media.is_publisher() {
-            true => {
-                let identity = &self.participant.spec.identity;
-                audience.excuse_publisher(&self.life.room, identity, from, until);
-            }
-            false => audience.excuse(self.participant.id, from, until),
+        if self.participant.spec.publishes() {
+            let identity = &self.participant.spec.identity;
+            audience.excuse_publisher(&self.life.room, identity, from, until);
+        }
+        if self.participant.spec.receives() {
+            audience.excuse(self.participant.id, from, until);
         }
     }
 
@@ -465,9 +464,9 @@ impl<'a> Joined<'a> {
             }
             SessionEvent::Resumed => {
                 self.context.joins.borrow_mut().resumed();
-                // A publisher restarts its ICE now, and what it sends meanwhile goes nowhere.
+                // Who sends restarts its ICE now, and what it sends meanwhile goes nowhere.
                 if let Some(missing) = &mut self.missing {
-                    missing.media |= self.participant.spec.media.is_publisher();
+                    missing.media |= self.participant.spec.publishes();
                 }
                 self.session_stands();
             }
@@ -502,7 +501,7 @@ impl<'a> Joined<'a> {
     fn moved(&mut self, room: Rc<str>) {
         let (id, at) = (self.participant.id, now());
         let left = std::mem::replace(&mut self.life.room, room);
-        if let Role::Publisher { .. } = &self.participant.spec.role {
+        if self.participant.spec.publishes() {
             let mut audience = self.context.audience.borrow_mut();
             audience.publisher_moved(&left, &self.life.room, &self.participant.spec.identity, at);
         }
@@ -521,9 +520,10 @@ impl<'a> Joined<'a> {
         let (context, participant) = (self.context, self.participant);
         let (id, now) = (participant.id, now());
         let mut audience = context.audience.borrow_mut();
-        let Role::Publisher { tracks } = &participant.spec.role else {
-            return audience.heard(id, now, event, &context.own_publishers);
-        };
+        if participant.spec.receives() {
+            audience.heard(id, now, event, &context.own_publishers);
+        }
+        let tracks = &participant.spec.role.tracks;
         match event {
             SessionEvent::TrackPublished { cid, sid } => {
                 let Some(track) = tracks.iter().find(|track| track.cid == *cid) else { return };
@@ -594,7 +594,9 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
         MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
             PeerCommand::Offer { id, sdp, mid_to_track_id }
         }
-        MediaCommand::CreateOffer { id, added } => PeerCommand::CreateOffer { id, added },
+        MediaCommand::CreateOffer { id, added, publish } => {
+            PeerCommand::CreateOffer { id, added, publish }
+        }
         MediaCommand::RestartIce { id } => PeerCommand::RestartIce { id },
         MediaCommand::RemoteAnswer { sdp, mid_to_track_id } => {
             PeerCommand::Answer { sdp, mid_to_track_id }

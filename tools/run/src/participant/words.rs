@@ -11,9 +11,11 @@ pub(super) fn heard(command: &MediaCommand) -> String {
             sdp.len(),
             mid_to_track_id.len()
         ),
-        MediaCommand::CreateOffer { id, added } => format!(
-            "offer {id} of ours is wanted, {} audio and {} video m-lines more",
-            added.audio, added.video
+        MediaCommand::CreateOffer { id, added, publish } => format!(
+            "offer {id} of ours is wanted, {} audio and {} video m-lines more{}",
+            added.audio,
+            added.video,
+            if *publish { ", and our tracks" } else { "" }
         ),
         MediaCommand::RestartIce { id } => format!("ICE is to restart by our offer {id}"),
         MediaCommand::RemoteAnswer { sdp, mid_to_track_id } => format!(

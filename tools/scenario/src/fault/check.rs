@@ -36,7 +36,7 @@ fn reason(fault: &FaultSpec, shape: &Shape, cohorts: &Cohorts, window: Duration)
     if fault.kind == FaultKind::Move && shape.rooms.len() < 2 {
         return Some("there is no other room to move to: add --rooms 2".to_owned());
     }
-    let (publishers, subscribers) = (shape.publishers(), shape.subscribers());
+    let (publishers, subscribers) = (shape.senders(), shape.receivers());
     match fault.who {
         Who::Subscribers if subscribers == 0 => {
             return Some(

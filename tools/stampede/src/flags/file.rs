@@ -255,13 +255,20 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
 }
 
 fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
-    const KEYS: [&str; 5] =
-        ["name", "video_publishers", "audio_publishers", "subscribers", "video_resolution"];
+    const KEYS: [&str; 6] = [
+        "name",
+        "video_publishers",
+        "audio_publishers",
+        "subscribers",
+        "participants",
+        "video_resolution",
+    ];
     let fields = Fields::new(table, span, "room", &KEYS)?;
     Ok(RoomDraft {
         name: fields.optional("name", |text| Ok(text.to_owned()))?,
         video_publishers: fields.optional("video_publishers", number)?,
         audio_publishers: fields.optional("audio_publishers", number)?,
+        participants: fields.optional("participants", number)?,
         subscribers: fields.optional("subscribers", number)?,
         video_resolution: fields.optional("video_resolution", resolution)?,
     })

@@ -14,8 +14,8 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, FaultSpec, LayoutChoice, Reconnect, RoomDraft,
-    Secret, Shorthand, Signal, Stage, SubscribeMode,
+    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, FaultSpec, LayoutChoice, ParticipantTracks,
+    Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode,
 };
 use stampede_sfu::SfuOptions;
 
@@ -69,6 +69,13 @@ pub(crate) struct RunFlags {
     /// Subscribers per room [default: 200 without --url, else 0].
     #[arg(long, value_name = "N", help_heading = "Scenario")]
     pub subscribers: Option<u32>,
+    /// Participants per room that publish and receive over one connection, as in a meeting; given
+    /// without --url they join alone.
+    #[arg(long, value_name = "N", help_heading = "Scenario")]
+    pub participants: Option<u32>,
+    /// What --participants publish: both is video and audio; video or audio is that alone.
+    #[arg(long, default_value = "both", value_name = "TRACKS", help_heading = "Scenario")]
+    pub participant_tracks: ParticipantTracks,
     /// How long to hold once everybody was started [default: 20s without --url, else 60s].
     #[arg(
         long,
@@ -392,6 +399,8 @@ impl RunFlags {
             video_publishers: self.video_publishers,
             audio_publishers: self.audio_publishers,
             subscribers: self.subscribers,
+            participants: self.participants,
+            participant_tracks: self.participant_tracks,
             duration: self.duration,
             joins_per_second: self.num_per_second,
             retry: self.retry,
