@@ -86,9 +86,9 @@ fn layers_that_nobody_wants_are_paused_and_nobody_misses_them() {
 }
 
 #[test]
-fn vp9_and_h264_go_through() {
+fn vp9_h264_and_av1_go_through() {
     let _alone = alone();
-    for codec in ["vp9", "h264"] {
+    for codec in ["vp9", "h264", "av1"] {
         let Some(ended) = real(&[&SMALL[..], &["--video-codec", codec]].concat()) else { return };
         ended.assert_code(0);
         assert_eq!(ended.number("/video/tracks_received"), 10.0, "{codec}");

@@ -37,8 +37,13 @@ pub fn av1(unit: &[u8], new_sequence: bool) -> Vec<Arc<[u8]>> {
     payloads.into_iter().map(Arc::from).collect()
 }
 
-/// Fills one payload after the other. Every element gets a length (W = 0), but for a payload with
-/// a single one (W = 1): the inner payloads of a long OBU.
+/// Most elements of a payload that W counts; the last of them has no length (§4.4).
+const COUNTED_MAX: usize = 3;
+
+/// Fills one payload after the other. W counts the elements of each, as in libwebrtc
+/// (rtp_packetizer_av1.cc); with more than [`COUNTED_MAX`] it is 0, and all have a length.
+/// livekit-server 1.13.5 takes a payload with W = 0 for no keyframe, and forwards nothing before one
+/// (mediatransportutil pkg/codec/keyframe.go).
 struct Packer<'a> {
     /// Bytes for elements in each payload.
     room: usize,
@@ -51,24 +56,27 @@ impl<'a> Packer<'a> {
     fn element(&mut self, mut element: &'a [u8], last: bool) {
         loop {
             let left = self.room - self.filled;
-            // As the only one, and reaching the end of payload or unit, it needs no length.
-            if self.parts.is_empty() && (element.len() > left || element.len() == left || last) {
+            let with_length = leb128_bytes(element.len()) + element.len();
+            // As the one that reaches the end of payload or unit it needs no length.
+            if self.parts.len() < COUNTED_MAX && (with_length > left || last) {
                 let (part, rest) = element.split_at(element.len().min(left));
-                self.parts.push(part);
-                self.filled += part.len();
+                if !part.is_empty() {
+                    self.parts.push(part);
+                    self.filled += part.len();
+                }
                 if rest.is_empty() && last {
                     return;
                 }
-                self.close(!rest.is_empty());
+                self.close(!part.is_empty() && !rest.is_empty());
                 if rest.is_empty() {
                     return;
                 }
                 element = rest;
                 continue;
             }
-            if leb128_bytes(element.len()) + element.len() <= left {
+            if with_length <= left {
                 self.parts.push(element);
-                self.filled += leb128_bytes(element.len()) + element.len();
+                self.filled += with_length;
                 return;
             }
             // A length of two bytes may leave one byte unused.
@@ -89,11 +97,12 @@ impl<'a> Packer<'a> {
             return;
         }
         let continues = self.payloads.last().is_some_and(|last| last[0] & 0x40 != 0);
-        let single = self.parts.len() == 1;
-        let header = u8::from(continues) << 7 | u8::from(continued) << 6 | u8::from(single) << 4;
+        let count = self.parts.len();
+        let counted = if count <= COUNTED_MAX { count as u8 } else { 0 };
+        let header = u8::from(continues) << 7 | u8::from(continued) << 6 | counted << 4;
         let mut payload = vec![header];
-        for part in self.parts.drain(..) {
-            if !single {
+        for (index, part) in self.parts.drain(..).enumerate() {
+            if counted == 0 || index + 1 < count {
                 push_leb128(part.len(), &mut payload);
             }
             payload.extend_from_slice(part);
@@ -128,10 +137,20 @@ mod tests {
         println!("{lengths:?}");
         assert_eq!(payloads.len(), 4);
         assert!(lengths[..3].iter().all(|&len| lengths[0] - len <= 1) && lengths[3] <= lengths[0]);
-        assert_eq!(payloads[0][..3], [0x48, 12, 0x08]);
+        // Y, W = 2, N; the sequence header with its length, then the frame without.
+        assert_eq!(payloads[0][..3], [0x68, 12, 0x08]);
+        assert_eq!(payloads[0][14], 0x30);
         assert!(payloads[1..3].iter().all(|payload| payload[0] == 0xd0));
         assert_eq!(payloads[3][0], 0x90);
         assert_eq!(assemble(payloads.iter().map(|payload| &payload[..])).unwrap(), whole);
+        // A keyframe of one payload, and one with more elements than W counts.
+        let [small] = &av1(&unit(&[(1, vec![1; 11]), (6, vec![2; 40])]), true)[..] else {
+            panic!()
+        };
+        assert_eq!(small[..3], [0x28, 12, 0x08]);
+        let many = unit(&[(1, vec![1; 11]), (5, vec![2; 4]), (5, vec![2; 4]), (6, vec![3; 40])]);
+        let [many] = &av1(&many, true)[..] else { panic!() };
+        assert_eq!(many[0], 0x08);
         let small = av1(&unit(&[(6, vec![3; 9])]), false);
         assert_eq!(small[0][..2], [0x10, 0x30]);
     }
