@@ -51,6 +51,8 @@ counters! {
     pub struct SfuSignallingCounters: Run {
         /// In all rooms.
         attendance (flatten): AttendanceCounters;
+        /// Joins by protocol v1: a single peer connection for both directions.
+        joins_v1: u64 = Times, Neither;
         /// WebSocket upgrades refused, any reason.
         joins_refused: u64 = Times, Lower;
         /// Signalling connections closed because the client read too slowly (queue of 200 full).

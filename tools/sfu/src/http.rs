@@ -13,7 +13,8 @@ use livekit_token::Claims;
 use serde::Deserialize;
 
 use crate::auth::{AuthError, may_join};
-use crate::hub::JoinRequest;
+use crate::hub::{Connections, JoinRequest};
+use crate::join_request::{self, JoinRequestError};
 use crate::state::ServerState;
 use crate::twirp;
 use crate::ws::{self, Entry};
@@ -32,6 +33,8 @@ pub(crate) fn router(state: ServerState) -> Router {
         .route("/", get(|| async { "OK" }))
         .route("/rtc", get(join))
         .route("/rtc/validate", get(validate))
+        .route("/rtc/v1", get(join_v1))
+        .route("/rtc/v1/validate", get(validate_v1))
         .route("/twirp/livekit.RoomService/{method}", post(room_service))
         .route("/debug/ledger", get(ledger))
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
@@ -67,23 +70,94 @@ struct JoinQuery {
     reconnect: Option<String>,
 }
 
+/// Query of `/rtc/v1`. Everything else is in the message.
+#[derive(Debug, Default, Deserialize)]
+struct JoinQueryV1 {
+    access_token: Option<String>,
+    join_request: Option<String>,
+}
+
 fn is_true(value: Option<&String>, default: bool) -> bool {
     value.map_or(default, |value| matches!(value.as_str(), "1" | "true"))
 }
 
-fn refuse(state: &ServerState, error: AuthError) -> Response {
-    state.hub().count_refused_join();
-    (error.status(), error.to_string()).into_response()
+/// Why nobody joins.
+#[derive(Debug, thiserror::Error)]
+enum JoinError {
+    #[error(transparent)]
+    NotAllowed(#[from] AuthError),
+    #[error(transparent)]
+    Unreadable(#[from] JoinRequestError),
+}
+
+impl JoinError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotAllowed(error) => error.status(),
+            Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl IntoResponse for JoinError {
+    fn into_response(self) -> Response {
+        (self.status(), self.to_string()).into_response()
+    }
 }
 
 fn join_claims(
     state: &ServerState,
     headers: &HeaderMap,
-    query: &JoinQuery,
+    query_token: Option<&String>,
 ) -> Result<Claims, AuthError> {
-    let claims = state.auth().claims(headers, query.access_token.as_deref())?;
+    let claims = state.auth().claims(headers, query_token.map(String::as_str))?;
     may_join(&claims)?;
     Ok(claims)
+}
+
+impl JoinQuery {
+    fn entry(self, state: &ServerState, headers: &HeaderMap) -> Result<Entry, JoinError> {
+        let claims = join_claims(state, headers, self.access_token.as_ref())?;
+        if is_true(self.reconnect.as_ref(), false) {
+            return Ok(Entry::Resume(claims));
+        }
+        let protocol = self.protocol.and_then(|protocol| protocol.parse().ok());
+        Ok(Entry::Join(JoinRequest {
+            claims,
+            connections: Connections::Dual { protocol: protocol.unwrap_or_default() },
+            auto_subscribe: is_true(self.auto_subscribe.as_ref(), true),
+            adaptive_stream: is_true(self.adaptive_stream.as_ref(), false),
+            sdk: self.sdk.unwrap_or_default(),
+        }))
+    }
+}
+
+impl JoinQueryV1 {
+    /// LiveKit `pkg/service/rtcservice.go`, `validateInternal`: what the client says of itself wins
+    /// over its token, a resume brings nothing else, and what is not set is off.
+    fn entry(self, state: &ServerState, headers: &HeaderMap) -> Result<Entry, JoinError> {
+        let mut claims = join_claims(state, headers, self.access_token.as_ref())?;
+        let request = join_request::unpack(self.join_request.as_deref())?;
+        if request.reconnect {
+            return Ok(Entry::Resume(claims));
+        }
+        if !request.metadata.is_empty() {
+            claims.metadata = request.metadata;
+        }
+        claims.attributes.extend(request.participant_attributes);
+        let settings = request.connection_settings.unwrap_or_default();
+        let sdk = request.client_info.unwrap_or_default().sdk().as_str_name().to_owned();
+        Ok(Entry::Join(JoinRequest {
+            claims,
+            connections: Connections::Single {
+                offer: request.publisher_offer,
+                tracks: request.add_track_requests,
+            },
+            auto_subscribe: settings.auto_subscribe,
+            adaptive_stream: settings.adaptive_stream,
+            sdk,
+        }))
+    }
 }
 
 async fn validate(
@@ -91,44 +165,68 @@ async fn validate(
     Query(query): Query<JoinQuery>,
     headers: HeaderMap,
 ) -> Response {
-    match join_claims(&state, &headers, &query) {
+    answer_validation(query.entry(&state, &headers))
+}
+
+async fn validate_v1(
+    State(state): State<ServerState>,
+    Query(query): Query<JoinQueryV1>,
+    headers: HeaderMap,
+) -> Response {
+    answer_validation(query.entry(&state, &headers))
+}
+
+fn answer_validation(entry: Result<Entry, JoinError>) -> Response {
+    match entry {
         Ok(_) => "success".into_response(),
-        Err(error) => (error.status(), error.to_string()).into_response(),
+        Err(error) => error.into_response(),
     }
 }
+
+/// An upgrade to a websocket, or a request that is none.
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 async fn join(
     State(state): State<ServerState>,
     Query(query): Query<JoinQuery>,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
+) -> Response {
+    enter(state.clone(), upgrade, || query.entry(&state, &headers))
+}
+
+async fn join_v1(
+    State(state): State<ServerState>,
+    Query(query): Query<JoinQueryV1>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    enter(state.clone(), upgrade, || query.entry(&state, &headers))
+}
+
+/// Lets a client in whose request says what it wants.
+fn enter(
+    state: ServerState,
+    upgrade: Upgrade,
+    entry: impl FnOnce() -> Result<Entry, JoinError>,
 ) -> Response {
     // As LiveKit answers a request that is none.
     let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
-    let claims = match join_claims(&state, &headers, &query) {
-        Ok(claims) => claims,
-        Err(error) => return refuse(&state, error),
+    let entry = match entry() {
+        Ok(entry) => entry,
+        Err(error) => {
+            state.hub().count_refused_join();
+            return error.into_response();
+        }
     };
     if state.hub().refuses() {
         return (StatusCode::SERVICE_UNAVAILABLE, "refused on purpose\n").into_response();
     }
-    let request = JoinRequest {
-        claims,
-        protocol: query.protocol.and_then(|protocol| protocol.parse().ok()).unwrap_or_default(),
-        auto_subscribe: is_true(query.auto_subscribe.as_ref(), true),
-        adaptive_stream: is_true(query.adaptive_stream.as_ref(), false),
-        sdk: query.sdk.unwrap_or_default(),
-    };
-    let reconnect = is_true(query.reconnect.as_ref(), false);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .read_buffer_size(SOCKET_BUFFER_BYTES)
         .write_buffer_size(0)
-        .on_upgrade(move |socket| async move {
-            let entry =
-                if reconnect { Entry::Resume(request.claims) } else { Entry::Join(request) };
-            ws::run(socket, state, entry).await;
-        })
+        .on_upgrade(move |socket| ws::run(socket, state, entry))
 }
 
 async fn room_service(

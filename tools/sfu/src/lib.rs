@@ -1,7 +1,7 @@
 //! A small LiveKit-compatible SFU for load runs without a server.
 //!
-//! It speaks LiveKit's v0 signalling (`/rtc`), enough of the RoomService, and forwards VP8, H.264,
-//! VP9, AV1 and Opus without transcoding. It keeps an exact [`Ledger`] of what it sent, and can
+//! It speaks LiveKit's signalling, v1 (`/rtc/v1`, a single peer connection) and v0 (`/rtc`), enough of
+//! the RoomService, and forwards VP8, H.264, VP9, AV1 and Opus without transcoding. It keeps an exact [`Ledger`] of what it sent, and can
 //! drop or delay packets on purpose, so that what a client measures can be checked.
 //!
 //! Two planes as in the engine: one thread runs HTTP and WebSockets on a tokio current-thread
@@ -19,7 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What it does not do: JSON signalling, TURN and TCP candidates, `/rtc/v1` (404, so that clients fall back), congestion control towards
+//! What it does not do: JSON signalling, TURN and TCP candidates, congestion control towards
 //! subscribers, and it does not announce every subscriber of a large room to all others.
 
 #![forbid(unsafe_code)]
@@ -31,6 +31,7 @@ pub mod bench_support;
 mod faults;
 mod http;
 mod hub;
+mod join_request;
 mod ledger;
 mod media;
 mod options;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Client, KEY, SECRET, grants, http, start, token};
+use common::{Client, KEY, SECRET, grants, http, start, token, url_v1};
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
@@ -60,7 +60,7 @@ async fn tokens_are_checked() {
 async fn unknown_paths_are_not_found() {
     let sfu = start("", 1);
     let good = token("alice", grants("room"));
-    for path in ["/rtc/v1", "/rtc/v1/validate", "/nothing", "/rtc/"] {
+    for path in ["/rtc/v2", "/rtc/v1/", "/nothing", "/rtc/"] {
         let path = format!("{path}?access_token={good}&join_request=AA==");
         assert_eq!(http(&sfu, "GET", &path, &UPGRADE, b"").await.0, 404, "{path}");
     }
@@ -68,6 +68,37 @@ async fn unknown_paths_are_not_found() {
     assert_eq!(http(&sfu, "GET", &not_an_upgrade, &[], b"").await.0, 404);
     assert_eq!(http(&sfu, "GET", "/", &[], b"").await, (200, b"OK".to_vec()));
     assert_eq!(http(&sfu, "OPTIONS", "/rtc/validate", &[], b"").await.0, 204);
+}
+
+#[tokio::test]
+async fn a_join_request_is_checked_after_the_token() {
+    let sfu = start("", 1);
+    let good = token("alice", grants("room"));
+    let request = proto::JoinRequest { metadata: "any".into(), ..Default::default() };
+    let request = url_v1(&sfu, "", &request);
+    let (_, request) = request.split_once("join_request=").unwrap();
+    let path = |route: &str, token: &str, request: &str| {
+        format!("{route}?access_token={token}&join_request={request}")
+    };
+    for route in ["/rtc/v1", "/rtc/v1/validate"] {
+        let status = async |token: &str, request: &str| {
+            http(&sfu, "GET", &path(route, token, request), &UPGRADE, b"").await.0
+        };
+        assert_eq!(status("nonsense", request).await, 401, "{route}");
+        assert_eq!(status(&good, "").await, 400, "{route}");
+        assert_eq!(status(&good, "%2B%2B%2B").await, 400, "{route}");
+        let without = format!("{route}?access_token={good}");
+        assert_eq!(http(&sfu, "GET", &without, &UPGRADE, b"").await.0, 400, "{route}");
+    }
+    assert_eq!(sfu.ledger().unwrap().signalling.joins_refused, 4);
+    let valid = path("/rtc/v1/validate", &good, request);
+    assert_eq!(http(&sfu, "GET", &valid, &[], b"").await, (200, b"success".to_vec()));
+    let headers = [("Authorization", bearer(&good))];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let valid = format!("/rtc/v1/validate?join_request={request}");
+    assert_eq!(http(&sfu, "GET", &valid, &headers, b"").await.0, 200);
+    let not_an_upgrade = path("/rtc/v1", &good, request);
+    assert_eq!(http(&sfu, "GET", &not_an_upgrade, &[], b"").await.0, 404);
 }
 
 async fn call(

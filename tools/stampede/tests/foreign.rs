@@ -324,7 +324,9 @@ macro_rules! scenarios {
             $(#[test]
             fn $name() {
                 let _alone = alone();
-                $scenario(&Server::embedded(&[]));
+                let server = Server::embedded(&[]);
+                $scenario(&server);
+                server.end();
             })*
         }
 
@@ -378,6 +380,7 @@ fn chromium_repairs_what_the_embedded_sfu_drops() {
     let args = ["subscribe", "--seconds", WATCH_SECONDS];
     let figures = server.client(command, &room, &args).end();
     drop(publisher);
+    server.end();
 
     figures.assert_watched();
     assert!(figures.number("/video/packetsLost") > 0.0, "{:#}", figures.0);

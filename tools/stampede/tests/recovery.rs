@@ -25,15 +25,29 @@ const SMALL: [&str; 7] = [
 /// Where the participants join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
+    /// The embedded SFU, which `--signal auto` joins by v1.
     Embedded,
+    /// The same by v0.
+    EmbeddedV0,
     Real,
+}
+
+impl Server {
+    fn is_embedded(self) -> bool {
+        self != Self::Real
+    }
 }
 
 /// Runs with these flags; `None` where there is no such server.
 fn faulty(server: Server, args: &[&str]) -> Option<Ended> {
     let all = [&SMALL[..], args].concat();
-    if server == Server::Embedded {
-        return Some(run(&all));
+    if server.is_embedded() {
+        let signal = if server == Server::EmbeddedV0 { "--signal=v0" } else { "--signal=auto" };
+        let ended = run(&[&all[..], &[signal]].concat());
+        let joined = ["v0", "v1"]
+            .map(|version| ended.number(&format!("/join/signalling/joined_{version}")) > 0.0);
+        assert_eq!(joined, [server == Server::EmbeddedV0, server == Server::Embedded]);
+        return Some(ended);
     }
     let Ok(url) = std::env::var("LIVEKIT_URL") else {
         skip_without_server("LIVEKIT_URL is not set");
@@ -118,7 +132,7 @@ fn broken_in_all_ways(server: Server) {
     };
     assert_all_back(&ended);
     match server {
-        Server::Embedded => assert_nothing_lost(&ended),
+        Server::Embedded | Server::EmbeddedV0 => assert_nothing_lost(&ended),
         // pion has no pair for a moment in each restart of ICE, and sends nothing then; what is
         // audio is not repaired.
         Server::Real => {
@@ -145,6 +159,11 @@ fn broken_in_all_ways(server: Server) {
 #[test]
 fn whoever_is_broken_comes_back_as_livekit_client_does() {
     broken_in_all_ways(Server::Embedded);
+}
+
+#[test]
+fn whoever_is_broken_comes_back_by_v0() {
+    broken_in_all_ways(Server::EmbeddedV0);
 }
 
 #[test]
@@ -185,6 +204,11 @@ fn broken_publisher(server: Server) {
 #[test]
 fn a_publisher_comes_back_too() {
     broken_publisher(Server::Embedded);
+}
+
+#[test]
+fn a_publisher_comes_back_by_v0() {
+    broken_publisher(Server::EmbeddedV0);
 }
 
 #[test]
@@ -241,13 +265,18 @@ fn simulated(server: Server) {
     // 1.13.5 ignores it; the embedded SFU does what it says.
     let Some(ended) = scenario("leave_request_full_reconnect", &[]) else { return };
     assert_all_back(&ended);
-    let back = if server == Server::Embedded { 4.0 } else { 0.0 };
+    let back = if server.is_embedded() { 4.0 } else { 0.0 };
     assert_eq!(way(&ended, "full_reconnect"), [back, back, 0.0]);
 }
 
 #[test]
 fn what_a_server_is_asked_to_simulate_ends_as_it_should() {
     simulated(Server::Embedded);
+}
+
+#[test]
+fn what_a_server_is_asked_to_simulate_by_v0_ends_as_it_should() {
+    simulated(Server::EmbeddedV0);
 }
 
 #[test]

@@ -20,12 +20,19 @@ impl Hub {
                 self.send(peer, Message::Offer(offer));
                 self.trickle(peer, proto::SignalTarget::Subscriber);
             }
-            Event::Answer { peer, id, sdp, codecs } => {
-                let answer =
-                    messages::description("answer", id, sdp, std::collections::HashMap::new());
+            Event::Answer { peer, id, sdp, codecs, mid_to_track_id } => {
+                let mids = mid_to_track_id.into_iter().collect();
+                let answer = messages::description("answer", id, sdp, mids);
                 self.send(peer, Message::Answer(answer));
                 self.trickle(peer, proto::SignalTarget::Publisher);
                 self.publish_answered(peer, codecs);
+            }
+            Event::SlotsWanted { peer, missing } => {
+                let required = proto::MediaSectionsRequirement {
+                    num_audios: missing.audio,
+                    num_videos: missing.video,
+                };
+                self.send(peer, Message::MediaSectionsRequirement(required));
             }
             Event::NegotiationFailed { peer, error } => {
                 tracing::warn!(peer = peer.0, %error, "negotiation failed");

@@ -70,10 +70,19 @@ pub(crate) struct Hub {
 #[derive(Debug, Clone)]
 pub(crate) struct JoinRequest {
     pub(crate) claims: Claims,
-    pub(crate) protocol: i32,
+    pub(crate) connections: Connections,
     pub(crate) auto_subscribe: bool,
     pub(crate) adaptive_stream: bool,
     pub(crate) sdk: String,
+}
+
+/// Which peer connections a client has.
+#[derive(Debug, Clone)]
+pub(crate) enum Connections {
+    /// One for each direction (v0); the client speaks this protocol.
+    Dual { protocol: i32 },
+    /// One for both (v1), perhaps with a first offer and tracks that it will publish.
+    Single { offer: Option<proto::SessionDescription>, tracks: Vec<proto::AddTrackRequest> },
 }
 
 /// Where a participant is to be found.
@@ -183,7 +192,7 @@ impl Hub {
         self.rooms.entry(name.to_owned()).or_insert_with(|| Room::new(String::new(), name, now))
     }
 
-    /// Adds a participant, evicting one of the same identity, and makes its subscriber peer.
+    /// Adds a participant, evicting one of the same identity, and makes the peer that sends to it.
     pub(crate) fn join(
         &mut self,
         request: JoinRequest,
@@ -207,6 +216,10 @@ impl Hub {
         self.counted.attendance.joins += 1;
         self.counts.entry(name.clone()).or_default().joins += 1;
         let can_subscribe = request.claims.video.can_subscribe.unwrap_or(true);
+        let subscriber_primary = match &request.connections {
+            Connections::Dual { protocol } => *protocol >= 3 && can_subscribe,
+            Connections::Single { .. } => false,
+        };
         let key = SignalKey(self.next_key());
         self.signals.insert(key, Place { room: name.clone(), sid: sid.clone() });
         let participant = Participant {
@@ -217,7 +230,8 @@ impl Hub {
             worker,
             publisher: None,
             subscriber: None,
-            subscriber_primary: request.protocol >= 3 && can_subscribe,
+            single: matches!(request.connections, Connections::Single { .. }),
+            subscriber_primary,
             auto_subscribe: request.auto_subscribe,
             announced: false,
             tracks: Vec::new(),
@@ -241,11 +255,27 @@ impl Hub {
         room.identities.insert(identity.clone(), sid.clone());
         room.participants.insert(sid.clone(), participant);
         tracing::info!(room = name, %identity, sdk = request.sdk, worker, "joined");
-        if can_subscribe {
-            let limit = if request.adaptive_stream { 0 } else { 2 };
-            self.add_subscriber(&name, &sid, limit);
+        let limit = if request.adaptive_stream { 0 } else { 2 };
+        match request.connections {
+            Connections::Dual { .. } => {
+                if can_subscribe {
+                    self.add_sender(&name, &sid, Role::Subscriber, limit);
+                }
+                self.announce(&name, &sid);
+            }
+            Connections::Single { offer, tracks } => {
+                self.counted.joins_v1 += 1;
+                self.add_sender(&name, &sid, Role::Single, limit);
+                self.announce(&name, &sid);
+                let who = Place { room: name, sid };
+                for track in &tracks {
+                    self.add_track(&who, track);
+                }
+                if let Some(offer) = offer {
+                    self.offer(&who, offer);
+                }
+            }
         }
-        self.announce(&name, &sid);
         Ok(key)
     }
 
@@ -254,16 +284,21 @@ impl Hub {
         load.map_or(0, |(worker, _)| worker)
     }
 
-    /// Makes the subscriber's peer, with the room's tracks in its first offer.
-    fn add_subscriber(&mut self, name: &str, sid: &Arc<str>, limit: u8) {
+    /// Makes the peer that sends to a participant, at first the tracks that are there.
+    fn add_sender(&mut self, name: &str, sid: &Arc<str>, role: Role, limit: u8) {
         let peer = PeerKey(self.next_key());
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(participant) = room.participants.get_mut(sid) else { return };
-        participant.subscriber = Some(peer);
+        if role.receives() {
+            participant.publisher = Some(peer);
+        }
+        if participant.grants().can_subscribe.unwrap_or(true) {
+            participant.subscriber = Some(peer);
+        }
         let worker = participant.worker;
         let label = participant.label();
         let mut tracks = Vec::new();
-        if participant.auto_subscribe {
+        if participant.auto_subscribe && participant.subscriber.is_some() {
             let setting = Setting::upto(limit);
             for (&key, track) in &mut room.tracks {
                 participant.subscriptions.insert(key, setting);
@@ -271,8 +306,8 @@ impl Hub {
                 track.add_subscriber(key, worker, &self.workers);
             }
         }
-        self.peers.insert(peer, (name.to_owned(), sid.clone(), Role::Subscriber));
-        self.command(worker, Command::AddPeer { peer, role: Role::Subscriber, label, tracks });
+        self.peers.insert(peer, (name.to_owned(), sid.clone(), role));
+        self.command(worker, Command::AddPeer { peer, role, label, tracks });
     }
 
     fn command(&self, worker: usize, command: Command) {
@@ -296,7 +331,7 @@ impl Hub {
         if let Some(key) = participant.hang_up() {
             self.signals.remove(&key);
         }
-        for peer in [participant.publisher, participant.subscriber].into_iter().flatten() {
+        for (peer, _) in participant.peers() {
             self.peers.remove(&peer);
             self.command(participant.worker, Command::RemovePeer(peer));
         }

@@ -11,7 +11,7 @@ use proto::signal_response::Message;
 
 use super::room::RoomTrack;
 use super::{Hub, Left, Place};
-use crate::media::message::{Command, PeerKey, Role, TrackKey};
+use crate::media::message::{Command, PeerKey, TrackKey};
 
 /// Why a participant can't be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,9 +78,8 @@ impl Hub {
         if let Some(signal) = &participant.signal {
             self.signals.insert(signal.key, place.clone());
         }
-        let (publisher, subscriber) = (participant.publisher, participant.subscriber);
-        let peers = [(publisher, Role::Publisher), (subscriber, Role::Subscriber)];
-        for (peer, role) in peers.into_iter().filter_map(|(peer, role)| Some((peer?, role))) {
+        let publisher = participant.publisher;
+        for (peer, role) in participant.peers() {
             self.peers.insert(peer, (to.to_owned(), sid.clone(), role));
             self.command(worker, Command::Relabel { peer, label: participant.label() });
         }
@@ -142,8 +141,8 @@ impl Hub {
         }
     }
 
-    /// Tells a participant where it is now: before anything else of that room, for offers come from
-    /// the workers and updates go to the others.
+    /// Tells a participant where it is now: before anything else of that room, for what is negotiated
+    /// comes from the workers and updates go to the others.
     fn tell_moved(&self, place: &Place, token: String) {
         let Some(room) = self.rooms.get(&place.room) else { return };
         let Some(participant) = room.participants.get(&place.sid) else { return };

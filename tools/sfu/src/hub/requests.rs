@@ -32,8 +32,8 @@ impl Hub {
 
     fn request_of(&mut self, who: &Place, request: Request) {
         match request {
-            Request::Offer(offer) => self.publisher_offer(who, offer),
-            Request::Answer(answer) => self.subscriber_answer(who, answer),
+            Request::Offer(offer) => self.offer(who, offer),
+            Request::Answer(answer) => self.answer_offer(who, answer),
             Request::AddTrack(request) => self.add_track(who, &request),
             Request::Mute(mute) => self.mute(who, &mute),
             Request::Subscription(update) => self.update_subscription(who, update),
@@ -74,7 +74,7 @@ impl Hub {
     }
 
     /// An offer that can't be read ends the participant's stay.
-    fn publisher_offer(&mut self, who: &Place, offer: proto::SessionDescription) {
+    pub(super) fn offer(&mut self, who: &Place, offer: proto::SessionDescription) {
         let description = match Description::parse(&offer.sdp) {
             Ok(description) => description,
             Err(error) => {
@@ -86,7 +86,10 @@ impl Hub {
         self.ensure_publisher(who);
         self.follow_media(who, &description);
         let Some((worker, peer, tracks)) = self.bindings(who) else { return };
-        let sdp = receive_only(&description);
+        let room = self.rooms.get(&who.room);
+        let single =
+            room.and_then(|room| room.participants.get(&who.sid)).is_some_and(|p| p.single);
+        let sdp = as_taken(&description, single);
         self.command(worker, Command::Offer { peer, id: offer.id, sdp, tracks });
     }
 
@@ -188,7 +191,7 @@ impl Hub {
         Some((participant.worker, participant.publisher?, tracks.collect()))
     }
 
-    fn subscriber_answer(&mut self, who: &Place, answer: proto::SessionDescription) {
+    fn answer_offer(&mut self, who: &Place, answer: proto::SessionDescription) {
         let room = self.rooms.get(&who.room);
         let Some(participant) = room.and_then(|room| room.participants.get(&who.sid)) else {
             return;
@@ -198,7 +201,7 @@ impl Hub {
         self.command(participant.worker, command);
     }
 
-    fn add_track(&mut self, who: &Place, request: &proto::AddTrackRequest) {
+    pub(super) fn add_track(&mut self, who: &Place, request: &proto::AddTrackRequest) {
         let prefix = match (messages::media_kind(request.r#type), request.source) {
             (Some(MediaKind::Audio), _) => "TR_AM",
             (_, source) if source == proto::TrackSource::ScreenShare as i32 => "TR_VS",
@@ -311,12 +314,14 @@ impl Hub {
 
 /// The offer as the SFU takes it. A client that offers `sendrecv` media would get an answer that
 /// promises to send. An ICE-lite server has no use for candidates, and those of another family only
-/// would end ICE before it began.
-fn receive_only(offer: &Description<'_>) -> String {
+/// would end ICE before it began. On a single connection LiveKit is the DTLS client (pion's default),
+/// which str0m is of a passive peer.
+fn as_taken(offer: &Description<'_>, single: bool) -> String {
     offer.rewrite(|media, line| match line {
         "a=sendrecv" if media.is_some_and(|media| media.media_type.kind().is_some()) => {
             Some("a=sendonly".into())
         }
+        "a=setup:actpass" if single => Some("a=setup:passive".into()),
         _ => (!line.starts_with("a=candidate:")).then(|| line.into()),
     })
 }
@@ -363,12 +368,14 @@ mod tests {
     #[test]
     fn an_offer_is_taken_without_candidates_and_media_the_other_way() {
         let text = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=sendrecv\r\n\
-            a=candidate:1 1 udp 1 ::1 9 typ host\r\na=end-of-candidates\r\n\
+            a=candidate:1 1 udp 1 ::1 9 typ host\r\na=end-of-candidates\r\na=setup:actpass\r\n\
             m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sendrecv\r\n";
         let taken = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=sendonly\r\n\
-            a=end-of-candidates\r\n\
+            a=end-of-candidates\r\na=setup:actpass\r\n\
             m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sendrecv\r\n";
-        assert_eq!(receive_only(&Description::parse(text).unwrap()), taken);
+        let offer = Description::parse(text).unwrap();
+        assert_eq!(as_taken(&offer, false), taken);
+        assert_eq!(as_taken(&offer, true), taken.replace("actpass", "passive"));
     }
 
     #[test]

@@ -133,8 +133,8 @@ impl Hub {
         participant.send(Message::RoomUpdate(proto::RoomUpdate { room: Some(room.current()) }));
     }
 
-    /// Offers an ICE restart of the subscriber's connection; that of the publisher's is the client's
-    /// to offer.
+    /// Offers an ICE restart of the subscriber's connection; that of the publisher's, and of a single
+    /// one, is the client's to offer.
     fn restart_subscriber(&mut self, place: &Place) {
         let room = self.rooms.get_mut(&place.room);
         let participant = room.and_then(|room| room.participants.get_mut(&place.sid));
@@ -143,7 +143,7 @@ impl Hub {
         participant.trickled = [false; 2];
         let (worker, subscriber) = (participant.worker, participant.subscriber);
         if let Some(peer) = subscriber {
-            // An offer that the former websocket was to carry may be lost with it.
+            // What the former websocket was to carry may be lost with it.
             self.command(worker, Command::Suspend(peer));
             self.command(worker, Command::RestartIce(peer));
         }

@@ -15,7 +15,7 @@ use super::messages;
 use super::outbox::{Outbox, OutboxItem, SignalKey};
 use super::session::Session;
 use crate::media::handle::WorkerHandle;
-use crate::media::message::{Command, PeerKey, PeerLabel, TrackKey, TrackOffer};
+use crate::media::message::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
 
 /// Joins and leaves of participants without tracks are announced this much later, together
 /// (LiveKit `pkg/rtc/room.go`, `subscriberUpdateInterval`).
@@ -68,15 +68,19 @@ pub(super) struct Participant {
     pub(super) signal: Option<Signal>,
     pub(super) session: Session,
     pub(super) worker: usize,
+    /// Where it sends.
     pub(super) publisher: Option<PeerKey>,
+    /// Where it receives.
     pub(super) subscriber: Option<PeerKey>,
+    /// That is one peer connection: it has joined by v1.
+    pub(super) single: bool,
     pub(super) subscriber_primary: bool,
     pub(super) auto_subscribe: bool,
     pub(super) announced: bool,
     pub(super) tracks: Vec<TrackKey>,
     /// Announced by add_track, not yet found in an offer.
     pub(super) pending: Vec<PendingTrack>,
-    /// m-lines of the publisher's offers that send: mid to what was found of it.
+    /// m-lines of its offers that send: mid to what was found of it.
     pub(super) mids: HashMap<String, BoundMid>,
     pub(super) subscriptions: HashMap<TrackKey, Setting>,
     pub(super) trickled: [bool; 2],
@@ -288,6 +292,18 @@ impl Participant {
         let signal = self.signal.take()?;
         signal.outbox.push(OutboxItem::Close);
         Some(signal.key)
+    }
+
+    /// Its peer connections.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (PeerKey, Role)> + use<> {
+        let (first, second) = match self.single {
+            true => (self.publisher.map(|peer| (peer, Role::Single)), None),
+            false => (
+                self.publisher.map(|peer| (peer, Role::Publisher)),
+                self.subscriber.map(|peer| (peer, Role::Subscriber)),
+            ),
+        };
+        first.into_iter().chain(second)
     }
 
     /// What it may do.

@@ -28,7 +28,7 @@ pub(super) struct Session {
     /// Any connection of it was up once.
     has_connected: bool,
     /// Which connections have no way to the client, by role.
-    lost: [bool; 2],
+    lost: [bool; Role::COUNT],
     departs_at: Option<Instant>,
     simulated: SimulatedResume,
     speaks_until: Option<Instant>,
@@ -77,7 +77,7 @@ impl Session {
             heard_at: now,
             is_active: false,
             has_connected: false,
-            lost: [false; 2],
+            lost: [false; Role::COUNT],
             departs_at: None,
             simulated: SimulatedResume::default(),
             speaks_until: None,
@@ -117,7 +117,7 @@ impl Session {
         if !self.has_connected {
             return SignalLost::Remove;
         }
-        if self.lost != [false; 2] {
+        if self.lost != [false; Role::COUNT] {
             // Nothing would ever end it: what is lost is not lost again.
             self.departs_at.get_or_insert(now + departure_time);
         }

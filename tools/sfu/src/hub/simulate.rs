@@ -42,9 +42,11 @@ impl Hub {
                 self.remove(&who.room, &who.sid, reason, true);
             }
             // There are UDP candidates only, so that nothing can be switched; with v0 signalling
-            // LiveKit restarts ICE at once, and so is done here.
+            // LiveKit restarts ICE at once, and so is done here. With v1 it remembers the protocol for
+            // the client's next restart.
             Scenario::SwitchCandidateProtocol(_) => {
-                let (worker, subscriber) = (participant.worker, participant.subscriber);
+                let subscriber = participant.subscriber.filter(|_| !participant.single);
+                let worker = participant.worker;
                 if let Some(peer) = subscriber {
                     self.command(worker, Command::RestartIce(peer));
                 }

@@ -212,7 +212,9 @@ impl Hub {
                 });
             }
         }
-        if !states.is_empty() {
+        // Clients of the single connection are not told: LiveKit's lacks the means
+        // (`pkg/rtc/participant.go`, `onStreamStateChange`), so that a track just stops.
+        if !states.is_empty() && !participant.single {
             let update = proto::StreamStateUpdate { stream_states: states };
             participant.send(Message::StreamStateUpdate(update));
         }

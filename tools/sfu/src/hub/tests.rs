@@ -72,7 +72,7 @@ impl Rig {
         let (outbox, queue) = outbox();
         let request = JoinRequest {
             claims: claims(identity),
-            protocol: 17,
+            connections: Connections::Dual { protocol: 17 },
             auto_subscribe: true,
             adaptive_stream: false,
             sdk: String::new(),
@@ -238,4 +238,83 @@ fn nothing_is_left_of_who_leaves_while_it_lingers() {
     assert!(rig.hub.peers.is_empty() && rig.hub.signals.is_empty());
     let counted = rig.hub.counted.attendance;
     assert_eq!((counted.joins, counted.leaves, rig.hub.load[0]), (2, 2, 0));
+}
+
+const SINGLE_OFFER: &str = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=setup:actpass\r\n\
+    a=sendonly\r\na=msid:stream camera\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\na=recvonly\r\n";
+
+fn single(identity: &str, sdp: &str) -> JoinRequest {
+    let offer = proto::SessionDescription { id: 7, sdp: sdp.into(), ..Default::default() };
+    let track = proto::AddTrackRequest {
+        cid: "camera".into(),
+        r#type: proto::TrackType::Video as i32,
+        ..proto::AddTrackRequest::default()
+    };
+    JoinRequest {
+        claims: claims(identity),
+        connections: Connections::Single { offer: Some(offer), tracks: vec![track] },
+        auto_subscribe: true,
+        adaptive_stream: false,
+        sdk: String::new(),
+    }
+}
+
+#[test]
+fn who_joins_by_v1_has_one_connection_and_publishes_along_with_it() {
+    let mut rig = Rig::new();
+    let (outbox, queue) = outbox();
+    let key = rig.hub.join(single("one", SINGLE_OFFER), outbox).unwrap();
+    let mut socket = Socket { key, queue };
+    let commands = rig.commands();
+    let [
+        Command::AddPeer { peer, role: Role::Single, .. },
+        Command::Offer { peer: offering, id: 7, sdp, tracks },
+    ] = &commands[..]
+    else {
+        panic!("{}", commands.len())
+    };
+    assert_eq!((peer, tracks.len()), (offering, 1));
+    assert!(sdp.contains("a=setup:passive"), "so that the SFU is the DTLS client");
+    let (peer, track) = (*peer, tracks[0].track);
+    let [Message::Join(join), Message::TrackPublished(published)] = &socket.told().0[..] else {
+        panic!()
+    };
+    assert!(!join.subscriber_primary && published.cid == "camera");
+
+    let (mut viewer, _) = rig.join("viewer");
+    let mid_to_track_id = vec![("1".to_owned(), "TR_any".to_owned())];
+    let codecs = vec![(track, None)];
+    rig.hub.event(Event::Answer { peer, id: 7, sdp: "v=0".into(), codecs, mid_to_track_id });
+    let missing = stampede_sdp::Slots { audio: 1, video: 2 };
+    rig.hub.event(Event::SlotsWanted { peer, missing });
+    let told = socket.told().0;
+    let [Message::Answer(answer), Message::Trickle(_), Message::MediaSectionsRequirement(wanted)] =
+        &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!((answer.id, answer.mid_to_track_id.len()), (7, 1));
+    assert_eq!((wanted.num_audios, wanted.num_videos), (1, 2));
+    assert!(viewer.told().0.iter().any(|it| matches!(it, Message::Update(_))), "it is published");
+
+    // Its media is that of its only connection.
+    rig.hub.event(Event::Connected { peer });
+    rig.commands();
+    rig.hub.signal_lost(socket.key);
+    assert!(matches!(rig.commands()[..], [Command::Suspend(key)] if key == peer));
+    rig.resume("one").unwrap();
+    rig.hub.remove_participant(ROOM, "one");
+    let removed = rig.commands().into_iter().filter(|it| matches!(it, Command::RemovePeer(_)));
+    assert_eq!((removed.count(), rig.hub.peers.len()), (1, 1));
+    assert_eq!(rig.hub.counted.joins_v1, 1);
+}
+
+#[test]
+fn a_first_offer_that_cant_be_read_ends_a_stay_with_a_goodbye() {
+    let mut rig = Rig::new();
+    let (outbox, queue) = outbox();
+    let key = rig.hub.join(single("one", "nothing"), outbox).unwrap();
+    let mut socket = Socket { key, queue };
+    assert_eq!(socket.goodbye(), Some((Action::Reconnect, Reason::StateMismatch)));
+    assert_eq!((rig.participants(), rig.hub.peers.len(), rig.hub.signals.len()), (0, 0, 0));
 }

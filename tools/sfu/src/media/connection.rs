@@ -36,40 +36,33 @@ impl ConnectionConfig {
             .set_local_ice_credentials(credentials)
             .set_ice_lite(true)
             .set_rtp_mode(true);
-        let mut rtc = match role {
-            Role::Publisher => rtc.set_extension_map(publisher_extensions()),
-            Role::Subscriber => rtc
-                .set_extension_map(subscriber_extensions())
-                // They bring the NACKs, which are answered here and counted in the ledger.
+        let mut rtc = rtc.set_extension_map(extensions(role));
+        if role.sends() {
+            // They bring the NACKs, which are answered here and counted in the ledger.
+            rtc = rtc
                 .enable_raw_packets(true)
                 .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
-                .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL),
-        };
+                .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL);
+        }
         *rtc.codec_config() = codecs(role);
         rtc
     }
 }
 
-/// As LiveKit answers a publisher: simulcast needs mid and rid, the bandwidth estimation of a
-/// browser needs transport-wide feedback.
-fn publisher_extensions() -> ExtensionMap {
-    let mut map = ExtensionMap::empty();
-    map.set(1, Extension::AudioLevel);
-    map.set(2, Extension::AbsoluteCaptureTime);
-    map.set(3, Extension::TransportSequenceNumber);
-    map.set(4, Extension::RtpMid);
-    map.set(10, Extension::RtpStreamId);
-    map.set(11, Extension::RepairedRtpStreamId);
-    map.set(13, Extension::VideoOrientation);
-    map
-}
-
-/// As LiveKit offers a subscriber: no mid, no transport-wide sequence numbers (2,000 subscribers
-/// would answer them with 40,000 reports a second).
-fn subscriber_extensions() -> ExtensionMap {
+/// As LiveKit answers a client that sends: simulcast needs mid and rid, the bandwidth estimation of
+/// a browser needs transport-wide feedback. And as it offers a subscriber: no mid, no transport-wide
+/// sequence numbers (2,000 subscribers would answer them with 40,000 reports a second).
+fn extensions(role: Role) -> ExtensionMap {
     let mut map = ExtensionMap::empty();
     map.set(2, Extension::AbsoluteCaptureTime);
     map.set(13, Extension::VideoOrientation);
+    if role.receives() {
+        map.set(1, Extension::AudioLevel);
+        map.set(3, Extension::TransportSequenceNumber);
+        map.set(4, Extension::RtpMid);
+        map.set(10, Extension::RtpStreamId);
+        map.set(11, Extension::RepairedRtpStreamId);
+    }
     map
 }
 
@@ -110,7 +103,7 @@ pub(crate) fn codecs(role: Role) -> CodecConfig {
         video(35, Codec::Av1, FormatParams::default()),
     ];
     for param in &mut params {
-        param.set_fb_transport_cc(role == Role::Publisher);
+        param.set_fb_transport_cc(role.receives());
         param.set_fb_remb(false);
     }
     CodecConfig::new_from_payload_params(params)

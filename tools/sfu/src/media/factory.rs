@@ -52,12 +52,16 @@ impl PeerFactory {
         now: Instant,
     ) -> Result<Peer, PeerFailure> {
         let identity = &*label.identity;
-        let (impair, upstream_loss) = match role {
-            Role::Subscriber => (self.cohorts.of(identity).map(|(_, model)| Box::new(model)), None),
-            Role::Publisher => {
+        let impair = match role.sends() {
+            true => self.cohorts.of(identity).map(|(_, model)| Box::new(model)),
+            false => None,
+        };
+        let upstream_loss = match role.receives() {
+            true => {
                 let name = format!("{}/up", stable_name(identity));
-                (None, Loss::new(self.drop_upstream, 1, seeded(self.seed, &name)))
+                Loss::new(self.drop_upstream, 1, seeded(self.seed, &name))
             }
+            false => None,
         };
         let spec = PeerSpec { key, role, label, impair, upstream_loss };
         Peer::new(spec, &self.config, self.address, now)

@@ -46,6 +46,14 @@ pub(crate) enum NegotiationError {
     /// str0m can't read it.
     #[error(transparent)]
     Unreadable(#[from] SdpError),
+    /// It has more m-lines than are answered.
+    #[error("the offer has {m_lines} m-lines, and at most {max} are answered")]
+    TooManyMedia {
+        /// How many.
+        m_lines: usize,
+        /// How many there may be.
+        max: usize,
+    },
     /// It does not fit what was negotiated before.
     #[error(transparent)]
     Refused(#[from] RtcError),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stampede_core::MediaKind;
+use stampede_sdp::Slots;
 
 use super::failure::{NegotiationError, PeerFailure};
 
@@ -14,13 +15,31 @@ pub(crate) struct PeerKey(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TrackKey(pub(crate) u64);
 
-/// Which of a participant's two peer connections.
+/// What a peer connection is for. By v0 a participant has one for each direction, by v1 a single one
+/// for both (LiveKit `pkg/rtc/transportmanager.go`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The client offers and sends.
     Publisher,
     /// The SFU offers and sends.
     Subscriber,
+    /// The client offers, and both send.
+    Single,
+}
+
+impl Role {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 3;
+
+    /// Whether it has a receiving half: the client offers, and sends on it.
+    pub(crate) fn receives(self) -> bool {
+        self != Self::Subscriber
+    }
+
+    /// Whether it has a sending half: the SFU sends on it.
+    pub(crate) fn sends(self) -> bool {
+        self != Self::Publisher
+    }
 }
 
 /// What identifies a peer connection in the ledger.
@@ -53,21 +72,22 @@ pub(crate) enum Command {
         peer: PeerKey,
         role: Role,
         label: PeerLabel,
-        /// Tracks to offer at once (subscribers only).
+        /// Tracks to send as soon as they are negotiated, where it has a sending half.
         tracks: Vec<TrackOffer>,
     },
     RemovePeer(PeerKey),
     /// The subscriber's client can't be reached: changes of what it gets wait, and so does the
     /// answer to an offer that is out.
     Suspend(PeerKey),
-    /// The subscriber's client can be reached, and is to find a new way for its media.
+    /// The subscriber's client can be reached, and is to find a new way for its media. Where the
+    /// client offers, it does that by itself, and is only told anew which m-lines it lacks.
     RestartIce(PeerKey),
     /// The peer belongs to another room from now on.
     Relabel {
         peer: PeerKey,
         label: PeerLabel,
     },
-    /// The publisher's offer as the SFU takes it; `tracks` are those whose mid is known.
+    /// A client's offer as the SFU takes it; `tracks` are those it publishes whose mid is known.
     Offer {
         peer: PeerKey,
         id: u32,
@@ -137,8 +157,17 @@ pub(crate) struct PublishedTrack {
 pub(crate) enum Event {
     /// An offer for a subscriber.
     Offer { peer: PeerKey, id: u32, sdp: String, mid_to_track_id: Vec<(String, String)> },
-    /// The answer to a publisher's offer, with the codec negotiated for each bound track.
-    Answer { peer: PeerKey, id: u32, sdp: String, codecs: Vec<(TrackKey, Option<&'static str>)> },
+    /// The answer to a client's offer, with the codec negotiated for each bound track, and what is
+    /// sent by which m-line.
+    Answer {
+        peer: PeerKey,
+        id: u32,
+        sdp: String,
+        codecs: Vec<(TrackKey, Option<&'static str>)>,
+        mid_to_track_id: Vec<(String, String)>,
+    },
+    /// The client is to offer, with so many m-lines to receive by more, or none.
+    SlotsWanted { peer: PeerKey, missing: Slots },
     /// An SDP of the client could not be used.
     NegotiationFailed { peer: PeerKey, error: NegotiationError },
     /// ICE and DTLS are up.

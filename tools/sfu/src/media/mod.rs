@@ -8,6 +8,7 @@
 //! signalling thread sees.
 
 pub(crate) mod addresses;
+pub(crate) mod answers;
 pub(crate) mod codec;
 pub(crate) mod connection;
 pub(crate) mod egress;
@@ -22,7 +23,7 @@ pub(crate) mod incoming;
 pub(crate) mod ingest;
 pub(crate) mod layers;
 pub(crate) mod message;
-pub(crate) mod negotiate;
+pub(crate) mod offers;
 pub(crate) mod packet;
 pub(crate) mod peer;
 pub(crate) mod peers;

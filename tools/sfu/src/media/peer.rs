@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use stampede_core::crypto::with_key_slot;
 use stampede_core::srtp::{KeyError, KeySlot};
 use stampede_impair::{Class, Impairment, Loss};
+use stampede_sdp::Slots;
 use str0m::channel::ChannelId;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive, Transmit};
@@ -13,6 +14,7 @@ use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 
 use super::addresses::Addresses;
+use super::answers::{Answer, Answers};
 use super::codec;
 use super::connection::ConnectionConfig;
 use super::egress::Egress;
@@ -21,7 +23,7 @@ use super::failure::{NegotiationError, PeerFailure};
 use super::ice::{Ufrags, Way};
 use super::incoming::Incoming;
 use super::message::{PeerKey, PeerLabel, Role};
-use super::negotiate::{self, Negotiation, Offer};
+use super::offers::{Offer, Offers};
 use super::socket::{Datagram, MediaSocket};
 use super::stun::is_check;
 use super::subscriptions::{EndedRow, Subscriptions};
@@ -45,12 +47,30 @@ pub(crate) struct Peer {
     /// The earliest deadline in the timers.
     scheduled: Option<Instant>,
     channels: Vec<(ChannelId, String)>,
-    /// Which of its packets are dropped on arrival (publishers).
+    /// Which of the client's packets are dropped on arrival.
     upstream_loss: Option<Loss>,
+    /// The receiving half.
     incoming: Incoming,
+    /// The sending half.
     outgoing: Outgoing,
     subscriptions: Subscriptions,
     negotiation: Negotiation,
+}
+
+/// Who offers.
+enum Negotiation {
+    /// The SFU.
+    Offers(Offers),
+    /// The client.
+    Answers(Answers),
+}
+
+/// What the client is to be told, so that what it gets is agreed on.
+pub(crate) enum Wish {
+    /// This offer of the SFU's.
+    Offer(Offer),
+    /// To offer, with so many m-lines to receive by more.
+    Slots(Slots),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +82,7 @@ enum State {
     Ended,
 }
 
-/// What a subscriber's packets go through on their way out.
+/// What packets to the client go through on their way out.
 struct Outgoing {
     /// Where its SRTP keys will be found, until they were.
     keys: Option<KeySlot>,
@@ -79,9 +99,9 @@ pub(crate) struct PeerSpec {
     pub(crate) key: PeerKey,
     pub(crate) role: Role,
     pub(crate) label: PeerLabel,
-    /// What is done to its packets on purpose (subscribers).
+    /// What is done on purpose to packets of its sending half.
     pub(crate) impair: Option<Box<Impairment>>,
-    /// Which of its packets are dropped on arrival (publishers).
+    /// Which packets of its receiving half are dropped on arrival.
     pub(crate) upstream_loss: Option<Loss>,
 }
 
@@ -101,7 +121,11 @@ impl Peer {
         let rtc_config = config.rtc(role, credentials);
         let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
         rtc.add_local_candidate(Candidate::host(address, "udp")?);
-        let keys = (role == Role::Subscriber).then_some(keys);
+        let keys = role.sends().then_some(keys);
+        let negotiation = match role.receives() {
+            true => Negotiation::Answers(Answers::default()),
+            false => Negotiation::Offers(Offers::default()),
+        };
         Ok(Self {
             key,
             label,
@@ -116,7 +140,7 @@ impl Peer {
             incoming: Incoming::default(),
             outgoing: Outgoing { keys, srtp: None, impair, share: 0 },
             subscriptions: Subscriptions::default(),
-            negotiation: Negotiation::default(),
+            negotiation,
         })
     }
 
@@ -154,12 +178,12 @@ impl Peer {
         &mut self.addresses
     }
 
-    /// Its m-lines and SSRCs as a publisher.
+    /// M-lines and SSRCs of its receiving half.
     pub(crate) fn incoming(&mut self) -> &mut Incoming {
         &mut self.incoming
     }
 
-    /// Its subscriptions as a subscriber.
+    /// What is sent by its sending half.
     pub(crate) fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }
@@ -253,7 +277,11 @@ impl Peer {
             return None;
         }
         let at = at.min(now + PEER_CHECK_INTERVAL);
-        let due = [self.negotiation.next(), self.way.deadline()];
+        let negotiation = match &self.negotiation {
+            Negotiation::Offers(offers) => offers.next(),
+            Negotiation::Answers(answers) => answers.next(),
+        };
+        let due = [negotiation, self.way.deadline()];
         let at = due.into_iter().flatten().fold(at, Instant::min);
         if self.scheduled.is_some_and(|scheduled| scheduled <= at) {
             return None;
@@ -276,30 +304,55 @@ impl Peer {
         self.way.deadline().is_some_and(|deadline| now >= deadline)
     }
 
-    /// The client can't be reached until ICE is restarted.
+    /// The client can't be reached until [`restart_ice`](Self::restart_ice).
     pub(crate) fn suspend_negotiation(&mut self) {
-        self.negotiation.suspend();
+        match &mut self.negotiation {
+            Negotiation::Offers(offers) => offers.suspend(),
+            Negotiation::Answers(answers) => answers.suspend(),
+        }
     }
 
-    /// Asks for an offer that restarts ICE; the one to send again before it, if there is one.
+    /// The client can be reached. Where the SFU offers, asks for an offer that restarts ICE; the one
+    /// to send again before it, if there is one.
     pub(crate) fn restart_ice(&mut self, now: Instant) -> Option<Offer> {
-        self.negotiation.restart(now)
+        match &mut self.negotiation {
+            Negotiation::Offers(offers) => offers.restart(now),
+            Negotiation::Answers(answers) => {
+                answers.resume();
+                None
+            }
+        }
     }
 
     /// Whether the client has left an offer unanswered for too long.
     pub(crate) fn negotiation_timed_out(&self, now: Instant) -> bool {
-        self.negotiation.timed_out(now)
+        matches!(&self.negotiation, Negotiation::Offers(offers) if offers.timed_out(now))
     }
 
-    /// Asks for an offer soon; gives the moment to call [`offer`](Self::offer).
-    pub(crate) fn want_negotiation(&mut self, now: Instant, debounce: Duration) -> Instant {
-        self.negotiation.want(now, debounce)
+    /// What the client gets has changed; gives the moment to call [`negotiate`](Self::negotiate).
+    pub(crate) fn want_negotiation(&mut self, now: Instant) -> Instant {
+        match &mut self.negotiation {
+            Negotiation::Offers(offers) => offers.want(now),
+            Negotiation::Answers(answers) => answers.want(now),
+        }
     }
 
-    /// Makes the offer that is due, if any, together with the ledger rows of subscriptions that
-    /// ended.
-    pub(crate) fn offer(&mut self, now: Instant) -> (Option<Offer>, Vec<EndedRow>) {
-        self.negotiation.offer(&mut self.rtc, &mut self.subscriptions, now)
+    /// What the client is to be told now, if anything, together with the ledger rows of
+    /// subscriptions that ended.
+    pub(crate) fn negotiate(&mut self, now: Instant) -> (Option<Wish>, Vec<EndedRow>) {
+        let Self { negotiation, rtc, subscriptions, .. } = self;
+        match negotiation {
+            Negotiation::Offers(offers) => {
+                let (offer, ended) = offers.offer(rtc, subscriptions, now);
+                (offer.map(Wish::Offer), ended)
+            }
+            Negotiation::Answers(answers) => {
+                // Their m-lines are free at once: an answer says so, whenever the client offers.
+                let ended = subscriptions.forget_removed(rtc);
+                let ended = ended.into_iter().map(|(row, _)| row).collect();
+                (answers.missing(subscriptions, now).map(Wish::Slots), ended)
+            }
+        }
     }
 
     /// Takes the client's answer to an offer; one to none is ignored.
@@ -308,13 +361,18 @@ impl Peer {
     /// The answer can't be used, and the negotiation can't go on.
     pub(crate) fn accept_answer(&mut self, id: u32, sdp: &str) -> Result<(), NegotiationError> {
         let Self { negotiation, rtc, subscriptions, .. } = self;
-        if !negotiation.accept_answer(rtc, subscriptions, id, sdp)? {
+        let accepted = match negotiation {
+            Negotiation::Offers(offers) => offers.accept_answer(rtc, subscriptions, id, sdp)?,
+            Negotiation::Answers(_) => false,
+        };
+        if !accepted {
             tracing::debug!(peer = self.key.0, id, "answer without an offer ignored");
         }
         Ok(())
     }
 
-    /// Answers a publisher's offer, and asks for DTX in the m-lines of these mids.
+    /// Answers a client's offer, and asks for DTX in the m-lines of these mids; `None`, so that it
+    /// is ignored, where the SFU offers.
     ///
     /// # Errors
     /// The offer can't be used.
@@ -322,8 +380,14 @@ impl Peer {
         &mut self,
         sdp: &str,
         dtx_mids: &[&str],
-    ) -> Result<String, NegotiationError> {
-        negotiate::answer(&mut self.rtc, sdp, dtx_mids)
+    ) -> Result<Option<Answer>, NegotiationError> {
+        let Self { negotiation, rtc, subscriptions, .. } = self;
+        match negotiation {
+            Negotiation::Offers(_) => Ok(None),
+            Negotiation::Answers(answers) => {
+                answers.answer(rtc, subscriptions, sdp, dtx_mids).map(Some)
+            }
+        }
     }
 
     /// LiveKit's name of the codec that was negotiated first for an m-line.

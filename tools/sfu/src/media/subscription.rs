@@ -43,6 +43,8 @@ pub(crate) struct Subscription {
     /// To be taken out of the SDP.
     removed: bool,
     mid: Option<Mid>,
+    /// What packets and retransmissions are numbered from on a new SSRC.
+    first: (u16, u16),
     ssrc: Ssrc,
     /// SSRC of retransmissions, if the client takes them.
     rtx_ssrc: Option<u32>,
@@ -89,6 +91,7 @@ impl Subscription {
             negotiation: Negotiation::New,
             removed: false,
             mid: None,
+            first: (first_seq, first_rtx),
             ssrc: Ssrc::from(0),
             rtx_ssrc: None,
             rtx_index: u64::from(first_rtx),
@@ -158,6 +161,19 @@ impl Subscription {
         stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
         self.ssrc = stream.ssrc();
         self.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
+    }
+
+    /// It has lost its m-line, and waits for another, where it begins anew on SSRCs of its own.
+    pub(crate) fn unbind(&mut self, rtc: &mut Rtc) {
+        self.deactivate(rtc);
+        let (first_seq, first_rtx) = self.first;
+        self.negotiation = Negotiation::New;
+        self.mid = None;
+        self.rewriter = Rewriter::new(first_seq);
+        self.rtx_index = u64::from(first_rtx);
+        self.layer = None;
+        self.format = None;
+        self.sent = Sent::default();
     }
 
     /// It is over: str0m forgets its stream.

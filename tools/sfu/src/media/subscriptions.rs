@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use stampede_core::MediaKind;
 use str0m::Rtc;
 use str0m::media::Mid;
 use str0m::rtp::Ssrc;
@@ -95,6 +96,33 @@ impl Subscriptions {
     /// Those that the client has not been told of, with their indices.
     pub(crate) fn new_ones(&mut self) -> impl Iterator<Item = (usize, &mut Subscription)> {
         self.all.iter_mut().filter(|(_, subscription)| subscription.is_new())
+    }
+
+    /// The one that an m-line is used for.
+    pub(crate) fn bound_to(&self, mid: Mid) -> Option<&Subscription> {
+        self.iter().find(|subscription| subscription.mid() == Some(mid))
+    }
+
+    /// Uses an m-line that the client has offered to receive by for the first subscription of this
+    /// kind that has none. False if there is no such subscription, or str0m sends nothing there.
+    pub(crate) fn bind_waiting(&mut self, kind: MediaKind, mid: Mid, rtc: &mut Rtc) -> bool {
+        if rtc.direct_api().stream_tx_by_mid(mid, None).is_none() {
+            return false;
+        }
+        let mut waiting = self.new_ones().filter(|(_, new)| new.offer().kind == kind);
+        let Some((_, subscription)) = waiting.next() else { return false };
+        subscription.set_offered(mid);
+        subscription.activate(rtc);
+        true
+    }
+
+    /// Takes their m-lines from subscriptions whose client no longer offers them.
+    pub(crate) fn unbind_unless(&mut self, offered: impl Fn(Mid) -> bool, rtc: &mut Rtc) {
+        for (_, subscription) in &mut self.all {
+            if subscription.mid().is_some_and(|mid| !offered(mid)) {
+                subscription.unbind(rtc);
+            }
+        }
     }
 
     /// The client has answered the offer of this one.

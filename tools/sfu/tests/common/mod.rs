@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
 use futures_util::{SinkExt, StreamExt};
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, VideoGrants};
@@ -13,7 +14,7 @@ use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sfu::{Sfu, SfuOptions, SubscriberTrackLedger};
-use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
@@ -130,6 +131,18 @@ pub struct Client {
     /// It has come back, so that an offer may come again.
     resumed: bool,
     pub codec: Codec,
+    /// It has joined by v1, so that `publisher` is its only connection.
+    pub single: bool,
+    /// M-lines to receive by that it was asked to add to those it has: audio and video.
+    pub required: Vec<(u32, u32)>,
+    /// Those m-lines.
+    slots: Vec<Mid>,
+    /// What of it waits for the answer to an offer.
+    wanted: Option<(u32, u32)>,
+    /// Id of its last offer.
+    offer_id: u32,
+    /// To its offers.
+    pub answers: Vec<proto::SessionDescription>,
     /// Data channels of the publisher connection by label.
     pub channels: HashMap<String, ChannelId>,
     pub data: Vec<Vec<u8>>,
@@ -247,7 +260,50 @@ impl Client {
         let token = token(identity, grants);
         let url = format!("{}/rtc?access_token={token}&protocol=17&sdk=rust&{query}", sfu.url());
         let (ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-        let mut client = Self {
+        let mut client = Self::new(ws);
+        drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
+        client
+    }
+
+    /// Joins by v1 with an offer of so many m-lines to receive audio and video by.
+    pub async fn connect_single(
+        sfu: &Sfu,
+        identity: &str,
+        grants: VideoGrants,
+        slots: (u32, u32),
+    ) -> Self {
+        let mut connection = Connection::new();
+        let mut api = connection.rtc.sdp_api();
+        for label in ["_reliable", "_lossy", "_data_track"] {
+            api.add_channel(label.to_owned());
+        }
+        let slots = add_slots(&mut api, slots);
+        let (offer, pending) = api.apply().unwrap();
+        let offer = proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            id: 1,
+            mid_to_track_id: HashMap::new(),
+        };
+        let request = proto::JoinRequest {
+            connection_settings: Some(proto::ConnectionSettings {
+                auto_subscribe: true,
+                ..proto::ConnectionSettings::default()
+            }),
+            publisher_offer: Some(offer),
+            ..proto::JoinRequest::default()
+        };
+        let url = url_v1(sfu, &token(identity, grants), &request);
+        let (ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let mut client = Self::new(ws);
+        (client.single, client.offer_id, client.slots) = (true, 1, slots);
+        (client.publisher, client.pending) = (connection, Some(pending));
+        drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
+        client
+    }
+
+    fn new(ws: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        Self {
             ws,
             join: None,
             left: None,
@@ -265,11 +321,15 @@ impl Client {
             offers: 0,
             resumed: false,
             codec: Codec::Vp8,
+            single: false,
+            required: Vec::new(),
+            slots: Vec::new(),
+            wanted: None,
+            offer_id: 0,
+            answers: Vec::new(),
             channels: HashMap::new(),
             data: Vec::new(),
-        };
-        drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
-        client
+        }
     }
 
     /// Closes its websocket and goes on with its media.
@@ -280,7 +340,7 @@ impl Client {
     }
 
     /// Comes back with a new websocket, on the peer connections it has, and restarts the ICE of the
-    /// publisher's if there is one. What was said before is forgotten.
+    /// publisher's, or the only one, if there is one. What was said before is forgotten.
     pub async fn resume(&mut self, sfu: &Sfu, identity: &str, grants: VideoGrants) {
         self.resume_with(sfu, &token(identity, grants)).await;
         if self.publisher.connected && !self.closed {
@@ -291,7 +351,15 @@ impl Client {
     /// The same with this token, and nothing of the publisher's.
     pub async fn resume_with(&mut self, sfu: &Sfu, token: &str) {
         let query = "protocol=17&sdk=rust&reconnect=1&sid=PA_any";
-        let url = format!("{}/rtc?access_token={token}&{query}", sfu.url());
+        let request = proto::JoinRequest {
+            reconnect: true,
+            participant_sid: "PA_any".into(),
+            ..proto::JoinRequest::default()
+        };
+        let url = match self.single {
+            true => url_v1(sfu, token, &request),
+            false => format!("{}/rtc?access_token={token}&{query}", sfu.url()),
+        };
         (self.ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         (self.closed, self.left, self.resumed) = (false, None, true);
         self.responses.clear();
@@ -301,16 +369,37 @@ impl Client {
     /// Offers an ICE restart of the publisher's connection.
     pub async fn restart_publisher(&mut self) {
         let mut api = self.publisher.rtc.sdp_api();
+        renew(&mut api, &self.slots);
         api.ice_restart(true);
         let (offer, pending) = api.apply().unwrap();
+        self.offer(offer, pending).await;
+    }
+
+    async fn offer(&mut self, offer: SdpOffer, pending: SdpPendingOffer) {
         self.pending = Some(pending);
+        self.offer_id += 1;
         let offer = proto::SessionDescription {
             r#type: "offer".into(),
             sdp: offer.to_sdp_string(),
-            id: 2,
+            id: self.offer_id,
             mid_to_track_id: HashMap::new(),
         };
         self.send(Request::Offer(offer)).await;
+    }
+
+    /// Offers what it was asked for, unless an offer is out.
+    async fn offer_wanted(&mut self) {
+        if self.pending.is_some() {
+            return;
+        }
+        let Some(wanted) = self.wanted.take() else { return };
+        let mut api = self.publisher.rtc.sdp_api();
+        // str0m makes no offer without a change.
+        renew(&mut api, &self.slots);
+        let added = add_slots(&mut api, if wanted == (0, 0) { (1, 0) } else { wanted });
+        self.slots.extend(added);
+        let (offer, pending) = api.apply().unwrap();
+        self.offer(offer, pending).await;
     }
 
     pub async fn send(&mut self, message: Request) {
@@ -335,16 +424,11 @@ impl Client {
         }
         let mut events = Vec::new();
         self.subscriber.poll(&mut self.wire, &mut events);
-        for event in events.drain(..) {
+        self.publisher.poll(&mut self.wire, &mut events);
+        for event in events {
             match event {
                 Event::RtpPacket(packet) => self.received(packet),
                 Event::ChannelData(data) => self.data.push(data.data),
-                _ => {}
-            }
-        }
-        self.publisher.poll(&mut BTreeMap::new(), &mut events);
-        for event in events {
-            match event {
                 Event::KeyframeRequest(request) => {
                     self.keyframe_requests.push(request.rid.map(|rid| rid.to_string()));
                 }
@@ -396,10 +480,24 @@ impl Client {
                 self.send(Request::Answer(answer)).await;
             }
             Response::Answer(answer) => {
+                assert_eq!(answer.id, self.offer_id, "an answer has its offer's id");
                 let pending = self.pending.take().unwrap();
-                let answer = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
-                self.publisher.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+                let sdp = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
+                self.publisher.rtc.sdp_api().accept_answer(pending, sdp).unwrap();
                 self.publisher.timeout = Instant::now();
+                if self.single {
+                    self.mid_to_track.clone_from(&answer.mid_to_track_id);
+                    self.read_ssrcs(&answer.sdp);
+                }
+                self.answers.push(answer);
+                self.offer_wanted().await;
+            }
+            Response::MediaSectionsRequirement(required) => {
+                let (audio, video) = (required.num_audios, required.num_videos);
+                self.required.push((audio, video));
+                let before = self.wanted.unwrap_or_default();
+                self.wanted = Some((before.0 + audio, before.1 + video));
+                self.offer_wanted().await;
             }
             _ => {}
         }
@@ -457,18 +555,14 @@ impl Client {
             recv: Vec::new(),
         });
         let mut api = self.publisher.rtc.sdp_api();
+        renew(&mut api, &self.slots);
         let stream = Some("stream".to_owned());
         let mid = api.add_media(kind, Direction::SendOnly, stream, Some(cid.into()), simulcast);
-        api.add_channel("_reliable".to_owned());
+        if !self.single {
+            api.add_channel("_reliable".to_owned());
+        }
         let (offer, pending) = api.apply().unwrap();
-        self.pending = Some(pending);
-        let offer = proto::SessionDescription {
-            r#type: "offer".into(),
-            sdp: offer.to_sdp_string(),
-            id: 1,
-            mid_to_track_id: HashMap::new(),
-        };
-        self.send(Request::Offer(offer)).await;
+        self.offer(offer, pending).await;
         self.mids.push(mid);
         mid
     }
@@ -540,6 +634,26 @@ impl Client {
             .flat_map(|(_, wire)| wire.seqs.clone())
             .collect()
     }
+}
+
+fn add_slots(api: &mut SdpApi<'_>, (audio, video): (u32, u32)) -> Vec<Mid> {
+    let audio = std::iter::repeat_n(MediaKind::Audio, audio as usize);
+    let kinds = audio.chain(std::iter::repeat_n(MediaKind::Video, video as usize));
+    kinds.map(|kind| api.add_media(kind, Direction::RecvOnly, None, None, None)).collect()
+}
+
+/// str0m itself would offer nothing of what was answered `inactive`.
+fn renew(api: &mut SdpApi<'_>, slots: &[Mid]) {
+    slots.iter().for_each(|slot| api.set_direction(*slot, Direction::RecvOnly));
+}
+
+pub fn url_v1(sfu: &Sfu, token: &str, request: &proto::JoinRequest) -> String {
+    let wrapped = proto::WrappedJoinRequest {
+        compression: proto::wrapped_join_request::Compression::None as i32,
+        join_request: request.encode_to_vec(),
+    };
+    let packed = base64::engine::general_purpose::URL_SAFE.encode(wrapped.encode_to_vec());
+    format!("{}/rtc/v1?access_token={token}&join_request={packed}", sfu.url())
 }
 
 fn track_name(track: &str) -> String {

@@ -8,10 +8,10 @@ pub(crate) mod observer;
 pub(crate) mod relay;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -222,6 +222,7 @@ pub(crate) fn run(args: &[&str]) -> Ended {
 /// `stampede sfu` on free ports.
 pub(crate) struct Sfu {
     child: Child,
+    stdout: BufReader<ChildStdout>,
     pub url: String,
 }
 
@@ -251,9 +252,19 @@ impl Sfu {
         command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
-        Self { child, url: ready["url"].as_str().unwrap().to_owned() }
+        Self { child, stdout, url: ready["url"].as_str().unwrap().to_owned() }
+    }
+
+    /// Ends it; the ledger that it says last.
+    pub(crate) fn end(mut self) -> Value {
+        self.signal(Signal::INT);
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        let last = rest.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|_| panic!("no ledger: {rest:?}"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -1,14 +1,12 @@
 //! What the signalling thread asks of a worker.
 
-use std::time::Duration;
-
 use str0m::media::Mid;
 
 use super::Worker;
+use crate::media::answers::Answer;
 use crate::media::message::{
     Command, Event, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer,
 };
-use crate::media::negotiate::NEGOTIATION_DEBOUNCE;
 use crate::media::source::Source;
 
 impl Worker {
@@ -71,8 +69,9 @@ impl Worker {
                 return;
             }
         };
-        if role == Role::Subscriber {
-            peer.want_negotiation(self.now, Duration::ZERO);
+        // By an answer it gets what it can without being asked for an offer.
+        if !role.receives() || !tracks.is_empty() {
+            peer.want_negotiation(self.now);
         }
         let index = self.peers.insert(peer, self.now);
         for track in tracks {
@@ -133,7 +132,7 @@ impl Worker {
 
     fn want_negotiation(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let at = peer.want_negotiation(self.now, NEGOTIATION_DEBOUNCE);
+        let at = peer.want_negotiation(self.now);
         self.schedule(index, at);
     }
 
@@ -144,6 +143,8 @@ impl Worker {
         if peer.is_some_and(|peer| peer.subscriptions_mut().remove(track)) {
             self.tracks.leave(track, index);
             self.want_negotiation(index);
+            self.negotiate(index);
+            self.advance(index);
         }
     }
 
@@ -162,8 +163,9 @@ impl Worker {
         let pausing = tracks.iter().filter(|track| track.dtx);
         let dtx_mids: Vec<&str> = pausing.map(|track| track.mid.as_str()).collect();
         let former = peer.local_ufrag();
-        let sdp = match peer.answer(sdp, &dtx_mids) {
-            Ok(answer) => answer,
+        let answer = match peer.answer(sdp, &dtx_mids) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return,
             Err(error) => {
                 self.events.emit(Event::NegotiationFailed { peer: key, error });
                 return;
@@ -177,7 +179,11 @@ impl Worker {
         for track in tracks {
             self.bind(key, track);
         }
-        self.events.emit(Event::Answer { peer: key, id, sdp, codecs });
+        let Answer { sdp, mid_to_track_id, missing } = answer;
+        self.events.emit(Event::Answer { peer: key, id, sdp, codecs, mid_to_track_id });
+        if let Some(missing) = missing {
+            self.events.emit(Event::SlotsWanted { peer: key, missing });
+        }
         self.advance(index);
     }
 

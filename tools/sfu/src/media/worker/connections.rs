@@ -11,8 +11,8 @@ use super::Worker;
 use crate::media::failure::PeerFailure;
 use crate::media::ingest::ingest;
 use crate::media::message::Event;
-use crate::media::negotiate::Offer;
-use crate::media::peer::Peer;
+use crate::media::offers::Offer;
+use crate::media::peer::{Peer, Wish};
 use crate::media::stun;
 
 /// What str0m was given last, before it is asked what it has to say.
@@ -231,15 +231,20 @@ impl Worker {
         }
     }
 
-    /// Makes the offer that is due, if any.
+    /// Says what is due to be agreed on, if anything is.
     pub(super) fn negotiate(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let (offer, ended) = peer.offer(self.now);
+        let (wish, ended) = peer.negotiate(self.now);
+        let key = peer.key();
         for (room, row) in ended {
             self.ended.keep_subscribed(room, peer.label().identity.clone(), row);
         }
-        if let Some(offer) = offer {
-            self.send_offer(index, offer);
+        match wish {
+            Some(Wish::Offer(offer)) => self.send_offer(index, offer),
+            Some(Wish::Slots(missing)) => {
+                self.events.emit(Event::SlotsWanted { peer: key, missing });
+            }
+            None => {}
         }
     }
 

@@ -1,11 +1,11 @@
-//! Offers to subscribers and answers to publishers.
+//! Offers to subscribers, where the SFU offers: by v0.
 
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
-use stampede_sdp::{Description, Media, ParseError};
+use stampede_sdp::Description;
 use str0m::Rtc;
-use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::Direction;
 
@@ -14,14 +14,14 @@ use super::subscriptions::{EndedRow, Subscriptions};
 
 /// Changes are collected this long before they are offered (LiveKit's fast negotiation debounce
 /// is 10 ms, `pkg/rtc/transport.go`).
-pub(crate) const NEGOTIATION_DEBOUNCE: Duration = Duration::from_millis(10);
+const NEGOTIATION_DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// An offer unanswered for this long ends the peer (LiveKit `negotiationFailedTimeout`).
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where a subscriber's negotiation is: at most one offer is out, changes wait.
+/// Where the SFU's offers are: at most one is out, changes wait.
 #[derive(Default)]
-pub(crate) struct Negotiation {
+pub(crate) struct Offers {
     next_id: u32,
     outstanding: Option<Outstanding>,
     /// When to offer the changes that wait.
@@ -50,9 +50,11 @@ pub(crate) struct Offer {
     pub(crate) new_ufrag: Option<String>,
 }
 
-impl Negotiation {
-    /// Asks for an offer soon; gives the moment to call [`offer`](Self::offer).
-    pub(crate) fn want(&mut self, now: Instant, debounce: Duration) -> Instant {
+impl Offers {
+    /// Asks for an offer soon, or at once if it is the first; gives the moment to call
+    /// [`offer`](Self::offer).
+    pub(crate) fn want(&mut self, now: Instant) -> Instant {
+        let debounce = if self.next_id == 0 { Duration::ZERO } else { NEGOTIATION_DEBOUNCE };
         *self.due.get_or_insert(now + debounce)
     }
 
@@ -184,37 +186,6 @@ impl Negotiation {
     }
 }
 
-/// Answers a publisher's offer, and asks for DTX where silence may be left out.
-///
-/// # Errors
-/// The offer can't be used.
-pub(crate) fn answer(
-    rtc: &mut Rtc,
-    sdp: &str,
-    dtx_mids: &[&str],
-) -> Result<String, NegotiationError> {
-    let offer = SdpOffer::from_sdp_string(sdp)?;
-    let answer = rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
-    if dtx_mids.is_empty() { Ok(answer) } else { Ok(with_dtx(&answer, dtx_mids)?) }
-}
-
-/// The answer with DTX asked for in the Opus m-lines of these mids, as LiveKit has it
-/// (`pkg/rtc/participant_sdp.go`, `usedtx`; RFC 7587 §6.1).
-fn with_dtx(answer: &str, mids: &[&str]) -> Result<String, ParseError> {
-    let opus_format = |media: Option<&Media<'_>>| {
-        let media = media.filter(|media| mids.contains(&media.mid))?;
-        let opus = media.payload_types.iter().find(|payload_type| payload_type.is("opus"))?;
-        Some(format!("a=fmtp:{} ", opus.number))
-    };
-    Ok(Description::parse(answer)?.rewrite(|media, line| {
-        let format = opus_format(media).filter(|format| line.starts_with(format.as_str()));
-        Some(match format {
-            Some(_) => format!("{line};usedtx=1").into(),
-            None => line.into(),
-        })
-    }))
-}
-
 /// The channels LiveKit creates towards a subscriber (`pkg/rtc/transportmanager.go`).
 fn data_channels() -> [ChannelConfig; 3] {
     let lossy = |label: &str| ChannelConfig {
@@ -234,6 +205,7 @@ mod tests {
 
     use std::sync::Arc;
 
+    use str0m::change::SdpOffer;
     use str0m::{IceCreds, RtcConfig};
 
     use super::*;
@@ -248,50 +220,32 @@ mod tests {
         let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
         let mut client = RtcConfig::new().set_crypto_provider(Arc::new(crypto())).build(now);
         let mut subscriptions = Subscriptions::default();
-        let mut negotiation = Negotiation::default();
+        let mut offers = Offers::default();
         let mut answer = |offer: &Offer| {
             let offer = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
             client.sdp_api().accept_offer(offer).unwrap().to_sdp_string()
         };
-        negotiation.want(now, Duration::ZERO);
-        let first = negotiation.offer(&mut server, &mut subscriptions, now).0.unwrap();
-        negotiation.suspend();
-        assert!(!negotiation.timed_out(now + NEGOTIATION_TIMEOUT) && negotiation.next().is_none());
-        let again = negotiation.restart(now).unwrap();
+        offers.want(now);
+        let first = offers.offer(&mut server, &mut subscriptions, now).0.unwrap();
+        offers.suspend();
+        assert!(!offers.timed_out(now + NEGOTIATION_TIMEOUT) && offers.next().is_none());
+        let again = offers.restart(now).unwrap();
         assert_eq!((again.id, &again.sdp), (first.id, &first.sdp));
-        assert!(negotiation.restart(now).is_none(), "not suspended");
+        assert!(offers.restart(now).is_none(), "not suspended");
         let answers = [answer(&first), answer(&again)];
-        let mut accept = |negotiation: &mut Negotiation, server: &mut Rtc, id, sdp: &str| {
-            negotiation.accept_answer(server, &mut subscriptions, id, sdp).unwrap()
+        let mut accept = |offers: &mut Offers, server: &mut Rtc, id, sdp: &str| {
+            offers.accept_answer(server, &mut subscriptions, id, sdp).unwrap()
         };
-        assert!(accept(&mut negotiation, &mut server, first.id, &answers[0]));
+        assert!(accept(&mut offers, &mut server, first.id, &answers[0]));
         let mut none = Subscriptions::default();
-        let restart = negotiation.offer(&mut server, &mut none, now).0.unwrap();
-        assert!(!accept(&mut negotiation, &mut server, again.id, &answers[1]), "late");
-        negotiation.suspend();
-        let again = negotiation.restart(now).unwrap();
+        let restart = offers.offer(&mut server, &mut none, now).0.unwrap();
+        assert!(!accept(&mut offers, &mut server, again.id, &answers[1]), "late");
+        offers.suspend();
+        let again = offers.restart(now).unwrap();
         assert_eq!(again.new_ufrag, restart.new_ufrag, "one restart is enough");
-        assert!(accept(&mut negotiation, &mut server, restart.id, &answer(&again)));
+        assert!(accept(&mut offers, &mut server, restart.id, &answer(&again)));
         let local = server.direct_api().local_ice_credentials().ufrag;
         assert_eq!(Some(local), restart.new_ufrag);
-        assert!(negotiation.offer(&mut server, &mut none, now).0.is_none());
-    }
-
-    #[test]
-    fn dtx_is_asked_for_where_it_is_wanted() {
-        let section = |mid: &str, parameters: &str| {
-            format!(
-                "m=audio 9 UDP/TLS/RTP/SAVPF 111 8\r\na=rtpmap:111 opus/48000/2\r\n\
-                 a=rtpmap:8 PCMA/8000\r\na=fmtp:111 {parameters}\r\na=fmtp:8 x=1\r\n\
-                 a=mid:{mid}\r\n"
-            )
-        };
-        let sdp = |second: &str| {
-            let plain = "useinbandfec=1";
-            format!("v=0\r\n{}{}{}", section("0", plain), section("1", second), section("2", plain))
-        };
-        let answer = sdp("useinbandfec=1");
-        assert_eq!(with_dtx(&answer, &["1"]), Ok(sdp("useinbandfec=1;usedtx=1")));
-        assert_eq!(with_dtx(&answer, &[]), Ok(answer));
+        assert!(offers.offer(&mut server, &mut none, now).0.is_none());
     }
 }

@@ -1,0 +1,411 @@
+//! Answers to a client's offers: those of a publisher by v0, and all by v1, where the client offers
+//! m-lines to receive by as well, which are called slots (LiveKit `pkg/rtc/transport.go`).
+//!
+//! A track gets the lowest slot of its kind that is free. When it is gone the slot is answered
+//! `inactive`, and is free for the next one, with other SSRCs. The SFU never offers: it says how many
+//! slots are missing, or none where it only wants an offer.
+//!
+//! str0m answers every slot with streams to send and a stream id of its own. Here the streams of free
+//! slots are taken from it again, and its text is amended.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use stampede_sdp::{Description, Media, MediaKind, ParseError, Slots};
+use str0m::Rtc;
+use str0m::change::SdpOffer;
+use str0m::media::Mid;
+
+use super::failure::NegotiationError;
+use super::subscriptions::Subscriptions;
+
+/// Changes are collected this long before an offer is asked for (LiveKit `pkg/rtc/transport.go`,
+/// `negotiationFrequency`).
+const NEGOTIATION_DEBOUNCE: Duration = Duration::from_millis(150);
+/// M-lines of an offer that is answered: twice the slots that a client of ours ever offers. Each of
+/// them costs some kilobytes.
+const MEDIA_MAX: usize = 2 * stampede_sdp::SLOTS_MAX as usize;
+
+/// Where the negotiation is of a connection whose client offers.
+#[derive(Default)]
+pub(crate) struct Answers {
+    /// M-lines that the latest offer has to receive by, in their order.
+    slots: Vec<Slot>,
+    /// When to ask for an offer.
+    due: Option<Instant>,
+    /// What was missing when it was last said, unless something has changed since. A client that
+    /// offers no more is not asked again and again.
+    said: Option<Slots>,
+    /// The client can't be reached: it is asked for nothing.
+    suspended: bool,
+}
+
+/// An m-line to receive by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    mid: Mid,
+    kind: MediaKind,
+    /// It was some track's.
+    used: bool,
+}
+
+/// An answer, and what comes after it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) sdp: String,
+    /// Of all slots that are some track's.
+    pub(crate) mid_to_track_id: Vec<(String, String)>,
+    /// Slots that the client is to offer beyond those it has offered.
+    pub(crate) missing: Option<Slots>,
+}
+
+impl Answers {
+    /// Asks for an offer soon; gives the moment to call [`missing`](Self::missing).
+    pub(crate) fn want(&mut self, now: Instant) -> Instant {
+        self.said = None;
+        *self.due.get_or_insert(now + NEGOTIATION_DEBOUNCE)
+    }
+
+    /// The client can't be reached until [`resume`](Self::resume).
+    pub(crate) fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// The client can be reached again, and may not have heard what was missing.
+    pub(crate) fn resume(&mut self) {
+        self.suspended = false;
+        self.said = None;
+    }
+
+    /// When something has to be done.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.due.filter(|_| !self.suspended)
+    }
+
+    /// How many slots to ask for now, which may be none; `None` if no offer is to be asked for.
+    pub(crate) fn missing(&mut self, subscriptions: &Subscriptions, now: Instant) -> Option<Slots> {
+        self.due.take_if(|due| !self.suspended && *due <= now)?;
+        let missing = self.count_missing(subscriptions);
+        self.said = Some(missing);
+        Some(missing)
+    }
+
+    fn count_missing(&self, subscriptions: &Subscriptions) -> Slots {
+        let of = |kind| {
+            let waiting = subscriptions.iter().filter(|it| it.is_new() && it.offer().kind == kind);
+            let slots = self.slots.iter().filter(|slot| slot.kind == kind);
+            let free = slots.filter(|slot| subscriptions.bound_to(slot.mid).is_none()).count();
+            u32::try_from(waiting.count().saturating_sub(free)).unwrap_or(u32::MAX)
+        };
+        Slots { audio: of(MediaKind::Audio), video: of(MediaKind::Video) }
+    }
+
+    /// Answers an offer: gives its slots to tracks that wait for one, from which on they are sent,
+    /// and asks for DTX in the m-lines of `dtx_mids`.
+    ///
+    /// # Errors
+    /// The offer can't be used.
+    pub(crate) fn answer(
+        &mut self,
+        rtc: &mut Rtc,
+        subscriptions: &mut Subscriptions,
+        sdp: &str,
+        dtx_mids: &[&str],
+    ) -> Result<Answer, NegotiationError> {
+        let offer = Description::parse(sdp)?;
+        if offer.media.len() > MEDIA_MAX {
+            let m_lines = offer.media.len();
+            return Err(NegotiationError::TooManyMedia { m_lines, max: MEDIA_MAX });
+        }
+        self.read_slots(&offer);
+        let offered = |mid| self.slots.iter().any(|slot| slot.mid == mid);
+        subscriptions.unbind_unless(offered, rtc);
+        let answer = rtc.sdp_api().accept_offer(SdpOffer::from_sdp_string(sdp)?)?.to_sdp_string();
+        for slot in &mut self.slots {
+            let bound = subscriptions.bound_to(slot.mid).is_some()
+                || subscriptions.bind_waiting(slot.kind, slot.mid, rtc);
+            slot.used |= bound;
+            if !bound {
+                let mut api = rtc.direct_api();
+                if let Some(ssrc) = api.stream_tx_by_mid(slot.mid, None).map(|it| it.ssrc()) {
+                    api.remove_stream_tx(ssrc);
+                }
+            }
+        }
+        self.due = None;
+        let missing = self.count_missing(subscriptions);
+        let missing = Some(missing).filter(|it| *it != Slots::default() && self.said != Some(*it));
+        self.said = missing.or(self.said);
+        let bound = subscriptions.iter().filter_map(|subscription| {
+            Some((subscription.mid()?.to_string(), subscription.offer().sid.to_string()))
+        });
+        let mid_to_track_id = bound.collect();
+        let amended = amend(&answer, |media| {
+            let mid = Mid::from(media.mid);
+            let slot = self.slots.iter().find(|slot| slot.mid == mid)?;
+            let offer = subscriptions.bound_to(mid).map(|it| it.offer());
+            Some(match (offer, slot.used) {
+                (Some(offer), _) => Sending::Track {
+                    stream: format!("{}|{}", offer.publisher_sid, offer.sid),
+                    track: offer.sid.to_string(),
+                },
+                (None, true) => Sending::NoLonger,
+                (None, false) => Sending::NotYet,
+            })
+        })?;
+        let sdp = if dtx_mids.is_empty() { amended } else { with_dtx(&amended, dtx_mids)? };
+        Ok(Answer { sdp, mid_to_track_id, missing })
+    }
+
+    /// Notes the slots of an offer.
+    fn read_slots(&mut self, offer: &Description<'_>) {
+        let before = std::mem::take(&mut self.slots);
+        let media = offer.media.iter().filter(|media| {
+            media.direction == stampede_sdp::Direction::RecvOnly && !offer.is_rejected(media)
+        });
+        self.slots.extend(media.filter_map(|media| {
+            let (mid, kind) = (Mid::from(media.mid), media.media_type.kind()?);
+            let used = before.iter().any(|slot| slot.mid == mid && slot.used);
+            Some(Slot { mid, kind, used })
+        }));
+    }
+}
+
+/// What is sent by a slot.
+enum Sending {
+    Track { stream: String, track: String },
+    NotYet,
+    NoLonger,
+}
+
+/// str0m's answer as LiveKit has it: by slots tracks are sent, or nothing. Feedback about
+/// transport-wide sequence numbers is wanted of nobody who receives, for none are sent. Their header
+/// extension stays: what was refused once for a kind of media, Chromium never offers again, and it
+/// needs them for what it sends.
+fn amend(
+    answer: &str,
+    sending: impl Fn(&Media<'_>) -> Option<Sending>,
+) -> Result<String, ParseError> {
+    let mut latest: Option<(String, Option<Sending>)> = None;
+    let amended = Description::parse(answer)?.rewrite(|media, line| {
+        let Some(media) = media else {
+            // It names str0m's own stream ids.
+            let own = line.starts_with("a=msid-semantic:");
+            return Some(if own { "a=msid-semantic:WMS *".into() } else { line.into() });
+        };
+        if latest.as_ref().is_none_or(|(mid, _)| mid != media.mid) {
+            latest = Some((media.mid.to_owned(), sending(media)));
+        }
+        match &latest {
+            Some((_, Some(sending))) => sending.line(line),
+            _ => Some(line.into()),
+        }
+    });
+    Ok(amended)
+}
+
+impl Sending {
+    /// A line of a slot's m-line.
+    fn line<'a>(&self, line: &'a str) -> Option<Cow<'a, str>> {
+        if line.starts_with("a=rtcp-fb:") && line.ends_with(" transport-cc") {
+            return None;
+        }
+        let Self::Track { stream, track } = self else {
+            if line.starts_with("a=msid:") || line.starts_with("a=ssrc") {
+                return None;
+            }
+            let inactive = matches!(self, Self::NoLonger) && line == "a=sendonly";
+            return Some(if inactive { "a=inactive".into() } else { line.into() });
+        };
+        if line.starts_with("a=msid:") {
+            return Some(format!("a=msid:{stream} {track}").into());
+        }
+        let Some((ssrc, attribute)) =
+            line.strip_prefix("a=ssrc:").and_then(|rest| rest.split_once(' '))
+        else {
+            return Some(line.into());
+        };
+        Some(match attribute.split_once(':') {
+            Some(("cname", _)) => format!("a=ssrc:{ssrc} cname:{stream}").into(),
+            Some(("msid", _)) => format!("a=ssrc:{ssrc} msid:{stream} {track}").into(),
+            _ => line.into(),
+        })
+    }
+}
+
+/// The answer with DTX asked for in the Opus m-lines of these mids, as LiveKit has it
+/// (`pkg/rtc/participant_sdp.go`, `usedtx`; RFC 7587 §6.1).
+fn with_dtx(answer: &str, mids: &[&str]) -> Result<String, ParseError> {
+    let opus_format = |media: Option<&Media<'_>>| {
+        let media = media.filter(|media| mids.contains(&media.mid))?;
+        let opus = media.payload_types.iter().find(|payload_type| payload_type.is("opus"))?;
+        Some(format!("a=fmtp:{} ", opus.number))
+    };
+    Ok(Description::parse(answer)?.rewrite(|media, line| {
+        let format = opus_format(media).filter(|format| line.starts_with(format.as_str()));
+        Some(match format {
+            Some(_) => format!("{line};usedtx=1").into(),
+            None => line.into(),
+        })
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::sync::Arc;
+
+    use str0m::media::Direction;
+    use str0m::{Candidate, IceCreds, RtcConfig};
+
+    use super::*;
+    use crate::media::connection::ConnectionConfig;
+    use crate::media::message::{Role, TrackKey, TrackOffer};
+    use crate::media::subscription::Subscription;
+
+    /// A client's connection and the SFU's end of it.
+    struct Rig {
+        client: Rtc,
+        server: Rtc,
+        answers: Answers,
+        subscriptions: Subscriptions,
+        /// M-lines that the client has offered.
+        slots: Vec<Mid>,
+        /// The offer with whatever the test does to it.
+        amended: fn(&str) -> String,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let now = Instant::now();
+            let crypto = stampede_core::crypto::provider;
+            let config = ConnectionConfig::generate(crypto()).unwrap();
+            let mut server = config.rtc(Role::Single, IceCreds::new()).build(now);
+            let address = "127.0.0.1:9".parse().unwrap();
+            server.add_local_candidate(Candidate::host(address, "udp").unwrap());
+            Self {
+                client: RtcConfig::new().set_crypto_provider(Arc::new(crypto())).build(now),
+                server,
+                answers: Answers::default(),
+                subscriptions: Subscriptions::default(),
+                slots: Vec::new(),
+                amended: str::to_owned,
+            }
+        }
+
+        fn subscribe(&mut self, track: usize, kind: MediaKind) {
+            let offer = TrackOffer {
+                track: TrackKey(track as u64),
+                sid: format!("TR_{track}").into(),
+                publisher_sid: "PA_1".into(),
+                kind,
+                home: 0,
+                limit: 2,
+                paused: false,
+            };
+            self.subscriptions.add(Subscription::new(track, "room".into(), offer, 1, 1));
+        }
+
+        /// The client offers so many m-lines more to receive audio and video by.
+        fn offer(&mut self, audio: u32, video: u32) -> Result<Answer, NegotiationError> {
+            let mut api = self.client.sdp_api();
+            // str0m itself would offer nothing of what was answered `inactive`.
+            self.slots.iter().for_each(|slot| api.set_direction(*slot, Direction::RecvOnly));
+            for (kind, count) in
+                [(str0m::media::MediaKind::Audio, audio), (str0m::media::MediaKind::Video, video)]
+            {
+                for _ in 0..count {
+                    let mid = api.add_media(kind, Direction::RecvOnly, None, None, None);
+                    self.slots.push(mid);
+                }
+            }
+            let (offer, pending) = api.apply().unwrap();
+            let offer = (self.amended)(&offer.to_sdp_string());
+            let Self { answers, server, subscriptions, client, .. } = self;
+            let answer = answers.answer(server, subscriptions, &offer, &[])?;
+            let sdp = str0m::change::SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
+            client.sdp_api().accept_answer(pending, sdp).unwrap();
+            Ok(answer)
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_once_and_again_when_it_may_be_lost() {
+        let (mut rig, start) = (Rig::new(), Instant::now());
+        let later = start + NEGOTIATION_DEBOUNCE;
+        for track in 0..3 {
+            rig.subscribe(track, MediaKind::Video);
+        }
+        let two = Slots { audio: 0, video: 2 };
+        let answer = rig.offer(1, 1).unwrap();
+        assert_eq!((answer.mid_to_track_id.len(), answer.missing), (1, Some(two)));
+        // The client has made this one before it heard of that, and adds nothing that helps.
+        assert_eq!(rig.offer(1, 0).unwrap().missing, None);
+        rig.answers.resume();
+        assert_eq!(rig.offer(1, 0).unwrap().missing, Some(two));
+        assert_eq!(rig.offer(0, 1).unwrap().missing, Some(Slots { audio: 0, video: 1 }));
+
+        assert_eq!(rig.answers.missing(&rig.subscriptions, later), None, "nothing has changed");
+        rig.subscribe(3, MediaKind::Audio);
+        assert_eq!(rig.answers.want(start), later);
+        assert_eq!(rig.answers.want(later), later, "one for all changes");
+        rig.answers.suspend();
+        assert_eq!(rig.answers.missing(&rig.subscriptions, later), None, "nobody hears it");
+        rig.answers.resume();
+        assert_eq!(rig.answers.missing(&rig.subscriptions, start), None);
+        let one = Slots { audio: 0, video: 1 };
+        assert_eq!(rig.answers.missing(&rig.subscriptions, later), Some(one), "audio has slots");
+        assert_eq!(rig.answers.next(), None);
+        let answer = rig.offer(0, 1).unwrap();
+        assert_eq!((answer.mid_to_track_id.len(), answer.missing), (4, None));
+        rig.answers.want(later);
+        let wanted = rig.answers.missing(&rig.subscriptions, later + NEGOTIATION_DEBOUNCE);
+        assert_eq!(wanted, Some(Slots::default()), "an offer, and no m-line");
+    }
+
+    #[test]
+    fn a_track_whose_m_line_is_taken_away_waits_for_another() {
+        let mut rig = Rig::new();
+        rig.subscribe(0, MediaKind::Video);
+        let answer = rig.offer(0, 1).unwrap();
+        assert_eq!(answer.mid_to_track_id.len(), 1);
+        assert!(answer.sdp.contains("a=msid:PA_1|TR_0 TR_0"), "{}", answer.sdp);
+        // Chromium would never again offer what is refused once, and sends by it.
+        assert!(answer.sdp.contains("transport-wide-cc-extensions"), "{}", answer.sdp);
+        let (slot, _) = answer.mid_to_track_id[0].clone();
+        rig.amended = |offer| offer.replace("a=recvonly", "a=inactive");
+        let answer = rig.offer(1, 0).unwrap();
+        assert_eq!(answer.mid_to_track_id, []);
+        assert_eq!(answer.missing, Some(Slots { audio: 0, video: 1 }));
+        rig.amended = str::to_owned;
+        let answer = rig.offer(1, 0).unwrap();
+        assert_eq!(answer.mid_to_track_id, [(slot, "TR_0".to_owned())]);
+    }
+
+    #[test]
+    fn m_lines_are_bounded() {
+        let mut rig = Rig::new();
+        let max = u32::try_from(MEDIA_MAX).unwrap();
+        let error = rig.offer(max + 1, 0).unwrap_err();
+        assert!(matches!(error, NegotiationError::TooManyMedia { .. }), "{error}");
+    }
+
+    #[test]
+    fn dtx_is_asked_for_where_it_is_wanted() {
+        let section = |mid: &str, parameters: &str| {
+            format!(
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111 8\r\na=rtpmap:111 opus/48000/2\r\n\
+                 a=rtpmap:8 PCMA/8000\r\na=fmtp:111 {parameters}\r\na=fmtp:8 x=1\r\n\
+                 a=mid:{mid}\r\n"
+            )
+        };
+        let sdp = |second: &str| {
+            let plain = "useinbandfec=1";
+            format!("v=0\r\n{}{}{}", section("0", plain), section("1", second), section("2", plain))
+        };
+        let answer = sdp("useinbandfec=1");
+        assert_eq!(with_dtx(&answer, &["1"]), Ok(sdp("useinbandfec=1;usedtx=1")));
+        assert_eq!(with_dtx(&answer, &[]), Ok(answer));
+    }
+}
