@@ -6,12 +6,13 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use stampede_core::{MediaKind, Sample, StreamReport};
 
-/// Longest value told apart in microseconds (ten minutes); longer ones count as this.
+/// Longest value told apart in microseconds (ten minutes); longer ones count as this. It is the
+/// largest bitrate told apart too, 600 Mbit/s.
 const MICROS_MAX: u64 = 600_000_000;
 /// Most heights of pictures told apart. Frames of further ones are in the total only.
 pub const HEIGHTS_MAX: usize = 8;
 
-/// What a worker's peers measured, in microseconds.
+/// What a worker's peers measured, in microseconds unless said otherwise.
 #[derive(Debug, Clone)]
 pub struct Distributions {
     /// Latency of video frames.
@@ -27,6 +28,8 @@ pub struct Distributions {
     pub audio_jitter_us: Histogram<u64>,
     /// From a PLI to a complete keyframe.
     pub pli_to_keyframe_us: Histogram<u64>,
+    /// Estimates that were sent as REMB, in bits a second.
+    pub estimate_bps: Histogram<u64>,
     /// How late published packets left.
     pub publish_lateness_us: Histogram<u64>,
 }
@@ -40,6 +43,7 @@ impl Default for Distributions {
             video_jitter_us: histogram(3),
             audio_jitter_us: histogram(3),
             pli_to_keyframe_us: histogram(3),
+            estimate_bps: histogram(3),
             publish_lateness_us: histogram(2),
         }
     }
@@ -60,6 +64,9 @@ impl Distributions {
             }
             Sample::KeyframeAfterPli(after) => {
                 self.pli_to_keyframe_us.saturating_record(micros(after));
+            }
+            Sample::BandwidthEstimate { bitrate_bps } => {
+                self.estimate_bps.saturating_record(bitrate_bps);
             }
             Sample::Published { lateness, packets } => {
                 self.publish_lateness_us.saturating_record_n(micros(lateness), packets);
@@ -89,6 +96,7 @@ impl Distributions {
         add(&mut self.video_jitter_us, &other.video_jitter_us);
         add(&mut self.audio_jitter_us, &other.audio_jitter_us);
         add(&mut self.pli_to_keyframe_us, &other.pli_to_keyframe_us);
+        add(&mut self.estimate_bps, &other.estimate_bps);
         add(&mut self.publish_lateness_us, &other.publish_lateness_us);
     }
 

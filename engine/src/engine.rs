@@ -326,6 +326,7 @@ fn spawn(
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,
+            feedback: options.feedback,
             route: Some(|remote| stampede_udp::local_ip_towards(remote).ok()),
             ..PeerOptions::new(shared.identity)
         },

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use stampede_core::CongestionFeedback;
 use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
 
@@ -20,6 +21,8 @@ pub struct EngineOptions {
     pub backend: BackendChoice,
     /// How long after a gap was seen a repair still counts (docs/measurement.md, "Packets").
     pub playout_deadline: Duration,
+    /// What subscribers tell the server of congestion; as Chrome by default.
+    pub feedback: CongestionFeedback,
     /// How long a busy worker gathers datagrams so that it can process them grouped by peer.
     pub gather: Duration,
     /// Most peers that one worker takes; more are refused with
@@ -62,6 +65,7 @@ impl Default for EngineOptions {
             cores: Vec::new(),
             backend: BackendChoice::Auto,
             playout_deadline: Duration::from_millis(500),
+            feedback: CongestionFeedback::default(),
             gather: Duration::from_millis(10),
             peers_per_worker_max: 20_000,
             retransmit_cache_packets_max: 512,

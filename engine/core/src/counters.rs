@@ -26,6 +26,11 @@ pub enum Sample {
     },
     /// From a PLI (the first since the last keyframe) to a complete keyframe.
     KeyframeAfterPli(Duration),
+    /// A REMB went out.
+    BandwidthEstimate {
+        /// What it says of the way to us.
+        bitrate_bps: u64,
+    },
     /// A publisher's frame left this late.
     Published {
         /// After it was due.

@@ -7,6 +7,7 @@
 //!   own.
 //! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
 //! - [`srtp`]: SRTP for packet paths beside str0m's; the embedded SFU sends with it.
+//! - `feedback`: what is told to the server of congestion, as Chrome tells it; pure.
 //! - [`watch`]: how long a track could be watched, over streams and reconnects, and why not.
 //! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
 //!
@@ -34,6 +35,7 @@ pub mod accounting;
 mod capture;
 mod counters;
 pub mod crypto;
+mod feedback;
 mod options;
 pub mod peer;
 pub mod publish;
@@ -47,7 +49,9 @@ extern crate self as stampede_core;
 
 pub use capture::{Capture, CaptureLimits, CapturedPacket};
 pub use counters::{PeerReport, PublishReport, Sample, SenderWindow, StreamReport};
-pub use options::{Arrival, DtlsIdentity, IdentityError, PeerOptions};
+pub use options::{
+    Arrival, CongestionFeedback, DtlsIdentity, FeedbackError, IdentityError, PeerOptions,
+};
 pub use peer::{
     AddressRequest, ChangeNetworkError, CreatePeerError, Heard, LocalId, MediaFailure,
     NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerRole, PeerSink, PeerUpdate, Receives,

@@ -1,6 +1,7 @@
 //! What a peer is made with.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,43 @@ pub enum IdentityError {
     NoCertificate,
 }
 
+/// What a receiving peer tells the server of the congestion on the way to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CongestionFeedback {
+    /// Receiver reports and NACKs only: nothing that the server would lower its rate by.
+    None,
+    /// What Chrome does: REMB with libwebrtc's receive-side estimate, or the arrival times of all
+    /// packets where the server negotiated transport-wide congestion control.
+    #[default]
+    Chrome,
+}
+
+/// It names no feedback.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("use chrome (REMB, or transport-wide feedback where the server wants it) or none")]
+pub struct FeedbackError;
+
+impl FromStr for CongestionFeedback {
+    type Err = FeedbackError;
+
+    fn from_str(text: &str) -> Result<Self, FeedbackError> {
+        match text.trim() {
+            "none" => Ok(Self::None),
+            "chrome" => Ok(Self::Chrome),
+            _ => Err(FeedbackError),
+        }
+    }
+}
+
+impl fmt::Display for CongestionFeedback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Chrome => "chrome",
+        })
+    }
+}
+
 /// Options that all peers of a process share.
 #[derive(Debug, Clone)]
 pub struct PeerOptions {
@@ -61,6 +99,8 @@ pub struct PeerOptions {
     /// From which local addresses the server's candidates are reached. `None`: from any of their
     /// family that the peer has, and it asks for no others.
     pub route: Option<RouteLookup>,
+    /// What a receiving peer tells the server of congestion; as Chrome by default.
+    pub feedback: CongestionFeedback,
     /// Certificate and crypto.
     pub identity: DtlsIdentity,
 }
@@ -72,7 +112,22 @@ impl PeerOptions {
             playout_deadline: Duration::from_millis(500),
             retransmit_cache_packets_max: 512,
             route: None,
+            feedback: CongestionFeedback::default(),
             identity,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feedback_is_written_as_read() {
+        for text in ["none", "chrome"] {
+            assert_eq!(text.parse::<CongestionFeedback>().unwrap().to_string(), text);
+        }
+        assert_eq!("firefox".parse::<CongestionFeedback>(), Err(FeedbackError));
+        assert_eq!(CongestionFeedback::default().to_string(), "chrome");
     }
 }

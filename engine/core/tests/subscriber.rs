@@ -38,7 +38,9 @@ fn connect(recording: bool) -> Pair {
     let video_mid = add(media::MediaKind::Video, "TR_video");
     let (offer, pending) = changes.apply().unwrap();
     let mids = [(video_mid.to_string(), "TR_mapped".to_owned())];
-    let answer = sim.peer.accept_offer(start, &offer.to_sdp_string(), &mids).unwrap();
+    // As LiveKit's; else each NACK would have a report in front.
+    let offer = offer.to_sdp_string().replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-rsize\r\n");
+    let answer = sim.peer.accept_offer(start, &offer, &mids).unwrap();
     let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
     sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
     sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);

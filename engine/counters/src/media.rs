@@ -127,6 +127,12 @@ counters! {
         nack_sent: u64 = Messages, Lower, metric "nacks_sent";
         /// PLI messages sent.
         pli_sent: u64 = Messages, Lower, metric "plis_sent";
+        /// REMB messages sent, each with an estimate of all video of a peer; counted for the stream
+        /// that carries them.
+        remb_sent: u64 = Messages, Neither, metric "rembs_sent";
+        /// Transport-wide congestion control messages sent, each with the arrivals of all streams of a
+        /// peer; counted for the stream that carries them.
+        twcc_sent: u64 = Messages, Neither, metric "twccs_sent";
         /// Switches between simulcast layers; unknown where no stream's can be seen.
         layer_switches: Option<u64> = Times, Neither;
     }

@@ -13,11 +13,17 @@ use stampede_sdp::{
 
 use super::REMOTE_CANDIDATES_MAX;
 use super::receiving::{Agreed, ExtensionIds, Format};
+use crate::CongestionFeedback;
 
 pub(super) const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 pub(super) const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 pub(super) const ABS_CAPTURE_TIME: &str =
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+/// When a packet was sent (24 bits, 2⁻¹⁸ s).
+pub(super) const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+/// The sequence number over all streams of a transport.
+pub(super) const TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 /// Header extensions that are answered: those of [`ExtensionIds`], and what a browser takes too.
 const EXTENSIONS: [&str; 6] = [
     AUDIO_LEVEL,
@@ -27,9 +33,11 @@ const EXTENSIONS: [&str; 6] = [
     "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
     dependency_descriptor::URI,
 ];
-/// Feedback that is answered for video, as str0m would; none for audio, like a browser. Never
-/// `transport-cc`: see `config::subscriber`.
-pub(super) const FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", "goog-remb"];
+/// Feedback that is answered for video, as str0m would; none for audio, like a browser.
+pub(super) const FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", GOOG_REMB];
+const GOOG_REMB: &str = "goog-remb";
+/// The same with [`TRANSPORT_CC`]; only with [`CongestionFeedback::Chrome`].
+pub(super) const TRANSPORT_CC_FEEDBACK: &str = "transport-cc";
 /// What our answers' session and m-lines say where WebRTC has no use for an address.
 pub(super) const NO_ADDRESS: &str = "c=IN IP4 0.0.0.0\r\n";
 
@@ -81,15 +89,17 @@ pub(super) fn answer(
     offer: &Description<'_>,
     transport: &str,
     version: u64,
+    feedback: CongestionFeedback,
 ) -> Result<Answer, ParseError> {
     let transport = Description::parse(transport)?;
     let own = transport.media.first().ok_or(ParseError::NoMedia)?;
-    let answered: Vec<_> = offer.media.iter().map(|media| Answered::to(offer, media)).collect();
+    let answered: Vec<_> =
+        offer.media.iter().map(|media| Answered::to(offer, media, feedback)).collect();
     let mut text = String::with_capacity(2_048);
     let accepted = answered.iter().filter(|answered| answered.is_accepted());
     let mids: Vec<_> = accepted.map(|answered| answered.media.mid).collect();
     put_session(&mut text, version, &mids.join(" "));
-    let mut agreed = Agreed::default();
+    let mut agreed = Agreed { reduced_size: true, ..Agreed::default() };
     let mut is_first = true;
     for answered in &answered {
         answered.write_line(&mut text);
@@ -112,17 +122,19 @@ pub(super) fn answer(
         }
         answered.write_attributes(&mut text);
         answered.formats.iter().for_each(|&(format, _)| agreed.formats.add(format));
-        answered.extensions.iter().for_each(|&extension| add_id(&mut agreed.ids, extension));
+        answered.extensions.iter().for_each(|&e| add_id(&mut agreed.ids, answered.media, e));
+        agreed.reduced_size &= answered.media.rtcp_rsize;
     }
     Ok(Answer { text, agreed })
 }
 
-/// What an answer of the server agrees on.
+/// What an answer of the server agrees on. Its RTCP is not of reduced size though the answer would
+/// have it: Chrome, where it offers, was seen to send compound packets only.
 pub(super) fn agreed_by(answer: &Description<'_>) -> Agreed {
     let mut agreed = Agreed::default();
     for media in answer.media.iter().filter(|media| !answer.is_rejected(media)) {
         accepted_formats(media).iter().for_each(|&(format, _)| agreed.formats.add(format));
-        media.extensions.iter().for_each(|&extension| add_id(&mut agreed.ids, extension));
+        media.extensions.iter().for_each(|&e| add_id(&mut agreed.ids, media, e));
     }
     agreed
 }
@@ -131,17 +143,23 @@ pub(super) fn agreed_by(answer: &Description<'_>) -> Agreed {
 struct Answered<'a> {
     media: &'a Media<'a>,
     is_rejected: bool,
+    feedback: CongestionFeedback,
     formats: Vec<(Format, &'a PayloadType<'a>)>,
     extensions: Vec<Extension<'a>>,
 }
 
 impl<'a> Answered<'a> {
-    fn to(offer: &Description<'_>, media: &'a Media<'a>) -> Self {
+    fn to(offer: &Description<'_>, media: &'a Media<'a>, feedback: CongestionFeedback) -> Self {
         let is_rejected = offer.is_rejected(media);
         let formats = if is_rejected { Vec::new() } else { accepted_formats(media) };
-        let known = |extension: &&Extension<'_>| EXTENSIONS.contains(&extension.uri);
+        let congestion =
+            feedback == CongestionFeedback::Chrome && media.media_type == MediaType::Video;
+        let known = |extension: &&Extension<'_>| {
+            EXTENSIONS.contains(&extension.uri)
+                || (congestion && [ABS_SEND_TIME, TRANSPORT_CC].contains(&extension.uri))
+        };
         let extensions = media.extensions.iter().filter(known).copied().collect();
-        Self { media, is_rejected, formats, extensions }
+        Self { media, is_rejected, feedback, formats, extensions }
     }
 
     fn is_accepted(&self) -> bool {
@@ -188,7 +206,10 @@ impl<'a> Answered<'a> {
             put(text, format_args!("a=rtpmap:{number} {}", rtpmap.value));
         }
         let is_video = self.media.media_type == MediaType::Video;
-        let given = |value: &&&str| is_video && FEEDBACK.contains(value);
+        let chrome = self.feedback == CongestionFeedback::Chrome;
+        let given = |value: &&&str| {
+            is_video && (FEEDBACK.contains(value) || (chrome && **value == TRANSPORT_CC_FEEDBACK))
+        };
         for value in payload_type.feedback.iter().filter(given) {
             put(text, format_args!("a=rtcp-fb:{number} {value}"));
         }
@@ -235,8 +256,14 @@ fn codec(payload_type: &PayloadType<'_>) -> Option<Codec> {
     (!is_other_profile).then_some(codec)
 }
 
-fn add_id(ids: &mut ExtensionIds, extension: Extension<'_>) {
+fn add_id(ids: &mut ExtensionIds, media: &Media<'_>, extension: Extension<'_>) {
+    // Only what the sender takes feedback on. Of audio it takes none on send times.
+    let takes = |feedback| {
+        media.payload_types.iter().any(|payload_type| payload_type.feedback.contains(&feedback))
+    };
     let known = match extension.uri {
+        ABS_SEND_TIME if takes(GOOG_REMB) => &mut ids.abs_send_time,
+        TRANSPORT_CC if takes(TRANSPORT_CC_FEEDBACK) => &mut ids.transport_cc,
         MID => &mut ids.mid,
         ABS_CAPTURE_TIME => &mut ids.abs_capture_time,
         dependency_descriptor::URI => &mut ids.dependency_descriptor,
@@ -349,16 +376,42 @@ mod tests {
     #[test]
     fn formats_and_extensions_of_a_captured_offer() {
         let offer = Description::parse(OFFERS[1]).unwrap();
-        let answer = answer(&offer, &answer_of(OFFERS[0]), 1).unwrap();
+        let answer = answer(&offer, &answer_of(OFFERS[0]), 1, CongestionFeedback::Chrome).unwrap();
         let format = |wire, media, codec, clock_rate| Format { wire, media, codec, clock_rate };
         let of = |wire| answer.agreed.formats.get(wire);
         assert_eq!(of(111), Some(format(111, 111, Codec::Opus, 48_000)));
         assert_eq!(of(96), Some(format(96, 96, Codec::Vp8, 90_000)));
         assert_eq!(of(109), Some(format(109, 108, Codec::H264, 90_000)), "RTX");
         assert_eq!((of(63), of(0), of(116), of(101)), (None, None, None, None));
-        let ids =
-            ExtensionIds { mid: None, abs_capture_time: Some(2), dependency_descriptor: Some(1) };
+        let ids = ExtensionIds {
+            mid: None,
+            abs_capture_time: Some(2),
+            dependency_descriptor: Some(1),
+            abs_send_time: Some(3),
+            transport_cc: None,
+        };
         assert_eq!(answer.agreed.ids, ids);
+    }
+
+    #[test]
+    fn congestion_feedback_is_what_the_server_offers_and_we_give() {
+        let none = CongestionFeedback::None;
+        let send_side = OFFERS[1]
+            .replace("goog-remb", "transport-cc")
+            .replace("http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time", TRANSPORT_CC);
+        let agreed = |offer: &str, feedback| {
+            let offer = Description::parse(offer).unwrap();
+            let answer = answer(&offer, &answer_of(OFFERS[0]), 1, feedback).unwrap();
+            let says = |what: &str| answer.text.contains(what);
+            let said = (says(ABS_SEND_TIME), says(TRANSPORT_CC), says(" transport-cc\r\n"));
+            let ids = answer.agreed.ids;
+            (said, ids.abs_send_time, ids.transport_cc)
+        };
+        let chrome = CongestionFeedback::Chrome;
+        assert_eq!(agreed(OFFERS[1], chrome), ((true, false, false), Some(3), None));
+        assert_eq!(agreed(&send_side, chrome), ((false, true, true), None, Some(3)));
+        assert_eq!(agreed(OFFERS[1], none), ((false, false, false), None, None));
+        assert_eq!(agreed(&send_side, none), ((false, false, false), None, None));
     }
 
     #[test]
@@ -399,7 +452,7 @@ mod tests {
     fn rtx_with_more_parameters_is_rtx() {
         let offer = OFFERS[1].replace("a=fmtp:97 apt=96", "a=fmtp:97 rtx-time=3000; apt=96");
         let offer = Description::parse(&offer).unwrap();
-        let answer = answer(&offer, &answer_of(OFFERS[0]), 1).unwrap();
+        let answer = answer(&offer, &answer_of(OFFERS[0]), 1, CongestionFeedback::Chrome).unwrap();
         assert_eq!(answer.agreed.formats.get(97).map(|format| format.media), Some(96));
         assert!(answer.text.contains("a=fmtp:97 rtx-time=3000; apt=96\r\n"), "{}", answer.text);
     }

@@ -29,8 +29,7 @@ pub(super) fn common(options: &PeerOptions) -> RtcConfig {
 }
 
 /// A subscriber. str0m sees no media of it (see the `answer` module), so there is nothing to keep
-/// statistics of. It never negotiates transport-cc and never sends REMB: LiveKit then allocates
-/// full quality.
+/// statistics of, and its congestion feedback is our own (`crate::feedback`).
 pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
     common(options).set_stats_interval(None)
 }

@@ -186,13 +186,13 @@ impl Peer {
         let (rtc, keys) = crate::crypto::with_key_slot(build);
         let mut peer = Self::new(rtc?, options, now, local);
         if let Some(Receives { record }) = receives {
-            let receiving = Receiving::new(options.playout_deadline, record, keys);
+            let receiving = Receiving::new(options, record, keys);
             peer.receiving = Some(Box::new(receiving));
         }
         if !tracks.is_empty() {
             let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
             peer.publishing = Some(Box::new(publishing));
-            peer.offering = Some(Box::new(Offering::new(peer.receiving.is_some())));
+            peer.offering = Some(Box::new(Offering::new(peer.gives())));
         }
         Ok(peer)
     }

@@ -9,6 +9,7 @@ use str0m::{Candidate, Rtc};
 
 use super::offer::Offering;
 use super::{MediaFailure, NegotiateError, Peer, answer};
+use crate::CongestionFeedback;
 
 impl Peer {
     /// Takes the server's offer (subscriber, unless it offers itself) and returns the answer, which
@@ -26,7 +27,7 @@ impl Peer {
         let offer = parse_description("offer", sdp)?;
         let transport = str0m_answer(&mut self.rtc, &answer::transport_of(&offer))?;
         self.answers += 1;
-        let answer = answer::answer(&offer, &transport, self.answers)
+        let answer = answer::answer(&offer, &transport, self.answers, receiving.feedback)
             .map_err(|error| unreadable("answer", &error))?;
         receiving.negotiated(now, &offer, mid_to_track_id, answer.agreed, &mut self.outbox);
         (self.negotiated, self.described) = (true, true);
@@ -46,13 +47,18 @@ impl Peer {
         if self.offering.is_none() && self.negotiated {
             return Err(NegotiateError::WrongRole("who answered makes no offers"));
         }
-        let receives = self.receiving.is_some();
-        let offering = self.offering.get_or_insert_with(|| Box::new(Offering::new(receives)));
+        let gives = self.gives();
+        let offering = self.offering.get_or_insert_with(|| Box::new(Offering::new(gives)));
         let publishing = self.publishing.as_deref_mut();
         let offer = offering.offer(&mut self.rtc, added, publish, publishing)?;
         self.described = true;
         self.advance(now);
         Ok(offer)
+    }
+
+    /// The congestion feedback that it gives on what it receives, if it receives.
+    pub(super) fn gives(&self) -> Option<CongestionFeedback> {
+        self.receiving.as_ref().map(|receiving| receiving.feedback)
     }
 
     /// Makes an offer that restarts ICE and changes nothing else (RFC 8445 §9), if we offer. What

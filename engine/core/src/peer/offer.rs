@@ -12,10 +12,12 @@ use str0m::{Rtc, RtcError};
 
 use super::NegotiateError;
 use super::answer::{
-    self, ABS_CAPTURE_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, put, put_session, put_transport,
+    self, ABS_CAPTURE_TIME, ABS_SEND_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, TRANSPORT_CC, put,
+    put_session, put_transport,
 };
 use super::negotiation::unreadable;
 use super::publishing::Publishing;
+use crate::CongestionFeedback;
 
 /// The channels that a client of the single connection makes (client-sdk-js
 /// src/room/RTCEngine.ts): name, and whether what is sent over it comes in any case and in order.
@@ -78,6 +80,9 @@ const AUDIO_EXTENSIONS: [(u8, &str); 3] = [(1, AUDIO_LEVEL), (4, MID), (9, ABS_C
 const VIDEO_EXTENSIONS: [(u8, &str); 3] =
     [(4, MID), (9, ABS_CAPTURE_TIME), (12, stampede_media::dependency_descriptor::URI)];
 
+/// Those of video that congestion feedback goes by, with Chrome's numbers.
+const CONGESTION_EXTENSIONS: [(u8, &str); 2] = [(2, ABS_SEND_TIME), (3, TRANSPORT_CC)];
+
 /// An m-line of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
@@ -90,8 +95,9 @@ enum Line {
 /// What was offered, and what of it waits for its answer.
 #[derive(Debug)]
 pub(super) struct Offering {
-    /// The data channels are offered too, as clients of the single connection do.
-    channels: bool,
+    /// What is told of congestion, of a connection that receives too. The data channels are then
+    /// offered too, as clients of the single connection do.
+    receives: Option<CongestionFeedback>,
     /// In their order, in which they stay (RFC 3264 §8).
     lines: Vec<Line>,
     /// str0m's latest description.
@@ -114,10 +120,10 @@ enum Pending {
 }
 
 impl Offering {
-    /// `channels`: of a connection that receives too.
-    pub(super) fn new(channels: bool) -> Self {
+    /// `receives`: what a connection that receives too tells of congestion.
+    pub(super) fn new(receives: Option<CongestionFeedback>) -> Self {
         Self {
-            channels,
+            receives,
             lines: Vec::new(),
             own: String::new(),
             pending: None,
@@ -154,7 +160,7 @@ impl Offering {
         let mut ahead: Vec<_> = (0..own.media.len()).map(Line::Own).collect();
         ahead.retain(|line| !self.lines.contains(line));
         // The bundle's transport first.
-        if self.lines.is_empty() && self.channels && !ahead.is_empty() {
+        if self.lines.is_empty() && self.receives.is_some() && !ahead.is_empty() {
             self.lines.push(ahead.remove(0));
         }
         let Slots { audio, video } = added;
@@ -195,7 +201,8 @@ impl Offering {
         publishing: Option<&mut Publishing>,
     ) -> Result<(), NegotiateError> {
         let mut changes = rtc.sdp_api();
-        let channels: &[_] = if self.channels && !self.answered { &CHANNELS } else { &[] };
+        let channels = self.receives.is_some() && !self.answered;
+        let channels: &[_] = if channels { &CHANNELS } else { &[] };
         for (label, reliable) in channels {
             let reliability = match reliable {
                 true => Reliability::Reliable,
@@ -225,7 +232,9 @@ impl Offering {
 
     fn write(&mut self) -> Result<String, NegotiateError> {
         self.version += 1;
-        write(&self.lines, &self.own, self.version).map_err(|error| unreadable("offer", &error))
+        let chrome = self.receives == Some(CongestionFeedback::Chrome);
+        write(&self.lines, &self.own, self.version, chrome)
+            .map_err(|error| unreadable("offer", &error))
     }
 
     /// Takes the answer to the latest offer.
@@ -309,8 +318,8 @@ fn put_word(text: &mut String, word: &str) {
 }
 
 /// The offer of these m-lines, of which `own` describes str0m's. `version` is one more with each
-/// (RFC 3264 §8).
-fn write(lines: &[Line], own: &str, version: u64) -> Result<String, ParseError> {
+/// (RFC 3264 §8). `congestion`: feedback on it is offered.
+fn write(lines: &[Line], own: &str, version: u64, congestion: bool) -> Result<String, ParseError> {
     let described = Description::parse(own)?;
     let first = described.media.first().ok_or(ParseError::NoMedia)?;
     let (_, own) = sections(own);
@@ -326,14 +335,22 @@ fn write(lines: &[Line], own: &str, version: u64) -> Result<String, ParseError> 
     for line in lines {
         match *line {
             Line::Own(place) => text.push_str(own.get(place).copied().unwrap_or_default()),
-            Line::Slot { number, kind } => write_slot(&mut text, number, kind, &first.transport),
+            Line::Slot { number, kind } => {
+                write_slot(&mut text, number, kind, &first.transport, congestion);
+            }
         }
     }
     Ok(text)
 }
 
 /// An m-line to receive by.
-fn write_slot(text: &mut String, number: usize, kind: MediaKind, transport: &Transport<'_>) {
+fn write_slot(
+    text: &mut String,
+    number: usize,
+    kind: MediaKind,
+    transport: &Transport<'_>,
+    congestion: bool,
+) {
     let (formats, extensions) = match kind {
         MediaKind::Audio => (&AUDIO[..], AUDIO_EXTENSIONS),
         MediaKind::Video => (&VIDEO[..], VIDEO_EXTENSIONS),
@@ -347,10 +364,17 @@ fn write_slot(text: &mut String, number: usize, kind: MediaKind, transport: &Tra
     for (id, uri) in extensions {
         put(text, format_args!("a=extmap:{id} {uri}"));
     }
+    let congestion_extensions: &[_] = match kind {
+        MediaKind::Video if congestion => &CONGESTION_EXTENSIONS,
+        _ => &[],
+    };
+    for (id, uri) in congestion_extensions {
+        put(text, format_args!("a=extmap:{id} {uri}"));
+    }
     // Never `inactive`: that stops pion's transceiver for good.
     text.push_str("a=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n");
     for format in formats {
-        format.write(text);
+        format.write(text, congestion);
     }
 }
 
@@ -360,11 +384,12 @@ fn mid(number: usize) -> String {
 }
 
 impl Offered {
-    fn write(&self, text: &mut String) {
+    fn write(&self, text: &mut String, transport_cc: bool) {
         let Self { number, rtx, rtpmap, fmtp } = self;
         put(text, format_args!("a=rtpmap:{number} {rtpmap}"));
         if let Some(rtx) = rtx {
-            for feedback in answer::FEEDBACK {
+            let transport_cc = transport_cc.then_some(answer::TRANSPORT_CC_FEEDBACK);
+            for feedback in answer::FEEDBACK.into_iter().chain(transport_cc) {
                 put(text, format_args!("a=rtcp-fb:{number} {feedback}"));
             }
             put(text, format_args!("a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={number}"));

@@ -13,6 +13,10 @@ pub(crate) struct ExtensionIds {
     pub(crate) mid: Option<u8>,
     pub(crate) abs_capture_time: Option<u8>,
     pub(crate) dependency_descriptor: Option<u8>,
+    /// When the packet was sent; of video, where the sender takes REMB.
+    pub(crate) abs_send_time: Option<u8>,
+    /// The transport-wide sequence number, where the sender takes feedback on it.
+    pub(crate) transport_cc: Option<u8>,
 }
 
 /// One-byte elements (RFC 8285 §4.2).

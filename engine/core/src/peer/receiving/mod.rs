@@ -34,7 +34,7 @@ use super::candidates::LocalId;
 use super::outbox::Outbox;
 use super::wire::RtpHeader;
 use crate::srtp::KeySlot;
-use crate::{Arrival, TransportCounters};
+use crate::{Arrival, CongestionFeedback, PeerOptions, TransportCounters};
 
 /// Memory that the peers of a thread share, for as long as one handles a datagram. One a worker
 /// stays in its near caches, where one a peer would not.
@@ -49,12 +49,16 @@ pub struct Scratch {
 pub(super) struct Agreed {
     pub(super) formats: Formats,
     pub(super) ids: ExtensionIds,
+    /// RTCP may be sent without a report in front (RFC 5506).
+    pub(super) reduced_size: bool,
 }
 
 /// What a connection needs to receive.
 pub(super) struct Receiving {
     pub(super) streams: Streams,
     agreed: Agreed,
+    /// What is told of congestion.
+    pub(super) feedback: CongestionFeedback,
     /// Where DTLS leaves the keys.
     pub(super) keys: KeySlot,
     /// Since there are keys.
@@ -68,9 +72,10 @@ impl std::fmt::Debug for Receiving {
 }
 
 impl Receiving {
-    pub(super) fn new(deadline: Duration, recording: bool, keys: KeySlot) -> Self {
-        let streams = Streams::new(deadline, recording);
-        Self { streams, agreed: Agreed::default(), keys, srtp: None }
+    pub(super) fn new(options: &PeerOptions, recording: bool, keys: KeySlot) -> Self {
+        let streams = Streams::new(options.playout_deadline, recording);
+        let feedback = options.feedback;
+        Self { streams, agreed: Agreed::default(), feedback, keys, srtp: None }
     }
 
     /// An offer was answered.
@@ -85,7 +90,7 @@ impl Receiving {
         self.agreed = agreed;
         self.streams.apply_offer(now, offer, mid_to_track_id, outbox);
         if let Some(srtp) = &mut self.srtp {
-            srtp.negotiated(&self.streams);
+            srtp.negotiated(&self.streams, self.agreed.reduced_size);
         }
     }
 
@@ -98,8 +103,9 @@ impl Receiving {
             return Ok(());
         }
         let keying = self.keys.get().ok_or("DTLS handed out no SRTP keys")?;
-        let mut srtp = SrtpReceiver::new(keying, ssrc, now).map_err(|error| error.to_string())?;
-        srtp.negotiated(&self.streams);
+        let mut srtp = SrtpReceiver::new(keying, ssrc, self.feedback, now)
+            .map_err(|error| error.to_string())?;
+        srtp.negotiated(&self.streams, self.agreed.reduced_size);
         self.srtp = Some(srtp);
         Ok(())
     }

@@ -65,6 +65,8 @@ impl Reference {
             .enable_h264(true)
             .enable_av1(true)
             .set_extension(1, Extension::AudioLevel)
+            .set_extension(2, Extension::AbsoluteSendTime)
+            .set_extension(3, Extension::TransportSequenceNumber)
             .set_extension(4, Extension::RtpMid)
             .set_extension(5, Extension::AbsoluteCaptureTime)
             .set_extension(10, Extension::RtpStreamId)

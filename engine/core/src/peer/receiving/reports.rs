@@ -56,10 +56,7 @@ impl Reporting {
     /// Whether a report is due; and when to look again. The first is due after half an interval,
     /// the others after a random 0.5 to 1.5 intervals (libwebrtc's `RTCPSender`).
     pub(super) fn poll(&mut self, now: Instant, kind: MediaKind, ssrc: u32) -> (bool, Instant) {
-        let interval = match kind {
-            MediaKind::Video => REPORT_INTERVAL_VIDEO,
-            MediaKind::Audio => REPORT_INTERVAL_AUDIO,
-        };
+        let interval = interval_of(kind);
         let Some(next_at) = self.next_at else {
             self.random = ssrc | 1;
             let next_at = now + interval / 2;
@@ -69,13 +66,23 @@ impl Reporting {
         if next_at > now {
             return (false, next_at);
         }
-        // xorshift32.
+        (true, self.schedule(now, interval))
+    }
+
+    /// A report went out with something else: the next one is due an interval from now.
+    pub(super) fn put_off(&mut self, now: Instant, kind: MediaKind) {
+        self.schedule(now, interval_of(kind));
+    }
+
+    fn schedule(&mut self, now: Instant, interval: Duration) -> Instant {
+        // xorshift32, which never leaves 0.
+        self.random = self.random.max(1);
         self.random ^= self.random << 13;
         self.random ^= self.random >> 17;
         self.random ^= self.random << 5;
         let next_at = now + interval / 2 + interval * (self.random >> 16) / (1 << 16);
         self.next_at = Some(next_at);
-        (true, next_at)
+        next_at
     }
 
     /// The block to report now.
@@ -103,6 +110,13 @@ impl Reporting {
             last_sr,
             delay_since_last_sr,
         }
+    }
+}
+
+fn interval_of(kind: MediaKind) -> Duration {
+    match kind {
+        MediaKind::Video => REPORT_INTERVAL_VIDEO,
+        MediaKind::Audio => REPORT_INTERVAL_AUDIO,
     }
 }
 

@@ -2,27 +2,28 @@
 //!
 //! str0m keeps ICE, DTLS and data channels, and knows of no media. Once DTLS has exported the keys,
 //! every SRTP and SRTCP datagram comes here: opened into the caller's buffer, entered into the
-//! ledgers, answered with receiver reports, NACKs and PLIs of our own. What RTCP str0m would
+//! ledgers, answered with receiver reports, NACKs, PLIs and congestion feedback of our own. What RTCP str0m would
 //! still send is dropped (see [`SrtcpSealer`]).
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
 use super::Agreed;
-use super::extension::{ExtensionBlock, captured_unix_ns};
+use super::extension::{ExtensionBlock, ExtensionIds, captured_unix_ns};
 use super::formats::Format;
 use super::reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
 use super::stream::Accepted;
 use super::streams::{Route, Streams};
 use crate::accounting::{Placement, Via};
+use crate::feedback::{Feedback, STREAM_TIMEOUT, write_remb};
 use crate::peer::candidates::LocalId;
 use crate::peer::outbox::Outbox;
 use crate::peer::wire::RtpHeader;
-use crate::rtcp;
+use crate::rtcp::{self, ReportBlock};
 use crate::srtp::{KeyError, Keying, RtpOpener, SrtcpOpener, SrtcpSealer, extend_index};
-use crate::{Arrival, TransportCounters};
+use crate::{Arrival, CongestionFeedback, MediaKind, Sample, TransportCounters};
 
 /// Up to this many SSRCs are looked for one after the other, more in a map.
 const SCANNED_SSRCS_MAX: usize = 8;
@@ -31,7 +32,8 @@ const SCANNED_SSRCS_MAX: usize = 8;
 const FORMER_SSRCS_MAX: usize = 1_024;
 /// Packets behind the highest of an RTX SSRC that are told from replays; older ones are dropped.
 const REPLAY_PACKETS: u64 = 64;
-/// CNAME of the receiver reports: a subscriber sends no media that it could tie together.
+/// CNAME of the receiver reports: a subscriber sends no media that it could tie together, and Chrome
+/// sends none.
 const CNAME: &str = "stampede";
 
 /// One SSRC that the other side sends.
@@ -48,6 +50,8 @@ struct Inbound {
     replay: u64,
     /// Distinct authentic packets.
     received: u64,
+    /// When the latest of them came.
+    last_at: Option<Instant>,
 }
 
 impl Inbound {
@@ -57,8 +61,9 @@ impl Inbound {
         behind >= REPLAY_PACKETS || self.replay >> behind & 1 == 1
     }
 
-    fn authentic(&mut self, index: u64) {
+    fn authentic(&mut self, index: u64, at: Instant) {
         self.received += 1;
+        self.last_at = Some(at);
         let Some(highest) = self.highest else {
             (self.highest, self.first, self.replay) = (Some(index), index, 1);
             return;
@@ -71,6 +76,19 @@ impl Inbound {
             self.replay |= 1 << (highest - index);
         }
         self.first = self.first.min(index);
+    }
+
+    /// Something came since so long ago.
+    fn is_heard(&self, now: Instant, within: Duration) -> bool {
+        self.last_at.is_some_and(|last_at| now < last_at + within)
+    }
+
+    fn is_primary(&self) -> bool {
+        self.route.is_some_and(|route| route.via == Via::Primary)
+    }
+
+    fn is_video(&self) -> bool {
+        self.format.is_some_and(|format| format.codec.is_video())
     }
 }
 
@@ -86,6 +104,12 @@ struct Control {
     by_ssrc: FxHashMap<u32, usize>,
     /// Sequence numbers to ask for; kept to save allocations.
     wanted: Vec<u16>,
+    /// When a NACK may be due.
+    nacks_at: Option<Instant>,
+    /// When a report is.
+    reports_at: Instant,
+    /// RTCP may be sent without a report in front.
+    reduced_size: bool,
 }
 
 /// What a datagram is read by and what it may change.
@@ -102,7 +126,9 @@ pub(super) struct PacketContext<'a> {
 pub(super) struct SrtpReceiver {
     opener: RtpOpener,
     inbound: Vec<Inbound>,
-    /// When a report or NACK may be due.
+    /// What is told of congestion; `None` if nothing is.
+    feedback: Option<Box<Feedback>>,
+    /// When a report, NACK or feedback may be due.
     next_due: Instant,
     /// Where authentic packets come from, and RTCP goes.
     remote: Option<SocketAddr>,
@@ -113,7 +139,12 @@ pub(super) struct SrtpReceiver {
 
 impl SrtpReceiver {
     /// `ssrc` is ours in RTCP.
-    pub(super) fn new(keying: &Keying, ssrc: u32, now: Instant) -> Result<Self, KeyError> {
+    pub(super) fn new(
+        keying: &Keying,
+        ssrc: u32,
+        feedback: CongestionFeedback,
+        now: Instant,
+    ) -> Result<Self, KeyError> {
         let control = Control {
             opener: keying.srtcp_opener()?,
             sealer: keying.srtcp_sealer()?,
@@ -121,10 +152,14 @@ impl SrtpReceiver {
             reporting: Vec::new(),
             by_ssrc: FxHashMap::default(),
             wanted: Vec::new(),
+            nacks_at: None,
+            reports_at: now,
+            reduced_size: true,
         };
         Ok(Self {
             opener: keying.rtp_opener()?,
             inbound: Vec::new(),
+            feedback: (feedback == CongestionFeedback::Chrome).then(Box::default),
             next_due: now,
             remote: None,
             via: LocalId::default(),
@@ -132,8 +167,13 @@ impl SrtpReceiver {
         })
     }
 
-    /// Streams came or went.
-    pub(super) fn negotiated(&mut self, streams: &Streams) {
+    /// Streams came or went; `reduced_size` says whether RTCP needs a report in front.
+    pub(super) fn negotiated(&mut self, streams: &Streams, reduced_size: bool) {
+        self.control.reduced_size = reduced_size;
+        self.reroute(streams);
+    }
+
+    fn reroute(&mut self, streams: &Streams) {
         for inbound in &mut self.inbound {
             inbound.route = streams.route(inbound.ssrc);
             // Payload types may mean other codecs now.
@@ -185,14 +225,14 @@ impl SrtpReceiver {
             inbound.format = context.agreed.formats.get(header.payload_type);
         }
         let bytes = header.header_bytes;
-        let payload = self.opener.open(datagram, bytes, header.ssrc, index, context.opened);
-        let (Some(payload), Some(format)) =
-            (payload.and_then(|p| unpad(header, p)), inbound.format)
+        let opened = self.opener.open(datagram, bytes, header.ssrc, index, context.opened);
+        let (Some((payload, opened_bytes)), Some(format)) =
+            (opened.and_then(|p| Some((unpad(header, p)?, p.len()))), inbound.format)
         else {
             context.transport.rejected += 1;
             return;
         };
-        inbound.authentic(index);
+        inbound.authentic(index, at.instant);
         if self.remote != Some(source) {
             (self.remote, self.via) = (Some(source), context.outbox.via);
             // What was due while there was nobody to send it to.
@@ -200,6 +240,8 @@ impl SrtpReceiver {
         }
         let extensions = ExtensionBlock::of(datagram, bytes);
         let ids = context.agreed.ids;
+        let video = format.codec.is_video().then_some(header.ssrc);
+        self.follow_congestion(at.instant, ids, &extensions, video, opened_bytes);
         let descriptor = ids.dependency_descriptor.and_then(|id| extensions.get(id));
         let captured = ids.abs_capture_time.and_then(|id| extensions.get(id));
         let mut accepted = Accepted {
@@ -216,7 +258,30 @@ impl SrtpReceiver {
             return;
         }
         if context.streams.accept_and_follow(route, accepted, at, context.outbox) {
+            self.control.nacks_at = Some(at.instant);
             self.next_due = self.next_due.min(at.instant);
+        }
+    }
+
+    /// Tells what feedback there is of a packet. `video` is its SSRC if it is one of video.
+    fn follow_congestion(
+        &mut self,
+        now: Instant,
+        ids: ExtensionIds,
+        extensions: &ExtensionBlock<'_>,
+        video: Option<u32>,
+        bytes: usize,
+    ) {
+        let Some(feedback) = &mut self.feedback else { return };
+        if let Some(sequence) = ids.transport_cc.and_then(|id| extensions.get(id)) {
+            if let Some(due) = feedback.sequenced(now, sequence, video) {
+                self.next_due = self.next_due.min(due);
+            }
+        } else if video.is_some()
+            && let Some(sent) = ids.abs_send_time.and_then(|id| extensions.get(id))
+            && feedback.sent_at(now, sent, bytes)
+        {
+            self.next_due = self.next_due.min(now);
         }
     }
 
@@ -251,12 +316,14 @@ impl SrtpReceiver {
             first: 0,
             replay: 0,
             received: 0,
+            last_at: None,
         });
         self.control.reporting.push(Reporting::default());
         if self.inbound.len() > SCANNED_SSRCS_MAX {
             let slots = self.inbound.iter().enumerate();
             self.control.by_ssrc = slots.map(|(slot, inbound)| (inbound.ssrc, slot)).collect();
         }
+        self.control.reports_at = now;
         self.next_due = self.next_due.min(now);
         self.inbound.len() - 1
     }
@@ -286,7 +353,7 @@ impl SrtpReceiver {
         let outbox = &mut *context.outbox;
         let route = context.streams.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
         let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
-        self.negotiated(context.streams);
+        self.reroute(context.streams);
         Some((slot, route))
     }
 
@@ -311,7 +378,7 @@ impl SrtpReceiver {
         }
     }
 
-    /// Sends the NACKs and reports that are due; returns when to call again.
+    /// Sends the NACKs, reports and congestion feedback that are due; returns when to call again.
     pub(super) fn poll(
         &mut self,
         now: Instant,
@@ -325,14 +392,139 @@ impl SrtpReceiver {
             self.next_due = now + REPORT_INTERVAL_AUDIO;
             return self.next_due;
         };
-        let (control, to) = (&mut *self.control, (self.via, remote));
-        let (ssrc, sealer) = (control.ssrc, &mut control.sealer);
-        let nacks_at = streams.poll_nacks(now, ssrc, &mut control.wanted, &mut |nack| {
-            send(sealer, nack, to, outbox);
-        });
-        let reports_at = self.report(now, to, streams, outbox);
-        self.next_due = nacks_at.map_or(reports_at, |nacks_at| nacks_at.min(reports_at));
+        let to = (self.via, remote);
+        self.send_estimate(now, to, streams, outbox);
+        let arrivals_at = self.send_arrivals(now, to, streams, outbox);
+        if self.control.nacks_at.is_some_and(|at| at <= now) {
+            self.send_nacks(now, to, streams, outbox);
+        }
+        if self.control.reports_at <= now {
+            self.control.reports_at = self.report(now, to, streams, outbox);
+        }
+        let due = [self.control.nacks_at, arrivals_at].into_iter().flatten();
+        self.next_due = due.fold(self.control.reports_at, Instant::min);
         self.next_due
+    }
+
+    /// A new estimate goes out in one packet with a report on the stream that carries it.
+    fn send_estimate(
+        &mut self,
+        now: Instant,
+        to: (LocalId, SocketAddr),
+        streams: &mut Streams,
+        outbox: &mut Outbox,
+    ) {
+        let estimate = self.feedback.as_mut().and_then(|feedback| feedback.take_estimate());
+        let Some(bitrate_bps) = estimate else { return };
+        let Some(slot) = self.carrier() else { return };
+        let mut compound = Vec::with_capacity(96);
+        self.put_report(&mut compound, slot, now, streams);
+        self.put_remb(&mut compound, bitrate_bps, now);
+        send(&mut self.control.sealer, &compound, to, outbox);
+        outbox.sample(Sample::BandwidthEstimate { bitrate_bps });
+        streams.feedback_sent(self.inbound[slot].ssrc, |stream| &mut stream.remb_sent);
+    }
+
+    fn send_arrivals(
+        &mut self,
+        now: Instant,
+        to: (LocalId, SocketAddr),
+        streams: &mut Streams,
+        outbox: &mut Outbox,
+    ) -> Option<Instant> {
+        let (ssrc, sealer) = (self.control.ssrc, &mut self.control.sealer);
+        self.feedback.as_mut()?.poll_arrivals(now, ssrc, &mut |media, report| {
+            send(sealer, report, to, outbox);
+            streams.feedback_sent(media, |stream| &mut stream.twcc_sent);
+        })
+    }
+
+    /// A NACK with congestion feedback is as libwebrtc's: with a report in front unless RTCP is of
+    /// reduced size, and with the last estimate behind, on the stream that carries it.
+    fn send_nacks(
+        &mut self,
+        now: Instant,
+        to: (LocalId, SocketAddr),
+        streams: &mut Streams,
+        outbox: &mut Outbox,
+    ) {
+        let (control, mut nacks) = (&mut *self.control, Vec::new());
+        control.nacks_at =
+            streams.poll_nacks(now, control.ssrc, &mut control.wanted, &mut |ssrc, nack| {
+                nacks.push((ssrc, nack));
+            });
+        let carrier = self.carrier();
+        for (ssrc, nack) in nacks {
+            let slot = self.inbound.iter().position(|inbound| inbound.ssrc == ssrc);
+            let (Some(feedback), Some(slot)) = (&self.feedback, slot) else {
+                send(&mut self.control.sealer, &nack, to, outbox);
+                continue;
+            };
+            let estimate = feedback.last_estimate().filter(|_| carrier == Some(slot));
+            let mut compound = Vec::with_capacity(128);
+            if !self.control.reduced_size {
+                self.put_report(&mut compound, slot, now, streams);
+            }
+            compound.extend_from_slice(&nack);
+            if let Some(bitrate_bps) = estimate {
+                self.put_remb(&mut compound, bitrate_bps, now);
+            }
+            send(&mut self.control.sealer, &compound, to, outbox);
+        }
+    }
+
+    /// Where the video stream is that estimates go out with: the first of which something came, also
+    /// while it pauses (libwebrtc's `PacketRouter` takes the first receiver as well).
+    fn carrier(&self) -> Option<usize> {
+        self.inbound.iter().position(|inbound| inbound.is_primary() && inbound.is_video())
+    }
+
+    /// Appends the report on a stream: a block for its primary SSRC, and one for its RTX once it is
+    /// heard.
+    fn put_report(&mut self, out: &mut Vec<u8>, slot: usize, now: Instant, streams: &Streams) {
+        let Some(stream) = self.inbound[slot].route.map(|route| route.stream) else { return };
+        let of_stream = |inbound: &Inbound| {
+            inbound.route.is_some_and(|route| route.stream == stream)
+                && inbound.is_heard(now, REPORT_WHILE_RECEIVED)
+        };
+        let slots = (0..self.inbound.len()).filter(|&at| of_stream(&self.inbound[at]));
+        let slots: Vec<usize> = slots.collect();
+        let blocks: Vec<_> =
+            slots.into_iter().filter_map(|slot| self.block(slot, now, streams)).collect();
+        rtcp::write_receiver_report(out, self.control.ssrc, &blocks);
+        let kind = if self.inbound[slot].is_video() { MediaKind::Video } else { MediaKind::Audio };
+        self.control.reporting[slot].put_off(now, kind);
+    }
+
+    /// Appends an estimate, of all video that comes.
+    fn put_remb(&self, out: &mut Vec<u8>, bitrate_bps: u64, now: Instant) {
+        let heard =
+            |inbound: &&Inbound| inbound.is_video() && inbound.is_heard(now, STREAM_TIMEOUT);
+        let mut ssrcs: Vec<u32> = self.inbound.iter().filter(heard).map(|i| i.ssrc).collect();
+        // As libwebrtc's map has them.
+        ssrcs.sort_unstable();
+        write_remb(out, self.control.ssrc, bitrate_bps, &ssrcs);
+    }
+
+    /// What a report says of an SSRC.
+    fn block(&mut self, slot: usize, now: Instant, streams: &Streams) -> Option<ReportBlock> {
+        let (inbound, reporting) = (&self.inbound[slot], &mut self.control.reporting[slot]);
+        let (highest_index, format, route) = (inbound.highest?, inbound.format?, inbound.route?);
+        let jitter_ticks = match route.via {
+            Via::Primary => streams.jitter(route)?.as_secs_f64() * f64::from(format.clock_rate),
+            // What is resent is of any age; nobody looks at its jitter.
+            Via::Rtx => 0.0,
+        };
+        Some(reporting.block(
+            now,
+            Reception {
+                ssrc: inbound.ssrc,
+                first_index: inbound.first,
+                highest_index,
+                received: inbound.received,
+                jitter: jitter_ticks as u32,
+            },
+        ))
     }
 
     fn report(
@@ -342,39 +534,29 @@ impl SrtpReceiver {
         streams: &Streams,
         outbox: &mut Outbox,
     ) -> Instant {
-        let control = &mut *self.control;
         let mut blocks = Vec::new();
         let mut next = now + REPORT_INTERVAL_AUDIO;
-        for (inbound, reporting) in self.inbound.iter().zip(&mut control.reporting) {
-            let Some(route) = inbound.route.filter(|route| route.via == Via::Primary) else {
-                continue;
-            };
-            let (Some(highest_index), Some(format)) = (inbound.highest, inbound.format) else {
-                continue;
-            };
-            let Some(stream) = streams.reported(route) else { continue };
-            let (due, next_at) = reporting.poll(now, stream.kind, inbound.ssrc);
-            next = next.min(next_at);
-            let lately = stream.last_at.is_some_and(|last| now < last + REPORT_WHILE_RECEIVED);
-            if !due || !lately {
+        for slot in 0..self.inbound.len() {
+            let inbound = &self.inbound[slot];
+            if !inbound.is_primary() || inbound.highest.is_none() {
                 continue;
             }
-            let jitter = stream.jitter.as_secs_f64() * f64::from(format.clock_rate);
-            blocks.push(reporting.block(
-                now,
-                Reception {
-                    ssrc: inbound.ssrc,
-                    first_index: inbound.first,
-                    highest_index,
-                    received: inbound.received,
-                    jitter: jitter as u32,
-                },
-            ));
+            let Some(format) = inbound.format else { continue };
+            let kind = if format.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
+            let lately = inbound.is_heard(now, REPORT_WHILE_RECEIVED);
+            let (due, next_at) = self.control.reporting[slot].poll(now, kind, inbound.ssrc);
+            next = next.min(next_at);
+            if due && lately {
+                blocks.extend(self.block(slot, now, streams));
+            }
         }
+        let control = &mut *self.control;
         for blocks in blocks.chunks(rtcp::REPORT_BLOCKS_MAX) {
             let mut compound = Vec::with_capacity(64);
             rtcp::write_receiver_report(&mut compound, control.ssrc, blocks);
-            rtcp::write_cname(&mut compound, control.ssrc, CNAME);
+            if self.feedback.is_none() {
+                rtcp::write_cname(&mut compound, control.ssrc, CNAME);
+            }
             send(&mut control.sealer, &compound, to, outbox);
         }
         next

@@ -32,15 +32,6 @@ pub(super) struct Accepted<'a> {
     pub(super) dependency_descriptor: Option<&'a [u8]>,
 }
 
-/// What a receiver report says of a stream beside its sequence numbers.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reported {
-    pub(super) kind: MediaKind,
-    pub(super) jitter: Duration,
-    /// When its last packet came.
-    pub(super) last_at: Option<Instant>,
-}
-
 impl Accepted<'_> {
     pub(super) fn captured(
         &self,
@@ -79,6 +70,10 @@ pub(super) struct Stream {
     pub(super) nacks: NackList,
     /// NACKs sent in the measured window.
     pub(super) nack_sent: u64,
+    /// REMBs that went out with reports on it, and transport-wide reports about it, in the measured
+    /// window.
+    pub(super) remb_sent: u64,
+    pub(super) twcc_sent: u64,
     sender_report: Option<(u64, Arrival)>,
     /// The sender's count and ours at the first and at the last report of the measured window.
     sender_marks: Option<[SenderMark; 2]>,
@@ -124,6 +119,8 @@ impl Stream {
             },
             nacks: NackList::default(),
             nack_sent: 0,
+            remb_sent: 0,
+            twcc_sent: 0,
             sender_report: None,
             sender_marks: None,
             recorder: None,
@@ -141,7 +138,7 @@ impl Stream {
     /// The measured window begins.
     pub(super) fn begin_measuring(&mut self, now: Instant) {
         self.ledger.restart_counting(now);
-        self.nack_sent = 0;
+        (self.nack_sent, self.remb_sent, self.twcc_sent) = (0, 0, 0);
         self.sender_marks = None;
         self.keyframe_requests.sent = 0;
     }
@@ -280,6 +277,8 @@ impl Stream {
             freezes: self.ledger.freezes(),
             feedback: FeedbackCounters {
                 nack_sent: self.nack_sent,
+                remb_sent: self.remb_sent,
+                twcc_sent: self.twcc_sent,
                 pli_sent: self.keyframe_requests.sent,
                 layer_switches: self.ledger.layer_switches(),
             },

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use stampede_media::AssemblerPacket;
 use stampede_sdp::{Description, Media, StreamSsrc};
 
-use super::stream::{Accepted, Reported, Stream};
+use super::stream::{Accepted, Stream};
 use super::tracks::TrackStates;
 use crate::accounting::{
     MediaPacket, Placement, StreamLedger, Via, WINDOW_PACKETS, is_server_made,
@@ -356,13 +356,14 @@ impl Streams {
         true
     }
 
-    /// Hands a NACK of each stream that is due to `send`; returns when the next one is.
+    /// Hands a NACK of each stream that is due to `send`, with the stream's SSRC; returns when the next
+    /// one is.
     pub(super) fn poll_nacks(
         &mut self,
         now: Instant,
         sender: u32,
         wanted: &mut Vec<u16>,
-        send: &mut dyn FnMut(&[u8]),
+        send: &mut dyn FnMut(u32, Vec<u8>),
     ) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for stream in self.streams.iter_mut().filter(|stream| !stream.nacks.is_empty()) {
@@ -373,7 +374,7 @@ impl Streams {
             while !rest.is_empty() {
                 let mut nack = Vec::with_capacity(32);
                 let taken = rtcp::write_nack(&mut nack, sender, stream.ssrc, rest);
-                send(&nack);
+                send(stream.ssrc, nack);
                 stream.nack_sent += 1;
                 rest = &rest[taken..];
             }
@@ -381,14 +382,17 @@ impl Streams {
         next
     }
 
-    /// What a receiver report says of a stream.
-    pub(super) fn reported(&self, route: Route) -> Option<Reported> {
-        let stream = self.streams.get(route.stream)?;
-        Some(Reported {
-            kind: stream.kind,
-            jitter: stream.ledger.jitter().unwrap_or_default(),
-            last_at: stream.ledger.span().map(|(_, last)| last.instant),
-        })
+    /// What a receiver report says of a stream beside its sequence numbers.
+    pub(super) fn jitter(&self, route: Route) -> Option<Duration> {
+        Some(self.streams.get(route.stream)?.ledger.jitter().unwrap_or_default())
+    }
+
+    /// Counts feedback that went out about this SSRC, whether it is of media or of RTX.
+    pub(super) fn feedback_sent(&mut self, ssrc: u32, count: fn(&mut Stream) -> &mut u64) {
+        let route = self.route(ssrc);
+        if let Some(stream) = route.and_then(|route| self.streams.get_mut(route.stream)) {
+            *count(stream) += 1;
+        }
     }
 
     /// Primary SSRC of the stream on this m-line.
