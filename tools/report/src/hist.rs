@@ -37,7 +37,7 @@ pub struct Hist {
     pub p999: f64,
     /// Largest.
     pub max: f64,
-    /// The whole histogram in microseconds: HdrHistogram's V2 compressed format in base64. Reports
+    /// The whole histogram in microseconds, or in bits a second: HdrHistogram's V2 compressed format in base64. Reports
     /// are merged by it, never by their percentiles; `null` if there is none.
     #[serde(default)]
     pub hdr: Option<String>,
@@ -52,6 +52,11 @@ impl Hist {
     /// The same, shown in seconds.
     pub fn of_micros_as_s(histogram: &Histogram<u64>) -> Option<Self> {
         Self::of_micros(histogram, 1_000_000.0)
+    }
+
+    /// A histogram of bits a second.
+    pub fn of_bps(histogram: &Histogram<u64>) -> Option<Self> {
+        Self::of_micros(histogram, 1.0)
     }
 
     fn of_micros(histogram: &Histogram<u64>, unit_micros: f64) -> Option<Self> {
@@ -91,6 +96,11 @@ impl Hist {
     /// The same of distributions in seconds.
     pub fn merged_s<'a>(hists: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         Self::of_micros_as_s(&Self::sum(hists)?)
+    }
+
+    /// The same of distributions in bits a second.
+    pub fn merged_bps<'a>(hists: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        Self::of_bps(&Self::sum(hists)?)
     }
 
     /// Of shares of 1 that were recorded as seconds: no percentile is above 1, as the upper end of

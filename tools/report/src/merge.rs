@@ -301,6 +301,9 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
             ),
         },
         pli_to_keyframe_ms: list(|section| section.pli_to_keyframe_ms.as_ref()),
+        estimate_bps: Hist::merged_bps(
+            sections.iter().filter_map(|section| section.estimate_bps.as_ref()),
+        ),
         ..MediaSection::of(&counted, kind)
     })
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use stampede_core::CongestionFeedback;
 use stampede_impair::Spec as ImpairSpec;
 use stampede_media::Codec;
 use stampede_report::threshold::Threshold;
@@ -55,6 +56,8 @@ pub struct Draft {
     pub reconnect: Reconnect,
     /// Which signalling protocol participants speak.
     pub signal: Signal,
+    /// What subscribers tell the server of congestion.
+    pub feedback: CongestionFeedback,
     /// Seed of everything random.
     pub seed: Option<u64>,
     /// Layer that subscribers ask for.
@@ -182,6 +185,7 @@ impl Default for Draft {
             retry_sleep: Duration::from_secs(1),
             reconnect: Reconnect::default(),
             signal: Signal::default(),
+            feedback: CongestionFeedback::default(),
             seed: None,
             resolution: Resolution::High,
             video_codec: None,

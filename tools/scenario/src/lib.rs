@@ -57,3 +57,4 @@ pub use shape::{RoomSpec, Shape};
 pub use shorthand::Shorthand;
 pub use signal::{Signal, SignalError};
 pub use stage::{Change, Stage, StageRun, timeline};
+pub use stampede_core::CongestionFeedback;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stampede_core::CongestionFeedback;
 use stampede_core::watch::Rules;
 use stampede_impair::Spec as ImpairSpec;
 use stampede_media::{Codec, MediaClip};
@@ -62,6 +63,8 @@ pub struct Scenario {
     pub reconnect: Reconnect,
     /// Which signalling protocol participants speak.
     pub signal: Signal,
+    /// What subscribers tell the server of congestion.
+    pub feedback: CongestionFeedback,
     /// Seed as given.
     pub seed: Option<u64>,
     /// Layer subscribers ask for.
@@ -266,6 +269,7 @@ impl Scenario {
             retry_sleep: draft.retry_sleep,
             reconnect: draft.reconnect,
             signal: draft.signal,
+            feedback: draft.feedback,
             audience: Audience::new(&draft.audience, &draft.stages)?,
             seed: draft.seed,
             resolution: draft.resolution,

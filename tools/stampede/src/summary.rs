@@ -354,6 +354,17 @@ fn latency(page: &mut Page, media: &MediaSection) {
         let text = format!("{:.0} ms p50, {:.0} ms p99 after a PLI", after.p50, after.p99);
         page.sub("keyframes", &text);
     }
+    if let Some(estimate) = &media.estimate_bps {
+        let megabits = |bps: f64| bps / 1e6;
+        let text = format!(
+            "{:.2} Mbit/s at least, {:.2} p50, {:.2} at most, in {} REMB",
+            megabits(estimate.min),
+            megabits(estimate.p50),
+            megabits(estimate.max),
+            group(media.feedback.remb_sent)
+        );
+        page.sub("estimate", &text);
+    }
 }
 
 fn frames(page: &mut Page, media: &MediaSection) {

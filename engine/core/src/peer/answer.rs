@@ -36,7 +36,7 @@ const EXTENSIONS: [&str; 6] = [
 /// Feedback that is answered for video, as str0m would; none for audio, like a browser.
 pub(super) const FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", GOOG_REMB];
 const GOOG_REMB: &str = "goog-remb";
-/// The same with [`TRANSPORT_CC`]; only with [`CongestionFeedback::Chrome`].
+/// Feedback on [`TRANSPORT_CC`], for video too; only with [`CongestionFeedback::Chrome`].
 pub(super) const TRANSPORT_CC_FEEDBACK: &str = "transport-cc";
 /// What our answers' session and m-lines say where WebRTC has no use for an address.
 pub(super) const NO_ADDRESS: &str = "c=IN IP4 0.0.0.0\r\n";

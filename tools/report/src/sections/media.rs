@@ -53,6 +53,9 @@ pub struct MediaSection {
     pub latency_source: LatencySource,
     /// From a PLI to a complete keyframe; `null` for audio, and if none was answered.
     pub pli_to_keyframe_ms: Option<Hist>,
+    /// Estimates of what the way to a subscriber carries, each REMB sent one; `null` for audio, and if
+    /// none was sent.
+    pub estimate_bps: Option<Hist>,
     /// What was sent back.
     #[serde(flatten)]
     pub feedback: FeedbackCounters,

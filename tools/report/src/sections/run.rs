@@ -145,6 +145,10 @@ pub struct TargetSection {
 }
 
 /// How subscribers arrived in versions without `--arrival`.
+fn none() -> String {
+    "none".to_owned()
+}
+
 fn evenly() -> String {
     "constant".to_owned()
 }
@@ -182,6 +186,9 @@ pub struct Options {
     /// `--signal`; empty in reports of versions without it, which spoke v0.
     #[serde(default)]
     pub signal: String,
+    /// `--feedback`; `none` in reports of versions without it, which gave none.
+    #[serde(default = "none")]
+    pub feedback: String,
     /// `--arrival`.
     #[serde(default = "evenly")]
     pub arrival: String,

@@ -359,6 +359,7 @@ pub(super) fn media(
         pli_to_keyframe_ms: video
             .then(|| Hist::of_micros_as_ms(&distributions.pli_to_keyframe_us))
             .flatten(),
+        estimate_bps: video.then(|| Hist::of_bps(&distributions.estimate_bps)).flatten(),
         ..MediaSection::of(counters, kind)
     }
 }
@@ -568,6 +569,7 @@ fn options(data: &RunData) -> Options {
         retry_sleep_s: scenario.retry_sleep.as_secs_f64(),
         reconnect: scenario.reconnect.to_string(),
         signal: scenario.signal.to_string(),
+        feedback: scenario.feedback.to_string(),
         arrival: audience.arrival.name().to_owned(),
         stay_s: audience.stay.map(|stay| stay.as_secs_f64()),
         rejoin: audience.rejoin,
@@ -652,6 +654,7 @@ mod tests {
             "/video/jitter_ms",
             "/video/latency_ms",
             "/video/pli_to_keyframe_ms",
+            "/video/estimate_bps",
             "/video/layer_switches",
             "/publish/lateness_ms",
             "/audio/freezes",

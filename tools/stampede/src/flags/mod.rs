@@ -228,6 +228,7 @@ mod tests {
             (&["run", "--fault", "outage,every=1"], &["--fault", "every=1:", "without a unit"]),
             (&["run", "--reconnect", "0"], &["--reconnect", "sdk", "1 to 100"]),
             (&["run", "--signal", "v2"], &["--signal", "auto", "v0 or v1"]),
+            (&["run", "--feedback", "remb"], &["--feedback", "chrome", "none"]),
             (&["run", "--stay", "10ms"], &["--stay", "100ms or longer"]),
             (&["run", "--rejoin", "0%"], &["--rejoin", "above 0%"]),
             (&["run", "--arrival", "never"], &["--arrival", "constant, poisson, flash"]),
@@ -270,6 +271,7 @@ mod tests {
             "--fault=simulate=migration",
             "--reconnect=none",
             "--signal=v0",
+            "--feedback=none",
             "--stay=30s",
             "--rejoin=25%",
             "--away=5s",
@@ -281,6 +283,7 @@ mod tests {
         assert_eq!(faults, ["signal_drop,at=5s", "simulate=migration"]);
         assert_eq!(all.reconnect.tries(), 0);
         assert_eq!(all.signal.to_string(), "v0");
+        assert_eq!(all.feedback.to_string(), "none");
         let audience = stampede_scenario::AudienceDraft {
             stay: Some(std::time::Duration::from_secs(30)),
             rejoin: Some(0.25),

@@ -14,8 +14,8 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CohortSpec, Draft, EmbeddedDraft, FaultSpec, LayoutChoice, ParticipantTracks,
-    Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode,
+    CaptureDraft, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec, LayoutChoice,
+    ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode,
 };
 use stampede_sfu::SfuOptions;
 
@@ -113,6 +113,10 @@ pub(crate) struct RunFlags {
     /// the server knows no v1; v0 and v1 are that one alone.
     #[arg(long, default_value = "auto", value_name = "VERSION", help_heading = "Scenario")]
     pub signal: Signal,
+    /// What subscribers tell the server of congestion: chrome is its REMB, or the arrival times of all
+    /// packets where the server wants those (TWCC); none is neither, and no server then sends less.
+    #[arg(long, default_value = "chrome", value_name = "HOW", help_heading = "Scenario")]
+    pub feedback: CongestionFeedback,
     /// Seed of everything random (publishers' phases, faults, audiences); in the report.
     #[arg(long, value_name = "N", help_heading = "Scenario")]
     pub seed: Option<u64>,
@@ -407,6 +411,7 @@ impl RunFlags {
             retry_sleep: self.retry_sleep,
             reconnect: self.reconnect,
             signal: self.signal,
+            feedback: self.feedback,
             seed: self.seed.or_else(drawn),
             resolution: self.video_resolution,
             video_codec: self.video_codec,
