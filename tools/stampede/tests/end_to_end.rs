@@ -190,6 +190,51 @@ fn rooms_multiply_everything() {
     assert_eq!(rooms.len(), 2, "{rooms:?}");
 }
 
+/// In a meeting everybody publishes and receives over one connection, and gets what the others publish.
+#[test]
+fn a_meeting_is_one_connection_a_person() {
+    let _alone = alone();
+    let meeting = ["run", "--participants=4", "--rooms=2", "--video-resolution=low", "--seed=7"];
+    let ended =
+        run(&[&meeting[..], &["--duration=3s", "--num-per-second=50", "--no-tui"]].concat());
+    assert_flawless(&ended, 8, 24.0);
+    assert_eq!(ended.number("/join/signalling/joined_v1"), 8.0);
+    assert_eq!(ended.number("/publish/tracks"), 16.0);
+    assert_eq!(ended.number("/server/embedded/joins_v1"), 8.0);
+    let rooms = ended.report()["server"]["embedded"]["rooms"].as_array().unwrap();
+    assert_eq!(rooms.len(), 2, "{rooms:?}");
+}
+
+/// Beside publishers and subscribers, and after each of its connections was broken.
+#[test]
+fn a_meeting_survives_what_life_does_to_it() {
+    let _alone = alone();
+    let meeting = ["run", "--participants=3", "--video-publishers=1", "--audio-publishers=0"];
+    let few = ["--subscribers=2", "--video-resolution=low", "--num-per-second=50", "--no-tui"];
+    let faults = [
+        "--duration=13s",
+        "--fault=signal_drop,at=1s,share=100%,who=publishers",
+        "--fault=network_change,at=4s,share=34%,who=publishers",
+        "--fault=leave_rejoin,at=8s,share=34%,who=subscribers",
+    ];
+    let ended = run(&[&meeting[..], &few, &faults].concat());
+    ended.assert_code(0);
+    assert_eq!(ended.number("/join/joined"), 6.0);
+    assert_eq!(ended.number("/join/dropped"), 0.0, "{:#}", ended.report()["join"]);
+    let [signal, network, leave] = &ended.report()["faults"].as_array().unwrap()[..] else {
+        panic!("{:#}", ended.report()["faults"])
+    };
+    assert_eq!((&signal["hit"], &signal["recovered"]), (&4.into(), &4.into()), "{signal:#}");
+    assert_eq!((&network["hit"], &network["recovered"]), (&1.into(), &1.into()), "{network:#}");
+    assert_eq!(leave["hit"], 2, "{leave:#}");
+    for kind in ["video", "audio"] {
+        let causes = &ended.report()[kind]["interruptions"]["causes"];
+        for (cause, of) in causes.as_object().unwrap() {
+            assert!(cause == "on_purpose" || of["count"] == 0, "{kind} {cause}: {of}");
+        }
+    }
+}
+
 #[test]
 fn quiet_says_nothing_but_the_summary() {
     let _alone = alone();
