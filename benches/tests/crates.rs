@@ -345,6 +345,7 @@ fn a_forbidden_use_is_found_itself_through_others_and_around_the_disk_thread() {
 /// Dependencies that no source of the crate names: of `tools/sfu/tests/common`, which `fan_out` has
 /// as a module.
 const NAMED_NOWHERE: &[(&str, &str)] = &[
+    ("stampede-benches", "base64"),
     ("stampede-benches", "futures-util"),
     ("stampede-benches", "livekit-protocol"),
     ("stampede-benches", "prost"),

@@ -1,7 +1,7 @@
 //! The sans-IO peer of Stampede: one WebRTC peer connection over str0m, what it received and what
 //! it sends.
 //!
-//! - [`Peer`]: subscriber or publisher. No sockets, no threads, no clock: time and datagrams come
+//! - [`Peer`]: it receives, it sends, or both. No sockets, no threads, no clock: time and datagrams come
 //!   in as arguments, datagrams and events go out through a [`PeerSink`].
 //! - [`accounting`]: sequence and frame ledgers after docs/measurement.md, pure and usable on their
 //!   own.

@@ -46,6 +46,8 @@ pub struct TracksFacts {
     pub expected: u64,
     /// Of them nothing arrived in the measured window.
     pub missing: u64,
+    /// There could be none: whoever receives is alone with what it sends itself.
+    pub none_due: bool,
     /// Nothing was ever sent on, says the embedded SFU's ledger.
     pub unsent: Option<u64>,
     /// Keyframes we asked for.

@@ -37,8 +37,8 @@ pub struct Hist {
     pub p999: f64,
     /// Largest.
     pub max: f64,
-    /// The whole histogram in microseconds, or in bits a second: HdrHistogram's V2 compressed format in base64. Reports
-    /// are merged by it, never by their percentiles; `null` if there is none.
+    /// The whole histogram in microseconds, or in bits a second: HdrHistogram's V2 compressed format in
+    /// base64. Reports are merged by it, never by their percentiles; `null` if there is none.
     #[serde(default)]
     pub hdr: Option<String>,
 }

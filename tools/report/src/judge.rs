@@ -223,7 +223,8 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     if facts.interrupted {
         return None;
     }
-    if facts.subscribers_joined > 0 && facts.received == 0 {
+    let none_due = facts.tracks.none_due && facts.publishers_joined > 0;
+    if facts.subscribers_joined > 0 && facts.received == 0 && !none_due {
         let reason = if facts.publishers_joined == 0 {
             "nothing was received: no publisher of this run joined, and nobody else published in \
              the room"
@@ -275,7 +276,7 @@ fn dropped_in_words(facts: &Facts) -> String {
 
 /// Tracks of which nothing came.
 fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
-    let TracksFacts { expected, missing, unsent, plis } = facts.tracks;
+    let TracksFacts { expected, missing, unsent, plis, .. } = facts.tracks;
     if missing == 0 || facts.interrupted {
         return None;
     }
@@ -745,6 +746,10 @@ mod tests {
         check(&silent, Outcome::Fail, Fault::Unknown, "our publishers sent nothing");
         let alone = Facts { publishers_joined: 0, published: 0, ..nothing };
         check(&alone, Outcome::Fail, Fault::Unknown, "nobody else published");
+        // A meeting of one has nobody to see.
+        let tracks = TracksFacts { none_due: true, ..TracksFacts::default() };
+        let first = Facts { expected: 0, received: 0, tracks, ..healthy() };
+        assert_eq!(judge(&first).result, Outcome::Pass, "{:?}", judge(&first));
     }
 
     #[test]
@@ -884,7 +889,13 @@ mod tests {
 
     #[test]
     fn tracks_of_which_nothing_came_are_no_pass() {
-        let tracks = TracksFacts { expected: 20, missing: 10, unsent: Some(10), plis: 70 };
+        let tracks = TracksFacts {
+            expected: 20,
+            missing: 10,
+            unsent: Some(10),
+            plis: 70,
+            ..TracksFacts::default()
+        };
         let facts = Facts { tracks, ..healthy() };
         check(&facts, Outcome::Fail, Fault::Server, "of 10 of 20 subscribed tracks nothing came");
         let unknown = TracksFacts { unsent: None, ..tracks };

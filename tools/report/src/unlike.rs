@@ -131,7 +131,8 @@ impl Per {
         let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
         let of_distribution = parent.ends_with("_ms") || parent.ends_with("_s");
         let of_distribution = of_distribution || parent.contains("phases_ms");
-        let of_distribution = of_distribution || parent.ends_with(".ms");
+        let of_distribution =
+            of_distribution || parent.ends_with(".ms") || parent.ends_with("_bps");
         if unit(key) == Unit::Share || of_distribution && OF_DISTRIBUTIONS.contains(&last) {
             return Self::Nothing;
         }
@@ -198,7 +199,8 @@ impl Size {
                 one.stage.is_empty() && one.stay_s.is_none() && one.room_sizes.is_none()
             };
             let options = options.filter(steady)?;
-            Some(f64::from(options.subscribers) * f64::from(options.rooms))
+            let receivers = f64::from(options.subscribers) + f64::from(options.participants);
+            Some(receivers * f64::from(options.rooms))
         };
         let asked: Option<f64> = options.iter().map(asked).sum();
         Self {
@@ -287,6 +289,7 @@ mod tests {
             ("video.loss_rate", Per::Nothing),
             ("video.fps", Per::Nothing),
             ("video.latency_ms.p99", Per::Nothing),
+            ("video.estimate_bps.p50", Per::Nothing),
             ("video.jitter_ms.count", Per::Nothing),
             ("cohorts.a.b.video.packets.expected", Per::SubscriberSecond),
             ("join.failed", Per::Participant),

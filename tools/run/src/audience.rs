@@ -131,7 +131,7 @@ pub(crate) struct Watched<'a> {
 pub(crate) struct Audience {
     rules: Rules,
     rooms: HashMap<Rc<str>, Room>,
-    /// By participant; `None` for publishers.
+    /// By participant; `None` for who only sends.
     seats: Vec<Option<Taken>>,
     /// By peer that is open: whose it is, and a number of its own among those of its subscriber. As
     /// many as the engine has.

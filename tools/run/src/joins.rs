@@ -51,8 +51,7 @@ pub(crate) struct ParticipantId(pub usize);
 
 #[derive(Debug, Clone, Default)]
 struct Entry {
-    /// It only sends.
-    publisher: bool,
+    only_sends: bool,
     /// When its join was scheduled, once it has begun.
     started: Option<Instant>,
     /// One bit a phase that has been reached, in whichever try.
@@ -134,6 +133,14 @@ enum Standing {
 }
 
 impl Entry {
+    fn receives(&self) -> bool {
+        !self.only_sends
+    }
+
+    fn sends(&self) -> bool {
+        self.publishes != [0; 2]
+    }
+
     fn has(&self, phase: JoinPhase) -> bool {
         self.reached & (1 << phase as u8) != 0
     }
@@ -186,7 +193,8 @@ pub(crate) struct Joins {
     entries: Vec<Entry>,
     phases: [Samples; PHASES],
     started: [usize; 2],
-    joined: [usize; 2],
+    /// Of those who receive.
+    receivers_joined: usize,
     connected: [usize; 2],
     peak: usize,
     over: [usize; 2],
@@ -209,9 +217,9 @@ pub(crate) struct Joins {
 }
 
 impl Joins {
-    /// Adds a participant that will be started; `publisher` is one that only sends.
-    pub(crate) fn register(&mut self, publisher: bool) -> ParticipantId {
-        self.entries.push(Entry { publisher, ..Entry::default() });
+    /// Adds a participant that will be started.
+    pub(crate) fn register(&mut self, only_sends: bool) -> ParticipantId {
+        self.entries.push(Entry { only_sends, ..Entry::default() });
         ParticipantId(self.entries.len() - 1)
     }
 
@@ -227,7 +235,7 @@ impl Joins {
         (entry.room, entry.cohort, entry.tracks) = (Some(Rc::clone(room)), cohort, tracks);
     }
 
-    /// How many tracks this publisher is to publish, video and audio.
+    /// How many tracks this one is to publish, video and audio.
     pub(crate) fn publishes(&mut self, id: ParticipantId, room: &Rc<str>, tracks: [u32; 2]) {
         let entry = &mut self.entries[id.0];
         (entry.room, entry.publishes) = (Some(Rc::clone(room)), tracks);
@@ -255,13 +263,13 @@ impl Joins {
 
     /// True if a subscriber is to be in this part.
     pub(crate) fn is_in(&self, cohort: u16) -> bool {
-        let is = |entry: &Entry| !entry.publisher && entry.room.is_some() && entry.cohort == cohort;
+        let is = |entry: &Entry| entry.receives() && entry.room.is_some() && entry.cohort == cohort;
         self.entries.iter().any(is)
     }
 
     /// Subscribers that were there in the measured window.
     fn measured(&self) -> impl Iterator<Item = &Entry> + Clone {
-        self.entries.iter().filter(|entry| entry.measured && !entry.publisher)
+        self.entries.iter().filter(|entry| entry.measured && entry.receives())
     }
 
     /// Of the expected tracks those that may be missing because one of us was not there: the
@@ -275,7 +283,7 @@ impl Joins {
             *sum = [sum[0] + entry.publishes[0], sum[1] + entry.publishes[1]];
         }
         let mut discounted = [0; 2];
-        for entry in self.entries.iter().filter(|entry| entry.measured && !entry.publisher) {
+        for entry in self.entries.iter().filter(|entry| entry.measured && entry.receives()) {
             let absent = entry.room.as_ref().and_then(|room| absent.get(room));
             for (kind, sum) in discounted.iter_mut().enumerate() {
                 let expected = entry.tracks[kind].unwrap_or(0);
@@ -304,7 +312,7 @@ impl Joins {
         let entry = &mut self.entries[id.0];
         if entry.started.is_none() {
             entry.started = Some(scheduled);
-            self.started[usize::from(entry.publisher)] += 1;
+            self.started[usize::from(entry.only_sends)] += 1;
         }
         self.planned += usize::from(!std::mem::replace(&mut entry.planned, true));
     }
@@ -334,9 +342,8 @@ impl Joins {
         }
         self.tries.rejoins += 1;
         self.planned += usize::from(!std::mem::replace(&mut entry.planned, true));
-        let side = usize::from(entry.publisher);
         if entry.has(JoinPhase::Dtls) {
-            self.joined[side] -= 1;
+            self.receivers_joined -= usize::from(entry.receives());
         }
         entry.started = Some(scheduled);
         (entry.reached, entry.step, entry.broken) = (0, Step::default(), false);
@@ -348,7 +355,7 @@ impl Joins {
             return;
         }
         let entry = &mut self.entries[id.0];
-        let side = usize::from(entry.publisher);
+        let side = usize::from(entry.only_sends);
         entry.step = entry.step.max(Step::after(phase));
         if phase == JoinPhase::Dtls && !entry.connected {
             entry.connected = true;
@@ -362,7 +369,7 @@ impl Joins {
         entry.reached |= 1 << phase as u8;
         self.phases[phase as usize].record(since);
         if phase == JoinPhase::Dtls {
-            self.joined[side] += 1;
+            self.receivers_joined += usize::from(entry.receives());
         }
     }
 
@@ -455,7 +462,7 @@ impl Joins {
     pub(crate) fn connected_again(&mut self, id: ParticipantId) {
         let entry = &mut self.entries[id.0];
         if !self.closed && !std::mem::replace(&mut entry.connected, true) {
-            self.connected[usize::from(entry.publisher)] += 1;
+            self.connected[usize::from(entry.only_sends)] += 1;
         }
     }
 
@@ -494,7 +501,7 @@ impl Joins {
         let entry = &mut self.entries[id.0];
         if entry.connected {
             entry.connected = false;
-            self.connected[usize::from(entry.publisher)] -= 1;
+            self.connected[usize::from(entry.only_sends)] -= 1;
         }
     }
 
@@ -515,7 +522,7 @@ impl Joins {
         let entry = &mut self.entries[id.0];
         if !entry.over {
             entry.over = true;
-            self.over[usize::from(entry.publisher)] += 1;
+            self.over[usize::from(entry.only_sends)] += 1;
             self.away -= usize::from(std::mem::replace(&mut entry.away, false));
             if !self.closed {
                 entry.failed = gave_up && !entry.has(JoinPhase::Dtls);
@@ -546,36 +553,36 @@ impl Joins {
         self.connected[0] + self.connected[1]
     }
 
-    /// Subscribers connected now.
+    /// Of those who only receive, how many are connected now.
     pub(crate) fn subscribers_connected(&self) -> usize {
-        self.connected[0]
+        let sends_too = |entry: &&Entry| entry.receives() && entry.sends() && entry.connected;
+        self.connected[0] - self.entries.iter().filter(sends_too).count()
     }
 
-    /// Publishers that joined at least once.
-    pub(crate) fn publishers_joined(&self) -> usize {
-        self.joined[1]
+    /// Of those who send, how many joined at least once.
+    pub(crate) fn senders_joined(&self) -> usize {
+        let joined = |entry: &&Entry| entry.sends() && entry.has(JoinPhase::Dtls);
+        self.entries.iter().filter(joined).count()
     }
 
-    /// Subscribers that joined at least once.
-    pub(crate) fn subscribers_joined(&self) -> usize {
-        self.joined[0]
+    /// Of those who receive, how many joined at least once.
+    pub(crate) fn receivers_joined(&self) -> usize {
+        self.receivers_joined
     }
 
-    /// True while one of us who has joined sends video that somebody connected has not seen yet.
+    /// True while somebody connected has not seen video yet that another one of us, who is connected,
+    /// sends in the same room.
     pub(crate) fn waits_for_keyframes(&self) -> bool {
-        let sends = |entry: &Entry| entry.publishes[0] > 0 && entry.has(JoinPhase::Dtls);
-        let waits = |entry: &Entry| {
-            !entry.publisher
-                && entry.connected
-                && entry.tracks[0] != Some(0)
-                && !entry.has(JoinPhase::FirstKeyframe)
-        };
-        // As many may send as wait: nobody waits for itself.
-        let mut senders = self.entries.iter().filter(|entry| sends(entry));
-        let (first, more) = (senders.next(), senders.next().is_some());
-        first.is_some_and(|first| {
-            let others = |entry: &&Entry| more || !std::ptr::eq(first, *entry);
-            self.entries.iter().filter(others).any(waits)
+        let sends = |entry: &&Entry| entry.publishes[0] > 0 && entry.connected;
+        let mut senders: HashMap<&Rc<str>, usize> = HashMap::new();
+        for room in self.entries.iter().filter(sends).filter_map(|entry| entry.room.as_ref()) {
+            *senders.entry(room).or_default() += 1;
+        }
+        self.entries.iter().any(|entry| {
+            let there = entry.room.as_ref().and_then(|room| senders.get(room)).copied();
+            let others = there.unwrap_or(0) - usize::from(sends(&entry));
+            let waits = entry.receives() && entry.connected && entry.tracks[0] != Some(0);
+            waits && others > 0 && !entry.has(JoinPhase::FirstKeyframe)
         })
     }
 
@@ -657,7 +664,7 @@ impl Joins {
         let mut lost = LostJoins::default();
         for entry in self.entries.iter().filter(|entry| entry.failed || entry.overdue) {
             let part = cut_off.get(usize::from(entry.cohort)).copied().unwrap_or(false);
-            let on_purpose = part && !entry.publisher && entry.cut_off();
+            let on_purpose = part && entry.receives() && entry.cut_off();
             let bounded = if entry.failed { bound.failed } else { bound.pending };
             lost.all += 1;
             lost.on_purpose += u64::from(on_purpose);
@@ -729,7 +736,7 @@ mod tests {
         joins.reached(id, JoinPhase::Websocket, MS);
         joins.reached(id, JoinPhase::Dtls, 2 * MS);
         joins.reached(id, JoinPhase::Dtls, 900 * MS);
-        assert_eq!((joins.subscribers_joined(), joins.connected(), joins.peak), (1, 1, 1));
+        assert_eq!((joins.receivers_joined(), joins.connected(), joins.peak), (1, 1, 1));
         joins.broke(id, &ErrorKind::MediaLost.into());
         joins.retried(id);
         joins.started(id, Instant::now());
@@ -763,7 +770,7 @@ mod tests {
         assert!(joins.all_over());
         let counted = joins.live().counted;
         assert_eq!((counted.failed, counted.dropped, counted.joined), (1, 0, 1));
-        assert_eq!((joins.publishers_joined(), joins.subscribers_joined()), (0, 1));
+        assert_eq!((joins.senders_joined(), joins.receivers_joined()), (0, 1));
     }
 
     /// A joins in which these steps were reached, each by one subscriber started at `begun`.

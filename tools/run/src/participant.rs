@@ -576,7 +576,9 @@ async fn open(
     }
     let mut options = connect_options(context, participant, life, version)?;
     if version == SignalVersion::V1 && receives {
-        options.session.first_offer = Some(first_offer(context, peer, notices).await?);
+        let offer = first_offer(context, peer, notices).await?;
+        context.happened(&life.identity, || format!("our offer with it, {} bytes", offer.len()));
+        options.session.first_offer = Some(offer);
     }
     let connection = match Connection::connect(options).await {
         Ok(connection) => connection,

@@ -1,11 +1,11 @@
-//! How much a run would receive, before it starts.
+//! How much a run would receive, and send over the same connections, before it starts.
 
 use stampede_media::MediaClip;
 use stampede_signaling::session::{Quality, Receives, Subscription};
 
 use crate::{Clips, Participants, Scenario};
 
-/// What all subscribers together would receive.
+/// What everybody who receives would receive, and send over the same connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Load {
     /// Media packets.
@@ -48,6 +48,10 @@ pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants)
         if let Some(clip) = &clips.audio {
             load.add(clip, f64::from(audio));
         }
+    }
+    let tracks = participants.participants.iter().flat_map(|one| &one.media.tracks);
+    for layer in tracks.flat_map(|track| &track.layers) {
+        load.add(&layer.clip, 1.0);
     }
     // Of those that come and go in stages only some are there at a time.
     let at_once = scenario.shape.receivers_peak() as f64 / receivers.count().max(1) as f64;
@@ -105,6 +109,9 @@ mod tests {
         assert!((many / one - 600.0).abs() < 1e-6, "{many} of {one}");
         let low = packets(Draft { resolution: Resolution::Low, ..video_only(1) });
         assert!(low < one / 3.0, "{low} of {one}");
+        let both = packets(Draft { participants: Some(2), ..Draft::default() });
+        let (beside, sent) = (packets(Draft { subscribers: Some(2), ..Draft::default() }), both);
+        assert!(sent > beside, "{sent} with what they send, {beside} without");
         let stages = ["1s:300", "1s:0", "1s:300"].map(|stage| stage.parse().unwrap()).to_vec();
         let staged = Draft { stages, subscribers: None, ..video_only(0) };
         assert!((packets(staged) / one - 300.0).abs() < 1e-6);

@@ -268,6 +268,10 @@ fn subscription(scenario: &Scenario) -> Subscription {
 /// shown when there are more than places depends on who came first: it is known only if all of them
 /// send the same.
 fn tracks(scenario: &Scenario, room: &RoomSpec, publishes: bool) -> [Option<u32>; 2] {
+    // Who of them is there when is not known before.
+    if room.participants > 0 && scenario.audience.stay.is_some() {
+        return [None; 2];
+    }
     let own = room.participant_tracks;
     let video = room.video_senders() - u32::from(publishes && own.video());
     let audio = room.audio_senders() - u32::from(publishes && own.audio());

@@ -207,8 +207,8 @@ impl Scenario {
         let embedded = draft.url.is_none();
         let participants = draft.participants.unwrap_or(0);
         // Who asks for a meeting gets that alone.
-        let meeting = draft.participants.is_some()
-            || draft.room_drafts.iter().any(|room| room.participants.is_some());
+        let meeting =
+            participants > 0 || draft.room_drafts.iter().any(|room| room.participants > Some(0));
         let default = |count: Option<u32>, standard: u32| {
             count.unwrap_or(if embedded && !meeting { standard } else { 0 })
         };

@@ -1,8 +1,9 @@
 //! A small LiveKit-compatible SFU for load runs without a server.
 //!
 //! It speaks LiveKit's signalling, v1 (`/rtc/v1`, a single peer connection) and v0 (`/rtc`), enough of
-//! the RoomService, and forwards VP8, H.264, VP9, AV1 and Opus without transcoding. It keeps an exact [`Ledger`] of what it sent, and can
-//! drop or delay packets on purpose, so that what a client measures can be checked.
+//! the RoomService, and forwards VP8, H.264, VP9, AV1 and Opus without transcoding. It keeps an exact
+//! [`Ledger`] of what it sent, and can drop or delay packets on purpose, so that what a client measures
+//! can be checked.
 //!
 //! Two planes as in the engine: one thread runs HTTP and WebSockets on a tokio current-thread
 //! runtime; N pinned worker threads own one UDP socket each and the peer connections sharded

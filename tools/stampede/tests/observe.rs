@@ -105,8 +105,8 @@ fn a_run_shows_metrics_reads_the_server_s_and_records_the_worst() {
     assert_eq!(ended.report()["captures"].as_array().unwrap().len(), 2);
     let worst = ended.report()["captures"][0].as_str().unwrap();
     let timeline = fs::read_to_string(worst.replace(".pcapng", ".timeline.txt")).unwrap();
-    for step in ["join of room", "join response", "offer", "our answer", "DTLS connected", "leave"]
-    {
+    let answer = "answer of the server";
+    for step in ["join of room", "our offer", "join response", answer, "DTLS connected", "leave"] {
         assert!(timeline.contains(step), "{step:?} is not in\n{timeline}");
     }
     assert_decodes(worst);

@@ -128,11 +128,12 @@ pub(super) fn answer(
     Ok(Answer { text, agreed })
 }
 
-/// What an answer of the server agrees on. Its RTCP is not of reduced size though the answer would
+/// What an answer of the server agrees on, of what it sends. Its RTCP is not of reduced size though the answer would
 /// have it: Chrome, where it offers, was seen to send compound packets only.
 pub(super) fn agreed_by(answer: &Description<'_>) -> Agreed {
     let mut agreed = Agreed::default();
-    for media in answer.media.iter().filter(|media| !answer.is_rejected(media)) {
+    let sent = |media: &&Media<'_>| !answer.is_rejected(media) && media.direction.sends();
+    for media in answer.media.iter().filter(sent) {
         accepted_formats(media).iter().for_each(|&(format, _)| agreed.formats.add(format));
         media.extensions.iter().for_each(|&e| add_id(&mut agreed.ids, media, e));
     }

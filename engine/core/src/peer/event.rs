@@ -272,3 +272,10 @@ pub enum NegotiateError {
     #[error("there is nothing to offer: all tracks are negotiated")]
     NothingToOffer,
 }
+
+impl NegotiateError {
+    /// A text of the server's, or of str0m's, that can't be read.
+    pub(super) fn unreadable(what: &'static str, error: &dyn std::error::Error) -> Self {
+        Self::Parse { what, reason: error.to_string() }
+    }
+}

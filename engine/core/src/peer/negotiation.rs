@@ -12,9 +12,10 @@ use super::{MediaFailure, NegotiateError, Peer, answer};
 use crate::CongestionFeedback;
 
 impl Peer {
-    /// Takes the server's offer (subscriber, unless it offers itself) and returns the answer, which
-    /// only receives whatever direction is offered. Streams that the offer no longer names are closed, also where another
-    /// track took over their m-line. `mid_to_track_id` is LiveKit's, and may be empty.
+    /// Takes the server's offer (of who only receives, unless it offers itself) and returns the answer,
+    /// which only receives whatever direction is offered. Streams that the offer no longer names are
+    /// closed, also where another track took over their m-line. `mid_to_track_id` is LiveKit's, and may
+    /// be empty.
     pub fn accept_offer(
         &mut self,
         now: Instant,
@@ -28,7 +29,7 @@ impl Peer {
         let transport = str0m_answer(&mut self.rtc, &answer::transport_of(&offer))?;
         self.answers += 1;
         let answer = answer::answer(&offer, &transport, self.answers, receiving.feedback)
-            .map_err(|error| unreadable("answer", &error))?;
+            .map_err(|error| NegotiateError::unreadable("answer", &error))?;
         receiving.negotiated(now, &offer, mid_to_track_id, answer.agreed, &mut self.outbox);
         (self.negotiated, self.described) = (true, true);
         self.remote_described(now, &offer);
@@ -107,7 +108,7 @@ impl Peer {
 
     /// Takes a trickled candidate, `candidate:…`. Those that can't be used (TCP, host names, the
     /// empty end-of-candidates line) are passed over, and remembered for
-    /// [`MediaFailure::NoCandidatePair`](crate::MediaFailure::NoCandidatePair).
+    /// [`MediaFailure::NoCandidatePair`].
     pub fn add_remote_candidate(
         &mut self,
         now: Instant,
@@ -127,8 +128,8 @@ impl Peer {
         if !is_remembered || !is_usable {
             return Ok(());
         }
-        let candidate =
-            Candidate::from_sdp_string(line).map_err(|error| unreadable("candidate", &error))?;
+        let candidate = Candidate::from_sdp_string(line)
+            .map_err(|error| NegotiateError::unreadable("candidate", &error))?;
         if candidate.proto() == Protocol::Udp {
             self.rtc.add_remote_candidate(candidate);
             self.advance(now);
@@ -149,7 +150,8 @@ impl Peer {
 
 /// str0m's answer to an offer.
 fn str0m_answer(rtc: &mut Rtc, offer: &str) -> Result<String, NegotiateError> {
-    let offer = SdpOffer::from_sdp_string(offer).map_err(|error| unreadable("offer", &error))?;
+    let offer = SdpOffer::from_sdp_string(offer)
+        .map_err(|error| NegotiateError::unreadable("offer", &error))?;
     let answer = rtc
         .sdp_api()
         .accept_offer(offer)
@@ -161,9 +163,5 @@ fn parse_description<'a>(
     what: &'static str,
     sdp: &'a str,
 ) -> Result<Description<'a>, NegotiateError> {
-    Description::parse(sdp).map_err(|error| unreadable(what, &error))
-}
-
-pub(super) fn unreadable(what: &'static str, error: &dyn std::error::Error) -> NegotiateError {
-    NegotiateError::Parse { what, reason: error.to_string() }
+    Description::parse(sdp).map_err(|error| NegotiateError::unreadable(what, &error))
 }

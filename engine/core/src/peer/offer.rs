@@ -15,7 +15,6 @@ use super::answer::{
     self, ABS_CAPTURE_TIME, ABS_SEND_TIME, AUDIO_LEVEL, MID, NO_ADDRESS, TRANSPORT_CC, put,
     put_session, put_transport,
 };
-use super::negotiation::unreadable;
 use super::publishing::Publishing;
 use crate::CongestionFeedback;
 
@@ -150,13 +149,14 @@ impl Offering {
             true => self.forgotten && publishing.is_unanswered(),
             false => publish,
         });
-        let anew = self.own.is_empty() || (self.forgotten && !self.answered);
+        let anew = self.own.is_empty() || self.forgotten;
         if anew || publishing.is_some() {
             self.describe_own(rtc, publishing)?;
         } else if self.pending.is_none() {
             self.pending = Some(Pending::Slots);
         }
-        let own = Description::parse(&self.own).map_err(|error| unreadable("offer", &error))?;
+        let own = Description::parse(&self.own)
+            .map_err(|error| NegotiateError::unreadable("offer", &error))?;
         let mut ahead: Vec<_> = (0..own.media.len()).map(Line::Own).collect();
         ahead.retain(|line| !self.lines.contains(line));
         // The bundle's transport first.
@@ -185,12 +185,12 @@ impl Offering {
         if !self.answered {
             return self.offer(rtc, Slots::default(), false, publishing);
         }
+        if publishing.is_some_and(|publishing| publishing.is_unanswered()) {
+            // They would be offered under other names than the server may have taken.
+            return Err(NegotiateError::WrongRole("our tracks wait for the answer to their offer"));
+        }
         let mut changes = rtc.sdp_api();
         changes.ice_restart(true);
-        // Tracks that were offered and not answered are forgotten with that offer.
-        if let Some(publishing) = publishing.filter(|publishing| publishing.is_unanswered()) {
-            publishing.offer(&mut changes);
-        }
         self.take_own(changes)?;
         self.write()
     }
@@ -201,6 +201,10 @@ impl Offering {
         publishing: Option<&mut Publishing>,
     ) -> Result<(), NegotiateError> {
         let mut changes = rtc.sdp_api();
+        // What was offered and is forgotten may have been a restart.
+        if self.forgotten && self.answered {
+            changes.ice_restart(true);
+        }
         let channels = self.receives.is_some() && !self.answered;
         let channels: &[_] = if channels { &CHANNELS } else { &[] };
         for (label, reliable) in channels {
@@ -234,7 +238,7 @@ impl Offering {
         self.version += 1;
         let chrome = self.receives == Some(CongestionFeedback::Chrome);
         write(&self.lines, &self.own, self.version, chrome)
-            .map_err(|error| unreadable("offer", &error))
+            .map_err(|error| NegotiateError::unreadable("offer", &error))
     }
 
     /// Takes the answer to the latest offer.
@@ -262,13 +266,14 @@ impl Offering {
         sdp: &str,
         answer: &Description<'_>,
     ) -> Result<(), NegotiateError> {
-        let own = Description::parse(&self.own).map_err(|error| unreadable("offer", &error))?;
+        let own = Description::parse(&self.own)
+            .map_err(|error| NegotiateError::unreadable("offer", &error))?;
         let text = match own.media.iter().all(|media| media.media_type == MediaType::Application) {
             true => answer::transport_of(answer),
             false => answer_to(&own, sdp),
         };
-        let answer =
-            SdpAnswer::from_sdp_string(&text).map_err(|error| unreadable("answer", &error))?;
+        let answer = SdpAnswer::from_sdp_string(&text)
+            .map_err(|error| NegotiateError::unreadable("answer", &error))?;
         let accepted = rtc.sdp_api().accept_answer(pending, answer);
         let refused =
             |error: RtcError| NegotiateError::Apply { what: "answer", reason: error.to_string() };

@@ -121,9 +121,10 @@ impl Publishing {
         }
     }
 
-    /// Learns SSRCs and payload types from the first accepted answer to an offer of them. Tracks that were accepted are
-    /// sent even if another one was refused. Later answers are to an ICE restart, which changes
-    /// nothing of this; setting up a layer again would empty its retransmission cache.
+    /// Learns SSRCs and payload types from the first accepted answer to an offer of them. Tracks that
+    /// were accepted are sent even if another one was refused. Later answers, to a restart of ICE or to
+    /// further m-lines to receive by, change nothing of this; setting up a layer again would empty its
+    /// retransmission cache.
     pub(super) fn answered(&mut self, rtc: &mut Rtc) -> Result<(), NegotiateError> {
         if !self.offered || std::mem::replace(&mut self.negotiated, true) {
             return Ok(());

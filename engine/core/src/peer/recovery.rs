@@ -17,26 +17,31 @@ impl Peer {
 
     /// When the last frame came or left, in nanoseconds since the Unix epoch. Of who receives the
     /// kernel's stamp of the last playable one, of whatever stream, also of one that is gone; if
-    /// none was playable, of the last packet with payload. Of who only sends the last one that had a way:
-    /// ICE was connected, and nothing cut it off. `None` if there was none. `here` is this moment
-    /// on both clocks.
+    /// none was playable, of the last packet with payload. Of who has received nothing the last one
+    /// that it sent and that had a way: ICE was connected, and nothing cut it off. `None` if there
+    /// was none. `here` is this moment on both clocks.
     pub fn last_frame_unix_ns(&self, here: Arrival) -> Option<u64> {
-        if let Some(receiving) = &self.receiving {
-            return receiving.streams.last_frame().map(|at| at.unix_ns);
+        let received = self.receiving.as_ref().and_then(|receiving| receiving.streams.last_frame());
+        if let Some(at) = received {
+            return Some(at.unix_ns);
         }
         let left = self.publishing.as_ref()?.last_frame()?;
         let ago = here.instant.saturating_duration_since(left);
         Some(here.unix_ns.saturating_sub(nanoseconds(ago)))
     }
 
-    /// Tells the first playable frame that comes after this moment, or, of who only sends, the first
-    /// that is sent and has a way: once, as [`PeerEvent::NextFrame`](crate::PeerEvent). A
+    /// Tells the first playable frame that comes after this moment, or, of who sends and has received
+    /// nothing, the first that is sent and has a way: once, as [`PeerEvent::NextFrame`](crate::PeerEvent). A
     /// second call takes the place of the first.
     pub fn await_frame(&mut self, here: Arrival) {
-        if let Some(receiving) = &mut self.receiving {
-            receiving.streams.await_frame(here.instant);
-        } else if let Some(publishing) = &mut self.publishing {
-            publishing.await_frame(here);
+        match (&mut self.receiving, &mut self.publishing) {
+            (Some(receiving), publishing)
+                if publishing.is_none() || receiving.streams.last_frame().is_some() =>
+            {
+                receiving.streams.await_frame(here.instant);
+            }
+            (_, Some(publishing)) => publishing.await_frame(here),
+            (_, None) => {}
         }
     }
 }

@@ -144,11 +144,12 @@ pub struct TargetSection {
     pub server_version: Option<String>,
 }
 
-/// How subscribers arrived in versions without `--arrival`.
-fn none() -> String {
+/// What subscribers told of congestion in versions without `--feedback`.
+fn no_feedback() -> String {
     "none".to_owned()
 }
 
+/// How subscribers arrived in versions without `--arrival`.
 fn evenly() -> String {
     "constant".to_owned()
 }
@@ -187,7 +188,7 @@ pub struct Options {
     #[serde(default)]
     pub signal: String,
     /// `--feedback`; `none` in reports of versions without it, which gave none.
-    #[serde(default = "none")]
+    #[serde(default = "no_feedback")]
     pub feedback: String,
     /// `--arrival`.
     #[serde(default = "evenly")]

@@ -181,8 +181,8 @@ fn facts(
         recoveries: data.recoveries.counted(),
         on_purpose: on_purpose(data),
         server_gone: data.server_gone.clone(),
-        subscribers_joined: data.joins.subscribers_joined() as u64,
-        publishers_joined: data.joins.publishers_joined() as u64,
+        subscribers_joined: data.joins.receivers_joined() as u64,
+        publishers_joined: data.joins.senders_joined() as u64,
         errors: data.joins.error_facts(),
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
@@ -413,7 +413,8 @@ fn publish(sums: &Sums) -> PublishSection {
 /// Subscriptions to our own publishers' tracks of which no packet came in the measured window.
 fn tracks_facts(data: &RunData, sums: &Sums, viewers: &Viewers<'_>) -> TracksFacts {
     // What layouts leave out is not expected; what can't be known is not missed.
-    let expected = data.joins.tracks_expected().map(|tracks| tracks.unwrap_or(0));
+    let known = data.joins.tracks_expected();
+    let expected = known.map(|tracks| tracks.unwrap_or(0));
     let discounted = data.joins.tracks_discounted();
     let missing = |kind: usize, received: u64| {
         expected[kind].saturating_sub(discounted[kind]).saturating_sub(received)
@@ -430,6 +431,10 @@ fn tracks_facts(data: &RunData, sums: &Sums, viewers: &Viewers<'_>) -> TracksFac
     TracksFacts {
         expected: expected.iter().sum(),
         missing: not_received.min(silent),
+        none_due: known
+            .iter()
+            .zip(discounted)
+            .all(|(due, lacks)| due.is_some_and(|due| due <= lacks)),
         unsent: data.ledger.is_some().then_some(unsent),
         plis: sums.counted.video.feedback.pli_sent,
     }
@@ -470,7 +475,7 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
         let count = counted.assembly.frames_not_polled;
         errors.push(format!("{count} frames never got as far as {dir}: too many waited"));
     }
-    if errors.is_empty() && counted.frames_written == 0 && data.joins.subscribers_joined() > 0 {
+    if errors.is_empty() && counted.frames_written == 0 && data.joins.receivers_joined() > 0 {
         errors.push(format!("nothing came that could be recorded into {dir}"));
     }
     let files = report.files.iter().filter(|file| file.frames > 0);

@@ -40,12 +40,16 @@ fn reason(fault: &FaultSpec, shape: &Shape, cohorts: &Cohorts, window: Duration)
     match fault.who {
         Who::Subscribers if subscribers == 0 => {
             return Some(
-                "this run has no subscribers: add --subscribers, or who=publishers".into(),
+                "this run has no subscribers: add --subscribers or --participants, or \
+                 who=publishers"
+                    .into(),
             );
         }
         Who::Publishers if publishers == 0 => {
             return Some(
-                "this run has no publishers: add --video-publishers, or leave it out".into(),
+                "this run has no publishers: add --video-publishers or --participants, or leave \
+                 it out"
+                    .into(),
             );
         }
         Who::Subscribers | Who::Publishers | Who::All => {}

@@ -265,7 +265,9 @@ impl Hub {
             }
             Connections::Single { offer, tracks } => {
                 self.counted.joins_v1 += 1;
-                self.add_sender(&name, &sid, Role::Single, limit);
+                // What is done to what is sent to others is not done to who gets nothing.
+                let role = if can_subscribe { Role::Single } else { Role::Publisher };
+                self.add_sender(&name, &sid, role, limit);
                 self.announce(&name, &sid);
                 let who = Place { room: name, sid };
                 for track in &tracks {

@@ -297,7 +297,10 @@ impl Participant {
     /// Its peer connections.
     pub(super) fn peers(&self) -> impl Iterator<Item = (PeerKey, Role)> + use<> {
         let (first, second) = match self.single {
-            true => (self.publisher.map(|peer| (peer, Role::Single)), None),
+            true => {
+                let role = self.subscriber.map_or(Role::Publisher, |_| Role::Single);
+                (self.publisher.map(|peer| (peer, role)), None)
+            }
             false => (
                 self.publisher.map(|peer| (peer, Role::Publisher)),
                 self.subscriber.map(|peer| (peer, Role::Subscriber)),

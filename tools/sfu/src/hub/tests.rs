@@ -259,6 +259,19 @@ fn single(identity: &str, sdp: &str) -> JoinRequest {
     }
 }
 
+/// What is done on purpose to what the SFU sends is not done to the connection of who gets nothing.
+#[test]
+fn who_may_not_subscribe_has_a_connection_that_nothing_is_sent_over() {
+    let mut rig = Rig::new();
+    let (outbox, _queue) = outbox();
+    let mut request = single("one", SINGLE_OFFER);
+    request.claims.video.can_subscribe = Some(false);
+    rig.hub.join(request, outbox).unwrap();
+    let commands = rig.commands();
+    let Some(Command::AddPeer { role, .. }) = commands.first() else { panic!() };
+    assert_eq!(*role, Role::Publisher);
+}
+
 #[test]
 fn who_joins_by_v1_has_one_connection_and_publishes_along_with_it() {
     let mut rig = Rig::new();

@@ -6,8 +6,8 @@
 //! are overuse (`overuse`); from that and the received rate (`rate_window`) follows the estimate
 //! (`rate_control`). libwebrtc's probes, by which the first evenly spaced packets give an estimate
 //! before the five seconds are over, are left out: Chrome was not seen to use them, and a low layer
-//! in the beginning would hold the estimate down for long. Everything runs on arrival times: a receiver that is late to look sees what it
-//! would have seen in time.
+//! in the beginning would hold the estimate down for long. Everything runs on arrival times: a
+//! receiver that is late to look sees what it would have seen in time.
 
 mod inter_arrival;
 mod overuse;

@@ -2,8 +2,8 @@
 //!
 //! str0m keeps ICE, DTLS and data channels, and knows of no media. Once DTLS has exported the keys,
 //! every SRTP and SRTCP datagram comes here: opened into the caller's buffer, entered into the
-//! ledgers, answered with receiver reports, NACKs, PLIs and congestion feedback of our own. What RTCP str0m would
-//! still send is dropped (see [`SrtcpSealer`]).
+//! ledgers, answered with receiver reports, NACKs, PLIs and congestion feedback of our own. What RTCP
+//! str0m would still send is dropped, but of a peer that sends media too (see [`SrtcpSealer`]).
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -32,6 +32,9 @@ const SCANNED_SSRCS_MAX: usize = 8;
 const FORMER_SSRCS_MAX: usize = 1_024;
 /// Packets behind the highest of an RTX SSRC that are told from replays; older ones are dropped.
 const REPLAY_PACKETS: u64 = 64;
+/// A longer NACK goes without the estimate, which goes out by itself in a moment: with its SSRCs, at
+/// most 255, it could be more than a datagram takes.
+const COMPOUND_WITH_ESTIMATE_BYTES_MAX: usize = 128;
 /// CNAME of the receiver reports: a subscriber sends no media that it could tie together, and Chrome
 /// sends none.
 const CNAME: &str = "stampede";
@@ -414,9 +417,9 @@ impl SrtpReceiver {
         streams: &mut Streams,
         outbox: &mut Outbox,
     ) {
+        let Some(slot) = self.carrier() else { return };
         let estimate = self.feedback.as_mut().and_then(|feedback| feedback.take_estimate());
         let Some(bitrate_bps) = estimate else { return };
-        let Some(slot) = self.carrier() else { return };
         let mut compound = Vec::with_capacity(96);
         self.put_report(&mut compound, slot, now, streams);
         self.put_remb(&mut compound, bitrate_bps, now);
@@ -466,7 +469,8 @@ impl SrtpReceiver {
                 self.put_report(&mut compound, slot, now, streams);
             }
             compound.extend_from_slice(&nack);
-            if let Some(bitrate_bps) = estimate {
+            let has_room = compound.len() <= COMPOUND_WITH_ESTIMATE_BYTES_MAX;
+            if let Some(bitrate_bps) = estimate.filter(|_| has_room) {
                 self.put_remb(&mut compound, bitrate_bps, now);
             }
             send(&mut self.control.sealer, &compound, to, outbox);
