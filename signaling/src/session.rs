@@ -263,7 +263,8 @@ impl Session {
         }
         let publish = self.publishing.as_ref().and_then(|publishing| publishing.deadline);
         let ping = self.ping.map(|ping| ping.give_up.map_or(ping.next, |at| at.min(ping.next)));
-        [self.join_deadline, publish, ping].into_iter().flatten().min()
+        let offer = self.own_offers.next_at();
+        [self.join_deadline, publish, ping, offer].into_iter().flatten().min()
     }
 
     /// True after `join`.
@@ -380,11 +381,11 @@ impl Session {
             Response::Reconnect(_) => self.on_reconnect(now),
             Response::Offer(offer) => self.on_offer(now, offer),
             Response::Answer(answer) => self.on_answer(now, answer),
-            Response::MediaSectionsRequirement(wanted) => self.on_slots_wanted(wanted),
+            Response::MediaSectionsRequirement(wanted) => self.on_slots_wanted(now, wanted),
             Response::Trickle(trickle) => self.on_trickle(now, &trickle),
             Response::Update(update) => self.on_participants(update.participants),
-            Response::TrackPublished(published) => self.on_track_published(published),
-            Response::RequestResponse(response) => self.on_request_response(response),
+            Response::TrackPublished(published) => self.on_track_published(now, published),
+            Response::RequestResponse(response) => self.on_request_response(now, response),
             Response::Leave(leave) => self.on_leave(&leave),
             Response::RoomMoved(moved) => self.on_moved(moved),
             Response::RefreshToken(token) => self.on_refresh_token(&token),
@@ -460,6 +461,8 @@ impl Session {
         if publishing.and_then(|publishing| publishing.deadline).is_some_and(|at| now >= at) {
             return self.end_with_leave(EndReason::PublishTimeout);
         }
+        let offer = self.own_offers.next(now);
+        self.outputs.extend(offer.map(Output::Media));
         let Some(ping) = self.ping else { return };
         if ping.give_up.is_some_and(|at| now >= at) {
             // Without a `leave`: it would end what a resume is to take up.
@@ -558,7 +561,7 @@ impl Session {
             ping_interval: self.ping.map_or(Duration::ZERO, |ping| ping.interval),
         })));
         self.on_participants(join.other_participants);
-        self.start_receiving();
+        self.start_receiving(now);
         self.start_publishing(now, join.fast_publish);
     }
 
@@ -682,7 +685,7 @@ impl Session {
         }
     }
 
-    fn on_track_published(&mut self, published: proto::TrackPublishedResponse) {
+    fn on_track_published(&mut self, now: Instant, published: proto::TrackPublishedResponse) {
         let Some(publishing) = &mut self.publishing else {
             self.counters.unneeded += 1;
             return;
@@ -698,11 +701,11 @@ impl Session {
         self.settle_publishing();
         self.event(SessionEvent::TrackPublished { cid, sid });
         if remaining == Remaining::NonePending {
-            self.offer_tracks();
+            self.offer_tracks(now);
         }
     }
 
-    fn on_request_response(&mut self, response: proto::RequestResponse) {
+    fn on_request_response(&mut self, now: Instant, response: proto::RequestResponse) {
         use proto::request_response::{Reason, Request as About};
         let reason = Reason::try_from(response.reason).unwrap_or(Reason::UnclassifiedError);
         let (Some(publishing), Some(About::AddTrack(request))) =
@@ -722,7 +725,7 @@ impl Session {
             self.event(SessionEvent::PublishRefused { cid, reason });
         }
         match remaining {
-            Remaining::NonePending => self.offer_tracks(),
+            Remaining::NonePending => self.offer_tracks(now),
             Remaining::AllRefused => self.end_with_leave(EndReason::PublishRefused { reason }),
             Remaining::Others | Remaining::Unknown => {}
         }

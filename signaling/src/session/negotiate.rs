@@ -26,22 +26,22 @@ impl Session {
             self.send(Request::AddTrack(request));
         }
         if at_once {
-            self.offer_tracks();
+            self.offer_tracks(now);
         }
     }
 
     /// An offer of our tracks, once.
-    pub(super) fn offer_tracks(&mut self) {
+    pub(super) fn offer_tracks(&mut self, now: Instant) {
         if let Some(publishing) = &mut self.publishing
             && publishing.is_to_be_offered()
         {
-            self.want_offer(Wanted { added: Slots::default(), publish: true });
+            self.want_offer(now, Wanted { added: Slots::default(), publish: true });
         }
     }
 
     /// An offer with what is wanted more.
-    fn want_offer(&mut self, wanted: Wanted) {
-        let command = self.own_offers.want(wanted);
+    fn want_offer(&mut self, now: Instant, wanted: Wanted) {
+        let command = self.own_offers.want(now, wanted);
         self.outputs.extend(command.map(Output::Media));
     }
 
@@ -51,15 +51,19 @@ impl Session {
     }
 
     /// The first m-lines to receive by, if none went along with the join.
-    pub(super) fn start_receiving(&mut self) {
+    pub(super) fn start_receiving(&mut self, now: Instant) {
         if self.offers_slots() && !self.own_offers.is_begun() {
-            self.want_offer(Wanted { added: FIRST_SLOTS, publish: false });
+            self.want_offer(now, Wanted { added: FIRST_SLOTS, publish: false });
         }
     }
 
     /// The server lacks m-lines for what we are subscribed to; without any it wants an offer all the
     /// same, to answer with what has changed.
-    pub(super) fn on_slots_wanted(&mut self, wanted: proto::MediaSectionsRequirement) {
+    pub(super) fn on_slots_wanted(
+        &mut self,
+        now: Instant,
+        wanted: proto::MediaSectionsRequirement,
+    ) {
         if !self.offers_slots() {
             self.counters.unneeded += 1;
             return;
@@ -71,7 +75,7 @@ impl Session {
             left_out(asked.audio, fitting.audio) + left_out(asked.video, fitting.video);
         // One that can't be served would be asked for again after each offer.
         if asked == Slots::default() || fitting != Slots::default() {
-            self.want_offer(Wanted { added: fitting, publish: false });
+            self.want_offer(now, Wanted { added: fitting, publish: false });
         }
     }
 
@@ -167,7 +171,7 @@ impl Session {
             self.counters.malformed += 1;
             return;
         }
-        if !self.own_offers.answered(id) {
+        if !self.own_offers.answered(now, id) {
             self.counters.answers_ignored += 1;
             return;
         }
@@ -182,8 +186,6 @@ impl Session {
         self.outputs.push_back(Output::Media(command));
         self.apply(changes);
         self.release_candidates();
-        let next = self.own_offers.next();
-        self.outputs.extend(next.map(Output::Media));
     }
 
     /// Nothing is waited for any more once all tracks are answered, and so is the offer.
