@@ -8,8 +8,8 @@ pub(crate) const NACK_ENTRIES_MAX: usize = 250;
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
-const TRANSPORT_FEEDBACK: u8 = 205;
-const PAYLOAD_FEEDBACK: u8 = 206;
+pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
+pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
 /// Feedback message types.
 const NACK: u8 = 1;
 const PLI: u8 = 1;
@@ -42,7 +42,9 @@ pub(crate) struct SenderReport {
     pub(crate) packets: u32,
 }
 
-fn header(out: &mut Vec<u8>, count: u8, packet_type: u8, words_behind: usize) {
+/// Appends the head of a packet with so many words behind it (RFC 3550 §6.4.1); `count` is a feedback
+/// message's type (RFC 4585 §6.1).
+pub(crate) fn header(out: &mut Vec<u8>, count: u8, packet_type: u8, words_behind: usize) {
     out.extend_from_slice(&[0x80 | count, packet_type]);
     out.extend_from_slice(&(words_behind as u16).to_be_bytes());
 }

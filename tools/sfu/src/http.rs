@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use livekit_token::Claims;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::auth::{AuthError, may_join};
 use crate::hub::{Connections, JoinRequest};
@@ -31,10 +32,10 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 10;
 pub(crate) fn router(state: ServerState) -> Router {
     Router::new()
         .route("/", get(|| async { "OK" }))
-        .route("/rtc", get(join))
-        .route("/rtc/validate", get(validate))
-        .route("/rtc/v1", get(join_v1))
-        .route("/rtc/v1/validate", get(validate_v1))
+        .route("/rtc", get(join::<JoinQuery>))
+        .route("/rtc/validate", get(validate::<JoinQuery>))
+        .route("/rtc/v1", get(join::<JoinQueryV1>))
+        .route("/rtc/v1/validate", get(validate::<JoinQueryV1>))
         .route("/twirp/livekit.RoomService/{method}", post(room_service))
         .route("/debug/ledger", get(ledger))
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
@@ -77,6 +78,11 @@ struct JoinQueryV1 {
     join_request: Option<String>,
 }
 
+/// A query that says what a client wants.
+trait Entering: DeserializeOwned + Send {
+    fn entry(self, state: &ServerState, headers: &HeaderMap) -> Result<Entry, JoinError>;
+}
+
 fn is_true(value: Option<&String>, default: bool) -> bool {
     value.map_or(default, |value| matches!(value.as_str(), "1" | "true"))
 }
@@ -115,7 +121,7 @@ fn join_claims(
     Ok(claims)
 }
 
-impl JoinQuery {
+impl Entering for JoinQuery {
     fn entry(self, state: &ServerState, headers: &HeaderMap) -> Result<Entry, JoinError> {
         let claims = join_claims(state, headers, self.access_token.as_ref())?;
         if is_true(self.reconnect.as_ref(), false) {
@@ -132,7 +138,7 @@ impl JoinQuery {
     }
 }
 
-impl JoinQueryV1 {
+impl Entering for JoinQueryV1 {
     /// LiveKit `pkg/service/rtcservice.go`, `validateInternal`: what the client says of itself wins
     /// over its token, a resume brings nothing else, and what is not set is off.
     fn entry(self, state: &ServerState, headers: &HeaderMap) -> Result<Entry, JoinError> {
@@ -160,24 +166,12 @@ impl JoinQueryV1 {
     }
 }
 
-async fn validate(
+async fn validate<Q: Entering>(
     State(state): State<ServerState>,
-    Query(query): Query<JoinQuery>,
+    Query(query): Query<Q>,
     headers: HeaderMap,
 ) -> Response {
-    answer_validation(query.entry(&state, &headers))
-}
-
-async fn validate_v1(
-    State(state): State<ServerState>,
-    Query(query): Query<JoinQueryV1>,
-    headers: HeaderMap,
-) -> Response {
-    answer_validation(query.entry(&state, &headers))
-}
-
-fn answer_validation(entry: Result<Entry, JoinError>) -> Response {
-    match entry {
+    match query.entry(&state, &headers) {
         Ok(_) => "success".into_response(),
         Err(error) => error.into_response(),
     }
@@ -186,33 +180,16 @@ fn answer_validation(entry: Result<Entry, JoinError>) -> Response {
 /// An upgrade to a websocket, or a request that is none.
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
-async fn join(
-    State(state): State<ServerState>,
-    Query(query): Query<JoinQuery>,
-    headers: HeaderMap,
-    upgrade: Upgrade,
-) -> Response {
-    enter(state.clone(), upgrade, || query.entry(&state, &headers))
-}
-
-async fn join_v1(
-    State(state): State<ServerState>,
-    Query(query): Query<JoinQueryV1>,
-    headers: HeaderMap,
-    upgrade: Upgrade,
-) -> Response {
-    enter(state.clone(), upgrade, || query.entry(&state, &headers))
-}
-
 /// Lets a client in whose request says what it wants.
-fn enter(
-    state: ServerState,
+async fn join<Q: Entering>(
+    State(state): State<ServerState>,
+    Query(query): Query<Q>,
+    headers: HeaderMap,
     upgrade: Upgrade,
-    entry: impl FnOnce() -> Result<Entry, JoinError>,
 ) -> Response {
     // As LiveKit answers a request that is none.
     let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
-    let entry = match entry() {
+    let entry = match query.entry(&state, &headers) {
         Ok(entry) => entry,
         Err(error) => {
             state.hub().count_refused_join();

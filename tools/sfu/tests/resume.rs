@@ -6,14 +6,13 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, drive, grants, options, row, run_for, start, token, vp8};
+use common::{Camera, Client, drive, grants, options, row, run_for, start, token};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use proto::leave_request::Action;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sfu::{Sfu, SfuOptions};
-use str0m::media::{MediaKind, Mid};
 
 const ROOM: &str = "room";
 
@@ -25,52 +24,8 @@ fn subscriber() -> VideoGrants {
     VideoGrants { can_publish: Some(false), ..grants(ROOM) }
 }
 
-/// A publisher of one video track, with what it has sent of it.
-struct Camera {
-    client: Client,
-    mid: Mid,
-    track: String,
-    sent: u64,
-}
-
-impl Camera {
-    async fn publish(sfu: &Sfu) -> Self {
-        let mut client = Client::connect(sfu, "publisher", publisher()).await;
-        let mid = client.publish("camera", MediaKind::Video, &[]).await;
-        drive(&mut [&mut client], |c| {
-            c[0].publisher.connected && c[0].published("camera").is_some()
-        })
-        .await;
-        let track = client.published("camera").unwrap();
-        Self { client, mid, track, sent: 0 }
-    }
-
-    /// Sends a frame every 5 ms while the viewer runs, until the condition holds.
-    async fn stream(&mut self, viewer: &mut Client, mut until: impl FnMut(&Client) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !until(viewer) {
-            assert!(Instant::now() < deadline, "the condition was not met");
-            let (seq, time) = (1_000 + self.sent, 450 * self.sent as u32);
-            self.client.write(self.mid, None, seq, time, vp8(self.sent as u16, true, 0, 300));
-            self.sent += 1;
-            run_for(&mut [&mut self.client, viewer], Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Until the viewer has so many packets more.
-    async fn stream_more(&mut self, viewer: &mut Client, more: usize) {
-        let goal = self.seen(viewer) + more;
-        let track = self.track.clone();
-        self.stream(viewer, |viewer| seen(viewer, &track) >= goal).await;
-    }
-
-    fn seen(&self, viewer: &Client) -> usize {
-        seen(viewer, &self.track)
-    }
-}
-
-fn seen(viewer: &Client, track: &str) -> usize {
-    viewer.packets.get(track).map_or(0, Vec::len)
+async fn publish(sfu: &Sfu) -> Camera {
+    Camera::publish(Client::connect(sfu, "publisher", publisher()).await, "camera").await
 }
 
 async fn subscribe(sfu: &Sfu, identity: &str, track: &str) -> Client {
@@ -95,7 +50,7 @@ fn ssrcs(viewer: &Client, track: &str) -> usize {
 #[tokio::test]
 async fn media_goes_on_without_a_websocket_and_through_a_resume() {
     let sfu = start("", 1);
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     camera.stream_more(&mut viewer, 10).await;
@@ -135,7 +90,7 @@ async fn media_goes_on_without_a_websocket_and_through_a_resume() {
 #[tokio::test]
 async fn a_viewer_resumes_from_another_port() {
     let sfu = start("", 1);
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     camera.stream_more(&mut viewer, 10).await;
@@ -158,7 +113,7 @@ async fn a_viewer_resumes_from_another_port() {
 #[tokio::test]
 async fn a_publisher_resumes_from_another_port() {
     let sfu = start("", 2);
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     camera.stream_more(&mut viewer, 10).await;
@@ -184,7 +139,7 @@ async fn a_publisher_resumes_from_another_port() {
 #[tokio::test]
 async fn who_publishes_what_is_unknown_joins_anew() {
     let sfu = start("", 1);
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     camera.client.resume(&sfu, "publisher", publisher()).await;
     let track = proto::TrackInfo { sid: "TR_other".into(), ..proto::TrackInfo::default() };
     let published = proto::TrackPublishedResponse { cid: String::new(), track: Some(track) };
@@ -198,7 +153,7 @@ async fn who_publishes_what_is_unknown_joins_anew() {
 #[tokio::test]
 async fn who_resumes_says_what_it_wants() {
     let sfu = start("", 1);
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
     let mut paused = subscribe(&sfu, "paused", &track).await;
     let mut without = subscribe(&sfu, "without", &track).await;
@@ -235,7 +190,7 @@ async fn who_resumes_says_what_it_wants() {
 #[tokio::test]
 async fn who_was_never_connected_is_removed_with_its_websocket() {
     let sfu = start("", 1);
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     let mut viewer = Client::connect(&sfu, "viewer", subscriber()).await;
     assert!(!viewer.subscriber.connected, "no more was done than join");
     viewer.hang_up().await;
@@ -248,7 +203,7 @@ async fn who_was_never_connected_is_removed_with_its_websocket() {
 #[tokio::test]
 async fn an_identity_that_lingers_is_evicted_by_the_next_of_its_name() {
     let sfu = start("", 1);
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
     let mut viewer = subscribe(&sfu, "viewer", &track).await;
     viewer.hang_up().await;
@@ -263,7 +218,7 @@ async fn an_identity_that_lingers_is_evicted_by_the_next_of_its_name() {
 async fn who_falls_silent_is_told_to_resume_and_departs_if_it_does_not() {
     let departure_time = Duration::from_secs(3);
     let sfu = Sfu::start(SfuOptions { departure_time, ..options() }).unwrap();
-    let mut camera = Camera::publish(&sfu).await;
+    let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
     let mut back = subscribe(&sfu, "back", &track).await;
     let mut gone = subscribe(&sfu, "gone", &track).await;

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{Client, drive, grants, http, row, run_for, start, token, vp8};
+use common::{Camera, Client, drive, grants, http, row, run_for, start, token, vp8};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use prost::Message as _;
@@ -17,53 +17,12 @@ use proto::signal_response::Message as Response;
 use proto::simulate_scenario::Scenario;
 use stampede_sdp::{Description, Direction, Media};
 use stampede_sfu::Sfu;
-use str0m::media::{MediaKind, Mid};
+use str0m::media::MediaKind;
 
 const ROOM: &str = "room";
 
 fn subscriber() -> VideoGrants {
     VideoGrants { can_publish: Some(false), ..grants(ROOM) }
-}
-
-/// A publisher of one video track, with what it has sent of it.
-struct Camera {
-    client: Client,
-    mid: Mid,
-    track: String,
-    sent: u64,
-}
-
-impl Camera {
-    async fn publish(mut client: Client, cid: &str) -> Self {
-        let mid = client.publish(cid, MediaKind::Video, &[]).await;
-        drive(&mut [&mut client], |c| {
-            let answered = c[0].publisher.rtc.media(mid).is_some();
-            answered && c[0].publisher.connected && c[0].published(cid).is_some()
-        })
-        .await;
-        let track = client.published(cid).unwrap();
-        Self { client, mid, track, sent: 0 }
-    }
-
-    /// Sends keyframes until the viewer has so many packets more of the track.
-    async fn stream_to(&mut self, viewer: &mut Client, more: usize) {
-        let track = self.track.clone();
-        let goal = seen(viewer, &track) + more;
-        for _ in 0..4_000 {
-            if seen(viewer, &track) >= goal {
-                return;
-            }
-            let (seq, time) = (1_000 + self.sent, 450 * self.sent as u32);
-            self.client.write(self.mid, None, seq, time, vp8(self.sent as u16, true, 0, 300));
-            self.sent += 1;
-            run_for(&mut [&mut self.client, viewer], Duration::from_millis(5)).await;
-        }
-        panic!("{} of {goal} packets of {track}", seen(viewer, &track));
-    }
-}
-
-fn seen(viewer: &Client, track: &str) -> usize {
-    viewer.packets.get(track).map_or(0, Vec::len)
 }
 
 async fn v0(sfu: &Sfu, identity: &str) -> Client {
@@ -116,7 +75,7 @@ async fn clients_of_both_versions_see_each_other() {
     let sfu = start("", 2);
     let mut old = Camera::publish(v0(&sfu, "old").await, "camera").await;
     let mut viewer = v1(&sfu, "viewer", (1, 2)).await;
-    old.stream_to(&mut viewer, 50).await;
+    old.stream_more(&mut viewer, 50).await;
 
     let join = viewer.join.as_ref().unwrap();
     assert!(!join.subscriber_primary && join.fast_publish);
@@ -141,8 +100,8 @@ async fn clients_of_both_versions_see_each_other() {
     assert_slot(answer, second, None);
 
     let mut new = Camera::publish(v1(&sfu, "new", (0, 0)).await, "camera").await;
-    new.stream_to(&mut viewer, 50).await;
-    new.stream_to(&mut old.client, 50).await;
+    new.stream_more(&mut viewer, 50).await;
+    new.stream_more(&mut old.client, 50).await;
     assert_eq!(row(&sfu, ROOM, "viewer", &new.track).counts.dropped, 0);
     let counted = sfu.ledger().unwrap().signalling;
     assert_eq!((counted.attendance.joins, counted.joins_v1), (3, 2));
@@ -156,7 +115,7 @@ async fn slots_are_asked_for_and_used_again() {
     let mut viewer = v1(&sfu, "viewer", (0, 0)).await;
     assert_eq!(viewer.answers[0].mid_to_track_id.len(), 0);
     let mut camera = Camera::publish(v0(&sfu, "camera").await, "camera").await;
-    camera.stream_to(&mut viewer, 20).await;
+    camera.stream_more(&mut viewer, 20).await;
     assert_eq!(viewer.required, [(0, 1)]);
     // Who publishes is known before its track is.
     let told = viewer.responses.iter().position(|it| {
@@ -185,7 +144,7 @@ async fn slots_are_asked_for_and_used_again() {
     assert_eq!(media.direction, Direction::Inactive);
 
     let mut camera = Camera::publish(v1(&sfu, "other", (0, 0)).await, "camera").await;
-    camera.stream_to(&mut viewer, 20).await;
+    camera.stream_more(&mut viewer, 20).await;
     assert_eq!(viewer.required[2], (0, 0), "there is a free one");
     assert_eq!(viewer.mid_to_track.get(&slot), Some(&camera.track));
     let after = ssrcs(&viewer, &camera.track);
@@ -199,9 +158,9 @@ async fn media_goes_on_through_a_resume_whose_restart_of_ice_the_client_offers()
     let sfu = start("", 1);
     let mut camera = Camera::publish(v1(&sfu, "camera", (0, 0)).await, "camera").await;
     let mut viewer = v1(&sfu, "viewer", (0, 1)).await;
-    camera.stream_to(&mut viewer, 20).await;
+    camera.stream_more(&mut viewer, 20).await;
     viewer.hang_up().await;
-    camera.stream_to(&mut viewer, 100).await;
+    camera.stream_more(&mut viewer, 100).await;
     // What comes meanwhile it learns of later.
     let mut second = Camera::publish(v1(&sfu, "second", (0, 0)).await, "camera").await;
 
@@ -210,8 +169,8 @@ async fn media_goes_on_through_a_resume_whose_restart_of_ice_the_client_offers()
     let update = proto::UpdateSubscription { subscribe: true, ..Default::default() };
     let state = proto::SyncState { subscription: Some(update), ..Default::default() };
     viewer.send(Request::SyncState(state)).await;
-    camera.stream_to(&mut viewer, 50).await;
-    second.stream_to(&mut viewer, 50).await;
+    camera.stream_more(&mut viewer, 50).await;
+    second.stream_more(&mut viewer, 50).await;
     let ledger = sfu.ledger().unwrap().signalling;
     assert_eq!((ledger.resumes, ledger.ice_restarts, ledger.media_lost), (1, 1, 0));
     assert!(!viewer.responses.iter().any(|it| matches!(it, Response::Offer(_))));
@@ -220,7 +179,7 @@ async fn media_goes_on_through_a_resume_whose_restart_of_ice_the_client_offers()
     camera.client.hang_up().await;
     camera.client.publisher.change_port();
     camera.client.resume(&sfu, "camera", grants(ROOM)).await;
-    camera.stream_to(&mut viewer, 50).await;
+    camera.stream_more(&mut viewer, 50).await;
     assert_eq!(sfu.ledger().unwrap().signalling.ice_restarts, 2);
     // And nobody does who publishes what is not known.
     let unknown = proto::TrackPublishedResponse {
@@ -238,7 +197,7 @@ async fn simulated_scenarios_are_played_for_a_single_connection() {
     let sfu = start("", 1);
     let mut camera = Camera::publish(v1(&sfu, "camera", (0, 0)).await, "camera").await;
     let mut viewer = v1(&sfu, "viewer", (0, 1)).await;
-    camera.stream_to(&mut viewer, 20).await;
+    camera.stream_more(&mut viewer, 20).await;
     let simulate = async |client: &mut Client, scenario| {
         let simulate = proto::SimulateScenario { scenario: Some(scenario) };
         client.send(Request::Simulate(simulate)).await;
@@ -262,7 +221,7 @@ async fn simulated_scenarios_are_played_for_a_single_connection() {
     assert!(!viewer.responses.iter().any(|it| matches!(it, Response::StreamStateUpdate(_))));
     simulate(&mut viewer, Scenario::SubscriberBandwidth(0)).await;
     drive(&mut [&mut viewer], |_| three(&sfu)).await;
-    camera.stream_to(&mut viewer, 20).await;
+    camera.stream_more(&mut viewer, 20).await;
     simulate(&mut viewer, Scenario::NodeFailure(true)).await;
     drive(&mut [&mut viewer], |c| c[0].closed).await;
     assert!(viewer.left.is_none());
@@ -275,7 +234,7 @@ async fn whoever_is_moved_gets_the_tracks_of_the_other_room_on_the_connection_it
     let sfu = start("", 2);
     let mut camera = Camera::publish(v1(&sfu, "camera", (0, 0)).await, "camera").await;
     let mut viewer = v1(&sfu, "viewer", (0, 1)).await;
-    camera.stream_to(&mut viewer, 20).await;
+    camera.stream_more(&mut viewer, 20).await;
     let other = VideoGrants { room: "other".into(), ..grants(ROOM) };
     let client = Client::connect_single(&sfu, "there", other, (0, 1)).await;
     let mut there = Camera::publish(client, "camera").await;
@@ -289,7 +248,7 @@ async fn whoever_is_moved_gets_the_tracks_of_the_other_room_on_the_connection_it
     let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/protobuf")];
     let path = "/twirp/livekit.RoomService/MoveParticipant";
     assert_eq!(http(&sfu, "POST", path, &headers, &request.encode_to_vec()).await.0, 200);
-    there.stream_to(&mut viewer, 50).await;
+    there.stream_more(&mut viewer, 50).await;
     assert!(viewer.responses.iter().any(|it| matches!(it, Response::RoomMoved(_))));
     assert_eq!(viewer.mid_to_track.values().collect::<Vec<_>>(), [&there.track]);
     assert_eq!(sfu.ledger().unwrap().signalling.ice_restarts, 0);

@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::rtcp;
+
 /// Between two messages, unless the estimate fell (libwebrtc `kRembSendInterval`).
 pub(crate) const REMB_INTERVAL: Duration = Duration::from_millis(200);
 /// Most SSRCs in a message: the count has eight bits.
 pub(crate) const REMB_SSRCS_MAX: usize = 255;
 
-const PAYLOAD_FEEDBACK: u8 = 206;
 const APPLICATION_LAYER: u8 = 15;
 
 /// Holds back estimates that say little new.
@@ -34,9 +35,7 @@ impl Throttle {
 /// Appends a REMB; of `ssrcs` the first [`REMB_SSRCS_MAX`].
 pub(crate) fn write_remb(out: &mut Vec<u8>, sender: u32, bitrate_bps: u64, ssrcs: &[u32]) {
     let ssrcs = &ssrcs[..ssrcs.len().min(REMB_SSRCS_MAX)];
-    let words = 4 + ssrcs.len() as u16;
-    out.extend_from_slice(&[0x80 | APPLICATION_LAYER, PAYLOAD_FEEDBACK]);
-    out.extend_from_slice(&words.to_be_bytes());
+    rtcp::header(out, APPLICATION_LAYER, rtcp::PAYLOAD_FEEDBACK, 4 + ssrcs.len());
     out.extend_from_slice(&sender.to_be_bytes());
     // It is about no SSRC of its own.
     out.extend_from_slice(&0_u32.to_be_bytes());

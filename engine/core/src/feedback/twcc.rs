@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::rtcp;
+
 /// Between two reports. libwebrtc adapts it to what a peer sends itself, from 50 to 250 ms; Chrome
 /// that only receives was seen to send one every 62 ms.
 pub(crate) const TWCC_INTERVAL: Duration = Duration::from_millis(62);
@@ -25,7 +27,6 @@ const RUN_MAX: usize = 0x1fff;
 /// Not received.
 const MISSING: i64 = i64::MIN;
 
-const TRANSPORT_FEEDBACK: u8 = 205;
 const FORMAT: u8 = 15;
 
 /// Arrivals of one peer connection.
@@ -210,7 +211,7 @@ impl TransportCc {
         let base = self.begin + first as i64;
         self.unreported = base + symbols.len() as i64;
         let begin = out.len();
-        out.extend_from_slice(&[0x80 | FORMAT, TRANSPORT_FEEDBACK, 0, 0]);
+        rtcp::header(out, FORMAT, rtcp::TRANSPORT_FEEDBACK, 0);
         out.extend_from_slice(&sender.to_be_bytes());
         out.extend_from_slice(&self.media.to_be_bytes());
         out.extend_from_slice(&(base as u16).to_be_bytes());

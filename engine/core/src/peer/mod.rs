@@ -365,11 +365,6 @@ impl Peer {
         }
     }
 
-    /// True for a peer that receives.
-    pub fn receives(&self) -> bool {
-        self.receiving.is_some()
-    }
-
     /// The last packets, if they are kept.
     pub fn capture(&self) -> Option<&Capture> {
         self.receiving.as_ref()?.streams.capture.as_deref()

@@ -86,7 +86,7 @@ impl Peer {
     ) -> Result<(), NegotiateError> {
         let answer = parse_description("answer", sdp)?;
         let offering = self.offering.as_mut().ok_or(NegotiateError::NoOffer)?;
-        if let Err(error) = offering.accept(&mut self.rtc, sdp, &answer) {
+        if let Err(error) = offering.accept(&mut self.rtc, &answer) {
             self.mind_life(&error);
             return Err(error);
         }

@@ -82,6 +82,9 @@ const VIDEO_EXTENSIONS: [(u8, &str); 3] =
 /// Those of video that congestion feedback goes by, with Chrome's numbers.
 const CONGESTION_EXTENSIONS: [(u8, &str); 2] = [(2, ABS_SEND_TIME), (3, TRANSPORT_CC)];
 
+/// How the line begins that names the mids of a bundle (RFC 9143 §7).
+const BUNDLE: &str = "a=group:BUNDLE";
+
 /// An m-line of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
@@ -245,12 +248,11 @@ impl Offering {
     pub(super) fn accept(
         &mut self,
         rtc: &mut Rtc,
-        sdp: &str,
         answer: &Description<'_>,
     ) -> Result<(), NegotiateError> {
         let pending = self.pending.take().ok_or(NegotiateError::NoOffer)?;
         if let Pending::Own(pending) = pending
-            && let Err(error) = self.accept_own(rtc, pending, sdp, answer)
+            && let Err(error) = self.accept_own(rtc, pending, answer)
         {
             self.forgotten = true;
             return Err(error);
@@ -263,14 +265,13 @@ impl Offering {
         &self,
         rtc: &mut Rtc,
         pending: SdpPendingOffer,
-        sdp: &str,
         answer: &Description<'_>,
     ) -> Result<(), NegotiateError> {
         let own = Description::parse(&self.own)
             .map_err(|error| NegotiateError::unreadable("offer", &error))?;
         let text = match own.media.iter().all(|media| media.media_type == MediaType::Application) {
             true => answer::transport_of(answer),
-            false => answer_to(&own, sdp),
+            false => answer_to(&own, answer),
         };
         let answer = SdpAnswer::from_sdp_string(&text)
             .map_err(|error| NegotiateError::unreadable("answer", &error))?;
@@ -282,64 +283,40 @@ impl Offering {
 }
 
 /// Of an answer the m-lines that answer these of str0m's, as they are.
-fn answer_to(own: &Description<'_>, sdp: &str) -> String {
-    let mids: Vec<_> = own.media.iter().map(|media| media.mid).collect();
-    let (session, sections) = sections(sdp);
-    let mut text = String::with_capacity(sdp.len());
-    for line in session.lines() {
-        match line.trim_end().strip_prefix("a=group:BUNDLE") {
-            Some(bundled) => {
-                text.push_str("a=group:BUNDLE");
-                let bundled = bundled.split_ascii_whitespace().filter(|mid| mids.contains(mid));
-                bundled.for_each(|mid| put_word(&mut text, mid));
-                text.push_str("\r\n");
-            }
-            None => put(&mut text, format_args!("{}", line.trim_end())),
+fn answer_to(own: &Description<'_>, answer: &Description<'_>) -> String {
+    let is_own = |mid: &str| own.media.iter().any(|media| media.mid == mid);
+    answer.rewrite(|media, line| match media {
+        Some(media) => is_own(media.mid).then_some(line.into()),
+        None if line.starts_with(BUNDLE) => {
+            let mids = answer.bundled.iter().filter(|mid| is_own(mid)).copied();
+            let line: Vec<_> = std::iter::once(BUNDLE).chain(mids).collect();
+            Some(line.join(" ").into())
         }
-    }
-    for section in sections {
-        if mid_of(section).is_some_and(|mid| mids.contains(&mid)) {
-            put(&mut text, format_args!("{}", section.trim_end()));
-        }
-    }
-    text
-}
-
-/// What comes before the first m-line, and the text of each m-line with what belongs to it.
-fn sections(sdp: &str) -> (&str, Vec<&str>) {
-    let begins: Vec<_> = sdp.match_indices("\nm=").map(|(at, _)| at + 1).collect();
-    let session = &sdp[..begins.first().copied().unwrap_or(sdp.len())];
-    let ends = begins.iter().skip(1).copied().chain([sdp.len()]);
-    (session, begins.iter().zip(ends).map(|(&begin, end)| &sdp[begin..end]).collect())
-}
-
-fn mid_of(section: &str) -> Option<&str> {
-    section.lines().find_map(|line| line.trim_end().strip_prefix("a=mid:"))
-}
-
-fn put_word(text: &mut String, word: &str) {
-    text.push(' ');
-    text.push_str(word);
+        None => Some(line.into()),
+    })
 }
 
 /// The offer of these m-lines, of which `own` describes str0m's. `version` is one more with each
 /// (RFC 3264 §8). `congestion`: feedback on it is offered.
 fn write(lines: &[Line], own: &str, version: u64, congestion: bool) -> Result<String, ParseError> {
-    let described = Description::parse(own)?;
-    let first = described.media.first().ok_or(ParseError::NoMedia)?;
-    let (_, own) = sections(own);
+    let own = Description::parse(own)?;
+    let first = own.media.first().ok_or(ParseError::NoMedia)?;
     let mut text = String::with_capacity(1_024 + 1_024 * lines.len());
     let mids: Vec<String> = lines
         .iter()
         .filter_map(|line| match *line {
-            Line::Own(place) => described.media.get(place).map(|media| media.mid.to_owned()),
+            Line::Own(place) => own.media.get(place).map(|media| media.mid.to_owned()),
             Line::Slot { number, .. } => Some(mid(number)),
         })
         .collect();
     put_session(&mut text, version, &mids.join(" "));
-    for line in lines {
+    for (line, mid) in lines.iter().zip(&mids) {
         match *line {
-            Line::Own(place) => text.push_str(own.get(place).copied().unwrap_or_default()),
+            Line::Own(_) => {
+                text += &own.rewrite(|media, line| {
+                    media.filter(|media| media.mid == mid).map(|_| line.into())
+                })
+            }
             Line::Slot { number, kind } => {
                 write_slot(&mut text, number, kind, &first.transport, congestion);
             }

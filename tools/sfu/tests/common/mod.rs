@@ -743,3 +743,52 @@ pub async fn http(
     let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
     (status, response[end + 4..].to_vec())
 }
+
+/// A publisher of one video track, with what it has sent of it.
+pub struct Camera {
+    pub client: Client,
+    pub mid: Mid,
+    pub track: String,
+    pub sent: u64,
+}
+
+impl Camera {
+    pub async fn publish(mut client: Client, cid: &str) -> Self {
+        let mid = client.publish(cid, MediaKind::Video, &[]).await;
+        drive(&mut [&mut client], |c| {
+            let answered = c[0].publisher.rtc.media(mid).is_some();
+            answered && c[0].publisher.connected && c[0].published(cid).is_some()
+        })
+        .await;
+        let track = client.published(cid).unwrap();
+        Self { client, mid, track, sent: 0 }
+    }
+
+    /// Sends a keyframe every 5 ms while the viewer runs, until the condition holds.
+    pub async fn stream(&mut self, viewer: &mut Client, mut until: impl FnMut(&Client) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !until(viewer) {
+            assert!(Instant::now() < deadline, "the condition was not met");
+            let (seq, time) = (1_000 + self.sent, 450 * self.sent as u32);
+            self.client.write(self.mid, None, seq, time, vp8(self.sent as u16, true, 0, 300));
+            self.sent += 1;
+            run_for(&mut [&mut self.client, viewer], Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Until the viewer has so many packets more.
+    pub async fn stream_more(&mut self, viewer: &mut Client, more: usize) {
+        let goal = self.seen(viewer) + more;
+        let track = self.track.clone();
+        self.stream(viewer, |viewer| seen(viewer, &track) >= goal).await;
+    }
+
+    pub fn seen(&self, viewer: &Client) -> usize {
+        seen(viewer, &self.track)
+    }
+}
+
+/// Packets of a track that the viewer has.
+pub fn seen(viewer: &Client, track: &str) -> usize {
+    viewer.packets.get(track).map_or(0, Vec::len)
+}
