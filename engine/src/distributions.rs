@@ -30,6 +30,8 @@ pub struct Distributions {
     pub pli_to_keyframe_us: Histogram<u64>,
     /// Estimates that were sent as REMB, in bits a second.
     pub estimate_bps: Histogram<u64>,
+    /// Estimates that publishers made of the server's feedback, in bits a second.
+    pub uplink_estimate_bps: Histogram<u64>,
     /// How late published packets left.
     pub publish_lateness_us: Histogram<u64>,
 }
@@ -44,6 +46,7 @@ impl Default for Distributions {
             audio_jitter_us: histogram(3),
             pli_to_keyframe_us: histogram(3),
             estimate_bps: histogram(3),
+            uplink_estimate_bps: histogram(3),
             publish_lateness_us: histogram(2),
         }
     }
@@ -67,6 +70,9 @@ impl Distributions {
             }
             Sample::BandwidthEstimate { bitrate_bps } => {
                 self.estimate_bps.saturating_record(bitrate_bps);
+            }
+            Sample::UplinkEstimate { bitrate_bps } => {
+                self.uplink_estimate_bps.saturating_record(bitrate_bps);
             }
             Sample::Published { lateness, packets } => {
                 self.publish_lateness_us.saturating_record_n(micros(lateness), packets);
@@ -97,6 +103,7 @@ impl Distributions {
         add(&mut self.audio_jitter_us, &other.audio_jitter_us);
         add(&mut self.pli_to_keyframe_us, &other.pli_to_keyframe_us);
         add(&mut self.estimate_bps, &other.estimate_bps);
+        add(&mut self.uplink_estimate_bps, &other.uplink_estimate_bps);
         add(&mut self.publish_lateness_us, &other.publish_lateness_us);
     }
 

@@ -327,6 +327,7 @@ fn spawn(
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,
             feedback: options.feedback,
+            adapt: options.adapt,
             route: Some(|remote| stampede_udp::local_ip_towards(remote).ok()),
             ..PeerOptions::new(shared.identity)
         },

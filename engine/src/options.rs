@@ -23,6 +23,8 @@ pub struct EngineOptions {
     pub playout_deadline: Duration,
     /// What subscribers tell the server of congestion; as Chrome by default.
     pub feedback: CongestionFeedback,
+    /// Publishers leave out the layers that the server's feedback has no room for.
+    pub adapt: bool,
     /// How long a busy worker gathers datagrams so that it can process them grouped by peer.
     pub gather: Duration,
     /// Most peers that one worker takes; more are refused with
@@ -66,6 +68,7 @@ impl Default for EngineOptions {
             backend: BackendChoice::Auto,
             playout_deadline: Duration::from_millis(500),
             feedback: CongestionFeedback::default(),
+            adapt: false,
             gather: Duration::from_millis(10),
             peers_per_worker_max: 20_000,
             retransmit_cache_packets_max: 512,

@@ -31,6 +31,11 @@ pub enum Sample {
         /// What it says of the way to us.
         bitrate_bps: u64,
     },
+    /// The server's feedback gave a publisher a new estimate of the way to the server.
+    UplinkEstimate {
+        /// What it is good for.
+        bitrate_bps: u64,
+    },
     /// A publisher's frame left this late.
     Published {
         /// After it was due.

@@ -101,6 +101,9 @@ pub struct PeerOptions {
     pub route: Option<RouteLookup>,
     /// What a receiving peer tells the server of congestion; as Chrome by default.
     pub feedback: CongestionFeedback,
+    /// A publisher leaves out the layers that the server's feedback has no room for, and paces what it
+    /// sends; not by default.
+    pub adapt: bool,
     /// Certificate and crypto.
     pub identity: DtlsIdentity,
 }
@@ -113,6 +116,7 @@ impl PeerOptions {
             retransmit_cache_packets_max: 512,
             route: None,
             feedback: CongestionFeedback::default(),
+            adapt: false,
             identity,
         }
     }

@@ -11,7 +11,7 @@ counters! {
         packets_sent: u64 = Packets, Neither, metric "published_packets";
         /// Payload of sent packets.
         bytes_sent: u64 = Bytes, Neither, metric "published_payload_bytes";
-        /// Packets sent again (RTX).
+        /// Packets sent again (RTX), with `--adapt` padding among them.
         retransmitted: u64 = Packets, Lower, metric "published_resent_packets";
         /// NACK messages received; from statistics that are a second old at most.
         nack_received: u64 = Messages, Lower, metric "published_nacks_received";
@@ -34,7 +34,9 @@ counters! {
         lateness_max_s: Longest = Seconds, Lower;
         /// Layers the server said nobody wants, each time it said so (dynacast).
         layer_pauses: u64 = Times, Neither;
-        /// Frames not sent for that reason, or because the server muted the track.
+        /// Layers that the way to the server had no room for any more, each time (`--adapt`).
+        layer_drops: u64 = Times, Lower;
+        /// Frames not sent for one of these reasons, or because the server muted the track.
         frames_withheld: u64 = Frames, Neither;
     }
 }

@@ -315,6 +315,9 @@ fn publish(sections: &[&PublishSection]) -> Option<PublishSection> {
         counted,
         upstream_loss_rate: counted.upstream_loss_rate(),
         lateness_ms: hists(&late),
+        estimate_bps: Hist::merged_bps(
+            sections.iter().filter_map(|section| section.estimate_bps.as_ref()),
+        ),
     })
 }
 

@@ -287,6 +287,7 @@ pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
         packet_ring_bytes_max: scenario.packet_ring_bytes_of(cores.workers),
         playout_deadline: scenario.playout_deadline,
         feedback: scenario.feedback,
+        adapt: scenario.adapt,
         // Retries may hold an old peer and a new one for a moment.
         peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
         capture: capture.map(|capture| capture::options(capture, cores.workers)),

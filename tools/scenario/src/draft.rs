@@ -58,6 +58,8 @@ pub struct Draft {
     pub signal: Signal,
     /// What subscribers tell the server of congestion.
     pub feedback: CongestionFeedback,
+    /// Publishers leave out the layers that the server's feedback has no room for.
+    pub adapt: bool,
     /// Seed of everything random.
     pub seed: Option<u64>,
     /// Layer that subscribers ask for.
@@ -186,6 +188,7 @@ impl Default for Draft {
             reconnect: Reconnect::default(),
             signal: Signal::default(),
             feedback: CongestionFeedback::default(),
+            adapt: false,
             seed: None,
             resolution: Resolution::High,
             video_codec: None,

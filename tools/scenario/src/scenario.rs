@@ -65,6 +65,8 @@ pub struct Scenario {
     pub signal: Signal,
     /// What subscribers tell the server of congestion.
     pub feedback: CongestionFeedback,
+    /// Publishers leave out the layers that the server's feedback has no room for.
+    pub adapt: bool,
     /// Seed as given.
     pub seed: Option<u64>,
     /// Layer subscribers ask for.
@@ -270,6 +272,7 @@ impl Scenario {
             reconnect: draft.reconnect,
             signal: draft.signal,
             feedback: draft.feedback,
+            adapt: draft.adapt,
             audience: Audience::new(&draft.audience, &draft.stages)?,
             seed: draft.seed,
             resolution: draft.resolution,

@@ -87,7 +87,8 @@ fn render(report: &Report, colour: bool) -> String {
     }
     cohorts(&mut page, &report.cohorts);
     if let Some(section) = &report.publish {
-        publish(&mut page, section);
+        let adapts = report.run.options.as_ref().is_some_and(|options| options.adapt);
+        publish(&mut page, section, adapts);
     }
     if let Some(section) = &report.impairment {
         impairment(&mut page, section);
@@ -355,16 +356,15 @@ fn latency(page: &mut Page, media: &MediaSection) {
         page.sub("keyframes", &text);
     }
     if let Some(estimate) = &media.estimate_bps {
-        let megabits = |bps: f64| bps / 1e6;
-        let text = format!(
-            "{:.2} Mbit/s at least, {:.2} p50, {:.2} at most, in {} REMB",
-            megabits(estimate.min),
-            megabits(estimate.p50),
-            megabits(estimate.max),
-            group(media.feedback.remb_sent)
-        );
+        let text = format!("{}, in {} REMB", megabits(estimate), group(media.feedback.remb_sent));
         page.sub("estimate", &text);
     }
+}
+
+/// Estimates of what a way is good for.
+fn megabits(estimate_bps: &Hist) -> String {
+    let [min, p50, max] = [estimate_bps.min, estimate_bps.p50, estimate_bps.max].map(|v| v / 1e6);
+    format!("{min:.2} Mbit/s at least, {p50:.2} p50, {max:.2} at most")
 }
 
 fn frames(page: &mut Page, media: &MediaSection) {
@@ -424,7 +424,11 @@ fn cohorts(page: &mut Page, rows: &[CohortFigures]) {
     }
 }
 
-fn publish(page: &mut Page, publish: &PublishSection) {
+/// Loss on the way to the server from which on libwebrtc lowers what it sends
+/// (`kDefaultLowLossThreshold`, `send_side_bandwidth_estimation.cc`).
+const UPSTREAM_LOSS_HIGH: f64 = 0.02;
+
+fn publish(page: &mut Page, publish: &PublishSection, adapts: bool) {
     let upstream = publish.upstream_loss_rate.map_or("not reported".to_owned(), share);
     let text = format!(
         "{} tracks, {} packets, {}, {} keyframes; lost on the way up: {upstream}",
@@ -435,12 +439,22 @@ fn publish(page: &mut Page, publish: &PublishSection) {
     );
     page.row("publish", &text);
     let text = format!(
-        "{} packets for {} NACK; {} PLI answered",
+        "{} packets{} for {} NACK; {} PLI answered",
         group(publish.counted.retransmitted),
+        if adapts { ", padding among them," } else { "" },
         group(publish.counted.nack_received),
         group(publish.counted.pli_received)
     );
     page.sub("resent", &text);
+    if let Some(estimate) = &publish.estimate_bps {
+        let mut text = megabits(estimate);
+        let _ = write!(text, "; layers without room: {}", group(publish.counted.layer_drops));
+        page.sub("estimate", &text);
+    }
+    if !adapts && publish.upstream_loss_rate.is_some_and(|rate| rate > UPSTREAM_LOSS_HIGH) {
+        let text = "not obeyed: browsers would have sent fewer layers (--adapt)";
+        page.sub("feedback", text);
+    }
     if let Some(late) = &publish.lateness_ms {
         let mut text =
             format!("{:.1} ms p50, {:.1} ms p99, {:.1} ms max", late.p50, late.p99, late.max);

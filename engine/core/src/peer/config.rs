@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use stampede_media::{Codec, MediaClip, h264};
+use str0m::bwe::Bitrate;
 use str0m::format::FormatParams;
 use str0m::media::Frequency;
 use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 
 use super::STATS_INTERVAL;
+use super::publishing::START_BITRATE_BPS;
 use crate::{CreatePeerError, PeerOptions, PublishTrack};
 
-/// What both roles share: RTP mode, no bandwidth estimation (so no pacer), one certificate.
+/// What both roles share: RTP mode, no bandwidth estimation (so no pacer) unless a publisher is to
+/// adapt, one certificate.
 pub(super) fn common(options: &PeerOptions) -> RtcConfig {
     RtcConfig::new()
         .set_rtp_mode(true)
@@ -40,6 +43,9 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
 /// thing (RFC 8843 §9.1, RFC 8285 §6).
 pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
     let mut config = common(options).enable_opus(true, false);
+    if options.adapt {
+        config = config.enable_bwe(Some(Bitrate::from(START_BITRATE_BPS)));
+    }
     if let Some(clip) = tracks.iter().filter(|track| track.video_codec().is_some()).find_map(clip) {
         // Without the dependency descriptor, also for AV1: livekit-server 1.13.5 forwards nothing
         // of a publisher that negotiates the one that `publishing` writes.

@@ -6,6 +6,7 @@ use str0m::{Event, IceConnectionState, Input, Output};
 
 use super::receiving::is_rtcp;
 use super::{MediaFailure, Peer, PeerEvent};
+use crate::Sample;
 
 /// When str0m is asked again after an error, if nothing comes before.
 const RETRY_AFTER_ERROR: Duration = Duration::from_millis(200);
@@ -93,6 +94,13 @@ impl Peer {
             Event::MediaEgressStats(stats) => {
                 if let Some(publishing) = &mut self.publishing {
                     publishing.set_stats(&stats);
+                }
+            }
+            Event::EgressBitrateEstimate(estimate) => {
+                if let Some(publishing) = &mut self.publishing
+                    && let Some(bitrate_bps) = publishing.estimated(estimate, &mut self.rtc)
+                {
+                    self.outbox.sample(Sample::UplinkEstimate { bitrate_bps });
                 }
             }
             _ => {}

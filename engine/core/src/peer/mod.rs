@@ -190,7 +190,7 @@ impl Peer {
             peer.receiving = Some(Box::new(receiving));
         }
         if !tracks.is_empty() {
-            let publishing = Publishing::new(tracks, options.retransmit_cache_packets_max);
+            let publishing = Publishing::new(tracks, options);
             peer.publishing = Some(Box::new(publishing));
             peer.offering = Some(Box::new(Offering::new(peer.gives())));
         }
@@ -232,6 +232,7 @@ impl Peer {
     pub fn update(&mut self, update: PeerUpdate) {
         if let Some(publishing) = &mut self.publishing {
             publishing.update(&update);
+            publishing.adapt(&mut self.rtc);
         }
         if let Some(receiving) = &mut self.receiving {
             receiving.streams.update(self.now, update);

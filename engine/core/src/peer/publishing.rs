@@ -1,5 +1,6 @@
 //! The sending half of a peer: tracks, their schedules, and what was sent of them.
 
+mod adapt;
 mod layers;
 
 use std::collections::hash_map::RandomState;
@@ -7,7 +8,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use stampede_media::{Codec, packet_trailer, vp9};
+use stampede_media::{Codec, MediaClip, packet_trailer, vp9};
 use str0m::change::SdpApi;
 use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor, Vp8Patch};
@@ -18,15 +19,21 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerEvent, PeerUpdate, PublishCounters, PublishReport,
-    PublishTrack, Sample, SpeakingTurns,
+    Arrival, MediaKind, NegotiateError, PeerEvent, PeerOptions, PeerUpdate, PublishCounters,
+    PublishReport, PublishTrack, Sample, SpeakingTurns,
 };
+pub(super) use adapt::START_BITRATE_BPS;
+use adapt::Uplink;
 use layers::LayerGate;
 
 /// Level of audio packets (RFC 6464), loud enough for LiveKit's speaker detection (−35 dBov).
 const AUDIO_LEVEL_DBOV: i8 = -20;
 /// Level of audio packets while another one speaks: digital silence.
 const AUDIO_LEVEL_SILENT_DBOV: i8 = -127;
+
+/// Bytes of a packet around its payload that the estimate covers: RTP header with its extensions, and
+/// the tag of SRTP.
+const PACKET_OVERHEAD_BYTES: f64 = 50.0;
 
 #[derive(Debug)]
 struct TxLayer {
@@ -39,6 +46,8 @@ struct TxLayer {
     next_sequence: u64,
     timestamp_offset: u32,
     gate: LayerGate,
+    /// What it takes of the way to the server.
+    bitrate_bps: u64,
     counted: PublishCounters,
     /// The remote's counts when measuring began: NACKs, packets lost, packets covered.
     before_window: (u64, u64, u64),
@@ -62,6 +71,8 @@ pub(super) struct Publishing {
     /// They were offered.
     offered: bool,
     negotiated: bool,
+    /// What the way to the server is good for, if that is obeyed.
+    uplink: Option<Uplink>,
     /// Video frames carry LiveKit's packet trailer.
     packet_trailer: bool,
     /// Media may flow.
@@ -79,11 +90,12 @@ impl std::fmt::Debug for Publishing {
 }
 
 impl Publishing {
-    pub(super) fn new(tracks: Vec<PublishTrack>, retransmit_packets_max: usize) -> Self {
+    pub(super) fn new(tracks: Vec<PublishTrack>, options: &PeerOptions) -> Self {
         let tracks = tracks.into_iter().map(TxTrack::new).collect();
         Self {
             tracks,
-            retransmit_packets_max,
+            retransmit_packets_max: options.retransmit_cache_packets_max,
+            uplink: options.adapt.then(Uplink::default),
             offered: false,
             negotiated: false,
             packet_trailer: false,
@@ -308,6 +320,7 @@ impl TxTrack {
             let sequence = 1 + (random & 0x3fff);
             TxLayer {
                 rid: layer.rid,
+                bitrate_bps: sent_bps(&layer.clip),
                 clip: LayerClip {
                     clip: layer.clip,
                     picture_id: (random >> 14) as u16 & 0x7fff,
@@ -375,6 +388,10 @@ impl TxTrack {
             let clips = self.layers.iter().map(|layer| layer.clip.clone()).collect();
             self.schedule = Some(TrackSchedule::new(now, self.start_offset, clips));
         }
+    }
+
+    fn is_video(&self) -> bool {
+        self.kind == MediaKind::Video
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -474,6 +491,11 @@ impl Stamping {
         let since_epoch = unix(now, self.clock?);
         Some(Duration::from_micros(since_epoch.as_micros() as u64))
     }
+}
+
+/// What a layer takes of the way, in bits a second: payload, and what every packet has around it.
+fn sent_bps(clip: &MediaClip) -> u64 {
+    (clip.bitrate_bps() + clip.packet_rate() * PACKET_OVERHEAD_BYTES * 8.0) as u64
 }
 
 fn rid_accepted(media: &media::Media, rid: Option<&str>) -> bool {

@@ -102,6 +102,9 @@ pub struct PublishSection {
     pub upstream_loss_rate: Option<f64>,
     /// How late packets left after they were due.
     pub lateness_ms: Option<Hist>,
+    /// What the way to the server was good for, by its feedback, in bits a second: a value each time that
+    /// a publisher's estimate changed. Unknown without `--adapt`.
+    pub estimate_bps: Option<Hist>,
 }
 
 /// What `--impair` and the cohorts' `impair` did in the measured window.

@@ -190,6 +190,9 @@ pub struct Options {
     /// `--feedback`; `none` in reports of versions without it, which gave none.
     #[serde(default = "no_feedback")]
     pub feedback: String,
+    /// Publishers obeyed the server's feedback (`--adapt`).
+    #[serde(default)]
+    pub adapt: bool,
     /// `--arrival`.
     #[serde(default = "evenly")]
     pub arrival: String,

@@ -407,6 +407,7 @@ fn publish(sums: &Sums) -> PublishSection {
         counted,
         upstream_loss_rate: counted.upstream_loss_rate(),
         lateness_ms: Hist::of_micros_as_ms(&sums.distributions.publish_lateness_us),
+        estimate_bps: Hist::of_bps(&sums.distributions.uplink_estimate_bps),
     }
 }
 
@@ -575,6 +576,7 @@ fn options(data: &RunData) -> Options {
         reconnect: scenario.reconnect.to_string(),
         signal: scenario.signal.to_string(),
         feedback: scenario.feedback.to_string(),
+        adapt: scenario.adapt,
         arrival: audience.arrival.name().to_owned(),
         stay_s: audience.stay.map(|stay| stay.as_secs_f64()),
         rejoin: audience.rejoin,
@@ -662,6 +664,7 @@ mod tests {
             "/video/estimate_bps",
             "/video/layer_switches",
             "/publish/lateness_ms",
+            "/publish/estimate_bps",
             "/audio/freezes",
             "/publish/upstream_loss_rate",
             "/recordings",

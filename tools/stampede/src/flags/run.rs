@@ -117,6 +117,10 @@ pub(crate) struct RunFlags {
     /// packets where the server wants those (TWCC); none is neither, and no server then sends less.
     #[arg(long, default_value = "chrome", value_name = "HOW", help_heading = "Scenario")]
     pub feedback: CongestionFeedback,
+    /// Publishers obey the server's feedback, as browsers do: layers that the way to it has no room for
+    /// are not sent, and packets are paced.
+    #[arg(long, help_heading = "Scenario")]
+    pub adapt: bool,
     /// Seed of everything random (publishers' phases, faults, audiences); in the report.
     #[arg(long, value_name = "N", help_heading = "Scenario")]
     pub seed: Option<u64>,
@@ -412,6 +416,7 @@ impl RunFlags {
             reconnect: self.reconnect,
             signal: self.signal,
             feedback: self.feedback,
+            adapt: self.adapt,
             seed: self.seed.or_else(drawn),
             resolution: self.video_resolution,
             video_codec: self.video_codec,

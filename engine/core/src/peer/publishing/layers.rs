@@ -1,4 +1,5 @@
-//! Which layers are sent: all, unless the server says that nobody wants one, or muted the track.
+//! Which layers are sent: all, unless the server says that nobody wants one, or muted the track, or
+//! there is no room for them (`adapt`).
 
 use super::TxTrack;
 
@@ -10,20 +11,22 @@ pub(super) struct LayerGate {
     /// Held back because nobody wants it.
     paused: bool,
     muted: bool,
+    /// Held back because the way to the server has no room for it.
+    congested: bool,
     /// Frames until the next keyframe are of no use to anybody.
     keyframe_due: bool,
 }
 
 impl Default for LayerGate {
     fn default() -> Self {
-        Self { wanted: true, paused: false, muted: false, keyframe_due: false }
+        Self { wanted: true, paused: false, muted: false, congested: false, keyframe_due: false }
     }
 }
 
 impl LayerGate {
     /// Whether a frame is sent.
     pub(super) fn lets_pass(&mut self, keyframe: bool) -> bool {
-        if self.paused || self.muted {
+        if self.is_held() {
             self.keyframe_due = true;
             return false;
         }
@@ -35,10 +38,27 @@ impl LayerGate {
     }
 
     /// Changes it; true if frames flow again, and a keyframe is needed.
-    fn change(&mut self, change: impl FnOnce(&mut Self)) -> bool {
-        let held = self.paused || self.muted;
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Self)) -> bool {
+        let held = self.is_held();
         change(self);
-        held && !(self.paused || self.muted)
+        held && !self.is_held()
+    }
+
+    fn is_held(&self) -> bool {
+        self.paused || self.muted || self.congested
+    }
+
+    /// False while it is held back whatever room there is.
+    pub(super) fn is_wanted(&self) -> bool {
+        !(self.paused || self.muted)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        !self.congested
+    }
+
+    pub(super) fn set_room(&mut self, has_room: bool) {
+        self.congested = !has_room;
     }
 }
 
@@ -71,7 +91,7 @@ impl TxTrack {
         }
     }
 
-    fn resume(&mut self, index: usize, resumes: bool) {
+    pub(super) fn resume(&mut self, index: usize, resumes: bool) {
         if resumes && let Some(schedule) = &mut self.schedule {
             schedule.request_keyframe(index);
         }
