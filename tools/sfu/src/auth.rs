@@ -70,6 +70,7 @@ impl Auth {
             .with_identity(&claims.sub)
             .with_name(&claims.name)
             .with_metadata(&claims.metadata)
+            .with_attributes(claims.attributes.clone())
             .with_grants(claims.video.clone())
             .to_jwt()
             .ok()

@@ -297,19 +297,31 @@ impl Hub {
             proto::request_response::Reason::NotAllowed
         };
         if allowed {
-            participant.info.metadata = update.metadata;
-            participant.info.name = update.name;
-            participant.info.attributes.extend(update.attributes);
+            apply_update(&mut participant.info, update.clone());
         }
         participant.send(Message::RequestResponse(proto::RequestResponse {
             request_id: update.request_id,
             reason: reason as i32,
+            request: Some(proto::request_response::Request::UpdateMetadata(update)),
             ..proto::RequestResponse::default()
         }));
         if allowed {
             self.announce(&who.room, &who.sid);
         }
     }
+}
+
+/// What is empty stays as it was, and an attribute without a value is taken away (LiveKit
+/// `pkg/rtc/participant.go`, `UpdateMetadata`, `SetAttributes`).
+fn apply_update(info: &mut proto::ParticipantInfo, update: proto::UpdateParticipantMetadata) {
+    if !update.metadata.is_empty() {
+        info.metadata = update.metadata;
+    }
+    if !update.name.is_empty() {
+        info.name = update.name;
+    }
+    info.attributes.extend(update.attributes);
+    info.attributes.retain(|_, value| !value.is_empty());
 }
 
 /// The offer as the SFU takes it. A client that offers `sendrecv` media would get an answer that
@@ -376,6 +388,26 @@ mod tests {
         let offer = Description::parse(text).unwrap();
         assert_eq!(as_taken(&offer, false), taken);
         assert_eq!(as_taken(&offer, true), taken.replace("actpass", "passive"));
+    }
+
+    #[test]
+    fn an_update_leaves_alone_what_it_does_not_name() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut info = proto::ParticipantInfo {
+            metadata: "about".to_owned(),
+            attributes: [pair("a", "1"), pair("b", "2")].into(),
+            ..proto::ParticipantInfo::default()
+        };
+        apply_update(
+            &mut info,
+            proto::UpdateParticipantMetadata {
+                name: "me".to_owned(),
+                attributes: [pair("a", ""), pair("c", "3")].into(),
+                ..proto::UpdateParticipantMetadata::default()
+            },
+        );
+        assert_eq!((info.metadata.as_str(), info.name.as_str()), ("about", "me"));
+        assert_eq!(info.attributes, [pair("b", "2"), pair("c", "3")].into());
     }
 
     #[test]
