@@ -58,6 +58,11 @@ impl Hub {
                 tracing::info!(peer = peer.0, %failure, "connection ended");
                 self.end(peer, proto::DisconnectReason::StateMismatch);
             }
+            Event::Speaks { peer, level } => {
+                if let Some((name, sid, _)) = self.peers.get(&peer).cloned() {
+                    self.tell_speaker(&name, &sid, level);
+                }
+            }
             Event::Data { peer, channel, payload } => self.data(peer, &channel, &payload),
         }
     }

@@ -449,7 +449,7 @@ impl Hub {
             }
         }
         for (name, sid) in silent {
-            self.tell_speaker(&name, &sid, false);
+            self.tell_speaker(&name, &sid, 0.0);
         }
         for (name, sid, why) in overdue {
             let reason = match why {

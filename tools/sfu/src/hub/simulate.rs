@@ -28,7 +28,7 @@ impl Hub {
             Scenario::SpeakerUpdate(seconds) => {
                 let seconds = u64::try_from(seconds).unwrap_or_default();
                 participant.session.speak_until(now + Duration::from_secs(seconds));
-                self.tell_speaker(&who.room, &who.sid, true);
+                self.tell_speaker(&who.room, &who.sid, SPEAKER_LEVEL);
             }
             Scenario::NodeFailure(_) => {
                 let reason = proto::DisconnectReason::ServerShutdown;
@@ -69,13 +69,12 @@ impl Hub {
         }
     }
 
-    /// Tells a speaker and who has subscribed to it that it speaks, or no longer (LiveKit
-    /// `pkg/rtc/participant_signal.go`, `SendSpeakerUpdate`).
-    pub(super) fn tell_speaker(&self, name: &str, sid: &str, active: bool) {
+    /// Tells a speaker and who has subscribed to it that it speaks as loud as this, or no longer: 0
+    /// (LiveKit `pkg/rtc/participant_signal.go`, `SendSpeakerUpdate`).
+    pub(super) fn tell_speaker(&self, name: &str, sid: &str, level: f32) {
         let Some(room) = self.rooms.get(name) else { return };
         let Some(speaker) = room.participants.get(sid) else { return };
-        let level = if active { SPEAKER_LEVEL } else { 0.0 };
-        let info = proto::SpeakerInfo { sid: sid.to_owned(), level, active };
+        let info = proto::SpeakerInfo { sid: sid.to_owned(), level, active: level > 0.0 };
         let changed = proto::SpeakersChanged { speakers: vec![info] };
         let frame = messages::frame(Message::SpeakersChanged(changed));
         for (other, participant) in &room.participants {

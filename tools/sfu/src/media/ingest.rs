@@ -11,21 +11,23 @@ use super::source::params_of;
 use super::tracks::TrackTable;
 
 /// Takes a packet of the publisher into its track's burst. With `withhold_keyframes` no video
-/// packet starts a keyframe.
+/// packet starts a keyframe. The level of whoever sends it if it has begun to speak, 0 if it has
+/// stopped.
 pub(crate) fn ingest(
     peer: &mut Peer,
     tracks: &mut TrackTable,
     packet: RtpPacket,
     withhold_keyframes: bool,
-) {
-    let Some(place) = place_of(peer, tracks, &packet) else { return };
+) -> Option<f32> {
+    let place = place_of(peer, tracks, &packet)?;
     let known = peer.rtc().codec_config().params();
-    let source = tracks.get_mut(place.track).and_then(|track| track.source_mut());
-    let taken = source.and_then(|source| source.take(place.stream, packet, known));
-    let Some((params, mut packet)) = taken else { return };
-    let Some(track) = tracks.bursting(place.track) else { return };
+    let source = tracks.get_mut(place.track)?.source_mut()?;
+    let (params, mut packet) = source.take(place.stream, packet, known)?;
+    let heard = source.hear(params, &packet);
+    let track = tracks.bursting(place.track)?;
     packet.starts_keyframe &= !(withhold_keyframes && track.kind() == MediaKind::Video);
     track.push(params, packet);
+    heard
 }
 
 /// Where the packets of this one's SSRC go, learned with the first packet.

@@ -176,6 +176,8 @@ pub(crate) enum Event {
     Closed { peer: PeerKey },
     /// ICE no longer has a way to the client. An ICE restart can find one.
     Lost { peer: PeerKey, failure: PeerFailure },
+    /// The client has begun to speak, or has stopped: level 0.
+    Speaks { peer: PeerKey, level: f32 },
     /// ICE has a way to the client again, after it was lost or restarted.
     Recovered { peer: PeerKey },
     /// ICE has new local credentials (RFC 8445 §9).

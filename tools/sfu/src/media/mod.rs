@@ -32,6 +32,7 @@ pub(crate) mod rewrite;
 pub(crate) mod siblings;
 pub(crate) mod socket;
 pub(crate) mod source;
+mod speech;
 pub(crate) mod stun;
 pub(crate) mod subscription;
 pub(crate) mod subscriptions;

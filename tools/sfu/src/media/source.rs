@@ -11,6 +11,7 @@ use super::codec;
 use super::message::{PeerLabel, PublishedTrack};
 use super::packet::{Extensions, MediaPacket};
 use super::rewrite::{DenseSequence, Numbers};
+use super::speech::Speech;
 use crate::ledger::PublishedTrackLedger;
 
 /// The publisher's side of a track.
@@ -21,6 +22,7 @@ pub(crate) struct Source {
     interested: Vec<usize>,
     /// Numberings, one an SSRC seen.
     streams: Vec<SourceStream>,
+    speech: Speech,
     ledger: PublishedTrackLedger,
 }
 
@@ -45,6 +47,7 @@ impl Source {
             room: label.room.clone(),
             interested: Vec::new(),
             streams: Vec::new(),
+            speech: Speech::default(),
             ledger: PublishedTrackLedger {
                 identity: label.identity.to_string(),
                 track_sid: track.sid.to_string(),
@@ -149,6 +152,12 @@ impl Source {
             payload: packet.payload,
         };
         Some((stream.params, packet))
+    }
+
+    /// What one of its packets shows of whoever speaks, if that is news: see [`Speech::hear`].
+    pub(crate) fn hear(&mut self, params: PayloadParams, packet: &MediaPacket) -> Option<f32> {
+        let rate = params.spec().clock_rate.get();
+        self.speech.hear(packet.extensions.audio_level?, packet.numbers.timestamp, rate)
     }
 
     /// Its row of the ledger now.

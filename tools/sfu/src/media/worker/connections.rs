@@ -90,8 +90,11 @@ impl Worker {
     fn on_event(&mut self, index: usize, event: RtcEvent) {
         match event {
             RtcEvent::RtpPacket(packet) => {
-                if let Some(peer) = self.peers.get_mut(index) {
-                    ingest(peer, &mut self.tracks, packet, self.withhold_keyframes);
+                if let Some(peer) = self.peers.get_mut(index)
+                    && let Some(level) =
+                        ingest(peer, &mut self.tracks, packet, self.withhold_keyframes)
+                {
+                    self.events.emit(Event::Speaks { peer: peer.key(), level });
                 }
             }
             RtcEvent::Connected => {
