@@ -416,6 +416,21 @@ impl Hub {
         room.wait_update(info, self.now);
     }
 
+    /// Tells everybody at once what a participant that they know of has changed of itself (LiveKit
+    /// `pkg/rtc/room.go`, `onParticipantUpdate`).
+    fn announce_update(&mut self, name: &str, sid: &str) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(participant) = room.participants.get_mut(sid) else { return };
+        if !participant.announced {
+            return self.announce(name, sid);
+        }
+        participant.info.version += 1;
+        let info = participant.info.clone();
+        // What waits of it is older.
+        room.waiting_updates.retain(|waiting| waiting.sid != info.sid);
+        room.broadcast(&Message::Update(messages::update(vec![info])), None);
+    }
+
     /// What is due by time: participants whose time is up, joined updates, room counts, empty rooms.
     pub(crate) fn tick(&mut self) {
         let now = self.now;

@@ -306,7 +306,7 @@ impl Hub {
             ..proto::RequestResponse::default()
         }));
         if allowed {
-            self.announce(&who.room, &who.sid);
+            self.announce_update(&who.room, &who.sid);
         }
     }
 }
