@@ -142,6 +142,12 @@ pub enum PeerNotice {
     /// one was sent while ICE was connected and nothing cut it off (publisher). The event's
     /// `at_unix_ns` is the frame's.
     NextFrame,
+    /// A publisher that takes turns in being loud has sent its first loud audio packet, or its first
+    /// silent one. The event's `at_unix_ns` is the packet's.
+    Speaks {
+        /// True if loud.
+        loud: bool,
+    },
     /// The connection broke, or never was. It may come back ([`Self::IceConnected`]), by itself or by
     /// a restart of ICE, without another [`Self::Connected`].
     Disconnected {

@@ -44,6 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             can_subscribe: true,
             hidden,
             ttl: TOKEN_TTL,
+            profile: &PLAIN,
         };
         let token = credentials.join_token(&grant)?;
         let role = Role::subscriber(Subscription::Auto, Quality::Low);

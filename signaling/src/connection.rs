@@ -234,6 +234,12 @@ impl Connection {
         self.pump();
     }
 
+    /// See [`Session::update_attribute`].
+    pub fn update_attribute(&mut self, number: u32) {
+        self.session.update_attribute(number);
+        self.pump();
+    }
+
     /// When the steps of connecting were done.
     #[must_use]
     pub fn timings(&self) -> ConnectTimings {

@@ -56,4 +56,7 @@ pub use error_kind::{CloseCode, ErrorKind, Flooded};
 pub use proxy::{Proxies, Proxy, ProxyError};
 pub use rooms::RoomClient;
 pub use server_url::{ServerUrl, UrlError};
-pub use token::{ApiCredentials, JoinGrant, TOKEN_TTL, Token, TokenError};
+pub use token::{
+    ApiCredentials, Grant, GrantError, JoinGrant, PLAIN, Profile, TOKEN_TTL, Token, TokenError,
+    TokenFacts,
+};

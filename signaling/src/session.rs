@@ -12,6 +12,7 @@ pub mod flood;
 mod layout;
 mod negotiate;
 mod offers;
+mod people;
 mod publish;
 mod seats;
 mod simulate;
@@ -38,6 +39,7 @@ pub use event::{
 pub use flood::Flood;
 pub use layout::{Layout, VideoSize};
 pub use livekit_protocol::DisconnectReason;
+pub use people::UPDATE_ATTRIBUTE;
 pub use simulate::{CandidateProtocol, Simulation};
 pub use track::{Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource};
 pub use tracks::REMOTE_TRACKS_MAX;
@@ -96,6 +98,9 @@ pub struct SessionOptions {
     pub publish_timeout: Duration,
     /// Offer at once where the server allows it (`fast_publish`), not after `track_published`.
     pub fast_publish: bool,
+    /// Tell of updates that others make of themselves ([`SessionEvent::OthersUpdated`]): all
+    /// participants are then read, with tracks or without.
+    pub watch_others: bool,
 }
 
 impl SessionOptions {
@@ -110,6 +115,7 @@ impl SessionOptions {
             join_timeout: limit,
             publish_timeout: limit,
             fast_publish: true,
+            watch_others: false,
         }
     }
 }
@@ -153,6 +159,7 @@ pub struct Session {
     publishing: Option<Publishing>,
     version: SignalVersion,
     fast_publish: bool,
+    watch_others: bool,
     join_timeout: Duration,
     publish_timeout: Duration,
     started: Instant,
@@ -225,6 +232,7 @@ impl Session {
             publishing,
             version: options.version,
             fast_publish: options.fast_publish,
+            watch_others: options.watch_others,
             join_timeout: options.join_timeout,
             publish_timeout: options.publish_timeout,
             started: now,
@@ -348,8 +356,8 @@ impl Session {
         if let Err(flood) = self.meters.message(now, message.len()) {
             return self.end(EndReason::ServerFlooded { flood });
         }
-        let receiving = self.receiving.as_ref();
-        let known = |sid: &str| receiving.is_some_and(|one| one.tracks.is_publisher(sid));
+        let (receiving, all) = (self.receiving.as_ref(), self.watch_others);
+        let known = |sid: &str| all || receiving.is_some_and(|one| one.tracks.is_publisher(sid));
         match wire::decode(message, known) {
             Ok(wire::Decoded { response, skipped }) => self.dispatch(now, response, skipped),
             Err(_) => self.counters.malformed += 1,
@@ -394,6 +402,7 @@ impl Session {
             Response::SubscriptionResponse(response) => self.on_subscription_response(response),
             Response::StreamStateUpdate(update) => self.on_stream_state(update),
             Response::SubscribedQualityUpdate(update) => self.on_quality_wanted(update),
+            Response::SpeakersChanged(changed) => self.on_speakers_changed(changed),
             Response::TrackSubscribed(track) => {
                 self.event(SessionEvent::PublishedTrackSubscribed { sid: track.track_sid });
             }
@@ -407,8 +416,7 @@ impl Session {
                 let (sid, muted) = (mute.sid, mute.muted);
                 self.event(SessionEvent::PublishedTrackMuted { sid, muted });
             }
-            // Speakers, connection quality, room counts and data tracks: nothing here depends on
-            // them.
+            // Connection quality, room counts and data tracks: nothing here depends on them.
             _ => self.counters.unneeded += 1,
         }
     }
@@ -618,6 +626,7 @@ impl Session {
     }
 
     fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>) {
+        self.tell_updates(&participants);
         let Some(Receiving { tracks, .. }) = &mut self.receiving else { return };
         let mut changes = Changes::default();
         for participant in participants {
@@ -708,6 +717,9 @@ impl Session {
     fn on_request_response(&mut self, now: Instant, response: proto::RequestResponse) {
         use proto::request_response::{Reason, Request as About};
         let reason = Reason::try_from(response.reason).unwrap_or(Reason::UnclassifiedError);
+        if let Some(About::UpdateMetadata(_)) = response.request {
+            return self.on_update_answered(reason);
+        }
         let (Some(publishing), Some(About::AddTrack(request))) =
             (&mut self.publishing, response.request)
         else {

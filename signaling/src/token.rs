@@ -1,10 +1,14 @@
 //! Credentials and join tokens. Nothing here prints a secret.
 
+mod grant;
+
 use std::fmt;
 use std::time::Duration;
 
-use livekit_token::{AccessToken, VideoGrants};
+use livekit_token::{AccessToken, Claims, VideoGrants};
 use thiserror::Error;
+
+pub use grant::{Grant, GrantError};
 
 /// Secrets shorter than this are refused by livekit-server itself at its start
 /// (livekit pkg/config `ValidateKeys`), so one that short is likely a slip.
@@ -31,6 +35,9 @@ pub enum TokenError {
     /// Can't go into an HTTP header.
     #[error("the token holds characters that can't be sent in a header")]
     NotAToken,
+    /// Not three parts, or no JSON in them.
+    #[error("it is no LiveKit access token")]
+    Unreadable,
     /// Signing failed.
     #[error("signing the token failed")]
     Signing,
@@ -88,7 +95,7 @@ impl ApiCredentials {
         if grant.identity.is_empty() {
             return Err(TokenError::EmptyIdentity);
         }
-        let grants = VideoGrants {
+        let mut grants = VideoGrants {
             room_join: true,
             room: grant.room.to_owned(),
             can_publish: Some(grant.can_publish),
@@ -97,7 +104,14 @@ impl ApiCredentials {
             hidden: grant.hidden,
             ..VideoGrants::default()
         };
-        self.sign(grants, grant.identity, grant.ttl)
+        let Profile { grants: own, metadata, attributes } = grant.profile;
+        own.iter().for_each(|own| own.apply(&mut grants));
+        self.token(grants, grant.identity, grant.ttl)
+            .with_metadata(metadata)
+            .with_attributes(attributes.iter().cloned())
+            .to_jwt()
+            .map(Token)
+            .map_err(|_| TokenError::Signing)
     }
 
     pub(crate) fn sign(
@@ -106,13 +120,15 @@ impl ApiCredentials {
         identity: &str,
         ttl: Duration,
     ) -> Result<Token, TokenError> {
+        let token = self.token(grants, identity, ttl).to_jwt();
+        token.map(Token).map_err(|_| TokenError::Signing)
+    }
+
+    fn token(&self, grants: VideoGrants, identity: &str, ttl: Duration) -> AccessToken {
         AccessToken::with_api_key(&self.key, &self.secret)
             .with_identity(identity)
             .with_grants(grants)
             .with_ttl(ttl)
-            .to_jwt()
-            .map(Token)
-            .map_err(|_| TokenError::Signing)
     }
 }
 
@@ -137,6 +153,65 @@ pub struct JoinGrant<'a> {
     pub hidden: bool,
     /// Lifetime, usually [`TOKEN_TTL`].
     pub ttl: Duration,
+    /// What else it says; its grants come last.
+    pub profile: &'a Profile,
+}
+
+/// What a join token says besides who joins which room as what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// In the place of what the role would be granted.
+    pub grants: Vec<Grant>,
+    /// The participant's metadata.
+    pub metadata: String,
+    /// The participant's attributes.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl Profile {
+    /// Bytes of metadata and attributes, which others are told whenever they are told of their owner.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
+        self.metadata.len() + attributes.sum::<usize>()
+    }
+}
+
+/// That says nothing.
+pub static PLAIN: Profile =
+    Profile { grants: Vec::new(), metadata: String::new(), attributes: Vec::new() };
+
+/// What a join token says, unverified: only the server has the secret to do that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// Who joins with it.
+    pub identity: String,
+    /// The room that it is for.
+    pub room: String,
+    /// It is for joining a room.
+    pub can_join: bool,
+    /// Its holder may publish tracks.
+    pub can_publish: bool,
+    /// Of these sources alone, as LiveKit's tokens name them; empty is of all.
+    pub publish_sources: Vec<String>,
+    /// Its holder may subscribe.
+    pub can_subscribe: bool,
+    /// Its holder may change its own metadata and attributes.
+    pub can_update_own_metadata: bool,
+    /// Its holder is not shown to others.
+    pub hidden: bool,
+    /// When it expires, in seconds since the Unix epoch.
+    pub expires_unix_s: u64,
+}
+
+impl TokenFacts {
+    /// True if its holder may publish this source (livekit protocol auth/grants.go,
+    /// `GetCanPublishSource`).
+    #[must_use]
+    pub fn may_publish(&self, source: &str) -> bool {
+        let sources = &self.publish_sources;
+        self.can_publish && (sources.is_empty() || sources.iter().any(|own| own == source))
+    }
 }
 
 /// A signed access token. Neither `Debug` nor anything else prints it.
@@ -154,6 +229,26 @@ impl Token {
             return Err(TokenError::NotAToken);
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// What it says, unverified.
+    ///
+    /// # Errors
+    /// [`TokenError::Unreadable`] if it is no access token of LiveKit's.
+    pub fn facts(&self) -> Result<TokenFacts, TokenError> {
+        let claims = Claims::from_unverified(&self.0).map_err(|_| TokenError::Unreadable)?;
+        let grants = claims.video;
+        Ok(TokenFacts {
+            identity: claims.sub,
+            can_join: grants.room_join,
+            can_publish: grants.can_publish(),
+            can_subscribe: grants.can_subscribe(),
+            can_update_own_metadata: grants.can_update_own_metadata(),
+            hidden: grants.hidden,
+            room: grants.room,
+            publish_sources: grants.can_publish_sources,
+            expires_unix_s: claims.exp as u64,
+        })
     }
 
     /// The token itself. Never print it.

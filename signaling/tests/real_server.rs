@@ -40,6 +40,7 @@ impl Server {
             can_subscribe: !publish,
             hidden: false,
             ttl: TOKEN_TTL,
+            profile: &PLAIN,
         };
         self.credentials.join_token(&grant).unwrap()
     }

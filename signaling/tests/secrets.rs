@@ -26,6 +26,7 @@ fn grant<'a>(room: &'a str, identity: &'a str) -> JoinGrant<'a> {
         can_subscribe: true,
         hidden: true,
         ttl: TOKEN_TTL,
+        profile: &PLAIN,
     }
 }
 

@@ -32,6 +32,7 @@ mod recording;
 mod recoveries;
 mod row;
 mod run;
+mod signalling;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ pub use row::{Better, Counter, Field, Place, Scope, Unit};
 pub use run::{
     EmbeddedGroups, PeerCounters, ReportCounters, RunCounters, SecondCounters, ServerGroups,
 };
+pub use signalling::{MetadataCounters, SignallingGroups, SpeakerCounters};
 pub use table::{Counters, markdown};
 
 /// `serde` and `schemars`, for what [`counters!`] makes.

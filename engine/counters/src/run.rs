@@ -2,8 +2,8 @@
 
 use crate::{
     GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
-    PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters, TransportCounters,
-    UdpStats, UncategorisedCounters, WorkerUncategorisedCounters, counters,
+    PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters, SignallingGroups,
+    TransportCounters, UdpStats, UncategorisedCounters, WorkerUncategorisedCounters, counters,
 };
 
 counters! {
@@ -111,6 +111,8 @@ counters! {
         join: JoinGroups;
         /// How participants that had been connected came back.
         recoveries: RecoveryGroups;
+        /// What participants told and heard of each other over signalling.
+        signalling: SignallingGroups;
         /// Of recordings.
         recordings: RecordingCounters;
         /// The server's own.

@@ -50,6 +50,7 @@ impl PeerSink for Sink<'_> {
             PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
             PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),
             PeerEvent::NextFrame { at } => (at, PeerNotice::NextFrame),
+            PeerEvent::Speaks { loud, at } => (at, PeerNotice::Speaks { loud }),
             PeerEvent::LocalCandidate { candidate } => {
                 (here, PeerNotice::LocalCandidate { candidate })
             }

@@ -319,6 +319,17 @@ pub enum SessionEvent {
         /// Round trip of the signalling connection.
         rtt: Duration,
     },
+    /// Others have made these updates of themselves
+    /// ([`Session::update_attribute`](super::Session::update_attribute)): identities, and the number
+    /// that each is at. Only with `watch_others`.
+    OthersUpdated(Vec<(String, u32)>),
+    /// The server refused an update that we made of ourselves.
+    UpdateRefused {
+        /// `request_response.Reason` in lower case, such as `not_allowed`.
+        reason: String,
+    },
+    /// Who speaks has changed: participant sids, and whether each is active now.
+    SpeakersChanged(Vec<(String, bool)>),
     /// The server took the session up again after
     /// [`Session::resume`](super::Session::resume).
     Resumed,

@@ -101,6 +101,8 @@ pub struct Facts {
     pub server_gone: Option<Early>,
     /// Subscribers connected at least once.
     pub subscribers_joined: u64,
+    /// Nobody was to send or to receive anything.
+    pub no_media: bool,
     /// Publishers connected at least once.
     pub publishers_joined: u64,
     /// Errors by kind, commonest first; those that were only said come last.

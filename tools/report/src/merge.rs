@@ -18,8 +18,8 @@ use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
     CohortFigures, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
     MediaSection, Outcome, PendingAt, Phases, PublishSection, RecordingSection, RecoveriesSection,
-    Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, TargetSection, Verdict,
-    WatchFigures, WatchSection, worst,
+    Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, SignallingSection,
+    TargetSection, Verdict, WatchFigures, WatchSection, worst,
 };
 use crate::Failure;
 use crate::show::round;
@@ -63,6 +63,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         join: join(reports, &series),
         recoveries: RecoveriesSection::merged(reports.iter().map(|report| &report.recoveries)),
         faults: faults(reports, &hosts),
+        signalling: SignallingSection::merged(reports.iter().map(|report| &report.signalling)),
         video: media(&present(reports, |report| report.video.as_ref()), together),
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
         cohorts: cohorts(reports.iter().map(|report| &report.cohorts), together),

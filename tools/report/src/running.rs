@@ -12,8 +12,9 @@ use super::types::WatchFigures;
 
 /// Counters that are known only at the end of a run, by what their keys begin with, and why. All
 /// others can end a run, and are told to Prometheus.
-pub const AT_THE_END: [(&str, &str); 3] = [
+pub const AT_THE_END: [(&str, &str); 4] = [
     ("join.signalling.", "sessions are counted when they end"),
+    ("signalling.", "whom nobody told is known once nothing can come any more"),
     ("recordings.", "files are counted when they are closed"),
     ("server.embedded.", "the embedded SFU is asked at the ends of the measured window"),
 ];

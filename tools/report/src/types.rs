@@ -30,6 +30,9 @@ pub struct Report {
     /// What was done to participants on purpose, a row for each `--fault`.
     #[serde(default)]
     pub faults: Vec<FaultRow>,
+    /// What participants told and heard of each other over signalling.
+    #[serde(default)]
+    pub signalling: SignallingSection,
     /// Received video; `null` if nobody was to receive any.
     pub video: Option<MediaSection>,
     /// Received audio; `null` if nobody was to receive any.

@@ -64,7 +64,7 @@ pub fn unit(key: &str) -> Unit {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 17] = [
+const LOWER: [&str; 18] = [
     // Of recoveries.
     "ms",
     "interruptions",
@@ -76,6 +76,7 @@ const LOWER: [&str; 17] = [
     "dropped",
     "jitter_ms",
     "latency_ms",
+    "ping_rtt_ms",
     "errors",
     "phases_ms",
     "cpu_s",

@@ -144,7 +144,7 @@ impl Per {
         match (section, last) {
             (_, "fps" | "cpu_ns_per_packet" | "rss_bytes_per_peer") => Self::Nothing,
             ("join", "requested") | ("publish", "tracks") => Self::Nothing,
-            ("join" | "recoveries", _) => Self::Participant,
+            ("join" | "recoveries" | "signalling", _) => Self::Participant,
             ("publish", _) => Self::TrackSecond,
             (
                 "video" | "audio",

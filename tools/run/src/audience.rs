@@ -15,6 +15,7 @@ use stampede_core::watch::{
     Connection, Facts, Publishing, Rules, Seat, Stay, StreamCover, Tally, Timeline, TrackWatch,
 };
 use stampede_engine::{CoverNews, PeerId};
+use stampede_scenario::OwnIdentities;
 use stampede_signaling::session::{
     Departure, RemoteTrack, SessionEvent, Subscription, TrackSource,
 };
@@ -266,17 +267,16 @@ impl Audience {
         }
     }
 
-    /// What a subscriber's session said. `own_publishers` is what the identities of this run's
-    /// publishers begin with.
+    /// What a subscriber's session said; `own` are the identities of this run's participants.
     pub(crate) fn heard(
         &mut self,
         id: ParticipantId,
         at: Instant,
         event: &SessionEvent,
-        own_publishers: &str,
+        own: &OwnIdentities,
     ) {
         match event {
-            SessionEvent::TrackAvailable(track) => self.available(id, at, track, own_publishers),
+            SessionEvent::TrackAvailable(track) => self.available(id, at, track, own),
             SessionEvent::TrackMuted { sid, muted } => {
                 self.change(id, sid, |publication| {
                     if !publication.own {
@@ -344,11 +344,11 @@ impl Audience {
         id: ParticipantId,
         at: Instant,
         found: &RemoteTrack,
-        own_publishers: &str,
+        own: &OwnIdentities,
     ) {
         let Some(room) = self.taken(id).map(|taken| Rc::clone(&taken.viewer.room)) else { return };
         let Some(room) = self.rooms.get_mut(&room) else { return };
-        let Some(index) = room.published(at, found, Teller::Subscriber { own_publishers }) else {
+        let Some(index) = room.published(at, found, Teller::Subscriber { own }) else {
             return;
         };
         let Some(taken) = self.taken(id) else { return };
@@ -617,7 +617,7 @@ enum Teller<'a> {
     /// A subscriber that heard of it.
     Subscriber {
         /// What the identities of this run's publishers begin with.
-        own_publishers: &'a str,
+        own: &'a OwnIdentities,
     },
 }
 
@@ -670,9 +670,7 @@ impl Room {
                     excused: Vec::new(),
                     own: match teller {
                         Teller::Itself => true,
-                        Teller::Subscriber { own_publishers } => {
-                            found.publisher_identity.starts_with(own_publishers)
-                        }
+                        Teller::Subscriber { own } => own.has(&found.publisher_identity),
                     },
                 });
                 self.publications.len() - 1

@@ -38,6 +38,11 @@ impl RunClock {
         self.started_unix_ns.saturating_add(u64::try_from(since_ns).unwrap_or(u64::MAX))
     }
 
+    /// The monotonic moment of a wall clock stamp; the start of the run if that lies before.
+    pub(crate) fn moment(&self, unix_ns: u64) -> Instant {
+        self.started + self.since(self.started, unix_ns)
+    }
+
     /// From a monotonic moment of this run to a wall clock stamp; zero if that lies before.
     pub(crate) fn since(&self, from: Instant, unix_ns: u64) -> Duration {
         Duration::from_nanos(unix_ns.saturating_sub(self.unix_ns(from)))
@@ -55,5 +60,7 @@ mod tests {
         let stamp = clock.started_unix_ns + 300_000_000;
         assert_eq!(clock.since(scheduled, stamp), Duration::from_millis(50));
         assert_eq!(clock.since(scheduled, 0), Duration::ZERO);
+        assert_eq!(clock.moment(stamp), scheduled + Duration::from_millis(50));
+        assert_eq!(clock.moment(0), clock.started);
     }
 }

@@ -120,6 +120,7 @@ impl Conductor<'_> {
         measured.connected = self.context.joins.borrow().connected();
         self.state.ends.set(None);
         let server_gone = self.look_after_server(stop.as_ref()).await;
+        self.context.signalled.borrow_mut().close(now());
         let join_grace = self.scenario.watch_rules.join_grace;
         self.context.joins.borrow_mut().close(now(), join_grace);
         let closed = self.context.recoveries.borrow_mut().close();
@@ -220,6 +221,7 @@ impl Conductor<'_> {
     fn register(&self, specs: Vec<ParticipantSpec>) -> Vec<Participant> {
         let mut joins = self.context.joins.borrow_mut();
         let mut audience = self.context.audience.borrow_mut();
+        let mut signalled = self.context.signalled.borrow_mut();
         specs
             .into_iter()
             .map(|spec| {
@@ -227,6 +229,9 @@ impl Conductor<'_> {
                     Member { room: spec.room.to_string(), cohort: spec.cohort_name.clone() };
                 joins.introduce(&spec.identity, known);
                 let id = joins.register(!spec.receives());
+                if self.context.updates_every.is_some() {
+                    signalled.introduce(&spec.identity, id);
+                }
                 if let Some(receives) = spec.role.receives {
                     joins.expect(id, &spec.room, spec.cohort, spec.tracks);
                     let (identity, room) = (spec.identity.clone(), Rc::clone(&spec.room));
@@ -244,6 +249,7 @@ impl Conductor<'_> {
                     spec,
                     scheduled: self.context.clock.started,
                     tries: Cell::new(0),
+                    updates: Cell::new(0),
                     orders: Rc::default(),
                 }
             })
@@ -374,6 +380,7 @@ impl Conductor<'_> {
                     let begin = now();
                     self.context.joins.borrow_mut().window_begins();
                     self.context.audience.borrow_mut().window_begins(begin);
+                    self.context.signalled.borrow_mut().window_begins();
                     if let Some(faults) = self.faults.take() {
                         let window = self.scenario.window();
                         let played = faults.play(Rc::clone(&self.context), begin, window);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use stampede_core::watch::Rules;
 use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec};
 use stampede_impair::{Rng, seeded};
-use stampede_scenario::{Audience as AudiencePlan, FaultSpec, Signal};
+use stampede_scenario::{Audience as AudiencePlan, FaultSpec, OwnIdentities, Signal};
 use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
@@ -22,6 +22,7 @@ use crate::media_plane::MediaPlane;
 use crate::network::Network;
 use crate::recoveries::Recoveries;
 use crate::routes::Routes;
+use crate::signalled::Signalled;
 use crate::target::Target;
 
 /// Waits for the first signal.
@@ -64,7 +65,7 @@ pub(crate) struct Context {
     /// Both clocks.
     pub clock: RunClock,
     /// Key to the server.
-    pub credentials: ApiCredentials,
+    pub credentials: Option<ApiCredentials>,
     /// The server.
     pub url: ServerUrl,
     /// Its addresses, or those of the proxy on the way to it, resolved once.
@@ -93,10 +94,14 @@ pub(crate) struct Context {
     pub jitter: RefCell<Rng>,
     /// How subscribers come and go, and the seed of it.
     pub visits: (AudiencePlan, u64),
-    /// What the identities of this run's publishers begin with.
-    pub own_publishers: String,
+    /// The identities of this run's participants.
+    pub own: Arc<OwnIdentities>,
     /// Publishers stop sending layers that nobody wants.
     pub obey_dynacast: bool,
+    /// What participants told and heard of each other.
+    pub signalled: RefCell<Signalled>,
+    /// Pause between two updates that a participant makes of itself, if it makes any.
+    pub updates_every: Option<Duration>,
 }
 
 impl Context {
@@ -126,8 +131,10 @@ impl Context {
             targets: RefCell::default(),
             jitter: RefCell::new(seeded(settings.seed, "reconnect jitter")),
             visits: (settings.visits, settings.seed),
-            own_publishers: settings.own_publishers,
+            own: settings.own,
             obey_dynacast: settings.obey_dynacast,
+            signalled: RefCell::default(),
+            updates_every: settings.updates_every,
         }
     }
 
@@ -181,6 +188,8 @@ impl Context {
 
 /// What a [`Context`] is made of besides the engine.
 pub(crate) struct Settings {
+    /// Pause between two updates that a participant makes of itself, if it makes any.
+    pub updates_every: Option<Duration>,
     /// The bounds of watch accounts.
     pub watch_rules: Rules,
     /// Keep timelines for the flight recorder.
@@ -188,7 +197,7 @@ pub(crate) struct Settings {
     /// Both clocks.
     pub clock: RunClock,
     /// Key to the server.
-    pub credentials: ApiCredentials,
+    pub credentials: Option<ApiCredentials>,
     /// The server.
     pub url: ServerUrl,
     /// Its addresses, resolved once.
@@ -211,8 +220,8 @@ pub(crate) struct Settings {
     pub visits: AudiencePlan,
     /// Seed of what is random.
     pub seed: u64,
-    /// What the identities of this run's publishers begin with.
-    pub own_publishers: String,
+    /// The identities of this run's participants.
+    pub own: Arc<OwnIdentities>,
     /// Publishers stop sending layers that nobody wants.
     pub obey_dynacast: bool,
 }

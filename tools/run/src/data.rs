@@ -17,6 +17,7 @@ use crate::machine;
 use crate::preflight::cores::CoreSplit;
 use crate::prepare::Prepared;
 use crate::recoveries::Recoveries;
+use crate::signalled::Signalled;
 
 /// All that is known at the end of a run; what the report is made of.
 pub struct RunData {
@@ -52,6 +53,8 @@ pub struct RunData {
     pub(crate) joins: Joins,
     /// Who came back, and how.
     pub(crate) recoveries: Recoveries,
+    /// What participants told and heard of each other.
+    pub(crate) signalled: Signalled,
     /// Who should see what, and who did.
     pub(crate) audience: Audience,
     /// Media.
@@ -96,6 +99,7 @@ impl RunData {
             crossed: None,
             joins: Joins::default(),
             recoveries: Recoveries::default(),
+            signalled: Signalled::default(),
             audience: Audience::new(prepared.scenario.watch_rules, now()),
             engine: None,
             backend: None,

@@ -123,7 +123,11 @@ fn what(kind: FaultKind) -> What {
 /// Asks the server to move somebody.
 async fn move_to(context: Rc<Context>, fault: FaultId, place: Place, to: Rc<str>) {
     let Place { identity, room } = place;
-    let (url, credentials) = (context.url.clone(), context.credentials.clone());
+    let Some(credentials) = context.credentials.clone() else {
+        // The scenario is refused before.
+        return context.recoveries.borrow_mut().missed(fault);
+    };
+    let url = context.url.clone();
     let network = &context.network;
     let moved = match RoomClient::new(url, credentials, &network.tls, &network.proxies) {
         Ok(client) => client.move_participant(&room, &identity, &to).await,

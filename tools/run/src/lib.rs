@@ -47,6 +47,7 @@ mod routes;
 mod run;
 mod series;
 mod server_metrics;
+mod signalled;
 mod stages;
 mod target;
 mod viewers;

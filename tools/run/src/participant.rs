@@ -3,6 +3,7 @@
 
 mod joined;
 mod orders;
+mod updates;
 mod words;
 
 use std::cell::Cell;
@@ -15,7 +16,7 @@ use stampede_engine::{AddPeerError, PeerCommand, PeerId, PeerNotice, PeerSpec};
 use stampede_scenario::{ParticipantSpec, Signal, Visit};
 use stampede_signaling::connection::{ConnectError, ConnectOptions, Connection};
 use stampede_signaling::session::{EndReason, FIRST_OFFER_ID, FIRST_SLOTS, SignalVersion, WayBack};
-use stampede_signaling::{ErrorKind, JoinGrant, TOKEN_TTL, Token};
+use stampede_signaling::{ErrorKind, JoinGrant, TOKEN_TTL, Token, TokenError};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::now;
@@ -49,6 +50,8 @@ pub(crate) struct Participant {
     pub scheduled: Instant,
     /// Tries to join so far, the one under way included.
     pub tries: Cell<u32>,
+    /// Updates that it has made of itself.
+    pub updates: Cell<u32>,
     /// What is done to this one alone.
     pub orders: Rc<Orders>,
 }
@@ -120,6 +123,8 @@ impl Life {
         let own = &participant.spec.identity;
         let identity = match participant.tries.get() {
             0 | 1 => own.clone(),
+            // A token names one.
+            _ if participant.spec.token.is_some() => own.clone(),
             tries => format!("{own}{TRY_SUFFIX}{tries}"),
         };
         let room = Rc::clone(&participant.spec.room);
@@ -440,6 +445,7 @@ fn gone(
     at: Instant,
     broke: Option<&str>,
 ) {
+    context.signalled.borrow_mut().absent(participant.id);
     let mut audience = context.audience.borrow_mut();
     if participant.spec.publishes() {
         audience.publisher_gone(&life.room, &participant.spec.identity, at, broke);
@@ -677,10 +683,15 @@ fn connect_options(
         can_subscribe: participant.spec.receives(),
         hidden: participant.spec.hidden,
         ttl: TOKEN_TTL,
+        profile: &participant.spec.profile,
     };
-    let token = match &life.token {
+    let signed = || match &context.credentials {
+        Some(credentials) => credentials.join_token(&grant),
+        None => Err(TokenError::EmptySecret),
+    };
+    let token = match life.token.as_ref().or(participant.spec.token.as_ref()) {
         Some(token) => token.clone(),
-        None => context.credentials.join_token(&grant).map_err(|error| Broken {
+        None => signed().map_err(|error| Broken {
             retryable: false,
             back: WayBack::None,
             ..Broken::new(JoinError::BadToken, error)
@@ -689,6 +700,7 @@ fn connect_options(
     let (url, role) = (context.url.clone(), participant.spec.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
     options.session.version = version;
+    options.session.watch_others = context.updates_every.is_some();
     options.proxy.clone_from(&context.network.proxy);
     options.dial.clone_from(&context.network.dial);
     options.addresses = Some(Arc::clone(&context.addresses));

@@ -1,7 +1,10 @@
 //! What signalling tells a peer's media plane beyond SDP: whose clock stamps a track, mutes, and
 //! which layers anybody wants.
 
+use std::sync::Arc;
+
 use stampede_core::PeerUpdate;
+use stampede_scenario::OwnIdentities;
 use stampede_signaling::session::{Quality, SessionEvent, WantedCodec};
 
 /// The first server protocol that knows packet trailers (livekit
@@ -12,7 +15,7 @@ const PACKET_TRAILER_PROTOCOL: i32 = 17;
 
 /// What one participant's peer has to know.
 pub(super) struct PeerUpdates {
-    publishers: String,
+    own: Arc<OwnIdentities>,
     obey_dynacast: bool,
     publishes: bool,
     /// Client ids of our tracks by the server's ids.
@@ -20,9 +23,9 @@ pub(super) struct PeerUpdates {
 }
 
 impl PeerUpdates {
-    /// `publishers` is what the identities of this run's own publishers begin with.
-    pub(super) fn new(publishers: String, obey_dynacast: bool, publishes: bool) -> Self {
-        Self { publishers, obey_dynacast, publishes, cids: Vec::new() }
+    /// `own` are the identities of this run's participants.
+    pub(super) fn new(own: Arc<OwnIdentities>, obey_dynacast: bool, publishes: bool) -> Self {
+        Self { own, obey_dynacast, publishes, cids: Vec::new() }
     }
 
     /// What the peer has to know of an event.
@@ -34,7 +37,7 @@ impl PeerUpdates {
             SessionEvent::TrackAvailable(track) => Some(PeerUpdate::Track {
                 track_id: track.sid.clone(),
                 // Only this process's publishers: another host's clock is another clock.
-                same_clock: track.publisher_identity.starts_with(&self.publishers),
+                same_clock: self.own.has(&track.publisher_identity),
                 muted: track.muted,
             }),
             SessionEvent::TrackMuted { sid, muted } => {
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
 
     fn updates() -> PeerUpdates {
-        PeerUpdates::new("stampede-ab-pub-".to_owned(), true, true)
+        PeerUpdates::new(OwnIdentities::prefixed("stampede-ab-pub-".to_owned()).into(), true, true)
     }
 
     #[test]

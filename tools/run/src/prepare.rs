@@ -10,12 +10,13 @@ use stampede_output::files;
 use stampede_report::Failure;
 #[cfg(any(test, feature = "testing"))]
 use stampede_scenario::NetworkSpec;
-use stampede_scenario::{Clips, Participants, Scenario, Server, Target};
-use stampede_signaling::ServerUrl;
+use stampede_scenario::{Clips, Participants, Scenario, Server, Target, token_lines};
 use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
+use stampede_signaling::{ApiCredentials, ServerUrl};
 
 use crate::capture;
 use crate::clips;
+use crate::clock::{RunClock, now};
 use crate::join_error::JoinError;
 use crate::network::Network;
 use crate::preflight::cores::{self, CoreSplit, CoresAsked};
@@ -23,6 +24,8 @@ use crate::preflight::{self, Needs, State};
 
 /// Characters of a run's name.
 const RUN_ID_CHARS: usize = 8;
+/// Largest file of tokens; a token takes some hundred bytes.
+const TOKEN_FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// A run that can start: its scenario, and what was found and opened for it.
 #[derive(Debug)]
@@ -100,7 +103,7 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
     let network = Network::open(&scenario.network, server, &scenario.server_metrics)?;
     notices.extend(network.notice());
     if let Target::Server(server) = &scenario.target
-        && let Some(warning) = server.credentials.warning()
+        && let Some(warning) = server.credentials.as_ref().and_then(ApiCredentials::warning)
     {
         tracing::info!("{warning}");
     }
@@ -135,7 +138,8 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
     let random_seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
     run_id.truncate(RUN_ID_CHARS);
     let seed = scenario.seed.unwrap_or(random_seed);
-    let participants = Participants::new(&scenario, &clips, &run_id, seed);
+    let mut participants = Participants::new(&scenario, &clips, &run_id, seed);
+    hand_out_tokens(&scenario, &mut participants, notices)?;
     Ok(Prepared {
         scenario,
         clips,
@@ -149,6 +153,35 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
         run_id,
         seed,
     })
+}
+
+/// Reads the tokens that others have made, if there are any.
+fn hand_out_tokens(
+    scenario: &Scenario,
+    participants: &mut Participants,
+    notices: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let Target::Server(Server { token_file: Some(path), credentials, .. }) = &scenario.target
+    else {
+        return Ok(());
+    };
+    let failed = |why: String| Failure::config(format!("--token-file {}: {why}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| failed(format!("{error}")))?.len();
+    if length > TOKEN_FILE_BYTES_MAX {
+        return Err(failed(format!("it has {length} bytes, more than {TOKEN_FILE_BYTES_MAX}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| failed(format!("{error}")))?;
+    let updates = scenario.metadata_updates_per_second.is_some();
+    let unix_s = RunClock::start().unix_ns(now()) / 1_000_000_000;
+    participants.hand_out(token_lines(&text)?, updates, unix_s)?;
+    if credentials.is_none() {
+        notices.push(
+            "without an API secret no room is made beforehand: the server makes each when somebody \
+             joins it (room.auto_create)"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Makes a folder that can be written to, whatever is there already.
@@ -240,7 +273,9 @@ pub(crate) async fn rooms(
     network: &Network,
     rooms: &[Rc<str>],
 ) -> Result<(), PrepareError> {
-    let (url, credentials) = (server.url.clone(), server.credentials.clone());
+    // Who has no key leaves it to the server to make them when somebody joins.
+    let Some(credentials) = server.credentials.clone() else { return Ok(()) };
+    let url = server.url.clone();
     let client = RoomClient::new(url, credentials, &network.tls, &network.proxies)
         .map_err(|error| PrepareError::Refused(Failure::other(error)))?;
     for room in rooms {

@@ -98,6 +98,10 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         PeerNotice::NextFrame => {
             return context.recoveries.borrow_mut().frame(route.participant, at_unix_ns);
         }
+        PeerNotice::Speaks { loud } => {
+            let at = context.clock.moment(at_unix_ns);
+            return context.signalled.borrow_mut().speaks(route.participant, *loud, at);
+        }
         PeerNotice::FirstPacket { .. } => {
             reached(JoinPhase::FirstPacket);
             return context.changed.notify_waiters();

@@ -130,10 +130,12 @@ async fn parts(
         faults: data.scenario.faults.clone(),
         visits: data.scenario.audience,
         seed: prepared.seed,
-        own_publishers: prepared.participants.own_publishers.clone(),
+        own: Arc::clone(&prepared.participants.own),
         obey_dynacast: data.scenario.dynacast,
         timelines: data.scenario.capture.is_some(),
         watch_rules: data.scenario.watch_rules,
+        updates_every: (data.scenario.metadata_updates_per_second)
+            .map(|rate| Duration::from_secs_f64(1.0 / rate)),
     };
     data.local = settings.network.proxy.is_none()
         && settings.addresses.iter().all(|address| address.ip().is_loopback());
@@ -162,8 +164,8 @@ async fn server(prepared: &Prepared) -> Result<(Option<EmbeddedSfu>, Server), Fa
         Target::Embedded(embedded) => {
             let (cores, seed) = (&prepared.cores.sfu_cores, prepared.seed);
             let started = EmbeddedSfu::start(&embedded.options, cores, seed).await?;
-            let server =
-                Server { url: started.url.clone(), credentials: started.credentials.clone() };
+            let (url, credentials) = (started.url.clone(), Some(started.credentials.clone()));
+            let server = Server { url, credentials, token_file: None };
             Ok((Some(started), server))
         }
     }
@@ -264,6 +266,7 @@ async fn with_engine(
     }
     data.joins = context.joins.take();
     data.recoveries = context.recoveries.take();
+    data.signalled = context.signalled.take();
     end_audience(data, &context);
     write_captures(data, &context);
     take_ledger(data, embedded).await;

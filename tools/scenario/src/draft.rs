@@ -8,6 +8,7 @@ use stampede_impair::Spec as ImpairSpec;
 use stampede_media::Codec;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
+use stampede_signaling::Profile;
 use url::Url;
 
 use crate::values::{Backend, CoreList, Resolution};
@@ -130,6 +131,14 @@ pub struct Draft {
     pub cohorts: Vec<CohortSpec>,
     /// Rooms that differ from the others.
     pub room_drafts: Vec<RoomDraft>,
+    /// Subscribers join without subscribing to anything.
+    pub no_media: bool,
+    /// What join tokens say besides.
+    pub profile: Profile,
+    /// Updates that each participant makes of itself, per second.
+    pub metadata_updates_per_second: Option<f64>,
+    /// File with join tokens that others have made.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Options of the embedded SFU.
@@ -224,6 +233,10 @@ impl Default for Draft {
             simulate_speakers: false,
             cohorts: Vec::new(),
             room_drafts: Vec::new(),
+            no_media: false,
+            profile: Profile::default(),
+            metadata_updates_per_second: None,
+            token_file: None,
         }
     }
 }

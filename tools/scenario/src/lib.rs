@@ -23,8 +23,10 @@ mod cohorts;
 mod draft;
 mod fault;
 pub mod load;
+mod own;
 mod participant_tracks;
 mod participants;
+mod people;
 mod reconnect;
 mod room_sizes;
 mod scenario;
@@ -33,6 +35,7 @@ mod shape;
 mod shorthand;
 mod signal;
 mod stage;
+mod tokens;
 pub mod values;
 
 pub use audience::{Arrival, Audience, AudienceDraft, Visit};
@@ -44,6 +47,7 @@ pub use fault::{
     CandidateProtocol, FAULTS_MAX, FaultError, FaultKind, FaultSpec, FaultValueError, Schedule,
     Simulation, Who,
 };
+pub use own::OwnIdentities;
 pub use participant_tracks::{ParticipantTracks, ParticipantTracksError};
 pub use participants::{ParticipantSpec, Participants};
 pub use reconnect::{Reconnect, ReconnectError};
@@ -58,3 +62,5 @@ pub use shorthand::Shorthand;
 pub use signal::{Signal, SignalError};
 pub use stage::{Change, Stage, StageRun, timeline};
 pub use stampede_core::CongestionFeedback;
+pub use stampede_signaling::{Grant, Profile};
+pub use tokens::{TOKENS_MAX, TokenLine, token_lines};

@@ -8,10 +8,11 @@ use stampede_core::{MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTur
 use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription};
+use stampede_signaling::{Profile, Token};
 
 use crate::cohort_spec::assign;
 use crate::values::Resolution;
-use crate::{Clips, RoomSpec, Scenario, SubscribeMode};
+use crate::{Clips, OwnIdentities, RoomSpec, Scenario, SubscribeMode};
 
 /// LiveKit's names and qualities of simulcast layers, lowest first.
 const LAYERS: [(&str, Quality); 3] =
@@ -36,12 +37,26 @@ pub struct ParticipantSpec {
     pub cohort_name: Option<String>,
     /// Tracks it should receive, video and audio; `None` where that is not known.
     pub tracks: [Option<u32>; 2],
+    /// What its join token says besides.
+    pub profile: Arc<Profile>,
+    /// A join token that somebody else has made.
+    pub token: Option<Token>,
 }
 
 impl ParticipantSpec {
     /// True for who receives.
     pub fn receives(&self) -> bool {
         self.media.receives.is_some()
+    }
+
+    /// True for who subscribes to all audio that there is.
+    pub fn hears_all(&self) -> bool {
+        let receives = self.role.receives.map(|receives| receives.subscription);
+        receives.is_some_and(|subscription| match subscription {
+            Subscription::Auto => true,
+            Subscription::Manual { audio, .. } => audio,
+            Subscription::Layout { auto, .. } => auto,
+        })
     }
 
     /// True for who sends.
@@ -57,8 +72,8 @@ pub struct Participants {
     pub room_base: String,
     /// Names of the rooms.
     pub rooms: Vec<Rc<str>>,
-    /// What the identities of this run's participants begin with.
-    pub own_publishers: String,
+    /// The identities of this run's participants.
+    pub own: Arc<OwnIdentities>,
     /// Publishers in the order in which they join: room by room in turn.
     pub publishers: Vec<ParticipantSpec>,
     /// Who send and receive, in the order in which they join: room by room in turn.
@@ -74,9 +89,9 @@ impl Participants {
     pub fn new(scenario: &Scenario, clips: &Clips, run_id: &str, seed: u64) -> Self {
         let room_base = scenario.room.clone().unwrap_or_else(|| format!("stampede-{run_id}"));
         let rooms = rooms(scenario, &room_base);
-        let own_publishers = format!("stampede-{run_id}-");
-        let publishers = publishers(scenario, clips, &own_publishers, &rooms, seed);
-        let mut participants = receivers(scenario, &own_publishers, &rooms, seed);
+        let own = format!("stampede-{run_id}-");
+        let publishers = publishers(scenario, clips, &own, &rooms, seed);
+        let mut participants = receivers(scenario, &own, &rooms, seed);
         let subscribers = participants.split_off(scenario.shape.participants());
         for (phase_number, one) in (publishers.len() as u64..).zip(&mut participants) {
             let Place { room, number: place } = one.place;
@@ -94,7 +109,8 @@ impl Participants {
         }
         let specs = |all: Vec<Receiver>| all.into_iter().map(|one| one.spec).collect();
         let (participants, subscribers) = (specs(participants), specs(subscribers));
-        Self { room_base, rooms, own_publishers, publishers, participants, subscribers }
+        let own = OwnIdentities::prefixed(own).into();
+        Self { room_base, rooms, own, publishers, participants, subscribers }
     }
 }
 
@@ -183,6 +199,8 @@ fn publishers(
                 cohort: 0,
                 cohort_name: None,
                 tracks: [None; 2],
+                profile: Arc::clone(&scenario.profile),
+                token: None,
             };
             sends(&mut spec, video, audio, phase);
             all.push(spec);
@@ -225,6 +243,8 @@ fn receivers(
             cohort: part,
             cohort_name: parts.name(part).map(str::to_owned),
             tracks: tracks(scenario, own, publishes),
+            profile: Arc::clone(&scenario.profile),
+            token: None,
         };
         all.push(Receiver { place, spec });
     }
@@ -256,6 +276,9 @@ fn quality(resolution: Resolution) -> Quality {
 }
 
 fn subscription(scenario: &Scenario) -> Subscription {
+    if scenario.no_media {
+        return Subscription::Manual { audio: false, video: false };
+    }
     let auto = scenario.shape.subscribe_mode == SubscribeMode::Auto;
     match scenario.shape.layout {
         Some(layout) => Subscription::Layout { layout: layout.layout(), auto },
@@ -268,6 +291,9 @@ fn subscription(scenario: &Scenario) -> Subscription {
 /// shown when there are more than places depends on who came first: it is known only if all of them
 /// send the same.
 fn tracks(scenario: &Scenario, room: &RoomSpec, publishes: bool) -> [Option<u32>; 2] {
+    if scenario.no_media {
+        return [Some(0); 2];
+    }
     // Who of them is there when is not known before.
     if room.participants > 0 && scenario.audience.stay.is_some() {
         return [None; 2];
@@ -420,7 +446,7 @@ mod tests {
         assert_eq!(names.len(), 10);
         assert_eq!(all.subscribers[0].identity, "stampede-ab-sub-1-0");
         assert_eq!(&*all.subscribers[1].room, "hall-2");
-        assert!(all.publishers.iter().all(|one| one.identity.starts_with(&all.own_publishers)));
+        assert!(all.publishers.iter().all(|one| all.own.has(&one.identity)));
         let tracks = |one: &ParticipantSpec| one.media.tracks.len();
         assert_eq!(all.publishers.iter().map(tracks).collect::<Vec<_>>(), [2, 2, 1, 1]);
     }

@@ -13,15 +13,15 @@ use stampede_report::Failure;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
 use stampede_signaling::session::SignalVersion;
-use stampede_signaling::{ApiCredentials, ServerUrl};
+use stampede_signaling::{ApiCredentials, Profile, ServerUrl};
 use url::Url;
 
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
-    Audience, Cohorts, FaultSpec, ParticipantTracks, Reconnect, RoomSpec, Secret, Shorthand,
-    Signal, fault,
+    Audience, Cohorts, FaultKind, FaultSpec, ParticipantTracks, Reconnect, RoomSpec, Secret,
+    Shorthand, Signal, fault, people,
 };
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -112,6 +112,12 @@ pub struct Scenario {
     pub shape: Shape,
     /// The parts of the subscribers.
     pub cohorts: Cohorts,
+    /// Subscribers join without subscribing to anything.
+    pub no_media: bool,
+    /// What join tokens say besides.
+    pub profile: Arc<Profile>,
+    /// Updates that each participant makes of itself, per second.
+    pub metadata_updates_per_second: Option<f64>,
 }
 
 /// Where to join.
@@ -143,8 +149,10 @@ pub struct Embedded {
 pub struct Server {
     /// Where it listens.
     pub url: ServerUrl,
-    /// The key to it.
-    pub credentials: ApiCredentials,
+    /// The key to it; there may be none where others have made the tokens.
+    pub credentials: Option<ApiCredentials>,
+    /// File with join tokens that others have made.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Published video.
@@ -214,8 +222,9 @@ impl Scenario {
         let default = |count: Option<u32>, standard: u32| {
             count.unwrap_or(if embedded && !meeting { standard } else { 0 })
         };
-        let video_publishers = default(draft.video_publishers, 1);
-        let audio_publishers = default(draft.audio_publishers, 1);
+        let sender = u32::from(!draft.no_media);
+        let video_publishers = default(draft.video_publishers, sender);
+        let audio_publishers = default(draft.audio_publishers, sender);
         let subscribers = match draft.room_sizes {
             // The least that is drawn.
             Some(_) => 1,
@@ -233,7 +242,9 @@ impl Scenario {
         // Stages may start far more than are there at a time.
         too_many((shape.publishers() + shape.receivers()) as u64)?;
         check_participants(&draft, &shape)?;
+        people::check(&draft, &shape)?;
         let target = target(&draft, peak)?;
+        check_moves(&draft, &target)?;
         check_network(&draft)?;
         let rooms = &shape.rooms;
         let video_most = rooms.iter().map(RoomSpec::video_senders).max().unwrap_or(0);
@@ -294,6 +305,9 @@ impl Scenario {
             server_metrics: draft.server_metrics,
             network: NetworkSpec { ca: draft.ca, proxy: draft.proxy },
             shape,
+            no_media: draft.no_media,
+            profile: people::profile(draft.profile, draft.metadata_updates_per_second).into(),
+            metadata_updates_per_second: draft.metadata_updates_per_second,
         };
         scenario.check_cohorts_of("--threshold", &scenario.thresholds)?;
         fault::check(&scenario.faults, &scenario.shape, &scenario.cohorts, scenario.window())?;
@@ -408,6 +422,12 @@ fn check_participants(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
 fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
     let embedded = &draft.embedded;
     let Some(text) = &draft.url else {
+        if draft.token_file.is_some() {
+            return Err(Failure::config(
+                "--token-file holds the tokens of a server, but the embedded SFU has keys of its \
+                 own: add --url wss://HOST",
+            ));
+        }
         let short = embedded.flags_short.over(embedded.short);
         return Ok(Target::Embedded(Box::new(Embedded {
             cores: embedded.cores.clone(),
@@ -444,8 +464,45 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
             )));
         }
     }
-    let credentials = ApiCredentials::new(key, secret).map_err(Failure::config)?;
-    Ok(Target::Server(Server { url, credentials }))
+    let needless =
+        draft.token_file.is_some() && (key.trim().is_empty() || secret.trim().is_empty());
+    let credentials = match needless {
+        true => None,
+        false => Some(ApiCredentials::new(key, secret).map_err(Failure::config)?),
+    };
+    check_token_file(draft)?;
+    Ok(Target::Server(Server { url, credentials, token_file: draft.token_file.clone() }))
+}
+
+/// Tokens of others say themselves who joins which room, and what else there is to say.
+fn check_token_file(draft: &Draft) -> Result<(), Failure> {
+    let given = [
+        (draft.room.is_some(), "--room"),
+        (draft.room_drafts.iter().any(|room| room.name.is_some()), "a [[room]]'s name"),
+        (draft.hidden, "--hidden"),
+        (!draft.profile.grants.is_empty(), "--grant"),
+        (!draft.profile.metadata.is_empty(), "--participant-metadata"),
+        (!draft.profile.attributes.is_empty(), "--participant-attribute"),
+    ];
+    let given = given.into_iter().find(|(given, _)| *given && draft.token_file.is_some());
+    match given {
+        Some((_, what)) => Err(Failure::config(format!(
+            "--token-file: the tokens say that themselves, leave {what} out"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whoever moves participants asks the server with its key.
+fn check_moves(draft: &Draft, target: &Target) -> Result<(), Failure> {
+    let keyless = matches!(target, Target::Server(Server { credentials: None, .. }));
+    match draft.faults.iter().any(|fault| fault.kind == FaultKind::Move) && keyless {
+        true => Err(Failure::config(
+            "--fault move asks the server to move somebody, which takes its API key and secret \
+             besides --token-file: add --api-key and --api-secret",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The embedded SFU's options with what the run's own flags for it add.

@@ -80,6 +80,9 @@ fn render(report: &Report, colour: bool) -> String {
     join(&mut page, &report.join);
     recoveries(&mut page, &report.recoveries);
     faults(&mut page, &report.faults);
+    for (number, (name, text)) in report.signalling.told().iter().enumerate() {
+        page.named(if number == 0 { "signalling" } else { "" }, name, text);
+    }
     for (name, section) in [("video", &report.video), ("audio", &report.audio)] {
         if let Some(section) = section {
             media(&mut page, name, section);

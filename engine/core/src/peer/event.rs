@@ -142,6 +142,14 @@ pub enum PeerEvent {
         /// When the kernel had its last packet; of a publisher when it was sent.
         at: Arrival,
     },
+    /// An audio track that takes turns in being loud has become so, or is so no longer: told when its
+    /// first such frame is due and everything can leave.
+    Speaks {
+        /// True if loud.
+        loud: bool,
+        /// When the frame was written.
+        at: Arrival,
+    },
     /// A local candidate that no description of ours had: the server is to be told.
     LocalCandidate {
         /// `candidate:…`.

@@ -60,6 +60,8 @@ struct TxTrack {
     mid: Option<Mid>,
     start_offset: Duration,
     speaking: Option<SpeakingTurns>,
+    /// The last frame was loud, of who takes turns.
+    loud: bool,
     layers: Vec<TxLayer>,
     schedule: Option<TrackSchedule>,
 }
@@ -343,6 +345,7 @@ impl TxTrack {
             mid: None,
             start_offset: track.start_offset,
             speaking: track.speaking,
+            loud: false,
             layers: layers.collect(),
             schedule: None,
         }
@@ -421,6 +424,12 @@ impl TxTrack {
         let stream = direct.stream_tx(&ssrc)?;
         let video = self.kind == MediaKind::Video;
         let loud = is_loud(self.speaking, now, stamping.clock);
+        if let Some(clock) = stamping.clock.filter(|_| self.speaking.is_some() && loud != self.loud)
+        {
+            self.loud = loud;
+            let at = Arrival { instant: now, unix_ns: unix(now, clock).as_nanos() as u64 };
+            outbox.event(PeerEvent::Speaks { loud, at });
+        }
         let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
         let last = frame.packets.len().saturating_sub(1);
         let captured = stamping.captured(now);

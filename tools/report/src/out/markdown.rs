@@ -35,6 +35,7 @@ pub(super) fn render(report: &Report) -> String {
     cohorts(&mut text, report);
     joins(&mut text, report);
     recoveries(&mut text, report);
+    signalling(&mut text, report);
     streams(&mut text, report);
     let _ = writeln!(
         text,
@@ -189,6 +190,17 @@ fn recoveries(text: &mut String, report: &Report) {
     }
     for fault in &report.faults {
         let _ = writeln!(text, "- {}: {}", escaped(&fault.name()), fault.told());
+    }
+}
+
+/// What participants told and heard of each other.
+fn signalling(text: &mut String, report: &Report) {
+    let told = report.signalling.told();
+    if !told.is_empty() {
+        text.push_str("\n### Signalling\n\n");
+    }
+    for (name, what) in told {
+        let _ = writeln!(text, "- {name}: {what}");
     }
 }
 

@@ -9,6 +9,7 @@ mod recoveries;
 mod run;
 mod series;
 mod server;
+mod signalling;
 mod streams;
 mod verdict;
 
@@ -26,5 +27,6 @@ pub use series::SeriesRow;
 pub use server::{
     EmbeddedSection, Reconciliation, ServerMetrics, ServerSecond, ServerSection, ServerTarget,
 };
+pub use signalling::{MetadataSection, SignallingSection, SpeakersSection};
 pub use streams::{STREAMS_WORST_MAX, StreamRow, worst};
 pub use verdict::{Fault, Outcome, ThresholdRow, Verdict};

@@ -237,6 +237,21 @@ pub struct Options {
     /// Names of the cohorts.
     #[serde(default)]
     pub cohorts: Vec<String>,
+    /// `--no-media`.
+    #[serde(default)]
+    pub no_media: bool,
+    /// `--grant`.
+    #[serde(default)]
+    pub grant: Vec<String>,
+    /// Bytes of `--participant-metadata` and `--participant-attribute`.
+    #[serde(default)]
+    pub participant_metadata_bytes: usize,
+    /// True with `--token-file`.
+    #[serde(default)]
+    pub token_file: bool,
+    /// `--metadata-updates-per-second`; `null` without it.
+    #[serde(default)]
+    pub metadata_updates_per_second: Option<f64>,
     /// `--playout-deadline`.
     pub playout_deadline_ms: f64,
     /// `--interruption-min`.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use stampede_core::MediaKind;
 use stampede_core::watch::{Cause, Rules, Span, StreamCover, Tally, Trouble};
 use stampede_engine::{CoverNews, PeerCover, PeerId};
+use stampede_scenario::OwnIdentities;
 use stampede_signaling::session::{
     Departure, DisconnectReason, Layout, RemoteTrack, SessionEvent, Subscription, TrackSource,
 };
@@ -51,7 +52,8 @@ impl Rig {
     }
 
     fn heard(&mut self, ms: u64, event: SessionEvent) {
-        self.audience.heard(SUBSCRIBER, self.at(ms), &event, OWN);
+        let own = OwnIdentities::prefixed(OWN.to_owned());
+        self.audience.heard(SUBSCRIBER, self.at(ms), &event, &own);
     }
 
     fn available(&mut self, ms: u64, sid: &str, publisher: &str, source: TrackSource) {
@@ -311,7 +313,8 @@ fn who_is_moved_watches_the_other_room_from_then_on() {
     rig.available(0, "TR_1", "pub", TrackSource::Camera);
     rig.played("TR_1", 0, 0, 5_050);
     let (room, participant_sid) = ("other".to_owned(), "PA_new".to_owned());
-    rig.audience.heard(SUBSCRIBER, moved, &SessionEvent::Moved { room, participant_sid }, OWN);
+    let own = OwnIdentities::prefixed(OWN.to_owned());
+    rig.audience.heard(SUBSCRIBER, moved, &SessionEvent::Moved { room, participant_sid }, &own);
     rig.played("TR_2", 1, 5_200, 12_000);
     let tallies: Vec<_> = rig
         .audience

@@ -16,7 +16,7 @@ use stampede_engine::{
     AddPeerError, EngineEvent, EngineReport, MailboxFull, PeerCommand, PeerId, PeerNotice, PeerSpec,
 };
 use stampede_impair::Rng;
-use stampede_report::types::{FaultRow, JoinSection};
+use stampede_report::types::{FaultRow, JoinSection, SignallingSection};
 use stampede_scenario::{AudienceDraft, Clips, Draft, Signal, Stage, Target};
 use stampede_signaling::connection::{Dial, Dialling, Transport};
 use stampede_signaling::session::SignalVersion;
@@ -368,6 +368,7 @@ struct Played {
     joins: JoinSection,
     recoveries: RecoveryGroups,
     faults: Vec<FaultRow>,
+    signalling: SignallingSection,
     dialled: Vec<Duration>,
     /// Of the peers, in the order in which they were made.
     identities: Vec<String>,
@@ -441,8 +442,11 @@ impl Rig {
             faults: scenario.faults.clone(),
             visits: scenario.audience,
             seed: 1,
-            own_publishers: participants.own_publishers.clone(),
+            own: Arc::clone(&participants.own),
             obey_dynacast: false,
+            updates_every: scenario
+                .metadata_updates_per_second
+                .map(|rate| Duration::from_secs_f64(1.0 / rate)),
         };
         let (commands, told) = mpsc::unbounded_channel();
         let peers = Arc::new(Peers::default());
@@ -482,6 +486,7 @@ impl Rig {
             joins: context.joins.borrow().section(),
             recoveries: context.recoveries.borrow().counted(),
             faults: context.recoveries.borrow().faults(),
+            signalling: context.signalled.borrow().section(),
             identities: std::mem::take(&mut *peers.made.lock().unwrap()),
             over: context.joins.borrow().started_over(),
             peers_open: peers.open.lock().unwrap().len(),
@@ -811,6 +816,7 @@ async fn who_comes_and_goes_does_so_as_planned() {
 }
 
 mod chaos;
+mod signalling;
 
 /// Long after it joined: what was waited for then is not waited for any more.
 #[tokio::test(start_paused = true)]

@@ -72,7 +72,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let mut facts = facts(&data, &sums, &viewers, injected, bounds);
     facts.lost_joins = data.joins.lost_joins(bounds.joins, &parts.cut_off());
     let verdict = judge(&facts);
-    let subscribers = data.scenario.shape.receivers() > 0;
+    let subscribers = data.scenario.shape.receivers() > 0 && !data.scenario.no_media;
     let join = data.joins.section();
     let [video_tracks, audio_tracks] = data.joins.tracks_expected();
     let own_video = !data.clips.video.is_empty();
@@ -100,6 +100,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
         join,
         recoveries: data.recoveries.section(),
         faults: data.recoveries.faults(),
+        signalling: data.signalled.section(),
         video,
         audio,
         cohorts: cohorts::of(&data, &viewers, &parts, kinds),
@@ -183,6 +184,7 @@ fn facts(
         server_gone: data.server_gone.clone(),
         subscribers_joined: data.joins.receivers_joined() as u64,
         publishers_joined: data.joins.senders_joined() as u64,
+        no_media: data.scenario.no_media,
         errors: data.joins.error_facts(),
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
@@ -595,6 +597,14 @@ fn options(data: &RunData) -> Options {
         hidden: scenario.shape.hidden,
         simulate_speakers: scenario.shape.simulate_speakers,
         cohorts: scenario.shape.cohorts.iter().map(|cohort| cohort.name.clone()).collect(),
+        no_media: scenario.no_media,
+        grant: scenario.profile.grants.iter().map(ToString::to_string).collect(),
+        participant_metadata_bytes: scenario.profile.bytes(),
+        token_file: match &scenario.target {
+            Target::Server(server) => server.token_file.is_some(),
+            Target::Embedded(_) => false,
+        },
+        metadata_updates_per_second: scenario.metadata_updates_per_second,
         playout_deadline_ms: scenario.playout_deadline.as_secs_f64() * 1_000.0,
         interruption_min_s: scenario.watch_rules.interruption_min.as_secs_f64(),
         join_grace_s: scenario.watch_rules.join_grace.as_secs_f64(),

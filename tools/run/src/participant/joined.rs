@@ -1,6 +1,7 @@
 //! A participant with a websocket and a peer.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaFailure;
@@ -12,6 +13,7 @@ use stampede_signaling::session::{
 use tokio::sync::mpsc;
 
 use super::orders::{Order, What};
+use super::updates::Updates;
 use super::words::{heard, said};
 use super::{Broken, Departure, Life, Participant, SessionEnd, connect_options, may_dial_again};
 use crate::clock::now;
@@ -79,7 +81,7 @@ impl<'a> Joined<'a> {
         peer: PeerId,
     ) -> Self {
         let publishes = participant.spec.publishes();
-        let own_publishers = context.own_publishers.clone();
+        let own = Arc::clone(&context.own);
         let limit = if life.joined { STANDS_WITHIN } else { MEDIA_TIMEOUT };
         let began = now();
         Self {
@@ -87,7 +89,7 @@ impl<'a> Joined<'a> {
             participant,
             life,
             peer,
-            peer_updates: PeerUpdates::new(own_publishers, context.obey_dynacast, publishes),
+            peer_updates: PeerUpdates::new(own, context.obey_dynacast, publishes),
             began,
             connected: false,
             missing: Some(Missing {
@@ -112,6 +114,7 @@ impl<'a> Joined<'a> {
         // One sleep for all that takes too long.
         let deadline = tokio::time::sleep(MEDIA_TIMEOUT);
         tokio::pin!(deadline);
+        let mut updates = Updates::new(self.context.updates_every, self.participant.id);
         loop {
             orders.stands(self.missing.is_none());
             // The media is closed only while nothing is missing.
@@ -143,6 +146,10 @@ impl<'a> Joined<'a> {
                     }
                     _ => self.obey(connection, order).await,
                 },
+                () = updates.due(), if self.missing.is_none() => {
+                    self.update_itself(connection);
+                    Ok(())
+                }
                 () = departure.due() => {
                     // Nobody's failure, but why it hung is known.
                     if let Some(Broken { why, detail, .. }) =
@@ -202,6 +209,9 @@ impl<'a> Joined<'a> {
             if self.participant.spec.receives() {
                 audience.connected(id, at);
             }
+            let hears_all = self.participant.spec.hears_all();
+            let mut signalled = self.context.signalled.borrow_mut();
+            signalled.present(id, &self.life.room, at, hears_all);
         }
         let Some(stood) = stood else { return };
         // What it was done for is done: what breaks next has another reason.
@@ -451,6 +461,7 @@ impl<'a> Joined<'a> {
             event => format!("{event:?}"),
         });
         self.account(&event);
+        self.heard(&event);
         let id = self.participant.id;
         match event {
             SessionEvent::Joined(joined) => {
@@ -491,6 +502,31 @@ impl<'a> Joined<'a> {
         }
     }
 
+    /// What the book of signalling has to know of an event.
+    fn heard(&self, event: &SessionEvent) {
+        let id = self.participant.id;
+        let mut signalled = self.context.signalled.borrow_mut();
+        match event {
+            SessionEvent::Joined(joined) => signalled.known_as(id, &joined.participant_sid),
+            SessionEvent::Moved { participant_sid, .. } => signalled.known_as(id, participant_sid),
+            SessionEvent::Pong { rtt } => signalled.pong(*rtt),
+            SessionEvent::OthersUpdated(updates) => signalled.told_updates(id, updates, now()),
+            SessionEvent::UpdateRefused { .. } => signalled.update_refused(),
+            SessionEvent::SpeakersChanged(speakers) => {
+                signalled.told_speakers(id, speakers, now());
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes its next update of itself.
+    fn update_itself(&self, connection: &mut Connection) {
+        let number = self.participant.updates.get() + 1;
+        self.participant.updates.set(number);
+        self.context.signalled.borrow_mut().updates(self.participant.id, number, now());
+        connection.update_attribute(number);
+    }
+
     fn session_stands(&mut self) {
         if let Some(missing) = &mut self.missing {
             missing.session = false;
@@ -521,7 +557,7 @@ impl<'a> Joined<'a> {
         let (id, now) = (participant.id, now());
         let mut audience = context.audience.borrow_mut();
         if participant.spec.receives() {
-            audience.heard(id, now, event, &context.own_publishers);
+            audience.heard(id, now, event, &context.own);
         }
         let tracks = &participant.spec.role.tracks;
         match event {
@@ -582,6 +618,7 @@ impl<'a> Joined<'a> {
             | PeerNotice::FirstKeyframe
             | PeerNotice::LastFrame { .. }
             | PeerNotice::NextFrame
+            | PeerNotice::Speaks { .. }
             | PeerNotice::Closed => return Ok(()),
         };
         connection.media(input);

@@ -9,6 +9,7 @@ mod find;
 mod init;
 mod outputs;
 mod pages;
+mod people;
 mod reports;
 mod run;
 mod sfu;

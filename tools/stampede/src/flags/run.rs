@@ -21,6 +21,7 @@ use stampede_sfu::SfuOptions;
 
 use super::audience::AudienceFlags;
 use super::find::FindFlags;
+use super::people::PeopleFlags;
 use super::{Command, Parsed, SfuFlags, parse, sfu_options};
 
 /// Flags of `stampede sfu` that a run sets for the SFU it starts.
@@ -53,6 +54,11 @@ pub(crate) struct RunFlags {
         help_heading = "Server"
     )]
     pub api_secret: Option<Secret>,
+    /// File of join tokens that others have made, one a line: for those who have no API secret. They
+    /// name identities and rooms; the first room in the file is the run's first, and of a room's
+    /// tokens the first are its publishers'.
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub token_file: Option<PathBuf>,
     /// Room to join [default: stampede-RUNID]; with --rooms N its name gets -1 to -N.
     #[arg(long, value_name = "NAME", help_heading = "Scenario")]
     pub room: Option<String>,
@@ -376,6 +382,8 @@ pub(crate) struct ShapeFlags {
     #[arg(long, help_heading = "Media")]
     pub simulate_speakers: bool,
     #[command(flatten)]
+    pub people: PeopleFlags,
+    #[command(flatten)]
     pub audience: AudienceFlags,
     #[command(flatten)]
     pub find: FindFlags,
@@ -468,6 +476,10 @@ impl RunFlags {
             simulate_speakers: shape.simulate_speakers,
             cohorts: shape.cohorts,
             room_drafts: shape.room_drafts,
+            no_media: shape.people.no_media,
+            metadata_updates_per_second: shape.people.metadata_updates_per_second,
+            token_file: self.token_file,
+            profile: shape.people.profile(),
         })
     }
 }
