@@ -47,7 +47,7 @@ pub struct PeerFigures {
     pub received: u64,
     /// Packets not there when passed over.
     pub missing: u64,
-    /// Of them repaired in time.
+    /// Of them repaired in time, redundancy (RED) included.
     pub repaired: u64,
     /// Of them given up.
     pub unrecovered: u64,
@@ -66,7 +66,7 @@ impl PeerFigures {
             expected: packets.expected,
             received: packets.received,
             missing: packets.missing,
-            repaired: packets.repaired,
+            repaired: packets.repaired + packets.repaired_by_red,
             unrecovered: packets.unrecovered,
             freezes: counters.video.freezes.count,
             frozen: counters.video.freezes.total_s.0,

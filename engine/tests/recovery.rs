@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_engine::core::{MediaKind, PublishLayer, PublishTrack, Slots};
+use stampede_engine::core::{AudioOptions, MediaKind, PublishLayer, PublishTrack, Slots};
 use stampede_engine::{
     BackendChoice, Engine, EngineEvent, EngineOptions, PeerCommand, PeerId, PeerNotice, PeerRole,
     PeerSpec,
@@ -116,6 +116,7 @@ fn networks_change_and_media_goes_on_and_nothing_stays_open() {
         layers: vec![PublishLayer { rid: None, clip: Arc::new(clip) }],
         start_offset: Duration::ZERO,
         speaking: None,
+        audio: AudioOptions::default(),
     };
     let publisher = rig.add("pub-1", PeerRole::publisher(vec![track]));
     let subscriber = rig.add("sub-1", PeerRole::subscriber(false));

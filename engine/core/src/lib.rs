@@ -57,7 +57,7 @@ pub use peer::{
     NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerRole, PeerSink, PeerUpdate, Receives,
     RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };
-pub use publish::{PublishLayer, PublishTrack, SpeakingTurns, TrackError};
+pub use publish::{AudioOptions, PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_counters::{
     FeedbackCounters, FrameCounters, FreezeCounters, MediaCounters, PacketCounters, PeerCounters,
     PeerDatagrams, PublishCounters, StreamsCounters, TransportCounters,

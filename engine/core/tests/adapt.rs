@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use stampede_core::{
-    MediaKind, Peer, PeerEvent, PeerOptions, PublishLayer, PublishTrack, Sample, Slots,
+    AudioOptions, MediaKind, Peer, PeerEvent, PeerOptions, PublishLayer, PublishTrack, Sample,
+    Slots,
 };
 use str0m::change::SdpOffer;
 use str0m::rtp::Extension;
@@ -39,6 +40,7 @@ fn publisher(adapt: bool, feedback: bool) -> Sim {
         layers: PACKETS_A_FRAME.map(layer).into(),
         start_offset: Duration::ZERO,
         speaking: None,
+        audio: AudioOptions::default(),
     };
     let mut config = Rtc::builder();
     if !feedback {

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use common::*;
 use stampede_core::{
-    CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample, Slots,
-    SpeakingTurns, TrackError,
+    AudioOptions, CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample,
+    Slots, SpeakingTurns, TrackError,
 };
 use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264};
 use str0m::change::SdpOffer;
@@ -32,6 +32,7 @@ fn track(
         layers: layers.into_iter().map(layer).collect(),
         start_offset: Duration::ZERO,
         speaking: None,
+        audio: AudioOptions::default(),
     }
 }
 
@@ -303,6 +304,55 @@ fn speakers_are_loud_in_their_turns_and_silent_otherwise() {
     let loud = alone.iter().filter(|level| **level == -20).count() as f64 / alone.len() as f64;
     assert!((0.70..0.95).contains(&loud), "{loud}");
     assert!(alone.iter().all(|level| [-20, -127].contains(level)));
+}
+
+/// Audio packets that a server gets which enables RED and answers as `amended`, by payload type; in
+/// the last five of six seconds nobody speaks.
+fn audio_sent(audio: AudioOptions, amended: fn(&str) -> String) -> (Vec<(u8, usize)>, u64) {
+    let start = Instant::now();
+    let mut mic = track("mic", MediaKind::Audio, vec![(None, opus_clip(50))]);
+    mic.audio = audio;
+    // Of so many speakers it is hardly ever this one.
+    mic.speaking = Some(SpeakingTurns { speaker: 0, speakers: u32::MAX, seed: 7 });
+    let config = Rtc::builder().clear_codecs().enable_opus(true, true);
+    let peer = Peer::publisher(start, peer_addr(), &options(), vec![mic]).unwrap();
+    let mut sim = Sim::new(start, peer, Server::new(start, config));
+    let offer = sim.peer.create_offer(start, Slots::default(), true).unwrap();
+    assert_eq!(offer.contains("red/48000/2"), audio.red, "{offer}");
+    let offer = SdpOffer::from_sdp_string(&offer).unwrap();
+    let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
+    sim.peer.accept_answer(start, &amended(&answer), &[]).unwrap();
+    sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
+    sim.run(Duration::from_secs(5));
+    let sequences: Vec<u64> = packets(&sim).map(|packet| *packet.seq_no).collect();
+    assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "no number is left out");
+    let of = |packet: &RtpPacket| {
+        let red = stampede_media::Red::parse(&packet.payload);
+        let redundant = red.map_or(0, |red| red.redundant().count());
+        (*packet.header.payload_type, redundant)
+    };
+    let silent = sim.peer.counters().publish.frames_silent;
+    (packets(&sim).map(of).collect(), silent)
+}
+
+#[test]
+fn audio_is_sent_as_the_answer_has_it() {
+    let both = AudioOptions { red: true, dtx: true };
+    let red_of = |packets: &[(u8, usize)]| packets.iter().filter(|(pt, _)| *pt == 63).count();
+    // str0m prefers RED, and says nothing of DTX.
+    let (packets, silent) = audio_sent(both, str::to_owned);
+    assert!(packets.len() > 240 && red_of(&packets) == packets.len(), "{packets:?}");
+    assert!(packets[1..].iter().all(|(_, redundant)| *redundant == 1));
+    assert_eq!(silent, 0);
+    let dtx = |answer: &str| answer.replace("useinbandfec=1", "useinbandfec=1;usedtx=1");
+    let (packets, silent) = audio_sent(both, dtx);
+    assert_eq!(red_of(&packets), packets.len());
+    // 200 ms, and then two packets each 420 ms.
+    assert!((30..40).contains(&packets.len()) && silent > 200, "{} {silent}", packets.len());
+    let behind = |answer: &str| answer.replace("SAVPF 63 111", "SAVPF 111 63");
+    assert_eq!(red_of(&audio_sent(both, behind).0), 0, "Opus is preferred");
+    let (packets, silent) = audio_sent(AudioOptions::default(), dtx);
+    assert_eq!((red_of(&packets), silent), (0, 0), "not asked for");
 }
 
 /// Frames as str0m's own depacketiser puts them together, of a publisher of this clip.

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use stampede_core::{
-    MediaFailure, MediaKind, PacketCounters, Peer, PeerCounters, PeerEvent, PublishLayer,
-    PublishTrack, Slots,
+    AudioOptions, MediaFailure, MediaKind, PacketCounters, Peer, PeerCounters, PeerEvent,
+    PublishLayer, PublishTrack, Slots,
 };
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::{self, Direction, Pt};
@@ -354,6 +354,7 @@ fn publisher() -> Sim {
         layers: vec![PublishLayer { rid: None, clip }],
         start_offset: Duration::ZERO,
         speaking: None,
+        audio: AudioOptions::default(),
     };
     let peer = Peer::publisher(start, peer_addr(), &options(), vec![track]).unwrap();
     let mut sim = Sim::new(start, peer, server);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::*;
 use stampede_core::{
-    MediaKind, NegotiateError, Peer, PeerEvent, PeerRole, PublishLayer, PublishTrack, Slots,
+    AudioOptions, MediaKind, NegotiateError, Peer, PeerEvent, PeerRole, PublishLayer, PublishTrack,
+    Slots,
 };
 use stampede_sdp::Description;
 use str0m::change::SdpOffer;
@@ -40,6 +41,7 @@ impl Pair {
             layers: vec![layer],
             start_offset: Duration::ZERO,
             speaking: None,
+            audio: AudioOptions::default(),
         };
         let start = std::time::Instant::now();
         let role = PeerRole { tracks: vec![track], ..PeerRole::subscriber(false) };

@@ -126,6 +126,8 @@ counters! {
         packets_lost: u64 = Packets, Lower;
         /// Packets without payload, which are not forwarded.
         padding_only: u64 = Packets, Neither;
+        /// Packets of redundant audio (RED) that can't be taken apart, which are not forwarded.
+        red_malformed: u64 = Packets, Lower;
         /// Keyframes seen, all layers.
         keyframes: u64 = Frames, Neither;
         /// PLIs sent to the publisher for this track.

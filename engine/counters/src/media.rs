@@ -7,7 +7,7 @@ counters! {
     /// measured window; packets without payload (padding, probes) are excluded from all but
     /// `padding_only`.
     ///
-    /// `missing == repaired + unrecovered + pending`, `late <= unrecovered`, and
+    /// `missing == repaired + repaired_by_red + unrecovered + pending`, `late <= unrecovered`, and
     /// `expected == received + missing - repaired - late`.
     ///
     /// A stream that ends while numbers are missing whose playout deadline has not passed leaves
@@ -24,6 +24,9 @@ counters! {
         /// Missing packets that came in time: within the playout deadline, by RTX or on the primary
         /// SSRC.
         repaired: u64 = Packets, Neither;
+        /// Missing packets that did not come in time, and whose payload did, with a later packet
+        /// (RED, RFC 2198). They are not in `received`.
+        repaired_by_red: u64 = Packets, Neither;
         /// Missing packets that came too late.
         late: u64 = Packets, Lower;
         /// Missing packets lost for good: not repaired in time, late ones included.
@@ -51,6 +54,9 @@ counters! {
         /// Packets from too far behind, or from before the measured window, to be told from
         /// duplicates; in no other count.
         stale: u64 = Packets, Neither;
+        /// Packets of redundant audio (RED) that can't be taken apart; to all other counts they never
+        /// came.
+        red_malformed: u64 = Packets, Lower;
         /// Payload of received packets.
         bytes: u64 = Bytes, Higher, column "payload_bytes", metric "received_payload_bytes";
     }

@@ -38,6 +38,8 @@ counters! {
         layer_drops: u64 = Times, Lower;
         /// Frames not sent for one of these reasons, or because the server muted the track.
         frames_withheld: u64 = Frames, Neither;
+        /// Frames of silence that were not sent (DTX).
+        frames_silent: u64 = Frames, Neither;
     }
 }
 

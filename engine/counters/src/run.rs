@@ -84,6 +84,8 @@ counters! {
         missing: u64 = Packets, Lower;
         /// Missing packets that came in time in this second.
         repaired: u64 = Packets, Neither;
+        /// Missing packets whose payload came in time with a later packet (RED) in this second.
+        repaired_by_red: u64 = Packets, Neither;
         /// Missing packets that came too late in this second.
         late: u64 = Packets, Lower;
         /// Packets given up in this second.
@@ -97,8 +99,9 @@ impl SecondCounters {
     /// Of what the counters of a run grew by in it.
     pub fn of(grown: &RunCounters) -> Self {
         let packets = grown.packets();
-        let PacketCounters { expected, missing, repaired, late, unrecovered, .. } = packets;
-        Self { expected, missing, repaired, late, unrecovered, freezes: grown.video.freezes.count }
+        let PacketCounters { expected, missing, repaired, repaired_by_red, late, .. } = packets;
+        let (unrecovered, freezes) = (packets.unrecovered, grown.video.freezes.count);
+        Self { expected, missing, repaired, repaired_by_red, late, unrecovered, freezes }
     }
 }
 

@@ -5,6 +5,7 @@
 //!   clips for runs without files.
 //! - [`vp8`], [`vp9`], [`h264`], [`av1`], [`opus`]: as much of the formats as RTP needs, and the
 //!   [`dependency_descriptor`] that says which frames need which.
+//! - [`red`]: audio payloads with earlier ones in front (RFC 2198).
 //! - [`packet_trailer`]: the publisher's clock behind a frame's last packet.
 //! - [`FrameAssembler`]: RTP payloads back into frames, in order, without a clock.
 //! - [`record`]: containers as bytes ([`record::IvfWriter`], [`record::OggOpusWriter`]).
@@ -37,6 +38,7 @@ pub mod packet_trailer;
 pub mod packetize;
 pub mod record;
 pub mod recording;
+pub mod red;
 pub mod vp8;
 pub mod vp9;
 
@@ -45,4 +47,5 @@ pub use clip::{ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip,
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use packet_trailer::PacketTrailer;
 pub use record::DiskFrame;
+pub use red::Red;
 pub use stampede_counters::AssemblerCounters;

@@ -48,6 +48,22 @@ pub fn packet_ticks(packet: &[u8]) -> Result<u32, &'static str> {
     Ok(ticks)
 }
 
+/// A packet of digital silence with the channels of this one, and its length in time where that is
+/// 20 ms or several of them; else it is 20 ms long.
+pub fn silence(packet: &[u8]) -> Vec<u8> {
+    /// CELT, full band, 20 ms, one frame (RFC 6716 §3.1).
+    const TOC: u8 = 31 << 3;
+    /// The first bit that CELT decodes says silence (RFC 6716 §4.3).
+    const SILENT: [u8; 2] = [0xff, 0xfe];
+    let stereo = packet.first().map_or(0, |toc| toc & 4);
+    let frames = packet_ticks(packet).map_or(1, |ticks| ticks / frame_ticks(TOC));
+    match frames {
+        0 | 1 => [&[TOC | stereo][..], &SILENT].concat(),
+        // As many frames of equal length (RFC 6716 §3.2.5); at most six.
+        _ => [&[TOC | stereo | 3, frames as u8][..], &SILENT.repeat(frames as usize)].concat(),
+    }
+}
+
 /// OpusHead of an Ogg stream (RFC 7845 §5.1), mapping family 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpusHead {
@@ -119,6 +135,18 @@ mod tests {
         assert_eq!(packet_ticks(&[0xfb, 6]), Ok(5_760));
         for bad in [&[][..], &[0xf9, 1], &[0xfb], &[0xfb, 0x80], &[0xfb, 7]] {
             packet_ticks(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn silence_lasts_as_long_as_what_it_stands_for() {
+        assert_eq!(silence(&[0xf8, 1, 2]), [0xf8, 0xff, 0xfe], "20 ms mono");
+        assert_eq!(silence(&[0xfc, 1, 2])[0], 0xfc, "stereo");
+        for packet in [&[0x48, 9][..], &[0x50, 9], &[0x4d, 1, 2], &[0xfb, 3, 1, 2, 3], &[0x98]] {
+            let made = silence(packet);
+            let ticks = packet_ticks(packet).unwrap().max(960);
+            assert_eq!(packet_ticks(&made), Ok(ticks), "{packet:x?}");
+            assert_eq!(made[0] & 4, packet[0] & 4);
         }
     }
 

@@ -320,6 +320,17 @@ impl<'a> PayloadType<'a> {
     }
 }
 
+impl PayloadType<'_> {
+    /// The one payload type that redundant audio of this payload type consists of: its `a=fmtp` names
+    /// that for each level of redundancy (RFC 2198 §5).
+    #[must_use]
+    pub fn redundant(&self) -> Option<u8> {
+        let mut levels = self.fmtp?.trim().split('/').map(|level| level.parse().ok());
+        let first = levels.next()??;
+        levels.all(|level| level == Some(first)).then_some(first)
+    }
+}
+
 impl<'a> RtpMap<'a> {
     fn parse(value: &'a str) -> Option<Self> {
         let mut parts = value.split('/');

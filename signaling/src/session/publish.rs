@@ -127,10 +127,9 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         source: source as i32,
         layers,
         simulcast_codecs: if audio { Vec::new() } else { vec![simulcast_codec] },
-        // Clips are plain Opus without gaps: no RED to negotiate, no discontinuous transmission.
-        disable_red: audio,
-        disable_dtx: audio,
-        audio_features: if audio {
+        disable_red: audio && !track.red,
+        disable_dtx: audio && !track.dtx,
+        audio_features: if audio && !track.dtx {
             vec![proto::AudioTrackFeature::TfNoDtx as i32]
         } else {
             Vec::new()

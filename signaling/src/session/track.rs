@@ -113,6 +113,10 @@ pub struct LocalTrack {
     pub height: u32,
     /// Layers low to high. Empty for audio; one HIGH layer for video without simulcast.
     pub layers: Vec<LocalLayer>,
+    /// Audio: each packet is to bring the one before too (RED), if the server agrees.
+    pub red: bool,
+    /// Audio: silence is to be left out (DTX), if the server agrees.
+    pub dtx: bool,
 }
 
 impl LocalTrack {

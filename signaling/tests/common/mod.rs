@@ -133,6 +133,8 @@ pub(crate) fn video_track(cid: &str) -> LocalTrack {
             layer(Quality::Medium, 640, 360, 600_000),
             layer(Quality::High, 1280, 720, 1_900_000),
         ],
+        red: false,
+        dtx: false,
     }
 }
 
@@ -145,6 +147,8 @@ pub(crate) fn audio_track(cid: &str) -> LocalTrack {
         width: 0,
         height: 0,
         layers: vec![],
+        red: false,
+        dtx: false,
     }
 }
 

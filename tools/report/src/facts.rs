@@ -119,7 +119,7 @@ pub struct Facts {
     pub missing: u64,
     /// Of the missing packets, those that came after a later one on the primary SSRC: never lost.
     pub reordered: u64,
-    /// In time by repair.
+    /// In time by repair, redundancy (RED) included.
     pub repaired: u64,
     /// Lost for good.
     pub unrecovered: u64,

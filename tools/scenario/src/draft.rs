@@ -77,6 +77,10 @@ pub struct Draft {
     pub video: Vec<PathBuf>,
     /// Audio file.
     pub audio: Option<PathBuf>,
+    /// Publish audio without redundancy.
+    pub no_audio_red: bool,
+    /// Publish audio with its silence.
+    pub no_audio_dtx: bool,
     /// Folder for recordings.
     pub record: Option<PathBuf>,
     /// Subscribers that record, over all rooms.
@@ -206,6 +210,8 @@ impl Default for Draft {
             dynacast: false,
             video: Vec::new(),
             audio: None,
+            no_audio_red: false,
+            no_audio_dtx: false,
             record: None,
             record_subscribers: None,
             playout_deadline: Duration::from_millis(500),

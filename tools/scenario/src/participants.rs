@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_core::{MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTurns};
+use stampede_core::{AudioOptions, MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTurns};
 use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription};
@@ -104,6 +104,7 @@ impl Participants {
             let audio = clip.map(|clip| AudioOf {
                 clip,
                 turns: turns(scenario, seed, room, own.audio_publishers + place),
+                options: scenario.audio_options,
             });
             sends(&mut one.spec, video, audio, phase);
         }
@@ -131,6 +132,7 @@ struct Receiver {
 struct AudioOf<'a> {
     clip: &'a Arc<MediaClip>,
     turns: Option<SpeakingTurns>,
+    options: AudioOptions,
 }
 
 /// Adds what it sends.
@@ -144,9 +146,8 @@ fn sends(
         spec.role.tracks.push(announced_video(&track));
         spec.media.tracks.push(track);
     }
-    if let Some(AudioOf { clip, turns }) = audio {
-        let mut track = audio_track(&spec.identity, clip, phase);
-        track.speaking = turns;
+    if let Some(audio) = audio {
+        let track = audio_track(&spec.identity, audio, phase);
         spec.role.tracks.push(announced_audio(&track));
         spec.media.tracks.push(track);
     }
@@ -188,8 +189,11 @@ fn publishers(
             let video = number < own.video_publishers;
             let video = video.then(|| video_track(&identity, &clips.video, phase));
             let clip = clips.audio.as_ref().filter(|_| number < own.audio_publishers);
-            let audio = clip
-                .map(|clip| AudioOf { clip, turns: turns(scenario, seed, room_number, number) });
+            let audio = clip.map(|clip| AudioOf {
+                clip,
+                turns: turns(scenario, seed, room_number, number),
+                options: scenario.audio_options,
+            });
             let mut spec = ParticipantSpec {
                 identity,
                 room: Rc::clone(room),
@@ -337,16 +341,19 @@ fn video_track(identity: &str, clips: &[Arc<MediaClip>], phase: f64) -> PublishT
         layers: layers.collect(),
         start_offset: clips.first().map_or(Duration::ZERO, |clip| offset(clip, phase)),
         speaking: None,
+        audio: AudioOptions::default(),
     }
 }
 
-fn audio_track(identity: &str, clip: &Arc<MediaClip>, phase: f64) -> PublishTrack {
+fn audio_track(identity: &str, audio: AudioOf<'_>, phase: f64) -> PublishTrack {
+    let AudioOf { clip, turns, options } = audio;
     PublishTrack {
         cid: format!("{identity}-audio"),
         kind: MediaKind::Audio,
         layers: vec![PublishLayer { rid: None, clip: Arc::clone(clip) }],
         start_offset: offset(clip, phase),
-        speaking: None,
+        speaking: turns,
+        audio: options,
     }
 }
 
@@ -375,6 +382,8 @@ fn announced_video(track: &PublishTrack) -> LocalTrack {
         width: full.map_or(0, |layer| layer.width),
         height: full.map_or(0, |layer| layer.height),
         layers,
+        red: false,
+        dtx: false,
     }
 }
 
@@ -397,6 +406,8 @@ fn announced_audio(track: &PublishTrack) -> LocalTrack {
         width: 0,
         height: 0,
         layers: Vec::new(),
+        red: track.audio.red,
+        dtx: track.audio.dtx,
     }
 }
 

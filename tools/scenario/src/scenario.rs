@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_core::CongestionFeedback;
 use stampede_core::watch::Rules;
+use stampede_core::{AudioOptions, CongestionFeedback};
 use stampede_impair::Spec as ImpairSpec;
 use stampede_media::{Codec, MediaClip};
 use stampede_report::Failure;
@@ -76,6 +76,8 @@ pub struct Scenario {
     /// What audio publishers send: a file, or the built-in clip if it has none; `None` without
     /// audio publishers.
     pub audio: Option<Option<PathBuf>>,
+    /// How audio is sent, where the server agrees.
+    pub audio_options: AudioOptions,
     /// Recording, if any.
     pub record: Option<RecordSpec>,
     /// Publishers stop sending layers that nobody wants.
@@ -287,6 +289,7 @@ impl Scenario {
             audience: Audience::new(&draft.audience, &draft.stages)?,
             seed: draft.seed,
             resolution: draft.resolution,
+            audio_options: AudioOptions { red: !draft.no_audio_red, dtx: !draft.no_audio_dtx },
             dynacast: draft.dynacast,
             playout_deadline: draft.playout_deadline,
             watch_rules: Rules {

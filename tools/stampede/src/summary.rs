@@ -321,10 +321,14 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
         ),
     );
     let rate = media.loss_rate.map_or("-".to_owned(), share);
+    let by_red = match packets.repaired_by_red {
+        0 => String::new(),
+        by_red => format!(" + {} by RED", group(by_red)),
+    };
     page.sub(
         "loss",
         &format!(
-            "{rate} for good: {} missing = {} repaired + {} unrecovered ({} came late)",
+            "{rate} for good: {} missing = {} repaired{by_red} + {} unrecovered ({} came late)",
             group(packets.missing),
             group(packets.repaired),
             group(packets.unrecovered),
@@ -646,6 +650,14 @@ mod tests {
         assert!(first.contains("joined") && first.contains("10 of 1,000,000 packets lost"));
         let loss = "0.001 % for good: 1,000 missing = 990 repaired + 10 unrecovered (4 came late)";
         assert!(text.contains(loss), "{text}");
+        let mut redundant = report();
+        if let Some(video) = &mut redundant.video {
+            (video.packets.repaired, video.packets.repaired_by_red) = (90, 900);
+        }
+        let text = render(&redundant, false);
+        let words: Vec<_> = text.split_whitespace().collect();
+        let parts = "= 90 repaired + 900 by RED + 10 unrecovered (4 came late)";
+        assert!(words.join(" ").contains(parts), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 

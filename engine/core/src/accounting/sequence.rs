@@ -38,6 +38,8 @@ pub enum Placement {
     Missing,
     /// It arrived already.
     Duplicate,
+    /// Its payload came with a later packet (RED); it itself has not arrived.
+    Redundant,
     /// Before the beginning of the stream or of the measured window.
     BeforeWindow,
     /// Too far behind to know.
@@ -75,6 +77,10 @@ struct Gap {
 /// is late without having been missed.
 const OURS_MAX: usize = 8;
 
+/// Packets of which it is remembered that redundancy brought their payload. What comes after all of
+/// an older one counts as a duplicate.
+const RED_REPAIRS_MAX: usize = 64;
+
 /// The packets of one SSRC. See [`PacketCounters`] for what is counted.
 #[derive(Debug)]
 #[repr(C)]
@@ -92,6 +98,9 @@ pub struct SequenceLedger {
     away_from: Option<u64>,
     /// Gaps of ours that were given up, first and one past the last; at most [`OURS_MAX`].
     ours: Vec<(u64, u64)>,
+    /// Packets whose payload came by redundancy, and up to when they themselves are in time; at most
+    /// [`RED_REPAIRS_MAX`].
+    redundant: VecDeque<(u64, Instant)>,
 }
 
 impl SequenceLedger {
@@ -103,6 +112,7 @@ impl SequenceLedger {
             began: None,
             away_from: None,
             ours: Vec::new(),
+            redundant: VecDeque::new(),
             arrived: [0; WORDS],
             gaps: VecDeque::new(),
             counted: PacketCounters::default(),
@@ -118,7 +128,10 @@ impl SequenceLedger {
         } else if highest - extended >= WINDOW_PACKETS {
             Placement::Stale
         } else if self.has(extended) {
-            Placement::Duplicate
+            match self.redundant.iter().any(|(sequence, _)| *sequence == extended) {
+                true => Placement::Redundant,
+                false => Placement::Duplicate,
+            }
         } else if extended < first {
             Placement::BeforeWindow
         } else {
@@ -129,6 +142,9 @@ impl SequenceLedger {
     /// A packet with payload arrived.
     pub fn media(&mut self, sequence: u16, at: Instant, bytes: usize, via: Via) -> Receipt {
         let placement = self.placement(sequence);
+        if placement == Placement::Redundant {
+            return self.redundant_arrived(sequence, at, bytes);
+        }
         let given_up = placement == Placement::Missing && self.gave_up_ours(sequence);
         let receipt = self.arrive(sequence, at, placement, via);
         let missing = placement == Placement::Missing || self.lowered(placement, &receipt);
@@ -158,6 +174,57 @@ impl SequenceLedger {
         receipt
     }
 
+    /// The payload of this packet came with a later one (RED), which arrives at the same moment and
+    /// is not entered yet. What it repaired, if anything: a packet that is missing, or that the later
+    /// one will pass over, and is in time.
+    pub fn redundant(&mut self, sequence: u16, at: Instant) -> Option<Receipt> {
+        let (first, highest) = self.range?;
+        let extended = extend(sequence, highest);
+        let until = match self.placement(sequence) {
+            Placement::Ahead => {
+                self.advance(highest, extended, at);
+                self.counted.missing += 1;
+                at + self.deadline
+            }
+            Placement::Missing | Placement::BeforeWindow => {
+                let until = self.gap_of(extended)?.seen + self.deadline;
+                if at > until {
+                    return None;
+                }
+                self.mark(extended);
+                self.fill(extended, at);
+                until
+            }
+            _ => return None,
+        };
+        let measured = extended >= first;
+        self.counted.repaired_by_red += u64::from(measured);
+        if self.redundant.len() >= RED_REPAIRS_MAX {
+            self.redundant.pop_front();
+        }
+        self.redundant.push_back((extended, until));
+        Some(Receipt { sequence: extended, usable: true, in_order: false, measured })
+    }
+
+    /// A packet came after all whose payload redundancy had brought: it brings nothing new. In time
+    /// it is the repair itself.
+    fn redundant_arrived(&mut self, sequence: u16, at: Instant, bytes: usize) -> Receipt {
+        let (first, highest) = self.range.unwrap_or_default();
+        let extended = extend(sequence, highest);
+        let known = self.redundant.iter().position(|(known, _)| *known == extended);
+        let until = known.and_then(|place| self.redundant.remove(place)).map(|(_, until)| until);
+        let measured = extended >= first;
+        if !measured || until.is_none_or(|until| at > until) {
+            self.counted.duplicate += 1;
+        } else {
+            self.counted.repaired_by_red -= 1;
+            self.count_repair(true, Via::Primary);
+            self.counted.received += 1;
+            self.counted.bytes += bytes as u64;
+        }
+        Receipt { sequence: extended, usable: false, in_order: false, measured }
+    }
+
     /// A packet without payload arrived on the primary SSRC: its sequence number is neither
     /// expected nor missing.
     pub fn padding(&mut self, sequence: u16, at: Instant) -> Receipt {
@@ -178,10 +245,21 @@ impl SequenceLedger {
                 self.counted.missing -= 1;
                 self.counted.padding_only += 1;
             }
-            Placement::Duplicate => self.counted.duplicate += 1,
+            Placement::Duplicate | Placement::Redundant => self.counted.duplicate += 1,
             Placement::BeforeWindow | Placement::Stale => self.counted.stale += 1,
         }
         receipt
+    }
+
+    /// It would be newer than all so far, and not the one after the highest.
+    pub fn passes_over(&self, sequence: u16) -> bool {
+        let ahead = |highest: u64| sequence.wrapping_sub(highest as u16);
+        self.range.is_some_and(|(_, highest)| (2..0x8000).contains(&ahead(highest)))
+    }
+
+    /// A packet of redundant audio came that can't be taken apart.
+    pub fn red_malformed(&mut self) {
+        self.counted.red_malformed += 1;
     }
 
     /// How many sequence numbers came without payload.
@@ -304,7 +382,10 @@ impl SequenceLedger {
         PacketCounters {
             expected: span.saturating_sub(self.counted.padding_only + self.counted.cut_off),
             pending,
-            unrecovered: self.counted.missing - self.counted.repaired - pending,
+            unrecovered: self.counted.missing
+                - self.counted.repaired
+                - self.counted.repaired_by_red
+                - pending,
             ..self.counted
         }
     }
@@ -447,16 +528,19 @@ impl SequenceLedger {
         }
     }
 
+    /// The open gap that it belongs to.
+    fn gap_of(&mut self, extended: u64) -> Option<&mut Gap> {
+        let index = self.gaps.partition_point(|gap| gap.end <= extended);
+        self.gaps.get_mut(index).filter(|gap| gap.first <= extended)
+    }
+
     /// A missing packet arrived; true if that was in time.
     fn fill(&mut self, extended: u64, at: Instant) -> bool {
-        let index = self.gaps.partition_point(|gap| gap.end <= extended);
-        let Some(gap) = self.gaps.get_mut(index).filter(|gap| gap.first <= extended) else {
-            return false;
-        };
+        let Some(gap) = self.gap_of(extended) else { return false };
         gap.left -= 1;
-        let in_time = at <= gap.seen + self.deadline;
+        let seen = gap.seen;
         self.trim_front();
-        in_time
+        at <= seen + self.deadline
     }
 
     /// Keeps the front gap's `first` on a missing one; [`Self::open_floor`] relies on it.

@@ -61,6 +61,8 @@ pub struct StreamLedger {
     latency: LatencyMeter,
     /// A media packet has come, whenever.
     received: bool,
+    /// RTP timestamp of the last packet of audio that came in order.
+    newest: u32,
     server_made: u64,
     /// The oldest PLI that no keyframe has answered yet.
     keyframe_asked: Option<Instant>,
@@ -76,6 +78,7 @@ impl StreamLedger {
             frames: None,
             heard: None,
             received: false,
+            newest: 0,
             jitter: JitterMeter::default(),
             latency: LatencyMeter::default(),
             picture: PictureSize::default(),
@@ -152,26 +155,52 @@ impl StreamLedger {
                     at,
                 });
             } else {
-                if let (Some(heard), Some(codec)) = (&mut self.heard, self.codec) {
-                    let clock_rate = codec.clock_rate();
-                    let time = FrameTime { timestamp: packet.timestamp, clock_rate };
-                    heard.packet(receipt.sequence, at.instant, time, packet.payload_bytes);
+                if receipt.in_order {
+                    self.newest = packet.timestamp;
                 }
-                // An Opus packet is a frame.
-                self.finish_frame(FinishedFrame {
-                    timestamp: packet.timestamp,
-                    last_sequence: receipt.sequence,
-                    keyframe: false,
-                    decodable: true,
-                    at,
-                    measured: receipt.measured,
-                });
+                let bytes = packet.payload.map_or(packet.payload_bytes, <[u8]>::len);
+                self.hear(&receipt, packet.timestamp, bytes, at);
             }
         }
         if judges {
             self.judge_frames();
         }
         receipt
+    }
+
+    /// Takes the payload of an earlier packet that a packet of redundant audio (RED) brings, before
+    /// that packet itself, which passes others over. `None` if it repairs nothing: it is older than
+    /// what came in order before, or came too late.
+    pub fn redundant(
+        &mut self,
+        sequence: u16,
+        timestamp: u32,
+        payload: &[u8],
+        at: Arrival,
+    ) -> Option<Receipt> {
+        // A sender that lacks the packet before puts an older one in its place.
+        if payload.is_empty() || timestamp.wrapping_sub(self.newest).cast_signed() <= 0 {
+            return None;
+        }
+        let receipt = self.sequences.redundant(sequence, at.instant)?;
+        self.hear(&receipt, timestamp, payload.len(), at);
+        Some(receipt)
+    }
+
+    /// An Opus packet, which is a frame, came in time.
+    fn hear(&mut self, receipt: &Receipt, timestamp: u32, bytes: usize, at: Arrival) {
+        if let (Some(heard), Some(codec)) = (&mut self.heard, self.codec) {
+            let time = FrameTime { timestamp, clock_rate: codec.clock_rate() };
+            heard.packet(receipt.sequence, at.instant, time, bytes);
+        }
+        self.finish_frame(FinishedFrame {
+            timestamp,
+            last_sequence: receipt.sequence,
+            keyframe: false,
+            decodable: true,
+            at,
+            measured: receipt.measured,
+        });
     }
 
     /// A packet of the frame with this RTP timestamp carried its publisher's stamp. Call it before
@@ -332,7 +361,7 @@ impl StreamLedger {
             return FrameCounters::default();
         }
         let packets = self.sequences.counters();
-        let in_time = packets.received - packets.late;
+        let in_time = packets.received - packets.late + packets.repaired_by_red;
         FrameCounters {
             received: in_time,
             complete: in_time,

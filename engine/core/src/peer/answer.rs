@@ -227,17 +227,19 @@ fn accepted_formats<'a>(media: &'a Media<'a>) -> Vec<(Format, &'a PayloadType<'a
     let known = media.payload_types.iter().filter_map(|payload_type| {
         let codec = codec(payload_type).filter(|codec| codec.is_video() == is_video)?;
         let (number, clock_rate) = (payload_type.number, payload_type.rtpmap?.clock_rate);
-        Some(Format { wire: number, media: number, codec, clock_rate })
+        Some(Format { wire: number, media: number, red: false, codec, clock_rate })
     });
     let known: Vec<Format> = known.collect();
     let accepted = media.payload_types.iter().filter_map(|payload_type| {
-        let number = match payload_type.is("rtx") {
+        let red = !is_video && payload_type.is("red");
+        let number = match (red, payload_type.is("rtx")) {
+            (true, _) => payload_type.redundant()?,
             // RFC 4588 §8.1.
-            true => payload_type.parameter("apt")?.parse().ok()?,
-            false => payload_type.number,
+            (_, true) => payload_type.parameter("apt")?.parse().ok()?,
+            _ => payload_type.number,
         };
         let format = known.iter().find(|format| format.media == number)?;
-        Some((Format { wire: payload_type.number, ..*format }, payload_type))
+        Some((Format { wire: payload_type.number, red, ..*format }, payload_type))
     });
     accepted.collect()
 }
@@ -378,12 +380,15 @@ mod tests {
     fn formats_and_extensions_of_a_captured_offer() {
         let offer = Description::parse(OFFERS[1]).unwrap();
         let answer = answer(&offer, &answer_of(OFFERS[0]), 1, CongestionFeedback::Chrome).unwrap();
-        let format = |wire, media, codec, clock_rate| Format { wire, media, codec, clock_rate };
+        let format =
+            |wire, media, codec, clock_rate| Format { wire, media, red: false, codec, clock_rate };
         let of = |wire| answer.agreed.formats.get(wire);
-        assert_eq!(of(111), Some(format(111, 111, Codec::Opus, 48_000)));
+        let opus = format(111, 111, Codec::Opus, 48_000);
+        assert_eq!(of(111), Some(opus));
+        assert_eq!(of(63), Some(Format { wire: 63, red: true, ..opus }));
         assert_eq!(of(96), Some(format(96, 96, Codec::Vp8, 90_000)));
         assert_eq!(of(109), Some(format(109, 108, Codec::H264, 90_000)), "RTX");
-        assert_eq!((of(63), of(0), of(116), of(101)), (None, None, None, None));
+        assert_eq!((of(0), of(116), of(101)), (None, None, None));
         let ids = ExtensionIds {
             mid: None,
             abs_capture_time: Some(2),

@@ -42,7 +42,8 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
 /// that they have in what is offered to receive by (`offer`): in one bundle a number means one
 /// thing (RFC 8843 §9.1, RFC 8285 §6).
 pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
-    let mut config = common(options).enable_opus(true, false);
+    let red = tracks.iter().any(|track| track.audio.red);
+    let mut config = common(options).enable_opus(true, red);
     if options.adapt {
         config = config.enable_bwe(Some(Bitrate::from(START_BITRATE_BPS)));
     }

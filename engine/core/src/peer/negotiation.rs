@@ -92,7 +92,7 @@ impl Peer {
         }
         let mut accepted = Ok(());
         if let Some(publishing) = &mut self.publishing {
-            accepted = publishing.answered(&mut self.rtc);
+            accepted = publishing.answered(&mut self.rtc, &answer);
             if self.connected {
                 publishing.start(now);
             }

@@ -32,12 +32,16 @@ struct Offered {
     fmtp: Option<&'static str>,
 }
 
-const AUDIO: [Offered; 1] = [Offered {
-    number: 111,
-    rtx: None,
-    rtpmap: "opus/48000/2",
-    fmtp: Some("minptime=10;useinbandfec=1"),
-}];
+/// Opus, and what comes of it redundantly (RFC 2198).
+const AUDIO: [Offered; 2] = [
+    Offered {
+        number: 111,
+        rtx: None,
+        rtpmap: "opus/48000/2",
+        fmtp: Some("minptime=10;useinbandfec=1"),
+    },
+    Offered { number: 63, rtx: None, rtpmap: "red/48000/2", fmtp: Some("111/111") },
+];
 
 const fn video(number: u8, rtx: u8, rtpmap: &'static str, fmtp: Option<&'static str>) -> Offered {
     Offered { number, rtx: Some(rtx), rtpmap, fmtp }

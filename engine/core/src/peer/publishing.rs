@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use stampede_media::{Codec, MediaClip, packet_trailer, vp9};
+use stampede_sdp::Description;
 use str0m::change::SdpApi;
 use str0m::media::{Direction, Mid, Pt, Rid, Rids, Simulcast, SimulcastLayer};
 use str0m::rtp::{AbsCaptureTime, ExtensionValues, RtpWrite, Ssrc, Vp8Descriptor, Vp8Patch};
@@ -17,10 +18,10 @@ use str0m::{Rtc, media};
 
 use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
-use crate::publish::{DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
+use crate::publish::{AudioFrames, DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, MediaKind, NegotiateError, PeerEvent, PeerOptions, PeerUpdate, PublishCounters,
-    PublishReport, PublishTrack, Sample, SpeakingTurns,
+    Arrival, AudioOptions, MediaKind, NegotiateError, PeerEvent, PeerOptions, PeerUpdate,
+    PublishCounters, PublishReport, PublishTrack, Sample, SpeakingTurns,
 };
 pub(super) use adapt::START_BITRATE_BPS;
 use adapt::Uplink;
@@ -62,6 +63,11 @@ struct TxTrack {
     speaking: Option<SpeakingTurns>,
     /// The last frame was loud, of who takes turns.
     loud: bool,
+    /// How audio is to be sent, if the server agrees.
+    audio: AudioOptions,
+    frames: AudioFrames,
+    /// Payload type of redundant audio, if it was agreed on.
+    red: Option<Pt>,
     layers: Vec<TxLayer>,
     schedule: Option<TrackSchedule>,
 }
@@ -139,7 +145,11 @@ impl Publishing {
     /// were accepted are sent even if another one was refused. Later answers, to a restart of ICE or to
     /// further m-lines to receive by, change nothing of this; setting up a layer again would empty its
     /// retransmission cache.
-    pub(super) fn answered(&mut self, rtc: &mut Rtc) -> Result<(), NegotiateError> {
+    pub(super) fn answered(
+        &mut self,
+        rtc: &mut Rtc,
+        answer: &Description<'_>,
+    ) -> Result<(), NegotiateError> {
         if !self.offered || std::mem::replace(&mut self.negotiated, true) {
             return Ok(());
         }
@@ -149,6 +159,7 @@ impl Publishing {
                 let cid = track.cid.to_string();
                 result = Err(NegotiateError::TrackRefused { cid, reason });
             }
+            track.agree_on_audio(rtc, answer);
         }
         result
     }
@@ -346,6 +357,9 @@ impl TxTrack {
             start_offset: track.start_offset,
             speaking: track.speaking,
             loud: false,
+            audio: track.audio,
+            frames: AudioFrames::default(),
+            red: None,
             layers: layers.collect(),
             schedule: None,
         }
@@ -386,6 +400,30 @@ impl TxTrack {
         Ok(())
     }
 
+    /// What the answer agrees on, of how audio is to be sent. As in libwebrtc, redundant audio is sent
+    /// if it stands before Opus, and silence is left out if Opus has `usedtx=1` (RFC 7587 §6.1).
+    fn agree_on_audio(&mut self, rtc: &Rtc, answer: &Description<'_>) {
+        let mut media = answer.media.iter();
+        let media = media.find(|media| self.mid.is_some_and(|mid| *media.mid == *mid));
+        let (MediaKind::Audio, Some(media)) = (self.kind, media) else { return };
+        let mut formats = media.payload_types.iter();
+        let Some(opus) = formats.clone().find(|format| format.is("opus")) else { return };
+        let preferred = formats.next().filter(|format| format.is("red"));
+        let red = preferred.filter(|red| red.redundant() == Some(opus.number));
+        let red = red.map(|red| Pt::from(red.number)).filter(|_| self.audio.red);
+        let known = |red: &Pt| rtc.codec_config().params().iter().any(|it| it.red() == Some(*red));
+        self.red = red.filter(known);
+        if self.red.is_some() {
+            // Each payload goes twice.
+            for layer in &mut self.layers {
+                layer.bitrate_bps += layer.clip.clip.bitrate_bps() as u64;
+            }
+        }
+        let dtx = self.audio.dtx && opus.parameter("usedtx") == Some("1");
+        let agreed = AudioOptions { red: self.red.is_some(), dtx };
+        self.frames = AudioFrames::new(agreed, opus.number);
+    }
+
     fn start(&mut self, now: Instant) {
         if self.schedule.is_none() && self.layers.iter().any(|layer| layer.ssrc.is_some()) {
             let clips = self.layers.iter().map(|layer| layer.clip.clone()).collect();
@@ -414,7 +452,7 @@ impl TxTrack {
         let frame = schedule.frame(&due)?;
         let layer = self.layers.get_mut(due.layer)?;
         layer.counted.keyframe_jumps += u64::from(due.jumped);
-        let (ssrc, pt) = (layer.ssrc?, layer.payload_type?);
+        let (ssrc, mut pt) = (layer.ssrc?, layer.payload_type?);
         if !layer.gate.lets_pass(due.keyframe) {
             layer.counted.frames_withheld += 1;
             schedule.withhold(&due);
@@ -431,6 +469,15 @@ impl TxTrack {
             outbox.event(PeerEvent::Speaks { loud, at });
         }
         let timestamp = layer.timestamp_offset.wrapping_add(due.due_ticks as u32);
+        let mut audio = None;
+        if !video && let Some(opus) = frame.packets.first() {
+            let Some(packet) = self.frames.next(timestamp, opus, !loud) else {
+                layer.counted.frames_silent += 1;
+                return None;
+            };
+            pt = self.red.filter(|_| packet.red).unwrap_or(pt);
+            audio = Some(packet.payload);
+        }
         let last = frame.packets.len().saturating_sub(1);
         let captured = stamping.captured(now);
         for (index, payload) in frame.packets.iter().enumerate() {
@@ -442,9 +489,10 @@ impl TxTrack {
                 voice_activity: (!video).then_some(loud),
                 ..extensions(captured.filter(|_| index == 0))
             };
-            let payload = match codec {
-                Codec::Vp9 => renumbered(payload, &due),
-                _ => Arc::clone(payload),
+            let payload = match (&audio, codec) {
+                (Some(audio), _) => Arc::clone(audio),
+                (None, Codec::Vp9) => renumbered(payload, &due),
+                (None, _) => Arc::clone(payload),
             };
             let payload = match captured.filter(|_| marker && stamping.packet_trailer) {
                 Some(at) => packet_trailer::append(&payload, at.as_micros() as u64).into(),

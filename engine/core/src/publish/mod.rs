@@ -1,9 +1,11 @@
 //! Publishing: what is sent, and when each packet of a shared clip is due.
 
+mod audio;
 mod schedule;
 mod speaking;
 mod track;
 
+pub use audio::{AudioFrames, AudioOptions, AudioPayload};
 pub use schedule::{
     DueFrame, JUMP_BEYOND, KEYFRAME_SPACING_MIN, LayerClip, START_SPREAD, TrackSchedule,
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stampede_media::{Codec, MediaClip, vp9};
 
-use super::SpeakingTurns;
+use super::{AudioOptions, SpeakingTurns};
 use crate::MediaKind;
 
 /// Longest client track id: it becomes an msid (RFC 8830: 1 to 64 token characters).
@@ -27,6 +27,8 @@ pub struct PublishTrack {
     pub start_offset: Duration,
     /// When an audio track is loud; `None` is always.
     pub speaking: Option<SpeakingTurns>,
+    /// How audio is to be sent.
+    pub audio: AudioOptions,
 }
 
 /// One layer of a track.

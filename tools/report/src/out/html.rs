@@ -227,12 +227,13 @@ fn axis_end(report: &Report) -> f64 {
 /// Makes the counts of a row that is no whole second those of one, as they are drawn. So little that
 /// it says nothing is left out.
 fn a_second(row: &mut Map<String, Value>, length_s: f64) {
-    const COUNTS: [&str; 8] = [
+    const COUNTS: [&str; 9] = [
         "packets_in",
         "packets_out",
         "expected",
         "missing",
         "repaired",
+        "repaired_by_red",
         "late",
         "unrecovered",
         "freezes",
@@ -289,6 +290,7 @@ const FIXED: [Fixed; 8] = [
         &[
             ("missing at first", "missing", 1),
             ("repaired", "repaired", 3),
+            ("repaired by RED", "repaired_by_red", 4),
             ("unrecovered", "unrecovered", 2),
         ],
     ),
@@ -387,6 +389,7 @@ fn cohorts(report: &Report) -> Vec<Value> {
                     group(packets.expected),
                     group(packets.missing),
                     group(packets.repaired),
+                    group(packets.repaired_by_red),
                     group(packets.unrecovered),
                     section.freezes.as_ref().map_or_else(unknown, |all| group(all.count)),
                     section.latency_ms.as_ref().map_or_else(unknown, latency),
@@ -416,6 +419,7 @@ fn media_rows(name: &str, section: &MediaSection) -> Value {
         ("received", group(packets.received)),
         ("missing at first", group(packets.missing)),
         ("– repaired in time", group(packets.repaired)),
+        ("– repaired by RED", group(packets.repaired_by_red)),
         ("– unrecovered", group(packets.unrecovered)),
         ("of them late", group(packets.late)),
         ("loss for good", section.loss_rate.map_or_else(unknown, share)),
@@ -503,6 +507,7 @@ fn streams(report: &Report) -> Vec<Value> {
                 group(packets.expected),
                 group(packets.missing),
                 group(packets.repaired),
+                group(packets.repaired_by_red),
                 group(packets.late),
                 group(packets.unrecovered),
                 group(row.counters.freezes.count),

@@ -103,9 +103,9 @@ fn media(text: &mut String, report: &Report) {
         return;
     }
     text.push_str(
-        "\n### Media\n\n| | tracks | watched | bitrate | packets | missing | repaired | unrecovered | loss | \
-         freezes | jitter p99 | latency p50 / p99 |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        "\n### Media\n\n| | tracks | watched | bitrate | packets | missing | repaired | by RED | \
+         unrecovered | loss | freezes | jitter p99 | latency p50 / p99 |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for (name, section) in sections {
         let _ = writeln!(text, "| {name} | {} |", row(section).join(" | "));
@@ -118,8 +118,8 @@ fn cohorts(text: &mut String, report: &Report) {
     }
     text.push_str(
         "\n### Cohorts\n\n| | subscribers | | tracks | watched | bitrate | packets | missing | repaired | \
-         unrecovered | loss | freezes | jitter p99 | latency p50 / p99 |\n\
-         |---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+         by RED | unrecovered | loss | freezes | jitter p99 | latency p50 / p99 |\n\
+         |---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for cohort in &report.cohorts {
         for (kind, section) in cohort.media() {
@@ -144,6 +144,7 @@ fn row(section: &MediaSection) -> Vec<String> {
         group(packets.expected),
         group(packets.missing),
         group(packets.repaired),
+        group(packets.repaired_by_red),
         group(packets.unrecovered),
         section.loss_rate.map_or_else(unknown, share),
         section.freezes.as_ref().map_or_else(unknown, |freezes| group(freezes.count)),
@@ -216,20 +217,21 @@ fn streams(text: &mut String, report: &Report) {
     let _ = write!(
         text,
         "\n<details><summary>Worst {} of {} streams</summary>\n\n\
-         | subscriber | kind | expected | missing | repaired | unrecovered | freezes | frozen |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|\n",
+         | subscriber | kind | expected | missing | repaired | by RED | unrecovered | freezes | frozen |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|\n",
         worst.len().min(STREAMS_SHOWN),
         group(report.streams_total)
     );
     for row in worst.into_iter().take(STREAMS_SHOWN) {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
             escaped(&row.identity),
             escaped(&row.kind),
             group(row.counters.packets.expected),
             group(row.counters.packets.missing),
             group(row.counters.packets.repaired),
+            group(row.counters.packets.repaired_by_red),
             group(row.counters.packets.unrecovered),
             group(row.counters.freezes.count),
             row.counters.freezes.total_s.as_secs_f64()

@@ -212,6 +212,14 @@ pub struct Options {
     pub video: Vec<String>,
     /// Name of the published audio clip.
     pub audio: Option<String>,
+    /// Whether publishers' audio was to be redundant (RED), where the server agrees; `null` in reports
+    /// of versions without it.
+    #[serde(default)]
+    pub audio_red: Option<bool>,
+    /// Whether publishers were to leave out silence (DTX), where the server agrees; `null` in reports of
+    /// versions without it.
+    #[serde(default)]
+    pub audio_dtx: Option<bool>,
     /// Recording folder.
     pub record: Option<String>,
     /// Subscribers that record.

@@ -164,6 +164,13 @@ pub(crate) struct RunFlags {
     /// Ogg (Opus) file to publish, looped.
     #[arg(long, value_name = "FILE", help_heading = "Media")]
     pub audio: Option<PathBuf>,
+    /// Publish plain Opus, without the packet before in each packet (RED), by which single losses are
+    /// repaired.
+    #[arg(long, help_heading = "Media")]
+    pub no_audio_red: bool,
+    /// Publish silence as 50 packets a second instead of leaving it out (DTX).
+    #[arg(long, help_heading = "Media")]
+    pub no_audio_dtx: bool,
     /// Folder for recordings (IVF and Ogg) of what recording subscribers receive.
     #[arg(long, value_name = "DIR", help_heading = "Media")]
     pub record: Option<PathBuf>,
@@ -433,6 +440,8 @@ impl RunFlags {
             dynacast: self.dynacast,
             video: self.video,
             audio: self.audio,
+            no_audio_red: self.no_audio_red,
+            no_audio_dtx: self.no_audio_dtx,
             record: self.record,
             record_subscribers: self.record_subscribers,
             playout_deadline: self.playout_deadline,

@@ -169,7 +169,10 @@ fn draw_losses(frame: &mut Frame<'_>, area: Rect, progress: &Progress) {
             "missing",
             format!("{} ({} this second)", group(packets.missing), group(second.media.missing)),
         ),
-        row("repaired", group(packets.repaired)),
+        row(
+            "repaired",
+            format!("{} + {} by RED", group(packets.repaired), group(packets.repaired_by_red)),
+        ),
         row(
             "unrecovered",
             format!(
@@ -305,7 +308,7 @@ fn draw_keys(frame: &mut Frame<'_>, area: Rect, paused: bool) {
     frame.render_widget(Line::from(spans), area);
 }
 
-const HELP: [&str; 15] = [
+const HELP: [&str; 16] = [
     "q, Ctrl-C  stop: everybody leaves, then comes the summary",
     "           (again: exit at once, without a report)",
     "p          pause the ramp, or go on with it",
@@ -314,7 +317,8 @@ const HELP: [&str; 15] = [
     "?          close this",
     "",
     "missing: not there when a later packet came. repaired: came",
-    "in time by retransmission. unrecovered: lost for good.",
+    "in time by retransmission, or with a later packet (RED).",
+    "unrecovered: lost for good.",
     "interrupted: subscribers with a track of which nothing could",
     "be shown for a second.",
     "dropped: by our own kernel. late: worst timer of the last",

@@ -7,11 +7,20 @@ use stampede_media::Codec;
 pub(crate) struct Format {
     /// As in the packet.
     pub(crate) wire: u8,
-    /// The same without RTX.
+    /// The same without RTX, or without RED.
     pub(crate) media: u8,
+    /// Payloads of it have earlier ones in front (RED, RFC 2198).
+    pub(crate) red: bool,
     pub(crate) codec: Codec,
     /// In hertz.
     pub(crate) clock_rate: u32,
+}
+
+impl Format {
+    /// It is that of retransmissions.
+    pub(crate) fn is_rtx(self) -> bool {
+        self.wire != self.media && !self.red
+    }
 }
 
 /// All payload types that were agreed on; the same for all m-lines of a bundle (RFC 9143 §9.1).

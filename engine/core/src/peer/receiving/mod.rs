@@ -10,6 +10,8 @@ mod formats;
 mod nack;
 mod recorder;
 #[cfg(test)]
+mod red_tests;
+#[cfg(test)]
 pub(super) mod reference;
 mod reports;
 mod srtp;

@@ -59,7 +59,7 @@ pub(in crate::peer) struct Reference {
 impl Reference {
     pub(in crate::peer) fn new(now: Instant, local: SocketAddr, options: &PeerOptions) -> Self {
         let config = config::common(options)
-            .enable_opus(true, false)
+            .enable_opus(true, true)
             .enable_vp8(true)
             .enable_vp9(true)
             .enable_h264(true)
@@ -271,7 +271,9 @@ impl Reference {
                 });
             }
             Placement::Stale | Placement::BeforeWindow => ledger.sequences.stale(),
-            Placement::First | Placement::Ahead | Placement::Missing => return true,
+            Placement::First | Placement::Ahead | Placement::Missing | Placement::Redundant => {
+                return true;
+            }
         }
         false
     }
@@ -304,7 +306,7 @@ fn formats(rtc: &Rtc) -> Formats {
         };
         let (media, clock_rate) = (*params.pt(), params.spec().clock_rate.get());
         for wire in [Some(media), params.resend().map(|rtx| *rtx)].into_iter().flatten() {
-            formats.add(Format { wire, media, codec, clock_rate });
+            formats.add(Format { wire, media, red: false, codec, clock_rate });
         }
     }
     formats

@@ -345,7 +345,7 @@ impl SrtpReceiver {
         let mid = std::str::from_utf8(extensions.get(context.agreed.ids.mid?)?).ok()?;
         let of_mid = context.streams.ssrc_of_mid(mid)?;
         let format = context.agreed.formats.get(header.payload_type)?;
-        let main = if format.wire == format.media { header.ssrc } else { of_mid };
+        let main = if format.is_rtx() { of_mid } else { header.ssrc };
         let slot = self.inbound.iter().position(|inbound| inbound.ssrc == header.ssrc);
         let highest = slot.and_then(|slot| self.inbound[slot].highest);
         let index = extend_index(header.sequence, highest);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stampede_media::{FrameAssembler, PacketTrailer};
+use stampede_media::{AssemblerPacket, FrameAssembler, PacketTrailer, Red};
 
 use super::formats::Format;
 use super::nack::NackList;
@@ -46,7 +46,7 @@ impl Accepted<'_> {
             sequence: self.sequence,
             timestamp: self.timestamp,
             marker: self.marker,
-            payload_type: self.format.media,
+            payload_type: if self.format.red { self.format.wire } else { self.format.media },
             repaired,
             payload_bytes: self.payload.len(),
             payload: if payload { Bytes::copy_from_slice(self.payload) } else { Bytes::new() },
@@ -204,6 +204,26 @@ impl Stream {
             stamp(StampSource::PacketTrailer, unix_ns);
         }
         &packet.payload[..packet.payload.len() - trailer.len]
+    }
+
+    /// Takes the payloads in front of this packet's own for those that it passes over.
+    pub(super) fn repair(&mut self, packet: &Accepted<'_>, red: Red<'_>, at: Arrival) {
+        if !self.ledger.sequences.passes_over(packet.sequence) {
+            return;
+        }
+        for block in red.redundant() {
+            let sequence = packet.sequence.wrapping_sub(block.behind);
+            let timestamp = packet.timestamp.wrapping_sub(block.timestamp_offset);
+            let receipt = self.ledger.redundant(sequence, timestamp, block.payload, at);
+            if let (Some(receipt), Some(recorder)) = (receipt, &mut self.recorder) {
+                recorder.push(AssemblerPacket {
+                    sequence: receipt.sequence,
+                    timestamp,
+                    marker: false,
+                    payload: block.payload,
+                });
+            }
+        }
     }
 
     /// Hands out what was measured, and recorded frames that nothing before can change any more.

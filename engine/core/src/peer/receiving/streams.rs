@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
-use stampede_media::AssemblerPacket;
+use stampede_media::{AssemblerPacket, Red};
 use stampede_sdp::{Description, Media, StreamSsrc};
 
 use super::stream::{Accepted, Stream};
@@ -209,7 +209,7 @@ impl Streams {
     pub(super) fn accept(
         &mut self,
         route: Route,
-        packet: Accepted<'_>,
+        mut packet: Accepted<'_>,
         at: Arrival,
         outbox: &mut Outbox,
     ) {
@@ -220,6 +220,16 @@ impl Streams {
             let repaired = route.via == Via::Rtx;
             let payload = capture.wants_payload();
             capture.push(packet.captured(stream.ssrc, repaired, at, payload));
+        }
+        let payload_bytes = packet.payload.len();
+        let mut red = None;
+        if packet.format.red && payload_bytes > 0 {
+            let Ok(parsed) = Red::parse(packet.payload) else {
+                stream.ledger.sequences.red_malformed();
+                return;
+            };
+            packet.payload = parsed.primary;
+            red = Some(parsed);
         }
         let codec = stream.ledger.codec();
         let server_made = codec.is_some_and(|codec| is_server_made(codec, packet.payload));
@@ -237,14 +247,19 @@ impl Streams {
             stream.release_frames(outbox);
             return;
         }
+        if let Some(red) = red {
+            stream.repair(&packet, red, at);
+        }
         let payload = stream.read_stamps(&packet);
+        // Of redundant audio the whole payload, of a stamped frame what is without the stamp.
+        let payload_bytes = if red.is_some() { payload_bytes } else { payload.len() };
         let receipt = stream.ledger.media(MediaPacket {
             sequence: packet.sequence,
             timestamp: packet.timestamp,
             marker: packet.marker,
             payload: Some(payload),
             dependency_descriptor: packet.dependency_descriptor,
-            payload_bytes: payload.len(),
+            payload_bytes,
             at,
             via: route.via,
         });
