@@ -214,6 +214,7 @@ const CRATES: &[Row] = &[
             "stampede-core",
             "stampede-counters",
             "stampede-impair",
+            "stampede-media",
             "stampede-sdp",
             "stampede-udp",
         ],

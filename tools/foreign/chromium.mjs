@@ -231,7 +231,7 @@ async function publishInPage({ url, token, seconds, light, dtx, screen, dynacast
     const resolution = light ? { width: 640, height: 360, frameRate: 15 }
         : { width: 1280, height: 720, frameRate: 30 };
     const tracks = await createLocalTracks({ audio: !dtx, video: { resolution } });
-    const own = { videoCodec: 'vp8', simulcast: true, backupCodec: false, red: false, dtx };
+    const own = { videoCodec: 'vp8', simulcast: true, backupCodec: false, red: true, dtx };
     for (const track of tracks) await room.localParticipant.publishTrack(track, own);
     if (dtx) {
         const source = Track.Source.Microphone;

@@ -300,7 +300,7 @@ class Publisher:
             video_encoding=rtc.VideoEncoding(max_bitrate=bitrate, max_framerate=size[2]),
         )
         microphone = rtc.TrackPublishOptions(
-            source=rtc.TrackSource.SOURCE_MICROPHONE, red=False, dtx=options.dtx == "yes"
+            source=rtc.TrackSource.SOURCE_MICROPHONE, red=True, dtx=options.dtx == "yes"
         )
         local = self.room.local_participant
         await local.publish_track(self.tracks["video"], camera)

@@ -326,6 +326,7 @@ impl FanOut {
                 starts_keyframe: inspected.starts_keyframe,
                 extensions: Extensions { abs_capture_time, ..Extensions::default() },
                 payload: payload.clone(),
+                primary_at: None,
             });
         }
         self.coming.push_back(MediaBatch { track: TRACK, params, packets });

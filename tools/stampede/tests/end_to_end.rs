@@ -375,7 +375,7 @@ fn publishers_and_subscribers_can_be_two_processes() {
 #[test]
 fn injected_loss_is_found_repaired_and_blamed() {
     let _alone = alone();
-    let ended = run(&small(&["--embedded-drop", "1%", "--duration=6s"]));
+    let ended = run(&small(&["--embedded-drop", "1%", "--no-audio-red", "--duration=6s"]));
     ended.assert_code(0);
     let sum = |name: &str| {
         ended.number(&format!("/video/packets/{name}"))
@@ -393,6 +393,41 @@ fn injected_loss_is_found_repaired_and_blamed() {
     assert!(ended.number("/video/nack_sent") > 0.0);
     // Opus has no retransmission: its losses stay, and the SFU is to blame.
     assert_eq!(ended.report()["verdict"]["fault"], "server");
+}
+
+/// The same of redundant audio: of single losses nothing is heard. The SFU's ledger knows each of them.
+#[test]
+fn redundant_audio_repairs_what_is_dropped() {
+    let _alone = alone();
+    let args = ["--video-publishers=0", "--subscribers=6", "--embedded-drop=2%", "--duration=5s"];
+    let ended = run(&small(&args));
+    let audio = |name: &str| ended.number(&format!("/audio/packets/{name}"));
+    let (missing, by_red) = (audio("missing"), audio("repaired_by_red"));
+    assert!(missing > 10.0, "{:#}", ended.report()["audio"]);
+    assert!(by_red >= 0.8 * missing, "{by_red} of {missing}");
+    assert_eq!((audio("repaired"), audio("red_malformed")), (0.0, 0.0));
+    assert_eq!(by_red + audio("unrecovered"), missing);
+    let injected = ended.number("/server/embedded/measured/dropped");
+    assert!((missing - injected).abs() <= 5.0, "missing {missing}, dropped {injected}");
+    let ratio = ended.number("/audio/watch_ratio");
+    assert!(ratio > 0.999, "{ratio}");
+    assert_eq!(ended.report()["run"]["options"]["audio_red"], true);
+}
+
+/// Who does not speak sends silence, which is left out, and is play.
+#[test]
+fn silence_that_is_left_out_is_heard_as_silence() {
+    let _alone = alone();
+    let args = ["--video-publishers=0", "--audio-publishers=3", "--simulate-speakers"];
+    let ended = run(&small(&[&args[..], &["--subscribers=4", "--duration=7s"]].concat()));
+    ended.assert_code(0);
+    let left_out = ended.number("/publish/frames_silent");
+    let sent = ended.number("/publish/frames_sent");
+    assert!(left_out > sent, "{left_out} were left out, {sent} sent");
+    assert_eq!(ended.number("/audio/packets/missing"), 0.0);
+    assert_eq!(ended.report()["audio"]["interruptions"]["count"], 0);
+    let ratio = ended.number("/audio/watch_ratio");
+    assert!(ratio > 0.995, "{ratio}: {:#}", ended.report()["audio"]);
 }
 
 #[test]

@@ -110,6 +110,26 @@ fn stampede_from(client: Client, server: &Server) {
     assert_received(&ended, 2.0);
 }
 
+/// A foreign client publishes redundant audio, as its SDK does by default; of single losses on the way
+/// to Stampede nothing is heard.
+fn redundant_audio_of(client: Client, server: &Server) {
+    let Some(command) = client.available() else { return };
+    let room = server.room();
+    let args = ["publish", "--seconds", PUBLISH_SECONDS, "--light", "yes"];
+    let mut publisher = server.client(command, &room, &args);
+    publisher.wait_for("published");
+    let args = ["--subscribers=3", "--video-resolution=low", "--impair=loss=3%", "--duration=6s"];
+    let ended = server.stampede(&room, &args).end();
+    publisher.finish().assert_published();
+
+    let audio = |name: &str| ended.number(&format!("/audio/packets/{name}"));
+    let (missing, by_red) = (audio("missing"), audio("repaired_by_red"));
+    assert!(missing > 5.0, "{:#}", ended.report()["audio"]);
+    assert!(by_red >= 0.7 * missing, "{by_red} of {missing}");
+    assert_eq!(audio("red_malformed"), 0.0);
+    assert_eq!(audio("repaired") + by_red + audio("unrecovered"), missing);
+}
+
 /// A foreign client mutes both its tracks for a while in the measured window. Nothing is sent then,
 /// or what the server makes up: neither is loss, and a picture that is not there does not freeze.
 fn a_mute_is_no_loss(server: &Server) {
@@ -349,6 +369,8 @@ scenarios! {
     python_watches_stampede: |server| stampede_to(Client::Python, "high", server);
     stampede_watches_chromium: |server| stampede_from(Client::Chromium, server);
     stampede_watches_python: |server| stampede_from(Client::Python, server);
+    redundant_audio_of_chromium: |server| redundant_audio_of(Client::Chromium, server);
+    redundant_audio_of_python: |server| redundant_audio_of(Client::Python, server);
     a_mute_by_python_is_no_loss: a_mute_is_no_loss;
     chromium_mutes_and_leaves: |server| accuses_nobody(Client::Chromium, Scene::Mutes, server);
     python_mutes_and_leaves: |server| accuses_nobody(Client::Python, Scene::Mutes, server);

@@ -209,7 +209,7 @@ pub(super) fn track_info(request: &proto::AddTrackRequest, sid: String) -> proto
         mime_type,
         codecs,
         stereo: request.stereo,
-        disable_red: true,
+        disable_red: request.disable_red,
         encryption: request.encryption,
         stream: request.stream.clone(),
         audio_features: request.audio_features.clone(),

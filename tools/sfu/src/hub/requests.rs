@@ -157,7 +157,7 @@ impl Hub {
             let mut pending = participant.pending.remove(pending);
             pending.info.mid = mid.clone();
             let sid: Arc<str> = pending.info.sid.as_str().into();
-            let dtx = may_pause(&pending.info);
+            let (dtx, red) = (may_pause(&pending.info), may_be_redundant(&pending.info));
             if let Some(entry) = participant.mids.get_mut(&mid) {
                 entry.track = Some(key);
             }
@@ -173,7 +173,7 @@ impl Hub {
                     subscribers: vec![0; workers],
                 },
             );
-            bound.push(PublishedTrack { track: key, sid, mid, kind: pending.kind, dtx });
+            bound.push(PublishedTrack { track: key, sid, mid, kind: pending.kind, dtx, red });
         }
         bound
     }
@@ -185,8 +185,9 @@ impl Hub {
         let tracks = participant.mids.iter().filter_map(|(mid, bound)| {
             let track = bound.track?;
             let published = room.tracks.get(&track)?;
-            let (sid, dtx) = (published.sid.clone(), may_pause(&published.info));
-            Some(PublishedTrack { track, sid, mid: mid.clone(), kind: bound.kind, dtx })
+            let (sid, info) = (published.sid.clone(), &published.info);
+            let (dtx, red) = (may_pause(info), may_be_redundant(info));
+            Some(PublishedTrack { track, sid, mid: mid.clone(), kind: bound.kind, dtx, red })
         });
         Some((participant.worker, participant.publisher?, tracks.collect()))
     }
@@ -357,6 +358,11 @@ fn next_binding(
             Some((index, found.0.clone()))
         })
     })
+}
+
+/// Whether a publisher's audio may be redundant: unless it said that it wants no RED.
+fn may_be_redundant(info: &proto::TrackInfo) -> bool {
+    info.r#type == proto::TrackType::Audio as i32 && !info.disable_red
 }
 
 /// Whether a publisher may leave out silence: unless it said that it wants no DTX.

@@ -11,12 +11,13 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use stampede_sdp::{Description, Media, MediaKind, ParseError, Slots};
+use stampede_sdp::{Description, Media, MediaKind, MediaType, ParseError, Slots};
 use str0m::Rtc;
 use str0m::change::SdpOffer;
 use str0m::media::Mid;
 
 use super::failure::NegotiationError;
+use super::message::PublishedTrack;
 use super::subscriptions::Subscriptions;
 
 /// Changes are collected this long before an offer is asked for (LiveKit `pkg/rtc/transport.go`,
@@ -57,6 +58,8 @@ pub(crate) struct Answer {
     pub(crate) mid_to_track_id: Vec<(String, String)>,
     /// Slots that the client is to offer beyond those it has offered.
     pub(crate) missing: Option<Slots>,
+    /// Where audio that is published is to be redundant.
+    pub(crate) red_mids: Vec<String>,
 }
 
 impl Answers {
@@ -101,7 +104,7 @@ impl Answers {
     }
 
     /// Answers an offer: gives its slots to tracks that wait for one, from which on they are sent,
-    /// and asks for DTX in the m-lines of `dtx_mids`.
+    /// and says in the m-lines of audio that is published how to send it.
     ///
     /// # Errors
     /// The offer can't be used.
@@ -110,7 +113,7 @@ impl Answers {
         rtc: &mut Rtc,
         subscriptions: &mut Subscriptions,
         sdp: &str,
-        dtx_mids: &[&str],
+        published: &[PublishedTrack],
     ) -> Result<Answer, NegotiationError> {
         let offer = Description::parse(sdp)?;
         if offer.media.len() > MEDIA_MAX {
@@ -153,8 +156,8 @@ impl Answers {
                 (None, false) => Sending::NotYet,
             })
         })?;
-        let sdp = if dtx_mids.is_empty() { amended } else { with_dtx(&amended, dtx_mids)? };
-        Ok(Answer { sdp, mid_to_track_id, missing })
+        let (sdp, red_mids) = with_audio(&amended, &offer, published)?;
+        Ok(Answer { sdp, mid_to_track_id, missing, red_mids })
     }
 
     /// Notes the slots of an offer.
@@ -233,21 +236,91 @@ impl Sending {
     }
 }
 
-/// The answer with DTX asked for in the Opus m-lines of these mids, as LiveKit has it
-/// (`pkg/rtc/participant_sdp.go`, `usedtx`; RFC 7587 §6.1).
-fn with_dtx(answer: &str, mids: &[&str]) -> Result<String, ParseError> {
-    let opus_format = |media: Option<&Media<'_>>| {
-        let media = media.filter(|media| mids.contains(&media.mid))?;
-        let opus = media.payload_types.iter().find(|payload_type| payload_type.is("opus"))?;
-        Some(format!("a=fmtp:{} ", opus.number))
-    };
-    Ok(Description::parse(answer)?.rewrite(|media, line| {
-        let format = opus_format(media).filter(|format| line.starts_with(format.as_str()));
-        Some(match format {
-            Some(_) => format!("{line};usedtx=1").into(),
-            None => line.into(),
+/// The answer as LiveKit has it for audio (`pkg/rtc/participant_sdp.go`), with the mids of audio that
+/// is to be redundant. Published tracks that may leave out silence have `usedtx=1` (RFC 7587 §6.1).
+/// Where a published track is to be redundant, RED stands before Opus, as str0m puts it, and so does
+/// libwebrtc send it; elsewhere it stands behind, or is left out if that m-line did not offer it.
+fn with_audio(
+    answer: &str,
+    offer: &Description<'_>,
+    published: &[PublishedTrack],
+) -> Result<(String, Vec<String>), ParseError> {
+    let description = Description::parse(answer)?;
+    let mut red_mids = Vec::new();
+    let mut audio = None;
+    let text = description.rewrite(|media, line| {
+        let Some(media) = media.filter(|media| media.media_type == MediaType::Audio) else {
+            return Some(line.into());
+        };
+        if line.starts_with("m=") {
+            audio = AudioFormats::of(media, offer, published);
+            if audio.as_ref().is_some_and(|audio| audio.red_first) {
+                red_mids.push(media.mid.to_owned());
+            }
+        }
+        match &audio {
+            Some(audio) => audio.line(line),
+            None => Some(line.into()),
+        }
+    });
+    Ok((text, red_mids))
+}
+
+/// What an m-line of an answer says of Opus and RED.
+struct AudioFormats {
+    opus: u8,
+    red: Option<u8>,
+    /// That m-line of the offer has RED.
+    red_offered: bool,
+    red_first: bool,
+    dtx: bool,
+}
+
+impl AudioFormats {
+    fn of(
+        media: &Media<'_>,
+        offer: &Description<'_>,
+        published: &[PublishedTrack],
+    ) -> Option<Self> {
+        let number = |media: &Media<'_>, name| {
+            Some(media.payload_types.iter().find(|format| format.is(name))?.number)
+        };
+        let track = published.iter().find(|track| track.mid == media.mid);
+        let offered = offer.media.iter().find(|offered| offered.mid == media.mid);
+        let red = number(media, "red");
+        let red_offered = offered.is_some_and(|offered| number(offered, "red").is_some());
+        Some(Self {
+            opus: number(media, "opus")?,
+            red,
+            red_offered,
+            red_first: red.is_some() && red_offered && track.is_some_and(|track| track.red),
+            dtx: track.is_some_and(|track| track.dtx),
         })
-    }))
+    }
+
+    fn line<'a>(&self, line: &'a str) -> Option<Cow<'a, str>> {
+        let of = |number: u8| {
+            ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"].iter().any(|attribute| {
+                let rest = line.strip_prefix(attribute);
+                rest.and_then(|rest| rest.split(' ').next()) == Some(number.to_string().as_str())
+            })
+        };
+        if line.starts_with("m=") && !self.red_first && self.red.is_some() {
+            let red = self.red.map(|red| red.to_string()).unwrap_or_default();
+            // Its first three words are media, port and protocol.
+            let others = line.split(' ').enumerate().filter(|(place, it)| *place < 3 || *it != red);
+            let mut words: Vec<&str> = others.map(|(_, word)| word).collect();
+            if self.red_offered {
+                words.push(&red);
+            }
+            return Some(words.join(" ").into());
+        }
+        if !self.red_offered && self.red.is_some_and(of) {
+            return None;
+        }
+        let dtx = self.dtx && line.starts_with("a=fmtp:") && of(self.opus);
+        Some(if dtx { format!("{line};usedtx=1").into() } else { line.into() })
+    }
 }
 
 #[cfg(test)]
@@ -392,20 +465,44 @@ mod tests {
     }
 
     #[test]
-    fn dtx_is_asked_for_where_it_is_wanted() {
-        let section = |mid: &str, parameters: &str| {
+    fn audio_is_asked_for_as_its_publisher_may_send_it() {
+        let section = |mid: &str, numbers: &str, red: bool, parameters: &str| {
+            let red = if red { "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n" } else { "" };
             format!(
-                "m=audio 9 UDP/TLS/RTP/SAVPF 111 8\r\na=rtpmap:111 opus/48000/2\r\n\
+                "m=audio 9 UDP/TLS/RTP/SAVPF {numbers}\r\na=rtpmap:111 opus/48000/2\r\n{red}\
                  a=rtpmap:8 PCMA/8000\r\na=fmtp:111 {parameters}\r\na=fmtp:8 x=1\r\n\
                  a=mid:{mid}\r\n"
             )
         };
-        let sdp = |second: &str| {
-            let plain = "useinbandfec=1";
-            format!("v=0\r\n{}{}{}", section("0", plain), section("1", second), section("2", plain))
+        let plain = "useinbandfec=1";
+        let answered = |mid| section(mid, "63 111 8", true, plain);
+        let answer = format!("v=0\r\n{}", ["0", "1", "2", "3"].map(answered).concat());
+        // The last m-line does not offer RED.
+        let offered = |(mid, red)| {
+            let numbers = if red { "111 63 8" } else { "111 8" };
+            section(mid, numbers, red, plain)
         };
-        let answer = sdp("useinbandfec=1");
-        assert_eq!(with_dtx(&answer, &["1"]), Ok(sdp("useinbandfec=1;usedtx=1")));
-        assert_eq!(with_dtx(&answer, &[]), Ok(answer));
+        let offered = [("0", true), ("1", true), ("2", true), ("3", false)].map(offered).concat();
+        let offer = format!("v=0\r\n{offered}");
+        let track = |mid: &str, dtx, red| PublishedTrack {
+            track: TrackKey(0),
+            sid: "TR_1".into(),
+            mid: mid.to_owned(),
+            kind: MediaKind::Audio,
+            dtx,
+            red,
+        };
+        let published = [track("1", true, true), track("2", false, false), track("3", true, true)];
+        let offer = Description::parse(&offer).unwrap();
+        let (text, red_mids) = with_audio(&answer, &offer, &published).unwrap();
+        let dtx = "useinbandfec=1;usedtx=1";
+        let wanted = [
+            section("0", "111 8 63", true, plain),
+            section("1", "63 111 8", true, dtx),
+            section("2", "111 8 63", true, plain),
+            section("3", "111 8", false, dtx),
+        ];
+        assert_eq!(text, format!("v=0\r\n{}", wanted.concat()));
+        assert_eq!(red_mids, ["1"]);
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Inspected {
     pub(crate) vp8: Vp8Numbers,
 }
 
+/// LiveKit's name of redundant Opus (RFC 2198).
+pub(crate) const AUDIO_RED: &str = "audio/red";
+
 /// NAL unit type of a sequence parameter set (H.264 table 7-1).
 const H264_SPS: u8 = 7;
 

@@ -81,19 +81,8 @@ pub(crate) fn codecs(role: Role) -> CodecConfig {
         };
         video(pt, Codec::H264, format)
     };
-    let opus = CodecSpec {
-        codec: Codec::Opus,
-        clock_rate: Frequency::FORTY_EIGHT_KHZ,
-        channels: Some(2),
-        format: FormatParams {
-            min_p_time: Some(10),
-            use_inband_fec: Some(true),
-            ..FormatParams::default()
-        },
-    };
     let vp9 = FormatParams { profile_id: Some(0), ..FormatParams::default() };
     let mut params = vec![
-        PayloadParams::new(111.into(), None, opus),
         video(96, Codec::Vp8, FormatParams::default()),
         video(98, Codec::Vp9, vp9),
         h264(125, 1, 0x42_e0_1f),
@@ -102,6 +91,10 @@ pub(crate) fn codecs(role: Role) -> CodecConfig {
         h264(123, 1, 0x64_00_1f),
         video(35, Codec::Av1, FormatParams::default()),
     ];
+    let mut config = CodecConfig::empty();
+    // 111, and 63 for its redundant form.
+    config.enable_opus(true, true);
+    params.splice(0..0, config.params().iter().copied());
     for param in &mut params {
         param.set_fb_transport_cc(role.receives());
         param.set_fb_remb(false);

@@ -150,6 +150,8 @@ pub(crate) struct PublishedTrack {
     pub(crate) kind: MediaKind,
     /// Its publisher may leave out silence.
     pub(crate) dtx: bool,
+    /// Its publisher may send redundant audio.
+    pub(crate) red: bool,
 }
 
 /// From a worker to the signalling thread.

@@ -17,6 +17,9 @@ pub(crate) struct MediaPacket {
     pub(crate) starts_keyframe: bool,
     pub(crate) extensions: Extensions,
     pub(crate) payload: Arc<[u8]>,
+    /// Of redundant audio: where in the payload the packet's own begins. Who knows no RED gets that
+    /// alone.
+    pub(crate) primary_at: Option<usize>,
 }
 
 /// Header extensions that are passed on.

@@ -22,7 +22,7 @@ use super::egress::srtp::Srtp;
 use super::failure::{NegotiationError, PeerFailure};
 use super::ice::{Ufrags, Way};
 use super::incoming::Incoming;
-use super::message::{PeerKey, PeerLabel, Role};
+use super::message::{PeerKey, PeerLabel, PublishedTrack, Role};
 use super::offers::{Offer, Offers};
 use super::socket::{Datagram, MediaSocket};
 use super::stun::is_check;
@@ -371,21 +371,21 @@ impl Peer {
         Ok(())
     }
 
-    /// Answers a client's offer, and asks for DTX in the m-lines of these mids; `None`, so that it
-    /// is ignored, where the SFU offers.
+    /// Answers a client's offer, in which these tracks are published; `None`, so that it is ignored,
+    /// where the SFU offers.
     ///
     /// # Errors
     /// The offer can't be used.
     pub(crate) fn answer(
         &mut self,
         sdp: &str,
-        dtx_mids: &[&str],
+        published: &[PublishedTrack],
     ) -> Result<Option<Answer>, NegotiationError> {
         let Self { negotiation, rtc, subscriptions, .. } = self;
         match negotiation {
             Negotiation::Offers(_) => Ok(None),
             Negotiation::Answers(answers) => {
-                answers.answer(rtc, subscriptions, sdp, dtx_mids).map(Some)
+                answers.answer(rtc, subscriptions, sdp, published).map(Some)
             }
         }
     }

@@ -93,6 +93,7 @@ mod tests {
             starts_keyframe: false,
             extensions: Extensions::default(),
             payload: [].into(),
+            primary_at: None,
         }
     }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use stampede_media::Red;
 use str0m::format::PayloadParams;
-use str0m::media::Frequency;
+use str0m::media::{Frequency, Pt};
 use str0m::rtp::RtpPacket;
 
 use super::codec;
@@ -124,8 +125,19 @@ impl Source {
             self.ledger.counted.padding_only += 1;
             return None;
         }
-        if packet.header.payload_type != stream.params.pt() {
-            stream.params = params_of(known, *packet.header.payload_type)?;
+        let payload_type = packet.header.payload_type;
+        if !carries(&stream.params, payload_type) {
+            stream.params = params_of(known, *payload_type)?;
+        }
+        let mut primary_at = None;
+        if stream.params.red() == Some(payload_type) {
+            let Ok(red) = Red::parse(&packet.payload) else {
+                stream.count(*packet.seq_no);
+                stream.sequence.padding(*packet.seq_no);
+                self.ledger.counted.red_malformed += 1;
+                return None;
+            };
+            primary_at = Some(packet.payload.len() - red.primary.len());
         }
         stream.count(*packet.seq_no);
         self.ledger.counted.packets_received += 1;
@@ -150,6 +162,7 @@ impl Source {
             starts_keyframe: inspected.starts_keyframe,
             extensions: Extensions::read(&packet.header.ext_vals),
             payload: packet.payload,
+            primary_at,
         };
         Some((stream.params, packet))
     }
@@ -182,9 +195,13 @@ impl SourceStream {
     }
 }
 
-/// The parameters of a payload type.
+/// The parameters of a payload type; of redundant audio those of what it consists of.
 pub(crate) fn params_of(params: &[PayloadParams], payload_type: u8) -> Option<PayloadParams> {
-    params.iter().find(|params| *params.pt() == payload_type).copied()
+    params.iter().find(|params| carries(params, payload_type.into())).copied()
+}
+
+fn carries(params: &PayloadParams, payload_type: Pt) -> bool {
+    params.pt() == payload_type || params.red() == Some(payload_type)
 }
 
 /// When a frame was captured by the clock of the publisher's last sender report (RFC 3550 §6.4.1).

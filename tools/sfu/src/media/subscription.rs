@@ -68,6 +68,8 @@ pub(crate) struct Subscription {
 struct Format {
     payload_type: Pt,
     rtx_payload_type: Option<Pt>,
+    /// Of redundant audio, if the client takes it.
+    red_payload_type: Option<Pt>,
     extensions: ExtensionIds,
 }
 
@@ -229,17 +231,24 @@ impl Subscription {
         packet: &MediaPacket,
         numbers: &Rewritten,
     ) {
-        self.sent.add(packet.payload.len());
+        let (payload_type, payload) = match (packet.primary_at, format.red_payload_type) {
+            (Some(_), Some(red)) => (red, &packet.payload[..]),
+            // As livekit's `RedPrimaryReceiver` (`pkg/sfu/redprimaryreceiver.go`), but for what it
+            // makes of redundancy itself: losses on the way up are for those who know RED to repair.
+            (Some(at), None) => (format.payload_type, &packet.payload[at..]),
+            (None, _) => (format.payload_type, &packet.payload[..]),
+        };
+        self.sent.add(payload.len());
         let extensions = ExtensionBlock::new(&packet.extensions, &format.extensions);
         let outcome = egress.send(&Packet {
-            payload_type: *format.payload_type,
+            payload_type: *payload_type,
             marker: packet.marker,
             index: numbers.seq,
             timestamp: numbers.timestamp,
             ssrc: *self.ssrc,
             extensions: &extensions,
             original: None,
-            payload: &packet.payload,
+            payload,
             vp8: numbers.vp8,
         });
         if let Some(outcome) = outcome {
@@ -333,6 +342,7 @@ impl Subscription {
         media.remote_pts().contains(&matching.pt()).then(|| Format {
             payload_type: matching.pt(),
             rtx_payload_type: matching.resend(),
+            red_payload_type: matching.red(),
             extensions: ExtensionIds::of(media.remote_extmap()),
         })
     }

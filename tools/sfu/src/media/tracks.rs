@@ -160,6 +160,7 @@ mod tests {
             starts_keyframe: false,
             extensions: Extensions::default(),
             payload: [].into(),
+            primary_at: None,
         };
         let come = |tracks: &mut TrackTable, key| {
             tracks.find_or_insert(TrackKey(key), MediaKind::Audio, 0);

@@ -4,6 +4,7 @@ use str0m::media::Mid;
 
 use super::Worker;
 use crate::media::answers::Answer;
+use crate::media::codec;
 use crate::media::message::{
     Command, Event, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer,
 };
@@ -160,10 +161,8 @@ impl Worker {
     fn answer(&mut self, key: PeerKey, id: u32, sdp: &str, tracks: &[PublishedTrack]) {
         let Some(index) = self.peers.index_of(key) else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let pausing = tracks.iter().filter(|track| track.dtx);
-        let dtx_mids: Vec<&str> = pausing.map(|track| track.mid.as_str()).collect();
         let former = peer.local_ufrag();
-        let answer = match peer.answer(sdp, &dtx_mids) {
+        let answer = match peer.answer(sdp, tracks) {
             Ok(Some(answer)) => answer,
             Ok(None) => return,
             Err(error) => {
@@ -171,7 +170,10 @@ impl Worker {
                 return;
             }
         };
-        let codec = |track: &PublishedTrack| (track.track, peer.negotiated_codec(&track.mid));
+        let codec = |track: &PublishedTrack| {
+            let red = answer.red_mids.contains(&track.mid).then_some(codec::AUDIO_RED);
+            (track.track, red.or_else(|| peer.negotiated_codec(&track.mid)))
+        };
         let codecs = tracks.iter().map(codec).collect();
         if peer.local_ufrag() != former {
             self.ice_restarted(index);
@@ -179,7 +181,7 @@ impl Worker {
         for track in tracks {
             self.bind(key, track);
         }
-        let Answer { sdp, mid_to_track_id, missing } = answer;
+        let Answer { sdp, mid_to_track_id, missing, .. } = answer;
         self.events.emit(Event::Answer { peer: key, id, sdp, codecs, mid_to_track_id });
         if let Some(missing) = missing {
             self.events.emit(Event::SlotsWanted { peer: key, missing });
