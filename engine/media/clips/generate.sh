@@ -32,23 +32,34 @@ video video-720p.ivf 1280:720 1750k 1750k
 video video-360p.ivf 640:360 650k 650k
 video video-180p.ivf 320:180 165k 165k
 
-# One layer each of the other codecs, half as many pixels a side and two keyframes, so that the
-# program stays small. H.264 is Constrained Baseline without SEI, as browsers send it.
-other() { # NAME FORMAT CODEC-OPTIONS…
-  name=$1 format=$2
-  shift 2
+# The other codecs at a lower rate and with two keyframes, so that the program stays small: H.264
+# in the same three sizes, VP9 and AV1 in one. H.264 is Constrained Baseline without SEI, as browsers
+# send it.
+other() { # NAME FORMAT SIZE BITRATE CODEC-OPTIONS…
+  name=$1 format=$2 size=$3 rate=$4
+  shift 4
   ffmpeg -hide_banner -loglevel error -y -f lavfi -i "$source" -an \
-    -vf "scale=640:360:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" -frames:v 100 \
-    "$@" -threads 1 -b:v 350k -maxrate 350k -bufsize 350k -g 50 -keyint_min 50 \
+    -vf "scale=$size:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" -frames:v 100 \
+    "$@" -threads 1 -b:v "$rate" -maxrate "$rate" -bufsize "$rate" -g 50 -keyint_min 50 \
     -flags:v +bitexact -fflags +bitexact -f "$format" "$name"
 }
 
-other video-360p.vp9.ivf ivf -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -minrate 350k \
-  -lag-in-frames 0 -auto-alt-ref 0 -error-resilient 1
-other video-360p.h264 h264 -c:v libx264 -profile:v baseline -preset medium -tune zerolatency \
-  -sc_threshold 0 -x264-params slices=1:sliced-threads=0 -bsf:v filter_units=remove_types=6
-other video-360p.av1.ivf ivf -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 -minrate 350k \
-  -lag-in-frames 0 -error-resilience 1
+vp9() { # NAME SIZE BITRATE
+  other "$1" ivf "$2" "$3" -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -minrate "$3" \
+    -lag-in-frames 0 -auto-alt-ref 0 -error-resilient 1
+}
+
+h264() { # NAME SIZE BITRATE
+  other "$1" h264 "$2" "$3" -c:v libx264 -profile:v baseline -preset medium -tune zerolatency \
+    -sc_threshold 0 -x264-params slices=1:sliced-threads=0 -bsf:v filter_units=remove_types=6
+}
+
+vp9 video-360p.vp9.ivf 640:360 350k
+h264 video-720p.h264 1280:720 900k
+h264 video-360p.h264 640:360 350k
+h264 video-180p.h264 320:180 120k
+other video-360p.av1.ivf ivf 640:360 350k -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 \
+  -minrate 350k -lag-in-frames 0 -error-resilience 1
 
 # A tone that wobbles in pitch and loudness, plus a little noise: a real Opus encoder's packets
 # vary in size, a pure sine's would not.

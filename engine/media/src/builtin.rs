@@ -1,16 +1,18 @@
 //! Clips that come with the program, for runs without files. `clips/generate.sh` makes them.
 //!
 //! The three VP8 layers show the same 150 frames at 25 frames/s, with keyframes at the same
-//! moments, every 2 s, and are 6 s long, as is the audio. Of the other codecs there is one layer of
-//! 4 s each.
+//! moments, every 2 s, and are 6 s long, as is the audio. The three layers of H.264 are the same at a
+//! lower rate, 4 s long; of VP9 and AV1 there is one.
 
 use crate::clip::{ClipError, Codec, MediaClip};
 
 const VIDEO_180P: &[u8] = include_bytes!("../clips/video-180p.ivf");
 const VIDEO_360P: &[u8] = include_bytes!("../clips/video-360p.ivf");
 const VIDEO_720P: &[u8] = include_bytes!("../clips/video-720p.ivf");
-const VIDEO_VP9: &[u8] = include_bytes!("../clips/video-360p.vp9.ivf");
-const VIDEO_H264: &[u8] = include_bytes!("../clips/video-360p.h264");
+const VP9_360P: &[u8] = include_bytes!("../clips/video-360p.vp9.ivf");
+const H264_180P: &[u8] = include_bytes!("../clips/video-180p.h264");
+const H264_360P: &[u8] = include_bytes!("../clips/video-360p.h264");
+const H264_720P: &[u8] = include_bytes!("../clips/video-720p.h264");
 const VIDEO_AV1: &[u8] = include_bytes!("../clips/video-360p.av1.ivf");
 const AUDIO: &[u8] = include_bytes!("../clips/audio.ogg");
 
@@ -25,17 +27,20 @@ pub fn video_layers() -> Result<[MediaClip; 3], ClipError> {
     ])
 }
 
-/// The layers there are of a video codec, low to high: three of VP8, one 640×360 of the others,
-/// none of Opus.
+/// The layers there are of a video codec, low to high: three of VP8 and H.264 (320×180, 640×360,
+/// 1280×720), one 640×360 of VP9 and AV1, none of Opus.
 pub fn video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
-    let one = |name, bytes| Ok(vec![MediaClip::from_bytes(name, bytes)?]);
-    match codec {
-        Codec::Vp8 => video_layers().map(Vec::from),
-        Codec::Vp9 => one("built-in VP9 video", VIDEO_VP9),
-        Codec::H264 => one("built-in H.264 video", VIDEO_H264),
-        Codec::Av1 => one("built-in AV1 video", VIDEO_AV1),
-        Codec::Opus => Ok(Vec::new()),
-    }
+    let layers: &[(u16, &[u8])] = match codec {
+        Codec::Vp8 => return video_layers().map(Vec::from),
+        Codec::Vp9 => &[(360, VP9_360P)],
+        Codec::H264 => &[(180, H264_180P), (360, H264_360P), (720, H264_720P)],
+        Codec::Av1 => &[(360, VIDEO_AV1)],
+        Codec::Opus => &[],
+    };
+    let clip = |(height, bytes): &(u16, &[u8])| {
+        MediaClip::from_bytes(&format!("built-in {height}p {codec} video"), bytes)
+    };
+    layers.iter().map(clip).collect()
 }
 
 /// Stereo Opus, 20 ms packets.
@@ -74,22 +79,28 @@ mod tests {
 
     #[test]
     fn every_video_codec_has_a_clip() {
-        for codec in [Codec::Vp9, Codec::H264, Codec::Av1] {
-            let [clip] = &video(codec).unwrap()[..] else { panic!("one layer") };
-            println!(
-                "{}: {:.0} kbps, {:.1} packets/s, {} bytes",
-                clip.name,
-                clip.bitrate_bps() / 1e3,
-                clip.packet_rate(),
-                clip.payload_bytes(),
-            );
-            assert_eq!((clip.codec, clip.width, clip.height), (codec, 640, 360));
-            assert_eq!((clip.duration_ticks, clip.frame_rate), (360_000, 25.0));
-            let keyframes = clip.frames.iter().enumerate().filter(|(_, frame)| frame.keyframe);
-            assert_eq!(keyframes.map(|(index, _)| index).collect::<Vec<_>>(), [0, 50]);
-            let ticks = clip.frames.iter().map(|frame| frame.timestamp_ticks);
-            assert!(ticks.eq((0..100).map(|index| index * 3_600)));
-            assert!((250e3..450e3).contains(&clip.bitrate_bps()));
+        let layers = [(320, 180, 100e3), (640, 360, 250e3), (1_280, 720, 700e3)];
+        for (codec, layers) in
+            [(Codec::Vp9, &layers[1..2]), (Codec::H264, &layers[..]), (Codec::Av1, &layers[1..2])]
+        {
+            let clips = video(codec).unwrap();
+            assert_eq!(clips.len(), layers.len());
+            for (clip, (width, height, bitrate)) in clips.iter().zip(layers) {
+                println!(
+                    "{}: {:.0} kbps, {:.1} packets/s, {} bytes",
+                    clip.name,
+                    clip.bitrate_bps() / 1e3,
+                    clip.packet_rate(),
+                    clip.payload_bytes(),
+                );
+                assert_eq!((clip.codec, clip.width, clip.height), (codec, *width, *height));
+                assert_eq!((clip.duration_ticks, clip.frame_rate), (360_000, 25.0));
+                let keyframes = clip.frames.iter().enumerate().filter(|(_, frame)| frame.keyframe);
+                assert_eq!(keyframes.map(|(index, _)| index).collect::<Vec<_>>(), [0, 50]);
+                let ticks = clip.frames.iter().map(|frame| frame.timestamp_ticks);
+                assert!(ticks.eq((0..100).map(|index| index * 3_600)));
+                assert!((*bitrate..1.8 * bitrate).contains(&clip.bitrate_bps()));
+            }
         }
         assert_eq!(video(Codec::Vp8).unwrap().len(), 3);
     }

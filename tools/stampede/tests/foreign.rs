@@ -66,14 +66,13 @@ impl FiguresExt for Figures {
     }
 }
 
-/// Stampede publishes its built-in clips, simulcast; a foreign client watches a layer.
-fn stampede_to(client: Client, layer: &str, server: &Server) {
+/// Stampede publishes its built-in clips of a codec, simulcast; a foreign client watches a layer.
+fn stampede_to(client: Client, codec: &str, layer: &str, server: &Server) {
     let Some(command) = client.available() else { return };
     let room = server.room();
-    let publisher = server.stampede(
-        &room,
-        &["--video-publishers=1", "--audio-publishers=1", "--subscribers=0", "--duration=2m"],
-    );
+    let args = ["--video-publishers=1", "--audio-publishers=1", "--subscribers=0"];
+    let codec = ["--video-codec", codec, "--duration=2m"];
+    let publisher = server.stampede(&room, &[&args[..], &codec].concat());
     let mut args = vec!["subscribe", "--seconds", WATCH_SECONDS];
     if layer != "high" {
         args.extend(["--quality", layer]);
@@ -364,9 +363,12 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    chromium_watches_stampede: |server| stampede_to(Client::Chromium, "high", server);
-    chromium_watches_the_low_layer: |server| stampede_to(Client::Chromium, "low", server);
-    python_watches_stampede: |server| stampede_to(Client::Python, "high", server);
+    chromium_watches_stampede: |server| stampede_to(Client::Chromium, "vp8", "high", server);
+    chromium_watches_the_low_layer: |server| stampede_to(Client::Chromium, "vp8", "low", server);
+    chromium_watches_a_layer_of_h264: |server| {
+        stampede_to(Client::Chromium, "h264", "medium", server)
+    };
+    python_watches_stampede: |server| stampede_to(Client::Python, "vp8", "high", server);
     stampede_watches_chromium: |server| stampede_from(Client::Chromium, server);
     stampede_watches_python: |server| stampede_from(Client::Python, server);
     redundant_audio_of_chromium: |server| redundant_audio_of(Client::Chromium, server);

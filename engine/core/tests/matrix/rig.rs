@@ -53,8 +53,10 @@ impl Media {
     fn clip(self) -> MediaClip {
         match self {
             Self::Opus => builtin::audio().unwrap(),
-            Self::Vp8 => builtin::video(Codec::Vp8).unwrap().swap_remove(1),
-            other => builtin::video(other.codec()).unwrap().swap_remove(0),
+            video => {
+                let clips = builtin::video(video.codec()).unwrap();
+                clips.into_iter().find(|clip| clip.height == 360).unwrap()
+            }
         }
     }
 }
