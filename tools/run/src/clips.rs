@@ -6,39 +6,55 @@ use std::sync::Arc;
 use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_output::one_line;
 use stampede_report::Failure;
-use stampede_scenario::{Clips, Scenario, VideoSpec};
+use stampede_scenario::{Clips, CodecMix, Scenario, VideoSpec};
 
 /// Opens what a scenario publishes. What has to be said of the files goes to `notices`.
 ///
 /// # Errors
 /// Exit code 104: the first file that can't be used.
 pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Clips, Failure> {
-    let video = match &scenario.video {
-        Some(spec) => video_layers(spec, notices)?,
-        None => Vec::new(),
+    let (video, more_video) = match &scenario.video {
+        Some(spec) => {
+            let first = spec.codec.as_ref().and_then(|mix| mix.codecs().next());
+            let video = video_layers(spec, first, notices)?;
+            let mut more: Vec<Vec<Arc<MediaClip>>> = Vec::new();
+            for codec in spec.codec.iter().chain(&spec.of_rooms).flat_map(CodecMix::codecs) {
+                let known = |layers: &Vec<Arc<MediaClip>>| {
+                    layers.first().is_some_and(|clip| clip.codec == codec)
+                };
+                if !known(&video) && !more.iter().any(known) {
+                    more.push(video_layers(spec, Some(codec), notices)?);
+                }
+            }
+            (video, more)
+        }
+        None => Default::default(),
     };
-    if let Some(clip) = video.first().filter(|clip| clip.codec != Codec::Vp8)
+    let mut clips = video.iter().chain(more_video.iter().flatten());
+    let unrecordable = clips.find(|clip| clip.codec != Codec::Vp8).map(|clip| clip.codec);
+    if let Some(codec) = unrecordable
         && scenario.record.is_some()
     {
         return Err(Failure::config(format!(
-            "--record: {} can't be recorded yet, only VP8 and Opus: publish VP8, or leave \
-             --record out",
-            clip.codec
+            "--record: {codec} can't be recorded yet, only VP8 and Opus: publish VP8, or leave \
+             --record out"
         )));
     }
     let audio = scenario.audio.as_ref().map(|file| audio_clip(file.as_deref())).transpose()?;
-    Ok(Clips { video, audio })
+    Ok(Clips { video, more_video, audio })
 }
 
+/// The layers of a codec; without one those of the files, or of VP8.
 fn video_layers(
     spec: &VideoSpec,
+    codec: Option<Codec>,
     notices: &mut Vec<String>,
 ) -> Result<Vec<Arc<MediaClip>>, Failure> {
     let mut layers = if spec.files.is_empty() {
-        let clips = builtin::video(spec.codec.unwrap_or(Codec::Vp8));
+        let clips = builtin::video(codec.unwrap_or(Codec::Vp8));
         clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
     } else {
-        video_files(spec, notices)?
+        video_files(spec, codec, notices)?
     };
     if spec.single_layer {
         layers.drain(..layers.len() - 1);
@@ -81,6 +97,7 @@ fn audio_clip(file: Option<&Path>) -> Result<Arc<MediaClip>, Failure> {
 /// Opens the files of `--video`: all of one codec, that of `--video-codec` if it is given.
 fn video_files(
     spec: &VideoSpec,
+    codec: Option<Codec>,
     notices: &mut Vec<String>,
 ) -> Result<Vec<Arc<MediaClip>>, Failure> {
     let options = ClipOptions { frame_rate: spec.frame_rate };
@@ -90,7 +107,7 @@ fn video_files(
             .map_err(|error| Failure::config(format!("--video: {error}")))?;
         let clip = opened.clip;
         let first = layers.first().map(|first| first.codec);
-        let wanted = spec.codec.or(first).unwrap_or(clip.codec);
+        let wanted = codec.or(first).unwrap_or(clip.codec);
         let name = one_line(&clip.name);
         if !clip.codec.is_video() || clip.codec != wanted {
             let takes = match wanted.is_video() {

@@ -3,6 +3,7 @@
 
 use stampede_impair::Spec as ImpairSpec;
 
+use crate::codec_mix::CodecMix;
 use crate::values::Resolution;
 
 /// How many subscribers a cohort takes.
@@ -44,6 +45,8 @@ pub struct RoomDraft {
     pub participants: Option<u32>,
     /// The same.
     pub video_resolution: Option<Resolution>,
+    /// The same.
+    pub video_codec: Option<CodecMix>,
 }
 
 /// Which cohort each of `total` subscribers is in, in order of joining; `None` is in no cohort.

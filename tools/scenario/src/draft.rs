@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use stampede_core::CongestionFeedback;
 use stampede_impair::Spec as ImpairSpec;
-use stampede_media::Codec;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
 use stampede_signaling::Profile;
@@ -13,8 +12,8 @@ use url::Url;
 
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
-    AudienceDraft, CohortSpec, FaultSpec, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft,
-    RoomSizes, Secret, Shorthand, Signal, Stage, SubscribeMode,
+    AudienceDraft, CodecMix, CohortSpec, FaultSpec, LayoutChoice, ParticipantTracks, Reconnect,
+    RoomDraft, RoomSizes, Secret, Shorthand, Signal, Stage, SubscribeMode,
 };
 
 /// Receive buffer asked for each peer's socket.
@@ -65,8 +64,8 @@ pub struct Draft {
     pub seed: Option<u64>,
     /// Layer that subscribers ask for.
     pub resolution: Resolution,
-    /// Codec of published video.
-    pub video_codec: Option<Codec>,
+    /// Codecs of published video.
+    pub video_codec: Option<CodecMix>,
     /// Frames a second of an H.264 file.
     pub video_frame_rate: Option<f64>,
     /// Publish one layer only.

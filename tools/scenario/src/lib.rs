@@ -18,6 +18,7 @@
 
 mod audience;
 mod choices;
+mod codec_mix;
 mod cohort_spec;
 mod cohorts;
 mod draft;
@@ -40,6 +41,7 @@ pub mod values;
 
 pub use audience::{Arrival, Audience, AudienceDraft, Visit};
 pub use choices::{LayoutChoice, SubscribeMode};
+pub use codec_mix::{CodecMix, CodecMixError};
 pub use cohort_spec::{CohortSize, CohortSpec, RoomDraft};
 pub use cohorts::{Cohort, Cohorts, REST};
 pub use draft::{CaptureDraft, Draft, EmbeddedDraft};

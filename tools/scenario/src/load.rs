@@ -1,6 +1,8 @@
 //! How much a run would receive, and send over the same connections, before it starts.
 
-use stampede_media::MediaClip;
+use std::sync::Arc;
+
+use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{Quality, Receives, Subscription};
 
 use crate::{Clips, Participants, Scenario};
@@ -31,6 +33,12 @@ pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants)
     if clips.video.is_empty() && clips.audio.is_none() {
         return None;
     }
+    // Which of a room's codecs somebody gets is not told apart: each gets a share of all.
+    let mix = scenario.video.as_ref().and_then(|video| video.codec.as_ref());
+    let codecs: Vec<(Option<Codec>, f64)> = match mix {
+        Some(mix) => mix.shares().map(|(codec, share)| (Some(codec), share)).collect(),
+        None => vec![(None, 1.0)],
+    };
     let receivers = participants.participants.iter().chain(&participants.subscribers);
     let mut load = Load::default();
     for one in receivers.clone() {
@@ -41,8 +49,10 @@ pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants)
                 Subscription::Layout { layout, .. } => layout.size(place as usize).quality,
                 Subscription::Auto | Subscription::Manual { .. } => quality,
             };
-            if let Some(clip) = layer(clips, quality) {
-                load.add(clip, 1.0);
+            for (codec, share) in &codecs {
+                if let Some(clip) = layer(clips.of_codec(*codec), quality) {
+                    load.add(clip, *share);
+                }
             }
         }
         if let Some(clip) = &clips.audio {
@@ -61,8 +71,7 @@ pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants)
 }
 
 /// The clip that is sent for a quality; of fewer layers the nearest one below.
-fn layer(clips: &Clips, quality: Quality) -> Option<&MediaClip> {
-    let layers = &clips.video;
+fn layer(layers: &[Arc<MediaClip>], quality: Quality) -> Option<&MediaClip> {
     let wanted = match quality {
         Quality::Low => 0,
         Quality::Medium => 1,
@@ -73,9 +82,7 @@ fn layer(clips: &Clips, quality: Quality) -> Option<&MediaClip> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use stampede_media::{Codec, builtin};
+    use stampede_media::builtin;
 
     use super::*;
     use crate::Draft;

@@ -10,8 +10,9 @@ use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription};
 use stampede_signaling::{Profile, Token};
 
+use crate::codec_mix::CodecTurns;
 use crate::cohort_spec::assign;
-use crate::values::Resolution;
+use crate::values::{self, Resolution};
 use crate::{Clips, OwnIdentities, RoomSpec, Scenario, SubscribeMode};
 
 /// LiveKit's names and qualities of simulcast layers, lowest first.
@@ -90,7 +91,8 @@ impl Participants {
         let room_base = scenario.room.clone().unwrap_or_else(|| format!("stampede-{run_id}"));
         let rooms = rooms(scenario, &room_base);
         let own = format!("stampede-{run_id}-");
-        let publishers = publishers(scenario, clips, &own, &rooms, seed);
+        let mut codecs = CodecTurns::default();
+        let publishers = publishers(scenario, clips, &mut codecs, &own, &rooms, seed);
         let mut participants = receivers(scenario, &own, &rooms, seed);
         let subscribers = participants.split_off(scenario.shape.participants());
         for (phase_number, one) in (publishers.len() as u64..).zip(&mut participants) {
@@ -98,8 +100,10 @@ impl Participants {
             let own = &scenario.shape.rooms[room];
             let phase = phase(seed, phase_number);
             let tracks = own.participant_tracks;
-            let video =
-                tracks.video().then(|| video_track(&one.spec.identity, &clips.video, phase));
+            let video = tracks.video().then(|| {
+                let layers = clips.layers(scenario.video_codec(own), &mut codecs);
+                video_track(&one.spec.identity, layers, phase)
+            });
             let clip = clips.audio.as_ref().filter(|_| tracks.audio());
             let audio = clip.map(|clip| AudioOf {
                 clip,
@@ -171,9 +175,10 @@ fn rooms(scenario: &Scenario, base: &str) -> Vec<Rc<str>> {
     scenario.shape.rooms.iter().enumerate().map(name).collect()
 }
 
-fn publishers(
-    scenario: &Scenario,
+fn publishers<'a>(
+    scenario: &'a Scenario,
     clips: &Clips,
+    codecs: &mut CodecTurns<'a>,
     own_identities: &str,
     rooms: &[Rc<str>],
     seed: u64,
@@ -187,7 +192,9 @@ fn publishers(
             let identity = format!("{own_identities}pub-{}-{number}", room_number + 1);
             let phase = phase(seed, all.len() as u64);
             let video = number < own.video_publishers;
-            let video = video.then(|| video_track(&identity, &clips.video, phase));
+            let video = video.then(|| {
+                video_track(&identity, clips.layers(scenario.video_codec(own), codecs), phase)
+            });
             let clip = clips.audio.as_ref().filter(|_| number < own.audio_publishers);
             let audio = clip.map(|clip| AudioOf {
                 clip,
@@ -378,22 +385,12 @@ fn announced_video(track: &PublishTrack) -> LocalTrack {
         cid: track.cid.clone(),
         name: "video".to_owned(),
         kind: MediaKind::Video,
-        codec: codec_name(track.video_codec()).to_owned(),
+        codec: values::codec_name(track.video_codec().unwrap_or(Codec::Vp8)).to_owned(),
         width: full.map_or(0, |layer| layer.width),
         height: full.map_or(0, |layer| layer.height),
         layers,
         red: false,
         dtx: false,
-    }
-}
-
-/// As LiveKit names it in `SimulcastCodec.codec`.
-fn codec_name(codec: Option<Codec>) -> &'static str {
-    match codec {
-        Some(Codec::Vp9) => "vp9",
-        Some(Codec::H264) => "h264",
-        Some(Codec::Av1) => "av1",
-        _ => "vp8",
     }
 }
 
@@ -425,12 +422,17 @@ mod tests {
     use stampede_signaling::session::SignalVersion;
 
     fn clips(scenario: &Scenario) -> Clips {
-        let mut video = builtin::video(Codec::Vp8).unwrap();
-        if scenario.video.as_ref().is_some_and(|video| video.single_layer) {
-            video.drain(..2);
-        }
+        let layers = |codec| {
+            let mut video = builtin::video(codec).unwrap();
+            if scenario.video.as_ref().is_some_and(|video| video.single_layer) {
+                video.drain(..2);
+            }
+            video.into_iter().map(Arc::new).collect()
+        };
+        let others = [Codec::H264, Codec::Vp9].map(layers);
         Clips {
-            video: video.into_iter().map(Arc::new).collect(),
+            video: layers(Codec::Vp8),
+            more_video: others.to_vec(),
             audio: Some(Arc::new(builtin::audio().unwrap())),
         }
     }
@@ -438,6 +440,37 @@ mod tests {
     fn participants(draft: Draft) -> Participants {
         let scenario = Scenario::new(draft).unwrap();
         Participants::new(&scenario, &clips(&scenario), "ab", 1)
+    }
+
+    #[test]
+    fn publishers_send_their_rooms_codecs_in_their_shares() {
+        let mix = |text: &str| Some(text.parse().unwrap());
+        let room = |video_codec| RoomDraft { video_codec, ..RoomDraft::default() };
+        let all = participants(Draft {
+            rooms: 3,
+            video_publishers: Some(2),
+            participants: Some(2),
+            audio_publishers: Some(0),
+            subscribers: Some(1),
+            video_codec: mix("vp8:50,h264:50"),
+            room_drafts: vec![room(None), room(mix("vp9"))],
+            ..Draft::default()
+        });
+        let codec = |spec: &ParticipantSpec| spec.role.tracks[0].codec.clone();
+        let of = |specs: &[ParticipantSpec], room: &str| {
+            let own = specs.iter().filter(|spec| spec.room.ends_with(room)).map(codec);
+            own.collect::<Vec<_>>()
+        };
+        let codecs = |room| [of(&all.publishers, room), of(&all.participants, room)].concat();
+        assert_eq!(codecs("-2"), ["vp9"; 4]);
+        let mut others = [codecs("-1"), codecs("-3")].concat();
+        others.sort();
+        assert_eq!(others, ["h264", "h264", "h264", "h264", "vp8", "vp8", "vp8", "vp8"]);
+        for spec in all.publishers.iter().chain(&all.participants) {
+            let [track] = &spec.media.tracks[..] else { panic!() };
+            assert_eq!(values::codec_name(track.video_codec().unwrap()), codec(spec));
+            assert_eq!(track.layers.len(), 3);
+        }
     }
 
     #[test]

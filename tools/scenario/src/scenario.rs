@@ -16,6 +16,7 @@ use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{ApiCredentials, Profile, ServerUrl};
 use url::Url;
 
+use crate::codec_mix::{CodecMix, CodecTurns};
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
@@ -162,8 +163,10 @@ pub struct Server {
 pub struct VideoSpec {
     /// Files, lowest layer first; empty for the built-in clip.
     pub files: Vec<PathBuf>,
-    /// Codec asked for; that of the files, or VP8, if it was not.
-    pub codec: Option<Codec>,
+    /// Codecs asked for; that of the files, or VP8, if none was.
+    pub codec: Option<CodecMix>,
+    /// Codecs of rooms that differ.
+    pub of_rooms: Vec<CodecMix>,
     /// Frames a second of an H.264 file.
     pub frame_rate: Option<f64>,
     /// One layer only, the highest.
@@ -206,11 +209,41 @@ pub struct NetworkSpec {
 pub struct Clips {
     /// Layers of the video, lowest first; empty without video publishers.
     pub video: Vec<Arc<MediaClip>>,
+    /// The same of each further codec, where publishers send several.
+    pub more_video: Vec<Vec<Arc<MediaClip>>>,
     /// The audio; `None` without audio publishers.
     pub audio: Option<Arc<MediaClip>>,
 }
 
+impl Clips {
+    /// Layers of this codec; of the first one there is without it.
+    pub fn of_codec(&self, codec: Option<Codec>) -> &[Arc<MediaClip>] {
+        let of = |layers: &&Vec<Arc<MediaClip>>| layers.first().map(|clip| clip.codec) == codec;
+        self.all_video().find(of).unwrap_or(&self.video)
+    }
+
+    /// Layers of each codec.
+    pub fn all_video(&self) -> impl Iterator<Item = &Vec<Arc<MediaClip>>> {
+        [&self.video].into_iter().chain(&self.more_video)
+    }
+
+    /// What the next publisher sends of this mix.
+    pub(crate) fn layers<'a>(
+        &self,
+        mix: Option<&'a CodecMix>,
+        turns: &mut CodecTurns<'a>,
+    ) -> &[Arc<MediaClip>] {
+        self.of_codec(mix.and_then(|mix| turns.next(mix)))
+    }
+}
+
 impl Scenario {
+    /// Codecs that publishers of this room send, if any were asked for.
+    pub(crate) fn video_codec<'a>(&'a self, room: &'a RoomSpec) -> Option<&'a CodecMix> {
+        let of_all = || self.video.as_ref().and_then(|video| video.codec.as_ref());
+        room.video_codec.as_ref().or_else(of_all)
+    }
+
     /// Checks a draft.
     ///
     /// # Errors
@@ -573,9 +606,19 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
             files.len()
         )));
     }
+    let of_rooms: Vec<CodecMix> =
+        draft.room_drafts.iter().filter_map(|room| room.video_codec.clone()).collect();
+    let several = draft.video_codec.as_ref().filter(|mix| mix.single().is_none());
+    if let Some(mix) = several.or(of_rooms.first()).filter(|_| !files.is_empty()) {
+        return Err(Failure::config(format!(
+            "--video-codec {mix}: files have one codec for all: leave --video out, so that built-in \
+             clips are published, or give their codec alone"
+        )));
+    }
     Ok(Some(VideoSpec {
         files: files.clone(),
-        codec: draft.video_codec,
+        codec: draft.video_codec.clone(),
+        of_rooms,
         frame_rate: draft.video_frame_rate,
         single_layer: draft.no_simulcast,
     }))

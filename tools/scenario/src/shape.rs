@@ -7,8 +7,8 @@ use stampede_report::Failure;
 use crate::stage::{self, Stage};
 use crate::values::Resolution;
 use crate::{
-    CohortSize, CohortSpec, Draft, LayoutChoice, ParticipantTracks, REST, RoomDraft, RoomSizes,
-    SubscribeMode,
+    CodecMix, CohortSize, CohortSpec, Draft, LayoutChoice, ParticipantTracks, REST, RoomDraft,
+    RoomSizes, SubscribeMode,
 };
 
 /// Most parts of the subscribers, each with figures of its own: cohorts, crossed with `--impair`.
@@ -32,6 +32,8 @@ pub struct RoomSpec {
     pub participant_tracks: ParticipantTracks,
     /// Layer asked for.
     pub resolution: Resolution,
+    /// Codecs of its publishers; `None`: those of the run.
+    pub video_codec: Option<CodecMix>,
 }
 
 impl RoomSpec {
@@ -221,6 +223,7 @@ fn rooms(draft: &Draft, defaults: RoomDefaults, sizes: Option<Vec<u32>>) -> Vec<
                 participants: table.participants.unwrap_or(defaults.participants),
                 participant_tracks: draft.participant_tracks,
                 resolution: table.video_resolution.unwrap_or(draft.resolution),
+                video_codec: table.video_codec.clone(),
             }
         })
         .collect()

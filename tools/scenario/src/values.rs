@@ -170,6 +170,17 @@ pub fn video_codec(text: &str) -> Result<Codec, String> {
     }
 }
 
+/// As [`video_codec`] reads it, and as LiveKit names it in `SimulcastCodec.codec`.
+pub fn codec_name(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Vp8 => "vp8",
+        Codec::Vp9 => "vp9",
+        Codec::H264 => "h264",
+        Codec::Av1 => "av1",
+        Codec::Opus => "opus",
+    }
+}
+
 /// Frames a second of a file without timestamps.
 pub fn frame_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;

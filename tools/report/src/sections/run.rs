@@ -210,6 +210,9 @@ pub struct Options {
     pub video_resolution: String,
     /// Names of the published video clips, lowest layer first.
     pub video: Vec<String>,
+    /// `--video-codec`; `null` where it was not given.
+    #[serde(default)]
+    pub video_codec: Option<String>,
     /// Name of the published audio clip.
     pub audio: Option<String>,
     /// Whether publishers' audio was to be redundant (RED), where the server agrees; `null` in reports

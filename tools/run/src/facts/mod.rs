@@ -586,7 +586,12 @@ fn options(data: &RunData) -> Options {
         room_sizes: scenario.shape.room_sizes.as_ref().map(ToString::to_string),
         fault: scenario.faults.iter().map(ToString::to_string).collect(),
         video_resolution: scenario.resolution.name().to_owned(),
-        video: data.clips.video.iter().map(|clip| clip.name.clone()).collect(),
+        video: data.clips.all_video().flatten().map(|clip| clip.name.clone()).collect(),
+        video_codec: scenario
+            .video
+            .as_ref()
+            .and_then(|video| video.codec.as_ref())
+            .map(|mix| mix.to_string()),
         audio: data.clips.audio.as_ref().map(|clip| clip.name.clone()),
         audio_red: Some(scenario.audio_options.red),
         audio_dtx: Some(scenario.audio_options.dtx),

@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use stampede_report::Failure;
 use stampede_scenario::values::{self, Resolution};
-use stampede_scenario::{CohortSize, CohortSpec, FaultSpec, RoomDraft};
+use stampede_scenario::{CodecMix, CodecMixError, CohortSize, CohortSpec, FaultSpec, RoomDraft};
 
 /// Flags that make no sense in a file.
 const NOT_IN_FILES: [&str; 3] = ["scenario", "help", "version"];
@@ -255,8 +255,9 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
 }
 
 fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
-    const KEYS: [&str; 6] = [
+    const KEYS: [&str; 7] = [
         "name",
+        "video_codec",
         "video_publishers",
         "audio_publishers",
         "subscribers",
@@ -271,7 +272,12 @@ fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
         participants: fields.optional("participants", number)?,
         subscribers: fields.optional("subscribers", number)?,
         video_resolution: fields.optional("video_resolution", resolution)?,
+        video_codec: fields.optional("video_codec", codecs)?,
     })
+}
+
+fn codecs(text: &str) -> Result<CodecMix, String> {
+    text.parse().map_err(|error: CodecMixError| error.to_string())
 }
 
 /// What is done to a cohort, which is this table.

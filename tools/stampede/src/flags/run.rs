@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::Args;
 use stampede_impair::{Rng, Spec};
-use stampede_media::Codec;
 use stampede_output::one_line;
 
 use stampede_report::Failure;
@@ -14,8 +13,9 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec, LayoutChoice,
-    ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode,
+    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec,
+    LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage,
+    SubscribeMode,
 };
 use stampede_sfu::SfuOptions;
 
@@ -133,15 +133,11 @@ pub(crate) struct RunFlags {
     /// Simulcast layer that subscribers ask for.
     #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
     pub video_resolution: Resolution,
-    /// Codec of published video: vp8, vp9, h264 or av1 [default: that of --video, else vp8]. There
-    /// are built-in clips of all four; only the VP8 one is simulcast.
-    #[arg(
-        long,
-        value_name = "CODEC",
-        value_parser = values::video_codec,
-        help_heading = "Media"
-    )]
-    pub video_codec: Option<Codec>,
+    /// Codec of published video: vp8, vp9, h264 or av1, or several with the shares of publishers that
+    /// send them, like vp8:70,h264:30 [default: that of --video, else vp8]. There are built-in clips
+    /// of all four, simulcast but for AV1.
+    #[arg(long, value_name = "CODEC", help_heading = "Media")]
+    pub video_codec: Option<CodecMix>,
     /// Frames per second of an H.264 --video [default: what its stream says, else 30].
     #[arg(
         long,
