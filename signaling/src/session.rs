@@ -37,11 +37,13 @@ pub use event::{
     WantedCodec,
 };
 pub use flood::Flood;
-pub use layout::{Layout, VideoSize};
+pub use layout::Layout;
 pub use livekit_protocol::DisconnectReason;
 pub use people::UPDATE_ATTRIBUTE;
 pub use simulate::{CandidateProtocol, Simulation};
-pub use track::{Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource};
+pub use track::{
+    Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource, VideoSize, height_due,
+};
 pub use tracks::REMOTE_TRACKS_MAX;
 
 use crate::text;
@@ -495,7 +497,11 @@ impl Session {
             self.send_quality(video, quality);
         }
         for sid in &track_sids {
-            self.event(SessionEvent::TrackWanted { sid: sid.clone(), wanted: subscribe });
+            self.event(SessionEvent::TrackWanted {
+                sid: sid.clone(),
+                wanted: subscribe,
+                size: None,
+            });
         }
         self.send_subscription(track_sids, subscribe);
     }
@@ -668,7 +674,7 @@ impl Session {
             let (sids, others): (Vec<_>, Vec<_>) =
                 changes.announced.into_iter().partition(|track| wanted(track.kind));
             for track in others {
-                self.event(SessionEvent::TrackWanted { sid: track.sid, wanted: false });
+                self.event(SessionEvent::TrackWanted { sid: track.sid, wanted: false, size: None });
             }
             self.send_subscription(sids.into_iter().map(|track| track.sid).collect(), true);
         }

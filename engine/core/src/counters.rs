@@ -100,6 +100,9 @@ pub struct StreamReport {
     pub sender_window: Option<SenderWindow>,
     /// Payload bits a second between first and last packet; `None` with fewer than two.
     pub bitrate_bps: Option<f64>,
+    /// Mean height of its pictures in pixels over the time that they were shown; `None` where it is
+    /// not known.
+    pub height_mean: Option<f64>,
     /// The stream was replaced or removed by a later offer.
     pub closed: bool,
 }

@@ -139,8 +139,10 @@ counters! {
         /// Transport-wide congestion control messages sent, each with the arrivals of all streams of a
         /// peer; counted for the stream that carries them.
         twcc_sent: u64 = Messages, Neither, metric "twccs_sent";
-        /// Switches between simulcast layers; unknown where no stream's can be seen.
+        /// Switches between layers: pictures of another height; unknown where no height is known.
         layer_switches: Option<u64> = Times, Neither;
+        /// Of them those to smaller pictures.
+        layer_switches_down: Option<u64> = Times, Neither;
     }
 }
 

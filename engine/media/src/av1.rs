@@ -167,6 +167,15 @@ fn frame_kind(data: &[u8], reduced_still_picture: bool) -> Option<(bool, bool)> 
     Some((kind == 0, bits.flag()?))
 }
 
+/// Width and height in pixels by an OBU without size field that is a sequence header; `None` if it is
+/// another one or can't be read.
+pub fn sequence_size(obu: &[u8]) -> Option<(u16, u16)> {
+    let header = *obu.first()?;
+    let behind = 1 + usize::from(header & 0x04 != 0);
+    let data = obu.get(behind..).filter(|_| obu_type(header) == obu::SEQUENCE_HEADER)?;
+    SequenceHeader::parse(data).ok().map(|header| header.size)
+}
+
 /// As much of a sequence header as is needed (AV1 §5.5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SequenceHeader {

@@ -1,6 +1,9 @@
 //! H.264 as RTP carries it (RFC 6184) and as much of its syntax (ITU-T H.264 §7.3) as tells where
 //! access units begin and which of them need no other one.
 
+use h264_reader::nal::sps::SeqParameterSet;
+use h264_reader::rbsp;
+
 use crate::bits::BitReader;
 
 /// NAL unit types (H.264 table 7-1, RFC 6184 table 1).
@@ -166,6 +169,8 @@ pub struct Summary {
     pub idr: bool,
     /// Whether other pictures may refer to this one; known from slices only.
     pub reference: Option<bool>,
+    /// It holds a whole sequence parameter set.
+    pub parameters: bool,
 }
 
 impl Summary {
@@ -182,6 +187,7 @@ impl Summary {
             Payload::Fragment { start, header, data, .. } => {
                 let first = data.first().copied().unwrap_or(0);
                 summary.add(&[header, first], start);
+                summary.parameters = false;
                 if !start {
                     summary.head = None;
                 }
@@ -196,6 +202,7 @@ impl Summary {
             self.idr |= nal_type(header) == nal::IDR;
             self.reference = Some(self.reference.unwrap_or(false) | is_reference(header));
         }
+        self.parameters |= nal_type(header) == nal::SPS;
         if first {
             self.head = match nal_type(header) {
                 nal::DELIMITER => Some(Head::Delimiter),
@@ -235,6 +242,16 @@ pub fn profile_level_id(sps: &[u8]) -> Option<u32> {
         }
         _ => None,
     }
+}
+
+/// Width and height in pixels by a NAL unit that is a sequence parameter set; `None` if it can't be
+/// read, or says more than 65,535 pixels a side.
+pub fn picture_size(sps: &[u8]) -> Option<(u16, u16)> {
+    let data = rbsp::decode_nal(sps).ok()?;
+    let parameters = SeqParameterSet::from_bits(rbsp::BitReader::new(&data[..])).ok()?;
+    let (width, height) = parameters.pixel_dimensions().ok()?;
+    let side = |pixels| u16::try_from(pixels).ok().filter(|&pixels| pixels > 0);
+    side(width).zip(side(height))
 }
 
 /// The first sequence parameter set that a payload holds whole.
@@ -308,6 +325,7 @@ mod tests {
             let summary = Summary::of(&payload);
             prop_assert_eq!(append_annex_b(&payload, &mut out).is_ok(), summary.is_ok());
             let _ = (is_bidirectional_slice(&payload), sequence_parameters(&payload));
+            let _ = picture_size(&payload);
         }
     }
 }

@@ -8,7 +8,7 @@ use stampede_sdp::Slots;
 
 use super::end::EndReason;
 use super::layout::Layout;
-use super::track::{Departure, LocalTrack, Quality, RemoteTrack};
+use super::track::{Departure, LocalTrack, Quality, RemoteTrack, VideoSize};
 
 /// Which of the participant's two peer connections (livekit_rtc.proto `SignalTarget`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -299,6 +299,9 @@ pub enum SessionEvent {
         sid: String,
         /// False if it was not subscribed to, or is switched off.
         wanted: bool,
+        /// At which size, of a video that a layout shows; else it is what
+        /// [`Receives::quality`] says.
+        size: Option<VideoSize>,
     },
     /// The server can't give us this track (`subscription_response`).
     SubscriptionFailed {

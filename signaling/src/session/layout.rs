@@ -1,7 +1,7 @@
 //! How a subscriber arranges what it shows: `lk perf load-test --layout` (livekit-cli
 //! pkg/loadtester/loadtester.go).
 
-use super::track::Quality;
+use super::track::{Quality, VideoSize};
 
 /// How a subscriber arranges what it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,18 +14,6 @@ pub enum Layout {
     Grid4x4,
     /// Twenty-five small ones.
     Grid5x5,
-}
-
-/// The size at which a video is shown; a width wins over the quality on the server
-/// (livekit pkg/rtc/subscribedtrack.go).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct VideoSize {
-    /// The layer meant.
-    pub quality: Quality,
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
 }
 
 pub(super) const LARGE: VideoSize = VideoSize { quality: Quality::High, width: 1_280, height: 720 };

@@ -7,7 +7,8 @@ use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 
 use super::event::SessionEvent;
-use super::layout::{Layout, VideoSize};
+use super::layout::Layout;
+use super::track::VideoSize;
 use super::tracks::Changes;
 use stampede_sdp::MediaKind;
 
@@ -20,6 +21,15 @@ enum Wanted {
     Video(VideoSize),
     /// Neither.
     Nothing,
+}
+
+impl Wanted {
+    fn size(self) -> Option<VideoSize> {
+        match self {
+            Self::Video(size) => Some(size),
+            Self::Audio | Self::Nothing => None,
+        }
+    }
 }
 
 /// What came of a change.
@@ -77,6 +87,7 @@ impl Seats {
         let events = changed.iter().map(|(sid, wanted)| SessionEvent::TrackWanted {
             sid: sid.clone(),
             wanted: *wanted != Wanted::Nothing,
+            size: wanted.size(),
         });
         let events = events.collect();
         for sid in &changes.video_sids {

@@ -7,7 +7,7 @@ use stampede_sdp::MediaKind;
 /// The simulcast layer asked for with `track_setting` (livekit_models.proto `VideoQuality`).
 ///
 /// There is no default on the wire: quality 0 *is* LOW, so it is always sent explicitly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Quality {
     /// The lowest layer (`q`).
     Low,
@@ -39,6 +39,34 @@ impl Quality {
             Ok(proto::VideoQuality::Off) | Err(_) => None,
         }
     }
+}
+
+/// The size at which a video is shown; a width wins over the quality on the server
+/// (livekit pkg/rtc/subscribedtrack.go).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct VideoSize {
+    /// The layer meant.
+    pub quality: Quality,
+    /// Width in pixels; 0 where the quality alone is meant.
+    pub width: u32,
+    /// Height in pixels; 0 where the quality alone is meant.
+    pub height: u32,
+}
+
+/// Height of the layer that a server sends who asks for this, if nothing is in the way. With a size it
+/// is the lowest layer that is at least as high, else the highest (livekit
+/// pkg/rtc/mediatrackreceiver.go, `GetQualityForDimension`); with a quality the layer of it, or else
+/// the best below, or the lowest. `None` if nobody said what is offered.
+#[must_use]
+pub fn height_due(offered: &[VideoSize], asked: VideoSize) -> Option<u32> {
+    let known = || offered.iter().filter(|layer| layer.height > 0);
+    if asked.height > 0 {
+        let enough = known().map(|layer| layer.height).filter(|height| *height >= asked.height);
+        return enough.min().or_else(|| known().map(|layer| layer.height).max());
+    }
+    let below = known().filter(|layer| layer.quality <= asked.quality);
+    let due = below.max_by_key(|layer| layer.quality);
+    due.or_else(|| known().min_by_key(|layer| layer.quality)).map(|layer| layer.height)
 }
 
 /// What a track shows (livekit_models.proto `TrackSource`).
@@ -128,6 +156,17 @@ impl LocalTrack {
             MediaKind::Video => TrackSource::Camera,
         }
     }
+
+    /// Its layers as others hear of them.
+    #[must_use]
+    pub fn offered(&self) -> Vec<VideoSize> {
+        let size = |layer: &LocalLayer| VideoSize {
+            quality: layer.quality,
+            width: layer.width,
+            height: layer.height,
+        };
+        self.layers.iter().map(size).collect()
+    }
 }
 
 /// One layer of a [`LocalTrack`].
@@ -195,4 +234,39 @@ pub struct RemoteTrack {
     pub mime_type: String,
     /// Muted by its publisher.
     pub muted: bool,
+    /// Its layers as its publisher offers them; empty for audio, and where nobody said.
+    pub layers: Vec<VideoSize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_what_the_server_would_send() {
+        let simulcast = [(Quality::Low, 180), (Quality::Medium, 360), (Quality::High, 720)];
+        let simulcast = simulcast.map(|(quality, height)| VideoSize {
+            quality,
+            width: height * 16 / 9,
+            height,
+        });
+        let [small, middle, large] = simulcast;
+        let quality = |quality| VideoSize { quality, ..VideoSize::default() };
+        for (offered, asked, due) in [
+            (&simulcast[..], quality(Quality::High), Some(720)),
+            (&simulcast, quality(Quality::Medium), Some(360)),
+            (&simulcast, quality(Quality::Low), Some(180)),
+            (&simulcast, large, Some(720)),
+            (&simulcast, VideoSize { height: 200, ..small }, Some(360)),
+            (&simulcast, VideoSize { height: 1_080, ..large }, Some(720)),
+            (&[middle, large], small, Some(360)),
+            // Without simulcast there is one layer, whatever is asked for.
+            (&[large], quality(Quality::Low), Some(720)),
+            (&[small, large], quality(Quality::Medium), Some(180)),
+            (&[], quality(Quality::High), None),
+            (&[quality(Quality::High)], large, None),
+        ] {
+            assert_eq!(height_due(offered, asked), due, "{offered:?} {asked:?}");
+        }
+    }
 }

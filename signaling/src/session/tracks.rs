@@ -7,11 +7,14 @@ use livekit_protocol::{DisconnectReason, ParticipantInfo, TrackInfo, TrackType};
 use stampede_sdp::{Description, MediaKind};
 
 use super::event::SessionEvent;
-use super::track::{Departure, RemoteTrack, TrackSource};
+use super::track::{Departure, Quality, RemoteTrack, TrackSource, VideoSize};
 
 /// Most tracks of others a session keeps. Further ones are counted and otherwise ignored: they are
 /// neither subscribed manually nor given a quality.
 pub const REMOTE_TRACKS_MAX: usize = 4_096;
+
+/// Most layers of a track that are kept; there are three qualities.
+const LAYERS_MAX: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -171,6 +174,7 @@ impl TrackTable {
         if kind == MediaKind::Video {
             changes.video_sids.push(track.sid.clone());
         }
+        let layers = layers_offered(&track);
         let (sid, publisher) = (track.sid.clone(), publisher_sid.to_owned());
         changes.announced.push(Announced { sid, kind, publisher_sid: publisher });
         changes.events.push(SessionEvent::TrackAvailable(Box::new(RemoteTrack {
@@ -183,6 +187,7 @@ impl TrackTable {
             height: track.height,
             mime_type: track.mime_type,
             muted: track.muted,
+            layers,
         })));
         Some(track.sid)
     }
@@ -240,6 +245,18 @@ impl TrackTable {
             known.announced || known.offered
         });
     }
+}
+
+/// The layers that a publisher has announced of its first codec, at most [`LAYERS_MAX`].
+#[allow(deprecated)] // `layers` is where older servers have them
+fn layers_offered(track: &TrackInfo) -> Vec<VideoSize> {
+    let mut by_codec = track.codecs.iter().map(|codec| &codec.layers);
+    let layers = by_codec.find(|layers| !layers.is_empty()).unwrap_or(&track.layers);
+    let known = layers.iter().filter_map(|layer| {
+        let quality = Quality::from_proto(layer.quality)?;
+        Some(VideoSize { quality, width: layer.width, height: layer.height })
+    });
+    known.take(LAYERS_MAX).collect()
 }
 
 /// What the server sends on this m-line of its offer. An offer that can't be read has none: the

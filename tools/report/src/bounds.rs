@@ -15,6 +15,9 @@ pub const OWN_LOSS_RATE_MAX: f64 = 1e-4;
 pub const OWN_LOSS_MIN: u64 = 10;
 /// Share of packets lost for good above which a run can't be called a pass: nobody would watch it.
 pub const LOSS_RATE_MAX: f64 = 0.01;
+/// Share of the time in which subscribers may get smaller pictures than they asked for before it is not
+/// what they asked for that was carried: most of it.
+pub const LOWER_RATIO_MAX: f64 = 0.5;
 /// Longest wait for a join response, once TCP is connected, that is not called a stall; a
 /// busy livekit-server answers within a second.
 pub const JOIN_RESPONSE_WAIT_MS_MAX: f64 = 3_000.0;

@@ -5,6 +5,7 @@ use stampede_counters::{ImpairCounters, RecoveryGroups};
 
 use crate::errors::{ErrorClass, ErrorFact};
 use crate::joins::LostJoins;
+use crate::layers::LayersSection;
 use crate::senders::SenderFacts;
 use crate::types::Fault;
 use crate::watch::Missed;
@@ -131,6 +132,11 @@ pub struct Facts {
     pub impaired: bool,
     /// Who could not watch, and why.
     pub watch: WatchFacts,
+    /// Which layers they got.
+    pub layers: LayersSection,
+    /// [`LOWER_RATIO_MAX`](crate::bounds::LOWER_RATIO_MAX) applies: no threshold on layers takes its
+    /// place.
+    pub layers_bounded: bool,
     /// How late the latest packet of our publishers left.
     pub publish_late_ms_max: f64,
     /// The server was the embedded SFU.

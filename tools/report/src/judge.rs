@@ -8,6 +8,7 @@ use super::bounds::{
 use super::errors::{ErrorClass, ErrorFact};
 use super::facts::{Facts, LedgerFacts, TracksFacts};
 use super::joins::JOIN_FAILURE_RATE_MAX;
+use super::layers_verdict;
 use super::show::group;
 use super::types::{Fault, Outcome, Verdict};
 use super::watch_verdict;
@@ -90,6 +91,10 @@ fn by_figures(facts: &Facts) -> Verdict {
     }
     if facts.lost_joins.too_many(facts.started) {
         result = Outcome::Fail;
+    }
+    if let Some((true, whose, reason)) = layers_verdict::judge(facts) {
+        result = Outcome::Fail;
+        found.push((whose, reason));
     }
     found.extend(joins(facts));
     found.extend(stall(facts));
@@ -543,6 +548,9 @@ fn notes(facts: &Facts) -> Vec<String> {
     }
     if facts.unrecovered == 0 && lost_on_purpose(facts) > 0 {
         notes.push(dropped_in_words(facts));
+    }
+    if let Some((false, _, remark)) = layers_verdict::judge(facts) {
+        notes.push(remark);
     }
     notes.extend(facts.faults_without_effect.iter().cloned());
     notes.extend(came_back(facts));

@@ -26,6 +26,8 @@ pub mod joins;
 pub mod judge;
 pub mod keys;
 pub mod latency;
+pub mod layers;
+mod layers_verdict;
 pub mod merge;
 pub mod out;
 pub mod running;

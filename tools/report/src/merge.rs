@@ -14,6 +14,7 @@ use stampede_counters::{
 
 use super::hist::Hist;
 use super::latency::{self, LatencySource};
+use super::layers::LayersSection;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
     CohortFigures, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
@@ -290,6 +291,9 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
             .filter(|(_, expected_s)| *expected_s > 0.0)
             .map(|(pictures, expected_s)| round(pictures / expected_s, 2)),
         watch: WatchFigures::merged(sections.iter().map(|section| &section.watch)),
+        layers: freezes.then(|| {
+            LayersSection::merged(sections.iter().filter_map(|section| section.layers.as_ref()))
+        }),
         jitter_ms: list(|section| section.jitter_ms.as_ref()),
         latency_ms: list(|section| section.latency_ms.as_ref()),
         latency_layers_ms: latency::merged_layers(

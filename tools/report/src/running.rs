@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json, to_value};
 use stampede_counters::{JoinCounters, MediaCounters, PendingAt, RecoveryGroups, RunCounters};
 
+use super::layers::LayersSection;
 use super::types::WatchFigures;
 
 /// Counters that are known only at the end of a run, by what their keys begin with, and why. All
@@ -31,6 +32,8 @@ pub struct LiveWatch {
     pub video: WatchFigures,
     /// Of audio.
     pub audio: WatchFigures,
+    /// Which layers were on the screen.
+    pub layers: LayersSection,
     /// Subscribers with a track that is interrupted now.
     pub interrupted: u64,
 }
@@ -63,6 +66,16 @@ pub fn figures(
     for (name, (media, watch)) in ["video", "audio"].into_iter().zip(kinds) {
         add_rates(&mut figures[name], media, watch);
     }
+    let layers = &watch.layers;
+    figures["video"]["layers"] = json!({
+        "lower_ratio": layers.lower_ratio,
+        "asked_s": layers.asked_s,
+        "lower_s": layers.lower_s,
+        "height_px": layers.height_px.map_or_else(
+            || json!({"p5": null, "p50": null, "mean": null}),
+            |height| to_value(height).unwrap_or_default(),
+        ),
+    });
     // Audio has no freezes.
     if let Some(audio) = figures["audio"].as_object_mut() {
         audio.remove("freezes");

@@ -175,6 +175,11 @@ impl Threshold {
         let figure = self.key.strip_prefix(section);
         matches!(figure, Some("loss_rate" | "packets.unrecovered"))
     }
+
+    /// True if it replaces the fixed bound on smaller pictures than those asked for.
+    pub fn bounds_layers(&self) -> bool {
+        self.key.starts_with("video.layers.")
+    }
 }
 
 /// The first threshold that ends a run after `elapsed`, with the figure that crossed it. What has
@@ -377,5 +382,7 @@ mod tests {
         assert_eq!(bounds("audio.packets.unrecovered<100"), [false, true]);
         assert_eq!(bounds("publish.upstream_loss_rate<5%"), [false, false]);
         assert_eq!(bounds("join.failed<1"), [false, false]);
+        assert!(one("video.layers.height_px.p50>=720").bounds_layers());
+        assert!(!one("video.loss_rate<5%").bounds_layers());
     }
 }

@@ -64,11 +64,13 @@ pub fn unit(key: &str) -> Unit {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 18] = [
+const LOWER: [&str; 20] = [
     // Of recoveries.
     "ms",
     "interruptions",
     "short_gaps_s",
+    "lower_ratio",
+    "lower_s",
     "loss_rate",
     "missing_rate",
     "upstream_loss_rate",
@@ -103,7 +105,7 @@ pub fn better(key: &str) -> Better {
     if last == "count" && !key.contains("interruptions") || key.starts_with("run.") {
         return Better::Neither;
     }
-    if words.clone().any(|word| word == "watch_ratio_subscribers") {
+    if words.clone().any(|word| word == "watch_ratio_subscribers" || word == "height_px") {
         return Better::Higher;
     }
     if words.any(|word| LOWER.contains(&word)) {
@@ -138,6 +140,9 @@ mod tests {
             ("video.interruptions.length_s.p50", Unit::Seconds, Better::Lower),
             ("audio.interruptions.causes.loss.count", Unit::Plain, Better::Lower),
             ("audio.interruptions.causes.on_purpose.total_s", Unit::Seconds, Better::Neither),
+            ("video.layers.lower_ratio", Unit::Share, Better::Lower),
+            ("video.layers.height_px.p50", Unit::Plain, Better::Higher),
+            ("video.layers.heights.720p.ratio", Unit::Share, Better::Neither),
             ("generator.rss_bytes_per_peer", Unit::Bytes, Better::Lower),
             ("generator.cpu_ns_per_packet", Unit::Nanoseconds, Better::Lower),
             ("video.packets.expected", Unit::Plain, Better::Neither),

@@ -17,14 +17,18 @@ use stampede_core::watch::{
 use stampede_engine::{CoverNews, PeerId};
 use stampede_scenario::OwnIdentities;
 use stampede_signaling::session::{
-    Departure, RemoteTrack, SessionEvent, Subscription, TrackSource,
+    Departure, RemoteTrack, SessionEvent, Subscription, TrackSource, VideoSize, height_due,
 };
+
+use stampede_report::layers::LayerSums;
 
 use crate::joins::{ParticipantId, of_first_try};
 
 /// Most streams of one subscriber whose track nobody has named yet. News of further ones is
 /// dropped; a LiveKit server names every track in the offer that brings its stream.
 const NAMELESS_MAX: usize = 64;
+/// Most rows of layers kept of such a stream; further ones are left out.
+const NAMELESS_LAYERS_MAX: usize = 256;
 /// Most publications kept of a room; what is published beyond is not expected of anybody.
 const PUBLICATIONS_MAX: usize = 4_096;
 /// Most track sids kept of a room; what comes under further ones is not told from a track that nobody
@@ -43,6 +47,8 @@ const LEFT: &str = "left";
 /// Datagrams of a connection come seconds apart: it counts as cut off so long after the last one
 /// that was dropped on purpose.
 const CUT_OFF_FOR: Duration = Duration::from_secs(2);
+/// Of a track of which nothing came.
+static NO_LAYERS: LayerSums = LayerSums::NONE;
 
 /// A subscriber, before anything is known of it.
 pub(crate) struct Viewer {
@@ -54,6 +60,8 @@ pub(crate) struct Viewer {
     pub cohort: u16,
     /// How it gets its tracks.
     pub subscription: Subscription,
+    /// What it asks for of a video of which its session said nothing else.
+    pub asked: VideoSize,
 }
 
 /// One track of a room: a publisher's camera, say, whatever sids it had.
@@ -71,6 +79,8 @@ pub(crate) struct Publication {
     publisher_sid: String,
     /// The latest track sid: what is heard of a former one is not of this track any more.
     sid: String,
+    /// Its layers, as its publisher offers them; empty for audio and where nobody said.
+    offered: Vec<VideoSize>,
     timeline: Timeline<Publishing>,
     /// When its publisher was broken on purpose.
     excused: Vec<[Instant; 2]>,
@@ -103,7 +113,11 @@ struct Taken {
 #[derive(Default)]
 struct Track {
     watch: TrackWatch,
+    /// What was on the screen since the window began.
+    layers: LayerSums,
     shown: Option<bool>,
+    /// What was asked for, if the session said so.
+    asked: Option<VideoSize>,
     paused: bool,
     wanted: Timeline<bool>,
 }
@@ -124,6 +138,8 @@ pub(crate) struct Watched<'a> {
     pub index: usize,
     /// What it came to.
     pub tally: Tally,
+    /// What was on the screen.
+    pub layers: &'a LayerSums,
     /// A packet of it has come.
     pub received: bool,
 }
@@ -287,9 +303,10 @@ impl Audience {
             SessionEvent::TrackGone { sid, departure } => {
                 self.change(id, sid, |publication| publication.gone(at, *departure));
             }
-            SessionEvent::TrackWanted { sid, wanted } => {
+            SessionEvent::TrackWanted { sid, wanted, size } => {
                 if let Some(track) = self.track(id, sid) {
                     track.shown = Some(*wanted);
+                    track.asked = size.or(track.asked);
                     track.set_wanted(at);
                 }
             }
@@ -414,6 +431,7 @@ impl Audience {
                 height: 0,
                 mime_type: String::new(),
                 muted,
+                layers: one.offered.clone(),
             };
             Some((track, lost))
         });
@@ -492,10 +510,19 @@ impl Audience {
             return taken.keep_nameless(made_at, stream, cover);
         };
         let waiting = taken.nameless.iter().position(|(_, waiting, _)| *waiting == stream);
-        if let Some((made_at, _, earlier)) = waiting.map(|at| taken.nameless.swap_remove(at)) {
-            taken.track(index).watch.cover(made_at, stream, earlier);
+        let (begin, asked) = (self.begin, taken.viewer.asked);
+        let offered = &room.publications[index].offered;
+        let waited = waiting.map(|at| taken.nameless.swap_remove(at));
+        let waited = waited.map(|(made_at, _, cover)| (made_at, cover));
+        for (made_at, cover) in waited.into_iter().chain([(made_at, cover)]) {
+            let track = taken.track(index);
+            // News from before the window tell of what was before it.
+            if made_at >= begin && !cover.layers.is_empty() {
+                let due = height_due(offered, track.asked.unwrap_or(asked));
+                track.layers.add(&cover.layers, due);
+            }
+            track.watch.cover(made_at, stream, cover);
         }
-        taken.track(index).watch.cover(made_at, stream, cover);
         let Some(track) = taken.tracks.get_mut(index).and_then(Option::as_mut) else { return };
         if track.watch.wants_folding() {
             let publication = &room.publications[index];
@@ -516,7 +543,10 @@ impl Audience {
     pub(crate) fn window_begins(&mut self, at: Instant) {
         self.begin = at;
         for taken in self.seats.iter_mut().flatten() {
-            taken.tracks.iter_mut().flatten().for_each(|track| track.watch.forget_folded());
+            for track in taken.tracks.iter_mut().flatten() {
+                track.watch.forget_folded();
+                track.layers = LayerSums::default();
+            }
         }
     }
 
@@ -567,6 +597,7 @@ impl Audience {
             let (never, always) = (TrackWatch::default(), Timeline::default());
             let (watch, wanted) =
                 track.map_or((&never, &always), |track| (&track.watch, &track.wanted));
+            let layers = track.map_or(&NO_LAYERS, |track| &track.layers);
             let facts = facts(self.rules, &taken.seat, publication, wanted);
             let tally = watch.tally(&facts, self.begin, until);
             (!tally.expected.is_zero()).then_some(Watched {
@@ -574,6 +605,7 @@ impl Audience {
                 publication,
                 index,
                 tally,
+                layers,
                 received: watch.received(),
             })
         })
@@ -626,6 +658,7 @@ impl Room {
     fn published(&mut self, at: Instant, found: &RemoteTrack, teller: Teller<'_>) -> Option<usize> {
         if let Some(&index) = self.by_sid.get(&found.sid) {
             let known = &mut self.publications[index];
+            known.offers(found);
             let gone = !matches!(known.timeline.current(), Some(Publishing::There { .. }));
             // Of this run's own its publisher knows better.
             let knows = teller == Teller::Itself || !known.own;
@@ -666,6 +699,7 @@ impl Room {
                     ordinal,
                     publisher_sid: String::new(),
                     sid: String::new(),
+                    offered: Vec::new(),
                     timeline: Timeline::default(),
                     excused: Vec::new(),
                     own: match teller {
@@ -679,6 +713,7 @@ impl Room {
         let publication = &mut self.publications[index];
         publication.publisher_sid.clone_from(&found.publisher_sid);
         publication.sid.clone_from(&found.sid);
+        publication.offers(found);
         publication.timeline.set(at, Publishing::There { muted: found.muted });
         self.by_sid.insert(found.sid.clone(), index);
         Some(index)
@@ -686,6 +721,13 @@ impl Room {
 }
 
 impl Publication {
+    /// Not everybody who tells of a track tells of its layers.
+    fn offers(&mut self, found: &RemoteTrack) {
+        if !found.layers.is_empty() {
+            self.offered.clone_from(&found.layers);
+        }
+    }
+
     /// What others hear of how it ended. Of this run's own its publisher knows better: one that
     /// loses its media leaves in order, as far as the server can tell.
     fn gone(&mut self, at: Instant, departure: Departure) {
@@ -741,8 +783,11 @@ impl Taken {
         if let Some((at, _, waiting)) = known {
             let mut ended = std::mem::take(&mut waiting.ended);
             ended.extend(cover.ended.iter().copied());
+            let mut layers = std::mem::take(&mut waiting.layers);
+            layers.extend(cover.layers.iter().copied());
+            layers.truncate(NAMELESS_LAYERS_MAX);
             *at = made_at;
-            *waiting = StreamCover { ended, ..cover };
+            *waiting = StreamCover { ended, layers, ..cover };
         } else if self.nameless.len() < NAMELESS_MAX {
             self.nameless.push((made_at, stream, cover));
         }

@@ -12,6 +12,7 @@ use stampede_report::types::Fault;
 use stampede_scenario::{Audience as AudiencePlan, ParticipantSpec, Participants, Scenario};
 use stampede_sfu::Ledger;
 use stampede_signaling::presence::Absence;
+use stampede_signaling::session::VideoSize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -236,7 +237,8 @@ impl Conductor<'_> {
                     joins.expect(id, &spec.room, spec.cohort, spec.tracks);
                     let (identity, room) = (spec.identity.clone(), Rc::clone(&spec.room));
                     let (cohort, subscription) = (spec.cohort, receives.subscription);
-                    audience.seat(id, Viewer { identity, room, cohort, subscription });
+                    let asked = VideoSize { quality: receives.quality, ..VideoSize::default() };
+                    audience.seat(id, Viewer { identity, room, cohort, subscription, asked });
                 }
                 if spec.publishes() {
                     let tracks = &spec.media.tracks;

@@ -50,7 +50,7 @@ impl PeerUpdates {
             SessionEvent::StreamState { sid, paused } => {
                 Some(PeerUpdate::Paused { track_id: sid.clone(), paused: *paused })
             }
-            SessionEvent::TrackWanted { sid, wanted } => {
+            SessionEvent::TrackWanted { sid, wanted, .. } => {
                 Some(PeerUpdate::Paused { track_id: sid.clone(), paused: !wanted })
             }
             SessionEvent::TrackPublished { cid, sid } => {
@@ -110,6 +110,7 @@ mod tests {
                 height: 0,
                 mime_type: String::new(),
                 muted: true,
+                layers: Vec::new(),
             };
             let update = updates().of(&SessionEvent::TrackAvailable(Box::new(track)));
             let track_id = "TR_1".to_owned();

@@ -11,6 +11,7 @@ use crate::audience::{Audience, Viewer, Watched};
 use crate::data::RunData;
 use crate::joins::of_first_try;
 use stampede_report::facts::{CauseGroup, WatchFacts};
+use stampede_report::layers::{LayerSums, LayersSection};
 use stampede_report::running::LiveWatch;
 use stampede_report::types::SeriesRow;
 use stampede_report::watch::{
@@ -157,6 +158,17 @@ impl<'a> Viewers<'a> {
             }
         }
         sums
+    }
+
+    /// Which layers were on the screen, of all subscribers or of one cohort, and what excuses smaller
+    /// ones.
+    pub(crate) fn layers(&self, cohort: Option<u16>, excused: Option<&str>) -> LayersSection {
+        let mut sums = LayerSums::default();
+        let of_cohort = |seen: &&Seen<'_>| cohort.is_none_or(|cohort| cohort == seen.viewer.cohort);
+        for track in self.seen.iter().filter(of_cohort).flat_map(|seen| &seen.tracks) {
+            sums.merge(track.layers);
+        }
+        sums.section(excused)
     }
 
     /// The subscribers that could watch least; `None` if nobody was expected to watch anything.
@@ -314,6 +326,7 @@ impl<'a> Viewers<'a> {
         LiveWatch {
             video: self.sums(MediaKind::Video, None).so_far(),
             audio: self.sums(MediaKind::Audio, None).so_far(),
+            layers: self.layers(None, None),
             interrupted: self.interrupted_now(),
         }
     }
@@ -400,7 +413,7 @@ mod tests {
     use std::rc::Rc;
 
     use stampede_core::watch::Rules;
-    use stampede_signaling::session::{RemoteTrack, Subscription, TrackSource};
+    use stampede_signaling::session::{RemoteTrack, Subscription, TrackSource, VideoSize};
 
     use super::*;
     use crate::joins::ParticipantId;
@@ -442,6 +455,7 @@ mod tests {
                 room: Rc::clone(&room),
                 cohort: 0,
                 subscription: Subscription::Auto,
+                asked: VideoSize::default(),
             };
             audience.seat(ParticipantId(number), viewer);
             audience.scheduled(ParticipantId(number), at(0));
@@ -457,6 +471,7 @@ mod tests {
             height: 0,
             mime_type: String::new(),
             muted: false,
+            layers: Vec::new(),
         };
         audience.published(&room, at(0), &camera);
         audience.disconnected(ParticipantId(1), at(6_000), "ping_timeout");

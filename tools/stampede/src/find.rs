@@ -5,6 +5,7 @@
 
 use stampede_report::bounds::LATENESS_MS_P99_MAX;
 use stampede_report::keys;
+use stampede_report::layers::LayersSection;
 use stampede_report::threshold::Threshold;
 use stampede_report::types::{Fault, FindSection, FindStep, Outcome, Report};
 use std::time::Duration;
@@ -198,7 +199,12 @@ fn judge(report: &Report, promise: &[Threshold], subscribers: u32) -> Result<Fin
     // What nobody could watch is not held, whatever was promised of what did come.
     let sections = || report.video.iter().chain(&report.audio);
     let watched = sections().all(|section| !section.watch.missed().is_too_much());
-    let ok = kept && all && valid && watched;
+    // Nor is it what subscribers asked for if most of it was smaller, unless the promise says how much
+    // may be.
+    let own = promise.iter().any(|test| test.bounds_layers());
+    let mut layers = sections().filter_map(|section| section.layers.as_ref());
+    let as_asked = own || !layers.any(LayersSection::is_mostly_lower);
+    let ok = kept && all && valid && watched && as_asked;
     let mut reasons = report.verdict.reasons.clone();
     if !all {
         reasons.insert(0, report.join.balance());
@@ -344,6 +350,28 @@ mod tests {
         assert!(judged(&[(1_000, 8)], &lossless).ok);
         let step = judged(&[(1_000, 8)], &watchable);
         assert!(!step.ok && step.figures["video.watch_ratio"] == Some(0.992), "{step:?}");
+    }
+
+    #[test]
+    fn a_step_does_not_hold_by_smaller_pictures_than_asked_for() {
+        let lossless = "video.loss_rate<0.1%".parse::<Thresholds>().unwrap().0;
+        let own = "video.layers.lower_ratio<80%".parse::<Thresholds>().unwrap().0;
+        let mut run = report();
+        let mut judged = |lower_ratio, excused: Option<&str>, promise: &[Threshold]| {
+            let video = run.video.as_mut().unwrap();
+            (video.loss_rate, video.watch) =
+                (Some(0.0), stampede_report::testing::watched(&[(1_000, 0)]));
+            let layers = LayersSection {
+                lower_ratio: Some(lower_ratio),
+                excused: excused.map(str::to_owned),
+                ..LayersSection::default()
+            };
+            video.layers = Some(layers);
+            judge(&run, promise, 10).unwrap().ok
+        };
+        assert!(judged(0.3, None, &lossless) && !judged(0.7, None, &lossless));
+        assert!(judged(0.7, Some("limited"), &lossless));
+        assert!(judged(0.7, None, &own) && !judged(0.9, None, &own));
     }
 
     #[test]

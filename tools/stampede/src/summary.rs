@@ -159,11 +159,13 @@ fn watch(page: &mut Page, report: &Report) {
     if kinds.is_empty() {
         return;
     }
+    let layers = report.video.as_ref().and_then(|section| section.layers.as_ref()?.summary());
     if kinds.iter().all(|(_, watch)| watch.is_whole()) {
         let names: Vec<_> = kinds.iter().map(|(name, _)| *name).collect();
         let all = report.watch.as_ref().map_or(0, |section| section.subscribers);
         let text = format!("100 % of {} by all {} subscribers", names.join(" and "), group(all));
         page.row("watched", &text);
+        layers.iter().for_each(|layers| page.sub("layers", layers));
         return;
     }
     for (index, (name, watch)) in kinds.iter().enumerate() {
@@ -189,6 +191,7 @@ fn watch(page: &mut Page, report: &Report) {
             page.sub("gaps", &format!("{name}: {short}"));
         }
     }
+    layers.iter().for_each(|layers| page.sub("layers", layers));
     let worst = report.watch.iter().flat_map(|section| &section.worst).next();
     if let Some(worst) = worst.filter(|worst| worst.watch_ratio < 1.0) {
         let ratio = watch_words::percent(worst.watch_ratio);

@@ -109,17 +109,39 @@ fn layers_are_chosen_by_resolution() {
     assert_flawless(&low, 6, 5.0);
     let bps = low.number("/video/bitrate_bps") / 5.0;
     assert!((100e3..400e3).contains(&bps), "{bps}");
+    assert_layer(&low, 180);
     let single = run(&small(&["--no-simulcast"]));
     assert_flawless(&single, 6, 5.0);
     assert_eq!(single.report()["run"]["options"]["video"].as_array().unwrap().len(), 1);
+}
+
+/// All that was on the screen was as high as it should have been, 25 times a second.
+#[track_caller]
+fn assert_layer(ended: &Ended, height: u64) {
+    let layers = &ended.report()["video"]["layers"];
+    assert_eq!(layers["lower_ratio"], 0.0, "{layers:#}");
+    assert_eq!(layers["height_px"]["p5"], height, "{layers:#}");
+    let [row] = &layers["heights"].as_array().unwrap()[..] else { panic!("{layers:#}") };
+    assert_eq!(row["name"], format!("{height}p"), "{row:#}");
+    let (shown_s, fps) = (row["shown_s"].as_f64().unwrap(), row["fps"].as_f64().unwrap());
+    let played_s = ended.number("/video/played_s");
+    assert!((0.9..1.1).contains(&(shown_s / played_s)), "{shown_s} of {played_s}");
+    assert!((22.0..28.0).contains(&fps), "{row:#}");
 }
 
 /// 25 pictures a second of every codec: all complete, all decodable, told without decoding.
 #[test]
 fn every_codec_is_published_forwarded_and_followed() {
     let _alone = alone();
-    for (codec, layers) in [("vp9", 1), ("h264", 1), ("av1", 1), ("vp8", 3)] {
-        let ended = run(&small(&["--video-codec", codec]));
+    for (codec, layers, resolution, height) in [
+        ("vp9", 3, "high", 720),
+        ("h264", 3, "medium", 360),
+        ("av1", 1, "low", 360),
+        ("vp8", 3, "high", 720),
+    ] {
+        let args = ["--video-codec", codec, "--video-resolution", resolution];
+        let ended = run(&small(&args));
+        assert_layer(&ended, height);
         assert_flawless(&ended, 6, 5.0);
         let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
         let received = frames("received");
@@ -131,6 +153,22 @@ fn every_codec_is_published_forwarded_and_followed() {
         let sent = ended.report()["run"]["options"]["video"].as_array().unwrap();
         assert_eq!(sent.len(), layers, "{codec}");
     }
+}
+
+/// Two publishers, each with a codec of its own, and every subscriber gets both.
+#[test]
+fn publishers_send_several_codecs() {
+    let _alone = alone();
+    let two = ["--video-publishers=2", "--audio-publishers=2", "--video-resolution=low"];
+    let ended = run(&small(&[&two[..], &["--video-codec=vp8:50,h264:50"]].concat()));
+    assert_flawless(&ended, 7, 10.0);
+    assert_layer(&ended, 180);
+    let rows = ended.report()["streams"].as_array().unwrap();
+    for codec in ["vp8", "h264"] {
+        let of = rows.iter().filter(|row| row["codec"] == codec).count();
+        assert_eq!(of, 5, "{codec}");
+    }
+    assert_eq!(ended.report()["run"]["options"]["video_codec"], "vp8:50,h264:50");
 }
 
 /// What the embedded SFU drops breaks chains of every codec, and a keyframe mends them.

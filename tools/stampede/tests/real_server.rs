@@ -88,9 +88,15 @@ fn layers_that_nobody_wants_are_paused_and_nobody_misses_them() {
 #[test]
 fn vp9_h264_and_av1_go_through() {
     let _alone = alone();
-    for codec in ["vp9", "h264", "av1"] {
-        let Some(ended) = real(&[&SMALL[..], &["--video-codec", codec]].concat()) else { return };
+    for (codec, resolution, height) in
+        [("vp9", "high", 720), ("vp9", "low", 180), ("h264", "medium", 360), ("av1", "high", 360)]
+    {
+        let args = ["--video-codec", codec, "--video-resolution", resolution];
+        let Some(ended) = real(&[&SMALL[..], &args].concat()) else { return };
         ended.assert_code(0);
+        let layers = &ended.report()["video"]["layers"];
+        assert_eq!(layers["height_px"]["p50"], height, "{codec}: {layers:#}");
+        assert!(layers["lower_ratio"].as_f64() < Some(0.3), "{codec}: {layers:#}");
         assert_eq!(ended.number("/video/tracks_received"), 10.0, "{codec}");
         assert_eq!(ended.number("/video/packets/unrecovered"), 0.0, "{codec}");
         let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));

@@ -7,8 +7,8 @@ use stampede_media::Codec;
 
 use super::FreezeDetector;
 use super::packet::FramePacket;
-use super::references::{FrameInfo, Gap, JudgedFrame, References};
-use crate::watch::{Cover, FrameTime, Span, Trouble};
+use super::references::{FrameInfo, Gap, Heights, JudgedFrame, Layer, References};
+use crate::watch::{Cover, FrameTime, LayerMeter, LayerTime, Span, Trouble};
 use crate::{Arrival, FrameCounters, FreezeCounters};
 
 /// Most frames open at once, behind a gap that may still be repaired. At the maximum the oldest is
@@ -33,6 +33,8 @@ pub struct FinishedFrame {
     pub at: Arrival,
     /// It lies in the measured window.
     pub measured: bool,
+    /// Height of its picture in pixels, where known; `None` for audio.
+    pub height: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,8 @@ pub struct FrameLedger {
     blanked: bool,
     cover: Cover,
     clock_rate: u32,
+    heights: Heights,
+    layers: LayerMeter,
     first_keyframe: Option<Arrival>,
 }
 
@@ -124,6 +128,8 @@ impl FrameLedger {
             freezes: FreezeDetector::default(),
             blanked: false,
             cover: Cover::default(),
+            heights: Heights::default(),
+            layers: LayerMeter::default(),
             clock_rate: codec.clock_rate(),
             lossy: false,
             trouble: Trouble::default(),
@@ -231,6 +237,16 @@ impl FrameLedger {
         (ended, open, self.trouble)
     }
 
+    /// Takes how long which layer was shown since the last call; `last` at the end of the stream.
+    pub fn take_layers(&mut self, last: bool) -> Vec<LayerTime> {
+        self.layers.take(last)
+    }
+
+    /// Which layers were shown so far.
+    pub fn layers(&self) -> &LayerMeter {
+        &self.layers
+    }
+
     /// Packets of the stream were dropped on purpose.
     pub fn dropped_on_purpose(&mut self) {
         self.trouble.on_purpose = true;
@@ -242,6 +258,7 @@ impl FrameLedger {
         self.judge(u64::MAX);
         self.open.clear();
         self.references = References::new(codec);
+        self.heights = Heights::default();
     }
 
     /// The counts so far.
@@ -327,6 +344,7 @@ impl FrameLedger {
         self.open.iter_mut().for_each(|frame| frame.measured = false);
         self.counted = Counted::default();
         self.freezes.restart_counting(now);
+        self.layers.restart_counting(now);
     }
 
     /// Bytes on the heap.
@@ -337,7 +355,7 @@ impl FrameLedger {
         let own = self.open.capacity() * size_of::<OpenFrame>()
             + self.skips.capacity() * size_of::<u64>()
             + self.finished.capacity() * size_of::<FinishedFrame>();
-        own + info + references
+        own + info + references + self.layers.heap_bytes()
     }
 
     /// The frame of a packet; `None` for audio.
@@ -418,9 +436,13 @@ impl FrameLedger {
             self.first_keyframe.get_or_insert(head.last_arrival);
         }
         let timestamp = head.timestamp;
+        if let Some(heights) = head.info.heights().filter(|_| complete) {
+            self.heights = heights;
+        }
         let mut judged = JudgedFrame { info: &mut head.info, timestamp, complete, gap };
         let Some(references) = &mut self.references else { return };
         let followed = references.judge(&mut judged);
+        let layer = references.layer(&head.info);
         self.keyframe_wanted = references.needs_keyframe();
         if complete {
             self.finished.push_back(FinishedFrame {
@@ -430,13 +452,14 @@ impl FrameLedger {
                 decodable: followed.decodable,
                 at: head.last_arrival,
                 measured,
+                height: layer.height(&self.heights),
             });
         }
         self.lossy |= followed.lost > 0 || !followed.decodable;
         self.trouble.lost |= !complete || gap_before;
         self.trouble.undecodable |= !followed.decodable;
         if followed.decodable {
-            self.show(&head);
+            self.show(&head, layer);
         }
         if measured {
             let lost = followed.lost + u64::from(!followed.decodable);
@@ -458,7 +481,7 @@ impl FrameLedger {
         }
     }
 
-    fn show(&mut self, frame: &OpenFrame) {
+    fn show(&mut self, frame: &OpenFrame, layer: Layer) {
         let shown = self.shown_at.filter(|before| before.instant > frame.last_arrival.instant);
         let shown = shown.unwrap_or(frame.last_arrival);
         self.shown_at = Some(shown);
@@ -473,8 +496,10 @@ impl FrameLedger {
         self.blanked = false;
         let trouble = std::mem::take(&mut self.trouble);
         let time = FrameTime { timestamp: frame.timestamp, clock_rate: self.clock_rate };
+        let cover = self.freezes.intervals().cover();
         self.cover.trouble(trouble);
-        self.cover.shown(shown_at, time, self.freezes.intervals().cover(), false);
+        self.cover.shown(shown_at, time, cover, false);
+        self.layers.shown(shown_at, cover, layer.height(&self.heights), layer.temporal);
         self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
     }
 }

@@ -1,6 +1,6 @@
-//! How large the pictures of a stream are, and how often that changed: its layer switches.
+//! Whether the pictures of a stream change their size: a switch of layers.
 
-use stampede_media::{Codec, vp8};
+use stampede_media::{Codec, av1, h264, vp8, vp9};
 
 /// Size of a stream's pictures. An SFU hides a switch of simulcast layers in all numbers it
 /// rewrites (RTP timestamp, sequence number, picture id); only the size of the keyframe it has to
@@ -8,42 +8,43 @@ use stampede_media::{Codec, vp8};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PictureSize {
     size: Option<(u16, u16)>,
-    switches: u64,
 }
 
 impl PictureSize {
-    /// Looks at a packet with payload, in order; true if a layer switch begins with it. Sizes of
-    /// codecs other than VP8 are not read yet.
+    /// Looks at a packet with payload, in order; true if a switch begins with it. Between spatial
+    /// layers of one stream, where no time stamp is at odds, nothing begins.
     pub fn observe(&mut self, codec: Codec, payload: &[u8]) -> bool {
-        let size = match codec {
-            Codec::Vp8 => vp8_size(payload),
-            _ => None,
-        };
-        let Some(size) = size else { return false };
-        let switched = self.size.replace(size).is_some_and(|before| before != size);
-        self.switches += u64::from(switched);
-        switched
-    }
-
-    /// Height of the pictures in pixels, once known.
-    pub fn height(&self) -> Option<u16> {
-        self.size.map(|(_, height)| height)
-    }
-
-    /// Switches so far.
-    pub fn switches(&self) -> u64 {
-        self.switches
-    }
-
-    /// Counts from here on only.
-    pub fn restart_counting(&mut self) {
-        self.switches = 0;
+        let Some(size) = size(codec, payload) else { return false };
+        self.size.replace(size).is_some_and(|before| before != size)
     }
 }
 
-fn vp8_size(payload: &[u8]) -> Option<(u16, u16)> {
-    let descriptor = vp8::Descriptor::parse(payload).ok().filter(vp8::Descriptor::starts_frame)?;
-    vp8::keyframe_size(payload.get(descriptor.len..)?)
+/// What the first packet of a keyframe says. This is asked for each packet, so its first byte sends
+/// most of them away.
+fn size(codec: Codec, payload: &[u8]) -> Option<(u16, u16)> {
+    let first = *payload.first()?;
+    match codec {
+        // S, and partition 0 (RFC 7741 §4.2).
+        Codec::Vp8 if first & 0x17 == 0x10 => {
+            let descriptor = vp8::Descriptor::parse(payload).ok()?;
+            vp8::keyframe_size(payload.get(descriptor.len..)?)
+        }
+        // B without P (RFC 9628 §4.2).
+        Codec::Vp9 if first & 0x48 == 0x08 => {
+            let descriptor = vp9::Descriptor::parse(payload).ok()?;
+            let frame = payload.get(descriptor.len..).filter(|_| descriptor.starts_keyframe())?;
+            vp9::frame_header(frame).ok()?.size
+        }
+        // A parameter set or an aggregate, which may hold one.
+        Codec::H264 if matches!(first & 0x1f, h264::nal::SPS | h264::nal::STAP_A) => {
+            h264::picture_size(h264::sequence_parameters(payload)?)
+        }
+        // N (AV1 RTP §4.4).
+        Codec::Av1 if first & 0x08 != 0 => {
+            av1::sequence_size(av1::Payload::parse(payload).ok()?.elements().next()?)
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +65,6 @@ mod tests {
         assert!(picture.observe(Codec::Vp8, &packet(0x10, 72)));
         assert!(picture.observe(Codec::Vp8, &packet(0x10, 36)));
         assert!(!picture.observe(Codec::Vp8, &[]));
-        assert_eq!((picture.height(), picture.switches()), (Some(36), 2));
+        assert_eq!(picture.size, Some((64, 36)));
     }
 }

@@ -10,7 +10,7 @@ use super::{
     FinishedFrame, FrameLedger, FramePacket, JitterMeter, LatencyCounters, LatencyMeter,
     OPEN_FRAMES_MAX, PictureSize, Placement, Receipt, SequenceLedger, Stamp, Via,
 };
-use crate::watch::{FrameTime, Span, Trouble};
+use crate::watch::{FrameTime, LayerTime, Span, Trouble};
 use crate::{Arrival, FrameCounters, FreezeCounters, MediaKind, PacketCounters, Sample};
 
 /// Most complete frames kept for [`StreamLedger::next_kept`]. At the maximum the oldest is forgotten;
@@ -200,6 +200,7 @@ impl StreamLedger {
             decodable: true,
             at,
             measured: receipt.measured,
+            height: None,
         });
     }
 
@@ -327,6 +328,11 @@ impl StreamLedger {
         (ended, open, trouble)
     }
 
+    /// Takes how long which layer was shown since the last call; `last` at the end of the stream.
+    pub fn take_layers(&mut self, last: bool) -> Vec<LayerTime> {
+        self.frames.as_mut().map_or_else(Vec::new, |frames| frames.take_layers(last))
+    }
+
     /// A media packet has come, in the measured window or before.
     pub fn received(&self) -> bool {
         self.received
@@ -340,7 +346,6 @@ impl StreamLedger {
             frames.restart_counting(now, self.sequences.highest());
         }
         self.latency.restart_counting();
-        self.picture.restart_counting();
         self.server_made = 0;
         self.samples.clear();
         // `last` stays: when media came last is no count, and without a `first` it is no span.
@@ -381,9 +386,14 @@ impl StreamLedger {
         self.latency.counters()
     }
 
-    /// Switches of simulcast layers so far; `None` where they can't be seen.
-    pub fn layer_switches(&self) -> Option<u64> {
-        (self.codec == Some(Codec::Vp8)).then(|| self.picture.switches())
+    /// Switches of layers so far, to larger and to smaller pictures; `None` before one was seen.
+    pub fn layer_switches(&self) -> Option<(u64, u64)> {
+        self.frames.as_ref()?.layers().switches()
+    }
+
+    /// Mean height of the pictures over the time that they were shown; `None` where it is not known.
+    pub fn height_mean(&self) -> Option<f64> {
+        self.frames.as_ref()?.layers().height_mean()
     }
 
     /// Jitter now.
@@ -488,8 +498,7 @@ impl StreamLedger {
             self.latency.restart_counting();
         } else if let Some(latency) = latency {
             let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
-            let height = self.picture.height();
-            self.samples.push(Sample::Latency { kind, height, latency });
+            self.samples.push(Sample::Latency { kind, height: frame.height, latency });
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::layers::LayerTime;
 use crate::MediaKind;
 
 /// Intervals in the average (libwebrtc `kAvgInterframeDelaysWindowSizeFrames`).
@@ -130,6 +131,8 @@ pub struct StreamCover {
     pub open: Option<Span>,
     /// What was seen since the last frame that could be shown.
     pub trouble: Trouble,
+    /// How long which layer was shown, each stretch handed out once; empty for audio.
+    pub layers: Vec<LayerTime>,
     /// No more comes of this stream.
     pub last: bool,
 }

@@ -13,6 +13,7 @@ use super::headline;
 use super::plot::{self, LINES_MAX, Line, Plot};
 use super::strips;
 use crate::hist::Hist;
+use crate::layers::LayersSection;
 use crate::show::group;
 use crate::show::shown;
 use crate::types::{CohortFigures, FaultRow, RecoverySection, said};
@@ -431,6 +432,18 @@ fn media_rows(name: &str, section: &MediaSection) -> Value {
         ("frames decodable", some(section.frames.decodable)),
         ("frames dropped", some(section.frames.dropped)),
         ("frames a second", section.fps.map_or_else(unknown, |fps| format!("{fps:.1}"))),
+        (
+            "layers",
+            section.layers.as_ref().and_then(LayersSection::summary).unwrap_or_else(unknown),
+        ),
+        (
+            "layer switches / to smaller pictures",
+            format!(
+                "{} / {}",
+                some(section.feedback.layer_switches),
+                some(section.feedback.layer_switches_down)
+            ),
+        ),
         ("freezes", some(section.freezes.as_ref().map(|freezes| freezes.count))),
         ("jitter p50 / p95 / p99", hist(&section.jitter_ms)),
         ("latency p50 / p95 / p99", hist(&section.latency_ms)),

@@ -76,6 +76,10 @@ fn watch(text: &mut String, report: &Report) {
         ];
         let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
     }
+    let layers = report.video.as_ref().and_then(|section| section.layers.as_ref()?.summary());
+    if let Some(layers) = layers {
+        let _ = writeln!(text, "\nLayers: {layers}");
+    }
     let worst = report.watch.iter().flat_map(|section| &section.worst).next();
     if let Some(worst) = worst.filter(|worst| worst.watch_ratio < 1.0) {
         let ratio = watch_words::percent(worst.watch_ratio);

@@ -12,6 +12,7 @@ use stampede_counters::{
 
 use crate::hist::Hist;
 use crate::latency::LatencySource;
+use crate::layers::LayersSection;
 use crate::watch::WatchFigures;
 
 /// One kind of received media.
@@ -28,6 +29,8 @@ pub struct MediaSection {
     /// How many streams.
     #[serde(flatten)]
     pub streams: StreamsCounters,
+    /// Which layers were on the screen, and whether they were those asked for; `null` for audio.
+    pub layers: Option<LayersSection>,
     /// Packets.
     pub packets: PacketCounters,
     /// `unrecovered / expected`.

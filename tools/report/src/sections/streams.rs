@@ -44,6 +44,8 @@ pub struct StreamRow {
     /// Payload bits over the time in which its track was expected to play, whatever part of that the
     /// stream was there for; `null` where that is not known.
     pub bitrate_bps: Option<f64>,
+    /// Mean height of its pictures over the time that they were shown; `null` where it is not known.
+    pub height_px_mean: Option<f64>,
     /// Interarrival jitter at the end.
     pub jitter_ms: Option<f64>,
     /// First packet.

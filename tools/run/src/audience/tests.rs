@@ -3,11 +3,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
-use stampede_core::watch::{Cause, Rules, Span, StreamCover, Tally, Trouble};
+use stampede_core::watch::{Cause, LayerTime, Rules, Span, StreamCover, Tally, Trouble};
 use stampede_engine::{CoverNews, PeerCover, PeerId};
 use stampede_scenario::OwnIdentities;
 use stampede_signaling::session::{
-    Departure, DisconnectReason, Layout, RemoteTrack, SessionEvent, Subscription, TrackSource,
+    Departure, DisconnectReason, Layout, Quality, RemoteTrack, SessionEvent, Subscription,
+    TrackSource, VideoSize,
 };
 
 use super::{Audience, ParticipantId, Viewer};
@@ -25,8 +26,13 @@ impl Rig {
     fn new(subscription: Subscription) -> Self {
         let (start, room) = (Instant::now(), Rc::from("room"));
         let mut audience = Audience::new(Rules::default(), start);
-        let viewer =
-            Viewer { identity: "sub".to_owned(), room: Rc::clone(&room), cohort: 0, subscription };
+        let viewer = Viewer {
+            identity: "sub".to_owned(),
+            room: Rc::clone(&room),
+            cohort: 0,
+            subscription,
+            asked: VideoSize::default(),
+        };
         audience.seat(SUBSCRIBER, viewer);
         audience.scheduled(SUBSCRIBER, start);
         audience.peer(SUBSCRIBER, PeerId::default());
@@ -48,6 +54,7 @@ impl Rig {
             height: 0,
             mime_type: String::new(),
             muted: false,
+            layers: Vec::new(),
         }
     }
 
@@ -73,11 +80,39 @@ impl Rig {
             ended: vec![span],
             open: None,
             trouble: Trouble::default(),
+            layers: Vec::new(),
             last: true,
         };
+        self.told(until_ms, cover);
+    }
+
+    /// Pictures of these heights and temporal layer 0 were shown, for so many seconds each.
+    fn shown(&mut self, sid: &str, at_ms: u64, layers: &[(u16, u64)]) {
+        let layers = layers.iter().map(|(height, seconds)| LayerTime {
+            height: Some(*height),
+            temporal: Some(0),
+            played: Duration::from_secs(*seconds),
+            frames: 25 * seconds,
+        });
+        let span = Span { from: self.at(0), until: self.at(at_ms), before: Trouble::default() };
+        let cover = StreamCover {
+            track_id: Some(Arc::from(sid)),
+            stream: 0,
+            kind: MediaKind::Video,
+            received: true,
+            ended: Vec::new(),
+            open: Some(span),
+            trouble: Trouble::default(),
+            layers: layers.collect(),
+            last: false,
+        };
+        self.told(at_ms, cover);
+    }
+
+    fn told(&mut self, at_ms: u64, cover: StreamCover) {
         self.audience.covers(CoverNews {
             worker: 0,
-            made_at: self.at(until_ms),
+            made_at: self.at(at_ms),
             whole: true,
             covers: vec![PeerCover { peer: PeerId::default(), cover }],
             cut_off: Vec::new(),
@@ -184,7 +219,7 @@ fn mutes_pauses_and_what_a_layout_hides_are_not_expected() {
     for off_and_on in [
         [true, false].map(|muted| SessionEvent::TrackMuted { sid: sid(), muted }),
         [true, false].map(|paused| SessionEvent::StreamState { sid: sid(), paused }),
-        [false, true].map(|wanted| SessionEvent::TrackWanted { sid: sid(), wanted }),
+        [false, true].map(|wanted| SessionEvent::TrackWanted { sid: sid(), wanted, size: None }),
     ] {
         let mut rig = Rig::new(Subscription::Auto);
         rig.audience.connected(SUBSCRIBER, rig.at(0));
@@ -293,6 +328,41 @@ fn stays_beyond_those_that_are_kept_are_in_the_sums() {
     assert_eq!((ms(tally.expected), ms(tally.played)), (100_000, 90_000));
 }
 
+/// News of a stream that nobody has named yet, then of what a layout shows small and, once somebody
+/// has left, large.
+#[test]
+fn a_layer_is_held_against_what_was_asked_for_then() {
+    let mut rig = Rig::new(Subscription::Layout { layout: Layout::Speaker, auto: false });
+    rig.audience.connected(SUBSCRIBER, rig.start);
+    rig.shown("TR_1", 900, &[(180, 4)]);
+    let size = |quality, width, height| VideoSize { quality, width, height };
+    let (small, large) = (size(Quality::Low, 320, 180), size(Quality::High, 1_280, 720));
+    let track = RemoteTrack {
+        layers: vec![small, large],
+        ..Rig::track("TR_1", "pub", TrackSource::Camera)
+    };
+    rig.heard(950, SessionEvent::TrackAvailable(Box::new(track)));
+    let shown = |size| {
+        let sid = "TR_1".to_owned();
+        SessionEvent::TrackWanted { sid, wanted: true, size: Some(size) }
+    };
+    rig.heard(960, shown(small));
+    rig.audience.window_begins(rig.at(1_000));
+    // From before the window: it is in none.
+    rig.shown("TR_1", 999, &[(180, 50)]);
+    rig.shown("TR_1", 2_000, &[(180, 10)]);
+    rig.heard(2_000, shown(large));
+    rig.shown("TR_1", 3_000, &[(180, 2), (720, 8)]);
+    let end = rig.at(30_000);
+    let [watched] = <[_; 1]>::try_from(rig.audience.watched(end).collect::<Vec<_>>())
+        .unwrap_or_else(|all| panic!("{} tracks", all.len()));
+    let section = watched.layers.section(None);
+    assert_eq!((section.asked_s, section.lower_s), (20.0, 2.0));
+    let rows: Vec<_> =
+        section.heights.iter().map(|row| (row.name.as_str(), row.shown_s, row.fps)).collect();
+    assert_eq!(rows, [("720p", 8.0, Some(25.0)), ("180p", 12.0, Some(25.0))]);
+}
+
 #[test]
 fn who_is_moved_watches_the_other_room_from_then_on() {
     let mut rig = Rig::new(Subscription::Auto);
@@ -305,6 +375,7 @@ fn who_is_moved_watches_the_other_room_from_then_on() {
         room: Rc::clone(&other),
         cohort: 0,
         subscription: Subscription::Auto,
+        asked: VideoSize::default(),
     };
     rig.audience.seat(ParticipantId(2), viewer);
     let there = Rig::track("TR_2", "stampede-x-pub-2-0", TrackSource::Camera);

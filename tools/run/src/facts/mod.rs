@@ -14,7 +14,7 @@ use stampede_counters::{
 };
 use stampede_engine::{Distributions, EngineReport, LeftOut, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
-use stampede_scenario::{Stage, Target};
+use stampede_scenario::{FaultKind, Simulation, Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use stampede_report::facts::{Facts, LedgerFacts, OnPurposeFacts, TracksFacts, WorkerFacts};
@@ -48,6 +48,7 @@ pub fn report_of(mut data: RunData, promise: &[Threshold]) -> Report {
     let bounds = Bounds {
         loss: [MediaKind::Video, MediaKind::Audio].map(own_bound),
         joins: BoundJoins::under(own()),
+        layers: !own().any(Threshold::bounds_layers),
     };
     let mut report = without_thresholds(data, bounds);
     threshold::apply(&mut report, &thresholds, crossed.as_ref());
@@ -61,6 +62,8 @@ struct Bounds {
     loss: [bool; 2],
     /// On joins.
     joins: BoundJoins,
+    /// On smaller pictures than those asked for.
+    layers: bool,
 }
 
 fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
@@ -199,6 +202,8 @@ fn facts(
         impaired: !data.scenario.cohorts.causes().is_empty(),
         faults_without_effect: faults_without_effect(data),
         watch: viewers.facts(),
+        layers: viewers.layers(None, smaller_excused(data)),
+        layers_bounded: bounds.layers,
         embedded: matches!(data.scenario.target, Target::Embedded(_)),
         // Signalling by a tunnel is local, its media is not.
         local: data.local
@@ -225,6 +230,29 @@ fn facts(
             + left_out(data).map(|peers| peers.lossy).sum::<u64>(),
         files_lost: files_lost(data),
     }
+}
+
+/// Why pictures smaller than those asked for are not held against anybody.
+fn smaller_excused(data: &RunData) -> Option<&'static str> {
+    let of_embedded = match &data.scenario.target {
+        Target::Embedded(embedded) => &embedded.impair[..],
+        Target::Server(_) => &[],
+    };
+    let causes = data.scenario.cohorts.causes();
+    let mut impaired = causes.iter().map(|cause| &cause.spec).chain(of_embedded);
+    let mut faults = data.scenario.faults.iter().map(|fault| fault.kind);
+    let bandwidth =
+        |kind| matches!(kind, FaultKind::Simulate(Simulation::SubscriberBandwidth { .. }));
+    if impaired.any(|spec| spec.rate_bps.is_some()) || faults.any(bandwidth) {
+        return Some("a rate was limited on purpose");
+    }
+    let workers = data.engine.iter().flat_map(|engine| &engine.workers);
+    if workers.map(|worker| worker.counted.publish.layer_drops).any(|drops| drops > 0) {
+        return Some("publishers left layers out that their way had no room for (--adapt)");
+    }
+    data.clips.video.is_empty().then_some(
+        "the publishers are not this run's: whether they sent what they announced is not known",
+    )
 }
 
 /// Faults that were to be done and were done to nobody: what they are to show, the run does not.
@@ -346,6 +374,7 @@ pub(super) fn media(
         tracks_expected,
         tracks_received: tracks_received(data, kind, cohort),
         watch: watched.figures(),
+        layers: video.then(|| viewers.layers(cohort, smaller_excused(data))),
         bitrate_bps: counted_s
             .map(|seconds| (counters.packets.bytes as f64 * 8.0 / seconds).round()),
         fps: (expected_s > 0.0).then(|| {

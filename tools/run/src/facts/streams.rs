@@ -63,6 +63,7 @@ fn row(stream: &StreamReport, peer: &PeerRow, started: Instant) -> StreamRow {
         loss_rate: packets.loss_rate(),
         missing_rate: packets.missing_rate(),
         bitrate_bps: None,
+        height_px_mean: stream.height_mean.map(|height| round(height, 1)),
         jitter_ms: stream.jitter.map(|jitter| round(jitter.as_secs_f64() * 1_000.0, 3)),
         first_packet_s: since(stream.first_packet),
         last_packet_s: since(stream.last_packet),

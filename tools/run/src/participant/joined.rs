@@ -573,6 +573,7 @@ impl<'a> Joined<'a> {
                     height: track.height,
                     mime_type: String::new(),
                     muted: false,
+                    layers: track.offered(),
                 };
                 audience.published(&self.life.room, now, &published);
             }

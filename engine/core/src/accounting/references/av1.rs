@@ -1,12 +1,12 @@
 //! AV1: by the dependency descriptor where the stream has one; else every temporal unit depends on
 //! the one before, and a new coded video sequence (N) on none.
 
-use stampede_media::av1::{Payload, obu};
+use stampede_media::av1::{self, Payload, obu};
 use stampede_media::dependency_descriptor::{
     Descriptor, FrameDefinition, Mandatory, Structure, has_structure,
 };
 
-use super::{Cadence, Followed, Gap, LOST_FRAMES_MAX, Window};
+use super::{Cadence, Followed, Gap, Heights, LOST_FRAMES_MAX, Layer, SPATIAL_MAX, Window};
 use crate::accounting::FramePacket;
 
 /// Layer frames of a temporal unit: AV1 has at most four spatial layers.
@@ -23,6 +23,8 @@ pub(in crate::accounting) struct FrameInfo {
     pub(super) keyframe: bool,
     frames: [Option<LayerFrame>; LAYER_FRAMES_MAX],
     structure: Option<Box<Structure>>,
+    /// By the sequence header.
+    height: Option<u16>,
 }
 
 /// A layer frame, by its descriptor.
@@ -44,7 +46,11 @@ impl FrameInfo {
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         let mut starts = false;
         if let Some(Ok(payload)) = packet.payload.map(Payload::parse) {
-            self.keyframe |= payload.new_sequence;
+            if payload.new_sequence {
+                self.keyframe = true;
+                let size = payload.elements().next().and_then(av1::sequence_size);
+                self.height = size.map(|(_, height)| height);
+            }
             starts = payload.new_sequence || payload.first_obu().is_some_and(can_start);
         }
         if let Some(bytes) = packet.dependency_descriptor {
@@ -85,6 +91,17 @@ impl FrameInfo {
             *frame = Some(LayerFrame { number, definition });
         }
         mandatory.start_of_frame
+    }
+
+    /// The structure knows of each spatial layer, the sequence header of the largest.
+    pub(super) fn heights(&self) -> Option<Heights> {
+        let mut heights = [self.height.unwrap_or(0); SPATIAL_MAX];
+        if let Some(structure) = &self.structure {
+            for (place, (_, height)) in heights.iter_mut().zip(&structure.resolutions) {
+                *place = u16::try_from(*height).unwrap_or(0);
+            }
+        }
+        (heights[0] > 0).then_some(heights)
     }
 
     fn described(&self) -> impl Iterator<Item = &LayerFrame> {
@@ -162,6 +179,16 @@ impl References {
         };
         self.cadence.judge(timestamp, gap);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }
+    }
+
+    /// Of a unit that has been judged; temporal layers are not known without descriptors.
+    pub(super) fn layer(&self, info: &FrameInfo) -> Layer {
+        let structure = self.structure.as_deref();
+        let known = info.described().filter_map(|frame| definition(frame, structure));
+        known.fold(Layer::default(), |layer, known| Layer {
+            spatial: layer.spatial.max(known.spatial_id),
+            temporal: layer.temporal.max(Some(known.temporal_id)),
+        })
     }
 
     /// Layer frames missing before this unit. Where a server may leave layers out, their numbers

@@ -2,7 +2,7 @@
 //! (`nal_ref_idc`; ITU-T H.264 §7.4.1). Nothing in a payload numbers pictures without its parameter
 //! sets, so what is missing over a gap is told by a constant frame rate, or not at all.
 
-use stampede_media::h264::{Head, Summary};
+use stampede_media::h264::{self, Head, Summary};
 
 use super::{Cadence, Followed, Gap};
 use crate::accounting::FramePacket;
@@ -13,6 +13,8 @@ pub(in crate::accounting) struct FrameInfo {
     /// The foremost packet that an access unit can begin with.
     front: Option<(u64, Head)>,
     pub(super) idr: bool,
+    /// By a sequence parameter set.
+    pub(super) height: Option<u16>,
     reference: Option<bool>,
 }
 
@@ -22,6 +24,10 @@ impl FrameInfo {
         self.idr |= summary.idr;
         if let Some(reference) = summary.reference {
             self.reference = Some(self.reference.unwrap_or(false) | reference);
+        }
+        if summary.parameters && self.height.is_none() {
+            let parameters = packet.payload.and_then(h264::sequence_parameters);
+            self.height = parameters.and_then(h264::picture_size).map(|(_, height)| height);
         }
         let foremost = self.front.is_none_or(|(sequence, _)| packet.sequence < sequence);
         if let Some(head) = summary.head.filter(|_| foremost) {

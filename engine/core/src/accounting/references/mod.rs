@@ -56,6 +56,28 @@ pub(super) struct JudgedFrame<'a> {
     pub(super) gap: Gap,
 }
 
+/// Spatial layers of a stream whose heights are told apart.
+const SPATIAL_MAX: usize = 4;
+
+/// Height of the pictures of each spatial layer in pixels; 0 where it is not known.
+pub(super) type Heights = [u16; SPATIAL_MAX];
+
+/// Which layer of a track a frame is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Layer {
+    /// The highest spatial layer that came with it.
+    spatial: u8,
+    /// Temporal layer; `None` where the stream does not say.
+    pub(super) temporal: Option<u8>,
+}
+
+impl Layer {
+    /// Height of its picture.
+    pub(super) fn height(self, heights: &Heights) -> Option<u16> {
+        heights.get(usize::from(self.spatial)).copied().filter(|height| *height > 0)
+    }
+}
+
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Followed {
@@ -82,6 +104,16 @@ impl FrameInfo {
             Self::Vp9(info) => info.keyframe,
             Self::H264(info) => info.idr,
             Self::Av1(info) => info.keyframe,
+        }
+    }
+
+    /// How large pictures are from this one on, if it says so; asked before it is judged.
+    pub(super) fn heights(&self) -> Option<Heights> {
+        match self {
+            Self::Vp8(info) => info.height.map(|height| [height; SPATIAL_MAX]),
+            Self::Vp9(info) => info.heights(),
+            Self::H264(info) => info.height.map(|height| [height; SPATIAL_MAX]),
+            Self::Av1(info) => info.heights(),
         }
     }
 }
@@ -142,6 +174,16 @@ impl References {
                 references.judge(info, timestamp, complete, gap)
             }
             _ => Followed { lost: 0, decodable: false },
+        }
+    }
+
+    /// Which layer a frame is of that has been judged.
+    pub(super) fn layer(&self, info: &FrameInfo) -> Layer {
+        match (self, info) {
+            (_, FrameInfo::Vp8(info)) => Layer { spatial: 0, temporal: info.temporal_id() },
+            (_, FrameInfo::Vp9(info)) => info.layer(),
+            (Self::Av1(references), FrameInfo::Av1(info)) => references.layer(info),
+            _ => Layer::default(),
         }
     }
 

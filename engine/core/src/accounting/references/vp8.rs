@@ -11,6 +11,7 @@ use crate::accounting::FramePacket;
 pub(in crate::accounting) struct FrameInfo {
     pub(super) start: Option<u64>,
     pub(super) keyframe: bool,
+    pub(super) height: Option<u16>,
     descriptor: Option<vp8::Descriptor>,
 }
 
@@ -20,9 +21,17 @@ impl FrameInfo {
         let Ok(descriptor) = vp8::Descriptor::parse(payload) else { return };
         if descriptor.starts_frame() {
             self.start = Some(packet.sequence);
+            let frame = payload.get(descriptor.len..).unwrap_or_default();
+            if vp8::is_keyframe(frame) {
+                self.keyframe = true;
+                self.height = vp8::keyframe_size(frame).map(|(_, height)| height);
+            }
         }
-        self.keyframe |= vp8::is_keyframe_packet(payload);
         self.descriptor = Some(descriptor);
+    }
+
+    pub(super) fn temporal_id(&self) -> Option<u8> {
+        self.descriptor?.temporal_id
     }
 }
 

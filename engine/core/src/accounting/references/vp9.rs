@@ -2,9 +2,9 @@
 //! scalability structure names for it; else by TL0PICIDX and temporal layers; else every picture
 //! depends on the one before.
 
-use stampede_media::vp9::{Descriptor, GroupPicture, Structure};
+use stampede_media::vp9::{Descriptor, GroupPicture, Structure, frame_header};
 
-use super::{Followed, Gap, LOST_FRAMES_MAX, Window};
+use super::{Followed, Gap, Heights, LOST_FRAMES_MAX, Layer, Window};
 use crate::accounting::FramePacket;
 
 /// Pictures that one picture names at most, all its spatial layers together; more are not kept.
@@ -21,6 +21,10 @@ pub(in crate::accounting) struct FrameInfo {
     named: [u8; NAMED_MAX],
     named_count: usize,
     structure: Option<Structure>,
+    /// The highest spatial layer of which something came.
+    top: u8,
+    /// By the header of its lowest spatial layer, if it is a keyframe.
+    height: Option<u16>,
 }
 
 impl FrameInfo {
@@ -30,7 +34,12 @@ impl FrameInfo {
         if descriptor.starts_picture() {
             self.start = Some(packet.sequence);
         }
-        self.keyframe |= descriptor.starts_keyframe();
+        if descriptor.starts_keyframe() {
+            self.keyframe = true;
+            let header = payload.get(descriptor.len..).and_then(|data| frame_header(data).ok());
+            self.height = header.and_then(|header| header.size).map(|(_, height)| height);
+        }
+        self.top = self.top.max(descriptor.spatial_id.unwrap_or(0));
         for &diff in descriptor.references.as_slice() {
             if self.named_count < NAMED_MAX && !self.named().contains(&diff) {
                 self.named[self.named_count] = diff;
@@ -45,6 +54,23 @@ impl FrameInfo {
         if self.descriptor.is_none_or(lower) {
             self.descriptor = Some(descriptor);
         }
+    }
+
+    /// The scalability structure knows of all spatial layers, the header of the lowest alone.
+    pub(super) fn heights(&self) -> Option<Heights> {
+        let mut heights = Heights::default();
+        heights[0] = self.height.unwrap_or(0);
+        if let Some(structure) = &self.structure {
+            for (place, (_, height)) in heights.iter_mut().zip(&structure.sizes) {
+                *place = *height;
+            }
+        }
+        (heights[0] > 0).then_some(heights)
+    }
+
+    pub(super) fn layer(&self) -> Layer {
+        let temporal = self.descriptor.and_then(|descriptor| descriptor.temporal_id);
+        Layer { spatial: self.top, temporal }
     }
 
     fn named(&self) -> &[u8] {

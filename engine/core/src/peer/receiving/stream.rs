@@ -153,6 +153,7 @@ impl Stream {
             ended,
             open,
             trouble,
+            layers: self.ledger.take_layers(last),
             last,
         }
     }
@@ -290,6 +291,7 @@ impl Stream {
 
     pub(super) fn counters(&self) -> MediaCounters {
         let packets = self.ledger.packets();
+        let switches = self.ledger.layer_switches();
         MediaCounters {
             streams: StreamsCounters { announced: 1, received: u64::from(packets.received > 0) },
             packets,
@@ -300,7 +302,8 @@ impl Stream {
                 remb_sent: self.remb_sent,
                 twcc_sent: self.twcc_sent,
                 pli_sent: self.keyframe_requests.sent,
-                layer_switches: self.ledger.layer_switches(),
+                layer_switches: switches.map(|(up, down)| up + down),
+                layer_switches_down: switches.map(|(_, down)| down),
             },
             latency: self.ledger.latency(),
         }
@@ -344,6 +347,7 @@ impl Stream {
             sender_report_at: self.sender_report.map(|(_, at)| at),
             sender_window: self.sender_window(),
             bitrate_bps: self.ledger.bitrate_bps(),
+            height_mean: self.ledger.height_mean(),
             closed,
         }
     }
