@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use stampede_core::{DtlsIdentity, PeerOptions};
+use stampede_core::{DtlsIdentity, PathKind, PeerOptions};
 use stampede_media::disk::{DiskHandle, DiskOptions, DiskThread};
 use stampede_udp::{BackendLimits, BackendReport, SocketBuffers, Waker};
 use thiserror::Error;
@@ -155,7 +155,7 @@ impl Engine {
         self.workers.len()
     }
 
-    /// Binds its first UDP socket and gives the new peer to the worker with the fewest.
+    /// Binds its first UDP socket, if it may have one, and gives the new peer to the worker with the fewest.
     ///
     /// # Errors
     /// When the socket can't be bound, or no worker takes the peer.
@@ -168,7 +168,8 @@ impl Engine {
             .min_by_key(|(_, worker)| worker.peers.load(Ordering::Relaxed))
             .filter(|(_, worker)| worker.peers.load(Ordering::Relaxed) < max)
             .ok_or(AddPeerError::TooManyPeers { max })?;
-        let local_ip = self.learned.get().or(spec.local_ip);
+        let by_udp = self.options.transport.tries(PathKind::Udp);
+        let local_ip = self.learned.get().or(spec.local_ip).filter(|_| by_udp);
         let bind = |ip| {
             let bound = stampede_udp::bind(SocketAddr::new(ip, 0), buffers(&self.options));
             bound.map_err(|source| AddPeerError::Bind { ip, source })
@@ -328,6 +329,7 @@ fn spawn(
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,
             feedback: options.feedback,
             adapt: options.adapt,
+            transport: options.transport,
             route: Some(|remote| stampede_udp::local_ip_towards(remote).ok()),
             ..PeerOptions::new(shared.identity)
         },

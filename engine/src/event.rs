@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use stampede_core::{MediaFailure, MediaKind, PeerCounters, PeerRole, PeerUpdate, Slots};
+use stampede_core::{MediaFailure, MediaKind, PathKind, PeerCounters, PeerRole, PeerUpdate, Slots};
 
 use crate::{CapturedPeer, CoverNews, PeerId, WorkerSnapshot};
 
@@ -121,6 +121,11 @@ pub enum PeerNotice {
     /// A candidate pair works: once when the connection comes up, and once after each restart of
     /// ICE, each [`PeerCommand::ChangeNetwork`] and each loss.
     IceConnected,
+    /// DTLS comes up by something other than UDP; [`Self::Connected`] follows.
+    Path {
+        /// By what.
+        path: PathKind,
+    },
     /// DTLS is up: media can flow.
     Connected,
     /// The first RTP packet of this kind arrived.

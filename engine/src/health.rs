@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
-use stampede_udp::UdpStats;
+use stampede_udp::{StreamStats, UdpStats};
 
 /// Highest lateness the histograms tell apart; longer ones count as this.
 const LATENESS_US_MAX: u64 = 60_000_000;
@@ -63,17 +63,31 @@ pub(crate) struct Health {
     second_lateness_max: Duration,
 }
 
+/// What the sockets of a worker did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Io {
+    pub(crate) udp: UdpStats,
+    pub(crate) streams: StreamStats,
+}
+
+impl Io {
+    fn since(&self, before: &Self) -> Self {
+        let streams = self.streams.since(&before.streams);
+        Self { udp: self.udp.since(&before.udp), streams }
+    }
+}
+
 /// Where a window began.
 #[derive(Clone, Copy)]
 struct Mark {
     at: Instant,
     cpu: Duration,
-    udp: UdpStats,
+    io: Io,
 }
 
 impl Health {
     pub(crate) fn new(now: Instant) -> Self {
-        let mark = Mark { at: now, cpu: thread_cpu(), udp: UdpStats::default() };
+        let mark = Mark { at: now, cpu: thread_cpu(), io: Io::default() };
         Self {
             lateness_us: histogram(),
             batch_age_us: histogram(),
@@ -105,35 +119,35 @@ impl Health {
         self.orphan_datagrams
     }
 
-    /// What the UDP backend, whose counts are these now, did in the measured window so far.
-    pub(crate) fn udp(&self, now: UdpStats) -> UdpStats {
-        now.since(&self.window.udp)
+    /// What the sockets, whose counts are these now, did in the measured window so far.
+    pub(crate) fn io(&self, now: Io) -> Io {
+        now.since(&self.window.io)
     }
 
     /// Starts the measured window anew.
-    pub(crate) fn begin_measuring(&mut self, now: Instant, udp: UdpStats) {
+    pub(crate) fn begin_measuring(&mut self, now: Instant, io: Io) {
         self.lateness_us.reset();
         self.batch_age_us.reset();
         self.orphan_datagrams = 0;
-        self.window = Mark { at: now, cpu: thread_cpu(), udp };
+        self.window = Mark { at: now, cpu: thread_cpu(), io };
         self.windows += 1;
     }
 
     /// Ends the running second.
-    pub(crate) fn close_second(&mut self, now: Instant, udp: UdpStats) -> Second {
-        let mark = Mark { at: now, cpu: thread_cpu(), udp };
+    pub(crate) fn close_second(&mut self, now: Instant, io: Io) -> Second {
+        let mark = Mark { at: now, cpu: thread_cpu(), io };
         let length = now.saturating_duration_since(self.second.at);
         let wall = length.as_secs_f64();
         let cpu = mark.cpu.saturating_sub(self.second.cpu).as_secs_f64();
-        let since = udp.since(&self.second.udp);
+        let Io { udp, streams } = io.since(&self.second.io);
         self.second = mark;
         Second {
             length,
             busy_ratio: if wall > 0.0 { cpu / wall } else { 0.0 },
-            datagrams_in: since.datagrams_in,
-            bytes_in: since.bytes_in,
-            datagrams_out: since.datagrams_out,
-            bytes_out: since.bytes_out,
+            datagrams_in: udp.datagrams_in + streams.datagrams_in,
+            bytes_in: udp.bytes_in + streams.bytes_in,
+            datagrams_out: udp.datagrams_out + streams.datagrams_out,
+            bytes_out: udp.bytes_out + streams.bytes_out,
             lateness_max: std::mem::take(&mut self.second_lateness_max),
         }
     }

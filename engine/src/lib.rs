@@ -56,9 +56,9 @@ pub use peer_id::PeerId;
 pub use rows::{CLOSED_ROWS_MAX, LeftOut, PeerRow, TRACKS_LEFT_OUT_MAX, TrackLeftOut};
 pub use snapshot::{EngineReport, LastPart, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
-pub use stampede_core::{PeerRole, Receives};
+pub use stampede_core::{PathKind, PeerRole, Receives, Transport};
 pub use stampede_impair::{
     ImpairCounters, Spec as ImpairSpec, SpecError as ImpairSpecError, choose as choose_impair,
 };
-pub use stampede_udp::{BackendChoice, BackendReport, UdpStats};
+pub use stampede_udp::{BackendChoice, BackendReport, StreamStats, UdpStats};
 pub use worst::{PeerFigures, PeerLine, WORST_PEERS_MAX, WorstBy};

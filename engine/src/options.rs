@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use stampede_core::CongestionFeedback;
+use stampede_core::{CongestionFeedback, Transport};
 use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
 
@@ -25,6 +25,8 @@ pub struct EngineOptions {
     pub feedback: CongestionFeedback,
     /// Publishers leave out the layers that the server's feedback has no room for.
     pub adapt: bool,
+    /// By which ways peers may be connected; UDP, and TCP where that does not work, by default.
+    pub transport: Transport,
     /// How long a busy worker gathers datagrams so that it can process them grouped by peer.
     pub gather: Duration,
     /// Most peers that one worker takes; more are refused with
@@ -69,6 +71,7 @@ impl Default for EngineOptions {
             playout_deadline: Duration::from_millis(500),
             feedback: CongestionFeedback::default(),
             adapt: false,
+            transport: Transport::default(),
             gather: Duration::from_millis(10),
             peers_per_worker_max: 20_000,
             retransmit_cache_packets_max: 512,

@@ -8,6 +8,7 @@ mod sockets;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -15,10 +16,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::{AddressRequest, Peer, PeerCounters, PeerOptions, Scratch};
+use stampede_core::{AddressRequest, Arrival, LocalId, Peer, PeerCounters, PeerOptions, Scratch};
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
-use stampede_udp::{Backend, SocketBuffers, SocketId, Wait};
+use stampede_udp::{Backend, SocketBuffers, Streams, Wait};
 
 use crate::capture::{CaptureOptions, CapturedPeer};
 use crate::clock::{Clock, ClockReader};
@@ -103,6 +104,25 @@ impl Slot {
     }
 
     /// Nothing comes in or goes out for so long.
+    /// Takes a datagram, or what an impairment leaves of it.
+    #[inline]
+    fn receive(
+        &mut self,
+        at: Arrival,
+        way: (LocalId, SocketAddr),
+        payload: &[u8],
+        impairments: &mut Impairments,
+        scratch: &mut Scratch,
+    ) {
+        match &mut self.impaired {
+            None => self.peer.handle_datagram(at, way.1, payload, scratch),
+            Some(impaired) => {
+                let peer = (self.id, &mut self.peer);
+                impairments.datagram(impaired, peer, at, way, payload, scratch);
+            }
+        }
+    }
+
     fn cut_off(&mut self, now: Instant, lasts: Duration) {
         let until = now + lasts.min(CUT_OFF_MAX);
         let impaired = self.impaired.get_or_insert_with(|| Box::new(PeerImpairment::none(now)));
@@ -118,6 +138,9 @@ pub(crate) struct Worker {
     slots: Slab<Slot>,
     slot_of_peer: FxHashMap<PeerId, usize>,
     owners: Owners,
+    /// Since a peer asked for a TCP connection.
+    streams: Option<Box<Streams>>,
+    stream_owners: Owners,
     /// What a peer asked for in the drain under way.
     address_requests: Vec<AddressRequest>,
     /// Timers of subscribers, and of publishers.
@@ -162,6 +185,8 @@ impl Worker {
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
             owners: Owners::default(),
+            streams: None,
+            stream_owners: Owners::default(),
             address_requests: Vec::new(),
             receiving: TimerWheel::new(now, RECEIVING_TICK),
             sending: TimerWheel::new(now, SENDING_TICK),
@@ -246,12 +271,19 @@ impl Worker {
             wait.gather = wait.gather.min(left / 2);
             wait.datagrams_max = (left.as_micros() as usize).max(RECEIVED_BEFORE_SENDING_MIN);
         }
+        if let Some(streams) = &mut self.streams {
+            streams.flush();
+            if streams.has_more() {
+                wait.timeout = Duration::ZERO;
+            }
+        }
         let received = self.backend.poll(wait)?;
         let clock = self.clocks.read();
         self.send_if_due();
         if received > 0 {
             self.receive(clock);
         }
+        self.receive_streams(clock)?;
         self.release_held(clock);
         self.fire_receiving(clock);
         self.send_if_due();
@@ -288,7 +320,7 @@ impl Worker {
 
         let order = std::mem::take(&mut self.order);
         for run in order.chunk_by(|a, b| a >> 32 == b >> 32) {
-            let owner = self.owners.get(SocketId((run[0] >> 32) as u32));
+            let owner = self.owners.get((run[0] >> 32) as u32);
             let Some((key, via, slot)) =
                 owner.and_then(|(key, via)| Some((key, via, self.slots.get_mut(key)?)))
             else {
@@ -301,18 +333,8 @@ impl Worker {
                 let received = self.backend.batch()[entry as u32 as usize];
                 let at = clock.arrival(received.received_at_unix_ns);
                 let payload = self.backend.payload(&received);
-                match &mut slot.impaired {
-                    None => {
-                        let scratch = &mut self.scratch;
-                        slot.peer.handle_datagram(at, received.source, payload, scratch);
-                    }
-                    Some(impaired) => {
-                        let peer = (slot.id, &mut slot.peer);
-                        let way = (via, received.source);
-                        let scratch = &mut self.scratch;
-                        self.impairments.datagram(impaired, peer, at, way, payload, scratch);
-                    }
-                }
+                let (impairments, scratch) = (&mut self.impairments, &mut self.scratch);
+                slot.receive(at, (via, received.source), payload, impairments, scratch);
             }
             self.drain(clock, key);
             self.send_if_due();
@@ -367,6 +389,9 @@ impl Worker {
         self.sends_at = clock.now + self.sending.wait(clock.now, IDLE_WAIT_MAX);
         if !fired.is_empty() {
             self.backend.flush();
+            if let Some(streams) = &mut self.streams {
+                streams.flush();
+            }
         }
     }
 
@@ -401,6 +426,7 @@ impl Worker {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let mut sink = Sink {
             backend: &mut *self.backend,
+            streams: self.streams.as_deref_mut(),
             events: &mut self.setup.events,
             measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),

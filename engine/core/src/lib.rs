@@ -41,6 +41,7 @@ pub mod peer;
 pub mod publish;
 mod rtcp;
 pub mod srtp;
+mod transport;
 pub mod watch;
 
 // The tests' deterministic network names this crate as its users do.
@@ -64,3 +65,4 @@ pub use stampede_counters::{
 };
 pub use stampede_media::Codec;
 pub use stampede_sdp::{MediaKind, Slots};
+pub use transport::{PathKind, Transport, TransportError};

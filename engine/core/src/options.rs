@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::peer::RouteLookup;
+use crate::transport::Transport;
 use str0m::config::{CryptoProvider, DtlsCert};
 
 /// A moment on both clocks.
@@ -99,6 +100,8 @@ pub struct PeerOptions {
     /// From which local addresses the server's candidates are reached. `None`: from any of their
     /// family that the peer has, and it asks for no others.
     pub route: Option<RouteLookup>,
+    /// By which ways it may be connected; UDP, and TCP where that does not work, by default.
+    pub transport: Transport,
     /// What a receiving peer tells the server of congestion; as Chrome by default.
     pub feedback: CongestionFeedback,
     /// A publisher leaves out the layers that the server's feedback has no room for, and paces what it
@@ -115,6 +118,7 @@ impl PeerOptions {
             playout_deadline: Duration::from_millis(500),
             retransmit_cache_packets_max: 512,
             route: None,
+            transport: Transport::default(),
             feedback: CongestionFeedback::default(),
             adapt: false,
             identity,

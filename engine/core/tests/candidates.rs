@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use common::{UNIX_BASE_NS, ms, options};
 use stampede_core::peer::{
-    LOCAL_ADDRESSES_MAX, NO_PAIR_AFTER, OTHER_ROUTE_AFTER, REMOTE_CANDIDATES_MAX,
+    LOCAL_ADDRESSES_MAX, NO_PAIR_AFTER, OTHER_ROUTE_AFTER, REMOTE_CANDIDATES_MAX, TCP_AFTER,
     UNUSED_LOCAL_AFTER,
 };
 use stampede_core::{
-    AddressRequest, Arrival, Heard, LocalId, MediaFailure, NoCandidatePair, Peer, PeerEvent,
-    PeerOptions, PeerSink, RecordedFrame, RecordedStream, Scratch,
+    AddressRequest, Arrival, Heard, LocalId, MediaFailure, NoCandidatePair, PathKind, Peer,
+    PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Scratch, Transport,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind};
-use str0m::net::{Protocol, Receive};
+use str0m::net::{Protocol, Receive, TcpType};
 use str0m::{Candidate, Input, Output, Rtc};
 
 #[derive(Default)]
@@ -60,10 +60,14 @@ struct Net {
     /// Where the peer's sockets are.
     sockets: HashMap<LocalId, SocketAddr>,
     next_port: u16,
+    /// Of these the TCP connections, and when they were asked for.
+    dialled: Vec<(LocalId, SocketAddr, Instant)>,
+    /// Nobody listens on TCP.
+    refuses_tcp: bool,
     /// No socket is to be had here.
     refused: Option<IpAddr>,
     blocked: Blocked,
-    queue: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    queue: BTreeMap<(Instant, u64), (Protocol, SocketAddr, SocketAddr, Vec<u8>)>,
     serial: u64,
     server_wake: Instant,
     peer_wake: Instant,
@@ -99,10 +103,15 @@ fn line(transport: &str, address: SocketAddr) -> String {
 impl Net {
     /// A subscriber that has answered an offer without candidates.
     fn new(local: Option<&str>) -> Self {
+        Self::by(Transport::Auto, local)
+    }
+
+    /// The same, by this transport.
+    fn by(transport: Transport, local: Option<&str>) -> Self {
         let start = Instant::now();
         let local = local.map(address);
         ROUTES.with_borrow_mut(HashMap::clear);
-        let options = PeerOptions { route: Some(route), ..options() };
+        let options = PeerOptions { route: Some(route), transport, ..options() };
         let peer = Peer::subscriber(start, local, &options, false).unwrap();
         let server = Rtc::builder().set_rtp_mode(true).build(start);
         let mut net = Self {
@@ -114,6 +123,8 @@ impl Net {
             sink: Sink::default(),
             sockets: local.map(|local| (LocalId::default(), local)).into_iter().collect(),
             next_port: 41_000,
+            dialled: Vec::new(),
+            refuses_tcp: false,
             refused: None,
             blocked: Box::new(|_, _| false),
             queue: BTreeMap::new(),
@@ -147,16 +158,26 @@ impl Net {
         self.claim("udp", at);
     }
 
+    /// The same on TCP.
+    fn trickle_tcp(&mut self, at: &str) {
+        let at = address(at);
+        let tcp = Candidate::builder().tcp().host(at).tcptype(TcpType::Passive).build().unwrap();
+        self.server.add_local_candidate(tcp).unwrap();
+        self.server.handle_input(Input::Timeout(self.now)).unwrap();
+        self.claim("tcp", at);
+    }
+
     /// The server says that it listens here.
     fn claim(&mut self, transport: &str, at: SocketAddr) {
         self.peer.add_remote_candidate(self.now, &line(transport, at)).unwrap();
         self.exchange();
     }
 
-    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        if !(self.blocked)(from, to) {
+    /// What is blocked is blocked for UDP.
+    fn send(&mut self, protocol: Protocol, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if protocol == Protocol::Tcp || !(self.blocked)(from, to) {
             self.serial += 1;
-            self.queue.insert((self.now + ms(10), self.serial), (from, to, bytes));
+            self.queue.insert((self.now + ms(10), self.serial), (protocol, from, to, bytes));
         }
     }
 
@@ -168,7 +189,8 @@ impl Net {
                     break;
                 }
                 Ok(Output::Transmit(sent)) => {
-                    self.send(sent.source, sent.destination, sent.contents.to_vec());
+                    let bytes = sent.contents.to_vec();
+                    self.send(sent.proto, sent.source, sent.destination, bytes);
                 }
                 Ok(Output::Event(_)) => {}
                 // It gives up its handshake.
@@ -183,7 +205,15 @@ impl Net {
             for (via, to, bytes) in std::mem::take(&mut self.sink.datagrams) {
                 let from = self.sockets[&via];
                 assert_eq!(from.is_ipv4(), to.is_ipv4());
-                self.send(from, to, bytes);
+                let stream = self.dialled.iter().find(|dialled| dialled.0 == via);
+                let protocol = match stream {
+                    Some((_, remote, _)) => {
+                        assert_eq!(*remote, to, "a connection leads to one place");
+                        Protocol::Tcp
+                    }
+                    None => Protocol::Udp,
+                };
+                self.send(protocol, from, to, bytes);
             }
             let address_requests = std::mem::take(&mut self.sink.address_requests);
             if address_requests.is_empty() {
@@ -207,6 +237,16 @@ impl Net {
                 assert!(via.index() < LOCAL_ADDRESSES_MAX);
                 assert_eq!(self.sockets.insert(via, local), None);
             }
+            AddressRequest::Connect { via, remote } => {
+                self.dialled.push((via, remote, self.now));
+                if self.refuses_tcp {
+                    return self.peer.stream_closed(self.now, via, "refused".to_owned());
+                }
+                self.next_port += 1;
+                let local = SocketAddr::new(route(remote).unwrap(), self.next_port);
+                assert_eq!(self.sockets.insert(via, local), None);
+                assert!(self.peer.stream_connected(self.now, via, local));
+            }
             AddressRequest::Close { via } => self.closed.push(self.sockets.remove(&via).unwrap()),
         }
     }
@@ -229,14 +269,14 @@ impl Net {
 
     fn step(&mut self) {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            let (from, to, bytes) = entry.remove();
+            let (protocol, from, to, bytes) = entry.remove();
             let via = self.sockets.iter().find(|(_, local)| **local == to);
             if let Some((&via, _)) = via {
                 let unix_ns = UNIX_BASE_NS + (self.now - self.start).as_nanos() as u64;
                 self.peer.received_on(via);
                 let at = Arrival { instant: self.now, unix_ns };
                 self.peer.handle_datagram(at, from, &bytes, &mut Scratch::default());
-            } else if let Ok(receive) = Receive::new(Protocol::Udp, from, to, &bytes) {
+            } else if let Ok(receive) = Receive::new(protocol, from, to, &bytes) {
                 self.server.handle_input(Input::Receive(self.now, receive)).unwrap();
             }
             self.exchange();
@@ -359,6 +399,7 @@ fn nothing_leaves_by_a_way_that_the_kernel_does_not_have() {
 fn without_a_pair_that_is_what_is_said() {
     let mut net = Net::new(Some("127.0.0.1:40001"));
     net.blocked = Box::new(|_, _| true);
+    net.refuses_tcp = true;
     net.trickle("127.0.0.1:7882");
     net.claim("tcp", address("127.0.0.1:7881"));
     net.run(NO_PAIR_AFTER);
@@ -367,9 +408,141 @@ fn without_a_pair_that_is_what_is_said() {
     assert_eq!(
         net.no_pair().to_string(),
         "no candidate pair worked: our candidates 127.0.0.1:40001, the server's udp 127.0.0.1:7882 \
-         and tcp 127.0.0.1:7881; nothing came back on UDP port 7882; it offers TCP, which Stampede \
-         can't use yet"
+         and tcp 127.0.0.1:7881; nothing came back on UDP port 7882; TCP to 127.0.0.1:7881: refused"
     );
+}
+
+const TCP: Transport = Transport::Only(PathKind::Tcp);
+const BY_TCP: PeerEvent = PeerEvent::Path { path: PathKind::Tcp };
+
+#[test]
+fn tcp_alone_is_dialled_at_once_and_nothing_else_is_tried() {
+    let mut net = Net::by(TCP, None);
+    net.trickle("127.0.0.1:7882");
+    net.run(ms(100));
+    net.trickle_tcp("127.0.0.1:7881");
+    net.run(ms(500));
+    assert!(net.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+    let connected = net.sink.events.iter().position(|event| *event == PeerEvent::Connected);
+    assert_eq!(net.sink.events[connected.unwrap() - 1], BY_TCP);
+    assert_eq!((net.opened.len(), net.dialled.len(), net.sockets.len()), (0, 1, 1));
+    assert_eq!(net.dialled[0].2, net.start + ms(100));
+    // What is needed of ours to be reached by is nothing: who connects is not connected to.
+    let trickled = |event: &PeerEvent| matches!(event, PeerEvent::LocalCandidate { .. });
+    assert!(!net.sink.events.iter().any(trickled));
+    net.run(Duration::from_secs(30));
+    assert!(net.peer.is_connected() && net.failures().is_empty() && net.closed.is_empty());
+    assert_eq!(net.peer.path(), PathKind::Tcp);
+}
+
+#[test]
+fn tcp_is_not_dialled_where_udp_works_or_alone_is_asked_for() {
+    for transport in [Transport::Auto, Transport::Only(PathKind::Udp)] {
+        let mut net = Net::by(transport, Some("127.0.0.1:40001"));
+        net.trickle_tcp("127.0.0.1:7881");
+        net.trickle("127.0.0.1:7882");
+        net.run(Duration::from_secs(30));
+        assert!(net.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+        assert_eq!((net.dialled.len(), net.peer.path()), (0, PathKind::Udp));
+        assert!(!net.sink.events.contains(&BY_TCP));
+    }
+    let mut net = Net::by(Transport::Only(PathKind::Udp), Some("127.0.0.1:40001"));
+    net.blocked = Box::new(|_, _| true);
+    net.trickle_tcp("127.0.0.1:7881");
+    net.trickle("127.0.0.1:7882");
+    net.run(Duration::from_secs(40));
+    assert_eq!(net.dialled.len(), 0);
+    let said = net.no_pair().to_string();
+    assert!(said.ends_with("UDP port 7882; with --transport udp nothing else is tried"), "{said}");
+}
+
+#[test]
+fn where_udp_does_not_get_through_tcp_does_and_its_socket_is_given_up() {
+    let mut net = Net::new(Some("127.0.0.1:40001"));
+    net.blocked = Box::new(|_, _| true);
+    net.trickle("127.0.0.1:7882");
+    net.trickle_tcp("127.0.0.1:7881");
+    net.run(TCP_AFTER - ms(1));
+    assert_eq!(net.dialled.len(), 0);
+    net.run(ms(1_000));
+    assert!(net.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+    assert!(net.sink.events.contains(&BY_TCP));
+    assert_eq!(net.dialled[0].2, net.start + TCP_AFTER);
+    net.run(UNUSED_LOCAL_AFTER);
+    assert_eq!(net.closed, [address("127.0.0.1:40001")]);
+    net.run(Duration::from_secs(30));
+    assert!(net.peer.is_connected() && net.failures().is_empty());
+}
+
+#[test]
+fn a_server_with_tcp_alone_is_not_waited_for_long() {
+    let mut net = Net::new(Some("127.0.0.1:40001"));
+    net.trickle_tcp("127.0.0.1:7881");
+    net.run(ms(500));
+    assert!(net.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+    assert_eq!(net.dialled[0].2, net.start + OTHER_ROUTE_AFTER);
+}
+
+/// Servers know a connection by the credentials that came first.
+#[test]
+fn a_restart_of_ice_dials_anew_and_what_was_there_goes_on() {
+    let mut net = Net::by(TCP, None);
+    net.trickle_tcp("127.0.0.1:7881");
+    net.run(ms(500));
+    assert!(net.is_connected() && net.dialled.len() == 1);
+    let mut changes = net.server.sdp_api();
+    changes.ice_restart(true);
+    let (offer, pending) = changes.apply().unwrap();
+    net.pending = Some(pending);
+    net.sink.events.clear();
+    let answer = net.peer.accept_offer(net.now, &offer.to_sdp_string(), &[]).unwrap();
+    // str0m would check the end that connected, which servers don't (RFC 6544 §4.5).
+    let passed = answer.split_inclusive("\r\n").filter(|line| !line.contains("tcptype active"));
+    let answer = SdpAnswer::from_sdp_string(&passed.collect::<String>()).unwrap();
+    net.server.sdp_api().accept_answer(net.pending.take().unwrap(), answer).unwrap();
+    net.claim("tcp", address("127.0.0.1:7881"));
+    net.run(ms(1_000));
+    assert_eq!((net.dialled.len(), net.sockets.len()), (2, 2));
+    assert!(net.sink.events.contains(&PeerEvent::IceConnected), "{:?}", net.sink.events);
+    assert!(net.peer.is_connected() && net.failures().is_empty());
+    // The server ends the old one.
+    let (old, ..) = net.dialled[0];
+    net.sockets.remove(&old);
+    net.peer.stream_closed(net.now, old, "closed".to_owned());
+    net.exchange();
+    net.run(Duration::from_secs(20));
+    assert!(net.peer.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+    assert_eq!(net.dialled.len(), 2);
+}
+
+/// The server drops the connection: it is lost, at once, and a change of network gets another.
+#[test]
+fn a_connection_that_ends_is_a_loss_and_another_network_has_another() {
+    let mut net = Net::by(TCP, None);
+    net.trickle_tcp("127.0.0.1:7881");
+    net.run(ms(500));
+    assert!(net.is_connected());
+    let (via, ..) = net.dialled[0];
+    net.sockets.remove(&via);
+    net.peer.stream_closed(net.now, via, "reset".to_owned());
+    net.exchange();
+    assert_eq!(net.failures().len(), 1, "{:?}", net.sink.events);
+    assert!(!net.peer.is_connected());
+    net.run(ms(1_000));
+    assert_eq!(net.dialled.len(), 1, "it is signalling that brings it back");
+
+    let mut net = Net::by(TCP, None);
+    net.trickle_tcp("127.0.0.1:7881");
+    net.run(ms(500));
+    net.sockets.clear();
+    net.sink.events.clear();
+    net.peer.change_connections(net.now).unwrap();
+    net.exchange();
+    assert_eq!(net.dialled.len(), 2, "at once");
+    // Without a restart the server goes on with the pair that it had for as long as it may.
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.sink.events, [PeerEvent::IceConnected]);
+    assert!(net.peer.is_connected());
 }
 
 #[test]
@@ -423,12 +596,14 @@ fn who_gives_up_is_told_why() {
     assert!(net.no_pair().remotes.is_empty());
 
     let mut net = Net::new(Some("127.0.0.1:40001"));
+    net.refuses_tcp = true;
     net.claim("tcp", address("127.0.0.1:7881"));
     net.run(Duration::from_secs(30));
     net.peer.give_up();
     net.exchange();
     let said = net.no_pair().to_string();
-    assert!(said.ends_with("it offers only TCP, which Stampede can't use yet"), "{said}");
+    assert!(said.ends_with("the server's tcp 127.0.0.1:7881; TCP to 127.0.0.1:7881: refused"));
+    assert_eq!(net.dialled.len(), 1, "once");
 
     // A pair works, but whatever is no check is lost.
     let mut net = Net::new(Some("127.0.0.1:40001"));

@@ -41,7 +41,7 @@ pub use columns::Columns;
 pub use figure::{Figure, Longest, Seconds, Value};
 pub use grown::Grown;
 pub use impair::ImpairCounters;
-pub use joins::{JoinCounters, JoinGroups, PendingAt, SessionCounters};
+pub use joins::{JoinCounters, JoinGroups, JoinPaths, PendingAt, SessionCounters};
 pub use ledger::{
     AttendanceCounters, ForwardCounters, LedgerTotals, PublishedCounters, SfuSignallingCounters,
     SfuWorkerCounters, UpstreamCounters,
@@ -51,8 +51,8 @@ pub use media::{
     MediaCounters, PacketCounters, StreamsCounters,
 };
 pub use network::{
-    GeneratorCounters, PeerDatagrams, TransportCounters, UdpStats, UdpUncategorisedCounters,
-    UncategorisedCounters, WorkerUncategorisedCounters,
+    GeneratorCounters, PeerDatagrams, StreamStats, TransportCounters, UdpStats,
+    UdpUncategorisedCounters, UncategorisedCounters, WorkerUncategorisedCounters,
 };
 pub use publish::PublishCounters;
 pub use recording::{AssemblerCounters, FileTiming, RecordingCounters};

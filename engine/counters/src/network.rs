@@ -96,6 +96,36 @@ counters! {
 }
 
 counters! {
+    /// What was sent and received over TCP: by ICE's framing, or to a TURN server. All only grow.
+    pub struct StreamStats: Worker {
+        /// TCP connections that came up.
+        connected as "tcp_connected": u64 = Times, Neither;
+        /// TCP connections that did not come up.
+        connects_failed as "tcp_failed": u64 = Times, Neither;
+        /// Datagrams received over TCP.
+        datagrams_in as "tcp_packets_in": u64 = Packets, Neither;
+        /// Datagrams sent over TCP: the kernel took them.
+        datagrams_out as "tcp_packets_out": u64 = Packets, Neither;
+        /// Bytes received over TCP.
+        bytes_in as "tcp_bytes_in": u64 = Bytes, Neither;
+        /// Bytes sent over TCP.
+        bytes_out as "tcp_bytes_out": u64 = Bytes, Neither;
+        /// Datagrams of ours that were dropped because a TCP connection had too many waiting: the
+        /// network or the server takes no more.
+        write_queue_full as "tcp_unsent": u64 = Packets, Lower;
+        /// Datagrams of ours that waited for a TCP connection when it ended, or were for one that was
+        /// not there.
+        ended_unsent as "tcp_ended_unsent": u64 = Packets, Neither;
+        /// Times that a TCP connection took no more for a while. Nothing is lost by that.
+        write_waits as "tcp_write_waits": u64 = Times, Neither;
+        /// Datagrams over TCP longer than 2,048 bytes, which are not handed out.
+        too_long as "tcp_too_long": u64 = Packets, Neither;
+        /// System calls made for TCP, to write, to read and to ask what is ready.
+        syscalls as "tcp_syscalls": u64 = Times, Neither;
+    }
+}
+
+counters! {
     /// What a worker counts that fits no other count.
     pub struct WorkerUncategorisedCounters: Worker {
         /// Datagrams for a peer that had just been closed.
@@ -123,6 +153,8 @@ counters! {
     pub struct GeneratorCounters: Worker {
         /// Of the UDP backend.
         udp (flatten): UdpStats;
+        /// Over TCP.
+        streams (flatten): StreamStats;
         /// Datagrams by the peers' own count.
         peer_datagrams: PeerDatagrams;
         /// What fits no other count.

@@ -2,7 +2,7 @@
 
 use crate::{
     GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
-    PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters, SignallingGroups,
+    PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters, SignallingGroups, StreamStats,
     TransportCounters, UdpStats, UncategorisedCounters, WorkerUncategorisedCounters, counters,
 };
 
@@ -58,12 +58,17 @@ counters! {
 }
 
 impl RunCounters {
-    /// Of a worker: the sums of its peers, its UDP backend's counts, and its own.
-    pub fn new(peers: &PeerCounters, udp: UdpStats, worker: WorkerUncategorisedCounters) -> Self {
+    /// Of a worker: the sums of its peers, its sockets' counts, and its own.
+    pub fn new(
+        peers: &PeerCounters,
+        udp: UdpStats,
+        streams: StreamStats,
+        worker: WorkerUncategorisedCounters,
+    ) -> Self {
         let PeerCounters { video, audio, publish, transport: peers, impairment } = *peers;
         let uncategorised = UncategorisedCounters { peers, udp: udp.uncategorised, worker };
         let peer_datagrams = peers.datagrams;
-        let generator = GeneratorCounters { udp, peer_datagrams, uncategorised };
+        let generator = GeneratorCounters { udp, streams, peer_datagrams, uncategorised };
         Self { video, audio, publish, generator, impairment }
     }
 

@@ -7,7 +7,7 @@ use stampede_core::{LocalId, Peer, PeerRole};
 
 use super::reports::take_covers;
 use super::sink::Sink;
-use super::sockets::Sockets;
+use super::sockets::{Socket, Sockets};
 use super::{Slot, Worker};
 use crate::capture::{CapturedPeer, keep_worst};
 use crate::clock::Clock;
@@ -58,8 +58,8 @@ impl Worker {
             let key = self.slots.insert(slot);
             self.rows.there_are(self.slots.len());
             if let Some(socket) = socket {
-                self.slots[key].sockets.set(LocalId::default(), socket);
-                self.owners.set(socket, key, LocalId::default());
+                self.slots[key].sockets.set(LocalId::default(), Socket::Udp(socket));
+                self.owners.set(socket.0, key, LocalId::default());
             }
             self.slot_of_peer.insert(id, key);
             Ok(key)
@@ -149,6 +149,7 @@ impl Worker {
         let Some(mut slot) = self.slots.try_remove(key) else { return };
         let mut sink = Sink {
             backend: &mut *self.backend,
+            streams: self.streams.as_deref_mut(),
             events: &mut self.setup.events,
             measured: &mut self.measured,
             recorder: slot.recorder.as_mut(),
@@ -167,9 +168,7 @@ impl Worker {
         self.address_requests.clear();
         let mut kernel_drops = slot.drops_closed;
         for socket in slot.sockets.iter() {
-            kernel_drops += self.backend.socket_drops(socket);
-            self.backend.remove_socket(socket);
-            self.owners.clear(socket);
+            kernel_drops += self.forget(socket);
         }
         if let Some(recorder) = slot.recorder.take() {
             self.assembled.merge(&recorder.finish());

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::cohort::Closed;
 use crate::cover::{CoverNews, PeerCover};
 use crate::distributions::Distributions;
+use crate::health::Io;
 use crate::snapshot::{LastPart, WorkerReport, WorkerSnapshot};
 use crate::worst::{PeerFigures, PeerLine, Worst};
 
@@ -26,7 +27,7 @@ impl Worker {
             self.send_if_due();
             let Some(slot) = self.slots.get_mut(key) else { continue };
             // For the backend's sum, which is where the window's begins.
-            for socket in slot.sockets.iter() {
+            for socket in slot.sockets.udp() {
                 self.backend.socket_drops(socket);
             }
             self.before_window.merge(&slot.counters());
@@ -36,7 +37,7 @@ impl Worker {
             }
         }
         self.measured.begin_measuring();
-        self.health.begin_measuring(clock.now, self.backend.stats());
+        self.health.begin_measuring(clock.now, self.io());
         self.setup.events.begin_measuring();
     }
 
@@ -47,7 +48,14 @@ impl Worker {
             orphans: self.health.orphan_datagrams(),
             snapshots_dropped: self.setup.events.snapshots_dropped(),
         };
-        RunCounters::new(peers, self.health.udp(self.backend.stats()), own)
+        let Io { udp, streams } = self.health.io(self.io());
+        RunCounters::new(peers, udp, streams, own)
+    }
+
+    /// What its sockets did so far.
+    fn io(&self) -> Io {
+        let streams = self.streams.as_ref().map(|streams| streams.stats());
+        Io { udp: self.backend.stats(), streams: streams.unwrap_or_default() }
     }
 
     /// Of the peers that are there: their worst, with the packets so far.
@@ -88,7 +96,7 @@ impl Worker {
             self.send_if_due();
             let Some(slot) = self.slots.get(key) else { continue };
             // For the backend's sum: it learns of a drop with the socket's next datagram else.
-            for socket in slot.sockets.iter() {
+            for socket in slot.sockets.udp() {
                 self.backend.socket_drops(socket);
             }
             let counters = slot.counters();
@@ -98,7 +106,7 @@ impl Worker {
             worst.offer(key, PeerFigures::of(&counters));
         }
         self.send_covers(clock);
-        let second = self.health.close_second(clock.now, self.backend.stats());
+        let second = self.health.close_second(clock.now, self.io());
         self.gathering = second.datagrams_in >= GATHER_FROM_DATAGRAMS_PER_S;
         let worst = worst.into_slots().into_iter().filter_map(|(key, figures)| {
             let slot = self.slots.get(key)?;
@@ -141,13 +149,16 @@ impl Worker {
             self.remove(clock, key);
         }
         self.backend.flush();
+        if let Some(streams) = &mut self.streams {
+            streams.flush();
+        }
         self.backend.refresh_drops();
         self.setup.events.flush();
         let covers = self.setup.events.take_covers();
         let ended = self.clocks.read().now;
         let last = LastPart {
             ended,
-            second: self.health.close_second(ended, self.backend.stats()),
+            second: self.health.close_second(ended, self.io()),
             video_latency_us: self.measured.close_second(),
         };
         let counted = self.counted(&self.retired);

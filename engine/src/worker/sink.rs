@@ -6,9 +6,9 @@ use stampede_core::{
     AddressRequest, LocalId, PeerEvent, PeerSink, RecordedFrame, RecordedStream, Sample,
 };
 use stampede_media::AssemblerCounters;
-use stampede_udp::Backend;
+use stampede_udp::{Backend, Streams};
 
-use super::sockets::Sockets;
+use super::sockets::{Socket, Sockets};
 use crate::clock::Clock;
 use crate::distributions::Measured;
 use crate::mailbox::EventSink;
@@ -18,6 +18,7 @@ use crate::{EngineEvent, PeerId, PeerNotice};
 /// Where a peer's output goes during one drain.
 pub(super) struct Sink<'a> {
     pub(super) backend: &'a mut dyn Backend,
+    pub(super) streams: Option<&'a mut Streams>,
     pub(super) events: &'a mut EventSink,
     pub(super) measured: &'a mut Measured,
     pub(super) recorder: Option<&'a mut PeerRecorder>,
@@ -31,8 +32,14 @@ pub(super) struct Sink<'a> {
 
 impl PeerSink for Sink<'_> {
     fn transmit(&mut self, via: LocalId, destination: SocketAddr, payload: &[u8]) {
-        if let Some(socket) = self.sockets.get(via) {
-            self.backend.send(socket, destination, payload);
+        match self.sockets.get(via) {
+            Some(Socket::Udp(socket)) => self.backend.send(socket, destination, payload),
+            Some(Socket::Stream(stream)) => {
+                if let Some(streams) = &mut self.streams {
+                    streams.send(stream, payload);
+                }
+            }
+            None => {}
         }
     }
 
@@ -46,6 +53,7 @@ impl PeerSink for Sink<'_> {
             matches!(event, PeerEvent::Connected | PeerEvent::Disconnected { .. });
         let (at, notice) = match event {
             PeerEvent::IceConnected => (here, PeerNotice::IceConnected),
+            PeerEvent::Path { path } => (here, PeerNotice::Path { path }),
             PeerEvent::Connected => (here, PeerNotice::Connected),
             PeerEvent::FirstPacket { kind, at } => (at, PeerNotice::FirstPacket { kind }),
             PeerEvent::FirstKeyframe { at } => (at, PeerNotice::FirstKeyframe),

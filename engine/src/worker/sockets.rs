@@ -6,69 +6,79 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use stampede_core::peer::LOCAL_ADDRESSES_MAX;
-use stampede_core::{AddressRequest, LocalId};
-use stampede_udp::SocketId;
+use stampede_core::{AddressRequest, LocalId, PathKind};
+use stampede_udp::{Framing, SocketId, StreamEvent, StreamId, Streams};
 
 use super::{Slot, Worker};
 use crate::clock::Clock;
 
-/// None.
-const NO_SOCKET: SocketId = SocketId(u32::MAX);
+/// Datagrams of a batch of streams, where a read brings no more at once.
+const STREAM_BATCH_MAX: usize = 1_024;
+/// Most TCP connections of a worker.
+const STREAMS_MAX: usize = 65_536;
+
+/// One end of a way to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Socket {
+    Udp(SocketId),
+    Stream(StreamId),
+}
 
 /// A peer's sockets, one for each of its local addresses.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sockets([SocketId; LOCAL_ADDRESSES_MAX]);
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self([NO_SOCKET; LOCAL_ADDRESSES_MAX])
-    }
-}
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sockets([Option<Socket>; LOCAL_ADDRESSES_MAX]);
 
 impl Sockets {
     #[inline]
-    pub(crate) fn get(&self, via: LocalId) -> Option<SocketId> {
-        self.0.get(via.index()).copied().filter(|socket| *socket != NO_SOCKET)
+    pub(crate) fn get(&self, via: LocalId) -> Option<Socket> {
+        self.0.get(via.index()).copied().flatten()
     }
 
-    pub(crate) fn set(&mut self, via: LocalId, socket: SocketId) {
+    pub(crate) fn set(&mut self, via: LocalId, socket: Socket) {
         if let Some(place) = self.0.get_mut(via.index()) {
-            *place = socket;
+            *place = Some(socket);
         }
     }
 
-    pub(crate) fn take(&mut self, via: LocalId) -> Option<SocketId> {
-        let socket = self.get(via);
-        self.set(via, NO_SOCKET);
-        socket
+    pub(crate) fn take(&mut self, via: LocalId) -> Option<Socket> {
+        self.0.get_mut(via.index()).and_then(Option::take)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = SocketId> + use<> {
-        self.0.into_iter().filter(|socket| *socket != NO_SOCKET)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Socket> + use<> {
+        self.0.into_iter().flatten()
+    }
+
+    /// Those of UDP.
+    pub(crate) fn udp(&self) -> impl Iterator<Item = SocketId> + use<> {
+        self.iter().filter_map(|socket| match socket {
+            Socket::Udp(socket) => Some(socket),
+            Socket::Stream(_) => None,
+        })
     }
 }
 
-/// The peer, by its slot, and the local address that a socket belongs to. Index: [`SocketId`].
+/// The peer, by its slot, and the local address that a socket belongs to. Index: that of a
+/// [`SocketId`], or of a [`StreamId`].
 #[derive(Debug, Default)]
 pub(crate) struct Owners(Vec<Option<(u32, LocalId)>>);
 
 impl Owners {
     #[inline]
-    pub(crate) fn get(&self, socket: SocketId) -> Option<(usize, LocalId)> {
-        let owner = self.0.get(socket.0 as usize).copied().flatten();
+    pub(crate) fn get(&self, index: u32) -> Option<(usize, LocalId)> {
+        let owner = self.0.get(index as usize).copied().flatten();
         owner.map(|(key, via)| (key as usize, via))
     }
 
-    pub(crate) fn set(&mut self, socket: SocketId, key: usize, via: LocalId) {
-        let index = socket.0 as usize;
+    pub(crate) fn set(&mut self, index: u32, key: usize, via: LocalId) {
+        let index = index as usize;
         if self.0.len() <= index {
             self.0.resize(index + 1, None);
         }
         self.0[index] = Some((key as u32, via));
     }
 
-    pub(crate) fn clear(&mut self, socket: SocketId) {
-        if let Some(owner) = self.0.get_mut(socket.0 as usize) {
+    pub(crate) fn clear(&mut self, index: u32) {
+        if let Some(owner) = self.0.get_mut(index as usize) {
             *owner = None;
         }
     }
@@ -93,7 +103,8 @@ impl Slot {
     /// with that.
     pub(super) fn learn(&self, learned: &LearnedIp) {
         let local = self.peer.local();
-        if self.peer.is_connected() && self.peer.first_local() != Some(local) {
+        let is_udp = self.peer.path() == PathKind::Udp;
+        if is_udp && self.peer.is_connected() && self.peer.first_local() != Some(local) {
             learned.set(local.ip());
         }
     }
@@ -116,6 +127,19 @@ impl Worker {
                         slot.peer.local_refused(now, local, error.to_string());
                     }
                 }
+                AddressRequest::Connect { via, remote } => match self.connect(remote) {
+                    Ok(stream) => {
+                        self.stream_owners.set(stream.0, key, via);
+                        if let Some(slot) = self.slots.get_mut(key) {
+                            slot.sockets.set(via, Socket::Stream(stream));
+                        }
+                    }
+                    Err(error) => {
+                        if let Some(slot) = self.slots.get_mut(key) {
+                            slot.peer.stream_closed(now, via, error.to_string());
+                        }
+                    }
+                },
                 AddressRequest::Close { via } => {
                     if let Some(socket) = slot.sockets.take(via) {
                         self.close(key, socket);
@@ -126,11 +150,111 @@ impl Worker {
         self.drain(clock, key);
     }
 
-    /// Closes a socket that its peer has no more.
-    fn close(&mut self, key: usize, socket: SocketId) {
-        let drops = self.backend.socket_drops(socket);
-        self.backend.remove_socket(socket);
-        self.owners.clear(socket);
+    /// Begins to connect to a candidate of the server.
+    fn connect(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
+        let streams = match &mut self.streams {
+            Some(streams) => streams,
+            none => {
+                let streams = Streams::new(STREAMS_MAX, STREAM_BATCH_MAX)?;
+                self.backend.watch(streams.readiness()?)?;
+                none.insert(Box::new(streams))
+            }
+        };
+        streams.connect(remote, Framing::Ice)
+    }
+
+    /// Gives what came over TCP to its peers, and tells them what became of their connections.
+    pub(super) fn receive_streams(&mut self, clock: Clock) -> io::Result<()> {
+        let Some(streams) = &mut self.streams else { return Ok(()) };
+        let received = streams.poll()?;
+        let happened = streams.happened();
+        if let Some(first) = streams.batch().first() {
+            // Of each stream the last stamp is known, and the first stream has waited longest.
+            self.health.batch_age(clock.age(first.received_at_unix_ns));
+        }
+        let mut at = 0;
+        while at < received {
+            let Some(streams) = &self.streams else { break };
+            let batch = &streams.batch()[at..];
+            let stream = batch[0].stream;
+            let run = batch.iter().take_while(|received| received.stream == stream).count();
+            let owner = self.stream_owners.get(stream.0);
+            let Some((key, via, slot)) =
+                owner.and_then(|(key, via)| Some((key, via, self.slots.get_mut(key)?)))
+            else {
+                self.health.orphans(run);
+                at += run;
+                continue;
+            };
+            slot.peer.received_on(via);
+            for received in &batch[..run] {
+                let at = clock.arrival(received.received_at_unix_ns);
+                let payload = streams.payload(received);
+                let (impairments, scratch) = (&mut self.impairments, &mut self.scratch);
+                slot.receive(at, (via, received.source), payload, impairments, scratch);
+            }
+            at += run;
+            self.drain(clock, key);
+            self.send_if_due();
+        }
+        for event in happened {
+            self.stream_event(clock, event);
+            self.send_if_due();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn stream_event(&mut self, clock: Clock, event: StreamEvent) {
+        let (StreamEvent::Connected { stream, .. }
+        | StreamEvent::Accepted { stream }
+        | StreamEvent::Closed { stream, .. }) = event;
+        let owner = self.stream_owners.get(stream.0);
+        let Some((key, via, slot)) =
+            owner.and_then(|(key, via)| Some((key, via, self.slots.get_mut(key)?)))
+        else {
+            return;
+        };
+        match event {
+            StreamEvent::Connected { local, .. } => {
+                if !slot.peer.stream_connected(clock.now, via, local)
+                    && let Some(socket) = slot.sockets.take(via)
+                {
+                    self.close(key, socket);
+                }
+            }
+            StreamEvent::Closed { why, .. } => {
+                slot.sockets.take(via);
+                self.stream_owners.clear(stream.0);
+                slot.peer.stream_closed(clock.now, via, why);
+            }
+            // There is no listener here.
+            StreamEvent::Accepted { .. } => {}
+        }
+        self.drain(clock, key);
+    }
+
+    /// Closes a socket that its peer has no more; the datagrams dropped at it.
+    pub(super) fn forget(&mut self, socket: Socket) -> u64 {
+        match socket {
+            Socket::Udp(socket) => {
+                let drops = self.backend.socket_drops(socket);
+                self.backend.remove_socket(socket);
+                self.owners.clear(socket.0);
+                drops
+            }
+            Socket::Stream(stream) => {
+                if let Some(streams) = &mut self.streams {
+                    streams.close(stream);
+                }
+                self.stream_owners.clear(stream.0);
+                0
+            }
+        }
+    }
+
+    fn close(&mut self, key: usize, socket: Socket) {
+        let drops = self.forget(socket);
         if let Some(slot) = self.slots.get_mut(key) {
             slot.drops_closed += drops;
         }
@@ -145,6 +269,13 @@ impl Worker {
         if ip.is_unspecified() {
             return;
         }
+        if !self.setup.peer_options.transport.tries(PathKind::Udp) {
+            let left = std::mem::take(&mut slot.sockets);
+            if let Err(error) = slot.peer.change_connections(now) {
+                slot.peer.lose_network(now, error.to_string());
+            }
+            return left.iter().for_each(|socket| self.close(key, socket));
+        }
         let bound = self.bind(ip);
         let Some(slot) = self.slots.get_mut(key) else { return };
         let left = std::mem::take(&mut slot.sockets);
@@ -157,8 +288,8 @@ impl Worker {
         });
         match changed {
             Ok((socket, via)) => {
-                slot.sockets.set(via, socket);
-                self.owners.set(socket, key, via);
+                slot.sockets.set(via, Socket::Udp(socket));
+                self.owners.set(socket.0, key, via);
             }
             Err(why) => slot.peer.lose_network(now, why),
         }
@@ -179,8 +310,8 @@ impl Worker {
         let added = slot.and_then(|slot| Some((slot.peer.add_local(now, address)?, slot)));
         match added {
             Some((via, slot)) => {
-                slot.sockets.set(via, socket);
-                self.owners.set(socket, key, via);
+                slot.sockets.set(via, Socket::Udp(socket));
+                self.owners.set(socket.0, key, via);
             }
             None => self.backend.remove_socket(socket),
         }
@@ -196,16 +327,18 @@ mod tests {
     fn no_socket_of_a_peer_is_anothers() {
         let (via, mut sockets, mut owners) =
             (LocalId::default(), Sockets::default(), Owners::default());
-        assert_eq!((sockets.get(via), owners.get(SocketId(3))), (None, None));
-        sockets.set(via, SocketId(3));
-        owners.set(SocketId(3), 7, via);
-        assert_eq!(owners.get(SocketId(3)), Some((7, via)));
-        assert_eq!(owners.get(SocketId(2)), None);
-        assert_eq!(sockets.iter().collect::<Vec<_>>(), [SocketId(3)]);
-        assert_eq!(sockets.take(via), Some(SocketId(3)));
+        assert_eq!((sockets.get(via), owners.get(3)), (None, None));
+        sockets.set(via, Socket::Udp(SocketId(3)));
+        owners.set(3, 7, via);
+        assert_eq!(owners.get(3), Some((7, via)));
+        assert_eq!(owners.get(2), None);
+        assert_eq!(sockets.udp().collect::<Vec<_>>(), [SocketId(3)]);
+        assert_eq!(sockets.take(via), Some(Socket::Udp(SocketId(3))));
         assert_eq!((sockets.take(via), sockets.iter().count()), (None, 0));
-        owners.clear(SocketId(3));
-        owners.clear(SocketId(9));
-        assert_eq!(owners.get(SocketId(3)), None);
+        sockets.set(via, Socket::Stream(StreamId(3)));
+        assert_eq!((sockets.udp().count(), sockets.iter().count()), (0, 1));
+        owners.clear(3);
+        owners.clear(9);
+        assert_eq!(owners.get(3), None);
     }
 }

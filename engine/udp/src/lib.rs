@@ -1,4 +1,4 @@
-//! Batched UDP: every system call of the packet path, and nothing else.
+//! Batched UDP, and datagrams over TCP: every system call of the packet path, and nothing else.
 //!
 //! A [`Backend`] owns many sockets and moves datagrams in batches. Three implementations exist:
 //! `io_uring` (multishot receive into a buffer ring, batched sends), `mmsg` (epoll with
@@ -41,6 +41,7 @@ mod segment_run;
 mod send;
 mod slots;
 mod socket;
+mod streams;
 mod sys;
 mod uring;
 mod wire;
@@ -48,14 +49,16 @@ mod wire;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use stampede_counters::{UdpStats, UdpUncategorisedCounters};
+pub use stampede_counters::{StreamStats, UdpStats, UdpUncategorisedCounters};
 
 pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, local_ip_towards};
 use socket::{configure, no_such_socket, queue_error_reports, too_many_sockets};
+pub use streams::{Framing, StreamEvent, StreamId, StreamReceived, Streams, WRITE_QUEUE_BYTES_MAX};
 
 /// A socket inside one [`Backend`]. Dense and small; reused only after [`Backend::remove_socket`]
 /// and after everything received on the old socket has been handed out.
@@ -328,6 +331,14 @@ pub trait Backend {
     /// Only what makes the whole backend unusable; errors of one socket are counted, never
     /// returned.
     fn poll(&mut self, wait: Wait) -> io::Result<usize>;
+
+    /// Ends a [`poll`](Self::poll) that waits for its first datagram when this gets readable, as a
+    /// datagram would: what else comes is gathered first. For [`Streams::readiness`]; the one
+    /// before, if any, is not watched any more.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn watch(&mut self, readiness: OwnedFd) -> io::Result<()>;
 
     /// The current batch in order of arrival at the backend.
     fn batch(&self) -> &[Received];

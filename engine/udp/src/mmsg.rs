@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ const MESSAGES_PER_SEND_MAX: usize = 1024;
 const EVENTS_MAX: usize = 1024;
 /// The epoll token of the waker's eventfd; sockets use their index.
 const WAKER_TOKEN: u64 = u64::MAX;
+/// The epoll token of what is watched besides.
+const WATCHED_TOKEN: u64 = u64::MAX - 2;
 /// The epoll token of the packet ring.
 const RING_TOKEN: u64 = u64::MAX - 1;
 
@@ -43,6 +45,9 @@ pub(crate) struct Mmsg {
     epoll: Epoll,
     events: Vec<EpollEvent>,
     waker: Arc<File>,
+    watched: Option<OwnedFd>,
+    /// What is watched has become ready.
+    noticed: bool,
     slots: Slots<Slot>,
     /// Sockets that may have datagrams waiting, each at most once; at most `sockets_max`.
     ready: VecDeque<u32>,
@@ -79,6 +84,8 @@ impl Mmsg {
             epoll,
             events: vec![EpollEvent { events: 0, u64: 0 }; EVENTS_MAX],
             waker: Arc::new(waker),
+            watched: None,
+            noticed: false,
             slots: Slots::new(limits.sockets_max),
             ready: VecDeque::new(),
             ring,
@@ -115,6 +122,7 @@ impl Mmsg {
                 woken = true;
                 continue;
             }
+            self.noticed |= token == WATCHED_TOKEN;
             // The ring itself says whether it has anything; its event ends the wait.
             let Ok(index) = u32::try_from(token) else { continue };
             let Some(slot) = self.slots.get_mut(index) else { continue };
@@ -289,6 +297,7 @@ impl Backend for Mmsg {
         self.epoch = self.epoch.wrapping_add(1);
         self.slots.free_left(|_| {});
         self.flush();
+        self.noticed = false;
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
         let remaining = |wanted: Duration| match started {
             Some(started) => wanted.min(wait.timeout.saturating_sub(started.elapsed())),
@@ -305,12 +314,13 @@ impl Backend for Mmsg {
             let timeout = if backlog { Duration::ZERO } else { remaining(wait.timeout) };
             let mut woken = self.wait(timeout)?;
             let gather = remaining(wait.gather);
-            if !woken && !backlog && self.has_more() && !gather.is_zero() {
+            let came = self.has_more() || self.noticed;
+            if !woken && !backlog && came && !gather.is_zero() {
                 std::thread::sleep(gather);
                 woken = self.wait(Duration::ZERO)?;
             }
             self.drain();
-            if woken || !self.batch.is_empty() {
+            if woken || self.noticed || !self.batch.is_empty() {
                 return Ok(self.batch.len());
             }
             // Only error reports or truncated datagrams: keep waiting, with an empty batch.
@@ -318,6 +328,15 @@ impl Backend for Mmsg {
                 return Ok(0);
             }
         }
+    }
+
+    fn watch(&mut self, readiness: OwnedFd) -> io::Result<()> {
+        if let Some(before) = self.watched.take() {
+            self.epoll.remove(before)?;
+        }
+        self.epoll.add(&readiness, WATCHED_TOKEN)?;
+        self.watched = Some(readiness);
+        Ok(())
     }
 
     fn batch(&self) -> &[Received] {

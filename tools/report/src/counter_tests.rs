@@ -11,7 +11,7 @@ use stampede_counters::{
 
 use crate::keys::{self, Keys};
 use crate::types::{
-    ImpairmentSection, PendingAt, PublishSection, RecordingSection, Report, SeriesRow,
+    ImpairmentSection, JoinPaths, PendingAt, PublishSection, RecordingSection, Report, SeriesRow,
 };
 use crate::{out, running, testing};
 
@@ -56,6 +56,7 @@ fn report() -> Report {
     report.recordings.get_or_insert_with(RecordingSection::default);
     report.impairment.get_or_insert_with(ImpairmentSection::default);
     report.join.pending_at.get_or_insert_with(PendingAt::default);
+    report.join.paths.get_or_insert_with(JoinPaths::default);
     report
 }
 

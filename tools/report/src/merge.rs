@@ -17,9 +17,7 @@ use super::latency::{self, LatencySource};
 use super::layers::LayersSection;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    CohortFigures, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection, JoinSection,
-    MediaSection, Outcome, PendingAt, Phases, PublishSection, RecordingSection, RecoveriesSection,
-    Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, SignallingSection,
+    CohortFigures, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection, JoinSection, MediaSection, Outcome, PendingAt, Phases, PublishSection, RecordingSection, RecoveriesSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, SignallingSection, JoinPaths,
     TargetSection, Verdict, WatchFigures, WatchSection, worst,
 };
 use crate::Failure;
@@ -226,10 +224,23 @@ fn verdict(reports: &[Report], hosts: &[String]) -> Verdict {
 }
 
 fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
-    let mut sum = JoinSection { pending_at: Some(PendingAt::default()), ..JoinSection::default() };
-    let mut phases: [Vec<Option<&Hist>>; 6] = Default::default();
-    for JoinSection { counted, pending_at, errors, error_texts, signalling, peak: _, phases_ms } in
-        reports.iter().map(|report| &report.join)
+    let mut sum = JoinSection {
+        pending_at: Some(PendingAt::default()),
+        paths: Some(JoinPaths::default()),
+        ..JoinSection::default()
+    };
+    let mut by_path: BTreeMap<&str, Vec<&Phases>> = BTreeMap::new();
+    for JoinSection {
+        counted,
+        pending_at,
+        errors,
+        error_texts,
+        paths,
+        signalling,
+        peak: _,
+        phases_ms: _,
+        phases_ms_by_path,
+    } in reports.iter().map(|report| &report.join)
     {
         sum.counted.merge(counted);
         sum.pending_at = sum.pending_at.zip(*pending_at).map(|(mut sum, own)| {
@@ -243,16 +254,33 @@ fn join(reports: &[Report], series: &[SeriesRow]) -> JoinSection {
         for (kind, text) in error_texts {
             sum.error_texts.entry(kind.clone()).or_insert_with(|| text.clone());
         }
-        for (list, (_, hist)) in phases.iter_mut().zip(phases_ms.named()) {
-            list.push(hist);
+        sum.paths = sum.paths.zip(*paths).map(|(mut sum, own)| {
+            sum.merge(&own);
+            sum
+        });
+        for (path, own) in phases_ms_by_path {
+            by_path.entry(path).or_default().push(own);
         }
     }
     // Peaks of different moments don't add up; seconds do.
     sum.peak = series.iter().map(|row| row.joined).max();
-    let [websocket, signal, ice, dtls, first_packet, first_keyframe] =
-        phases.map(|list| hists(&list));
-    sum.phases_ms = Phases { websocket, signal, ice, dtls, first_packet, first_keyframe };
+    let all: Vec<_> = reports.iter().map(|report| &report.join.phases_ms).collect();
+    sum.phases_ms = phases(&all);
+    let by_path = by_path.into_iter();
+    sum.phases_ms_by_path = by_path.map(|(path, own)| (path.to_owned(), phases(&own))).collect();
     sum
+}
+
+fn phases(all: &[&Phases]) -> Phases {
+    let mut lists: [Vec<Option<&Hist>>; 6] = Default::default();
+    for own in all {
+        for (list, (_, hist)) in lists.iter_mut().zip(own.named()) {
+            list.push(hist);
+        }
+    }
+    let [websocket, signal, ice, dtls, first_packet, first_keyframe] =
+        lists.map(|list| hists(&list));
+    Phases { websocket, signal, ice, dtls, first_packet, first_keyframe }
 }
 
 /// Hosts without values have nothing to add; one whose histogram can't be read makes it unknown.

@@ -13,7 +13,8 @@ use super::types::WatchFigures;
 
 /// Counters that are known only at the end of a run, by what their keys begin with, and why. All
 /// others can end a run, and are told to Prometheus.
-pub const AT_THE_END: [(&str, &str); 4] = [
+pub const AT_THE_END: [(&str, &str); 5] = [
+    ("join.paths.", "by what somebody came is told with how long it took"),
     ("join.signalling.", "sessions are counted when they end"),
     ("signalling.", "whom nobody told is known once nothing can come any more"),
     ("recordings.", "files are counted when they are closed"),

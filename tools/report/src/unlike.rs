@@ -10,8 +10,14 @@ use super::unit::{Unit, unit};
 /// Options that differ in any two runs, or say nothing about what was asked for.
 const OF_NO_MATTER: [&str; 1] = ["room"];
 /// Options that are `null` or empty in reports of versions without them.
-const UNKNOWN_IN_OLD: [&str; 5] =
-    ["receive_buffer_bytes", "packet_ring_bytes", "reconnect", "audio_red", "audio_dtx"];
+const UNKNOWN_IN_OLD: [&str; 6] = [
+    "receive_buffer_bytes",
+    "packet_ring_bytes",
+    "reconnect",
+    "audio_red",
+    "audio_dtx",
+    "transport",
+];
 /// Names of the figures of a distribution.
 const OF_DISTRIBUTIONS: [&str; 9] =
     ["count", "min", "mean", "p50", "p90", "p95", "p99", "p999", "max"];

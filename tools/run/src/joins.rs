@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use stampede_counters::JoinCounters;
+use stampede_counters::{JoinCounters, JoinPaths};
+use stampede_engine::PathKind;
 use stampede_signaling::session::SessionCounters;
 
 use crate::join_error::JoinError;
@@ -38,6 +39,8 @@ pub(crate) enum JoinPhase {
 }
 
 const PHASES: usize = 6;
+/// The first phase that the way makes a difference to; see [`Joins::by_path`].
+const FIRST_BY_PATH: JoinPhase = JoinPhase::Ice;
 /// Who was thrown out on purpose so shortly before the end is not held against anybody: that long
 /// a way back may take.
 const ABSENT_GRACE: Duration = STANDS_WITHIN;
@@ -56,6 +59,10 @@ struct Entry {
     started: Option<Instant>,
     /// One bit a phase that has been reached, in whichever try.
     reached: u8,
+    /// By what its media came up, or is coming up.
+    path: PathKind,
+    /// When ICE was connected, from the schedule, until it is known by what.
+    ice: Option<Duration>,
     /// What the try under way waits for, or the last one waited for when it broke.
     step: Step,
     /// Its last try broke, and no other has begun.
@@ -192,6 +199,9 @@ fn tracks<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> [Option<u64>;
 pub(crate) struct Joins {
     entries: Vec<Entry>,
     phases: [Samples; PHASES],
+    paths: JoinPaths,
+    /// Those of phases from [`FIRST_BY_PATH`] on, by what each participant's media came up by.
+    by_path: BTreeMap<PathKind, [Samples; PHASES]>,
     started: [usize; 2],
     /// Of those who receive.
     receivers_joined: usize,
@@ -368,8 +378,44 @@ impl Joins {
         }
         entry.reached |= 1 << phase as u8;
         self.phases[phase as usize].record(since);
+        self.reached_by_path(id, phase, since);
         if phase == JoinPhase::Dtls {
+            let entry = &self.entries[id.0];
             self.receivers_joined += usize::from(entry.receives());
+        }
+    }
+
+    /// The media of a participant comes up by this.
+    pub(crate) fn path(&mut self, id: ParticipantId, path: PathKind) {
+        let entry = &mut self.entries[id.0];
+        if !self.closed && !entry.has(JoinPhase::Dtls) {
+            entry.path = path;
+        }
+    }
+
+    /// Before DTLS is up nobody knows by what it will be.
+    fn reached_by_path(&mut self, id: ParticipantId, phase: JoinPhase, since: Duration) {
+        let entry = &mut self.entries[id.0];
+        if phase == JoinPhase::Ice {
+            entry.ice = Some(since);
+        }
+        if phase as usize <= FIRST_BY_PATH as usize {
+            return;
+        }
+        let phases = self.by_path.entry(entry.path).or_default();
+        phases[phase as usize].record(since);
+        if phase == JoinPhase::Dtls {
+            if let Some(ice) = entry.ice.take() {
+                phases[JoinPhase::Ice as usize].record(ice);
+            }
+            let count = match entry.path {
+                PathKind::Udp => &mut self.paths.udp,
+                PathKind::Tcp => &mut self.paths.tcp,
+                PathKind::TurnUdp => &mut self.paths.turn_udp,
+                PathKind::TurnTcp => &mut self.paths.turn_tcp,
+                PathKind::TurnTls => &mut self.paths.turn_tls,
+            };
+            *count += 1;
         }
     }
 
@@ -698,7 +744,9 @@ impl Joins {
 
     /// The report's section.
     pub(crate) fn section(&self) -> JoinSection {
-        let phase = |phase: JoinPhase| self.phases[phase as usize].as_ms();
+        // Where all came by UDP it would say everything twice.
+        let is_told = self.by_path.keys().any(|path| *path != PathKind::Udp);
+        let by_path = self.by_path.iter().filter(|_| is_told);
         let LiveJoins { counted, pending_at, errors, peak } = self.live();
         JoinSection {
             counted,
@@ -707,15 +755,24 @@ impl Joins {
             error_texts: self.error_texts.clone(),
             signalling: self.signalling,
             peak: Some(peak),
-            phases_ms: Phases {
-                websocket: phase(JoinPhase::Websocket),
-                signal: phase(JoinPhase::Signal),
-                ice: phase(JoinPhase::Ice),
-                dtls: phase(JoinPhase::Dtls),
-                first_packet: phase(JoinPhase::FirstPacket),
-                first_keyframe: phase(JoinPhase::FirstKeyframe),
-            },
+            paths: Some(self.paths),
+            phases_ms: phases_ms(&self.phases),
+            phases_ms_by_path: by_path
+                .map(|(path, phases)| (path.name().to_owned(), phases_ms(phases)))
+                .collect(),
         }
+    }
+}
+
+fn phases_ms(phases: &[Samples; PHASES]) -> Phases {
+    let phase = |phase: JoinPhase| phases[phase as usize].as_ms();
+    Phases {
+        websocket: phase(JoinPhase::Websocket),
+        signal: phase(JoinPhase::Signal),
+        ice: phase(JoinPhase::Ice),
+        dtls: phase(JoinPhase::Dtls),
+        first_packet: phase(JoinPhase::FirstPacket),
+        first_keyframe: phase(JoinPhase::FirstKeyframe),
     }
 }
 

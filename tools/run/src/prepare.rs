@@ -323,6 +323,7 @@ pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
         playout_deadline: scenario.playout_deadline,
         feedback: scenario.feedback,
         adapt: scenario.adapt,
+        transport: scenario.transport,
         // Retries may hold an old peer and a new one for a moment.
         peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
         capture: capture.map(|capture| capture::options(capture, cores.workers)),

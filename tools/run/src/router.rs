@@ -89,6 +89,9 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
     };
     match &notice {
         PeerNotice::IceConnected => reached(JoinPhase::Ice),
+        PeerNotice::Path { path } => {
+            return context.joins.borrow_mut().path(route.participant, *path);
+        }
         PeerNotice::LastFrame { at_unix_ns } => {
             if let Some(at_unix_ns) = at_unix_ns {
                 context.recoveries.borrow_mut().last_frame(route.participant, *at_unix_ns);

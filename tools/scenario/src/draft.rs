@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use stampede_core::CongestionFeedback;
+use stampede_core::{CongestionFeedback, Transport};
 use stampede_impair::Spec as ImpairSpec;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
@@ -60,6 +60,8 @@ pub struct Draft {
     pub feedback: CongestionFeedback,
     /// Publishers leave out the layers that the server's feedback has no room for.
     pub adapt: bool,
+    /// `--transport`.
+    pub transport: Transport,
     /// Seed of everything random.
     pub seed: Option<u64>,
     /// Layer that subscribers ask for.
@@ -201,6 +203,7 @@ impl Default for Draft {
             signal: Signal::default(),
             feedback: CongestionFeedback::default(),
             adapt: false,
+            transport: Transport::default(),
             seed: None,
             resolution: Resolution::High,
             video_codec: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::watch::Rules;
-use stampede_core::{AudioOptions, CongestionFeedback};
+use stampede_core::{AudioOptions, CongestionFeedback, Transport};
 use stampede_impair::Spec as ImpairSpec;
 use stampede_media::{Codec, MediaClip};
 use stampede_report::Failure;
@@ -68,6 +68,8 @@ pub struct Scenario {
     pub feedback: CongestionFeedback,
     /// Publishers leave out the layers that the server's feedback has no room for.
     pub adapt: bool,
+    /// By which ways participants may be connected.
+    pub transport: Transport,
     /// Seed as given.
     pub seed: Option<u64>,
     /// Layer subscribers ask for.
@@ -319,6 +321,7 @@ impl Scenario {
             signal: draft.signal,
             feedback: draft.feedback,
             adapt: draft.adapt,
+            transport: draft.transport,
             audience: Audience::new(&draft.audience, &draft.stages)?,
             seed: draft.seed,
             resolution: draft.resolution,

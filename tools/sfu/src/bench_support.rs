@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -100,6 +101,10 @@ impl Backend for Memory {
 
     fn poll(&mut self, _: Wait) -> io::Result<usize> {
         Ok(0)
+    }
+
+    fn watch(&mut self, _: OwnedFd) -> io::Result<()> {
+        Ok(())
     }
 
     fn batch(&self) -> &[Received] {

@@ -9,28 +9,91 @@ use str0m::Candidate;
 use str0m::net::Transmit;
 
 use super::Peer;
-use super::candidates::{AddressRequest, LocalId, NETWORK_CHANGES_MAX, is_check, is_stun};
+use super::candidates::{AddressRequest, LocalId, NETWORK_CHANGES_MAX, Way, is_check, is_stun};
 use super::event::ChangeNetworkError;
 use super::failure::MediaFailure;
 use super::wire::RtpHeader;
-use crate::PeerEvent;
+use crate::{PathKind, PeerEvent};
 
 impl Peer {
     /// A socket is bound to this local address, for [`AddressRequest::Open`]. `None`, and the socket
     /// is of no use, if the peer has [`LOCAL_ADDRESSES_MAX`](super::LOCAL_ADDRESSES_MAX) already.
     pub fn add_local(&mut self, now: Instant, address: SocketAddr) -> Option<LocalId> {
-        let candidate = Candidate::host(address, "udp").ok()?;
+        let candidate = Way::Udp.candidate(address).ok()?;
         let via = self.candidates.add_local(self.now.max(now), address)?;
         let line = self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string);
         self.sole = self.candidates.sole();
         if self.sole == Some(via) {
-            (self.local, self.outbox.via) = (address, via);
+            self.sole_is(via, address, Way::Udp);
         }
         if let Some(candidate) = line.filter(|_| self.described) {
             self.outbox.event(PeerEvent::LocalCandidate { candidate });
         }
         self.advance(now);
         Some(via)
+    }
+
+    fn sole_is(&mut self, via: LocalId, address: SocketAddr, way: Way) {
+        (self.local, self.protocol, self.outbox.via) = (address, way.protocol(), via);
+    }
+
+    /// The TCP connection of [`AddressRequest::Connect`] is there; `address` is our end. False, and
+    /// it is of no use, if the peer does not want it any more.
+    pub fn stream_connected(&mut self, now: Instant, via: LocalId, address: SocketAddr) -> bool {
+        let way = self.candidates.stream_connected(self.now.max(now), via, address);
+        let Some((way, candidate)) = way.and_then(|way| Some((way, way.candidate(address).ok()?)))
+        else {
+            return false;
+        };
+        self.rtc.add_local_candidate(candidate);
+        self.sole = self.candidates.sole();
+        if self.sole == Some(via) {
+            self.sole_is(via, address, way);
+        }
+        self.advance(now);
+        true
+    }
+
+    /// The TCP connection of [`AddressRequest::Connect`] could not be made, or it ended. The peer has
+    /// forgotten it.
+    pub fn stream_closed(&mut self, now: Instant, via: LocalId, why: String) {
+        if let Some((address, way)) = self.candidates.stream_closed(via, why) {
+            self.invalidate(address, way);
+        }
+        self.sole = self.candidates.sole();
+        if let Some(sole) = self.sole {
+            self.received_on(sole);
+        }
+        self.advance(now);
+    }
+
+    fn invalidate(&mut self, address: SocketAddr, way: Way) {
+        if let Ok(candidate) = way.candidate(address) {
+            self.rtc.direct_api().invalidate_candidate(&candidate);
+        }
+    }
+
+    /// By what its latest datagram came.
+    #[must_use]
+    pub fn path(&self) -> PathKind {
+        self.candidates.open_local(self.outbox.via).map_or(PathKind::Udp, |(_, way)| way.path())
+    }
+
+    /// Begins again with TCP alone, as a phone does that changes its network: its connections are
+    /// gone, whoever has them closes them, and others are asked for. See [`Self::change_network`],
+    /// which is for who has UDP.
+    ///
+    /// # Errors
+    /// The peer is as it was.
+    pub fn change_connections(&mut self, now: Instant) -> Result<(), ChangeNetworkError> {
+        if self.candidates.network_changes >= NETWORK_CHANGES_MAX {
+            return Err(ChangeNetworkError::TooMany { max: NETWORK_CHANGES_MAX });
+        }
+        self.candidates.network_changes += 1;
+        self.leave_network(now);
+        self.sole = None;
+        self.advance(now);
+        Ok(())
     }
 
     /// No socket could be had for [`AddressRequest::Open`].
@@ -54,7 +117,7 @@ impl Peer {
         address: SocketAddr,
     ) -> Result<LocalId, ChangeNetworkError> {
         let refused = |reason: String| ChangeNetworkError::LocalAddress { address, reason };
-        let candidate = Candidate::host(address, "udp").map_err(|e| refused(e.to_string()))?;
+        let candidate = Way::Udp.candidate(address).map_err(|e| refused(e.to_string()))?;
         if self.candidates.network_changes >= NETWORK_CHANGES_MAX {
             return Err(ChangeNetworkError::TooMany { max: NETWORK_CHANGES_MAX });
         }
@@ -65,7 +128,8 @@ impl Peer {
         self.candidates.network_changes += 1;
         self.leave_network(now);
         let via = self.candidates.add_local(self.now.max(now), address).unwrap_or_default();
-        (self.sole, self.local, self.outbox.via) = (Some(via), address, via);
+        self.sole = Some(via);
+        self.sole_is(via, address, Way::Udp);
         if self.described {
             self.outbox.event(PeerEvent::LocalCandidate { candidate: line });
         }
@@ -86,10 +150,8 @@ impl Peer {
 
     /// All its sockets are gone.
     fn leave_network(&mut self, now: Instant) {
-        for address in self.candidates.leave_network(self.now.max(now)) {
-            if let Ok(candidate) = Candidate::host(address, "udp") {
-                self.rtc.direct_api().invalidate_candidate(&candidate);
-            }
+        for (address, way) in self.candidates.leave_network(self.now.max(now)) {
+            self.invalidate(address, way);
         }
         (self.ice_connected, self.ice_failed) = (false, false);
         if let Some(receiving) = &mut self.receiving {
@@ -136,8 +198,8 @@ impl Peer {
 
     #[cold]
     fn switch(&mut self, via: LocalId) {
-        let Some(local) = self.candidates.local(via) else { return };
-        (self.local, self.outbox.via) = (local, via);
+        let Some((local, way)) = self.candidates.open_local(via) else { return };
+        self.sole_is(via, local, way);
         if let Some(receiving) = &mut self.receiving {
             receiving.switched();
         }
@@ -189,10 +251,8 @@ impl Peer {
         if let Some(via) = self.receiving.as_ref().and_then(|receiving| receiving.via()) {
             self.candidates.carries(via);
         }
-        for (via, address) in self.candidates.tidy() {
-            if let Ok(candidate) = Candidate::host(address, "udp") {
-                self.rtc.direct_api().invalidate_candidate(&candidate);
-            }
+        for (via, address, way) in self.candidates.tidy() {
+            self.invalidate(address, way);
             self.outbox.request_address(AddressRequest::Close { via });
         }
         self.sole = self.candidates.sole();
@@ -203,12 +263,12 @@ impl Peer {
 
     /// Sends what str0m has to send.
     pub(super) fn transmit(&mut self, transmit: Transmit) {
-        let Transmit { source, destination, contents, .. } = transmit;
-        if is_check(&contents) && !self.candidates.is_on_route(source, destination) {
+        let Transmit { proto, source, destination, contents } = transmit;
+        if is_check(&contents) && !self.candidates.is_on_route(proto, source, destination) {
             return;
         }
-        let sole = self.sole.filter(|_| self.local == source);
-        let Some(via) = sole.or_else(|| self.candidates.via(source)) else {
+        let sole = self.sole.filter(|_| self.local == source && self.protocol == proto);
+        let Some(via) = sole.or_else(|| self.candidates.via(proto, source)) else {
             // It would leave by the network before this one.
             self.outbox.withheld += 1;
             return;

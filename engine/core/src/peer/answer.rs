@@ -72,7 +72,9 @@ pub(super) fn transport_of(description: &Description<'_>) -> String {
     let bytes = application.and_then(|media| media.max_message_size);
     put_attribute(&mut text, "max-message-size", bytes);
     let usable = description.candidates().filter(|candidate| {
-        candidate.is_udp() && !candidate.is_rtcp() && candidate.socket_address().is_some()
+        (candidate.is_udp() || candidate.is_tcp())
+            && !candidate.is_rtcp()
+            && candidate.socket_address().is_some()
     });
     for candidate in usable.take(REMOTE_CANDIDATES_MAX) {
         put(&mut text, format_args!("a=candidate:{}", candidate.value));

@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHasher;
 use stampede_sdp::{Candidate, Description};
+use str0m::error::IceError;
+use str0m::net::{Protocol, TcpType};
 
 use super::failure::{Heard, NoCandidatePair, RemoteCandidate};
+use crate::{PathKind, Transport};
 
 /// Most local addresses of a peer at a time, each with a socket. Candidates of the server that need
 /// a further one are not tried from there.
@@ -24,6 +27,9 @@ pub const REMOTE_CANDIDATES_MAX: usize = 32;
 /// While one of the server's candidates can be tried, those that need a further socket wait so
 /// long: mostly the first one works, and there is no need of them.
 pub const OTHER_ROUTE_AFTER: Duration = Duration::from_millis(250);
+/// Where UDP can be tried, TCP is not before ICE has tried so long: a machine that is slow is no
+/// firewall, and the server's TCP costs it more.
+pub const TCP_AFTER: Duration = Duration::from_secs(2);
 /// A local address that carried nothing is given up this long after DTLS came up over another.
 pub const UNUSED_LOCAL_AFTER: Duration = Duration::from_secs(5);
 /// Where no pair is left to try, how long after the server's latest candidate ICE has failed: the
@@ -64,6 +70,15 @@ pub enum AddressRequest {
         /// The local address.
         local: IpAddr,
     },
+    /// A TCP connection to this candidate of the server, in ICE's framing (RFC 6544);
+    /// [`Peer::stream_connected`](crate::Peer::stream_connected) or
+    /// [`Peer::stream_closed`](crate::Peer::stream_closed) answer it.
+    Connect {
+        /// What it will be.
+        via: LocalId,
+        /// The server's candidate.
+        remote: SocketAddr,
+    },
     /// This socket is not needed any more; the peer has forgotten it.
     Close {
         /// Which.
@@ -75,13 +90,60 @@ pub enum AddressRequest {
 enum Local {
     Free,
     Opening(IpAddr),
-    Open { address: SocketAddr, carries: bool },
+    /// A TCP connection to there is being made.
+    Dialing(SocketAddr),
+    Open {
+        address: SocketAddr,
+        way: Way,
+        carries: bool,
+    },
+}
+
+/// What a local address is the end of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Udp,
+    /// A TCP connection.
+    Tcp {
+        /// To this candidate.
+        to: SocketAddr,
+        /// Of [`Candidates::restarts`] when it was made: servers know a connection by the credentials
+        /// that were used first on it, so those that follow need another one, as with browsers.
+        restarts: u8,
+    },
+}
+
+impl Way {
+    pub(super) fn protocol(self) -> Protocol {
+        match self {
+            Self::Udp => Protocol::Udp,
+            Self::Tcp { .. } => Protocol::Tcp,
+        }
+    }
+
+    pub(super) fn path(self) -> PathKind {
+        match self {
+            Self::Udp => PathKind::Udp,
+            Self::Tcp { .. } => PathKind::Tcp,
+        }
+    }
+
+    /// The candidate of ours for an address that is one end of this. Who connects has no port to
+    /// connect to, and servers pass such candidates over (RFC 6544 §4.5).
+    pub(super) fn candidate(self, address: SocketAddr) -> Result<str0m::Candidate, IceError> {
+        match self {
+            Self::Udp => str0m::Candidate::host(address, Protocol::Udp),
+            Self::Tcp { .. } => {
+                str0m::Candidate::builder().tcp().host(address).tcptype(TcpType::Active).build()
+            }
+        }
+    }
 }
 
 /// How a candidate of the server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
-    /// Not by UDP.
+    /// Not by a transport that we use.
     Unusable,
     /// Not known: from any address of the family.
     Any,
@@ -90,6 +152,8 @@ enum Route {
     None,
     /// There is one, but no socket could be had for it.
     NoSocket,
+    /// The TCP connection to it could not be made, or ended.
+    NoConnection,
 }
 
 #[derive(Debug)]
@@ -108,7 +172,12 @@ pub(super) struct Candidates {
     left_out: u32,
     /// Hash of the server's `ice-ufrag`, which changes when ICE restarts.
     ufrag: u64,
+    /// How often it did.
+    restarts: u8,
     refused: Option<Box<(IpAddr, String)>>,
+    /// The first TCP connection that was not to be had, or ended.
+    undialled: Option<Box<(SocketAddr, String)>>,
+    transport: Transport,
     route: Option<RouteLookup>,
     /// Between which addresses STUN has come, so that there is a way, whatever the routes say.
     heard: Vec<(LocalId, SocketAddr)>,
@@ -124,9 +193,14 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn new(local: Option<SocketAddr>, route: Option<RouteLookup>) -> Self {
-        let locals = local.map(|address| Local::Open { address, carries: false });
-        Self { locals: locals.into_iter().collect(), route, checking: true, ..Self::default() }
+    pub(super) fn new(
+        local: Option<SocketAddr>,
+        route: Option<RouteLookup>,
+        transport: Transport,
+    ) -> Self {
+        let open = |address| Local::Open { address, way: Way::Udp, carries: false };
+        let locals = local.map(open).into_iter().collect();
+        Self { locals, route, transport, checking: true, ..Self::default() }
     }
 
     /// Takes note of the candidates in a description of the server; true if it begins ICE, or
@@ -136,10 +210,12 @@ impl Candidates {
         let begins = ufrag.filter(|ufrag| *ufrag != self.ufrag);
         if let Some(ufrag) = begins {
             self.ufrag = ufrag;
+            self.restarts = self.restarts.wrapping_add(1);
             self.remotes.clear();
             self.heard.clear();
             self.left_out = 0;
             (self.checks_heard, self.answers_heard) = (false, false);
+            self.undialled = None;
             self.checking = true;
         }
         for candidate in description.candidates() {
@@ -158,7 +234,13 @@ impl Candidates {
             self.left_out = self.left_out.saturating_add(1);
             return false;
         }
+        let is_tried = match candidate {
+            RemoteCandidate::Udp(_) => self.transport.tries(PathKind::Udp),
+            RemoteCandidate::Tcp(_) => self.transport.tries(PathKind::Tcp),
+            RemoteCandidate::Other(_) => false,
+        };
         let route = match (&candidate, self.route) {
+            _ if !is_tried => Route::Unusable,
             (RemoteCandidate::Udp(remote), Some(route)) => {
                 let refused = self.refused.as_deref().map(|(ip, _)| *ip);
                 match route(*remote) {
@@ -166,8 +248,7 @@ impl Candidates {
                     from => from.map_or(Route::None, Route::From),
                 }
             }
-            (RemoteCandidate::Udp(_), None) => Route::Any,
-            (RemoteCandidate::Tcp(_) | RemoteCandidate::Other(_), _) => Route::Unusable,
+            _ => Route::Any,
         };
         // Mostly there are two, UDP and TCP.
         self.remotes.reserve_exact(1);
@@ -186,7 +267,7 @@ impl Candidates {
         if index >= LOCAL_ADDRESSES_MAX {
             return None;
         }
-        let open = Local::Open { address, carries: false };
+        let open = Local::Open { address, way: Way::Udp, carries: false };
         match self.locals.get_mut(index) {
             Some(local) => *local = open,
             None => self.locals.push(open),
@@ -198,21 +279,65 @@ impl Candidates {
         Some(LocalId(index as u8))
     }
 
+    /// The TCP connection is there; its candidate.
+    pub(super) fn stream_connected(
+        &mut self,
+        now: Instant,
+        via: LocalId,
+        address: SocketAddr,
+    ) -> Option<Way> {
+        let local = self.locals.get_mut(via.index())?;
+        let Local::Dialing(remote) = *local else { return None };
+        let way = Way::Tcp { to: remote, restarts: self.restarts };
+        *local = Local::Open { address, way, carries: false };
+        if self.connected {
+            self.tidy_at = Some(now + UNUSED_LOCAL_AFTER);
+        }
+        Some(way)
+    }
+
+    /// A TCP connection was not to be had, or ended; what it was, if it was there.
+    pub(super) fn stream_closed(&mut self, via: LocalId, why: String) -> Option<(SocketAddr, Way)> {
+        let local = self.locals.get_mut(via.index())?;
+        let (to, closed) = match *local {
+            Local::Dialing(remote) => (remote, None),
+            Local::Open { address, way: way @ Way::Tcp { to, restarts }, .. } => {
+                if restarts != self.restarts {
+                    *local = Local::Free;
+                    return Some((address, way));
+                }
+                (to, Some((address, way)))
+            }
+            Local::Free | Local::Opening(_) | Local::Open { way: Way::Udp, .. } => return None,
+        };
+        *local = Local::Free;
+        let wanted = RemoteCandidate::Tcp(to);
+        for remote in self.remotes.iter_mut().filter(|remote| remote.candidate == wanted) {
+            remote.route = Route::NoConnection;
+        }
+        self.undialled.get_or_insert_with(|| Box::new((to, why)));
+        closed
+    }
+
     /// All local addresses are gone; gives them back. The ways from the next one count from now.
-    pub(super) fn leave_network(&mut self, now: Instant) -> Vec<SocketAddr> {
+    pub(super) fn leave_network(&mut self, now: Instant) -> Vec<(SocketAddr, Way)> {
         let refused = self.refused.take().map(|refused| refused.0);
         for remote in &mut self.remotes {
             remote.at = now;
             if let (Route::NoSocket, Some(ip)) = (remote.route, refused) {
                 remote.route = Route::From(ip);
             }
+            if remote.route == Route::NoConnection {
+                remote.route = Route::Any;
+            }
         }
+        self.undialled = None;
         self.heard.clear();
         (self.checks_heard, self.answers_heard) = (false, false);
         (self.checking, self.tidy_at) = (true, None);
         let open = self.locals.drain(..).filter_map(|local| match local {
-            Local::Open { address, .. } => Some(address),
-            Local::Free | Local::Opening(_) => None,
+            Local::Open { address, way, .. } => Some((address, way)),
+            Local::Free | Local::Opening(_) | Local::Dialing(_) => None,
         });
         open.collect()
     }
@@ -239,9 +364,9 @@ impl Candidates {
         request: &mut impl FnMut(AddressRequest),
     ) -> Option<Instant> {
         let can_be_tried = self.remotes.iter().any(|remote| match remote.route {
-            Route::Any => true,
+            Route::Any => matches!(remote.candidate, RemoteCandidate::Udp(_)),
             Route::From(ip) => self.has(ip),
-            Route::Unusable | Route::None | Route::NoSocket => false,
+            Route::Unusable | Route::None | Route::NoSocket | Route::NoConnection => false,
         });
         let mut next: Option<Instant> = None;
         let ways = self.remotes.iter().filter_map(|remote| match remote.route {
@@ -255,30 +380,68 @@ impl Candidates {
             let due = if can_be_tried { since + OTHER_ROUTE_AFTER } else { now };
             if due > now {
                 next = Some(next.map_or(due, |next| next.min(due)));
-            } else if self.open(ip) {
+            } else if self.open(Local::Opening(ip)).is_some() {
                 request(AddressRequest::Open { local: ip });
             }
         }
+        self.dial(now, can_be_tried, &mut next, request);
         next
     }
 
+    /// Asks for the TCP connections that are due.
+    fn dial(
+        &mut self,
+        now: Instant,
+        udp_is_tried: bool,
+        next: &mut Option<Instant>,
+        request: &mut impl FnMut(AddressRequest),
+    ) {
+        let is_udp = |remote: &&Remote| matches!(remote.candidate, RemoteCandidate::Udp(_));
+        let began = self.remotes.iter().filter(is_udp).map(|remote| remote.at).min();
+        let ways = self.remotes.iter().filter_map(|remote| match remote.candidate {
+            RemoteCandidate::Tcp(to) if remote.route == Route::Any => Some((to, remote.at)),
+            _ => None,
+        });
+        for (to, since) in ways.collect::<Vec<_>>() {
+            let is_it = |local: &Local| match *local {
+                Local::Dialing(remote) => remote == to,
+                Local::Open { way: Way::Tcp { to: remote, restarts }, .. } => {
+                    remote == to && restarts == self.restarts
+                }
+                _ => false,
+            };
+            if self.locals.iter().any(is_it) {
+                continue;
+            }
+            let due = match self.transport {
+                Transport::Only(_) => now,
+                Transport::Auto if udp_is_tried => began.unwrap_or(since) + TCP_AFTER,
+                // The server's UDP may still be on its way.
+                Transport::Auto => since + OTHER_ROUTE_AFTER,
+            };
+            if due > now {
+                *next = Some(next.map_or(due, |next| next.min(due)));
+            } else if let Some(via) = self.open(Local::Dialing(to)) {
+                request(AddressRequest::Connect { via, remote: to });
+            }
+        }
+    }
+
     fn has(&self, ip: IpAddr) -> bool {
-        let is_on =
-            |local: &Local| matches!(local, Local::Open { address, .. } if address.ip() == ip);
+        let is_on = |local: &Local| matches!(local, Local::Open { address, way: Way::Udp, .. } if address.ip() == ip);
         self.locals.iter().any(is_on)
     }
 
     /// Keeps a place for a socket that will be asked for.
-    fn open(&mut self, ip: IpAddr) -> bool {
-        let opening = Local::Opening(ip);
-        if let Some(free) = self.locals.iter_mut().find(|local| **local == Local::Free) {
-            *free = opening;
-        } else if self.locals.len() < LOCAL_ADDRESSES_MAX {
-            self.locals.push(opening);
-        } else {
-            return false;
+    fn open(&mut self, opening: Local) -> Option<LocalId> {
+        let free = self.locals.iter().position(|local| *local == Local::Free);
+        let index = free.unwrap_or(self.locals.len());
+        match self.locals.get_mut(index) {
+            Some(free) => *free = opening,
+            None if index < LOCAL_ADDRESSES_MAX => self.locals.push(opening),
+            None => return None,
         }
-        true
+        Some(LocalId(index as u8))
     }
 
     /// DTLS is up, over this one: what carries nothing is given up after a while.
@@ -296,7 +459,7 @@ impl Candidates {
     }
 
     /// Gives up the addresses that carried nothing, if another one did.
-    pub(super) fn tidy(&mut self) -> Vec<(LocalId, SocketAddr)> {
+    pub(super) fn tidy(&mut self) -> Vec<(LocalId, SocketAddr, Way)> {
         self.tidy_at = None;
         let carries = |local: &Local| matches!(local, Local::Open { carries: true, .. });
         if !self.locals.iter().any(carries) {
@@ -304,9 +467,9 @@ impl Candidates {
         }
         let mut unused = Vec::new();
         for (index, local) in self.locals.iter_mut().enumerate() {
-            if let Local::Open { address, carries: false } = *local {
+            if let Local::Open { address, way, carries: false } = *local {
                 *local = Local::Free;
-                unused.push((LocalId(index as u8), address));
+                unused.push((LocalId(index as u8), address, way));
             }
         }
         unused
@@ -328,27 +491,43 @@ impl Candidates {
     }
 
     pub(super) fn local(&self, via: LocalId) -> Option<SocketAddr> {
+        self.open_local(via).map(|(address, _)| address)
+    }
+
+    pub(super) fn open_local(&self, via: LocalId) -> Option<(SocketAddr, Way)> {
         match self.locals.get(via.index()) {
-            Some(Local::Open { address, .. }) => Some(*address),
+            Some(Local::Open { address, way, .. }) => Some((*address, *way)),
             _ => None,
         }
     }
 
-    pub(super) fn via(&self, address: SocketAddr) -> Option<LocalId> {
-        let is_it = |via: &LocalId| self.local(*via) == Some(address);
+    /// UDP and TCP may have the same port.
+    pub(super) fn via(&self, protocol: Protocol, address: SocketAddr) -> Option<LocalId> {
+        let is_it = |via: &LocalId| {
+            self.open_local(*via)
+                .is_some_and(|(own, way)| own == address && way.protocol() == protocol)
+        };
         (0..LOCAL_ADDRESSES_MAX as u8).map(LocalId).find(is_it)
     }
 
     /// Whether a check may leave from here to there: ICE pairs all addresses of a family, but the
     /// kernel refuses, and counts, what can't go that way (from loopback to another host).
-    pub(super) fn is_on_route(&self, from: SocketAddr, to: SocketAddr) -> bool {
+    /// A TCP connection leads to one candidate.
+    pub(super) fn is_on_route(&self, protocol: Protocol, from: SocketAddr, to: SocketAddr) -> bool {
+        if protocol == Protocol::Tcp {
+            let open = |local: &Local| {
+                matches!(*local, Local::Open { address, way: Way::Tcp { to: remote, restarts }, .. }
+                    if address == from && remote == to && restarts == self.restarts)
+            };
+            return self.locals.iter().any(open);
+        }
         let wanted = RemoteCandidate::Udp(to);
         let route = self.remotes.iter().find(|remote| remote.candidate == wanted);
         let Some(remote) = route else { return true };
         match remote.route {
             Route::From(ip) if ip == from.ip() => true,
             Route::Any | Route::Unusable => true,
-            Route::From(_) | Route::None | Route::NoSocket => {
+            Route::From(_) | Route::None | Route::NoSocket | Route::NoConnection => {
                 let is_it = |heard: &(LocalId, SocketAddr)| {
                     heard.1 == to && self.local(heard.0) == Some(from)
                 };
@@ -378,7 +557,7 @@ impl Candidates {
     pub(super) fn no_pair(&self) -> NoCandidatePair {
         let locals = self.locals.iter().filter_map(|local| match local {
             Local::Open { address, .. } => Some(*address),
-            Local::Free | Local::Opening(_) => None,
+            Local::Free | Local::Opening(_) | Local::Dialing(_) => None,
         });
         let unreachable = self.remotes.iter().filter_map(|remote| match remote.candidate {
             RemoteCandidate::Udp(address) if remote.route == Route::None => Some(address),
@@ -390,6 +569,8 @@ impl Candidates {
             left_out: self.left_out,
             unreachable: unreachable.collect(),
             refused_local: self.refused.as_deref().cloned(),
+            undialled: self.undialled.as_deref().cloned(),
+            transport: self.transport,
             heard: match (self.checks_heard, self.answers_heard) {
                 (_, true) => Heard::Answers,
                 (true, false) => Heard::Checks,
@@ -424,7 +605,7 @@ mod tests {
     fn a_peer_with_one_socket_keeps_half_a_kilobyte() {
         let local: SocketAddr = "127.0.0.1:40001".parse().unwrap();
         let route: RouteLookup = |_| Some(IpAddr::from([127, 0, 0, 1]));
-        let mut candidates = Candidates::new(Some(local), Some(route));
+        let mut candidates = Candidates::new(Some(local), Some(route), Transport::default());
         let now = Instant::now();
         candidates.heard(LocalId(0), "127.0.0.1:7882".parse().unwrap(), &[0, 1]);
         let offer = "v=0\r\nm=audio 9 X 0\r\na=mid:0\r\na=ice-ufrag:abcd\r\n\
@@ -436,7 +617,8 @@ mod tests {
             candidates.described(now, &offer);
         }
         let asked = &mut |request| panic!("{request:?}");
-        assert_eq!(candidates.poll(now, asked), None);
+        // TCP is the next thing to try.
+        assert_eq!(candidates.poll(now, asked), Some(now + TCP_AFTER));
         assert_eq!(candidates.remotes.len(), 2);
         let bytes = size_of::<Candidates>()
             + candidates.locals.capacity() * size_of::<Local>()

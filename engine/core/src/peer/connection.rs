@@ -6,7 +6,7 @@ use str0m::{Event, IceConnectionState, Input, Output};
 
 use super::receiving::is_rtcp;
 use super::{MediaFailure, Peer, PeerEvent};
-use crate::Sample;
+use crate::{PathKind, Sample};
 
 /// When str0m is asked again after an error, if nothing comes before.
 const RETRY_AFTER_ERROR: Duration = Duration::from_millis(200);
@@ -74,6 +74,10 @@ impl Peer {
                 self.candidates.connected(self.now, self.outbox.via);
                 self.candidates_at = self.candidates.tidy_at();
                 self.start_receiving();
+                let path = self.path();
+                if path != PathKind::Udp {
+                    self.outbox.event(PeerEvent::Path { path });
+                }
                 self.outbox.event(PeerEvent::Connected);
                 if let Some(publishing) = &mut self.publishing {
                     publishing.start(self.now);

@@ -9,7 +9,7 @@ use stampede_media::{AssemblerCounters, Codec};
 use super::candidates::{AddressRequest, LocalId};
 use super::failure::MediaFailure;
 use crate::publish::TrackError;
-use crate::{Arrival, MediaKind, PublishTrack, Sample};
+use crate::{Arrival, MediaKind, PathKind, PublishTrack, Sample};
 
 /// What a peer is for: it receives, it sends, or both over one connection.
 #[derive(Debug, Clone, Default)]
@@ -123,6 +123,11 @@ pub enum PeerEvent {
     /// A candidate pair works: once when the connection comes up, and once after each restart of
     /// ICE, each change of the network and each loss.
     IceConnected,
+    /// DTLS comes up by something other than UDP; [`Self::Connected`] follows.
+    Path {
+        /// By what.
+        path: PathKind,
+    },
     /// DTLS is up: media can flow.
     Connected,
     /// The first RTP packet with payload of this kind arrived.

@@ -6,12 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use stampede_sdp::Candidate;
 
+use crate::{PathKind, Transport};
+
 /// A candidate of the server, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemoteCandidate {
     /// One that can be checked.
     Udp(SocketAddr),
-    /// TCP, which this client can't use.
+    /// TCP.
     Tcp(SocketAddr),
     /// A host name (mDNS) in an address' place, or another transport: its first characters.
     Other(Box<str>),
@@ -72,6 +74,10 @@ pub struct NoCandidatePair {
     pub unreachable: Vec<SocketAddr>,
     /// A local address on which no socket could be had, and why.
     pub refused_local: Option<(IpAddr, String)>,
+    /// The first TCP connection that could not be made, or ended, and why.
+    pub undialled: Option<(SocketAddr, String)>,
+    /// Which ways were to be tried.
+    pub transport: Transport,
     /// What came back.
     pub heard: Heard,
 }
@@ -108,7 +114,7 @@ impl fmt::Display for NoCandidatePair {
         if let Some((ip, why)) = &self.refused_local {
             write!(f, "; no socket could be had on {ip}: {why}")?;
         }
-        if !ports.is_empty() {
+        if !ports.is_empty() && self.transport.tries(PathKind::Udp) {
             let noun = if ports.len() == 1 { "port" } else { "ports" };
             let ports = list(&ports);
             match self.heard {
@@ -120,12 +126,23 @@ impl fmt::Display for NoCandidatePair {
                 Heard::Answers => write!(f, "; UDP {noun} {ports} answered, but nothing lasted")?,
             }
         }
+        if let Some((to, why)) = &self.undialled {
+            write!(f, "; TCP to {to}: {why}")?;
+        }
         let has_tcp = self.remotes.iter().any(|remote| matches!(remote, RemoteCandidate::Tcp(_)));
-        match (has_tcp, self.udp().next().is_some()) {
-            (true, true) => f.write_str("; it offers TCP, which Stampede can't use yet"),
-            (true, false) => f.write_str("; it offers only TCP, which Stampede can't use yet"),
-            (false, true) => Ok(()),
-            (false, false) => f.write_str("; it offers no UDP address"),
+        let has_udp = self.udp().next().is_some();
+        match self.transport {
+            Transport::Only(path) => {
+                write!(f, "; with --transport {} nothing else is tried", self.transport)?;
+                match path {
+                    PathKind::Udp if !has_udp => f.write_str(", and the server has no UDP address"),
+                    PathKind::Tcp if !has_tcp => f.write_str(", and the server has no TCP address"),
+                    _ => Ok(()),
+                }
+            }
+            Transport::Auto if !has_tcp && !has_udp => f.write_str("; it offers no address"),
+            Transport::Auto if !has_tcp => f.write_str("; it offers no TCP"),
+            Transport::Auto => Ok(()),
         }
     }
 }
@@ -205,6 +222,8 @@ mod tests {
             left_out: 0,
             unreachable: vec![],
             refused_local: None,
+            undialled: None,
+            transport: Transport::Auto,
             heard: Heard::Nothing,
         }
     }
@@ -236,17 +255,21 @@ mod tests {
             (
                 NoCandidatePair { remotes: both.clone(), ..none() },
                 ", the server's udp 10.0.0.5:8210 and tcp 10.0.0.5:7881; nothing came back on UDP \
-                 port 8210; it offers TCP, which Stampede can't use yet",
+                 port 8210",
             ),
             (
-                NoCandidatePair { remotes: vec![tcp("10.0.0.5:7881")], left_out: 3, ..none() },
-                ", the server's tcp 10.0.0.5:7881 and 3 more; it offers only TCP, which Stampede \
-                 can't use yet",
+                NoCandidatePair {
+                    remotes: vec![tcp("10.0.0.5:7881")],
+                    left_out: 3,
+                    undialled: Some(("10.0.0.5:7881".parse().unwrap(), "refused".to_owned())),
+                    ..none()
+                },
+                ", the server's tcp 10.0.0.5:7881 and 3 more; TCP to 10.0.0.5:7881: refused",
             ),
             (
                 NoCandidatePair { remotes: vec![both[0].clone()], heard: Heard::Checks, ..none() },
                 ", the server's udp 10.0.0.5:8210; the server's checks came, but ours to UDP port \
-                 8210 were not answered",
+                 8210 were not answered; it offers no TCP",
             ),
             (
                 NoCandidatePair {
@@ -255,7 +278,16 @@ mod tests {
                     ..none()
                 },
                 ", the server's udp [2001:db8::1]:7882; this machine has no route to \
-                 [2001:db8::1]:7882",
+                 [2001:db8::1]:7882; it offers no TCP",
+            ),
+            (
+                NoCandidatePair {
+                    remotes: vec![both[0].clone()],
+                    transport: Transport::Only(PathKind::Tcp),
+                    ..none()
+                },
+                ", the server's udp 10.0.0.5:8210; with --transport tcp nothing else is tried, and \
+                 the server has no TCP address",
             ),
         ] {
             assert_eq!(pair.to_string(), format!("{ours}{said}"));

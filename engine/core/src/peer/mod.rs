@@ -24,7 +24,7 @@ use str0m::{Input, Rtc};
 
 pub use candidates::{
     AddressRequest, LOCAL_ADDRESSES_MAX, LocalId, NETWORK_CHANGES_MAX, NO_PAIR_AFTER,
-    OTHER_ROUTE_AFTER, REMOTE_CANDIDATES_MAX, RouteLookup, UNUSED_LOCAL_AFTER,
+    OTHER_ROUTE_AFTER, REMOTE_CANDIDATES_MAX, RouteLookup, TCP_AFTER, UNUSED_LOCAL_AFTER,
 };
 use candidates::{Candidates, is_stun};
 pub use event::{
@@ -77,6 +77,8 @@ pub struct Peer {
     rtc: Box<Rtc>,
     /// Where the latest datagram came in; unspecified while there is no socket.
     local: SocketAddr,
+    /// By what it came.
+    protocol: Protocol,
     /// The only local address, if there is but one, as mostly.
     sole: Option<LocalId>,
     candidates: Box<Candidates>,
@@ -202,8 +204,9 @@ impl Peer {
         Self {
             rtc: Box::new(rtc),
             local: local.unwrap_or(NOWHERE),
+            protocol: Protocol::Udp,
             sole: local.map(|_| LocalId::default()),
-            candidates: Box::new(Candidates::new(local, options.route)),
+            candidates: Box::new(Candidates::new(local, options.route, options.transport)),
             candidates_at: None,
             remote: None,
             receiving: None,
@@ -266,7 +269,7 @@ impl Peer {
                 return;
             }
         }
-        let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, payload) else {
+        let Ok(receive) = Receive::new(self.protocol, source, self.local, payload) else {
             self.transport.malformed += 1;
             return;
         };

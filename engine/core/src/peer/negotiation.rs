@@ -106,7 +106,7 @@ impl Peer {
         accepted
     }
 
-    /// Takes a trickled candidate, `candidate:…`. Those that can't be used (TCP, host names, the
+    /// Takes a trickled candidate, `candidate:…`. Those that can't be used (host names, the
     /// empty end-of-candidates line) are passed over, and remembered for
     /// [`MediaFailure::NoCandidatePair`].
     pub fn add_remote_candidate(
@@ -124,13 +124,15 @@ impl Peer {
             return Err(NegotiateError::Parse { what: "candidate", reason });
         };
         let is_remembered = self.candidates.remote(self.now.max(now), &candidate);
-        let is_usable = candidate.is_udp() && candidate.socket_address().is_some();
+        let is_usable = candidate.is_udp() || candidate.is_tcp();
+        let is_usable = is_usable && candidate.socket_address().is_some();
         if !is_remembered || !is_usable {
             return Ok(());
         }
         let candidate = Candidate::from_sdp_string(line)
             .map_err(|error| NegotiateError::unreadable("candidate", &error))?;
-        if candidate.proto() == Protocol::Udp {
+        // Pairs are of one protocol, so those of which we have no candidate are not tried.
+        if matches!(candidate.proto(), Protocol::Udp | Protocol::Tcp) {
             self.rtc.add_remote_candidate(candidate);
             self.advance(now);
         }

@@ -12,7 +12,7 @@ pub(crate) mod packet;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll};
@@ -114,6 +114,26 @@ pub(crate) fn drain_error_queue(fd: RawFd) -> DrainedErrors {
     drained
 }
 
+/// Reads once from a stream, without waiting; how much, and when the kernel got the last of it
+/// (`SO_TIMESTAMPNS`).
+pub(crate) fn receive_stamped(fd: RawFd, into: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
+    let mut control = [0u64; wire::CONTROL_BYTES / 8];
+    let mut part = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // SAFETY: a msghdr is plain old data, for which zeroes are valid ("nothing here").
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: `header` points to one iovec, which describes `into`, and to `control`, which is as
+    // long as it says; all outlive the call.
+    let result = unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT) };
+    let count = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
+    let len = (header.msg_controllen as usize).min(size_of_val(&control));
+    // SAFETY: `control` is initialised and at least `len` bytes long; any byte is a valid u8.
+    let bytes = unsafe { std::slice::from_raw_parts(control.as_ptr().cast::<u8>(), len) };
+    Ok((count.min(into.len()), wire::parse_control(bytes).unix_ns))
+}
+
 /// Waits until the socket takes a datagram again, at most so long.
 pub(crate) fn wait_writable(fd: RawFd, milliseconds_max: i32) {
     let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
@@ -149,6 +169,25 @@ impl Epoll {
     pub(crate) fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         let events = epoll::EventFlags::IN | epoll::EventFlags::ERR | epoll::EventFlags::ET;
         Ok(epoll::add(&self.fd, fd, epoll::EventData::new_u64(token), events)?)
+    }
+
+    /// The same, for output as well.
+    pub(crate) fn add_both(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let events = epoll::EventFlags::IN
+            | epoll::EventFlags::OUT
+            | epoll::EventFlags::RDHUP
+            | epoll::EventFlags::ET;
+        Ok(epoll::add(&self.fd, fd, epoll::EventData::new_u64(token), events)?)
+    }
+
+    /// Does not watch it any more.
+    pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.fd, fd)?)
+    }
+
+    /// Readable while there are events.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Waits at most `timeout` and returns the number of `events` filled.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ const RECEIVE: u64 = 1 << 32;
 const SEND: u64 = 2 << 32;
 const WAKE: u64 = 3 << 32;
 const CANCEL: u64 = 4 << 32;
+const WATCHED: u64 = 5 << 32;
 const KIND: u64 = !0 << 32;
 
 /// Sockets one call to the kernel reads from, when nothing has to be waited for. Each may bring a
@@ -67,6 +68,11 @@ pub(crate) struct Uring {
     wake_armed: bool,
     /// A wake-up that no poll has answered yet.
     woken: bool,
+    watched: Option<OwnedFd>,
+    /// Whether the poll of what is watched is in flight.
+    watch_armed: bool,
+    /// What is watched has become ready.
+    noticed: bool,
     slots: Slots<Slot>,
     /// Sockets whose receive has ended and starts again, the longest waiting first; at most one
     /// entry a socket and ending.
@@ -109,6 +115,9 @@ impl Uring {
             waker: Arc::new(sys::eventfd()?),
             wake_armed: false,
             woken: false,
+            watched: None,
+            watch_armed: false,
+            noticed: false,
             slots: Slots::new(sockets_max),
             rearm: VecDeque::new(),
             rearm_later: Vec::new(),
@@ -146,6 +155,10 @@ impl Uring {
                 WAKE => {
                     self.wake_armed = false;
                     self.woken |= completion.result > 0;
+                }
+                WATCHED => {
+                    self.watch_armed = false;
+                    self.noticed |= completion.result > 0;
                 }
                 _ => {}
             }
@@ -217,6 +230,14 @@ impl Uring {
             self.ring.read_wake(&self.waker, WAKE)?;
             self.wake_armed = true;
         }
+        if let Some(watched) = &self.watched
+            && !self.watch_armed
+            && !self.noticed
+        {
+            // Once, and again with the next poll: it is level-triggered by that.
+            self.ring.poll_readable(watched, WATCHED)?;
+            self.watch_armed = true;
+        }
         let free = self.buffers - self.held;
         let restarts_max = free / BUFFERS_PER_RESTART;
         for _ in 0..restarts_max.min(self.rearm.len()) {
@@ -275,7 +296,8 @@ impl Uring {
     /// Waits for the first datagram or wake-up, at most `timeout` after `started`.
     fn wait_first(&mut self, started: Option<Instant>, timeout: Duration) -> io::Result<()> {
         let mut late_calls = 0;
-        while self.waiting == 0 && !self.woken && late_calls < CALLS_PER_BATCH_MAX {
+        let came = |uring: &Self| uring.waiting > 0 || uring.woken || uring.noticed;
+        while !came(self) && late_calls < CALLS_PER_BATCH_MAX {
             let left =
                 started.map_or(Duration::ZERO, |started| timeout.saturating_sub(started.elapsed()));
             // Sockets that are not receiving yet come first.
@@ -328,7 +350,8 @@ impl Uring {
             self.wait_first(started, wait.timeout)?;
             let left = started
                 .map_or(Duration::ZERO, |started| wait.timeout.saturating_sub(started.elapsed()));
-            let gather = if !backlog && !self.woken && self.waiting > 0 {
+            let came = self.waiting > 0 || self.noticed;
+            let gather = if !backlog && !self.woken && came {
                 wait.gather.min(left)
             } else {
                 Duration::ZERO
@@ -336,7 +359,8 @@ impl Uring {
             self.wait_more(gather)?;
             self.fill();
             let woken = std::mem::take(&mut self.woken);
-            if woken || !self.batch.is_empty() || left.is_zero() {
+            let noticed = std::mem::take(&mut self.noticed);
+            if woken || noticed || !self.batch.is_empty() || left.is_zero() {
                 return Ok(self.batch.len());
             }
             // Only what is not handed out; on we wait.
@@ -421,6 +445,14 @@ impl Backend for Uring {
 
     fn poll(&mut self, wait: Wait) -> io::Result<usize> {
         self.poll_ring(wait)
+    }
+
+    fn watch(&mut self, readiness: OwnedFd) -> io::Result<()> {
+        if self.watch_armed {
+            self.ring.cancel(WATCHED, CANCEL)?;
+        }
+        self.watched = Some(readiness);
+        Ok(())
     }
 
     fn batch(&self) -> &[Received] {

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -170,6 +170,12 @@ impl Ring {
     pub(crate) fn read_wake(&mut self, eventfd: &File, user_data: u64) -> io::Result<()> {
         let target = self.shared.wake_count.at(0);
         let entry = opcode::Read::new(Fd(eventfd.as_raw_fd()), target, 8).build();
+        self.push(entry.user_data(user_data))
+    }
+
+    /// Completes once when this is readable, at once if it is.
+    pub(crate) fn poll_readable(&mut self, fd: &OwnedFd, user_data: u64) -> io::Result<()> {
+        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), libc::POLLIN as u32).build();
         self.push(entry.user_data(user_data))
     }
 

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-pub use stampede_counters::PendingAt;
 use stampede_counters::{JoinCounters, SessionCounters};
+pub use stampede_counters::{JoinPaths, PendingAt};
 
 use crate::hist::Hist;
 use crate::show::group;
@@ -26,12 +26,17 @@ pub struct JoinSection {
     /// By kind of error, or of end that a session survived, what was said the first time: close
     /// codes and texts, answers of the server, errors of this machine.
     pub error_texts: BTreeMap<String, String>,
+    /// By what the media of those who joined came up; `null` in reports of versions that knew only
+    /// UDP.
+    pub paths: Option<JoinPaths>,
     /// What the sessions made of the server's messages.
     pub signalling: SessionCounters,
     /// Most participants connected at one moment; `null` in a merged report without series.
     pub peak: Option<u64>,
     /// From the scheduled start of each join.
     pub phases_ms: Phases,
+    /// The same of those who joined by each way, by its key in `paths`; empty where all came by UDP.
+    pub phases_ms_by_path: BTreeMap<String, Phases>,
 }
 
 /// Counters that older reports lack and imply.
@@ -67,7 +72,7 @@ impl JoinSection {
         text
     }
 
-    /// `, 2 dropped out, 7 sessions lost, 5 resumed`: what became of those who had joined, and what
+    /// `, 3 by TCP, 2 dropped out, 7 sessions lost, 5 resumed`: by what they came, what became of those who had joined, and what
     /// it took; only what there was. Sessions are not told where each was lost for good.
     pub fn afterwards(&self) -> String {
         let JoinCounters { dropped, drops, retries, resumed, leaves, rejoins, .. } = self.counted;
@@ -80,7 +85,8 @@ impl JoinSection {
             (rejoins, "joined again"),
         ];
         let there = parts.into_iter().filter(|(count, _)| *count > 0);
-        there.map(|(count, word)| format!(", {} {word}", group(count))).collect()
+        let by = self.paths.as_ref().map(ways).unwrap_or_default();
+        there.fold(by, |text, (count, word)| text + &format!(", {} {word}", group(count)))
     }
 
     /// Fills in what reports of versions before these keys did not say but imply. They counted
@@ -97,6 +103,12 @@ impl JoinSection {
         join.drops = join.dropped;
         join.dropped = join.dropped.min(join.joined);
     }
+}
+
+/// `, 3 by TCP, 1 by TURN over UDP`; empty where all came by UDP.
+fn ways(paths: &JoinPaths) -> String {
+    let others = paths.named().into_iter().skip(1).filter(|(_, count)| *count > 0);
+    others.map(|(way, count)| format!(", {} by {way}", group(count))).collect()
 }
 
 /// Join phases, each from the scheduled start of the join.
@@ -157,6 +169,10 @@ mod tests {
         assert_eq!(join.afterwards(), "");
         join.counted = JoinCounters { dropped: 2, drops: 2, leaves: 1_000, ..join.counted };
         assert_eq!(join.afterwards(), ", 2 dropped out, 1,000 left as planned");
+        join.paths = Some(JoinPaths { udp: 5, tcp: 3, turn_tls: 1, ..JoinPaths::default() });
+        let by = ", 3 by TCP, 1 by TURN over TLS, 2 dropped out, 1,000 left as planned";
+        assert_eq!(join.afterwards(), by);
+        join.paths = None;
         join.counted = JoinCounters { dropped: 0, drops: 7, rejoins: 3, ..join.counted };
         assert_eq!(join.afterwards(), ", 7 sessions lost, 1,000 left as planned, 3 joined again");
     }

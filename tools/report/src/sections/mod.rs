@@ -15,7 +15,7 @@ mod verdict;
 
 pub use cohorts::CohortFigures;
 pub use generator::{GeneratorSection, WorkerSection};
-pub use join::{JOINS_IMPLIED, JoinSection, PendingAt, Phases, said};
+pub use join::{JOINS_IMPLIED, JoinPaths, JoinSection, PendingAt, Phases, said};
 pub use media::{CohortSection, ImpairmentSection, MediaSection, PublishSection};
 pub use recording::RecordingSection;
 pub use recoveries::{FaultRow, RecoveriesSection, RecoverySection};

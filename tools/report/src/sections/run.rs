@@ -193,6 +193,9 @@ pub struct Options {
     /// Publishers obeyed the server's feedback (`--adapt`).
     #[serde(default)]
     pub adapt: bool,
+    /// `--transport`; empty in reports of versions without it, which knew UDP alone.
+    #[serde(default)]
+    pub transport: String,
     /// `--arrival`.
     #[serde(default = "evenly")]
     pub arrival: String,

@@ -608,6 +608,7 @@ fn options(data: &RunData) -> Options {
         signal: scenario.signal.to_string(),
         feedback: scenario.feedback.to_string(),
         adapt: scenario.adapt,
+        transport: scenario.transport.to_string(),
         arrival: audience.arrival.name().to_owned(),
         stay_s: audience.stay.map(|stay| stay.as_secs_f64()),
         rejoin: audience.rejoin,

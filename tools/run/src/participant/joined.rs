@@ -615,6 +615,7 @@ impl<'a> Joined<'a> {
             }
             // The router counts these, and keeps them.
             PeerNotice::IceConnected
+            | PeerNotice::Path { .. }
             | PeerNotice::FirstPacket { .. }
             | PeerNotice::FirstKeyframe
             | PeerNotice::LastFrame { .. }

@@ -230,6 +230,7 @@ mod tests {
             (&["run", "--reconnect", "0"], &["--reconnect", "sdk", "1 to 100"]),
             (&["run", "--signal", "v2"], &["--signal", "auto", "v0 or v1"]),
             (&["run", "--feedback", "remb"], &["--feedback", "chrome", "none"]),
+            (&["run", "--transport", "sctp"], &["--transport", "auto", "udp", "tcp"]),
             (&["run", "--stay", "10ms"], &["--stay", "100ms or longer"]),
             (&["run", "--rejoin", "0%"], &["--rejoin", "above 0%"]),
             (&["run", "--arrival", "never"], &["--arrival", "constant, poisson, flash"]),
@@ -273,6 +274,7 @@ mod tests {
             "--reconnect=none",
             "--signal=v0",
             "--feedback=none",
+            "--transport=tcp",
             "--stay=30s",
             "--rejoin=25%",
             "--away=5s",
@@ -285,6 +287,7 @@ mod tests {
         assert_eq!(all.reconnect.tries(), 0);
         assert_eq!(all.signal.to_string(), "v0");
         assert_eq!(all.feedback.to_string(), "none");
+        assert_eq!(all.transport.to_string(), "tcp");
         let audience = stampede_scenario::AudienceDraft {
             stay: Some(std::time::Duration::from_secs(30)),
             rejoin: Some(0.25),

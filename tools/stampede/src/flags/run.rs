@@ -13,9 +13,7 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec,
-    LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage,
-    SubscribeMode,
+    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
 };
 use stampede_sfu::SfuOptions;
 
@@ -127,6 +125,10 @@ pub(crate) struct RunFlags {
     /// are not sent, and packets are paced.
     #[arg(long, help_heading = "Scenario")]
     pub adapt: bool,
+    /// By what media goes: udp; tcp is ICE over TCP to the server's TCP candidates (RFC 6544); auto tries
+    /// UDP, and TCP where no UDP works within two seconds. A named one is tried alone.
+    #[arg(long, default_value = "auto", value_name = "WAY", help_heading = "Scenario")]
+    pub transport: Transport,
     /// Seed of everything random (publishers' phases, faults, audiences); in the report.
     #[arg(long, value_name = "N", help_heading = "Scenario")]
     pub seed: Option<u64>,
@@ -428,6 +430,7 @@ impl RunFlags {
             signal: self.signal,
             feedback: self.feedback,
             adapt: self.adapt,
+            transport: self.transport,
             seed: self.seed.or_else(drawn),
             resolution: self.video_resolution,
             video_codec: self.video_codec,
