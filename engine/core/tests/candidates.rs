@@ -47,6 +47,8 @@ impl PeerSink for Sink {
     fn recorded(&mut self, _: &RecordedStream, _: RecordedFrame) {}
 }
 
+/// By which protocol, from and to where, and what.
+type Datagram = (Protocol, SocketAddr, SocketAddr, Vec<u8>);
 type Blocked = Box<dyn Fn(SocketAddr, SocketAddr) -> bool>;
 
 /// A peer, a server, and this machine's routes.
@@ -67,7 +69,7 @@ struct Net {
     /// No socket is to be had here.
     refused: Option<IpAddr>,
     blocked: Blocked,
-    queue: BTreeMap<(Instant, u64), (Protocol, SocketAddr, SocketAddr, Vec<u8>)>,
+    queue: BTreeMap<(Instant, u64), Datagram>,
     serial: u64,
     server_wake: Instant,
     peer_wake: Instant,

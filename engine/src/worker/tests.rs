@@ -166,7 +166,7 @@ fn another_network_is_another_socket_and_what_the_first_dropped_stays_counted() 
     let clock = worker.clocks.read();
     worker.add(clock, subscriber(1));
     let key = worker.slot_of_peer[&id(1)];
-    let socket = |worker: &Worker| worker.slots[key].sockets.iter().collect::<Vec<_>>();
+    let socket = |worker: &Worker| worker.slots[key].sockets.udp().collect::<Vec<_>>();
     let (first, local) = (socket(&worker), worker.slots[key].peer.local());
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     for _ in 0..1_000 {
@@ -178,14 +178,14 @@ fn another_network_is_another_socket_and_what_the_first_dropped_stays_counted() 
     assert_ne!(first, second);
     assert_eq!(local.ip(), other.ip());
     assert_ne!(local.port(), other.port());
-    assert_eq!(worker.owners.get(first[0]), None);
-    assert_eq!(worker.owners.get(second[0]), Some((key, LocalId::default())));
+    assert_eq!(worker.owners.get(first[0].0), None);
+    assert_eq!(worker.owners.get(second[0].0), Some((key, LocalId::default())));
     UdpSocket::bind(local).expect("the first one is closed");
     assert!(worker.slots[key].drops_closed > 100, "{}", worker.slots[key].drops_closed);
     let told = told(&mut worker, &events, id(1));
     assert!(told.is_empty(), "its first description will have it: {told:?}");
     worker.command(clock, id(1), PeerCommand::Close);
-    assert_eq!(worker.owners.get(second[0]), None);
+    assert_eq!(worker.owners.get(second[0].0), None);
     assert!(worker.finish(None).peers[0].kernel_drops > 100);
 }
 

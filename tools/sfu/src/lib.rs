@@ -20,8 +20,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What it does not do: JSON signalling, TURN and TCP candidates, congestion control towards
-//! subscribers, and it does not announce every subscriber of a large room to all others.
+//! What it does not do: JSON signalling, TURN, congestion control towards subscribers, and it does not
+//! announce every subscriber of a large room to all others.
 
 #![forbid(unsafe_code)]
 

@@ -22,6 +22,7 @@ use crate::media::handle::WorkerHandle;
 use crate::media::message::{Command, Event};
 use crate::media::siblings::Siblings;
 use crate::media::socket::MediaSocket;
+use crate::media::tcp::TcpClients;
 use crate::media::worker::{Worker, WorkerParts};
 use crate::report::{LedgerError, Reporter};
 use crate::state::ServerState;
@@ -281,6 +282,10 @@ fn open_worker(
         SocketBuffers { receive_bytes: SOCKET_BUFFER_BYTES, send_bytes: SOCKET_BUFFER_BYTES };
     let socket = stampede_udp::bind(address, buffers).map_err(bind)?;
     let address = socket.local_addr().map_err(bind)?;
+    // The same port, for ICE over TCP. A client that can use UDP never needs it, so another process
+    // that has it is no reason not to start.
+    let tcp = TcpClients::listen(address)
+        .inspect_err(|error| tracing::warn!(%address, %error, "no media over TCP"));
     let socket = backend.add_socket(socket).map_err(bind)?;
     // A peer that is gone is noticed by its silence. Reports about it would hold up the others.
     backend.ignore_reports(socket).map_err(bind)?;
@@ -288,13 +293,20 @@ fn open_worker(
     let (handle, inbox) = WorkerHandle::new(backend.waker(), address);
     let faults = &options.faults;
     let malformer = Malformer::new(faults.malformed, options.seed ^ index as u64);
+    let mut socket = MediaSocket::new(backend, socket, malformer);
+    let mut factory =
+        PeerFactory::new(config, cohorts, faults.drop_upstream, options.seed, address);
+    if let Ok(tcp) = tcp {
+        socket = socket.with_tcp(tcp).map_err(bind)?;
+        factory = factory.with_tcp();
+    }
     let parts = WorkerParts {
         index,
-        socket: MediaSocket::new(backend, socket, malformer),
+        socket,
         inbox,
         events: EventQueue::new(events),
         siblings: Siblings::new(workers),
-        factory: PeerFactory::new(config, cohorts, faults.drop_upstream, options.seed, address),
+        factory,
         withhold_keyframes: faults.withhold_keyframes,
     };
     let worker = Worker::new(parts, Instant::now());

@@ -86,8 +86,11 @@ mod tests {
 
     use super::*;
 
+    /// Datagrams, and how many were skipped; or those before what is none.
+    type Read = Result<(Vec<Vec<u8>>, usize), Vec<Vec<u8>>>;
+
     /// All of a stream, as a reader sees it that has it in pieces.
-    fn read(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<Vec<u8>>, usize), Vec<Vec<u8>>> {
+    fn read(framing: Framing, pieces: &[&[u8]]) -> Read {
         let (mut bytes, mut datagrams, mut skipped) = (Vec::new(), Vec::new(), 0);
         let mut skip = 0;
         for piece in pieces {

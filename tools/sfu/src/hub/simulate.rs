@@ -41,7 +41,7 @@ impl Hub {
                 let reason = proto::DisconnectReason::ServerShutdown;
                 self.remove(&who.room, &who.sid, reason, true);
             }
-            // There are UDP candidates only, so that nothing can be switched; with v0 signalling
+            // The candidates stay, and clients choose between UDP and TCP; with v0 signalling
             // LiveKit restarts ICE at once, and so is done here. With v1 it remembers the protocol for
             // the client's next restart.
             Scenario::SwitchCandidateProtocol(_) => {

@@ -21,6 +21,8 @@ pub(crate) struct PeerFactory {
     seed: u64,
     /// Where clients reach the worker.
     address: SocketAddr,
+    /// There they may come over TCP too.
+    tcp: bool,
 }
 
 impl PeerFactory {
@@ -32,7 +34,12 @@ impl PeerFactory {
         seed: u64,
         address: SocketAddr,
     ) -> Self {
-        Self { config, cohorts, drop_upstream, seed, address }
+        Self { config, cohorts, drop_upstream, seed, address, tcp: false }
+    }
+
+    /// Clients may come over TCP too.
+    pub(crate) fn with_tcp(self) -> Self {
+        Self { tcp: true, ..self }
     }
 
     /// Where clients reach the worker.
@@ -63,7 +70,7 @@ impl PeerFactory {
             }
             false => None,
         };
-        let spec = PeerSpec { key, role, label, impair, upstream_loss };
+        let spec = PeerSpec { key, role, label, impair, upstream_loss, tcp: self.tcp };
         Peer::new(spec, &self.config, self.address, now)
     }
 

@@ -36,6 +36,7 @@ mod speech;
 pub(crate) mod stun;
 pub(crate) mod subscription;
 pub(crate) mod subscriptions;
+pub(crate) mod tcp;
 pub(crate) mod timers;
 pub(crate) mod track;
 pub(crate) mod tracks;

@@ -9,7 +9,7 @@ use stampede_impair::{Class, Impairment, Loss};
 use stampede_sdp::Slots;
 use str0m::channel::ChannelId;
 use str0m::media::{KeyframeRequestKind, Mid};
-use str0m::net::{Protocol, Receive, Transmit};
+use str0m::net::{Protocol, Receive, TcpType, Transmit};
 use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 
@@ -103,6 +103,8 @@ pub(crate) struct PeerSpec {
     pub(crate) impair: Option<Box<Impairment>>,
     /// Which packets of its receiving half are dropped on arrival.
     pub(crate) upstream_loss: Option<Loss>,
+    /// It may come over TCP.
+    pub(crate) tcp: bool,
 }
 
 impl Peer {
@@ -116,11 +118,15 @@ impl Peer {
         address: SocketAddr,
         now: Instant,
     ) -> Result<Self, PeerFailure> {
-        let PeerSpec { key, role, label, impair, upstream_loss } = spec;
+        let PeerSpec { key, role, label, impair, upstream_loss, tcp: spec_tcp } = spec;
         let credentials = IceCreds::new();
         let rtc_config = config.rtc(role, credentials);
         let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
-        rtc.add_local_candidate(Candidate::host(address, "udp")?);
+        rtc.add_local_candidate(Candidate::host(address, Protocol::Udp)?);
+        if spec_tcp {
+            let tcp = Candidate::builder().tcp().host(address).tcptype(TcpType::Passive);
+            rtc.add_local_candidate(tcp.build()?);
+        }
         let keys = role.sends().then_some(keys);
         let negotiation = match role.receives() {
             true => Negotiation::Answers(Answers::default()),
@@ -236,12 +242,12 @@ impl Peer {
     /// The connection is over.
     pub(crate) fn receive(
         &mut self,
-        source: SocketAddr,
+        (protocol, source): (Protocol, SocketAddr),
         address: SocketAddr,
         datagram: &[u8],
         at: Instant,
     ) -> Result<bool, PeerFailure> {
-        let Ok(receive) = Receive::new(Protocol::Udp, source, address, datagram) else {
+        let Ok(receive) = Receive::new(protocol, source, address, datagram) else {
             return Ok(false);
         };
         self.rtc.handle_input(Input::Receive(at, receive))?;

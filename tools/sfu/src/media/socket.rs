@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stampede_impair::{Class, Fate, Held, Impairment};
 use stampede_udp::{Backend, Received, SocketId, UdpStats, Wait};
+use str0m::net::Protocol;
 
+use super::tcp::TcpClients;
 use crate::faults::Malformer;
 
 /// The one socket of a worker, with the packets that are held back on purpose.
@@ -15,6 +17,9 @@ pub(crate) struct MediaSocket {
     socket: SocketId,
     held: Held<(SocketAddr, Box<[u8]>)>,
     malformer: Option<Malformer>,
+    tcp: Option<TcpClients>,
+    /// What is written for a client over TCP.
+    buffer: Vec<u8>,
 }
 
 /// A datagram to a peer that is still to be written.
@@ -34,15 +39,52 @@ impl MediaSocket {
         socket: SocketId,
         malformer: Option<Malformer>,
     ) -> Self {
-        Self { backend, socket, held: Held::default(), malformer }
+        let (held, tcp, buffer) = (Held::default(), None, Vec::new());
+        Self { backend, socket, held, malformer, tcp, buffer }
+    }
+
+    /// Takes clients over TCP too.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn with_tcp(mut self, tcp: TcpClients) -> io::Result<Self> {
+        self.backend.watch(tcp.readiness()?)?;
+        self.tcp = Some(tcp);
+        Ok(self)
+    }
+
+    /// By what a client at this address is connected.
+    pub(crate) fn protocol(&self, address: SocketAddr) -> Protocol {
+        match self.tcp.as_ref().is_some_and(|tcp| tcp.has(address)) {
+            true => Protocol::Tcp,
+            false => Protocol::Udp,
+        }
     }
 
     /// Waits for datagrams; see [`Backend::poll`].
-    pub(crate) fn poll(&mut self, wait: Wait) -> io::Result<usize> {
-        self.backend.poll(wait)
+    pub(crate) fn poll(&mut self, mut wait: Wait) -> io::Result<()> {
+        if let Some(tcp) = &mut self.tcp {
+            tcp.flush();
+            if tcp.has_more() {
+                wait.timeout = Duration::ZERO;
+            }
+        }
+        self.backend.poll(wait)?;
+        match &mut self.tcp {
+            Some(tcp) => tcp.poll(),
+            None => Ok(()),
+        }
     }
 
-    /// What the last poll has brought.
+    /// Of what the last poll has brought over TCP: from where, its bytes, and when, in nanoseconds
+    /// since the Unix epoch.
+    pub(crate) fn over_tcp(&self, index: usize) -> Option<(SocketAddr, &[u8], u64)> {
+        let tcp = self.tcp.as_ref()?;
+        let received = tcp.batch().get(index)?;
+        Some((received.source, tcp.payload(received), received.received_at_unix_ns))
+    }
+
+    /// What the last poll has brought over UDP.
     pub(crate) fn batch(&self) -> &[Received] {
         self.backend.batch()
     }
@@ -55,12 +97,20 @@ impl MediaSocket {
     /// Hands everything to the kernel that is not held back.
     pub(crate) fn flush(&mut self) {
         self.backend.flush();
+        if let Some(tcp) = &mut self.tcp {
+            tcp.flush();
+        }
     }
 
     /// The backend's counters, with what the kernel dropped.
     pub(crate) fn refreshed_stats(&mut self) -> UdpStats {
         self.backend.refresh_drops();
         self.backend.stats()
+    }
+
+    /// Datagrams that clients over TCP took no more of.
+    pub(crate) fn tcp_unsent(&self) -> u64 {
+        self.tcp.as_ref().map_or(0, TcpClients::unsent)
     }
 
     /// Datagrams that were to be held back when too many were already.
@@ -76,7 +126,7 @@ impl MediaSocket {
     /// Sends what has been held back long enough.
     pub(crate) fn release(&mut self, now: Instant) {
         while let Some((_, (destination, payload))) = self.held.pop_due(now) {
-            self.backend.send(self.socket, destination, &payload);
+            self.send(destination, &payload);
         }
     }
 
@@ -136,7 +186,20 @@ impl MediaSocket {
 
     fn put_now(&mut self, datagram: &mut Datagram<'_>) {
         let Datagram { destination, len, .. } = *datagram;
+        if let Some(tcp) = self.tcp.as_mut().filter(|tcp| tcp.has(destination)) {
+            self.buffer.resize(len, 0);
+            if (datagram.write)(&mut self.buffer) {
+                tcp.send(destination, &self.buffer);
+            }
+            return;
+        }
         self.backend.send_with(self.socket, destination, len, datagram.write);
+    }
+
+    fn send(&mut self, destination: SocketAddr, payload: &[u8]) {
+        if !self.tcp.as_mut().is_some_and(|tcp| tcp.send(destination, payload)) {
+            self.backend.send(self.socket, destination, payload);
+        }
     }
 
     /// The bytes of a datagram that isn't written where it will be sent from.
@@ -154,7 +217,9 @@ impl MediaSocket {
     fn spoil(&mut self, destination: SocketAddr, packet: &[u8]) -> bool {
         let broken = self.malformer.as_mut().and_then(|malformer| malformer.spoil(packet));
         let Some(broken) = broken else { return false };
-        self.backend.send(self.socket, destination, broken);
+        if !self.tcp.as_mut().is_some_and(|tcp| tcp.send(destination, broken)) {
+            self.backend.send(self.socket, destination, broken);
+        }
         true
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use str0m::net::Protocol;
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::{Nack, Rtcp};
 use str0m::{Event as RtcEvent, IceConnectionState, Output};
@@ -31,11 +32,16 @@ impl Worker {
         let Some(peer) = self.peers.of_datagram(source, datagram) else { return };
         self.received.datagram.clear();
         self.received.datagram.extend_from_slice(datagram);
-        self.receive_datagram(peer, source, self.now);
+        self.receive_datagram(peer, (Protocol::Udp, source), self.now);
     }
 
     /// Gives the peer the datagram that was received at this time.
-    pub(super) fn receive_datagram(&mut self, index: usize, source: SocketAddr, at: Instant) {
+    pub(super) fn receive_datagram(
+        &mut self,
+        index: usize,
+        (protocol, source): (Protocol, SocketAddr),
+        at: Instant,
+    ) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let datagram = &self.received.datagram;
         if peer.loses(datagram) {
@@ -43,7 +49,7 @@ impl Worker {
             return;
         }
         let nominating = stun::nominates(datagram).then_some(source);
-        match peer.receive(source, self.factory.address(), datagram, at) {
+        match peer.receive((protocol, source), self.factory.address(), datagram, at) {
             Ok(true) => self.drain(index, Given { at, nominating }),
             Ok(false) => self.received.unknown += 1,
             Err(failure) => self.fail(index, failure),

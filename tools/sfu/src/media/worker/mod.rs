@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use stampede_counters::SfuWorkerCounters;
 use stampede_udp::{Wait, unix_now_ns};
+use str0m::net::Protocol;
 
 use super::ended::EndedRows;
 use super::events::EventQueue;
@@ -158,6 +159,10 @@ impl Worker {
         let mut order = std::mem::take(&mut self.received.order);
         order.clear();
         for (i, received) in self.socket.batch().iter().enumerate() {
+            if self.socket.protocol(received.source) == Protocol::Tcp {
+                self.received.unknown += 1;
+                continue;
+            }
             let payload = self.socket.payload(received);
             match self.peers.of_datagram(received.source, payload) {
                 Some(peer) => order.push((peer, i)),
@@ -170,12 +175,32 @@ impl Worker {
             let received = self.socket.batch()[i];
             self.received.datagram.clear();
             self.received.datagram.extend_from_slice(self.socket.payload(&received));
-            let age_ns = unix_now_ns.saturating_sub(received.received_at_unix_ns);
-            let age = Duration::from_nanos(age_ns).min(Duration::from_secs(1));
-            let at = self.now.checked_sub(age).unwrap_or(self.now);
-            self.receive_datagram(peer, received.source, at);
+            let at = self.arrival(unix_now_ns, received.received_at_unix_ns);
+            self.receive_datagram(peer, (Protocol::Udp, received.source), at);
         }
         self.received.order = order;
+        self.receive_tcp(unix_now_ns);
+    }
+
+    /// When a datagram came that the kernel stamped so.
+    fn arrival(&self, unix_now_ns: u64, stamp_unix_ns: u64) -> Instant {
+        let age = Duration::from_nanos(unix_now_ns.saturating_sub(stamp_unix_ns));
+        self.now.checked_sub(age.min(Duration::from_secs(1))).unwrap_or(self.now)
+    }
+
+    /// Feeds what came over TCP to the peers, connection by connection.
+    fn receive_tcp(&mut self, unix_now_ns: u64) {
+        for i in 0.. {
+            let Some((source, payload, stamp)) = self.socket.over_tcp(i) else { return };
+            let Some(peer) = self.peers.of_datagram(source, payload) else {
+                self.received.unknown += 1;
+                continue;
+            };
+            self.received.datagram.clear();
+            self.received.datagram.extend_from_slice(payload);
+            let at = self.arrival(unix_now_ns, stamp);
+            self.receive_datagram(peer, (Protocol::Tcp, source), at);
+        }
     }
 
     /// Whether to stop.
@@ -261,7 +286,7 @@ impl Worker {
             datagrams_unknown: self.received.unknown,
             send_errors: stats.send_errors,
             undeliverable: stats.undeliverable,
-            send_queue_full: stats.send_queue_full,
+            send_queue_full: stats.send_queue_full + self.socket.tcp_unsent(),
             kernel_drops: stats.kernel_drops,
             mailbox_full: self.siblings.packets_dropped(),
             messages_dropped: self.events.messages_dropped(),

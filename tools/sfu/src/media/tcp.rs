@@ -1,0 +1,98 @@
+//! Clients that come over TCP (RFC 6544): the worker listens, they connect.
+//!
+//! Everywhere else a client is its address, whatever it came by. Where one address has a UDP socket
+//! and a TCP connection at once it means the connection, and what comes over UDP is nobody's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustc_hash::FxHashMap;
+use stampede_udp::{StreamEvent, StreamId, StreamReceived, Streams};
+
+/// Connections of one worker at a time; further ones are refused.
+const CONNECTIONS_MAX: usize = 20_000;
+/// Datagrams of one poll, where a read brings no more at once.
+const BATCH_MAX: usize = 1_024;
+
+/// The connections of one worker.
+pub(crate) struct TcpClients {
+    streams: Streams,
+    by_address: FxHashMap<SocketAddr, StreamId>,
+}
+
+impl TcpClients {
+    /// Listens at this address.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn listen(address: SocketAddr) -> io::Result<Self> {
+        let mut streams = Streams::new(CONNECTIONS_MAX, BATCH_MAX)?;
+        streams.listen(address)?;
+        Ok(Self { streams, by_address: FxHashMap::default() })
+    }
+
+    /// What gets readable when there is something.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub(crate) fn readiness(&self) -> io::Result<OwnedFd> {
+        self.streams.readiness()
+    }
+
+    /// Whether the client there is connected over TCP.
+    pub(crate) fn has(&self, address: SocketAddr) -> bool {
+        !self.by_address.is_empty() && self.by_address.contains_key(&address)
+    }
+
+    /// Queues a datagram to a client that is connected over TCP; false if it is not.
+    pub(crate) fn send(&mut self, address: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(&stream) = self.by_address.get(&address) else { return false };
+        self.streams.send(stream, datagram);
+        true
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.streams.flush();
+    }
+
+    /// The next poll must not wait.
+    pub(crate) fn has_more(&self) -> bool {
+        self.streams.has_more()
+    }
+
+    /// Takes what has come, without waiting.
+    ///
+    /// # Errors
+    /// No connection can be used any more.
+    pub(crate) fn poll(&mut self) -> io::Result<()> {
+        self.streams.poll()?;
+        for event in self.streams.happened() {
+            match event {
+                StreamEvent::Accepted { stream } => {
+                    if let Some(address) = self.streams.remote(stream) {
+                        self.by_address.insert(address, stream);
+                    }
+                }
+                StreamEvent::Closed { stream, .. } => {
+                    self.by_address.retain(|_, known| *known != stream);
+                }
+                StreamEvent::Connected { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn batch(&self) -> &[StreamReceived] {
+        self.streams.batch()
+    }
+
+    pub(crate) fn payload(&self, received: &StreamReceived) -> &[u8] {
+        self.streams.payload(received)
+    }
+
+    /// Datagrams that a connection took no more of.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.streams.stats().write_queue_full
+    }
+}
