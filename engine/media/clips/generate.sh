@@ -61,6 +61,19 @@ h264 video-180p.h264 320:180 120k
 other video-360p.av1.ivf ivf 640:360 350k -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 \
   -minrate 350k -lag-in-frames 0 -error-resilience 1
 
+# The scalable clips (video-*.l1t3.*, video-*.l3t3_key.*) are not made here, because no encoder of
+# ffmpeg or GStreamer writes spatial layers. A small program did it, with the SVC interfaces of
+# libvpx 1.12 (VP9E_SET_SVC_REF_FRAME_CONFIG) and libaom 3.6 (AV1E_SET_SVC_REF_FRAME_CONFIG), from
+# the same source, 100 frames, scaled to 640x360 (L1T3) or as it is (L3T3_KEY; layers 2:1):
+#
+# - a keyframe every 50 pictures; from it on temporal layers 0, 2, 1, 2. A picture of layer 0 refers
+#   to the one four before, of 1 to the one two before, of 2 to the one before; in key pictures,
+#   and only there, a spatial layer refers to the one below. All references of a frame's header are
+#   that one frame. VP9 is error-resilient, so that pictures can be left out.
+# - constant bitrate, 60, 80 and 100 % of it up to each temporal layer; L1T3 350 kbps, L3T3_KEY 90,
+#   230 and 600 kbps a spatial layer; speed 6 (VP9) or 8 (AV1), quantizers 8 to 58, one thread.
+# - IVF: each frame a VP9 superframe with its index, or an AV1 temporal unit with OBU extensions.
+
 # A tone that wobbles in pitch and loudness, plus a little noise: a real Opus encoder's packets
 # vary in size, a pure sine's would not.
 ffmpeg -hide_banner -loglevel error -y \

@@ -96,6 +96,7 @@ pub(crate) fn read(
         frames: frames.collect(),
         duration_ticks: ticks(stream.done.len()).max(1),
         frame_rate,
+        scalability: None,
     };
     Ok(OpenedClip { clip, frame_rate_assumed: known.is_none() })
 }

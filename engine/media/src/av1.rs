@@ -153,6 +153,32 @@ pub fn temporal_unit(bytes: &[u8]) -> Result<UnitSummary, &'static str> {
     Ok(summary)
 }
 
+/// The OBUs of each spatial layer of a temporal unit, low to high. The error says what is wrong: with
+/// them, or with their temporal layer, which is to be `temporal_id`. An OBU without extension is of
+/// the lowest layers.
+pub fn layer_frames(unit: &[u8], temporal_id: u8) -> Result<Vec<&[u8]>, &'static str> {
+    let mut frames = Vec::new();
+    let (mut begin, mut at, mut spatial_id) = (0, 0, 0);
+    for obu in obus(unit) {
+        let obu = obu?;
+        let extension = obu.extension.unwrap_or(0);
+        if matches!(obu.kind(), obu::FRAME | obu::FRAME_HEADER) && extension >> 5 != temporal_id {
+            return Err("its temporal layer is another one (0, 2, 1, 2 is the order)");
+        }
+        let layer = extension >> 3 & 3;
+        if obu.extension.is_some() && layer != spatial_id {
+            if layer != spatial_id + 1 {
+                return Err("its spatial layers are not in order");
+            }
+            frames.push(unit.get(begin..at).unwrap_or_default());
+            (begin, spatial_id) = (at, layer);
+        }
+        at += obu.len;
+    }
+    frames.push(unit.get(begin..at).unwrap_or_default());
+    Ok(frames)
+}
+
 /// Whether it is a keyframe and is shown (AV1 §5.9.2).
 fn frame_kind(data: &[u8], reduced_still_picture: bool) -> Option<(bool, bool)> {
     if reduced_still_picture {
@@ -410,6 +436,19 @@ mod tests {
         for bad in [&[][..], &[0x10], &[0x00, 3, 1], &[0x20, 1, 1], &[0x20, 9, 1], &[0x98, 1]] {
             Payload::parse(bad).unwrap_err();
         }
+    }
+
+    #[test]
+    fn temporal_units_are_divided_by_layer() {
+        let lowest = [0x12, 0, 0x32, 2, 0x30, 1];
+        let upper = |temporal: u8, spatial: u8| [0x36, temporal << 5 | spatial << 3, 1, 9];
+        let unit = [&lowest[..], &upper(0, 1), &upper(0, 2)].concat();
+        let frames = layer_frames(&unit, 0).unwrap();
+        assert_eq!(frames, [&lowest[..], &upper(0, 1), &upper(0, 2)]);
+        assert_eq!(layer_frames(&upper(2, 0), 2).unwrap().len(), 1);
+        layer_frames(&unit, 1).unwrap_err();
+        layer_frames(&[&lowest[..], &upper(0, 2)].concat(), 0).unwrap_err();
+        layer_frames(&unit[..5], 0).unwrap_err();
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! moments, every 2 s, and are 6 s long, as is the audio. The three layers of H.264 are the same at a
 //! lower rate, 4 s long; of VP9 and AV1 there is one.
 
-use crate::clip::{ClipError, Codec, MediaClip};
+use crate::clip::{ClipError, ClipOptions, Codec, MediaClip};
+use crate::scalability::ScalabilityMode;
 
 const VIDEO_180P: &[u8] = include_bytes!("../clips/video-180p.ivf");
 const VIDEO_360P: &[u8] = include_bytes!("../clips/video-360p.ivf");
@@ -14,6 +15,10 @@ const H264_180P: &[u8] = include_bytes!("../clips/video-180p.h264");
 const H264_360P: &[u8] = include_bytes!("../clips/video-360p.h264");
 const H264_720P: &[u8] = include_bytes!("../clips/video-720p.h264");
 const VIDEO_AV1: &[u8] = include_bytes!("../clips/video-360p.av1.ivf");
+const VIDEO_VP9_L1T3: &[u8] = include_bytes!("../clips/video-360p.l1t3.vp9.ivf");
+const VIDEO_VP9_L3T3_KEY: &[u8] = include_bytes!("../clips/video-720p.l3t3_key.vp9.ivf");
+const VIDEO_AV1_L1T3: &[u8] = include_bytes!("../clips/video-360p.l1t3.av1.ivf");
+const VIDEO_AV1_L3T3_KEY: &[u8] = include_bytes!("../clips/video-720p.l3t3_key.av1.ivf");
 const AUDIO: &[u8] = include_bytes!("../clips/audio.ogg");
 
 /// A VP8 simulcast set, low to high: 320×180, 640×360, 1280×720.
@@ -41,6 +46,22 @@ pub fn video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
         MediaClip::from_bytes(&format!("built-in {height}p {codec} video"), bytes)
     };
     layers.iter().map(clip).collect()
+}
+
+/// One clip of several layers: 640×360 of one spatial layer, 1280×720 of three, each 4 s. `None` of
+/// codecs that are not published so.
+pub fn scalable_video(codec: Codec, mode: ScalabilityMode) -> Result<Option<MediaClip>, ClipError> {
+    use ScalabilityMode::{L1T3, L3T3Key};
+    let bytes = match (codec, mode) {
+        (Codec::Vp9, L1T3) => VIDEO_VP9_L1T3,
+        (Codec::Vp9, L3T3Key) => VIDEO_VP9_L3T3_KEY,
+        (Codec::Av1, L1T3) => VIDEO_AV1_L1T3,
+        (Codec::Av1, L3T3Key) => VIDEO_AV1_L3T3_KEY,
+        _ => return Ok(None),
+    };
+    let name = format!("built-in {codec} video of {mode}");
+    let options = ClipOptions { scalability: Some(mode), ..ClipOptions::default() };
+    MediaClip::from_bytes_with(&name, bytes, options).map(|opened| Some(opened.clip))
 }
 
 /// Stereo Opus, 20 ms packets.

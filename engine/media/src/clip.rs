@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::scalability::{Scalability, ScalabilityMode};
+
 /// Largest file [`MediaClip::open`] reads; a longer one is refused, because a clip is kept in
 /// memory whole and loops anyway.
 pub const CLIP_BYTES_MAX: u64 = 1 << 30;
@@ -93,6 +95,10 @@ pub struct ClipOptions {
     /// [`FRAME_RATE_MAX`]. `None`: what the stream's own timing says, else
     /// [`FRAME_RATE_ASSUMED`].
     pub frame_rate: Option<f64>,
+    /// How a file of VP9 or AV1 is divided into layers. Each of its frames is then one picture: a
+    /// superframe, or a temporal unit, with a layer frame of every spatial layer. `None`: not at
+    /// all, or not to be told.
+    pub scalability: Option<ScalabilityMode>,
 }
 
 /// Frame rate of an H.264 file that has no timing of its own, where none is given.
@@ -129,6 +135,8 @@ pub struct MediaClip {
     pub duration_ticks: u64,
     /// Mean frames a second over the clip.
     pub frame_rate: f64,
+    /// How its pictures are divided into layer frames, where they are.
+    pub scalability: Option<Scalability>,
 }
 
 impl MediaClip {
@@ -150,6 +158,20 @@ impl MediaClip {
     /// Mean bits a second of RTP payload.
     pub fn bitrate_bps(&self) -> f64 {
         self.payload_bytes() as f64 * 8.0 / self.duration_seconds()
+    }
+
+    /// Mean bits a second of RTP payload of each spatial layer with those below it, low to high; the
+    /// whole clip's where it is not divided into any.
+    pub fn spatial_layer_rates_bps(&self) -> Vec<f64> {
+        let Some(scalability) = &self.scalability else { return vec![self.bitrate_bps()] };
+        let mut bytes = vec![0; scalability.sizes.len()];
+        for (index, frame) in self.frames.iter().enumerate() {
+            for (sum, end) in bytes.iter_mut().zip(scalability.ends(index)) {
+                let packets = frame.packets.iter().take(*end);
+                *sum += packets.map(|packet| packet.len()).sum::<usize>();
+            }
+        }
+        bytes.into_iter().map(|sum| sum as f64 * 8.0 / self.duration_seconds()).collect()
     }
 
     /// Length of one pass in seconds; above 0.
@@ -238,6 +260,24 @@ pub enum ClipProblem {
         /// What it should be.
         codec: Codec,
         /// What is wrong.
+        reason: &'static str,
+    },
+    /// A codec that has no layers here, or a picture too large for them.
+    #[error("{codec} of this size can't be published as {mode}; VP9 and AV1 can")]
+    NoScalability {
+        /// The file's.
+        codec: Codec,
+        /// What was asked for.
+        mode: ScalabilityMode,
+    },
+    /// A picture that is not divided as was said.
+    #[error("frame {index} is no picture of {mode}: {reason}")]
+    NotScalable {
+        /// Which frame, from 0.
+        index: u64,
+        /// How it should be divided.
+        mode: ScalabilityMode,
+        /// What does not fit, as a clause.
         reason: &'static str,
     },
     /// A NAL unit that can't be in a file, or that WebRTC can't carry.

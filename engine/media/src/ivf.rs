@@ -10,6 +10,8 @@ use crate::clip::{
     ClipFrame, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_GAP_MAX_SECONDS, FRAME_RATE_MAX,
     MediaClip, ProblemAt,
 };
+use crate::layered::Cutter;
+use crate::scalability::{Scalability, ScalabilityMode};
 use crate::{av1, packetize, vp8, vp9};
 
 /// The first four bytes of every IVF file.
@@ -52,8 +54,13 @@ impl Timebase {
     }
 }
 
-/// Reads a whole IVF file with VP8, VP9 or AV1 in it and packetises it.
-pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, ProblemAt> {
+/// Reads a whole IVF file with VP8, VP9 or AV1 in it and packetises it; `mode` is how its pictures
+/// are divided into layers.
+pub(crate) fn read(
+    name: &str,
+    bytes: &[u8],
+    mode: Option<ScalabilityMode>,
+) -> Result<MediaClip, ProblemAt> {
     let (codec, timebase) = read_header(bytes)?;
     let raw = read_frames(bytes)?;
     let pictures = check_pictures(codec, &raw)?;
@@ -66,13 +73,36 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, ProblemAt> {
         let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
         return Err((16, problem));
     }
-    let frames = raw.iter().zip(&pictures).zip(ticks).enumerate();
-    let frames = frames.map(|(index, ((frame, picture), timestamp_ticks))| ClipFrame {
-        timestamp_ticks,
-        keyframe: picture.keyframe,
-        packets: packets(codec, frame.data, picture.keyframe, index),
-        frame_bytes: frame.data.len(),
-    });
+    let mut cutter = match mode {
+        Some(mode) => Some(
+            Cutter::new(codec, mode, (width, height))
+                .ok_or((8, ClipProblem::NoScalability { codec, mode }))?,
+        ),
+        None => None,
+    };
+    let mut layered = Vec::new();
+    let mut frames = Vec::with_capacity(raw.len());
+    for (index, ((frame, picture), timestamp_ticks)) in
+        raw.iter().zip(&pictures).zip(ticks).enumerate()
+    {
+        let packets = match &mut cutter {
+            None => packets(codec, frame.data, picture.keyframe, index),
+            Some(cutter) => {
+                let cut = cutter.cut(frame.data, picture.keyframe);
+                let (packets, layers) = cut.map_err(|problem| (frame.offset, problem))?;
+                layered.push(layers);
+                packets
+            }
+        };
+        frames.push(ClipFrame {
+            timestamp_ticks,
+            keyframe: picture.keyframe,
+            packets,
+            frame_bytes: frame.data.len(),
+        });
+    }
+    let (width, height) = cutter.as_ref().map_or((width, height), Cutter::size);
+    let scalability = mode.map(|mode| Scalability::new(mode, (width, height), layered));
     Ok(MediaClip {
         name: name.to_owned(),
         codec,
@@ -80,9 +110,10 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<MediaClip, ProblemAt> {
         width,
         height,
         channels: 0,
-        frames: frames.collect(),
+        frames,
         duration_ticks,
         frame_rate,
+        scalability,
     })
 }
 

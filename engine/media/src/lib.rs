@@ -4,7 +4,8 @@
 //!   checked and packetised once, then shared by every publisher of a process. [`builtin`] holds
 //!   clips for runs without files.
 //! - [`vp8`], [`vp9`], [`h264`], [`av1`], [`opus`]: as much of the formats as RTP needs, and the
-//!   [`dependency_descriptor`] that says which frames need which.
+//!   [`dependency_descriptor`] that says which frames need which; [`scalability`] is how a publisher
+//!   divides its pictures into layers.
 //! - [`red`]: audio payloads with earlier ones in front (RFC 2198).
 //! - [`packet_trailer`]: the publisher's clock behind a frame's last packet.
 //! - [`FrameAssembler`]: RTP payloads back into frames, in order, without a clock.
@@ -31,6 +32,7 @@ pub mod dependency_descriptor;
 pub mod disk;
 pub mod h264;
 pub mod ivf;
+mod layered;
 pub mod ogg_opus;
 mod open;
 pub mod opus;
@@ -39,6 +41,7 @@ pub mod packetize;
 pub mod record;
 pub mod recording;
 pub mod red;
+pub mod scalability;
 pub mod vp8;
 pub mod vp9;
 
@@ -48,4 +51,5 @@ pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use packet_trailer::PacketTrailer;
 pub use record::DiskFrame;
 pub use red::Red;
+pub use scalability::{Scalability, ScalabilityMode};
 pub use stampede_counters::AssemblerCounters;

@@ -217,6 +217,7 @@ impl Stream {
             frames: self.frames,
             duration_ticks: self.end_ticks,
             frame_rate,
+            scalability: None,
         })
     }
 }

@@ -51,7 +51,7 @@ impl MediaClip {
         } else if len_bytes > CLIP_BYTES_MAX {
             (Err((0, ClipProblem::TooLong { len_bytes })), LENGTH_ADVICE)
         } else if bytes.starts_with(ivf::MAGIC) {
-            (ivf::read(name, bytes).map(timed), video_advice(bytes))
+            (ivf::read(name, bytes, options.scalability).map(timed), video_advice(bytes))
         } else if bytes.starts_with(ogg_opus::MAGIC) {
             (ogg_opus::read(name, bytes).map(timed), AUDIO_ADVICE)
         } else if annex_b::MAGICS.iter().any(|magic| bytes.starts_with(magic)) {

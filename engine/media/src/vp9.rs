@@ -297,6 +297,33 @@ fn skip_color_config(bits: &mut BitReader<'_>, profile: u32) -> Option<()> {
     }
 }
 
+/// The frames of a superframe, without its index (VP9 bitstream specification, Annex B); the frame
+/// itself if it is none. `None` if the index is broken.
+pub fn layer_frames(data: &[u8]) -> Option<Vec<&[u8]>> {
+    let &marker = data.last()?;
+    if marker & 0xe0 != 0xc0 {
+        return Some(vec![data]);
+    }
+    let (count, size_bytes) = (usize::from(marker & 7) + 1, usize::from(marker >> 3 & 3) + 1);
+    let (frames, index) = data.split_at_checked(data.len().checked_sub(2 + count * size_bytes)?)?;
+    let (&first, index) = index.split_first()?;
+    if first != marker {
+        return Some(vec![data]);
+    }
+    let mut rest = frames;
+    let mut found = Vec::with_capacity(count);
+    for size in index.chunks_exact(size_bytes) {
+        let size = size.iter().rev().fold(0, |size, &byte| size << 8 | usize::from(byte));
+        let (frame, behind) = rest.split_at_checked(size)?;
+        if frame.is_empty() {
+            return None;
+        }
+        found.push(frame);
+        rest = behind;
+    }
+    Some(found)
+}
+
 /// True if an encoded frame is a keyframe. False for anything unreadable.
 pub fn is_keyframe(frame: &[u8]) -> bool {
     frame_header(frame).is_ok_and(|header| header.keyframe)
@@ -370,6 +397,17 @@ mod tests {
         for bad in [&[][..], &[0x00], &[0xc2, 1], &[0x82, 0x9d, 0x01, 0x2a, 0, 0, 0], &key[..8]] {
             frame_header(bad).unwrap_err();
         }
+    }
+
+    #[test]
+    fn superframes_are_divided() {
+        let whole = [0x86, 1, 2, 0x84, 3, 0xc9, 3, 0, 2, 0, 0xc9];
+        assert_eq!(layer_frames(&whole), Some(vec![&[0x86, 1, 2][..], &[0x84, 3]]));
+        assert_eq!(layer_frames(&[0x86, 1, 2]), Some(vec![&[0x86, 1, 2][..]]));
+        let long = [0x86, 1, 0xc9, 3, 0, 2, 0, 0xc9];
+        assert_eq!(layer_frames(&long), None, "longer than there is");
+        assert_eq!(layer_frames(&[]), None);
+        assert_eq!(layer_frames(&[0xc9]), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 
 use super::STATS_INTERVAL;
-use super::publishing::START_BITRATE_BPS;
+use super::publishing::{START_BITRATE_BPS, descriptor};
 use crate::{CreatePeerError, PeerOptions, PublishTrack};
 
 /// What both roles share: RTP mode, no bandwidth estimation (so no pacer) unless a publisher is to
@@ -48,9 +48,12 @@ pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcCo
         config = config.enable_bwe(Some(Bitrate::from(START_BITRATE_BPS)));
     }
     if let Some(clip) = tracks.iter().filter(|track| track.video_codec().is_some()).find_map(clip) {
-        // Without the dependency descriptor, also for AV1: livekit-server 1.13.5 forwards nothing
-        // of a publisher that negotiates the one that `publishing` writes.
         add_video(&mut config, clip);
+        // Of tracks with layers alone: where it was negotiated livekit-server 1.13.5 forwards
+        // nothing that has no descriptor (pkg/sfu/forwarder.go).
+        if clip.scalability.is_some() {
+            config = config.set_extension(12, descriptor::extension());
+        }
     }
     config
         .set_send_buffer_video(options.retransmit_cache_packets_max.max(1))

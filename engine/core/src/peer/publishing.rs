@@ -1,6 +1,7 @@
 //! The sending half of a peer: tracks, their schedules, and what was sent of them.
 
 mod adapt;
+pub(super) mod descriptor;
 mod layers;
 
 use std::collections::hash_map::RandomState;
@@ -46,6 +47,8 @@ struct TxLayer {
     first_sequence: u64,
     next_sequence: u64,
     timestamp_offset: u32,
+    /// Frame number of the next layer frame (dependency descriptor).
+    frame_number: u16,
     gate: LayerGate,
     /// What it takes of the way to the server.
     bitrate_bps: u64,
@@ -345,6 +348,7 @@ impl TxTrack {
                 first_sequence: sequence,
                 next_sequence: sequence,
                 timestamp_offset: (random >> 32) as u32,
+                frame_number: (random >> 48) as u16,
                 gate: LayerGate::default(),
                 counted: PublishCounters::default(),
                 before_window: (0, 0, 0),
@@ -484,11 +488,16 @@ impl TxTrack {
             let wallclock = due.due.min(now);
             let marker = video && index == last;
             let codec = layer.clip.clip.codec;
-            let values = ExtensionValues {
+            let mut values = ExtensionValues {
                 audio_level: (!video).then(|| audio_level(loud)),
                 voice_activity: (!video).then_some(loud),
                 ..extensions(captured.filter(|_| index == 0))
             };
+            if let Some(scalability) = &layer.clip.clip.scalability
+                && let Some(value) = scalability.descriptor(due.frame, index, layer.frame_number)
+            {
+                values.user_values.set(descriptor::Value(value));
+            }
             let payload = match (&audio, codec) {
                 (Some(audio), _) => Arc::clone(audio),
                 (None, Codec::Vp9) => renumbered(payload, &due),
@@ -511,6 +520,8 @@ impl TxTrack {
             stream.write_rtp(rtp);
             layer.next_sequence += 1;
         }
+        let layer_frames = layer.clip.clip.scalability.as_ref().map_or(0, |it| it.layer_frames());
+        layer.frame_number = layer.frame_number.wrapping_add(layer_frames);
         outbox.sample(layer.count_frame(&due, frame.packets.len() as u64, now));
         Some(frame.packets.len())
     }

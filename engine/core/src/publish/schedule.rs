@@ -126,7 +126,7 @@ impl TrackSchedule {
         layer.sent_ticks = Some(due_ticks);
         let frame = layer.next;
         let keyframe = layer.clip.frames.get(frame).is_some_and(|frame| frame.keyframe);
-        let popped = DueFrame {
+        let mut popped = DueFrame {
             layer: index,
             frame,
             due,
@@ -140,7 +140,13 @@ impl TrackSchedule {
             layer.keyframe_ticks = Some(due_ticks);
         }
         layer.picture_id = (layer.picture_id + 1) & 0x7fff;
-        layer.tl0_pic_idx = layer.tl0_pic_idx.wrapping_add(1);
+        // It counts pictures of the lowest temporal layer (RFC 9628 §4.2).
+        let scalability = layer.clip.scalability.as_ref();
+        if scalability.is_none_or(|layers| layers.is_base(frame)) {
+            layer.tl0_pic_idx = layer.tl0_pic_idx.wrapping_add(1);
+        } else {
+            popped.tl0_pic_idx = popped.tl0_pic_idx.wrapping_sub(1);
+        }
         layer.next += 1;
         if layer.next >= layer.clip.frames.len() {
             layer.next = 0;
@@ -158,7 +164,11 @@ impl TrackSchedule {
     /// count frames sent, and a receiver takes a step in them for a loss.
     pub fn withhold(&mut self, due: &DueFrame) {
         if let Some(layer) = self.layers.get_mut(due.layer) {
-            (layer.picture_id, layer.tl0_pic_idx) = (due.picture_id, due.tl0_pic_idx);
+            layer.picture_id = due.picture_id;
+            let scalability = layer.clip.scalability.as_ref();
+            if scalability.is_none_or(|layers| layers.is_base(due.frame)) {
+                layer.tl0_pic_idx = due.tl0_pic_idx;
+            }
         }
     }
 
@@ -271,6 +281,7 @@ mod tests {
             channels: 0,
             duration_ticks: frames as u64 * 90_000 / fps,
             frame_rate: fps as f64,
+            scalability: None,
             frames: (0..frames).map(frame).collect(),
         })
     }

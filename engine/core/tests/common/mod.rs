@@ -392,6 +392,7 @@ pub fn vp8_clip(
         channels: 0,
         duration_ticks: frames.len() as u64 * step,
         frame_rate: fps as f64,
+        scalability: None,
         frames,
     }
 }
@@ -426,6 +427,7 @@ pub fn opus_clip(packets: usize) -> MediaClip {
         channels: 1,
         duration_ticks: packets as u64 * 960,
         frame_rate: 50.0,
+        scalability: None,
         frames,
     }
 }

@@ -11,6 +11,12 @@ use crate::av1::{HAS_SIZE, leb128_bytes, obu, obus, push_leb128};
 ///
 /// Bytes behind the last whole OBU are left out too; files are checked before.
 pub fn av1(unit: &[u8], new_sequence: bool) -> Vec<Arc<[u8]>> {
+    av1_layer(unit, new_sequence, 0)
+}
+
+/// The same for the OBUs of one layer frame. Payloads are `reserved_bytes` shorter than they could
+/// be.
+pub fn av1_layer(unit: &[u8], new_sequence: bool, reserved_bytes: usize) -> Vec<Arc<[u8]>> {
     let elements: Vec<Vec<u8>> = obus(unit)
         .map_while(Result::ok)
         .filter(|obu| {
@@ -24,7 +30,7 @@ pub fn av1(unit: &[u8], new_sequence: bool) -> Vec<Arc<[u8]>> {
         })
         .collect();
     let total: usize = elements.iter().map(|element| element.len() + 3).sum();
-    let room = super::even_chunk_bytes(total, PAYLOAD_BYTES_MAX - 1);
+    let room = super::even_chunk_bytes(total, PAYLOAD_BYTES_MAX - 1 - reserved_bytes);
     let mut packer = Packer { room, payloads: Vec::new(), parts: Vec::new(), filled: 0 };
     for (index, element) in elements.iter().enumerate() {
         packer.element(element, index + 1 == elements.len());

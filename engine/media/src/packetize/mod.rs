@@ -10,9 +10,9 @@ mod vp9;
 
 use std::sync::Arc;
 
-pub use av1::av1;
+pub use av1::{av1, av1_layer};
 pub use h264::h264;
-pub use vp9::{VP9_DESCRIPTOR_BYTES, vp9};
+pub use vp9::{VP9_DESCRIPTOR_BYTES, Vp9Layer, vp9, vp9_layer};
 
 /// Longest RTP payload made. Around it come 12 bytes of RTP header, up to 20 of header extensions,
 /// 16 of SRTP tag and 2 of RTX, so that datagrams stay below 1,200 bytes.

@@ -1,4 +1,4 @@
-//! VP9 frames to payloads, non-flexible mode with one layer (RFC 9628 §4).
+//! VP9 frames, of one layer or of several, to payloads of non-flexible mode (RFC 9628 §4).
 
 use std::sync::Arc;
 
@@ -8,31 +8,80 @@ use crate::vp9::is_keyframe;
 /// Length of the payload descriptor every packet of a clip starts with.
 pub const VP9_DESCRIPTOR_BYTES: usize = 5;
 
+/// Which layer frame of a scalable stream is packetised (RFC 9628 §4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vp9Layer<'a> {
+    /// TID.
+    pub temporal_id: u8,
+    /// SID.
+    pub spatial_id: u8,
+    /// It needs nothing, or only the layer below in the same picture (no P, and D but for the lowest
+    /// layer).
+    pub key_picture: bool,
+    /// The layer above refers to it (no Z).
+    pub for_upper_layer: bool,
+    /// The scalability structure, which its first packet carries.
+    pub structure: &'a [u8],
+}
+
 /// Cuts one VP9 frame (or superframe) into even payloads: 15-bit picture id, TID and SID 0,
 /// TL0PICIDX.
 ///
 /// P is clear on keyframes only. An intra-only frame is not predicted either, but receivers take a
 /// clear P for a place where decoding can begin.
 pub fn vp9(frame: &[u8], picture_id: u16, tl0_pic_idx: u8) -> Vec<Arc<[u8]>> {
-    let chunk_bytes =
-        super::even_chunk_bytes(frame.len(), PAYLOAD_BYTES_MAX - VP9_DESCRIPTOR_BYTES);
-    let count = frame.len().div_ceil(chunk_bytes);
     let predicted = if is_keyframe(frame) { 0 } else { 0x40 };
+    // Z: there is no higher spatial layer.
+    cut(frame, [0x01 | predicted, 0], (picture_id, tl0_pic_idx), &[], 0)
+}
+
+/// The same for a layer frame. Payloads are `reserved_bytes` shorter than they could be.
+pub fn vp9_layer(
+    frame: &[u8],
+    layer: Vp9Layer<'_>,
+    picture_id: u16,
+    tl0_pic_idx: u8,
+    reserved_bytes: usize,
+) -> Vec<Arc<[u8]>> {
+    let predicted = if layer.key_picture { 0 } else { 0x40 };
+    let inter_layer = u8::from(layer.key_picture && layer.spatial_id > 0);
+    // U: pictures of these modes refer to none of an upper temporal layer before the last base
+    // layer's.
+    let indices = layer.temporal_id << 5 | 0x10 | layer.spatial_id << 1 | inter_layer;
+    let flags = predicted | u8::from(!layer.for_upper_layer);
+    cut(frame, [flags, indices], (picture_id, tl0_pic_idx), layer.structure, reserved_bytes)
+}
+
+/// `flags`: P and Z; `indices`: the layer indices.
+fn cut(
+    frame: &[u8],
+    [flags, indices]: [u8; 2],
+    (picture_id, tl0_pic_idx): (u16, u8),
+    structure: &[u8],
+    reserved_bytes: usize,
+) -> Vec<Arc<[u8]>> {
+    let taken = VP9_DESCRIPTOR_BYTES + structure.len() + reserved_bytes;
+    let chunk_bytes = super::even_chunk_bytes(frame.len(), PAYLOAD_BYTES_MAX - taken);
+    let count = frame.len().div_ceil(chunk_bytes);
     frame
         .chunks(chunk_bytes)
         .enumerate()
         .map(|(index, chunk)| {
             let begin = u8::from(index == 0) << 3;
             let end = u8::from(index + 1 == count) << 2;
-            let mut payload = Vec::with_capacity(VP9_DESCRIPTOR_BYTES + chunk.len());
-            // I and L, P, B, E, and Z: there is no higher spatial layer.
+            let structure = if index == 0 { structure } else { &[] };
+            let with_structure = u8::from(!structure.is_empty()) << 1;
+            let length = VP9_DESCRIPTOR_BYTES + structure.len() + chunk.len();
+            let mut payload = Vec::with_capacity(length);
+            // I and L, B, E, V.
             payload.extend_from_slice(&[
-                0xa1 | predicted | begin | end,
+                0xa0 | flags | begin | end | with_structure,
                 0x80 | (picture_id >> 8) as u8,
                 picture_id as u8,
-                0,
+                indices,
                 tl0_pic_idx,
             ]);
+            payload.extend_from_slice(structure);
             payload.extend_from_slice(chunk);
             Arc::from(payload)
         })
