@@ -142,7 +142,9 @@ pub(in crate::accounting) struct References {
 }
 
 impl References {
-    /// A unit whose lowest layer frame is missing does not start with what is there of it.
+    /// A unit does not start with a layer frame that depends on one below it. Where they depend on
+    /// each other in key pictures only (K-SVC), a server sends of other units nothing below what is
+    /// wanted.
     pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
         let start = info.start?;
         let structure = info.structure.as_deref().or(self.structure.as_deref());
@@ -151,8 +153,13 @@ impl References {
             return Some(start);
         }
         let layers = info.described().filter_map(|frame| definition(frame, structure));
-        let lowest = layers.map(|definition| definition.spatial_id).min();
-        (lowest.unwrap_or(0) == 0).then_some(start)
+        let lowest = layers.min_by_key(|definition| definition.spatial_id);
+        // The frames of a unit are numbered one after the other.
+        let is_first = |definition: FrameDefinition| {
+            let below = u16::from(definition.spatial_id);
+            definition.dependencies.as_slice().iter().all(|&diff| diff > below)
+        };
+        lowest.is_none_or(is_first).then_some(start)
     }
 
     pub(super) fn judge(

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use stampede_media::dependency_descriptor::{
     Dependencies, Descriptor, Mandatory, Structure, Template,
 };
-use stampede_media::{Codec, packetize};
+use stampede_media::{Codec, ScalabilityMode, builtin, packetize};
 
 use super::{Cadence, Gap, Window};
 use crate::accounting::{MediaPacket, StreamLedger, Via};
@@ -231,6 +231,41 @@ fn two_by_two() -> Structure {
     }
 }
 
+/// The built-in clip of three spatial layers as a server forwards it to who wants `spatial` and
+/// `temporal`: of pictures that are no key pictures only that spatial layer, for it depends on none
+/// below (livekit pkg/sfu/videolayerselector/dependencydescriptor.go).
+fn forwarded(codec: Codec, spatial: u8, temporal: u8) -> (Vec<Story>, Vec<Sent>) {
+    let clip = builtin::scalable_video(codec, ScalabilityMode::L3T3Key).unwrap().unwrap();
+    let layers = clip.scalability.as_ref().unwrap();
+    let structure = layers.mode.structure(clip.width, clip.height);
+    let (mut stories, mut sent) = (Vec::new(), Vec::<Sent>::new());
+    let (mut key, mut frames) = (0, Vec::new());
+    for (picture, frame) in clip.frames.iter().enumerate() {
+        if frame.keyframe {
+            key = picture;
+        }
+        if layers.mode.temporal_id(picture - key) > temporal {
+            continue;
+        }
+        let number = (picture * 3) as u16;
+        for (packet, payload) in frame.packets.iter().enumerate() {
+            let value = layers.descriptor(picture, packet, number).unwrap();
+            let read = Descriptor::parse(&value, Some(&structure)).unwrap();
+            let layer = read.frame.spatial_id;
+            if layer == spatial || frame.keyframe && layer < spatial {
+                let marker = layer == spatial && read.mandatory.end_of_frame;
+                let (payload, descriptor) = (payload.to_vec(), Some(value));
+                sent.push(Sent { frame: frames.len(), marker, payload, descriptor });
+            }
+        }
+        let back = [4, 1, 2, 1][(picture - key) % 4];
+        let refers_to = frames.iter().position(|&other| other + back == picture);
+        stories.push(Story { keyframe: frame.keyframe, refers_to: Vec::from_iter(refers_to) });
+        frames.push(picture);
+    }
+    (stories, sent)
+}
+
 fn shape() -> impl Strategy<Value = Vec<(usize, bool)>> {
     vec((1..5_usize, prop::bool::weighted(0.7)), 40..90)
 }
@@ -254,6 +289,17 @@ proptest! {
         let counted = run(Codec::H264, &sent, &lost);
         let expected = reference(&stories, &sent, &lost);
         prop_assert_eq!(counted, expected);
+    }
+
+    #[test]
+    fn spatial_layers_equal_the_reference(
+        codec in prop_oneof![Just(Codec::Vp9), Just(Codec::Av1)],
+        spatial in 0..3_u8, fates in vec(0..1_000_u32, 400), loss in 0..60_u32,
+    ) {
+        let (stories, sent) = forwarded(codec, spatial, 2);
+        let lost = losses(&sent, stories.len(), 13, &fates, loss);
+        let counted = run(codec, &sent, &lost);
+        prop_assert_eq!(counted, reference(&stories, &sent, &lost));
     }
 
     #[test]
@@ -337,6 +383,20 @@ fn a_server_that_drops_temporal_layers_loses_nothing() {
     let base: Vec<_> = sent.into_iter().filter(|packet| packet.frame % 2 == 0).collect();
     let counted = run(Codec::Av1, &base, &vec![false; base.len()]);
     assert_eq!((counted.decodable, counted.dropped), (Some(24), Some(0)));
+}
+
+#[test]
+fn a_server_that_leaves_out_layers_of_a_picture_loses_nothing() {
+    for codec in [Codec::Vp9, Codec::Av1] {
+        for (spatial, temporal) in (0..3).flat_map(|spatial| (0..3).map(move |t| (spatial, t))) {
+            let (stories, sent) = forwarded(codec, spatial, temporal);
+            let counted = run(codec, &sent, &vec![false; sent.len()]);
+            let pictures = stories.len() as u64;
+            assert_eq!(counted.received, pictures, "{codec} {spatial} {temporal}");
+            assert_eq!((counted.decodable, counted.dropped), (Some(pictures), Some(0)));
+            assert_eq!(counted.keyframes, 2);
+        }
+    }
 }
 
 #[test]

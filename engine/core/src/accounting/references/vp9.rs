@@ -31,8 +31,11 @@ impl FrameInfo {
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         let Some(payload) = packet.payload else { return };
         let Ok(descriptor) = Descriptor::parse(payload) else { return };
-        if descriptor.starts_picture() {
-            self.start = Some(packet.sequence);
+        // Where spatial layers depend on each other in key pictures only (K-SVC), a server sends of
+        // the others nothing below what is wanted.
+        if descriptor.frame_start && !descriptor.inter_layer {
+            let known = self.start.unwrap_or(packet.sequence);
+            self.start = Some(known.min(packet.sequence));
         }
         if descriptor.starts_keyframe() {
             self.keyframe = true;
