@@ -2,7 +2,7 @@
 
 use str0m::format::{
     Codec, detect_av1_keyframe, detect_h264_keyframe, detect_h264_nalu, detect_h265_keyframe,
-    detect_vp8_keyframe, detect_vp9_keyframe,
+    detect_vp8_keyframe,
 };
 use str0m::rtp::Vp8Descriptor;
 
@@ -31,7 +31,7 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
     }
     let starts_keyframe = match codec {
         Codec::Vp8 => detect_vp8_keyframe(payload),
-        Codec::Vp9 => detect_vp9_keyframe(payload),
+        Codec::Vp9 => begins_vp9_keyframe(payload).unwrap_or(false),
         // The parameter sets come first and belong to the keyframe.
         Codec::H264 => detect_h264_nalu(payload, H264_SPS) || detect_h264_keyframe(payload),
         Codec::H265 => detect_h265_keyframe(payload),
@@ -47,6 +47,19 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
     Inspected { starts_keyframe, vp8 }
 }
 
+/// The first packet of a picture that needs no other one: no P, but B, and of the lowest spatial layer
+/// (RFC 9628 §4.2). The layers above it in a key picture have no P either.
+fn begins_vp9_keyframe(payload: &[u8]) -> Option<bool> {
+    let (&flags, rest) = payload.split_first()?;
+    let has = |mask: u8| flags & mask != 0;
+    let picture_id = match rest.first() {
+        Some(&first) if has(0x80) => 1 + usize::from(first >> 7),
+        _ => 0,
+    };
+    let spatial_id = if has(0x20) { rest.get(picture_id)? >> 1 & 7 } else { 0 };
+    Some(!has(0x40) && has(0x08) && spatial_id == 0)
+}
+
 /// LiveKit's name of a codec (`TrackInfo.mime_type`), if it carries it.
 pub(crate) fn mime_type(codec: Codec) -> Option<&'static str> {
     Some(match codec {
@@ -60,4 +73,21 @@ pub(crate) fn mime_type(codec: Codec) -> Option<&'static str> {
         Codec::Av1 => "video/AV1",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vp9_keyframe_begins_with_its_lowest_layer() {
+        let starts = |payload: &[u8]| inspect(Codec::Vp9, payload).starts_keyframe;
+        // I, L, B; a picture id of 15 bits; TID 0, SID 0; TL0PICIDX.
+        assert!(starts(&[0xa8, 0x92, 0x34, 0x10, 7, 9]));
+        assert!(!starts(&[0xa0, 0x92, 0x34, 0x10, 7, 9]), "not its first packet");
+        assert!(!starts(&[0xa8, 0x92, 0x34, 0x13, 7, 9]), "the layer above");
+        assert!(!starts(&[0xe8, 0x92, 0x34, 0x10, 7, 9]), "predicted");
+        assert!(starts(&[0x88, 0x12, 9]) && starts(&[0x08, 9]), "one layer");
+        assert!(!starts(&[]) && !starts(&[0xa8, 0x92]));
+    }
 }
