@@ -5,6 +5,7 @@
 //                               [--samples yes]
 //   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
 //                               [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
+//                               [--codec vp8|vp9|av1|h264]
 //   node chromium.mjs check     says which browser would be used; fails if there is none
 //
 // LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom; CHROMIUM names another
@@ -14,8 +15,10 @@
 // SIGINT ends both early, with their figures. With --samples a subscriber also hands out its figures
 // of every 200 ms, with the time of day.
 //
-// --light makes the camera's picture small, for machines with few cores; --dtx lets the microphone
-// pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody watches.
+// --light makes the camera's picture small, for machines with few cores; --codec is what it publishes,
+// VP9 and AV1 as livekit-client does by default, in scalable layers (L3T3_KEY); --dtx lets the
+// microphone pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody
+// watches.
 // What a publisher does then, it reads line by line from stdin, and says on stderr when it is done:
 // `mute` (`muted`), `unmute` (`unmuted`), `quiet` (`quiet`: silence comes from the microphone),
 // `still` (`still`: the screen share sends no more pictures), `unpublish` (`unpublished`: all
@@ -50,7 +53,7 @@ class UsageError extends Error {}
 
 function parseArguments(argv) {
     const options = { mode: argv[0], room: null, seconds: 8, identity: null, expect: ['video'],
-        quality: 'high' };
+        quality: 'high', codec: 'vp8' };
     for (const name of SWITCHES) options[name] = 'no';
     if (options.mode === 'check') return options;
     if (!['subscribe', 'publish'].includes(options.mode)) {
@@ -64,6 +67,7 @@ function parseArguments(argv) {
         else if (flag === '--seconds') options.seconds = Number(value);
         else if (flag === '--expect') options.expect = value.split(',').filter(Boolean);
         else if (flag === '--quality') options.quality = value;
+        else if (flag === '--codec') options.codec = value;
         else if (SWITCHES.some((name) => flag === `--${name}`)) options[flag.slice(2)] = value;
         else throw new UsageError(`unknown flag ${flag}`);
     }
@@ -74,6 +78,9 @@ function parseArguments(argv) {
     }
     if (!['low', 'medium', 'high'].includes(options.quality)) {
         throw new UsageError('--quality takes low, medium or high');
+    }
+    if (!['vp8', 'vp9', 'av1', 'h264'].includes(options.codec)) {
+        throw new UsageError('--codec takes vp8, vp9, av1 or h264');
     }
     for (const name of SWITCHES) {
         if (!['yes', 'no'].includes(options[name])) {
@@ -206,7 +213,7 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample,
         samples };
 }
 
-async function publishInPage({ url, token, seconds, light, dtx, screen, dynacast }) {
+async function publishInPage({ url, token, seconds, codec, light, dtx, screen, dynacast }) {
     const { Room, RoomEvent, Track, createLocalTracks } = globalThis.LivekitClient;
     const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
     const room = new Room({ adaptiveStream: false, dynacast });
@@ -231,7 +238,7 @@ async function publishInPage({ url, token, seconds, light, dtx, screen, dynacast
     const resolution = light ? { width: 640, height: 360, frameRate: 15 }
         : { width: 1280, height: 720, frameRate: 30 };
     const tracks = await createLocalTracks({ audio: !dtx, video: { resolution } });
-    const own = { videoCodec: 'vp8', simulcast: true, backupCodec: false, red: true, dtx };
+    const own = { videoCodec: codec, simulcast: true, backupCodec: false, red: true, dtx };
     for (const track of tracks) await room.localParticipant.publishTrack(track, own);
     if (dtx) {
         const source = Track.Source.Microphone;
@@ -429,8 +436,9 @@ async function main() {
         const outcome = await page.evaluate(
             options.mode === 'publish' ? publishInPage : subscribeInPage,
             { url, token, seconds: options.seconds, expect: options.expect,
-                quality: options.quality, sample: options.samples, light: options.light,
-                dtx: options.dtx, screen: options.screen, dynacast: options.dynacast,
+                quality: options.quality, sample: options.samples, codec: options.codec,
+                light: options.light, dtx: options.dtx, screen: options.screen,
+                dynacast: options.dynacast,
                 connect_seconds_max: CONNECT_SECONDS_MAX });
         const summary = summarise(options.mode, outcome.rows);
         const failures = missing(options.mode, options.expect, summary);

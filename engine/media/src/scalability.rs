@@ -3,7 +3,7 @@
 //!
 //! Modes have their names from W3C's "Scalable Video Coding (SVC) Extension for WebRTC" §6; template
 //! structures are libwebrtc's (modules/video_coding/svc/scalability_structure_key_svc.cc and
-//! scalability_structure_l1t3…), so that a server gets what browsers send it.
+//! scalability_structure_full_svc.cc), so that a server gets what browsers send it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(structure.templates.len(), 15);
         assert_eq!(structure.protected_by, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
         assert_eq!(structure.resolutions, [(320, 180), (640, 360), (1280, 720)]);
-        // scalability_structure_simulcast… `ScalabilityStructureL1T3`.
+        // scalability_structure_full_svc.cc, `ScalabilityStructureL1T3::DependencyStructure`.
         let structure = ScalabilityMode::L1T3.structure(640, 360);
         let chains: Vec<_> =
             structure.templates.iter().flat_map(|t| t.chain_diffs.clone()).collect();

@@ -112,11 +112,11 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         codec: track.codec,
         cid: track.cid.clone(),
         layers: layers.clone(),
-        video_layer_mode: if audio {
-            proto::video_layer::Mode::Unused as i32
-        } else {
-            proto::video_layer::Mode::OneSpatialLayerPerStream as i32
-        },
+        video_layer_mode: match track.layers_in_one_stream {
+            _ if audio => proto::video_layer::Mode::Unused,
+            true => proto::video_layer::Mode::MultipleSpatialLayersPerStream,
+            false => proto::video_layer::Mode::OneSpatialLayerPerStream,
+        } as i32,
     };
     proto::AddTrackRequest {
         cid: track.cid,

@@ -145,6 +145,8 @@ pub struct LocalTrack {
     pub red: bool,
     /// Audio: silence is to be left out (DTX), if the server agrees.
     pub dtx: bool,
+    /// The layers are spatial layers of one stream (SVC), not streams of their own.
+    pub layers_in_one_stream: bool,
 }
 
 impl LocalTrack {

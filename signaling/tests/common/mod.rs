@@ -135,6 +135,7 @@ pub(crate) fn video_track(cid: &str) -> LocalTrack {
         ],
         red: false,
         dtx: false,
+        layers_in_one_stream: false,
     }
 }
 
@@ -149,6 +150,7 @@ pub(crate) fn audio_track(cid: &str) -> LocalTrack {
         layers: vec![],
         red: false,
         dtx: false,
+        layers_in_one_stream: false,
     }
 }
 

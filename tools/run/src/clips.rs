@@ -50,7 +50,9 @@ fn video_layers(
     codec: Option<Codec>,
     notices: &mut Vec<String>,
 ) -> Result<Vec<Arc<MediaClip>>, Failure> {
-    let mut layers = if spec.files.is_empty() {
+    let mut layers = if let Some(clip) = scalable_clip(spec, codec)? {
+        vec![Arc::new(clip)]
+    } else if spec.files.is_empty() {
         let clips = builtin::video(codec.unwrap_or(Codec::Vp8));
         clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
     } else {
@@ -78,6 +80,13 @@ fn video_layers(
     Ok(layers)
 }
 
+/// The built-in clip of several layers in one stream, if it is to be published.
+fn scalable_clip(spec: &VideoSpec, codec: Option<Codec>) -> Result<Option<MediaClip>, Failure> {
+    let built_in = codec.filter(|_| spec.files.is_empty());
+    let Some((codec, mode)) = built_in.zip(spec.scalability(codec)) else { return Ok(None) };
+    builtin::scalable_video(codec, mode).map_err(Failure::other)
+}
+
 fn audio_clip(file: Option<&Path>) -> Result<Arc<MediaClip>, Failure> {
     let Some(file) = file else {
         return builtin::audio().map(Arc::new).map_err(Failure::other);
@@ -100,7 +109,7 @@ fn video_files(
     codec: Option<Codec>,
     notices: &mut Vec<String>,
 ) -> Result<Vec<Arc<MediaClip>>, Failure> {
-    let options = ClipOptions { frame_rate: spec.frame_rate };
+    let options = ClipOptions { frame_rate: spec.frame_rate, scalability: spec.scalability(codec) };
     let mut layers: Vec<Arc<MediaClip>> = Vec::new();
     for file in &spec.files {
         let opened = MediaClip::open_with(file, options)

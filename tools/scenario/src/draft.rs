@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
-    AudienceDraft, CodecMix, CohortSpec, FaultSpec, LayoutChoice, ParticipantTracks, Reconnect,
+    AudienceDraft, CodecMix, CohortSpec, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect,
     RoomDraft, RoomSizes, Secret, Shorthand, Signal, Stage, SubscribeMode,
 };
 
@@ -68,6 +68,8 @@ pub struct Draft {
     pub resolution: Resolution,
     /// Codecs of published video.
     pub video_codec: Option<CodecMix>,
+    /// How pictures of VP9 and AV1 are divided into layers; `None` as the codec's built-in clip is.
+    pub scalability_mode: Option<Layering>,
     /// Frames a second of an H.264 file.
     pub video_frame_rate: Option<f64>,
     /// Publish one layer only.
@@ -207,6 +209,7 @@ impl Default for Draft {
             seed: None,
             resolution: Resolution::High,
             video_codec: None,
+            scalability_mode: None,
             video_frame_rate: None,
             no_simulcast: false,
             dynacast: false,

@@ -23,6 +23,7 @@ mod cohort_spec;
 mod cohorts;
 mod draft;
 mod fault;
+mod layering;
 pub mod load;
 mod own;
 mod participant_tracks;
@@ -49,6 +50,7 @@ pub use fault::{
     CandidateProtocol, FAULTS_MAX, FaultError, FaultKind, FaultSpec, FaultValueError, Schedule,
     Simulation, Who,
 };
+pub use layering::{Layering, LayeringError};
 pub use own::OwnIdentities;
 pub use participant_tracks::{ParticipantTracks, ParticipantTracksError};
 pub use participants::{ParticipantSpec, Participants};

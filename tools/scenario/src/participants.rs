@@ -365,21 +365,9 @@ fn audio_track(identity: &str, audio: AudioOf<'_>, phase: f64) -> PublishTrack {
 }
 
 fn announced_video(track: &PublishTrack) -> LocalTrack {
-    let qualities: &[(&str, Quality)] = match track.layers.len() {
-        1 => &LAYERS[2..],
-        _ => &LAYERS,
-    };
-    let layers: Vec<LocalLayer> = track
-        .layers
-        .iter()
-        .zip(qualities)
-        .map(|(layer, (_, quality))| LocalLayer {
-            quality: *quality,
-            width: layer.clip.width.into(),
-            height: layer.clip.height.into(),
-            bitrate_bps: layer.clip.bitrate_bps() as u32,
-        })
-        .collect();
+    let in_one_stream = track.layers.first().and_then(|layer| spatial_layers(&layer.clip));
+    let layers_in_one_stream = in_one_stream.is_some();
+    let layers = in_one_stream.unwrap_or_else(|| simulcast_layers(track));
     let full = layers.last();
     LocalTrack {
         cid: track.cid.clone(),
@@ -391,7 +379,38 @@ fn announced_video(track: &PublishTrack) -> LocalTrack {
         layers,
         red: false,
         dtx: false,
+        layers_in_one_stream,
     }
+}
+
+/// The spatial layers of a stream, each with the rate of those below it too.
+fn spatial_layers(clip: &MediaClip) -> Option<Vec<LocalLayer>> {
+    let scalability = clip.scalability.as_ref()?;
+    let qualities = &LAYERS[LAYERS.len().checked_sub(scalability.sizes.len())?..];
+    let layers = scalability.sizes.iter().zip(qualities).zip(clip.spatial_layer_rates_bps());
+    let layer = |((&(width, height), &(_, quality)), bitrate_bps): ((&(u16, u16), _), f64)| {
+        let (width, height) = (width.into(), height.into());
+        LocalLayer { quality, width, height, bitrate_bps: bitrate_bps as u32 }
+    };
+    Some(layers.map(layer).collect())
+}
+
+fn simulcast_layers(track: &PublishTrack) -> Vec<LocalLayer> {
+    let qualities: &[(&str, Quality)] = match track.layers.len() {
+        1 => &LAYERS[2..],
+        _ => &LAYERS,
+    };
+    track
+        .layers
+        .iter()
+        .zip(qualities)
+        .map(|(layer, (_, quality))| LocalLayer {
+            quality: *quality,
+            width: layer.clip.width.into(),
+            height: layer.clip.height.into(),
+            bitrate_bps: layer.clip.bitrate_bps() as u32,
+        })
+        .collect()
 }
 
 fn announced_audio(track: &PublishTrack) -> LocalTrack {
@@ -405,6 +424,7 @@ fn announced_audio(track: &PublishTrack) -> LocalTrack {
         layers: Vec::new(),
         red: track.audio.red,
         dtx: track.audio.dtx,
+        layers_in_one_stream: false,
     }
 }
 

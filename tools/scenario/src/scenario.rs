@@ -8,7 +8,7 @@ use std::time::Duration;
 use stampede_core::watch::Rules;
 use stampede_core::{AudioOptions, CongestionFeedback, Transport};
 use stampede_impair::Spec as ImpairSpec;
-use stampede_media::{Codec, MediaClip};
+use stampede_media::{Codec, MediaClip, ScalabilityMode};
 use stampede_report::Failure;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
@@ -21,7 +21,7 @@ use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
-    Audience, Cohorts, FaultKind, FaultSpec, ParticipantTracks, Reconnect, RoomSpec, Secret,
+    Audience, Cohorts, FaultKind, FaultSpec, Layering, ParticipantTracks, Reconnect, RoomSpec, Secret,
     Shorthand, Signal, fault, people,
 };
 
@@ -169,6 +169,8 @@ pub struct VideoSpec {
     pub codec: Option<CodecMix>,
     /// Codecs of rooms that differ.
     pub of_rooms: Vec<CodecMix>,
+    /// How pictures are to be divided into layers within one stream; `None` as is usual for the codec.
+    pub layering: Option<Layering>,
     /// Frames a second of an H.264 file.
     pub frame_rate: Option<f64>,
     /// One layer only, the highest.
@@ -622,9 +624,57 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
         files: files.clone(),
         codec: draft.video_codec.clone(),
         of_rooms,
+        layering: layering(draft)?,
         frame_rate: draft.video_frame_rate,
         single_layer: draft.no_simulcast,
     }))
+}
+
+/// How pictures are divided into layers within one stream: as was said; the built-in clips of VP9 and
+/// AV1 as browsers publish them.
+impl VideoSpec {
+    /// How pictures of this codec are divided into layers within one stream; without a codec, those of
+    /// files that say which they have.
+    pub fn scalability(&self, codec: Option<Codec>) -> Option<ScalabilityMode> {
+        let usual = || match self.files.is_empty() && !self.single_layer {
+            true => Layering::usual(codec),
+            false => Layering::None,
+        };
+        let mode = self.layering.unwrap_or_else(usual).mode();
+        mode.filter(|_| codec.is_none_or(Layering::is_for))
+    }
+}
+
+/// What was asked for, if it can be had.
+fn layering(draft: &Draft) -> Result<Option<Layering>, Failure> {
+    let Some(mode) = draft.scalability_mode.and_then(Layering::mode) else {
+        return Ok(draft.scalability_mode);
+    };
+    let rooms = draft.room_drafts.iter().filter_map(|room| room.video_codec.as_ref());
+    let mut codecs = draft.video_codec.iter().chain(rooms).flat_map(CodecMix::codecs).peekable();
+    let undecided = codecs.peek().is_none();
+    let fits = codecs.any(Layering::is_for);
+    if !fits && (!undecided || draft.video.is_empty()) {
+        return Err(Failure::config(format!(
+            "--scalability-mode {mode} is for VP9 and AV1: add --video-codec vp9 or av1, or leave it \
+             out"
+        )));
+    }
+    if draft.video.len() > 1 {
+        return Err(Failure::config(format!(
+            "--scalability-mode {mode} has all layers in one file, but --video is given {} times: \
+             leave the others out",
+            draft.video.len()
+        )));
+    }
+    if draft.no_simulcast && mode.spatial_layers() > 1 {
+        return Err(Failure::config(format!(
+            "--no-simulcast publishes one layer, but --scalability-mode {mode} has {}: leave one of \
+             them out",
+            mode.spatial_layers()
+        )));
+    }
+    Ok(draft.scalability_mode)
 }
 
 fn audio(draft: &Draft, publishers: u32) -> Result<Option<Option<PathBuf>>, Failure> {

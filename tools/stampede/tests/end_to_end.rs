@@ -171,6 +171,18 @@ fn publishers_send_several_codecs() {
     assert_eq!(ended.report()["run"]["options"]["video_codec"], "vp8:50,h264:50");
 }
 
+/// Pictures are counted, not their layer frames, and who wants one layer gets one.
+#[test]
+fn scalable_video_is_counted_by_pictures() {
+    let _alone = alone();
+    let args = ["--video-codec=av1", "--scalability-mode=L1T3"];
+    let ended = run(&small(&args));
+    assert_flawless(&ended, 6, 5.0);
+    let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+    assert!((300.0..=450.0).contains(&frames("received")), "{}", frames("received"));
+    assert_eq!(frames("decodable"), frames("received"));
+}
+
 /// What the embedded SFU drops breaks chains of every codec, and a keyframe mends them.
 #[test]
 fn lost_frames_of_every_codec_are_seen() {

@@ -66,7 +66,8 @@ impl FiguresExt for Figures {
     }
 }
 
-/// Stampede publishes its built-in clips of a codec, simulcast; a foreign client watches a layer.
+/// Stampede publishes its built-in clips of a codec, simulcast, or several layers in one stream, by the
+/// codec; a foreign client watches a layer.
 fn stampede_to(client: Client, codec: &str, layer: &str, server: &Server) {
     let Some(command) = client.available() else { return };
     let room = server.room();
@@ -127,6 +128,31 @@ fn redundant_audio_of(client: Client, server: &Server) {
     assert!(by_red >= 0.7 * missing, "{by_red} of {missing}");
     assert_eq!(audio("red_malformed"), 0.0);
     assert_eq!(audio("repaired") + by_red + audio("unrecovered"), missing);
+}
+
+/// Chromium publishes as livekit-client does by default, three spatial layers of three temporal ones
+/// in one stream; Stampede asks for a quality. What a server leaves out is no loss, and pictures are
+/// counted, not their layers.
+fn scalable_from_chromium(codec: &str, layer: &str, server: &Server) {
+    let Some(command) = Client::Chromium.available() else { return };
+    let room = server.room();
+    let args = ["publish", "--seconds", PUBLISH_SECONDS, "--codec", codec];
+    let mut publisher = server.client(command, &room, &args);
+    publisher.wait_for("published");
+    let args = ["--subscribers=2", "--duration=6s", "--video-resolution", layer];
+    let ended = server.stampede(&room, &args).end();
+    let figures = publisher.finish();
+
+    assert!(figures.number("/video/framesSent") > FRAMES_DECODED_MIN, "{:#}", figures.0);
+    assert_received(&ended, 2.0);
+    let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+    assert_eq!(frames("decodable"), frames("received"), "{:#}", ended.report()["video"]);
+    assert!(
+        frames("received") < 2.0 * 8.0 * 31.0,
+        "{}: its layers were counted",
+        frames("received")
+    );
+    assert_eq!(frames("dropped"), 0.0);
 }
 
 /// A foreign client mutes both its tracks for a while in the measured window. Nothing is sent then,
@@ -389,6 +415,22 @@ scenarios! {
     a_killed_python_is_missed: a_killed_one_is_missed;
     chromium_watches_python: |server| between(Client::Python, Client::Chromium, server);
     python_watches_chromium: |server| between(Client::Chromium, Client::Python, server);
+}
+
+/// Every quality of scalable video, as a server of LiveKit's forwards it: our layers to Chromium, and
+/// Chromium's to us.
+#[test]
+fn a_real_server_forwards_each_spatial_layer() {
+    let _alone = alone();
+    let Some(server) = Server::real() else { return };
+    for codec in ["vp9", "av1"] {
+        for layer in ["low", "medium", "high"] {
+            stampede_to(Client::Chromium, codec, layer, &server);
+        }
+        for layer in ["low", "high"] {
+            scalable_from_chromium(codec, layer, &server);
+        }
+    }
 }
 
 /// Chromium asks again for what the embedded SFU drops, and gets it: the picture goes on without

@@ -105,6 +105,28 @@ fn vp9_h264_and_av1_go_through() {
     }
 }
 
+/// The server takes spatial layers out of one stream, by dependency descriptors: who asks for less gets
+/// less, at the same number of pictures, and misses nothing.
+#[test]
+fn spatial_layers_are_forwarded_as_asked_for() {
+    let _alone = alone();
+    for codec in ["vp9", "av1"] {
+        let mut rates = Vec::new();
+        for layer in ["low", "medium", "high"] {
+            let args = ["--video-codec", codec, "--video-resolution", layer];
+            let Some(ended) = real(&[&SMALL[..], &args].concat()) else { return };
+            ended.assert_code(0);
+            assert_eq!(ended.number("/video/packets/unrecovered"), 0.0, "{codec} {layer}");
+            let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+            assert!(frames("received") > 1_000.0, "{codec} {layer}");
+            assert_eq!(frames("decodable"), frames("received"), "{codec} {layer}");
+            rates.push(ended.number("/video/bitrate_bps"));
+        }
+        let [low, medium, high] = rates[..] else { panic!() };
+        assert!(low < 0.5 * medium && medium < 0.6 * high, "{codec}: {rates:?}");
+    }
+}
+
 #[test]
 fn a_recording_plays() {
     let _alone = alone();

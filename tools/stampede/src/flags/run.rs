@@ -13,7 +13,7 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
+    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
 };
 use stampede_sfu::SfuOptions;
 
@@ -137,9 +137,16 @@ pub(crate) struct RunFlags {
     pub video_resolution: Resolution,
     /// Codec of published video: vp8, vp9, h264 or av1, or several with the shares of publishers that
     /// send them, like vp8:70,h264:30 [default: that of --video, else vp8]. There are built-in clips
-    /// of all four, simulcast but for AV1.
+    /// of all four: VP8's and H.264's are simulcast, VP9's and AV1's scalable (see
+    /// --scalability-mode).
     #[arg(long, value_name = "CODEC", help_heading = "Media")]
     pub video_codec: Option<CodecMix>,
+    /// How VP9 and AV1 are divided into layers within one stream (SVC), told by dependency descriptors:
+    /// L3T3_KEY is three spatial layers of three temporal ones, as livekit-client publishes; L1T3
+    /// temporal ones alone; none neither: VP9 is simulcast then, AV1 has one layer [default: L3T3_KEY, of
+    /// a --video none].
+    #[arg(long, value_name = "MODE", help_heading = "Media")]
+    pub scalability_mode: Option<Layering>,
     /// Frames per second of an H.264 --video [default: what its stream says, else 30].
     #[arg(
         long,
@@ -434,6 +441,7 @@ impl RunFlags {
             seed: self.seed.or_else(drawn),
             resolution: self.video_resolution,
             video_codec: self.video_codec,
+            scalability_mode: self.scalability_mode,
             video_frame_rate: self.video_frame_rate,
             no_simulcast: self.no_simulcast,
             dynacast: self.dynacast,
