@@ -32,6 +32,8 @@ pub struct Distributions {
     pub estimate_bps: Histogram<u64>,
     /// Estimates that publishers made of the server's feedback, in bits a second.
     pub uplink_estimate_bps: Histogram<u64>,
+    /// Latency of data messages, of each of [`DataKind::ALL`](stampede_core::data::DataKind::ALL).
+    pub data_latency_us: [Histogram<u64>; 2],
     /// How late published packets left.
     pub publish_lateness_us: Histogram<u64>,
 }
@@ -47,6 +49,7 @@ impl Default for Distributions {
             pli_to_keyframe_us: histogram(3),
             estimate_bps: histogram(3),
             uplink_estimate_bps: histogram(3),
+            data_latency_us: [histogram(2), histogram(2)],
             publish_lateness_us: histogram(2),
         }
     }
@@ -73,6 +76,9 @@ impl Distributions {
             }
             Sample::UplinkEstimate { bitrate_bps } => {
                 self.uplink_estimate_bps.saturating_record(bitrate_bps);
+            }
+            Sample::Data { kind, latency } => {
+                self.data_latency_us[kind as usize].saturating_record(micros(latency));
             }
             Sample::Published { lateness, packets } => {
                 self.publish_lateness_us.saturating_record_n(micros(lateness), packets);
@@ -104,6 +110,9 @@ impl Distributions {
         add(&mut self.pli_to_keyframe_us, &other.pli_to_keyframe_us);
         add(&mut self.estimate_bps, &other.estimate_bps);
         add(&mut self.uplink_estimate_bps, &other.uplink_estimate_bps);
+        for (own, other) in self.data_latency_us.iter_mut().zip(&other.data_latency_us) {
+            add(own, other);
+        }
         add(&mut self.publish_lateness_us, &other.publish_lateness_us);
     }
 

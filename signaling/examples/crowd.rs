@@ -41,6 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             room: "crowd",
             identity: &identity,
             can_publish: false,
+            can_publish_data: false,
             can_subscribe: true,
             hidden,
             ttl: TOKEN_TTL,

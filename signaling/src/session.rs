@@ -217,10 +217,12 @@ impl Session {
     #[must_use]
     pub fn new(options: SessionOptions, now: Instant) -> Self {
         let mut counters = SessionCounters::default();
-        let Role { receives, mut tracks } = options.role;
+        let Role { receives, mut tracks, data } = options.role;
         counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
         tracks.truncate(PUBLISH_TRACKS_MAX);
-        let publishing = (!tracks.is_empty()).then(|| Publishing::new(tracks));
+        // Who receives over the same connection has channels in its offers anyhow.
+        let sends = !tracks.is_empty() || (data && receives.is_none());
+        let publishing = sends.then(|| Publishing::new(tracks));
         let mut own_offers = OwnOffers::default();
         if options.first_offer.is_some() {
             own_offers.sent_with_join();

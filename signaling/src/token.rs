@@ -100,7 +100,7 @@ impl ApiCredentials {
             room: grant.room.to_owned(),
             can_publish: Some(grant.can_publish),
             can_subscribe: Some(grant.can_subscribe),
-            can_publish_data: Some(false),
+            can_publish_data: Some(grant.can_publish_data),
             hidden: grant.hidden,
             ..VideoGrants::default()
         };
@@ -147,6 +147,8 @@ pub struct JoinGrant<'a> {
     pub identity: &'a str,
     /// May publish tracks.
     pub can_publish: bool,
+    /// May send data messages.
+    pub can_publish_data: bool,
     /// May subscribe; with `false` the server makes no subscriber peer connection.
     pub can_subscribe: bool,
     /// Not shown to others: saves the server the fan-out of participant updates.

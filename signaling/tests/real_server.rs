@@ -37,6 +37,7 @@ impl Server {
             room,
             identity,
             can_publish: publish,
+            can_publish_data: false,
             can_subscribe: !publish,
             hidden: false,
             ttl: TOKEN_TTL,

@@ -23,6 +23,7 @@ fn grant<'a>(room: &'a str, identity: &'a str) -> JoinGrant<'a> {
         room,
         identity,
         can_publish: false,
+        can_publish_data: false,
         can_subscribe: true,
         hidden: true,
         ttl: TOKEN_TTL,

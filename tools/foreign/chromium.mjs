@@ -2,7 +2,7 @@
 //
 //   node chromium.mjs subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
 //                               [--quality low|medium|high]
-//                               [--samples yes]
+//                               [--samples yes] [--data yes]
 //   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
 //                               [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
 //                               [--codec vp8|vp9|av1|h264]
@@ -13,7 +13,8 @@
 // when a kind named by --expect was not decoded (or not sent), 2 for bad arguments. A publisher
 // says `published` on stderr once it sends, a subscriber `watching` once all it expects comes;
 // SIGINT ends both early, with their figures. With --samples a subscriber also hands out its figures
-// of every 200 ms, with the time of day.
+// of every 200 ms, with the time of day. With --data it counts the data messages that come, and sends
+// messages, a text stream and a byte stream of its own.
 //
 // --light makes the camera's picture small, for machines with few cores; --codec is what it publishes,
 // VP9 and AV1 as livekit-client does by default, in scalable layers (L3T3_KEY); --dtx lets the
@@ -47,7 +48,7 @@ const PUBLISH_FLAGS = ['--use-fake-device-for-media-stream=fps=30',
 const SAID = ['published', 'watching', 'muted', 'unmuted', 'quiet', 'still', 'unpublished'];
 const COMMANDS = ['mute', 'unmute', 'quiet', 'still', 'unpublish'];
 // Flags that are yes or no.
-const SWITCHES = ['samples', 'light', 'dtx', 'screen', 'dynacast'];
+const SWITCHES = ['samples', 'data', 'light', 'dtx', 'screen', 'dynacast'];
 
 class UsageError extends Error {}
 
@@ -109,7 +110,7 @@ function accessToken(key, secret, options) {
         nbf: now_s - 10,
         exp: now_s + 3600,
         video: { roomJoin: true, room: options.room, canPublish: publishes,
-            canSubscribe: !publishes },
+            canSubscribe: !publishes, canPublishData: options.data },
     });
     return `${body}.${createHmac('sha256', secret).update(body).digest('base64url')}`;
 }
@@ -139,7 +140,7 @@ function servePage() {
 
 /* The two functions below run inside the page: they see nothing of this file. */
 
-async function subscribeInPage({ url, token, seconds, expect, quality, sample,
+async function subscribeInPage({ url, token, seconds, expect, quality, sample, exchange,
     connect_seconds_max }) {
     const { Room, RoomEvent, VideoQuality } = globalThis.LivekitClient;
     const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -157,6 +158,11 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample,
             publication.setVideoQuality(qualities[quality]);
         }
         tracks.push({ track, sid: publication.trackSid, identity: participant.identity });
+    });
+    const data = { reliable: 0, lossy: 0, bytes: 0, sent: 0 };
+    room.on(RoomEvent.DataReceived, (payload, participant, kind) => {
+        data[kind === 1 ? 'lossy' : 'reliable'] += 1;
+        data.bytes += payload.length;
     });
     const started = performance.now();
     await room.connect(url, token, { maxRetries: 0 });
@@ -199,6 +205,22 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample,
         }
     };
     console.info('watching');
+    if (exchange) {
+        const local = room.localParticipant;
+        const topic = 'foreign';
+        for (let number = 0; number < 10; number += 1) {
+            for (const reliable of [true, false]) {
+                const message = new TextEncoder().encode(`message ${number}`);
+                await local.publishData(message, { reliable, topic });
+                data.sent += 1;
+            }
+            await sleep(50);
+        }
+        await local.sendText('a text. '.repeat(5000), { topic });
+        const writer = await local.streamBytes({ name: 'bytes', topic });
+        await writer.write(new Uint8Array(40000));
+        await writer.close();
+    }
     await watch(seconds * 500);
     const half = await read();
     await watch(seconds * 500);
@@ -210,7 +232,7 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample,
         else row.packetsReceivedHalf = before?.packetsReceived ?? 0;
     }
     return { connect_ms, events, serverVersion: room.serverInfo?.version ?? null, rows,
-        samples };
+        samples, data };
 }
 
 async function publishInPage({ url, token, seconds, codec, light, dtx, screen, dynacast }) {
@@ -437,8 +459,8 @@ async function main() {
             options.mode === 'publish' ? publishInPage : subscribeInPage,
             { url, token, seconds: options.seconds, expect: options.expect,
                 quality: options.quality, sample: options.samples, codec: options.codec,
-                light: options.light, dtx: options.dtx, screen: options.screen,
-                dynacast: options.dynacast,
+                exchange: options.data, light: options.light, dtx: options.dtx,
+                screen: options.screen, dynacast: options.dynacast,
                 connect_seconds_max: CONNECT_SECONDS_MAX });
         const summary = summarise(options.mode, outcome.rows);
         const failures = missing(options.mode, options.expect, summary);
@@ -448,7 +470,7 @@ async function main() {
             mode: options.mode, room: options.room, identity: options.identity,
             seconds: options.seconds, connect_ms: outcome.connect_ms,
             publish_ms: outcome.publish_ms, server_version: outcome.serverVersion,
-            events: outcome.events, mutes: outcome.mutes, ...summary, tracks: outcome.rows,
+            events: outcome.events, mutes: outcome.mutes, data: outcome.data, ...summary, tracks: outcome.rows,
             samples: (outcome.samples ?? []).map(({ at_ms, rows }) => (
                 { at_ms, ...summarise(options.mode, rows) })),
             ok: failures.length === 0 })}\n`);

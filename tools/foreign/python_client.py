@@ -2,7 +2,7 @@
 """LiveKit's Python client (native libwebrtc), as a client Stampede did not write.
 
     python_client.py subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
-                               [--samples yes]
+                               [--samples yes] [--data yes]
     python_client.py publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
                                [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
 
@@ -10,7 +10,9 @@ LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say where and as whom. Print
 exit code 1 and a reason on stderr when a kind named by --expect was not decoded (or not sent), 2
 for bad arguments. A publisher says `published` on stderr once it sends, a subscriber `watching`
 once all it expects comes; SIGINT ends both early, with their figures. With --samples a subscriber
-also hands out its figures of every 200 ms, with the time of day. Packages: requirements.txt.
+also hands out its figures of every 200 ms, with the time of day. With --data it counts the data
+messages that come, and sends messages, a text stream and a byte stream of its own. Packages:
+requirements.txt.
 
 --light makes the camera's picture small, for machines with few cores; --dtx lets the microphone
 pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody watches. What a
@@ -39,6 +41,7 @@ from livekit import api, rtc
 CONNECT_SECONDS_MAX = 30
 CLEANUP_SECONDS_MAX = 10
 SAMPLE_SECONDS = 0.2
+DATA_MESSAGES = 10
 # Width, height and frames a second.
 CAMERA, CAMERA_LIGHT, SCREEN = (1280, 720, 20), (640, 360, 15), (640, 360, 10)
 BITRATE_MAX, BITRATE_LIGHT_MAX = 1_700_000, 500_000
@@ -57,7 +60,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--identity")
     parser.add_argument("--expect", default="video", help="video, audio, or both with a comma")
-    for flag in ("--samples", "--light", "--dtx", "--screen", "--dynacast"):
+    for flag in ("--samples", "--data", "--light", "--dtx", "--screen", "--dynacast"):
         parser.add_argument(flag, choices=["yes", "no"], default="no")
     options = parser.parse_args()
     options.expect = [kind for kind in options.expect.split(",") if kind]
@@ -79,6 +82,7 @@ def access_token(options):
         room=options.room,
         can_publish=options.mode == "publish",
         can_subscribe=options.mode == "subscribe",
+        can_publish_data=options.data == "yes",
     )
     return (
         api.AccessToken(os.environ["LIVEKIT_API_KEY"], os.environ["LIVEKIT_API_SECRET"])
@@ -134,6 +138,25 @@ class Subscriber:
         self.tasks = []
         self.arrived = asyncio.Event()
         room.on("track_subscribed", self.on_track)
+        self.data = {"reliable": 0, "lossy": 0, "bytes": 0, "sent": 0}
+        room.on("data_received", self.on_data)
+
+    def on_data(self, packet):
+        lossy = packet.kind == rtc.DataPacketKind.KIND_LOSSY
+        self.data["lossy" if lossy else "reliable"] += 1
+        self.data["bytes"] += len(packet.data)
+
+    async def send_data(self):
+        local = self.room.local_participant
+        for number in range(DATA_MESSAGES):
+            for reliable in (True, False):
+                await local.publish_data(f"message {number}", reliable=reliable, topic="foreign")
+                self.data["sent"] += 1
+            await asyncio.sleep(0.05)
+        await local.send_text("a text. " * 5_000, topic="foreign")
+        writer = await local.stream_bytes("bytes", topic="foreign")
+        await writer.write(bytes(40_000))
+        await writer.aclose()
 
     def on_track(self, track, publication, participant):
         entry = {
@@ -182,6 +205,8 @@ class Subscriber:
         print("watching", file=sys.stderr, flush=True)
         samples = []
         half = {}
+        if options.data == "yes":
+            await self.send_data()
         started = time.monotonic()
         while not stop.is_set() and time.monotonic() < started + options.seconds:
             if not half and time.monotonic() >= started + options.seconds / 2:
@@ -196,7 +221,7 @@ class Subscriber:
         rows = await self.rows(half)
         for task in self.tasks:
             task.cancel()
-        return self.summary(rows) | {"samples": samples}, rows
+        return self.summary(rows) | {"samples": samples, "data": self.data}, rows
 
     async def rows(self, half):
         rows = []

@@ -9,6 +9,7 @@ use stampede_counters::{
 };
 use stampede_media::Codec;
 
+use crate::data::DataKind;
 use crate::{Arrival, MediaKind};
 
 /// One value of a distribution, handed out as it is measured: a histogram for each stream would
@@ -35,6 +36,13 @@ pub enum Sample {
     UplinkEstimate {
         /// What it is good for.
         bitrate_bps: u64,
+    },
+    /// A data message came, which was expected.
+    Data {
+        /// How it travelled.
+        kind: DataKind,
+        /// From when it was sent to the kernel's stamp for the datagram that completed it.
+        latency: Duration,
     },
     /// A publisher's frame left this late.
     Published {

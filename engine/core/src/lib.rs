@@ -5,6 +5,7 @@
 //!   in as arguments, datagrams and events go out through a [`PeerSink`].
 //! - [`accounting`]: sequence and frame ledgers after docs/measurement.md, pure and usable on their
 //!   own.
+//! - [`data`]: data messages, and what of them came; pure.
 //! - [`crypto`]: str0m's crypto, set up once instead of once a peer; the embedded SFU uses it too.
 //! - [`srtp`]: SRTP for packet paths beside str0m's; the embedded SFU sends with it.
 //! - `feedback`: what is told to the server of congestion, as Chrome tells it; pure.
@@ -35,6 +36,7 @@ pub mod accounting;
 mod capture;
 mod counters;
 pub mod crypto;
+pub mod data;
 mod feedback;
 mod options;
 pub mod peer;

@@ -97,6 +97,15 @@ counters! {
         kernel_drops: u64 = Packets, Lower;
         /// Media packets from other workers lost because this worker's mailbox was full.
         mailbox_full: u64 = Packets, Lower;
+        /// Messages that came over clients' data channels.
+        messages_received: u64 = Messages, Neither;
+        /// Messages handed to data channels, once for each client that was to get them.
+        messages_sent: u64 = Messages, Neither;
+        /// Messages that a client did not get because its data channel was not open or its buffer was
+        /// full.
+        messages_unsent: u64 = Messages, Lower;
+        /// Messages dropped on purpose on their way to a client.
+        messages_withheld: u64 = Messages, Neither;
         /// Messages of clients' data channels dropped because too many waited for the signalling
         /// thread.
         messages_dropped: u64 = Messages, Lower;

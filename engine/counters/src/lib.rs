@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod columns;
+mod data;
 mod declare;
 mod figure;
 mod grown;
@@ -38,6 +39,7 @@ mod table;
 mod tests;
 
 pub use columns::Columns;
+pub use data::{DataCounters, MessageCounters, OtherDataCounters};
 pub use figure::{Figure, Longest, Seconds, Value};
 pub use grown::Grown;
 pub use impair::ImpairCounters;

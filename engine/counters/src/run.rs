@@ -1,9 +1,10 @@
 //! The counters of a peer, of a run, and all there are.
 
 use crate::{
-    GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters, PacketCounters,
-    PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters, SignallingGroups, StreamStats,
-    TransportCounters, UdpStats, UncategorisedCounters, WorkerUncategorisedCounters, counters,
+    DataCounters, GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters,
+    PacketCounters, PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters,
+    SignallingGroups, StreamStats, TransportCounters, UdpStats, UncategorisedCounters,
+    WorkerUncategorisedCounters, counters,
 };
 
 counters! {
@@ -15,6 +16,8 @@ counters! {
         audio: MediaCounters;
         /// Sent media.
         publish: PublishCounters;
+        /// Data messages.
+        data: DataCounters;
         /// Datagrams.
         transport: TransportCounters;
         /// What was done on purpose. What is done to received packets is done before they get to
@@ -50,6 +53,8 @@ counters! {
         audio: MediaCounters, metric "";
         /// Sent media.
         publish: PublishCounters, metric "published_";
+        /// Data messages.
+        data: DataCounters, metric "";
         /// The load box itself.
         generator: GeneratorCounters, metric "worker_";
         /// What was injected on purpose.
@@ -65,11 +70,11 @@ impl RunCounters {
         streams: StreamStats,
         worker: WorkerUncategorisedCounters,
     ) -> Self {
-        let PeerCounters { video, audio, publish, transport: peers, impairment } = *peers;
+        let PeerCounters { video, audio, publish, data, transport: peers, impairment } = *peers;
         let uncategorised = UncategorisedCounters { peers, udp: udp.uncategorised, worker };
         let peer_datagrams = peers.datagrams;
         let generator = GeneratorCounters { udp, streams, peer_datagrams, uncategorised };
-        Self { video, audio, publish, generator, impairment }
+        Self { video, audio, publish, data, generator, impairment }
     }
 
     /// Packets of both kinds of media.

@@ -23,7 +23,7 @@ impl Worker {
         let add = || -> Result<usize, String> {
             let local = socket.as_ref().map(UdpSocket::local_addr).transpose();
             let local = local.map_err(|error| error.to_string())?;
-            let PeerRole { receives, tracks } = &role;
+            let PeerRole { receives, tracks, .. } = &role;
             let (receives, publishes) = (*receives, !tracks.is_empty());
             let impaired = receives.and_then(|_| self.impairments.of(cohort, &label));
             let options = &self.setup.peer_options;

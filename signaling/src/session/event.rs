@@ -62,6 +62,8 @@ pub struct Role {
     /// What it sends: every track is announced with `add_track`, then the engine offers. At most
     /// [`PUBLISH_TRACKS_MAX`](super::PUBLISH_TRACKS_MAX).
     pub tracks: Vec<LocalTrack>,
+    /// It sends data messages: without tracks the engine offers as soon as it has joined.
+    pub data: bool,
 }
 
 /// What a participant receives.
@@ -77,13 +79,13 @@ impl Role {
     /// One that only receives.
     #[must_use]
     pub fn subscriber(subscription: Subscription, quality: Quality) -> Self {
-        Self { receives: Some(Receives { subscription, quality }), tracks: Vec::new() }
+        Self { receives: Some(Receives { subscription, quality }), ..Self::default() }
     }
 
     /// One that only sends.
     #[must_use]
     pub fn publisher(tracks: Vec<LocalTrack>) -> Self {
-        Self { receives: None, tracks }
+        Self { tracks, ..Self::default() }
     }
 
     /// True if it sends.

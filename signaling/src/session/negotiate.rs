@@ -21,7 +21,8 @@ impl Session {
     pub(super) fn start_publishing(&mut self, now: Instant, server_allows_fast: bool) {
         let Some(publishing) = &mut self.publishing else { return };
         let requests = publishing.start(now.checked_add(self.publish_timeout));
-        let at_once = server_allows_fast && self.fast_publish && !requests.is_empty();
+        // Without tracks there is nothing to wait for.
+        let at_once = requests.is_empty() || (server_allows_fast && self.fast_publish);
         for request in requests {
             self.send(Request::AddTrack(request));
         }

@@ -178,6 +178,7 @@ mod tests {
             room: "a room",
             identity: "somebody",
             can_publish: true,
+            can_publish_data: false,
             can_subscribe: true,
             hidden: false,
             ttl: TOKEN_TTL,

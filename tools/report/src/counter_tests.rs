@@ -11,7 +11,8 @@ use stampede_counters::{
 
 use crate::keys::{self, Keys};
 use crate::types::{
-    ImpairmentSection, JoinPaths, PendingAt, PublishSection, RecordingSection, Report, SeriesRow,
+    DataSection, ImpairmentSection, JoinPaths, PendingAt, PublishSection, RecordingSection, Report,
+    SeriesRow,
 };
 use crate::{out, running, testing};
 
@@ -53,6 +54,7 @@ fn ones<T: Counters>() -> T {
 fn report() -> Report {
     let mut report = testing::report();
     report.publish.get_or_insert_with(PublishSection::default);
+    report.data.get_or_insert_with(DataSection::default);
     report.recordings.get_or_insert_with(RecordingSection::default);
     report.impairment.get_or_insert_with(ImpairmentSection::default);
     report.join.pending_at.get_or_insert_with(PendingAt::default);

@@ -1,7 +1,7 @@
 //! What the verdict is made of: plain facts about a run.
 
 use stampede_core::watch::Cause;
-use stampede_counters::{ImpairCounters, RecoveryGroups};
+use stampede_counters::{DataCounters, ImpairCounters, RecoveryGroups};
 
 use crate::errors::{ErrorClass, ErrorFact};
 use crate::joins::LostJoins;
@@ -66,6 +66,28 @@ pub struct OnPurposeFacts {
     pub unsent: u64,
     /// Of them those after which it had to come back, and did.
     pub recovered: u64,
+}
+
+/// What the embedded SFU's ledger says of data messages in the measured window.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DataLedgerFacts {
+    /// Dropped on purpose.
+    pub withheld: u64,
+    /// Not sent: no channel, or a full one.
+    pub unsent: u64,
+    /// Dropped because too many waited.
+    pub dropped: u64,
+}
+
+/// Data messages, if any were to be sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DataFacts {
+    /// What was counted.
+    pub counted: DataCounters,
+    /// Who was to get them and joined.
+    pub receivers: u64,
+    /// The embedded SFU's account of them.
+    pub ledger: Option<DataLedgerFacts>,
 }
 
 /// A run that could not go on.
@@ -177,6 +199,8 @@ pub struct Facts {
     pub workers_failed: Vec<String>,
     /// The embedded SFU's ledger.
     pub ledger: Option<LedgerFacts>,
+    /// Data messages.
+    pub data: Option<DataFacts>,
     /// What the server's sender reports say.
     pub senders: SenderFacts,
     /// Subscribers that lost packets for good.

@@ -5,6 +5,7 @@ use super::bounds::{
     BUSY_RATIO_MAX, EXPLAINS, JOIN_RESPONSE_WAIT_MS_MAX, LATENESS_MS_P99_MAX, LOSS_RATE_MAX,
     OWN_LOSS_MIN, OWN_LOSS_RATE_MAX, STALL_MS_MAX,
 };
+use super::data_verdict;
 use super::errors::{ErrorClass, ErrorFact};
 use super::facts::{Facts, LedgerFacts, TracksFacts};
 use super::joins::JOIN_FAILURE_RATE_MAX;
@@ -96,6 +97,11 @@ fn by_figures(facts: &Facts) -> Verdict {
         result = Outcome::Fail;
         found.push((whose, reason));
     }
+    let data = data_verdict::judge(facts);
+    if data.failed {
+        result = Outcome::Fail;
+    }
+    found.extend(data.found);
     found.extend(joins(facts));
     found.extend(stall(facts));
     if !facts.files_lost.is_empty() {
@@ -228,7 +234,10 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     if facts.interrupted {
         return None;
     }
-    let none_due = facts.no_media || (facts.tracks.none_due && facts.publishers_joined > 0);
+    // Of a run that sends data only no media are due.
+    let data_only = facts.data.is_some() && facts.publishers_joined == 0;
+    let none_due =
+        facts.no_media || data_only || (facts.tracks.none_due && facts.publishers_joined > 0);
     if facts.subscribers_joined > 0 && facts.received == 0 && !none_due {
         let reason = if facts.publishers_joined == 0 {
             "nothing was received: no publisher of this run joined, and nobody else published in \

@@ -17,6 +17,7 @@ pub mod bounds;
 pub mod compare;
 #[cfg(test)]
 mod counter_tests;
+mod data_verdict;
 pub mod errors;
 mod exit;
 pub mod facts;

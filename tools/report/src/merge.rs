@@ -17,8 +17,10 @@ use super::latency::{self, LatencySource};
 use super::layers::LayersSection;
 use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
-    CohortFigures, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection, JoinSection, MediaSection, Outcome, PendingAt, Phases, PublishSection, RecordingSection, RecoveriesSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics, ServerSection, SignallingSection, JoinPaths,
-    TargetSection, Verdict, WatchFigures, WatchSection, worst,
+    CohortFigures, DataSection, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection,
+    JoinPaths, JoinSection, MediaSection, Outcome, PendingAt, Phases, PublishSection,
+    RecordingSection, RecoveriesSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics,
+    ServerSection, SignallingSection, TargetSection, Verdict, WatchFigures, WatchSection, worst,
 };
 use crate::Failure;
 use crate::show::round;
@@ -67,6 +69,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         audio: media(&present(reports, |report| report.audio.as_ref()), together),
         cohorts: cohorts(reports.iter().map(|report| &report.cohorts), together),
         publish: publish(&present(reports, |report| report.publish.as_ref())),
+        data: DataSection::merged(&present(reports, |report| report.data.as_ref())),
         impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
         captures: reports.iter().flat_map(|report| report.captures.iter().cloned()).collect(),

@@ -81,6 +81,9 @@ pub fn figures(
     if let Some(audio) = figures["audio"].as_object_mut() {
         audio.remove("freezes");
     }
+    for (name, messages) in [("reliable", &counted.data.reliable), ("lossy", &counted.data.lossy)] {
+        figures["data"][name]["loss_rate"] = messages.loss_rate().into();
+    }
     figures["publish"]["upstream_loss_rate"] = counted.publish.upstream_loss_rate().into();
     figures
 }

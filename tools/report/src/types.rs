@@ -43,6 +43,9 @@ pub struct Report {
     pub cohorts: Vec<CohortFigures>,
     /// Published media; `null` without publishers.
     pub publish: Option<PublishSection>,
+    /// Data messages; `null` without `--data-publishers`.
+    #[serde(default)]
+    pub data: Option<DataSection>,
     /// What was dropped or held back on purpose in this process (`--impair`, outages by `--fault`);
     /// `null` if nothing was to be, nor was.
     pub impairment: Option<ImpairmentSection>,

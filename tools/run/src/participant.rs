@@ -679,7 +679,8 @@ fn connect_options(
     let grant = JoinGrant {
         room: &life.room,
         identity: &life.identity,
-        can_publish: participant.spec.publishes(),
+        can_publish: participant.spec.publishes() || participant.spec.sends_data(),
+        can_publish_data: participant.spec.sends_data(),
         can_subscribe: participant.spec.receives(),
         hidden: participant.spec.hidden,
         ttl: TOKEN_TTL,

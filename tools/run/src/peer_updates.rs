@@ -65,6 +65,7 @@ impl PeerUpdates {
             SessionEvent::PublishedTrackMuted { sid, muted } => {
                 Some(PeerUpdate::PublishMuted { cid: self.cid(sid)?, muted: *muted })
             }
+            SessionEvent::Moved { .. } => Some(PeerUpdate::Moved),
             _ => None,
         }
     }

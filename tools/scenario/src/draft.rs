@@ -12,8 +12,9 @@ use url::Url;
 
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
-    AudienceDraft, CodecMix, CohortSpec, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect,
-    RoomDraft, RoomSizes, Secret, Shorthand, Signal, Stage, SubscribeMode,
+    AudienceDraft, CodecMix, CohortSpec, DataDraft, FaultSpec, Layering, LayoutChoice,
+    ParticipantTracks, Reconnect, RoomDraft, RoomSizes, Secret, Shorthand, Signal, Stage,
+    SubscribeMode,
 };
 
 /// Receive buffer asked for each peer's socket.
@@ -44,6 +45,8 @@ pub struct Draft {
     pub participants: Option<u32>,
     /// What each of these sends.
     pub participant_tracks: ParticipantTracks,
+    /// Data messages.
+    pub data: DataDraft,
     /// How long to hold after the ramp.
     pub duration: Option<Duration>,
     /// Joins started per second, over all rooms.
@@ -197,6 +200,7 @@ impl Default for Draft {
             subscribers: None,
             participants: None,
             participant_tracks: ParticipantTracks::default(),
+            data: DataDraft::default(),
             duration: None,
             joins_per_second: 40.0,
             retry: 0,

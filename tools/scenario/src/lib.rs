@@ -21,6 +21,7 @@ mod choices;
 mod codec_mix;
 mod cohort_spec;
 mod cohorts;
+mod data;
 mod draft;
 mod fault;
 mod layering;
@@ -45,6 +46,7 @@ pub use choices::{LayoutChoice, SubscribeMode};
 pub use codec_mix::{CodecMix, CodecMixError};
 pub use cohort_spec::{CohortSize, CohortSpec, RoomDraft};
 pub use cohorts::{Cohort, Cohorts, REST};
+pub use data::{DataDraft, DataKinds, DataKindsError, DataSpec};
 pub use draft::{CaptureDraft, Draft, EmbeddedDraft};
 pub use fault::{
     CandidateProtocol, FAULTS_MAX, FaultError, FaultKind, FaultSpec, FaultValueError, Schedule,

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stampede_core::data::DataRoom;
 use stampede_core::{AudioOptions, MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTurns};
 use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
@@ -60,9 +61,14 @@ impl ParticipantSpec {
         })
     }
 
-    /// True for who sends.
+    /// True for who sends media.
     pub fn publishes(&self) -> bool {
         !self.media.tracks.is_empty()
+    }
+
+    /// True for who sends data messages.
+    pub fn sends_data(&self) -> bool {
+        self.media.data.as_ref().is_some_and(|data| data.sends.is_some())
     }
 }
 
@@ -91,9 +97,20 @@ impl Participants {
         let room_base = scenario.room.clone().unwrap_or_else(|| format!("stampede-{run_id}"));
         let rooms = rooms(scenario, &room_base);
         let own = format!("stampede-{run_id}-");
+        let data = DataRooms {
+            rooms: scenario.data.map_or_else(Vec::new, |data| data.rooms(rooms.len(), run_id)),
+            scenario,
+            seed,
+        };
         let mut codecs = CodecTurns::default();
-        let publishers = publishers(scenario, clips, &mut codecs, &own, &rooms, seed);
+        let publishers = publishers(scenario, clips, &mut codecs, &own, &rooms, &data, seed);
         let mut participants = receivers(scenario, &own, &rooms, seed);
+        for one in &mut participants {
+            let Place { room, number } = one.place;
+            let shape = &scenario.shape.rooms[room];
+            let sender = one.publishes.then(|| shape.media_publishers().saturating_add(number));
+            data.joins(&mut one.spec, room, sender);
+        }
         let subscribers = participants.split_off(scenario.shape.participants());
         for (phase_number, one) in (publishers.len() as u64..).zip(&mut participants) {
             let Place { room, number: place } = one.place;
@@ -126,9 +143,29 @@ struct Place {
     number: u32,
 }
 
+/// The boards of all rooms; none without data.
+struct DataRooms<'a> {
+    rooms: Vec<Arc<DataRoom>>,
+    scenario: &'a Scenario,
+    seed: u64,
+}
+
+impl DataRooms<'_> {
+    /// Adds what somebody in this room has to do with data, who may be this one of its senders.
+    fn joins(&self, spec: &mut ParticipantSpec, room: usize, sender: Option<u32>) {
+        let Some((data, room)) = self.scenario.data.zip(self.rooms.get(room)) else { return };
+        let phase = seeded(self.seed, &format!("data {}", spec.identity)).f64();
+        let role = data.role(room, sender.unwrap_or(u32::MAX), phase, spec.receives());
+        spec.role.data = role.as_ref().is_some_and(|role| role.sends.is_some());
+        spec.media.data = role;
+    }
+}
+
 /// Somebody who receives.
 struct Receiver {
     place: Place,
+    /// It sends too.
+    publishes: bool,
     spec: ParticipantSpec,
 }
 
@@ -181,6 +218,7 @@ fn publishers<'a>(
     codecs: &mut CodecTurns<'a>,
     own_identities: &str,
     rooms: &[Rc<str>],
+    data: &DataRooms<'_>,
     seed: u64,
 ) -> Vec<ParticipantSpec> {
     let mut all = Vec::new();
@@ -214,6 +252,7 @@ fn publishers<'a>(
                 token: None,
             };
             sends(&mut spec, video, audio, phase);
+            data.joins(&mut spec, room_number, Some(own.data_sender(number)));
             all.push(spec);
         }
     }
@@ -257,7 +296,7 @@ fn receivers(
             profile: Arc::clone(&scenario.profile),
             token: None,
         };
-        all.push(Receiver { place, spec });
+        all.push(Receiver { place, publishes, spec });
     }
     all
 }
@@ -445,7 +484,7 @@ mod tests {
         let layers = |codec| {
             let mut video = builtin::video(codec).unwrap();
             if scenario.video.as_ref().is_some_and(|video| video.single_layer) {
-                video.drain(..2);
+                video.drain(..video.len() - 1);
             }
             video.into_iter().map(Arc::new).collect()
         };
@@ -489,7 +528,7 @@ mod tests {
         for spec in all.publishers.iter().chain(&all.participants) {
             let [track] = &spec.media.tracks[..] else { panic!() };
             assert_eq!(values::codec_name(track.video_codec().unwrap()), codec(spec));
-            assert_eq!(track.layers.len(), 3);
+            assert_eq!(track.layers.len(), if codec(spec) == "vp9" { 1 } else { 3 });
         }
     }
 

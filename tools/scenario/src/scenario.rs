@@ -21,8 +21,8 @@ use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, Resolution};
 use crate::{
-    Audience, Cohorts, FaultKind, FaultSpec, Layering, ParticipantTracks, Reconnect, RoomSpec, Secret,
-    Shorthand, Signal, fault, people,
+    Audience, Cohorts, DataSpec, FaultKind, FaultSpec, Layering, ParticipantTracks, Reconnect,
+    RoomSpec, Secret, Shorthand, Signal, fault, people,
 };
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -52,6 +52,8 @@ pub struct Scenario {
     pub subscribers: u32,
     /// Who send and receive, per room.
     pub participants: u32,
+    /// Data messages, if any are sent.
+    pub data: Option<DataSpec>,
     /// How long to hold after the ramp.
     pub duration: Duration,
     /// Joins started per second, over all rooms.
@@ -272,8 +274,15 @@ impl Scenario {
         if draft.rooms == 0 {
             return Err(Failure::config("--rooms 0: there must be at least one room"));
         }
-        let defaults =
-            RoomDefaults { video_publishers, audio_publishers, subscribers, participants };
+        let data = DataSpec::new(&draft.data)?;
+        let data_publishers = data.map_or(0, |data| data.publishers);
+        let defaults = RoomDefaults {
+            video_publishers,
+            audio_publishers,
+            data_publishers,
+            subscribers,
+            participants,
+        };
         check_rooms(&draft, defaults)?;
         let shape = Shape::new(&draft, defaults)?;
         let peak = (shape.publishers() + shape.receivers_peak()) as u64;
@@ -309,6 +318,7 @@ impl Scenario {
             audio_publishers,
             subscribers,
             participants,
+            data,
             duration: draft.duration.unwrap_or(default_duration(shape.stages.len(), embedded)),
             video: video(&draft, video_most)?,
             audio: audio(&draft, audio_most)?,
@@ -402,6 +412,7 @@ pub fn packet_ring_bytes(peers: usize) -> usize {
 /// Before a list of rooms is made: there may be a great many by a slip.
 fn check_rooms(draft: &Draft, defaults: RoomDefaults) -> Result<(), Failure> {
     let publishers = defaults.video_publishers.max(defaults.audio_publishers);
+    let publishers = publishers.max(defaults.data_publishers);
     let receivers = u64::from(defaults.subscribers) + u64::from(defaults.participants);
     let per_room = u64::from(publishers) + receivers;
     too_many(per_room.max(1) * u64::from(draft.rooms))
@@ -420,8 +431,8 @@ fn too_many(participants: u64) -> Result<(), Failure> {
 fn check_counts(draft: &Draft, participants: u64) -> Result<(), Failure> {
     if participants == 0 {
         return Err(Failure::config(
-            "nobody would join: give --subscribers, --participants, --video-publishers or \
-             --audio-publishers",
+            "nobody would join: give --subscribers, --participants, --video-publishers, \
+             --audio-publishers or --data-publishers",
         ));
     }
     too_many(participants)?;

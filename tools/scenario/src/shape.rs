@@ -24,6 +24,9 @@ pub struct RoomSpec {
     pub video_publishers: u32,
     /// Publishers of audio.
     pub audio_publishers: u32,
+    /// Who sends data messages: the first of the other publishers, then of `participants`, then
+    /// publishers that send nothing else.
+    pub data_publishers: u32,
     /// Subscribers that join; with stages over all of them.
     pub subscribers: u32,
     /// Participants that send and receive.
@@ -37,9 +40,24 @@ pub struct RoomSpec {
 }
 
 impl RoomSpec {
-    /// Publishing participants: the first ones send video and audio.
+    /// Who only sends: those who send media, of whom the first send video and audio, then those who
+    /// send nothing but data.
     pub fn publishers(&self) -> u32 {
+        let others = self.data_publishers.saturating_sub(self.senders());
+        self.media_publishers().saturating_add(others)
+    }
+
+    /// Who only sends, and sends media.
+    pub fn media_publishers(&self) -> u32 {
         self.video_publishers.max(self.audio_publishers)
+    }
+
+    /// Which of those who send data this one of [`Self::publishers`] is, if it is one.
+    pub(crate) fn data_sender(&self, publisher: u32) -> u32 {
+        match publisher < self.media_publishers() {
+            true => publisher,
+            false => publisher.saturating_add(self.participants),
+        }
     }
 
     /// Those who receive: participants that send too, then subscribers.
@@ -47,9 +65,9 @@ impl RoomSpec {
         self.participants.saturating_add(self.subscribers)
     }
 
-    /// Those who send.
+    /// Those who send media.
     pub fn senders(&self) -> u32 {
-        self.publishers().saturating_add(self.participants)
+        self.media_publishers().saturating_add(self.participants)
     }
 
     /// Those who send video.
@@ -93,6 +111,8 @@ pub(crate) struct RoomDefaults {
     pub video_publishers: u32,
     /// Publishers of audio.
     pub audio_publishers: u32,
+    /// Who sends data.
+    pub data_publishers: u32,
     /// Subscribers.
     pub subscribers: u32,
     /// Who send and receive.
@@ -128,7 +148,7 @@ impl Shape {
         self.rooms.iter().map(|room| room.publishers() as usize).sum()
     }
 
-    /// Who sends, over all rooms.
+    /// Who sends media, over all rooms.
     pub fn senders(&self) -> usize {
         self.rooms.iter().map(|room| room.senders() as usize).sum()
     }
@@ -219,6 +239,7 @@ fn rooms(draft: &Draft, defaults: RoomDefaults, sizes: Option<Vec<u32>>) -> Vec<
                 name: table.name.clone(),
                 video_publishers: table.video_publishers.unwrap_or(defaults.video_publishers),
                 audio_publishers: table.audio_publishers.unwrap_or(defaults.audio_publishers),
+                data_publishers: defaults.data_publishers,
                 subscribers: if joins > 0 { staged as u32 } else { subscribers },
                 participants: table.participants.unwrap_or(defaults.participants),
                 participant_tracks: draft.participant_tracks,

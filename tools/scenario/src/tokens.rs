@@ -189,6 +189,7 @@ mod tests {
             room,
             identity,
             can_publish: true,
+            can_publish_data: false,
             can_subscribe: true,
             hidden: false,
             ttl: TOKEN_TTL,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use stampede_core::data::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MESSAGES_PER_S_MAX};
 use stampede_media::Codec;
 use stampede_media::clip::FRAME_RATE_MAX;
 use stampede_units::parse;
@@ -79,6 +80,25 @@ pub fn joins_per_second(text: &str) -> Result<f64, String> {
         return Err("it must be above 0 and at most 100000".to_owned());
     }
     Ok(rate)
+}
+
+/// Data messages in a second, of one sender and kind; fractions are fine.
+pub fn data_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 =
+        text.parse().map_err(|_| "it is not a number; write it like 10 or 0.5".to_owned())?;
+    if !(0.01..=MESSAGES_PER_S_MAX).contains(&rate) {
+        return Err(format!("it must lie between 0.01 and {MESSAGES_PER_S_MAX}"));
+    }
+    Ok(rate)
+}
+
+/// The payload of a data message.
+pub fn data_bytes(text: &str) -> Result<usize, String> {
+    let bytes = parse::bytes(text).map_err(|error| error.to_string())?;
+    if (MESSAGE_BYTES_MIN as f64..=MESSAGE_BYTES_MAX as f64).contains(&bytes) {
+        return Ok(bytes as usize);
+    }
+    Err(format!("it must lie between {MESSAGE_BYTES_MIN} and {MESSAGE_BYTES_MAX} bytes"))
 }
 
 /// Mean length of a burst of dropped packets, 1 or more.

@@ -203,6 +203,7 @@ impl FanOut {
             siblings: Siblings::new(Arc::new(OnceLock::new())),
             factory: PeerFactory::new(config, cohorts, 0.0, 1, address),
             withhold_keyframes: false,
+            drop_data: (0.0, 0),
         };
         let mut new = Self {
             worker: Worker::new(parts, now),

@@ -23,6 +23,9 @@ pub struct SfuFaults {
     /// Share of publishers' RTP packets dropped before anything counts them as received, so that
     /// they are missing in the receiver reports; 0.0 to 1.0.
     pub drop_upstream: f64,
+    /// Share of data messages dropped on their way to each client, whatever channel they came over;
+    /// 0.0 to 1.0.
+    pub drop_data: f64,
 }
 
 /// Picks every n-th join.

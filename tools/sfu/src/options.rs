@@ -128,6 +128,7 @@ impl SfuOptions {
             ("refuse_joins", self.faults.refuse_joins),
             ("malformed", self.faults.malformed),
             ("drop_upstream", self.faults.drop_upstream),
+            ("drop_data", self.faults.drop_data),
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return Err(OptionsError::Share { fault, share });

@@ -307,6 +307,7 @@ fn open_worker(
         events: EventQueue::new(events),
         siblings: Siblings::new(workers),
         factory,
+        drop_data: (faults.drop_data, options.seed.wrapping_add(index as u64)),
         withhold_keyframes: faults.withhold_keyframes,
     };
     let worker = Worker::new(parts, Instant::now());

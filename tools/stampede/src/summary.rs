@@ -93,6 +93,11 @@ fn render(report: &Report, colour: bool) -> String {
         let adapts = report.run.options.as_ref().is_some_and(|options| options.adapt);
         publish(&mut page, section, adapts);
     }
+    let kinds = report.data.iter().flat_map(|section| section.named());
+    let told = kinds.filter_map(|(name, one)| Some((name, one.told()?)));
+    for (place, (name, told)) in told.enumerate() {
+        page.named(if place == 0 { "data" } else { "" }, name, &told);
+    }
     if let Some(section) = &report.impairment {
         impairment(&mut page, section);
     }

@@ -83,6 +83,39 @@ fn a_small_run_is_flawless_and_reported() {
     assert!(!ended.stderr.contains('\u{1b}') && !ended.stdout.contains('\u{1b}'));
 }
 
+/// Two send data, one of them audio too and one nothing else; then the SFU drops some on purpose.
+#[test]
+fn data_messages_come_and_what_the_sfu_drops_is_known() {
+    let _alone = alone();
+    let args = ["--video-publishers=0", "--data-publishers=2", "--data-rate=20"];
+    let ended = run(&small(&args));
+    ended.assert_code(0);
+    assert_eq!(ended.number("/join/joined"), 7.0);
+    for kind in ["reliable", "lossy"] {
+        let number = |name: &str| ended.number(&format!("/data/{kind}/{name}"));
+        assert!((100.0..=160.0).contains(&number("sent")), "{kind}: {}", number("sent"));
+        assert!(number("expected") > 5.0 * 60.0, "{kind}: {}", number("expected"));
+        assert_eq!(number("received"), number("expected"), "{kind}");
+        assert_eq!(number("bytes_received"), 256.0 * number("received"), "{kind}");
+        for none in ["lost", "duplicate", "reordered", "not_sent", "stale"] {
+            assert_eq!(number(none), 0.0, "{kind} {none}");
+        }
+        assert_eq!(number("latency_ms/count"), number("received"), "{kind}");
+    }
+    assert!(ended.stdout.contains("reliable"), "{}", ended.stdout);
+    let dropping = [&args[..], &["--embedded-flag=--drop-data=20%"]].concat();
+    let ended = run(&small(&dropping));
+    ended.assert_code(1);
+    let lost = ended.number("/data/reliable/lost") + ended.number("/data/lossy/lost");
+    let expected = ended.number("/data/reliable/expected") + ended.number("/data/lossy/expected");
+    // What is missing of the last second is cut off, and what came of it counts.
+    assert!((0.04..0.25).contains(&(lost / expected)), "{lost} of {expected}");
+    let withheld = ended.number("/server/embedded/workers/0/messages_withheld");
+    assert!(withheld >= lost, "{withheld} withheld, {lost} lost");
+    assert_eq!(ended.report()["verdict"]["fault"], "server");
+    assert!(ended.reasons().contains("dropped on purpose"), "{}", ended.reasons());
+}
+
 #[test]
 fn every_backend_carries_it_and_is_named() {
     let _alone = alone();
@@ -134,7 +167,7 @@ fn assert_layer(ended: &Ended, height: u64) {
 fn every_codec_is_published_forwarded_and_followed() {
     let _alone = alone();
     for (codec, layers, resolution, height) in [
-        ("vp9", 3, "high", 720),
+        ("vp9", 1, "high", 360),
         ("h264", 3, "medium", 360),
         ("av1", 1, "low", 360),
         ("vp8", 3, "high", 720),

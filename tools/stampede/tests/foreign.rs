@@ -344,6 +344,38 @@ fn a_killed_one_is_missed(server: &Server) {
     }
 }
 
+/// Data messages both ways: Stampede's reach the client, and the client's, its text and byte stream
+/// among them, do no harm.
+fn exchanges_data(client: Client, server: &Server) {
+    let Some(command) = client.available() else { return };
+    let room = server.room();
+    let media = ["--video-publishers=1", "--audio-publishers=1", "--video-resolution=low"];
+    let data = ["--subscribers=1", "--data-publishers=2", "--data-rate=20", "--duration=2m"];
+    let mut run = server.stampede(&room, &[&media[..], &data].concat());
+    run.wait_for(" hold ");
+    let args = ["subscribe", "--seconds", "4", "--data", "yes"];
+    let figures = server.client(command, &room, &args).end();
+    run.signal(Signal::INT);
+    let ended = run.end();
+
+    ended.assert_code(105);
+    let got = |name: &str| figures.number(&format!("/data/{name}"));
+    for kind in ["reliable", "lossy"] {
+        assert!(got(kind) > 2.0 * 20.0 * 3.0, "{kind}: {:#}", figures.0["data"]);
+        assert_eq!(
+            ended.number(&format!("/data/{kind}/lost")),
+            0.0,
+            "{:#}",
+            ended.report()["data"]
+        );
+        assert!(ended.number(&format!("/data/{kind}/received")) > 2.0 * 20.0 * 3.0, "{kind}");
+    }
+    assert_eq!(got("bytes"), 256.0 * (got("reliable") + got("lossy")));
+    // Twenty messages, and two streams of at least a header.
+    assert!(ended.number("/data/foreign") >= got("sent") + 2.0, "{:#}", ended.report()["data"]);
+    assert_eq!(ended.number("/data/malformed"), 0.0);
+}
+
 /// Two foreign clients meet; Stampede is at most the server.
 fn between(publisher: Client, subscriber: Client, server: &Server) {
     let Some(publish) = publisher.available() else { return };
@@ -413,6 +445,8 @@ scenarios! {
         accuses_nobody(Client::Python, Scene::PausesLayers, server)
     };
     a_killed_python_is_missed: a_killed_one_is_missed;
+    chromium_exchanges_data: |server| exchanges_data(Client::Chromium, server);
+    python_exchanges_data: |server| exchanges_data(Client::Python, server);
     chromium_watches_python: |server| between(Client::Python, Client::Chromium, server);
     python_watches_chromium: |server| between(Client::Chromium, Client::Python, server);
 }

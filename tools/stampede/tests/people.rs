@@ -134,6 +134,7 @@ fn assert_joins_by_tokens(server: &Server) {
             room: &room,
             identity,
             can_publish: publishes,
+            can_publish_data: false,
             can_subscribe: true,
             hidden: false,
             ttl: TOKEN_TTL,

@@ -107,6 +107,21 @@ impl Peer {
                     self.outbox.sample(Sample::UplinkEstimate { bitrate_bps });
                 }
             }
+            Event::ChannelOpen(id, label) => {
+                if let Some(channels) = &mut self.channels {
+                    channels.opened(self.now, id, &label);
+                }
+            }
+            Event::ChannelClose(id) => {
+                if let Some(channels) = &mut self.channels {
+                    channels.closed(id);
+                }
+            }
+            Event::ChannelData(data) => {
+                if let Some(channels) = &mut self.channels {
+                    channels.received(self.clock, &data, &mut self.outbox);
+                }
+            }
             _ => {}
         }
     }

@@ -8,6 +8,7 @@ use stampede_media::{AssemblerCounters, Codec};
 
 use super::candidates::{AddressRequest, LocalId};
 use super::failure::MediaFailure;
+use crate::data::DataRole;
 use crate::publish::TrackError;
 use crate::{Arrival, MediaKind, PathKind, PublishTrack, Sample};
 
@@ -18,6 +19,8 @@ pub struct PeerRole {
     pub receives: Option<Receives>,
     /// What it sends, from when it is connected.
     pub tracks: Vec<PublishTrack>,
+    /// What it has to do with data messages, if anything.
+    pub data: Option<DataRole>,
 }
 
 /// How a peer receives.
@@ -31,13 +34,13 @@ impl PeerRole {
     /// One that only receives.
     #[must_use]
     pub fn subscriber(record: bool) -> Self {
-        Self { receives: Some(Receives { record }), tracks: Vec::new() }
+        Self { receives: Some(Receives { record }), ..Self::default() }
     }
 
     /// One that only sends.
     #[must_use]
     pub fn publisher(tracks: Vec<PublishTrack>) -> Self {
-        Self { receives: None, tracks }
+        Self { tracks, ..Self::default() }
     }
 }
 
@@ -87,8 +90,11 @@ pub enum PeerUpdate {
         /// True if paused.
         paused: bool,
     },
-    /// We leave (subscriber): that frames stop from here on is no freeze.
+    /// We leave: that frames stop from here on is no freeze, and data messages are neither sent nor
+    /// expected any more.
     Leaving,
+    /// The server has moved us to another room: data messages are neither sent nor expected any more.
+    Moved,
     /// A track of somebody else is gone (subscriber).
     TrackGone {
         /// LiveKit track id.
@@ -205,8 +211,8 @@ pub enum CreatePeerError {
         /// What str0m says.
         reason: String,
     },
-    /// Neither receives nor has a track to send.
-    #[error("a peer that does not receive needs at least one track")]
+    /// Neither receives nor has anything to send.
+    #[error("a peer that does not receive needs at least one track, or data to send")]
     NoTracks,
     /// Video tracks of different codecs: their m-lines would offer both.
     #[error(

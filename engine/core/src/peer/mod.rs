@@ -3,6 +3,7 @@
 mod addresses;
 mod answer;
 mod candidates;
+mod channels;
 mod config;
 mod connection;
 mod event;
@@ -27,6 +28,7 @@ pub use candidates::{
     OTHER_ROUTE_AFTER, REMOTE_CANDIDATES_MAX, RouteLookup, TCP_AFTER, UNUSED_LOCAL_AFTER,
 };
 use candidates::{Candidates, is_stun};
+use channels::Channels;
 pub use event::{
     ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerRole, PeerSink, PeerUpdate,
     Receives, RecordedFrame, RecordedStream,
@@ -90,6 +92,8 @@ pub struct Peer {
     receiving: Option<Box<Receiving>>,
     /// What it sends, if it does.
     publishing: Option<Box<Publishing>>,
+    /// What it has to do with data, if anything.
+    channels: Option<Box<Channels>>,
     /// What it offers to receive by, if it offers.
     offering: Option<Box<Offering>>,
     /// Answers given so far.
@@ -175,8 +179,9 @@ impl Peer {
         options: &PeerOptions,
         role: PeerRole,
     ) -> Result<Self, CreatePeerError> {
-        let (PeerRole { receives, tracks }, local) = (role, local.into());
-        if receives.is_none() && tracks.is_empty() {
+        let (PeerRole { receives, tracks, data }, local) = (role, local.into());
+        let sends_data = data.as_ref().is_some_and(|data| data.sends.is_some());
+        if receives.is_none() && tracks.is_empty() && !sends_data {
             return Err(CreatePeerError::NoTracks);
         }
         check_tracks(&tracks)?;
@@ -194,7 +199,10 @@ impl Peer {
         if !tracks.is_empty() {
             let publishing = Publishing::new(tracks, options);
             peer.publishing = Some(Box::new(publishing));
-            peer.offering = Some(Box::new(Offering::new(peer.gives())));
+        }
+        peer.channels = data.map(|data| Box::new(Channels::new(data)));
+        if peer.publishing.is_some() || receives.is_none() {
+            peer.offering = Some(Box::new(peer.new_offering()));
         }
         Ok(peer)
     }
@@ -211,6 +219,7 @@ impl Peer {
             remote: None,
             receiving: None,
             publishing: None,
+            channels: None,
             offering: None,
             answers: 0,
             outbox: Outbox::default(),
@@ -236,6 +245,11 @@ impl Peer {
         if let Some(publishing) = &mut self.publishing {
             publishing.update(&update);
             publishing.adapt(&mut self.rtc);
+        }
+        if let Some(channels) = &mut self.channels
+            && matches!(update, PeerUpdate::Leaving | PeerUpdate::Moved)
+        {
+            channels.leave();
         }
         if let Some(receiving) = &mut self.receiving {
             receiving.streams.update(self.now, update);
@@ -311,7 +325,16 @@ impl Peer {
         {
             self.advance(now);
         }
+        let up = self.is_connected() && self.ice_connected && !self.outbox.is_cut_off(now);
+        if let Some(channels) = &mut self.channels
+            && channels.advance(now, self.clock, up, &mut self.rtc)
+        {
+            self.advance(now);
+        }
         let mut wake = self.wake;
+        if let Some(due) = self.channels.as_ref().and_then(|channels| channels.next()) {
+            wake = wake.min(due);
+        }
         if let Some(due) = self.publishing.as_ref().and_then(|publishing| publishing.next_due()) {
             wake = wake.min(due);
         }
@@ -424,6 +447,9 @@ impl Peer {
         if let Some(publishing) = &self.publishing {
             counters.publish = publishing.counters();
         }
+        if let Some(channels) = &self.channels {
+            counters.data = channels.counters();
+        }
         counters
     }
 
@@ -455,6 +481,9 @@ impl Peer {
         }
         if let Some(publishing) = &mut self.publishing {
             publishing.begin_measuring();
+        }
+        if let Some(channels) = &mut self.channels {
+            channels.begin_measuring();
         }
     }
 }

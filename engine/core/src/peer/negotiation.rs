@@ -9,7 +9,6 @@ use str0m::{Candidate, Rtc};
 
 use super::offer::Offering;
 use super::{MediaFailure, NegotiateError, Peer, answer};
-use crate::CongestionFeedback;
 
 impl Peer {
     /// Takes the server's offer (of who only receives, unless it offers itself) and returns the answer,
@@ -48,8 +47,8 @@ impl Peer {
         if self.offering.is_none() && self.negotiated {
             return Err(NegotiateError::WrongRole("who answered makes no offers"));
         }
-        let gives = self.gives();
-        let offering = self.offering.get_or_insert_with(|| Box::new(Offering::new(gives)));
+        let new = self.new_offering();
+        let offering = self.offering.get_or_insert_with(|| Box::new(new));
         let publishing = self.publishing.as_deref_mut();
         let offer = offering.offer(&mut self.rtc, added, publish, publishing)?;
         self.described = true;
@@ -57,9 +56,11 @@ impl Peer {
         Ok(offer)
     }
 
-    /// The congestion feedback that it gives on what it receives, if it receives.
-    pub(super) fn gives(&self) -> Option<CongestionFeedback> {
-        self.receiving.as_ref().map(|receiving| receiving.feedback)
+    /// What its offers begin from.
+    pub(super) fn new_offering(&self) -> Offering {
+        // The congestion feedback that it gives on what it receives, if it receives.
+        let gives = self.receiving.as_ref().map(|receiving| receiving.feedback);
+        Offering::new(gives, self.channels.is_some())
     }
 
     /// Makes an offer that restarts ICE and changes nothing else (RFC 8445 §9), if we offer. What

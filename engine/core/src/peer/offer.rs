@@ -101,9 +101,11 @@ enum Line {
 /// What was offered, and what of it waits for its answer.
 #[derive(Debug)]
 pub(super) struct Offering {
-    /// What is told of congestion, of a connection that receives too. The data channels are then
-    /// offered too, as clients of the single connection do.
+    /// What is told of congestion, of a connection that receives too.
     receives: Option<CongestionFeedback>,
+    /// The data channels are offered too: of who receives, as clients of the single connection do, and
+    /// of who sends data.
+    channels: bool,
     /// In their order, in which they stay (RFC 3264 §8).
     lines: Vec<Line>,
     /// str0m's latest description.
@@ -126,10 +128,12 @@ enum Pending {
 }
 
 impl Offering {
-    /// `receives`: what a connection that receives too tells of congestion.
-    pub(super) fn new(receives: Option<CongestionFeedback>) -> Self {
+    /// `receives`: what a connection that receives too tells of congestion. `data`: data is sent over
+    /// it.
+    pub(super) fn new(receives: Option<CongestionFeedback>, data: bool) -> Self {
         Self {
             receives,
+            channels: receives.is_some() || data,
             lines: Vec::new(),
             own: String::new(),
             pending: None,
@@ -212,7 +216,7 @@ impl Offering {
         if self.forgotten && self.answered {
             changes.ice_restart(true);
         }
-        let channels = self.receives.is_some() && !self.answered;
+        let channels = self.channels && !self.answered;
         let channels: &[_] = if channels { &CHANNELS } else { &[] };
         for (label, reliable) in channels {
             let reliability = match reliable {

@@ -264,6 +264,7 @@ impl Publishing {
             | PeerUpdate::Muted { .. }
             | PeerUpdate::Paused { .. }
             | PeerUpdate::Leaving
+            | PeerUpdate::Moved
             | PeerUpdate::TrackGone { .. } => {}
         }
     }

@@ -33,6 +33,7 @@ pub(super) fn render(report: &Report) -> String {
     thresholds(&mut text, report);
     media(&mut text, report);
     cohorts(&mut text, report);
+    data(&mut text, report);
     joins(&mut text, report);
     recoveries(&mut text, report);
     signalling(&mut text, report);
@@ -155,6 +156,17 @@ fn row(section: &MediaSection) -> Vec<String> {
         section.jitter_ms.as_ref().map_or_else(unknown, |hist| format!("{:.1} ms", hist.p99)),
         section.latency_ms.as_ref().map_or_else(unknown, latency),
     ]
+}
+
+fn data(text: &mut String, report: &Report) {
+    let kinds = report.data.iter().flat_map(|section| section.named());
+    let told: Vec<_> = kinds.filter_map(|(name, one)| Some((name, one.told()?))).collect();
+    if !told.is_empty() {
+        text.push_str("\n### Data messages\n\n");
+    }
+    for (name, told) in told {
+        let _ = writeln!(text, "- {name}: {told}");
+    }
 }
 
 fn joins(text: &mut String, report: &Report) {

@@ -1,6 +1,7 @@
 //! The sections of the report, each a plain type.
 
 mod cohorts;
+mod data;
 mod generator;
 mod join;
 mod media;
@@ -14,6 +15,7 @@ mod streams;
 mod verdict;
 
 pub use cohorts::CohortFigures;
+pub use data::{DataSection, MessageSection};
 pub use generator::{GeneratorSection, WorkerSection};
 pub use join::{JOINS_IMPLIED, JoinPaths, JoinSection, PendingAt, Phases, said};
 pub use media::{CohortSection, ImpairmentSection, MediaSection, PublishSection};

@@ -174,6 +174,14 @@ pub struct Options {
     /// `--participant-tracks`; null without such participants.
     #[serde(default)]
     pub participant_tracks: Option<String>,
+    /// `--data-publishers`, per room; 0 in reports of versions without them.
+    pub data_publishers: u32,
+    /// `--data-rate`; null without data.
+    pub data_rate: Option<f64>,
+    /// `--data-size`; null without data.
+    pub data_size_bytes: Option<usize>,
+    /// `--data-kind`; null without data.
+    pub data_kind: Option<String>,
     /// `--duration`.
     pub duration_s: f64,
     /// Joins per second.

@@ -10,14 +10,17 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PacketCounters, StreamReport};
 use stampede_counters::{
-    Figure, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters, SfuWorkerCounters,
+    DataCounters, Figure, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters,
+    SfuWorkerCounters,
 };
 use stampede_engine::{Distributions, EngineReport, LeftOut, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
 use stampede_scenario::{FaultKind, Simulation, Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
 
-use stampede_report::facts::{Facts, LedgerFacts, OnPurposeFacts, TracksFacts, WorkerFacts};
+use stampede_report::facts::{
+    DataFacts, DataLedgerFacts, Facts, LedgerFacts, OnPurposeFacts, TracksFacts, WorkerFacts,
+};
 use stampede_report::hist::Hist;
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::judge::judge;
@@ -27,9 +30,9 @@ use stampede_report::show::round;
 use stampede_report::threshold::{self, Threshold};
 use stampede_report::types::worst;
 use stampede_report::types::{
-    EmbeddedOptions, EmbeddedSection, GeneratorSection, MediaSection, Options, PublishSection,
-    Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics, ServerSection,
-    TargetSection, WorkerSection,
+    DataSection, EmbeddedOptions, EmbeddedSection, GeneratorSection, MediaSection, Options,
+    PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics,
+    ServerSection, TargetSection, WorkerSection,
 };
 
 use crate::data::RunData;
@@ -108,6 +111,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
         audio,
         cohorts: cohorts::of(&data, &viewers, &parts, kinds),
         publish: (data.scenario.shape.senders() > 0).then(|| publish(&sums)),
+        data: data.scenario.data.map(|_| data_section(&sums)),
         impairment,
         recordings: recordings(&data),
         captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
@@ -225,6 +229,7 @@ fn facts(
         workers,
         workers_failed,
         ledger: ledger_facts(data),
+        data: data.scenario.data.map(|_| data_facts(data, &sums.counted.data)),
         senders: senders(data),
         subscribers_lossy: peers(data).filter(|peer| peer.lost_for_good()).count() as u64
             + left_out(data).map(|peers| peers.lossy).sum::<u64>(),
@@ -321,20 +326,35 @@ fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
 }
 
 fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
-    let (totals, lost_inside) = ledger_measured(data)?;
+    let (totals, inside) = ledger_measured(data)?;
     Some(LedgerFacts {
         packets_sent: totals.forward.packets_sent,
         dropped: totals.forward.dropped,
         reordered: totals.forward.reordered,
         retransmits_dropped: totals.forward.retransmits_dropped,
         upstream_lost: totals.upstream.publisher_packets_lost,
-        lost_inside,
+        lost_inside: inside.lost_inside(),
     })
+}
+
+fn data_section(sums: &Sums) -> DataSection {
+    let latencies = &sums.distributions.data_latency_us;
+    DataSection::of(&sums.counted.data, latencies.each_ref().map(Hist::of_micros_as_ms))
+}
+
+fn data_facts(data: &RunData, counted: &DataCounters) -> DataFacts {
+    let ledger = ledger_measured(data).map(|(_, inside)| DataLedgerFacts {
+        withheld: inside.messages_withheld,
+        unsent: inside.messages_unsent,
+        dropped: inside.messages_dropped,
+    });
+    let receivers = data.joins.receivers_joined() as u64;
+    DataFacts { counted: *counted, receivers, ledger }
 }
 
 /// What the embedded SFU did in the time that the engine's figures are of, and what it lost by
 /// itself. `None` without a ledger at both ends of it.
-fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
+fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, SfuWorkerCounters)> {
     let end = data.ledger.as_ref()?;
     let nothing = Ledger::default();
     let begin = match &data.ledger_begin {
@@ -348,7 +368,7 @@ fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, u64)> {
             .unwrap_or_default()
     };
     let inside = workers(end).since(&workers(begin));
-    Some((end.totals.since(&begin.totals), inside.lost_inside()))
+    Some((end.totals.since(&begin.totals), inside))
 }
 
 /// Of all subscribers, or of one cohort with its own counters and distributions.
@@ -600,6 +620,10 @@ fn options(data: &RunData) -> Options {
         participants: scenario.participants,
         participant_tracks: (scenario.shape.participants() > 0)
             .then(|| scenario.shape.participant_tracks().to_string()),
+        data_publishers: scenario.data.map_or(0, |data| data.publishers),
+        data_rate: scenario.data.map(|data| data.rate),
+        data_size_bytes: scenario.data.map(|data| data.bytes),
+        data_kind: scenario.data.map(|data| data.kinds.to_string()),
         duration_s: scenario.duration.as_secs_f64(),
         num_per_second: scenario.joins_per_second,
         retry: scenario.retry,

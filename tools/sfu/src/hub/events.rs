@@ -10,6 +10,9 @@ use super::room::Participant;
 use super::{Hub, messages};
 use crate::media::message::{Command, Event, PeerKey, Role, TrackKey};
 
+/// What comes over this data channel is sent once.
+const LOSSY_CHANNEL: &str = "_lossy";
+
 impl Hub {
     /// Carries out one event of a worker. Events of peers already removed are ignored.
     pub(crate) fn event(&mut self, event: Event) {
@@ -136,6 +139,11 @@ impl Hub {
         let Some(sender) = room.participants.get(&sid) else { return };
         if !sender.grants().can_publish_data.unwrap_or(true) {
             return;
+        }
+        // As livekit-server does: by which channel it came, not what the client says.
+        #[allow(deprecated)]
+        {
+            packet.kind = i32::from(channel == LOSSY_CHANNEL);
         }
         packet.participant_sid = sid.to_string();
         packet.participant_identity = sender.info.identity.clone();

@@ -429,16 +429,12 @@ impl Peer {
         self.channels.iter().find(|(known, _)| *known == id).map(|(_, label)| label.as_str())
     }
 
-    /// Writes a message into the data channel of that label; false if there is none.
+    /// Writes a message into the data channel of that label; false if there is none, or its buffer is
+    /// full.
     pub(crate) fn write_data(&mut self, label: &str, payload: &[u8]) -> bool {
         let id = self.channels.iter().find(|(_, known)| known == label).map(|(id, _)| *id);
         let Some(mut channel) = id.and_then(|id| self.rtc.channel(id)) else { return false };
-        match channel.write(true, payload) {
-            Ok(true) => {}
-            Ok(false) => tracing::debug!(peer = self.key.0, "data channel full, message dropped"),
-            Err(error) => tracing::debug!(peer = self.key.0, %error, "data channel"),
-        }
-        true
+        matches!(channel.write(true, payload), Ok(true))
     }
 
     /// Whether this share of the worker's, which are numbered upwards, has not been sent to it.

@@ -231,6 +231,9 @@ mod tests {
             (&["run", "--signal", "v2"], &["--signal", "auto", "v0 or v1"]),
             (&["run", "--feedback", "remb"], &["--feedback", "chrome", "none"]),
             (&["run", "--transport", "sctp"], &["--transport", "auto", "udp", "tcp"]),
+            (&["run", "--data-kind", "stream"], &["--data-kind", "reliable, lossy or both"]),
+            (&["run", "--data-rate", "0"], &["--data-rate", "0.01 and 1000"]),
+            (&["run", "--data-size", "8"], &["--data-size", "32 and 60000"]),
             (&["run", "--stay", "10ms"], &["--stay", "100ms or longer"]),
             (&["run", "--rejoin", "0%"], &["--rejoin", "above 0%"]),
             (&["run", "--arrival", "never"], &["--arrival", "constant, poisson, flash"]),
@@ -275,6 +278,8 @@ mod tests {
             "--signal=v0",
             "--feedback=none",
             "--transport=tcp",
+            "--data-publishers=2",
+            "--data-size=1kB",
             "--stay=30s",
             "--rejoin=25%",
             "--away=5s",
@@ -288,6 +293,7 @@ mod tests {
         assert_eq!(all.signal.to_string(), "v0");
         assert_eq!(all.feedback.to_string(), "none");
         assert_eq!(all.transport.to_string(), "tcp");
+        assert_eq!((all.data.publishers, all.data.bytes), (Some(2), Some(1_000)));
         let audience = stampede_scenario::AudienceDraft {
             stay: Some(std::time::Duration::from_secs(30)),
             rejoin: Some(0.25),

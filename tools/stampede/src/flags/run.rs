@@ -13,7 +13,9 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, Draft, EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
+    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, DataDraft, DataKinds, Draft,
+    EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft,
+    Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
 };
 use stampede_sfu::SfuOptions;
 
@@ -80,6 +82,20 @@ pub(crate) struct RunFlags {
     /// What --participants publish: both is video and audio; video or audio is that alone.
     #[arg(long, default_value = "both", value_name = "TRACKS", help_heading = "Scenario")]
     pub participant_tracks: ParticipantTracks,
+    /// Who sends data messages, per room: the first of the other publishers, then of --participants,
+    /// then publishers that send nothing else. Everybody in the room who receives is to get them.
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub data_publishers: Option<u32>,
+    /// Messages of each kind that a data publisher sends in a second, up to 1,000 [default: 10].
+    #[arg(long, value_name = "N", value_parser = values::data_rate, help_heading = "Data")]
+    pub data_rate: Option<f64>,
+    /// Payload of a data message, 32 to 60,000 bytes [default: 256].
+    #[arg(long, value_name = "SIZE", value_parser = values::data_bytes, help_heading = "Data")]
+    pub data_size: Option<usize>,
+    /// How data messages travel: reliable is in order and sent again until they are there, lossy is
+    /// sent once, both is as many of each [default: both].
+    #[arg(long, value_name = "KIND", help_heading = "Data")]
+    pub data_kind: Option<DataKinds>,
     /// How long to hold once everybody was started [default: 20s without --url, else 60s].
     #[arg(
         long,
@@ -143,8 +159,7 @@ pub(crate) struct RunFlags {
     pub video_codec: Option<CodecMix>,
     /// How VP9 and AV1 are divided into layers within one stream (SVC), told by dependency descriptors:
     /// L3T3_KEY is three spatial layers of three temporal ones, as livekit-client publishes; L1T3
-    /// temporal ones alone; none neither: VP9 is simulcast then, AV1 has one layer [default: L3T3_KEY, of
-    /// a --video none].
+    /// temporal ones alone; none neither [default: L3T3_KEY, of a --video none].
     #[arg(long, value_name = "MODE", help_heading = "Media")]
     pub scalability_mode: Option<Layering>,
     /// Frames per second of an H.264 --video [default: what its stream says, else 30].
@@ -429,6 +444,12 @@ impl RunFlags {
             subscribers: self.subscribers,
             participants: self.participants,
             participant_tracks: self.participant_tracks,
+            data: DataDraft {
+                publishers: self.data_publishers,
+                rate: self.data_rate,
+                bytes: self.data_size,
+                kinds: self.data_kind,
+            },
             duration: self.duration,
             joins_per_second: self.num_per_second,
             retry: self.retry,

@@ -72,6 +72,9 @@ pub(crate) struct SfuFlags {
     /// Share of publishers' packets dropped before they count as received.
     #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
     pub drop_upstream: Option<f64>,
+    /// Share of data messages dropped on their way to each client, reliable ones too.
+    #[arg(long, value_name = "PERCENT", value_parser = values::percent, help_heading = "Faults")]
+    pub drop_data: Option<f64>,
     /// How long whoever has lost its media may resume before it is removed.
     #[arg(long, default_value = "5s", value_name = "DUR", value_parser = values::duration)]
     pub departure_time: Duration,
@@ -134,6 +137,7 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
             withhold_keyframes: flags.withhold_keyframes,
             malformed: flags.malformed.unwrap_or(0.0),
             drop_upstream: flags.drop_upstream.unwrap_or(0.0),
+            drop_data: flags.drop_data.unwrap_or(0.0),
         },
         ..SfuOptions::default()
     };

@@ -13,7 +13,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use stampede_counters::{Counters, Place, RunCounters};
+use stampede_counters::{Counters, DataCounters, Place, RunCounters};
 
 use stampede_report::running::LiveWatch;
 use stampede_report::types::WatchFigures;
@@ -112,6 +112,7 @@ impl Collector for Exposed {
         received(&mut writer, &progress.counters)?;
         watched(&mut writer, &progress.watch)?;
         counted(&mut writer, "published_", None, &[("", progress.counters.publish)])?;
+        data(&mut writer, &progress.counters.data)?;
         counted(&mut writer, "impairment_", None, &[("", progress.counters.impairment)])?;
         workers(&mut writer, &progress.workers)
     }
@@ -183,6 +184,12 @@ fn received(writer: &mut Writer<'_>, counters: &RunCounters) -> fmt::Result {
         .filter_map(|(kind, media)| media.packets.loss_rate().map(|rate| (kind, rate)));
     let help = "Share of expected packets lost for good since the measured window began";
     writer.gauges("stampede_loss_ratio", help, "kind", rates)
+}
+
+fn data(writer: &mut Writer<'_>, counters: &DataCounters) -> fmt::Result {
+    let kinds = [("reliable", counters.reliable), ("lossy", counters.lossy)];
+    counted(writer, "data_", Some("kind"), &kinds)?;
+    counted(writer, "data_", None, &[("", counters.other)])
 }
 
 /// Watch time since the measured window began.

@@ -52,6 +52,7 @@ impl TrackStates {
                 None
             }
             PeerUpdate::Leaving
+            | PeerUpdate::Moved
             | PeerUpdate::PacketTrailer
             | PeerUpdate::LayersWanted { .. }
             | PeerUpdate::PublishMuted { .. } => None,

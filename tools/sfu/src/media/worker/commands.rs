@@ -229,14 +229,4 @@ impl Worker {
             source.set_interest(worker, wanted);
         }
     }
-
-    fn deliver(&mut self, targets: &[PeerKey], channel: &str, payload: &[u8]) {
-        for &key in targets {
-            let Some(index) = self.peers.index_of(key) else { continue };
-            let peer = self.peers.get_mut(index);
-            if peer.is_some_and(|peer| peer.write_data(channel, payload)) {
-                self.advance(index);
-            }
-        }
-    }
 }

@@ -154,6 +154,7 @@ impl Worker {
                 if let Some(peer) = self.peers.get(index)
                     && let Some(label) = peer.channel_label(data.id)
                 {
+                    self.messages.received += 1;
                     self.events.emit_data(peer.key(), label, data.data);
                 }
             }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod connections;
+mod data;
 
 use std::io;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use super::socket::MediaSocket;
 use super::timers::Timers;
 use super::tracks::TrackTable;
 use crate::ledger::WorkerLedger;
+use data::Messages;
 
 /// How long a poll gathers after its first datagram, so that the packets of a frame go to each
 /// subscriber together. It adds to the latency of what the SFU forwards.
@@ -52,6 +54,8 @@ pub(crate) struct WorkerParts {
     pub(crate) factory: PeerFactory,
     /// No keyframe is asked for, and none is taken for one.
     pub(crate) withhold_keyframes: bool,
+    /// Share of data messages dropped on purpose, and a seed.
+    pub(crate) drop_data: (f64, u64),
 }
 
 /// A media worker. Lives on its thread.
@@ -71,6 +75,7 @@ pub(crate) struct Worker {
     forwarder: Forwarder,
     ended: EndedRows,
     received: Received,
+    messages: Messages,
 }
 
 /// Datagrams of this turn, and what became of those that went nowhere.
@@ -100,6 +105,7 @@ impl Worker {
             forwarder: Forwarder::default(),
             ended: EndedRows::default(),
             received: Received::default(),
+            messages: Messages::new(parts.drop_data),
         }
     }
 
@@ -289,6 +295,10 @@ impl Worker {
             send_queue_full: stats.send_queue_full + self.socket.tcp_unsent(),
             kernel_drops: stats.kernel_drops,
             mailbox_full: self.siblings.packets_dropped(),
+            messages_received: self.messages.received,
+            messages_sent: self.messages.sent,
+            messages_unsent: self.messages.unsent,
+            messages_withheld: self.messages.withheld,
             messages_dropped: self.events.messages_dropped(),
             delay_queue_full: self.socket.held_full(),
             upstream_dropped: self.received.dropped,

@@ -1,0 +1,217 @@
+//! LiveKit's `DataPacket` (livekit_models.proto), as far as it is needed here: protobuf's wire format
+//! read in place.
+
+/// Fields of `DataPacket`.
+const USER: u32 = 2;
+/// Fields of `UserPacket`.
+const PAYLOAD: u32 = 2;
+const TOPIC: u32 = 4;
+/// What each message of ours is published under.
+const OUR_TOPIC: &str = "stampede";
+/// Most fields that a message is read to; ours have a handful, and a foreign one of more is not ours.
+const FIELDS_MAX: usize = 64;
+
+/// A field's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value<'a> {
+    /// A number, of whatever width.
+    Number(u64),
+    /// Bytes, a text or a message.
+    Bytes(&'a [u8]),
+}
+
+/// The fields of a message, in their order. It ends with `Err` where it can't be read.
+struct Fields<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+/// It is no protobuf message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+impl<'a> Fields<'a> {
+    fn of(message: &'a [u8]) -> Self {
+        Self { rest: message, left: FIELDS_MAX }
+    }
+
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0;
+        for place in 0..10 {
+            let (&byte, rest) = self.rest.split_first().ok_or(Malformed)?;
+            self.rest = rest;
+            value |= u64::from(byte & 0x7f) << (7 * place);
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed)
+    }
+
+    fn take(&mut self, count: u64) -> Result<&'a [u8], Malformed> {
+        let count = usize::try_from(count).map_err(|_| Malformed)?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn field(&mut self) -> Result<(u32, Value<'a>), Malformed> {
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).map_err(|_| Malformed)?;
+        let fixed = |bytes: &[u8]| {
+            bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))
+        };
+        let value = match tag & 7 {
+            0 => Value::Number(self.varint()?),
+            1 => Value::Number(fixed(self.take(8)?)),
+            2 => {
+                let count = self.varint()?;
+                Value::Bytes(self.take(count)?)
+            }
+            5 => Value::Number(fixed(self.take(4)?)),
+            _ => return Err(Malformed),
+        };
+        // Field numbers begin with 1.
+        if number == 0 { Err(Malformed) } else { Ok((number, value)) }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, Value<'a>), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() || self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let field = self.field();
+        if field.is_err() {
+            self.left = 0;
+        }
+        Some(field)
+    }
+}
+
+/// What a message of a data channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read<'a> {
+    /// A user's message with this payload.
+    User(&'a [u8]),
+    /// Something else of LiveKit's.
+    Other,
+}
+
+/// Reads and writes packets.
+pub(crate) struct Packet;
+
+impl Packet {
+    /// Reads one.
+    pub(crate) fn read(message: &[u8]) -> Result<Read<'_>, Malformed> {
+        let mut read = Read::Other;
+        for field in Fields::of(message) {
+            if let (USER, Value::Bytes(user)) = field? {
+                for field in Fields::of(user) {
+                    if let (PAYLOAD, Value::Bytes(payload)) = field? {
+                        read = Read::User(payload);
+                    }
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Writes a user's message: this header, then so many bytes that mean nothing. It takes the
+    /// place of what is in `to`.
+    pub(crate) fn write_user(header: &[u8], bytes: usize, to: &mut Vec<u8>) {
+        let payload = bytes.max(header.len());
+        to.clear();
+        let inside = bytes_field(payload) + bytes_field(OUR_TOPIC.len());
+        put_length(to, USER, inside);
+        put_length(to, PAYLOAD, payload);
+        to.extend_from_slice(header);
+        to.resize(to.len() + payload - header.len(), b'.');
+        put_length(to, TOPIC, OUR_TOPIC.len());
+        to.extend_from_slice(OUR_TOPIC.as_bytes());
+    }
+}
+
+fn put_varint(to: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        to.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    to.push(value as u8);
+}
+
+/// The head of a field of bytes.
+fn put_length(to: &mut Vec<u8>, field: u32, length: usize) {
+    put_varint(to, u64::from(field) << 3 | 2);
+    put_varint(to, length as u64);
+}
+
+/// How long a field of so many bytes is, of a number below 16.
+fn bytes_field(length: usize) -> usize {
+    let digits = (usize::BITS - length.leading_zeros()).max(1) as usize;
+    1 + digits.div_ceil(7) + length
+}
+
+#[cfg(test)]
+mod tests {
+    use livekit_protocol::{DataPacket, RpcAck, UserPacket, data_packet};
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_by_livekits_own_types() {
+        let mut message = b"from before".to_vec();
+        for bytes in [32, 90, 127, 128, 200, 16_000, 60_000] {
+            Packet::write_user(&[7; 32], bytes, &mut message);
+            let packet = DataPacket::decode(&message[..]).unwrap();
+            let Some(data_packet::Value::User(user)) = packet.value else { panic!("{bytes}") };
+            assert_eq!((user.payload.len(), user.topic.as_deref()), (bytes, Some("stampede")));
+            assert_eq!(user.payload[..32], [7; 32]);
+            assert_eq!(Packet::read(&message), Ok(Read::User(&user.payload)));
+        }
+    }
+
+    #[test]
+    fn what_a_server_adds_hides_nothing() {
+        let packet = |value| DataPacket {
+            participant_identity: "somebody".to_owned(),
+            destination_identities: vec!["a".to_owned(), "b".to_owned()],
+            sequence: 70_000,
+            participant_sid: "PA_1".to_owned(),
+            value: Some(value),
+            ..DataPacket::default()
+        };
+        let user = UserPacket {
+            payload: b"hello".to_vec(),
+            start_time: Some(5),
+            nonce: vec![1; 16],
+            ..UserPacket::default()
+        };
+        let message = packet(data_packet::Value::User(user)).encode_to_vec();
+        assert_eq!(Packet::read(&message), Ok(Read::User(b"hello")));
+        let ack = RpcAck { request_id: "1".to_owned() };
+        let message = packet(data_packet::Value::RpcAck(ack)).encode_to_vec();
+        assert_eq!(Packet::read(&message), Ok(Read::Other));
+        assert_eq!(Packet::read(&[]), Ok(Read::Other));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_messages_do_no_harm(message: Vec<u8>, cut in 0usize..200, at in 0usize..200) {
+            let _ = Packet::read(&message);
+            let mut message = Vec::new();
+            Packet::write_user(&[7; 32], 100, &mut message);
+            message.truncate(cut);
+            if let Some(byte) = message.get_mut(at) {
+                *byte = !*byte;
+            }
+            if let Ok(Read::User(payload)) = Packet::read(&message) {
+                proptest::prop_assert!(payload.len() <= message.len());
+            }
+        }
+    }
+}
