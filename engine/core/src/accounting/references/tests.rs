@@ -260,6 +260,7 @@ fn forwarded(codec: Codec, spatial: u8, temporal: u8) -> (Vec<Story>, Vec<Sent>)
         }
         let back = [4, 1, 2, 1][(picture - key) % 4];
         let refers_to = frames.iter().position(|&other| other + back == picture);
+        let refers_to = refers_to.filter(|_| !frame.keyframe);
         stories.push(Story { keyframe: frame.keyframe, refers_to: Vec::from_iter(refers_to) });
         frames.push(picture);
     }

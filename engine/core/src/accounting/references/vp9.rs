@@ -108,6 +108,7 @@ impl References {
         if lost != Some(0) {
             self.lose(&descriptor);
         }
+        self.check_group(info, &descriptor, id, complete);
         let decodable = complete
             && (info.keyframe || self.is_decodable(info, &descriptor, id, lost == Some(0)));
         if info.keyframe && decodable {
@@ -191,6 +192,25 @@ impl References {
                 self.base && base_known && self.upper && nothing_lost
             }
             _ => self.base && self.upper && nothing_lost,
+        }
+    }
+
+    /// Forgets the picture group where its beginning is not known any more: a new one may have begun
+    /// with a key picture of which a packet is missing, or with a picture that was lost, which shows
+    /// by temporal layers that are not in their places.
+    fn check_group(
+        &mut self,
+        info: &FrameInfo,
+        descriptor: &Descriptor,
+        id: Option<u64>,
+        complete: bool,
+    ) {
+        let misplaced = self.of_group(id).is_some_and(|picture| {
+            descriptor.temporal_id.is_some_and(|temporal_id| temporal_id != picture.temporal_id)
+        });
+        let key_picture = !descriptor.inter_predicted && info.structure.is_none();
+        if (misplaced && info.structure.is_none()) || (key_picture && !complete) {
+            self.group.clear();
         }
     }
 
