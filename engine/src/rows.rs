@@ -212,6 +212,7 @@ mod tests {
             sender_report_at: None,
             sender_window: None,
             bitrate_bps: None,
+            height_mean: None,
             closed: false,
         }
     }

@@ -247,6 +247,8 @@ pub fn profile_level_id(sps: &[u8]) -> Option<u32> {
 /// Width and height in pixels by a NAL unit that is a sequence parameter set; `None` if it can't be
 /// read, or says more than 65,535 pixels a side.
 pub fn picture_size(sps: &[u8]) -> Option<(u16, u16)> {
+    // The reader takes the length less two without looking.
+    sps.first()?;
     let data = rbsp::decode_nal(sps).ok()?;
     let parameters = SeqParameterSet::from_bits(rbsp::BitReader::new(&data[..])).ok()?;
     let (width, height) = parameters.pixel_dimensions().ok()?;

@@ -10,6 +10,9 @@ use crate::packetize::{self, Vp9Layer};
 use crate::scalability::{Picture, ScalabilityMode, structure_bytes};
 use crate::{av1, vp9};
 
+/// Of one picture, in the order in which they are sent.
+type Payloads = Vec<Arc<[u8]>>;
+
 /// Room left in the payloads of a key picture for what its descriptor takes besides the structure,
 /// and for the longer form of header extensions (RFC 8285 §4.3) that it makes necessary.
 const KEY_PICTURE_RESERVE_BYTES: usize = 16;
@@ -52,7 +55,7 @@ impl Cutter {
         &mut self,
         data: &[u8],
         keyframe: bool,
-    ) -> Result<(Vec<Arc<[u8]>>, Picture), ClipProblem> {
+    ) -> Result<(Payloads, Picture), ClipProblem> {
         let (index, mode) = (self.pictures as u64, self.mode);
         let bad = |reason| ClipProblem::NotScalable { index, mode, reason };
         self.since_key = if keyframe { 0 } else { self.since_key + 1 };

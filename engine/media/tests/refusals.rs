@@ -303,10 +303,10 @@ fn h264_files() {
     assert_eq!(keys, [true, false, false, true]);
     // The second IDR picture came without parameter sets; whoever joins there needs them.
     assert!(h264::sequence_parameters(&clip.frames[3].packets[0]).is_some());
-    let faster = ClipOptions { frame_rate: Some(50.0) };
+    let faster = ClipOptions { frame_rate: Some(50.0), ..ClipOptions::default() };
     let clip = MediaClip::from_bytes_with("x", &annex_b(&good), faster).unwrap().clip;
     assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (1_800, 7_200));
-    let impossible = ClipOptions { frame_rate: Some(5_000.0) };
+    let impossible = ClipOptions { frame_rate: Some(5_000.0), ..ClipOptions::default() };
     MediaClip::from_bytes_with("x", &annex_b(&good), impossible).unwrap_err();
 }
 

@@ -167,7 +167,7 @@ struct Figures {
     bitrate: Option<f64>,
     counted: LatencyCounters,
     latencies: Vec<Duration>,
-    switches: Option<u64>,
+    switches: Option<(u64, u64)>,
 }
 
 impl Figures {
@@ -199,7 +199,7 @@ fn the_plain_stream_is_what_it_should_be() {
     assert_eq!((figures.frames.decodable, figures.frames.dropped), (Some(250), Some(0)));
     assert_eq!(figures.jitter, Some(Duration::ZERO));
     assert_eq!(figures.latencies, [TRANSIT; 250]);
-    assert_eq!(figures.switches, Some(0));
+    assert_eq!(figures.switches, Some((0, 0)));
 }
 
 #[test]
@@ -248,8 +248,8 @@ fn a_layer_switch_shows_only_as_one() {
     stream.timestamp_offset = stream.timestamp_offset.wrapping_add(1_234);
     stream.frames(125);
     let figures = stream.figures();
-    assert_eq!(figures.switches, Some(1));
-    assert_eq!(Figures { switches: Some(0), ..figures }, plain(250));
+    assert_eq!(figures.switches, Some((1, 0)));
+    assert_eq!(Figures { switches: Some((0, 0)), ..figures }, plain(250));
 }
 
 #[test]

@@ -156,6 +156,7 @@ impl StreamModel {
             ended,
             open,
             trouble,
+            layers: Vec::new(),
             last,
         }
     }

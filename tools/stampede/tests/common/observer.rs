@@ -13,6 +13,8 @@ use super::relay::{listen, rtp_payload_type};
 const PACKETS_MAX: usize = 100_000;
 /// Opus, as the SFU numbers it; everything else with frames of several packets is video.
 const OPUS: u8 = 111;
+/// Opus with the packet before (RFC 2198).
+const RED: u8 = 63;
 /// Intervals before a frame that its nominal length is made of, at most.
 const INTERVALS_MAX: usize = 30;
 /// The fewest; with fewer a frame is taken to last [`FALLBACK`].
@@ -31,6 +33,13 @@ struct Packet {
     timestamp: u32,
     marker: bool,
     bytes: usize,
+}
+
+impl Packet {
+    /// It is a frame by itself.
+    fn is_audio(&self) -> bool {
+        [OPUS, RED].contains(&self.payload_type)
+    }
 }
 
 /// Packets of a stream that went on, by SSRC.
@@ -72,7 +81,7 @@ impl Observer {
     pub(crate) fn gap(&self, ssrc: u32, cut: SystemTime) -> Option<Gap> {
         let streams = self.streams.lock().unwrap();
         let packets = streams.get(&ssrc)?;
-        let audio = packets.front()?.payload_type == OPUS;
+        let audio = packets.front()?.is_audio();
         let frames = frames(packets);
         let after = frames.partition_point(|frame| frame.at < cut);
         let (before, later) = frames.split_at(after);
@@ -115,7 +124,7 @@ fn frames(packets: &VecDeque<Packet>) -> Vec<Frame> {
             (timestamp, bytes) = (Some(packet.timestamp), 0);
         }
         bytes += packet.bytes;
-        if packet.marker || packet.payload_type == OPUS {
+        if packet.marker || packet.is_audio() {
             frames.push(Frame { at: packet.at, bytes });
         }
     }
