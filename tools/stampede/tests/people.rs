@@ -106,8 +106,10 @@ fn assert_speakers_told(ended: &Ended) {
     assert!((1.0..=2.0).contains(&of("turns")), "{signalling:#}");
     assert!(of("expected") >= 3.0 && of("named") == of("expected"), "{signalling:#}");
     assert_eq!((of("missed"), of("flaps")), (0.0, 0.0), "{signalling:#}");
-    let p50 = of("latency_ms/p50");
-    assert!((100.0..1_500.0).contains(&p50), "{signalling:#}");
+    // A server listens for some 400 ms, of which loud packets of the turn before may be a part where
+    // the silence between was left out (DTX).
+    let (min, max) = (of("latency_ms/min"), of("latency_ms/max"));
+    assert!(min > 0.0 && (100.0..1_500.0).contains(&max), "{signalling:#}");
     assert!(ended.stdout.contains("speakers "), "{}", ended.stdout);
 }
 
