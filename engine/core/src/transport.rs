@@ -11,12 +11,6 @@ pub enum PathKind {
     Udp,
     /// TCP to a candidate of the server (RFC 6544).
     Tcp,
-    /// A TURN server that is reached over UDP (RFC 8656).
-    TurnUdp,
-    /// A TURN server that is reached over TCP.
-    TurnTcp,
-    /// A TURN server that is reached over TLS.
-    TurnTls,
 }
 
 impl PathKind {
@@ -26,9 +20,6 @@ impl PathKind {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
-            Self::TurnUdp => "turn_udp",
-            Self::TurnTcp => "turn_tcp",
-            Self::TurnTls => "turn_tls",
         }
     }
 }
@@ -48,8 +39,7 @@ impl Transport {
     #[must_use]
     pub fn tries(self, path: PathKind) -> bool {
         match self {
-            // Of TURN nothing is tried yet.
-            Self::Auto => matches!(path, PathKind::Udp | PathKind::Tcp),
+            Self::Auto => true,
             Self::Only(only) => path == only,
         }
     }

@@ -411,9 +411,6 @@ impl Joins {
             let count = match entry.path {
                 PathKind::Udp => &mut self.paths.udp,
                 PathKind::Tcp => &mut self.paths.tcp,
-                PathKind::TurnUdp => &mut self.paths.turn_udp,
-                PathKind::TurnTcp => &mut self.paths.turn_tcp,
-                PathKind::TurnTls => &mut self.paths.turn_tls,
             };
             *count += 1;
         }
