@@ -194,6 +194,8 @@ pub struct TokenFacts {
     pub can_join: bool,
     /// Its holder may publish tracks.
     pub can_publish: bool,
+    /// Its holder may send data messages.
+    pub can_publish_data: bool,
     /// Of these sources alone, as LiveKit's tokens name them; empty is of all.
     pub publish_sources: Vec<String>,
     /// Its holder may subscribe.
@@ -244,6 +246,7 @@ impl Token {
             identity: claims.sub,
             can_join: grants.room_join,
             can_publish: grants.can_publish(),
+            can_publish_data: grants.can_publish_data(),
             can_subscribe: grants.can_subscribe(),
             can_update_own_metadata: grants.can_update_own_metadata(),
             hidden: grants.hidden,

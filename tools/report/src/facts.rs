@@ -124,7 +124,7 @@ pub struct Facts {
     pub server_gone: Option<Early>,
     /// Subscribers connected at least once.
     pub subscribers_joined: u64,
-    /// Nobody was to send or to receive anything.
+    /// Nobody was to send media, or to receive any.
     pub no_media: bool,
     /// Publishers connected at least once.
     pub publishers_joined: u64,

@@ -234,10 +234,7 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     if facts.interrupted {
         return None;
     }
-    // Of a run that sends data only no media are due.
-    let data_only = facts.data.is_some() && facts.publishers_joined == 0;
-    let none_due =
-        facts.no_media || data_only || (facts.tracks.none_due && facts.publishers_joined > 0);
+    let none_due = facts.no_media || (facts.tracks.none_due && facts.publishers_joined > 0);
     if facts.subscribers_joined > 0 && facts.received == 0 && !none_due {
         let reason = if facts.publishers_joined == 0 {
             "nothing was received: no publisher of this run joined, and nobody else published in \

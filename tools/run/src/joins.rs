@@ -61,6 +61,8 @@ struct Entry {
     reached: u8,
     /// By what its media came up, or is coming up.
     path: PathKind,
+    /// It is among the participants by their ways.
+    path_counted: bool,
     /// When ICE was connected, from the schedule, until it is known by what.
     ice: Option<Duration>,
     /// What the try under way waits for, or the last one waited for when it broke.
@@ -357,6 +359,7 @@ impl Joins {
         }
         entry.started = Some(scheduled);
         (entry.reached, entry.step, entry.broken) = (0, Step::default(), false);
+        entry.path = PathKind::default();
     }
 
     /// A phase was reached `since` its scheduled start. Only the first time counts.
@@ -412,7 +415,8 @@ impl Joins {
                 PathKind::Udp => &mut self.paths.udp,
                 PathKind::Tcp => &mut self.paths.tcp,
             };
-            *count += 1;
+            // Together they are `joined`: who joins again counts once.
+            *count += u64::from(!std::mem::replace(&mut entry.path_counted, true));
         }
     }
 
@@ -553,6 +557,9 @@ impl Joins {
         self.tries.retries += 1;
         let entry = &mut self.entries[id.0];
         (entry.broken, entry.step) = (false, Step::default());
+        if !entry.has(JoinPhase::Dtls) {
+            entry.path = PathKind::default();
+        }
     }
 
     /// A session went on over a new websocket.

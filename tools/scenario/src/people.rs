@@ -51,7 +51,8 @@ fn check_no_media(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
 
 fn check_updates(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
     let Some(rate) = draft.metadata_updates_per_second else { return Ok(()) };
-    if draft.hidden {
+    let hides = |grant: &Grant| grant.to_string() == "hidden=true";
+    if draft.hidden || draft.profile.grants.iter().any(hides) {
         return Err(Failure::config(
             "--metadata-updates-per-second: nobody is told of participants that are --hidden; \
              leave one of them out",

@@ -161,6 +161,9 @@ fn check(spec: &ParticipantSpec, facts: &TokenFacts, updates: bool) -> Result<()
             return lacks(what, &format!("canPublish of the {source}"));
         }
     }
+    if spec.sends_data() && !facts.can_publish_data {
+        return lacks("a data publisher", "canPublishData");
+    }
     if spec.receives() && !facts.can_subscribe {
         return lacks("a subscriber", "canSubscribe");
     }

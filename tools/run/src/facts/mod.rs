@@ -10,12 +10,12 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use stampede_core::{MediaCounters, MediaKind, PacketCounters, StreamReport};
 use stampede_counters::{
-    DataCounters, Figure, GeneratorCounters, ImpairCounters, RecordingCounters, RunCounters,
-    SfuWorkerCounters,
+    DataCounters, Figure, GeneratorCounters, ImpairCounters, PublishCounters, RecordingCounters,
+    RunCounters, SfuWorkerCounters,
 };
 use stampede_engine::{Distributions, EngineReport, LeftOut, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
-use stampede_scenario::{FaultKind, Simulation, Stage, Target};
+use stampede_scenario::{CongestionFeedback, FaultKind, Simulation, Stage, Target};
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use stampede_report::facts::{
@@ -191,7 +191,8 @@ fn facts(
         server_gone: data.server_gone.clone(),
         subscribers_joined: data.joins.receivers_joined() as u64,
         publishers_joined: data.joins.senders_joined() as u64,
-        no_media: data.scenario.no_media,
+        no_media: data.scenario.no_media
+            || (data.scenario.data.is_some() && data.scenario.shape.senders() == 0),
         errors: data.joins.error_facts(),
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
@@ -248,11 +249,17 @@ fn smaller_excused(data: &RunData) -> Option<&'static str> {
     let mut faults = data.scenario.faults.iter().map(|fault| fault.kind);
     let bandwidth =
         |kind| matches!(kind, FaultKind::Simulate(Simulation::SubscriberBandwidth { .. }));
-    if impaired.any(|spec| spec.rate_bps.is_some()) || faults.any(bandwidth) {
-        return Some("a rate was limited on purpose");
+    // A queue or losses of our own making are told to a server that asks for them, which rightly sends less.
+    let told = matches!(data.scenario.target, Target::Server(_))
+        && data.scenario.feedback == CongestionFeedback::Chrome;
+    if impaired.any(|spec| told || spec.rate_bps.is_some()) || faults.any(bandwidth) {
+        return Some("a way was made worse on purpose");
     }
+    // Held back from before the window on, or dropped in it.
     let workers = data.engine.iter().flat_map(|engine| &engine.workers);
-    if workers.map(|worker| worker.counted.publish.layer_drops).any(|drops| drops > 0) {
+    let mut sent = workers.map(|worker| worker.counted.publish);
+    let adapted = |sent: PublishCounters| sent.layer_drops > 0 || sent.frames_withheld > 0;
+    if data.scenario.adapt && sent.any(adapted) {
         return Some("publishers left layers out that their way had no room for (--adapt)");
     }
     data.clips.video.is_empty().then_some(
