@@ -296,7 +296,7 @@ fn h264_files() {
     let good = [&sps[..], &pps, IDR, P_SLICE, &[0x01, 0x9a, 1], &[9, 0x10], IDR];
     let opened = MediaClip::from_bytes_with("x", &annex_b(&good), ClipOptions::default()).unwrap();
     let clip = opened.clip;
-    assert_eq!((clip.codec, clip.width, clip.height), (Codec::H264, 640, 360));
+    assert_eq!((clip.codec, clip.width, clip.height), (Codec::H264, 320, 180));
     assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (4, 25.0, 14_400));
     assert!(!opened.frame_rate_assumed);
     let keys: Vec<_> = clip.frames.iter().map(|frame| frame.keyframe).collect();
