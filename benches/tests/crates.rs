@@ -272,7 +272,6 @@ const CRATES: &[Row] = &[
             "stampede-counters",
             "stampede-engine",
             "stampede-impair",
-            "stampede-media",
             "stampede-output",
             "stampede-report",
             "stampede-run",

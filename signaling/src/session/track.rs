@@ -53,15 +53,19 @@ pub struct VideoSize {
     pub height: u32,
 }
 
+/// Share of the height asked for that is taken for enough.
+const SIZE_TOLERANCE: f32 = 0.9;
+
 /// Height of the layer that a server sends who asks for this, if nothing is in the way. With a size it
-/// is the lowest layer that is at least as high, else the highest (livekit
-/// pkg/rtc/mediatrackreceiver.go, `GetQualityForDimension`); with a quality the layer of it, or else
+/// is the lowest layer that is nine tenths as high at least, else the highest (livekit
+/// pkg/rtc/mediatrackreceiver.go, `GetQualityForDimension` and `layerSelectionTolerance`); with a quality the layer of it, or else
 /// the best below, or the lowest. `None` if nobody said what is offered.
 #[must_use]
 pub fn height_due(offered: &[VideoSize], asked: VideoSize) -> Option<u32> {
     let known = || offered.iter().filter(|layer| layer.height > 0);
     if asked.height > 0 {
-        let enough = known().map(|layer| layer.height).filter(|height| *height >= asked.height);
+        let least = (asked.height as f32 * SIZE_TOLERANCE) as u32;
+        let enough = known().map(|layer| layer.height).filter(|height| *height >= least);
         return enough.min().or_else(|| known().map(|layer| layer.height).max());
     }
     let below = known().filter(|layer| layer.quality <= asked.quality);
@@ -259,7 +263,8 @@ mod tests {
             (&simulcast, quality(Quality::Medium), Some(360)),
             (&simulcast, quality(Quality::Low), Some(180)),
             (&simulcast, large, Some(720)),
-            (&simulcast, VideoSize { height: 200, ..small }, Some(360)),
+            (&simulcast, VideoSize { height: 200, ..small }, Some(180)),
+            (&simulcast, VideoSize { height: 210, ..small }, Some(360)),
             (&simulcast, VideoSize { height: 1_080, ..large }, Some(720)),
             (&[middle, large], small, Some(360)),
             // Without simulcast there is one layer, whatever is asked for.

@@ -296,7 +296,10 @@ impl Streams {
     pub fn poll(&mut self) -> io::Result<usize> {
         self.batch.clear();
         self.used = 0;
-        self.slots.free_left(|_| {});
+        // What ended since the last poll has not been told yet: till then its id is nobody else's.
+        if self.happened.is_empty() {
+            self.slots.free_left(|_| {});
+        }
         self.look()?;
         self.accept();
         while self.batch.len() < self.batch_max

@@ -20,7 +20,7 @@ use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionValues, RtpPacket, RtpWrite};
-use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -230,7 +230,12 @@ impl Connection {
 
     fn drain(&mut self, events: &mut Vec<Event>) {
         loop {
-            match self.rtc.poll_output().unwrap() {
+            let output = match self.rtc.poll_output() {
+                // Who leaves before its data channels stand.
+                Err(RtcError::Sctp(_)) => return,
+                output => output.unwrap(),
+            };
+            match output {
                 Output::Timeout(at) => {
                     self.timeout = at;
                     return;
