@@ -330,14 +330,14 @@ fn media(page: &mut Page, name: &str, media: &MediaSection) {
     );
     let rate = media.loss_rate.map_or("-".to_owned(), share);
     // Shorter where there is more to say: a line has 100 characters.
-    let (by_red, late) = match packets.repaired_by_red {
-        0 => (String::new(), "came late"),
-        by_red => (format!(" + {} RED", group(by_red)), "late"),
+    let (for_good, by_red, late) = match packets.repaired_by_red {
+        0 => (" for good", String::new(), "came late"),
+        by_red => ("", format!(" + {} by RED", group(by_red)), "late"),
     };
     page.sub(
         "loss",
         &format!(
-            "{rate} for good: {} missing = {} repaired{by_red} + {} unrecovered ({} {late})",
+            "{rate}{for_good}: {} missing = {} repaired{by_red} + {} unrecovered ({} {late})",
             group(packets.missing),
             group(packets.repaired),
             group(packets.unrecovered),
@@ -665,7 +665,7 @@ mod tests {
         }
         let text = render(&redundant, false);
         let words: Vec<_> = text.split_whitespace().collect();
-        let parts = "= 90 repaired + 900 RED + 10 unrecovered (4 late)";
+        let parts = "= 90 repaired + 900 by RED + 10 unrecovered (4 late)";
         assert!(words.join(" ").contains(parts), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
