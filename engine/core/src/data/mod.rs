@@ -1,8 +1,8 @@
 //! Data messages: what is sent over a connection's data channels, and what of it came.
 //!
-//! Pure, as everything here. Each message of ours has a header in its payload ([`header`]): whose it
+//! Pure, as everything here. Each message of ours has a header in its payload (`header`): whose it
 //! is, its number and when it was sent. What was sent is on a board that all peers of a room share
-//! ([`DataRoom`]), so that who receives nothing at all still knows what it missed ([`ledger`]).
+//! ([`DataRoom`]), so that who receives nothing at all still knows what it missed (`ledger`).
 //!
 //! LiveKit's envelope (`DataPacket`, livekit_models.proto) is read and written here field by field,
 //! in place: a worker copies no message to look at it, and what a foreign client may put in there
