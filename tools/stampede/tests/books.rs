@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::namespace::Namespace;
-use common::{Ended, Running, Sfu, alone, files, run, stampede};
+use common::{Ended, Running, Sfu, beside, files, run, stampede};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ const FORMS: [&str; 5] = ["text", "json", "html", "markdown", "junit"];
 
 #[test]
 fn joins_that_never_end_are_in_the_books_and_no_pass() {
-    let _alone = alone();
+    let _beside = beside();
     // Nothing reaches half of them from the beginning, so they wait for ICE until the run ends.
     let args = ["--duration=1s", "--embedded-impair=cohort=50%,outage=90s@0s"];
     let ended = run(&small(&args));
@@ -96,7 +96,7 @@ fn joins_that_never_end_are_in_the_books_and_no_pass() {
 
 #[test]
 fn a_threshold_of_ones_own_takes_the_place_of_the_bound_on_joins() {
-    let _alone = alone();
+    let _beside = beside();
     let args = [
         "--duration=1s",
         "--audio-publishers=0",
@@ -116,7 +116,7 @@ fn a_threshold_of_ones_own_takes_the_place_of_the_bound_on_joins() {
 
 #[test]
 fn an_outage_of_ours_explains_joins_that_never_end() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&small(&["--duration=1s", "--impair=cohort=50%,outage=90s@0s"]));
     assert!(ended.number("/join/pending_at/ice") >= 1.0);
     let reasons = reasons(&ended);
@@ -126,7 +126,7 @@ fn an_outage_of_ours_explains_joins_that_never_end() {
 
 #[test]
 fn tries_are_not_participants() {
-    let _alone = alone();
+    let _beside = beside();
     let args =
         ["--duration=1s", "--retry=3", "--retry-sleep=100ms", "--embedded-flag=--refuse-joins=40%"];
     let ended = run(&small(&args));
@@ -171,7 +171,7 @@ fn assert_interrupted(ended: &Ended) {
 
 #[test]
 fn a_run_interrupted_in_its_ramp_is_never_green() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--subscribers=50", "--num-per-second=2", "--threshold=join.failed==0"];
     let mut running = Running::start(&small(&args));
     running.wait_for(" ramp ");
@@ -183,7 +183,7 @@ fn a_run_interrupted_in_its_ramp_is_never_green() {
 
 #[test]
 fn a_run_interrupted_while_everybody_leaves_is_never_green() {
-    let _alone = alone();
+    let _beside = beside();
     // A server that stands still makes leaving take a second: the signal comes in it.
     let sfu = Sfu::start(&[]);
     let mut running = sfu.run(&["--subscribers=3", "--duration=1s", "--no-tui"]);
@@ -198,7 +198,7 @@ fn a_run_interrupted_while_everybody_leaves_is_never_green() {
 
 #[test]
 fn a_server_that_dies_just_before_the_end_is_named() {
-    let _alone = alone();
+    let _beside = beside();
     for (signal, fault, word) in [
         (Signal::KILL, "server", "connection refused"),
         (Signal::STOP, "unknown", "no answer within 2s"),
@@ -224,7 +224,7 @@ fn a_server_that_dies_just_before_the_end_is_named() {
 
 #[test]
 fn a_recording_that_is_not_whole_is_no_pass() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let record = dir.path().join("rec");
     let flag = format!("--record={}", record.display());
@@ -262,7 +262,7 @@ fn a_recording_that_is_not_whole_is_no_pass() {
 
 #[test]
 fn a_recording_onto_a_full_disk_is_no_pass() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("t");
     fs::create_dir(&at).unwrap();
@@ -283,7 +283,7 @@ fn a_recording_onto_a_full_disk_is_no_pass() {
 
 #[test]
 fn a_capture_that_can_t_be_written_is_no_pass() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let captures = dir.path().join("cap");
     fs::create_dir(&captures).unwrap();
@@ -300,7 +300,7 @@ fn a_capture_that_can_t_be_written_is_no_pass() {
 
 #[test]
 fn the_summary_and_the_verdict_name_the_same_lateness() {
-    let _alone = alone();
+    let _beside = beside();
     let mut running = Running::start(&small(&["--duration=3s"]));
     running.wait_for(" hold ");
     for _ in 0..3 {
@@ -322,7 +322,7 @@ fn the_summary_and_the_verdict_name_the_same_lateness() {
 
 #[test]
 fn unlike_runs_are_compared_by_rates() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let report = |name: &str, args: &[&'static str]| {
         let ended = run(&small(args));

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Running, alone, files, stampede, stampede_under};
+use common::{Running, beside, files, stampede, stampede_under};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn the_man_page_and_completions_go_to_stdout() {
 
 #[test]
 fn a_report_goes_into_a_fifo() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fifo");
     fifo(&path);
@@ -128,7 +128,7 @@ fn a_report_goes_into_a_fifo() {
 
 #[test]
 fn a_signal_gives_up_a_fifo_that_nobody_reads_and_the_other_reports_say_so() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fifo(&path("fifo"));
@@ -156,7 +156,7 @@ fn a_signal_gives_up_a_fifo_that_nobody_reads_and_the_other_reports_say_so() {
 
 #[test]
 fn a_second_signal_does_not_wait_for_a_fifo() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fifo(&path("fifo"));
@@ -194,7 +194,7 @@ fn a_signal_ends_the_writing_of_stored_reports() {
 
 #[test]
 fn stdout_is_for_the_report_alone() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = stampede().args(SHORT).arg("--out=json=-").output().unwrap();
     assert_eq!((ended.status.code(), text(&ended.stderr).as_str()), (Some(0), ""));
     let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
@@ -284,7 +284,7 @@ fn with_small_disk(size: &str, script: &str) -> Option<(tempfile::TempDir, Outpu
 
 #[test]
 fn a_full_disk_leaves_the_old_report_and_fails_the_run() {
-    let _alone = alone();
+    let _beside = beside();
     let script = "echo '{\"old\":1}' > t/r.json; chmod 640 t/r.json
         \"$S\" run --subscribers 1 --audio-publishers 0 --duration 1s --quiet \\
             --out json=t/r.json --out json=good.json --out markdown=good.md --out junit=good.xml > o.txt 2> e.txt
@@ -336,7 +336,7 @@ fn recording(dir: &Path, wrapper: &[&str]) -> Guarded {
 
 #[test]
 fn a_terminal_that_goes_away_ends_a_run_with_its_report() {
-    let _alone = alone();
+    let _beside = beside();
     for end in [Signal::HUP, Signal::QUIT] {
         let dir = tempfile::tempdir().unwrap();
         let mut child = recording(dir.path(), &[]);
@@ -349,7 +349,7 @@ fn a_terminal_that_goes_away_ends_a_run_with_its_report() {
 
 #[test]
 fn nohup_is_respected() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let mut child = recording(dir.path(), &["env", "--ignore-signal=HUP"]);
     signal(&child, Signal::HUP);
@@ -361,7 +361,7 @@ fn nohup_is_respected() {
 
 #[test]
 fn a_hangup_between_two_steps_of_a_search_ends_it_with_its_report() {
-    let _alone = alone();
+    let _beside = beside();
     let mut running = Running::start(&[
         "run",
         "--find=subscribers",
@@ -405,7 +405,7 @@ fn gone() -> OwnedFd {
 
 #[test]
 fn readers_of_stderr_and_stdout_that_go_away_cost_nothing() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let ended = stampede()
@@ -441,7 +441,7 @@ fn what_only_prints_ends_well_without_a_reader() {
 
 #[test]
 fn the_sfu_serves_on_without_anybody_who_reads_what_it_says() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let child = stampede()
         .args(["sfu", "--port=0", "--rtc-port=0"])
@@ -470,7 +470,7 @@ fn the_sfu_serves_on_without_anybody_who_reads_what_it_says() {
 
 #[test]
 fn the_full_screen_s_terminal_goes_away() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     // It becomes the first process of the terminal's session, which is told when that is gone.
     let inside = format!(
@@ -499,7 +499,7 @@ fn the_full_screen_s_terminal_goes_away() {
 fn the_embedded_sfu_leaves_a_session_s_signals_to_its_parent() {
     // The embedded one is told by nobody but its parent: a hangup for all of a session's processes
     // ends the run, not the server under it.
-    let _alone = alone();
+    let _beside = beside();
     let mut running = Running::start(&["run", "--subscribers=1", "--duration=5m", "--no-tui"]);
     running.wait_for(" hold ");
     let [child] = common::children(running.pid())[..] else { panic!("one child") };

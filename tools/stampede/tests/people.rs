@@ -8,7 +8,7 @@ mod common;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{Ended, KEY, Running, SECRET, Sfu, alone, run};
+use common::{Ended, KEY, Running, SECRET, Sfu, beside, run};
 use stampede_signaling::{ApiCredentials, JoinGrant, PLAIN, TOKEN_TTL};
 use stampede_testing::skip_without_server;
 
@@ -67,7 +67,7 @@ fn assert_heard_of_each_other(ended: &Ended) {
 
 #[test]
 fn participants_without_media_hear_of_each_other() {
-    let _alone = alone();
+    let _beside = beside();
     let args = [&["run", "--no-tui"], &SIGNALLING_ALONE[..]].concat();
     assert_heard_of_each_other(&run(&args));
     let refused = run(&[
@@ -85,7 +85,7 @@ fn participants_without_media_hear_of_each_other() {
 
 #[test]
 fn participants_without_media_hear_of_each_other_at_a_real_server() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(server) = real() else { return };
     assert_heard_of_each_other(&run_at(&server, &SIGNALLING_ALONE));
 }
@@ -115,13 +115,13 @@ fn assert_speakers_told(ended: &Ended) {
 
 #[test]
 fn subscribers_are_told_who_speaks() {
-    let _alone = alone();
+    let _beside = beside();
     assert_speakers_told(&run(&[&["run", "--no-tui"], &SPEAKERS[..]].concat()));
 }
 
 #[test]
 fn subscribers_are_told_who_speaks_at_a_real_server() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(server) = real() else { return };
     assert_speakers_told(&run_at(&server, &SPEAKERS));
 }
@@ -178,7 +178,7 @@ fn assert_joins_by_tokens(server: &Server) {
 
 #[test]
 fn who_has_no_secret_joins_by_tokens_of_others() {
-    let _alone = alone();
+    let _beside = beside();
     let sfu = Sfu::start(&[]);
     let server = Server { url: sfu.url.clone(), key: KEY.to_owned(), secret: SECRET.to_owned() };
     assert_joins_by_tokens(&server);
@@ -186,7 +186,7 @@ fn who_has_no_secret_joins_by_tokens_of_others() {
 
 #[test]
 fn who_has_no_secret_joins_a_real_server_by_tokens_of_others() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(server) = real() else { return };
     assert_joins_by_tokens(&server);
 }

@@ -7,7 +7,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Ended, Running, Sfu, alone, run};
+use common::{Ended, Running, Sfu, beside, run};
 use serde_json::Value;
 use stampede_testing::skip_without_server;
 
@@ -117,7 +117,7 @@ fn assert_nothing_lost(ended: &Ended) {
 }
 
 fn broken_in_all_ways(server: Server) {
-    let _alone = alone();
+    let _beside = beside();
     let Some(ended) = faulty(
         server,
         &[
@@ -174,7 +174,7 @@ fn whoever_is_broken_comes_back_to_a_real_server() {
 /// A publisher's websocket, its network, its node: its subscribers are not told it is anybody's
 /// fault.
 fn broken_publisher(server: Server) {
-    let _alone = alone();
+    let _beside = beside();
     let Some(ended) = faulty(
         server,
         &[
@@ -218,7 +218,7 @@ fn a_publisher_comes_back_to_a_real_server() {
 
 /// Each of LiveKit's own scenarios, with what has to come of it.
 fn simulated(server: Server) {
-    let _alone = alone();
+    let _beside = beside();
     let scenario = |name: &str, more: &[&str]| {
         let fault = format!("--fault=simulate={name},at=1s,share=50%");
         faulty(server, &[&["--duration=8s", &fault][..], more].concat())
@@ -286,7 +286,7 @@ fn what_a_real_server_is_asked_to_simulate_ends_as_it_should() {
 
 #[test]
 fn whom_the_server_moves_watches_the_other_room() {
-    let _alone = alone();
+    let _beside = beside();
     // The second time from where the first has left them.
     let faults_asked = ["--fault=move,at=3s,share=50%", "--fault=move,at=6s"];
     let args = [&["--rooms=2", "--subscribers=4", "--duration=10s"], &faults_asked[..]].concat();
@@ -309,7 +309,7 @@ fn whom_the_server_moves_watches_the_other_room() {
 
 #[test]
 fn a_server_that_is_back_gets_everybody_back_under_the_same_names() {
-    let _alone = alone();
+    let _beside = beside();
     let mut sfu = Sfu::start(&[]);
     let mut running = sfu.run(&[&SMALL[1..], &["--duration=12s"]].concat());
     running.wait_for(" hold ");
@@ -328,7 +328,7 @@ fn a_server_that_is_back_gets_everybody_back_under_the_same_names() {
 
 #[test]
 fn an_outage_that_is_asked_for_is_nobodys_fault() {
-    let _alone = alone();
+    let _beside = beside();
     for who in ["subscribers", "publishers"] {
         let outage = format!("--fault=outage,for=2s,at=1s,who={who}");
         let ended = run(&[&SMALL[..], &["--duration=6s", &outage]].concat());
@@ -342,7 +342,7 @@ fn an_outage_that_is_asked_for_is_nobodys_fault() {
 
 #[test]
 fn a_fault_that_hits_nobody_is_said() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&[&SMALL[..], &["--duration=2s", "--fault=signal_drop,share=1%"]].concat());
     ended.assert_code(0);
     let reasons = &ended.report()["verdict"]["reasons"];
@@ -353,7 +353,7 @@ fn a_fault_that_hits_nobody_is_said() {
 
 #[test]
 fn whoever_is_moved_away_and_back_is_missed_all_the_same() {
-    let _alone = alone();
+    let _beside = beside();
     let args = [
         "--rooms=2",
         "--subscribers=2",
@@ -370,7 +370,7 @@ fn whoever_is_moved_away_and_back_is_missed_all_the_same() {
 
 #[test]
 fn none_come_back_where_none_are_to() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--reconnect=none", "--duration=4s", "--fault=signal_drop,at=1s,share=25%"];
     let ended = run(&[&SMALL[..], &args].concat());
     // Nobody was asked to take them back: it is as if they had been told to leave.
@@ -383,7 +383,7 @@ fn none_come_back_where_none_are_to() {
 
 #[test]
 fn an_audience_comes_and_goes_as_planned() {
-    let _alone = alone();
+    let _beside = beside();
     let args = [
         "--stay=2s",
         "--rejoin=100%",

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,23 @@ use tempfile::TempDir;
 /// Longest that any one run of these tests may take.
 const RUN_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Media tests one at a time: they would starve each other on a small machine, and a starved
+/// Lanes of media tests: more runs at once would starve each other on a small machine, and a starved
 /// generator rightly calls its run invalid.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+static LANES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+
+fn lane(number: usize) -> MutexGuard<'static, ()> {
+    LANES[number].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a test whose load or timing bears no other run beside it: it takes every lane.
+pub(crate) fn alone() -> [MutexGuard<'static, ()>; 2] {
+    [lane(0), lane(1)]
+}
+
+/// For a test of a few participants that mostly waits: one other of its kind may run beside it.
+pub(crate) fn beside() -> MutexGuard<'static, ()> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    lane(NEXT.fetch_add(1, Ordering::Relaxed) % LANES.len())
 }
 
 /// Rounds of a series, if one is asked for.
