@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Ended, KEY, Running, SECRET, Sfu, alone, children, files, run};
+use common::{Ended, KEY, Running, SECRET, Sfu, beside, children, files, run};
 use rustix::process::Signal;
 use stampede_media::{ClipFrame, MediaClip, builtin};
 use stampede_testing::skip;
@@ -56,7 +56,7 @@ fn assert_flawless(ended: &Ended, participants: u64, subscribers: f64) {
 
 #[test]
 fn a_small_run_is_flawless_and_reported() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&small(&[]));
     assert_flawless(&ended, 6, 5.0);
     let report = ended.report();
@@ -86,7 +86,7 @@ fn a_small_run_is_flawless_and_reported() {
 /// Two send data, one of them audio too and one nothing else; then the SFU drops some on purpose.
 #[test]
 fn data_messages_come_and_what_the_sfu_drops_is_known() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--video-publishers=0", "--data-publishers=2", "--data-rate=20"];
     let ended = run(&small(&args));
     ended.assert_code(0);
@@ -118,7 +118,7 @@ fn data_messages_come_and_what_the_sfu_drops_is_known() {
 
 #[test]
 fn every_backend_carries_it_and_is_named() {
-    let _alone = alone();
+    let _beside = beside();
     for backend in ["mmsg", "io_uring", "packet_ring"] {
         let ended = run(&small(&["--backend", backend]));
         let refused = match backend {
@@ -137,7 +137,7 @@ fn every_backend_carries_it_and_is_named() {
 
 #[test]
 fn layers_are_chosen_by_resolution() {
-    let _alone = alone();
+    let _beside = beside();
     let low = run(&small(&["--video-resolution", "low"]));
     assert_flawless(&low, 6, 5.0);
     let bps = low.number("/video/bitrate_bps") / 5.0;
@@ -165,7 +165,7 @@ fn assert_layer(ended: &Ended, height: u64) {
 /// 25 pictures a second of every codec: all complete, all decodable, told without decoding.
 #[test]
 fn every_codec_is_published_forwarded_and_followed() {
-    let _alone = alone();
+    let _beside = beside();
     for (codec, layers, resolution, height) in [
         ("vp9", 1, "high", 720),
         ("h264", 3, "medium", 360),
@@ -192,7 +192,7 @@ fn every_codec_is_published_forwarded_and_followed() {
 /// Two publishers, each with a codec of its own, and every subscriber gets both.
 #[test]
 fn publishers_send_several_codecs() {
-    let _alone = alone();
+    let _beside = beside();
     let two = ["--video-publishers=2", "--audio-publishers=2", "--video-resolution=low"];
     let ended = run(&small(&[&two[..], &["--video-codec=vp8:50,h264:50"]].concat()));
     assert_flawless(&ended, 7, 10.0);
@@ -208,7 +208,7 @@ fn publishers_send_several_codecs() {
 /// Pictures are counted, not their layer frames, and who wants one layer gets one.
 #[test]
 fn scalable_video_is_counted_by_pictures() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--video-codec=av1", "--scalability-mode=L1T3"];
     let ended = run(&small(&args));
     assert_flawless(&ended, 6, 5.0);
@@ -220,7 +220,7 @@ fn scalable_video_is_counted_by_pictures() {
 /// What the embedded SFU drops breaks chains of every codec, and a keyframe mends them.
 #[test]
 fn lost_frames_of_every_codec_are_seen() {
-    let _alone = alone();
+    let _beside = beside();
     for codec in ["vp9", "h264", "av1"] {
         let loss = ["--video-codec", codec, "--embedded-drop=3%", "--embedded-drop-burst=4"];
         let ended = run(&small(&[&loss[..], &["--playout-deadline=1ms"]].concat()));
@@ -235,7 +235,7 @@ fn lost_frames_of_every_codec_are_seen() {
 
 #[test]
 fn h264_files_are_simulcast_too() {
-    let _alone = alone();
+    let _beside = beside();
     let clips = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/media/clips");
     let file = format!("--video={clips}/video-360p.h264");
     let dir = tempfile::tempdir().unwrap();
@@ -262,7 +262,7 @@ fn h264_files_are_simulcast_too() {
 
 #[test]
 fn rooms_multiply_everything() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&small(&["--rooms", "2", "--subscribers=3", "--video-publishers=2"]));
     ended.assert_code(0);
     // Two rooms of two publishers and three subscribers.
@@ -277,7 +277,7 @@ fn rooms_multiply_everything() {
 /// In a meeting everybody publishes and receives over one connection, and gets what the others publish.
 #[test]
 fn a_meeting_is_one_connection_a_person() {
-    let _alone = alone();
+    let _beside = beside();
     let meeting = ["run", "--participants=4", "--rooms=2", "--video-resolution=low", "--seed=7"];
     let ended =
         run(&[&meeting[..], &["--duration=3s", "--num-per-second=50", "--no-tui"]].concat());
@@ -292,7 +292,7 @@ fn a_meeting_is_one_connection_a_person() {
 /// Beside publishers and subscribers, and after each of its connections was broken.
 #[test]
 fn a_meeting_survives_what_life_does_to_it() {
-    let _alone = alone();
+    let _beside = beside();
     let meeting = ["run", "--participants=3", "--video-publishers=1", "--audio-publishers=0"];
     let few = ["--subscribers=2", "--video-resolution=low", "--num-per-second=50", "--no-tui"];
     let faults = [
@@ -321,7 +321,7 @@ fn a_meeting_survives_what_life_does_to_it() {
 
 #[test]
 fn quiet_says_nothing_but_the_summary() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&small(&["--quiet", "--duration=1s"]));
     ended.assert_code(0);
     assert_eq!(ended.stderr, "");
@@ -330,7 +330,7 @@ fn quiet_says_nothing_but_the_summary() {
 
 #[test]
 fn the_first_signal_ends_a_ramp_with_its_report() {
-    let _alone = alone();
+    let _beside = beside();
     let mut running = Running::start(&small(&["--subscribers=500", "--num-per-second=4"]));
     running.wait_for(" ramp ");
     running.wait_for("joined 2/");
@@ -349,7 +349,7 @@ fn the_first_signal_ends_a_ramp_with_its_report() {
 
 #[test]
 fn the_first_signal_ends_a_hold_with_its_report() {
-    let _alone = alone();
+    let _beside = beside();
     let mut running = Running::start(&small(&["--duration=5m"]));
     running.wait_for(" hold ");
     running.signal(Signal::TERM);
@@ -362,7 +362,7 @@ fn the_first_signal_ends_a_hold_with_its_report() {
 
 #[test]
 fn the_second_signal_exits_at_once() {
-    let _alone = alone();
+    let _beside = beside();
     let mut running = Running::start(&small(&["--duration=5m"]));
     running.wait_for(" hold ");
     let child = children(running.pid());
@@ -383,7 +383,7 @@ fn assert_gone(pid: u32) {
 
 #[test]
 fn the_embedded_sfu_dies_with_its_parent_and_its_keys_stay_secret() {
-    let _alone = alone();
+    let _beside = beside();
     let mut running = Running::start_with(&small(&["--duration=5m"]), |command| {
         command.env("RUST_LOG", "trace");
     });
@@ -418,7 +418,7 @@ fn assert_no_secret(text: &str, secret: &str) {
 
 #[test]
 fn a_server_s_secret_is_in_no_output() {
-    let _alone = alone();
+    let _beside = beside();
     let sfu = Sfu::start(&[]);
     let all = ["run", "--url", &sfu.url, "--api-key", KEY, "--subscribers=2", "--duration=1s"];
     let all = [&all[..], &["--video-publishers=1", "--no-tui"]].concat();
@@ -434,7 +434,7 @@ fn a_server_s_secret_is_in_no_output() {
 
 #[test]
 fn publishers_and_subscribers_can_be_two_processes() {
-    let _alone = alone();
+    let _beside = beside();
     let sfu = Sfu::start(&[]);
     let publish = ["--video-publishers=1", "--audio-publishers=1", "--duration=5m"];
     let mut publisher = sfu.run(&[&publish[..], &["--room=stage", "--no-tui"]].concat());
@@ -458,7 +458,7 @@ fn publishers_and_subscribers_can_be_two_processes() {
 
 #[test]
 fn injected_loss_is_found_repaired_and_blamed() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&small(&["--embedded-drop", "1%", "--no-audio-red", "--duration=6s"]));
     ended.assert_code(0);
     let sum = |name: &str| {
@@ -482,7 +482,7 @@ fn injected_loss_is_found_repaired_and_blamed() {
 /// The same of redundant audio: of single losses nothing is heard. The SFU's ledger knows each of them.
 #[test]
 fn redundant_audio_repairs_what_is_dropped() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--video-publishers=0", "--subscribers=6", "--embedded-drop=2%", "--duration=5s"];
     let ended = run(&small(&args));
     let audio = |name: &str| ended.number(&format!("/audio/packets/{name}"));
@@ -501,7 +501,7 @@ fn redundant_audio_repairs_what_is_dropped() {
 /// Who does not speak sends silence, which is left out, and is play.
 #[test]
 fn silence_that_is_left_out_is_heard_as_silence() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--video-publishers=0", "--audio-publishers=3", "--simulate-speakers"];
     let ended = run(&small(&[&args[..], &["--subscribers=4", "--duration=7s"]].concat()));
     ended.assert_code(0);
@@ -516,7 +516,7 @@ fn silence_that_is_left_out_is_heard_as_silence() {
 
 #[test]
 fn a_dead_server_is_counted_and_tried_again_as_asked() {
-    let _alone = alone();
+    let _beside = beside();
     let mut sfu = Sfu::start(&[]);
     let args = ["--video-publishers=1", "--subscribers=2", "--duration=5m", "--reconnect=2"];
     let mut running = sfu.run(&[&args[..], &["--retry=5", "--no-tui"]].concat());
@@ -567,7 +567,7 @@ fn assert_same_frames(recorded: &MediaClip, published: &MediaClip) -> usize {
 
 #[test]
 fn recordings_are_the_published_frames_bit_for_bit() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display().to_string();
     let ended = run(&small(&["--record", &path, "--record-subscribers", "2"]));
@@ -600,7 +600,7 @@ fn recordings_are_the_published_frames_bit_for_bit() {
 
 #[test]
 fn recordings_play_after_a_signal() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display().to_string();
     let mut running = Running::start(&small(&["--record", &path, "--duration=5m"]));

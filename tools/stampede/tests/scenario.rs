@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Ended, alone, run, stampede};
+use common::{Ended, beside, run, stampede};
 use serde_json::Value;
 
 fn stages(ended: &Ended) -> Vec<Value> {
@@ -19,7 +19,7 @@ fn numbers(rows: &[Value], key: &str) -> Vec<u64> {
 
 #[test]
 fn subscribers_come_and_go_in_stages() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["run", "--stage=2s:6", "--stage=2s:6", "--stage=2s:2", "--no-tui", "--seed=7"];
     let ended = run(&args);
     ended.assert_code(0);
@@ -44,7 +44,7 @@ fn subscribers_come_and_go_in_stages() {
 
 #[test]
 fn the_file_that_init_writes_runs_and_flags_override_it() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("talk.toml");
     let path = path.to_str().unwrap();
@@ -61,7 +61,7 @@ fn the_file_that_init_writes_runs_and_flags_override_it() {
 
 #[test]
 fn what_is_done_to_a_cohort_is_done_to_it_alone_and_its_figures_are_its_own() {
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cohorts.toml");
     let text = "subscribers = 10\nduration = \"4s\"\nseed = 7\nnum_per_second = 50\n\
@@ -127,7 +127,7 @@ fn tracks(ended: &Ended, kind: &str) -> (f64, f64) {
 
 #[test]
 fn a_layout_of_three_publishers_shows_all_of_them_at_its_sizes() {
-    let _alone = alone();
+    let _beside = beside();
     let common = ["run", "--subscribers=2", "--video-publishers=3", "--audio-publishers=3"];
     let with = |args: &[&str]| {
         run(&[&common[..], &["--duration=4s", "--num-per-second=50", "--no-tui"], args].concat())
@@ -148,7 +148,7 @@ fn a_layout_of_three_publishers_shows_all_of_them_at_its_sizes() {
 
 #[test]
 fn a_layout_leaves_out_whom_it_has_no_place_for() {
-    let _alone = alone();
+    let _beside = beside();
     let common = ["run", "--subscribers=2", "--video-publishers=8", "--audio-publishers=8"];
     let with = |args: &[&str]| {
         run(&[&common[..], &["--duration=3s", "--num-per-second=50", "--no-tui"], args].concat())
@@ -161,7 +161,7 @@ fn a_layout_leaves_out_whom_it_has_no_place_for() {
 
 #[test]
 fn hidden_and_manual_subscribers_receive_everything() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["run", "--subscribers=3", "--duration=2s", "--hidden", "--no-tui"];
     let ended = run(&[&args[..], &["--subscribe-mode=manual", "--num-per-second=50"]].concat());
     assert_eq!((tracks(&ended, "video"), tracks(&ended, "audio")), ((3.0, 3.0), (3.0, 3.0)));
@@ -170,7 +170,7 @@ fn hidden_and_manual_subscribers_receive_everything() {
 
 #[test]
 fn the_search_finds_the_highest_number_that_holds() {
-    let _alone = alone();
+    let _beside = beside();
     // One publisher and four subscribers are five; the bound is known, so the answer is too.
     let args = ["run", "--find=subscribers", "--until=join.joined<6", "--find-min=2"];
     let more = ["--find-max=8", "--find-hold=1s", "--num-per-second=50", "--no-tui"];

@@ -6,7 +6,7 @@
 mod common;
 
 use common::namespace::Namespace;
-use common::{Ended, Running, alone, run};
+use common::{Ended, Running, beside, run};
 use stampede_testing::skip_without_server;
 
 const SMALL: [&str; 6] = [
@@ -40,7 +40,7 @@ fn assert_by_tcp(ended: &Ended, participants: f64, tracks: f64) {
 
 #[test]
 fn media_goes_over_tcp_alone() {
-    let _alone = alone();
+    let _beside = beside();
     for backend in ["mmsg", "auto"] {
         let backend = format!("--backend={backend}");
         let ended = run(&[&SMALL[..], &["--transport=tcp", &backend]].concat());
@@ -53,7 +53,7 @@ fn media_goes_over_tcp_alone() {
 
 #[test]
 fn participants_of_a_meeting_send_and_receive_over_one_tcp_connection() {
-    let _alone = alone();
+    let _beside = beside();
     let meeting = ["run", "--participants=3", "--duration=2s", "--no-tui", "--transport=tcp"];
     assert_by_tcp(&run(&meeting), 3.0, 6.0);
 }
@@ -61,7 +61,7 @@ fn participants_of_a_meeting_send_and_receive_over_one_tcp_connection() {
 /// A firewall that lets no UDP in.
 #[test]
 fn where_no_udp_comes_through_auto_goes_over_tcp() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(namespace) = Namespace::new() else { return };
     namespace.lose_from(7_882, 1);
     let args = [&SMALL[..], &["--embedded-flag=--rtc-port=7882"]].concat();
@@ -73,7 +73,7 @@ fn where_no_udp_comes_through_auto_goes_over_tcp() {
 
 #[test]
 fn a_real_server_is_reached_over_tcp_by_either_protocol() {
-    let _alone = alone();
+    let _beside = beside();
     let Ok(url) = std::env::var("LIVEKIT_URL") else {
         return skip_without_server("LIVEKIT_URL is not set");
     };

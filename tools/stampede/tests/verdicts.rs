@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::namespace::Namespace;
 use common::relay::{Relay, rtp_payload_type};
-use common::{Ended, Running, Sfu, alone, asked, run};
+use common::{Ended, Running, Sfu, asked, beside, run};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ fn small(args: &[&str]) -> Vec<&'static str> {
 
 /// Provokes a fault as often as `STAMPEDE_SERIES` says, once without it.
 fn series(provoke: impl Fn()) {
-    let _alone = alone();
+    let _beside = beside();
     common::series(|round| {
         ROUND.store(round, Ordering::Relaxed);
         provoke();
@@ -310,7 +310,7 @@ fn what_we_drop_on_purpose_is_nobodys_fault() {
 
 #[test]
 fn a_delay_of_ours_is_on_the_account_and_loses_nothing() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&small(&["--impair=delay=120ms,jitter=30ms,reorder=2%"]));
     ended.assert_code(0);
     assert_fault(&ended, "none", &[]);
@@ -326,7 +326,7 @@ fn a_delay_of_ours_is_on_the_account_and_loses_nothing() {
 
 #[test]
 fn an_outage_takes_everything_for_its_time_and_nobody_drops_out() {
-    let _alone = alone();
+    let _beside = beside();
     // The ramp takes about two seconds, so the outage lies in the measured window.
     let ended = run(&small(&["--duration=8s", "--impair=outage=1s@6s"]));
     ended.assert_code(0);
@@ -338,7 +338,7 @@ fn an_outage_takes_everything_for_its_time_and_nobody_drops_out() {
 
 #[test]
 fn broken_datagrams_harm_nobody() {
-    let _alone = alone();
+    let _beside = beside();
     let ended = run(&small(&["--embedded-flag=--malformed=10%"]));
     ended.assert_code(0);
     assert_fault(&ended, "none", &["broken or failed authentication"]);
@@ -400,7 +400,7 @@ fn the_last_row_is_of_one_time(ended: &Ended) {
 
 #[test]
 fn what_is_missing_is_what_was_dropped_packet_for_packet() {
-    let _alone = alone();
+    let _beside = beside();
     // A run that ends in its ramp is accounted from its first packet to its last, as the ledger is.
     let mut args =
         small(&["--subscribers=500", "--num-per-second=4", "--embedded-impair=loss=5%,burst=3"]);
