@@ -31,9 +31,8 @@ pub use stampede_counters::SessionCounters;
 use stampede_sdp::{MediaKind, Slots};
 
 pub use end::{EndReason, WayBack};
-pub(crate) use event::Target;
 pub use event::{
-    Joined, MediaCommand, MediaInput, Output, Receives, Role, SessionEvent, Subscription,
+    Joined, MediaCommand, MediaInput, Output, Receives, Role, SessionEvent, Subscription, Target,
     WantedCodec,
 };
 pub use flood::Flood;
@@ -132,7 +131,8 @@ struct Offers {
 }
 
 /// What was negotiated last, for a sync state: a node to which the participant migrates has nothing
-/// else to go by (livekit_rtc.proto `SyncState`). A few kilobytes for the tracks of a small room.
+/// else to go by (livekit_rtc.proto `SyncState`). Of two connections it is the one to receive by
+/// (client-sdk-js src/room/Room.ts, `sendSyncState`). A few kilobytes for the tracks of a small room.
 #[derive(Debug, Default)]
 struct Descriptions {
     /// Of whoever offers.
@@ -150,6 +150,15 @@ struct Ping {
     /// Stamp and moment of the last ping.
     last: Option<(i64, Instant)>,
     rtt: Duration,
+}
+
+/// The server's end of a connection.
+#[derive(Debug, Default)]
+struct Remote {
+    /// Its description is there.
+    described: bool,
+    /// Its candidates that came before that.
+    held_candidates: Vec<String>,
 }
 
 /// One participant's signalling state. See the [module](self) documentation.
@@ -181,9 +190,8 @@ pub struct Session {
     own_offers: OwnOffers,
     descriptions: Descriptions,
     last_offer_id: Option<u32>,
-    /// The server's candidates that came before their description.
-    held_candidates: Vec<String>,
-    remote_described: bool,
+    /// The server's ends of the publisher's and the subscriber's connection.
+    remotes: [Remote; 2],
     ping: Option<Ping>,
     refreshed_token: Option<Token>,
     meters: Meters,
@@ -221,7 +229,8 @@ impl Session {
         counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
         tracks.truncate(PUBLISH_TRACKS_MAX);
         // Who receives over the same connection has channels in its offers anyhow.
-        let sends = !tracks.is_empty() || (data && receives.is_none());
+        let alone = receives.is_none() || options.version == SignalVersion::V0;
+        let sends = !tracks.is_empty() || (data && alone);
         let publishing = sends.then(|| Publishing::new(tracks));
         let mut own_offers = OwnOffers::default();
         if options.first_offer.is_some() {
@@ -252,8 +261,7 @@ impl Session {
             own_offers,
             descriptions,
             last_offer_id: None,
-            held_candidates: Vec::new(),
-            remote_described: false,
+            remotes: Default::default(),
             ping: None,
             refreshed_token: None,
             meters: Meters::new(now),
@@ -318,7 +326,7 @@ impl Session {
                 // Tracks that join others in a connection can't be offered a second time under
                 // the names that a server may have taken.
                 let waits = publishing.is_offered() && !self.own_offers.are_tracks_answered();
-                publishing.is_settled() && !(waits && self.receiving.is_some())
+                publishing.is_settled() && !(waits && self.offers_slots())
             })
     }
 
@@ -441,10 +449,10 @@ impl Session {
         match input {
             MediaInput::LocalAnswer { offer_id, sdp } => self.on_local_answer(offer_id, sdp),
             MediaInput::LocalOffer { id, sdp } => self.on_local_offer(id, sdp),
-            MediaInput::LocalCandidate { candidate } => {
+            MediaInput::LocalCandidate { target, candidate } => {
                 self.send(Request::Trickle(proto::TrickleRequest {
                     candidate_init: candidate::format(&candidate),
-                    target: self.own_target().to_proto() as i32,
+                    target: target.to_proto() as i32,
                     r#final: false,
                 }));
             }
@@ -593,7 +601,7 @@ impl Session {
         // offers anew.
         self.offers = Offers::default();
         self.last_offer_id = None;
-        self.held_candidates.clear();
+        self.remotes.iter_mut().for_each(|remote| remote.held_candidates.clear());
         self.start_pings(now);
         self.send_sync_state();
         self.event(SessionEvent::Resumed);

@@ -101,7 +101,7 @@ async fn a_subscriber_joins_and_is_offered() {
                 assert!(sdp.starts_with("v=0"));
                 order.push("offer");
             }
-            Update::Media(MediaCommand::RemoteCandidate { candidate }) => {
+            Update::Media(MediaCommand::RemoteCandidate { candidate, .. }) => {
                 assert!(candidate.starts_with("candidate:"));
                 order.push("candidate");
             }

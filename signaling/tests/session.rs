@@ -51,7 +51,7 @@ fn real_order_of_a_subscribers_join() {
     let MediaCommand::RemoteOffer { id: 77, sdp, .. } = &h.media[0] else { panic!() };
     assert_eq!(sdp, OFFER_DATA);
     assert!(
-        matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate } if candidate.contains("7882"))
+        matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate, .. } if candidate.contains("7882"))
     );
     assert_eq!(h.media.len(), 3);
 
@@ -259,7 +259,7 @@ fn candidates_wait_for_their_description() {
     h.receive(offer(1, OFFER_DATA, &[]));
     assert_eq!(h.order, "MM");
     assert!(matches!(h.media[0], MediaCommand::RemoteOffer { .. }));
-    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate }
+    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate, .. }
         if candidate.starts_with("candidate:")));
     assert_eq!(h.session.counters().candidates_dropped, 2);
 
@@ -320,7 +320,7 @@ fn bounds_are_on_what_comes_at_once_and_not_on_a_long_life() {
 fn local_candidates_are_trickled() {
     let mut h = Harness::joined_subscriber();
     let candidate = "candidate:1 1 udp 1 127.0.0.1 9 typ host".to_owned();
-    h.media(MediaInput::LocalCandidate { candidate });
+    h.media(MediaInput::LocalCandidate { target: Target::Subscriber, candidate });
     let Request::Trickle(trickle) = &h.sent[0] else { panic!() };
     assert_eq!(trickle.target, 1);
     let json: serde_json::Value = serde_json::from_str(&trickle.candidate_init).unwrap();
@@ -411,6 +411,56 @@ fn publisher_announces_waits_offers_and_is_answered() {
         h.receive(pong(ping));
     }
     assert_eq!(h.end(), None);
+}
+
+/// Each of the two connections has its own descriptions and candidates.
+#[test]
+fn by_v0_who_sends_and_receives_has_two_connections() {
+    let subscriber = Role::subscriber(Subscription::Auto, Quality::High);
+    let mut h = Harness::new(Role { tracks: vec![video_track("v")], ..subscriber });
+    h.receive(join(vec![participant(PUBLISHER, audio_and_video())]));
+    h.receive(published("v", "TR_V"));
+    h.clear();
+    let (publisher, receiver) = (proto::SignalTarget::Publisher, proto::SignalTarget::Subscriber);
+    h.receive(trickle(publisher, &candidate_json(7881), false));
+    h.receive(trickle(receiver, &candidate_json(7882), false));
+    assert!(h.media.is_empty(), "neither is described");
+    h.receive(offer(1, OFFER_TRACKS, &[]));
+    let targets = |h: &Harness| h.media.iter().map(MediaCommand::target).collect::<Vec<_>>();
+    assert_eq!(targets(&h), [Target::Subscriber; 2]);
+    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate, .. }
+        if candidate.contains("7882")));
+    h.media(MediaInput::LocalAnswer { offer_id: 1, sdp: "our answer".into() });
+    h.media(MediaInput::LocalOffer { id: 1, sdp: "our offer".into() });
+    for (target, expected) in [(Target::Publisher, publisher), (Target::Subscriber, receiver)] {
+        h.media(MediaInput::LocalCandidate { target, candidate: "candidate:1".into() });
+        let Some(Request::Trickle(ours)) = h.sent.last() else { panic!("{:?}", h.sent) };
+        assert_eq!(ours.target(), expected);
+    }
+    h.clear();
+    let answer = proto::SessionDescription {
+        r#type: "answer".into(),
+        sdp: "answer".into(),
+        id: 1,
+        ..Default::default()
+    };
+    h.receive(response(Response::Answer(answer)));
+    assert_eq!(targets(&h), [Target::Publisher; 2]);
+    assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate, .. }
+        if candidate.contains("7881")));
+    assert!(h.events.is_empty(), "its tracks are those of the offer: {:?}", h.events);
+
+    // The server restarts its own connection, and we ours; it hears what we receive by.
+    assert!(h.session.can_resume());
+    h.session.handle_transport_end(EndReason::ConnectionLost { detail: "lost".into() });
+    h.session.resume(h.now);
+    h.clear();
+    h.receive(response(Response::Reconnect(proto::ReconnectResponse::default())));
+    assert_eq!(h.media, [MediaCommand::RestartIce { id: 2 }]);
+    let Some(Request::SyncState(state)) = h.sent.first() else { panic!("{:?}", h.sent) };
+    assert_eq!(state.offer.as_ref().unwrap().sdp, OFFER_TRACKS);
+    assert_eq!(state.answer.as_ref().unwrap().sdp, "our answer");
+    assert_eq!(state.publish_tracks.len(), 1);
 }
 
 fn offer_id(h: &Harness) -> u32 {

@@ -139,7 +139,8 @@ fn run(role: Role, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 session.handle_media(MediaInput::LocalOffer { id: 1, sdp: "o".into() })
             }
             Step::LocalCandidate => {
-                session.handle_media(MediaInput::LocalCandidate { candidate: "candidate:x".into() })
+                let (target, candidate) = (Target::Subscriber, "candidate:x".into());
+                session.handle_media(MediaInput::LocalCandidate { target, candidate })
             }
             Step::Failed => session.handle_media(MediaInput::Disconnected { reason: "x".into() }),
             Step::Advance(ms) => {

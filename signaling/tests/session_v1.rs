@@ -124,7 +124,8 @@ fn the_one_connection_goes_by_the_publishers_name_and_the_server_offers_nothing(
     h.receive(response(Response::Offer(offer)));
     let counters = h.session.counters();
     assert_eq!((counters.offers_ignored, counters.candidates_dropped), (1, 1));
-    h.media(MediaInput::LocalCandidate { candidate: "candidate:1".into() });
+    let candidate = "candidate:1".into();
+    h.media(MediaInput::LocalCandidate { target: Target::Publisher, candidate });
     let Some(Request::Trickle(ours)) = h.sent.last() else { panic!("{:?}", h.sent) };
     assert_eq!(ours.target(), proto::SignalTarget::Publisher);
 }

@@ -11,8 +11,9 @@ use super::layout::Layout;
 use super::track::{Departure, LocalTrack, Quality, RemoteTrack, VideoSize};
 
 /// Which of the participant's two peer connections (livekit_rtc.proto `SignalTarget`).
+/// The single one of [`SignalVersion::V1`](super::SignalVersion::V1) goes by the publisher's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Target {
+pub enum Target {
     /// We offer, the server answers.
     Publisher,
     /// The server offers, we answer.
@@ -20,6 +21,13 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    pub(crate) fn from_proto(target: i32) -> Option<Self> {
+        match proto::SignalTarget::try_from(target).ok()? {
+            proto::SignalTarget::Publisher => Some(Self::Publisher),
+            proto::SignalTarget::Subscriber => Some(Self::Subscriber),
+        }
+    }
+
     pub(crate) fn to_proto(self) -> proto::SignalTarget {
         match self {
             Self::Publisher => proto::SignalTarget::Publisher,
@@ -53,7 +61,7 @@ pub enum Subscription {
     },
 }
 
-/// What a participant is in the room for: it receives, it sends, or over a single connection both.
+/// What a participant is in the room for: it receives, it sends, or both.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Role {
     /// It receives: the server offers and the engine answers, or over a single connection the other
@@ -116,6 +124,8 @@ pub enum MediaInput {
     },
     /// A local candidate gathered after the SDP went out; not needed when the SDP had them all.
     LocalCandidate {
+        /// Of which connection.
+        target: Target,
         /// `candidate:…`, without `a=`.
         candidate: String,
     },
@@ -169,9 +179,25 @@ pub enum MediaCommand {
     },
     /// A candidate of the server. Never comes before the description it belongs to.
     RemoteCandidate {
+        /// For which connection.
+        target: Target,
         /// `candidate:…`, without `a=`.
         candidate: String,
     },
+}
+
+impl MediaCommand {
+    /// Which connection it is for: who has one has none of the other's.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match self {
+            Self::RemoteOffer { .. } => Target::Subscriber,
+            Self::CreateOffer { .. } | Self::RestartIce { .. } | Self::RemoteAnswer { .. } => {
+                Target::Publisher
+            }
+            Self::RemoteCandidate { target, .. } => *target,
+        }
+    }
 }
 
 /// What the session asks of its caller; drained with

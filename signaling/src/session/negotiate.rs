@@ -47,7 +47,7 @@ impl Session {
     }
 
     /// True if the client offers what it receives by.
-    fn offers_slots(&self) -> bool {
+    pub(super) fn offers_slots(&self) -> bool {
         self.version == SignalVersion::V1 && self.receiving.is_some()
     }
 
@@ -84,7 +84,7 @@ impl Session {
         if let Err(flood) = self.meters.offer(now, offer.sdp.len()) {
             return self.end(EndReason::ServerFlooded { flood });
         }
-        if self.own_target() == Target::Publisher {
+        if !self.has(Target::Subscriber) {
             self.counters.offers_ignored += 1;
             return;
         }
@@ -125,7 +125,7 @@ impl Session {
         let command = MediaCommand::RemoteOffer { id, sdp, mid_to_track_id };
         self.outputs.push_back(Output::Media(command));
         self.apply(changes);
-        self.release_candidates();
+        self.release_candidates(Target::Subscriber);
     }
 
     pub(super) fn on_local_answer(&mut self, offer_id: u32, sdp: String) {
@@ -153,7 +153,9 @@ impl Session {
             self.counters.offers_ignored += 1;
             return;
         }
-        self.descriptions.offer = sdp.as_str().into();
+        if !self.has(Target::Subscriber) {
+            self.descriptions.offer = sdp.as_str().into();
+        }
         self.send(Request::Offer(SessionDescription {
             r#type: "offer".to_owned(),
             sdp,
@@ -178,15 +180,20 @@ impl Session {
         }
         let mid_to_track_id: Vec<(String, String)> = mid_to_track_id.into_iter().collect();
         let mut changes = Changes::default();
-        if let Some(Receiving { tracks, .. }) = &mut self.receiving {
+        let single = self.offers_slots();
+        if let Some(Receiving { tracks, .. }) = &mut self.receiving
+            && single
+        {
             tracks.named(&mid_to_track_id, &sdp, &mut changes);
         }
         self.settle_publishing();
-        self.descriptions.answer = sdp.as_str().into();
+        if !self.has(Target::Subscriber) {
+            self.descriptions.answer = sdp.as_str().into();
+        }
         let command = MediaCommand::RemoteAnswer { sdp, mid_to_track_id };
         self.outputs.push_back(Output::Media(command));
         self.apply(changes);
-        self.release_candidates();
+        self.release_candidates(Target::Publisher);
     }
 
     /// Nothing is waited for any more once all tracks are answered, and so is the offer.
@@ -197,11 +204,21 @@ impl Session {
         }
     }
 
-    /// The one peer connection that we have. The single one goes by the publisher's name.
+    /// The peer connection that we have; of two the one to receive by. The single one goes by the
+    /// publisher's name.
     pub(crate) fn own_target(&self) -> Target {
-        match (self.version, &self.receiving) {
-            (SignalVersion::V0, Some(_)) => Target::Subscriber,
-            (SignalVersion::V1, _) | (_, None) => Target::Publisher,
+        match self.has(Target::Subscriber) {
+            true => Target::Subscriber,
+            false => Target::Publisher,
+        }
+    }
+
+    /// True if we have this peer connection.
+    fn has(&self, target: Target) -> bool {
+        match (self.version, target) {
+            (SignalVersion::V0, Target::Subscriber) => self.receiving.is_some(),
+            (SignalVersion::V0, Target::Publisher) => self.publishing.is_some(),
+            (SignalVersion::V1, target) => target == Target::Publisher,
         }
     }
 
@@ -209,21 +226,24 @@ impl Session {
         if let Err(flood) = self.meters.candidate(now) {
             return self.end(EndReason::ServerFlooded { flood });
         }
-        if trickle.target != self.own_target().to_proto() as i32 {
+        let target = Target::from_proto(trickle.target).filter(|target| self.has(*target));
+        let Some(target) = target else {
             self.counters.candidates_dropped += 1;
             return;
-        }
+        };
+        let waits = target == Target::Subscriber && self.offers.waiting.is_some();
+        let remote = &mut self.remotes[target as usize];
         match candidate::parse(&trickle.candidate_init) {
             Ok(None) => {}
             Err(()) => self.counters.candidates_dropped += 1,
             // One that comes after an offer that waits may belong to it.
-            Ok(Some(candidate)) if self.remote_described && self.offers.waiting.is_none() => {
-                let command = MediaCommand::RemoteCandidate { candidate };
+            Ok(Some(candidate)) if remote.described && !waits => {
+                let command = MediaCommand::RemoteCandidate { target, candidate };
                 self.outputs.push_back(Output::Media(command));
             }
             Ok(Some(candidate)) => {
-                if self.held_candidates.len() < CANDIDATES_HELD_MAX {
-                    self.held_candidates.push(candidate);
+                if remote.held_candidates.len() < CANDIDATES_HELD_MAX {
+                    remote.held_candidates.push(candidate);
                 } else {
                     self.counters.candidates_dropped += 1;
                 }
@@ -231,10 +251,11 @@ impl Session {
         }
     }
 
-    fn release_candidates(&mut self) {
-        self.remote_described = true;
-        for candidate in std::mem::take(&mut self.held_candidates) {
-            let command = MediaCommand::RemoteCandidate { candidate };
+    fn release_candidates(&mut self, target: Target) {
+        let remote = &mut self.remotes[target as usize];
+        remote.described = true;
+        for candidate in std::mem::take(&mut remote.held_candidates) {
+            let command = MediaCommand::RemoteCandidate { target, candidate };
             self.outputs.push_back(Output::Media(command));
         }
     }
