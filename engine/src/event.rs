@@ -28,7 +28,7 @@ pub struct PeerSpec {
 pub const CUT_OFF_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// What the signalling plane tells a peer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum PeerCommand {
     /// The server's offer (subscriber); answered by [`PeerNotice::Answer`].
     Offer {

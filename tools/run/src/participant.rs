@@ -3,6 +3,7 @@
 
 mod joined;
 mod orders;
+mod peers;
 mod updates;
 mod words;
 
@@ -11,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stampede_core::{MediaFailure, PeerUpdate};
-use stampede_engine::{AddPeerError, PeerCommand, PeerId, PeerNotice, PeerSpec};
+use stampede_core::MediaFailure;
+use stampede_engine::{PeerCommand, PeerId, PeerNotice};
 use stampede_scenario::{ParticipantSpec, Signal, Visit};
 use stampede_signaling::connection::{ConnectError, ConnectOptions, Connection};
 use stampede_signaling::session::{EndReason, FIRST_OFFER_ID, FIRST_SLOTS, SignalVersion, WayBack};
@@ -25,9 +26,10 @@ use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
 use crate::reconnect;
 use crate::recoveries::Way;
-use crate::routes::{NOTICES_MAX, Route};
+use crate::routes::Notice;
 use joined::Joined;
 pub(crate) use orders::{Order, Orders, Place, What};
+use peers::Peers;
 
 /// How long a leaving participant waits for its `leave` to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -474,7 +476,8 @@ async fn session(
     }
     let mut version = context.signal_version.get().unwrap_or(context.signal.first());
     loop {
-        let (peer, mut notices) = match Box::pin(add_peer(context, participant, life)).await {
+        let added = Box::pin(Peers::add(context, participant, life, version)).await;
+        let (mut peers, mut notices) = match added {
             None => return SessionEnd::Left,
             Some(Ok(added)) => added,
             Some(Err(broken)) => return SessionEnd::Broke(broken),
@@ -482,7 +485,7 @@ async fn session(
         // What is done once is boxed: a task is as large as the largest state it ever waits in, for
         // as long as its participant stays.
         let opened = tokio::select! {
-            opened = Box::pin(open(context, participant, life, version, peer, &mut notices)) => {
+            opened = Box::pin(open(context, participant, life, version, &mut peers, &mut notices)) => {
                 opened
             }
             () = departure.due() => Err(NotOpen::Left),
@@ -495,7 +498,7 @@ async fn session(
                     participant,
                     life,
                     departure,
-                    peer,
+                    peers,
                     connection,
                     &mut notices,
                 )
@@ -509,8 +512,7 @@ async fn session(
                 None
             }
         };
-        context.routes.borrow_mut().detach(peer);
-        Box::pin(close(context, peer)).await;
+        Box::pin(peers.close(context)).await;
         if let Some(end) = end {
             return end;
         }
@@ -533,56 +535,19 @@ impl From<Broken> for NotOpen {
     }
 }
 
-/// A peer for a session, and what it will say; waits a while for room in its worker's mailbox. `None`
-/// once the engine is gone.
-async fn add_peer(
-    context: &Context,
-    participant: &Participant,
-    life: &Life,
-) -> Option<Result<(PeerId, mpsc::Receiver<PeerNotice>), Broken>> {
-    let (sender, notices) = mpsc::channel(NOTICES_MAX);
-    let mut tries = 0;
-    let peer = loop {
-        let spec = PeerSpec {
-            label: life.identity.clone(),
-            role: participant.spec.media.clone(),
-            local_ip: Some(context.local_ip),
-            cohort: participant.spec.cohort,
-        };
-        match context.add_peer(spec)? {
-            Ok(peer) => break peer,
-            Err(AddPeerError::Mailbox(_)) if tries < MAILBOX_TRIES => tries += 1,
-            Err(error) => return Some(Err(Broken::new(JoinError::NoResources, error))),
-        }
-        tokio::time::sleep(MAILBOX_PAUSE).await;
-    };
-    let (participant, scheduled) = (participant.id, participant.scheduled);
-    let route = Route { participant, scheduled, notices: Some(sender) };
-    context.routes.borrow_mut().insert(peer, route);
-    context.audience.borrow_mut().peer(participant, peer);
-    Some(Ok((peer, notices)))
-}
-
 /// Opens the websocket. Over a single connection the first offer of who receives goes along with it.
 async fn open(
     context: &Context,
     participant: &Participant,
     life: &Life,
     version: SignalVersion,
-    peer: PeerId,
-    notices: &mut mpsc::Receiver<PeerNotice>,
+    peers: &mut Peers,
+    notices: &mut mpsc::Receiver<Notice>,
 ) -> Result<Box<Connection>, NotOpen> {
     context.happened(&life.identity, || format!("join of room {}", life.room));
-    let (receives, publishes) = (participant.spec.receives(), participant.spec.publishes());
-    if version == SignalVersion::V0 && receives && publishes {
-        let why = "the server knows no v1 (/rtc/v1 answers 404), and only over its single \
-                   connection participants send and receive";
-        let broken = Broken::new(JoinError::Signalling(ErrorKind::http(404)), why);
-        return Err(Broken { retryable: false, back: WayBack::None, ..broken }.into());
-    }
     let mut options = connect_options(context, participant, life, version)?;
-    if version == SignalVersion::V1 && receives {
-        let offer = first_offer(context, peer, notices).await?;
+    if version == SignalVersion::V1 && participant.spec.receives() {
+        let offer = first_offer(context, peers.main(), notices).await?;
         context.happened(&life.identity, || format!("our offer with it, {} bytes", offer.len()));
         options.session.first_offer = Some(offer);
     }
@@ -599,7 +564,7 @@ async fn open(
     context.signal_version.set(Some(version));
     let at = connection.timings().websocket;
     context.reached_now(participant.id, JoinPhase::Websocket, participant.scheduled, at);
-    context.happened(&life.identity, || format!("websocket open, peer {peer}"));
+    context.happened(&life.identity, || format!("websocket open, peer {}", peers.main()));
     Ok(Box::new(connection))
 }
 
@@ -607,15 +572,15 @@ async fn open(
 async fn first_offer(
     context: &Context,
     peer: PeerId,
-    notices: &mut mpsc::Receiver<PeerNotice>,
+    notices: &mut mpsc::Receiver<Notice>,
 ) -> Result<String, Broken> {
     let (id, added) = (FIRST_OFFER_ID, FIRST_SLOTS);
     tell(context, peer, PeerCommand::CreateOffer { id, added, publish: false }).await?;
     let answer = async {
         loop {
             match notices.recv().await {
-                Some(PeerNotice::Offer { sdp, .. }) => return Ok(sdp),
-                Some(PeerNotice::NegotiationFailed { reason }) => {
+                Some((_, PeerNotice::Offer { sdp, .. })) => return Ok(sdp),
+                Some((_, PeerNotice::NegotiationFailed { reason })) => {
                     return Err(Broken::from(&EndReason::NegotiationFailed { reason }));
                 }
                 Some(_) => {}
@@ -634,12 +599,13 @@ async fn attend(
     participant: &Participant,
     life: &mut Life,
     departure: &mut Departure,
-    peer: PeerId,
+    peers: Peers,
     connection: &mut Connection,
-    notices: &mut mpsc::Receiver<PeerNotice>,
+    notices: &mut mpsc::Receiver<Notice>,
 ) -> SessionEnd {
-    let mut joined = Joined::new(context, participant, life, peer);
+    let mut joined = Joined::new(context, participant, life, peers);
     let end = joined.hold(connection, notices, departure).await;
+    let peers = joined.into_peers();
     life.token = connection.session().refreshed_token().cloned().or(life.token.take());
     for order in participant.orders.take_back() {
         // Of a move whoever asks the server knows.
@@ -650,7 +616,7 @@ async fn attend(
     if let SessionEnd::Broke(_) = &end
         && life.joined
     {
-        path_broke(context, participant.id, peer, now(), life.fault(|_| true));
+        path_broke(context, participant.id, peers.main(), now(), life.fault(|_| true));
     }
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {
@@ -659,14 +625,12 @@ async fn attend(
             gone(context, participant, life, now(), Some(&broken.why.key()))
         }
     }
-    // A worker that takes no commands is told by the close below.
-    let _ = context.command(peer, PeerCommand::Update(PeerUpdate::Leaving));
+    peers.leave(context);
     context.joins.borrow_mut().session_ended(connection.session().counters());
     // The server stops sending before the peer closes, so that nothing it sent goes uncounted.
     Box::pin(connection.leave(LEAVE_TIMEOUT)).await;
     context.happened(&life.identity, || "leave sent".to_owned());
-    context.routes.borrow_mut().detach(peer);
-    close(context, peer).await;
+    peers.close(context).await;
     end
 }
 

@@ -87,8 +87,9 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         let since = context.clock.since(route.scheduled, at_unix_ns);
         context.joins.borrow_mut().reached(route.participant, phase, since);
     };
+    let all_reached = |phase| route.inbox.all_reached(route.target, phase);
     match &notice {
-        PeerNotice::IceConnected => reached(JoinPhase::Ice),
+        PeerNotice::IceConnected if all_reached(JoinPhase::Ice) => reached(JoinPhase::Ice),
         PeerNotice::Path { path } => {
             return context.joins.borrow_mut().path(route.participant, *path);
         }
@@ -113,11 +114,13 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
             reached(JoinPhase::FirstKeyframe);
             return context.changed.notify_waiters();
         }
-        PeerNotice::Connected => {
+        PeerNotice::Connected if all_reached(JoinPhase::Dtls) => {
             reached(JoinPhase::Dtls);
             context.changed.notify_waiters();
         }
-        PeerNotice::Answer { .. }
+        PeerNotice::IceConnected
+        | PeerNotice::Connected
+        | PeerNotice::Answer { .. }
         | PeerNotice::Offer { .. }
         | PeerNotice::NegotiationFailed { .. }
         | PeerNotice::LocalCandidate { .. }
@@ -129,9 +132,5 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
             return;
         }
     }
-    if let Some(notices) = &route.notices
-        && notices.try_send(notice).is_err()
-    {
-        routes.detach(peer);
-    }
+    route.inbox.tell((route.target, notice));
 }

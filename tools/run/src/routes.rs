@@ -1,14 +1,17 @@
 //! Where engine events go, and the latest that the workers told.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stampede_core::PeerCounters;
 use stampede_engine::{CapturedPeer, PeerId, PeerNotice, WorkerSnapshot};
+use stampede_signaling::session::Target;
 use tokio::sync::mpsc;
 
 use crate::clock::now;
-use crate::joins::ParticipantId;
+use crate::joins::{JoinPhase, ParticipantId};
 use crate::series::Part;
 
 /// Most notices waiting for one participant's task. A task that is that far behind is broken: its
@@ -24,8 +27,57 @@ pub(crate) struct Route {
     pub participant: ParticipantId,
     /// When its join was scheduled.
     pub scheduled: Instant,
+    /// Which of its session's connections it is.
+    pub target: Target,
+    /// Where the notices of its session's peers go.
+    pub inbox: Rc<Inbox>,
+}
+
+/// A notice, and of which of a session's connections.
+pub(crate) type Notice = (Target, PeerNotice);
+
+/// Where the notices of a session's peers go: of one, or of two.
+pub(crate) struct Inbox {
     /// Its task; `None` once that waits for nothing more.
-    pub notices: Option<mpsc::Sender<PeerNotice>>,
+    notices: RefCell<Option<mpsc::Sender<Notice>>>,
+    /// The connections that it has.
+    peers: u8,
+    /// By phase, which of them have reached it.
+    reached: Cell<[u8; 2]>,
+}
+
+impl Inbox {
+    /// For a session with so many peers, and what its task hears.
+    pub(crate) fn new(peers: u8) -> (Rc<Self>, mpsc::Receiver<Notice>) {
+        let (sender, notices) = mpsc::channel(NOTICES_MAX);
+        let (notices_to, reached) = (RefCell::new(Some(sender)), Cell::default());
+        (Rc::new(Self { notices: notices_to, peers, reached }), notices)
+    }
+
+    /// One of the connections has come to this; true if all of them have. Of two the later one
+    /// counts: before that the participant can't do what it is there for.
+    pub(crate) fn all_reached(&self, target: Target, phase: JoinPhase) -> bool {
+        let mut reached = self.reached.get();
+        let peers = &mut reached[usize::from(phase == JoinPhase::Dtls)];
+        *peers |= 1 << target as u8;
+        let all = peers.count_ones() >= u32::from(self.peers);
+        self.reached.set(reached);
+        all
+    }
+
+    /// Brings a notice to the task, if that waits for any. A task that has too many to read hears no
+    /// more.
+    pub(crate) fn tell(&self, notice: Notice) {
+        let mut notices = self.notices.borrow_mut();
+        if notices.as_ref().is_some_and(|sender| sender.try_send(notice).is_err()) {
+            *notices = None;
+        }
+    }
+
+    /// What still comes is of no use to the task, only to the books.
+    pub(crate) fn close(&self) {
+        *self.notices.borrow_mut() = None;
+    }
 }
 
 /// Peers with a task.
@@ -36,13 +88,6 @@ impl Routes {
     /// Adds a peer.
     pub(crate) fn insert(&mut self, peer: PeerId, route: Route) {
         self.0.insert(peer, route);
-    }
-
-    /// What still comes of a peer is of no use to its task, only to the books.
-    pub(crate) fn detach(&mut self, peer: PeerId) {
-        if let Some(route) = self.0.get_mut(&peer) {
-            route.notices = None;
-        }
     }
 
     /// Where the notices of a peer go; `None` once nobody waits for them.

@@ -12,7 +12,6 @@ use stampede_media::{Codec, MediaClip, ScalabilityMode};
 use stampede_report::Failure;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
-use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{ApiCredentials, Profile, ServerUrl};
 use url::Url;
 
@@ -455,13 +454,6 @@ fn check_counts(draft: &Draft, participants: u64) -> Result<(), Failure> {
 /// What participants that send and receive need.
 fn check_participants(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
     let participants = shape.participants();
-    if participants > 0 && draft.signal == Signal::Only(SignalVersion::V0) {
-        return Err(Failure::config(format!(
-            "{participants} participants send and receive over LiveKit's single connection, but \
-             --signal v0 has one for each: leave --signal v0 out, or give --subscribers and \
-             --video-publishers in the place of --participants"
-        )));
-    }
     if participants == 0 && draft.participant_tracks != ParticipantTracks::default() {
         return Err(Failure::config(format!(
             "--participant-tracks {} is given but there are no participants: add --participants 2",

@@ -289,9 +289,25 @@ fn a_meeting_is_one_connection_a_person() {
     assert_eq!(rooms.len(), 2, "{rooms:?}");
 }
 
-/// Beside publishers and subscribers, and after each of its connections was broken.
+/// By v0 one connection to send and one to receive, and still one participant.
 #[test]
-fn a_meeting_survives_what_life_does_to_it() {
+fn a_meeting_by_v0_is_two_connections_a_person() {
+    let _beside = beside();
+    let meeting = ["run", "--participants=4", "--signal=v0", "--video-resolution=low"];
+    let ended =
+        run(&[&meeting[..], &["--duration=3s", "--num-per-second=50", "--no-tui"]].concat());
+    assert_flawless(&ended, 4, 12.0);
+    assert_eq!(ended.number("/join/signalling/joined_v0"), 4.0);
+    assert_eq!(ended.number("/join/phases_ms/dtls/count"), 4.0);
+    assert_eq!(ended.number("/publish/tracks"), 8.0);
+    let connections: f64 = (ended.report()["generator"]["workers"].as_array().unwrap().iter())
+        .map(|worker| worker["peers"].as_f64().unwrap())
+        .sum();
+    assert_eq!(connections, 8.0);
+}
+
+/// Beside publishers and subscribers, and after each of its connections was broken.
+fn survives(signal: &str) {
     let _beside = beside();
     let meeting = ["run", "--participants=3", "--video-publishers=1", "--audio-publishers=0"];
     let few = ["--subscribers=2", "--video-resolution=low", "--num-per-second=50", "--no-tui"];
@@ -301,7 +317,7 @@ fn a_meeting_survives_what_life_does_to_it() {
         "--fault=network_change,at=4s,share=34%,who=publishers",
         "--fault=leave_rejoin,at=8s,share=34%,who=subscribers",
     ];
-    let ended = run(&[&meeting[..], &few, &faults].concat());
+    let ended = run(&[&meeting[..], &few, &faults, &[signal]].concat());
     ended.assert_code(0);
     assert_eq!(ended.number("/join/joined"), 6.0);
     assert_eq!(ended.number("/join/dropped"), 0.0, "{:#}", ended.report()["join"]);
@@ -317,6 +333,16 @@ fn a_meeting_survives_what_life_does_to_it() {
             assert!(cause == "on_purpose" || of["count"] == 0, "{kind} {cause}: {of}");
         }
     }
+}
+
+#[test]
+fn a_meeting_survives_what_life_does_to_it() {
+    survives("--signal=v1");
+}
+
+#[test]
+fn a_meeting_by_v0_survives_it_too() {
+    survives("--signal=v0");
 }
 
 #[test]

@@ -255,15 +255,15 @@ fn lost_websockets_are_resumed() {
     assert!(ended.number("/video/frames/decodable") > 2_500.0);
 }
 
-/// Everybody publishes and receives over one connection, and gets what the others publish.
-#[test]
-fn meetings_are_everybodys_one_connection() {
+/// Everybody publishes and receives, and gets what the others publish.
+fn meets(signal: &str) {
     let _alone = alone();
     let args = ["--participants=4", "--rooms=2", "--duration=5s", "--video-resolution=low"];
-    let Some(ended) = real(&args) else { return };
+    let protocol = format!("--signal={signal}");
+    let Some(ended) = real(&[&args[..], &[&protocol]].concat()) else { return };
     ended.assert_code(0);
     assert_eq!(ended.number("/join/joined"), 8.0);
-    assert_eq!(ended.number("/join/signalling/joined_v1"), 8.0);
+    assert_eq!(ended.number(&format!("/join/signalling/joined_{signal}")), 8.0);
     for kind in ["video", "audio"] {
         assert_eq!(ended.number(&format!("/{kind}/tracks_expected")), 24.0);
         assert_eq!(ended.number(&format!("/{kind}/tracks_received")), 24.0);
@@ -271,4 +271,14 @@ fn meetings_are_everybodys_one_connection() {
         assert!(ended.number(&format!("/{kind}/watch_ratio")) > 0.99, "{:?}", ended.verdict());
     }
     assert_eq!(ended.number("/publish/tracks"), 16.0);
+}
+
+#[test]
+fn meetings_are_everybodys_one_connection() {
+    meets("v1");
+}
+
+#[test]
+fn meetings_by_v0_are_everybodys_two_connections() {
+    meets("v0");
 }

@@ -200,6 +200,25 @@ impl Socket {
             .await;
     }
 
+    /// Accepts the client's tracks, and answers its offers, until it has closed.
+    async fn take_tracks(mut self) {
+        use proto::signal_request::Message as Request;
+        while let Some(Ok(message)) = self.0.next().await {
+            let Message::Binary(bytes) = message else { continue };
+            match proto::SignalRequest::decode(bytes).unwrap().message {
+                Some(Request::AddTrack(track)) => {
+                    let sid = format!("TR_{}", track.cid);
+                    let track_info = proto::TrackInfo { sid, ..Default::default() };
+                    let (cid, track) = (track.cid, Some(track_info));
+                    let published = proto::TrackPublishedResponse { cid, track };
+                    self.send(Response::TrackPublished(published)).await;
+                }
+                Some(Request::Offer(offer)) => self.answer(offer.id).await,
+                _ => {}
+            }
+        }
+    }
+
     /// Reads on until the client has closed.
     async fn attend(mut self) {
         while let Some(Ok(_)) = self.0.next().await {}
@@ -239,8 +258,8 @@ async fn serve(
 struct Peers {
     /// Whose they were.
     made: Mutex<Vec<String>>,
-    /// By identity, those that are open.
-    open: Mutex<HashMap<PeerId, String>>,
+    /// Those that are open: whose, and whether to receive by.
+    open: Mutex<HashMap<PeerId, (String, bool)>>,
 }
 
 /// A media plane without media.
@@ -258,9 +277,11 @@ impl MediaPlane for NoMedia {
         let (mut made, mut open) =
             (self.peers.made.lock().unwrap(), self.peers.open.lock().unwrap());
         let peer = PeerId::new(0, made.len() as u32);
-        assert!(!open.values().any(|other| *other == spec.label), "{} has one", spec.label);
+        let receives = spec.role.receives.is_some();
+        let is_same = |(label, other): &(String, bool)| *label == spec.label && *other == receives;
+        assert!(!open.values().any(is_same), "{} has one", spec.label);
         made.push(spec.label.clone());
-        open.insert(peer, spec.label);
+        open.insert(peer, (spec.label, receives));
         Ok(peer)
     }
 
@@ -901,6 +922,48 @@ async fn a_single_connection_is_joined_by_its_offer_and_resumed_by_another() {
     assert_eq!((resume.tries, resume.recovered), (4, 4), "{:?}", played.recoveries);
     // One peer each: the offer of the join is its own.
     assert_eq!(played.identities.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_v0_who_sends_and_receives_has_two_connections_and_comes_back_over_both() {
+    let draft = Draft {
+        subscribers: Some(0),
+        participants: Some(3),
+        faults: vec!["signal_drop,at=5s".parse().unwrap()],
+        ..one_subscriber()
+    };
+    let signal = Signal::Only(SignalVersion::V0);
+    let rig = Rig { signal, ..Rig::new() };
+    let played = rig
+        .play(draft, async |number, mut socket| {
+            match number < 3 {
+                true => socket.admit().await,
+                false => socket.take_up(2).await,
+            }
+            socket.take_tracks().await;
+        })
+        .await;
+    let counted = &played.joins.counted;
+    assert_eq!((counted.joined, counted.dropped, counted.tries_failed), (3, 0, 0));
+    let resume = played.recoveries.resume;
+    assert_eq!((resume.tries, resume.recovered), (3, 3), "{:?}", played.recoveries);
+    assert_eq!((played.identities.len(), played.peers_open), (6, 0));
+}
+
+/// Who can't send has not joined, although it receives.
+#[tokio::test(start_paused = true)]
+async fn by_v0_both_connections_have_to_stand() {
+    let draft = Draft { subscribers: Some(0), participants: Some(1), ..one_subscriber() };
+    let signal = Signal::Only(SignalVersion::V0);
+    let rig = Rig { signal, ..Rig::new() };
+    let played = rig
+        .play(draft, async |_, mut socket| {
+            socket.admit().await;
+            socket.attend().await;
+        })
+        .await;
+    let counted = &played.joins.counted;
+    assert_eq!((counted.joined, counted.failed, played.peers_open), (0, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]

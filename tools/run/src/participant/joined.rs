@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaFailure;
-use stampede_engine::{PeerCommand, PeerId, PeerNotice};
+use stampede_engine::{PeerCommand, PeerNotice};
 use stampede_signaling::connection::{ConnectTimings, Connection, Update};
 use stampede_signaling::session::{
     EndReason, MediaCommand, MediaInput, RemoteTrack, SessionEvent, WayBack,
@@ -13,6 +13,7 @@ use stampede_signaling::session::{
 use tokio::sync::mpsc;
 
 use super::orders::{Order, What};
+use super::peers::Peers;
 use super::updates::Updates;
 use super::words::{heard, said};
 use super::{Broken, Departure, Life, Participant, SessionEnd, connect_options, may_dial_again};
@@ -23,6 +24,7 @@ use crate::joins::JoinPhase;
 use crate::peer_updates::PeerUpdates;
 use crate::reconnect::STANDS_WITHIN;
 use crate::recoveries::Way;
+use crate::routes::Notice;
 
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
 /// participant that is not active after 60 s (rtc/room.go).
@@ -47,24 +49,20 @@ const DIAGNOSED_AFTER: Duration = Duration::from_secs(5);
 struct Missing {
     /// The server has not said yet that the session stands.
     session: bool,
-    /// ICE does not stand: it never did, was lost, or is being restarted.
-    media: bool,
     /// The media connection was lost, so that it takes more than a new websocket.
     lost: bool,
     /// When that takes too long.
     until: Instant,
 }
 
-/// One session of a participant.
+/// One session of a participant. Besides what is [`Missing`] its peers have to stand.
 pub(super) struct Joined<'a> {
     context: &'a Context,
     participant: &'a Participant,
     life: &'a mut Life,
-    peer: PeerId,
+    peers: Peers,
     peer_updates: PeerUpdates,
     began: Instant,
-    /// DTLS was up.
-    connected: bool,
     /// `None` while it stands.
     missing: Option<Missing>,
     /// The server closed the media connection of a session that stands, and may say until then why.
@@ -78,7 +76,7 @@ impl<'a> Joined<'a> {
         context: &'a Context,
         participant: &'a Participant,
         life: &'a mut Life,
-        peer: PeerId,
+        peers: Peers,
     ) -> Self {
         let publishes = participant.spec.publishes();
         let own = Arc::clone(&context.own);
@@ -88,26 +86,25 @@ impl<'a> Joined<'a> {
             context,
             participant,
             life,
-            peer,
+            peers,
             peer_updates: PeerUpdates::new(own, context.obey_dynacast, publishes),
             began,
-            connected: false,
-            missing: Some(Missing {
-                session: true,
-                media: true,
-                lost: false,
-                until: began + limit,
-            }),
+            missing: Some(Missing { session: true, lost: false, until: began + limit }),
             closed_until: None,
             own_sid: String::new(),
         }
+    }
+
+    /// Its peers, once it is over.
+    pub(super) fn into_peers(self) -> Peers {
+        self.peers
     }
 
     /// Serves it until it ends.
     pub(super) async fn hold(
         &mut self,
         connection: &mut Connection,
-        notices: &mut mpsc::Receiver<PeerNotice>,
+        notices: &mut mpsc::Receiver<Notice>,
         departure: &mut Departure,
     ) -> SessionEnd {
         let orders = Rc::clone(&self.participant.orders);
@@ -191,7 +188,7 @@ impl<'a> Joined<'a> {
     fn look(&mut self, connection: &Connection) {
         let Some(missing) = self.missing else { return };
         // A publisher's tracks are to be there again.
-        if missing.session || missing.media || !connection.session().can_resume() {
+        if missing.session || !self.peers.stand() || !connection.session().can_resume() {
             return;
         }
         self.missing = None;
@@ -234,7 +231,7 @@ impl<'a> Joined<'a> {
             self.excuse(stood.since, until);
         }
         // Without an answer the time is not known, and nothing else is lost.
-        let _ = self.context.command(self.peer, PeerCommand::NextFrame);
+        let _ = self.context.command(self.peers.main(), PeerCommand::NextFrame);
         self.context.changed.notify_waiters();
     }
 
@@ -242,16 +239,14 @@ impl<'a> Joined<'a> {
     fn broke(&mut self, why: &JoinError, media: bool) {
         let (id, at) = (self.participant.id, now());
         let by = self.life.fault(|_| true);
-        super::path_broke(self.context, id, self.peer, at, by);
-        let before = self.missing;
+        super::path_broke(self.context, id, self.peers.main(), at, by);
         let media = media || self.closed_until.take().is_some();
-        let lost = media || before.is_some_and(|missing| missing.lost);
-        let media = media || before.is_some_and(|missing| missing.media);
-        self.missing = Some(Missing { session: true, media, lost, until: at + STANDS_WITHIN });
+        let lost = media || self.missing.is_some_and(|missing| missing.lost);
+        self.missing = Some(Missing { session: true, lost, until: at + STANDS_WITHIN });
         self.participant.orders.stands(false);
         let mut joins = self.context.joins.borrow_mut();
         joins.absent(id, why, at, by.is_some());
-        if media {
+        if media || !self.peers.stand() {
             joins.disconnected(id);
         }
         super::gone(self.context, self.participant, self.life, at, Some(&why.key()));
@@ -274,14 +269,14 @@ impl<'a> Joined<'a> {
     async fn ended(
         &mut self,
         connection: &mut Connection,
-        notices: &mut mpsc::Receiver<PeerNotice>,
+        notices: &mut mpsc::Receiver<Notice>,
         why: &EndReason,
     ) -> Result<(), Broken> {
         let resumes = why.way_back() == WayBack::Resume && connection.session().can_resume();
         // Of a session that stood; the answer to a resume is a refusal like any other
         // (client-sdk-js src/api/SignalClient.ts, `LeaveRequest`).
         let asked_for = why.is_asked_for() && !self.missing.is_some_and(|missing| missing.session);
-        if !self.connected || !self.life.joined || !resumes {
+        if !self.peers.were_connected() || !self.life.joined || !resumes {
             if let EndReason::ServerLeft { .. } | EndReason::ReconnectAsked { .. } = why
                 && let Some(hung) = self.unconnected(notices).await
             {
@@ -343,7 +338,7 @@ impl<'a> Joined<'a> {
     /// Pauses, and hears meanwhile what becomes of the media connection.
     async fn wait(
         &mut self,
-        notices: &mut mpsc::Receiver<PeerNotice>,
+        notices: &mut mpsc::Receiver<Notice>,
         pause: Duration,
     ) -> Result<(), Broken> {
         let pause = tokio::time::sleep(pause);
@@ -360,28 +355,29 @@ impl<'a> Joined<'a> {
     }
 
     /// Takes note of what became of the media connection.
-    fn media_changed(&mut self, notice: &PeerNotice) {
-        let Some(missing) = &mut self.missing else { return };
-        match notice {
-            PeerNotice::Disconnected { .. } => (missing.media, missing.lost) = (true, true),
-            PeerNotice::IceConnected if self.connected => missing.media = false,
-            PeerNotice::Connected => missing.media = false,
-            _ => {}
+    fn media_changed(&mut self, notice: &Notice) {
+        self.peers.heard(notice);
+        if let (Some(missing), PeerNotice::Disconnected { .. }) = (&mut self.missing, &notice.1) {
+            missing.lost = true;
         }
     }
 
     /// What the media plane knows of why it is not connected, if it never was and had time enough
     /// to be.
-    async fn unconnected(&self, notices: &mut mpsc::Receiver<PeerNotice>) -> Option<Broken> {
-        if self.connected || now().saturating_duration_since(self.began) < DIAGNOSED_AFTER {
+    async fn unconnected(&self, notices: &mut mpsc::Receiver<Notice>) -> Option<Broken> {
+        if self.peers.were_connected()
+            || now().saturating_duration_since(self.began) < DIAGNOSED_AFTER
+        {
             return None;
         }
-        self.context.command(self.peer, PeerCommand::GiveUp).ok()?;
+        if !self.peers.give_up(self.context) {
+            return None;
+        }
         let deadline = tokio::time::sleep(DIAGNOSIS_TIMEOUT);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
-                notice = notices.recv() => match notice? {
+                notice = notices.recv() => match notice?.1 {
                     PeerNotice::Disconnected { failure } => return Some(self.failed(&failure)),
                     notice => self.context.happened(&self.life.identity, || said(&notice)),
                 },
@@ -421,6 +417,7 @@ impl<'a> Joined<'a> {
             What::NetworkChange => {
                 let lost = JoinError::Signalling(stampede_signaling::ErrorKind::SignalLost);
                 self.broke(&lost, true);
+                self.peers.lost();
                 self.command(PeerCommand::ChangeNetwork).await?;
                 connection.lose("the network changed");
             }
@@ -431,10 +428,10 @@ impl<'a> Joined<'a> {
         Ok(())
     }
 
-    /// Tells the peer something, and reads nothing more of the server while its worker has no room: it
+    /// Tells the peers something, and reads nothing more of the server while a worker has no room: it
     /// may be the one that fills it.
     async fn command(&self, command: PeerCommand) -> Result<(), Broken> {
-        super::tell(self.context, self.peer, command).await
+        self.peers.tell(self.context, command).await
     }
 
     /// What the session says, but its end.
@@ -442,7 +439,8 @@ impl<'a> Joined<'a> {
         match update {
             Update::Media(command) => {
                 self.context.happened(&self.life.identity, || heard(&command));
-                self.command(peer_command(command)).await
+                let peer = self.peers.of(command.target());
+                super::tell(self.context, peer, peer_command(command)).await
             }
             Update::Event(event) => {
                 if let Some(update) = self.peer_updates.of(&event) {
@@ -476,8 +474,8 @@ impl<'a> Joined<'a> {
             SessionEvent::Resumed => {
                 self.context.joins.borrow_mut().resumed();
                 // Who sends restarts its ICE now, and what it sends meanwhile goes nowhere.
-                if let Some(missing) = &mut self.missing {
-                    missing.media |= self.participant.spec.publishes();
+                if self.participant.spec.publishes() {
+                    self.peers.restarts();
                 }
                 self.session_stands();
             }
@@ -545,10 +543,10 @@ impl<'a> Joined<'a> {
             return;
         }
         let by = self.life.fault(|order| order.what == What::Moving);
-        super::path_broke(self.context, id, self.peer, at, by);
+        super::path_broke(self.context, id, self.peers.main(), at, by);
         self.context.recoveries.borrow_mut().tries(id, Way::Moved);
         let until = at + STANDS_WITHIN;
-        self.missing = Some(Missing { session: false, media: false, lost: false, until });
+        self.missing = Some(Missing { session: false, lost: false, until });
     }
 
     /// What the watch accounts have to know of an event.
@@ -587,10 +585,11 @@ impl<'a> Joined<'a> {
         }
     }
 
-    fn notice(&mut self, connection: &mut Connection, notice: PeerNotice) -> Result<(), Broken> {
+    fn notice(&mut self, connection: &mut Connection, notice: Notice) -> Result<(), Broken> {
         self.media_changed(&notice);
+        let (target, notice) = notice;
         if let PeerNotice::Disconnected { failure } = &notice
-            && !self.connected
+            && !self.peers.was_connected(target)
         {
             return Err(self.failed(failure));
         }
@@ -599,7 +598,9 @@ impl<'a> Joined<'a> {
             PeerNotice::Answer { offer_id, sdp } => MediaInput::LocalAnswer { offer_id, sdp },
             PeerNotice::Offer { id, sdp } => MediaInput::LocalOffer { id, sdp },
             PeerNotice::NegotiationFailed { reason } => MediaInput::NegotiationFailed { reason },
-            PeerNotice::LocalCandidate { candidate } => MediaInput::LocalCandidate { candidate },
+            PeerNotice::LocalCandidate { candidate } => {
+                MediaInput::LocalCandidate { target, candidate }
+            }
             // On the way back ICE is restarted anyhow.
             PeerNotice::Disconnected { .. } if self.missing.is_some() => return Ok(()),
             PeerNotice::Disconnected { failure } if *failure == MediaFailure::Closed => {
@@ -609,12 +610,9 @@ impl<'a> Joined<'a> {
             PeerNotice::Disconnected { failure } => {
                 MediaInput::Disconnected { reason: failure.to_string() }
             }
-            PeerNotice::Connected => {
-                self.connected = true;
-                return Ok(());
-            }
-            // The router counts these, and keeps them.
-            PeerNotice::IceConnected
+            // The router counts these, and keeps most of them.
+            PeerNotice::Connected
+            | PeerNotice::IceConnected
             | PeerNotice::Path { .. }
             | PeerNotice::FirstPacket { .. }
             | PeerNotice::FirstKeyframe
@@ -640,6 +638,6 @@ fn peer_command(command: MediaCommand) -> PeerCommand {
         MediaCommand::RemoteAnswer { sdp, mid_to_track_id } => {
             PeerCommand::Answer { sdp, mid_to_track_id }
         }
-        MediaCommand::RemoteCandidate { candidate } => PeerCommand::Candidate(candidate),
+        MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn heard(command: &MediaCommand) -> String {
             sdp.len(),
             mid_to_track_id.len()
         ),
-        MediaCommand::RemoteCandidate { candidate } => format!("trickled {candidate}"),
+        MediaCommand::RemoteCandidate { candidate, .. } => format!("trickled {candidate}"),
     }
 }
 

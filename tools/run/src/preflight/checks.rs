@@ -11,8 +11,9 @@ use stampede_udp::{BackendChoice, BackendLimits, OpenError, SocketBuffers};
 use super::{Check, Needs, State};
 use stampede_scenario::values::Backend;
 
-/// File descriptors of one peer: its UDP socket and its websocket.
-const FDS_PER_PEER: u64 = 2;
+/// File descriptors of one participant: its websocket, and a UDP socket for each of its connections,
+/// of which v0 has two.
+const FDS_PER_PEER: u64 = 3;
 /// File descriptors for everything else: rings, eventfds, runtime, recordings, files, the child.
 const FDS_SLACK: u64 = 256;
 /// Ephemeral ports left to the rest of the machine.
