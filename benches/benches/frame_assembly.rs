@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use stampede_media::{
-    AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, vp8, vp9,
+    AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265, vp8, vp9,
 };
 
 /// Frames of a clip over and over, as packets in order.
@@ -49,6 +49,7 @@ fn is_readable(codec: Codec, payload: &[u8]) -> bool {
         Codec::Vp8 => black_box(vp8::Descriptor::parse(payload)).is_ok(),
         Codec::Vp9 => black_box(vp9::Descriptor::parse(payload)).is_ok(),
         Codec::H264 => black_box(h264::Summary::of(payload)).is_ok(),
+        Codec::H265 => black_box(h265::Summary::of(payload)).is_ok(),
         Codec::Av1 => black_box(av1::Payload::parse(payload)).is_ok(),
         Codec::Opus => true,
     }
@@ -59,7 +60,7 @@ fn frame_assembly(criterion: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(200));
     group.measurement_time(Duration::from_secs(1)).throughput(Throughput::Elements(1));
     let mut clips = Vec::new();
-    for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1] {
         clips.extend(builtin::video(codec).unwrap());
     }
     for clip in &clips {

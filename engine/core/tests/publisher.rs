@@ -14,7 +14,7 @@ use stampede_core::{
     AudioOptions, CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample,
     Slots, SpeakingTurns, TrackError,
 };
-use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264};
+use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265};
 use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
@@ -388,7 +388,7 @@ fn middle(codec: Codec) -> MediaClip {
 
 #[test]
 fn another_depacketiser_gets_every_codecs_frames() {
-    for codec in [Codec::Vp9, Codec::H264, Codec::Av1] {
+    for codec in [Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1] {
         let clip = &middle(codec);
         // Longer than a lap: picture ids go on, timestamps too.
         let data = depacketised(clip, Duration::from_millis(5_000));
@@ -405,6 +405,8 @@ fn another_depacketiser_gets_every_codecs_frames() {
                 Codec::Vp9 => payloads.for_each(|payload| expected.extend(&payload[5..])),
                 Codec::H264 => payloads
                     .for_each(|payload| h264::append_annex_b(payload, &mut expected).unwrap()),
+                Codec::H265 => payloads
+                    .for_each(|payload| h265::append_annex_b(payload, &mut expected).unwrap()),
                 _ => {
                     expected = av1::assemble(payloads.map(|payload| &payload[..])).unwrap();
                     // str0m leaves the temporal delimiter out.
@@ -418,15 +420,21 @@ fn another_depacketiser_gets_every_codecs_frames() {
 
 #[test]
 fn each_codec_is_the_only_one_offered() {
-    for (codec, line) in
-        [(Codec::Vp9, "VP9/90000"), (Codec::H264, "H264/90000"), (Codec::Av1, "AV1/90000")]
-    {
+    for (codec, line) in [
+        (Codec::Vp9, "VP9/90000"),
+        (Codec::H264, "H264/90000"),
+        (Codec::H265, "H265/90000"),
+        (Codec::Av1, "AV1/90000"),
+    ] {
         let clip = middle(codec);
         let (sim, offer) = connect(vec![track("cam", MediaKind::Video, vec![(None, clip)])]);
         assert!(offer.contains(line), "{offer}");
         let rtpmaps: Vec<_> = offer.lines().filter(|line| line.starts_with("a=rtpmap")).collect();
         assert_eq!(rtpmaps.len(), 2, "{codec} and its RTX: {rtpmaps:?}");
         assert_eq!(offer.contains("42e01f"), codec == Codec::H264, "{offer}");
+        // Level 2.1, as the file says.
+        let told = "profile-id=1;tier-flag=0;level-id=63";
+        assert_eq!(offer.contains(told), codec == Codec::H265, "{offer}");
         assert!(!offer.contains("dependency-descriptor"), "{offer}");
         drop(sim);
     }

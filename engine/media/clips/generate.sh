@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the built-in clips from synthetic sources. Needs ffmpeg with libvpx, libx264, libaom and
-# libopus; the
+# Makes the built-in clips from synthetic sources. Needs ffmpeg with libvpx, libx264, libx265, libaom
+# and libopus; the
 # committed files were made by Debian 12's ffmpeg 5.1. Run it in this folder, then look at what
 # `cargo test -p stampede-media --lib builtin` says about rates.
 #
@@ -32,8 +32,8 @@ video video-720p.ivf 1280:720 1750k 1750k
 video video-360p.ivf 640:360 650k 650k
 video video-180p.ivf 320:180 165k 165k
 
-# The other codecs at a lower rate and with two keyframes, so that the program stays small: H.264
-# in the same three sizes, VP9 and AV1 in one. H.264 is Constrained Baseline without SEI, as browsers
+# The other codecs at a lower rate and with two keyframes, so that the program stays small: H.264 and
+# H.265 in the same three sizes, VP9 and AV1 in one. H.264 is Constrained Baseline without SEI, as browsers
 # send it.
 other() { # NAME FORMAT SIZE BITRATE CODEC-OPTIONS…
   name=$1 format=$2 size=$3 rate=$4
@@ -54,10 +54,19 @@ h264() { # NAME SIZE BITRATE
     -sc_threshold 0 -x264-params slices=1:sliced-threads=0 -bsf:v filter_units=remove_types=6
 }
 
+# Main profile, without reordering; parameter sets with each keyframe, no SEI.
+h265() { # NAME SIZE KILOBITS
+  other "$1" hevc "$2" "$3k" -c:v libx265 -preset medium -tune zerolatency -x265-params \
+    "log-level=none:bframes=0:open-gop=0:scenecut=0:repeat-headers=1:info=0:pools=none:frame-threads=1:vbv-bufsize=$3:vbv-maxrate=$3"
+}
+
 vp9 video-360p.vp9.ivf 640:360 350k
 h264 video-720p.h264 1280:720 900k
 h264 video-360p.h264 640:360 350k
 h264 video-180p.h264 320:180 120k
+h265 video-720p.h265 1280:720 550
+h265 video-360p.h265 640:360 220
+h265 video-180p.h265 320:180 85
 other video-360p.av1.ivf ivf 640:360 350k -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 \
   -minrate 350k -lag-in-frames 0 -error-resilience 1
 

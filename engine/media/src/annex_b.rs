@@ -1,8 +1,10 @@
-//! H.264 files in Annex B form: NAL units behind start codes, without timestamps (ITU-T H.264
-//! Annex B).
+//! H.264 and H.265 files in Annex B form: NAL units behind start codes, without timestamps (ITU-T
+//! H.264 Annex B, and the same of H.265). H.265 is read by the `h265` module here.
 //!
-//! Sequence parameter sets are read by the `h264-reader` crate. The walk over the file is done
+//! H.264's sequence parameter sets are read by the `h264-reader` crate. The walk over the file is done
 //! here: that crate's reader has no offsets to report.
+
+mod h265;
 
 use h264_reader::nal::sps::{FrameMbsFlags, SeqParameterSet};
 use h264_reader::rbsp::{self, BitReader};
@@ -14,8 +16,21 @@ use crate::clip::{
 use crate::h264::{self, nal};
 use crate::packetize;
 
+pub(crate) use h265::{is_h265, read as read_h265};
+
 /// What such a file begins with.
 pub(crate) const MAGICS: [&[u8]; 2] = [&[0, 0, 0, 1], &[0, 0, 1]];
+
+/// A sequence parameter set is in it, as in what decoding can begin with.
+pub(crate) fn has_parameters(codec: Codec, bytes: &[u8]) -> bool {
+    units(bytes).any(|unit| {
+        let header = unit.data.first().copied().unwrap_or(0);
+        match codec {
+            Codec::H265 => crate::h265::nal_type(header) == crate::h265::nal::SPS,
+            _ => h264::nal_type(header) == nal::SPS,
+        }
+    })
+}
 
 /// One NAL unit as the file has it.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 use stampede_counters::AssemblerCounters;
 
 use crate::clip::Codec;
-use crate::vp8;
+use crate::recording::is_recordable;
+use crate::{h264, h265, vp8};
 
 /// Sequence numbers between the oldest unresolved packet and the newest one. A packet further
 /// ahead makes the assembler abandon the oldest gaps (counted) until it fits.
@@ -56,13 +57,14 @@ pub struct AssembledFrame {
     pub temporal_id: Option<u8>,
     /// True if packets were abandoned between the frame before (or the start) and this one.
     pub after_gap: bool,
-    /// The encoded frame, payload descriptors removed.
+    /// The encoded frame, payload descriptors removed; of H.264 and H.265 the access unit in Annex B
+    /// form.
     pub data: Bytes,
 }
 
 /// The codec has no assembly here yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} frames can't be assembled yet; record VP8 or Opus")]
+#[error("{0} frames can't be assembled yet; record VP8, H.264, H.265 or Opus")]
 pub struct UnsupportedCodec(pub Codec);
 
 /// What is known about one sequence number of the window.
@@ -83,8 +85,18 @@ struct StoredPacket {
     marker: bool,
     starts_frame: bool,
     descriptor: vp8::Descriptor,
+    units: Units,
     /// Without descriptor.
     data: Bytes,
+}
+
+/// What a packet of H.264 or H.265 holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Units {
+    /// A part of a picture that decoding can begin with.
+    keyframe: bool,
+    /// A sequence parameter set.
+    parameters: bool,
 }
 
 enum Scan {
@@ -127,9 +139,12 @@ pub struct FrameAssembler {
 }
 
 impl FrameAssembler {
-    /// An assembler for one stream of `codec`: VP8 or Opus so far.
+    /// An assembler for one stream of `codec`: VP8, H.264, H.265 or Opus so far.
+    ///
+    /// A keyframe of H.264 or H.265 that came without parameter sets counts as incomplete: where they
+    /// were sent in packets of their own, nothing in its slices tells that one of those is lost.
     pub fn new(codec: Codec) -> Result<FrameAssembler, UnsupportedCodec> {
-        if !matches!(codec, Codec::Vp8 | Codec::Opus) {
+        if !is_recordable(codec) {
             return Err(UnsupportedCodec(codec));
         }
         Ok(FrameAssembler {
@@ -310,15 +325,49 @@ impl FrameAssembler {
         if packet.payload.len() > PAYLOAD_BYTES_MAX {
             return None;
         }
-        let (descriptor, starts_frame, marker) = if self.codec == Codec::Vp8 {
-            let descriptor = vp8::Descriptor::parse(packet.payload).ok()?;
-            (descriptor, descriptor.starts_frame(), packet.marker)
-        } else {
-            // RFC 7587 §4.2: one Opus packet a payload; the marker means a talk spurt's start.
-            (vp8::Descriptor::default(), true, true)
+        let AssemblerPacket { timestamp, payload, .. } = *packet;
+        let stored = StoredPacket {
+            timestamp,
+            marker: packet.marker,
+            starts_frame: true,
+            descriptor: vp8::Descriptor::default(),
+            units: Units::default(),
+            data: Bytes::new(),
         };
-        let data = Bytes::copy_from_slice(packet.payload.get(descriptor.len..)?);
-        Some(StoredPacket { timestamp: packet.timestamp, marker, starts_frame, descriptor, data })
+        match self.codec {
+            Codec::Vp8 => {
+                let descriptor = vp8::Descriptor::parse(payload).ok()?;
+                let data = Bytes::copy_from_slice(payload.get(descriptor.len..)?);
+                let starts_frame = descriptor.starts_frame();
+                Some(StoredPacket { starts_frame, descriptor, data, ..stored })
+            }
+            Codec::H264 => {
+                let summary = h264::Summary::of(payload).ok()?;
+                let mut data = Vec::with_capacity(payload.len() + 16);
+                h264::append_annex_b(payload, &mut data).ok()?;
+                let units = Units { keyframe: summary.idr, parameters: summary.parameters };
+                let starts_frame = summary.head.is_some();
+                Some(StoredPacket { starts_frame, units, data: data.into(), ..stored })
+            }
+            Codec::H265 => {
+                let summary = h265::Summary::of(payload).ok()?;
+                let mut data = Vec::with_capacity(payload.len() + 16);
+                h265::append_annex_b(payload, &mut data).ok()?;
+                let units = Units { keyframe: summary.irap(), parameters: summary.parameters };
+                let starts_frame = summary.head.is_some();
+                Some(StoredPacket { starts_frame, units, data: data.into(), ..stored })
+            }
+            // RFC 7587 §4.2: one Opus packet a payload; the marker means a talk spurt's start.
+            _ => {
+                Some(StoredPacket { marker: true, data: Bytes::copy_from_slice(payload), ..stored })
+            }
+        }
+    }
+
+    /// A packet that can begin a frame always does. Not so of H.264 and H.265, where parameter sets
+    /// can, and the slice behind them too.
+    fn begins_surely(&self, packet: &StoredPacket) -> bool {
+        packet.starts_frame && !matches!(self.codec, Codec::H264 | Codec::H265)
     }
 
     fn pop_front(&mut self) -> Option<Slot> {
@@ -414,7 +463,8 @@ impl FrameAssembler {
                 Slot::Skipped => {}
                 // Nothing is missing in between, so the frame ended without a marker.
                 Slot::Packet(packet)
-                    if index > 0 && (packet.timestamp != timestamp || packet.starts_frame) =>
+                    if index > 0
+                        && (packet.timestamp != timestamp || self.begins_surely(packet)) =>
                 {
                     return Scan::Complete(index);
                 }
@@ -439,6 +489,15 @@ impl FrameAssembler {
         }
         let Some(descriptor) = parts.first().map(|first| first.descriptor) else { return };
         let packets = parts.len() as u32;
+        let units = parts.iter().fold(Units::default(), |sum, part| Units {
+            keyframe: sum.keyframe | part.units.keyframe,
+            parameters: sum.parameters | part.units.parameters,
+        });
+        if units.keyframe && !units.parameters {
+            self.counters.frames_incomplete += 1;
+            self.gap = true;
+            return;
+        }
         let data = match <[StoredPacket; 1]>::try_from(parts) {
             Ok([only]) => only.data,
             Err(parts) => {
@@ -453,7 +512,11 @@ impl FrameAssembler {
             last_sequence,
             packets,
             timestamp: self.extend_timestamp(timestamp),
-            keyframe: self.codec == Codec::Opus || vp8::is_keyframe(&data),
+            keyframe: match self.codec {
+                Codec::Vp8 => vp8::is_keyframe(&data),
+                Codec::H264 | Codec::H265 => units.keyframe,
+                _ => true,
+            },
             picture_id: descriptor.picture_id,
             tl0_pic_idx: descriptor.tl0_pic_idx,
             temporal_id: descriptor.temporal_id,

@@ -1,8 +1,8 @@
 //! Clips that come with the program, for runs without files. `clips/generate.sh` makes them.
 //!
 //! The three VP8 layers show the same 150 frames at 25 frames/s, with keyframes at the same
-//! moments, every 2 s, and are 6 s long, as is the audio. The three layers of H.264 are the same at a
-//! lower rate, 4 s long; of VP9 and AV1 there is one.
+//! moments, every 2 s, and are 6 s long, as is the audio. The three layers of H.264 and of H.265 are the
+//! same at a lower rate, 4 s long; of VP9 and AV1 there is one.
 
 use crate::clip::{ClipError, ClipOptions, Codec, MediaClip};
 use crate::scalability::ScalabilityMode;
@@ -14,6 +14,9 @@ const VP9_360P: &[u8] = include_bytes!("../clips/video-360p.vp9.ivf");
 const H264_180P: &[u8] = include_bytes!("../clips/video-180p.h264");
 const H264_360P: &[u8] = include_bytes!("../clips/video-360p.h264");
 const H264_720P: &[u8] = include_bytes!("../clips/video-720p.h264");
+const H265_180P: &[u8] = include_bytes!("../clips/video-180p.h265");
+const H265_360P: &[u8] = include_bytes!("../clips/video-360p.h265");
+const H265_720P: &[u8] = include_bytes!("../clips/video-720p.h265");
 const VIDEO_AV1: &[u8] = include_bytes!("../clips/video-360p.av1.ivf");
 const VIDEO_VP9_L1T3: &[u8] = include_bytes!("../clips/video-360p.l1t3.vp9.ivf");
 const VIDEO_VP9_L3T3_KEY: &[u8] = include_bytes!("../clips/video-720p.l3t3_key.vp9.ivf");
@@ -32,13 +35,14 @@ pub fn video_layers() -> Result<[MediaClip; 3], ClipError> {
     ])
 }
 
-/// The layers there are of a video codec, low to high: three of VP8 and H.264 (320×180, 640×360,
-/// 1280×720), one 640×360 of VP9 and AV1, none of Opus.
+/// The layers there are of a video codec, low to high: three of VP8, H.264 and H.265 (320×180,
+/// 640×360, 1280×720), one 640×360 of VP9 and AV1, none of Opus.
 pub fn video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
     let layers: &[(u16, &[u8])] = match codec {
         Codec::Vp8 => return video_layers().map(Vec::from),
         Codec::Vp9 => &[(360, VP9_360P)],
         Codec::H264 => &[(180, H264_180P), (360, H264_360P), (720, H264_720P)],
+        Codec::H265 => &[(180, H265_180P), (360, H265_360P), (720, H265_720P)],
         Codec::Av1 => &[(360, VIDEO_AV1)],
         Codec::Opus => &[],
     };
@@ -101,9 +105,13 @@ mod tests {
     #[test]
     fn every_video_codec_has_a_clip() {
         let layers = [(320, 180, 100e3), (640, 360, 250e3), (1_280, 720, 700e3)];
-        for (codec, layers) in
-            [(Codec::Vp9, &layers[1..2]), (Codec::H264, &layers[..]), (Codec::Av1, &layers[1..2])]
-        {
+        let less = [(320, 180, 70e3), (640, 360, 180e3), (1_280, 720, 450e3)];
+        for (codec, layers) in [
+            (Codec::Vp9, &layers[1..2]),
+            (Codec::H264, &layers[..]),
+            (Codec::H265, &less[..]),
+            (Codec::Av1, &layers[1..2]),
+        ] {
             let clips = video(codec).unwrap();
             assert_eq!(clips.len(), layers.len());
             for (clip, (width, height, bitrate)) in clips.iter().zip(layers) {

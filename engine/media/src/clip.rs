@@ -25,6 +25,8 @@ pub enum Codec {
     Vp9,
     /// H.264 (RFC 6184).
     H264,
+    /// H.265 (RFC 7798).
+    H265,
     /// AV1 (RTP Payload Format For AV1, v1.0.0).
     Av1,
     /// Opus (RFC 6716, RFC 7587).
@@ -35,7 +37,7 @@ impl Codec {
     /// RTP clock rate in Hz: 90,000 for video, 48,000 for Opus whatever its bandwidth (RFC 7587).
     pub const fn clock_rate(self) -> u32 {
         match self {
-            Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::Av1 => 90_000,
+            Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::H265 | Codec::Av1 => 90_000,
             Codec::Opus => 48_000,
         }
     }
@@ -51,6 +53,7 @@ impl Codec {
             Codec::Vp8 => "video/VP8",
             Codec::Vp9 => "video/VP9",
             Codec::H264 => "video/H264",
+            Codec::H265 => "video/H265",
             Codec::Av1 => "video/AV1",
             Codec::Opus => "audio/opus",
         }
@@ -63,6 +66,7 @@ impl fmt::Display for Codec {
             Codec::Vp8 => "VP8",
             Codec::Vp9 => "VP9",
             Codec::H264 => "H.264",
+            Codec::H265 => "H.265",
             Codec::Av1 => "AV1",
             Codec::Opus => "Opus",
         })
@@ -91,7 +95,7 @@ pub struct ClipFrame {
 /// How files are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ClipOptions {
-    /// Frames a second of files without timestamps (H.264 in Annex B), above 0 and at most
+    /// Frames a second of files without timestamps (H.264 and H.265 in Annex B), above 0 and at most
     /// [`FRAME_RATE_MAX`]. `None`: what the stream's own timing says, else
     /// [`FRAME_RATE_ASSUMED`].
     pub frame_rate: Option<f64>,
@@ -101,7 +105,7 @@ pub struct ClipOptions {
     pub scalability: Option<ScalabilityMode>,
 }
 
-/// Frame rate of an H.264 file that has no timing of its own, where none is given.
+/// Frame rate of an H.264 or H.265 file that has no timing of its own, where none is given.
 pub const FRAME_RATE_ASSUMED: f64 = 30.0;
 
 /// A file that was read, and what has to be said about it.

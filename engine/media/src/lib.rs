@@ -1,9 +1,9 @@
 //! Media of Stampede: what is published, and what is kept of what was received.
 //!
-//! - [`MediaClip`]: a file (IVF with VP8, VP9 or AV1, H.264 in Annex B, Ogg with Opus) read,
+//! - [`MediaClip`]: a file (IVF with VP8, VP9 or AV1, H.264 or H.265 in Annex B, Ogg with Opus) read,
 //!   checked and packetised once, then shared by every publisher of a process. [`builtin`] holds
 //!   clips for runs without files.
-//! - [`vp8`], [`vp9`], [`h264`], [`av1`], [`opus`]: as much of the formats as RTP needs, and the
+//! - [`vp8`], [`vp9`], [`h264`], [`h265`], [`av1`], [`opus`]: as much of the formats as RTP needs, and the
 //!   [`dependency_descriptor`] that says which frames need which; [`scalability`] is how a publisher
 //!   divides its pictures into layers.
 //! - [`red`]: audio payloads with earlier ones in front (RFC 2198).
@@ -31,6 +31,7 @@ pub mod clip;
 pub mod dependency_descriptor;
 pub mod disk;
 pub mod h264;
+pub mod h265;
 pub mod ivf;
 mod layered;
 pub mod ogg_opus;
@@ -50,6 +51,7 @@ pub use clip::{ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip,
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use packet_trailer::PacketTrailer;
 pub use record::DiskFrame;
+pub use recording::is_recordable;
 pub use red::Red;
 pub use scalability::{Scalability, ScalabilityMode};
 pub use stampede_counters::AssemblerCounters;

@@ -8,8 +8,8 @@ use crate::clip::{CLIP_BYTES_MAX, ClipError, ClipOptions, ClipProblem, MediaClip
 use crate::{annex_b, ivf, ogg_opus};
 
 impl MediaClip {
-    /// Reads, checks and packetises a file: IVF with VP8, VP9 or AV1, H.264 in Annex B form, or Ogg
-    /// with Opus. Which one it is its first bytes say, not its name.
+    /// Reads, checks and packetises a file: IVF with VP8, VP9 or AV1, H.264 or H.265 in Annex B
+    /// form, or Ogg with Opus. Which one it is its first bytes say, not its name.
     pub fn open(path: impl AsRef<Path>) -> Result<MediaClip, ClipError> {
         MediaClip::open_with(path, ClipOptions::default()).map(|opened| opened.clip)
     }
@@ -54,6 +54,8 @@ impl MediaClip {
             (ivf::read(name, bytes, options.scalability).map(timed), video_advice(bytes))
         } else if bytes.starts_with(ogg_opus::MAGIC) {
             (ogg_opus::read(name, bytes).map(timed), AUDIO_ADVICE)
+        } else if annex_b::is_h265(bytes) {
+            (annex_b::read_h265(name, bytes, options), H265_ADVICE)
         } else if annex_b::MAGICS.iter().any(|magic| bytes.starts_with(magic)) {
             (annex_b::read(name, bytes, options), H264_ADVICE)
         } else {
@@ -87,9 +89,12 @@ const AV1_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libao
     -b:v 800k -g 60 -lag-in-frames 0 -usage realtime -cpu-used 8 out.ivf";
 const H264_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libx264 \
     -profile:v baseline -b:v 1500k -g 60 -tune zerolatency out.h264";
+const H265_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libx265 \
+    -pix_fmt yuv420p -b:v 1000k -g 60 -tune zerolatency \
+    -x265-params bframes=0:open-gop=0:repeat-headers=1 out.h265";
 const AUDIO_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -vn -map 0:a:0 -c:a libopus \
     -ac 2 -b:a 48k -frame_duration 20 out.ogg";
 const KIND_ADVICE: &str = "give VP8, VP9 or AV1 in IVF (ffmpeg -i INPUT -an -c:v libvpx \
-    -b:v 1500k -g 60 out.ivf), H.264 in Annex B (… -c:v libx264 -profile:v baseline out.h264) or \
-    Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)";
+    -b:v 1500k -g 60 out.ivf), H.264 or H.265 in Annex B (… -c:v libx264 -profile:v baseline \
+    out.h264) or Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)";
 const LENGTH_ADVICE: &str = "cut it (ffmpeg -i INPUT -t 60 -c copy OUTPUT); it is looped anyway";

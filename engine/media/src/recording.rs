@@ -2,9 +2,9 @@
 
 use stampede_counters::FileTiming;
 
-use crate::UnsupportedCodec;
 use crate::clip::Codec;
 use crate::record::{DiskFrame, IvfWriter, OggOpusWriter, Patch};
+use crate::{UnsupportedCodec, annex_b};
 
 /// Longest file name made from a stream's name, without extension.
 pub const STEM_BYTES_MAX: usize = 120;
@@ -19,6 +19,11 @@ pub fn file_stem(name: &str) -> String {
     if stem.is_empty() { "stream".to_owned() } else { stem.to_owned() }
 }
 
+/// Streams of this codec can be put together again and recorded.
+pub fn is_recordable(codec: Codec) -> bool {
+    !matches!(codec, Codec::Vp9 | Codec::Av1)
+}
+
 /// The container of one recording; made when its first usable frame comes.
 #[derive(Debug)]
 pub(crate) struct Muxer {
@@ -31,6 +36,8 @@ pub(crate) struct Muxer {
 enum Container {
     Ivf(IvfWriter),
     Ogg(Box<OggOpusWriter>),
+    /// NAL units behind start codes, as frames come: there is nothing around them, and no time.
+    AnnexB,
 }
 
 /// What became of a frame.
@@ -45,30 +52,45 @@ pub(crate) enum Muxed {
 
 impl Muxer {
     pub(crate) fn new(codec: Codec, serial: u32) -> Result<Muxer, UnsupportedCodec> {
-        match codec {
-            Codec::Vp8 | Codec::Opus => Ok(Muxer { codec, serial, container: None }),
-            other => Err(UnsupportedCodec(other)),
+        match is_recordable(codec) {
+            true => Ok(Muxer { codec, serial, container: None }),
+            false => Err(UnsupportedCodec(codec)),
         }
     }
 
     pub(crate) fn extension(&self) -> &'static str {
-        if self.codec.is_video() { "ivf" } else { "ogg" }
+        match self.codec {
+            Codec::H264 => "h264",
+            Codec::H265 => "h265",
+            Codec::Opus => "ogg",
+            Codec::Vp8 | Codec::Vp9 | Codec::Av1 => "ivf",
+        }
     }
 
     pub(crate) fn frame(&mut self, frame: &DiskFrame, out: &mut Vec<u8>) -> Muxed {
         let (timestamp, data) = (frame.timestamp, &frame.data[..]);
         if self.container.is_none() {
-            self.container = if self.codec.is_video() {
-                IvfWriter::begin(timestamp, data, out).map(Container::Ivf)
-            } else {
-                let writer = OggOpusWriter::begin(self.serial, data, out);
-                writer.ok().map(|writer| Container::Ogg(Box::new(writer)))
+            self.container = match self.codec {
+                Codec::H264 | Codec::H265 => {
+                    annex_b::has_parameters(self.codec, data).then_some(Container::AnnexB)
+                }
+                Codec::Opus => {
+                    let writer = OggOpusWriter::begin(self.serial, data, out);
+                    writer.ok().map(|writer| Container::Ogg(Box::new(writer)))
+                }
+                Codec::Vp8 | Codec::Vp9 | Codec::Av1 => {
+                    IvfWriter::begin(timestamp, data, out).map(Container::Ivf)
+                }
             };
         }
         match &mut self.container {
             None if self.codec.is_video() => Muxed::BeforeKeyframe,
             None => Muxed::Unusable,
-            Some(Container::Ivf(_)) if data.is_empty() => Muxed::Unusable,
+            Some(Container::Ivf(_) | Container::AnnexB) if data.is_empty() => Muxed::Unusable,
+            Some(Container::AnnexB) => {
+                out.extend_from_slice(data);
+                Muxed::Taken
+            }
             Some(Container::Ivf(writer)) => {
                 writer.frame(timestamp, data, out);
                 Muxed::Taken
@@ -83,7 +105,7 @@ impl Muxer {
     /// What had to be done to timestamps so far.
     pub(crate) fn timing(&self) -> FileTiming {
         match &self.container {
-            None => FileTiming::default(),
+            None | Some(Container::AnnexB) => FileTiming::default(),
             Some(Container::Ivf(writer)) => {
                 FileTiming { frames_moved: writer.timestamps_moved(), ..FileTiming::default() }
             }
@@ -98,7 +120,7 @@ impl Muxer {
     /// Appends what closes the file, and gives what has to be written over its beginning.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Option<Patch> {
         match &mut self.container {
-            None => None,
+            None | Some(Container::AnnexB) => None,
             Some(Container::Ivf(writer)) => Some(writer.finish()),
             Some(Container::Ogg(writer)) => {
                 // Pages are made in memory; there is nothing that could fail here.
@@ -135,6 +157,15 @@ mod tests {
         let frame = DiskFrame { timestamp: 1, data: Bytes::from_static(&[1, 2, 3]) };
         assert_eq!(muxer.frame(&frame, &mut out), Muxed::BeforeKeyframe);
         assert!(out.is_empty() && muxer.finish(&mut out).is_none());
+        let mut muxer = Muxer::new(Codec::H265, 1).unwrap();
+        let mut frame = |data| {
+            let frame = DiskFrame { timestamp: 1, data: Bytes::from_static(data) };
+            muxer.frame(&frame, &mut out)
+        };
+        assert_eq!(frame(&[0, 0, 0, 1, 0x02, 1, 0x80]), Muxed::BeforeKeyframe);
+        assert_eq!(frame(&[0, 0, 0, 1, 0x42, 1, 1, 0, 0, 0, 1, 0x26, 1, 0x80]), Muxed::Taken);
+        assert_eq!(frame(&[0, 0, 0, 1, 0x02, 1, 0x80]), Muxed::Taken);
+        assert_eq!((out.len(), muxer.extension()), (21, "h265"));
     }
 
     use bytes::Bytes;

@@ -36,9 +36,39 @@ fn sequences(frames: &[AssembledFrame]) -> Vec<(u64, u64)> {
 
 #[test]
 fn codecs_without_assembly_are_refused() {
-    for codec in [Codec::Vp9, Codec::H264, Codec::Av1] {
+    for codec in [Codec::Vp9, Codec::Av1] {
         assert_eq!(FrameAssembler::new(codec).unwrap_err(), UnsupportedCodec(codec));
     }
+}
+
+/// Parameter sets and slices of a picture both look like a beginning, and only the timestamp tells.
+#[test]
+fn pictures_of_nal_units_are_put_together() {
+    const SETS: &[u8] = &[0x60, 1, 0, 3, 0x40, 1, 9, 0, 3, 0x42, 1, 9, 0, 3, 0x44, 1, 9];
+    const BEGUN: &[u8] = &[0x62, 1, 0x93, 0x80];
+    const ENDED: &[u8] = &[0x62, 1, 0x53, 0x81];
+    let mut assembler = FrameAssembler::new(Codec::H265).unwrap();
+    assert!(push(&mut assembler, 1, 0, false, SETS).is_empty());
+    assert!(push(&mut assembler, 3, 0, true, ENDED).is_empty());
+    let frames = push(&mut assembler, 2, 0, false, BEGUN);
+    assert_eq!(sequences(&frames), [(1, 3)]);
+    assert!(frames[0].keyframe && !frames[0].after_gap);
+    let sets = [0, 0, 0, 1, 0x40, 1, 9, 0, 0, 0, 1, 0x42, 1, 9, 0, 0, 0, 1, 0x44, 1, 9];
+    let slice = [0, 0, 0, 1, 0x26, 1, 0x80, 0x81];
+    assert_eq!(frames[0].data[..], [&sets[..], &slice].concat());
+    let frames = push(&mut assembler, 4, 1, true, &[0x02, 1, 0x80]);
+    assert!(!frames[0].keyframe && frames[0].data[..] == [0, 0, 0, 1, 0x02, 1, 0x80]);
+    // Its parameter sets are lost: who begins there has nothing.
+    push(&mut assembler, 6, 2, false, BEGUN);
+    push(&mut assembler, 7, 2, true, ENDED);
+    assembler.abandon_before(6);
+    assert!(poll(&mut assembler).is_empty());
+    let frames = push(&mut assembler, 8, 3, true, &[0x02, 1, 0x80]);
+    assert!(frames[0].after_gap);
+    let counted = assembler.counters();
+    assert_eq!((counted.frames_complete, counted.frames_incomplete), (3, 1));
+    push(&mut assembler, 9, 4, true, &[0x60, 1, 0, 9, 1]);
+    assert_eq!(assembler.counters().packets_malformed, 1);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::process::Command;
 use stampede_media::disk::DiskBackend;
 use stampede_media::record::{DiskFrame, IvfWriter, OggOpusWriter};
 use stampede_media::{
-    AssembledFrame, AssemblerPacket, DiskOptions, DiskThread, FrameAssembler, MediaClip, builtin,
+    AssembledFrame, AssemblerPacket, Codec, DiskOptions, DiskThread, FrameAssembler, MediaClip,
+    builtin,
 };
 use stampede_testing::skip;
 
@@ -112,6 +113,34 @@ fn recordings_are_bit_identical_and_ffprobe_plays_them() {
             assert_says(&lines, &["codec_name=opus", "sample_rate=48000", "format_name=ogg"]);
             assert_says(&lines, &["nb_read_packets=602", "duration=12.040000"]);
         }
+    }
+}
+
+#[test]
+fn nal_units_come_back_in_annex_b() {
+    for (codec, extension) in [(Codec::H264, "h264"), (Codec::H265, "h265")] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = DiskOptions { dir: dir.path().to_owned(), backend: DiskBackend::Plain };
+        let disk = DiskThread::start(options).unwrap();
+        let clip = &builtin::video(codec).unwrap()[1];
+        let handle = disk.handle();
+        let recording = handle.create("x", codec).unwrap();
+        for frame in receive(clip, 2) {
+            handle.write(&recording, DiskFrame::from(&frame)).unwrap();
+        }
+        handle.finish(recording);
+        let report = disk.finish();
+        let file = &report.files[0];
+        assert!(file.path.extension().is_some_and(|found| found == extension), "{report:?}");
+        let recorded = MediaClip::open(&file.path).unwrap();
+        assert_eq!(recorded.frames.len(), 2 * clip.frames.len());
+        let published = clip.frames.iter().cycle();
+        for (index, (ours, theirs)) in recorded.frames.iter().zip(published).enumerate() {
+            assert_eq!(ours.keyframe, theirs.keyframe, "{codec} {index}");
+            assert_eq!(ours.packets, theirs.packets, "{codec} {index}");
+        }
+        let Some(lines) = ffprobe(&file.path) else { continue };
+        assert_says(&lines, &["width=640", "height=360", "nb_read_frames=200"]);
     }
 }
 

@@ -5,7 +5,7 @@
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use stampede_media::clip::FRAME_BYTES_MAX;
 use stampede_media::opus::OpusHead;
-use stampede_media::{ClipError, ClipOptions, ClipProblem, Codec, MediaClip, builtin, h264};
+use stampede_media::{ClipError, ClipOptions, ClipProblem, Codec, MediaClip, builtin, h264, h265};
 
 const KEYFRAME: [u8; 12] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7];
 const DELTA: [u8; 3] = [0x11, 2, 3];
@@ -321,7 +321,7 @@ fn h264_that_cannot_be_sent() {
     };
     refused_at(&[&sps, &pps, IDR, &[0x01, 0b1001_1100, 1]], 3, "B slice");
     refused_at(&[&sps, &pps, IDR, &[0xc1, 0x9a]], 3, "forbidden bit");
-    refused_at(&[&[0x40, 1, 0x0c]], 0, "H.265");
+    refused_at(&[&sps, &pps, IDR, &[0x40, 1, 0x0c]], 3, "H.265");
     refused_at(&[&sps, &pps, IDR, &[0x74, 1]], 3, "scalable");
     refused_at(&[&[0x67, 0x42]], 0, "sequence parameter set");
     refused_at(&[IDR, P_SLICE], 0, "without sequence parameter set");
@@ -338,6 +338,64 @@ fn h264_that_cannot_be_sent() {
     println!("{opened:?}");
     let opened = opened.unwrap();
     assert!(opened.frame_rate_assumed && opened.clip.frame_rate == 30.0);
+}
+
+/// x265's parameter sets of a 320×180 file at 25 frames/s, read from the built-in clip.
+fn h265_parameter_sets() -> Vec<Vec<u8>> {
+    let clip = &builtin::video(Codec::H265).unwrap()[0];
+    let Ok(h265::Payload::Aggregate(rest)) = h265::Payload::parse(&clip.frames[0].packets[0])
+    else {
+        panic!("parameter sets come together")
+    };
+    h265::aggregated(rest).take(3).map(<[u8]>::to_vec).collect()
+}
+
+const H265_IDR: &[u8] = &[0x26, 1, 0xaf, 1];
+const TRAILING: &[u8] = &[0x02, 1, 0xd0, 1];
+
+#[test]
+fn h265_files() {
+    let sets = h265_parameter_sets();
+    let [vps, sps, pps] = &sets[..] else { panic!("{sets:?}") };
+    let later_slice: &[u8] = &[0x02, 1, 0x50, 1];
+    let delimiter: &[u8] = &[0x46, 1, 0x50];
+    let good = [vps, sps, pps, H265_IDR, TRAILING, later_slice, delimiter, H265_IDR, later_slice];
+    let opened = MediaClip::from_bytes_with("x", &annex_b(&good), ClipOptions::default()).unwrap();
+    let clip = opened.clip;
+    assert_eq!((clip.codec, clip.width, clip.height), (Codec::H265, 320, 180));
+    assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (3, 25.0, 10_800));
+    assert!(!opened.frame_rate_assumed);
+    let keys: Vec<_> = clip.frames.iter().map(|frame| frame.keyframe).collect();
+    assert_eq!(keys, [true, false, true]);
+    // The second IDR picture came without parameter sets; whoever joins there needs them.
+    assert!(h265::sequence_parameters(&clip.frames[2].packets[0]).is_some());
+}
+
+#[test]
+fn h265_that_cannot_be_sent() {
+    let sets = h265_parameter_sets();
+    let [vps, sps, pps] = &sets[..] else { panic!("{sets:?}") };
+    let refused_at = |units: &[&[u8]], index: usize, word: &str| {
+        let (offset, problem) = refused(&annex_b(units));
+        assert_eq!(offset, (annex_b(&units[..index]).len() + 4) as u64, "{problem}");
+        assert!(problem.to_string().contains(word), "{problem}");
+    };
+    refused_at(&[vps, sps, pps, H265_IDR, &[0x10, 1, 0x80]], 4, "reordering");
+    refused_at(&[vps, sps, pps, H265_IDR, &[0x82, 1, 0x80]], 4, "impossible header bits");
+    refused_at(&[vps, sps, pps, H265_IDR, &[0x02, 0, 0x80]], 4, "impossible header bits");
+    refused_at(&[vps, sps, pps, H265_IDR, &[0x03, 1, 0x80]], 4, "second layer");
+    refused_at(&[vps, sps, pps, H265_IDR, &[0x60, 1, 0x80]], 4, "not specified");
+    refused_at(&[vps, sps, pps, H265_IDR, &[0x02]], 4, "cut short");
+    refused_at(&[vps, &sps[..8], pps, H265_IDR], 1, "sequence parameter set");
+    refused_at(&[vps, pps, H265_IDR], 0, "without sequence parameter set");
+    // A level that there is not.
+    let mut unknown = sps.clone();
+    let level = unknown.iter().position(|byte| *byte == 60).unwrap();
+    unknown[level] = 61;
+    refused_at(&[vps, &unknown, pps, H265_IDR], 1, "no offer can tell");
+    let (offset, problem) = refused(&annex_b(&[vps, sps, pps, TRAILING]));
+    assert_eq!((offset, problem), (4, ClipProblem::FirstNotKeyframe));
+    assert_eq!(refused(&annex_b(&[vps, sps, pps])), (0, ClipProblem::NoFrames));
 }
 
 #[test]

@@ -31,13 +31,14 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         None => Default::default(),
     };
     let mut clips = video.iter().chain(more_video.iter().flatten());
-    let unrecordable = clips.find(|clip| clip.codec != Codec::Vp8).map(|clip| clip.codec);
+    let recordable = |clip: &Arc<MediaClip>| stampede_media::is_recordable(clip.codec);
+    let unrecordable = clips.find(|clip| !recordable(clip)).map(|clip| clip.codec);
     if let Some(codec) = unrecordable
         && scenario.record.is_some()
     {
         return Err(Failure::config(format!(
-            "--record: {codec} can't be recorded yet, only VP8 and Opus: publish VP8, or leave \
-             --record out"
+            "--record: {codec} can't be recorded yet, only VP8, H.264, H.265 and Opus: publish \
+             one of those, or leave --record out"
         )));
     }
     let audio = scenario.audio.as_ref().map(|file| audio_clip(file.as_deref())).transpose()?;
@@ -129,7 +130,7 @@ fn video_files(
                 clip.codec
             )));
         }
-        if spec.frame_rate.is_some() && clip.codec != Codec::H264 {
+        if spec.frame_rate.is_some() && !matches!(clip.codec, Codec::H264 | Codec::H265) {
             return Err(Failure::config(format!(
                 "--video-frame-rate: {name} has timestamps of its own; leave the flag out"
             )));

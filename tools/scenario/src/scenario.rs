@@ -599,7 +599,7 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
     }
     if files.is_empty() && draft.video_frame_rate.is_some() {
         return Err(Failure::config(
-            "--video-frame-rate is given without an H.264 file: add --video FILE.h264",
+            "--video-frame-rate is given without an H.264 or H.265 file: add --video FILE.h264",
         ));
     }
     if files.len() > LAYERS_MAX {

@@ -184,9 +184,9 @@ pub fn video_codec(text: &str) -> Result<Codec, String> {
         "vp8" => Ok(Codec::Vp8),
         "vp9" => Ok(Codec::Vp9),
         "h264" => Ok(Codec::H264),
+        "h265" => Ok(Codec::H265),
         "av1" => Ok(Codec::Av1),
-        "h265" => Err("publishing h265 is not possible; use vp8, vp9, h264 or av1".to_owned()),
-        _ => Err("unknown codec; use vp8, vp9, h264 or av1".to_owned()),
+        _ => Err("unknown codec; use vp8, vp9, h264, h265 or av1".to_owned()),
     }
 }
 
@@ -196,6 +196,7 @@ pub fn codec_name(codec: Codec) -> &'static str {
         Codec::Vp8 => "vp8",
         Codec::Vp9 => "vp9",
         Codec::H264 => "h264",
+        Codec::H265 => "h265",
         Codec::Av1 => "av1",
         Codec::Opus => "opus",
     }
@@ -365,7 +366,8 @@ mod tests {
     fn codecs_that_cannot_be_published_are_refused_by_name() {
         assert_eq!(video_codec("VP8"), Ok(Codec::Vp8));
         assert_eq!(video_codec("h264"), Ok(Codec::H264));
-        assert!(video_codec("h265").unwrap_err().contains("not possible"));
+        assert_eq!(video_codec("H265"), Ok(Codec::H265));
+        assert!(video_codec("h266").unwrap_err().contains("unknown codec"));
         assert_eq!(frame_rate("29.97"), Ok(29.97));
         for bad in ["0", "-1", "inf", "nan", "2000", "fast"] {
             frame_rate(bad).unwrap_err();

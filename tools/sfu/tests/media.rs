@@ -432,10 +432,11 @@ async fn pings_mutes_and_refusals_are_answered() {
 
 #[tokio::test]
 async fn every_codec_starts_at_its_keyframe() {
-    // First bytes of a delta and of a keyframe: an H.264 slice and a parameter set, AV1
+    // First bytes of a delta and of a keyframe: an H.264 or H.265 slice and a parameter set, AV1
     // aggregation headers without and with N, VP9 descriptors with P set and with B only.
     let codecs = [
         (Codec::H264, [0x41, 1, 2], [0x67, 1, 2]),
+        (Codec::H265, [0x02, 1, 0x80], [0x42, 1, 1]),
         (Codec::Av1, [0x10, 1, 2], [0x18, 1, 2]),
         (Codec::Vp9, [0x48, 1, 2], [0x08, 1, 2]),
     ];

@@ -33,7 +33,7 @@ fn bad_flags_are_refused_with_what_value_and_why() {
         (vec!["--duration", "0s"], &["--duration", "longer than 0"]),
         (vec!["--num-per-second", "0"], &["--num-per-second", "above 0"]),
         (vec!["--rooms", "0"], &["--rooms 0"]),
-        (vec!["--video-codec", "h265"], &["h265", "not possible"]),
+        (vec!["--video-codec", "h266"], &["h266", "unknown codec"]),
         (vec!["--video-frame-rate", "25"], &["--video-frame-rate", "--video"]),
         (vec!["--video-codec=av1", "--record=/tmp"], &["--record", "AV1"]),
         (vec!["--video-resolution", "4k"], &["4k", "high"]),

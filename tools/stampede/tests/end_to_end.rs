@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Ended, KEY, Running, SECRET, Sfu, beside, children, files, run};
 use rustix::process::Signal;
-use stampede_media::{ClipFrame, MediaClip, builtin};
+use stampede_media::{ClipFrame, Codec, MediaClip, builtin};
 use stampede_testing::skip;
 
 /// A small healthy run.
@@ -169,6 +169,8 @@ fn every_codec_is_published_forwarded_and_followed() {
     for (codec, layers, resolution, height) in [
         ("vp9", 1, "high", 720),
         ("h264", 3, "medium", 360),
+        ("h265", 3, "high", 720),
+        ("h265", 3, "low", 180),
         // The embedded SFU takes no layers out of a stream.
         ("av1", 1, "low", 720),
         ("vp8", 3, "high", 720),
@@ -194,15 +196,15 @@ fn every_codec_is_published_forwarded_and_followed() {
 fn publishers_send_several_codecs() {
     let _beside = beside();
     let two = ["--video-publishers=2", "--audio-publishers=2", "--video-resolution=low"];
-    let ended = run(&small(&[&two[..], &["--video-codec=vp8:50,h264:50"]].concat()));
+    let ended = run(&small(&[&two[..], &["--video-codec=vp8:50,h265:50"]].concat()));
     assert_flawless(&ended, 7, 10.0);
     assert_layer(&ended, 180);
     let rows = ended.report()["streams"].as_array().unwrap();
-    for codec in ["vp8", "h264"] {
+    for codec in ["vp8", "h265"] {
         let of = rows.iter().filter(|row| row["codec"] == codec).count();
         assert_eq!(of, 5, "{codec}");
     }
-    assert_eq!(ended.report()["run"]["options"]["video_codec"], "vp8:50,h264:50");
+    assert_eq!(ended.report()["run"]["options"]["video_codec"], "vp8:50,h265:50");
 }
 
 /// Pictures are counted, not their layer frames, and who wants one layer gets one.
@@ -221,7 +223,7 @@ fn scalable_video_is_counted_by_pictures() {
 #[test]
 fn lost_frames_of_every_codec_are_seen() {
     let _beside = beside();
-    for codec in ["vp9", "h264", "av1"] {
+    for codec in ["vp9", "h264", "h265", "av1"] {
         let loss = ["--video-codec", codec, "--embedded-drop=3%", "--embedded-drop-burst=4"];
         let ended = run(&small(&[&loss[..], &["--playout-deadline=1ms"]].concat()));
         let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
@@ -564,7 +566,7 @@ fn a_dead_server_is_counted_and_tried_again_as_asked() {
 
 /// A frame's bytes without the payload descriptors of its packets.
 fn frame_bytes(clip: &MediaClip, frame: &ClipFrame) -> Vec<u8> {
-    let descriptor = if clip.codec.is_video() { 6 } else { 0 };
+    let descriptor = if clip.codec == Codec::Vp8 { 6 } else { 0 };
     frame.packets.iter().flat_map(|packet| packet[descriptor..].to_vec()).collect()
 }
 
@@ -622,6 +624,41 @@ fn recordings_are_the_published_frames_bit_for_bit() {
     assert!(assembled("frames_complete") >= ended.number("/recordings/frames_written"));
     assert!(assembled("packets") > assembled("frames_complete"), "pictures of several packets");
     assert_eq!((assembled("frames_incomplete"), assembled("packets_malformed")), (0.0, 0.0));
+}
+
+/// The same of codecs whose files are NAL units behind start codes, and a decoder takes every frame.
+#[test]
+fn recordings_of_nal_units_are_the_published_ones_and_decode() {
+    let _beside = beside();
+    for (name, codec) in [("h264", Codec::H264), ("h265", Codec::H265)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display().to_string();
+        let ended = run(&small(&["--record", &path, "--video-codec", name]));
+        assert_flawless(&ended, 6, 5.0);
+        let [video] = &files(dir.path(), name)[..] else { panic!("{ended:#?}") };
+        let recorded = MediaClip::open(video).unwrap();
+        assert_eq!((recorded.codec, recorded.height), (codec, 720));
+        assert!(recorded.frames.len() >= 60, "{name}: {} frames", recorded.frames.len());
+        let plis = ended.number("/publish/pli_received") as usize + 5;
+        let published = &builtin::video(codec).unwrap()[2];
+        assert!(assert_same_frames(&recorded, published) <= plis, "{name}");
+        assert_eq!(ended.number("/recordings/assembly/frames_incomplete"), 0.0, "{name}");
+        assert_decodes(video, recorded.frames.len());
+    }
+}
+
+/// ffmpeg's decoder shows so many pictures of a file and finds nothing wrong with it.
+fn assert_decodes(path: &Path, pictures: usize) {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "error", "-i", &path.display().to_string()])
+        .args(["-fps_mode", "passthrough", "-f", "framehash", "-"])
+        .output();
+    let Ok(output) = output else { return skip("ffmpeg can't be run") };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{}: {errors}", path.display());
+    let hashes = String::from_utf8_lossy(&output.stdout);
+    let shown = hashes.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(shown, pictures, "{}", path.display());
 }
 
 #[test]

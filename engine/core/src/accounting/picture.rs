@@ -1,6 +1,6 @@
 //! Whether the pictures of a stream change their size: a switch of layers.
 
-use stampede_media::{Codec, av1, h264, vp8, vp9};
+use stampede_media::{Codec, av1, h264, h265, vp8, vp9};
 
 /// Size of a stream's pictures. An SFU hides a switch of simulcast layers in all numbers it
 /// rewrites (RTP timestamp, sequence number, picture id); only the size of the keyframe it has to
@@ -38,6 +38,10 @@ fn size(codec: Codec, payload: &[u8]) -> Option<(u16, u16)> {
         // A parameter set or an aggregate, which may hold one.
         Codec::H264 if matches!(first & 0x1f, h264::nal::SPS | h264::nal::STAP_A) => {
             h264::picture_size(h264::sequence_parameters(payload)?)
+        }
+        // The same of H.265.
+        Codec::H265 if matches!(h265::nal_type(first), h265::nal::SPS | h265::nal::AGGREGATE) => {
+            h265::Parameters::parse(h265::sequence_parameters(payload)?)?.size()
         }
         // N (AV1 RTP §4.4).
         Codec::Av1 if first & 0x08 != 0 => {

@@ -252,6 +252,7 @@ fn codec(payload_type: &PayloadType<'_>) -> Option<Codec> {
         ("vp8", Codec::Vp8),
         ("vp9", Codec::Vp9),
         ("h264", Codec::H264),
+        ("h265", Codec::H265),
         ("av1", Codec::Av1),
     ];
     let (_, codec) = *codecs.iter().find(|(name, _)| payload_type.is(name))?;

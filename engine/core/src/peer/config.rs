@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use stampede_media::{Codec, MediaClip, h264};
+use stampede_media::{Codec, MediaClip, h264, h265};
 use str0m::bwe::Bitrate;
 use str0m::format::FormatParams;
 use str0m::media::Frequency;
@@ -93,6 +93,18 @@ fn add_video(config: &mut RtcConfig, clip: &MediaClip) {
             };
             (str0m::format::Codec::H264, payload_type, rtx)
         }
+        Codec::H265 => {
+            // What the file takes, as its parameter sets say; Main at level 3.1 is what is meant where
+            // nothing is told (RFC 7798 §7.1).
+            let needs =
+                parameters(clip, h265::sequence_parameters).and_then(h265::Parameters::parse);
+            let (profile, tier, level) = needs.map_or((1, 0, 93), |parameters| {
+                let needs = parameters.profile_tier_level;
+                (needs.profile_id, u8::from(needs.high_tier), needs.level_id)
+            });
+            config.codec_config().add_h265(49.into(), Some(50.into()), profile, tier, level);
+            return;
+        }
         Codec::Av1 => (str0m::format::Codec::Av1, 45, 46),
         Codec::Vp8 | Codec::Opus => (str0m::format::Codec::Vp8, 96, 97),
     };
@@ -106,8 +118,7 @@ fn add_video(config: &mut RtcConfig, clip: &MediaClip) {
 /// 3.1, which is what browsers and LiveKit offer.
 fn profile_level_id(clip: &MediaClip) -> u32 {
     const CONSTRAINED_BASELINE_3_1: u32 = 0x42_e0_1f;
-    let first = clip.frames.first().and_then(|frame| frame.packets.first());
-    let parameters = first.and_then(|payload| h264::sequence_parameters(payload));
+    let parameters = parameters(clip, h264::sequence_parameters);
     let Some(own) = parameters.and_then(h264::profile_level_id) else {
         return CONSTRAINED_BASELINE_3_1;
     };
@@ -120,6 +131,11 @@ fn profile_level_id(clip: &MediaClip) -> u32 {
         _ => own & 0xff_ff00,
     };
     profile | (own & 0xff).max(0x1f)
+}
+
+/// The sequence parameter set of a clip, by what finds one in a payload.
+fn parameters(clip: &MediaClip, find: fn(&[u8]) -> Option<&[u8]>) -> Option<&[u8]> {
+    clip.frames.first()?.packets.iter().find_map(|payload| find(payload))
 }
 
 /// An instance with its first host candidate, if there is one yet.

@@ -48,7 +48,7 @@ const fn video(number: u8, rtx: u8, rtpmap: &'static str, fmtp: Option<&'static 
 }
 
 /// What Chrome offers to receive of codecs that are understood here, with its numbers.
-const VIDEO: [Offered; 7] = [
+const VIDEO: [Offered; 8] = [
     video(96, 97, "VP8/90000", None),
     video(
         103,
@@ -76,6 +76,7 @@ const VIDEO: [Offered; 7] = [
     ),
     video(45, 46, "AV1/90000", Some("level-idx=5;profile=0;tier=0")),
     video(98, 99, "VP9/90000", Some("profile-id=0")),
+    video(49, 50, "H265/90000", Some("level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST")),
 ];
 
 /// Header extensions by id: Chrome's numbers, and the capture time, by which latency is measured.

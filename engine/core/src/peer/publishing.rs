@@ -381,6 +381,7 @@ impl TxTrack {
             Codec::Vp8 => str0m::format::Codec::Vp8,
             Codec::Vp9 => str0m::format::Codec::Vp9,
             Codec::H264 => str0m::format::Codec::H264,
+            Codec::H265 => str0m::format::Codec::H265,
             Codec::Av1 => str0m::format::Codec::Av1,
             Codec::Opus => str0m::format::Codec::Opus,
         };

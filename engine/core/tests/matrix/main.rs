@@ -26,7 +26,7 @@ fn cell(media: Media, impair: &str, repair: Repair, number: u64, seed: u64) -> C
     let turn = number + seed * 7;
     // Frames without numbers can be counted once their rate is known, AV1's once its structure is.
     let whole = match media {
-        Media::H264 | Media::Av1 => 13,
+        Media::H264 | Media::H265 | Media::Av1 => 13,
         Media::Av1Described => 1,
         _ => turn % 2,
     };
@@ -162,6 +162,11 @@ fn vp9_equals_the_ledger_and_the_replay() {
 #[test]
 fn h264_equals_the_ledger_and_the_replay() {
     prove(Media::H264);
+}
+
+#[test]
+fn h265_equals_the_ledger_and_the_replay() {
+    prove(Media::H265);
 }
 
 #[test]

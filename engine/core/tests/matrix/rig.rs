@@ -28,6 +28,7 @@ pub enum Media {
     Vp8,
     Vp9,
     H264,
+    H265,
     Av1,
     /// With the dependency descriptor.
     Av1Described,
@@ -40,6 +41,7 @@ impl Media {
             Self::Vp8 => Codec::Vp8,
             Self::Vp9 => Codec::Vp9,
             Self::H264 => Codec::H264,
+            Self::H265 => Codec::H265,
             Self::Av1 | Self::Av1Described => Codec::Av1,
             Self::Opus => Codec::Opus,
         }
@@ -47,7 +49,7 @@ impl Media {
 
     /// Whether packets say which frame they are of.
     pub fn numbers_frames(self) -> bool {
-        !matches!(self, Self::H264 | Self::Av1)
+        !matches!(self, Self::H264 | Self::H265 | Self::Av1)
     }
 
     fn clip(self) -> MediaClip {
@@ -212,7 +214,7 @@ struct RunningCell<'a> {
 }
 
 fn config(media: Media) -> RtcConfig {
-    let config = Rtc::builder()
+    let mut config = Rtc::builder()
         .clear_codecs()
         .enable_opus(true, false)
         .set_extension(5, Extension::AbsoluteCaptureTime);
@@ -220,6 +222,10 @@ fn config(media: Media) -> RtcConfig {
         Media::Vp8 => config.enable_vp8(true),
         Media::Vp9 => config.enable_vp9(true),
         Media::H264 => config.enable_h264(true),
+        Media::H265 => {
+            config.codec_config().enable_h265(true);
+            config
+        }
         Media::Av1 => config.enable_av1(true),
         Media::Av1Described => config
             .enable_av1(true)
@@ -272,6 +278,7 @@ impl<'a> RunningCell<'a> {
             Codec::Vp8 => str0m::format::Codec::Vp8,
             Codec::Vp9 => str0m::format::Codec::Vp9,
             Codec::H264 => str0m::format::Codec::H264,
+            Codec::H265 => str0m::format::Codec::H265,
             Codec::Av1 => str0m::format::Codec::Av1,
             Codec::Opus => str0m::format::Codec::Opus,
         };

@@ -69,7 +69,7 @@ pub enum DiskStartError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CreateRecordingError {
     /// The codec has no container here yet.
-    #[error("{0} can't be recorded yet; VP8 and Opus can")]
+    #[error("{0} can't be recorded yet; VP8, H.264, H.265 and Opus can")]
     Unsupported(Codec),
     /// [`RECORDINGS_MAX`] reached.
     #[error("{RECORDINGS_MAX} recordings are the most of one run; record fewer subscribers")]

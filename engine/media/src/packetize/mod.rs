@@ -6,12 +6,14 @@
 
 mod av1;
 mod h264;
+mod h265;
 mod vp9;
 
 use std::sync::Arc;
 
 pub use av1::{av1, av1_layer};
 pub use h264::h264;
+pub use h265::h265;
 pub use vp9::{VP9_DESCRIPTOR_BYTES, Vp9Layer, vp9, vp9_layer};
 
 /// Longest RTP payload made. Around it come 12 bytes of RTP header, up to 20 of header extensions,

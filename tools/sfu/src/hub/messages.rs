@@ -25,7 +25,8 @@ const PING_TIMEOUT_S: i32 = 15;
 const EMPTY_TIMEOUT_S: u32 = 300;
 const DEPARTURE_TIMEOUT_S: u32 = 20;
 
-const CODECS: [&str; 5] = ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1"];
+const CODECS: [&str; 6] =
+    ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1", "video/H265"];
 
 /// One binary frame.
 pub(crate) fn frame(message: Message) -> Bytes {

@@ -1,8 +1,8 @@
 //! What the SFU reads of a payload: whether it starts a keyframe, and VP8's numbers.
 
+use stampede_media::h265;
 use str0m::format::{
-    Codec, detect_av1_keyframe, detect_h264_keyframe, detect_h264_nalu, detect_h265_keyframe,
-    detect_vp8_keyframe,
+    Codec, detect_av1_keyframe, detect_h264_keyframe, detect_h264_nalu, detect_vp8_keyframe,
 };
 use str0m::rtp::Vp8Descriptor;
 
@@ -34,7 +34,7 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
         Codec::Vp9 => begins_vp9_keyframe(payload).unwrap_or(false),
         // The parameter sets come first and belong to the keyframe.
         Codec::H264 => detect_h264_nalu(payload, H264_SPS) || detect_h264_keyframe(payload),
-        Codec::H265 => detect_h265_keyframe(payload),
+        Codec::H265 => begins_h265_keyframe(payload),
         Codec::Av1 => detect_av1_keyframe(payload),
         _ => false,
     };
@@ -58,6 +58,12 @@ fn begins_vp9_keyframe(payload: &[u8]) -> Option<bool> {
     };
     let spatial_id = if has(0x20) { rest.get(picture_id)? >> 1 & 7 } else { 0 };
     Some(!has(0x40) && has(0x08) && spatial_id == 0)
+}
+
+/// The same of H.265, or its first slice.
+fn begins_h265_keyframe(payload: &[u8]) -> bool {
+    let Ok(summary) = h265::Summary::of(payload) else { return false };
+    summary.parameters || (summary.irap() && summary.head.is_some())
 }
 
 /// LiveKit's name of a codec (`TrackInfo.mime_type`), if it carries it.

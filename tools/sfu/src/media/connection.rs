@@ -90,6 +90,7 @@ pub(crate) fn codecs(role: Role) -> CodecConfig {
         h264(102, 1, 0x42_00_1f),
         h264(123, 1, 0x64_00_1f),
         video(35, Codec::Av1, FormatParams::default()),
+        video(116, Codec::H265, FormatParams::default()),
     ];
     let mut config = CodecConfig::empty();
     // 111, and 63 for its redundant form.

@@ -215,7 +215,7 @@ mod tests {
             (&["run", "--subscribers", "-3"], &["-3"]),
             (&["run", "--num-per-second", "0"], &["--num-per-second", "above 0"]),
             (&["run", "--video-resolution", "4k"], &["4k", "high, medium, low"]),
-            (&["run", "--video-codec", "h265"], &["h265", "not possible"]),
+            (&["run", "--video-codec", "h266"], &["h266", "unknown codec"]),
             (&["run", "--out", "pdf=x.pdf"], &["pdf", "unknown kind"]),
             (&["run", "--backend", "dpdk"], &["dpdk", "auto, io_uring, mmsg"]),
             (&["run", "--cores", "1-0"], &["backwards"]),

@@ -151,9 +151,9 @@ pub(crate) struct RunFlags {
     /// Simulcast layer that subscribers ask for.
     #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
     pub video_resolution: Resolution,
-    /// Codec of published video: vp8, vp9, h264 or av1, or several with the shares of publishers that
-    /// send them, like vp8:70,h264:30 [default: that of --video, else vp8]. There are built-in clips
-    /// of all four: VP8's and H.264's are simulcast, VP9's and AV1's scalable (see
+    /// Codec of published video: vp8, vp9, h264, h265 or av1, or several with the shares of publishers
+    /// that send them, like vp8:70,h265:30 [default: that of --video, else vp8]. There are built-in
+    /// clips of all five: VP8's, H.264's and H.265's are simulcast, VP9's and AV1's scalable (see
     /// --scalability-mode).
     #[arg(long, value_name = "CODEC", help_heading = "Media")]
     pub video_codec: Option<CodecMix>,

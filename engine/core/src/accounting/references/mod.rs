@@ -10,6 +10,7 @@
 
 mod av1;
 mod h264;
+mod h265;
 #[cfg(test)]
 mod tests;
 mod vp8;
@@ -93,6 +94,7 @@ pub(super) enum FrameInfo {
     Vp8(vp8::FrameInfo),
     Vp9(Box<vp9::FrameInfo>),
     H264(h264::FrameInfo),
+    H265(h265::FrameInfo),
     Av1(Box<av1::FrameInfo>),
 }
 
@@ -103,6 +105,7 @@ impl FrameInfo {
             Self::Vp8(info) => info.keyframe,
             Self::Vp9(info) => info.keyframe,
             Self::H264(info) => info.idr,
+            Self::H265(info) => info.irap(),
             Self::Av1(info) => info.keyframe,
         }
     }
@@ -113,6 +116,7 @@ impl FrameInfo {
             Self::Vp8(info) => info.height.map(|height| [height; SPATIAL_MAX]),
             Self::Vp9(info) => info.heights(),
             Self::H264(info) => info.height.map(|height| [height; SPATIAL_MAX]),
+            Self::H265(info) => info.height.map(|height| [height; SPATIAL_MAX]),
             Self::Av1(info) => info.heights(),
         }
     }
@@ -124,6 +128,7 @@ pub(super) enum References {
     Vp8(vp8::References),
     Vp9(Box<vp9::References>),
     H264(h264::References),
+    H265(h265::References),
     Av1(Box<av1::References>),
 }
 
@@ -134,6 +139,7 @@ impl References {
             Codec::Vp8 => Some(Self::Vp8(vp8::References::default())),
             Codec::Vp9 => Some(Self::Vp9(Box::default())),
             Codec::H264 => Some(Self::H264(h264::References::default())),
+            Codec::H265 => Some(Self::H265(h265::References::default())),
             Codec::Av1 => Some(Self::Av1(Box::default())),
             Codec::Opus => None,
         }
@@ -145,6 +151,7 @@ impl References {
             Self::Vp8(_) => FrameInfo::Vp8(vp8::FrameInfo::default()),
             Self::Vp9(_) => FrameInfo::Vp9(Box::default()),
             Self::H264(_) => FrameInfo::H264(h264::FrameInfo::default()),
+            Self::H265(_) => FrameInfo::H265(h265::FrameInfo::default()),
             Self::Av1(_) => FrameInfo::Av1(Box::default()),
         }
     }
@@ -155,6 +162,7 @@ impl References {
             (_, FrameInfo::Vp8(info)) => info.start,
             (_, FrameInfo::Vp9(info)) => info.start,
             (Self::H264(references), FrameInfo::H264(info)) => references.start(info),
+            (Self::H265(references), FrameInfo::H265(info)) => references.start(info),
             (Self::Av1(references), FrameInfo::Av1(info)) => references.start(info),
             _ => None,
         }
@@ -170,6 +178,9 @@ impl References {
             (Self::H264(references), FrameInfo::H264(info)) => {
                 references.judge(info, timestamp, complete, gap)
             }
+            (Self::H265(references), FrameInfo::H265(info)) => {
+                references.judge(info, timestamp, complete, gap)
+            }
             (Self::Av1(references), FrameInfo::Av1(info)) => {
                 references.judge(info, timestamp, complete, gap)
             }
@@ -182,6 +193,7 @@ impl References {
         match (self, info) {
             (_, FrameInfo::Vp8(info)) => Layer { spatial: 0, temporal: info.temporal_id() },
             (_, FrameInfo::Vp9(info)) => info.layer(),
+            (_, FrameInfo::H265(info)) => Layer { spatial: 0, temporal: info.temporal_id() },
             (Self::Av1(references), FrameInfo::Av1(info)) => references.layer(info),
             _ => Layer::default(),
         }
@@ -201,6 +213,7 @@ impl References {
         match self {
             Self::Vp8(_) | Self::Vp9(_) => {}
             Self::H264(references) => references.cadence.interrupt(),
+            Self::H265(references) => references.cadence.interrupt(),
             Self::Av1(references) => references.cadence.interrupt(),
         }
     }
@@ -211,6 +224,7 @@ impl References {
             Self::Vp8(references) => !references.base,
             Self::Vp9(references) => !references.base,
             Self::H264(references) => !references.chain,
+            Self::H265(references) => references.whole == 0,
             Self::Av1(references) => !references.base,
         }
     }
@@ -219,7 +233,7 @@ impl References {
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Vp8(_) | Self::H264(_) => 0,
+            Self::Vp8(_) | Self::H264(_) | Self::H265(_) => 0,
             Self::Vp9(references) => size_of_val(&**references) + references.heap_bytes(),
             Self::Av1(references) => size_of_val(&**references) + references.heap_bytes(),
         }
@@ -233,6 +247,7 @@ impl FrameInfo {
             Self::Vp8(info) => info.read(packet),
             Self::Vp9(info) => info.read(packet),
             Self::H264(info) => info.read(packet),
+            Self::H265(info) => info.read(packet),
             Self::Av1(info) => info.read(packet),
         }
     }
@@ -241,7 +256,7 @@ impl FrameInfo {
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Vp8(_) | Self::H264(_) => 0,
+            Self::Vp8(_) | Self::H264(_) | Self::H265(_) => 0,
             Self::Vp9(info) => size_of_val(&**info),
             Self::Av1(info) => size_of_val(&**info),
         }

@@ -118,6 +118,40 @@ fn h264(shape: &[(usize, bool)]) -> (Vec<Story>, Vec<Sent>) {
     (stories, sent)
 }
 
+/// Temporal layers 0, 2, 1, 2, the upper ones of switching pictures; IDR pictures every 12, with
+/// parameter sets in a packet of their own. The uppermost are no reference pictures.
+fn h265(shape: &[(usize, bool)]) -> (Vec<Story>, Vec<Sent>) {
+    let (mut stories, mut sent) = (Vec::new(), Vec::new());
+    let (mut base, mut middle) = (0, None);
+    for (frame, &(size, _)) in shape.iter().enumerate() {
+        let keyframe = frame % 12 == 0;
+        let (kind, temporal_id) = match frame % 4 {
+            0 if keyframe => (19, 0),
+            0 => (1, 0),
+            2 => (3, 1),
+            _ => (2, 2),
+        };
+        let refers_to = match temporal_id {
+            2 => [Some(base), middle].into_iter().flatten().collect(),
+            _ => vec![base],
+        };
+        stories.push(Story { keyframe, refers_to });
+        if keyframe {
+            let sets = packetize::h265(&[&[0x40, 1, 1], &[0x42, 1, 1], &[0x44, 1, 1]]);
+            sent.extend(packets(frame, sets).map(|packet| Sent { marker: false, ..packet }));
+            middle = None;
+        }
+        let slice = [vec![kind << 1, temporal_id + 1, 0x80], vec![7; size * 1_000]].concat();
+        sent.extend(packets(frame, packetize::h265(&[&slice])));
+        match temporal_id {
+            0 => base = frame,
+            1 => middle = Some(frame),
+            _ => {}
+        }
+    }
+    (stories, sent)
+}
+
 /// VP9 with temporal layers 0 2 1 2, its references named by each picture (flexible), by the
 /// picture group of a scalability structure, or by nothing but TL0PICIDX and one layer.
 fn vp9(shape: &[(usize, bool)], mode: u8, first_id: u16) -> (Vec<Story>, Vec<Sent>) {
@@ -293,6 +327,28 @@ proptest! {
     }
 
     #[test]
+    fn h265_equals_the_reference(
+        shape in shape(), fates in vec(0..1_000_u32, 400), loss in 0..60_u32,
+    ) {
+        let (mut stories, sent) = h265(&shape);
+        let lost = losses(&sent, shape.len(), 13, &fates, loss);
+        // A picture that is missing whole may have been of the lowest layer: nothing says that it was
+        // not.
+        let mut missing = None;
+        for (frame, story) in stories.iter_mut().enumerate() {
+            let mut own = sent.iter().zip(&lost).filter(|(packet, _)| packet.frame == frame);
+            if own.all(|(_, lost)| *lost) {
+                missing = Some(frame);
+            } else if story.keyframe {
+                missing = None;
+            }
+            story.refers_to.extend(missing);
+        }
+        let counted = run(Codec::H265, &sent, &lost);
+        prop_assert_eq!(counted, reference(&stories, &sent, &lost));
+    }
+
+    #[test]
     fn spatial_layers_equal_the_reference(
         codec in prop_oneof![Just(Codec::Vp9), Just(Codec::Av1)],
         spatial in 0..3_u8, fates in vec(0..1_000_u32, 400), loss in 0..60_u32,
@@ -335,11 +391,13 @@ proptest! {
 fn a_keyframe_is_wanted_from_the_loss_to_the_next_one() {
     let shape = vec![(3, true); 30];
     let streams = [
-        (Codec::H264, h264(&shape).1),
-        (Codec::Vp9, vp9(&shape, 2, 7).1),
-        (Codec::Av1, av1(&shape, None).1),
+        (Codec::H264, h264(&shape).1, 14),
+        // One of the lowest temporal layer: without it there is nothing to show.
+        (Codec::H265, h265(&shape).1, 16),
+        (Codec::Vp9, vp9(&shape, 2, 7).1, 14),
+        (Codec::Av1, av1(&shape, None).1, 14),
     ];
-    for (codec, sent) in streams {
+    for (codec, sent, lost) in streams {
         let mut ledger = StreamLedger::new(Duration::from_millis(10));
         ledger.set_codec(codec);
         let start = Instant::now();
@@ -350,7 +408,7 @@ fn a_keyframe_is_wanted_from_the_loss_to_the_next_one() {
             if packet.marker {
                 wanted.push(ledger.keyframe_wanted());
             }
-            if packet.frame == 14 && !packet.marker {
+            if packet.frame == lost && !packet.marker {
                 continue;
             }
             ledger.media(MediaPacket {
@@ -365,7 +423,7 @@ fn a_keyframe_is_wanted_from_the_loss_to_the_next_one() {
             });
         }
         assert!(wanted[..14].iter().all(|wanted| !wanted), "{codec}");
-        assert!(wanted[17..24].iter().all(|wanted| *wanted), "{codec}: {wanted:?}");
+        assert!(wanted[lost + 3..24].iter().all(|wanted| *wanted), "{codec}: {wanted:?}");
         assert!(wanted[26..].iter().all(|wanted| !wanted), "{codec}: {wanted:?}");
         assert!(ledger.first_keyframe().is_some());
     }
@@ -408,6 +466,16 @@ fn pictures_that_nothing_refers_to_may_be_missing() {
     let lost: Vec<_> = sent.iter().map(|packet| packet.frame == 13 && !packet.marker).collect();
     let counted = run(Codec::H264, &sent, &lost);
     assert_eq!((counted.complete, counted.decodable, counted.dropped), (23, Some(23), Some(1)));
+    // Of H.265 a picture of the middle temporal layer takes those above it along, up to the next of
+    // its own.
+    for (frame, dropped) in [(13, 1), (14, 3), (16, 8)] {
+        let (_, sent) = h265(&vec![(2, true); 24]);
+        let mut lost: Vec<_> = sent.iter().map(|_| false).collect();
+        let first = sent.iter().position(|packet| packet.frame == frame).unwrap();
+        lost[first] = true;
+        let counted = run(Codec::H265, &sent, &lost);
+        assert_eq!((counted.complete, counted.dropped), (23, Some(dropped)), "{frame}");
+    }
 }
 
 #[test]

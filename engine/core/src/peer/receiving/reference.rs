@@ -300,6 +300,7 @@ fn formats(rtc: &Rtc) -> Formats {
             str0m::format::Codec::Vp8 => Codec::Vp8,
             str0m::format::Codec::Vp9 => Codec::Vp9,
             str0m::format::Codec::H264 => Codec::H264,
+            str0m::format::Codec::H265 => Codec::H265,
             str0m::format::Codec::Av1 => Codec::Av1,
             str0m::format::Codec::Opus => Codec::Opus,
             _ => continue,

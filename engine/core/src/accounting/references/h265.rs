@@ -1,0 +1,127 @@
+//! H.265: every picture depends on all earlier ones of its temporal layer and lower ones, back to the
+//! last random access point (IRAP), but on no sub-layer non-reference picture of its own layer; a TSA
+//! or STSA picture depends on none of its own layer (ITU-T H.265 §7.4.2.2, table 7-1).
+//!
+//! That is the most that NAL unit types allow: the reference picture sets in slice headers, which can't
+//! be read without parameter sets, may name fewer pictures. Pictures in front of an IRAP in output
+//! order (RASL) are taken for trailing ones: WebRTC has no reordering. Nothing in a payload numbers
+//! pictures, so what is missing over a gap is told by a constant frame rate, or not at all.
+
+use stampede_media::h265::{self, Access, Head, Picture, Summary};
+
+use super::{Cadence, Followed, Gap};
+use crate::accounting::FramePacket;
+
+/// Temporal layers that a stream can have.
+const TEMPORAL_LAYERS: u8 = 7;
+
+/// What an access unit's packets say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::accounting) struct FrameInfo {
+    /// The foremost packet that an access unit can begin with.
+    front: Option<(u64, Head)>,
+    /// By a sequence parameter set.
+    pub(super) height: Option<u16>,
+    picture: Option<Picture>,
+}
+
+impl FrameInfo {
+    pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
+        let Some(Ok(summary)) = packet.payload.map(Summary::of) else { return };
+        self.picture = self.picture.or(summary.picture);
+        if summary.parameters && self.height.is_none() {
+            let parameters = packet.payload.and_then(h265::sequence_parameters);
+            let parameters = parameters.and_then(h265::Parameters::parse);
+            let size = parameters.and_then(|parameters| parameters.size());
+            self.height = size.map(|(_, height)| height);
+        }
+        let foremost = self.front.is_none_or(|(sequence, _)| packet.sequence < sequence);
+        if let Some(head) = summary.head.filter(|_| foremost) {
+            self.front = Some((packet.sequence, head));
+        }
+    }
+
+    pub(super) fn irap(&self) -> bool {
+        self.picture.is_some_and(|picture| picture.access == Access::Random)
+    }
+
+    pub(super) fn temporal_id(&self) -> Option<u8> {
+        self.picture.map(|picture| picture.temporal_id)
+    }
+}
+
+/// What is known of the decoder's references.
+#[derive(Debug, Default)]
+pub(in crate::accounting) struct References {
+    /// So many temporal layers, from the lowest on, have every reference picture there.
+    pub(super) whole: u8,
+    /// What the stream's pictures and its IRAP pictures begin with, as far as seen whole.
+    heads: [Option<Head>; 2],
+    pub(super) cadence: Cadence,
+}
+
+impl References {
+    /// Behind a gap a picture is known to be there from its beginning if it begins as those
+    /// before did: an IRAP picture whose parameter sets are missing is not. Supplements come and
+    /// go, so one that is missing is not noticed.
+    pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
+        let (sequence, head) = info.front?;
+        let usual = self.heads[usize::from(info.irap())];
+        let least = match usual {
+            Some(Head::Delimiter) => Head::Delimiter,
+            Some(usual) if info.irap() && usual > Head::Supplement => usual,
+            _ => Head::Slice,
+        };
+        (head >= least).then_some(sequence)
+    }
+
+    pub(super) fn judge(
+        &mut self,
+        info: &FrameInfo,
+        timestamp: u32,
+        complete: bool,
+        gap: Gap,
+    ) -> Followed {
+        let lost = match gap {
+            Gap::None => Some(0),
+            _ => self.cadence.lost_before(timestamp),
+        };
+        if lost != Some(0) {
+            // A missing picture may have been of the lowest layer.
+            self.whole = 0;
+        }
+        let decodable = complete && info.picture.is_some_and(|picture| self.shows(picture));
+        match info.picture {
+            Some(picture) if decodable => self.follow(picture),
+            Some(Picture { temporal_id, reference, .. }) => {
+                self.whole = self.whole.min(temporal_id + u8::from(!reference));
+            }
+            None => self.whole = 0,
+        }
+        if complete && gap == Gap::None {
+            self.heads[usize::from(info.irap())] = info.front.map(|(_, head)| head);
+        }
+        self.cadence.judge(timestamp, gap);
+        Followed { lost: lost.unwrap_or(gap.least()), decodable }
+    }
+
+    /// What a picture refers to is there.
+    fn shows(&self, picture: Picture) -> bool {
+        match picture.access {
+            Access::Random => true,
+            Access::TemporalSwitch | Access::StepwiseSwitch if picture.temporal_id > 0 => {
+                self.whole >= picture.temporal_id
+            }
+            _ => self.whole > picture.temporal_id,
+        }
+    }
+
+    /// Behind a picture that could be decoded.
+    fn follow(&mut self, picture: Picture) {
+        match picture.access {
+            Access::Random | Access::TemporalSwitch => self.whole = TEMPORAL_LAYERS,
+            Access::StepwiseSwitch => self.whole = self.whole.max(picture.temporal_id + 1),
+            Access::Trailing => {}
+        }
+    }
+}
