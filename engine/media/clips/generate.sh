@@ -32,14 +32,15 @@ video video-720p.ivf 1280:720 1750k 1750k
 video video-360p.ivf 640:360 650k 650k
 video video-180p.ivf 320:180 165k 165k
 
-# The other codecs at a lower rate and with two keyframes, so that the program stays small: H.264 and
-# H.265 in the same three sizes, VP9 and AV1 in one. H.264 is Constrained Baseline without SEI, as browsers
+# The other codecs at a lower rate and with two keyframes, so that the program stays small: VP9,
+# H.264 and H.265 in the same three sizes, AV1 in one. H.264 is Constrained Baseline without SEI, as browsers
 # send it.
+frames=100
 other() { # NAME FORMAT SIZE BITRATE CODEC-OPTIONS…
   name=$1 format=$2 size=$3 rate=$4
   shift 4
   ffmpeg -hide_banner -loglevel error -y -f lavfi -i "$source" -an \
-    -vf "scale=$size:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" -frames:v 100 \
+    -vf "scale=$size:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" -frames:v "$frames" \
     "$@" -threads 1 -b:v "$rate" -maxrate "$rate" -bufsize "$rate" -g 50 -keyint_min 50 \
     -flags:v +bitexact -fflags +bitexact -f "$format" "$name"
 }
@@ -60,7 +61,9 @@ h265() { # NAME SIZE KILOBITS
     "log-level=none:bframes=0:open-gop=0:scenecut=0:repeat-headers=1:info=0:pools=none:frame-threads=1:vbv-bufsize=$3:vbv-maxrate=$3"
 }
 
+vp9 video-720p.vp9.ivf 1280:720 900k
 vp9 video-360p.vp9.ivf 640:360 350k
+vp9 video-180p.vp9.ivf 320:180 120k
 h264 video-720p.h264 1280:720 900k
 h264 video-360p.h264 640:360 350k
 h264 video-180p.h264 320:180 120k
@@ -69,6 +72,24 @@ h265 video-360p.h265 640:360 220
 h265 video-180p.h265 320:180 85
 other video-360p.av1.ivf ivf 640:360 350k -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 \
   -minrate 350k -lag-in-frames 0 -error-resilience 1
+
+frames=50
+h264 video-1080p.h264 1920:1080 2000k
+
+# A screen that is shared: 5 frames/s for 10 s, a page for 5 s each, on which a pointer moves for 2 s and
+# then rests, so that most frames are all but empty. A keyframe at the beginning.
+screen() { # NAME SIZE BITRATE
+  ffmpeg -hide_banner -loglevel error -y \
+    -f lavfi -i "testsrc=size=1920x1080:rate=1/5" -f lavfi -i "color=black:size=16x24:rate=5" \
+    -filter_complex "[0]fps=5[page];[page][1]overlay=x='300+600*min(mod(t,5),2)':y='200+300*min(mod(t,5),2)',scale=$2:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" \
+    -an -frames:v 50 -c:v libvpx -deadline realtime -cpu-used -5 -threads 1 \
+    -b:v "$3" -maxrate "$3" -bufsize "$3" -qmin 4 -qmax 40 -g 50 -keyint_min 50 -sc_threshold 0 \
+    -static-thresh 100 -auto-alt-ref 0 -lag-in-frames 0 -error-resilient 1 \
+    -flags:v +bitexact -fflags +bitexact -f ivf "$1"
+}
+
+screen screen-1080p.ivf 1920:1080 400k
+screen screen-540p.ivf 960:540 150k
 
 # The scalable clips (video-*.l1t3.*, video-*.l3t3_key.*) are not made here, because no encoder of
 # ffmpeg or GStreamer writes spatial layers. A small program did it, with the SVC interfaces of

@@ -178,6 +178,14 @@ impl MediaClip {
         bytes.into_iter().map(|sum| sum as f64 * 8.0 / self.duration_seconds()).collect()
     }
 
+    /// Leaves the rest behind so many frames out, at least one of which stays.
+    pub(crate) fn keep_first(&mut self, frames: usize) {
+        if let Some(next) = self.frames.get(frames.max(1)) {
+            self.duration_ticks = next.timestamp_ticks;
+            self.frames.truncate(frames.max(1));
+        }
+    }
+
     /// Length of one pass in seconds; above 0.
     pub fn duration_seconds(&self) -> f64 {
         self.duration_ticks as f64 / f64::from(self.clock_rate)
