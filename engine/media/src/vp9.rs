@@ -145,10 +145,27 @@ impl Descriptor {
         self.frame_start && self.spatial_id.unwrap_or(0) == 0
     }
 
-    /// True on the first packet of a picture that needs no other one.
+    /// True on the first packet of a frame that needs no other one, neither of another picture nor of a
+    /// spatial layer below it.
     pub fn starts_keyframe(&self) -> bool {
-        self.starts_picture() && !self.inter_predicted
+        self.frame_start && !self.inter_predicted && !self.inter_layer
     }
+}
+
+/// Writes a spatial layer in the place of the lowest into a payload that [`renumber`] can change.
+///
+/// What is one of several streams of a track has to say which one it is: livekit-server 1.13.5 takes
+/// a packet of VP9 for one of the layer that its SID names, whatever stream it came in, and so would
+/// take all streams of a simulcast track for the lowest and mix them up (pkg/sfu/receiver_base.go,
+/// `forwardRTP`; pkg/sfu/buffer/buffer_base.go, `processVideoPacket`).
+pub fn set_spatial_id(payload: &mut [u8], spatial_id: u8) -> bool {
+    let Ok(descriptor) = Descriptor::parse(payload) else { return false };
+    if !descriptor.picture_id_wide || descriptor.spatial_id.is_none() {
+        return false;
+    }
+    let [_, _, _, indices, ..] = payload else { return false };
+    *indices = *indices & !0x0e | (spatial_id & 7) << 1;
+    true
 }
 
 /// Writes other numbers into a payload that has a 15-bit picture id and a TL0PICIDX; false, and

@@ -502,7 +502,11 @@ impl TxTrack {
             }
             let payload = match (&audio, codec) {
                 (Some(audio), _) => Arc::clone(audio),
-                (None, Codec::Vp9) => renumbered(payload, &due),
+                (None, Codec::Vp9) => {
+                    let scalable = layer.clip.clip.scalability.is_some();
+                    let stream = layer.rid.filter(|_| !scalable).map(|_| due.layer as u8);
+                    renumbered(payload, &due, stream)
+                }
                 (None, _) => Arc::clone(payload),
             };
             let payload = match captured.filter(|_| marker && stamping.packet_trailer) {
@@ -576,11 +580,14 @@ fn rid_accepted(media: &media::Media, rid: Option<&str>) -> bool {
     }
 }
 
-/// A copy with the numbers to send; str0m patches only VP8's in place.
-fn renumbered(payload: &Arc<[u8]>, due: &DueFrame) -> Arc<[u8]> {
+/// A copy with the numbers to send, of this one of several streams; str0m patches only VP8's in place.
+fn renumbered(payload: &Arc<[u8]>, due: &DueFrame, stream: Option<u8>) -> Arc<[u8]> {
     let mut copy: Arc<[u8]> = Arc::from(&payload[..]);
     if let Some(bytes) = Arc::get_mut(&mut copy) {
         vp9::renumber(bytes, due.picture_id, due.tl0_pic_idx);
+        if let Some(stream) = stream {
+            vp9::set_spatial_id(bytes, stream);
+        }
     }
     copy
 }

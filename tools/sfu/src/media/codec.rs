@@ -47,8 +47,8 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
     Inspected { starts_keyframe, vp8 }
 }
 
-/// The first packet of a picture that needs no other one: no P, but B, and of the lowest spatial layer
-/// (RFC 9628 §4.2). The layers above it in a key picture have no P either.
+/// The first packet of a frame that needs no other one: B, but no P and no D (RFC 9628 §4.2). The layers
+/// above the lowest in a key picture have no P either, but D.
 fn begins_vp9_keyframe(payload: &[u8]) -> Option<bool> {
     let (&flags, rest) = payload.split_first()?;
     let has = |mask: u8| flags & mask != 0;
@@ -56,8 +56,8 @@ fn begins_vp9_keyframe(payload: &[u8]) -> Option<bool> {
         Some(&first) if has(0x80) => 1 + usize::from(first >> 7),
         _ => 0,
     };
-    let spatial_id = if has(0x20) { rest.get(picture_id)? >> 1 & 7 } else { 0 };
-    Some(!has(0x40) && has(0x08) && spatial_id == 0)
+    let inter_layer = has(0x20) && rest.get(picture_id)? & 1 == 1;
+    Some(!has(0x40) && has(0x08) && !inter_layer)
 }
 
 /// The same of H.265, or its first slice.
@@ -86,12 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vp9_keyframe_begins_with_its_lowest_layer() {
+    fn a_vp9_keyframe_begins_with_what_needs_nothing() {
         let starts = |payload: &[u8]| inspect(Codec::Vp9, payload).starts_keyframe;
         // I, L, B; a picture id of 15 bits; TID 0, SID 0; TL0PICIDX.
         assert!(starts(&[0xa8, 0x92, 0x34, 0x10, 7, 9]));
         assert!(!starts(&[0xa0, 0x92, 0x34, 0x10, 7, 9]), "not its first packet");
         assert!(!starts(&[0xa8, 0x92, 0x34, 0x13, 7, 9]), "the layer above");
+        assert!(starts(&[0xa8, 0x92, 0x34, 0x12, 7, 9]), "another stream of the track");
         assert!(!starts(&[0xe8, 0x92, 0x34, 0x10, 7, 9]), "predicted");
         assert!(starts(&[0x88, 0x12, 9]) && starts(&[0x08, 9]), "one layer");
         assert!(!starts(&[]) && !starts(&[0xa8, 0x92]));

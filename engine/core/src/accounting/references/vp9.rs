@@ -23,8 +23,9 @@ pub(in crate::accounting) struct FrameInfo {
     structure: Option<Structure>,
     /// The highest spatial layer of which something came.
     top: u8,
-    /// By the header of its lowest spatial layer, if it is a keyframe.
-    height: Option<u16>,
+    /// By the header of the frame that needs no other one, and of which spatial layer that is: the
+    /// lowest, but in one of several streams of a track (`vp9::set_spatial_id`).
+    height: Option<(u8, u16)>,
 }
 
 impl FrameInfo {
@@ -40,7 +41,8 @@ impl FrameInfo {
         if descriptor.starts_keyframe() {
             self.keyframe = true;
             let header = payload.get(descriptor.len..).and_then(|data| frame_header(data).ok());
-            self.height = header.and_then(|header| header.size).map(|(_, height)| height);
+            let spatial_id = descriptor.spatial_id.unwrap_or(0);
+            self.height = header.and_then(|header| header.size).map(|(_, height)| (spatial_id, height));
         }
         self.top = self.top.max(descriptor.spatial_id.unwrap_or(0));
         for &diff in descriptor.references.as_slice() {
@@ -62,13 +64,17 @@ impl FrameInfo {
     /// The scalability structure knows of all spatial layers, the header of the lowest alone.
     pub(super) fn heights(&self) -> Option<Heights> {
         let mut heights = Heights::default();
-        heights[0] = self.height.unwrap_or(0);
+        if let Some((spatial_id, height)) = self.height
+            && let Some(place) = heights.get_mut(usize::from(spatial_id))
+        {
+            *place = height;
+        }
         if let Some(structure) = &self.structure {
             for (place, (_, height)) in heights.iter_mut().zip(&structure.sizes) {
                 *place = *height;
             }
         }
-        (heights[0] > 0).then_some(heights)
+        heights.iter().any(|height| *height > 0).then_some(heights)
     }
 
     pub(super) fn layer(&self) -> Layer {
