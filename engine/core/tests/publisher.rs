@@ -14,7 +14,7 @@ use stampede_core::{
     AudioOptions, CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample,
     Slots, SpeakingTurns, TrackError,
 };
-use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265};
+use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265, vp9};
 use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
@@ -440,8 +440,37 @@ fn each_codec_is_the_only_one_offered() {
     }
     let tracks = [Codec::Vp9, Codec::Av1]
         .map(|codec| track(&codec.to_string(), MediaKind::Video, vec![(None, middle(codec))]));
-    let refused = Peer::publisher(Instant::now(), peer_addr(), &options(), tracks.into());
-    assert!(matches!(refused, Err(CreatePeerError::TwoCodecs { .. })), "{refused:?}");
+    // Who sends several offers all of them on each m-line, and each track has its own.
+    let (mut sim, offer) = connect(tracks.into());
+    for line in ["VP9/90000", "AV1/90000"] {
+        assert_eq!(offer.matches(line).count(), 2, "{offer}");
+    }
+    sim.run(Duration::from_secs(1));
+    let types: std::collections::BTreeSet<_> =
+        packets(&sim).map(|packet| *packet.header.payload_type).collect();
+    assert_eq!(types.into_iter().collect::<Vec<u8>>(), [45, 98]);
+}
+
+/// livekit-server goes by the SID, not by the stream that a packet came in.
+#[test]
+fn each_stream_of_simulcast_vp9_names_its_layer() {
+    let clips = builtin::video(Codec::Vp9).unwrap();
+    let layers = [Some("q"), Some("h"), Some("f")].into_iter().zip(clips).collect();
+    let (mut sim, _) = connect(vec![track("cam", MediaKind::Video, layers)]);
+    sim.run(Duration::from_secs(1));
+    let mut seen = BTreeMap::new();
+    for (ssrc, packets) in streams(&sim) {
+        let first = packets.iter().filter_map(|packet| vp9::Descriptor::parse(&packet.payload).ok());
+        let ids: std::collections::BTreeSet<_> = first.map(|it| it.spatial_id.unwrap()).collect();
+        let keyframe = packets.iter().find_map(|packet| {
+            let descriptor = vp9::Descriptor::parse(&packet.payload).ok()?;
+            let frame = descriptor.starts_keyframe().then(|| &packet.payload[descriptor.len..])?;
+            vp9::frame_header(frame).ok()?.size
+        });
+        assert_eq!(ids.len(), 1, "{ssrc}: {ids:?}");
+        seen.insert(keyframe.unwrap().1, ids.into_iter().next().unwrap());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(180, 0), (360, 1), (720, 2)]);
 }
 
 /// The server answers an offer of the peer's.

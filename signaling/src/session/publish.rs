@@ -102,7 +102,7 @@ impl Publishing {
 #[allow(deprecated)] // `layers` and `disable_dtx` are what older servers read
 fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
     let layers: Vec<proto::VideoLayer> = track.layers.iter().map(video_layer).collect();
-    let source = track.source().to_proto();
+    let source = track.source.to_proto();
     let kind = match track.kind {
         MediaKind::Audio => proto::TrackType::Audio,
         MediaKind::Video => proto::TrackType::Video,

@@ -137,7 +137,9 @@ pub struct LocalTrack {
     pub name: String,
     /// Audio or video.
     pub kind: MediaKind,
-    /// Codec as LiveKit names it: `vp8`, `h264`, `vp9`, `av1`, `opus`.
+    /// What it shows.
+    pub source: TrackSource,
+    /// Codec as LiveKit names it: `vp8`, `h264`, `h265`, `vp9`, `av1`, `opus`.
     pub codec: String,
     /// Width of the full layer; 0 for audio.
     pub width: u32,
@@ -154,15 +156,6 @@ pub struct LocalTrack {
 }
 
 impl LocalTrack {
-    /// What it is announced as.
-    #[must_use]
-    pub fn source(&self) -> TrackSource {
-        match self.kind {
-            MediaKind::Audio => TrackSource::Microphone,
-            MediaKind::Video => TrackSource::Camera,
-        }
-    }
-
     /// Its layers as others hear of them.
     #[must_use]
     pub fn offered(&self) -> Vec<VideoSize> {

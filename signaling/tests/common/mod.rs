@@ -11,7 +11,7 @@ use proto::signal_response::Message as Response;
 use stampede_sdp::MediaKind;
 use stampede_signaling::session::{
     DisconnectReason, EndReason, LocalLayer, LocalTrack, MediaCommand, MediaInput, Output, Quality,
-    Role, Session, SessionEvent, SessionOptions, Subscription,
+    Role, Session, SessionEvent, SessionOptions, Subscription, TrackSource,
 };
 
 /// The data-channels-only offer and the offer with an audio and a video track, as captured.
@@ -125,6 +125,7 @@ pub(crate) fn video_track(cid: &str) -> LocalTrack {
         cid: cid.into(),
         name: "camera".into(),
         kind: MediaKind::Video,
+        source: TrackSource::Camera,
         codec: "vp8".into(),
         width: 1280,
         height: 720,
@@ -144,6 +145,7 @@ pub(crate) fn audio_track(cid: &str) -> LocalTrack {
         cid: cid.into(),
         name: "microphone".into(),
         kind: MediaKind::Audio,
+        source: TrackSource::Microphone,
         codec: "opus".into(),
         width: 0,
         height: 0,

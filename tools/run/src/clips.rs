@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
 use stampede_output::one_line;
 use stampede_report::Failure;
+use stampede_scenario::values::PublishResolution;
 use stampede_scenario::{Clips, CodecMix, Scenario, VideoSpec};
 
 /// Opens what a scenario publishes. What has to be said of the files goes to `notices`.
@@ -42,7 +43,14 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         )));
     }
     let audio = scenario.audio.as_ref().map(|file| audio_clip(file.as_deref())).transpose()?;
-    Ok(Clips { video, more_video, audio })
+    let shared = scenario.shape.screen_shares() > 0;
+    let screen = match shared {
+        true => builtin::screen_share().map_err(Failure::other)?.map(Arc::new).to_vec(),
+        false => Vec::new(),
+    };
+    let sound = shared && scenario.shape.rooms.iter().any(|room| room.screen_share_audio);
+    let screen_audio = sound.then(|| audio_clip(None)).transpose()?;
+    Ok(Clips { video, more_video, audio, screen, screen_audio })
 }
 
 /// The layers of a codec; without one those of the files, or of VP8.
@@ -51,7 +59,16 @@ fn video_layers(
     codec: Option<Codec>,
     notices: &mut Vec<String>,
 ) -> Result<Vec<Arc<MediaClip>>, Failure> {
-    let mut layers = if let Some(clip) = scalable_clip(spec, codec)? {
+    let mut layers = if spec.resolution == PublishResolution::P1080 {
+        let codec = codec.unwrap_or(Codec::Vp8);
+        let clips = builtin::full_hd_video(codec).map_err(Failure::other)?.ok_or_else(|| {
+            Failure::config(format!(
+                "--publish-resolution 1080p: there is no built-in clip of {codec} in it, only of VP8 \
+                 and H.264"
+            ))
+        })?;
+        clips.into_iter().map(Arc::new).collect()
+    } else if let Some(clip) = scalable_clip(spec, codec)? {
         vec![Arc::new(clip)]
     } else if spec.files.is_empty() {
         let clips = builtin::video(codec.unwrap_or(Codec::Vp8));

@@ -40,6 +40,8 @@ pub struct RoomDraft {
     /// The same.
     pub audio_publishers: Option<u32>,
     /// The same.
+    pub screen_share_publishers: Option<u32>,
+    /// The same.
     pub subscribers: Option<u32>,
     /// The same.
     pub participants: Option<u32>,

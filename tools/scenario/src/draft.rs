@@ -10,7 +10,7 @@ use stampede_sfu::SfuOptions;
 use stampede_signaling::Profile;
 use url::Url;
 
-use crate::values::{Backend, CoreList, Resolution};
+use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
     AudienceDraft, CodecMix, CohortSpec, DataDraft, FaultSpec, Layering, LayoutChoice,
     ParticipantTracks, Reconnect, RoomDraft, RoomSizes, Secret, Shorthand, Signal, Stage,
@@ -45,6 +45,10 @@ pub struct Draft {
     pub participants: Option<u32>,
     /// What each of these sends.
     pub participant_tracks: ParticipantTracks,
+    /// Who share their screen, per room.
+    pub screen_share_publishers: u32,
+    /// A shared screen has sound.
+    pub screen_share_audio: bool,
     /// Data messages.
     pub data: DataDraft,
     /// How long to hold after the ramp.
@@ -69,6 +73,8 @@ pub struct Draft {
     pub seed: Option<u64>,
     /// Layer that subscribers ask for.
     pub resolution: Resolution,
+    /// Size of the built-in clips.
+    pub publish_resolution: PublishResolution,
     /// Codecs of published video.
     pub video_codec: Option<CodecMix>,
     /// How pictures of VP9 and AV1 are divided into layers; `None` as the codec's built-in clip is.
@@ -200,6 +206,8 @@ impl Default for Draft {
             subscribers: None,
             participants: None,
             participant_tracks: ParticipantTracks::default(),
+            screen_share_publishers: 0,
+            screen_share_audio: false,
             data: DataDraft::default(),
             duration: None,
             joins_per_second: 40.0,
@@ -212,6 +220,7 @@ impl Default for Draft {
             transport: Transport::default(),
             seed: None,
             resolution: Resolution::High,
+            publish_resolution: PublishResolution::default(),
             video_codec: None,
             scalability_mode: None,
             video_frame_rate: None,

@@ -8,7 +8,9 @@ use stampede_core::data::DataRoom;
 use stampede_core::{AudioOptions, MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTurns};
 use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
-use stampede_signaling::session::{LocalLayer, LocalTrack, Quality, Role, Subscription};
+use stampede_signaling::session::{
+    LocalLayer, LocalTrack, Quality, Role, Subscription, TrackSource,
+};
 use stampede_signaling::{Profile, Token};
 
 use crate::codec_mix::CodecTurns;
@@ -128,6 +130,9 @@ impl Participants {
                 options: scenario.audio_options,
             });
             sends(&mut one.spec, video, audio, phase);
+            if own.participant_shares(place) {
+                shares_screen(&mut one.spec, clips, scenario, phase);
+            }
         }
         let specs = |all: Vec<Receiver>| all.into_iter().map(|one| one.spec).collect();
         let (participants, subscribers) = (specs(participants), specs(subscribers));
@@ -184,14 +189,43 @@ fn sends(
     phase: f64,
 ) {
     if let Some(track) = video {
-        spec.role.tracks.push(announced_video(&track));
-        spec.media.tracks.push(track);
+        publish(spec, track, TrackSource::Camera);
     }
     if let Some(audio) = audio {
         let track = audio_track(&spec.identity, audio, phase);
-        spec.role.tracks.push(announced_audio(&track));
-        spec.media.tracks.push(track);
+        publish(spec, track, TrackSource::Microphone);
     }
+}
+
+/// Adds the tracks of a shared screen. Its sound is stereo, so livekit-client has neither redundancy nor
+/// DTX for it (client-sdk-js src/room/participant/LocalParticipant.ts); it is loud all the time.
+fn shares_screen(spec: &mut ParticipantSpec, clips: &Clips, scenario: &Scenario, phase: f64) {
+    let layers = match scenario.video.as_ref().is_some_and(|video| video.single_layer) {
+        true => &clips.screen[clips.screen.len().saturating_sub(1)..],
+        false => &clips.screen[..],
+    };
+    if layers.is_empty() {
+        return;
+    }
+    let mut track = video_track(&spec.identity, layers, phase);
+    track.cid = format!("{}-screen", spec.identity);
+    publish(spec, track, TrackSource::ScreenShare);
+    if let Some(clip) = &clips.screen_audio {
+        let audio = AudioOf { clip, turns: None, options: AudioOptions::default() };
+        let mut track = audio_track(&spec.identity, audio, phase);
+        track.cid = format!("{}-screen-audio", spec.identity);
+        publish(spec, track, TrackSource::ScreenShareAudio);
+    }
+}
+
+/// Announces a track and sends it.
+fn publish(spec: &mut ParticipantSpec, track: PublishTrack, source: TrackSource) {
+    let announced = match track.kind {
+        MediaKind::Video => announced_video(&track, source),
+        MediaKind::Audio => announced_audio(&track, source),
+    };
+    spec.role.tracks.push(announced);
+    spec.media.tracks.push(track);
 }
 
 /// When this one of a room's audio senders speaks, if they take turns.
@@ -252,6 +286,9 @@ fn publishers<'a>(
                 token: None,
             };
             sends(&mut spec, video, audio, phase);
+            if own.publisher_shares(number) {
+                shares_screen(&mut spec, clips, scenario, phase);
+            }
             data.joins(&mut spec, room_number, Some(own.data_sender(number)));
             all.push(spec);
         }
@@ -292,7 +329,7 @@ fn receivers(
             hidden: scenario.shape.hidden && !publishes,
             cohort: part,
             cohort_name: parts.name(part).map(str::to_owned),
-            tracks: tracks(scenario, own, publishes),
+            tracks: tracks(scenario, own, publishes.then_some(number)),
             profile: Arc::clone(&scenario.profile),
             token: None,
         };
@@ -337,10 +374,10 @@ fn subscription(scenario: &Scenario) -> Subscription {
     }
 }
 
-/// Tracks that somebody in this room should receive, who publishes too or not: of all others. Who is
-/// shown when there are more than places depends on who came first: it is known only if all of them
+/// Tracks that somebody in this room should receive, who is this one of its participants that publish
+/// too or none of them: of all others. Who is shown when there are more than places depends on who came first: it is known only if all of them
 /// send the same.
-fn tracks(scenario: &Scenario, room: &RoomSpec, publishes: bool) -> [Option<u32>; 2] {
+fn tracks(scenario: &Scenario, room: &RoomSpec, participant: Option<u32>) -> [Option<u32>; 2] {
     if scenario.no_media {
         return [Some(0); 2];
     }
@@ -349,14 +386,19 @@ fn tracks(scenario: &Scenario, room: &RoomSpec, publishes: bool) -> [Option<u32>
         return [None; 2];
     }
     let own = room.participant_tracks;
-    let video = room.video_senders() - u32::from(publishes && own.video());
-    let audio = room.audio_senders() - u32::from(publishes && own.audio());
+    let publishes = participant.is_some();
+    let shares = participant.is_some_and(|number| room.participant_shares(number));
+    let screens = room.screen_share_publishers - u32::from(shares);
+    let sounds = if room.screen_share_audio { screens } else { 0 };
+    let video = room.video_senders() - u32::from(publishes && own.video()) + screens;
+    let audio = room.audio_senders() - u32::from(publishes && own.audio()) + sounds;
     let senders = room.senders() - u32::from(publishes);
     let Some(layout) = scenario.shape.layout else { return [Some(video), Some(audio)] };
     let places = layout.layout().participants_max() as u32;
-    let shown = |tracks: u32| match senders <= places {
+    // A shared screen takes a place of its own, and who has none left depends on who came first.
+    let shown = |tracks: u32| match senders.max(video) <= places {
         true => Some(tracks),
-        false => (tracks == senders).then_some(places),
+        false => (tracks == senders && screens == 0).then_some(places),
     };
     let heard = match scenario.shape.subscribe_mode {
         SubscribeMode::Auto => Some(audio),
@@ -403,15 +445,16 @@ fn audio_track(identity: &str, audio: AudioOf<'_>, phase: f64) -> PublishTrack {
     }
 }
 
-fn announced_video(track: &PublishTrack) -> LocalTrack {
+fn announced_video(track: &PublishTrack, source: TrackSource) -> LocalTrack {
     let in_one_stream = track.layers.first().and_then(|layer| spatial_layers(&layer.clip));
     let layers_in_one_stream = in_one_stream.is_some();
     let layers = in_one_stream.unwrap_or_else(|| simulcast_layers(track));
     let full = layers.last();
     LocalTrack {
         cid: track.cid.clone(),
-        name: "video".to_owned(),
+        name: if source == TrackSource::ScreenShare { "screen" } else { "video" }.to_owned(),
         kind: MediaKind::Video,
+        source,
         codec: values::codec_name(track.video_codec().unwrap_or(Codec::Vp8)).to_owned(),
         width: full.map_or(0, |layer| layer.width),
         height: full.map_or(0, |layer| layer.height),
@@ -452,11 +495,15 @@ fn simulcast_layers(track: &PublishTrack) -> Vec<LocalLayer> {
         .collect()
 }
 
-fn announced_audio(track: &PublishTrack) -> LocalTrack {
+fn announced_audio(track: &PublishTrack, source: TrackSource) -> LocalTrack {
     LocalTrack {
         cid: track.cid.clone(),
-        name: "audio".to_owned(),
+        name: match source {
+            TrackSource::ScreenShareAudio => "screen audio".to_owned(),
+            _ => "audio".to_owned(),
+        },
         kind: MediaKind::Audio,
+        source,
         codec: "opus".to_owned(),
         width: 0,
         height: 0,
@@ -490,7 +537,57 @@ mod tests {
             video: layers(Codec::Vp8),
             more_video: others.to_vec(),
             audio: Some(Arc::new(builtin::audio().unwrap())),
+            screen: builtin::screen_share().unwrap().map(Arc::new).to_vec(),
+            screen_audio: scenario
+                .shape
+                .rooms
+                .iter()
+                .any(|room| room.screen_share_audio)
+                .then(|| Arc::new(builtin::audio().unwrap())),
         }
+    }
+
+    /// The first publishers share, then the participants, then publishers that send nothing else; who
+    /// receives expects the screens of all others.
+    #[test]
+    fn screens_are_shared_by_the_first_and_expected_of_the_others() {
+        let sources = |spec: &ParticipantSpec| -> Vec<&str> {
+            spec.role.tracks.iter().map(|track| track.source.name()).collect()
+        };
+        let draft = |screens| Draft {
+            video_publishers: Some(1),
+            audio_publishers: Some(0),
+            participants: Some(2),
+            subscribers: Some(1),
+            screen_share_publishers: screens,
+            screen_share_audio: true,
+            ..Draft::default()
+        };
+        let all = participants(draft(2));
+        let both = ["camera", "screen_share", "screen_share_audio"];
+        assert_eq!(sources(&all.publishers[0]), both);
+        let everything = ["camera", "microphone", "screen_share", "screen_share_audio"];
+        assert_eq!(sources(&all.participants[0]), everything);
+        assert_eq!(sources(&all.participants[1]), everything[..2]);
+        assert_eq!(all.subscribers[0].tracks, [Some(5), Some(4)]);
+        assert_eq!(all.participants[0].tracks, [Some(3), Some(2)], "not its own");
+        assert_eq!(all.participants[1].tracks, [Some(4), Some(3)]);
+        let screen = &all.publishers[0].role.tracks[1];
+        let layers: Vec<_> = screen.layers.iter().map(|it| (it.quality, it.height)).collect();
+        assert_eq!(layers, [(Quality::Low, 540), (Quality::Medium, 1_080)]);
+        assert!(!all.publishers[0].role.tracks[2].red && !all.publishers[0].role.tracks[2].dtx);
+        let all = participants(draft(5));
+        assert_eq!(all.publishers.len(), 3);
+        assert_eq!(sources(&all.publishers[2]), both[1..]);
+        assert_eq!(all.subscribers[0].tracks, [Some(8), Some(7)]);
+        // A screen takes a place of its own in what is shown.
+        let shown = |layout| {
+            let all = participants(Draft { layout: Some(layout), ..draft(2) });
+            all.subscribers[0].tracks
+        };
+        assert_eq!(shown(LayoutChoice::Grid3x3), [Some(5), Some(4)]);
+        let pair = Draft { screen_share_audio: true, ..Draft::default() };
+        assert!(Scenario::new(pair).unwrap_err().to_string().contains("--screen-share-publishers"));
     }
 
     fn participants(draft: Draft) -> Participants {
@@ -525,7 +622,7 @@ mod tests {
         for spec in all.publishers.iter().chain(&all.participants) {
             let track = &spec.media.tracks[0];
             assert_eq!(values::codec_name(track.video_codec().unwrap()), codec(spec));
-            assert_eq!(track.layers.len(), if codec(spec) == "vp9" { 1 } else { 3 });
+            assert_eq!(track.layers.len(), 3);
         }
     }
 

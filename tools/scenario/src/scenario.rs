@@ -18,7 +18,7 @@ use url::Url;
 use crate::codec_mix::{CodecMix, CodecTurns};
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
-use crate::values::{Backend, CoreList, Resolution};
+use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
     Audience, Cohorts, DataSpec, FaultKind, FaultSpec, Layering, ParticipantTracks, Reconnect,
     RoomSpec, Secret, Shorthand, Signal, fault, people,
@@ -47,6 +47,8 @@ pub struct Scenario {
     pub video_publishers: u32,
     /// Per room.
     pub audio_publishers: u32,
+    /// Who share their screen, per room.
+    pub screen_share_publishers: u32,
     /// Per room; with stages the most at one time, of drawn rooms the mean, both rounded up.
     pub subscribers: u32,
     /// Who send and receive, per room.
@@ -176,6 +178,8 @@ pub struct VideoSpec {
     pub frame_rate: Option<f64>,
     /// One layer only, the highest.
     pub single_layer: bool,
+    /// Size of built-in clips.
+    pub resolution: PublishResolution,
 }
 
 /// What is recorded.
@@ -218,6 +222,10 @@ pub struct Clips {
     pub more_video: Vec<Vec<Arc<MediaClip>>>,
     /// The audio; `None` without audio publishers.
     pub audio: Option<Arc<MediaClip>>,
+    /// Layers of a shared screen, lowest first; empty where nobody shares one.
+    pub screen: Vec<Arc<MediaClip>>,
+    /// Its sound, if it has any.
+    pub screen_audio: Option<Arc<MediaClip>>,
 }
 
 impl Clips {
@@ -278,6 +286,7 @@ impl Scenario {
         let defaults = RoomDefaults {
             video_publishers,
             audio_publishers,
+            screen_share_publishers: draft.screen_share_publishers,
             data_publishers,
             subscribers,
             participants,
@@ -289,6 +298,7 @@ impl Scenario {
         // Stages may start far more than are there at a time.
         too_many((shape.publishers() + shape.receivers()) as u64)?;
         check_participants(&draft, &shape)?;
+        check_screens(&draft, &shape)?;
         people::check(&draft, &shape)?;
         let target = target(&draft, peak)?;
         check_moves(&draft, &target)?;
@@ -315,6 +325,7 @@ impl Scenario {
             rooms: rooms.len() as u32,
             video_publishers,
             audio_publishers,
+            screen_share_publishers: draft.screen_share_publishers,
             subscribers,
             participants,
             data,
@@ -412,6 +423,7 @@ pub fn packet_ring_bytes(peers: usize) -> usize {
 fn check_rooms(draft: &Draft, defaults: RoomDefaults) -> Result<(), Failure> {
     let publishers = defaults.video_publishers.max(defaults.audio_publishers);
     let publishers = publishers.max(defaults.data_publishers);
+    let publishers = publishers.max(defaults.screen_share_publishers);
     let receivers = u64::from(defaults.subscribers) + u64::from(defaults.participants);
     let per_room = u64::from(publishers) + receivers;
     too_many(per_room.max(1) * u64::from(draft.rooms))
@@ -431,7 +443,7 @@ fn check_counts(draft: &Draft, participants: u64) -> Result<(), Failure> {
     if participants == 0 {
         return Err(Failure::config(
             "nobody would join: give --subscribers, --participants, --video-publishers, \
-             --audio-publishers or --data-publishers",
+             --audio-publishers, --screen-share-publishers or --data-publishers",
         ));
     }
     too_many(participants)?;
@@ -459,6 +471,18 @@ fn check_participants(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
             "--participant-tracks {} is given but there are no participants: add --participants 2",
             draft.participant_tracks
         )));
+    }
+    Ok(())
+}
+
+/// Shared screens and what is said of them.
+fn check_screens(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
+    let screens = shape.screen_shares();
+    if screens == 0 && draft.screen_share_audio {
+        return Err(Failure::config(
+            "--screen-share-audio is given but nobody shares a screen: add \
+             --screen-share-publishers 1",
+        ));
     }
     Ok(())
 }
@@ -602,6 +626,12 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
             "--video-frame-rate is given without an H.264 or H.265 file: add --video FILE.h264",
         ));
     }
+    if !files.is_empty() && draft.publish_resolution != PublishResolution::default() {
+        return Err(Failure::config(
+            "--publish-resolution is of the built-in clips, and --video has a size of its own: leave \
+             one of them out",
+        ));
+    }
     if files.len() > LAYERS_MAX {
         return Err(Failure::config(format!(
             "--video is given {} times: a track has at most {LAYERS_MAX} simulcast layers",
@@ -630,6 +660,7 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
         layering: layering(draft)?,
         frame_rate: draft.video_frame_rate,
         single_layer: draft.no_simulcast,
+        resolution: draft.publish_resolution,
     }))
 }
 

@@ -24,6 +24,11 @@ pub struct RoomSpec {
     pub video_publishers: u32,
     /// Publishers of audio.
     pub audio_publishers: u32,
+    /// Who shares a screen: the first publishers, then the first of `participants`, then publishers
+    /// that send nothing else.
+    pub screen_share_publishers: u32,
+    /// A shared screen has sound.
+    pub screen_share_audio: bool,
     /// Who sends data messages: the first of the other publishers, then of `participants`, then
     /// publishers that send nothing else.
     pub data_publishers: u32,
@@ -49,7 +54,25 @@ impl RoomSpec {
 
     /// Who only sends, and sends media.
     pub fn media_publishers(&self) -> u32 {
+        let others = self.camera_publishers().saturating_add(self.participants);
+        let screens = self.screen_share_publishers.saturating_sub(others);
+        self.camera_publishers().saturating_add(screens)
+    }
+
+    /// Who only sends, and sends more than a screen.
+    fn camera_publishers(&self) -> u32 {
         self.video_publishers.max(self.audio_publishers)
+    }
+
+    /// This one of [`Self::media_publishers`] shares its screen.
+    pub(crate) fn publisher_shares(&self, publisher: u32) -> bool {
+        publisher < self.media_publishers()
+            && (publisher < self.screen_share_publishers || publisher >= self.camera_publishers())
+    }
+
+    /// This one of [`Self::participants`] shares its screen.
+    pub(crate) fn participant_shares(&self, participant: u32) -> bool {
+        participant < self.screen_share_publishers.saturating_sub(self.camera_publishers())
     }
 
     /// Which of those who send data this one of [`Self::publishers`] is, if it is one.
@@ -111,6 +134,8 @@ pub(crate) struct RoomDefaults {
     pub video_publishers: u32,
     /// Publishers of audio.
     pub audio_publishers: u32,
+    /// Who shares a screen.
+    pub screen_share_publishers: u32,
     /// Who sends data.
     pub data_publishers: u32,
     /// Subscribers.
@@ -146,6 +171,11 @@ impl Shape {
     /// Who only sends, over all rooms.
     pub fn publishers(&self) -> usize {
         self.rooms.iter().map(|room| room.publishers() as usize).sum()
+    }
+
+    /// Who shares a screen, over all rooms.
+    pub fn screen_shares(&self) -> usize {
+        self.rooms.iter().map(|room| room.screen_share_publishers as usize).sum()
     }
 
     /// Who sends media, over all rooms.
@@ -239,6 +269,10 @@ fn rooms(draft: &Draft, defaults: RoomDefaults, sizes: Option<Vec<u32>>) -> Vec<
                 name: table.name.clone(),
                 video_publishers: table.video_publishers.unwrap_or(defaults.video_publishers),
                 audio_publishers: table.audio_publishers.unwrap_or(defaults.audio_publishers),
+                screen_share_publishers: table
+                    .screen_share_publishers
+                    .unwrap_or(defaults.screen_share_publishers),
+                screen_share_audio: draft.screen_share_audio,
                 data_publishers: defaults.data_publishers,
                 subscribers: if joins > 0 { staged as u32 } else { subscribers },
                 participants: table.participants.unwrap_or(defaults.participants),

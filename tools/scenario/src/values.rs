@@ -178,6 +178,29 @@ impl Resolution {
     }
 }
 
+/// Size of the built-in clips.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum PublishResolution {
+    /// 720p at most.
+    #[default]
+    #[cfg_attr(feature = "clap", value(name = "720p"))]
+    P720,
+    /// 1080p, of VP8 and H.264.
+    #[cfg_attr(feature = "clap", value(name = "1080p"))]
+    P1080,
+}
+
+impl PublishResolution {
+    /// As written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P720 => "720p",
+            Self::P1080 => "1080p",
+        }
+    }
+}
+
 /// A codec of published video.
 pub fn video_codec(text: &str) -> Result<Codec, String> {
     match text.to_ascii_lowercase().as_str() {

@@ -131,6 +131,40 @@ fn vp9_h264_h265_and_av1_go_through() {
     }
 }
 
+/// VP9 in three streams: the server takes each packet for one of the layer that its SID names.
+#[test]
+fn vp9_simulcast_goes_through() {
+    let _alone = alone();
+    for (resolution, height) in [("low", 180), ("medium", 360), ("high", 720)] {
+        let args = ["--video-codec=vp9", "--scalability-mode=none", "--video-resolution", resolution];
+        let Some(ended) = real(&[&SMALL[..], &args].concat()) else { return };
+        ended.assert_code(0);
+        let layers = &ended.report()["video"]["layers"];
+        assert_eq!(layers["height_px"]["p50"], height, "{layers:#}");
+        assert_eq!(ended.number("/video/packets/unrecovered"), 0.0, "{resolution}");
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        assert!(frames("received") > 1_000.0, "{resolution}");
+        assert_eq!(frames("decodable"), frames("received"), "{resolution}");
+    }
+}
+
+/// A screen beside a camera, of another codec than that.
+#[test]
+fn shared_screens_are_tracks_of_their_own() {
+    let _alone = alone();
+    for codec in ["vp8", "h265"] {
+        let args = ["--screen-share-publishers=1", "--screen-share-audio", "--video-codec", codec];
+        let Some(ended) = real(&[&SMALL[..], &args].concat()) else { return };
+        ended.assert_code(0);
+        assert_eq!(ended.number("/publish/tracks"), 4.0);
+        for kind in ["video", "audio"] {
+            assert_eq!(ended.number(&format!("/{kind}/tracks_received")), 20.0, "{codec} {kind}");
+            assert_eq!(ended.number(&format!("/{kind}/packets/unrecovered")), 0.0, "{codec} {kind}");
+        }
+        assert_eq!(ended.number("/video/freezes/causes/loss/count"), 0.0, "{codec}");
+    }
+}
+
 /// The server takes spatial layers out of one stream, by dependency descriptors: who asks for less gets
 /// less, at the same number of pictures, and misses nothing.
 #[test]

@@ -37,8 +37,7 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
     common(options).set_stats_interval(None)
 }
 
-/// A peer that sends: Opus and its tracks' one video codec, because LiveKit takes the first one
-/// negotiated, and the header extensions of a browser. Payload types and extensions have the numbers
+/// A peer that sends: Opus and the video codecs of its tracks, and the header extensions of a browser. Payload types and extensions have the numbers
 /// that they have in what is offered to receive by (`offer`): in one bundle a number means one
 /// thing (RFC 8843 §9.1, RFC 8285 §6).
 pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
@@ -47,13 +46,19 @@ pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcCo
     if options.adapt {
         config = config.enable_bwe(Some(Bitrate::from(START_BITRATE_BPS)));
     }
-    if let Some(clip) = tracks.iter().filter(|track| track.video_codec().is_some()).find_map(clip) {
-        add_video(&mut config, clip);
-        // Of tracks with layers alone: where it was negotiated livekit-server 1.13.5 forwards
-        // nothing that has no descriptor (pkg/sfu/forwarder.go).
-        if clip.scalability.is_some() {
-            config = config.set_extension(12, descriptor::extension());
+    let videos = || tracks.iter().filter(|track| track.video_codec().is_some()).filter_map(clip);
+    // str0m offers the same list on each m-line. LiveKit answers with the codec in front that the
+    // track was announced with (pkg/rtc/participant_sdp.go), and takes what comes for what its payload
+    // type says.
+    for (index, clip) in videos().enumerate() {
+        if !videos().take(index).any(|before| before.codec == clip.codec) {
+            add_video(&mut config, clip);
         }
+    }
+    // For layers alone: where it was negotiated livekit-server 1.13.5 forwards no VP9 and AV1 without
+    // descriptor (pkg/sfu/forwarder.go).
+    if videos().any(|clip| clip.scalability.is_some()) {
+        config = config.set_extension(12, descriptor::extension());
     }
     config
         .set_send_buffer_video(options.retransmit_cache_packets_max.max(1))

@@ -214,17 +214,6 @@ pub enum CreatePeerError {
     /// Neither receives nor has anything to send.
     #[error("a peer that does not receive needs at least one track, or data to send")]
     NoTracks,
-    /// Video tracks of different codecs: their m-lines would offer both.
-    #[error(
-        "video tracks of {first} and {second}: a publisher offers one video codec; use one \
-         publisher for each"
-    )]
-    TwoCodecs {
-        /// Codec of the first track.
-        first: Codec,
-        /// Another one.
-        second: Codec,
-    },
     /// A track that can't be published.
     #[error("track {cid:?} can't be published: {source}")]
     Track {

@@ -139,13 +139,6 @@ fn check_tracks(tracks: &[PublishTrack]) -> Result<(), CreatePeerError> {
             .validate()
             .map_err(|source| CreatePeerError::Track { cid: track.cid.clone(), source })?;
     }
-    // LiveKit takes the first codec of an m-line, and str0m offers the same list on each.
-    let mut codecs = tracks.iter().filter_map(PublishTrack::video_codec);
-    if let Some(first) = codecs.next()
-        && let Some(second) = codecs.find(|&codec| codec != first)
-    {
-        return Err(CreatePeerError::TwoCodecs { first, second });
-    }
     Ok(())
 }
 

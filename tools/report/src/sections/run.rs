@@ -166,6 +166,12 @@ pub struct Options {
     pub video_publishers: u32,
     /// Per room.
     pub audio_publishers: u32,
+    /// `--screen-share-publishers`, per room; 0 in reports of versions without it.
+    #[serde(default)]
+    pub screen_share_publishers: u32,
+    /// `--screen-share-audio`.
+    #[serde(default)]
+    pub screen_share_audio: bool,
     /// Per room.
     pub subscribers: u32,
     /// Participants that send and receive, per room; 0 in reports of versions without them.

@@ -623,6 +623,8 @@ fn options(data: &RunData) -> Options {
         rooms: scenario.rooms,
         video_publishers: scenario.video_publishers,
         audio_publishers: scenario.audio_publishers,
+        screen_share_publishers: scenario.screen_share_publishers,
+        screen_share_audio: scenario.shape.rooms.iter().any(|room| room.screen_share_audio),
         subscribers: scenario.subscribers,
         participants: scenario.participants,
         participant_tracks: (scenario.shape.participants() > 0)

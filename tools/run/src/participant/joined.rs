@@ -564,7 +564,7 @@ impl<'a> Joined<'a> {
                 let published = RemoteTrack {
                     sid: sid.clone(),
                     kind: track.kind,
-                    source: track.source(),
+                    source: track.source,
                     publisher_sid: self.own_sid.clone(),
                     publisher_identity: self.life.identity.clone(),
                     width: track.width,

@@ -255,8 +255,9 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
 }
 
 fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
-    const KEYS: [&str; 7] = [
+    const KEYS: [&str; 8] = [
         "name",
+        "screen_share_publishers",
         "video_codec",
         "video_publishers",
         "audio_publishers",
@@ -269,6 +270,7 @@ fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
         name: fields.optional("name", |text| Ok(text.to_owned()))?,
         video_publishers: fields.optional("video_publishers", number)?,
         audio_publishers: fields.optional("audio_publishers", number)?,
+        screen_share_publishers: fields.optional("screen_share_publishers", number)?,
         participants: fields.optional("participants", number)?,
         subscribers: fields.optional("subscribers", number)?,
         video_resolution: fields.optional("video_resolution", resolution)?,

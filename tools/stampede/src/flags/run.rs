@@ -11,7 +11,7 @@ use stampede_output::one_line;
 use stampede_report::Failure;
 use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
-use stampede_scenario::values::{self, Backend, CoreList, Resolution};
+use stampede_scenario::values::{self, Backend, CoreList, PublishResolution, Resolution};
 use stampede_scenario::{
     CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, DataDraft, DataKinds, Draft,
     EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft,
@@ -82,6 +82,14 @@ pub(crate) struct RunFlags {
     /// What --participants publish: both is video and audio; video or audio is that alone.
     #[arg(long, default_value = "both", value_name = "TRACKS", help_heading = "Scenario")]
     pub participant_tracks: ParticipantTracks,
+    /// Who share their screen, per room, beside what they publish otherwise: the first publishers, then
+    /// the first of --participants, then publishers that send nothing else. The built-in clip is VP8 in
+    /// 1080p at 5 frames/s, mostly still, simulcast of 540p and 1080p.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Scenario")]
+    pub screen_share_publishers: u32,
+    /// A shared screen has sound: a second audio track, without RED and DTX.
+    #[arg(long, help_heading = "Scenario")]
+    pub screen_share_audio: bool,
     /// Who sends data messages, per room: the first of the other publishers, then of --participants,
     /// then publishers that send nothing else. Everybody in the room who receives is to get them.
     #[arg(long, value_name = "N", help_heading = "Data")]
@@ -151,6 +159,10 @@ pub(crate) struct RunFlags {
     /// Simulcast layer that subscribers ask for.
     #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
     pub video_resolution: Resolution,
+    /// Size of the built-in clips of VP8 and H.264: 1080p is simulcast of 180p, 360p and 1080p at 25
+    /// frames/s, as livekit-client publishes it, and 2 s long.
+    #[arg(long, value_enum, default_value = "720p", value_name = "SIZE", help_heading = "Media")]
+    pub publish_resolution: PublishResolution,
     /// Codec of published video: vp8, vp9, h264, h265 or av1, or several with the shares of publishers
     /// that send them, like vp8:70,h265:30 [default: that of --video, else vp8]. There are built-in
     /// clips of all five: VP8's, H.264's and H.265's are simulcast, VP9's and AV1's scalable (see
@@ -444,6 +456,8 @@ impl RunFlags {
             subscribers: self.subscribers,
             participants: self.participants,
             participant_tracks: self.participant_tracks,
+            screen_share_publishers: self.screen_share_publishers,
+            screen_share_audio: self.screen_share_audio,
             data: DataDraft {
                 publishers: self.data_publishers,
                 rate: self.data_rate,
@@ -461,6 +475,7 @@ impl RunFlags {
             transport: self.transport,
             seed: self.seed.or_else(drawn),
             resolution: self.video_resolution,
+            publish_resolution: self.publish_resolution,
             video_codec: self.video_codec,
             scalability_mode: self.scalability_mode,
             video_frame_rate: self.video_frame_rate,
