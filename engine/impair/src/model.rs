@@ -74,6 +74,8 @@ pub struct Impairment {
     cut_off: Option<[Instant; 2]>,
     loss: Option<Loss>,
     link: Option<Link>,
+    /// When the link is what it is; without any always.
+    link_spans: Vec<Window>,
     delay: Duration,
     jitter: Option<(Duration, Rng)>,
     reorder: Option<(f64, Rng)>,
@@ -98,6 +100,7 @@ impl Impairment {
             cut_off: None,
             loss: Loss::new(spec.loss, spec.burst_packets, rng("")),
             link: spec.rate_bps.map(Link::new),
+            link_spans: spec.rate_spans.clone(),
             delay: spec.delay,
             jitter: (!spec.jitter.is_zero()).then(|| (spec.jitter, rng("/jitter"))),
             reorder: share(spec.reorder, "/reorder"),
@@ -117,6 +120,7 @@ impl Impairment {
             cut_off: None,
             loss: None,
             link: None,
+            link_spans: Vec::new(),
             delay: Duration::ZERO,
             jitter: None,
             reorder: None,
@@ -160,7 +164,10 @@ impl Impairment {
             return self.drop(class);
         }
         let (mut at, mut reordered) = (now, false);
-        if let Some(link) = &mut self.link {
+        let spans = &self.link_spans;
+        if let Some(link) = &mut self.link
+            && (spans.is_empty() || spans.iter().any(|span| span.holds(since_start)))
+        {
             match link.pass(now, bytes) {
                 Some(passed) => at = passed,
                 None => return self.drop(class),
@@ -346,6 +353,21 @@ mod tests {
         assert!((200..=230).contains(&passed), "{passed}");
         assert_eq!(u64::from(passed) + model.counts().dropped, 400);
         assert!(last - start >= 1_900 * MS);
+    }
+
+    #[test]
+    fn a_rate_of_a_span_holds_only_in_it() {
+        let start = Instant::now();
+        let mut model = model("rate=8kbps,rate_span=1s@2s,rate_span=1s@4s", start);
+        let mut dropped = Vec::new();
+        for second in 0..6 {
+            let before = model.counts().dropped;
+            for packet in 0..50 {
+                model.decide(start + 1_000 * second * MS + 20 * packet * MS, Class::Rtp, 1_000);
+            }
+            dropped.push(model.counts().dropped - before > 40);
+        }
+        assert_eq!(dropped, [false, false, true, false, true, false]);
     }
 
     #[test]

@@ -101,7 +101,8 @@ fn rate_bps(text: &str) -> Result<u64, ValueError> {
 
 /// One impairment and the share of subscribers it is for. Made by parsing
 /// `cohort=10%,loss=1%,burst=5,delay=50ms,jitter=10ms,reorder=0.5%,duplicate=0.1%` and, in the same
-/// text, `rate=1Mbps,outage=2s@10s`; any keys, in any order, `outage` as often as wanted.
+/// text, `rate=1Mbps,rate_span=20s@10s,outage=2s@10s`; any keys, in any order, `rate_span` and `outage`
+/// as often as wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     text: String,
@@ -123,6 +124,8 @@ pub struct Spec {
     pub duplicate: f64,
     /// Bits a second (UDP payload) that pass; `None` lets all pass.
     pub rate_bps: Option<u64>,
+    /// Spans in which `rate_bps` holds; without any it always does.
+    pub rate_spans: Vec<Window>,
     /// Spans in which nothing passes, connectivity checks included.
     pub outages: Vec<Window>,
 }
@@ -135,15 +138,15 @@ pub enum SpecError {
     Empty,
     /// No such key.
     #[error(
-        "'{0}' is no key; use cohort, loss, burst, delay, jitter, reorder, duplicate, rate or \
-         outage"
+        "'{0}' is no key; use cohort, loss, burst, delay, jitter, reorder, duplicate, rate, \
+         rate_span or outage"
     )]
     UnknownKey(String),
     /// A key without a value.
     #[error("'{0}' has no value; write it like loss=1%")]
     NoValue(String),
     /// A key that counts once.
-    #[error("{0} is given twice; only outage may be repeated")]
+    #[error("{0} is given twice; only rate_span and outage may be repeated")]
     Twice(&'static str),
     /// A value that is none.
     #[error("{key}={value}: {reason}")]
@@ -158,6 +161,9 @@ pub enum SpecError {
     /// A cohort and nothing that happens to it.
     #[error("'{0}' does nothing; add loss, delay, jitter, reorder, duplicate, rate or outage")]
     Nothing(String),
+    /// Spans of no rate.
+    #[error("rate_span says when a rate holds, but there is none; add rate=1Mbps")]
+    SpanWithoutRate,
     /// A mean burst of nothing.
     #[error("burst={0} is the length of lost runs, but there is no loss; add loss=1%")]
     BurstWithoutLoss(u32),
@@ -178,8 +184,20 @@ pub enum SpecError {
     },
 }
 
-const KEYS: [&str; 9] =
-    ["cohort", "loss", "burst", "delay", "jitter", "reorder", "duplicate", "rate", "outage"];
+const KEYS: [&str; 10] = [
+    "cohort",
+    "loss",
+    "burst",
+    "delay",
+    "jitter",
+    "reorder",
+    "duplicate",
+    "rate",
+    "rate_span",
+    "outage",
+];
+/// Those that may be given more than once.
+const REPEATED: [&str; 2] = ["rate_span", "outage"];
 
 impl FromStr for Spec {
     type Err = SpecError;
@@ -195,6 +213,7 @@ impl FromStr for Spec {
             reorder: 0.0,
             duplicate: 0.0,
             rate_bps: None,
+            rate_spans: Vec::new(),
             outages: Vec::new(),
         };
         if spec.text.is_empty() {
@@ -207,7 +226,7 @@ impl FromStr for Spec {
             let (name, value) = (name.trim(), value.trim());
             let key = KEYS.into_iter().find(|key| *key == name);
             let key = key.ok_or_else(|| SpecError::UnknownKey(name.to_owned()))?;
-            if key != "outage" && seen.contains(&key) {
+            if !REPEATED.contains(&key) && seen.contains(&key) {
                 return Err(SpecError::Twice(key));
             }
             seen.push(key);
@@ -242,6 +261,7 @@ impl Spec {
             "reorder" => self.reorder = share(value)?,
             "duplicate" => self.duplicate = share(value)?,
             "rate" => self.rate_bps = Some(rate_bps(value)?),
+            "rate_span" => self.rate_spans.push(value.parse()?),
             _ => self.outages.push(value.parse()?),
         }
         Ok(())
@@ -250,6 +270,9 @@ impl Spec {
     fn check(&self, seen: &[&str]) -> Result<(), SpecError> {
         if seen.contains(&"burst") && self.loss == 0.0 {
             return Err(SpecError::BurstWithoutLoss(self.burst_packets));
+        }
+        if self.rate_bps.is_none() && !self.rate_spans.is_empty() {
+            return Err(SpecError::SpanWithoutRate);
         }
         let burst = f64::from(self.burst_packets);
         let loss_max = burst / (burst + 1.0);
@@ -287,6 +310,7 @@ impl Spec {
             reorder: 0.0,
             duplicate: 0.0,
             rate_bps: None,
+            rate_spans: Vec::new(),
             outages: Vec::new(),
         };
         spec.check(&[])?;
@@ -381,6 +405,7 @@ mod tests {
             ("rate=1", &["without a unit"]),
             ("rate=1MB", &["unknown unit 'MB'"]),
             ("rate=1bps", &["between 1kbps"]),
+            ("rate_span=2s@1s", &["there is none"]),
             ("outage=2s", &["outage=2s:", "start is missing"]),
             ("outage=0s@1s", &["longer than 0"]),
             ("cohort=10%", &["does nothing"]),
