@@ -324,6 +324,7 @@ fn spawn(
         impair,
         buffers: buffers(options),
         learned: shared.learned,
+        feedback_of_cohorts: options.feedback_of_cohorts.clone(),
         peer_options: PeerOptions {
             playout_deadline: options.playout_deadline,
             retransmit_cache_packets_max: options.retransmit_cache_packets_max,

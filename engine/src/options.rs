@@ -23,6 +23,8 @@ pub struct EngineOptions {
     pub playout_deadline: Duration,
     /// What subscribers tell the server of congestion; as Chrome by default.
     pub feedback: CongestionFeedback,
+    /// Of each of `cohorts` the same, where it is not `feedback`; those beyond have none of their own.
+    pub feedback_of_cohorts: Vec<Option<CongestionFeedback>>,
     /// Publishers leave out the layers that the server's feedback has no room for.
     pub adapt: bool,
     /// By which ways peers may be connected; UDP, and TCP where that does not work, by default.
@@ -70,6 +72,7 @@ impl Default for EngineOptions {
             backend: BackendChoice::Auto,
             playout_deadline: Duration::from_millis(500),
             feedback: CongestionFeedback::default(),
+            feedback_of_cohorts: Vec::new(),
             adapt: false,
             transport: Transport::default(),
             gather: Duration::from_millis(10),

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 use slab::Slab;
-use stampede_core::{AddressRequest, Arrival, LocalId, Peer, PeerCounters, PeerOptions, Scratch};
+use stampede_core::{
+    AddressRequest, Arrival, CongestionFeedback, LocalId, Peer, PeerCounters, PeerOptions, Scratch,
+};
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketBuffers, Streams, Wait};
@@ -72,6 +74,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) buffers: SocketBuffers,
     pub(crate) learned: LearnedIp,
     pub(crate) peer_options: PeerOptions,
+    /// What subscribers of each cohort tell of congestion, where that is not what `peer_options` say.
+    pub(crate) feedback_of_cohorts: Vec<Option<CongestionFeedback>>,
 }
 
 /// A peer and what its worker keeps about it.

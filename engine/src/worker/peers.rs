@@ -1,5 +1,6 @@
 //! The peers of a worker: how they come, what they are to do, and how they go.
 
+use std::borrow::Cow;
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 
@@ -26,8 +27,12 @@ impl Worker {
             let PeerRole { receives, tracks, .. } = &role;
             let (receives, publishes) = (*receives, !tracks.is_empty());
             let impaired = receives.and_then(|_| self.impairments.of(cohort, &label));
-            let options = &self.setup.peer_options;
-            let peer = Peer::with_role(clock.now, local, options, role);
+            let mut options = Cow::Borrowed(&self.setup.peer_options);
+            let own = self.setup.feedback_of_cohorts.get(usize::from(cohort));
+            if let Some(&Some(feedback)) = own {
+                options.to_mut().feedback = feedback;
+            }
+            let peer = Peer::with_role(clock.now, local, &options, role);
             let mut peer = peer.map_err(|error| error.to_string())?;
             let socket = socket.map(|socket| self.backend.add_socket(socket)).transpose();
             let socket = socket.map_err(|error| error.to_string())?;

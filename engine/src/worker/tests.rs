@@ -28,6 +28,7 @@ fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
         impair: ImpairPlan { cohorts: [None].into(), seed: 1, start: Instant::now() },
         buffers: SocketBuffers { receive_bytes: 1 << 16, send_bytes: 1 << 16 },
         learned: LearnedIp::default(),
+        feedback_of_cohorts: Vec::new(),
         peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
     };
     (Worker::new(setup, backend), events)

@@ -561,6 +561,10 @@ fn cohorts<'a>(
         CohortFigures {
             name: rows[0].name.clone(),
             impair: impair.filter(|spec| rows.iter().all(|row| row.impair.as_ref() == Some(spec))),
+            feedback: match rows.iter().all(|row| row.feedback == rows[0].feedback) {
+                true => rows[0].feedback.clone(),
+                false => String::new(),
+            },
             subscribers: counts(rows.iter().map(|row| row.subscribers)),
             video: section(|row| row.video.as_ref()),
             audio: section(|row| row.audio.as_ref()),
@@ -670,6 +674,7 @@ mod tests {
         let cohort = |report: &Report, name: &str, impair: Option<&str>| CohortFigures {
             name: name.to_owned(),
             impair: impair.map(str::to_owned),
+            feedback: "none".to_owned(),
             subscribers: 2,
             video: report.video.clone(),
             audio: None,
@@ -685,6 +690,7 @@ mod tests {
         assert_eq!(rows, [("mobile", 2), ("rest", 4), ("impair-1", 4)]);
         assert_eq!(merged.cohorts[0].impair.as_deref(), Some("loss=1%"));
         assert_eq!(merged.cohorts[2].impair, None, "they differ");
+        assert_eq!(merged.cohorts[1].feedback, "none");
         let video = |report: &Report, row: usize| report.cohorts[row].video.clone().unwrap();
         let (single, both) = (video(&one, 1), video(&merged, 1));
         assert_eq!(both.packets.expected, 2 * single.packets.expected);

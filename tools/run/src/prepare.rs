@@ -322,6 +322,7 @@ pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
         packet_ring_bytes_max: scenario.packet_ring_bytes_of(cores.workers),
         playout_deadline: scenario.playout_deadline,
         feedback: scenario.feedback,
+        feedback_of_cohorts: scenario.cohorts.all().iter().map(|c| c.feedback).collect(),
         adapt: scenario.adapt,
         transport: scenario.transport,
         // Retries may hold an old peer and a new one for a moment.

@@ -1,6 +1,7 @@
 //! Cohorts: shares of the subscribers that differ from the rest, and rooms that differ from others.
 //! Both come from the scenario file only.
 
+use stampede_core::CongestionFeedback;
 use stampede_impair::Spec as ImpairSpec;
 
 use crate::codec_mix::CodecMix;
@@ -28,6 +29,8 @@ pub struct CohortSpec {
     pub record: bool,
     /// What is done on purpose to what its subscribers receive; `--impair` then leaves them alone.
     pub impair: Option<ImpairSpec>,
+    /// What its subscribers tell the server of congestion, if not what the run's do.
+    pub feedback: Option<CongestionFeedback>,
 }
 
 /// What is different in one room.
@@ -83,7 +86,14 @@ mod tests {
     use super::*;
 
     fn cohort(size: CohortSize) -> CohortSpec {
-        CohortSpec { name: "c".to_owned(), size, resolution: None, record: false, impair: None }
+        CohortSpec {
+            name: "c".to_owned(),
+            size,
+            resolution: None,
+            record: false,
+            impair: None,
+            feedback: None,
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Cohorts of the scenario file and choices of `--impair` may cross; each crossing is a part of its
 //! own, so that no figure is of a mixture.
 
+use stampede_core::CongestionFeedback;
 use stampede_impair::{Spec as ImpairSpec, choose};
 
 use crate::CohortSpec;
@@ -18,6 +19,8 @@ pub struct Cohort {
     pub name: String,
     /// What is done to what it receives.
     pub impair: Option<Cause>,
+    /// What it tells the server of congestion, if not what the run does.
+    pub feedback: Option<CongestionFeedback>,
 }
 
 /// Where an impairment comes from.
@@ -47,18 +50,20 @@ impl Cohorts {
             name: format!("impair-{}", number + 1),
             spec: spec.clone(),
         };
-        let mut all = vec![Cohort { name: REST.to_owned(), impair: None }];
+        let mut all = vec![Cohort { name: REST.to_owned(), impair: None, feedback: None }];
         for (number, spec) in choosing.iter().enumerate() {
             let cause = chosen(number, spec);
-            all.push(Cohort { name: cause.name.clone(), impair: Some(cause) });
+            all.push(Cohort { name: cause.name.clone(), impair: Some(cause), feedback: None });
         }
         for cohort in specs {
             let name = cohort.name.clone();
             let own = cohort.impair.clone().map(|spec| Cause { name: name.clone(), spec });
-            all.push(Cohort { name: name.clone(), impair: own });
+            let feedback = cohort.feedback;
+            all.push(Cohort { name: name.clone(), impair: own, feedback });
             for (number, spec) in choosing.iter().enumerate() {
                 let cause = chosen(number, spec);
-                all.push(Cohort { name: format!("{name}+{}", cause.name), impair: Some(cause) });
+                let name = format!("{name}+{}", cause.name);
+                all.push(Cohort { name, impair: Some(cause), feedback });
             }
         }
         let own = specs.iter().map(|cohort| cohort.impair.is_some()).collect();
@@ -149,6 +154,7 @@ mod tests {
             resolution: None,
             record: false,
             impair: impair.map(|spec| spec.parse().unwrap()),
+            feedback: None,
         }
     }
 
@@ -197,5 +203,17 @@ mod tests {
         }
         let causes: Vec<_> = cohorts.causes().iter().map(|cause| cause.spec.text()).collect();
         assert_eq!(causes, ["delay=50ms", "loss=3%"]);
+    }
+
+    #[test]
+    fn who_an_impair_chooses_of_a_cohort_tells_what_the_cohort_does() {
+        let silent = CohortSpec {
+            feedback: Some(CongestionFeedback::None),
+            ..cohort("silent", None)
+        };
+        let cohorts = cohorts(&[silent], &["delay=50ms"]);
+        let told: Vec<_> = cohorts.all().iter().map(|cohort| cohort.feedback).collect();
+        let none = Some(CongestionFeedback::None);
+        assert_eq!(told, [None, None, none, none]);
     }
 }

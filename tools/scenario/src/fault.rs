@@ -268,6 +268,7 @@ mod tests {
             resolution: None,
             record: false,
             impair: None,
+            feedback: None,
         }];
         let cohorts = Cohorts::new(&specs, &["cohort=10%,loss=1%".parse().unwrap()]);
         let names: Vec<_> = cohorts.all().iter().map(|cohort| cohort.name.as_str()).collect();

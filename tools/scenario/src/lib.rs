@@ -67,6 +67,6 @@ pub use shape::{RoomSpec, Shape};
 pub use shorthand::Shorthand;
 pub use signal::{Signal, SignalError};
 pub use stage::{Change, Stage, StageRun, timeline};
-pub use stampede_core::{CongestionFeedback, Transport};
+pub use stampede_core::{CongestionFeedback, FeedbackError, Transport};
 pub use stampede_signaling::{Grant, Profile};
 pub use tokens::{TOKENS_MAX, TokenLine, token_lines};

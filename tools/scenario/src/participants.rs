@@ -689,6 +689,7 @@ mod tests {
             resolution: None,
             record: false,
             impair: None,
+            feedback: None,
         };
         let all = participants(Draft {
             participants: Some(4),
@@ -752,6 +753,7 @@ mod tests {
                 resolution: Some(Resolution::Low),
                 record: false,
                 impair: None,
+                feedback: None,
             }],
             ..Draft::default()
         });

@@ -676,6 +676,7 @@ mod tests {
         let cohort = |name: &str| CohortFigures {
             name: name.to_owned(),
             impair: None,
+            feedback: "chrome".to_owned(),
             subscribers: 1_000,
             video: report.video.clone(),
             audio: report.audio.clone(),

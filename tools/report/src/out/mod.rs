@@ -251,6 +251,7 @@ pub(super) mod tests {
         report.cohorts = vec![CohortFigures {
             name: evil.to_owned(),
             impair: Some(evil.to_owned()),
+            feedback: evil.to_owned(),
             subscribers: 4,
             video: report.video.clone(),
             audio: report.audio.clone(),

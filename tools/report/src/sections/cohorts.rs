@@ -15,6 +15,9 @@ pub struct CohortFigures {
     pub name: String,
     /// What is done to it on purpose in this process; `null` if nothing is.
     pub impair: Option<String>,
+    /// What it tells the server of congestion: `--feedback`, or the cohort's own; empty where hosts
+    /// whose reports were merged differ, and in reports of versions without the latter.
+    pub feedback: String,
     /// Subscribers connected in the measured window.
     pub subscribers: u64,
     /// Video it received; `null` where `video` of the report is.

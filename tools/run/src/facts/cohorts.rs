@@ -88,6 +88,7 @@ pub(super) fn of(
         Some(CohortFigures {
             name: cohort.name.clone(),
             impair: cohort.impair.as_ref().map(|cause| cause.spec.to_string()),
+            feedback: cohort.feedback.unwrap_or(data.scenario.feedback).to_string(),
             subscribers,
             video: section(MediaKind::Video),
             audio: section(MediaKind::Audio),
@@ -134,6 +135,7 @@ mod tests {
             resolution: None,
             record: false,
             impair: None,
+            feedback: None,
         };
         let impair = vec!["cohort=5%,loss=1%".parse().unwrap()];
         let draft = Draft { cohorts: vec![far], impair, ..Draft::default() };

@@ -83,6 +83,7 @@ mod tests {
             resolution: None,
             record: false,
             impair: None,
+            feedback: None,
         }
     }
 

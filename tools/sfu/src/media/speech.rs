@@ -1,5 +1,7 @@
 //! Whether an audio track is of somebody who speaks. Pure.
 
+use std::time::{Duration, Instant};
+
 /// Loud is what is no quieter (dBov below overload, RFC 6464), by LiveKit's defaults
 /// (`pkg/sfu/audio/audiolevel.go`),
 const ACTIVE_LEVEL: u8 = 35;
@@ -11,6 +13,10 @@ const ACTIVE_MS_MIN: u32 = INTERVAL_MS * 40 / 100;
 const SMOOTHING: f64 = 2.0 / 3.0;
 /// The level of a packet without sound.
 const SILENT_LEVEL: u8 = 127;
+/// Between two changes that are told: LiveKit looks at all speakers of a room that often
+/// (`pkg/rtc/room.go`, `audioUpdateWorker`). By timestamps alone a publisher could have everybody told
+/// with each packet.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(INTERVAL_MS as u64);
 
 /// The levels of a track's packets. Who sends nothing any more stays as it was, until its track goes.
 #[derive(Debug)]
@@ -21,6 +27,7 @@ pub(crate) struct Speech {
     loudest: u8,
     level: f64,
     active: bool,
+    changed_at: Option<Instant>,
 }
 
 impl Default for Speech {
@@ -32,14 +39,21 @@ impl Default for Speech {
             loudest: SILENT_LEVEL,
             level: 0.0,
             active: false,
+            changed_at: None,
         }
     }
 }
 
 impl Speech {
-    /// Takes the level of a packet, in dBov as the header extension has it, by the packet's timestamp.
-    /// The level from 0 to 1 if who sends it has begun to speak, 0 if it has stopped; else `None`.
-    pub(crate) fn hear(&mut self, dbov: i8, timestamp: u32, clock_rate: u32) -> Option<f32> {
+    /// Takes the level of a packet that came now, in dBov as the header extension has it, by the
+    /// packet's timestamp. The level from 0 to 1 if who sends it has begun to speak, 0 if it has stopped; else `None`.
+    pub(crate) fn hear(
+        &mut self,
+        now: Instant,
+        dbov: i8,
+        timestamp: u32,
+        clock_rate: u32,
+    ) -> Option<f32> {
         let since = timestamp.wrapping_sub(*self.timestamp.get_or_insert(timestamp));
         if since >= 1 << 31 {
             return None;
@@ -59,8 +73,15 @@ impl Speech {
         self.level = if self.active_ms >= ACTIVE_MS_MIN { self.smoothed() } else { 0.0 };
         (self.observed_ms, self.active_ms, self.loudest) = (0, 0, SILENT_LEVEL);
         let active = self.level >= linear(f64::from(ACTIVE_LEVEL));
-        let changed = std::mem::replace(&mut self.active, active) != active;
-        changed.then_some(if active { self.level as f32 } else { 0.0 })
+        // What is too early is told with the next window, if it is so then.
+        let is_early = self
+            .changed_at
+            .is_some_and(|at| now.saturating_duration_since(at) < CHANGE_INTERVAL);
+        if active == self.active || is_early {
+            return None;
+        }
+        (self.active, self.changed_at) = (active, Some(now));
+        Some(if active { self.level as f32 } else { 0.0 })
     }
 
     /// What was loud for a part of the time counts for less.
@@ -86,10 +107,11 @@ mod tests {
 
     /// The numbers of the packets with which speech begins or ends, and whether it does.
     fn changes(levels: impl Iterator<Item = i8>, first: u32) -> Vec<(usize, bool)> {
-        let mut speech = Speech::default();
+        let (mut speech, start) = (Speech::default(), Instant::now());
         let heard = levels.enumerate().filter_map(|(number, level)| {
             let timestamp = first.wrapping_add(number as u32 * TICKS);
-            Some((number, speech.hear(level, timestamp, RATE)? > 0.0))
+            let at = start + Duration::from_millis(20) * number as u32;
+            Some((number, speech.hear(at, level, timestamp, RATE)? > 0.0))
         });
         heard.collect()
     }
@@ -111,12 +133,28 @@ mod tests {
 
     #[test]
     fn older_packets_change_nothing_and_pauses_count_as_long_as_they_were() {
-        let mut speech = Speech::default();
-        assert_eq!(speech.hear(-20, 10 * TICKS, RATE), None);
-        assert_eq!(speech.hear(-20, 9 * TICKS, RATE), None);
-        let began = speech.hear(-20, 30 * TICKS, RATE);
+        let (mut speech, start) = (Speech::default(), Instant::now());
+        let mut hear = |level, number: u32| {
+            speech.hear(start + Duration::from_millis(20) * number, level, number * TICKS, RATE)
+        };
+        assert_eq!(hear(-20, 10), None);
+        assert_eq!(hear(-20, 9), None);
+        let began = hear(-20, 30);
         assert!(began.is_some_and(|level| (0.06..0.07).contains(&level)), "{began:?}");
         // Silence that is left out (DTX): one packet tells of all of it.
-        assert_eq!(speech.hear(-127, 50 * TICKS, RATE), Some(0.0));
+        assert_eq!(hear(-127, 50), Some(0.0));
+    }
+
+    #[test]
+    fn timestamps_that_run_ahead_tell_no_changes_sooner() {
+        let (mut speech, start) = (Speech::default(), Instant::now());
+        // Each packet claims to be 400 ms later, and they are loud and silent by turns.
+        let changes = (0..500u32).filter(|number| {
+            let level = if number % 2 == 0 { -127 } else { -20 };
+            let at = start + Duration::from_millis(20) * *number;
+            speech.hear(at, level, number * 20 * TICKS, RATE).is_some()
+        });
+        // In 10 s.
+        assert!((10..=25).contains(&changes.count()));
     }
 }

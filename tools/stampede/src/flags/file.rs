@@ -16,7 +16,10 @@ use toml::de::{DeTable, DeValue};
 
 use stampede_report::Failure;
 use stampede_scenario::values::{self, Resolution};
-use stampede_scenario::{CodecMix, CodecMixError, CohortSize, CohortSpec, FaultSpec, RoomDraft};
+use stampede_scenario::{
+    CodecMix, CodecMixError, CohortSize, CohortSpec, CongestionFeedback, FaultSpec, FeedbackError,
+    RoomDraft,
+};
 
 /// Flags that make no sense in a file.
 const NOT_IN_FILES: [&str; 3] = ["scenario", "help", "version"];
@@ -232,7 +235,8 @@ fn tables<T>(
 }
 
 fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> {
-    const KEYS: [&str; 6] = ["name", "share", "count", "video_resolution", "record", "impair"];
+    const KEYS: [&str; 7] =
+        ["name", "share", "count", "video_resolution", "record", "impair", "feedback"];
     let fields = Fields::new(table, span.clone(), "cohort", &KEYS)?;
     let name = fields.needed("name", cohort_name)?;
     let share = fields.optional("share", values::share)?;
@@ -251,6 +255,7 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
         resolution: fields.optional("video_resolution", resolution)?,
         record: fields.flag("record")?,
         impair: fields.optional("impair", impair)?,
+        feedback: fields.optional("feedback", feedback)?,
     })
 }
 
@@ -280,6 +285,10 @@ fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
 
 fn codecs(text: &str) -> Result<CodecMix, String> {
     text.parse().map_err(|error: CodecMixError| error.to_string())
+}
+
+fn feedback(text: &str) -> Result<CongestionFeedback, String> {
+    text.parse().map_err(|error: FeedbackError| error.to_string())
 }
 
 /// What is done to a cohort, which is this table.
@@ -426,6 +435,7 @@ mod tests {
         let text = "[[stage]]\nduration = \"5s\"\nsubscribers = 10\n[[out]]\njson = \"x.json\"\n\
                     [[cohort]]\nname = \"mobile\"\nshare = \"30%\"\nvideo_resolution = \"low\"\n\
                     [[cohort]]\nname = \"rec\"\ncount = 2\nrecord = true\nimpair = \"loss=2%\"\n\
+                    feedback = \"none\"\n\
                     [[cohort]]\nname = \"t\"\ncount = 1\nimpair = { loss = \"2%\", burst = 3 }\n\
                     [[room]]\nname = \"hall\"\nsubscribers = 9\n[[room]]\n";
         let file = parse(text, &run()).unwrap();
@@ -436,6 +446,8 @@ mod tests {
         assert_eq!(file.cohorts[0].size, CohortSize::Share(0.3));
         assert_eq!(file.cohorts[0].resolution, Some(Resolution::Low));
         assert_eq!((file.cohorts[1].size, file.cohorts[1].record), (CohortSize::Count(2), true));
+        let told = [None, Some(CongestionFeedback::None)];
+        assert_eq!([0, 1].map(|index| file.cohorts[index].feedback), told);
         let impair = |index: usize| file.cohorts[index].impair.as_ref().map(ImpairSpec::text);
         assert_eq!((impair(0), impair(1)), (None, Some("loss=2%")));
         assert_eq!(file.cohorts[2].impair, Some("burst=3,loss=2%".parse().unwrap()));
@@ -486,6 +498,7 @@ mod tests {
             ("stage = [\"10s:1\", \"10s\"]", "1:9", "':' is missing"),
             ("[[stage]]\nduration = \"1s\"", "1:1", "[[stage]] needs 'subscribers'"),
             ("[[stage]]\nduratoin = \"1s\"", "2:1", "did you mean 'duration'?"),
+            ("[[cohort]]\nname = \"a\"\ncount = 1\nfeedback = \"firefox\"", "4:12", "chrome"),
             ("[[cohort]]\nname = \"a\"", "1:1", "a share or a count"),
             ("[[cohort]]\nname = \"a b\"\ncount = 1", "2:8", "1 to 32"),
             ("[[cohort]]\nname = \"a\"\nshare = 10", "3:9", "like 10% or 0.1"),
