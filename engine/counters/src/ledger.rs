@@ -31,8 +31,28 @@ counters! {
         nacks_received: u64 = Messages, Neither;
         /// Keyframe requests received from subscribers.
         plis_received: u64 = Messages, Neither;
-        /// Times the simulcast layer changed.
+        /// Times the layer changed: the simulcast layer, or the spatial one of several in one stream.
         layer_switches: u64 = Times, Neither;
+        /// Times the track was paused because its lowest layer did not fit the way to the subscriber.
+        pauses: u64 = Times, Lower;
+    }
+}
+
+counters! {
+    /// What subscribers told of the way to them, and what the SFU made of it.
+    pub struct CongestionCounters: Run {
+        /// Estimates received (REMB).
+        estimates: u64 = Messages, Neither;
+        /// Receiver reports that came since the first estimate.
+        reports: u64 = Messages, Neither;
+        /// Times the way to a subscriber was found congested, so that it got less.
+        congestions: u64 = Times, Lower;
+        /// Probes for more room.
+        probes: u64 = Times, Neither;
+        /// Those that congested the way.
+        probes_congested: u64 = Times, Neither;
+        /// Packets of padding sent in them; in no other count.
+        padding_packets: u64 = Packets, Neither;
     }
 }
 
@@ -161,6 +181,8 @@ counters! {
     pub struct LedgerTotals: Run {
         /// To subscribers.
         forward (flatten): ForwardCounters;
+        /// Of the way to them.
+        congestion (flatten): CongestionCounters;
         /// Of publishers.
         upstream (flatten): UpstreamCounters;
     }

@@ -45,7 +45,7 @@ pub use grown::Grown;
 pub use impair::ImpairCounters;
 pub use joins::{JoinCounters, JoinGroups, JoinPaths, PendingAt, SessionCounters};
 pub use ledger::{
-    AttendanceCounters, ForwardCounters, LedgerTotals, PublishedCounters, SfuSignallingCounters,
+    AttendanceCounters, CongestionCounters, ForwardCounters, LedgerTotals, PublishedCounters, SfuSignallingCounters,
     SfuWorkerCounters, UpstreamCounters,
 };
 pub use media::{

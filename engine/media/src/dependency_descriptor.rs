@@ -93,6 +93,29 @@ pub struct FrameDefinition {
     pub temporal_id: u8,
     /// What it depends on.
     pub dependencies: Dependencies,
+    /// Decode target indications: see [`Indications`].
+    pub indications: Indications,
+}
+
+/// What a frame is to each of up to 32 decode targets, a bit each, the lowest of target 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Indications {
+    /// It is part of the target: its indication is not 0.
+    pub present: u32,
+    /// Whoever can decode the frame can decode all that follow of the target: its indication is 2.
+    pub switch: u32,
+}
+
+impl Indications {
+    /// Of the indications of targets in order, as [`Template::indications`].
+    fn of(values: impl IntoIterator<Item = u8>) -> Self {
+        let mut all = Self::default();
+        for (target, value) in (0..32).zip(values) {
+            all.present |= u32::from(value != 0) << target;
+            all.switch |= u32::from(value == 2) << target;
+        }
+        all
+    }
 }
 
 /// A whole descriptor.
@@ -182,9 +205,16 @@ impl Descriptor {
             bits.skip(structure.decode_targets.into()).ok_or(short)?;
         }
         let template = structure.template(mandatory.template_id)?;
-        if custom_indications {
-            bits.skip(2 * u32::from(structure.decode_targets)).ok_or(short)?;
-        }
+        let indications = match custom_indications {
+            true => {
+                let mut values = [0; 32];
+                for value in values.iter_mut().take(structure.decode_targets.into()) {
+                    *value = bits.take(2).ok_or(short)? as u8;
+                }
+                Indications::of(values)
+            }
+            false => Indications::of(template.indications.iter().copied()),
+        };
         let dependencies = match custom_dependencies {
             true => read_frame_dependencies(&mut bits, short)?,
             false => template.dependencies,
@@ -196,6 +226,7 @@ impl Descriptor {
             spatial_id: template.spatial_id,
             temporal_id: template.temporal_id,
             dependencies,
+            indications,
         };
         Ok(Descriptor { mandatory, structure: own, frame })
     }
@@ -249,6 +280,16 @@ impl Structure {
             chains: 1,
             ..Structure::default()
         }
+    }
+
+    /// The highest spatial and temporal layer of each decode target.
+    pub fn target_layers(&self) -> Vec<(u8, u8)> {
+        let of = |target: usize| {
+            let has = |template: &&Template| template.indications.get(target).is_some_and(|i| *i > 0);
+            let layers = self.templates.iter().filter(has);
+            layers.map(|template| (template.spatial_id, template.temporal_id)).max()
+        };
+        (0..self.decode_targets.into()).map(|target| of(target).unwrap_or_default()).collect()
     }
 
     fn template(&self, id: u8) -> Result<&Template, DescriptorError> {
@@ -395,7 +436,12 @@ mod tests {
         let bytes = [&[0xc1, 0, 9][..], &bits].concat();
         let read = Descriptor::parse(&bytes, Some(&Structure::single_layer())).unwrap();
         assert_eq!(read.frame.dependencies.as_slice(), [3, 20]);
+        assert_eq!(read.frame.indications, Indications { present: 1, switch: 1 });
         assert!(!has_structure(&bytes));
+        // Flags 00100; one target: 1, discardable.
+        let bytes = [0xc1, 0, 9, 0b0010_0010];
+        let read = Descriptor::parse(&bytes, Some(&Structure::single_layer())).unwrap();
+        assert_eq!(read.frame.indications, Indications { present: 1, switch: 0 });
     }
 
     fn structures() -> impl Strategy<Value = Structure> {

@@ -234,7 +234,7 @@ impl FanOut {
             paused: false,
         };
         let role = Role::Subscriber;
-        self.worker.carry_out(Command::AddPeer { peer: key, role, label, tracks: vec![track] });
+        self.worker.carry_out(Command::AddPeer { peer: key, role, label, tracks: vec![track], allow_pause: false });
         let Ok(Event::Offer { id, sdp, .. }) = self.events.try_recv() else {
             panic!("no offer");
         };
@@ -333,6 +333,7 @@ impl FanOut {
                 extensions: Extensions { abs_capture_time, ..Extensions::default() },
                 payload: payload.clone(),
                 primary_at: None,
+                frame: None,
             });
         }
         self.coming.push_back(MediaBatch { track: TRACK, params, packets });

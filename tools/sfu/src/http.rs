@@ -68,6 +68,7 @@ struct JoinQuery {
     sdk: Option<String>,
     auto_subscribe: Option<String>,
     adaptive_stream: Option<String>,
+    subscriber_allow_pause: Option<String>,
     reconnect: Option<String>,
 }
 
@@ -133,6 +134,7 @@ impl Entering for JoinQuery {
             connections: Connections::Dual { protocol: protocol.unwrap_or_default() },
             auto_subscribe: is_true(self.auto_subscribe.as_ref(), true),
             adaptive_stream: is_true(self.adaptive_stream.as_ref(), false),
+            allow_pause: is_true(self.subscriber_allow_pause.as_ref(), false),
             sdk: self.sdk.unwrap_or_default(),
         }))
     }
@@ -161,6 +163,7 @@ impl Entering for JoinQueryV1 {
             },
             auto_subscribe: settings.auto_subscribe,
             adaptive_stream: settings.adaptive_stream,
+            allow_pause: settings.subscriber_allow_pause.unwrap_or(false),
             sdk,
         }))
     }

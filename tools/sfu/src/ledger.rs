@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use stampede_counters::{
     AttendanceCounters, PublishedCounters, SfuSignallingCounters, SfuWorkerCounters,
 };
-pub use stampede_counters::{ForwardCounters, LedgerTotals};
+pub use stampede_counters::{CongestionCounters, ForwardCounters, LedgerTotals};
 
 /// Everything counted since the SFU started.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +81,8 @@ pub struct PublishedTrackLedger {
 pub struct SubscriberLedger {
     /// Its identity.
     pub identity: String,
+    /// What it told of the way to it, if it did.
+    pub congestion: Option<CongestionLedger>,
     /// One row a subscribed track.
     pub tracks: Vec<SubscriberTrackLedger>,
 }
@@ -96,4 +98,21 @@ pub struct SubscriberTrackLedger {
     pub counts: ForwardCounters,
     /// Layer forwarded now (0 low), if any.
     pub layer: Option<u8>,
+    /// Of several layers in one stream the temporal one (0 slowest).
+    pub temporal_layer: Option<u8>,
+}
+
+/// The way to one subscriber.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CongestionLedger {
+    /// Its last estimate in bit/s.
+    pub estimate_bps: Option<u64>,
+    /// The lowest.
+    pub estimate_bps_min: Option<u64>,
+    /// What its video is shared out by now, in bit/s; none where all fits.
+    pub capacity_bps: Option<u64>,
+    /// Counts.
+    #[serde(flatten)]
+    pub counted: CongestionCounters,
 }

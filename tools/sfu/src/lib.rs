@@ -20,8 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What it does not do: JSON signalling, TURN, congestion control towards subscribers, and it does not
-//! announce every subscriber of a large room to all others.
+//! What it does not do: JSON signalling, TURN, estimates of its own by transport-wide feedback (it takes
+//! those that subscribers make, REMB), and it does not announce every subscriber of a large room to all
+//! others.
 
 #![forbid(unsafe_code)]
 
@@ -44,10 +45,10 @@ mod ws;
 
 pub use faults::SfuFaults;
 pub use ledger::{
-    ForwardCounters, Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
+    CongestionCounters, CongestionLedger, ForwardCounters, Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger, WorkerLedger,
 };
-pub use options::{OptionsError, SfuOptions};
+pub use options::{Congestion, OptionsError, SfuOptions};
 pub use report::LedgerError;
 pub use server::{Sfu, StartError};
 pub use stampede_impair as impair;

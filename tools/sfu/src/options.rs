@@ -10,6 +10,16 @@ use stampede_udp::BackendChoice;
 
 use crate::SfuFaults;
 
+/// By what the SFU learns how much fits the way to a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Congestion {
+    /// The subscriber's own estimates (REMB), as livekit-server by default.
+    #[default]
+    Remb,
+    /// Nothing: all get what they ask for.
+    None,
+}
+
 /// How to start an [`Sfu`](crate::Sfu). `Debug` never shows the secret; JSON does, for the pipe
 /// to a child process and nothing else.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +47,9 @@ pub struct SfuOptions {
     /// How long whoever has lost its media may resume before it is removed (LiveKit
     /// `pkg/rtc/participant.go`, `disconnectCleanupDuration`: 5 s, which is the default).
     pub departure_time: Duration,
+    /// By what it learns how much fits the way to a subscriber.
+    #[serde(default)]
+    pub congestion: Congestion,
     /// Seed of everything random that is not secret (the injected faults).
     pub seed: u64,
     /// What is done to packets on their way to subscribers; for each subscriber the first whose
@@ -59,6 +72,7 @@ impl Default for SfuOptions {
             cores: Vec::new(),
             backend: BackendChoice::Auto,
             departure_time: Duration::from_secs(5),
+            congestion: Congestion::default(),
             seed: 1,
             impair: Vec::new(),
             faults: SfuFaults::default(),
@@ -78,6 +92,7 @@ impl fmt::Debug for SfuOptions {
             .field("cores", &self.cores)
             .field("backend", &self.backend)
             .field("departure_time", &self.departure_time)
+            .field("congestion", &self.congestion)
             .field("seed", &self.seed)
             .field("impair", &self.impair)
             .field("faults", &self.faults)

@@ -8,7 +8,8 @@ use stampede_counters::UpstreamCounters;
 
 use crate::hub::Hub;
 use crate::ledger::{
-    Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger, SubscriberTrackLedger,
+    CongestionLedger, Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
+    SubscriberTrackLedger,
 };
 use crate::media::handle::{WorkerHandle, WorkerReport};
 
@@ -55,10 +56,15 @@ fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
     let mut published: HashMap<Arc<str>, Vec<PublishedTrackLedger>> = HashMap::new();
     let mut subscribed: HashMap<Arc<str>, BTreeMap<Arc<str>, Vec<SubscriberTrackLedger>>> =
         HashMap::new();
+    let mut congestion: HashMap<(Arc<str>, Arc<str>), CongestionLedger> = HashMap::new();
     for report in reports {
         ledger.workers.push(report.worker);
         for (room, row) in report.published {
             published.entry(room).or_default().push(row);
+        }
+        for (room, identity, row) in report.congestion {
+            let known = congestion.entry((room, identity)).or_default();
+            add_congestion(known, row);
         }
         for (room, identity, row) in report.subscribed {
             let tracks = subscribed.entry(room).or_default().entry(identity).or_default();
@@ -74,7 +80,11 @@ fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
             .remove(room.room.as_str())
             .unwrap_or_default()
             .into_iter()
-            .map(|(identity, tracks)| SubscriberLedger { identity: identity.to_string(), tracks })
+            .map(|(identity, tracks)| SubscriberLedger {
+                congestion: congestion.remove(&(room.room.as_str().into(), identity.clone())),
+                identity: identity.to_string(),
+                tracks,
+            })
             .collect();
     }
     ledger.totals = totals(&ledger.rooms);
@@ -84,6 +94,16 @@ fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
 fn add(row: &mut SubscriberTrackLedger, more: &SubscriberTrackLedger) {
     row.counts.merge(&more.counts);
     row.layer = more.layer.or(row.layer);
+    row.temporal_layer = more.temporal_layer.or(row.temporal_layer);
+}
+
+/// The same of the way to it, which may be another one.
+fn add_congestion(row: &mut CongestionLedger, more: CongestionLedger) {
+    row.counted.merge(&more.counted);
+    let lowest = [row.estimate_bps_min, more.estimate_bps_min];
+    row.estimate_bps_min = lowest.into_iter().flatten().min();
+    row.estimate_bps = more.estimate_bps.or(row.estimate_bps);
+    row.capacity_bps = more.capacity_bps;
 }
 
 fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
@@ -95,6 +115,9 @@ fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
                 publisher_packets_lost: track.counted.packets_lost,
                 plis_relayed: track.counted.plis_sent,
             });
+        }
+        for way in room.subscribers.iter().filter_map(|subscriber| subscriber.congestion.as_ref()) {
+            totals.congestion.merge(&way.counted);
         }
         for track in room.subscribers.iter().flat_map(|subscriber| &subscriber.tracks) {
             totals.forward.merge(&track.counts);

@@ -195,7 +195,8 @@ fn start_workers(
     events: &mpsc::Sender<Event>,
 ) -> Result<StartedWorkers, StartError> {
     let config = ConnectionConfig::generate(stampede_core::crypto::provider())
-        .ok_or(StartError::Certificate)?;
+        .ok_or(StartError::Certificate)?
+        .with_congestion(options.congestion);
     let cohorts = Cohorts::new(options.impair.clone(), options.seed, start);
     let all = Arc::new(OnceLock::new());
     let mut handles = Vec::new();

@@ -467,6 +467,124 @@ fn a_real_server_forwards_each_spatial_layer() {
     }
 }
 
+/// The embedded SFU picks the same: Chromium decodes every size, and ours count nothing lost.
+#[test]
+fn the_embedded_sfu_forwards_each_spatial_layer() {
+    let _alone = alone();
+    for (codec, layers) in [("vp9", ["low", "medium"]), ("av1", ["low", "high"])] {
+        let server = Server::embedded(&[]);
+        for layer in layers {
+            stampede_to(Client::Chromium, codec, layer, &server);
+        }
+        scalable_from_chromium(codec, "low", &server);
+        server.end();
+    }
+}
+
+/// What the embedded SFU counted of one subscriber, and what that one saw.
+#[derive(Debug)]
+struct Behind {
+    who: &'static str,
+    estimates: f64,
+    estimate_bps_min: f64,
+    reports: f64,
+    congestions: f64,
+    /// Seconds of a smaller picture than the largest.
+    lower_s: f64,
+    /// Height of the smallest picture that was there for a while.
+    lowest: f64,
+    /// Height at the end.
+    last: f64,
+}
+
+/// Chromium and Stampede behind ways of one width, which is narrow for a while: the server takes the
+/// same layers for both, for as long, and hears the same of both. The ways are the SFU's own, one for
+/// each subscriber, so that neither takes anything from the other.
+#[test]
+fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
+    const NARROW_S: f64 = 20.0;
+    let _alone = alone();
+    let Some(command) = Client::Chromium.available() else { return };
+    // Who publishes, and a browser, take a while to come.
+    let server = Server::embedded(&["--impair", "rate=700kbps,rate_span=20s@30s"]);
+    let room = server.room();
+    let args = ["--video-publishers=1", "--audio-publishers=1", "--subscribers=1"];
+    let mut run = server.stampede(&room, &[&args[..], &["--duration=3m"]].concat());
+    run.wait_for(" hold ");
+    let args = ["subscribe", "--seconds", "75", "--samples", "yes"];
+    let figures = server.client(command, &room, &args).end();
+    run.signal(Signal::INT);
+    let ended = run.end();
+    let ledger = server.end();
+
+    let identity = figures.0["identity"].as_str().unwrap().to_owned();
+    let rows = ledger["rooms"][0]["subscribers"].as_array().unwrap();
+    let row = |chromium: bool| {
+        let row = rows.iter().find(|row| (row["identity"] == *identity) == chromium);
+        row.unwrap_or_else(|| panic!("{rows:#?}"))
+    };
+    let told = |row: &serde_json::Value, name: &str| row["congestion"][name].as_f64().unwrap();
+    let samples = figures.0["samples"].as_array().unwrap();
+    let heights: Vec<f64> =
+        samples.iter().filter_map(|sample| sample["video"]["height"].as_f64()).collect();
+    let each_s = 75.0 / heights.len() as f64;
+    let lower = |height: &&f64| **height > 0.0 && **height < 720.0;
+    let shown = &ended.report()["video"]["layers"]["heights"].as_array().unwrap()[..];
+    let ours: Vec<(f64, f64)> = shown
+        .iter()
+        .map(|row| {
+            let name = row["name"].as_str().unwrap().trim_end_matches('p');
+            (name.parse().unwrap(), row["shown_s"].as_f64().unwrap())
+        })
+        .collect();
+    let smallest = |all: &mut dyn Iterator<Item = f64>| all.fold(720.0, f64::min);
+    let of = |who, chromium, lower_s, lowest, last| {
+        let row = row(chromium);
+        Behind {
+            who,
+            estimates: told(row, "estimates"),
+            estimate_bps_min: told(row, "estimate_bps_min"),
+            reports: told(row, "reports"),
+            congestions: told(row, "congestions"),
+            lower_s,
+            lowest,
+            last,
+        }
+    };
+    let theirs = of(
+        "Chromium",
+        true,
+        heights.iter().filter(lower).count() as f64 * each_s,
+        smallest(&mut heights.iter().filter(lower).copied()),
+        heights.last().copied().unwrap(),
+    );
+    let layer = row(false)["tracks"].as_array().unwrap().iter().find_map(|t| t["layer"].as_f64());
+    let ours = of(
+        "Stampede",
+        false,
+        ours.iter().filter(|(height, _)| *height < 720.0).map(|(_, shown_s)| shown_s).sum(),
+        smallest(&mut ours.iter().filter(|(_, s)| *s > 1.0).map(|(height, _)| *height)),
+        180.0 * f64::from(1 << layer.unwrap() as u32),
+    );
+    for one in [&theirs, &ours] {
+        eprintln!("{}: {one:?}", one.who);
+        assert!(one.congestions >= 1.0, "{one:?}");
+        assert!(one.lowest < 720.0 && one.last == 720.0, "{one:?}");
+        // It takes some seconds to notice, and some to find out that there is room again.
+        assert!((0.5 * NARROW_S..2.0 * NARROW_S).contains(&one.lower_s), "{one:?}");
+    }
+    let alike = |what: &str, of: fn(&Behind) -> f64, times: f64| {
+        let (theirs, ours) = (of(&theirs), of(&ours));
+        let ratio = ours / theirs;
+        assert!((1.0 / times..times).contains(&ratio), "{what}: {theirs} and {ours}");
+    };
+    alike("seconds of smaller pictures", |one| one.lower_s, 1.6);
+    alike("lowest estimate", |one| one.estimate_bps_min, 1.8);
+    // They watched for 75 s and for longer.
+    alike("estimates", |one| one.estimates, 2.0);
+    alike("reports to an estimate", |one| one.reports / one.estimates, 1.6);
+}
+
 /// Chromium asks again for what the embedded SFU drops, and gets it: the picture goes on without
 /// a new keyframe. (RTX as a foreign client does it, from Stampede's packets.)
 #[test]

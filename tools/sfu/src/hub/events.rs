@@ -66,6 +66,7 @@ impl Hub {
                     self.tell_speaker(&name, &sid, level);
                 }
             }
+            Event::Fits { peer, track, fits } => self.tell_stream_state(peer, track, fits),
             Event::Data { peer, channel, payload } => self.data(peer, &channel, &payload),
         }
     }

@@ -73,6 +73,8 @@ pub(crate) struct JoinRequest {
     pub(crate) connections: Connections,
     pub(crate) auto_subscribe: bool,
     pub(crate) adaptive_stream: bool,
+    /// Video that does not fit the way to it may be paused.
+    pub(crate) allow_pause: bool,
     pub(crate) sdk: String,
 }
 
@@ -233,6 +235,7 @@ impl Hub {
             single: matches!(request.connections, Connections::Single { .. }),
             subscriber_primary,
             auto_subscribe: request.auto_subscribe,
+            allow_pause: request.allow_pause,
             announced: false,
             tracks: Vec::new(),
             pending: Vec::new(),
@@ -299,6 +302,7 @@ impl Hub {
         }
         let worker = participant.worker;
         let label = participant.label();
+        let allow_pause = participant.allow_pause;
         let mut tracks = Vec::new();
         if participant.auto_subscribe && participant.subscriber.is_some() {
             let setting = Setting::upto(limit);
@@ -309,7 +313,7 @@ impl Hub {
             }
         }
         self.peers.insert(peer, (name.to_owned(), sid.clone(), role));
-        self.command(worker, Command::AddPeer { peer, role, label, tracks });
+        self.command(worker, Command::AddPeer { peer, role, label, tracks, allow_pause });
     }
 
     fn command(&self, worker: usize, command: Command) {

@@ -106,8 +106,8 @@ impl Hub {
         let worker = participant.worker;
         let label = participant.label();
         self.peers.insert(peer, (who.room.clone(), who.sid.clone(), Role::Publisher));
-        let tracks = Vec::new();
-        self.command(worker, Command::AddPeer { peer, role: Role::Publisher, label, tracks });
+        let (role, tracks, allow_pause) = (Role::Publisher, Vec::new(), false);
+        self.command(worker, Command::AddPeer { peer, role, label, tracks, allow_pause });
     }
 
     /// Notes what an offer sends, ends tracks that it no longer sends, and finds the m-lines of

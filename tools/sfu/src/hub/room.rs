@@ -76,6 +76,7 @@ pub(super) struct Participant {
     pub(super) single: bool,
     pub(super) subscriber_primary: bool,
     pub(super) auto_subscribe: bool,
+    pub(super) allow_pause: bool,
     pub(super) announced: bool,
     pub(super) tracks: Vec<TrackKey>,
     /// Announced by add_track, not yet found in an offer.

@@ -8,10 +8,10 @@ use proto::signal_response::Message;
 use stampede_core::MediaKind;
 
 use super::bandwidth::{self, Allotment};
-use super::room::{RoomTrack, Setting};
+use super::room::{Participant, RoomTrack, Setting};
 use super::{Hub, Place};
 use crate::media::layers::{LAYERS_MAX, limit_for_size};
-use crate::media::message::{Command, TrackKey};
+use crate::media::message::{Command, PeerKey, TrackKey};
 
 impl Hub {
     /// Subscribes a participant to a track.
@@ -159,6 +159,18 @@ impl Hub {
         self.reallot(&who.room, &who.sid);
     }
 
+    /// Tells a subscriber that a track pauses because it does not fit the way to it, or goes on.
+    pub(super) fn tell_stream_state(&mut self, peer: PeerKey, key: TrackKey, fits: bool) {
+        let Some((name, sid, _)) = self.peers.get(&peer) else { return };
+        let Some(room) = self.rooms.get(name) else { return };
+        let (Some(participant), Some(track)) = (room.participants.get(sid), room.tracks.get(&key))
+        else {
+            return;
+        };
+        let state = if fits { StreamState::Active } else { StreamState::Paused };
+        send_states(participant, vec![stream_state(track, state)]);
+    }
+
     /// Shares out anew what a subscriber's media may take, if that is limited on purpose.
     fn reallot(&mut self, name: &str, sid: &str) {
         let room = self.rooms.get(name);
@@ -205,23 +217,31 @@ impl Hub {
             let pauses = allotment == Allotment::Paused;
             if pauses != (former == Allotment::Paused) {
                 let state = if pauses { StreamState::Paused } else { StreamState::Active };
-                states.push(proto::StreamStateInfo {
-                    participant_sid: track.publisher.to_string(),
-                    track_sid: track.sid.to_string(),
-                    state: state as i32,
-                });
+                states.push(stream_state(track, state));
             }
         }
-        // Clients of the single connection are not told: LiveKit's lacks the means
-        // (`pkg/rtc/participant.go`, `onStreamStateChange`), so that a track just stops.
-        if !states.is_empty() && !participant.single {
-            let update = proto::StreamStateUpdate { stream_states: states };
-            participant.send(Message::StreamStateUpdate(update));
-        }
+        send_states(participant, states);
         let worker = participant.worker;
         for command in commands {
             self.command(worker, command);
         }
+    }
+}
+
+fn stream_state(track: &RoomTrack, state: StreamState) -> proto::StreamStateInfo {
+    proto::StreamStateInfo {
+        participant_sid: track.publisher.to_string(),
+        track_sid: track.sid.to_string(),
+        state: state as i32,
+    }
+}
+
+/// Clients of the single connection are not told: LiveKit's lacks the means (`pkg/rtc/participant.go`,
+/// `onStreamStateChange`), so that a track just stops.
+fn send_states(participant: &Participant, states: Vec<proto::StreamStateInfo>) {
+    if !states.is_empty() && !participant.single {
+        let update = proto::StreamStateUpdate { stream_states: states };
+        participant.send(Message::StreamStateUpdate(update));
     }
 }
 

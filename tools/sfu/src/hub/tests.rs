@@ -75,6 +75,7 @@ impl Rig {
             connections: Connections::Dual { protocol: 17 },
             auto_subscribe: true,
             adaptive_stream: false,
+            allow_pause: false,
             sdk: String::new(),
         };
         let key = self.hub.join(request, outbox).unwrap();
@@ -255,6 +256,7 @@ fn single(identity: &str, sdp: &str) -> JoinRequest {
         connections: Connections::Single { offer: Some(offer), tracks: vec![track] },
         auto_subscribe: true,
         adaptive_stream: false,
+        allow_pause: false,
         sdk: String::new(),
     }
 }

@@ -10,6 +10,8 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{IceCreds, RtcConfig};
 
 use super::message::Role;
+use super::scalable::frame;
+use crate::options::Congestion;
 
 /// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
@@ -19,13 +21,20 @@ const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 pub(crate) struct ConnectionConfig {
     crypto: Arc<CryptoProvider>,
     certificate: DtlsCert,
+    congestion: Congestion,
 }
 
 impl ConnectionConfig {
     /// With a certificate of its own; `None` if the crypto library can't make one.
     pub(crate) fn generate(crypto: CryptoProvider) -> Option<Self> {
         let certificate = crypto.dtls_provider.generate_certificate()?;
-        Some(Self { crypto: Arc::new(crypto), certificate })
+        let congestion = Congestion::default();
+        Some(Self { crypto: Arc::new(crypto), certificate, congestion })
+    }
+
+    /// By what is learnt how much fits the way to a subscriber.
+    pub(crate) fn with_congestion(self, congestion: Congestion) -> Self {
+        Self { congestion, ..self }
     }
 
     /// Of one peer connection.
@@ -36,7 +45,7 @@ impl ConnectionConfig {
             .set_local_ice_credentials(credentials)
             .set_ice_lite(true)
             .set_rtp_mode(true);
-        let mut rtc = rtc.set_extension_map(extensions(role));
+        let mut rtc = rtc.set_extension_map(extensions(role, self.congestion));
         if role.sends() {
             // They bring the NACKs, which are answered here and counted in the ledger.
             rtc = rtc
@@ -44,16 +53,21 @@ impl ConnectionConfig {
                 .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
                 .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL);
         }
-        *rtc.codec_config() = codecs(role);
+        *rtc.codec_config() = codecs_with(role, self.congestion);
         rtc
     }
 }
 
 /// As LiveKit answers a client that sends: simulcast needs mid and rid, the bandwidth estimation of
-/// a browser needs transport-wide feedback. And as it offers a subscriber: no mid, no transport-wide
-/// sequence numbers (2,000 subscribers would answer them with 40,000 reports a second).
-fn extensions(role: Role) -> ExtensionMap {
+/// a browser needs transport-wide feedback. And as it offers a subscriber: no mid, and when a packet
+/// was sent rather than transport-wide sequence numbers (2,000 subscribers would answer those with
+/// 32,000 reports a second).
+fn extensions(role: Role, congestion: Congestion) -> ExtensionMap {
     let mut map = ExtensionMap::empty();
+    map.set(12, frame::extension());
+    if role.sends() && congestion == Congestion::Remb {
+        map.set(5, Extension::AbsoluteSendTime);
+    }
     map.set(2, Extension::AbsoluteCaptureTime);
     map.set(13, Extension::VideoOrientation);
     if role.receives() {
@@ -67,7 +81,12 @@ fn extensions(role: Role) -> ExtensionMap {
 }
 
 /// Payload types as LiveKit numbers them (`protocol/codecs/codecs.go`).
+#[cfg(any(test, feature = "bench"))]
 pub(crate) fn codecs(role: Role) -> CodecConfig {
+    codecs_with(role, Congestion::default())
+}
+
+fn codecs_with(role: Role, congestion: Congestion) -> CodecConfig {
     let video = |pt: u8, codec, format| {
         let spec = CodecSpec { codec, clock_rate: Frequency::NINETY_KHZ, channels: None, format };
         PayloadParams::new(pt.into(), Some((pt + 1).into()), spec)
@@ -98,7 +117,8 @@ pub(crate) fn codecs(role: Role) -> CodecConfig {
     params.splice(0..0, config.params().iter().copied());
     for param in &mut params {
         param.set_fb_transport_cc(role.receives());
-        param.set_fb_remb(false);
+        let estimates = role.sends() && congestion == Congestion::Remb;
+        param.set_fb_remb(estimates && param.spec().codec.is_video());
     }
     CodecConfig::new_from_payload_params(params)
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::handle::WorkerReport;
-use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger};
+use crate::ledger::{CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger};
 
 /// Ledger rows of ended subscriptions, and as many of ended publications, kept by a worker; the
 /// oldest is dropped.
@@ -15,6 +15,7 @@ const ENDED_ROWS_MAX: usize = 100_000;
 pub(crate) struct EndedRows {
     subscribed: VecDeque<(Arc<str>, Arc<str>, SubscriberTrackLedger)>,
     published: VecDeque<(Arc<str>, PublishedTrackLedger)>,
+    congestion: VecDeque<(Arc<str>, Arc<str>, CongestionLedger)>,
 }
 
 impl EndedRows {
@@ -33,10 +34,21 @@ impl EndedRows {
         push(&mut self.published, (room, row));
     }
 
+    /// Keeps what a participant in this room told of the way to it.
+    pub(crate) fn keep_congestion(
+        &mut self,
+        room: Arc<str>,
+        identity: Arc<str>,
+        row: CongestionLedger,
+    ) {
+        push(&mut self.congestion, (room, identity, row));
+    }
+
     /// Enters the rows into a report.
     pub(crate) fn report(&self, report: &mut WorkerReport) {
         report.published.extend(self.published.iter().cloned());
         report.subscribed.extend(self.subscribed.iter().cloned());
+        report.congestion.extend(self.congestion.iter().cloned());
     }
 }
 

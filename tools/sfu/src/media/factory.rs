@@ -56,6 +56,7 @@ impl PeerFactory {
         key: PeerKey,
         role: Role,
         label: PeerLabel,
+        allow_pause: bool,
         now: Instant,
     ) -> Result<Peer, PeerFailure> {
         let identity = &*label.identity;
@@ -70,7 +71,7 @@ impl PeerFactory {
             }
             false => None,
         };
-        let spec = PeerSpec { key, role, label, impair, upstream_loss, tcp: self.tcp };
+        let spec = PeerSpec { key, role, label, impair, upstream_loss, tcp: self.tcp, allow_pause };
         Peer::new(spec, &self.config, self.address, now)
     }
 

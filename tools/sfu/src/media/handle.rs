@@ -8,7 +8,9 @@ use stampede_udp::Waker;
 
 use super::message::Command;
 use super::packet::MediaBatch;
-use crate::ledger::{PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
+use crate::ledger::{
+    CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger,
+};
 
 /// Commands waiting for one worker at most. The signalling thread waits when it is full; a worker
 /// empties it every few milliseconds and never waits for signalling, so this can't deadlock.
@@ -29,6 +31,8 @@ pub(crate) struct WorkerReport {
     pub(crate) published: Vec<(Arc<str>, PublishedTrackLedger)>,
     /// (room, identity, track).
     pub(crate) subscribed: Vec<(Arc<str>, Arc<str>, SubscriberTrackLedger)>,
+    /// (room, identity, the way to it).
+    pub(crate) congestion: Vec<(Arc<str>, Arc<str>, CongestionLedger)>,
 }
 
 /// How to reach a worker.

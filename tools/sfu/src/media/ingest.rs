@@ -48,7 +48,7 @@ fn place_of(peer: &mut Peer, tracks: &mut TrackTable, packet: &RtpPacket) -> Opt
     let place = match (layer, params, tracks.get_mut(track)) {
         (Some(layer), Some(params), Some(known)) => known.source_mut().map(|source| StreamPlace {
             track,
-            stream: source.add_stream(id, layer, params, packet),
+            stream: source.add_stream(id, (layer, rid.is_some()), params, packet),
         }),
         _ => None,
     };

@@ -1,4 +1,4 @@
-//! Which simulcast layer a subscriber gets. Pure.
+//! Which layer a subscriber gets, and what layers take. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,40 @@ pub(crate) const LAYERS_MAX: usize = 3;
 /// A layer that sent nothing for this long while another one did is taken as switched off; a
 /// publisher turns layers off when its uplink is too small.
 pub(crate) const LAYER_SILENT_MAX: Duration = Duration::from_secs(1);
+
+/// A place in a picture's layers: first by size, then by rate. Simulcast layers are spatial ones, with
+/// all the temporal layers they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Layer {
+    pub(crate) spatial: u8,
+    pub(crate) temporal: u8,
+}
+
+impl Layer {
+    /// All of this spatial layer.
+    pub(crate) const fn spatial(spatial: u8) -> Self {
+        Self { spatial, temporal: u8::MAX }
+    }
+}
+
+/// A layer that is there, and what it takes with all that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) layer: Layer,
+    pub(crate) bitrate_bps: u64,
+}
+
+/// How much of a track fits the way to a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Cap {
+    /// All that it wants.
+    #[default]
+    Open,
+    /// Nothing above this layer.
+    Upto(Layer),
+    /// Not even the lowest layer.
+    Paused,
+}
 
 /// The layer of an RTP stream id: `q`, `h`, `f` or `2`, `1`, `0`, low to high (LiveKit
 /// `pkg/sfu/buffer/videolayerutils.go`); no rid is the only layer.

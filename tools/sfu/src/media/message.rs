@@ -74,6 +74,8 @@ pub(crate) enum Command {
         label: PeerLabel,
         /// Tracks to send as soon as they are negotiated, where it has a sending half.
         tracks: Vec<TrackOffer>,
+        /// Video that does not fit the way to it may be paused.
+        allow_pause: bool,
     },
     RemovePeer(PeerKey),
     /// The subscriber's client can't be reached: changes of what it gets wait, and so does the
@@ -186,6 +188,8 @@ pub(crate) enum Event {
     IceRestarted { peer: PeerKey },
     /// The connection is over, and the client did not close it.
     Failed { peer: PeerKey, failure: PeerFailure },
+    /// A track no longer fits the way to the client, or fits again.
+    Fits { peer: PeerKey, track: TrackKey, fits: bool },
     /// A data channel message of a publisher.
     Data { peer: PeerKey, channel: String, payload: Vec<u8> },
 }

@@ -10,6 +10,7 @@
 pub(crate) mod addresses;
 pub(crate) mod answers;
 pub(crate) mod codec;
+pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod egress;
 pub(crate) mod ended;
@@ -27,8 +28,10 @@ pub(crate) mod offers;
 pub(crate) mod packet;
 pub(crate) mod peer;
 pub(crate) mod peers;
+pub(crate) mod rates;
 pub(crate) mod resend;
 pub(crate) mod rewrite;
+pub(crate) mod scalable;
 pub(crate) mod siblings;
 pub(crate) mod socket;
 pub(crate) mod source;

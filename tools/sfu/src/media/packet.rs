@@ -7,6 +7,7 @@ use str0m::rtp::{AbsCaptureTime, ExtensionValues, VideoOrientation};
 
 use super::message::TrackKey;
 use super::rewrite::Numbers;
+use super::scalable::frame::LayerFrame;
 
 /// One publisher packet, read and numbered once, shared by all subscribers.
 #[derive(Debug, Clone)]
@@ -20,6 +21,15 @@ pub(crate) struct MediaPacket {
     /// Of redundant audio: where in the payload the packet's own begins. Who knows no RED gets that
     /// alone.
     pub(crate) primary_at: Option<usize>,
+    /// Of a stream of several layers: which of them it belongs to.
+    pub(crate) frame: Option<Arc<LayerFrame>>,
+}
+
+impl MediaPacket {
+    /// Its spatial layer.
+    pub(crate) fn spatial(&self) -> u8 {
+        self.frame.as_ref().map_or(self.layer, |frame| frame.layer.spatial)
+    }
 }
 
 /// Header extensions that are passed on.

@@ -16,8 +16,10 @@ use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 use super::addresses::Addresses;
 use super::answers::{Answer, Answers};
 use super::codec;
+use super::congestion::Congestion;
 use super::connection::ConnectionConfig;
 use super::egress::Egress;
+use super::egress::packet::abs_send_time;
 use super::egress::srtp::Srtp;
 use super::failure::{NegotiationError, PeerFailure};
 use super::ice::{Ufrags, Way};
@@ -55,6 +57,10 @@ pub(crate) struct Peer {
     outgoing: Outgoing,
     subscriptions: Subscriptions,
     negotiation: Negotiation,
+    /// What the client has told of the way to it, once it has.
+    congestion: Option<Box<Congestion>>,
+    /// Its video may be paused if it does not fit.
+    allow_pause: bool,
 }
 
 /// Who offers.
@@ -92,6 +98,8 @@ struct Outgoing {
     impair: Option<Box<Impairment>>,
     /// Number of the last share that was sent to it.
     share: u64,
+    /// Sending times count from here.
+    began: Instant,
 }
 
 /// What a peer is made of beside its connection.
@@ -105,6 +113,8 @@ pub(crate) struct PeerSpec {
     pub(crate) upstream_loss: Option<Loss>,
     /// It may come over TCP.
     pub(crate) tcp: bool,
+    /// Its video may be paused if it does not fit the way to it.
+    pub(crate) allow_pause: bool,
 }
 
 impl Peer {
@@ -118,7 +128,7 @@ impl Peer {
         address: SocketAddr,
         now: Instant,
     ) -> Result<Self, PeerFailure> {
-        let PeerSpec { key, role, label, impair, upstream_loss, tcp: spec_tcp } = spec;
+        let PeerSpec { key, role, label, impair, upstream_loss, tcp: spec_tcp, allow_pause } = spec;
         let credentials = IceCreds::new();
         let rtc_config = config.rtc(role, credentials);
         let (mut rtc, keys) = with_key_slot(|| rtc_config.build(now));
@@ -144,9 +154,11 @@ impl Peer {
             channels: Vec::new(),
             upstream_loss,
             incoming: Incoming::default(),
-            outgoing: Outgoing { keys, srtp: None, impair, share: 0 },
+            outgoing: Outgoing { keys, srtp: None, impair, share: 0, began: now },
             subscriptions: Subscriptions::default(),
             negotiation,
+            congestion: None,
+            allow_pause,
         })
     }
 
@@ -196,6 +208,25 @@ impl Peer {
 
     pub(crate) fn subscriptions_mut(&mut self) -> &mut Subscriptions {
         &mut self.subscriptions
+    }
+
+    /// What the client has told of the way to it, if it has.
+    pub(crate) fn congestion(&self) -> Option<&Congestion> {
+        self.congestion.as_deref()
+    }
+
+    pub(crate) fn congestion_mut(&mut self) -> Option<&mut Congestion> {
+        self.congestion.as_deref_mut()
+    }
+
+    /// The same of a client that tells something of the way to it now.
+    pub(crate) fn congestion_told(&mut self, now: Instant) -> &mut Congestion {
+        self.congestion.get_or_insert_with(|| Box::new(Congestion::new(now)))
+    }
+
+    /// Whether its video may be paused if it does not fit.
+    pub(crate) fn allows_pause(&self) -> bool {
+        self.allow_pause
     }
 
     /// The connection, to look at.
@@ -287,7 +318,8 @@ impl Peer {
             Negotiation::Offers(offers) => offers.next(),
             Negotiation::Answers(answers) => answers.next(),
         };
-        let due = [negotiation, self.way.deadline()];
+        let congestion = self.congestion.as_ref().and_then(|congestion| congestion.next_at());
+        let due = [negotiation, self.way.deadline(), congestion];
         let at = due.into_iter().flatten().fold(at, Instant::min);
         if self.scheduled.is_some_and(|scheduled| scheduled <= at) {
             return None;
@@ -451,7 +483,9 @@ impl Peer {
         let destination = self.addresses.destination()?;
         let srtp = self.outgoing.srtp.as_deref()?;
         let impair = self.outgoing.impair.as_deref_mut();
-        let egress = Egress { socket, srtp, impair, destination, now };
+        // Of the turn it would be too early for those whose share comes late.
+        let send_time = abs_send_time(self.outgoing.began, Instant::now());
+        let egress = Egress { socket, srtp, impair, destination, now, send_time };
         Some((&mut self.subscriptions, egress, &self.rtc))
     }
 

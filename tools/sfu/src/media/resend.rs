@@ -94,6 +94,7 @@ mod tests {
             extensions: Extensions::default(),
             payload: [].into(),
             primary_at: None,
+            frame: None,
         }
     }
 

@@ -170,6 +170,11 @@ impl Rewriter {
         self.passing.then_some(self.mapping.source)
     }
 
+    /// The source that passed last.
+    pub(crate) fn newest(&self) -> u32 {
+        self.mapping.source
+    }
+
     /// Lets nothing pass until the next [`switch`](Self::switch).
     pub(crate) fn stop(&mut self) {
         self.passing = false;

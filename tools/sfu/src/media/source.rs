@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use stampede_media::Red;
-use str0m::format::PayloadParams;
+use str0m::format::{Codec, PayloadParams};
 use str0m::media::{Frequency, Pt};
 use str0m::rtp::RtpPacket;
 
@@ -12,6 +12,7 @@ use super::codec;
 use super::message::{PeerLabel, PublishedTrack};
 use super::packet::{Extensions, MediaPacket};
 use super::rewrite::{DenseSequence, Numbers};
+use super::scalable::frame::{DescriptorValue, Descriptors};
 use super::speech::Speech;
 use crate::ledger::PublishedTrackLedger;
 
@@ -38,6 +39,8 @@ struct SourceStream {
     highest_seq: u64,
     received: u64,
     params: PayloadParams,
+    /// Of several layers in one stream; of simulcast layers each is one.
+    descriptors: Option<Descriptors>,
 }
 
 impl Source {
@@ -88,11 +91,12 @@ impl Source {
         Some(stream.ssrc)
     }
 
-    /// Starts a numbering, `id`, for the SSRC of this packet; its index.
+    /// Starts a numbering, `id`, for the SSRC of this packet, which is of this layer, and whether that is
+    /// one of simulcast; its index.
     pub(crate) fn add_stream(
         &mut self,
         id: u32,
-        layer: u8,
+        (layer, simulcast): (u8, bool),
         params: PayloadParams,
         packet: &RtpPacket,
     ) -> usize {
@@ -105,6 +109,7 @@ impl Source {
             highest_seq: *packet.seq_no,
             received: 0,
             params,
+            descriptors: (!simulcast).then(Descriptors::default),
         });
         self.streams.len() - 1
     }
@@ -155,6 +160,15 @@ impl Source {
             captured_at_unix_us: captured_at(&packet, spec.clock_rate),
             arrived_at: packet.timestamp,
         };
+        let value = packet.header.ext_vals.user_values.get::<DescriptorValue>();
+        let frame = match (value, &mut stream.descriptors) {
+            (Some(DescriptorValue(bytes)), Some(descriptors))
+                if matches!(spec.codec, Codec::Vp9 | Codec::Av1) =>
+            {
+                descriptors.read(bytes)
+            }
+            _ => None,
+        };
         let packet = MediaPacket {
             layer: stream.layer,
             numbers,
@@ -163,6 +177,7 @@ impl Source {
             extensions: Extensions::read(&packet.header.ext_vals),
             payload: packet.payload,
             primary_at,
+            frame,
         };
         Some((stream.params, packet))
     }
@@ -170,7 +185,9 @@ impl Source {
     /// What one of its packets shows of whoever speaks, if that is news: see [`Speech::hear`].
     pub(crate) fn hear(&mut self, params: PayloadParams, packet: &MediaPacket) -> Option<f32> {
         let rate = params.spec().clock_rate.get();
-        self.speech.hear(packet.extensions.audio_level?, packet.numbers.timestamp, rate)
+        let numbers = &packet.numbers;
+        let level = packet.extensions.audio_level?;
+        self.speech.hear(numbers.arrived_at, level, numbers.timestamp, rate)
     }
 
     /// Its row of the ledger now.

@@ -3,23 +3,31 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use stampede_core::MediaKind;
 use stampede_impair::Fate;
 use str0m::format::PayloadParams;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::Ssrc;
 use str0m::{Rtc, rtp::rtcp::NackEntry};
 
-use super::egress::packet::{ExtensionBlock, ExtensionIds, Packet};
+use super::congestion::allocate::Demand;
+use super::congestion::nacks::Asked;
+use super::egress::packet::{ExtensionBlock, ExtensionIds, OwnExtensions, Packet};
 use super::egress::report::{self, Sent, StreamReport};
 use super::egress::{Egress, Outcome};
+use super::layers::{Cap, Layer};
 use super::message::TrackOffer;
-use super::packet::MediaPacket;
-use super::rewrite::{Rewriter, Rewritten};
+use super::packet::{Extensions, MediaPacket};
+use super::rewrite::{Numbers, Rewriter, Rewritten};
+use super::scalable::frame::LayerFrame;
+use super::scalable::selector::Selector;
 use super::track::{RETRANSMIT_CACHE_AGE, Track};
 use crate::ledger::SubscriberTrackLedger;
 
 /// Numbers of lost packets that one entry of a NACK names beside its own (RFC 4585 §6.2.1).
 const NACK_BITS: u16 = 16;
+/// Bytes of padding in a packet of nothing else: the count is a byte (RFC 3550 §5.1).
+const PADDING_BYTES: u8 = 255;
 
 /// How far a subscription is negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +59,16 @@ pub(crate) struct Subscription {
     /// Extended sequence number of the next retransmission.
     rtx_index: u64,
     rewriter: Rewriter,
+    /// The simulcast layer of its source.
     layer: Option<u8>,
+    /// What it gets of a source of several layers.
+    selector: Option<Box<Selector>>,
+    /// What the way to the subscriber has room for.
+    cap: Cap,
+    /// What the subscriber asked for again, once it has.
+    asked: Option<Box<Asked>>,
+    /// Packets that had been sent when that was last looked at.
+    packets_looked_at: u64,
     /// How to send the track, for a version of its parameters.
     format: Option<(u32, Option<Format>)>,
     /// Clock rate of the track's RTP timestamps.
@@ -99,6 +116,10 @@ impl Subscription {
             rtx_index: u64::from(first_rtx),
             rewriter: Rewriter::new(first_seq),
             layer: None,
+            selector: None,
+            cap: Cap::default(),
+            asked: None,
+            packets_looked_at: 0,
             format: None,
             clock_rate: 0,
             sent: Sent::default(),
@@ -127,7 +148,7 @@ impl Subscription {
         self.mid
     }
 
-    /// The layer it gets now.
+    /// The simulcast layer it gets now.
     pub(crate) fn layer(&self) -> Option<u8> {
         self.layer
     }
@@ -174,6 +195,7 @@ impl Subscription {
         self.rewriter = Rewriter::new(first_seq);
         self.rtx_index = u64::from(first_rtx);
         self.layer = None;
+        self.selector = None;
         self.format = None;
         self.sent = Sent::default();
     }
@@ -189,11 +211,59 @@ impl Subscription {
     pub(crate) fn set(&mut self, limit: u8, paused: bool) {
         self.offer.limit = limit;
         if paused && !self.offer.paused {
-            // Resuming needs a keyframe, and numbers that go on where they ended.
-            self.rewriter.stop();
-            self.layer = None;
+            self.stop();
         }
         self.offer.paused = paused;
+    }
+
+    /// Nothing is sent for now. Resuming needs a keyframe, and numbers that go on where they ended.
+    fn stop(&mut self) {
+        self.rewriter.stop();
+        self.layer = None;
+        self.selector = None;
+    }
+
+    /// What the way to the subscriber has room for from now on. Whether it pauses or resumes for that.
+    pub(crate) fn hold_to(&mut self, cap: Cap) -> bool {
+        let former = std::mem::replace(&mut self.cap, cap);
+        let pauses = cap == Cap::Paused;
+        if pauses == (former == Cap::Paused) {
+            return false;
+        }
+        if pauses {
+            self.stop();
+            self.ledger.counts.pauses += 1;
+        }
+        true
+    }
+
+    /// What it is to be shared out to, of video that the subscriber wants and is sent.
+    pub(crate) fn demand<'a>(&self, track: &'a Track) -> Option<Demand<'a>> {
+        let sent = self.negotiation == Negotiation::Active && !self.removed && !self.offer.paused;
+        let limit = Layer::spatial(self.offer.limit);
+        let demand = Demand { steps: track.steps(), limit, cap: self.cap };
+        (sent && self.offer.kind == MediaKind::Video).then_some(demand)
+    }
+
+    /// Packets sent, and how often one was asked for that was asked for before, since the last call.
+    pub(crate) fn take_asked(&mut self) -> (u32, u32) {
+        let sent = self.ledger.counts.packets_sent;
+        let packets = sent - std::mem::replace(&mut self.packets_looked_at, sent);
+        let repeated = self.asked.as_mut().map_or(0, |asked| asked.take_repeated());
+        (u32::try_from(packets).unwrap_or(u32::MAX), repeated)
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.ledger.counts.bytes_sent
+    }
+
+    /// The highest spatial layer that is wanted and fits.
+    fn limit(&self) -> u8 {
+        match self.cap {
+            Cap::Upto(layer) => layer.spatial.min(self.offer.limit),
+            Cap::Open | Cap::Paused => self.offer.limit,
+        }
     }
 
     /// Whether it is the one whose packets have this SSRC.
@@ -209,18 +279,43 @@ impl Subscription {
         track: &mut Track,
         share: usize,
     ) {
-        if self.negotiation != Negotiation::Active || self.removed || self.offer.paused {
+        if self.negotiation != Negotiation::Active
+            || self.removed
+            || self.offer.paused
+            || self.cap == Cap::Paused
+        {
             return;
         }
         let Some(format) = self.look_up_format(track, rtc) else { return };
-        let wanted = track.choice(self.offer.limit);
+        let Some(wanted) = track.choice(self.limit()) else { return };
         for packet in track.burst().iter().take(share) {
-            if let Some(numbers) = self.rewrite(packet, wanted) {
-                self.send_packet(egress, format, packet, &numbers);
+            let numbers = match &packet.frame {
+                None => self.rewrite(packet, wanted).map(|numbers| (numbers, packet.marker)),
+                Some(frame) => self.rewrite_scalable(packet, frame, wanted),
+            };
+            if let Some((numbers, marker)) = numbers {
+                self.send_packet(egress, format, (packet, marker), &numbers);
             }
         }
-        if let Some(wanted) = wanted.filter(|_| self.layer != wanted) {
-            track.want_keyframe(wanted);
+        if let Some(source) = self.needs_keyframe(track, wanted) {
+            track.want_keyframe(source);
+        }
+    }
+
+    /// The simulcast layer of which it takes a keyframe to send what is wanted.
+    fn needs_keyframe(&self, track: &Track, wanted: u8) -> Option<u8> {
+        let frame = track.burst().last().and_then(|packet| packet.frame.as_ref());
+        let Some(frame) = frame else { return (self.layer != Some(wanted)).then_some(wanted) };
+        let wanted = self.wanted_layer(wanted);
+        let selector = self.selector.as_ref();
+        selector.is_none_or(|selector| selector.wants_keyframe(frame, wanted)).then_some(0)
+    }
+
+    /// Of a source of several layers, where this spatial one is to be sent.
+    fn wanted_layer(&self, spatial: u8) -> Layer {
+        match self.cap {
+            Cap::Upto(layer) if layer.spatial == spatial => layer,
+            _ => Layer::spatial(spatial),
         }
     }
 
@@ -228,7 +323,7 @@ impl Subscription {
         &mut self,
         egress: &mut Egress<'_>,
         format: Format,
-        packet: &MediaPacket,
+        (packet, marker): (&MediaPacket, bool),
         numbers: &Rewritten,
     ) {
         let (payload_type, payload) = match (packet.primary_at, format.red_payload_type) {
@@ -239,10 +334,11 @@ impl Subscription {
             (None, _) => (format.payload_type, &packet.payload[..]),
         };
         self.sent.add(payload.len());
-        let extensions = ExtensionBlock::new(&packet.extensions, &format.extensions);
+        let own = own_extensions(egress, packet);
+        let extensions = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
         let outcome = egress.send(&Packet {
             payload_type: *payload_type,
-            marker: packet.marker,
+            marker,
             index: numbers.seq,
             timestamp: numbers.timestamp,
             ssrc: *self.ssrc,
@@ -250,6 +346,7 @@ impl Subscription {
             original: None,
             payload,
             vp8: numbers.vp8,
+            padding: 0,
         });
         if let Some(outcome) = outcome {
             self.count(outcome, false);
@@ -276,14 +373,28 @@ impl Subscription {
         let (Some(format), Some(ssrc)) = (self.format(track), self.rtx_ssrc) else { return };
         let Some(payload_type) = format.rtx_payload_type else { return };
         let Some((mapping, source_seq)) = self.rewriter.trace(seq) else { return };
-        let Some(packet) = track.kept(mapping.source, source_seq, egress.now) else { return };
-        let Some(numbers) = mapping.apply(&packet.numbers) else { return };
-        let extensions = ExtensionBlock::new(&packet.extensions, &format.extensions);
+        let selector = self.selector.as_ref().filter(|_| mapping.source == self.rewriter.newest());
+        let (origin, marker) = match selector {
+            None => (source_seq, None),
+            Some(selector) => match selector.origin(source_seq) {
+                Some((origin, marker)) => (origin, Some(marker)),
+                None => return,
+            },
+        };
+        let Some(packet) = track.kept(mapping.source, origin, egress.now) else { return };
+        // Which packets of several layers passed is known only while they do.
+        if packet.frame.is_some() != selector.is_some() {
+            return;
+        }
+        let numbers = Numbers { seq: source_seq, ..packet.numbers };
+        let Some(numbers) = mapping.apply(&numbers) else { return };
+        let own = own_extensions(egress, packet);
+        let extensions = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
         let index = self.rtx_index;
         self.rtx_index += 1;
         let outcome = egress.send(&Packet {
             payload_type: *payload_type,
-            marker: packet.marker,
+            marker: marker.unwrap_or(packet.marker),
             index,
             timestamp: numbers.timestamp,
             ssrc,
@@ -291,22 +402,92 @@ impl Subscription {
             original: Some(numbers.seq as u16),
             payload: &packet.payload,
             vp8: numbers.vp8,
+            padding: 0,
         });
         if let Some(outcome) = outcome {
             self.count(outcome, true);
         }
     }
 
+    /// Whether it can carry padding: on the SSRC of its retransmissions, whose numbers are nobody's.
+    pub(crate) fn pads(&self, track: &Track) -> bool {
+        let format = self.format(track);
+        let carries = format.is_some_and(|format| {
+            format.rtx_payload_type.is_some() && format.extensions.has_send_time()
+        });
+        self.rtx_ssrc.is_some() && carries && self.rewriter.last_passed().is_some()
+    }
+
+    /// Sends packets of padding of so many bytes in all, at least: how many packets, and bytes.
+    pub(crate) fn pad(&mut self, egress: &mut Egress<'_>, track: &Track, bytes: u64) -> (u64, u64) {
+        let (Some(format), Some(ssrc)) = (self.format(track), self.rtx_ssrc) else { return (0, 0) };
+        let Some(payload_type) = format.rtx_payload_type else { return (0, 0) };
+        let Some((timestamp, _)) = self.rewriter.last_passed() else { return (0, 0) };
+        let own = OwnExtensions { send_time: Some(egress.send_time), descriptor: None };
+        let extensions = ExtensionBlock::new(&Extensions::default(), own, &format.extensions);
+        let (mut packets, mut sent) = (0, 0);
+        while sent < bytes {
+            let index = self.rtx_index;
+            self.rtx_index += 1;
+            egress.send(&Packet {
+                payload_type: *payload_type,
+                marker: false,
+                index,
+                timestamp,
+                ssrc,
+                extensions: &extensions,
+                original: None,
+                payload: &[],
+                vp8: None,
+                padding: PADDING_BYTES,
+            });
+            packets += 1;
+            sent += u64::from(PADDING_BYTES);
+        }
+        (packets, sent)
+    }
+
     /// The numbers of a packet that the subscriber is to get, after switching to its source if
     /// that is the wanted layer and it starts a keyframe.
-    fn rewrite(&mut self, packet: &MediaPacket, wanted: Option<u8>) -> Option<Rewritten> {
+    fn rewrite(&mut self, packet: &MediaPacket, wanted: u8) -> Option<Rewritten> {
+        self.follow(packet, wanted)?;
+        self.rewriter.rewrite(&packet.numbers)
+    }
+
+    /// The same, with the marker, of a packet of a source of several layers, if it is of those that
+    /// the subscriber is to get.
+    fn rewrite_scalable(
+        &mut self,
+        packet: &MediaPacket,
+        frame: &LayerFrame,
+        wanted: u8,
+    ) -> Option<(Rewritten, bool)> {
+        let before = self.rewriter.source();
+        self.follow(packet, packet.layer)?;
+        if before != self.rewriter.source() || self.selector.is_none() {
+            self.selector = Some(Box::new(Selector::new(packet.numbers.seq)));
+        }
+        let wanted = self.wanted_layer(wanted);
+        let selector = self.selector.as_mut()?;
+        let former = selector.layer();
+        let chosen = selector.take(frame, (packet.numbers.seq, packet.marker), wanted);
+        let switched = selector.layer().zip(former).is_some_and(|(l, f)| l.spatial != f.spatial);
+        self.ledger.counts.layer_switches += u64::from(switched);
+        let chosen = chosen?;
+        let numbers = Numbers { seq: chosen.seq, ..packet.numbers };
+        Some((self.rewriter.rewrite(&numbers)?, chosen.marker))
+    }
+
+    /// Lets the packet's source pass, if it is that of the wanted layer and the packet starts a
+    /// keyframe. `None` if another one passes.
+    fn follow(&mut self, packet: &MediaPacket, wanted: u8) -> Option<()> {
         let current = self.rewriter.source();
         if current != Some(packet.numbers.source) {
             // Of two sources of the same layer the later one counts: the publisher changed its
             // SSRC.
             let outdated = self.layer == Some(packet.layer)
                 && current.is_some_and(|current| current > packet.numbers.source);
-            if wanted != Some(packet.layer) || !packet.starts_keyframe || outdated {
+            if wanted != packet.layer || !packet.starts_keyframe || outdated {
                 return None;
             }
             self.rewriter.switch(&packet.numbers, self.clock_rate);
@@ -315,7 +496,7 @@ impl Subscription {
             }
             self.layer = Some(packet.layer);
         }
-        self.rewriter.rewrite(&packet.numbers)
+        Some(())
     }
 
     /// How this subscriber gets the track, once that was looked up.
@@ -360,8 +541,14 @@ impl Subscription {
     }
 
     /// The subscriber has sent a NACK.
-    pub(crate) fn count_nack(&mut self) {
+    pub(crate) fn count_nack<'a>(&mut self, lost: impl Iterator<Item = &'a NackEntry>) {
         self.ledger.counts.nacks_received += 1;
+        let asked = self.asked.get_or_insert_default();
+        for entry in lost {
+            asked.ask(entry.pid);
+            let following = (0..NACK_BITS).filter(|bit| entry.blp >> bit & 1 == 1);
+            following.for_each(|bit| asked.ask(entry.pid.wrapping_add(bit + 1)));
+        }
     }
 
     /// Enters what became of one of its packets.
@@ -391,6 +578,17 @@ impl Subscription {
 
     /// Its row of the ledger now.
     pub(crate) fn row(&self) -> SubscriberTrackLedger {
-        SubscriberTrackLedger { layer: self.layer, ..self.ledger.clone() }
+        let scalable = self.selector.as_ref().map(|selector| selector.layer());
+        let (layer, temporal_layer) = match scalable {
+            None => (self.layer, None),
+            Some(layer) => layer.map(|layer| (layer.spatial, layer.temporal)).unzip(),
+        };
+        SubscriberTrackLedger { layer, temporal_layer, ..self.ledger.clone() }
     }
+}
+
+/// What is written into this packet beside what was passed on.
+fn own_extensions<'a>(egress: &Egress<'_>, packet: &'a MediaPacket) -> OwnExtensions<'a> {
+    let descriptor = packet.frame.as_ref().map(|frame| &*frame.descriptor);
+    OwnExtensions { send_time: Some(egress.send_time), descriptor }
 }

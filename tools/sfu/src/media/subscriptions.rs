@@ -42,6 +42,11 @@ impl Subscriptions {
         self.all.get_mut(*self.by_track.get(&track)?)
     }
 
+    /// The same, to look at.
+    pub(crate) fn to_track(&self, track: usize) -> Option<&Subscription> {
+        self.all.get(*self.by_track.get(&track)?)
+    }
+
     /// The subscription of an m-line, unless it is to be taken out of the SDP.
     pub(crate) fn of_mid(&mut self, mid: Mid) -> Option<&mut Subscription> {
         let mut live = self.live();
@@ -66,6 +71,11 @@ impl Subscriptions {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscription> {
         self.all.iter().map(|(_, subscription)| subscription)
+    }
+
+    /// What is first made of one.
+    pub(crate) fn find_map<T>(&self, of: impl FnMut(&Subscription) -> Option<T>) -> Option<T> {
+        self.iter().find_map(of)
     }
 
     /// Ends the subscription to a track; it stays until it is taken out of the SDP. Whether there

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use stampede_core::MediaKind;
 use str0m::format::PayloadParams;
 
-use super::layers::{LAYERS_MAX, LayerActivity};
+use super::layers::{LAYERS_MAX, LayerActivity, Step};
 use super::message::TrackKey;
 use super::packet::{MediaBatch, MediaPacket};
+use super::rates::Rates;
 use super::resend::ResendCache;
 use super::source::Source;
 
@@ -30,6 +31,8 @@ pub(crate) struct Track {
     params: Option<PayloadParams>,
     params_version: u32,
     activity: LayerActivity,
+    /// What its layers take; of video alone.
+    rates: Rates,
     /// The layer to forward under each limit, as of this share.
     choices: [Option<u8>; LAYERS_MAX],
     /// Indices of subscribed peers of this worker.
@@ -59,6 +62,7 @@ impl Track {
             params: None,
             params_version: 0,
             activity: LayerActivity::default(),
+            rates: Rates::default(),
             choices: [None; LAYERS_MAX],
             subscribers: Vec::new(),
             burst: Vec::new(),
@@ -131,7 +135,7 @@ impl Track {
     /// Takes a packet of its publisher's into the burst.
     pub(crate) fn push(&mut self, params: PayloadParams, packet: MediaPacket) {
         self.set_params(params);
-        self.activity.heard(packet.layer, packet.numbers.arrived_at);
+        self.measure(&packet);
         self.burst.push(packet);
     }
 
@@ -139,9 +143,21 @@ impl Track {
     pub(crate) fn extend(&mut self, batch: MediaBatch) {
         self.set_params(batch.params);
         for packet in &batch.packets {
-            self.activity.heard(packet.layer, packet.numbers.arrived_at);
+            self.measure(packet);
         }
         self.burst.extend(batch.packets);
+    }
+
+    fn measure(&mut self, packet: &MediaPacket) {
+        self.activity.heard(packet.spatial(), packet.numbers.arrived_at);
+        if self.kind == MediaKind::Video {
+            self.rates.add(packet);
+        }
+    }
+
+    /// What its layers take, lowest first; none before they were measured.
+    pub(crate) fn steps(&self) -> &[Step] {
+        self.rates.steps()
     }
 
     fn set_params(&mut self, params: PayloadParams) {

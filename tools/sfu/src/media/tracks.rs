@@ -161,6 +161,7 @@ mod tests {
             extensions: Extensions::default(),
             payload: [].into(),
             primary_at: None,
+            frame: None,
         };
         let come = |tracks: &mut TrackTable, key| {
             tracks.find_or_insert(TrackKey(key), MediaKind::Audio, 0);

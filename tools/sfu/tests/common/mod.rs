@@ -205,13 +205,22 @@ impl Connection {
             // One that is broken on purpose is nobody's.
             let receive = Receive::new(Protocol::Udp, source, self.address, data);
             let Ok(receive) = receive else { continue };
-            self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            self.input(Input::Receive(now, receive));
             self.drain(events);
         }
         if self.timeout <= now {
-            self.rtc.handle_input(Input::Timeout(now)).unwrap();
+            self.input(Input::Timeout(now));
         }
         self.drain(events);
+    }
+
+    /// Who is told goodbye before its data channels stand can't close them: str0m says so, and is
+    /// otherwise as usable as before.
+    fn input(&mut self, input: Input<'_>) {
+        match self.rtc.handle_input(input) {
+            Ok(()) | Err(RtcError::Sctp(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Throws away the media that a sink has received and nothing else; how much it was so far.
@@ -229,9 +238,12 @@ impl Connection {
     }
 
     fn drain(&mut self, events: &mut Vec<Event>) {
+        let mut refused = false;
         loop {
             let output = match self.rtc.poll_output() {
-                // Who leaves before its data channels stand.
+                // Who is told goodbye before its data channels stand. Asked again, str0m goes on
+                // behind what it could not do.
+                Err(RtcError::Sctp(_)) if !std::mem::replace(&mut refused, true) => continue,
                 Err(RtcError::Sctp(_)) => return,
                 output => output.unwrap(),
             };

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use stampede_report::Failure;
 use stampede_run::preflight;
 use stampede_scenario::values::{self, CoreList};
 use stampede_scenario::{Secret, Shorthand};
 use stampede_sfu::impair::{Spec, Window};
-use stampede_sfu::{SfuFaults, SfuOptions};
+use stampede_sfu::{Congestion, SfuFaults, SfuOptions};
 
 /// Run the embedded LiveKit-compatible SFU alone.
 ///
@@ -78,6 +78,10 @@ pub(crate) struct SfuFlags {
     /// How long whoever has lost its media may resume before it is removed.
     #[arg(long, default_value = "5s", value_name = "DUR", value_parser = values::duration)]
     pub departure_time: Duration,
+    /// By what it learns how much fits the way to a subscriber, which then gets lower layers: remb are
+    /// the estimates that subscribers tell; none is nothing, so that all get what they ask for.
+    #[arg(long, value_enum, default_value = "remb", value_name = "HOW")]
+    pub congestion: CongestionFlag,
     /// Seed of the faults.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -87,6 +91,22 @@ pub(crate) struct SfuFlags {
     /// End with the parent process: the run that started this SFU uses it.
     #[arg(long, hide = true)]
     pub embedded_child: bool,
+}
+
+/// `--congestion`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CongestionFlag {
+    Remb,
+    None,
+}
+
+impl From<CongestionFlag> for Congestion {
+    fn from(flag: CongestionFlag) -> Self {
+        match flag {
+            CongestionFlag::Remb => Self::Remb,
+            CongestionFlag::None => Self::None,
+        }
+    }
 }
 
 impl SfuFlags {
@@ -129,6 +149,7 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
         workers: cores.len().max(1),
         cores,
         departure_time: flags.departure_time,
+        congestion: flags.congestion.into(),
         seed: flags.seed.unwrap_or(1),
         impair: flags.impair.clone(),
         faults: SfuFaults {

@@ -108,12 +108,14 @@ impl Server {
         self.sfu.is_some()
     }
 
-    /// Ends it. All have joined by v1, if it was Stampede's own: nobody fell back to v0.
-    pub(crate) fn end(self) {
-        let Some(sfu) = self.sfu else { return };
+    /// Ends it. All have joined by v1, if it was Stampede's own: nobody fell back to v0. Its ledger, if
+    /// it was.
+    pub(crate) fn end(self) -> Value {
+        let Some(sfu) = self.sfu else { return Value::Null };
         let ledger = sfu.end();
         assert_eq!(ledger["joins_v1"], ledger["joins"], "{ledger:#}");
         assert_eq!((&ledger["joins_refused"], &ledger["resumes"]), (&0.into(), &0.into()));
+        ledger
     }
 
     /// A room that nothing else of this process is in.

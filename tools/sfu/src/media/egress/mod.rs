@@ -26,6 +26,8 @@ pub(crate) struct Egress<'a> {
     pub(crate) destination: SocketAddr,
     /// The time of the worker's turn.
     pub(crate) now: Instant,
+    /// When what goes out now is sent, as abs-send-time has it.
+    pub(crate) send_time: [u8; 3],
 }
 
 /// What became of a packet of media.

@@ -1,18 +1,25 @@
 //! Writing an outgoing RTP packet: header, extensions, payload with its VP8 numbers. Pure.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use str0m::rtp::{Extension, ExtensionMap};
 
 use crate::media::packet::Extensions;
 use crate::media::rewrite::Vp8Numbers;
+use crate::media::scalable::frame;
 
 /// Bytes of an RTP header without CSRCs and extensions.
 const HEADER_BYTES: usize = 12;
 /// Bytes of the header of the extension block (RFC 8285 §4.2).
 const BLOCK_HEADER_BYTES: usize = 4;
-/// Bytes of the longest block: orientation, level and capture time with its offset, padded.
-const BLOCK_BYTES_MAX: usize = BLOCK_HEADER_BYTES + 24;
+/// Bytes of the elements of the longest block but for a dependency descriptor, in the two-byte form:
+/// orientation, level, sending time, and capture time with its offset.
+const ELEMENTS_BYTES_MAX: usize = 3 + 3 + 5 + 18;
+/// Longest value of the one-byte form (RFC 8285 §4.2).
+const SHORT_VALUE_BYTES_MAX: usize = 16;
+/// How the forms are told apart.
+const ONE_BYTE_FORM: [u8; 2] = [0xbe, 0xde];
+const TWO_BYTE_FORM: [u8; 2] = [0x10, 0];
 /// Bytes of the original sequence number in front of an RTX payload (RFC 4588 §4).
 pub(crate) const RTX_BYTES: usize = 2;
 /// Ids of the one-byte form (RFC 8285 §4.2).
@@ -26,6 +33,8 @@ pub(crate) struct ExtensionIds {
     audio_level: Option<u8>,
     video_orientation: Option<u8>,
     abs_capture_time: Option<u8>,
+    abs_send_time: Option<u8>,
+    dependency_descriptor: Option<u8>,
 }
 
 impl ExtensionIds {
@@ -36,21 +45,49 @@ impl ExtensionIds {
             audio_level: id(Extension::AudioLevel),
             video_orientation: id(Extension::VideoOrientation),
             abs_capture_time: id(Extension::AbsoluteCaptureTime),
+            abs_send_time: id(Extension::AbsoluteSendTime),
+            dependency_descriptor: id(frame::extension()),
         }
     }
+
+    /// Whether packets say when they were sent.
+    pub(crate) fn has_send_time(&self) -> bool {
+        self.abs_send_time.is_some()
+    }
+}
+
+/// What differs from subscriber to subscriber, or is long.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OwnExtensions<'a> {
+    /// When it is sent, as abs-send-time has it: seconds, six bits before the point and 18 behind.
+    pub(crate) send_time: Option<[u8; 3]>,
+    /// The value of its dependency descriptor.
+    pub(crate) descriptor: Option<&'a [u8]>,
 }
 
 /// The extension block of a packet: empty, or a multiple of four bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ExtensionBlock {
-    bytes: [u8; BLOCK_BYTES_MAX],
+pub(crate) struct ExtensionBlock<'a> {
+    /// Elements but for the descriptor.
+    bytes: [u8; ELEMENTS_BYTES_MAX],
     len: usize,
+    /// In the two-byte form.
+    long: bool,
+    /// Id and value.
+    descriptor: Option<(u8, &'a [u8])>,
 }
 
-impl ExtensionBlock {
+impl<'a> ExtensionBlock<'a> {
     /// Of the values those that the subscriber knows.
-    pub(crate) fn new(values: &Extensions, ids: &ExtensionIds) -> Self {
-        let mut block = Self { bytes: [0; BLOCK_BYTES_MAX], len: 0 };
+    pub(crate) fn new(values: &Extensions, own: OwnExtensions<'a>, ids: &ExtensionIds) -> Self {
+        let descriptor = ids.dependency_descriptor.zip(own.descriptor);
+        // A longer one is none.
+        let descriptor = descriptor.filter(|(_, value)| (1..=255).contains(&value.len()));
+        let long = descriptor.is_some_and(|(_, value)| value.len() > SHORT_VALUE_BYTES_MAX);
+        let mut block = Self { bytes: [0; ELEMENTS_BYTES_MAX], len: 0, long, descriptor };
+        if let (Some(id), Some(time)) = (ids.abs_send_time, own.send_time) {
+            block.push(id, &time);
+        }
         if let (Some(id), Some(level)) = (ids.audio_level, values.audio_level) {
             let voice = if values.voice_activity == Some(true) { 0x80 } else { 0 };
             block.push(id, &[voice | (level.unsigned_abs() & 0x7f)]);
@@ -69,27 +106,65 @@ impl ExtensionBlock {
                 None => block.push(id, &data[..8]),
             }
         }
-        block.close();
         block
     }
 
     fn push(&mut self, id: u8, data: &[u8]) {
-        let start = self.len.max(BLOCK_HEADER_BYTES);
-        let end = start + 1 + data.len();
-        let Some(room) = self.bytes.get_mut(start..end) else { return };
-        room[0] = id << 4 | (data.len() as u8 - 1);
-        room[1..].copy_from_slice(data);
+        let (head, bytes) = element_head(self.long, id, data.len());
+        let end = self.len + bytes + data.len();
+        let Some(room) = self.bytes.get_mut(self.len..end) else { return };
+        room[..bytes].copy_from_slice(&head[..bytes]);
+        room[bytes..].copy_from_slice(data);
         self.len = end;
     }
 
-    fn close(&mut self) {
-        if self.len == 0 {
-            return;
+    /// Bytes of the whole block: none, or a multiple of four.
+    fn bytes(&self) -> usize {
+        let descriptor = self.descriptor.map_or(0, |(_, value)| {
+            value.len() + if self.long { 2 } else { 1 }
+        });
+        match self.len + descriptor {
+            0 => 0,
+            elements => BLOCK_HEADER_BYTES + elements.next_multiple_of(4),
         }
-        self.len = self.len.next_multiple_of(4);
-        let words = ((self.len - BLOCK_HEADER_BYTES) / 4) as u8;
-        self.bytes[..BLOCK_HEADER_BYTES].copy_from_slice(&[0xbe, 0xde, 0, words]);
     }
+
+    /// Writes the block to all of `out`, which is [`bytes`](Self::bytes) long.
+    fn write(&self, out: &mut [u8]) {
+        let Some((header, elements)) = out.split_first_chunk_mut::<BLOCK_HEADER_BYTES>() else {
+            return;
+        };
+        let [first, second] = if self.long { TWO_BYTE_FORM } else { ONE_BYTE_FORM };
+        // Below 2^8: no value is longer than 255 bytes.
+        *header = [first, second, 0, (elements.len() / 4) as u8];
+        elements[..self.len].copy_from_slice(&self.bytes[..self.len]);
+        let mut at = self.len;
+        if let Some((id, value)) = self.descriptor {
+            let (head, bytes) = element_head(self.long, id, value.len());
+            elements[at..at + bytes].copy_from_slice(&head[..bytes]);
+            at += bytes;
+            elements[at..at + value.len()].copy_from_slice(value);
+            at += value.len();
+        }
+        elements[at..].fill(0);
+    }
+}
+
+/// What stands before an element's value, and how long it is.
+fn element_head(long: bool, id: u8, len: usize) -> ([u8; 2], usize) {
+    // No value is longer than 255 bytes, and none is empty.
+    match long {
+        true => ([id, len as u8], 2),
+        false => ([id << 4 | (len as u8 - 1), 0], 1),
+    }
+}
+
+/// `at` as abs-send-time has it, by a clock that began at `start`: 24 bits of seconds, 18 of them behind
+/// the point.
+pub(crate) fn abs_send_time(start: Instant, at: Instant) -> [u8; 3] {
+    let ns = at.saturating_duration_since(start).as_nanos() as u64 % (64 * 1_000_000_000);
+    let [.., first, second, third] = ((ns << 18) / 1_000_000_000).to_be_bytes();
+    [first, second, third]
 }
 
 /// 64-bit NTP time: seconds since 1900 and their binary fraction (RFC 3550 §4).
@@ -109,42 +184,50 @@ pub(crate) struct Packet<'a> {
     pub(crate) index: u64,
     pub(crate) timestamp: u32,
     pub(crate) ssrc: u32,
-    pub(crate) extensions: &'a ExtensionBlock,
+    pub(crate) extensions: &'a ExtensionBlock<'a>,
     /// The sequence number of the packet that this one repeats, for RTX.
     pub(crate) original: Option<u16>,
     pub(crate) payload: &'a [u8],
     /// Numbers to patch into a VP8 payload.
     pub(crate) vp8: Option<Vp8Numbers>,
+    /// Bytes of padding behind the payload.
+    pub(crate) padding: u8,
 }
 
 impl Packet<'_> {
     /// Bytes of the header with its extensions.
     pub(crate) fn header_bytes(&self) -> usize {
-        HEADER_BYTES + self.extensions.len
+        HEADER_BYTES + self.extensions.bytes()
     }
 
     /// Bytes of the packet before encryption.
     pub(crate) fn bytes(&self) -> usize {
         let original = if self.original.is_some() { RTX_BYTES } else { 0 };
-        self.header_bytes() + original + self.payload.len()
+        self.header_bytes() + original + self.payload.len() + usize::from(self.padding)
     }
 
     /// Writes the packet to the front of `out`, which is at least [`bytes`](Self::bytes) long.
     pub(crate) fn write(&self, out: &mut [u8]) {
-        let extended = if self.extensions.len > 0 { 0x10 } else { 0 };
-        out[0] = 0x80 | extended;
+        let mut at = self.header_bytes();
+        let extended = if at > HEADER_BYTES { 0x10 } else { 0 };
+        let padded = if self.padding > 0 { 0x20 } else { 0 };
+        out[0] = 0x80 | extended | padded;
         out[1] = self.payload_type & 0x7f | u8::from(self.marker) << 7;
         out[2..4].copy_from_slice(&(self.index as u16).to_be_bytes());
         out[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
         out[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
-        let mut at = self.header_bytes();
-        out[HEADER_BYTES..at].copy_from_slice(&self.extensions.bytes[..self.extensions.len]);
+        self.extensions.write(&mut out[HEADER_BYTES..at]);
         if let Some(original) = self.original {
             out[at..at + RTX_BYTES].copy_from_slice(&original.to_be_bytes());
             at += RTX_BYTES;
         }
-        let payload = &mut out[at..at + self.payload.len()];
+        let (payload, padding) = out[at..].split_at_mut(self.payload.len());
         payload.copy_from_slice(self.payload);
+        if self.padding > 0 {
+            // The last byte says how many there are (RFC 3550 §5.1).
+            padding[..usize::from(self.padding)].fill(0);
+            padding[usize::from(self.padding) - 1] = self.padding;
+        }
         if let Some(numbers) = self.vp8 {
             patch_vp8(payload, &numbers);
         }
@@ -203,7 +286,8 @@ mod tests {
     #[test]
     fn a_packet_without_extensions_is_twelve_bytes_and_its_payload() {
         let ids = ExtensionIds::of(&map());
-        let extensions = ExtensionBlock::new(&Extensions::default(), &ids);
+        let extensions =
+            ExtensionBlock::new(&Extensions::default(), OwnExtensions::default(), &ids);
         let packet = Packet {
             payload_type: 96,
             marker: true,
@@ -214,6 +298,7 @@ mod tests {
             original: None,
             payload: &[9, 9],
             vp8: None,
+            padding: 0,
         };
         let mut out = vec![0; packet.bytes()];
         packet.write(&mut out);
@@ -222,6 +307,44 @@ mod tests {
         let mut out = vec![0; rtx.bytes()];
         rtx.write(&mut out);
         assert_eq!(out[12..], [1, 2, 9, 9]);
+        let padded = Packet { padding: 3, payload: &[], ..packet };
+        let mut out = vec![7; padded.bytes() + 16];
+        padded.write(&mut out);
+        assert_eq!((out[0], &out[12..16]), (0xa0, &[0, 0, 3, 7][..]), "the tag's place is left");
+    }
+
+    #[test]
+    fn a_long_descriptor_makes_all_elements_long() {
+        let mut map = map();
+        map.set(5, Extension::AbsoluteSendTime);
+        map.set(12, frame::extension());
+        let ids = ExtensionIds::of(&map);
+        let send_time = Some(abs_send_time(Instant::now(), Instant::now()));
+        assert!(ids.has_send_time() && send_time.is_some());
+        let written = |descriptor: &[u8]| {
+            let own = OwnExtensions { send_time: Some([1, 2, 3]), descriptor: Some(descriptor) };
+            let block = ExtensionBlock::new(&Extensions::default(), own, &ids);
+            let mut out = vec![9; block.bytes()];
+            block.write(&mut out);
+            out
+        };
+        let short = written(&[7; 3]);
+        assert_eq!(short, [0xbe, 0xde, 0, 2, 0x52, 1, 2, 3, 0xc2, 7, 7, 7]);
+        let mut wanted = vec![0x10, 0, 0, 6, 5, 3, 1, 2, 3, 12, 17];
+        wanted.extend([7; 17]);
+        assert_eq!(written(&[7; 17]), wanted);
+        assert_eq!(written(&[7; 255]).len() % 4, 0);
+    }
+
+    #[test]
+    fn sending_times_count_in_parts_of_a_second_and_wrap() {
+        let start = Instant::now();
+        let of = |ms: u64| {
+            let [a, b, c] = abs_send_time(start, start + Duration::from_millis(ms));
+            u32::from_be_bytes([0, a, b, c])
+        };
+        assert_eq!((of(0), of(1_000), of(1_500)), (0, 1 << 18, 3 << 17));
+        assert_eq!((of(63_999), of(64_000)), (0xff_fef9, 0));
     }
 
     #[test]
@@ -233,14 +356,17 @@ mod tests {
             abs_capture_time: Some(AbsCaptureTime { capture_time, clock_offset: None }),
             ..Extensions::default()
         };
-        let block = ExtensionBlock::new(&values, &ExtensionIds::of(&map()));
+        let own = OwnExtensions::default();
+        let block = ExtensionBlock::new(&values, own, &ExtensionIds::of(&map()));
+        let mut out = vec![0; block.bytes()];
+        block.write(&mut out);
         let seconds = (NTP_UNIX_S + 1).to_be_bytes();
         let mut wanted = vec![0xbe, 0xde, 0, 3, 13 << 4, 2, 2 << 4 | 7];
         wanted.extend(&seconds[4..]);
         wanted.extend([0x80, 0, 0, 0, 0]);
-        assert_eq!(block.bytes[..block.len], wanted, "the audio level has no id");
-        let none = ExtensionBlock::new(&values, &ExtensionIds::default());
-        assert_eq!(none.len, 0);
+        assert_eq!(out, wanted, "the audio level has no id");
+        let none = ExtensionBlock::new(&values, own, &ExtensionIds::default());
+        assert_eq!(none.bytes(), 0);
     }
 
     proptest! {

@@ -13,8 +13,8 @@ use crate::media::source::Source;
 impl Worker {
     pub(crate) fn carry_out(&mut self, command: Command) {
         match command {
-            Command::AddPeer { peer, role, label, tracks } => {
-                self.add_peer(peer, role, label, tracks);
+            Command::AddPeer { peer, role, label, tracks, allow_pause } => {
+                self.add_peer(peer, (role, allow_pause), label, tracks);
             }
             Command::RemovePeer(peer) => {
                 if let Some(index) = self.peers.index_of(peer) {
@@ -62,8 +62,14 @@ impl Worker {
         }
     }
 
-    fn add_peer(&mut self, key: PeerKey, role: Role, label: PeerLabel, tracks: Vec<TrackOffer>) {
-        let mut peer = match self.factory.peer(key, role, label, self.now) {
+    fn add_peer(
+        &mut self,
+        key: PeerKey,
+        (role, allow_pause): (Role, bool),
+        label: PeerLabel,
+        tracks: Vec<TrackOffer>,
+    ) {
+        let mut peer = match self.factory.peer(key, role, label, allow_pause, self.now) {
             Ok(peer) => peer,
             Err(failure) => {
                 self.events.emit(Event::Failed { peer: key, failure });
@@ -92,6 +98,11 @@ impl Worker {
             self.end_source(track);
         }
         let Some(peer) = self.peers.remove(index) else { return };
+        if let Some(congestion) = peer.congestion() {
+            let label = peer.label();
+            let (room, identity) = (label.room.clone(), label.identity.clone());
+            self.ended.keep_congestion(room, identity, congestion.row());
+        }
         for subscription in peer.subscriptions().iter() {
             let identity = peer.label().identity.clone();
             self.ended.keep_subscribed(subscription.room().clone(), identity, subscription.row());
@@ -145,6 +156,7 @@ impl Worker {
             self.tracks.leave(track, index);
             self.want_negotiation(index);
             self.negotiate(index);
+            self.share_out_anew(index);
             self.advance(index);
         }
     }
@@ -155,6 +167,7 @@ impl Worker {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if let Some(subscription) = peer.subscriptions_mut().of_track(track) {
             subscription.set(limit, paused);
+            self.share_out_anew(index);
         }
     }
 

@@ -141,8 +141,19 @@ impl Worker {
                 self.want_keyframe(track, layer);
             }
             RtcEvent::RawPacket(packet) => {
-                if let RawPacket::RtcpRx(Rtcp::Nack(nack)) = *packet {
-                    self.answer_nack(index, &nack);
+                match *packet {
+                    RawPacket::RtcpRx(Rtcp::Nack(nack)) => self.answer_nack(index, &nack),
+                    RawPacket::RtcpRx(Rtcp::ReceiverReport(_)) => {
+                        let peer = self.peers.get_mut(index);
+                        if let Some(congestion) = peer.and_then(|peer| peer.congestion_mut()) {
+                            congestion.count_report();
+                        }
+                    }
+                    // What is no number becomes 0.
+                    RawPacket::RtcpRx(Rtcp::Remb(remb)) => {
+                        self.take_estimate(index, remb.bitrate as u64);
+                    }
+                    _ => {}
                 }
             }
             RtcEvent::ChannelOpen(id, label) => {
@@ -174,7 +185,7 @@ impl Worker {
     fn answer_nack(&mut self, index: usize, nack: &Nack) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let Some(subscription) = peer.subscriptions_mut().of_ssrc(nack.ssrc) else { return };
-        subscription.count_nack();
+        subscription.count_nack(nack.reports.iter());
         let track = subscription.track();
         let Some(known) = self.tracks.get(track) else { return };
         let Some((subscriptions, mut egress, _)) = peer.sending(&mut self.socket, self.now) else {
@@ -236,6 +247,7 @@ impl Worker {
             if peer.restart_timed_out(self.now) {
                 self.lose(index, PeerFailure::NotRestarted);
             }
+            self.follow_congestion(index);
             self.negotiate(index);
             self.advance(index);
         }

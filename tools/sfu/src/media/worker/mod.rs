@@ -1,6 +1,7 @@
 //! A media worker: one pinned thread, one UDP socket, the peers sharded to it.
 
 mod commands;
+mod congestion;
 mod connections;
 mod data;
 
@@ -322,6 +323,10 @@ impl Worker {
         }
         for peer in self.peers.iter() {
             let label = peer.label();
+            if let Some(congestion) = peer.congestion() {
+                let (room, identity) = (label.room.clone(), label.identity.clone());
+                report.congestion.push((room, identity, congestion.row()));
+            }
             report.subscribed.extend(peer.subscriptions().iter().map(|subscription| {
                 (subscription.room().clone(), label.identity.clone(), subscription.row())
             }));

@@ -1,0 +1,155 @@
+//! What a subscriber tells of the way to it, and which layers it gets for that: end to end, with
+//! estimates that a test makes up.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Client, drive, grants, options, row, run_for, start, vp8};
+use livekit_protocol as proto;
+use livekit_token::VideoGrants;
+use proto::signal_response::Message as Response;
+use stampede_sfu::{Congestion, Sfu, SfuOptions};
+use str0m::bwe::Bitrate;
+use str0m::media::{MediaKind, Mid};
+
+const ROOM: &str = "room";
+/// Payload bytes of a packet of each layer; one comes every 20 ms: 48, 200 and 450 kbit/s.
+const PAYLOAD_BYTES: [usize; 3] = [100, 480, 1_100];
+
+/// A publisher of three layers, and one who watches.
+struct Room {
+    publisher: Client,
+    viewer: Client,
+    mid: Mid,
+    track: String,
+    frames: u64,
+}
+
+impl Room {
+    async fn new(sfu: &Sfu, query: &str) -> Self {
+        let grants_of = |publishes| VideoGrants {
+            can_publish: Some(publishes),
+            can_subscribe: Some(!publishes),
+            ..grants(ROOM)
+        };
+        let mut publisher = Client::connect(sfu, "publisher", grants_of(true)).await;
+        let mid = publisher.publish("camera", MediaKind::Video, &["q", "h", "f"]).await;
+        drive(&mut [&mut publisher], |c| {
+            c[0].publisher.connected && c[0].published("camera").is_some()
+        })
+        .await;
+        let track = publisher.published("camera").unwrap();
+        let mut viewer = Client::connect_with(sfu, "viewer", grants_of(false), query).await;
+        drive(&mut [&mut viewer], |c| {
+            c[0].subscriber.connected && c[0].mid_to_track.values().any(|known| *known == track)
+        })
+        .await;
+        Self { publisher, viewer, mid, track, frames: 0 }
+    }
+
+    /// A packet of each layer every 20 ms, and an estimate every 200 ms, for so long.
+    async fn watch(&mut self, seconds: u64, mut estimate_bps: impl FnMut(u64) -> u64) {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut told = 0;
+        while Instant::now() < end {
+            let at = self.frames;
+            self.frames += 1;
+            for (layer, rid) in ["q", "h", "f"].iter().enumerate() {
+                let requests = &mut self.publisher.keyframe_requests;
+                let wanted = requests.iter().any(|r| r.as_deref() == Some(*rid));
+                requests.retain(|r| r.as_deref() != Some(*rid));
+                let (seq, time) = (5_000 * layer as u64 + at, 1_800 * at as u32);
+                let bytes = PAYLOAD_BYTES[layer];
+                let payload = vp8(at as u16, at == 0 || wanted, layer as u8, bytes);
+                self.publisher.write(self.mid, Some(rid), seq, time, payload);
+            }
+            if at % 10 == 0 {
+                self.tell(estimate_bps(told));
+                told += 1;
+            }
+            let mut clients = [&mut self.publisher, &mut self.viewer];
+            run_for(&mut clients, Duration::from_millis(20)).await;
+        }
+    }
+
+    fn tell(&mut self, bps: u64) {
+        let ssrcs = &self.viewer.ssrc_track;
+        let primary = ssrcs.iter().find(|(_, (track, rtx))| *track == self.track && !rtx);
+        let ssrc = (*primary.unwrap().0).into();
+        let mut api = self.viewer.subscriber.rtc.direct_api();
+        if let Some(stream) = api.stream_rx(&ssrc) {
+            stream.request_remb(Bitrate::bps(bps));
+        }
+    }
+
+    /// Layer of the last packet that the viewer has.
+    fn layer(&self) -> Option<u8> {
+        let packets = self.viewer.packets.get(&self.track)?;
+        packets.iter().rev().find(|packet| packet.payload.len() > 20).map(|p| p.payload[20])
+    }
+
+    fn assert_continuous(&self) {
+        let seqs: Vec<u64> = self.viewer.packets[&self.track].iter().map(|p| p.seq).collect();
+        assert!(seqs.windows(2).all(|two| two[1] == two[0] + 1), "{seqs:?}");
+    }
+
+    fn states(&self) -> Vec<i32> {
+        let updates = self.viewer.responses.iter().filter_map(|response| match response {
+            Response::StreamStateUpdate(update) => Some(&update.stream_states),
+            _ => None,
+        });
+        updates.flatten().map(|state| state.state).collect()
+    }
+}
+
+#[tokio::test]
+async fn falling_estimates_cost_layers_and_rising_ones_bring_them_back() {
+    let sfu = start("", 1);
+    let mut room = Room::new(&sfu, "auto_subscribe=1").await;
+    room.watch(3, |_| 2_000_000).await;
+    assert_eq!(room.layer(), Some(2));
+    // Down to 260 kbit/s in 2 s.
+    room.watch(6, |at| 1_400_000u64.saturating_sub(100_000 * at).max(260_000 - at)).await;
+    assert_eq!(room.layer(), Some(1), "{:#?}", sfu.ledger().unwrap().rooms[0].subscribers);
+    room.assert_continuous();
+    // The way is as wide as it was: each estimate is a little higher, whatever is sent.
+    room.watch(12, |at| 300_000 + 40_000 * at).await;
+    assert_eq!(room.layer(), Some(2), "{:#?}", sfu.ledger().unwrap().rooms[0].subscribers);
+    room.assert_continuous();
+    let ledger = row(&sfu, ROOM, "viewer", &room.track);
+    assert_eq!((ledger.layer, ledger.counts.pauses), (Some(2), 0));
+    let ledger = sfu.ledger().unwrap();
+    let viewer = ledger.rooms[0].subscribers.iter().find(|one| one.identity == "viewer").unwrap();
+    let congestion = viewer.congestion.as_ref().unwrap();
+    assert!(congestion.counted.congestions >= 1 && congestion.counted.probes >= 1);
+    assert!(congestion.counted.padding_packets > 0, "{congestion:?}");
+    assert_eq!(congestion.capacity_bps, None, "all fits again");
+    assert_eq!(ledger.totals.congestion, congestion.counted);
+    // Padding went where it disturbs nobody, and only there.
+    let padding = room.viewer.wire_seqs(&room.track, true).len() as u64;
+    assert!(padding >= congestion.counted.padding_packets, "{padding}");
+}
+
+#[tokio::test]
+async fn who_allows_it_is_paused_and_told() {
+    let sfu = start("", 1);
+    let mut room = Room::new(&sfu, "auto_subscribe=1&subscriber_allow_pause=1").await;
+    room.watch(3, |_| 2_000_000).await;
+    room.watch(5, |at| 500_000u64.saturating_sub(40_000 * at).max(20_000 - at)).await;
+    assert_eq!(room.states(), [proto::StreamState::Paused as i32]);
+    let before = room.viewer.packets[&room.track].len();
+    room.watch(1, |_| 20_000).await;
+    assert_eq!(room.viewer.packets[&room.track].len(), before, "nothing is sent");
+    assert_eq!(row(&sfu, ROOM, "viewer", &room.track).counts.pauses, 1);
+}
+
+#[tokio::test]
+async fn without_congestion_control_all_get_what_they_ask_for() {
+    let sfu = Sfu::start(SfuOptions { congestion: Congestion::None, ..options() }).unwrap();
+    let mut room = Room::new(&sfu, "auto_subscribe=1").await;
+    room.watch(3, |_| 50_000).await;
+    assert_eq!(room.layer(), Some(2));
+}
