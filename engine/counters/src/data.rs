@@ -22,6 +22,9 @@ counters! {
         late: u64 = Messages, Lower;
         /// Messages that were not there a second after they were sent, and have not come since.
         lost: u64 = Messages, Lower, gauge "data_lost";
+        /// Messages of `expected` that were sent so long ago that they would be lost had they not
+        /// come: what `loss_rate` is a share of.
+        decided: u64 = Messages, Neither;
         /// Messages that came again.
         duplicate: u64 = Messages, Lower;
         /// Messages that came after a later one of the same sender.
@@ -40,9 +43,10 @@ counters! {
 }
 
 impl MessageCounters {
-    /// `lost / expected`; `None` while nothing is expected.
+    /// `lost / decided`; `None` while nothing is. Those that came at once and are not older than
+    /// a lost one would have to be are left out: it would seem that less is lost than is.
     pub fn loss_rate(&self) -> Option<f64> {
-        (self.expected > 0).then(|| self.lost as f64 / self.expected as f64)
+        (self.decided > 0).then(|| self.lost as f64 / self.decided as f64)
     }
 }
 

@@ -43,15 +43,18 @@ pub(crate) fn judge(facts: &Facts) -> Judged {
             judged.found.push((Fault::Unknown, reason));
         }
         if counted.lost > 0 {
-            let (fault, reason) = loss(facts, data, name, counted);
-            // A fault explains what was on its way between those it hit, never a large part.
-            let excused = facts.on_purpose.hit_media > 0
-                && counted.lost as f64 <= EXCUSED_BY_FAULTS * counted.expected as f64;
-            judged.failed |= name == "reliable" && !excused;
-            judged.found.push((fault, reason));
+            judged.failed |= name == "reliable" && !is_excused(facts, counted);
+            judged.found.push(loss(facts, data, name, counted));
         }
     }
     judged
+}
+
+/// Whether what was broken on purpose explains the loss: what was on its way between those whom it
+/// hit, never a large part.
+fn is_excused(facts: &Facts, counted: &MessageCounters) -> bool {
+    let hit = facts.on_purpose.hit_media > 0;
+    hit && counted.loss_rate().is_none_or(|lost| lost <= EXCUSED_BY_FAULTS)
 }
 
 /// Who lost messages of this kind.
@@ -61,12 +64,11 @@ fn loss(facts: &Facts, data: &DataFacts, name: &str, counted: &MessageCounters) 
         group(counted.lost),
         group(counted.expected)
     );
-    let hit = facts.on_purpose.hit_media;
-    if hit > 0 && counted.lost as f64 <= EXCUSED_BY_FAULTS * counted.expected as f64 {
+    if is_excused(facts, counted) {
         let reason = format!(
             "unknown: {what}; the connections of participants were broken on purpose (--fault) {} \
              times, which may lose what is on its way",
-            group(hit)
+            group(facts.on_purpose.hit_media)
         );
         return (Fault::Unknown, reason);
     }
@@ -91,13 +93,9 @@ fn loss(facts: &Facts, data: &DataFacts, name: &str, counted: &MessageCounters) 
     }
     // Its counts are of both kinds.
     let dropped = ledger.withheld + ledger.unsent + ledger.dropped;
+    let lost: u64 = [data.counted.reliable, data.counted.lossy].iter().map(|of| of.lost).sum();
     // What is dropped inside is dropped for everybody it was for, and counted once.
-    if ledger.dropped > 0 {
-        let reason = format!("server: {what}; the embedded SFU's ledger: {}", parts.join(", "));
-        return (Fault::Server, reason);
-    }
-    let lost = data.counted.reliable.lost + data.counted.lossy.lost;
-    if dropped as f64 >= EXPLAINS * lost as f64 {
+    if ledger.dropped > 0 || dropped as f64 >= EXPLAINS * lost as f64 {
         let reason = format!("server: {what}; the embedded SFU's ledger: {}", parts.join(", "));
         return (Fault::Server, reason);
     }
@@ -120,6 +118,7 @@ mod tests {
         let messages = |lost| MessageCounters {
             sent: 100,
             expected: 1_000,
+            decided: 1_000,
             received: 1_000 - lost,
             lost,
             ..MessageCounters::default()

@@ -95,6 +95,7 @@ impl MessageLedger {
         let missing = until - self.checked - came;
         counted.expected += missing;
         counted.lost += missing;
+        counted.decided += until - self.checked;
         self.checked = until;
     }
 
@@ -210,6 +211,7 @@ mod tests {
             expected: 10,
             received: 9,
             lost: 1,
+            decided: 10,
             duplicate: 1,
             reordered: 1,
             ..MessageCounters::default()
@@ -262,10 +264,13 @@ mod tests {
             expected: 4,
             received: 2,
             lost: 2,
+            decided: 3,
             cut_off: 3,
             ..MessageCounters::default()
         };
         assert_eq!(rig.counted, expected);
+        // The one that came at once says nothing of what is lost.
+        assert_eq!(rig.counted.loss_rate(), Some(2.0 / 3.0));
         // What comes of it later is in no account.
         rig.came(3, FAST);
         assert_eq!(rig.counted, MessageCounters { unexpected: 1, ..expected });
@@ -336,6 +341,7 @@ mod tests {
                 expected: all,
                 received: all - dropped,
                 lost: dropped,
+                decided: all,
                 duplicate: twice,
                 reordered: after,
                 ..MessageCounters::default()

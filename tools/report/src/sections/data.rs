@@ -28,7 +28,7 @@ pub struct MessageSection {
     /// What was counted.
     #[serde(flatten)]
     pub counted: MessageCounters,
-    /// `lost / expected`; `null` while nothing is expected.
+    /// `lost / decided`; `null` while nothing is decided.
     pub loss_rate: Option<f64>,
     /// From when a message was sent to the arrival of its last datagram; of messages that count as
     /// received.
@@ -113,6 +113,7 @@ mod tests {
         let reliable = MessageCounters {
             sent: 100,
             expected: 1_000,
+            decided: 1_000,
             received: 990,
             lost: 10,
             late: 2,
