@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::auth::{AuthError, may_join};
-use crate::hub::{Connections, JoinRequest};
+use crate::hub::{Client, Connections, JoinRequest};
 use crate::join_request::{self, JoinRequestError};
 use crate::state::ServerState;
 use crate::twirp;
@@ -67,6 +67,8 @@ struct JoinQuery {
     protocol: Option<String>,
     sdk: Option<String>,
     auto_subscribe: Option<String>,
+    auto_subscribe_data_track: Option<String>,
+    client_protocol: Option<String>,
     adaptive_stream: Option<String>,
     subscriber_allow_pause: Option<String>,
     reconnect: Option<String>,
@@ -128,11 +130,17 @@ impl Entering for JoinQuery {
         if is_true(self.reconnect.as_ref(), false) {
             return Ok(Entry::Resume(claims));
         }
-        let protocol = self.protocol.and_then(|protocol| protocol.parse().ok());
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        let (protocol, client_protocol) = (number(self.protocol), number(self.client_protocol));
         Ok(Entry::Join(JoinRequest {
             claims,
             connections: Connections::Dual { protocol: protocol.unwrap_or_default() },
             auto_subscribe: is_true(self.auto_subscribe.as_ref(), true),
+            auto_subscribe_data_track: is_true(self.auto_subscribe_data_track.as_ref(), false),
+            client: Client {
+                protocol: client_protocol.unwrap_or_default(),
+                capabilities: Vec::new(),
+            },
             adaptive_stream: is_true(self.adaptive_stream.as_ref(), false),
             allow_pause: is_true(self.subscriber_allow_pause.as_ref(), false),
             sdk: self.sdk.unwrap_or_default(),
@@ -154,7 +162,8 @@ impl Entering for JoinQueryV1 {
         }
         claims.attributes.extend(request.participant_attributes);
         let settings = request.connection_settings.unwrap_or_default();
-        let sdk = request.client_info.unwrap_or_default().sdk().as_str_name().to_owned();
+        let client = request.client_info.unwrap_or_default();
+        let sdk = client.sdk().as_str_name().to_owned();
         Ok(Entry::Join(JoinRequest {
             claims,
             connections: Connections::Single {
@@ -162,6 +171,8 @@ impl Entering for JoinQueryV1 {
                 tracks: request.add_track_requests,
             },
             auto_subscribe: settings.auto_subscribe,
+            auto_subscribe_data_track: settings.auto_subscribe_data_track(),
+            client: Client { protocol: client.client_protocol, capabilities: client.capabilities },
             adaptive_stream: settings.adaptive_stream,
             allow_pause: settings.subscriber_allow_pause.unwrap_or(false),
             sdk,

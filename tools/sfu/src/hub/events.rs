@@ -8,7 +8,7 @@ use proto::signal_response::Message;
 
 use super::room::Participant;
 use super::{Hub, messages};
-use crate::media::message::{Command, Event, PeerKey, Role, TrackKey};
+use crate::media::message::{Command, DATA_TRACK_CHANNEL, Event, PeerKey, Role, TrackKey};
 
 /// What comes over this data channel is sent once.
 const LOSSY_CHANNEL: &str = "_lossy";
@@ -67,6 +67,9 @@ impl Hub {
                 }
             }
             Event::Fits { peer, track, fits } => self.tell_stream_state(peer, track, fits),
+            Event::Data { peer, channel, payload } if channel == DATA_TRACK_CHANNEL => {
+                self.data_track_packet(peer, &payload);
+            }
             Event::Data { peer, channel, payload } => self.data(peer, &channel, &payload),
         }
     }
@@ -123,6 +126,7 @@ impl Hub {
         if primary {
             participant.info.state = proto::participant_info::State::Active as i32;
             self.announce(&name, &sid);
+            self.subscribe_to_data_tracks(&name, &sid);
         }
     }
 
@@ -154,9 +158,11 @@ impl Hub {
         };
         let mut targets = vec![Vec::new(); self.workers.len()];
         for (other, participant) in &room.participants {
+            // Over a single connection who only sends is sent data too, as LiveKit does.
+            let single = participant.publisher.filter(|_| participant.single);
             if *other != sid
                 && named(&participant.info.identity)
-                && let Some(peer) = participant.subscriber
+                && let Some(peer) = participant.subscriber.or(single)
             {
                 targets[participant.worker].push(peer);
             }

@@ -2,6 +2,7 @@
 //! thread; nothing here waits, and what time it is is told ([`Hub::begin_turn`]).
 
 mod bandwidth;
+mod data_tracks;
 mod events;
 pub(crate) mod messages;
 mod moves;
@@ -27,6 +28,7 @@ use rustc_hash::FxHashMap;
 use stampede_counters::{AttendanceCounters, SfuSignallingCounters};
 use stampede_impair::{Rng, seeded};
 
+use self::data_tracks::DataTracks;
 pub(crate) use self::moves::MoveError;
 use self::outbox::{Outbox, SignalKey};
 pub(crate) use self::resume::UnknownParticipant;
@@ -72,10 +74,21 @@ pub(crate) struct JoinRequest {
     pub(crate) claims: Claims,
     pub(crate) connections: Connections,
     pub(crate) auto_subscribe: bool,
+    pub(crate) auto_subscribe_data_track: bool,
+    /// What it says of itself.
+    pub(crate) client: Client,
     pub(crate) adaptive_stream: bool,
     /// Video that does not fit the way to it may be paused.
     pub(crate) allow_pause: bool,
     pub(crate) sdk: String,
+}
+
+/// What others are told of a client's abilities.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Client {
+    /// Which protocol between clients it speaks.
+    pub(crate) protocol: i32,
+    pub(crate) capabilities: Vec<i32>,
 }
 
 /// Which peer connections a client has.
@@ -225,7 +238,11 @@ impl Hub {
         let key = SignalKey(self.next_key());
         self.signals.insert(key, Place { room: name.clone(), sid: sid.clone() });
         let participant = Participant {
-            info: messages::participant_info(&request.claims, &sid),
+            info: proto::ParticipantInfo {
+                client_protocol: request.client.protocol,
+                capabilities: request.client.capabilities,
+                ..messages::participant_info(&request.claims, &sid)
+            },
             claims: request.claims,
             signal: Some(Signal { key, outbox }),
             session: Session::new(self.now),
@@ -236,6 +253,7 @@ impl Hub {
             subscriber_primary,
             auto_subscribe: request.auto_subscribe,
             allow_pause: request.allow_pause,
+            data_tracks: DataTracks::new(request.auto_subscribe_data_track),
             announced: false,
             tracks: Vec::new(),
             pending: Vec::new(),
@@ -357,6 +375,7 @@ impl Hub {
                 track.remove_subscriber(*key, participant.worker, &self.workers);
             }
         }
+        self.leave_data_tracks(name, &mut participant);
         let keys = std::mem::take(&mut participant.tracks).into_iter();
         let tracks = keys.filter_map(|key| Some((key, self.unpublish(name, key)?))).collect();
         self.counted.attendance.leaves += 1;

@@ -139,6 +139,7 @@ impl Hub {
                 self.subscribe(&place.room, &place.sid, key);
             }
         }
+        self.subscribe_to_data_tracks(&place.room, &place.sid);
     }
 
     /// Tells a participant where it is now: before anything else of that room, for what is negotiated

@@ -57,11 +57,14 @@ impl Hub {
                 self.answer(who, Message::PongResp(pong));
             }
             Request::UpdateMetadata(update) => self.update_metadata(who, update),
+            Request::PublishDataTrackRequest(request) => self.publish_data_track(who, request),
+            Request::UnpublishDataTrackRequest(request) => self.unpublish_data_track(who, request),
+            Request::UpdateDataSubscription(update) => self.update_data_subscription(who, &update),
             // An ICE-lite server needs no candidates: it learns a client's address from its
             // first connectivity check.
             Request::Trickle(_) => {}
             // Asked for by clients, not needed for anything here: layers and audio features
-            // show in the media, permissions are "all", data tracks and blobs are not offered.
+            // show in the media, permissions are "all", data blobs are not offered.
             _ => {}
         }
     }

@@ -109,6 +109,7 @@ impl Hub {
         self.counted.resumes += 1;
         tracing::info!(room = name, identity = claims.sub, "resumed");
         self.tell_everything(&place, heard_at);
+        self.tell_handles(&place.room, &place.sid);
         self.restart_subscriber(&place);
         if end == Some(ResumeEnd::AfterMessages) {
             self.drop_signal(&place);
@@ -163,8 +164,12 @@ impl Hub {
             let mut all = bound.chain(participant.pending.iter().map(|pending| &pending.info));
             sid.is_some_and(|sid| all.any(|info| info.sid == sid))
         };
-        // Data tracks are not offered here, so that any is unknown.
-        if !state.publish_tracks.iter().all(known) || !state.publish_data_tracks.is_empty() {
+        let known_data = |published: &proto::PublishDataTrackResponse| {
+            let info = published.info.as_ref();
+            info.is_some_and(|info| participant.data_tracks.has(&info.sid))
+        };
+        let data_tracks = &state.publish_data_tracks;
+        if !state.publish_tracks.iter().all(known) || !data_tracks.iter().all(known_data) {
             self.remove(&who.room, &who.sid, proto::DisconnectReason::StateMismatch, true);
             return;
         }

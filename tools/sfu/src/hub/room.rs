@@ -11,6 +11,7 @@ use proto::signal_response::Message;
 use stampede_core::MediaKind;
 
 use super::bandwidth::Allotment;
+use super::data_tracks::DataTracks;
 use super::messages;
 use super::outbox::{Outbox, OutboxItem, SignalKey};
 use super::session::Session;
@@ -77,6 +78,7 @@ pub(super) struct Participant {
     pub(super) subscriber_primary: bool,
     pub(super) auto_subscribe: bool,
     pub(super) allow_pause: bool,
+    pub(super) data_tracks: DataTracks,
     pub(super) announced: bool,
     pub(super) tracks: Vec<TrackKey>,
     /// Announced by add_track, not yet found in an offer.

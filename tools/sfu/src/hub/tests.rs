@@ -8,6 +8,7 @@ use livekit_protocol::leave_request::Action;
 use livekit_token::VideoGrants;
 use prost::Message as _;
 use proto::DisconnectReason as Reason;
+use proto::signal_request::Message as Request;
 use stampede_udp::{BackendChoice, BackendLimits};
 use tokio::sync::{Notify, mpsc};
 
@@ -74,6 +75,8 @@ impl Rig {
             claims: claims(identity),
             connections: Connections::Dual { protocol: 17 },
             auto_subscribe: true,
+            auto_subscribe_data_track: true,
+            client: Client::default(),
             adaptive_stream: false,
             allow_pause: false,
             sdk: String::new(),
@@ -255,6 +258,8 @@ fn single(identity: &str, sdp: &str) -> JoinRequest {
         claims: claims(identity),
         connections: Connections::Single { offer: Some(offer), tracks: vec![track] },
         auto_subscribe: true,
+        auto_subscribe_data_track: true,
+        client: Client::default(),
         adaptive_stream: false,
         allow_pause: false,
         sdk: String::new(),
@@ -332,4 +337,135 @@ fn a_first_offer_that_cant_be_read_ends_a_stay_with_a_goodbye() {
     let mut socket = Socket { key, queue };
     assert_eq!(socket.goodbye(), Some((Action::Reconnect, Reason::StateMismatch)));
     assert_eq!((rig.participants(), rig.hub.peers.len(), rig.hub.signals.len()), (0, 0, 0));
+}
+
+fn publish_data(pub_handle: u32, name: &str) -> Request {
+    let name = name.to_owned();
+    let request = proto::PublishDataTrackRequest {
+        pub_handle,
+        name,
+        ..proto::PublishDataTrackRequest::default()
+    };
+    Request::PublishDataTrackRequest(request)
+}
+
+/// The handles in the last message about them, with their tracks.
+fn handles(told: &[Message]) -> Option<Vec<(u32, String)>> {
+    let of = |message: &Message| match message {
+        Message::DataTrackSubscriberHandles(handles) => {
+            let handles = handles.sub_handles.iter();
+            Some(handles.map(|(handle, track)| (*handle, track.track_sid.clone())).collect())
+        }
+        _ => None,
+    };
+    told.iter().rev().find_map(of)
+}
+
+#[test]
+fn data_tracks_are_passed_on_under_each_subscribers_handle() {
+    let mut rig = Rig::new();
+    let (mut alice, from) = rig.join("alice");
+    let (mut bob, to) = rig.join("bob");
+    for peer in [from, to] {
+        rig.hub.event(Event::Connected { peer });
+    }
+    rig.hub.request(alice.key, publish_data(300, "position"));
+    let told = alice.told().0;
+    let Some(Message::PublishDataTrackResponse(published)) =
+        told.iter().find(|it| matches!(it, Message::PublishDataTrackResponse(_)))
+    else {
+        panic!("{told:?}")
+    };
+    let sid = published.info.as_ref().unwrap().sid.clone();
+    assert_eq!(handles(&told), None, "her own is none of hers");
+    let told = bob.told().0;
+    let [(handle, track)] = &handles(&told).unwrap()[..] else { panic!("{told:?}") };
+    assert_eq!(*track, sid);
+    let knows = |update: &proto::ParticipantUpdate| {
+        update.participants.iter().any(|one| one.data_tracks.iter().any(|track| track.sid == sid))
+    };
+    assert!(told.iter().any(|it| matches!(it, Message::Update(update) if knows(update))));
+    // Whoever comes later finds it.
+    let (mut carol, late) = rig.join("carol");
+    rig.hub.event(Event::Connected { peer: late });
+    assert_eq!(handles(&carol.told().0).unwrap()[0].1, sid);
+    rig.commands();
+    let packet =
+        |handle: u16| [&[0x18, 0][..], &handle.to_be_bytes(), &[0; 8], b"payload"].concat();
+    let sent = |rig: &mut Rig, handle| {
+        let (channel, payload) = ("_data_track".to_owned(), packet(handle));
+        rig.hub.event(Event::Data { peer: from, channel, payload });
+        rig.commands()
+    };
+    let [Command::DataTrack { targets, .. }] = &sent(&mut rig, 300)[..] else { panic!() };
+    assert_eq!(targets.len(), 2);
+    assert!(targets.contains(&(to, *handle as u16)));
+    assert!(sent(&mut rig, 301).is_empty(), "there is no such track");
+    // Handles and names are a participant's own.
+    for (number, name, reason) in [
+        (300, "other", proto::request_response::Reason::DuplicateHandle),
+        (301, "position", proto::request_response::Reason::DuplicateName),
+        (0, "other", proto::request_response::Reason::InvalidHandle),
+        (65_536, "other", proto::request_response::Reason::InvalidHandle),
+        (301, "", proto::request_response::Reason::InvalidName),
+    ] {
+        rig.hub.request(alice.key, publish_data(number, name));
+        let told = alice.told().0;
+        let is =
+            |it: &Message| matches!(it, Message::RequestResponse(one) if one.reason() == reason);
+        assert!(told.iter().any(is), "{reason:?}: {told:?}");
+    }
+    // Who does not want it is not sent it any more, and may want it again.
+    let update = |subscribe| {
+        let update = proto::update_data_subscription::Update {
+            track_sid: sid.clone(),
+            subscribe,
+            options: None,
+        };
+        Request::UpdateDataSubscription(proto::UpdateDataSubscription { updates: vec![update] })
+    };
+    rig.hub.request(bob.key, update(false));
+    assert_eq!(handles(&bob.told().0), Some(vec![]));
+    let [Command::DataTrack { targets, .. }] = &sent(&mut rig, 300)[..] else { panic!() };
+    assert_eq!(targets.len(), 1);
+    rig.hub.request(bob.key, update(true));
+    assert_eq!(handles(&bob.told().0).unwrap().len(), 1);
+    // A resume knows it.
+    rig.hub.signal_lost(alice.key);
+    let mut alice = rig.resume("alice").unwrap();
+    let info = proto::DataTrackInfo { sid: sid.clone(), ..proto::DataTrackInfo::default() };
+    let state = proto::SyncState {
+        publish_data_tracks: vec![proto::PublishDataTrackResponse { info: Some(info) }],
+        ..proto::SyncState::default()
+    };
+    assert!(rig.hub.request(alice.key, Request::SyncState(state)));
+    alice.told();
+    rig.hub.remove_participant(ROOM, "alice");
+    assert_eq!(handles(&bob.told().0), Some(vec![]), "she is gone");
+}
+
+#[test]
+fn calls_go_to_who_is_named_even_if_it_only_sends() {
+    let mut rig = Rig::new();
+    let (_alice, from) = rig.join("alice");
+    rig.join("bob");
+    let (outbox, _queue) = outbox();
+    let mut request = single("carol", "v=0\r\n");
+    request.claims.video.can_subscribe = Some(false);
+    request.connections = Connections::Single { offer: None, tracks: vec![] };
+    rig.hub.join(request, outbox).unwrap();
+    let added = rig.commands();
+    let [Command::AddPeer { peer: to, .. }] = &added[..] else { panic!("{}", added.len()) };
+    let call = proto::RpcRequest { id: "1".to_owned(), ..proto::RpcRequest::default() };
+    let packet = proto::DataPacket {
+        destination_identities: vec!["carol".to_owned()],
+        value: Some(proto::data_packet::Value::RpcRequest(call)),
+        ..proto::DataPacket::default()
+    };
+    let (channel, payload) = ("_reliable".to_owned(), packet.encode_to_vec());
+    rig.hub.event(Event::Data { peer: from, channel, payload });
+    let [Command::Data { targets, payload, .. }] = &rig.commands()[..] else { panic!() };
+    assert_eq!(targets[..], [*to]);
+    let packet = proto::DataPacket::decode(&payload[..]).unwrap();
+    assert_eq!(packet.participant_identity, "alice");
 }

@@ -140,8 +140,18 @@ pub(crate) enum Command {
         channel: Arc<str>,
         payload: Arc<[u8]>,
     },
+    /// A data track's packet for subscribers of this worker, each with its handle.
+    DataTrack {
+        targets: Arc<[(PeerKey, u16)]>,
+        payload: Arc<[u8]>,
+    },
     Stop,
 }
+
+/// The channel of data tracks' packets.
+pub(crate) const DATA_TRACK_CHANNEL: &str = "_data_track";
+/// Where a packet has its handle (LiveKit `pkg/rtc/datatrack/packet.go`).
+pub(crate) const DATA_TRACK_HANDLE: std::ops::Range<usize> = 2..4;
 
 /// A published track bound to its m-line.
 #[derive(Debug, Clone)]

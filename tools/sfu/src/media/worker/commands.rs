@@ -58,6 +58,7 @@ impl Worker {
             Command::Data { targets, channel, payload } => {
                 self.deliver(&targets, &channel, &payload);
             }
+            Command::DataTrack { targets, payload } => self.deliver_packet(&targets, &payload),
             Command::Stop => {}
         }
     }

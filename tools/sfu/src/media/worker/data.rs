@@ -3,7 +3,7 @@
 use stampede_impair::{Rng, seeded};
 
 use super::Worker;
-use crate::media::message::PeerKey;
+use crate::media::message::{DATA_TRACK_CHANNEL, DATA_TRACK_HANDLE, PeerKey};
 
 /// What became of data messages, and which are dropped on purpose.
 #[derive(Debug)]
@@ -35,17 +35,32 @@ impl Worker {
     /// Gives a message to these clients. Nothing waits for one whose channel is full.
     pub(super) fn deliver(&mut self, targets: &[PeerKey], channel: &str, payload: &[u8]) {
         for &key in targets {
-            let Some(index) = self.peers.index_of(key) else { continue };
-            if self.messages.is_withheld() {
-                continue;
+            self.deliver_one(key, channel, payload);
+        }
+    }
+
+    /// Gives a data track's packet to these clients, to each under its own handle.
+    pub(super) fn deliver_packet(&mut self, targets: &[(PeerKey, u16)], packet: &[u8]) {
+        let mut packet = packet.to_vec();
+        for &(key, handle) in targets {
+            if let Some(place) = packet.get_mut(DATA_TRACK_HANDLE) {
+                place.copy_from_slice(&handle.to_be_bytes());
+                self.deliver_one(key, DATA_TRACK_CHANNEL, &packet);
             }
-            let peer = self.peers.get_mut(index);
-            if peer.is_some_and(|peer| peer.write_data(channel, payload)) {
-                self.messages.sent += 1;
-                self.advance(index);
-            } else {
-                self.messages.unsent += 1;
-            }
+        }
+    }
+
+    fn deliver_one(&mut self, key: PeerKey, channel: &str, payload: &[u8]) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        if self.messages.is_withheld() {
+            return;
+        }
+        let peer = self.peers.get_mut(index);
+        if peer.is_some_and(|peer| peer.write_data(channel, payload)) {
+            self.messages.sent += 1;
+            self.advance(index);
+        } else {
+            self.messages.unsent += 1;
         }
     }
 }
