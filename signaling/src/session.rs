@@ -6,6 +6,7 @@
 //! pkg/service and pkg/rtc.
 
 mod candidate;
+mod data_track;
 mod end;
 mod event;
 pub mod flood;
@@ -19,7 +20,7 @@ mod simulate;
 mod track;
 mod tracks;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
@@ -30,15 +31,16 @@ use proto::{SignalRequest, SignalResponse};
 pub use stampede_counters::SessionCounters;
 use stampede_sdp::{MediaKind, Slots};
 
+pub use data_track::DATA_TRACK_HANDLE;
 pub use end::{EndReason, WayBack};
 pub use event::{
-    Joined, MediaCommand, MediaInput, Output, Receives, Role, SessionEvent, Subscription, Target,
-    WantedCodec,
+    Joined, MediaCommand, MediaInput, Other, Output, Receives, Role, SessionEvent, Subscription,
+    Target, WantedCodec,
 };
 pub use flood::Flood;
 pub use layout::Layout;
 pub use livekit_protocol::DisconnectReason;
-pub use people::UPDATE_ATTRIBUTE;
+pub use people::{OTHERS_MET_MAX, UPDATE_ATTRIBUTE};
 pub use simulate::{CandidateProtocol, Simulation};
 pub use track::{
     Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource, VideoSize, height_due,
@@ -48,6 +50,7 @@ pub use tracks::REMOTE_TRACKS_MAX;
 use crate::text;
 use crate::token::Token;
 use crate::wire;
+use data_track::DataTrack;
 use flood::Meters;
 use offers::OwnOffers;
 use publish::{Publishing, Remaining};
@@ -69,6 +72,10 @@ pub const FIRST_SLOTS: Slots = Slots { audio: 3, video: 3 };
 
 /// Id of an offer that goes along with the join.
 pub const FIRST_OFFER_ID: u32 = 1;
+
+/// The protocol between clients (client-sdk-js src/version.ts) of who answers calls: requests and
+/// answers as text streams, and those in a single message. Nothing packed: that is a capability.
+pub const CLIENT_PROTOCOL: i32 = 2;
 
 /// Shortest ping interval taken from a server.
 const PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -102,6 +109,8 @@ pub struct SessionOptions {
     /// Tell of updates that others make of themselves ([`SessionEvent::OthersUpdated`]): all
     /// participants are then read, with tracks or without.
     pub watch_others: bool,
+    /// Tell who else is connected ([`SessionEvent::OthersMet`]): all participants are then read too.
+    pub meet_others: bool,
 }
 
 impl SessionOptions {
@@ -117,6 +126,7 @@ impl SessionOptions {
             publish_timeout: limit,
             fast_publish: true,
             watch_others: false,
+            meet_others: false,
         }
     }
 }
@@ -168,9 +178,12 @@ pub struct Session {
     receiving: Option<Receiving>,
     /// What it sends, if it does.
     publishing: Option<Publishing>,
+    data_track: DataTrack,
     version: SignalVersion,
     fast_publish: bool,
     watch_others: bool,
+    /// Sids of others that are connected, if they are to be told of.
+    others: Option<HashSet<String>>,
     join_timeout: Duration,
     publish_timeout: Duration,
     started: Instant,
@@ -225,7 +238,7 @@ impl Session {
     #[must_use]
     pub fn new(options: SessionOptions, now: Instant) -> Self {
         let mut counters = SessionCounters::default();
-        let Role { receives, mut tracks, data } = options.role;
+        let Role { receives, mut tracks, data, data_track, .. } = options.role;
         counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
         tracks.truncate(PUBLISH_TRACKS_MAX);
         // Who receives over the same connection has channels in its offers anyhow.
@@ -243,9 +256,11 @@ impl Session {
         Self {
             receiving: receives.map(Receiving::new),
             publishing,
+            data_track: DataTrack::new(data_track),
             version: options.version,
             fast_publish: options.fast_publish,
             watch_others: options.watch_others,
+            others: options.meet_others.then(HashSet::new),
             join_timeout: options.join_timeout,
             publish_timeout: options.publish_timeout,
             started: now,
@@ -368,7 +383,8 @@ impl Session {
         if let Err(flood) = self.meters.message(now, message.len()) {
             return self.end(EndReason::ServerFlooded { flood });
         }
-        let (receiving, all) = (self.receiving.as_ref(), self.watch_others);
+        let all = self.watch_others || self.others.is_some();
+        let receiving = self.receiving.as_ref();
         let known = |sid: &str| all || receiving.is_some_and(|one| one.tracks.is_publisher(sid));
         match wire::decode(message, known) {
             Ok(wire::Decoded { response, skipped }) => self.dispatch(now, response, skipped),
@@ -405,6 +421,9 @@ impl Session {
             Response::Trickle(trickle) => self.on_trickle(now, &trickle),
             Response::Update(update) => self.on_participants(update.participants),
             Response::TrackPublished(published) => self.on_track_published(now, published),
+            Response::PublishDataTrackResponse(published) => {
+                self.on_data_track_published(published);
+            }
             Response::RequestResponse(response) => self.on_request_response(now, response),
             Response::Leave(leave) => self.on_leave(&leave),
             Response::RoomMoved(moved) => self.on_moved(moved),
@@ -428,7 +447,8 @@ impl Session {
                 let (sid, muted) = (mute.sid, mute.muted);
                 self.event(SessionEvent::PublishedTrackMuted { sid, muted });
             }
-            // Connection quality, room counts and data tracks: nothing here depends on them.
+            // Connection quality, room counts and handles of data tracks: nothing here depends on
+            // them.
             _ => self.counters.unneeded += 1,
         }
     }
@@ -587,6 +607,7 @@ impl Session {
         self.on_participants(join.other_participants);
         self.start_receiving(now);
         self.start_publishing(now, join.fast_publish);
+        self.publish_data_track();
     }
 
     /// The server knows us again (livekit rtc/room.go, `ResumeParticipant`). It wants to hear what
@@ -604,6 +625,7 @@ impl Session {
         self.remotes.iter_mut().for_each(|remote| remote.held_candidates.clear());
         self.start_pings(now);
         self.send_sync_state();
+        self.publish_data_track();
         self.event(SessionEvent::Resumed);
         let restart = self.own_offers.restart();
         self.outputs.extend(restart.map(Output::Media));
@@ -634,6 +656,7 @@ impl Session {
         if let Some(publishing) = &self.publishing {
             state.publish_tracks = publishing.published().to_vec();
         }
+        state.publish_data_tracks.extend(self.data_track.accepted().cloned());
         state.subscription = Some(subscription);
         let Descriptions { offer, answer } = &self.descriptions;
         state.offer = description("offer", offer);
@@ -643,6 +666,7 @@ impl Session {
 
     fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>) {
         self.tell_updates(&participants);
+        self.tell_others(&participants);
         let Some(Receiving { tracks, .. }) = &mut self.receiving else { return };
         let mut changes = Changes::default();
         for participant in participants {
@@ -735,6 +759,9 @@ impl Session {
         let reason = Reason::try_from(response.reason).unwrap_or(Reason::UnclassifiedError);
         if let Some(About::UpdateMetadata(_)) = response.request {
             return self.on_update_answered(reason);
+        }
+        if let Some(About::PublishDataTrack(_)) = response.request {
+            return self.on_data_track_answered(reason);
         }
         let (Some(publishing), Some(About::AddTrack(request))) =
             (&mut self.publishing, response.request)

@@ -24,7 +24,7 @@ use super::error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
 use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
 use crate::session::flood::MESSAGE_BYTES_MAX;
-use crate::session::{FIRST_OFFER_ID, SignalVersion, Subscription};
+use crate::session::{CLIENT_PROTOCOL, FIRST_OFFER_ID, SignalVersion, Subscription};
 use crate::text;
 
 /// LiveKit's protocol number this client speaks (livekit rtc/types/protocol_version.go).
@@ -136,11 +136,12 @@ fn request(options: &ConnectOptions, resume: Option<&Resume<'_>>) -> Result<Requ
         session.role.receives.map(|receives| receives.subscription),
         Some(Subscription::Auto | Subscription::Layout { auto: true, .. })
     );
+    let data_tracks = session.role.data_tracks_of_others;
     let query = match session.version {
-        SignalVersion::V0 => query_v0(auto_subscribe, resume),
+        SignalVersion::V0 => query_v0(auto_subscribe, data_tracks, resume),
         SignalVersion::V1 => {
             let offer = session.first_offer.as_deref().filter(|_| resume.is_none());
-            query_v1(auto_subscribe, offer, resume)
+            query_v1((auto_subscribe, data_tracks), session.role.rpc, offer, resume)
         }
     };
     let bad = |detail: String| ConnectError::Protocol { address: url.authority(), detail };
@@ -156,13 +157,16 @@ fn request(options: &ConnectOptions, resume: Option<&Resume<'_>>) -> Result<Requ
 }
 
 /// livekit pkg/service/rtcservice.go:239, utils.go:179.
-fn query_v0(auto_subscribe: bool, resume: Option<&Resume<'_>>) -> String {
+fn query_v0(auto_subscribe: bool, data_tracks: bool, resume: Option<&Resume<'_>>) -> String {
     let mut query = format!(
         "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={}\
          &capabilities=CAP_PACKET_TRAILER",
         env!("CARGO_PKG_VERSION"),
         u8::from(auto_subscribe),
     );
+    if data_tracks {
+        query.push_str("&auto_subscribe_data_track=1");
+    }
     if let Some(Resume { sid, reason }) = resume {
         // The sid is the server's word: only what a sid is made of goes into a URL.
         let sid: String = sid.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
@@ -174,19 +178,26 @@ fn query_v0(auto_subscribe: bool, resume: Option<&Resume<'_>>) -> String {
 
 /// livekit pkg/service/rtcservice.go:191: a message in the URL. It is compressed as the SDKs do it: an
 /// offer has thousands of bytes, and proxies bound a URL at 8 kB.
-fn query_v1(auto_subscribe: bool, offer: Option<&str>, resume: Option<&Resume<'_>>) -> String {
+fn query_v1(
+    (auto_subscribe, data_tracks): (bool, bool),
+    rpc: bool,
+    offer: Option<&str>,
+    resume: Option<&Resume<'_>>,
+) -> String {
     let client_info = proto::ClientInfo {
         sdk: proto::client_info::Sdk::Rust as i32,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: PROTOCOL as i32,
         os: std::env::consts::OS.to_owned(),
         capabilities: vec![proto::client_info::Capability::CapPacketTrailer as i32],
+        client_protocol: if rpc { CLIENT_PROTOCOL } else { 0 },
         ..proto::ClientInfo::default()
     };
     let mut request = proto::JoinRequest {
         client_info: Some(client_info),
         connection_settings: Some(proto::ConnectionSettings {
             auto_subscribe,
+            auto_subscribe_data_track: data_tracks.then_some(true),
             ..proto::ConnectionSettings::default()
         }),
         publisher_offer: offer.map(|sdp| proto::SessionDescription {

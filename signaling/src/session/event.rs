@@ -72,6 +72,13 @@ pub struct Role {
     pub tracks: Vec<LocalTrack>,
     /// It sends data messages: without tracks the engine offers as soon as it has joined.
     pub data: bool,
+    /// It publishes a data track, [`DATA_TRACK_HANDLE`](super::DATA_TRACK_HANDLE).
+    pub data_track: bool,
+    /// It answers calls between participants (LiveKit's RPC), as packets and as text streams: it says
+    /// that it speaks [`CLIENT_PROTOCOL`](super::CLIENT_PROTOCOL).
+    pub rpc: bool,
+    /// The server subscribes it to the data tracks of all others (`auto_subscribe_data_track`).
+    pub data_tracks_of_others: bool,
 }
 
 /// What a participant receives.
@@ -249,6 +256,17 @@ pub struct WantedCodec {
     pub qualities: Vec<(Quality, bool)>,
 }
 
+/// Somebody else in the room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// Its participant sid.
+    pub sid: String,
+    /// Its identity.
+    pub identity: String,
+    /// Which protocol between clients it speaks.
+    pub client_protocol: i32,
+}
+
 /// What happened in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionEvent {
@@ -265,6 +283,16 @@ pub enum SessionEvent {
     PublishRefused {
         /// Our client id.
         cid: String,
+        /// `request_response.Reason` in lower case, such as `not_allowed`.
+        reason: String,
+    },
+    /// The server accepted our data track.
+    DataTrackPublished {
+        /// Its handle.
+        handle: u16,
+    },
+    /// The server refused our data track.
+    DataTrackRefused {
         /// `request_response.Reason` in lower case, such as `not_allowed`.
         reason: String,
     },
@@ -350,6 +378,10 @@ pub enum SessionEvent {
         /// Round trip of the signalling connection.
         rtt: Duration,
     },
+    /// Others are connected now ([`SessionOptions::meet_others`](super::SessionOptions)).
+    OthersMet(Vec<Other>),
+    /// Sids of others that were met and are gone.
+    OthersParted(Vec<String>),
     /// Others have made these updates of themselves
     /// ([`Session::update_attribute`](super::Session::update_attribute)): identities, and the number
     /// that each is at. Only with `watch_others`.

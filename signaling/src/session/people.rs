@@ -5,7 +5,10 @@ use livekit_protocol as proto;
 use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 
-use super::{Session, SessionEvent};
+use super::{Other, Session, SessionEvent};
+
+/// Others that are met at most; further ones are not told of.
+pub const OTHERS_MET_MAX: usize = 4_096;
 
 /// The attribute that [`Session::update_attribute`] changes.
 pub const UPDATE_ATTRIBUTE: &str = "stampede.update";
@@ -47,6 +50,33 @@ impl Session {
             .collect();
         if !updates.is_empty() {
             self.event(SessionEvent::OthersUpdated(updates));
+        }
+    }
+
+    /// Tells who is connected now, and who is gone.
+    pub(super) fn tell_others(&mut self, participants: &[proto::ParticipantInfo]) {
+        use proto::participant_info::State;
+        let Some(known) = &mut self.others else { return };
+        let (mut met, mut parted) = (Vec::new(), Vec::new());
+        for other in participants.iter().filter(|other| other.sid != self.own_sid) {
+            if other.state == State::Disconnected as i32 {
+                parted.extend(known.take(&other.sid));
+            } else if other.state == State::Active as i32
+                && known.len() < OTHERS_MET_MAX
+                && known.insert(other.sid.clone())
+            {
+                met.push(Other {
+                    sid: other.sid.clone(),
+                    identity: other.identity.clone(),
+                    client_protocol: other.client_protocol,
+                });
+            }
+        }
+        if !parted.is_empty() {
+            self.event(SessionEvent::OthersParted(parted));
+        }
+        if !met.is_empty() {
+            self.event(SessionEvent::OthersMet(met));
         }
     }
 

@@ -1,0 +1,137 @@
+//! Data tracks, and who can be called, as far as signalling knows.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use livekit_protocol as proto;
+use proto::request_response::{Reason, Request as About};
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use stampede_signaling::session::*;
+
+fn publisher() -> Harness {
+    let role = Role {
+        data: true,
+        data_track: true,
+        data_tracks_of_others: true,
+        ..Role::subscriber(Subscription::Auto, Quality::High)
+    };
+    let mut h = Harness::with(SessionOptions {
+        version: SignalVersion::V1,
+        first_offer: Some("first".to_owned()),
+        ..SessionOptions::new(role)
+    });
+    h.receive(join(vec![]));
+    h
+}
+
+/// The requests for a data track among what was sent.
+fn requests(h: &Harness) -> Vec<&proto::PublishDataTrackRequest> {
+    let request = |message| match message {
+        &Request::PublishDataTrackRequest(ref request) => Some(request),
+        _ => None,
+    };
+    h.sent.iter().filter_map(request).collect()
+}
+
+fn taken() -> proto::SignalResponse {
+    let info = proto::DataTrackInfo {
+        pub_handle: DATA_TRACK_HANDLE.into(),
+        sid: "DTR_1".to_owned(),
+        name: "stampede".to_owned(),
+        ..proto::DataTrackInfo::default()
+    };
+    let published = proto::PublishDataTrackResponse { info: Some(info) };
+    response(Response::PublishDataTrackResponse(published))
+}
+
+fn answered(reason: Reason) -> proto::SignalResponse {
+    let about = About::PublishDataTrack(proto::PublishDataTrackRequest::default());
+    response(Response::RequestResponse(proto::RequestResponse {
+        reason: reason as i32,
+        request: Some(about),
+        ..proto::RequestResponse::default()
+    }))
+}
+
+fn resume(h: &mut Harness) -> proto::SyncState {
+    h.session.handle_transport_end(EndReason::PingTimeout);
+    h.session.resume(h.now);
+    h.clear();
+    h.receive(response(Response::Reconnect(proto::ReconnectResponse::default())));
+    let Some(Request::SyncState(state)) = h.sent.first() else { panic!("{:?}", h.sent) };
+    state.clone()
+}
+
+#[test]
+fn a_data_track_is_published_once_and_named_when_the_session_is_resumed() {
+    let mut h = publisher();
+    let [request] = &requests(&h)[..] else { panic!("{:?}", h.sent) };
+    assert_eq!((request.pub_handle, request.name.as_str()), (1, "stampede"));
+    h.clear();
+    h.receive(taken());
+    assert_eq!(h.events, [SessionEvent::DataTrackPublished { handle: 1 }]);
+    let state = resume(&mut h);
+    let [published] = &state.publish_data_tracks[..] else { panic!("{state:?}") };
+    assert_eq!(published.info.as_ref().unwrap().sid, "DTR_1");
+    assert!(requests(&h).is_empty(), "{:?}", h.sent);
+}
+
+#[test]
+fn what_was_not_answered_before_a_resume_is_asked_again() {
+    let mut h = publisher();
+    assert!(resume(&mut h).publish_data_tracks.is_empty());
+    assert_eq!(requests(&h).len(), 1);
+    // The server had taken the first request.
+    h.clear();
+    h.receive(answered(Reason::DuplicateHandle));
+    assert_eq!(h.events, [SessionEvent::DataTrackPublished { handle: 1 }]);
+}
+
+#[test]
+fn a_data_track_that_is_refused_is_not_asked_for_again() {
+    let mut h = publisher();
+    h.clear();
+    h.receive(answered(Reason::NotAllowed));
+    let reason = "not_allowed".to_owned();
+    assert_eq!(h.events, [SessionEvent::DataTrackRefused { reason }]);
+    assert!(resume(&mut h).publish_data_tracks.is_empty());
+    assert!(requests(&h).is_empty());
+    // What nobody asked for changes nothing.
+    let role = Role::subscriber(Subscription::Auto, Quality::High);
+    let mut h = Harness::with(SessionOptions::new(role));
+    h.receive(join(vec![]));
+    h.clear();
+    h.receive(taken());
+    assert_eq!(h.events, []);
+}
+
+#[test]
+fn others_are_met_once_they_are_connected_and_until_they_leave() {
+    use proto::participant_info::State;
+    let role = Role { rpc: true, ..Role::subscriber(Subscription::Auto, Quality::High) };
+    let mut h = Harness::with(SessionOptions { meet_others: true, ..SessionOptions::new(role) });
+    let of = |sid: &str, state: State| proto::ParticipantInfo {
+        state: state as i32,
+        client_protocol: 2,
+        ..participant(sid, vec![])
+    };
+    h.receive(join(vec![of("PA_1", State::Active), of("PA_2", State::Joined)]));
+    let other = |sid: &str| Other {
+        sid: sid.to_owned(),
+        identity: format!("identity of {sid}"),
+        client_protocol: 2,
+    };
+    let met = SessionEvent::OthersMet(vec![other("PA_1")]);
+    assert!(h.events.contains(&met), "{:?}", h.events);
+    h.clear();
+    let both =
+        vec![of("PA_1", State::Active), of("PA_2", State::Active), of("PA_self", State::Active)];
+    h.receive(update(both));
+    assert_eq!(h.events, [SessionEvent::OthersMet(vec![other("PA_2")])]);
+    h.clear();
+    h.receive(update(vec![of("PA_1", State::Disconnected), of("PA_9", State::Disconnected)]));
+    assert_eq!(h.events, [SessionEvent::OthersParted(vec!["PA_1".to_owned()])]);
+}
