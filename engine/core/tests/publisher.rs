@@ -14,7 +14,9 @@ use stampede_core::{
     AudioOptions, CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample,
     Slots, SpeakingTurns, TrackError,
 };
-use stampede_media::{AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265, vp9};
+use stampede_media::{
+    AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265, vp9,
+};
 use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
@@ -460,7 +462,8 @@ fn each_stream_of_simulcast_vp9_names_its_layer() {
     sim.run(Duration::from_secs(1));
     let mut seen = BTreeMap::new();
     for (ssrc, packets) in streams(&sim) {
-        let first = packets.iter().filter_map(|packet| vp9::Descriptor::parse(&packet.payload).ok());
+        let first =
+            packets.iter().filter_map(|packet| vp9::Descriptor::parse(&packet.payload).ok());
         let ids: std::collections::BTreeSet<_> = first.map(|it| it.spatial_id.unwrap()).collect();
         let keyframe = packets.iter().find_map(|packet| {
             let descriptor = vp9::Descriptor::parse(&packet.payload).ok()?;

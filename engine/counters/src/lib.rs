@@ -45,8 +45,8 @@ pub use grown::Grown;
 pub use impair::ImpairCounters;
 pub use joins::{JoinCounters, JoinGroups, JoinPaths, PendingAt, SessionCounters};
 pub use ledger::{
-    AttendanceCounters, CongestionCounters, ForwardCounters, LedgerTotals, PublishedCounters, SfuSignallingCounters,
-    SfuWorkerCounters, UpstreamCounters,
+    AttendanceCounters, CongestionCounters, ForwardCounters, LedgerTotals, PublishedCounters,
+    SfuSignallingCounters, SfuWorkerCounters, UpstreamCounters,
 };
 pub use media::{
     FeedbackCounters, FrameCounters, FreezeCause, FreezeCauses, FreezeCounters, LatencyCounters,

@@ -285,7 +285,8 @@ impl Structure {
     /// The highest spatial and temporal layer of each decode target.
     pub fn target_layers(&self) -> Vec<(u8, u8)> {
         let of = |target: usize| {
-            let has = |template: &&Template| template.indications.get(target).is_some_and(|i| *i > 0);
+            let has =
+                |template: &&Template| template.indications.get(target).is_some_and(|i| *i > 0);
             let layers = self.templates.iter().filter(has);
             layers.map(|template| (template.spatial_id, template.temporal_id)).max()
         };

@@ -207,10 +207,8 @@ mod tests {
 
     #[test]
     fn who_an_impair_chooses_of_a_cohort_tells_what_the_cohort_does() {
-        let silent = CohortSpec {
-            feedback: Some(CongestionFeedback::None),
-            ..cohort("silent", None)
-        };
+        let silent =
+            CohortSpec { feedback: Some(CongestionFeedback::None), ..cohort("silent", None) };
         let cohorts = cohorts(&[silent], &["delay=50ms"]);
         let told: Vec<_> = cohorts.all().iter().map(|cohort| cohort.feedback).collect();
         let none = Some(CongestionFeedback::None);

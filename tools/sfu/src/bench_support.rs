@@ -234,7 +234,13 @@ impl FanOut {
             paused: false,
         };
         let role = Role::Subscriber;
-        self.worker.carry_out(Command::AddPeer { peer: key, role, label, tracks: vec![track], allow_pause: false });
+        self.worker.carry_out(Command::AddPeer {
+            peer: key,
+            role,
+            label,
+            tracks: vec![track],
+            allow_pause: false,
+        });
         let Ok(Event::Offer { id, sdp, .. }) = self.events.try_recv() else {
             panic!("no offer");
         };

@@ -45,8 +45,8 @@ mod ws;
 
 pub use faults::SfuFaults;
 pub use ledger::{
-    CongestionCounters, CongestionLedger, ForwardCounters, Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
-    SubscriberTrackLedger, WorkerLedger,
+    CongestionCounters, CongestionLedger, ForwardCounters, Ledger, LedgerTotals,
+    PublishedTrackLedger, RoomLedger, SubscriberLedger, SubscriberTrackLedger, WorkerLedger,
 };
 pub use options::{Congestion, OptionsError, SfuOptions};
 pub use report::LedgerError;

@@ -136,7 +136,8 @@ fn vp9_h264_h265_and_av1_go_through() {
 fn vp9_simulcast_goes_through() {
     let _alone = alone();
     for (resolution, height) in [("low", 180), ("medium", 360), ("high", 720)] {
-        let args = ["--video-codec=vp9", "--scalability-mode=none", "--video-resolution", resolution];
+        let args =
+            ["--video-codec=vp9", "--scalability-mode=none", "--video-resolution", resolution];
         let Some(ended) = real(&[&SMALL[..], &args].concat()) else { return };
         ended.assert_code(0);
         let layers = &ended.report()["video"]["layers"];
@@ -159,7 +160,11 @@ fn shared_screens_are_tracks_of_their_own() {
         assert_eq!(ended.number("/publish/tracks"), 4.0);
         for kind in ["video", "audio"] {
             assert_eq!(ended.number(&format!("/{kind}/tracks_received")), 20.0, "{codec} {kind}");
-            assert_eq!(ended.number(&format!("/{kind}/packets/unrecovered")), 0.0, "{codec} {kind}");
+            assert_eq!(
+                ended.number(&format!("/{kind}/packets/unrecovered")),
+                0.0,
+                "{codec} {kind}"
+            );
         }
         assert_eq!(ended.number("/video/freezes/causes/loss/count"), 0.0, "{codec}");
     }

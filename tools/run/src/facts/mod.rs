@@ -251,9 +251,8 @@ fn smaller_excused(data: &RunData) -> Option<&'static str> {
         |kind| matches!(kind, FaultKind::Simulate(Simulation::SubscriberBandwidth { .. }));
     // A queue or losses of our own making are told to a server that asks for them, which rightly sends less.
     let mut parts = data.scenario.cohorts.all().iter();
-    let told = parts.any(|part| {
-        part.feedback.unwrap_or(data.scenario.feedback) == CongestionFeedback::Chrome
-    });
+    let told = parts
+        .any(|part| part.feedback.unwrap_or(data.scenario.feedback) == CongestionFeedback::Chrome);
     if impaired.any(|spec| told || spec.rate_bps.is_some()) || faults.any(bandwidth) {
         return Some("a way was made worse on purpose");
     }

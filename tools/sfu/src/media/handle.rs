@@ -8,9 +8,7 @@ use stampede_udp::Waker;
 
 use super::message::Command;
 use super::packet::MediaBatch;
-use crate::ledger::{
-    CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger,
-};
+use crate::ledger::{CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
 
 /// Commands waiting for one worker at most. The signalling thread waits when it is full; a worker
 /// empties it every few milliseconds and never waits for signalling, so this can't deadlock.

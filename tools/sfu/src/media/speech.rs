@@ -74,9 +74,8 @@ impl Speech {
         (self.observed_ms, self.active_ms, self.loudest) = (0, 0, SILENT_LEVEL);
         let active = self.level >= linear(f64::from(ACTIVE_LEVEL));
         // What is too early is told with the next window, if it is so then.
-        let is_early = self
-            .changed_at
-            .is_some_and(|at| now.saturating_duration_since(at) < CHANGE_INTERVAL);
+        let is_early =
+            self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < CHANGE_INTERVAL);
         if active == self.active || is_early {
             return None;
         }

@@ -42,7 +42,8 @@ impl FrameInfo {
             self.keyframe = true;
             let header = payload.get(descriptor.len..).and_then(|data| frame_header(data).ok());
             let spatial_id = descriptor.spatial_id.unwrap_or(0);
-            self.height = header.and_then(|header| header.size).map(|(_, height)| (spatial_id, height));
+            self.height =
+                header.and_then(|header| header.size).map(|(_, height)| (spatial_id, height));
         }
         self.top = self.top.max(descriptor.spatial_id.unwrap_or(0));
         for &diff in descriptor.references.as_slice() {

@@ -122,8 +122,8 @@ impl Congestion {
             None => estimate_bps,
         };
         let carried_bps = carried_bps.min(estimate_bps);
-        let is_news = carried_bps as f64 <= USED_SHARE * usage_bps as f64
-            && carried_bps != self.capacity_bps;
+        let is_news =
+            carried_bps as f64 <= USED_SHARE * usage_bps as f64 && carried_bps != self.capacity_bps;
         if !is_news {
             return None;
         }

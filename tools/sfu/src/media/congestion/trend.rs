@@ -89,8 +89,8 @@ impl Trend {
         else {
             return false;
         };
-        let enough = self.samples.len() >= self.config.samples
-            || last.duration_since(*first) > FALLING_FOR;
+        let enough =
+            self.samples.len() >= self.config.samples || last.duration_since(*first) > FALLING_FOR;
         self.samples.len() >= self.config.samples_min
             && enough
             && self.kendalls_tau() < self.config.falls_below

@@ -120,9 +120,8 @@ impl<'a> ExtensionBlock<'a> {
 
     /// Bytes of the whole block: none, or a multiple of four.
     fn bytes(&self) -> usize {
-        let descriptor = self.descriptor.map_or(0, |(_, value)| {
-            value.len() + if self.long { 2 } else { 1 }
-        });
+        let descriptor =
+            self.descriptor.map_or(0, |(_, value)| value.len() + if self.long { 2 } else { 1 });
         match self.len + descriptor {
             0 => 0,
             elements => BLOCK_HEADER_BYTES + elements.next_multiple_of(4),

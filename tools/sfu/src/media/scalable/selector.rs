@@ -245,7 +245,8 @@ mod tests {
         let rate = |temporal| Layer { spatial: 0, temporal };
         let wanted = |picture| rate([2, 0, 1, 2][picture / 25]);
         let seen = watched(&packets, wanted);
-        let count = |from: usize, to: usize| (from..to).filter(|at| top(&seen, *at).is_some()).count();
+        let count =
+            |from: usize, to: usize| (from..to).filter(|at| top(&seen, *at).is_some()).count();
         assert_eq!((count(0, 24), count(28, 48), count(52, 72), count(80, 90)), (24, 5, 10, 10));
     }
 

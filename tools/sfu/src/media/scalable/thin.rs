@@ -51,7 +51,8 @@ impl Thinner {
     /// The publisher's number of a packet that passed as this one, and its marker.
     pub(super) fn origin(&self, number: u64) -> Option<(u64, bool)> {
         let passed = self.memory.iter().flatten();
-        let mut found = passed.filter(|passed| passed.sent && passed.seq - passed.left_out == number);
+        let mut found =
+            passed.filter(|passed| passed.sent && passed.seq - passed.left_out == number);
         found.next().map(|passed| (passed.seq, passed.marker))
     }
 

@@ -34,7 +34,9 @@ impl Worker {
 
     /// What a subscriber wants has changed: if it gets less than that, what fits may be another.
     pub(super) fn share_out_anew(&mut self, index: usize) {
-        let Some(congestion) = self.peers.get(index).and_then(|peer| peer.congestion()) else { return };
+        let Some(congestion) = self.peers.get(index).and_then(|peer| peer.congestion()) else {
+            return;
+        };
         if congestion.is_deficient() {
             let capacity_bps = congestion.capacity_bps();
             self.act(index, Act::Allocate { capacity_bps });
