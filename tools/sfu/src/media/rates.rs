@@ -7,6 +7,8 @@ use super::packet::MediaPacket;
 
 /// Over how long a rate is measured.
 const WINDOW: Duration = Duration::from_secs(1);
+/// A track that has sent nothing for this long takes nothing.
+const SILENT_MAX: Duration = Duration::from_secs(2);
 /// Decode targets of a dependency structure at most.
 const TARGETS_MAX: usize = 32;
 /// Bytes of a packet beside its payload that an estimate of the way to a subscriber covers.
@@ -16,6 +18,7 @@ const HEADER_BYTES: u64 = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     since: Option<Instant>,
+    last_at: Option<Instant>,
     bytes: [u64; TARGETS_MAX],
     /// The layer of each of `bytes`.
     layers: Vec<Layer>,
@@ -27,6 +30,7 @@ impl Rates {
     /// Takes a packet of the publisher's.
     pub(crate) fn add(&mut self, packet: &MediaPacket) {
         let at = packet.numbers.arrived_at;
+        self.last_at = Some(at);
         let since = *self.since.get_or_insert(at);
         let elapsed = at.saturating_duration_since(since);
         if elapsed >= WINDOW {
@@ -59,8 +63,9 @@ impl Rates {
     }
 
     /// The layers that were there lately, lowest first; none before they were measured.
-    pub(crate) fn steps(&self) -> &[Step] {
-        &self.steps
+    pub(crate) fn steps(&self, now: Instant) -> &[Step] {
+        let silent = |at| now.saturating_duration_since(at) >= SILENT_MAX;
+        if self.last_at.is_none_or(silent) { &[] } else { &self.steps }
     }
 
     fn close(&mut self, elapsed: Duration) {
@@ -111,21 +116,24 @@ mod tests {
     fn layers_that_are_there_have_a_rate_once_a_window_is_over() {
         let (mut rates, start) = (Rates::default(), Instant::now());
         for ms in (0..=1_000).step_by(10) {
-            assert!(rates.steps().is_empty());
             let at = start + Duration::from_millis(ms);
+            assert!(rates.steps(at).is_empty());
             rates.add(&packet(0, at, 105));
             rates.add(&packet(2, at, 1_230));
         }
-        let steps: Vec<_> = rates.steps().iter().map(|s| (s.layer, s.bitrate_bps)).collect();
+        let second = |seconds| start + Duration::from_secs(seconds);
+        let steps: Vec<_> =
+            rates.steps(second(1)).iter().map(|s| (s.layer, s.bitrate_bps)).collect();
         assert_eq!(steps, [(Layer::spatial(0), 100_000), (Layer::spatial(2), 1_000_000)]);
         for ms in (1_010..=2_000).step_by(10) {
             rates.add(&packet(0, start + Duration::from_millis(ms), 105));
         }
-        assert_eq!(rates.steps().len(), 2, "the last window still had one of it");
+        assert_eq!(rates.steps(second(2)).len(), 2, "the last window still had one of it");
         for ms in (2_010..=3_000).step_by(10) {
             rates.add(&packet(0, start + Duration::from_millis(ms), 105));
         }
-        let layers: Vec<_> = rates.steps().iter().map(|step| step.layer).collect();
+        let layers: Vec<_> = rates.steps(second(3)).iter().map(|step| step.layer).collect();
         assert_eq!(layers, [Layer::spatial(0)], "the other is gone");
+        assert!(rates.steps(second(5)).is_empty(), "so is this one");
     }
 }

@@ -238,10 +238,10 @@ impl Subscription {
     }
 
     /// What it is to be shared out to, of video that the subscriber wants and is sent.
-    pub(crate) fn demand<'a>(&self, track: &'a Track) -> Option<Demand<'a>> {
+    pub(crate) fn demand<'a>(&self, track: &'a Track, now: Instant) -> Option<Demand<'a>> {
         let sent = self.negotiation == Negotiation::Active && !self.removed && !self.offer.paused;
         let limit = Layer::spatial(self.offer.limit);
-        let demand = Demand { steps: track.steps(), limit, cap: self.cap };
+        let demand = Demand { steps: track.steps(now), limit, cap: self.cap };
         (sent && self.offer.kind == MediaKind::Video).then_some(demand)
     }
 

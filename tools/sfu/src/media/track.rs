@@ -156,8 +156,8 @@ impl Track {
     }
 
     /// What its layers take, lowest first; none before they were measured.
-    pub(crate) fn steps(&self) -> &[Step] {
-        self.rates.steps()
+    pub(crate) fn steps(&self, now: Instant) -> &[Step] {
+        self.rates.steps(now)
     }
 
     fn set_params(&mut self, params: PayloadParams) {

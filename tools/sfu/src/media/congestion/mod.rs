@@ -185,12 +185,7 @@ impl Congestion {
                 probe.stop(now);
             }
             if !probe.is_over(now) {
-                let bytes = probe.padding(now, usage.sent_bytes);
-                if let Some(at) = probe.next_at() {
-                    self.look_at = self.look_at.min(at);
-                }
-                self.probe = Some(probe);
-                return (bytes > 0).then_some(Act::Pad { bytes });
+                return self.go_on(now, probe, usage.sent_bytes);
             }
             return self.finish(&probe);
         }
@@ -208,9 +203,18 @@ impl Congestion {
         let more_bps = ((next_bps as f64 * PROBE_SHARE) as u64).max(PROBE_BPS_MIN);
         let goal_bps = usage.bps + more_bps;
         self.observe_anew(true);
-        self.look_at = now;
-        self.probe = Some(Probe::new(now, goal_bps, self.regulator.duration(), usage.sent_bytes));
-        None
+        let probe = Probe::new(now, goal_bps, self.regulator.duration(), usage.sent_bytes);
+        self.go_on(now, probe, usage.sent_bytes)
+    }
+
+    /// A probe goes on: what padding is due.
+    fn go_on(&mut self, now: Instant, mut probe: Probe, sent_bytes: u64) -> Option<Act> {
+        let bytes = probe.padding(now, sent_bytes);
+        if let Some(at) = probe.next_at(now) {
+            self.look_at = self.look_at.min(at);
+        }
+        self.probe = Some(probe);
+        (bytes > 0).then_some(Act::Pad { bytes })
     }
 
     /// So many packets of padding were sent, of so many bytes in all.

@@ -110,9 +110,9 @@ impl Probe {
         self.padded += bytes;
     }
 
-    /// When padding may be due again, if it still sends.
-    pub(super) fn next_at(&self) -> Option<Instant> {
-        (self.pad_at < self.ends).then_some(self.pad_at)
+    /// When padding may be due again, if it still sends; later than now.
+    pub(super) fn next_at(&self, now: Instant) -> Option<Instant> {
+        (now < self.pad_at && self.pad_at < self.ends).then_some(self.pad_at)
     }
 }
 
@@ -148,7 +148,9 @@ mod tests {
         assert_eq!(probe.padding(at(20), 6_500), 500, "media counts");
         probe.padded(500);
         assert_eq!(probe.padding(at(199), 6_500), 12_000, "it was late");
+        assert_eq!(probe.next_at(at(199)), None, "it would be over");
         assert_eq!(probe.padding(at(220), 6_500), 0, "over");
+        assert_eq!(probe.next_at(at(220)), None);
         assert!(!probe.is_over(at(549)) && probe.is_over(at(550)));
     }
 }

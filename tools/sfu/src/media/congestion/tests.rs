@@ -4,7 +4,8 @@ use super::allocate::{Demand, allocate, next_bps, usage_bps};
 use super::*;
 use crate::media::layers::{Cap, Layer, Step};
 
-const TICK: Duration = Duration::from_millis(10);
+/// Coarse enough for looks to come late.
+const TICK: Duration = Duration::from_millis(8);
 const REMB_INTERVAL: Duration = Duration::from_millis(200);
 
 fn simulcast() -> Vec<Step> {
@@ -91,13 +92,15 @@ impl Way {
         while self.now < end {
             self.now += TICK;
             let usage = usage_bps(&[self.demand()]);
-            self.sent_bytes += usage / 800;
-            self.rates.push(usage + std::mem::take(&mut self.padded) * 800);
+            self.sent_bytes += usage / 1_000;
+            self.rates.push(usage + std::mem::take(&mut self.padded) * 1_000);
             if self.congestion.next_at().is_some_and(|at| at <= self.now) {
                 let next_bps = next_bps(&[self.demand()]);
                 let sent_bytes = self.sent_bytes;
                 let usage = Usage { bps: usage, next_bps, sent_bytes };
                 let act = self.congestion.tick(self.now, usage, self.pads);
+                let next_at = self.congestion.next_at();
+                assert!(next_at.is_none_or(|at| at > self.now), "nothing is due twice at once");
                 self.act(act);
             }
             let sent_bps = self.rates.iter().sum::<u64>() / self.rates.len() as u64;

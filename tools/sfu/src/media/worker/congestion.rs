@@ -83,7 +83,7 @@ impl Worker {
         let Some(peer) = self.peers.get(index) else { return Vec::new() };
         let wanted = peer.subscriptions().iter().filter(|subscription| {
             let track = self.tracks.get(subscription.track());
-            track.is_some_and(|track| subscription.demand(track).is_some())
+            track.is_some_and(|track| subscription.demand(track, self.now).is_some())
         });
         wanted.map(|subscription| subscription.track()).collect()
     }
@@ -93,7 +93,7 @@ impl Worker {
         let Some(peer) = self.peers.get(index) else { return Vec::new() };
         let of = |&track: &usize| {
             let subscription = peer.subscriptions().to_track(track)?;
-            subscription.demand(self.tracks.get(track)?)
+            subscription.demand(self.tracks.get(track)?, self.now)
         };
         tracks.iter().filter_map(of).collect()
     }

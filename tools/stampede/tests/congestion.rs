@@ -1,0 +1,86 @@
+//! What subscribers tell of the way to them, and what they get for it, with the real binary and the
+//! embedded SFU.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{alone, run};
+
+/// A server takes lower layers for who is behind a narrow way, and higher ones when the way is wide
+/// again; nobody lost anything that was not dropped on purpose, and the others see nothing of it.
+fn follows_a_narrow_way(codec: &str) {
+    let _alone = alone();
+    let narrow = "--impair=cohort=50%,rate=700kbps,rate_span=20s@0s";
+    let codec = format!("--video-codec={codec}");
+    let args = [
+        "run",
+        "--no-tui",
+        "--video-publishers=1",
+        "--audio-publishers=1",
+        "--subscribers=4",
+        "--num-per-second=50",
+        "--duration=50s",
+        "--seed=3",
+        narrow,
+        &codec,
+    ];
+    let ended = run(&args);
+    ended.assert_code(0);
+    let cohorts = ended.report()["cohorts"].as_array().unwrap();
+    let of = |name: &str| cohorts.iter().find(|row| row["name"] == name).unwrap();
+    let heights = |name: &str| {
+        let rows = of(name)["video"]["layers"]["heights"].as_array().unwrap().iter();
+        let shown = rows.map(|row| (row["name"].clone(), row["shown_s"].as_f64().unwrap()));
+        shown.filter(|(_, shown_s)| *shown_s > 2.0).collect::<Vec<_>>()
+    };
+    let shown = |name: &str, height: &str| {
+        heights(name).iter().find(|(known, _)| known == height).map_or(0.0, |(_, s)| *s)
+    };
+    assert_eq!(heights("rest").len(), 1, "{:#}", of("rest")["video"]["layers"]);
+    // Two of them, of 20 s each, less what it takes to notice.
+    let narrow_s = shown("impair-1", "360p") + shown("impair-1", "180p");
+    assert!(narrow_s > 20.0, "{:#}", of("impair-1")["video"]["layers"]);
+    let wide_s = shown("impair-1", "720p");
+    assert!(wide_s > 15.0, "{:#}", of("impair-1")["video"]["layers"]);
+    for name in ["rest", "impair-1"] {
+        assert_eq!(of(name)["feedback"], "chrome");
+    }
+    assert_eq!(of("rest")["video"]["packets"]["unrecovered"], 0);
+    let verdict = ended.verdict().unwrap();
+    assert_eq!(verdict["fault"], "none", "{verdict:#}");
+    let embedded = |name: &str| ended.number(&format!("/server/embedded/measured/{name}"));
+    assert!(embedded("congestions") >= 1.0 && embedded("probes") >= 2.0);
+    assert!(embedded("padding_packets") > 0.0 && embedded("estimates") > 400.0);
+}
+
+#[test]
+fn lower_layers_are_taken_for_who_is_behind_a_narrow_way() {
+    follows_a_narrow_way("vp8");
+}
+
+#[test]
+fn lower_layers_within_one_stream_are_too() {
+    follows_a_narrow_way("vp9");
+}
+
+/// Who tells nothing is never given less, and says so in its cohort's row.
+#[test]
+fn a_cohort_may_tell_nothing_of_congestion() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cohorts.toml");
+    let text = "[[cohort]]\nname = \"silent\"\nshare = \"50%\"\nfeedback = \"none\"\n";
+    std::fs::write(&file, text).unwrap();
+    let scenario = format!("--scenario={}", file.display());
+    let args = ["run", "--no-tui", "--video-publishers=1", "--num-per-second=50", "--seed=3"];
+    let more = ["--subscribers=4", "--duration=8s", &scenario];
+    let ended = run(&[&args[..], &more].concat());
+    let cohorts = ended.report()["cohorts"].as_array().unwrap();
+    let of = |name: &str| cohorts.iter().find(|row| row["name"] == name).unwrap();
+    for (name, feedback) in [("silent", "none"), ("rest", "chrome")] {
+        assert_eq!(of(name)["feedback"], feedback);
+        let sent = of(name)["video"]["remb_sent"].as_f64().unwrap();
+        assert_eq!(sent > 0.0, feedback == "chrome", "{name}: {sent}");
+    }
+}
