@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use stampede_core::data::DataKind;
 use stampede_core::{MediaKind, Sample, StreamReport};
 
 /// Longest value told apart in microseconds (ten minutes); longer ones count as this. It is the
@@ -32,8 +33,10 @@ pub struct Distributions {
     pub estimate_bps: Histogram<u64>,
     /// Estimates that publishers made of the server's feedback, in bits a second.
     pub uplink_estimate_bps: Histogram<u64>,
-    /// Latency of data messages, of each of [`DataKind::ALL`](stampede_core::data::DataKind::ALL).
-    pub data_latency_us: [Histogram<u64>; 2],
+    /// Latency of data messages, of each of [`DataKind::ALL`].
+    pub data_latency_us: [Histogram<u64>; DataKind::COUNT],
+    /// Round trips of answered calls.
+    pub rpc_round_trip_us: Histogram<u64>,
     /// How late published packets left.
     pub publish_lateness_us: Histogram<u64>,
 }
@@ -49,7 +52,8 @@ impl Default for Distributions {
             pli_to_keyframe_us: histogram(3),
             estimate_bps: histogram(3),
             uplink_estimate_bps: histogram(3),
-            data_latency_us: [histogram(2), histogram(2)],
+            data_latency_us: DataKind::ALL.map(|_| histogram(2)),
+            rpc_round_trip_us: histogram(2),
             publish_lateness_us: histogram(2),
         }
     }
@@ -79,6 +83,9 @@ impl Distributions {
             }
             Sample::Data { kind, latency } => {
                 self.data_latency_us[kind as usize].saturating_record(micros(latency));
+            }
+            Sample::Rpc { round_trip } => {
+                self.rpc_round_trip_us.saturating_record(micros(round_trip));
             }
             Sample::Published { lateness, packets } => {
                 self.publish_lateness_us.saturating_record_n(micros(lateness), packets);
@@ -113,6 +120,7 @@ impl Distributions {
         for (own, other) in self.data_latency_us.iter_mut().zip(&other.data_latency_us) {
             add(own, other);
         }
+        add(&mut self.rpc_round_trip_us, &other.rpc_round_trip_us);
         add(&mut self.publish_lateness_us, &other.publish_lateness_us);
     }
 

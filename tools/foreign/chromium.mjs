@@ -2,7 +2,7 @@
 //
 //   node chromium.mjs subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
 //                               [--quality low|medium|high]
-//                               [--samples yes] [--data yes]
+//                               [--samples yes] [--data yes] [--rpc yes]
 //   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
 //                               [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
 //                               [--codec vp8|vp9|av1|h264]
@@ -14,7 +14,8 @@
 // says `published` on stderr once it sends, a subscriber `watching` once all it expects comes;
 // SIGINT ends both early, with their figures. With --samples a subscriber also hands out its figures
 // of every 200 ms, with the time of day. With --data it counts the data messages that come, and sends
-// messages, a text stream and a byte stream of its own.
+// messages, a text stream and a byte stream of its own; frames of data tracks are counted always.
+// With --rpc it answers `stampede.echo` with what it is called with, and calls everybody three times.
 //
 // --light makes the camera's picture small, for machines with few cores; --codec is what it publishes,
 // VP9 and AV1 as livekit-client does by default, in scalable layers (L3T3_KEY); --dtx lets the
@@ -48,7 +49,7 @@ const PUBLISH_FLAGS = ['--use-fake-device-for-media-stream=fps=30',
 const SAID = ['published', 'watching', 'muted', 'unmuted', 'quiet', 'still', 'unpublished'];
 const COMMANDS = ['mute', 'unmute', 'quiet', 'still', 'unpublish'];
 // Flags that are yes or no.
-const SWITCHES = ['samples', 'data', 'light', 'dtx', 'screen', 'dynacast'];
+const SWITCHES = ['samples', 'data', 'rpc', 'light', 'dtx', 'screen', 'dynacast'];
 
 class UsageError extends Error {}
 
@@ -110,7 +111,7 @@ function accessToken(key, secret, options) {
         nbf: now_s - 10,
         exp: now_s + 3600,
         video: { roomJoin: true, room: options.room, canPublish: publishes,
-            canSubscribe: !publishes, canPublishData: options.data },
+            canSubscribe: !publishes, canPublishData: options.data || options.rpc },
     });
     return `${body}.${createHmac('sha256', secret).update(body).digest('base64url')}`;
 }
@@ -140,7 +141,7 @@ function servePage() {
 
 /* The two functions below run inside the page: they see nothing of this file. */
 
-async function subscribeInPage({ url, token, seconds, expect, quality, sample, exchange,
+async function subscribeInPage({ url, token, seconds, expect, quality, sample, exchange, call,
     connect_seconds_max }) {
     const { Room, RoomEvent, VideoQuality } = globalThis.LivekitClient;
     const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -159,7 +160,20 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample, e
         }
         tracks.push({ track, sid: publication.trackSid, identity: participant.identity });
     });
-    const data = { reliable: 0, lossy: 0, bytes: 0, sent: 0 };
+    const data = { reliable: 0, lossy: 0, bytes: 0, sent: 0, frames: 0, frame_bytes: 0 };
+    const rpc = { asked: 0, called: 0, answered: 0, error: null };
+    if (call) {
+        room.registerRpcMethod('stampede.echo', async ({ payload }) => {
+            rpc.asked += 1;
+            return payload;
+        });
+    }
+    room.on(RoomEvent.DataTrackPublished, async (track) => {
+        for await (const frame of track.subscribe()) {
+            data.frames += 1;
+            data.frame_bytes += frame.payload.length;
+        }
+    });
     room.on(RoomEvent.DataReceived, (payload, participant, kind) => {
         data[kind === 1 ? 'lossy' : 'reliable'] += 1;
         data.bytes += payload.length;
@@ -221,6 +235,21 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample, e
         await writer.write(new Uint8Array(40000));
         await writer.close();
     }
+    for (const bytes of call ? [100, 100, 20000] : []) {
+        const others = [...room.remoteParticipants.values()].map((other) => other.identity);
+        for (const destinationIdentity of others) {
+            const payload = 'é'.repeat(bytes / 2);
+            rpc.called += 1;
+            try {
+                const method = 'stampede.echo';
+                const answer = await room.localParticipant.performRpc(
+                    { destinationIdentity, method, payload });
+                rpc.answered += answer === payload ? 1 : 0;
+            } catch (error) {
+                rpc.error = `${destinationIdentity}: ${error}`;
+            }
+        }
+    }
     await watch(seconds * 500);
     const half = await read();
     await watch(seconds * 500);
@@ -232,7 +261,7 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample, e
         else row.packetsReceivedHalf = before?.packetsReceived ?? 0;
     }
     return { connect_ms, events, serverVersion: room.serverInfo?.version ?? null, rows,
-        samples, data };
+        samples, data, rpc };
 }
 
 async function publishInPage({ url, token, seconds, codec, light, dtx, screen, dynacast }) {
@@ -459,7 +488,7 @@ async function main() {
             options.mode === 'publish' ? publishInPage : subscribeInPage,
             { url, token, seconds: options.seconds, expect: options.expect,
                 quality: options.quality, sample: options.samples, codec: options.codec,
-                exchange: options.data, light: options.light, dtx: options.dtx,
+                exchange: options.data, call: options.rpc, light: options.light, dtx: options.dtx,
                 screen: options.screen, dynacast: options.dynacast,
                 connect_seconds_max: CONNECT_SECONDS_MAX });
         const summary = summarise(options.mode, outcome.rows);
@@ -470,7 +499,8 @@ async function main() {
             mode: options.mode, room: options.room, identity: options.identity,
             seconds: options.seconds, connect_ms: outcome.connect_ms,
             publish_ms: outcome.publish_ms, server_version: outcome.serverVersion,
-            events: outcome.events, mutes: outcome.mutes, data: outcome.data, ...summary, tracks: outcome.rows,
+            events: outcome.events, mutes: outcome.mutes, data: outcome.data, rpc: outcome.rpc,
+            ...summary, tracks: outcome.rows,
             samples: (outcome.samples ?? []).map(({ at_ms, rows }) => (
                 { at_ms, ...summarise(options.mode, rows) })),
             ok: failures.length === 0 })}\n`);

@@ -2,7 +2,7 @@
 """LiveKit's Python client (native libwebrtc), as a client Stampede did not write.
 
     python_client.py subscribe --room R [--seconds 8] [--identity I] [--expect video,audio]
-                               [--samples yes] [--data yes]
+                               [--samples yes] [--data yes] [--rpc yes]
     python_client.py publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
                                [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
 
@@ -11,8 +11,9 @@ exit code 1 and a reason on stderr when a kind named by --expect was not decoded
 for bad arguments. A publisher says `published` on stderr once it sends, a subscriber `watching`
 once all it expects comes; SIGINT ends both early, with their figures. With --samples a subscriber
 also hands out its figures of every 200 ms, with the time of day. With --data it counts the data
-messages that come, and sends messages, a text stream and a byte stream of its own. Packages:
-requirements.txt.
+messages that come, and sends messages, a text stream and a byte stream of its own; frames of data
+tracks are counted always. With --rpc it answers `stampede.echo` with what it is called with, and
+calls everybody three times. Packages: requirements.txt.
 
 --light makes the camera's picture small, for machines with few cores; --dtx lets the microphone
 pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody watches. What a
@@ -42,6 +43,7 @@ CONNECT_SECONDS_MAX = 30
 CLEANUP_SECONDS_MAX = 10
 SAMPLE_SECONDS = 0.2
 DATA_MESSAGES = 10
+CALL_BYTES = (100, 100, 20_000)
 # Width, height and frames a second.
 CAMERA, CAMERA_LIGHT, SCREEN = (1280, 720, 20), (640, 360, 15), (640, 360, 10)
 BITRATE_MAX, BITRATE_LIGHT_MAX = 1_700_000, 500_000
@@ -60,7 +62,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--identity")
     parser.add_argument("--expect", default="video", help="video, audio, or both with a comma")
-    for flag in ("--samples", "--data", "--light", "--dtx", "--screen", "--dynacast"):
+    for flag in ("--samples", "--data", "--rpc", "--light", "--dtx", "--screen", "--dynacast"):
         parser.add_argument(flag, choices=["yes", "no"], default="no")
     options = parser.parse_args()
     options.expect = [kind for kind in options.expect.split(",") if kind]
@@ -82,7 +84,7 @@ def access_token(options):
         room=options.room,
         can_publish=options.mode == "publish",
         can_subscribe=options.mode == "subscribe",
-        can_publish_data=options.data == "yes",
+        can_publish_data="yes" in (options.data, options.rpc),
     )
     return (
         api.AccessToken(os.environ["LIVEKIT_API_KEY"], os.environ["LIVEKIT_API_SECRET"])
@@ -138,13 +140,43 @@ class Subscriber:
         self.tasks = []
         self.arrived = asyncio.Event()
         room.on("track_subscribed", self.on_track)
-        self.data = {"reliable": 0, "lossy": 0, "bytes": 0, "sent": 0}
+        self.data = {"reliable": 0, "lossy": 0, "bytes": 0, "sent": 0, "frames": 0, "frame_bytes": 0}
+        self.rpc = {"asked": 0, "called": 0, "answered": 0, "error": None}
         room.on("data_received", self.on_data)
+        room.on("data_track_published", self.on_data_track)
 
     def on_data(self, packet):
         lossy = packet.kind == rtc.DataPacketKind.KIND_LOSSY
         self.data["lossy" if lossy else "reliable"] += 1
         self.data["bytes"] += len(packet.data)
+
+    def on_data_track(self, track):
+        self.tasks.append(asyncio.create_task(self.consume_frames(track)))
+
+    async def consume_frames(self, track):
+        async for frame in track.subscribe():
+            self.data["frames"] += 1
+            self.data["frame_bytes"] += len(frame.payload)
+
+    def answer_calls(self):
+        def echo(call):
+            self.rpc["asked"] += 1
+            return call.payload
+
+        self.room.local_participant.register_rpc_method("stampede.echo", echo)
+
+    async def call_others(self):
+        for size in CALL_BYTES:
+            for identity in list(self.room.remote_participants):
+                payload = "é" * (size // 2)
+                self.rpc["called"] += 1
+                try:
+                    answer = await self.room.local_participant.perform_rpc(
+                        destination_identity=identity, method="stampede.echo", payload=payload
+                    )
+                    self.rpc["answered"] += answer == payload
+                except rtc.RpcError as error:
+                    self.rpc["error"] = f"{identity}: {error.code} {error.message}"
 
     async def send_data(self):
         local = self.room.local_participant
@@ -199,6 +231,8 @@ class Subscriber:
                 return
 
     async def run(self, options):
+        if options.rpc == "yes":
+            self.answer_calls()
         await self.wait_for(options.expect)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
@@ -207,6 +241,8 @@ class Subscriber:
         half = {}
         if options.data == "yes":
             await self.send_data()
+        if options.rpc == "yes":
+            await self.call_others()
         started = time.monotonic()
         while not stop.is_set() and time.monotonic() < started + options.seconds:
             if not half and time.monotonic() >= started + options.seconds / 2:
@@ -221,7 +257,7 @@ class Subscriber:
         rows = await self.rows(half)
         for task in self.tasks:
             task.cancel()
-        return self.summary(rows) | {"samples": samples, "data": self.data}, rows
+        return self.summary(rows) | {"samples": samples, "data": self.data, "rpc": self.rpc}, rows
 
     async def rows(self, half):
         rows = []

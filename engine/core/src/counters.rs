@@ -44,6 +44,11 @@ pub enum Sample {
         /// From when it was sent to the kernel's stamp for the datagram that completed it.
         latency: Duration,
     },
+    /// A call between participants was answered in time.
+    Rpc {
+        /// From the call to the kernel's stamp for the datagram that completed the answer.
+        round_trip: Duration,
+    },
     /// A publisher's frame left this late.
     Published {
         /// After it was due.

@@ -56,7 +56,7 @@ pub use options::{
     Arrival, CongestionFeedback, DtlsIdentity, FeedbackError, IdentityError, PeerOptions,
 };
 pub use peer::{
-    AddressRequest, ChangeNetworkError, CreatePeerError, Heard, LocalId, MediaFailure,
+    AddressRequest, Callee, ChangeNetworkError, CreatePeerError, Heard, LocalId, MediaFailure,
     NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerRole, PeerSink, PeerUpdate, Receives,
     RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };

@@ -4,64 +4,19 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::link::Link;
 use common::*;
 use stampede_core::data::{DataKind, DataRole, DataRoom, DataSends};
-use stampede_core::{Peer, PeerEvent, PeerRole, PeerUpdate, Slots};
+use stampede_core::{PeerRole, PeerUpdate};
 use stampede_counters::{DataCounters, MessageCounters};
-use str0m::change::SdpOffer;
-use str0m::channel::ChannelId;
-use str0m::{Event, Rtc};
+
+/// Those that are sent as messages.
+const MESSAGES: [DataKind; 2] = [DataKind::Reliable, DataKind::Lossy];
 
 const STEP: Duration = Duration::from_millis(5);
-
-/// A peer and its server.
-struct Link {
-    sim: Sim,
-    channels: HashMap<ChannelId, String>,
-}
-
-impl Link {
-    fn new(start: Instant, role: PeerRole) -> Self {
-        let peer = Peer::with_role(start, peer_addr(), &options(), role).unwrap();
-        let mut sim = Sim::new(start, peer, Server::new(start, Rtc::builder()));
-        let offer = sim.peer.create_offer(start, Slots::default(), true).unwrap();
-        let offer = SdpOffer::from_sdp_string(&offer).unwrap();
-        let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
-        sim.peer.accept_answer(start, &answer, &[]).unwrap();
-        sim.exchange();
-        sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
-        Self { sim, channels: HashMap::new() }
-    }
-
-    /// What the peer has sent.
-    fn sent(&mut self) -> Vec<(String, Vec<u8>)> {
-        let mut sent = Vec::new();
-        for event in self.sim.server.events.drain(..) {
-            match event {
-                Event::ChannelOpen(id, label) => _ = self.channels.insert(id, label),
-                Event::ChannelData(data) => sent.push((self.channels[&data.id].clone(), data.data)),
-                _ => {}
-            }
-        }
-        sent
-    }
-
-    /// The server sends this; what finds no room is the test's mistake.
-    fn send(&mut self, label: &str, message: &[u8]) {
-        let (&id, _) = self.channels.iter().find(|(_, known)| *known == label).unwrap();
-        self.sim.server_writes(|rtc| {
-            assert!(rtc.channel(id).unwrap().write(true, message).unwrap());
-        });
-    }
-
-    fn counted(&self) -> DataCounters {
-        self.sim.peer.counters().data
-    }
-}
 
 /// What the relay does with the next message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +26,10 @@ enum Relay {
     Twice,
     /// Behind the next one.
     Hold,
+}
+
+fn counted(link: &Link) -> DataCounters {
+    link.sim.peer.counters().data
 }
 
 /// A sender and a receiver, with channels that have been open for long enough.
@@ -86,10 +45,19 @@ impl Pair {
         Self::relayed(per_second, bytes, Relay::Pass)
     }
 
-    /// Until they are ready the relay does this with all messages.
+    /// Messages over both channels. Until they are ready the relay does this with all messages.
     fn relayed(per_second: f64, bytes: usize, relay: Relay) -> Self {
+        Self::of_kinds([true, true, false], per_second, bytes, relay)
+    }
+
+    fn of_kinds(
+        kinds: [bool; DataKind::COUNT],
+        per_second: f64,
+        bytes: usize,
+        relay: Relay,
+    ) -> Self {
         let start = Instant::now();
-        let room = Arc::new(DataRoom::new(77, 1, [true; 2]).unwrap());
+        let room = Arc::new(DataRoom::new(77, 1, kinds).unwrap());
         let every = Duration::from_secs_f64(1.0 / per_second);
         let sends = Some(DataSends { sender: 0, every, bytes, offset: Duration::ZERO });
         let role = |sends, expects| Some(DataRole { room: Arc::clone(&room), sends, expects });
@@ -141,7 +109,7 @@ impl Pair {
     fn end(&mut self, relay: impl Fn(u64) -> Relay) -> [DataCounters; 2] {
         self.sender.sim.peer.update(PeerUpdate::Leaving);
         self.run(Duration::from_secs(2), relay);
-        [self.sender.counted(), self.receiver.counted()]
+        [counted(&self.sender), counted(&self.receiver)]
     }
 }
 
@@ -149,6 +117,7 @@ fn of(counted: &DataCounters, kind: DataKind) -> MessageCounters {
     match kind {
         DataKind::Reliable => counted.reliable,
         DataKind::Lossy => counted.lossy,
+        DataKind::Track => counted.track,
     }
 }
 
@@ -165,7 +134,7 @@ fn what_a_server_drops_repeats_and_overtakes_is_counted_exactly() {
     pair.run(Duration::from_secs(6), relay);
     let [sent, got] = pair.end(relay);
     let (mut lost, mut twice) = (0, 0);
-    for kind in DataKind::ALL {
+    for kind in MESSAGES {
         let (sent, got) = (of(&sent, kind), of(&got, kind));
         assert!((299..=301).contains(&sent.sent), "{kind:?}: {sent:?}");
         assert_eq!((sent.not_sent, sent.bytes_sent), (0, 300 * sent.sent));
@@ -198,7 +167,7 @@ fn a_network_that_loses_delays_what_is_reliable_and_loses_what_is_lossy() {
     pair.end(|_| Relay::Pass);
     // Retransmissions of SCTP back off for seconds.
     pair.run(Duration::from_secs(10), |_| Relay::Pass);
-    let (sent, got) = (pair.sender.counted(), pair.receiver.counted());
+    let (sent, got) = (counted(&pair.sender), counted(&pair.receiver));
     assert_eq!(got.reliable.expected, sent.reliable.sent);
     assert_eq!((got.reliable.received, got.reliable.lost), (sent.reliable.sent, 0), "{got:?}");
     assert_eq!(got.reliable.reordered, 0);
@@ -220,7 +189,7 @@ fn nothing_is_expected_of_who_is_cut_off() {
     pair.receiver.sim.fate = Box::new(|_| Fate::Deliver(Duration::ZERO));
     pair.run(Duration::from_secs(8), |_| Relay::Pass);
     let [sent, got] = pair.end(|_| Relay::Pass);
-    for kind in DataKind::ALL {
+    for kind in MESSAGES {
         let (sent, got) = (of(&sent, kind), of(&got, kind));
         assert_eq!(got.lost, 0, "{kind:?}: {got:?}");
         // Two seconds dark and one of grace.
@@ -235,7 +204,7 @@ fn what_finds_no_room_is_not_sent_and_not_queued() {
     pair.begin();
     pair.sender.sim.fate_up = Box::new(|_| Fate::Drop);
     pair.run(Duration::from_secs(2), |_| Relay::Pass);
-    let counted = pair.sender.counted();
+    let counted = counted(&pair.sender);
     let (sent, not_sent) = (
         counted.reliable.sent + counted.lossy.sent,
         counted.reliable.not_sent + counted.lossy.not_sent,
@@ -248,6 +217,43 @@ fn what_finds_no_room_is_not_sent_and_not_queued() {
 fn taken(counted: &DataCounters) -> u64 {
     let of = |one: &MessageCounters| one.received + one.duplicate + one.unexpected + one.stale;
     of(&counted.reliable) + of(&counted.lossy) + counted.other.foreign + counted.other.malformed
+}
+
+/// Frames of 40,000 bytes are three packets each, whatever order they come in.
+#[test]
+fn frames_of_a_data_track_come_whole_or_not_at_all() {
+    let mut pair = Pair::of_kinds([false, false, true], 10.0, 40_000, Relay::Pass);
+    let before = counted(&pair.sender).track;
+    assert_eq!((before.sent, before.not_sent), (0, 0), "nothing is due before the server knows it");
+    pair.sender.sim.peer.update(PeerUpdate::DataTrackPublished { handle: 300 });
+    pair.run(Duration::from_secs(2), |_| Relay::Pass);
+    pair.begin();
+    let relay = |number: u64| match number % 30 {
+        // One packet of a frame in ten.
+        4 => Relay::Drop,
+        // Behind the next one, of the same frame.
+        12 => Relay::Hold,
+        _ => Relay::Pass,
+    };
+    pair.run(Duration::from_secs(6), relay);
+    let [sent, got] = pair.end(relay);
+    let (sent, got) = (sent.track, got.track);
+    assert!((59..=61).contains(&sent.sent), "{sent:?}");
+    assert_eq!((sent.not_sent, sent.bytes_sent), (0, 40_000 * sent.sent));
+    assert_eq!(got.expected, sent.sent, "{got:?}");
+    assert_eq!((got.lost, got.received), (sent.sent.div_ceil(10), got.expected - got.lost));
+    assert_eq!(got.bytes_received, 40_000 * got.received);
+    assert_eq!((got.duplicate, got.late, got.reordered), (0, 0, 0), "{got:?}");
+    assert_eq!(counted(&pair.receiver).other, Default::default());
+}
+
+/// A server without data tracks never says that it has one.
+#[test]
+fn a_data_track_that_no_server_takes_is_not_sent() {
+    let mut pair = Pair::of_kinds([false, false, true], 10.0, 100, Relay::Pass);
+    pair.run(Duration::from_secs(4), |_| Relay::Pass);
+    let track = counted(&pair.sender).track;
+    assert!(track.sent == 0 && (15..=30).contains(&track.not_sent), "{track:?}");
 }
 
 #[test]
@@ -273,13 +279,13 @@ fn hostile_messages_are_counted_and_do_no_harm() {
                 broken[at] ^= 1 << rng.below(8);
             }
         }
-        let before = taken(&pair.receiver.counted());
+        let before = taken(&counted(&pair.receiver));
         pair.receiver.send(&label, &broken);
         pair.receiver.sim.run(ms(30));
-        let after = taken(&pair.receiver.counted());
+        let after = taken(&counted(&pair.receiver));
         assert_eq!(after, before + 1, "message {number}: {broken:?}");
     }
-    let got = pair.receiver.counted();
+    let got = counted(&pair.receiver);
     assert!(got.other.foreign > 0 && got.other.malformed > 0, "{got:?}");
     assert!(got.reliable.received <= 1, "only as it was sent: {got:?}");
     assert!(pair.receiver.sim.peer.is_connected());

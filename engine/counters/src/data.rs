@@ -68,7 +68,99 @@ counters! {
         reliable: MessageCounters, metric "data_";
         /// Over the channel that does neither.
         lossy: MessageCounters, metric "data_";
+        /// As frames of data tracks, which may be lost too.
+        track: MessageCounters, metric "data_";
         /// Everything else.
         other (flatten): OtherDataCounters, metric "data_";
+    }
+}
+
+impl DataCounters {
+    /// All kinds of messages, by name.
+    pub fn named(&self) -> [(&'static str, &MessageCounters); 3] {
+        [("reliable", &self.reliable), ("lossy", &self.lossy), ("track", &self.track)]
+    }
+}
+
+counters! {
+    /// Errors that calls were answered with, by LiveKit's codes.
+    pub struct RpcErrorCounters: Peer {
+        /// 1400: who was called does not know the method.
+        unsupported_method: u64 = Times, Lower;
+        /// 1402: the payload is too long for who was called; of a client of protocol 0 known before
+        /// anything is sent.
+        request_too_large: u64 = Times, Lower;
+        /// 1404: who was called does not know the version of the request.
+        unsupported_version: u64 = Times, Lower;
+        /// 1500: the method failed.
+        application_error: u64 = Times, Lower;
+        /// 1504: the answer is too long for us.
+        response_too_large: u64 = Times, Lower;
+        /// Any other code.
+        other_error: u64 = Times, Lower;
+    }
+}
+
+impl RpcErrorCounters {
+    /// All of them.
+    pub fn sum(&self) -> u64 {
+        let Self { unsupported_method, request_too_large, unsupported_version, .. } = *self;
+        let Self { application_error, response_too_large, other_error, .. } = *self;
+        unsupported_method
+            + request_too_large
+            + unsupported_version
+            + application_error
+            + response_too_large
+            + other_error
+    }
+}
+
+counters! {
+    /// Calls from participant to participant (LiveKit's RPC). What became of each is in one of
+    /// `answered`, `errors`, `ack_timeouts`, `response_timeouts` and `cut_off`, once it is known.
+    pub struct RpcCounters: Peer {
+        /// Calls made.
+        called: u64 = Times, Neither;
+        /// Calls that were due and not made: the channel was not open, its buffer was full, its
+        /// connection was lost or cut off, or too many calls were open.
+        not_called: u64 = Times, Lower;
+        /// Calls whose request was acknowledged.
+        acked: u64 = Times, Neither;
+        /// Calls that were answered in time.
+        answered: u64 = Times, Higher;
+        /// Calls that were answered with an error.
+        errors: RpcErrorCounters;
+        /// Calls not acknowledged within 7 s (1501).
+        ack_timeouts: u64 = Times, Lower;
+        /// Calls not answered in time (1502).
+        response_timeouts: u64 = Times, Lower;
+        /// Answers that came when their call had been given up.
+        late: u64 = Times, Lower;
+        /// Calls without an answer when who called left or lost its connection for good, or who was
+        /// called left the room.
+        cut_off: u64 = Times, Neither;
+        /// Payload of requests.
+        bytes_sent: u64 = Bytes, Neither;
+        /// Payload of answers.
+        bytes_received: u64 = Bytes, Neither;
+        /// Requests that came.
+        requests: u64 = Times, Neither;
+        /// Requests that were answered, with an error or without.
+        responses: u64 = Times, Neither;
+        /// Requests whose answer was dropped: the channel took nothing for too long.
+        unanswered: u64 = Times, Lower;
+    }
+}
+
+impl RpcCounters {
+    /// Calls that got no answer, or an error.
+    pub fn failed(&self) -> u64 {
+        self.errors.sum() + self.ack_timeouts + self.response_timeouts
+    }
+
+    /// `failed / (answered + failed)`; `None` while neither is known of any.
+    pub fn failure_rate(&self) -> Option<f64> {
+        let known = self.answered + self.failed();
+        (known > 0).then(|| self.failed() as f64 / known as f64)
     }
 }

@@ -39,7 +39,7 @@ mod table;
 mod tests;
 
 pub use columns::Columns;
-pub use data::{DataCounters, MessageCounters, OtherDataCounters};
+pub use data::{DataCounters, MessageCounters, OtherDataCounters, RpcCounters, RpcErrorCounters};
 pub use figure::{Figure, Longest, Seconds, Value};
 pub use grown::Grown;
 pub use impair::ImpairCounters;

@@ -2,9 +2,9 @@
 
 use crate::{
     DataCounters, GeneratorCounters, ImpairCounters, JoinGroups, LedgerTotals, MediaCounters,
-    PacketCounters, PublishCounters, RecordingCounters, RecoveryGroups, SfuSignallingCounters,
-    SignallingGroups, StreamStats, TransportCounters, UdpStats, UncategorisedCounters,
-    WorkerUncategorisedCounters, counters,
+    PacketCounters, PublishCounters, RecordingCounters, RecoveryGroups, RpcCounters,
+    SfuSignallingCounters, SignallingGroups, StreamStats, TransportCounters, UdpStats,
+    UncategorisedCounters, WorkerUncategorisedCounters, counters,
 };
 
 counters! {
@@ -18,6 +18,8 @@ counters! {
         publish: PublishCounters;
         /// Data messages.
         data: DataCounters;
+        /// Calls between participants.
+        rpc: RpcCounters;
         /// Datagrams.
         transport: TransportCounters;
         /// What was done on purpose. What is done to received packets is done before they get to
@@ -55,6 +57,8 @@ counters! {
         publish: PublishCounters, metric "published_";
         /// Data messages.
         data: DataCounters, metric "";
+        /// Calls between participants.
+        rpc: RpcCounters, metric "rpc_";
         /// The load box itself.
         generator: GeneratorCounters, metric "worker_";
         /// What was injected on purpose.
@@ -70,11 +74,12 @@ impl RunCounters {
         streams: StreamStats,
         worker: WorkerUncategorisedCounters,
     ) -> Self {
-        let PeerCounters { video, audio, publish, data, transport: peers, impairment } = *peers;
+        let PeerCounters { video, audio, publish, data, rpc, transport: peers, impairment } =
+            *peers;
         let uncategorised = UncategorisedCounters { peers, udp: udp.uncategorised, worker };
         let peer_datagrams = peers.datagrams;
         let generator = GeneratorCounters { udp, streams, peer_datagrams, uncategorised };
-        Self { video, audio, publish, data, generator, impairment }
+        Self { video, audio, publish, data, rpc, generator, impairment }
     }
 
     /// Packets of both kinds of media.

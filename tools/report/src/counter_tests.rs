@@ -12,7 +12,7 @@ use stampede_counters::{
 use crate::keys::{self, Keys};
 use crate::types::{
     DataSection, ImpairmentSection, JoinPaths, PendingAt, PublishSection, RecordingSection, Report,
-    SeriesRow,
+    RpcSection, SeriesRow,
 };
 use crate::{out, running, testing};
 
@@ -55,6 +55,7 @@ fn report() -> Report {
     let mut report = testing::report();
     report.publish.get_or_insert_with(PublishSection::default);
     report.data.get_or_insert_with(DataSection::default);
+    report.rpc.get_or_insert_with(RpcSection::default);
     report.recordings.get_or_insert_with(RecordingSection::default);
     report.impairment.get_or_insert_with(ImpairmentSection::default);
     report.join.pending_at.get_or_insert_with(PendingAt::default);

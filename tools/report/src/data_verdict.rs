@@ -19,15 +19,26 @@ pub(crate) struct Judged {
 pub(crate) fn judge(facts: &Facts) -> Judged {
     let mut judged = Judged::default();
     let Some(data) = &facts.data else { return judged };
-    let kinds = [("reliable", &data.counted.reliable), ("lossy", &data.counted.lossy)];
+    let kinds = data.counted.named();
     // What an interrupted run had no time for is not missed.
-    if !facts.interrupted && kinds.iter().all(|(_, counted)| counted.sent == 0) {
+    let silent = |kinds: &[(&str, &MessageCounters)]| {
+        !facts.interrupted && kinds.iter().all(|(_, counted)| counted.sent == 0)
+    };
+    if silent(&kinds) {
         let not_sent: u64 = kinds.iter().map(|(_, counted)| counted.not_sent).sum();
         let why = match not_sent {
             0 => "no data channel of theirs opened".to_owned(),
             _ => format!("{} messages were due and not sent", group(not_sent)),
         };
         let reason = format!("unknown: our data publishers sent nothing: {why}");
+        judged.failed = true;
+        judged.found.push((Fault::Unknown, reason));
+    } else if data.counted.track.not_sent > 0 && silent(&[("track", &data.counted.track)]) {
+        let reason = format!(
+            "unknown: no frame of a data track was sent, and {} were due: the server took no data \
+             track, or their channel did not open",
+            group(data.counted.track.not_sent)
+        );
         judged.failed = true;
         judged.found.push((Fault::Unknown, reason));
     }
@@ -91,9 +102,9 @@ fn loss(facts: &Facts, data: &DataFacts, name: &str, counted: &MessageCounters) 
             parts.push(format!("{} {what}", group(count)));
         }
     }
-    // Its counts are of both kinds.
+    // Its counts are of all kinds, and of a frame's packets one by one.
     let dropped = ledger.withheld + ledger.unsent + ledger.dropped;
-    let lost: u64 = [data.counted.reliable, data.counted.lossy].iter().map(|of| of.lost).sum();
+    let lost: u64 = data.counted.named().iter().map(|(_, of)| of.lost).sum();
     // What is dropped inside is dropped for everybody it was for, and counted once.
     if ledger.dropped > 0 || dropped as f64 >= EXPLAINS * lost as f64 {
         let reason = format!("server: {what}; the embedded SFU's ledger: {}", parts.join(", "));
@@ -103,8 +114,9 @@ fn loss(facts: &Facts, data: &DataFacts, name: &str, counted: &MessageCounters) 
         true => "dropped none".to_owned(),
         false => format!("has {}, which explains only a part", parts.join(", ")),
     };
-    let whose = if name == "lossy" { Fault::Network } else { Fault::Unknown };
-    let word = if name == "lossy" { "network" } else { "unknown" };
+    let may_lose = name != "reliable";
+    let (whose, word) =
+        if may_lose { (Fault::Network, "network") } else { (Fault::Unknown, "unknown") };
     (whose, format!("{word}: {what}; the embedded SFU {own} (its ledger)"))
 }
 

@@ -1,7 +1,7 @@
 //! What the verdict is made of: plain facts about a run.
 
 use stampede_core::watch::Cause;
-use stampede_counters::{DataCounters, ImpairCounters, RecoveryGroups};
+use stampede_counters::{DataCounters, ImpairCounters, RecoveryGroups, RpcCounters};
 
 use crate::errors::{ErrorClass, ErrorFact};
 use crate::joins::LostJoins;
@@ -87,6 +87,15 @@ pub struct DataFacts {
     /// Who was to get them and joined.
     pub receivers: u64,
     /// The embedded SFU's account of them.
+    pub ledger: Option<DataLedgerFacts>,
+}
+
+/// Calls between participants, if any were to be made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RpcFacts {
+    /// What was counted.
+    pub counted: RpcCounters,
+    /// The embedded SFU's account of all messages.
     pub ledger: Option<DataLedgerFacts>,
 }
 
@@ -201,6 +210,8 @@ pub struct Facts {
     pub ledger: Option<LedgerFacts>,
     /// Data messages.
     pub data: Option<DataFacts>,
+    /// Calls between participants; `None` without.
+    pub rpc: Option<RpcFacts>,
     /// What the server's sender reports say.
     pub senders: SenderFacts,
     /// Subscribers that lost packets for good.

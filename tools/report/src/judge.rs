@@ -5,7 +5,6 @@ use super::bounds::{
     BUSY_RATIO_MAX, EXPLAINS, JOIN_RESPONSE_WAIT_MS_MAX, LATENESS_MS_P99_MAX, LOSS_RATE_MAX,
     OWN_LOSS_MIN, OWN_LOSS_RATE_MAX, STALL_MS_MAX,
 };
-use super::data_verdict;
 use super::errors::{ErrorClass, ErrorFact};
 use super::facts::{Facts, LedgerFacts, TracksFacts};
 use super::joins::JOIN_FAILURE_RATE_MAX;
@@ -13,6 +12,7 @@ use super::layers_verdict;
 use super::show::group;
 use super::types::{Fault, Outcome, Verdict};
 use super::watch_verdict;
+use super::{data_verdict, rpc_verdict};
 use stampede_counters::RecoveryGroups;
 
 /// What drops packets in this process, which is nobody's fault.
@@ -97,11 +97,12 @@ fn by_figures(facts: &Facts) -> Verdict {
         result = Outcome::Fail;
         found.push((whose, reason));
     }
-    let data = data_verdict::judge(facts);
-    if data.failed {
-        result = Outcome::Fail;
+    for judged in [data_verdict::judge(facts), rpc_verdict::judge(facts)] {
+        if judged.failed {
+            result = Outcome::Fail;
+        }
+        found.extend(judged.found);
     }
-    found.extend(data.found);
     found.extend(joins(facts));
     found.extend(stall(facts));
     if !facts.files_lost.is_empty() {

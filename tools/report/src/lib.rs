@@ -31,6 +31,7 @@ pub mod layers;
 mod layers_verdict;
 pub mod merge;
 pub mod out;
+mod rpc_verdict;
 pub mod running;
 pub mod schema;
 mod sections;

@@ -19,8 +19,9 @@ use super::threshold::{self, Threshold, Thresholds};
 use super::types::{
     CohortFigures, DataSection, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection,
     JoinPaths, JoinSection, MediaSection, Outcome, PendingAt, Phases, PublishSection,
-    RecordingSection, RecoveriesSection, Report, RunSection, SCHEMA, SeriesRow, ServerMetrics,
-    ServerSection, SignallingSection, TargetSection, Verdict, WatchFigures, WatchSection, worst,
+    RecordingSection, RecoveriesSection, Report, RpcSection, RunSection, SCHEMA, SeriesRow,
+    ServerMetrics, ServerSection, SignallingSection, TargetSection, Verdict, WatchFigures,
+    WatchSection, worst,
 };
 use crate::Failure;
 use crate::show::round;
@@ -70,6 +71,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
         cohorts: cohorts(reports.iter().map(|report| &report.cohorts), together),
         publish: publish(&present(reports, |report| report.publish.as_ref())),
         data: DataSection::merged(&present(reports, |report| report.data.as_ref())),
+        rpc: RpcSection::merged(&present(reports, |report| report.rpc.as_ref())),
         impairment: impairment(&present(reports, |report| report.impairment.as_ref())),
         recordings: recordings(&present(reports, |report| report.recordings.as_ref())),
         captures: reports.iter().flat_map(|report| report.captures.iter().cloned()).collect(),

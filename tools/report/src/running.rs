@@ -81,9 +81,10 @@ pub fn figures(
     if let Some(audio) = figures["audio"].as_object_mut() {
         audio.remove("freezes");
     }
-    for (name, messages) in [("reliable", &counted.data.reliable), ("lossy", &counted.data.lossy)] {
+    for (name, messages) in counted.data.named() {
         figures["data"][name]["loss_rate"] = messages.loss_rate().into();
     }
+    figures["rpc"]["failure_rate"] = counted.rpc.failure_rate().into();
     figures["publish"]["upstream_loss_rate"] = counted.publish.upstream_loss_rate().into();
     figures
 }

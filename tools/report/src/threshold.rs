@@ -123,7 +123,8 @@ fn comparison(text: &str, abort_after: Option<Duration>, keys: &Keys) -> Result<
         let why = running::at_the_end(key).map_or(String::new(), |why| format!(" ({why})"));
         return Err(format!(
             "'{key}' is known only at the end of a run{why}: leave 'abort' out, or use a count or a \
-             rate of join, recoveries, video, audio, publish, data, generator or impairment"
+             rate of join, recoveries, video, audio, publish, data, rpc, generator or \
+             impairment"
         ));
     }
     let expr = format!("{key}{op}{value}");

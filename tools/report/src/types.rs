@@ -46,6 +46,9 @@ pub struct Report {
     /// Data messages; `null` without `--data-publishers`.
     #[serde(default)]
     pub data: Option<DataSection>,
+    /// Calls between participants; `null` without `--rpc-callers`.
+    #[serde(default)]
+    pub rpc: Option<RpcSection>,
     /// What was dropped or held back on purpose in this process (`--impair`, outages by `--fault`);
     /// `null` if nothing was to be, nor was.
     pub impairment: Option<ImpairmentSection>,

@@ -159,7 +159,9 @@ impl Per {
             )
             | ("video" | "audio", "subscribers")
             | ("generator", "cpu_cores" | "rss_bytes") => Self::Subscriber,
-            ("video" | "audio" | "data" | "generator" | "impairment", _) => Self::SubscriberSecond,
+            ("video" | "audio" | "data" | "rpc" | "generator" | "impairment", _) => {
+                Self::SubscriberSecond
+            }
             _ if key.starts_with("server.embedded.measured.") => Self::SubscriberSecond,
             ("server", "cpu_cores" | "rss_bytes_max" | "participants_max") => Self::Subscriber,
             ("server", _) if key.starts_with("server.metrics.") => Self::SubscriberSecond,

@@ -545,6 +545,12 @@ async fn open(
     notices: &mut mpsc::Receiver<Notice>,
 ) -> Result<Box<Connection>, NotOpen> {
     context.happened(&life.identity, || format!("join of room {}", life.room));
+    if version == SignalVersion::V0 && participant.spec.role.rpc {
+        let why = "the server knows no v1 (/rtc/v1 answers 404), and only over its single \
+                   connection participants call each other";
+        let broken = Broken::new(JoinError::Signalling(ErrorKind::http(404)), why);
+        return Err(Broken { retryable: false, back: WayBack::None, ..broken }.into());
+    }
     let mut options = connect_options(context, participant, life, version)?;
     if version == SignalVersion::V1 && participant.spec.receives() {
         let offer = first_offer(context, peers.main(), notices).await?;
@@ -644,7 +650,7 @@ fn connect_options(
         room: &life.room,
         identity: &life.identity,
         can_publish: participant.spec.publishes() || participant.spec.sends_data(),
-        can_publish_data: participant.spec.sends_data(),
+        can_publish_data: participant.spec.sends_data() || participant.spec.role.rpc,
         can_subscribe: participant.spec.receives(),
         hidden: participant.spec.hidden,
         ttl: TOKEN_TTL,
@@ -666,6 +672,7 @@ fn connect_options(
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
     options.session.version = version;
     options.session.watch_others = context.updates_every.is_some();
+    options.session.meet_others = participant.spec.calls();
     options.proxy.clone_from(&context.network.proxy);
     options.dial.clone_from(&context.network.dial);
     options.addresses = Some(Arc::clone(&context.addresses));

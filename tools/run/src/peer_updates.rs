@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use stampede_core::PeerUpdate;
+use stampede_core::{Callee, PeerUpdate};
 use stampede_scenario::OwnIdentities;
 use stampede_signaling::session::{Quality, SessionEvent, WantedCodec};
 
@@ -18,6 +18,8 @@ pub(super) struct PeerUpdates {
     own: Arc<OwnIdentities>,
     obey_dynacast: bool,
     publishes: bool,
+    /// Who alone is called.
+    callee: Option<Arc<str>>,
     /// Client ids of our tracks by the server's ids.
     cids: Vec<(String, String)>,
 }
@@ -25,7 +27,19 @@ pub(super) struct PeerUpdates {
 impl PeerUpdates {
     /// `own` are the identities of this run's participants.
     pub(super) fn new(own: Arc<OwnIdentities>, obey_dynacast: bool, publishes: bool) -> Self {
-        Self { own, obey_dynacast, publishes, cids: Vec::new() }
+        Self { own, obey_dynacast, publishes, callee: None, cids: Vec::new() }
+    }
+
+    /// One of a peer that calls nobody but this one, or all others of this run.
+    pub(super) fn calling(self, callee: Option<Arc<str>>) -> Self {
+        Self { callee, ..self }
+    }
+
+    fn calls(&self, identity: &str) -> bool {
+        match &self.callee {
+            Some(callee) => **callee == *identity,
+            None => self.own.has(identity),
+        }
     }
 
     /// What the peer has to know of an event.
@@ -64,6 +78,21 @@ impl PeerUpdates {
             }),
             SessionEvent::PublishedTrackMuted { sid, muted } => {
                 Some(PeerUpdate::PublishMuted { cid: self.cid(sid)?, muted: *muted })
+            }
+            SessionEvent::OthersMet(others) => {
+                let others = others.iter().filter(|other| self.calls(&other.identity));
+                let others: Vec<_> = others
+                    .map(|other| Callee {
+                        sid: other.sid.clone(),
+                        identity: other.identity.clone(),
+                        client_protocol: other.client_protocol,
+                    })
+                    .collect();
+                (!others.is_empty()).then_some(PeerUpdate::Met { others })
+            }
+            SessionEvent::OthersParted(sids) => Some(PeerUpdate::Parted { sids: sids.clone() }),
+            SessionEvent::DataTrackPublished { handle } => {
+                Some(PeerUpdate::DataTrackPublished { handle: *handle })
             }
             SessionEvent::Moved { .. } => Some(PeerUpdate::Moved),
             _ => None,

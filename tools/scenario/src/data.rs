@@ -14,52 +14,61 @@ const RATE: f64 = 10.0;
 /// Their payload.
 const BYTES: usize = 256;
 
-/// Which channels data messages go over.
+/// How data messages travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DataKinds {
-    /// The one that loses nothing.
-    Reliable,
-    /// The one that may.
-    Lossy,
-    /// Each sends over both.
-    Both,
+pub struct DataKinds {
+    /// Whether each of [`DataKind::ALL`] is among them.
+    each: [bool; DataKind::COUNT],
 }
 
 impl DataKinds {
-    /// Whether each of [`DataKind::ALL`] is among them.
-    fn each(self) -> [bool; 2] {
-        DataKind::ALL.map(|kind| match kind {
-            DataKind::Reliable => self != Self::Lossy,
-            DataKind::Lossy => self != Self::Reliable,
-        })
+    /// Over both channels of messages.
+    pub const BOTH: Self = Self { each: [true, true, false] };
+    /// In every way.
+    const EVERY: Self = Self { each: [true; DataKind::COUNT] };
+
+    /// Whether this one is among them.
+    pub fn has(self, kind: DataKind) -> bool {
+        self.each[kind as usize]
     }
 }
 
 /// It names no kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("use reliable, lossy or both")]
+#[error("use reliable, lossy, track, both (reliable and lossy) or all; several with commas")]
 pub struct DataKindsError;
 
 impl FromStr for DataKinds {
     type Err = DataKindsError;
 
     fn from_str(text: &str) -> Result<Self, DataKindsError> {
-        match text.trim() {
-            "reliable" => Ok(Self::Reliable),
-            "lossy" => Ok(Self::Lossy),
-            "both" => Ok(Self::Both),
-            _ => Err(DataKindsError),
+        let mut kinds = Self { each: [false; DataKind::COUNT] };
+        for word in text.split(',') {
+            let more = match word.trim() {
+                "both" => Self::BOTH,
+                "all" => Self::EVERY,
+                word => Self { each: DataKind::ALL.map(|kind| kind.name() == word) },
+            };
+            if more.each == [false; DataKind::COUNT] {
+                return Err(DataKindsError);
+            }
+            kinds.each.iter_mut().zip(more.each).for_each(|(all, one)| *all |= one);
         }
+        Ok(kinds)
     }
 }
 
 impl fmt::Display for DataKinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reliable => "reliable",
-            Self::Lossy => "lossy",
-            Self::Both => "both",
-        })
+        match *self {
+            Self::BOTH => f.write_str("both"),
+            Self::EVERY => f.write_str("all"),
+            _ => {
+                let kinds = DataKind::ALL.into_iter().filter(|kind| self.has(*kind));
+                let names: Vec<_> = kinds.map(DataKind::name).collect();
+                f.write_str(&names.join(","))
+            }
+        }
     }
 }
 
@@ -72,7 +81,7 @@ pub struct DataDraft {
     pub rate: Option<f64>,
     /// Bytes of a message.
     pub bytes: Option<usize>,
-    /// Over which channels.
+    /// How they travel.
     pub kinds: Option<DataKinds>,
 }
 
@@ -85,7 +94,7 @@ pub struct DataSpec {
     pub rate: f64,
     /// Bytes of a message.
     pub bytes: usize,
-    /// Over which channels.
+    /// How they travel.
     pub kinds: DataKinds,
 }
 
@@ -117,7 +126,7 @@ impl DataSpec {
             )));
         }
         let (rate, bytes) = (rate.unwrap_or(RATE), bytes.unwrap_or(BYTES));
-        Ok(Some(Self { publishers, rate, bytes, kinds: kinds.unwrap_or(DataKinds::Both) }))
+        Ok(Some(Self { publishers, rate, bytes, kinds: kinds.unwrap_or(DataKinds::BOTH) }))
     }
 
     /// The boards of so many rooms.
@@ -126,7 +135,7 @@ impl DataSpec {
             let mut tag = DefaultHasher::new();
             (run_id, index).hash(&mut tag);
             // Checked above.
-            DataRoom::new(tag.finish(), self.publishers as usize, self.kinds.each()).ok()
+            DataRoom::new(tag.finish(), self.publishers as usize, self.kinds.each).ok()
         };
         (0..rooms).filter_map(room).map(Arc::new).collect()
     }
@@ -157,12 +166,17 @@ mod tests {
 
     #[test]
     fn written_as_read() {
-        for text in ["reliable", "lossy", "both"] {
+        for text in ["reliable", "lossy", "both", "track", "lossy,track", "all"] {
             assert_eq!(text.parse::<DataKinds>().unwrap().to_string(), text);
         }
-        assert_eq!("stream".parse::<DataKinds>(), Err(DataKindsError));
-        assert_eq!(DataKinds::Lossy.each(), [false, true]);
-        assert_eq!(DataKinds::Both.each(), [true, true]);
+        for (text, shortest) in [("lossy, reliable", "both"), ("both,track", "all")] {
+            assert_eq!(text.parse::<DataKinds>().unwrap().to_string(), shortest);
+        }
+        for text in ["stream", "", "lossy,", "both,stream"] {
+            assert_eq!(text.parse::<DataKinds>(), Err(DataKindsError));
+        }
+        let lossy: DataKinds = "lossy".parse().unwrap();
+        assert_eq!(DataKind::ALL.map(|kind| lossy.has(kind)), [false, true, false]);
     }
 
     #[test]
@@ -172,7 +186,7 @@ mod tests {
         let failure = DataSpec::new(&how).unwrap_err().to_string();
         assert!(failure.contains("--data-rate") && failure.contains("--data-publishers"));
         let all = DataSpec::new(&DataDraft { publishers: Some(3), ..how }).unwrap().unwrap();
-        assert_eq!((all.publishers, all.rate, all.kinds), (3, 5.0, DataKinds::Both));
+        assert_eq!((all.publishers, all.rate, all.kinds), (3, 5.0, DataKinds::BOTH));
         let many = DataDraft { publishers: Some(1_001), ..DataDraft::default() };
         assert!(DataSpec::new(&many).is_err());
     }

@@ -13,7 +13,7 @@ use url::Url;
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
     AudienceDraft, CodecMix, CohortSpec, DataDraft, FaultSpec, Layering, LayoutChoice,
-    ParticipantTracks, Reconnect, RoomDraft, RoomSizes, Secret, Shorthand, Signal, Stage,
+    ParticipantTracks, Reconnect, RoomDraft, RoomSizes, RpcDraft, Secret, Shorthand, Signal, Stage,
     SubscribeMode,
 };
 
@@ -51,6 +51,8 @@ pub struct Draft {
     pub screen_share_audio: bool,
     /// Data messages.
     pub data: DataDraft,
+    /// Calls between participants.
+    pub rpc: RpcDraft,
     /// How long to hold after the ramp.
     pub duration: Option<Duration>,
     /// Joins started per second, over all rooms.
@@ -209,6 +211,7 @@ impl Default for Draft {
             screen_share_publishers: 0,
             screen_share_audio: false,
             data: DataDraft::default(),
+            rpc: RpcDraft::default(),
             duration: None,
             joins_per_second: 40.0,
             retry: 0,

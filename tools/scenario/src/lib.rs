@@ -32,6 +32,7 @@ mod participants;
 mod people;
 mod reconnect;
 mod room_sizes;
+mod rpc;
 mod scenario;
 mod secret;
 mod shape;
@@ -58,6 +59,7 @@ pub use participant_tracks::{ParticipantTracks, ParticipantTracksError};
 pub use participants::{ParticipantSpec, Participants};
 pub use reconnect::{Reconnect, ReconnectError};
 pub use room_sizes::{ROOM_SIZE_MAX, RoomSizes, RoomSizesError, WeightedSize};
+pub use rpc::{RpcDraft, RpcSpec};
 pub use scenario::{
     CaptureSpec, Clips, Embedded, NetworkSpec, RecordSpec, Scenario, Server, Target, VideoSpec,
     packet_ring_bytes,

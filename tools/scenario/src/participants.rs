@@ -1,10 +1,11 @@
 //! Who takes part: every participant of a run with its name, room and tracks.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stampede_core::data::DataRoom;
+use stampede_core::data::{DataKind, DataRoom};
 use stampede_core::{AudioOptions, MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTurns};
 use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
@@ -66,6 +67,11 @@ impl ParticipantSpec {
     /// True for who sends media.
     pub fn publishes(&self) -> bool {
         !self.media.tracks.is_empty()
+    }
+
+    /// True for who calls others.
+    pub fn calls(&self) -> bool {
+        self.media.rpc.as_ref().is_some_and(|rpc| rpc.calls.is_some())
     }
 
     /// True for who sends data messages.
@@ -135,7 +141,17 @@ impl Participants {
             }
         }
         let specs = |all: Vec<Receiver>| all.into_iter().map(|one| one.spec).collect();
-        let (participants, subscribers) = (specs(participants), specs(subscribers));
+        let (mut publishers, mut participants) = (publishers, specs(participants));
+        let mut subscribers: Vec<_> = specs(subscribers);
+        if let Some(rpc) = &scenario.rpc {
+            let mut numbers = HashMap::new();
+            let all = publishers.iter_mut().chain(&mut participants).chain(&mut subscribers);
+            for spec in all {
+                let number: &mut u32 = numbers.entry(Rc::clone(&spec.room)).or_default();
+                rpc.joins(spec, *number, run_id, seed);
+                *number += 1;
+            }
+        }
         let own = OwnIdentities::prefixed(own).into();
         Self { room_base, rooms, own, publishers, participants, subscribers }
     }
@@ -162,6 +178,9 @@ impl DataRooms<'_> {
         let phase = seeded(self.seed, &format!("data {}", spec.identity)).f64();
         let role = data.role(room, sender.unwrap_or(u32::MAX), phase, spec.receives());
         spec.role.data = role.as_ref().is_some_and(|role| role.sends.is_some());
+        let tracks = data.kinds.has(DataKind::Track);
+        spec.role.data_track = tracks && spec.role.data;
+        spec.role.data_tracks_of_others = tracks && role.as_ref().is_some_and(|role| role.expects);
         spec.media.data = role;
     }
 }
@@ -772,6 +791,42 @@ mod tests {
         }
         assert_eq!(all.subscribers[0].tracks, [Some(2), Some(1)]);
         assert_eq!(all.subscribers[1].tracks, [Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn the_first_of_each_room_call_and_everybody_answers() {
+        let rpc = crate::RpcDraft { callers: Some(2), rate: Some(4.0), ..Default::default() };
+        let draft = Draft { rooms: 2, subscribers: Some(3), rpc, ..Draft::default() };
+        let all = participants(draft.clone());
+        let everybody = all.publishers.iter().chain(&all.subscribers);
+        assert!(everybody.clone().all(|one| one.role.rpc && one.media.rpc.is_some()));
+        let callers = everybody.filter(|one| one.calls());
+        let names: Vec<_> = callers.map(|one| one.identity.rsplit("ab-").next().unwrap()).collect();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert_eq!(names.iter().filter(|name| name.contains("pub-")).count(), 2, "{names:?}");
+        let calls = all.publishers[0].media.rpc.as_ref().unwrap().calls.unwrap();
+        assert_eq!(calls.every, Duration::from_millis(250));
+        assert!(calls.offset <= calls.every);
+        let too_many = crate::RpcDraft { callers: Some(5), ..draft.rpc.clone() };
+        let error = Scenario::new(Draft { rpc: too_many, ..draft }).unwrap_err().to_string();
+        assert!(error.contains("a room has but 4 participants"), "{error}");
+    }
+
+    #[test]
+    fn who_sends_frames_publishes_a_data_track_and_all_others_want_it() {
+        let data = crate::DataDraft {
+            publishers: Some(1),
+            kinds: Some("track".parse().unwrap()),
+            ..Default::default()
+        };
+        let draft = Draft { subscribers: Some(2), data, ..Draft::default() };
+        let all = participants(draft.clone());
+        let of = |one: &ParticipantSpec| (one.role.data_track, one.role.data_tracks_of_others);
+        assert_eq!(of(&all.publishers[0]), (true, false));
+        assert!(all.subscribers.iter().all(|one| of(one) == (false, true)));
+        let data = crate::DataDraft { kinds: None, ..draft.data };
+        let all = participants(Draft { data, ..draft });
+        assert!(all.publishers.iter().chain(&all.subscribers).all(|one| of(one) == (false, false)));
     }
 
     #[test]

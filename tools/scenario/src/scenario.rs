@@ -21,7 +21,7 @@ use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
     Audience, Cohorts, DataSpec, FaultKind, FaultSpec, Layering, ParticipantTracks, Reconnect,
-    RoomSpec, Secret, Shorthand, Signal, fault, people,
+    RoomSpec, RpcSpec, Secret, Shorthand, Signal, fault, people,
 };
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -55,6 +55,8 @@ pub struct Scenario {
     pub participants: u32,
     /// Data messages, if any are sent.
     pub data: Option<DataSpec>,
+    /// Calls between participants, if any are made.
+    pub rpc: Option<RpcSpec>,
     /// How long to hold after the ramp.
     pub duration: Duration,
     /// Joins started per second, over all rooms.
@@ -293,6 +295,10 @@ impl Scenario {
         };
         check_rooms(&draft, defaults)?;
         let shape = Shape::new(&draft, defaults)?;
+        let rpc = RpcSpec::new(&draft.rpc, draft.signal)?;
+        if let Some(rpc) = &rpc {
+            rpc.check(&shape.rooms)?;
+        }
         let peak = (shape.publishers() + shape.receivers_peak()) as u64;
         check_counts(&draft, peak)?;
         // Stages may start far more than are there at a time.
@@ -329,6 +335,7 @@ impl Scenario {
             subscribers,
             participants,
             data,
+            rpc,
             duration: draft.duration.unwrap_or(default_duration(shape.stages.len(), embedded)),
             video: video(&draft, video_most)?,
             audio: audio(&draft, audio_most)?,

@@ -7,7 +7,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use stampede_core::data::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MESSAGES_PER_S_MAX};
+use stampede_core::data::{
+    MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MESSAGES_PER_S_MAX, RPC_BYTES_MAX,
+};
 use stampede_media::Codec;
 use stampede_media::clip::FRAME_RATE_MAX;
 use stampede_units::parse;
@@ -99,6 +101,38 @@ pub fn data_bytes(text: &str) -> Result<usize, String> {
         return Ok(bytes as usize);
     }
     Err(format!("it must lie between {MESSAGE_BYTES_MIN} and {MESSAGE_BYTES_MAX} bytes"))
+}
+
+/// Calls in a second, of one caller; fractions are fine.
+pub fn rpc_rate(text: &str) -> Result<f64, String> {
+    // As many as messages.
+    data_rate(text)
+}
+
+/// The payload of a call.
+pub fn rpc_bytes(text: &str) -> Result<usize, String> {
+    let bytes = parse::bytes(text).map_err(|error| error.to_string())?;
+    if (0.0..=RPC_BYTES_MAX as f64).contains(&bytes) {
+        return Ok(bytes as usize);
+    }
+    Err(format!("it must lie between 0 and {RPC_BYTES_MAX} bytes"))
+}
+
+/// How long the answer to a call may take.
+pub fn rpc_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse::duration(text).map_err(|error| error.to_string())?;
+    match (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&timeout) {
+        true => Ok(timeout),
+        false => Err("it must lie between 100ms and 60s".to_owned()),
+    }
+}
+
+/// A method that is called; LiveKit's SDKs take no longer ones (rust-sdks livekit/src/room/rpc).
+pub fn rpc_method(text: &str) -> Result<String, String> {
+    match (1..=64).contains(&text.len()) {
+        true => Ok(text.to_owned()),
+        false => Err("it must have 1 to 64 bytes".to_owned()),
+    }
 }
 
 /// Mean length of a burst of dropped packets, 1 or more.

@@ -98,6 +98,9 @@ fn render(report: &Report, colour: bool) -> String {
     for (place, (name, told)) in told.enumerate() {
         page.named(if place == 0 { "data" } else { "" }, name, &told);
     }
+    if let Some(rpc) = &report.rpc {
+        page.row("rpc", &rpc.told());
+    }
     if let Some(section) = &report.impairment {
         impairment(&mut page, section);
     }

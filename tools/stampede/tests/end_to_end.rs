@@ -31,6 +31,11 @@ fn small(args: &[&str]) -> Vec<&'static str> {
     SMALL.iter().copied().chain(args.iter().map(leak)).collect()
 }
 
+/// The same for 7 s: who is connected is told of a moment later.
+fn longer(args: &[&str]) -> Vec<&'static str> {
+    small(args).into_iter().map(|arg| if arg == "3s" { "7s" } else { arg }).collect()
+}
+
 /// Everybody joined and got everything.
 fn assert_flawless(ended: &Ended, participants: u64, subscribers: f64) {
     ended.assert_code(0);
@@ -108,12 +113,73 @@ fn data_messages_come_and_what_the_sfu_drops_is_known() {
     ended.assert_code(1);
     let lost = ended.number("/data/reliable/lost") + ended.number("/data/lossy/lost");
     let expected = ended.number("/data/reliable/expected") + ended.number("/data/lossy/expected");
-    // What is missing of the last second is cut off, and what came of it counts.
     assert!((0.04..0.25).contains(&(lost / expected)), "{lost} of {expected}");
+    // What came of the last second counts above, what is missing of it does not; here neither does.
+    for kind in ["reliable", "lossy"] {
+        let rate = ended.number(&format!("/data/{kind}/loss_rate"));
+        assert!((0.1..0.3).contains(&rate), "{kind}: {rate}");
+    }
     let withheld = ended.number("/server/embedded/workers/0/messages_withheld");
     assert!(withheld >= lost, "{withheld} withheld, {lost} lost");
     assert_eq!(ended.report()["verdict"]["fault"], "server");
     assert!(ended.reasons().contains("dropped on purpose"), "{}", ended.reasons());
+}
+
+/// Frames of three packets each; then the SFU drops some of the packets on purpose.
+#[test]
+fn frames_of_data_tracks_come_whole_and_what_the_sfu_drops_is_known() {
+    let _alone = alone();
+    let args = ["--video-publishers=0", "--data-publishers=2", "--data-kind=track"];
+    let args = [&args[..], &["--data-rate=10", "--data-size=40000"]].concat();
+    let ended = run(&small(&args));
+    ended.assert_code(0);
+    let number = |name: &str| ended.number(&format!("/data/track/{name}"));
+    assert!((40.0..=90.0).contains(&number("sent")), "{}", number("sent"));
+    assert!(number("expected") > 5.0 * 30.0, "{}", number("expected"));
+    assert_eq!(number("received"), number("expected"));
+    assert_eq!(number("bytes_received"), 40_000.0 * number("received"));
+    for none in ["lost", "duplicate", "not_sent", "stale", "late"] {
+        assert_eq!(number(none), 0.0, "{none}");
+    }
+    assert_eq!(number("latency_ms/count"), number("received"));
+    assert_eq!(ended.number("/data/reliable/sent") + ended.number("/data/foreign"), 0.0);
+    assert!(ended.stdout.contains("track"), "{}", ended.stdout);
+    let dropping = [&args[..], &["--embedded-flag=--drop-data=10%"]].concat();
+    let ended = run(&small(&dropping));
+    // One packet in ten is more than one frame in four; what data tracks lose is told, and no failure.
+    ended.assert_code(0);
+    let rate = ended.number("/data/track/loss_rate");
+    assert!((0.15..0.42).contains(&rate), "{rate}");
+    assert!(ended.reasons().contains("dropped on purpose"), "{}", ended.reasons());
+}
+
+/// A publisher and two of the subscribers call everybody.
+#[test]
+fn calls_are_answered_and_those_without_an_answer_are_no_pass() {
+    let _alone = alone();
+    let args = ["--rpc-callers=3", "--rpc-rate=10", "--rpc-size=20kB"];
+    let ended = run(&longer(&args));
+    ended.assert_code(0);
+    let number = |name: &str| ended.number(&format!("/rpc/{name}"));
+    assert!((60.0..=220.0).contains(&number("called")), "{}", number("called"));
+    assert_eq!(number("answered") + number("cut_off"), number("called"));
+    assert!(number("cut_off") <= 3.0, "{}", number("cut_off"));
+    assert_eq!(number("failure_rate"), 0.0);
+    assert!(number("responses") >= number("answered"));
+    assert_eq!(number("bytes_received"), 20_000.0 * number("answered"));
+    assert!(number("round_trip_ms/count") >= number("answered"));
+    assert!((0.0..500.0).contains(&number("round_trip_ms/p50")));
+    for none in ["not_called", "late", "unanswered", "errors/unsupported_method"] {
+        assert_eq!(number(none), 0.0, "{none}");
+    }
+    assert!(ended.stdout.contains(" called, "), "{}", ended.stdout);
+    let silent = ["--rpc-callers=1", "--rpc-rate=10", "--rpc-timeout=1s"];
+    let dropping = [&silent[..], &["--embedded-flag=--drop-data=20%"]].concat();
+    let ended = run(&longer(&dropping));
+    ended.assert_code(1);
+    assert!(ended.number("/rpc/response_timeouts") > 3.0, "{:#}", ended.report()["rpc"]);
+    assert_eq!(ended.report()["verdict"]["fault"], "server");
+    assert!(ended.reasons().contains("calls failed"), "{}", ended.reasons());
 }
 
 #[test]

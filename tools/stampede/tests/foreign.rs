@@ -376,6 +376,57 @@ fn exchanges_data(client: Client, server: &Server) {
     assert_eq!(ended.number("/data/malformed"), 0.0);
 }
 
+/// Frames of Stampede's data tracks, of three packets each, reach the client.
+fn receives_data_tracks(client: Client, server: &Server) {
+    let Some(command) = client.available() else { return };
+    let room = server.room();
+    let media = ["--video-publishers=1", "--audio-publishers=1", "--video-resolution=low"];
+    let data = ["--subscribers=1", "--data-publishers=2", "--data-kind=track", "--data-rate=10"];
+    let more = ["--data-size=40000", "--duration=2m"];
+    let mut run = server.stampede(&room, &[&media[..], &data, &more].concat());
+    run.wait_for(" hold ");
+    let figures = server.client(command, &room, &["subscribe", "--seconds", "6"]).end();
+    run.signal(Signal::INT);
+    let ended = run.end();
+
+    ended.assert_code(105);
+    let got = |name: &str| figures.number(&format!("/data/{name}"));
+    assert!(got("frames") > 2.0 * 10.0 * 3.0, "{:#}", figures.0["data"]);
+    assert_eq!(got("frame_bytes"), 40_000.0 * got("frames"));
+    assert!(
+        ended.number("/data/track/received") > 2.0 * 10.0 * 3.0,
+        "{:#}",
+        ended.report()["data"]
+    );
+}
+
+/// Calls both ways: Stampede calls the client alone, and the client everybody, with payloads of one
+/// and of several messages.
+fn calls_and_answers(client: Client, server: &Server) {
+    let Some(command) = client.available() else { return };
+    let room = server.room();
+    let media = ["--video-publishers=1", "--audio-publishers=1", "--video-resolution=low"];
+    let calls = ["--subscribers=2", "--rpc-callers=3", "--rpc-rate=5", "--rpc-to=foreigner"];
+    let mut run = server.stampede(&room, &[&media[..], &calls, &["--duration=2m"]].concat());
+    run.wait_for(" hold ");
+    let args = ["subscribe", "--seconds", "8", "--rpc", "yes", "--identity", "foreigner"];
+    let figures = server.client(command, &room, &args).end();
+    run.signal(Signal::INT);
+    let ended = run.end();
+
+    let got = |name: &str| figures.number(&format!("/rpc/{name}"));
+    // Three participants, thrice each.
+    assert_eq!((got("called"), got("answered")), (9.0, 9.0), "{:#}", figures.0["rpc"]);
+    let report = &ended.report()["rpc"];
+    assert_eq!(ended.number("/rpc/requests"), 9.0, "{report:#}");
+    assert_eq!(ended.number("/rpc/responses"), 9.0, "{report:#}");
+    assert!(ended.number("/rpc/answered") > 3.0 * 5.0 * 3.0, "{report:#}");
+    assert!(got("asked") >= ended.number("/rpc/answered"), "{report:#}");
+    for none in ["ack_timeouts", "response_timeouts", "late", "errors/other_error"] {
+        assert_eq!(ended.number(&format!("/rpc/{none}")), 0.0, "{none}: {report:#}");
+    }
+}
+
 /// Two foreign clients meet; Stampede is at most the server.
 fn between(publisher: Client, subscriber: Client, server: &Server) {
     let Some(publish) = publisher.available() else { return };
@@ -447,6 +498,10 @@ scenarios! {
     a_killed_python_is_missed: a_killed_one_is_missed;
     chromium_exchanges_data: |server| exchanges_data(Client::Chromium, server);
     python_exchanges_data: |server| exchanges_data(Client::Python, server);
+    chromium_receives_data_tracks: |server| receives_data_tracks(Client::Chromium, server);
+    python_receives_data_tracks: |server| receives_data_tracks(Client::Python, server);
+    chromium_calls_and_answers: |server| calls_and_answers(Client::Chromium, server);
+    python_calls_and_answers: |server| calls_and_answers(Client::Python, server);
     chromium_watches_python: |server| between(Client::Python, Client::Chromium, server);
     python_watches_chromium: |server| between(Client::Chromium, Client::Python, server);
 }

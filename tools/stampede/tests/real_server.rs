@@ -73,6 +73,38 @@ fn data_messages_reach_everybody_by_either_protocol() {
 }
 
 #[test]
+fn frames_of_data_tracks_reach_everybody_by_either_protocol() {
+    let _alone = alone();
+    for signal in ["--signal=v0", "--signal=v1"] {
+        let args = ["--video-publishers=0", "--audio-publishers=1", "--subscribers=5"];
+        let more = ["--data-publishers=2", "--data-rate=10", "--data-size=40000", "--duration=5s"];
+        let kind = ["--data-kind=track", signal];
+        let Some(ended) = real(&[&args[..], &more, &kind].concat()) else { return };
+        ended.assert_code(0);
+        let number = |name: &str| ended.number(&format!("/data/track/{name}"));
+        assert!(number("sent") > 2.0 * 10.0 * 3.0, "{signal}");
+        assert!(number("expected") > 5.0 * 2.0 * 10.0 * 2.0, "{signal}");
+        // Nothing sends again what is lost.
+        assert!(number("received") >= 0.99 * number("expected"), "{signal}");
+        assert_eq!(number("latency_ms/count"), number("received"), "{signal}");
+    }
+}
+
+#[test]
+fn calls_between_participants_are_answered() {
+    let _alone = alone();
+    let args = ["--video-publishers=0", "--audio-publishers=1", "--subscribers=5"];
+    for bytes in ["--rpc-size=256", "--rpc-size=40kB"] {
+        let more = ["--rpc-callers=3", "--rpc-rate=5", "--duration=6s", bytes];
+        let Some(ended) = real(&[&args[..], &more].concat()) else { return };
+        ended.assert_code(0);
+        let number = |name: &str| ended.number(&format!("/rpc/{name}"));
+        assert!(number("answered") > 3.0 * 5.0 * 3.0, "{:#}", ended.report()["rpc"]);
+        assert_eq!(number("failure_rate"), 0.0, "{:#}", ended.report()["rpc"]);
+    }
+}
+
+#[test]
 fn the_low_layer_is_the_low_layer() {
     let _alone = alone();
     let Some(ended) = real(&[&SMALL[..], &["--video-resolution=low"]].concat()) else { return };

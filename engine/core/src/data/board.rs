@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::DataKind;
 
-/// Most senders of data in one room. Each costs every receiver of its room two ledgers.
+/// Most senders of data in one room. Each costs every receiver of its room a ledger for
+/// each kind.
 pub const SENDERS_MAX: usize = 1_000;
 
 /// A room's board: how many messages each of its senders has sent so far. Its peers share it,
@@ -13,8 +14,8 @@ pub const SENDERS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct DataRoom {
     tag: u64,
-    kinds: [bool; 2],
-    senders: Box<[[AtomicU64; 2]]>,
+    kinds: [bool; DataKind::COUNT],
+    senders: Box<[[AtomicU64; DataKind::COUNT]]>,
 }
 
 /// There are too many senders.
@@ -28,7 +29,11 @@ impl DataRoom {
     ///
     /// # Errors
     /// More than [`SENDERS_MAX`].
-    pub fn new(tag: u64, senders: usize, kinds: [bool; 2]) -> Result<Self, DataRoomError> {
+    pub fn new(
+        tag: u64,
+        senders: usize,
+        kinds: [bool; DataKind::COUNT],
+    ) -> Result<Self, DataRoomError> {
         if senders > SENDERS_MAX {
             return Err(DataRoomError(senders));
         }

@@ -64,7 +64,7 @@ mod tests {
         payload.extend([7; 100]);
         assert_eq!(Header::read(&payload), Some(header));
         assert_eq!(Header::read(&payload[..HEADER_BYTES - 1]), None);
-        for (at, byte) in [(0, b'x'), (4, 2), (4, 255)] {
+        for (at, byte) in [(0, b'x'), (4, 3), (4, 255)] {
             let mut broken = payload.clone();
             broken[at] = byte;
             assert_eq!(Header::read(&broken), None);

@@ -12,12 +12,23 @@ mod board;
 mod header;
 mod ledger;
 mod packet;
+mod rpc;
+mod rpc_packet;
+mod track;
 
 pub use board::{DataRoom, DataRoomError, SENDERS_MAX};
 pub(crate) use header::{HEADER_BYTES, Header};
 pub(crate) use ledger::{Got, MessageLedger, TICK};
 pub use ledger::{MESSAGE_WINDOW, OVERDUE_AFTER};
 pub(crate) use packet::{Packet, Read};
+pub(crate) use rpc::{REQUEST_TIMEOUT_MIN, RPC_V1_BYTES_MAX, RpcErrorCode};
+pub use rpc::{
+    RPC_ACK_WITHIN, RPC_BYTES_MAX, RPC_CALLEES_MAX, RPC_CALLS_PER_S_MAX, RpcCalls, RpcRole,
+};
+pub(crate) use rpc_packet::{
+    RpcRead, RpcReceived, Stream, put_ack, put_error, put_request, put_response, put_stream,
+};
+pub(crate) use track::{Cutter, Frame, Frames, TrackHeader};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +49,25 @@ pub enum DataKind {
     Reliable,
     /// Sent once.
     Lossy,
+    /// As frames of a data track, which clients subscribe to; sent once.
+    Track,
 }
 
 impl DataKind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Reliable, Self::Lossy];
+    /// How many there are.
+    pub const COUNT: usize = 3;
+    /// All of them.
+    pub const ALL: [Self; Self::COUNT] = [Self::Reliable, Self::Lossy, Self::Track];
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reliable => "reliable",
+            Self::Lossy => "lossy",
+            Self::Track => "track",
+        }
+    }
 
     /// What LiveKit calls the channel (livekit pkg/rtc/transport.go).
     #[must_use]
@@ -50,6 +75,7 @@ impl DataKind {
         match self {
             Self::Reliable => "_reliable",
             Self::Lossy => "_lossy",
+            Self::Track => "_data_track",
         }
     }
 

@@ -8,12 +8,12 @@ const PAYLOAD: u32 = 2;
 const TOPIC: u32 = 4;
 /// What each message of ours is published under.
 const OUR_TOPIC: &str = "stampede";
-/// Most fields that a message is read to; ours have a handful, and a foreign one of more is not ours.
+/// Most fields that a message is read to; ours have a handful, and of a foreign one the first do.
 const FIELDS_MAX: usize = 64;
 
 /// A field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Value<'a> {
+pub(super) enum Value<'a> {
     /// A number, of whatever width.
     Number(u64),
     /// Bytes, a text or a message.
@@ -21,7 +21,7 @@ enum Value<'a> {
 }
 
 /// The fields of a message, in their order. It ends with `Err` where it can't be read.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     rest: &'a [u8],
     left: usize,
 }
@@ -31,7 +31,7 @@ struct Fields<'a> {
 pub(crate) struct Malformed;
 
 impl<'a> Fields<'a> {
-    fn of(message: &'a [u8]) -> Self {
+    pub(super) fn of(message: &'a [u8]) -> Self {
         Self { rest: message, left: FIELDS_MAX }
     }
 
@@ -135,7 +135,7 @@ impl Packet {
     }
 }
 
-fn put_varint(to: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         to.push(value as u8 | 0x80);
         value >>= 7;
@@ -144,7 +144,7 @@ fn put_varint(to: &mut Vec<u8>, mut value: u64) {
 }
 
 /// The head of a field of bytes.
-fn put_length(to: &mut Vec<u8>, field: u32, length: usize) {
+pub(super) fn put_length(to: &mut Vec<u8>, field: u32, length: usize) {
     put_varint(to, u64::from(field) << 3 | 2);
     put_varint(to, length as u64);
 }

@@ -8,13 +8,19 @@ use str0m::channel::{ChannelData, ChannelId};
 
 use super::outbox::Outbox;
 use crate::data::{
-    DataKind, DataRole, DataSends, Got, HEADER_BYTES, Header, MessageLedger, Packet, Read, TICK,
+    Cutter, DataKind, DataRole, DataSends, Frame, Frames, Got, HEADER_BYTES, Header, MessageLedger,
+    Packet, Read, TICK, TrackHeader,
 };
 use crate::{Arrival, Sample};
 
 /// What is sent is expected of a peer whose channel has been open for so long: the server may hear a
 /// moment later that it is.
 const OPEN_GRACE: Duration = Duration::from_secs(1);
+/// The first frame of a data track is sent so long after the server took the track, which it then
+/// has to subscribe everybody to.
+const PUBLISHED_GRACE: Duration = Duration::from_secs(1);
+/// The server has so long to take a data track, before its frames are not sent rather than not due.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
 /// Most messages that a peer makes up for at a time; what is further behind is not sent, and counted.
 const BURST_MAX: u32 = 64;
 
@@ -28,11 +34,31 @@ struct Channel {
     ledgers: Vec<Option<MessageLedger>>,
 }
 
+/// The data track that a peer publishes.
+#[derive(Debug, Default)]
+struct OwnTrack {
+    /// Its handle, once the server took it, and from when its frames are due.
+    published: Option<(u16, Instant)>,
+    /// By when the server is to have taken it.
+    until: Option<Instant>,
+    cutter: Cutter,
+}
+
+impl OwnTrack {
+    /// Whether a frame is due now.
+    fn is_due(&self, now: Instant) -> bool {
+        let from = self.published.map(|(_, from)| from).or(self.until);
+        from.is_some_and(|from| now >= from)
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Channels {
     role: DataRole,
-    channels: [Channel; 2],
+    channels: [Channel; DataKind::COUNT],
+    track: OwnTrack,
+    frames: Frames,
     /// When the next messages are due, once the first channel was open.
     due: Option<Instant>,
     /// When the room's board is looked at next.
@@ -49,6 +75,8 @@ impl Channels {
         Self {
             role,
             channels: Default::default(),
+            track: OwnTrack::default(),
+            frames: Frames::default(),
             due: None,
             look_at: None,
             left: false,
@@ -78,9 +106,17 @@ impl Channels {
         let Some(kind) = DataKind::of_label(label) else { return };
         self.channels[kind as usize].id = Some(id);
         self.look_at.get_or_insert(now);
+        if kind == DataKind::Track {
+            self.track.until.get_or_insert(now + PUBLISH_WITHIN);
+        }
         if let Some(sends) = self.role.sends {
             self.due.get_or_insert(now + sends.offset);
         }
+    }
+
+    /// The server took our data track; again if it was asked again.
+    pub(super) fn published(&mut self, now: Instant, handle: u16) {
+        self.track.published.get_or_insert((handle, now + PUBLISHED_GRACE)).0 = handle;
     }
 
     pub(super) fn closed(&mut self, id: ChannelId) {
@@ -110,6 +146,9 @@ impl Channels {
         let channel = &mut self.channels[kind as usize];
         channel.expects_from = None;
         let ledgers = std::mem::take(&mut channel.ledgers);
+        if kind == DataKind::Track {
+            self.frames.clear();
+        }
         let counted = of(&mut self.counted, kind);
         for (sender, ledger) in ledgers.into_iter().enumerate() {
             if let Some(mut ledger) = ledger {
@@ -148,6 +187,9 @@ impl Channels {
             made += 1;
             let writes = up && made <= BURST_MAX;
             for kind in self.kinds() {
+                if kind == DataKind::Track && !self.track.is_due(now) {
+                    continue;
+                }
                 wrote |= self.send_one(kind, sends, now, clock.filter(|_| writes), rtc);
             }
         }
@@ -175,8 +217,18 @@ impl Channels {
                 sequence: room.sent(sends.sender, kind),
                 sent_unix_us: unix_us(now, clock),
             };
-            Packet::write_user(&header.write(), sends.bytes, &mut self.message);
-            matches!(channel.write(true, &self.message), Ok(true))
+            let mut write = |message: &[u8]| matches!(channel.write(true, message), Ok(true));
+            let OwnTrack { published, cutter, .. } = &mut self.track;
+            match (kind, *published) {
+                (DataKind::Track, Some((handle, _))) => {
+                    cutter.write(handle, &header, sends.bytes, &mut self.message, write)
+                }
+                (DataKind::Track, None) => false,
+                (DataKind::Reliable | DataKind::Lossy, _) => {
+                    Packet::write_user(&header.write(), sends.bytes, &mut self.message);
+                    write(&self.message)
+                }
+            }
         });
         if written {
             self.role.room.count(sends.sender, kind);
@@ -233,16 +285,30 @@ impl Channels {
         }
         let over = |channel: &Channel| channel.id == Some(data.id);
         let Some(place) = self.channels.iter().position(over) else { return };
-        let payload = match Packet::read(&data.data) {
-            Ok(Read::User(payload)) => payload,
-            Ok(Read::Other) => return self.counted.other.foreign += 1,
-            Err(_) => return self.counted.other.malformed += 1,
+        let Frame { header, bytes } = if place == DataKind::Track as usize {
+            let Some((packet, payload)) = TrackHeader::read(&data.data) else {
+                return self.counted.other.malformed += 1;
+            };
+            // What completes no frame is a part of one.
+            let Some(frame) = self.frames.take(packet, payload) else { return };
+            frame
+        } else {
+            match Packet::read(&data.data) {
+                Ok(Read::User(payload)) => {
+                    Frame { header: Header::read(payload), bytes: payload.len() }
+                }
+                Ok(Read::Other) => return self.counted.other.foreign += 1,
+                Err(_) => return self.counted.other.malformed += 1,
+            }
         };
-        let header = Header::read(payload).filter(|header| header.tag == self.role.room.tag());
+        let header = header.filter(|header| header.tag == self.role.room.tag());
         let Some(header) = header else { return self.counted.other.foreign += 1 };
         let (kind, sender) = (header.kind, usize::from(header.sender));
         if kind as usize != place || sender >= self.role.room.senders() {
             return self.counted.other.malformed += 1;
+        }
+        if !self.role.expects {
+            return;
         }
         let counted = of(&mut self.counted, kind);
         let Some(Some(ledger)) = self.channels[place].ledgers.get_mut(sender) else {
@@ -254,7 +320,7 @@ impl Channels {
         let took = arrived_us.checked_sub(header.sent_unix_us).map(Duration::from_micros);
         let sent = self.role.room.sent(sender, kind);
         if ledger.came(header.sequence, sent, took.unwrap_or_default(), counted) == Got::Counted {
-            counted.bytes_received += payload.len() as u64;
+            counted.bytes_received += bytes as u64;
             if let Some(latency) = took {
                 outbox.sample(Sample::Data { kind, latency });
             }
@@ -266,6 +332,7 @@ fn of(counted: &mut DataCounters, kind: DataKind) -> &mut MessageCounters {
     match kind {
         DataKind::Reliable => &mut counted.reliable,
         DataKind::Lossy => &mut counted.lossy,
+        DataKind::Track => &mut counted.track,
     }
 }
 

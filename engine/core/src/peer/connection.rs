@@ -111,14 +111,24 @@ impl Peer {
                 if let Some(channels) = &mut self.channels {
                     channels.opened(self.now, id, &label);
                 }
+                if let Some(rpc) = &mut self.rpc {
+                    rpc.opened(self.now, id, &label);
+                }
             }
             Event::ChannelClose(id) => {
                 if let Some(channels) = &mut self.channels {
                     channels.closed(id);
                 }
+                if let Some(rpc) = &mut self.rpc {
+                    rpc.closed(id);
+                }
             }
             Event::ChannelData(data) => {
-                if let Some(channels) = &mut self.channels {
+                let called = self
+                    .rpc
+                    .as_mut()
+                    .is_some_and(|rpc| rpc.received(self.now, self.clock, &data, &mut self.outbox));
+                if !called && let Some(channels) = &mut self.channels {
                     channels.received(self.clock, &data, &mut self.outbox);
                 }
             }

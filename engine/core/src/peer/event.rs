@@ -8,7 +8,7 @@ use stampede_media::{AssemblerCounters, Codec};
 
 use super::candidates::{AddressRequest, LocalId};
 use super::failure::MediaFailure;
-use crate::data::DataRole;
+use crate::data::{DataRole, RpcRole};
 use crate::publish::TrackError;
 use crate::{Arrival, MediaKind, PathKind, PublishTrack, Sample};
 
@@ -21,6 +21,8 @@ pub struct PeerRole {
     pub tracks: Vec<PublishTrack>,
     /// What it has to do with data messages, if anything.
     pub data: Option<DataRole>,
+    /// What it has to do with calls between participants, if anything.
+    pub rpc: Option<RpcRole>,
 }
 
 /// How a peer receives.
@@ -90,11 +92,26 @@ pub enum PeerUpdate {
         /// True if paused.
         paused: bool,
     },
-    /// We leave: that frames stop from here on is no freeze, and data messages are neither sent nor
-    /// expected any more.
+    /// We leave: that frames stop from here on is no freeze, data messages are neither sent nor
+    /// expected any more, and nobody is called or answered.
     Leaving,
     /// The server has moved us to another room: data messages are neither sent nor expected any more.
     Moved,
+    /// Others are connected, and may be called a moment later.
+    Met {
+        /// Who.
+        others: Vec<Callee>,
+    },
+    /// Some are gone who were met.
+    Parted {
+        /// Their participant sids.
+        sids: Vec<String>,
+    },
+    /// The server took our data track: its frames are sent under this handle from a moment later on.
+    DataTrackPublished {
+        /// What names it between us and the server.
+        handle: u16,
+    },
     /// A track of somebody else is gone (subscriber).
     TrackGone {
         /// LiveKit track id.
@@ -121,6 +138,17 @@ pub enum PeerUpdate {
         /// True if muted.
         muted: bool,
     },
+}
+
+/// Somebody who can be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callee {
+    /// Its participant sid.
+    pub sid: String,
+    /// Its identity.
+    pub identity: String,
+    /// Which protocol between clients it speaks.
+    pub client_protocol: i32,
 }
 
 /// What happened to a peer.

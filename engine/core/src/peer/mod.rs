@@ -14,6 +14,7 @@ mod outbox;
 mod publishing;
 mod receiving;
 mod recovery;
+mod rpc;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,8 +31,8 @@ pub use candidates::{
 use candidates::{Candidates, is_stun};
 use channels::Channels;
 pub use event::{
-    ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerRole, PeerSink, PeerUpdate,
-    Receives, RecordedFrame, RecordedStream,
+    Callee, ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerRole, PeerSink,
+    PeerUpdate, Receives, RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
 use offer::Offering;
@@ -40,6 +41,7 @@ use outbox::Outbox;
 use publishing::Publishing;
 use receiving::{Receiving, is_rtcp};
 pub use receiving::{Scratch, TRACK_STATES_MAX};
+use rpc::Rpc;
 use wire::RtpHeader;
 
 use crate::watch::StreamCover;
@@ -94,6 +96,8 @@ pub struct Peer {
     publishing: Option<Box<Publishing>>,
     /// What it has to do with data, if anything.
     channels: Option<Box<Channels>>,
+    /// The calls that it makes and answers, if any.
+    rpc: Option<Box<Rpc>>,
     /// What it offers to receive by, if it offers.
     offering: Option<Box<Offering>>,
     /// Answers given so far.
@@ -172,8 +176,8 @@ impl Peer {
         options: &PeerOptions,
         role: PeerRole,
     ) -> Result<Self, CreatePeerError> {
-        let (PeerRole { receives, tracks, data }, local) = (role, local.into());
-        let sends_data = data.as_ref().is_some_and(|data| data.sends.is_some());
+        let (PeerRole { receives, tracks, data, rpc }, local) = (role, local.into());
+        let sends_data = rpc.is_some() || data.as_ref().is_some_and(|data| data.sends.is_some());
         if receives.is_none() && tracks.is_empty() && !sends_data {
             return Err(CreatePeerError::NoTracks);
         }
@@ -194,6 +198,7 @@ impl Peer {
             peer.publishing = Some(Box::new(publishing));
         }
         peer.channels = data.map(|data| Box::new(Channels::new(data)));
+        peer.rpc = rpc.map(|rpc| Box::new(Rpc::new(rpc)));
         if peer.publishing.is_some() || receives.is_none() {
             peer.offering = Some(Box::new(peer.new_offering()));
         }
@@ -213,6 +218,7 @@ impl Peer {
             receiving: None,
             publishing: None,
             channels: None,
+            rpc: None,
             offering: None,
             answers: 0,
             outbox: Outbox::default(),
@@ -239,10 +245,22 @@ impl Peer {
             publishing.update(&update);
             publishing.adapt(&mut self.rtc);
         }
-        if let Some(channels) = &mut self.channels
-            && matches!(update, PeerUpdate::Leaving | PeerUpdate::Moved)
-        {
-            channels.leave();
+        if let Some(channels) = &mut self.channels {
+            match update {
+                PeerUpdate::Leaving | PeerUpdate::Moved => channels.leave(),
+                PeerUpdate::DataTrackPublished { handle } => channels.published(self.now, handle),
+                _ => {}
+            }
+        }
+        if let Some(rpc) = &mut self.rpc {
+            match &update {
+                PeerUpdate::Leaving | PeerUpdate::Moved => rpc.leave(),
+                PeerUpdate::Met { others } => {
+                    others.iter().for_each(|other| rpc.met(self.now, other));
+                }
+                PeerUpdate::Parted { sids } => sids.iter().for_each(|sid| rpc.parted(sid)),
+                _ => {}
+            }
         }
         if let Some(receiving) = &mut self.receiving {
             receiving.streams.update(self.now, update);
@@ -324,7 +342,15 @@ impl Peer {
         {
             self.advance(now);
         }
+        if let Some(rpc) = &mut self.rpc
+            && rpc.advance(now, self.clock, up, &mut self.rtc)
+        {
+            self.advance(now);
+        }
         let mut wake = self.wake;
+        if let Some(due) = self.rpc.as_ref().and_then(|rpc| rpc.next()) {
+            wake = wake.min(due);
+        }
         if let Some(due) = self.channels.as_ref().and_then(|channels| channels.next()) {
             wake = wake.min(due);
         }
@@ -357,6 +383,9 @@ impl Peer {
         self.poll();
         if let Some(receiving) = &mut self.receiving {
             receiving.streams.finish(now, &mut self.outbox);
+        }
+        if let Some(rpc) = &mut self.rpc {
+            rpc.leave();
         }
         self.closed = true;
         self.outbox.flush(now, sink);
@@ -443,6 +472,9 @@ impl Peer {
         if let Some(channels) = &self.channels {
             counters.data = channels.counters();
         }
+        if let Some(rpc) = &self.rpc {
+            counters.rpc = rpc.counters();
+        }
         counters
     }
 
@@ -477,6 +509,9 @@ impl Peer {
         }
         if let Some(channels) = &mut self.channels {
             channels.begin_measuring();
+        }
+        if let Some(rpc) = &mut self.rpc {
+            rpc.begin_measuring();
         }
     }
 }

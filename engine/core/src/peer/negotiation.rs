@@ -60,7 +60,7 @@ impl Peer {
     pub(super) fn new_offering(&self) -> Offering {
         // The congestion feedback that it gives on what it receives, if it receives.
         let gives = self.receiving.as_ref().map(|receiving| receiving.feedback);
-        Offering::new(gives, self.channels.is_some())
+        Offering::new(gives, self.channels.is_some() || self.rpc.is_some())
     }
 
     /// Makes an offer that restarts ICE and changes nothing else (RFC 8445 §9), if we offer. What

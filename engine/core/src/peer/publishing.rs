@@ -265,6 +265,9 @@ impl Publishing {
             | PeerUpdate::Paused { .. }
             | PeerUpdate::Leaving
             | PeerUpdate::Moved
+            | PeerUpdate::Met { .. }
+            | PeerUpdate::Parted { .. }
+            | PeerUpdate::DataTrackPublished { .. }
             | PeerUpdate::TrackGone { .. } => {}
         }
     }

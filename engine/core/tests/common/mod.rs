@@ -18,6 +18,8 @@ use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
+pub mod link;
+
 pub const UNIX_BASE_NS: u64 = 1_700_000_000_000_000_000;
 
 pub fn ms(value: u64) -> Duration {

@@ -167,6 +167,9 @@ fn data(text: &mut String, report: &Report) {
     for (name, told) in told {
         let _ = writeln!(text, "- {name}: {told}");
     }
+    if let Some(rpc) = &report.rpc {
+        let _ = writeln!(text, "\n### Calls\n\n{}", rpc.told());
+    }
 }
 
 fn joins(text: &mut String, report: &Report) {

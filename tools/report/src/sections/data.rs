@@ -16,6 +16,8 @@ pub struct DataSection {
     pub reliable: MessageSection,
     /// Over the channel that does neither.
     pub lossy: MessageSection,
+    /// As frames of data tracks, which may be lost too.
+    pub track: MessageSection,
     /// Everything else that came.
     #[serde(flatten)]
     pub other: OtherDataCounters,
@@ -66,7 +68,7 @@ impl MessageSection {
 
 impl DataSection {
     /// Of these counters and latencies.
-    pub fn of(counted: &DataCounters, [reliable, lossy]: [Option<Hist>; 2]) -> Self {
+    pub fn of(counted: &DataCounters, [reliable, lossy, track]: [Option<Hist>; 3]) -> Self {
         let messages = |counted: MessageCounters, latency_ms| MessageSection {
             counted,
             loss_rate: counted.loss_rate(),
@@ -75,20 +77,21 @@ impl DataSection {
         Self {
             reliable: messages(counted.reliable, reliable),
             lossy: messages(counted.lossy, lossy),
+            track: messages(counted.track, track),
             other: counted.other,
         }
     }
 
     /// Its counters.
     pub fn counters(&self) -> DataCounters {
-        let (reliable, lossy) = (self.reliable.counted, self.lossy.counted);
-        DataCounters { reliable, lossy, other: self.other }
+        let [reliable, lossy, track] = self.named().map(|(_, one)| one.counted);
+        DataCounters { reliable, lossy, track, other: self.other }
     }
 
-    /// Both kinds, by name.
+    /// All kinds, by name.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, &MessageSection); 2] {
-        [("reliable", &self.reliable), ("lossy", &self.lossy)]
+    pub fn named(&self) -> [(&'static str, &MessageSection); 3] {
+        [("reliable", &self.reliable), ("lossy", &self.lossy), ("track", &self.track)]
     }
 
     /// Of several runs.
@@ -98,8 +101,9 @@ impl DataSection {
         let latency = |of: fn(&Self) -> &MessageSection| {
             Hist::merged(all.iter().filter_map(|one| of(one).latency_ms.as_ref()))
         };
-        (!all.is_empty())
-            .then(|| Self::of(&counted, [latency(|one| &one.reliable), latency(|one| &one.lossy)]))
+        let latencies =
+            [latency(|one| &one.reliable), latency(|one| &one.lossy), latency(|one| &one.track)];
+        (!all.is_empty()).then(|| Self::of(&counted, latencies))
     }
 }
 
@@ -120,7 +124,7 @@ mod tests {
             ..MessageCounters::default()
         };
         let counted = DataCounters { reliable, ..DataCounters::default() };
-        let section = DataSection::of(&counted, [None, None]);
+        let section = DataSection::of(&counted, [None, None, None]);
         let told = section.reliable.told().unwrap();
         assert_eq!(told, "100 sent, 990 of 1,000 received, 10 lost (1.00 %), 2 late");
         let twice = DataSection::merged(&[&section, &section]).unwrap();

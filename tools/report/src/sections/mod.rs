@@ -7,6 +7,7 @@ mod join;
 mod media;
 mod recording;
 mod recoveries;
+mod rpc;
 mod run;
 mod series;
 mod server;
@@ -21,6 +22,7 @@ pub use join::{JOINS_IMPLIED, JoinPaths, JoinSection, PendingAt, Phases, said};
 pub use media::{CohortSection, ImpairmentSection, MediaSection, PublishSection};
 pub use recording::RecordingSection;
 pub use recoveries::{FaultRow, RecoveriesSection, RecoverySection};
+pub use rpc::RpcSection;
 pub use run::{
     EmbeddedOptions, FindSection, FindStep, HostSection, Machine, Options, RunSection, StageRow,
     TargetSection,

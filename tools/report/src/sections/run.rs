@@ -188,6 +188,18 @@ pub struct Options {
     pub data_size_bytes: Option<usize>,
     /// `--data-kind`; null without data.
     pub data_kind: Option<String>,
+    /// `--rpc-callers`, per room; 0 in reports of versions without them.
+    pub rpc_callers: u32,
+    /// `--rpc-rate`; null without calls.
+    pub rpc_rate: Option<f64>,
+    /// `--rpc-size`; null without calls.
+    pub rpc_size_bytes: Option<usize>,
+    /// `--rpc-timeout`; null without calls.
+    pub rpc_timeout_s: Option<f64>,
+    /// `--rpc-method`; null without calls.
+    pub rpc_method: Option<String>,
+    /// `--rpc-to`; null without it.
+    pub rpc_to: Option<String>,
     /// `--duration`.
     pub duration_s: f64,
     /// Joins per second.

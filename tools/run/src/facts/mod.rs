@@ -19,7 +19,8 @@ use stampede_scenario::{CongestionFeedback, FaultKind, Simulation, Stage, Target
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use stampede_report::facts::{
-    DataFacts, DataLedgerFacts, Facts, LedgerFacts, OnPurposeFacts, TracksFacts, WorkerFacts,
+    DataFacts, DataLedgerFacts, Facts, LedgerFacts, OnPurposeFacts, RpcFacts, TracksFacts,
+    WorkerFacts,
 };
 use stampede_report::hist::Hist;
 use stampede_report::joins::{BoundJoins, LostJoins};
@@ -31,8 +32,8 @@ use stampede_report::threshold::{self, Threshold};
 use stampede_report::types::worst;
 use stampede_report::types::{
     DataSection, EmbeddedOptions, EmbeddedSection, GeneratorSection, MediaSection, Options,
-    PublishSection, Reconciliation, RecordingSection, Report, RunSection, SCHEMA, ServerMetrics,
-    ServerSection, TargetSection, WorkerSection,
+    PublishSection, Reconciliation, RecordingSection, Report, RpcSection, RunSection, SCHEMA,
+    ServerMetrics, ServerSection, TargetSection, WorkerSection,
 };
 
 use crate::data::RunData;
@@ -112,6 +113,7 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
         cohorts: cohorts::of(&data, &viewers, &parts, kinds),
         publish: (data.scenario.shape.senders() > 0).then(|| publish(&sums)),
         data: data.scenario.data.map(|_| data_section(&sums)),
+        rpc: data.scenario.rpc.as_ref().map(|_| rpc_section(&sums)),
         impairment,
         recordings: recordings(&data),
         captures: data.captured.iter().map(|file| file.display().to_string()).collect(),
@@ -192,7 +194,8 @@ fn facts(
         subscribers_joined: data.joins.receivers_joined() as u64,
         publishers_joined: data.joins.senders_joined() as u64,
         no_media: data.scenario.no_media
-            || (data.scenario.data.is_some() && data.scenario.shape.senders() == 0),
+            || ((data.scenario.data.is_some() || data.scenario.rpc.is_some())
+                && data.scenario.shape.senders() == 0),
         errors: data.joins.error_facts(),
         interrupted: data.interrupted,
         ended_early: data.ended_early.clone(),
@@ -231,6 +234,11 @@ fn facts(
         workers_failed,
         ledger: ledger_facts(data),
         data: data.scenario.data.map(|_| data_facts(data, &sums.counted.data)),
+        rpc: data
+            .scenario
+            .rpc
+            .as_ref()
+            .map(|_| RpcFacts { counted: sums.counted.rpc, ledger: data_ledger(data) }),
         senders: senders(data),
         subscribers_lossy: peers(data).filter(|peer| peer.lost_for_good()).count() as u64
             + left_out(data).map(|peers| peers.lossy).sum::<u64>(),
@@ -350,14 +358,22 @@ fn data_section(sums: &Sums) -> DataSection {
     DataSection::of(&sums.counted.data, latencies.each_ref().map(Hist::of_micros_as_ms))
 }
 
-fn data_facts(data: &RunData, counted: &DataCounters) -> DataFacts {
-    let ledger = ledger_measured(data).map(|(_, inside)| DataLedgerFacts {
+fn rpc_section(sums: &Sums) -> RpcSection {
+    let round_trips = Hist::of_micros_as_ms(&sums.distributions.rpc_round_trip_us);
+    RpcSection::of(sums.counted.rpc, round_trips)
+}
+
+fn data_ledger(data: &RunData) -> Option<DataLedgerFacts> {
+    ledger_measured(data).map(|(_, inside)| DataLedgerFacts {
         withheld: inside.messages_withheld,
         unsent: inside.messages_unsent,
         dropped: inside.messages_dropped,
-    });
+    })
+}
+
+fn data_facts(data: &RunData, counted: &DataCounters) -> DataFacts {
     let receivers = data.joins.receivers_joined() as u64;
-    DataFacts { counted: *counted, receivers, ledger }
+    DataFacts { counted: *counted, receivers, ledger: data_ledger(data) }
 }
 
 /// What the embedded SFU did in the time that the engine's figures are of, and what it lost by
@@ -619,6 +635,7 @@ fn run_section(data: &RunData) -> RunSection {
 fn options(data: &RunData) -> Options {
     let scenario = &data.scenario;
     let audience = scenario.audience;
+    let rpc = scenario.rpc.as_ref();
     Options {
         room: data.room.clone(),
         rooms: scenario.rooms,
@@ -634,6 +651,12 @@ fn options(data: &RunData) -> Options {
         data_rate: scenario.data.map(|data| data.rate),
         data_size_bytes: scenario.data.map(|data| data.bytes),
         data_kind: scenario.data.map(|data| data.kinds.to_string()),
+        rpc_callers: rpc.map_or(0, |rpc| rpc.callers),
+        rpc_rate: rpc.map(|rpc| rpc.rate),
+        rpc_size_bytes: rpc.map(|rpc| rpc.bytes),
+        rpc_timeout_s: rpc.map(|rpc| rpc.timeout.as_secs_f64()),
+        rpc_method: rpc.map(|rpc| rpc.method.to_string()),
+        rpc_to: rpc.and_then(|rpc| rpc.to.as_deref().map(str::to_owned)),
         duration_s: scenario.duration.as_secs_f64(),
         num_per_second: scenario.joins_per_second,
         retry: scenario.retry,

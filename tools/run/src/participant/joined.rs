@@ -80,6 +80,7 @@ impl<'a> Joined<'a> {
     ) -> Self {
         let publishes = participant.spec.publishes();
         let own = Arc::clone(&context.own);
+        let callee = participant.spec.media.rpc.as_ref().and_then(|rpc| rpc.callee.clone());
         let limit = if life.joined { STANDS_WITHIN } else { MEDIA_TIMEOUT };
         let began = now();
         Self {
@@ -87,7 +88,7 @@ impl<'a> Joined<'a> {
             participant,
             life,
             peers,
-            peer_updates: PeerUpdates::new(own, context.obey_dynacast, publishes),
+            peer_updates: PeerUpdates::new(own, context.obey_dynacast, publishes).calling(callee),
             began,
             missing: Some(Missing { session: true, lost: false, until: began + limit }),
             closed_until: None,

@@ -231,7 +231,7 @@ mod tests {
             (&["run", "--signal", "v2"], &["--signal", "auto", "v0 or v1"]),
             (&["run", "--feedback", "remb"], &["--feedback", "chrome", "none"]),
             (&["run", "--transport", "sctp"], &["--transport", "auto", "udp", "tcp"]),
-            (&["run", "--data-kind", "stream"], &["--data-kind", "reliable, lossy or both"]),
+            (&["run", "--data-kind", "stream"], &["--data-kind", "use reliable, lossy, track"]),
             (&["run", "--data-rate", "0"], &["--data-rate", "0.01 and 1000"]),
             (&["run", "--data-size", "8"], &["--data-size", "32 and 60000"]),
             (&["run", "--stay", "10ms"], &["--stay", "100ms or longer"]),

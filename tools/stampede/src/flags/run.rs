@@ -15,7 +15,7 @@ use stampede_scenario::values::{self, Backend, CoreList, PublishResolution, Reso
 use stampede_scenario::{
     CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, DataDraft, DataKinds, Draft,
     EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft,
-    Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
+    RpcDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
 };
 use stampede_sfu::SfuOptions;
 
@@ -101,9 +101,30 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::data_bytes, help_heading = "Data")]
     pub data_size: Option<usize>,
     /// How data messages travel: reliable is in order and sent again until they are there, lossy is
-    /// sent once, both is as many of each [default: both].
+    /// sent once, track is as frames of a data track, sent once too; both is reliable and lossy, all
+    /// is all three, as many of each; several with commas [default: both].
     #[arg(long, value_name = "KIND", help_heading = "Data")]
     pub data_kind: Option<DataKinds>,
+    /// Who calls others (LiveKit's RPC), per room: the first that join of publishers, then of
+    /// --participants, then of subscribers. Each calls all others of its room in turn, and everybody
+    /// answers with what it was called with.
+    #[arg(long, value_name = "N", help_heading = "RPC")]
+    pub rpc_callers: Option<u32>,
+    /// Calls that a caller makes in a second, up to 1,000 [default: 1].
+    #[arg(long, value_name = "N", value_parser = values::rpc_rate, help_heading = "RPC")]
+    pub rpc_rate: Option<f64>,
+    /// Payload of a call, up to 60,000 bytes [default: 256].
+    #[arg(long, value_name = "SIZE", value_parser = values::rpc_bytes, help_heading = "RPC")]
+    pub rpc_size: Option<usize>,
+    /// How long an answer may take, 100ms to 60s [default: 15s]; an acknowledgement may take 7 s.
+    #[arg(long, value_name = "DURATION", value_parser = values::rpc_timeout, help_heading = "RPC")]
+    pub rpc_timeout: Option<Duration>,
+    /// The method that is called, and answered [default: stampede.echo].
+    #[arg(long, value_name = "NAME", value_parser = values::rpc_method, help_heading = "RPC")]
+    pub rpc_method: Option<String>,
+    /// Identity of who is called, an agent for instance, instead of this run's own participants.
+    #[arg(long, value_name = "IDENTITY", help_heading = "RPC")]
+    pub rpc_to: Option<String>,
     /// How long to hold once everybody was started [default: 20s without --url, else 60s].
     #[arg(
         long,
@@ -463,6 +484,14 @@ impl RunFlags {
                 rate: self.data_rate,
                 bytes: self.data_size,
                 kinds: self.data_kind,
+            },
+            rpc: RpcDraft {
+                callers: self.rpc_callers,
+                rate: self.rpc_rate,
+                bytes: self.rpc_size,
+                timeout: self.rpc_timeout,
+                method: self.rpc_method,
+                to: self.rpc_to,
             },
             duration: self.duration,
             joins_per_second: self.num_per_second,

@@ -113,6 +113,7 @@ impl Collector for Exposed {
         watched(&mut writer, &progress.watch)?;
         counted(&mut writer, "published_", None, &[("", progress.counters.publish)])?;
         data(&mut writer, &progress.counters.data)?;
+        counted(&mut writer, "rpc_", None, &[("", progress.counters.rpc)])?;
         counted(&mut writer, "impairment_", None, &[("", progress.counters.impairment)])?;
         workers(&mut writer, &progress.workers)
     }
@@ -187,7 +188,7 @@ fn received(writer: &mut Writer<'_>, counters: &RunCounters) -> fmt::Result {
 }
 
 fn data(writer: &mut Writer<'_>, counters: &DataCounters) -> fmt::Result {
-    let kinds = [("reliable", counters.reliable), ("lossy", counters.lossy)];
+    let kinds = counters.named().map(|(name, counted)| (name, *counted));
     counted(writer, "data_", Some("kind"), &kinds)?;
     counted(writer, "data_", None, &[("", counters.other)])
 }

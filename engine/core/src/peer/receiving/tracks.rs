@@ -53,6 +53,9 @@ impl TrackStates {
             }
             PeerUpdate::Leaving
             | PeerUpdate::Moved
+            | PeerUpdate::Met { .. }
+            | PeerUpdate::Parted { .. }
+            | PeerUpdate::DataTrackPublished { .. }
             | PeerUpdate::PacketTrailer
             | PeerUpdate::LayersWanted { .. }
             | PeerUpdate::PublishMuted { .. } => None,

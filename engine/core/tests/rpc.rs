@@ -1,0 +1,242 @@
+//! Calls from one peer to another, over plain str0m servers between which the test relays as LiveKit
+//! does: to whom a packet names, with who it is of.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::link::Link;
+use common::*;
+use livekit_protocol::DataPacket;
+use livekit_protocol::data_packet::Value;
+use prost::Message as _;
+use stampede_core::data::{RpcCalls, RpcRole};
+use stampede_core::{Callee, PeerRole, PeerUpdate, Sample};
+use stampede_counters::RpcCounters;
+
+const STEP: Duration = Duration::from_millis(5);
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// One that calls, alice, and one that answers, bob.
+struct Pair {
+    caller: Link,
+    answerer: Link,
+    /// What went through.
+    seen: Vec<Value>,
+}
+
+impl Pair {
+    fn new(calls: RpcCalls, method: &str) -> Self {
+        let start = Instant::now();
+        let role = |tag, method: &str, calls| {
+            let rpc = RpcRole { tag, method: method.into(), callee: None, calls };
+            PeerRole { rpc: Some(rpc), ..PeerRole::default() }
+        };
+        let caller = Link::new(start, role(1, "echo", Some(calls)));
+        let answerer = Link::new(start, role(2, method, None));
+        Self { caller, answerer, seen: Vec::new() }
+    }
+
+    /// The server tells alice of bob, who speaks this protocol, and both are ready.
+    fn meet(&mut self, client_protocol: i32) {
+        let (sid, identity) = ("PA_bob".to_owned(), "bob".to_owned());
+        let others = vec![Callee { sid, identity, client_protocol }];
+        self.run(STEP, |_| true);
+        self.caller.sim.peer.update(PeerUpdate::Met { others });
+        self.run(Duration::from_millis(1_900), |_| true);
+    }
+
+    fn run(&mut self, duration: Duration, passes: impl Fn(&Value) -> bool) {
+        let until = self.caller.sim.now.max(self.answerer.sim.now) + duration;
+        while self.caller.sim.now < until {
+            self.caller.sim.run(STEP);
+            self.answerer.sim.run_until(self.caller.sim.now);
+            let (from, to) = (&mut self.caller, &mut self.answerer);
+            relay(from, "alice", to, "bob", &passes, &mut self.seen);
+            let (from, to) = (&mut self.answerer, &mut self.caller);
+            relay(from, "bob", to, "alice", &passes, &mut self.seen);
+        }
+    }
+
+    /// Nothing more is called; what is open is decided.
+    fn counted(&self) -> [RpcCounters; 2] {
+        [&self.caller, &self.answerer].map(|link| link.sim.peer.counters().rpc)
+    }
+
+    fn kinds(&self) -> Vec<&'static str> {
+        self.seen
+            .iter()
+            .map(|value| match value {
+                Value::RpcRequest(_) => "request",
+                Value::RpcAck(_) => "ack",
+                Value::RpcResponse(_) => "response",
+                Value::StreamHeader(header) if header.inline_content.is_some() => "stream",
+                Value::StreamHeader(_) => "header",
+                Value::StreamChunk(_) => "chunk",
+                Value::StreamTrailer(_) => "trailer",
+                _ => "other",
+            })
+            .collect()
+    }
+}
+
+fn relay(
+    from: &mut Link,
+    sender: &str,
+    to: &mut Link,
+    receiver: &str,
+    passes: impl Fn(&Value) -> bool,
+    seen: &mut Vec<Value>,
+) {
+    to.look();
+    for (label, message) in from.sent() {
+        let mut packet = DataPacket::decode(&message[..]).unwrap();
+        assert_eq!(
+            (label.as_str(), &packet.destination_identities[..]),
+            ("_reliable", &[receiver.to_owned()][..])
+        );
+        packet.participant_identity = sender.to_owned();
+        let value = packet.value.clone().unwrap();
+        if passes(&value) {
+            to.send(&label, &packet.encode_to_vec());
+        }
+        seen.push(value);
+    }
+}
+
+fn calls(bytes: usize) -> RpcCalls {
+    let every = Duration::from_millis(500);
+    RpcCalls { every, bytes, timeout: TIMEOUT, offset: Duration::ZERO }
+}
+
+#[test]
+fn calls_are_answered_in_the_form_that_who_is_called_understands() {
+    let cases: [(i32, usize, &[&str]); 4] = [
+        (0, 300, &["request", "ack", "response"]),
+        (1, 300, &["header", "chunk", "trailer", "ack", "header", "chunk", "trailer"]),
+        // Bob does not know what alice speaks.
+        (2, 300, &["stream", "ack", "header", "chunk", "trailer"]),
+        (
+            2,
+            20_000,
+            &["header", "chunk", "chunk", "trailer", "ack", "header", "chunk", "chunk", "trailer"],
+        ),
+    ];
+    for (protocol, bytes, messages) in cases {
+        let mut pair = Pair::new(calls(bytes), "echo");
+        pair.meet(protocol);
+        pair.seen.clear();
+        pair.run(Duration::from_secs(3), |_| true);
+        let [caller, answerer] = pair.counted();
+        assert!((4..=6).contains(&caller.called), "{protocol}: {caller:?}");
+        assert_eq!((caller.answered, caller.acked), (caller.called, caller.called), "{protocol}");
+        assert_eq!((caller.failed(), caller.not_called, caller.late), (0, 0, 0), "{caller:?}");
+        assert_eq!(caller.bytes_sent, bytes as u64 * caller.called);
+        assert_eq!(caller.bytes_received, bytes as u64 * caller.called);
+        assert_eq!((answerer.requests, answerer.responses), (caller.called, caller.called));
+        let mut first = pair.kinds();
+        first.truncate(messages.len());
+        // An ack goes out as soon as the first part of a request came.
+        let (mut first, mut messages) = (first, messages.to_vec());
+        first.sort_unstable();
+        messages.sort_unstable();
+        assert_eq!(first, messages, "{protocol}");
+        let samples = pair.caller.sim.sink.samples.iter();
+        let round_trips = samples.filter(|sample| matches!(sample, Sample::Rpc { .. })).count();
+        assert_eq!(round_trips as u64, caller.answered);
+    }
+}
+
+#[test]
+fn what_does_not_come_back_is_a_timeout_by_what_is_missing() {
+    let mut pair = Pair::new(calls(100), "echo");
+    pair.meet(0);
+    let [before, _] = pair.counted();
+    assert_eq!(before.called, before.answered);
+    // One call without an ack, then one without an answer.
+    pair.run(Duration::from_millis(500), |value| !matches!(value, Value::RpcRequest(_)));
+    pair.run(Duration::from_millis(500), |value| !matches!(value, Value::RpcResponse(_)));
+    pair.run(Duration::from_secs(16), |_| true);
+    let [caller, _] = pair.counted();
+    assert_eq!((caller.ack_timeouts, caller.response_timeouts), (1, 1), "{caller:?}");
+    assert!(caller.called - caller.answered <= 3, "{caller:?}");
+    // Who is gone answers nothing any more, and nobody is called.
+    pair.run(Duration::from_secs(1), |value| !matches!(value, Value::RpcRequest(_)));
+    pair.caller.sim.peer.update(PeerUpdate::Parted { sids: vec!["PA_bob".to_owned()] });
+    let [parted, _] = pair.counted();
+    assert!((1..=3).contains(&parted.cut_off), "{parted:?}");
+    pair.run(Duration::from_secs(20), |_| true);
+    let [end, _] = pair.counted();
+    assert_eq!(end, parted);
+    assert_eq!(end.called, end.answered + end.failed() + end.cut_off);
+}
+
+#[test]
+fn errors_are_counted_by_their_codes() {
+    let mut pair = Pair::new(calls(20_000), "another");
+    pair.meet(2);
+    pair.run(Duration::from_secs(2), |_| true);
+    let [caller, answerer] = pair.counted();
+    assert!(caller.called >= 3 && caller.answered == 0, "{caller:?}");
+    assert_eq!(caller.errors.unsupported_method, caller.called);
+    assert_eq!((answerer.requests, answerer.responses), (caller.called, caller.called));
+    assert_eq!(caller.failure_rate(), Some(1.0));
+    // More than a client of protocol 0 takes is not even sent.
+    let mut pair = Pair::new(calls(20_000), "echo");
+    pair.meet(0);
+    pair.run(Duration::from_secs(2), |_| true);
+    let [caller, answerer] = pair.counted();
+    assert!(caller.called >= 3 && pair.seen.is_empty());
+    assert_eq!((caller.errors.request_too_large, answerer.requests), (caller.called, 0));
+}
+
+#[test]
+fn nobody_is_called_while_nothing_comes_through() {
+    let mut pair = Pair::new(calls(100), "echo");
+    pair.meet(0);
+    pair.run(Duration::from_secs(1), |_| true);
+    pair.caller.sim.peer.begin_measuring(pair.caller.sim.now);
+    let dark = Duration::from_secs(2);
+    pair.caller.sim.peer.cut_off_until(pair.caller.sim.now + dark);
+    pair.run(dark, |_| true);
+    let [caller, _] = pair.counted();
+    assert!(caller.called == 0 && (3..=5).contains(&caller.not_called), "{caller:?}");
+    pair.run(Duration::from_secs(3), |_| true);
+    pair.caller.sim.peer.update(PeerUpdate::Leaving);
+    let [caller, _] = pair.counted();
+    assert!(caller.called >= 5, "{caller:?}");
+    assert_eq!(caller.called, caller.answered + caller.cut_off);
+}
+
+#[test]
+fn hostile_messages_do_no_harm() {
+    let mut pair = Pair::new(calls(100), "echo");
+    pair.meet(2);
+    let Some(Value::StreamHeader(header)) = pair.seen.last().cloned().or_else(|| {
+        pair.run(Duration::from_secs(1), |_| true);
+        pair.seen.iter().find(|value| matches!(value, Value::StreamHeader(_))).cloned()
+    }) else {
+        panic!("{:?}", pair.kinds());
+    };
+    let value = Some(Value::StreamHeader(header));
+    let packet = DataPacket { value, ..DataPacket::default() };
+    let message = packet.encode_to_vec();
+    let mut rng = Rng::new(9);
+    for number in 0..300 {
+        let mut broken = message.clone();
+        match number % 3 {
+            0 => broken.truncate(1 + rng.below(broken.len() as u64 - 1) as usize),
+            _ => {
+                let at = rng.below(broken.len() as u64) as usize;
+                broken[at] ^= 1 << rng.below(8);
+            }
+        }
+        pair.answerer.send("_reliable", &broken);
+        pair.answerer.sim.run(ms(10));
+    }
+    let [_, answerer] = pair.counted();
+    assert!(answerer.responses <= answerer.requests);
+    assert!(pair.answerer.sim.peer.is_connected());
+}
