@@ -3,6 +3,7 @@
 
 use stampede_core::CongestionFeedback;
 use stampede_impair::Spec as ImpairSpec;
+use stampede_signaling::{Grant, Profile};
 
 use crate::codec_mix::CodecMix;
 use crate::values::Resolution;
@@ -31,6 +32,34 @@ pub struct CohortSpec {
     pub impair: Option<ImpairSpec>,
     /// What its subscribers tell the server of congestion, if not what the run's do.
     pub feedback: Option<CongestionFeedback>,
+    /// What its join tokens say more than the run's, or otherwise.
+    pub profile: CohortProfile,
+}
+
+/// What join tokens of a cohort say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CohortProfile {
+    /// In the place of the run's of the same name, and beside its others.
+    pub grants: Vec<Grant>,
+    /// In the place of the run's.
+    pub metadata: Option<String>,
+    /// In the place of the run's of the same name, and beside its others.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl CohortProfile {
+    /// What its tokens say in a run whose tokens say this; `None` where that is the same.
+    pub(crate) fn over(&self, run: &Profile) -> Option<Profile> {
+        (*self != Self::default()).then(|| {
+            let mut profile = run.clone();
+            profile.grants.retain(|old| self.grants.iter().all(|new| new.name() != old.name()));
+            profile.grants.extend(self.grants.iter().cloned());
+            profile.attributes.retain(|(old, _)| self.attributes.iter().all(|(new, _)| new != old));
+            profile.attributes.extend(self.attributes.iter().cloned());
+            profile.metadata = self.metadata.clone().unwrap_or(profile.metadata);
+            profile
+        })
+    }
 }
 
 /// What is different in one room.
@@ -86,14 +115,40 @@ mod tests {
     use super::*;
 
     fn cohort(size: CohortSize) -> CohortSpec {
+        let (name, profile) = ("c".to_owned(), CohortProfile::default());
         CohortSpec {
-            name: "c".to_owned(),
+            name,
             size,
             resolution: None,
             record: false,
             impair: None,
             feedback: None,
+            profile,
         }
+    }
+
+    #[test]
+    fn a_cohorts_tokens_say_what_the_runs_do_unless_it_says_otherwise() {
+        let grants = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let attribute = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let run = Profile {
+            grants: grants(&["canPublish=true", "canUpdateOwnMetadata=true"]),
+            metadata: "all".to_owned(),
+            attributes: vec![attribute("lang", "en"), attribute("room", "1")],
+        };
+        assert_eq!(CohortProfile::default().over(&run), None);
+        let own = CohortProfile {
+            grants: grants(&["canPublish=false"]),
+            metadata: None,
+            attributes: vec![attribute("lang", "fr")],
+        };
+        let profile = own.over(&run).unwrap();
+        let said: Vec<_> = profile.grants.iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["canUpdateOwnMetadata=true", "canPublish=false"]);
+        assert_eq!(profile.metadata, "all");
+        assert_eq!(profile.attributes, [attribute("room", "1"), attribute("lang", "fr")]);
+        let own = CohortProfile { metadata: Some(String::new()), ..own };
+        assert_eq!(own.over(&run).unwrap().metadata, "", "none is something of its own");
     }
 
     #[test]

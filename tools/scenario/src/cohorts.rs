@@ -145,7 +145,7 @@ impl Cohorts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::CohortSize;
+    use crate::{CohortProfile, CohortSize};
 
     fn cohort(name: &str, impair: Option<&str>) -> CohortSpec {
         CohortSpec {
@@ -155,6 +155,7 @@ mod tests {
             record: false,
             impair: impair.map(|spec| spec.parse().unwrap()),
             feedback: None,
+            profile: CohortProfile::default(),
         }
     }
 

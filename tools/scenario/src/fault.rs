@@ -269,6 +269,7 @@ mod tests {
             record: false,
             impair: None,
             feedback: None,
+            profile: crate::CohortProfile::default(),
         }];
         let cohorts = Cohorts::new(&specs, &["cohort=10%,loss=1%".parse().unwrap()]);
         let names: Vec<_> = cohorts.all().iter().map(|cohort| cohort.name.as_str()).collect();

@@ -45,7 +45,7 @@ pub mod values;
 pub use audience::{Arrival, Audience, AudienceDraft, Visit};
 pub use choices::{LayoutChoice, SubscribeMode};
 pub use codec_mix::{CodecMix, CodecMixError};
-pub use cohort_spec::{CohortSize, CohortSpec, RoomDraft};
+pub use cohort_spec::{CohortProfile, CohortSize, CohortSpec, RoomDraft};
 pub use cohorts::{Cohort, Cohorts, REST};
 pub use data::{DataDraft, DataKinds, DataKindsError, DataSpec};
 pub use draft::{CaptureDraft, Draft, EmbeddedDraft};

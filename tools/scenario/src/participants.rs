@@ -339,6 +339,10 @@ fn receivers(
         let part = parts.index_of(assigned, &identity, seed);
         let cohort = assigned.map(|index| &cohorts[index]);
         let resolution = cohort.and_then(|cohort| cohort.resolution).unwrap_or(own.resolution);
+        let profile = match cohort.and_then(|cohort| cohort.profile.over(&scenario.profile)) {
+            Some(own) => Arc::new(own),
+            None => Arc::clone(&scenario.profile),
+        };
         let record = all.len() < recording || cohort.is_some_and(|cohort| cohort.record);
         let spec = ParticipantSpec {
             identity,
@@ -349,7 +353,7 @@ fn receivers(
             cohort: part,
             cohort_name: parts.name(part).map(str::to_owned),
             tracks: tracks(scenario, own, publishes.then_some(number)),
-            profile: Arc::clone(&scenario.profile),
+            profile,
             token: None,
         };
         all.push(Receiver { place, publishes, spec });
@@ -541,7 +545,9 @@ mod tests {
     use stampede_media::builtin;
 
     use super::*;
-    use crate::{CohortSize, CohortSpec, Draft, LayoutChoice, ParticipantTracks, RoomDraft};
+    use crate::{
+        CohortProfile, CohortSize, CohortSpec, Draft, LayoutChoice, ParticipantTracks, RoomDraft,
+    };
 
     fn clips(scenario: &Scenario) -> Clips {
         let layers = |codec| {
@@ -709,6 +715,7 @@ mod tests {
             record: false,
             impair: None,
             feedback: None,
+            profile: CohortProfile::default(),
         };
         let all = participants(Draft {
             participants: Some(4),
@@ -773,6 +780,10 @@ mod tests {
                 record: false,
                 impair: None,
                 feedback: None,
+                profile: CohortProfile {
+                    metadata: Some("on the move".to_owned()),
+                    ..CohortProfile::default()
+                },
             }],
             ..Draft::default()
         });
@@ -784,9 +795,10 @@ mod tests {
         assert_eq!((all.subscribers.len(), mobile.clone().count()), (20, 10));
         let asks = |one: &ParticipantSpec| one.role.receives.unwrap().quality;
         assert!(mobile.clone().all(|one| asks(one) == Quality::Low));
+        assert!(mobile.clone().all(|one| one.profile.metadata == "on the move"));
         for one in all.subscribers.iter().filter(|one| !is_mobile(one)) {
             let middle = &*one.room == "hall-2";
-            assert_eq!(one.cohort, 0);
+            assert_eq!((one.cohort, one.profile.metadata.as_str()), (0, ""));
             assert_eq!(asks(one), if middle { Quality::Medium } else { Quality::High });
         }
         assert_eq!(all.subscribers[0].tracks, [Some(2), Some(1)]);

@@ -136,6 +136,7 @@ mod tests {
             record: false,
             impair: None,
             feedback: None,
+            profile: stampede_scenario::CohortProfile::default(),
         };
         let impair = vec!["cohort=5%,loss=1%".parse().unwrap()];
         let draft = Draft { cohorts: vec![far], impair, ..Draft::default() };

@@ -84,6 +84,7 @@ mod tests {
             record: false,
             impair: None,
             feedback: None,
+            profile: crate::CohortProfile::default(),
         }
     }
 

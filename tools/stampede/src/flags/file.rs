@@ -17,9 +17,12 @@ use toml::de::{DeTable, DeValue};
 use stampede_report::Failure;
 use stampede_scenario::values::{self, Resolution};
 use stampede_scenario::{
-    CodecMix, CodecMixError, CohortSize, CohortSpec, CongestionFeedback, FaultSpec, FeedbackError,
-    RoomDraft,
+    CodecMix, CodecMixError, CohortProfile, CohortSize, CohortSpec, CongestionFeedback, FaultSpec,
+    FeedbackError, RoomDraft,
 };
+use stampede_signaling::GrantError;
+
+use super::people::attribute;
 
 /// Flags that make no sense in a file.
 const NOT_IN_FILES: [&str; 3] = ["scenario", "help", "version"];
@@ -235,8 +238,18 @@ fn tables<T>(
 }
 
 fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> {
-    const KEYS: [&str; 7] =
-        ["name", "share", "count", "video_resolution", "record", "impair", "feedback"];
+    const KEYS: [&str; 10] = [
+        "name",
+        "share",
+        "count",
+        "video_resolution",
+        "record",
+        "impair",
+        "grant",
+        "participant_metadata",
+        "participant_attribute",
+        "feedback",
+    ];
     let fields = Fields::new(table, span.clone(), "cohort", &KEYS)?;
     let name = fields.needed("name", cohort_name)?;
     let share = fields.optional("share", values::share)?;
@@ -256,6 +269,13 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
         record: fields.flag("record")?,
         impair: fields.optional("impair", impair)?,
         feedback: fields.optional("feedback", feedback)?,
+        profile: CohortProfile {
+            grants: fields.list("grant", |text| {
+                text.parse().map_err(|error: GrantError| error.to_string())
+            })?,
+            metadata: fields.optional("participant_metadata", |text| Ok(text.to_owned()))?,
+            attributes: fields.list("participant_attribute", attribute)?,
+        },
     })
 }
 
@@ -358,6 +378,26 @@ impl<'a> Fields<'a> {
         Ok(Some(parsed))
     }
 
+    /// One value, or several in a list.
+    fn list<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, Wrong> {
+        let Some(value) = self.table.get(name) else { return Ok(Vec::new()) };
+        let values = match value.get_ref() {
+            DeValue::Array(values) => values.iter().collect(),
+            _ => vec![value],
+        };
+        let one = |value: &Spanned<DeValue<'_>>| {
+            let text = scalar(name, value)?;
+            parse(&text).map_err(|why| {
+                (value.span(), format!("invalid value '{text}' for '{name}': {why}"))
+            })
+        };
+        values.into_iter().map(one).collect()
+    }
+
     fn needed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Wrong> {
         let missing = || (self.span.clone(), format!("[[{}]] needs '{name}'", self.what));
         self.optional(name, parse)?.ok_or_else(missing)
@@ -434,6 +474,8 @@ mod tests {
     fn tables_are_cohorts_rooms_stages_and_specifications() {
         let text = "[[stage]]\nduration = \"5s\"\nsubscribers = 10\n[[out]]\njson = \"x.json\"\n\
                     [[cohort]]\nname = \"mobile\"\nshare = \"30%\"\nvideo_resolution = \"low\"\n\
+                    grant = [\"canPublish=false\", \"canPublishData=true\"]\n\
+                    participant_metadata = \"m\"\nparticipant_attribute = \"lang=fr\"\n\
                     [[cohort]]\nname = \"rec\"\ncount = 2\nrecord = true\nimpair = \"loss=2%\"\n\
                     feedback = \"none\"\n\
                     [[cohort]]\nname = \"t\"\ncount = 1\nimpair = { loss = \"2%\", burst = 3 }\n\
@@ -445,6 +487,10 @@ mod tests {
         assert!(words.contains(&"--out=json=x.json".to_owned()));
         assert_eq!(file.cohorts[0].size, CohortSize::Share(0.3));
         assert_eq!(file.cohorts[0].resolution, Some(Resolution::Low));
+        let CohortProfile { grants, metadata, attributes } = &file.cohorts[0].profile;
+        assert_eq!((grants.len(), metadata.as_deref()), (2, Some("m")));
+        assert_eq!(attributes[..], [("lang".to_owned(), "fr".to_owned())]);
+        assert_eq!(file.cohorts[1].profile, CohortProfile::default());
         assert_eq!((file.cohorts[1].size, file.cohorts[1].record), (CohortSize::Count(2), true));
         let told = [None, Some(CongestionFeedback::None)];
         assert_eq!([0, 1].map(|index| file.cohorts[index].feedback), told);
@@ -501,6 +547,16 @@ mod tests {
             ("[[cohort]]\nname = \"a\"\ncount = 1\nfeedback = \"firefox\"", "4:12", "chrome"),
             ("[[cohort]]\nname = \"a\"", "1:1", "a share or a count"),
             ("[[cohort]]\nname = \"a b\"\ncount = 1", "2:8", "1 to 32"),
+            (
+                "[[cohort]]\nname = \"a\"\ncount = 1\ngrant = [\"canPublish=false\", \"x\"]",
+                "4:30",
+                "invalid value 'x' for 'grant'",
+            ),
+            (
+                "[[cohort]]\nname = \"a\"\ncount = 1\nparticipant_attribute = \"x\"",
+                "4:25",
+                "lang=en",
+            ),
             ("[[cohort]]\nname = \"a\"\nshare = 10", "3:9", "like 10% or 0.1"),
             ("[[cohort]]\nname = \"a\"\nshare = 0.1\nrecord = 1", "4:10", "true or false"),
             ("[[cohort]]\nnmae = \"a\"", "2:1", "did you mean 'name'?"),
