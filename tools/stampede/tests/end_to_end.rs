@@ -128,7 +128,7 @@ fn data_messages_come_and_what_the_sfu_drops_is_known() {
 /// Frames of three packets each; then the SFU drops some of the packets on purpose.
 #[test]
 fn frames_of_data_tracks_come_whole_and_what_the_sfu_drops_is_known() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--video-publishers=0", "--data-publishers=2", "--data-kind=track"];
     let args = [&args[..], &["--data-rate=10", "--data-size=40000"]].concat();
     let ended = run(&small(&args));
@@ -156,7 +156,7 @@ fn frames_of_data_tracks_come_whole_and_what_the_sfu_drops_is_known() {
 /// A publisher and two of the subscribers call everybody.
 #[test]
 fn calls_are_answered_and_those_without_an_answer_are_no_pass() {
-    let _alone = alone();
+    let _beside = beside();
     let args = ["--rpc-callers=3", "--rpc-rate=10", "--rpc-size=20kB"];
     let ended = run(&longer(&args));
     ended.assert_code(0);
