@@ -235,6 +235,8 @@ fn every_codec_is_published_forwarded_and_followed() {
     for (codec, layers, resolution, height) in [
         ("vp9", 1, "high", 720),
         ("h264", 3, "medium", 360),
+        ("h265", 3, "high", 720),
+        ("h265", 3, "low", 180),
         ("av1", 1, "low", 180),
         ("vp9", 1, "medium", 360),
         ("vp8", 3, "high", 720),
@@ -252,6 +254,65 @@ fn every_codec_is_published_forwarded_and_followed() {
         assert_eq!(ended.number("/join/phases_ms/first_keyframe/count"), 5.0, "{codec}");
         let sent = ended.report()["run"]["options"]["video"].as_array().unwrap();
         assert_eq!(sent.len(), layers, "{codec}");
+    }
+}
+
+/// A screen beside a camera, of the same publisher and of another codec: a track of its own to everybody,
+/// which stands still most of the time and is no freeze, nor a gap in what could be watched.
+#[test]
+fn shared_screens_are_tracks_of_their_own_and_stand_still() {
+    let _beside = beside();
+    let args = ["--screen-share-publishers=1", "--screen-share-audio", "--duration=7s"];
+    for codec in ["vp8", "h265"] {
+        let ended = run(&small(&[&args[..], &["--video-codec", codec]].concat()));
+        assert_flawless(&ended, 6, 10.0);
+        assert_eq!(ended.number("/publish/tracks"), 4.0, "{codec}");
+        assert_eq!(ended.number("/video/freezes/count"), 0.0, "{codec}");
+        for kind in ["video", "audio"] {
+            assert_eq!(ended.number(&format!("/{kind}/interruptions/count")), 0.0, "{codec}");
+            assert!(ended.number(&format!("/{kind}/watch_ratio")) > 0.99, "{codec} {kind}");
+        }
+        let heights = &ended.report()["video"]["layers"]["heights"];
+        let row = |name: &str| heights.as_array().unwrap().iter().find(|row| row["name"] == name);
+        let screen = row("1080p").unwrap_or_else(|| panic!("{heights:#}"));
+        assert!((4.5..5.5).contains(&screen["fps"].as_f64().unwrap()), "{codec}: {screen:#}");
+        let camera = row("720p").unwrap_or_else(|| panic!("{heights:#}"));
+        assert!((22.0..28.0).contains(&camera["fps"].as_f64().unwrap()), "{codec}: {camera:#}");
+    }
+    // In a meeting everybody but who shares gets it.
+    let meeting = ["run", "--participants=3", "--screen-share-publishers=1", "--seed=7"];
+    let ended =
+        run(&[&meeting[..], &["--duration=3s", "--num-per-second=50", "--no-tui"]].concat());
+    ended.assert_code(0);
+    for (kind, tracks) in [("video", 8.0), ("audio", 6.0)] {
+        assert_eq!(ended.number(&format!("/{kind}/tracks_expected")), tracks, "{kind}");
+        assert_eq!(ended.number(&format!("/{kind}/tracks_received")), tracks, "{kind}");
+    }
+}
+
+/// Three streams of a track, each of which says in its layer indices which one it is.
+#[test]
+fn vp9_is_simulcast_too() {
+    let _beside = beside();
+    for (resolution, height) in [("low", 180), ("high", 720)] {
+        let args = ["--video-codec=vp9", "--scalability-mode=none"];
+        let ended = run(&small(&[&args[..], &["--video-resolution", resolution]].concat()));
+        assert_flawless(&ended, 6, 5.0);
+        assert_layer(&ended, height);
+        assert_eq!(ended.number("/join/phases_ms/first_keyframe/count"), 5.0);
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        assert_eq!(frames("decodable"), frames("received"), "{resolution}");
+    }
+}
+
+#[test]
+fn cameras_of_1080p_are_simulcast() {
+    let _beside = beside();
+    for (codec, resolution, height) in [("vp8", "high", 1_080), ("h264", "medium", 360)] {
+        let args = ["--publish-resolution=1080p", "--video-codec", codec];
+        let ended = run(&small(&[&args[..], &["--video-resolution", resolution]].concat()));
+        assert_flawless(&ended, 6, 5.0);
+        assert_layer(&ended, height);
     }
 }
 
