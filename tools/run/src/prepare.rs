@@ -201,7 +201,8 @@ fn check_machine(
     notices: &mut Vec<String>,
 ) -> Result<(), Failure> {
     let checks = preflight::check(&Needs {
-        peers: scenario.participants_peak(),
+        participants: scenario.participants_peak(),
+        connections: scenario.connections_peak(),
         embedded,
         backend: scenario.backend,
         local_ip,
@@ -312,7 +313,7 @@ pub(crate) async fn rooms(
 pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
     let (scenario, cores) = (&prepared.scenario, &prepared.cores);
     let defaults = EngineOptions::default();
-    let each = scenario.participants_peak().div_ceil(cores.workers.max(1));
+    let each = scenario.connections_peak().div_ceil(cores.workers.max(1));
     let capture = scenario.capture.as_ref();
     Engine::start(EngineOptions {
         workers: cores.workers,

@@ -12,6 +12,7 @@ use stampede_media::{Codec, MediaClip, ScalabilityMode};
 use stampede_report::Failure;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
+use stampede_signaling::session::SignalVersion;
 use stampede_signaling::{ApiCredentials, Profile, ServerUrl};
 use url::Url;
 
@@ -405,6 +406,16 @@ impl Scenario {
         self.shape.publishers() + self.shape.receivers_peak()
     }
 
+    /// Most peer connections at one time: one a participant, but by v0 two of those that send and
+    /// receive. With [`Signal::Auto`] it is taken that the server knows v1.
+    pub fn connections_peak(&self) -> usize {
+        let pairs = match self.signal {
+            Signal::Only(SignalVersion::V0) => self.shape.participants(),
+            Signal::Only(SignalVersion::V1) | Signal::Auto => 0,
+        };
+        self.participants_peak() + pairs
+    }
+
     /// How long the measured window will be, if nothing ends it early: without stages the time held,
     /// else the stages behind the first and what is held after them.
     pub fn window(&self) -> Duration {
@@ -414,7 +425,7 @@ impl Scenario {
 
     /// Memory of each worker's packet ring.
     pub fn packet_ring_bytes_of(&self, workers: usize) -> usize {
-        let each = self.participants_peak().div_ceil(workers.max(1));
+        let each = self.connections_peak().div_ceil(workers.max(1));
         self.packet_ring_bytes.unwrap_or_else(|| packet_ring_bytes(each))
     }
 }

@@ -15,7 +15,8 @@ use crate::flags::DoctorFlags;
 /// When the cores can't be read or named cores can't be used.
 pub(crate) fn command(flags: &DoctorFlags) -> Result<Exit, Failure> {
     let needs = Needs {
-        peers: flags.participants as usize,
+        participants: flags.participants as usize,
+        connections: flags.participants as usize,
         embedded: true,
         backend: flags.backend,
         local_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -26,7 +27,7 @@ pub(crate) fn command(flags: &DoctorFlags) -> Result<Exit, Failure> {
     let allowed = allowed_cores()?;
     let mut checks = vec![cores_check(&allowed, flags)];
     checks.extend(check(&needs));
-    let mut out = format!("Can this machine carry {} participants?\n\n", needs.peers);
+    let mut out = format!("Can this machine carry {} participants?\n\n", needs.participants);
     for check in &checks {
         let mark = match check.state {
             State::Ok => "ok",

@@ -15,8 +15,8 @@ use stampede_counters::{
 };
 use stampede_engine::{Distributions, EngineReport, LeftOut, PeerRow, WorkerReport};
 use stampede_scenario::values::Backend;
-use stampede_scenario::{CongestionFeedback, FaultKind, Simulation, Stage, Target};
-use stampede_sfu::{Ledger, LedgerTotals};
+use stampede_scenario::{Cohort, CongestionFeedback, FaultKind, Simulation, Stage, Target};
+use stampede_sfu::{Congestion, Ledger, LedgerTotals};
 
 use stampede_report::facts::{
     DataFacts, DataLedgerFacts, Facts, LedgerFacts, OnPurposeFacts, RpcFacts, TracksFacts,
@@ -248,20 +248,26 @@ fn facts(
 
 /// Why pictures smaller than those asked for are not held against anybody.
 fn smaller_excused(data: &RunData) -> Option<&'static str> {
-    let of_embedded = match &data.scenario.target {
-        Target::Embedded(embedded) => &embedded.impair[..],
-        Target::Server(_) => &[],
+    let (of_embedded, listens) = match &data.scenario.target {
+        Target::Embedded(embedded) => {
+            (&embedded.impair[..], embedded.options.congestion == Congestion::Remb)
+        }
+        Target::Server(_) => (&[][..], true),
     };
-    let causes = data.scenario.cohorts.causes();
-    let mut impaired = causes.iter().map(|cause| &cause.spec).chain(of_embedded);
     let mut faults = data.scenario.faults.iter().map(|fault| fault.kind);
     let bandwidth =
         |kind| matches!(kind, FaultKind::Simulate(Simulation::SubscriberBandwidth { .. }));
-    // A queue or losses of our own making are told to a server that asks for them, which rightly sends less.
-    let mut parts = data.scenario.cohorts.all().iter();
-    let told = parts
-        .any(|part| part.feedback.unwrap_or(data.scenario.feedback) == CongestionFeedback::Chrome);
-    if impaired.any(|spec| told || spec.rate_bps.is_some()) || faults.any(bandwidth) {
+    // A queue or losses of our own making are told to a server that listens, which rightly sends less.
+    let cohorts = data.scenario.cohorts.all();
+    let tells = |cohort: &Cohort| {
+        let feedback = cohort.feedback.unwrap_or(data.scenario.feedback);
+        listens && feedback == CongestionFeedback::Chrome
+    };
+    let ours = cohorts.iter().filter_map(|one| Some((one, &one.impair.as_ref()?.spec)));
+    let mut worse = ours
+        .map(|(one, spec)| tells(one) || spec.rate_bps.is_some())
+        .chain(of_embedded.iter().map(|spec| cohorts.iter().any(tells) || spec.rate_bps.is_some()));
+    if worse.any(|worse| worse) || faults.any(bandwidth) {
         return Some("a way was made worse on purpose");
     }
     // Held back from before the window on, or dropped in it.

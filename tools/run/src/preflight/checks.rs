@@ -11,9 +11,6 @@ use stampede_udp::{BackendChoice, BackendLimits, OpenError, SocketBuffers};
 use super::{Check, Needs, State};
 use stampede_scenario::values::Backend;
 
-/// File descriptors of one participant: its websocket, and a UDP socket for each of its connections,
-/// of which v0 has two.
-const FDS_PER_PEER: u64 = 3;
 /// File descriptors for everything else: rings, eventfds, runtime, recordings, files, the child.
 const FDS_SLACK: u64 = 256;
 /// Ephemeral ports left to the rest of the machine.
@@ -49,7 +46,7 @@ fn wanted_limit(now: &Rlimit, needed: u64) -> Limit {
 
 pub(super) fn file_descriptors(needs: &Needs) -> Check {
     let name = "file descriptors";
-    let needed = needs.peers as u64 * FDS_PER_PEER + FDS_SLACK;
+    let needed = needs.participants as u64 + needs.connections as u64 + FDS_SLACK;
     let now = getrlimit(Resource::Nofile);
     let show = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |n| n.to_string());
     match wanted_limit(&now, needed) {
@@ -121,7 +118,7 @@ fn parse_port_range(text: &str) -> Option<(u64, u64)> {
 
 pub(super) fn ports(needs: &Needs) -> Check {
     let name = "ports";
-    let needed = needs.peers as u64 + PORTS_SLACK;
+    let needed = needs.connections as u64 + PORTS_SLACK;
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|text| parse_port_range(&text));
@@ -187,7 +184,7 @@ pub(super) fn memory(needs: &Needs) -> Check {
         Backend::PacketRing => needs.workers * needs.packet_ring_bytes,
         _ => 0,
     };
-    let needed = needs.peers as u64 * each + rings as u64;
+    let needed = needs.connections as u64 * each + rings as u64;
     let machine = fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| meminfo_bytes(&text, "MemAvailable"));
@@ -233,7 +230,8 @@ mod tests {
 
     fn needs(peers: usize) -> Needs {
         Needs {
-            peers,
+            participants: peers,
+            connections: peers,
             embedded: true,
             backend: Backend::Mmsg,
             local_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),

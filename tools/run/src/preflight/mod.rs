@@ -18,8 +18,10 @@ pub(crate) use checks::backend_choice;
 /// What a run asks of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
-    /// Peer connections, each with a UDP socket and a websocket.
-    pub peers: usize,
+    /// Participants, each with a websocket.
+    pub participants: usize,
+    /// Their peer connections, each with a UDP socket.
+    pub connections: usize,
     /// Whether the SFU runs here too.
     pub embedded: bool,
     /// UDP backend.
