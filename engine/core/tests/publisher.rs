@@ -453,6 +453,19 @@ fn each_codec_is_the_only_one_offered() {
     assert_eq!(types.into_iter().collect::<Vec<u8>>(), [45, 98]);
 }
 
+/// livekit-server goes by the first format of an m-line, whatever was announced.
+#[test]
+fn audio_without_redundancy_is_offered_as_opus_first() {
+    let audio = |cid: &str, red| PublishTrack {
+        audio: AudioOptions { red, dtx: false },
+        ..track(cid, MediaKind::Audio, vec![(None, builtin::audio().unwrap())])
+    };
+    let (_, offer) = connect(vec![audio("voice", true), audio("sound", false)]);
+    let lines: Vec<_> = offer.lines().filter(|line| line.starts_with("m=audio")).collect();
+    let ends: Vec<_> = lines.iter().map(|line| line.split_once("SAVPF ").unwrap().1).collect();
+    assert_eq!(ends, ["63 111", "111 63"]);
+}
+
 /// livekit-server goes by the SID, not by the stream that a packet came in.
 #[test]
 fn each_stream_of_simulcast_vp9_names_its_layer() {

@@ -391,7 +391,8 @@ mod tests {
         assert_eq!(of(63), Some(Format { wire: 63, red: true, ..opus }));
         assert_eq!(of(96), Some(format(96, 96, Codec::Vp8, 90_000)));
         assert_eq!(of(109), Some(format(109, 108, Codec::H264, 90_000)), "RTX");
-        assert_eq!((of(0), of(116), of(101)), (None, None, None));
+        assert_eq!(of(116), Some(format(116, 116, Codec::H265, 90_000)));
+        assert_eq!((of(0), of(101)), (None, None));
         let ids = ExtensionIds {
             mid: None,
             abs_capture_time: Some(2),

@@ -5,7 +5,9 @@
 //! the transport and the tracks that we send. The m-lines to receive by are written here among them,
 //! and the server's answer to those is not shown to it.
 
-use stampede_sdp::{Description, MediaKind, MediaType, ParseError, SLOTS_MAX, Slots, Transport};
+use std::borrow::Cow;
+
+use stampede_sdp::{Description, Media, MediaKind, MediaType, ParseError, SLOTS_MAX, Slots, Transport};
 use str0m::change::{SdpAnswer, SdpApi, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::{Rtc, RtcError};
@@ -109,6 +111,8 @@ pub(super) struct Offering {
     channels: bool,
     /// In their order, in which they stay (RFC 3264 §8).
     lines: Vec<Line>,
+    /// Mids of the audio that is sent without redundancy.
+    plain_audio: Vec<String>,
     /// str0m's latest description.
     own: String,
     pending: Option<Pending>,
@@ -136,6 +140,7 @@ impl Offering {
             receives,
             channels: receives.is_some() || data,
             lines: Vec::new(),
+            plain_audio: Vec::new(),
             own: String::new(),
             pending: None,
             forgotten: false,
@@ -234,6 +239,7 @@ impl Offering {
         }
         if let Some(publishing) = publishing {
             publishing.offer(&mut changes);
+            self.plain_audio = publishing.plain_audio();
         }
         self.take_own(changes)
     }
@@ -249,7 +255,7 @@ impl Offering {
     fn write(&mut self) -> Result<String, NegotiateError> {
         self.version += 1;
         let chrome = self.receives == Some(CongestionFeedback::Chrome);
-        write(&self.lines, &self.own, self.version, chrome)
+        write(&self.lines, &self.own, &self.plain_audio, self.version, chrome)
             .map_err(|error| NegotiateError::unreadable("offer", &error))
     }
 
@@ -307,7 +313,13 @@ fn answer_to(own: &Description<'_>, answer: &Description<'_>) -> String {
 
 /// The offer of these m-lines, of which `own` describes str0m's. `version` is one more with each
 /// (RFC 3264 §8). `congestion`: feedback on it is offered.
-fn write(lines: &[Line], own: &str, version: u64, congestion: bool) -> Result<String, ParseError> {
+fn write(
+    lines: &[Line],
+    own: &str,
+    plain_audio: &[String],
+    version: u64,
+    congestion: bool,
+) -> Result<String, ParseError> {
     let own = Description::parse(own)?;
     let first = own.media.first().ok_or(ParseError::NoMedia)?;
     let mut text = String::with_capacity(1_024 + 1_024 * lines.len());
@@ -323,7 +335,9 @@ fn write(lines: &[Line], own: &str, version: u64, congestion: bool) -> Result<St
         match *line {
             Line::Own(_) => {
                 text += &own.rewrite(|media, line| {
-                    media.filter(|media| media.mid == mid).map(|_| line.into())
+                    let media = media.filter(|media| media.mid == mid)?;
+                    let plain = line.starts_with("m=") && plain_audio.contains(mid);
+                    Some(if plain { without_redundancy_first(media, line) } else { line.into() })
                 })
             }
             Line::Slot { number, kind } => {
@@ -332,6 +346,18 @@ fn write(lines: &[Line], own: &str, version: u64, congestion: bool) -> Result<St
         }
     }
     Ok(text)
+}
+
+/// An m-line's first line with its redundant format (RED) last. livekit-server takes audio that was
+/// announced without redundancy for the first format of its m-line all the same, and would wait for a
+/// payload type that never comes.
+fn without_redundancy_first<'a>(media: &Media<'_>, line: &'a str) -> Cow<'a, str> {
+    let red = media.payload_types.iter().find(|format| format.is("red"));
+    let Some(red) = red.map(|red| red.number.to_string()) else { return line.into() };
+    let words: Vec<_> = line.split(' ').collect();
+    let others = words.iter().enumerate().filter(|(at, word)| *at < 3 || **word != red);
+    let words: Vec<_> = others.map(|(_, word)| *word).chain([&*red]).collect();
+    words.join(" ").into()
 }
 
 /// An m-line to receive by.

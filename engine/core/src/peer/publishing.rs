@@ -144,6 +144,12 @@ impl Publishing {
         }
     }
 
+    /// Mids of the audio tracks that were offered and are not to be redundant.
+    pub(super) fn plain_audio(&self) -> Vec<String> {
+        let plain = |track: &&TxTrack| track.kind == MediaKind::Audio && !track.audio.red;
+        self.tracks.iter().filter(plain).filter_map(|track| Some(track.mid?.to_string())).collect()
+    }
+
     /// Learns SSRCs and payload types from the first accepted answer to an offer of them. Tracks that
     /// were accepted are sent even if another one was refused. Later answers, to a restart of ICE or to
     /// further m-lines to receive by, change nothing of this; setting up a layer again would empty its

@@ -58,7 +58,7 @@ pub(in crate::peer) struct Reference {
 
 impl Reference {
     pub(in crate::peer) fn new(now: Instant, local: SocketAddr, options: &PeerOptions) -> Self {
-        let config = config::common(options)
+        let mut config = config::common(options)
             .enable_opus(true, true)
             .enable_vp8(true)
             .enable_vp9(true)
@@ -72,6 +72,11 @@ impl Reference {
             .set_extension(10, Extension::RtpStreamId)
             .set_extension(11, Extension::RepairedRtpStreamId)
             .set_extension(12, Extension::with_serializer(dependency_descriptor::URI, Serializer));
+        // LiveKit says nothing of its profile.
+        let format = str0m::format::FormatParams::default();
+        let (h265, clock) = (str0m::format::Codec::H265, str0m::media::Frequency::NINETY_KHZ);
+        let codecs = config.codec_config();
+        codecs.add_config(49.into(), Some(50.into()), h265, clock, None, format);
         let build = || config::build(config, now, Some(local));
         let (rtc, keys) = crate::crypto::with_key_slot(build);
         Self {
