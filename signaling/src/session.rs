@@ -43,7 +43,8 @@ pub use livekit_protocol::DisconnectReason;
 pub use people::{OTHERS_MET_MAX, UPDATE_ATTRIBUTE};
 pub use simulate::{CandidateProtocol, Simulation};
 pub use track::{
-    Departure, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource, VideoSize, height_due,
+    Departure, LocalBackup, LocalLayer, LocalTrack, Quality, RemoteTrack, TrackSource, VideoSize,
+    height_due,
 };
 pub use tracks::REMOTE_TRACKS_MAX;
 
@@ -746,6 +747,11 @@ impl Session {
         }
         let sid = published.track.as_ref().map(|track| track.sid.clone()).unwrap_or_default();
         let cid = published.cid.clone();
+        if publishing.is_backup(&cid) {
+            // The track itself is known already, and so is its sid.
+            self.event(SessionEvent::BackupPublished { cid });
+            return self.offer_backup(now);
+        }
         publishing.remember(published);
         self.settle_publishing();
         self.event(SessionEvent::TrackPublished { cid, sid });
@@ -898,6 +904,15 @@ impl Session {
         if codecs.is_empty() {
             let qualities = qualities(&update.subscribed_qualities);
             codecs.push(WantedCodec { codec: String::new(), qualities });
+        }
+        let enabled = |one: &&WantedCodec| one.qualities.iter().any(|(_, enabled)| *enabled);
+        if let Some(publishing) = &mut self.publishing {
+            let wanted = codecs.iter().filter(enabled);
+            let requests: Vec<_> =
+                wanted.filter_map(|one| publishing.wanted(&update.track_sid, &one.codec)).collect();
+            for request in requests {
+                self.send(Request::AddTrack(request));
+            }
         }
         self.event(SessionEvent::QualityWanted { sid: update.track_sid, codecs });
     }

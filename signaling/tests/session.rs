@@ -463,6 +463,61 @@ fn by_v0_who_sends_and_receives_has_two_connections() {
     assert_eq!(state.publish_tracks.len(), 1);
 }
 
+/// A second codec is named in the announcement, announced anew once the server wants it, and then offered.
+#[test]
+fn a_backup_is_published_once_the_server_asks_for_it() {
+    let mut track = video_track("v");
+    track.codec = "vp9".into();
+    track.backup = Some(Box::new(LocalBackup {
+        cid: "v-backup".into(),
+        codec: "vp8".into(),
+        layers: track.layers.clone(),
+    }));
+    let mut h = Harness::new(Role::publisher(vec![track]));
+    h.receive(join(vec![]));
+    let [Request::AddTrack(request)] = &h.sent[..] else { panic!("{:?}", h.sent) };
+    let named = |request: &proto::AddTrackRequest| -> Vec<(String, String)> {
+        let codecs = request.simulcast_codecs.iter();
+        codecs.map(|one| (one.codec.clone(), one.cid.clone())).collect()
+    };
+    let pair = |codec: &str, cid: &str| (codec.to_owned(), cid.to_owned());
+    assert_eq!(named(request), [pair("vp9", "v"), pair("vp8", "")]);
+    h.receive(published("v", "TR_V"));
+    h.media(MediaInput::LocalOffer { id: 1, sdp: "offer".into() });
+    let answer = |id| {
+        let (r#type, sdp) = ("answer".to_owned(), "answer".to_owned());
+        let answer = proto::SessionDescription { r#type, sdp, id, ..Default::default() };
+        response(Response::Answer(answer))
+    };
+    h.receive(answer(1));
+    h.clear();
+    let wants = |enabled| {
+        let quality = proto::VideoQuality::Low as i32;
+        let codec = |codec: &str, enabled| proto::SubscribedCodec {
+            codec: codec.into(),
+            qualities: vec![proto::SubscribedQuality { quality, enabled }],
+        };
+        response(Response::SubscribedQualityUpdate(proto::SubscribedQualityUpdate {
+            track_sid: "TR_V".into(),
+            subscribed_codecs: vec![codec("vp9", true), codec("vp8", enabled)],
+            ..Default::default()
+        }))
+    };
+    h.receive(wants(false));
+    assert!(h.sent.is_empty(), "nobody wants it: {:?}", h.sent);
+    h.receive(wants(true));
+    h.receive(wants(true));
+    let [Request::AddTrack(request)] = &h.sent[..] else { panic!("once: {:?}", h.sent) };
+    assert_eq!((request.sid.as_str(), request.cid.as_str()), ("TR_V", "v-backup"));
+    assert_eq!(named(request), [pair("vp8", "v-backup")]);
+    h.clear();
+    h.receive(published("v-backup", "TR_V"));
+    assert_eq!(h.events, [SessionEvent::BackupPublished { cid: "v-backup".into() }]);
+    h.advance(SECOND);
+    let offer = MediaCommand::CreateOffer { id: 2, added: Slots::default(), publish: true };
+    assert_eq!(h.media, [offer]);
+}
+
 fn offer_id(h: &Harness) -> u32 {
     match &h.sent[0] {
         Request::Offer(offer) => offer.id,

@@ -44,6 +44,7 @@ pub mod publish;
 mod rtcp;
 pub mod srtp;
 mod transport;
+mod video_codecs;
 pub mod watch;
 
 // The tests' deterministic network names this crate as its users do.
@@ -56,9 +57,9 @@ pub use options::{
     Arrival, CongestionFeedback, DtlsIdentity, FeedbackError, IdentityError, PeerOptions,
 };
 pub use peer::{
-    AddressRequest, Callee, ChangeNetworkError, CreatePeerError, Heard, LocalId, MediaFailure,
-    NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerRole, PeerSink, PeerUpdate, Receives,
-    RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
+    AddressRequest, BackupTrack, Callee, ChangeNetworkError, CreatePeerError, Heard, LocalId,
+    MediaFailure, NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerRole, PeerSink, PeerUpdate,
+    Receives, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
 };
 pub use publish::{AudioOptions, PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_counters::{
@@ -68,3 +69,4 @@ pub use stampede_counters::{
 pub use stampede_media::Codec;
 pub use stampede_sdp::{MediaKind, Slots};
 pub use transport::{PathKind, Transport, TransportError};
+pub use video_codecs::VideoCodecs;

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use common::*;
 use stampede_core::{
-    AudioOptions, CreatePeerError, MediaKind, Peer, PeerEvent, PublishLayer, PublishTrack, Sample,
-    Slots, SpeakingTurns, TrackError,
+    AudioOptions, BackupTrack, CreatePeerError, MediaKind, Peer, PeerEvent, PeerRole, PeerUpdate,
+    PublishLayer, PublishTrack, Sample, Slots, SpeakingTurns, TrackError,
 };
 use stampede_media::{
     AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265, vp9,
@@ -494,6 +494,49 @@ fn answer(sim: &mut Sim, offer: &str) {
     let offer = SdpOffer::from_sdp_string(offer).unwrap();
     let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap();
     sim.peer.accept_answer(sim.now, &answer.to_sdp_string(), &[]).unwrap();
+}
+
+/// A backup is no m-line before it is wanted, and then one more, beside what is sent already.
+#[test]
+fn a_backup_is_offered_and_sent_once_it_is_wanted() {
+    let start = Instant::now();
+    let server = Server::new(start, Rtc::builder());
+    let backup = track("cam-backup", MediaKind::Video, vec![(None, middle(Codec::Vp8))]);
+    let role = PeerRole {
+        tracks: vec![track("cam", MediaKind::Video, vec![(None, middle(Codec::Vp9))])],
+        backups: vec![BackupTrack { of: "cam".to_owned(), track: backup }],
+        ..PeerRole::default()
+    };
+    let peer = Peer::with_role(start, peer_addr(), &options(), role).unwrap();
+    let mut sim = Sim::new(start, peer, server);
+    let first = sim.peer.create_offer(start, Slots::default(), true).unwrap();
+    assert_eq!(first.matches("m=video").count(), 1, "{first}");
+    answer(&mut sim, &first);
+    sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
+    sim.run(ms(500));
+    assert_eq!((streams(&sim).len(), sim.peer.counters().publish.tracks), (1, 1));
+    sim.peer.update(PeerUpdate::BackupWanted { cid: "cam-backup".to_owned() });
+    let now = sim.now;
+    let second = sim.peer.create_offer(now, Slots::default(), true).unwrap();
+    assert_eq!(second.matches("m=video").count(), 2, "{second}");
+    answer(&mut sim, &second);
+    sim.run(Duration::from_secs(1));
+    let sent: BTreeMap<u8, usize> = packets(&sim).fold(BTreeMap::new(), |mut sent, packet| {
+        *sent.entry(*packet.header.payload_type).or_default() += 1;
+        sent
+    });
+    let types: Vec<_> = sent.keys().copied().collect();
+    assert_eq!(types, [96, 98], "{sent:?}");
+    assert_eq!(sim.peer.counters().publish.tracks, 2);
+    // Nobody wants the track itself any more.
+    let (wanted, backup) = ([false; 3], [true; 3]);
+    let cid = "cam".to_owned();
+    sim.peer.update(PeerUpdate::LayersWanted { cid, wanted, backup, obey: true });
+    sim.server.events.clear();
+    sim.run(Duration::from_secs(1));
+    let types: std::collections::BTreeSet<u8> =
+        packets(&sim).map(|packet| *packet.header.payload_type).collect();
+    assert_eq!(types.into_iter().collect::<Vec<_>>(), [96]);
 }
 
 #[test]

@@ -272,6 +272,12 @@ pub struct Other {
 pub enum SessionEvent {
     /// `join` came; a LiveKit server sends it before anything else.
     Joined(Box<Joined>),
+    /// The server took a track's announcement in its backup codec: it is in the next offer of our
+    /// tracks.
+    BackupPublished {
+        /// Client id of what is sent then.
+        cid: String,
+    },
     /// The server accepted one of our tracks.
     TrackPublished {
         /// Our client id.

@@ -40,6 +40,11 @@ impl Session {
         }
     }
 
+    /// An offer with a track's backup, which was announced.
+    pub(super) fn offer_backup(&mut self, now: Instant) {
+        self.want_offer(now, Wanted { added: Slots::default(), publish: true });
+    }
+
     /// An offer with what is wanted more.
     fn want_offer(&mut self, now: Instant, wanted: Wanted) {
         let command = self.own_offers.want(now, wanted);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 
-use super::track::{LocalLayer, LocalTrack};
+use super::track::{LocalBackup, LocalLayer, LocalTrack};
 use stampede_sdp::MediaKind;
 
 #[derive(Debug)]
@@ -17,7 +17,21 @@ pub(super) struct Publishing {
     published: usize,
     /// What the server said of the tracks it took, for a sync state.
     accepted: Vec<proto::TrackPublishedResponse>,
+    /// What it may ask for yet.
+    backups: Vec<Backup>,
     pub(super) deadline: Option<Instant>,
+}
+
+/// A track in another codec.
+#[derive(Debug)]
+struct Backup {
+    /// Client id of the track.
+    of: String,
+    codec: String,
+    /// Announces it, but for the track's sid.
+    request: proto::AddTrackRequest,
+    /// It was announced.
+    requested: bool,
 }
 
 /// What is left of the tracks to publish after the answer to one `add_track`.
@@ -41,6 +55,7 @@ impl Publishing {
             pending: Vec::new(),
             published: 0,
             accepted: Vec::new(),
+            backups: Vec::new(),
             deadline: None,
         }
     }
@@ -57,6 +72,7 @@ impl Publishing {
 
     /// The requests to send after `join`, in order.
     pub(super) fn start(&mut self, deadline: Option<Instant>) -> Vec<proto::AddTrackRequest> {
+        self.backups = self.tracks.iter().filter_map(backup).collect();
         let requests: Vec<_> = self.tracks.drain(..).map(add_track_request).collect();
         self.pending = requests.iter().map(|request| request.cid.clone()).collect();
         self.deadline = if requests.is_empty() { None } else { deadline };
@@ -86,6 +102,29 @@ impl Publishing {
         self.accepted.retain(|one| one.track.as_ref().is_none_or(|track| track.sid != sid));
     }
 
+    /// Of the track that has this sid somebody wants this codec: the request that announces it, the
+    /// first time.
+    pub(super) fn wanted(&mut self, sid: &str, codec: &str) -> Option<proto::AddTrackRequest> {
+        let codec = codec.strip_prefix("video/").unwrap_or(codec);
+        let has_sid = |one: &&proto::TrackPublishedResponse| {
+            one.track.as_ref().is_some_and(|track| track.sid == sid)
+        };
+        let of = &self.accepted.iter().find(has_sid)?.cid;
+        let is_it = |backup: &&mut Backup| {
+            backup.of == *of && backup.codec.eq_ignore_ascii_case(codec) && !backup.requested
+        };
+        let backup = self.backups.iter_mut().find(is_it)?;
+        backup.requested = true;
+        let request = proto::AddTrackRequest { sid: sid.to_owned(), ..backup.request.clone() };
+        self.pending.push(request.cid.clone());
+        Some(request)
+    }
+
+    /// True for the client id of a track's backup.
+    pub(super) fn is_backup(&self, cid: &str) -> bool {
+        self.backups.iter().any(|backup| backup.request.cid == cid)
+    }
+
     /// No `add_track` waits for its answer.
     pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty()
@@ -108,6 +147,13 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         MediaKind::Video => proto::TrackType::Video,
     };
     let audio = track.kind == MediaKind::Audio;
+    // One that is named and has no client id yet is published when the server asks for it.
+    let backup = track.backup.map(|backup| proto::SimulcastCodec {
+        layers: backup.layers.iter().map(video_layer).collect(),
+        codec: backup.codec,
+        video_layer_mode: proto::video_layer::Mode::OneSpatialLayerPerStream as i32,
+        ..proto::SimulcastCodec::default()
+    });
     let simulcast_codec = proto::SimulcastCodec {
         codec: track.codec,
         cid: track.cid.clone(),
@@ -126,7 +172,10 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         height: track.height,
         source: source as i32,
         layers,
-        simulcast_codecs: if audio { Vec::new() } else { vec![simulcast_codec] },
+        simulcast_codecs: match audio {
+            true => Vec::new(),
+            false => std::iter::once(simulcast_codec).chain(backup).collect(),
+        },
         disable_red: audio && !track.red,
         disable_dtx: audio && !track.dtx,
         audio_features: if audio && !track.dtx {
@@ -142,6 +191,28 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         },
         ..proto::AddTrackRequest::default()
     }
+}
+
+/// What announces a track's backup (client-sdk-js src/room/participant/LocalParticipant.ts,
+/// `publishAdditionalCodecForTrack`).
+fn backup(track: &LocalTrack) -> Option<Backup> {
+    let LocalBackup { cid, codec, layers } = &**track.backup.as_ref()?;
+    let request = proto::AddTrackRequest {
+        cid: cid.clone(),
+        name: track.name.clone(),
+        r#type: proto::TrackType::Video as i32,
+        source: track.source.to_proto() as i32,
+        width: track.width,
+        height: track.height,
+        simulcast_codecs: vec![proto::SimulcastCodec {
+            codec: codec.clone(),
+            cid: cid.clone(),
+            layers: layers.iter().map(video_layer).collect(),
+            video_layer_mode: proto::video_layer::Mode::OneSpatialLayerPerStream as i32,
+        }],
+        ..proto::AddTrackRequest::default()
+    };
+    Some(Backup { of: track.cid.clone(), codec: codec.clone(), request, requested: false })
 }
 
 fn video_layer(layer: &LocalLayer) -> proto::VideoLayer {

@@ -153,6 +153,19 @@ pub struct LocalTrack {
     pub dtx: bool,
     /// The layers are spatial layers of one stream (SVC), not streams of their own.
     pub layers_in_one_stream: bool,
+    /// What is published for those who can't receive its codec, once the server asks for it.
+    pub backup: Option<Box<LocalBackup>>,
+}
+
+/// A [`LocalTrack`] in another codec (livekit-client's `backupCodec`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalBackup {
+    /// Client id of what is sent then.
+    pub cid: String,
+    /// As in [`LocalTrack`].
+    pub codec: String,
+    /// Layers low to high, each a stream of its own.
+    pub layers: Vec<LocalLayer>,
 }
 
 impl LocalTrack {

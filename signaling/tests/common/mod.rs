@@ -137,6 +137,7 @@ pub(crate) fn video_track(cid: &str) -> LocalTrack {
         red: false,
         dtx: false,
         layers_in_one_stream: false,
+        backup: None,
     }
 }
 
@@ -153,6 +154,7 @@ pub(crate) fn audio_track(cid: &str) -> LocalTrack {
         red: false,
         dtx: false,
         layers_in_one_stream: false,
+        backup: None,
     }
 }
 

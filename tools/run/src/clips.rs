@@ -43,6 +43,20 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         )));
     }
     let audio = scenario.audio.as_ref().map(|file| audio_clip(file.as_deref())).transpose()?;
+    let backup = scenario.video.as_ref().and_then(|spec| {
+        let mut codecs = video.iter().chain(more_video.iter().flatten()).map(|clip| clip.codec);
+        Some((spec, codecs.find_map(|codec| spec.backup.of(codec))?))
+    });
+    let backup = match backup {
+        Some((spec, codec)) => {
+            let mut layers = builtin::video(codec).map_err(Failure::other)?;
+            if spec.single_layer {
+                layers.drain(..layers.len() - 1);
+            }
+            layers.into_iter().map(Arc::new).collect()
+        }
+        None => Vec::new(),
+    };
     let shared = scenario.shape.screen_shares() > 0;
     let screen = match shared {
         true => builtin::screen_share().map_err(Failure::other)?.map(Arc::new).to_vec(),
@@ -50,7 +64,7 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
     };
     let sound = shared && scenario.shape.rooms.iter().any(|room| room.screen_share_audio);
     let screen_audio = sound.then(|| audio_clip(None)).transpose()?;
-    Ok(Clips { video, more_video, audio, screen, screen_audio })
+    Ok(Clips { video, more_video, audio, backup, screen, screen_audio })
 }
 
 /// The layers of a codec; without one those of the files, or of VP8.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stampede_core::{Callee, PeerUpdate};
 use stampede_scenario::OwnIdentities;
-use stampede_signaling::session::{Quality, SessionEvent, WantedCodec};
+use stampede_signaling::session::{LocalTrack, Quality, SessionEvent, WantedCodec};
 
 /// The first server protocol that knows packet trailers (livekit
 /// pkg/rtc/types/protocol_version.go, `SupportsPacketTrailer`). It came with the stripping of
@@ -22,12 +22,25 @@ pub(super) struct PeerUpdates {
     callee: Option<Arc<str>>,
     /// Client ids of our tracks by the server's ids.
     cids: Vec<(String, String)>,
+    /// Codecs of what backs our tracks up, by the tracks' client ids.
+    backups: Vec<(String, String)>,
 }
 
 impl PeerUpdates {
     /// `own` are the identities of this run's participants.
-    pub(super) fn new(own: Arc<OwnIdentities>, obey_dynacast: bool, publishes: bool) -> Self {
-        Self { own, obey_dynacast, publishes, callee: None, cids: Vec::new() }
+    pub(super) fn new(own: Arc<OwnIdentities>, obey_dynacast: bool, tracks: &[LocalTrack]) -> Self {
+        let backup = |track: &LocalTrack| {
+            track.backup.as_ref().map(|backup| (track.cid.clone(), backup.codec.clone()))
+        };
+        let backups = tracks.iter().filter_map(backup).collect();
+        Self {
+            own,
+            obey_dynacast,
+            publishes: !tracks.is_empty(),
+            callee: None,
+            cids: Vec::new(),
+            backups,
+        }
     }
 
     /// One of a peer that calls nobody but this one, or all others of this run.
@@ -71,11 +84,23 @@ impl PeerUpdates {
                 self.cids.push((sid.clone(), cid.clone()));
                 None
             }
-            SessionEvent::QualityWanted { sid, codecs } => Some(PeerUpdate::LayersWanted {
-                cid: self.cid(sid)?,
-                wanted: wanted(codecs),
-                obey: self.obey_dynacast,
-            }),
+            SessionEvent::BackupPublished { cid } => {
+                Some(PeerUpdate::BackupWanted { cid: cid.clone() })
+            }
+            SessionEvent::QualityWanted { sid, codecs } => {
+                let cid = self.cid(sid)?;
+                let backup = self.backups.iter().find(|(of, _)| *of == cid);
+                let is_backup = |one: &&WantedCodec| {
+                    let codec = one.codec.strip_prefix("video/").unwrap_or(&one.codec);
+                    backup.is_some_and(|(_, backup)| backup.eq_ignore_ascii_case(codec))
+                };
+                Some(PeerUpdate::LayersWanted {
+                    wanted: wanted(codecs.iter().filter(|one| !is_backup(one))),
+                    backup: wanted(codecs.iter().filter(is_backup)),
+                    cid,
+                    obey: self.obey_dynacast,
+                })
+            }
             SessionEvent::PublishedTrackMuted { sid, muted } => {
                 Some(PeerUpdate::PublishMuted { cid: self.cid(sid)?, muted: *muted })
             }
@@ -104,9 +129,9 @@ impl PeerUpdates {
     }
 }
 
-/// Low, medium, high: wanted with any codec. A server that names none wants all.
-fn wanted(codecs: &[WantedCodec]) -> [bool; 3] {
-    let named = || codecs.iter().flat_map(|codec| &codec.qualities);
+/// Low, medium, high: wanted with any of these codecs. A server that names none wants all.
+fn wanted<'a>(codecs: impl Iterator<Item = &'a WantedCodec> + Clone) -> [bool; 3] {
+    let named = || codecs.clone().flat_map(|codec| &codec.qualities);
     if named().next().is_none() {
         return [true; 3];
     }
@@ -117,12 +142,31 @@ fn wanted(codecs: &[WantedCodec]) -> [bool; 3] {
 #[cfg(test)]
 mod tests {
     use stampede_core::MediaKind;
-    use stampede_signaling::session::{RemoteTrack, TrackSource};
+    use stampede_signaling::session::{LocalBackup, RemoteTrack, TrackSource};
 
     use super::*;
 
     fn updates() -> PeerUpdates {
-        PeerUpdates::new(OwnIdentities::prefixed("stampede-ab-pub-".to_owned()).into(), true, true)
+        let track = LocalTrack {
+            cid: "cam".to_owned(),
+            name: String::new(),
+            kind: MediaKind::Video,
+            source: TrackSource::Camera,
+            codec: "vp9".to_owned(),
+            width: 0,
+            height: 0,
+            layers: Vec::new(),
+            red: false,
+            dtx: false,
+            layers_in_one_stream: true,
+            backup: Some(Box::new(LocalBackup {
+                cid: "cam-backup".to_owned(),
+                codec: "vp8".to_owned(),
+                layers: Vec::new(),
+            })),
+        };
+        let own = OwnIdentities::prefixed("stampede-ab-pub-".to_owned()).into();
+        PeerUpdates::new(own, true, &[track])
     }
 
     #[test]
@@ -153,14 +197,23 @@ mod tests {
         let mut updates = updates();
         let qualities =
             vec![(Quality::Low, true), (Quality::Medium, false), (Quality::High, false)];
-        let codecs = vec![WantedCodec { codec: "vp8".to_owned(), qualities }];
+        let none: Vec<_> = qualities.iter().map(|(quality, _)| (*quality, false)).collect();
+        let codecs = vec![
+            WantedCodec { codec: "vp9".to_owned(), qualities },
+            WantedCodec { codec: "video/VP8".to_owned(), qualities: none },
+        ];
         let event = SessionEvent::QualityWanted { sid: "TR_1".to_owned(), codecs };
         assert_eq!(updates.of(&event), None, "not our track");
         let (cid, sid) = ("cam".to_owned(), "TR_1".to_owned());
         assert_eq!(updates.of(&SessionEvent::TrackPublished { cid, sid }), None);
         let wanted = [true, false, false];
         let cid = "cam".to_owned();
-        assert_eq!(updates.of(&event), Some(PeerUpdate::LayersWanted { cid, wanted, obey: true }));
-        assert_eq!(super::wanted(&[]), [true; 3]);
+        let backup = [false; 3];
+        let update = PeerUpdate::LayersWanted { cid, wanted, backup, obey: true };
+        assert_eq!(updates.of(&event), Some(update));
+        assert_eq!(super::wanted([].iter()), [true; 3]);
+        let cid = "cam-backup".to_owned();
+        let asked = updates.of(&SessionEvent::BackupPublished { cid: cid.clone() });
+        assert_eq!(asked, Some(PeerUpdate::BackupWanted { cid }));
     }
 }

@@ -5,6 +5,7 @@ use stampede_core::CongestionFeedback;
 use stampede_impair::Spec as ImpairSpec;
 use stampede_signaling::{Grant, Profile};
 
+use crate::codec_list::CodecList;
 use crate::codec_mix::CodecMix;
 use crate::values::Resolution;
 
@@ -26,6 +27,8 @@ pub struct CohortSpec {
     pub size: CohortSize,
     /// Layer asked for, if not the run's.
     pub resolution: Option<Resolution>,
+    /// What it can receive, if not what the run says.
+    pub subscribe_codecs: Option<CodecList>,
     /// Whether its subscribers record.
     pub record: bool,
     /// What is done on purpose to what its subscribers receive; `--impair` then leaves them alone.
@@ -120,6 +123,7 @@ mod tests {
             name,
             size,
             resolution: None,
+            subscribe_codecs: None,
             record: false,
             impair: None,
             feedback: None,

@@ -152,6 +152,7 @@ mod tests {
             name: name.to_owned(),
             size: CohortSize::Share(0.4),
             resolution: None,
+            subscribe_codecs: None,
             record: false,
             impair: impair.map(|spec| spec.parse().unwrap()),
             feedback: None,

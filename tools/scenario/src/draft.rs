@@ -12,9 +12,9 @@ use url::Url;
 
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
-    AudienceDraft, CodecMix, CohortSpec, DataDraft, FaultSpec, Layering, LayoutChoice,
-    ParticipantTracks, Reconnect, RoomDraft, RoomSizes, RpcDraft, Secret, Shorthand, Signal, Stage,
-    SubscribeMode,
+    AudienceDraft, BackupCodec, CodecList, CodecMix, CohortSpec, DataDraft, FaultSpec, Layering,
+    LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, RoomSizes, RpcDraft, Secret, Shorthand,
+    Signal, Stage, SubscribeMode,
 };
 
 /// Receive buffer asked for each peer's socket.
@@ -79,6 +79,10 @@ pub struct Draft {
     pub publish_resolution: PublishResolution,
     /// Codecs of published video.
     pub video_codec: Option<CodecMix>,
+    /// What VP9, AV1 and H.265 are published in besides, once the server asks for it.
+    pub backup_codec: BackupCodec,
+    /// What subscribers can receive; `None` is everything.
+    pub subscribe_codecs: Option<CodecList>,
     /// How pictures of VP9 and AV1 are divided into layers; `None` as the codec's built-in clip is.
     pub scalability_mode: Option<Layering>,
     /// Frames a second of an H.264 file.
@@ -225,6 +229,8 @@ impl Default for Draft {
             resolution: Resolution::High,
             publish_resolution: PublishResolution::default(),
             video_codec: None,
+            backup_codec: BackupCodec::default(),
+            subscribe_codecs: None,
             scalability_mode: None,
             video_frame_rate: None,
             no_simulcast: false,

@@ -266,6 +266,7 @@ mod tests {
             name: "mobile".to_owned(),
             size: CohortSize::Share(0.5),
             resolution: None,
+            subscribe_codecs: None,
             record: false,
             impair: None,
             feedback: None,

@@ -18,6 +18,7 @@
 
 mod audience;
 mod choices;
+mod codec_list;
 mod codec_mix;
 mod cohort_spec;
 mod cohorts;
@@ -44,6 +45,7 @@ pub mod values;
 
 pub use audience::{Arrival, Audience, AudienceDraft, Visit};
 pub use choices::{LayoutChoice, SubscribeMode};
+pub use codec_list::{BackupCodec, CodecList};
 pub use codec_mix::{CodecMix, CodecMixError};
 pub use cohort_spec::{CohortProfile, CohortSize, CohortSpec, RoomDraft};
 pub use cohorts::{Cohort, Cohorts, REST};

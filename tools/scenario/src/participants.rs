@@ -6,18 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::data::{DataKind, DataRoom};
-use stampede_core::{AudioOptions, MediaKind, PeerRole, PublishLayer, PublishTrack, SpeakingTurns};
+use stampede_core::{
+    AudioOptions, BackupTrack, MediaKind, PeerRole, PublishLayer, PublishTrack, Receives,
+    SpeakingTurns, VideoCodecs,
+};
 use stampede_impair::seeded;
 use stampede_media::{Codec, MediaClip};
 use stampede_signaling::session::{
-    LocalLayer, LocalTrack, Quality, Role, Subscription, TrackSource,
+    LocalBackup, LocalLayer, LocalTrack, Quality, Role, Subscription, TrackSource,
 };
 use stampede_signaling::{Profile, Token};
 
 use crate::codec_mix::CodecTurns;
 use crate::cohort_spec::assign;
 use crate::values::{self, Resolution};
-use crate::{Clips, OwnIdentities, RoomSpec, Scenario, SubscribeMode};
+use crate::{BackupCodec, Clips, CodecList, OwnIdentities, RoomSpec, Scenario, SubscribeMode};
 
 /// LiveKit's names and qualities of simulcast layers, lowest first.
 const LAYERS: [(&str, Quality); 3] =
@@ -135,7 +138,7 @@ impl Participants {
                 turns: turns(scenario, seed, room, own.audio_publishers + place),
                 options: scenario.audio_options,
             });
-            sends(&mut one.spec, video, audio, phase);
+            sends(&mut one.spec, video, audio, (scenario, clips), phase);
             if own.participant_shares(place) {
                 shares_screen(&mut one.spec, clips, scenario, phase);
             }
@@ -205,15 +208,34 @@ fn sends(
     spec: &mut ParticipantSpec,
     video: Option<PublishTrack>,
     audio: Option<AudioOf<'_>>,
+    (scenario, clips): (&Scenario, &Clips),
     phase: f64,
 ) {
+    let backup = scenario.video.as_ref().map_or(BackupCodec::None, |video| video.backup);
     if let Some(track) = video {
+        let codec = track.video_codec();
         publish(spec, track, TrackSource::Camera);
+        if codec.is_some_and(|codec| backup.of(codec).is_some()) && !clips.backup.is_empty() {
+            back_up(spec, &clips.backup, phase);
+        }
     }
     if let Some(audio) = audio {
         let track = audio_track(&spec.identity, audio, phase);
         publish(spec, track, TrackSource::Microphone);
     }
+}
+
+/// Gives the track that was added last a backup of these layers.
+fn back_up(spec: &mut ParticipantSpec, layers: &[Arc<MediaClip>], phase: f64) {
+    let Some(announced) = spec.role.tracks.last_mut() else { return };
+    let mut track = video_track(&spec.identity, layers, phase);
+    track.cid = format!("{}-backup", announced.cid);
+    announced.backup = Some(Box::new(LocalBackup {
+        cid: track.cid.clone(),
+        codec: values::codec_name(track.video_codec().unwrap_or(Codec::Vp8)).to_owned(),
+        layers: simulcast_layers(&track),
+    }));
+    spec.media.backups.push(BackupTrack { of: announced.cid.clone(), track });
 }
 
 /// Adds the tracks of a shared screen. Its sound is stereo, so livekit-client has neither redundancy nor
@@ -304,7 +326,7 @@ fn publishers<'a>(
                 profile: Arc::clone(&scenario.profile),
                 token: None,
             };
-            sends(&mut spec, video, audio, phase);
+            sends(&mut spec, video, audio, (scenario, clips), phase);
             if own.publisher_shares(number) {
                 shares_screen(&mut spec, clips, scenario, phase);
             }
@@ -343,12 +365,15 @@ fn receivers(
             Some(own) => Arc::new(own),
             None => Arc::clone(&scenario.profile),
         };
+        let codecs = cohort.and_then(|cohort| cohort.subscribe_codecs.as_ref());
+        let codecs = codecs.or(scenario.subscribe_codecs.as_ref());
+        let codecs = codecs.map_or_else(VideoCodecs::default, CodecList::set);
         let record = all.len() < recording || cohort.is_some_and(|cohort| cohort.record);
         let spec = ParticipantSpec {
             identity,
             room: Rc::clone(room),
             role: Role::subscriber(subscription, quality(resolution)),
-            media: PeerRole::subscriber(record),
+            media: PeerRole { receives: Some(Receives { record, codecs }), ..PeerRole::default() },
             hidden: scenario.shape.hidden && !publishes,
             cohort: part,
             cohort_name: parts.name(part).map(str::to_owned),
@@ -485,6 +510,7 @@ fn announced_video(track: &PublishTrack, source: TrackSource) -> LocalTrack {
         red: false,
         dtx: false,
         layers_in_one_stream,
+        backup: None,
     }
 }
 
@@ -534,6 +560,7 @@ fn announced_audio(track: &PublishTrack, source: TrackSource) -> LocalTrack {
         red: track.audio.red,
         dtx: track.audio.dtx,
         layers_in_one_stream: false,
+        backup: None,
     }
 }
 
@@ -541,7 +568,6 @@ fn announced_audio(track: &PublishTrack, source: TrackSource) -> LocalTrack {
 mod tests {
     use std::collections::HashSet;
 
-    use stampede_core::Receives;
     use stampede_media::builtin;
 
     use super::*;
@@ -562,6 +588,7 @@ mod tests {
             video: layers(Codec::Vp8),
             more_video: others.to_vec(),
             audio: Some(Arc::new(builtin::audio().unwrap())),
+            backup: layers(Codec::Vp8),
             screen: builtin::screen_share().unwrap().map(Arc::new).to_vec(),
             screen_audio: scenario
                 .shape
@@ -712,6 +739,7 @@ mod tests {
             name: "half".to_owned(),
             size: CohortSize::Share(0.5),
             resolution: None,
+            subscribe_codecs: None,
             record: false,
             impair: None,
             feedback: None,
@@ -729,7 +757,8 @@ mod tests {
             all.iter().filter(|one| one.cohort_name.as_deref() == Some("half")).count()
         };
         assert_eq!((half(&all.participants), half(&all.subscribers)), (2, 2));
-        let records = |one: &ParticipantSpec| one.media.receives == Some(Receives { record: true });
+        let records =
+            |one: &ParticipantSpec| one.media.receives.is_some_and(|receives| receives.record);
         let recording: Vec<_> = all.participants.iter().map(records).collect();
         assert_eq!(recording, [true, true, false, false]);
     }
@@ -777,6 +806,7 @@ mod tests {
                 name: "mobile".to_owned(),
                 size: CohortSize::Share(0.5),
                 resolution: Some(Resolution::Low),
+                subscribe_codecs: None,
                 record: false,
                 impair: None,
                 feedback: None,
@@ -869,7 +899,7 @@ mod tests {
             ..Draft::default()
         });
         let records =
-            |one: &&ParticipantSpec| one.media.receives == Some(Receives { record: true });
+            |one: &&ParticipantSpec| one.media.receives.is_some_and(|receives| receives.record);
         assert_eq!(all.subscribers.iter().filter(records).count(), 2);
     }
 

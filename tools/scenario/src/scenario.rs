@@ -21,8 +21,8 @@ use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
-    Audience, Cohorts, DataSpec, FaultKind, FaultSpec, Layering, ParticipantTracks, Reconnect,
-    RoomSpec, RpcSpec, Secret, Shorthand, Signal, fault, people,
+    Audience, BackupCodec, CodecList, Cohorts, DataSpec, FaultKind, FaultSpec, Layering,
+    ParticipantTracks, Reconnect, RoomSpec, RpcSpec, Secret, Shorthand, Signal, fault, people,
 };
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -80,6 +80,8 @@ pub struct Scenario {
     pub seed: Option<u64>,
     /// Layer subscribers ask for.
     pub resolution: Resolution,
+    /// What subscribers can receive; `None` is everything.
+    pub subscribe_codecs: Option<CodecList>,
     /// What video publishers send; `None` without video publishers.
     pub video: Option<VideoSpec>,
     /// What audio publishers send: a file, or the built-in clip if it has none; `None` without
@@ -183,6 +185,8 @@ pub struct VideoSpec {
     pub single_layer: bool,
     /// Size of built-in clips.
     pub resolution: PublishResolution,
+    /// What tracks are published in besides, once the server asks for it.
+    pub backup: BackupCodec,
 }
 
 /// What is recorded.
@@ -225,6 +229,8 @@ pub struct Clips {
     pub more_video: Vec<Vec<Arc<MediaClip>>>,
     /// The audio; `None` without audio publishers.
     pub audio: Option<Arc<MediaClip>>,
+    /// Layers of the backup codec, lowest first; empty where no codec has one.
+    pub backup: Vec<Arc<MediaClip>>,
     /// Layers of a shared screen, lowest first; empty where nobody shares one.
     pub screen: Vec<Arc<MediaClip>>,
     /// Its sound, if it has any.
@@ -306,6 +312,13 @@ impl Scenario {
         too_many((shape.publishers() + shape.receivers()) as u64)?;
         check_participants(&draft, &shape)?;
         check_screens(&draft, &shape)?;
+        let some = draft.cohorts.iter().any(|cohort| cohort.subscribe_codecs.is_some());
+        if embedded && (some || draft.subscribe_codecs.is_some()) {
+            return Err(Failure::config(
+                "--subscribe-codecs is for a livekit-server: the embedded SFU has a track in one codec \
+                 and asks for no other; add --url ws://HOST:7880",
+            ));
+        }
         people::check(&draft, &shape)?;
         let target = target(&draft, peak)?;
         check_moves(&draft, &target)?;
@@ -355,6 +368,7 @@ impl Scenario {
             audience: Audience::new(&draft.audience, &draft.stages)?,
             seed: draft.seed,
             resolution: draft.resolution,
+            subscribe_codecs: draft.subscribe_codecs,
             audio_options: AudioOptions { red: !draft.no_audio_red, dtx: !draft.no_audio_dtx },
             dynacast: draft.dynacast,
             playout_deadline: draft.playout_deadline,
@@ -679,6 +693,7 @@ fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
         frame_rate: draft.video_frame_rate,
         single_layer: draft.no_simulcast,
         resolution: draft.publish_resolution,
+        backup: draft.backup_codec,
     }))
 }
 

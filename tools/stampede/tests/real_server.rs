@@ -202,6 +202,25 @@ fn shared_screens_are_tracks_of_their_own() {
     }
 }
 
+/// Who can't receive VP9 gets the VP8 that is published once the server asks for it.
+#[test]
+fn who_lacks_a_codec_gets_the_backup() {
+    let _alone = alone();
+    for signal in ["--signal=v0", "--signal=v1"] {
+        let args = ["--video-publishers=1", "--audio-publishers=0", "--subscribers=5", signal];
+        let more = ["--video-codec=vp9", "--subscribe-codecs=vp8,h264", "--duration=8s"];
+        let Some(ended) = real(&[&args[..], &more].concat()) else { return };
+        assert_eq!(ended.number("/join/joined"), 6.0, "{signal}");
+        assert_eq!(ended.number("/publish/tracks"), 2.0, "{signal}: the track and its backup");
+        assert_eq!(ended.number("/video/tracks_received"), 5.0, "{signal}");
+        let rows = ended.report()["streams"].as_array().unwrap();
+        assert!(rows.iter().all(|row| row["codec"] == "vp8"), "{signal}: {rows:#?}");
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        assert!(frames("received") > 5.0 * 100.0, "{signal}: {}", frames("received"));
+        assert_eq!(frames("decodable"), frames("received"), "{signal}");
+    }
+}
+
 /// The server takes spatial layers out of one stream, by dependency descriptors: who asks for less gets
 /// less, at the same number of pictures, and misses nothing.
 #[test]

@@ -13,7 +13,7 @@ use stampede_sdp::{
 
 use super::REMOTE_CANDIDATES_MAX;
 use super::receiving::{Agreed, ExtensionIds, Format};
-use crate::CongestionFeedback;
+use crate::{CongestionFeedback, VideoCodecs};
 
 pub(super) const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 pub(super) const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
@@ -92,11 +92,12 @@ pub(super) fn answer(
     transport: &str,
     version: u64,
     feedback: CongestionFeedback,
+    codecs: VideoCodecs,
 ) -> Result<Answer, ParseError> {
     let transport = Description::parse(transport)?;
     let own = transport.media.first().ok_or(ParseError::NoMedia)?;
     let answered: Vec<_> =
-        offer.media.iter().map(|media| Answered::to(offer, media, feedback)).collect();
+        offer.media.iter().map(|media| Answered::to(offer, media, feedback, codecs)).collect();
     let mut text = String::with_capacity(2_048);
     let accepted = answered.iter().filter(|answered| answered.is_accepted());
     let mids: Vec<_> = accepted.map(|answered| answered.media.mid).collect();
@@ -136,7 +137,9 @@ pub(super) fn agreed_by(answer: &Description<'_>) -> Agreed {
     let mut agreed = Agreed::default();
     let sent = |media: &&Media<'_>| !answer.is_rejected(media) && media.direction.sends();
     for media in answer.media.iter().filter(sent) {
-        accepted_formats(media).iter().for_each(|&(format, _)| agreed.formats.add(format));
+        accepted_formats(media, VideoCodecs::default())
+            .iter()
+            .for_each(|&(format, _)| agreed.formats.add(format));
         media.extensions.iter().for_each(|&e| add_id(&mut agreed.ids, media, e));
     }
     agreed
@@ -152,9 +155,14 @@ struct Answered<'a> {
 }
 
 impl<'a> Answered<'a> {
-    fn to(offer: &Description<'_>, media: &'a Media<'a>, feedback: CongestionFeedback) -> Self {
+    fn to(
+        offer: &Description<'_>,
+        media: &'a Media<'a>,
+        feedback: CongestionFeedback,
+        codecs: VideoCodecs,
+    ) -> Self {
         let is_rejected = offer.is_rejected(media);
-        let formats = if is_rejected { Vec::new() } else { accepted_formats(media) };
+        let formats = if is_rejected { Vec::new() } else { accepted_formats(media, codecs) };
         let congestion =
             feedback == CongestionFeedback::Chrome && media.media_type == MediaType::Video;
         let known = |extension: &&Extension<'_>| {
@@ -223,11 +231,15 @@ impl<'a> Answered<'a> {
 }
 
 /// Payload types that we follow, in the order of the offer, each with its RTX.
-fn accepted_formats<'a>(media: &'a Media<'a>) -> Vec<(Format, &'a PayloadType<'a>)> {
+fn accepted_formats<'a>(
+    media: &'a Media<'a>,
+    codecs: VideoCodecs,
+) -> Vec<(Format, &'a PayloadType<'a>)> {
     let Some(kind) = media.media_type.kind() else { return Vec::new() };
     let is_video = kind == MediaKind::Video;
     let known = media.payload_types.iter().filter_map(|payload_type| {
-        let codec = codec(payload_type).filter(|codec| codec.is_video() == is_video)?;
+        let codec = codec(payload_type)
+            .filter(|codec| codec.is_video() == is_video && codecs.has(*codec))?;
         let (number, clock_rate) = (payload_type.number, payload_type.rtpmap?.clock_rate);
         Some(Format { wire: number, media: number, red: false, codec, clock_rate })
     });
@@ -382,7 +394,14 @@ mod tests {
     #[test]
     fn formats_and_extensions_of_a_captured_offer() {
         let offer = Description::parse(OFFERS[1]).unwrap();
-        let answer = answer(&offer, &answer_of(OFFERS[0]), 1, CongestionFeedback::Chrome).unwrap();
+        let answer = answer(
+            &offer,
+            &answer_of(OFFERS[0]),
+            1,
+            CongestionFeedback::Chrome,
+            VideoCodecs::default(),
+        )
+        .unwrap();
         let format =
             |wire, media, codec, clock_rate| Format { wire, media, red: false, codec, clock_rate };
         let of = |wire| answer.agreed.formats.get(wire);
@@ -411,7 +430,8 @@ mod tests {
             .replace("http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time", TRANSPORT_CC);
         let agreed = |offer: &str, feedback| {
             let offer = Description::parse(offer).unwrap();
-            let answer = answer(&offer, &answer_of(OFFERS[0]), 1, feedback).unwrap();
+            let answer =
+                answer(&offer, &answer_of(OFFERS[0]), 1, feedback, VideoCodecs::default()).unwrap();
             let says = |what: &str| answer.text.contains(what);
             let said = (says(ABS_SEND_TIME), says(TRANSPORT_CC), says(" transport-cc\r\n"));
             let ids = answer.agreed.ids;
@@ -422,6 +442,22 @@ mod tests {
         assert_eq!(agreed(&send_side, chrome), ((false, true, true), None, Some(3)));
         assert_eq!(agreed(OFFERS[1], none), ((false, false, false), None, None));
         assert_eq!(agreed(&send_side, none), ((false, false, false), None, None));
+    }
+
+    #[test]
+    fn only_codecs_that_are_taken_are_answered() {
+        let offer = Description::parse(OFFERS[1]).unwrap();
+        let answer = |codecs: &[Codec]| {
+            let codecs = VideoCodecs::of(codecs.iter().copied());
+            let feedback = CongestionFeedback::Chrome;
+            answer(&offer, &answer_of(OFFERS[0]), 1, feedback, codecs).unwrap()
+        };
+        let some = answer(&[Codec::Vp8, Codec::H265]).text;
+        assert!(some.contains("VP8/90000") && some.contains("H265/90000"), "{some}");
+        assert!(!some.contains("AV1/90000") && !some.contains("H264/90000"), "{some}");
+        let none = answer(&[]);
+        assert!(none.text.contains("m=video 0 "), "{}", none.text);
+        assert!(none.text.contains("opus/48000"), "audio all the same");
     }
 
     #[test]
@@ -462,7 +498,14 @@ mod tests {
     fn rtx_with_more_parameters_is_rtx() {
         let offer = OFFERS[1].replace("a=fmtp:97 apt=96", "a=fmtp:97 rtx-time=3000; apt=96");
         let offer = Description::parse(&offer).unwrap();
-        let answer = answer(&offer, &answer_of(OFFERS[0]), 1, CongestionFeedback::Chrome).unwrap();
+        let answer = answer(
+            &offer,
+            &answer_of(OFFERS[0]),
+            1,
+            CongestionFeedback::Chrome,
+            VideoCodecs::default(),
+        )
+        .unwrap();
         assert_eq!(answer.agreed.formats.get(97).map(|format| format.media), Some(96));
         assert!(answer.text.contains("a=fmtp:97 rtx-time=3000; apt=96\r\n"), "{}", answer.text);
     }

@@ -12,7 +12,7 @@ use str0m::{Candidate, Rtc, RtcConfig};
 
 use super::STATS_INTERVAL;
 use super::publishing::{START_BITRATE_BPS, descriptor};
-use crate::{CreatePeerError, PeerOptions, PublishTrack};
+use crate::{BackupTrack, CreatePeerError, PeerOptions, PublishTrack};
 
 /// What both roles share: RTP mode, no bandwidth estimation (so no pacer) unless a publisher is to
 /// adapt, one certificate.
@@ -40,13 +40,18 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
 /// A peer that sends: Opus and the video codecs of its tracks, and the header extensions of a browser. Payload types and extensions have the numbers
 /// that they have in what is offered to receive by (`offer`): in one bundle a number means one
 /// thing (RFC 8843 §9.1, RFC 8285 §6).
-pub(super) fn publisher(options: &PeerOptions, tracks: &[PublishTrack]) -> RtcConfig {
+pub(super) fn publisher(
+    options: &PeerOptions,
+    tracks: &[PublishTrack],
+    backups: &[BackupTrack],
+) -> RtcConfig {
     let red = tracks.iter().any(|track| track.audio.red);
     let mut config = common(options).enable_opus(true, red);
     if options.adapt {
         config = config.enable_bwe(Some(Bitrate::from(START_BITRATE_BPS)));
     }
-    let videos = || tracks.iter().filter(|track| track.video_codec().is_some()).filter_map(clip);
+    let all = || tracks.iter().chain(backups.iter().map(|backup| &backup.track));
+    let videos = || all().filter(|track| track.video_codec().is_some()).filter_map(clip);
     // str0m offers the same list on each m-line. LiveKit answers with the codec in front that the
     // track was announced with (pkg/rtc/participant_sdp.go), and takes what comes for what its payload
     // type says.

@@ -10,7 +10,7 @@ use super::candidates::{AddressRequest, LocalId};
 use super::failure::MediaFailure;
 use crate::data::{DataRole, RpcRole};
 use crate::publish::TrackError;
-use crate::{Arrival, MediaKind, PathKind, PublishTrack, Sample};
+use crate::{Arrival, MediaKind, PathKind, PublishTrack, Sample, VideoCodecs};
 
 /// What a peer is for: it receives, it sends, or both over one connection.
 #[derive(Debug, Clone, Default)]
@@ -19,10 +19,21 @@ pub struct PeerRole {
     pub receives: Option<Receives>,
     /// What it sends, from when it is connected.
     pub tracks: Vec<PublishTrack>,
+    /// The same in other codecs, each sent from when it is asked for ([`PeerUpdate::BackupWanted`]).
+    pub backups: Vec<BackupTrack>,
     /// What it has to do with data messages, if anything.
     pub data: Option<DataRole>,
     /// What it has to do with calls between participants, if anything.
     pub rpc: Option<RpcRole>,
+}
+
+/// A track in another codec, for those who can't receive its own (LiveKit's backup codec).
+#[derive(Debug, Clone)]
+pub struct BackupTrack {
+    /// Client track id of the track.
+    pub of: String,
+    /// What is sent then, with an id of its own.
+    pub track: PublishTrack,
 }
 
 /// How a peer receives.
@@ -30,13 +41,16 @@ pub struct PeerRole {
 pub struct Receives {
     /// It puts complete frames of its streams together for [`PeerSink::recorded`].
     pub record: bool,
+    /// What it takes.
+    pub codecs: VideoCodecs,
 }
 
 impl PeerRole {
     /// One that only receives.
     #[must_use]
     pub fn subscriber(record: bool) -> Self {
-        Self { receives: Some(Receives { record }), ..Self::default() }
+        let receives = Receives { record, ..Receives::default() };
+        Self { receives: Some(receives), ..Self::default() }
     }
 
     /// One that only sends.
@@ -127,8 +141,16 @@ pub enum PeerUpdate {
         cid: String,
         /// Low, medium, high.
         wanted: [bool; 3],
+        /// The same of what is sent in its backup codec.
+        backup: [bool; 3],
         /// Stop sending those that nobody wants, as a browser does, rather than only count.
         obey: bool,
+    },
+    /// The server has taken the announcement of a track in its backup codec (publisher): it is in the
+    /// next offer with tracks.
+    BackupWanted {
+        /// Client track id of what is sent then.
+        cid: String,
     },
     /// The server muted or unmuted a track of ours (publisher): it stops, or goes on with a
     /// keyframe.

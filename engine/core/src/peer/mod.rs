@@ -31,8 +31,8 @@ pub use candidates::{
 use candidates::{Candidates, is_stun};
 use channels::Channels;
 pub use event::{
-    Callee, ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerRole, PeerSink,
-    PeerUpdate, Receives, RecordedFrame, RecordedStream,
+    BackupTrack, Callee, ChangeNetworkError, CreatePeerError, NegotiateError, PeerEvent, PeerRole,
+    PeerSink, PeerUpdate, Receives, RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
 use offer::Offering;
@@ -176,25 +176,28 @@ impl Peer {
         options: &PeerOptions,
         role: PeerRole,
     ) -> Result<Self, CreatePeerError> {
-        let (PeerRole { receives, tracks, data, rpc }, local) = (role, local.into());
+        let (PeerRole { receives, tracks, backups, data, rpc }, local) = (role, local.into());
         let sends_data = rpc.is_some() || data.as_ref().is_some_and(|data| data.sends.is_some());
         if receives.is_none() && tracks.is_empty() && !sends_data {
             return Err(CreatePeerError::NoTracks);
         }
         check_tracks(&tracks)?;
+        for backup in &backups {
+            check_tracks(std::slice::from_ref(&backup.track))?;
+        }
         let config = match tracks.is_empty() {
             true => config::subscriber(options),
-            false => config::publisher(options, &tracks),
+            false => config::publisher(options, &tracks, &backups),
         };
         let build = || config::build(config, now, local);
         let (rtc, keys) = crate::crypto::with_key_slot(build);
         let mut peer = Self::new(rtc?, options, now, local);
-        if let Some(Receives { record }) = receives {
-            let receiving = Receiving::new(options, record, keys);
+        if let Some(receives) = receives {
+            let receiving = Receiving::new(options, receives, keys);
             peer.receiving = Some(Box::new(receiving));
         }
         if !tracks.is_empty() {
-            let publishing = Publishing::new(tracks, options);
+            let publishing = Publishing::new(tracks, backups, options);
             peer.publishing = Some(Box::new(publishing));
         }
         peer.channels = data.map(|data| Box::new(Channels::new(data)));

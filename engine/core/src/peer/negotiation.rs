@@ -27,8 +27,9 @@ impl Peer {
         let offer = parse_description("offer", sdp)?;
         let transport = str0m_answer(&mut self.rtc, &answer::transport_of(&offer))?;
         self.answers += 1;
-        let answer = answer::answer(&offer, &transport, self.answers, receiving.feedback)
-            .map_err(|error| NegotiateError::unreadable("answer", &error))?;
+        let answer =
+            answer::answer(&offer, &transport, self.answers, receiving.feedback, receiving.codecs)
+                .map_err(|error| NegotiateError::unreadable("answer", &error))?;
         receiving.negotiated(now, &offer, mid_to_track_id, answer.agreed, &mut self.outbox);
         (self.negotiated, self.described) = (true, true);
         self.remote_described(now, &offer);
@@ -58,8 +59,9 @@ impl Peer {
 
     /// What its offers begin from.
     pub(super) fn new_offering(&self) -> Offering {
-        // The congestion feedback that it gives on what it receives, if it receives.
-        let gives = self.receiving.as_ref().map(|receiving| receiving.feedback);
+        // The congestion feedback that it gives on what it receives, if it receives, and what it takes.
+        let receiving = self.receiving.as_ref();
+        let gives = receiving.map(|receiving| (receiving.feedback, receiving.codecs));
         Offering::new(gives, self.channels.is_some() || self.rpc.is_some())
     }
 

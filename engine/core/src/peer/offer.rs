@@ -7,7 +7,10 @@
 
 use std::borrow::Cow;
 
-use stampede_sdp::{Description, Media, MediaKind, MediaType, ParseError, SLOTS_MAX, Slots, Transport};
+use stampede_media::Codec;
+use stampede_sdp::{
+    Description, Media, MediaKind, MediaType, ParseError, SLOTS_MAX, Slots, Transport,
+};
 use str0m::change::{SdpAnswer, SdpApi, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::{Rtc, RtcError};
@@ -18,7 +21,7 @@ use super::answer::{
     put_session, put_transport,
 };
 use super::publishing::Publishing;
-use crate::CongestionFeedback;
+use crate::{CongestionFeedback, VideoCodecs};
 
 /// The channels that a client of the single connection makes (client-sdk-js
 /// src/room/RTCEngine.ts): name, and whether what is sent over it comes in any case and in order.
@@ -30,6 +33,8 @@ struct Offered {
     number: u8,
     /// Of its retransmissions.
     rtx: Option<u8>,
+    /// Of video.
+    codec: Option<Codec>,
     rtpmap: &'static str,
     fmtp: Option<&'static str>,
 }
@@ -39,46 +44,54 @@ const AUDIO: [Offered; 2] = [
     Offered {
         number: 111,
         rtx: None,
+        codec: None,
         rtpmap: "opus/48000/2",
         fmtp: Some("minptime=10;useinbandfec=1"),
     },
-    Offered { number: 63, rtx: None, rtpmap: "red/48000/2", fmtp: Some("111/111") },
+    Offered { number: 63, rtx: None, codec: None, rtpmap: "red/48000/2", fmtp: Some("111/111") },
 ];
 
-const fn video(number: u8, rtx: u8, rtpmap: &'static str, fmtp: Option<&'static str>) -> Offered {
-    Offered { number, rtx: Some(rtx), rtpmap, fmtp }
+const fn video(number: u8, rtx: u8, codec: Codec, fmtp: Option<&'static str>) -> Offered {
+    let rtpmap = match codec {
+        Codec::Vp9 => "VP9/90000",
+        Codec::H264 => "H264/90000",
+        Codec::H265 => "H265/90000",
+        Codec::Av1 => "AV1/90000",
+        Codec::Vp8 | Codec::Opus => "VP8/90000",
+    };
+    Offered { number, rtx: Some(rtx), codec: Some(codec), rtpmap, fmtp }
 }
 
 /// What Chrome offers to receive of codecs that are understood here, with its numbers.
 const VIDEO: [Offered; 8] = [
-    video(96, 97, "VP8/90000", None),
+    video(96, 97, Codec::Vp8, None),
     video(
         103,
         104,
-        "H264/90000",
+        Codec::H264,
         Some("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f"),
     ),
     video(
         109,
         114,
-        "H264/90000",
+        Codec::H264,
         Some("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"),
     ),
     video(
         115,
         116,
-        "H264/90000",
+        Codec::H264,
         Some("level-asymmetry-allowed=1;packetization-mode=0;profile-level-id=42e01f"),
     ),
     video(
         119,
         120,
-        "H264/90000",
+        Codec::H264,
         Some("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f"),
     ),
-    video(45, 46, "AV1/90000", Some("level-idx=5;profile=0;tier=0")),
-    video(98, 99, "VP9/90000", Some("profile-id=0")),
-    video(49, 50, "H265/90000", Some("level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST")),
+    video(45, 46, Codec::Av1, Some("level-idx=5;profile=0;tier=0")),
+    video(98, 99, Codec::Vp9, Some("profile-id=0")),
+    video(49, 50, Codec::H265, Some("level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST")),
 ];
 
 /// Header extensions by id: Chrome's numbers, and the capture time, by which latency is measured.
@@ -106,6 +119,8 @@ enum Line {
 pub(super) struct Offering {
     /// What is told of congestion, of a connection that receives too.
     receives: Option<CongestionFeedback>,
+    /// What it takes.
+    codecs: VideoCodecs,
     /// The data channels are offered too: of who receives, as clients of the single connection do, and
     /// of who sends data.
     channels: bool,
@@ -133,11 +148,13 @@ enum Pending {
 }
 
 impl Offering {
-    /// `receives`: what a connection that receives too tells of congestion. `data`: data is sent over
-    /// it.
-    pub(super) fn new(receives: Option<CongestionFeedback>, data: bool) -> Self {
+    /// `receives`: what a connection that receives too tells of congestion, and what it takes. `data`:
+    /// data is sent over it.
+    pub(super) fn new(receives: Option<(CongestionFeedback, VideoCodecs)>, data: bool) -> Self {
+        let (receives, codecs) = receives.unzip();
         Self {
             receives,
+            codecs: codecs.unwrap_or_default(),
             channels: receives.is_some() || data,
             lines: Vec::new(),
             plain_audio: Vec::new(),
@@ -255,7 +272,8 @@ impl Offering {
     fn write(&mut self) -> Result<String, NegotiateError> {
         self.version += 1;
         let chrome = self.receives == Some(CongestionFeedback::Chrome);
-        write(&self.lines, &self.own, &self.plain_audio, self.version, chrome)
+        let taken = Taken { congestion: chrome, codecs: self.codecs };
+        write(&self.lines, &self.own, &self.plain_audio, self.version, taken)
             .map_err(|error| NegotiateError::unreadable("offer", &error))
     }
 
@@ -311,14 +329,22 @@ fn answer_to(own: &Description<'_>, answer: &Description<'_>) -> String {
     })
 }
 
+/// What is offered of what is received.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    /// Feedback on congestion.
+    congestion: bool,
+    codecs: VideoCodecs,
+}
+
 /// The offer of these m-lines, of which `own` describes str0m's. `version` is one more with each
-/// (RFC 3264 §8). `congestion`: feedback on it is offered.
+/// (RFC 3264 §8).
 fn write(
     lines: &[Line],
     own: &str,
     plain_audio: &[String],
     version: u64,
-    congestion: bool,
+    taken: Taken,
 ) -> Result<String, ParseError> {
     let own = Description::parse(own)?;
     let first = own.media.first().ok_or(ParseError::NoMedia)?;
@@ -341,7 +367,7 @@ fn write(
                 })
             }
             Line::Slot { number, kind } => {
-                write_slot(&mut text, number, kind, &first.transport, congestion);
+                write_slot(&mut text, number, kind, &first.transport, taken);
             }
         }
     }
@@ -366,13 +392,14 @@ fn write_slot(
     number: usize,
     kind: MediaKind,
     transport: &Transport<'_>,
-    congestion: bool,
+    Taken { congestion, codecs }: Taken,
 ) {
     let (formats, extensions) = match kind {
         MediaKind::Audio => (&AUDIO[..], AUDIO_EXTENSIONS),
         MediaKind::Video => (&VIDEO[..], VIDEO_EXTENSIONS),
     };
-    let numbers = formats.iter().flat_map(|format| [Some(format.number), format.rtx]);
+    let formats = || formats.iter().filter(|format| format.codec.is_none_or(|it| codecs.has(it)));
+    let numbers = formats().flat_map(|format| [Some(format.number), format.rtx]);
     let numbers: String = numbers.flatten().map(|number| format!(" {number}")).collect();
     put(text, format_args!("m={kind} 9 UDP/TLS/RTP/SAVPF{numbers}"));
     text.push_str(NO_ADDRESS);
@@ -390,7 +417,7 @@ fn write_slot(
     }
     // Never `inactive`: that stops pion's transceiver for good.
     text.push_str("a=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n");
-    for format in formats {
+    for format in formats() {
         format.write(text, congestion);
     }
 }
@@ -402,7 +429,7 @@ fn mid(number: usize) -> String {
 
 impl Offered {
     fn write(&self, text: &mut String, transport_cc: bool) {
-        let Self { number, rtx, rtpmap, fmtp } = self;
+        let Self { number, rtx, rtpmap, fmtp, .. } = self;
         put(text, format_args!("a=rtpmap:{number} {rtpmap}"));
         if let Some(rtx) = rtx {
             let transport_cc = transport_cc.then_some(answer::TRANSPORT_CC_FEEDBACK);

@@ -21,8 +21,8 @@ use super::outbox::Outbox;
 use super::{PACKETS_PER_DRAIN_MAX, RETRANSMIT_AGE_MAX};
 use crate::publish::{AudioFrames, DueFrame, LATE_AFTER, LayerClip, TrackSchedule};
 use crate::{
-    Arrival, AudioOptions, MediaKind, NegotiateError, PeerEvent, PeerOptions, PeerUpdate,
-    PublishCounters, PublishReport, PublishTrack, Sample, SpeakingTurns,
+    Arrival, AudioOptions, BackupTrack, MediaKind, NegotiateError, PeerEvent, PeerOptions,
+    PeerUpdate, PublishCounters, PublishReport, PublishTrack, Sample, SpeakingTurns,
 };
 pub(super) use adapt::START_BITRATE_BPS;
 use adapt::Uplink;
@@ -73,6 +73,12 @@ struct TxTrack {
     red: Option<Pt>,
     layers: Vec<TxLayer>,
     schedule: Option<TrackSchedule>,
+    /// The track that this is the backup of.
+    backup_of: Option<Arc<str>>,
+    /// It is not wanted yet.
+    held: bool,
+    /// The answer to an offer of it has come.
+    answered: bool,
 }
 
 /// All tracks that a peer sends.
@@ -81,7 +87,6 @@ pub(super) struct Publishing {
     retransmit_packets_max: usize,
     /// They were offered.
     offered: bool,
-    negotiated: bool,
     /// What the way to the server is good for, if that is obeyed.
     uplink: Option<Uplink>,
     /// Video frames carry LiveKit's packet trailer.
@@ -101,14 +106,22 @@ impl std::fmt::Debug for Publishing {
 }
 
 impl Publishing {
-    pub(super) fn new(tracks: Vec<PublishTrack>, options: &PeerOptions) -> Self {
-        let tracks = tracks.into_iter().map(TxTrack::new).collect();
+    pub(super) fn new(
+        tracks: Vec<PublishTrack>,
+        backups: Vec<BackupTrack>,
+        options: &PeerOptions,
+    ) -> Self {
+        let backups = backups.into_iter().map(|backup| TxTrack {
+            backup_of: Some(Arc::from(backup.of)),
+            held: true,
+            ..TxTrack::new(backup.track)
+        });
+        let tracks = tracks.into_iter().map(TxTrack::new).chain(backups).collect();
         Self {
             tracks,
             retransmit_packets_max: options.retransmit_cache_packets_max,
             uplink: options.adapt.then(Uplink::default),
             offered: false,
-            negotiated: false,
             packet_trailer: false,
             connected: false,
             last_frame: None,
@@ -116,20 +129,20 @@ impl Publishing {
         }
     }
 
-    /// True once the tracks were offered.
+    /// True once all tracks that are wanted were offered.
     pub(super) fn is_offered(&self) -> bool {
-        self.offered
+        self.offered && !self.tracks.iter().any(|track| !track.held && track.mid.is_none())
     }
 
-    /// True while the tracks were offered and no answer has come.
+    /// True while tracks were offered and no answer has come.
     pub(super) fn is_unanswered(&self) -> bool {
-        self.offered && !self.negotiated
+        self.tracks.iter().any(|track| track.mid.is_some() && !track.answered)
     }
 
-    /// Adds the tracks to what is offered.
+    /// Adds the tracks that are wanted, and that no answer has come to, to what is offered.
     pub(super) fn offer(&mut self, changes: &mut SdpApi<'_>) {
         self.offered = true;
-        for track in &mut self.tracks {
+        for track in self.tracks.iter_mut().filter(|track| !track.held && !track.answered) {
             let kind = match track.kind {
                 MediaKind::Audio => media::MediaKind::Audio,
                 MediaKind::Video => media::MediaKind::Video,
@@ -150,7 +163,7 @@ impl Publishing {
         self.tracks.iter().filter(plain).filter_map(|track| Some(track.mid?.to_string())).collect()
     }
 
-    /// Learns SSRCs and payload types from the first accepted answer to an offer of them. Tracks that
+    /// Learns SSRCs and payload types from the first accepted answer to an offer of each. Tracks that
     /// were accepted are sent even if another one was refused. Later answers, to a restart of ICE or to
     /// further m-lines to receive by, change nothing of this; setting up a layer again would empty its
     /// retransmission cache.
@@ -159,11 +172,10 @@ impl Publishing {
         rtc: &mut Rtc,
         answer: &Description<'_>,
     ) -> Result<(), NegotiateError> {
-        if !self.offered || std::mem::replace(&mut self.negotiated, true) {
-            return Ok(());
-        }
         let mut result = Ok(());
-        for track in &mut self.tracks {
+        let new = self.tracks.iter_mut().filter(|track| track.mid.is_some() && !track.answered);
+        for track in new {
+            track.answered = true;
             if let Err(reason) = track.learn(rtc, self.retransmit_packets_max) {
                 let cid = track.cid.to_string();
                 result = Err(NegotiateError::TrackRefused { cid, reason });
@@ -256,9 +268,18 @@ impl Publishing {
     pub(super) fn update(&mut self, update: &PeerUpdate) {
         match update {
             PeerUpdate::PacketTrailer => self.packet_trailer = true,
-            PeerUpdate::LayersWanted { cid, wanted, obey } => {
+            PeerUpdate::LayersWanted { cid, wanted, backup, obey } => {
+                for track in &mut self.tracks {
+                    if *track.cid == **cid {
+                        track.layers_wanted(*wanted, *obey);
+                    } else if track.backup_of.as_deref() == Some(&**cid) {
+                        track.layers_wanted(*backup, *obey);
+                    }
+                }
+            }
+            PeerUpdate::BackupWanted { cid } => {
                 if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == **cid) {
-                    track.layers_wanted(*wanted, *obey);
+                    track.held = false;
                 }
             }
             PeerUpdate::PublishMuted { cid, muted } => {
@@ -317,7 +338,7 @@ impl Publishing {
         for layer in self.tracks.iter().flat_map(|track| &track.layers) {
             sum.merge(&layer.counted);
         }
-        sum.tracks = self.tracks.len() as u64;
+        sum.tracks = self.tracks.iter().filter(|track| !track.held).count() as u64;
         sum
     }
 
@@ -329,7 +350,7 @@ impl Publishing {
             ssrc: layer.ssrc.map(|ssrc| *ssrc),
             counters: PublishCounters { tracks: 1, ..layer.counted },
         };
-        let tracks = self.tracks.iter();
+        let tracks = self.tracks.iter().filter(|track| !track.held);
         tracks
             .flat_map(|track| track.layers.iter().map(move |layer| report(track, layer)))
             .collect()
@@ -376,6 +397,9 @@ impl TxTrack {
             red: None,
             layers: layers.collect(),
             schedule: None,
+            backup_of: None,
+            held: false,
+            answered: false,
         }
     }
 

@@ -242,6 +242,12 @@ pub struct Options {
     /// `--video-codec`; `null` where it was not given.
     #[serde(default)]
     pub video_codec: Option<String>,
+    /// `--backup-codec`; `null` without one, and in reports of versions without it.
+    #[serde(default)]
+    pub backup_codec: Option<String>,
+    /// `--subscribe-codecs`; `null` where it was not given.
+    #[serde(default)]
+    pub subscribe_codecs: Option<String>,
     /// Name of the published audio clip.
     pub audio: Option<String>,
     /// Whether publishers' audio was to be redundant (RED), where the server agrees; `null` in reports

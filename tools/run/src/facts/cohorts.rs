@@ -133,6 +133,7 @@ mod tests {
             name: "far".to_owned(),
             size: CohortSize::Count(2),
             resolution: None,
+            subscribe_codecs: None,
             record: false,
             impair: None,
             feedback: None,

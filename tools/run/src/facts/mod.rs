@@ -685,6 +685,12 @@ fn options(data: &RunData) -> Options {
             .as_ref()
             .and_then(|video| video.codec.as_ref())
             .map(|mix| mix.to_string()),
+        backup_codec: data
+            .clips
+            .backup
+            .first()
+            .map(|clip| stampede_scenario::values::codec_name(clip.codec).to_owned()),
+        subscribe_codecs: scenario.subscribe_codecs.as_ref().map(ToString::to_string),
         audio: data.clips.audio.as_ref().map(|clip| clip.name.clone()),
         audio_red: Some(scenario.audio_options.red),
         audio_dtx: Some(scenario.audio_options.dtx),

@@ -78,7 +78,7 @@ impl<'a> Joined<'a> {
         life: &'a mut Life,
         peers: Peers,
     ) -> Self {
-        let publishes = participant.spec.publishes();
+        let tracks = &participant.spec.role.tracks;
         let own = Arc::clone(&context.own);
         let callee = participant.spec.media.rpc.as_ref().and_then(|rpc| rpc.callee.clone());
         let limit = if life.joined { STANDS_WITHIN } else { MEDIA_TIMEOUT };
@@ -88,7 +88,7 @@ impl<'a> Joined<'a> {
             participant,
             life,
             peers,
-            peer_updates: PeerUpdates::new(own, context.obey_dynacast, publishes).calling(callee),
+            peer_updates: PeerUpdates::new(own, context.obey_dynacast, tracks).calling(callee),
             began,
             missing: Some(Missing { session: true, lost: false, until: began + limit }),
             closed_until: None,

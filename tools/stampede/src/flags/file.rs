@@ -18,9 +18,8 @@ use stampede_report::Failure;
 use stampede_scenario::values::{self, Resolution};
 use stampede_scenario::{
     CodecMix, CodecMixError, CohortProfile, CohortSize, CohortSpec, CongestionFeedback, FaultSpec,
-    FeedbackError, RoomDraft,
+    FeedbackError, Grant, RoomDraft,
 };
-use stampede_signaling::GrantError;
 
 use super::people::attribute;
 
@@ -238,11 +237,12 @@ fn tables<T>(
 }
 
 fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> {
-    const KEYS: [&str; 10] = [
+    const KEYS: [&str; 11] = [
         "name",
         "share",
         "count",
         "video_resolution",
+        "subscribe_codecs",
         "record",
         "impair",
         "grant",
@@ -266,13 +266,13 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
         name,
         size,
         resolution: fields.optional("video_resolution", resolution)?,
+        subscribe_codecs: fields.optional("subscribe_codecs", |text| text.parse())?,
         record: fields.flag("record")?,
         impair: fields.optional("impair", impair)?,
         feedback: fields.optional("feedback", feedback)?,
         profile: CohortProfile {
-            grants: fields.list("grant", |text| {
-                text.parse().map_err(|error: GrantError| error.to_string())
-            })?,
+            grants: fields
+                .list("grant", |text| text.parse::<Grant>().map_err(|error| error.to_string()))?,
             metadata: fields.optional("participant_metadata", |text| Ok(text.to_owned()))?,
             attributes: fields.list("participant_attribute", attribute)?,
         },

@@ -13,9 +13,9 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, PublishResolution, Resolution};
 use stampede_scenario::{
-    CaptureDraft, CodecMix, CohortSpec, CongestionFeedback, DataDraft, DataKinds, Draft,
-    EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks, Reconnect, RoomDraft,
-    RpcDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
+    BackupCodec, CaptureDraft, CodecList, CodecMix, CohortSpec, CongestionFeedback, DataDraft,
+    DataKinds, Draft, EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks,
+    Reconnect, RoomDraft, RpcDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
 };
 use stampede_sfu::SfuOptions;
 
@@ -190,6 +190,13 @@ pub(crate) struct RunFlags {
     /// --scalability-mode).
     #[arg(long, value_name = "CODEC", help_heading = "Media")]
     pub video_codec: Option<CodecMix>,
+    /// What VP9, AV1 and H.265 are published in besides, once the server says that somebody can't receive
+    /// them: built-in clips, simulcast.
+    #[arg(long, value_enum, default_value = "vp8", value_name = "CODEC", help_heading = "Media")]
+    pub backup_codec: BackupCodec,
+    /// Video codecs that subscribers can receive, like vp8,h264 [default: all]. Not with the embedded SFU.
+    #[arg(long, value_name = "CODECS", help_heading = "Media")]
+    pub subscribe_codecs: Option<CodecList>,
     /// How VP9 and AV1 are divided into layers within one stream (SVC), told by dependency descriptors:
     /// L3T3_KEY is three spatial layers of three temporal ones, as livekit-client publishes; L1T3
     /// temporal ones alone; none neither [default: L3T3_KEY, of a --video none].
@@ -506,6 +513,8 @@ impl RunFlags {
             resolution: self.video_resolution,
             publish_resolution: self.publish_resolution,
             video_codec: self.video_codec,
+            backup_codec: self.backup_codec,
+            subscribe_codecs: self.subscribe_codecs,
             scalability_mode: self.scalability_mode,
             video_frame_rate: self.video_frame_rate,
             no_simulcast: self.no_simulcast,

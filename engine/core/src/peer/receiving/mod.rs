@@ -36,7 +36,7 @@ use super::candidates::LocalId;
 use super::outbox::Outbox;
 use super::wire::RtpHeader;
 use crate::srtp::KeySlot;
-use crate::{Arrival, CongestionFeedback, PeerOptions, TransportCounters};
+use crate::{Arrival, CongestionFeedback, PeerOptions, Receives, TransportCounters, VideoCodecs};
 
 /// Memory that the peers of a thread share, for as long as one handles a datagram. One a worker
 /// stays in its near caches, where one a peer would not.
@@ -61,6 +61,8 @@ pub(super) struct Receiving {
     agreed: Agreed,
     /// What is told of congestion.
     pub(super) feedback: CongestionFeedback,
+    /// What it takes.
+    pub(super) codecs: VideoCodecs,
     /// Where DTLS leaves the keys.
     pub(super) keys: KeySlot,
     /// Since there are keys.
@@ -74,10 +76,11 @@ impl std::fmt::Debug for Receiving {
 }
 
 impl Receiving {
-    pub(super) fn new(options: &PeerOptions, recording: bool, keys: KeySlot) -> Self {
-        let streams = Streams::new(options.playout_deadline, recording);
+    pub(super) fn new(options: &PeerOptions, receives: Receives, keys: KeySlot) -> Self {
+        let streams = Streams::new(options.playout_deadline, receives.record);
         let feedback = options.feedback;
-        Self { streams, agreed: Agreed::default(), feedback, keys, srtp: None }
+        let codecs = receives.codecs;
+        Self { streams, agreed: Agreed::default(), feedback, codecs, keys, srtp: None }
     }
 
     /// An offer was answered.

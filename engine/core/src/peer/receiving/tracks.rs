@@ -58,6 +58,7 @@ impl TrackStates {
             | PeerUpdate::DataTrackPublished { .. }
             | PeerUpdate::PacketTrailer
             | PeerUpdate::LayersWanted { .. }
+            | PeerUpdate::BackupWanted { .. }
             | PeerUpdate::PublishMuted { .. } => None,
         }
     }
