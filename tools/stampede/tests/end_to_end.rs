@@ -177,7 +177,7 @@ fn calls_are_answered_and_those_without_an_answer_are_no_pass() {
     let dropping = [&silent[..], &["--embedded-flag=--drop-data=20%"]].concat();
     let ended = run(&longer(&dropping));
     ended.assert_code(1);
-    assert!(ended.number("/rpc/response_timeouts") > 3.0, "{:#}", ended.report()["rpc"]);
+    assert!(ended.number("/rpc/response_timeouts") > 0.0, "{:#}", ended.report()["rpc"]);
     assert_eq!(ended.report()["verdict"]["fault"], "server");
     assert!(ended.reasons().contains("calls failed"), "{}", ended.reasons());
 }

@@ -205,10 +205,25 @@ impl Hub {
 
     /// Tells a participant all its handles.
     pub(super) fn tell_handles(&self, name: &str, sid: &str) {
-        let Some(room) = self.rooms.get(name) else { return };
-        let Some(participant) = room.participants.get(sid) else { return };
+        let sub_handles = self.handles(name, sid);
+        let room = self.rooms.get(name);
+        if let Some(participant) = room.and_then(|room| room.participants.get(sid)) {
+            let handles = proto::DataTrackSubscriberHandles { sub_handles };
+            participant.send(Message::DataTrackSubscriberHandles(handles));
+        }
+    }
+
+    /// Tells who resumes its handles, if it has any.
+    pub(super) fn tell_handles_again(&self, name: &str, sid: &str) {
+        if !self.handles(name, sid).is_empty() {
+            self.tell_handles(name, sid);
+        }
+    }
+
+    fn handles(&self, name: &str, sid: &str) -> HashMap<u32, PublishedDataTrack> {
         let mut sub_handles = HashMap::new();
-        for publisher in room.participants.values() {
+        let participants = self.rooms.get(name).map(|room| room.participants.values());
+        for publisher in participants.into_iter().flatten() {
             for track in &publisher.data_tracks.published {
                 let of = |(known, _): &&(Arc<str>, u16)| **known == *sid;
                 let Some((_, handle)) = track.subscribers.iter().find(of) else { continue };
@@ -220,8 +235,7 @@ impl Hub {
                 sub_handles.insert(u32::from(*handle), published);
             }
         }
-        let handles = proto::DataTrackSubscriberHandles { sub_handles };
-        participant.send(Message::DataTrackSubscriberHandles(handles));
+        sub_handles
     }
 
     /// Takes a participant that has left the room `name` out of all data tracks, and ends its own.
