@@ -557,16 +557,16 @@ struct Behind {
 /// each subscriber, so that neither takes anything from the other.
 #[test]
 fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
-    const NARROW_S: f64 = 20.0;
+    const NARROW_S: f64 = 15.0;
     let _alone = alone();
     let Some(command) = Client::Chromium.available() else { return };
     // Who publishes, and a browser, take a while to come.
-    let server = Server::embedded(&["--impair", "rate=700kbps,rate_span=20s@30s"]);
+    let server = Server::embedded(&["--impair", "rate=1Mbps,rate_span=15s@25s"]);
     let room = server.room();
     let args = ["--video-publishers=1", "--audio-publishers=1", "--subscribers=1"];
     let mut run = server.stampede(&room, &[&args[..], &["--duration=3m"]].concat());
     run.wait_for(" hold ");
-    let args = ["subscribe", "--seconds", "75", "--samples", "yes"];
+    let args = ["subscribe", "--seconds", "80", "--samples", "yes"];
     let figures = server.client(command, &room, &args).end();
     run.signal(Signal::INT);
     let ended = run.end();
@@ -582,7 +582,7 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
     let samples = figures.0["samples"].as_array().unwrap();
     let heights: Vec<f64> =
         samples.iter().filter_map(|sample| sample["video"]["height"].as_f64()).collect();
-    let each_s = 75.0 / heights.len() as f64;
+    let each_s = 80.0 / heights.len() as f64;
     let lower = |height: &&f64| **height > 0.0 && **height < 720.0;
     let shown = &ended.report()["video"]["layers"]["heights"].as_array().unwrap()[..];
     let ours: Vec<(f64, f64)> = shown
@@ -626,7 +626,7 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
         assert!(one.congestions >= 1.0, "{one:?}");
         assert!(one.lowest < 720.0 && one.last == 720.0, "{one:?}");
         // It takes some seconds to notice, and some to find out that there is room again.
-        assert!((0.5 * NARROW_S..2.0 * NARROW_S).contains(&one.lower_s), "{one:?}");
+        assert!((0.5 * NARROW_S..4.0 * NARROW_S).contains(&one.lower_s), "{one:?}");
     }
     let alike = |what: &str, of: fn(&Behind) -> f64, times: f64| {
         let (theirs, ours) = (of(&theirs), of(&ours));
@@ -635,7 +635,7 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
     };
     alike("seconds of smaller pictures", |one| one.lower_s, 1.6);
     alike("lowest estimate", |one| one.estimate_bps_min, 1.8);
-    // They watched for 75 s and for longer.
+    // They watched for 80 s and for longer.
     alike("estimates", |one| one.estimates, 2.0);
     alike("reports to an estimate", |one| one.reports / one.estimates, 1.6);
 }

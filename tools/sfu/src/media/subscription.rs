@@ -470,7 +470,8 @@ impl Subscription {
         let wanted = self.wanted_layer(wanted);
         let selector = self.selector.as_mut()?;
         let former = selector.layer();
-        let chosen = selector.take(frame, (packet.numbers.seq, packet.marker), wanted);
+        let taken = (packet.numbers.seq, packet.numbers.timestamp, packet.marker);
+        let chosen = selector.take(frame, taken, wanted);
         let switched = selector.layer().zip(former).is_some_and(|(l, f)| l.spatial != f.spatial);
         self.ledger.counts.layer_switches += u64::from(switched);
         let chosen = chosen?;

@@ -29,6 +29,8 @@ const PROBE_SHARE: f64 = 1.2;
 const PROBE_BPS_MIN: u64 = 200_000;
 /// How often it is looked whether a probe is due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// A layer that was given to try was too much if the way is congested within this time.
+const TRIAL: Duration = Duration::from_secs(10);
 /// Who sends no estimate for so long, because it gets nothing, is tried again.
 const SILENT_MAX: Duration = Duration::from_secs(5);
 
@@ -44,6 +46,8 @@ pub(crate) struct Congestion {
     deficient: bool,
     probe: Option<Probe>,
     regulator: Regulator,
+    /// When a layer was given to try.
+    tried: Option<Instant>,
     heard_at: Instant,
     look_at: Instant,
     counted: CongestionLedger,
@@ -81,6 +85,7 @@ impl Congestion {
             deficient: false,
             probe: None,
             regulator: Regulator::new(now),
+            tried: None,
             heard_at: now,
             look_at: now,
             counted: CongestionLedger::default(),
@@ -130,6 +135,10 @@ impl Congestion {
         self.counted.counted.congestions += u64::from(!self.congested);
         self.congested = true;
         self.capacity_bps = carried_bps;
+        match self.tried.take() {
+            Some(tried) if now < tried + TRIAL => self.regulator.probed(true, now),
+            _ => self.regulator.wait(now),
+        }
         Some(Act::Allocate { capacity_bps: carried_bps })
     }
 
@@ -147,9 +156,15 @@ impl Congestion {
         if deficient {
             self.look_at = now + LOOK_INTERVAL;
         } else {
-            // It all fits: what was learnt is of a way that was too narrow.
-            let counted = std::mem::take(&mut self.counted);
-            *self = Self { counted, ..Self::new(now) };
+            // It all fits: what was learnt is of a way that was too narrow, but for what is tried.
+            let new = Self::new(now);
+            let regulator = std::mem::replace(&mut self.regulator, Regulator::new(now));
+            *self = Self {
+                counted: std::mem::take(&mut self.counted),
+                tried: self.tried,
+                regulator: if self.tried.is_some() { regulator } else { new.regulator },
+                ..new
+            };
         }
     }
 
@@ -197,7 +212,8 @@ impl Congestion {
         if !pads {
             self.observe_anew(false);
             self.capacity_bps = usage.bps + next_bps;
-            self.regulator.probed(false, now);
+            self.regulator.wait(now);
+            self.tried = Some(now);
             return Some(Act::Boost { capacity_bps: self.capacity_bps });
         }
         let more_bps = ((next_bps as f64 * PROBE_SHARE) as u64).max(PROBE_BPS_MIN);

@@ -43,6 +43,11 @@ impl Regulator {
         self.duration
     }
 
+    /// None begins before an interval is over.
+    pub(super) fn wait(&mut self, now: Instant) {
+        self.open_at = now + self.interval;
+    }
+
     /// A probe that began then has ended; `congested` if it was too much.
     pub(super) fn probed(&mut self, congested: bool, began: Instant) {
         if congested {

@@ -13,8 +13,8 @@ fn simulcast() -> Vec<Step> {
     vec![step(0, 160_000), step(1, 450_000), step(2, 1_700_000)]
 }
 
-/// What Chrome's estimate was seen to do: it follows what is received, to one and a half of it and by
-/// 8 % a second, and falls to 85 % of what gets through where that is less than what is sent.
+/// What Chrome's estimate was seen to do: it grows by 8 % a second, to one and a half of what is
+/// received, and falls to 85 % of what gets through where that is less than what is sent.
 struct Way {
     now: Instant,
     start: Instant,
@@ -114,7 +114,8 @@ impl Way {
             if sent_bps > self.width_bps {
                 self.estimate_bps = (self.estimate_bps * 0.85).max(received * 0.85);
             } else {
-                self.estimate_bps = (self.estimate_bps * 1.016).min(received * 1.5);
+                let grown = (self.estimate_bps * 1.016).min(received * 1.5);
+                self.estimate_bps = self.estimate_bps.max(grown);
             }
             let estimate_bps = self.estimate_bps as u64;
             let act = self.congestion.estimate(self.now, estimate_bps, usage, (100, 0));
@@ -151,7 +152,7 @@ fn layers_are_given_up_in_seconds_and_come_back_when_there_is_room() {
     assert_eq!(way.cap, upto(1), "it stays: {:?}", way.changes);
     assert!(way.congestion.row().counted.probes_congested > 0, "there was no room for more");
     way.width_bps = 5_000_000;
-    way.run(40);
+    way.run(60);
     assert_eq!(way.cap, Cap::Open, "{:?}", way.changes);
     let row = way.congestion.row();
     assert!(row.counted.probes >= 2 && row.counted.padding_packets > 0, "{row:?}");
@@ -187,10 +188,13 @@ fn only_who_allows_it_is_paused() {
 fn who_can_be_sent_no_padding_gets_a_layer_to_try() {
     let mut way = Way::new(600_000);
     way.pads = false;
-    way.run(6);
-    assert_eq!(way.cap, upto(1));
+    way.run(60);
+    assert_eq!(way.changes[0].1, upto(1));
+    // Each try that was too much is followed by a longer wait.
+    let tries = way.changes.iter().filter(|(_, cap)| *cap == Cap::Open).count();
+    assert!((2..=9).contains(&tries), "{:?}", way.changes);
     way.width_bps = 5_000_000;
-    way.run(30);
+    way.run(60);
     assert_eq!(way.cap, Cap::Open, "{:?}", way.changes);
     assert_eq!(way.congestion.row().counted.padding_packets, 0);
 }
@@ -206,7 +210,8 @@ fn packets_asked_for_again_and_again_are_congestion() {
         // A fifth, with an estimate that stays.
         act = congestion.estimate(at, 3_000_000, 1_000_000, (20, 4));
     }
-    assert_eq!(act, Some(Act::Allocate { capacity_bps: 920_000 }));
+    let Some(Act::Allocate { capacity_bps }) = act else { panic!("{act:?}") };
+    assert!(capacity_bps.abs_diff(920_000) <= 1, "{capacity_bps}");
     assert!((2_000..3_000).contains(&(at - start).as_millis()));
     assert_eq!(congestion.row().counted.congestions, 1);
 }

@@ -12,6 +12,10 @@ pub(crate) struct Selector {
     current: Option<(u32, Layer)>,
     /// Number of the newest layer frame.
     newest: Option<u16>,
+    /// RTP timestamp of its picture.
+    picture: Option<u32>,
+    /// Something of that picture was sent.
+    begun: bool,
     /// Which layer frames were sent: bit `n` is the one `n` before the newest.
     sent: u64,
     /// Decode targets of which nothing was left out since the last keyframe, a bit each.
@@ -32,7 +36,15 @@ impl Selector {
     /// Of packets from this one on, which begins a keyframe.
     pub(crate) fn new(first_seq: u64) -> Self {
         let thinner = Thinner::new(first_seq);
-        Self { current: None, newest: None, sent: 0, whole: 0, thinner }
+        Self {
+            current: None,
+            newest: None,
+            picture: None,
+            begun: false,
+            sent: 0,
+            whole: 0,
+            thinner,
+        }
     }
 
     /// The layer it gets.
@@ -52,14 +64,15 @@ impl Selector {
         }
     }
 
-    /// Takes the packet of this number and marker. What it is to the subscriber if it passes.
+    /// Takes the packet of this number, RTP timestamp and marker. What it is to the subscriber if it
+    /// passes.
     pub(crate) fn take(
         &mut self,
         frame: &LayerFrame,
-        (seq, marker): (u64, bool),
+        (seq, timestamp, marker): (u64, u32, bool),
         wanted: Layer,
     ) -> Option<Chosen> {
-        let goes = self.passes(frame, wanted);
+        let goes = self.passes(frame, timestamp, wanted);
         let ends = frame.ends && self.layer().is_some_and(|l| l.spatial == frame.layer.spatial);
         let marker = marker || ends;
         let seq = self.thinner.take(seq, goes.then_some(marker))?;
@@ -72,7 +85,7 @@ impl Selector {
     }
 
     /// Whether packets of this frame pass.
-    fn passes(&mut self, frame: &LayerFrame, wanted: Layer) -> bool {
+    fn passes(&mut self, frame: &LayerFrame, timestamp: u32, wanted: Layer) -> bool {
         let ahead = self.newest.map_or(1, |newest| frame.number.wrapping_sub(newest).cast_signed());
         if ahead <= 0 {
             let behind = u32::from(ahead.unsigned_abs());
@@ -80,10 +93,14 @@ impl Selector {
         }
         self.sent = self.sent.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0);
         self.newest = Some(frame.number);
+        if self.picture.replace(timestamp) != Some(timestamp) {
+            self.begun = false;
+        }
         if frame.key && frame.starts {
             (self.whole, self.sent) = (u32::MAX, 0);
             self.current = best(&frame.targets, wanted);
         } else if frame.starts
+            && !self.begun
             && let Some((bit, layer)) = best(&frame.targets, wanted)
             && self.layer() != Some(layer)
             && self.can_begin(frame, bit)
@@ -93,19 +110,23 @@ impl Selector {
         let goes = self.current.is_some_and(|(bit, _)| frame.present & bit != 0);
         if goes {
             self.sent |= 1;
+            self.begun = true;
         } else {
             self.whole &= !frame.present;
         }
         goes
     }
 
-    /// Whether the subscriber can go on with this decode target at this frame.
+    /// Whether the subscriber can go on with this decode target at this frame, before which nothing of
+    /// its picture was sent.
     fn can_begin(&self, frame: &LayerFrame, bit: u32) -> bool {
+        if self.whole & bit != 0 {
+            return true;
+        }
         // The newest frame is this one, so the one before it is bit 1.
         let has = frame.needs.is_some_and(|needs| needs & !(self.sent >> 1) == 0);
-        let from_here = frame.switch & bit != 0 || self.whole & bit != 0;
         const { assert!(REACH as u32 == u64::BITS) };
-        frame.present & bit != 0 && has && from_here
+        frame.present & frame.switch & bit != 0 && has
     }
 }
 
@@ -172,7 +193,7 @@ mod tests {
         let (mut selector, mut seen) = (Selector::new(0), Seen::default());
         let mut last_marker: Option<usize> = None;
         for packet in packets {
-            let taken = (packet.seq, packet.marker);
+            let taken = (packet.seq, 3_600 * packet.picture as u32, packet.marker);
             let Some(chosen) = selector.take(&packet.frame, taken, wanted(packet.picture)) else {
                 continue;
             };
@@ -222,19 +243,22 @@ mod tests {
 
     #[test]
     fn another_size_waits_for_a_keyframe_and_rates_change_at_once() {
-        // The clip of 100 pictures begins anew with a keyframe.
         let packets = published(ScalabilityMode::L3T3Key, 160);
+        let keys: Vec<_> = packets.iter().filter(|p| p.frame.key).map(|p| p.picture).collect();
+        let first = keys.iter().copied().find(|key| *key >= 40).unwrap();
+        let later = first + 20;
         let wanted = |picture| match picture {
             0..40 => Layer::spatial(2),
-            40..120 => Layer { spatial: 0, temporal: 0 },
+            at if at < later => Layer { spatial: 0, temporal: 0 },
             _ => Layer { spatial: 0, temporal: 1 },
         };
         let seen = watched(&packets, wanted);
-        assert!((0..100).all(|at| top(&seen, at).unwrap().spatial == 2));
-        for at in 100..160 {
-            // Since the keyframe: 0, 2, 1, 2 over and over.
-            let temporal = [0, 2, 1, 2][at % 4];
-            let passes = temporal == 0 || (temporal == 1 && at >= 120);
+        assert!((0..first).all(|at| top(&seen, at).unwrap().spatial == 2));
+        for at in first..160 {
+            // Since a keyframe: 0, 2, 1, 2 over and over.
+            let key = keys.iter().copied().filter(|key| *key <= at).max().unwrap();
+            let temporal = [0, 2, 1, 2][(at - key) % 4];
+            let passes = temporal == 0 || (temporal == 1 && at >= later);
             assert_eq!(top(&seen, at).is_some(), passes, "picture {at}");
         }
     }
@@ -257,7 +281,8 @@ mod tests {
         let first = &packets[0].frame;
         assert!(selector.wants_keyframe(first, Layer::spatial(0)));
         for packet in &packets {
-            selector.take(&packet.frame, (packet.seq, packet.marker), Layer::spatial(1));
+            let taken = (packet.seq, packet.picture as u32, packet.marker);
+            selector.take(&packet.frame, taken, Layer::spatial(1));
         }
         assert!(selector.wants_keyframe(first, Layer::spatial(0)));
         assert!(selector.wants_keyframe(first, Layer::spatial(2)));
