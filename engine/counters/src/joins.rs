@@ -102,13 +102,25 @@ counters! {
         udp: u64 = Participants, Neither;
         /// Participants that joined by ICE over TCP.
         tcp: u64 = Participants, Neither;
+        /// Participants that joined by way of a TURN server, over UDP.
+        turn_udp: u64 = Participants, Neither;
+        /// Participants that joined by way of a TURN server, over TCP.
+        turn_tcp: u64 = Participants, Neither;
+        /// Participants that joined by way of a TURN server, over TLS.
+        turn_tls: u64 = Participants, Neither;
     }
 }
 
 impl JoinPaths {
     /// In the order in which they are tried, with what people call them.
-    pub fn named(&self) -> [(&'static str, u64); 2] {
-        [("UDP", self.udp), ("TCP", self.tcp)]
+    pub fn named(&self) -> [(&'static str, u64); 5] {
+        [
+            ("UDP", self.udp),
+            ("TCP", self.tcp),
+            ("TURN over UDP", self.turn_udp),
+            ("TURN over TCP", self.turn_tcp),
+            ("TURN over TLS", self.turn_tls),
+        ]
     }
 }
 

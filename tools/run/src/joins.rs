@@ -414,6 +414,9 @@ impl Joins {
             let count = match entry.path {
                 PathKind::Udp => &mut self.paths.udp,
                 PathKind::Tcp => &mut self.paths.tcp,
+                PathKind::TurnUdp => &mut self.paths.turn_udp,
+                PathKind::TurnTcp => &mut self.paths.turn_tcp,
+                PathKind::TurnTls => &mut self.paths.turn_tls,
             };
             // Together they are `joined`: who joins again counts once.
             *count += u64::from(!std::mem::replace(&mut entry.path_counted, true));

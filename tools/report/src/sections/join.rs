@@ -169,8 +169,8 @@ mod tests {
         assert_eq!(join.afterwards(), "");
         join.counted = JoinCounters { dropped: 2, drops: 2, leaves: 1_000, ..join.counted };
         assert_eq!(join.afterwards(), ", 2 dropped out, 1,000 left as planned");
-        join.paths = Some(JoinPaths { udp: 6, tcp: 3 });
-        let by = ", 3 by TCP, 2 dropped out, 1,000 left as planned";
+        join.paths = Some(JoinPaths { udp: 6, tcp: 3, turn_tls: 1, ..JoinPaths::default() });
+        let by = ", 3 by TCP, 1 by TURN over TLS, 2 dropped out, 1,000 left as planned";
         assert_eq!(join.afterwards(), by);
         join.paths = None;
         join.counted = JoinCounters { dropped: 0, drops: 7, rejoins: 3, ..join.counted };
