@@ -10,10 +10,13 @@ mod stream;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, Protocol, Socket, Type};
 use stampede_counters::StreamStats;
 
@@ -21,11 +24,14 @@ use crate::slots::Slots;
 use crate::sys::{self, Epoll, EpollEvent};
 pub use framing::Framing;
 use framing::{Front, OVERHEAD_BYTES_MAX, STREAM_DATAGRAM_BYTES_MAX};
-use stream::Stream;
 pub use stream::WRITE_QUEUE_BYTES_MAX;
+use stream::{Read, Stream};
 
 /// Bytes one read takes from a stream before the next one gets its turn.
 const READ_BYTES_MAX: usize = 64 << 10;
+/// The same over TLS: with the record whose beginning came before, 16 KiB at most, this is what a read
+/// has room for.
+const SEALED_BYTES_MAX: usize = 32 << 10;
 /// What is kept of a datagram of which only the beginning has come, at most.
 const PART_BYTES_MAX: usize = STREAM_DATAGRAM_BYTES_MAX + OVERHEAD_BYTES_MAX;
 /// Bytes of a batch; streams that find no room in it wait for the next.
@@ -98,6 +104,8 @@ pub struct Streams {
     /// All that was read of this batch; `used` of it.
     bytes: Vec<u8>,
     used: usize,
+    /// Where what came over TLS is read into; since there was any.
+    sealed: Vec<u8>,
     batch: Vec<StreamReceived>,
     batch_max: usize,
     stats: StreamStats,
@@ -122,6 +130,7 @@ impl Streams {
             happened: Vec::new(),
             bytes: vec![0; BATCH_BYTES_MAX],
             used: 0,
+            sealed: Vec::new(),
             batch: Vec::new(),
             batch_max,
             stats: StreamStats::default(),
@@ -142,6 +151,32 @@ impl Streams {
     /// # Errors
     /// What the kernel said at once, or that there are too many.
     pub fn connect(&mut self, remote: SocketAddr, framing: Framing) -> io::Result<StreamId> {
+        self.dial(remote, framing, None)
+    }
+
+    /// The same over TLS, to whoever has a certificate of this name or address.
+    ///
+    /// # Errors
+    /// As of [`Self::connect`], or that this is no name.
+    pub fn connect_tls(
+        &mut self,
+        remote: SocketAddr,
+        framing: Framing,
+        tls: &Arc<ClientConfig>,
+        host: &str,
+    ) -> io::Result<StreamId> {
+        let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let tls = ClientConnection::new(Arc::clone(tls), host).map_err(io::Error::other)?;
+        self.sealed.resize(SEALED_BYTES_MAX, 0);
+        self.dial(remote, framing, Some(Box::new(tls)))
+    }
+
+    fn dial(
+        &mut self,
+        remote: SocketAddr,
+        framing: Framing,
+        tls: Option<Box<ClientConnection>>,
+    ) -> io::Result<StreamId> {
         let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         match socket.connect(&remote.into()) {
@@ -152,7 +187,8 @@ impl Streams {
                 return Err(error);
             }
         }
-        self.add(socket.into(), remote, framing, false)
+        let stream = Stream::new(socket.into(), remote, framing, false, tls);
+        self.add(stream)
     }
 
     /// Takes connections at this address from now on, in ICE's framing; there is one listener. The
@@ -173,23 +209,17 @@ impl Streams {
         Ok(address)
     }
 
-    fn add(
-        &mut self,
-        socket: TcpStream,
-        remote: SocketAddr,
-        framing: Framing,
-        connected: bool,
-    ) -> io::Result<StreamId> {
+    fn add(&mut self, stream: Stream) -> io::Result<StreamId> {
+        let socket = &stream.socket;
         socket.set_nodelay(true)?;
         // Without it the time of reading is taken.
         let _ = sys::set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
         let index = self.slots.reserve()?;
-        if let Err(error) = self.epoll.add_both(&socket, u64::from(index)) {
+        if let Err(error) = self.epoll.add_both(socket, u64::from(index)) {
             self.slots.give_back(index);
             return Err(error);
         }
         self.open += 1;
-        let stream = Stream::new(socket, remote, framing, connected);
         Ok(StreamId(self.slots.fill(index, stream).0))
     }
 
@@ -197,7 +227,7 @@ impl Streams {
     /// of it any more.
     pub fn close(&mut self, stream: StreamId) {
         if let Some(slot) = self.slots.get_mut(stream.0) {
-            let _ = slot.write(&mut self.stats);
+            let _ = slot.finish(&mut self.stats);
             self.drop_stream(stream.0);
         }
     }
@@ -342,7 +372,7 @@ impl Streams {
     /// It has connected, or takes more; false if it has ended.
     fn writable(&mut self, index: u32) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return false };
-        if !slot.connected {
+        if !slot.dialled {
             match slot.socket.take_error() {
                 Ok(None) => {}
                 Ok(Some(error)) | Err(error) => {
@@ -350,17 +380,27 @@ impl Streams {
                     return false;
                 }
             }
-            let Ok(local) = slot.socket.local_addr() else { return true };
             // An error or a hang-up may come before it is writable.
             if slot.socket.peer_addr().is_err() {
                 return true;
             }
-            slot.connected = true;
-            self.stats.connected += 1;
-            self.happened.push(StreamEvent::Connected { stream: StreamId(index), local });
+            slot.dialled = true;
+            self.connected(index);
         }
         self.write(index);
         self.slots.get(index).is_some()
+    }
+
+    /// Tells that it takes datagrams, if it does and that was not told.
+    fn connected(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        if slot.connected || slot.is_handshaking() {
+            return;
+        }
+        let Ok(local) = slot.socket.local_addr() else { return };
+        slot.connected = true;
+        self.stats.connected += 1;
+        self.happened.push(StreamEvent::Connected { stream: StreamId(index), local });
     }
 
     fn accept(&mut self) {
@@ -373,7 +413,8 @@ impl Streams {
                 Ok((socket, remote)) => {
                     let added = socket
                         .set_nonblocking(true)
-                        .and_then(|()| self.add(socket, remote, Framing::Ice, true));
+                        .map(|()| Stream::new(socket, remote, Framing::Ice, true, None))
+                        .and_then(|stream| self.add(stream));
                     match added {
                         Ok(stream) => {
                             self.stats.connected += 1;
@@ -412,28 +453,29 @@ impl Streams {
         slot.part.clear();
         let into = start + carried;
         self.stats.syscalls += 1;
-        let read = slot.read(&mut self.bytes[into..into + READ_BYTES_MAX]);
-        let (count, stamp) = match read {
-            Ok((0, _)) => {
+        let room = &mut self.bytes[into..into + READ_BYTES_MAX];
+        let nothing = Read { bytes: 0, wire_bytes: 0, is_full: false, stamp: None };
+        let read = match slot.read(room, &mut self.sealed) {
+            Ok(Read { wire_bytes: 0, .. }) => {
                 return self.end(index, "the other end closed the connection".to_owned());
             }
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => nothing,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 slot.ready = true;
                 self.ready.push_back(index);
-                (0, None)
+                nothing
             }
             Err(error) => return self.end(index, error.to_string()),
         };
         // Fewer than asked for: it is empty, and what comes next is a new edge; but an end is told once.
-        if count == READ_BYTES_MAX || (slot.ending && count > 0) {
+        if read.is_full || (slot.ending && read.wire_bytes > 0) {
             slot.ready = true;
             self.ready.push_back(index);
         }
-        self.stats.bytes_in += count as u64;
-        let received_at_unix_ns = stamp.unwrap_or_else(crate::unix_now_ns);
-        let (mut at, end) = (start, into + count);
+        self.stats.bytes_in += read.wire_bytes as u64;
+        let received_at_unix_ns = read.stamp.unwrap_or_else(crate::unix_now_ns);
+        let (mut at, end) = (start, into + read.bytes);
         loop {
             let skipped = slot.skip.min(end - at);
             (at, slot.skip) = (at + skipped, slot.skip - skipped);
@@ -462,6 +504,11 @@ impl Streams {
         }
         slot.part.extend_from_slice(&self.bytes[at..end]);
         self.used = end;
+        if !slot.connected {
+            // Of a handshake, which may go on or be over.
+            self.connected(index);
+            self.write(index);
+        }
     }
 
     /// The current batch, in the order of each stream.

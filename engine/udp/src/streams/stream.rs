@@ -1,9 +1,10 @@
 //! One stream.
 
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
+use rustls::ClientConnection;
 use stampede_counters::StreamStats;
 
 use super::framing::{Framing, STREAM_DATAGRAM_BYTES_MAX};
@@ -13,12 +14,31 @@ use crate::sys;
 /// dropped and counted.
 pub const WRITE_QUEUE_BYTES_MAX: usize = 256 << 10;
 
+/// What one read of a stream has brought.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read {
+    /// Bytes of datagrams.
+    pub(super) bytes: usize,
+    /// Bytes that came.
+    pub(super) wire_bytes: usize,
+    /// As much as there was room for: there may be more.
+    pub(super) is_full: bool,
+    /// The kernel's stamp of the last of it.
+    pub(super) stamp: Option<u64>,
+}
+
 /// See the module above.
 pub(super) struct Stream {
     pub(super) socket: TcpStream,
     pub(super) remote: SocketAddr,
     pub(super) framing: Framing,
+    /// It takes datagrams: over TLS once its handshake is over.
     pub(super) connected: bool,
+    /// TCP is connected.
+    pub(super) dialled: bool,
+    tls: Option<Box<ClientConnection>>,
+    /// Over TLS what is to be encrypted.
+    plain: Vec<u8>,
     /// The other end says no more, or it broke: behind what is to be read is an end.
     pub(super) ending: bool,
     /// It is in the queue of those to read from.
@@ -42,12 +62,16 @@ impl Stream {
         remote: SocketAddr,
         framing: Framing,
         connected: bool,
+        tls: Option<Box<ClientConnection>>,
     ) -> Self {
         Self {
             socket,
             remote,
             framing,
             connected,
+            dialled: connected,
+            tls,
+            plain: Vec::new(),
             ending: false,
             ready: false,
             listed: false,
@@ -62,11 +86,12 @@ impl Stream {
     /// Takes a datagram, if there is room.
     pub(super) fn queue(&mut self, datagram: &[u8]) -> bool {
         let bytes = self.framing.framed_bytes(datagram.len());
-        let waiting = self.queue.len() - self.written;
+        let waiting = self.queue.len() - self.written + self.plain.len();
         if datagram.len() > STREAM_DATAGRAM_BYTES_MAX || waiting + bytes > WRITE_QUEUE_BYTES_MAX {
             return false;
         }
-        self.framing.put(datagram, &mut self.queue);
+        let out = if self.tls.is_some() { &mut self.plain } else { &mut self.queue };
+        self.framing.put(datagram, out);
         self.queued += 1;
         true
     }
@@ -76,9 +101,48 @@ impl Stream {
         self.queued
     }
 
+    /// Whether TCP's being there is not enough.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Encrypts what is to be written.
+    fn seal(&mut self) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let mut sealed = 0;
+        loop {
+            while tls.wants_write() {
+                tls.write_tls(&mut self.queue)?;
+            }
+            if sealed == self.plain.len() {
+                break;
+            }
+            sealed += tls.writer().write(&self.plain[sealed..])?;
+        }
+        self.plain.clear();
+        Ok(())
+    }
+
+    /// Says that nothing more comes, and writes as much as the kernel takes at once.
+    pub(super) fn finish(&mut self, stats: &mut StreamStats) -> io::Result<()> {
+        if self.connected
+            && let Some(tls) = &mut self.tls
+        {
+            let mut plain = std::mem::take(&mut self.plain);
+            tls.writer().write_all(&plain)?;
+            plain.clear();
+            tls.send_close_notify();
+        }
+        self.write(stats)
+    }
+
     /// Writes as much as the kernel takes.
     pub(super) fn write(&mut self, stats: &mut StreamStats) -> io::Result<()> {
-        while self.connected && self.written < self.queue.len() {
+        if !self.dialled {
+            return Ok(());
+        }
+        self.seal()?;
+        while self.written < self.queue.len() {
             stats.syscalls += 1;
             match self.socket.write(&self.queue[self.written..]) {
                 Ok(count) => {
@@ -96,16 +160,39 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        if self.written == self.queue.len() {
-            stats.datagrams_out += std::mem::take(&mut self.queued);
-            self.queue.clear();
-            self.written = 0;
-        }
+        stats.datagrams_out += std::mem::take(&mut self.queued);
+        self.queue.clear();
+        self.written = 0;
         Ok(())
     }
 
-    /// Reads once; how much, and the kernel's stamp of the last of it.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
-        sys::receive_stamped(self.socket.as_raw_fd(), into)
+    /// Reads once. Nothing at all is the end, or [`io::ErrorKind::WouldBlock`]; of what came over TLS
+    /// nothing may be left for datagrams.
+    pub(super) fn read(&mut self, into: &mut [u8], sealed: &mut [u8]) -> io::Result<Read> {
+        let fd = self.socket.as_raw_fd();
+        let Some(tls) = &mut self.tls else {
+            let room = into.len();
+            let (bytes, stamp) = sys::receive_stamped(fd, into)?;
+            return Ok(Read { bytes, wire_bytes: bytes, is_full: bytes == room, stamp });
+        };
+        let (count, stamp) = sys::receive_stamped(fd, sealed)?;
+        let (mut came, mut bytes) = (&sealed[..count], 0);
+        while !came.is_empty() {
+            tls.read_tls(&mut came)?;
+            let state = match tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    // The other end is told, if it can be.
+                    let mut alert = Vec::new();
+                    let _ = tls.write_tls(&mut alert).and_then(|_| self.socket.write(&alert));
+                    return Err(io::Error::other(error));
+                }
+            };
+            let end = bytes + state.plaintext_bytes_to_read();
+            let room = into.get_mut(bytes..end).ok_or(io::ErrorKind::OutOfMemory)?;
+            tls.reader().read_exact(room)?;
+            bytes = end;
+        }
+        Ok(Read { bytes, wire_bytes: count, is_full: count == sealed.len(), stamp })
     }
 }
