@@ -334,6 +334,7 @@ fn spawn(
             route: Some(|remote| stampede_udp::local_ip_towards(remote).ok()),
             ..PeerOptions::new(shared.identity)
         },
+        tls: options.tls.clone(),
     };
     let choice = options.backend;
     let limits = BackendLimits {

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use stampede_core::{MediaFailure, MediaKind, PathKind, PeerCounters, PeerRole, PeerUpdate, Slots};
+use stampede_core::{
+    MediaFailure, MediaKind, PathKind, PeerCounters, PeerRole, PeerUpdate, Slots, TurnServer,
+};
 
 use crate::{CapturedPeer, CoverNews, PeerId, WorkerSnapshot};
 
@@ -63,6 +65,14 @@ pub enum PeerCommand {
     },
     /// A remote candidate line, `candidate:…`.
     Candidate(String),
+    /// The TURN servers that the server named: they take the place of those before. With `only` it
+    /// wants no other ways.
+    TurnServers {
+        /// In the server's order.
+        servers: Vec<TurnServer>,
+        /// `force_relay` of the client configuration.
+        only: bool,
+    },
     /// What signalling knows and media does not tell.
     Update(PeerUpdate),
     /// Go on from a new UDP port of the same local address, as a phone that changes its network: all

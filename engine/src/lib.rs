@@ -56,7 +56,7 @@ pub use peer_id::PeerId;
 pub use rows::{CLOSED_ROWS_MAX, LeftOut, PeerRow, TRACKS_LEFT_OUT_MAX, TrackLeftOut};
 pub use snapshot::{EngineReport, LastPart, WorkerReport, WorkerSnapshot};
 pub use stampede_core as core;
-pub use stampede_core::{PathKind, PeerRole, Receives, Transport};
+pub use stampede_core::{PathKind, PeerRole, Receives, Transport, TurnServer};
 pub use stampede_impair::{
     ImpairCounters, Spec as ImpairSpec, SpecError as ImpairSpecError, choose as choose_impair,
 };

@@ -1,8 +1,10 @@
 //! What an engine is started with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use stampede_core::{CongestionFeedback, Transport};
 use stampede_impair::Spec;
 use stampede_udp::BackendChoice;
@@ -27,8 +29,11 @@ pub struct EngineOptions {
     pub feedback_of_cohorts: Vec<Option<CongestionFeedback>>,
     /// Publishers leave out the layers that the server's feedback has no room for.
     pub adapt: bool,
-    /// By which ways peers may be connected; UDP, and TCP where that does not work, by default.
+    /// By which ways peers may be connected; UDP, TCP where that does not work, and then TURN, by
+    /// default.
     pub transport: Transport,
+    /// Whom TLS trusts on the way to TURN servers; without it those are not asked over TLS.
+    pub tls: Option<Arc<ClientConfig>>,
     /// How long a busy worker gathers datagrams so that it can process them grouped by peer.
     pub gather: Duration,
     /// Most peers that one worker takes; more are refused with
@@ -75,6 +80,7 @@ impl Default for EngineOptions {
             feedback_of_cohorts: Vec::new(),
             adapt: false,
             transport: Transport::default(),
+            tls: None,
             gather: Duration::from_millis(10),
             peers_per_worker_max: 20_000,
             retransmit_cache_packets_max: 512,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
+use rustls::ClientConfig;
 use slab::Slab;
 use stampede_core::{
     AddressRequest, Arrival, CongestionFeedback, LocalId, Peer, PeerCounters, PeerOptions, Scratch,
@@ -76,6 +77,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) peer_options: PeerOptions,
     /// What subscribers of each cohort tell of congestion, where that is not what `peer_options` say.
     pub(crate) feedback_of_cohorts: Vec<Option<CongestionFeedback>>,
+    /// Whom TLS trusts, for TURN servers.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// A peer and what its worker keeps about it.
@@ -107,7 +110,6 @@ impl Slot {
         counters
     }
 
-    /// Nothing comes in or goes out for so long.
     /// Takes a datagram, or what an impairment leaves of it.
     #[inline]
     fn receive(
@@ -118,15 +120,18 @@ impl Slot {
         impairments: &mut Impairments,
         scratch: &mut Scratch,
     ) {
+        let (via, source) = way;
+        let Some((source, payload)) = self.peer.relayed(at, via, source, payload) else { return };
         match &mut self.impaired {
-            None => self.peer.handle_datagram(at, way.1, payload, scratch),
+            None => self.peer.handle_datagram(at, source, payload, scratch),
             Some(impaired) => {
-                let peer = (self.id, &mut self.peer);
+                let (peer, way) = ((self.id, &mut self.peer), (via, source));
                 impairments.datagram(impaired, peer, at, way, payload, scratch);
             }
         }
     }
 
+    /// Nothing comes in or goes out for so long.
     fn cut_off(&mut self, now: Instant, lasts: Duration) {
         let until = now + lasts.min(CUT_OFF_MAX);
         let impaired = self.impaired.get_or_insert_with(|| Box::new(PeerImpairment::none(now)));

@@ -44,6 +44,7 @@ pub mod publish;
 mod rtcp;
 pub mod srtp;
 mod transport;
+mod turn;
 mod video_codecs;
 pub mod watch;
 
@@ -69,4 +70,5 @@ pub use stampede_counters::{
 pub use stampede_media::Codec;
 pub use stampede_sdp::{MediaKind, Slots};
 pub use transport::{PathKind, Transport, TransportError};
+pub use turn::{TURN_CREDENTIAL_BYTES_MAX, TurnServer};
 pub use video_codecs::VideoCodecs;

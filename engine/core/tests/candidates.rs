@@ -249,6 +249,7 @@ impl Net {
                 assert_eq!(self.sockets.insert(via, local), None);
                 assert!(self.peer.stream_connected(self.now, via, local));
             }
+            AddressRequest::Relay { .. } => unreachable!("no TURN server was named"),
             AddressRequest::Close { via } => self.closed.push(self.sockets.remove(&via).unwrap()),
         }
     }

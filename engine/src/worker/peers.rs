@@ -105,6 +105,10 @@ impl Worker {
             PeerCommand::Candidate(line) => {
                 slot.peer.add_remote_candidate(now, &line).map(|()| None)
             }
+            PeerCommand::TurnServers { servers, only } => {
+                slot.peer.set_turn_servers(now, servers, only);
+                Ok(None)
+            }
             PeerCommand::Update(update) => {
                 slot.peer.update(update);
                 Ok(None)

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use stampede_core::peer::LOCAL_ADDRESSES_MAX;
+use stampede_core::peer::WAYS_MAX;
 use stampede_core::{AddressRequest, LocalId, PathKind};
 use stampede_udp::{Framing, SocketId, StreamEvent, StreamId, Streams};
 
@@ -26,7 +26,7 @@ pub(crate) enum Socket {
 
 /// A peer's sockets, one for each of its local addresses.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sockets([Option<Socket>; LOCAL_ADDRESSES_MAX]);
+pub(crate) struct Sockets([Option<Socket>; WAYS_MAX]);
 
 impl Sockets {
     #[inline]
@@ -127,19 +127,21 @@ impl Worker {
                         slot.peer.local_refused(now, local, error.to_string());
                     }
                 }
-                AddressRequest::Connect { via, remote } => match self.connect(remote) {
-                    Ok(stream) => {
-                        self.stream_owners.set(stream.0, key, via);
-                        if let Some(slot) = self.slots.get_mut(key) {
-                            slot.sockets.set(via, Socket::Stream(stream));
-                        }
+                AddressRequest::Connect { via, remote } => {
+                    let stream = self.streams().and_then(|own| own.connect(remote, Framing::Ice));
+                    self.dialled(now, key, via, stream);
+                }
+                AddressRequest::Relay { via, server, by: PathKind::TurnUdp, .. } => {
+                    if let Err(error) = self.open_relay(now, key, via, server)
+                        && let Some(slot) = self.slots.get_mut(key)
+                    {
+                        slot.peer.stream_closed(now, via, error.to_string());
                     }
-                    Err(error) => {
-                        if let Some(slot) = self.slots.get_mut(key) {
-                            slot.peer.stream_closed(now, via, error.to_string());
-                        }
-                    }
-                },
+                }
+                AddressRequest::Relay { via, server, by, host } => {
+                    let stream = self.dial_relay(server, by, &host);
+                    self.dialled(now, key, via, stream);
+                }
                 AddressRequest::Close { via } => {
                     if let Some(socket) = slot.sockets.take(via) {
                         self.close(key, socket);
@@ -150,17 +152,58 @@ impl Worker {
         self.drain(clock, key);
     }
 
-    /// Begins to connect to a candidate of the server.
-    fn connect(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
-        let streams = match &mut self.streams {
+    fn streams(&mut self) -> io::Result<&mut Streams> {
+        Ok(match &mut self.streams {
             Some(streams) => streams,
             none => {
                 let streams = Streams::new(STREAMS_MAX, STREAM_BATCH_MAX)?;
                 self.backend.watch(streams.readiness()?)?;
                 none.insert(Box::new(streams))
             }
-        };
-        streams.connect(remote, Framing::Ice)
+        })
+    }
+
+    /// Begins to connect to a TURN server.
+    fn dial_relay(&mut self, server: SocketAddr, by: PathKind, host: &str) -> io::Result<StreamId> {
+        if by != PathKind::TurnTls {
+            return self.streams()?.connect(server, Framing::Turn);
+        }
+        let tls = self.setup.tls.clone();
+        let tls = tls.ok_or_else(|| io::Error::other("TLS was not set up"))?;
+        self.streams()?.connect_tls(server, Framing::Turn, &tls, host)
+    }
+
+    /// A connection has begun, or can't.
+    fn dialled(&mut self, now: Instant, key: usize, via: LocalId, stream: io::Result<StreamId>) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        match stream {
+            Ok(stream) => {
+                slot.sockets.set(via, Socket::Stream(stream));
+                self.stream_owners.set(stream.0, key, via);
+            }
+            Err(error) => slot.peer.stream_closed(now, via, error.to_string()),
+        }
+    }
+
+    /// Gives a peer a socket towards a TURN server.
+    fn open_relay(
+        &mut self,
+        now: Instant,
+        key: usize,
+        via: LocalId,
+        server: SocketAddr,
+    ) -> io::Result<()> {
+        let (socket, address) = self.bind(stampede_udp::local_ip_towards(server)?)?;
+        let slot = self.slots.get_mut(key);
+        let is_wanted = slot.is_some_and(|slot| {
+            slot.sockets.set(via, Socket::Udp(socket));
+            slot.peer.stream_connected(now, via, address)
+        });
+        match is_wanted {
+            true => self.owners.set(socket.0, key, via),
+            false => self.backend.remove_socket(socket),
+        }
+        Ok(())
     }
 
     /// Gives what came over TCP to its peers, and tells them what became of their connections.
@@ -265,11 +308,11 @@ impl Worker {
     pub(super) fn change_network(&mut self, clock: Clock, key: usize) {
         let now = clock.now;
         let Some(slot) = self.slots.get_mut(key) else { return };
-        let ip = slot.peer.local().ip();
+        let ip = slot.peer.local_ip();
         if ip.is_unspecified() {
             return;
         }
-        if !self.setup.peer_options.transport.tries(PathKind::Udp) {
+        if !slot.peer.uses_udp() {
             let left = std::mem::take(&mut slot.sockets);
             if let Err(error) = slot.peer.change_connections(now) {
                 slot.peer.lose_network(now, error.to_string());

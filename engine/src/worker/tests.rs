@@ -30,6 +30,7 @@ fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
         learned: LearnedIp::default(),
         feedback_of_cohorts: Vec::new(),
         peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
+        tls: None,
     };
     (Worker::new(setup, backend), events)
 }

@@ -9,7 +9,9 @@ use str0m::Candidate;
 use str0m::net::Transmit;
 
 use super::Peer;
-use super::candidates::{AddressRequest, LocalId, NETWORK_CHANGES_MAX, Way, is_check, is_stun};
+use super::candidates::{
+    AddressRequest, GivenUp, LocalId, NETWORK_CHANGES_MAX, Way, is_check, is_stun,
+};
 use super::event::ChangeNetworkError;
 use super::failure::MediaFailure;
 use super::wire::RtpHeader;
@@ -33,13 +35,16 @@ impl Peer {
         Some(via)
     }
 
-    fn sole_is(&mut self, via: LocalId, address: SocketAddr, way: Way) {
+    pub(super) fn sole_is(&mut self, via: LocalId, address: SocketAddr, way: Way) {
         (self.local, self.protocol, self.outbox.via) = (address, way.protocol(), via);
     }
 
-    /// The TCP connection of [`AddressRequest::Connect`] is there; `address` is our end. False, and
-    /// it is of no use, if the peer does not want it any more.
+    /// The TCP connection of [`AddressRequest::Connect`], or the way of [`AddressRequest::Relay`], is
+    /// there; `address` is our end. False, and it is of no use, if the peer does not want it any more.
     pub fn stream_connected(&mut self, now: Instant, via: LocalId, address: SocketAddr) -> bool {
+        if self.is_relay(via) {
+            return self.relay_connected(now, via, address);
+        }
         let way = self.candidates.stream_connected(self.now.max(now), via, address);
         let Some((way, candidate)) = way.and_then(|way| Some((way, way.candidate(address).ok()?)))
         else {
@@ -54,9 +59,12 @@ impl Peer {
         true
     }
 
-    /// The TCP connection of [`AddressRequest::Connect`] could not be made, or it ended. The peer has
-    /// forgotten it.
+    /// The TCP connection of [`AddressRequest::Connect`], or the way of [`AddressRequest::Relay`],
+    /// could not be made, or it ended. The peer has forgotten it.
     pub fn stream_closed(&mut self, now: Instant, via: LocalId, why: String) {
+        if self.is_relay(via) {
+            return self.relay_closed(now, via, &why);
+        }
         if let Some((address, way)) = self.candidates.stream_closed(via, why) {
             self.invalidate(address, way);
         }
@@ -67,7 +75,7 @@ impl Peer {
         self.advance(now);
     }
 
-    fn invalidate(&mut self, address: SocketAddr, way: Way) {
+    pub(super) fn invalidate(&mut self, address: SocketAddr, way: Way) {
         if let Ok(candidate) = way.candidate(address) {
             self.rtc.direct_api().invalidate_candidate(&candidate);
         }
@@ -79,7 +87,17 @@ impl Peer {
         self.candidates.open_local(self.outbox.via).map_or(PathKind::Udp, |(_, way)| way.path())
     }
 
-    /// Begins again with TCP alone, as a phone does that changes its network: its connections are
+    /// The address of this machine at which its latest datagram came in: of one that was relayed that
+    /// of the way to the TURN server.
+    #[must_use]
+    pub fn local_ip(&self) -> IpAddr {
+        match self.candidates.open_local(self.outbox.via) {
+            Some((_, Way::Relay { socket, .. })) => socket.ip(),
+            _ => self.local.ip(),
+        }
+    }
+
+    /// Begins again with TCP or relays alone, as a phone does that changes its network: its connections are
     /// gone, whoever has them closes them, and others are asked for. See [`Self::change_network`],
     /// which is for who has UDP.
     ///
@@ -139,7 +157,7 @@ impl Peer {
 
     /// Its network is gone and there is no other: it has no socket any more, and says why.
     pub fn lose_network(&mut self, now: Instant, why: String) {
-        let ip = self.local.ip();
+        let ip = self.local_ip();
         self.leave_network(now);
         self.sole = None;
         let reason = format!("no socket could be had on {ip} after a change of network: {why}");
@@ -153,6 +171,7 @@ impl Peer {
         for (address, way) in self.candidates.leave_network(self.now.max(now)) {
             self.invalidate(address, way);
         }
+        self.leave_relays();
         (self.ice_connected, self.ice_failed) = (false, false);
         if let Some(receiving) = &mut self.receiving {
             receiving.switched();
@@ -184,7 +203,7 @@ impl Peer {
         match self.remote {
             _ if self.connected => MediaFailure::Broke { reason },
             Some(remote) if self.ice_worked => MediaFailure::Dtls { remote, reason },
-            _ => MediaFailure::NoCandidatePair(Box::new(self.candidates.no_pair())),
+            _ => MediaFailure::NoCandidatePair(Box::new(self.no_pair())),
         }
     }
 
@@ -210,6 +229,7 @@ impl Peer {
         if self.candidates.described(self.now.max(now), description) {
             // Media goes on meanwhile, but whether the new pair works is to be told.
             self.ice_connected = false;
+            self.restart_relays();
         }
         self.advance(now);
     }
@@ -224,8 +244,10 @@ impl Peer {
             self.candidates_at =
                 self.candidates.poll(now, &mut |request| outbox.request_address(request));
         }
+        self.mind_relays();
         if self.ice_failed {
-            match self.candidates.hopeful_until().filter(|until| *until > now) {
+            let hopeful = self.candidates.hopeful_until().max(self.relays_hopeful_until());
+            match hopeful.filter(|until| *until > now) {
                 Some(until) => soonest(&mut self.candidates_at, until),
                 None => self.ice_lost(),
             }
@@ -251,8 +273,17 @@ impl Peer {
         if let Some(via) = self.receiving.as_ref().and_then(|receiving| receiving.via()) {
             self.candidates.carries(via);
         }
-        for (via, address, way) in self.candidates.tidy() {
-            self.invalidate(address, way);
+        let unused = self.candidates.tidy();
+        self.give_up_ways(unused);
+    }
+
+    /// Gives these ways up, and their sockets back.
+    pub(super) fn give_up_ways(&mut self, ways: Vec<GivenUp>) {
+        for (via, way) in ways {
+            self.end_relay(via);
+            if let Some((address, way)) = way {
+                self.invalidate(address, way);
+            }
             self.outbox.request_address(AddressRequest::Close { via });
         }
         self.sole = self.candidates.sole();
@@ -276,6 +307,9 @@ impl Peer {
         if self.sole.is_none() && !is_stun(&contents) {
             self.candidates.carries(via);
         }
+        if self.is_relay(via) && self.waits_for_channel(via, destination, &contents) {
+            return;
+        }
         if let Some(publishing) = &mut self.publishing
             && let Some(header) = RtpHeader::parse(&contents)
         {
@@ -286,6 +320,6 @@ impl Peer {
 }
 
 /// Makes a deadline no later than `at`.
-fn soonest(deadline: &mut Option<Instant>, at: Instant) {
+pub(super) fn soonest(deadline: &mut Option<Instant>, at: Instant) {
     *deadline = Some(deadline.map_or(at, |deadline| deadline.min(at)));
 }

@@ -6,6 +6,8 @@
 //! on this host. The routes are looked up ([`RouteLookup`]), and whoever has the sockets is asked for
 //! them ([`AddressRequest`]); which pair is used is ICE's to say.
 
+mod relayed;
+
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -17,10 +19,15 @@ use str0m::net::{Protocol, TcpType};
 
 use super::failure::{Heard, NoCandidatePair, RemoteCandidate};
 use crate::{PathKind, Transport};
+pub(super) use relayed::GivenUp;
 
 /// Most local addresses of a peer at a time, each with a socket. Candidates of the server that need
 /// a further one are not tried from there.
 pub const LOCAL_ADDRESSES_MAX: usize = 4;
+/// Most ways by TURN servers of a peer at a time, beside its local addresses.
+pub const RELAYS_MAX: usize = 3;
+/// Numbers of [`LocalId`] that there are.
+pub const WAYS_MAX: usize = LOCAL_ADDRESSES_MAX + RELAYS_MAX;
 /// Most candidates of the server that are used and remembered between two restarts of ICE. Further
 /// ones are passed over and counted ([`NoCandidatePair::left_out`]).
 pub const REMOTE_CANDIDATES_MAX: usize = 32;
@@ -32,6 +39,8 @@ pub const OTHER_ROUTE_AFTER: Duration = Duration::from_millis(250);
 pub const TCP_AFTER: Duration = Duration::from_secs(2);
 /// A local address that carried nothing is given up this long after DTLS came up over another.
 pub const UNUSED_LOCAL_AFTER: Duration = Duration::from_secs(5);
+/// Where another way can be tried, TURN servers are not asked before ICE has tried that so long.
+pub const TURN_AFTER: Duration = Duration::from_secs(4);
 /// Where no pair is left to try, how long after the server's latest candidate ICE has failed: the
 /// next one may still be on its way (gathering by STUN takes a server five seconds).
 pub const NO_PAIR_AFTER: Duration = Duration::from_secs(10);
@@ -45,7 +54,7 @@ pub const NETWORK_CHANGES_MAX: u32 = 4_096;
 /// with the routes.
 const HEARD_MAX: usize = 16;
 
-/// One of a peer's local addresses, and its socket: a number below [`LOCAL_ADDRESSES_MAX`].
+/// One of a peer's local addresses, and its socket: a number below [`WAYS_MAX`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LocalId(u8);
 
@@ -79,6 +88,19 @@ pub enum AddressRequest {
         /// The server's candidate.
         remote: SocketAddr,
     },
+    /// A way to a TURN server: a UDP socket of its own, or a connection, in TURN's framing;
+    /// [`Peer::stream_connected`](crate::Peer::stream_connected) or
+    /// [`Peer::stream_closed`](crate::Peer::stream_closed) answer it.
+    Relay {
+        /// What it will be.
+        via: LocalId,
+        /// The TURN server.
+        server: SocketAddr,
+        /// One of [`PathKind::RELAYED`].
+        by: PathKind,
+        /// Whose certificate a server has that is reached over TLS.
+        host: Box<str>,
+    },
     /// This socket is not needed any more; the peer has forgotten it.
     Close {
         /// Which.
@@ -92,11 +114,19 @@ enum Local {
     Opening(IpAddr),
     /// A TCP connection to there is being made.
     Dialing(SocketAddr),
+    /// A TURN server is asked to relay.
+    Allocating,
     Open {
         address: SocketAddr,
         way: Way,
         carries: bool,
     },
+}
+
+impl Local {
+    fn is_relay(self) -> bool {
+        matches!(self, Self::Allocating | Self::Open { way: Way::Relay { .. }, .. })
+    }
 }
 
 /// What a local address is the end of.
@@ -111,12 +141,18 @@ pub(super) enum Way {
         /// that were used first on it, so those that follow need another one, as with browsers.
         restarts: u8,
     },
+    /// A TURN server, which relays UDP.
+    Relay {
+        by: PathKind,
+        /// Our end of the way to it.
+        socket: SocketAddr,
+    },
 }
 
 impl Way {
     pub(super) fn protocol(self) -> Protocol {
         match self {
-            Self::Udp => Protocol::Udp,
+            Self::Udp | Self::Relay { .. } => Protocol::Udp,
             Self::Tcp { .. } => Protocol::Tcp,
         }
     }
@@ -125,6 +161,7 @@ impl Way {
         match self {
             Self::Udp => PathKind::Udp,
             Self::Tcp { .. } => PathKind::Tcp,
+            Self::Relay { by, .. } => by,
         }
     }
 
@@ -136,6 +173,7 @@ impl Way {
             Self::Tcp { .. } => {
                 str0m::Candidate::builder().tcp().host(address).tcptype(TcpType::Active).build()
             }
+            Self::Relay { socket, .. } => str0m::Candidate::relayed(address, socket, Protocol::Udp),
         }
     }
 }
@@ -178,6 +216,8 @@ pub(super) struct Candidates {
     /// The first TCP connection that was not to be had, or ended.
     undialled: Option<Box<(SocketAddr, String)>>,
     transport: Transport,
+    /// The server wants relays alone.
+    relays_only: bool,
     route: Option<RouteLookup>,
     /// Between which addresses STUN has come, so that there is a way, whatever the routes say.
     heard: Vec<(LocalId, SocketAddr)>,
@@ -258,25 +298,26 @@ impl Candidates {
 
     /// A socket is there; `None` if there are too many.
     pub(super) fn add_local(&mut self, now: Instant, address: SocketAddr) -> Option<LocalId> {
+        if self.relays_only {
+            return None;
+        }
         let ip = address.ip();
         let place = |wanted: Local| move |local: &Local| *local == wanted;
         let mut locals = self.locals.iter();
         let opening = locals.position(place(Local::Opening(ip)));
-        let free = opening.or_else(|| self.locals.iter().position(place(Local::Free)));
-        let index = free.unwrap_or(self.locals.len());
-        if index >= LOCAL_ADDRESSES_MAX {
-            return None;
-        }
         let open = Local::Open { address, way: Way::Udp, carries: false };
-        match self.locals.get_mut(index) {
-            Some(local) => *local = open,
-            None => self.locals.push(open),
-        }
+        let via = match opening {
+            Some(index) => {
+                self.locals[index] = open;
+                LocalId(index as u8)
+            }
+            None => self.open(open)?,
+        };
         if self.connected {
             // It came too late to be of use, perhaps.
             self.tidy_at = Some(now + UNUSED_LOCAL_AFTER);
         }
-        Some(LocalId(index as u8))
+        Some(via)
     }
 
     /// The TCP connection is there; its candidate.
@@ -308,7 +349,10 @@ impl Candidates {
                 }
                 (to, Some((address, way)))
             }
-            Local::Free | Local::Opening(_) | Local::Open { way: Way::Udp, .. } => return None,
+            Local::Free
+            | Local::Opening(_)
+            | Local::Allocating
+            | Local::Open { way: Way::Udp | Way::Relay { .. }, .. } => return None,
         };
         *local = Local::Free;
         let wanted = RemoteCandidate::Tcp(to);
@@ -337,7 +381,7 @@ impl Candidates {
         (self.checking, self.tidy_at) = (true, None);
         let open = self.locals.drain(..).filter_map(|local| match local {
             Local::Open { address, way, .. } => Some((address, way)),
-            Local::Free | Local::Opening(_) | Local::Dialing(_) => None,
+            Local::Free | Local::Opening(_) | Local::Dialing(_) | Local::Allocating => None,
         });
         open.collect()
     }
@@ -363,6 +407,9 @@ impl Candidates {
         now: Instant,
         request: &mut impl FnMut(AddressRequest),
     ) -> Option<Instant> {
+        if self.relays_only {
+            return None;
+        }
         let can_be_tried = self.remotes.iter().any(|remote| match remote.route {
             Route::Any => matches!(remote.candidate, RemoteCandidate::Udp(_)),
             Route::From(ip) => self.has(ip),
@@ -432,14 +479,19 @@ impl Candidates {
         self.locals.iter().any(is_on)
     }
 
-    /// Keeps a place for a socket that will be asked for.
+    /// Keeps a place for a socket that is there or will be asked for.
     fn open(&mut self, opening: Local) -> Option<LocalId> {
+        let max = if opening.is_relay() { RELAYS_MAX } else { LOCAL_ADDRESSES_MAX };
+        let is_such =
+            |local: &&Local| **local != Local::Free && local.is_relay() == opening.is_relay();
+        if self.locals.iter().filter(is_such).count() >= max {
+            return None;
+        }
         let free = self.locals.iter().position(|local| *local == Local::Free);
         let index = free.unwrap_or(self.locals.len());
         match self.locals.get_mut(index) {
             Some(free) => *free = opening,
-            None if index < LOCAL_ADDRESSES_MAX => self.locals.push(opening),
-            None => return None,
+            None => self.locals.push(opening),
         }
         Some(LocalId(index as u8))
     }
@@ -459,20 +511,15 @@ impl Candidates {
     }
 
     /// Gives up the addresses that carried nothing, if another one did.
-    pub(super) fn tidy(&mut self) -> Vec<(LocalId, SocketAddr, Way)> {
+    pub(super) fn tidy(&mut self) -> Vec<GivenUp> {
         self.tidy_at = None;
         let carries = |local: &Local| matches!(local, Local::Open { carries: true, .. });
         if !self.locals.iter().any(carries) {
             return Vec::new();
         }
-        let mut unused = Vec::new();
-        for (index, local) in self.locals.iter_mut().enumerate() {
-            if let Local::Open { address, way, carries: false } = *local {
-                *local = Local::Free;
-                unused.push((LocalId(index as u8), address, way));
-            }
-        }
-        unused
+        self.give_up(|local| {
+            matches!(local, Local::Open { carries: false, .. } | Local::Allocating)
+        })
     }
 
     /// Something other than a check went over this one.
@@ -507,7 +554,7 @@ impl Candidates {
             self.open_local(*via)
                 .is_some_and(|(own, way)| own == address && way.protocol() == protocol)
         };
-        (0..LOCAL_ADDRESSES_MAX as u8).map(LocalId).find(is_it)
+        (0..WAYS_MAX as u8).map(LocalId).find(is_it)
     }
 
     /// Whether a check may leave from here to there: ICE pairs all addresses of a family, but the
@@ -520,6 +567,10 @@ impl Candidates {
                     if address == from && remote == to && restarts == self.restarts)
             };
             return self.locals.iter().any(open);
+        }
+        let is_relay = |local: &Local| matches!(*local, Local::Open { address, way: Way::Relay { .. }, .. } if address == from);
+        if self.locals.iter().any(is_relay) {
+            return true;
         }
         let wanted = RemoteCandidate::Udp(to);
         let route = self.remotes.iter().find(|remote| remote.candidate == wanted);
@@ -557,7 +608,7 @@ impl Candidates {
     pub(super) fn no_pair(&self) -> NoCandidatePair {
         let locals = self.locals.iter().filter_map(|local| match local {
             Local::Open { address, .. } => Some(*address),
-            Local::Free | Local::Opening(_) | Local::Dialing(_) => None,
+            Local::Free | Local::Opening(_) | Local::Dialing(_) | Local::Allocating => None,
         });
         let unreachable = self.remotes.iter().filter_map(|remote| match remote.candidate {
             RemoteCandidate::Udp(address) if remote.route == Route::None => Some(address),
@@ -571,6 +622,9 @@ impl Candidates {
             refused_local: self.refused.as_deref().cloned(),
             undialled: self.undialled.as_deref().cloned(),
             transport: self.transport,
+            relays: Vec::new(),
+            relays_named: false,
+            relays_only: self.relays_only,
             heard: match (self.checks_heard, self.answers_heard) {
                 (_, true) => Heard::Answers,
                 (true, false) => Heard::Checks,

@@ -78,6 +78,12 @@ pub struct NoCandidatePair {
     pub undialled: Option<(SocketAddr, String)>,
     /// Which ways were to be tried.
     pub transport: Transport,
+    /// What became of the TURN servers that were tried, in words.
+    pub relays: Vec<String>,
+    /// The server named TURN servers that may be tried.
+    pub relays_named: bool,
+    /// The server wanted relays alone.
+    pub relays_only: bool,
     /// What came back.
     pub heard: Heard,
 }
@@ -114,7 +120,7 @@ impl fmt::Display for NoCandidatePair {
         if let Some((ip, why)) = &self.refused_local {
             write!(f, "; no socket could be had on {ip}: {why}")?;
         }
-        if !ports.is_empty() && self.transport.tries(PathKind::Udp) {
+        if !ports.is_empty() && self.transport.tries(PathKind::Udp) && !self.relays_only {
             let noun = if ports.len() == 1 { "port" } else { "ports" };
             let ports = list(&ports);
             match self.heard {
@@ -129,6 +135,20 @@ impl fmt::Display for NoCandidatePair {
         if let Some((to, why)) = &self.undialled {
             write!(f, "; TCP to {to}: {why}")?;
         }
+        for said in &self.relays {
+            write!(f, "; the TURN server at {said}")?;
+        }
+        if self.relays_only {
+            f.write_str("; the server wants relays alone (force_relay)")?;
+            match (self.transport, self.relays_named) {
+                (Transport::Only(path), _) if !path.is_relayed() => {
+                    write!(f, ", and --transport {} has none", self.transport)?;
+                }
+                (_, false) => f.write_str(", and named no TURN server that can be used")?,
+                _ => {}
+            }
+            return Ok(());
+        }
         let has_tcp = self.remotes.iter().any(|remote| matches!(remote, RemoteCandidate::Tcp(_)));
         let has_udp = self.udp().next().is_some();
         match self.transport {
@@ -137,6 +157,12 @@ impl fmt::Display for NoCandidatePair {
                 match path {
                     PathKind::Udp if !has_udp => f.write_str(", and the server has no UDP address"),
                     PathKind::Tcp if !has_tcp => f.write_str(", and the server has no TCP address"),
+                    path if path.is_relayed() && !self.relays_named => {
+                        f.write_str(", and the server named no TURN server of that kind")
+                    }
+                    path if path.is_relayed() && !has_udp => {
+                        f.write_str(", and the server has no UDP address to relay to")
+                    }
                     _ => Ok(()),
                 }
             }
@@ -224,6 +250,9 @@ mod tests {
             refused_local: None,
             undialled: None,
             transport: Transport::Auto,
+            relays: vec![],
+            relays_named: false,
+            relays_only: false,
             heard: Heard::Nothing,
         }
     }
@@ -288,6 +317,22 @@ mod tests {
                 },
                 ", the server's udp 10.0.0.5:8210; with --transport tcp nothing else is tried, and \
                  the server has no TCP address",
+            ),
+            (
+                NoCandidatePair {
+                    remotes: vec![both[0].clone()],
+                    transport: Transport::Only(PathKind::TurnTcp),
+                    relays: vec!["a:1 (TCP) did not answer".to_owned()],
+                    relays_named: true,
+                    ..none()
+                },
+                ", the server's udp 10.0.0.5:8210; the TURN server at a:1 (TCP) did not answer; with \
+                 --transport turn-tcp nothing else is tried",
+            ),
+            (
+                NoCandidatePair { remotes: vec![both[0].clone()], relays_only: true, ..none() },
+                ", the server's udp 10.0.0.5:8210; the server wants relays alone (force_relay), and \
+                 named no TURN server that can be used",
             ),
         ] {
             assert_eq!(pair.to_string(), format!("{ours}{said}"));

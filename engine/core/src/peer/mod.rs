@@ -14,6 +14,8 @@ mod outbox;
 mod publishing;
 mod receiving;
 mod recovery;
+mod relaying;
+mod relays;
 mod rpc;
 mod wire;
 
@@ -26,7 +28,8 @@ use str0m::{Input, Rtc};
 
 pub use candidates::{
     AddressRequest, LOCAL_ADDRESSES_MAX, LocalId, NETWORK_CHANGES_MAX, NO_PAIR_AFTER,
-    OTHER_ROUTE_AFTER, REMOTE_CANDIDATES_MAX, RouteLookup, TCP_AFTER, UNUSED_LOCAL_AFTER,
+    OTHER_ROUTE_AFTER, RELAYS_MAX, REMOTE_CANDIDATES_MAX, RouteLookup, TCP_AFTER, TURN_AFTER,
+    UNUSED_LOCAL_AFTER, WAYS_MAX,
 };
 use candidates::{Candidates, is_stun};
 use channels::Channels;
@@ -41,13 +44,15 @@ use outbox::Outbox;
 use publishing::Publishing;
 use receiving::{Receiving, is_rtcp};
 pub use receiving::{Scratch, TRACK_STATES_MAX};
+use relays::Relays;
+pub use relays::{NEXT_TURN_AFTER, TURN_SERVERS_MAX};
 use rpc::Rpc;
 use wire::RtpHeader;
 
 use crate::watch::StreamCover;
 use crate::{
     Arrival, Capture, CaptureLimits, PeerCounters, PeerDatagrams, PeerOptions, PeerReport,
-    PublishTrack, TransportCounters,
+    PublishTrack, Transport, TransportCounters,
 };
 
 /// How often a publisher reads str0m's statistics: its counts of NACKs and of the server's receiver
@@ -86,6 +91,12 @@ pub struct Peer {
     /// The only local address, if there is but one, as mostly.
     sole: Option<LocalId>,
     candidates: Box<Candidates>,
+    /// The TURN servers that it may use, if the server named any.
+    relays: Option<Box<Relays>>,
+    /// Which ways may be tried.
+    transport_asked: Transport,
+    /// A bit for each of its ways that leads to one.
+    relay_bits: u8,
     /// When there is something to do about them.
     candidates_at: Option<Instant>,
     /// Where the latest datagram came from.
@@ -216,6 +227,9 @@ impl Peer {
             protocol: Protocol::Udp,
             sole: local.map(|_| LocalId::default()),
             candidates: Box::new(Candidates::new(local, options.route, options.transport)),
+            relays: None,
+            transport_asked: options.transport,
+            relay_bits: 0,
             candidates_at: None,
             remote: None,
             receiving: None,
@@ -270,8 +284,8 @@ impl Peer {
         }
     }
 
-    /// Takes a datagram from the peer's socket, the one of [`Self::received_on`]. Whatever it is, it
-    /// is counted and never an error. `at` is when the kernel received it; `scratch` may be that of
+    /// Takes a datagram from the peer's socket, the one of [`Self::received_on`], as
+    /// [`Self::relayed`] leaves it. Whatever it is, it is counted and never an error. `at` is when the kernel received it; `scratch` may be that of
     /// any peer.
     pub fn handle_datagram(
         &mut self,
@@ -323,7 +337,7 @@ impl Peer {
     /// [`Self::handle_timeout`] and another drain.
     pub fn drain(&mut self, now: Instant, sink: &mut dyn PeerSink) -> Instant {
         if self.closed {
-            self.outbox.flush(now, sink);
+            self.flush(now, sink);
             return now + Duration::from_secs(3_600);
         }
         self.now = self.now.max(now);
@@ -365,7 +379,7 @@ impl Peer {
         {
             wake = wake.min(due);
         }
-        self.outbox.flush(now, sink);
+        self.flush(now, sink);
         wake
     }
 
@@ -373,7 +387,7 @@ impl Peer {
     /// [`Self::final_report`] still works.
     pub fn close(&mut self, now: Instant, sink: &mut dyn PeerSink) {
         if self.closed {
-            self.outbox.flush(now, sink);
+            self.flush(now, sink);
             return;
         }
         // Statistics are due once an interval; time may jump, for nothing comes after.
@@ -390,8 +404,9 @@ impl Peer {
         if let Some(rpc) = &mut self.rpc {
             rpc.leave();
         }
+        self.end_relays();
         self.closed = true;
-        self.outbox.flush(now, sink);
+        self.flush(now, sink);
     }
 
     /// Hands out what is new of the time that each received stream covers, each span once: ask
