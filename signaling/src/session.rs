@@ -19,6 +19,7 @@ mod seats;
 mod simulate;
 mod track;
 mod tracks;
+mod turn_servers;
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ pub use track::{
     height_due,
 };
 pub use tracks::REMOTE_TRACKS_MAX;
+pub use turn_servers::{TURN_SERVERS_MAX, TurnScheme, TurnServer};
 
 use crate::text;
 use crate::token::Token;
@@ -415,7 +417,7 @@ impl Session {
     fn take(&mut self, now: Instant, message: Response, skipped: usize) {
         match message {
             Response::Join(join) => self.on_join(now, join, skipped),
-            Response::Reconnect(_) => self.on_reconnect(now),
+            Response::Reconnect(reconnect) => self.on_reconnect(now, &reconnect),
             Response::Offer(offer) => self.on_offer(now, offer),
             Response::Answer(answer) => self.on_answer(now, answer),
             Response::MediaSectionsRequirement(wanted) => self.on_slots_wanted(now, wanted),
@@ -605,6 +607,7 @@ impl Session {
             fast_publish: join.fast_publish,
             ping_interval: self.ping.map_or(Duration::ZERO, |ping| ping.interval),
         })));
+        self.on_ice_servers(&join.ice_servers, join.client_configuration.as_ref());
         self.on_participants(join.other_participants);
         self.start_receiving(now);
         self.start_publishing(now, join.fast_publish);
@@ -613,7 +616,7 @@ impl Session {
 
     /// The server knows us again (livekit rtc/room.go, `ResumeParticipant`). It wants to hear what
     /// we have, and restarts ICE itself on the connection that it offers; on the other one we do.
-    fn on_reconnect(&mut self, now: Instant) {
+    fn on_reconnect(&mut self, now: Instant, reconnect: &proto::ReconnectResponse) {
         if !std::mem::take(&mut self.resuming) {
             self.counters.unneeded += 1;
             return;
@@ -628,8 +631,25 @@ impl Session {
         self.send_sync_state();
         self.publish_data_track();
         self.event(SessionEvent::Resumed);
+        self.on_ice_servers(&reconnect.ice_servers, reconnect.client_configuration.as_ref());
         let restart = self.own_offers.restart();
         self.outputs.extend(restart.map(Output::Media));
+    }
+
+    /// What the media plane has to know before it looks for a way. A server that names none and wants
+    /// none changes nothing.
+    fn on_ice_servers(
+        &mut self,
+        servers: &[proto::IceServer],
+        configuration: Option<&proto::ClientConfiguration>,
+    ) {
+        let servers = turn_servers::read(servers);
+        let relay = configuration.map(|configuration| configuration.force_relay());
+        let only = relay == Some(proto::ClientConfigSetting::Enabled);
+        if only || !servers.is_empty() {
+            let command = MediaCommand::TurnServers { servers, only };
+            self.outputs.push_back(Output::Media(command));
+        }
     }
 
     /// livekit rtc/room.go, `onSyncState`: tracks it doesn't know make it ask for a full

@@ -426,7 +426,7 @@ fn by_v0_who_sends_and_receives_has_two_connections() {
     h.receive(trickle(receiver, &candidate_json(7882), false));
     assert!(h.media.is_empty(), "neither is described");
     h.receive(offer(1, OFFER_TRACKS, &[]));
-    let targets = |h: &Harness| h.media.iter().map(MediaCommand::target).collect::<Vec<_>>();
+    let targets = |h: &Harness| h.media.iter().filter_map(MediaCommand::target).collect::<Vec<_>>();
     assert_eq!(targets(&h), [Target::Subscriber; 2]);
     assert!(matches!(&h.media[1], MediaCommand::RemoteCandidate { candidate, .. }
         if candidate.contains("7882")));
@@ -964,4 +964,47 @@ fn a_redirect_ends_the_session() {
     let mut h = Harness::subscriber(Subscription::Auto, Quality::High);
     h.receive(response(Response::Join(join)));
     assert_eq!(h.end(), Some(&EndReason::Redirected { url: "wss://elsewhere".into() }));
+}
+
+#[test]
+fn turn_servers_and_whether_to_use_them_alone_are_the_media_planes_to_know_first() {
+    let servers = |port: u16| proto::IceServer {
+        urls: vec![format!("turn:10.0.0.1:{port}?transport=udp"), "stun:10.0.0.1".into()],
+        username: "user".into(),
+        credential: "hidden".into(),
+    };
+    let force_relay = proto::ClientConfigSetting::Enabled as i32;
+    let configuration = proto::ClientConfiguration { force_relay, ..Default::default() };
+    let told = |port, only| MediaCommand::TurnServers {
+        servers: vec![TurnServer {
+            scheme: TurnScheme::Udp,
+            host: "10.0.0.1".into(),
+            port,
+            username: "user".into(),
+            credential: "hidden".into(),
+        }],
+        only,
+    };
+    let mut h = publisher();
+    h.receive(response(Response::Join(proto::JoinResponse {
+        ice_servers: vec![servers(3_478)],
+        fast_publish: true,
+        ..join_response(vec![])
+    })));
+    assert_eq!(h.media[0], told(3_478, false));
+    assert!(matches!(h.media[1..], [MediaCommand::CreateOffer { .. }]), "{:?}", h.media);
+    h.receive(published("v", "TR_V"));
+    h.receive(published("a", "TR_A"));
+    h.media(MediaInput::LocalOffer { id: 1, sdp: "offer".into() });
+    h.session.handle_transport_end(lost());
+    h.drain();
+    h.clear();
+    h.session.resume(h.now);
+    h.receive(response(Response::Reconnect(proto::ReconnectResponse {
+        ice_servers: vec![servers(443)],
+        client_configuration: Some(configuration),
+        ..Default::default()
+    })));
+    assert_eq!(h.media[0], told(443, true));
+    assert!(matches!(h.media[1..], [MediaCommand::RestartIce { .. }]), "{:?}", h.media);
 }

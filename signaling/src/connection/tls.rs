@@ -115,7 +115,9 @@ impl TlsSetup {
         proxies.apply(builder)
     }
 
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+    /// The configuration itself, for TLS to others than HTTP servers.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
     }
 }

@@ -9,6 +9,7 @@ use stampede_sdp::Slots;
 use super::end::EndReason;
 use super::layout::Layout;
 use super::track::{Departure, LocalTrack, Quality, RemoteTrack, VideoSize};
+use super::turn_servers::TurnServer;
 
 /// Which of the participant's two peer connections (livekit_rtc.proto `SignalTarget`).
 /// The single one of [`SignalVersion::V1`](super::SignalVersion::V1) goes by the publisher's name.
@@ -152,6 +153,13 @@ pub enum MediaInput {
 /// What the session wants of the media plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaCommand {
+    /// TURN servers that may be used from now on, in the place of those before.
+    TurnServers {
+        /// In the server's order, [`TURN_SERVERS_MAX`](super::TURN_SERVERS_MAX) at most.
+        servers: Vec<TurnServer>,
+        /// The server wants no other ways (`ClientConfiguration.force_relay`).
+        only: bool,
+    },
     /// Apply the server's offer to the subscriber peer, and hand back
     /// [`MediaInput::LocalAnswer`] with the same id.
     RemoteOffer {
@@ -194,16 +202,17 @@ pub enum MediaCommand {
 }
 
 impl MediaCommand {
-    /// Which connection it is for: who has one has none of the other's.
+    /// Which connection it is for: who has one has none of the other's. `None`: for all of them.
     #[must_use]
-    pub fn target(&self) -> Target {
-        match self {
+    pub fn target(&self) -> Option<Target> {
+        Some(match self {
+            Self::TurnServers { .. } => return None,
             Self::RemoteOffer { .. } => Target::Subscriber,
             Self::CreateOffer { .. } | Self::RestartIce { .. } | Self::RemoteAnswer { .. } => {
                 Target::Publisher
             }
             Self::RemoteCandidate { target, .. } => *target,
-        }
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::watch::Rules;
-use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec};
+use stampede_engine::{AddPeerError, MailboxFull, PeerCommand, PeerId, PeerSpec, Transport};
 use stampede_impair::{Rng, seeded};
 use stampede_scenario::{Audience as AudiencePlan, FaultSpec, OwnIdentities, Signal};
 use stampede_signaling::session::SignalVersion;
@@ -24,6 +24,7 @@ use crate::recoveries::Recoveries;
 use crate::routes::Routes;
 use crate::signalled::Signalled;
 use crate::target::Target;
+use crate::turn_servers::TurnServers;
 
 /// Waits for the first signal.
 pub(crate) async fn signalled(interrupted: &mut watch::Receiver<bool>) {
@@ -72,6 +73,8 @@ pub(crate) struct Context {
     pub addresses: Arc<[SocketAddr]>,
     /// How it is reached.
     pub network: Network,
+    /// The addresses of the TURN servers that it names.
+    pub turn_servers: TurnServers,
     /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
     /// Tells the participants to leave.
@@ -119,6 +122,7 @@ impl Context {
             credentials: settings.credentials,
             url: settings.url,
             addresses: settings.addresses,
+            turn_servers: TurnServers::new(settings.transport, settings.network.dial.is_none()),
             network: settings.network,
             local_ip: settings.local_ip,
             leaving: watch::Sender::new(Leaving::Nobody),
@@ -206,6 +210,8 @@ pub(crate) struct Settings {
     pub network: Network,
     /// Where the peers' first sockets are bound.
     pub local_ip: IpAddr,
+    /// By what media goes.
+    pub transport: Transport,
     /// Further tries to join.
     pub retry: u32,
     /// Pause before each.

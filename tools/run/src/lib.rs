@@ -50,6 +50,7 @@ mod server_metrics;
 mod signalled;
 mod stages;
 mod target;
+mod turn_servers;
 mod viewers;
 
 pub use data::RunData;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stampede_engine::{PathKind, Transport};
 use stampede_report::Failure;
 use stampede_scenario::NetworkSpec;
 use stampede_signaling::connection::{Dial, TlsSetup, TlsSetupError};
@@ -37,6 +38,7 @@ impl Network {
         spec: &NetworkSpec,
         server: Option<&ServerUrl>,
         metrics: &[reqwest::Url],
+        transport: Transport,
     ) -> Result<Self, Failure> {
         let environment = |name: &str| std::env::var_os(name);
         let proxies = match &spec.proxy {
@@ -59,7 +61,13 @@ impl Network {
                     other => Failure::config(other),
                 })?
             }
-            None if secure => TlsSetup::system(None).map_err(Failure::config)?,
+            None if secure || transport == Transport::Only(PathKind::TurnTls) => {
+                TlsSetup::system(None).map_err(Failure::config)?
+            }
+            // A TURN server may be asked, if nothing else works.
+            None if server.is_some() && transport == Transport::Auto => {
+                TlsSetup::system(None).or_else(|_| TlsSetup::new()).map_err(Failure::other)?
+            }
             // Nobody will ask: no file is read.
             None => TlsSetup::new().map_err(Failure::other)?,
         };

@@ -100,7 +100,8 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
         Target::Embedded(_) => None,
         Target::Server(server) => Some(&server.url),
     };
-    let network = Network::open(&scenario.network, server, &scenario.server_metrics)?;
+    let network =
+        Network::open(&scenario.network, server, &scenario.server_metrics, scenario.transport)?;
     notices.extend(network.notice());
     if let Target::Server(server) = &scenario.target
         && let Some(warning) = server.credentials.as_ref().and_then(ApiCredentials::warning)
@@ -326,6 +327,7 @@ pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
         feedback_of_cohorts: scenario.cohorts.all().iter().map(|c| c.feedback).collect(),
         adapt: scenario.adapt,
         transport: scenario.transport,
+        tls: Some(prepared.network.tls.config()),
         // Retries may hold an old peer and a new one for a moment.
         peers_per_worker_max: defaults.peers_per_worker_max.max(each * 2),
         capture: capture.map(|capture| capture::options(capture, cores.workers)),
@@ -347,7 +349,8 @@ impl Prepared {
     /// Of a scenario that is not to be run: no file is opened, no machine looked at.
     pub(crate) fn for_tests(scenario: Scenario) -> Self {
         #[allow(clippy::expect_used)]
-        let network = Network::open(&NetworkSpec::default(), None, &[]).expect("nothing to open");
+        let network = Network::open(&NetworkSpec::default(), None, &[], scenario.transport)
+            .expect("nothing to open");
         let clips = clips::open(&scenario, &mut Vec::new()).unwrap_or_default();
         let participants = Participants::new(&scenario, &clips, "test", 1);
         let cores = CoreSplit {

@@ -123,6 +123,7 @@ async fn parts(
         url: server.url,
         network,
         local_ip: prepared.local_ip,
+        transport: data.scenario.transport,
         retry: data.scenario.retry,
         retry_sleep: data.scenario.retry_sleep,
         reconnect_tries: data.scenario.reconnect.tries(),

@@ -460,6 +460,7 @@ impl Rig {
             retry_sleep: scenario.retry_sleep,
             reconnect_tries: scenario.reconnect.tries(),
             signal: scenario.signal,
+            transport: scenario.transport,
             faults: scenario.faults.clone(),
             visits: scenario.audience,
             seed: 1,

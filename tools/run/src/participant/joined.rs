@@ -440,8 +440,12 @@ impl<'a> Joined<'a> {
         match update {
             Update::Media(command) => {
                 self.context.happened(&self.life.identity, || heard(&command));
-                let peer = self.peers.of(command.target());
-                super::tell(self.context, peer, peer_command(command)).await
+                let target = command.target();
+                let command = peer_command(self.context, command).await;
+                match target {
+                    Some(target) => super::tell(self.context, self.peers.of(target), command).await,
+                    None => self.command(command).await,
+                }
             }
             Update::Event(event) => {
                 if let Some(update) = self.peer_updates.of(&event) {
@@ -627,8 +631,12 @@ impl<'a> Joined<'a> {
     }
 }
 
-fn peer_command(command: MediaCommand) -> PeerCommand {
+async fn peer_command(context: &Context, command: MediaCommand) -> PeerCommand {
     match command {
+        MediaCommand::TurnServers { servers, only } => {
+            let servers = Box::pin(context.turn_servers.resolve(servers)).await;
+            PeerCommand::TurnServers { servers, only }
+        }
         MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
             PeerCommand::Offer { id, sdp, mid_to_track_id }
         }

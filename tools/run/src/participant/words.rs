@@ -6,6 +6,10 @@ use stampede_signaling::session::MediaCommand;
 /// A signalling message about media, for the timeline: candidates in full, SDP by its length.
 pub(super) fn heard(command: &MediaCommand) -> String {
     match command {
+        MediaCommand::TurnServers { servers, only } => {
+            let only = if *only { ", and no other ways are to be used" } else { "" };
+            format!("TURN servers {servers:?}{only}")
+        }
         MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => format!(
             "offer {id} of the server, {} bytes, {} tracks named",
             sdp.len(),
