@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::watch::Rules;
-use stampede_core::{AudioOptions, CongestionFeedback, Transport};
+use stampede_core::{AudioOptions, CongestionFeedback, PathKind, Transport};
 use stampede_impair::Spec as ImpairSpec;
 use stampede_media::{Codec, MediaClip, ScalabilityMode};
 use stampede_report::Failure;
@@ -617,7 +617,9 @@ fn embedded_options(embedded: &EmbeddedDraft, short: Shorthand) -> Result<SfuOpt
 }
 
 fn check_network(draft: &Draft) -> Result<(), Failure> {
-    let given = [(draft.ca.is_some(), "--ca"), (draft.proxy.is_some(), "--proxy")];
+    // A TURN server has its own certificate, whoever names it.
+    let is_for_turn = draft.transport == Transport::Only(PathKind::TurnTls);
+    let given = [(draft.ca.is_some() && !is_for_turn, "--ca"), (draft.proxy.is_some(), "--proxy")];
     let given = given.into_iter().find(|(given, _)| *given);
     if let Some((_, flag)) = given
         && draft.url.is_none()

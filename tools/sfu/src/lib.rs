@@ -48,7 +48,7 @@ pub use ledger::{
     CongestionCounters, CongestionLedger, ForwardCounters, Ledger, LedgerTotals,
     PublishedTrackLedger, RoomLedger, SubscriberLedger, SubscriberTrackLedger, WorkerLedger,
 };
-pub use options::{Congestion, OptionsError, SfuOptions};
+pub use options::{Congestion, IceServer, OptionsError, SfuOptions};
 pub use report::LedgerError;
 pub use server::{Sfu, StartError};
 pub use stampede_impair as impair;

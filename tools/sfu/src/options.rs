@@ -57,6 +57,31 @@ pub struct SfuOptions {
     pub impair: Vec<Spec>,
     /// Other faults.
     pub faults: SfuFaults,
+    /// TURN and STUN servers that clients are told of; it relays nothing itself. Never shown.
+    pub ice_servers: Vec<IceServer>,
+    /// Clients are told to use relays alone.
+    pub force_relay: bool,
+}
+
+/// A server that clients may use to be reached by, as a browser's `RTCIceServer` has it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IceServer {
+    /// `turn:…`, `turns:…` or `stun:…`.
+    pub urls: Vec<String>,
+    /// User name.
+    #[serde(default)]
+    pub username: String,
+    /// Password.
+    #[serde(default)]
+    pub credential: String,
+}
+
+/// Without its credentials.
+impl fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IceServer").field("urls", &self.urls).finish_non_exhaustive()
+    }
 }
 
 impl Default for SfuOptions {
@@ -76,6 +101,8 @@ impl Default for SfuOptions {
             seed: 1,
             impair: Vec::new(),
             faults: SfuFaults::default(),
+            ice_servers: Vec::new(),
+            force_relay: false,
         }
     }
 }
@@ -96,6 +123,8 @@ impl fmt::Debug for SfuOptions {
             .field("seed", &self.seed)
             .field("impair", &self.impair)
             .field("faults", &self.faults)
+            .field("ice_servers", &self.ice_servers)
+            .field("force_relay", &self.force_relay)
             .finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ use crate::auth::Auth;
 use crate::faults::{Malformer, Refusals, Stalls};
 use crate::http::router;
 use crate::hub::Hub;
+use crate::hub::messages::Relaying;
 use crate::media::connection::ConnectionConfig;
 use crate::media::events::{EVENTS_MAX, EventQueue};
 use crate::media::factory::PeerFactory;
@@ -116,7 +117,9 @@ impl Sfu {
         let rtc_address = workers.first().map_or(address, WorkerHandle::address);
         let refusals = Refusals::new(options.faults.refuse_joins);
         let seed = stampede_udp::unix_now_ns();
-        let hub = Hub::new(workers.clone(), refusals, options.departure_time, seed, start);
+        let mut hub = Hub::new(workers.clone(), refusals, options.departure_time, seed, start);
+        hub.relaying =
+            Relaying { servers: options.ice_servers.clone(), force: options.force_relay };
         let hub = Arc::new(Mutex::new(hub));
         let reporter =
             Reporter { hub: hub.clone(), workers: workers.clone(), backend: backend.reason };

@@ -77,6 +77,10 @@ const TALKATIVE: [&str; 9] = [
     "tungstenite",
 ];
 
+/// Libraries that warn of what is told otherwise, for each participant, or log user names. They stay
+/// silent.
+const SILENT: [&str; 4] = ["stun_proto", "stun_types", "turn_client_proto", "turn_types"];
+
 /// Quiet unless `RUST_LOG` says otherwise; to stderr, above the live view.
 fn init_logging() {
     let said = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
@@ -107,6 +111,7 @@ fn log_filter(said: &str) -> Result<Targets, ParseError> {
     });
     Ok(Targets::new()
         .with_default(default)
+        .with_targets(SILENT.map(|library| (library, LevelFilter::OFF)))
         .with_targets(TALKATIVE.map(|library| (library, default.min(LevelFilter::INFO))))
         .with_targets(bounded))
 }

@@ -10,6 +10,8 @@ use prost::Message as _;
 use proto::signal_response::Message;
 use stampede_core::MediaKind;
 
+use crate::IceServer;
+
 /// What the SFU calls itself.
 const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
 
@@ -27,6 +29,13 @@ const DEPARTURE_TIMEOUT_S: u32 = 20;
 
 const CODECS: [&str; 6] =
     ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1", "video/H265"];
+
+/// TURN servers that clients are told of, and whether they are to use nothing else.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Relaying {
+    pub(crate) servers: Vec<IceServer>,
+    pub(crate) force: bool,
+}
 
 /// One binary frame.
 pub(crate) fn frame(message: Message) -> Bytes {
@@ -103,8 +112,10 @@ fn server_info() -> proto::ServerInfo {
 }
 
 /// What is the same for everybody who joins.
-pub(super) fn join_response() -> proto::JoinResponse {
+pub(super) fn join_response(relaying: &Relaying) -> proto::JoinResponse {
     proto::JoinResponse {
+        ice_servers: ice_servers(relaying),
+        client_configuration: client_configuration(relaying),
         server_version: SERVER_VERSION.to_owned(),
         ping_interval: PING_INTERVAL_S,
         ping_timeout: PING_TIMEOUT_S,
@@ -114,10 +125,26 @@ pub(super) fn join_response() -> proto::JoinResponse {
     }
 }
 
-/// What a client that resumes is told first. There are no ICE servers to tell it of, and reliable
-/// data is not numbered.
-pub(super) fn reconnect_response() -> proto::ReconnectResponse {
+fn ice_servers(relaying: &Relaying) -> Vec<proto::IceServer> {
+    let server = |server: &IceServer| proto::IceServer {
+        urls: server.urls.clone(),
+        username: server.username.clone(),
+        credential: server.credential.clone(),
+    };
+    relaying.servers.iter().map(server).collect()
+}
+
+fn client_configuration(relaying: &Relaying) -> Option<proto::ClientConfiguration> {
+    let force_relay = proto::ClientConfigSetting::Enabled as i32;
+    let configuration = proto::ClientConfiguration { force_relay, ..Default::default() };
+    relaying.force.then_some(configuration)
+}
+
+/// What a client that resumes is told first. Reliable data is not numbered.
+pub(super) fn reconnect_response(relaying: &Relaying) -> proto::ReconnectResponse {
     proto::ReconnectResponse {
+        ice_servers: ice_servers(relaying),
+        client_configuration: client_configuration(relaying),
         server_info: Some(server_info()),
         ..proto::ReconnectResponse::default()
     }

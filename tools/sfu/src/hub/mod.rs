@@ -29,6 +29,7 @@ use stampede_counters::{AttendanceCounters, SfuSignallingCounters};
 use stampede_impair::{Rng, seeded};
 
 use self::data_tracks::DataTracks;
+use self::messages::Relaying;
 pub(crate) use self::moves::MoveError;
 use self::outbox::{Outbox, SignalKey};
 pub(crate) use self::resume::UnknownParticipant;
@@ -66,6 +67,8 @@ pub(crate) struct Hub {
     refusals: Refusals,
     next_key: u64,
     rng: Rng,
+    /// What clients are told of how else they may be reached.
+    pub(crate) relaying: Relaying,
 }
 
 /// What a client asks for when it connects.
@@ -137,6 +140,7 @@ impl Hub {
             refusals,
             next_key: 0,
             rng: seeded(seed, "sid"),
+            relaying: Relaying::default(),
         }
     }
 
@@ -262,6 +266,7 @@ impl Hub {
             trickled: [false; 2],
             bandwidth_bps: None,
         };
+        let told = messages::join_response(&self.relaying);
         let room = self.room(&name);
         room.empty_since = None;
         room.had_participants = true;
@@ -271,7 +276,7 @@ impl Hub {
             other_participants: room.visible().cloned().collect(),
             subscriber_primary: participant.subscriber_primary,
             fast_publish: participant.grants().can_publish.unwrap_or(true),
-            ..messages::join_response()
+            ..told
         }));
         room.identities.insert(identity.clone(), sid.clone());
         room.participants.insert(sid.clone(), participant);

@@ -121,7 +121,7 @@ impl Hub {
     fn tell_everything(&self, place: &Place, heard_at: std::time::Instant) {
         let Some(room) = self.rooms.get(&place.room) else { return };
         let Some(participant) = room.participants.get(&place.sid) else { return };
-        participant.send(Message::Reconnect(messages::reconnect_response()));
+        participant.send(Message::Reconnect(messages::reconnect_response(&self.relaying)));
         let departed = room.departed_since(heard_at);
         if !departed.is_empty() {
             participant.send(Message::Update(messages::update(departed)));

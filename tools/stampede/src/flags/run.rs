@@ -170,8 +170,9 @@ pub(crate) struct RunFlags {
     /// are not sent, and packets are paced.
     #[arg(long, help_heading = "Scenario")]
     pub adapt: bool,
-    /// By what media goes: udp; tcp is ICE over TCP to the server's TCP candidates (RFC 6544); auto tries
-    /// UDP, and TCP where no UDP works within two seconds. A named one is tried alone.
+    /// By what media goes: udp; tcp is ICE over TCP to the server's TCP candidates (RFC 6544); turn-udp,
+    /// turn-tcp and turn-tls are the TURN servers that the server names, reached so; auto tries UDP, TCP
+    /// where no UDP works within two seconds, and TURN after four. A named one is tried alone.
     #[arg(long, default_value = "auto", value_name = "WAY", help_heading = "Scenario")]
     pub transport: Transport,
     /// Seed of everything random (publishers' phases, faults, audiences); in the report.

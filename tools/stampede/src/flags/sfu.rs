@@ -1,6 +1,7 @@
 //! Flags of `stampede sfu`, and what they come to.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -9,7 +10,7 @@ use stampede_run::preflight;
 use stampede_scenario::values::{self, CoreList};
 use stampede_scenario::{Secret, Shorthand};
 use stampede_sfu::impair::{Spec, Window};
-use stampede_sfu::{Congestion, SfuFaults, SfuOptions};
+use stampede_sfu::{Congestion, IceServer, SfuFaults, SfuOptions};
 
 /// Run the embedded LiveKit-compatible SFU alone.
 ///
@@ -88,6 +89,13 @@ pub(crate) struct SfuFlags {
     /// CPU cores to pin its threads to, like 0,2-3.
     #[arg(long, value_name = "LIST")]
     pub cores: Option<CoreList>,
+    /// File with the TURN servers that clients are told of: a JSON list, each as browsers'
+    /// RTCIceServer. In a file, for they have passwords.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub ice_servers: Option<PathBuf>,
+    /// Clients are told to use TURN servers alone.
+    #[arg(long, hide = true)]
+    pub force_relay: bool,
     /// End with the parent process: the run that started this SFU uses it.
     #[arg(long, hide = true)]
     pub embedded_child: bool,
@@ -107,6 +115,12 @@ impl From<CongestionFlag> for Congestion {
             CongestionFlag::None => Self::None,
         }
     }
+}
+
+fn ice_servers(file: &Path) -> Result<Vec<IceServer>, Failure> {
+    let bad = |why: String| Failure::config(format!("--ice-servers {}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| bad(error.to_string()))
 }
 
 impl SfuFlags {
@@ -160,6 +174,8 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
             drop_upstream: flags.drop_upstream.unwrap_or(0.0),
             drop_data: flags.drop_data.unwrap_or(0.0),
         },
+        ice_servers: flags.ice_servers.as_deref().map_or(Ok(Vec::new()), ice_servers)?,
+        force_relay: flags.force_relay,
         ..SfuOptions::default()
     };
     options.validate().map_err(|error| Failure::config(format!("sfu: {error}")))?;
