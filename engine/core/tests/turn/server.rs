@@ -110,7 +110,7 @@ impl TurnAt {
         if to != self.address {
             return Vec::new();
         }
-        self.from_client(now, from, bytes).into_iter().collect()
+        self.outwards(now, from, bytes).into_iter().collect()
     }
 
     fn inwards(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<Datagram> {
@@ -132,7 +132,7 @@ impl TurnAt {
         Some((self.address, client, message.finish()))
     }
 
-    fn from_client(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Option<Datagram> {
+    fn outwards(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Option<Datagram> {
         if matches!(bytes[0], 64..80) {
             let number = u16::from_be_bytes([bytes[0], bytes[1]]);
             let end = 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
