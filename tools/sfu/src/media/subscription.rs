@@ -19,10 +19,11 @@ use super::layers::{Cap, Layer};
 use super::message::TrackOffer;
 use super::packet::{Extensions, MediaPacket};
 use super::rewrite::{Numbers, Rewriter, Rewritten};
-use super::scalable::frame::LayerFrame;
 use super::scalable::selector::Selector;
 use super::track::{RETRANSMIT_CACHE_AGE, Track};
 use crate::ledger::SubscriberTrackLedger;
+
+mod numbering;
 
 /// Numbers of lost packets that one entry of a NACK names beside its own (RFC 4585 §6.2.1).
 const NACK_BITS: u16 = 16;
@@ -289,33 +290,13 @@ impl Subscription {
         let Some(format) = self.look_up_format(track, rtc) else { return };
         let Some(wanted) = track.choice(self.limit()) else { return };
         for packet in track.burst().iter().take(share) {
-            let numbers = match &packet.frame {
-                None => self.rewrite(packet, wanted).map(|numbers| (numbers, packet.marker)),
-                Some(frame) => self.rewrite_scalable(packet, frame, wanted),
-            };
-            if let Some((numbers, marker)) = numbers {
+            if let Some((numbers, marker)) = self.number(packet, wanted) {
                 self.send_packet(egress, format, (packet, marker), &numbers);
             }
         }
-        if let Some(source) = self.needs_keyframe(track, wanted) {
-            track.want_keyframe(source);
-        }
-    }
-
-    /// The simulcast layer of which it takes a keyframe to send what is wanted.
-    fn needs_keyframe(&self, track: &Track, wanted: u8) -> Option<u8> {
-        let frame = track.burst().last().and_then(|packet| packet.frame.as_ref());
-        let Some(frame) = frame else { return (self.layer != Some(wanted)).then_some(wanted) };
-        let wanted = self.wanted_layer(wanted);
-        let selector = self.selector.as_ref();
-        selector.is_none_or(|selector| selector.wants_keyframe(frame, wanted)).then_some(0)
-    }
-
-    /// Of a source of several layers, where this spatial one is to be sent.
-    fn wanted_layer(&self, spatial: u8) -> Layer {
-        match self.cap {
-            Cap::Upto(layer) if layer.spatial == spatial => layer,
-            _ => Layer::spatial(spatial),
+        if let Some(layer) = track.burst().last().and_then(|last| self.needs_keyframe(last, wanted))
+        {
+            track.want_keyframe(layer);
         }
     }
 
@@ -445,59 +426,6 @@ impl Subscription {
             sent += u64::from(PADDING_BYTES);
         }
         (packets, sent)
-    }
-
-    /// The numbers of a packet that the subscriber is to get, after switching to its source if
-    /// that is the wanted layer and it starts a keyframe.
-    fn rewrite(&mut self, packet: &MediaPacket, wanted: u8) -> Option<Rewritten> {
-        self.follow(packet, wanted)?;
-        self.rewriter.rewrite(&packet.numbers)
-    }
-
-    /// The same, with the marker, of a packet of a source of several layers, if it is of those that
-    /// the subscriber is to get.
-    fn rewrite_scalable(
-        &mut self,
-        packet: &MediaPacket,
-        frame: &LayerFrame,
-        wanted: u8,
-    ) -> Option<(Rewritten, bool)> {
-        let before = self.rewriter.source();
-        self.follow(packet, packet.layer)?;
-        if before != self.rewriter.source() || self.selector.is_none() {
-            self.selector = Some(Box::new(Selector::new(packet.numbers.seq)));
-        }
-        let wanted = self.wanted_layer(wanted);
-        let selector = self.selector.as_mut()?;
-        let former = selector.layer();
-        let taken = (packet.numbers.seq, packet.numbers.timestamp, packet.marker);
-        let chosen = selector.take(frame, taken, wanted);
-        let switched = selector.layer().zip(former).is_some_and(|(l, f)| l.spatial != f.spatial);
-        self.ledger.counts.layer_switches += u64::from(switched);
-        let chosen = chosen?;
-        let numbers = Numbers { seq: chosen.seq, ..packet.numbers };
-        Some((self.rewriter.rewrite(&numbers)?, chosen.marker))
-    }
-
-    /// Lets the packet's source pass, if it is that of the wanted layer and the packet starts a
-    /// keyframe. `None` if another one passes.
-    fn follow(&mut self, packet: &MediaPacket, wanted: u8) -> Option<()> {
-        let current = self.rewriter.source();
-        if current != Some(packet.numbers.source) {
-            // Of two sources of the same layer the later one counts: the publisher changed its
-            // SSRC.
-            let outdated = self.layer == Some(packet.layer)
-                && current.is_some_and(|current| current > packet.numbers.source);
-            if wanted != packet.layer || !packet.starts_keyframe || outdated {
-                return None;
-            }
-            self.rewriter.switch(&packet.numbers, self.clock_rate);
-            if self.layer.is_some_and(|layer| layer != packet.layer) {
-                self.ledger.counts.layer_switches += 1;
-            }
-            self.layer = Some(packet.layer);
-        }
-        Some(())
     }
 
     /// How this subscriber gets the track, once that was looked up.

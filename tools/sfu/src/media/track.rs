@@ -149,7 +149,12 @@ impl Track {
     }
 
     fn measure(&mut self, packet: &MediaPacket) {
-        self.activity.heard(packet.spatial(), packet.numbers.arrived_at);
+        let at = packet.numbers.arrived_at;
+        self.activity.heard(packet.spatial(), at);
+        // The others follow: until they have come nobody should do with less.
+        if let Some(frame) = packet.frame.as_ref().filter(|frame| frame.begins_keyframe()) {
+            frame.targets.iter().for_each(|layer| self.activity.heard(layer.spatial, at));
+        }
         if self.kind == MediaKind::Video {
             self.rates.add(packet);
         }

@@ -18,7 +18,7 @@ pub(crate) struct LayerFrame {
     pub(super) number: u16,
     pub(crate) layer: Layer,
     /// It is the first packet of its frame.
-    pub(super) starts: bool,
+    pub(crate) starts: bool,
     /// It is the last packet of its frame.
     pub(super) ends: bool,
     /// It begins a picture that depends on none.
@@ -33,6 +33,13 @@ pub(crate) struct LayerFrame {
     pub(crate) targets: Arc<[Layer]>,
     /// The extension's value.
     pub(crate) descriptor: Box<[u8]>,
+}
+
+impl LayerFrame {
+    /// Whether its picture depends on none, and this packet is the first of it.
+    pub(crate) fn begins_keyframe(&self) -> bool {
+        self.key && self.starts
+    }
 }
 
 /// The structure that a publisher's descriptors are read by.

@@ -16,6 +16,8 @@ pub(crate) struct Selector {
     picture: Option<u32>,
     /// Something of that picture was sent.
     begun: bool,
+    /// And its last packet, behind which nothing of it is.
+    ended: bool,
     /// Which layer frames were sent: bit `n` is the one `n` before the newest.
     sent: u64,
     /// Decode targets of which nothing was left out since the last keyframe, a bit each.
@@ -41,6 +43,7 @@ impl Selector {
             newest: None,
             picture: None,
             begun: false,
+            ended: false,
             sent: 0,
             whole: 0,
             thinner,
@@ -72,11 +75,17 @@ impl Selector {
         (seq, timestamp, marker): (u64, u32, bool),
         wanted: Layer,
     ) -> Option<Chosen> {
-        let goes = self.passes(frame, timestamp, wanted);
+        let goes = self.passes(frame, (seq, timestamp), wanted);
         let ends = frame.ends && self.layer().is_some_and(|l| l.spatial == frame.layer.spatial);
         let marker = marker || ends;
         let seq = self.thinner.take(seq, goes.then_some(marker))?;
+        self.ended |= marker && self.picture == Some(timestamp);
         Some(Chosen { seq, marker })
+    }
+
+    /// Leaves out the packet of this number, of which nothing more is known.
+    pub(crate) fn leave_out(&mut self, seq: u64) {
+        self.thinner.take(seq, None);
     }
 
     /// What was sent under a number of the thinned stream: the publisher's, and the marker.
@@ -84,19 +93,26 @@ impl Selector {
         self.thinner.origin(seq)
     }
 
-    /// Whether packets of this frame pass.
-    fn passes(&mut self, frame: &LayerFrame, timestamp: u32, wanted: Layer) -> bool {
+    /// Whether packets of this frame pass, of which this one has this number and RTP timestamp.
+    fn passes(&mut self, frame: &LayerFrame, (seq, timestamp): (u64, u32), wanted: Layer) -> bool {
         let ahead = self.newest.map_or(1, |newest| frame.number.wrapping_sub(newest).cast_signed());
-        if ahead <= 0 {
+        // The publisher may count anew.
+        let restarts =
+            frame.begins_keyframe() && ahead.unsigned_abs() >= REACH && self.thinner.is_newest(seq);
+        if ahead <= 0 && !restarts {
             let behind = u32::from(ahead.unsigned_abs());
             return self.sent.checked_shr(behind).unwrap_or(0) & 1 == 1;
         }
         self.sent = self.sent.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0);
         self.newest = Some(frame.number);
         if self.picture.replace(timestamp) != Some(timestamp) {
-            self.begun = false;
+            (self.begun, self.ended) = (false, false);
         }
-        if frame.key && frame.starts {
+        if self.ended {
+            self.whole &= !frame.present;
+            return false;
+        }
+        if frame.begins_keyframe() {
             (self.whole, self.sent) = (u32::MAX, 0);
             self.current = best(&frame.targets, wanted);
         } else if frame.starts
@@ -190,11 +206,16 @@ mod tests {
     /// What a subscriber gets of it that wants this layer at each picture, checked: it can decode
     /// every frame, and each picture ends.
     fn watched(packets: &[Packet], wanted: impl Fn(usize) -> Layer) -> Seen {
+        watched_by_packet(packets, |packet| wanted(packet.picture))
+    }
+
+    /// The same of one that may want another at each packet.
+    fn watched_by_packet(packets: &[Packet], wanted: impl Fn(&Packet) -> Layer) -> Seen {
         let (mut selector, mut seen) = (Selector::new(0), Seen::default());
         let mut last_marker: Option<usize> = None;
         for packet in packets {
             let taken = (packet.seq, 3_600 * packet.picture as u32, packet.marker);
-            let Some(chosen) = selector.take(&packet.frame, taken, wanted(packet.picture)) else {
+            let Some(chosen) = selector.take(&packet.frame, taken, wanted(packet)) else {
                 continue;
             };
             let frame = &packet.frame;
@@ -290,6 +311,50 @@ mod tests {
         assert!(!selector.wants_keyframe(first, Layer { spatial: 1, temporal: 0 }));
     }
 
+    #[test]
+    fn a_picture_that_has_ended_ends_once() {
+        // Each frame of the keyframe says how it is laid out, and that nothing is needed for it.
+        let packets = published(ScalabilityMode::L3T3Key, 1);
+        let mut selector = Selector::new(0);
+        let mut ends = Vec::new();
+        for packet in &packets {
+            let frame = LayerFrame { key: true, ..(*packet.frame).clone() };
+            let wanted = Layer::spatial(frame.layer.spatial);
+            let taken = (packet.seq, 0, packet.marker);
+            let chosen = selector.take(&frame, taken, wanted);
+            ends.extend(chosen.filter(|chosen| chosen.marker).map(|_| frame.layer.spatial));
+        }
+        assert_eq!(ends, [0]);
+    }
+
+    #[test]
+    fn a_publisher_that_counts_its_frames_anew_is_heard_from_its_keyframe_on() {
+        let mut packets = published(ScalabilityMode::L1T3, 30);
+        let count = packets.len();
+        let again = published(ScalabilityMode::L1T3, 30);
+        packets.extend(again.into_iter().map(|packet| {
+            let number = packet.frame.number.wrapping_sub(1_000);
+            let frame = Arc::new(LayerFrame { number, ..(*packet.frame).clone() });
+            let (seq, picture) = (packet.seq + count as u64, packet.picture + 30);
+            Packet { seq, frame, picture, ..packet }
+        }));
+        let seen = watched(&packets, |_| Layer::spatial(0));
+        assert_eq!(seen.seqs.len(), 2 * count);
+        // The first packet, come once more, is no new beginning.
+        let mut selector = Selector::new(0);
+        let all = Layer::spatial(0);
+        let take = |selector: &mut Selector, packet: &Packet| {
+            let taken = (packet.seq, packet.picture as u32, packet.marker);
+            selector.take(&packet.frame, taken, all)
+        };
+        let late = published(ScalabilityMode::L1T3, 90);
+        for packet in &late[..late.len() - 1] {
+            assert!(take(&mut selector, packet).is_some());
+        }
+        assert_eq!(take(&mut selector, &late[0]), None);
+        assert!(take(&mut selector, &late[late.len() - 1]).is_some());
+    }
+
     proptest! {
         /// Whatever is wanted when, all that is sent can be decoded and is whole.
         #[test]
@@ -300,8 +365,8 @@ mod tests {
         ) {
             let mode = if key { ScalabilityMode::L3T3Key } else { ScalabilityMode::L1T3 };
             let packets = published(mode, 130);
-            watched(&packets, |picture| {
-                let (spatial, temporal) = wishes[picture / every % wishes.len()];
+            watched_by_packet(&packets, |packet| {
+                let (spatial, temporal) = wishes[packet.seq as usize / every % wishes.len()];
                 Layer { spatial, temporal }
             });
         }

@@ -33,7 +33,7 @@ impl Thinner {
     /// A packet passes, with this marker, or is left out. Its number if it passes; `None` too if it is
     /// too old to be numbered, or came before.
     pub(super) fn take(&mut self, seq: u64, goes: Option<bool>) -> Option<u64> {
-        let in_order = self.highest.is_none_or(|highest| seq > highest);
+        let in_order = self.is_newest(seq);
         let left_out = if in_order {
             self.highest = Some(seq);
             self.left_out += u64::from(goes.is_none());
@@ -46,6 +46,11 @@ impl Thinner {
         let passed = Passed { seq, left_out, sent: goes.is_some(), marker };
         self.memory[slot(seq)] = Some(passed);
         goes.map(|_| seq - left_out)
+    }
+
+    /// Whether no packet behind this one came yet.
+    pub(super) fn is_newest(&self, seq: u64) -> bool {
+        self.highest.is_none_or(|highest| seq > highest)
     }
 
     /// The publisher's number of a packet that passed as this one, and its marker.
