@@ -22,6 +22,10 @@ const SHARE_PACKETS_MIN: usize = 8;
 /// The same, most.
 const SHARE_PACKETS_MAX: usize = 64;
 
+/// Subscribers between two looks at the clock: packets say when they are sent. The time of the turn is too
+/// early for those whose share comes late.
+const CLOCK_PEERS: usize = 16;
+
 /// Packets of a track that wait for a later turn while somebody joins; when there are more, their
 /// shares are sent at once, and who joins waits.
 const BURST_PACKETS_MAX: usize = 1_024;
@@ -76,6 +80,7 @@ impl Forwarder {
         now: Instant,
     ) {
         self.share += 1;
+        let (mut sent_at, mut served) = (now, 0);
         for (i, &index) in bursts.iter().enumerate() {
             for s in 0.. {
                 let subscriber = tracks.get(index).and_then(|track| track.subscribers().get(s));
@@ -84,9 +89,12 @@ impl Forwarder {
                 if !peer.is_connected() || !peer.begin_share(self.share) {
                     continue;
                 }
-                let Some((subscriptions, mut egress, rtc)) = peer.sending(socket, now) else {
-                    continue;
-                };
+                if served % CLOCK_PEERS == 0 {
+                    sent_at = Instant::now();
+                }
+                served += 1;
+                let sending = peer.sending(socket, now, sent_at);
+                let Some((subscriptions, mut egress, rtc)) = sending else { continue };
                 for &track in &bursts[i..] {
                     if let Some(subscription) = subscriptions.of_track(track)
                         && let Some(track) = tracks.get_mut(track)

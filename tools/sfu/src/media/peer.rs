@@ -474,17 +474,18 @@ impl Peer {
         std::mem::replace(&mut self.outgoing.share, share) != share
     }
 
-    /// Its subscriptions with its way out and its connection; `None` while no media can be sent.
+    /// Its subscriptions with its way out, at `sent_at` by the clock, and its connection; `None` while
+    /// no media can be sent.
     pub(crate) fn sending<'a>(
         &'a mut self,
         socket: &'a mut MediaSocket,
         now: Instant,
+        sent_at: Instant,
     ) -> Option<(&'a mut Subscriptions, Egress<'a>, &'a Rtc)> {
         let destination = self.addresses.destination()?;
         let srtp = self.outgoing.srtp.as_deref()?;
         let impair = self.outgoing.impair.as_deref_mut();
-        // Of the turn it would be too early for those whose share comes late.
-        let send_time = abs_send_time(self.outgoing.began, Instant::now());
+        let send_time = abs_send_time(self.outgoing.began, sent_at);
         let egress = Egress { socket, srtp, impair, destination, now, send_time };
         Some((&mut self.subscriptions, egress, &self.rtc))
     }

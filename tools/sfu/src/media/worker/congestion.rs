@@ -1,6 +1,10 @@
 //! What subscribers tell of the way to them, and what they get for it. It is looked at for each RTCP
 //! packet that tells something, and where somebody lacks a layer, never for a packet of media.
 
+use std::time::Instant;
+
+use stampede_core::MediaKind;
+
 use super::Worker;
 use crate::media::congestion::allocate::{Demand, allocate, next_bps, usage_bps};
 use crate::media::congestion::{Act, Usage};
@@ -144,9 +148,8 @@ impl Worker {
             subscription.pads(track).then_some((subscription.track(), track))
         };
         let Some((track, known)) = peer.subscriptions().find_map(carrier) else { return };
-        let Some((subscriptions, mut egress, _)) = peer.sending(&mut self.socket, self.now) else {
-            return;
-        };
+        let sending = peer.sending(&mut self.socket, self.now, Instant::now());
+        let Some((subscriptions, mut egress, _)) = sending else { return };
         let Some(subscription) = subscriptions.of_track(track) else { return };
         let (packets, sent) = subscription.pad(&mut egress, known, bytes);
         if let Some(congestion) = peer.congestion_mut() {

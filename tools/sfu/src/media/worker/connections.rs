@@ -188,9 +188,8 @@ impl Worker {
         subscription.count_nack(nack.reports.iter());
         let track = subscription.track();
         let Some(known) = self.tracks.get(track) else { return };
-        let Some((subscriptions, mut egress, _)) = peer.sending(&mut self.socket, self.now) else {
-            return;
-        };
+        let sending = peer.sending(&mut self.socket, self.now, Instant::now());
+        let Some((subscriptions, mut egress, _)) = sending else { return };
         if let Some(subscription) = subscriptions.of_track(track) {
             subscription.resend(&mut egress, known, nack.reports.iter());
         }
