@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Client, drive, grants, options, row, run_for, start, vp8};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
+use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sfu::{Congestion, Sfu, SfuOptions};
 use str0m::bwe::Bitrate;
@@ -19,17 +20,27 @@ const ROOM: &str = "room";
 /// Payload bytes of a packet of each layer; one comes every 20 ms: 48, 200 and 450 kbit/s.
 const PAYLOAD_BYTES: [usize; 3] = [100, 480, 1_100];
 
-/// A publisher of three layers, and one who watches.
+/// Of a packet of a voice, of which there is one every 20 ms too: 200 kbit/s.
+const VOICE_BYTES: usize = 500;
+
+/// A publisher of three layers and of voices, and one who watches and listens.
 struct Room {
     publisher: Client,
     viewer: Client,
     mid: Mid,
     track: String,
+    voices: Vec<Mid>,
+    /// Another track of one layer, of 450 kbit/s.
+    screen: Option<Mid>,
     frames: u64,
 }
 
 impl Room {
     async fn new(sfu: &Sfu, query: &str) -> Self {
+        Self::with_voices(sfu, query, 0).await
+    }
+
+    async fn with_voices(sfu: &Sfu, query: &str, count: usize) -> Self {
         let grants_of = |publishes| VideoGrants {
             can_publish: Some(publishes),
             can_subscribe: Some(!publishes),
@@ -42,12 +53,21 @@ impl Room {
         })
         .await;
         let track = publisher.published("camera").unwrap();
+        let mut voices = Vec::new();
+        for voice in (0..count).map(|voice| format!("voice {voice}")) {
+            voices.push(publish(&mut publisher, &voice, MediaKind::Audio).await);
+        }
         let mut viewer = Client::connect_with(sfu, "viewer", grants_of(false), query).await;
+        if query.starts_with("auto_subscribe=0") {
+            viewer.send(subscription(&track)).await;
+        }
         drive(&mut [&mut viewer], |c| {
-            c[0].subscriber.connected && c[0].mid_to_track.values().any(|known| *known == track)
+            c[0].subscriber.connected
+                && c[0].mid_to_track.values().any(|known| *known == track)
+                && c[0].mid_to_track.len() == 1 + count
         })
         .await;
-        Self { publisher, viewer, mid, track, frames: 0 }
+        Self { publisher, viewer, mid, track, voices, screen: None, frames: 0 }
     }
 
     /// A packet of each layer every 20 ms, and an estimate every 200 ms, for so long.
@@ -65,6 +85,13 @@ impl Room {
                 let bytes = PAYLOAD_BYTES[layer];
                 let payload = vp8(at as u16, at == 0 || wanted, layer as u8, bytes);
                 self.publisher.write(self.mid, Some(rid), seq, time, payload);
+            }
+            for &voice in &self.voices {
+                self.publisher.write(voice, None, at, 960 * at as u32, vec![9; VOICE_BYTES]);
+            }
+            if let Some(screen) = self.screen {
+                let payload = vp8(at as u16, at % 25 == 0, 2, PAYLOAD_BYTES[2]);
+                self.publisher.write(screen, None, at, 1_800 * at as u32, payload);
             }
             if at % 10 == 0 {
                 self.tell(estimate_bps(told));
@@ -91,6 +118,20 @@ impl Room {
         packets.iter().rev().find(|packet| packet.payload.len() > 20).map(|p| p.payload[20])
     }
 
+    async fn subscribe(&mut self, track: &str) {
+        self.viewer.send(subscription(track)).await;
+    }
+
+    async fn want(&mut self, wanted: bool) {
+        let settings = proto::UpdateTrackSettings {
+            track_sids: vec![self.track.clone()],
+            disabled: !wanted,
+            quality: proto::VideoQuality::High as i32,
+            ..proto::UpdateTrackSettings::default()
+        };
+        self.viewer.send(Request::TrackSetting(settings)).await;
+    }
+
     fn assert_continuous(&self) {
         let seqs: Vec<u64> = self.viewer.packets[&self.track].iter().map(|p| p.seq).collect();
         assert!(seqs.windows(2).all(|two| two[1] == two[0] + 1), "{seqs:?}");
@@ -103,6 +144,24 @@ impl Room {
         });
         updates.flatten().map(|state| state.state).collect()
     }
+}
+
+/// Publishes a track more, of one layer.
+async fn publish(publisher: &mut Client, cid: &str, kind: MediaKind) -> Mid {
+    let mid = publisher.publish(cid, kind, &[]).await;
+    drive(&mut [publisher], |c| {
+        c[0].publisher.rtc.media(mid).is_some() && c[0].published(cid).is_some()
+    })
+    .await;
+    mid
+}
+
+fn subscription(track: &str) -> Request {
+    Request::Subscription(proto::UpdateSubscription {
+        track_sids: vec![track.to_owned()],
+        subscribe: true,
+        ..proto::UpdateSubscription::default()
+    })
 }
 
 #[tokio::test]
@@ -131,6 +190,55 @@ async fn falling_estimates_cost_layers_and_rising_ones_bring_them_back() {
     // Padding went where it disturbs nobody, and only there.
     let padding = room.viewer.wire_seqs(&room.track, true).len() as u64;
     assert!(padding >= congestion.counted.padding_packets, "{padding}");
+}
+
+#[tokio::test]
+async fn what_was_held_and_is_wanted_again_gets_all_its_layers() {
+    let sfu = start("", 1);
+    let mut room = Room::new(&sfu, "auto_subscribe=1").await;
+    room.watch(3, |_| 2_000_000).await;
+    room.watch(6, |at| 1_400_000u64.saturating_sub(100_000 * at).max(260_000 - at)).await;
+    assert_eq!(room.layer(), Some(1));
+    room.want(false).await;
+    room.watch(1, |_| 260_000).await;
+    let before = room.viewer.packets[&room.track].len();
+    room.want(true).await;
+    room.watch(3, |_| 2_000_000).await;
+    assert!(room.viewer.packets[&room.track].len() > before);
+    assert_eq!(room.layer(), Some(2), "{:#?}", sfu.ledger().unwrap().rooms[0].subscribers);
+    room.assert_continuous();
+}
+
+#[tokio::test]
+async fn a_track_that_comes_later_gets_what_is_left() {
+    let sfu = start("", 1);
+    let mut room = Room::new(&sfu, "auto_subscribe=0&subscriber_allow_pause=1").await;
+    room.screen = Some(publish(&mut room.publisher, "screen", MediaKind::Video).await);
+    let track = room.publisher.published("screen").unwrap();
+    room.watch(3, |_| 2_000_000).await;
+    room.watch(6, |at| 1_400_000u64.saturating_sub(100_000 * at).max(260_000 - at)).await;
+    assert_eq!(room.layer(), Some(1));
+    room.subscribe(&track).await;
+    // So low that there is no room for a probe's goal.
+    room.watch(2, |_| 259_000).await;
+    assert!(room.viewer.mid_to_track.values().any(|known| *known == track));
+    assert_eq!(room.viewer.packets.get(&track).map_or(0, Vec::len), 0, "it does not fit");
+    assert_eq!(room.states(), [proto::StreamState::Paused as i32]);
+    assert_eq!(room.layer(), Some(1));
+}
+
+#[tokio::test]
+async fn voices_are_no_part_of_a_probe() {
+    let sfu = start("", 1);
+    let mut room = Room::with_voices(&sfu, "auto_subscribe=1", 15).await;
+    room.watch(3, |_| 2_000_000).await;
+    room.watch(6, |at| 1_400_000u64.saturating_sub(100_000 * at).max(260_000 - at)).await;
+    assert_eq!(room.layer(), Some(1));
+    room.watch(6, |at| 300_000 + 2_000 * at).await;
+    let ledger = sfu.ledger().unwrap();
+    let viewer = ledger.rooms[0].subscribers.iter().find(|one| one.identity == "viewer").unwrap();
+    let counted = viewer.congestion.as_ref().unwrap().counted;
+    assert!(counted.probes >= 1 && counted.padding_packets > 0, "{counted:?}");
 }
 
 #[tokio::test]

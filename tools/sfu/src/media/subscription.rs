@@ -197,6 +197,9 @@ impl Subscription {
         self.rtx_index = u64::from(first_rtx);
         self.layer = None;
         self.selector = None;
+        // Its numbers begin anew. What it is held to stays until the way is shared out again, which
+        // tells the subscriber if that pauses it no longer.
+        self.asked = None;
         self.format = None;
         self.sent = Sent::default();
     }
@@ -236,6 +239,11 @@ impl Subscription {
             self.ledger.counts.pauses += 1;
         }
         true
+    }
+
+    /// Whether it is held to anything.
+    pub(crate) fn is_held(&self) -> bool {
+        self.cap != Cap::Open
     }
 
     /// What it is to be shared out to, of video that the subscriber wants and is sent.

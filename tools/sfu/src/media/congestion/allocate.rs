@@ -68,14 +68,22 @@ pub(crate) fn next_bps(demands: &[Demand<'_>]) -> Option<u64> {
 }
 
 /// What each is to be held to, so that all fit: the lowest layer of each in turn, then the next one.
-/// Where nobody may be paused the lowest is given whether it fits or not.
-pub(crate) fn allocate(demands: &[Demand<'_>], capacity_bps: u64, allow_pause: bool) -> Vec<Cap> {
-    let mut left = capacity_bps;
-    let mut given: Vec<Option<usize>> = vec![None; demands.len()];
+/// Where nobody may be paused the lowest is given whether it fits or not. With `upwards` each keeps what
+/// it has, and only what is left beside that is given.
+pub(crate) fn allocate(
+    demands: &[Demand<'_>],
+    capacity_bps: u64,
+    allow_pause: bool,
+    upwards: bool,
+) -> Vec<Cap> {
+    let kept = |demand: &Demand<'_>| demand.current().filter(|_| upwards);
+    let mut given: Vec<Option<usize>> = demands.iter().map(kept).collect();
+    let kept_bps = if upwards { usage_bps(demands) } else { 0 };
+    let mut left = capacity_bps.saturating_sub(kept_bps);
     let highest = demands.iter().map(|demand| demand.steps.len()).max().unwrap_or(0);
     for at in 0..highest {
         for (demand, given) in demands.iter().zip(&mut given) {
-            if demand.within(demand.limit).is_none_or(|top| at > top) {
+            if demand.within(demand.limit).is_none_or(|top| at > top) || *given >= Some(at) {
                 continue;
             }
             let has_bps = given.map_or(0, |given| demand.steps[given].bitrate_bps);
@@ -120,14 +128,30 @@ mod tests {
         let steps = simulcast();
         let tracks = [demand(&steps, 2), demand(&steps, 2)];
         let upto = |spatial| Cap::Upto(Layer::spatial(spatial));
-        assert_eq!(allocate(&tracks, 700_000, false), [upto(1), upto(0)]);
-        assert_eq!(allocate(&tracks, 50_000, false), [upto(0), upto(0)]);
-        assert_eq!(allocate(&tracks, 200_000, true), [upto(0), Cap::Paused]);
-        assert_eq!(allocate(&tracks, 50_000, true), [Cap::Paused, Cap::Paused]);
-        assert_eq!(allocate(&tracks, 9_000_000, true), [Cap::Open, Cap::Open]);
+        assert_eq!(allocate(&tracks, 700_000, false, false), [upto(1), upto(0)]);
+        assert_eq!(allocate(&tracks, 50_000, false, false), [upto(0), upto(0)]);
+        assert_eq!(allocate(&tracks, 200_000, true, false), [upto(0), Cap::Paused]);
+        assert_eq!(allocate(&tracks, 50_000, true, false), [Cap::Paused, Cap::Paused]);
+        assert_eq!(allocate(&tracks, 9_000_000, true, false), [Cap::Open, Cap::Open]);
         let low = [demand(&steps, 0)];
-        assert_eq!(allocate(&low, 200_000, false), [Cap::Open], "it wants no more");
-        assert_eq!(allocate(&[demand(&[], 2)], 0, true), [Cap::Open], "nothing is known");
+        assert_eq!(allocate(&low, 200_000, false, false), [Cap::Open], "it wants no more");
+        assert_eq!(allocate(&[demand(&[], 2)], 0, true, false), [Cap::Open], "nothing is known");
+    }
+
+    #[test]
+    fn what_others_keep_is_not_given_away() {
+        let steps = simulcast();
+        let upto = |spatial| Cap::Upto(Layer::spatial(spatial));
+        let held = |spatial| Demand { cap: upto(spatial), ..demand(&steps, 2) };
+        // 1.7 Mbit/s and 160 kbit/s: anew it would be 450 kbit/s for each.
+        let tracks = [demand(&steps, 2), held(0)];
+        assert_eq!(allocate(&tracks, 2_000_000, false, false), [upto(1), upto(1)]);
+        assert_eq!(allocate(&tracks, 2_000_000, false, true), [Cap::Open, upto(0)]);
+        assert_eq!(allocate(&tracks, 2_150_000, false, true), [Cap::Open, upto(1)]);
+        assert_eq!(allocate(&tracks, 1_000, false, true), [Cap::Open, upto(0)]);
+        let paused = [held(1), Demand { cap: Cap::Paused, ..demand(&steps, 2) }];
+        assert_eq!(allocate(&paused, 600_000, true, true), [upto(1), Cap::Paused]);
+        assert_eq!(allocate(&paused, 610_000, true, true), [upto(1), upto(0)]);
     }
 
     #[test]
@@ -138,7 +162,7 @@ mod tests {
         };
         let steps = [step(0, 0, 80), step(0, 1, 110), step(0, 2, 150), step(1, 0, 250)];
         let mut track = demand(&steps, 2);
-        assert_eq!(allocate(&[track], 120_000, false), [Cap::Upto(layer(0, 1))]);
+        assert_eq!(allocate(&[track], 120_000, false, false), [Cap::Upto(layer(0, 1))]);
         track.cap = Cap::Upto(layer(0, 1));
         assert_eq!((track.usage_bps(), track.lacks()), (110_000, 2));
         assert_eq!(next_bps(&[track]), Some(40_000));
@@ -164,7 +188,7 @@ mod tests {
         ) {
             let steps = simulcast();
             let tracks: Vec<_> = limits.iter().map(|limit| demand(&steps, *limit)).collect();
-            let caps = allocate(&tracks, capacity, allow_pause);
+            let caps = allocate(&tracks, capacity, allow_pause, false);
             let held: Vec<_> =
                 tracks.iter().zip(caps).map(|(track, cap)| Demand { cap, ..*track }).collect();
             let usage = usage_bps(&held);
@@ -172,6 +196,30 @@ mod tests {
             prop_assert!(usage <= capacity || (!allow_pause && usage <= lowest.max(capacity)));
             let lacks = held.iter().any(Demand::is_deficient);
             prop_assert_eq!(lacks, next_bps(&held).is_some());
+        }
+
+        #[test]
+        fn upwards_nobody_gets_less_and_all_fits(
+            tracks in proptest::collection::vec((0u8..3, 0u8..5), 0..6),
+            capacity in 0u64..9_000_000,
+            allow_pause: bool,
+        ) {
+            let steps = simulcast();
+            let tracks: Vec<_> = tracks.iter().map(|&(limit, cap)| {
+                let cap = match cap {
+                    3 => Cap::Open,
+                    4 if allow_pause => Cap::Paused,
+                    spatial => Cap::Upto(Layer::spatial(spatial.min(2))),
+                };
+                Demand { cap, ..demand(&steps, limit) }
+            }).collect();
+            let caps = allocate(&tracks, capacity, allow_pause, true);
+            let held: Vec<_> =
+                tracks.iter().zip(caps).map(|(track, cap)| Demand { cap, ..*track }).collect();
+            prop_assert!(usage_bps(&held) <= capacity.max(usage_bps(&tracks)));
+            for (before, after) in tracks.iter().zip(&held) {
+                prop_assert!(after.usage_bps() >= before.usage_bps());
+            }
         }
     }
 }

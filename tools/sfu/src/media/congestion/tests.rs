@@ -74,12 +74,8 @@ impl Way {
                 return;
             }
         };
-        let cap = allocate(&[self.demand()], capacity_bps, self.allow_pause)[0];
-        let held = Demand { cap, ..self.demand() };
-        if upwards && held.usage_bps() < self.demand().usage_bps() {
-            return;
-        }
-        let deficient = held.is_deficient();
+        let cap = allocate(&[self.demand()], capacity_bps, self.allow_pause, upwards)[0];
+        let deficient = (Demand { cap, ..self.demand() }).is_deficient();
         if cap != self.cap {
             self.changes.push((self.since_ms(), cap));
         }

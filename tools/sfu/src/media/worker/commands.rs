@@ -200,6 +200,7 @@ impl Worker {
         if let Some(missing) = missing {
             self.events.emit(Event::SlotsWanted { peer: key, missing });
         }
+        self.share_out_anew(index);
         self.advance(index);
     }
 
@@ -215,6 +216,7 @@ impl Worker {
             self.ice_restarted(index);
         }
         self.negotiate(index);
+        self.share_out_anew(index);
         self.advance(index);
     }
 

@@ -61,7 +61,9 @@ impl Worker {
         let (mut sent_bytes, mut pads) = (0, false);
         if let Some(peer) = self.peers.get(index) {
             for subscription in peer.subscriptions().iter() {
-                sent_bytes += subscription.sent_bytes();
+                if subscription.offer().kind == MediaKind::Video {
+                    sent_bytes += subscription.sent_bytes();
+                }
                 let track = self.tracks.get(subscription.track());
                 pads |= track.is_some_and(|track| subscription.pads(track));
             }
@@ -115,28 +117,38 @@ impl Worker {
         let tracks = self.wanted_tracks(index);
         let demands = self.demands(index, &tracks);
         let allow_pause = self.peers.get(index).is_some_and(|peer| peer.allows_pause());
-        let mut caps = allocate(&demands, capacity_bps, allow_pause);
-        let mut deficient = false;
-        for (cap, demand) in caps.iter_mut().zip(&demands) {
-            if upwards && (Demand { cap: *cap, ..*demand }).usage_bps() < demand.usage_bps() {
-                *cap = demand.cap;
-            }
-            deficient |= (Demand { cap: *cap, ..*demand }).is_deficient();
+        let caps = allocate(&demands, capacity_bps, allow_pause, upwards);
+        let mut held = demands.iter().zip(&caps).map(|(demand, &cap)| Demand { cap, ..*demand });
+        let deficient = held.any(|held| held.is_deficient());
+        for (&track, cap) in tracks.iter().zip(caps) {
+            self.hold_to(index, track, cap);
+        }
+        if !deficient {
+            // Nothing looks any more whether there is room: nor may anything wait for that which is
+            // not wanted now, or of which nothing is known.
+            let all =
+                self.peers.get(index).into_iter().flat_map(|peer| peer.subscriptions().iter());
+            let held = all.filter(|one| !one.is_removed() && one.is_held());
+            let held: Vec<usize> = held.map(Subscription::track).collect();
+            held.into_iter().for_each(|track| self.hold_to(index, track, Cap::Open));
         }
         let now = self.now;
+        let congestion = self.peers.get_mut(index).and_then(|peer| peer.congestion_mut());
+        if let Some(congestion) = congestion {
+            congestion.allocated(now, deficient);
+        }
+    }
+
+    /// Holds a track to what fits the way to a subscriber, who is told if it pauses or resumes.
+    fn hold_to(&mut self, index: usize, track: usize, cap: Cap) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let key = peer.key();
-        for (&track, cap) in tracks.iter().zip(caps) {
-            let Some(subscription) = peer.subscriptions_mut().of_track(track) else { continue };
-            if subscription.hold_to(cap)
-                && let Some(known) = self.tracks.get(track)
-            {
-                let fits = cap != Cap::Paused;
-                self.events.emit(Event::Fits { peer: key, track: known.key(), fits });
-            }
-        }
-        if let Some(congestion) = peer.congestion_mut() {
-            congestion.allocated(now, deficient);
+        let Some(subscription) = peer.subscriptions_mut().of_track(track) else { return };
+        if subscription.hold_to(cap)
+            && let Some(known) = self.tracks.get(track)
+        {
+            let fits = cap != Cap::Paused;
+            self.events.emit(Event::Fits { peer: key, track: known.key(), fits });
         }
     }
 
