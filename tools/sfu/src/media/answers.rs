@@ -16,6 +16,7 @@ use str0m::Rtc;
 use str0m::change::SdpOffer;
 use str0m::media::Mid;
 
+use super::connection::is_of_video;
 use super::failure::NegotiationError;
 use super::message::PublishedTrack;
 use super::subscriptions::Subscriptions;
@@ -252,6 +253,9 @@ fn with_audio(
         let Some(media) = media.filter(|media| media.media_type == MediaType::Audio) else {
             return Some(line.into());
         };
+        if is_of_video(line) {
+            return None;
+        }
         if line.starts_with("m=") {
             audio = AudioFormats::of(media, offer, published);
             if audio.as_ref().is_some_and(|audio| audio.red_first) {
@@ -454,6 +458,15 @@ mod tests {
         rig.amended = str::to_owned;
         let answer = rig.offer(1, 0).unwrap();
         assert_eq!(answer.mid_to_track_id, [(slot, "TR_0".to_owned())]);
+    }
+
+    #[test]
+    fn only_video_says_when_it_was_sent() {
+        let mut rig = Rig::new();
+        let sdp = rig.offer(1, 1).unwrap().sdp;
+        let (audio, video) = sdp.split_once("m=video").unwrap();
+        assert!(audio.contains("m=audio") && !audio.contains("abs-send-time"), "{sdp}");
+        assert_eq!(video.matches("abs-send-time").count(), 1, "{sdp}");
     }
 
     #[test]

@@ -80,6 +80,16 @@ fn extensions(role: Role, congestion: Congestion) -> ExtensionMap {
     map
 }
 
+/// URI of [`Extension::AbsoluteSendTime`].
+const SEND_TIME_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+
+/// Whether this line of an m-line for audio is of a header extension that only video has, which str0m
+/// can't tell apart: LiveKit has abs-send-time where it takes REMB.
+pub(crate) fn is_of_video(line: &str) -> bool {
+    let extension = line.strip_prefix("a=extmap:");
+    extension.and_then(|it| it.split(' ').nth(1)) == Some(SEND_TIME_URI)
+}
+
 /// Payload types as LiveKit numbers them (`protocol/codecs/codecs.go`).
 #[cfg(any(test, feature = "bench"))]
 pub(crate) fn codecs(role: Role) -> CodecConfig {

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
-use stampede_sdp::Description;
+use stampede_sdp::{Description, MediaType};
 use str0m::Rtc;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::Direction;
 
+use super::connection::is_of_video;
 use super::failure::NegotiationError;
 use super::subscriptions::{EndedRow, Subscriptions};
 
@@ -136,13 +137,14 @@ impl Offers {
         // Its candidates stay: it has one, and moves nowhere.
         let new_ufrag = std::mem::take(&mut self.restarts).then(|| api.ice_restart(true).ufrag);
         let Some((offer, pending)) = api.apply() else { return (None, ended) };
+        let offer = amend(offer.to_sdp_string());
         self.next_id += 1;
         let id = self.next_id;
         let mid_to_track_id = subscriptions
             .iter()
             .filter_map(|s| Some((s.mid()?.to_string(), s.offer().sid.to_string())))
             .collect();
-        let offer = Offer { id, sdp: offer.to_sdp_string(), mid_to_track_id, new_ufrag };
+        let offer = Offer { id, sdp: offer, mid_to_track_id, new_ufrag };
         self.outstanding = Some(Outstanding {
             offer: offer.clone(),
             pending,
@@ -186,6 +188,15 @@ impl Offers {
     }
 }
 
+/// str0m's offer without what only video has.
+fn amend(offer: String) -> String {
+    let Ok(description) = Description::parse(&offer) else { return offer };
+    description.rewrite(|media, line| {
+        let audio = media.is_some_and(|media| media.media_type == MediaType::Audio);
+        (!(audio && is_of_video(line))).then(|| line.into())
+    })
+}
+
 /// The channels LiveKit creates towards a subscriber (`pkg/rtc/transportmanager.go`).
 fn data_channels() -> [ChannelConfig; 3] {
     let lossy = |label: &str| ChannelConfig {
@@ -210,7 +221,8 @@ mod tests {
 
     use super::*;
     use crate::media::connection::ConnectionConfig;
-    use crate::media::message::Role;
+    use crate::media::message::{Role, TrackKey, TrackOffer};
+    use crate::media::subscription::Subscription;
 
     #[test]
     fn an_offer_that_comes_again_is_answered_twice_before_ice_is_restarted() {
@@ -247,5 +259,32 @@ mod tests {
         let local = server.direct_api().local_ice_credentials().ufrag;
         assert_eq!(Some(local), restart.new_ufrag);
         assert!(offers.offer(&mut server, &mut none, now).0.is_none());
+    }
+
+    #[test]
+    fn only_video_says_when_it_was_sent() {
+        let now = Instant::now();
+        let config = ConnectionConfig::generate(stampede_core::crypto::provider()).unwrap();
+        let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
+        let mut subscriptions = Subscriptions::default();
+        for (track, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
+            let offer = TrackOffer {
+                track: TrackKey(track as u64),
+                sid: format!("TR_{track}").into(),
+                publisher_sid: "PA_1".into(),
+                kind,
+                home: 0,
+                limit: 2,
+                paused: false,
+            };
+            subscriptions.add(Subscription::new(track, "room".into(), offer, 1, 1));
+        }
+        let mut offers = Offers::default();
+        offers.want(now);
+        let now = now + NEGOTIATION_DEBOUNCE;
+        let sdp = offers.offer(&mut server, &mut subscriptions, now).0.unwrap().sdp;
+        let (audio, video) = sdp.split_once("m=video").unwrap();
+        assert!(audio.contains("m=audio") && !audio.contains("abs-send-time"), "{sdp}");
+        assert_eq!(video.matches("abs-send-time").count(), 1, "{sdp}");
     }
 }

@@ -461,7 +461,7 @@ impl Subscription {
             payload_type: matching.pt(),
             rtx_payload_type: matching.resend(),
             red_payload_type: matching.red(),
-            extensions: ExtensionIds::of(media.remote_extmap()),
+            extensions: ExtensionIds::of(media.remote_extmap(), self.offer.kind),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use stampede_core::MediaKind;
 use str0m::rtp::{Extension, ExtensionMap};
 
 use crate::media::packet::Extensions;
@@ -38,14 +39,15 @@ pub(crate) struct ExtensionIds {
 }
 
 impl ExtensionIds {
-    /// As negotiated.
-    pub(crate) fn of(map: &ExtensionMap) -> Self {
+    /// As negotiated for a kind of media. When a packet was sent is told of video alone, as LiveKit has
+    /// it (`pkg/rtc/config.go`).
+    pub(crate) fn of(map: &ExtensionMap, kind: MediaKind) -> Self {
         let id = |extension| map.id_of(extension).filter(|id| (1..=ID_MAX).contains(id));
         Self {
             audio_level: id(Extension::AudioLevel),
             video_orientation: id(Extension::VideoOrientation),
             abs_capture_time: id(Extension::AbsoluteCaptureTime),
-            abs_send_time: id(Extension::AbsoluteSendTime),
+            abs_send_time: id(Extension::AbsoluteSendTime).filter(|_| kind == MediaKind::Video),
             dependency_descriptor: id(frame::extension()),
         }
     }
@@ -284,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_packet_without_extensions_is_twelve_bytes_and_its_payload() {
-        let ids = ExtensionIds::of(&map());
+        let ids = ExtensionIds::of(&map(), MediaKind::Video);
         let extensions =
             ExtensionBlock::new(&Extensions::default(), OwnExtensions::default(), &ids);
         let packet = Packet {
@@ -317,9 +319,10 @@ mod tests {
         let mut map = map();
         map.set(5, Extension::AbsoluteSendTime);
         map.set(12, frame::extension());
-        let ids = ExtensionIds::of(&map);
+        let ids = ExtensionIds::of(&map, MediaKind::Video);
         let send_time = Some(abs_send_time(Instant::now(), Instant::now()));
         assert!(ids.has_send_time() && send_time.is_some());
+        assert!(!ExtensionIds::of(&map, MediaKind::Audio).has_send_time());
         let written = |descriptor: &[u8]| {
             let own = OwnExtensions { send_time: Some([1, 2, 3]), descriptor: Some(descriptor) };
             let block = ExtensionBlock::new(&Extensions::default(), own, &ids);
@@ -356,7 +359,7 @@ mod tests {
             ..Extensions::default()
         };
         let own = OwnExtensions::default();
-        let block = ExtensionBlock::new(&values, own, &ExtensionIds::of(&map()));
+        let block = ExtensionBlock::new(&values, own, &ExtensionIds::of(&map(), MediaKind::Video));
         let mut out = vec![0; block.bytes()];
         block.write(&mut out);
         let seconds = (NTP_UNIX_S + 1).to_be_bytes();
