@@ -2,9 +2,11 @@
 //! `pkg/rtc/participant_data_track.go`, `pkg/rtc/datatrack.go`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::data_track_subscriber_handles::PublishedDataTrack;
 use proto::request_response::{Reason, Request as About};
 use proto::signal_response::Message;
@@ -14,8 +16,10 @@ use crate::media::message::{Command, DATA_TRACK_HANDLE, PeerKey};
 
 /// Data tracks of a participant; further ones are refused.
 const DATA_TRACKS_MAX: usize = 100;
-/// Longest name of one, as LiveKit's.
-const NAME_CHARS_MAX: usize = 256;
+/// Longest name of one in bytes, as LiveKit's.
+const NAME_BYTES_MAX: usize = 256;
+/// Longest encoded request to publish one: what it says of the track is told to everybody in the room.
+const REQUEST_BYTES_MAX: usize = 1_024;
 
 /// A published data track.
 pub(super) struct DataTrack {
@@ -30,6 +34,8 @@ pub(super) struct DataTracks {
     published: Vec<DataTrack>,
     /// It is subscribed to all of others.
     auto_subscribe: bool,
+    /// Those of others that it is subscribed to, by its handles of them.
+    handles: HashMap<u32, PublishedDataTrack>,
     /// The handle of its latest subscription.
     handle: u16,
 }
@@ -44,9 +50,18 @@ impl DataTracks {
         self.published.iter().any(|track| track.info.sid == sid)
     }
 
-    fn next_handle(&mut self) -> u16 {
-        self.handle = self.handle.checked_add(1).unwrap_or(1);
-        self.handle
+    /// Subscribes it to a track, by a handle that it has for no other; `None` if it has none left.
+    fn subscribe(&mut self, track: PublishedDataTrack) -> Option<u16> {
+        if self.handles.len() >= usize::from(u16::MAX) {
+            return None;
+        }
+        loop {
+            self.handle = self.handle.checked_add(1).unwrap_or(1);
+            if let Entry::Vacant(free) = self.handles.entry(u32::from(self.handle)) {
+                free.insert(track);
+                return Some(self.handle);
+            }
+        }
     }
 }
 
@@ -64,13 +79,13 @@ impl Hub {
             Reason::NotAllowed
         } else if !(1..=u32::from(u16::MAX)).contains(&request.pub_handle) {
             Reason::InvalidHandle
-        } else if request.name.is_empty() || request.name.len() > NAME_CHARS_MAX {
+        } else if request.name.is_empty() || request.name.len() > NAME_BYTES_MAX {
             Reason::InvalidName
         } else if published.iter().any(|track| track.info.pub_handle == request.pub_handle) {
             Reason::DuplicateHandle
         } else if published.iter().any(|track| track.info.name == request.name) {
             Reason::DuplicateName
-        } else if published.len() >= DATA_TRACKS_MAX {
+        } else if published.len() >= DATA_TRACKS_MAX || request.encoded_len() > REQUEST_BYTES_MAX {
             Reason::LimitExceeded
         } else {
             Reason::Ok
@@ -102,9 +117,9 @@ impl Hub {
         let others = room.participants.iter().filter(|(_, one)| one.data_tracks.auto_subscribe);
         let others: Vec<_> = others.map(|(other, _)| other.clone()).collect();
         self.announce(&who.room, &who.sid);
-        for other in others {
-            if self.set_data_subscription(&who.room, &other, &sid, true) {
-                self.tell_handles(&who.room, &other);
+        for other in others.iter().filter(|other| **other != who.sid) {
+            if self.set_data_subscription(&who.room, (&who.sid, &sid), other, true) {
+                self.tell_handles(&who.room, other);
             }
         }
     }
@@ -130,7 +145,8 @@ impl Hub {
         let response = proto::UnpublishDataTrackResponse { info: Some(info) };
         participant.send(Message::UnpublishDataTrackResponse(response));
         self.announce_update(&who.room, &who.sid);
-        for (other, _) in subscribers {
+        for (other, handle) in subscribers {
+            self.forget_handle(&who.room, &other, handle);
             self.tell_handles(&who.room, &other);
         }
     }
@@ -142,8 +158,13 @@ impl Hub {
     ) {
         let mut changed = false;
         for one in &update.updates {
-            let (track, subscribe) = (&one.track_sid, one.subscribe);
-            changed |= self.set_data_subscription(&who.room, &who.sid, track, subscribe);
+            let Some(room) = self.rooms.get(&who.room) else { return };
+            let of = |(_, other): &(&Arc<str>, &super::Participant)| {
+                other.data_tracks.has(&one.track_sid)
+            };
+            let Some((publisher, _)) = room.participants.iter().find(of) else { continue };
+            let track = (&publisher.clone(), one.track_sid.as_str());
+            changed |= self.set_data_subscription(&who.room, track, &who.sid, one.subscribe);
         }
         if changed {
             self.tell_handles(&who.room, &who.sid);
@@ -152,62 +173,78 @@ impl Hub {
 
     /// Subscribes a participant to a data track of somebody else, or no longer. Whether that changed
     /// anything.
-    fn set_data_subscription(&mut self, name: &str, sid: &str, track: &str, wanted: bool) -> bool {
+    fn set_data_subscription(
+        &mut self,
+        name: &str,
+        (publisher, track): (&Arc<str>, &str),
+        sid: &Arc<str>,
+        wanted: bool,
+    ) -> bool {
         let Some(room) = self.rooms.get_mut(name) else { return false };
-        let of = |(other, one): &(&Arc<str>, &super::Participant)| {
-            ***other != *sid && one.data_tracks.has(track)
-        };
-        let publisher = room.participants.iter().find(of).map(|(other, _)| other.clone());
-        let Some(publisher) = publisher else { return false };
-        let Some((sid, subscriber)) = room.participants.get_key_value(sid) else { return false };
-        if subscriber.subscriber.is_none() {
+        let connected = room.participants.get(sid).is_some_and(|one| one.subscriber.is_some());
+        let Some(other) = room.participants.get_mut(publisher) else { return false };
+        if publisher == sid || !connected {
             return false;
         }
-        let sid = sid.clone();
-        let published = |room: &mut super::Room| {
-            let tracks = &mut room.participants.get_mut(&publisher)?.data_tracks.published;
-            let place = tracks.iter().position(|one| one.info.sid == track)?;
-            let subscribers = &mut tracks[place].subscribers;
-            let known = subscribers.iter().position(|(known, _)| *known == sid);
-            if let Some(place) = known.filter(|_| !wanted) {
-                subscribers.swap_remove(place);
-            }
-            Some(known.is_some())
+        let published = PublishedDataTrack {
+            publisher_identity: other.info.identity.clone(),
+            publisher_sid: other.info.sid.clone(),
+            track_sid: track.to_owned(),
         };
-        let Some(was) = published(room) else { return false };
-        if wanted && !was {
-            let handle = room.participants.get_mut(&sid).map(|one| one.data_tracks.next_handle());
-            let tracks = room.participants.get_mut(&publisher).map(|one| &mut one.data_tracks);
-            let of = |one: &&mut DataTrack| one.info.sid == track;
-            let track = tracks.and_then(|tracks| tracks.published.iter_mut().find(of));
-            if let (Some(handle), Some(track)) = (handle, track) {
-                track.subscribers.push((sid, handle));
+        let of = |one: &&mut DataTrack| one.info.sid == track;
+        let Some(known) = other.data_tracks.published.iter_mut().find(of) else { return false };
+        let place = known.subscribers.iter().position(|(known, _)| known == sid);
+        match place {
+            Some(place) if !wanted => {
+                let (_, handle) = known.subscribers.swap_remove(place);
+                self.forget_handle(name, sid, handle);
+                true
             }
+            None if wanted => {
+                let subscriber = room.participants.get_mut(sid);
+                let handle = subscriber.and_then(|one| one.data_tracks.subscribe(published));
+                let other = room.participants.get_mut(publisher);
+                let tracks = other.map(|one| &mut one.data_tracks.published);
+                let known = tracks.and_then(|tracks| tracks.iter_mut().find(of));
+                if let (Some(handle), Some(known)) = (handle, known) {
+                    known.subscribers.push((sid.clone(), handle));
+                }
+                handle.is_some()
+            }
+            _ => false,
         }
-        was != wanted
     }
 
-    /// Subscribes who is there now to the data tracks it finds, if it wants all.
-    pub(super) fn subscribe_to_data_tracks(&mut self, name: &str, sid: &str) {
-        let Some(room) = self.rooms.get(name) else { return };
-        let wants = room.participants.get(sid).is_some_and(|one| one.data_tracks.auto_subscribe);
-        let tracks = room.participants.values().filter(|_| wants);
-        let tracks = tracks.flat_map(|other| &other.data_tracks.published);
-        let tracks: Vec<String> = tracks.map(|track| track.info.sid.clone()).collect();
+    fn forget_handle(&mut self, name: &str, sid: &str, handle: u16) {
+        let room = self.rooms.get_mut(name);
+        if let Some(participant) = room.and_then(|room| room.participants.get_mut(sid)) {
+            participant.data_tracks.handles.remove(&u32::from(handle));
+        }
+    }
+
+    /// Subscribes who is there now to the data tracks it finds, if it wants all. Whether there are any.
+    pub(super) fn subscribe_to_data_tracks(&mut self, name: &str, sid: &Arc<str>) -> bool {
+        let Some(room) = self.rooms.get(name) else { return false };
+        if !room.participants.get(sid).is_some_and(|one| one.data_tracks.auto_subscribe) {
+            return false;
+        }
+        let tracks = room.participants.iter().flat_map(|(publisher, other)| {
+            let published = other.data_tracks.published.iter();
+            published.map(|track| (publisher.clone(), track.info.sid.clone()))
+        });
+        let tracks: Vec<_> = tracks.collect();
         let mut changed = false;
-        for track in tracks {
-            changed |= self.set_data_subscription(name, sid, &track, true);
+        for (publisher, track) in &tracks {
+            changed |= self.set_data_subscription(name, (publisher, track), sid, true);
         }
-        if changed {
-            self.tell_handles(name, sid);
-        }
+        changed
     }
 
     /// Tells a participant all its handles.
     pub(super) fn tell_handles(&self, name: &str, sid: &str) {
-        let sub_handles = self.handles(name, sid);
         let room = self.rooms.get(name);
         if let Some(participant) = room.and_then(|room| room.participants.get(sid)) {
+            let sub_handles = participant.data_tracks.handles.clone();
             let handles = proto::DataTrackSubscriberHandles { sub_handles };
             participant.send(Message::DataTrackSubscriberHandles(handles));
         }
@@ -215,27 +252,11 @@ impl Hub {
 
     /// Tells who resumes its handles, if it has any.
     pub(super) fn tell_handles_again(&self, name: &str, sid: &str) {
-        if !self.handles(name, sid).is_empty() {
+        let room = self.rooms.get(name);
+        let participant = room.and_then(|room| room.participants.get(sid));
+        if participant.is_some_and(|one| !one.data_tracks.handles.is_empty()) {
             self.tell_handles(name, sid);
         }
-    }
-
-    fn handles(&self, name: &str, sid: &str) -> HashMap<u32, PublishedDataTrack> {
-        let mut sub_handles = HashMap::new();
-        let participants = self.rooms.get(name).map(|room| room.participants.values());
-        for publisher in participants.into_iter().flatten() {
-            for track in &publisher.data_tracks.published {
-                let of = |(known, _): &&(Arc<str>, u16)| **known == *sid;
-                let Some((_, handle)) = track.subscribers.iter().find(of) else { continue };
-                let published = PublishedDataTrack {
-                    publisher_identity: publisher.info.identity.clone(),
-                    publisher_sid: publisher.info.sid.clone(),
-                    track_sid: track.info.sid.clone(),
-                };
-                sub_handles.insert(u32::from(*handle), published);
-            }
-        }
-        sub_handles
     }
 
     /// Takes a participant that has left the room `name` out of all data tracks, and ends its own.
@@ -243,19 +264,24 @@ impl Hub {
         let sid = left.info.sid.clone();
         left.info.data_tracks.clear();
         let published = std::mem::take(&mut left.data_tracks.published);
+        let handles = std::mem::take(&mut left.data_tracks.handles);
         let Some(room) = self.rooms.get_mut(name) else { return };
-        for other in room.participants.values_mut() {
-            for track in &mut other.data_tracks.published {
-                track.subscribers.retain(|(known, _)| **known != *sid);
+        for track in handles.into_values() {
+            let other = room.participants.get_mut(track.publisher_sid.as_str());
+            for one in other.into_iter().flat_map(|other| &mut other.data_tracks.published) {
+                if one.info.sid == track.track_sid {
+                    one.subscribers.retain(|(known, _)| **known != *sid);
+                }
             }
         }
         let mut told: Vec<Arc<str>> = Vec::new();
-        for (other, _) in published.into_iter().flat_map(|track| track.subscribers) {
+        for (other, handle) in published.into_iter().flat_map(|track| track.subscribers) {
+            self.forget_handle(name, &other, handle);
             if !told.contains(&other) {
-                self.tell_handles(name, &other);
                 told.push(other);
             }
         }
+        told.iter().for_each(|other| self.tell_handles(name, other));
     }
 
     /// Passes a packet on to those who are subscribed to its track.
@@ -284,5 +310,27 @@ impl Hub {
                 self.command(worker, Command::DataTrack { targets, payload });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_given_for_one_track_at_a_time() {
+        let mut tracks = DataTracks { handle: u16::MAX - 1, ..DataTracks::default() };
+        let subscribe = |tracks: &mut DataTracks| tracks.subscribe(PublishedDataTrack::default());
+        assert_eq!(subscribe(&mut tracks), Some(u16::MAX));
+        assert_eq!(subscribe(&mut tracks), Some(1));
+        tracks.handle = u16::MAX - 1;
+        assert_eq!(subscribe(&mut tracks), Some(2), "65,535 and 1 are in use");
+        tracks.handles.remove(&1);
+        tracks.handle = u16::MAX;
+        assert_eq!(subscribe(&mut tracks), Some(1));
+        for _ in tracks.handles.len()..usize::from(u16::MAX) {
+            assert!(subscribe(&mut tracks).is_some());
+        }
+        assert_eq!(subscribe(&mut tracks), None, "all are in use");
     }
 }

@@ -126,7 +126,9 @@ impl Hub {
         if primary {
             participant.info.state = proto::participant_info::State::Active as i32;
             self.announce(&name, &sid);
-            self.subscribe_to_data_tracks(&name, &sid);
+            if self.subscribe_to_data_tracks(&name, &sid) {
+                self.tell_handles(&name, &sid);
+            }
         }
     }
 

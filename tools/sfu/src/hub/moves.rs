@@ -95,6 +95,9 @@ impl Hub {
         tracing::info!(room = from, identity, to, "moved");
         self.settle(&place, publisher, tracks);
         self.tell_moved(&place, token);
+        // Those it had are over, whether it finds others or not.
+        self.subscribe_to_data_tracks(&place.room, &place.sid);
+        self.tell_handles(&place.room, &place.sid);
         Ok(())
     }
 
@@ -139,7 +142,6 @@ impl Hub {
                 self.subscribe(&place.room, &place.sid, key);
             }
         }
-        self.subscribe_to_data_tracks(&place.room, &place.sid);
     }
 
     /// Tells a participant where it is now: before anything else of that room, for what is negotiated

@@ -469,3 +469,98 @@ fn calls_go_to_who_is_named_even_if_it_only_sends() {
     let packet = proto::DataPacket::decode(&payload[..]).unwrap();
     assert_eq!(packet.participant_identity, "alice");
 }
+
+#[test]
+fn what_a_data_track_may_say_of_itself_is_bounded() {
+    let mut rig = Rig::new();
+    let (mut alice, from) = rig.join("alice");
+    rig.hub.event(Event::Connected { peer: from });
+    let schema = |bytes| proto::DataTrackSchemaId { name: "s".repeat(bytes), ..Default::default() };
+    let request = |pub_handle, bytes| {
+        let Request::PublishDataTrackRequest(request) =
+            publish_data(pub_handle, &pub_handle.to_string())
+        else {
+            unreachable!()
+        };
+        proto::PublishDataTrackRequest { schema: Some(schema(bytes)), ..request }
+    };
+    // Its length is no longer than that of its parts.
+    let around = request(1, 900).encoded_len() - 900;
+    for (handle, bytes, published) in [(1, 1_024 - around, true), (2, 1_025 - around, false)] {
+        rig.hub.request(alice.key, Request::PublishDataTrackRequest(request(handle, bytes)));
+        let told = alice.told().0;
+        let refused = |it: &Message| match it {
+            Message::RequestResponse(one) => {
+                one.reason() == proto::request_response::Reason::LimitExceeded
+            }
+            _ => false,
+        };
+        let is = |it: &Message| matches!(it, Message::PublishDataTrackResponse(_));
+        assert_eq!((told.iter().any(is), told.iter().any(refused)), (published, !published));
+    }
+    // 258 bytes of 129 characters.
+    rig.hub.request(alice.key, publish_data(3, &"é".repeat(129)));
+    let told = alice.told().0;
+    let invalid = |it: &Message| match it {
+        Message::RequestResponse(one) => {
+            one.reason() == proto::request_response::Reason::InvalidName
+        }
+        _ => false,
+    };
+    assert!(told.iter().any(invalid), "{told:?}");
+}
+
+#[test]
+fn handles_end_with_their_tracks_and_with_whoever_published_them() {
+    let mut rig = Rig::new();
+    let (alice, from) = rig.join("alice");
+    let (mut bob, to) = rig.join("bob");
+    for peer in [from, to] {
+        rig.hub.event(Event::Connected { peer });
+    }
+    let handle = |told: &[Message]| {
+        let mut handles: Vec<u32> = handles(told).unwrap().iter().map(|(it, _)| *it).collect();
+        handles.sort_unstable();
+        handles
+    };
+    for number in [1, 2] {
+        rig.hub.request(alice.key, publish_data(number, &format!("track {number}")));
+    }
+    assert_eq!(handle(&bob.told().0), [1, 2]);
+    let unpublish = proto::UnpublishDataTrackRequest { pub_handle: 1 };
+    rig.hub.request(alice.key, Request::UnpublishDataTrackRequest(unpublish));
+    assert_eq!(handle(&bob.told().0), [2]);
+    rig.hub.request(alice.key, publish_data(1, "track 3"));
+    assert_eq!(handle(&bob.told().0), [2, 3]);
+    rig.hub.remove_participant(ROOM, "alice");
+    assert_eq!(handle(&bob.told().0), [0u32; 0]);
+}
+
+#[test]
+fn who_is_moved_is_told_of_data_tracks_behind_its_new_room() {
+    let mut rig = Rig::new();
+    let (alice, from) = rig.join("alice");
+    let (mut bob, to) = rig.join("bob");
+    for peer in [from, to] {
+        rig.hub.event(Event::Connected { peer });
+    }
+    rig.hub.request(alice.key, publish_data(1, "here"));
+    assert_eq!(handles(&bob.told().0).unwrap().len(), 1);
+    let mut move_bob = |room: &str, destination: &str| {
+        let request = proto::MoveParticipantRequest {
+            room: room.to_owned(),
+            identity: "bob".to_owned(),
+            destination_room: destination.to_owned(),
+        };
+        rig.hub.move_participant(&request, |_| None).unwrap();
+        bob.told().0
+    };
+    let behind = |told: &[Message]| {
+        let is = |it: &Message| matches!(it, Message::RoomMoved(_));
+        let moved = told.iter().position(is).unwrap();
+        assert_eq!(handles(&told[..moved]), None, "{told:?}");
+        handles(&told[moved..]).unwrap().len()
+    };
+    assert_eq!(behind(&move_bob(ROOM, "other")), 0, "those of the old room are over");
+    assert_eq!(behind(&move_bob("other", ROOM)), 1);
+}
