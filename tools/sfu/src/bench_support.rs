@@ -31,7 +31,7 @@ use crate::media::codec::inspect;
 use crate::media::connection::{ConnectionConfig, codecs};
 use crate::media::events::EventQueue;
 use crate::media::factory::PeerFactory;
-use crate::media::handle::{WorkerHandle, WorkerReport};
+use crate::media::handle::WorkerHandle;
 use crate::media::message::{Command, Event, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
 use crate::media::packet::{Extensions, MediaBatch, MediaPacket};
 use crate::media::rewrite::Numbers;
@@ -383,9 +383,7 @@ impl FanOut {
 
     /// What was sent to each subscriber.
     fn rows(&self) -> Vec<SubscriberTrackLedger> {
-        let mut report = WorkerReport::default();
-        self.worker.report_tracks(&mut report);
-        report.subscribed.into_iter().map(|(_, _, row)| row).collect()
+        self.worker.rows().subscribed.into_iter().map(|(_, _, row)| row).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::ledger::{
     CongestionLedger, Ledger, LedgerTotals, PublishedTrackLedger, RoomLedger, SubscriberLedger,
     SubscriberTrackLedger,
 };
-use crate::media::handle::{WorkerHandle, WorkerReport};
+use crate::media::handle::{Rows, WorkerHandle, WorkerReport};
 
 /// How long a worker may take to answer. It does within milliseconds, and within one share of a
 /// burst when it is saturated.
@@ -57,16 +57,22 @@ fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
     let mut subscribed: HashMap<Arc<str>, BTreeMap<Arc<str>, Vec<SubscriberTrackLedger>>> =
         HashMap::new();
     let mut congestion: HashMap<(Arc<str>, Arc<str>), CongestionLedger> = HashMap::new();
+    // Of several rows of one subscriber the one that is there says how it is now, whichever worker has it.
+    let (mut ended, mut live) = (Vec::new(), Vec::new());
     for report in reports {
         ledger.workers.push(report.worker);
-        for (room, row) in report.published {
+        ended.push(over(report.ended));
+        live.push(report.live);
+    }
+    for rows in ended.into_iter().chain(live) {
+        for (room, row) in rows.published {
             published.entry(room).or_default().push(row);
         }
-        for (room, identity, row) in report.congestion {
+        for (room, identity, row) in rows.congestion {
             let known = congestion.entry((room, identity)).or_default();
             add_congestion(known, row);
         }
-        for (room, identity, row) in report.subscribed {
+        for (room, identity, row) in rows.subscribed {
             let tracks = subscribed.entry(room).or_default().entry(identity).or_default();
             match tracks.iter_mut().find(|track| track.track_sid == row.track_sid) {
                 Some(track) => add(track, &row),
@@ -90,6 +96,17 @@ fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
     ledger.totals = totals(&ledger.rooms);
 }
 
+/// Rows of what is over, of which nothing is forwarded now.
+fn over(mut rows: Rows) -> Rows {
+    for (_, _, row) in &mut rows.subscribed {
+        (row.layer, row.temporal_layer) = (None, None);
+    }
+    for (_, _, row) in &mut rows.congestion {
+        row.capacity_bps = None;
+    }
+    rows
+}
+
 /// A subscriber that came back to the same track goes on in its row.
 fn add(row: &mut SubscriberTrackLedger, more: &SubscriberTrackLedger) {
     row.counts.merge(&more.counts);
@@ -103,7 +120,7 @@ fn add_congestion(row: &mut CongestionLedger, more: CongestionLedger) {
     let lowest = [row.estimate_bps_min, more.estimate_bps_min];
     row.estimate_bps_min = lowest.into_iter().flatten().min();
     row.estimate_bps = more.estimate_bps.or(row.estimate_bps);
-    row.capacity_bps = more.capacity_bps;
+    row.capacity_bps = more.capacity_bps.or(row.capacity_bps);
 }
 
 fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
@@ -124,4 +141,48 @@ fn totals(rooms: &[RoomLedger]) -> LedgerTotals {
         }
     }
     totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_back_is_as_it_is_now() {
+        let track = |layer| SubscriberTrackLedger {
+            track_sid: "TR_1".into(),
+            layer,
+            ..SubscriberTrackLedger::default()
+        };
+        let way = |bps: u64, capacity_bps| CongestionLedger {
+            estimate_bps: Some(bps),
+            estimate_bps_min: Some(bps),
+            capacity_bps,
+            ..CongestionLedger::default()
+        };
+        let rows = |layer, way| Rows {
+            subscribed: vec![("room".into(), "viewer".into(), track(layer))],
+            congestion: vec![("room".into(), "viewer".into(), way)],
+            ..Rows::default()
+        };
+        let merged = |reports| {
+            let room = RoomLedger { room: "room".into(), ..RoomLedger::default() };
+            let mut ledger = Ledger { rooms: vec![room], ..Ledger::default() };
+            merge(&mut ledger, reports);
+            let viewer = ledger.rooms.remove(0).subscribers.remove(0);
+            (viewer.tracks[0].layer, viewer.congestion.unwrap_or_default())
+        };
+        let live = |rows| WorkerReport { live: rows, ..WorkerReport::default() };
+        let ended = |rows| WorkerReport { ended: rows, ..WorkerReport::default() };
+        let before = || rows(Some(2), way(100, Some(70)));
+        // The worker it had before is the second one.
+        let now = merged(vec![live(rows(Some(1), way(300, Some(200)))), ended(before())]);
+        let is = CongestionLedger { estimate_bps_min: Some(100), ..way(300, Some(200)) };
+        assert_eq!(now, (Some(1), is));
+        // It is sent no layer yet, and nothing is known to be too much.
+        let now = merged(vec![ended(before()), live(rows(None, way(300, None)))]);
+        assert_eq!((now.0, now.1.capacity_bps), (None, None));
+        let now = merged(vec![ended(before())]);
+        assert_eq!((now.0, now.1), (None, way(100, None)));
+    }
 }

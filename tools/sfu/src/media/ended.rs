@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::handle::WorkerReport;
+use super::handle::Rows;
 use crate::ledger::{CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger};
 
 /// Ledger rows of ended subscriptions, and as many of ended publications, kept by a worker; the
@@ -44,11 +44,13 @@ impl EndedRows {
         push(&mut self.congestion, (room, identity, row));
     }
 
-    /// Enters the rows into a report.
-    pub(crate) fn report(&self, report: &mut WorkerReport) {
-        report.published.extend(self.published.iter().cloned());
-        report.subscribed.extend(self.subscribed.iter().cloned());
-        report.congestion.extend(self.congestion.iter().cloned());
+    /// The rows.
+    pub(crate) fn rows(&self) -> Rows {
+        Rows {
+            published: self.published.iter().cloned().collect(),
+            subscribed: self.subscribed.iter().cloned().collect(),
+            congestion: self.congestion.iter().cloned().collect(),
+        }
     }
 }
 

@@ -25,6 +25,15 @@ const REPORTS_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct WorkerReport {
     pub(crate) worker: WorkerLedger,
+    /// Of what is over.
+    pub(crate) ended: Rows,
+    /// Of what is there.
+    pub(crate) live: Rows,
+}
+
+/// Rows of the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
     /// (room, track).
     pub(crate) published: Vec<(Arc<str>, PublishedTrackLedger)>,
     /// (room, identity, track).

@@ -19,7 +19,7 @@ use super::events::EventQueue;
 use super::factory::PeerFactory;
 use super::failure::PeerFailure;
 use super::forward::Forwarder;
-use super::handle::{Inbox, NoCommand, WorkerReport};
+use super::handle::{Inbox, NoCommand, Rows, WorkerReport};
 use super::layers::LAYERS_MAX;
 use super::message::Command;
 use super::peers::PeerTable;
@@ -310,26 +310,25 @@ impl Worker {
             counted,
             cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
         };
-        let mut report = WorkerReport { worker, ..WorkerReport::default() };
-        self.report_tracks(&mut report);
-        report
+        WorkerReport { worker, ended: self.ended.rows(), live: self.rows() }
     }
 
-    /// Enters what was published and subscribed to.
-    pub(crate) fn report_tracks(&self, report: &mut WorkerReport) {
-        self.ended.report(report);
+    /// What is published and subscribed to.
+    pub(crate) fn rows(&self) -> Rows {
+        let mut rows = Rows::default();
         for source in self.tracks.iter().filter_map(|track| track.source()) {
-            report.published.push((source.room().clone(), source.row()));
+            rows.published.push((source.room().clone(), source.row()));
         }
         for peer in self.peers.iter() {
             let label = peer.label();
             if let Some(congestion) = peer.congestion() {
                 let (room, identity) = (label.room.clone(), label.identity.clone());
-                report.congestion.push((room, identity, congestion.row()));
+                rows.congestion.push((room, identity, congestion.row()));
             }
-            report.subscribed.extend(peer.subscriptions().iter().map(|subscription| {
+            rows.subscribed.extend(peer.subscriptions().iter().map(|subscription| {
                 (subscription.room().clone(), label.identity.clone(), subscription.row())
             }));
         }
+        rows
     }
 }
