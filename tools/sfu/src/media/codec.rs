@@ -1,9 +1,7 @@
 //! What the SFU reads of a payload: whether it starts a keyframe, and VP8's numbers.
 
 use stampede_media::h265;
-use str0m::format::{
-    Codec, detect_av1_keyframe, detect_h264_keyframe, detect_h264_nalu, detect_vp8_keyframe,
-};
+use str0m::format::{Codec, detect_av1_keyframe, detect_h264_nalu, detect_vp8_keyframe};
 use str0m::rtp::Vp8Descriptor;
 
 use super::rewrite::Vp8Numbers;
@@ -32,9 +30,10 @@ pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Inspected {
     let starts_keyframe = match codec {
         Codec::Vp8 => detect_vp8_keyframe(payload),
         Codec::Vp9 => begins_vp9_keyframe(payload).unwrap_or(false),
-        // The parameter sets come first and belong to the keyframe.
-        Codec::H264 => detect_h264_nalu(payload, H264_SPS) || detect_h264_keyframe(payload),
-        Codec::H265 => begins_h265_keyframe(payload),
+        // The parameter sets come first and belong to the keyframe: a slice of it is behind its
+        // beginning, and of no use without them.
+        Codec::H264 => detect_h264_nalu(payload, H264_SPS),
+        Codec::H265 => h265::Summary::of(payload).is_ok_and(|summary| summary.parameters),
         Codec::Av1 => detect_av1_keyframe(payload),
         _ => false,
     };
@@ -58,12 +57,6 @@ fn begins_vp9_keyframe(payload: &[u8]) -> Option<bool> {
     };
     let inter_layer = has(0x20) && rest.get(picture_id)? & 1 == 1;
     Some(!has(0x40) && has(0x08) && !inter_layer)
-}
-
-/// The same of H.265, or its first slice.
-fn begins_h265_keyframe(payload: &[u8]) -> bool {
-    let Ok(summary) = h265::Summary::of(payload) else { return false };
-    summary.parameters || (summary.irap() && summary.head.is_some())
 }
 
 /// LiveKit's name of a codec (`TrackInfo.mime_type`), if it carries it.
@@ -96,5 +89,21 @@ mod tests {
         assert!(!starts(&[0xe8, 0x92, 0x34, 0x10, 7, 9]), "predicted");
         assert!(starts(&[0x88, 0x12, 9]) && starts(&[0x08, 9]), "one layer");
         assert!(!starts(&[]) && !starts(&[0xa8, 0x92]));
+    }
+
+    #[test]
+    fn h264_and_h265_keyframes_begin_with_their_parameter_sets_alone() {
+        let begin = |codec, payloads: &[&[u8]]| -> Vec<bool> {
+            payloads.iter().map(|payload| inspect(codec, payload).starts_keyframe).collect()
+        };
+        // VPS, SPS and PPS in one packet; the first part of an IDR slice, and another; a later picture.
+        let sets = &[0x60, 1, 0, 2, 0x40, 1, 0, 2, 0x42, 1, 0, 2, 0x44, 1][..];
+        let h265 = [sets, &[0x62, 1, 0x93, 0x80], &[0x62, 1, 0x13, 0x80], &[0x02, 1, 0x80]];
+        assert_eq!(begin(Codec::H265, &h265), [true, false, false, false]);
+        // SPS and PPS in a STAP-A; the same as an FU-A, and as a whole; a later picture.
+        let sets = &[0x78, 0, 2, 0x67, 1, 0, 2, 0x68, 1][..];
+        let h264 = [sets, &[0x7c, 0x85, 1], &[0x7c, 0x05, 1], &[0x65, 1], &[0x41, 1]];
+        assert_eq!(begin(Codec::H264, &h264), [true, false, false, false, false]);
+        assert_eq!(begin(Codec::H264, &[&[0x67, 1], &[0x68, 1], &[0x65, 1]]), [true, false, false]);
     }
 }
