@@ -160,7 +160,7 @@ impl Hub {
             let mut pending = participant.pending.remove(pending);
             pending.info.mid = mid.clone();
             let sid: Arc<str> = pending.info.sid.as_str().into();
-            let (dtx, red) = (may_pause(&pending.info), may_be_redundant(&pending.info));
+            let track = published(key, mid.clone(), pending.kind, &pending.info);
             if let Some(entry) = participant.mids.get_mut(&mid) {
                 entry.track = Some(key);
             }
@@ -176,7 +176,7 @@ impl Hub {
                     subscribers: vec![0; workers],
                 },
             );
-            bound.push(PublishedTrack { track: key, sid, mid, kind: pending.kind, dtx, red });
+            bound.push(track);
         }
         bound
     }
@@ -187,10 +187,8 @@ impl Hub {
         let participant = room.participants.get(&who.sid)?;
         let tracks = participant.mids.iter().filter_map(|(mid, bound)| {
             let track = bound.track?;
-            let published = room.tracks.get(&track)?;
-            let (sid, info) = (published.sid.clone(), &published.info);
-            let (dtx, red) = (may_pause(info), may_be_redundant(info));
-            Some(PublishedTrack { track, sid, mid: mid.clone(), kind: bound.kind, dtx, red })
+            let info = &room.tracks.get(&track)?.info;
+            Some(published(track, mid.clone(), bound.kind, info))
         });
         Some((participant.worker, participant.publisher?, tracks.collect()))
     }
@@ -366,6 +364,24 @@ fn next_binding(
 /// Whether a publisher's audio may be redundant: unless it said that it wants no RED.
 fn may_be_redundant(info: &proto::TrackInfo) -> bool {
     info.r#type == proto::TrackType::Audio as i32 && !info.disable_red
+}
+
+/// What a worker is told of a track that is bound to an m-line.
+fn published(
+    track: TrackKey,
+    mid: String,
+    kind: MediaKind,
+    info: &proto::TrackInfo,
+) -> PublishedTrack {
+    PublishedTrack {
+        track,
+        sid: info.sid.as_str().into(),
+        mid,
+        kind,
+        dtx: may_pause(info),
+        red: may_be_redundant(info),
+        microphone: info.source() == proto::TrackSource::Microphone,
+    }
 }
 
 /// Whether a publisher may leave out silence: unless it said that it wants no DTX.

@@ -504,6 +504,7 @@ mod tests {
             kind: MediaKind::Audio,
             dtx,
             red,
+            microphone: true,
         };
         let published = [track("1", true, true), track("2", false, false), track("3", true, true)];
         let offer = Description::parse(&offer).unwrap();

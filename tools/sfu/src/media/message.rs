@@ -164,6 +164,8 @@ pub(crate) struct PublishedTrack {
     pub(crate) dtx: bool,
     /// Its publisher may send redundant audio.
     pub(crate) red: bool,
+    /// It comes of a microphone: whoever publishes it speaks by it.
+    pub(crate) microphone: bool,
 }
 
 /// From a worker to the signalling thread.

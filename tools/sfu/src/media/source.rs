@@ -24,7 +24,8 @@ pub(crate) struct Source {
     interested: Vec<usize>,
     /// Numberings, one an SSRC seen.
     streams: Vec<SourceStream>,
-    speech: Speech,
+    /// Of a microphone; LiveKit `pkg/rtc/uptrackmanager.go`, `GetAudioLevel`, listens to no other track.
+    speech: Option<Speech>,
     ledger: PublishedTrackLedger,
 }
 
@@ -51,7 +52,7 @@ impl Source {
             room: label.room.clone(),
             interested: Vec::new(),
             streams: Vec::new(),
-            speech: Speech::default(),
+            speech: track.microphone.then(Speech::default),
             ledger: PublishedTrackLedger {
                 identity: label.identity.to_string(),
                 track_sid: track.sid.to_string(),
@@ -187,7 +188,7 @@ impl Source {
         let rate = params.spec().clock_rate.get();
         let numbers = &packet.numbers;
         let level = packet.extensions.audio_level?;
-        self.speech.hear(numbers.arrived_at, level, numbers.timestamp, rate)
+        self.speech.as_mut()?.hear(numbers.arrived_at, level, numbers.timestamp, rate)
     }
 
     /// Its row of the ledger now.
@@ -233,4 +234,54 @@ fn captured_at(packet: &RtpPacket, clock_rate: Frequency) -> Option<i64> {
 fn unix_us(at: SystemTime) -> Option<i64> {
     let since = at.duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_micros()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::media::connection::codecs;
+    use crate::media::message::{Role, TrackKey};
+    use crate::media::rewrite::Vp8Numbers;
+
+    #[test]
+    fn only_a_microphone_is_listened_to() {
+        let label = PeerLabel { room: "room".into(), identity: "alice".into() };
+        let params = codecs(Role::Publisher);
+        let opus = *params.params().iter().find(|one| one.spec().codec == Codec::Opus).unwrap();
+        let heard = |microphone| {
+            let track = PublishedTrack {
+                track: TrackKey(1),
+                sid: "TR_1".into(),
+                mid: "0".into(),
+                kind: stampede_core::MediaKind::Audio,
+                dtx: true,
+                red: false,
+                microphone,
+            };
+            let (mut source, start) = (Source::new(0, &label, &track), Instant::now());
+            let loud = |number: u32| MediaPacket {
+                layer: 0,
+                numbers: Numbers {
+                    source: 1,
+                    seq: u64::from(number),
+                    timestamp: 960 * number,
+                    vp8: Vp8Numbers::default(),
+                    captured_at_unix_us: None,
+                    arrived_at: start + Duration::from_millis(20) * number,
+                },
+                marker: false,
+                starts_keyframe: true,
+                extensions: Extensions { audio_level: Some(-20), ..Extensions::default() },
+                payload: [0u8; 4].as_slice().into(),
+                primary_at: None,
+                frame: None,
+            };
+            (0..100).filter(|number| source.hear(opus, &loud(*number)).is_some()).count()
+        };
+        assert_eq!((heard(true), heard(false)), (1, 0));
+    }
 }
