@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use livekit_protocol::client_info::Capability;
 use livekit_token::Claims;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -69,6 +70,8 @@ struct JoinQuery {
     auto_subscribe: Option<String>,
     auto_subscribe_data_track: Option<String>,
     client_protocol: Option<String>,
+    /// Names of `ClientInfo.Capability`, with commas between them.
+    capabilities: Option<String>,
     adaptive_stream: Option<String>,
     subscriber_allow_pause: Option<String>,
     reconnect: Option<String>,
@@ -88,6 +91,12 @@ trait Entering: DeserializeOwned + Send {
 
 fn is_true(value: Option<&String>, default: bool) -> bool {
     value.map_or(default, |value| matches!(value.as_str(), "1" | "true"))
+}
+
+/// What of a v0 query's list is known, as LiveKit reads it (`pkg/service/utils.go`, `ParseClientInfo`).
+fn capabilities(names: &str) -> Vec<i32> {
+    let known = names.split(',').filter_map(|name| Capability::from_str_name(name.trim()));
+    known.map(|capability| capability as i32).collect()
 }
 
 /// Why nobody joins.
@@ -139,7 +148,7 @@ impl Entering for JoinQuery {
             auto_subscribe_data_track: is_true(self.auto_subscribe_data_track.as_ref(), false),
             client: Client {
                 protocol: client_protocol.unwrap_or_default(),
-                capabilities: Vec::new(),
+                capabilities: self.capabilities.as_deref().map(capabilities).unwrap_or_default(),
             },
             adaptive_stream: is_true(self.adaptive_stream.as_ref(), false),
             allow_pause: is_true(self.subscriber_allow_pause.as_ref(), false),
@@ -252,5 +261,18 @@ async fn ledger(State(state): State<ServerState>, headers: HeaderMap) -> Respons
             ([(header::CONTENT_TYPE, "application/json")], Body::from(json)).into_response()
         }
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read_by_their_names() {
+        let names = "CAP_PACKET_TRAILER, CAP_COMPRESSION_DEFLATE_RAW,,CAP_OF_ANOTHER_DAY";
+        let known = [Capability::CapPacketTrailer, Capability::CapCompressionDeflateRaw];
+        assert_eq!(capabilities(names), known.map(|known| known as i32));
+        assert!(capabilities("").is_empty());
     }
 }
