@@ -861,7 +861,8 @@ fn facts<'a>(
         publishing: &publication.timeline,
         wanted,
         excused: &publication.excused,
-        stands_still: publication.source == TrackSource::ScreenShare,
+        // This run's own shared screen sends at a steady rate, whatever it shows.
+        stands_still: publication.source == TrackSource::ScreenShare && !publication.own,
         rules,
     }
 }

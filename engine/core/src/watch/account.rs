@@ -58,7 +58,8 @@ pub struct Facts<'a> {
     pub wanted: &'a Timeline<bool>,
     /// The same of its publisher.
     pub excused: &'a [[Instant; 2]],
-    /// A picture of it may stand still (a screen share): silence alone is no gap, once it played.
+    /// A picture of it may stand still (a foreign screen share, which sends nothing while nothing
+    /// changes): silence alone is no gap, once it played.
     pub stands_still: bool,
     /// The bounds.
     pub rules: Rules,

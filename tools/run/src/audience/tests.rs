@@ -263,6 +263,22 @@ fn a_screen_share_may_stand_still_but_not_go_with_its_publisher() {
 }
 
 #[test]
+fn a_shared_screen_of_this_run_sends_all_the_time_so_silence_is_a_gap() {
+    let mut rig = Rig::new(Subscription::Auto);
+    rig.audience.connected(SUBSCRIBER, rig.at(0));
+    let publisher = "stampede-x-pub-1-0";
+    let (room, at) = (Rc::clone(&rig.room), rig.at(0));
+    let track = Rig::track("TR_1", publisher, TrackSource::ScreenShare);
+    rig.audience.published(&room, at, &track);
+    rig.available(0, "TR_1", publisher, TrackSource::ScreenShare);
+    rig.played("TR_1", 0, 0, 1_000);
+    let [(_, tally)] = &rig.tallies(20_000)[..] else { panic!() };
+    assert_eq!((ms(tally.expected), ms(tally.played)), (20_000, 1_000));
+    let [gap] = &tally.interruptions[..] else { panic!("{tally:?}") };
+    assert_eq!((gap.cause, ms(gap.length())), (Cause::Silent, 19_000));
+}
+
+#[test]
 fn two_cameras_of_one_publisher_are_two_tracks() {
     let mut rig = Rig::new(Subscription::Auto);
     rig.audience.connected(SUBSCRIBER, rig.at(0));
