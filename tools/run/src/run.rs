@@ -228,7 +228,7 @@ async fn with_engine(
         workers: Rc::clone(&workers),
         state: Rc::clone(&state),
         scenario: &data.scenario,
-        own_video: !data.clips.video.is_empty(),
+        own_video: data.clips.has_video(),
         embedded,
         interrupted,
         controls,

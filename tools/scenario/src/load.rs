@@ -30,7 +30,7 @@ impl Load {
 /// The load at the time of most subscribers; `None` where nothing published is ours, so that it can't
 /// be known.
 pub fn expected(scenario: &Scenario, clips: &Clips, participants: &Participants) -> Option<Load> {
-    if clips.video.is_empty() && clips.audio.is_none() {
+    if !clips.has_video() && !clips.has_audio() {
         return None;
     }
     // Which of a room's codecs somebody gets is not told apart: each gets a share of all.

@@ -244,6 +244,16 @@ impl Clips {
         self.all_video().find(of).unwrap_or(&self.video)
     }
 
+    /// Video is published by this run: cameras or shared screens.
+    pub fn has_video(&self) -> bool {
+        !self.video.is_empty() || !self.screen.is_empty()
+    }
+
+    /// Audio is published by this run: microphones or the sound of shared screens.
+    pub fn has_audio(&self) -> bool {
+        self.audio.is_some() || self.screen_audio.is_some()
+    }
+
     /// Layers of each codec.
     pub fn all_video(&self) -> impl Iterator<Item = &Vec<Arc<MediaClip>>> {
         [&self.video].into_iter().chain(&self.more_video)

@@ -82,8 +82,8 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
     let subscribers = data.scenario.shape.receivers() > 0 && !data.scenario.no_media;
     let join = data.joins.section();
     let [video_tracks, audio_tracks] = data.joins.tracks_expected();
-    let own_video = !data.clips.video.is_empty();
-    let own_audio = data.clips.audio.is_some();
+    let own_video = data.clips.has_video();
+    let own_audio = data.clips.has_audio();
     let all_are_others = !own_video && !own_audio;
     let received = |kind, counters: &MediaCounters, ours: bool, expected: Option<u64>| {
         // What others publish is not ours to know.
@@ -277,7 +277,7 @@ fn smaller_excused(data: &RunData) -> Option<&'static str> {
     if data.scenario.adapt && sent.any(adapted) {
         return Some("publishers left layers out that their way had no room for (--adapt)");
     }
-    data.clips.video.is_empty().then_some(
+    (!data.clips.has_video()).then_some(
         "the publishers are not this run's: whether they sent what they announced is not known",
     )
 }
@@ -811,6 +811,25 @@ mod tests {
         assert!(expected.is_null(), "the publishers are not ours");
         let video_only = json(Draft { audio_publishers: Some(0), ..Draft::default() });
         assert!(video_only["audio"].is_null() && video_only["video"].is_object());
+    }
+
+    #[test]
+    fn shared_screens_are_video_of_this_run() {
+        let shared = |screen_share_audio| Draft {
+            video_publishers: Some(0),
+            audio_publishers: Some(0),
+            screen_share_publishers: 1,
+            screen_share_audio,
+            subscribers: Some(1),
+            ..Draft::default()
+        };
+        for sound in [false, true] {
+            let json = json(shared(sound));
+            // Of nobody who joined nothing is expected, and that is known.
+            assert_eq!(json["video"]["tracks_expected"], 0, "{sound}");
+            assert_eq!(json["video"]["layers"]["excused"], serde_json::Value::Null, "{sound}");
+            assert_eq!(json["audio"].is_object(), sound);
+        }
     }
 
     #[test]
