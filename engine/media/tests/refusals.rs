@@ -359,7 +359,21 @@ fn h265_files() {
     let [vps, sps, pps] = &sets[..] else { panic!("{sets:?}") };
     let later_slice: &[u8] = &[0x02, 1, 0x50, 1];
     let delimiter: &[u8] = &[0x46, 1, 0x50];
-    let good = [vps, sps, pps, H265_IDR, TRAILING, later_slice, delimiter, H265_IDR, later_slice];
+    // Headers alone.
+    let (end_of_sequence, end_of_stream): (&[u8], &[u8]) = (&[0x48, 1], &[0x4a, 1]);
+    let good = [
+        vps,
+        sps,
+        pps,
+        H265_IDR,
+        TRAILING,
+        later_slice,
+        end_of_sequence,
+        delimiter,
+        H265_IDR,
+        later_slice,
+        end_of_stream,
+    ];
     let opened = MediaClip::from_bytes_with("x", &annex_b(&good), ClipOptions::default()).unwrap();
     let clip = opened.clip;
     assert_eq!((clip.codec, clip.width, clip.height), (Codec::H265, 320, 180));
@@ -386,6 +400,7 @@ fn h265_that_cannot_be_sent() {
     refused_at(&[vps, sps, pps, H265_IDR, &[0x03, 1, 0x80]], 4, "second layer");
     refused_at(&[vps, sps, pps, H265_IDR, &[0x60, 1, 0x80]], 4, "not specified");
     refused_at(&[vps, sps, pps, H265_IDR, &[0x02]], 4, "cut short");
+    refused_at(&[vps, sps, pps, H265_IDR, &[0x02, 1]], 4, "cut short");
     refused_at(&[vps, &sps[..8], pps, H265_IDR], 1, "sequence parameter set");
     refused_at(&[vps, pps, H265_IDR], 0, "without sequence parameter set");
     // A level that there is not.
@@ -393,6 +408,26 @@ fn h265_that_cannot_be_sent() {
     let level = unknown.iter().position(|byte| *byte == 60).unwrap();
     unknown[level] = 61;
     refused_at(&[vps, &unknown, pps, H265_IDR], 1, "no offer can tell");
+    // One bit away from what x265 writes.
+    let usual = h265::Parameters::parse(sps).unwrap();
+    let flipped = |wanted: fn(&h265::Parameters) -> bool| {
+        let mut all = (0..sps.len() * 8).map(|bit| {
+            let mut changed = sps.clone();
+            changed[bit / 8] ^= 0x80 >> (bit % 8);
+            changed
+        });
+        all.find(|changed| {
+            h265::Parameters::parse(changed).is_some_and(|changed| {
+                let (needs, own) = (changed.profile_tier_level, usual.profile_tier_level);
+                needs == own && changed.size() == usual.size() && wanted(&changed)
+            })
+        })
+        .unwrap()
+    };
+    let reordered = flipped(|it| it.reorder > 0 && !it.interlaced);
+    refused_at(&[vps, &reordered, pps, H265_IDR], 1, "reordered");
+    let interlaced = flipped(|it| it.reorder == 0 && it.interlaced);
+    refused_at(&[vps, &interlaced, pps, H265_IDR], 1, "interlaced");
     let (offset, problem) = refused(&annex_b(&[vps, sps, pps, TRAILING]));
     assert_eq!((offset, problem), (4, ClipProblem::FirstNotKeyframe));
     assert_eq!(refused(&annex_b(&[vps, sps, pps])), (0, ClipProblem::NoFrames));

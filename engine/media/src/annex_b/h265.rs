@@ -103,10 +103,13 @@ pub(crate) fn read(
 
 /// Why a NAL unit can't be in such a file, or not be sent.
 fn check(unit: &Unit<'_>) -> Result<(), String> {
-    let &[first, second, _, ..] = unit.data else {
-        return Err("is cut short: nothing is behind its header".to_owned());
-    };
+    let cut_short = || Err("is cut short: nothing is behind its header".to_owned());
+    let &[first, second, ref rest @ ..] = unit.data else { return cut_short() };
     let kind = h265::nal_type(first);
+    // These two are nothing else (§7.3.2.6, §7.3.2.7).
+    if rest.is_empty() && !matches!(kind, nal::END_OF_SEQUENCE | nal::END_OF_STREAM) {
+        return cut_short();
+    }
     if first & 0x80 != 0 || second & 7 == 0 {
         return Err("has impossible header bits: this is no H.265 in Annex B form".to_owned());
     }
