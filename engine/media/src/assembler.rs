@@ -97,6 +97,8 @@ struct Units {
     keyframe: bool,
     /// A sequence parameter set.
     parameters: bool,
+    /// A video parameter set; only H.265 has any.
+    video_parameters: bool,
 }
 
 enum Scan {
@@ -345,7 +347,11 @@ impl FrameAssembler {
                 let summary = h264::Summary::of(payload).ok()?;
                 let mut data = Vec::with_capacity(payload.len() + 16);
                 h264::append_annex_b(payload, &mut data).ok()?;
-                let units = Units { keyframe: summary.idr, parameters: summary.parameters };
+                let units = Units {
+                    keyframe: summary.idr,
+                    parameters: summary.parameters,
+                    ..Units::default()
+                };
                 let starts_frame = summary.head.is_some();
                 Some(StoredPacket { starts_frame, units, data: data.into(), ..stored })
             }
@@ -353,7 +359,11 @@ impl FrameAssembler {
                 let summary = h265::Summary::of(payload).ok()?;
                 let mut data = Vec::with_capacity(payload.len() + 16);
                 h265::append_annex_b(payload, &mut data).ok()?;
-                let units = Units { keyframe: summary.irap(), parameters: summary.parameters };
+                let units = Units {
+                    keyframe: summary.irap(),
+                    parameters: summary.parameters,
+                    video_parameters: summary.video_parameters,
+                };
                 let starts_frame = summary.head.is_some();
                 Some(StoredPacket { starts_frame, units, data: data.into(), ..stored })
             }
@@ -492,8 +502,10 @@ impl FrameAssembler {
         let units = parts.iter().fold(Units::default(), |sum, part| Units {
             keyframe: sum.keyframe | part.units.keyframe,
             parameters: sum.parameters | part.units.parameters,
+            video_parameters: sum.video_parameters | part.units.video_parameters,
         });
-        if units.keyframe && !units.parameters {
+        let video_parameters = units.video_parameters || self.codec != Codec::H265;
+        if units.keyframe && !(units.parameters && video_parameters) {
             self.counters.frames_incomplete += 1;
             self.gap = true;
             return;

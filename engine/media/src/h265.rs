@@ -215,6 +215,8 @@ pub struct Summary {
     pub picture: Option<Picture>,
     /// It holds a whole sequence parameter set.
     pub parameters: bool,
+    /// It holds a whole video parameter set.
+    pub video_parameters: bool,
 }
 
 impl Summary {
@@ -231,7 +233,7 @@ impl Summary {
             Payload::Fragment { start, header: [first, second], data, .. } => {
                 let byte = data.first().copied().unwrap_or(0);
                 summary.add(&[first, second, byte], start);
-                summary.parameters = false;
+                (summary.parameters, summary.video_parameters) = (false, false);
             }
         }
         Ok(summary)
@@ -247,6 +249,7 @@ impl Summary {
         let kind = nal_type(header[0]);
         self.picture = self.picture.or(Picture::of(header));
         self.parameters |= kind == nal::SPS;
+        self.video_parameters |= kind == nal::VPS;
         if first {
             self.head = match kind {
                 nal::DELIMITER => Some(Head::Delimiter),
@@ -320,7 +323,11 @@ mod tests {
         let summary = |payload: &[u8]| Summary::of(payload).unwrap();
         let sets = summary(&[0x60, 1, 0, 2, 0x40, 1, 0, 2, 0x42, 1, 0, 2, 0x44, 1]);
         assert_eq!(sets.head, Some(Head::VideoParameters));
-        assert!(sets.parameters && !sets.irap() && sets.picture.is_none());
+        assert!(sets.parameters && sets.video_parameters);
+        assert!(!sets.irap() && sets.picture.is_none());
+        let sps = summary(&[0x42, 1, 9]);
+        assert!(sps.parameters && !sps.video_parameters);
+        assert!(!summary(&[0x62, 1, 0xa0, 9]).video_parameters, "a part of one");
         let begun = summary(&[0x62, 1, 0x93, 0x80]);
         assert_eq!((begun.head, begun.irap()), (Some(Head::Slice), true));
         let middle = summary(&[0x62, 1, 0x13, 0x80]);
@@ -354,6 +361,25 @@ mod tests {
             let summary = Summary::of(&payload);
             prop_assert_eq!(append_annex_b(&payload, &mut out).is_ok(), summary.is_ok());
             let _ = sequence_parameters(&payload).map(Parameters::parse);
+        }
+
+        /// Unlike random bytes these get past the first fields.
+        #[test]
+        fn any_parameter_set_is_read_or_refused(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            bytes in any::<prop::sample::Index>(),
+        ) {
+            let clip = &crate::builtin::video(crate::Codec::H265).unwrap()[0];
+            let set = sequence_parameters(&clip.frames[0].packets[0]).unwrap();
+            prop_assert!(Parameters::parse(set).is_some());
+            let mut changed = set[..=bytes.index(set.len())].to_vec();
+            for (at, byte) in &changes {
+                let at = at.index(changed.len());
+                changed[at] = *byte;
+            }
+            if let Some((width, height)) = Parameters::parse(&changed).and_then(|it| it.size()) {
+                prop_assert!(width > 0 && height > 0);
+            }
         }
     }
 }

@@ -67,7 +67,16 @@ fn pictures_of_nal_units_are_put_together() {
     assert!(frames[0].after_gap);
     let counted = assembler.counters();
     assert_eq!((counted.frames_complete, counted.frames_incomplete), (3, 1));
-    push(&mut assembler, 9, 4, true, &[0x60, 1, 0, 9, 1]);
+    // Of sets in packets of their own the first is lost.
+    for (sequence, set) in [(10, [0x42, 1, 9]), (11, [0x44, 1, 9])] {
+        push(&mut assembler, sequence, 4, false, &set);
+    }
+    push(&mut assembler, 12, 4, false, BEGUN);
+    push(&mut assembler, 13, 4, true, ENDED);
+    assembler.abandon_before(10);
+    assert!(poll(&mut assembler).is_empty());
+    assert_eq!(assembler.counters().frames_incomplete, 2);
+    push(&mut assembler, 14, 5, true, &[0x60, 1, 0, 9, 1]);
     assert_eq!(assembler.counters().packets_malformed, 1);
 }
 
