@@ -15,6 +15,8 @@ pub(in crate::accounting) struct FrameInfo {
     pub(super) idr: bool,
     /// By a sequence parameter set.
     pub(super) height: Option<u16>,
+    /// It has a sequence parameter set.
+    parameters: bool,
     reference: Option<bool>,
 }
 
@@ -25,6 +27,7 @@ impl FrameInfo {
         if let Some(reference) = summary.reference {
             self.reference = Some(self.reference.unwrap_or(false) | reference);
         }
+        self.parameters |= summary.parameters;
         if summary.parameters && self.height.is_none() {
             let parameters = packet.payload.and_then(h264::sequence_parameters);
             self.height = parameters.and_then(h264::picture_size).map(|(_, height)| height);
@@ -53,6 +56,10 @@ impl References {
     pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
         let (sequence, head) = info.front?;
         let usual = self.heads[usize::from(info.idr)];
+        // Nobody has any parameter sets before the first one.
+        if usual.is_none() && info.idr && !info.parameters {
+            return None;
+        }
         let least = match usual {
             Some(Head::Delimiter) => Head::Delimiter,
             Some(usual) if info.idr && usual > Head::Supplement => usual,

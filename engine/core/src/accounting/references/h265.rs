@@ -22,6 +22,10 @@ pub(in crate::accounting) struct FrameInfo {
     front: Option<(u64, Head)>,
     /// By a sequence parameter set.
     pub(super) height: Option<u16>,
+    /// It has a sequence parameter set.
+    parameters: bool,
+    /// It has a video parameter set.
+    video_parameters: bool,
     picture: Option<Picture>,
 }
 
@@ -29,6 +33,8 @@ impl FrameInfo {
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         let Some(Ok(summary)) = packet.payload.map(Summary::of) else { return };
         self.picture = self.picture.or(summary.picture);
+        self.parameters |= summary.parameters;
+        self.video_parameters |= summary.video_parameters;
         if summary.parameters && self.height.is_none() {
             let parameters = packet.payload.and_then(h265::sequence_parameters);
             let parameters = parameters.and_then(h265::Parameters::parse);
@@ -67,6 +73,10 @@ impl References {
     pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
         let (sequence, head) = info.front?;
         let usual = self.heads[usize::from(info.irap())];
+        // Nobody has any parameter sets before the first one.
+        if usual.is_none() && info.irap() && !(info.parameters && info.video_parameters) {
+            return None;
+        }
         let least = match usual {
             Some(Head::Delimiter) => Head::Delimiter,
             Some(usual) if info.irap() && usual > Head::Supplement => usual,

@@ -429,6 +429,41 @@ fn a_keyframe_is_wanted_from_the_loss_to_the_next_one() {
     }
 }
 
+/// Nobody can decode a keyframe whose parameter sets went before the first packet that came.
+#[test]
+fn a_stream_that_begins_without_parameter_sets_waits_for_a_keyframe_that_has_them() {
+    let shape = vec![(2, true); 24];
+    for (codec, sent) in [(Codec::H264, h264(&shape).1), (Codec::H265, h265(&shape).1)] {
+        let mut ledger = StreamLedger::new(Duration::from_millis(10));
+        ledger.set_codec(codec);
+        let start = Instant::now();
+        let mut wanted = Vec::new();
+        for (index, packet) in sent.iter().enumerate().skip(1) {
+            let instant = start + Duration::from_millis(index as u64 * 5);
+            ledger.expire_gaps(instant);
+            ledger.media(MediaPacket {
+                sequence: index as u16,
+                timestamp: packet.frame as u32 * STEP,
+                marker: packet.marker,
+                payload: Some(&packet.payload),
+                dependency_descriptor: None,
+                payload_bytes: packet.payload.len(),
+                at: Arrival { instant, unix_ns: 0 },
+                via: Via::Primary,
+            });
+            if packet.marker {
+                wanted.push(ledger.keyframe_wanted());
+                let whole = wanted.len() > 12;
+                assert_eq!(ledger.first_keyframe().is_some(), whole, "{codec}: {wanted:?}");
+            }
+        }
+        assert!(wanted[1..12].iter().all(|wanted| *wanted), "{codec}: {wanted:?}");
+        assert!(wanted[12..].iter().all(|wanted| !wanted), "{codec}: {wanted:?}");
+        let counted = ledger.frames();
+        assert_eq!((counted.keyframes, counted.decodable), (1, Some(12)), "{codec}");
+    }
+}
+
 #[test]
 fn a_server_that_drops_temporal_layers_loses_nothing() {
     let shape = vec![(2, true); 48];
