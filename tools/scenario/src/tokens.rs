@@ -3,8 +3,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 
-use stampede_core::MediaKind;
 use stampede_report::Failure;
+use stampede_signaling::session::TrackSource;
 use stampede_signaling::{Token, TokenFacts};
 
 use crate::{OwnIdentities, ParticipantSpec, Participants};
@@ -152,13 +152,15 @@ fn check(spec: &ParticipantSpec, facts: &TokenFacts, updates: bool) -> Result<()
         let identity = &facts.identity;
         Err(format!("the token of '{identity}' is {what}'s, and does not grant {grant}"))
     };
-    for (kind, what, source) in [
-        (MediaKind::Video, "a video publisher", "camera"),
-        (MediaKind::Audio, "an audio publisher", "microphone"),
-    ] {
-        let sends = spec.media.tracks.iter().any(|track| track.kind == kind);
-        if sends && !facts.may_publish(source) {
-            return lacks(what, &format!("canPublish of the {source}"));
+    for track in &spec.role.tracks {
+        let (what, shown) = match track.source {
+            TrackSource::Microphone => ("an audio publisher", "microphone"),
+            TrackSource::ScreenShare => ("a screen share publisher", "screen share"),
+            TrackSource::ScreenShareAudio => ("a screen share publisher", "screen share's audio"),
+            TrackSource::Camera | TrackSource::Unknown => ("a video publisher", "camera"),
+        };
+        if !facts.may_publish(track.source.name()) {
+            return lacks(what, &format!("canPublish of the {shown}"));
         }
     }
     if spec.sends_data() && !facts.can_publish_data {
@@ -267,6 +269,36 @@ mod tests {
         ] {
             let found = error(&format!("{}\n{rest}", token("a", "1", &[grant])));
             assert!(found.contains(why), "{found}");
+        }
+        // Each track by its own source.
+        let shares = |sources: &str| {
+            let draft = Draft {
+                video_publishers: Some(0),
+                audio_publishers: Some(0),
+                subscribers: Some(0),
+                screen_share_publishers: 1,
+                screen_share_audio: true,
+                ..draft()
+            };
+            let clips = Clips {
+                screen: stampede_media::builtin::screen_share().unwrap().map(Into::into).to_vec(),
+                screen_audio: Some(stampede_media::builtin::audio().unwrap().into()),
+                ..Clips::default()
+            };
+            let mut all = Participants::new(&Scenario::new(draft).unwrap(), &clips, "ab", 1);
+            let text = token("a", "1", &[&format!("canPublishSources={sources}")]);
+            all.hand_out(token_lines(&text).unwrap(), false, 0).map_err(|error| error.to_string())
+        };
+        assert_eq!(shares("screen_share,screen_share_audio"), Ok(()));
+        for (sources, lacks) in [
+            (
+                "camera,microphone",
+                "a screen share publisher's, and does not grant canPublish of the",
+            ),
+            ("screen_share,microphone", "canPublish of the screen share's audio"),
+        ] {
+            let found = shares(sources).unwrap_err();
+            assert!(found.contains(lacks), "{found}");
         }
         let blind = token("a", "9", &["canSubscribe=false"]);
         let found = error(&format!("{good}\n{}\n{blind}", token("a", "2", &[])));
