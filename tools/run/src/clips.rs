@@ -62,7 +62,7 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         true => builtin::screen_share().map_err(Failure::other)?.map(Arc::new).to_vec(),
         false => Vec::new(),
     };
-    let sound = shared && scenario.shape.rooms.iter().any(|room| room.screen_share_audio);
+    let sound = shared && scenario.shape.screen_share_audio;
     let screen_audio = sound.then(|| audio_clip(None)).transpose()?;
     Ok(Clips { video, more_video, audio, backup, screen, screen_audio })
 }

@@ -437,7 +437,7 @@ fn tracks(scenario: &Scenario, room: &RoomSpec, participant: Option<u32>) -> [Op
     let publishes = participant.is_some();
     let shares = participant.is_some_and(|number| room.participant_shares(number));
     let screens = room.screen_share_publishers - u32::from(shares);
-    let sounds = if room.screen_share_audio { screens } else { 0 };
+    let sounds = if scenario.shape.screen_share_audio { screens } else { 0 };
     let video = room.video_senders() - u32::from(publishes && own.video()) + screens;
     let audio = room.audio_senders() - u32::from(publishes && own.audio()) + sounds;
     let senders = room.senders() - u32::from(publishes);
@@ -592,9 +592,7 @@ mod tests {
             screen: builtin::screen_share().unwrap().map(Arc::new).to_vec(),
             screen_audio: scenario
                 .shape
-                .rooms
-                .iter()
-                .any(|room| room.screen_share_audio)
+                .screen_share_audio
                 .then(|| Arc::new(builtin::audio().unwrap())),
         }
     }

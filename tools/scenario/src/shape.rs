@@ -27,8 +27,6 @@ pub struct RoomSpec {
     /// Who shares a screen: the first publishers, then the first of `participants`, then publishers
     /// that send nothing else.
     pub screen_share_publishers: u32,
-    /// A shared screen has sound.
-    pub screen_share_audio: bool,
     /// Who sends data messages: the first of the other publishers, then of `participants`, then
     /// publishers that send nothing else.
     pub data_publishers: u32,
@@ -121,6 +119,8 @@ pub struct Shape {
     pub layout: Option<LayoutChoice>,
     /// Who chooses the tracks.
     pub subscribe_mode: SubscribeMode,
+    /// See [`Draft::screen_share_audio`].
+    pub screen_share_audio: bool,
     /// See [`Draft::simulate_speakers`].
     pub simulate_speakers: bool,
     /// See [`Draft::hidden`].
@@ -163,6 +163,7 @@ impl Shape {
             cohorts: draft.cohorts.clone(),
             layout: draft.layout,
             subscribe_mode: draft.subscribe_mode.unwrap_or(by_layout),
+            screen_share_audio: draft.screen_share_audio,
             simulate_speakers: draft.simulate_speakers,
             hidden: draft.hidden,
         })
@@ -272,7 +273,6 @@ fn rooms(draft: &Draft, defaults: RoomDefaults, sizes: Option<Vec<u32>>) -> Vec<
                 screen_share_publishers: table
                     .screen_share_publishers
                     .unwrap_or(defaults.screen_share_publishers),
-                screen_share_audio: draft.screen_share_audio,
                 data_publishers: defaults.data_publishers,
                 subscribers: if joins > 0 { staged as u32 } else { subscribers },
                 participants: table.participants.unwrap_or(defaults.participants),

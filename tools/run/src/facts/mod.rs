@@ -648,7 +648,7 @@ fn options(data: &RunData) -> Options {
         video_publishers: scenario.video_publishers,
         audio_publishers: scenario.audio_publishers,
         screen_share_publishers: scenario.screen_share_publishers,
-        screen_share_audio: scenario.shape.rooms.iter().any(|room| room.screen_share_audio),
+        screen_share_audio: scenario.shape.screen_share_audio,
         subscribers: scenario.subscribers,
         participants: scenario.participants,
         participant_tracks: (scenario.shape.participants() > 0)
