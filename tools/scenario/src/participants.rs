@@ -241,7 +241,7 @@ fn back_up(spec: &mut ParticipantSpec, layers: &[Arc<MediaClip>], phase: f64) {
 /// Adds the tracks of a shared screen. Its sound is stereo, so livekit-client has neither redundancy nor
 /// DTX for it (client-sdk-js src/room/participant/LocalParticipant.ts); it is loud all the time.
 fn shares_screen(spec: &mut ParticipantSpec, clips: &Clips, scenario: &Scenario, phase: f64) {
-    let layers = match scenario.video.as_ref().is_some_and(|video| video.single_layer) {
+    let layers = match scenario.single_layer {
         true => &clips.screen[clips.screen.len().saturating_sub(1)..],
         false => &clips.screen[..],
     };
@@ -626,6 +626,10 @@ mod tests {
         let layers: Vec<_> = screen.layers.iter().map(|it| (it.quality, it.height)).collect();
         assert_eq!(layers, [(Quality::Low, 540), (Quality::Medium, 1_080)]);
         assert!(!all.publishers[0].role.tracks[2].red && !all.publishers[0].role.tracks[2].dtx);
+        let alone = Draft { video_publishers: Some(0), participants: None, ..draft(1) };
+        let all = participants(Draft { no_simulcast: true, ..alone });
+        let layers = &all.publishers[0].role.tracks[0].layers;
+        assert_eq!((layers.len(), layers[0].height), (1, 1_080), "without a camera too");
         let all = participants(draft(5));
         assert_eq!(all.publishers.len(), 3);
         assert_eq!(sources(&all.publishers[2]), both[1..]);

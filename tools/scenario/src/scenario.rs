@@ -84,6 +84,8 @@ pub struct Scenario {
     pub subscribe_codecs: Option<CodecList>,
     /// What video publishers send; `None` without video publishers.
     pub video: Option<VideoSpec>,
+    /// One layer only of cameras and shared screens, the highest.
+    pub single_layer: bool,
     /// What audio publishers send: a file, or the built-in clip if it has none; `None` without
     /// audio publishers.
     pub audio: Option<Option<PathBuf>>,
@@ -179,7 +181,7 @@ pub struct VideoSpec {
     pub of_rooms: Vec<CodecMix>,
     /// How pictures are to be divided into layers within one stream; `None` as is usual for the codec.
     pub layering: Option<Layering>,
-    /// Frames a second of an H.264 file.
+    /// Frames a second of an H.264 or H.265 file.
     pub frame_rate: Option<f64>,
     /// One layer only, the highest.
     pub single_layer: bool,
@@ -362,6 +364,7 @@ impl Scenario {
             rpc,
             duration: draft.duration.unwrap_or(default_duration(shape.stages.len(), embedded)),
             video: video(&draft, video_most)?,
+            single_layer: draft.no_simulcast,
             audio: audio(&draft, audio_most)?,
             record: record(&draft, &shape)?,
             capture: capture(&draft.capture)?,
@@ -658,10 +661,15 @@ fn check_cloud(url: &ServerUrl, participants: u64) -> Result<(), Failure> {
 fn video(draft: &Draft, publishers: u32) -> Result<Option<VideoSpec>, Failure> {
     let files = &draft.video;
     if publishers == 0 {
-        return match files.first() {
-            Some(_) => Err(Failure::config(
-                "--video is given but nobody publishes video: add --video-publishers 1 or --participants 2",
-            )),
+        let given = [
+            (!files.is_empty(), "--video"),
+            (draft.publish_resolution != PublishResolution::default(), "--publish-resolution"),
+        ];
+        return match given.into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) => Err(Failure::config(format!(
+                "{flag} is given but nobody publishes video of a camera: add --video-publishers 1 or \
+                 --participants 2"
+            ))),
             None => Ok(None),
         };
     }

@@ -99,6 +99,41 @@ mod tests {
     }
 
     #[test]
+    fn what_cameras_send_is_not_said_without_one() {
+        let screens = ["--video-publishers", "0", "--screen-share-publishers", "1"];
+        let refused = |more: &[&str]| scenario(&[&screens[..], more].concat()).unwrap_err();
+        for flag in ["--publish-resolution", "--video"] {
+            let error = refused(&[flag, "1080p"]).to_string();
+            assert!(
+                error.contains(&format!("{flag} is given but nobody publishes video")),
+                "{error}"
+            );
+        }
+        assert!(scenario(&screens).is_ok());
+    }
+
+    #[test]
+    fn of_h265_the_embedded_sfu_has_one_profile() {
+        let dir = tempfile::tempdir().unwrap();
+        let clip = &stampede_media::builtin::video(Codec::H265).unwrap()[0];
+        let mut file = Vec::new();
+        for payload in &clip.frames[0].packets {
+            stampede_media::h265::append_annex_b(payload, &mut file).unwrap();
+        }
+        let open = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            prepared(&["--subscribers=1", "--video", path.to_str().unwrap()])
+        };
+        assert_eq!(open("main.h265", &file).unwrap().clips.video.len(), 1);
+        // Main 10 in the sequence parameter set: its header, 0, then one layer, then the profile.
+        let sps = file.windows(4).position(|bytes| bytes == [0x42, 1, 1, 1]).unwrap();
+        file[sps + 3] = 2;
+        let error = open("main10.h265", &file).err().unwrap().to_string();
+        assert!(error.contains("H.265 profile 2"), "{error}");
+    }
+
+    #[test]
     fn bad_urls_are_refused_without_their_secrets() {
         for (text, why) in [
             ("host:7880", "ws://"),
