@@ -816,22 +816,21 @@ impl Taken {
                 }
             }
             Subscription::Layout { auto: true, .. } if audio => true,
-            // First come, first shown.
+            // First come, first shown; and of who is shown each video takes a place.
             Subscription::Layout { layout, .. } => {
-                let mut before: Vec<&str> = Vec::new();
-                let others = room.publications.iter();
-                for one in others.filter(|one| one.publisher != self.viewer.identity) {
-                    if one.publisher == publication.publisher {
-                        break;
-                    }
-                    if !before.contains(&one.publisher.as_str()) {
-                        before.push(&one.publisher);
-                    }
-                    if before.len() >= layout.participants_max() {
-                        return false;
+                let places = layout.participants_max();
+                let publications = room.publications.iter();
+                let others = publications.filter(|one| one.publisher != self.viewer.identity);
+                let mut shown: Vec<&str> = Vec::new();
+                for one in others.clone() {
+                    if shown.len() < places && !shown.contains(&one.publisher.as_str()) {
+                        shown.push(&one.publisher);
                     }
                 }
-                true
+                let is_shown = |one: &Publication| shown.contains(&one.publisher.as_str());
+                let before = others.take_while(|one| !std::ptr::eq(*one, publication));
+                let before = before.filter(|one| one.kind == MediaKind::Video && is_shown(one));
+                is_shown(publication) && (audio || before.count() < places)
             }
         }
     }

@@ -248,6 +248,32 @@ fn of_a_layout_the_first_are_expected_by_who_never_joined() {
     assert_eq!(rig.tallies(9_000).len(), 6, "as many as the layout shows");
 }
 
+/// A shared screen takes a place of its own, so that the cameras of who comes late find none.
+#[test]
+fn of_a_layout_as_many_videos_are_expected_as_it_has_places() {
+    let layout = Subscription::Layout { layout: Layout::Speaker, auto: false };
+    let mut rig = Rig::new(layout);
+    let (room, at) = (Rc::clone(&rig.room), rig.at(0));
+    for number in 0..5 {
+        for (what, source) in [("c", TrackSource::Camera), ("s", TrackSource::ScreenShare)] {
+            let (sid, publisher) = (format!("TR_{what}{number}"), format!("pub-{number}"));
+            rig.audience.published(&room, at, &Rig::track(&sid, &publisher, source));
+        }
+        let publisher = format!("pub-{number}");
+        let mut sound = Rig::track(&format!("TR_a{number}"), &publisher, TrackSource::Microphone);
+        sound.kind = MediaKind::Audio;
+        rig.audience.published(&room, at, &sound);
+    }
+    let of = |kind: MediaKind| -> Vec<String> {
+        let watched = rig.audience.watched(rig.at(9_000));
+        let own = watched.filter(|one| one.publication.kind == kind);
+        own.map(|one| one.publication.publisher.clone()).collect()
+    };
+    assert_eq!(of(MediaKind::Video), ["pub-0", "pub-0", "pub-1", "pub-1", "pub-2", "pub-2"]);
+    let heard = ["pub-0", "pub-1", "pub-2", "pub-3", "pub-4"];
+    assert_eq!(of(MediaKind::Audio), heard, "whose picture is not shown is heard");
+}
+
 #[test]
 fn a_screen_share_may_stand_still_but_not_go_with_its_publisher() {
     let mut rig = Rig::new(Subscription::Auto);
