@@ -567,11 +567,38 @@ impl Audience {
         self.seats.iter().flatten().flat_map(move |taken| self.watched_by(taken, until))
     }
 
-    fn watched_by<'a>(
+    /// Tracks of which nothing has come, and of which so little was expected that watch time does not
+    /// miss them: by `until` they were due for `due_min`, and expected for less than `expected_max`.
+    /// What was broken on purpose is none of them.
+    pub(crate) fn never_came(
+        &self,
+        until: Instant,
+        due_min: Duration,
+        expected_max: Duration,
+    ) -> u64 {
+        let seats = self.seats.iter().flatten();
+        let whole = seats.filter(|one| one.seat.excused.is_empty() && one.seat.cut_off.is_empty());
+        let tracks = whole.flat_map(|taken| {
+            self.expected_by(taken).map(move |(_, publication, track)| (taken, publication, track))
+        });
+        let never = tracks.filter(|(taken, publication, track)| {
+            let (never, always) = (TrackWatch::default(), Timeline::default());
+            let (watch, wanted) =
+                track.map_or((&never, &always), |track| (&track.watch, &track.wanted));
+            let facts = facts(self.rules, &taken.seat, publication, wanted);
+            !watch.received()
+                && publication.excused.is_empty()
+                && TrackWatch::due(&facts, self.begin, until) >= due_min
+                && watch.tally(&facts, self.begin, until).expected < expected_max
+        });
+        never.count() as u64
+    }
+
+    /// The publications that a subscriber is to get, with their numbers and what is known of each.
+    fn expected_by<'a>(
         &'a self,
         taken: &'a Taken,
-        until: Instant,
-    ) -> impl Iterator<Item = Watched<'a>> {
+    ) -> impl Iterator<Item = (usize, &'a Publication, Option<&'a Track>)> {
         // Of who was not started yet nothing is expected.
         let started = !taken.seat.stays.is_empty();
         let now = [(&taken.viewer.room, &taken.tracks, true)];
@@ -591,9 +618,16 @@ impl Audience {
             let track = tracks.get(index).and_then(Option::as_ref);
             let told = track.is_some_and(|track| track.shown.is_some() || !now);
             let expected = told || (now && taken.would_get(publication, room));
-            if !expected {
-                return None;
-            }
+            expected.then_some((index, publication, track))
+        })
+    }
+
+    fn watched_by<'a>(
+        &'a self,
+        taken: &'a Taken,
+        until: Instant,
+    ) -> impl Iterator<Item = Watched<'a>> {
+        self.expected_by(taken).filter_map(move |(index, publication, track)| {
             let (never, always) = (TrackWatch::default(), Timeline::default());
             let (watch, wanted) =
                 track.map_or((&never, &always), |track| (&track.watch, &track.wanted));

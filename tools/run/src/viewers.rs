@@ -33,9 +33,14 @@ pub(crate) struct Viewers<'a> {
     counted: BTreeMap<(usize, u16), Duration>,
     /// The same by room, subscriber and number of the publication.
     tracks_counted: HashMap<(&'a str, &'a str, usize), Duration>,
+    audience: &'a Audience,
     started: Instant,
     until: Instant,
 }
+
+/// A track that is due for so long, of whose subscriber the connection stands, and has not sent a
+/// packet, has not begun late: it never came.
+const NEVER_CAME_MIN: Duration = Duration::from_secs(3);
 
 impl Seen<'_> {
     /// Expected and played of all its tracks together.
@@ -143,7 +148,8 @@ impl<'a> Viewers<'a> {
                 None => seen.push(Seen { viewer, tracks: vec![watched] }),
             }
         }
-        Self { seen, counted: BTreeMap::new(), tracks_counted: HashMap::new(), started, until }
+        let (counted, tracks_counted) = (BTreeMap::new(), HashMap::new());
+        Self { seen, counted, tracks_counted, audience, started, until }
     }
 
     /// Of one kind of media, of all subscribers or of one cohort.
@@ -293,11 +299,13 @@ impl<'a> Viewers<'a> {
         worst.map(|viewer| viewer.subscriber).take(most).collect()
     }
 
-    /// Tracks of which nothing has come although they were expected for so long.
+    /// Tracks of which nothing has come although they were expected for so long, or, in a window
+    /// shorter than the grace for their beginning, were due for [`NEVER_CAME_MIN`].
     pub(crate) fn silent(&self, expected_min: Duration) -> u64 {
+        let within_grace = self.audience.never_came(self.until, NEVER_CAME_MIN, expected_min);
         let tracks = self.seen.iter().flat_map(|seen| &seen.tracks);
         let silent = |track: &&Watched<'_>| !track.received && track.tally.expected >= expected_min;
-        tracks.filter(silent).count() as u64
+        tracks.filter(silent).count() as u64 + within_grace
     }
 
     /// Fills in how many subscribers were interrupted in each second.

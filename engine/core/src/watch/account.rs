@@ -177,6 +177,16 @@ impl TrackWatch {
         tally
     }
 
+    /// For how long of `from..until` it could have played since its subscriber was there, whatever
+    /// grace it has for its beginning.
+    pub fn due(facts: &Facts<'_>, from: Instant, until: Instant) -> Duration {
+        let due = stretches(facts, until).into_iter().filter_map(|stretch| {
+            let start = facts.seat.joined(stretch.from)?.max(stretch.from).max(from);
+            Some(stretch.until.saturating_duration_since(start))
+        });
+        due.sum()
+    }
+
     /// All spans, running ones included, in order of time; none touches another.
     fn played(&self) -> Vec<Played> {
         let mut all = self.ended.clone();

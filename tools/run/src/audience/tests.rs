@@ -143,6 +143,31 @@ fn who_never_joined_is_expected_to_see_what_its_room_publishes() {
     assert_eq!(tally.interruptions[0].cause, Cause::NotJoined);
 }
 
+/// A short run ends within the grace, in which watch time misses nothing.
+#[test]
+fn what_never_came_within_the_grace_is_counted_once_it_was_due_for_some_time() {
+    let mut rig = Rig::new(Subscription::Auto);
+    let (room, at) = (Rc::clone(&rig.room), rig.at(0));
+    for sid in ["TR_1", "TR_2"] {
+        let track = Rig::track(sid, &format!("stampede-x-pub-1-{sid}"), TrackSource::Camera);
+        rig.audience.published(&room, at, &track);
+    }
+    let never = |rig: &Rig, until_ms| {
+        let (due, expected) = (Duration::from_secs(3), Duration::from_secs(1));
+        rig.audience.never_came(rig.at(until_ms), due, expected)
+    };
+    assert_eq!(never(&rig, 4_900), 0, "it was not there");
+    rig.audience.connected(SUBSCRIBER, rig.at(1_000));
+    rig.played("TR_1", 0, 1_100, 4_900);
+    assert_eq!(rig.tallies(4_900).len(), 1, "of the other nothing is expected yet");
+    assert_eq!((never(&rig, 3_900), never(&rig, 4_000), never(&rig, 5_900)), (0, 1, 1));
+    assert_eq!(never(&rig, 6_000), 0, "watch time misses it");
+    rig.audience.window_begins(rig.at(2_000));
+    assert_eq!((never(&rig, 4_900), never(&rig, 5_000)), (0, 1));
+    rig.audience.excuse(SUBSCRIBER, rig.at(2_000), rig.at(2_100));
+    assert_eq!(never(&rig, 5_000), 0, "something was done to it");
+}
+
 /// In a meeting everybody publishes, and is shown the others.
 #[test]
 fn nobody_is_expected_to_see_its_own() {
