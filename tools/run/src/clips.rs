@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use stampede_media::{ClipOptions, Codec, MediaClip, builtin};
+use stampede_media::{ClipOptions, Codec, MediaClip, builtin, h265};
 use stampede_output::one_line;
 use stampede_report::Failure;
 use stampede_scenario::values::PublishResolution;
-use stampede_scenario::{Clips, CodecMix, Scenario, VideoSpec};
+use stampede_scenario::{Clips, CodecMix, Scenario, Target, VideoSpec};
 
 /// Opens what a scenario publishes. What has to be said of the files goes to `notices`.
 ///
@@ -42,6 +42,17 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
              one of those, or leave --record out"
         )));
     }
+    if matches!(scenario.target, Target::Embedded(_)) {
+        let of_file = video.iter().find_map(|clip| Some((clip, h265_profile(clip)?)));
+        if let Some((clip, profile)) = of_file.filter(|(_, profile)| *profile != H265_MAIN) {
+            return Err(Failure::config(format!(
+                "--video: {}: it is of H.265 profile {profile}, and the embedded SFU forwards Main \
+                 (profile {H265_MAIN}) only: encode it with 8 bits a sample, or add --url \
+                 ws://HOST:7880",
+                one_line(&clip.name)
+            )));
+        }
+    }
     let audio = scenario.audio.as_ref().map(|file| audio_clip(file.as_deref())).transpose()?;
     let backup = scenario.video.as_ref().and_then(|spec| {
         let mut codecs = video.iter().chain(more_video.iter().flatten()).map(|clip| clip.codec);
@@ -65,6 +76,16 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
     let sound = shared && scenario.shape.screen_share_audio;
     let screen_audio = sound.then(|| audio_clip(None)).transpose()?;
     Ok(Clips { video, more_video, audio, backup, screen, screen_audio })
+}
+
+/// Profile of H.265 (annex A) that browsers and the embedded SFU have.
+const H265_MAIN: u8 = 1;
+
+/// The profile of an H.265 clip, by its first picture.
+fn h265_profile(clip: &MediaClip) -> Option<u8> {
+    let packets = &clip.frames.first().filter(|_| clip.codec == Codec::H265)?.packets;
+    let sets = packets.iter().find_map(|payload| h265::sequence_parameters(payload))?;
+    Some(h265::Parameters::parse(sets)?.profile_tier_level.profile_id)
 }
 
 /// The layers of a codec; without one those of the files, or of VP8.

@@ -37,9 +37,9 @@ pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
     common(options).set_stats_interval(None)
 }
 
-/// A peer that sends: Opus and the video codecs of its tracks, and the header extensions of a browser. Payload types and extensions have the numbers
-/// that they have in what is offered to receive by (`offer`): in one bundle a number means one
-/// thing (RFC 8843 §9.1, RFC 8285 §6).
+/// A peer that sends: Opus and the video codecs of its tracks, and the header extensions of a browser.
+/// Payload types and extensions have the numbers that they have in what is offered to receive by
+/// (`offer`): in one bundle a number means one thing (RFC 8843 §9.1, RFC 8285 §6).
 pub(super) fn publisher(
     options: &PeerOptions,
     tracks: &[PublishTrack],
@@ -112,7 +112,9 @@ fn add_video(config: &mut RtcConfig, clip: &MediaClip) {
                 let needs = parameters.profile_tier_level;
                 (needs.profile_id, u8::from(needs.high_tier), needs.level_id)
             });
-            config.codec_config().add_h265(49.into(), Some(50.into()), profile, tier, level);
+            let (payload_type, rtx) = h265_numbers(profile, tier);
+            let codecs = config.codec_config();
+            codecs.add_h265(payload_type.into(), Some(rtx.into()), profile, tier, level);
             return;
         }
         Codec::Av1 => (str0m::format::Codec::Av1, 45, 46),
@@ -121,6 +123,15 @@ fn add_video(config: &mut RtcConfig, clip: &MediaClip) {
     let (payload_type, rtx) = (u8::into(payload_type), Some(u8::into(rtx)));
     let codecs = config.codec_config();
     codecs.add_config(payload_type, rtx, codec, Frequency::NINETY_KHZ, None, format);
+}
+
+/// Payload types of H.265 and its retransmissions. What is offered to receive by is Main at Main tier;
+/// another one is not that, and needs numbers of its own.
+pub(super) const fn h265_numbers(profile: u8, tier: u8) -> (u8, u8) {
+    match (profile, tier) {
+        (1, 0) => (49, 50),
+        _ => (47, 48),
+    }
 }
 
 /// The clip's profile as browsers write it: pion compares `profile_idc` and the constraint flags

@@ -448,6 +448,7 @@ impl Offered {
 mod tests {
     use std::time::Instant;
 
+    use super::super::config::h265_numbers;
     use super::*;
     use crate::{DtlsIdentity, Peer, PeerOptions};
 
@@ -455,6 +456,21 @@ mod tests {
         let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
         let local: std::net::SocketAddr = "127.0.0.1:40001".parse().unwrap();
         Peer::subscriber(Instant::now(), local, &options, false).unwrap()
+    }
+
+    /// In one bundle a number means one thing.
+    #[test]
+    fn h265_that_is_not_offered_to_receive_by_has_numbers_of_its_own() {
+        let of =
+            |number: u8| VIDEO.iter().find(|one| one.number == number || one.rtx == Some(number));
+        let (main, rtx) = h265_numbers(1, 0);
+        let offered = of(main).unwrap();
+        assert_eq!((offered.codec, offered.rtx), (Some(Codec::H265), Some(rtx)));
+        assert!(offered.fmtp.unwrap().contains("profile-id=1;tier-flag=0"));
+        for (profile, tier) in [(2, 0), (1, 1)] {
+            let (payload_type, rtx) = h265_numbers(profile, tier);
+            assert!(of(payload_type).is_none() && of(rtx).is_none());
+        }
     }
 
     #[test]
