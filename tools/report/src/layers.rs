@@ -61,7 +61,7 @@ pub struct HeightRow {
     pub ratio: f64,
     /// How many could be shown.
     pub frames: u64,
-    /// The same a second.
+    /// The same a second; `null` where they were shown for less than a second.
     pub fps: Option<f64>,
     /// By the highest temporal layer that came; empty where streams say nothing of temporal layers.
     pub temporal: Vec<TemporalRow>,
@@ -79,7 +79,7 @@ pub struct TemporalRow {
     pub ratio: f64,
     /// How many could be shown.
     pub frames: u64,
-    /// The same a second.
+    /// The same a second; `null` where they were shown for less than a second.
     pub fps: Option<f64>,
 }
 
@@ -152,8 +152,11 @@ fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { round(part / whole, 6) } else { 0.0 }
 }
 
+/// Less is no rate: a picture that another size follows at once was shown for the time of a keyframe.
+const FPS_S_MIN: f64 = 1.0;
+
 fn fps(frames: u64, shown_s: f64) -> Option<f64> {
-    (shown_s > 0.0).then(|| round(frames as f64 / shown_s, 2))
+    (shown_s >= FPS_S_MIN).then(|| round(frames as f64 / shown_s, 2))
 }
 
 impl LayersSection {
@@ -305,6 +308,17 @@ mod tests {
              than asked for 12.50 % of the time"
         );
         assert_eq!(LayerSums::default().section(None), LayersSection::default());
+    }
+
+    #[test]
+    fn what_was_shown_for_a_moment_has_no_rate() {
+        let mut sums = LayerSums::default();
+        let moment = LayerTime { played: Duration::from_millis(3), ..time(180, Some(0), 0, 0) };
+        sums.add(&[LayerTime { frames: 11, ..moment }, time(720, Some(0), 1, 25)], Some(720));
+        let rows = sums.section(None).heights;
+        let rates: Vec<_> = rows.iter().map(|row| (row.fps, row.temporal[0].fps)).collect();
+        assert_eq!(rates, [(Some(25.0), Some(25.0)), (None, None)]);
+        assert_eq!((rows[1].frames, rows[1].shown_s), (11, 0.003));
     }
 
     #[test]
