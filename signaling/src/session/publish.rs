@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 
-use super::track::{LocalBackup, LocalLayer, LocalTrack};
+use super::track::{LocalBackup, LocalLayer, LocalTrack, TrackSource};
 use stampede_sdp::MediaKind;
 
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Publishing {
 
 /// livekit_rtc.proto `AddTrackRequest`; the codec goes into `simulcast_codecs` even for one layer,
 /// as LiveKit's clients do it.
-#[allow(deprecated)] // `layers` and `disable_dtx` are what older servers read
+#[allow(deprecated)] // `layers`, `disable_dtx` and `stereo` are what older servers read
 fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
     let layers: Vec<proto::VideoLayer> = track.layers.iter().map(video_layer).collect();
     let source = track.source.to_proto();
@@ -147,6 +147,13 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         MediaKind::Video => proto::TrackType::Video,
     };
     let audio = track.kind == MediaKind::Audio;
+    // What a screen plays has two channels, as livekit-client finds them in its track's settings.
+    let stereo = track.source == TrackSource::ScreenShareAudio;
+    let features = [
+        (stereo, proto::AudioTrackFeature::TfStereo),
+        (audio && !track.dtx, proto::AudioTrackFeature::TfNoDtx),
+    ];
+    let features = features.into_iter().filter(|(has, _)| *has);
     // One that is named and has no client id yet is published when the server asks for it.
     let backup = track.backup.map(|backup| proto::SimulcastCodec {
         layers: backup.layers.iter().map(video_layer).collect(),
@@ -178,11 +185,8 @@ fn add_track_request(track: LocalTrack) -> proto::AddTrackRequest {
         },
         disable_red: audio && !track.red,
         disable_dtx: audio && !track.dtx,
-        audio_features: if audio && !track.dtx {
-            vec![proto::AudioTrackFeature::TfNoDtx as i32]
-        } else {
-            Vec::new()
-        },
+        audio_features: features.map(|(_, feature)| feature as i32).collect(),
+        stereo,
         // Lets the server strip our stamps for subscribers that don't know them.
         packet_trailer_features: if audio {
             Vec::new()
@@ -222,5 +226,37 @@ fn video_layer(layer: &LocalLayer) -> proto::VideoLayer {
         height: layer.height,
         bitrate: layer.bitrate_bps,
         ..proto::VideoLayer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(deprecated)] // `stereo` is what older servers read
+    fn the_sound_of_a_screen_is_stereo_and_a_microphone_is_not() {
+        let request = |source, dtx| {
+            add_track_request(LocalTrack {
+                cid: "a".to_owned(),
+                name: "audio".to_owned(),
+                kind: MediaKind::Audio,
+                source,
+                codec: "opus".to_owned(),
+                width: 0,
+                height: 0,
+                layers: Vec::new(),
+                red: dtx,
+                dtx,
+                layers_in_one_stream: false,
+                backup: None,
+            })
+        };
+        let screen = request(TrackSource::ScreenShareAudio, false);
+        let features: Vec<_> = screen.audio_features().collect();
+        let both = [proto::AudioTrackFeature::TfStereo, proto::AudioTrackFeature::TfNoDtx];
+        assert_eq!((screen.stereo, &features[..]), (true, &both[..]));
+        let microphone = request(TrackSource::Microphone, true);
+        assert!(!microphone.stereo && microphone.audio_features.is_empty());
     }
 }
