@@ -187,8 +187,8 @@ pub(crate) struct RunFlags {
     pub publish_resolution: PublishResolution,
     /// Codec of published video: vp8, vp9, h264, h265 or av1, or several with the shares of publishers
     /// that send them, like vp8:70,h265:30 [default: that of --video, else vp8]. There are built-in
-    /// clips of all five: VP8's, H.264's and H.265's are simulcast, VP9's and AV1's scalable (see
-    /// --scalability-mode).
+    /// clips of all five: VP8's, H.264's and H.265's are simulcast, VP9's and AV1's scalable, and VP9's
+    /// simulcast with --scalability-mode none.
     #[arg(long, value_name = "CODEC", help_heading = "Media")]
     pub video_codec: Option<CodecMix>,
     /// What VP9, AV1 and H.265 are published in besides, once the server says that somebody can't receive
@@ -203,7 +203,7 @@ pub(crate) struct RunFlags {
     /// temporal ones alone; none neither [default: L3T3_KEY, of a --video none].
     #[arg(long, value_name = "MODE", help_heading = "Media")]
     pub scalability_mode: Option<Layering>,
-    /// Frames per second of an H.264 --video [default: what its stream says, else 30].
+    /// Frames per second of an H.264 or H.265 --video [default: what its stream says, else 30].
     #[arg(
         long,
         value_name = "FPS",
@@ -278,7 +278,8 @@ pub(crate) struct RunFlags {
     /// Media worker threads [default: one for each core of --cores].
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub workers: Option<u32>,
-    /// CPU cores to pin the workers to, like 1,2-5 [default: what the embedded SFU and signalling leave; docs/load-box.md, "Cores"].
+    /// CPU cores to pin the workers to, like 1,2-5 [default: what the embedded SFU and signalling leave;
+    /// docs/load-box.md, "Cores"].
     #[arg(long, value_name = "LIST", help_heading = "Machine")]
     pub cores: Option<CoreList>,
     /// UDP backend of the workers.
