@@ -16,6 +16,9 @@ const PACKETS_MAX: usize = 8;
 /// Frames that are put together at a time; those of one packet need no place. The oldest makes room.
 pub(crate) const PARTIAL_FRAMES_MAX: usize = 256;
 
+/// Frames of a track that are put together are no further than this from each other.
+const FRAMES_BEHIND_MAX: u16 = 1_024;
+
 /// A packet's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TrackHeader {
@@ -42,7 +45,8 @@ impl TrackHeader {
         bytes
     }
 
-    /// Header and payload of a packet; `None` if it is none. Extensions are stepped over.
+    /// Header and payload of a packet; `None` if it is none, or of handle 0, which names no track
+    /// (handles are from 1 on). Extensions are stepped over.
     pub(crate) fn read(packet: &[u8]) -> Option<(Self, &[u8])> {
         let (head, mut payload) = packet.split_first_chunk::<PACKET_HEADER_BYTES>()?;
         // Version 0 is the only one there is.
@@ -64,7 +68,7 @@ impl TrackHeader {
             frame: half(6),
             timestamp: u32::from(half(8)) << 16 | u32::from(half(10)),
         };
-        Some((header, payload))
+        (header.handle != 0).then_some((header, payload))
     }
 }
 
@@ -117,6 +121,11 @@ impl Frames {
         }
         let of = |one: &Partial| (one.handle, one.frame) == (handle, frame);
         let place = self.partial.iter().position(of).unwrap_or_else(|| {
+            // Numbers of frames begin again: what will never be whole is not to be taken for them.
+            self.partial.retain(|one| {
+                let behind = frame.wrapping_sub(one.frame);
+                one.handle != handle || behind.min(behind.wrapping_neg()) <= FRAMES_BEHIND_MAX
+            });
             if self.partial.len() == PARTIAL_FRAMES_MAX {
                 self.partial.pop_front();
             }
@@ -253,6 +262,9 @@ mod tests {
             assert_eq!(TrackHeader::read(&extended[..cut]), None);
         }
         assert_eq!(TrackHeader::read(&[0x38; 20]), None, "another version");
+        let mut nameless = plain;
+        nameless[2..4].fill(0);
+        assert_eq!(TrackHeader::read(&nameless), None, "handle 0 is reserved");
     }
 
     #[test]
@@ -285,6 +297,24 @@ mod tests {
         }
         assert_eq!(frames.partial.len(), PARTIAL_FRAMES_MAX);
         assert_eq!(take(&mut frames, &first[1]), None, "its beginning is forgotten");
+    }
+
+    #[test]
+    fn a_frame_is_not_made_whole_by_one_a_lap_later() {
+        let (mut cutter, mut frames) = (Cutter::default(), Frames::default());
+        let lost = cut(&mut cutter, 20_000);
+        assert_eq!(take(&mut frames, &lost[0]), None);
+        // Two packets a frame: at the end of a lap the sequence numbers are the same too.
+        for _ in 1..=u32::from(u16::MAX) {
+            let packets = cut(&mut cutter, 20_000);
+            assert_eq!(take(&mut frames, &packets[0]), None);
+            assert!(take(&mut frames, &packets[1]).is_some());
+        }
+        assert!(frames.partial.is_empty());
+        let packets = cut(&mut cutter, 20_000);
+        assert_eq!(packets[1][..8], lost[1][..8], "same frame, same sequence");
+        assert_eq!(take(&mut frames, &packets[1]), None);
+        assert!(take(&mut frames, &packets[0]).is_some());
     }
 
     proptest::proptest! {
