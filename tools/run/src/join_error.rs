@@ -27,6 +27,8 @@ pub(crate) enum JoinError {
     MediaTimeout,
     /// The server did not take a track, for this reason.
     PublishRefused(String),
+    /// The server did not take a data track, for this reason.
+    DataTrackRefused(String),
     /// The server could not give a track, for this reason.
     Subscription(String),
 }
@@ -44,6 +46,7 @@ impl JoinError {
             Self::SignalEnded => "signal_ended".into(),
             Self::MediaTimeout => "media_timeout".into(),
             Self::PublishRefused(reason) => format!("publish_refused_{reason}").into(),
+            Self::DataTrackRefused(reason) => format!("data_track_refused_{reason}").into(),
             Self::Subscription(reason) => format!("subscription_{reason}").into(),
         }
     }
@@ -64,7 +67,7 @@ impl JoinError {
             Self::NoResources => ErrorClass::NoResources,
             Self::WorkerOverloaded | Self::SignallingOverloaded => ErrorClass::Overloaded,
             Self::SignalEnded => ErrorClass::SignallingLost,
-            Self::PublishRefused(_) => ErrorClass::Refused,
+            Self::PublishRefused(_) | Self::DataTrackRefused(_) => ErrorClass::Refused,
         }
     }
 }
@@ -116,5 +119,8 @@ mod tests {
             assert_eq!(JoinError::from(kind).class(), class, "{kind}");
             assert_eq!(JoinError::from(kind).key(), kind.key());
         }
+        let refused = JoinError::DataTrackRefused("not_allowed".to_owned());
+        assert_eq!(refused.key(), "data_track_refused_not_allowed");
+        assert_eq!(refused.class(), ErrorClass::Refused);
     }
 }

@@ -498,6 +498,9 @@ impl<'a> Joined<'a> {
                     .borrow_mut()
                     .error(&JoinError::PublishRefused(reason.to_string()));
             }
+            SessionEvent::DataTrackRefused { reason } => {
+                self.context.joins.borrow_mut().error(&JoinError::DataTrackRefused(reason));
+            }
             SessionEvent::SubscriptionFailed { error, .. } => {
                 self.context.joins.borrow_mut().error(&JoinError::Subscription(error.to_string()));
             }
