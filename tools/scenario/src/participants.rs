@@ -14,7 +14,7 @@ use stampede_signaling::{Profile, Token};
 
 use self::tracks::{AudioOf, sends, shares_screen, video_track};
 use crate::codec_mix::CodecTurns;
-use crate::cohort_spec::assign;
+use crate::cohort_spec::{CohortSpec, assign};
 use crate::values::Resolution;
 use crate::{Clips, CodecList, OwnIdentities, RoomSpec, Scenario, SubscribeMode};
 
@@ -266,6 +266,12 @@ fn receivers(
     let recording = scenario.record.as_ref().map_or(0, |record| record.subscribers as usize);
     let (parts, cohorts) = (&scenario.cohorts, &scenario.shape.cohorts);
     let assigned = assign(cohorts, scenario.shape.receivers());
+    // One for all of a cohort.
+    let profile = |cohort: &CohortSpec| match cohort.profile.over(&scenario.profile) {
+        Some(own) => Arc::new(own),
+        None => Arc::clone(&scenario.profile),
+    };
+    let profiles: Vec<_> = cohorts.iter().map(profile).collect();
     let subscription = subscription(scenario);
     let mut all = Vec::with_capacity(assigned.len());
     let mut places = in_turn(scenario, |room| room.participants);
@@ -280,10 +286,7 @@ fn receivers(
         let part = parts.index_of(assigned, &identity, seed);
         let cohort = assigned.map(|index| &cohorts[index]);
         let resolution = cohort.and_then(|cohort| cohort.resolution).unwrap_or(own.resolution);
-        let profile = match cohort.and_then(|cohort| cohort.profile.over(&scenario.profile)) {
-            Some(own) => Arc::new(own),
-            None => Arc::clone(&scenario.profile),
-        };
+        let profile = assigned.map_or(&scenario.profile, |index| &profiles[index]);
         let codecs = cohort.and_then(|cohort| cohort.subscribe_codecs.as_ref());
         let codecs = codecs.or(scenario.subscribe_codecs.as_ref());
         let codecs = codecs.map_or_else(VideoCodecs::default, CodecList::set);
@@ -297,7 +300,7 @@ fn receivers(
             cohort: part,
             cohort_name: parts.name(part).map(str::to_owned),
             tracks: tracks(scenario, own, publishes.then_some(number)),
-            profile,
+            profile: Arc::clone(profile),
             token: None,
         };
         all.push(Receiver { place, publishes, spec });
@@ -646,6 +649,8 @@ mod tests {
         let asks = |one: &ParticipantSpec| one.role.receives.unwrap().quality;
         assert!(mobile.clone().all(|one| asks(one) == Quality::Low));
         assert!(mobile.clone().all(|one| one.profile.metadata == "on the move"));
+        let first = &mobile.clone().next().unwrap().profile;
+        assert!(mobile.clone().all(|one| Arc::ptr_eq(&one.profile, first)), "one for all");
         for one in all.subscribers.iter().filter(|one| !is_mobile(one)) {
             let middle = &*one.room == "hall-2";
             assert_eq!((one.cohort, one.profile.metadata.as_str()), (0, ""));
@@ -670,8 +675,26 @@ mod tests {
         assert_eq!(calls.every, Duration::from_millis(250));
         assert!(calls.offset <= calls.every);
         let too_many = crate::RpcDraft { callers: Some(5), ..draft.rpc.clone() };
-        let error = Scenario::new(Draft { rpc: too_many, ..draft }).unwrap_err().to_string();
+        let refused = |draft| Scenario::new(draft).unwrap_err().to_string();
+        let error = refused(Draft { rpc: too_many, ..draft.clone() });
         assert!(error.contains("a room has but 4 participants"), "{error}");
+        // Nobody is told of who is hidden, who can be called by name only.
+        let hidden = Draft { hidden: true, ..draft.clone() };
+        assert!(refused(hidden.clone()).contains("--rpc-to"));
+        let rpc = crate::RpcDraft { to: Some("bot".to_owned()), ..draft.rpc.clone() };
+        assert!(Scenario::new(Draft { rpc, ..hidden }).is_ok());
+        let grants = vec!["hidden=true".parse().unwrap()];
+        let cohorts = vec![CohortSpec {
+            name: "ghosts".to_owned(),
+            size: CohortSize::Share(0.5),
+            resolution: None,
+            subscribe_codecs: None,
+            record: false,
+            impair: None,
+            feedback: None,
+            profile: CohortProfile { grants, ..CohortProfile::default() },
+        }];
+        assert!(refused(Draft { cohorts, ..draft }).contains("--rpc-to"));
     }
 
     #[test]

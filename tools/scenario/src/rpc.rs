@@ -95,11 +95,17 @@ impl RpcSpec {
         }))
     }
 
-    /// Checks that every room has them, and somebody for them to call.
+    /// Checks that every room has them, and somebody for them to call, of whom they are told.
     ///
     /// # Errors
     /// The first that has not, exit code 104.
-    pub(crate) fn check(&self, rooms: &[RoomSpec]) -> Result<(), Failure> {
+    pub(crate) fn check(&self, rooms: &[RoomSpec], some_hide: bool) -> Result<(), Failure> {
+        if some_hide && self.to.is_none() {
+            return Err(Failure::config(
+                "--rpc-callers: nobody is told of participants that are hidden (--hidden, or the \
+                 grant hidden=true), so nobody calls them: add --rpc-to, or leave one of them out",
+            ));
+        }
         let least = rooms.iter().map(|room| room.publishers().saturating_add(room.receivers()));
         let least = least.min().unwrap_or(0);
         let (callers, others) = (self.callers, u32::from(self.to.is_none()));

@@ -21,8 +21,9 @@ use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
-    Audience, BackupCodec, CodecList, Cohorts, DataSpec, FaultKind, FaultSpec, Layering,
-    ParticipantTracks, Reconnect, RoomSpec, RpcSpec, Secret, Shorthand, Signal, fault, people,
+    Audience, BackupCodec, CodecList, CohortProfile, Cohorts, DataSpec, FaultKind, FaultSpec,
+    Layering, ParticipantTracks, Reconnect, RoomSpec, RpcSpec, Secret, Shorthand, Signal, fault,
+    people,
 };
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -316,7 +317,7 @@ impl Scenario {
         let shape = Shape::new(&draft, defaults)?;
         let rpc = RpcSpec::new(&draft.rpc, draft.signal)?;
         if let Some(rpc) = &rpc {
-            rpc.check(&shape.rooms)?;
+            rpc.check(&shape.rooms, hides(&draft))?;
         }
         let peak = (shape.publishers() + shape.receivers_peak()) as u64;
         check_counts(&draft, peak)?;
@@ -587,8 +588,17 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
     Ok(Target::Server(Server { url, credentials, token_file: draft.token_file.clone() }))
 }
 
+/// Whether some participants are hidden from the others, who are not told of them.
+fn hides(draft: &Draft) -> bool {
+    let cohorts = draft.cohorts.iter().flat_map(|cohort| &cohort.profile.grants);
+    let mut grants = draft.profile.grants.iter().chain(cohorts);
+    draft.hidden || grants.any(|grant| grant.to_string() == "hidden=true")
+}
+
 /// Tokens of others say themselves who joins which room, and what else there is to say.
 fn check_token_file(draft: &Draft) -> Result<(), Failure> {
+    let says =
+        |what: fn(&CohortProfile) -> bool| draft.cohorts.iter().any(|one| what(&one.profile));
     let given = [
         (draft.room.is_some(), "--room"),
         (draft.room_drafts.iter().any(|room| room.name.is_some()), "a [[room]]'s name"),
@@ -596,6 +606,9 @@ fn check_token_file(draft: &Draft) -> Result<(), Failure> {
         (!draft.profile.grants.is_empty(), "--grant"),
         (!draft.profile.metadata.is_empty(), "--participant-metadata"),
         (!draft.profile.attributes.is_empty(), "--participant-attribute"),
+        (says(|one| !one.grants.is_empty()), "a [[cohort]]'s grants"),
+        (says(|one| one.metadata.is_some()), "a [[cohort]]'s metadata"),
+        (says(|one| !one.attributes.is_empty()), "a [[cohort]]'s attributes"),
     ];
     let given = given.into_iter().find(|(given, _)| *given && draft.token_file.is_some());
     match given {

@@ -226,6 +226,36 @@ mod tests {
     }
 
     #[test]
+    fn what_tokens_say_no_cohort_says() {
+        let cohort = |profile| crate::CohortSpec {
+            name: "c".to_owned(),
+            size: crate::CohortSize::Share(0.5),
+            resolution: None,
+            subscribe_codecs: None,
+            record: false,
+            impair: None,
+            feedback: None,
+            profile,
+        };
+        let nothing = crate::CohortProfile::default();
+        let with = |profile| Draft { cohorts: vec![cohort(profile)], ..draft() };
+        assert!(Scenario::new(with(nothing.clone())).is_ok());
+        let grants = vec!["recorder=true".parse().unwrap()];
+        let attributes = vec![("a".to_owned(), "b".to_owned())];
+        for (profile, what) in [
+            (crate::CohortProfile { grants, ..nothing.clone() }, "grants"),
+            (
+                crate::CohortProfile { metadata: Some("m".to_owned()), ..nothing.clone() },
+                "metadata",
+            ),
+            (crate::CohortProfile { attributes, ..nothing }, "attributes"),
+        ] {
+            let error = Scenario::new(with(profile)).unwrap_err().to_string();
+            assert!(error.contains(&format!("leave a [[cohort]]'s {what} out")), "{error}");
+        }
+    }
+
+    #[test]
     fn tokens_name_participants_and_rooms_in_their_order() {
         let lines = [("b", "x"), ("a", "1"), ("b", "y"), ("b", "z"), ("a", "2"), ("a", "3")];
         let text: Vec<_> = lines.map(|(room, who)| token(room, who, &[])).to_vec();
