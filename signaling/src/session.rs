@@ -836,12 +836,12 @@ impl Session {
         };
         self.on_refresh_token(&moved.token);
         self.own_sid.clone_from(&own.sid);
-        let Some(Receiving { tracks, .. }) = &mut self.receiving else {
-            return self.event(SessionEvent::Moved { room: room.name, participant_sid: own.sid });
-        };
-        let mut changes = Changes::default();
-        tracks.remove_all(&mut changes);
-        self.apply(changes);
+        self.others_left_behind();
+        if let Some(Receiving { tracks, .. }) = &mut self.receiving {
+            let mut changes = Changes::default();
+            tracks.remove_all(&mut changes);
+            self.apply(changes);
+        }
         self.event(SessionEvent::Moved { room: room.name, participant_sid: own.sid });
         self.on_participants(moved.other_participants);
     }

@@ -135,3 +135,41 @@ fn others_are_met_once_they_are_connected_and_until_they_leave() {
     h.receive(update(vec![of("PA_1", State::Disconnected), of("PA_9", State::Disconnected)]));
     assert_eq!(h.events, [SessionEvent::OthersParted(vec!["PA_1".to_owned()])]);
 }
+
+/// Who only sends calls too.
+#[test]
+fn who_is_moved_leaves_the_others_behind_and_meets_those_there() {
+    use proto::participant_info::State;
+    for subscribes in [true, false] {
+        let mut role = Role { rpc: true, ..Role::subscriber(Subscription::Auto, Quality::High) };
+        if !subscribes {
+            role.receives = None;
+        }
+        let mut h =
+            Harness::with(SessionOptions { meet_others: true, ..SessionOptions::new(role) });
+        let of = |sid: &str| proto::ParticipantInfo {
+            state: State::Active as i32,
+            ..participant(sid, vec![])
+        };
+        h.receive(join(vec![of("PA_1")]));
+        h.clear();
+        h.receive(response(Response::RoomMoved(proto::RoomMovedResponse {
+            room: Some(proto::Room { name: "other".into(), ..Default::default() }),
+            token: "new-token".into(),
+            participant: Some(of("PA_moved")),
+            other_participants: vec![of("PA_2"), of("PA_moved")],
+        })));
+        let (room, participant_sid) = ("other".into(), "PA_moved".into());
+        let (sid, identity) = ("PA_2".to_owned(), "identity of PA_2".to_owned());
+        let told = [
+            SessionEvent::OthersParted(vec!["PA_1".to_owned()]),
+            SessionEvent::Moved { room, participant_sid },
+            SessionEvent::OthersMet(vec![Other { sid, identity, client_protocol: 0 }]),
+        ];
+        assert_eq!(h.events, told, "subscribes: {subscribes}");
+        h.clear();
+        let gone = proto::ParticipantInfo { state: State::Disconnected as i32, ..of("PA_1") };
+        h.receive(update(vec![gone]));
+        assert_eq!(h.events, []);
+    }
+}

@@ -80,6 +80,14 @@ impl Session {
         }
     }
 
+    /// Tells that everybody who was met is gone: we are in another room.
+    pub(super) fn others_left_behind(&mut self) {
+        let parted: Vec<_> = self.others.iter_mut().flat_map(|known| known.drain()).collect();
+        if !parted.is_empty() {
+            self.event(SessionEvent::OthersParted(parted));
+        }
+    }
+
     pub(super) fn on_speakers_changed(&mut self, changed: proto::SpeakersChanged) {
         let speakers: Vec<(String, bool)> =
             changed.speakers.into_iter().map(|speaker| (speaker.sid, speaker.active)).collect();
