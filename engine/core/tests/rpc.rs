@@ -29,9 +29,14 @@ struct Pair {
 
 impl Pair {
     fn new(calls: RpcCalls, method: &str) -> Self {
+        Self::calling(calls, method, None)
+    }
+
+    fn calling(calls: RpcCalls, method: &str, callee: Option<&str>) -> Self {
         let start = Instant::now();
         let role = |tag, method: &str, calls| {
-            let rpc = RpcRole { tag, method: method.into(), callee: None, calls };
+            let callee = callee.map(Into::into);
+            let rpc = RpcRole { tag, method: method.into(), callee, calls };
             PeerRole { rpc: Some(rpc), ..PeerRole::default() }
         };
         let caller = Link::new(start, role(1, "echo", Some(calls)));
@@ -182,7 +187,10 @@ fn errors_are_counted_by_their_codes() {
     assert!(caller.called >= 3 && caller.answered == 0, "{caller:?}");
     assert_eq!(caller.errors.unsupported_method, caller.called);
     assert_eq!((answerer.requests, answerer.responses), (caller.called, caller.called));
-    assert_eq!(caller.failure_rate(), Some(1.0));
+    assert_eq!(caller.failure_rate(), None, "the timeout of none is over");
+    pair.run(TIMEOUT, |_| true);
+    let [caller, _] = pair.counted();
+    assert!(caller.decided >= 3 && caller.failure_rate() == Some(1.0), "{caller:?}");
     // More than a client of protocol 0 takes is not even sent.
     let mut pair = Pair::new(calls(20_000), "echo");
     pair.meet(0);
@@ -190,6 +198,51 @@ fn errors_are_counted_by_their_codes() {
     let [caller, answerer] = pair.counted();
     assert!(caller.called >= 3 && pair.seen.is_empty());
     assert_eq!((caller.errors.request_too_large, answerer.requests), (caller.called, 0));
+    pair.run(TIMEOUT, |_| true);
+    assert_eq!(pair.counted()[0].failure_rate(), Some(1.0));
+}
+
+#[test]
+fn who_is_moved_to_another_room_calls_and_answers_there() {
+    let mut pair = Pair::new(calls(100), "echo");
+    pair.meet(2);
+    pair.run(Duration::from_secs(2), |_| true);
+    let [before, _] = pair.counted();
+    assert!(before.answered >= 3, "{before:?}");
+    let (sid, identity) = ("PA_bob_there".to_owned(), "bob".to_owned());
+    let others = vec![Callee { sid, identity, client_protocol: 2 }];
+    for update in [
+        PeerUpdate::Parted { sids: vec!["PA_bob".to_owned()] },
+        PeerUpdate::Moved,
+        PeerUpdate::Met { others },
+    ] {
+        pair.caller.sim.peer.update(update);
+    }
+    pair.answerer.sim.peer.update(PeerUpdate::Moved);
+    pair.run(Duration::from_secs(5), |_| true);
+    let [caller, answerer] = pair.counted();
+    assert!(caller.answered >= before.answered + 5, "{caller:?}");
+    assert_eq!((caller.failed(), caller.not_called), (0, 0), "{caller:?}");
+    assert_eq!(caller.called, caller.answered + caller.cut_off);
+    assert_eq!(answerer.responses, answerer.requests);
+}
+
+#[test]
+fn calls_of_who_meets_nobody_are_not_made_and_counted() {
+    let mut pair = Pair::new(calls(100), "echo");
+    pair.run(Duration::from_secs(5), |_| true);
+    let [caller, answerer] = pair.counted();
+    assert!((8..=10).contains(&caller.not_called), "{caller:?}");
+    assert_eq!((caller.called, answerer.not_called), (0, 0));
+}
+
+#[test]
+fn only_who_is_to_be_called_is_called() {
+    let mut pair = Pair::calling(calls(100), "echo", Some("carol"));
+    pair.meet(2);
+    pair.run(Duration::from_secs(2), |_| true);
+    let [caller, _] = pair.counted();
+    assert!(caller.called == 0 && caller.not_called >= 4, "{caller:?}");
 }
 
 #[test]
@@ -237,6 +290,7 @@ fn hostile_messages_do_no_harm() {
         pair.answerer.sim.run(ms(10));
     }
     let [_, answerer] = pair.counted();
+    assert!(answerer.requests > 50 && answerer.responses > 0, "{answerer:?}");
     assert!(answerer.responses <= answerer.requests);
     assert!(pair.answerer.sim.peer.is_connected());
 }

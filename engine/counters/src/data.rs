@@ -139,6 +139,11 @@ counters! {
         /// Calls without an answer when who called left or lost its connection for good, or who was
         /// called left the room.
         cut_off: u64 = Times, Neither;
+        /// Calls made so long ago that their timeout is over, however they ended: what `failure_rate`
+        /// is a share of.
+        decided: u64 = Times, Neither;
+        /// Those of `decided` that got no answer in time, or an error.
+        decided_failed: u64 = Times, Lower;
         /// Payload of requests.
         bytes_sent: u64 = Bytes, Neither;
         /// Payload of answers.
@@ -149,6 +154,11 @@ counters! {
         responses: u64 = Times, Neither;
         /// Requests whose answer was dropped: the channel took nothing for too long.
         unanswered: u64 = Times, Lower;
+        /// Answers that came and that no call waits for: it was answered already, or is another's.
+        unasked: u64 = Times, Neither;
+        /// Requests and answers that came and were dropped: too many were under way at a time, or
+        /// their ids were too long.
+        dropped: u64 = Times, Lower;
     }
 }
 
@@ -158,9 +168,10 @@ impl RpcCounters {
         self.errors.sum() + self.ack_timeouts + self.response_timeouts
     }
 
-    /// `failed / (answered + failed)`; `None` while neither is known of any.
+    /// `decided_failed / decided`; `None` while nothing is. Calls that were answered at once and
+    /// are not as old as one without an answer would have to be are left out: it would seem that
+    /// fewer fail than do.
     pub fn failure_rate(&self) -> Option<f64> {
-        let known = self.answered + self.failed();
-        (known > 0).then(|| self.failed() as f64 / known as f64)
+        (self.decided > 0).then(|| self.decided_failed as f64 / self.decided as f64)
     }
 }

@@ -43,7 +43,8 @@ pub struct RpcCalls {
     pub bytes: usize,
     /// An answer that takes longer has not come.
     pub timeout: Duration,
-    /// How long after its channel is open the first one is due; at most `every`.
+    /// How long after its channel is open the first one is due; at most `every`. If it opens late, or
+    /// never, they are due two seconds after the connection is up.
     pub offset: Duration,
 }
 

@@ -110,6 +110,7 @@ pub enum PeerUpdate {
     /// expected any more, and nobody is called or answered.
     Leaving,
     /// The server has moved us to another room: data messages are neither sent nor expected any more.
+    /// Calls go on; who is there and who no longer is [`Self::Met`] and [`Self::Parted`] say.
     Moved,
     /// Others are connected, and may be called a moment later.
     Met {

@@ -271,7 +271,8 @@ impl Peer {
         }
         if let Some(rpc) = &mut self.rpc {
             match &update {
-                PeerUpdate::Leaving | PeerUpdate::Moved => rpc.leave(),
+                // Whoever is moved calls and answers in the other room.
+                PeerUpdate::Leaving => rpc.leave(),
                 PeerUpdate::Met { others } => {
                     others.iter().for_each(|other| rpc.met(self.now, other));
                 }

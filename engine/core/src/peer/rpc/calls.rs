@@ -14,6 +14,11 @@ use crate::data::{
 const MET_GRACE: Duration = Duration::from_secs(2);
 /// Calls that wait for their answers at most; then no more are made.
 pub(in crate::peer) const OPEN_CALLS_MAX: usize = 4_096;
+/// Calls kept at most, which are those whose timeout is not over; then no more are made. It is more
+/// than a peer makes in a minute ([`RPC_CALLS_PER_S_MAX`](crate::data::RPC_CALLS_PER_S_MAX)).
+pub(in crate::peer) const CALLS_MAX: usize = 65_536;
+/// Numbers of calls that there are for each millisecond: many more than calls.
+const CALLS_PER_MS_MAX: u64 = 1_000;
 /// Calls given up whose late answers are known as such.
 const GIVEN_UP_MAX: usize = 1_024;
 
@@ -27,14 +32,23 @@ pub(super) struct Callee {
     from: Instant,
 }
 
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// That is not known yet.
+    Open,
+    Answered,
+    Failed,
+    CutOff,
+}
+
 /// A call that was made.
 #[derive(Debug)]
 struct Call {
     identity: Arc<str>,
     sent: Instant,
     acked: bool,
-    /// What becomes of it is known.
-    done: bool,
+    fate: Fate,
     /// It was made since measuring began.
     counts: bool,
 }
@@ -54,12 +68,19 @@ pub(super) struct Calls {
     tag: u64,
     timeout: Duration,
     callees: Vec<Callee>,
+    /// There was somebody once.
+    anybody: bool,
     /// Who is called next.
     turn: usize,
-    /// By number, from `first` on; the first one is not done.
-    open: VecDeque<Call>,
+    /// Those whose timeout is not over, by number, from `first` on, whatever became of them.
+    calls: VecDeque<Call>,
     first: u64,
-    given_up: VecDeque<u64>,
+    /// Of which that is not known yet.
+    open: usize,
+    /// So many from the front on were looked at when their time for an acknowledgement was over.
+    past_ack: usize,
+    /// By number and who was called.
+    given_up: VecDeque<(u64, Arc<str>)>,
     payload: Vec<u8>,
 }
 
@@ -69,16 +90,19 @@ impl Calls {
             tag,
             timeout,
             callees: Vec::new(),
+            anybody: false,
             turn: 0,
-            open: VecDeque::new(),
+            calls: VecDeque::new(),
             first: 0,
+            open: 0,
+            past_ack: 0,
             given_up: VecDeque::new(),
             payload: Vec::new(),
         }
     }
 
     pub(super) fn begin_measuring(&mut self) {
-        self.open.iter_mut().for_each(|call| call.counts = false);
+        self.calls.iter_mut().for_each(|call| call.counts = false);
         self.given_up.clear();
     }
 
@@ -86,6 +110,7 @@ impl Calls {
         if self.callees.len() < RPC_CALLEES_MAX && !self.callees.iter().any(|one| *one.sid == *sid)
         {
             let (sid, identity, from) = (sid.into(), identity.into(), now + MET_GRACE);
+            self.anybody = true;
             self.callees.push(Callee { sid, identity, protocol, from });
         }
     }
@@ -104,13 +129,21 @@ impl Calls {
         self.cut_where(|_| true)
     }
 
+    /// There was somebody to call once.
+    pub(super) fn met_anybody(&self) -> bool {
+        self.anybody
+    }
+
     fn cut_where(&mut self, is_cut: impl Fn(&Call) -> bool) -> u64 {
         let mut cut = 0;
-        for call in self.open.iter_mut().filter(|call| !call.done && is_cut(call)) {
-            call.done = true;
-            cut += u64::from(call.counts);
+        for call in self.calls.iter_mut().filter(|call| is_cut(call)) {
+            if call.fate == Fate::Open {
+                self.open -= 1;
+                cut += u64::from(call.counts);
+            }
+            // What was answered at once would be decided, and what was not would not.
+            call.fate = Fate::CutOff;
         }
-        self.tidy();
         cut
     }
 
@@ -141,10 +174,12 @@ impl Calls {
         bytes: usize,
         unix_ms: u64,
     ) -> Option<Vec<Vec<u8>>> {
-        if self.open.len() >= OPEN_CALLS_MAX {
+        if self.open >= OPEN_CALLS_MAX || self.calls.len() >= CALLS_MAX {
             return None;
         }
-        let id = format!("{:016x}-{}", self.tag, self.first + self.open.len() as u64);
+        let number = self.begin(now, &callee, Fate::Open, unix_ms);
+        let id = format!("{:016x}-{number}", self.tag);
+        self.open += 1;
         self.payload.resize(bytes, b'.');
         let timeout_ms = self.timeout.max(REQUEST_TIMEOUT_MIN).as_millis() as u64;
         let (to, payload) = (&*callee.identity, &self.payload);
@@ -154,9 +189,27 @@ impl Calls {
                 put_stream((to, protocol), &id, Some((method, timeout_ms)), payload, unix_ms)
             }
         };
-        let identity = callee.identity;
-        self.open.push_back(Call { identity, sent: now, acked: false, done: false, counts: true });
         Some(messages)
+    }
+
+    /// A call failed before anything was sent; `None` if too many are kept.
+    pub(super) fn refused(&mut self, now: Instant, callee: &Callee, unix_ms: u64) -> Option<()> {
+        if self.calls.len() >= CALLS_MAX {
+            return None;
+        }
+        self.begin(now, callee, Fate::Failed, unix_ms);
+        Some(())
+    }
+
+    /// The number of a new call. No answer of an earlier connection's calls, whose tag is the same,
+    /// is to be taken for one of this one's: the first is that of its time.
+    fn begin(&mut self, now: Instant, callee: &Callee, fate: Fate, unix_ms: u64) -> u64 {
+        if self.first == 0 && self.calls.is_empty() {
+            self.first = unix_ms.saturating_mul(CALLS_PER_MS_MAX);
+        }
+        let identity = Arc::clone(&callee.identity);
+        self.calls.push_back(Call { identity, sent: now, acked: false, fate, counts: true });
+        self.first + self.calls.len() as u64 - 1
     }
 
     /// The number of a call of ours.
@@ -167,8 +220,19 @@ impl Calls {
 
     fn open_call(&mut self, from: &str, number: u64) -> Option<&mut Call> {
         let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let call = self.open.get_mut(place)?;
-        (!call.done && *call.identity == *from).then_some(call)
+        let call = self.calls.get_mut(place)?;
+        (call.fate == Fate::Open && *call.identity == *from).then_some(call)
+    }
+
+    fn given_up(&self, from: &str, number: u64) -> Option<usize> {
+        self.given_up.iter().position(|(given_up, who)| (*given_up, &**who) == (number, from))
+    }
+
+    /// An answer of theirs to a call means something: it waits for it, or was given up.
+    pub(super) fn knows(&mut self, from: &str, id: &str) -> bool {
+        self.number(id).is_some_and(|number| {
+            self.open_call(from, number).is_some() || self.given_up(from, number).is_some()
+        })
     }
 
     /// A call was acknowledged: 1 if that counts.
@@ -188,17 +252,26 @@ impl Calls {
         outcome: Outcome,
         counted: &mut RpcCounters,
     ) -> Option<Duration> {
-        let number = self.number(id)?;
+        let Some(number) = self.number(id) else {
+            counted.unasked += 1;
+            return None;
+        };
         let Some(call) = self.open_call(from, number) else {
-            if let Some(place) = self.given_up.iter().position(|given_up| *given_up == number) {
-                self.given_up.remove(place);
-                counted.late += 1;
+            match self.given_up(from, number) {
+                Some(place) => {
+                    self.given_up.remove(place);
+                    counted.late += 1;
+                }
+                None => counted.unasked += 1,
             }
             return None;
         };
-        call.done = true;
+        call.fate = match outcome {
+            Outcome::Answered(_) => Fate::Answered,
+            Outcome::Failed(_) => Fate::Failed,
+        };
         let (counts, took) = (call.counts, at.saturating_duration_since(call.sent));
-        self.tidy();
+        self.open -= 1;
         if !counts {
             return None;
         }
@@ -215,12 +288,10 @@ impl Calls {
         }
     }
 
-    /// When the next call may have to be given up.
+    /// When there is something to be said of a call: it has to be given up, or its timeout is over.
     pub(super) fn expires(&self) -> Option<Instant> {
-        let open = self.open.iter().filter(|call| !call.done);
-        // In the order of their calls; with the ack both wait equally long.
-        let ack = open.clone().find(|call| !call.acked).map(|call| call.sent + self.ack_within());
-        let answer = open.clone().next().map(|call| call.sent + self.timeout);
+        let ack = self.calls.get(self.past_ack).map(|call| call.sent + self.ack_within());
+        let answer = self.calls.front().map(|call| call.sent + self.timeout);
         ack.into_iter().chain(answer).min()
     }
 
@@ -228,44 +299,48 @@ impl Calls {
         RPC_ACK_WITHIN.min(self.timeout)
     }
 
-    /// Gives up what took too long.
+    /// Gives up what took too long, and counts what became of those whose timeout is over.
     pub(super) fn expire(&mut self, now: Instant, counted: &mut RpcCounters) {
+        let age = |call: &Call| now.saturating_duration_since(call.sent);
         let (ack_within, timeout) = (self.ack_within(), self.timeout);
-        let (first, mut any) = (self.first, false);
-        for (number, call) in (first..).zip(&mut self.open) {
-            let age = now.saturating_duration_since(call.sent);
-            if age < ack_within {
-                break;
+        // As a client's timers have it: whichever ends first.
+        while timeout > ack_within
+            && let Some(call) = self.calls.get(self.past_ack)
+            && age(call) >= ack_within
+        {
+            if call.fate == Fate::Open && !call.acked {
+                counted.ack_timeouts += u64::from(call.counts);
+                self.give_up(self.past_ack);
             }
-            let acked_in_time = call.acked || age < RPC_ACK_WITHIN;
-            if call.done || (age < timeout && acked_in_time) {
-                continue;
-            }
-            (call.done, any) = (true, true);
-            if !call.counts {
-                continue;
-            }
-            // As a client's timers have it: whichever ends first.
-            match !call.acked && timeout > RPC_ACK_WITHIN {
-                true => counted.ack_timeouts += 1,
-                false => counted.response_timeouts += 1,
-            }
-            if self.given_up.len() == GIVEN_UP_MAX {
-                self.given_up.pop_front();
-            }
-            self.given_up.push_back(number);
+            self.past_ack += 1;
         }
-        if any {
-            self.tidy();
+        while self.calls.front().is_some_and(|call| age(call) >= timeout) {
+            if self.calls.front().is_some_and(|call| call.fate == Fate::Open) {
+                let counts = self.calls.front().is_some_and(|call| call.counts);
+                counted.response_timeouts += u64::from(counts);
+                self.give_up(0);
+            }
+            let Some(call) = self.calls.pop_front() else { break };
+            (self.first, self.past_ack) = (self.first + 1, self.past_ack.saturating_sub(1));
+            if call.counts && call.fate != Fate::CutOff {
+                counted.decided += 1;
+                counted.decided_failed += u64::from(call.fate == Fate::Failed);
+            }
         }
     }
 
-    /// Forgets what is done at the front.
-    fn tidy(&mut self) {
-        while self.open.front().is_some_and(|call| call.done) {
-            self.open.pop_front();
-            self.first += 1;
+    /// A call has failed, for it took too long.
+    fn give_up(&mut self, place: usize) {
+        let Some(call) = self.calls.get_mut(place) else { return };
+        call.fate = Fate::Failed;
+        self.open -= 1;
+        if !call.counts {
+            return;
         }
+        if self.given_up.len() == GIVEN_UP_MAX {
+            self.given_up.pop_front();
+        }
+        self.given_up.push_back((self.first + place as u64, Arc::clone(&call.identity)));
     }
 }
 
@@ -274,6 +349,7 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(15);
+    const UNIX_MS: u64 = 1_700_000_000_000;
 
     struct Rig {
         calls: Calls,
@@ -291,9 +367,9 @@ mod tests {
 
         /// Id of a call that is made now.
         fn call(&mut self) -> String {
-            let number = self.calls.first + self.calls.open.len() as u64;
             let callee = self.calls.callee(self.now).unwrap();
-            assert!(self.calls.call(self.now, callee, "echo", 10, 0).is_some());
+            assert!(self.calls.call(self.now, callee, "echo", 10, UNIX_MS).is_some());
+            let number = self.calls.first + self.calls.calls.len() as u64 - 1;
             format!("{:016x}-{number}", 0xabc)
         }
 
@@ -332,17 +408,23 @@ mod tests {
         );
         rig.later(Duration::from_secs(1));
         assert_eq!((rig.counted.ack_timeouts, rig.counted.response_timeouts), (1, 1));
+        assert_eq!(rig.answered("eve", &acked), None, "nor was she asked this");
+        assert_eq!(rig.counted.late, 0);
         assert_eq!(rig.answered("bob", &acked), None);
         assert_eq!(rig.answered("bob", &acked), None);
         rig.call();
         rig.counted.called = 6;
         rig.counted.cut_off += rig.calls.parted("PA_1");
-        let RpcCounters { answered, cut_off, late, acked, .. } = rig.counted;
-        assert_eq!((answered, cut_off, late, acked), (2, 1, 1, 4));
+        let RpcCounters { answered, cut_off, late, acked, unasked, .. } = rig.counted;
+        assert_eq!((answered, cut_off, late, acked, unasked), (2, 1, 1, 4, 5));
         assert_eq!(rig.counted.errors.unsupported_method, 1);
         assert_eq!(rig.counted.failed() + answered + cut_off, rig.counted.called);
         assert_eq!(rig.counted.failure_rate(), Some(3.0 / 5.0));
-        assert!(rig.calls.open.is_empty() && rig.calls.expires().is_none());
+        rig.later(TIMEOUT);
+        let RpcCounters { decided, decided_failed, .. } = rig.counted;
+        assert_eq!((decided, decided_failed), (5, 3), "what is cut off is not decided");
+        assert_eq!(rig.calls.open, 0);
+        assert!(rig.calls.calls.is_empty() && rig.calls.expires().is_none());
     }
 
     #[test]
@@ -382,5 +464,57 @@ mod tests {
         assert_eq!(rig.answered("bob", &one), None);
         rig.later(TIMEOUT);
         assert_eq!(rig.counted, RpcCounters::default());
+    }
+
+    #[test]
+    fn short_runs_do_not_look_better_than_long_ones() {
+        let mut rig = Rig::new(TIMEOUT);
+        // Each second two calls, of which one is never answered, for 20 s.
+        for _ in 0..20 {
+            let (good, _) = (rig.call(), rig.call());
+            assert!(rig.answered("bob", &good).is_some());
+            rig.later(Duration::from_secs(1));
+        }
+        let RpcCounters { answered, ack_timeouts, decided, decided_failed, .. } = rig.counted;
+        assert_eq!((answered, ack_timeouts), (20, 14));
+        assert_eq!((decided, decided_failed), (12, 6));
+        assert_eq!(rig.counted.failure_rate(), Some(0.5));
+        // Nor do those who leave: what they were answered at once is no more decided than the rest.
+        assert_eq!(rig.calls.parted("PA_1"), 6);
+        rig.later(TIMEOUT);
+        assert_eq!(rig.counted.failure_rate(), Some(0.5));
+        assert_eq!(rig.counted.decided, 12);
+    }
+
+    #[test]
+    fn one_call_without_an_answer_does_not_stop_a_fast_caller() {
+        let mut rig = Rig::new(TIMEOUT);
+        rig.call();
+        for _ in 0..2 * OPEN_CALLS_MAX {
+            let id = rig.call();
+            assert!(rig.answered("bob", &id).is_some());
+        }
+        assert_eq!(rig.calls.open, 1);
+        // Those that are open are bounded.
+        for _ in 1..OPEN_CALLS_MAX {
+            rig.call();
+        }
+        let callee = rig.calls.callee(rig.now).unwrap();
+        assert!(rig.calls.call(rig.now, callee, "echo", 10, UNIX_MS).is_none());
+        rig.later(RPC_ACK_WITHIN);
+        assert_eq!((rig.counted.ack_timeouts, rig.calls.open), (OPEN_CALLS_MAX as u64, 0));
+        rig.call();
+    }
+
+    #[test]
+    fn another_connection_never_uses_a_number_again() {
+        let mut before = Rig::new(TIMEOUT);
+        let old = before.call();
+        let mut after = Rig::new(TIMEOUT);
+        let callee = after.calls.callee(after.now).unwrap();
+        assert!(after.calls.call(after.now, callee, "echo", 10, UNIX_MS + 1).is_some());
+        assert_eq!(after.answered("bob", &old), None);
+        assert_eq!(after.counted, RpcCounters { unasked: 1, ..RpcCounters::default() });
+        assert_eq!(after.calls.open, 1);
     }
 }

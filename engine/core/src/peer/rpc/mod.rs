@@ -13,7 +13,7 @@ use str0m::channel::{ChannelData, ChannelId};
 use super::event::Callee;
 use super::outbox::Outbox;
 use crate::data::{
-    DataKind, RPC_BYTES_MAX, RPC_V1_BYTES_MAX, RpcErrorCode, RpcRead, RpcReceived, RpcRole,
+    DataKind, RPC_BYTES_MAX, RPC_V1_BYTES_MAX, RpcErrorCode, RpcRead, RpcReceived, RpcRole, Stream,
     put_ack, put_error, put_response, put_stream,
 };
 use crate::{Arrival, Sample};
@@ -23,10 +23,21 @@ use streams::{Brought, Streams};
 /// Messages that wait for room in the channel at most; then no call is made, and an answer is
 /// dropped and counted.
 pub(super) const OUTGOING_MAX: usize = 1_024;
+/// Most bytes of them.
+pub(super) const OUTGOING_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of a call's id, a stream's and a method's name. Those of LiveKit's SDKs have less than
+/// a hundred.
+const ID_BYTES_MAX: usize = 256;
+/// A channel opens within this after its connection is up; calls are due from then on anyhow.
+const OPENS_WITHIN: Duration = Duration::from_secs(2);
 /// When a channel that was full is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// Most calls that a peer makes up for at a time; what is further behind is not made, and counted.
 const BURST_MAX: u32 = 64;
+
+fn is_long<const N: usize>(ids: [&str; N]) -> bool {
+    ids.iter().any(|id| id.len() > ID_BYTES_MAX)
+}
 
 /// How an answer goes out: as the request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +60,16 @@ struct When {
 pub(super) struct Rpc {
     role: RpcRole,
     id: Option<ChannelId>,
-    /// When the next call is due, once the channel was open.
+    /// When the next call is due, once the connection was up.
     due: Option<Instant>,
+    /// The channel was open once.
+    opened: bool,
     calls: Calls,
     streams: Streams,
     /// Messages that are to go out, and when that is tried.
     outgoing: VecDeque<Vec<u8>>,
+    /// Bytes of them.
+    outgoing_bytes: usize,
     send_at: Option<Instant>,
     /// It has left: nothing is called or answered any more.
     left: bool,
@@ -69,8 +84,10 @@ impl Rpc {
             role,
             id: None,
             due: None,
+            opened: false,
             streams: Streams::default(),
             outgoing: VecDeque::new(),
+            outgoing_bytes: 0,
             send_at: None,
             left: false,
             counted: RpcCounters::default(),
@@ -90,8 +107,11 @@ impl Rpc {
     pub(super) fn opened(&mut self, now: Instant, id: ChannelId, label: &str) {
         if label == DataKind::Reliable.label() {
             self.id = Some(id);
-            if let Some(calls) = self.role.calls {
-                self.due.get_or_insert(now + calls.offset);
+            if let Some(calls) = self.role.calls
+                && !std::mem::replace(&mut self.opened, true)
+            {
+                let first = now + calls.offset;
+                self.due = Some(self.due.map_or(first, |due| due.min(first)));
             }
         }
     }
@@ -102,9 +122,11 @@ impl Rpc {
         }
     }
 
-    /// Somebody can be called.
+    /// Somebody can be called, unless only somebody else is to be.
     pub(super) fn met(&mut self, now: Instant, other: &Callee) {
-        self.calls.met(now, &other.sid, &other.identity, other.client_protocol);
+        if self.role.callee.as_ref().is_none_or(|callee| **callee == *other.identity) {
+            self.calls.met(now, &other.sid, &other.identity, other.client_protocol);
+        }
     }
 
     /// Somebody is gone, whose calls nobody will answer.
@@ -119,6 +141,18 @@ impl Rpc {
         }
         (self.due, self.send_at) = (None, None);
         self.outgoing.clear();
+        self.outgoing_bytes = 0;
+    }
+
+    /// Whether so many messages more of so many bytes have room.
+    fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        self.outgoing.len() + messages <= OUTGOING_MAX
+            && self.outgoing_bytes + bytes <= OUTGOING_BYTES_MAX
+    }
+
+    fn put(&mut self, messages: Vec<Vec<u8>>) {
+        self.outgoing_bytes += messages.iter().map(Vec::len).sum::<usize>();
+        self.outgoing.extend(messages);
     }
 
     /// When [`Self::advance`] has something to do next.
@@ -140,6 +174,9 @@ impl Rpc {
             return false;
         }
         let mut wrote = self.flush(now, up, rtc);
+        if up && self.due.is_none() {
+            self.due = self.role.calls.map(|calls| now + OPENS_WITHIN + calls.offset);
+        }
         if self.due.is_some_and(|due| due <= now) {
             self.call(now, clock, up);
             wrote |= self.flush(now, up, rtc);
@@ -159,6 +196,7 @@ impl Rpc {
                     break;
                 }
                 wrote = true;
+                self.outgoing_bytes -= message.len();
                 self.outgoing.pop_front();
             }
         }
@@ -174,25 +212,33 @@ impl Rpc {
         while due <= now {
             due += calls.every;
             made += 1;
-            // While nobody is there to be called nothing is due.
-            let Some(callee) = self.calls.callee(now) else { continue };
-            ready &= made <= BURST_MAX && self.outgoing.len() < OUTGOING_MAX;
+            let Some(callee) = self.calls.callee(now) else {
+                // Who comes later, or is gone, is not missed; if nobody ever came, all are.
+                self.counted.not_called += u64::from(!self.calls.met_anybody());
+                continue;
+            };
+            ready &= made <= BURST_MAX && self.has_room(1, calls.bytes);
             if !ready {
                 self.counted.not_called += 1;
                 continue;
             }
+            let unix_ms = clock.map_or(0, |clock| clock.unix_ns / 1_000_000);
             if callee.protocol == 0 && calls.bytes > RPC_V1_BYTES_MAX {
-                self.counted.called += 1;
-                self.counted.errors.request_too_large += 1;
+                match self.calls.refused(now, &callee, unix_ms) {
+                    Some(()) => {
+                        self.counted.called += 1;
+                        self.counted.errors.request_too_large += 1;
+                    }
+                    None => self.counted.not_called += 1,
+                }
                 continue;
             }
-            let unix_ms = clock.map_or(0, |clock| clock.unix_ns / 1_000_000);
             let method = &self.role.method;
             let Some(messages) = self.calls.call(now, callee, method, calls.bytes, unix_ms) else {
                 self.counted.not_called += 1;
                 continue;
             };
-            self.outgoing.extend(messages);
+            self.put(messages);
             self.counted.called += 1;
             self.counted.bytes_sent += calls.bytes as u64;
         }
@@ -216,8 +262,11 @@ impl Rpc {
         let at = at.map_or(now, |at| at.instant);
         let when = When { now, at, unix_ms };
         match what {
+            RpcRead::Request { call, method, .. } if is_long([from, call, method]) => {
+                self.counted.dropped += 1;
+            }
             RpcRead::Request { call, method, payload, known_version } => {
-                self.ack(now, from, call);
+                self.requested(now, from, call);
                 let answer = self.answer(method, known_version, Ok(payload));
                 self.respond(when, from, call, By::Packet, answer);
             }
@@ -228,16 +277,31 @@ impl Rpc {
             RpcRead::Error { call, code } => {
                 self.answered(at, from, call, Outcome::Failed(code), outbox);
             }
+            RpcRead::Stream(Stream { id, call, method, .. })
+                if is_long([from, id, call]) || is_long([method]) =>
+            {
+                self.counted.dropped += 1;
+            }
+            // Nobody waits for it.
+            RpcRead::Stream(Stream { answers: true, call, .. })
+                if !self.calls.knows(from, call) =>
+            {
+                self.counted.unasked += 1;
+            }
             RpcRead::Stream(stream) => {
                 if !stream.answers {
-                    self.ack(now, from, stream.call);
+                    self.requested(now, from, stream.call);
                 }
-                if let Some(brought) = self.streams.begin(from, &stream) {
+                let brought = self.streams.begin(from, &stream);
+                self.counted.dropped += self.streams.take_dropped();
+                if let Some(brought) = brought {
                     self.brought(when, from, brought, outbox);
                 }
             }
             RpcRead::Chunk { stream, index, content } => {
-                return self.streams.chunk(from, stream, index, content);
+                let ours = self.streams.chunk(from, stream, index, content);
+                self.counted.dropped += self.streams.take_dropped();
+                return ours;
             }
             RpcRead::Trailer { stream, complete } => {
                 let Some(brought) = self.streams.end(from, stream, complete) else { return false };
@@ -250,10 +314,10 @@ impl Rpc {
 
     /// A stream is complete, or broken.
     fn brought(&mut self, when: When, from: &str, brought: Brought, outbox: &mut Outbox) {
-        let Brought { answers, call, method, known_version, payload } = brought;
+        let Brought { answers, call, method, known_version, payload, bytes } = brought;
         if answers {
             let outcome = match payload {
-                Ok(payload) => Outcome::Answered(payload.len()),
+                Ok(_) => Outcome::Answered(bytes),
                 Err(code) => Outcome::Failed(code as u64),
             };
             return self.answered(when.at, from, &call, outcome, outbox);
@@ -279,10 +343,12 @@ impl Rpc {
         payload
     }
 
-    fn ack(&mut self, now: Instant, to: &str, call: &str) {
+    /// A request came, which is acknowledged if there is room.
+    fn requested(&mut self, now: Instant, to: &str, call: &str) {
         self.counted.requests += 1;
-        if self.outgoing.len() < OUTGOING_MAX {
-            self.outgoing.push_back(put_ack(to, call));
+        let ack = put_ack(to, call);
+        if self.has_room(1, ack.len()) {
+            self.put(vec![ack]);
             self.send_at = Some(now);
         }
     }
@@ -312,11 +378,11 @@ impl Rpc {
                 put_stream((to, self.calls.protocol_of(to)), call, None, payload, when.unix_ms)
             }
         };
-        if self.outgoing.len() + messages.len() > OUTGOING_MAX {
+        if !self.has_room(messages.len(), messages.iter().map(Vec::len).sum()) {
             self.counted.unanswered += 1;
             return;
         }
-        self.outgoing.extend(messages);
+        self.put(messages);
         self.send_at = Some(when.now);
         self.counted.responses += 1;
     }

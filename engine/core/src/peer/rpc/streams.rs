@@ -6,6 +6,8 @@ use crate::data::{RPC_BYTES_MAX, RpcErrorCode, Stream};
 
 /// Streams under way at most; the oldest makes room.
 pub(in crate::peer) const STREAMS_MAX: usize = 256;
+/// Most bytes of all streams under way together; the oldest make room.
+pub(in crate::peer) const STREAMS_BYTES_MAX: usize = 1 << 20;
 
 /// What a stream brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,7 +17,10 @@ pub(super) struct Brought {
     pub(super) call: String,
     pub(super) method: String,
     pub(super) known_version: bool,
+    /// Of an answer only the length is kept.
     pub(super) payload: Result<Vec<u8>, RpcErrorCode>,
+    /// Of the payload.
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug)]
@@ -27,10 +32,23 @@ struct Begun {
     brought: Brought,
 }
 
+impl Begun {
+    /// That it takes up.
+    fn bytes(&self) -> usize {
+        let Brought { call, method, payload, .. } = &self.brought;
+        let payload = payload.as_ref().map_or(0, Vec::len);
+        self.from.len() + self.id.len() + call.len() + method.len() + payload
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     begun: VecDeque<Begun>,
+    /// That they take up together.
+    bytes: usize,
+    /// Streams that made room.
+    dropped: u64,
 }
 
 impl Streams {
@@ -46,18 +64,42 @@ impl Streams {
             method: stream.method.to_owned(),
             known_version: stream.known_version,
             payload,
+            bytes: 0,
         };
         if let Some(content) = stream.inline {
             add(&mut brought, content);
             return Some(brought);
         }
-        self.begun.retain(|one| (&*one.from, &*one.id) != (from, stream.id));
-        if self.begun.len() == STREAMS_MAX {
-            self.begun.pop_front();
+        while let Some(again) = self.place(from, stream.id) {
+            self.remove(again);
+            self.dropped += 1;
         }
         let (from, id) = (from.into(), stream.id.into());
-        self.begun.push_back(Begun { from, id, next: 0, brought });
+        let begun = Begun { from, id, next: 0, brought };
+        self.bytes += begun.bytes();
+        self.begun.push_back(begun);
+        self.make_room();
         None
+    }
+
+    fn remove(&mut self, place: usize) -> Option<Begun> {
+        let one = self.begun.remove(place)?;
+        self.bytes -= one.bytes();
+        Some(one)
+    }
+
+    fn make_room(&mut self) {
+        while self.begun.len() > STREAMS_MAX || self.bytes > STREAMS_BYTES_MAX {
+            if self.remove(0).is_none() {
+                break;
+            }
+            self.dropped += 1;
+        }
+    }
+
+    /// How many were dropped since this was asked last.
+    pub(super) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     fn place(&self, from: &str, stream: &str) -> Option<usize> {
@@ -68,18 +110,21 @@ impl Streams {
     pub(super) fn chunk(&mut self, from: &str, stream: &str, index: u64, content: &[u8]) -> bool {
         let place = self.place(from, stream);
         let Some(one) = place.and_then(|place| self.begun.get_mut(place)) else { return false };
+        let before = one.bytes();
         if index != one.next {
             one.brought.payload = Err(RpcErrorCode::ApplicationError);
         }
-        one.next += 1;
+        one.next = one.next.saturating_add(1);
         add(&mut one.brought, content);
+        self.bytes = self.bytes + one.bytes() - before;
+        self.make_room();
         true
     }
 
     /// A stream ends: what it brought. `None` if none began here.
     pub(super) fn end(&mut self, from: &str, stream: &str, complete: bool) -> Option<Brought> {
         let place = self.place(from, stream)?;
-        let mut brought = self.begun.remove(place)?.brought;
+        let mut brought = self.remove(place)?.brought;
         if !complete {
             brought.payload = Err(RpcErrorCode::ApplicationError);
         }
@@ -89,12 +134,13 @@ impl Streams {
 
 fn add(brought: &mut Brought, content: &[u8]) {
     let Ok(payload) = &mut brought.payload else { return };
-    if payload.len() + content.len() > RPC_BYTES_MAX {
+    brought.bytes = brought.bytes.saturating_add(content.len());
+    if brought.bytes > RPC_BYTES_MAX {
         brought.payload = Err(match brought.answers {
             true => RpcErrorCode::ResponsePayloadTooLarge,
             false => RpcErrorCode::RequestPayloadTooLarge,
         });
-    } else {
+    } else if !brought.answers {
         payload.extend_from_slice(content);
     }
 }
@@ -151,5 +197,39 @@ mod tests {
             assert_eq!(streams.begin("alice", &Stream { id: &id, ..STREAM }), None);
         }
         assert!(!streams.chunk("alice", "0", 0, b"x") && streams.chunk("alice", "1", 0, b"x"));
+        assert_eq!((streams.take_dropped(), streams.take_dropped()), (1, 0));
+    }
+
+    #[test]
+    fn what_streams_take_up_together_is_bounded() {
+        let mut streams = Streams::default();
+        let content = vec![b'.'; RPC_BYTES_MAX];
+        let mut dropped = 0;
+        for number in 0..100 {
+            let id = number.to_string();
+            assert_eq!(streams.begin("alice", &Stream { id: &id, ..STREAM }), None);
+            assert!(streams.chunk("alice", &id, 0, &content));
+            assert!(streams.bytes <= STREAMS_BYTES_MAX);
+            dropped += streams.take_dropped();
+        }
+        assert_eq!(dropped, 100 - 17);
+        let all: usize = streams.begun.iter().map(Begun::bytes).sum();
+        assert_eq!((streams.bytes, streams.begun.len()), (all, 17));
+        for number in 100 - 17..100 {
+            let brought = streams.end("alice", &number.to_string(), true).unwrap();
+            assert_eq!(brought.payload.map(|payload| payload.len()), Ok(RPC_BYTES_MAX));
+        }
+        assert_eq!(streams.bytes, 0);
+    }
+
+    #[test]
+    fn of_an_answer_only_the_length_is_kept() {
+        let mut streams = Streams::default();
+        let answer = Stream { answers: true, ..STREAM };
+        assert_eq!(streams.begin("bob", &answer), None);
+        assert!(streams.chunk("bob", "s1", 0, &[b'.'; 15_000]));
+        assert!(streams.bytes < 100, "{}", streams.bytes);
+        let brought = streams.end("bob", "s1", true).unwrap();
+        assert_eq!((brought.bytes, brought.payload), (15_000, Ok(Vec::new())));
     }
 }
