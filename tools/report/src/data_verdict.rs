@@ -54,6 +54,8 @@ pub(crate) fn judge(facts: &Facts) -> Judged {
             judged.found.push((Fault::Unknown, reason));
         }
         if counted.lost > 0 {
+            // Some may be lost of what may be lost, never all.
+            judged.failed |= counted.received == 0 && counted.decided > 0;
             judged.failed |= name == "reliable" && !is_excused(facts, counted);
             judged.found.push(loss(facts, data, name, counted));
         }
@@ -73,7 +75,7 @@ fn loss(facts: &Facts, data: &DataFacts, name: &str, counted: &MessageCounters) 
     let what = format!(
         "{} of {} {name} data messages never came",
         group(counted.lost),
-        group(counted.expected)
+        group(counted.decided)
     );
     if is_excused(facts, counted) {
         let reason = format!(
@@ -129,9 +131,9 @@ mod tests {
     fn facts(reliable_lost: u64, lossy_lost: u64, ledger: Option<DataLedgerFacts>) -> Facts {
         let messages = |lost| MessageCounters {
             sent: 100,
-            expected: 1_000,
+            expected: 1_100,
             decided: 1_000,
-            received: 1_000 - lost,
+            received: 1_100 - lost,
             lost,
             ..MessageCounters::default()
         };
@@ -151,6 +153,11 @@ mod tests {
         assert!(reason.contains("3 of 1,000 reliable data messages never came"), "{reason}");
         let judged = judge(&facts(0, 30, None));
         assert!(!judged.failed && judged.found.len() == 1);
+        // What may be lost may not all be lost.
+        let mut all = facts(0, 1_100, None);
+        assert!(judge(&all).failed);
+        all.on_purpose = OnPurposeFacts { hit_media: 2, ..OnPurposeFacts::default() };
+        assert!(judge(&all).failed);
         // Broken on purpose.
         let on_purpose = OnPurposeFacts { hit_media: 2, ..OnPurposeFacts::default() };
         let judged = judge(&Facts { on_purpose, ..facts(3, 0, None) });

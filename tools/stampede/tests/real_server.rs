@@ -95,7 +95,7 @@ fn calls_between_participants_are_answered() {
     let _alone = alone();
     let args = ["--video-publishers=0", "--audio-publishers=1", "--subscribers=5"];
     for bytes in ["--rpc-size=256", "--rpc-size=40kB"] {
-        let more = ["--rpc-callers=3", "--rpc-rate=5", "--duration=6s", bytes];
+        let more = ["--rpc-callers=3", "--rpc-rate=5", "--duration=6s", "--rpc-timeout=3s", bytes];
         let Some(ended) = real(&[&args[..], &more].concat()) else { return };
         ended.assert_code(0);
         let number = |name: &str| ended.number(&format!("/rpc/{name}"));

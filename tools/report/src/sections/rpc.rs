@@ -15,8 +15,7 @@ pub struct RpcSection {
     /// What was counted.
     #[serde(flatten)]
     pub counted: RpcCounters,
-    /// Calls that got no answer in time, or an error, of all of which it is known; `null` while it is
-    /// known of none.
+    /// `decided_failed / decided`; `null` while nothing is decided.
     pub failure_rate: Option<f64>,
     /// From a call to the arrival of its answer's last datagram; of answers that came in time.
     pub round_trip_ms: Option<Hist>,
@@ -34,14 +33,18 @@ impl RpcSection {
         let counted = &self.counted;
         let mut text =
             format!("{} called, {} answered", group(counted.called), group(counted.answered));
-        let rate = self.failure_rate.map_or(String::new(), |rate| format!(" ({})", share(rate)));
+        let rate = self
+            .failure_rate
+            .map_or(String::new(), |rate| format!(" ({} of the decided)", share(rate)));
         let silent = counted.ack_timeouts + counted.response_timeouts;
         for (count, what) in [
             (counted.errors.sum(), "answered with an error"),
             (silent, "not answered in time"),
             (counted.late, "answered too late"),
+            (counted.cut_off, "cut off"),
             (counted.not_called, "not called"),
             (counted.unanswered, "requests not answered"),
+            (counted.dropped, "requests and answers dropped"),
         ] {
             if count > 0 {
                 text += &format!(", {} {what}", group(count));
@@ -74,10 +77,11 @@ mod tests {
         let counted = RpcCounters { called: 1_000, answered: 990, ..RpcCounters::default() };
         assert_eq!(RpcSection::of(counted, None).told(), "1,000 called, 990 answered");
         let mut counted = RpcCounters { ack_timeouts: 4, response_timeouts: 1, late: 1, ..counted };
+        (counted.decided, counted.decided_failed, counted.cut_off) = (500, 5, 2);
         counted.errors.unsupported_method = 5;
         let section = RpcSection::of(counted, None);
         let expected = "1,000 called, 990 answered, 5 answered with an error, 5 not answered in \
-                        time, 1 answered too late; 10 failed (1.00 %)";
+                        time, 1 answered too late, 2 cut off; 10 failed (1.00 % of the decided)";
         assert_eq!(section.told(), expected);
         let twice = RpcSection::merged(&[&section, &section]).unwrap();
         assert_eq!((twice.counted.called, twice.failure_rate), (2_000, Some(0.01)));
