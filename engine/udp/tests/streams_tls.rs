@@ -123,3 +123,71 @@ fn nobody_is_connected_to_whom_nobody_trusts() {
     assert!(!server.join().unwrap());
     assert!(streams.connect_tls(address, Framing::Turn, &tls, "no name").is_err());
 }
+
+#[test]
+fn what_follows_the_end_of_tls_is_not_read() {
+    let (config, certificate) = identity();
+    let tls = trusting(certificate);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (done, finished) = std::sync::mpsc::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+        let mut asked = [0; 8];
+        tls.read_exact(&mut asked).unwrap();
+        tls.conn.writer().write_all(&asked).unwrap();
+        tls.conn.send_close_notify();
+        let mut said = Vec::new();
+        while tls.conn.wants_write() {
+            tls.conn.write_tls(&mut said).unwrap();
+        }
+        said.resize(said.len() + (8 << 10), 0x17);
+        tls.sock.write_all(&said).unwrap();
+        // Of TCP it has no end yet.
+        let _ = finished.recv();
+    });
+    let mut streams = Streams::new(4, 64).unwrap();
+    let stream = streams.connect_tls(address, Framing::Turn, &tls, "127.0.0.1").unwrap();
+    assert!(matches!(event(&mut streams), StreamEvent::Connected { .. }));
+    let datagram = [0x40, 0, 0, 4, 1, 2, 3, 4];
+    streams.send(stream, &datagram);
+    streams.flush();
+    let StreamEvent::Closed { stream: which, why } = event(&mut streams) else { panic!() };
+    assert_eq!((which, streams.len()), (stream, 0));
+    assert_eq!(why, "the other end closed the connection");
+    // What came before the end did come.
+    assert_eq!(streams.stats().datagrams_in, 1);
+    done.send(()).unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn what_waits_at_a_close_leaves_before_the_end_is_said() {
+    let (config, certificate) = identity();
+    // What it would say unasked would be unread at the close, and TCP's end a reset.
+    let mut config = ServerConfig::clone(&config);
+    config.send_tls13_tickets = 0;
+    let config = Arc::new(config);
+    let tls = trusting(certificate);
+    // More than rustls keeps in its own buffer (64 KiB).
+    let datagram: Vec<u8> = [&[0x40, 0, 0x3, 0xe8][..], &[7; 1_000]].concat();
+    let count = 100;
+    let bytes = count * datagram.len();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+        let mut all = Vec::new();
+        tls.read_to_end(&mut all).map(|_| all.len())
+    });
+    let mut streams = Streams::new(4, 64).unwrap();
+    let stream = streams.connect_tls(address, Framing::Turn, &tls, "127.0.0.1").unwrap();
+    assert!(matches!(event(&mut streams), StreamEvent::Connected { .. }));
+    (0..count).for_each(|_| streams.send(stream, &datagram));
+    streams.close(stream);
+    // An end without close_notify would be an error.
+    assert_eq!(server.join().unwrap().unwrap(), bytes);
+    assert_eq!(streams.stats().ended_unsent, 0);
+}

@@ -454,7 +454,7 @@ impl Streams {
         let into = start + carried;
         self.stats.syscalls += 1;
         let room = &mut self.bytes[into..into + READ_BYTES_MAX];
-        let nothing = Read { bytes: 0, wire_bytes: 0, is_full: false, stamp: None };
+        let nothing = Read { bytes: 0, wire_bytes: 0, is_full: false, is_over: false, stamp: None };
         let read = match slot.read(room, &mut self.sealed) {
             Ok(Read { wire_bytes: 0, .. }) => {
                 return self.end(index, "the other end closed the connection".to_owned());
@@ -504,6 +504,9 @@ impl Streams {
         }
         slot.part.extend_from_slice(&self.bytes[at..end]);
         self.used = end;
+        if read.is_over {
+            return self.end(index, "the other end closed the connection".to_owned());
+        }
         if !slot.connected {
             // Of a handshake, which may go on or be over.
             self.connected(index);

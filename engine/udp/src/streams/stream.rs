@@ -23,6 +23,8 @@ pub(super) struct Read {
     pub(super) wire_bytes: usize,
     /// As much as there was room for: there may be more.
     pub(super) is_full: bool,
+    /// Over TLS the other end has said that nothing more comes (RFC 8446 §6.1).
+    pub(super) is_over: bool,
     /// The kernel's stamp of the last of it.
     pub(super) stamp: Option<u64>,
 }
@@ -125,13 +127,12 @@ impl Stream {
 
     /// Says that nothing more comes, and writes as much as the kernel takes at once.
     pub(super) fn finish(&mut self, stats: &mut StreamStats) -> io::Result<()> {
-        if self.connected
-            && let Some(tls) = &mut self.tls
-        {
-            let mut plain = std::mem::take(&mut self.plain);
-            tls.writer().write_all(&plain)?;
-            plain.clear();
-            tls.send_close_notify();
+        if self.connected {
+            // First, for behind its close_notify, and past its buffer's end, rustls takes nothing.
+            self.seal()?;
+            if let Some(tls) = &mut self.tls {
+                tls.send_close_notify();
+            }
         }
         self.write(stats)
     }
@@ -173,12 +174,15 @@ impl Stream {
         let Some(tls) = &mut self.tls else {
             let room = into.len();
             let (bytes, stamp) = sys::receive_stamped(fd, into)?;
-            return Ok(Read { bytes, wire_bytes: bytes, is_full: bytes == room, stamp });
+            let is_full = bytes == room;
+            return Ok(Read { bytes, wire_bytes: bytes, is_full, is_over: false, stamp });
         };
         let (count, stamp) = sys::receive_stamped(fd, sealed)?;
-        let (mut came, mut bytes) = (&sealed[..count], 0);
-        while !came.is_empty() {
-            tls.read_tls(&mut came)?;
+        let (mut came, mut bytes, mut is_over) = (&sealed[..count], 0, false);
+        while !came.is_empty() && !is_over {
+            if tls.read_tls(&mut came)? == 0 {
+                return Err(io::Error::other("TLS takes nothing more"));
+            }
             let state = match tls.process_new_packets() {
                 Ok(state) => state,
                 Err(error) => {
@@ -192,7 +196,9 @@ impl Stream {
             let room = into.get_mut(bytes..end).ok_or(io::ErrorKind::OutOfMemory)?;
             tls.reader().read_exact(room)?;
             bytes = end;
+            // What follows is nothing of TLS's any more: rustls would not take it.
+            is_over = state.peer_has_closed();
         }
-        Ok(Read { bytes, wire_bytes: count, is_full: count == sealed.len(), stamp })
+        Ok(Read { bytes, wire_bytes: count, is_full: count == sealed.len(), is_over, stamp })
     }
 }
