@@ -4,6 +4,7 @@
 mod joined;
 mod orders;
 mod peers;
+mod resolving;
 mod updates;
 mod words;
 

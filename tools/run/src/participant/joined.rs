@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::orders::{Order, What};
 use super::peers::Peers;
+use super::resolving::Resolving;
 use super::updates::Updates;
 use super::words::{heard, said};
 use super::{Broken, Departure, Life, Participant, SessionEnd, connect_options, may_dial_again};
@@ -61,6 +62,7 @@ pub(super) struct Joined<'a> {
     participant: &'a Participant,
     life: &'a mut Life,
     peers: Peers,
+    resolving: Resolving<'a>,
     peer_updates: PeerUpdates,
     began: Instant,
     /// `None` while it stands.
@@ -88,6 +90,7 @@ impl<'a> Joined<'a> {
             participant,
             life,
             peers,
+            resolving: Resolving::default(),
             peer_updates: PeerUpdates::new(own, context.obey_dynacast, tracks).calling(callee),
             began,
             missing: Some(Missing { session: true, lost: false, until: began + limit }),
@@ -144,6 +147,9 @@ impl<'a> Joined<'a> {
                     }
                     _ => self.obey(connection, order).await,
                 },
+                (servers, only) = self.resolving.done() => {
+                    self.command(PeerCommand::TurnServers { servers, only }).await
+                }
                 () = updates.due(), if self.missing.is_none() => {
                     self.update_itself(connection);
                     Ok(())
@@ -441,7 +447,7 @@ impl<'a> Joined<'a> {
             Update::Media(command) => {
                 self.context.happened(&self.life.identity, || heard(&command));
                 let target = command.target();
-                let command = peer_command(self.context, command).await;
+                let command = self.peer_command(command);
                 match target {
                     Some(target) => super::tell(self.context, self.peers.of(target), command).await,
                     None => self.command(command).await,
@@ -634,22 +640,24 @@ impl<'a> Joined<'a> {
     }
 }
 
-async fn peer_command(context: &Context, command: MediaCommand) -> PeerCommand {
-    match command {
-        MediaCommand::TurnServers { servers, only } => {
-            let servers = Box::pin(context.turn_servers.resolve(servers)).await;
-            PeerCommand::TurnServers { servers, only }
+    fn peer_command(&mut self, command: MediaCommand) -> PeerCommand {
+        match command {
+            // Names are looked up meanwhile: what comes next may not wait for them.
+            MediaCommand::TurnServers { servers, only } => {
+                let servers = self.resolving.begin(self.context, servers, only);
+                PeerCommand::TurnServers { servers, only }
+            }
+            MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
+                PeerCommand::Offer { id, sdp, mid_to_track_id }
+            }
+            MediaCommand::CreateOffer { id, added, publish } => {
+                PeerCommand::CreateOffer { id, added, publish }
+            }
+            MediaCommand::RestartIce { id } => PeerCommand::RestartIce { id },
+            MediaCommand::RemoteAnswer { sdp, mid_to_track_id } => {
+                PeerCommand::Answer { sdp, mid_to_track_id }
+            }
+            MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
         }
-        MediaCommand::RemoteOffer { id, sdp, mid_to_track_id } => {
-            PeerCommand::Offer { id, sdp, mid_to_track_id }
-        }
-        MediaCommand::CreateOffer { id, added, publish } => {
-            PeerCommand::CreateOffer { id, added, publish }
-        }
-        MediaCommand::RestartIce { id } => PeerCommand::RestartIce { id },
-        MediaCommand::RemoteAnswer { sdp, mid_to_track_id } => {
-            PeerCommand::Answer { sdp, mid_to_track_id }
-        }
-        MediaCommand::RemoteCandidate { candidate, .. } => PeerCommand::Candidate(candidate),
     }
 }
