@@ -196,6 +196,8 @@ pub struct Session {
     joined: bool,
     /// A new websocket stands and `reconnect` has not come yet.
     resuming: bool,
+    /// TURN servers, or the wish for relays alone, were told last.
+    named_ways: bool,
     ended: bool,
     flooded: bool,
     /// A `leave` went out, or came, over this websocket.
@@ -271,6 +273,7 @@ impl Session {
             own_sid: String::new(),
             joined: false,
             resuming: false,
+            named_ways: false,
             ended: false,
             flooded: false,
             said_goodbye: false,
@@ -636,8 +639,8 @@ impl Session {
         self.outputs.extend(restart.map(Output::Media));
     }
 
-    /// What the media plane has to know before it looks for a way. A server that names none and wants
-    /// none changes nothing.
+    /// What the media plane has to know before it looks for a way. Nothing where the server names
+    /// none and wants none, and never did.
     fn on_ice_servers(
         &mut self,
         servers: &[proto::IceServer],
@@ -646,7 +649,8 @@ impl Session {
         let servers = turn_servers::read(servers);
         let relay = configuration.map(|configuration| configuration.force_relay());
         let only = relay == Some(proto::ClientConfigSetting::Enabled);
-        if only || !servers.is_empty() {
+        let is_any = only || !servers.is_empty();
+        if std::mem::replace(&mut self.named_ways, is_any) || is_any {
             let command = MediaCommand::TurnServers { servers, only };
             self.outputs.push_back(Output::Media(command));
         }

@@ -1008,3 +1008,13 @@ fn turn_servers_and_whether_to_use_them_alone_are_the_media_planes_to_know_first
     assert_eq!(h.media[0], told(443, true));
     assert!(matches!(h.media[1..], [MediaCommand::RestartIce { .. }]), "{:?}", h.media);
 }
+    // What is wanted no more is told once.
+    for told_last in [true, false] {
+        h.session.handle_transport_end(lost());
+        h.drain();
+        h.clear();
+        h.session.resume(h.now);
+        h.receive(response(Response::Reconnect(proto::ReconnectResponse::default())));
+        let nothing = MediaCommand::TurnServers { servers: vec![], only: false };
+        assert_eq!(h.media.contains(&nothing), told_last, "{:?}", h.media);
+    }
