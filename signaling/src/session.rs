@@ -305,7 +305,8 @@ impl Session {
         let publish = self.publishing.as_ref().and_then(|publishing| publishing.deadline);
         let ping = self.ping.map(|ping| ping.give_up.map_or(ping.next, |at| at.min(ping.next)));
         let offer = self.own_offers.next_at();
-        [self.join_deadline, publish, ping, offer].into_iter().flatten().min()
+        let backup = self.publishing.as_ref().and_then(Publishing::backups_until);
+        [self.join_deadline, publish, backup, ping, offer].into_iter().flatten().min()
     }
 
     /// True after `join`.
@@ -438,7 +439,7 @@ impl Session {
             Response::Pong(_) => self.on_pong(now, None),
             Response::SubscriptionResponse(response) => self.on_subscription_response(response),
             Response::StreamStateUpdate(update) => self.on_stream_state(update),
-            Response::SubscribedQualityUpdate(update) => self.on_quality_wanted(update),
+            Response::SubscribedQualityUpdate(update) => self.on_quality_wanted(now, update),
             Response::SpeakersChanged(changed) => self.on_speakers_changed(changed),
             Response::TrackSubscribed(track) => {
                 self.event(SessionEvent::PublishedTrackSubscribed { sid: track.track_sid });
@@ -506,6 +507,9 @@ impl Session {
         let publishing = self.publishing.as_ref();
         if publishing.and_then(|publishing| publishing.deadline).is_some_and(|at| now >= at) {
             return self.end_with_leave(EndReason::PublishTimeout);
+        }
+        if let Some(publishing) = &mut self.publishing {
+            publishing.give_up_backups(now);
         }
         let offer = self.own_offers.next(now);
         self.outputs.extend(offer.map(Output::Media));
@@ -911,7 +915,7 @@ impl Session {
     }
 
     #[allow(deprecated)] // `subscribed_qualities` is all that older servers send
-    fn on_quality_wanted(&mut self, update: proto::SubscribedQualityUpdate) {
+    fn on_quality_wanted(&mut self, now: Instant, update: proto::SubscribedQualityUpdate) {
         let qualities = |list: &[proto::SubscribedQuality]| {
             list.iter()
                 .filter_map(|one| Some((Quality::from_proto(one.quality)?, one.enabled)))
@@ -932,8 +936,9 @@ impl Session {
         let enabled = |one: &&WantedCodec| one.qualities.iter().any(|(_, enabled)| *enabled);
         if let Some(publishing) = &mut self.publishing {
             let wanted = codecs.iter().filter(enabled);
+            let (sid, until) = (&update.track_sid, now.checked_add(self.publish_timeout));
             let requests: Vec<_> =
-                wanted.filter_map(|one| publishing.wanted(&update.track_sid, &one.codec)).collect();
+                wanted.filter_map(|one| publishing.wanted(sid, &one.codec, until)).collect();
             for request in requests {
                 self.send(Request::AddTrack(request));
             }

@@ -510,12 +510,51 @@ fn a_backup_is_published_once_the_server_asks_for_it() {
     let [Request::AddTrack(request)] = &h.sent[..] else { panic!("once: {:?}", h.sent) };
     assert_eq!((request.sid.as_str(), request.cid.as_str()), ("TR_V", "v-backup"));
     assert_eq!(named(request), [pair("vp8", "v-backup")]);
+    assert!(!h.session.can_resume(), "its answer would be lost");
     h.clear();
     h.receive(published("v-backup", "TR_V"));
+    assert!(h.session.can_resume());
     assert_eq!(h.events, [SessionEvent::BackupPublished { cid: "v-backup".into() }]);
     h.advance(SECOND);
     let offer = MediaCommand::CreateOffer { id: 2, added: Slots::default(), publish: true };
     assert_eq!(h.media, [offer]);
+}
+
+/// A track goes on without a second codec of which the server says nothing.
+#[test]
+fn an_unanswered_backup_is_waited_for_no_longer_than_a_track() {
+    let mut track = video_track("v");
+    track.codec = "vp9".into();
+    let layers = track.layers.clone();
+    let (cid, codec) = ("v-backup".into(), "vp8".into());
+    track.backup = Some(Box::new(LocalBackup { cid, codec, layers }));
+    let mut h = Harness::new(Role::publisher(vec![track]));
+    h.receive(join(vec![]));
+    h.receive(published("v", "TR_V"));
+    h.media(MediaInput::LocalOffer { id: 1, sdp: "offer".into() });
+    h.receive(response(Response::Answer(proto::SessionDescription {
+        r#type: "answer".into(),
+        sdp: "answer".into(),
+        id: 1,
+        ..Default::default()
+    })));
+    let quality = proto::VideoQuality::Low as i32;
+    h.receive(response(Response::SubscribedQualityUpdate(proto::SubscribedQualityUpdate {
+        track_sid: "TR_V".into(),
+        subscribed_codecs: vec![proto::SubscribedCodec {
+            codec: "vp8".into(),
+            qualities: vec![proto::SubscribedQuality { quality, enabled: true }],
+        }],
+        ..Default::default()
+    })));
+    assert!(!h.session.can_resume());
+    h.advance(9 * SECOND);
+    assert!(!h.session.can_resume());
+    h.advance(SECOND);
+    assert!(h.session.can_resume() && h.end().is_none());
+    h.clear();
+    h.receive(published("v-backup", "TR_V"));
+    assert!(h.events.is_empty(), "too late: {:?}", h.events);
 }
 
 fn offer_id(h: &Harness) -> u32 {
@@ -1007,7 +1046,6 @@ fn turn_servers_and_whether_to_use_them_alone_are_the_media_planes_to_know_first
     })));
     assert_eq!(h.media[0], told(443, true));
     assert!(matches!(h.media[1..], [MediaCommand::RestartIce { .. }]), "{:?}", h.media);
-}
     // What is wanted no more is told once.
     for told_last in [true, false] {
         h.session.handle_transport_end(lost());
@@ -1018,3 +1056,4 @@ fn turn_servers_and_whether_to_use_them_alone_are_the_media_planes_to_know_first
         let nothing = MediaCommand::TurnServers { servers: vec![], only: false };
         assert_eq!(h.media.contains(&nothing), told_last, "{:?}", h.media);
     }
+}

@@ -204,7 +204,7 @@ impl Session {
     /// Nothing is waited for any more once all tracks are answered, and so is the offer.
     pub(super) fn settle_publishing(&mut self) {
         let Some(publishing) = &mut self.publishing else { return };
-        if publishing.is_settled() && self.own_offers.are_tracks_answered() {
+        if publishing.are_tracks_settled() && self.own_offers.are_tracks_answered() {
             publishing.deadline = None;
         }
     }

@@ -30,8 +30,17 @@ struct Backup {
     codec: String,
     /// Announces it, but for the track's sid.
     request: proto::AddTrackRequest,
-    /// It was announced.
-    requested: bool,
+    state: BackupState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BackupState {
+    /// Nobody wanted it yet.
+    Unwanted,
+    /// It was announced. Till when the server may answer; else the track goes on without it.
+    Announced(Option<Instant>),
+    /// It was answered, or not in time.
+    Over,
 }
 
 /// What is left of the tracks to publish after the answer to one `add_track`.
@@ -80,6 +89,14 @@ impl Publishing {
     }
 
     pub(super) fn answered_track(&mut self, cid: &str, published: bool) -> Remaining {
+        let is_it = |backup: &&mut Backup| {
+            backup.request.cid == cid && matches!(backup.state, BackupState::Announced(_))
+        };
+        if let Some(backup) = self.backups.iter_mut().find(is_it) {
+            // The tracks themselves do not wait for it.
+            backup.state = BackupState::Over;
+            return Remaining::Others;
+        }
         let Some(index) = self.pending.iter().position(|pending| pending == cid) else {
             return Remaining::Unknown;
         };
@@ -103,21 +120,46 @@ impl Publishing {
     }
 
     /// Of the track that has this sid somebody wants this codec: the request that announces it, the
-    /// first time.
-    pub(super) fn wanted(&mut self, sid: &str, codec: &str) -> Option<proto::AddTrackRequest> {
+    /// first time. What is not answered till then is not waited for.
+    pub(super) fn wanted(
+        &mut self,
+        sid: &str,
+        codec: &str,
+        until: Option<Instant>,
+    ) -> Option<proto::AddTrackRequest> {
         let codec = codec.strip_prefix("video/").unwrap_or(codec);
         let has_sid = |one: &&proto::TrackPublishedResponse| {
             one.track.as_ref().is_some_and(|track| track.sid == sid)
         };
         let of = &self.accepted.iter().find(has_sid)?.cid;
         let is_it = |backup: &&mut Backup| {
-            backup.of == *of && backup.codec.eq_ignore_ascii_case(codec) && !backup.requested
+            backup.of == *of
+                && backup.codec.eq_ignore_ascii_case(codec)
+                && backup.state == BackupState::Unwanted
         };
         let backup = self.backups.iter_mut().find(is_it)?;
-        backup.requested = true;
-        let request = proto::AddTrackRequest { sid: sid.to_owned(), ..backup.request.clone() };
-        self.pending.push(request.cid.clone());
-        Some(request)
+        backup.state = BackupState::Announced(until);
+        Some(proto::AddTrackRequest { sid: sid.to_owned(), ..backup.request.clone() })
+    }
+
+    /// When [`Self::give_up_backups`] is due.
+    pub(super) fn backups_until(&self) -> Option<Instant> {
+        let until = |backup: &Backup| match backup.state {
+            BackupState::Announced(until) => until,
+            BackupState::Unwanted | BackupState::Over => None,
+        };
+        self.backups.iter().filter_map(until).min()
+    }
+
+    /// Waits no more for those whose announcement was not answered in time.
+    pub(super) fn give_up_backups(&mut self, now: Instant) {
+        for backup in &mut self.backups {
+            if let BackupState::Announced(Some(until)) = backup.state
+                && now >= until
+            {
+                backup.state = BackupState::Over;
+            }
+        }
     }
 
     /// True for the client id of a track's backup.
@@ -125,9 +167,15 @@ impl Publishing {
         self.backups.iter().any(|backup| backup.request.cid == cid)
     }
 
-    /// No `add_track` waits for its answer.
-    pub(super) fn is_settled(&self) -> bool {
+    /// No `add_track` of a track itself waits for its answer.
+    pub(super) fn are_tracks_settled(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// The same of their backups too.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_announced = |backup: &Backup| matches!(backup.state, BackupState::Announced(_));
+        self.are_tracks_settled() && !self.backups.iter().any(is_announced)
     }
 
     /// What the server took so far.
@@ -216,7 +264,12 @@ fn backup(track: &LocalTrack) -> Option<Backup> {
         }],
         ..proto::AddTrackRequest::default()
     };
-    Some(Backup { of: track.cid.clone(), codec: codec.clone(), request, requested: false })
+    Some(Backup {
+        of: track.cid.clone(),
+        codec: codec.clone(),
+        request,
+        state: BackupState::Unwanted,
+    })
 }
 
 fn video_layer(layer: &LocalLayer) -> proto::VideoLayer {
