@@ -6,6 +6,7 @@
 //! Whoever has the socket or the stream hands over whole messages, so that over TCP and TLS the
 //! client is the same; it only repeats nothing there (RFC 8489 §6.2.2).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant};
 use turn_client_proto::api::{Transmit, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet};
 use turn_client_proto::prelude::TurnClientApi;
 use turn_client_proto::stun::Instant as ClientInstant;
-use turn_client_proto::types::message::ALLOCATE;
+use turn_client_proto::types::attribute::{ChannelNumber, XorPeerAddress};
+use turn_client_proto::types::message::{ALLOCATE, CHANNEL_BIND};
 use turn_client_proto::types::stun::TransportType;
 use turn_client_proto::types::stun::attribute::ErrorCode;
-use turn_client_proto::types::stun::message::{Message, MessageClass};
+use turn_client_proto::types::stun::message::{Message, MessageClass, Method, TransactionId};
 use turn_client_proto::types::{AddressFamily, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
@@ -99,6 +101,8 @@ pub(crate) enum FromServer {
     Control,
     /// Nothing that can be used.
     Nothing,
+    /// The same, and neither STUN nor of a channel.
+    Malformed,
 }
 
 /// What became of an allocation.
@@ -119,6 +123,22 @@ struct Channel {
     to: SocketAddr,
 }
 
+/// A channel that was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Bind {
+    id: TransactionId,
+    channel: Channel,
+    answer: BindAnswer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BindAnswer {
+    None,
+    Bound,
+    /// Without a signature, so that the client does not know it.
+    Refused,
+}
+
 /// One allocation, from the first request on.
 pub(crate) struct Allocation {
     client: TurnClientUdp,
@@ -127,7 +147,7 @@ pub(crate) struct Allocation {
     /// Where the client's time begins.
     epoch: Instant,
     /// Transaction of the latest request for an allocation.
-    asked: [u8; 12],
+    asked: Option<TransactionId>,
     /// It was told to authenticate itself, as everybody is.
     challenged: bool,
     allocated: bool,
@@ -136,6 +156,11 @@ pub(crate) struct Allocation {
     /// It can come to nothing any more: why.
     over: Option<String>,
     channels: Vec<Channel>,
+    /// The latest requests for channels, [`CHANNELS_MAX`] at most: the client tells neither a channel's
+    /// number nor a refusal that is not signed.
+    binds: VecDeque<Bind>,
+    /// What such a refusal has come to, and is to be told.
+    denied: Vec<(SocketAddr, String)>,
     /// Where channels were asked for.
     wanted: Vec<SocketAddr>,
     held: Vec<(SocketAddr, Vec<u8>)>,
@@ -167,12 +192,14 @@ impl Allocation {
             local,
             server,
             epoch: now,
-            asked: [0; 12],
+            asked: None,
             challenged: false,
             allocated: false,
             refusal: None,
             over: None,
             channels: Vec::new(),
+            binds: VecDeque::new(),
+            denied: Vec::new(),
             wanted: Vec::new(),
             held: Vec::new(),
         }
@@ -189,58 +216,103 @@ impl Allocation {
             [64..80, second, high, low, ..] => {
                 let number = u16::from_be_bytes([message[0], second]);
                 let end = CHANNEL_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
-                let channel = self.channels.iter().find(|channel| channel.number == number);
-                match channel.filter(|_| end <= message.len()) {
+                if end > message.len() {
+                    return FromServer::Malformed;
+                }
+                match self.channels.iter().find(|channel| channel.number == number) {
                     Some(channel) => FromServer::Relayed(channel.to, CHANNEL_HEADER_BYTES..end),
                     None => FromServer::Nothing,
                 }
             }
             [0..4, ..] => self.control(now, message),
-            _ => FromServer::Nothing,
+            _ => FromServer::Malformed,
         }
     }
 
     fn control(&mut self, now: Instant, bytes: &[u8]) -> FromServer {
+        let Ok(message) = Message::from_bytes(bytes) else { return FromServer::Malformed };
+        // A client is asked nothing, and this one would keep what it is asked for TCP.
+        if message.class() == MessageClass::Request {
+            return FromServer::Nothing;
+        }
         let at = self.at(now);
         let transmit = Transmit::new(bytes, TransportType::Udp, self.server, self.local);
-        let refused = self.refused_by(bytes);
+        let refused = self.refused_by(&message);
+        let bind = self.answered_bind(&message);
         match self.client.recv(transmit, at) {
             TurnRecvRet::PeerData(data) => match within(bytes, data.data()) {
                 Some(range) => FromServer::Relayed(data.peer, range),
                 None => FromServer::Nothing,
             },
-            TurnRecvRet::Handled | TurnRecvRet::PeerIcmp { .. } => FromServer::Control,
-            // The client goes by errors with a MESSAGE-INTEGRITY alone, which some can't have
-            // (RFC 8489 §9.2.4), and those of pion's server never have.
-            TurnRecvRet::Ignored(_) if refused && !self.allocated => {
-                self.over = self.refusal.clone();
+            TurnRecvRet::Handled | TurnRecvRet::PeerIcmp { .. } => {
+                match (bind, message.class()) {
+                    (Some(index), MessageClass::Success) => {
+                        self.binds[index].answer = BindAnswer::Bound;
+                        self.refusal = None;
+                    }
+                    (None, MessageClass::Success) => self.refusal = None,
+                    _ => {}
+                }
                 FromServer::Control
             }
-            TurnRecvRet::Ignored(_) => FromServer::Nothing,
+            // The client goes by errors with a MESSAGE-INTEGRITY alone, which some can't have
+            // (RFC 8489 §9.2.4), and those of pion's server never have.
+            TurnRecvRet::Ignored(_) => match (refused, bind) {
+                (Some(ALLOCATE), _) if !self.allocated => {
+                    self.over = self.refusal.clone();
+                    FromServer::Control
+                }
+                (Some(CHANNEL_BIND), Some(index)) => {
+                    self.deny(index);
+                    FromServer::Control
+                }
+                _ => FromServer::Nothing,
+            },
         }
     }
 
-    /// Takes note of an error of the server's; true if it answers our request for an allocation,
-    /// and not with a question for who we are.
-    fn refused_by(&mut self, bytes: &[u8]) -> bool {
-        let Ok(message) = Message::from_bytes(bytes) else { return false };
-        if message.class() != MessageClass::Error {
-            return false;
+    /// Which of our requests for channels this answers.
+    fn answered_bind(&self, message: &Message<'_>) -> Option<usize> {
+        let id = message.transaction_id();
+        if message.method() != CHANNEL_BIND {
+            return None;
         }
-        let Ok(error) = message.attribute::<ErrorCode>() else { return false };
-        let is_ours = bytes.get(8..20) == Some(&self.asked[..]);
+        self.binds.iter().position(|bind| bind.id == id)
+    }
+
+    /// A channel was refused. One that stands goes on until the server lets it expire.
+    fn deny(&mut self, index: usize) {
+        let Bind { channel: Channel { to, .. }, answer, .. } = &mut self.binds[index];
+        let (to, before) = (*to, std::mem::replace(answer, BindAnswer::Refused));
+        if before != BindAnswer::None || self.reaches(to) {
+            return;
+        }
+        self.held.retain(|held| held.0 != to);
+        let why = self.refusal.take().unwrap_or_default();
+        self.denied.push((to, format!("refused to relay to {to}: {why}")));
+    }
+
+    /// Takes note of an error of the server's; its method, if it answers a request of ours for an
+    /// allocation or a channel, and not with a question for who we are.
+    fn refused_by(&mut self, message: &Message<'_>) -> Option<Method> {
+        if message.class() != MessageClass::Error {
+            return None;
+        }
+        let error = message.attribute::<ErrorCode>().ok()?;
         let asks = match error.code() {
             401 => !std::mem::replace(&mut self.challenged, true),
             438 => true,
             _ => false,
         };
         if asks {
-            return false;
+            return None;
         }
         let reason = error.reason().chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX);
         let reason: String = reason.collect();
         self.refusal = Some(format!("{} {reason}", error.code()).trim_end().to_owned());
-        message.method() == ALLOCATE && is_ours
+        let method = message.method();
+        let is_ours = self.asked == Some(message.transaction_id());
+        (method == CHANNEL_BIND || is_ours).then_some(method)
     }
 
     /// Whether [`Self::wrap`] finds a way to there.
@@ -290,13 +362,16 @@ impl Allocation {
         happened: &mut impl FnMut(AllocationEvent),
     ) -> Option<Instant> {
         for _ in 0..OUTPUTS_MAX {
+            for (to, why) in self.denied.drain(..) {
+                happened(AllocationEvent::NoChannel(to, why));
+            }
             if let Some(why) = self.over.take() {
                 let refused = format!("refused the allocation: {why}");
                 return self.ended(refused, happened);
             }
             self.send_requests(self.at(now), send);
             if let Some(event) = self.client.poll_event() {
-                self.event(now, event, send, happened);
+                self.event(event, send, happened);
                 continue;
             }
             let at = self.at(now);
@@ -330,17 +405,38 @@ impl Allocation {
 
     fn send_requests(&mut self, at: ClientInstant, send: &mut impl FnMut(Vec<u8>)) {
         while let Some(transmit) = self.client.poll_transmit(at) {
-            // A request for an allocation (RFC 8656 §17.1).
-            if let (Some([0, 3]), Some(id)) = (transmit.data.get(..2), transmit.data.get(8..20)) {
-                self.asked.copy_from_slice(id);
+            // Requests for allocations and for channels (RFC 8656 §17.1).
+            if let [0, 3 | 9, ..] = transmit.data[..]
+                && let Ok(message) = Message::from_bytes(&transmit.data)
+            {
+                self.note(&message);
             }
             send(transmit.data.to_vec());
         }
     }
 
+    /// Takes note of a request of ours.
+    fn note(&mut self, message: &Message<'_>) {
+        let id = message.transaction_id();
+        if message.method() == ALLOCATE {
+            self.asked = Some(id);
+            return;
+        }
+        let number = message.attribute::<ChannelNumber>();
+        let to = message.attribute::<XorPeerAddress>();
+        let (Ok(number), Ok(to)) = (number, to) else { return };
+        if self.binds.iter().any(|bind| bind.id == id) {
+            return;
+        }
+        if self.binds.len() >= CHANNELS_MAX {
+            self.binds.pop_front();
+        }
+        let channel = Channel { number: number.channel(), to: to.addr(id) };
+        self.binds.push_back(Bind { id, channel, answer: BindAnswer::None });
+    }
+
     fn event(
         &mut self,
-        now: Instant,
         event: TurnEvent,
         send: &mut impl FnMut(Vec<u8>),
         happened: &mut impl FnMut(AllocationEvent),
@@ -351,8 +447,10 @@ impl Allocation {
                 happened(AllocationEvent::Allocated(relayed));
             }
             TurnEvent::ChannelCreated(_, to) => {
-                let Some(number) = self.number_of(now, to) else { return };
-                self.channels.push(Channel { number, to });
+                let is_it =
+                    |bind: &&Bind| bind.channel.to == to && bind.answer == BindAnswer::Bound;
+                let Some(bind) = self.binds.iter().rev().find(is_it) else { return };
+                self.channels.push(bind.channel);
                 let (released, held): (Vec<_>, Vec<_>) =
                     std::mem::take(&mut self.held).into_iter().partition(|held| held.0 == to);
                 self.held = held;
@@ -364,6 +462,12 @@ impl Allocation {
                 }
             }
             TurnEvent::ChannelCreateFailed(_, to) => {
+                let is_it =
+                    |bind: &Bind| bind.channel.to == to && bind.answer == BindAnswer::Refused;
+                // That was told when it came.
+                if !self.reaches(to) && self.binds.iter().any(is_it) {
+                    return;
+                }
                 let before = self.channels.len();
                 self.channels.retain(|channel| channel.to != to);
                 self.held.retain(|held| held.0 != to);
@@ -383,16 +487,6 @@ impl Allocation {
             | TurnEvent::PermissionCreateFailed(..)
             | TurnEvent::TcpConnected(_)
             | TurnEvent::TcpConnectFailed(_) => {}
-        }
-    }
-
-    /// The client does not tell a channel's number, but writes it in front of what is to be sent.
-    fn number_of(&mut self, now: Instant, to: SocketAddr) -> Option<u16> {
-        let at = self.at(now);
-        let nothing = self.client.send_to(TransportType::Udp, to, [0_u8; 0], at).ok()??;
-        match nothing.build().data[..] {
-            [first @ 64..80, second, 0, 0] => Some(u16::from_be_bytes([first, second])),
-            _ => None,
         }
     }
 

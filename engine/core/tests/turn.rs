@@ -368,9 +368,98 @@ fn what_a_turn_server_refuses_is_in_the_failure() {
     let denied = said(&|turn| turn.refuses_peers = true);
     let why = "refused to relay to 10.0.0.5:7882: 403 Forbidden";
     assert!(denied.contains(&format!("the TURN server at 10.9.9.1:3478 (UDP) {why}")), "{denied}");
-    for said in [refused, full, unknown, silent, denied] {
+    let unsigned = said(&|turn| turn.refuses_peers_unsigned = true);
+    let why = "refused to relay to 10.0.0.5:7882: 401 Unauthorized";
+    assert!(unsigned.contains(&format!("the TURN server at 10.9.9.1:3478 (UDP) {why}")));
+    for said in [refused, full, unknown, silent, denied, unsigned] {
         assert!(!said.contains(USER) && !said.contains(PASSWORD));
     }
+}
+
+#[test]
+fn a_refusal_that_is_not_signed_is_no_broken_message_and_is_told_once() {
+    let mut net = Net::new(only(PathKind::TurnUdp), None);
+    net.name(&[PathKind::TurnUdp], false);
+    net.turns[0].refuses_peers_unsigned = true;
+    net.trickle();
+    // The client repeats what it asks for.
+    net.run(Duration::from_secs(45));
+    let said = net.no_pair();
+    assert_eq!(said.matches("refused to relay to").count(), 1, "{said}");
+    assert!(!said.contains("a request to relay"), "{said}");
+    assert_eq!(net.peer.counters().transport.malformed, 0);
+}
+
+#[test]
+fn channels_stand_in_whatever_order_their_answers_come() {
+    let mut net = Net::new(only(PathKind::TurnUdp), None);
+    net.name(&[PathKind::TurnUdp], false);
+    net.turns[0].turns_round = 2;
+    for port in [7_001, 7_882] {
+        let line = format!("candidate:1 1 udp 2130706431 10.0.0.5 {port} typ host");
+        net.peer.add_remote_candidate(net.now, &line).unwrap();
+    }
+    net.exchange();
+    net.run(Duration::from_secs(2));
+    assert!(net.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+    assert_eq!((net.turns[0].send_indications, net.turns[0].unallowed), (0, 0));
+}
+
+#[test]
+fn new_credentials_are_used_while_the_old_ones_are_not_refused_yet() {
+    let mut net = Net::new(only(PathKind::TurnUdp), None);
+    net.name(&[PathKind::TurnUdp], false);
+    net.turns[0].password = "another";
+    let new = TurnServer {
+        credential: "another".into(),
+        ..turn_server(PathKind::TurnUdp, net.turns[0].address)
+    };
+    net.peer.set_turn_servers(net.now, vec![new], false);
+    net.trickle();
+    net.run(Duration::from_secs(2));
+    assert!(net.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+    assert_eq!(net.asked.len(), 2);
+}
+
+#[test]
+fn a_fourth_server_is_asked_where_three_are_silent() {
+    let mut net = Net::new(only(PathKind::TurnUdp), None);
+    net.name(&[PathKind::TurnUdp; 4], false);
+    net.turns[..3].iter_mut().for_each(|turn| turn.is_silent = true);
+    net.trickle();
+    net.run(Duration::from_secs(7));
+    assert!(net.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
+    let at: Vec<_> = net.asked.iter().map(|(.., at)| *at - net.start).collect();
+    // In the place of the first, five seconds after that was asked.
+    assert_eq!(at, [0, 1, 2, 5].map(Duration::from_secs));
+    assert_eq!(net.closed.len(), 1);
+    // And the others are not kept beside it.
+    net.run(UNUSED_LOCAL_AFTER);
+    assert_eq!((net.sockets.len(), net.closed.len()), (1, 3));
+    assert!(net.is_connected());
+}
+
+#[test]
+fn relays_alone_take_over_from_what_carries_media_when_ice_restarts() {
+    let mut net = Net::new(Transport::Auto, Some(HOST));
+    net.trickle();
+    net.run(Duration::from_secs(1));
+    assert!(net.is_connected() && net.peer.path() == PathKind::Udp);
+    net.name(&[PathKind::TurnUdp, PathKind::TurnUdp], true);
+    net.turns[0].is_silent = true;
+    let mut changes = net.server.sdp_api();
+    changes.ice_restart(true);
+    let (offer, pending) = changes.apply().unwrap();
+    net.sink.events.clear();
+    net.answer(&offer, pending);
+    net.trickle();
+    net.run(ms(900));
+    assert!(net.closed.is_empty(), "no relay is there yet");
+    assert!(net.peer.is_connected());
+    net.run(Duration::from_secs(4));
+    assert_eq!(net.closed, [address(HOST)]);
+    assert_eq!(net.peer.path(), PathKind::TurnUdp);
+    assert!(net.peer.is_connected() && net.failures().is_empty(), "{:?}", net.sink.events);
 }
 
 #[test]

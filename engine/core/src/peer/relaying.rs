@@ -77,7 +77,8 @@ impl Peer {
                 self.transport.datagrams.received += 1;
                 self.advance(now);
             }
-            FromServer::Nothing => {
+            FromServer::Nothing => self.transport.datagrams.received += 1,
+            FromServer::Malformed => {
                 self.transport.datagrams.received += 1;
                 self.transport.malformed += 1;
             }

@@ -32,6 +32,11 @@ pub(crate) struct TurnAt {
     /// Code, reason, and whether the refusal is signed.
     pub(crate) refuses_allocations: Option<(u16, &'static str, bool)>,
     pub(crate) refuses_peers: bool,
+    /// Without a signature, as pion's server does.
+    pub(crate) refuses_peers_unsigned: bool,
+    /// Answers wait here till there are so many, and leave in the wrong order.
+    pub(crate) turns_round: usize,
+    waiting: Vec<Datagram>,
     /// What was relayed, and asked for.
     pub(crate) relayed_out: u64,
     pub(crate) relayed_in: u64,
@@ -56,6 +61,9 @@ impl TurnAt {
             is_silent: false,
             refuses_allocations: None,
             refuses_peers: false,
+            refuses_peers_unsigned: false,
+            turns_round: 0,
+            waiting: Vec::new(),
             relayed_out: 0,
             relayed_in: 0,
             send_indications: 0,
@@ -110,7 +118,8 @@ impl TurnAt {
         if to != self.address {
             return Vec::new();
         }
-        self.outwards(now, from, bytes).into_iter().collect()
+        let answer = self.outwards(now, from, bytes);
+        answer.map(|answer| self.turned_round(answer)).unwrap_or_default()
     }
 
     fn inwards(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<Datagram> {
@@ -153,6 +162,18 @@ impl TurnAt {
         assert_eq!(message.class(), MessageClass::Request);
         let answer = self.answer(now, from, &message);
         Some((self.address, from, answer))
+    }
+
+    /// The same of all that asks for channels, in the wrong order.
+    fn turned_round(&mut self, answer: Datagram) -> Vec<Datagram> {
+        if answer.2[..2] != [1, 9] {
+            return vec![answer];
+        }
+        self.waiting.push(answer);
+        if self.waiting.len() < self.turns_round {
+            return Vec::new();
+        }
+        self.waiting.drain(..).rev().collect()
     }
 
     fn key(&self) -> IntegrityKey {
@@ -202,6 +223,11 @@ impl TurnAt {
         let peer = peer.map(|peer| peer.addr(message.transaction_id()));
         if peer.is_some() && self.refuses_peers {
             return self.refuse(message, 403, "Forbidden", true);
+        }
+        if peer.is_some() && self.refuses_peers_unsigned {
+            let mut answer = Message::builder_error(message, MessageWriteVec::new());
+            answer.add_attribute(&ErrorCode::new(401, "Unauthorized").unwrap()).unwrap();
+            return answer.finish();
         }
         match (message.method(), peer) {
             (ALLOCATE, _) => {
