@@ -500,7 +500,10 @@ impl Candidates {
     pub(super) fn connected(&mut self, now: Instant, via: LocalId) {
         self.connected = true;
         self.carries(via);
-        if self.sole().is_none() {
+        // Those that are still asked for too.
+        let is_other =
+            |(index, local): (usize, &Local)| index != via.index() && *local != Local::Free;
+        if self.locals.iter().enumerate().any(is_other) {
             self.tidy_at = Some(now + UNUSED_LOCAL_AFTER);
         }
     }

@@ -16,6 +16,8 @@ pub const TURN_SERVERS_MAX: usize = 8;
 /// While one TURN server is asked, the next one waits so long: that it does not answer is not known
 /// earlier.
 pub const NEXT_TURN_AFTER: Duration = Duration::from_secs(1);
+/// One that has not answered for so long makes room for another one.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// Most that is remembered of what servers have refused.
 const SAID_MAX: usize = 8;
 
@@ -32,8 +34,19 @@ struct Relay {
     /// Since the socket or the stream is there.
     allocation: Option<Allocation>,
     relayed: Option<SocketAddr>,
+    asked_at: Instant,
     /// It is over, and only what waits to be sent goes by it.
     ended: bool,
+}
+
+impl Relay {
+    /// What there is to say while it has not been allocated.
+    fn unanswered(&self) -> String {
+        match &self.allocation {
+            Some(_) => format!("{} did not answer", self.server),
+            None => format!("{} could not be reached: no connection yet", self.server),
+        }
+    }
 }
 
 /// What happened to a relay.
@@ -146,14 +159,27 @@ impl Relays {
                 self.note(said);
                 continue;
             };
+            // Credentials that are too old are none for what has still to be allocated.
             let same = |relay: &Relay| {
-                !relay.ended && (relay.server.by, relay.address) == (server.by, address)
+                !relay.ended
+                    && (relay.server.by, relay.address) == (server.by, address)
+                    && (relay.relayed.is_some() || relay.server == *server)
             };
             if self.relays.iter().any(same) {
                 self.next += 1;
                 continue;
             }
-            let via = candidates.allocate()?;
+            let via = match candidates.allocate() {
+                Some(via) => via,
+                None => match self.give_up_silent(now) {
+                    Ok(silent) => {
+                        candidates.give_up_relay(silent);
+                        outbox.request_address(AddressRequest::Close { via: silent });
+                        continue;
+                    }
+                    Err(due) => return due,
+                },
+            };
             let (by, host) = (server.by, server.host.clone());
             let server = server.clone();
             outbox.request_address(AddressRequest::Relay { via, server: address, by, host });
@@ -164,12 +190,29 @@ impl Relays {
                 socket: NOWHERE,
                 allocation: None,
                 relayed: None,
+                asked_at: now,
                 ended: false,
             });
             self.next += 1;
             (self.tried_at, self.next_at) = (Some(now), Some(now + NEXT_TURN_AFTER));
         }
         None
+    }
+
+    /// Gives up the server that was asked first of those that have not answered in a while, for another
+    /// one's sake; else when there may be one.
+    fn give_up_silent(&mut self, now: Instant) -> Result<LocalId, Option<Instant>> {
+        let silent = |relay: &&mut Relay| !relay.ended && relay.relayed.is_none();
+        let oldest = self.relays.iter_mut().filter(silent).min_by_key(|relay| relay.asked_at);
+        let Some(relay) = oldest else { return Err(None) };
+        let due = relay.asked_at + SILENT_AFTER;
+        if due > now {
+            return Err(Some(due));
+        }
+        relay.ended = true;
+        let (via, said) = (relay.via, relay.unanswered());
+        self.note(said);
+        Ok(via)
     }
 
     /// The socket or stream of a relay is there; false if that one is not wanted any more.
@@ -184,7 +227,11 @@ impl Relays {
     pub(super) fn closed(&mut self, via: LocalId, why: &str) {
         let gone: Vec<_> = self.relays.extract_if(.., |relay| relay.via == via).collect();
         for relay in gone {
-            self.note(format!("{} could not be reached: {why}", relay.server));
+            let what = match relay.relayed {
+                Some(_) => "could be reached no more",
+                None => "could not be reached",
+            };
+            self.note(format!("{} {what}: {why}", relay.server));
             self.next_at = None;
         }
     }
@@ -297,12 +344,9 @@ impl Relays {
     pub(super) fn said(&self) -> Vec<String> {
         let mut said = self.said.clone();
         let there = self.relays.iter().filter(|relay| !relay.ended);
-        said.extend(there.map(|relay| match (relay.relayed, &relay.allocation) {
-            (Some(relayed), _) => {
-                format!("{} relays at {relayed}, but no pair worked", relay.server)
-            }
-            (None, Some(_)) => format!("{} did not answer", relay.server),
-            (None, None) => format!("{} could not be reached: no connection yet", relay.server),
+        said.extend(there.map(|relay| match relay.relayed {
+            Some(relayed) => format!("{} relays at {relayed}, but no pair worked", relay.server),
+            None => relay.unanswered(),
         }));
         said
     }
