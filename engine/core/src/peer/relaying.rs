@@ -147,11 +147,16 @@ impl Peer {
         }
     }
 
-    /// ICE begins again: what did not work is tried again too.
+    /// ICE begins again: what did not work is tried again too. What carries media goes on until there
+    /// is a relay.
     pub(super) fn restart_relays(&mut self) {
         if let Some(relays) = &mut self.relays {
             relays.begin();
-            self.obey_relays_only();
+            let only = relays.only();
+            match self.connected {
+                true => self.candidates.want_relays(only),
+                false => self.obey_relays_only(),
+            }
         }
     }
 
@@ -167,7 +172,8 @@ impl Peer {
         if let Some(at) = next {
             soonest(&mut self.candidates_at, at);
         }
-        let from = self.candidates.relays_from(now).filter(|_| self.candidates.checking);
+        let looks = self.candidates.checking || self.candidates.lacks_relay();
+        let from = self.candidates.relays_from(now).filter(|_| looks);
         if let (Some(relays), Some(from)) = (&mut self.relays, from) {
             let due = relays.dial(now, from, &mut self.candidates, &mut self.outbox);
             self.relay_bits = relays.bits();
@@ -182,6 +188,9 @@ impl Peer {
             RelayEvent::Allocated { via, by, socket, relayed } => {
                 let way = Way::Relay { by, socket };
                 self.candidates.allocated(self.now, via, relayed, way);
+                if self.candidates.wants_relays() {
+                    self.obey_relays_only();
+                }
                 let line = way.candidate(relayed).ok().and_then(|candidate| {
                     self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string)
                 });

@@ -43,7 +43,22 @@ impl Candidates {
         }
     }
 
-    /// The server wants relays alone, or does not; then sockets of others are given up.
+    /// The server wants relays alone, or does not. What is there stays.
+    pub(in crate::peer) fn want_relays(&mut self, only: bool) {
+        self.relays_only = only;
+    }
+
+    pub(in crate::peer) fn wants_relays(&self) -> bool {
+        self.relays_only
+    }
+
+    /// Relays alone are wanted, and something else is still there till there is one.
+    pub(in crate::peer) fn lacks_relay(&self) -> bool {
+        let is_other = |local: &Local| matches!(local, Local::Open { .. }) && !local.is_relay();
+        self.relays_only && self.locals.iter().any(is_other)
+    }
+
+    /// As [`Self::want_relays`], and sockets of others are given up.
     pub(in crate::peer) fn relay_only(&mut self, only: bool) -> Vec<GivenUp> {
         self.relays_only = only;
         if !only {
