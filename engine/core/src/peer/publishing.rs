@@ -283,9 +283,10 @@ impl Publishing {
                 }
             }
             PeerUpdate::PublishMuted { cid, muted } => {
-                if let Some(track) = self.tracks.iter_mut().find(|track| *track.cid == **cid) {
-                    track.set_muted(*muted);
-                }
+                let is_it = |track: &&mut TxTrack| {
+                    *track.cid == **cid || track.backup_of.as_deref() == Some(&**cid)
+                };
+                self.tracks.iter_mut().filter(is_it).for_each(|track| track.set_muted(*muted));
             }
             PeerUpdate::Track { .. }
             | PeerUpdate::Muted { .. }
