@@ -1,6 +1,7 @@
 //! What crosses between the signalling plane and the media plane.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::{
@@ -162,6 +163,13 @@ pub enum PeerNotice {
     Speaks {
         /// True if loud.
         loud: bool,
+    },
+    /// The server's answer has no place for a track in its backup codec: the track goes on without it.
+    BackupRefused {
+        /// Client id of the backup.
+        cid: Arc<str>,
+        /// What is wrong with its m-line.
+        reason: &'static str,
     },
     /// The connection broke, or never was. It may come back ([`Self::IceConnected`]), by itself or by
     /// a restart of ICE, without another [`Self::Connected`].

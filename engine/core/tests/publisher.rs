@@ -537,6 +537,49 @@ fn a_backup_is_offered_and_sent_once_it_is_wanted() {
     let types: std::collections::BTreeSet<u8> =
         packets(&sim).map(|packet| *packet.header.payload_type).collect();
     assert_eq!(types.into_iter().collect::<Vec<_>>(), [96]);
+    // A track that is muted is so in both.
+    for (muted, is_sent) in [(true, false), (false, true)] {
+        sim.peer.update(PeerUpdate::PublishMuted { cid: "cam".to_owned(), muted });
+        sim.run(ms(200));
+        sim.server.events.clear();
+        sim.run(Duration::from_secs(1));
+        assert_eq!(packets(&sim).next().is_some(), is_sent, "muted: {muted}");
+    }
+}
+
+/// The server may say what it wants and then not take it: the track itself goes on.
+#[test]
+fn a_backup_that_the_answer_refuses_is_told_and_left_out() {
+    let start = Instant::now();
+    let server = Server::new(start, Rtc::builder());
+    let backup = track("cam-backup", MediaKind::Video, vec![(None, middle(Codec::Vp8))]);
+    let role = PeerRole {
+        tracks: vec![track("cam", MediaKind::Video, vec![(None, middle(Codec::Vp9))])],
+        backups: vec![BackupTrack { of: "cam".to_owned(), track: backup }],
+        ..PeerRole::default()
+    };
+    let peer = Peer::with_role(start, peer_addr(), &options(), role).unwrap();
+    let mut sim = Sim::new(start, peer, server);
+    let first = sim.peer.create_offer(start, Slots::default(), true).unwrap();
+    answer(&mut sim, &first);
+    sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
+    sim.peer.update(PeerUpdate::BackupWanted { cid: "cam-backup".to_owned() });
+    let now = sim.now;
+    let second = sim.peer.create_offer(now, Slots::default(), true).unwrap();
+    let second = SdpOffer::from_sdp_string(&second).unwrap();
+    let agreed = sim.server.rtc.sdp_api().accept_offer(second).unwrap().to_sdp_string();
+    let last = agreed.rfind("a=recvonly").unwrap();
+    let refused =
+        format!("{}{}", &agreed[..last], agreed[last..].replacen("recvonly", "inactive", 1));
+    sim.peer.accept_answer(now, &refused, &[]).unwrap();
+    let is_told = |event: &PeerEvent| matches!(event, PeerEvent::BackupRefused { cid, .. } if **cid == *"cam-backup");
+    sim.run_until_event(Duration::from_secs(1), is_told);
+    sim.server.events.clear();
+    sim.run(Duration::from_secs(1));
+    let types: std::collections::BTreeSet<u8> =
+        packets(&sim).map(|packet| *packet.header.payload_type).collect();
+    assert_eq!(types.into_iter().collect::<Vec<_>>(), [98]);
+    assert_eq!(sim.peer.counters().publish.tracks, 1);
 }
 
 #[test]

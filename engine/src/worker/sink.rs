@@ -62,6 +62,9 @@ impl PeerSink for Sink<'_> {
             PeerEvent::LocalCandidate { candidate } => {
                 (here, PeerNotice::LocalCandidate { candidate })
             }
+            PeerEvent::BackupRefused { cid, reason } => {
+                (here, PeerNotice::BackupRefused { cid, reason })
+            }
             PeerEvent::Disconnected { failure } => (here, PeerNotice::Disconnected { failure }),
         };
         self.events.push(EngineEvent::Peer { peer: self.id, at_unix_ns: at.unix_ns, notice });

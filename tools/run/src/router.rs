@@ -124,6 +124,7 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         | PeerNotice::Offer { .. }
         | PeerNotice::NegotiationFailed { .. }
         | PeerNotice::LocalCandidate { .. }
+        | PeerNotice::BackupRefused { .. }
         | PeerNotice::Disconnected { .. } => {}
         PeerNotice::Closed => {
             routes.remove(peer);

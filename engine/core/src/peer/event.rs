@@ -212,6 +212,14 @@ pub enum PeerEvent {
         /// When the frame was written.
         at: Arrival,
     },
+    /// The server's answer has no place for a track's backup ([`BackupTrack`](crate::BackupTrack)): the
+    /// track goes on without it.
+    BackupRefused {
+        /// Client id of the backup.
+        cid: Arc<str>,
+        /// What is wrong with its m-line.
+        reason: &'static str,
+    },
     /// A local candidate that no description of ours had: the server is to be told.
     LocalCandidate {
         /// `candidate:…`.

@@ -95,7 +95,7 @@ impl Peer {
         }
         let mut accepted = Ok(());
         if let Some(publishing) = &mut self.publishing {
-            accepted = publishing.answered(&mut self.rtc, &answer);
+            accepted = publishing.answered(&mut self.rtc, &answer, &mut self.outbox);
             if self.connected {
                 publishing.start(now);
             }

@@ -164,19 +164,26 @@ impl Publishing {
     }
 
     /// Learns SSRCs and payload types from the first accepted answer to an offer of each. Tracks that
-    /// were accepted are sent even if another one was refused. Later answers, to a restart of ICE or to
-    /// further m-lines to receive by, change nothing of this; setting up a layer again would empty its
-    /// retransmission cache.
+    /// were accepted are sent even if another one was refused, or their backup, which is told. Later
+    /// answers, to a restart of ICE or to further m-lines to receive by, change nothing of this; setting
+    /// up a layer again would empty its retransmission cache.
     pub(super) fn answered(
         &mut self,
         rtc: &mut Rtc,
         answer: &Description<'_>,
+        outbox: &mut Outbox,
     ) -> Result<(), NegotiateError> {
         let mut result = Ok(());
         let new = self.tracks.iter_mut().filter(|track| track.mid.is_some() && !track.answered);
         for track in new {
             track.answered = true;
-            if let Err(reason) = track.learn(rtc, self.retransmit_packets_max) {
+            let learned = track.learn(rtc, self.retransmit_packets_max);
+            if let (Err(reason), Some(_)) = (learned, &track.backup_of) {
+                track.held = true;
+                outbox.event(PeerEvent::BackupRefused { cid: Arc::clone(&track.cid), reason });
+                continue;
+            }
+            if let Err(reason) = learned {
                 let cid = track.cid.to_string();
                 result = Err(NegotiateError::TrackRefused { cid, reason });
             }
@@ -336,7 +343,8 @@ impl Publishing {
 
     pub(super) fn counters(&self) -> PublishCounters {
         let mut sum = PublishCounters::default();
-        for layer in self.tracks.iter().flat_map(|track| &track.layers) {
+        let tracks = self.tracks.iter().filter(|track| !track.held);
+        for layer in tracks.flat_map(|track| &track.layers) {
             sum.merge(&layer.counted);
         }
         sum.tracks = self.tracks.iter().filter(|track| !track.held).count() as u64;

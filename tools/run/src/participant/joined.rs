@@ -615,6 +615,11 @@ impl<'a> Joined<'a> {
             PeerNotice::LocalCandidate { candidate } => {
                 MediaInput::LocalCandidate { target, candidate }
             }
+            PeerNotice::BackupRefused { .. } => {
+                let refused = JoinError::PublishRefused("backup".to_owned());
+                self.context.joins.borrow_mut().error(&refused);
+                return Ok(());
+            }
             // On the way back ICE is restarted anyhow.
             PeerNotice::Disconnected { .. } if self.missing.is_some() => return Ok(()),
             PeerNotice::Disconnected { failure } if *failure == MediaFailure::Closed => {
@@ -638,7 +643,6 @@ impl<'a> Joined<'a> {
         connection.media(input);
         Ok(())
     }
-}
 
     fn peer_command(&mut self, command: MediaCommand) -> PeerCommand {
         match command {

@@ -40,6 +40,9 @@ pub(super) fn said(notice: &PeerNotice) -> String {
         PeerNotice::Offer { id, sdp } => format!("our offer {id}, {} bytes", sdp.len()),
         PeerNotice::Connected => "DTLS connected".to_owned(),
         PeerNotice::NegotiationFailed { reason } => format!("negotiation failed: {reason}"),
+        PeerNotice::BackupRefused { cid, reason } => {
+            format!("the server refused the backup track {cid}: {reason}")
+        }
         PeerNotice::LocalCandidate { candidate } => format!("trickled ours: {candidate}"),
         PeerNotice::Disconnected { failure } => format!("disconnected: {failure}"),
         notice => format!("{notice:?}"),
