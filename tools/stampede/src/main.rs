@@ -86,7 +86,7 @@ fn init_logging() {
     let said = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
     let (filter, wrong) = match log_filter(&said) {
         Ok(filter) => (filter, None),
-        Err(error) => (Targets::new().with_default(LevelFilter::WARN), Some(error)),
+        Err(error) => (bounded(&Targets::new().with_default(LevelFilter::WARN)), Some(error)),
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(|| log::LogWriter).with_ansi(false);
     // Fails only if one is installed already, and this is the first.
@@ -100,7 +100,11 @@ fn init_logging() {
 
 /// Which targets are logged at which level: `LEVEL`, or `TARGET=LEVEL`, with commas between.
 fn log_filter(said: &str) -> Result<Targets, ParseError> {
-    let said: Targets = said.parse()?;
+    said.parse().map(|said| bounded(&said))
+}
+
+/// Without what is not to be logged at any level.
+fn bounded(said: &Targets) -> Targets {
     let default = said.default_level().unwrap_or(LevelFilter::OFF);
     let bounded = said.iter().map(|(target, level)| {
         let library = target.split("::").next().unwrap_or(target);
@@ -109,11 +113,11 @@ fn log_filter(said: &str) -> Result<Targets, ParseError> {
             if TALKATIVE.contains(&library) { level.min(LevelFilter::INFO) } else { level },
         )
     });
-    Ok(Targets::new()
+    Targets::new()
         .with_default(default)
         .with_targets(SILENT.map(|library| (library, LevelFilter::OFF)))
         .with_targets(TALKATIVE.map(|library| (library, default.min(LevelFilter::INFO))))
-        .with_targets(bounded))
+        .with_targets(bounded)
 }
 
 #[cfg(test)]
