@@ -12,8 +12,9 @@ use stampede_core::MediaKind;
 
 use crate::IceServer;
 
-/// What the SFU calls itself.
-const SERVER_VERSION: &str = concat!("stampede-", env!("CARGO_PKG_VERSION"));
+/// What the SFU calls itself: the livekit-server that it is like, because clients compare versions before
+/// they call one another (client-sdk-js src/room/rpc/client), and behind it its own.
+const SERVER_VERSION: &str = concat!("1.13.5+stampede.", env!("CARGO_PKG_VERSION"));
 
 /// The signalling protocol it speaks (LiveKit `pkg/rtc/types/protocol_version.go`): the last one
 /// before packet trailers, for it would not strip them for subscribers that don't know them.
