@@ -232,7 +232,8 @@ fn calls_of_who_meets_nobody_are_not_made_and_counted() {
     let mut pair = Pair::new(calls(100), "echo");
     pair.run(Duration::from_secs(5), |_| true);
     let [caller, answerer] = pair.counted();
-    assert!((8..=10).contains(&caller.not_called), "{caller:?}");
+    // Two calls a second, due 2 s after the connection is up.
+    assert!((5..=7).contains(&caller.not_called), "{caller:?}");
     assert_eq!((caller.called, answerer.not_called), (0, 0));
 }
 

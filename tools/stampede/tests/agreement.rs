@@ -255,9 +255,9 @@ fn libwebrtc_counts_the_same_losses_and_freezes() {
     let done: Vec<Done> = done.lock().unwrap().iter().copied().filter(|d| d.video > 0).collect();
     assert_eq!(done.len(), 3 + foreign.len(), "every subscriber came through the relay");
     for client in &done {
-        assert_eq!(client.video_lost as f64, losses.lost(&losses.video), "{client:?}");
-        assert_eq!(client.audio_lost as f64, losses.lost(&losses.audio), "{client:?}");
-        assert!(client.rtx_lost >= losses.final_video() as usize, "{client:?}");
+        assert_eq!(client.video_lost as f64, losses.lost(&losses.video), "{client:?} of {done:?}");
+        assert_eq!(client.audio_lost as f64, losses.lost(&losses.audio), "{client:?} of {done:?}");
+        assert!(client.rtx_lost >= losses.final_video() as usize, "{client:?} of {done:?}");
     }
     assert_ours(&ended, &losses);
     for (client, figures) in &foreign {

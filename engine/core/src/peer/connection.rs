@@ -112,7 +112,7 @@ impl Peer {
                     channels.opened(self.now, id, &label);
                 }
                 if let Some(rpc) = &mut self.rpc {
-                    rpc.opened(self.now, id, &label);
+                    rpc.opened(id, &label);
                 }
             }
             Event::ChannelClose(id) => {

@@ -37,6 +37,11 @@ impl ConnectionConfig {
         Self { congestion, ..self }
     }
 
+    /// Whether estimates are listened to. libwebrtc sends them asked or not.
+    pub(crate) fn takes_estimates(&self) -> bool {
+        self.congestion == Congestion::Remb
+    }
+
     /// Of one peer connection.
     pub(crate) fn rtc(&self, role: Role, credentials: IceCreds) -> RtcConfig {
         let rtc = RtcConfig::new()

@@ -42,6 +42,11 @@ impl PeerFactory {
         Self { tcp: true, ..self }
     }
 
+    /// Whether subscribers' estimates are listened to.
+    pub(crate) fn takes_estimates(&self) -> bool {
+        self.config.takes_estimates()
+    }
+
     /// Where clients reach the worker.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

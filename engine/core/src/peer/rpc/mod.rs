@@ -28,7 +28,8 @@ pub(super) const OUTGOING_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a call's id, a stream's and a method's name. Those of LiveKit's SDKs have less than
 /// a hundred.
 const ID_BYTES_MAX: usize = 256;
-/// A channel opens within this after its connection is up; calls are due from then on anyhow.
+/// Within this after its connection is up a channel opens and a server tells who else is there, which
+/// it may gather for a second; calls are due from then on, channel or not.
 const OPENS_WITHIN: Duration = Duration::from_secs(2);
 /// When a channel that was full is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -62,8 +63,6 @@ pub(super) struct Rpc {
     id: Option<ChannelId>,
     /// When the next call is due, once the connection was up.
     due: Option<Instant>,
-    /// The channel was open once.
-    opened: bool,
     calls: Calls,
     streams: Streams,
     /// Messages that are to go out, and when that is tried.
@@ -84,7 +83,6 @@ impl Rpc {
             role,
             id: None,
             due: None,
-            opened: false,
             streams: Streams::default(),
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
@@ -104,15 +102,9 @@ impl Rpc {
     }
 
     /// A channel is open; calls go over the reliable one.
-    pub(super) fn opened(&mut self, now: Instant, id: ChannelId, label: &str) {
+    pub(super) fn opened(&mut self, id: ChannelId, label: &str) {
         if label == DataKind::Reliable.label() {
             self.id = Some(id);
-            if let Some(calls) = self.role.calls
-                && !std::mem::replace(&mut self.opened, true)
-            {
-                let first = now + calls.offset;
-                self.due = Some(self.due.map_or(first, |due| due.min(first)));
-            }
         }
     }
 

@@ -150,7 +150,7 @@ impl Worker {
                         }
                     }
                     // What is no number becomes 0.
-                    RawPacket::RtcpRx(Rtcp::Remb(remb)) => {
+                    RawPacket::RtcpRx(Rtcp::Remb(remb)) if self.factory.takes_estimates() => {
                         self.take_estimate(index, remb.bitrate as u64);
                     }
                     _ => {}
