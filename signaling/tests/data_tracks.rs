@@ -29,10 +29,12 @@ fn publisher() -> Harness {
 
 /// The requests for a data track among what was sent.
 fn requests(h: &Harness) -> Vec<&proto::PublishDataTrackRequest> {
-    let request = |message| match message {
-        &Request::PublishDataTrackRequest(ref request) => Some(request),
-        _ => None,
-    };
+    fn request(message: &Request) -> Option<&proto::PublishDataTrackRequest> {
+        match message {
+            Request::PublishDataTrackRequest(request) => Some(request),
+            _ => None,
+        }
+    }
     h.sent.iter().filter_map(request).collect()
 }
 

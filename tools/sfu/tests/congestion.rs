@@ -90,10 +90,10 @@ impl Room {
                 self.publisher.write(voice, None, at, 960 * at as u32, vec![9; VOICE_BYTES]);
             }
             if let Some(screen) = self.screen {
-                let payload = vp8(at as u16, at % 25 == 0, 2, PAYLOAD_BYTES[2]);
+                let payload = vp8(at as u16, at.is_multiple_of(25), 2, PAYLOAD_BYTES[2]);
                 self.publisher.write(screen, None, at, 1_800 * at as u32, payload);
             }
-            if at % 10 == 0 {
+            if at.is_multiple_of(10) {
                 self.tell(estimate_bps(told));
                 told += 1;
             }

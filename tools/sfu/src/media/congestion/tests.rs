@@ -100,7 +100,7 @@ impl Way {
                 self.act(act);
             }
             let sent_bps = self.rates.iter().sum::<u64>() / self.rates.len() as u64;
-            let is_due = self.since_ms() % REMB_INTERVAL.as_millis() as u64 == 0;
+            let is_due = self.since_ms().is_multiple_of(REMB_INTERVAL.as_millis() as u64);
             // Who gets nothing says nothing.
             if !is_due || sent_bps == 0 {
                 continue;

@@ -52,7 +52,7 @@ impl Worker {
     pub(super) fn follow_congestion(&mut self, index: usize) {
         let now = self.now;
         let congestion = self.peers.get(index).and_then(|peer| peer.congestion());
-        if !congestion.and_then(|c| c.next_at()).is_some_and(|at| at <= now) {
+        if congestion.and_then(|c| c.next_at()).is_none_or(|at| at > now) {
             return;
         }
         let tracks = self.wanted_tracks(index);
