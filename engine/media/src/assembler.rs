@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use stampede_counters::AssemblerCounters;
 
-use crate::clip::Codec;
-use crate::recording::is_recordable;
+use crate::clip::{Codec, is_recordable};
 use crate::{h264, h265, vp8};
 
 /// Sequence numbers between the oldest unresolved packet and the newest one. A packet further

@@ -33,6 +33,11 @@ pub enum Codec {
     Opus,
 }
 
+/// Streams of this codec can be put together again and recorded.
+pub fn is_recordable(codec: Codec) -> bool {
+    !matches!(codec, Codec::Vp9 | Codec::Av1)
+}
+
 impl Codec {
     /// RTP clock rate in Hz: 90,000 for video, 48,000 for Opus whatever its bandwidth (RFC 7587).
     pub const fn clock_rate(self) -> u32 {

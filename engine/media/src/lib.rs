@@ -47,11 +47,12 @@ pub mod vp8;
 pub mod vp9;
 
 pub use assembler::{AssembledFrame, AssemblerPacket, FrameAssembler, UnsupportedCodec};
-pub use clip::{ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip, OpenedClip};
+pub use clip::{
+    ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip, OpenedClip, is_recordable,
+};
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use packet_trailer::PacketTrailer;
 pub use record::DiskFrame;
-pub use recording::is_recordable;
 pub use red::Red;
 pub use scalability::{Scalability, ScalabilityMode};
 pub use stampede_counters::AssemblerCounters;

@@ -2,7 +2,7 @@
 
 use stampede_counters::FileTiming;
 
-use crate::clip::Codec;
+use crate::clip::{Codec, is_recordable};
 use crate::record::{DiskFrame, IvfWriter, OggOpusWriter, Patch};
 use crate::{UnsupportedCodec, annex_b};
 
@@ -17,11 +17,6 @@ pub fn file_stem(name: &str) -> String {
         name.chars().map(|c| if keep(c) { c } else { '_' }).take(STEM_BYTES_MAX).collect();
     let stem = stem.trim_start_matches('.');
     if stem.is_empty() { "stream".to_owned() } else { stem.to_owned() }
-}
-
-/// Streams of this codec can be put together again and recorded.
-pub fn is_recordable(codec: Codec) -> bool {
-    !matches!(codec, Codec::Vp9 | Codec::Av1)
 }
 
 /// The container of one recording; made when its first usable frame comes.

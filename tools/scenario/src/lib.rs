@@ -34,6 +34,7 @@ mod people;
 mod reconnect;
 mod room_sizes;
 mod rpc;
+mod rpc_draft;
 mod scenario;
 mod secret;
 mod shape;
@@ -61,7 +62,8 @@ pub use participant_tracks::{ParticipantTracks, ParticipantTracksError};
 pub use participants::{ParticipantSpec, Participants};
 pub use reconnect::{Reconnect, ReconnectError};
 pub use room_sizes::{ROOM_SIZE_MAX, RoomSizes, RoomSizesError, WeightedSize};
-pub use rpc::{RpcDraft, RpcSpec};
+pub use rpc::RpcSpec;
+pub use rpc_draft::RpcDraft;
 pub use scenario::{
     CaptureSpec, Clips, Embedded, NetworkSpec, RecordSpec, Scenario, Server, Target, VideoSpec,
     packet_ring_bytes,

@@ -10,6 +10,7 @@ use stampede_report::Failure;
 use stampede_signaling::session::SignalVersion;
 
 use crate::participants::ParticipantSpec;
+use crate::rpc_draft::RpcDraft;
 use crate::{RoomSpec, Signal};
 
 /// Calls that a caller makes in a second.
@@ -20,23 +21,6 @@ const BYTES: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// What is called and answered.
 const METHOD: &str = "stampede.echo";
-
-/// Calls as they were asked for; `None` is what was not given.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RpcDraft {
-    /// Who calls, per room.
-    pub callers: Option<u32>,
-    /// Calls that one of them makes in a second.
-    pub rate: Option<f64>,
-    /// Bytes of a payload.
-    pub bytes: Option<usize>,
-    /// How long an answer may take.
-    pub timeout: Option<Duration>,
-    /// What is called.
-    pub method: Option<String>,
-    /// Who is called, if not everybody of this run in turn.
-    pub to: Option<String>,
-}
 
 /// Calls that are made.
 #[derive(Debug, Clone, PartialEq)]

@@ -198,8 +198,8 @@ impl Rpc {
 
     fn call(&mut self, now: Instant, clock: Option<Arrival>, up: bool) {
         let Some((calls, mut due)) = self.role.calls.zip(self.due) else { return };
-        // What the channel did not take yet.
-        let mut ready = up && self.id.is_some() && self.outgoing.is_empty();
+        // A full channel takes more in a moment: till then a call waits, as long as there is room.
+        let mut ready = up && self.id.is_some();
         let mut made = 0;
         while due <= now {
             due += calls.every;
