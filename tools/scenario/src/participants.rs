@@ -143,7 +143,8 @@ impl Participants {
             let all = publishers.iter_mut().chain(&mut participants).chain(&mut subscribers);
             for spec in all {
                 let number: &mut u32 = numbers.entry(Rc::clone(&spec.room)).or_default();
-                rpc.joins(spec, *number, run_id, seed);
+                spec.media.rpc = Some(rpc.role(&spec.identity, *number, run_id, seed));
+                spec.role.rpc = true;
                 *number += 1;
             }
         }

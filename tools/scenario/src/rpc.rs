@@ -9,7 +9,6 @@ use stampede_impair::seeded;
 use stampede_report::Failure;
 use stampede_signaling::session::SignalVersion;
 
-use crate::participants::ParticipantSpec;
 use crate::rpc_draft::RpcDraft;
 use crate::{RoomSpec, Signal};
 
@@ -103,25 +102,24 @@ impl RpcSpec {
         Ok(())
     }
 
-    /// Gives somebody its part: the `number`th of its room.
-    pub(crate) fn joins(&self, spec: &mut ParticipantSpec, number: u32, run_id: &str, seed: u64) {
+    /// The part of somebody: the `number`th of its room.
+    pub(crate) fn role(&self, identity: &str, number: u32, run_id: &str, seed: u64) -> RpcRole {
         let mut tag = DefaultHasher::new();
-        (run_id, &spec.identity).hash(&mut tag);
+        (run_id, identity).hash(&mut tag);
         let every = Duration::from_secs_f64(1.0 / self.rate);
-        let phase = seeded(seed, &format!("rpc {}", spec.identity)).f64();
+        let phase = seeded(seed, &format!("rpc {identity}")).f64();
         let calls = (number < self.callers).then(|| RpcCalls {
             every,
             bytes: self.bytes,
             timeout: self.timeout,
             offset: every.mul_f64(phase),
         });
-        spec.role.rpc = true;
-        spec.media.rpc = Some(RpcRole {
+        RpcRole {
             tag: tag.finish(),
             method: Arc::clone(&self.method),
             callee: self.to.clone(),
             calls,
-        });
+        }
     }
 }
 
