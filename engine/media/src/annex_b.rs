@@ -6,6 +6,8 @@
 
 mod h265;
 
+use std::sync::Arc;
+
 use h264_reader::nal::sps::{FrameMbsFlags, SeqParameterSet};
 use h264_reader::rbsp::{self, BitReader};
 
@@ -46,7 +48,8 @@ struct Unit<'a> {
 struct AccessUnit<'a> {
     offset: u64,
     units: Vec<&'a [u8]>,
-    idr: bool,
+    /// Decoding can begin here, given parameter sets.
+    keyframe: bool,
     has_parameters: bool,
     has_picture: bool,
 }
@@ -56,14 +59,42 @@ struct AccessUnit<'a> {
 struct Stream<'a> {
     size: Option<(u16, u16)>,
     frame_rate: Option<f64>,
-    /// The latest parameter sets, for IDR pictures that come without.
+    /// The latest parameter sets, for keyframes that come without.
     parameters: Vec<&'a [u8]>,
     done: Vec<AccessUnit<'a>>,
     open: AccessUnit<'a>,
 }
 
-/// Reads a whole file and packetises it.
+/// The RTP payloads of an access unit.
+type Payloads = Vec<Arc<[u8]>>;
+
+/// What the two codecs don't share.
+struct Syntax {
+    codec: Codec,
+    /// Why a NAL unit can't be in such a file, or not be sent.
+    check: fn(&Unit<'_>) -> Result<(), String>,
+    /// Puts a NAL unit into the access unit it belongs to.
+    add: for<'a> fn(&mut Stream<'a>, &Unit<'a>) -> Result<(), String>,
+    packetize: fn(&[&[u8]]) -> Payloads,
+}
+
+/// Reads a whole file of H.264 and packetises it.
 pub(crate) fn read(
+    name: &str,
+    bytes: &[u8],
+    options: ClipOptions,
+) -> Result<OpenedClip, ProblemAt> {
+    let syntax = Syntax {
+        codec: Codec::H264,
+        check,
+        add: |stream, unit| stream.add(unit),
+        packetize: packetize::h264,
+    };
+    read_by(&syntax, name, bytes, options)
+}
+
+fn read_by(
+    syntax: &Syntax,
     name: &str,
     bytes: &[u8],
     options: ClipOptions,
@@ -71,17 +102,17 @@ pub(crate) fn read(
     let mut stream = Stream::default();
     for unit in units(bytes) {
         let problem = |reason| (unit.offset, ClipProblem::NalUnit { index: unit.index, reason });
-        check(&unit).map_err(problem)?;
-        stream.add(&unit).map_err(problem)?;
+        (syntax.check)(&unit).map_err(problem)?;
+        (syntax.add)(&mut stream, &unit).map_err(problem)?;
     }
     stream.end_picture();
-    if let Some(unit) = stream.done.iter().find(|unit| unit.bytes() > FRAME_BYTES_MAX) {
-        let index = stream.done.iter().take_while(|other| other.offset < unit.offset).count();
+    let too_long = |unit: &AccessUnit<'_>| unit.bytes() > FRAME_BYTES_MAX;
+    if let Some((index, unit)) = stream.done.iter().enumerate().find(|(_, unit)| too_long(unit)) {
         let (index, len_bytes) = (index as u64, unit.bytes() as u64);
         return Err((unit.offset, ClipProblem::FrameSize { index, len_bytes }));
     }
     let Some(first) = stream.done.first() else { return Err((0, ClipProblem::NoFrames)) };
-    if !first.idr {
+    if !first.keyframe {
         return Err((first.offset, ClipProblem::FirstNotKeyframe));
     }
     let Some((width, height)) = stream.size.filter(|_| first.has_parameters) else {
@@ -97,14 +128,14 @@ pub(crate) fn read(
     let ticks = |index: usize| (index as f64 * 90_000.0 / frame_rate).round() as u64;
     let frames = stream.done.iter().enumerate().map(|(index, unit)| ClipFrame {
         timestamp_ticks: ticks(index),
-        keyframe: unit.idr,
-        packets: packetize::h264(&unit.units),
+        keyframe: unit.keyframe,
+        packets: (syntax.packetize)(&unit.units),
         frame_bytes: unit.bytes(),
     });
     let clip = MediaClip {
         name: name.to_owned(),
-        codec: Codec::H264,
-        clock_rate: Codec::H264.clock_rate(),
+        codec: syntax.codec,
+        clock_rate: syntax.codec.clock_rate(),
         width,
         height,
         channels: 0,
@@ -200,7 +231,7 @@ impl<'a> Stream<'a> {
             _ => {}
         }
         self.open.has_picture |= h264::is_picture(header);
-        self.open.idr |= kind == nal::IDR;
+        self.open.keyframe |= kind == nal::IDR;
         self.open.units.push(unit.data);
         Ok(())
     }
@@ -210,12 +241,11 @@ impl<'a> Stream<'a> {
         if !picture.has_picture {
             return;
         }
-        if picture.idr && !picture.has_parameters && !self.parameters.is_empty() {
+        if picture.keyframe && !picture.has_parameters && !self.parameters.is_empty() {
             // Who joins at this picture needs them.
-            let own = picture.units.iter().filter(|unit| {
-                unit.first().is_some_and(|&header| h264::nal_type(header) != nal::PPS)
-            });
-            picture.units = self.parameters.iter().chain(own).copied().collect();
+            let is_own = |unit: &&&[u8]| !self.parameters.contains(*unit);
+            let own: Vec<_> = picture.units.iter().filter(is_own).copied().collect();
+            picture.units = self.parameters.iter().copied().chain(own).collect();
             picture.has_parameters = true;
         }
         self.done.push(picture);

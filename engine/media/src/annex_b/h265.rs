@@ -1,10 +1,7 @@
 //! H.265 in Annex B form.
 
-use super::{Unit, units};
-use crate::clip::{
-    ClipFrame, ClipOptions, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_RATE_ASSUMED,
-    FRAME_RATE_MAX, MediaClip, OpenedClip, ProblemAt,
-};
+use super::{Stream, Syntax, Unit, units};
+use crate::clip::{ClipOptions, Codec, OpenedClip, ProblemAt};
 use crate::h265::{self, Parameters, nal};
 use crate::packetize;
 
@@ -26,79 +23,14 @@ pub(crate) fn is_h265(bytes: &[u8]) -> bool {
         })
 }
 
-/// The NAL units of one picture.
-#[derive(Debug, Default)]
-struct AccessUnit<'a> {
-    offset: u64,
-    units: Vec<&'a [u8]>,
-    irap: bool,
-    has_parameters: bool,
-    has_picture: bool,
-}
-
-/// What is known of the whole stream.
-#[derive(Debug, Default)]
-struct Stream<'a> {
-    size: Option<(u16, u16)>,
-    frame_rate: Option<f64>,
-    /// The latest parameter sets, for IRAP pictures that come without.
-    parameters: Vec<&'a [u8]>,
-    done: Vec<AccessUnit<'a>>,
-    open: AccessUnit<'a>,
-}
-
 /// Reads a whole file and packetises it.
 pub(crate) fn read(
     name: &str,
     bytes: &[u8],
     options: ClipOptions,
 ) -> Result<OpenedClip, ProblemAt> {
-    let mut stream = Stream::default();
-    for unit in units(bytes) {
-        let problem = |reason| (unit.offset, ClipProblem::NalUnit { index: unit.index, reason });
-        check(&unit).map_err(problem)?;
-        stream.add(&unit).map_err(problem)?;
-    }
-    stream.end_picture();
-    let too_long = |unit: &AccessUnit<'_>| unit.bytes() > FRAME_BYTES_MAX;
-    if let Some((index, unit)) = stream.done.iter().enumerate().find(|(_, unit)| too_long(unit)) {
-        let (index, len_bytes) = (index as u64, unit.bytes() as u64);
-        return Err((unit.offset, ClipProblem::FrameSize { index, len_bytes }));
-    }
-    let Some(first) = stream.done.first() else { return Err((0, ClipProblem::NoFrames)) };
-    if !first.irap {
-        return Err((first.offset, ClipProblem::FirstNotKeyframe));
-    }
-    let Some((width, height)) = stream.size.filter(|_| first.has_parameters) else {
-        let reason = "is a keyframe without sequence parameter set before it".to_owned();
-        return Err((first.offset, ClipProblem::NalUnit { index: 0, reason }));
-    };
-    let known = options.frame_rate.or(stream.frame_rate);
-    let frame_rate = known.unwrap_or(FRAME_RATE_ASSUMED);
-    if !(frame_rate > 0.0 && frame_rate <= FRAME_RATE_MAX) {
-        let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
-        return Err((first.offset, problem));
-    }
-    let ticks = |index: usize| (index as f64 * 90_000.0 / frame_rate).round() as u64;
-    let frames = stream.done.iter().enumerate().map(|(index, unit)| ClipFrame {
-        timestamp_ticks: ticks(index),
-        keyframe: unit.irap,
-        packets: packetize::h265(&unit.units),
-        frame_bytes: unit.bytes(),
-    });
-    let clip = MediaClip {
-        name: name.to_owned(),
-        codec: Codec::H265,
-        clock_rate: Codec::H265.clock_rate(),
-        width,
-        height,
-        channels: 0,
-        frames: frames.collect(),
-        duration_ticks: ticks(stream.done.len()).max(1),
-        frame_rate,
-        scalability: None,
-    };
-    Ok(OpenedClip { clip, frame_rate_assumed: known.is_none() })
+    let syntax = Syntax { codec: Codec::H265, check, add, packetize: packetize::h265 };
+    super::read_by(&syntax, name, bytes, options)
 }
 
 /// Why a NAL unit can't be in such a file, or not be sent.
@@ -128,98 +60,74 @@ fn check(unit: &Unit<'_>) -> Result<(), String> {
     }
 }
 
-impl AccessUnit<'_> {
-    fn bytes(&self) -> usize {
-        self.units.iter().map(|unit| unit.len()).sum()
+/// Puts a NAL unit into the access unit it belongs to (§7.4.2.4.4).
+fn add<'a>(stream: &mut Stream<'a>, unit: &Unit<'a>) -> Result<(), String> {
+    let kind = h265::nal_type(unit.data.first().copied().unwrap_or(0));
+    let begins = matches!(kind, nal::VPS..=nal::DELIMITER | nal::PREFIX_SEI)
+        || h265::is_first_slice(unit.data);
+    if begins && stream.open.has_picture {
+        stream.end_picture();
     }
-}
-
-impl<'a> Stream<'a> {
-    /// Puts a NAL unit into the access unit it belongs to (§7.4.2.4.4).
-    fn add(&mut self, unit: &Unit<'a>) -> Result<(), String> {
-        let kind = h265::nal_type(unit.data.first().copied().unwrap_or(0));
-        let begins = matches!(kind, nal::VPS..=nal::DELIMITER | nal::PREFIX_SEI)
-            || h265::is_first_slice(unit.data);
-        if begins && self.open.has_picture {
-            self.end_picture();
-        }
-        if self.open.units.is_empty() {
-            self.open.offset = unit.offset;
-        }
-        match kind {
-            nal::VPS | nal::SPS | nal::PPS => {
-                if kind == nal::SPS {
-                    self.read_parameters(unit.data)?;
-                    self.open.has_parameters = true;
-                }
-                self.keep(kind, unit.data)?;
-            }
-            // They carry nothing that RTP does not say already.
-            nal::DELIMITER | nal::END_OF_SEQUENCE | nal::END_OF_STREAM | nal::FILLER => {
-                return Ok(());
-            }
-            _ => {}
-        }
-        self.open.has_picture |= h265::is_picture(kind);
-        self.open.irap |= h265::is_irap(kind);
-        self.open.units.push(unit.data);
-        Ok(())
+    if stream.open.units.is_empty() {
+        stream.open.offset = unit.offset;
     }
-
-    /// Keeps a parameter set; with another video parameter set, everything begins anew.
-    fn keep(&mut self, kind: u8, data: &'a [u8]) -> Result<(), String> {
-        // Some encoders repeat them.
-        if self.parameters.contains(&data) {
+    match kind {
+        nal::VPS | nal::SPS | nal::PPS => {
+            if kind == nal::SPS {
+                read_parameters(stream, unit.data)?;
+                stream.open.has_parameters = true;
+            }
+            keep(stream, kind, unit.data)?;
+        }
+        // They carry nothing that RTP does not say already.
+        nal::DELIMITER | nal::END_OF_SEQUENCE | nal::END_OF_STREAM | nal::FILLER => {
             return Ok(());
         }
-        if kind == nal::VPS {
-            self.parameters.clear();
-        }
-        if self.parameters.len() >= PARAMETER_SETS_MAX {
-            return Err(format!("is one parameter set more than the {PARAMETER_SETS_MAX} kept"));
-        }
-        self.parameters.push(data);
-        Ok(())
+        _ => {}
     }
+    stream.open.has_picture |= h265::is_picture(kind);
+    stream.open.keyframe |= h265::is_irap(kind);
+    stream.open.units.push(unit.data);
+    Ok(())
+}
 
-    fn end_picture(&mut self) {
-        let mut picture = std::mem::take(&mut self.open);
-        if !picture.has_picture {
-            return;
-        }
-        if picture.irap && !picture.has_parameters && !self.parameters.is_empty() {
-            // Who joins at this picture needs them.
-            let is_own = |unit: &&&[u8]| !self.parameters.contains(*unit);
-            let own: Vec<_> = picture.units.iter().filter(is_own).copied().collect();
-            picture.units = self.parameters.iter().copied().chain(own).collect();
-            picture.has_parameters = true;
-        }
-        self.done.push(picture);
+/// Keeps a parameter set; with another video parameter set, everything begins anew.
+fn keep<'a>(stream: &mut Stream<'a>, kind: u8, data: &'a [u8]) -> Result<(), String> {
+    // Some encoders repeat them.
+    if stream.parameters.contains(&data) {
+        return Ok(());
     }
+    if kind == nal::VPS {
+        stream.parameters.clear();
+    }
+    if stream.parameters.len() >= PARAMETER_SETS_MAX {
+        return Err(format!("is one parameter set more than the {PARAMETER_SETS_MAX} kept"));
+    }
+    stream.parameters.push(data);
+    Ok(())
+}
 
-    fn read_parameters(&mut self, unit: &[u8]) -> Result<(), String> {
-        let bad = |reason: String| format!("is no usable sequence parameter set: {reason}");
-        let parameters =
-            Parameters::parse(unit).ok_or_else(|| bad("it can't be read".to_owned()))?;
-        if parameters.interlaced {
-            return Err(bad("interlaced pictures can't be sent".to_owned()));
-        }
-        if parameters.reorder > 0 {
-            return Err(bad("its pictures are reordered (encode with bframes=0)".to_owned()));
-        }
-        let needs = parameters.profile_tier_level;
-        if needs.profile_space != 0
-            || !PROFILES.contains(&needs.profile_id)
-            || !LEVELS.contains(&needs.level_id)
-        {
-            let (profile, level) = (needs.profile_id, needs.level_id);
-            return Err(bad(format!("no offer can tell of profile {profile}, level {level}/30")));
-        }
-        let (width, height) = (parameters.width, parameters.height);
-        let size = parameters.size();
-        let size = size.ok_or_else(|| bad(format!("a picture of {width}x{height} pixels")))?;
-        self.size.get_or_insert(size);
-        self.frame_rate = self.frame_rate.or(parameters.frame_rate);
-        Ok(())
+fn read_parameters(stream: &mut Stream<'_>, unit: &[u8]) -> Result<(), String> {
+    let bad = |reason: String| format!("is no usable sequence parameter set: {reason}");
+    let parameters = Parameters::parse(unit).ok_or_else(|| bad("it can't be read".to_owned()))?;
+    if parameters.interlaced {
+        return Err(bad("interlaced pictures can't be sent".to_owned()));
     }
+    if parameters.reorder > 0 {
+        return Err(bad("its pictures are reordered (encode with bframes=0)".to_owned()));
+    }
+    let needs = parameters.profile_tier_level;
+    if needs.profile_space != 0
+        || !PROFILES.contains(&needs.profile_id)
+        || !LEVELS.contains(&needs.level_id)
+    {
+        let (profile, level) = (needs.profile_id, needs.level_id);
+        return Err(bad(format!("no offer can tell of profile {profile}, level {level}/30")));
+    }
+    let (width, height) = (parameters.width, parameters.height);
+    let size = parameters.size();
+    let size = size.ok_or_else(|| bad(format!("a picture of {width}x{height} pixels")))?;
+    stream.size.get_or_insert(size);
+    stream.frame_rate = stream.frame_rate.or(parameters.frame_rate);
+    Ok(())
 }
