@@ -12,7 +12,7 @@ mod common;
 use std::time::Duration;
 
 use common::foreign::{Client, Figures, Foreign, Server};
-use common::{Ended, Running, alone};
+use common::{Ended, Running, alone, beside};
 use rustix::process::Signal;
 
 /// How long a foreign subscriber watches.
@@ -444,14 +444,15 @@ fn between(publisher: Client, subscriber: Client, server: &Server) {
     watched.assert_whole();
 }
 
-/// Makes each scenario a test against the embedded SFU and one against the real server.
+/// Makes each scenario a test against the embedded SFU and one against the real server, in the lanes
+/// that it names.
 macro_rules! scenarios {
-    ($($name:ident: $scenario:expr;)*) => {
+    ($($lanes:ident $name:ident: $scenario:expr;)*) => {
         mod embedded {
             use super::*;
             $(#[test]
             fn $name() {
-                let _alone = alone();
+                let _lanes = $lanes();
                 let server = Server::embedded(&[]);
                 $scenario(&server);
                 server.end();
@@ -462,7 +463,7 @@ macro_rules! scenarios {
             use super::*;
             $(#[test]
             fn $name() {
-                let _alone = alone();
+                let _lanes = $lanes();
                 if let Some(server) = Server::real() {
                     $scenario(&server);
                 }
@@ -471,39 +472,40 @@ macro_rules! scenarios {
     };
 }
 
+// Who encodes or decodes 720p takes a core.
 scenarios! {
-    chromium_watches_stampede: |server| stampede_to(Client::Chromium, "vp8", "high", server);
-    chromium_watches_the_low_layer: |server| stampede_to(Client::Chromium, "vp8", "low", server);
-    chromium_watches_a_layer_of_h264: |server| {
+    alone chromium_watches_stampede: |server| stampede_to(Client::Chromium, "vp8", "high", server);
+    alone chromium_watches_the_low_layer: |server| stampede_to(Client::Chromium, "vp8", "low", server);
+    alone chromium_watches_a_layer_of_h264: |server| {
         stampede_to(Client::Chromium, "h264", "medium", server)
     };
-    python_watches_stampede: |server| stampede_to(Client::Python, "vp8", "high", server);
-    stampede_watches_chromium: |server| stampede_from(Client::Chromium, server);
-    stampede_watches_python: |server| stampede_from(Client::Python, server);
-    redundant_audio_of_chromium: |server| redundant_audio_of(Client::Chromium, server);
-    redundant_audio_of_python: |server| redundant_audio_of(Client::Python, server);
-    a_mute_by_python_is_no_loss: a_mute_is_no_loss;
-    chromium_mutes_and_leaves: |server| accuses_nobody(Client::Chromium, Scene::Mutes, server);
-    python_mutes_and_leaves: |server| accuses_nobody(Client::Python, Scene::Mutes, server);
-    chromium_falls_silent: |server| {
+    alone python_watches_stampede: |server| stampede_to(Client::Python, "vp8", "high", server);
+    alone stampede_watches_chromium: |server| stampede_from(Client::Chromium, server);
+    alone stampede_watches_python: |server| stampede_from(Client::Python, server);
+    beside redundant_audio_of_chromium: |server| redundant_audio_of(Client::Chromium, server);
+    beside redundant_audio_of_python: |server| redundant_audio_of(Client::Python, server);
+    alone a_mute_by_python_is_no_loss: a_mute_is_no_loss;
+    beside chromium_mutes_and_leaves: |server| accuses_nobody(Client::Chromium, Scene::Mutes, server);
+    beside python_mutes_and_leaves: |server| accuses_nobody(Client::Python, Scene::Mutes, server);
+    beside chromium_falls_silent: |server| {
         accuses_nobody(Client::Chromium, Scene::FallsSilent, server)
     };
-    python_falls_silent: |server| accuses_nobody(Client::Python, Scene::FallsSilent, server);
-    chromium_pauses_layers_and_unpublishes: |server| {
+    beside python_falls_silent: |server| accuses_nobody(Client::Python, Scene::FallsSilent, server);
+    beside chromium_pauses_layers_and_unpublishes: |server| {
         accuses_nobody(Client::Chromium, Scene::PausesLayers, server)
     };
-    python_pauses_layers_and_unpublishes: |server| {
+    beside python_pauses_layers_and_unpublishes: |server| {
         accuses_nobody(Client::Python, Scene::PausesLayers, server)
     };
-    a_killed_python_is_missed: a_killed_one_is_missed;
-    chromium_exchanges_data: |server| exchanges_data(Client::Chromium, server);
-    python_exchanges_data: |server| exchanges_data(Client::Python, server);
-    chromium_receives_data_tracks: |server| receives_data_tracks(Client::Chromium, server);
-    python_receives_data_tracks: |server| receives_data_tracks(Client::Python, server);
-    chromium_calls_and_answers: |server| calls_and_answers(Client::Chromium, server);
-    python_calls_and_answers: |server| calls_and_answers(Client::Python, server);
-    chromium_watches_python: |server| between(Client::Python, Client::Chromium, server);
-    python_watches_chromium: |server| between(Client::Chromium, Client::Python, server);
+    beside a_killed_python_is_missed: a_killed_one_is_missed;
+    beside chromium_exchanges_data: |server| exchanges_data(Client::Chromium, server);
+    beside python_exchanges_data: |server| exchanges_data(Client::Python, server);
+    beside chromium_receives_data_tracks: |server| receives_data_tracks(Client::Chromium, server);
+    beside python_receives_data_tracks: |server| receives_data_tracks(Client::Python, server);
+    beside chromium_calls_and_answers: |server| calls_and_answers(Client::Chromium, server);
+    beside python_calls_and_answers: |server| calls_and_answers(Client::Python, server);
+    alone chromium_watches_python: |server| between(Client::Python, Client::Chromium, server);
+    alone python_watches_chromium: |server| between(Client::Chromium, Client::Python, server);
 }
 
 /// Every quality of scalable video, as a server of LiveKit's forwards it: our layers to Chromium, and
