@@ -61,10 +61,12 @@ async fn cors(request: Request, next: Next) -> Response {
     response
 }
 
-/// Query of `/rtc` (v0). Booleans are `1` or `true`.
+/// Query of `/rtc` (v0). Booleans are `1` or `true`. With a `join_request` it is one of v1, which
+/// LiveKit's Go SDK sends here.
 #[derive(Debug, Default, Deserialize)]
 struct JoinQuery {
     access_token: Option<String>,
+    join_request: Option<String>,
     protocol: Option<String>,
     sdk: Option<String>,
     auto_subscribe: Option<String>,
@@ -135,6 +137,10 @@ fn join_claims(
 
 impl Entering for JoinQuery {
     fn entry(self, state: &ServerState, headers: &HeaderMap) -> Result<Entry, JoinError> {
+        if self.join_request.as_ref().is_some_and(|request| !request.is_empty()) {
+            let (access_token, join_request) = (self.access_token, self.join_request);
+            return JoinQueryV1 { access_token, join_request }.entry(state, headers);
+        }
         let claims = join_claims(state, headers, self.access_token.as_ref())?;
         if is_true(self.reconnect.as_ref(), false) {
             return Ok(Entry::Resume(claims));

@@ -70,6 +70,18 @@ fn assert_slot(answer: &proto::SessionDescription, mid: &str, sent: Option<(&str
     assert_eq!(answer.mid_to_track_id.get(mid).map(String::as_str), Some(track));
 }
 
+/// LiveKit's Go SDK sends its join request to the path of v0.
+#[tokio::test]
+async fn a_join_request_by_the_old_path_is_one_of_v1() {
+    let sfu = start("", 1);
+    let mut old = Camera::publish(v0(&sfu, "old").await, "camera").await;
+    let viewer = Client::connect_single_at(&sfu, "/rtc", "viewer", grants(ROOM), (1, 1));
+    let mut viewer = viewer.await;
+    old.stream_more(&mut viewer, 20).await;
+    assert!(!viewer.responses.iter().any(|it| matches!(it, Response::Offer(_))));
+    assert_eq!(sfu.ledger().unwrap().signalling.joins_v1, 1);
+}
+
 #[tokio::test]
 async fn clients_of_both_versions_see_each_other() {
     let sfu = start("", 2);

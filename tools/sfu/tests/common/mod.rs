@@ -289,6 +289,17 @@ impl Client {
         grants: VideoGrants,
         slots: (u32, u32),
     ) -> Self {
+        Self::connect_single_at(sfu, "/rtc/v1", identity, grants, slots).await
+    }
+
+    /// The same by another path.
+    pub async fn connect_single_at(
+        sfu: &Sfu,
+        path: &str,
+        identity: &str,
+        grants: VideoGrants,
+        slots: (u32, u32),
+    ) -> Self {
         let mut connection = Connection::new();
         let mut api = connection.rtc.sdp_api();
         for label in ["_reliable", "_lossy", "_data_track"] {
@@ -310,7 +321,7 @@ impl Client {
             publisher_offer: Some(offer),
             ..proto::JoinRequest::default()
         };
-        let url = url_v1(sfu, &token(identity, grants), &request);
+        let url = url_v1(sfu, path, &token(identity, grants), &request);
         let (ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         let mut client = Self::new(ws);
         (client.single, client.offer_id, client.slots) = (true, 1, slots);
@@ -374,7 +385,7 @@ impl Client {
             ..proto::JoinRequest::default()
         };
         let url = match self.single {
-            true => url_v1(sfu, token, &request),
+            true => url_v1(sfu, "/rtc/v1", token, &request),
             false => format!("{}/rtc?access_token={token}&{query}", sfu.url()),
         };
         (self.ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
@@ -664,13 +675,13 @@ fn renew(api: &mut SdpApi<'_>, slots: &[Mid]) {
     slots.iter().for_each(|slot| api.set_direction(*slot, Direction::RecvOnly));
 }
 
-pub fn url_v1(sfu: &Sfu, token: &str, request: &proto::JoinRequest) -> String {
+pub fn url_v1(sfu: &Sfu, path: &str, token: &str, request: &proto::JoinRequest) -> String {
     let wrapped = proto::WrappedJoinRequest {
         compression: proto::wrapped_join_request::Compression::None as i32,
         join_request: request.encode_to_vec(),
     };
     let packed = base64::engine::general_purpose::URL_SAFE.encode(wrapped.encode_to_vec());
-    format!("{}/rtc/v1?access_token={token}&join_request={packed}", sfu.url())
+    format!("{}{path}?access_token={token}&join_request={packed}", sfu.url())
 }
 
 fn track_name(track: &str) -> String {
