@@ -80,7 +80,7 @@ fn whose(fault: Fault) -> &'static str {
 }
 
 fn account(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
-    let verb = if one.video { "saw" } else { "heard" };
+    let kind = if one.video { "video" } else { "audio" };
     let back = match (one.back_after_s, one.not_back) {
         (Some(back_s), _) => format!("back after {back_s:.1} s"),
         (None, 0) => "each time it came back".to_owned(),
@@ -88,11 +88,13 @@ fn account(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
         (None, not_back) => format!("and not back by the end for {}", group(not_back)),
     };
     let what = match one.tracks == one.of_tracks {
-        true => "nothing".to_owned(),
-        false => format!("not {} of {} tracks", group(one.tracks), group(one.of_tracks)),
+        true => if one.video { "saw nothing" } else { "heard nothing" }.to_owned(),
+        false => {
+            format!("missed {} of {} {kind} tracks", group(one.tracks), group(one.of_tracks))
+        }
     };
     format!(
-        "{} of {} subscribers {verb} {what} for {:.1} s (p50) from {:.1} s on: {proof}; {back}",
+        "{} of {} subscribers {what} for {:.1} s (p50) from {:.1} s on: {proof}; {back}",
         group(one.subscribers),
         group(watch.subscribers),
         one.length_s_p50,
@@ -102,12 +104,12 @@ fn account(watch: &WatchFacts, one: &CauseGroup, proof: &str) -> String {
 
 /// What was missed was missed in short gaps.
 fn stuttering(watch: &WatchFacts) -> String {
-    let [video, audio] = watch.kinds;
+    let missed = watch.kinds.iter().zip(["video", "audio"]).filter(|(kind, _)| kind.missed_s > 0.0);
+    let parts = missed.map(|(kind, name)| format!("{:.1} % of the {name}", kind.percent()));
+    let parts: Vec<String> = parts.collect();
     format!(
-        "{:.1} % of the expected video and {:.1} % of the audio could not be watched, in gaps \
-         shorter than an interruption",
-        video.percent(),
-        audio.percent()
+        "{} that was expected could not be watched, in gaps shorter than an interruption",
+        parts.join(" and ")
     )
 }
 
@@ -265,7 +267,22 @@ mod tests {
             "3 of 3 subscribers saw nothing for 2.0 s (p50) from 20.0 s on: their connections, or \
              their publishers', were broken on purpose (--fault); back after 2.5 s"
         );
+        let mut one = watch.groups[0].clone();
+        one.of_tracks = 4;
+        let text = account(&watch, &one, "why");
+        assert!(text.starts_with("3 of 3 subscribers missed 3 of 4 video tracks for 2.0 s"), "{text}");
         assert!(impair.contains("packets were dropped on purpose (--impair, "), "{impair}");
         assert!(said(3, true).contains("broken (--fault) or packets dropped (--impair"));
+    }
+
+    #[test]
+    fn only_what_was_missed_is_named_of_short_gaps() {
+        let missed = |missed_s| Missed { expected_s: 100.0, missed_s };
+        let said = |video, audio| {
+            let kinds = [missed(video), missed(audio)];
+            stuttering(&WatchFacts { kinds, ..WatchFacts::default() })
+        };
+        assert!(said(0.0, 1.25).starts_with("1.2 % of the audio that was expected"));
+        assert!(said(5.0, 1.25).starts_with("5.0 % of the video and 1.2 % of the audio that was"));
     }
 }
