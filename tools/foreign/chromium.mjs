@@ -151,6 +151,7 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample, e
     const tracks = [];
     const events = [];
     room.on(RoomEvent.Reconnecting, () => events.push('reconnecting'));
+    room.on(RoomEvent.Reconnected, () => events.push('reconnected'));
     room.on(RoomEvent.SignalReconnecting, () => events.push('signal reconnecting'));
     room.on(RoomEvent.Disconnected, (reason) => events.push(`disconnected: ${reason}`));
     room.on(RoomEvent.TrackSubscribed, (track, publication, participant) => {

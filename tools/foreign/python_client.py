@@ -472,6 +472,7 @@ async def run(options, token):
     room = rtc.Room()
     events = []
     room.on("reconnecting", lambda: events.append("reconnecting"))
+    room.on("reconnected", lambda: events.append("reconnected"))
     room.on("disconnected", lambda reason: events.append(f"disconnected: {reason}"))
     client = Subscriber(room) if options.mode == "subscribe" else Publisher(room)
     started = time.monotonic()

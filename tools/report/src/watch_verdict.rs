@@ -270,7 +270,10 @@ mod tests {
         let mut one = watch.groups[0].clone();
         one.of_tracks = 4;
         let text = account(&watch, &one, "why");
-        assert!(text.starts_with("3 of 3 subscribers missed 3 of 4 video tracks for 2.0 s"), "{text}");
+        assert!(
+            text.starts_with("3 of 3 subscribers missed 3 of 4 video tracks for 2.0 s"),
+            "{text}"
+        );
         assert!(impair.contains("packets were dropped on purpose (--impair, "), "{impair}");
         assert!(said(3, true).contains("broken (--fault) or packets dropped (--impair"));
     }

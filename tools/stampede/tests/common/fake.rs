@@ -1,5 +1,6 @@
 //! A server that is no good: CreateRoom and the join answer what a test tells them to. And what
-//! stands before a good one: a TLS terminator with a certificate of a private CA, an HTTP proxy.
+//! stands before a good one: a TLS terminator with a certificate of a private CA, an HTTP proxy, a line
+//! that can be cut.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ use prost::Message as _;
 use proto::signal_response::Message as Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// An offer of livekit-server 1.13.5 with data channels only.
 const OFFER: &str = include_str!("../../../../signaling/tests/data/subscriber-offer-vp8-1.sdp");
@@ -174,6 +176,37 @@ pub(crate) fn tls(target: SocketAddr) -> (SocketAddr, String) {
         }
     });
     (address, pem)
+}
+
+/// A way to a server that cuts all its connections when it is told to, and takes new ones.
+pub(crate) struct Line {
+    pub(crate) address: SocketAddr,
+    cuts: watch::Sender<u32>,
+}
+
+impl Line {
+    pub(crate) fn to(target: SocketAddr) -> Self {
+        let (cuts, cut) = watch::channel(0);
+        let address = start(async move |listener| {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut cut = cut.clone();
+                cut.mark_unchanged();
+                tokio::spawn(async move {
+                    let Ok(mut server) = TcpStream::connect(target).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut stream, &mut server) => {}
+                        _ = cut.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { address, cuts }
+    }
+
+    pub(crate) fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
 }
 
 /// Requests that a proxy got: the first line and its `Proxy-Authorization`.

@@ -1,6 +1,7 @@
 //! Drives the clients of `tools/foreign`, which Stampede did not write.
 
 use std::io::Write;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use stampede_testing::{skip, skip_without_server};
 
+use super::fake::Line;
 use super::{KEY, Running, SECRET, Sfu};
 
 /// Longest that a foreign client may take over all it does.
@@ -82,13 +84,16 @@ pub(crate) struct Server {
     secret: String,
     /// Ends with this value.
     sfu: Option<Sfu>,
+    /// Resumes that a test brought about.
+    resumes: AtomicU32,
 }
 
 impl Server {
     pub(crate) fn embedded(args: &[&str]) -> Self {
         let sfu = Sfu::start(args);
         let (key, secret) = (KEY.to_owned(), SECRET.to_owned());
-        Self { url: sfu.url.clone(), key, secret, sfu: Some(sfu) }
+        let resumes = AtomicU32::new(0);
+        Self { url: sfu.url.clone(), key, secret, sfu: Some(sfu), resumes }
     }
 
     /// The server of the environment.
@@ -100,7 +105,7 @@ impl Server {
         };
         let secret = |name: &str| variable(name).unwrap_or_else(|| panic!("{name} is not set"));
         let (key, secret) = (secret("LIVEKIT_API_KEY"), secret("LIVEKIT_API_SECRET"));
-        Some(Self { url, key, secret, sfu: None })
+        Some(Self { url, key, secret, sfu: None, resumes: AtomicU32::new(0) })
     }
 
     /// It is Stampede's own.
@@ -114,7 +119,8 @@ impl Server {
         let Some(sfu) = self.sfu else { return Value::Null };
         let ledger = sfu.end();
         assert_eq!(ledger["joins_v1"], ledger["joins"], "{ledger:#}");
-        assert_eq!((&ledger["joins_refused"], &ledger["resumes"]), (&0.into(), &0.into()));
+        let resumes = self.resumes.into_inner();
+        assert_eq!((&ledger["joins_refused"], &ledger["resumes"]), (&0.into(), &resumes.into()));
         ledger
     }
 
@@ -133,12 +139,31 @@ impl Server {
         })
     }
 
+    /// A way to its signalling that can be cut once.
+    pub(crate) fn line(&self) -> Line {
+        let host = self.url.strip_prefix("ws://").expect("TLS can't be carried under another name");
+        let address = host.trim_end_matches('/').to_socket_addrs().unwrap().next().unwrap();
+        self.resumes.fetch_add(1, Ordering::Relaxed);
+        Line::to(address)
+    }
+
     /// Starts a foreign client here.
-    pub(crate) fn client(&self, mut command: Command, room: &str, args: &[&str]) -> Foreign {
+    pub(crate) fn client(&self, command: Command, room: &str, args: &[&str]) -> Foreign {
+        self.client_by(&self.url, command, room, args)
+    }
+
+    /// The same by this URL.
+    pub(crate) fn client_by(
+        &self,
+        url: &str,
+        mut command: Command,
+        room: &str,
+        args: &[&str],
+    ) -> Foreign {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| std::fs::File::create(dir.path().join(name)).unwrap();
         command.args(args).args(["--room", room, "--expect", "video,audio"]);
-        command.env("LIVEKIT_URL", &self.url);
+        command.env("LIVEKIT_URL", url);
         command.env("LIVEKIT_API_KEY", &self.key).env("LIVEKIT_API_SECRET", &self.secret);
         command.stdin(Stdio::piped()).stdout(file("stdout")).stderr(file("stderr"));
         let child = command.spawn().unwrap();
