@@ -422,9 +422,11 @@ fn calls_and_answers(client: Client, server: &Server) {
     assert_eq!(ended.number("/rpc/responses"), 9.0, "{report:#}");
     assert!(ended.number("/rpc/answered") > 3.0 * 5.0 * 2.0, "{report:#}");
     assert!(got("asked") >= ended.number("/rpc/answered"), "{report:#}");
-    for none in ["ack_timeouts", "response_timeouts", "late", "errors/other_error"] {
+    for none in ["ack_timeouts", "response_timeouts", "late"] {
         assert_eq!(ended.number(&format!("/rpc/{none}")), 0.0, "{none}: {report:#}");
     }
+    // Of the calls that are open when it leaves.
+    assert!(ended.number("/rpc/errors/other_error") <= 3.0, "{report:#}");
 }
 
 /// A client's websocket is cut while it watches Stampede's publishers: it resumes, and its media goes on
