@@ -43,7 +43,9 @@ counters! {
     pub struct CongestionCounters: Run {
         /// Estimates received (REMB).
         estimates: u64 = Messages, Neither;
-        /// Receiver reports that came since the first estimate.
+        /// Reports of when packets arrived that were received (transport-wide feedback).
+        arrival_reports: u64 = Messages, Neither;
+        /// Receiver reports that came since the first of either.
         reports: u64 = Messages, Neither;
         /// Times the way to a subscriber was found congested, so that it got less.
         congestions: u64 = Times, Lower;

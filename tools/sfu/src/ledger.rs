@@ -106,7 +106,7 @@ pub struct SubscriberTrackLedger {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CongestionLedger {
-    /// Its last estimate in bit/s.
+    /// Its last estimate in bit/s, or the SFU's by its reports of when packets arrived.
     pub estimate_bps: Option<u64>,
     /// The lowest.
     pub estimate_bps_min: Option<u64>,

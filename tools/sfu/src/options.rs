@@ -16,6 +16,9 @@ pub enum Congestion {
     /// The subscriber's own estimates (REMB), as livekit-server by default.
     #[default]
     Remb,
+    /// When each packet arrived (transport-wide feedback), as livekit-server with
+    /// `congestion_control.use_send_side_bwe`.
+    Twcc,
     /// Nothing: all get what they ask for.
     None,
 }

@@ -10,10 +10,11 @@ use serde_json::Value;
 
 /// A server takes lower layers for who is behind a narrow way, and higher ones when the way is wide
 /// again; nobody lost anything that was not dropped on purpose, and the others see nothing of it.
-fn follows_a_narrow_way(codec: &str, wide_s_min: f64) {
+fn follows_a_narrow_way(codec: &str, congestion: &str, wide_s_min: f64) {
     let _beside = beside();
     let narrow = "--impair=cohort=50%,rate=1Mbps,rate_span=15s@0s";
     let codec = format!("--video-codec={codec}");
+    let congestion_flag = format!("--embedded-flag=--congestion={congestion}");
     let args = [
         "run",
         "--no-tui",
@@ -25,6 +26,7 @@ fn follows_a_narrow_way(codec: &str, wide_s_min: f64) {
         "--seed=3",
         narrow,
         &codec,
+        &congestion_flag,
     ];
     let ended = run(&args);
     ended.assert_code(0);
@@ -51,24 +53,36 @@ fn follows_a_narrow_way(codec: &str, wide_s_min: f64) {
     assert!(wide_s > wide_s_min, "{:#}", of("impair-1")["video"]["layers"]);
     for name in ["rest", "impair-1"] {
         assert_eq!(of(name)["feedback"], "chrome");
+        let sent = |what: &str| of(name)["video"][what].as_f64().unwrap();
+        let (told, not) = match congestion {
+            "twcc" => (sent("twcc_sent"), sent("remb_sent")),
+            _ => (sent("remb_sent"), sent("twcc_sent")),
+        };
+        assert!(told > 100.0 && not == 0.0, "{name}: {told} {not}");
     }
     assert_eq!(of("rest")["video"]["packets"]["unrecovered"], 0);
     let verdict = ended.verdict().unwrap();
     assert_eq!(verdict["fault"], "none", "{verdict:#}");
     let embedded = |name: &str| ended.number(&format!("/server/embedded/measured/{name}"));
     assert!(embedded("congestions") >= 1.0 && embedded("probes") >= 2.0);
-    assert!(embedded("padding_packets") > 0.0 && embedded("estimates") > 500.0);
+    assert!(embedded("padding_packets") > 0.0);
+    let (heard, not) = match congestion {
+        "twcc" => (embedded("arrival_reports"), embedded("estimates")),
+        _ => (embedded("estimates"), embedded("arrival_reports")),
+    };
+    assert!(heard > 500.0 && not == 0.0, "{heard} {not}");
 }
 
 #[test]
 fn lower_layers_are_taken_for_who_is_behind_a_narrow_way() {
     // From 360p on, probes have to show that there is room for four times as much.
-    follows_a_narrow_way("vp8", 3.0);
+    follows_a_narrow_way("vp8", "remb", 3.0);
 }
 
+/// By when packets arrived, where those say nothing else of the way.
 #[test]
 fn lower_layers_within_one_stream_are_too() {
-    follows_a_narrow_way("vp9", 15.0);
+    follows_a_narrow_way("vp9", "twcc", 15.0);
 }
 
 /// Who tells nothing is never given less, and says so in its cohort's row.

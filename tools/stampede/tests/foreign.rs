@@ -670,20 +670,27 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
 }
 
 /// Chromium asks again for what the embedded SFU drops, and gets it: the picture goes on without
-/// a new keyframe. (RTX as a foreign client does it, from Stampede's packets.)
+/// a new keyframe. (RTX as a foreign client does it, from Stampede's packets.) It tells of arrivals, as
+/// the embedded SFU asks it to.
 #[test]
 fn chromium_repairs_what_the_embedded_sfu_drops() {
     let _alone = alone();
     let Some(command) = Client::Chromium.available() else { return };
-    let server = Server::embedded(&["--drop", "1%", "--seed", "3"]);
+    let server = Server::embedded(&["--drop", "1%", "--seed", "3", "--congestion", "twcc"]);
     let room = server.room();
     let args = ["--video-publishers=1", "--audio-publishers=1", "--subscribers=0", "--duration=2m"];
     let publisher = server.stampede(&room, &args);
     let args = ["subscribe", "--seconds", WATCH_SECONDS];
     let figures = server.client(command, &room, &args).end();
     drop(publisher);
-    server.end();
+    let ledger = server.end();
 
+    // Packets are numbered, and it tells when each arrived, and estimates nothing.
+    let identity = &figures.0["identity"];
+    let rows = ledger["rooms"][0]["subscribers"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["identity"] == *identity).unwrap();
+    let told = |name: &str| row["congestion"][name].as_f64().unwrap();
+    assert!(told("arrival_reports") > 50.0 && told("estimates") == 0.0, "{row:#}");
     figures.assert_watched();
     assert!(figures.number("/video/packetsLost") > 0.0, "{:#}", figures.0);
     assert!(figures.number("/video/nackCount") > 0.0, "{:#}", figures.0);

@@ -250,7 +250,7 @@ fn facts(
 fn smaller_excused(data: &RunData) -> Option<&'static str> {
     let (of_embedded, listens) = match &data.scenario.target {
         Target::Embedded(embedded) => {
-            (&embedded.impair[..], embedded.options.congestion == Congestion::Remb)
+            (&embedded.impair[..], embedded.options.congestion != Congestion::None)
         }
         Target::Server(_) => (&[][..], true),
     };

@@ -16,7 +16,7 @@ use str0m::Rtc;
 use str0m::change::SdpOffer;
 use str0m::media::Mid;
 
-use super::connection::is_of_video;
+use super::connection::{SEND_TIME, is_of_extension};
 use super::failure::NegotiationError;
 use super::message::PublishedTrack;
 use super::subscriptions::Subscriptions;
@@ -31,6 +31,8 @@ const MEDIA_MAX: usize = 2 * stampede_sdp::SLOTS_MAX as usize;
 /// Where the negotiation is of a connection whose client offers.
 #[derive(Default)]
 pub(crate) struct Answers {
+    /// Who receives video is to tell when each packet arrived.
+    wants_arrivals: bool,
     /// M-lines that the latest offer has to receive by, in their order.
     slots: Vec<Slot>,
     /// When to ask for an offer.
@@ -64,6 +66,11 @@ pub(crate) struct Answer {
 }
 
 impl Answers {
+    /// Where it is wanted to be told when each packet of video arrived, or not.
+    pub(crate) fn new(wants_arrivals: bool) -> Self {
+        Self { wants_arrivals, ..Self::default() }
+    }
+
     /// Asks for an offer soon; gives the moment to call [`missing`](Self::missing).
     pub(crate) fn want(&mut self, now: Instant) -> Instant {
         self.said = None;
@@ -144,7 +151,7 @@ impl Answers {
             Some((subscription.mid()?.to_string(), subscription.offer().sid.to_string()))
         });
         let mid_to_track_id = bound.collect();
-        let amended = amend(&answer, |media| {
+        let amended = amend(&answer, self.wants_arrivals, |media| {
             let mid = Mid::from(media.mid);
             let slot = self.slots.iter().find(|slot| slot.mid == mid)?;
             let offer = subscriptions.bound_to(mid).map(|it| it.offer());
@@ -183,11 +190,12 @@ enum Sending {
 }
 
 /// str0m's answer as LiveKit has it: by slots tracks are sent, or nothing. Feedback about
-/// transport-wide sequence numbers is wanted of nobody who receives, for none are sent. Their header
-/// extension stays: what was refused once for a kind of media, Chromium never offers again, and it
+/// transport-wide sequence numbers is wanted of nobody who receives unless such numbers are sent, with
+/// video alone. Their header extension stays: what was refused once for a kind of media, Chromium never offers again, and it
 /// needs them for what it sends.
 fn amend(
     answer: &str,
+    wants_arrivals: bool,
     sending: impl Fn(&Media<'_>) -> Option<Sending>,
 ) -> Result<String, ParseError> {
     let mut latest: Option<(String, Option<Sending>)> = None;
@@ -201,7 +209,11 @@ fn amend(
             latest = Some((media.mid.to_owned(), sending(media)));
         }
         match &latest {
-            Some((_, Some(sending))) => sending.line(line),
+            Some((_, Some(sending))) => {
+                let unwanted = !wants_arrivals || media.media_type != MediaType::Video;
+                let of_arrivals = line.starts_with("a=rtcp-fb:") && line.ends_with(" transport-cc");
+                if unwanted && of_arrivals { None } else { sending.line(line) }
+            }
             _ => Some(line.into()),
         }
     });
@@ -211,9 +223,6 @@ fn amend(
 impl Sending {
     /// A line of a slot's m-line.
     fn line<'a>(&self, line: &'a str) -> Option<Cow<'a, str>> {
-        if line.starts_with("a=rtcp-fb:") && line.ends_with(" transport-cc") {
-            return None;
-        }
         let Self::Track { stream, track } = self else {
             if line.starts_with("a=msid:") || line.starts_with("a=ssrc") {
                 return None;
@@ -253,7 +262,7 @@ fn with_audio(
         let Some(media) = media.filter(|media| media.media_type == MediaType::Audio) else {
             return Some(line.into());
         };
-        if is_of_video(line) {
+        if is_of_extension(line, SEND_TIME) {
             return None;
         }
         if line.starts_with("m=") {
@@ -340,6 +349,7 @@ mod tests {
     use crate::media::connection::ConnectionConfig;
     use crate::media::message::{Role, TrackKey, TrackOffer};
     use crate::media::subscription::Subscription;
+    use crate::options::Congestion;
 
     /// A client's connection and the SFU's end of it.
     struct Rig {
@@ -355,16 +365,21 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
+            Self::told_by(Congestion::Remb)
+        }
+
+        fn told_by(congestion: Congestion) -> Self {
             let now = Instant::now();
             let crypto = stampede_core::crypto::provider;
             let config = ConnectionConfig::generate(crypto()).unwrap();
+            let config = config.with_congestion(congestion);
             let mut server = config.rtc(Role::Single, IceCreds::new()).build(now);
             let address = "127.0.0.1:9".parse().unwrap();
             server.add_local_candidate(Candidate::host(address, "udp").unwrap());
             Self {
                 client: RtcConfig::new().set_crypto_provider(Arc::new(crypto())).build(now),
                 server,
-                answers: Answers::default(),
+                answers: Answers::new(congestion == Congestion::Twcc),
                 subscriptions: Subscriptions::default(),
                 slots: Vec::new(),
                 amended: str::to_owned,
@@ -439,6 +454,23 @@ mod tests {
         rig.answers.want(later);
         let wanted = rig.answers.missing(&rig.subscriptions, later + NEGOTIATION_DEBOUNCE);
         assert_eq!(wanted, Some(Slots::default()), "an offer, and no m-line");
+    }
+
+    #[test]
+    fn by_slots_of_video_arrivals_are_wanted_or_estimates() {
+        for (congestion, wanted, unwanted) in [
+            (Congestion::Remb, ["goog-remb", "abs-send-time"], " transport-cc"),
+            (Congestion::Twcc, [" transport-cc", "transport-wide-cc"], "goog-remb"),
+        ] {
+            let mut rig = Rig::told_by(congestion);
+            rig.subscribe(0, MediaKind::Video);
+            rig.subscribe(1, MediaKind::Audio);
+            let sdp = rig.offer(1, 1).unwrap().sdp;
+            let (audio, video) = sdp.split_once("m=video").unwrap();
+            assert!(wanted.iter().all(|wanted| video.contains(wanted)), "{congestion:?} {video}");
+            assert!(!video.contains(unwanted), "{congestion:?} {video}");
+            assert!(!audio.contains(" transport-cc") && !audio.contains("goog-remb"), "{audio}");
+        }
     }
 
     #[test]

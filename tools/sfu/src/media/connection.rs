@@ -37,9 +37,9 @@ impl ConnectionConfig {
         Self { congestion, ..self }
     }
 
-    /// Whether estimates are listened to. libwebrtc sends them asked or not.
-    pub(crate) fn takes_estimates(&self) -> bool {
-        self.congestion == Congestion::Remb
+    /// By what is learnt how much fits the way to a subscriber. libwebrtc sends estimates asked or not.
+    pub(crate) fn congestion(&self) -> Congestion {
+        self.congestion
     }
 
     /// Of one peer connection.
@@ -65,13 +65,16 @@ impl ConnectionConfig {
 
 /// As LiveKit answers a client that sends: simulcast needs mid and rid, the bandwidth estimation of
 /// a browser needs transport-wide feedback. And as it offers a subscriber: no mid, and when a packet
-/// was sent rather than transport-wide sequence numbers (2,000 subscribers would answer those with
-/// 32,000 reports a second).
+/// was sent rather than transport-wide sequence numbers unless it is asked for those (2,000 subscribers
+/// would answer them with 32,000 reports a second). With them LiveKit has a client of the single
+/// connection told both, here it is the numbers alone.
 fn extensions(role: Role, congestion: Congestion) -> ExtensionMap {
     let mut map = ExtensionMap::empty();
     map.set(12, frame::extension());
-    if role.sends() && congestion == Congestion::Remb {
-        map.set(5, Extension::AbsoluteSendTime);
+    match congestion {
+        Congestion::Remb if role.sends() => map.set(5, Extension::AbsoluteSendTime),
+        Congestion::Twcc if role.sends() => map.set(3, Extension::TransportSequenceNumber),
+        _ => {}
     }
     map.set(2, Extension::AbsoluteCaptureTime);
     map.set(13, Extension::VideoOrientation);
@@ -86,13 +89,16 @@ fn extensions(role: Role, congestion: Congestion) -> ExtensionMap {
 }
 
 /// URI of [`Extension::AbsoluteSendTime`].
-const SEND_TIME_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+pub(crate) const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+/// URI of [`Extension::TransportSequenceNumber`].
+pub(crate) const TRANSPORT_SEQUENCE: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
-/// Whether this line of an m-line for audio is of a header extension that only video has, which str0m
-/// can't tell apart: LiveKit has abs-send-time where it takes REMB.
-pub(crate) fn is_of_video(line: &str) -> bool {
+/// Whether this line of an m-line is of this header extension. Some are of video alone, which str0m
+/// can't tell apart.
+pub(crate) fn is_of_extension(line: &str, uri: &str) -> bool {
     let extension = line.strip_prefix("a=extmap:");
-    extension.and_then(|it| it.split(' ').nth(1)) == Some(SEND_TIME_URI)
+    extension.and_then(|it| it.split(' ').nth(1)) == Some(uri)
 }
 
 /// Payload types as LiveKit numbers them (`protocol/codecs/codecs.go`).
@@ -131,9 +137,10 @@ fn codecs_with(role: Role, congestion: Congestion) -> CodecConfig {
     config.enable_opus(true, true);
     params.splice(0..0, config.params().iter().copied());
     for param in &mut params {
-        param.set_fb_transport_cc(role.receives());
-        let estimates = role.sends() && congestion == Congestion::Remb;
-        param.set_fb_remb(estimates && param.spec().codec.is_video());
+        let wants = |of| role.sends() && congestion == of && param.spec().codec.is_video();
+        let (arrivals, estimates) = (wants(Congestion::Twcc), wants(Congestion::Remb));
+        param.set_fb_transport_cc(role.receives() || arrivals);
+        param.set_fb_remb(estimates);
     }
     CodecConfig::new_from_payload_params(params)
 }

@@ -10,6 +10,7 @@ use super::failure::PeerFailure;
 use super::message::{PeerKey, PeerLabel, Role, TrackOffer};
 use super::peer::{Peer, PeerSpec};
 use super::subscription::Subscription;
+use crate::options::Congestion;
 
 /// What all peers of a worker have in common.
 pub(crate) struct PeerFactory {
@@ -42,9 +43,9 @@ impl PeerFactory {
         Self { tcp: true, ..self }
     }
 
-    /// Whether subscribers' estimates are listened to.
-    pub(crate) fn takes_estimates(&self) -> bool {
-        self.config.takes_estimates()
+    /// By what is learnt how much fits the way to a subscriber.
+    pub(crate) fn congestion(&self) -> Congestion {
+        self.config.congestion()
     }
 
     /// Where clients reach the worker.

@@ -9,7 +9,7 @@ use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::Direction;
 
-use super::connection::is_of_video;
+use super::connection::{SEND_TIME, TRANSPORT_SEQUENCE, is_of_extension};
 use super::failure::NegotiationError;
 use super::subscriptions::{EndedRow, Subscriptions};
 
@@ -193,7 +193,8 @@ fn amend(offer: String) -> String {
     let Ok(description) = Description::parse(&offer) else { return offer };
     description.rewrite(|media, line| {
         let audio = media.is_some_and(|media| media.media_type == MediaType::Audio);
-        (!(audio && is_of_video(line))).then(|| line.into())
+        let of_video = [SEND_TIME, TRANSPORT_SEQUENCE].iter().any(|uri| is_of_extension(line, uri));
+        (!(audio && of_video)).then(|| line.into())
     })
 }
 
@@ -223,6 +224,7 @@ mod tests {
     use crate::media::connection::ConnectionConfig;
     use crate::media::message::{Role, TrackKey, TrackOffer};
     use crate::media::subscription::Subscription;
+    use crate::options::Congestion;
 
     #[test]
     fn an_offer_that_comes_again_is_answered_twice_before_ice_is_restarted() {
@@ -261,10 +263,11 @@ mod tests {
         assert!(offers.offer(&mut server, &mut none, now).0.is_none());
     }
 
-    #[test]
-    fn only_video_says_when_it_was_sent() {
+    /// What an audio and a video m-line of an offer say.
+    fn audio_and_video(congestion: Congestion) -> (String, String) {
         let now = Instant::now();
         let config = ConnectionConfig::generate(stampede_core::crypto::provider()).unwrap();
+        let config = config.with_congestion(congestion);
         let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
         let mut subscriptions = Subscriptions::default();
         for (track, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
@@ -284,7 +287,22 @@ mod tests {
         let now = now + NEGOTIATION_DEBOUNCE;
         let sdp = offers.offer(&mut server, &mut subscriptions, now).0.unwrap().sdp;
         let (audio, video) = sdp.split_once("m=video").unwrap();
-        assert!(audio.contains("m=audio") && !audio.contains("abs-send-time"), "{sdp}");
-        assert_eq!(video.matches("abs-send-time").count(), 1, "{sdp}");
+        assert!(audio.contains("m=audio"), "{sdp}");
+        (audio.to_owned(), video.to_owned())
+    }
+
+    #[test]
+    fn only_video_says_when_it_was_sent_or_which_packet_it_is() {
+        for (congestion, said, unsaid) in [
+            (Congestion::Remb, ["abs-send-time", "goog-remb"], "transport"),
+            (Congestion::Twcc, ["transport-wide-cc", "transport-cc"], "abs-send-time"),
+        ] {
+            let (audio, video) = audio_and_video(congestion);
+            assert!(said.iter().all(|said| !audio.contains(said)), "{audio}");
+            assert!(said.iter().all(|said| video.contains(said)), "{video}");
+            assert!(!video.contains(unsaid) && !audio.contains(unsaid), "{video}");
+        }
+        let (_, video) = audio_and_video(Congestion::None);
+        assert!(!video.contains("abs-send-time") && !video.contains("transport"), "{video}");
     }
 }

@@ -10,13 +10,16 @@ use stampede_sdp::Slots;
 use str0m::channel::ChannelId;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive, TcpType, Transmit};
+use str0m::rtp::rtcp::Twcc;
 use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 
 use super::addresses::Addresses;
 use super::answers::{Answer, Answers};
 use super::codec;
-use super::congestion::Congestion;
+use super::congestion::remote::Estimate;
+use super::congestion::send_side::log::SendLog;
+use super::congestion::{Act, Congestion};
 use super::connection::ConnectionConfig;
 use super::egress::Egress;
 use super::egress::packet::abs_send_time;
@@ -29,6 +32,7 @@ use super::offers::{Offer, Offers};
 use super::socket::{Datagram, MediaSocket};
 use super::stun::is_check;
 use super::subscriptions::{EndedRow, Subscriptions};
+use crate::options;
 
 /// Data channels one peer may open; more are ignored.
 const PEER_CHANNELS_MAX: usize = 16;
@@ -100,6 +104,8 @@ struct Outgoing {
     share: u64,
     /// Sending times count from here.
     began: Instant,
+    /// What was sent to it, if packets have transport-wide numbers.
+    log: Option<Box<SendLog>>,
 }
 
 /// What a peer is made of beside its connection.
@@ -138,8 +144,10 @@ impl Peer {
             rtc.add_local_candidate(tcp.build()?);
         }
         let keys = role.sends().then_some(keys);
+        let wants_arrivals = role.sends() && config.congestion() == options::Congestion::Twcc;
+        let log = wants_arrivals.then(|| Box::new(SendLog::new(now)));
         let negotiation = match role.receives() {
-            true => Negotiation::Answers(Answers::default()),
+            true => Negotiation::Answers(Answers::new(wants_arrivals)),
             false => Negotiation::Offers(Offers::default()),
         };
         Ok(Self {
@@ -154,7 +162,7 @@ impl Peer {
             channels: Vec::new(),
             upstream_loss,
             incoming: Incoming::default(),
-            outgoing: Outgoing { keys, srtp: None, impair, share: 0, began: now },
+            outgoing: Outgoing { keys, srtp: None, impair, share: 0, began: now, log },
             subscriptions: Subscriptions::default(),
             negotiation,
             congestion: None,
@@ -219,9 +227,19 @@ impl Peer {
         self.congestion.as_deref_mut()
     }
 
-    /// The same of a client that tells something of the way to it now.
-    pub(crate) fn congestion_told(&mut self, now: Instant) -> &mut Congestion {
-        self.congestion.get_or_insert_with(|| Box::new(Congestion::new(now)))
+    /// The client tells how much the way to it carries. What is to be done for that, if anything.
+    pub(crate) fn take_estimate(&mut self, now: Instant, estimate: Estimate) -> Option<Act> {
+        let congestion =
+            self.congestion.get_or_insert_with(|| Congestion::by_estimates(now).into());
+        congestion.estimate(now, estimate)
+    }
+
+    /// The client tells when packets arrived. What is to be done for that, if anything.
+    pub(crate) fn take_arrivals(&mut self, now: Instant, report: Twcc) -> Option<Act> {
+        let log = self.outgoing.log.as_deref_mut()?;
+        let began = log.began();
+        let new = || Congestion::by_arrivals(began, now).into();
+        self.congestion.get_or_insert_with(new).report(now, log.read(report))
     }
 
     /// Whether its video may be paused if it does not fit.
@@ -486,7 +504,11 @@ impl Peer {
         let srtp = self.outgoing.srtp.as_deref()?;
         let impair = self.outgoing.impair.as_deref_mut();
         let send_time = abs_send_time(self.outgoing.began, sent_at);
-        let egress = Egress { socket, srtp, impair, destination, now, send_time };
+        let mut log = self.outgoing.log.as_deref_mut();
+        if let Some(log) = &mut log {
+            log.set_now(sent_at);
+        }
+        let egress = Egress { socket, srtp, impair, destination, now, send_time, log };
         Some((&mut self.subscriptions, egress, &self.rtc))
     }
 

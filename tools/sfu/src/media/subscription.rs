@@ -12,7 +12,7 @@ use str0m::{Rtc, rtp::rtcp::NackEntry};
 
 use super::congestion::allocate::Demand;
 use super::congestion::nacks::Asked;
-use super::egress::packet::{ExtensionBlock, ExtensionIds, OwnExtensions, Packet};
+use super::egress::packet::{ExtensionBlock, ExtensionIds, OwnExtensions, Packet, StampId};
 use super::egress::report::{self, Sent, StreamReport};
 use super::egress::{Egress, Outcome};
 use super::layers::{Cap, Layer};
@@ -295,7 +295,8 @@ impl Subscription {
         {
             return;
         }
-        let Some(format) = self.look_up_format(track, rtc) else { return };
+        let numbered = egress.log.is_some();
+        let Some(format) = self.look_up_format(track, rtc, numbered) else { return };
         let Some(wanted) = track.choice(self.limit()) else { return };
         for packet in track.burst().iter().take(share) {
             if let Some((numbers, marker)) = self.number(packet, wanted) {
@@ -323,7 +324,7 @@ impl Subscription {
             (None, _) => (format.payload_type, &packet.payload[..]),
         };
         self.sent.add(payload.len());
-        let own = own_extensions(egress, packet);
+        let own = own_extensions(egress, &format, packet, payload.len());
         let extensions = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
         let outcome = egress.send(&Packet {
             payload_type: *payload_type,
@@ -377,7 +378,7 @@ impl Subscription {
         }
         let numbers = Numbers { seq: source_seq, ..packet.numbers };
         let Some(numbers) = mapping.apply(&numbers) else { return };
-        let own = own_extensions(egress, packet);
+        let own = own_extensions(egress, &format, packet, packet.payload.len());
         let extensions = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
         let index = self.rtx_index;
         self.rtx_index += 1;
@@ -402,7 +403,7 @@ impl Subscription {
     pub(crate) fn pads(&self, track: &Track) -> bool {
         let format = self.format(track);
         let carries = format.is_some_and(|format| {
-            format.rtx_payload_type.is_some() && format.extensions.has_send_time()
+            format.rtx_payload_type.is_some() && format.extensions.stamp() != StampId::None
         });
         self.rtx_ssrc.is_some() && carries && self.rewriter.last_passed().is_some()
     }
@@ -412,10 +413,11 @@ impl Subscription {
         let (Some(format), Some(ssrc)) = (self.format(track), self.rtx_ssrc) else { return (0, 0) };
         let Some(payload_type) = format.rtx_payload_type else { return (0, 0) };
         let Some((timestamp, _)) = self.rewriter.last_passed() else { return (0, 0) };
-        let own = OwnExtensions { send_time: Some(egress.send_time), descriptor: None };
-        let extensions = ExtensionBlock::new(&Extensions::default(), own, &format.extensions);
         let (mut packets, mut sent) = (0, 0);
         while sent < bytes {
+            let stamp = egress.stamp(&format.extensions, usize::from(PADDING_BYTES));
+            let own = OwnExtensions { stamp, descriptor: None };
+            let extensions = ExtensionBlock::new(&Extensions::default(), own, &format.extensions);
             let index = self.rtx_index;
             self.rtx_index += 1;
             egress.send(&Packet {
@@ -443,25 +445,25 @@ impl Subscription {
     }
 
     /// Looks up how this subscriber gets the track, when the track's parameters are new.
-    fn look_up_format(&mut self, track: &Track, rtc: &Rtc) -> Option<Format> {
+    fn look_up_format(&mut self, track: &Track, rtc: &Rtc, numbered: bool) -> Option<Format> {
         let version = track.params_version();
         if self.format.is_none_or(|(known, _)| known != version) {
             let params = track.params()?;
             self.clock_rate = params.spec().clock_rate.get();
-            self.format = Some((version, self.negotiated(params, rtc)));
+            self.format = Some((version, self.negotiated(params, rtc, numbered)));
         }
         self.format(track)
     }
 
-    /// What the client has accepted of the publisher's parameters.
-    fn negotiated(&self, params: PayloadParams, rtc: &Rtc) -> Option<Format> {
+    /// What the client has accepted of the publisher's parameters, and of numbers if packets have any.
+    fn negotiated(&self, params: PayloadParams, rtc: &Rtc, numbered: bool) -> Option<Format> {
         let matching = rtc.codec_config().match_params(params)?;
         let media = self.mid.and_then(|mid| rtc.media(mid))?;
         media.remote_pts().contains(&matching.pt()).then(|| Format {
             payload_type: matching.pt(),
             rtx_payload_type: matching.resend(),
             red_payload_type: matching.red(),
-            extensions: ExtensionIds::of(media.remote_extmap(), self.offer.kind),
+            extensions: ExtensionIds::of(media.remote_extmap(), self.offer.kind, numbered),
         })
     }
 
@@ -525,7 +527,12 @@ impl Subscription {
 }
 
 /// What is written into this packet beside what was passed on.
-fn own_extensions<'a>(egress: &Egress<'_>, packet: &'a MediaPacket) -> OwnExtensions<'a> {
+fn own_extensions<'a>(
+    egress: &mut Egress<'_>,
+    format: &Format,
+    packet: &'a MediaPacket,
+    payload_bytes: usize,
+) -> OwnExtensions<'a> {
     let descriptor = packet.frame.as_ref().map(|frame| &*frame.descriptor);
-    OwnExtensions { send_time: Some(egress.send_time), descriptor }
+    OwnExtensions { stamp: egress.stamp(&format.extensions, payload_bytes), descriptor }
 }

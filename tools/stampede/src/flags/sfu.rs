@@ -80,7 +80,8 @@ pub(crate) struct SfuFlags {
     #[arg(long, default_value = "5s", value_name = "DUR", value_parser = values::duration)]
     pub departure_time: Duration,
     /// By what it learns how much fits the way to a subscriber, which then gets lower layers: remb are
-    /// the estimates that subscribers tell; none is nothing, so that all get what they ask for.
+    /// the estimates that subscribers tell, as with livekit-server by default; twcc is when each packet
+    /// arrived, as with its use_send_side_bwe; none is nothing, so that all get what they ask for.
     #[arg(long, value_enum, default_value = "remb", value_name = "HOW")]
     pub congestion: CongestionFlag,
     /// Seed of the faults.
@@ -105,6 +106,7 @@ pub(crate) struct SfuFlags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CongestionFlag {
     Remb,
+    Twcc,
     None,
 }
 
@@ -112,6 +114,7 @@ impl From<CongestionFlag> for Congestion {
     fn from(flag: CongestionFlag) -> Self {
         match flag {
             CongestionFlag::Remb => Self::Remb,
+            CongestionFlag::Twcc => Self::Twcc,
             CongestionFlag::None => Self::None,
         }
     }

@@ -1,29 +1,30 @@
 //! How much of the video fits the way to a subscriber, by what the subscriber says of it: its own
-//! estimates (REMB, draft-alvestrand-rmcat-remb-03) and its NACKs. As livekit-server does it (LiveKit
-//! `pkg/sfu/bwe/remotebwe` and `pkg/sfu/streamallocator`, whose numbers these are): estimates that
-//! fall, or packets asked for again and again, are congestion, and layers are given up; then probes
-//! of padding find out whether there is room again. Pure: nothing here is done for a packet of media,
-//! only for one of RTCP, and every 20 to 100 ms where somebody lacks a layer.
+//! estimates (REMB, draft-alvestrand-rmcat-remb-03) and its NACKs, or when each packet arrived
+//! (transport-wide feedback). As livekit-server does it (LiveKit `pkg/sfu/bwe` and
+//! `pkg/sfu/streamallocator`, whose numbers these are): estimates that fall, packets asked for again and
+//! again, or packets that queue on the way are congestion, and layers are given up; then probes of
+//! padding find out whether there is room again. Pure: with estimates nothing is done for a packet of
+//! media, only for one of RTCP, and every 20 to 100 ms where somebody lacks a layer; with arrivals each
+//! packet is noted in a [`SendLog`](send_side::log::SendLog).
 
 pub(crate) mod allocate;
 pub(crate) mod nacks;
 mod probe;
+pub(crate) mod remote;
+pub(crate) mod send_side;
 mod trend;
 
 use std::time::{Duration, Instant};
 
-use nacks::NackShare;
 use probe::{Probe, Regulator};
-use trend::Trend;
+use remote::{Estimate, Remote};
+use send_side::log::Told;
+use send_side::{Probed, SendSide};
 
 use crate::ledger::CongestionLedger;
 
 /// The way is taken to carry this until it shows that it does not.
 const CAPACITY_MAX_BPS: u64 = 100_000_000;
-/// Congestion counts only where the estimate is below this share of what is sent.
-const USED_SHARE: f64 = 0.95;
-/// How much a share of packets asked for again takes from what is sent.
-const NACK_WEIGHT: f64 = 0.4;
 /// How much more than the next layer a probe is to find room for, and how much at least.
 const PROBE_SHARE: f64 = 1.2;
 const PROBE_BPS_MIN: u64 = 200_000;
@@ -31,7 +32,7 @@ const PROBE_BPS_MIN: u64 = 200_000;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A layer that was given to try was too much if the way is congested within this time.
 const TRIAL: Duration = Duration::from_secs(10);
-/// Who sends no estimate for so long, because it gets nothing, is tried again.
+/// Who tells nothing for so long, because it gets nothing, is tried again.
 const SILENT_MAX: Duration = Duration::from_secs(5);
 
 /// What a subscriber has told of the way to it, and what follows from that.
@@ -39,9 +40,7 @@ const SILENT_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Congestion {
     /// What the way carries, as far as it is known.
     capacity_bps: u64,
-    trend: Trend,
-    nacks: NackShare,
-    congested: bool,
+    observer: Observer,
     /// Some track gets less than is wanted of it.
     deficient: bool,
     probe: Option<Probe>,
@@ -51,6 +50,61 @@ pub(crate) struct Congestion {
     heard_at: Instant,
     look_at: Instant,
     counted: CongestionLedger,
+}
+
+/// By what it is known what the way carries.
+#[derive(Debug)]
+enum Observer {
+    /// The subscriber's estimates.
+    Remote(Remote),
+    /// When packets arrived.
+    SendSide(Box<SendSide>),
+}
+
+impl Observer {
+    /// Of what was heard before nothing counts any more.
+    fn begin_anew(&mut self) {
+        *self = match self {
+            Self::Remote(_) => Self::Remote(Remote::steady()),
+            Self::SendSide(side) => Self::SendSide(Box::new(SendSide::new(side.began()))),
+        };
+    }
+
+    /// Whether there is no sign of congestion.
+    fn is_free(&self) -> bool {
+        match self {
+            Self::Remote(remote) => !remote.is_congested(),
+            Self::SendSide(side) => side.is_free(),
+        }
+    }
+
+    fn begin_probe(&mut self, from: Instant, until: Instant) {
+        match self {
+            Self::Remote(remote) => *remote = Remote::probing(),
+            Self::SendSide(side) => side.begin_probe(from, until),
+        }
+    }
+
+    /// Whether a probe need not go on: so much is carried. By arrivals that is known only behind its end
+    /// (LiveKit's `ProbeClusterIsGoalReached` waits for what is set there).
+    fn reaches(&self, goal_bps: u64) -> bool {
+        match self {
+            Self::Remote(remote) => {
+                !remote.is_congested() && remote.highest_bps().is_some_and(|bps| bps > goal_bps)
+            }
+            Self::SendSide(_) => false,
+        }
+    }
+
+    fn end_probe(&mut self) -> Probed {
+        match self {
+            Self::Remote(remote) => match std::mem::replace(remote, Remote::steady()) {
+                ended if ended.is_congested() => Probed::Congested,
+                ended => ended.highest_bps().map_or(Probed::Unclear, Probed::Carried),
+            },
+            Self::SendSide(side) => side.end_probe(),
+        }
+    }
 }
 
 /// What a subscriber was sent and takes now.
@@ -76,12 +130,20 @@ pub(crate) enum Act {
 }
 
 impl Congestion {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// By the subscriber's own estimates.
+    pub(crate) fn by_estimates(now: Instant) -> Self {
+        Self::new(Observer::Remote(Remote::steady()), now)
+    }
+
+    /// By when packets arrived, whose times count from `began` on.
+    pub(crate) fn by_arrivals(began: Instant, now: Instant) -> Self {
+        Self::new(Observer::SendSide(Box::new(SendSide::new(began))), now)
+    }
+
+    fn new(observer: Observer, now: Instant) -> Self {
         Self {
             capacity_bps: CAPACITY_MAX_BPS,
-            trend: Trend::new(trend::STEADY),
-            nacks: NackShare::new(nacks::STEADY),
-            congested: false,
+            observer,
             deficient: false,
             probe: None,
             regulator: Regulator::new(now),
@@ -92,54 +154,61 @@ impl Congestion {
         }
     }
 
-    /// Takes an estimate in bit/s, with what is sent at this time, and how many packets of video were
-    /// sent and asked for again since the last one.
-    pub(crate) fn estimate(
-        &mut self,
-        now: Instant,
-        estimate_bps: u64,
-        usage_bps: u64,
-        (packets, repeated): (u32, u32),
-    ) -> Option<Act> {
+    /// Takes an estimate of the subscriber's.
+    pub(crate) fn estimate(&mut self, now: Instant, estimate: Estimate) -> Option<Act> {
+        let Observer::Remote(remote) = &mut self.observer else { return None };
         self.heard_at = now;
         self.counted.counted.estimates += 1;
-        self.counted.estimate_bps = Some(estimate_bps);
-        self.counted.estimate_bps_min =
-            Some(self.counted.estimate_bps_min.map_or(estimate_bps, |min| min.min(estimate_bps)));
-        // A probe that has congested the way is over, whatever comes behind it.
-        if self.congested && self.probe.is_some() {
-            return None;
+        let was_congested = remote.is_congested();
+        let carried_bps = remote.estimate(now, estimate, self.capacity_bps);
+        self.note_estimate(estimate.bps);
+        self.follow(now, was_congested, carried_bps)
+    }
+
+    /// Takes a report of when packets arrived.
+    pub(crate) fn report(
+        &mut self,
+        now: Instant,
+        packets: impl Iterator<Item = Told>,
+    ) -> Option<Act> {
+        let Observer::SendSide(side) = &mut self.observer else { return None };
+        self.heard_at = now;
+        self.counted.counted.arrival_reports += 1;
+        let was_congested = side.is_congested();
+        let carried_bps = side.report(now, packets);
+        if let Some(bps) = carried_bps {
+            self.note_estimate(bps);
         }
-        self.trend.add(now, estimate_bps);
-        self.nacks.add(now, packets, repeated);
-        let excess = self.nacks.excess(now);
-        if !self.trend.falls() && excess.is_none() {
-            self.congested = false;
-            return None;
-        }
+        self.follow(now, was_congested, carried_bps)
+    }
+
+    fn note_estimate(&mut self, bps: u64) {
+        self.counted.estimate_bps = Some(bps);
+        let min_bps = &mut self.counted.estimate_bps_min;
+        *min_bps = Some(min_bps.map_or(bps, |min| min.min(bps)));
+    }
+
+    /// What follows where the way was found to carry no more than this.
+    fn follow(
+        &mut self,
+        now: Instant,
+        was_congested: bool,
+        carried_bps: Option<u64>,
+    ) -> Option<Act> {
         if let Some(probe) = &mut self.probe {
-            self.congested = true;
-            probe.stop(now);
+            if !self.observer.is_free() {
+                probe.stop(now);
+            }
             return None;
         }
-        let carried_bps = match excess.filter(|_| !self.trend.falls()) {
-            Some(share) => (usage_bps as f64 * (1.0 - NACK_WEIGHT * share)) as u64,
-            None => estimate_bps,
-        };
-        let carried_bps = carried_bps.min(estimate_bps);
-        let is_news =
-            carried_bps as f64 <= USED_SHARE * usage_bps as f64 && carried_bps != self.capacity_bps;
-        if !is_news {
-            return None;
-        }
-        self.counted.counted.congestions += u64::from(!self.congested);
-        self.congested = true;
-        self.capacity_bps = carried_bps;
+        let capacity_bps = carried_bps?;
+        self.counted.counted.congestions += u64::from(!was_congested);
+        self.capacity_bps = capacity_bps;
         match self.tried.take() {
             Some(tried) if now < tried + TRIAL => self.regulator.probed(true, now),
             _ => self.regulator.wait(now),
         }
-        Some(Act::Allocate { capacity_bps: carried_bps })
+        Some(Act::Allocate { capacity_bps })
     }
 
     /// A receiver report came.
@@ -157,14 +226,13 @@ impl Congestion {
             self.look_at = now + LOOK_INTERVAL;
         } else {
             // It all fits: what was learnt is of a way that was too narrow, but for what is tried.
-            let new = Self::new(now);
-            let regulator = std::mem::replace(&mut self.regulator, Regulator::new(now));
-            *self = Self {
-                counted: std::mem::take(&mut self.counted),
-                tried: self.tried,
-                regulator: if self.tried.is_some() { regulator } else { new.regulator },
-                ..new
-            };
+            self.observer.begin_anew();
+            self.capacity_bps = CAPACITY_MAX_BPS;
+            self.probe = None;
+            (self.heard_at, self.look_at) = (now, now);
+            if self.tried.is_none() {
+                self.regulator = Regulator::new(now);
+            }
         }
     }
 
@@ -190,13 +258,11 @@ impl Congestion {
             return None;
         }
         self.look_at = now + LOOK_INTERVAL;
-        if self.congested && self.probe.is_none() && now >= self.heard_at + SILENT_MAX {
-            self.observe_anew(false);
+        if !self.observer.is_free() && self.probe.is_none() && now >= self.heard_at + SILENT_MAX {
+            self.observer.begin_anew();
         }
         if let Some(mut probe) = self.probe.take() {
-            let reached =
-                !self.congested && self.trend.highest().is_some_and(|bps| bps > probe.goal_bps());
-            if reached {
+            if self.observer.reaches(probe.goal_bps()) {
                 probe.stop(now);
             }
             if !probe.is_over(now) {
@@ -205,12 +271,12 @@ impl Congestion {
             return self.finish(&probe);
         }
         let next_bps = usage.next_bps?;
-        if self.congested || !self.regulator.is_open(now) {
+        if !self.observer.is_free() || !self.regulator.is_open(now) {
             return None;
         }
         self.counted.counted.probes += 1;
         if !pads {
-            self.observe_anew(false);
+            self.observer.begin_anew();
             self.capacity_bps = usage.bps + next_bps;
             self.regulator.wait(now);
             self.tried = Some(now);
@@ -218,8 +284,9 @@ impl Congestion {
         }
         let more_bps = ((next_bps as f64 * PROBE_SHARE) as u64).max(PROBE_BPS_MIN);
         let goal_bps = usage.bps + more_bps;
-        self.observe_anew(true);
-        let probe = Probe::new(now, goal_bps, self.regulator.duration(), usage.sent_bytes);
+        let duration = self.regulator.duration();
+        self.observer.begin_probe(now, now + duration);
+        let probe = Probe::new(now, goal_bps, duration, usage.sent_bytes);
         self.go_on(now, probe, usage.sent_bytes)
     }
 
@@ -242,26 +309,17 @@ impl Congestion {
     }
 
     fn finish(&mut self, probe: &Probe) -> Option<Act> {
-        let failed = self.congested;
-        let highest = self.trend.highest();
-        self.congested = false;
-        self.observe_anew(false);
-        self.regulator.probed(failed, probe.began());
-        if failed {
-            self.counted.counted.probes_congested += 1;
-            return None;
+        let probed = self.observer.end_probe();
+        self.regulator.probed(probed == Probed::Congested, probe.began());
+        match probed {
+            Probed::Congested => {
+                self.counted.counted.probes_congested += 1;
+                return None;
+            }
+            Probed::Carried(bps) => self.capacity_bps = self.capacity_bps.max(bps),
+            Probed::Unclear => {}
         }
-        self.capacity_bps = self.capacity_bps.max(highest.unwrap_or(0));
         Some(Act::Boost { capacity_bps: self.capacity_bps })
-    }
-
-    fn observe_anew(&mut self, probing: bool) {
-        self.congested = false;
-        let (trend, nacks) = match probing {
-            true => (trend::PROBING, nacks::PROBING),
-            false => (trend::STEADY, nacks::STEADY),
-        };
-        (self.trend, self.nacks) = (Trend::new(trend), NackShare::new(nacks));
     }
 
     /// What of it stands in the ledger.
@@ -273,5 +331,7 @@ impl Congestion {
     }
 }
 
+#[cfg(test)]
+mod arrival_tests;
 #[cfg(test)]
 mod tests;

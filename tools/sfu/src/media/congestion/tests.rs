@@ -42,7 +42,7 @@ impl Way {
             start,
             width_bps,
             estimate_bps: 1_700_000.0,
-            congestion: Congestion::new(start),
+            congestion: Congestion::by_estimates(start),
             steps: simulcast(),
             cap: Cap::Open,
             limit: Layer::spatial(2),
@@ -114,7 +114,9 @@ impl Way {
                 self.estimate_bps = self.estimate_bps.max(grown);
             }
             let estimate_bps = self.estimate_bps as u64;
-            let act = self.congestion.estimate(self.now, estimate_bps, usage, (100, 0));
+            let estimate =
+                Estimate { bps: estimate_bps, usage_bps: usage, packets: 100, repeated: 0 };
+            let act = self.congestion.estimate(self.now, estimate);
             self.act(act);
         }
         self
@@ -198,13 +200,14 @@ fn who_can_be_sent_no_padding_gets_a_layer_to_try() {
 #[test]
 fn packets_asked_for_again_and_again_are_congestion() {
     let start = Instant::now();
-    let mut congestion = Congestion::new(start);
+    let mut congestion = Congestion::by_estimates(start);
     let mut act = None;
     let mut at = start;
     while act.is_none() && at < start + Duration::from_secs(10) {
         at += REMB_INTERVAL;
         // A fifth, with an estimate that stays.
-        act = congestion.estimate(at, 3_000_000, 1_000_000, (20, 4));
+        let estimate = Estimate { bps: 3_000_000, usage_bps: 1_000_000, packets: 20, repeated: 4 };
+        act = congestion.estimate(at, estimate);
     }
     let Some(Act::Allocate { capacity_bps }) = act else { panic!("{act:?}") };
     assert!(capacity_bps.abs_diff(920_000) <= 1, "{capacity_bps}");
@@ -215,10 +218,11 @@ fn packets_asked_for_again_and_again_are_congestion() {
 #[test]
 fn an_estimate_above_what_is_sent_is_no_congestion() {
     let start = Instant::now();
-    let mut congestion = Congestion::new(start);
+    let mut congestion = Congestion::by_estimates(start);
     for i in 0..50 {
-        let estimate_bps = 3_000_000 - 20_000 * u64::from(i);
-        let act = congestion.estimate(start + REMB_INTERVAL * i, estimate_bps, 900_000, (9, 0));
+        let bps = 3_000_000 - 20_000 * u64::from(i);
+        let estimate = Estimate { bps, usage_bps: 900_000, packets: 9, repeated: 0 };
+        let act = congestion.estimate(start + REMB_INTERVAL * i, estimate);
         assert_eq!(act, None);
     }
 }

@@ -1,14 +1,12 @@
-//! Whether a subscriber's estimates fall (LiveKit `pkg/sfu/ccutils/trenddetector.go`). Pure.
+//! Whether values fall, such as a subscriber's estimates (LiveKit `pkg/sfu/ccutils/trenddetector.go`). Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Older samples say nothing.
 const VALID: Duration = Duration::from_secs(10);
-/// With fewer samples than needed, a fall that has gone on for so long counts too.
-const FALLING_FOR: Duration = Duration::from_secs(5);
 
-/// How many estimates tell a trend.
+/// How many values tell a trend.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TrendConfig {
     /// Samples kept, and needed for a trend.
@@ -17,6 +15,8 @@ pub(super) struct TrendConfig {
     pub(super) samples_min: usize,
     /// Kendall's tau below which it is a fall.
     pub(super) falls_below: f64,
+    /// With fewer samples than needed, a fall that has gone on for longer counts too.
+    pub(super) falling_for: Duration,
     /// A value that is repeated within this time is one sample.
     pub(super) collapse: Duration,
 }
@@ -26,11 +26,17 @@ pub(super) const STEADY: TrendConfig = TrendConfig {
     samples: 12,
     samples_min: 8,
     falls_below: -0.6,
+    falling_for: Duration::from_secs(5),
     collapse: Duration::from_millis(500),
 };
 /// In a probe.
-pub(super) const PROBING: TrendConfig =
-    TrendConfig { samples: 3, samples_min: 3, falls_below: 0.0, collapse: Duration::ZERO };
+pub(super) const PROBING: TrendConfig = TrendConfig {
+    samples: 3,
+    samples_min: 3,
+    falls_below: 0.0,
+    falling_for: Duration::from_secs(5),
+    collapse: Duration::ZERO,
+};
 
 /// The latest estimates.
 #[derive(Debug)]
@@ -89,8 +95,8 @@ impl Trend {
         else {
             return false;
         };
-        let enough =
-            self.samples.len() >= self.config.samples || last.duration_since(*first) > FALLING_FOR;
+        let enough = self.samples.len() >= self.config.samples
+            || last.duration_since(*first) > self.config.falling_for;
         self.samples.len() >= self.config.samples_min
             && enough
             && self.kendalls_tau() < self.config.falls_below

@@ -14,8 +14,9 @@ use std::time::Instant;
 
 use stampede_impair::{Class, Fate, Impairment};
 
+use super::congestion::send_side::log::SendLog;
 use super::socket::{Datagram, MediaSocket};
-use packet::Packet;
+use packet::{ExtensionIds, Packet, Stamp, StampId};
 use srtp::Srtp;
 
 /// One subscriber's way out: where to, with which keys, and what is done to it on purpose.
@@ -28,7 +29,12 @@ pub(crate) struct Egress<'a> {
     pub(crate) now: Instant,
     /// When what goes out now is sent, as abs-send-time has it.
     pub(crate) send_time: [u8; 3],
+    /// Where it is noted what is sent, if packets have transport-wide numbers.
+    pub(crate) log: Option<&'a mut SendLog>,
 }
+
+/// Bytes of a packet beside its payload, in the log.
+const HEADER_BYTES: usize = 20;
 
 /// What became of a packet of media.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +49,19 @@ pub(crate) struct Outcome {
 }
 
 impl Egress<'_> {
+    /// What the subscriber is to be told of the packet that is sent next, whose payload is of so many
+    /// bytes. Each number is of a packet, so that one that is not sent then was lost.
+    pub(crate) fn stamp(&mut self, ids: &ExtensionIds, payload_bytes: usize) -> Stamp {
+        match ids.stamp() {
+            StampId::None => Stamp::None,
+            StampId::SentAt(_) => Stamp::SentAt(self.send_time),
+            StampId::Number(_) => {
+                let number = self.log.as_mut().map(|log| log.add(HEADER_BYTES + payload_bytes));
+                number.map_or(Stamp::None, Stamp::Number)
+            }
+        }
+    }
+
     /// Sends a packet; `None` if it can't be written, which counts as a send error.
     pub(crate) fn send(&mut self, packet: &Packet<'_>) -> Option<Outcome> {
         let (srtp, now) = (self.srtp, self.now);

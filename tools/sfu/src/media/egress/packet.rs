@@ -34,35 +34,62 @@ pub(crate) struct ExtensionIds {
     audio_level: Option<u8>,
     video_orientation: Option<u8>,
     abs_capture_time: Option<u8>,
-    abs_send_time: Option<u8>,
     dependency_descriptor: Option<u8>,
+    /// What is told of each packet on its way out.
+    stamp: StampId,
+}
+
+/// By which of two extensions a subscriber is told what it needs to tell of the way to it: one or none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum StampId {
+    #[default]
+    None,
+    /// abs-send-time.
+    SentAt(u8),
+    /// The transport-wide sequence number.
+    Number(u8),
 }
 
 impl ExtensionIds {
-    /// As negotiated for a kind of media. When a packet was sent is told of video alone, as LiveKit has
-    /// it (`pkg/rtc/config.go`).
-    pub(crate) fn of(map: &ExtensionMap, kind: MediaKind) -> Self {
+    /// As negotiated for a kind of media. Stamped is video alone, as LiveKit has it
+    /// (`pkg/rtc/config.go`); `numbered` says whether packets have transport-wide numbers at all.
+    pub(crate) fn of(map: &ExtensionMap, kind: MediaKind, numbered: bool) -> Self {
         let id = |extension| map.id_of(extension).filter(|id| (1..=ID_MAX).contains(id));
+        let stamp = match (kind, numbered) {
+            (MediaKind::Audio, _) => None,
+            (_, true) => id(Extension::TransportSequenceNumber).map(StampId::Number),
+            (_, false) => id(Extension::AbsoluteSendTime).map(StampId::SentAt),
+        };
         Self {
             audio_level: id(Extension::AudioLevel),
             video_orientation: id(Extension::VideoOrientation),
             abs_capture_time: id(Extension::AbsoluteCaptureTime),
-            abs_send_time: id(Extension::AbsoluteSendTime).filter(|_| kind == MediaKind::Video),
             dependency_descriptor: id(frame::extension()),
+            stamp: stamp.unwrap_or_default(),
         }
     }
 
-    /// Whether packets say when they were sent.
-    pub(crate) fn has_send_time(&self) -> bool {
-        self.abs_send_time.is_some()
+    /// What is told of each packet on its way out.
+    pub(crate) fn stamp(&self) -> StampId {
+        self.stamp
     }
+}
+
+/// What is told of a packet on its way out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Stamp {
+    #[default]
+    None,
+    /// When it is sent, as abs-send-time has it: seconds, six bits before the point and 18 behind.
+    SentAt([u8; 3]),
+    /// Its transport-wide sequence number.
+    Number(u16),
 }
 
 /// What differs from subscriber to subscriber, or is long.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OwnExtensions<'a> {
-    /// When it is sent, as abs-send-time has it: seconds, six bits before the point and 18 behind.
-    pub(crate) send_time: Option<[u8; 3]>,
+    pub(crate) stamp: Stamp,
     /// The value of its dependency descriptor.
     pub(crate) descriptor: Option<&'a [u8]>,
 }
@@ -87,8 +114,10 @@ impl<'a> ExtensionBlock<'a> {
         let descriptor = descriptor.filter(|(_, value)| (1..=255).contains(&value.len()));
         let long = descriptor.is_some_and(|(_, value)| value.len() > SHORT_VALUE_BYTES_MAX);
         let mut block = Self { bytes: [0; ELEMENTS_BYTES_MAX], len: 0, long, descriptor };
-        if let (Some(id), Some(time)) = (ids.abs_send_time, own.send_time) {
-            block.push(id, &time);
+        match (ids.stamp, own.stamp) {
+            (StampId::SentAt(id), Stamp::SentAt(time)) => block.push(id, &time),
+            (StampId::Number(id), Stamp::Number(number)) => block.push(id, &number.to_be_bytes()),
+            _ => {}
         }
         if let (Some(id), Some(level)) = (ids.audio_level, values.audio_level) {
             let voice = if values.voice_activity == Some(true) { 0x80 } else { 0 };
@@ -286,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_packet_without_extensions_is_twelve_bytes_and_its_payload() {
-        let ids = ExtensionIds::of(&map(), MediaKind::Video);
+        let ids = ExtensionIds::of(&map(), MediaKind::Video, false);
         let extensions =
             ExtensionBlock::new(&Extensions::default(), OwnExtensions::default(), &ids);
         let packet = Packet {
@@ -319,12 +348,10 @@ mod tests {
         let mut map = map();
         map.set(5, Extension::AbsoluteSendTime);
         map.set(12, frame::extension());
-        let ids = ExtensionIds::of(&map, MediaKind::Video);
-        let send_time = Some(abs_send_time(Instant::now(), Instant::now()));
-        assert!(ids.has_send_time() && send_time.is_some());
-        assert!(!ExtensionIds::of(&map, MediaKind::Audio).has_send_time());
+        let ids = ExtensionIds::of(&map, MediaKind::Video, false);
         let written = |descriptor: &[u8]| {
-            let own = OwnExtensions { send_time: Some([1, 2, 3]), descriptor: Some(descriptor) };
+            let stamp = Stamp::SentAt([1, 2, 3]);
+            let own = OwnExtensions { stamp, descriptor: Some(descriptor) };
             let block = ExtensionBlock::new(&Extensions::default(), own, &ids);
             let mut out = vec![9; block.bytes()];
             block.write(&mut out);
@@ -336,6 +363,28 @@ mod tests {
         wanted.extend([7; 17]);
         assert_eq!(written(&[7; 17]), wanted);
         assert_eq!(written(&[7; 255]).len() % 4, 0);
+    }
+
+    #[test]
+    fn video_is_stamped_with_a_time_or_a_number() {
+        let mut map = map();
+        map.set(5, Extension::AbsoluteSendTime);
+        map.set(3, Extension::TransportSequenceNumber);
+        let of = |kind, numbered| ExtensionIds::of(&map, kind, numbered);
+        assert_eq!(of(MediaKind::Video, false).stamp(), StampId::SentAt(5));
+        assert_eq!(of(MediaKind::Audio, false).stamp(), StampId::None);
+        assert_eq!(of(MediaKind::Audio, true).stamp(), StampId::None);
+        let ids = of(MediaKind::Video, true);
+        assert_eq!(ids.stamp(), StampId::Number(3));
+        let written = |stamp| {
+            let own = OwnExtensions { stamp, descriptor: None };
+            let block = ExtensionBlock::new(&Extensions::default(), own, &ids);
+            let mut out = vec![9; block.bytes()];
+            block.write(&mut out);
+            out
+        };
+        assert_eq!(written(Stamp::Number(0x0102)), [0xbe, 0xde, 0, 1, 0x31, 1, 2, 0]);
+        assert!(written(Stamp::SentAt([1, 2, 3])).is_empty(), "that was not agreed on");
     }
 
     #[test]
@@ -359,7 +408,8 @@ mod tests {
             ..Extensions::default()
         };
         let own = OwnExtensions::default();
-        let block = ExtensionBlock::new(&values, own, &ExtensionIds::of(&map(), MediaKind::Video));
+        let block =
+            ExtensionBlock::new(&values, own, &ExtensionIds::of(&map(), MediaKind::Video, false));
         let mut out = vec![0; block.bytes()];
         block.write(&mut out);
         let seconds = (NTP_UNIX_S + 1).to_be_bytes();

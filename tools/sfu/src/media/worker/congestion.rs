@@ -4,9 +4,11 @@
 use std::time::Instant;
 
 use stampede_core::MediaKind;
+use str0m::rtp::rtcp::Twcc;
 
 use super::Worker;
 use crate::media::congestion::allocate::{Demand, allocate, next_bps, usage_bps};
+use crate::media::congestion::remote::Estimate;
 use crate::media::congestion::{Act, Usage};
 use crate::media::layers::Cap;
 use crate::media::message::Event;
@@ -29,8 +31,18 @@ impl Worker {
             packets = packets.saturating_add(more);
             repeated = repeated.saturating_add(again);
         }
-        let congestion = peer.congestion_told(now);
-        if let Some(act) = congestion.estimate(now, estimate_bps, usage_bps, (packets, repeated)) {
+        let estimate = Estimate { bps: estimate_bps, usage_bps, packets, repeated };
+        if let Some(act) = peer.take_estimate(now, estimate) {
+            self.act(index, act);
+        }
+        self.wake_for_congestion(index);
+    }
+
+    /// A subscriber says when packets arrived.
+    pub(super) fn take_arrivals(&mut self, index: usize, report: Twcc) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(act) = peer.take_arrivals(now, report) {
             self.act(index, act);
         }
         self.wake_for_congestion(index);

@@ -15,6 +15,7 @@ use crate::media::message::Event;
 use crate::media::offers::Offer;
 use crate::media::peer::{Peer, Wish};
 use crate::media::stun;
+use crate::options::Congestion;
 
 /// What str0m was given last, before it is asked what it has to say.
 #[derive(Debug, Clone, Copy)]
@@ -150,9 +151,12 @@ impl Worker {
                         }
                     }
                     // What is no number becomes 0.
-                    RawPacket::RtcpRx(Rtcp::Remb(remb)) if self.factory.takes_estimates() => {
+                    RawPacket::RtcpRx(Rtcp::Remb(remb))
+                        if self.factory.congestion() == Congestion::Remb =>
+                    {
                         self.take_estimate(index, remb.bitrate as u64);
                     }
+                    RawPacket::RtcpRx(Rtcp::Twcc(report)) => self.take_arrivals(index, report),
                     _ => {}
                 }
             }
