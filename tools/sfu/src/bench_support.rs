@@ -32,7 +32,9 @@ use crate::media::connection::{ConnectionConfig, codecs};
 use crate::media::events::EventQueue;
 use crate::media::factory::PeerFactory;
 use crate::media::handle::WorkerHandle;
-use crate::media::message::{Command, Event, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
+use crate::media::message::{
+    Command, Event, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, Wanted,
+};
 use crate::media::packet::{Extensions, MediaBatch, MediaPacket};
 use crate::media::rewrite::Numbers;
 use crate::media::siblings::Siblings;
@@ -230,8 +232,7 @@ impl FanOut {
             publisher_sid: "PA_1".into(),
             kind: MediaKind::Video,
             home: HOME,
-            limit: 2,
-            paused: false,
+            wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
         };
         let role = Role::Subscriber;
         self.worker.carry_out(Command::AddPeer {

@@ -7,14 +7,18 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, drive, grants, options, row, run_for, start, vp8};
+use common::{
+    Client, Connection, DescriptorValue, drive, grants, options, row, run_for, start, vp8,
+};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
+use stampede_media::{Codec, ScalabilityMode, builtin};
 use stampede_sfu::{Congestion, Sfu, SfuOptions};
 use str0m::bwe::Bitrate;
 use str0m::media::{MediaKind, Mid};
+use str0m::rtp::ExtensionValues;
 
 const ROOM: &str = "room";
 /// Payload bytes of a packet of each layer; one comes every 20 ms: 48, 200 and 450 kbit/s.
@@ -260,4 +264,54 @@ async fn without_congestion_control_all_get_what_they_ask_for() {
     let mut room = Room::new(&sfu, "auto_subscribe=1").await;
     room.watch(3, |_| 50_000).await;
     assert_eq!(room.layer(), Some(2));
+}
+
+/// Of a stream of temporal layers those pass that have as many pictures as are asked for.
+#[tokio::test]
+async fn who_needs_fewer_pictures_gets_fewer() {
+    let sfu = start("", 1);
+    let publishes = VideoGrants { can_subscribe: Some(false), ..grants(ROOM) };
+    let mut publisher = Client::connect(&sfu, "publisher", publishes).await;
+    (publisher.publisher, publisher.codec) = (Connection::describing(), str0m::format::Codec::Vp9);
+    let mid = publish(&mut publisher, "camera", MediaKind::Video).await;
+    drive(&mut [&mut publisher], |c| c[0].publisher.connected).await;
+    let track = publisher.published("camera").unwrap();
+    let watches = VideoGrants { can_publish: Some(false), ..grants(ROOM) };
+    let mut viewer = Client::connect(&sfu, "viewer", watches).await;
+    drive(&mut [&mut viewer], |c| c[0].subscriber.connected && c[0].mid_to_track.len() == 1).await;
+    let clip = builtin::scalable_video(Codec::Vp9, ScalabilityMode::L1T3).unwrap().unwrap();
+    let layers = clip.scalability.as_ref().unwrap();
+    let mut seq = 0;
+    let mut pictures = [0; 2];
+    // 25 a second; of four one is of the lowest layer.
+    for picture in 0..100 {
+        if picture == 50 {
+            let setting = proto::UpdateTrackSettings {
+                track_sids: vec![track.clone()],
+                quality: proto::VideoQuality::High as i32,
+                fps: 6,
+                ..proto::UpdateTrackSettings::default()
+            };
+            viewer.send(Request::TrackSetting(setting)).await;
+        }
+        for (at, packet) in clip.frames[picture].packets.iter().enumerate() {
+            let value = layers.descriptor(picture, at, picture as u16).unwrap();
+            let mut extensions = ExtensionValues::default();
+            extensions.user_values.set(DescriptorValue(value));
+            let time = 3_600 * picture as u32;
+            let marker = at + 1 == clip.frames[picture].packets.len();
+            let payload = (packet.to_vec(), marker);
+            publisher.write_marked(mid, None, seq, time, payload, extensions);
+            seq += 1;
+        }
+        run_for(&mut [&mut publisher, &mut viewer], Duration::from_millis(40)).await;
+        let known = viewer.packets.get(&track).into_iter().flatten();
+        let times: std::collections::BTreeSet<_> = known.map(|packet| packet.timestamp).collect();
+        if picture == 49 || picture == 99 {
+            pictures[picture / 50] = times.len() - pictures[0];
+        }
+    }
+    assert!(pictures[0] >= 48, "{pictures:?}");
+    assert!((10..=16).contains(&pictures[1]), "{pictures:?}");
+    assert_eq!(row(&sfu, ROOM, "viewer", &track).temporal_layer, Some(0));
 }

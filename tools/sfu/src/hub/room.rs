@@ -16,7 +16,7 @@ use super::messages;
 use super::outbox::{Outbox, OutboxItem, SignalKey};
 use super::session::Session;
 use crate::media::handle::WorkerHandle;
-use crate::media::message::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer};
+use crate::media::message::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, Wanted};
 
 /// Joins and leaves of participants without tracks are announced this much later, together
 /// (LiveKit `pkg/rtc/room.go`, `subscriberUpdateInterval`).
@@ -116,23 +116,24 @@ pub(super) struct BoundMid {
 /// What a subscriber wants of a track, and what it may have of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
-    pub(super) limit: u8,
-    pub(super) paused: bool,
+    pub(super) wanted: Wanted,
     pub(super) allotment: Allotment,
 }
 
 impl Setting {
     /// Up to this layer.
     pub(super) fn upto(limit: u8) -> Self {
-        Self { limit, paused: false, allotment: Allotment::All }
+        let wanted = Wanted { limit, pictures_per_s: 0, paused: false };
+        Self { wanted, allotment: Allotment::All }
     }
 
-    /// The highest layer it gets, and whether it gets none.
-    pub(super) fn effective(self) -> (u8, bool) {
+    /// What it gets of what is wanted.
+    pub(super) fn effective(self) -> Wanted {
+        let wanted = self.wanted;
         match self.allotment {
-            Allotment::All => (self.limit, self.paused),
-            Allotment::Upto(layer) => (self.limit.min(layer), self.paused),
-            Allotment::Paused => (self.limit, true),
+            Allotment::All => wanted,
+            Allotment::Upto(layer) => Wanted { limit: wanted.limit.min(layer), ..wanted },
+            Allotment::Paused => Wanted { paused: true, ..wanted },
         }
     }
 }
@@ -241,15 +242,13 @@ impl Room {
 
 impl RoomTrack {
     pub(super) fn offer(&self, key: TrackKey, setting: Setting) -> TrackOffer {
-        let (limit, paused) = setting.effective();
         TrackOffer {
             track: key,
             sid: self.sid.clone(),
             publisher_sid: self.publisher.clone(),
             kind: self.kind,
             home: self.home,
-            limit,
-            paused,
+            wanted: setting.effective(),
         }
     }
 

@@ -130,7 +130,11 @@ impl Hub {
             let limit = room.tracks.get(&key).map_or(2, |track| limit(&track.info, setting));
             let Some(participant) = room.participants.get_mut(&who.sid) else { return };
             let Some(known) = participant.subscriptions.get_mut(&key) else { continue };
-            (known.limit, known.paused) = (limit, setting.disabled);
+            (known.wanted.limit, known.wanted.paused) = (limit, setting.disabled);
+            // As with LiveKit (`pkg/rtc/subscribedtrack.go`), who says none has said what counted before.
+            if setting.fps > 0 {
+                known.wanted.pictures_per_s = setting.fps;
+            }
             self.apply(who, key);
         }
     }
@@ -142,7 +146,7 @@ impl Hub {
         let participant = room.and_then(|room| room.participants.get_mut(&who.sid));
         let Some(participant) = participant else { return };
         let Some(setting) = participant.subscriptions.get_mut(&key) else { return };
-        setting.paused = true;
+        setting.wanted.paused = true;
         self.apply(who, key);
     }
 
@@ -154,8 +158,8 @@ impl Hub {
         };
         let Some(peer) = participant.subscriber else { return };
         let Some(setting) = participant.subscriptions.get(&track) else { return };
-        let (limit, paused) = setting.effective();
-        self.command(participant.worker, Command::Setting { peer, track, limit, paused });
+        let wanted = setting.effective();
+        self.command(participant.worker, Command::Setting { peer, track, wanted });
         self.reallot(&who.room, &who.sid);
     }
 
@@ -193,11 +197,11 @@ impl Hub {
             .filter_map(|(key, track)| {
                 let setting = participant.subscriptions.get(key)?;
                 // What its client has disabled takes nothing.
-                if setting.paused && capacity_bps.is_some() {
+                if setting.wanted.paused && capacity_bps.is_some() {
                     return None;
                 }
                 let layers = bandwidth::layers(&track.info);
-                Some(((*key, track), bandwidth::Wanted { layers, limit: setting.limit }))
+                Some(((*key, track), bandwidth::Wanted { layers, limit: setting.wanted.limit }))
             })
             .unzip();
         let mut states = Vec::new();
@@ -212,8 +216,8 @@ impl Hub {
             if former == allotment {
                 continue;
             }
-            let (limit, paused) = setting.effective();
-            commands.push(Command::Setting { peer, track: key, limit, paused });
+            let wanted = setting.effective();
+            commands.push(Command::Setting { peer, track: key, wanted });
             let pauses = allotment == Allotment::Paused;
             if pauses != (former == Allotment::Paused) {
                 let state = if pauses { StreamState::Paused } else { StreamState::Active };

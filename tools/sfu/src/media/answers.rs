@@ -347,7 +347,7 @@ mod tests {
 
     use super::*;
     use crate::media::connection::ConnectionConfig;
-    use crate::media::message::{Role, TrackKey, TrackOffer};
+    use crate::media::message::{Role, TrackKey, TrackOffer, Wanted};
     use crate::media::subscription::Subscription;
     use crate::options::Congestion;
 
@@ -393,8 +393,7 @@ mod tests {
                 publisher_sid: "PA_1".into(),
                 kind,
                 home: 0,
-                limit: 2,
-                paused: false,
+                wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
             };
             self.subscriptions.add(Subscription::new(track, "room".into(), offer, 1, 1));
         }

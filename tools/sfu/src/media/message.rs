@@ -60,9 +60,18 @@ pub(crate) struct TrackOffer {
     pub(crate) kind: MediaKind,
     /// The worker that holds the publisher.
     pub(crate) home: usize,
-    /// Highest layer wanted.
+    /// How much of it is wanted.
+    pub(crate) wanted: Wanted,
+}
+
+/// How much of a track a subscriber wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Highest layer.
     pub(crate) limit: u8,
-    /// Forward nothing for now.
+    /// No more pictures a second are needed; 0 is as many as there are.
+    pub(crate) pictures_per_s: u32,
+    /// Nothing for now.
     pub(crate) paused: bool,
 }
 
@@ -120,8 +129,7 @@ pub(crate) enum Command {
     Setting {
         peer: PeerKey,
         track: TrackKey,
-        limit: u8,
-        paused: bool,
+        wanted: Wanted,
     },
     /// Sends a track's packets to another worker too, or no longer.
     Interest {

@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::media::connection::ConnectionConfig;
-    use crate::media::message::{Role, TrackKey, TrackOffer};
+    use crate::media::message::{Role, TrackKey, TrackOffer, Wanted};
     use crate::media::subscription::Subscription;
     use crate::options::Congestion;
 
@@ -277,8 +277,7 @@ mod tests {
                 publisher_sid: "PA_1".into(),
                 kind,
                 home: 0,
-                limit: 2,
-                paused: false,
+                wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
             };
             subscriptions.add(Subscription::new(track, "room".into(), offer, 1, 1));
         }

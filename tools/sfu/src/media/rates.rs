@@ -11,6 +11,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 const SILENT_MAX: Duration = Duration::from_secs(2);
 /// Decode targets of a dependency structure at most.
 const TARGETS_MAX: usize = 32;
+/// A rate of pictures is enough where it is this share of what is asked for (LiveKit
+/// `pkg/rtc/mediatrackreceiver.go`, `layerSelectionTolerance`).
+const PICTURE_RATE_SHARE: f32 = 0.9;
 /// Bytes of a packet beside its payload that an estimate of the way to a subscriber covers.
 const HEADER_BYTES: u64 = 20;
 
@@ -24,6 +27,10 @@ pub(crate) struct Rates {
     layers: Vec<Layer>,
     scalable: bool,
     steps: Vec<Step>,
+    /// Pictures of each of `layers`, of one stream alone.
+    pictures: [u32; TARGETS_MAX],
+    /// How many of them come in a second.
+    picture_rates: Vec<(Layer, f32)>,
 }
 
 impl Rates {
@@ -42,18 +49,22 @@ impl Rates {
             Some(frame) => {
                 if !self.scalable || self.layers != *frame.targets {
                     self.layers = frame.targets.to_vec();
-                    (self.scalable, self.bytes) = (true, [0; TARGETS_MAX]);
-                    self.steps.clear();
+                    self.scalable = true;
+                    self.forget();
                 }
-                for (target, sum) in self.bytes.iter_mut().enumerate().take(self.layers.len()) {
-                    *sum += if frame.present >> target & 1 == 1 { bytes } else { 0 };
+                for (target, layer) in self.layers.iter().enumerate().take(TARGETS_MAX) {
+                    if frame.present >> target & 1 == 1 {
+                        self.bytes[target] += bytes;
+                        let begins = frame.starts && frame.layer.spatial == layer.spatial;
+                        self.pictures[target] += u32::from(begins);
+                    }
                 }
             }
             None => {
                 if self.scalable || self.layers.is_empty() {
                     self.layers = (0..LAYERS_MAX as u8).map(Layer::spatial).collect();
-                    (self.scalable, self.bytes) = (false, [0; TARGETS_MAX]);
-                    self.steps.clear();
+                    self.scalable = false;
+                    self.forget();
                 }
                 if let Some(sum) = self.bytes.get_mut(usize::from(packet.layer)) {
                     *sum += bytes;
@@ -68,7 +79,30 @@ impl Rates {
         if self.last_at.is_none_or(silent) { &[] } else { &self.steps }
     }
 
+    /// The temporal layer of a spatial one that has so many pictures a second, or all where they are not
+    /// known to be more (LiveKit `GetTemporalLayerForSpatialFps`).
+    pub(crate) fn temporal(&self, spatial: u8, pictures_per_s: u32) -> u8 {
+        let wanted = pictures_per_s as f32 * PICTURE_RATE_SHARE;
+        let enough = self
+            .picture_rates
+            .iter()
+            .filter(|(layer, rate)| layer.spatial == spatial && *rate >= wanted);
+        enough.map(|(layer, _)| layer.temporal).min().unwrap_or(u8::MAX)
+    }
+
+    /// Its layers are other ones.
+    fn forget(&mut self) {
+        (self.bytes, self.pictures) = ([0; TARGETS_MAX], [0; TARGETS_MAX]);
+        self.steps.clear();
+        self.picture_rates.clear();
+    }
+
     fn close(&mut self, elapsed: Duration) {
+        if self.scalable {
+            let pictures = self.layers.iter().copied().zip(std::mem::take(&mut self.pictures));
+            let per_s = |pictures: u32| pictures as f32 / elapsed.as_secs_f32();
+            self.picture_rates = pictures.map(|(layer, sum)| (layer, per_s(sum))).collect();
+        }
         let known = std::mem::take(&mut self.steps);
         for (layer, bytes) in self.layers.iter().zip(&mut self.bytes) {
             let bytes = std::mem::take(bytes);

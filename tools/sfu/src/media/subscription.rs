@@ -15,8 +15,8 @@ use super::congestion::nacks::Asked;
 use super::egress::packet::{ExtensionBlock, ExtensionIds, OwnExtensions, Packet, StampId};
 use super::egress::report::{self, Sent, StreamReport};
 use super::egress::{Egress, Outcome};
-use super::layers::{Cap, Layer};
-use super::message::TrackOffer;
+use super::layers::Cap;
+use super::message::{TrackOffer, Wanted};
 use super::packet::{Extensions, MediaPacket};
 use super::rewrite::{Numbers, Rewriter, Rewritten};
 use super::scalable::selector::Selector;
@@ -64,6 +64,8 @@ pub(crate) struct Subscription {
     layer: Option<u8>,
     /// What it gets of a source of several layers.
     selector: Option<Box<Selector>>,
+    /// No temporal layer above this one is needed.
+    temporal: u8,
     /// What the way to the subscriber has room for.
     cap: Cap,
     /// What the subscriber asked for again, once it has.
@@ -118,6 +120,7 @@ impl Subscription {
             rewriter: Rewriter::new(first_seq),
             layer: None,
             selector: None,
+            temporal: u8::MAX,
             cap: Cap::default(),
             asked: None,
             packets_looked_at: 0,
@@ -212,12 +215,11 @@ impl Subscription {
     }
 
     /// What the client wants of it from now on.
-    pub(crate) fn set(&mut self, limit: u8, paused: bool) {
-        self.offer.limit = limit;
-        if paused && !self.offer.paused {
+    pub(crate) fn set(&mut self, wanted: Wanted) {
+        if wanted.paused && !self.offer.wanted.paused {
             self.stop();
         }
-        self.offer.paused = paused;
+        self.offer.wanted = wanted;
     }
 
     /// Nothing is sent for now. Resuming needs a keyframe, and numbers that go on where they ended.
@@ -248,8 +250,10 @@ impl Subscription {
 
     /// What it is to be shared out to, of video that the subscriber wants and is sent.
     pub(crate) fn demand<'a>(&self, track: &'a Track, now: Instant) -> Option<Demand<'a>> {
-        let sent = self.negotiation == Negotiation::Active && !self.removed && !self.offer.paused;
-        let limit = Layer::spatial(self.offer.limit);
+        let sent =
+            self.negotiation == Negotiation::Active && !self.removed && !self.offer.wanted.paused;
+        let Wanted { limit, pictures_per_s, .. } = self.offer.wanted;
+        let limit = track.limit(limit, pictures_per_s);
         let demand = Demand { steps: track.steps(now), limit, cap: self.cap };
         (sent && self.offer.kind == MediaKind::Video).then_some(demand)
     }
@@ -270,8 +274,8 @@ impl Subscription {
     /// The highest spatial layer that is wanted and fits.
     fn limit(&self) -> u8 {
         match self.cap {
-            Cap::Upto(layer) => layer.spatial.min(self.offer.limit),
-            Cap::Open | Cap::Paused => self.offer.limit,
+            Cap::Upto(layer) => layer.spatial.min(self.offer.wanted.limit),
+            Cap::Open | Cap::Paused => self.offer.wanted.limit,
         }
     }
 
@@ -290,7 +294,7 @@ impl Subscription {
     ) {
         if self.negotiation != Negotiation::Active
             || self.removed
-            || self.offer.paused
+            || self.offer.wanted.paused
             || self.cap == Cap::Paused
         {
             return;
@@ -298,6 +302,7 @@ impl Subscription {
         let numbered = egress.log.is_some();
         let Some(format) = self.look_up_format(track, rtc, numbered) else { return };
         let Some(wanted) = track.choice(self.limit()) else { return };
+        self.temporal = track.limit(wanted, self.offer.wanted.pictures_per_s).temporal;
         for packet in track.burst().iter().take(share) {
             if let Some((numbers, marker)) = self.number(packet, wanted) {
                 self.send_packet(egress, format, (packet, marker), &numbers);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use stampede_core::MediaKind;
 use str0m::format::PayloadParams;
 
-use super::layers::{LAYERS_MAX, LayerActivity, Step};
+use super::layers::{LAYERS_MAX, Layer, LayerActivity, Step};
 use super::message::TrackKey;
 use super::packet::{MediaBatch, MediaPacket};
 use super::rates::Rates;
@@ -163,6 +163,16 @@ impl Track {
     /// What its layers take, lowest first; none before they were measured.
     pub(crate) fn steps(&self, now: Instant) -> &[Step] {
         self.rates.steps(now)
+    }
+
+    /// The highest layer for who wants none above this spatial one and needs no more pictures a second;
+    /// 0 is all of them.
+    pub(crate) fn limit(&self, spatial: u8, pictures_per_s: u32) -> Layer {
+        if pictures_per_s == 0 {
+            return Layer::spatial(spatial);
+        }
+        let spatial = self.choice(spatial).unwrap_or(spatial);
+        Layer { spatial, temporal: self.rates.temporal(spatial, pictures_per_s) }
     }
 
     fn set_params(&mut self, params: PayloadParams) {

@@ -13,14 +13,15 @@ use livekit_token::{AccessToken, VideoGrants};
 use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
+use stampede_media::dependency_descriptor::URI;
 use stampede_sfu::{Sfu, SfuOptions, SubscriberTrackLedger};
 use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, ExtensionValues, RtpPacket, RtpWrite};
-use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
+use str0m::rtp::{Extension, ExtensionSerializer, ExtensionValues, RtpPacket, RtpWrite};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig, RtcError};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -31,6 +32,8 @@ pub const SECRET: &str = "a-secret-for-tests-of-32-characters";
 
 /// Header extension id of the clients' capture times; str0m's own take 1 to 13.
 const CAPTURE_TIME_ID: u8 = 14;
+/// And of their dependency descriptors, which it leaves out.
+const DESCRIPTOR_ID: u8 = 12;
 
 pub fn options() -> SfuOptions {
     SfuOptions { api_key: KEY.into(), api_secret: SECRET.into(), ..SfuOptions::default() }
@@ -64,6 +67,8 @@ pub struct Connection {
     pub rtc: Rtc,
     pub socket: UdpSocket,
     address: SocketAddr,
+    /// Where the last datagram came from.
+    pub remote: Option<SocketAddr>,
     /// Checks leave from this socket instead, which is another's.
     pub checks_from: Option<UdpSocket>,
     /// Those that did.
@@ -80,6 +85,37 @@ pub struct Connection {
     pub datagrams: u64,
     pub sent: u64,
     pub ice: Option<IceConnectionState>,
+}
+
+/// The dependency descriptor of a packet that is written, among its extensions' user values.
+#[derive(Debug)]
+pub struct DescriptorValue(pub Vec<u8>);
+
+#[derive(Debug)]
+struct DescriptorWriter;
+
+impl ExtensionSerializer for DescriptorWriter {
+    fn write_to(&self, out: &mut [u8], values: &ExtensionValues) -> usize {
+        let value = values.user_values.get::<DescriptorValue>().unwrap();
+        out[..value.0.len()].copy_from_slice(&value.0);
+        value.0.len()
+    }
+
+    fn parse_value(&self, _: &[u8], _: &mut ExtensionValues) -> bool {
+        false
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn is_audio(&self) -> bool {
+        false
+    }
+
+    fn requires_two_byte_form(&self, _: &ExtensionValues) -> bool {
+        true
+    }
 }
 
 /// A packet as it came out of str0m.
@@ -150,11 +186,21 @@ pub struct Client {
 
 impl Connection {
     fn new() -> Self {
+        Self::build(Rtc::builder())
+    }
+
+    /// Whose packets can have dependency descriptors: see [`DescriptorValue`].
+    pub fn describing() -> Self {
+        let descriptor = Extension::with_serializer(URI, DescriptorWriter);
+        Self::build(Rtc::builder().set_extension(DESCRIPTOR_ID, descriptor))
+    }
+
+    fn build(config: RtcConfig) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let now = Instant::now();
-        let mut rtc = Rtc::builder()
+        let mut rtc = config
             .set_rtp_mode(true)
             .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime)
             .build(now);
@@ -163,6 +209,7 @@ impl Connection {
             rtc,
             socket,
             address,
+            remote: None,
             checks_from: None,
             diverted: 0,
             timeout: now,
@@ -190,6 +237,7 @@ impl Connection {
         while let Ok((len, source)) = self.socket.recv_from(&mut buffer) {
             let data = &buffer[..len];
             self.datagrams += 1;
+            self.remote = Some(source);
             if self.sink && (128..192).contains(&data[0]) {
                 self.sunk += 1;
                 continue;
@@ -610,6 +658,19 @@ impl Client {
         payload: Vec<u8>,
         extensions: ExtensionValues,
     ) {
+        self.write_marked(mid, rid, seq, time, (payload, true), extensions);
+    }
+
+    /// The same with a marker or without.
+    pub fn write_marked(
+        &mut self,
+        mid: Mid,
+        rid: Option<&str>,
+        seq: u64,
+        time: u32,
+        (payload, marker): (Vec<u8>, bool),
+        extensions: ExtensionValues,
+    ) {
         let now = Instant::now();
         let media = self.publisher.rtc.media(mid).unwrap();
         let codec = if media.kind() == MediaKind::Video { self.codec } else { Codec::Opus };
@@ -621,7 +682,7 @@ impl Client {
         let stream = api.stream_tx_by_mid(mid, rid.map(Rid::from)).unwrap();
         stream.write_rtp(
             RtpWrite::new(pt, seq.into(), time, now, payload)
-                .marker(true)
+                .marker(marker)
                 .nackable(true)
                 .ext_vals(extensions),
         );

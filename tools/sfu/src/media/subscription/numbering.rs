@@ -46,10 +46,11 @@ impl Subscription {
 
     /// Of a source of several layers, where this spatial one is to be sent.
     fn wanted_layer(&self, spatial: u8) -> Layer {
-        match self.cap {
-            Cap::Upto(layer) if layer.spatial == spatial => layer,
-            _ => Layer::spatial(spatial),
-        }
+        let fits = match self.cap {
+            Cap::Upto(layer) if layer.spatial == spatial => layer.temporal,
+            _ => u8::MAX,
+        };
+        Layer { spatial, temporal: fits.min(self.temporal) }
     }
 
     /// The numbers of a packet that the subscriber is to get, after switching to its source if
@@ -114,16 +115,18 @@ impl Subscription {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use stampede_core::MediaKind;
     use stampede_media::{Codec, ScalabilityMode, builtin};
 
     use super::*;
-    use crate::media::message::{TrackKey, TrackOffer};
+    use crate::media::connection::codecs;
+    use crate::media::message::{Role, TrackKey, TrackOffer, Wanted};
     use crate::media::packet::Extensions;
     use crate::media::rewrite::Vp8Numbers;
     use crate::media::scalable::frame::Descriptors;
+    use crate::media::track::Track;
 
     fn subscription() -> Subscription {
         let offer = TrackOffer {
@@ -132,8 +135,7 @@ mod tests {
             publisher_sid: "PA_1".into(),
             kind: MediaKind::Video,
             home: 0,
-            limit: 2,
-            paused: false,
+            wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
         };
         let mut subscription = Subscription::new(0, "room".into(), offer, 100, 1);
         subscription.clock_rate = 90_000;
@@ -179,6 +181,33 @@ mod tests {
     fn sent(subscription: &mut Subscription, packets: &[MediaPacket]) -> Vec<u64> {
         let numbers = packets.iter().filter_map(|packet| subscription.number(packet, 0));
         numbers.map(|(numbers, _)| numbers.seq).collect()
+    }
+
+    #[test]
+    fn who_needs_fewer_pictures_gets_the_temporal_layers_that_have_them() {
+        let (start, mut packets) = (Instant::now(), published(90));
+        let picture = |packet: &MediaPacket| packet.numbers.timestamp / 3_600;
+        for packet in &mut packets {
+            packet.numbers.arrived_at = start + Duration::from_millis(40) * picture(packet);
+        }
+        let config = codecs(Role::Publisher);
+        let vp9 = *config.find(|it| it.spec().codec == str0m::format::Codec::Vp9).unwrap();
+        let mut track = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
+        packets.iter().for_each(|packet| track.push(vp9, packet.clone()));
+        track.begin_share(usize::MAX);
+        // Of four pictures one is of the lowest layer, one of the next and two of the highest.
+        for (pictures_per_s, temporal, pictures) in
+            [(0, u8::MAX, 90..91), (6, 0, 20..26), (13, 1, 43..49), (25, 2, 90..91)]
+        {
+            let limit = track.limit(1, pictures_per_s);
+            assert_eq!(limit, Layer { spatial: 1, temporal }, "{pictures_per_s} a second");
+            let mut subscription = subscription();
+            subscription.temporal = limit.temporal;
+            let sent = packets.iter().filter(|packet| subscription.number(packet, 1).is_some());
+            let sent: std::collections::BTreeSet<_> = sent.map(picture).collect();
+            assert!(pictures.contains(&sent.len()), "{pictures_per_s}: {}", sent.len());
+        }
+        assert_eq!(track.limit(1, 30), Layer::spatial(1), "there are no more than 25");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::Worker;
 use crate::media::answers::Answer;
 use crate::media::codec;
 use crate::media::message::{
-    Command, Event, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer,
+    Command, Event, PeerKey, PeerLabel, PublishedTrack, Role, TrackKey, TrackOffer, Wanted,
 };
 use crate::media::source::Source;
 
@@ -46,9 +46,7 @@ impl Worker {
             }
             Command::Subscribe { peer, track } => self.subscribe(peer, track),
             Command::Unsubscribe { peer, track } => self.unsubscribe(peer, track),
-            Command::Setting { peer, track, limit, paused } => {
-                self.set(peer, track, limit, paused);
-            }
+            Command::Setting { peer, track, wanted } => self.set(peer, track, wanted),
             Command::Interest { track, worker, wanted } => self.interest(track, worker, wanted),
             Command::Keyframe { track, layer } => {
                 if let Some(index) = self.tracks.index_of(track) {
@@ -162,12 +160,12 @@ impl Worker {
         }
     }
 
-    fn set(&mut self, key: PeerKey, track: TrackKey, limit: u8, paused: bool) {
+    fn set(&mut self, key: PeerKey, track: TrackKey, wanted: Wanted) {
         let Some(index) = self.peers.index_of(key) else { return };
         let Some(track) = self.tracks.index_of(track) else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
         if let Some(subscription) = peer.subscriptions_mut().of_track(track) {
-            subscription.set(limit, paused);
+            subscription.set(wanted);
             self.share_out_anew(index);
         }
     }
