@@ -13,6 +13,7 @@ use livekit_token::VideoGrants;
 use proto::signal_request::Message as Request;
 use stampede_sfu::Sfu;
 use str0m::media::{MediaKind, Mid};
+use tokio::net::TcpSocket;
 
 const ROOM: &str = "room";
 
@@ -198,4 +199,24 @@ async fn two_clients_that_got_each_others_ports_are_followed() {
     camera.repairs(&sfu, 1, all).await;
     let all = &mut [&mut other, &mut watching];
     other_camera.stream(all, |camera, c| camera.seen(c[1]) > 10).await;
+}
+
+#[tokio::test]
+async fn a_tcp_connection_from_somebodys_udp_address_takes_nothing() {
+    let sfu = start("", 1);
+    let (mut publisher, mut camera) = Camera::publish(&sfu, "publisher").await;
+    let mut viewer = subscribe(&sfu, "viewer", &camera.track).await;
+    let clients = &mut [&mut publisher, &mut viewer];
+    camera.stream(clients, |camera, c| camera.seen(c[1]) > 10).await;
+    let tcp = TcpSocket::new_v4().unwrap();
+    tcp.bind(clients[1].subscriber.socket.local_addr().unwrap()).unwrap();
+    let _connection = tcp.connect(clients[1].subscriber.remote.unwrap()).await.unwrap();
+    // Till it is accepted, and after.
+    camera.stream_for(clients, Duration::from_millis(200)).await;
+    let before = camera.seen(clients[1]);
+    camera.stream(clients, |camera, c| camera.seen(c[1]) > before).await;
+    camera.repairs(&sfu, 1, clients).await;
+    drive(clients, |c| camera.seen(c[1]) as u64 == camera.sent).await;
+    assert_whole(&viewer, &camera.track);
+    assert_eq!(sfu.ledger().unwrap().workers[0].counted.send_queue_full, 0);
 }

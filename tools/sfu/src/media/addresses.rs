@@ -6,8 +6,9 @@
 //! that lives there, and is free for the next one that checks from it once that peer has moved,
 //! fallen silent or ended: NATs give ports to others.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
 
 /// Addresses that one peer may have; beyond that the one heard from longest ago is forgotten.
 pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
@@ -24,26 +25,26 @@ const CONSENT: Duration = Duration::from_secs(6);
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     /// Where authentic checks came from that were not refused, and when the last one did.
-    known: Vec<(SocketAddr, Instant)>,
-    destination: Option<SocketAddr>,
+    known: Vec<(Endpoint, Instant)>,
+    destination: Option<Endpoint>,
     /// It has left its destination, and where it is another lives.
     moved: bool,
 }
 
 impl Addresses {
     /// Where everything goes but the answers to checks; none until something was nominated.
-    pub(crate) fn destination(&self) -> Option<SocketAddr> {
+    pub(crate) fn destination(&self) -> Option<Endpoint> {
         self.destination
     }
 
     /// The destination, or this one from now on if there is none yet.
-    pub(crate) fn destination_or(&mut self, nominated: SocketAddr) -> SocketAddr {
+    pub(crate) fn destination_or(&mut self, nominated: Endpoint) -> Endpoint {
         *self.destination.get_or_insert(nominated)
     }
 
     /// Whether the peer lives at this address, so that no other may have it: what it nominated,
     /// or, before it has, wherever it checks from.
-    pub(crate) fn lives_at(&self, address: SocketAddr, now: Instant) -> bool {
+    pub(crate) fn lives_at(&self, address: Endpoint, now: Instant) -> bool {
         !self.moved
             && self.destination.is_none_or(|destination| destination == address)
             && self.heard(address).is_some_and(|at| now < at + ALIVE)
@@ -57,10 +58,10 @@ impl Addresses {
     /// Gives back the address that had to be forgotten for it, if any.
     pub(crate) fn checked(
         &mut self,
-        address: SocketAddr,
+        address: Endpoint,
         nominates: bool,
         now: Instant,
-    ) -> Option<SocketAddr> {
+    ) -> Option<Endpoint> {
         if nominates || self.has_left(now) {
             self.destination = Some(address);
         }
@@ -89,11 +90,11 @@ impl Addresses {
     }
 
     /// Another has it now.
-    pub(crate) fn forget(&mut self, address: SocketAddr) {
+    pub(crate) fn forget(&mut self, address: Endpoint) {
         self.known.retain(|(known, _)| *known != address);
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Endpoint> {
         self.known.iter().map(|(address, _)| *address)
     }
 
@@ -103,17 +104,19 @@ impl Addresses {
         self.destination.is_some_and(silent)
     }
 
-    fn heard(&self, address: SocketAddr) -> Option<Instant> {
+    fn heard(&self, address: Endpoint) -> Option<Instant> {
         self.known.iter().find(|(known, _)| *known == address).map(|(_, at)| *at)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, 1], port))
+    fn address(port: u16) -> Endpoint {
+        Endpoint::udp(SocketAddr::from(([10, 0, 0, 1], port)))
     }
 
     #[test]
@@ -134,6 +137,20 @@ mod tests {
         assert!(!peer.lives_at(address(2), start), "it moved");
         peer.forget(address(3));
         assert!(!peer.lives_at(address(3), start), "another has it");
+    }
+
+    #[test]
+    fn one_address_is_two_places_by_two_protocols() {
+        let start = Instant::now();
+        let (udp, tcp) = (address(1), Endpoint::tcp(address(1).address));
+        let mut peer = Addresses::default();
+        peer.checked(udp, true, start);
+        assert!(peer.lives_at(udp, start) && !peer.lives_at(tcp, start));
+        peer.checked(tcp, true, start);
+        assert_eq!(peer.destination(), Some(tcp));
+        assert_eq!(peer.iter().count(), 2);
+        peer.forget(udp);
+        assert!(peer.lives_at(tcp, start));
     }
 
     #[test]

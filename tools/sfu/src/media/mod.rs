@@ -14,6 +14,7 @@ pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod egress;
 pub(crate) mod ended;
+pub(crate) mod endpoint;
 pub(crate) mod events;
 pub(crate) mod factory;
 pub(crate) mod failure;

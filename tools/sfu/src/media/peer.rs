@@ -24,6 +24,7 @@ use super::connection::ConnectionConfig;
 use super::egress::Egress;
 use super::egress::packet::abs_send_time;
 use super::egress::srtp::Srtp;
+use super::endpoint::Endpoint;
 use super::failure::{NegotiationError, PeerFailure};
 use super::ice::{Ufrags, Way};
 use super::incoming::Incoming;
@@ -291,11 +292,12 @@ impl Peer {
     /// The connection is over.
     pub(crate) fn receive(
         &mut self,
-        (protocol, source): (Protocol, SocketAddr),
+        source: Endpoint,
         address: SocketAddr,
         datagram: &[u8],
         at: Instant,
     ) -> Result<bool, PeerFailure> {
+        let Endpoint { protocol, address: source } = source;
         let Ok(receive) = Receive::new(protocol, source, address, datagram) else {
             return Ok(false);
         };
@@ -527,10 +529,10 @@ impl Peer {
             tracing::error!(peer = self.key.0, "an RTP packet of str0m's is not sent");
             return;
         }
-        let destination = if is_check(&transmit.contents) {
-            transmit.destination
-        } else {
-            self.addresses.destination_or(transmit.destination)
+        let destination = Endpoint { protocol: transmit.proto, address: transmit.destination };
+        let destination = match is_check(&transmit.contents) {
+            true => destination,
+            false => self.addresses.destination_or(destination),
         };
         let mut contents = transmit.contents;
         if let (Class::Rtcp, Some(srtp)) = (class, &self.outgoing.srtp) {

@@ -1,11 +1,11 @@
 //! The peers of one worker, and whose a datagram is.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use slab::Slab;
 
+use super::endpoint::Endpoint;
 use super::message::PeerKey;
 use super::peer::Peer;
 use super::stun;
@@ -20,7 +20,7 @@ pub(crate) struct PeerTable {
     peers: Slab<Box<Peer>>,
     by_key: FxHashMap<PeerKey, usize>,
     by_ufrag: FxHashMap<String, usize>,
-    by_address: FxHashMap<SocketAddr, usize>,
+    by_address: FxHashMap<Endpoint, usize>,
     /// Peers that are not connected yet, and when the last one was added.
     joining: FxHashSet<usize>,
     last_join: Option<Instant>,
@@ -87,7 +87,7 @@ impl PeerTable {
     }
 
     /// Whose datagram this is: a connectivity check says so itself, anything else by its source.
-    pub(crate) fn of_datagram(&self, source: SocketAddr, datagram: &[u8]) -> Option<usize> {
+    pub(crate) fn of_datagram(&self, source: Endpoint, datagram: &[u8]) -> Option<usize> {
         stun::with_receiver(datagram, |ufrag| self.by_ufrag.get(ufrag).copied())
             .unwrap_or_else(|| self.by_address.get(&source).copied())
     }
@@ -98,7 +98,7 @@ impl PeerTable {
     pub(crate) fn learn_address(
         &mut self,
         index: usize,
-        address: SocketAddr,
+        address: Endpoint,
         nominates: bool,
         now: Instant,
     ) {
@@ -113,7 +113,7 @@ impl PeerTable {
         });
         let Some(peer) = self.peers.get_mut(index) else { return };
         if taken {
-            tracing::debug!(peer = peer.key().0, %address, "a check from where another peer lives");
+            tracing::debug!(peer = peer.key().0, address = %address.address, "a check from where another peer lives");
             peer.addresses().refused(nominates, now);
             return;
         }
@@ -139,7 +139,7 @@ impl PeerTable {
 }
 
 /// A peer is no longer heard at an address, if it was.
-fn forget_address(known: &mut FxHashMap<SocketAddr, usize>, index: usize, address: SocketAddr) {
+fn forget_address(known: &mut FxHashMap<Endpoint, usize>, index: usize, address: Endpoint) {
     if known.get(&address) == Some(&index) {
         known.remove(&address);
     }

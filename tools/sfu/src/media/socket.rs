@@ -1,13 +1,13 @@
 //! A worker's socket, and what is injected on the way out.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use stampede_impair::{Class, Fate, Held, Impairment};
 use stampede_udp::{Backend, Received, SocketId, UdpStats, Wait};
 use str0m::net::Protocol;
 
+use super::endpoint::Endpoint;
 use super::tcp::TcpClients;
 use crate::faults::Malformer;
 
@@ -15,7 +15,7 @@ use crate::faults::Malformer;
 pub(crate) struct MediaSocket {
     backend: Box<dyn Backend>,
     socket: SocketId,
-    held: Held<(SocketAddr, Box<[u8]>)>,
+    held: Held<(Endpoint, Box<[u8]>)>,
     malformer: Option<Malformer>,
     tcp: Option<TcpClients>,
     /// What is written for a client over TCP.
@@ -24,7 +24,7 @@ pub(crate) struct MediaSocket {
 
 /// A datagram to a peer that is still to be written.
 pub(crate) struct Datagram<'a> {
-    pub(crate) destination: SocketAddr,
+    pub(crate) destination: Endpoint,
     pub(crate) class: Class,
     /// Bytes of it.
     pub(crate) len: usize,
@@ -53,14 +53,6 @@ impl MediaSocket {
         Ok(self)
     }
 
-    /// By what a client at this address is connected.
-    pub(crate) fn protocol(&self, address: SocketAddr) -> Protocol {
-        match self.tcp.as_ref().is_some_and(|tcp| tcp.has(address)) {
-            true => Protocol::Tcp,
-            false => Protocol::Udp,
-        }
-    }
-
     /// Waits for datagrams; see [`Backend::poll`].
     pub(crate) fn poll(&mut self, mut wait: Wait) -> io::Result<()> {
         if let Some(tcp) = &mut self.tcp {
@@ -78,10 +70,11 @@ impl MediaSocket {
 
     /// Of what the last poll has brought over TCP: from where, its bytes, and when, in nanoseconds
     /// since the Unix epoch.
-    pub(crate) fn over_tcp(&self, index: usize) -> Option<(SocketAddr, &[u8], u64)> {
+    pub(crate) fn over_tcp(&self, index: usize) -> Option<(Endpoint, &[u8], u64)> {
         let tcp = self.tcp.as_ref()?;
         let received = tcp.batch().get(index)?;
-        Some((received.source, tcp.payload(received), received.received_at_unix_ns))
+        let source = Endpoint::tcp(received.source);
+        Some((source, tcp.payload(received), received.received_at_unix_ns))
     }
 
     /// What the last poll has brought over UDP.
@@ -186,19 +179,23 @@ impl MediaSocket {
 
     fn put_now(&mut self, datagram: &mut Datagram<'_>) {
         let Datagram { destination, len, .. } = *datagram;
-        if let Some(tcp) = self.tcp.as_mut().filter(|tcp| tcp.has(destination)) {
-            self.buffer.resize(len, 0);
-            if (datagram.write)(&mut self.buffer) {
-                tcp.send(destination, &self.buffer);
-            }
+        if destination.protocol == Protocol::Udp {
+            self.backend.send_with(self.socket, destination.address, len, datagram.write);
             return;
         }
-        self.backend.send_with(self.socket, destination, len, datagram.write);
+        self.buffer.resize(len, 0);
+        if let Some(tcp) = &mut self.tcp
+            && (datagram.write)(&mut self.buffer)
+        {
+            tcp.send(destination.address, &self.buffer);
+        }
     }
 
-    fn send(&mut self, destination: SocketAddr, payload: &[u8]) {
-        if !self.tcp.as_mut().is_some_and(|tcp| tcp.send(destination, payload)) {
-            self.backend.send(self.socket, destination, payload);
+    fn send(&mut self, destination: Endpoint, payload: &[u8]) {
+        if destination.protocol == Protocol::Udp {
+            self.backend.send(self.socket, destination.address, payload);
+        } else if let Some(tcp) = &mut self.tcp {
+            tcp.send(destination.address, payload);
         }
     }
 
@@ -209,16 +206,18 @@ impl MediaSocket {
             return Some(bytes);
         }
         // Nothing is sent; it only counts.
-        self.backend.send_with(self.socket, datagram.destination, 0, &mut |_| false);
+        self.backend.send_with(self.socket, datagram.destination.address, 0, &mut |_| false);
         None
     }
 
     /// Sends a broken copy of a packet if it is its turn.
-    fn spoil(&mut self, destination: SocketAddr, packet: &[u8]) -> bool {
+    fn spoil(&mut self, destination: Endpoint, packet: &[u8]) -> bool {
         let broken = self.malformer.as_mut().and_then(|malformer| malformer.spoil(packet));
         let Some(broken) = broken else { return false };
-        if !self.tcp.as_mut().is_some_and(|tcp| tcp.send(destination, broken)) {
-            self.backend.send(self.socket, destination, broken);
+        match (destination.protocol, &mut self.tcp) {
+            (Protocol::Udp, _) => self.backend.send(self.socket, destination.address, broken),
+            (_, Some(tcp)) => tcp.send(destination.address, broken),
+            (_, None) => {}
         }
         true
     }

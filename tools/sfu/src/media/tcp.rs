@@ -1,7 +1,4 @@
 //! Clients that come over TCP (RFC 6544): the worker listens, they connect.
-//!
-//! Everywhere else a client is its address, whatever it came by. Where one address has a UDP socket
-//! and a TCP connection at once it means the connection, and what comes over UDP is nobody's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +16,8 @@ const BATCH_MAX: usize = 1_024;
 pub(crate) struct TcpClients {
     streams: Streams,
     by_address: FxHashMap<SocketAddr, StreamId>,
+    /// Datagrams to connections that were closed.
+    gone: u64,
 }
 
 impl TcpClients {
@@ -29,7 +28,7 @@ impl TcpClients {
     pub(crate) fn listen(address: SocketAddr) -> io::Result<Self> {
         let mut streams = Streams::new(CONNECTIONS_MAX, BATCH_MAX)?;
         streams.listen(address)?;
-        Ok(Self { streams, by_address: FxHashMap::default() })
+        Ok(Self { streams, by_address: FxHashMap::default(), gone: 0 })
     }
 
     /// What gets readable when there is something.
@@ -40,16 +39,14 @@ impl TcpClients {
         self.streams.readiness()
     }
 
-    /// Whether the client there is connected over TCP.
-    pub(crate) fn has(&self, address: SocketAddr) -> bool {
-        !self.by_address.is_empty() && self.by_address.contains_key(&address)
-    }
-
-    /// Queues a datagram to a client that is connected over TCP; false if it is not.
-    pub(crate) fn send(&mut self, address: SocketAddr, datagram: &[u8]) -> bool {
-        let Some(&stream) = self.by_address.get(&address) else { return false };
-        self.streams.send(stream, datagram);
-        true
+    /// Queues a datagram to the client that is connected from there; if none is, it only counts.
+    pub(crate) fn send(&mut self, address: SocketAddr, datagram: &[u8]) {
+        match self.by_address.get(&address) {
+            Some(&stream) => {
+                self.streams.send(stream, datagram);
+            }
+            None => self.gone += 1,
+        }
     }
 
     pub(crate) fn flush(&mut self) {
@@ -91,8 +88,8 @@ impl TcpClients {
         self.streams.payload(received)
     }
 
-    /// Datagrams that a connection took no more of.
+    /// Datagrams that a connection took no more of, or that came when it was closed.
     pub(crate) fn unsent(&self) -> u64 {
-        self.streams.stats().write_queue_full
+        self.streams.stats().write_queue_full + self.gone
     }
 }

@@ -9,12 +9,12 @@ pub(crate) mod packet;
 pub(crate) mod report;
 pub(crate) mod srtp;
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use stampede_impair::{Class, Fate, Impairment};
 
 use super::congestion::send_side::log::SendLog;
+use super::endpoint::Endpoint;
 use super::socket::{Datagram, MediaSocket};
 use packet::{ExtensionIds, Packet, Stamp, StampId};
 use srtp::Srtp;
@@ -24,7 +24,7 @@ pub(crate) struct Egress<'a> {
     pub(crate) socket: &'a mut MediaSocket,
     pub(crate) srtp: &'a Srtp,
     pub(crate) impair: Option<&'a mut Impairment>,
-    pub(crate) destination: SocketAddr,
+    pub(crate) destination: Endpoint,
     /// The time of the worker's turn.
     pub(crate) now: Instant,
     /// When what goes out now is sent, as abs-send-time has it.

@@ -1,14 +1,15 @@
 //! Driving the peers' connections: what goes into str0m, what comes out of it, and when.
 
+#[cfg(any(test, feature = "bench"))]
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use str0m::net::Protocol;
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::{Nack, Rtcp};
 use str0m::{Event as RtcEvent, IceConnectionState, Output};
 
 use super::Worker;
+use crate::media::endpoint::Endpoint;
 use crate::media::failure::PeerFailure;
 use crate::media::ingest::ingest;
 use crate::media::message::Event;
@@ -23,26 +24,22 @@ struct Given {
     /// The time, which its sender reports are about.
     at: Instant,
     /// Where the datagram came from, if it is a check that nominates.
-    nominating: Option<SocketAddr>,
+    nominating: Option<Endpoint>,
 }
 
 impl Worker {
     /// Takes one datagram as if it had just arrived.
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn take_datagram(&mut self, source: SocketAddr, datagram: &[u8]) {
+        let source = Endpoint::udp(source);
         let Some(peer) = self.peers.of_datagram(source, datagram) else { return };
         self.received.datagram.clear();
         self.received.datagram.extend_from_slice(datagram);
-        self.receive_datagram(peer, (Protocol::Udp, source), self.now);
+        self.receive_datagram(peer, source, self.now);
     }
 
     /// Gives the peer the datagram that was received at this time.
-    pub(super) fn receive_datagram(
-        &mut self,
-        index: usize,
-        (protocol, source): (Protocol, SocketAddr),
-        at: Instant,
-    ) {
+    pub(super) fn receive_datagram(&mut self, index: usize, source: Endpoint, at: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let datagram = &self.received.datagram;
         if peer.loses(datagram) {
@@ -50,7 +47,7 @@ impl Worker {
             return;
         }
         let nominating = stun::nominates(datagram).then_some(source);
-        match peer.receive((protocol, source), self.factory.address(), datagram, at) {
+        match peer.receive(source, self.factory.address(), datagram, at) {
             Ok(true) => self.drain(index, Given { at, nominating }),
             Ok(false) => self.received.unknown += 1,
             Err(failure) => self.fail(index, failure),
@@ -72,7 +69,8 @@ impl Worker {
             let Some(peer) = self.peers.get_mut(index) else { return };
             match peer.poll() {
                 Ok(Output::Transmit(transmit)) => {
-                    let destination = transmit.destination;
+                    let destination =
+                        Endpoint { protocol: transmit.proto, address: transmit.destination };
                     // str0m answers nothing but authentic checks.
                     let answers = stun::is_check(&transmit.contents);
                     peer.transmit(&mut self.socket, transmit, self.now, given.at);

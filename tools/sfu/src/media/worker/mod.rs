@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use stampede_counters::SfuWorkerCounters;
 use stampede_udp::{Wait, unix_now_ns};
-use str0m::net::Protocol;
 
 use super::ended::EndedRows;
+use super::endpoint::Endpoint;
 use super::events::EventQueue;
 use super::factory::PeerFactory;
 use super::failure::PeerFailure;
@@ -166,12 +166,8 @@ impl Worker {
         let mut order = std::mem::take(&mut self.received.order);
         order.clear();
         for (i, received) in self.socket.batch().iter().enumerate() {
-            if self.socket.protocol(received.source) == Protocol::Tcp {
-                self.received.unknown += 1;
-                continue;
-            }
             let payload = self.socket.payload(received);
-            match self.peers.of_datagram(received.source, payload) {
+            match self.peers.of_datagram(Endpoint::udp(received.source), payload) {
                 Some(peer) => order.push((peer, i)),
                 None => self.received.unknown += 1,
             }
@@ -183,7 +179,7 @@ impl Worker {
             self.received.datagram.clear();
             self.received.datagram.extend_from_slice(self.socket.payload(&received));
             let at = self.arrival(unix_now_ns, received.received_at_unix_ns);
-            self.receive_datagram(peer, (Protocol::Udp, received.source), at);
+            self.receive_datagram(peer, Endpoint::udp(received.source), at);
         }
         self.received.order = order;
         self.receive_tcp(unix_now_ns);
@@ -206,7 +202,7 @@ impl Worker {
             self.received.datagram.clear();
             self.received.datagram.extend_from_slice(payload);
             let at = self.arrival(unix_now_ns, stamp);
-            self.receive_datagram(peer, (Protocol::Tcp, source), at);
+            self.receive_datagram(peer, source, at);
         }
     }
 
