@@ -2,29 +2,25 @@
 //!
 //! Over loopback, one thread: receiving is timed alone (the datagrams already wait in the sockets);
 //! sending includes the kernel's delivery into the receiving socket, the same for both backends.
-//! Each iteration is one datagram and the clock is the thread's CPU time, so criterion's time is CPU
-//! time a datagram, whatever else runs on the machine.
+//! Each iteration is one datagram.
 
 #![allow(clippy::print_stderr, reason = "a bench prints what it found")]
+
+mod datagrams;
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use rustix::time::{ClockId, clock_gettime};
+use datagrams::{BURST, MEDIA, PAYLOAD_BYTES, cpu_time, each_datagram, settings};
 use stampede_testing::skip;
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, SocketBuffers, SocketId, Wait, bind, open,
 };
 
-/// Datagrams of one burst, spread over the sockets.
-const BURST: usize = 2_000;
-const PAYLOAD_BYTES: [usize; 2] = [200, 1_100];
 const CHOICES: [BackendChoice; 3] =
     [BackendChoice::IoUring, BackendChoice::Mmsg, BackendChoice::PacketRing];
-/// The first byte of RTP (RFC 7983), which a packet ring takes.
-const MEDIA: u8 = 0x80;
 
 type Sockets = Vec<(SocketId, SocketAddr)>;
 
@@ -64,19 +60,6 @@ fn drain(backend: &mut dyn Backend, count: usize) -> usize {
             return received;
         }
     }
-}
-
-/// CPU time of this thread so far, the kernel's work for it included.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
-}
-
-/// Runs `burst`, which returns the time of `BURST` datagrams, for at least `iterations` of them.
-fn each_datagram(iterations: u64, mut burst: impl FnMut() -> Duration) -> Duration {
-    let bursts = iterations.div_ceil(BURST as u64);
-    let total: Duration = (0..bursts).map(|_| burst()).sum();
-    total.mul_f64(iterations as f64 / (bursts * BURST as u64) as f64)
 }
 
 /// `run` equal datagrams in a row to one socket after the other, so that sockets are cold.
@@ -160,10 +143,7 @@ fn send(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1));
+    config = settings();
     targets = receive, send
 }
 criterion_main!(benches);
