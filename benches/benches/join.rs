@@ -12,7 +12,7 @@ mod receiving;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use receiving::connect;
+use receiving::{Stamps, connect};
 use stampede_core::{DtlsIdentity, PeerOptions};
 
 fn join(criterion: &mut Criterion) {
@@ -22,7 +22,7 @@ fn join(criterion: &mut Criterion) {
     group.sample_size(20).measurement_time(Duration::from_secs(3));
     group.bench_function("subscriber", |bench| {
         bench.iter_custom(|joins| {
-            (0..joins).map(|_| connect(Instant::now(), &options).peer_time).sum()
+            (0..joins).map(|_| connect(Instant::now(), &options, Stamps::SendTimes).peer_time).sum()
         });
     });
     group.finish();

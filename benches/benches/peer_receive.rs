@@ -1,5 +1,6 @@
 //! What receiving costs a subscriber: ns a packet of opening, accounting and feedback, without
-//! sockets. By number of peers and by order of arrival.
+//! sockets. By number of peers and by order of arrival, without congestion feedback and with
+//! estimates of the peers' own.
 //!
 //! - `cold`: one packet a peer in turn, drained after each: nothing of a peer is in the near
 //!   caches when its packet comes.
@@ -20,7 +21,7 @@ mod receiving;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use receiving::{Pair, RUN, Sink, arrival, connect, payloads, sender_addr};
+use receiving::{Pair, RUN, Sink, Stamps, arrival, connect, payloads, sender_addr};
 use stampede_core::{Arrival, DtlsIdentity, PeerOptions, Scratch};
 
 /// Most packets sealed at a time.
@@ -35,9 +36,9 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn new(peers: usize, options: &PeerOptions) -> Self {
+    fn new(peers: usize, options: &PeerOptions, stamps: Stamps) -> Self {
         let start = Instant::now();
-        let pairs = (0..peers).map(|_| connect(start, options)).collect();
+        let pairs = (0..peers).map(|_| connect(start, options, stamps)).collect();
         let (sink, scratch) = (Sink::default(), Scratch::default());
         Self { start: start + Duration::from_secs(11), frame: 0, pairs, sink, scratch }
     }
@@ -100,10 +101,12 @@ fn peer_receive(criterion: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(300));
     group.measurement_time(Duration::from_secs(1)).throughput(Throughput::Elements(1));
     let options = PeerOptions::new(identity);
-    for peers in [100, 1_000, 2_000] {
-        let mut crowd = Crowd::new(peers, &options);
+    let cases = [100, 1_000, 2_000].map(|peers| (peers, Stamps::None));
+    for (peers, stamps) in cases.into_iter().chain([(2_000, Stamps::SendTimes)]) {
+        let mut crowd = Crowd::new(peers, &options, stamps);
         for (order, in_runs) in [("cold", false), ("runs", true)] {
-            group.bench_function(BenchmarkId::new(order, peers), |bench| {
+            let id = BenchmarkId::new(order, format!("{peers}-{stamps:?}"));
+            group.bench_function(id, |bench| {
                 bench.iter_custom(|packets| crowd.receive(packets, in_runs));
             });
         }

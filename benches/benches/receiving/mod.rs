@@ -13,7 +13,7 @@ use str0m::change::SdpAnswer;
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpWrite, Ssrc};
+use str0m::rtp::{Extension, ExtensionMap, RtpWrite, Ssrc};
 use str0m::{Candidate, Input, Output, Rtc};
 
 pub(crate) const PAYLOAD_BYTES: usize = 1_000;
@@ -80,14 +80,38 @@ fn timed<T>(sum: &mut Duration, work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// What a sender stamps its packets with, by which it asks for feedback.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stamps {
+    /// Nothing: none is asked for.
+    None,
+    /// When it was sent: the peer is to tell what it estimates (REMB).
+    SendTimes,
+    /// A number of the whole transport: the peer is to tell of arrivals (TWCC).
+    Numbers,
+}
+
+impl Stamps {
+    fn extensions(self) -> ExtensionMap {
+        let mut map = ExtensionMap::empty();
+        match self {
+            Self::None => {}
+            Self::SendTimes => map.set(2, Extension::AbsoluteSendTime),
+            Self::Numbers => map.set(3, Extension::TransportSequenceNumber),
+        }
+        map
+    }
+}
+
 /// Connects a peer and a sender.
-pub(crate) fn connect(start: Instant, options: &PeerOptions) -> Pair {
+pub(crate) fn connect(start: Instant, options: &PeerOptions, stamps: Stamps) -> Pair {
     let mut peer_time = Duration::ZERO;
     let mut peer =
         timed(&mut peer_time, || Peer::subscriber(start, peer_addr(), options, false).unwrap());
     let mut rtc = Rtc::builder()
         .set_crypto_provider(Arc::new(stampede_core::crypto::provider()))
         .set_rtp_mode(true)
+        .set_extension_map(stamps.extensions())
         .build(start);
     rtc.add_local_candidate(Candidate::host(sender_addr(), "udp").unwrap()).unwrap();
     let mut changes = rtc.sdp_api();

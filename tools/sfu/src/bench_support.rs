@@ -18,11 +18,12 @@ use stampede_impair::{Class, Cohorts};
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, Received, SocketId, UdpStats, Wait, Waker,
 };
+use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
 use str0m::crypto::CryptoProvider;
 use str0m::format::Codec;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::AbsCaptureTime;
+use str0m::rtp::{AbsCaptureTime, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc};
 use tokio::sync::mpsc;
 
@@ -44,6 +45,9 @@ use crate::media::worker::{Worker, WorkerParts};
 const TRACK: TrackKey = TrackKey(1);
 /// The publisher is another worker's, which isn't there.
 const HOME: usize = 1;
+/// Between two estimates of a client's, about as Chrome has it.
+const ESTIMATE_INTERVAL: Duration = Duration::from_millis(220);
+const ESTIMATE_BPS: u64 = 3_000_000;
 /// Rounds of a handshake; it takes a few.
 const ROUNDS_MAX: usize = 1_000;
 const ROUND: Duration = Duration::from_millis(5);
@@ -143,6 +147,8 @@ struct Client {
     packets: u64,
     /// Packets that the last sender report said were sent.
     reported: Option<u32>,
+    /// Of the packets that it got.
+    ssrc: Ssrc,
 }
 
 impl Client {
@@ -155,6 +161,7 @@ impl Client {
                 Output::Event(RtcEvent::Connected) => self.connected = true,
                 Output::Event(RtcEvent::RtpPacket(packet)) => {
                     self.packets += 1;
+                    self.ssrc = packet.header.ssrc;
                     self.reported = packet.last_sender_info.map(|info| info.sender_packet_count);
                 }
                 Output::Event(_) => {}
@@ -176,6 +183,10 @@ pub struct FanOut {
     /// Frames of the publisher's that are still to arrive at the worker.
     coming: VecDeque<MediaBatch>,
     packets: u64,
+    /// What clients have told that the worker has not heard yet, by when.
+    told: Vec<(Instant, Vec<(SocketAddr, Vec<u8>)>)>,
+    /// Estimates that each of them sent.
+    estimates: u64,
 }
 
 impl FanOut {
@@ -218,6 +229,8 @@ impl FanOut {
             clients: Vec::new(),
             coming: VecDeque::new(),
             packets: 0,
+            told: Vec::new(),
+            estimates: 0,
         };
         (0..subscribers).for_each(|index| new.join(index));
         new
@@ -248,6 +261,7 @@ impl FanOut {
         let mut rtc = Rtc::builder()
             .set_crypto_provider(self.crypto.clone())
             .set_rtp_mode(true)
+            .set_rtcp_report_interval_video(ESTIMATE_INTERVAL)
             .build(self.now);
         let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + index));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap()).unwrap();
@@ -261,6 +275,7 @@ impl FanOut {
             losses: 0,
             packets: 0,
             reported: None,
+            ssrc: Ssrc::from(0),
         });
         let mut connected = false;
         for _ in 0..ROUNDS_MAX {
@@ -369,11 +384,46 @@ impl FanOut {
         self.wire.borrow_mut().listened_to = false;
     }
 
-    /// Checks that all that was published went to everybody.
+    /// Lets each client send so many estimates, each with a receiver report; [`listen`](Self::listen)
+    /// hears them.
+    pub fn tell(&mut self, estimates: u64) {
+        self.estimates += estimates;
+        for _ in 0..estimates {
+            self.now += ESTIMATE_INTERVAL;
+            let mut told = Vec::new();
+            for client in &mut self.clients {
+                let mut api = client.rtc.direct_api();
+                let stream = api.stream_rx(&client.ssrc).unwrap();
+                stream.request_remb(Bitrate::from(ESTIMATE_BPS));
+                client.rtc.handle_input(Input::Timeout(self.now)).unwrap();
+                let datagrams = client.poll().into_iter();
+                let rtcp = datagrams.filter(|datagram| Class::of(datagram) == Class::Rtcp);
+                told.extend(rtcp.map(|datagram| (client.address, datagram)));
+            }
+            assert_eq!(told.len(), self.clients.len());
+            self.told.push((self.now, told));
+        }
+    }
+
+    /// The worker takes what clients have told, at its time.
+    pub fn listen(&mut self) {
+        for (now, told) in &self.told {
+            self.worker.begin_turn(*now);
+            for (source, datagram) in told {
+                self.worker.take_datagram(*source, datagram);
+            }
+        }
+    }
+
+    /// Checks that all that was published went to everybody, and that all that was told was heard.
     ///
     /// # Panics
     /// If it did not.
     pub fn check(&self) {
+        let heard = self.worker.rows().congestion;
+        let heard = heard.iter().map(|(_, _, row)| (row.counted.estimates, row.counted.reports));
+        let expected = self.clients.iter().filter(|_| self.estimates > 0);
+        assert!(heard.eq(expected.map(|_| (self.estimates, self.estimates))));
         let rows = self.rows();
         assert_eq!(rows.len(), self.clients.len());
         for row in rows {
