@@ -25,6 +25,7 @@ pub(crate) const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Feedback {
     /// Since a packet said when it was sent.
     estimator: Option<Box<Estimator>>,
+    /// When the next estimate may be sent.
     throttle: Throttle,
     /// An estimate to be sent, in bits a second.
     due_bps: Option<u64>,
@@ -37,6 +38,7 @@ pub(crate) struct Feedback {
 impl Feedback {
     /// Takes a video packet that arrived now: `sent` is the value of its abs-send-time, `bytes` its
     /// payload, padding included. True if an estimate is to be sent.
+    #[inline]
     pub(crate) fn sent_at(&mut self, now: Instant, sent: &[u8], bytes: usize) -> bool {
         let &[first, second, third] = sent else { return false };
         let sent = u32::from_be_bytes([0, first, second, third]);

@@ -34,6 +34,9 @@ const FORMAT: u8 = 15;
 pub(crate) struct TransportCc {
     /// Times are counted from it.
     base: Instant,
+    /// When the packet before came, and the same in microseconds: packets that came as one segment have
+    /// one time.
+    latest: (Instant, i64),
     /// Sequence number of the first of `arrivals`, unwrapped.
     begin: i64,
     /// In microseconds, or [`MISSING`].
@@ -52,6 +55,7 @@ impl TransportCc {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             base: now,
+            latest: (now, 0),
             begin: 0,
             arrivals: VecDeque::new(),
             unreported: 0,
@@ -65,8 +69,10 @@ impl TransportCc {
     /// Takes a packet; returns when a report is due. `video` is its SSRC if it is one of video.
     pub(crate) fn packet(&mut self, now: Instant, sequence: u16, video: Option<u32>) -> Instant {
         self.media = video.unwrap_or(self.media);
-        let arrived_us = self.since_base_us(now);
-        self.enter(sequence, arrived_us);
+        if now != self.latest.0 {
+            self.latest = (now, self.since_base_us(now));
+        }
+        self.enter(sequence, self.latest.1);
         match self.due {
             Some(due) => due,
             None => {

@@ -48,32 +48,32 @@ impl InterArrival {
     /// Takes a packet: `sent` is its abs-send-time, 24 bits. Gives the deltas of the group that it
     /// ended, if there is one before that. libwebrtc begins anew too if the clock of arrivals jumps
     /// against the system's; here they are one.
+    #[inline]
     pub(super) fn packet(&mut self, sent: u32, arrived_ms: i64, bytes: u32) -> Option<Deltas> {
         let sent = sent << 8;
-        let new = Group {
-            bytes,
-            first_sent: sent,
-            last_sent: sent,
-            first_arrived_ms: arrived_ms,
-            last_arrived_ms: arrived_ms,
-        };
         let Some(current) = &mut self.current else {
-            self.current = Some(new);
+            self.current = Some(Group::of(sent, arrived_ms, bytes));
             return None;
         };
         // More than half of all times ahead is behind.
         if sent.wrapping_sub(current.first_sent) >= 1 << 31 {
             return None;
         }
-        if !current.ends_before(sent, arrived_ms) {
-            if sent.wrapping_sub(current.last_sent) < 1 << 31 {
-                current.last_sent = sent;
-            }
-            current.bytes = current.bytes.saturating_add(bytes);
-            current.last_arrived_ms = arrived_ms;
-            return None;
+        if current.ends_before(sent, arrived_ms) {
+            return self.begin(Group::of(sent, arrived_ms, bytes));
         }
-        let (current, previous) = (*current, self.previous);
+        if sent.wrapping_sub(current.last_sent) < 1 << 31 {
+            current.last_sent = sent;
+        }
+        current.bytes = current.bytes.saturating_add(bytes);
+        current.last_arrived_ms = arrived_ms;
+        None
+    }
+
+    /// Begins another group.
+    #[inline(never)]
+    fn begin(&mut self, new: Group) -> Option<Deltas> {
+        let (current, previous) = (self.current?, self.previous);
         let deltas = previous.map(|previous| Deltas {
             sent_ms: f64::from(current.last_sent.wrapping_sub(previous.last_sent)) / TICKS_PER_MS,
             arrived_ms: (current.last_arrived_ms - previous.last_arrived_ms) as f64,
@@ -94,8 +94,22 @@ impl InterArrival {
 }
 
 impl Group {
+    /// Of one packet.
+    fn of(sent: u32, arrived_ms: i64, bytes: u32) -> Self {
+        Self {
+            bytes,
+            first_sent: sent,
+            last_sent: sent,
+            first_arrived_ms: arrived_ms,
+            last_arrived_ms: arrived_ms,
+        }
+    }
+
     /// A packet sent and arrived then is of another group.
     fn ends_before(&self, sent: u32, arrived_ms: i64) -> bool {
+        if sent.wrapping_sub(self.first_sent) <= GROUP_TICKS {
+            return false;
+        }
         let since_arrived_ms = arrived_ms - self.last_arrived_ms;
         let since_sent_ms =
             (f64::from(sent.wrapping_sub(self.last_sent)) / TICKS_PER_MS + 0.5) as i64;
@@ -103,7 +117,7 @@ impl Group {
             || (since_arrived_ms < since_sent_ms
                 && since_arrived_ms <= BURST_GAP_MS_MAX
                 && arrived_ms - self.first_arrived_ms < BURST_MS_MAX);
-        !is_burst && sent.wrapping_sub(self.first_sent) > GROUP_TICKS
+        !is_burst
     }
 }
 

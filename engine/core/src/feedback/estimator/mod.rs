@@ -16,7 +16,7 @@ mod rate_window;
 
 use std::time::Instant;
 
-use inter_arrival::InterArrival;
+use inter_arrival::{Deltas, InterArrival};
 use overuse::{OveruseDetector, OveruseEstimator, Usage};
 use rate_control::RateControl;
 use rate_window::RateWindow;
@@ -24,17 +24,26 @@ use rate_window::RateWindow;
 use super::STREAM_TIMEOUT;
 
 /// The estimate of one peer connection: of all its video.
+///
+/// As in `StreamLedger`, fields are laid out in the order in which packets need them, what only groups
+/// of packets and estimates need behind.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Estimator {
+    /// When the packet before came, and the same as milliseconds: packets that came as one segment have
+    /// one time.
+    at: Instant,
+    at_ms: i64,
     /// The first packet; times are counted from it.
     base: Instant,
     latest_ms: i64,
-    updated_ms: Option<i64>,
+    /// An estimate is due later than this.
+    due_after_ms: i64,
+    received: RateWindow,
+    groups: InterArrival,
     /// The window had a rate.
     had_rate: bool,
-    groups: InterArrival,
     detector: OveruseDetector,
-    received: RateWindow,
     control: RateControl,
     filter: OveruseEstimator,
 }
@@ -43,13 +52,15 @@ impl Estimator {
     /// Begins with a packet that arrived now.
     pub(super) fn new(now: Instant) -> Self {
         Self {
+            at: now,
+            at_ms: 0,
             base: now,
             latest_ms: 0,
-            updated_ms: None,
-            had_rate: false,
-            groups: InterArrival::default(),
-            detector: OveruseDetector::default(),
+            due_after_ms: i64::MIN,
             received: RateWindow::default(),
+            groups: InterArrival::default(),
+            had_rate: false,
+            detector: OveruseDetector::default(),
             control: RateControl::default(),
             filter: OveruseEstimator::default(),
         }
@@ -58,38 +69,58 @@ impl Estimator {
     /// Takes a packet that arrived now: `sent` is its abs-send-time (24 bits, 2⁻¹⁸ s), `bytes` its
     /// payload, padding included. Gives the estimate in bits a second when it is due: every 200 to
     /// 1,000 ms by the rate, and at once on overuse.
+    ///
+    /// What most packets do not need is in functions of its own.
+    #[inline]
     pub(super) fn packet(&mut self, now: Instant, sent: u32, bytes: u32) -> Option<f64> {
+        if now != self.at {
+            self.advance(now);
+        }
+        self.received.add(self.at_ms, bytes);
+        if let Some(deltas) = self.groups.packet(sent, self.at_ms, bytes) {
+            self.compare(deltas);
+        }
+        let is_due = self.at_ms > self.due_after_ms;
+        if is_due || self.detector.usage() == Usage::Over { self.update(is_due) } else { None }
+    }
+
+    /// Time has passed since the packet before.
+    #[inline(never)]
+    fn advance(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.base);
         let now_ms = since.as_secs() as i64 * 1_000 + i64::from(since.subsec_millis());
+        (self.at, self.at_ms) = (now, now_ms);
         if self.received.active_ms(now_ms).is_some() {
             self.had_rate = true;
         } else if std::mem::take(&mut self.had_rate) {
             self.received.reset();
         }
-        self.received.add(now_ms, bytes);
         if now_ms - self.latest_ms > STREAM_TIMEOUT.as_millis() as i64 {
             self.groups = InterArrival::default();
             self.filter = OveruseEstimator::default();
         }
         self.latest_ms = self.latest_ms.max(now_ms);
-        if let Some(deltas) = self.groups.packet(sent, now_ms, bytes) {
-            self.filter.update(deltas, self.detector.usage());
-            self.detector.detect(&self.filter, deltas.sent_ms, now_ms);
-        }
-        let usage = self.detector.usage();
-        let mut is_due = self
-            .updated_ms
-            .is_none_or(|updated_ms| now_ms - updated_ms > self.control.interval_ms());
-        if !is_due && usage == Usage::Over {
-            let received_bps = self.received.bitrate_bps(now_ms);
-            is_due = received_bps.is_some_and(|bps| self.control.reduces_further(now_ms, bps));
-        }
-        if !is_due {
+    }
+
+    /// A group has ended.
+    #[inline(never)]
+    fn compare(&mut self, deltas: Deltas) {
+        self.filter.update(deltas, self.detector.usage());
+        self.detector.detect(&self.filter, deltas.sent_ms, self.at_ms);
+    }
+
+    /// The estimate, if it is due or lower at once.
+    #[inline(never)]
+    fn update(&mut self, is_due: bool) -> Option<f64> {
+        let (usage, now_ms) = (self.detector.usage(), self.at_ms);
+        let received_bps = self.received.bitrate_bps(now_ms);
+        let reduces = || received_bps.is_some_and(|bps| self.control.reduces_further(now_ms, bps));
+        if !is_due && !reduces() {
             return None;
         }
-        self.control.update(usage, self.received.bitrate_bps(now_ms), now_ms);
+        self.control.update(usage, received_bps, now_ms);
         let estimate_bps = self.control.estimate_bps()?;
-        self.updated_ms = Some(now_ms);
+        self.due_after_ms = now_ms + self.control.interval_ms();
         Some(estimate_bps)
     }
 }

@@ -40,6 +40,7 @@ pub(super) enum Usage {
 /// The filter: how much a byte more delays a group, and by how much the queue grows from group
 /// to group.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct OveruseEstimator {
     deltas: u32,
     slope: f64,
@@ -48,9 +49,10 @@ pub(super) struct OveruseEstimator {
     covariance: [[f64; 2]; 2],
     noise_mean: f64,
     noise_variance: f64,
-    periods: [f64; PERIODS],
     next_period: usize,
     shortest_period: f64,
+    /// Long, and of it one is looked at.
+    periods: [f64; PERIODS],
 }
 
 impl Default for OveruseEstimator {
@@ -111,10 +113,12 @@ impl OveruseEstimator {
         let before = self.shortest_period;
         let leaving = std::mem::replace(&mut self.periods[self.next_period], sent_ms);
         self.next_period = (self.next_period + 1) % PERIODS;
-        self.shortest_period = match leaving <= before {
-            true => self.periods.iter().copied().fold(f64::INFINITY, f64::min),
-            false => before.min(sent_ms),
-        };
+        if sent_ms <= before {
+            self.shortest_period = sent_ms;
+        } else if leaving <= before {
+            let shorter = |one, other| if other < one { other } else { one };
+            self.shortest_period = self.periods.iter().copied().fold(f64::INFINITY, shorter);
+        }
         self.shortest_period
     }
 

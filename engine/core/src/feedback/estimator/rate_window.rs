@@ -14,31 +14,50 @@ struct Bucket {
     packets: u32,
 }
 
-/// A sliding window of a second over arrived bytes.
-#[derive(Debug, Default)]
+/// A sliding window of a second over arrived bytes. Without packets nothing of it means anything.
+#[derive(Debug)]
 pub(super) struct RateWindow {
-    buckets: VecDeque<Bucket>,
-    bytes: u64,
     packets: u64,
+    bytes: u64,
     /// Since when it has been fed without a pause of a whole window.
-    first_ms: Option<i64>,
+    first_ms: i64,
+    /// Of the oldest bucket.
+    oldest_ms: i64,
+    newest: Bucket,
+    /// Those before: most packets touch none of them.
+    older: VecDeque<Bucket>,
+}
+
+impl Default for RateWindow {
+    fn default() -> Self {
+        let newest = Bucket { at_ms: 0, bytes: 0, packets: 0 };
+        let older = VecDeque::new();
+        Self { packets: 0, bytes: 0, first_ms: 0, oldest_ms: 0, newest, older }
+    }
 }
 
 impl RateWindow {
     /// Adds a packet. One from before the newest bucket counts as of that bucket's time.
+    #[inline]
     pub(super) fn add(&mut self, at_ms: i64, bytes: u32) {
         self.forget_old(at_ms);
-        if self.packets == 0 {
-            self.first_ms = Some(at_ms);
+        if self.packets > 0 && at_ms <= self.newest.at_ms {
+            self.newest.bytes = self.newest.bytes.saturating_add(bytes);
+            self.newest.packets += 1;
+        } else {
+            self.open_bucket(Bucket { at_ms, bytes, packets: 1 });
         }
         self.bytes += u64::from(bytes);
         self.packets += 1;
-        match self.buckets.back_mut() {
-            Some(last) if at_ms <= last.at_ms => {
-                last.bytes = last.bytes.saturating_add(bytes);
-                last.packets += 1;
-            }
-            _ => self.buckets.push_back(Bucket { at_ms, bytes, packets: 1 }),
+    }
+
+    #[inline(never)]
+    fn open_bucket(&mut self, new: Bucket) {
+        let before = std::mem::replace(&mut self.newest, new);
+        if self.packets == 0 {
+            (self.first_ms, self.oldest_ms) = (new.at_ms, new.at_ms);
+        } else {
+            self.older.push_back(before);
         }
     }
 
@@ -51,7 +70,7 @@ impl RateWindow {
     /// How much of the window is in use, if there is enough for a rate.
     pub(super) fn active_ms(&mut self, at_ms: i64) -> Option<i64> {
         self.forget_old(at_ms);
-        let active_ms = (at_ms - self.first_ms? + 1).min(WINDOW_MS);
+        let active_ms = (at_ms - self.first_ms + 1).min(WINDOW_MS);
         let too_few =
             self.packets == 0 || active_ms <= 1 || (self.packets == 1 && active_ms < WINDOW_MS);
         (!too_few).then_some(active_ms)
@@ -59,17 +78,24 @@ impl RateWindow {
 
     /// Forgets everything.
     pub(super) fn reset(&mut self) {
-        self.buckets.clear();
-        (self.bytes, self.packets, self.first_ms) = (0, 0, None);
+        self.older.clear();
+        (self.bytes, self.packets) = (0, 0);
     }
 
+    #[inline]
     fn forget_old(&mut self, at_ms: i64) {
-        while let Some(oldest) = self.buckets.front()
-            && oldest.at_ms <= at_ms - WINDOW_MS
-        {
+        if self.oldest_ms <= at_ms - WINDOW_MS {
+            self.forget_oldest(at_ms);
+        }
+    }
+
+    #[inline(never)]
+    fn forget_oldest(&mut self, at_ms: i64) {
+        while self.packets > 0 && self.oldest_ms <= at_ms - WINDOW_MS {
+            let oldest = self.older.pop_front().unwrap_or(self.newest);
             self.bytes -= u64::from(oldest.bytes);
             self.packets -= u64::from(oldest.packets);
-            self.buckets.pop_front();
+            self.oldest_ms = self.older.front().unwrap_or(&self.newest).at_ms;
         }
     }
 }
@@ -99,7 +125,7 @@ mod tests {
             window.add(at_ms, 125);
             window.add(at_ms - 5, 125);
         }
-        assert_eq!(window.buckets.len(), WINDOW_MS as usize);
+        assert_eq!(window.older.len() + 1, WINDOW_MS as usize);
         assert_eq!(window.bitrate_bps(9_999), Some(2_000_000.0));
         window.reset();
         assert_eq!(window.bitrate_bps(9_999), None);

@@ -7,6 +7,15 @@ pub(crate) struct ExtensionBlock<'a> {
     bytes: &'a [u8],
 }
 
+/// Of a block's elements those that each packet is looked through for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Elements<'a> {
+    pub(crate) abs_capture_time: Option<&'a [u8]>,
+    pub(crate) dependency_descriptor: Option<&'a [u8]>,
+    pub(crate) abs_send_time: Option<&'a [u8]>,
+    pub(crate) transport_cc: Option<&'a [u8]>,
+}
+
 /// Ids negotiated for what is read of a block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ExtensionIds {
@@ -40,32 +49,60 @@ impl<'a> ExtensionBlock<'a> {
 
     /// The element with this id; `None` if there is none or the block is broken before it.
     pub(crate) fn get(&self, id: u8) -> Option<&'a [u8]> {
-        let two_byte = match self.profile {
-            ONE_BYTE => false,
-            profile if profile & 0xfff0 == TWO_BYTE => true,
-            _ => return None,
-        };
-        let mut rest = self.bytes;
-        while let Some((&head, behind)) = rest.split_first() {
-            if head == 0 {
-                rest = behind;
-                continue;
-            }
-            let (found, bytes, behind) = if two_byte {
-                let (&bytes, behind) = behind.split_first()?;
-                (head, usize::from(bytes), behind)
-            } else {
-                // 15 ends the block.
-                (head >> 4 != 15).then_some(())?;
-                (head >> 4, usize::from(head & 0x0f) + 1, behind)
-            };
-            let (element, behind) = behind.split_at_checked(bytes)?;
-            if found == id {
-                return Some(element);
-            }
-            rest = behind;
+        self.iter().find_map(|(found, element)| (found == id).then_some(element))
+    }
+
+    /// What there is of these ids, each the first of its id.
+    #[inline]
+    pub(crate) fn elements(&self, ids: &ExtensionIds) -> Elements<'a> {
+        let mut elements = Elements::default();
+        if self.bytes.is_empty() {
+            return elements;
         }
-        None
+        for (id, element) in self.iter() {
+            let id = Some(id);
+            let place = if id == ids.abs_send_time {
+                &mut elements.abs_send_time
+            } else if id == ids.transport_cc {
+                &mut elements.transport_cc
+            } else if id == ids.abs_capture_time {
+                &mut elements.abs_capture_time
+            } else if id == ids.dependency_descriptor {
+                &mut elements.dependency_descriptor
+            } else {
+                continue;
+            };
+            place.get_or_insert(element);
+        }
+        elements
+    }
+
+    /// Ids and values, up to where the block is broken.
+    #[inline]
+    fn iter(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+        let two_byte = self.profile & 0xfff0 == TWO_BYTE;
+        let is_known = two_byte || self.profile == ONE_BYTE;
+        let mut rest = if is_known { self.bytes } else { &[] };
+        std::iter::from_fn(move || {
+            loop {
+                let (&head, behind) = rest.split_first()?;
+                if head == 0 {
+                    rest = behind;
+                    continue;
+                }
+                let (id, bytes, behind) = if two_byte {
+                    let (&bytes, behind) = behind.split_first()?;
+                    (head, usize::from(bytes), behind)
+                } else {
+                    // 15 ends the block.
+                    (head >> 4 != 15).then_some(())?;
+                    (head >> 4, usize::from(head & 0x0f) + 1, behind)
+                };
+                let (element, behind) = behind.split_at_checked(bytes)?;
+                rest = behind;
+                return Some((id, element));
+            }
+        })
     }
 }
 
@@ -106,6 +143,19 @@ mod tests {
         let (packet2, header) = packet(TWO_BYTE | 3, &[4, 0, 0, 20, 2, 8, 9, 0]);
         let block = ExtensionBlock::of(&packet2, header);
         assert_eq!((block.get(4), block.get(20)), (Some(&[][..]), Some(&[8, 9][..])));
+        let ids = ExtensionIds {
+            abs_send_time: Some(20),
+            transport_cc: Some(3),
+            dependency_descriptor: Some(4),
+            ..ExtensionIds::default()
+        };
+        let elements = block.elements(&ids);
+        assert_eq!(elements.dependency_descriptor, Some(&[][..]));
+        assert_eq!((elements.abs_send_time, elements.transport_cc), (Some(&[8, 9][..]), None));
+        let (twice, header) = packet(ONE_BYTE, &[0x40, 1, 0x40, 2, 0x30, 3, 0xf0, 0]);
+        let elements = ExtensionBlock::of(&twice, header).elements(&ids);
+        assert_eq!(elements.dependency_descriptor, Some(&[1][..]), "the first one");
+        assert_eq!(elements.transport_cc, Some(&[3][..]));
         let (broken, header) = packet(ONE_BYTE, &[0x47, 1, 2, 3]);
         assert_eq!(ExtensionBlock::of(&broken, header).get(4), None);
         let (ended, header) = packet(ONE_BYTE, &[0xf0, 0x40, 1, 0]);

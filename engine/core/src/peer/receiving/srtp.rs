@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::Agreed;
-use super::extension::{ExtensionBlock, ExtensionIds, captured_unix_ns};
+use super::extension::{Elements, ExtensionBlock, captured_unix_ns};
 use super::formats::Format;
 use super::reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
 use super::stream::Accepted;
@@ -130,7 +130,7 @@ pub(super) struct SrtpReceiver {
     opener: RtpOpener,
     inbound: Vec<Inbound>,
     /// What is told of congestion; `None` if nothing is.
-    feedback: Option<Box<Feedback>>,
+    feedback: Option<Feedback>,
     /// When a report, NACK or feedback may be due.
     next_due: Instant,
     /// Where authentic packets come from, and RTCP goes.
@@ -162,7 +162,7 @@ impl SrtpReceiver {
         Ok(Self {
             opener: keying.rtp_opener()?,
             inbound: Vec::new(),
-            feedback: (feedback == CongestionFeedback::Chrome).then(Box::default),
+            feedback: (feedback == CongestionFeedback::Chrome).then(Feedback::default),
             next_due: now,
             remote: None,
             via: LocalId::default(),
@@ -241,20 +241,17 @@ impl SrtpReceiver {
             // What was due while there was nobody to send it to.
             self.next_due = self.next_due.min(at.instant);
         }
-        let extensions = ExtensionBlock::of(datagram, bytes);
-        let ids = context.agreed.ids;
+        let extensions = ExtensionBlock::of(datagram, bytes).elements(&context.agreed.ids);
         let video = format.codec.is_video().then_some(header.ssrc);
-        self.follow_congestion(at.instant, ids, &extensions, video, opened_bytes);
-        let descriptor = ids.dependency_descriptor.and_then(|id| extensions.get(id));
-        let captured = ids.abs_capture_time.and_then(|id| extensions.get(id));
+        self.follow_congestion(at.instant, &extensions, video, opened_bytes);
         let mut accepted = Accepted {
             sequence: header.sequence,
             timestamp: header.timestamp,
             marker: header.marker,
             format,
             payload,
-            captured_unix_ns: captured.and_then(captured_unix_ns),
-            dependency_descriptor: descriptor,
+            captured_unix_ns: extensions.abs_capture_time.and_then(captured_unix_ns),
+            dependency_descriptor: extensions.dependency_descriptor,
         };
         if route.via == Via::Rtx && !unwrap_rtx(&mut accepted, route, context.streams) {
             context.streams.refuse_rtx(route);
@@ -267,21 +264,21 @@ impl SrtpReceiver {
     }
 
     /// Tells what feedback there is of a packet. `video` is its SSRC if it is one of video.
+    #[inline(always)]
     fn follow_congestion(
         &mut self,
         now: Instant,
-        ids: ExtensionIds,
-        extensions: &ExtensionBlock<'_>,
+        extensions: &Elements<'_>,
         video: Option<u32>,
         bytes: usize,
     ) {
         let Some(feedback) = &mut self.feedback else { return };
-        if let Some(sequence) = ids.transport_cc.and_then(|id| extensions.get(id)) {
+        if let Some(sequence) = extensions.transport_cc {
             if let Some(due) = feedback.sequenced(now, sequence, video) {
                 self.next_due = self.next_due.min(due);
             }
         } else if video.is_some()
-            && let Some(sent) = ids.abs_send_time.and_then(|id| extensions.get(id))
+            && let Some(sent) = extensions.abs_send_time
             && feedback.sent_at(now, sent, bytes)
         {
             self.next_due = self.next_due.min(now);
@@ -491,10 +488,12 @@ impl SrtpReceiver {
             inbound.route.is_some_and(|route| route.stream == stream)
                 && inbound.is_heard(now, REPORT_WHILE_RECEIVED)
         };
-        let slots = (0..self.inbound.len()).filter(|&at| of_stream(&self.inbound[at]));
-        let slots: Vec<usize> = slots.collect();
-        let blocks: Vec<_> =
-            slots.into_iter().filter_map(|slot| self.block(slot, now, streams)).collect();
+        let mut blocks = Vec::new();
+        for slot in 0..self.inbound.len() {
+            if of_stream(&self.inbound[slot]) {
+                blocks.extend(self.block(slot, now, streams));
+            }
+        }
         rtcp::write_receiver_report(out, self.control.ssrc, &blocks);
         let kind = if self.inbound[slot].is_video() { MediaKind::Video } else { MediaKind::Audio };
         self.control.reporting[slot].put_off(now, kind);
