@@ -88,15 +88,18 @@ impl Cipher {
                 let bytes = rest.len().checked_sub(CLEAR_BYTES + GCM_TAG_BYTES)?;
                 let (clear, sealed) = rest.split_at(CLEAR_BYTES);
                 let (sealed, tag) = sealed.split_at(bytes);
-                let mut out = clear.to_vec();
+                let mut out = Vec::with_capacity(CLEAR_BYTES + bytes);
+                out.extend_from_slice(clear);
                 if !encrypted {
                     out.extend_from_slice(sealed);
-                    let aad = [out.as_slice(), trailer].concat();
-                    let aad = Aad::from(aad);
+                    let aad = Aad::from([out.as_slice(), trailer].concat());
                     key.open_separate_gather(nonce, aad, &[], tag, &mut []).ok()?;
                     return Some((out, index));
                 }
-                let aad = Aad::from([clear, trailer].concat());
+                let mut aad = [0; CLEAR_BYTES + INDEX_BYTES];
+                aad[..CLEAR_BYTES].copy_from_slice(clear);
+                aad[CLEAR_BYTES..].copy_from_slice(trailer);
+                let aad = Aad::from(aad);
                 out.resize(CLEAR_BYTES + bytes, 0);
                 let body = &mut out[CLEAR_BYTES..];
                 key.open_separate_gather(nonce, aad, sealed, tag, body).ok()?;
@@ -181,7 +184,7 @@ impl SrtcpEditor {
 }
 
 /// Opens the RTCP of one sender.
-pub(crate) struct SrtcpOpener {
+pub struct SrtcpOpener {
     cipher: Cipher,
 }
 
@@ -190,8 +193,10 @@ impl SrtcpOpener {
         Ok(Self { cipher: Cipher::new(master)? })
     }
 
-    /// The compound packet in clear with its index; `None` if it is not authentic.
-    pub(crate) fn open(&self, datagram: &[u8]) -> Option<(Vec<u8>, u32)> {
+    /// The compound packet in clear with its index, by which replays are told; `None` if it is not
+    /// authentic.
+    #[must_use]
+    pub fn open(&self, datagram: &[u8]) -> Option<(Vec<u8>, u32)> {
         self.cipher.open(datagram)
     }
 }

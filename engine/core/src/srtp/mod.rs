@@ -22,8 +22,8 @@ use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, Unbo
 use aws_lc_rs::iv::FixedLength;
 use str0m::crypto::dtls::SrtpProfile;
 
-pub use control::SrtcpEditor;
-pub(crate) use control::{SrtcpOpener, SrtcpSealer};
+pub(crate) use control::SrtcpSealer;
+pub use control::{SrtcpEditor, SrtcpOpener};
 pub use media::RtpSealer;
 #[cfg(test)]
 pub(crate) use media::seal_rtp;
@@ -153,7 +153,10 @@ impl Keying {
     }
 
     /// For the RTCP that the other side sends.
-    pub(crate) fn srtcp_opener(&self) -> Result<SrtcpOpener, KeyError> {
+    ///
+    /// # Errors
+    /// The profile is not known here, or the keys are of no use.
+    pub fn srtcp_opener(&self) -> Result<SrtcpOpener, KeyError> {
         SrtcpOpener::new(&self.master(!self.is_client)?)
     }
 

@@ -52,9 +52,9 @@ impl ConnectionConfig {
             .set_rtp_mode(true);
         let mut rtc = rtc.set_extension_map(extensions(role, self.congestion));
         if role.sends() {
-            // They bring the NACKs, which are answered here and counted in the ledger.
             rtc = rtc
-                .enable_raw_packets(true)
+                // They bring when packets arrived; everything else is read beside str0m.
+                .enable_raw_packets(self.congestion == Congestion::Twcc)
                 .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
                 .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL);
         }

@@ -42,6 +42,7 @@ pub(crate) mod subscription;
 pub(crate) mod subscriptions;
 pub(crate) mod tcp;
 pub(crate) mod timers;
+pub(crate) mod told;
 pub(crate) mod track;
 pub(crate) mod tracks;
 pub(crate) mod worker;

@@ -286,6 +286,13 @@ impl Peer {
         Class::of(datagram) == Class::Rtp && loss.loses()
     }
 
+    /// An RTCP datagram of the client's in clear, if the client gets media; `None` for what is none, or
+    /// not authentic.
+    pub(crate) fn open_rtcp(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let srtp = self.outgoing.srtp.as_ref()?;
+        if Class::of(datagram) == Class::Rtcp { srtp.open(datagram) } else { None }
+    }
+
     /// Gives str0m a datagram that the client sent to `address`. False if it is none of WebRTC.
     ///
     /// # Errors

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use stampede_core::MediaKind;
 use stampede_impair::Fate;
+use str0m::Rtc;
 use str0m::format::PayloadParams;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::Ssrc;
-use str0m::{Rtc, rtp::rtcp::NackEntry};
 
 use super::congestion::allocate::Demand;
 use super::congestion::nacks::Asked;
@@ -25,8 +25,6 @@ use crate::ledger::SubscriberTrackLedger;
 
 mod numbering;
 
-/// Numbers of lost packets that one entry of a NACK names beside its own (RFC 4585 §6.2.1).
-const NACK_BITS: u16 = 16;
 /// Bytes of padding in a packet of nothing else: the count is a byte (RFC 3550 §5.1).
 const PADDING_BYTES: u8 = 255;
 
@@ -303,9 +301,28 @@ impl Subscription {
         let Some(format) = self.look_up_format(track, rtc, numbered) else { return };
         let Some(wanted) = track.choice(self.limit()) else { return };
         self.temporal = track.limit(wanted, self.offer.wanted.pictures_per_s).temporal;
+        // Most packets have no extension of their own, unless each has a number.
+        let common = match format.extensions.stamp() {
+            StampId::Number(_) => None,
+            StampId::SentAt(_) | StampId::None => {
+                let stamp = egress.stamp(&format.extensions, 0);
+                let own = OwnExtensions { stamp, descriptor: None };
+                Some(ExtensionBlock::new(&Extensions::default(), own, &format.extensions))
+            }
+        };
         for packet in track.burst().iter().take(share) {
             if let Some((numbers, marker)) = self.number(packet, wanted) {
-                self.send_packet(egress, format, (packet, marker), &numbers);
+                if let Some(common) = &common
+                    && packet.extensions.is_empty()
+                    && packet.frame.is_none()
+                {
+                    self.send_packet(egress, format, (packet, marker), &numbers, common);
+                    continue;
+                }
+                // Audio, of which a part may be sent, has no numbers.
+                let own = own_extensions(egress, &format, packet, packet.payload.len());
+                let block = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
+                self.send_packet(egress, format, (packet, marker), &numbers, &block);
             }
         }
         if let Some(layer) = track.burst().last().and_then(|last| self.needs_keyframe(last, wanted))
@@ -320,6 +337,7 @@ impl Subscription {
         format: Format,
         (packet, marker): (&MediaPacket, bool),
         numbers: &Rewritten,
+        extensions: &ExtensionBlock<'_>,
     ) {
         let (payload_type, payload) = match (packet.primary_at, format.red_payload_type) {
             (Some(_), Some(red)) => (red, &packet.payload[..]),
@@ -329,15 +347,13 @@ impl Subscription {
             (None, _) => (format.payload_type, &packet.payload[..]),
         };
         self.sent.add(payload.len());
-        let own = own_extensions(egress, &format, packet, payload.len());
-        let extensions = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
         let outcome = egress.send(&Packet {
             payload_type: *payload_type,
             marker,
             index: numbers.seq,
             timestamp: numbers.timestamp,
             ssrc: *self.ssrc,
-            extensions: &extensions,
+            extensions,
             original: None,
             payload,
             vp8: numbers.vp8,
@@ -349,18 +365,13 @@ impl Subscription {
     }
 
     /// Sends again, by RTX, what is still kept of the packets that the subscriber misses.
-    pub(crate) fn resend<'a>(
+    pub(crate) fn resend(
         &mut self,
         egress: &mut Egress<'_>,
         track: &Track,
-        lost: impl Iterator<Item = &'a NackEntry>,
+        lost: impl Iterator<Item = u16>,
     ) {
-        for entry in lost {
-            self.resend_one(egress, track, entry.pid);
-            for bit in (0..NACK_BITS).filter(|bit| entry.blp >> bit & 1 == 1) {
-                self.resend_one(egress, track, entry.pid.wrapping_add(bit + 1));
-            }
-        }
+        lost.for_each(|seq| self.resend_one(egress, track, seq));
     }
 
     /// Sends the packet that the subscriber got under `seq` again, with RTX (RFC 4588).
@@ -485,14 +496,10 @@ impl Subscription {
     }
 
     /// The subscriber has sent a NACK.
-    pub(crate) fn count_nack<'a>(&mut self, lost: impl Iterator<Item = &'a NackEntry>) {
+    pub(crate) fn count_nack(&mut self, lost: impl Iterator<Item = u16>) {
         self.ledger.counts.nacks_received += 1;
         let asked = self.asked.get_or_insert_default();
-        for entry in lost {
-            asked.ask(entry.pid);
-            let following = (0..NACK_BITS).filter(|bit| entry.blp >> bit & 1 == 1);
-            following.for_each(|bit| asked.ask(entry.pid.wrapping_add(bit + 1)));
-        }
+        lost.for_each(|seq| asked.ask(seq));
     }
 
     /// Enters what became of one of its packets.

@@ -47,12 +47,6 @@ impl Subscriptions {
         self.all.get(*self.by_track.get(&track)?)
     }
 
-    /// The subscription of an m-line, unless it is to be taken out of the SDP.
-    pub(crate) fn of_mid(&mut self, mid: Mid) -> Option<&mut Subscription> {
-        let mut live = self.live();
-        live.find(|subscription| subscription.mid() == Some(mid))
-    }
-
     /// The subscription whose packets have this SSRC, unless it is to be taken out of the SDP.
     pub(crate) fn of_ssrc(&mut self, ssrc: Ssrc) -> Option<&mut Subscription> {
         let mut live = self.live();

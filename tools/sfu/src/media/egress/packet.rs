@@ -13,9 +13,11 @@ use crate::media::scalable::frame;
 const HEADER_BYTES: usize = 12;
 /// Bytes of the header of the extension block (RFC 8285 §4.2).
 const BLOCK_HEADER_BYTES: usize = 4;
-/// Bytes of the elements of the longest block but for a dependency descriptor, in the two-byte form:
-/// orientation, level, sending time, and capture time with its offset.
-const ELEMENTS_BYTES_MAX: usize = 3 + 3 + 5 + 18;
+/// Bytes of the longest block but for a dependency descriptor, in the two-byte form: orientation, level,
+/// sending time, and capture time with its offset.
+const BLOCK_BYTES_MAX: usize = (BLOCK_HEADER_BYTES + 3 + 3 + 5 + 18).next_multiple_of(4);
+/// Bytes of the block of most packets: when it was sent.
+const SEND_TIME_BLOCK_BYTES: usize = 8;
 /// Longest value of the one-byte form (RFC 8285 §4.2).
 const SHORT_VALUE_BYTES_MAX: usize = 16;
 /// How the forms are told apart.
@@ -97,9 +99,12 @@ pub(crate) struct OwnExtensions<'a> {
 /// The extension block of a packet: empty, or a multiple of four bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExtensionBlock<'a> {
-    /// Elements but for the descriptor.
-    bytes: [u8; ELEMENTS_BYTES_MAX],
+    /// Header, elements but for the descriptor, and zeros behind.
+    bytes: [u8; BLOCK_BYTES_MAX],
+    /// How much of it there is before the zeros.
     len: usize,
+    /// Bytes of the whole block: none, or a multiple of four.
+    total: usize,
     /// In the two-byte form.
     long: bool,
     /// Id and value.
@@ -113,7 +118,13 @@ impl<'a> ExtensionBlock<'a> {
         // A longer one is none.
         let descriptor = descriptor.filter(|(_, value)| (1..=255).contains(&value.len()));
         let long = descriptor.is_some_and(|(_, value)| value.len() > SHORT_VALUE_BYTES_MAX);
-        let mut block = Self { bytes: [0; ELEMENTS_BYTES_MAX], len: 0, long, descriptor };
+        let mut block = Self {
+            bytes: [0; BLOCK_BYTES_MAX],
+            len: BLOCK_HEADER_BYTES,
+            total: 0,
+            long,
+            descriptor,
+        };
         match (ids.stamp, own.stamp) {
             (StampId::SentAt(id), Stamp::SentAt(time)) => block.push(id, &time),
             (StampId::Number(id), Stamp::Number(number)) => block.push(id, &number.to_be_bytes()),
@@ -137,6 +148,11 @@ impl<'a> ExtensionBlock<'a> {
                 None => block.push(id, &data[..8]),
             }
         }
+        let value_bytes = descriptor.map_or(0, |(_, value)| value.len() + if long { 2 } else { 1 });
+        block.total = match block.len + value_bytes {
+            BLOCK_HEADER_BYTES => 0,
+            bytes => bytes.next_multiple_of(4),
+        };
         block
     }
 
@@ -149,34 +165,27 @@ impl<'a> ExtensionBlock<'a> {
         self.len = end;
     }
 
-    /// Bytes of the whole block: none, or a multiple of four.
-    fn bytes(&self) -> usize {
-        let descriptor =
-            self.descriptor.map_or(0, |(_, value)| value.len() + if self.long { 2 } else { 1 });
-        match self.len + descriptor {
-            0 => 0,
-            elements => BLOCK_HEADER_BYTES + elements.next_multiple_of(4),
-        }
-    }
-
-    /// Writes the block to all of `out`, which is [`bytes`](Self::bytes) long.
+    /// Writes the block to all of `out`, which is `total` long.
     fn write(&self, out: &mut [u8]) {
-        let Some((header, elements)) = out.split_first_chunk_mut::<BLOCK_HEADER_BYTES>() else {
-            return;
-        };
-        let [first, second] = if self.long { TWO_BYTE_FORM } else { ONE_BYTE_FORM };
-        // Below 2^8: no value is longer than 255 bytes.
-        *header = [first, second, 0, (elements.len() / 4) as u8];
-        elements[..self.len].copy_from_slice(&self.bytes[..self.len]);
-        let mut at = self.len;
+        if let Ok(out) = <&mut [u8; SEND_TIME_BLOCK_BYTES]>::try_from(&mut *out) {
+            // A length that is known here is a move, any other a call.
+            out.copy_from_slice(&self.bytes[..SEND_TIME_BLOCK_BYTES]);
+        } else {
+            let (elements, rest) = out.split_at_mut(self.len.min(out.len()));
+            elements.copy_from_slice(&self.bytes[..elements.len()]);
+            rest.fill(0);
+        }
         if let Some((id, value)) = self.descriptor {
             let (head, bytes) = element_head(self.long, id, value.len());
-            elements[at..at + bytes].copy_from_slice(&head[..bytes]);
-            at += bytes;
-            elements[at..at + value.len()].copy_from_slice(value);
-            at += value.len();
+            let at = self.len + bytes;
+            out[self.len..at].copy_from_slice(&head[..bytes]);
+            out[at..at + value.len()].copy_from_slice(value);
         }
-        elements[at..].fill(0);
+        if let Some((header, elements)) = out.split_first_chunk_mut::<BLOCK_HEADER_BYTES>() {
+            let [first, second] = if self.long { TWO_BYTE_FORM } else { ONE_BYTE_FORM };
+            // Below 2^8: no value is longer than 255 bytes.
+            *header = [first, second, 0, (elements.len() / 4) as u8];
+        }
     }
 }
 
@@ -227,7 +236,7 @@ pub(crate) struct Packet<'a> {
 impl Packet<'_> {
     /// Bytes of the header with its extensions.
     pub(crate) fn header_bytes(&self) -> usize {
-        HEADER_BYTES + self.extensions.bytes()
+        HEADER_BYTES + self.extensions.total
     }
 
     /// Bytes of the packet before encryption.
@@ -353,7 +362,7 @@ mod tests {
             let stamp = Stamp::SentAt([1, 2, 3]);
             let own = OwnExtensions { stamp, descriptor: Some(descriptor) };
             let block = ExtensionBlock::new(&Extensions::default(), own, &ids);
-            let mut out = vec![9; block.bytes()];
+            let mut out = vec![9; block.total];
             block.write(&mut out);
             out
         };
@@ -379,7 +388,7 @@ mod tests {
         let written = |stamp| {
             let own = OwnExtensions { stamp, descriptor: None };
             let block = ExtensionBlock::new(&Extensions::default(), own, &ids);
-            let mut out = vec![9; block.bytes()];
+            let mut out = vec![9; block.total];
             block.write(&mut out);
             out
         };
@@ -410,7 +419,7 @@ mod tests {
         let own = OwnExtensions::default();
         let block =
             ExtensionBlock::new(&values, own, &ExtensionIds::of(&map(), MediaKind::Video, false));
-        let mut out = vec![0; block.bytes()];
+        let mut out = vec![0; block.total];
         block.write(&mut out);
         let seconds = (NTP_UNIX_S + 1).to_be_bytes();
         let mut wanted = vec![0xbe, 0xde, 0, 3, 13 << 4, 2, 2 << 4 | 7];
@@ -418,7 +427,7 @@ mod tests {
         wanted.extend([0x80, 0, 0, 0, 0]);
         assert_eq!(out, wanted, "the audio level has no id");
         let none = ExtensionBlock::new(&values, own, &ExtensionIds::default());
-        assert_eq!(none.bytes(), 0);
+        assert_eq!(none.total, 0);
     }
 
     proptest! {

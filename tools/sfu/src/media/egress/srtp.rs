@@ -1,21 +1,28 @@
-//! The keys that one subscriber's media and reports are encrypted with.
+//! The keys that one subscriber's media and reports are encrypted with, and what it says of them.
 
-use stampede_core::srtp::{KeyError, Keying, RtpSealer, SrtcpEditor};
+use stampede_core::srtp::{KeyError, Keying, RtpSealer, SrtcpEditor, SrtcpOpener};
 
 use super::packet::Packet;
 use super::report::{self, StreamReport};
 
-/// The sending keys of one subscriber.
+/// The keys of one subscriber.
 pub(crate) struct Srtp {
     rtp: RtpSealer,
     rtcp: SrtcpEditor,
+    told: SrtcpOpener,
 }
 
 impl Srtp {
     /// # Errors
     /// The keys are of no use: of a profile that WebRTC does not have, or too short.
     pub(crate) fn new(keying: &Keying) -> Result<Self, KeyError> {
-        Ok(Self { rtp: keying.rtp_sealer()?, rtcp: keying.srtcp_editor()? })
+        let (rtp, rtcp) = (keying.rtp_sealer()?, keying.srtcp_editor()?);
+        Ok(Self { rtp, rtcp, told: keying.srtcp_opener()? })
+    }
+
+    /// An SRTCP packet of the subscriber's in clear; `None` if it is not authentic.
+    pub(crate) fn open(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        self.told.open(datagram).map(|(compound, _)| compound)
     }
 
     /// Bytes of a packet when it is encrypted.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use str0m::rtp::RawPacket;
-use str0m::rtp::rtcp::{Nack, Rtcp};
+use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Output};
 
 use super::Worker;
@@ -16,6 +16,7 @@ use crate::media::message::Event;
 use crate::media::offers::Offer;
 use crate::media::peer::{Peer, Wish};
 use crate::media::stun;
+use crate::media::told::{Missing, Told, told};
 use crate::options::Congestion;
 
 /// What str0m was given last, before it is asked what it has to say.
@@ -47,6 +48,14 @@ impl Worker {
             return;
         }
         let nominating = stun::nominates(datagram).then_some(source);
+        if let Some(compound) = peer.open_rtcp(datagram)
+            && !self.hear(index, &compound)
+        {
+            return;
+        }
+        let (Some(peer), datagram) = (self.peers.get_mut(index), &self.received.datagram) else {
+            return;
+        };
         match peer.receive(source, self.factory.address(), datagram, at) {
             Ok(true) => self.drain(index, Given { at, nominating }),
             Ok(false) => self.received.unknown += 1,
@@ -129,33 +138,10 @@ impl Worker {
                     self.events.emit(Event::Closed { peer: peer.key() });
                 }
             }
-            RtcEvent::KeyframeRequest(request) => {
-                let Some(peer) = self.peers.get_mut(index) else { return };
-                let Some(subscription) = peer.subscriptions_mut().of_mid(request.mid) else {
-                    return;
-                };
-                subscription.count_keyframe_request();
-                let track = subscription.track();
-                let layer = subscription.layer().unwrap_or(0);
-                self.want_keyframe(track, layer);
-            }
+            // Enabled where arrivals say what a way carries.
             RtcEvent::RawPacket(packet) => {
-                match *packet {
-                    RawPacket::RtcpRx(Rtcp::Nack(nack)) => self.answer_nack(index, &nack),
-                    RawPacket::RtcpRx(Rtcp::ReceiverReport(_)) => {
-                        let peer = self.peers.get_mut(index);
-                        if let Some(congestion) = peer.and_then(|peer| peer.congestion_mut()) {
-                            congestion.count_report();
-                        }
-                    }
-                    // What is no number becomes 0.
-                    RawPacket::RtcpRx(Rtcp::Remb(remb))
-                        if self.factory.congestion() == Congestion::Remb =>
-                    {
-                        self.take_estimate(index, remb.bitrate as u64);
-                    }
-                    RawPacket::RtcpRx(Rtcp::Twcc(report)) => self.take_arrivals(index, report),
-                    _ => {}
+                if let RawPacket::RtcpRx(Rtcp::Twcc(report)) = *packet {
+                    self.take_arrivals(index, report);
                 }
             }
             RtcEvent::ChannelOpen(id, label) => {
@@ -175,6 +161,41 @@ impl Worker {
         }
     }
 
+    /// Takes what a subscriber tells of what it gets. Whether str0m is to have it too: there is
+    /// something in it of what the client sends itself, or when packets arrived.
+    fn hear(&mut self, index: usize, compound: &[u8]) -> bool {
+        let mut for_str0m = false;
+        for told in told(compound) {
+            match told {
+                Told::Report => {
+                    let peer = self.peers.get_mut(index);
+                    if let Some(congestion) = peer.and_then(|peer| peer.congestion_mut()) {
+                        congestion.count_report();
+                    }
+                }
+                Told::Estimate(bitrate_bps) => {
+                    if self.factory.congestion() == Congestion::Remb {
+                        self.take_estimate(index, bitrate_bps);
+                    }
+                }
+                Told::Missing(ssrc, missing) => self.answer_nack(index, ssrc, missing),
+                Told::Keyframe(ssrc) => self.answer_keyframe_request(index, ssrc),
+                Told::ForStr0m => for_str0m = true,
+            }
+        }
+        for_str0m
+    }
+
+    /// A subscriber can't decode what it gets.
+    fn answer_keyframe_request(&mut self, index: usize, ssrc: u32) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(subscription) = peer.subscriptions_mut().of_ssrc(ssrc.into()) else { return };
+        subscription.count_keyframe_request();
+        let track = subscription.track();
+        let layer = subscription.layer().unwrap_or(0);
+        self.want_keyframe(track, layer);
+    }
+
     /// Somebody needs a keyframe of a track's layer.
     pub(super) fn want_keyframe(&mut self, track: usize, layer: u8) {
         if let Some(known) = self.tracks.get_mut(track) {
@@ -184,16 +205,16 @@ impl Worker {
     }
 
     /// A subscriber misses packets: sends again what is still kept of them.
-    fn answer_nack(&mut self, index: usize, nack: &Nack) {
+    fn answer_nack(&mut self, index: usize, ssrc: u32, missing: Missing<'_>) {
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let Some(subscription) = peer.subscriptions_mut().of_ssrc(nack.ssrc) else { return };
-        subscription.count_nack(nack.reports.iter());
+        let Some(subscription) = peer.subscriptions_mut().of_ssrc(ssrc.into()) else { return };
+        subscription.count_nack(missing.sequences());
         let track = subscription.track();
         let Some(known) = self.tracks.get(track) else { return };
         let sending = peer.sending(&mut self.socket, self.now, Instant::now());
         let Some((subscriptions, mut egress, _)) = sending else { return };
         if let Some(subscription) = subscriptions.of_track(track) {
-            subscription.resend(&mut egress, known, nack.reports.iter());
+            subscription.resend(&mut egress, known, missing.sequences());
         }
     }
 

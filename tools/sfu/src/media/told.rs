@@ -1,0 +1,198 @@
+//! What a client tells by RTCP of the media that it gets (RFC 3550, RFC 4585, RFC 5104,
+//! draft-alvestrand-rmcat-remb-03). Pure.
+//!
+//! Read here and not by str0m: thousands of subscribers that estimate send thousands of these a
+//! second, and str0m, which has sent none of the media, would look at its whole connection for each.
+
+const SENDER_REPORT: u8 = 200;
+const RECEIVER_REPORT: u8 = 201;
+const GOODBYE: u8 = 203;
+const TRANSPORT_FEEDBACK: u8 = 205;
+const PAYLOAD_FEEDBACK: u8 = 206;
+/// Feedback message types.
+const NACK: u8 = 1;
+/// draft-holmer-rmcat-transport-wide-cc-extensions-01.
+const ARRIVALS: u8 = 15;
+const PLI: u8 = 1;
+const FIR: u8 = 4;
+const APPLICATION_LAYER: u8 = 15;
+/// Bytes of a feedback message before what it is about (RFC 4585 §6.1).
+const FEEDBACK_HEAD_BYTES: usize = 12;
+/// Numbers of lost packets that one entry of a NACK names beside its own (RFC 4585 §6.2.1).
+const NACK_BITS: u16 = 16;
+
+/// One thing that a client tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told<'a> {
+    /// A receiver report.
+    Report,
+    /// How much the way to it carries, in bit/s.
+    Estimate(u64),
+    /// It misses packets of this SSRC.
+    Missing(u32, Missing<'a>),
+    /// It needs a keyframe of this SSRC.
+    Keyframe(u32),
+    /// Something that str0m is to have: of what it sends itself, or when packets arrived.
+    ForStr0m,
+}
+
+/// Entries of a NACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missing<'a>(&'a [u8]);
+
+impl<'a> Missing<'a> {
+    /// The numbers of the packets.
+    pub(crate) fn sequences(self) -> impl Iterator<Item = u16> + use<'a> {
+        self.0.chunks_exact(4).flat_map(|entry| {
+            let first = u16::from_be_bytes([entry[0], entry[1]]);
+            let following = u16::from_be_bytes([entry[2], entry[3]]);
+            let bits = (0..NACK_BITS).filter(move |bit| following >> bit & 1 == 1);
+            std::iter::once(first).chain(bits.map(move |bit| first.wrapping_add(bit + 1)))
+        })
+    }
+}
+
+/// What a compound packet tells, in its order, up to the first packet that is cut off.
+pub(crate) fn told(compound: &[u8]) -> impl Iterator<Item = Told<'_>> {
+    Compound { rest: compound, keyframes: &[] }
+}
+
+struct Compound<'a> {
+    rest: &'a [u8],
+    /// Entries of a FIR that are still to be told.
+    keyframes: &'a [u8],
+}
+
+impl<'a> Iterator for Compound<'a> {
+    type Item = Told<'a>;
+
+    fn next(&mut self) -> Option<Told<'a>> {
+        loop {
+            if let Some((entry, rest)) = self.keyframes.split_first_chunk::<8>() {
+                self.keyframes = rest;
+                return Some(Told::Keyframe(word(entry, 0)?));
+            }
+            let head = *self.rest.first_chunk::<4>()?;
+            let bytes = 4 + 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let (packet, rest) = self.rest.split_at_checked(bytes)?;
+            self.rest = rest;
+            if head[0] >> 6 != 2 {
+                return None;
+            }
+            // The last byte of padding says how much there is (RFC 3550 §6.4.1).
+            let padding = if head[0] & 0x20 == 0 { 0 } else { usize::from(packet[bytes - 1]) };
+            let Some(packet) = packet.get(..bytes - padding.min(bytes)) else { continue };
+            let found = match (head[1], head[0] & 0x1f) {
+                (SENDER_REPORT | GOODBYE, _) | (TRANSPORT_FEEDBACK, ARRIVALS) => {
+                    Some(Told::ForStr0m)
+                }
+                (RECEIVER_REPORT, _) => Some(Told::Report),
+                (TRANSPORT_FEEDBACK, NACK) => packet
+                    .get(FEEDBACK_HEAD_BYTES..)
+                    .and_then(|entries| Some(Told::Missing(word(packet, 8)?, Missing(entries)))),
+                (PAYLOAD_FEEDBACK, PLI) => word(packet, 8).map(Told::Keyframe),
+                (PAYLOAD_FEEDBACK, FIR) => {
+                    self.keyframes = packet.get(FEEDBACK_HEAD_BYTES..).unwrap_or_default();
+                    None
+                }
+                (PAYLOAD_FEEDBACK, APPLICATION_LAYER) => estimate(packet).map(Told::Estimate),
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+}
+
+/// What a REMB says, if the message is one.
+fn estimate(packet: &[u8]) -> Option<u64> {
+    let value = word(packet, 16).filter(|_| packet.get(12..16) == Some(b"REMB"))?;
+    // Eight bits of count, six of exponent, 18 of mantissa.
+    let (exponent, mantissa) = (value >> 18 & 0x3f, u64::from(value & 0x3_ffff));
+    Some(mantissa.checked_mul(1 << exponent).unwrap_or(u64::MAX))
+}
+
+fn word(packet: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*packet.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packet(count: u8, kind: u8, words: &[u32]) -> Vec<u8> {
+        let mut packet = vec![0x80 | count, kind, 0, words.len() as u8];
+        packet.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+        packet
+    }
+
+    fn remb(value: u32) -> Vec<u8> {
+        packet(APPLICATION_LAYER, PAYLOAD_FEEDBACK, &[1, 0, u32::from_be_bytes(*b"REMB"), value, 7])
+    }
+
+    #[test]
+    fn each_kind_is_told_and_others_are_passed_over() {
+        let compound = [
+            packet(1, RECEIVER_REPORT, &[1, 7, 0, 0, 0, 0, 0]),
+            packet(0, 207, &[1, 0x0400_0002, 0, 0]),
+            packet(1, 202, &[1, 0x0100_0000]),
+            remb(1 << 24 | 3 << 18 | 200_000),
+            packet(NACK, TRANSPORT_FEEDBACK, &[1, 7, 0xffff_8001, 0x0064_0000]),
+            packet(PLI, PAYLOAD_FEEDBACK, &[1, 8]),
+            packet(FIR, PAYLOAD_FEEDBACK, &[1, 0, 9, 0x0500_0000, 10, 0x0600_0000]),
+            packet(0, SENDER_REPORT, &[1, 0, 0, 0, 0, 0]),
+        ]
+        .concat();
+        let all: Vec<Told<'_>> = told(&compound).collect();
+        let entries = [0xff, 0xff, 0x80, 1, 0, 0x64, 0, 0];
+        let expected = [
+            Told::Report,
+            Told::Estimate(1_600_000),
+            Told::Missing(7, Missing(&entries)),
+            Told::Keyframe(8),
+            Told::Keyframe(9),
+            Told::Keyframe(10),
+            Told::ForStr0m,
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(Missing(&entries).sequences().collect::<Vec<_>>(), [0xffff, 0, 15, 0x64]);
+    }
+
+    #[test]
+    fn an_estimate_of_any_size_is_a_number() {
+        for (value, expected) in
+            [(0x3f << 18, 0), (0x3f << 18 | 1, 1 << 63), (0x3f << 18 | 2, u64::MAX)]
+        {
+            assert_eq!(told(&remb(value)).next(), Some(Told::Estimate(expected)));
+        }
+        let mut other = remb(5);
+        other[12] = b'X';
+        assert_eq!(told(&other).next(), None, "another message of the application's");
+    }
+
+    #[test]
+    fn padding_is_no_entry_and_what_is_cut_off_ends_it() {
+        let mut padded = packet(NACK, TRANSPORT_FEEDBACK, &[1, 7, 0x0005_0000, 4]);
+        padded[0] |= 0x20;
+        let Some(Told::Missing(7, missing)) = told(&padded).next() else { panic!("no NACK") };
+        assert_eq!(missing.sequences().collect::<Vec<_>>(), [5]);
+        let report = packet(0, RECEIVER_REPORT, &[1]);
+        let cut = [&report[..], &padded[..padded.len() - 1]].concat();
+        assert_eq!(told(&cut).collect::<Vec<_>>(), [Told::Report]);
+        padded[0] = 0x20 | NACK;
+        assert_eq!(told(&padded).next(), None, "another version");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            for one in told(&bytes) {
+                if let Told::Missing(_, missing) = one {
+                    prop_assert!(missing.sequences().count() <= 17 * bytes.len() / 4);
+                }
+            }
+        }
+    }
+}
