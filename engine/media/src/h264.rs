@@ -5,6 +5,8 @@ use h264_reader::nal::sps::SeqParameterSet;
 use h264_reader::rbsp;
 
 use crate::bits::BitReader;
+use crate::nal_units;
+pub use crate::nal_units::Head;
 
 /// NAL unit types (H.264 table 7-1, RFC 6184 table 1).
 pub mod nal {
@@ -66,25 +68,8 @@ pub fn is_bidirectional_slice(nal: &[u8]) -> Option<bool> {
     Some(matches!(bits.exp_golomb()?, 1 | 6))
 }
 
-/// An RTP payload of packetization mode 0 or 1 (RFC 6184 §5.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Payload<'a> {
-    /// One NAL unit.
-    Single(&'a [u8]),
-    /// STAP-A; see [`aggregated`].
-    Aggregate(&'a [u8]),
-    /// FU-A.
-    Fragment {
-        /// S: the NAL unit begins here.
-        start: bool,
-        /// E: it ends here.
-        end: bool,
-        /// The NAL unit's header byte, put together again.
-        header: u8,
-        /// The part, without header.
-        data: &'a [u8],
-    },
-}
+/// An RTP payload of packetization mode 0 or 1 (RFC 6184 §5.4): a NAL unit, a STAP-A or an FU-A.
+pub type Payload<'a> = nal_units::Payload<'a, 1>;
 
 /// Why a payload can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -115,8 +100,10 @@ impl<'a> Payload<'a> {
         let (&indicator, rest) = payload.split_first().ok_or(short)?;
         match nal_type(indicator) {
             1..=23 => Ok(Payload::Single(payload)),
-            nal::STAP_A if aggregated(rest).next().is_none() => Err(short),
-            nal::STAP_A => Ok(Payload::Aggregate(rest)),
+            nal::STAP_A => {
+                let aggregate = Payload::Aggregate(rest);
+                aggregate.units().next().map(|_| aggregate).ok_or(short)
+            }
             nal::FU_A => {
                 let (&unit, data) = rest.split_first().ok_or(short)?;
                 let (start, end) = (unit & 0x80 != 0, unit & 0x40 != 0);
@@ -126,38 +113,12 @@ impl<'a> Payload<'a> {
                 if data.is_empty() {
                     return Err(short);
                 }
-                let header = indicator & 0xe0 | nal_type(unit);
+                let header = [indicator & 0xe0 | nal_type(unit)];
                 Ok(Payload::Fragment { start, end, header, data })
             }
             nal_unit_type => Err(PayloadError::NalUnitType { nal_unit_type }),
         }
     }
-}
-
-/// The NAL units of a STAP-A behind its first byte; ends at the first one that is cut short.
-pub fn aggregated(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (size, behind) = rest.split_first_chunk()?;
-        let (unit, behind) = behind.split_at_checked(u16::from_be_bytes(*size).into())?;
-        rest = behind;
-        (!unit.is_empty()).then_some(unit)
-    })
-}
-
-/// What an access unit can begin with, in the order of rank: the higher, the further in front
-/// (H.264 §7.4.1.2.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Head {
-    /// The first slice of the picture.
-    Slice,
-    /// Supplemental enhancement information.
-    Supplement,
-    /// A picture parameter set.
-    PictureParameters,
-    /// A sequence parameter set.
-    SequenceParameters,
-    /// An access unit delimiter.
-    Delimiter,
 }
 
 /// What one RTP payload says about its access unit.
@@ -176,22 +137,15 @@ pub struct Summary {
 impl Summary {
     /// Reads an RTP payload.
     pub fn of(payload: &[u8]) -> Result<Summary, PayloadError> {
+        let payload = Payload::parse(payload)?;
         let mut summary = Summary::default();
-        match Payload::parse(payload)? {
-            Payload::Single(unit) => summary.add(unit, true),
-            Payload::Aggregate(rest) => {
-                for (index, unit) in aggregated(rest).enumerate() {
-                    summary.add(unit, index == 0);
-                }
-            }
-            Payload::Fragment { start, header, data, .. } => {
-                let first = data.first().copied().unwrap_or(0);
-                summary.add(&[header, first], start);
-                summary.parameters = false;
-                if !start {
-                    summary.head = None;
-                }
-            }
+        for (index, unit) in payload.units().enumerate() {
+            summary.add(unit, index == 0);
+        }
+        if let Payload::Fragment { start, header: [header], data, .. } = payload {
+            let first = data.first().copied().unwrap_or(0);
+            summary.add(&[header, first], start);
+            summary.parameters = false;
         }
         Ok(summary)
     }
@@ -218,19 +172,7 @@ impl Summary {
 /// Appends what a payload carries to an access unit in Annex B form: a start code before each NAL
 /// unit that begins in it.
 pub fn append_annex_b(payload: &[u8], out: &mut Vec<u8>) -> Result<(), PayloadError> {
-    let mut whole = |unit: &[u8]| {
-        out.extend_from_slice(&[0, 0, 0, 1]);
-        out.extend_from_slice(unit);
-    };
-    match Payload::parse(payload)? {
-        Payload::Single(unit) => whole(unit),
-        Payload::Aggregate(rest) => aggregated(rest).for_each(whole),
-        Payload::Fragment { start: true, header, data, .. } => {
-            whole(&[header]);
-            out.extend_from_slice(data);
-        }
-        Payload::Fragment { data, .. } => out.extend_from_slice(data),
-    }
+    Payload::parse(payload)?.append_annex_b(out);
     Ok(())
 }
 
@@ -259,11 +201,7 @@ pub fn picture_size(sps: &[u8]) -> Option<(u16, u16)> {
 /// The first sequence parameter set that a payload holds whole.
 pub fn sequence_parameters(payload: &[u8]) -> Option<&[u8]> {
     let is_sps = |unit: &&[u8]| unit.first().is_some_and(|&header| nal_type(header) == nal::SPS);
-    match Payload::parse(payload).ok()? {
-        Payload::Single(unit) => Some(unit).filter(is_sps),
-        Payload::Aggregate(rest) => aggregated(rest).find(is_sps),
-        Payload::Fragment { .. } => None,
-    }
+    Payload::parse(payload).ok()?.units().find(is_sps)
 }
 
 #[cfg(test)]
@@ -276,11 +214,11 @@ mod tests {
         assert_eq!(Payload::parse(&[0x65, 0x88]), Ok(Payload::Single(&[0x65, 0x88])));
         // RFC 6184 figure 7: two units.
         let stap = [0x78, 0, 2, 0x67, 0x42, 0, 1, 0x68];
-        let Ok(Payload::Aggregate(rest)) = Payload::parse(&stap) else { panic!() };
-        assert_eq!(aggregated(rest).collect::<Vec<_>>(), [&[0x67, 0x42][..], &[0x68]]);
+        let stap = Payload::parse(&stap).unwrap();
+        assert_eq!(stap.units().collect::<Vec<_>>(), [&[0x67, 0x42][..], &[0x68]]);
         // §5.8: the NAL unit type moves into the FU header.
         let fragment = Payload::parse(&[0x7c, 0x85, 9, 8]).unwrap();
-        let expected = Payload::Fragment { start: true, end: false, header: 0x65, data: &[9, 8] };
+        let expected = Payload::Fragment { start: true, end: false, header: [0x65], data: &[9, 8] };
         assert_eq!(fragment, expected);
         for bad in [&[][..], &[0x78], &[0x78, 0, 5, 1], &[0x7c, 0x85], &[0x7c, 0xc5, 1], &[0x7d]] {
             Payload::parse(bad).unwrap_err();

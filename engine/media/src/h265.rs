@@ -6,6 +6,9 @@
 
 mod parameters;
 
+use crate::nal_units;
+
+pub use crate::nal_units::Head;
 pub use parameters::{Parameters, ProfileTierLevel};
 
 /// NAL unit types (H.265 table 7-1, RFC 7798 §1.1.4 and §4.4).
@@ -110,25 +113,9 @@ impl Picture {
     }
 }
 
-/// An RTP payload without decoding order numbers (RFC 7798 §4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Payload<'a> {
-    /// One NAL unit.
-    Single(&'a [u8]),
-    /// An aggregation packet; see [`aggregated`].
-    Aggregate(&'a [u8]),
-    /// A fragmentation unit.
-    Fragment {
-        /// S: the NAL unit begins here.
-        start: bool,
-        /// E: it ends here.
-        end: bool,
-        /// The NAL unit's header, put together again.
-        header: [u8; 2],
-        /// The part, without header.
-        data: &'a [u8],
-    },
-}
+/// An RTP payload without decoding order numbers (RFC 7798 §4.4): a NAL unit, an aggregation packet
+/// or a fragmentation unit.
+pub type Payload<'a> = nal_units::Payload<'a, HEADER_BYTES>;
 
 /// Why a payload can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -156,8 +143,10 @@ impl<'a> Payload<'a> {
         let short = PayloadError::Short { len: payload.len() };
         let (&[first, second], rest) = payload.split_first_chunk().ok_or(short)?;
         match nal_type(first) {
-            nal::AGGREGATE if aggregated(rest).next().is_none() => Err(short),
-            nal::AGGREGATE => Ok(Payload::Aggregate(rest)),
+            nal::AGGREGATE => {
+                let aggregate = Payload::Aggregate(rest);
+                aggregate.units().next().map(|_| aggregate).ok_or(short)
+            }
             nal::FRAGMENT => {
                 let (&unit, data) = rest.split_first().ok_or(short)?;
                 let (start, end, kind) = (unit & 0x80 != 0, unit & 0x40 != 0, unit & 0x3f);
@@ -178,34 +167,6 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// The NAL units of an aggregation packet behind its header; ends at the first one that is cut short.
-pub fn aggregated(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (size, behind) = rest.split_first_chunk()?;
-        let (unit, behind) = behind.split_at_checked(u16::from_be_bytes(*size).into())?;
-        rest = behind;
-        (unit.len() >= HEADER_BYTES).then_some(unit)
-    })
-}
-
-/// What an access unit can begin with, in the order of rank: the higher, the further in front
-/// (H.265 §7.4.2.4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Head {
-    /// The first slice segment of the picture.
-    Slice,
-    /// Supplemental enhancement information.
-    Supplement,
-    /// A picture parameter set.
-    PictureParameters,
-    /// A sequence parameter set.
-    SequenceParameters,
-    /// A video parameter set.
-    VideoParameters,
-    /// An access unit delimiter.
-    Delimiter,
-}
-
 /// What one RTP payload says about its access unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
@@ -222,19 +183,15 @@ pub struct Summary {
 impl Summary {
     /// Reads an RTP payload.
     pub fn of(payload: &[u8]) -> Result<Summary, PayloadError> {
+        let payload = Payload::parse(payload)?;
         let mut summary = Summary::default();
-        match Payload::parse(payload)? {
-            Payload::Single(unit) => summary.add(unit, true),
-            Payload::Aggregate(rest) => {
-                for (index, unit) in aggregated(rest).enumerate() {
-                    summary.add(unit, index == 0);
-                }
-            }
-            Payload::Fragment { start, header: [first, second], data, .. } => {
-                let byte = data.first().copied().unwrap_or(0);
-                summary.add(&[first, second, byte], start);
-                (summary.parameters, summary.video_parameters) = (false, false);
-            }
+        for (index, unit) in payload.units().enumerate() {
+            summary.add(unit, index == 0);
+        }
+        if let Payload::Fragment { start, header: [first, second], data, .. } = payload {
+            let byte = data.first().copied().unwrap_or(0);
+            summary.add(&[first, second, byte], start);
+            (summary.parameters, summary.video_parameters) = (false, false);
         }
         Ok(summary)
     }
@@ -266,30 +223,14 @@ impl Summary {
 /// Appends what a payload carries to an access unit in Annex B form: a start code before each NAL
 /// unit that begins in it.
 pub fn append_annex_b(payload: &[u8], out: &mut Vec<u8>) -> Result<(), PayloadError> {
-    let mut whole = |unit: &[u8]| {
-        out.extend_from_slice(&[0, 0, 0, 1]);
-        out.extend_from_slice(unit);
-    };
-    match Payload::parse(payload)? {
-        Payload::Single(unit) => whole(unit),
-        Payload::Aggregate(rest) => aggregated(rest).for_each(whole),
-        Payload::Fragment { start: true, header, data, .. } => {
-            whole(&header);
-            out.extend_from_slice(data);
-        }
-        Payload::Fragment { data, .. } => out.extend_from_slice(data),
-    }
+    Payload::parse(payload)?.append_annex_b(out);
     Ok(())
 }
 
 /// The first sequence parameter set that a payload holds whole.
 pub fn sequence_parameters(payload: &[u8]) -> Option<&[u8]> {
     let is_sps = |unit: &&[u8]| unit.first().is_some_and(|&header| nal_type(header) == nal::SPS);
-    match Payload::parse(payload).ok()? {
-        Payload::Single(unit) => Some(unit).filter(is_sps),
-        Payload::Aggregate(rest) => aggregated(rest).find(is_sps),
-        Payload::Fragment { .. } => None,
-    }
+    Payload::parse(payload).ok()?.units().find(is_sps)
 }
 
 #[cfg(test)]
@@ -303,8 +244,8 @@ mod tests {
         assert_eq!(Payload::parse(&trailing), Ok(Payload::Single(&trailing)));
         // RFC 7798 figure 7: two units.
         let packet = [0x60, 1, 0, 3, 0x40, 1, 0x0c, 0, 2, 0x42, 1];
-        let Ok(Payload::Aggregate(rest)) = Payload::parse(&packet) else { panic!() };
-        assert_eq!(aggregated(rest).collect::<Vec<_>>(), [&[0x40, 1, 0x0c][..], &[0x42, 1]]);
+        let packet = Payload::parse(&packet).unwrap();
+        assert_eq!(packet.units().collect::<Vec<_>>(), [&[0x40, 1, 0x0c][..], &[0x42, 1]]);
         // §4.4.3: the NAL unit type moves into the FU header.
         let fragment = Payload::parse(&[0x62, 2, 0x93, 9, 8]).unwrap();
         let header = [0x26, 2];

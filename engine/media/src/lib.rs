@@ -34,6 +34,7 @@ pub mod h264;
 pub mod h265;
 pub mod ivf;
 mod layered;
+pub mod nal_units;
 pub mod ogg_opus;
 mod open;
 pub mod opus;

@@ -343,11 +343,8 @@ fn h264_that_cannot_be_sent() {
 /// x265's parameter sets of a 320×180 file at 25 frames/s, read from the built-in clip.
 fn h265_parameter_sets() -> Vec<Vec<u8>> {
     let clip = &builtin::video(Codec::H265).unwrap()[0];
-    let Ok(h265::Payload::Aggregate(rest)) = h265::Payload::parse(&clip.frames[0].packets[0])
-    else {
-        panic!("parameter sets come together")
-    };
-    h265::aggregated(rest).take(3).map(<[u8]>::to_vec).collect()
+    let sets = h265::Payload::parse(&clip.frames[0].packets[0]).unwrap();
+    sets.units().take(3).map(<[u8]>::to_vec).collect()
 }
 
 const H265_IDR: &[u8] = &[0x26, 1, 0xaf, 1];

@@ -2,67 +2,29 @@
 
 use std::sync::Arc;
 
-use super::PAYLOAD_BYTES_MAX;
-use crate::h264::nal;
+use super::nal_units::Headers;
+use crate::h264::{nal, nal_type};
 
-/// Indicator and header of a fragment unit.
-const FRAGMENT_HEADER_BYTES: usize = 2;
+const HEADERS: Headers<1> = Headers {
+    aggregate: |units| {
+        // §5.7.1: the largest NRI of all.
+        let importance = units.iter().filter_map(|unit| unit.first()).map(|header| header & 0x60);
+        [importance.max().unwrap_or(0) | nal::STAP_A]
+    },
+    fragment: |[header]| ([header & 0xe0 | nal::FU_A], nal_type(header)),
+};
 
 /// Cuts one access unit, given as its NAL units, into payloads: small units that follow each other
 /// share a STAP-A, a unit too long for one payload becomes even FU-As.
 pub fn h264(units: &[&[u8]]) -> Vec<Arc<[u8]>> {
-    let mut payloads = Vec::new();
-    let mut units = units.iter().copied().filter(|unit| !unit.is_empty()).peekable();
-    let mut together: Vec<&[u8]> = Vec::new();
-    while let Some(unit) = units.next() {
-        if unit.len() > PAYLOAD_BYTES_MAX {
-            fragment(unit, &mut payloads);
-            continue;
-        }
-        together.push(unit);
-        let taken: usize = 1 + together.iter().map(|unit| 2 + unit.len()).sum::<usize>();
-        let fits = |next: &&[u8]| taken + 2 + next.len() <= PAYLOAD_BYTES_MAX;
-        if !units.peek().is_some_and(fits) {
-            payloads.push(aggregate(&together));
-            together.clear();
-        }
-    }
-    payloads
-}
-
-fn aggregate(units: &[&[u8]]) -> Arc<[u8]> {
-    if let [only] = units {
-        return Arc::from(*only);
-    }
-    // §5.7.1: the largest NRI of all.
-    let importance = units.iter().filter_map(|unit| unit.first()).map(|header| header & 0x60);
-    let mut payload = vec![importance.max().unwrap_or(0) | nal::STAP_A];
-    for unit in units {
-        payload.extend_from_slice(&(unit.len() as u16).to_be_bytes());
-        payload.extend_from_slice(unit);
-    }
-    Arc::from(payload)
-}
-
-fn fragment(unit: &[u8], payloads: &mut Vec<Arc<[u8]>>) {
-    let Some((&header, data)) = unit.split_first() else { return };
-    let chunk_bytes =
-        super::even_chunk_bytes(data.len(), PAYLOAD_BYTES_MAX - FRAGMENT_HEADER_BYTES);
-    let count = data.len().div_ceil(chunk_bytes);
-    for (index, chunk) in data.chunks(chunk_bytes).enumerate() {
-        let start = u8::from(index == 0) << 7;
-        let end = u8::from(index + 1 == count) << 6;
-        let mut payload = Vec::with_capacity(FRAGMENT_HEADER_BYTES + chunk.len());
-        payload.extend_from_slice(&[header & 0xe0 | nal::FU_A, start | end | header & 0x1f]);
-        payload.extend_from_slice(chunk);
-        payloads.push(Arc::from(payload));
-    }
+    HEADERS.pack(units.iter().copied().filter(|unit| !unit.is_empty()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::h264::{Head, Summary, append_annex_b};
+    use crate::packetize::PAYLOAD_BYTES_MAX;
     use proptest::collection::vec;
     use proptest::prelude::*;
 

@@ -2,11 +2,19 @@
 
 use std::sync::Arc;
 
-use super::PAYLOAD_BYTES_MAX;
-use crate::h265::{self, HEADER_BYTES, nal};
+use super::nal_units::Headers;
+use crate::h265::{HEADER_BYTES, layer_id, nal, nal_type};
 
-/// Payload header and header of a fragmentation unit.
-const FRAGMENT_HEADER_BYTES: usize = HEADER_BYTES + 1;
+const HEADERS: Headers<HEADER_BYTES> = Headers {
+    aggregate: |units| {
+        // §4.4.2: the lowest layer and the lowest temporal layer of all.
+        let headers = || units.iter().filter_map(|unit| unit.first_chunk());
+        let layer = headers().map(|header| layer_id(*header)).min().unwrap_or(0);
+        let temporal = headers().map(|header: &[u8; 2]| header[1] & 7).min().unwrap_or(1);
+        [nal::AGGREGATE << 1 | layer >> 5, layer << 3 | temporal]
+    },
+    fragment: |[first, second]| ([first & 0x81 | nal::FRAGMENT << 1, second], nal_type(first)),
+};
 
 /// Cuts one access unit, given as its NAL units, into payloads: small units that follow each other
 /// share an aggregation packet, a unit too long for one payload becomes even fragmentation units.
@@ -14,62 +22,14 @@ const FRAGMENT_HEADER_BYTES: usize = HEADER_BYTES + 1;
 /// (mediatransportutil pkg/codec/keyframe.go, `IsH265KeyFrame`), and a video parameter set alone it
 /// would not.
 pub fn h265(units: &[&[u8]]) -> Vec<Arc<[u8]>> {
-    let mut payloads = Vec::new();
-    let mut units = units.iter().copied().filter(|unit| unit.len() > HEADER_BYTES).peekable();
-    let mut together: Vec<&[u8]> = Vec::new();
-    while let Some(unit) = units.next() {
-        if unit.len() > PAYLOAD_BYTES_MAX {
-            fragment(unit, &mut payloads);
-            continue;
-        }
-        together.push(unit);
-        let taken = HEADER_BYTES + together.iter().map(|unit| 2 + unit.len()).sum::<usize>();
-        let fits = |next: &&[u8]| taken + 2 + next.len() <= PAYLOAD_BYTES_MAX;
-        if !units.peek().is_some_and(fits) {
-            payloads.push(aggregate(&together));
-            together.clear();
-        }
-    }
-    payloads
-}
-
-fn aggregate(units: &[&[u8]]) -> Arc<[u8]> {
-    if let [only] = units {
-        return Arc::from(*only);
-    }
-    // §4.4.2: the lowest layer and the lowest temporal layer of all.
-    let headers = || units.iter().filter_map(|unit| unit.first_chunk::<HEADER_BYTES>());
-    let layer = headers().map(|header| h265::layer_id(*header)).min().unwrap_or(0);
-    let temporal = headers().map(|header| header[1] & 7).min().unwrap_or(1);
-    let mut payload = vec![nal::AGGREGATE << 1 | layer >> 5, layer << 3 | temporal];
-    for unit in units {
-        payload.extend_from_slice(&(unit.len() as u16).to_be_bytes());
-        payload.extend_from_slice(unit);
-    }
-    Arc::from(payload)
-}
-
-fn fragment(unit: &[u8], payloads: &mut Vec<Arc<[u8]>>) {
-    let Some((&[first, second], data)) = unit.split_first_chunk() else { return };
-    let chunk_bytes =
-        super::even_chunk_bytes(data.len(), PAYLOAD_BYTES_MAX - FRAGMENT_HEADER_BYTES);
-    let count = data.len().div_ceil(chunk_bytes);
-    for (index, chunk) in data.chunks(chunk_bytes).enumerate() {
-        let start = u8::from(index == 0) << 7;
-        let end = u8::from(index + 1 == count) << 6;
-        let mut payload = Vec::with_capacity(FRAGMENT_HEADER_BYTES + chunk.len());
-        let header = [first & 0x81 | nal::FRAGMENT << 1, second];
-        payload.extend_from_slice(&header);
-        payload.push(start | end | h265::nal_type(first));
-        payload.extend_from_slice(chunk);
-        payloads.push(Arc::from(payload));
-    }
+    HEADERS.pack(units.iter().copied().filter(|unit| unit.len() > HEADER_BYTES))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::h265::{Head, Summary, append_annex_b};
+    use crate::packetize::PAYLOAD_BYTES_MAX;
     use proptest::collection::vec;
     use proptest::prelude::*;
 

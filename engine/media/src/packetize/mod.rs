@@ -7,6 +7,7 @@
 mod av1;
 mod h264;
 mod h265;
+mod nal_units;
 mod vp9;
 
 use std::sync::Arc;

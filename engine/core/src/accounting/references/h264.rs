@@ -2,16 +2,16 @@
 //! (`nal_ref_idc`; ITU-T H.264 §7.4.1). Nothing in a payload numbers pictures without its parameter
 //! sets, so what is missing over a gap is told by a constant frame rate, or not at all.
 
-use stampede_media::h264::{self, Head, Summary};
+use stampede_media::h264::{self, Summary};
 
+use super::heads::{Front, Heads};
 use super::{Cadence, Followed, Gap};
 use crate::accounting::FramePacket;
 
 /// What an access unit's packets say.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::accounting) struct FrameInfo {
-    /// The foremost packet that an access unit can begin with.
-    front: Option<(u64, Head)>,
+    front: Front,
     pub(super) idr: bool,
     /// By a sequence parameter set.
     pub(super) height: Option<u16>,
@@ -32,10 +32,7 @@ impl FrameInfo {
             let parameters = packet.payload.and_then(h264::sequence_parameters);
             self.height = parameters.and_then(h264::picture_size).map(|(_, height)| height);
         }
-        let foremost = self.front.is_none_or(|(sequence, _)| packet.sequence < sequence);
-        if let Some(head) = summary.head.filter(|_| foremost) {
-            self.front = Some((packet.sequence, head));
-        }
+        self.front.read(packet.sequence, summary.head);
     }
 }
 
@@ -44,28 +41,13 @@ impl FrameInfo {
 pub(in crate::accounting) struct References {
     /// Every reference picture since the last IDR picture is there.
     pub(super) chain: bool,
-    /// What the stream's pictures and its IDR pictures begin with, as far as seen whole.
-    heads: [Option<Head>; 2],
+    heads: Heads,
     pub(super) cadence: Cadence,
 }
 
 impl References {
-    /// Behind a gap a picture is known to be there from its beginning if it begins as those
-    /// before did: an IDR picture whose parameter sets are missing is not. Supplements come and
-    /// go, so one that is missing is not noticed.
     pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
-        let (sequence, head) = info.front?;
-        let usual = self.heads[usize::from(info.idr)];
-        // Nobody has any parameter sets before the first one.
-        if usual.is_none() && info.idr && !info.parameters {
-            return None;
-        }
-        let least = match usual {
-            Some(Head::Delimiter) => Head::Delimiter,
-            Some(usual) if info.idr && usual > Head::Supplement => usual,
-            _ => Head::Slice,
-        };
-        (head >= least).then_some(sequence)
+        self.heads.start(info.front, info.idr, info.parameters)
     }
 
     pub(super) fn judge(
@@ -88,7 +70,7 @@ impl References {
             self.chain = false;
         }
         if complete && gap == Gap::None {
-            self.heads[usize::from(info.idr)] = info.front.map(|(_, head)| head);
+            self.heads.learn(info.front, info.idr);
         }
         self.cadence.judge(timestamp, gap);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }

@@ -7,8 +7,9 @@
 //! order (RASL) are taken for trailing ones: WebRTC has no reordering. Nothing in a payload numbers
 //! pictures, so what is missing over a gap is told by a constant frame rate, or not at all.
 
-use stampede_media::h265::{self, Access, Head, Picture, Summary};
+use stampede_media::h265::{self, Access, Picture, Summary};
 
+use super::heads::{Front, Heads};
 use super::{Cadence, Followed, Gap};
 use crate::accounting::FramePacket;
 
@@ -18,8 +19,7 @@ const TEMPORAL_LAYERS: u8 = 7;
 /// What an access unit's packets say.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::accounting) struct FrameInfo {
-    /// The foremost packet that an access unit can begin with.
-    front: Option<(u64, Head)>,
+    front: Front,
     /// By a sequence parameter set.
     pub(super) height: Option<u16>,
     /// It has a sequence parameter set.
@@ -41,10 +41,7 @@ impl FrameInfo {
             let size = parameters.and_then(|parameters| parameters.size());
             self.height = size.map(|(_, height)| height);
         }
-        let foremost = self.front.is_none_or(|(sequence, _)| packet.sequence < sequence);
-        if let Some(head) = summary.head.filter(|_| foremost) {
-            self.front = Some((packet.sequence, head));
-        }
+        self.front.read(packet.sequence, summary.head);
     }
 
     pub(super) fn irap(&self) -> bool {
@@ -61,28 +58,13 @@ impl FrameInfo {
 pub(in crate::accounting) struct References {
     /// So many temporal layers, from the lowest on, have every reference picture there.
     pub(super) whole: u8,
-    /// What the stream's pictures and its IRAP pictures begin with, as far as seen whole.
-    heads: [Option<Head>; 2],
+    heads: Heads,
     pub(super) cadence: Cadence,
 }
 
 impl References {
-    /// Behind a gap a picture is known to be there from its beginning if it begins as those
-    /// before did: an IRAP picture whose parameter sets are missing is not. Supplements come and
-    /// go, so one that is missing is not noticed.
     pub(super) fn start(&self, info: &FrameInfo) -> Option<u64> {
-        let (sequence, head) = info.front?;
-        let usual = self.heads[usize::from(info.irap())];
-        // Nobody has any parameter sets before the first one.
-        if usual.is_none() && info.irap() && !(info.parameters && info.video_parameters) {
-            return None;
-        }
-        let least = match usual {
-            Some(Head::Delimiter) => Head::Delimiter,
-            Some(usual) if info.irap() && usual > Head::Supplement => usual,
-            _ => Head::Slice,
-        };
-        (head >= least).then_some(sequence)
+        self.heads.start(info.front, info.irap(), info.parameters && info.video_parameters)
     }
 
     pub(super) fn judge(
@@ -109,7 +91,7 @@ impl References {
             None => self.whole = 0,
         }
         if complete && gap == Gap::None {
-            self.heads[usize::from(info.irap())] = info.front.map(|(_, head)| head);
+            self.heads.learn(info.front, info.irap());
         }
         self.cadence.judge(timestamp, gap);
         Followed { lost: lost.unwrap_or(gap.least()), decodable }

@@ -11,6 +11,7 @@
 mod av1;
 mod h264;
 mod h265;
+mod heads;
 #[cfg(test)]
 mod tests;
 mod vp8;
