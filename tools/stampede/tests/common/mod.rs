@@ -6,6 +6,7 @@ pub(crate) mod foreign;
 pub(crate) mod namespace;
 pub(crate) mod observer;
 pub(crate) mod relay;
+pub(crate) mod small;
 pub(crate) mod turn;
 
 use std::fs::{self, File};
