@@ -5,6 +5,7 @@
 //                               [--samples yes] [--data yes] [--rpc yes]
 //   node chromium.mjs publish   --room R [--seconds 8] [--identity I] [--expect video,audio]
 //                               [--light yes] [--dtx yes] [--screen yes] [--dynacast yes]
+//                               [--backup yes]
 //                               [--codec vp8|vp9|av1|h264]
 //   node chromium.mjs check     says which browser would be used; fails if there is none
 //
@@ -20,7 +21,7 @@
 // --light makes the camera's picture small, for machines with few cores; --codec is what it publishes,
 // VP9 and AV1 as livekit-client does by default, in scalable layers (L3T3_KEY); --dtx lets the
 // microphone pause in silence; --screen adds a screen share; --dynacast pauses layers that nobody
-// watches.
+// watches; --backup has VP8 ready for those who can't receive the codec (needs --dynacast).
 // What a publisher does then, it reads line by line from stdin, and says on stderr when it is done:
 // `mute` (`muted`), `unmute` (`unmuted`), `quiet` (`quiet`: silence comes from the microphone),
 // `still` (`still`: the screen share sends no more pictures), `unpublish` (`unpublished`: all
@@ -49,7 +50,7 @@ const PUBLISH_FLAGS = ['--use-fake-device-for-media-stream=fps=30',
 const SAID = ['published', 'watching', 'muted', 'unmuted', 'quiet', 'still', 'unpublished'];
 const COMMANDS = ['mute', 'unmute', 'quiet', 'still', 'unpublish'];
 // Flags that are yes or no.
-const SWITCHES = ['samples', 'data', 'rpc', 'light', 'dtx', 'screen', 'dynacast'];
+const SWITCHES = ['samples', 'data', 'rpc', 'light', 'dtx', 'screen', 'dynacast', 'backup'];
 
 class UsageError extends Error {}
 
@@ -265,7 +266,8 @@ async function subscribeInPage({ url, token, seconds, expect, quality, sample, e
         samples, data, rpc };
 }
 
-async function publishInPage({ url, token, seconds, codec, light, dtx, screen, dynacast }) {
+async function publishInPage({ url, token, seconds, codec, light, dtx, screen, dynacast,
+    backup }) {
     const { Room, RoomEvent, Track, createLocalTracks } = globalThis.LivekitClient;
     const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
     const room = new Room({ adaptiveStream: false, dynacast });
@@ -290,7 +292,8 @@ async function publishInPage({ url, token, seconds, codec, light, dtx, screen, d
     const resolution = light ? { width: 640, height: 360, frameRate: 15 }
         : { width: 1280, height: 720, frameRate: 30 };
     const tracks = await createLocalTracks({ audio: !dtx, video: { resolution } });
-    const own = { videoCodec: codec, simulcast: true, backupCodec: false, red: true, dtx };
+    const own = { videoCodec: codec, simulcast: true, red: true, dtx,
+        backupCodec: backup ? { codec: 'vp8' } : false };
     for (const track of tracks) await room.localParticipant.publishTrack(track, own);
     if (dtx) {
         const source = Track.Source.Microphone;

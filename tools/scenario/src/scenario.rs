@@ -325,13 +325,6 @@ impl Scenario {
         too_many((shape.publishers() + shape.receivers()) as u64)?;
         check_participants(&draft, &shape)?;
         check_screens(&draft, &shape)?;
-        let some = draft.cohorts.iter().any(|cohort| cohort.subscribe_codecs.is_some());
-        if embedded && (some || draft.subscribe_codecs.is_some()) {
-            return Err(Failure::config(
-                "--subscribe-codecs is for a livekit-server: the embedded SFU has a track in one codec \
-                 and asks for no other; add --url ws://HOST:7880",
-            ));
-        }
         people::check(&draft, &shape)?;
         let target = target(&draft, peak)?;
         check_moves(&draft, &target)?;

@@ -246,6 +246,7 @@ impl FanOut {
             kind: MediaKind::Video,
             home: HOME,
             wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
+            choice: false,
         };
         let role = Role::Subscriber;
         self.worker.carry_out(Command::AddPeer {

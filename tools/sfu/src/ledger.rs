@@ -70,6 +70,9 @@ pub struct PublishedTrackLedger {
     pub track_sid: String,
     /// `audio` or `video`.
     pub kind: String,
+    /// The codec that came last (`video/VP8`), once one has. A track that is published in its backup
+    /// codec too has a row for each.
+    pub codec: Option<String>,
     /// What was received of it.
     #[serde(flatten)]
     pub counted: PublishedCounters,

@@ -155,6 +155,28 @@ fn scalable_from_chromium(codec: &str, layer: &str, server: &Server) {
     assert_eq!(frames("dropped"), 0.0);
 }
 
+/// Chromium publishes VP9, and VP8 too once it is told that somebody can't receive that; who can't gets
+/// it, without losing anything.
+fn backed_up_by_chromium(server: &Server) {
+    let Some(command) = Client::Chromium.available() else { return };
+    let room = server.room();
+    let args = ["publish", "--seconds", PUBLISH_SECONDS, "--codec", "vp9", "--light", "yes"];
+    let more = ["--backup", "yes", "--dynacast", "yes"];
+    let mut publisher = server.client(command, &room, &[&args[..], &more].concat());
+    publisher.wait_for("published");
+    let args = ["--subscribers=2", "--subscribe-codecs=vp8", "--duration=6s"];
+    let ended = server.stampede(&room, &args).end();
+    publisher.finish();
+
+    assert_received(&ended, 2.0);
+    let rows = ended.report()["streams"].as_array().unwrap();
+    let videos = rows.iter().filter(|row| row["kind"] == "video");
+    let codecs: Vec<_> = videos.map(|row| row["codec"].as_str().unwrap()).collect();
+    assert_eq!(codecs, ["vp8"; 2]);
+    let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+    assert_eq!(frames("decodable"), frames("received"), "{:#}", ended.report()["video"]);
+}
+
 /// A foreign client mutes both its tracks for a while in the measured window. Nothing is sent then,
 /// or what the server makes up: neither is loss, and a picture that is not there does not freeze.
 fn a_mute_is_no_loss(server: &Server) {
@@ -564,6 +586,9 @@ fn the_embedded_sfu_forwards_each_spatial_layer() {
             stampede_to(Client::Chromium, codec, layer, &server);
         }
         scalable_from_chromium(codec, "low", &server);
+        if codec == "vp9" {
+            backed_up_by_chromium(&server);
+        }
         server.end();
     }
 }

@@ -7,7 +7,8 @@ mod common;
 use std::process::Command;
 
 use common::small::{assert_flawless, assert_layer, small};
-use common::{beside, run};
+use common::{Ended, beside, run};
+use serde_json::Value;
 use stampede_testing::skip;
 
 #[test]
@@ -180,4 +181,63 @@ fn h264_files_are_simulcast_too() {
     assert_flawless(&ended, 6, 5.0);
     assert_eq!(ended.number("/video/frames/decodable"), ended.number("/video/frames/received"));
     assert_eq!(ended.report()["run"]["options"]["video"].as_array().unwrap().len(), 3);
+}
+
+/// The codec of each video stream that subscribers got.
+fn codecs(ended: &Ended) -> Vec<String> {
+    let rows = ended.report()["streams"].as_array().unwrap();
+    rows.iter().map(|row| row["codec"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The codec of each track that came to the SFU.
+fn came(ended: &Ended) -> Vec<String> {
+    let published = ended.report().pointer("/server/embedded/rooms/0/published").unwrap();
+    let codec = |row: &Value| row["codec"].as_str().unwrap_or("none").to_owned();
+    let mut codecs: Vec<String> = published.as_array().unwrap().iter().map(codec).collect();
+    codecs.sort_unstable();
+    codecs
+}
+
+/// Who can't receive a track's codec gets the VP8 that is published once the SFU asks for it, whole.
+#[test]
+fn who_lacks_a_codec_gets_the_backup() {
+    let _beside = beside();
+    let args = ["--audio-publishers=0", "--subscribe-codecs=vp8,h264", "--duration=4s"];
+    for (codec, signal) in [("vp9", "--signal=v0"), ("h265", "--signal=v1")] {
+        let ended = run(&small(&[&args[..], &["--video-codec", codec, signal]].concat()));
+        ended.assert_code(0);
+        assert_eq!(ended.number("/publish/tracks"), 2.0, "{codec}: the track and its backup");
+        assert_eq!(codecs(&ended), ["vp8"; 5], "{codec}");
+        let mut both = ["video/VP8".to_owned(), format!("video/{}", codec.to_uppercase())];
+        both.sort_unstable();
+        assert_eq!(came(&ended), both);
+        assert_eq!(ended.number("/video/packets/unrecovered"), 0.0, "{codec}");
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        assert!(frames("received") > 5.0 * 50.0, "{codec}: {}", frames("received"));
+        assert_eq!(frames("decodable"), frames("received"), "{codec}");
+        assert_layer(&ended, 720);
+    }
+}
+
+/// In a large room each gets what it can; a small one gets the backup as a whole, from a keyframe on, and
+/// on the streams that are there.
+#[test]
+fn others_keep_the_codec_only_in_large_rooms() {
+    let _beside = beside();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cohorts.toml");
+    let text = "[[cohort]]\nname = \"poor\"\ncount = 1\nsubscribe_codecs = \"vp8\"\n";
+    std::fs::write(&file, text).unwrap();
+    let scenario = &format!("--scenario={}", file.display());
+    let args = ["run", "--no-tui", "--seed=7", "--num-per-second=50", "--audio-publishers=0"];
+    let more = ["--video-publishers=1", "--video-codec=av1", "--duration=4s", scenario];
+    for (subscribers, kept) in [("--subscribers=4", 3), ("--subscribers=2", 0)] {
+        let ended = run(&[&args[..], &more, &[subscribers]].concat());
+        assert_eq!(ended.number("/publish/tracks"), 2.0, "{subscribers}");
+        assert_eq!(ended.number("/video/packets/unrecovered"), 0.0, "{subscribers}");
+        let last = codecs(&ended).iter().filter(|codec| *codec == "av1").count();
+        assert_eq!(last, kept, "{subscribers}: {:?}", codecs(&ended));
+        let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
+        assert_eq!(frames("decodable"), frames("received"), "{subscribers}");
+    }
 }

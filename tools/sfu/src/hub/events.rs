@@ -66,6 +66,7 @@ impl Hub {
                     self.tell_speaker(&name, &sid, level);
                 }
             }
+            Event::Takes { peer, track, codecs } => self.takes(peer, track, &codecs),
             Event::Fits { peer, track, fits } => self.tell_stream_state(peer, track, fits),
             Event::Data { peer, channel, payload } if channel == DATA_TRACK_CHANNEL => {
                 self.data_track_packet(peer, &payload);
@@ -105,13 +106,13 @@ impl Hub {
         for (key, mime_type) in codecs {
             let room = self.rooms.get_mut(&name);
             let Some(track) = room.and_then(|room| room.tracks.get_mut(&key)) else { continue };
-            if let Some(mime_type) = mime_type {
+            if let Some(mime_type) = mime_type.filter(|_| track.backup_of.is_none()) {
                 track.info.mime_type = mime_type.to_owned();
                 if let Some(codec) = track.info.codecs.first_mut() {
                     codec.mime_type = mime_type.to_owned();
                 }
             }
-            self.publish(&name, key);
+            self.go_live(&name, key);
         }
     }
 

@@ -212,18 +212,19 @@ pub(super) fn track_info(request: &proto::AddTrackRequest, sid: String) -> proto
         .first()
         .map(|codec| mime_type(&codec.codec, request.r#type))
         .unwrap_or_default();
-    let codecs = request
-        .simulcast_codecs
-        .iter()
-        .take(1)
-        .map(|codec| proto::SimulcastCodecInfo {
-            mime_type: mime_type.clone(),
-            cid: codec.cid.clone(),
-            layers: codec.layers.clone(),
-            video_layer_mode: codec.video_layer_mode,
-            ..proto::SimulcastCodecInfo::default()
-        })
-        .collect();
+    let mut codecs: Vec<proto::SimulcastCodecInfo> = Vec::new();
+    for codec in &request.simulcast_codecs {
+        let mime_type = self::mime_type(&codec.codec, request.r#type);
+        if !codecs.iter().any(|known| known.mime_type == mime_type) {
+            codecs.push(proto::SimulcastCodecInfo {
+                mime_type,
+                cid: codec.cid.clone(),
+                layers: codec.layers.clone(),
+                video_layer_mode: codec.video_layer_mode,
+                ..proto::SimulcastCodecInfo::default()
+            });
+        }
+    }
     proto::TrackInfo {
         sid,
         r#type: request.r#type,
@@ -242,8 +243,33 @@ pub(super) fn track_info(request: &proto::AddTrackRequest, sid: String) -> proto
         encryption: request.encryption,
         stream: request.stream.clone(),
         audio_features: request.audio_features.clone(),
+        backup_codec_policy: request.backup_codec_policy,
         ..proto::TrackInfo::default()
     }
+}
+
+/// Names in a track's codecs those that are announced later (LiveKit `pkg/rtc/mediatrackreceiver.go`,
+/// `UpdateCodecInfo`); what was not announced with the track is left out.
+pub(super) fn name_codecs(info: &mut proto::TrackInfo, codecs: &[proto::SimulcastCodec]) {
+    let kind = info.r#type;
+    for codec in codecs {
+        let mime_type = mime_type(&codec.codec, kind);
+        let known = info.codecs.iter_mut().find(|known| known.mime_type == mime_type);
+        let Some(known) = known else { continue };
+        known.cid.clone_from(&codec.cid);
+        if !codec.layers.is_empty() {
+            known.layers.clone_from(&codec.layers);
+        }
+    }
+}
+
+/// A track with the layers that it has in its second codec.
+#[allow(deprecated)] // `layers`: where those of the first codec are
+pub(super) fn in_second_codec(mut info: proto::TrackInfo) -> proto::TrackInfo {
+    if let Some(codec) = info.codecs.get(1).filter(|codec| !codec.layers.is_empty()) {
+        info.layers.clone_from(&codec.layers);
+    }
+    info
 }
 
 fn mime_type(codec: &str, kind: i32) -> String {

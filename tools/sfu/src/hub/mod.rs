@@ -1,7 +1,9 @@
 //! Rooms and participants: what signalling knows. Lives behind one mutex on the signalling
 //! thread; nothing here waits, and what time it is is told ([`Hub::begin_turn`]).
 
+mod backups;
 mod bandwidth;
+mod codecs;
 mod data_tracks;
 mod events;
 pub(crate) mod messages;
@@ -316,6 +318,7 @@ impl Hub {
     fn add_sender(&mut self, name: &str, sid: &Arc<str>, role: Role, limit: u8) {
         let peer = PeerKey(self.next_key());
         let Some(room) = self.rooms.get_mut(name) else { return };
+        let published: Vec<TrackKey> = room.published().collect();
         let Some(participant) = room.participants.get_mut(sid) else { return };
         if role.receives() {
             participant.publisher = Some(peer);
@@ -329,7 +332,8 @@ impl Hub {
         let mut tracks = Vec::new();
         if participant.auto_subscribe && participant.subscriber.is_some() {
             let setting = Setting::upto(limit);
-            for (&key, track) in &mut room.tracks {
+            for key in published {
+                let Some(track) = room.tracks.get_mut(&key) else { continue };
                 participant.subscriptions.insert(key, setting);
                 tracks.push(track.offer(key, setting));
                 track.add_subscriber(key, worker, &self.workers);
@@ -375,13 +379,19 @@ impl Hub {
         if room.identities.get(identity).is_some_and(|known| **known == *sid) {
             room.identities.remove(identity);
         }
+        let mut own: Vec<TrackKey> = Vec::new();
         for key in participant.subscriptions.keys() {
+            own.push(room.own(*key));
             if let Some(track) = room.tracks.get_mut(key) {
                 track.remove_subscriber(*key, participant.worker, &self.workers);
             }
         }
+        for key in own {
+            self.follow_codecs(name, key);
+        }
         self.leave_data_tracks(name, &mut participant);
-        let keys = std::mem::take(&mut participant.tracks).into_iter();
+        // Backups stand behind what they are backups of, which would take them along.
+        let keys = std::mem::take(&mut participant.tracks).into_iter().rev();
         let tracks = keys.filter_map(|key| Some((key, self.unpublish(name, key)?))).collect();
         self.counted.attendance.leaves += 1;
         self.counts.entry(name.to_owned()).or_default().leaves += 1;

@@ -3,6 +3,7 @@
 //! (protocol `livekit_rtc.proto`, `livekit_room.proto`), what `MoveToRoom` of
 //! `pkg/rtc/participant.go` does, and what livekit-client expects (`src/room/Room.ts`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use livekit_protocol as proto;
@@ -107,22 +108,27 @@ impl Hub {
         &mut self,
         place: &Place,
         publisher: Option<PeerKey>,
-        tracks: Vec<(TrackKey, RoomTrack)>,
+        mut tracks: Vec<(TrackKey, RoomTrack)>,
     ) {
-        let keys: Vec<_> = tracks.iter().map(|_| TrackKey(self.next_key())).collect();
+        // What is a backup stays behind what it is one of.
+        tracks.sort_by_key(|(former, _)| *former);
+        let keys: BTreeMap<TrackKey, TrackKey> =
+            tracks.iter().map(|(former, _)| (*former, TrackKey(self.next_key()))).collect();
         let workers = self.workers.len();
         let Some(room) = self.rooms.get_mut(&place.room) else { return };
-        let found: Vec<TrackKey> = room.tracks.keys().copied().collect();
+        let found: Vec<TrackKey> = room.published().collect();
         let Some(participant) = room.participants.get_mut(&place.sid) else { return };
         let worker = participant.worker;
-        for (&key, (former, track)) in keys.iter().zip(tracks) {
+        for (former, track) in tracks {
+            let Some(&key) = keys.get(&former) else { continue };
             let mids = participant.mids.values_mut();
             for bound in mids.filter(|bound| bound.track == Some(former)) {
                 bound.track = Some(key);
             }
             participant.tracks.push(key);
             let (publisher, subscribers) = (place.sid.clone(), vec![0; workers]);
-            room.tracks.insert(key, RoomTrack { publisher, subscribers, ..track });
+            let backup_of = track.backup_of.and_then(|own| keys.get(&own).copied());
+            room.tracks.insert(key, RoomTrack { publisher, subscribers, backup_of, ..track });
         }
         let auto_subscribe = participant.auto_subscribe;
         let bindings = self.bindings(place).map(|(_, _, tracks)| tracks).unwrap_or_default();
@@ -131,8 +137,8 @@ impl Hub {
                 self.command(worker, Command::BindTrack { peer, track });
             }
         }
-        for &key in &keys {
-            self.publish(&place.room, key);
+        for &key in keys.values() {
+            self.go_live(&place.room, key);
         }
         if keys.is_empty() {
             self.announce(&place.room, &place.sid);

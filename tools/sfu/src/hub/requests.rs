@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use livekit_protocol as proto;
+use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message;
 use stampede_core::MediaKind;
 use stampede_sdp::Description;
 
+use super::codecs::Backup;
 use super::outbox::SignalKey;
 use super::room::{BoundMid, PendingTrack, RoomTrack};
 use super::{Hub, Place, messages};
@@ -172,6 +174,8 @@ impl Hub {
                     publisher: who.sid.clone(),
                     kind: pending.kind,
                     home: participant.worker,
+                    backup: Backup::of(&pending.info).filter(|_| pending.backup_of.is_none()),
+                    backup_of: pending.backup_of,
                     info: pending.info,
                     subscribers: vec![0; workers],
                 },
@@ -214,42 +218,42 @@ impl Hub {
         let Some(participant) = room.and_then(|room| room.participants.get_mut(&who.sid)) else {
             return;
         };
-        let refused = if !participant.grants().can_publish.unwrap_or(true) {
-            Some(proto::request_response::Reason::NotAllowed)
-        } else if participant.pending.len() >= PENDING_TRACKS_MAX {
-            Some(proto::request_response::Reason::LimitExceeded)
-        } else {
-            None
-        };
+        let (worker, peer) = (participant.worker, participant.publisher);
         let kind = messages::media_kind(request.r#type);
-        if let (Some(reason), _) | (None, Some(reason)) =
-            (refused, kind.is_none().then_some(proto::request_response::Reason::NotAllowed))
-        {
-            participant.send(Message::RequestResponse(proto::RequestResponse {
+        let taken = if !participant.grants().can_publish.unwrap_or(true) {
+            Err(Reason::NotAllowed)
+        } else if participant.pending.len() >= PENDING_TRACKS_MAX {
+            Err(Reason::LimitExceeded)
+        } else if !request.sid.is_empty() {
+            self.add_backup(who, request)
+        } else if let Some(kind) = kind {
+            let info = messages::track_info(request, sid);
+            let cid = request.cid.clone();
+            participant.send(Message::TrackPublished(proto::TrackPublishedResponse {
+                cid: cid.clone(),
+                track: Some(info.clone()),
+            }));
+            participant.pending.push(PendingTrack { cid, kind, info, backup_of: None });
+            Ok(())
+        } else {
+            Err(Reason::NotAllowed)
+        };
+        if let Err(reason) = taken {
+            let refused = proto::RequestResponse {
                 reason: reason as i32,
                 message: format!("track {} can't be published", request.cid),
                 request: Some(proto::request_response::Request::AddTrack(request.clone())),
                 ..proto::RequestResponse::default()
-            }));
-            return;
+            };
+            return self.answer(who, Message::RequestResponse(refused));
         }
-        let Some(kind) = kind else { return };
-        let info = messages::track_info(request, sid);
-        let cid = request.cid.clone();
-        participant.send(Message::TrackPublished(proto::TrackPublishedResponse {
-            cid: cid.clone(),
-            track: Some(info.clone()),
-        }));
-        participant.pending.push(PendingTrack { cid, kind, info });
-        let worker = participant.worker;
-        let peer = participant.publisher;
         // The offer may have come first; its answer is long sent, so the track is live at once.
         for track in self.bind_pending(who) {
             let key = track.track;
             if let Some(peer) = peer {
                 self.command(worker, Command::BindTrack { peer, track });
             }
-            self.publish(&who.room, key);
+            self.go_live(&who.room, key);
         }
     }
 
@@ -293,11 +297,7 @@ impl Hub {
             return;
         };
         let allowed = participant.grants().can_update_own_metadata.unwrap_or(false);
-        let reason = if allowed {
-            proto::request_response::Reason::Ok
-        } else {
-            proto::request_response::Reason::NotAllowed
-        };
+        let reason = if allowed { Reason::Ok } else { Reason::NotAllowed };
         if allowed {
             apply_update(&mut participant.info, update.clone());
         }
@@ -395,7 +395,7 @@ mod tests {
     use super::*;
 
     fn pending(cid: &str, kind: MediaKind) -> PendingTrack {
-        PendingTrack { cid: cid.into(), kind, info: proto::TrackInfo::default() }
+        PendingTrack { cid: cid.into(), kind, info: proto::TrackInfo::default(), backup_of: None }
     }
 
     fn mid(kind: MediaKind, track_id: Option<&str>) -> BoundMid {

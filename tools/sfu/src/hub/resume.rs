@@ -109,6 +109,7 @@ impl Hub {
         self.counted.resumes += 1;
         tracing::info!(room = name, identity = claims.sub, "resumed");
         self.tell_everything(&place, heard_at);
+        self.tell_codecs_again(&place);
         self.tell_handles_again(&place.room, &place.sid);
         self.restart_subscriber(&place);
         if end == Some(ResumeEnd::AfterMessages) {

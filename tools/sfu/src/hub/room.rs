@@ -11,6 +11,7 @@ use proto::signal_response::Message;
 use stampede_core::MediaKind;
 
 use super::bandwidth::Allotment;
+use super::codecs::{Backup, Takes};
 use super::data_tracks::DataTracks;
 use super::messages;
 use super::outbox::{Outbox, OutboxItem, SignalKey};
@@ -57,6 +58,10 @@ pub(super) struct RoomTrack {
     pub(super) info: proto::TrackInfo,
     /// Subscribers on each worker.
     pub(super) subscribers: Vec<usize>,
+    /// What it may be published in besides its own codec.
+    pub(super) backup: Option<Backup>,
+    /// It is another one in its second codec.
+    pub(super) backup_of: Option<TrackKey>,
 }
 
 /// A participant.
@@ -103,6 +108,8 @@ pub(super) struct PendingTrack {
     pub(super) cid: String,
     pub(super) kind: MediaKind,
     pub(super) info: proto::TrackInfo,
+    /// The track that it is in its second codec.
+    pub(super) backup_of: Option<TrackKey>,
 }
 
 /// An m-line of a publisher.
@@ -118,13 +125,15 @@ pub(super) struct BoundMid {
 pub(super) struct Setting {
     pub(super) wanted: Wanted,
     pub(super) allotment: Allotment,
+    /// In which codec it can have it.
+    pub(super) takes: Takes,
 }
 
 impl Setting {
     /// Up to this layer.
     pub(super) fn upto(limit: u8) -> Self {
         let wanted = Wanted { limit, pictures_per_s: 0, paused: false };
-        Self { wanted, allotment: Allotment::All }
+        Self { wanted, allotment: Allotment::All, takes: Takes::Own }
     }
 
     /// What it gets of what is wanted.
@@ -169,6 +178,33 @@ impl Room {
             num_publishers: publishers,
             ..self.info.clone()
         }
+    }
+
+    /// Each track once, by the key of [`sent`](Self::sent).
+    pub(super) fn published(&self) -> impl Iterator<Item = TrackKey> {
+        let own = self.tracks.iter().filter(|(_, track)| track.backup_of.is_none());
+        own.map(|(key, _)| self.sent(*key))
+    }
+
+    /// The key by which a track is sent to who has not said which codecs it takes.
+    pub(super) fn sent(&self, own: TrackKey) -> TrackKey {
+        let backup = self.tracks.get(&own).and_then(|track| track.backup.as_ref());
+        backup.map_or(own, |backup| backup.sent(own, Takes::Own))
+    }
+
+    /// The key of a track in its own codec.
+    pub(super) fn own(&self, key: TrackKey) -> TrackKey {
+        self.tracks.get(&key).and_then(|track| track.backup_of).unwrap_or(key)
+    }
+
+    /// The key by which a participant gets a track, in whichever codec.
+    pub(super) fn subscribed(&self, sid: &str, own: TrackKey) -> Option<TrackKey> {
+        let subscriptions = &self.participants.get(sid)?.subscriptions;
+        let backup = || self.tracks.get(&own)?.backup.as_ref()?.track();
+        if subscriptions.contains_key(&own) {
+            return Some(own);
+        }
+        backup().filter(|backup| subscriptions.contains_key(backup))
     }
 
     /// Sends one message, encoded once, to all but one.
@@ -249,6 +285,7 @@ impl RoomTrack {
             kind: self.kind,
             home: self.home,
             wanted: setting.effective(),
+            choice: self.backup.is_some() || self.backup_of.is_some(),
         }
     }
 

@@ -17,10 +17,13 @@ impl Hub {
     /// Subscribes a participant to a track.
     pub(super) fn subscribe(&mut self, name: &str, sid: &str, key: TrackKey) {
         let Some(room) = self.rooms.get_mut(name) else { return };
+        if room.subscribed(sid, room.own(key)).is_some() {
+            return;
+        }
         let Some(track) = room.tracks.get_mut(&key) else { return };
         let Some(participant) = room.participants.get_mut(sid) else { return };
         let Some(peer) = participant.subscriber else { return };
-        if *track.publisher == *sid || participant.subscriptions.contains_key(&key) {
+        if *track.publisher == *sid {
             return;
         }
         let setting = Setting::upto(LAYERS_MAX as u8 - 1);
@@ -44,12 +47,15 @@ impl Hub {
         if let Some(track) = room.tracks.get_mut(&key) {
             track.remove_subscriber(key, worker, &self.workers);
         }
+        let own = room.own(key);
         self.command(worker, Command::Unsubscribe { peer, track: key });
+        self.follow_codecs(name, own);
         self.reallot(name, sid);
     }
 
-    /// Ends a track: its subscriptions and its source.
+    /// Ends a track: its subscriptions, its source and its backup.
     pub(super) fn unpublish(&mut self, name: &str, key: TrackKey) -> Option<RoomTrack> {
+        self.part_codecs(name, key);
         let room = self.rooms.get_mut(name)?;
         let track = room.tracks.remove(&key)?;
         let mut subscribers = Vec::new();
@@ -110,22 +116,28 @@ impl Hub {
             update.participant_tracks.into_iter().flat_map(|tracks| tracks.track_sids);
         for sid in update.track_sids.into_iter().chain(of_participants) {
             let Some(key) = self.track_key(&who.room, &sid) else { continue };
-            if update.subscribe {
-                self.subscribe(&who.room, &who.sid, key);
-            } else {
-                self.unsubscribe(&who.room, &who.sid, key);
+            let Some(room) = self.rooms.get(&who.room) else { return };
+            match (room.subscribed(&who.sid, key), update.subscribe) {
+                (None, true) => {
+                    let sent = room.sent(key);
+                    self.subscribe(&who.room, &who.sid, sent);
+                }
+                (Some(key), false) => self.unsubscribe(&who.room, &who.sid, key),
+                _ => {}
             }
         }
     }
 
+    /// The key of a track in its own codec.
     pub(super) fn track_key(&self, name: &str, sid: &str) -> Option<TrackKey> {
         let tracks = &self.rooms.get(name)?.tracks;
-        tracks.iter().find(|(_, track)| *track.sid == *sid).map(|(key, _)| *key)
+        let is_it = |track: &RoomTrack| *track.sid == *sid && track.backup_of.is_none();
+        tracks.iter().find(|(_, track)| is_it(track)).map(|(key, _)| *key)
     }
 
     pub(super) fn track_setting(&mut self, who: &Place, setting: &proto::UpdateTrackSettings) {
         for sid in &setting.track_sids {
-            let Some(key) = self.track_key(&who.room, sid) else { continue };
+            let Some(key) = self.subscribed_key(who, sid) else { continue };
             let Some(room) = self.rooms.get_mut(&who.room) else { return };
             let limit = room.tracks.get(&key).map_or(2, |track| limit(&track.info, setting));
             let Some(participant) = room.participants.get_mut(&who.sid) else { return };
@@ -139,9 +151,15 @@ impl Hub {
         }
     }
 
+    /// The key by which a participant gets the track of this id.
+    fn subscribed_key(&self, who: &Place, sid: &str) -> Option<TrackKey> {
+        let own = self.track_key(&who.room, sid)?;
+        self.rooms.get(&who.room)?.subscribed(&who.sid, own)
+    }
+
     /// The client has no use for a track now; which layer it wanted stays.
     pub(super) fn disable(&mut self, who: &Place, sid: &str) {
-        let Some(key) = self.track_key(&who.room, sid) else { return };
+        let Some(key) = self.subscribed_key(who, sid) else { return };
         let room = self.rooms.get_mut(&who.room);
         let participant = room.and_then(|room| room.participants.get_mut(&who.sid));
         let Some(participant) = participant else { return };
@@ -176,7 +194,7 @@ impl Hub {
     }
 
     /// Shares out anew what a subscriber's media may take, if that is limited on purpose.
-    fn reallot(&mut self, name: &str, sid: &str) {
+    pub(super) fn reallot(&mut self, name: &str, sid: &str) {
         let room = self.rooms.get(name);
         let participant = room.and_then(|room| room.participants.get(sid));
         if participant.is_some_and(|participant| participant.bandwidth_bps.is_some()) {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+mod backups;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use livekit_protocol::leave_request::Action;

@@ -394,6 +394,7 @@ mod tests {
                 kind,
                 home: 0,
                 wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
+                choice: false,
             };
             self.subscriptions.add(Subscription::new(track, "room".into(), offer, 1, 1));
         }

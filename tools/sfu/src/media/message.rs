@@ -62,6 +62,8 @@ pub(crate) struct TrackOffer {
     pub(crate) home: usize,
     /// How much of it is wanted.
     pub(crate) wanted: Wanted,
+    /// It has several codecs: which of them the client takes is to be told.
+    pub(crate) choice: bool,
 }
 
 /// How much of a track a subscriber wants.
@@ -124,6 +126,12 @@ pub(crate) enum Command {
     Unsubscribe {
         peer: PeerKey,
         track: TrackKey,
+    },
+    /// A subscription goes on with another track's packets, which is the same in another codec.
+    Switch {
+        peer: PeerKey,
+        from: TrackKey,
+        to: TrackKey,
     },
     /// `track_setting`.
     Setting {
@@ -208,6 +216,8 @@ pub(crate) enum Event {
     IceRestarted { peer: PeerKey },
     /// The connection is over, and the client did not close it.
     Failed { peer: PeerKey, failure: PeerFailure },
+    /// By LiveKit's names the codecs that the client takes a track in which has several.
+    Takes { peer: PeerKey, track: TrackKey, codecs: Vec<&'static str> },
     /// A track no longer fits the way to the client, or fits again.
     Fits { peer: PeerKey, track: TrackKey, fits: bool },
     /// A data channel message of a publisher.

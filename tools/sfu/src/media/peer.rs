@@ -28,7 +28,7 @@ use super::endpoint::Endpoint;
 use super::failure::{NegotiationError, PeerFailure};
 use super::ice::{Ufrags, Way};
 use super::incoming::Incoming;
-use super::message::{PeerKey, PeerLabel, PublishedTrack, Role};
+use super::message::{PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
 use super::offers::{Offer, Offers};
 use super::socket::{Datagram, MediaSocket};
 use super::stun::is_check;
@@ -213,6 +213,11 @@ impl Peer {
     /// What is sent by its sending half.
     pub(crate) fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
+    }
+
+    /// Which codecs its client takes tracks in that have several, where that was not told yet.
+    pub(crate) fn take_codecs(&mut self) -> Vec<(TrackKey, Vec<&'static str>)> {
+        self.subscriptions.take_codecs(&self.rtc)
     }
 
     pub(crate) fn subscriptions_mut(&mut self) -> &mut Subscriptions {

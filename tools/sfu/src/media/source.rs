@@ -194,6 +194,8 @@ impl Source {
     /// Its row of the ledger now.
     pub(crate) fn row(&self) -> PublishedTrackLedger {
         let mut row = self.ledger.clone();
+        let latest = self.streams.last().map(|stream| stream.params.spec().codec);
+        row.codec = latest.and_then(codec::mime_type).map(str::to_owned);
         row.counted.packets_lost = self.streams.iter().map(SourceStream::lost).sum();
         row
     }

@@ -10,13 +10,14 @@ use str0m::format::PayloadParams;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::Ssrc;
 
+use super::codec;
 use super::congestion::allocate::Demand;
 use super::congestion::nacks::Asked;
 use super::egress::packet::{ExtensionBlock, ExtensionIds, OwnExtensions, Packet, StampId};
 use super::egress::report::{self, Sent, StreamReport};
 use super::egress::{Egress, Outcome};
 use super::layers::Cap;
-use super::message::{TrackOffer, Wanted};
+use super::message::{TrackKey, TrackOffer, Wanted};
 use super::packet::{Extensions, MediaPacket};
 use super::rewrite::{Numbers, Rewriter, Rewritten};
 use super::scalable::selector::Selector;
@@ -74,6 +75,8 @@ pub(crate) struct Subscription {
     format: Option<(u32, Option<Format>)>,
     /// Clock rate of the track's RTP timestamps.
     clock_rate: u32,
+    /// Of a track with several codecs: it was told which of them the client takes.
+    codecs_told: bool,
     /// What sender reports say.
     sent: Sent,
     ledger: SubscriberTrackLedger,
@@ -124,6 +127,7 @@ impl Subscription {
             packets_looked_at: 0,
             format: None,
             clock_rate: 0,
+            codecs_told: false,
             sent: Sent::default(),
             ledger,
             dropped_since_sent: 0,
@@ -202,6 +206,7 @@ impl Subscription {
         // tells the subscriber if that pauses it no longer.
         self.asked = None;
         self.format = None;
+        self.codecs_told = false;
         self.sent = Sent::default();
     }
 
@@ -210,6 +215,25 @@ impl Subscription {
         if self.negotiation == Negotiation::Active {
             rtc.direct_api().remove_stream_tx(self.ssrc);
         }
+    }
+
+    /// By LiveKit's names the codecs that the client takes it in, once, of a track that has several.
+    pub(crate) fn take_codecs(&mut self, rtc: &Rtc) -> Option<Vec<&'static str>> {
+        let due = self.negotiation == Negotiation::Active && self.offer.choice && !self.codecs_told;
+        let media = self.mid.filter(|_| due).and_then(|mid| rtc.media(mid))?;
+        self.codecs_told = true;
+        let known = rtc.codec_config().params();
+        let taken = known.iter().filter(|params| media.remote_pts().contains(&params.pt()));
+        Some(taken.filter_map(|params| codec::mime_type(params.spec().codec)).collect())
+    }
+
+    /// It goes on with the packets of another track, which is the same in another codec, from a
+    /// keyframe on.
+    pub(crate) fn switch(&mut self, track: usize, key: TrackKey) {
+        self.stop();
+        self.track = track;
+        self.offer.track = key;
+        self.format = None;
     }
 
     /// What the client wants of it from now on.

@@ -11,6 +11,7 @@ use str0m::media::Mid;
 use str0m::rtp::Ssrc;
 
 use super::egress::report::StreamReport;
+use super::message::TrackKey;
 use super::subscription::Subscription;
 use crate::ledger::SubscriberTrackLedger;
 
@@ -78,6 +79,28 @@ impl Subscriptions {
         let Some(index) = self.by_track.remove(&track) else { return false };
         if let Some(subscription) = self.all.get_mut(index) {
             subscription.set_removed();
+        }
+        true
+    }
+
+    /// Which codecs clients take tracks in that have several, of subscriptions that have not told yet.
+    pub(crate) fn take_codecs(&mut self, rtc: &Rtc) -> Vec<(TrackKey, Vec<&'static str>)> {
+        let told = self.live().filter_map(|subscription| {
+            Some((subscription.offer().track, subscription.take_codecs(rtc)?))
+        });
+        told.collect()
+    }
+
+    /// The subscription to one track becomes one to another, which has this key, and to which there is
+    /// none. Whether there was one.
+    pub(crate) fn switch(&mut self, from: usize, to: usize, key: TrackKey) -> bool {
+        if self.has(to) {
+            return false;
+        }
+        let Some(index) = self.by_track.remove(&from) else { return false };
+        if let Some(subscription) = self.all.get_mut(index) {
+            subscription.switch(to, key);
+            self.by_track.insert(to, index);
         }
         true
     }

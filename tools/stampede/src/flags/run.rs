@@ -195,7 +195,7 @@ pub(crate) struct RunFlags {
     /// them: built-in clips, simulcast.
     #[arg(long, value_enum, default_value = "vp8", value_name = "CODEC", help_heading = "Media")]
     pub backup_codec: BackupCodec,
-    /// Video codecs that subscribers can receive, like vp8,h264 [default: all]. Not with the embedded SFU.
+    /// Video codecs that subscribers can receive, like vp8,h264 [default: all].
     #[arg(long, value_name = "CODECS", help_heading = "Media")]
     pub subscribe_codecs: Option<CodecList>,
     /// How VP9 and AV1 are divided into layers within one stream (SVC), told by dependency descriptors:

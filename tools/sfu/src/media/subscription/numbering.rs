@@ -136,6 +136,7 @@ mod tests {
             kind: MediaKind::Video,
             home: 0,
             wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
+            choice: false,
         };
         let mut subscription = Subscription::new(0, "room".into(), offer, 100, 1);
         subscription.clock_rate = 90_000;
@@ -225,6 +226,26 @@ mod tests {
         let seqs: Vec<u64> = seqs.into_iter().chain(more).collect();
         assert_eq!(seqs.len() as u64, all - 1, "{seqs:?}");
         assert_eq!(seqs, (100..100 + seqs.len() as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn another_codec_goes_on_from_a_keyframe_with_the_next_numbers() {
+        let packets = published(4);
+        let mut subscription = subscription();
+        let before = sent(&mut subscription, &packets).len() as u64;
+        let of_backup = |number: u64| MediaPacket {
+            numbers: Numbers { source: 9, seq: number, ..packets[0].numbers },
+            starts_keyframe: number == 2,
+            frame: None,
+            ..packets[0].clone()
+        };
+        subscription.switch(3, TrackKey(2));
+        let key = subscription.offer().track;
+        assert_eq!((subscription.track(), key), (3, TrackKey(2)));
+        let others: Vec<MediaPacket> = (0..5).map(of_backup).collect();
+        assert_eq!(subscription.needs_keyframe(&others[1], 0), Some(0));
+        let seqs = sent(&mut subscription, &others);
+        assert_eq!(seqs, (100 + before..103 + before).collect::<Vec<_>>());
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Worker {
             Command::Subscribe { peer, track } => self.subscribe(peer, track),
             Command::Unsubscribe { peer, track } => self.unsubscribe(peer, track),
             Command::Setting { peer, track, wanted } => self.set(peer, track, wanted),
+            Command::Switch { peer, from, to } => self.switch(peer, from, to),
             Command::Interest { track, worker, wanted } => self.interest(track, worker, wanted),
             Command::Keyframe { track, layer } => {
                 if let Some(index) = self.tracks.index_of(track) {
@@ -160,6 +161,35 @@ impl Worker {
         }
     }
 
+    fn switch(&mut self, key: PeerKey, from: TrackKey, to: TrackKey) {
+        let Some(index) = self.peers.index_of(key) else { return };
+        let Some(from) = self.tracks.index_of(from) else { return };
+        let Some((kind, home)) = self.tracks.get(from).map(|it| (it.kind(), it.home())) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if !peer.subscriptions().has(from) {
+            return;
+        }
+        let track = self.tracks.find_or_insert(to, kind, home);
+        if peer.subscriptions_mut().switch(from, track, to) {
+            if let Some(track) = self.tracks.get_mut(track) {
+                track.add_subscriber(index);
+            }
+            self.tracks.leave(from, index);
+            self.share_out_anew(index);
+        }
+    }
+
+    /// Tells which codecs a client takes tracks in that have several.
+    fn tell_codecs(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let key = peer.key();
+        for (track, codecs) in peer.take_codecs() {
+            self.events.emit(Event::Takes { peer: key, track, codecs });
+        }
+    }
+
     fn set(&mut self, key: PeerKey, track: TrackKey, wanted: Wanted) {
         let Some(index) = self.peers.index_of(key) else { return };
         let Some(track) = self.tracks.index_of(track) else { return };
@@ -198,6 +228,7 @@ impl Worker {
         if let Some(missing) = missing {
             self.events.emit(Event::SlotsWanted { peer: key, missing });
         }
+        self.tell_codecs(index);
         self.share_out_anew(index);
         self.advance(index);
     }
@@ -214,6 +245,7 @@ impl Worker {
             self.ice_restarted(index);
         }
         self.negotiate(index);
+        self.tell_codecs(index);
         self.share_out_anew(index);
         self.advance(index);
     }
