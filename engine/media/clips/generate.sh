@@ -70,26 +70,50 @@ h264 video-180p.h264 320:180 120k
 h265 video-720p.h265 1280:720 550
 h265 video-360p.h265 640:360 220
 h265 video-180p.h265 320:180 85
-other video-360p.av1.ivf ivf 640:360 350k -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 \
-  -minrate 350k -lag-in-frames 0 -error-resilience 1
+av1() { # NAME SIZE BITRATE
+  other "$1" ivf "$2" "$3" -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 \
+    -minrate "$3" -lag-in-frames 0 -error-resilience 1
+}
 
+av1 video-360p.av1.ivf 640:360 350k
+
+# In 1080p, 2 s of them, each below half a megabyte.
 frames=50
 h264 video-1080p.h264 1920:1080 2000k
+vp9 video-1080p.vp9.ivf 1920:1080 1500k
+h265 video-1080p.h265 1920:1080 1100
+av1 video-1080p.av1.ivf 1920:1080 1100k
 
 # A screen that is shared: 5 frames/s for 10 s, a page for 5 s each, on which a pointer moves for 2 s and
 # then rests, so that most frames are all but empty. A keyframe at the beginning.
-screen() { # NAME SIZE BITRATE
+screen() { # NAME FORMAT SIZE BITRATE CODEC-OPTIONS…
+  name=$1 format=$2 size=$3 rate=$4
+  shift 4
   ffmpeg -hide_banner -loglevel error -y \
     -f lavfi -i "testsrc=size=1920x1080:rate=1/5" -f lavfi -i "color=black:size=16x24:rate=5" \
-    -filter_complex "[0]fps=5[page];[page][1]overlay=x='300+600*min(mod(t,5),2)':y='200+300*min(mod(t,5),2)',scale=$2:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" \
-    -an -frames:v 50 -c:v libvpx -deadline realtime -cpu-used -5 -threads 1 \
-    -b:v "$3" -maxrate "$3" -bufsize "$3" -qmin 4 -qmax 40 -g 50 -keyint_min 50 -sc_threshold 0 \
-    -static-thresh 100 -auto-alt-ref 0 -lag-in-frames 0 -error-resilient 1 \
-    -flags:v +bitexact -fflags +bitexact -f ivf "$1"
+    -filter_complex "[0]fps=5[page];[page][1]overlay=x='300+600*min(mod(t,5),2)':y='200+300*min(mod(t,5),2)',scale=$size:flags=bicubic+accurate_rnd+bitexact,format=yuv420p" \
+    -an -frames:v 50 "$@" -threads 1 -b:v "$rate" -maxrate "$rate" -bufsize "$rate" -g 50 -keyint_min 50 \
+    -flags:v +bitexact -fflags +bitexact -f "$format" "$name"
 }
 
-screen screen-1080p.ivf 1920:1080 400k
-screen screen-540p.ivf 960:540 150k
+for lines in 1080 540; do
+  case $lines in
+    1080) pixels=1920:1080 kbps=400 ;;
+    *) pixels=960:540 kbps=150 ;;
+  esac
+  screen "screen-${lines}p.ivf" ivf "$pixels" "${kbps}k" -c:v libvpx -deadline realtime -cpu-used -5 \
+    -qmin 4 -qmax 40 -sc_threshold 0 -static-thresh 100 -auto-alt-ref 0 -lag-in-frames 0 \
+    -error-resilient 1
+  screen "screen-${lines}p.h264" h264 "$pixels" "${kbps}k" -c:v libx264 -profile:v baseline -preset medium \
+    -tune zerolatency -sc_threshold 0 -x264-params slices=1:sliced-threads=0 \
+    -bsf:v filter_units=remove_types=6
+  screen "screen-${lines}p.h265" hevc "$pixels" "${kbps}k" -c:v libx265 -preset medium -tune zerolatency \
+    -x265-params "log-level=none:bframes=0:open-gop=0:scenecut=0:repeat-headers=1:info=0:pools=none:frame-threads=1:vbv-bufsize=$kbps:vbv-maxrate=$kbps"
+done
+screen screen-1080p.vp9.ivf ivf 1920:1080 400k -c:v libvpx-vp9 -deadline realtime -cpu-used 8 \
+  -tune-content screen -lag-in-frames 0 -auto-alt-ref 0 -error-resilient 1
+screen screen-1080p.av1.ivf ivf 1920:1080 400k -c:v libaom-av1 -usage realtime -cpu-used 8 -row-mt 0 \
+  -qmin 24 -qmax 50 -lag-in-frames 0 -error-resilience 1
 
 # The scalable clips (video-*.l1t3.*, video-*.l3t3_key.*) are not made here, because no encoder of
 # ffmpeg or GStreamer writes spatial layers. A small program did it, with the SVC interfaces of
@@ -113,4 +137,4 @@ ffmpeg -hide_banner -loglevel error -y \
   -vn -ac 2 -c:a libopus -b:a 48k -vbr on -application audio -frame_duration 20 \
   -flags:a +bitexact -fflags +bitexact -f ogg audio.ogg
 
-ls -l video-* audio.ogg
+ls -l video-* screen-* audio.ogg

@@ -2,7 +2,8 @@
 //!
 //! The three VP8 layers show the same 150 frames at 25 frames/s, with keyframes at the same
 //! moments, every 2 s, and are 6 s long, as is the audio. The three layers of VP9, H.264 and H.265 are
-//! the same at a lower rate, 4 s long; of AV1 there is one.
+//! the same at a lower rate, 4 s long; of AV1 there is one. All have a picture in 1080p, 2 s long, and
+//! a shared screen.
 
 use crate::clip::{ClipError, ClipOptions, Codec, MediaClip};
 use crate::scalability::ScalabilityMode;
@@ -18,8 +19,17 @@ const H264_360P: &[u8] = include_bytes!("../clips/video-360p.h264");
 const H264_720P: &[u8] = include_bytes!("../clips/video-720p.h264");
 const VIDEO_1080P: &[u8] = include_bytes!("../clips/video-1080p.ivf");
 const H264_1080P: &[u8] = include_bytes!("../clips/video-1080p.h264");
+const VP9_1080P: &[u8] = include_bytes!("../clips/video-1080p.vp9.ivf");
+const H265_1080P: &[u8] = include_bytes!("../clips/video-1080p.h265");
+const AV1_1080P: &[u8] = include_bytes!("../clips/video-1080p.av1.ivf");
 const SCREEN_540P: &[u8] = include_bytes!("../clips/screen-540p.ivf");
 const SCREEN_1080P: &[u8] = include_bytes!("../clips/screen-1080p.ivf");
+const SCREEN_H264_540P: &[u8] = include_bytes!("../clips/screen-540p.h264");
+const SCREEN_H264_1080P: &[u8] = include_bytes!("../clips/screen-1080p.h264");
+const SCREEN_H265_540P: &[u8] = include_bytes!("../clips/screen-540p.h265");
+const SCREEN_H265_1080P: &[u8] = include_bytes!("../clips/screen-1080p.h265");
+const SCREEN_VP9_1080P: &[u8] = include_bytes!("../clips/screen-1080p.vp9.ivf");
+const SCREEN_AV1_1080P: &[u8] = include_bytes!("../clips/screen-1080p.av1.ivf");
 const H265_180P: &[u8] = include_bytes!("../clips/video-180p.h265");
 const H265_360P: &[u8] = include_bytes!("../clips/video-360p.h265");
 const H265_720P: &[u8] = include_bytes!("../clips/video-720p.h265");
@@ -52,8 +62,13 @@ pub fn video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
         Codec::Av1 => &[(360, VIDEO_AV1)],
         Codec::Opus => &[],
     };
+    clips(layers, codec, "video")
+}
+
+/// Clips of one codec by their heights.
+fn clips(layers: &[(u16, &[u8])], codec: Codec, what: &str) -> Result<Vec<MediaClip>, ClipError> {
     let clip = |(height, bytes): &(u16, &[u8])| {
-        MediaClip::from_bytes(&format!("built-in {height}p {codec} video"), bytes)
+        MediaClip::from_bytes(&format!("built-in {height}p {codec} {what}"), bytes)
     };
     layers.iter().map(clip).collect()
 }
@@ -62,30 +77,40 @@ pub fn video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
 const FULL_HD_FRAMES: usize = 50;
 
 /// The layers of a 1080p camera as livekit-client publishes it: 320×180, 640×360 and 1920×1080
-/// (client-sdk-js src/room/participant/publishUtils.ts), 2 s long. `None` of codecs that have none.
-pub fn full_hd_video(codec: Codec) -> Result<Option<Vec<MediaClip>>, ClipError> {
+/// (client-sdk-js src/room/participant/publishUtils.ts), 2 s long; AV1 has one of 1920×1080, for it has
+/// no others of the same pictures. None of Opus.
+pub fn full_hd_video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
     let bytes = match codec {
         Codec::Vp8 => VIDEO_1080P,
+        Codec::Vp9 => VP9_1080P,
         Codec::H264 => H264_1080P,
-        _ => return Ok(None),
+        Codec::H265 => H265_1080P,
+        Codec::Av1 => return clips(&[(1_080, AV1_1080P)], codec, "video"),
+        Codec::Opus => return Ok(Vec::new()),
     };
     let mut layers = video(codec)?;
     layers.truncate(2);
     for layer in &mut layers {
         layer.keep_first(FULL_HD_FRAMES);
     }
-    layers.push(MediaClip::from_bytes(&format!("built-in 1080p {codec} video"), bytes)?);
-    Ok(Some(layers))
+    layers.extend(clips(&[(1_080, bytes)], codec, "video")?);
+    Ok(layers)
 }
 
-/// A shared screen, VP8 at 5 frames/s, 10 s long and mostly still; low to high: 960×540, 1920×1080, as
+/// A shared screen at 5 frames/s, 10 s long and mostly still; low to high: 960×540, 1920×1080 as
 /// livekit-client publishes one (client-sdk-js src/room/participant/publishUtils.ts,
-/// `computeDefaultScreenShareSimulcastPresets`).
-pub fn screen_share() -> Result<[MediaClip; 2], ClipError> {
-    Ok([
-        MediaClip::from_bytes("built-in 540p screen", SCREEN_540P)?,
-        MediaClip::from_bytes("built-in 1080p screen", SCREEN_1080P)?,
-    ])
+/// `computeDefaultScreenShareSimulcastPresets`), of VP9 and AV1 1920×1080 alone, for it has those in one
+/// stream. None of Opus.
+pub fn screen_share(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
+    let layers: &[(u16, &[u8])] = match codec {
+        Codec::Vp8 => &[(540, SCREEN_540P), (1_080, SCREEN_1080P)],
+        Codec::Vp9 => &[(1_080, SCREEN_VP9_1080P)],
+        Codec::H264 => &[(540, SCREEN_H264_540P), (1_080, SCREEN_H264_1080P)],
+        Codec::H265 => &[(540, SCREEN_H265_540P), (1_080, SCREEN_H265_1080P)],
+        Codec::Av1 => &[(1_080, SCREEN_AV1_1080P)],
+        Codec::Opus => &[],
+    };
+    clips(layers, codec, "screen")
 }
 
 /// One clip of several layers: 640×360 of one spatial layer, 1280×720 of three, each 4 s. `None` of
@@ -172,32 +197,50 @@ mod tests {
 
     #[test]
     fn full_hd_has_the_lower_layers_of_the_same_pictures() {
-        for codec in [Codec::Vp8, Codec::H264] {
-            let layers = full_hd_video(codec).unwrap().unwrap();
+        let all = &[(320, 180), (640, 360), (1_920, 1_080)][..];
+        for (codec, expected, rates) in [
+            (Codec::Vp8, all, 1.8e6..2.6e6),
+            (Codec::Vp9, all, 1.2e6..1.9e6),
+            (Codec::H264, all, 1.8e6..2.6e6),
+            (Codec::H265, all, 0.9e6..1.4e6),
+            (Codec::Av1, &all[2..], 0.9e6..1.4e6),
+        ] {
+            let layers = full_hd_video(codec).unwrap();
             let sizes: Vec<_> = layers.iter().map(|clip| (clip.width, clip.height)).collect();
-            assert_eq!(sizes, [(320, 180), (640, 360), (1_920, 1_080)], "{codec}");
+            assert_eq!(sizes, expected, "{codec}");
             for clip in &layers {
                 assert_eq!((clip.codec, clip.duration_ticks), (codec, 180_000));
                 assert_eq!((clip.frames.len(), clip.frame_rate), (50, 25.0));
                 let keyframes = clip.frames.iter().filter(|frame| frame.keyframe).count();
                 assert!(keyframes == 1 && clip.frames[0].keyframe, "{codec}");
             }
-            let rate = layers[2].bitrate_bps();
+            let rate = layers.last().unwrap().bitrate_bps();
             println!("{codec}: {rate:.0} bps");
-            assert!((1.8e6..2.6e6).contains(&rate), "{codec}: {rate}");
+            assert!(rates.contains(&rate), "{codec}: {rate}");
         }
-        assert!(full_hd_video(Codec::Av1).unwrap().is_none());
     }
 
     #[test]
     fn a_shared_screen_is_mostly_still() {
-        for (clip, size) in screen_share().unwrap().iter().zip([(960, 540), (1_920, 1_080)]) {
-            assert_eq!((clip.codec, clip.width, clip.height), (Codec::Vp8, size.0, size.1));
-            assert_eq!((clip.frames.len(), clip.frame_rate), (50, 5.0));
-            assert_eq!(clip.duration_ticks, 900_000);
-            let still = clip.frames.iter().filter(|frame| frame.packets.len() <= 2).count();
-            assert!(still > 30, "{}: {still}", clip.name);
-            assert!((30e3..150e3).contains(&clip.bitrate_bps()), "{}", clip.bitrate_bps());
+        let both = &[(960, 540), (1_920, 1_080)][..];
+        for (codec, sizes) in [
+            (Codec::Vp8, both),
+            (Codec::Vp9, &both[1..]),
+            (Codec::H264, both),
+            (Codec::H265, both),
+            (Codec::Av1, &both[1..]),
+        ] {
+            let clips = screen_share(codec).unwrap();
+            assert_eq!(clips.len(), sizes.len(), "{codec}");
+            for (clip, size) in clips.iter().zip(sizes) {
+                assert_eq!((clip.codec, clip.width, clip.height), (codec, size.0, size.1));
+                assert_eq!((clip.frames.len(), clip.frame_rate), (50, 5.0));
+                assert_eq!(clip.duration_ticks, 900_000);
+                let still = clip.frames.iter().filter(|frame| frame.packets.len() <= 2).count();
+                println!("{}: {:.0} bps, {still} of 50", clip.name, clip.bitrate_bps());
+                assert!(still > 30, "{}: {still}", clip.name);
+                assert!((20e3..150e3).contains(&clip.bitrate_bps()), "{}", clip.bitrate_bps());
+            }
         }
     }
 

@@ -1,13 +1,13 @@
 //! The clips of a scenario, opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stampede_media::{ClipOptions, Codec, MediaClip, builtin, h265};
 use stampede_output::one_line;
 use stampede_report::Failure;
 use stampede_scenario::values::PublishResolution;
-use stampede_scenario::{Clips, CodecMix, Scenario, Target, VideoSpec};
+use stampede_scenario::{Clips, CodecMix, Scenario, ScreenSpec, Target, VideoSpec};
 
 /// Opens what a scenario publishes. What has to be said of the files goes to `notices`.
 ///
@@ -31,7 +31,11 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         }
         None => Default::default(),
     };
-    let mut clips = video.iter().chain(more_video.iter().flatten());
+    let screen = match &scenario.screen {
+        Some(spec) => screen_layers(spec, notices)?,
+        None => Vec::new(),
+    };
+    let mut clips = video.iter().chain(more_video.iter().flatten()).chain(&screen);
     let recordable = |clip: &Arc<MediaClip>| stampede_media::is_recordable(clip.codec);
     let unrecordable = clips.find(|clip| !recordable(clip)).map(|clip| clip.codec);
     if let Some(codec) = unrecordable
@@ -43,15 +47,8 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         )));
     }
     if matches!(scenario.target, Target::Embedded(_)) {
-        let of_file = video.iter().find_map(|clip| Some((clip, h265_profile(clip)?)));
-        if let Some((clip, profile)) = of_file.filter(|(_, profile)| *profile != H265_MAIN) {
-            return Err(Failure::config(format!(
-                "--video: {}: it is of H.265 profile {profile}, and the embedded SFU forwards Main \
-                 (profile {H265_MAIN}) only: encode it with 8 bits a sample, or add --url \
-                 ws://HOST:7880",
-                one_line(&clip.name)
-            )));
-        }
+        check_profile("--video", &video)?;
+        check_profile("--screen-share", &screen)?;
     }
     let audio = scenario.audio.as_ref().map(|file| audio_clip(file.as_deref())).transpose()?;
     let backup = scenario.video.as_ref().and_then(|spec| {
@@ -68,14 +65,31 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         }
         None => Vec::new(),
     };
-    let shared = scenario.shape.screen_shares() > 0;
-    let screen = match shared {
-        true => builtin::screen_share().map_err(Failure::other)?.map(Arc::new).to_vec(),
-        false => Vec::new(),
+    let of_screen = scenario.screen.as_ref().zip(screen.first());
+    let screen_backup = match of_screen.and_then(|(spec, clip)| spec.backup.of(clip.codec)) {
+        Some(codec) => builtin::screen_share(codec).map_err(Failure::other)?,
+        None => Vec::new(),
     };
-    let sound = shared && scenario.shape.screen_share_audio;
+    // Of two layers livekit-server 1.13.5 asks for none: it looks for the third
+    // (pkg/sfu/buffer/videolayerutils.go, `GetVideoQualityForSpatialLayer`).
+    let screen_backup = screen_backup.into_iter().next_back().map(Arc::new);
+    let sound = scenario.screen.is_some() && scenario.shape.screen_share_audio;
     let screen_audio = sound.then(|| audio_clip(None)).transpose()?;
-    Ok(Clips { video, more_video, audio, backup, screen, screen_audio })
+    Ok(Clips { video, more_video, audio, backup, screen, screen_backup, screen_audio })
+}
+
+/// Refuses files of H.265 in a profile that the embedded SFU does not have.
+fn check_profile(flag: &str, clips: &[Arc<MediaClip>]) -> Result<(), Failure> {
+    let of_file = clips.iter().find_map(|clip| Some((clip, h265_profile(clip)?)));
+    match of_file.filter(|(_, profile)| *profile != H265_MAIN) {
+        Some((clip, profile)) => Err(Failure::config(format!(
+            "{flag}: {}: it is of H.265 profile {profile}, and the embedded SFU forwards Main \
+             (profile {H265_MAIN}) only: encode it with 8 bits a sample, or add --url \
+             ws://HOST:7880",
+            one_line(&clip.name)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Profile of H.265 (annex A) that browsers and the embedded SFU have.
@@ -95,31 +109,49 @@ fn video_layers(
     notices: &mut Vec<String>,
 ) -> Result<Vec<Arc<MediaClip>>, Failure> {
     let mut layers = if spec.resolution == PublishResolution::P1080 {
-        let codec = codec.unwrap_or(Codec::Vp8);
-        let clips = builtin::full_hd_video(codec).map_err(Failure::other)?.ok_or_else(|| {
-            Failure::config(format!(
-                "--publish-resolution 1080p: there is no built-in clip of {codec} in it, only of VP8 \
-                 and H.264"
-            ))
-        })?;
-        clips.into_iter().map(Arc::new).collect()
+        let clips = builtin::full_hd_video(codec.unwrap_or(Codec::Vp8));
+        clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
     } else if let Some(clip) = scalable_clip(spec, codec)? {
         vec![Arc::new(clip)]
     } else if spec.files.is_empty() {
         let clips = builtin::video(codec.unwrap_or(Codec::Vp8));
         clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
     } else {
-        video_files(spec, codec, notices)?
+        let scalability = spec.scalability(codec);
+        let options = ClipOptions { frame_rate: spec.frame_rate, scalability };
+        Files { flag: "--video", paths: &spec.files, codec, options }.open(notices)?
     };
     if spec.single_layer {
         layers.drain(..layers.len() - 1);
     }
+    check_order("--video", &layers)?;
+    Ok(layers)
+}
+
+/// The layers of a shared screen.
+fn screen_layers(
+    spec: &ScreenSpec,
+    notices: &mut Vec<String>,
+) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let ScreenSpec { files: paths, codec, .. } = spec;
+    if paths.is_empty() {
+        let clips = builtin::screen_share(codec.unwrap_or(Codec::Vp8));
+        return Ok(clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect());
+    }
+    let options = ClipOptions::default();
+    let layers = Files { flag: "--screen-share", paths, codec: *codec, options }.open(notices)?;
+    check_order("--screen-share", &layers)?;
+    Ok(layers)
+}
+
+/// Layers are given lowest first.
+fn check_order(flag: &str, layers: &[Arc<MediaClip>]) -> Result<(), Failure> {
     for pair in layers.windows(2) {
         let [low, high] = pair else { continue };
         let pixels = |clip: &MediaClip| u32::from(clip.width) * u32::from(clip.height);
         if pixels(low) >= pixels(high) {
             return Err(Failure::config(format!(
-                "--video: '{}' ({}x{}) comes before '{}' ({}x{}): give the lowest layer first, \
+                "{flag}: '{}' ({}x{}) comes before '{}' ({}x{}): give the lowest layer first, \
                  each larger than the one before",
                 one_line(&low.name),
                 low.width,
@@ -130,7 +162,7 @@ fn video_layers(
             )));
         }
     }
-    Ok(layers)
+    Ok(())
 }
 
 /// The built-in clip of several layers in one stream, if it is to be published.
@@ -156,45 +188,56 @@ fn audio_clip(file: Option<&Path>) -> Result<Arc<MediaClip>, Failure> {
     Ok(Arc::new(clip))
 }
 
-/// Opens the files of `--video`: all of one codec, that of `--video-codec` if it is given.
-fn video_files(
-    spec: &VideoSpec,
+/// Video files that a flag names, lowest layer first.
+struct Files<'a> {
+    flag: &'static str,
+    paths: &'a [PathBuf],
+    /// What they are to hold; without it what the first one holds.
     codec: Option<Codec>,
-    notices: &mut Vec<String>,
-) -> Result<Vec<Arc<MediaClip>>, Failure> {
-    let options = ClipOptions { frame_rate: spec.frame_rate, scalability: spec.scalability(codec) };
-    let mut layers: Vec<Arc<MediaClip>> = Vec::new();
-    for file in &spec.files {
-        let opened = MediaClip::open_with(file, options)
-            .map_err(|error| Failure::config(format!("--video: {error}")))?;
-        let clip = opened.clip;
-        let first = layers.first().map(|first| first.codec);
-        let wanted = codec.or(first).unwrap_or(clip.codec);
-        let name = one_line(&clip.name);
-        if !clip.codec.is_video() || clip.codec != wanted {
-            let takes = match wanted.is_video() {
-                true => wanted.to_string(),
-                false => "video".to_owned(),
-            };
-            return Err(Failure::config(format!(
-                "--video: {name}: byte 0: it holds {}, but {takes} is published; give files of \
-                 one codec, and --video-codec to match",
-                clip.codec
-            )));
+    options: ClipOptions,
+}
+
+impl Files<'_> {
+    /// Opens them: all of one codec.
+    fn open(&self, notices: &mut Vec<String>) -> Result<Vec<Arc<MediaClip>>, Failure> {
+        let Self { flag, options, .. } = self;
+        let mut layers: Vec<Arc<MediaClip>> = Vec::new();
+        for file in self.paths {
+            let opened = MediaClip::open_with(file, *options)
+                .map_err(|error| Failure::config(format!("{flag}: {error}")))?;
+            let clip = opened.clip;
+            let first = layers.first().map(|first| first.codec);
+            let wanted = self.codec.or(first).unwrap_or(clip.codec);
+            let name = one_line(&clip.name);
+            if !clip.codec.is_video() || clip.codec != wanted {
+                let takes = match wanted.is_video() {
+                    true => wanted.to_string(),
+                    false => "video".to_owned(),
+                };
+                return Err(Failure::config(format!(
+                    "{flag}: {name}: byte 0: it holds {}, but {takes} is published; give files of \
+                     one codec, and {flag}-codec to match",
+                    clip.codec
+                )));
+            }
+            if options.frame_rate.is_some() && !matches!(clip.codec, Codec::H264 | Codec::H265) {
+                return Err(Failure::config(format!(
+                    "{flag}-frame-rate: {name} has timestamps of its own; leave the flag out"
+                )));
+            }
+            if opened.frame_rate_assumed {
+                let otherwise = match *flag {
+                    "--video" => "say otherwise with --video-frame-rate",
+                    _ => "encode it with its timing, or as IVF",
+                };
+                notices.push(format!(
+                    "{flag}: {name} does not say how fast it plays; it is taken for {} frames/s \
+                     ({otherwise})",
+                    clip.frame_rate
+                ));
+            }
+            layers.push(Arc::new(clip));
         }
-        if spec.frame_rate.is_some() && !matches!(clip.codec, Codec::H264 | Codec::H265) {
-            return Err(Failure::config(format!(
-                "--video-frame-rate: {name} has timestamps of its own; leave the flag out"
-            )));
-        }
-        if opened.frame_rate_assumed {
-            notices.push(format!(
-                "--video: {name} does not say how fast it plays; it is taken for {} frames/s \
-                 (say otherwise with --video-frame-rate)",
-                clip.frame_rate
-            ));
-        }
-        layers.push(Arc::new(clip));
+        Ok(layers)
     }
-    Ok(layers)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stampede_core::{CongestionFeedback, Transport};
 use stampede_impair::Spec as ImpairSpec;
+use stampede_media::Codec;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
 use stampede_signaling::Profile;
@@ -49,6 +50,10 @@ pub struct Draft {
     pub screen_share_publishers: u32,
     /// A shared screen has sound.
     pub screen_share_audio: bool,
+    /// Codec of shared screens.
+    pub screen_share_codec: Option<Codec>,
+    /// Video files of shared screens, lowest layer first.
+    pub screen_share: Vec<PathBuf>,
     /// Data messages.
     pub data: DataDraft,
     /// Calls between participants.
@@ -214,6 +219,8 @@ impl Default for Draft {
             participant_tracks: ParticipantTracks::default(),
             screen_share_publishers: 0,
             screen_share_audio: false,
+            screen_share_codec: None,
+            screen_share: Vec::new(),
             data: DataDraft::default(),
             rpc: RpcDraft::default(),
             duration: None,

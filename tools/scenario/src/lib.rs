@@ -36,6 +36,7 @@ mod room_sizes;
 mod rpc;
 mod rpc_draft;
 mod scenario;
+mod screen;
 mod secret;
 mod shape;
 mod shorthand;
@@ -43,6 +44,8 @@ mod signal;
 mod stage;
 mod tokens;
 pub mod values;
+
+pub use stampede_media::Codec;
 
 pub use audience::{Arrival, Audience, AudienceDraft, Visit};
 pub use choices::{LayoutChoice, SubscribeMode};
@@ -68,6 +71,7 @@ pub use scenario::{
     CaptureSpec, Clips, Embedded, NetworkSpec, RecordSpec, Scenario, Server, Target, VideoSpec,
     packet_ring_bytes,
 };
+pub use screen::ScreenSpec;
 pub use secret::Secret;
 pub use shape::{RoomSpec, Shape};
 pub use shorthand::Shorthand;

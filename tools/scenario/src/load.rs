@@ -130,7 +130,8 @@ mod tests {
             clips.audio = Some(Arc::new(builtin::audio().unwrap()));
         }
         if scenario.shape.screen_shares() > 0 {
-            clips.screen = builtin::screen_share().unwrap().map(Arc::new).to_vec();
+            let screen = builtin::screen_share(Codec::Vp8).unwrap();
+            clips.screen = screen.into_iter().map(Arc::new).collect();
             let sound = scenario.shape.screen_share_audio;
             clips.screen_audio = sound.then(|| Arc::new(builtin::audio().unwrap()));
         }
@@ -173,18 +174,18 @@ mod tests {
             let packets: usize = clip.frames.iter().map(|frame| frame.packets.len()).sum();
             packets as f64 / clip.duration_seconds()
         };
-        let [low, high] = builtin::screen_share().unwrap();
+        let [low, high] = &builtin::screen_share(Codec::Vp8).unwrap()[..] else { panic!() };
         let screens = packets(shared(2, false, false));
-        assert!((screens - 20.0 * rate(&high)).abs() < 1e-6, "{screens}");
+        assert!((screens - 20.0 * rate(high)).abs() < 1e-6, "{screens}");
         let with_sound = packets(shared(2, true, false)) - screens;
         assert!((with_sound - 20.0 * rate(&builtin::audio().unwrap())).abs() < 1e-6);
         let small = |no_simulcast| {
             packets(Draft { resolution: Resolution::Low, ..shared(1, false, no_simulcast) })
         };
-        assert!((small(false) - 10.0 * rate(&low)).abs() < 1e-6);
-        assert!((small(true) - 10.0 * rate(&high)).abs() < 1e-6, "there is but one layer");
+        assert!((small(false) - 10.0 * rate(low)).abs() < 1e-6);
+        assert!((small(true) - 10.0 * rate(high)).abs() < 1e-6, "there is but one layer");
         let beside = packets(Draft { screen_share_publishers: 1, ..video_only(10) });
-        assert!((beside - 10.0 * (one + rate(&high))).abs() < 1e-6, "{beside}");
+        assert!((beside - 10.0 * (one + rate(high))).abs() < 1e-6, "{beside}");
         let nobodys =
             Draft { video_publishers: Some(0), audio_publishers: Some(0), ..Draft::default() };
         assert_eq!(load(nobodys), None);

@@ -398,12 +398,13 @@ mod tests {
     };
 
     fn clips(scenario: &Scenario) -> Clips {
+        let arcs = |clips: Vec<_>| -> Vec<_> { clips.into_iter().map(Arc::new).collect() };
         let layers = |codec| {
             let mut video = builtin::video(codec).unwrap();
             if scenario.video.as_ref().is_some_and(|video| video.single_layer) {
                 video.drain(..video.len() - 1);
             }
-            video.into_iter().map(Arc::new).collect()
+            arcs(video)
         };
         let others = [Codec::H264, Codec::Vp9].map(layers);
         Clips {
@@ -411,7 +412,8 @@ mod tests {
             more_video: others.to_vec(),
             audio: Some(Arc::new(builtin::audio().unwrap())),
             backup: layers(Codec::Vp8),
-            screen: builtin::screen_share().unwrap().map(Arc::new).to_vec(),
+            screen: arcs(builtin::screen_share(Codec::Vp8).unwrap()),
+            screen_backup: None,
             screen_audio: scenario
                 .shape
                 .screen_share_audio

@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::codec_mix::{CodecMix, CodecTurns};
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
+use crate::screen::ScreenSpec;
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
@@ -51,6 +52,8 @@ pub struct Scenario {
     pub audio_publishers: u32,
     /// Who share their screen, per room.
     pub screen_share_publishers: u32,
+    /// What is published of their screens; `None` where nobody shares one.
+    pub screen: Option<ScreenSpec>,
     /// Per room; with stages the most at one time, of drawn rooms the mean, both rounded up.
     pub subscribers: u32,
     /// Who send and receive, per room.
@@ -236,6 +239,8 @@ pub struct Clips {
     pub backup: Vec<Arc<MediaClip>>,
     /// Layers of a shared screen, lowest first; empty where nobody shares one.
     pub screen: Vec<Arc<MediaClip>>,
+    /// Its largest layer in its backup codec, if it has one.
+    pub screen_backup: Option<Arc<MediaClip>>,
     /// Its sound, if it has any.
     pub screen_audio: Option<Arc<MediaClip>>,
 }
@@ -324,7 +329,7 @@ impl Scenario {
         // Stages may start far more than are there at a time.
         too_many((shape.publishers() + shape.receivers()) as u64)?;
         check_participants(&draft, &shape)?;
-        check_screens(&draft, &shape)?;
+        let screen = ScreenSpec::new(&draft, &shape)?;
         people::check(&draft, &shape)?;
         let target = target(&draft, peak)?;
         check_moves(&draft, &target)?;
@@ -352,6 +357,7 @@ impl Scenario {
             video_publishers,
             audio_publishers,
             screen_share_publishers: draft.screen_share_publishers,
+            screen,
             subscribers,
             participants,
             data,
@@ -510,18 +516,6 @@ fn check_participants(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
             "--participant-tracks {} is given but there are no participants: add --participants 2",
             draft.participant_tracks
         )));
-    }
-    Ok(())
-}
-
-/// Shared screens and what is said of them.
-fn check_screens(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
-    let screens = shape.screen_shares();
-    if screens == 0 && draft.screen_share_audio {
-        return Err(Failure::config(
-            "--screen-share-audio is given but nobody shares a screen: add \
-             --screen-share-publishers 1",
-        ));
     }
     Ok(())
 }
@@ -733,7 +727,9 @@ impl VideoSpec {
             true => Layering::usual(codec),
             false => Layering::None,
         };
-        let mode = self.layering.unwrap_or_else(usual).mode();
+        // The built-in clips of 1080p have no layers within a stream.
+        let has_layers = self.resolution != PublishResolution::P1080;
+        let mode = self.layering.unwrap_or_else(usual).mode().filter(|_| has_layers);
         mode.filter(|_| codec.is_none_or(Layering::is_for))
     }
 }
@@ -751,6 +747,12 @@ fn layering(draft: &Draft) -> Result<Option<Layering>, Failure> {
         return Err(Failure::config(format!(
             "--scalability-mode {mode} is for VP9 and AV1: add --video-codec vp9 or av1, or leave it \
              out"
+        )));
+    }
+    if draft.publish_resolution == PublishResolution::P1080 {
+        return Err(Failure::config(format!(
+            "--scalability-mode {mode}: the built-in clips of --publish-resolution 1080p have no layers \
+             within a stream; leave one of them out"
         )));
     }
     if draft.video.len() > 1 {

@@ -311,7 +311,11 @@ mod tests {
                 ..draft()
             };
             let clips = Clips {
-                screen: stampede_media::builtin::screen_share().unwrap().map(Into::into).to_vec(),
+                screen: stampede_media::builtin::screen_share(stampede_media::Codec::Vp8)
+                    .unwrap()
+                    .into_iter()
+                    .map(Into::into)
+                    .collect(),
                 screen_audio: Some(stampede_media::builtin::audio().unwrap().into()),
                 ..Clips::default()
             };

@@ -220,7 +220,7 @@ pub enum PublishResolution {
     #[default]
     #[cfg_attr(feature = "clap", value(name = "720p"))]
     P720,
-    /// 1080p, of VP8 and H.264.
+    /// 1080p.
     #[cfg_attr(feature = "clap", value(name = "1080p"))]
     P1080,
 }

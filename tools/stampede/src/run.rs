@@ -29,9 +29,10 @@ pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use stampede_media::Codec;
+    use stampede_media::{Codec, MediaClip};
     use stampede_run::{Prepared, prepare};
     use stampede_scenario::{Draft, Target};
 
@@ -110,6 +111,54 @@ mod tests {
             );
         }
         assert!(scenario(&screens).is_ok());
+    }
+
+    #[test]
+    fn screens_are_shared_in_the_codec_or_the_file_that_is_named() {
+        let shared = |more: &[&str]| {
+            prepared(&[&["--subscribers=1", "--screen-share-publishers=1"], more].concat())
+        };
+        let codecs = |clips: &[Arc<MediaClip>]| -> Vec<(Codec, u16)> {
+            clips.iter().map(|clip| (clip.codec, clip.height)).collect()
+        };
+        let clips = shared(&[]).unwrap().clips;
+        assert_eq!(codecs(&clips.screen), [(Codec::Vp8, 540), (Codec::Vp8, 1_080)]);
+        assert!(clips.screen_backup.is_none());
+        let clips = shared(&["--screen-share-codec=av1"]).unwrap().clips;
+        assert_eq!(codecs(&clips.screen), [(Codec::Av1, 1_080)]);
+        let backup = clips.screen_backup.unwrap();
+        assert_eq!((backup.codec, backup.height), (Codec::Vp8, 1_080));
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/media/clips");
+        let [low, high] =
+            ["540", "1080"].map(|size| format!("--screen-share={path}/screen-{size}p.h264"));
+        let (low, high) = (low.as_str(), high.as_str());
+        let clips = shared(&[low, high]).unwrap().clips;
+        assert_eq!(codecs(&clips.screen), [(Codec::H264, 540), (Codec::H264, 1_080)]);
+        let refused = |args: &[&str]| shared(args).err().unwrap().to_string();
+        assert!(refused(&[high, low]).contains("--screen-share: '"));
+        assert!(refused(&[high, "--no-simulcast", low]).contains("one layer"));
+        let error = refused(&[low, "--screen-share-codec=vp8"]);
+        assert!(error.contains("--screen-share-codec to match"), "{error}");
+        for flag in ["--screen-share-codec=vp9", "--screen-share=x", "--screen-share-audio"] {
+            let error = scenario(&[flag]).unwrap_err().to_string();
+            assert!(error.contains("nobody shares a screen"), "{error}");
+        }
+    }
+
+    #[test]
+    fn in_1080p_nothing_has_layers_within_a_stream() {
+        let heights = |codec| {
+            let args = ["--subscribers=1", "--publish-resolution=1080p", "--video-codec", codec];
+            let clips = prepared(&args).unwrap().clips.video;
+            assert!(clips.iter().all(|clip| clip.scalability.is_none()), "{codec}");
+            clips.iter().map(|clip| clip.height).collect::<Vec<_>>()
+        };
+        for codec in ["vp8", "vp9", "h264", "h265"] {
+            assert_eq!(heights(codec), [180, 360, 1_080], "{codec}");
+        }
+        assert_eq!(heights("av1"), [1_080]);
+        let args = ["--publish-resolution=1080p", "--video-codec=vp9", "--scalability-mode=L1T3"];
+        assert!(scenario(&args).unwrap_err().to_string().contains("leave one of them out"));
     }
 
     #[test]

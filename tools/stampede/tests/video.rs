@@ -59,8 +59,9 @@ fn every_codec_is_published_forwarded_and_followed() {
 fn shared_screens_are_tracks_of_their_own_and_stand_still() {
     let _beside = beside();
     let args = ["--screen-share-publishers=1", "--screen-share-audio", "--duration=7s"];
-    for codec in ["vp8", "h265"] {
-        let ended = run(&small(&[&args[..], &["--video-codec", codec]].concat()));
+    for (codec, of_screen) in [("vp8", "av1"), ("h265", "vp9"), ("vp9", "h265")] {
+        let codecs = ["--video-codec", codec, "--screen-share-codec", of_screen];
+        let ended = run(&small(&[&args[..], &codecs].concat()));
         assert_flawless(&ended, 6, 10.0);
         assert_eq!(ended.number("/publish/tracks"), 4.0, "{codec}");
         assert_eq!(ended.number("/video/freezes/count"), 0.0, "{codec}");
@@ -75,8 +76,10 @@ fn shared_screens_are_tracks_of_their_own_and_stand_still() {
         let camera = row("720p").unwrap_or_else(|| panic!("{heights:#}"));
         assert!((22.0..28.0).contains(&camera["fps"].as_f64().unwrap()), "{codec}: {camera:#}");
     }
-    // In a meeting everybody but who shares gets it.
-    let meeting = ["run", "--participants=3", "--screen-share-publishers=1", "--seed=7"];
+    // In a meeting everybody but who shares gets it: a file of its own, at its own pace.
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/media/clips/screen-540p.h264");
+    let file = &format!("--screen-share={file}");
+    let meeting = ["run", "--participants=3", "--screen-share-publishers=1", "--seed=7", file];
     let ended =
         run(&[&meeting[..], &["--duration=3s", "--num-per-second=50", "--no-tui"]].concat());
     ended.assert_code(0);
@@ -104,7 +107,12 @@ fn vp9_is_simulcast_too() {
 #[test]
 fn cameras_of_1080p_are_simulcast() {
     let _beside = beside();
-    for (codec, resolution, height) in [("vp8", "high", 1_080), ("h264", "medium", 360)] {
+    for (codec, resolution, height) in [
+        ("vp9", "high", 1_080),
+        ("h264", "medium", 360),
+        ("av1", "low", 1_080),
+        ("h265", "high", 1_080),
+    ] {
         let args = ["--publish-resolution=1080p", "--video-codec", codec];
         let ended = run(&small(&[&args[..], &["--video-resolution", resolution]].concat()));
         assert_flawless(&ended, 6, 5.0);

@@ -239,6 +239,9 @@ pub struct Options {
     pub video_resolution: String,
     /// Names of the published video clips, lowest layer first.
     pub video: Vec<String>,
+    /// Names of the clips that are shared screens, lowest layer first; empty where nobody shares one.
+    #[serde(default)]
+    pub screen_share: Vec<String>,
     /// `--video-codec`; `null` where it was not given.
     #[serde(default)]
     pub video_codec: Option<String>,

@@ -680,6 +680,7 @@ fn options(data: &RunData) -> Options {
         fault: scenario.faults.iter().map(ToString::to_string).collect(),
         video_resolution: scenario.resolution.name().to_owned(),
         video: data.clips.all_video().flatten().map(|clip| clip.name.clone()).collect(),
+        screen_share: data.clips.screen.iter().map(|clip| clip.name.clone()).collect(),
         video_codec: scenario
             .video
             .as_ref()
@@ -689,6 +690,7 @@ fn options(data: &RunData) -> Options {
             .clips
             .backup
             .first()
+            .or(data.clips.screen_backup.as_ref())
             .map(|clip| stampede_scenario::values::codec_name(clip.codec).to_owned()),
         subscribe_codecs: scenario.subscribe_codecs.as_ref().map(ToString::to_string),
         audio: data.clips.audio.as_ref().map(|clip| clip.name.clone()),

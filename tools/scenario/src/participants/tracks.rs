@@ -76,6 +76,9 @@ pub(super) fn shares_screen(
     let mut track = video_track(&spec.identity, layers, phase);
     track.cid = format!("{}-screen", spec.identity);
     publish(spec, track, TrackSource::ScreenShare);
+    if let Some(backup) = &clips.screen_backup {
+        back_up(spec, std::slice::from_ref(backup), phase);
+    }
     if let Some(clip) = &clips.screen_audio {
         let audio = AudioOf { clip, turns: None, options: AudioOptions::default() };
         let mut track = audio_track(&spec.identity, audio, phase);

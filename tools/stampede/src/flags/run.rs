@@ -13,9 +13,10 @@ use stampede_report::out::Output;
 use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, PublishResolution, Resolution};
 use stampede_scenario::{
-    BackupCodec, CaptureDraft, CodecList, CodecMix, CohortSpec, CongestionFeedback, DataDraft,
-    DataKinds, Draft, EmbeddedDraft, FaultSpec, Layering, LayoutChoice, ParticipantTracks,
-    Reconnect, RoomDraft, RpcDraft, Secret, Shorthand, Signal, Stage, SubscribeMode, Transport,
+    BackupCodec, CaptureDraft, Codec, CodecList, CodecMix, CohortSpec, CongestionFeedback,
+    DataDraft, DataKinds, Draft, EmbeddedDraft, FaultSpec, Layering, LayoutChoice,
+    ParticipantTracks, Reconnect, RoomDraft, RpcDraft, Secret, Shorthand, Signal, Stage,
+    SubscribeMode, Transport,
 };
 use stampede_sfu::SfuOptions;
 
@@ -83,8 +84,8 @@ pub(crate) struct RunFlags {
     #[arg(long, default_value = "both", value_name = "TRACKS", help_heading = "Scenario")]
     pub participant_tracks: ParticipantTracks,
     /// Who share their screen, per room, beside what they publish otherwise: the first publishers, then
-    /// the first of --participants, then publishers that send nothing else. The built-in clip is VP8 in
-    /// 1080p at 5 frames/s, mostly still, simulcast of 540p and 1080p.
+    /// the first of --participants, then publishers that send nothing else. The built-in clips are in
+    /// 1080p at 5 frames/s, mostly still; those of VP8, H.264 and H.265 simulcast of 540p and 1080p.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Scenario")]
     pub screen_share_publishers: u32,
     /// A shared screen has sound: a second audio track, without RED and DTX.
@@ -181,8 +182,9 @@ pub(crate) struct RunFlags {
     /// Simulcast layer that subscribers ask for.
     #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
     pub video_resolution: Resolution,
-    /// Size of the built-in clips of VP8 and H.264: 1080p is simulcast of 180p, 360p and 1080p at 25
-    /// frames/s, as livekit-client publishes it, and 2 s long.
+    /// Size of the built-in clips: 1080p is simulcast of 180p, 360p and 1080p at 25 frames/s, as
+    /// livekit-client publishes it, and 2 s long; of AV1 it is 1080p alone. None has layers within a
+    /// stream.
     #[arg(long, value_enum, default_value = "720p", value_name = "SIZE", help_heading = "Media")]
     pub publish_resolution: PublishResolution,
     /// Codec of published video: vp8, vp9, h264, h265 or av1, or several with the shares of publishers
@@ -218,10 +220,17 @@ pub(crate) struct RunFlags {
     /// browser does, and resume with a keyframe; without it such pauses are only counted.
     #[arg(long, help_heading = "Media")]
     pub dynacast: bool,
-    /// IVF (VP8, VP9, AV1) or Annex B (H.264) file to publish, looped; up to three of one codec for
+    /// IVF (VP8, VP9, AV1) or Annex B (H.264, H.265) file to publish, looped; up to three of one codec for
     /// simulcast, lowest layer first.
     #[arg(long, value_name = "FILE", help_heading = "Media")]
     pub video: Vec<PathBuf>,
+    /// Codec of shared screens: vp8, vp9, h264, h265 or av1 [default: that of --screen-share, else vp8].
+    #[arg(long, value_name = "CODEC", value_parser = values::video_codec, help_heading = "Media")]
+    pub screen_share_codec: Option<Codec>,
+    /// File to publish as a shared screen, as --video takes it; two of one codec for simulcast, the
+    /// smaller one first.
+    #[arg(long, value_name = "FILE", help_heading = "Media")]
+    pub screen_share: Vec<PathBuf>,
     /// Ogg (Opus) file to publish, looped.
     #[arg(long, value_name = "FILE", help_heading = "Media")]
     pub audio: Option<PathBuf>,
@@ -488,6 +497,8 @@ impl RunFlags {
             participant_tracks: self.participant_tracks,
             screen_share_publishers: self.screen_share_publishers,
             screen_share_audio: self.screen_share_audio,
+            screen_share_codec: self.screen_share_codec,
+            screen_share: self.screen_share,
             data: DataDraft {
                 publishers: self.data_publishers,
                 rate: self.data_rate,
