@@ -125,6 +125,7 @@ fn add(engine: &Engine, number: usize, sdp: String) -> Value {
         cohort: 0,
         role: PeerRole::subscriber(false),
         local_ip: Some(Ipv4Addr::LOCALHOST.into()),
+        beside: None,
     };
     let peer: PeerId = engine.add_peer(spec).unwrap();
     engine.command(peer, PeerCommand::Offer { id: 1, sdp, mid_to_track_id: vec![] }).unwrap();

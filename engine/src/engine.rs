@@ -155,7 +155,8 @@ impl Engine {
         self.workers.len()
     }
 
-    /// Binds its first UDP socket, if it may have one, and gives the new peer to the worker with the fewest.
+    /// Binds its first UDP socket, if it may have one, and gives the new peer to the worker with the
+    /// fewest, or to that of the peer that it is beside.
     ///
     /// # Errors
     /// When the socket can't be bound, or no worker takes the peer.
@@ -165,6 +166,7 @@ impl Engine {
             .workers
             .iter()
             .enumerate()
+            .filter(|(index, _)| spec.beside.is_none_or(|peer| usize::from(peer.worker) == *index))
             .min_by_key(|(_, worker)| worker.peers.load(Ordering::Relaxed))
             .filter(|(_, worker)| worker.peers.load(Ordering::Relaxed) < max)
             .ok_or(AddPeerError::TooManyPeers { max })?;
@@ -180,7 +182,8 @@ impl Engine {
         worker.peers.fetch_add(1, Ordering::Relaxed);
         let known = usize::from(spec.cohort) < self.options.cohorts.len();
         let cohort = if known { spec.cohort } else { 0 };
-        let peer = NewPeer { id, label: spec.label, role: spec.role, cohort, socket };
+        let PeerSpec { label, role, beside, .. } = spec;
+        let peer = NewPeer { id, label, role, cohort, socket, beside };
         self.post(index, WorkerCommand::Add(Box::new(peer))).inspect_err(|_| {
             worker.peers.fetch_sub(1, Ordering::Relaxed);
         })?;

@@ -25,6 +25,10 @@ pub struct PeerSpec {
     /// Which of [`EngineOptions::cohorts`](crate::EngineOptions::cohorts) it is in. One past their
     /// end is in the first; publishers are in one for form's sake.
     pub cohort: u16,
+    /// Another connection of the same participant, by which it receives: this one goes to the same
+    /// worker, and what comes there of calls is handed to it
+    /// ([`PeerRole::calls_elsewhere`](stampede_core::PeerRole::calls_elsewhere)).
+    pub beside: Option<PeerId>,
 }
 
 /// Longest [`PeerCommand::CutOff`]; a longer one ends then.

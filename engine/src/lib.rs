@@ -16,7 +16,7 @@
 //!
 //! let engine = Engine::start(EngineOptions { workers: 1, ..EngineOptions::default() })?;
 //! let role = PeerRole::subscriber(false);
-//! let spec = PeerSpec { label: "sub-1".to_owned(), role, local_ip: None, cohort: 0 };
+//! let spec = PeerSpec { label: "sub-1".to_owned(), role, local_ip: None, cohort: 0, beside: None };
 //! let peer = engine.add_peer(spec)?;
 //! engine.command(peer, PeerCommand::Close)?;
 //! let _report = engine.stop();

@@ -34,6 +34,7 @@ pub(crate) struct NewPeer {
     pub(crate) role: PeerRole,
     pub(crate) cohort: u16,
     pub(crate) socket: Option<UdpSocket>,
+    pub(crate) beside: Option<PeerId>,
 }
 
 /// A file descriptor that is readable while events wait; for `epoll` or tokio's `AsyncFd`.

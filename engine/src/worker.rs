@@ -98,6 +98,9 @@ struct Slot {
     cohort: u16,
     /// DTLS is up, or the connection broke before: no handshake waits for this worker.
     handshake_over: bool,
+    /// The peer by which the same participant sends, if that is another one: it hears what comes here
+    /// of calls.
+    sends_by: Option<PeerId>,
 }
 
 impl Slot {
@@ -452,9 +455,13 @@ impl Worker {
             self.connecting -= 1;
             slot.learn(&self.setup.learned);
         }
+        let sends_by = slot.sends_by;
         self.set_timer(key, deadline);
         if !self.address_requests.is_empty() {
             self.carry_out_requests(clock, key);
+        }
+        if let Some(other) = sends_by {
+            self.hand_calls_over(clock, key, other);
         }
     }
 }

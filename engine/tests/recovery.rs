@@ -28,7 +28,7 @@ struct Rig {
 impl Rig {
     fn add(&self, label: &str, role: PeerRole) -> PeerId {
         let local_ip = Some(Ipv4Addr::LOCALHOST.into());
-        let spec = PeerSpec { label: label.to_owned(), role, local_ip, cohort: 0 };
+        let spec = PeerSpec { label: label.to_owned(), role, local_ip, cohort: 0, beside: None };
         self.engine.add_peer(spec).unwrap()
     }
 

@@ -243,12 +243,12 @@ impl Session {
     #[must_use]
     pub fn new(options: SessionOptions, now: Instant) -> Self {
         let mut counters = SessionCounters::default();
-        let Role { receives, mut tracks, data, data_track, .. } = options.role;
+        let Role { receives, mut tracks, data, data_track, rpc, .. } = options.role;
         counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
         tracks.truncate(PUBLISH_TRACKS_MAX);
         // Who receives over the same connection has channels in its offers anyhow.
         let alone = receives.is_none() || options.version == SignalVersion::V0;
-        let sends = !tracks.is_empty() || (data && alone);
+        let sends = !tracks.is_empty() || ((data || rpc) && alone);
         let publishing = sends.then(|| Publishing::new(tracks));
         let mut own_offers = OwnOffers::default();
         if options.first_offer.is_some() {

@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::link::Link;
@@ -12,17 +13,68 @@ use common::*;
 use livekit_protocol::DataPacket;
 use livekit_protocol::data_packet::Value;
 use prost::Message as _;
-use stampede_core::data::{RpcCalls, RpcRole};
+use stampede_core::data::{DataRole, DataRoom, RpcCalls, RpcRole};
 use stampede_core::{Callee, PeerRole, PeerUpdate, Sample};
 use stampede_counters::RpcCounters;
 
 const STEP: Duration = Duration::from_millis(5);
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Which of LiveKit's signalling protocols, which say how many connections somebody has.
+#[derive(Clone, Copy)]
+enum By {
+    V0,
+    V1,
+}
+
+/// Somebody's connections.
+struct Side {
+    /// The only one, or that by which it sends.
+    speaks: Link,
+    /// By v0 that by which it receives.
+    hears: Option<Link>,
+}
+
+impl Side {
+    fn new(start: Instant, version: By, rpc: RpcRole) -> Self {
+        let hears = match version {
+            By::V0 => {
+                let role = PeerRole { calls_elsewhere: true, ..PeerRole::subscriber(false) };
+                Some(Link::offered(start, role))
+            }
+            By::V1 => None,
+        };
+        let speaks = Link::new(start, PeerRole { rpc: Some(rpc), ..PeerRole::default() });
+        Self { speaks, hears }
+    }
+
+    fn now(&self) -> Instant {
+        let hears = self.hears.as_ref().map(|link| link.sim.now);
+        hears.map_or(self.speaks.sim.now, |now| now.max(self.speaks.sim.now))
+    }
+
+    fn run_until(&mut self, until: Instant) {
+        if let Some(Link { sim, .. }) = &mut self.hears {
+            sim.run_until(until);
+            // As a worker does.
+            if sim.peer.hand_calls_to(until, &mut self.speaks.sim.peer) {
+                self.speaks.sim.exchange();
+            }
+        }
+        self.speaks.sim.run_until(until);
+    }
+
+    fn is_told(&mut self, label: &str, message: &[u8]) {
+        let link = self.hears.as_mut().unwrap_or(&mut self.speaks);
+        link.look();
+        link.send(label, message);
+    }
+}
+
 /// One that calls, alice, and one that answers, bob.
 struct Pair {
-    caller: Link,
-    answerer: Link,
+    caller: Side,
+    answerer: Side,
     /// What went through.
     seen: Vec<Value>,
 }
@@ -33,14 +85,23 @@ impl Pair {
     }
 
     fn calling(calls: RpcCalls, method: &str, callee: Option<&str>) -> Self {
+        Self::by([By::V1; 2], calls, method, callee)
+    }
+
+    /// Alice and bob by these.
+    fn by(
+        [caller, answerer]: [By; 2],
+        calls: RpcCalls,
+        method: &str,
+        callee: Option<&str>,
+    ) -> Self {
         let start = Instant::now();
         let role = |tag, method: &str, calls| {
             let callee = callee.map(Into::into);
-            let rpc = RpcRole { tag, method: method.into(), callee, calls };
-            PeerRole { rpc: Some(rpc), ..PeerRole::default() }
+            RpcRole { tag, method: method.into(), callee, calls }
         };
-        let caller = Link::new(start, role(1, "echo", Some(calls)));
-        let answerer = Link::new(start, role(2, method, None));
+        let caller = Side::new(start, caller, role(1, "echo", Some(calls)));
+        let answerer = Side::new(start, answerer, role(2, method, None));
         Self { caller, answerer, seen: Vec::new() }
     }
 
@@ -49,15 +110,17 @@ impl Pair {
         let (sid, identity) = ("PA_bob".to_owned(), "bob".to_owned());
         let others = vec![Callee { sid, identity, client_protocol }];
         self.run(STEP, |_| true);
-        self.caller.sim.peer.update(PeerUpdate::Met { others });
+        self.caller.speaks.sim.peer.update(PeerUpdate::Met { others });
         self.run(Duration::from_millis(1_900), |_| true);
     }
 
     fn run(&mut self, duration: Duration, passes: impl Fn(&Value) -> bool) {
-        let until = self.caller.sim.now.max(self.answerer.sim.now) + duration;
-        while self.caller.sim.now < until {
-            self.caller.sim.run(STEP);
-            self.answerer.sim.run_until(self.caller.sim.now);
+        let mut now = self.caller.now().max(self.answerer.now());
+        let until = now + duration;
+        while now < until {
+            now += STEP;
+            self.caller.run_until(now);
+            self.answerer.run_until(now);
             let (from, to) = (&mut self.caller, &mut self.answerer);
             relay(from, "alice", to, "bob", &passes, &mut self.seen);
             let (from, to) = (&mut self.answerer, &mut self.caller);
@@ -67,7 +130,7 @@ impl Pair {
 
     /// Nothing more is called; what is open is decided.
     fn counted(&self) -> [RpcCounters; 2] {
-        [&self.caller, &self.answerer].map(|link| link.sim.peer.counters().rpc)
+        [&self.caller, &self.answerer].map(|side| side.speaks.sim.peer.counters().rpc)
     }
 
     fn kinds(&self) -> Vec<&'static str> {
@@ -88,15 +151,14 @@ impl Pair {
 }
 
 fn relay(
-    from: &mut Link,
+    from: &mut Side,
     sender: &str,
-    to: &mut Link,
+    to: &mut Side,
     receiver: &str,
     passes: impl Fn(&Value) -> bool,
     seen: &mut Vec<Value>,
 ) {
-    to.look();
-    for (label, message) in from.sent() {
+    for (label, message) in from.speaks.sent() {
         let mut packet = DataPacket::decode(&message[..]).unwrap();
         assert_eq!(
             (label.as_str(), &packet.destination_identities[..]),
@@ -105,7 +167,7 @@ fn relay(
         packet.participant_identity = sender.to_owned();
         let value = packet.value.clone().unwrap();
         if passes(&value) {
-            to.send(&label, &packet.encode_to_vec());
+            to.is_told(&label, &packet.encode_to_vec());
         }
         seen.push(value);
     }
@@ -129,8 +191,14 @@ fn calls_are_answered_in_the_form_that_who_is_called_understands() {
             &["header", "chunk", "chunk", "trailer", "ack", "header", "chunk", "chunk", "trailer"],
         ),
     ];
-    for (protocol, bytes, messages) in cases {
-        let mut pair = Pair::new(calls(bytes), "echo");
+    let by_v1 = [By::V1; 2];
+    let all = cases.into_iter().map(|case| (by_v1, case));
+    // By v0 all of them too, and some where the other one has a single connection.
+    let by_v0 = cases.into_iter().map(|case| ([By::V0; 2], case));
+    let mixed = [[By::V0, By::V1], [By::V1, By::V0]];
+    let mixed = mixed.into_iter().zip([cases[0], cases[3]]);
+    for (versions, (protocol, bytes, messages)) in all.chain(by_v0).chain(mixed) {
+        let mut pair = Pair::by(versions, calls(bytes), "echo", None);
         pair.meet(protocol);
         pair.seen.clear();
         pair.run(Duration::from_secs(3), |_| true);
@@ -148,10 +216,53 @@ fn calls_are_answered_in_the_form_that_who_is_called_understands() {
         first.sort_unstable();
         messages.sort_unstable();
         assert_eq!(first, messages, "{protocol}");
-        let samples = pair.caller.sim.sink.samples.iter();
+        let samples = pair.caller.speaks.sim.sink.samples.iter();
         let round_trips = samples.filter(|sample| matches!(sample, Sample::Rpc { .. })).count();
         assert_eq!(round_trips as u64, caller.answered);
     }
+}
+
+/// What is no call stays with the connection at which it came, and is counted there.
+#[test]
+fn streams_that_are_no_calls_are_not_lost_between_two_connections() {
+    let room = Arc::new(DataRoom::new(7, 1, [true, false, false]).unwrap());
+    let data = DataRole { room, sends: None, expects: true };
+    let start = Instant::now();
+    let mut bob = Side::new(
+        start,
+        By::V0,
+        RpcRole { tag: 2, method: "echo".into(), callee: None, calls: None },
+    );
+    let hears = PeerRole { calls_elsewhere: true, data: Some(data), ..PeerRole::subscriber(false) };
+    bob.hears = Some(Link::offered(start, hears));
+    let mut now = bob.now() + ms(500);
+    bob.run_until(now);
+    let mut say = |bob: &mut Side, value: Value| {
+        let packet = DataPacket { value: Some(value), ..DataPacket::default() };
+        bob.is_told("_reliable", &packet.encode_to_vec());
+        now += ms(100);
+        bob.run_until(now);
+    };
+    say(
+        &mut bob,
+        Value::RpcRequest(livekit_protocol::RpcRequest {
+            id: "1".to_owned(),
+            method: "echo".to_owned(),
+            version: 1,
+            ..Default::default()
+        }),
+    );
+    let chunk = livekit_protocol::data_stream::Chunk {
+        stream_id: "of a file".to_owned(),
+        content: vec![1; 100],
+        ..Default::default()
+    };
+    say(&mut bob, Value::StreamChunk(chunk));
+    say(&mut bob, Value::User(livekit_protocol::UserPacket::default()));
+    let hears = bob.hears.as_ref().unwrap().sim.peer.counters();
+    let speaks = bob.speaks.sim.peer.counters();
+    assert_eq!((speaks.rpc.requests, speaks.rpc.responses), (1, 1));
+    assert_eq!((hears.data.other.foreign, hears.rpc), (2, RpcCounters::default()));
 }
 
 #[test]
@@ -169,7 +280,7 @@ fn what_does_not_come_back_is_a_timeout_by_what_is_missing() {
     assert!(caller.called - caller.answered <= 3, "{caller:?}");
     // Who is gone answers nothing any more, and nobody is called.
     pair.run(Duration::from_secs(1), |value| !matches!(value, Value::RpcRequest(_)));
-    pair.caller.sim.peer.update(PeerUpdate::Parted { sids: vec!["PA_bob".to_owned()] });
+    pair.caller.speaks.sim.peer.update(PeerUpdate::Parted { sids: vec!["PA_bob".to_owned()] });
     let [parted, _] = pair.counted();
     assert!((1..=3).contains(&parted.cut_off), "{parted:?}");
     pair.run(Duration::from_secs(20), |_| true);
@@ -216,9 +327,9 @@ fn who_is_moved_to_another_room_calls_and_answers_there() {
         PeerUpdate::Moved,
         PeerUpdate::Met { others },
     ] {
-        pair.caller.sim.peer.update(update);
+        pair.caller.speaks.sim.peer.update(update);
     }
-    pair.answerer.sim.peer.update(PeerUpdate::Moved);
+    pair.answerer.speaks.sim.peer.update(PeerUpdate::Moved);
     pair.run(Duration::from_secs(5), |_| true);
     let [caller, answerer] = pair.counted();
     assert!(caller.answered >= before.answered + 5, "{caller:?}");
@@ -251,14 +362,14 @@ fn nobody_is_called_while_nothing_comes_through() {
     let mut pair = Pair::new(calls(100), "echo");
     pair.meet(0);
     pair.run(Duration::from_secs(1), |_| true);
-    pair.caller.sim.peer.begin_measuring(pair.caller.sim.now);
+    pair.caller.speaks.sim.peer.begin_measuring(pair.caller.speaks.sim.now);
     let dark = Duration::from_secs(2);
-    pair.caller.sim.peer.cut_off_until(pair.caller.sim.now + dark);
+    pair.caller.speaks.sim.peer.cut_off_until(pair.caller.speaks.sim.now + dark);
     pair.run(dark, |_| true);
     let [caller, _] = pair.counted();
     assert!(caller.called == 0 && (3..=5).contains(&caller.not_called), "{caller:?}");
     pair.run(Duration::from_secs(3), |_| true);
-    pair.caller.sim.peer.update(PeerUpdate::Leaving);
+    pair.caller.speaks.sim.peer.update(PeerUpdate::Leaving);
     let [caller, _] = pair.counted();
     assert!(caller.called >= 5, "{caller:?}");
     assert_eq!(caller.called, caller.answered + caller.cut_off);
@@ -287,11 +398,11 @@ fn hostile_messages_do_no_harm() {
                 broken[at] ^= 1 << rng.below(8);
             }
         }
-        pair.answerer.send("_reliable", &broken);
-        pair.answerer.sim.run(ms(10));
+        pair.answerer.is_told("_reliable", &broken);
+        pair.answerer.speaks.sim.run(ms(10));
     }
     let [_, answerer] = pair.counted();
     assert!(answerer.requests > 50 && answerer.responses > 0, "{answerer:?}");
     assert!(answerer.responses <= answerer.requests);
-    assert!(pair.answerer.sim.peer.is_connected());
+    assert!(pair.answerer.speaks.sim.peer.is_connected());
 }

@@ -20,7 +20,7 @@ use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRow};
 
 impl Worker {
     pub(super) fn add(&mut self, clock: Clock, new: NewPeer) {
-        let NewPeer { id, label, role, cohort, socket } = new;
+        let NewPeer { id, label, role, cohort, socket, beside } = new;
         let add = || -> Result<usize, String> {
             let local = socket.as_ref().map(UdpSocket::local_addr).transpose();
             let local = local.map_err(|error| error.to_string())?;
@@ -58,6 +58,7 @@ impl Worker {
                 impaired,
                 cohort,
                 handshake_over: false,
+                sends_by: None,
             };
             self.connecting += 1;
             let key = self.slots.insert(slot);
@@ -67,6 +68,10 @@ impl Worker {
                 self.owners.set(socket.0, key, LocalId::default());
             }
             self.slot_of_peer.insert(id, key);
+            let other = beside.and_then(|peer| self.slot_of_peer.get(&peer));
+            if let Some(other) = other.and_then(|&key| self.slots.get_mut(key)) {
+                other.sends_by = Some(id);
+            }
             Ok(key)
         };
         match add() {
@@ -146,6 +151,15 @@ impl Worker {
             self.notify(clock, id, notice);
         }
         self.drain(clock, key);
+    }
+
+    /// Gives what came of calls to the peer by which the same participant sends.
+    pub(super) fn hand_calls_over(&mut self, clock: Clock, key: usize, other: PeerId) {
+        let Some(&other) = self.slot_of_peer.get(&other) else { return };
+        let Some((slot, sending)) = self.slots.get2_mut(key, other) else { return };
+        if slot.peer.hand_calls_to(clock.now, &mut sending.peer) {
+            self.drain(clock, other);
+        }
     }
 
     fn notify(&mut self, clock: Clock, peer: PeerId, notice: PeerNotice) {

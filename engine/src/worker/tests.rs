@@ -45,6 +45,7 @@ fn subscriber(serial: u32) -> NewPeer {
         label: format!("sub-{serial}"),
         role: PeerRole::subscriber(false),
         cohort: 0,
+        beside: None,
         socket: Some(UdpSocket::bind("127.0.0.1:0").unwrap()),
     }
 }

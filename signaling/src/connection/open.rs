@@ -136,12 +136,13 @@ fn request(options: &ConnectOptions, resume: Option<&Resume<'_>>) -> Result<Requ
         session.role.receives.map(|receives| receives.subscription),
         Some(Subscription::Auto | Subscription::Layout { auto: true, .. })
     );
-    let data_tracks = session.role.data_tracks_of_others;
+    let subscribes = (auto_subscribe, session.role.data_tracks_of_others);
+    let client_protocol = if session.role.rpc { CLIENT_PROTOCOL } else { 0 };
     let query = match session.version {
-        SignalVersion::V0 => query_v0(auto_subscribe, data_tracks, resume),
+        SignalVersion::V0 => query_v0(subscribes, client_protocol, resume),
         SignalVersion::V1 => {
             let offer = session.first_offer.as_deref().filter(|_| resume.is_none());
-            query_v1((auto_subscribe, data_tracks), session.role.rpc, offer, resume)
+            query_v1(subscribes, client_protocol, offer, resume)
         }
     };
     let bad = |detail: String| ConnectError::Protocol { address: url.authority(), detail };
@@ -157,7 +158,11 @@ fn request(options: &ConnectOptions, resume: Option<&Resume<'_>>) -> Result<Requ
 }
 
 /// livekit pkg/service/rtcservice.go:239, utils.go:179.
-fn query_v0(auto_subscribe: bool, data_tracks: bool, resume: Option<&Resume<'_>>) -> String {
+fn query_v0(
+    (auto_subscribe, data_tracks): (bool, bool),
+    client_protocol: i32,
+    resume: Option<&Resume<'_>>,
+) -> String {
     let mut query = format!(
         "/rtc?protocol={PROTOCOL}&sdk=rust&version={}&auto_subscribe={}\
          &capabilities=CAP_PACKET_TRAILER",
@@ -166,6 +171,9 @@ fn query_v0(auto_subscribe: bool, data_tracks: bool, resume: Option<&Resume<'_>>
     );
     if data_tracks {
         query.push_str("&auto_subscribe_data_track=1");
+    }
+    if client_protocol > 0 {
+        query.push_str(&format!("&client_protocol={client_protocol}"));
     }
     if let Some(Resume { sid, reason }) = resume {
         // The sid is the server's word: only what a sid is made of goes into a URL.
@@ -180,7 +188,7 @@ fn query_v0(auto_subscribe: bool, data_tracks: bool, resume: Option<&Resume<'_>>
 /// offer has thousands of bytes, and proxies bound a URL at 8 kB.
 fn query_v1(
     (auto_subscribe, data_tracks): (bool, bool),
-    rpc: bool,
+    client_protocol: i32,
     offer: Option<&str>,
     resume: Option<&Resume<'_>>,
 ) -> String {
@@ -190,7 +198,7 @@ fn query_v1(
         protocol: PROTOCOL as i32,
         os: std::env::consts::OS.to_owned(),
         capabilities: vec![proto::client_info::Capability::CapPacketTrailer as i32],
-        client_protocol: if rpc { CLIENT_PROTOCOL } else { 0 },
+        client_protocol,
         ..proto::ClientInfo::default()
     };
     let mut request = proto::JoinRequest {
@@ -353,6 +361,17 @@ mod tests {
                 env!("CARGO_PKG_VERSION")
             ),
         );
+    }
+
+    #[test]
+    fn who_answers_calls_says_by_either_version_what_it_understands() {
+        let mut options = options("ws://h", Role { rpc: true, ..subscriber(Subscription::Auto) });
+        options.session.version = SignalVersion::V1;
+        let client = read(&request(&options, None).unwrap()).client_info.unwrap();
+        assert_eq!(client.client_protocol, CLIENT_PROTOCOL);
+        options.session.version = SignalVersion::V0;
+        let joins = request(&options, None).unwrap();
+        assert!(joins.uri().query().unwrap().ends_with("&client_protocol=2"), "{}", joins.uri());
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub struct Role {
     /// It publishes a data track, [`DATA_TRACK_HANDLE`](super::DATA_TRACK_HANDLE).
     pub data_track: bool,
     /// It answers calls between participants (LiveKit's RPC), as packets and as text streams: it says
-    /// that it speaks [`CLIENT_PROTOCOL`](super::CLIENT_PROTOCOL).
+    /// that it speaks [`CLIENT_PROTOCOL`](super::CLIENT_PROTOCOL), and offers as with `data`.
     pub rpc: bool,
     /// The server subscribes it to the data tracks of all others (`auto_subscribe_data_track`).
     pub data_tracks_of_others: bool,

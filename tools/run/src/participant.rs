@@ -546,12 +546,6 @@ async fn open(
     notices: &mut mpsc::Receiver<Notice>,
 ) -> Result<Box<Connection>, NotOpen> {
     context.happened(&life.identity, || format!("join of room {}", life.room));
-    if version == SignalVersion::V0 && participant.spec.role.rpc {
-        let why = "the server knows no v1 (/rtc/v1 answers 404), and only over its single \
-                   connection participants call each other";
-        let broken = Broken::new(JoinError::Signalling(ErrorKind::http(404)), why);
-        return Err(Broken { retryable: false, back: WayBack::None, ..broken }.into());
-    }
     let mut options = connect_options(context, participant, life, version)?;
     if version == SignalVersion::V1 && participant.spec.receives() {
         let offer = first_offer(context, peers.main(), notices).await?;

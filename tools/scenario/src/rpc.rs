@@ -7,10 +7,9 @@ use std::time::Duration;
 use stampede_core::data::{RpcCalls, RpcRole};
 use stampede_impair::seeded;
 use stampede_report::Failure;
-use stampede_signaling::session::SignalVersion;
 
+use crate::RoomSpec;
 use crate::rpc_draft::RpcDraft;
-use crate::{RoomSpec, Signal};
 
 /// Calls that a caller makes in a second.
 const RATE: f64 = 1.0;
@@ -44,7 +43,7 @@ impl RpcSpec {
     ///
     /// # Errors
     /// The first contradiction, exit code 104.
-    pub(crate) fn new(draft: &RpcDraft, signal: Signal) -> Result<Option<Self>, Failure> {
+    pub(crate) fn new(draft: &RpcDraft) -> Result<Option<Self>, Failure> {
         let RpcDraft { callers, rate, bytes, timeout, method, to } = draft;
         let callers = callers.unwrap_or(0);
         if callers == 0 {
@@ -61,12 +60,6 @@ impl RpcSpec {
                 ))),
                 None => Ok(None),
             };
-        }
-        if signal == Signal::Only(SignalVersion::V0) {
-            return Err(Failure::config(
-                "--rpc-callers: calls and answers go over LiveKit's single connection, which \
-                 --signal v0 does not have: leave --signal v0 out",
-            ));
         }
         Ok(Some(Self {
             callers,
@@ -129,14 +122,12 @@ mod tests {
 
     #[test]
     fn how_is_nothing_without_who() {
-        assert_eq!(RpcSpec::new(&RpcDraft::default(), Signal::Auto).unwrap(), None);
+        assert_eq!(RpcSpec::new(&RpcDraft::default()).unwrap(), None);
         let how = RpcDraft { rate: Some(5.0), ..RpcDraft::default() };
-        let failure = RpcSpec::new(&how, Signal::Auto).unwrap_err().to_string();
+        let failure = RpcSpec::new(&how).unwrap_err().to_string();
         assert!(failure.contains("--rpc-rate") && failure.contains("--rpc-callers"));
         let all = RpcDraft { callers: Some(3), ..how };
-        let spec = RpcSpec::new(&all, Signal::Auto).unwrap().unwrap();
+        let spec = RpcSpec::new(&all).unwrap().unwrap();
         assert_eq!((spec.callers, spec.rate, &*spec.method), (3, 5.0, METHOD));
-        let failure = RpcSpec::new(&all, Signal::Only(SignalVersion::V0)).unwrap_err().to_string();
-        assert!(failure.contains("--signal v0"), "{failure}");
     }
 }

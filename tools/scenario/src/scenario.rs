@@ -320,7 +320,7 @@ impl Scenario {
         };
         check_rooms(&draft, defaults)?;
         let shape = Shape::new(&draft, defaults)?;
-        let rpc = RpcSpec::new(&draft.rpc, draft.signal)?;
+        let rpc = RpcSpec::new(&draft.rpc)?;
         if let Some(rpc) = &rpc {
             rpc.check(&shape.rooms, hides(&draft))?;
         }

@@ -108,12 +108,10 @@ fn frames_of_data_tracks_come_whole_and_what_the_sfu_drops_is_known() {
     assert!(ended.reasons().contains("dropped on purpose"), "{}", ended.reasons());
 }
 
-/// A publisher and two of the subscribers call everybody.
-#[test]
-fn calls_are_answered_and_those_without_an_answer_are_no_pass() {
-    let _beside = beside();
-    let args = ["--rpc-callers=3", "--rpc-rate=10", "--rpc-size=20kB", "--rpc-timeout=2s"];
-    let ended = run(&longer(&args));
+/// A publisher and two of the subscribers call everybody, by this protocol.
+fn assert_answered(args: &[&str], signal: &str) {
+    let calls = ["--rpc-callers=3", "--rpc-rate=10", "--rpc-size=20kB", "--rpc-timeout=2s", signal];
+    let ended = run(&[args, &calls].concat());
     ended.assert_code(0);
     let number = |name: &str| ended.number(&format!("/rpc/{name}"));
     assert!((60.0..=220.0).contains(&number("called")), "{}", number("called"));
@@ -130,6 +128,14 @@ fn calls_are_answered_and_those_without_an_answer_are_no_pass() {
         assert_eq!(number(none), 0.0, "{none}");
     }
     assert!(ended.stdout.contains(" called, "), "{}", ended.stdout);
+}
+
+#[test]
+fn calls_are_answered_and_those_without_an_answer_are_no_pass() {
+    let _beside = beside();
+    assert_answered(&longer(&[]), "--signal=v1");
+    // By two connections of everybody who receives.
+    assert_answered(&longer(&[]), "--signal=v0");
     let silent = ["--rpc-callers=1", "--rpc-rate=10", "--rpc-timeout=1s"];
     let dropping = [&silent[..], &["--embedded-flag=--drop-data=20%"]].concat();
     let ended = run(&longer(&dropping));

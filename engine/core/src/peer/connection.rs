@@ -114,6 +114,9 @@ impl Peer {
                 if let Some(rpc) = &mut self.rpc {
                     rpc.opened(id, &label);
                 }
+                if let Some(handover) = &mut self.handover {
+                    handover.opened(id, &label);
+                }
             }
             Event::ChannelClose(id) => {
                 if let Some(channels) = &mut self.channels {
@@ -128,7 +131,12 @@ impl Peer {
                     .rpc
                     .as_mut()
                     .is_some_and(|rpc| rpc.received(self.now, self.clock, &data, &mut self.outbox));
-                if !called && let Some(channels) = &mut self.channels {
+                let data = match &mut self.handover {
+                    _ if called => None,
+                    Some(handover) => handover.take(self.clock, data),
+                    None => Some(data),
+                };
+                if let Some((channels, data)) = self.channels.as_mut().zip(data) {
                     channels.received(self.clock, &data, &mut self.outbox);
                 }
             }

@@ -25,6 +25,10 @@ pub struct PeerRole {
     pub data: Option<DataRole>,
     /// What it has to do with calls between participants, if anything.
     pub rpc: Option<RpcRole>,
+    /// What comes of calls is for the connection by which the same participant sends
+    /// ([`Peer::hand_calls_to`](super::Peer::hand_calls_to)): by LiveKit's v0 one hears by the one and
+    /// speaks by the other.
+    pub calls_elsewhere: bool,
 }
 
 /// A track in another codec, for those who can't receive its own (LiveKit's backup codec).

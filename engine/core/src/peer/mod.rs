@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod event;
 mod failure;
+mod handover;
 mod negotiation;
 mod offer;
 mod outbox;
@@ -38,6 +39,7 @@ pub use event::{
     PeerSink, PeerUpdate, Receives, RecordedFrame, RecordedStream,
 };
 pub use failure::{Heard, MediaFailure, NoCandidatePair, RemoteCandidate};
+use handover::Handover;
 use offer::Offering;
 pub use outbox::OUTBOX_DATAGRAMS_MAX;
 use outbox::Outbox;
@@ -109,6 +111,8 @@ pub struct Peer {
     channels: Option<Box<Channels>>,
     /// The calls that it makes and answers, if any.
     rpc: Option<Box<Rpc>>,
+    /// What came of calls, if they are another connection's.
+    handover: Option<Box<Handover>>,
     /// What it offers to receive by, if it offers.
     offering: Option<Box<Offering>>,
     /// Answers given so far.
@@ -187,7 +191,8 @@ impl Peer {
         options: &PeerOptions,
         role: PeerRole,
     ) -> Result<Self, CreatePeerError> {
-        let (PeerRole { receives, tracks, backups, data, rpc }, local) = (role, local.into());
+        let PeerRole { receives, tracks, backups, data, rpc, calls_elsewhere } = role;
+        let local = local.into();
         let sends_data = rpc.is_some() || data.as_ref().is_some_and(|data| data.sends.is_some());
         if receives.is_none() && tracks.is_empty() && !sends_data {
             return Err(CreatePeerError::NoTracks);
@@ -213,6 +218,7 @@ impl Peer {
         }
         peer.channels = data.map(|data| Box::new(Channels::new(data)));
         peer.rpc = rpc.map(|rpc| Box::new(Rpc::new(rpc)));
+        peer.handover = calls_elsewhere.then(Box::default);
         if peer.publishing.is_some() || receives.is_none() {
             peer.offering = Some(Box::new(peer.new_offering()));
         }
@@ -236,6 +242,7 @@ impl Peer {
             publishing: None,
             channels: None,
             rpc: None,
+            handover: None,
             offering: None,
             answers: 0,
             outbox: Outbox::default(),
@@ -494,6 +501,9 @@ impl Peer {
         if let Some(rpc) = &self.rpc {
             counters.rpc = rpc.counters();
         }
+        if let Some(handover) = &self.handover {
+            counters.rpc.dropped += handover.dropped;
+        }
         counters
     }
 
@@ -531,6 +541,9 @@ impl Peer {
         }
         if let Some(rpc) = &mut self.rpc {
             rpc.begin_measuring();
+        }
+        if let Some(handover) = &mut self.handover {
+            handover.dropped = 0;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use stampede_core::{Peer, PeerEvent, PeerRole, Slots};
-use str0m::change::SdpOffer;
+use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::channel::ChannelId;
 use str0m::{Event, Rtc};
 
@@ -24,6 +24,23 @@ impl Link {
         let offer = SdpOffer::from_sdp_string(&offer).unwrap();
         let answer = sim.server.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
         sim.peer.accept_answer(start, &answer, &[]).unwrap();
+        sim.exchange();
+        sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
+        Self { sim, channels: HashMap::new() }
+    }
+
+    /// One that the server offers, with the channels of LiveKit's v0 subscribers.
+    pub fn offered(start: Instant, role: PeerRole) -> Self {
+        let peer = Peer::with_role(start, peer_addr(), &options(), role).unwrap();
+        let mut sim = Sim::new(start, peer, Server::new(start, Rtc::builder()));
+        let mut offer = sim.server.rtc.sdp_api();
+        for label in ["_reliable", "_lossy", "_data_track"] {
+            offer.add_channel(label.to_owned());
+        }
+        let (offer, pending) = offer.apply().unwrap();
+        let answer = sim.peer.accept_offer(start, &offer.to_sdp_string(), &[]).unwrap();
+        let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
+        sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
         sim.exchange();
         sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
         Self { sim, channels: HashMap::new() }

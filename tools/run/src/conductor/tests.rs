@@ -278,6 +278,9 @@ impl MediaPlane for NoMedia {
             (self.peers.made.lock().unwrap(), self.peers.open.lock().unwrap());
         let peer = PeerId::new(0, made.len() as u32);
         let receives = spec.role.receives.is_some();
+        // A second connection is beside the one by which the same participant receives.
+        let first = spec.beside.map(|peer| open[&peer].clone());
+        assert!(first.is_none_or(|first| first == (spec.label.clone(), true) && !receives));
         let is_same = |(label, other): &(String, bool)| *label == spec.label && *other == receives;
         assert!(!open.values().any(is_same), "{} has one", spec.label);
         made.push(spec.label.clone());
@@ -936,6 +939,28 @@ async fn by_v0_who_sends_and_receives_has_two_connections_and_comes_back_over_bo
     let signal = Signal::Only(SignalVersion::V0);
     let rig = Rig { signal, ..Rig::new() };
     let played = rig
+        .play(draft, async |number, mut socket| {
+            match number < 3 {
+                true => socket.admit().await,
+                false => socket.take_up(2).await,
+            }
+            socket.take_tracks().await;
+        })
+        .await;
+    let counted = &played.joins.counted;
+    assert_eq!((counted.joined, counted.dropped, counted.tries_failed), (3, 0, 0));
+    let resume = played.recoveries.resume;
+    assert_eq!((resume.tries, resume.recovered), (3, 3), "{:?}", played.recoveries);
+    assert_eq!((played.identities.len(), played.peers_open), (6, 0));
+}
+
+/// Who answers calls sends, and who receives them does both.
+#[tokio::test(start_paused = true)]
+async fn by_v0_who_is_called_has_two_connections_and_comes_back_over_both() {
+    let rpc = stampede_scenario::RpcDraft { callers: Some(1), ..Default::default() };
+    let faults = vec!["signal_drop,at=5s".parse().unwrap()];
+    let draft = Draft { subscribers: Some(3), rpc, faults, ..one_subscriber() };
+    let played = Rig::new()
         .play(draft, async |number, mut socket| {
             match number < 3 {
                 true => socket.admit().await,

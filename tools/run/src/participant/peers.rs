@@ -34,13 +34,14 @@ pub(super) struct Peers {
 
 /// What each connection is for.
 fn roles(role: &PeerRole, version: SignalVersion) -> (PeerRole, Option<PeerRole>) {
-    let data = role.data.as_ref();
-    let sends = !role.tracks.is_empty() || data.is_some_and(|data| data.sends.is_some());
+    let data = role.data.as_ref().is_some_and(|data| data.sends.is_some());
+    let sends = !role.tracks.is_empty() || data || role.rpc.is_some();
     if version == SignalVersion::V1 || role.receives.is_none() || !sends {
         return (role.clone(), None);
     }
     let (mut receiving, mut sending) = (role.clone(), role.clone());
     receiving.tracks.clear();
+    receiving.calls_elsewhere = receiving.rpc.take().is_some();
     sending.receives = None;
     if let Some(data) = &mut receiving.data {
         data.sends = None;
@@ -66,15 +67,15 @@ impl Peers {
             (SignalVersion::V0, Some(_)) => Target::Subscriber,
             (SignalVersion::V1, _) | (_, None) => Target::Publisher,
         };
-        let main = match add(context, participant, life, target, role, &inbox).await? {
+        let main = match add(context, participant, life, (target, role, None), &inbox).await? {
             Ok(main) => main,
             Err(broken) => return Some(Err(broken)),
         };
         context.audience.borrow_mut().peer(participant.id, main.peer);
         let mut peers = Self { main, publisher: None, inbox };
         if let Some(role) = other {
-            let added =
-                add(context, participant, life, Target::Publisher, role, &peers.inbox).await?;
+            let other = (Target::Publisher, role, Some(peers.main.peer));
+            let added = add(context, participant, life, other, &peers.inbox).await?;
             match added {
                 Ok(leg) => peers.publisher = Some(leg),
                 Err(broken) => {
@@ -177,12 +178,12 @@ impl Peers {
     }
 }
 
+/// Adds one for this, beside the one to receive by if it is the other.
 async fn add(
     context: &Context,
     participant: &Participant,
     life: &Life,
-    target: Target,
-    role: PeerRole,
+    (target, role, beside): (Target, PeerRole, Option<PeerId>),
     inbox: &Rc<Inbox>,
 ) -> Option<Result<Leg, Broken>> {
     let mut tries = 0;
@@ -192,6 +193,7 @@ async fn add(
             role: role.clone(),
             local_ip: Some(context.local_ip),
             cohort: participant.spec.cohort,
+            beside,
         };
         match context.add_peer(spec)? {
             Ok(peer) => break peer,

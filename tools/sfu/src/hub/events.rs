@@ -161,11 +161,11 @@ impl Hub {
         };
         let mut targets = vec![Vec::new(); self.workers.len()];
         for (other, participant) in &room.participants {
-            // Over a single connection who only sends is sent data too, as LiveKit does.
-            let single = participant.publisher.filter(|_| participant.single);
+            // Who only sends is sent data over that connection, as LiveKit does
+            // (`pkg/rtc/transportmanager.go`, `getTransport`).
             if *other != sid
                 && named(&participant.info.identity)
-                && let Some(peer) = participant.subscriber.or(single)
+                && let Some(peer) = participant.subscriber.or(participant.publisher)
             {
                 targets[participant.worker].push(peer);
             }

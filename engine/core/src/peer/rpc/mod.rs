@@ -246,10 +246,22 @@ impl Rpc {
         data: &ChannelData,
         outbox: &mut Outbox,
     ) -> bool {
-        if self.id != Some(data.id) || self.left {
+        self.id == Some(data.id) && self.heard(now, at, &data.data, outbox)
+    }
+
+    /// The same of one that came over the reliable channel of this or of another connection of the
+    /// same participant.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        at: Option<Arrival>,
+        message: &[u8],
+        outbox: &mut Outbox,
+    ) -> bool {
+        if self.left {
             return false;
         }
-        let Ok(RpcReceived { from, what }) = RpcReceived::read(&data.data) else { return false };
+        let Ok(RpcReceived { from, what }) = RpcReceived::read(message) else { return false };
         let unix_ms = at.map_or(0, |at| at.unix_ns / 1_000_000);
         let at = at.map_or(now, |at| at.instant);
         let when = When { now, at, unix_ms };
