@@ -47,11 +47,13 @@ impl Pair {
 
     /// Messages over both channels. Until they are ready the relay does this with all messages.
     fn relayed(per_second: f64, bytes: usize, relay: Relay) -> Self {
-        Self::of_kinds([true, true, false], per_second, bytes, relay)
+        Self::of_kinds([true, true, false], None, per_second, bytes, relay)
     }
 
+    /// `receiver` is which sender of the room the receiving one is by another connection.
     fn of_kinds(
         kinds: [bool; DataKind::COUNT],
+        receiver: Option<usize>,
         per_second: f64,
         bytes: usize,
         relay: Relay,
@@ -59,10 +61,11 @@ impl Pair {
         let start = Instant::now();
         let room = Arc::new(DataRoom::new(77, 1, kinds).unwrap());
         let every = Duration::from_secs_f64(1.0 / per_second);
-        let sends = Some(DataSends { sender: 0, every, bytes, offset: Duration::ZERO });
-        let role = |sends, expects| Some(DataRole { room: Arc::clone(&room), sends, expects });
-        let sending = PeerRole { data: role(sends, false), ..PeerRole::default() };
-        let receiving = PeerRole { data: role(None, true), ..PeerRole::subscriber(false) };
+        let sends = Some(DataSends { every, bytes, offset: Duration::ZERO });
+        let sending = DataRole { room: Arc::clone(&room), sender: Some(0), sends, expects: false };
+        let receiving = DataRole { room, sender: receiver, sends: None, expects: true };
+        let sending = PeerRole { data: Some(sending), ..PeerRole::default() };
+        let receiving = PeerRole { data: Some(receiving), ..PeerRole::subscriber(false) };
         let (sender, receiver) = (Link::new(start, sending), Link::new(start, receiving));
         let mut pair = Self { sender, receiver, held: Vec::new(), relayed: 0 };
         pair.run(Duration::from_secs(3), |_| relay);
@@ -176,6 +179,19 @@ fn a_network_that_loses_delays_what_is_reliable_and_loses_what_is_lossy() {
     assert_eq!((got.reliable.duplicate, got.lossy.duplicate), (0, 0));
 }
 
+/// By v0 who sends by one connection and receives by another never gets its own.
+#[test]
+fn ones_own_messages_are_expected_by_neither_connection() {
+    let kinds = [true, true, false];
+    let mut pair = Pair::of_kinds(kinds, Some(0), 20.0, 200, Relay::Drop);
+    pair.begin();
+    pair.run(Duration::from_secs(3), |_| Relay::Drop);
+    let [sent, got] = pair.end(|_| Relay::Drop);
+    for kind in MESSAGES {
+        assert!(of(&sent, kind).sent > 50 && of(&got, kind) == MessageCounters::default());
+    }
+}
+
 #[test]
 fn nothing_is_expected_of_who_is_cut_off() {
     let mut pair = Pair::new(20.0, 200);
@@ -222,7 +238,7 @@ fn taken(counted: &DataCounters) -> u64 {
 /// Frames of 40,000 bytes are three packets each, whatever order they come in.
 #[test]
 fn frames_of_a_data_track_come_whole_or_not_at_all() {
-    let mut pair = Pair::of_kinds([false, false, true], 10.0, 40_000, Relay::Pass);
+    let mut pair = Pair::of_kinds([false, false, true], None, 10.0, 40_000, Relay::Pass);
     let before = counted(&pair.sender).track;
     assert_eq!((before.sent, before.not_sent), (0, 0), "nothing is due before the server knows it");
     pair.sender.sim.peer.update(PeerUpdate::DataTrackPublished { handle: 300 });
@@ -250,7 +266,7 @@ fn frames_of_a_data_track_come_whole_or_not_at_all() {
 /// A server without data tracks never says that it has one.
 #[test]
 fn a_data_track_that_no_server_takes_is_not_sent() {
-    let mut pair = Pair::of_kinds([false, false, true], 10.0, 100, Relay::Pass);
+    let mut pair = Pair::of_kinds([false, false, true], None, 10.0, 100, Relay::Pass);
     pair.run(Duration::from_secs(4), |_| Relay::Pass);
     let track = counted(&pair.sender).track;
     assert!(track.sent == 0 && (15..=30).contains(&track.not_sent), "{track:?}");

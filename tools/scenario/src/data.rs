@@ -150,13 +150,16 @@ impl DataSpec {
         expects: bool,
     ) -> Option<DataRole> {
         let every = Duration::from_secs_f64(1.0 / self.rate);
-        let sends = (sender < self.publishers).then(|| DataSends {
-            sender: sender as usize,
+        let sender = (sender < self.publishers).then_some(sender as usize);
+        let sends = sender.map(|_| DataSends {
             every,
             bytes: self.bytes,
             offset: every.mul_f64(phase),
         });
-        (sends.is_some() || expects).then(|| DataRole { room: Arc::clone(room), sends, expects })
+        (sends.is_some() || expects).then(|| {
+            let room = Arc::clone(room);
+            DataRole { room, sender, sends, expects }
+        })
     }
 }
 

@@ -90,7 +90,9 @@ impl DataKind {
 pub struct DataRole {
     /// Its room.
     pub room: Arc<DataRoom>,
-    /// Which of the room's senders it is, and what it sends.
+    /// Which of the room's senders its participant is, if it is one, by this or by another connection.
+    pub sender: Option<usize>,
+    /// What it sends over this one, as that sender.
     pub sends: Option<DataSends>,
     /// What the others send is expected of it.
     pub expects: bool,
@@ -99,8 +101,6 @@ pub struct DataRole {
 /// What a peer sends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DataSends {
-    /// Its number among the senders of its room.
-    pub sender: usize,
     /// From one message to the next, of each kind; at least that of [`MESSAGES_PER_S_MAX`].
     pub every: Duration,
     /// Of each message, from [`MESSAGE_BYTES_MIN`] to [`MESSAGE_BYTES_MAX`].

@@ -181,6 +181,7 @@ impl Channels {
 
     fn send(&mut self, now: Instant, clock: Option<Arrival>, up: bool, rtc: &mut Rtc) -> bool {
         let Some((sends, mut due)) = self.role.sends.zip(self.due) else { return false };
+        let Some(sender) = self.role.sender else { return false };
         let (mut wrote, mut made) = (false, 0);
         while due <= now {
             due += sends.every;
@@ -190,7 +191,7 @@ impl Channels {
                 if kind == DataKind::Track && !self.track.is_due(now) {
                     continue;
                 }
-                wrote |= self.send_one(kind, sends, now, clock.filter(|_| writes), rtc);
+                wrote |= self.send_one(kind, (sender, sends), now, clock.filter(|_| writes), rtc);
             }
         }
         self.due = Some(due);
@@ -201,7 +202,7 @@ impl Channels {
     fn send_one(
         &mut self,
         kind: DataKind,
-        sends: DataSends,
+        (sender, sends): (usize, DataSends),
         now: Instant,
         clock: Option<Arrival>,
         rtc: &mut Rtc,
@@ -212,9 +213,9 @@ impl Channels {
             let room = &self.role.room;
             let header = Header {
                 kind,
-                sender: sends.sender as u16,
+                sender: sender as u16,
                 tag: room.tag(),
-                sequence: room.sent(sends.sender, kind),
+                sequence: room.sent(sender, kind),
                 sent_unix_us: unix_us(now, clock),
             };
             let mut write = |message: &[u8]| matches!(channel.write(true, message), Ok(true));
@@ -231,7 +232,7 @@ impl Channels {
             }
         });
         if written {
-            self.role.room.count(sends.sender, kind);
+            self.role.room.count(sender, kind);
             counted.sent += 1;
             counted.bytes_sent += sends.bytes.max(HEADER_BYTES) as u64;
         } else {
@@ -254,7 +255,7 @@ impl Channels {
                 self.cut(kind);
                 continue;
             }
-            let (room, own) = (&self.role.room, self.role.sends.map(|sends| sends.sender));
+            let (room, own) = (&self.role.room, self.role.sender);
             let channel = &mut self.channels[kind as usize];
             let from = *channel.expects_from.get_or_insert(now + OPEN_GRACE);
             if channel.ledgers.is_empty() && now >= from {
