@@ -6,6 +6,7 @@
 //! pkg/service and pkg/rtc.
 
 mod candidate;
+mod data_subscriptions;
 mod data_track;
 mod end;
 mod event;
@@ -32,11 +33,12 @@ use proto::{SignalRequest, SignalResponse};
 pub use stampede_counters::SessionCounters;
 use stampede_sdp::{MediaKind, Slots};
 
+pub use data_subscriptions::DATA_TRACKS_MAX;
 pub use data_track::DATA_TRACK_HANDLE;
 pub use end::{EndReason, WayBack};
 pub use event::{
-    Joined, MediaCommand, MediaInput, Other, Output, Receives, Role, SessionEvent, Subscription,
-    Target, WantedCodec,
+    DataTracks, Joined, MediaCommand, MediaInput, Other, Output, Receives, Role, SessionEvent,
+    Subscription, Target, WantedCodec,
 };
 pub use flood::Flood;
 pub use layout::Layout;
@@ -53,6 +55,7 @@ pub use turn_servers::{TURN_SERVERS_MAX, TurnScheme, TurnServer};
 use crate::text;
 use crate::token::Token;
 use crate::wire;
+use data_subscriptions::DataSubscriptions;
 use data_track::DataTrack;
 use flood::Meters;
 use offers::OwnOffers;
@@ -182,6 +185,8 @@ pub struct Session {
     /// What it sends, if it does.
     publishing: Option<Publishing>,
     data_track: DataTrack,
+    /// The data tracks of others, if it subscribes to them by itself.
+    data_subscriptions: Option<DataSubscriptions>,
     version: SignalVersion,
     fast_publish: bool,
     watch_others: bool,
@@ -243,7 +248,8 @@ impl Session {
     #[must_use]
     pub fn new(options: SessionOptions, now: Instant) -> Self {
         let mut counters = SessionCounters::default();
-        let Role { receives, mut tracks, data, data_track, rpc, .. } = options.role;
+        let Role { receives, mut tracks, data, data_track, rpc, data_tracks_of_others } =
+            options.role;
         counters.tracks_ignored = tracks.len().saturating_sub(PUBLISH_TRACKS_MAX) as u64;
         tracks.truncate(PUBLISH_TRACKS_MAX);
         // Who receives over the same connection has channels in its offers anyhow.
@@ -262,6 +268,8 @@ impl Session {
             receiving: receives.map(Receiving::new),
             publishing,
             data_track: DataTrack::new(data_track),
+            data_subscriptions: (data_tracks_of_others == DataTracks::Manual)
+                .then(DataSubscriptions::default),
             version: options.version,
             fast_publish: options.fast_publish,
             watch_others: options.watch_others,
@@ -391,9 +399,12 @@ impl Session {
             return self.end(EndReason::ServerFlooded { flood });
         }
         let all = self.watch_others || self.others.is_some();
-        let receiving = self.receiving.as_ref();
-        let known = |sid: &str| all || receiving.is_some_and(|one| one.tracks.is_publisher(sid));
-        match wire::decode(message, known) {
+        let (receiving, data) = (self.receiving.as_ref(), self.data_subscriptions.as_ref());
+        let known = |sid: &str| {
+            all || receiving.is_some_and(|one| one.tracks.is_publisher(sid))
+                || data.is_some_and(|one| one.is_publisher(sid))
+        };
+        match wire::decode(message, data.is_some(), known) {
             Ok(wire::Decoded { response, skipped }) => self.dispatch(now, response, skipped),
             Err(_) => self.counters.malformed += 1,
         }
@@ -637,6 +648,7 @@ impl Session {
         self.start_pings(now);
         self.send_sync_state();
         self.publish_data_track();
+        self.subscribe_to_data_tracks_again();
         self.event(SessionEvent::Resumed);
         self.on_ice_servers(&reconnect.ice_servers, reconnect.client_configuration.as_ref());
         let restart = self.own_offers.restart();
@@ -696,6 +708,7 @@ impl Session {
     fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>) {
         self.tell_updates(&participants);
         self.tell_others(&participants);
+        self.subscribe_to_data_tracks(&participants);
         let Some(Receiving { tracks, .. }) = &mut self.receiving else { return };
         let mut changes = Changes::default();
         for participant in participants {
@@ -845,6 +858,7 @@ impl Session {
         self.on_refresh_token(&moved.token);
         self.own_sid.clone_from(&own.sid);
         self.others_left_behind();
+        self.data_tracks_left_behind();
         if let Some(Receiving { tracks, .. }) = &mut self.receiving {
             let mut changes = Changes::default();
             tracks.remove_all(&mut changes);

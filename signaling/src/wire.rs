@@ -15,10 +15,11 @@ const UPDATE: u32 = 5;
 /// `JoinResponse.other_participants`, `ParticipantUpdate.participants`.
 const JOIN_OTHERS: u32 = 3;
 const UPDATE_PARTICIPANTS: u32 = 1;
-/// livekit_models.proto `ParticipantInfo.sid`, `.state`, `.tracks`.
+/// livekit_models.proto `ParticipantInfo.sid`, `.state`, `.tracks`, `.data_tracks`.
 const PARTICIPANT_SID: u32 = 1;
 const PARTICIPANT_STATE: u32 = 3;
 const PARTICIPANT_TRACKS: u32 = 4;
+const PARTICIPANT_DATA_TRACKS: u32 = 19;
 
 /// A message, less the participants that don't matter.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,12 +29,14 @@ pub(crate) struct Decoded {
     pub(crate) skipped: usize,
 }
 
-/// Decodes one binary websocket message. `known` are the sids of participants with tracks.
+/// Decodes one binary websocket message. `data_tracks` matter if data tracks do as well; `known` are
+/// the sids of participants with tracks that matter.
 pub(crate) fn decode(
     bytes: &Bytes,
+    data_tracks: bool,
     known: impl Fn(&str) -> bool,
 ) -> Result<Decoded, prost::DecodeError> {
-    if let Some(decoded) = decode_sparse(bytes, known)? {
+    if let Some(decoded) = decode_sparse(bytes, data_tracks, known)? {
         return Ok(decoded);
     }
     // A clone of the handle, not of the bytes.
@@ -44,6 +47,7 @@ pub(crate) fn decode(
 /// `Ok(None)` if it is another message, or built in a way that only the full decoder should judge.
 fn decode_sparse(
     bytes: &[u8],
+    data_tracks: bool,
     known: impl Fn(&str) -> bool,
 ) -> Result<Option<Decoded>, prost::DecodeError> {
     let mut top = Fields(bytes);
@@ -60,12 +64,13 @@ fn decode_sparse(
     for field in Fields(body) {
         let Some(field) = field else { return Ok(None) };
         match field.value {
-            Value::Bytes(participant) if field.number == list => match matters(participant, &known)
-            {
-                Some(true) => kept.push(proto::ParticipantInfo::decode(participant)?),
-                Some(false) => skipped += 1,
-                None => return Ok(None),
-            },
+            Value::Bytes(participant) if field.number == list => {
+                match matters(participant, data_tracks, &known) {
+                    Some(true) => kept.push(proto::ParticipantInfo::decode(participant)?),
+                    Some(false) => skipped += 1,
+                    None => return Ok(None),
+                }
+            }
             // Protobuf messages concatenate, so fields can be merged one at a time.
             _ if number == JOIN => join.merge(field.whole)?,
             _ => {}
@@ -81,13 +86,14 @@ fn decode_sparse(
 }
 
 /// Has or had tracks, or left. `None` if malformed.
-fn matters(participant: &[u8], known: impl Fn(&str) -> bool) -> Option<bool> {
+fn matters(participant: &[u8], data_tracks: bool, known: impl Fn(&str) -> bool) -> Option<bool> {
     let gone = proto::participant_info::State::Disconnected as u64;
     let mut matters = false;
     for field in Fields(participant) {
         let field = field?;
         matters |= match (field.number, field.value) {
             (PARTICIPANT_TRACKS, _) => true,
+            (PARTICIPANT_DATA_TRACKS, _) => data_tracks,
             (PARTICIPANT_SID, Value::Bytes(sid)) => std::str::from_utf8(sid).is_ok_and(&known),
             (PARTICIPANT_STATE, Value::Varint(state)) => state == gone,
             _ => false,
@@ -216,7 +222,7 @@ mod tests {
     fn join_keeps_publishers_and_those_that_left() {
         let others = vec![participant(0, 0, 2), participant(1, 2, 2), participant(2, 0, 3)];
         let expected = join(others[1..].to_vec());
-        let decoded = decode(&encode(&join(others)), nobody).unwrap();
+        let decoded = decode(&encode(&join(others)), false, nobody).unwrap();
         assert_eq!(decoded, Decoded { response: expected, skipped: 1 });
     }
 
@@ -227,7 +233,7 @@ mod tests {
         };
         let all: Vec<_> = (0..2_000).map(|i| participant(i, usize::from(i == 7), 2)).collect();
         let expected = update(vec![all[7].clone()]);
-        let decoded = decode(&encode(&update(all)), nobody).unwrap();
+        let decoded = decode(&encode(&update(all)), false, nobody).unwrap();
         assert_eq!(decoded, Decoded { response: expected, skipped: 1_999 });
     }
 
@@ -238,25 +244,35 @@ mod tests {
                 participants: vec![participant(1, 0, 2), participant(2, 0, 2)],
             })),
         };
-        let decoded = decode(&encode(&update), |sid| sid == "PA_2").unwrap();
+        let decoded = decode(&encode(&update), false, |sid| sid == "PA_2").unwrap();
         assert_eq!(decoded.skipped, 1);
         let Some(Response::Update(update)) = decoded.response.message else { panic!() };
         assert_eq!(update.participants, [participant(2, 0, 2)]);
     }
 
     #[test]
+    fn who_publishes_data_tracks_alone_matters_only_if_these_do() {
+        let data_tracks = vec![proto::DataTrackInfo { sid: "DTR_1".into(), ..Default::default() }];
+        let publisher = proto::ParticipantInfo { data_tracks, ..participant(1, 0, 2) };
+        let bytes = encode(&join(vec![participant(0, 0, 2), publisher.clone()]));
+        let decoded = decode(&bytes, true, nobody).unwrap();
+        assert_eq!(decoded, Decoded { response: join(vec![publisher]), skipped: 1 });
+        assert_eq!(decode(&bytes, false, nobody).unwrap().skipped, 2);
+    }
+
+    #[test]
     fn empty_and_cut_messages() {
-        assert_eq!(decode(&Bytes::new(), nobody).unwrap(), Decoded::default());
+        assert_eq!(decode(&Bytes::new(), false, nobody).unwrap(), Decoded::default());
         let whole = encode(&join(vec![participant(0, 0, 2), participant(1, 2, 2)]));
         for cut in 1..whole.len() {
-            assert!(decode(&whole.slice(..cut), nobody).is_err(), "cut at {cut}");
+            assert!(decode(&whole.slice(..cut), false, nobody).is_err(), "cut at {cut}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics_on_noise(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode(&noise.into(), nobody);
+            let _ = decode(&noise.into(), false, nobody);
         }
 
         #[test]
@@ -271,7 +287,7 @@ mod tests {
                 bytes[at] = byte;
             }
             let full = proto::SignalResponse::decode(bytes.as_slice());
-            let sparse = decode(&bytes.into(), nobody);
+            let sparse = decode(&bytes.into(), false, nobody);
             // The sparse decoder may pass a malformed participant it stepped over, never the
             // reverse.
             if let Ok(full) = full {

@@ -15,7 +15,7 @@ fn publisher() -> Harness {
     let role = Role {
         data: true,
         data_track: true,
-        data_tracks_of_others: true,
+        data_tracks_of_others: DataTracks::Auto,
         ..Role::subscriber(Subscription::Auto, Quality::High)
     };
     let mut h = Harness::with(SessionOptions {
@@ -108,6 +108,89 @@ fn a_data_track_that_is_refused_is_not_asked_for_again() {
     h.clear();
     h.receive(taken());
     assert_eq!(h.events, []);
+}
+
+/// Somebody who publishes these data tracks.
+fn with_data(sid: &str, version: u32, tracks: &[&str]) -> proto::ParticipantInfo {
+    let track = |sid: &&str| proto::DataTrackInfo { sid: sid.to_string(), ..Default::default() };
+    let data_tracks = tracks.iter().map(track).collect();
+    proto::ParticipantInfo { version, data_tracks, ..participant(sid, vec![]) }
+}
+
+/// What was asked for since this was last asked; everything is subscribed to.
+fn subscribed(h: &mut Harness) -> Vec<String> {
+    let mut sids = Vec::new();
+    for message in &h.sent {
+        if let Request::UpdateDataSubscription(update) = message {
+            assert!(update.updates.iter().all(|one| one.subscribe));
+            sids.extend(update.updates.iter().map(|one| one.track_sid.clone()));
+        }
+    }
+    sids.sort();
+    h.clear();
+    sids
+}
+
+#[test]
+fn who_chooses_by_itself_subscribes_to_each_data_track_once_and_again_after_a_resume() {
+    let role = Role {
+        data_tracks_of_others: DataTracks::Manual,
+        ..Role::subscriber(Subscription::Manual { audio: false, video: false }, Quality::High)
+    };
+    let mut h = Harness::with(SessionOptions::new(role.clone()));
+    h.receive(join(vec![with_data("PA_1", 1, &["DTR_1"])]));
+    assert_eq!(subscribed(&mut h), ["DTR_1"]);
+    h.receive(update(vec![with_data("PA_1", 2, &["DTR_1", "DTR_2"])]));
+    assert_eq!(subscribed(&mut h), ["DTR_2"]);
+    // Its own, one that is no news, and an older word of somebody.
+    h.receive(update(vec![with_data("PA_self", 1, &["DTR_own"])]));
+    h.receive(update(vec![with_data("PA_1", 2, &["DTR_1", "DTR_2"])]));
+    h.receive(update(vec![with_data("PA_1", 1, &["DTR_0"])]));
+    assert_eq!(subscribed(&mut h), Vec::<String>::new());
+    h.receive(update(vec![with_data("PA_1", 3, &["DTR_2"]), with_data("PA_2", 1, &["DTR_3"])]));
+    assert_eq!(subscribed(&mut h), ["DTR_3"]);
+    resume(&mut h);
+    assert_eq!(subscribed(&mut h), ["DTR_2", "DTR_3"]);
+    // What a server that takes it up tells is no news.
+    h.receive(update(vec![with_data("PA_1", 4, &["DTR_2"]), with_data("PA_2", 1, &["DTR_3"])]));
+    assert_eq!(subscribed(&mut h), Vec::<String>::new());
+    // Who has left and comes back has other tracks.
+    let gone = proto::participant_info::State::Disconnected as i32;
+    let left = proto::ParticipantInfo { state: gone, ..with_data("PA_1", 5, &["DTR_2"]) };
+    h.receive(update(vec![left, with_data("PA_3", 1, &["DTR_4"])]));
+    assert_eq!(subscribed(&mut h), ["DTR_4"]);
+    resume(&mut h);
+    assert_eq!(subscribed(&mut h), ["DTR_3", "DTR_4"]);
+    // In another room there are others.
+    h.receive(response(Response::RoomMoved(proto::RoomMovedResponse {
+        room: Some(proto::Room { name: "other".into(), ..Default::default() }),
+        token: "new-token".into(),
+        participant: Some(participant("PA_moved", vec![])),
+        other_participants: vec![with_data("PA_9", 1, &["DTR_9"])],
+    })));
+    assert_eq!(subscribed(&mut h), ["DTR_9"]);
+    resume(&mut h);
+    assert_eq!(subscribed(&mut h), ["DTR_9"]);
+    for data_tracks_of_others in [DataTracks::Auto, DataTracks::None] {
+        let role = Role { data_tracks_of_others, ..role.clone() };
+        let mut h = Harness::with(SessionOptions::new(role));
+        h.receive(join(vec![with_data("PA_1", 1, &["DTR_1"])]));
+        assert_eq!(subscribed(&mut h), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn data_tracks_past_the_most_are_counted() {
+    let role = Role {
+        data_tracks_of_others: DataTracks::Manual,
+        ..Role::subscriber(Subscription::Auto, Quality::High)
+    };
+    let mut h = Harness::with(SessionOptions::new(role));
+    let sids: Vec<_> = (0..=DATA_TRACKS_MAX).map(|number| format!("DTR_{number}")).collect();
+    let sids: Vec<_> = sids.iter().map(String::as_str).collect();
+    h.receive(join(vec![with_data("PA_1", 1, &sids)]));
+    assert_eq!(subscribed(&mut h).len(), DATA_TRACKS_MAX);
+    assert_eq!(h.session.counters().tracks_ignored, 1);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use super::error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
 use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
 use crate::session::flood::MESSAGE_BYTES_MAX;
-use crate::session::{CLIENT_PROTOCOL, FIRST_OFFER_ID, SignalVersion, Subscription};
+use crate::session::{CLIENT_PROTOCOL, DataTracks, FIRST_OFFER_ID, SignalVersion, Subscription};
 use crate::text;
 
 /// LiveKit's protocol number this client speaks (livekit rtc/types/protocol_version.go).
@@ -136,7 +136,7 @@ fn request(options: &ConnectOptions, resume: Option<&Resume<'_>>) -> Result<Requ
         session.role.receives.map(|receives| receives.subscription),
         Some(Subscription::Auto | Subscription::Layout { auto: true, .. })
     );
-    let subscribes = (auto_subscribe, session.role.data_tracks_of_others);
+    let subscribes = (auto_subscribe, session.role.data_tracks_of_others == DataTracks::Auto);
     let client_protocol = if session.role.rpc { CLIENT_PROTOCOL } else { 0 };
     let query = match session.version {
         SignalVersion::V0 => query_v0(subscribes, client_protocol, resume),

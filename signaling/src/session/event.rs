@@ -78,8 +78,20 @@ pub struct Role {
     /// It answers calls between participants (LiveKit's RPC), as packets and as text streams: it says
     /// that it speaks [`CLIENT_PROTOCOL`](super::CLIENT_PROTOCOL), and offers as with `data`.
     pub rpc: bool,
-    /// The server subscribes it to the data tracks of all others (`auto_subscribe_data_track`).
-    pub data_tracks_of_others: bool,
+    /// How it gets the data tracks of others.
+    pub data_tracks_of_others: DataTracks,
+}
+
+/// How a participant gets the data tracks of others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DataTracks {
+    /// Not at all.
+    #[default]
+    None,
+    /// The server subscribes it to all of them (`auto_subscribe_data_track`).
+    Auto,
+    /// It subscribes to each of them as soon as it is known (`update_data_subscription`).
+    Manual,
 }
 
 /// What a participant receives.

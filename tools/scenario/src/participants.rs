@@ -9,7 +9,7 @@ use std::sync::Arc;
 use stampede_core::data::{DataKind, DataRoom};
 use stampede_core::{PeerRole, Receives, SpeakingTurns, VideoCodecs};
 use stampede_impair::seeded;
-use stampede_signaling::session::{Quality, Role, Subscription};
+use stampede_signaling::session::{DataTracks, Quality, Role, Subscription};
 use stampede_signaling::{Profile, Token};
 
 use self::tracks::{AudioOf, sends, shares_screen, video_track};
@@ -176,7 +176,9 @@ impl DataRooms<'_> {
         spec.role.data = role.as_ref().is_some_and(|role| role.sends.is_some());
         let tracks = data.kinds.has(DataKind::Track);
         spec.role.data_track = tracks && spec.role.data;
-        spec.role.data_tracks_of_others = tracks && role.as_ref().is_some_and(|role| role.expects);
+        if tracks && role.as_ref().is_some_and(|role| role.expects) {
+            spec.role.data_tracks_of_others = DataTracks::Auto;
+        }
         spec.media.data = role;
     }
 }
@@ -710,11 +712,11 @@ mod tests {
         let draft = Draft { subscribers: Some(2), data, ..Draft::default() };
         let all = participants(draft.clone());
         let of = |one: &ParticipantSpec| (one.role.data_track, one.role.data_tracks_of_others);
-        assert_eq!(of(&all.publishers[0]), (true, false));
-        assert!(all.subscribers.iter().all(|one| of(one) == (false, true)));
+        assert_eq!(of(&all.publishers[0]), (true, DataTracks::None));
+        assert!(all.subscribers.iter().all(|one| of(one) == (false, DataTracks::Auto)));
         let data = crate::DataDraft { kinds: None, ..draft.data };
         let all = participants(Draft { data, ..draft });
-        assert!(all.publishers.iter().chain(&all.subscribers).all(|one| of(one) == (false, false)));
+        assert!(all.publishers.iter().chain(&all.subscribers).all(|one| of(one) == (false, DataTracks::None)));
     }
 
     #[test]
