@@ -61,9 +61,10 @@ impl Pair {
         let start = Instant::now();
         let room = Arc::new(DataRoom::new(77, 1, kinds).unwrap());
         let every = Duration::from_secs_f64(1.0 / per_second);
-        let sends = Some(DataSends { every, bytes, offset: Duration::ZERO });
-        let sending = DataRole { room: Arc::clone(&room), sender: Some(0), sends, expects: false };
-        let receiving = DataRole { room, sender: receiver, sends: None, expects: true };
+        let sends = Some(DataSends { kinds, every, bytes, offset: Duration::ZERO });
+        let none = [false; DataKind::COUNT];
+        let sending = DataRole { room: Arc::clone(&room), sender: Some(0), sends, expects: none };
+        let receiving = DataRole { room, sender: receiver, sends: None, expects: kinds };
         let sending = PeerRole { data: Some(sending), ..PeerRole::default() };
         let receiving = PeerRole { data: Some(receiving), ..PeerRole::subscriber(false) };
         let (sender, receiver) = (Link::new(start, sending), Link::new(start, receiving));

@@ -226,7 +226,7 @@ fn calls_are_answered_in_the_form_that_who_is_called_understands() {
 #[test]
 fn streams_that_are_no_calls_are_not_lost_between_two_connections() {
     let room = Arc::new(DataRoom::new(7, 1, [true, false, false]).unwrap());
-    let data = DataRole { room, sender: None, sends: None, expects: true };
+    let data = DataRole { room, sender: None, sends: None, expects: [true, false, false] };
     let start = Instant::now();
     let mut bob = Side::new(
         start,

@@ -230,7 +230,7 @@ impl Conductor<'_> {
                     Member { room: spec.room.to_string(), cohort: spec.cohort_name.clone() };
                 joins.introduce(&spec.identity, known);
                 let id = joins.register(!spec.receives());
-                if self.context.updates_every.is_some() {
+                if self.context.updates {
                     signalled.introduce(&spec.identity, id);
                 }
                 if let Some(receives) = spec.role.receives {

@@ -103,8 +103,8 @@ pub(crate) struct Context {
     pub obey_dynacast: bool,
     /// What participants told and heard of each other.
     pub signalled: RefCell<Signalled>,
-    /// Pause between two updates that a participant makes of itself, if it makes any.
-    pub updates_every: Option<Duration>,
+    /// Somebody makes updates of itself, of which the others are to hear.
+    pub updates: bool,
 }
 
 impl Context {
@@ -138,7 +138,7 @@ impl Context {
             own: settings.own,
             obey_dynacast: settings.obey_dynacast,
             signalled: RefCell::default(),
-            updates_every: settings.updates_every,
+            updates: settings.updates,
         }
     }
 
@@ -192,8 +192,8 @@ impl Context {
 
 /// What a [`Context`] is made of besides the engine.
 pub(crate) struct Settings {
-    /// Pause between two updates that a participant makes of itself, if it makes any.
-    pub updates_every: Option<Duration>,
+    /// Somebody makes updates of itself, of which the others are to hear.
+    pub updates: bool,
     /// The bounds of watch accounts.
     pub watch_rules: Rules,
     /// Keep timelines for the flight recorder.

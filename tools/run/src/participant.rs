@@ -666,7 +666,7 @@ fn connect_options(
     let (url, role) = (context.url.clone(), participant.spec.role.clone());
     let mut options = ConnectOptions::new(url, token, role, context.network.tls.clone());
     options.session.version = version;
-    options.session.watch_others = context.updates_every.is_some();
+    options.session.watch_others = context.updates;
     options.session.meet_others = participant.spec.calls();
     options.proxy.clone_from(&context.network.proxy);
     options.dial.clone_from(&context.network.dial);

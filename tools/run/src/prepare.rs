@@ -172,9 +172,8 @@ fn hand_out_tokens(
         return Err(failed(format!("it has {length} bytes, more than {TOKEN_FILE_BYTES_MAX}")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| failed(format!("{error}")))?;
-    let updates = scenario.metadata_updates_per_second.is_some();
     let unix_s = RunClock::start().unix_ns(now()) / 1_000_000_000;
-    participants.hand_out(token_lines(&text)?, updates, unix_s)?;
+    participants.hand_out(token_lines(&text)?, unix_s)?;
     if credentials.is_none() {
         notices.push(
             "without an API secret no room is made beforehand: the server makes each when somebody \

@@ -135,8 +135,7 @@ async fn parts(
         obey_dynacast: data.scenario.dynacast,
         timelines: data.scenario.capture.is_some(),
         watch_rules: data.scenario.watch_rules,
-        updates_every: (data.scenario.metadata_updates_per_second)
-            .map(|rate| Duration::from_secs_f64(1.0 / rate)),
+        updates: data.scenario.has_updates(),
     };
     data.local = settings.network.proxy.is_none()
         && settings.addresses.iter().all(|address| address.ip().is_loopback());

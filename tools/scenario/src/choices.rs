@@ -1,6 +1,6 @@
 //! Choices by the names that flags and scenario files have for them.
 
-use stampede_signaling::session::Layout;
+use stampede_signaling::session::{DataTracks, Layout};
 
 /// Layouts by the names of `lk perf load-test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,46 @@ impl SubscribeMode {
         match self {
             Self::Auto => "auto",
             Self::Manual => "manual",
+        }
+    }
+}
+
+/// How subscribers get data tracks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum DataTrackSubscribe {
+    /// The server subscribes everybody to all of them.
+    Auto,
+    /// Each subscriber subscribes to each of them, as users of LiveKit's SDKs do.
+    Manual,
+    /// Not at all.
+    None,
+}
+
+impl DataTrackSubscribe {
+    /// As written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Manual => "manual",
+            Self::None => "none",
+        }
+    }
+
+    /// What signalling calls it.
+    pub(crate) fn wants(self) -> DataTracks {
+        match self {
+            Self::Auto => DataTracks::Auto,
+            Self::Manual => DataTracks::Manual,
+            Self::None => DataTracks::None,
+        }
+    }
+
+    /// What it is where only this is said.
+    pub(crate) fn usual(mode: SubscribeMode) -> Self {
+        match mode {
+            SubscribeMode::Auto => Self::Auto,
+            SubscribeMode::Manual => Self::Manual,
         }
     }
 }

@@ -3,10 +3,13 @@
 
 use stampede_core::CongestionFeedback;
 use stampede_impair::Spec as ImpairSpec;
+use stampede_report::Failure;
 use stampede_signaling::{Grant, Profile};
 
 use crate::codec_list::CodecList;
 use crate::codec_mix::CodecMix;
+use crate::data_draft::DataDraft;
+use crate::rpc_draft::RpcDraft;
 use crate::values::Resolution;
 
 /// How many subscribers a cohort takes.
@@ -37,6 +40,58 @@ pub struct CohortSpec {
     pub feedback: Option<CongestionFeedback>,
     /// What its join tokens say more than the run's, or otherwise.
     pub profile: CohortProfile,
+    /// Those of its subscribers who send data, over all rooms, and what; how they all get data tracks.
+    pub data: DataDraft,
+    /// Those of its subscribers who call others, over all rooms, how often and with how much.
+    pub rpc: RpcDraft,
+    /// Updates that each of its subscribers makes of itself, per second, if not the run's.
+    pub metadata_updates_per_second: Option<f64>,
+}
+
+impl CohortSpec {
+    /// One that differs in nothing.
+    pub fn new(name: String, size: CohortSize) -> Self {
+        Self {
+            name,
+            size,
+            resolution: None,
+            subscribe_codecs: None,
+            record: false,
+            impair: None,
+            feedback: None,
+            profile: CohortProfile::default(),
+            data: DataDraft::default(),
+            rpc: RpcDraft::default(),
+            metadata_updates_per_second: None,
+        }
+    }
+}
+
+/// Checks that of cohorts no more are counted on than there are, given how many receive.
+///
+/// # Errors
+/// The first that is too small, exit code 104.
+pub(crate) fn check_counts_of(
+    cohorts: &[CohortSpec],
+    receivers: usize,
+    count: impl Fn(&CohortSpec) -> (&'static str, Option<u32>),
+) -> Result<(), Failure> {
+    if cohorts.iter().all(|cohort| count(cohort).1.is_none()) {
+        return Ok(());
+    }
+    let assigned = assign(cohorts, receivers);
+    for (index, cohort) in cohorts.iter().enumerate() {
+        let has = assigned.iter().filter(|one| **one == Some(index)).count();
+        let (key, wanted) = count(cohort);
+        if let Some(wanted) = wanted.filter(|wanted| *wanted as usize > has) {
+            return Err(Failure::config(format!(
+                "cohort '{}' has but {has} subscribers, over all rooms, who are too few for {key} = \
+                 {wanted}",
+                cohort.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What join tokens of a cohort say.
@@ -76,6 +131,8 @@ pub struct RoomDraft {
     pub audio_publishers: Option<u32>,
     /// The same.
     pub screen_share_publishers: Option<u32>,
+    /// The same.
+    pub data_publishers: Option<u32>,
     /// The same.
     pub subscribers: Option<u32>,
     /// The same.
@@ -118,17 +175,7 @@ mod tests {
     use super::*;
 
     fn cohort(size: CohortSize) -> CohortSpec {
-        let (name, profile) = ("c".to_owned(), CohortProfile::default());
-        CohortSpec {
-            name,
-            size,
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: None,
-            feedback: None,
-            profile,
-        }
+        CohortSpec::new("c".to_owned(), size)
     }
 
     #[test]

@@ -145,19 +145,11 @@ impl Cohorts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CohortProfile, CohortSize};
+    use crate::CohortSize;
 
     fn cohort(name: &str, impair: Option<&str>) -> CohortSpec {
-        CohortSpec {
-            name: name.to_owned(),
-            size: CohortSize::Share(0.4),
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: impair.map(|spec| spec.parse().unwrap()),
-            feedback: None,
-            profile: CohortProfile::default(),
-        }
+        let impair = impair.map(|spec| spec.parse().unwrap());
+        CohortSpec { impair, ..CohortSpec::new(name.to_owned(), CohortSize::Share(0.4)) }
     }
 
     fn cohorts(specs: &[CohortSpec], impair: &[&str]) -> Cohorts {

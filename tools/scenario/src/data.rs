@@ -1,94 +1,25 @@
 //! Data messages: who sends which, how many and how large.
 
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_core::data::{DataKind, DataRole, DataRoom, DataSends, SENDERS_MAX};
 use stampede_report::Failure;
 
+use crate::cohort_spec::check_counts_of;
+use crate::shape::Shape;
+use crate::{CohortSpec, DataDraft, DataKinds, DataTrackSubscribe};
+
 /// Messages of each kind that a data publisher sends in a second.
 const RATE: f64 = 10.0;
 /// Their payload.
 const BYTES: usize = 256;
 
-/// How data messages travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DataKinds {
-    /// Whether each of [`DataKind::ALL`] is among them.
-    each: [bool; DataKind::COUNT],
-}
-
-impl DataKinds {
-    /// Over both channels of messages.
-    pub const BOTH: Self = Self { each: [true, true, false] };
-    /// In every way.
-    const EVERY: Self = Self { each: [true; DataKind::COUNT] };
-
-    /// Whether this one is among them.
-    pub fn has(self, kind: DataKind) -> bool {
-        self.each[kind as usize]
-    }
-}
-
-/// It names no kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("use reliable, lossy, track, both (reliable and lossy) or all; several with commas")]
-pub struct DataKindsError;
-
-impl FromStr for DataKinds {
-    type Err = DataKindsError;
-
-    fn from_str(text: &str) -> Result<Self, DataKindsError> {
-        let mut kinds = Self { each: [false; DataKind::COUNT] };
-        for word in text.split(',') {
-            let more = match word.trim() {
-                "both" => Self::BOTH,
-                "all" => Self::EVERY,
-                word => Self { each: DataKind::ALL.map(|kind| kind.name() == word) },
-            };
-            if more.each == [false; DataKind::COUNT] {
-                return Err(DataKindsError);
-            }
-            kinds.each.iter_mut().zip(more.each).for_each(|(all, one)| *all |= one);
-        }
-        Ok(kinds)
-    }
-}
-
-impl fmt::Display for DataKinds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::BOTH => f.write_str("both"),
-            Self::EVERY => f.write_str("all"),
-            _ => {
-                let kinds = DataKind::ALL.into_iter().filter(|kind| self.has(*kind));
-                let names: Vec<_> = kinds.map(DataKind::name).collect();
-                f.write_str(&names.join(","))
-            }
-        }
-    }
-}
-
-/// Data messages as they were asked for; `None` is what was not given.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct DataDraft {
-    /// Who sends them, per room.
-    pub publishers: Option<u32>,
-    /// Messages of each kind that one of them sends in a second.
-    pub rate: Option<f64>,
-    /// Bytes of a message.
-    pub bytes: Option<usize>,
-    /// How they travel.
-    pub kinds: Option<DataKinds>,
-}
-
 /// Data messages that are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DataSpec {
-    /// Who sends them, per room.
+    /// Who sends them, per room; those of cohorts besides.
     pub publishers: u32,
     /// Messages of each kind that one of them sends in a second.
     pub rate: f64,
@@ -96,101 +27,175 @@ pub struct DataSpec {
     pub bytes: usize,
     /// How they travel.
     pub kinds: DataKinds,
+    /// How subscribers get data tracks.
+    pub subscribe: DataTrackSubscribe,
 }
 
 impl DataSpec {
-    /// Checks what was asked for; `None` where no data is sent.
+    /// Checks what was asked for; `None` where no data is sent, by nobody of these rooms or cohorts.
     ///
     /// # Errors
     /// The first contradiction, exit code 104.
-    pub(crate) fn new(draft: &DataDraft) -> Result<Option<Self>, Failure> {
-        let DataDraft { publishers, rate, bytes, kinds } = *draft;
-        let publishers = publishers.unwrap_or(0);
-        if publishers == 0 {
-            let given = [
-                (rate.is_some(), "--data-rate"),
-                (bytes.is_some(), "--data-size"),
-                (kinds.is_some(), "--data-kind"),
-            ];
-            return match given.into_iter().find(|(given, _)| *given) {
-                Some((_, flag)) => Err(Failure::config(format!(
-                    "{flag} is given but nobody sends data: add --data-publishers 1"
+    pub(crate) fn new(draft: &DataDraft, shape: &Shape) -> Result<Option<Self>, Failure> {
+        let cohorts = &shape.cohorts;
+        let most = shape.rooms.iter().map(|room| room.data_publishers).max().unwrap_or(0);
+        if most == 0 && !cohorts.iter().any(|cohort| cohort.data.sends()) {
+            let of_cohort = cohorts.iter().find_map(|cohort| cohort.data.how());
+            let subscribe = draft.subscribe.map(|_| "data-track-subscribe");
+            return match draft.how().or(subscribe).or(of_cohort) {
+                Some(flag) => Err(Failure::config(format!(
+                    "--{flag} is given but nobody sends data: add --data-publishers 1"
                 ))),
                 None => Ok(None),
             };
         }
-        if publishers as usize > SENDERS_MAX {
+        let of_cohorts: u64 =
+            cohorts.iter().map(|cohort| u64::from(cohort.data.publishers.unwrap_or(0))).sum();
+        let all = u64::from(most) + of_cohorts;
+        if all > SENDERS_MAX as u64 {
             return Err(Failure::config(format!(
-                "--data-publishers {publishers}: {SENDERS_MAX} is the most for one room, because \
-                 everybody in it keeps account of each; use more --rooms"
+                "--data-publishers: {all} send data, and {SENDERS_MAX} is the most for one room, \
+                 because everybody in it keeps account of each; use more --rooms"
             )));
         }
-        let (rate, bytes) = (rate.unwrap_or(RATE), bytes.unwrap_or(BYTES));
-        Ok(Some(Self { publishers, rate, bytes, kinds: kinds.unwrap_or(DataKinds::BOTH) }))
+        check_members(shape)?;
+        let spec = Self {
+            publishers: draft.publishers.unwrap_or(0),
+            rate: draft.rate.unwrap_or(RATE),
+            bytes: draft.bytes.unwrap_or(BYTES),
+            kinds: draft.kinds.unwrap_or(DataKinds::BOTH),
+            subscribe: draft.subscribe.unwrap_or(DataTrackSubscribe::usual(shape.subscribe_mode)),
+        };
+        let mut asked = cohorts.iter().map(|cohort| cohort.data.subscribe).chain([draft.subscribe]);
+        let tracks = draft.has_tracks() || cohorts.iter().any(|cohort| cohort.data.has_tracks());
+        match asked.any(|asked| asked.is_some()) && !tracks {
+            true => Err(Failure::config(
+                "--data-track-subscribe is given but no data tracks are published: add --data-kind \
+                 track",
+            )),
+            false => Ok(Some(spec)),
+        }
     }
 
-    /// The boards of so many rooms.
-    pub(crate) fn rooms(&self, rooms: usize, run_id: &str) -> Vec<Arc<DataRoom>> {
-        let room = |index: usize| {
+    /// What those of a cohort send, and how its subscribers get data tracks: what it does not say is
+    /// as the run has it.
+    pub(crate) fn of_cohort(self, cohort: &CohortSpec) -> Self {
+        let DataDraft { publishers, rate, bytes, kinds, subscribe } = cohort.data;
+        Self {
+            publishers: publishers.unwrap_or(0),
+            rate: rate.unwrap_or(self.rate),
+            bytes: bytes.unwrap_or(self.bytes),
+            kinds: kinds.unwrap_or(self.kinds),
+            subscribe: subscribe.unwrap_or(self.subscribe),
+        }
+    }
+
+    /// The boards of rooms with so many senders each; of each kind that somebody of the run sends.
+    pub(crate) fn rooms(
+        self,
+        senders: &[u32],
+        cohorts: &[CohortSpec],
+        run_id: &str,
+    ) -> Vec<Arc<DataRoom>> {
+        let mut all = self.kinds;
+        let of_cohorts = cohorts.iter().map(|cohort| self.of_cohort(cohort));
+        of_cohorts.filter(|own| own.publishers > 0).for_each(|own| all.add(own.kinds));
+        let room = |(index, senders): (usize, &u32)| {
             let mut tag = DefaultHasher::new();
             (run_id, index).hash(&mut tag);
             // Checked above.
-            DataRoom::new(tag.finish(), self.publishers as usize, self.kinds.each).ok()
+            DataRoom::new(tag.finish(), *senders as usize, all.each()).ok()
         };
-        (0..rooms).filter_map(room).map(Arc::new).collect()
+        senders.iter().enumerate().filter_map(room).map(Arc::new).collect()
     }
 
     /// What somebody has to do with data in this room: this one of its senders, if it is one.
     /// `phase`, 0 to 1, spreads them.
     pub(crate) fn role(
-        &self,
+        self,
         room: &Arc<DataRoom>,
-        sender: u32,
+        sender: Option<u32>,
         phase: f64,
-        expects: bool,
+        receives: bool,
     ) -> Option<DataRole> {
         let every = Duration::from_secs_f64(1.0 / self.rate);
-        let sender = (sender < self.publishers).then_some(sender as usize);
         let sends = sender.map(|_| DataSends {
+            kinds: self.kinds.each(),
             every,
             bytes: self.bytes,
             offset: every.mul_f64(phase),
         });
-        (sends.is_some() || expects).then(|| {
-            let room = Arc::clone(room);
-            DataRole { room, sender, sends, expects }
+        let wants = |kind| kind != DataKind::Track || self.subscribe != DataTrackSubscribe::None;
+        let expects = DataKind::ALL.map(|kind| receives && room.has(kind) && wants(kind));
+        (sends.is_some() || receives).then(|| {
+            let sender = sender.map(|sender| sender as usize);
+            DataRole { room: Arc::clone(room), sender, sends, expects }
         })
+    }
+}
+
+/// Checks that cohorts have as many subscribers as are to send.
+fn check_members(shape: &Shape) -> Result<(), Failure> {
+    let senders = |cohort: &CohortSpec| ("data_publishers", cohort.data.publishers);
+    check_counts_of(&shape.cohorts, shape.receivers(), senders)?;
+    // How without who.
+    let idle =
+        shape.cohorts.iter().find(|cohort| !cohort.data.sends() && cohort.data.how().is_some());
+    match idle.and_then(|cohort| Some((cohort, cohort.data.how()?))) {
+        Some((cohort, flag)) => Err(Failure::config(format!(
+            "cohort '{}' says {} but nobody of it sends data: add data_publishers = 1",
+            cohort.name,
+            flag.replace('-', "_")
+        ))),
+        None => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{CohortSize, Draft, RoomDraft, Scenario};
 
-    #[test]
-    fn written_as_read() {
-        for text in ["reliable", "lossy", "both", "track", "lossy,track", "all"] {
-            assert_eq!(text.parse::<DataKinds>().unwrap().to_string(), text);
-        }
-        for (text, shortest) in [("lossy, reliable", "both"), ("both,track", "all")] {
-            assert_eq!(text.parse::<DataKinds>().unwrap().to_string(), shortest);
-        }
-        for text in ["stream", "", "lossy,", "both,stream"] {
-            assert_eq!(text.parse::<DataKinds>(), Err(DataKindsError));
-        }
-        let lossy: DataKinds = "lossy".parse().unwrap();
-        assert_eq!(DataKind::ALL.map(|kind| lossy.has(kind)), [false, true, false]);
+    fn spec(draft: Draft) -> Result<Option<DataSpec>, String> {
+        Scenario::new(draft).map(|scenario| scenario.data).map_err(|error| error.to_string())
     }
 
     #[test]
     fn how_is_nothing_without_who() {
-        assert_eq!(DataSpec::new(&DataDraft::default()).unwrap(), None);
+        assert_eq!(spec(Draft::default()), Ok(None));
         let how = DataDraft { rate: Some(5.0), ..DataDraft::default() };
-        let failure = DataSpec::new(&how).unwrap_err().to_string();
+        let of = |data| Draft { data, ..Draft::default() };
+        let failure = spec(of(how)).unwrap_err();
         assert!(failure.contains("--data-rate") && failure.contains("--data-publishers"));
-        let all = DataSpec::new(&DataDraft { publishers: Some(3), ..how }).unwrap().unwrap();
+        let all = spec(of(DataDraft { publishers: Some(3), ..how })).unwrap().unwrap();
         assert_eq!((all.publishers, all.rate, all.kinds), (3, 5.0, DataKinds::BOTH));
+        assert_eq!(all.subscribe, DataTrackSubscribe::Auto);
         let many = DataDraft { publishers: Some(1_001), ..DataDraft::default() };
-        assert!(DataSpec::new(&many).is_err());
+        assert!(spec(of(many)).is_err());
+        let subscribe = Some(DataTrackSubscribe::Manual);
+        let none = DataDraft { publishers: Some(1), subscribe, ..DataDraft::default() };
+        assert!(spec(of(none)).unwrap_err().contains("--data-kind"));
+    }
+
+    #[test]
+    fn rooms_and_cohorts_have_senders_of_their_own() {
+        let rate = |publishers, rate| DataDraft { publishers, rate, ..DataDraft::default() };
+        let cohort = |data| {
+            let size = CohortSize::Count(3);
+            vec![CohortSpec { data, ..CohortSpec::new("few".to_owned(), size) }]
+        };
+        let draft = |cohorts| Draft { subscribers: Some(10), cohorts, ..Draft::default() };
+        let data = spec(draft(cohort(rate(Some(3), Some(2.0))))).unwrap().unwrap();
+        assert_eq!((data.publishers, data.rate), (0, RATE));
+        let refused = |data| spec(draft(cohort(data))).unwrap_err();
+        let error = refused(rate(Some(4), None));
+        assert!(error.contains("'few' has but 3 subscribers"), "{error}");
+        assert!(refused(rate(None, Some(2.0))).contains("nobody sends data"));
+        let both = Draft { data: rate(Some(1), None), ..draft(cohort(rate(None, Some(2.0)))) };
+        let error = spec(both).unwrap_err();
+        assert!(error.contains("says data_rate") && error.contains("data_publishers"), "{error}");
+        let room = RoomDraft { data_publishers: Some(2), ..RoomDraft::default() };
+        let rooms = Draft { rooms: 2, room_drafts: vec![room], ..draft(Vec::new()) };
+        assert_eq!(spec(rooms).unwrap().unwrap().publishers, 0);
     }
 }

@@ -262,16 +262,7 @@ mod tests {
 
     #[test]
     fn roles_and_cohorts_bound_whom_it_may_hit() {
-        let specs = [CohortSpec {
-            name: "mobile".to_owned(),
-            size: CohortSize::Share(0.5),
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: None,
-            feedback: None,
-            profile: crate::CohortProfile::default(),
-        }];
+        let specs = [CohortSpec::new("mobile".to_owned(), CohortSize::Share(0.5))];
         let cohorts = Cohorts::new(&specs, &["cohort=10%,loss=1%".parse().unwrap()]);
         let names: Vec<_> = cohorts.all().iter().map(|cohort| cohort.name.as_str()).collect();
         assert_eq!(names, ["rest", "impair-1", "mobile", "mobile+impair-1"]);

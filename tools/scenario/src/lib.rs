@@ -23,6 +23,7 @@ mod codec_mix;
 mod cohort_spec;
 mod cohorts;
 mod data;
+mod data_draft;
 mod draft;
 mod fault;
 mod layering;
@@ -48,12 +49,13 @@ pub mod values;
 pub use stampede_media::Codec;
 
 pub use audience::{Arrival, Audience, AudienceDraft, Visit};
-pub use choices::{LayoutChoice, SubscribeMode};
+pub use choices::{DataTrackSubscribe, LayoutChoice, SubscribeMode};
 pub use codec_list::{BackupCodec, CodecList};
 pub use codec_mix::{CodecMix, CodecMixError};
 pub use cohort_spec::{CohortProfile, CohortSize, CohortSpec, RoomDraft};
 pub use cohorts::{Cohort, Cohorts, REST};
-pub use data::{DataDraft, DataKinds, DataKindsError, DataSpec};
+pub use data::DataSpec;
+pub use data_draft::{DataDraft, DataKinds, DataKindsError};
 pub use draft::{CaptureDraft, Draft, EmbeddedDraft};
 pub use fault::{
     CandidateProtocol, FAULTS_MAX, FaultError, FaultKind, FaultSpec, FaultValueError, Schedule,

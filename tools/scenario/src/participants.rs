@@ -1,20 +1,24 @@
 //! Who takes part: every participant of a run with its name, room and tracks.
 
+mod data_rooms;
 mod tracks;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use stampede_core::data::{DataKind, DataRoom};
 use stampede_core::{PeerRole, Receives, SpeakingTurns, VideoCodecs};
 use stampede_impair::seeded;
-use stampede_signaling::session::{DataTracks, Quality, Role, Subscription};
+use stampede_signaling::session::{Quality, Role, Subscription};
 use stampede_signaling::{Profile, Token};
 
+use self::data_rooms::{Counted, DataRooms};
 use self::tracks::{AudioOf, sends, shares_screen, video_track};
 use crate::codec_mix::CodecTurns;
 use crate::cohort_spec::{CohortSpec, assign};
+use crate::people;
+use crate::shape::Place;
 use crate::values::Resolution;
 use crate::{Clips, CodecList, OwnIdentities, RoomSpec, Scenario, SubscribeMode};
 
@@ -41,6 +45,8 @@ pub struct ParticipantSpec {
     pub profile: Arc<Profile>,
     /// A join token that somebody else has made.
     pub token: Option<Token>,
+    /// From one update that it makes of itself to the next.
+    pub updates_every: Option<Duration>,
 }
 
 impl ParticipantSpec {
@@ -100,19 +106,12 @@ impl Participants {
         let room_base = scenario.room.clone().unwrap_or_else(|| format!("stampede-{run_id}"));
         let rooms = rooms(scenario, &room_base);
         let own = format!("stampede-{run_id}-");
-        let data = DataRooms {
-            rooms: scenario.data.map_or_else(Vec::new, |data| data.rooms(rooms.len(), run_id)),
-            scenario,
-            seed,
-        };
+        let mut participants = receivers(scenario, &own, &rooms, seed);
+        let (data, senders) = DataRooms::new(scenario, &participants, run_id, seed);
         let mut codecs = CodecTurns::default();
         let publishers = publishers(scenario, clips, &mut codecs, &own, &rooms, &data, seed);
-        let mut participants = receivers(scenario, &own, &rooms, seed);
-        for one in &mut participants {
-            let Place { room, number } = one.place;
-            let shape = &scenario.shape.rooms[room];
-            let sender = one.publishes.then(|| shape.media_publishers().saturating_add(number));
-            data.joins(&mut one.spec, room, sender);
+        for (one, sender) in participants.iter_mut().zip(senders) {
+            data.joins(&mut one.spec, one.place.room, one.cohort, sender);
         }
         let subscribers = participants.split_off(scenario.shape.participants());
         for (phase_number, one) in (publishers.len() as u64..).zip(&mut participants) {
@@ -135,57 +134,35 @@ impl Participants {
                 shares_screen(&mut one.spec, clips, scenario, phase);
             }
         }
-        let specs = |all: Vec<Receiver>| all.into_iter().map(|one| one.spec).collect();
-        let (mut publishers, mut participants) = (publishers, specs(participants));
-        let mut subscribers: Vec<_> = specs(subscribers);
+        let mut receivers = [participants, subscribers];
+        let mut publishers = publishers;
         if let Some(rpc) = &scenario.rpc {
             let mut numbers = HashMap::new();
-            let all = publishers.iter_mut().chain(&mut participants).chain(&mut subscribers);
-            for spec in all {
+            let mut callers = Counted::new(&scenario.shape.cohorts, |cohort| cohort.rpc.callers);
+            let others = receivers.iter_mut().flatten().map(|one| (one.cohort, &mut one.spec));
+            for (cohort, spec) in publishers.iter_mut().map(|spec| (None, spec)).chain(others) {
                 let number: &mut u32 = numbers.entry(Rc::clone(&spec.room)).or_default();
-                spec.media.rpc = Some(rpc.role(&spec.identity, *number, run_id, seed));
+                let calls = match cohort.filter(|cohort| callers.takes(*cohort)) {
+                    Some(cohort) => Some(rpc.of_cohort(&scenario.shape.cohorts[cohort])),
+                    None => (*number < rpc.callers).then(|| rpc.of_run()),
+                };
+                spec.media.rpc = Some(rpc.role(&spec.identity, calls, run_id, seed));
                 spec.role.rpc = true;
                 *number += 1;
             }
         }
+        let specs = |all: Vec<Receiver>| all.into_iter().map(|one| one.spec).collect();
+        let [participants, subscribers] = receivers.map(specs);
         let own = OwnIdentities::prefixed(own).into();
         Self { room_base, rooms, own, publishers, participants, subscribers }
-    }
-}
-
-/// Which one it is of its room.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    room: usize,
-    number: u32,
-}
-
-/// The boards of all rooms; none without data.
-struct DataRooms<'a> {
-    rooms: Vec<Arc<DataRoom>>,
-    scenario: &'a Scenario,
-    seed: u64,
-}
-
-impl DataRooms<'_> {
-    /// Adds what somebody in this room has to do with data, who may be this one of its senders.
-    fn joins(&self, spec: &mut ParticipantSpec, room: usize, sender: Option<u32>) {
-        let Some((data, room)) = self.scenario.data.zip(self.rooms.get(room)) else { return };
-        let phase = seeded(self.seed, &format!("data {}", spec.identity)).f64();
-        let role = data.role(room, sender.unwrap_or(u32::MAX), phase, spec.receives());
-        spec.role.data = role.as_ref().is_some_and(|role| role.sends.is_some());
-        let tracks = data.kinds.has(DataKind::Track);
-        spec.role.data_track = tracks && spec.role.data;
-        if tracks && role.as_ref().is_some_and(|role| role.expects) {
-            spec.role.data_tracks_of_others = DataTracks::Auto;
-        }
-        spec.media.data = role;
     }
 }
 
 /// Somebody who receives.
 struct Receiver {
     place: Place,
+    /// Its cohort, if it is in one.
+    cohort: Option<usize>,
     /// It sends too.
     publishes: bool,
     spec: ParticipantSpec,
@@ -247,12 +224,14 @@ fn publishers<'a>(
                 tracks: [None; 2],
                 profile: Arc::clone(&scenario.profile),
                 token: None,
+                updates_every: every(scenario.metadata_updates_per_second),
             };
             sends(&mut spec, video, audio, (scenario, clips), phase);
             if own.publisher_shares(number) {
                 shares_screen(&mut spec, clips, scenario, phase);
             }
-            data.joins(&mut spec, room_number, Some(own.data_sender(number)));
+            let sender = Some(own.data_sender(number)).filter(|it| *it < own.data_publishers);
+            data.joins(&mut spec, room_number, None, sender);
             all.push(spec);
         }
     }
@@ -270,16 +249,14 @@ fn receivers(
     let (parts, cohorts) = (&scenario.cohorts, &scenario.shape.cohorts);
     let assigned = assign(cohorts, scenario.shape.receivers());
     // One for all of a cohort.
-    let profile = |cohort: &CohortSpec| match cohort.profile.over(&scenario.profile) {
+    let profile = |cohort: &CohortSpec| match people::profile_of(cohort, &scenario.profile) {
         Some(own) => Arc::new(own),
         None => Arc::clone(&scenario.profile),
     };
     let profiles: Vec<_> = cohorts.iter().map(profile).collect();
     let subscription = subscription(scenario);
     let mut all = Vec::with_capacity(assigned.len());
-    let mut places = in_turn(scenario, |room| room.participants);
-    let both = places.len();
-    places.extend(in_turn(scenario, |room| room.subscribers));
+    let (places, both) = (scenario.shape.places(), scenario.shape.participants());
     for (place, assigned) in places.into_iter().zip(assigned) {
         let Place { room: room_number, number } = place;
         let (room, own) = (&rooms[room_number], &scenario.shape.rooms[room_number]);
@@ -305,26 +282,21 @@ fn receivers(
             tracks: tracks(scenario, own, publishes.then_some(number)),
             profile: Arc::clone(profile),
             token: None,
+            updates_every: every(people::updates_of(cohort, scenario.metadata_updates_per_second)),
         };
-        all.push(Receiver { place, publishes, spec });
+        all.push(Receiver { place, cohort: assigned, publishes, spec });
     }
     all
-}
-
-/// So many of each room, room by room in turn.
-fn in_turn(scenario: &Scenario, count: impl Fn(&RoomSpec) -> u32) -> Vec<Place> {
-    let rooms = &scenario.shape.rooms;
-    let numbers = 0..most(scenario, &count);
-    let of = |number| {
-        let rooms = rooms.iter().enumerate().filter(|(_, own)| number < count(own));
-        rooms.map(|(room, _)| Place { room, number }).collect::<Vec<_>>()
-    };
-    numbers.flat_map(of).collect()
 }
 
 /// The highest number of any room.
 fn most(scenario: &Scenario, number: impl Fn(&RoomSpec) -> u32) -> u32 {
     scenario.shape.rooms.iter().map(number).max().unwrap_or(0)
+}
+
+/// The time from one to the next at so many a second.
+fn every(per_second: Option<f64>) -> Option<Duration> {
+    per_second.map(|rate| Duration::from_secs_f64(1.0 / rate))
 }
 
 fn quality(resolution: Resolution) -> Quality {
@@ -389,14 +361,14 @@ fn phase(seed: u64, number: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::time::Duration;
 
     use stampede_media::{Codec, builtin};
+    use stampede_signaling::session::DataTracks;
 
     use super::*;
     use crate::{
-        CohortProfile, CohortSize, CohortSpec, Draft, LayoutChoice, ParticipantTracks, RoomDraft,
-        values,
+        CohortProfile, CohortSize, CohortSpec, DataTrackSubscribe, Draft, LayoutChoice,
+        ParticipantTracks, RoomDraft, values,
     };
 
     fn clips(scenario: &Scenario) -> Clips {
@@ -563,16 +535,7 @@ mod tests {
 
     #[test]
     fn participants_are_parts_of_cohorts_and_record_first() {
-        let cohort = CohortSpec {
-            name: "half".to_owned(),
-            size: CohortSize::Share(0.5),
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: None,
-            feedback: None,
-            profile: CohortProfile::default(),
-        };
+        let cohort = CohortSpec::new("half".to_owned(), CohortSize::Share(0.5));
         let all = participants(Draft {
             participants: Some(4),
             subscribers: Some(4),
@@ -631,17 +594,12 @@ mod tests {
                 RoomDraft { video_resolution: Some(Resolution::Medium), ..RoomDraft::default() },
             ],
             cohorts: vec![CohortSpec {
-                name: "mobile".to_owned(),
-                size: CohortSize::Share(0.5),
                 resolution: Some(Resolution::Low),
-                subscribe_codecs: None,
-                record: false,
-                impair: None,
-                feedback: None,
                 profile: CohortProfile {
                     metadata: Some("on the move".to_owned()),
                     ..CohortProfile::default()
                 },
+                ..CohortSpec::new("mobile".to_owned(), CohortSize::Share(0.5))
             }],
             ..Draft::default()
         });
@@ -690,14 +648,8 @@ mod tests {
         assert!(Scenario::new(Draft { rpc, ..hidden }).is_ok());
         let grants = vec!["hidden=true".parse().unwrap()];
         let cohorts = vec![CohortSpec {
-            name: "ghosts".to_owned(),
-            size: CohortSize::Share(0.5),
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: None,
-            feedback: None,
             profile: CohortProfile { grants, ..CohortProfile::default() },
+            ..CohortSpec::new("ghosts".to_owned(), CohortSize::Share(0.5))
         }];
         assert!(refused(Draft { cohorts, ..draft }).contains("--rpc-to"));
     }
@@ -714,9 +666,83 @@ mod tests {
         let of = |one: &ParticipantSpec| (one.role.data_track, one.role.data_tracks_of_others);
         assert_eq!(of(&all.publishers[0]), (true, DataTracks::None));
         assert!(all.subscribers.iter().all(|one| of(one) == (false, DataTracks::Auto)));
+        // Who shows a layout chooses by itself, unless it is said; and a cohort may do without.
+        let layout = Some(LayoutChoice::Speaker);
+        let all = participants(Draft { layout, ..draft.clone() });
+        assert!(all.subscribers.iter().all(|one| of(one) == (false, DataTracks::Manual)));
+        let subscribe = Some(DataTrackSubscribe::None);
+        let deaf = CohortSpec {
+            data: crate::DataDraft { subscribe, ..Default::default() },
+            ..CohortSpec::new("deaf".to_owned(), CohortSize::Count(1))
+        };
+        let all = participants(Draft { cohorts: vec![deaf], ..draft.clone() });
+        let expects = |one: &ParticipantSpec| one.media.data.as_ref().unwrap().expects;
+        for one in &all.subscribers {
+            let (wants, expected) = match one.cohort_name {
+                Some(_) => (DataTracks::None, [false; 3]),
+                None => (DataTracks::Auto, [false, false, true]),
+            };
+            assert_eq!((of(one), expects(one)), ((false, wants), expected));
+        }
         let data = crate::DataDraft { kinds: None, ..draft.data };
         let all = participants(Draft { data, ..draft });
-        assert!(all.publishers.iter().chain(&all.subscribers).all(|one| of(one) == (false, DataTracks::None)));
+        let mut everybody = all.publishers.iter().chain(&all.subscribers);
+        assert!(everybody.all(|one| of(one) == (false, DataTracks::None)));
+    }
+
+    #[test]
+    fn cohorts_and_rooms_send_data_and_updates_of_their_own() {
+        let data = crate::DataDraft {
+            publishers: Some(2),
+            rate: Some(4.0),
+            kinds: Some("lossy".parse().unwrap()),
+            ..Default::default()
+        };
+        let rpc = crate::RpcDraft { callers: Some(1), rate: Some(2.0), ..Default::default() };
+        let chatty = CohortSpec {
+            data,
+            rpc,
+            metadata_updates_per_second: Some(0.5),
+            ..CohortSpec::new("chatty".to_owned(), CohortSize::Count(3))
+        };
+        let room = RoomDraft { data_publishers: Some(1), ..RoomDraft::default() };
+        let all = participants(Draft {
+            rooms: 2,
+            subscribers: Some(5),
+            cohorts: vec![chatty],
+            room_drafts: vec![room],
+            ..Draft::default()
+        });
+        let sends = |one: &ParticipantSpec| one.media.data.as_ref().and_then(|data| data.sends);
+        let sender = |one: &ParticipantSpec| one.media.data.as_ref().unwrap().sender;
+        // The publisher of the first room, with what the run says.
+        let first = sends(&all.publishers[0]).unwrap();
+        assert_eq!((sender(&all.publishers[0]), first.kinds), (Some(0), [true, true, false]));
+        assert_eq!((first.every, sends(&all.publishers[1])), (Duration::from_millis(100), None));
+        // The first two of the cohort, of whichever rooms, after those of the run.
+        let is_chatty = |one: &&ParticipantSpec| one.cohort_name.is_some();
+        let chatty: Vec<_> = all.subscribers.iter().filter(is_chatty).collect();
+        for (number, one) in chatty.iter().enumerate() {
+            assert_eq!(sends(one).is_some(), number < 2);
+            assert_eq!(one.calls(), number < 1);
+            assert_eq!(one.updates_every, Some(Duration::from_secs(2)));
+            assert!(one.profile.grants.iter().any(|it| it.name() == "canUpdateOwnMetadata"));
+            let Some(sends) = sends(one) else { continue };
+            assert_eq!(
+                (sends.kinds, sends.every),
+                ([false, true, false], Duration::from_millis(250))
+            );
+            let in_first = one.room.ends_with("-1");
+            let before = chatty[..number].iter().filter(|it| it.room == one.room).count();
+            assert_eq!(sender(one), Some(before + usize::from(in_first)));
+        }
+        let calls = chatty[0].media.rpc.as_ref().unwrap().calls.unwrap();
+        assert_eq!(calls.every, Duration::from_millis(500));
+        for one in all.subscribers.iter().filter(|one| !is_chatty(one)) {
+            assert!(sends(one).is_none() && one.updates_every.is_none() && !one.calls());
+            assert!(one.profile.grants.is_empty() && one.role.rpc);
+            assert_eq!(one.media.data.as_ref().unwrap().expects, [true, true, false]);
+        }
     }
 
     #[test]

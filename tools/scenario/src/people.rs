@@ -3,8 +3,9 @@
 use stampede_report::Failure;
 use stampede_signaling::{Grant, Profile};
 
-use crate::Draft;
+use crate::cohort_spec::assign;
 use crate::shape::{RoomSpec, Shape};
+use crate::{CohortSpec, Draft};
 
 /// Updates that everybody in a room together makes, per second: each session takes no more events of
 /// its server for long (`signaling`, session/flood.rs).
@@ -31,6 +32,7 @@ fn check_no_media(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
     if !draft.no_media {
         return Ok(());
     }
+    let of_cohorts = shape.cohorts.iter().any(|cohort| cohort.data.publishers.is_some());
     for (given, what) in [
         (shape.publishers() > 0, "publishers"),
         (shape.participants() > 0, "--participants"),
@@ -38,6 +40,7 @@ fn check_no_media(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
         (draft.subscribe_mode.is_some(), "--subscribe-mode"),
         (draft.record.is_some(), "--record"),
         (draft.simulate_speakers, "--simulate-speakers"),
+        (of_cohorts, "a [[cohort]]'s data_publishers"),
     ] {
         if given {
             return Err(Failure::config(format!(
@@ -49,30 +52,67 @@ fn check_no_media(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_updates(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
-    let Some(rate) = draft.metadata_updates_per_second else { return Ok(()) };
-    let hides = |grant: &Grant| grant.to_string() == "hidden=true";
-    if draft.hidden || draft.profile.grants.iter().any(hides) {
-        return Err(Failure::config(
-            "--metadata-updates-per-second: nobody is told of participants that are --hidden; \
-             leave one of them out",
-        ));
+/// Updates that those of a cohort, or of none, make of themselves per second, where the run says this.
+pub(crate) fn updates_of(cohort: Option<&CohortSpec>, run: Option<f64>) -> Option<f64> {
+    cohort.and_then(|cohort| cohort.metadata_updates_per_second).or(run)
+}
+
+/// What the join tokens of a cohort say in a run whose tokens say this; `None` where that is the same.
+pub(crate) fn profile_of(cohort: &CohortSpec, run: &Profile) -> Option<Profile> {
+    let own = cohort.profile.over(run);
+    match cohort.metadata_updates_per_second {
+        None => own,
+        updates => Some(profile(own.unwrap_or_else(|| run.clone()), updates)),
     }
-    let all = |room: &RoomSpec| u64::from(room.publishers()) + u64::from(room.receivers());
-    let most = shape.rooms.iter().map(all).max().unwrap_or(0);
-    if most as f64 * rate > UPDATES_A_ROOM_PER_SECOND_MAX {
+}
+
+fn check_updates(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
+    const FLAG: &str = "--metadata-updates-per-second";
+    let (run, cohorts) = (draft.metadata_updates_per_second, &shape.cohorts);
+    if cohorts.iter().map(Some).chain([None]).all(|cohort| updates_of(cohort, run).is_none()) {
+        return Ok(());
+    }
+    let hides = |grant: &Grant| grant.to_string() == "hidden=true";
+    let hidden = draft.hidden || draft.profile.grants.iter().any(hides);
+    let hidden_cohort = |cohort: &CohortSpec| {
+        updates_of(Some(cohort), run).is_some() && cohort.profile.grants.iter().any(hides)
+    };
+    if hidden || cohorts.iter().any(hidden_cohort) {
         return Err(Failure::config(format!(
-            "--metadata-updates-per-second {rate}: {most} participants of a room would make {:.0} \
-             updates a second, and {UPDATES_A_ROOM_PER_SECOND_MAX} is what each of them is ready \
-             to hear; lower the rate, or take more and smaller rooms",
-            most as f64 * rate
+            "{FLAG}: nobody is told of participants that are --hidden (or have the grant \
+             hidden=true); leave one of them out"
         )));
     }
-    let pairs: u64 = shape.rooms.iter().map(|room| all(room).saturating_mul(all(room))).sum();
+    // Of each room who is in it, who of them makes updates, and how many.
+    let with = |rate: Option<f64>| (u64::from(rate.is_some()), rate.unwrap_or(0.0));
+    let publishers = |room: &RoomSpec| {
+        let (all, (updates, rate)) = (u64::from(room.publishers()), with(run));
+        (all, all * updates, all as f64 * rate)
+    };
+    let mut rooms: Vec<_> = shape.rooms.iter().map(publishers).collect();
+    let assigned = assign(cohorts, shape.receivers());
+    for (place, cohort) in shape.places().iter().zip(assigned) {
+        let (updates, rate) = with(updates_of(cohort.map(|index| &cohorts[index]), run));
+        let (all, updating, per_second) = &mut rooms[place.room];
+        *all += 1;
+        *updating += updates;
+        *per_second += rate;
+    }
+    let most = rooms.iter().max_by(|a, b| a.2.total_cmp(&b.2));
+    if let Some((all, updating, per_second)) = most
+        && *per_second > UPDATES_A_ROOM_PER_SECOND_MAX
+    {
+        return Err(Failure::config(format!(
+            "{FLAG}: {updating} of the {all} participants of a room would make {per_second:.0} \
+             updates a second, and {UPDATES_A_ROOM_PER_SECOND_MAX} is what each of them is ready \
+             to hear; lower the rate, or take more and smaller rooms"
+        )));
+    }
+    let pairs: u64 = rooms.iter().map(|(all, updating, _)| all.saturating_mul(*updating)).sum();
     if pairs > UPDATE_PAIRS_MAX {
         return Err(Failure::config(format!(
-            "--metadata-updates-per-second: who is to hear of whom are {pairs} pairs, and \
-             {UPDATE_PAIRS_MAX} is the most that are followed; take smaller rooms"
+            "{FLAG}: who is to hear of whom are {pairs} pairs, and {UPDATE_PAIRS_MAX} is the most \
+             that are followed; take smaller rooms"
         )));
     }
     Ok(())
@@ -81,7 +121,7 @@ fn check_updates(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Scenario;
+    use crate::{CohortSize, Scenario};
 
     fn refused(draft: Draft) -> String {
         Scenario::new(draft).unwrap_err().to_string()
@@ -126,5 +166,20 @@ mod tests {
             ..draft(&[])
         });
         assert!(error.contains("9006001 pairs"), "{error}");
+    }
+
+    #[test]
+    fn updates_of_a_cohort_are_its_own() {
+        let draft = |rate, grants: &[&str]| {
+            let mut few = CohortSpec::new("few".to_owned(), CohortSize::Count(4));
+            few.metadata_updates_per_second = Some(rate);
+            few.profile.grants = grants.iter().map(|text| text.parse().unwrap()).collect();
+            Draft { subscribers: Some(3_000), cohorts: vec![few], ..Draft::default() }
+        };
+        // Too many if all made them.
+        assert!(Scenario::new(draft(100.0, &[])).is_ok());
+        let error = refused(draft(126.0, &[]));
+        assert!(error.contains("4 of the 3001 participants of a room would make 504"), "{error}");
+        assert!(refused(draft(1.0, &["hidden=true"])).contains("hidden=true"));
     }
 }

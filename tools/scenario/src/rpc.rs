@@ -8,8 +8,10 @@ use stampede_core::data::{RpcCalls, RpcRole};
 use stampede_impair::seeded;
 use stampede_report::Failure;
 
-use crate::RoomSpec;
+use crate::cohort_spec::check_counts_of;
 use crate::rpc_draft::RpcDraft;
+use crate::shape::Shape;
+use crate::{CohortSpec, RoomSpec};
 
 /// Calls that a caller makes in a second.
 const RATE: f64 = 1.0;
@@ -39,36 +41,49 @@ pub struct RpcSpec {
 }
 
 impl RpcSpec {
-    /// Checks what was asked for; `None` where nobody calls.
+    /// Checks what was asked for; `None` where nobody calls, neither of the run nor of its cohorts.
     ///
     /// # Errors
     /// The first contradiction, exit code 104.
-    pub(crate) fn new(draft: &RpcDraft) -> Result<Option<Self>, Failure> {
-        let RpcDraft { callers, rate, bytes, timeout, method, to } = draft;
-        let callers = callers.unwrap_or(0);
-        if callers == 0 {
-            let given = [
-                (rate.is_some(), "--rpc-rate"),
-                (bytes.is_some(), "--rpc-size"),
-                (timeout.is_some(), "--rpc-timeout"),
-                (method.is_some(), "--rpc-method"),
-                (to.is_some(), "--rpc-to"),
-            ];
-            return match given.into_iter().find(|(given, _)| *given) {
-                Some((_, flag)) => Err(Failure::config(format!(
-                    "{flag} is given but nobody calls: add --rpc-callers 1"
+    pub(crate) fn new(draft: &RpcDraft, shape: &Shape) -> Result<Option<Self>, Failure> {
+        let cohorts = &shape.cohorts;
+        check_counts_of(cohorts, shape.receivers(), |cohort| ("rpc_callers", cohort.rpc.callers))?;
+        let idle = cohorts.iter().find(|one| !one.rpc.calls() && one.rpc.how().is_some());
+        if let Some((cohort, flag)) = idle.and_then(|cohort| Some((cohort, cohort.rpc.how()?))) {
+            return Err(Failure::config(format!(
+                "cohort '{}' says {} but nobody of it calls: add rpc_callers = 1",
+                cohort.name,
+                flag.replace('-', "_")
+            )));
+        }
+        if !draft.calls() && !cohorts.iter().any(|cohort| cohort.rpc.calls()) {
+            return match draft.how() {
+                Some(flag) => Err(Failure::config(format!(
+                    "--{flag} is given but nobody calls: add --rpc-callers 1"
                 ))),
                 None => Ok(None),
             };
         }
+        let RpcDraft { callers, rate, bytes, timeout, method, to } = draft;
         Ok(Some(Self {
-            callers,
+            callers: callers.unwrap_or(0),
             rate: rate.unwrap_or(RATE),
             bytes: bytes.unwrap_or(BYTES),
             timeout: timeout.unwrap_or(TIMEOUT),
             method: method.as_deref().unwrap_or(METHOD).into(),
             to: to.as_deref().map(Into::into),
         }))
+    }
+
+    /// How often and with how much callers of a cohort call: what it does not say is as the run has
+    /// it.
+    pub(crate) fn of_cohort(&self, cohort: &CohortSpec) -> (f64, usize) {
+        (cohort.rpc.rate.unwrap_or(self.rate), cohort.rpc.bytes.unwrap_or(self.bytes))
+    }
+
+    /// The same of who calls by the flags of the run.
+    pub(crate) fn of_run(&self) -> (f64, usize) {
+        (self.rate, self.bytes)
     }
 
     /// Checks that every room has them, and somebody for them to call, of whom they are told.
@@ -95,17 +110,20 @@ impl RpcSpec {
         Ok(())
     }
 
-    /// The part of somebody: the `number`th of its room.
-    pub(crate) fn role(&self, identity: &str, number: u32, run_id: &str, seed: u64) -> RpcRole {
+    /// The part of somebody, who calls so often and with so much, if it does.
+    pub(crate) fn role(
+        &self,
+        identity: &str,
+        calls: Option<(f64, usize)>,
+        run_id: &str,
+        seed: u64,
+    ) -> RpcRole {
         let mut tag = DefaultHasher::new();
         (run_id, identity).hash(&mut tag);
-        let every = Duration::from_secs_f64(1.0 / self.rate);
         let phase = seeded(seed, &format!("rpc {identity}")).f64();
-        let calls = (number < self.callers).then(|| RpcCalls {
-            every,
-            bytes: self.bytes,
-            timeout: self.timeout,
-            offset: every.mul_f64(phase),
+        let calls = calls.map(|(rate, bytes)| {
+            let every = Duration::from_secs_f64(1.0 / rate);
+            RpcCalls { every, bytes, timeout: self.timeout, offset: every.mul_f64(phase) }
         });
         RpcRole {
             tag: tag.finish(),
@@ -119,15 +137,30 @@ impl RpcSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{CohortSize, Draft, Scenario};
+
+    fn spec(draft: Draft) -> Result<Option<RpcSpec>, String> {
+        Scenario::new(draft).map(|scenario| scenario.rpc).map_err(|error| error.to_string())
+    }
 
     #[test]
     fn how_is_nothing_without_who() {
-        assert_eq!(RpcSpec::new(&RpcDraft::default()).unwrap(), None);
+        assert_eq!(spec(Draft::default()), Ok(None));
         let how = RpcDraft { rate: Some(5.0), ..RpcDraft::default() };
-        let failure = RpcSpec::new(&how).unwrap_err().to_string();
+        let of = |rpc| Draft { rpc, ..Draft::default() };
+        let failure = spec(of(how.clone())).unwrap_err();
         assert!(failure.contains("--rpc-rate") && failure.contains("--rpc-callers"));
-        let all = RpcDraft { callers: Some(3), ..how };
-        let spec = RpcSpec::new(&all).unwrap().unwrap();
-        assert_eq!((spec.callers, spec.rate, &*spec.method), (3, 5.0, METHOD));
+        let all = spec(of(RpcDraft { callers: Some(3), ..how.clone() })).unwrap().unwrap();
+        assert_eq!((all.callers, all.rate, &*all.method), (3, 5.0, METHOD));
+        let cohort = |rpc| {
+            let size = CohortSize::Count(2);
+            let cohorts = vec![CohortSpec { rpc, ..CohortSpec::new("few".to_owned(), size) }];
+            spec(Draft { subscribers: Some(10), cohorts, ..Draft::default() })
+        };
+        assert!(cohort(how.clone()).unwrap_err().contains("rpc_callers = 1"));
+        let few = cohort(RpcDraft { callers: Some(2), ..how.clone() }).unwrap().unwrap();
+        assert_eq!((few.callers, few.rate), (0, RATE));
+        let error = cohort(RpcDraft { callers: Some(3), ..how }).unwrap_err();
+        assert!(error.contains("too few for rpc_callers = 3"), "{error}");
     }
 }

@@ -135,7 +135,7 @@ pub struct Scenario {
     pub no_media: bool,
     /// What join tokens say besides.
     pub profile: Arc<Profile>,
-    /// Updates that each participant makes of itself, per second.
+    /// Updates that each participant makes of itself, per second, unless its cohort says otherwise.
     pub metadata_updates_per_second: Option<f64>,
 }
 
@@ -308,19 +308,18 @@ impl Scenario {
         if draft.rooms == 0 {
             return Err(Failure::config("--rooms 0: there must be at least one room"));
         }
-        let data = DataSpec::new(&draft.data)?;
-        let data_publishers = data.map_or(0, |data| data.publishers);
         let defaults = RoomDefaults {
             video_publishers,
             audio_publishers,
             screen_share_publishers: draft.screen_share_publishers,
-            data_publishers,
+            data_publishers: draft.data.publishers.unwrap_or(0),
             subscribers,
             participants,
         };
         check_rooms(&draft, defaults)?;
         let shape = Shape::new(&draft, defaults)?;
-        let rpc = RpcSpec::new(&draft.rpc)?;
+        let data = DataSpec::new(&draft.data, &shape)?;
+        let rpc = RpcSpec::new(&draft.rpc, &shape)?;
         if let Some(rpc) = &rpc {
             rpc.check(&shape.rooms, hides(&draft))?;
         }
@@ -408,6 +407,13 @@ impl Scenario {
         scenario.check_cohorts_of("--threshold", &scenario.thresholds)?;
         fault::check(&scenario.faults, &scenario.shape, &scenario.cohorts, scenario.window())?;
         Ok(scenario)
+    }
+
+    /// Whether anybody makes updates of itself.
+    pub fn has_updates(&self) -> bool {
+        let mut cohorts = self.shape.cohorts.iter();
+        self.metadata_updates_per_second.is_some()
+            || cohorts.any(|cohort| cohort.metadata_updates_per_second.is_some())
     }
 
     /// Checks that thresholds on cohorts are on some that this run has; `flag` gave them.

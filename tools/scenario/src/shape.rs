@@ -104,6 +104,15 @@ impl RoomSpec {
     }
 }
 
+/// Which one it is of its room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The room, by its index.
+    pub(crate) room: usize,
+    /// Its number among those of its kind.
+    pub(crate) number: u32,
+}
+
 /// The shape of a run, checked.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -199,6 +208,14 @@ impl Shape {
         self.rooms.iter().map(|room| room.receivers() as usize).sum()
     }
 
+    /// Where those are, in the order in which they join: room by room in turn, so that rooms fill
+    /// evenly; first those that send too.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let mut places = in_turn(&self.rooms, |room| room.participants);
+        places.extend(in_turn(&self.rooms, |room| room.subscribers));
+        places
+    }
+
     /// Most of these at one time.
     pub fn receivers_peak(&self) -> usize {
         match self.stages.is_empty() {
@@ -206,6 +223,16 @@ impl Shape {
             false => self.participants() + stage::peak(&self.stages) as usize,
         }
     }
+}
+
+/// So many of each room, room by room in turn.
+fn in_turn(rooms: &[RoomSpec], count: impl Fn(&RoomSpec) -> u32) -> Vec<Place> {
+    let numbers = 0..rooms.iter().map(&count).max().unwrap_or(0);
+    let of = |number| {
+        let rooms = rooms.iter().enumerate().filter(|(_, own)| number < count(own));
+        rooms.map(|(room, _)| Place { room, number }).collect::<Vec<_>>()
+    };
+    numbers.flat_map(of).collect()
 }
 
 fn check_stages(draft: &Draft) -> Result<(), Failure> {
@@ -273,7 +300,7 @@ fn rooms(draft: &Draft, defaults: RoomDefaults, sizes: Option<Vec<u32>>) -> Vec<
                 screen_share_publishers: table
                     .screen_share_publishers
                     .unwrap_or(defaults.screen_share_publishers),
-                data_publishers: defaults.data_publishers,
+                data_publishers: table.data_publishers.unwrap_or(defaults.data_publishers),
                 subscribers: if joins > 0 { staged as u32 } else { subscribers },
                 participants: table.participants.unwrap_or(defaults.participants),
                 participant_tracks: draft.participant_tracks,

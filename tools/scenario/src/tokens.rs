@@ -59,16 +59,11 @@ struct OfRoom {
 impl Participants {
     /// Gives everybody a token, and with it identity and room: the first room of the file is the
     /// first of the run, and within a room publishers come first, then who do both, then
-    /// subscribers. `updates` if they will make updates of themselves; it is `unix_s` now.
+    /// subscribers. It is `unix_s` now.
     ///
     /// # Errors
     /// Too few tokens, or one that does not allow what its participant is to do; exit code 104.
-    pub fn hand_out(
-        &mut self,
-        tokens: Vec<TokenLine>,
-        updates: bool,
-        unix_s: u64,
-    ) -> Result<(), Failure> {
+    pub fn hand_out(&mut self, tokens: Vec<TokenLine>, unix_s: u64) -> Result<(), Failure> {
         let mut rooms = by_room(tokens, unix_s)?;
         if rooms.len() < self.rooms.len() {
             return Err(Failure::config(format!(
@@ -100,7 +95,7 @@ impl Participants {
             let Some((TokenLine { line, token }, facts)) = room.tokens.pop_front() else {
                 continue;
             };
-            check(spec, &facts, updates).map_err(|why| wrong(line, why))?;
+            check(spec, &facts).map_err(|why| wrong(line, why))?;
             (spec.identity, spec.hidden) = (facts.identity, facts.hidden);
             (spec.room, spec.token) = (Rc::clone(&room.name), Some(token));
             named.insert(spec.identity.clone());
@@ -147,7 +142,7 @@ fn by_room(tokens: Vec<TokenLine>, unix_s: u64) -> Result<Vec<OfRoom>, Failure> 
 }
 
 /// Whether a token allows what a participant is to do.
-fn check(spec: &ParticipantSpec, facts: &TokenFacts, updates: bool) -> Result<(), String> {
+fn check(spec: &ParticipantSpec, facts: &TokenFacts) -> Result<(), String> {
     let lacks = |what: &str, grant: &str| {
         let identity = &facts.identity;
         Err(format!("the token of '{identity}' is {what}'s, and does not grant {grant}"))
@@ -166,9 +161,13 @@ fn check(spec: &ParticipantSpec, facts: &TokenFacts, updates: bool) -> Result<()
     if spec.sends_data() && !facts.can_publish_data {
         return lacks("a data publisher", "canPublishData");
     }
+    if spec.role.rpc && !facts.can_publish_data {
+        return lacks("somebody who is called", "canPublishData, which answers take");
+    }
     if spec.receives() && !facts.can_subscribe {
         return lacks("a subscriber", "canSubscribe");
     }
+    let updates = spec.updates_every.is_some();
     if updates && !facts.can_update_own_metadata {
         return lacks("a participant", "canUpdateOwnMetadata, which updates of itself take");
     }
@@ -222,21 +221,14 @@ mod tests {
 
     fn handed(draft: Draft, text: &str) -> Result<Participants, Failure> {
         let mut all = participants(draft);
-        all.hand_out(token_lines(text)?, false, 0).map(|()| all)
+        all.hand_out(token_lines(text)?, 0).map(|()| all)
     }
 
     #[test]
     fn what_tokens_say_no_cohort_says() {
-        let cohort = |profile| crate::CohortSpec {
-            name: "c".to_owned(),
-            size: crate::CohortSize::Share(0.5),
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: None,
-            feedback: None,
-            profile,
-        };
+        let size = crate::CohortSize::Share(0.5);
+        let cohort =
+            |profile| crate::CohortSpec { profile, ..crate::CohortSpec::new("c".to_owned(), size) };
         let nothing = crate::CohortProfile::default();
         let with = |profile| Draft { cohorts: vec![cohort(profile)], ..draft() };
         assert!(Scenario::new(with(nothing.clone())).is_ok());
@@ -321,7 +313,7 @@ mod tests {
             };
             let mut all = Participants::new(&Scenario::new(draft).unwrap(), &clips, "ab", 1);
             let text = token("a", "1", &[&format!("canPublishSources={sources}")]);
-            all.hand_out(token_lines(&text).unwrap(), false, 0).map_err(|error| error.to_string())
+            all.hand_out(token_lines(&text).unwrap(), 0).map_err(|error| error.to_string())
         };
         assert_eq!(shares("screen_share,screen_share_audio"), Ok(()));
         for (sources, lacks) in [
@@ -338,10 +330,14 @@ mod tests {
         let found = error(&format!("{good}\n{}\n{blind}", token("a", "2", &[])));
         assert!(found.contains("line 3: the token of '9' is a subscriber's"), "{found}");
         let tokens = token_lines(&format!("{good}\n{rest}")).unwrap();
-        let late = participants(draft()).hand_out(tokens.clone(), false, u64::MAX).unwrap_err();
+        let late = participants(draft()).hand_out(tokens.clone(), u64::MAX).unwrap_err();
         assert!(late.to_string().contains("line 1: the token expired"), "{late}");
-        let plain = participants(draft()).hand_out(tokens, true, 0).unwrap_err();
+        let updating = Draft { metadata_updates_per_second: Some(1.0), ..draft() };
+        let plain = participants(updating).hand_out(tokens.clone(), 0).unwrap_err();
         assert!(plain.to_string().contains("canUpdateOwnMetadata"), "{plain}");
+        let rpc = crate::RpcDraft { callers: Some(1), ..Default::default() };
+        let mute = participants(Draft { rpc, ..draft() }).hand_out(tokens, 0).unwrap_err();
+        assert!(mute.to_string().contains("canPublishData, which answers take"), "{mute}");
     }
 
     #[test]

@@ -90,6 +90,42 @@ fn participants_without_media_hear_of_each_other_at_a_real_server() {
     assert_heard_of_each_other(&run_at(&server, &SIGNALLING_ALONE));
 }
 
+/// Two of six, who watch as the others do, send data, call and change what they say of themselves.
+#[test]
+fn a_cohort_may_do_more_than_watch() {
+    let _beside = beside();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cohorts.toml");
+    let text = "[[cohort]]\nname = \"waving\"\ncount = 2\ndata_publishers = 2\ndata_rate = 20\n\
+                data_size = 100\ndata_kind = \"lossy,track\"\nrpc_callers = 1\nrpc_rate = 4\n\
+                metadata_updates_per_second = 2\n\
+                [[cohort]]\nname = \"deaf\"\ncount = 1\ndata_track_subscribe = \"none\"\n";
+    std::fs::write(&file, text).unwrap();
+    let args = ["run", "--no-tui", "--video-publishers=0", "--subscribers=6", "--duration=6s"];
+    // By v0 they have a second connection for it.
+    let scenario = ["--signal=v0", "--scenario", file.to_str().unwrap()];
+    let ended = run(&[&args[..], &scenario].concat());
+    ended.assert_code(0);
+    let data = &ended.report()["data"];
+    let of = |name: &str| ended.number(&format!("/data/{name}"));
+    assert_eq!(of("reliable/sent") + of("reliable/expected"), 0.0, "{data:#}");
+    assert!((160.0..=260.0).contains(&of("lossy/sent")), "{data:#}");
+    // Each of both is heard by the five others, of whom one wants no data tracks.
+    for (kind, heard) in [("lossy", 5.0), ("track", 4.0)] {
+        let of = |name: &str| of(&format!("{kind}/{name}"));
+        // Some come in the second before they are expected.
+        let per_message = (of("received") + of("unexpected")) / of("sent");
+        assert!((0.95 * heard..=1.05 * heard).contains(&per_message), "{kind}: {data:#}");
+        assert_eq!(of("received"), of("expected"), "{kind}: {data:#}");
+    }
+    assert_eq!(of("lossy/bytes_sent"), 100.0 * of("lossy/sent"));
+    let updates = ended.number("/signalling/metadata/sent");
+    assert!((18.0..=26.0).contains(&updates), "{:#}", ended.report()["signalling"]);
+    let rpc = |name: &str| ended.number(&format!("/rpc/{name}"));
+    assert!((8.0..=26.0).contains(&rpc("answered")), "{:#}", ended.report()["rpc"]);
+    assert_eq!(rpc("answered") + rpc("cut_off"), rpc("called"));
+}
+
 /// A turn begins every six seconds, so that one or two do in the window.
 const SPEAKERS: [&str; 6] = [
     "--audio-publishers=2",

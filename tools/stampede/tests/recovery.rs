@@ -284,6 +284,56 @@ fn what_a_real_server_is_asked_to_simulate_ends_as_it_should() {
     simulated(Server::Real);
 }
 
+/// Frames of a data track, to which everybody subscribes by itself, and calls: whoever sends and
+/// whoever receives is broken, first so that it resumes, then so that it joins anew.
+fn data_is_taken_up_again(server: Server) {
+    let _beside = beside();
+    let Some(ended) = faulty(
+        server,
+        &[
+            "--duration=12s",
+            "--data-publishers=1",
+            "--data-kind=track",
+            "--data-rate=20",
+            "--data-track-subscribe=manual",
+            "--rpc-callers=2",
+            "--rpc-rate=5",
+            "--rpc-timeout=2s",
+            "--fault=signal_drop,who=all,at=2s",
+            "--fault=simulate=node_failure,who=all,at=5s",
+        ],
+    ) else {
+        return;
+    };
+    assert_all_back(&ended);
+    assert_eq!(way(&ended, "resume")[1], 9.0, "{:#}", ended.report()["recoveries"]);
+    assert_eq!(way(&ended, "full_reconnect")[1], 9.0, "{:#}", ended.report()["recoveries"]);
+    // Twenty a second to each of eight. Those of four seconds at least come after all were broken.
+    let of = |name: &str| ended.number(&format!("/data/track/{name}"));
+    assert!(of("expected") > 8.0 * 20.0 * 7.0, "{:#}", ended.report()["data"]);
+    assert!(of("received") > 0.95 * of("expected"), "{:#}", ended.report()["data"]);
+    // Of two, five times a second; after who joins anew stands from about four seconds on.
+    let of = |name: &str| ended.number(&format!("/rpc/{name}"));
+    assert!(of("answered") > 2.0 * 5.0 * 4.0, "{:#}", ended.report()["rpc"]);
+    let failed = of("called") - of("answered") - of("cut_off");
+    assert!(failed <= 0.1 * of("called"), "{:#}", ended.report()["rpc"]);
+}
+
+#[test]
+fn data_goes_on_after_resumes_and_full_reconnects() {
+    data_is_taken_up_again(Server::Embedded);
+}
+
+#[test]
+fn data_goes_on_by_v0_after_resumes_and_full_reconnects() {
+    data_is_taken_up_again(Server::EmbeddedV0);
+}
+
+#[test]
+fn data_goes_on_at_a_real_server_after_resumes_and_full_reconnects() {
+    data_is_taken_up_again(Server::Real);
+}
+
 #[test]
 fn whom_the_server_moves_watches_the_other_room() {
     let _beside = beside();

@@ -46,7 +46,8 @@ impl DataRoom {
     }
 
     /// Whether messages of this kind are sent.
-    pub(crate) fn has(&self, kind: DataKind) -> bool {
+    #[must_use]
+    pub fn has(&self, kind: DataKind) -> bool {
         self.kinds[kind as usize]
     }
 

@@ -85,7 +85,7 @@ impl DataKind {
     }
 }
 
-/// What a peer has to do with data. Of its room it sends and expects all kinds that are sent there.
+/// What a peer has to do with data.
 #[derive(Debug, Clone)]
 pub struct DataRole {
     /// Its room.
@@ -94,13 +94,15 @@ pub struct DataRole {
     pub sender: Option<usize>,
     /// What it sends over this one, as that sender.
     pub sends: Option<DataSends>,
-    /// What the others send is expected of it.
-    pub expects: bool,
+    /// Whether what the others send of each of [`DataKind::ALL`] is expected of it.
+    pub expects: [bool; DataKind::COUNT],
 }
 
 /// What a peer sends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DataSends {
+    /// Whether it sends each of [`DataKind::ALL`]; only of those that are sent in its room.
+    pub kinds: [bool; DataKind::COUNT],
     /// From one message to the next, of each kind; at least that of [`MESSAGES_PER_S_MAX`].
     pub every: Duration,
     /// Of each message, from [`MESSAGE_BYTES_MIN`] to [`MESSAGE_BYTES_MAX`].

@@ -134,11 +134,16 @@ impl Channels {
         (self.left, self.due, self.look_at) = (true, None, None);
     }
 
-    /// Those that are sent in its room.
-    fn kinds(&self) -> impl Iterator<Item = DataKind> + use<> {
+    /// Those of these that are sent in its room.
+    fn kinds(&self, of: [bool; DataKind::COUNT]) -> impl Iterator<Item = DataKind> + use<> {
         let room = &self.role.room;
-        let sent = DataKind::ALL.map(|kind| room.has(kind).then_some(kind));
+        let sent = DataKind::ALL.map(|kind| (of[kind as usize] && room.has(kind)).then_some(kind));
         sent.into_iter().flatten()
+    }
+
+    /// Whether anything that the others send is expected of it.
+    fn expects(&self) -> bool {
+        self.role.expects.contains(&true)
     }
 
     /// Nothing of what was sent so far is expected any more.
@@ -187,7 +192,7 @@ impl Channels {
             due += sends.every;
             made += 1;
             let writes = up && made <= BURST_MAX;
-            for kind in self.kinds() {
+            for kind in self.kinds(sends.kinds) {
                 if kind == DataKind::Track && !self.track.is_due(now) {
                     continue;
                 }
@@ -247,10 +252,10 @@ impl Channels {
             return;
         }
         self.look_at = Some(now + TICK);
-        if !self.role.expects {
+        if !self.expects() {
             return;
         }
-        for kind in self.kinds() {
+        for kind in self.kinds(self.role.expects) {
             if !up || self.channels[kind as usize].id.is_none() {
                 self.cut(kind);
                 continue;
@@ -308,7 +313,7 @@ impl Channels {
         if kind as usize != place || sender >= self.role.room.senders() {
             return self.counted.other.malformed += 1;
         }
-        if !self.role.expects {
+        if !self.expects() {
             return;
         }
         let counted = of(&mut self.counted, kind);

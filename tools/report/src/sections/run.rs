@@ -188,6 +188,9 @@ pub struct Options {
     pub data_size_bytes: Option<usize>,
     /// `--data-kind`; null without data.
     pub data_kind: Option<String>,
+    /// `--data-track-subscribe`, or what it is where that is not said; null without data.
+    #[serde(default)]
+    pub data_track_subscribe: Option<String>,
     /// `--rpc-callers`, per room; 0 in reports of versions without them.
     pub rpc_callers: u32,
     /// `--rpc-rate`; null without calls.

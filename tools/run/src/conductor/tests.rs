@@ -469,9 +469,7 @@ impl Rig {
             seed: 1,
             own: Arc::clone(&participants.own),
             obey_dynacast: false,
-            updates_every: scenario
-                .metadata_updates_per_second
-                .map(|rate| Duration::from_secs_f64(1.0 / rate)),
+            updates: scenario.has_updates(),
         };
         let (commands, told) = mpsc::unbounded_channel();
         let peers = Arc::new(Peers::default());

@@ -129,16 +129,7 @@ mod tests {
 
     #[test]
     fn a_cohort_of_the_scenario_file_has_its_row_even_if_nobody_came() {
-        let far = CohortSpec {
-            name: "far".to_owned(),
-            size: CohortSize::Count(2),
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: None,
-            feedback: None,
-            profile: stampede_scenario::CohortProfile::default(),
-        };
+        let far = CohortSpec::new("far".to_owned(), CohortSize::Count(2));
         let impair = vec!["cohort=5%,loss=1%".parse().unwrap()];
         let draft = Draft { cohorts: vec![far], impair, ..Draft::default() };
         let data = crate::nothing_happened(Scenario::new(draft).unwrap());

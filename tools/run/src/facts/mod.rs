@@ -657,6 +657,7 @@ fn options(data: &RunData) -> Options {
         data_rate: scenario.data.map(|data| data.rate),
         data_size_bytes: scenario.data.map(|data| data.bytes),
         data_kind: scenario.data.map(|data| data.kinds.to_string()),
+        data_track_subscribe: scenario.data.map(|data| data.subscribe.name().to_owned()),
         rpc_callers: rpc.map_or(0, |rpc| rpc.callers),
         rpc_rate: rpc.map(|rpc| rpc.rate),
         rpc_size_bytes: rpc.map(|rpc| rpc.bytes),

@@ -115,7 +115,7 @@ impl<'a> Joined<'a> {
         // One sleep for all that takes too long.
         let deadline = tokio::time::sleep(MEDIA_TIMEOUT);
         tokio::pin!(deadline);
-        let mut updates = Updates::new(self.context.updates_every, self.participant.id);
+        let mut updates = Updates::new(self.participant.spec.updates_every, self.participant.id);
         loop {
             orders.stands(self.missing.is_none());
             // The media is closed only while nothing is missing.

@@ -47,7 +47,7 @@ fn roles(role: &PeerRole, version: SignalVersion) -> (PeerRole, Option<PeerRole>
         data.sends = None;
     }
     if let Some(data) = &mut sending.data {
-        data.expects = false;
+        data.expects = Default::default();
     }
     (receiving, Some(sending))
 }

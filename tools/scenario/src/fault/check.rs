@@ -77,16 +77,7 @@ mod tests {
     use crate::{CohortSize, CohortSpec, Draft, Scenario};
 
     fn mobile() -> CohortSpec {
-        CohortSpec {
-            name: "mobile".to_owned(),
-            size: CohortSize::Share(0.5),
-            resolution: None,
-            subscribe_codecs: None,
-            record: false,
-            impair: None,
-            feedback: None,
-            profile: crate::CohortProfile::default(),
-        }
+        CohortSpec::new("mobile".to_owned(), CohortSize::Share(0.5))
     }
 
     fn with(faults: &[&str], draft: Draft) -> Result<Scenario, String> {

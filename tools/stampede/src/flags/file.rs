@@ -17,8 +17,9 @@ use toml::de::{DeTable, DeValue};
 use stampede_report::Failure;
 use stampede_scenario::values::{self, Resolution};
 use stampede_scenario::{
-    CodecMix, CodecMixError, CohortProfile, CohortSize, CohortSpec, CongestionFeedback, FaultSpec,
-    FeedbackError, Grant, RoomDraft,
+    CodecMix, CodecMixError, CohortProfile, CohortSize, CohortSpec, CongestionFeedback, DataDraft,
+    DataKinds, DataKindsError, DataTrackSubscribe, FaultSpec, FeedbackError, Grant, RoomDraft,
+    RpcDraft,
 };
 
 use super::people::attribute;
@@ -237,7 +238,7 @@ fn tables<T>(
 }
 
 fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> {
-    const KEYS: [&str; 11] = [
+    const KEYS: [&str; 20] = [
         "name",
         "share",
         "count",
@@ -249,6 +250,15 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
         "participant_metadata",
         "participant_attribute",
         "feedback",
+        "data_publishers",
+        "data_rate",
+        "data_size",
+        "data_kind",
+        "data_track_subscribe",
+        "rpc_callers",
+        "rpc_rate",
+        "rpc_size",
+        "metadata_updates_per_second",
     ];
     let fields = Fields::new(table, span.clone(), "cohort", &KEYS)?;
     let name = fields.needed("name", cohort_name)?;
@@ -276,12 +286,28 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
             metadata: fields.optional("participant_metadata", |text| Ok(text.to_owned()))?,
             attributes: fields.list("participant_attribute", attribute)?,
         },
+        data: DataDraft {
+            publishers: fields.optional("data_publishers", number)?,
+            rate: fields.optional("data_rate", values::data_rate)?,
+            bytes: fields.optional("data_size", values::data_bytes)?,
+            kinds: fields.optional("data_kind", data_kinds)?,
+            subscribe: fields.optional("data_track_subscribe", subscribe)?,
+        },
+        rpc: RpcDraft {
+            callers: fields.optional("rpc_callers", number)?,
+            rate: fields.optional("rpc_rate", values::rpc_rate)?,
+            bytes: fields.optional("rpc_size", values::rpc_bytes)?,
+            ..RpcDraft::default()
+        },
+        metadata_updates_per_second: fields
+            .optional("metadata_updates_per_second", values::joins_per_second)?,
     })
 }
 
 fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
-    const KEYS: [&str; 8] = [
+    const KEYS: [&str; 9] = [
         "name",
+        "data_publishers",
         "screen_share_publishers",
         "video_codec",
         "video_publishers",
@@ -296,6 +322,7 @@ fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
         video_publishers: fields.optional("video_publishers", number)?,
         audio_publishers: fields.optional("audio_publishers", number)?,
         screen_share_publishers: fields.optional("screen_share_publishers", number)?,
+        data_publishers: fields.optional("data_publishers", number)?,
         participants: fields.optional("participants", number)?,
         subscribers: fields.optional("subscribers", number)?,
         video_resolution: fields.optional("video_resolution", resolution)?,
@@ -305,6 +332,10 @@ fn room(table: &DeTable<'_>, span: Range<usize>) -> Result<RoomDraft, Wrong> {
 
 fn codecs(text: &str) -> Result<CodecMix, String> {
     text.parse().map_err(|error: CodecMixError| error.to_string())
+}
+
+fn data_kinds(text: &str) -> Result<DataKinds, String> {
+    text.parse().map_err(|error: DataKindsError| error.to_string())
 }
 
 fn feedback(text: &str) -> Result<CongestionFeedback, String> {
@@ -336,6 +367,10 @@ fn number(text: &str) -> Result<u32, String> {
 
 fn resolution(text: &str) -> Result<Resolution, String> {
     clap::ValueEnum::from_str(text, false).map_err(|_| "use high, medium or low".to_owned())
+}
+
+fn subscribe(text: &str) -> Result<DataTrackSubscribe, String> {
+    clap::ValueEnum::from_str(text, false).map_err(|_| "use auto, manual or none".to_owned())
 }
 
 /// The fields of one table, all of them known.
@@ -479,7 +514,10 @@ mod tests {
                     [[cohort]]\nname = \"rec\"\ncount = 2\nrecord = true\nimpair = \"loss=2%\"\n\
                     feedback = \"none\"\n\
                     [[cohort]]\nname = \"t\"\ncount = 1\nimpair = { loss = \"2%\", burst = 3 }\n\
-                    [[room]]\nname = \"hall\"\nsubscribers = 9\n[[room]]\n";
+                    [[cohort]]\nname = \"d\"\ncount = 1\ndata_publishers = 1\ndata_rate = 2.5\n\
+                    data_size = \"1kB\"\ndata_kind = \"lossy,track\"\ndata_track_subscribe = \"none\"\n\
+                    rpc_callers = 1\nrpc_rate = 3\nrpc_size = 99\nmetadata_updates_per_second = 0.5\n\
+                    [[room]]\nname = \"hall\"\nsubscribers = 9\ndata_publishers = 2\n[[room]]\n";
         let file = parse(text, &run()).unwrap();
         let words: Vec<_> = file.flags.into_iter().flat_map(|(_, words)| words).collect();
         assert_eq!(words.len(), 2);
@@ -497,7 +535,18 @@ mod tests {
         let impair = |index: usize| file.cohorts[index].impair.as_ref().map(ImpairSpec::text);
         assert_eq!((impair(0), impair(1)), (None, Some("loss=2%")));
         assert_eq!(file.cohorts[2].impair, Some("burst=3,loss=2%".parse().unwrap()));
+        let CohortSpec { data, rpc, metadata_updates_per_second: updates, .. } = &file.cohorts[3];
+        let kinds = Some("lossy,track".parse().unwrap());
+        let sent = (data.publishers, data.rate, data.bytes, data.kinds, data.subscribe);
+        let none = Some(DataTrackSubscribe::None);
+        assert_eq!(sent, (Some(1), Some(2.5), Some(1_000), kinds, none));
+        assert_eq!(
+            (rpc.callers, rpc.rate, rpc.bytes, *updates),
+            (Some(1), Some(3.0), Some(99), Some(0.5))
+        );
+        assert_eq!(file.cohorts[2].data, DataDraft::default());
         assert_eq!(file.rooms.len(), 2);
+        assert_eq!(file.rooms[0].data_publishers, Some(2));
         assert_eq!(
             (file.rooms[0].name.as_deref(), file.rooms[0].subscribers),
             (Some("hall"), Some(9))
@@ -545,6 +594,13 @@ mod tests {
             ("[[stage]]\nduration = \"1s\"", "1:1", "[[stage]] needs 'subscribers'"),
             ("[[stage]]\nduratoin = \"1s\"", "2:1", "did you mean 'duration'?"),
             ("[[cohort]]\nname = \"a\"\ncount = 1\nfeedback = \"firefox\"", "4:12", "chrome"),
+            (
+                "[[cohort]]\nname = \"a\"\ncount = 1\ndata_kind = \"stream\"",
+                "4:13",
+                "several with commas",
+            ),
+            ("[[cohort]]\nname = \"a\"\ncount = 1\ndata_size = 5", "4:13", "32"),
+            ("[[cohort]]\nname = \"a\"\ncount = 1\ndata_track_subscribe = \"x\"", "4:24", "manual"),
             ("[[cohort]]\nname = \"a\"", "1:1", "a share or a count"),
             ("[[cohort]]\nname = \"a b\"\ncount = 1", "2:8", "1 to 32"),
             (

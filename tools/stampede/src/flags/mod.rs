@@ -361,7 +361,7 @@ mod tests {
         let args = ["stampede", "run", "--scenario", &path].map(OsString::from);
         let Ok(Parsed::Command(Command::Run(flags))) = parse(args) else { panic!() };
         let shape = &flags.shape;
-        assert_eq!((shape.cohorts.len(), shape.room_drafts.len(), flags.fault.len()), (2, 1, 2));
+        assert_eq!((shape.cohorts.len(), shape.room_drafts.len(), flags.fault.len()), (3, 1, 2));
         let draft = stampede_scenario::Draft { record: Some(".".into()), ..flags.draft().unwrap() };
         stampede_scenario::Scenario::new(draft).unwrap();
     }

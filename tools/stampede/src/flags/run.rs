@@ -14,9 +14,9 @@ use stampede_report::threshold::Thresholds;
 use stampede_scenario::values::{self, Backend, CoreList, PublishResolution, Resolution};
 use stampede_scenario::{
     BackupCodec, CaptureDraft, Codec, CodecList, CodecMix, CohortSpec, CongestionFeedback,
-    DataDraft, DataKinds, Draft, EmbeddedDraft, FaultSpec, Layering, LayoutChoice,
-    ParticipantTracks, Reconnect, RoomDraft, RpcDraft, Secret, Shorthand, Signal, Stage,
-    SubscribeMode, Transport,
+    DataDraft, DataKinds, DataTrackSubscribe, Draft, EmbeddedDraft, FaultSpec, Layering,
+    LayoutChoice, ParticipantTracks, Reconnect, RoomDraft, RpcDraft, Secret, Shorthand, Signal,
+    Stage, SubscribeMode, Transport,
 };
 use stampede_sfu::SfuOptions;
 
@@ -106,6 +106,11 @@ pub(crate) struct RunFlags {
     /// is all three, as many of each; several with commas [default: both].
     #[arg(long, value_name = "KIND", help_heading = "Data")]
     pub data_kind: Option<DataKinds>,
+    /// How subscribers get data tracks: auto, the server subscribes everybody to all of them; manual,
+    /// each subscribes to each of them by itself, as users of LiveKit's SDKs do; none, not at all
+    /// [default: as --subscribe-mode].
+    #[arg(long, value_name = "HOW", help_heading = "Data")]
+    pub data_track_subscribe: Option<DataTrackSubscribe>,
     /// Who calls others (LiveKit's RPC), per room: the first that join of publishers, then of
     /// --participants, then of subscribers. Each calls all others of its room in turn, and everybody
     /// answers with what it was called with.
@@ -504,6 +509,7 @@ impl RunFlags {
                 rate: self.data_rate,
                 bytes: self.data_size,
                 kinds: self.data_kind,
+                subscribe: self.data_track_subscribe,
             },
             rpc: RpcDraft {
                 callers: self.rpc_callers,

@@ -4,7 +4,7 @@ use proto::BackupCodecPolicy as Policy;
 use proto::request_response::Reason;
 
 use super::*;
-use crate::media::message::TrackKey;
+use crate::media::message::{TrackKey, Wanted};
 
 const VP8: &str = "video/VP8";
 const VP9: &str = "video/VP9";
@@ -177,7 +177,7 @@ fn who_lacks_a_codec_is_sent_the_backup_once_it_is_published() {
     };
     scene.rig.hub.request(poor.key, Request::TrackSetting(settings));
     let is_set = |command: &Command| {
-        matches!(command, Command::Setting { peer, track, limit: 0, .. }
+        matches!(command, Command::Setting { peer, track, wanted: Wanted { limit: 0, .. } }
             if *peer == poor_peer && *track == backup)
     };
     assert!(scene.rig.commands().iter().any(is_set));
