@@ -192,7 +192,7 @@ fn send_media(mut sending: Sending) -> Sending {
     black_box(sending)
 }
 
-#[library_benchmark(config = at_most(3_500, ESTIMATES * SUBSCRIBERS as u64))]
+#[library_benchmark(config = at_most(3_600, ESTIMATES * SUBSCRIBERS as u64))]
 #[bench::of_fifty(args = (SUBSCRIBERS,), setup = Sending::told, teardown = Sending::check)]
 fn hear_estimates(mut sending: Sending) -> Sending {
     sending.0.listen();

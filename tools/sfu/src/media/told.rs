@@ -110,7 +110,7 @@ fn estimate(packet: &[u8]) -> Option<u64> {
     let value = word(packet, 16).filter(|_| packet.get(12..16) == Some(b"REMB"))?;
     // Eight bits of count, six of exponent, 18 of mantissa.
     let (exponent, mantissa) = (value >> 18 & 0x3f, u64::from(value & 0x3_ffff));
-    Some(mantissa.checked_mul(1 << exponent).unwrap_or(u64::MAX))
+    Some(mantissa.saturating_mul(1 << exponent))
 }
 
 fn word(packet: &[u8], at: usize) -> Option<u32> {
