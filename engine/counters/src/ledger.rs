@@ -110,8 +110,9 @@ counters! {
         datagrams_unknown: u64 = Packets, Neither;
         /// Datagrams the kernel refused.
         send_errors: u64 = Packets, Lower;
-        /// Datagrams that left and were undeliverable: always 0 now, as the kernel keeps to itself
-        /// that a receiver was gone (its report would hold up what goes to others).
+        /// Datagrams for clients over TCP whose connection was gone, which is no loss of the SFU's. Of
+        /// UDP none is told: the kernel keeps to itself that a receiver was gone (its report would hold
+        /// up what goes to others).
         undeliverable: u64 = Packets, Neither;
         /// Datagrams not sent because the send queue was full.
         send_queue_full: u64 = Packets, Lower;

@@ -106,6 +106,11 @@ impl MediaSocket {
         self.tcp.as_ref().map_or(0, TcpClients::unsent)
     }
 
+    /// Datagrams for clients over TCP that were gone.
+    pub(crate) fn tcp_undeliverable(&self) -> u64 {
+        self.tcp.as_ref().map_or(0, TcpClients::undeliverable)
+    }
+
     /// Datagrams that were to be held back when too many were already.
     pub(crate) fn held_full(&self) -> u64 {
         self.held.full()

@@ -88,8 +88,46 @@ impl TcpClients {
         self.streams.payload(received)
     }
 
-    /// Datagrams that a connection took no more of, or that came when it was closed.
+    /// Datagrams that a connection took no more of.
     pub(crate) fn unsent(&self) -> u64 {
-        self.streams.stats().write_queue_full + self.gone
+        self.streams.stats().write_queue_full
+    }
+
+    /// Datagrams to a connection that was closed, or that still waited when it was.
+    pub(crate) fn undeliverable(&self) -> u64 {
+        self.streams.stats().ended_unsent + self.gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn what_was_for_a_client_that_is_gone_found_no_full_queue() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut clients = TcpClients::listen(address).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let poll_until = |clients: &mut TcpClients, connected: usize| {
+            while clients.by_address.len() != connected {
+                assert!(Instant::now() < deadline);
+                clients.poll().unwrap();
+            }
+        };
+        let client = TcpStream::connect(address).unwrap();
+        let source = client.local_addr().unwrap();
+        poll_until(&mut clients, 1);
+        clients.send(source, &[1; 100]);
+        clients.flush();
+        assert_eq!((clients.unsent(), clients.undeliverable()), (0, 0));
+        drop(client);
+        poll_until(&mut clients, 0);
+        clients.send(source, &[1; 100]);
+        assert_eq!((clients.unsent(), clients.undeliverable()), (0, 1));
     }
 }

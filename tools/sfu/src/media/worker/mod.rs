@@ -288,7 +288,7 @@ impl Worker {
             datagrams_out: stats.datagrams_out,
             datagrams_unknown: self.received.unknown,
             send_errors: stats.send_errors,
-            undeliverable: stats.undeliverable,
+            undeliverable: stats.undeliverable + self.socket.tcp_undeliverable(),
             send_queue_full: stats.send_queue_full + self.socket.tcp_unsent(),
             kernel_drops: stats.kernel_drops,
             mailbox_full: self.siblings.packets_dropped(),
