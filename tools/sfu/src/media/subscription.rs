@@ -16,7 +16,7 @@ use super::congestion::nacks::Asked;
 use super::egress::packet::{ExtensionBlock, ExtensionIds, OwnExtensions, Packet, StampId};
 use super::egress::report::{self, Sent, StreamReport};
 use super::egress::{Egress, Outcome};
-use super::layers::Cap;
+use super::layers::{Cap, Layer};
 use super::message::{TrackKey, TrackOffer, Wanted};
 use super::packet::{Extensions, MediaPacket};
 use super::rewrite::{Numbers, Rewriter, Rewritten};
@@ -275,8 +275,8 @@ impl Subscription {
         let sent =
             self.negotiation == Negotiation::Active && !self.removed && !self.offer.wanted.paused;
         let Wanted { limit, pictures_per_s, .. } = self.offer.wanted;
-        let limit = track.limit(limit, pictures_per_s);
-        let demand = Demand { steps: track.steps(now), limit, cap: self.cap };
+        let (steps, limit) = (track.steps(now, pictures_per_s), Layer::spatial(limit));
+        let demand = Demand { steps, limit, cap: self.cap };
         (sent && self.offer.kind == MediaKind::Video).then_some(demand)
     }
 
@@ -324,7 +324,7 @@ impl Subscription {
         let numbered = egress.log.is_some();
         let Some(format) = self.look_up_format(track, rtc, numbered) else { return };
         let Some(wanted) = track.choice(self.limit()) else { return };
-        self.temporal = track.limit(wanted, self.offer.wanted.pictures_per_s).temporal;
+        self.temporal = track.temporal(wanted, self.offer.wanted.pictures_per_s);
         // Most packets have no extension of their own, unless each has a number.
         let common = match format.extensions.stamp() {
             StampId::Number(_) => None,

@@ -1,12 +1,13 @@
 //! A published track as a worker sees it: of a publisher of its own, or of another worker's that it
 //! has subscribers for.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use str0m::format::PayloadParams;
 
-use super::layers::{LAYERS_MAX, Layer, LayerActivity, Step};
+use super::layers::{LAYERS_MAX, LayerActivity, Step};
 use super::message::TrackKey;
 use super::packet::{MediaBatch, MediaPacket};
 use super::rates::Rates;
@@ -160,19 +161,15 @@ impl Track {
         }
     }
 
-    /// What its layers take, lowest first; none before they were measured.
-    pub(crate) fn steps(&self, now: Instant) -> &[Step] {
-        self.rates.steps(now)
+    /// What its layers take, lowest first, without those of more pictures a second than are needed; 0 is
+    /// all of them. None before they were measured.
+    pub(crate) fn steps(&self, now: Instant, pictures_per_s: u32) -> Cow<'_, [Step]> {
+        self.rates.steps(now, pictures_per_s)
     }
 
-    /// The highest layer for who wants none above this spatial one and needs no more pictures a second;
-    /// 0 is all of them.
-    pub(crate) fn limit(&self, spatial: u8, pictures_per_s: u32) -> Layer {
-        if pictures_per_s == 0 {
-            return Layer::spatial(spatial);
-        }
-        let spatial = self.choice(spatial).unwrap_or(spatial);
-        Layer { spatial, temporal: self.rates.temporal(spatial, pictures_per_s) }
+    /// The temporal layer of a spatial one above which none is needed.
+    pub(crate) fn temporal(&self, spatial: u8, pictures_per_s: u32) -> u8 {
+        self.rates.temporal(spatial, pictures_per_s)
     }
 
     fn set_params(&mut self, params: PayloadParams) {

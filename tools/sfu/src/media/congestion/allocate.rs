@@ -1,13 +1,15 @@
 //! Sharing out what the way to a subscriber carries among its video tracks (LiveKit
 //! `pkg/sfu/streamallocator/streamallocator.go`, `allocateAllTracks`). Pure.
 
+use std::borrow::Cow;
+
 use super::super::layers::{Cap, Layer, Step};
 
 /// What a subscriber may get of a track, and what it gets.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Demand<'a> {
-    /// Layers that are there, lowest first; none while nothing was measured.
-    pub(crate) steps: &'a [Step],
+    /// Layers that are there and of use to it, lowest first; none while nothing was measured.
+    pub(crate) steps: Cow<'a, [Step]>,
     /// Highest layer wanted.
     pub(crate) limit: Layer,
     /// What it is held to.
@@ -106,6 +108,8 @@ pub(crate) fn allocate(
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -120,7 +124,7 @@ mod tests {
     }
 
     fn demand(steps: &[Step], limit: u8) -> Demand<'_> {
-        Demand { steps, limit: Layer::spatial(limit), cap: Cap::Open }
+        Demand { steps: steps.into(), limit: Layer::spatial(limit), cap: Cap::Open }
     }
 
     #[test]
@@ -162,14 +166,15 @@ mod tests {
         };
         let steps = [step(0, 0, 80), step(0, 1, 110), step(0, 2, 150), step(1, 0, 250)];
         let mut track = demand(&steps, 2);
-        assert_eq!(allocate(&[track], 120_000, false, false), [Cap::Upto(layer(0, 1))]);
+        let given = allocate(slice::from_ref(&track), 120_000, false, false);
+        assert_eq!(given, [Cap::Upto(layer(0, 1))]);
         track.cap = Cap::Upto(layer(0, 1));
         assert_eq!((track.usage_bps(), track.lacks()), (110_000, 2));
-        assert_eq!(next_bps(&[track]), Some(40_000));
+        assert_eq!(next_bps(slice::from_ref(&track)), Some(40_000));
         track.cap = Cap::Paused;
-        assert_eq!((track.usage_bps(), next_bps(&[track])), (0, Some(80_000)));
+        assert_eq!((track.usage_bps(), next_bps(slice::from_ref(&track))), (0, Some(80_000)));
         track.cap = Cap::Open;
-        assert!(!track.is_deficient() && next_bps(&[track]).is_none());
+        assert!(!track.is_deficient() && next_bps(slice::from_ref(&track)).is_none());
     }
 
     #[test]
@@ -190,7 +195,7 @@ mod tests {
             let tracks: Vec<_> = limits.iter().map(|limit| demand(&steps, *limit)).collect();
             let caps = allocate(&tracks, capacity, allow_pause, false);
             let held: Vec<_> =
-                tracks.iter().zip(caps).map(|(track, cap)| Demand { cap, ..*track }).collect();
+                tracks.iter().zip(caps).map(|(track, cap)| Demand { cap, ..track.clone() }).collect();
             let usage = usage_bps(&held);
             let lowest = 160_000 * limits.len() as u64;
             prop_assert!(usage <= capacity || (!allow_pause && usage <= lowest.max(capacity)));
@@ -215,7 +220,7 @@ mod tests {
             }).collect();
             let caps = allocate(&tracks, capacity, allow_pause, true);
             let held: Vec<_> =
-                tracks.iter().zip(caps).map(|(track, cap)| Demand { cap, ..*track }).collect();
+                tracks.iter().zip(caps).map(|(track, cap)| Demand { cap, ..track.clone() }).collect();
             prop_assert!(usage_bps(&held) <= capacity.max(usage_bps(&tracks)));
             for (before, after) in tracks.iter().zip(&held) {
                 prop_assert!(after.usage_bps() >= before.usage_bps());

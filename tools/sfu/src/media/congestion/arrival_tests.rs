@@ -1,5 +1,6 @@
 //! A subscriber behind a way of some width that tells when each packet arrived, in virtual time.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::allocate::{Demand, allocate, next_bps, usage_bps};
@@ -71,7 +72,7 @@ impl Way {
     }
 
     fn demand(&self) -> Demand<'_> {
-        Demand { steps: &self.steps, limit: Layer::spatial(2), cap: self.cap }
+        Demand { steps: Cow::from(&self.steps), limit: Layer::spatial(2), cap: self.cap }
     }
 
     fn send(&mut self, bytes: u64) {

@@ -1,5 +1,7 @@
 //! A subscriber behind a way of some width, in virtual time.
 
+use std::borrow::Cow;
+
 use super::allocate::{Demand, allocate, next_bps, usage_bps};
 use super::*;
 use crate::media::layers::{Cap, Layer, Step};
@@ -60,7 +62,7 @@ impl Way {
     }
 
     fn demand(&self) -> Demand<'_> {
-        Demand { steps: &self.steps, limit: self.limit, cap: self.cap }
+        Demand { steps: Cow::from(&self.steps), limit: self.limit, cap: self.cap }
     }
 
     fn act(&mut self, act: Option<Act>) {

@@ -36,6 +36,23 @@ pub(crate) struct LayerFrame {
 }
 
 impl LayerFrame {
+    /// Of these decode targets, in one packet.
+    #[cfg(test)]
+    pub(crate) fn of(layer: Layer, present: u32, targets: Arc<[Layer]>) -> Self {
+        Self {
+            number: 0,
+            layer,
+            starts: true,
+            ends: true,
+            key: false,
+            present,
+            switch: 0,
+            needs: Some(0),
+            targets,
+            descriptor: Box::default(),
+        }
+    }
+
     /// Whether its picture depends on none, and this packet is the first of it.
     pub(crate) fn begins_keyframe(&self) -> bool {
         self.key && self.starts

@@ -120,6 +120,7 @@ mod tests {
     use stampede_core::MediaKind;
     use stampede_media::{Codec, ScalabilityMode, builtin};
 
+    use super::super::Negotiation;
     use super::*;
     use crate::media::connection::codecs;
     use crate::media::message::{Role, TrackKey, TrackOffer, Wanted};
@@ -200,15 +201,23 @@ mod tests {
         for (pictures_per_s, temporal, pictures) in
             [(0, u8::MAX, 90..91), (6, 0, 20..26), (13, 1, 43..49), (25, 2, 90..91)]
         {
-            let limit = track.limit(1, pictures_per_s);
-            assert_eq!(limit, Layer { spatial: 1, temporal }, "{pictures_per_s} a second");
+            assert_eq!(track.temporal(1, pictures_per_s), temporal, "{pictures_per_s} a second");
             let mut subscription = subscription();
-            subscription.temporal = limit.temporal;
+            subscription.temporal = temporal;
             let sent = packets.iter().filter(|packet| subscription.number(packet, 1).is_some());
             let sent: std::collections::BTreeSet<_> = sent.map(picture).collect();
             assert!(pictures.contains(&sent.len()), "{pictures_per_s}: {}", sent.len());
         }
-        assert_eq!(track.limit(1, 30), Layer::spatial(1), "there are no more than 25");
+        assert_eq!(track.temporal(1, 30), u8::MAX, "there are no more than 25");
+        // Held to a lower spatial layer it gets no more of that either, and is reckoned by that.
+        let now = start + Duration::from_millis(40) * 89;
+        let mut held = subscription();
+        held.negotiation = Negotiation::Active;
+        held.offer.wanted.pictures_per_s = 6;
+        held.hold_to(Cap::Upto(Layer { spatial: 0, temporal: 2 }));
+        let lowest = track.steps(now, 0)[0];
+        assert_eq!(lowest.layer, Layer { spatial: 0, temporal: 0 });
+        assert_eq!(held.demand(&track, now).unwrap().usage_bps(), lowest.bitrate_bps);
     }
 
     #[test]

@@ -130,7 +130,8 @@ impl Worker {
         let demands = self.demands(index, &tracks);
         let allow_pause = self.peers.get(index).is_some_and(|peer| peer.allows_pause());
         let caps = allocate(&demands, capacity_bps, allow_pause, upwards);
-        let mut held = demands.iter().zip(&caps).map(|(demand, &cap)| Demand { cap, ..*demand });
+        let mut held =
+            demands.into_iter().zip(&caps).map(|(demand, &cap)| Demand { cap, ..demand });
         let deficient = held.any(|held| held.is_deficient());
         for (&track, cap) in tracks.iter().zip(caps) {
             self.hold_to(index, track, cap);
