@@ -191,8 +191,8 @@ enum Sending {
 
 /// str0m's answer as LiveKit has it: by slots tracks are sent, or nothing. Feedback about
 /// transport-wide sequence numbers is wanted of nobody who receives unless such numbers are sent, with
-/// video alone. Their header extension stays: what was refused once for a kind of media, Chromium never offers again, and it
-/// needs them for what it sends.
+/// video alone. Their header extension stays: what was refused once for a kind of media, Chromium never
+/// offers again, and it needs them for what it sends.
 fn amend(
     answer: &str,
     wants_arrivals: bool,
