@@ -71,18 +71,19 @@ fn follows_a_narrow_way(codec: &str, congestion: &str, wide_s_min: f64) {
         _ => (embedded("estimates"), embedded("arrival_reports")),
     };
     assert!(heard > 500.0 && not == 0.0, "{heard} {not}");
+    // A receiver report a second of each, which goes to str0m too where arrivals are told.
+    assert!(embedded("reports") > 0.0);
 }
 
 #[test]
 fn lower_layers_are_taken_for_who_is_behind_a_narrow_way() {
     // From 360p on, probes have to show that there is room for four times as much.
-    follows_a_narrow_way("vp8", "remb", 3.0);
+    follows_a_narrow_way("vp8", "twcc", 3.0);
 }
 
-/// By when packets arrived, where those say nothing else of the way.
 #[test]
 fn lower_layers_within_one_stream_are_too() {
-    follows_a_narrow_way("vp9", "twcc", 15.0);
+    follows_a_narrow_way("vp9", "remb", 15.0);
 }
 
 /// Who tells nothing is never given less, and says so in its cohort's row.
