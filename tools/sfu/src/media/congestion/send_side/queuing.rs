@@ -16,6 +16,9 @@ pub(super) const LOST_MIN: f64 = 0.25;
 pub(super) const LOSSLESS_MAX: f64 = 0.1;
 /// How surely a queue has to grow (Kendall's tau).
 const GROWTH_MIN: f64 = 0.8;
+/// Groups that are looked at; what is older says nothing. More than any [`Evidence`] needs, and few enough
+/// to compare each with each for every report.
+const GROUPS_MAX: usize = 128;
 
 /// How many groups in a row say something, and in how much time they were sent.
 #[derive(Debug, Clone, Copy)]
@@ -76,18 +79,18 @@ pub(super) fn region(groups: &VecDeque<Group>, evidence: &Evidence) -> Region {
     }
 }
 
-/// Those that are full, from the newest back, with their places.
+/// Those that are full, from the newest back, with their places; of more than are looked at the newest.
 fn newest_first(groups: &VecDeque<Group>) -> impl Iterator<Item = (usize, &Group)> {
-    groups.iter().enumerate().rev().filter(|(_, group)| group.is_full())
+    groups.iter().enumerate().rev().filter(|(_, group)| group.is_full()).take(GROUPS_MAX)
 }
 
 fn by_delay(groups: &VecDeque<Group>, evidence: &Evidence) -> Region {
     let (mut queued, mut free) = (0, 0);
-    let (mut seen, mut newest, mut delays_us) = (Traffic::default(), None, Vec::new());
+    let (mut seen, mut newest, mut growth) = (Traffic::default(), None, Growth::default());
     for (at, group) in newest_first(groups) {
         let newest = *newest.get_or_insert(at);
         let delay_us = group.queued_us();
-        delays_us.push(delay_us);
+        growth.add(delay_us);
         seen.merge(group.traffic());
         let sent_in_us = seen.sent_in_us();
         if delay_us < FREE_US_MAX && queued == 0 {
@@ -98,7 +101,7 @@ fn by_delay(groups: &VecDeque<Group>, evidence: &Evidence) -> Region {
         } else if delay_us > QUEUED_US_MIN && free == 0 {
             queued += 1;
             let enough = evidence.queues.are_met(queued, sent_in_us);
-            if enough && grows_by(&delays_us) > GROWTH_MIN {
+            if enough && growth.share() > GROWTH_MIN {
                 return Region::Congested(at..=newest);
             }
         } else if queued + free > 0 {
@@ -108,18 +111,30 @@ fn by_delay(groups: &VecDeque<Group>, evidence: &Evidence) -> Region {
     Region::Unclear
 }
 
-/// How much pairs of delays, newest first, agree that they grow: 1 if all do, -1 if none.
-fn grows_by(delays_us: &[i64]) -> f64 {
-    let (mut grow, mut shrink) = (0u32, 0u32);
-    for (at, newer) in delays_us.iter().enumerate() {
-        for older in &delays_us[at + 1..] {
-            grow += u32::from(newer > older);
-            shrink += u32::from(newer < older);
+/// How much pairs of delays agree that they grow, each counted once, when the older of the two comes.
+#[derive(Debug, Default)]
+struct Growth {
+    newer_us: Vec<i64>,
+    grow: u32,
+    shrink: u32,
+}
+
+impl Growth {
+    /// Takes a delay that is older than those before it.
+    fn add(&mut self, older_us: i64) {
+        for newer_us in &self.newer_us {
+            self.grow += u32::from(*newer_us > older_us);
+            self.shrink += u32::from(*newer_us < older_us);
         }
+        self.newer_us.push(older_us);
     }
-    match grow + shrink {
-        0 => 0.0,
-        pairs => (f64::from(grow) - f64::from(shrink)) / f64::from(pairs),
+
+    /// 1 if all agree that they grow, -1 if none does.
+    fn share(&self) -> f64 {
+        match self.grow + self.shrink {
+            0 => 0.0,
+            pairs => (f64::from(self.grow) - f64::from(self.shrink)) / f64::from(pairs),
+        }
     }
 }
 
@@ -153,6 +168,8 @@ fn by_loss(groups: &VecDeque<Group>, evidence: &Evidence) -> Region {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::media::congestion::send_side::group::Full;
     use crate::media::congestion::send_side::log::{Fate, Told};
@@ -191,6 +208,32 @@ mod tests {
         assert_eq!(region(&groups(&[0, 0, 0, 0, 0, 60, 90, 120], 0), &FIRM), Region::Unclear);
         assert_eq!(region(&groups(&[90; 8], 0), &FIRM), Region::Unclear);
         assert_eq!(region(&groups(&[30; 8], 0), &EARLY), Region::Unclear, "between the bounds");
+    }
+
+    #[test]
+    fn what_is_older_than_the_groups_looked_at_says_nothing() {
+        let of = |groups_behind: usize| {
+            let mut queued_ms = vec![60, 70, 80];
+            queued_ms.extend(vec![90; groups_behind]);
+            region(&groups(&queued_ms, 0), &FIRM)
+        };
+        assert_eq!(of(GROUPS_MAX - 1), Region::Congested(2..=GROUPS_MAX + 1));
+        assert_eq!(of(GROUPS_MAX), Region::Unclear);
+    }
+
+    proptest! {
+        #[test]
+        fn growth_is_what_all_pairs_say(delays_us in proptest::collection::vec(0i64..6, 0..12)) {
+            let mut growth = Growth::default();
+            delays_us.iter().for_each(|delay_us| growth.add(*delay_us));
+            let pairs = delays_us.iter().enumerate().flat_map(|(at, newer)| {
+                delays_us[at + 1..].iter().map(move |older| newer.cmp(older))
+            });
+            let pairs: Vec<_> = pairs.filter(|order| order.is_ne()).collect();
+            let grow = pairs.iter().filter(|order| order.is_gt()).count() as f64;
+            let tau = if pairs.is_empty() { 0.0 } else { 2.0 * grow / pairs.len() as f64 - 1.0 };
+            prop_assert!((growth.share() - tau).abs() < 1e-9);
+        }
     }
 
     #[test]
