@@ -8,7 +8,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, Connection, DescriptorValue, drive, grants, options, row, run_for, start, vp8,
+    Client, Connection, DescriptorValue, Numbered, drive, grants, options, row, run_for, start, vp8,
 };
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
@@ -103,6 +103,15 @@ impl Room {
             }
             let mut clients = [&mut self.publisher, &mut self.viewer];
             run_for(&mut clients, Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The same until that is so.
+    async fn watch_until(&mut self, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "it takes too long");
+            self.watch(1, |_| 50_000).await;
         }
     }
 
@@ -264,6 +273,57 @@ async fn without_congestion_control_all_get_what_they_ask_for() {
     let mut room = Room::new(&sfu, "auto_subscribe=1").await;
     room.watch(3, |_| 50_000).await;
     assert_eq!(room.layer(), Some(2));
+}
+
+/// Every packet of video has a number, whatever it is for; what arrives says what the way carries, and of
+/// another way nothing.
+#[tokio::test]
+async fn transport_wide_numbers_have_no_gaps_and_tell_of_one_way() {
+    let sfu = Sfu::start(SfuOptions { congestion: Congestion::Twcc, ..options() }).unwrap();
+    let mut room = Room::new(&sfu, "auto_subscribe=1").await;
+    let counted = || {
+        let ledger = sfu.ledger().unwrap();
+        let viewer = ledger.rooms[0].subscribers.iter().find(|one| one.identity == "viewer");
+        viewer.unwrap().congestion.as_ref().map(|congestion| congestion.counted).unwrap()
+    };
+    let lossy =
+        || -> Option<Box<dyn FnMut(u32, u16) -> bool>> { Some(Box::new(|_, seq| seq % 5 < 2)) };
+    room.watch(2, |_| 50_000).await;
+    assert_eq!(room.layer(), Some(2), "estimates are not asked for");
+    room.viewer.subscriber.lose = lossy();
+    room.watch_until(|_| counted().congestions == 1).await;
+    room.watch(1, |_| 50_000).await;
+    let held = room.layer();
+    assert!(held < Some(2), "{:?}", counted());
+    room.viewer.subscriber.lose = None;
+    room.watch_until(|room| counted().padding_packets > 0 && room.layer() > held).await;
+    run_for(&mut [&mut room.viewer], Duration::from_millis(100)).await;
+    let numbered = room.viewer.subscriber.numbered.clone();
+    let next = |two: &[Numbered]| two[1].number == two[0].number.wrapping_add(1);
+    assert!(numbered.windows(2).all(next), "{numbered:?}");
+    let of = |rtx: bool, padded: bool| {
+        let ssrcs = &room.viewer.ssrc_track;
+        let is_of = |one: &&Numbered| ssrcs[&one.ssrc].1 == rtx && one.padded == padded;
+        numbered.iter().filter(is_of).count() as u64
+    };
+    let ledger = row(&sfu, ROOM, "viewer", &room.track).counts;
+    assert_eq!(of(false, false), ledger.packets_sent);
+    assert_eq!(of(true, false), ledger.retransmitted);
+    assert_eq!(of(true, true), counted().padding_packets);
+    assert!(ledger.retransmitted > 0 && counted().padding_packets > 0, "{ledger:?}");
+    assert!(counted().arrival_reports > 50 && counted().estimates == 0, "{:?}", counted());
+    // Reports of str0m's come every few seconds, and are heard once though str0m hears them too.
+    assert!((1..=20).contains(&counted().reports), "{:?}", counted());
+    room.viewer.subscriber.lose = lossy();
+    let congestions = counted().congestions;
+    room.watch_until(|_| counted().congestions > congestions).await;
+    room.watch(1, |_| 50_000).await;
+    let congestions = counted().congestions;
+    room.watch(1, |_| 50_000).await;
+    assert_eq!(counted().congestions, congestions, "it stays congested");
+    room.viewer.subscriber.change_port();
+    // And is found so anew by another way.
+    room.watch_until(|_| counted().congestions > congestions).await;
 }
 
 /// Of a stream of temporal layers those pass that have as many pictures as are asked for.

@@ -248,6 +248,16 @@ impl Peer {
         self.congestion.get_or_insert_with(new).report(now, log.read(report))
     }
 
+    /// It is reached by another way.
+    pub(crate) fn begin_way_anew(&mut self) {
+        if let Some(log) = &mut self.outgoing.log {
+            log.begin_anew();
+        }
+        if let Some(congestion) = &mut self.congestion {
+            congestion.begin_anew();
+        }
+    }
+
     /// Whether its video may be paused if it does not fit.
     pub(crate) fn allows_pause(&self) -> bool {
         self.allow_pause

@@ -113,11 +113,16 @@ impl PeerTable {
         });
         let Some(peer) = self.peers.get_mut(index) else { return };
         if taken {
-            tracing::debug!(peer = peer.key().0, address = %address.address, "a check from where another peer lives");
+            let Endpoint { protocol, address } = address;
+            tracing::debug!(peer = peer.key().0, %protocol, %address, "a check from where another peer lives");
             peer.addresses().refused(nominates, now);
             return;
         }
+        let before = peer.addresses().destination();
         let forgotten = peer.addresses().checked(address, nominates, now);
+        if before.is_some() && before != peer.addresses().destination() {
+            peer.begin_way_anew();
+        }
         self.by_address.insert(address, index);
         if let Some(forgotten) = forgotten {
             forget_address(&mut self.by_address, index, forgotten);

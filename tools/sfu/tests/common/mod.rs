@@ -32,6 +32,8 @@ pub const SECRET: &str = "a-secret-for-tests-of-32-characters";
 
 /// Header extension id of the clients' capture times; str0m's own take 1 to 13.
 const CAPTURE_TIME_ID: u8 = 14;
+/// The SFU's of transport-wide sequence numbers.
+const TRANSPORT_SEQUENCE_ID: u8 = 3;
 /// And of their dependency descriptors, which it leaves out.
 const DESCRIPTOR_ID: u8 = 12;
 
@@ -81,6 +83,8 @@ pub struct Connection {
     pub sink: bool,
     /// Which RTP packets get lost on arrival, by SSRC and sequence number.
     pub lose: Option<Box<dyn FnMut(u32, u16) -> bool>>,
+    /// RTP packets with a transport-wide sequence number, as they came.
+    pub numbered: Vec<Numbered>,
     pub sunk: u64,
     pub datagrams: u64,
     pub sent: u64,
@@ -144,6 +148,15 @@ pub struct Report {
 #[derive(Debug, Default, Clone)]
 pub struct Wire {
     pub seqs: Vec<u16>,
+}
+
+/// A packet on the wire with a transport-wide sequence number.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbered {
+    pub ssrc: u32,
+    pub number: u16,
+    /// Its payload ends in padding.
+    pub padded: bool,
 }
 
 pub struct Client {
@@ -217,6 +230,7 @@ impl Connection {
             muted: false,
             sink: false,
             lose: None,
+            numbered: Vec::new(),
             sunk: 0,
             datagrams: 0,
             sent: 0,
@@ -246,6 +260,7 @@ impl Connection {
                 let ssrc = u32::from_be_bytes(data[8..12].try_into().unwrap());
                 let seq = u16::from_be_bytes(data[2..4].try_into().unwrap());
                 wire.entry(ssrc).or_default().seqs.push(seq);
+                self.numbered.extend(numbered(ssrc, data));
                 if self.lose.as_mut().is_some_and(|lose| lose(ssrc, seq)) {
                     continue;
                 }
@@ -723,6 +738,30 @@ impl Client {
             .flat_map(|(_, wire)| wire.seqs.clone())
             .collect()
     }
+}
+
+/// Reads the transport-wide sequence number of an RTP packet, whose header is in clear (RFC 8285 §4.2,
+/// §4.3).
+fn numbered(ssrc: u32, packet: &[u8]) -> Option<Numbered> {
+    let padded = packet[0] & 0x20 != 0;
+    let block =
+        packet.get(12 + 4 * usize::from(packet[0] & 0xf)..).filter(|_| packet[0] & 0x10 != 0)?;
+    let (head, rest) = block.split_first_chunk::<4>()?;
+    let one_byte = head[..2] == [0xbe, 0xde];
+    let mut rest = rest.get(..4 * usize::from(u16::from_be_bytes([head[2], head[3]])))?;
+    while let Some((&first, after)) = rest.split_first() {
+        let (id, len, value) = match (first, one_byte) {
+            (0, _) => (0, 0, after),
+            (_, true) => (first >> 4, usize::from(first & 0xf) + 1, after),
+            (_, false) => (first, usize::from(*after.first()?), &after[1..]),
+        };
+        if id == TRANSPORT_SEQUENCE_ID {
+            let number = u16::from_be_bytes(*value.first_chunk()?);
+            return Some(Numbered { ssrc, number, padded });
+        }
+        rest = value.get(len..)?;
+    }
+    None
 }
 
 fn add_slots(api: &mut SdpApi<'_>, (audio, video): (u32, u32)) -> Vec<Mid> {

@@ -22,6 +22,7 @@ struct Way {
     start: Instant,
     now: Instant,
     width_bps: u64,
+    propagation: Duration,
     /// What waits longer for the way is lost.
     queue_max: Duration,
     /// When the way is free again.
@@ -50,6 +51,7 @@ impl Way {
             start,
             now: start,
             width_bps,
+            propagation: PROPAGATION,
             queue_max: Duration::from_millis(400),
             free_at: start,
             lost_every: None,
@@ -87,7 +89,7 @@ impl Way {
             return;
         }
         self.free_at = begins + Duration::from_secs(bytes * 8) / self.width_bps as u32;
-        self.under_way.push_back((self.number, Some(self.free_at + PROPAGATION)));
+        self.under_way.push_back((self.number, Some(self.free_at + self.propagation)));
     }
 
     fn report(&mut self) {
@@ -251,4 +253,56 @@ fn who_can_be_sent_no_padding_gets_a_layer_to_try() {
     way.run(60);
     assert_eq!(way.cap, Cap::Open, "{:?}", way.changes);
     assert_eq!(way.counted().counted.padding_packets, 0);
+}
+
+/// Packets 5 ms apart, each of which queues 3 ms longer: what is told of them.
+fn queueing(start: Instant, log: &mut SendLog, packets: std::ops::Range<u32>) -> Vec<Told> {
+    let told = packets.filter_map(|packet| {
+        log.set_now(start + Duration::from_millis(5) * packet);
+        let number = log.add(PACKET_BYTES as usize);
+        log.tell(number.into(), Some(8_000 * u64::from(packet)))
+    });
+    told.collect()
+}
+
+#[test]
+fn by_a_report_that_tells_nothing_new_nothing_is_judged() {
+    let start = Instant::now();
+    let (mut log, mut congestion) = (SendLog::new(start), Congestion::by_arrivals(start, start));
+    let now = start + Duration::from_secs(2);
+    // One report is a warning, and the next one more.
+    let told = queueing(start, &mut log, 0..240);
+    assert_eq!(congestion.report(now, told.into_iter()), None);
+    assert_eq!(congestion.report(now, std::iter::empty()), None);
+    let told = queueing(start, &mut log, 240..241);
+    let act = congestion.report(now, told.into_iter());
+    assert!(matches!(act, Some(Act::Allocate { .. })), "{act:?}");
+}
+
+#[test]
+fn what_was_carried_before_a_probe_is_no_estimate_when_it_congests() {
+    let start = Instant::now();
+    let (mut log, mut congestion) = (SendLog::new(start), Congestion::by_arrivals(start, start));
+    let now = start + Duration::from_secs(2);
+    let told = queueing(start, &mut log, 0..240);
+    assert_eq!(congestion.report(now, told.into_iter()), None);
+    congestion.observer.begin_probe(now, now + Duration::from_secs(1));
+    congestion.probe = Some(Probe::new(now, 1_000_000, Duration::from_secs(1), 0));
+    let told = queueing(start, &mut log, 240..270);
+    assert_eq!(congestion.report(now, told.into_iter()), None);
+    assert!(!congestion.observer.is_free());
+    let row = congestion.row();
+    assert_eq!((row.estimate_bps, row.estimate_bps_min), (None, None));
+}
+
+#[test]
+fn a_new_way_is_longer_and_none_of_that_is_a_queue() {
+    let mut way = Way::new(1_200_000);
+    way.run(4);
+    assert_eq!(way.cap, upto(1), "{:?}", way.changes);
+    // What is under way by the old one is told of later.
+    (way.width_bps, way.free_at, way.propagation) = (5_000_000, way.now, 10 * PROPAGATION);
+    (way.log.begin_anew(), way.congestion.begin_anew());
+    way.run(15);
+    assert_eq!(way.cap, Cap::Open, "{:?}", way.changes);
 }

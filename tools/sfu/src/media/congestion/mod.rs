@@ -176,7 +176,8 @@ impl Congestion {
         self.counted.counted.arrival_reports += 1;
         let was_congested = side.is_congested();
         let carried_bps = side.report(now, packets);
-        if let Some(bps) = carried_bps {
+        // During a probe it is what was carried before it.
+        if let Some(bps) = carried_bps.filter(|_| self.probe.is_none()) {
             self.note_estimate(bps);
         }
         self.follow(now, was_congested, carried_bps)
@@ -209,6 +210,12 @@ impl Congestion {
             _ => self.regulator.wait(now),
         }
         Some(Act::Allocate { capacity_bps })
+    }
+
+    /// The way is another, so that what the old one delayed and lost says nothing. What it is taken to
+    /// carry stays until it shows otherwise.
+    pub(crate) fn begin_anew(&mut self) {
+        self.observer.begin_anew();
     }
 
     /// A receiver report came.

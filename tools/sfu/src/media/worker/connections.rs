@@ -233,6 +233,7 @@ impl Worker {
     pub(super) fn ice_restarted(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         peer.way().restart(self.now);
+        peer.begin_way_anew();
         let (key, ufrag) = (peer.key(), peer.local_ufrag());
         self.peers.add_ufrag(index, ufrag);
         self.events.emit(Event::IceRestarted { peer: key });

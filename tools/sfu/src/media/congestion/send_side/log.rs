@@ -23,6 +23,8 @@ pub(crate) struct SendLog {
     began: Instant,
     /// By number, modulo the length.
     packets: Box<[Sent]>,
+    /// The first number that was sent by the way of now.
+    first: u32,
     next: u32,
     /// What is sent now is sent at this time.
     now_us: u64,
@@ -77,6 +79,7 @@ impl SendLog {
         Self {
             began,
             packets: vec![Sent::default(); SENT_PACKETS_MAX].into(),
+            first: NUMBER_FIRST,
             next: NUMBER_FIRST,
             now_us: 0,
             arrived: None,
@@ -87,6 +90,11 @@ impl SendLog {
     /// Since when its times are counted.
     pub(crate) fn began(&self) -> Instant {
         self.began
+    }
+
+    /// The way is another: when something arrived that was sent by the old one says nothing of it.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.arrived, self.first) = (None, self.next);
     }
 
     /// What is sent from here on is sent at this time.
@@ -104,12 +112,14 @@ impl SendLog {
         number as u16
     }
 
-    /// What a report tells of packets that were sent. Of one that is malformed nothing.
+    /// What a report tells of packets that were sent. Nothing of one that is malformed, or of more packets
+    /// than are remembered: a few bytes could be of 65,535.
     pub(crate) fn read(&mut self, mut report: Twcc) -> impl Iterator<Item = Told> + '_ {
         report.reference_time = self.unwrap_reference(report.reference_time);
         let newest = u64::from(self.next.wrapping_sub(1));
-        let packets =
-            (!has_empty_run(&report)).then(|| report.into_iter(self.began, newest.into()));
+        let is_of_use =
+            usize::from(report.status_count) <= SENT_PACKETS_MAX && !has_empty_run(&report);
+        let packets = is_of_use.then(|| report.into_iter(self.began, newest.into()));
         packets.into_iter().flatten().filter_map(move |(number, _, arrived_at)| {
             let arrived_us = arrived_at.map(|at| micros(self.began, at));
             self.tell(u32::try_from(*number).ok()?, arrived_us)
@@ -118,8 +128,13 @@ impl SendLog {
 
     /// The same of one packet, which arrived at this time of the subscriber's clock, or has not.
     pub(crate) fn tell(&mut self, number: u32, arrived_us: Option<u64>) -> Option<Told> {
+        let first = self.first;
         let sent = &mut self.packets[slot(number)];
-        if sent.number != number || sent.bytes == 0 || sent.known == Known::Arrived {
+        if number < first
+            || sent.number != number
+            || sent.bytes == 0
+            || sent.known == Known::Arrived
+        {
             return None;
         }
         let fate = match arrived_us {
@@ -165,6 +180,10 @@ pub(super) fn micros(began: Instant, at: Instant) -> u64 {
 
 /// Whether a report has a run of no packets, at which str0m 0.25 would take the status of one packet for
 /// that of others, and panic. Nobody who is in earnest sends any.
+///
+/// Another fault of its reader (`rtp/rtcp/twcc.rs`, `TryFrom for Twcc`) is lived with: behind a run of `n`
+/// large deltas it goes on `n` bytes later rather than `2n`, so that times of packets behind it are wrong.
+/// Such a run has packets that came 64 ms or more after each other, and is mostly the last of its report.
 fn has_empty_run(report: &Twcc) -> bool {
     // The type of a chunk has no name here.
     fn has<C: PartialEq + for<'a> TryFrom<&'a [u8]>>(chunks: &VecDeque<C>, run: u16) -> bool {
@@ -256,6 +275,24 @@ mod tests {
     }
 
     #[test]
+    fn a_report_of_more_than_is_remembered_is_none() {
+        let of = |count: u16| {
+            let mut bytes = vec![0; 8];
+            bytes.extend((NUMBER_FIRST as u16).to_be_bytes());
+            bytes.extend(count.to_be_bytes());
+            bytes.extend([0, 0, 9, 0]);
+            // One run of packets that were not received.
+            bytes.extend(count.to_be_bytes());
+            let report = Twcc::try_from(&bytes[..]).unwrap();
+            log(SENT_PACKETS_MAX as u32).read(report).count()
+        };
+        assert_eq!(
+            (of(SENT_PACKETS_MAX as u16), of(SENT_PACKETS_MAX as u16 + 1)),
+            (SENT_PACKETS_MAX, 0)
+        );
+    }
+
+    #[test]
     fn a_report_with_an_empty_run_is_none() {
         let mut bytes = vec![0; 8];
         bytes.extend((NUMBER_FIRST as u16).to_be_bytes());
@@ -265,12 +302,29 @@ mod tests {
         assert_eq!(log(3).read(report).count(), 0);
     }
 
+    /// Chunks as they may come, also of none (§3.1.3, §3.1.4).
+    fn chunks() -> impl Strategy<Value = Vec<u16>> {
+        let run = (0u16..4, 0u16..15).prop_map(|(status, packets)| status << 13 | packets);
+        let single = (0u16..1 << 14).prop_map(|statuses| 1 << 15 | statuses);
+        let double = (0u16..1 << 14).prop_map(|statuses| 3 << 14 | statuses);
+        proptest::collection::vec(prop_oneof![run, single, double], 1..5)
+    }
+
     proptest! {
         #[test]
-        fn any_report_is_read_or_left(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn any_report_is_read_or_left(
+            count in 0u16..60,
+            chunks in chunks(),
+            deltas in proptest::collection::vec(any::<u8>(), 60..140),
+        ) {
+            let mut bytes = vec![0; 8];
+            bytes.extend((NUMBER_FIRST as u16).to_be_bytes());
+            bytes.extend(count.to_be_bytes());
+            bytes.extend([0, 0, 9, 0]);
+            bytes.extend(chunks.iter().flat_map(|chunk| chunk.to_be_bytes()));
+            bytes.extend(deltas);
             if let Ok(report) = Twcc::try_from(&bytes[..]) {
-                let mut log = log(300);
-                prop_assert!(log.read(report).count() <= 300);
+                prop_assert!(log(300).read(report).count() <= usize::from(count));
             }
         }
     }

@@ -108,14 +108,19 @@ impl SendSide {
     }
 
     /// Takes a report. What the way carries, in bit/s, if by it the way is congested, or carries even
-    /// less than was thought.
+    /// less than was thought. One that tells nothing new costs nothing: a datagram has room for fifty.
     pub(super) fn report(
         &mut self,
         now: Instant,
         packets: impl Iterator<Item = Told>,
     ) -> Option<u64> {
+        let mut is_news = false;
         for packet in packets {
             self.take(now, &packet);
+            is_news = true;
+        }
+        if !is_news {
+            return None;
         }
         let oldest_us = micros(self.began, now).saturating_sub(GROUPS_US);
         let is_new =
@@ -179,18 +184,19 @@ impl SendSide {
         }
         let mut seen = Traffic::default();
         let (which, enough_us) = match shown_by {
-            Some(which) => (which, u64::MAX),
-            None => (0..=self.groups.len().saturating_sub(1), FREE_US),
+            Some(which) => (which, None),
+            None => (0..=self.groups.len().saturating_sub(1), Some(FREE_US)),
         };
+        let is_enough = |seen: &Traffic| enough_us.is_none_or(|us| seen.sent_in_us() > us);
         let asked = self.groups.range((*which.start()).min(self.groups.len())..);
         let asked = asked.take(which.count()).rev().filter(|group| group.is_full());
         for group in asked {
             seen.merge(group.traffic());
-            if seen.sent_in_us() > enough_us {
+            if enough_us.is_some() && is_enough(&seen) {
                 break;
             }
         }
-        if enough_us == u64::MAX || seen.sent_in_us() > enough_us {
+        if is_enough(&seen) {
             self.carried_bps = Some(seen.carried_bps());
         }
     }
@@ -224,7 +230,9 @@ impl SendSide {
         if !self.is_free() || queued_us > QUEUED_US_MIN || loss > LOST_MIN {
             Probed::Congested
         } else if queued_us < FREE_US_MAX && loss < LOSSLESS_MAX {
-            Probed::Carried(traffic.carried_bps())
+            let bps = traffic.carried_bps();
+            self.carried_bps = self.carried_bps.max(Some(bps));
+            Probed::Carried(bps)
         } else {
             Probed::Unclear
         }
@@ -256,5 +264,29 @@ impl Relief {
         self.seen.merge(traffic);
         self.trend.add(now, (traffic.carried_share() / RELIEF_STEP).round() as u64);
         self.group = Group::new(RELIEF_GROUP, self.group.queued_us());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log::SendLog;
+    use super::*;
+
+    #[test]
+    fn what_a_probe_was_carried_of_is_known_to_be_carried() {
+        let start = Instant::now();
+        let (mut side, mut log) = (SendSide::new(start), SendLog::new(start));
+        side.carried_bps = Some(100_000);
+        let end = start + Duration::from_secs(1);
+        side.begin_probe(start, end);
+        let told = (0..90).filter_map(|packet| {
+            log.set_now(start + Duration::from_millis(10) * packet);
+            let number = log.add(1_000);
+            log.tell(number.into(), Some(10_000 * u64::from(packet)))
+        });
+        assert_eq!(side.report(end, told), None);
+        let Probed::Carried(bps) = side.end_probe() else { panic!("nothing queued, all arrived") };
+        assert!((700_000..900_000).contains(&bps), "{bps}");
+        assert_eq!(side.carried_bps, Some(bps));
     }
 }
