@@ -84,6 +84,15 @@ pub fn joins_per_second(text: &str) -> Result<f64, String> {
     Ok(rate)
 }
 
+/// Updates that a participant makes of itself in a second; fractions are fine. From one to the next
+/// is a time that can be waited for.
+pub fn updates_rate(text: &str) -> Result<f64, String> {
+    match joins_per_second(text)? {
+        rate if rate < 0.01 => Err("it must be 0.01 or more".to_owned()),
+        rate => Ok(rate),
+    }
+}
+
 /// Data messages in a second, of one sender and kind; fractions are fine.
 pub fn data_rate(text: &str) -> Result<f64, String> {
     let rate: f64 =
@@ -400,6 +409,15 @@ mod tests {
         assert_eq!(joins_per_second("5000"), Ok(5000.0));
         for text in ["0", "-1", "NaN", "inf", "fast", "1e9"] {
             assert!(joins_per_second(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn updates_have_a_time_between_them() {
+        assert_eq!(updates_rate("0.01"), Ok(0.01));
+        assert_eq!(updates_rate("500"), Ok(500.0));
+        for text in ["1e-20", "0.009", "0", "-1", "NaN", "1e9"] {
+            assert!(updates_rate(text).is_err(), "{text}");
         }
     }
 

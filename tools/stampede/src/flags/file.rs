@@ -300,7 +300,7 @@ fn cohort(table: &DeTable<'_>, span: Range<usize>) -> Result<CohortSpec, Wrong> 
             ..RpcDraft::default()
         },
         metadata_updates_per_second: fields
-            .optional("metadata_updates_per_second", values::joins_per_second)?,
+            .optional("metadata_updates_per_second", values::updates_rate)?,
     })
 }
 
@@ -601,6 +601,11 @@ mod tests {
             ),
             ("[[cohort]]\nname = \"a\"\ncount = 1\ndata_size = 5", "4:13", "32"),
             ("[[cohort]]\nname = \"a\"\ncount = 1\ndata_track_subscribe = \"x\"", "4:24", "manual"),
+            (
+                "[[cohort]]\nname = \"a\"\ncount = 1\nmetadata_updates_per_second = 1e-20",
+                "4:31",
+                "0.01 or more",
+            ),
             ("[[cohort]]\nname = \"a\"", "1:1", "a share or a count"),
             ("[[cohort]]\nname = \"a b\"\ncount = 1", "2:8", "1 to 32"),
             (

@@ -31,7 +31,7 @@ pub(crate) struct PeopleFlags {
     #[arg(
         long,
         value_name = "N",
-        value_parser = values::joins_per_second,
+        value_parser = values::updates_rate,
         help_heading = "Scenario"
     )]
     pub metadata_updates_per_second: Option<f64>,
