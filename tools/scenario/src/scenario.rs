@@ -318,15 +318,16 @@ impl Scenario {
         };
         check_rooms(&draft, defaults)?;
         let shape = Shape::new(&draft, defaults)?;
+        // Before anything is made of each of them.
+        let peak = (shape.publishers() + shape.receivers_peak()) as u64;
+        check_counts(&draft, peak)?;
+        // Stages may start far more than are there at a time.
+        too_many((shape.publishers() + shape.receivers()) as u64)?;
         let data = DataSpec::new(&draft.data, &shape)?;
         let rpc = RpcSpec::new(&draft.rpc, &shape)?;
         if let Some(rpc) = &rpc {
             rpc.check(&shape.rooms, hides(&draft))?;
         }
-        let peak = (shape.publishers() + shape.receivers_peak()) as u64;
-        check_counts(&draft, peak)?;
-        // Stages may start far more than are there at a time.
-        too_many((shape.publishers() + shape.receivers()) as u64)?;
         check_participants(&draft, &shape)?;
         let screen = ScreenSpec::new(&draft, &shape)?;
         people::check(&draft, &shape)?;
@@ -439,14 +440,26 @@ impl Scenario {
         self.shape.publishers() + self.shape.receivers_peak()
     }
 
-    /// Most peer connections at one time: one a participant, but by v0 two of those that send and
-    /// receive. With [`Signal::Auto`] it is taken that the server knows v1.
+    /// Most peer connections at one time: one a participant, but by v0 two of those that receive and
+    /// send something, be it data of a cohort or calls and answers. With [`Signal::Auto`] it is taken
+    /// that the server knows v1.
     pub fn connections_peak(&self) -> usize {
         let pairs = match self.signal {
-            Signal::Only(SignalVersion::V0) => self.shape.participants(),
+            Signal::Only(SignalVersion::V0) => self.pairs_peak(),
             Signal::Only(SignalVersion::V1) | Signal::Auto => 0,
         };
         self.participants_peak() + pairs
+    }
+
+    /// Who has two connections by v0.
+    fn pairs_peak(&self) -> usize {
+        let most = self.shape.receivers_peak();
+        if self.rpc.is_some() {
+            return most;
+        }
+        let cohorts = self.shape.cohorts.iter();
+        let senders = cohorts.map(|cohort| cohort.data.publishers.unwrap_or(0) as usize);
+        most.min(self.shape.participants() + senders.sum::<usize>())
     }
 
     /// How long the measured window will be, if nothing ends it early: without stages the time held,
@@ -831,4 +844,42 @@ fn capture(draft: &CaptureDraft) -> Result<Option<CaptureSpec>, Failure> {
         worst: draft.worst as usize,
         headers: draft.headers,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CohortSize, CohortSpec, DataDraft, RoomDraft, RpcDraft};
+
+    fn cohort(data_publishers: u32) -> CohortSpec {
+        let data = DataDraft { publishers: Some(data_publishers), ..DataDraft::default() };
+        CohortSpec { data, ..CohortSpec::new("few".to_owned(), CohortSize::Count(3)) }
+    }
+
+    #[test]
+    fn by_v0_who_receives_and_sends_anything_has_two_connections() {
+        let draft = Draft {
+            video_publishers: Some(1),
+            participants: Some(2),
+            subscribers: Some(10),
+            signal: Signal::Only(SignalVersion::V0),
+            ..Draft::default()
+        };
+        let peak = |draft| Scenario::new(draft).unwrap().connections_peak();
+        assert_eq!(peak(draft.clone()), 13 + 2);
+        let data = Draft { cohorts: vec![cohort(3)], ..draft.clone() };
+        assert_eq!(peak(data.clone()), 13 + 2 + 3);
+        let rpc = RpcDraft { callers: Some(1), ..RpcDraft::default() };
+        assert_eq!(peak(Draft { rpc, ..data.clone() }), 13 + 12);
+        let signal = Signal::Only(SignalVersion::V1);
+        assert_eq!(peak(Draft { signal, ..data }), 13);
+    }
+
+    #[test]
+    fn counts_are_checked_before_anything_is_made_of_each() {
+        let room = RoomDraft { subscribers: Some(4_000_000_000), ..RoomDraft::default() };
+        let draft = Draft { room_drafts: vec![room], cohorts: vec![cohort(1)], ..Draft::default() };
+        let error = Scenario::new(draft).unwrap_err().to_string();
+        assert!(error.contains("more than one run takes"), "{error}");
+    }
 }
